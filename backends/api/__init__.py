@@ -1,0 +1,74 @@
+"""The contract between server and backends. Knows numpy and the messages, no framework."""
+
+from trivet.backends.api.backend import Backend, Executor, Instance
+from trivet.backends.api.batch import Batch, ResponseSender
+from trivet.backends.api.datatype import DataType
+from trivet.backends.api.errors import (
+    AlreadyExists,
+    BackendFailed,
+    Cancelled,
+    DeadlineExceeded,
+    InstanceDied,
+    InvalidConfig,
+    InvalidRequest,
+    LoadFailed,
+    ModelNotFound,
+    ModelNotReady,
+    NotFound,
+    QueueFull,
+    QueueTimeout,
+    ServingError,
+    TooLarge,
+    Unavailable,
+    Unsupported,
+)
+from trivet.backends.api.files import ModelFiles, Placement
+from trivet.backends.api.request import (
+    CancelToken,
+    InferRequest,
+    InferResponse,
+    Parameters,
+    ParameterValue,
+)
+from trivet.backends.api.signature import Signature, TensorSpec
+from trivet.backends.api.sink import Sink
+from trivet.backends.api.tensor import PackedBytes, Shape, Tensor
+
+__all__ = [
+    "AlreadyExists",
+    "Backend",
+    "BackendFailed",
+    "Batch",
+    "CancelToken",
+    "Cancelled",
+    "DataType",
+    "DeadlineExceeded",
+    "Executor",
+    "InferRequest",
+    "InferResponse",
+    "Instance",
+    "InstanceDied",
+    "InvalidConfig",
+    "InvalidRequest",
+    "LoadFailed",
+    "ModelFiles",
+    "ModelNotFound",
+    "ModelNotReady",
+    "NotFound",
+    "PackedBytes",
+    "ParameterValue",
+    "Parameters",
+    "Placement",
+    "QueueFull",
+    "QueueTimeout",
+    "ResponseSender",
+    "ServingError",
+    "Shape",
+    "Signature",
+    "Sink",
+    "Tensor",
+    "TensorSpec",
+    "TooLarge",
+    "Unavailable",
+    "Unsupported",
+]

@@ -1,0 +1,57 @@
+"""The interfaces that a backend implements and that the server calls."""
+
+from typing import Protocol
+
+from trivet.backends.api.batch import Batch
+from trivet.backends.api.files import ModelFiles, Placement
+from trivet.backends.api.request import InferRequest
+from trivet.backends.api.sink import Sink
+from trivet.protos.model_config_pb2 import ModelConfig
+
+
+class Instance(Protocol):
+    """One loaded copy of a model on one device. Only its own thread calls it."""
+
+    def execute(self, batch: Batch) -> None:
+        """Computes the batch: `batch.scatter` or `batch.respond` for the outputs.
+
+        Raising fails the whole batch: a ServingError with its own text, anything else as
+        BackendFailed with a fixed text (the exception goes to the log). A decoupled model answers
+        through `batch.senders`, now or after this call has returned.
+        """
+
+    def is_ready(self) -> bool:
+        """Whether it can compute now; called on the event loop, so it must not block."""
+
+    def close(self) -> None:
+        """Frees what it holds. No `execute` follows."""
+
+
+class Executor(Protocol):
+    """Takes single requests and decides when, and with whom, they run. Called on the event loop."""
+
+    def submit(self, request: InferRequest, sink: Sink) -> None:
+        """Never blocks and never raises: every outcome goes to the sink, exactly one end."""
+
+    async def drain(self) -> None:
+        """Takes no new request and returns when every submitted one has ended."""
+
+    async def close(self) -> None:
+        """Ends what is left with an error and frees the instances."""
+
+    def is_ready(self) -> bool:
+        """Whether a request submitted now could be computed."""
+
+
+class Backend(Protocol):
+    """Opens models of one kind. Found by the `backend` word of a config; see `registry.py`."""
+
+    def matches(self, files: ModelFiles) -> bool:
+        """Whether a version folder without any config looks like this backend's."""
+
+    def complete(self, config: ModelConfig, files: ModelFiles) -> ModelConfig:
+        """A copy of the config with what the model file itself says filled in, given fields checked
+        against it. Runs in a worker thread. Raises InvalidConfig."""
+
+    def open(self, config: ModelConfig, files: ModelFiles, placement: Placement) -> Instance:
+        """Loads one instance. Runs in a worker thread. Raises LoadFailed."""

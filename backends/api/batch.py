@@ -1,0 +1,125 @@
+"""Some requests that an instance computes together."""
+
+import time
+from collections.abc import Sequence
+from typing import Protocol
+
+import numpy as np
+
+from trivet.backends.api.errors import ServingError
+from trivet.backends.api.request import InferRequest, Parameters
+from trivet.backends.api.tensor import Tensor
+
+
+class ResponseSender(Protocol):
+    """Sends the responses of one request of a decoupled model, from any thread."""
+
+    def send(
+        self, outputs: list[Tensor], *, final: bool = False, parameters: Parameters | None = None
+    ) -> None:
+        """One response; `final` ends the request with it."""
+
+    def finish(self) -> None:
+        """Ends the request without a further response."""
+
+    def fail(self, error: ServingError) -> None:
+        """Ends the request with an error. `send` with `final=False` may have come before."""
+
+
+class Batch:
+    """Requests with equal input sets and shapes (but for the batch dimension), run as one.
+
+    Made by an executor, filled by `Instance.execute`, read by the executor. `size` is the sum of the
+    requests' batch sizes. For a model with max_batch_size 0 a batch holds one request and nothing
+    is joined or split.
+    """
+
+    __slots__ = (
+        "batching",
+        "computed_ns",
+        "errors",
+        "gathered_bytes",
+        "gathered_ns",
+        "outputs",
+        "parameters",
+        "requests",
+        "senders",
+        "size",
+    )
+
+    def __init__(
+        self,
+        requests: Sequence[InferRequest],
+        *,
+        batching: bool,
+        senders: Sequence[ResponseSender] = (),
+    ) -> None:
+        self.requests = requests
+        self.batching = batching
+        self.size = (
+            sum(r.batch_size for r in requests) if len(requests) > 1 else requests[0].batch_size
+        )
+        self.senders = senders
+        """One per request for a decoupled model, else empty."""
+        self.outputs: list[list[Tensor]] = [[] for _ in requests]
+        self.errors: dict[int, ServingError] = {}
+        self.parameters: dict[int, Parameters] = {}
+        self.gathered_bytes = 0
+        self.gathered_ns = 0
+        self.computed_ns = 0
+
+    def gather(self, name: str) -> np.ndarray | None:
+        """The batch's values of one input, [size, ...]: a view for a single request, else one copy.
+
+        None when the requests do not carry this (optional) input.
+        """
+        requests = self.requests
+        first = requests[0].inputs.get(name)
+        if first is None:
+            return None
+        if len(requests) == 1:
+            return first.numpy()
+        joined = np.concatenate([request.inputs[name].numpy() for request in requests])
+        self.gathered_bytes += joined.nbytes
+        return joined
+
+    def scatter(self, name: str, values: np.ndarray) -> None:
+        """Gives each request its rows of an output [size, ...], as views on `values`."""
+        requests = self.requests
+        if len(requests) == 1:
+            self.outputs[0].append(Tensor.of(name, values))
+            return
+        if values.ndim == 0 or values.shape[0] != self.size:
+            raise ValueError(
+                f"output '{name}' has shape {list(values.shape)}, but a batch of {self.size} "
+                f"needs {self.size} rows"
+            )
+        start = 0
+        for index, request in enumerate(requests):
+            stop = start + request.batch_size
+            self.outputs[index].append(Tensor.of(name, values[start:stop]))
+            start = stop
+
+    def respond(
+        self, index: int, outputs: list[Tensor], parameters: Parameters | None = None
+    ) -> None:
+        """Sets all outputs of one request, for backends that answer request by request."""
+        self.outputs[index] = outputs
+        if parameters:
+            self.parameters[index] = parameters
+
+    def fail(self, index: int, error: ServingError) -> None:
+        """Lets one request fail; its batch mates are unharmed."""
+        self.errors[index] = error
+
+    def mark_gathered(self) -> None:
+        """Inputs are in place, computing begins: the border of compute_input and compute_infer."""
+        self.gathered_ns = time.monotonic_ns()
+
+    def mark_computed(self) -> None:
+        """Outputs are computed: the border of compute_infer and compute_output."""
+        self.computed_ns = time.monotonic_ns()
+
+    def wants(self, name: str) -> bool:
+        """Whether any request asked for this output."""
+        return any(not r.output_names or name in r.output_names for r in self.requests)

@@ -1,0 +1,96 @@
+"""Why a request or a load did not succeed. Protocol numbers live in the front rooms' tables.
+
+ServingError
+├── InvalidRequest        the request contradicts the model or the protocol
+│   ├── ModelNotFound     no model of that name in any repository
+│   ├── TooLarge          over a size limit of the server; the text names the flag
+│   └── AlreadyExists     a shared memory region of that name is registered
+├── NotFound              a version, region or other part that is not there
+├── Unavailable           right request, wrong moment: try again later
+│   ├── ModelNotReady     known, but not loaded (any more)
+│   ├── QueueFull         the model's queue has reached its limit
+│   ├── QueueTimeout      waited longer than its queue policy allows
+│   └── InstanceDied      the process that computed it is gone; it is being restarted
+├── DeadlineExceeded      the client's deadline passed
+├── Cancelled             the client went away or cancelled
+├── Unsupported           a feature this model or server does not offer
+├── BackendFailed         the model failed while computing
+├── LoadFailed            a model could not be loaded
+└── InvalidConfig         a model configuration is wrong; the text gives file and line
+
+The text of a ServingError is written for the client and is sent to it as it is. Text of foreign
+exceptions (a framework's, user code's) goes to the log; only errors that a model raises on purpose
+for its caller are wrapped with their own words.
+"""
+
+
+class ServingError(Exception):
+    """Base of all errors whose text may be shown to a client."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+        self.message = message
+
+
+class InvalidRequest(ServingError):
+    """The request contradicts the model or the protocol."""
+
+
+class ModelNotFound(InvalidRequest):
+    """No model of that name is in any repository."""
+
+
+class TooLarge(InvalidRequest):
+    """The request is over a size limit; the text names the flag that raises it."""
+
+
+class AlreadyExists(InvalidRequest):
+    """A shared memory region of that name is registered already."""
+
+
+class NotFound(ServingError):
+    """A version, a region or another named part does not exist."""
+
+
+class Unavailable(ServingError):
+    """A right request at the wrong moment; the same request may succeed later."""
+
+
+class ModelNotReady(Unavailable):
+    """The model is known but no version of it serves now."""
+
+
+class QueueFull(Unavailable):
+    """The model's queue has reached its limit."""
+
+
+class QueueTimeout(Unavailable):
+    """The request waited longer than its queue policy allows."""
+
+
+class InstanceDied(Unavailable):
+    """The process that computed the request is gone and is being restarted."""
+
+
+class DeadlineExceeded(ServingError):
+    """The client's deadline passed before the answer."""
+
+
+class Cancelled(ServingError):
+    """The client cancelled or went away."""
+
+
+class Unsupported(ServingError):
+    """A feature that this model or this server does not offer."""
+
+
+class BackendFailed(ServingError):
+    """The model failed while computing."""
+
+
+class LoadFailed(ServingError):
+    """A model could not be loaded; the text says why."""
+
+
+class InvalidConfig(LoadFailed):
+    """A model configuration is wrong; the text gives file, line and the fix."""

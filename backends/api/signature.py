@@ -1,0 +1,73 @@
+"""What a model takes and gives, as the request path needs it: parsed once from its config."""
+
+from dataclasses import dataclass
+from functools import cached_property
+
+from trivet.backends.api.datatype import DataType
+from trivet.backends.api.tensor import Shape
+from trivet.protos.model_config_pb2 import ModelConfig, ModelInput, ModelOutput
+
+
+@dataclass(frozen=True)
+class TensorSpec:
+    """One input or output. `dims` are without the batch dimension; -1 is a variable one.
+
+    `model_dims` is the shape the model itself sees, `dims` the one clients use; they differ only
+    where the config has a `reshape`.
+    """
+
+    name: str
+    datatype: DataType
+    dims: Shape
+    model_dims: Shape
+    optional: bool = False
+    label_filename: str = ""
+
+    @property
+    def is_reshaped(self) -> bool:
+        return self.dims != self.model_dims
+
+    @classmethod
+    def from_config(cls, tensor: ModelInput | ModelOutput) -> "TensorSpec":
+        dims = tuple(tensor.dims)
+        reshaped = tuple(tensor.reshape.shape) if tensor.HasField("reshape") else dims
+        return cls(
+            tensor.name,
+            DataType.from_config(tensor.data_type),
+            dims,
+            reshaped,
+            optional=isinstance(tensor, ModelInput) and tensor.optional,
+            label_filename=tensor.label_filename if isinstance(tensor, ModelOutput) else "",
+        )
+
+
+@dataclass(frozen=True)
+class Signature:
+    """Inputs and outputs by name, in config order."""
+
+    inputs: dict[str, TensorSpec]
+    outputs: dict[str, TensorSpec]
+    max_batch_size: int
+    """0: the model does not batch, shapes are literal."""
+    decoupled: bool
+
+    @classmethod
+    def from_config(cls, config: ModelConfig) -> "Signature":
+        return cls(
+            {tensor.name: TensorSpec.from_config(tensor) for tensor in config.input},
+            {tensor.name: TensorSpec.from_config(tensor) for tensor in config.output},
+            config.max_batch_size,
+            config.model_transaction_policy.decoupled,
+        )
+
+    @property
+    def batching(self) -> bool:
+        return self.max_batch_size > 0
+
+    @cached_property
+    def required_inputs(self) -> frozenset[str]:
+        return frozenset(name for name, spec in self.inputs.items() if not spec.optional)
+
+    def full_dims(self, spec: TensorSpec) -> Shape:
+        """The shape clients see: with a leading -1 when the model batches."""
+        return (-1, *spec.dims) if self.batching else spec.dims
