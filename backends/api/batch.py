@@ -29,9 +29,9 @@ class ResponseSender(Protocol):
 class Batch:
     """Requests with equal input sets and shapes (but for the batch dimension), run as one.
 
-    Made by an executor, filled by `Instance.execute`, read by the executor. `size` is the sum of the
-    requests' batch sizes. For a model with max_batch_size 0 a batch holds one request and nothing
-    is joined or split.
+    Made by an executor, filled by `Instance.execute`, read by the executor. `size` is the sum of
+    the requests' batch sizes. For a model with max_batch_size 0 a batch holds one request and
+    nothing is joined or split.
     """
 
     __slots__ = (

@@ -67,7 +67,7 @@ class InferRequest:
     deadline: float | None = None
     cancel: CancelToken = field(default_factory=CancelToken)
     batch_size: int = 1
-    """Leading dimension of the inputs, 1 for a model that does not batch; set by the core's check."""
+    """Leading dimension of the inputs, 1 if the model does not batch; set by the core's check."""
 
 
 @dataclass(slots=True)

@@ -31,7 +31,7 @@ class PackedBytes:
 
     @classmethod
     def parse(cls, blob: memoryview) -> "PackedBytes":
-        """Finds the elements; raises ValueError where a length is cut off or points past the end."""
+        """Finds the elements; raises ValueError where a length is cut off or goes past the end."""
         offsets, position, end = [0], 0, len(blob)
         while position < end:
             if end - position < 4:
