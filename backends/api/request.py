@@ -78,4 +78,4 @@ class InferResponse:
     model_version: int
     id: str
     outputs: list[Tensor]
-    parameters: Parameters = NO_PARAMETERS
+    parameters: Parameters = field(default_factory=lambda: NO_PARAMETERS)
