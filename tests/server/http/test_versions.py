@@ -1,0 +1,18 @@
+"""Version texts: plain positive decimals, or nothing."""
+
+import pytest
+
+from trivet.backends.api import InvalidRequest
+from trivet.server.versions import parse_version
+
+
+def test_a_decimal_is_its_number_and_nothing_is_the_newest() -> None:
+    assert parse_version("") is None
+    assert parse_version("1") == 1
+    assert parse_version("9" * 19) == int("9" * 19)
+
+
+@pytest.mark.parametrize("text", ["v1", "-1", "+1", "01", "0", "1.0", "1" * 20, " 1", "\u0661"])
+def test_anything_else_is_refused(text: str) -> None:
+    with pytest.raises(InvalidRequest, match="failed to get model version from specified version"):
+        parse_version(text)
