@@ -1,0 +1,224 @@
+"""The hall: the one door between the front rooms and the models.
+
+Finds the model, checks the request against it and hands it to the model's executor. Knows no
+protocol; its answers are the wire messages that both protocols share.
+"""
+
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+
+from trivet.backends.api import InferRequest, InvalidRequest, ServingError, Signature, Sink
+from trivet.protos import grpc_service_pb2 as pb
+from trivet.protos.model_config_pb2 import ModelConfig
+from trivet.server.models.check import check_request
+from trivet.server.models.lifecycle import Lifecycle, State
+from trivet.server.models.model import Model
+from trivet.server.models.registry import Registry
+from trivet.server.scheduling.ticket import labelled
+from trivet.server.shm import SharedMemory
+from trivet.server.statistics import ModelStatistics
+
+EXTENSIONS = (
+    "classification",
+    "sequence",
+    "model_repository",
+    "model_repository(unload_dependents)",
+    "schedule_policy",
+    "model_configuration",
+    "system_shared_memory",
+    "cuda_shared_memory",
+    "binary_tensor_data",
+    "parameters",
+    "statistics",
+    "trace",
+    "logging",
+)
+"""In Triton's order (its server metadata); sequence, trace and cuda_shared_memory are answered with
+"not supported" until they are built, but clients read the list to find the routes."""
+
+ModelControl = Callable[[str, str | None], Awaitable[None]]
+
+
+class Core:
+    """What the front rooms may ask for. Called on the event loop only."""
+
+    def __init__(
+        self,
+        registry: Registry,
+        lifecycle: Lifecycle,
+        shared_memory: SharedMemory,
+        *,
+        server_id: str,
+        version: str,
+        load: ModelControl,
+        unload: ModelControl,
+        strict_readiness: bool = True,
+    ) -> None:
+        self._registry = registry
+        self._lifecycle = lifecycle
+        self.shared_memory = shared_memory
+        self._id = server_id
+        self._version = version
+        self._load = load
+        self._unload = unload
+        self._strict_readiness = strict_readiness
+        self._is_started = False
+        self._is_stopping = False
+
+    # -- inference -----------------------------------------------------------------------------
+
+    def infer(self, request: InferRequest, sink: Sink) -> None:
+        """Runs a request; every outcome goes to the sink, exactly one end. Never raises."""
+        try:
+            model = self._registry.lookup(request.model_name, request.model_version)
+            try:
+                check_request(model.signature, model.name, request)
+            except InvalidRequest as error:
+                raise InvalidRequest(labelled(request, error.message)) from None
+        except ServingError as error:
+            sink.fail(error)
+            return
+        if model.reshape is not None:
+            model.reshape.inputs(request)
+        model.executor.submit(request, sink)
+
+    def signature(self, name: str, version: int | None) -> Signature:
+        """What a model takes and gives. Raises ModelNotFound, NotFound, ModelNotReady."""
+        return self._registry.lookup(name, version).signature
+
+    def labels(self, name: str, version: int | None, output: str) -> Sequence[str]:
+        """The class labels of an output, in index order; empty when it has none."""
+        return self._registry.lookup(name, version).labels.get(output, ())
+
+    # -- health --------------------------------------------------------------------------------
+
+    def started(self) -> None:
+        """The first load of the repository is over, well or not."""
+        self._is_started = True
+
+    def stop(self) -> None:
+        """The server is stopping: not ready from now on."""
+        self._is_stopping = True
+
+    def is_live(self) -> bool:
+        """Whether the process serves at all."""
+        return True
+
+    def is_stopping(self) -> bool:
+        """Whether a shutdown has begun."""
+        return self._is_stopping
+
+    def is_ready(self) -> bool:
+        """Whether requests can be sent: started, not stopping, and every known model serves.
+
+        A failed newer version of a model that still serves does not make the server unready, nor
+        does a model that was unloaded on purpose. Without strict readiness models do not count.
+        """
+        if not self._is_started or self._is_stopping:
+            return False
+        return not self._strict_readiness or all(map(self._serves, self._lifecycle.known))
+
+    def _serves(self, name: str) -> bool:
+        versions = self._registry.models.get(name)
+        if versions:
+            return all(model.executor.is_ready() for model in versions.values())
+        known = self._lifecycle.known[name]
+        return bool(known.versions) and all(
+            status.reason == "unloaded" or status.state is State.UNLOADING
+            for status in known.versions.values()
+        )
+
+    def is_model_ready(self, name: str, version: int | None) -> bool:
+        """Whether a version, or the newest, can compute now; False for what is not there."""
+        try:
+            return self._registry.lookup(name, version).executor.is_ready()
+        except ServingError:
+            return False
+
+    # -- what there is -------------------------------------------------------------------------
+
+    def server_metadata(self) -> pb.ServerMetadataResponse:
+        """Name, version and extensions of the server."""
+        return pb.ServerMetadataResponse(
+            name=self._id, version=self._version, extensions=EXTENSIONS
+        )
+
+    def model_metadata(self, name: str, version: int | None) -> pb.ModelMetadataResponse:
+        """A model's inputs and outputs; `versions` are all ready ones unless one was asked for."""
+        model = self._registry.lookup(name, version)
+        versions = [version] if version is not None else sorted(self._registry.models[name])
+        metadata = pb.ModelMetadataResponse(
+            name=name,
+            versions=map(str, versions),
+            platform=model.config.platform or model.config.backend,
+        )
+        signature = model.signature
+        for specs, tensors in (
+            (signature.inputs, metadata.inputs),
+            (signature.outputs, metadata.outputs),
+        ):
+            for spec in specs.values():
+                tensors.add(
+                    name=spec.name, datatype=spec.datatype.value, shape=signature.full_dims(spec)
+                )
+        return metadata
+
+    def model_config(self, name: str, version: int | None) -> ModelConfig:
+        """The full config of a version, after auto-completion."""
+        return self._registry.lookup(name, version).config
+
+    def statistics(self, name: str = "", version: int | None = None) -> pb.ModelStatisticsResponse:
+        """Statistics of all ready versions, of a model's, or of one."""
+        stats = (model.statistics.to_message() for model in self._chosen(name, version))
+        return pb.ModelStatisticsResponse(model_stats=stats)
+
+    def all_statistics(self) -> Iterable[ModelStatistics]:
+        """The counters of every version that was ever ready, for the metrics page."""
+        return self._lifecycle.statistics()
+
+    def _chosen(self, name: str, version: int | None) -> list[Model]:
+        if not name:
+            models = self._registry.models
+            return [models[n][v] for n in sorted(models) for v in sorted(models[n])]
+        try:
+            self._registry.lookup(name, version)
+        except ServingError as error:
+            text = f"requested model '{name}' is not available"
+            if version is not None and name in self._registry.models:
+                text = f"requested model version is not available for model '{name}'"
+            raise type(error)(text) from None
+        versions = self._registry.models[name]
+        return [versions[v] for v in sorted(versions) if version in (None, v)]
+
+    def index(self, *, ready_only: bool) -> pb.RepositoryIndexResponse:
+        """Every model of the repositories with the state of its versions."""
+        index = pb.RepositoryIndexResponse()
+        for name, known in sorted(self._lifecycle.known.items()):
+            for version, status in sorted(known.versions.items()):
+                if status.state is State.READY or not ready_only:
+                    index.models.add(
+                        name=name,
+                        version=str(version),
+                        state=status.state.value,
+                        reason=status.reason,
+                    )
+            if not ready_only and (known.failure or not known.versions):
+                state = State.UNAVAILABLE.value if known.failure else ""
+                index.models.add(name=name, state=state, reason=known.failure)
+        return index
+
+    # -- model control -------------------------------------------------------------------------
+
+    async def load(self, name: str, config_json: str | None = None) -> None:
+        """Loads or reloads a model of the repository; returns when it serves.
+
+        `config_json` replaces its config file for this load. Raises Unavailable unless the control
+        mode is explicit, LoadFailed when it fails (what served before goes on).
+        """
+        await self._load(name, config_json)
+
+    async def unload(self, name: str, *, unload_dependents: bool = False) -> None:  # noqa: ARG002
+        """Takes a model out of service; returns when it accepts no more requests.
+
+        `unload_dependents` concerns ensembles and has no effect before there are any.
+        """
+        await self._unload(name, None)

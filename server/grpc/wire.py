@@ -1,0 +1,110 @@
+"""Just enough of the protobuf wire format to keep tensors out of the protobuf library.
+
+The library copies a bytes field on parse, again on each read, and serialises large ones slowly. So
+a ModelInferRequest is split here into its small part, which the library parses (once per distinct
+content, see `codec.py`), and views on its `raw_input_contents`; a response is put together likewise.
+Format: https://protobuf.dev/programming-guides/encoding/
+"""
+
+from typing import NamedTuple
+
+Buffer = bytes | bytearray | memoryview
+
+ID_TAG = 0x1A  # field 3, length-delimited: `id` of ModelInferRequest and ModelInferResponse
+RAW_INPUT_TAG = 0x3A  # field 7, length-delimited: `raw_input_contents` of ModelInferRequest
+RAW_OUTPUT_TAG = b"\x32"  # field 6, length-delimited: `raw_output_contents` of ModelInferResponse
+_FIXED_SIZES = {1: 8, 5: 4}
+
+
+class Split(NamedTuple):
+    """The parts of a ModelInferRequest."""
+
+    header: bytes
+    """The serialised message without `id` and `raw_input_contents`."""
+    id: bytes
+    raw: list[memoryview]
+    """Views on the message, one per `raw_input_contents` entry."""
+
+
+def split_infer_request(message: Buffer) -> Split:
+    """Splits a serialised ModelInferRequest. Raises ValueError when it is malformed."""
+    view = memoryview(message)
+    end = len(view)
+    header: list[memoryview] = []
+    raw: list[memoryview] = []
+    request_id = b""
+    position = kept_from = 0
+    while position < end:
+        start = position
+        tag = view[position]
+        position += 1
+        if tag not in (ID_TAG, RAW_INPUT_TAG):
+            position = _skip_field(view, start, end)
+            continue
+        if start > kept_from:
+            header.append(view[kept_from:start])
+        # One-byte lengths are read here: a call costs as much as all the rest of the field.
+        size = view[position] if position < end else 0x80
+        position += 1
+        if size >= 0x80:
+            size, position = read_varint(view, position - 1)
+        kept_from = position + size
+        if kept_from > end:
+            raise ValueError("a field goes past the end of the message")
+        if tag == ID_TAG:
+            request_id = bytes(view[position:kept_from])
+        else:
+            raw.append(view[position:kept_from])
+        position = kept_from
+    if kept_from < end:
+        header.append(view[kept_from:end])
+    return Split(b"".join(header), request_id, raw)
+
+
+def _skip_field(view: memoryview, position: int, end: int) -> int:
+    """Where the field that begins at `position` ends."""
+    tag, position = read_varint(view, position)
+    kind = tag & 7
+    if kind == 2:
+        size, position = read_varint(view, position)
+        position += size
+    elif kind == 0:
+        _, position = read_varint(view, position)
+    elif kind in _FIXED_SIZES:
+        position += _FIXED_SIZES[kind]
+    else:
+        raise ValueError(f"unknown wire type {kind}")
+    if position > end:
+        raise ValueError("a field goes past the end of the message")
+    return position
+
+
+def read_varint(view: memoryview, position: int) -> tuple[int, int]:
+    """The value of a varint and where it ends. Raises ValueError when cut off or over 64 bits."""
+    value = shift = 0
+    while position < len(view) and shift < 70:
+        byte = view[position]
+        position += 1
+        value |= (byte & 0x7F) << shift
+        if byte < 0x80:
+            return value, position
+        shift += 7
+    raise ValueError("a varint is cut off or longer than 10 bytes")
+
+
+def varint(value: int) -> bytes:
+    """A non-negative value as a varint."""
+    encoded = bytearray()
+    while value > 0x7F:
+        encoded.append(value & 0x7F | 0x80)
+        value >>= 7
+    encoded.append(value)
+    return bytes(encoded)
+
+
+def field_head(tag: bytes, size: int) -> bytes:
+    """What precedes the bytes of a length-delimited field."""
+    return tag + (_SMALL_SIZES[size] if size < 0x80 else varint(size))
+
+
+_SMALL_SIZES = [bytes([size]) for size in range(0x80)]

@@ -1,0 +1,121 @@
+"""A request against the signature of the model it is for. Pure; texts are Triton's."""
+
+from collections.abc import Iterable
+
+from trivet.backends.api import InferRequest, InvalidRequest, Shape, Signature, Tensor, TensorSpec
+
+BATCH_DIMENSION_NOTE = (
+    "NOTE: Setting a non-zero max_batch_size in the model config requires a batch dimension to be "
+    "prepended to each input shape. If you want to specify the full shape including the batch dim "
+    "in your input dims config, try setting max_batch_size to zero. See the model configuration "
+    "docs for more info on max_batch_size."
+)
+
+
+def check_request(signature: Signature, name: str, request: InferRequest) -> None:
+    """Sets `request.batch_size`, or raises InvalidRequest saying what does not fit model `name`."""
+    inputs = request.inputs
+    if inputs.keys() != signature.inputs.keys():
+        _check_input_names(signature, name, inputs)
+    batch_size = 0
+    for tensor in inputs.values():
+        spec = signature.inputs[tensor.name]
+        if tensor.datatype is not spec.datatype:
+            raise InvalidRequest(
+                f"inference input '{spec.name}' data-type is '{tensor.datatype.value}', but model "
+                f"'{name}' expects '{spec.datatype.value}'"
+            )
+        if not signature.batching:
+            _check_shape(signature, name, spec, tensor.shape)
+            continue
+        if len(tensor.shape) != len(spec.dims) + 1 or not fits(tensor.shape[1:], spec.dims):
+            _check_shape(signature, name, spec, tensor.shape)
+        if batch_size not in (0, tensor.shape[0]):
+            raise InvalidRequest(
+                f"input '{spec.name}' batch size does not match other inputs for '{name}': "
+                f"expected {batch_size}, got {tensor.shape[0]}"
+            )
+        batch_size = tensor.shape[0]
+        if not 1 <= batch_size <= signature.max_batch_size:
+            _raise_batch_size(signature, name, spec, batch_size)
+    request.batch_size = batch_size or 1
+    if request.output_names:
+        _check_output_names(signature, name, request.output_names)
+
+
+def fits(shape: Shape, dims: Shape) -> bool:
+    """Whether a shape matches dims, in which -1 stands for any size."""
+    return shape == dims or (
+        len(shape) == len(dims)
+        and all(dim in (-1, size) for size, dim in zip(shape, dims, strict=True))
+    )
+
+
+def shape_text(shape: Iterable[int]) -> str:
+    """A shape as the protocol's error texts print it."""
+    return "[" + ",".join(map(str, shape)) + "]"
+
+
+def _check_shape(signature: Signature, name: str, spec: TensorSpec, shape: Shape) -> None:
+    wanted = signature.full_dims(spec)
+    if fits(shape, wanted):
+        return
+    note = f". {BATCH_DIMENSION_NOTE}" if signature.batching else ""
+    raise InvalidRequest(
+        f"unexpected shape for input '{spec.name}' for model '{name}'. "
+        f"Expected {shape_text(wanted)}, got {shape_text(shape)}{note}"
+    )
+
+
+def _raise_batch_size(signature: Signature, name: str, spec: TensorSpec, batch_size: int) -> None:
+    if batch_size < 1:
+        raise InvalidRequest(
+            f"input '{spec.name}' has batch size {batch_size}; the batch dimension of a request to "
+            f"'{name}' must be between 1 and {signature.max_batch_size}"
+        )
+    raise InvalidRequest(
+        f"inference request batch-size must be <= {signature.max_batch_size} for '{name}', "
+        f"got {batch_size} (config.pbtxt, max_batch_size)"
+    )
+
+
+def _check_input_names(signature: Signature, name: str, inputs: dict[str, Tensor]) -> None:
+    num_required, num_known = len(signature.required_inputs), len(signature.inputs)
+    if not num_required <= len(inputs) <= num_known:
+        missing = [n for n in signature.inputs if n in signature.required_inputs - inputs.keys()]
+        expected = (
+            f"expected {num_known} inputs but got {len(inputs)} inputs"
+            if num_required == num_known
+            else f"expected number of inputs between {num_required} and {num_known} "
+            f"but got {len(inputs)} inputs"
+        )
+        raise InvalidRequest(
+            f"{expected} for model '{name}'. Got input(s) {_names(inputs)}, but missing required "
+            f"input(s) {_names(missing)}. Please provide all required input(s)."
+        )
+    for given in inputs:
+        if given not in signature.inputs:
+            raise InvalidRequest(
+                f"unexpected inference input '{given}' for model '{name}'; "
+                f"its inputs are {_names(signature.inputs)}"
+            )
+    missing = sorted(signature.required_inputs - inputs.keys())
+    if missing:
+        raise InvalidRequest(
+            f"missing required input(s) {_names(missing)} for model '{name}'. "
+            f"Got input(s) {_names(inputs)}. Please provide all required input(s)."
+        )
+
+
+def _check_output_names(signature: Signature, name: str, wanted: tuple[str, ...]) -> None:
+    # A model whose config declares no outputs (tests, scripts) may answer with any.
+    for output in wanted if signature.outputs else ():
+        if output not in signature.outputs:
+            raise InvalidRequest(
+                f"unexpected inference output '{output}' for model '{name}'; "
+                f"its outputs are {_names(signature.outputs)}"
+            )
+
+
+def _names(names: Iterable[str]) -> str:
+    return "[" + ",".join(f"'{name}'" for name in names) + "]"

@@ -1,0 +1,255 @@
+"""The life of model versions: load, publish, retire. Owned by the event loop.
+
+    LOADING ──► READY ──► UNLOADING ──► UNAVAILABLE (reason "unloaded")
+       └──────────────────────────────► UNAVAILABLE (reason: what went wrong)
+
+Promises: a version is published only when all its instances are open and warm; versions that serve
+are retired only after every version that should replace them is ready, so a failed load leaves the
+last good one serving; a retired version answers the requests it has taken.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import TypeVar
+
+from trivet.backends.api import LoadFailed, ServingError
+from trivet.server.models.assemble import Assembler
+from trivet.server.models.loader import Loader, LoadPlan
+from trivet.server.models.model import Model
+from trivet.server.models.registry import Registry
+from trivet.server.repository.scan import ModelFolder
+from trivet.server.statistics import ModelStatistics
+
+log = logging.getLogger(__name__)
+
+
+class State(Enum):
+    """A version's state, as the repository index names it."""
+
+    LOADING = "LOADING"
+    READY = "READY"
+    UNLOADING = "UNLOADING"
+    UNAVAILABLE = "UNAVAILABLE"
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """Where a version is, and why when that is not plain."""
+
+    state: State
+    reason: str = ""
+
+
+@dataclass(slots=True)
+class Known:
+    """A model that is or was in a repository. Owned by the loop."""
+
+    versions: dict[int, Status] = field(default_factory=dict)
+    failure: str = ""
+    """Why no version of it could even be tried; empty when one could."""
+    is_gone: bool = False
+    """Its folder was removed; it is forgotten once its last version has ended."""
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+
+T = TypeVar("T")
+Listener = Callable[[str, int, Status], None]
+
+
+class Lifecycle:
+    """Carries model folders through the state table above, one operation at a time per model."""
+
+    def __init__(
+        self,
+        registry: Registry,
+        loader: Loader,
+        assembler: Assembler,
+        *,
+        load_threads: int = 4,
+        listener: Listener = lambda name, version, status: None,
+    ) -> None:
+        self._registry = registry
+        self._loader = loader
+        self._assembler = assembler
+        self._listener = listener
+        self._threads = ThreadPoolExecutor(load_threads, thread_name_prefix="load")
+        self._known: dict[str, Known] = {}
+        self._statistics: dict[tuple[str, int], ModelStatistics] = {}
+        self._retiring: set[asyncio.Task[None]] = set()
+
+    # -- what is there -------------------------------------------------------------------------
+
+    @property
+    def known(self) -> dict[str, Known]:
+        """Every model ever seen in a repository, with its versions' states."""
+        return self._known
+
+    def statistics(self) -> list[ModelStatistics]:
+        """Of every version that was ever ready; they go on over reloads."""
+        return list(self._statistics.values())
+
+    # -- load ----------------------------------------------------------------------------------
+
+    async def load(self, folder: ModelFolder, override_json: str | None = None) -> None:
+        """Makes the served versions of a model those its folder asks for. Raises LoadFailed."""
+        known = self._known.setdefault(folder.name, Known())
+        async with known.lock:
+            known.is_gone = False
+            if folder.name not in self._registry.models:
+                self._registry.expect(folder.name, is_coming=True)
+            try:
+                await self._load(folder, override_json, known)
+            finally:
+                self._registry.expect(folder.name, is_coming=False)
+
+    async def _load(self, folder: ModelFolder, override_json: str | None, known: Known) -> None:
+        try:
+            plan = await self._in_thread(self._loader.plan, folder, override_json)
+        except ServingError as error:
+            self._note_failure(folder.name, known, error.message)
+            raise
+        known.failure = ""
+        stale = [v for v in plan.versions if not self._is_current(plan, v, override_json)]
+        results = await asyncio.gather(
+            *(self._load_version(plan, version, known) for version in stale)
+        )
+        failures = [failure for failure in results if failure]
+        if failures:
+            raise LoadFailed(f"load failed for model '{folder.name}': {'; '.join(failures)}")
+        for version in set(self._registry.models[folder.name]) - set(plan.versions):
+            self._retire(folder.name, version, known)
+        for version in set(known.versions) - set(folder.versions):
+            if known.versions[version].state is State.UNAVAILABLE:
+                del known.versions[version]
+
+    def _is_current(self, plan: LoadPlan, version: int, override_json: str | None) -> bool:
+        model = self._registry.models.get(plan.folder.name, {}).get(version)
+        source = (plan.folder.config, plan.folder.versions[version])
+        # An override is not part of the files, so nothing says that it is what serves now.
+        return override_json is None and model is not None and model.source == source
+
+    async def _load_version(self, plan: LoadPlan, version: int, known: Known) -> str:
+        """Loads and publishes one version; returns why it failed, or an empty text."""
+        name = plan.folder.name
+        served = self._registry.models.get(name, {}).get(version)
+        if served is None:
+            self._set(name, version, known, Status(State.LOADING))
+        started = time.monotonic()
+        try:
+            opened = await self._in_thread(self._loader.open, plan, version)
+        except ServingError as error:
+            self._fail_version(name, version, known, error.message)
+            return f"version {version} is at UNAVAILABLE state: {error.message}"
+        statistics = self._statistics.get((name, version))
+        if statistics is None:
+            statistics = self._statistics[name, version] = ModelStatistics(name, version)
+        statistics.load_duration_s = time.monotonic() - started
+        model = self._assembler.assemble(plan.folder, version, opened, statistics)
+        replaced = self._registry.publish(model)
+        self._set(name, version, known, Status(State.READY))
+        log.info("model '%s' version %d is ready", name, version)
+        if replaced is not None:
+            self._spawn(self._end(replaced))
+        return ""
+
+    def _fail_version(self, name: str, version: int, known: Known, reason: str) -> None:
+        log.error("model '%s' version %d did not load: %s", name, version, reason)
+        if version in self._registry.models.get(name, {}):
+            status = Status(State.READY, f"reload failed, the previous files still serve: {reason}")
+        else:
+            status = Status(State.UNAVAILABLE, reason)
+        self._set(name, version, known, status)
+
+    def _note_failure(self, name: str, known: Known, reason: str) -> None:
+        """A failure of the model as a whole: shown at each version that still serves."""
+        log.error("model '%s' did not load: %s", name, reason)
+        served = self._registry.models.get(name, {})
+        known.failure = "" if served else reason
+        for version in served:
+            text = f"reload failed, the previous files still serve: {reason}"
+            self._set(name, version, known, Status(State.READY, text))
+
+    def note_problem(self, name: str, reason: str) -> None:
+        """A model whose folder cannot be used at all (R13: a link that leaves the repository...)."""
+        self._note_failure(name, self._known.setdefault(name, Known()), reason)
+        if name not in self._registry.models:
+            self._registry.expect(name, is_coming=False)
+
+    # -- unload --------------------------------------------------------------------------------
+
+    async def unload(self, name: str) -> None:
+        """Takes a model out of service; returns when it accepts no more, drains afterwards."""
+        known = self._known.get(name)
+        if known is None:
+            return
+        async with known.lock:
+            for version in list(self._registry.models.get(name, {})):
+                self._retire(name, version, known)
+
+    async def remove(self, name: str) -> None:
+        """Unloads a model whose folder is gone."""
+        known = self._known.get(name)
+        if known is None:
+            return
+        await self.unload(name)
+        self._registry.forget(name)
+        known.is_gone = True
+        self._forget_if_gone(name, known)
+
+    def _forget_if_gone(self, name: str, known: Known) -> None:
+        states = {status.state for status in known.versions.values()}
+        if known.is_gone and State.UNLOADING not in states and self._known.get(name) is known:
+            del self._known[name]
+
+    def _retire(self, name: str, version: int, known: Known) -> None:
+        model = self._registry.withdraw(name, version)
+        if model is None:
+            return
+        self._set(name, version, known, Status(State.UNLOADING))
+        self._spawn(self._end(model, known))
+
+    async def _end(self, model: Model, known: Known | None = None) -> None:
+        """Lets a version that left the registry answer what it has taken, then frees it.
+
+        With `known` the version is gone; without, its successor of the same number serves.
+        """
+        await model.executor.drain()
+        await model.executor.close()
+        if known is not None:
+            self._set(model.name, model.version, known, Status(State.UNAVAILABLE, "unloaded"))
+            self._forget_if_gone(model.name, known)
+        log.info("model '%s' version %d is unloaded", model.name, model.version)
+
+    # -- end of the server ---------------------------------------------------------------------
+
+    async def stop(self, timeout_s: float) -> None:
+        """Drains every model for up to `timeout_s`, then fails what is left and frees all."""
+        models = [m for versions in self._registry.models.values() for m in versions.values()]
+        drains = [asyncio.ensure_future(model.executor.drain()) for model in models]
+        waiting = {*drains, *self._retiring}
+        if waiting:
+            _, late = await asyncio.wait(waiting, timeout=timeout_s)
+            for task in late:
+                task.cancel()
+        await asyncio.gather(*(model.executor.close() for model in models))
+        self._threads.shutdown(wait=False, cancel_futures=True)
+
+    # -- small things --------------------------------------------------------------------------
+
+    def _set(self, name: str, version: int, known: Known, status: Status) -> None:
+        known.versions[version] = status
+        self._listener(name, version, status)
+
+    def _spawn(self, work: Awaitable[None]) -> None:
+        task = asyncio.ensure_future(work)
+        self._retiring.add(task)
+        task.add_done_callback(self._retiring.discard)
+
+    async def _in_thread(self, function: Callable[..., T], *arguments: object) -> T:
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._threads, function, *arguments)

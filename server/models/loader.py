@@ -1,0 +1,141 @@
+"""The blocking half of loading: files to an opened, warmed set of instances. Runs in threads."""
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from trivet.backends.api import (
+    Backend,
+    BackendFailed,
+    Instance,
+    InvalidConfig,
+    LoadFailed,
+    ModelFiles,
+    Placement,
+    ServingError,
+)
+from trivet.backends.registry import find_backend
+from trivet.protos.model_config_pb2 import ModelConfig
+from trivet.server.models.schedulers import check_scheduler
+from trivet.server.models.warmup import warm
+from trivet.server.repository import config as configs
+from trivet.server.repository.scan import ModelFolder
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class LoadPlan:
+    """What a model folder asks for, before anything is opened."""
+
+    folder: ModelFolder
+    given: ModelConfig
+    """The config as written (or overridden), before auto-completion."""
+    versions: tuple[int, ...]
+    """The versions that should serve, ascending."""
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """A version's instances and what was learnt while opening them."""
+
+    config: ModelConfig
+    instances: Sequence[tuple[str, Instance]]
+    labels: Mapping[str, Sequence[str]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Loader:
+    """Opens model versions."""
+
+    auto_complete: bool = True
+    default_max_batch_size: int = 4
+
+    def plan(self, folder: ModelFolder, override_json: str | None) -> LoadPlan:
+        """Reads the config and chooses versions. Raises InvalidConfig or LoadFailed."""
+        given = configs.read_config(folder.path, override_json)
+        versions = tuple(sorted(configs.select_versions(given, folder.versions)))
+        if not versions:
+            raise LoadFailed(
+                f"failed to load '{folder.name}', no version is available: the folder has versions "
+                f"{sorted(folder.versions)}, none of which its version_policy selects"
+            )
+        return LoadPlan(folder, given, versions)
+
+    def open(self, plan: LoadPlan, version: int) -> Opened:
+        """Completes the config and opens, then warms, all instances of a version.
+
+        Raises a ServingError; foreign exceptions are logged and become LoadFailed.
+        """
+        files = ModelFiles(plan.folder.path, version)
+        try:
+            return self._open(plan, files)
+        except ServingError:
+            raise
+        except Exception:
+            log.exception("loading model '%s' version %d failed", plan.folder.name, version)
+            raise LoadFailed(
+                f"loading model '{plan.folder.name}' version {version} failed unexpectedly; "
+                "the server log has the details"
+            ) from None
+
+    def _open(self, plan: LoadPlan, files: ModelFiles) -> Opened:
+        word, backend = self._backend(plan, files)
+        given = ModelConfig()
+        given.CopyFrom(plan.given)
+        given.backend = word
+        completed = backend.complete(given, files) if self.auto_complete else given
+        config = configs.normalise(completed, default_max_batch_size=self.default_max_batch_size)
+        configs.check(config)
+        check_scheduler(config)
+        labels = read_labels(config, files)
+        instances: list[tuple[str, Instance]] = []
+        try:
+            for placement in configs.instances(config):
+                instance = self._open_instance(word, backend, config, files, placement)
+                instances.append((placement.name, instance))
+                warm(instance, config, files)
+        except BaseException:
+            for _, instance in instances:
+                instance.close()
+            raise
+        return Opened(config, instances, labels)
+
+    def _backend(self, plan: LoadPlan, files: ModelFiles) -> tuple[str, Backend]:
+        found = find_backend(plan.given, files)
+        return found.word, found.backend
+
+    def _open_instance(
+        self,
+        word: str,
+        backend: Backend,
+        config: ModelConfig,
+        files: ModelFiles,
+        placement: Placement,
+    ) -> Instance:
+        try:
+            # A backend that isolates by default reads the parameter itself.
+            if word != "python" and config.parameters["isolation"].string_value == "process":
+                from trivet.backends.process import open_isolated
+
+                return open_isolated(word, config, files, placement)
+            return backend.open(config, files, placement)
+        except BackendFailed as error:
+            raise LoadFailed(error.message) from error
+
+
+def read_labels(config: ModelConfig, files: ModelFiles) -> dict[str, list[str]]:
+    """The label files of a config's outputs: a label per line, its index is the line's."""
+    labels: dict[str, list[str]] = {}
+    for output in config.output:
+        if not output.label_filename:
+            continue
+        path = files.inside(files.model_dir, output.label_filename)
+        try:
+            labels[output.name] = path.read_text(encoding="utf-8").splitlines()
+        except (OSError, UnicodeDecodeError) as error:
+            raise InvalidConfig(
+                f"label file '{output.label_filename}' of output '{output.name}' cannot be read "
+                f"as UTF-8 text: {type(error).__name__}"
+            ) from error
+    return labels

@@ -1,0 +1,82 @@
+"""Which version of which model answers a request: an immutable map, replaced as a whole.
+
+Owned by the event loop. A reader takes a Model and keeps it as long as it likes; the executor in it
+counts the requests in progress, so a version that has left the map still answers them.
+"""
+
+from collections.abc import Mapping
+from types import MappingProxyType
+
+from trivet.backends.api import ModelNotFound, ModelNotReady, NotFound, ServingError
+from trivet.server.models.model import Model
+
+Versions = Mapping[int, Model]
+
+
+class Registry:
+    """Models by name and version."""
+
+    def __init__(self) -> None:
+        self._models: Mapping[str, Versions] = MappingProxyType({})
+        self._newest: dict[str, Model] = {}
+        self._unready: dict[str, bool] = {}
+
+    @property
+    def models(self) -> Mapping[str, Versions]:
+        """The models that have a ready version."""
+        return self._models
+
+    def lookup(self, name: str, version: int | None) -> Model:
+        """The asked version, or the newest one.
+
+        Raises ModelNotFound, NotFound for a version, ModelNotReady for one that is on its way.
+        """
+        if version is None and (newest := self._newest.get(name)) is not None:
+            return newest
+        versions = self._models.get(name)
+        if versions is None or version is None:
+            raise self._why_unready(name)
+        model = versions.get(version)
+        if model is None:
+            raise NotFound(f"Request for unknown model: '{name}' version {version} is not found")
+        return model
+
+    def _why_unready(self, name: str) -> ServingError:
+        is_coming = self._unready.get(name)
+        if is_coming is None:
+            return ModelNotFound(f"Request for unknown model: '{name}' is not found")
+        text = f"Request for unknown model: '{name}' has no available versions"
+        return ModelNotReady(text) if is_coming else NotFound(text)
+
+    def publish(self, model: Model) -> Model | None:
+        """Makes a version answer from now on; returns the one it replaces."""
+        versions = dict(self._models.get(model.name, {}))
+        replaced = versions.get(model.version)
+        versions[model.version] = model
+        self._set(model.name, versions)
+        return replaced
+
+    def withdraw(self, name: str, version: int) -> Model | None:
+        """Takes a version out of the map, so that no new request finds it; returns it."""
+        versions = dict(self._models.get(name, {}))
+        model = versions.pop(version, None)
+        self._set(name, versions)
+        return model
+
+    def expect(self, name: str, *, is_coming: bool) -> None:
+        """Says that a model is known although no version of it is ready (yet: `is_coming`)."""
+        self._unready[name] = is_coming
+
+    def forget(self, name: str) -> None:
+        """The model is in no repository any more."""
+        self._unready.pop(name, None)
+
+    def _set(self, name: str, versions: dict[int, Model]) -> None:
+        models = dict(self._models)
+        if versions:
+            models[name] = MappingProxyType(versions)
+            self._newest[name] = versions[max(versions)]
+        else:
+            models.pop(name, None)
+            self._newest.pop(name, None)
+        self._models = MappingProxyType(models)

@@ -1,0 +1,34 @@
+"""Which scheduler a config asks for: its queue and its policy."""
+
+from trivet.backends.api import Unsupported
+from trivet.protos.model_config_pb2 import ModelConfig
+from trivet.server.scheduling.batching import Schedule
+from trivet.server.scheduling.policy import BatchPolicy, OneByOne
+from trivet.server.scheduling.queue import LevelPolicy, QueuePolicy, RequestQueue
+
+
+def schedule_of(config: ModelConfig, default_queue_size: int, hold_until: int) -> Schedule:
+    """The dynamic batcher's schedule, or the default one: each request alone, in order.
+
+    `default_queue_size` requests may wait per priority level where the config does not say (0: any).
+    """
+    if config.WhichOneof("scheduling_choice") != "dynamic_batching":
+        return Schedule(RequestQueue(QueuePolicy({0: LevelPolicy(default_queue_size)})), OneByOne())
+    batching = config.dynamic_batching
+    batches = config.max_batch_size > 0
+    return Schedule(
+        RequestQueue(QueuePolicy.from_config(batching, default_queue_size)),
+        BatchPolicy.from_config(batching, config.max_batch_size) if batches else OneByOne(),
+        batching.preserve_ordering,
+        hold_until,
+    )
+
+
+def check_scheduler(config: ModelConfig) -> None:
+    """Raises Unsupported for schedulers that this version does not have."""
+    choice = config.WhichOneof("scheduling_choice")
+    if choice in ("sequence_batching", "ensemble_scheduling"):
+        raise Unsupported(
+            f"model '{config.name}' asks for {choice}, which this version of trivet does not offer "
+            "yet; dynamic_batching and the default scheduler are available"
+        )

@@ -1,0 +1,320 @@
+"""The executor around a model's instances: one queue, batches to idle instances, answers to sinks.
+
+Everything here runs on the event loop, which owns the queue, so there are no locks; instances
+compute on their workers' threads. One loop callback carries a whole batch back.
+"""
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from trivet.backends.api import (
+    BackendFailed,
+    Batch,
+    Cancelled,
+    DeadlineExceeded,
+    InferRequest,
+    InferResponse,
+    Instance,
+    Parameters,
+    QueueFull,
+    ServingError,
+    Signature,
+    Sink,
+    Tensor,
+    Unavailable,
+)
+from trivet.server.scheduling.decoupled import DecoupledSender, Sent
+from trivet.server.scheduling.policy import Policy, WaitUntil
+from trivet.server.scheduling.queue import RequestQueue
+from trivet.server.scheduling.reshape import Reshape
+from trivet.server.scheduling.ticket import Refused, Ticket, labelled
+from trivet.server.scheduling.worker import Job, Worker
+from trivet.server.statistics import BatchTiming, FailureReason, ModelStatistics
+
+STOPPING = "Server is stopping, scheduler for model has stopped accepting new inference requests"
+
+
+@dataclass(frozen=True, slots=True)
+class Schedule:
+    """What decides the order of work."""
+
+    queue: RequestQueue
+    policy: Policy
+    preserve_ordering: bool = False
+    hold_until: int = 0
+    """Test hook: start nothing before so many requests are queued (once)."""
+
+
+class BatchingExecutor:
+    """An Executor that batches requests and runs them on the first idle instance.
+
+    Takes ownership of the instances; each is called from its own thread only.
+    """
+
+    def __init__(
+        self,
+        model: tuple[str, int],
+        signature: Signature,
+        instances: Sequence[tuple[str, Instance]],
+        schedule: Schedule,
+        statistics: ModelStatistics,
+    ) -> None:
+        self._name, self._version = model
+        self._signature = signature
+        self._reshape = Reshape.of(signature)
+        self._join_key = _join_key_of(signature)
+        self._queue = schedule.queue
+        self._policy = schedule.policy
+        self._hold_until = schedule.hold_until
+        self._statistics = statistics
+        self._loop = asyncio.get_running_loop()
+        self._workers = [Worker(name, i, self._loop, self._on_done) for name, i in instances]
+        self._idle = deque(self._workers)
+        self._in_order: deque[Job] | None = deque() if schedule.preserve_ordering else None
+        self._in_progress = 0
+        self._is_dispatch_due = False
+        self._delay_timer: asyncio.TimerHandle | None = None
+        self._expiry_timer: asyncio.TimerHandle | None = None
+        self._stopping = ""
+        self._empty = asyncio.Event()
+        self._empty.set()
+
+    # -- requests in ---------------------------------------------------------------------------
+
+    def submit(self, request: InferRequest, sink: Sink) -> None:
+        """Queues the request; see `Executor`."""
+        ticket = Ticket(request, sink, time.monotonic_ns())
+        if self._join_key is not None:
+            ticket.join_key = self._join_key(request)
+        if self._in_progress == 0:
+            self._empty.clear()
+        self._in_progress += 1
+        self._statistics.enqueue()
+        try:
+            if self._stopping:
+                raise Unavailable(labelled(request, self._stopping))
+            self._push(ticket)
+        except ServingError as error:
+            self._statistics.dequeue(1)
+            self._fail(ticket, error)
+            return
+        if ticket.expires_ns or request.deadline is not None:
+            self._arm_expiry()
+        self._dispatch_soon()
+
+    def _push(self, ticket: Ticket) -> None:
+        try:
+            self._queue.push(ticket)
+        except QueueFull:
+            # Those whose client has gone make room first.
+            self._sweep()
+            self._queue.push(ticket)
+
+    def _dispatch_soon(self) -> None:
+        """Dispatches at the end of this loop tick, so that requests read together go together."""
+        if not self._is_dispatch_due and self._idle:
+            self._is_dispatch_due = True
+            self._loop.call_soon(self._dispatch)
+
+    def _dispatch(self) -> None:
+        self._is_dispatch_due = False
+        if self._hold_until:
+            if len(self._queue) < self._hold_until:
+                return
+            self._hold_until = 0
+        while self._idle and len(self._queue):
+            decision = self._policy.decide(self._queue, time.monotonic_ns())
+            if isinstance(decision, WaitUntil):
+                self._arm_delay(decision.time_ns)
+                return
+            self._start(self._queue.pop(decision.count))
+
+    def _start(self, tickets: list[Ticket]) -> None:
+        """Hands tickets to an idle worker, without those that need not be computed any more."""
+        self._statistics.dequeue(len(tickets))
+        live = []
+        for ticket in tickets:
+            if ticket.request.cancel.cancelled:
+                self._fail(ticket, Cancelled(labelled(ticket.request, "request was cancelled")))
+            else:
+                live.append(ticket)
+        if not live:
+            return
+        now_ns = time.monotonic_ns()
+        for ticket in live:
+            ticket.started_ns = now_ns
+        job = Job(self._batch(live), live)
+        if self._in_order is not None:
+            self._in_order.append(job)
+        self._idle.popleft().start(job)
+
+    def _batch(self, tickets: list[Ticket]) -> Batch:
+        requests = [ticket.request for ticket in tickets]
+        senders: list[DecoupledSender] = []
+        if self._signature.decoupled:
+            senders = [DecoupledSender(self._loop, t, self._on_response) for t in tickets]
+        return Batch(requests, batching=self._signature.batching, senders=senders)
+
+    # -- answers out ---------------------------------------------------------------------------
+
+    def _on_done(self, worker: Worker, job: Job) -> None:
+        self._idle.append(worker)
+        # The instance's next batch first: it computes while these answers are written.
+        if len(self._queue):
+            self._dispatch()
+        if self._in_order is None:
+            self._answer(job)
+            return
+        while self._in_order and self._in_order[0].timing is not None:
+            self._answer(self._in_order.popleft())
+
+    def _answer(self, job: Job) -> None:
+        assert job.timing is not None
+        if job.error is None:
+            self._statistics.execution(job.batch.size, job.timing)
+        for index, ticket in enumerate(job.tickets):
+            error = job.error or job.batch.errors.get(index)
+            if error is not None:
+                self._fail(ticket, error)
+            elif not self._signature.decoupled:
+                self._succeed(ticket, job, index)
+
+    def _succeed(self, ticket: Ticket, job: Job, index: int) -> None:
+        request, timing = ticket.request, job.timing
+        assert timing is not None
+        if request.cancel.cancelled:
+            self._fail(ticket, Cancelled(labelled(request, "request was cancelled")))
+            return
+        parameters = job.batch.parameters.get(index) if job.batch.parameters else None
+        response = self._response(request, job.batch.outputs[index], parameters)
+        total_ns = time.monotonic_ns() - ticket.arrived_ns
+        queue_ns = job.started_ns - ticket.arrived_ns
+        self._statistics.success(request.batch_size, queue_ns, timing, total_ns)
+        self._statistics.first_response(total_ns)
+        self._end(ticket)
+        ticket.sink.send(response, final=True)
+
+    def _response(
+        self, request: InferRequest, outputs: list[Tensor], parameters: Parameters | None
+    ) -> InferResponse:
+        if request.output_names:
+            outputs = [tensor for tensor in outputs if tensor.name in request.output_names]
+        if self._reshape is not None:
+            outputs = self._reshape.outputs(outputs)
+        response = InferResponse(self._name, self._version, request.id, outputs)
+        if parameters:
+            response.parameters = parameters
+        return response
+
+    def _fail(self, ticket: Ticket, error: ServingError) -> None:
+        if ticket.is_ended:
+            return
+        total_ns = time.monotonic_ns() - ticket.arrived_ns
+        self._statistics.failure(_reason_for(error), total_ns)
+        self._end(ticket)
+        ticket.sink.fail(error)
+
+    def _on_response(self, ticket: Ticket, sent: Sent) -> None:
+        """One call of a decoupled model's sender, brought to the loop."""
+        if ticket.is_ended:
+            return
+        if sent.error is not None:
+            self._fail(ticket, sent.error)
+            return
+        now_ns = time.monotonic_ns()
+        if ticket.num_responses == 0:
+            self._statistics.first_response(now_ns - ticket.arrived_ns)
+        if sent.final:
+            timing = BatchTiming(0, now_ns - ticket.started_ns, 0)
+            queue_ns = ticket.started_ns - ticket.arrived_ns
+            total_ns = now_ns - ticket.arrived_ns
+            self._statistics.success(ticket.request.batch_size, queue_ns, timing, total_ns)
+            self._end(ticket)
+        if sent.outputs is None:
+            ticket.sink.finish()
+            return
+        ticket.num_responses += 1
+        response = self._response(ticket.request, sent.outputs, sent.parameters)
+        ticket.sink.send(response, final=sent.final)
+
+    def _end(self, ticket: Ticket) -> None:
+        ticket.is_ended = True
+        self._in_progress -= 1
+        if self._in_progress == 0:
+            self._empty.set()
+
+    # -- time ----------------------------------------------------------------------------------
+
+    def _arm_delay(self, time_ns: int) -> None:
+        if self._delay_timer is not None:
+            self._delay_timer.cancel()
+        delay_s = max(0, time_ns - time.monotonic_ns()) / 1e9
+        self._delay_timer = self._loop.call_later(delay_s, self._dispatch)
+
+    def _arm_expiry(self) -> None:
+        due_ns = self._queue.next_expiry_ns()
+        if self._expiry_timer is not None:
+            self._expiry_timer.cancel()
+            self._expiry_timer = None
+        if due_ns:
+            delay_s = max(0, due_ns - time.monotonic_ns()) / 1e9
+            self._expiry_timer = self._loop.call_later(delay_s, self._on_expiry)
+
+    def _on_expiry(self) -> None:
+        self._sweep()
+        self._arm_expiry()
+
+    def _sweep(self) -> None:
+        for refused in self._queue.sweep(time.monotonic_ns()):
+            self._refuse(refused)
+
+    def _refuse(self, refused: Refused) -> None:
+        self._statistics.dequeue(1)
+        self._fail(refused.ticket, refused.error)
+
+    # -- life ----------------------------------------------------------------------------------
+
+    def is_ready(self) -> bool:
+        """Whether any instance can compute."""
+        return not self._stopping and any(w.instance.is_ready() for w in self._workers)
+
+    async def drain(self) -> None:
+        """Refuses new requests and returns when every submitted one has ended."""
+        if not self._stopping:
+            self._stopping = STOPPING
+        self._hold_until = 0
+        self._dispatch()
+        await self._empty.wait()
+
+    async def close(self, timeout_s: float = 5.0) -> None:
+        """Fails what still waits, then frees the instances."""
+        self._stopping = self._stopping or f"model '{self._name}' is being unloaded"
+        tickets = self._queue.pop(len(self._queue))
+        self._statistics.dequeue(len(tickets))
+        for ticket in tickets:
+            self._fail(ticket, Unavailable(labelled(ticket.request, self._stopping)))
+        for timer in (self._delay_timer, self._expiry_timer):
+            if timer is not None:
+                timer.cancel()
+        await asyncio.gather(*(worker.close(timeout_s) for worker in self._workers))
+
+
+def _join_key_of(signature: Signature) -> Callable[[InferRequest], object] | None:
+    """What must be equal for requests to be joined; None when the signature fixes all of it."""
+    specs = signature.inputs.values()
+    if not any(spec.optional or -1 in spec.model_dims for spec in specs):
+        return None
+    return lambda request: tuple((t.name, t.shape[1:]) for t in request.inputs.values())
+
+
+def _reason_for(error: ServingError) -> FailureReason:
+    if isinstance(error, Unavailable):
+        return FailureReason.REJECTED
+    if isinstance(error, Cancelled | DeadlineExceeded):
+        return FailureReason.CANCELED
+    if isinstance(error, BackendFailed):
+        return FailureReason.BACKEND
+    return FailureReason.OTHER

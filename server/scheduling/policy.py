@@ -1,0 +1,85 @@
+"""When to run which requests together. Pure: looks at the queue and the clock it is given.
+
+An idle instance is never kept waiting unless the config asks for it with
+`max_queue_delay_microseconds`: batches form by themselves while all instances are busy.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from trivet.protos.model_config_pb2 import ModelDynamicBatching
+from trivet.server.scheduling.ticket import Ticket
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """Run the first `count` requests of the queue now, as one batch."""
+
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class WaitUntil:
+    """Run nothing before this time unless another request comes."""
+
+    time_ns: int
+
+
+RUN_ONE = Run(1)
+
+
+@dataclass(frozen=True, slots=True)
+class BatchPolicy:
+    """The dynamic batcher's rules, as Triton's ModelDynamicBatching gives them."""
+
+    max_batch_size: int
+    preferred_sizes: frozenset[int] = frozenset()
+    max_delay_ns: int = 0
+
+    @classmethod
+    def from_config(cls, batching: ModelDynamicBatching, max_batch_size: int) -> "BatchPolicy":
+        sizes = frozenset(batching.preferred_batch_size) or frozenset({max_batch_size})
+        return cls(max_batch_size, sizes, batching.max_queue_delay_microseconds * 1000)
+
+    def decide(self, tickets: Iterable[Ticket], now_ns: int) -> Run | WaitUntil:
+        """What to do with a non-empty queue while an instance is idle.
+
+        Takes the longest run of joinable requests from the head that fits max_batch_size. Without
+        a delay it runs at once. With one it runs a preferred size as soon as the queue can form
+        exactly that, anything when the oldest request has waited for the delay or when the batch
+        can grow no further.
+        """
+        size = count = preferred_count = 0
+        oldest_ns = now_ns
+        key: object = None
+        is_closed = False
+        for ticket in tickets:
+            grown = size + ticket.request.batch_size
+            if count and (grown > self.max_batch_size or ticket.join_key != key):
+                is_closed = True
+                break
+            key = ticket.join_key
+            size, count = grown, count + 1
+            oldest_ns = min(oldest_ns, ticket.arrived_ns)
+            if size in self.preferred_sizes:
+                preferred_count = count
+            if size >= self.max_batch_size:
+                break
+        if preferred_count and self.max_delay_ns:
+            return Run(preferred_count)
+        run_at_ns = oldest_ns + self.max_delay_ns
+        if is_closed or size >= self.max_batch_size or run_at_ns <= now_ns:
+            return Run(count)
+        return WaitUntil(run_at_ns)
+
+
+@dataclass(frozen=True, slots=True)
+class OneByOne:
+    """The default scheduler: each request runs alone, in the order of arrival."""
+
+    def decide(self, tickets: Iterable[Ticket], now_ns: int) -> Run | WaitUntil:  # noqa: ARG002
+        """Always the first request alone."""
+        return RUN_ONE
+
+
+Policy = BatchPolicy | OneByOne

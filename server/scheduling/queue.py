@@ -1,0 +1,177 @@
+"""The requests that wait for one model version: priorities, size limits, time-outs. Pure.
+
+Semantics of Triton's ModelQueuePolicy, with two differences: an allowed request time-out also counts
+when the default is 0, and requests that were cancelled do not count against the size limit.
+"""
+
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from trivet.backends.api import Cancelled, DeadlineExceeded, QueueFull, QueueTimeout
+from trivet.protos.model_config_pb2 import ModelDynamicBatching, ModelQueuePolicy
+from trivet.server.scheduling.ticket import Refused, Ticket, labelled
+
+
+@dataclass(frozen=True, slots=True)
+class LevelPolicy:
+    """How one priority level queues."""
+
+    max_size: int = 0
+    """Requests; 0 is unlimited."""
+    timeout_ns: int = 0
+    """How long a request may wait; 0 is for ever."""
+    delays_expired: bool = False
+    """An expired request goes behind the others instead of being refused."""
+    allows_override: bool = False
+    """Whether a request's own `timeout` counts."""
+
+    @classmethod
+    def from_config(cls, policy: ModelQueuePolicy, default_max_size: int) -> "LevelPolicy":
+        return cls(
+            policy.max_queue_size or default_max_size,
+            policy.default_timeout_microseconds * 1000,
+            policy.timeout_action == ModelQueuePolicy.DELAY,
+            policy.allow_timeout_override,
+        )
+
+    def expiry_ns(self, arrived_ns: int, timeout_us: int) -> int:
+        """When a request that asks for `timeout_us` (0: nothing) expires; 0 is never."""
+        timeout_ns = self.timeout_ns
+        if timeout_us and self.allows_override and not 0 < timeout_ns <= timeout_us * 1000:
+            timeout_ns = timeout_us * 1000
+        return arrived_ns + timeout_ns if timeout_ns else 0
+
+
+@dataclass(frozen=True, slots=True)
+class QueuePolicy:
+    """The levels of a model; level 0 is used where the model has no priorities."""
+
+    levels: dict[int, LevelPolicy]
+    default_level: int = 0
+
+    @classmethod
+    def from_config(cls, batching: ModelDynamicBatching, default_max_size: int) -> "QueuePolicy":
+        default = LevelPolicy.from_config(batching.default_queue_policy, default_max_size)
+        if not batching.priority_levels:
+            return cls({0: default})
+        own = {
+            level: LevelPolicy.from_config(policy, default_max_size)
+            for level, policy in batching.priority_queue_policy.items()
+        }
+        levels = {level: own.get(level, default) for level in range(1, batching.priority_levels + 1)}
+        return cls(levels, batching.default_priority_level)
+
+    def level_of(self, priority: int) -> int:
+        """The level for a request's `priority`: the default one for 0 and for unknown ones."""
+        return priority if priority in self.levels else self.default_level
+
+
+@dataclass(slots=True)
+class _Level:
+    policy: LevelPolicy
+    waiting: deque[Ticket] = field(default_factory=deque)
+    delayed: deque[Ticket] = field(default_factory=deque)
+
+    def __len__(self) -> int:
+        return len(self.waiting) + len(self.delayed)
+
+
+class RequestQueue:
+    """Waiting tickets in the order they are served: by level, first in first out within one.
+
+    Delayed (expired) tickets of a level come after all waiting ones of it. Owned by the loop.
+    """
+
+    def __init__(self, policy: QueuePolicy) -> None:
+        self._policy = policy
+        self._levels = {n: _Level(level) for n, level in sorted(policy.levels.items())}
+        self._size = 0
+
+    def __len__(self) -> int:
+        return self._size
+
+    def __iter__(self) -> Iterator[Ticket]:
+        for level in self._levels.values():
+            yield from level.waiting
+            yield from level.delayed
+
+    def push(self, ticket: Ticket) -> None:
+        """Takes a ticket in, sets its level and expiry. Raises QueueFull."""
+        request = ticket.request
+        ticket.level = self._policy.level_of(request.priority)
+        level = self._levels[ticket.level]
+        policy = level.policy
+        if policy.max_size and len(level) >= policy.max_size:
+            raise QueueFull(labelled(request, "Exceeds maximum queue size"))
+        if policy.timeout_ns or request.timeout_us:
+            ticket.expires_ns = policy.expiry_ns(ticket.arrived_ns, request.timeout_us)
+        level.waiting.append(ticket)
+        self._size += 1
+
+    def pop(self, count: int) -> list[Ticket]:
+        """Takes the first `count` tickets out."""
+        taken: list[Ticket] = []
+        for level in self._levels.values():
+            for line in (level.waiting, level.delayed):
+                while line and len(taken) < count:
+                    taken.append(line.popleft())
+        self._size -= len(taken)
+        return taken
+
+    def sweep(self, now_ns: int) -> list[Refused]:
+        """Takes out cancelled and expired tickets; moves those that their policy only delays."""
+        refused: list[Refused] = []
+        for level in self._levels.values():
+            for line in (level.waiting, level.delayed):
+                if any(_is_due(ticket, now_ns) for ticket in line):
+                    kept = [t for t in line if not self._settle(t, level, now_ns, refused)]
+                    line.clear()
+                    line.extend(kept)
+        self._size -= len(refused)
+        return refused
+
+    def _settle(
+        self, ticket: Ticket, level: _Level, now_ns: int, refused: list[Refused]
+    ) -> bool:
+        """Whether the ticket leaves its line: refused, or moved behind the others."""
+        if not _is_due(ticket, now_ns):
+            return False
+        error = _reason(ticket, now_ns)
+        if error is None and level.policy.delays_expired:
+            ticket.expires_ns = 0
+            level.delayed.append(ticket)
+            return True
+        expired = QueueTimeout(labelled(ticket.request, "Request timeout expired"))
+        refused.append(Refused(ticket, error or expired))
+        return True
+
+    def next_expiry_ns(self) -> int:
+        """When the next ticket is due; 0 when none has a limit."""
+        return min((due for ticket in self if (due := _due_ns(ticket))), default=0)
+
+
+def _due_ns(ticket: Ticket) -> int:
+    deadline = ticket.request.deadline
+    if deadline is None:
+        return ticket.expires_ns
+    deadline_ns = int(deadline * 1e9)
+    return min(deadline_ns, ticket.expires_ns) if ticket.expires_ns else deadline_ns
+
+
+def _is_due(ticket: Ticket, now_ns: int) -> bool:
+    if ticket.request.cancel.cancelled:
+        return True
+    due_ns = _due_ns(ticket)
+    return 0 < due_ns <= now_ns
+
+
+def _reason(ticket: Ticket, now_ns: int) -> Cancelled | DeadlineExceeded | None:
+    request = ticket.request
+    if request.cancel.cancelled:
+        return Cancelled(labelled(request, "request was cancelled while it waited in the queue"))
+    if request.deadline is not None and request.deadline * 1e9 <= now_ns:
+        return DeadlineExceeded(
+            labelled(request, "the deadline passed while the request waited in the queue")
+        )
+    return None

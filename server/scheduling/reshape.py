@@ -1,0 +1,48 @@
+"""Reshapes between the shape that clients use and the one the model sees (config's `reshape`). Pure."""
+
+from dataclasses import dataclass
+from typing import Self
+
+from trivet.backends.api import InferRequest, Shape, Signature, Tensor, TensorSpec
+
+
+def matched(shape: Shape, dims: Shape, wanted: Shape) -> Shape:
+    """`wanted` with its -1 replaced, in order, by what stands for the -1 of `dims` in `shape`."""
+    variable = iter(size for size, dim in zip(shape, dims, strict=True) if dim == -1)
+    return tuple(next(variable) if dim == -1 else dim for dim in wanted)
+
+
+@dataclass(frozen=True, slots=True)
+class Reshape:
+    """The reshapes of one model."""
+
+    input_specs: dict[str, TensorSpec]
+    output_specs: dict[str, TensorSpec]
+    batching: bool
+
+    @classmethod
+    def of(cls, signature: Signature) -> Self | None:
+        """None for the usual model, which has none."""
+        inputs = {name: spec for name, spec in signature.inputs.items() if spec.is_reshaped}
+        outputs = {name: spec for name, spec in signature.outputs.items() if spec.is_reshaped}
+        return cls(inputs, outputs, signature.batching) if inputs or outputs else None
+
+    def inputs(self, request: InferRequest) -> None:
+        """Replaces a checked request's tensors by views in the model's shape."""
+        for name, spec in self.input_specs.items():
+            tensor = request.inputs.get(name)
+            if tensor is not None:
+                request.inputs[name] = self._reshaped(tensor, spec.dims, spec.model_dims)
+
+    def outputs(self, tensors: list[Tensor]) -> list[Tensor]:
+        """The model's outputs in the shape clients expect."""
+        return [
+            self._reshaped(tensor, spec.model_dims, spec.dims)
+            if (spec := self.output_specs.get(tensor.name)) is not None
+            else tensor
+            for tensor in tensors
+        ]
+
+    def _reshaped(self, tensor: Tensor, dims: Shape, wanted: Shape) -> Tensor:
+        head = tensor.shape[:1] if self.batching else ()
+        return tensor.renamed(tensor.name, head + matched(tensor.shape[len(head) :], dims, wanted))

@@ -1,0 +1,102 @@
+"""One thread per instance: takes a batch, computes it, hands it back to the loop."""
+
+import asyncio
+import logging
+import queue
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from trivet.backends.api import BackendFailed, Batch, Instance, ServingError
+from trivet.server.scheduling.ticket import Ticket
+from trivet.server.statistics import BatchTiming
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(slots=True, eq=False)
+class Job:
+    """A batch on its way through an instance."""
+
+    batch: Batch
+    tickets: list[Ticket]
+    started_ns: int = 0
+    timing: BatchTiming | None = None
+    error: ServingError | None = None
+    """Why the whole batch failed."""
+
+
+class Worker:
+    """Owns an instance and its thread. `start` is called on the loop, `done` too."""
+
+    def __init__(
+        self,
+        name: str,
+        instance: Instance,
+        loop: asyncio.AbstractEventLoop,
+        done: Callable[["Worker", Job], None],
+    ) -> None:
+        self.name = name
+        self.instance = instance
+        self._loop = loop
+        self._done = done
+        self._inbox: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
+        self._closed = asyncio.Event()
+        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+        self._thread.start()
+
+    def start(self, job: Job) -> None:
+        """Gives the idle instance a batch; `done` is called with it afterwards."""
+        self._inbox.put(job)
+
+    async def close(self, timeout_s: float) -> bool:
+        """Closes the instance after the batch in progress; False if it took longer than that."""
+        self._inbox.put(None)
+        try:
+            await asyncio.wait_for(self._closed.wait(), timeout_s)
+        except TimeoutError:
+            log.warning("instance %s did not stop within %.0f s; left behind", self.name, timeout_s)
+            return False
+        return True
+
+    def _run(self) -> None:
+        while (job := self._inbox.get()) is not None:
+            self._compute(job)
+            self._post(self._done, self, job)
+            # The next batch may be long in coming: hold no tensors until then.
+            del job
+        try:
+            self.instance.close()
+        except Exception:
+            log.exception("instance %s failed while closing", self.name)
+        self._post(self._closed.set)
+
+    def _compute(self, job: Job) -> None:
+        """The instance thread's door: whatever the model raises becomes the batch's error."""
+        batch = job.batch
+        started_ns = job.started_ns = time.monotonic_ns()
+        try:
+            self.instance.execute(batch)
+        except ServingError as error:
+            job.error = error
+        except Exception:
+            names = {ticket.request.model_name for ticket in job.tickets}
+            ids = [ticket.request.id or "-" for ticket in job.tickets]
+            log.exception("instance %s failed; requests %s of %s", self.name, ids, names)
+            job.error = BackendFailed(
+                f"model '{names.pop()}' failed while executing; the server log has the details"
+            )
+        ended_ns = time.monotonic_ns()
+        gathered_ns = batch.gathered_ns or started_ns
+        computed_ns = batch.computed_ns or ended_ns
+        job.timing = BatchTiming(
+            gathered_ns - started_ns, computed_ns - gathered_ns, ended_ns - computed_ns
+        )
+
+    def _post(self, callback: Callable[..., None], *arguments: object) -> None:
+        try:
+            self._loop.call_soon_threadsafe(callback, *arguments)
+        except RuntimeError:
+            # The loop is closed: the server has given this thread up and nobody waits.
+            log.debug("instance %s finished after the server had stopped", self.name)
