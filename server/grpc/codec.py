@@ -1,14 +1,22 @@
 """ModelInfer messages to requests and responses to messages, without touching tensor bytes."""
 
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from math import prod
 
 import numpy as np
 from google.protobuf.message import DecodeError
 
-from trivet.backends.api import DataType, InferRequest, InferResponse, InvalidRequest, Shape, Tensor
+from trivet.backends.api import (
+    DataType,
+    InferRequest,
+    InferResponse,
+    InvalidRequest,
+    ParameterValue,
+    Shape,
+    Tensor,
+)
 from trivet.backends.api.datatype import BY_NAME
 from trivet.protos import grpc_service_pb2 as pb
 from trivet.server.grpc.wire import RAW_OUTPUT_TAG, Buffer, Split, field_head, split_infer_request
@@ -83,7 +91,9 @@ class Decoder:
             split = split_infer_request(message)
             request_id = split.id.decode() if split.id else ""
         except ValueError as error:
-            raise InvalidRequest(f"failed to parse the ModelInferRequest message: {error}") from None
+            raise InvalidRequest(
+                f"failed to parse the ModelInferRequest message: {error}"
+            ) from None
         template = self._templates.get(split.header)
         if template is None:
             template = self._parse(split)
@@ -257,9 +267,9 @@ def checked_size(name: str, datatype: DataType, shape: Shape) -> int:
 
 def parameter_values(
     parameters: Mapping[str, pb.InferParameter],
-) -> dict[str, bool | int | float | str]:
+) -> dict[str, ParameterValue]:
     """The values of a parameter map. Raises InvalidRequest for a parameter without a value."""
-    values: dict[str, bool | int | float | str] = {}
+    values: dict[str, ParameterValue] = {}
     for name, parameter in parameters.items():
         choice = parameter.WhichOneof("parameter_choice")
         if choice is None:
@@ -279,11 +289,11 @@ class Encoder:
         self._heads: OrderedDict[object, bytes] = OrderedDict()
 
     def encode(
-        self, response: InferResponse, in_region: Sequence[str], final: bool | None
+        self, response: InferResponse, in_region: Collection[str], *, final: bool | None
     ) -> list[Buffer]:
         """The message. Outputs named in `in_region` are in shared memory already and sent empty;
         `final` (not None) becomes the parameter `triton_final_response`."""
-        pieces: list[Buffer] = [self._head(response, final)]
+        pieces: list[Buffer] = [self._head(response, final=final)]
         if response.id:
             encoded_id = response.id.encode()
             pieces.append(field_head(b"\x1a", len(encoded_id)) + encoded_id)
@@ -296,12 +306,12 @@ class Encoder:
                 pieces += (field_head(RAW_OUTPUT_TAG, size), raw)
         return pieces
 
-    def _head(self, response: InferResponse, final: bool | None) -> bytes:
+    def _head(self, response: InferResponse, *, final: bool | None) -> bytes:
         shapes = tuple((t.name, t.datatype, t.shape) for t in response.outputs)
         key = (response.model_name, response.model_version, final, shapes)
         head = None if response.parameters else self._heads.get(key)
         if head is None:
-            head = _serialised_head(response, final)
+            head = _serialised_head(response, final=final)
             if not response.parameters:
                 self._heads[key] = head
                 if len(self._heads) > MAX_TEMPLATES:
@@ -314,7 +324,7 @@ SMALL_BYTES = 16384
 more on the way to the socket."""
 
 
-def _serialised_head(response: InferResponse, final: bool | None) -> bytes:
+def _serialised_head(response: InferResponse, *, final: bool | None) -> bytes:
     message = pb.ModelInferResponse(
         model_name=response.model_name, model_version=str(response.model_version)
     )
@@ -327,7 +337,7 @@ def _serialised_head(response: InferResponse, final: bool | None) -> bytes:
     return message.SerializeToString()
 
 
-def set_parameter(parameter: pb.InferParameter, value: bool | int | float | str) -> None:  # noqa: FBT001
+def set_parameter(parameter: pb.InferParameter, value: ParameterValue) -> None:
     """Sets the field that fits the value's type."""
     if isinstance(value, bool):
         parameter.bool_param = value

@@ -71,7 +71,7 @@ class Lifecycle:
         assembler: Assembler,
         *,
         load_threads: int = 4,
-        listener: Listener = lambda name, version, status: None,
+        listener: Listener,
     ) -> None:
         self._registry = registry
         self._loader = loader
@@ -175,7 +175,7 @@ class Lifecycle:
             self._set(name, version, known, Status(State.READY, text))
 
     def note_problem(self, name: str, reason: str) -> None:
-        """A model whose folder cannot be used at all (R13: a link that leaves the repository...)."""
+        """A model whose folder cannot be used at all, such as one that is in two repositories."""
         self._note_failure(name, self._known.setdefault(name, Known()), reason)
         if name not in self._registry.models:
             self._registry.expect(name, is_coming=False)

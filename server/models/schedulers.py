@@ -10,7 +10,8 @@ from trivet.server.scheduling.queue import LevelPolicy, QueuePolicy, RequestQueu
 def schedule_of(config: ModelConfig, default_queue_size: int, hold_until: int) -> Schedule:
     """The dynamic batcher's schedule, or the default one: each request alone, in order.
 
-    `default_queue_size` requests may wait per priority level where the config does not say (0: any).
+    `default_queue_size` requests may wait per priority level where the config does not say (0:
+    any number).
     """
     if config.WhichOneof("scheduling_choice") != "dynamic_batching":
         return Schedule(RequestQueue(QueuePolicy({0: LevelPolicy(default_queue_size)})), OneByOne())

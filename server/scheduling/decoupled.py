@@ -61,4 +61,3 @@ class DecoupledSender:
     def _post(self, sent: Sent) -> None:
         self._is_ended = self._is_ended or sent.final
         self._loop.call_soon_threadsafe(self._deliver, self._ticket, sent)
-

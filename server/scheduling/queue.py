@@ -1,7 +1,7 @@
 """The requests that wait for one model version: priorities, size limits, time-outs. Pure.
 
-Semantics of Triton's ModelQueuePolicy, with two differences: an allowed request time-out also counts
-when the default is 0, and requests that were cancelled do not count against the size limit.
+Semantics of Triton's ModelQueuePolicy, with two differences: an allowed request time-out also
+counts when the default is 0, and cancelled requests do not count against the size limit.
 """
 
 from collections import deque
@@ -59,7 +59,9 @@ class QueuePolicy:
             level: LevelPolicy.from_config(policy, default_max_size)
             for level, policy in batching.priority_queue_policy.items()
         }
-        levels = {level: own.get(level, default) for level in range(1, batching.priority_levels + 1)}
+        levels = {
+            level: own.get(level, default) for level in range(1, batching.priority_levels + 1)
+        }
         return cls(levels, batching.default_priority_level)
 
     def level_of(self, priority: int) -> int:
@@ -131,9 +133,7 @@ class RequestQueue:
         self._size -= len(refused)
         return refused
 
-    def _settle(
-        self, ticket: Ticket, level: _Level, now_ns: int, refused: list[Refused]
-    ) -> bool:
+    def _settle(self, ticket: Ticket, level: _Level, now_ns: int, refused: list[Refused]) -> bool:
         """Whether the ticket leaves its line: refused, or moved behind the others."""
         if not _is_due(ticket, now_ns):
             return False

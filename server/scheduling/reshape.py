@@ -1,4 +1,4 @@
-"""Reshapes between the shape that clients use and the one the model sees (config's `reshape`). Pure."""
+"""The config's `reshape`: between the shape clients use and the one the model sees. Pure."""
 
 from dataclasses import dataclass
 from typing import Self

@@ -1,0 +1,222 @@
+"""Composition root: the only module that knows every room. Start order, signals, drain, stop."""
+
+import asyncio
+import logging
+import signal
+from collections.abc import Callable
+from pathlib import Path
+
+from trivet import __version__
+from trivet.backends.api import InvalidRequest, LoadFailed, ServingError, Unavailable
+from trivet.server.banner import LoadProgress, print_banner
+from trivet.server.core import Core
+from trivet.server.frontends import Frontends
+from trivet.server.log import setup_logging
+from trivet.server.models.assemble import Assembler
+from trivet.server.models.lifecycle import Lifecycle
+from trivet.server.models.loader import Loader
+from trivet.server.models.registry import Registry
+from trivet.server.repository.plan import Action, Load, Unload, plan
+from trivet.server.repository.scan import Snapshot, scan
+from trivet.server.repository.watcher import Watcher
+from trivet.server.settings import Settings
+from trivet.server.shm import SharedMemory
+
+log = logging.getLogger(__name__)
+NOT_EXPLICIT = "explicit model load / unload is not allowed if polling is enabled"
+
+
+def run(settings: Settings) -> int:
+    """Serves until SIGTERM or SIGINT; returns the process's exit code."""
+    setup_logging(settings)
+    with asyncio.Runner(loop_factory=loop_factory()) as runner:
+        return runner.run(Server(settings).serve())
+
+
+def loop_factory() -> Callable[[], asyncio.AbstractEventLoop]:
+    """uvloop's where it is installed."""
+    try:
+        import uvloop
+    except ImportError:
+        return asyncio.new_event_loop
+    factory: Callable[[], asyncio.AbstractEventLoop] = uvloop.new_event_loop
+    return factory
+
+
+class Server:
+    """One server in one process, from start to stop."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.registry = Registry()
+        self._progress = LoadProgress(enabled=not settings.no_progress)
+        self.lifecycle = Lifecycle(
+            self.registry,
+            Loader(not settings.disable_auto_complete_config, settings.default_max_batch_size),
+            Assembler(settings.default_queue_size, settings.delay_scheduler),
+            load_threads=settings.model_load_thread_count,
+            listener=self._progress.on_status,
+        )
+        self.core = Core(
+            self.registry,
+            self.lifecycle,
+            SharedMemory(enabled=settings.allow_client_shm),
+            server_id=settings.server_id,
+            version=__version__,
+            load=self._load_by_name,
+            unload=self._unload_by_name,
+            strict_readiness=settings.strict_readiness,
+        )
+        self.frontends = Frontends(self.core, settings)
+        self._watcher: Watcher | None = None
+        self._stop_requested = asyncio.Event()
+
+    async def serve(self) -> int:
+        """Starts, serves until told to stop, drains; returns the exit code."""
+        try:
+            await self.start()
+        except (OSError, ServingError) as error:
+            log.critical("the server cannot start: %s", error)
+            await self.stop()
+            return 1
+        self._handle_signals()
+        await self._stop_requested.wait()
+        await self.stop()
+        return 0
+
+    async def start(self) -> None:
+        """Listens first, so that probes see a live server, then loads the repository.
+
+        Raises OSError when an address is taken or a repository cannot be read, and LoadFailed when
+        a model failed and `exit_on_error` is set.
+        """
+        await self.frontends.start()
+        failed = await self._load_repository()
+        if failed and self.settings.exit_on_error:
+            raise LoadFailed(
+                f"model(s) {', '.join(failed)} failed to load, for the reasons above; fix them or "
+                "start with --exit-on-error=false to serve the others"
+            )
+        self.core.started()
+        if self.settings.model_control_mode in ("watch", "poll"):
+            self._watcher = self._make_watcher()
+            await self._watcher.start()
+        print_banner(self.settings, self.frontends, self.core)
+
+    def request_stop(self) -> None:
+        """Ends `serve` after a drain."""
+        self._stop_requested.set()
+
+    async def stop(self) -> None:
+        """Not ready at once, answers what was taken for up to exit_timeout_secs, then frees all."""
+        self.core.stop()
+        if self._watcher is not None:
+            await self._watcher.close()
+        timeout_s = self.settings.exit_timeout_secs
+        await self.frontends.drain(timeout_s)
+        await self.lifecycle.stop(timeout_s)
+        await self.frontends.close()
+
+    # -- repository ----------------------------------------------------------------------------
+
+    async def _load_repository(self) -> list[str]:
+        """Loads what the control mode says; returns the names of the models that failed."""
+        snapshot = await asyncio.to_thread(scan, self.settings.model_repository)
+        actions: list[Action] = list(plan(snapshot, None))
+        if self.settings.model_control_mode == "explicit":
+            actions = self._chosen(actions)
+        with self._progress.running(len(actions)):
+            failed = await self._apply(actions)
+        return failed + self._note_problems(snapshot)
+
+    def _chosen(self, actions: list[Action]) -> list[Action]:
+        wanted = set(self.settings.load_model)
+        if "*" in wanted:
+            return actions
+        loads = [action for action in actions if isinstance(action, Load)]
+        for name in sorted(wanted - {action.folder.name for action in loads}):
+            self.lifecycle.note_problem(
+                name, f"failed to load '{name}', failed to poll from model repository"
+            )
+        return [action for action in loads if action.folder.name in wanted]
+
+    def _note_problems(self, snapshot: Snapshot) -> list[str]:
+        for name, reason in snapshot.problems.items():
+            self.lifecycle.note_problem(name, reason)
+        return [name for name, known in self.lifecycle.known.items() if known.failure]
+
+    async def _apply(self, actions: list[Action]) -> list[str]:
+        """Carries actions out side by side; returns the names of the models that failed."""
+        results = await asyncio.gather(*(self._apply_one(action) for action in actions))
+        return [name for name in results if name]
+
+    async def _apply_one(self, action: Action) -> str:
+        if isinstance(action, Unload):
+            await self.lifecycle.remove(action.name)
+            return ""
+        try:
+            await self.lifecycle.load(action.folder)
+        except ServingError:
+            # The lifecycle has logged it and keeps the reason for the index.
+            return action.folder.name
+        return ""
+
+    def _make_watcher(self) -> Watcher:
+        async def apply(actions: tuple[Action, ...]) -> None:
+            await self._apply(list(actions))
+
+        return Watcher(
+            self.settings.model_repository,
+            self.settings.model_control_mode,
+            poll_secs=self.settings.repository_poll_secs,
+            apply=apply,
+        )
+
+    # -- model control by clients --------------------------------------------------------------
+
+    async def _load_by_name(self, name: str, config_json: str | None) -> None:
+        check_model_name(name)
+        self._require_explicit()
+        snapshot = await asyncio.to_thread(scan, self.settings.model_repository)
+        folder = snapshot.models.get(name)
+        if folder is None:
+            problem = snapshot.problems.get(name)
+            raise InvalidRequest(
+                f"failed to load '{name}', failed to poll from model repository"
+                + (f": {problem}" if problem else "")
+            )
+        await self.lifecycle.load(folder, config_json)
+
+    async def _unload_by_name(self, name: str, _: str | None) -> None:
+        check_model_name(name)
+        self._require_explicit()
+        await self.lifecycle.unload(name)
+
+    def _require_explicit(self) -> None:
+        if self.settings.model_control_mode != "explicit":
+            raise Unavailable(NOT_EXPLICIT)
+
+    # -- signals -------------------------------------------------------------------------------
+
+    def _handle_signals(self) -> None:
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._on_signal, number)
+
+    def _on_signal(self, number: signal.Signals) -> None:
+        if self._stop_requested.is_set():
+            log.warning("second %s: stopping now", number.name)
+            raise SystemExit(1)
+        log.info("%s: draining for up to %s s", number.name, self.settings.exit_timeout_secs)
+        self._stop_requested.set()
+
+
+def check_model_name(name: str) -> None:
+    """Raises InvalidRequest for a name that cannot be a model folder's."""
+    if not name.strip():
+        raise InvalidRequest("Model name cannot be empty. Please enter a valid name to deploy.")
+    parts = Path(name.strip()).parts
+    if "/" in name or "\\" in name or "\0" in name or ".." in parts:
+        raise InvalidRequest("model name must not contain path traversal characters")
+
+

@@ -1,0 +1,59 @@
+"""The front rooms of one server: starts them together, drains them together."""
+
+import asyncio
+
+from trivet.server.core import Core
+from trivet.server.grpc.http2.server import Http2Options, Http2Transport
+from trivet.server.grpc.service import Service
+from trivet.server.http.app import HttpLimits, HttpServer
+from trivet.server.metrics import MetricsServer
+from trivet.server.settings import Settings
+
+
+class Frontends:
+    """HTTP, gRPC and the metrics page, as far as the settings allow them. Owned by the loop."""
+
+    def __init__(self, core: Core, settings: Settings) -> None:
+        self._core = core
+        self._settings = settings
+        self._http: HttpServer | None = None
+        self._grpc: Http2Transport | None = None
+        self._metrics: MetricsServer | None = None
+        self.addresses: dict[str, str] = {}
+        """Where each service listens, by its name: HTTP, gRPC, metrics."""
+
+    async def start(self) -> None:
+        """Listens. Raises OSError naming service and address where one is taken."""
+        settings = self._settings
+        if settings.allow_http:
+            self._http = HttpServer(
+                self._core, self._http_limits(), settings.http_address, settings.http_port
+            )
+            self._note("HTTP", settings.http_address, await self._http.start())
+        if settings.allow_grpc:
+            self._grpc = Http2Transport(
+                Service(self._core).rows(),
+                host=settings.grpc_address,
+                port=settings.grpc_port,
+                options=self._grpc_options(),
+            )
+            self._note("gRPC", settings.grpc_address, await self._grpc.start())
+        if settings.allow_metrics:
+            self._metrics = MetricsServer(self._core, settings)
+            self._note("metrics", settings.metrics_address, await self._metrics.start())
+
+    def _note(self, service: str, host: str, port: int) -> None:
+        scheme = "" if service == "gRPC" else "http://"
+        path = "/metrics" if service == "metrics" else ""
+        self.addresses[service] = f"{scheme}{host}:{port}{path}"
+
+    async def drain(self, timeout_s: float) -> None:
+        """Takes nothing new and lets what is in progress end, for up to `timeout_s`."""
+        rooms = [room for room in (self._http, self._grpc) if room is not None]
+        await asyncio.gather(*(room.drain(timeout_s) for room in rooms))
+
+    async def close(self) -> None:
+        """Closes what is still open."""
+        for room in (self._http, self._metrics):
+            if room is not None:
+                await room.close()

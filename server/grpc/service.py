@@ -1,0 +1,284 @@
+"""The RPC table of inference.GRPCInferenceService and grpc.health.v1.Health."""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+
+from google.protobuf.message import DecodeError, Message
+
+from trivet.backends.api import (
+    InferResponse,
+    InvalidRequest,
+    ServingError,
+    Unsupported,
+)
+from trivet.protos import grpc_service_pb2 as pb
+from trivet.protos import health_pb2
+from trivet.server.core import Core
+from trivet.server.grpc.codec import Decoded, Decoder, Encoder
+from trivet.server.grpc.errors import code_of
+from trivet.server.grpc.stream import InferStream
+from trivet.server.grpc.transport import Call, Code, Rows, Stream, Unary
+from trivet.server.grpc.wire import Buffer
+from trivet.server.outputs import fulfil
+from trivet.server.versions import parse_version
+
+log = logging.getLogger(__name__)
+PREFIX = "/inference.GRPCInferenceService/"
+INTERNAL_TEXT = "internal error; the server log has the details"
+
+
+class UnarySink:
+    """The answer to one ModelInfer call."""
+
+    __slots__ = ("_call", "_decoded", "_service")
+
+    def __init__(self, service: "Service", call: Call, decoded: Decoded) -> None:
+        self._service = service
+        self._call = call
+        self._decoded = decoded
+
+    def send(self, response: InferResponse, *, final: bool) -> None:  # noqa: ARG002
+        """Sends the one response. A decoupled model does not get here."""
+        try:
+            in_region = fulfil(self._service.core, response, self._decoded.wishes)
+        except ServingError as error:
+            self.fail(error)
+            return
+        self._call.send(self._service.encoder.encode(response, in_region, final=None))
+        self._call.finish()
+
+    def finish(self) -> None:
+        """A model that does not answer at all."""
+        self._call.fail(Code.INTERNAL, "expected a single response, got 0")
+
+    def fail(self, error: ServingError) -> None:
+        """Ends the call with the error's code and text."""
+        self._call.fail(code_of(error), error.message)
+
+
+class Service:
+    """Answers RPCs from the core. Owned by the event loop."""
+
+    def __init__(self, core: Core) -> None:
+        self.core = core
+        self.encoder = Encoder()
+        self.decoder = Decoder(core.shared_memory)
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def rows(self) -> Rows:
+        """The whole table: full method path to handler."""
+        plain = {
+            "ServerLive": (pb.ServerLiveRequest, self._server_live),
+            "ServerReady": (pb.ServerReadyRequest, self._server_ready),
+            "ModelReady": (pb.ModelReadyRequest, self._model_ready),
+            "ServerMetadata": (pb.ServerMetadataRequest, self._server_metadata),
+            "ModelMetadata": (pb.ModelMetadataRequest, self._model_metadata),
+            "ModelConfig": (pb.ModelConfigRequest, self._model_config),
+            "ModelStatistics": (pb.ModelStatisticsRequest, self._statistics),
+            "RepositoryIndex": (pb.RepositoryIndexRequest, self._index),
+            "SystemSharedMemoryStatus": (pb.SystemSharedMemoryStatusRequest, self._shm_status),
+            "SystemSharedMemoryRegister": (
+                pb.SystemSharedMemoryRegisterRequest,
+                self._shm_register,
+            ),
+            "SystemSharedMemoryUnregister": (
+                pb.SystemSharedMemoryUnregisterRequest,
+                self._shm_unregister,
+            ),
+            "CudaSharedMemoryStatus": (pb.CudaSharedMemoryStatusRequest, self._cuda_status),
+            "CudaSharedMemoryRegister": (pb.CudaSharedMemoryRegisterRequest, self._no_cuda),
+            "CudaSharedMemoryUnregister": (
+                pb.CudaSharedMemoryUnregisterRequest,
+                self._cuda_unregister,
+            ),
+            "TraceSetting": (pb.TraceSettingRequest, self._no_trace),
+            "LogSettings": (pb.LogSettingsRequest, self._no_log_settings),
+        }
+        rows: dict[str, Unary | Stream] = {
+            PREFIX + name: Unary(_plain(kind, answer)) for name, (kind, answer) in plain.items()
+        }
+        rows[PREFIX + "ModelInfer"] = Unary(self._infer)
+        rows[PREFIX + "ModelStreamInfer"] = Stream(self._open_stream)
+        rows[PREFIX + "RepositoryModelLoad"] = Unary(self._load)
+        rows[PREFIX + "RepositoryModelUnload"] = Unary(self._unload)
+        rows["/grpc.health.v1.Health/Check"] = Unary(
+            _plain(health_pb2.HealthCheckRequest, self._health)
+        )
+        return rows
+
+    # -- inference -----------------------------------------------------------------------------
+
+    def _infer(self, call: Call, message: Buffer) -> None:
+        try:
+            decoded = self.decoder.decode(message)
+            request = decoded.request
+            if self._is_decoupled(request.model_name, request.model_version):
+                raise Unsupported(
+                    "ModelInfer RPC doesn't support models with decoupled transaction policy"
+                )
+        except ServingError as error:
+            call.fail(code_of(error), error.message)
+            return
+        request.deadline = call.deadline
+        call.on_cancel(request.cancel.cancel)
+        self.core.infer(request, UnarySink(self, call, decoded))
+
+    def _is_decoupled(self, name: str, version: int | None) -> bool:
+        try:
+            return self.core.signature(name, version).decoupled
+        except ServingError:
+            # The core says what is wrong with the name, in its own words.
+            return False
+
+    def _open_stream(self, call: Call) -> InferStream:
+        return InferStream(self.core, self.decoder, self.encoder, call)
+
+    # -- health and metadata -------------------------------------------------------------------
+
+    def _server_live(self, _: pb.ServerLiveRequest) -> Message:
+        return pb.ServerLiveResponse(live=self.core.is_live())
+
+    def _server_ready(self, _: pb.ServerReadyRequest) -> Message:
+        return pb.ServerReadyResponse(ready=self.core.is_ready())
+
+    def _model_ready(self, request: pb.ModelReadyRequest) -> Message:
+        version = parse_version(request.version)
+        return pb.ModelReadyResponse(ready=self.core.is_model_ready(request.name, version))
+
+    def _health(self, request: health_pb2.HealthCheckRequest) -> Message:
+        name = request.service
+        is_ready = self.core.is_model_ready(name, None) if name else self.core.is_ready()
+        statuses = health_pb2.HealthCheckResponse
+        return statuses(status=statuses.SERVING if is_ready else statuses.NOT_SERVING)
+
+    def _server_metadata(self, _: pb.ServerMetadataRequest) -> Message:
+        return self.core.server_metadata()
+
+    def _model_metadata(self, request: pb.ModelMetadataRequest) -> Message:
+        return self.core.model_metadata(request.name, parse_version(request.version))
+
+    def _model_config(self, request: pb.ModelConfigRequest) -> Message:
+        config = self.core.model_config(request.name, parse_version(request.version))
+        return pb.ModelConfigResponse(config=config)
+
+    def _statistics(self, request: pb.ModelStatisticsRequest) -> Message:
+        return self.core.statistics(request.name, parse_version(request.version))
+
+    # -- repository ----------------------------------------------------------------------------
+
+    def _index(self, request: pb.RepositoryIndexRequest) -> Message:
+        _refuse_repository_name(request.repository_name)
+        return self.core.index(ready_only=request.ready)
+
+    def _load(self, call: Call, message: Buffer) -> None:
+        async def load() -> Message:
+            request = _parse(pb.RepositoryModelLoadRequest, message)
+            _refuse_repository_name(request.repository_name)
+            config_json = None
+            for name, parameter in request.parameters.items():
+                if name != "config" or parameter.WhichOneof("parameter_choice") != "string_param":
+                    raise InvalidRequest(
+                        f"unrecognized load parameter '{name}'; this server takes 'config', a "
+                        "string with the model configuration as JSON"
+                    )
+                config_json = parameter.string_param
+            await self.core.load(request.model_name, config_json)
+            return pb.RepositoryModelLoadResponse()
+
+        self._spawn(call, load())
+
+    def _unload(self, call: Call, message: Buffer) -> None:
+        async def unload() -> Message:
+            request = _parse(pb.RepositoryModelUnloadRequest, message)
+            _refuse_repository_name(request.repository_name)
+            dependents = request.parameters["unload_dependents"].bool_param
+            await self.core.unload(request.model_name, unload_dependents=dependents)
+            return pb.RepositoryModelUnloadResponse()
+
+        self._spawn(call, unload())
+
+    def _spawn(self, call: Call, work: Awaitable[Message]) -> None:
+        async def run() -> None:
+            try:
+                answer = await work
+            except ServingError as error:
+                call.fail(code_of(error), error.message)
+            except Exception:
+                log.exception("an RPC failed")
+                call.fail(Code.INTERNAL, INTERNAL_TEXT)
+            else:
+                call.send([answer.SerializeToString()])
+                call.finish()
+
+        task = asyncio.ensure_future(run())
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    # -- shared memory -------------------------------------------------------------------------
+
+    def _shm_status(self, request: pb.SystemSharedMemoryStatusRequest) -> Message:
+        answer = pb.SystemSharedMemoryStatusResponse()
+        for region in self.core.shared_memory.status(request.name or None):
+            status = answer.regions[region.name]
+            status.name, status.key = region.name, region.key
+            status.offset, status.byte_size = region.offset, region.byte_size
+        return answer
+
+    def _shm_register(self, request: pb.SystemSharedMemoryRegisterRequest) -> Message:
+        self.core.shared_memory.register(
+            request.name, request.key, request.offset, request.byte_size
+        )
+        return pb.SystemSharedMemoryRegisterResponse()
+
+    def _shm_unregister(self, request: pb.SystemSharedMemoryUnregisterRequest) -> Message:
+        self.core.shared_memory.unregister(request.name or None)
+        return pb.SystemSharedMemoryUnregisterResponse()
+
+    def _cuda_status(self, _: pb.CudaSharedMemoryStatusRequest) -> Message:
+        return pb.CudaSharedMemoryStatusResponse()
+
+    def _cuda_unregister(self, _: pb.CudaSharedMemoryUnregisterRequest) -> Message:
+        return pb.CudaSharedMemoryUnregisterResponse()
+
+    def _no_cuda(self, request: pb.CudaSharedMemoryRegisterRequest) -> Message:
+        raise Unsupported(
+            f"failed to register CUDA shared memory region '{request.name}': this server has no GPU"
+        )
+
+    # -- settings ------------------------------------------------------------------------------
+
+    def _no_trace(self, _: pb.TraceSettingRequest) -> Message:
+        raise Unsupported("this server does not offer trace settings")
+
+    def _no_log_settings(self, _: pb.LogSettingsRequest) -> Message:
+        raise Unsupported(
+            "this server does not change its log settings at run time; use the --log-* flags"
+        )
+
+
+def _plain(kind: type[Message], answer: Callable[..., Message]) -> Callable[[Call, Buffer], None]:
+    """A handler that parses, answers at once and maps errors."""
+
+    def handle(call: Call, message: Buffer) -> None:
+        try:
+            response = answer(_parse(kind, message))
+        except ServingError as error:
+            call.fail(code_of(error), error.message)
+            return
+        call.send([response.SerializeToString()])
+        call.finish()
+
+    return handle
+
+
+def _parse(kind: type[Message], message: Buffer) -> Message:
+    try:
+        return kind.FromString(bytes(message))
+    except DecodeError:
+        raise InvalidRequest(f"failed to parse the {kind.DESCRIPTOR.name} message") from None
+
+
+def _refuse_repository_name(name: str) -> None:
+    if name:
+        raise Unsupported("'repository_name' specification is not supported")

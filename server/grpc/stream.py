@@ -1,0 +1,208 @@
+"""ModelStreamInfer: many requests and their responses on one stream.
+
+Request errors travel inside the stream and leave it open. Responses of ordinary models come in
+request order; those of decoupled models as they are made. Owned by the event loop.
+"""
+
+from collections import deque
+from dataclasses import dataclass, field
+
+from trivet.backends.api import CancelToken, InferRequest, InferResponse, ServingError
+from trivet.protos import grpc_service_pb2 as pb
+from trivet.server.core import Core
+from trivet.server.grpc.codec import Decoded, Decoder, Encoder
+from trivet.server.grpc.errors import code_of
+from trivet.server.grpc.transport import Call, Code
+from trivet.server.grpc.wire import Buffer, field_head, split_infer_request
+from trivet.server.outputs import fulfil
+
+INFER_RESPONSE_TAG = b"\x12"  # field 2 of ModelStreamInferResponse
+MAX_UNREAD_RESPONSES = 4096
+"""How many responses may wait for a client that does not read; one more cancels its stream."""
+
+
+@dataclass(slots=True, eq=False)
+class Slot:
+    """One request's place in the stream."""
+
+    id: str
+    is_ordered: bool
+    is_ended: bool = False
+    held: list[list[Buffer]] = field(default_factory=list)
+    """Messages that wait for earlier requests to end."""
+
+
+class InferStream:
+    """The server's side of one stream."""
+
+    def __init__(self, core: Core, decoder: Decoder, encoder: Encoder, call: Call) -> None:
+        self._core = core
+        self._decoder = decoder
+        self._encoder = encoder
+        self._call = call
+        self._cancels: set[CancelToken] = set()
+        self._in_order: deque[Slot] = deque()
+        self._num_open = 0
+        self._num_unread = 0
+        self._is_half_closed = False
+        self._ends_on_error = call.metadata.get("triton_grpc_error", "").lower() == "true"
+        call.on_cancel(self._cancel_all)
+
+    # -- from the client -----------------------------------------------------------------------
+
+    def on_message(self, message: Buffer) -> None:
+        """One ModelInferRequest."""
+        self._num_open += 1
+        try:
+            decoded = self._decoder.decode(message)
+        except ServingError as error:
+            slot = Slot(_id_of(message), is_ordered=True)
+            self._in_order.append(slot)
+            self._fail(slot, error)
+            return
+        request = decoded.request
+        slot = Slot(request.id, is_ordered=not self._is_decoupled(request))
+        if slot.is_ordered:
+            self._in_order.append(slot)
+        request.deadline = self._call.deadline
+        self._cancels.add(request.cancel)
+        self._core.infer(request, StreamSink(self, slot, decoded))
+
+    def on_half_close(self) -> None:
+        """The client sends no more: the call ends when all its requests have."""
+        self._is_half_closed = True
+        self._finish_if_done()
+
+    def _is_decoupled(self, request: InferRequest) -> bool:
+        try:
+            return self._core.signature(request.model_name, request.model_version).decoupled
+        except ServingError:
+            return False
+
+    def _cancel_all(self) -> None:
+        for cancel in list(self._cancels):
+            cancel.cancel()
+
+    # -- to the client -------------------------------------------------------------------------
+
+    def respond(
+        self, slot: Slot, decoded: Decoded, response: InferResponse, *, final: bool
+    ) -> None:
+        """One response of a request."""
+        try:
+            in_region = fulfil(self._core, response, decoded.wishes)
+        except ServingError as error:
+            self.fail(slot, decoded, error)
+            return
+        pieces = self._encoder.encode(response, in_region, final=final)
+        size = sum(map(len, pieces))
+        self._write(slot, [field_head(INFER_RESPONSE_TAG, size), *pieces])
+        if final:
+            self._end(slot, decoded)
+
+    def finish(self, slot: Slot, decoded: Decoded) -> None:
+        """The end of a request's responses, which only clients that asked for it see."""
+        if decoded.wants_empty_final:
+            request = decoded.request
+            message = pb.ModelStreamInferResponse()
+            empty = message.infer_response
+            empty.model_name, empty.id = request.model_name, request.id
+            empty.model_version = str(request.model_version or "")
+            empty.parameters["triton_final_response"].bool_param = True
+            self._write(slot, [message.SerializeToString()])
+        self._end(slot, decoded)
+
+    def fail(self, slot: Slot, decoded: Decoded, error: ServingError) -> None:
+        """A request ends with an error."""
+        self._cancels.discard(decoded.request.cancel)
+        self._fail(slot, error)
+
+    def _fail(self, slot: Slot, error: ServingError) -> None:
+        if slot.is_ended:
+            return
+        if self._ends_on_error:
+            self._call.fail(code_of(error), error.message)
+            self._cancel_all()
+            return
+        message = pb.ModelStreamInferResponse(error_message=error.message)
+        message.infer_response.id = slot.id
+        self._write(slot, [message.SerializeToString()])
+        self._close(slot)
+
+    def _end(self, slot: Slot, decoded: Decoded) -> None:
+        self._cancels.discard(decoded.request.cancel)
+        self._close(slot)
+
+    def _close(self, slot: Slot) -> None:
+        if slot.is_ended:
+            return
+        slot.is_ended = True
+        self._num_open -= 1
+        while self._in_order and self._in_order[0].is_ended:
+            self._in_order.popleft()
+            if self._in_order:
+                self._flush(self._in_order[0])
+        self._finish_if_done()
+
+    def _finish_if_done(self) -> None:
+        if self._is_half_closed and self._num_open == 0:
+            self._call.finish()
+
+    def _write(self, slot: Slot, message: list[Buffer]) -> None:
+        if slot.is_ordered and slot is not self._in_order[0]:
+            slot.held.append(message)
+        else:
+            self._send(message)
+
+    def _flush(self, slot: Slot) -> None:
+        for message in slot.held:
+            self._send(message)
+        slot.held.clear()
+
+    def _send(self, message: list[Buffer]) -> None:
+        if not self._call.is_writable:
+            if self._num_unread == 0:
+                self._call.on_writable(self._caught_up)
+            self._num_unread += 1
+            if self._num_unread > MAX_UNREAD_RESPONSES:
+                self._call.fail(
+                    Code.RESOURCE_EXHAUSTED,
+                    f"the client has left {MAX_UNREAD_RESPONSES} responses unread",
+                )
+                self._cancel_all()
+                return
+        self._call.send(message)
+
+    def _caught_up(self) -> None:
+        self._num_unread = 0
+
+
+class StreamSink:
+    """Brings one request's responses into its stream."""
+
+    __slots__ = ("_decoded", "_slot", "_stream")
+
+    def __init__(self, stream: InferStream, slot: Slot, decoded: Decoded) -> None:
+        self._stream = stream
+        self._slot = slot
+        self._decoded = decoded
+
+    def send(self, response: InferResponse, *, final: bool) -> None:
+        """One response."""
+        self._stream.respond(self._slot, self._decoded, response, final=final)
+
+    def finish(self) -> None:
+        """The end without a response."""
+        self._stream.finish(self._slot, self._decoded)
+
+    def fail(self, error: ServingError) -> None:
+        """The end with an error."""
+        self._stream.fail(self._slot, self._decoded, error)
+
+
+def _id_of(message: Buffer) -> str:
+    """The request id of a message that could not be decoded, as far as it can be read."""
+    try:
+        return split_infer_request(message).id.decode()
+    except ValueError:
+        return ""

@@ -1,0 +1,39 @@
+"""Carries out a client's wishes for its outputs: classes instead of values, shared memory."""
+
+from collections.abc import Mapping
+
+from trivet.backends.api import InferResponse, Tensor
+from trivet.server.classification import classify
+from trivet.server.core import Core
+from trivet.server.wishes import OutputWish
+
+NONE_IN_REGION: frozenset[str] = frozenset()
+
+
+def fulfil(core: Core, response: InferResponse, wishes: Mapping[str, OutputWish]) -> frozenset[str]:
+    """Replaces classified outputs in the response and writes those that go to shared memory.
+
+    Returns the names of the latter. Raises InvalidRequest, TooLarge or Unsupported.
+    """
+    if not wishes:
+        return NONE_IN_REGION
+    written = set()
+    for index, tensor in enumerate(response.outputs):
+        wish = wishes.get(tensor.name)
+        if wish is None:
+            continue
+        if wish.classification:
+            response.outputs[index] = _classes(core, response, tensor, wish.classification)
+        if wish.region is not None:
+            region = wish.region
+            core.shared_memory.write(region.name, region.offset, [tensor.raw()], region.byte_size)
+            written.add(tensor.name)
+    return frozenset(written)
+
+
+def _classes(core: Core, response: InferResponse, tensor: Tensor, count: int) -> Tensor:
+    name, version = response.model_name, response.model_version
+    batching = core.signature(name, version).batching
+    return classify(
+        tensor, count, batching=batching, labels=core.labels(name, version, tensor.name)
+    )

@@ -1,0 +1,340 @@
+"""The batching executor: nothing lost, nothing answered twice, failures hurt only their own."""
+
+import asyncio
+import gc
+from collections.abc import AsyncIterator, Callable
+
+import numpy as np
+import pytest
+from fakes import CountingSink, HeldInstance, make_request, make_signature
+
+from trivet.backends.api import (
+    BackendFailed,
+    Batch,
+    Cancelled,
+    DeadlineExceeded,
+    InferRequest,
+    Instance,
+    QueueFull,
+    ResponseSender,
+    Signature,
+    Unavailable,
+)
+from trivet.server.scheduling.batching import STOPPING, BatchingExecutor, Schedule
+from trivet.server.scheduling.policy import BatchPolicy, OneByOne, Policy
+from trivet.server.scheduling.queue import LevelPolicy, QueuePolicy, RequestQueue
+from trivet.server.statistics import ModelStatistics
+
+BATCHES_OF_8 = BatchPolicy(8, frozenset({8}))
+Make = Callable[..., BatchingExecutor]
+
+
+@pytest.fixture
+async def make_executor() -> AsyncIterator[Make]:
+    """Builds executors and checks at the end that none holds a request."""
+    made: list[BatchingExecutor] = []
+
+    def make(
+        *instances: Instance,
+        policy: Policy = BATCHES_OF_8,
+        level: LevelPolicy | None = None,
+        signature: Signature | None = None,
+        preserve_ordering: bool = False,
+        hold_until: int = 0,
+    ) -> BatchingExecutor:
+        queue = RequestQueue(QueuePolicy({0: level or LevelPolicy()}))
+        executor = BatchingExecutor(
+            ("m", 1),
+            signature or make_signature(),
+            [(f"m_0_{index}", instance) for index, instance in enumerate(instances)],
+            Schedule(queue, policy, preserve_ordering, hold_until),
+            ModelStatistics("m", 1),
+        )
+        made.append(executor)
+        return executor
+
+    yield make
+    for executor in made:
+        for worker in executor._workers:
+            if isinstance(worker.instance, HeldInstance):
+                worker.instance.release()
+        await asyncio.wait_for(executor.drain(), 30)
+        await executor.close()
+
+
+def submit(executor: BatchingExecutor, *requests: InferRequest) -> list[CountingSink]:
+    sinks = [CountingSink() for _ in requests]
+    for request, sink in zip(requests, sinks, strict=True):
+        executor.submit(request, sink)
+    return sinks
+
+
+async def started(instance: HeldInstance) -> None:
+    assert await asyncio.to_thread(instance.started.acquire, timeout=30)
+
+
+async def test_each_request_gets_its_own_rows(make_executor: Make) -> None:
+    executor = make_executor(HeldInstance())
+    requests = [make_request(str(n), rows=n, value=n) for n in (1, 2, 3)]
+    sinks = submit(executor, *requests)
+    for n, sink in zip((1, 2, 3), sinks, strict=True):
+        await sink.wait()
+        (response,) = sink.responses
+        assert response.id == str(n)
+        assert (response.outputs[0].numpy() == np.full((n, 2), 2.0 * n)).all()
+
+
+async def test_requests_of_one_loop_tick_share_a_batch_and_its_memory(make_executor: Make) -> None:
+    instance = HeldInstance()
+    sinks = submit(make_executor(instance), make_request("a"), make_request("b"))
+    for sink in sinks:
+        await sink.wait()
+    assert instance.batches == [["a", "b"]]
+    first, second = (sink.responses[0].outputs[0].numpy() for sink in sinks)
+    assert first.base is not None
+    assert first.base is second.base
+
+
+async def test_requests_gather_while_the_instance_is_busy(make_executor: Make) -> None:
+    instance = HeldInstance(held=True)
+    executor = make_executor(instance)
+    (first,) = submit(executor, make_request("0"))
+    await started(instance)
+    rest = submit(executor, *(make_request(str(n)) for n in range(1, 10)))
+    instance.release()
+    for sink in (first, *rest):
+        await sink.wait()
+    assert instance.batches == [["0"], [str(n) for n in range(1, 9)], ["9"]]
+
+
+async def test_cancelled_request_leaves_its_batch_mates_unharmed(make_executor: Make) -> None:
+    instance = HeldInstance(held=True)
+    executor = make_executor(instance)
+    requests = [make_request(name) for name in "abc"]
+    sinks = submit(executor, *requests)
+    await started(instance)
+    requests[1].cancel.cancel()
+    instance.release()
+    for sink in sinks:
+        await sink.wait()
+    assert isinstance(sinks[1].error, Cancelled)
+    assert [len(sink.responses) for sink in sinks] == [1, 0, 1]
+
+
+async def test_request_cancelled_in_the_queue_is_not_computed(make_executor: Make) -> None:
+    instance = HeldInstance(held=True)
+    executor = make_executor(instance, policy=OneByOne())
+    requests = [make_request(name) for name in "ab"]
+    sinks = submit(executor, *requests)
+    await started(instance)
+    requests[1].cancel.cancel()
+    instance.release()
+    for sink in sinks:
+        await sink.wait()
+    assert isinstance(sinks[1].error, Cancelled)
+    assert instance.batches == [["a"]]
+
+
+async def test_a_failing_batch_fails_its_requests_with_a_fixed_text(
+    make_executor: Make, caplog: pytest.LogCaptureFixture
+) -> None:
+    instance = HeldInstance(error=RuntimeError("secret /etc/path"))
+    sinks = submit(make_executor(instance), make_request("a"), make_request("b"))
+    for sink in sinks:
+        await sink.wait()
+        assert isinstance(sink.error, BackendFailed)
+        assert "secret" not in sink.error.message
+        assert "'m'" in sink.error.message
+    assert caplog.text.count("Traceback") == 1
+
+
+async def test_the_model_s_own_error_text_reaches_the_client(make_executor: Make) -> None:
+    (sink,) = submit(make_executor(HeldInstance(error=BackendFailed("too dark"))), make_request())
+    await sink.wait()
+    assert sink.error is not None
+    assert sink.error.message == "too dark"
+
+
+async def test_an_instance_goes_on_after_a_failure(make_executor: Make) -> None:
+    instance = HeldInstance(error=BackendFailed("once"))
+    executor = make_executor(instance)
+    (failed,) = submit(executor, make_request())
+    await failed.wait()
+    instance.error = None
+    (sink,) = submit(executor, make_request())
+    await sink.wait()
+    assert len(sink.responses) == 1
+
+
+async def test_a_full_queue_refuses_at_once_and_cancelled_requests_make_room(
+    make_executor: Make,
+) -> None:
+    instance = HeldInstance(held=True)
+    executor = make_executor(instance, policy=OneByOne(), level=LevelPolicy(max_size=1))
+    submit(executor, make_request("busy"))
+    await started(instance)
+    waiting = make_request("waiting")
+    (waiting_sink,) = submit(executor, waiting)
+    (refused,) = submit(executor, make_request("refused"))
+    assert isinstance(refused.error, QueueFull)
+    waiting.cancel.cancel()
+    (taken,) = submit(executor, make_request("taken"))
+    assert taken.error is None
+    assert isinstance(waiting_sink.error, Cancelled)
+
+
+async def test_a_deadline_ends_a_waiting_request_while_the_instance_is_stuck(
+    make_executor: Make,
+) -> None:
+    instance = HeldInstance(held=True)
+    executor = make_executor(instance, policy=OneByOne())
+    submit(executor, make_request("stuck"))
+    await started(instance)
+    late = make_request("late")
+    late.deadline = 0.001
+    (sink,) = submit(executor, late)
+    await sink.wait()
+    assert isinstance(sink.error, DeadlineExceeded)
+
+
+async def test_order_is_kept_over_instances_where_it_is_promised(make_executor: Make) -> None:
+    slow, fast = HeldInstance(held=True), HeldInstance()
+    executor = make_executor(slow, fast, policy=OneByOne(), preserve_ordering=True)
+    order: list[str] = []
+    sinks = submit(executor, *(make_request(name) for name in "abc"))
+    for name, sink in zip("abc", sinks, strict=True):
+        sink.on_end = lambda name=name: order.append(name)  # type: ignore[misc] # bound name
+    await started(slow)
+    await started(fast)
+    await started(fast)
+    assert order == []
+    slow.release()
+    for sink in sinks:
+        await sink.wait()
+    assert order == ["a", "b", "c"]
+
+
+async def test_several_instances_work_side_by_side(make_executor: Make) -> None:
+    instances = [HeldInstance(held=True), HeldInstance(held=True)]
+    executor = make_executor(*instances, policy=OneByOne())
+    sinks = submit(executor, make_request("a"), make_request("b"))
+    for instance in instances:
+        await started(instance)
+        instance.release()
+    for sink in sinks:
+        await sink.wait()
+
+
+async def test_the_batcher_can_be_held_until_so_many_requests_wait(make_executor: Make) -> None:
+    instance = HeldInstance()
+    executor = make_executor(instance, hold_until=3)
+    submit(executor, make_request("a"))
+    await asyncio.sleep(0)
+    sinks = submit(executor, make_request("b"), make_request("c"))
+    for sink in sinks:
+        await sink.wait()
+    assert instance.batches == [["a", "b", "c"]]
+
+
+async def test_drain_answers_what_was_taken_and_refuses_the_rest(make_executor: Make) -> None:
+    instance = HeldInstance(held=True)
+    executor = make_executor(instance)
+    (taken,) = submit(executor, make_request())
+    await started(instance)
+    drain = asyncio.ensure_future(executor.drain())
+    await asyncio.sleep(0)
+    (refused,) = submit(executor, make_request("late"))
+    assert isinstance(refused.error, Unavailable)
+    assert refused.error.message == f"[request id: late] {STOPPING}"
+    assert not drain.done()
+    instance.release()
+    await asyncio.wait_for(drain, 30)
+    assert len(taken.responses) == 1
+
+
+async def test_close_ends_what_waits_and_closes_the_instances(make_executor: Make) -> None:
+    instance = HeldInstance(held=True)
+    executor = make_executor(instance, policy=OneByOne())
+    sinks = submit(executor, make_request("a"), make_request("b"))
+    await started(instance)
+    closing = asyncio.ensure_future(executor.close())
+    await sinks[1].wait()
+    assert isinstance(sinks[1].error, Unavailable)
+    instance.release()
+    await asyncio.wait_for(closing, 30)
+    await sinks[0].wait()
+    assert instance.is_closed
+
+
+class Repeater:
+    """A decoupled instance that leaves its senders to the test."""
+
+    def __init__(self) -> None:
+        self.senders: list[ResponseSender] = []
+
+    def execute(self, batch: Batch) -> None:
+        self.senders += batch.senders
+
+    def is_ready(self) -> bool:
+        return True
+
+    def close(self) -> None:
+        self.senders.clear()
+
+
+async def decoupled(make_executor: Make) -> tuple[Repeater, CountingSink]:
+    instance = Repeater()
+    executor = make_executor(instance, signature=make_signature(decoupled=True))
+    (sink,) = submit(executor, make_request())
+    while not instance.senders:
+        await asyncio.sleep(0)
+    return instance, sink
+
+
+async def test_a_decoupled_model_may_answer_often_and_later(make_executor: Make) -> None:
+    instance, sink = await decoupled(make_executor)
+    for _ in range(3):
+        instance.senders[0].send([])
+    instance.senders[0].finish()
+    await sink.wait()
+    assert len(sink.responses) == 3
+
+
+async def test_what_a_decoupled_model_sends_after_the_end_is_ignored(make_executor: Make) -> None:
+    instance, sink = await decoupled(make_executor)
+    instance.senders[0].send([], final=True)
+    instance.senders[0].send([])
+    instance.senders[0].finish()
+    await sink.wait()
+    await asyncio.sleep(0)
+    assert len(sink.responses) == 1
+
+
+async def test_a_dropped_response_sender_ends_its_request(make_executor: Make) -> None:
+    instance, sink = await decoupled(make_executor)
+    instance.senders.clear()
+    while sink.error is None:
+        gc.collect()
+        await asyncio.sleep(0)
+    assert "without a final response" in sink.error.message
+
+
+async def test_ten_thousand_requests_with_random_cancels_each_end_once(make_executor: Make) -> None:
+    executor = make_executor(HeldInstance(), HeldInstance())
+    random = np.random.default_rng(7)
+    sinks: list[CountingSink] = []
+    for number in range(10_000):
+        request = make_request(str(number), rows=int(random.integers(1, 5)), value=number)
+        sinks += submit(executor, request)
+        if random.random() < 0.2:
+            request.cancel.cancel()
+        if number % 100 == 0:
+            await asyncio.sleep(0)
+    for number, sink in enumerate(sinks):
+        await sink.wait()
+        assert sink.ends == 1
+        if sink.error is None:
+            assert (sink.responses[0].outputs[0].numpy() == 2.0 * number).all()
+        else:
+            assert isinstance(sink.error, Cancelled)
+    await executor.drain()
