@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from trivet.backends.api import DataType, InvalidRequest, Tensor, TooLarge
+from trivet.backends.api import DataType, InvalidRequest, Tensor
 
 MAX_ELEMENTS = 1_000_000
 _INTEGER_KINDS = "iu"
@@ -16,7 +16,7 @@ def classify(tensor: Tensor, count: int, *, batching: bool, labels: Sequence[str
 
     Shape [b, k] for a batching model (b: the leading dimension), else [k], with k the lesser of
     `count` and the elements there are. Raises InvalidRequest for a type that has no order here and
-    TooLarge beyond a million elements.
+    beyond a million elements.
     """
     _check(tensor)
     rows = tensor.numpy().reshape(tensor.shape[0] if batching and tensor.shape else 1, -1)
@@ -35,7 +35,7 @@ def _check(tensor: Tensor) -> None:
         )
     elements = int(np.prod(tensor.shape, dtype=object))
     if elements > MAX_ELEMENTS:
-        raise TooLarge(
+        raise InvalidRequest(
             f"classification output tensor too large: output '{tensor.name}' has {elements} "
             f"elements, the limit is {MAX_ELEMENTS}; ask for the values themselves"
         )

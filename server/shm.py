@@ -125,6 +125,7 @@ class _Mapping:
     def locate(self, offset: int, byte_size: int) -> int:
         """Where in the object the bytes at `offset` of the region are."""
         region = self.region
+        _check_sum(region.name, offset, byte_size)
         if offset < 0 or offset > region.byte_size:
             raise InvalidRequest(
                 f"Invalid offset for shared memory region: '{region.name}': offset {offset} is "
@@ -206,8 +207,12 @@ def _check_range(name: str, offset: int, byte_size: int) -> None:
             f"cannot register shared memory region '{name}': offset {offset} must not be negative "
             f"and byte_size {byte_size} must be positive"
         )
+    _check_sum(name, offset, byte_size)
+
+
+def _check_sum(name: str, offset: int, byte_size: int) -> None:
     if offset + byte_size > _MAX_INT64:
         raise InvalidRequest(
-            f"cannot register shared memory region '{name}': Integer overflow detected: byte_size "
-            f"({byte_size}) + offset ({offset}) is past {_MAX_INT64}"
+            f"Integer overflow detected: byte_size ({byte_size}) + offset ({offset}) of shared "
+            f"memory region '{name}' is past {_MAX_INT64}"
         )

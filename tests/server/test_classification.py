@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from trivet.backends.api import InvalidRequest, Tensor, TooLarge
+from trivet.backends.api import InvalidRequest, Tensor
 from trivet.server.classification import classify
 
 
@@ -73,5 +73,5 @@ def test_types_without_an_order_are_refused(values: np.ndarray, name: str) -> No
 
 def test_more_than_a_million_elements_are_refused() -> None:
     tensor = Tensor.of("out", np.zeros(1_000_001, dtype=np.uint8))
-    with pytest.raises(TooLarge, match="classification output tensor too large"):
+    with pytest.raises(InvalidRequest, match="classification output tensor too large"):
         classify(tensor, 1, batching=False, labels=())

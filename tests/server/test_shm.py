@@ -92,7 +92,7 @@ def test_no_descriptor_is_left_behind(memory: SharedMemory, key: str) -> None:
         (33, 0, "Invalid offset for shared memory region: 'r'"),
         (-1, 4, "Invalid offset for shared memory region: 'r'"),
         (30, 3, "Invalid offset + byte size for shared memory region: 'r'"),
-        (0, 2**63, "Invalid offset + byte size for shared memory region: 'r'"),
+        (0, 2**63, "Integer overflow detected: byte_size"),
         (0, -1, "Invalid offset + byte size for shared memory region: 'r'"),
     ],
 )

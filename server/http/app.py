@@ -1,0 +1,83 @@
+"""The HTTP front room: its route table, and the server that listens for it."""
+
+import asyncio
+
+from trivet.server.core import Core
+from trivet.server.http.connection import Listener
+from trivet.server.http.door import Door, RequestIds
+from trivet.server.http.generate import Generate
+from trivet.server.http.health import Health
+from trivet.server.http.infer import Infer
+from trivet.server.http.limits import HttpLimits
+from trivet.server.http.metadata import Metadata
+from trivet.server.http.repository import Repository
+from trivet.server.http.routes import RouteTable
+from trivet.server.http.shared_memory import SharedMemoryRoutes
+
+__all__ = ["HttpLimits", "HttpServer", "build_routes"]
+
+_BACKLOG = 1024
+_LATE_HEADS_PERIOD_S = 1.0
+
+
+def build_routes(core: Core, limits: HttpLimits) -> RouteTable:
+    """All routes. The first row that fits a path answers it."""
+    return RouteTable(
+        [
+            *Infer(core, limits).routes(),
+            *Health(core).routes(),
+            *Metadata(core).routes(),
+            *Generate(core, limits).routes(),
+            *Repository(core, limits).routes(),
+            *SharedMemoryRoutes(core, limits).routes(),
+        ]
+    )
+
+
+class HttpServer:
+    """Listens on one address. The event loop owns it."""
+
+    def __init__(self, core: Core, limits: HttpLimits, host: str, port: int) -> None:
+        self._host = host
+        self._port = port
+        self._limits = limits
+        ids = RequestIds()
+        door = Door(build_routes(core, limits), ids)
+        self._handle = door.handle
+        self._make_request_id = ids.make
+        self._listener: Listener | None = None
+        self._socket: asyncio.Server | None = None
+        self._timer: asyncio.TimerHandle | None = None
+
+    async def start(self) -> int:
+        """Binds and listens; returns the port, which the system chooses for port 0. Raises OSError
+        when the address is taken."""
+        loop = asyncio.get_running_loop()
+        self._listener = Listener(self._handle, self._limits, self._make_request_id)
+        self._socket = await loop.create_server(
+            self._listener, self._host, self._port, backlog=_BACKLOG
+        )
+        self._close_late_heads()
+        port: int = self._socket.sockets[0].getsockname()[1]
+        return port
+
+    async def drain(self, timeout_s: float) -> None:
+        """Takes no new request and lets those in progress end for up to `timeout_s`; then
+        cancels them."""
+        if self._timer is not None:
+            self._timer.cancel()
+        if self._socket is not None:
+            self._socket.close()
+        if self._listener is not None:
+            self._listener.pre_shutdown()
+            await self._listener.shutdown(timeout_s)
+
+    async def close(self) -> None:
+        """Stops at once: requests in progress are cancelled."""
+        await self.drain(0.0)
+
+    def _close_late_heads(self) -> None:
+        assert self._listener is not None
+        loop = asyncio.get_running_loop()
+        self._listener.close_late_heads(loop.time())
+        self._timer = loop.call_later(_LATE_HEADS_PERIOD_S, self._close_late_heads)

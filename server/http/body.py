@@ -1,0 +1,164 @@
+"""Reads request bodies: size, speed and chunk limits, and decompression."""
+
+import asyncio
+import zlib
+from http import HTTPStatus
+
+import numpy as np
+from aiohttp import StreamReader, web
+
+from trivet.backends.api import InvalidRequest, TooLarge
+from trivet.server.http.errors import HttpError
+from trivet.server.http.limits import HttpLimits
+
+Body = bytes | memoryview
+
+_ALIGNMENT_BYTES = 64
+# zlib lets other threads run; from this size on that is worth the hop to one.
+_DECOMPRESS_IN_THREAD_BYTES = 64 * 1024
+_WINDOW_BITS = {"gzip": 31, "deflate": 15}
+_RAW_DEFLATE = -15
+
+
+async def read_body(
+    request: web.BaseRequest, limits: HttpLimits, *, align_at: int | None = None
+) -> Body:
+    """The whole body, decompressed.
+
+    A large one is copied once, into memory whose byte `align_at` lies on a 64-byte border: there
+    the binary tensors begin. Raises TooLarge, InvalidRequest or HttpError (408, 415).
+    """
+    encoding = request.headers.get("Content-Encoding")
+    if encoding is None:
+        return await _read(request, limits, align_at)
+    coding = encoding.strip().lower()
+    if coding == "identity":
+        return await _read(request, limits, align_at)
+    if coding not in _WINDOW_BITS:
+        raise HttpError(
+            HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
+            f"Content-Encoding '{encoding[:64]}' is not supported; send identity, gzip or deflate",
+            headers={"Accept-Encoding": "gzip, deflate, identity"},
+        )
+    packed = await _read(request, limits, None)
+    if len(packed) < _DECOMPRESS_IN_THREAD_BYTES:
+        return _decompress(packed, coding, limits.max_body_bytes)
+    return await asyncio.to_thread(_decompress, packed, coding, limits.max_body_bytes)
+
+
+async def _read(request: web.BaseRequest, limits: HttpLimits, align_at: int | None) -> Body:
+    content = request.content
+    size_bytes = request.content_length
+    if size_bytes is None:
+        if "Transfer-Encoding" not in request.headers:
+            return b""
+        return await _read_timed(request, limits, None, None)
+    if size_bytes > limits.max_body_bytes:
+        raise _too_large(f"{size_bytes}", limits.max_body_bytes)
+    if content.is_eof():
+        # It came together with the head, as small bodies do.
+        return content.read_nowait()
+    return await _read_timed(request, limits, size_bytes, align_at)
+
+
+async def _read_timed(
+    request: web.BaseRequest, limits: HttpLimits, size_bytes: int | None, align_at: int | None
+) -> Body:
+    if request.headers.get("Expect", "").lower() == "100-continue" and request.transport:
+        request.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+    try:
+        async with asyncio.timeout(limits.body_idle_timeout_s) as timer:
+            pace = _Pace(timer, limits)
+            if size_bytes is None:
+                return await _read_chunked(request.content, limits, pace)
+            return await _read_sized(request.content, size_bytes, align_at, pace)
+    except TimeoutError:
+        raise HttpError(
+            HTTPStatus.REQUEST_TIMEOUT,
+            f"the request body came too slowly: at least {limits.min_body_bytes_per_s} bytes a "
+            f"second are expected after {limits.body_grace_s:g} s, and no pause of "
+            f"{limits.body_idle_timeout_s:g} s",
+            closes=True,
+        ) from None
+
+
+class _Pace:
+    """Moves a timer ahead with each arrival: a pause ends it, and so does too low a mean rate."""
+
+    def __init__(self, timer: asyncio.Timeout, limits: HttpLimits) -> None:
+        self._timer = timer
+        self._limits = limits
+        self._loop = asyncio.get_running_loop()
+        self._earned_until = self._loop.time() + limits.body_grace_s
+
+    def arrived(self, size_bytes: int) -> None:
+        self._earned_until += size_bytes / self._limits.min_body_bytes_per_s
+        idle_until = self._loop.time() + self._limits.body_idle_timeout_s
+        self._timer.reschedule(min(idle_until, self._earned_until))
+
+
+async def _read_sized(
+    content: StreamReader, size_bytes: int, align_at: int | None, pace: _Pace
+) -> Body:
+    body = _aligned_memory(size_bytes, align_at or 0)
+    position = 0
+    while position < size_bytes:
+        data = await content.readany()
+        body[position : position + len(data)] = data
+        position += len(data)
+        pace.arrived(len(data))
+    # Text is parsed from bytes; only binary tensors stay views.
+    return bytes(body) if align_at is None else body
+
+
+async def _read_chunked(content: StreamReader, limits: HttpLimits, pace: _Pace) -> bytes:
+    pieces: list[bytes] = []
+    size_bytes = num_chunks = 0
+    while True:
+        data, is_chunk_end = await content.readchunk()
+        if not data and not is_chunk_end:
+            return b"".join(pieces)
+        size_bytes += len(data)
+        num_chunks += is_chunk_end
+        if size_bytes > limits.max_body_bytes:
+            raise _too_large(f"more than {limits.max_body_bytes}", limits.max_body_bytes)
+        if num_chunks > limits.max_chunks:
+            raise HttpError(
+                HTTPStatus.BAD_REQUEST,
+                f"Chunked request body exceeds maximum of {limits.max_chunks} non-empty chunks; "
+                "send larger chunks or a Content-Length",
+                closes=True,
+            )
+        pieces.append(data)
+        pace.arrived(len(data))
+
+
+def _aligned_memory(size_bytes: int, align_at: int) -> memoryview:
+    # Untouched pages of an empty array cost nothing until the client has sent them.
+    memory = np.empty(size_bytes + _ALIGNMENT_BYTES, dtype=np.uint8)
+    start = -(memory.__array_interface__["data"][0] + align_at) % _ALIGNMENT_BYTES
+    return memory.data[start : start + size_bytes]
+
+
+def _decompress(packed: Body, coding: str, max_bytes: int) -> bytes:
+    window_bits = _WINDOW_BITS[coding]
+    if coding == "deflate" and packed and packed[0] & 0x0F != zlib.DEFLATED:
+        # Some clients leave out the zlib frame that the standard asks for.
+        window_bits = _RAW_DEFLATE
+    inflator = zlib.decompressobj(window_bits)
+    try:
+        plain = inflator.decompress(packed, max_bytes + 1)
+    except zlib.error:
+        raise InvalidRequest(f"the request body is not valid {coding} data") from None
+    if len(plain) > max_bytes:
+        raise _too_large(f"more than {max_bytes}", max_bytes)
+    if not inflator.eof or inflator.unused_data:
+        raise InvalidRequest(f"the {coding} data of the request body is cut off or goes on")
+    return plain
+
+
+def _too_large(size_text: str, max_bytes: int) -> TooLarge:
+    return TooLarge(
+        f"request body of {size_text} bytes exceeds the maximum allowed input size of {max_bytes} "
+        "bytes. Use --http-max-input-size to increase the limit."
+    )

@@ -1,0 +1,113 @@
+"""The one way in: each request is named, checked, sent to its handler, and its errors answered."""
+
+import asyncio
+import itertools
+import logging
+import re
+import secrets
+from functools import lru_cache
+from http import HTTPStatus
+
+from aiohttp import web
+
+from trivet.backends.api import ServingError
+from trivet.server.http.answers import Answer, error_answer
+from trivet.server.http.connection import Connection
+from trivet.server.http.errors import HttpError, headers_of, status_of
+from trivet.server.http.limits import MAX_REQUEST_ID_BYTES
+from trivet.server.http.routes import Call, RouteTable
+
+_log = logging.getLogger(__name__)
+_HOST = re.compile(r"(\[[0-9A-Fa-f:.]{2,45}\]|[A-Za-z0-9._-]{1,255})(:[0-9]{1,5})?")
+
+
+class RequestIds:
+    """Names for requests that come without one: unique to this process and its requests."""
+
+    def __init__(self) -> None:
+        self._prefix = secrets.token_hex(4)
+        self._numbers = itertools.count(1)
+
+    def make(self) -> str:
+        """A new name."""
+        return f"{self._prefix}-{next(self._numbers):x}"
+
+    def of(self, request: web.BaseRequest) -> str:
+        """The client's own name for the request where it can go into a log line and a header."""
+        given = request.headers.get("x-request-id")
+        if given and len(given) <= MAX_REQUEST_ID_BYTES and given.isascii() and given.isprintable():
+            return given
+        return self.make()
+
+
+class Door:
+    """Answers every request exactly once; no exception leaves it but cancellation."""
+
+    def __init__(self, routes: RouteTable, ids: RequestIds) -> None:
+        self._routes = routes
+        self._ids = ids
+
+    async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
+        """The answer to one request."""
+        connection = request.protocol
+        assert isinstance(connection, Connection)
+        connection.mark_busy()
+        request_id = self._ids.of(request)
+        try:
+            answer = await self._answer(request, request_id)
+        finally:
+            connection.mark_idle()
+        if isinstance(answer, Answer):
+            answer.request_id = request_id
+        return answer
+
+    async def _answer(self, request: web.BaseRequest, request_id: str) -> web.StreamResponse:
+        try:
+            _check_host(request)
+            target = self._routes.find(request.method, request.raw_path)
+            call = Call(request, request_id, target.model, target.version, target.region)
+            return await target.handler(call)
+        except ServingError as error:
+            return _refusal(error)
+        except HttpError as error:
+            return error_answer(error.status, error.message, error.headers, closes=error.closes)
+        except ConnectionError:
+            # The client went away; there is nobody to answer.
+            return _unsendable()
+        except asyncio.CancelledError:
+            raise
+        except Exception:  # noqa: BLE001 - the door: logged once, answered without its text
+            _log.exception("internal error in request %s to %s", request_id, target_text(request))
+            return error_answer(
+                HTTPStatus.INTERNAL_SERVER_ERROR,
+                f"internal error; the server log has the details under request id {request_id}",
+            )
+
+
+def target_text(request: web.BaseRequest) -> str:
+    """Method and path for a log line: short, and without control characters."""
+    return f"{request.method} {request.raw_path[:200]!a}"
+
+
+@lru_cache(maxsize=256)
+def is_host(text: str) -> bool:
+    """Whether a Host header holds a name or an address, perhaps with a port, and nothing else."""
+    return _HOST.fullmatch(text) is not None
+
+
+def _check_host(request: web.BaseRequest) -> None:
+    host = request.headers.get("Host")
+    if host is not None and not is_host(host):
+        raise HttpError(HTTPStatus.BAD_REQUEST, "the Host header holds no host name", closes=True)
+
+
+def _refusal(error: ServingError) -> Answer:
+    status = status_of(error)
+    closes = status == HTTPStatus.REQUEST_ENTITY_TOO_LARGE
+    return error_answer(status, error.message, headers_of(error), closes=closes)
+
+
+def _unsendable() -> Answer:
+    answer = Answer(status=HTTPStatus.BAD_REQUEST)
+    answer.force_close()
+    return answer

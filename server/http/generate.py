@@ -1,0 +1,164 @@
+"""The generate extension: flat JSON in and out, in one piece or as a stream of events."""
+
+from math import prod
+
+import orjson
+from aiohttp import web
+
+from trivet.backends.api import (
+    InferRequest,
+    InferResponse,
+    InvalidRequest,
+    ServingError,
+    Shape,
+    Signature,
+    Tensor,
+    TensorSpec,
+)
+from trivet.server.core import Core
+from trivet.server.http.answers import Answer
+from trivet.server.http.body import read_body
+from trivet.server.http.json_document import JsonObject, parse_object
+from trivet.server.http.json_fields import object_at, request_id, scalars
+from trivet.server.http.json_values import flatten, output_data, to_array
+from trivet.server.http.limits import HttpLimits
+from trivet.server.http.routes import Call, Route
+from trivet.server.http.sinks import SingleSink, StreamSink
+from trivet.server.http.sse import EventStream
+from trivet.server.parameters import parse_parameters
+
+_NOT_ONE_RESPONSE = (
+    "generate expects model to produce exactly 1 response, use generate stream for model that "
+    "generates various number of responses"
+)
+
+
+class Generate:
+    """The handlers of `generate` and `generate_stream`."""
+
+    def __init__(self, core: Core, limits: HttpLimits) -> None:
+        self._core = core
+        self._limits = limits
+
+    def routes(self) -> list[Route]:
+        return [
+            Route("POST", f"/v2/models/{{model}}{version}/{name}", handler)
+            for version in ("", "/versions/{version}")
+            for name, handler in (("generate", self.generate), ("generate_stream", self.stream))
+        ]
+
+    async def generate(self, call: Call) -> web.StreamResponse:
+        """Exactly one response, as one JSON object."""
+        request = await self._decode(call)
+        sink = SingleSink()
+        self._core.infer(request, sink)
+        response = await sink.result(request.cancel, _NOT_ONE_RESPONSE)
+        return Answer((generated_json(response),))
+
+    async def stream(self, call: Call) -> web.StreamResponse:
+        """Any number of responses, each an event. What fails before the first one has a status of
+        its own; what fails later is an event."""
+        request = await self._decode(call)
+        sink = StreamSink(request.cancel, self._limits.max_pending_events)
+        self._core.infer(request, sink)
+        events = EventStream(call.request, call.request_id)
+        try:
+            first = await sink.next()
+            await events.open()
+            await _send_all(first, sink, events)
+        finally:
+            # Of no effect on a request that has ended; else the client is gone.
+            request.cancel.cancel()
+        return events.response
+
+    async def _decode(self, call: Call) -> InferRequest:
+        body = await read_body(call.request, self._limits)
+        document = parse_object(bytes(body))
+        signature = self._core.signature(call.model, call.version)
+        return decode_generate(document, signature, call.model, call.version)
+
+
+def decode_generate(
+    document: JsonObject, signature: Signature, model: str, version: int | None
+) -> InferRequest:
+    """The request that a generate body means: keys named like an input are tensors, all others
+    parameters. Raises InvalidRequest."""
+    inputs: dict[str, Tensor] = {}
+    parameters: JsonObject = {}
+    fields = {key: value for key, value in document.items() if key not in ("id", "parameters")}
+    for owner in (fields, object_at(document, "parameters", "the request")):
+        for key, value in owner.items():
+            if key in inputs or key in parameters:
+                raise InvalidRequest(f"input '{key}' already exists in request")
+            if key in signature.inputs:
+                inputs[key] = _input(signature.inputs[key], value, batching=signature.batching)
+            else:
+                parameters[key] = value
+    options = parse_parameters(scalars(parameters), allow_empty_final=False)
+    return InferRequest(
+        model,
+        version,
+        request_id(document),
+        inputs,
+        (),
+        options.parameters,
+        options.priority,
+        options.timeout_us,
+        options.sequence_id,
+        options.sequence_start,
+        options.sequence_end,
+    )
+
+
+def generated_json(response: InferResponse) -> bytes:
+    """A response as one flat JSON object: a one-element tensor as a scalar, others as a list."""
+    document: dict[str, object] = {"id": response.id} if response.id else {}
+    document["model_name"] = response.model_name
+    document["model_version"] = str(response.model_version)
+    document.update(response.parameters)
+    for tensor in response.outputs:
+        document[tensor.name] = _scalar_or_list(tensor)
+    return orjson.dumps(document, option=orjson.OPT_SERIALIZE_NUMPY)
+
+
+async def _send_all(first: InferResponse | None, sink: StreamSink, events: EventStream) -> None:
+    response = first
+    try:
+        while response is not None:
+            await events.send(generated_json(response))
+            response = await sink.next()
+    except ServingError as error:
+        await events.send(orjson.dumps({"error": error.message}))
+    await events.close()
+
+
+def _input(spec: TensorSpec, value: object, *, batching: bool) -> Tensor:
+    values, _ = flatten(spec.name, value if type(value) is list else [value])
+    shape = _filled(spec, len(values))
+    if batching:
+        shape = (1, *shape)
+    array = to_array(spec.name, spec.datatype, values)
+    return Tensor(spec.name, spec.datatype, shape, array.reshape(shape))
+
+
+def _filled(spec: TensorSpec, num_elements: int) -> Shape:
+    """The dims with their variable ones set: the innermost takes what the others leave, as 1."""
+    variable = [axis for axis, dim in enumerate(spec.dims) if dim < 0]
+    dims = [max(dim, 1) if dim < 0 else dim for dim in spec.dims]
+    rest = prod(dims)
+    if variable and rest:
+        dims[variable[-1]] = num_elements // rest
+    if prod(dims) != num_elements:
+        raise InvalidRequest(
+            f"input '{spec.name}' takes dims {list(spec.dims)}, which {num_elements} elements do "
+            "not fill"
+        )
+    return tuple(dims)
+
+
+def _scalar_or_list(tensor: Tensor) -> object:
+    data = output_data(tensor)
+    is_single = prod(tensor.shape) == 1
+    if is_single and isinstance(data, orjson.Fragment):
+        return orjson.Fragment(str(data.contents).strip("[]"))
+    return data[0] if is_single else data  # type: ignore[index] # a list or a flat array

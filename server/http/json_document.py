@@ -1,0 +1,104 @@
+"""Strict JSON: no deep nesting, no duplicate keys, no NaN, and errors that a client understands."""
+
+import json
+
+import numpy as np
+import orjson
+
+from trivet.backends.api import InvalidRequest
+from trivet.server.http.limits import MAX_JSON_DEPTH, MAX_JSON_VALUES
+
+JsonObject = dict[str, object]
+
+_STRUCTURE = b'"[]{}:,'
+_NO_STRUCTURE = bytes(set(range(256)) - set(_STRUCTURE))
+_PREFIX = "failed to parse the request JSON buffer"
+_TYPE_NAMES = {
+    dict: "an object",
+    list: "an array",
+    str: "a string",
+    bool: "a boolean",
+    int: "an integer",
+    float: "a number",
+    type(None): "null",
+}
+
+
+def parse_object(text: bytes) -> JsonObject:
+    """The object that a JSON text holds. Raises InvalidRequest.
+
+    Depth and size are found in the text's brackets and commas before anything is built from it.
+    """
+    skeleton = _skeleton(text)
+    _check_size(skeleton)
+    try:
+        document = orjson.loads(text)
+    except orjson.JSONDecodeError as error:
+        raise InvalidRequest(f"{_PREFIX}: {error}") from None
+    if not isinstance(document, dict):
+        raise InvalidRequest(f"{_PREFIX}: expected a JSON object, got {type_name(document)}")
+    if skeleton.count(b":") != _count_keys(document):
+        _check_keys(text)
+    return document
+
+
+def type_name(value: object) -> str:
+    """A parsed value's JSON type, with its article."""
+    return _TYPE_NAMES[type(value)]
+
+
+def _skeleton(text: bytes) -> bytes:
+    """The brackets, colons and commas that are not inside of strings."""
+    if b"\\" in text:
+        # Pairs first: what then remains of a run of backslashes escapes the next character.
+        text = text.replace(b"\\\\", b"").replace(b'\\"', b"")
+    return b"".join(text.translate(None, _NO_STRUCTURE).split(b'"')[::2])
+
+
+def _check_size(skeleton: bytes) -> None:
+    num_opened = skeleton.count(b"[") + skeleton.count(b"{")
+    if num_opened > MAX_JSON_DEPTH and _depth(skeleton) > MAX_JSON_DEPTH:
+        raise InvalidRequest(
+            f"{_PREFIX}: JSON nesting depth exceeds maximum allowed limit ({MAX_JSON_DEPTH})"
+        )
+    if num_opened + skeleton.count(b",") > MAX_JSON_VALUES:
+        raise InvalidRequest(
+            f"{_PREFIX}: it holds more than {MAX_JSON_VALUES} values; send large tensors as "
+            "binary data"
+        )
+
+
+def _depth(skeleton: bytes) -> int:
+    deepest = depth = 0
+    # In blocks: the steps of a large text at once would take eight times its memory.
+    for start in range(0, len(skeleton), 1 << 20):
+        codes = np.frombuffer(skeleton[start : start + (1 << 20)], dtype=np.uint8)
+        opened = (codes == ord("[")) | (codes == ord("{"))
+        closed = (codes == ord("]")) | (codes == ord("}"))
+        depths = depth + np.cumsum(opened.astype(np.int8) - closed.astype(np.int8), dtype=np.int64)
+        deepest, depth = max(deepest, int(depths.max())), int(depths[-1])
+    return deepest
+
+
+def _count_keys(value: object) -> int:
+    """Keys of an object and of all below it, but for arrays that begin with something else than an
+    object: those hold tensor values, and objects among them are refused later."""
+    if type(value) is dict:
+        return len(value) + sum(map(_count_keys, value.values()))
+    if type(value) is list and value and type(value[0]) is dict:
+        return sum(map(_count_keys, value))
+    return 0
+
+
+def _check_keys(text: bytes) -> None:
+    """Parses once more, slowly, to name a key that an object has twice."""
+    json.loads(text, object_pairs_hook=_object_without_duplicates)
+
+
+def _object_without_duplicates(pairs: list[tuple[str, object]]) -> JsonObject:
+    found: JsonObject = {}
+    for key, value in pairs:
+        if key in found:
+            raise InvalidRequest(f"{_PREFIX}: duplicate key '{key[:64]}'")
+        found[key] = value
+    return found

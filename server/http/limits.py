@@ -1,0 +1,34 @@
+"""The door's limits: how large, how slow and how many."""
+
+from dataclasses import dataclass
+
+MAX_JSON_DEPTH = 100
+MAX_JSON_VALUES = 10_000_000
+MAX_REQUEST_ID_BYTES = 128
+MAX_INFER_ID_CHARACTERS = 4096
+MAX_SEQUENCE_ID_CHARACTERS = 128
+MAX_RANK = 64
+"""Of a tensor's shape; numpy has no more dimensions."""
+
+
+@dataclass(frozen=True, slots=True)
+class HttpLimits:
+    """Limits of one HTTP server. Sizes count the body after decompression."""
+
+    max_body_bytes: int = 64 * 1024 * 1024
+    """`--http-max-input-size`."""
+    max_chunks: int = 65_536
+    max_header_line_bytes: int = 8190
+    max_headers: int = 100
+    max_connections: int = 4096
+    max_pending_events: int = 1024
+    """Responses of one stream that wait for a client that does not read; then it is cancelled."""
+    head_timeout_s: float = 10.0
+    idle_timeout_s: float = 3600.0
+    """How long a connection may stay open between two requests."""
+    body_idle_timeout_s: float = 30.0
+    body_grace_s: float = 10.0
+    """How long a body may take before `min_body_bytes_per_s` is asked of it."""
+    min_body_bytes_per_s: int = 1024
+    lingering_s: float = 5.0
+    """How long the unread rest of a refused body is taken in: its sender then sees the answer."""

@@ -1,0 +1,182 @@
+"""What the JSON part of an infer request says, checked once; binary tensors are only measured.
+
+The same text always gives the same plan, so plans may be kept.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from math import prod
+
+from trivet.backends.api import DataType, InvalidRequest, Shape, Tensor
+from trivet.backends.api.datatype import BY_NAME
+from trivet.server.http.json_document import JsonObject, type_name
+from trivet.server.http.json_fields import (
+    flag,
+    integer,
+    object_at,
+    objects_at,
+    request_id,
+    required,
+    scalars,
+    shown,
+    text,
+)
+from trivet.server.http.json_values import to_tensor
+from trivet.server.http.limits import MAX_RANK
+from trivet.server.parameters import Options, parse_parameters
+from trivet.server.wishes import OutputWish, RegionSlice, parse_wish
+
+_MAX_INT64 = 2**63 - 1
+_INPUT_FIELDS = ("data", "binary_data_size", "shared_memory_region")
+
+
+@dataclass(frozen=True, slots=True)
+class InputPlan:
+    """Where one input's values are: exactly one of the last three is set."""
+
+    name: str
+    datatype: DataType
+    shape: Shape
+    binary_size: int | None = None
+    region: RegionSlice | None = None
+    tensor: Tensor | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Wishes:
+    """How a client wants the outputs: those that it names, and all others."""
+
+    named: Mapping[str, OutputWish]
+    others_binary: bool
+    special: Mapping[str, OutputWish]
+    """Those of `named` that want more than the tensor itself: classes, shared memory."""
+
+
+ALL_BINARY = Wishes({}, others_binary=True, special={})
+
+
+@dataclass(frozen=True, slots=True)
+class RequestPlan:
+    """The JSON part of an infer request."""
+
+    id: str
+    inputs: tuple[InputPlan, ...]
+    output_names: tuple[str, ...]
+    wishes: Wishes
+    options: Options
+
+
+def plan_request(document: JsonObject, model_name: str) -> RequestPlan:
+    """Checks a request's JSON part as far as it can be without the model. Raises InvalidRequest."""
+    parameters = object_at(document, "parameters", "the request")
+    others_binary = flag(parameters.pop("binary_data_output", False), "'binary_data_output'")
+    wishes = _plan_outputs(document, others_binary=others_binary)
+    return RequestPlan(
+        request_id(document),
+        _plan_inputs(document, model_name),
+        tuple(wishes.named),
+        wishes,
+        parse_parameters(scalars(parameters), allow_empty_final=False),
+    )
+
+
+def check_byte_size(name: str, datatype: DataType, shape: Shape, size: int, model: str) -> None:
+    """Raises InvalidRequest when a tensor of numbers does not have the bytes its shape asks for."""
+    if datatype is DataType.BYTES:
+        return
+    expected = prod(shape) * datatype.size
+    if size != expected:
+        raise InvalidRequest(
+            f"input byte size mismatch for input '{name}' for model '{model}'. "
+            f"Expected {expected}, got {size}"
+        )
+
+
+def _plan_inputs(document: JsonObject, model_name: str) -> tuple[InputPlan, ...]:
+    plans: dict[str, InputPlan] = {}
+    for index, tensor in enumerate(objects_at(document, "inputs")):
+        plan = _plan_input(f"inputs[{index}]", tensor, model_name)
+        if plan.name in plans:
+            raise InvalidRequest(f"input '{plan.name}' already exists in request")
+        plans[plan.name] = plan
+    return tuple(plans.values())
+
+
+def _plan_input(where: str, tensor: JsonObject, model_name: str) -> InputPlan:
+    name = text(required(tensor, "name", where), f"'name' of {where}")
+    where = f"input '{name}'"
+    datatype = _datatype(required(tensor, "datatype", where), where)
+    shape = _shape(required(tensor, "shape", where), where, datatype)
+    parameters = object_at(tensor, "parameters", where)
+    source = _source(tensor, parameters, where)
+    if source == "data":
+        return InputPlan(
+            name, datatype, shape, tensor=to_tensor(name, datatype, shape, tensor["data"])
+        )
+    if source == "binary_data_size":
+        size = integer(parameters[source], f"'binary_data_size' of {where}")
+        check_byte_size(name, datatype, shape, size, model_name)
+        return InputPlan(name, datatype, shape, binary_size=size)
+    region = RegionSlice.of(name, scalars(parameters))
+    assert region is not None
+    check_byte_size(name, datatype, shape, region.byte_size, model_name)
+    return InputPlan(name, datatype, shape, region=region)
+
+
+def _source(tensor: JsonObject, parameters: JsonObject, where: str) -> str:
+    present = [key for key in _INPUT_FIELDS if key in (tensor if key == "data" else parameters)]
+    if len(present) == 1:
+        return present[0]
+    found = f"But it sets {' and '.join(present)}" if present else "But no field was set"
+    raise InvalidRequest(
+        "Input must set only one of the following fields: 'data', 'binary_data_size' in "
+        f"'parameters', 'shared_memory_region' in 'parameters'. {found} ({where})"
+    )
+
+
+def _plan_outputs(document: JsonObject, *, others_binary: bool) -> Wishes:
+    named: dict[str, OutputWish] = {}
+    for index, tensor in enumerate(objects_at(document, "outputs")):
+        where = f"outputs[{index}]"
+        name = text(required(tensor, "name", where), f"'name' of {where}")
+        if name in named:
+            raise InvalidRequest(f"output '{name}' already exists in request")
+        named[name] = parse_wish(name, scalars(object_at(tensor, "parameters", where)))
+    special = {name: wish for name, wish in named.items() if not wish.is_plain}
+    return Wishes(named, others_binary, special)
+
+
+def _datatype(value: object, where: str) -> DataType:
+    datatype = BY_NAME.get(value) if isinstance(value, str) else None
+    if datatype is None:
+        raise InvalidRequest(
+            f"invalid datatype {shown(value)} of {where}; it must be one of {', '.join(BY_NAME)}"
+        )
+    return datatype
+
+
+def _shape(value: object, where: str, datatype: DataType) -> Shape:
+    if type(value) is not list:
+        raise InvalidRequest(f"'shape' of {where} must be an array, not {type_name(value)}")
+    if len(value) > MAX_RANK:
+        raise InvalidRequest(f"'shape' of {where} has {len(value)} dimensions, limit {MAX_RANK}")
+    for dim in value:
+        if type(dim) is not int:
+            raise InvalidRequest(f"'shape' of {where} must hold integers, not {type_name(dim)}")
+        if dim < 0:
+            raise InvalidRequest(
+                f"'shape' of {where} has dimension {dim}: each must be positive, or 0 for a tensor "
+                "without elements"
+            )
+    return _within_int64(tuple(value), where, datatype)
+
+
+def _within_int64(shape: Shape, where: str, datatype: DataType) -> Shape:
+    elements = prod(dim for dim in shape if dim)
+    if elements > _MAX_INT64:
+        raise InvalidRequest(
+            f"'shape' of {where} causes total element count to exceed maximum size of {_MAX_INT64}"
+        )
+    if elements * datatype.size > _MAX_INT64:
+        raise InvalidRequest(f"byte size overflow for {where}: its shape is {list(shape)}")
+    return shape

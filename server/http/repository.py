@@ -1,0 +1,88 @@
+"""The model repository extension: index, load and unload."""
+
+from aiohttp import web
+
+from trivet.backends.api import InvalidRequest, Unsupported
+from trivet.protos import grpc_service_pb2 as pb
+from trivet.server.core import Core
+from trivet.server.http.answers import empty_answer, json_answer
+from trivet.server.http.body import read_body
+from trivet.server.http.json_document import JsonObject, parse_object, type_name
+from trivet.server.http.json_fields import flag, object_at
+from trivet.server.http.limits import HttpLimits
+from trivet.server.http.routes import Call, Route
+
+
+class Repository:
+    """The handlers that change which models serve. The core checks names and the control mode."""
+
+    def __init__(self, core: Core, limits: HttpLimits) -> None:
+        self._core = core
+        self._limits = limits
+
+    def routes(self) -> list[Route]:
+        return [
+            Route("POST", "/v2/repository/index", self.index),
+            Route("POST", "/v2/repository/models/{model*}/load", self.load),
+            Route("POST", "/v2/repository/models/{model*}/unload", self.unload),
+            Route("POST", "/v2/repository/{region}/index", self.named_repository),
+            Route("POST", "/v2/repository/{region}/models/{model}/load", self.named_repository),
+            Route("POST", "/v2/repository/{region}/models/{model}/unload", self.named_repository),
+        ]
+
+    async def index(self, call: Call) -> web.StreamResponse:
+        document = await self._document(call)
+        ready_only = flag(document.get("ready", False), "'ready'")
+        index = self._core.index(ready_only=ready_only)
+        return json_answer([_entry(model) for model in index.models])
+
+    async def load(self, call: Call) -> web.StreamResponse:
+        parameters = object_at(await self._document(call), "parameters", "the request")
+        await self._core.load(call.model, _config_override(parameters))
+        return empty_answer()
+
+    async def unload(self, call: Call) -> web.StreamResponse:
+        parameters = object_at(await self._document(call), "parameters", "the request")
+        for name in parameters:
+            if name != "unload_dependents":
+                raise InvalidRequest(
+                    f"unrecognized unload parameter '{name[:64]}'; known is 'unload_dependents'"
+                )
+        dependents = flag(parameters.get("unload_dependents", False), "'unload_dependents'")
+        await self._core.unload(call.model, unload_dependents=dependents)
+        return empty_answer()
+
+    async def named_repository(self, call: Call) -> web.StreamResponse:  # noqa: ARG002
+        raise Unsupported(
+            "'repository_name' specification is not supported; leave it out: the index and model "
+            "names span all repositories"
+        )
+
+    async def _document(self, call: Call) -> JsonObject:
+        body = await read_body(call.request, self._limits)
+        return parse_object(bytes(body)) if body else {}
+
+
+def _config_override(parameters: JsonObject) -> str | None:
+    for name in parameters:
+        if name.startswith("file:"):
+            raise InvalidRequest(
+                f"load parameter '{name[:64]}' is not accepted: model files cannot be sent over "
+                "the network; put them into the model repository"
+            )
+        if name != "config":
+            raise InvalidRequest(f"unrecognized load parameter '{name[:64]}'; known is 'config'")
+    config = parameters.get("config")
+    if config is None or isinstance(config, str):
+        return config
+    raise InvalidRequest(
+        f"load parameter 'config' must be a string that holds JSON, not {type_name(config)}"
+    )
+
+
+def _entry(model: pb.RepositoryIndexResponse.ModelIndex) -> dict[str, str]:
+    """A row of the index; a model that was never loaded has nothing but its name."""
+    entry = {"name": model.name}
+    if model.version or model.state:
+        entry |= {"version": model.version, "state": model.state, "reason": model.reason}
+    return entry

@@ -1,0 +1,130 @@
+"""From method and path to handler. Paths are matched as they are on the wire, names decoded."""
+
+import re
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from http import HTTPStatus
+from urllib.parse import unquote
+
+from aiohttp import web
+
+from trivet.server.http.errors import HttpError
+from trivet.server.versions import parse_version
+
+_CACHED_PATH_CHARACTERS = 512
+_CACHED_PATHS = 4096
+
+
+@dataclass(slots=True)
+class Call:
+    """One HTTP request on its way through a handler."""
+
+    request: web.BaseRequest
+    request_id: str
+    model: str
+    version: int | None
+    region: str
+
+
+Handler = Callable[[Call], Awaitable[web.StreamResponse]]
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """One row: a template such as "/v2/models/{model}/infer" and who answers it.
+
+    `{name}` is one path segment; `{name*}` is all text up to what follows, for commands that give
+    bad names an answer of their own.
+    """
+
+    method: str
+    template: str
+    handler: Handler
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """What a path names."""
+
+    handler: Handler
+    model: str
+    version: int | None
+    region: str
+
+
+class RouteTable:
+    """All routes. Remembers where recent paths led."""
+
+    def __init__(self, routes: Sequence[Route]) -> None:
+        self._rows = [(route, _compile(route.template)) for route in routes]
+        self._remembered = lru_cache(maxsize=_CACHED_PATHS)(self._find)
+
+    def find(self, method: str, raw_path: str) -> Target:
+        """Raises HttpError: 404 for an unknown path, 405 for a known one with another method, and
+        InvalidRequest for a version that is none."""
+        path = raw_path.partition("?")[0]
+        if len(path) > _CACHED_PATH_CHARACTERS:
+            return self._find(method, path)
+        return self._remembered(method, path)
+
+    def _find(self, method: str, path: str) -> Target:
+        path = _origin_form(path)
+        allowed = []
+        for route, pattern in self._rows:
+            match = pattern.fullmatch(path)
+            if match is None:
+                continue
+            if route.method == method:
+                return _target(route, match)
+            allowed.append(route.method)
+        if not allowed:
+            raise not_found()
+        raise HttpError(
+            HTTPStatus.METHOD_NOT_ALLOWED,
+            "Method Not Allowed",
+            headers={"Allow": ", ".join(sorted(set(allowed)))},
+        )
+
+
+def not_found() -> HttpError:
+    """The answer for a path that leads nowhere."""
+    return HttpError(HTTPStatus.NOT_FOUND, "Not Found")
+
+
+def _compile(template: str) -> re.Pattern[str]:
+    pattern = re.escape(template)
+    pattern = re.sub(r"\\{(\w+)\\\*\\}", r"(?P<any_\1>.*)", pattern)
+    return re.compile(re.sub(r"\\{(\w+)\\}", r"(?P<\1>[^/]+)", pattern), re.DOTALL)
+
+
+def _target(route: Route, match: re.Match[str]) -> Target:
+    names = {}
+    for group, text in match.groupdict().items():
+        name = _decode(text)
+        if group.startswith("any_"):
+            names[group.removeprefix("any_")] = name
+        elif name in (".", "..") or "/" in name or not name.isprintable():
+            raise not_found()
+        else:
+            names[group] = name
+    version = parse_version(names.get("version", ""))
+    return Target(route.handler, names.get("model", ""), version, names.get("region", ""))
+
+
+def _decode(text: str) -> str:
+    try:
+        return unquote(text, errors="strict")
+    except UnicodeDecodeError:
+        raise not_found() from None
+
+
+def _origin_form(path: str) -> str:
+    """The path itself of a target that is a whole URL. Where that URL points is no matter of ours,
+    and nothing is decided by it."""
+    if not path.isascii():
+        raise not_found()
+    if path.startswith("/"):
+        return path
+    _, scheme_end, rest = path.partition("://")
+    return "/" + rest.partition("/")[2] if scheme_end else path

@@ -1,0 +1,72 @@
+"""The shared memory extensions: system regions, and CUDA ones, which this server has none of."""
+
+from dataclasses import asdict
+
+from aiohttp import web
+
+from trivet.backends.api import InvalidRequest, NotFound, Unsupported
+from trivet.server.core import Core
+from trivet.server.http.answers import empty_answer, json_answer
+from trivet.server.http.body import read_body
+from trivet.server.http.json_document import parse_object
+from trivet.server.http.json_fields import integer, required
+from trivet.server.http.limits import HttpLimits
+from trivet.server.http.routes import Call, Route
+
+_SYSTEM, _CUDA = "/v2/systemsharedmemory", "/v2/cudasharedmemory"
+
+
+class SharedMemoryRoutes:
+    """The handlers that register and list regions."""
+
+    def __init__(self, core: Core, limits: HttpLimits) -> None:
+        self._memory = core.shared_memory
+        self._limits = limits
+
+    def routes(self) -> list[Route]:
+        return [
+            Route("GET", f"{_SYSTEM}/status", self.status),
+            Route("GET", f"{_SYSTEM}/region/{{region}}/status", self.status),
+            Route("POST", f"{_SYSTEM}/region/{{region}}/register", self.register),
+            Route("POST", f"{_SYSTEM}/region/{{region}}/unregister", self.unregister),
+            Route("POST", f"{_SYSTEM}/unregister", self.unregister),
+            Route("GET", f"{_CUDA}/status", self.cuda_status),
+            Route("GET", f"{_CUDA}/region/{{region}}/status", self.cuda_status),
+            Route("POST", f"{_CUDA}/region/{{region}}/register", self.cuda_register),
+            Route("POST", f"{_CUDA}/region/{{region}}/unregister", self.cuda_unregister),
+            Route("POST", f"{_CUDA}/unregister", self.cuda_unregister),
+        ]
+
+    async def status(self, call: Call) -> web.StreamResponse:
+        regions = self._memory.status(call.region or None)
+        return json_answer([asdict(region) for region in regions])
+
+    async def register(self, call: Call) -> web.StreamResponse:
+        document = parse_object(bytes(await read_body(call.request, self._limits)))
+        where = f"the registration of shared memory region '{call.region}'"
+        key = required(document, "key", where)
+        if not isinstance(key, str):
+            raise InvalidRequest(f"'key' of {where} must be a string")
+        byte_size = integer(required(document, "byte_size", where), f"'byte_size' of {where}")
+        offset = integer(document.get("offset", 0), f"'offset' of {where}")
+        self._memory.register(call.region, key, offset, byte_size)
+        return empty_answer()
+
+    async def unregister(self, call: Call) -> web.StreamResponse:
+        self._memory.unregister(call.region or None)
+        return empty_answer()
+
+    async def cuda_status(self, call: Call) -> web.StreamResponse:
+        if call.region:
+            raise NotFound(f"Unable to find cuda shared memory region: '{call.region}'")
+        return json_answer([])
+
+    async def cuda_register(self, call: Call) -> web.StreamResponse:
+        raise Unsupported(
+            f"failed to register CUDA shared memory region '{call.region}': this server does not "
+            "take CUDA shared memory; use system shared memory"
+        )
+
+    async def cuda_unregister(self, call: Call) -> web.StreamResponse:  # noqa: ARG002
+        # There is nothing registered, and to forget nothing is no error.
+        return empty_answer()

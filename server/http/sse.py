@@ -1,0 +1,30 @@
+"""Server-sent events: one `data:` line for each event, written as it comes."""
+
+from aiohttp import web
+
+
+class EventStream:
+    """The answer to one request, open until `close`."""
+
+    def __init__(self, request: web.BaseRequest, request_id: str) -> None:
+        self._request = request
+        self.response = web.StreamResponse(
+            headers={
+                "Content-Type": "text/event-stream; charset=utf-8",
+                "Cache-Control": "no-cache",
+                "x-request-id": request_id,
+            }
+        )
+
+    async def open(self) -> None:
+        """Sends the head: from here on the status is 200."""
+        await self.response.prepare(self._request)
+
+    async def send(self, data: bytes) -> None:
+        """One event. Waits while the client does not read; raises ConnectionError when it is
+        gone. `data` must be one line."""
+        await self.response.write(b"data: %b\n\n" % data)
+
+    async def close(self) -> None:
+        """Ends the stream."""
+        await self.response.write_eof()

@@ -1,0 +1,204 @@
+"""The infer codec: body to request and response to body, numbers and strings without a copy."""
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+from math import prod
+
+import orjson
+
+from trivet.backends.api import (
+    DataType,
+    InferRequest,
+    InferResponse,
+    InvalidRequest,
+    PackedBytes,
+    Shape,
+    Tensor,
+)
+from trivet.server.http.json_document import parse_object
+from trivet.server.http.json_values import output_data
+from trivet.server.http.plan import InputPlan, RequestPlan, Wishes, plan_request
+
+Body = bytes | memoryview
+ReadShared = Callable[[str, int, int], memoryview]
+"""Region, offset, byte size: `SharedMemory.read`."""
+
+_CACHED_PLANS = 1024
+_CACHED_HEADER_BYTES = 4096
+# A leading id is set apart: it differs with each request where all else is the same.
+_LEADING_ID = re.compile(rb'\{"id": ?"([^"\\\x00-\x1f\x7f-\xff]{1,128})", ?')
+
+
+@dataclass(slots=True)
+class Decoded:
+    """An infer request and how its outputs are wanted."""
+
+    request: InferRequest
+    wishes: Wishes
+
+
+@dataclass(slots=True)
+class Encoded:
+    """An infer answer: a JSON part and the binary outputs behind it."""
+
+    text: bytes
+    buffers: list[memoryview]
+
+
+class InferDecoder:
+    """Makes requests of bodies. Keeps the plans of recent headers: a client that repeats its
+    request with other values repeats its header."""
+
+    def __init__(self, read_shared: ReadShared) -> None:
+        self._read_shared = read_shared
+        self._remembered = lru_cache(maxsize=_CACHED_PLANS)(_plan)
+
+    def decode(
+        self, body: Body, header_length: int | None, model_name: str, version: int | None
+    ) -> Decoded:
+        """The request of a body whose first `header_length` bytes (None: all) are its JSON part.
+
+        Inputs are views on the rest of `body`, or on shared memory. Raises InvalidRequest.
+        """
+        binary: Body = b""
+        if header_length is None:
+            plan, request_id = _plan(bytes(body), model_name), ""
+        else:
+            plan, request_id = self._recall(bytes(body[:header_length]), model_name)
+            # A small body is bytes, of which this is an aligned copy; a large one stays in place.
+            binary = body[header_length:]
+        options = plan.options
+        request = InferRequest(
+            model_name,
+            version,
+            request_id or plan.id,
+            self._inputs(plan, binary, model_name),
+            plan.output_names,
+            options.parameters,
+            options.priority,
+            options.timeout_us,
+            options.sequence_id,
+            options.sequence_start,
+            options.sequence_end,
+        )
+        return Decoded(request, plan.wishes)
+
+    def _recall(self, header: bytes, model_name: str) -> tuple[RequestPlan, str]:
+        """The plan of a header, and the id that it had in front."""
+        if len(header) > _CACHED_HEADER_BYTES:
+            return _plan(header, model_name), ""
+        leading = _LEADING_ID.match(header)
+        if leading is None:
+            return self._remembered(header, model_name), ""
+        plan = self._remembered(b"{" + header[leading.end() :], model_name)
+        if plan.id:
+            raise InvalidRequest("failed to parse the request JSON buffer: duplicate key 'id'")
+        return plan, leading[1].decode()
+
+    def _inputs(self, plan: RequestPlan, binary: Body, model_name: str) -> dict[str, Tensor]:
+        inputs = {}
+        position = 0
+        for wanted in plan.inputs:
+            size = wanted.binary_size
+            if size is not None:
+                stop = position + size
+                raw = binary if position == 0 and stop == len(binary) else binary[position:stop]
+                position = stop
+                inputs[wanted.name] = _from_raw(wanted, raw, model_name)
+            elif wanted.tensor is not None:
+                inputs[wanted.name] = wanted.tensor
+            else:
+                inputs[wanted.name] = self._shared_input(wanted, model_name)
+        if position != len(binary):
+            raise InvalidRequest(
+                f"unexpected additional input data for model '{model_name}': the inputs take "
+                f"{position} bytes behind the JSON part, the body has {len(binary)}"
+            )
+        return inputs
+
+    def _shared_input(self, wanted: InputPlan, model_name: str) -> Tensor:
+        region = wanted.region
+        assert region is not None
+        raw = self._read_shared(region.name, region.offset, region.byte_size)
+        return tensor_from_raw(wanted.name, wanted.datatype, wanted.shape, raw, model_name)
+
+
+def encode_infer(response: InferResponse, wishes: Wishes) -> Encoded:
+    """The answer's JSON part and buffers, not joined. Raises InvalidRequest where JSON is wanted of
+    values that it cannot hold."""
+    buffers: list[memoryview] = []
+    document: dict[str, object] = {
+        "model_name": response.model_name,
+        "model_version": str(response.model_version),
+        "outputs": [_entry(tensor, wishes, buffers) for tensor in response.outputs],
+    }
+    if response.id:
+        document["id"] = response.id
+    if response.parameters:
+        document["parameters"] = dict(response.parameters)
+    return Encoded(orjson.dumps(document, option=orjson.OPT_SERIALIZE_NUMPY), buffers)
+
+
+def tensor_from_raw(
+    name: str, datatype: DataType, shape: Shape, raw: Body, model_name: str
+) -> Tensor:
+    """A tensor on wire bytes whose size has been checked. Raises InvalidRequest for BYTES that do
+    not hold the elements that the shape asks for."""
+    if datatype is not DataType.BYTES:
+        return Tensor.from_raw(name, datatype, shape, raw)
+    where = f"inference input '{name}' for model '{model_name}'"
+    expected = prod(shape)
+    if expected * 4 > len(raw):
+        # Each element has at least its length: no need to look for more than there can be.
+        raise InvalidRequest(
+            f"expected {expected} string elements for {where}, got at most {len(raw) // 4}"
+        )
+    try:
+        packed = PackedBytes.parse(memoryview(raw))
+    except ValueError as error:
+        raise InvalidRequest(f"{error} of {where}") from None
+    if len(packed) > expected:
+        raise InvalidRequest(
+            f"unexpected number of string elements {len(packed)} for {where}, expecting {expected}"
+        )
+    if len(packed) < expected:
+        raise InvalidRequest(f"expected {expected} string elements for {where}, got {len(packed)}")
+    return Tensor(name, datatype, shape, packed)
+
+
+def _plan(header: bytes, model_name: str) -> RequestPlan:
+    return plan_request(parse_object(header), model_name)
+
+
+def _from_raw(wanted: InputPlan, raw: Body, model_name: str) -> Tensor:
+    assert wanted.binary_size is not None
+    if len(raw) < wanted.binary_size:
+        raise InvalidRequest(
+            f"unexpected size for input '{wanted.name}', expecting "
+            f"{wanted.binary_size - len(raw)} additional bytes for model '{model_name}'"
+        )
+    return tensor_from_raw(wanted.name, wanted.datatype, wanted.shape, raw, model_name)
+
+
+def _entry(tensor: Tensor, wishes: Wishes, buffers: list[memoryview]) -> dict[str, object]:
+    entry: dict[str, object] = {
+        "name": tensor.name,
+        "datatype": tensor.datatype.value,
+        "shape": tensor.shape,
+    }
+    wish = wishes.named.get(tensor.name)
+    if wish.binary if wish is not None else wishes.others_binary:
+        raw = tensor.raw()
+        buffers.append(raw)
+        entry["parameters"] = {"binary_data_size": len(raw)}
+    elif wish is not None and wish.region is not None:
+        entry["parameters"] = {
+            "shared_memory_region": wish.region.name,
+            "shared_memory_offset": wish.region.offset,
+            "shared_memory_byte_size": tensor.nbytes,
+        }
+    else:
+        entry["data"] = output_data(tensor)
+    return entry
