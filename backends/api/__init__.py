@@ -2,6 +2,7 @@
 
 from trivet.backends.api.backend import Backend, Executor, Instance
 from trivet.backends.api.batch import Batch, ResponseSender
+from trivet.backends.api.config import from_json, parameter, to_json_dict
 from trivet.backends.api.datatype import DataType
 from trivet.backends.api.errors import (
     AlreadyExists,
@@ -71,4 +72,7 @@ __all__ = [
     "TooLarge",
     "Unavailable",
     "Unsupported",
+    "from_json",
+    "parameter",
+    "to_json_dict",
 ]

@@ -13,6 +13,7 @@ from trivet.backends.api import (
     ModelFiles,
     Placement,
     ServingError,
+    parameter,
 )
 from trivet.backends.registry import find_backend
 from trivet.protos.model_config_pb2 import ModelConfig
@@ -115,7 +116,7 @@ class Loader:
     ) -> Instance:
         try:
             # A backend that isolates by default reads the parameter itself.
-            if word != "python" and config.parameters["isolation"].string_value == "process":
+            if word != "python" and parameter(config, "isolation") == "process":
                 from trivet.backends.process import open_isolated
 
                 return open_isolated(word, config, files, placement)

@@ -1,0 +1,197 @@
+"""Every option of the server, once: flag, environment variable, file key, default, unit, help.
+
+A row gives the flag `--http-port`, the variable `TRIVET_HTTP_PORT` and the file key `http_port`.
+Flag beats environment beats file beats default. Nothing else in the server reads the environment.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+MIB = 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Option:
+    """What the command line shows of an option besides its default and type."""
+
+    group: str
+    help: str
+    unit: str = ""
+    choices: tuple[str, ...] = ()
+    multiple: bool = False
+    flag: str = ""
+    """Where it is not the field's name with dashes."""
+
+
+def option(default: Any, group: str, help: str, **more: Any) -> Any:  # noqa: A002
+    """A field of Settings."""
+    return field(default=default, metadata={"option": Option(group, help, **more)})
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """All options of one server."""
+
+    model_repository: tuple[Path, ...] = option(
+        (), "models", "folder of models; may be given several times", multiple=True
+    )
+    model_control_mode: str = option(
+        "watch",
+        "models",
+        "watch: follow the folder by file events; poll: look every --repository-poll-secs; "
+        "explicit: load and unload by request; none: load once",
+        choices=("watch", "none", "poll", "explicit"),
+    )
+    repository_poll_secs: float = option(15.0, "models", "time between two looks", unit="s")
+    load_model: tuple[str, ...] = option(
+        (), "models", "model to load at start in explicit mode, '*' for all", multiple=True
+    )
+    disable_auto_complete_config: bool = option(
+        False, "models", "take configs as they are written"
+    )
+    default_max_batch_size: int = option(
+        4, "models", "max_batch_size of auto-completed models that can batch", unit="requests"
+    )
+    default_queue_size: int = option(
+        1024,
+        "models",
+        "requests that may wait per model where its config does not say; 0: any number",
+        unit="requests",
+    )
+    model_load_thread_count: int = option(4, "models", "models that load side by side")
+    backend_config: tuple[str, ...] = option(
+        (), "models", "setting for a backend, as backend,key=value", multiple=True
+    )
+    strict_readiness: bool = option(
+        True, "models", "ready only when every model of the repository serves"
+    )
+    exit_on_error: bool = option(True, "models", "exit when a model fails to load at start")
+    exit_timeout_secs: float = option(
+        30.0, "server", "how long requests in progress may take after SIGTERM", unit="s"
+    )
+    server_id: str = option("triton", "server", "name in the server metadata", flag="id")
+    no_progress: bool = option(False, "server", "no progress display")
+    allow_client_shm: bool = option(
+        False, "server", "let clients register system shared memory"
+    )
+    allow_http: bool = option(True, "http", "serve HTTP/REST")
+    http_address: str = option("127.0.0.1", "http", "address to listen on")
+    http_port: int = option(8000, "http", "port, 0 for any free one")
+    http_max_input_size: int = option(64 * MIB, "http", "largest request body", unit="bytes")
+    http_max_connections: int = option(4096, "http", "connections at a time")
+    http_header_timeout_s: float = option(
+        10.0, "http", "how long a client may take to send its request head", unit="s"
+    )
+    http_body_timeout_s: float = option(
+        30.0, "http", "how long a client may pause while it sends a body", unit="s"
+    )
+    json_max_depth: int = option(100, "http", "deepest nesting of a JSON body", unit="levels")
+    strict_oip: bool = option(
+        False, "http", "answer 404 for unknown models, as the Open Inference Protocol asks"
+    )
+    allow_grpc: bool = option(True, "grpc", "serve gRPC")
+    grpc_address: str = option("127.0.0.1", "grpc", "address to listen on")
+    grpc_port: int = option(8001, "grpc", "port, 0 for any free one")
+    grpc_max_message_size: int = option(
+        256 * MIB, "grpc", "largest request message", unit="bytes"
+    )
+    grpc_infer_response_compression_level: str = option(
+        "none",
+        "grpc",
+        "compression of responses for clients that accept it",
+        choices=("none", "low", "medium", "high"),
+    )
+    grpc_keepalive_time: int = option(7_200_000, "grpc", "time between two pings", unit="ms")
+    grpc_keepalive_timeout: int = option(20_000, "grpc", "wait for a ping's answer", unit="ms")
+    grpc_max_connection_age: int = option(
+        0, "grpc", "close connections after this time; 0: never", unit="ms"
+    )
+    grpc_max_connection_age_grace: int = option(
+        0, "grpc", "then wait this long for calls in progress; 0: any time", unit="ms"
+    )
+    allow_metrics: bool = option(True, "metrics", "serve the Prometheus page")
+    metrics_address: str = option("127.0.0.1", "metrics", "address to listen on")
+    metrics_port: int = option(8002, "metrics", "port, 0 for any free one")
+    metrics_interval_ms: int = option(
+        2000, "metrics", "time between two readings of CPU and memory", unit="ms"
+    )
+    metrics_config: tuple[str, ...] = option(
+        (),
+        "metrics",
+        "counter_latencies=BOOL and histogram_latencies=BOOL, both true by default",
+        multiple=True,
+    )
+    log_verbose: int = option(0, "log", "1 and more: debug messages")
+    log_info: bool = option(True, "log", "informational messages")
+    log_warning: bool = option(True, "log", "warnings")
+    log_error: bool = option(True, "log", "errors")
+    log_file: str = option("", "log", "file to append to instead of standard error")
+    log_format: str = option(
+        "default", "log", "line format", choices=("default", "ISO8601", "json")
+    )
+    delay_scheduler: int = option(
+        0,
+        "test hooks",
+        "batchers start nothing before so many requests are queued (once)",
+        unit="requests",
+    )
+
+    @classmethod
+    def of(cls, values: Mapping[str, Any]) -> "Settings":
+        """From the command line's values; lists become tuples."""
+        known = {each.name for each in fields(cls)}
+        chosen = {
+            name: tuple(value) if isinstance(value, list) else value
+            for name, value in values.items()
+            if name in known and value is not None
+        }
+        return cls(**chosen)
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One option, as the command line and the docs need it."""
+
+    name: str
+    option: Option
+    default: Any
+    flag: str
+    env: str
+
+
+def rows() -> list[Row]:
+    """All options in the order of the help text."""
+    listed = []
+    for each in fields(Settings):
+        about: Option = each.metadata["option"]
+        flag = about.flag or each.name.replace("_", "-")
+        env = f"TRIVET_{flag.replace('-', '_').upper()}"
+        listed.append(Row(each.name, about, each.default, f"--{flag}", env))
+    return listed
+
+
+# Triton flags without a meaning here: taken, so that start scripts go on working, and named once.
+IGNORED_FLAGS = (
+    "--http-thread-count",
+    "--grpc-infer-thread-count",
+    "--grpc-infer-allocation-pool-size",
+    "--grpc-max-response-pool-size",
+    "--buffer-manager-thread-count",
+    "--pinned-memory-pool-byte-size",
+    "--cuda-memory-pool-byte-size",
+    "--min-supported-compute-capability",
+    "--backend-directory",
+    "--repoagent-directory",
+    "--cache-directory",
+    "--strict-model-config",
+    "--allow-gpu-metrics",
+    "--allow-cpu-metrics",
+    "--reuse-http-port",
+    "--reuse-grpc-port",
+    "--grpc-keepalive-permit-without-calls",
+    "--grpc-http2-max-pings-without-data",
+    "--grpc-http2-min-recv-ping-interval-without-data",
+    "--grpc-http2-max-ping-strikes",
+)

@@ -1,0 +1,222 @@
+"""What has happened to a model version: counters, times and histograms. Owned by the event loop.
+
+The hot path adds plain integers; the wire message and the metrics page read them when asked.
+"""
+
+import time
+from bisect import bisect_left
+from dataclasses import dataclass, field
+from enum import Enum
+
+from trivet.protos import grpc_service_pb2 as pb
+
+# Upper bounds of the histograms. Durations in seconds from 100 us to 10 s, sizes in batch items.
+DURATION_BOUNDS_S = (
+    0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0,
+)  # fmt: skip
+BATCH_BOUNDS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
+FIRST_RESPONSE_BOUNDS_MS = (100.0, 500.0, 2000.0, 5000.0)
+STAGES = ("request", "queue", "compute_input", "compute_infer", "compute_output")
+
+
+class FailureReason(Enum):
+    """Why a request failed, as the metric's label says it."""
+
+    REJECTED = "REJECTED"
+    CANCELED = "CANCELED"
+    BACKEND = "BACKEND"
+    OTHER = "OTHER"
+
+
+class ResponseOutcome(Enum):
+    """How one response of a decoupled model went."""
+
+    SUCCESS = "success"
+    FAIL = "fail"
+    EMPTY = "empty_response"
+    CANCEL = "cancel"
+
+
+@dataclass(frozen=True, slots=True)
+class BatchTiming:
+    """Where the time of one execution went, in nanoseconds."""
+
+    compute_input_ns: int
+    compute_infer_ns: int
+    compute_output_ns: int
+
+
+@dataclass(slots=True)
+class Duration:
+    """A count and the nanoseconds it took together."""
+
+    count: int = 0
+    total_ns: int = 0
+
+    def add(self, elapsed_ns: int) -> None:
+        """One more."""
+        self.count += 1
+        self.total_ns += elapsed_ns
+
+    def to_message(self) -> pb.StatisticDuration:
+        """As the protocol has it."""
+        return pb.StatisticDuration(count=self.count, ns=self.total_ns)
+
+
+class Histogram:
+    """Counts per bucket; the last one is for everything above the last bound."""
+
+    __slots__ = ("bounds", "counts", "total")
+
+    def __init__(self, bounds: tuple[float, ...]) -> None:
+        self.bounds = bounds
+        self.counts = [0] * (len(bounds) + 1)
+        self.total = 0.0
+
+    def observe(self, value: float) -> None:
+        """One more value."""
+        self.counts[bisect_left(self.bounds, value)] += 1
+        self.total += value
+
+
+def _duration_histogram() -> Histogram:
+    return Histogram(tuple(bound * 1e9 for bound in DURATION_BOUNDS_S))
+
+
+@dataclass(slots=True)
+class _BatchSize:
+    compute_input: Duration = field(default_factory=Duration)
+    compute_infer: Duration = field(default_factory=Duration)
+    compute_output: Duration = field(default_factory=Duration)
+
+
+@dataclass(slots=True)
+class _ResponseStatistics:
+    compute_infer: Duration = field(default_factory=Duration)
+    compute_output: Duration = field(default_factory=Duration)
+    outcomes: dict[ResponseOutcome, Duration] = field(
+        default_factory=lambda: {outcome: Duration() for outcome in ResponseOutcome}
+    )
+
+
+class ModelStatistics:
+    """The counters of one model version, over reloads.
+
+    Identities that hold at any time: `queue.count == success.count`, each compute count equals the
+    success count, and the batch sizes' counts sum to `execution_count`.
+    """
+
+    def __init__(self, name: str, version: int) -> None:
+        self.name = name
+        self.version = version
+        self.tags: dict[str, str] = {}
+        """The config's metric_tags."""
+        self.load_duration_s = 0.0
+        self.pending = 0
+        """Requests that wait to be executed."""
+        self.inference_count = 0
+        self.execution_count = 0
+        self.last_inference_ms = 0
+        self.succeeded = Duration()
+        self.failed = Duration()
+        self.stages = {stage: Duration() for stage in STAGES[1:]}
+        self.failures = dict.fromkeys(FailureReason, 0)
+        self.batches: dict[int, _BatchSize] = {}
+        self.responses: dict[int, _ResponseStatistics] = {}
+        self.histograms = {stage: _duration_histogram() for stage in STAGES}
+        self.batch_sizes = Histogram(BATCH_BOUNDS)
+        self.first_responses = Histogram(FIRST_RESPONSE_BOUNDS_MS)
+
+    # -- the hot path --------------------------------------------------------------------------
+
+    def enqueue(self) -> None:
+        """A request begins to wait."""
+        self.pending += 1
+
+    def dequeue(self, count: int) -> None:
+        """So many requests wait no more."""
+        self.pending -= count
+
+    def execution(self, batch_size: int, timing: BatchTiming) -> None:
+        """A batch was computed. Once per batch; `success` follows for each request in it."""
+        self.execution_count += 1
+        self.batch_sizes.observe(batch_size)
+        size = self.batches.get(batch_size)
+        if size is None:
+            size = self.batches[batch_size] = _BatchSize()
+        size.compute_input.add(timing.compute_input_ns)
+        size.compute_infer.add(timing.compute_infer_ns)
+        size.compute_output.add(timing.compute_output_ns)
+
+    def success(
+        self, batch_size: int, queue_ns: int, timing: BatchTiming, total_ns: int
+    ) -> None:
+        """A request was answered; `total_ns` is from its arrival to its answer."""
+        self.inference_count += batch_size
+        # The protocol gives this one as wall-clock time.
+        self.last_inference_ms = time.time_ns() // 1_000_000
+        self.succeeded.add(total_ns)
+        stages, histograms = self.stages, self.histograms
+        histograms["request"].observe(total_ns)
+        for stage, elapsed_ns in (
+            ("queue", queue_ns),
+            ("compute_input", timing.compute_input_ns),
+            ("compute_infer", timing.compute_infer_ns),
+            ("compute_output", timing.compute_output_ns),
+        ):
+            stages[stage].add(elapsed_ns)
+            histograms[stage].observe(elapsed_ns)
+
+    def failure(self, reason: FailureReason, total_ns: int) -> None:
+        """A request ended without an answer."""
+        self.failed.add(total_ns)
+        self.failures[reason] += 1
+
+    def first_response(self, elapsed_ns: int) -> None:
+        """A request's first response, so long after its arrival."""
+        self.first_responses.observe(elapsed_ns / 1e6)
+
+    def response(
+        self, index: int, compute_infer_ns: int, compute_output_ns: int, outcome: ResponseOutcome
+    ) -> None:
+        """Response number `index` of a request to a decoupled model."""
+        statistics = self.responses.get(index)
+        if statistics is None:
+            statistics = self.responses[index] = _ResponseStatistics()
+        statistics.compute_infer.add(compute_infer_ns)
+        statistics.compute_output.add(compute_output_ns)
+        statistics.outcomes[outcome].add(compute_infer_ns + compute_output_ns)
+
+    # -- the protocol --------------------------------------------------------------------------
+
+    def to_message(self) -> pb.ModelStatistics:
+        """As the statistics extension gives them."""
+        none = pb.StatisticDuration()
+        message = pb.ModelStatistics(
+            name=self.name,
+            version=str(self.version),
+            last_inference=self.last_inference_ms,
+            inference_count=self.inference_count,
+            execution_count=self.execution_count,
+            inference_stats=pb.InferStatistics(
+                success=self.succeeded.to_message(),
+                fail=self.failed.to_message(),
+                cache_hit=none,
+                cache_miss=none,
+                **{stage: duration.to_message() for stage, duration in self.stages.items()},
+            ),
+        )
+        for batch_size, size in sorted(self.batches.items()):
+            message.batch_stats.add(
+                batch_size=batch_size,
+                compute_input=size.compute_input.to_message(),
+                compute_infer=size.compute_infer.to_message(),
+                compute_output=size.compute_output.to_message(),
+            )
+        for index, response in self.responses.items():
+            target = message.response_stats[str(index)]
+            target.compute_infer.CopyFrom(response.compute_infer.to_message())
+            target.compute_output.CopyFrom(response.compute_output.to_message())
+            for outcome, duration in response.outcomes.items():
+                getattr(target, outcome.value).CopyFrom(duration.to_message())
+        return message

@@ -1,0 +1,123 @@
+"""A real server in a process of its own, on free ports, over a repository that the test fills."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+IDENTITY = """
+backend: "identity"
+max_batch_size: 8
+input [{{ name: "INPUT0" data_type: {datatype} dims: [ {dims} ] }}]
+output [{{ name: "OUTPUT0" data_type: {datatype} dims: [ {dims} ] }}]
+{more}
+"""
+
+
+def write_identity(
+    repository: Path, name: str, *, datatype: str = "TYPE_FP32", dims: str = "16", more: str = ""
+) -> Path:
+    """A model that returns its input; returns its folder."""
+    folder = repository / name
+    (folder / "1").mkdir(parents=True)
+    config = IDENTITY.format(datatype=datatype, dims=dims, more=more)
+    (folder / "config.pbtxt").write_text(config)
+    return folder
+
+
+@dataclass
+class RunningServer:
+    """A server process and where it listens."""
+
+    process: subprocess.Popen[str]
+    http_port: int = 0
+    grpc_port: int = 0
+    metrics_port: int = 0
+    output: list[str] = field(default_factory=list)
+
+    @property
+    def http(self) -> str:
+        return f"127.0.0.1:{self.http_port}"
+
+    @property
+    def grpc(self) -> str:
+        return f"127.0.0.1:{self.grpc_port}"
+
+    def get(self, path: str) -> tuple[int, str]:
+        """Status and body of a GET over HTTP."""
+        return _get(f"http://{self.http}{path}")
+
+    def metrics(self) -> str:
+        return _get(f"http://127.0.0.1:{self.metrics_port}/metrics")[1]
+
+    def index(self) -> dict[tuple[str, str], dict[str, str]]:
+        """The repository index by model and version."""
+        request = urllib.request.Request(f"http://{self.http}/v2/repository/index", data=b"{}")
+        with urllib.request.urlopen(request, timeout=10) as answer:
+            entries = json.load(answer)
+        return {(entry["name"], entry.get("version", "")): entry for entry in entries}
+
+    def wait_until(self, condition: Callable[[], bool], what: str, timeout_s: float = 20) -> None:
+        """Polls until the condition holds."""
+        deadline = time.monotonic() + timeout_s
+        while not condition():
+            assert self.process.poll() is None, "the server died:\n" + "".join(self.output)
+            assert time.monotonic() < deadline, f"never {what}:\n" + "".join(self.output[-40:])
+            time.sleep(0.02)
+
+    def is_ready(self) -> bool:
+        return self.http_port != 0 and self.get("/v2/health/ready")[0] == 200
+
+    def stop(self) -> int:
+        """SIGTERM, and the exit code."""
+        self.process.send_signal(signal.SIGTERM)
+        return self.process.wait(40)
+
+
+def _get(url: str) -> tuple[int, str]:
+    try:
+        with urllib.request.urlopen(url, timeout=10) as answer:
+            return answer.status, answer.read().decode()
+    except urllib.error.HTTPError as error:
+        return error.code, error.read().decode()
+    except OSError:
+        return 0, ""
+
+
+LISTENING = re.compile(r"(HTTP|gRPC|metrics) .*?127\.0\.0\.1:(\d+)")
+
+
+def start_server(repository: Path, *flags: str, wait: bool = True) -> RunningServer:
+    """Starts `trivet serve` on free ports and waits until it is ready."""
+    command = [sys.executable, "-m", "trivet", "serve", str(repository)]
+    command += ["--http-port=0", "--grpc-port=0", "--metrics-port=0", *flags]
+    process = subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env={**os.environ, "COLUMNS": "200"},
+    )
+    server = RunningServer(process)
+    threading.Thread(target=_read, args=(server,), daemon=True).start()
+    if wait:
+        server.wait_until(server.is_ready, "ready", timeout_s=60)
+    return server
+
+
+def _read(server: RunningServer) -> None:
+    assert server.process.stdout is not None
+    for line in server.process.stdout:
+        server.output.append(line)
+        found = LISTENING.search(line)
+        if found:
+            setattr(server, f"{found[1].lower()}_port", int(found[2]))
