@@ -1,0 +1,171 @@
+"""The program of an instance process: receives batches, computes, replies.
+
+The main thread loads the model and computes, as user code may expect. A second thread listens for
+what may come in between: cancellations and freed memory. Imports the contract and, by its word, the
+one backend asked for.
+"""
+
+import ctypes
+import logging
+import os
+import signal
+import socket
+import sys
+import threading
+from pathlib import Path
+
+from trivet.backends.api import (
+    Backend,
+    BackendFailed,
+    Instance,
+    LoadFailed,
+    ServingError,
+    Tensor,
+)
+from trivet.backends.process.channel import Channel, ChannelClosed, Header
+from trivet.backends.process.link import Link, Message
+from trivet.backends.process.regions import RegionReader, RegionWriter
+from trivet.backends.process.remote import LogForwarder, OpenRequests, RemoteSender
+from trivet.backends.process.task import Task, encode_config
+from trivet.backends.process.wire import ReceivedBatch, decode_batch, encode_error, encode_result
+from trivet.backends.registry import open_backend
+
+log = logging.getLogger(__name__)
+
+_PR_SET_PDEATHSIG = 1
+_READINESS_PERIOD_S = 0.5
+
+
+def main() -> None:
+    """Serves the parent over two inherited sockets until it hangs up.
+
+    Arguments: the descriptor for batches, the one for everything else, the parent's process id.
+    """
+    calls_fd, events_fd, parent_pid = map(int, sys.argv[1:])
+    sys.argv = [__file__]
+    _die_with_parent(parent_pid)
+    writer, reader = RegionWriter(), RegionReader()
+    calls = Link(Channel(socket.socket(fileno=calls_fd)), writer, reader)
+    events = Link(Channel(socket.socket(fileno=events_fd)), writer, reader)
+    try:
+        _Server(calls, events).run()
+    except ChannelClosed:
+        # The parent is gone or has given this process up: nobody is left to tell.
+        sys.exit(1)
+
+
+def _die_with_parent(parent_pid: int) -> None:
+    """Asks the kernel to kill this process when the thread that started it ends."""
+    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent_pid:
+        sys.exit(1)
+
+
+class _Server:
+    """One instance and the links to its parent. `run` is the main thread's."""
+
+    def __init__(self, calls: Link, events: Link) -> None:
+        self._calls = calls
+        self._events = events
+        self._requests = OpenRequests()
+
+    def run(self) -> None:
+        task = Task.from_header(self._calls.receive().header)
+        logging.basicConfig(level=task.log_level, handlers=[LogForwarder(self._events)])
+        instance = self._start(task)
+        if instance is None:
+            return
+        threading.Thread(target=self._listen, args=(instance,), name="events", daemon=True).start()
+        while self._answer(instance):
+            pass
+        instance.close()
+
+    def _start(self, task: Task) -> Instance | None:
+        """The door of loading: whatever user code raises becomes a reason that is shown."""
+        try:
+            backend = _find_backend(task)
+            if task.placement is None:
+                config = backend.complete(task.config, task.files)
+                self._events.send({"op": "completed", "config": encode_config(config)})
+                return None
+            instance = backend.open(task.config, task.files, task.placement)
+        except ServingError as error:
+            self._events.send({"op": "failed", **encode_error(error)})
+            return None
+        except Exception as error:
+            log.exception("loading %s failed", task.name)
+            failed = LoadFailed(f"{type(error).__name__}: {error}")
+            self._events.send({"op": "failed", **encode_error(failed)})
+            return None
+        self._events.send({"op": "opened", "ready": instance.is_ready()})
+        return instance
+
+    def _answer(self, instance: Instance) -> bool:
+        """Computes the next batch; False when there is none any more.
+
+        Keeps nothing of the batch once it has returned, so that its memory goes back.
+        """
+        message = self._calls.receive()
+        if message.header["op"] == "close":
+            return False
+        reply, runs = self._compute(instance, message)
+        del message
+        self._calls.send(reply, runs)
+        return True
+
+    def _compute(self, instance: Instance, message: Message) -> tuple[Header, list[list[Tensor]]]:
+        batch = decode_batch(message, self._requests.register, self._sender)
+        error = _execute(instance, batch)
+        if batch.senders:
+            if error is not None:
+                for sender in batch.senders:
+                    sender.fail(error)
+            return {"op": "done", "results": [], "times": [0, 0, 0]}, []
+        for request in message.header["requests"]:
+            self._requests.forget(request["token"])
+        return (encode_error(error), []) if error else encode_result(batch)
+
+    def _sender(self, token: int, model_name: str) -> RemoteSender:
+        return RemoteSender(self._events, self._requests, token, model_name)
+
+    def _listen(self, instance: Instance) -> None:
+        """The second thread: what the parent says while the main thread computes."""
+        self._events.channel.set_read_timeout(_READINESS_PERIOD_S)
+        was_ready: bool | None = None
+        while True:
+            try:
+                message = self._events.receive()
+                if message.header["op"] == "cancel":
+                    self._requests.cancel(message.header["token"])
+            except BlockingIOError:
+                if (is_ready := instance.is_ready()) != was_ready:
+                    self._events.send({"op": "ready", "ready": is_ready})
+                    was_ready = is_ready
+            except ChannelClosed:
+                # The main thread may be deep in user code: end the process under it.
+                os._exit(1)
+
+
+def _execute(instance: Instance, batch: ReceivedBatch) -> ServingError | None:
+    """The instance's door: whatever it raises becomes the batch's error."""
+    try:
+        instance.execute(batch)
+    except ServingError as error:
+        return error
+    except Exception:
+        name = batch.requests[0].model_name
+        ids = [request.id or "-" for request in batch.requests]
+        log.exception("model '%s' failed; requests %s", name, ids)
+        return BackendFailed(
+            f"model '{name}' failed while executing; the server log has the details"
+        )
+    return None
+
+
+def _find_backend(task: Task) -> Backend:
+    """The backend, with the modules that it and the model offer to user code on the path."""
+    backend = open_backend(task.backend)
+    module_file = sys.modules[type(backend).__module__].__file__ or ""
+    folders = [task.files.version_dir, task.files.model_dir, Path(module_file).parent / "shim"]
+    sys.path += [str(folder) for folder in folders if folder.is_dir()]
+    return backend

@@ -1,0 +1,102 @@
+"""The instance process's side of what lives in the server: senders, cancel tokens, the log."""
+
+import logging
+import threading
+
+from trivet.backends.api import BackendFailed, CancelToken, Parameters, ServingError, Tensor
+from trivet.backends.process.channel import ChannelClosed, Header
+from trivet.backends.process.link import Link
+from trivet.backends.process.wire import encode_error
+
+
+class OpenRequests:
+    """Cancel tokens of the requests that have no end yet. Any thread may call."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._cancels: dict[int, CancelToken] = {}
+        self._newest = -1
+        self._early: set[int] = set()
+
+    def register(self, token: int) -> CancelToken:
+        cancel = CancelToken()
+        with self._lock:
+            self._cancels[token] = cancel
+            self._newest = max(self._newest, token)
+            is_early = token in self._early
+            self._early.discard(token)
+        if is_early:
+            cancel.cancel()
+        return cancel
+
+    def cancel(self, token: int) -> None:
+        """Cancels it if it is open, and remembers that if it is still on its way here."""
+        with self._lock:
+            cancel = self._cancels.get(token)
+            if cancel is None and token > self._newest:
+                self._early.add(token)
+        if cancel is not None:
+            cancel.cancel()
+
+    def forget(self, token: int) -> None:
+        with self._lock:
+            self._cancels.pop(token, None)
+
+
+class RemoteSender:
+    """The `ResponseSender` of a request whose client waits in the server process.
+
+    Let go of without an end, it ends the request with an error: its client would wait for ever.
+    """
+
+    def __init__(self, events: Link, requests: OpenRequests, token: int, model_name: str) -> None:
+        self._events = events
+        self._requests = requests
+        self._token = token
+        self._model_name = model_name
+        self._is_ended = False
+
+    def __del__(self) -> None:
+        name = self._model_name
+        try:
+            self.fail(BackendFailed(f"model '{name}' dropped the response sender without an end"))
+        except ChannelClosed:
+            return
+
+    def send(
+        self, outputs: list[Tensor], *, final: bool = False, parameters: Parameters | None = None
+    ) -> None:
+        header: Header = {"op": "response", "final": final}
+        if parameters:
+            header["parameters"] = dict(parameters)
+        self._send(header, [[tensor] for tensor in outputs], final=final)
+
+    def finish(self) -> None:
+        self._send({"op": "finish"}, final=True)
+
+    def fail(self, error: ServingError) -> None:
+        self._send({"op": "fail", **encode_error(error)}, final=True)
+
+    def _send(self, header: Header, runs: list[list[Tensor]] | None = None, *, final: bool) -> None:
+        if self._is_ended:
+            return
+        if final:
+            self._is_ended = True
+            self._requests.forget(self._token)
+        header["token"] = self._token
+        self._events.send(header, runs or ())
+
+
+class LogForwarder(logging.Handler):
+    """Sends log records to the server, which knows where its log goes."""
+
+    def __init__(self, events: Link) -> None:
+        super().__init__()
+        self.setFormatter(logging.Formatter("%(message)s"))
+        self._events = events
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            self._events.send({"op": "log", "level": record.levelno, "text": self.format(record)})
+        except (ChannelClosed, TypeError, ValueError):
+            self.handleError(record)

@@ -1,0 +1,107 @@
+"""The server's dealings with one live instance process: batches out, responses in."""
+
+import itertools
+from contextlib import suppress
+
+from trivet.backends.api import Batch, InferRequest, ResponseSender, ServingError
+from trivet.backends.process.channel import ChannelClosed
+from trivet.backends.process.link import Link, Message
+from trivet.backends.process.spawn import POLL_S, ChildProcess
+from trivet.backends.process.wire import decode_error, decode_result, encode_batch
+
+
+class NotDelivered(ChannelClosed):
+    """The process was gone before it could have seen the batch: safe to send it to another."""
+
+
+class Session:
+    """From the moment the instance is open to the end of its process.
+
+    `run` is called by the instance's thread, `handle` and `tick` by the one that reads events.
+    """
+
+    def __init__(self, child: ChildProcess, *, is_ready: bool) -> None:
+        self.child = child
+        self.is_ready = is_ready
+        self.has_computed = False
+        """Whether it has computed a batch: then a crash is a first one again."""
+        self._tokens = itertools.count()
+        self._senders: dict[int, ResponseSender] = {}
+        """Of decoupled requests without an end, by token."""
+        self._watched: dict[int, InferRequest] = {}
+        """Those of them that have not been cancelled."""
+
+    @property
+    def poll_timeout_s(self) -> float | None:
+        """How long the reader may sleep without a `tick`."""
+        return POLL_S if self._senders else None
+
+    def run(self, batch: Batch) -> None:
+        """Has the batch computed. Raises NotDelivered, ChannelClosed, or the model's error."""
+        tokens = [next(self._tokens) for _ in batch.requests]
+        watched = dict(zip(tokens, batch.requests, strict=True))
+        if batch.senders:
+            self._senders.update(zip(tokens, batch.senders, strict=True))
+            self._watched.update(watched)
+            self.child.wake()
+        header, runs = encode_batch(batch, tokens)
+        try:
+            batch.gathered_bytes += self.child.calls.send(header, runs)
+        except ChannelClosed as error:
+            for token in tokens:
+                self._senders.pop(token, None)
+            raise NotDelivered(str(error)) from error
+        batch.mark_gathered()
+        reply = self._await_reply({} if batch.senders else watched)
+        self.has_computed = True
+        decode_result(reply, batch)
+
+    def handle(self, message: Message) -> None:
+        """What the process says outside of replies."""
+        header = message.header
+        match header["op"]:
+            case "ready":
+                self.is_ready = header["ready"]
+            case "response" if sender := self._sender(header["token"], ends=header["final"]):
+                outputs = [run.tensors[0] for run in message.runs]
+                parameters = header.get("parameters")
+                sender.send(outputs, final=header["final"], parameters=parameters)
+            case "finish" if sender := self._sender(header["token"], ends=True):
+                sender.finish()
+            case "fail" if sender := self._sender(header["token"], ends=True):
+                sender.fail(decode_error(header))
+
+    def tick(self) -> None:
+        """Passes on cancellations of open requests and memory that clients have finished with."""
+        if not self._senders:
+            return
+        with suppress(ChannelClosed):
+            self.child.events.send_news()
+            _pass_on_cancellations(self.child.events, self._watched)
+
+    def end(self, error: ServingError) -> None:
+        """Fails what is still open: its process is gone."""
+        while self._senders:
+            _, sender = self._senders.popitem()
+            sender.fail(error)
+
+    def _sender(self, token: int, *, ends: bool) -> ResponseSender | None:
+        if not ends:
+            return self._senders.get(token)
+        self._watched.pop(token, None)
+        return self._senders.pop(token, None)
+
+    def _await_reply(self, watched: dict[int, InferRequest]) -> Message:
+        while True:
+            try:
+                return self.child.calls.receive()
+            except BlockingIOError:
+                with suppress(ChannelClosed):
+                    _pass_on_cancellations(self.child.events, watched)
+
+
+def _pass_on_cancellations(events: Link, watched: dict[int, InferRequest]) -> None:
+    """Tells the process which requests nobody waits for any more, and watches those no longer."""
+    for token, request in tuple(watched.items()):
+        if request.cancel.cancelled and events.channel.try_send({"op": "cancel", "token": token}):
+            watched.pop(token, None)

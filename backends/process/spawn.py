@@ -1,0 +1,220 @@
+"""One child process as its parent holds it: sockets, exit, output, and the order of its end."""
+
+import logging
+import math
+import os
+import select
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections import deque
+from contextlib import ExitStack, suppress
+from pathlib import Path
+
+import trivet
+from trivet.backends.api import LoadFailed
+from trivet.backends.process.channel import Channel, ChannelClosed, Header
+from trivet.backends.process.link import Link, Message
+from trivet.backends.process.output import OutputLines
+from trivet.backends.process.regions import RegionReader, RegionWriter
+from trivet.backends.process.task import Task
+from trivet.backends.process.wire import decode_error
+
+log = logging.getLogger(__name__)
+
+_ROOT = str(Path(trivet.__file__).parents[1])
+# With -P the working directory is not on the path: a file named json.py in it would be imported.
+# Appended last, the package's folder can hide nothing either.
+_PROGRAM = (
+    f"import sys; sys.path.append({_ROOT!r}); "
+    "from trivet.backends.process.child import main; main()"
+)
+_THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+_KILL_AFTER_S = 1.0
+"""Between asking a process to terminate and killing it."""
+_EXIT_AFTER_EOF_S = 5.0
+"""How long a process that has closed its sockets may take to exit."""
+POLL_S = 0.02
+"""How soon a cancellation is passed on, and memory that clients have finished with."""
+
+
+class ChildProcess:
+    """A started instance process.
+
+    Made, read (`receive`) and released by one thread; that thread must outlive the process, for
+    the kernel kills the process when the thread that started it ends. `calls` belongs to the
+    thread that executes. `finish`, `wake` and `exited` are for any thread.
+    """
+
+    def __init__(self, task: Task) -> None:
+        self.name = task.name
+        self.exited = threading.Event()
+        self.exit_text = "connection lost"
+        """How it ended, once it has: "signal 9", "exit code 1"."""
+        self._inbox: deque[Message] = deque()
+        self._steps: list[tuple[float, signal.Signals]] = []
+        """What to send it when, if it has not exited by then."""
+        with ExitStack() as resources:
+            self._open(task, resources)
+            self._resources = resources.pop_all()
+
+    def _open(self, task: Task, resources: ExitStack) -> None:
+        writer, reader = RegionWriter(), RegionReader()
+        calls, child_calls = socket.socketpair()
+        events, child_events = socket.socketpair()
+        read_fd, write_fd = os.pipe()
+        self.calls = Link(Channel(calls), writer, reader)
+        self.events = Link(Channel(events), writer, reader)
+        self._output = OutputLines(read_fd, task.name)
+        self._wake_fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        resources.callback(os.close, self._wake_fd)
+        for closable in (self.calls.channel, self.events.channel, self._output):
+            resources.callback(closable.close)
+        with child_calls, child_events, os.fdopen(write_fd, "wb") as pipe:
+            self._process = _spawn(task, child_calls.fileno(), child_events.fileno(), pipe.fileno())
+        self.pid = self._process.pid
+        self._pid_fd = os.pidfd_open(self.pid)
+        resources.callback(os.close, self._pid_fd)
+        self._poll = select.poll()
+        for fd in (self._wake_fd, self._pid_fd, self._output.fd, self.events.channel.fileno()):
+            self._poll.register(fd, select.POLLIN)
+        self.calls.channel.set_read_timeout(POLL_S)
+        # If it is dead already, `receive` will see that.
+        with suppress(ChannelClosed):
+            self.calls.send(task.to_header())
+
+    def receive(self, timeout_s: float | None) -> Message | None:
+        """The next event, or None: after the time-out, a `wake`, or the exit of the process."""
+        if not self._inbox and not self.exited.is_set():
+            self._wait(timeout_s)
+        return self._inbox.popleft() if self._inbox else None
+
+    def await_task(self, timeout_s: float, closing: threading.Event) -> Header:
+        """The answer to the task. Raises LoadFailed, or what the child raised."""
+        deadline = time.monotonic() + timeout_s
+        while not self.exited.is_set():
+            message = self.receive(max(0.0, deadline - time.monotonic()))
+            if message is not None and message.header["op"] == "failed":
+                raise decode_error(message.header)
+            if message is not None:
+                return message.header
+            if closing.is_set():
+                raise LoadFailed(f"{self.name} was closed while it was loading")
+            if time.monotonic() > deadline:
+                raise LoadFailed(
+                    f"{self.name} did not load within {timeout_s:g} s "
+                    "(model parameter load_timeout_s)"
+                )
+        raise LoadFailed(
+            f"the process of {self.name} ended while loading ({self.exit_text}); "
+            "its output is in the server log"
+        )
+
+    def finish(self, limit_s: float) -> None:
+        """Lets the process exit by itself for so long, then has it terminated, then killed."""
+        self._plan_end(limit_s)
+        self.wake()
+
+    def wake(self) -> None:
+        """Makes `receive` return."""
+        os.eventfd_write(self._wake_fd, 1)
+
+    def release(self) -> None:
+        """Waits for the end that `finish` has ordered and frees everything."""
+        if not self._steps:
+            self._plan_end(0)
+        while not self.exited.is_set():
+            self._wait(None)
+        self._resources.close()
+
+    def _wait(self, timeout_s: float | None) -> None:
+        for fd, _ in self._poll.poll(_milliseconds(self._until_next_step(timeout_s))):
+            if fd == self._wake_fd:
+                os.eventfd_read(fd)
+            elif fd == self._output.fd:
+                if not self._output.forward():
+                    self._poll.unregister(fd)
+            elif fd == self._pid_fd:
+                self._bury()
+            else:
+                self._read_events()
+        if not self.exited.is_set():
+            self._take_steps()
+
+    def _read_events(self) -> None:
+        """Takes in what has arrived; at the end of the stream the process should soon be gone."""
+        try:
+            frames = self.events.channel.receive_available()
+        except ChannelClosed:
+            self._poll.unregister(self.events.channel.fileno())
+            self.calls.channel.hang_up()
+            if not self._steps:
+                self._plan_end(_EXIT_AFTER_EOF_S)
+            return
+        for frame in frames:
+            if frame.header["op"] == "log":
+                log.log(frame.header["level"], "%s: %s", self.name, frame.header["text"])
+            else:
+                self._inbox.append(self.events.open(frame))
+
+    def _bury(self) -> None:
+        """Reads what the dead process has left, ends its own children and reaps it."""
+        with suppress(ChannelClosed):
+            while frames := self.events.channel.receive_available():
+                self._inbox.extend(self.events.open(frame) for frame in frames)
+        # Before it is reaped, while its number cannot be another group's.
+        self._signal(signal.SIGKILL)
+        code = self._process.wait()
+        self.exit_text = f"signal {-code}" if code < 0 else f"exit code {code}"
+        # A child of it may hold its ends of the sockets open.
+        self.calls.channel.hang_up()
+        self.exited.set()
+
+    def _plan_end(self, limit_s: float) -> None:
+        terminate_at = time.monotonic() + limit_s
+        kill_at = terminate_at + _KILL_AFTER_S
+        self._steps = [(terminate_at, signal.SIGTERM), (kill_at, signal.SIGKILL)]
+
+    def _until_next_step(self, timeout_s: float | None) -> float | None:
+        if not self._steps:
+            return timeout_s
+        until_step = max(0.0, self._steps[0][0] - time.monotonic())
+        return until_step if timeout_s is None else min(timeout_s, until_step)
+
+    def _take_steps(self) -> None:
+        while self._steps and time.monotonic() >= self._steps[0][0]:
+            number = self._steps[0][1]
+            self._steps = self._steps[1:]
+            if number is signal.SIGKILL:
+                log.warning("%s did not stop when asked to; killing it", self.name)
+            self._signal(number)
+
+    def _signal(self, number: signal.Signals) -> None:
+        # It leads a process group of its own: what it has started goes with it.
+        with suppress(ProcessLookupError, PermissionError):
+            os.killpg(self.pid, number)
+
+
+def _milliseconds(timeout_s: float | None) -> int | None:
+    return None if timeout_s is None else math.ceil(timeout_s * 1000)
+
+
+def _spawn(task: Task, calls_fd: int, events_fd: int, output_fd: int) -> subprocess.Popen[bytes]:
+    threads = str(max(1, task.placement.cpu_threads)) if task.placement else "1"
+    # Passed on as it is, with what numeric libraries read when they are imported.
+    environment = os.environ | dict.fromkeys(_THREAD_VARIABLES, threads)
+    environment |= {"PYTHONUNBUFFERED": "1", "PYTHONFAULTHANDLER": "1"}
+    arguments = [str(calls_fd), str(events_fd), str(os.getpid())]
+    return subprocess.Popen(  # noqa: S603 - our own interpreter and program
+        [sys.executable, "-P", "-c", _PROGRAM, *arguments],
+        stdin=subprocess.DEVNULL,
+        stdout=output_fd,
+        stderr=output_fd,
+        pass_fds=(calls_fd, events_fd),
+        env=environment,
+        # Ctrl-C in the server's terminal is the server's to handle.
+        start_new_session=True,
+    )

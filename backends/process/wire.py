@@ -1,0 +1,175 @@
+"""Requests, batches and errors as JSON headers and runs of tensors, and back."""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from trivet.backends.api import (
+    BackendFailed,
+    Batch,
+    CancelToken,
+    InferRequest,
+    ResponseSender,
+    ServingError,
+    Tensor,
+)
+from trivet.backends.api import errors as error_classes
+from trivet.backends.process.channel import Header
+from trivet.backends.process.link import Message, Run
+
+_ERRORS = {
+    name: value
+    for name, value in vars(error_classes).items()
+    if isinstance(value, type) and issubclass(value, ServingError)
+}
+
+
+def encode_error(error: ServingError) -> Header:
+    return {"error": type(error).__name__, "message": error.message}
+
+
+def decode_error(header: Header) -> ServingError:
+    return _ERRORS.get(header["error"], BackendFailed)(header["message"])
+
+
+def encode_batch(batch: Batch, tokens: Sequence[int]) -> tuple[Header, list[list[Tensor]]]:
+    """An `execute` message. `tokens` name the requests in later messages about them."""
+    requests = batch.requests
+    header: Header = {
+        "op": "execute",
+        "batching": batch.batching,
+        "decoupled": bool(batch.senders),
+        "requests": [
+            _encode_request(request, token) for request, token in zip(requests, tokens, strict=True)
+        ],
+    }
+    names = requests[0].inputs
+    return header, [[request.inputs[name] for request in requests] for name in names]
+
+
+def _encode_request(request: InferRequest, token: int) -> Header:
+    header: Header = {
+        "token": token,
+        "model": request.model_name,
+        "version": request.model_version,
+        "id": request.id,
+        "batch_size": request.batch_size,
+    }
+    if request.output_names:
+        header["outputs"] = request.output_names
+    if request.parameters:
+        header["parameters"] = dict(request.parameters)
+    if request.sequence_id:
+        header["sequence"] = [request.sequence_id, request.sequence_start, request.sequence_end]
+    if request.priority or request.timeout_us or request.deadline is not None:
+        header["schedule"] = [request.priority, request.timeout_us, request.deadline]
+    if request.cancel.cancelled:
+        header["cancelled"] = True
+    return header
+
+
+class ReceivedBatch(Batch):
+    """A batch whose inputs lie joined in memory, so that `gather` copies nothing."""
+
+    __slots__ = ("_runs",)
+
+    def __init__(
+        self,
+        requests: Sequence[InferRequest],
+        runs: dict[str, Run],
+        *,
+        batching: bool,
+        senders: Sequence[ResponseSender],
+    ) -> None:
+        super().__init__(requests, batching=batching, senders=senders)
+        self._runs = runs
+
+    def gather(self, name: str) -> np.ndarray | None:
+        run = self._runs.get(name)
+        if (
+            run is None
+            or len(run.tensors) == 1
+            or isinstance(run.tensors[0].data, np.ndarray) is False
+        ):
+            return super().gather(name)
+        first = run.tensors[0]
+        return run.whole.view(first.datatype.dtype).reshape((self.size, *first.shape[1:]))
+
+
+def decode_batch(
+    message: Message,
+    register: Callable[[int], CancelToken],
+    make_sender: Callable[[int, str], ResponseSender],
+) -> ReceivedBatch:
+    """The batch of an `execute` message, with cancel tokens and senders by request token."""
+    header = message.header
+    requests = [
+        _decode_request(each, register(each["token"]), index, message.runs)
+        for index, each in enumerate(header["requests"])
+    ]
+    senders = [
+        make_sender(each["token"], each["model"])
+        for each in header["requests"]
+        if header["decoupled"]
+    ]
+    runs = {run.tensors[0].name: run for run in message.runs}
+    return ReceivedBatch(requests, runs, batching=header["batching"], senders=senders)
+
+
+def _decode_request(
+    header: Header, cancel: CancelToken, index: int, runs: list[Run]
+) -> InferRequest:
+    sequence_id, sequence_start, sequence_end = header.get("sequence", (0, False, False))
+    priority, timeout_us, deadline = header.get("schedule", (0, 0, None))
+    if header.get("cancelled"):
+        cancel.cancel()
+    return InferRequest(
+        model_name=header["model"],
+        model_version=header["version"],
+        id=header["id"],
+        inputs={run.tensors[index].name: run.tensors[index] for run in runs},
+        output_names=tuple(header.get("outputs", ())),
+        parameters=header.get("parameters", {}),
+        priority=priority,
+        timeout_us=timeout_us,
+        sequence_id=sequence_id,
+        sequence_start=sequence_start,
+        sequence_end=sequence_end,
+        deadline=deadline,
+        cancel=cancel,
+        batch_size=header["batch_size"],
+    )
+
+
+def encode_result(batch: Batch) -> tuple[Header, list[list[Tensor]]]:
+    """The reply to an `execute` message."""
+    results: list[Header] = []
+    runs: list[list[Tensor]] = []
+    for index, outputs in enumerate(batch.outputs):
+        result: Header = {"num_outputs": len(outputs)}
+        if (error := batch.errors.get(index)) is not None:
+            result = {"num_outputs": 0, **encode_error(error)}
+        else:
+            runs += ([tensor] for tensor in outputs)
+        if parameters := batch.parameters.get(index):
+            result["parameters"] = dict(parameters)
+        results.append(result)
+    times = [batch.gathered_ns, batch.computed_ns, batch.gathered_bytes]
+    return {"op": "done", "results": results, "times": times}, runs
+
+
+def decode_result(message: Message, batch: Batch) -> None:
+    """Fills the batch from the reply; raises the error that failed all of it."""
+    if "error" in message.header:
+        raise decode_error(message.header)
+    outputs = iter(message.runs)
+    for index, result in enumerate(message.header["results"]):
+        if "error" in result:
+            batch.fail(index, decode_error(result))
+        tensors = [next(outputs).tensors[0] for _ in range(result["num_outputs"])]
+        batch.respond(index, tensors, result.get("parameters"))
+    gathered_ns, computed_ns, gathered_bytes = message.header["times"]
+    # Both processes read the same monotonic clock.
+    batch.gathered_ns = gathered_ns or batch.gathered_ns
+    batch.computed_ns = computed_ns
+    batch.gathered_bytes += gathered_bytes

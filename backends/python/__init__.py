@@ -1,0 +1,1 @@
+"""Runs Triton's Python models unchanged: a `model.py` with a class `TritonPythonModel`."""

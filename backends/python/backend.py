@@ -1,0 +1,62 @@
+"""Backend `python`: models written as a `model.py` for Triton's Python backend.
+
+Config parameter `isolation`: "process" (the default) runs each instance in a process of its own,
+"none" runs it in the server, which saves the hop and shares the server's fate and its GIL.
+"""
+
+from trivet.backends.api import Instance, InvalidConfig, ModelFiles, Placement
+from trivet.backends.api.config import parameter
+from trivet.backends.process import Isolation, complete_isolated, isolation_of, open_isolated
+from trivet.backends.python.completion import describe, may_describe_itself
+from trivet.backends.python.instance import PythonInstance
+from trivet.protos.model_config_pb2 import ModelConfig
+
+_WORD = "python"
+_MODEL_FILE = "model.py"
+_FORCE_CPU = "FORCE_CPU_ONLY_INPUT_TENSORS"
+_ENVIRONMENT = "EXECUTION_ENV_PATH"
+
+
+class PythonBackend:
+    """Opens models that define a class TritonPythonModel."""
+
+    def matches(self, files: ModelFiles) -> bool:
+        return (files.version_dir / _MODEL_FILE).is_file()
+
+    def complete(self, config: ModelConfig, files: ModelFiles) -> ModelConfig:
+        """Runs the model's `auto_complete_config`, where the model itself will run."""
+        _check_parameters(config)
+        path = files.artifact(config, _MODEL_FILE)
+        completed = ModelConfig()
+        completed.CopyFrom(config)
+        completed.backend = config.backend or _WORD
+        completed.default_model_filename = config.default_model_filename or _MODEL_FILE
+        if not may_describe_itself(path):
+            return completed
+        if isolation_of(config, Isolation.PROCESS) is Isolation.PROCESS:
+            return complete_isolated(_WORD, completed, files)
+        return describe(path, completed)
+
+    def open(self, config: ModelConfig, files: ModelFiles, placement: Placement) -> Instance:
+        _check_parameters(config)
+        path = files.artifact(config, _MODEL_FILE)
+        if isolation_of(config, Isolation.PROCESS) is Isolation.PROCESS:
+            return open_isolated(_WORD, config, files, placement)
+        return PythonInstance.open(path, config, files, placement)
+
+
+def _check_parameters(config: ModelConfig) -> None:
+    if _ENVIRONMENT in config.parameters:
+        raise InvalidConfig(
+            f"model '{config.name}': parameter {_ENVIRONMENT} is not supported; install what the "
+            "model imports into the environment that the server runs in"
+        )
+    value = parameter(config, _FORCE_CPU)
+    if value not in ("", "yes", "no"):
+        raise InvalidConfig(
+            f"model '{config.name}': parameter {_FORCE_CPU} is '{value}', but must be 'yes' or "
+            "'no' (inputs lie in host memory either way)"
+        )
+
+
+BACKEND = PythonBackend()

@@ -1,0 +1,179 @@
+"""One TritonPythonModel object: batches become its requests, its responses the batch's outputs."""
+
+import inspect
+import logging
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import orjson
+
+from trivet.backends.api import (
+    BackendFailed,
+    Batch,
+    InferRequest,
+    LoadFailed,
+    ModelFiles,
+    Placement,
+    ResponseSender,
+)
+from trivet.backends.api.config import to_json_dict
+from trivet.backends.python.answers import answer, late_sender, open_sender, responses_of
+from trivet.backends.python.late import LateResponse
+from trivet.backends.python.loader import load_model_class
+from trivet.backends.python.model_api.errors import TritonModelException
+from trivet.backends.python.model_api.request import ReceivedRequest
+from trivet.backends.python.model_api.sender import InferenceResponseSender
+from trivet.protos.model_config_pb2 import ModelConfig
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future
+
+    from trivet.backends.python.coroutines import CoroutineRunner
+
+log = logging.getLogger(__name__)
+
+
+class PythonInstance:
+    """User code's model object, in the process that this runs in."""
+
+    def __init__(self, model: Any, config: ModelConfig) -> None:
+        self._model = model
+        self._name = config.name
+        self._is_decoupled = config.model_transaction_policy.decoupled
+        self._output_names = [output.name for output in config.output]
+        self._runner: CoroutineRunner | None = None
+        self._is_hook_failing = False
+
+    @classmethod
+    def open(
+        cls, path: Path, config: ModelConfig, files: ModelFiles, placement: Placement
+    ) -> "PythonInstance":
+        """Imports the file, makes the object and calls its `initialize`. Raises LoadFailed."""
+        try:
+            model = load_model_class(path, config.name)()
+            if hasattr(model, "initialize"):
+                model.initialize(_initialize_arguments(config, files, placement))
+        except LoadFailed:
+            raise
+        except Exception as error:
+            log.exception("model '%s' failed to initialize", config.name)
+            reason = str(error) if isinstance(error, TritonModelException) else repr(error)
+            raise LoadFailed(f"model '{config.name}' failed to initialize: {reason}") from error
+        return cls(model, config)
+
+    def execute(self, batch: Batch) -> None:
+        """Has user code answer the batch; see `Instance.execute`."""
+        if self._is_decoupled:
+            self._execute_decoupled(batch)
+        else:
+            self._execute_plain(batch)
+
+    def is_ready(self) -> bool:
+        """What the model's own `is_ready` says; one that raises is not ready."""
+        hook = getattr(self._model, "is_ready", None)
+        if hook is None:
+            return True
+        try:
+            is_ready = bool(hook())
+        except Exception:
+            if not self._is_hook_failing:
+                log.exception("is_ready() of model '%s' failed", self._name)
+            self._is_hook_failing = True
+            return False
+        self._is_hook_failing = False
+        return is_ready
+
+    def close(self) -> None:
+        """Calls `finalize`."""
+        if hasattr(self._model, "finalize"):
+            try:
+                self._model.finalize()
+            except Exception:
+                log.exception("finalize() of model '%s' failed", self._name)
+        if self._runner is not None:
+            self._runner.close()
+
+    def _execute_plain(self, batch: Batch) -> None:
+        late: dict[int, LateResponse] = {}
+        requests = [
+            self._received(request, partial(late_sender, request, late, index))
+            for index, request in enumerate(batch.requests)
+        ]
+        batch.mark_gathered()
+        returned = self._call(requests)
+        # A sender that user code has dropped must go with its request, or waiting would not end.
+        del requests
+        responses = responses_of(returned, late, len(batch.requests), self._name)
+        batch.mark_computed()
+        for index, response in enumerate(responses):
+            answer(batch, index, response, self._output_names)
+
+    def _execute_decoupled(self, batch: Batch) -> None:
+        requests = [
+            self._received(request, partial(open_sender, request, sender, self._output_names))
+            for request, sender in zip(batch.requests, batch.senders, strict=True)
+        ]
+        batch.mark_gathered()
+        if self._call(requests, batch.senders) is not None:
+            raise BackendFailed(
+                f"model '{self._name}' is decoupled: execute must return None and answer through "
+                "response senders"
+            )
+
+    def _received(
+        self, request: InferRequest, make_sender: Callable[[], InferenceResponseSender]
+    ) -> ReceivedRequest:
+        return ReceivedRequest(request, self._output_names, make_sender)
+
+    def _call(
+        self, requests: list[ReceivedRequest], senders: Sequence[ResponseSender] = ()
+    ) -> object:
+        """Calls `execute`. A decoupled coroutine goes on by itself, any other is waited for."""
+        try:
+            returned = self._model.execute(requests)
+            if not inspect.iscoroutine(returned):
+                return returned
+            running = self._coroutines().start(returned)
+            if not self._is_decoupled:
+                return running.result()
+        except TritonModelException as error:
+            raise BackendFailed(str(error)) from error
+        running.add_done_callback(partial(self._end_failed, senders))
+        return None
+
+    def _coroutines(self) -> "CoroutineRunner":
+        if self._runner is None:
+            # Imports asyncio, which few models need and which takes a while.
+            from trivet.backends.python.coroutines import CoroutineRunner
+
+            self._runner = CoroutineRunner()
+        return self._runner
+
+    def _end_failed(self, senders: Sequence[ResponseSender], running: "Future[object]") -> None:
+        """The door of a coroutine that nobody waits for."""
+        error = None if running.cancelled() else running.exception()
+        if error is None:
+            return
+        text = f"model '{self._name}' failed while executing; the server log has the details"
+        if isinstance(error, TritonModelException):
+            text = str(error)
+        else:
+            log.error("execute() of model '%s' failed", self._name, exc_info=error)
+        for sender in senders:
+            sender.fail(BackendFailed(text))
+
+
+def _initialize_arguments(
+    config: ModelConfig, files: ModelFiles, placement: Placement
+) -> dict[str, str]:
+    return {
+        "model_config": orjson.dumps(to_json_dict(config)).decode(),
+        "model_instance_kind": placement.kind.removeprefix("KIND_"),
+        "model_instance_name": placement.name,
+        "model_instance_device_id": str(placement.device_id),
+        "model_repository": str(files.model_dir),
+        "model_version": str(files.version),
+        "model_name": config.name,
+    }

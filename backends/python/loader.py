@@ -1,0 +1,47 @@
+"""Imports a `model.py`, with what it expects to be able to import."""
+
+import importlib.util
+import re
+import sys
+from importlib.machinery import ModuleSpec
+from pathlib import Path
+from types import ModuleType
+
+from trivet.backends.api import InvalidConfig
+from trivet.backends.python.shim import triton_python_backend_utils
+
+_CLASS = "TritonPythonModel"
+
+
+def load_model_class(path: Path, model_name: str) -> type:
+    """The class TritonPythonModel of the file; raises InvalidConfig when there is none.
+
+    What the file itself raises passes through. It is a module of a package of its own, so that
+    `from . import helper` finds the files beside it and two models do not meet in sys.modules.
+    """
+    sys.modules.setdefault("triton_python_backend_utils", triton_python_backend_utils)
+    package = re.sub(r"\W", "_", f"trivet_model_{model_name}_{path.parent.name}")
+    _add_package(package, path.parent)
+    module = _run(f"{package}.{path.stem}", path)
+    found = getattr(module, _CLASS, None)
+    if not isinstance(found, type):
+        raise InvalidConfig(f"'{path}' has no class {_CLASS}")
+    if not callable(getattr(found, "execute", None)):
+        raise InvalidConfig(f"class {_CLASS} in '{path}' has no method execute")
+    return found
+
+
+def _add_package(name: str, folder: Path) -> None:
+    spec = ModuleSpec(name, None, is_package=True)
+    spec.submodule_search_locations = [str(folder)]
+    sys.modules[name] = importlib.util.module_from_spec(spec)
+
+
+def _run(name: str, path: Path) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(name, path)
+    if spec is None or spec.loader is None:
+        raise InvalidConfig(f"'{path}' is not a Python file; default_model_filename names it")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    spec.loader.exec_module(module)
+    return module

@@ -1,0 +1,170 @@
+"""A request as user code sees it."""
+
+import json
+from collections.abc import Callable, Sequence
+from typing import NoReturn
+
+from trivet.backends.api import InferRequest, Parameters
+from trivet.backends.python.model_api.errors import TritonModelException
+from trivet.backends.python.model_api.sender import InferenceResponseSender
+from trivet.backends.python.model_api.tensor import InputTensor, Tensor
+
+TRITONSERVER_REQUEST_FLAG_SEQUENCE_START = 1
+TRITONSERVER_REQUEST_FLAG_SEQUENCE_END = 2
+TRITONSERVER_REQUEST_RELEASE_ALL = 1
+TRITONSERVER_REQUEST_RELEASE_RESCHEDULE = 2
+TRITONSERVER_MEMORY_CPU = 0
+TRITONSERVER_MEMORY_GPU = 1
+
+
+class PreferredMemory:
+    """Where the outputs of a nested request should lie. Accepted; outputs lie in host memory."""
+
+    def __init__(self, preferred_memory_type: int, preferred_device_id: int = 0) -> None:
+        self.preferred_memory_type = preferred_memory_type
+        self.preferred_device_id = preferred_device_id
+
+
+class InferenceTrace:
+    """The trace of a request. Carries no context yet."""
+
+    def get_context(self) -> str | None:
+        return None
+
+
+class InferenceRequest:
+    """A request to this model, or one that user code makes for another model."""
+
+    def __init__(
+        self,
+        request_id: str = "",
+        correlation_id: int | str = 0,
+        inputs: Sequence[Tensor] = (),
+        requested_output_names: Sequence[str] = (),
+        model_name: str = "",
+        model_version: int = -1,
+        flags: int = 0,
+        timeout: int = 0,
+        preferred_memory: PreferredMemory | None = None,  # noqa: ARG002 - Triton's signature
+        trace: InferenceTrace | None = None,
+        parameters: Parameters | None = None,
+    ) -> None:
+        self._id = request_id
+        self._correlation_id = correlation_id
+        self._inputs = list(inputs)
+        self._output_names = list(requested_output_names)
+        self._model_name = model_name
+        self._model_version = model_version
+        self._flags = flags
+        self._timeout = timeout
+        self._trace = trace
+        self._parameters = parameters or {}
+
+    def inputs(self) -> list[Tensor]:
+        return self._inputs
+
+    def request_id(self) -> str:
+        return self._id
+
+    def correlation_id(self) -> int | str:
+        """The sequence's id; 0 outside of a sequence."""
+        return self._correlation_id
+
+    def requested_output_names(self) -> list[str]:
+        """What the client asked for; all outputs of the model when it named none."""
+        return self._output_names
+
+    def model_name(self) -> str:
+        return self._model_name
+
+    def model_version(self) -> int:
+        return self._model_version
+
+    def flags(self) -> int:
+        """TRITONSERVER_REQUEST_FLAG_SEQUENCE_START and _END, or-ed."""
+        return self._flags
+
+    def set_flags(self, flags: int) -> None:
+        self._flags = flags
+
+    def timeout(self) -> int:
+        """The request parameter `timeout`, in microseconds; 0 for none."""
+        return self._timeout
+
+    def parameters(self) -> str:
+        """The request's parameters as a JSON object."""
+        return json.dumps(dict(self._parameters))
+
+    def trace(self) -> InferenceTrace:
+        return self._trace or InferenceTrace()
+
+    def is_cancelled(self) -> bool:
+        return False
+
+    def get_response_sender(self) -> InferenceResponseSender:
+        raise TritonModelException("only a request to this model has a response sender")
+
+    def set_release_flags(self, flags: int) -> None:
+        """Only releasing all is supported: rescheduling needs iterative sequences."""
+        if flags != TRITONSERVER_REQUEST_RELEASE_ALL:
+            raise TritonModelException(
+                "rescheduling a request (TRITONSERVER_REQUEST_RELEASE_RESCHEDULE) is not "
+                "supported in this version"
+            )
+
+    def exec(self, decoupled: bool = False) -> NoReturn:  # noqa: ARG002, FBT001, FBT002
+        raise TritonModelException(_NO_NESTED_REQUESTS)
+
+    async def async_exec(self, decoupled: bool = False) -> NoReturn:  # noqa: ARG002, FBT001, FBT002
+        raise TritonModelException(_NO_NESTED_REQUESTS)
+
+
+_NO_NESTED_REQUESTS = (
+    "calling another model from a Python model (InferenceRequest.exec) is not supported yet in "
+    "this version; compose models in an ensemble"
+)
+
+
+class ReceivedRequest(InferenceRequest):
+    """A request to this model."""
+
+    def __init__(
+        self,
+        request: InferRequest,
+        output_names: list[str],
+        make_sender: Callable[[], InferenceResponseSender],
+    ) -> None:
+        flags = TRITONSERVER_REQUEST_FLAG_SEQUENCE_START if request.sequence_start else 0
+        flags |= TRITONSERVER_REQUEST_FLAG_SEQUENCE_END if request.sequence_end else 0
+        super().__init__(
+            request.id,
+            request.sequence_id,
+            [InputTensor(tensor) for tensor in request.inputs.values()],
+            request.output_names or output_names,
+            request.model_name,
+            request.model_version or -1,
+            flags,
+            request.timeout_us,
+            parameters=request.parameters,
+        )
+        self._cancel = request.cancel
+        self._make_sender = make_sender
+        self._sender: InferenceResponseSender | None = None
+
+    def is_cancelled(self) -> bool:
+        """Whether nobody waits for the answer any more."""
+        return self._cancel.cancelled
+
+    def get_response_sender(self) -> InferenceResponseSender:
+        """Answers this request, now or after `execute` has returned."""
+        if self._sender is None:
+            self._sender = self._make_sender()
+        return self._sender
+
+
+def get_input_tensor_by_name(inference_request: InferenceRequest, name: str) -> Tensor | None:
+    """The input of that name, or None."""
+    for tensor in inference_request.inputs():
+        if tensor.name() == name:
+            return tensor
+    return None

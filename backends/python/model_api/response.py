@@ -1,0 +1,62 @@
+"""A response as user code makes it."""
+
+import json
+from collections.abc import Collection, Sequence
+
+from trivet.backends.api import BackendFailed, Parameters
+from trivet.backends.api import Tensor as ApiTensor
+from trivet.backends.python.model_api.errors import TritonError, TritonModelException
+from trivet.backends.python.model_api.tensor import Tensor
+
+
+class InferenceResponse:
+    """The outputs of one request, or an error."""
+
+    def __init__(
+        self,
+        output_tensors: Sequence[Tensor] | None = None,
+        error: TritonError | None = None,
+        parameters: Parameters | None = None,
+    ) -> None:
+        self._output_tensors = list(output_tensors or ())
+        for tensor in self._output_tensors:
+            if not isinstance(tensor, Tensor):
+                raise TritonModelException(
+                    f"output_tensors must hold pb_utils.Tensor, not {type(tensor).__name__}"
+                )
+        self._error = error
+        self._parameters = dict(parameters or {})
+
+    def output_tensors(self) -> list[Tensor]:
+        return self._output_tensors
+
+    def has_error(self) -> bool:
+        return self._error is not None
+
+    def error(self) -> TritonError | None:
+        return self._error
+
+    def parameters(self) -> str:
+        """The response's parameters as a JSON object."""
+        return json.dumps(self._parameters)
+
+    def raw_parameters(self) -> Parameters:
+        return self._parameters
+
+    def to_api(self, wanted: Collection[str], known: Collection[str]) -> list[ApiTensor]:
+        """The wanted outputs. Raises BackendFailed for one that the config does not list."""
+        for tensor in self._output_tensors:
+            if tensor.name() not in known:
+                raise BackendFailed(
+                    f"unexpected inference output '{tensor.name()}'; the model configuration lists "
+                    f"{sorted(known)}"
+                )
+        return [tensor.to_api() for tensor in self._output_tensors if tensor.name() in wanted]
+
+
+def get_output_tensor_by_name(inference_response: InferenceResponse, name: str) -> Tensor | None:
+    """The output of that name, or None."""
+    for tensor in inference_response.output_tensors():
+        if tensor.name() == name:
+            return tensor
+    return None

@@ -1,0 +1,134 @@
+"""The tensor of user code."""
+
+import sys
+from typing import Any
+
+import numpy as np
+
+from trivet.backends.api import DataType
+from trivet.backends.api import Tensor as ApiTensor
+from trivet.backends.python.model_api.datatypes import to_text_objects
+from trivet.backends.python.model_api.errors import TritonModelException
+
+_CPU_DEVICE = 1
+"""DLPack's kDLCPU."""
+
+
+class Tensor:
+    """A named array in host memory."""
+
+    __slots__ = ("_array", "_name", "_source")
+
+    _array: np.ndarray | None
+    _name: str
+    _source: ApiTensor | None
+
+    def __init__(self, name: str, numpy_array: np.ndarray) -> None:
+        if not isinstance(numpy_array, np.ndarray):
+            raise TritonModelException(
+                f"tensor '{name}' needs a numpy array, not {type(numpy_array).__name__}"
+            )
+        try:
+            DataType.from_numpy(numpy_array.dtype)
+        except ValueError as error:
+            raise TritonModelException(f"tensor '{name}': {error}") from None
+        self._name = name
+        self._array = numpy_array
+        self._source = None
+
+    @classmethod
+    def from_dlpack(cls, name: str, tensor: Any) -> "Tensor":
+        """From an object with `__dlpack__` or a DLPack capsule; device memory is copied here."""
+        return cls(name, _host_array(name, tensor))
+
+    def name(self) -> str:
+        return self._name
+
+    def shape(self) -> list[int]:
+        return list(self.as_numpy().shape if self._source is None else self._source.shape)
+
+    def triton_dtype(self) -> int:
+        """The datatype's number: 11 for TYPE_FP32, as in the model configuration."""
+        return int(self._datatype().to_config())
+
+    def as_numpy(self) -> np.ndarray:
+        """The values; BYTES as an object array of bytes."""
+        if self._array is None:
+            assert self._source is not None
+            self._array = self._source.numpy()
+        return self._array
+
+    def is_cpu(self) -> bool:
+        return True
+
+    def to_dlpack(self) -> Any:
+        """A DLPack capsule on the same memory."""
+        return self.__dlpack__()
+
+    def __dlpack__(self, **options: Any) -> Any:
+        if self._datatype() is DataType.BYTES:
+            raise TritonModelException(f"tensor '{self._name}': DLPack has no string type")
+        return self.as_numpy().__dlpack__(**options)
+
+    def __dlpack_device__(self) -> tuple[int, int]:
+        return (_CPU_DEVICE, 0)
+
+    def to_api(self) -> ApiTensor:
+        """The tensor for the answer, on the same memory; a request's own goes back as it is."""
+        if self._source is not None:
+            return self._source
+        array = self.as_numpy()
+        if array.dtype.kind in "OSU":
+            array = to_text_objects(array)
+        return ApiTensor.of(self._name, array)
+
+    def _datatype(self) -> DataType:
+        if self._source is not None:
+            return self._source.datatype
+        return DataType.from_numpy(self.as_numpy().dtype)
+
+
+class InputTensor(Tensor):
+    """A request's tensor; BYTES are unpacked when asked for."""
+
+    __slots__ = ()
+
+    def __init__(self, source: ApiTensor) -> None:
+        self._name = source.name
+        self._array = None
+        self._source = source
+
+
+class _Capsule:
+    """Makes numpy take a bare DLPack capsule."""
+
+    def __init__(self, capsule: Any) -> None:
+        self._capsule = capsule
+
+    def __dlpack__(self, **options: Any) -> Any:
+        return self._capsule
+
+    def __dlpack_device__(self) -> tuple[int, int]:
+        return (_CPU_DEVICE, 0)
+
+
+def _host_array(name: str, tensor: Any) -> np.ndarray:
+    is_capsule = type(tensor).__name__ == "PyCapsule"
+    torch = sys.modules.get("torch")
+    if torch is not None:
+        # Whoever makes device memory or bfloat16 in practice has torch, which can read both.
+        return _torch_array(torch, torch.utils.dlpack.from_dlpack(tensor))
+    try:
+        return np.from_dlpack(_Capsule(tensor) if is_capsule else tensor)
+    except (AttributeError, BufferError, RuntimeError, TypeError, ValueError) as error:
+        raise TritonModelException(f"tensor '{name}' from DLPack: {error}") from error
+
+
+def _torch_array(torch: Any, tensor: Any) -> np.ndarray:
+    host = tensor.detach().cpu().contiguous()
+    array: np.ndarray
+    if host.dtype is torch.bfloat16:
+        array = host.view(torch.int16).numpy().view(DataType.BF16.dtype)
+    else:
+        array = host.numpy()
+    return array
