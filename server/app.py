@@ -16,8 +16,8 @@ from trivet.server.models.assemble import Assembler
 from trivet.server.models.lifecycle import Lifecycle
 from trivet.server.models.loader import Loader
 from trivet.server.models.registry import Registry
-from trivet.server.repository.plan import Action, Load, Unload, plan
-from trivet.server.repository.scan import Snapshot, scan
+from trivet.server.repository.plan import Action, Problem, Unload, plan
+from trivet.server.repository.scan import RepositoryUnreadableError, Snapshot, scan
 from trivet.server.repository.watcher import Watcher
 from trivet.server.settings import Settings
 from trivet.server.shm import SharedMemory
@@ -52,7 +52,7 @@ class Server:
         self._progress = LoadProgress(enabled=not settings.no_progress)
         self.lifecycle = Lifecycle(
             self.registry,
-            Loader(not settings.disable_auto_complete_config, settings.default_max_batch_size),
+            Loader(not settings.disable_auto_complete_config),
             Assembler(settings.default_queue_size, settings.delay_scheduler),
             load_threads=settings.model_load_thread_count,
             listener=self._progress.on_status,
@@ -69,13 +69,14 @@ class Server:
         )
         self.frontends = Frontends(self.core, settings)
         self._watcher: Watcher | None = None
+        self._changes: set[asyncio.Task[str]] = set()
         self._stop_requested = asyncio.Event()
 
     async def serve(self) -> int:
         """Starts, serves until told to stop, drains; returns the exit code."""
         try:
             await self.start()
-        except (OSError, ServingError) as error:
+        except (OSError, ServingError, RepositoryUnreadableError) as error:
             log.critical("the server cannot start: %s", error)
             await self.stop()
             return 1
@@ -91,7 +92,8 @@ class Server:
         a model failed and `exit_on_error` is set.
         """
         await self.frontends.start()
-        failed = await self._load_repository()
+        snapshot = await asyncio.to_thread(scan, self.settings.model_repository)
+        failed = await self._load_repository(snapshot)
         if failed and self.settings.exit_on_error:
             raise LoadFailed(
                 f"model(s) {', '.join(failed)} failed to load, for the reasons above; fix them or "
@@ -99,8 +101,7 @@ class Server:
             )
         self.core.started()
         if self.settings.model_control_mode in ("watch", "poll"):
-            self._watcher = self._make_watcher()
-            await self._watcher.start()
+            await self._watch(snapshot)
         print_banner(self.settings, self.frontends, self.core)
 
     def request_stop(self) -> None:
@@ -112,6 +113,8 @@ class Server:
         self.core.stop()
         if self._watcher is not None:
             await self._watcher.close()
+        for change in self._changes:
+            change.cancel()
         timeout_s = self.settings.exit_timeout_secs
         await self.frontends.drain(timeout_s)
         await self.lifecycle.stop(timeout_s)
@@ -119,41 +122,37 @@ class Server:
 
     # -- repository ----------------------------------------------------------------------------
 
-    async def _load_repository(self) -> list[str]:
+    async def _load_repository(self, snapshot: Snapshot) -> list[str]:
         """Loads what the control mode says; returns the names of the models that failed."""
-        snapshot = await asyncio.to_thread(scan, self.settings.model_repository)
-        actions: list[Action] = list(plan(snapshot, None))
+        actions = plan(snapshot, None)
         if self.settings.model_control_mode == "explicit":
             actions = self._chosen(actions)
         with self._progress.running(len(actions)):
-            failed = await self._apply(actions)
-        return failed + self._note_problems(snapshot)
+            results = await asyncio.gather(*(self._apply_one(action) for action in actions))
+        return [name for name in results if name]
 
-    def _chosen(self, actions: list[Action]) -> list[Action]:
+    def _chosen(self, actions: tuple[Action, ...]) -> tuple[Action, ...]:
+        """What `--load-model` names; in explicit mode the others are known but not loaded."""
         wanted = set(self.settings.load_model)
         if "*" in wanted:
             return actions
-        loads = [action for action in actions if isinstance(action, Load)]
-        for name in sorted(wanted - {action.folder.name for action in loads}):
-            self.lifecycle.note_problem(
-                name, f"failed to load '{name}', failed to poll from model repository"
-            )
-        return [action for action in loads if action.folder.name in wanted]
-
-    def _note_problems(self, snapshot: Snapshot) -> list[str]:
-        for name, reason in snapshot.problems.items():
-            self.lifecycle.note_problem(name, reason)
-        return [name for name, known in self.lifecycle.known.items() if known.failure]
-
-    async def _apply(self, actions: list[Action]) -> list[str]:
-        """Carries actions out side by side; returns the names of the models that failed."""
-        results = await asyncio.gather(*(self._apply_one(action) for action in actions))
-        return [name for name in results if name]
+        found = {action.name for action in actions}
+        missing = tuple(
+            Problem(name, f"failed to load '{name}', failed to poll from model repository")
+            for name in sorted(wanted - found)
+        )
+        for name in found - wanted:
+            self.lifecycle.know(name)
+        return (*(action for action in actions if action.name in wanted), *missing)
 
     async def _apply_one(self, action: Action) -> str:
+        """Carries an action out; returns the model's name if that failed."""
         if isinstance(action, Unload):
             await self.lifecycle.remove(action.name)
             return ""
+        if isinstance(action, Problem):
+            self.lifecycle.note_problem(action.name, action.reason)
+            return action.name
         try:
             await self.lifecycle.load(action.folder)
         except ServingError:
@@ -161,16 +160,22 @@ class Server:
             return action.folder.name
         return ""
 
-    def _make_watcher(self) -> Watcher:
-        async def apply(actions: tuple[Action, ...]) -> None:
-            await self._apply(list(actions))
-
-        return Watcher(
+    async def _watch(self, snapshot: Snapshot) -> None:
+        self._watcher = Watcher(
             self.settings.model_repository,
             self.settings.model_control_mode,
             poll_secs=self.settings.repository_poll_secs,
-            apply=apply,
+            applied=snapshot,
+            apply=self._apply,
         )
+        await self._watcher.start()
+
+    def _apply(self, actions: tuple[Action, ...]) -> None:
+        """Begins to carry actions out; one model's slow load does not hold up another's."""
+        for action in actions:
+            task = asyncio.ensure_future(self._apply_one(action))
+            self._changes.add(task)
+            task.add_done_callback(self._changes.discard)
 
     # -- model control by clients --------------------------------------------------------------
 
@@ -218,5 +223,3 @@ def check_model_name(name: str) -> None:
     parts = Path(name.strip()).parts
     if "/" in name or "\\" in name or "\0" in name or ".." in parts:
         raise InvalidRequest("model name must not contain path traversal characters")
-
-

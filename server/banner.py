@@ -75,4 +75,6 @@ def print_banner(settings: Settings, frontends: Frontends, core: Core) -> None:
     folders = ", ".join(map(str, settings.model_repository))
     console.print(f"model control: {control}, repository: {folders}")
     queue = settings.default_queue_size or "any number of"
-    console.print(f"queue: {queue} requests per model where its config does not say", highlight=False)
+    console.print(
+        f"queue: {queue} requests per model where its config does not say", highlight=False
+    )

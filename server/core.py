@@ -122,7 +122,7 @@ class Core:
         if versions:
             return all(model.executor.is_ready() for model in versions.values())
         known = self._lifecycle.known[name]
-        return bool(known.versions) and all(
+        return not known.failure and all(
             status.reason == "unloaded" or status.state is State.UNLOADING
             for status in known.versions.values()
         )

@@ -3,7 +3,7 @@
 import asyncio
 
 from trivet.server.core import Core
-from trivet.server.grpc.http2.server import Http2Options, Http2Transport
+from trivet.server.grpc.aio import AioTransport
 from trivet.server.grpc.service import Service
 from trivet.server.http.app import HttpLimits, HttpServer
 from trivet.server.metrics import MetricsServer
@@ -17,7 +17,7 @@ class Frontends:
         self._core = core
         self._settings = settings
         self._http: HttpServer | None = None
-        self._grpc: Http2Transport | None = None
+        self._grpc: AioTransport | None = None
         self._metrics: MetricsServer | None = None
         self.addresses: dict[str, str] = {}
         """Where each service listens, by its name: HTTP, gRPC, metrics."""
@@ -31,16 +31,25 @@ class Frontends:
             )
             self._note("HTTP", settings.http_address, await self._http.start())
         if settings.allow_grpc:
-            self._grpc = Http2Transport(
+            self._grpc = AioTransport(
                 Service(self._core).rows(),
                 host=settings.grpc_address,
                 port=settings.grpc_port,
-                options=self._grpc_options(),
+                max_message_bytes=settings.grpc_max_message_size,
             )
             self._note("gRPC", settings.grpc_address, await self._grpc.start())
         if settings.allow_metrics:
             self._metrics = MetricsServer(self._core, settings)
             self._note("metrics", settings.metrics_address, await self._metrics.start())
+
+    def _http_limits(self) -> HttpLimits:
+        settings = self._settings
+        return HttpLimits(
+            max_body_bytes=settings.http_max_input_size,
+            max_connections=settings.http_max_connections,
+            head_timeout_s=settings.http_header_timeout_s,
+            body_idle_timeout_s=settings.http_body_timeout_s,
+        )
 
     def _note(self, service: str, host: str, port: int) -> None:
         scheme = "" if service == "gRPC" else "http://"

@@ -1,6 +1,6 @@
 """Log lines: Triton's default format, ISO 8601 times, or one JSON object a line."""
 
-import datetime
+import datetime as dt
 import json
 import logging
 import os
@@ -23,7 +23,7 @@ class LineFormatter(logging.Formatter):
         self._iso8601 = iso8601
 
     def format(self, record: logging.LogRecord) -> str:
-        moment = datetime.datetime.fromtimestamp(record.created, datetime.UTC)
+        moment = dt.datetime.fromtimestamp(record.created, dt.UTC)
         letter = _LETTERS.get(record.levelname, "I")
         if self._iso8601:
             head = f"{moment.isoformat(timespec='microseconds')} {letter}"
@@ -42,7 +42,7 @@ class JsonFormatter(logging.Formatter):
     """One JSON object a line: ts, level, msg, logger, and the extra fields."""
 
     def format(self, record: logging.LogRecord) -> str:
-        moment = datetime.datetime.fromtimestamp(record.created, datetime.UTC)
+        moment = dt.datetime.fromtimestamp(record.created, dt.UTC)
         fields: dict[str, object] = {
             "ts": moment.isoformat(timespec="microseconds"),
             "level": record.levelname.lower(),

@@ -48,12 +48,7 @@ class Settings:
     load_model: tuple[str, ...] = option(
         (), "models", "model to load at start in explicit mode, '*' for all", multiple=True
     )
-    disable_auto_complete_config: bool = option(
-        False, "models", "take configs as they are written"
-    )
-    default_max_batch_size: int = option(
-        4, "models", "max_batch_size of auto-completed models that can batch", unit="requests"
-    )
+    disable_auto_complete_config: bool = option(False, "models", "take configs as they are written")
     default_queue_size: int = option(
         1024,
         "models",
@@ -61,9 +56,6 @@ class Settings:
         unit="requests",
     )
     model_load_thread_count: int = option(4, "models", "models that load side by side")
-    backend_config: tuple[str, ...] = option(
-        (), "models", "setting for a backend, as backend,key=value", multiple=True
-    )
     strict_readiness: bool = option(
         True, "models", "ready only when every model of the repository serves"
     )
@@ -73,9 +65,7 @@ class Settings:
     )
     server_id: str = option("triton", "server", "name in the server metadata", flag="id")
     no_progress: bool = option(False, "server", "no progress display")
-    allow_client_shm: bool = option(
-        False, "server", "let clients register system shared memory"
-    )
+    allow_client_shm: bool = option(False, "server", "let clients register system shared memory")
     allow_http: bool = option(True, "http", "serve HTTP/REST")
     http_address: str = option("127.0.0.1", "http", "address to listen on")
     http_port: int = option(8000, "http", "port, 0 for any free one")
@@ -87,16 +77,10 @@ class Settings:
     http_body_timeout_s: float = option(
         30.0, "http", "how long a client may pause while it sends a body", unit="s"
     )
-    json_max_depth: int = option(100, "http", "deepest nesting of a JSON body", unit="levels")
-    strict_oip: bool = option(
-        False, "http", "answer 404 for unknown models, as the Open Inference Protocol asks"
-    )
     allow_grpc: bool = option(True, "grpc", "serve gRPC")
     grpc_address: str = option("127.0.0.1", "grpc", "address to listen on")
     grpc_port: int = option(8001, "grpc", "port, 0 for any free one")
-    grpc_max_message_size: int = option(
-        256 * MIB, "grpc", "largest request message", unit="bytes"
-    )
+    grpc_max_message_size: int = option(256 * MIB, "grpc", "largest request message", unit="bytes")
     grpc_infer_response_compression_level: str = option(
         "none",
         "grpc",
@@ -174,6 +158,7 @@ def rows() -> list[Row]:
 
 # Triton flags without a meaning here: taken, so that start scripts go on working, and named once.
 IGNORED_FLAGS = (
+    "--backend-config",
     "--http-thread-count",
     "--grpc-infer-thread-count",
     "--grpc-infer-allocation-pool-size",

@@ -12,7 +12,8 @@ from trivet.protos import grpc_service_pb2 as pb
 
 # Upper bounds of the histograms. Durations in seconds from 100 us to 10 s, sizes in batch items.
 DURATION_BOUNDS_S = (
-    0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0,
+    0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5,
+    10.0,
 )  # fmt: skip
 BATCH_BOUNDS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 FIRST_RESPONSE_BOUNDS_MS = (100.0, 500.0, 2000.0, 5000.0)
@@ -148,9 +149,7 @@ class ModelStatistics:
         size.compute_infer.add(timing.compute_infer_ns)
         size.compute_output.add(timing.compute_output_ns)
 
-    def success(
-        self, batch_size: int, queue_ns: int, timing: BatchTiming, total_ns: int
-    ) -> None:
+    def success(self, batch_size: int, queue_ns: int, timing: BatchTiming, total_ns: int) -> None:
         """A request was answered; `total_ns` is from its arrival to its answer."""
         self.inference_count += batch_size
         # The protocol gives this one as wall-clock time.

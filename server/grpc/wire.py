@@ -1,8 +1,9 @@
 """Just enough of the protobuf wire format to keep tensors out of the protobuf library.
 
-The library copies a bytes field on parse, again on each read, and serialises large ones slowly.
-So a ModelInferRequest is split here into its small part, which the library parses (once per distinct
-content, see `codec.py`), and views on its `raw_input_contents`; a response is put together likewise.
+The library copies a bytes field on parse, again on each read, and is slow to serialise large
+ones. So a ModelInferRequest is split here into its small part, which the library parses (once per
+distinct content, see `codec.py`), and views on its `raw_input_contents`; a response is put together
+likewise.
 Format: https://protobuf.dev/programming-guides/encoding/
 """
 

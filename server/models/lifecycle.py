@@ -174,6 +174,11 @@ class Lifecycle:
             text = f"reload failed, the previous files still serve: {reason}"
             self._set(name, version, known, Status(State.READY, text))
 
+    def know(self, name: str) -> None:
+        """A model that is in a repository but was not asked for."""
+        self._known.setdefault(name, Known())
+        self._registry.expect(name, is_coming=False)
+
     def note_problem(self, name: str, reason: str) -> None:
         """A model whose folder cannot be used at all, such as one that is in two repositories."""
         self._note_failure(name, self._known.setdefault(name, Known()), reason)

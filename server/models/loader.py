@@ -20,6 +20,7 @@ from trivet.protos.model_config_pb2 import ModelConfig
 from trivet.server.models.schedulers import check_scheduler
 from trivet.server.models.warmup import warm
 from trivet.server.repository import config as configs
+from trivet.server.repository.check import check
 from trivet.server.repository.scan import ModelFolder
 
 log = logging.getLogger(__name__)
@@ -50,7 +51,6 @@ class Loader:
     """Opens model versions."""
 
     auto_complete: bool = True
-    default_max_batch_size: int = 4
 
     def plan(self, folder: ModelFolder, override_json: str | None) -> LoadPlan:
         """Reads the config and chooses versions. Raises InvalidConfig or LoadFailed."""
@@ -86,8 +86,8 @@ class Loader:
         given.CopyFrom(plan.given)
         given.backend = word
         completed = backend.complete(given, files) if self.auto_complete else given
-        config = configs.normalise(completed, default_max_batch_size=self.default_max_batch_size)
-        configs.check(config)
+        config = configs.normalise(completed)
+        check(config)
         check_scheduler(config)
         labels = read_labels(config, files)
         instances: list[tuple[str, Instance]] = []

@@ -1,0 +1,137 @@
+"""The `trivet` command: its verbs and their options. Rooms are imported when a verb needs them."""
+
+import sys
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import click
+
+from trivet import __version__
+from trivet.server.settings import IGNORED_FLAGS, Row, Settings, rows
+
+CONTEXT = {"auto_envvar_prefix": "TRIVET", "help_option_names": ["-h", "--help"]}
+
+
+@click.group(context_settings=CONTEXT)
+@click.version_option(__version__, prog_name="trivet")
+def main() -> None:
+    """One inference server for models of every framework."""
+
+
+def _load_file(context: click.Context, _: click.Parameter, path: Path | None) -> Path | None:
+    """Makes a settings file's values the defaults, below flags and environment."""
+    if path is None:
+        return None
+    try:
+        values = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise click.BadParameter(f"{path}: {error}") from None
+    known = {row.name for row in rows()}
+    unknown = sorted(values.keys() - known)
+    if unknown:
+        raise click.BadParameter(f"{path}: unknown setting(s) {', '.join(unknown)}")
+    context.default_map = {**(context.default_map or {}), **values}
+    return path
+
+
+class ServeCommand(click.Command):
+    """Groups the options in the help text and takes `--flag=true` as Triton does."""
+
+    def parse_args(self, context: click.Context, args: list[str]) -> list[str]:
+        """Before click sees them: drops Triton flags without a meaning here, with one notice."""
+        kept, ignored = split_ignored(args)
+        if ignored:
+            click.echo(f"no effect here: {', '.join(ignored)}", err=True)
+        return super().parse_args(context, kept)
+
+    def format_options(self, context: click.Context, formatter: click.HelpFormatter) -> None:
+        """One section per group of settings."""
+        groups: dict[str, list[tuple[str, str]]] = {}
+        about = {row.name: row for row in rows()}
+        for parameter in self.get_params(context):
+            record = parameter.get_help_record(context)
+            row = about.get(parameter.name or "")
+            if record is not None:
+                groups.setdefault(row.option.group if row else "other", []).append(record)
+        for group, records in groups.items():
+            with formatter.section(group):
+                formatter.write_dl(records)
+
+
+def split_ignored(args: list[str]) -> tuple[list[str], list[str]]:
+    """The arguments without the flags that have no effect here, and the names of those."""
+    kept: list[str] = []
+    ignored: list[str] = []
+    rest = iter(args)
+    for argument in rest:
+        name, has_value, _ = argument.partition("=")
+        if name not in IGNORED_FLAGS:
+            kept.append(argument)
+            continue
+        ignored.append(name)
+        if not has_value:
+            next(rest, None)
+    return kept, ignored
+
+
+def _option(row: Row) -> click.Option:
+    unit = f" [{row.option.unit}]" if row.option.unit else ""
+    multiple: dict[str, Any] = {"multiple": True} if row.option.multiple else {}
+    if isinstance(row.default, bool):
+        # A bare flag means true, a value is taken as it is.
+        multiple |= {"is_flag": False, "flag_value": True}
+    return click.Option(
+        [row.flag, row.name],
+        type=_type(row),
+        default=None if row.option.multiple else row.default,
+        show_default=not row.option.multiple,
+        envvar=row.env,
+        help=row.option.help + unit,
+        **multiple,
+    )
+
+
+def _type(row: Row) -> click.ParamType:
+    if row.option.choices:
+        return click.Choice(row.option.choices)
+    if row.name == "model_repository":
+        return click.Path(path_type=Path)
+    kind: click.ParamType = click.types.convert_type(type(row.default))
+    return click.STRING if row.option.multiple else kind
+
+
+def _serve(repositories: tuple[Path, ...], config_file: Path | None, **values: Any) -> None:  # noqa: ARG001
+    """Serve the models of one or more repository folders."""
+    folders = (*repositories, *(values.pop("model_repository") or ()))
+    if not folders:
+        raise click.UsageError("give a model repository: trivet serve FOLDER")
+    for folder in folders:
+        if not folder.is_dir():
+            raise click.UsageError(f"model repository '{folder}' is not a folder")
+    settings = Settings.of({**values, "model_repository": folders})
+    from trivet.server.app import run
+
+    sys.exit(run(settings))
+
+
+main.add_command(
+    ServeCommand(
+        "serve",
+        callback=_serve,
+        help=_serve.__doc__,
+        params=[
+            click.Argument(
+                ["repositories"], nargs=-1, type=click.Path(path_type=Path), metavar="FOLDER..."
+            ),
+            click.Option(
+                ["--config-file"],
+                type=click.Path(path_type=Path, dir_okay=False),
+                callback=_load_file,
+                is_eager=True,
+                help="TOML file of settings, keys as the flags with underscores",
+            ),
+            *map(_option, rows()),
+        ],
+    )
+)

@@ -1,0 +1,139 @@
+"""Config files: from text to a complete ModelConfig, every error with file, line and a way out."""
+
+import difflib
+import os
+import re
+from collections.abc import Iterable
+from pathlib import Path
+
+from google.protobuf import text_format
+
+from trivet.backends.api import InvalidConfig, Placement, from_json
+from trivet.protos.model_config_pb2 import ModelConfig, ModelInstanceGroup
+from trivet.protos.pool import POOL
+
+CONFIG_NAME = "config.pbtxt"
+MAX_CONFIG_BYTES = 1024 * 1024
+_POSITION = re.compile(r"^(\d+):(\d+) : (?:'.*?': )?(.*)$", re.DOTALL)
+_UNKNOWN_FIELD = re.compile(r'Message type "([\w.]+)" has no field named "(\w+)"')
+_PLATFORM_OF = {"onnxruntime": "onnxruntime_onnx", "pytorch": "pytorch_libtorch"}
+
+
+def read_config(model_dir: Path, override_json: str | None = None) -> ModelConfig:
+    """The config of a model folder, or the overriding one; without either only the name is set.
+
+    Raises InvalidConfig: "<model>/config.pbtxt:LINE:COLUMN: what. how to fix it".
+    """
+    if override_json is not None:
+        config = from_json(override_json)
+        where = f"config override of model '{model_dir.name}'"
+    else:
+        where = f"{model_dir.name}/{CONFIG_NAME}"
+        config = parse_config(_read(model_dir / CONFIG_NAME, where), where)
+    if config.name and config.name != model_dir.name:
+        raise InvalidConfig(
+            f"{where}: name is '{config.name}' but the model's folder is '{model_dir.name}'; "
+            "make them equal or leave `name` out"
+        )
+    config.name = model_dir.name
+    return config
+
+
+def _read(path: Path, where: str) -> str:
+    try:
+        if path.stat().st_size > MAX_CONFIG_BYTES:
+            raise InvalidConfig(
+                f"{where}: the file has {path.stat().st_size} bytes; at most {MAX_CONFIG_BYTES} "
+                "are read"
+            )
+        return path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return ""
+    except UnicodeDecodeError as error:
+        raise InvalidConfig(f"{where}: not UTF-8 text (byte {error.start})") from None
+    except OSError as error:
+        raise InvalidConfig(f"{where}: cannot be read: {error.strerror}") from None
+
+
+def parse_config(text: str, where: str) -> ModelConfig:
+    """A config from protobuf text format. Raises InvalidConfig with the position."""
+    try:
+        return text_format.Parse(text, ModelConfig(), descriptor_pool=POOL)
+    except text_format.ParseError as error:
+        raise InvalidConfig(_explain(error, where)) from None
+
+
+def _explain(error: text_format.ParseError, where: str) -> str:
+    found = _POSITION.match(str(error))
+    line, column, what = (found[1], found[2], found[3]) if found else ("1", "1", str(error))
+    unknown = _UNKNOWN_FIELD.search(what)
+    if unknown:
+        what = f"unknown field '{unknown[2]}' in {unknown[1].removeprefix('inference.')}"
+        fields = [f.name for f in POOL.FindMessageTypeByName(unknown[1]).fields]
+        near = difflib.get_close_matches(unknown[2], fields, n=1)
+        what += f"; did you mean '{near[0]}'?" if near else f"; known are {', '.join(fields)}"
+    return f"{where}:{line}:{column}: {what.rstrip('.')}"
+
+
+def select_versions(config: ModelConfig, available: Iterable[int]) -> list[int]:
+    """The versions that the policy serves, ascending; without a policy the newest one."""
+    ordered = sorted(available)
+    policy = config.version_policy
+    choice = policy.WhichOneof("policy_choice")
+    if choice == "all":
+        return ordered
+    if choice == "specific":
+        return [version for version in ordered if version in policy.specific.versions]
+    count = policy.latest.num_versions if choice == "latest" else 1
+    return ordered[-max(1, count) :]
+
+
+def normalise(config: ModelConfig, *, num_gpus: int = 0) -> ModelConfig:
+    """A copy with every default written out, as Triton's model configuration endpoint shows it."""
+    full = ModelConfig()
+    full.CopyFrom(config)
+    if full.version_policy.WhichOneof("policy_choice") is None:
+        full.version_policy.latest.num_versions = 1
+    if not full.platform:
+        full.platform = _PLATFORM_OF.get(full.backend, "")
+    full.optimization.input_pinned_memory.enable = True
+    full.optimization.output_pinned_memory.enable = True
+    if full.WhichOneof("scheduling_choice") == "dynamic_batching" and full.max_batch_size > 0:
+        batching = full.dynamic_batching
+        if not batching.preferred_batch_size:
+            batching.preferred_batch_size.append(full.max_batch_size)
+    _normalise_groups(full, num_gpus)
+    return full
+
+
+def _normalise_groups(config: ModelConfig, num_gpus: int) -> None:
+    if config.WhichOneof("scheduling_choice") == "ensemble_scheduling":
+        return
+    groups = config.instance_group
+    if not groups:
+        groups.add()
+    for index, group in enumerate(groups):
+        group.name = group.name or (config.name if len(groups) == 1 else f"{config.name}_{index}")
+        if group.kind == ModelInstanceGroup.KIND_AUTO:
+            can_use_gpu = num_gpus > 0 and all(gpu < num_gpus for gpu in group.gpus)
+            group.kind = ModelInstanceGroup.KIND_GPU if can_use_gpu else ModelInstanceGroup.KIND_CPU
+        if group.count < 1:
+            on_cpu = group.kind == ModelInstanceGroup.KIND_CPU
+            group.count = 2 if on_cpu and config.backend == "onnxruntime" else 1
+        if group.kind == ModelInstanceGroup.KIND_GPU and not group.gpus:
+            group.gpus.extend(range(num_gpus))
+
+
+def instances(config: ModelConfig) -> list[Placement]:
+    """Where each instance of a normalised config runs; CPU threads are shared out among them."""
+    placed: list[tuple[str, str, int]] = []
+    for group in config.instance_group:
+        if group.passive:
+            continue
+        kind = ModelInstanceGroup.Kind.Name(group.kind)
+        for device in group.gpus if group.kind == ModelInstanceGroup.KIND_GPU else (0,):
+            first = len(placed)
+            placed += [(f"{group.name}_{first + n}", kind, device) for n in range(group.count)]
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    threads = max(1, (cores or 1) // max(1, len(placed)))
+    return [Placement(name, kind, device, threads) for name, kind, device in placed]

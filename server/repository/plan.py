@@ -1,0 +1,54 @@
+"""What must change so that what serves follows the folders. Pure."""
+
+from dataclasses import dataclass
+
+from trivet.server.repository.scan import ModelFolder, Snapshot
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """A new or changed model. Which versions to load, replace or drop is the lifecycle's matter."""
+
+    folder: ModelFolder
+
+    @property
+    def name(self) -> str:
+        return self.folder.name
+
+
+@dataclass(frozen=True, slots=True)
+class Unload:
+    """A model whose folder is gone."""
+
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """A model that cannot be served, and why; what it served so far goes on."""
+
+    name: str
+    reason: str
+
+
+Action = Load | Unload | Problem
+
+
+def plan(snapshot: Snapshot, previous: Snapshot | None) -> tuple[Action, ...]:
+    """The actions that lead from one snapshot (None: nothing) to another, by model name."""
+    before = previous.models if previous is not None else {}
+    old_problems = previous.problems if previous is not None else {}
+    actions: list[Action] = [
+        Load(folder)
+        for name, folder in snapshot.models.items()
+        if (old := before.get(name)) is None
+        or (old.path, old.config, old.versions) != (folder.path, folder.config, folder.versions)
+    ]
+    actions += [
+        Problem(name, reason)
+        for name, reason in snapshot.problems.items()
+        if old_problems.get(name) != reason
+    ]
+    known = snapshot.models.keys() | snapshot.problems.keys()
+    actions += [Unload(name) for name in (before.keys() | old_problems.keys()) - known]
+    return tuple(sorted(actions, key=lambda action: action.name))
