@@ -20,7 +20,7 @@ from trivet.server.http.answers import Answer
 from trivet.server.http.body import read_body
 from trivet.server.http.json_document import JsonObject, parse_object
 from trivet.server.http.json_fields import object_at, request_id, scalars
-from trivet.server.http.json_values import flatten, output_data, to_array
+from trivet.server.http.json_values import flatten, output_data, output_scalar, to_array
 from trivet.server.http.limits import HttpLimits
 from trivet.server.http.routes import Call, Route
 from trivet.server.http.sinks import SingleSink, StreamSink
@@ -117,7 +117,8 @@ def generated_json(response: InferResponse) -> bytes:
     document["model_version"] = str(response.model_version)
     document.update(response.parameters)
     for tensor in response.outputs:
-        document[tensor.name] = _scalar_or_list(tensor)
+        is_single = prod(tensor.shape) == 1
+        document[tensor.name] = output_scalar(tensor) if is_single else output_data(tensor)
     return orjson.dumps(document, option=orjson.OPT_SERIALIZE_NUMPY)
 
 
@@ -154,11 +155,3 @@ def _filled(spec: TensorSpec, num_elements: int) -> Shape:
             "not fill"
         )
     return tuple(dims)
-
-
-def _scalar_or_list(tensor: Tensor) -> object:
-    data = output_data(tensor)
-    is_single = prod(tensor.shape) == 1
-    if is_single and isinstance(data, orjson.Fragment):
-        return orjson.Fragment(str(data.contents).strip("[]"))
-    return data[0] if is_single else data  # type: ignore[index] # a list or a flat array

@@ -76,17 +76,32 @@ def to_array(name: str, datatype: DataType, values: list[object]) -> np.ndarray:
 def output_data(tensor: Tensor) -> object:
     """An output's values as orjson can write them: flat. Raises InvalidRequest where JSON cannot
     hold them. NaN and infinities become the literals NaN, Infinity and -Infinity, as in Triton."""
-    if tensor.datatype in _BINARY_ONLY:
-        raise InvalidRequest(
-            f"sending {tensor.datatype.value} data via JSON is not supported. "
-            f"Please use the binary data format for output {tensor.name}"
-        )
+    _refuse_binary_only(tensor)
     values = tensor.numpy().reshape(-1)
     if tensor.datatype is DataType.BYTES:
         return [_text(tensor.name, value) for value in values]
     if tensor.datatype in _FLOATS and not np.isfinite(values).all():
         return orjson.Fragment(json.dumps(_short_floats(values)))
     return values
+
+
+def output_scalar(tensor: Tensor) -> object:
+    """The value of a one-element output, as `output_data` would give it in its list."""
+    _refuse_binary_only(tensor)
+    (value,) = tensor.numpy().reshape(-1)
+    if tensor.datatype is DataType.BYTES:
+        return _text(tensor.name, value)
+    if tensor.datatype in _FLOATS and not np.isfinite(value):
+        return orjson.Fragment(json.dumps(float(value)))
+    return value
+
+
+def _refuse_binary_only(tensor: Tensor) -> None:
+    if tensor.datatype in _BINARY_ONLY:
+        raise InvalidRequest(
+            f"sending {tensor.datatype.value} data via JSON is not supported. "
+            f"Please use the binary data format for output {tensor.name}"
+        )
 
 
 def _is_coarser(nesting: Shape, shape: Shape) -> bool:

@@ -1,0 +1,202 @@
+"""A core that echoes, behind a real HTTP server on loopback, and a client for it."""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from typing import cast
+
+import aiohttp
+
+from trivet.backends.api import (
+    DataType,
+    InferRequest,
+    InferResponse,
+    InvalidRequest,
+    ModelNotFound,
+    NotFound,
+    ServingError,
+    Signature,
+    Sink,
+    TensorSpec,
+)
+from trivet.protos import grpc_service_pb2 as pb
+from trivet.protos.model_config_pb2 import ModelConfig
+from trivet.server.core import Core
+from trivet.server.http.app import HttpLimits, HttpServer
+from trivet.server.models.check import check_request
+from trivet.server.shm import SharedMemory
+
+Respond = Callable[[InferRequest, Sink], None]
+
+
+def spec(name: str, datatype: DataType, *dims: int, optional: bool = False) -> TensorSpec:
+    return TensorSpec(name, datatype, dims, dims, optional=optional)
+
+
+def signature(*inputs: TensorSpec, max_batch_size: int = 0, decoupled: bool = False) -> Signature:
+    outputs = [
+        TensorSpec(s.name.replace("INPUT", "OUTPUT"), s.datatype, s.dims, s.model_dims)
+        for s in inputs
+    ]
+    return Signature(
+        {s.name: s for s in inputs}, {s.name: s for s in outputs}, max_batch_size, decoupled
+    )
+
+
+def echo(request: InferRequest, sink: Sink) -> None:
+    """Each INPUTn comes back as OUTPUTn, with the request's parameters."""
+    outputs = [
+        tensor.renamed(tensor.name.replace("INPUT", "OUTPUT"), tensor.shape)
+        for tensor in request.inputs.values()
+    ]
+    wanted = request.output_names
+    chosen = [tensor for tensor in outputs if not wanted or tensor.name in wanted]
+    version = request.model_version or 1
+    parameters = request.parameters
+    sink.send(
+        InferResponse(request.model_name, version, request.id, chosen, parameters), final=True
+    )
+
+
+class FakeCore:
+    """The core's interface over models that answer as a test says; records what reached it."""
+
+    def __init__(self) -> None:
+        fp32 = DataType.FP32
+        self.signatures = {
+            "simple": signature(
+                spec("INPUT0", fp32, 16), spec("INPUT1", fp32, 16), max_batch_size=8
+            ),
+            "ident": signature(spec("INPUT0", fp32, -1)),
+            "two": signature(spec("INPUT0", fp32, -1), spec("INPUT1", fp32, -1)),
+            "ident_2d": signature(spec("INPUT0", fp32, -1, -1)),
+            "ident_str": signature(spec("INPUT0", DataType.BYTES, -1)),
+            "one_str": signature(spec("INPUT0", DataType.BYTES, 1), max_batch_size=4),
+            "opt": signature(
+                spec("INPUT0", fp32, 1),
+                spec("INPUT1", fp32, 1),
+                spec("INPUT2", fp32, 1),
+            ),
+            "llm": signature(
+                spec("text_input", DataType.BYTES, 1),
+                spec("weights", fp32, -1, optional=True),
+                decoupled=True,
+            ),
+        }
+        for datatype in DataType:
+            name = f"ident_{datatype.value.lower()}"
+            self.signatures[name] = signature(spec("INPUT0", datatype, -1))
+        self.responses: dict[str, Respond] = {}
+        self.requests: list[InferRequest] = []
+        self.shared_memory = SharedMemory(enabled=True)
+        self.ready = True
+        self.stopping = False
+        self.control: list[tuple[object, ...]] = []
+
+    def infer(self, request: InferRequest, sink: Sink) -> None:
+        try:
+            check_request(
+                self.signature(request.model_name, request.model_version),
+                request.model_name,
+                request,
+            )
+        except ServingError as error:
+            sink.fail(error)
+            return
+        self.requests.append(request)
+        self.responses.get(request.model_name, echo)(request, sink)
+
+    def signature(self, name: str, version: int | None) -> Signature:
+        if name not in self.signatures:
+            raise ModelNotFound(f"Request for unknown model: '{name}' is not found")
+        if version not in (None, 1):
+            raise NotFound(f"Request for unknown model: '{name}' version {version} is not found")
+        return self.signatures[name]
+
+    def labels(self, name: str, version: int | None, output: str) -> Sequence[str]:
+        return ("zero", "one")
+
+    def is_live(self) -> bool:
+        return True
+
+    def is_ready(self) -> bool:
+        return self.ready and not self.stopping
+
+    def is_stopping(self) -> bool:
+        return self.stopping
+
+    def is_model_ready(self, name: str, version: int | None) -> bool:
+        return name in self.signatures
+
+    def server_metadata(self) -> pb.ServerMetadataResponse:
+        return pb.ServerMetadataResponse(name="trivet", version="1.2", extensions=["a", "b"])
+
+    def model_metadata(self, name: str, version: int | None) -> pb.ModelMetadataResponse:
+        sig = self.signature(name, version)
+        metadata = pb.ModelMetadataResponse(name=name, versions=["1"], platform="fake")
+        for each in sig.inputs.values():
+            metadata.inputs.add(
+                name=each.name, datatype=each.datatype.value, shape=sig.full_dims(each)
+            )
+        return metadata
+
+    def model_config(self, name: str, version: int | None) -> ModelConfig:
+        sig = self.signature(name, version)
+        config = ModelConfig(name=name, max_batch_size=sig.max_batch_size)
+        for each in sig.inputs.values():
+            config.input.add(
+                name=each.name, data_type=each.datatype.to_config(), dims=list(each.dims)
+            )
+        return config
+
+    def statistics(self, name: str = "", version: int | None = None) -> pb.ModelStatisticsResponse:
+        names = [name] if name else list(self.signatures)
+        stats = [pb.ModelStatistics(name=each, version="1", inference_count=3) for each in names]
+        return pb.ModelStatisticsResponse(model_stats=stats)
+
+    def index(self, *, ready_only: bool) -> pb.RepositoryIndexResponse:
+        index = pb.RepositoryIndexResponse()
+        index.models.add(name="simple", version="1", state="READY")
+        if not ready_only:
+            index.models.add(name="never")
+            index.models.add(name="broken", version="1", state="UNAVAILABLE", reason="why")
+        return index
+
+    async def load(self, name: str, config_json: str | None = None) -> None:
+        self.control.append(("load", name, config_json))
+
+    async def unload(self, name: str, *, unload_dependents: bool = False) -> None:
+        if name == "missing":
+            raise InvalidRequest("no such model")
+        self.control.append(("unload", name, unload_dependents))
+
+
+class Site:
+    """A running server, and a client for it."""
+
+    def __init__(self, core: FakeCore, server: HttpServer, port: int) -> None:
+        self.core = core
+        self.server = server
+        self.port = port
+        self.session = aiohttp.ClientSession(
+            f"http://127.0.0.1:{port}", auto_decompress=False, trust_env=False
+        )
+
+    async def send_raw(self, data: bytes) -> bytes:
+        """Everything that the server answers to some bytes until it closes the connection."""
+        reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
+        writer.write(data)
+        async with asyncio.timeout(10):
+            answer = await reader.read()
+        writer.close()
+        return answer
+
+    async def close(self) -> None:
+        await self.session.close()
+        await self.server.close()
+        self.core.shared_memory.close()
+
+
+async def open_site(core: FakeCore, limits: HttpLimits | None = None) -> Site:
+    # The fake has the methods of Core that the front room calls.
+    server = HttpServer(cast(Core, core), limits or HttpLimits(), "127.0.0.1", 0)
+    return Site(core, server, await server.start())
