@@ -1,0 +1,32 @@
+"""Says what a file that is no model looks like, so that a failed load names the likely mistake."""
+
+from pathlib import Path
+
+_LFS_POINTER = b"version https://git-lfs.github.com/spec/"
+_HTML_STARTS = (b"<!doctype html", b"<html", b"<?xml")
+
+
+def describe_content(path: Path) -> str:
+    """What the file's first bytes look like, as the end of a sentence: 'a Git LFS pointer, ...'."""
+    size_bytes = path.stat().st_size
+    with path.open("rb") as file:
+        head = file.read(512)
+    if not head:
+        return "an empty file"
+    if head.startswith(_LFS_POINTER):
+        return "a Git LFS pointer, not the model itself; run `git lfs pull`"
+    if head.lstrip().lower().startswith(_HTML_STARTS):
+        return "an HTML or XML page, probably an error page saved by a download"
+    return f"{_describe_binary(head)} of {size_bytes} bytes"
+
+
+def _describe_binary(head: bytes) -> str:
+    if head.startswith(b"PK\x03\x04"):
+        return "a zip archive (TorchScript, .pt2, .npz or the like)"
+    if head[0] == 0x80 and len(head) > 1 and head[1] <= 5:
+        return "a Python pickle"
+    if head.startswith(b"\x1f\x8b"):
+        return "a gzip archive"
+    if all(byte in b"\t\n\r" or 32 <= byte < 127 for byte in head):
+        return "a text file"
+    return "a truncated or foreign binary file"
