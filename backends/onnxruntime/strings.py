@@ -1,0 +1,40 @@
+"""BYTES tensors for ONNX Runtime, whose strings are UTF-8 text: bytes to str and back."""
+
+import numpy as np
+
+from trivet.backends.api import Batch, InferRequest, InvalidRequest
+
+
+def gather_text(batch: Batch, name: str) -> np.ndarray | None:
+    """`Batch.gather` of a BYTES input as str objects.
+
+    A request whose bytes are no UTF-8 fails alone: it is computed with empty strings, unseen.
+    """
+    if name not in batch.requests[0].inputs:
+        return None
+    parts = [_decode(batch, index, name) for index in range(len(batch.requests))]
+    return parts[0] if len(parts) == 1 else np.concatenate(parts)
+
+
+def to_bytes(values: np.ndarray) -> np.ndarray:
+    """The same array of objects with every str as UTF-8 bytes."""
+    encoded = np.empty(values.size, dtype=object)
+    encoded[:] = [str(value).encode() for value in values.ravel()]
+    return encoded.reshape(values.shape)
+
+
+def _decode(batch: Batch, index: int, name: str) -> np.ndarray:
+    request: InferRequest = batch.requests[index]
+    values = request.inputs[name].numpy()
+    text = np.full(values.size, "", dtype=object)
+    try:
+        text[:] = [v if isinstance(v, str) else bytes(v).decode() for v in values.ravel()]
+    except UnicodeDecodeError as error:
+        batch.fail(
+            index,
+            InvalidRequest(
+                f"input '{name}' has a string that is not UTF-8 (byte {error.start}), but ONNX "
+                "Runtime takes only UTF-8 text"
+            ),
+        )
+    return text.reshape(values.shape)

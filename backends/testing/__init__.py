@@ -1,0 +1,1 @@
+"""Small backends without a framework, for tests, demonstrations and measuring the server."""

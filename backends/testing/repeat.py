@@ -1,0 +1,39 @@
+"""Backend `repeat` (decoupled): one response per element of IN, each after its DELAY."""
+
+import threading
+from collections.abc import Iterator
+
+import numpy as np
+
+from trivet.backends.api import InferRequest, Tensor
+from trivet.backends.testing.configured import ConfiguredBackend, require_decoupled
+from trivet.backends.testing.streams import StreamInstance
+
+
+def repeat(request: InferRequest, closed: threading.Event) -> Iterator[list[Tensor]]:
+    """OUT [1] = IN[i] and IDX [1] = i (UINT32), after DELAY[i] milliseconds (0 when not given)."""
+    values = request.inputs["IN"].numpy().reshape(-1)
+    delays_ms = _milliseconds(request, "DELAY")
+    for index in range(values.size):
+        delay_ms = float(delays_ms[index]) if index < delays_ms.size else 0.0
+        if delay_ms:
+            closed.wait(delay_ms / 1000)
+        yield [
+            Tensor.of("OUT", values[index : index + 1]),
+            Tensor.of("IDX", np.array([index], dtype=np.uint32)),
+        ]
+
+
+def wait_s(request: InferRequest) -> float:
+    """How long `execute` itself takes: WAIT milliseconds."""
+    return float(_milliseconds(request, "WAIT").sum()) / 1000
+
+
+def _milliseconds(request: InferRequest, name: str) -> np.ndarray:
+    tensor = request.inputs.get(name)
+    return np.empty(0) if tensor is None else tensor.numpy().reshape(-1)
+
+
+BACKEND = ConfiguredBackend(
+    require_decoupled, lambda _config, _placement: StreamInstance(repeat, wait_s)
+)
