@@ -50,7 +50,7 @@ def minilm_folder() -> Path:
     return Path(get_model_path())
 
 
-def encoder():  # noqa: ANN201 - a torch type, and torch is imported late
+def encoder():
     """The encoder with mean pooling and normalisation, and example inputs to trace it with."""
     import torch
     from transformers import BertModel

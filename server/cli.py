@@ -92,12 +92,12 @@ def _option(row: Row) -> click.Option:
     )
 
 
-def _type(row: Row) -> click.ParamType:
+def _type(row: Row) -> click.ParamType[Any]:
     if row.option.choices:
         return click.Choice(row.option.choices)
     if row.name == "model_repository":
         return click.Path(path_type=Path)
-    kind: click.ParamType = click.types.convert_type(type(row.default))
+    kind: click.ParamType[Any] = click.types.convert_type(type(row.default))
     return click.STRING if row.option.multiple else kind
 
 

@@ -126,7 +126,7 @@ class Settings:
     def of(cls, values: Mapping[str, Any]) -> "Settings":
         """From the command line's values; lists become tuples."""
         known = {each.name for each in fields(cls)}
-        chosen = {
+        chosen: dict[str, Any] = {
             name: tuple(value) if isinstance(value, list) else value
             for name, value in values.items()
             if name in known and value is not None

@@ -95,4 +95,3 @@ def make_signature(
 def make_request(name: str = "", rows: int = 1, width: int = 2, value: float = 1.0) -> InferRequest:
     data = np.full((rows, width), value, dtype=np.float32)
     return InferRequest("m", None, name, {"IN": Tensor.of("IN", data)}, batch_size=rows)
-

@@ -4,7 +4,6 @@ from typing import Any
 
 import orjson
 from google.protobuf import json_format
-from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import Message
 
 from trivet.backends.api.errors import InvalidConfig
@@ -23,7 +22,7 @@ def to_json_dict(message: Message) -> dict[str, Any]:
     }
 
 
-def _field(message: Message, field: FieldDescriptor) -> Any:
+def _field(message: Message, field: Any) -> Any:
     value = getattr(message, field.name)
     if field.message_type is not None and field.message_type.GetOptions().map_entry:
         item = field.message_type.fields_by_name["value"]
@@ -33,7 +32,7 @@ def _field(message: Message, field: FieldDescriptor) -> Any:
     return _value(value, field)
 
 
-def _is_repeated(field: FieldDescriptor) -> bool:
+def _is_repeated(field: Any) -> bool:
     return bool(field.is_repeated)
 
 
@@ -41,7 +40,7 @@ def _key(key: object) -> str:
     return str(key).lower() if isinstance(key, bool) else str(key)
 
 
-def _value(value: Any, field: FieldDescriptor) -> Any:
+def _value(value: Any, field: Any) -> Any:
     if field.message_type is not None:
         return to_json_dict(value)
     if field.enum_type is not None:
@@ -70,4 +69,3 @@ def parameter(config: ModelConfig, name: str, default: str = "") -> str:
     """The string value of a config parameter."""
     # A map read by key would insert it.
     return config.parameters[name].string_value if name in config.parameters else default
-

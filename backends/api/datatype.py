@@ -1,6 +1,7 @@
 """The tensor datatypes: protocol name, config name, numpy dtype and size of each."""
 
 from enum import Enum
+from typing import cast
 
 import ml_dtypes
 import numpy as np
@@ -55,8 +56,8 @@ class DataType(Enum):
 
     def to_config(self) -> pb.DataType:
         """The number for a config's `data_type`."""
-        value: pb.DataType = pb.DataType.Value(self.config_name)
-        return value
+        # The stubs give Value an int, but fields want the enum's own type.
+        return cast(pb.DataType, pb.DataType.Value(self.config_name))
 
 
 def _describe(datatype: DataType) -> tuple[np.dtype[np.generic], int]:

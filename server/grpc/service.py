@@ -2,9 +2,9 @@
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable
 
-from google.protobuf.message import DecodeError, Message
+from google.protobuf.message import Message
 
 from trivet.backends.api import (
     InferResponse,
@@ -17,6 +17,8 @@ from trivet.protos import health_pb2
 from trivet.server.core import Core
 from trivet.server.grpc.codec import Decoded, Decoder, Encoder
 from trivet.server.grpc.errors import code_of
+from trivet.server.grpc.handlers import INTERNAL_TEXT, parse, plain, refuse_repository_name
+from trivet.server.grpc.shared_memory import SharedMemoryRpcs
 from trivet.server.grpc.stream import InferStream
 from trivet.server.grpc.transport import Call, Code, Rows, Stream, Unary
 from trivet.server.grpc.wire import Buffer
@@ -25,7 +27,6 @@ from trivet.server.versions import parse_version
 
 log = logging.getLogger(__name__)
 PREFIX = "/inference.GRPCInferenceService/"
-INTERNAL_TEXT = "internal error; the server log has the details"
 
 
 class UnarySink:
@@ -64,47 +65,33 @@ class Service:
         self.core = core
         self.encoder = Encoder()
         self.decoder = Decoder(core.shared_memory)
+        self._regions = SharedMemoryRpcs(core.shared_memory)
         self._tasks: set[asyncio.Task[None]] = set()
 
     def rows(self) -> Rows:
         """The whole table: full method path to handler."""
-        plain = {
-            "ServerLive": (pb.ServerLiveRequest, self._server_live),
-            "ServerReady": (pb.ServerReadyRequest, self._server_ready),
-            "ModelReady": (pb.ModelReadyRequest, self._model_ready),
-            "ServerMetadata": (pb.ServerMetadataRequest, self._server_metadata),
-            "ModelMetadata": (pb.ModelMetadataRequest, self._model_metadata),
-            "ModelConfig": (pb.ModelConfigRequest, self._model_config),
-            "ModelStatistics": (pb.ModelStatisticsRequest, self._statistics),
-            "RepositoryIndex": (pb.RepositoryIndexRequest, self._index),
-            "SystemSharedMemoryStatus": (pb.SystemSharedMemoryStatusRequest, self._shm_status),
-            "SystemSharedMemoryRegister": (
-                pb.SystemSharedMemoryRegisterRequest,
-                self._shm_register,
-            ),
-            "SystemSharedMemoryUnregister": (
-                pb.SystemSharedMemoryUnregisterRequest,
-                self._shm_unregister,
-            ),
-            "CudaSharedMemoryStatus": (pb.CudaSharedMemoryStatusRequest, self._cuda_status),
-            "CudaSharedMemoryRegister": (pb.CudaSharedMemoryRegisterRequest, self._no_cuda),
-            "CudaSharedMemoryUnregister": (
-                pb.CudaSharedMemoryUnregisterRequest,
-                self._cuda_unregister,
-            ),
-            "TraceSetting": (pb.TraceSettingRequest, self._no_trace),
-            "LogSettings": (pb.LogSettingsRequest, self._no_log_settings),
+        answers = {
+            "ServerLive": plain(pb.ServerLiveRequest, self._server_live),
+            "ServerReady": plain(pb.ServerReadyRequest, self._server_ready),
+            "ModelReady": plain(pb.ModelReadyRequest, self._model_ready),
+            "ServerMetadata": plain(pb.ServerMetadataRequest, self._server_metadata),
+            "ModelMetadata": plain(pb.ModelMetadataRequest, self._model_metadata),
+            "ModelConfig": plain(pb.ModelConfigRequest, self._model_config),
+            "ModelStatistics": plain(pb.ModelStatisticsRequest, self._statistics),
+            "RepositoryIndex": plain(pb.RepositoryIndexRequest, self._index),
+            "TraceSetting": plain(pb.TraceSettingRequest, self._no_trace),
+            "LogSettings": plain(pb.LogSettingsRequest, self._no_log_settings),
         }
         rows: dict[str, Unary | Stream] = {
-            PREFIX + name: Unary(_plain(kind, answer)) for name, (kind, answer) in plain.items()
+            PREFIX + name: Unary(handle)
+            for name, handle in (*answers.items(), *self._regions.handlers().items())
         }
         rows[PREFIX + "ModelInfer"] = Unary(self._infer)
         rows[PREFIX + "ModelStreamInfer"] = Stream(self._open_stream)
         rows[PREFIX + "RepositoryModelLoad"] = Unary(self._load)
         rows[PREFIX + "RepositoryModelUnload"] = Unary(self._unload)
-        rows["/grpc.health.v1.Health/Check"] = Unary(
-            _plain(health_pb2.HealthCheckRequest, self._health)
-        )
+        health = plain(health_pb2.HealthCheckRequest, self._health)
+        rows["/grpc.health.v1.Health/Check"] = Unary(health)
         return rows
 
     # -- inference -----------------------------------------------------------------------------
@@ -168,13 +155,13 @@ class Service:
     # -- repository ----------------------------------------------------------------------------
 
     def _index(self, request: pb.RepositoryIndexRequest) -> Message:
-        _refuse_repository_name(request.repository_name)
+        refuse_repository_name(request.repository_name)
         return self.core.index(ready_only=request.ready)
 
     def _load(self, call: Call, message: Buffer) -> None:
         async def load() -> Message:
-            request = _parse(pb.RepositoryModelLoadRequest, message)
-            _refuse_repository_name(request.repository_name)
+            request = parse(pb.RepositoryModelLoadRequest, message)
+            refuse_repository_name(request.repository_name)
             config_json = None
             for name, parameter in request.parameters.items():
                 if name != "config" or parameter.WhichOneof("parameter_choice") != "string_param":
@@ -190,8 +177,8 @@ class Service:
 
     def _unload(self, call: Call, message: Buffer) -> None:
         async def unload() -> Message:
-            request = _parse(pb.RepositoryModelUnloadRequest, message)
-            _refuse_repository_name(request.repository_name)
+            request = parse(pb.RepositoryModelUnloadRequest, message)
+            refuse_repository_name(request.repository_name)
             dependents = request.parameters["unload_dependents"].bool_param
             await self.core.unload(request.model_name, unload_dependents=dependents)
             return pb.RepositoryModelUnloadResponse()
@@ -215,37 +202,6 @@ class Service:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    # -- shared memory -------------------------------------------------------------------------
-
-    def _shm_status(self, request: pb.SystemSharedMemoryStatusRequest) -> Message:
-        answer = pb.SystemSharedMemoryStatusResponse()
-        for region in self.core.shared_memory.status(request.name or None):
-            status = answer.regions[region.name]
-            status.name, status.key = region.name, region.key
-            status.offset, status.byte_size = region.offset, region.byte_size
-        return answer
-
-    def _shm_register(self, request: pb.SystemSharedMemoryRegisterRequest) -> Message:
-        self.core.shared_memory.register(
-            request.name, request.key, request.offset, request.byte_size
-        )
-        return pb.SystemSharedMemoryRegisterResponse()
-
-    def _shm_unregister(self, request: pb.SystemSharedMemoryUnregisterRequest) -> Message:
-        self.core.shared_memory.unregister(request.name or None)
-        return pb.SystemSharedMemoryUnregisterResponse()
-
-    def _cuda_status(self, _: pb.CudaSharedMemoryStatusRequest) -> Message:
-        return pb.CudaSharedMemoryStatusResponse()
-
-    def _cuda_unregister(self, _: pb.CudaSharedMemoryUnregisterRequest) -> Message:
-        return pb.CudaSharedMemoryUnregisterResponse()
-
-    def _no_cuda(self, request: pb.CudaSharedMemoryRegisterRequest) -> Message:
-        raise Unsupported(
-            f"failed to register CUDA shared memory region '{request.name}': this server has no GPU"
-        )
-
     # -- settings ------------------------------------------------------------------------------
 
     def _no_trace(self, _: pb.TraceSettingRequest) -> Message:
@@ -255,30 +211,3 @@ class Service:
         raise Unsupported(
             "this server does not change its log settings at run time; use the --log-* flags"
         )
-
-
-def _plain(kind: type[Message], answer: Callable[..., Message]) -> Callable[[Call, Buffer], None]:
-    """A handler that parses, answers at once and maps errors."""
-
-    def handle(call: Call, message: Buffer) -> None:
-        try:
-            response = answer(_parse(kind, message))
-        except ServingError as error:
-            call.fail(code_of(error), error.message)
-            return
-        call.send([response.SerializeToString()])
-        call.finish()
-
-    return handle
-
-
-def _parse(kind: type[Message], message: Buffer) -> Message:
-    try:
-        return kind.FromString(bytes(message))
-    except DecodeError:
-        raise InvalidRequest(f"failed to parse the {kind.DESCRIPTOR.name} message") from None
-
-
-def _refuse_repository_name(name: str) -> None:
-    if name:
-        raise Unsupported("'repository_name' specification is not supported")

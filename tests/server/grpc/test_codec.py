@@ -42,7 +42,9 @@ def test_tensors_are_views_on_the_message(decoder: Decoder) -> None:
 def test_a_repeated_request_differs_only_in_id_and_data(decoder: Decoder) -> None:
     for name, value in (("a", 1.0), ("b", 7.0)):
         raw = [np.array([value, 0], np.float32).tobytes()]
-        request = decoder.decode(message(id=name, raw_input_contents=raw).SerializeToString()).request
+        request = decoder.decode(
+            message(id=name, raw_input_contents=raw).SerializeToString()
+        ).request
         assert request.id == name
         assert request.inputs["IN"].numpy()[0, 0] == value
 
@@ -90,9 +92,18 @@ def parameter(**value: object) -> dict[str, pb.InferParameter]:
 
 
 BAD: dict[str, tuple[Callable[[], pb.ModelInferRequest], str]] = {
-    "short": (lambda: message(raw_input_contents=[b"1234"]), "input byte size mismatch for input 'IN'"),
-    "raw count": (lambda: message(raw_input_contents=[b"", b""]), "expected 1 entries in raw_input"),
-    "no data": (lambda: message(raw_input_contents=[]), "unable to find data for input tensor 'IN'"),
+    "short": (
+        lambda: message(raw_input_contents=[b"1234"]),
+        "input byte size mismatch for input 'IN'",
+    ),
+    "raw count": (
+        lambda: message(raw_input_contents=[b"", b""]),
+        "expected 1 entries in raw_input",
+    ),
+    "no data": (
+        lambda: message(raw_input_contents=[]),
+        "unable to find data for input tensor 'IN'",
+    ),
     "both": (
         lambda: message(inputs=[with_contents(fp32(), fp32_contents=[1.0, 2.0])]),
         "contents field must not be specified when using raw_input_contents for 'IN'",
@@ -136,7 +147,10 @@ BAD: dict[str, tuple[Callable[[], pb.ModelInferRequest], str]] = {
     "version": (lambda: message(model_version="-1"), "failed to get model version"),
     "reserved": (lambda: message(parameters=parameter(triton_x=1)), "reserved for Triton usage"),
     "headers": (lambda: message(parameters=parameter(headers=1)), "'headers' is reserved"),
-    "priority": (lambda: message(parameters=parameter(priority="x")), "'priority' must be an integer"),
+    "priority": (
+        lambda: message(parameters=parameter(priority="x")),
+        "'priority' must be an integer",
+    ),
     "empty parameter": (
         lambda: message(parameters={"x": pb.InferParameter()}),
         "parameter 'x' has no value",
@@ -203,6 +217,8 @@ def test_large_outputs_are_not_joined_and_those_in_shared_memory_are_empty() -> 
     large = Tensor.of("L", np.zeros(10_000))
     there = Tensor("S", DataType.BYTES, (1,), np.array([b"x"], dtype=object))
     pieces = Encoder().encode(InferResponse("m", 1, "", [large, there]), {"S"}, final=None)
-    assert any(np.shares_memory(np.frombuffer(p, np.uint8), large.numpy()) for p in pieces if len(p))
+    assert any(
+        np.shares_memory(np.frombuffer(p, np.uint8), large.numpy()) for p in pieces if len(p)
+    )
     decoded = pb.ModelInferResponse.FromString(b"".join(pieces))
     assert [len(raw) for raw in decoded.raw_output_contents] == [80_000, 0]

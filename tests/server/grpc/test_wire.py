@@ -1,5 +1,7 @@
 """Splitting and joining protobuf messages by hand gives what the protobuf library gives."""
 
+import contextlib
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -12,7 +14,9 @@ messages = st.builds(
     model_name=st.text(),
     model_version=st.text(max_size=3),
     id=st.text(),
-    parameters=st.dictionaries(st.text(), st.builds(pb.InferParameter, int64_param=st.integers(-5, 5))),
+    parameters=st.dictionaries(
+        st.text(), st.builds(pb.InferParameter, int64_param=st.integers(-5, 5))
+    ),
     inputs=st.lists(
         st.builds(
             pb.ModelInferRequest.InferInputTensor,
@@ -43,13 +47,13 @@ def test_raw_contents_are_views_on_the_message() -> None:
 
 @given(st.binary(max_size=60))
 def test_garbage_is_split_or_refused_but_never_worse(garbage: bytes) -> None:
-    try:
+    with contextlib.suppress(ValueError):
         split_infer_request(garbage)
-    except ValueError:
-        pass
 
 
-@pytest.mark.parametrize("cut", [b"\x3a", b"\x3a\x05abc", b"\x0a\xff", b"\x3a" + b"\xff" * 11, b"\x0b"])
+@pytest.mark.parametrize(
+    "cut", [b"\x3a", b"\x3a\x05abc", b"\x0a\xff", b"\x3a" + b"\xff" * 11, b"\x0b"]
+)
 def test_a_message_that_is_cut_off_is_refused(cut: bytes) -> None:
     with pytest.raises(ValueError, match=r"past the end|cut off|wire type"):
         split_infer_request(cut)

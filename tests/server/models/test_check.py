@@ -3,7 +3,14 @@
 import numpy as np
 import pytest
 
-from trivet.backends.api import DataType, InferRequest, InvalidRequest, Signature, Tensor, TensorSpec
+from trivet.backends.api import (
+    DataType,
+    InferRequest,
+    InvalidRequest,
+    Signature,
+    Tensor,
+    TensorSpec,
+)
 from trivet.server.models.check import check_request
 
 
@@ -13,7 +20,10 @@ def spec(name: str, *dims: int, optional: bool = False) -> TensorSpec:
 
 def signature(*specs: TensorSpec, max_batch_size: int = 8) -> Signature:
     return Signature(
-        {each.name: each for each in specs}, {"OUT": spec("OUT", 1)}, max_batch_size, decoupled=False
+        {each.name: each for each in specs},
+        {"OUT": spec("OUT", 1)},
+        max_batch_size,
+        decoupled=False,
     )
 
 

@@ -8,7 +8,9 @@ from trivet.server.scheduling.queue import LevelPolicy, QueuePolicy, RequestQueu
 from trivet.server.scheduling.ticket import Ticket
 
 
-def ticket(name: str = "", *, priority: int = 0, timeout_us: int = 0, arrived_ns: int = 0) -> Ticket:
+def ticket(
+    name: str = "", *, priority: int = 0, timeout_us: int = 0, arrived_ns: int = 0
+) -> Ticket:
     request = InferRequest("m", None, name, {}, priority=priority, timeout_us=timeout_us)
     return Ticket(request, None, arrived_ns)  # type: ignore[arg-type] # no sink is looked at
 

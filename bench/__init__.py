@@ -1,0 +1,1 @@
+"""Measures the server against bare echoes and in-process loops: `python -m bench`."""

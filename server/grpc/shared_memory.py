@@ -1,0 +1,58 @@
+"""The RPCs of the system and CUDA shared memory extensions."""
+
+from collections.abc import Callable, Mapping
+
+from google.protobuf.message import Message
+
+from trivet.backends.api import Unsupported
+from trivet.protos import grpc_service_pb2 as pb
+from trivet.server.grpc.handlers import plain
+from trivet.server.grpc.transport import Call
+from trivet.server.grpc.wire import Buffer
+from trivet.server.shm import SharedMemory
+
+
+class SharedMemoryRpcs:
+    """Registers, lists and forgets regions."""
+
+    def __init__(self, shared_memory: SharedMemory) -> None:
+        self._regions = shared_memory
+
+    def handlers(self) -> Mapping[str, Callable[[Call, Buffer], None]]:
+        """By method name."""
+        system, cuda = "SystemSharedMemory", "CudaSharedMemory"
+        return {
+            f"{system}Status": plain(pb.SystemSharedMemoryStatusRequest, self._status),
+            f"{system}Register": plain(pb.SystemSharedMemoryRegisterRequest, self._register),
+            f"{system}Unregister": plain(pb.SystemSharedMemoryUnregisterRequest, self._unregister),
+            f"{cuda}Status": plain(pb.CudaSharedMemoryStatusRequest, self._cuda_status),
+            f"{cuda}Register": plain(pb.CudaSharedMemoryRegisterRequest, self._no_cuda),
+            f"{cuda}Unregister": plain(pb.CudaSharedMemoryUnregisterRequest, self._cuda_unregister),
+        }
+
+    def _status(self, request: pb.SystemSharedMemoryStatusRequest) -> Message:
+        answer = pb.SystemSharedMemoryStatusResponse()
+        for region in self._regions.status(request.name or None):
+            status = answer.regions[region.name]
+            status.name, status.key = region.name, region.key
+            status.offset, status.byte_size = region.offset, region.byte_size
+        return answer
+
+    def _register(self, request: pb.SystemSharedMemoryRegisterRequest) -> Message:
+        self._regions.register(request.name, request.key, request.offset, request.byte_size)
+        return pb.SystemSharedMemoryRegisterResponse()
+
+    def _unregister(self, request: pb.SystemSharedMemoryUnregisterRequest) -> Message:
+        self._regions.unregister(request.name or None)
+        return pb.SystemSharedMemoryUnregisterResponse()
+
+    def _cuda_status(self, _: pb.CudaSharedMemoryStatusRequest) -> Message:
+        return pb.CudaSharedMemoryStatusResponse()
+
+    def _cuda_unregister(self, _: pb.CudaSharedMemoryUnregisterRequest) -> Message:
+        return pb.CudaSharedMemoryUnregisterResponse()
+
+    def _no_cuda(self, request: pb.CudaSharedMemoryRegisterRequest) -> Message:
+        raise Unsupported(
+            f"failed to register CUDA shared memory region '{request.name}': this server has no GPU"
+        )
