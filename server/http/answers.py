@@ -27,9 +27,8 @@ _JOIN_BELOW_BYTES = 128 * 1024
 class Answer(web.StreamResponse):
     """An answer whose every byte is known.
 
-    It writes its own head: aiohttp's header map, length and compression logic costs 13 us more per
-    answer than the request itself is worth. `parts` are not joined when they are large, and must
-    not change until they are written.
+    It writes its own head: aiohttp's header map, length and compression logic takes 8 us more per
+    answer. `parts` are not joined when they are large, and must not change until they are written.
     """
 
     def __init__(

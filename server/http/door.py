@@ -73,11 +73,14 @@ class Door:
             return error_answer(error.status, error.message, error.headers, closes=error.closes)
         except ConnectionError:
             # The client went away; there is nobody to answer.
-            return _unsendable()
+            return _unsendable(request)
         except asyncio.CancelledError:
             raise
         except Exception:  # noqa: BLE001 - the door: logged once, answered without its text
             _log.exception("internal error in request %s to %s", request_id, target_text(request))
+            if request.writer.output_size:
+                # A stream is under way: all that can still be said is that it is broken.
+                return _unsendable(request)
             return error_answer(
                 HTTPStatus.INTERNAL_SERVER_ERROR,
                 f"internal error; the server log has the details under request id {request_id}",
@@ -107,7 +110,8 @@ def _refusal(error: ServingError) -> Answer:
     return error_answer(status, error.message, headers_of(error), closes=closes)
 
 
-def _unsendable() -> Answer:
-    answer = Answer(status=HTTPStatus.BAD_REQUEST)
-    answer.force_close()
-    return answer
+def _unsendable(request: web.BaseRequest) -> Answer:
+    """Ends the connection; the answer is never written."""
+    if request.transport is not None:
+        request.transport.close()
+    return Answer(status=HTTPStatus.BAD_REQUEST)

@@ -67,8 +67,9 @@ class Generate:
             await events.open()
             await _send_all(first, sink, events)
         finally:
-            # Of no effect on a request that has ended; else the client is gone.
-            request.cancel.cancel()
+            if not sink.is_ended:
+                # Nobody reads any more.
+                request.cancel.cancel()
         return events.response
 
     async def _decode(self, call: Call) -> InferRequest:

@@ -12,6 +12,7 @@ JsonObject = dict[str, object]
 
 _STRUCTURE = b'"[]{}:,'
 _NO_STRUCTURE = bytes(set(range(256)) - set(_STRUCTURE))
+_BLOCK_BYTES = 1 << 20
 _PREFIX = "failed to parse the request JSON buffer"
 _TYPE_NAMES = {
     dict: "an object",
@@ -52,12 +53,24 @@ def _skeleton(text: bytes) -> bytes:
     if b"\\" in text:
         # Pairs first: what then remains of a run of backslashes escapes the next character.
         text = text.replace(b"\\\\", b"").replace(b'\\"', b"")
-    return b"".join(text.translate(None, _NO_STRUCTURE).split(b'"')[::2])
+    return _outside_strings(text.translate(None, _NO_STRUCTURE))
+
+
+def _outside_strings(structure: bytes) -> bytes:
+    """What is left without the strings, in blocks: pieces of a large text at once would take many
+    times its memory."""
+    pieces = []
+    is_inside = 0
+    for start in range(0, len(structure), _BLOCK_BYTES):
+        parts = structure[start : start + _BLOCK_BYTES].split(b'"')
+        pieces.append(b"".join(parts[is_inside::2]))
+        is_inside ^= (len(parts) - 1) & 1
+    return b"".join(pieces)
 
 
 def _check_size(skeleton: bytes) -> None:
     num_opened = skeleton.count(b"[") + skeleton.count(b"{")
-    if num_opened > MAX_JSON_DEPTH and _depth(skeleton) > MAX_JSON_DEPTH:
+    if num_opened > MAX_JSON_DEPTH and _is_too_deep(skeleton):
         raise InvalidRequest(
             f"{_PREFIX}: JSON nesting depth exceeds maximum allowed limit ({MAX_JSON_DEPTH})"
         )
@@ -68,16 +81,17 @@ def _check_size(skeleton: bytes) -> None:
         )
 
 
-def _depth(skeleton: bytes) -> int:
-    deepest = depth = 0
-    # In blocks: the steps of a large text at once would take eight times its memory.
-    for start in range(0, len(skeleton), 1 << 20):
-        codes = np.frombuffer(skeleton[start : start + (1 << 20)], dtype=np.uint8)
+def _is_too_deep(skeleton: bytes) -> bool:
+    depth = 0
+    for start in range(0, len(skeleton), _BLOCK_BYTES):
+        codes = np.frombuffer(skeleton[start : start + _BLOCK_BYTES], dtype=np.uint8)
         opened = (codes == ord("[")) | (codes == ord("{"))
         closed = (codes == ord("]")) | (codes == ord("}"))
         depths = depth + np.cumsum(opened.astype(np.int8) - closed.astype(np.int8), dtype=np.int64)
-        deepest, depth = max(deepest, int(depths.max())), int(depths[-1])
-    return deepest
+        if depths.max() > MAX_JSON_DEPTH:
+            return True
+        depth = int(depths[-1])
+    return False
 
 
 def _count_keys(value: object) -> int:

@@ -101,6 +101,11 @@ class StreamSink:
             self._error = error
             self.finish()
 
+    @property
+    def is_ended(self) -> bool:
+        """Whether the last response or an error has come in, read or not."""
+        return self._ended
+
     async def next(self) -> InferResponse | None:
         """The next response, None after the last one. Raises the request's error after the
         responses that came before it."""

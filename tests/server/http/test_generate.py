@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from typing import Any
 
+import aiohttp
 import numpy as np
 import orjson
 import pytest
@@ -15,6 +16,7 @@ from trivet.backends.api import (
     InferRequest,
     InferResponse,
     InvalidRequest,
+    PackedBytes,
     QueueFull,
     Sink,
     Tensor,
@@ -211,6 +213,22 @@ async def test_a_client_that_leaves_cancels_its_stream(site: Site) -> None:
         assert not request.cancel.cancelled
         answer.close()
         await cancelled.wait()
+
+
+async def test_an_internal_fault_in_a_stream_breaks_it_off(
+    site: Site, caplog: pytest.LogCaptureFixture
+) -> None:
+    def respond(request: InferRequest, sink: Sink) -> None:
+        sink.send(word("a"), final=False)
+        broken = Tensor("x", DataType.FP32, (1,), PackedBytes(memoryview(b""), [0]))
+        sink.send(InferResponse("llm", 1, "", [broken]), final=True)
+
+    site.core.responses["llm"] = respond
+    async with site.session.post(f"{PATH}_stream", json={"text_input": "x"}) as answer:
+        assert b'"a"' in await answer.content.readuntil(b"\n\n")
+        with pytest.raises(aiohttp.ClientPayloadError):
+            await answer.read()
+    assert [record.message for record in caplog.records if "internal error" in record.message]
 
 
 @pytest.fixture

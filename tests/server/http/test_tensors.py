@@ -243,6 +243,25 @@ def test_brackets_and_escapes_in_strings_are_text(decoder: InferDecoder) -> None
     assert tensor.numpy().tolist() == [value.encode() for value in values]
 
 
+def test_depth_is_seen_across_a_large_text(decoder: InferDecoder) -> None:
+    # More than a megabyte of structure, with strings on the borders of what is looked at at once.
+    padding = b"[" + b'"[",' * 400_000 + b"0]"
+    deep = b"[" * 99 + b"]" * 99
+    for text, is_fine in ((deep, True), (b"[" + deep + b"]", False)):
+        body = b'{"x":%b,"y":%b}' % (padding, text)
+        if is_fine:
+            assert decoder.decode(body, None, "m", None).request.inputs == {}
+        else:
+            with pytest.raises(InvalidRequest, match="JSON nesting depth exceeds"):
+                decoder.decode(body, None, "m", None)
+
+
+def test_more_values_than_fit_are_refused_before_they_are_built(decoder: InferDecoder) -> None:
+    body = b'{"x":[' + b"1," * 10_000_000 + b"1]}"
+    with pytest.raises(InvalidRequest, match="holds more than 10000000 values"):
+        decoder.decode(body, None, "m", None)
+
+
 def test_parameters_are_sorted_out(decoder: InferDecoder) -> None:
     text = orjson.dumps(
         {
