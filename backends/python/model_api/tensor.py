@@ -24,7 +24,7 @@ class Tensor:
     _source: ApiTensor | None
 
     def __init__(self, name: str, numpy_array: np.ndarray) -> None:
-        if not isinstance(numpy_array, np.ndarray):
+        if not isinstance(numpy_array, (np.ndarray, np.generic)):
             raise TritonModelException(
                 f"tensor '{name}' needs a numpy array, not {type(numpy_array).__name__}"
             )
@@ -33,7 +33,7 @@ class Tensor:
         except ValueError as error:
             raise TritonModelException(f"tensor '{name}': {error}") from None
         self._name = name
-        self._array = numpy_array
+        self._array = np.asarray(numpy_array)
         self._source = None
 
     @classmethod
@@ -55,7 +55,7 @@ class Tensor:
         """The values; BYTES as an object array of bytes."""
         if self._array is None:
             assert self._source is not None
-            self._array = self._source.numpy()
+            self._array = _values(self._source)
         return self._array
 
     def is_cpu(self) -> bool:
@@ -97,6 +97,14 @@ class InputTensor(Tensor):
         self._name = source.name
         self._array = None
         self._source = source
+
+
+def _values(source: ApiTensor) -> np.ndarray:
+    values = source.numpy()
+    if source.datatype is DataType.BYTES and any(isinstance(each, str) for each in values.flat):
+        # From JSON: models expect bytes, as they come over gRPC.
+        return source.packed().objects().reshape(source.shape)
+    return values
 
 
 class _Capsule:
