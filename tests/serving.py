@@ -13,6 +13,7 @@ import urllib.request
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 IDENTITY = """
 backend: "identity"
@@ -121,3 +122,30 @@ def _read(server: RunningServer) -> None:
         found = LISTENING.search(line)
         if found:
             setattr(server, f"{found[1].lower()}_port", int(found[2]))
+
+
+def write_adder(repository: Path, name: str, version: int, *, amount: float | None = None) -> Path:
+    """A model folder without config whose version adds `amount` (its own number) to one FP32 [1];
+    it appears at once, by a rename. Returns the version's folder."""
+    made = repository.parent / f"{repository.name}-{name}-{version}-{time.monotonic_ns()}"
+    made.mkdir()
+    (made / "model.onnx").write_bytes(adder_bytes(version if amount is None else amount))
+    folder = repository / name / str(version)
+    folder.parent.mkdir(exist_ok=True)
+    made.rename(folder)
+    return folder
+
+
+def adder_bytes(amount: float) -> bytes:
+    """An ONNX model: y = x + amount, FP32 [1]."""
+    from onnx import TensorProto, helper
+
+    def value(label: str) -> Any:
+        return helper.make_tensor_value_info(label, TensorProto.FLOAT, [1])
+
+    constant = helper.make_tensor("amount", TensorProto.FLOAT, [1], [amount])
+    node = helper.make_node("Add", ["x", "amount"], ["y"])
+    graph = helper.make_graph([node], "adder", [value("x")], [value("y")], [constant])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+    serialised: bytes = model.SerializeToString()
+    return serialised

@@ -27,6 +27,7 @@ from trivet.server.wishes import OutputWish, RegionSlice, parse_wish
 
 MAX_CACHED_HEADER_BYTES = 4096
 MAX_TEMPLATES = 1024
+UNSIGNED_PARAMETERS = ("priority", "timeout", "sequence_id")
 CONTENTS_FIELD = {
     DataType.BOOL: "bool_contents",
     DataType.INT8: "int_contents",
@@ -274,6 +275,8 @@ def parameter_values(
         choice = parameter.WhichOneof("parameter_choice")
         if choice is None:
             raise InvalidRequest(f"parameter '{name}' has no value")
+        if choice == "uint64_param" and name not in UNSIGNED_PARAMETERS:
+            raise InvalidRequest(f"parameter '{name}' is a uint64; give it as int64_param")
         values[name] = getattr(parameter, choice)
     return values
 

@@ -115,6 +115,9 @@ class Lifecycle:
             raise
         known.failure = ""
         stale = [v for v in plan.versions if not self._is_current(plan, v, override_json)]
+        for version in set(plan.versions) - set(stale):
+            # A reload that failed before may have left its reason here.
+            self._set(folder.name, version, known, Status(State.READY))
         results = await asyncio.gather(
             *(self._load_version(plan, version, known) for version in stale)
         )
