@@ -41,7 +41,6 @@ _MODULES = {
 }
 _EXTRAS = {
     "onnxruntime": "onnx",
-    "safetensors": "torch",
     "tensorrt": "tensorrt",
     "torch": "torch",
 }

@@ -1,0 +1,1 @@
+"""The PyTorch backend: TorchScript, torch.export, AOTInductor, Python module with weights."""

@@ -1,0 +1,113 @@
+"""Says what kind of PyTorch model a file is, and refuses those that would run code when loaded.
+
+torch.load and torch.export.load fall back to full pickle for parts of an archive, and pickle runs
+what the file says. So archives are looked into before PyTorch opens them.
+"""
+
+import io
+import json
+import zipfile
+from enum import Enum, auto
+from pathlib import Path
+
+import torch
+
+from trivet.backends.api import LoadFailed
+from trivet.backends.api.content import describe_content
+
+
+class Kind(Enum):
+    """The kinds of PyTorch models."""
+
+    SCRIPT = auto()
+    """TorchScript."""
+    EXPORTED = auto()
+    """torch.export."""
+    COMPILED = auto()
+    """AOTInductor: native code, as trusted as any shared library in the model's folder."""
+    STATE_DICT = auto()
+    """Weights without a program."""
+
+
+_FIX = (
+    "save the program with torch.export.save (model.pt2) or torch.jit.save (model.pt), or put its "
+    "class into a model.py beside weights saved from its state_dict()"
+)
+
+
+def kind_of(path: Path) -> Kind:
+    """Raises LoadFailed when the file is none of them."""
+    if path.suffix == ".safetensors":
+        return Kind.STATE_DICT
+    if not zipfile.is_zipfile(path):
+        raise LoadFailed(
+            f"'{path.name}' is no PyTorch archive; it is {describe_content(path)}. Pickles are not "
+            f"loaded, because they run code: {_FIX}"
+        )
+    names = _inner_names(path)
+    if any(name.startswith("data/aotinductor/") for name in names):
+        return Kind.COMPILED
+    if any(name.startswith("models/") for name in names):
+        return Kind.EXPORTED
+    if "constants.pkl" in names:
+        return Kind.SCRIPT
+    if "data.pkl" in names:
+        return Kind.STATE_DICT
+    raise LoadFailed(f"'{path.name}' is a zip archive without a PyTorch model in it: {_FIX}")
+
+
+def refuse_program_missing(path: Path) -> LoadFailed:
+    """The error for weights where a program is needed."""
+    return LoadFailed(
+        f"'{path.name}' was saved by torch.save: it holds weights or pickled Python objects, no "
+        f"program. Pickles are not loaded, because they run code: {_FIX}"
+    )
+
+
+def check_exported(path: Path) -> None:
+    """Raises LoadFailed for a torch.export archive with pickled Python objects in it."""
+    with zipfile.ZipFile(path) as archive:
+        for name in archive.namelist():
+            inner = name.partition("/")[2]
+            if inner.endswith(("_weights_config.json", "_constants_config.json")):
+                _check_payload(path, archive.read(name))
+            elif inner.endswith(".pt"):
+                _check_tensors_only(path, inner, archive.read(name))
+
+
+def _check_payload(path: Path, text: bytes) -> None:
+    try:
+        entries = json.loads(text)["config"]
+        unsafe = [
+            name
+            for name, entry in entries.items()
+            if entry["use_pickle"] or entry["path_name"].startswith(("custom_obj", "opaque_obj"))
+        ]
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        raise LoadFailed(f"'{path.name}': the table of its weights is unreadable") from error
+    if unsafe:
+        raise LoadFailed(
+            f"'{path.name}' holds {unsafe} as pickled Python objects, which are not loaded, "
+            "because they run code: export the model with plain tensors"
+        )
+
+
+def _check_tensors_only(path: Path, inner: str, content: bytes) -> None:
+    """PyTorch would fall back to full pickle for what its restricted reader refuses."""
+    try:
+        torch.load(io.BytesIO(content), weights_only=True)
+    # Whatever the restricted reader raises, the file is refused.
+    except Exception as error:
+        raise LoadFailed(
+            f"'{path.name}' holds pickled Python objects in '{inner}', which are not loaded, "
+            "because they run code: export the model with plain tensors as example inputs"
+        ) from error
+
+
+def _inner_names(path: Path) -> set[str]:
+    """Member names without the archive's own top folder."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return {name.partition("/")[2] for name in archive.namelist()}
+    except zipfile.BadZipFile as error:
+        raise LoadFailed(f"'{path.name}' is a damaged zip archive: {error}") from error

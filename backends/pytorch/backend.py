@@ -1,0 +1,139 @@
+"""Opens PyTorch models of every kind: TorchScript, torch.export, AOTInductor, Python module."""
+
+import logging
+import threading
+from pathlib import Path
+
+import torch
+
+from trivet.backends.api import InvalidConfig, LoadFailed, ModelFiles, Placement, Signature
+from trivet.backends.pytorch.archive import Kind, kind_of, refuse_program_missing
+from trivet.backends.pytorch.compiled import load_compiled
+from trivet.backends.pytorch.exported import complete_exported, load_exported
+from trivet.backends.pytorch.instance import PyTorchInstance
+from trivet.backends.pytorch.module import DEFAULT_SOURCE, load_module
+from trivet.backends.pytorch.parameters import PyTorchParameters
+from trivet.backends.pytorch.program import Program
+from trivet.backends.pytorch.script import load_script
+from trivet.backends.pytorch.tensors import DATATYPES
+from trivet.protos.model_config_pb2 import ModelConfig, ModelInput, ModelOutput
+
+log = logging.getLogger(__name__)
+
+_FILENAMES = ("model.pt2", "model.pt")
+
+
+class PyTorchBackend:
+    """`backend: "pytorch"`.
+
+    PyTorch's thread counts belong to the process, not to a model: the first model opened sets the
+    number of compute threads from its placement, and one that names a number in its parameters
+    sets it anew. Owns that memory only.
+    """
+
+    def __init__(self) -> None:
+        self._has_set_threads = False
+        self._lock = threading.Lock()
+
+    def matches(self, files: ModelFiles) -> bool:
+        return any((files.version_dir / name).exists() for name in _FILENAMES)
+
+    def complete(self, config: ModelConfig, files: ModelFiles) -> ModelConfig:
+        """Only torch.export archives describe their tensors; others need them in the config."""
+        path = _artifact(config, files)
+        if path is not None and kind_of(path) is Kind.EXPORTED:
+            return complete_exported(config, path)
+        _check_tensors(config)
+        return config
+
+    def open(self, config: ModelConfig, files: ModelFiles, placement: Placement) -> PyTorchInstance:
+        """Raises LoadFailed, InvalidConfig."""
+        # Without auto-completion nobody has compared the config with the file yet.
+        self.complete(config, files)
+        parameters = PyTorchParameters.read(config)
+        self._set_threads(parameters, placement)
+        device = _device(config, placement)
+        program = _load(config, files, device, parameters)
+        return PyTorchInstance(program, Signature.from_config(config), device, parameters)
+
+    def _set_threads(self, parameters: PyTorchParameters, placement: Placement) -> None:
+        with self._lock:
+            count = parameters.intra_op_threads
+            if count or not self._has_set_threads:
+                torch.set_num_threads(count or max(1, placement.cpu_threads))
+                log.info("PyTorch computes with %d threads", torch.get_num_threads())
+                self._has_set_threads = True
+        if parameters.inter_op_threads:
+            try:
+                torch.set_num_interop_threads(parameters.inter_op_threads)
+            except RuntimeError:
+                log.warning(
+                    "PyTorch keeps %d inter-op threads: they can be set only before the first use",
+                    torch.get_num_interop_threads(),
+                )
+
+
+def _artifact(config: ModelConfig, files: ModelFiles) -> Path | None:
+    """The program's file; None when it is a Python class, whose file only holds weights."""
+    if config.runtime.endswith(".py"):
+        return None
+    present = next((n for n in _FILENAMES if (files.version_dir / n).exists()), _FILENAMES[-1])
+    has_class = (files.version_dir / DEFAULT_SOURCE).exists()
+    if has_class and not (files.version_dir / present).exists():
+        return None
+    path = files.artifact(config, present)
+    if kind_of(path) is not Kind.STATE_DICT:
+        return path
+    if has_class:
+        return None
+    raise refuse_program_missing(path)
+
+
+def _check_tensors(config: ModelConfig) -> None:
+    if not config.input or not config.output:
+        raise InvalidConfig(
+            f"model '{config.name}': its file does not say the types and shapes of its tensors; "
+            "list input and output in config.pbtxt, or save the model with torch.export.save as "
+            "model.pt2, which says them"
+        )
+    supported = {datatype.to_config() for datatype in DATATYPES.values()}
+    tensors: list[ModelInput | ModelOutput] = [*config.input, *config.output]
+    for tensor in tensors:
+        if tensor.data_type not in supported:
+            raise InvalidConfig(
+                f"model '{config.name}': tensor '{tensor.name}' has a data_type that PyTorch has "
+                "no tensor for; it takes all types but TYPE_STRING"
+            )
+
+
+def _device(config: ModelConfig, placement: Placement) -> torch.device | None:
+    if placement.kind == "KIND_MODEL":
+        return None
+    if placement.kind != "KIND_GPU":
+        return torch.device("cpu")
+    if placement.device_id >= torch.cuda.device_count():
+        raise LoadFailed(
+            f"model '{config.name}' asks for GPU {placement.device_id}, but PyTorch "
+            f"{torch.__version__} sees {torch.cuda.device_count()} GPUs"
+        )
+    return torch.device("cuda", placement.device_id)
+
+
+def _load(
+    config: ModelConfig,
+    files: ModelFiles,
+    device: torch.device | None,
+    parameters: PyTorchParameters,
+) -> Program:
+    path = _artifact(config, files)
+    if path is None:
+        return load_module(config, files, device, parameters)
+    loaders = {
+        Kind.SCRIPT: load_script,
+        Kind.EXPORTED: load_exported,
+        Kind.COMPILED: load_compiled,
+    }
+    return loaders[kind_of(path)](config, path, device)
+
+
+BACKEND = PyTorchBackend()

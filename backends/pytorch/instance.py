@@ -1,0 +1,88 @@
+"""Runs batches through a PyTorch program."""
+
+from contextlib import AbstractContextManager, ExitStack
+
+import numpy as np
+import torch
+from torch.jit._fuser import optimized_execution  # torch.jit's own name is not typed
+
+from trivet.backends.api import BackendFailed, Batch, Signature
+from trivet.backends.pytorch.names import pick
+from trivet.backends.pytorch.parameters import PyTorchParameters
+from trivet.backends.pytorch.program import Program
+from trivet.backends.pytorch.tensors import to_numpy, to_torch
+
+
+class PyTorchInstance:
+    """One instance on one device; device None means where the program puts itself."""
+
+    def __init__(
+        self,
+        program: Program,
+        signature: Signature,
+        device: torch.device | None,
+        parameters: PyTorchParameters,
+    ) -> None:
+        self._program: Program | None = program
+        self._signature = signature
+        self._device = device
+        self._parameters = parameters
+        self._is_cuda = device is not None and device.type == "cuda"
+
+    def execute(self, batch: Batch) -> None:
+        assert self._program is not None, "executed after close"
+        tensors = self._gather(batch)
+        batch.mark_gathered()
+        with self._modes():
+            result = self._program.call(tensors)
+        if self._is_cuda:
+            torch.cuda.synchronize(self._device)
+        batch.mark_computed()
+        for name in self._signature.outputs:
+            if batch.wants(name):
+                batch.scatter(name, self._output(self._program, result, name))
+        if self._is_cuda and self._parameters.clean_cache:
+            torch.cuda.empty_cache()
+
+    def _gather(self, batch: Batch) -> dict[str, torch.Tensor]:
+        tensors: dict[str, torch.Tensor] = {}
+        for name in self._signature.inputs:
+            values = batch.gather(name)
+            if values is not None:
+                tensors[name] = to_torch(values, self._device)
+        return tensors
+
+    def _modes(self) -> AbstractContextManager[object]:
+        """Modes belong to a thread, so they are set for each batch."""
+        mode = torch.inference_mode() if self._parameters.inference_mode else torch.no_grad()
+        if self._parameters.optimized_execution and self._parameters.use_cudnn:
+            return mode
+        stack = ExitStack()
+        stack.enter_context(mode)
+        if not self._parameters.optimized_execution:
+            stack.enter_context(optimized_execution(should_optimize=False))
+        if not self._parameters.use_cudnn:
+            stack.enter_context(torch.backends.cudnn.flags(enabled=False))
+        return stack
+
+    def _output(self, program: Program, result: object, name: str) -> np.ndarray:
+        tensor = pick(result, name, program.result_positions[name])
+        if not isinstance(tensor, torch.Tensor):
+            raise BackendFailed(
+                f"the model returned a {type(tensor).__name__} for output '{name}', not a tensor"
+            )
+        values = to_numpy(tensor)
+        expected = self._signature.outputs[name].datatype
+        if values.dtype != expected.dtype:
+            raise BackendFailed(
+                f"the model returned {tensor.dtype} for output '{name}', but its config says "
+                f"{expected.config_name}"
+            )
+        is_owned = tensor.untyped_storage().data_ptr() in program.owned
+        return values.copy() if is_owned and tensor.device.type == "cpu" else values
+
+    def is_ready(self) -> bool:
+        return self._program is not None
+
+    def close(self) -> None:
+        self._program = None

@@ -1,0 +1,143 @@
+"""Python modules with weights: a torch.nn.Module class in `model.py` beside its state dict."""
+
+import importlib.util
+import inspect
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from pickle import UnpicklingError  # noqa: TID251 - the name of an error, nothing is unpickled
+from types import ModuleType
+
+import torch
+
+from trivet.backends.api import InvalidConfig, LoadFailed, ModelFiles
+from trivet.backends.api.content import describe_content
+from trivet.backends.pytorch.names import match_positions
+from trivet.backends.pytorch.parameters import PyTorchParameters
+from trivet.backends.pytorch.program import Program, storages
+from trivet.protos.model_config_pb2 import ModelConfig
+
+WEIGHT_FILENAMES = ("model.safetensors", "model.pt")
+DEFAULT_SOURCE = "model.py"
+
+
+def load_module(
+    config: ModelConfig,
+    files: ModelFiles,
+    device: torch.device | None,
+    parameters: PyTorchParameters,
+) -> Program:
+    """Raises LoadFailed, InvalidConfig; what the class itself raises comes through."""
+    source = _source(config, files)
+    module = _class_of(source, files, parameters.class_name)()
+    weights = _weights(config, files)
+    if weights is not None:
+        _fill(module, weights)
+    module.eval()
+    if device is not None:
+        module.to(device)
+    owned = storages((*module.parameters(), *module.buffers()))
+    own_names = list(inspect.signature(module.forward).parameters)
+    keywords = {
+        name: own_names[position]
+        for name, position in match_positions(
+            config.name, [tensor.name for tensor in config.input], own_names
+        ).items()
+    }
+    options = parameters.compile_options
+    program = module if options is None else torch.compile(module, **options)
+
+    def call(tensors: Mapping[str, torch.Tensor]) -> object:
+        return program(**{keywords[name]: tensor for name, tensor in tensors.items()})
+
+    outputs = [tensor.name for tensor in config.output]
+    return Program(call, match_positions(config.name, outputs, None), owned)
+
+
+def _source(config: ModelConfig, files: ModelFiles) -> Path:
+    name = config.runtime or DEFAULT_SOURCE
+    in_version = (files.version_dir / name).exists()
+    return files.inside(files.version_dir if in_version else files.model_dir, name)
+
+
+def _class_of(source: Path, files: ModelFiles, class_name: str) -> type[torch.nn.Module]:
+    imported = _import(source, files)
+    classes = {
+        name: value
+        for name, value in vars(imported).items()
+        if isinstance(value, type)
+        and issubclass(value, torch.nn.Module)
+        and value.__module__ == imported.__name__
+    }
+    if class_name in classes:
+        return classes[class_name]
+    if class_name or len(classes) != 1:
+        raise InvalidConfig(
+            f"'{source.name}' of model '{files.model_dir.name}' defines the torch.nn.Module "
+            f"classes {sorted(classes)}; name the one to serve with parameter MODEL_CLASS_NAME"
+            + (f", not '{class_name}'" if class_name else "")
+        )
+    return next(iter(classes.values()))
+
+
+def _import(source: Path, files: ModelFiles) -> ModuleType:
+    """Runs the file as a module of its own name, so that versions do not meet."""
+    name = f"trivet_models.{files.model_dir.name}.v{files.version}.{source.stem}"
+    spec = importlib.util.spec_from_file_location(name, source)
+    if spec is None or spec.loader is None:
+        raise InvalidConfig(f"'{source.name}' is no Python file")
+    module = importlib.util.module_from_spec(spec)
+    # torch.compile and dataclasses look their module up by name.
+    sys.modules[name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+def _weights(config: ModelConfig, files: ModelFiles) -> dict[str, torch.Tensor] | None:
+    """The state dict beside the class, None without one. Never unpickles Python objects."""
+    names = (config.default_model_filename,) if config.default_model_filename else WEIGHT_FILENAMES
+    name = next((name for name in names if (files.version_dir / name).exists()), None)
+    if name is None:
+        return None
+    path = files.inside(files.version_dir, name)
+    read = _read_safetensors if path.suffix == ".safetensors" else _read_state_dict
+    return read(path)
+
+
+def _read_state_dict(path: Path) -> dict[str, torch.Tensor]:
+    try:
+        weights = torch.load(path, map_location="cpu", weights_only=True)
+    except (UnpicklingError, RuntimeError, ValueError, EOFError, KeyError) as error:
+        raise LoadFailed(
+            f"'{path.name}' holds no plain state dict (it is {describe_content(path)}); save it "
+            "with torch.save(model.state_dict(), ...) or as safetensors. Other pickled objects are "
+            "not loaded, because they run code"
+        ) from error
+    if not isinstance(weights, dict):
+        raise LoadFailed(f"'{path.name}' holds a {type(weights).__name__}, not a state dict")
+    return weights
+
+
+def _read_safetensors(path: Path) -> dict[str, torch.Tensor]:
+    # An optional package of its own, wanted only for this file format.
+    try:
+        import safetensors
+        from safetensors.torch import load_file
+    except ModuleNotFoundError as error:
+        raise LoadFailed(
+            f"'{path.name}' needs the package 'safetensors': pip install safetensors"
+        ) from error
+    try:
+        weights: dict[str, torch.Tensor] = load_file(path)
+    except safetensors.SafetensorError as error:
+        raise LoadFailed(
+            f"'{path.name}' is no safetensors file ({error}); it is {describe_content(path)}"
+        ) from error
+    return weights
+
+
+def _fill(module: torch.nn.Module, weights: dict[str, torch.Tensor]) -> None:
+    try:
+        module.load_state_dict(weights)
+    except RuntimeError as error:
+        raise LoadFailed(f"the weights do not fit the class in model.py: {error}") from error
