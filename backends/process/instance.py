@@ -33,7 +33,8 @@ class ProcessInstance:
 
     A keeper thread starts the process, reads what it says and starts it again; the instance's own
     thread sends batches and reads their replies itself, so that a batch takes no detour through
-    another thread. `_session` is the live process: set by the keeper, None while there is none.
+    another thread. `_child` is the last process, set by the keeper; `_session` is the one that has
+    loaded the model, None while there is none.
     """
 
     def __init__(self, task: Task, limits: Limits) -> None:
@@ -41,6 +42,7 @@ class ProcessInstance:
         self._limits = limits
         self._model_name = task.config.name
         self._changed = threading.Condition()
+        self._child: ChildProcess | None = None
         self._session: Session | None = None
         self._failure: ServingError | None = None
         self._closing = threading.Event()
@@ -90,11 +92,12 @@ class ProcessInstance:
     def close(self) -> None:
         """Lets the model finalize, then ends the process, by force after a limit."""
         self._closing.set()
-        session = self._session
-        if session is not None:
+        if (child := self._child) is not None:
+            # It may still be loading.
+            child.wake()
+        if (session := self._session) is not None:
             try:
-                session.child.calls.send({"op": "close"})
-                session.child.finish(self._limits.close_timeout_s)
+                session.close(self._limits.close_timeout_s)
             except ChannelClosed:
                 log.debug("%s was gone before it was closed", self._task.name)
         self._keeper.join()
@@ -139,7 +142,8 @@ class ProcessInstance:
                 if is_first:
                     self._give_up(error)
                     return
-                log.error("%s could not be restarted: %s", self._subject, error)  # noqa: TRY400
+                if not self._closing.is_set():
+                    log.error("%s could not be restarted: %s", self._subject, error)  # noqa: TRY400
                 has_computed = False
             if has_computed:
                 backoff.reset()
@@ -153,7 +157,7 @@ class ProcessInstance:
 
     def _keep_one(self) -> bool:
         """Starts a process and serves it to its end; whether it had computed a batch."""
-        child = ChildProcess(self._task)
+        child = self._child = ChildProcess(self._task)
         try:
             opened = child.await_task(self._limits.load_timeout_s, self._closing)
             session = Session(child, is_ready=opened["ready"])

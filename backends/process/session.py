@@ -38,23 +38,21 @@ class Session:
 
     def run(self, batch: Batch) -> None:
         """Has the batch computed. Raises NotDelivered, ChannelClosed, or the model's error."""
-        tokens = [next(self._tokens) for _ in batch.requests]
-        watched = dict(zip(tokens, batch.requests, strict=True))
-        if batch.senders:
-            self._senders.update(zip(tokens, batch.senders, strict=True))
-            self._watched.update(watched)
-            self.child.wake()
-        header, runs = encode_batch(batch, tokens)
-        try:
-            batch.gathered_bytes += self.child.calls.send(header, runs)
-        except ChannelClosed as error:
-            for token in tokens:
-                self._senders.pop(token, None)
-            raise NotDelivered(str(error)) from error
-        batch.mark_gathered()
-        reply = self._await_reply({} if batch.senders else watched)
+        with self.child.in_use:
+            tokens = [next(self._tokens) for _ in batch.requests]
+            watched = dict(zip(tokens, batch.requests, strict=True))
+            if batch.senders:
+                self._open(dict(zip(tokens, batch.senders, strict=True)), watched)
+            self._deliver(batch, tokens)
+            reply = self._await_reply({} if batch.senders else watched)
         self.has_computed = True
         decode_result(reply, batch)
+
+    def close(self, limit_s: float) -> None:
+        """Lets the model finalize and its process end. Raises ChannelClosed when it is gone."""
+        with self.child.in_use:
+            self.child.calls.send({"op": "close"})
+        self.child.finish(limit_s)
 
     def handle(self, message: Message) -> None:
         """What the process says outside of replies."""
@@ -90,6 +88,22 @@ class Session:
             return self._senders.get(token)
         self._watched.pop(token, None)
         return self._senders.pop(token, None)
+
+    def _open(self, senders: dict[int, ResponseSender], requests: dict[int, InferRequest]) -> None:
+        self._watched.update(requests)
+        self._senders.update(senders)
+        # From now on the reader must not sleep for long.
+        self.child.wake()
+
+    def _deliver(self, batch: Batch, tokens: list[int]) -> None:
+        header, runs = encode_batch(batch, tokens)
+        try:
+            batch.gathered_bytes += self.child.calls.send(header, runs)
+        except ChannelClosed as error:
+            for token in tokens:
+                self._sender(token, ends=True)
+            raise NotDelivered(str(error)) from error
+        batch.mark_gathered()
 
     def _await_reply(self, watched: dict[int, InferRequest]) -> Message:
         while True:

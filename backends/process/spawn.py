@@ -21,6 +21,7 @@ from trivet.backends.process.link import Link, Message
 from trivet.backends.process.output import OutputLines
 from trivet.backends.process.regions import RegionReader, RegionWriter
 from trivet.backends.process.task import Task
+from trivet.backends.process.wakeup import Wakeup
 from trivet.backends.process.wire import decode_error
 
 log = logging.getLogger(__name__)
@@ -46,12 +47,14 @@ class ChildProcess:
 
     Made, read (`receive`) and released by one thread; that thread must outlive the process, for
     the kernel kills the process when the thread that started it ends. `calls` belongs to the
-    thread that executes. `finish`, `wake` and `exited` are for any thread.
+    thread that executes, under `in_use`. `finish`, `wake` and `exited` are for any thread.
     """
 
     def __init__(self, task: Task) -> None:
         self.name = task.name
         self.exited = threading.Event()
+        self.in_use = threading.Lock()
+        """Held while a thread other than the reader's uses a link: none is closed under it."""
         self.exit_text = "connection lost"
         """How it ended, once it has: "signal 9", "exit code 1"."""
         self._inbox: deque[Message] = deque()
@@ -69,9 +72,8 @@ class ChildProcess:
         self.calls = Link(Channel(calls), writer, reader)
         self.events = Link(Channel(events), writer, reader)
         self._output = OutputLines(read_fd, task.name)
-        self._wake_fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
-        resources.callback(os.close, self._wake_fd)
-        for closable in (self.calls.channel, self.events.channel, self._output):
+        self._wakeup = Wakeup()
+        for closable in (self._wakeup, self.calls.channel, self.events.channel, self._output):
             resources.callback(closable.close)
         with child_calls, child_events, os.fdopen(write_fd, "wb") as pipe:
             self._process = _spawn(task, child_calls.fileno(), child_events.fileno(), pipe.fileno())
@@ -79,7 +81,7 @@ class ChildProcess:
         self._pid_fd = os.pidfd_open(self.pid)
         resources.callback(os.close, self._pid_fd)
         self._poll = select.poll()
-        for fd in (self._wake_fd, self._pid_fd, self._output.fd, self.events.channel.fileno()):
+        for fd in (self._wakeup.fd, self._pid_fd, self._output.fd, self.events.channel.fileno()):
             self._poll.register(fd, select.POLLIN)
         self.calls.channel.set_read_timeout(POLL_S)
         # If it is dead already, `receive` will see that.
@@ -93,16 +95,19 @@ class ChildProcess:
         return self._inbox.popleft() if self._inbox else None
 
     def await_task(self, timeout_s: float, closing: threading.Event) -> Header:
-        """The answer to the task. Raises LoadFailed, or what the child raised."""
+        """The answer to the task. Raises LoadFailed, or what the child raised.
+
+        Set `closing` and `wake` this to have it give up.
+        """
         deadline = time.monotonic() + timeout_s
         while not self.exited.is_set():
+            if closing.is_set():
+                raise LoadFailed(f"{self.name} was closed while it was loading")
             message = self.receive(max(0.0, deadline - time.monotonic()))
             if message is not None and message.header["op"] == "failed":
                 raise decode_error(message.header)
             if message is not None:
                 return message.header
-            if closing.is_set():
-                raise LoadFailed(f"{self.name} was closed while it was loading")
             if time.monotonic() > deadline:
                 raise LoadFailed(
                     f"{self.name} did not load within {timeout_s:g} s "
@@ -120,7 +125,7 @@ class ChildProcess:
 
     def wake(self) -> None:
         """Makes `receive` return."""
-        os.eventfd_write(self._wake_fd, 1)
+        self._wakeup.signal()
 
     def release(self) -> None:
         """Waits for the end that `finish` has ordered and frees everything."""
@@ -128,12 +133,14 @@ class ChildProcess:
             self._plan_end(0)
         while not self.exited.is_set():
             self._wait(None)
-        self._resources.close()
+        # Whoever waits for a reply has been hung up on and lets go at once.
+        with self.in_use:
+            self._resources.close()
 
     def _wait(self, timeout_s: float | None) -> None:
         for fd, _ in self._poll.poll(_milliseconds(self._until_next_step(timeout_s))):
-            if fd == self._wake_fd:
-                os.eventfd_read(fd)
+            if fd == self._wakeup.fd:
+                self._wakeup.clear()
             elif fd == self._output.fd:
                 if not self._output.forward():
                     self._poll.unregister(fd)
