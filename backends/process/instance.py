@@ -136,36 +136,43 @@ class ProcessInstance:
         backoff = Backoff()
         is_first = True
         while not self._closing.is_set():
-            try:
-                has_computed = self._keep_one()
-            except (ServingError, OSError) as error:
-                if is_first:
-                    self._give_up(error)
-                    return
-                if not self._closing.is_set():
-                    log.error("%s could not be restarted: %s", self._subject, error)  # noqa: TRY400
-                has_computed = False
-            if has_computed:
-                backoff.reset()
+            error = self._keep_one(backoff)
+            if error is not None and is_first:
+                self._give_up(error)
+                return
+            if error is not None and not self._closing.is_set():
+                log.error("%s could not be restarted: %s", self._subject, error)
             is_first = False
             self._closing.wait(backoff.next_delay_s())
 
-    def _give_up(self, error: ServingError | OSError) -> None:
+    def _give_up(self, error: ServingError) -> None:
         with self._changed:
-            self._failure = error if isinstance(error, ServingError) else LoadFailed(str(error))
+            self._failure = error
             self._changed.notify_all()
 
-    def _keep_one(self) -> bool:
-        """Starts a process and serves it to its end; whether it had computed a batch."""
-        child = self._child = ChildProcess(self._task)
+    def _keep_one(self, backoff: Backoff) -> ServingError | None:
+        """Starts a process and serves it to its end; the error if it did not load the model.
+
+        The keeper's door: without a keeper the instance would stay dead, so nothing escapes.
+        """
+        session = None
         try:
-            opened = child.await_task(self._limits.load_timeout_s, self._closing)
-            session = Session(child, is_ready=opened["ready"])
-            self._publish(session)
-            self._serve(session)
-        finally:
-            child.release()
-        return session.has_computed
+            child = self._child = ChildProcess(self._task)
+            try:
+                opened = child.await_task(self._limits.load_timeout_s, self._closing)
+                session = Session(child, is_ready=opened["ready"])
+                self._publish(session)
+                self._serve(session)
+            finally:
+                child.release()
+                if session is not None:
+                    self._end(session, backoff)
+        except ServingError as error:
+            return error
+        except Exception as error:
+            log.exception("the keeper of %s failed", self._subject)
+            return LoadFailed(f"{self._subject}: {error!r}")
+        return None
 
     def _publish(self, session: Session) -> None:
         with self._changed:
@@ -176,6 +183,7 @@ class ProcessInstance:
             session.child.finish(0)
 
     def _serve(self, session: Session) -> None:
+        """Handles what the process says, to its last word."""
         child = session.child
         while not child.exited.is_set():
             message = child.receive(session.poll_timeout_s)
@@ -184,11 +192,16 @@ class ProcessInstance:
             session.tick()
         while (message := child.receive(0)) is not None:
             session.handle(message)
+
+    def _end(self, session: Session, backoff: Backoff) -> None:
         with self._changed:
             if self._session is session:
                 self._session = None
+        if session.has_computed:
+            backoff.reset()
         if self._closing.is_set():
             session.end(Unavailable(f"{self._subject} was unloaded before its last response"))
         else:
-            log.error("%s died (%s); restarting it", self._subject, child.exit_text)
-            session.end(self._died(child))
+            exit_text = session.child.exit_text
+            log.error("%s died (%s); restarting it", self._subject, exit_text)
+            session.end(self._died(session.child))

@@ -14,10 +14,18 @@ import numpy as np
 
 from trivet.backends.api import DataType, Shape, Tensor
 from trivet.backends.api.datatype import BY_NAME
-from trivet.backends.process.channel import MAX_PAYLOAD_BYTES, Channel, Frame, Header
+from trivet.backends.process.channel import (
+    MAX_PAYLOAD_BYTES,
+    Channel,
+    ChannelClosed,
+    Frame,
+    Header,
+)
 from trivet.backends.process.regions import RegionReader, RegionWriter
 
 _ALIGNMENT_BYTES = 64
+_MAX_NEWS = 256
+"""Regions in one notice, which must stay short enough to be sent whole or not at all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,16 +69,23 @@ class Link:
         return size_bytes
 
     def send_news(self) -> None:
-        """Tells the other end which regions are free again, if there are any."""
-        if released := self._reader.take_released():
-            self.channel.send({"op": "news", "released": released})
+        """Tells the other end which regions are free again, unless it is too busy to listen."""
+        released = self._reader.take_released(_MAX_NEWS)
+        if released and not self.channel.try_send({"op": "news", "released": released}):
+            self._reader.put_back(released)
 
     def receive(self) -> Message:
         """The next message; raises as `Channel.receive` does."""
         return self.open(self.channel.receive())
 
     def open(self, frame: Frame) -> Message:
-        """The tensors of a frame of this channel. Raises ValueError when it does not add up."""
+        """The tensors of a frame of this channel. Raises ChannelClosed when it does not add up."""
+        try:
+            return self._open(frame)
+        except (AttributeError, LookupError, OSError, TypeError, ValueError) as error:
+            raise ChannelClosed(f"a message does not add up: {error!r}") from error
+
+    def _open(self, frame: Frame) -> Message:
         header = frame.header
         if released := header.get("released"):
             self._writer.give_back(released)

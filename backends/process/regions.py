@@ -118,12 +118,16 @@ class RegionReader:
         self._leases[region_id] = weakref.ref(root, release)
         return root
 
-    def take_released(self) -> list[int]:
+    def take_released(self, at_most: int | None = None) -> list[int]:
         """Regions that no array uses any more, since the last call; the writer wants to know."""
-        released = []
-        while self._released:
+        released: list[int] = []
+        while self._released and len(released) != at_most:
             released.append(self._released.popleft())
         return released
+
+    def put_back(self, released: list[int]) -> None:
+        """The writer could not be told: the next `take_released` has them again."""
+        self._released.extend(released)
 
     def drop(self, region_ids: list[int]) -> None:
         for region_id in region_ids:

@@ -108,6 +108,26 @@ def test_a_crash_fails_its_batch_at_once_and_the_next_one_is_computed(
     assert is_gone(first_pid)
 
 
+def test_a_process_that_talks_nonsense_is_replaced(maker: Maker) -> None:
+    source = CONTROLLED.replace(
+        "        if word ==",
+        """        if word == "nonsense":
+            for fd in os.listdir("/proc/self/fd"):
+                path = "/proc/self/fd/" + fd
+                if os.path.exists(path) and os.readlink(path).startswith("socket:"):
+                    os.write(int(fd), bytes([255]) * 64)
+            time.sleep(600)
+        if word ==""",
+        1,
+    )
+    instance = open_controlled(maker, source)
+    pid = pid_of(instance)
+    with pytest.raises(InstanceDied):
+        run(instance, ask("nonsense"))
+    assert outputs_of(run(instance, ask()))["OUT"][0] != pid
+    assert is_gone(pid)
+
+
 def test_a_process_killed_while_idle_is_not_ready_until_it_is_back(maker: Maker) -> None:
     instance = open_controlled(maker)
     os.kill(pid_of(instance), signal.SIGKILL)
