@@ -70,7 +70,10 @@ class _Call:
         for name, tensor in tensors.items():
             leaves[self.slots[name]] = tensor
         args, kwargs = pytree.tree_unflatten(leaves, self.tree)
-        return pytree.tree_leaves(self.module(*args, **kwargs))
+        # Not module(...): its hook compares the tree of arguments with the one they were just put
+        # into, which takes twice the time of a small model (102 us instead of 41 us). Shapes are
+        # checked by the program itself.
+        return pytree.tree_leaves(self.module.forward(*args, **kwargs))
 
 
 def _load(path: Path) -> ExportedProgram:
