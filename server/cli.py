@@ -1,5 +1,6 @@
 """The `trivet` command: its verbs and their options. Rooms are imported when a verb needs them."""
 
+import importlib
 import sys
 import tomllib
 from pathlib import Path
@@ -13,7 +14,25 @@ from trivet.server.settings import IGNORED_FLAGS, Row, Settings, rows
 CONTEXT = {"auto_envvar_prefix": "TRIVET", "help_option_names": ["-h", "--help"]}
 
 
-@click.group(context_settings=CONTEXT)
+class LazyGroup(click.Group):
+    """Imports a verb's module when the verb is used, so that `trivet --help` is instant."""
+
+    modules = {"models": "models", "infer": "infer", "repo": "repo"}  # noqa: RUF012 - a constant
+
+    def list_commands(self, context: click.Context) -> list[str]:
+        """All verbs."""
+        return sorted({*super().list_commands(context), *self.modules})
+
+    def get_command(self, context: click.Context, name: str) -> click.Command | None:
+        """The verb, imported if need be."""
+        if name in self.modules:
+            module = importlib.import_module(f"trivet.server.commands.{self.modules[name]}")
+            command: click.Command = getattr(module, name)
+            return command
+        return super().get_command(context, name)
+
+
+@click.group(cls=LazyGroup, context_settings=CONTEXT)
 @click.version_option(__version__, prog_name="trivet")
 def main() -> None:
     """One inference server for models of every framework."""

@@ -1,0 +1,41 @@
+"""`trivet repo validate`: faults of a model repository, found without serving it."""
+
+import dataclasses
+import sys
+from pathlib import Path
+
+import click
+import orjson
+from rich.console import Console
+
+_STYLES = {"error": "red", "warning": "yellow"}
+
+
+@click.group()
+def repo() -> None:
+    """Look at a model repository."""
+
+
+@repo.command()
+@click.argument("folder", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.option("-o", "--output", type=click.Choice(["text", "json"]), default="text")
+def validate(folder: Path, output: str) -> None:
+    """Check every model of FOLDER; no model code is run. Exit code 1 if there are errors."""
+    from trivet.server.repository.validate import validate as find_faults
+
+    found = find_faults(folder)
+    if output == "json":
+        rows = [dataclasses.asdict(each) for each in found]
+        click.echo(orjson.dumps(rows, option=orjson.OPT_INDENT_2))
+    else:
+        console = Console(highlight=False, soft_wrap=True)
+        for each in found:
+            style = _STYLES[each.severity]
+            fix = f"; {each.fix}" if each.fix else ""
+            console.print(
+                f"{each.place}: [{style}]{each.severity}[/{style}] "
+                f"\\[{each.code}] {each.message}{fix}"
+            )
+        errors = sum(each.severity == "error" for each in found)
+        console.print(f"{errors} error(s), {len(found) - errors} warning(s)")
+    sys.exit(any(each.severity == "error" for each in found))

@@ -1,0 +1,124 @@
+"""Faults of a repository are found without serving it, with a code and a place."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from serving import adder_bytes, write_adder, write_identity
+
+from trivet.server.repository.validate import Diagnostic, validate
+
+
+def file(root: Path, name: str, content: bytes | str = b"x") -> None:
+    path = root / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content.encode() if isinstance(content, str) else content)
+
+
+def config(text: str) -> Callable[[Path], None]:
+    def write(root: Path) -> None:
+        file(root, "m/config.pbtxt", text)
+        file(root, "m/1/model.py")
+
+    return write
+
+
+def link_out(root: Path) -> None:
+    file(root, "m/1/model.py")
+    (root / "m/1/x").symlink_to("/etc/passwd")
+
+
+TENSOR = "input [{ name: 'A' data_type: TYPE_FP32 dims: [1] %s }]"
+CASES: dict[str, tuple[Callable[[Path], None], str, int]] = {
+    "repository-empty": (lambda root: None, "", 0),
+    "config-syntax": (config("backend: 'python'\nmax_batch_size: x"), "m/config.pbtxt", 2),
+    "config-unknown-field": (config("\nbackent: 'python'"), "m/config.pbtxt", 2),
+    "config-unreadable": (config("name: 'n'"), "m/config.pbtxt", 0),
+    "max-batch-size": (config("backend: 'python'\nmax_batch_size: -1"), "m/config.pbtxt", 2),
+    "reshape": (config("\n" + TENSOR % "reshape { shape: [2] }"), "m/config.pbtxt", 2),
+    "tensor-twice": (config(TENSOR % "" + TENSOR % ""), "m/config.pbtxt", 1),
+    "data-type": (config("input [{ name: 'A' dims: [1] }]"), "m/config.pbtxt", 1),
+    "dims": (config("input [{ name: 'A' data_type: TYPE_FP32 dims: [0] }]"), "m/config.pbtxt", 1),
+    "label-path": (
+        config("output [{ name: 'A' data_type: TYPE_FP32 dims: [1] label_filename: '/etc/x' }]"),
+        "m/config.pbtxt",
+        1,
+    ),
+    "label-file": (
+        config("output [{ name: 'A' data_type: TYPE_FP32 dims: [1] label_filename: 'l.txt' }]"),
+        "m/l.txt",
+        0,
+    ),
+    "model-path": (config("default_model_filename: '/x'"), "m/config.pbtxt", 1),
+    "preferred-size": (
+        config("max_batch_size: 2\ndynamic_batching { preferred_batch_size: [4] }"),
+        "m/config.pbtxt",
+        1,
+    ),
+    "instance-group": (config("instance_group [{ count: 5000 }]"), "m/config.pbtxt", 1),
+    "version-policy": (config("version_policy { specific {} }"), "m/config.pbtxt", 1),
+    "warmup": (config("model_warmup [{}]"), "m/config.pbtxt", 1),
+    "no-version": (lambda root: (root / "m").mkdir(), "m", 0),
+    "no-version-selected": (
+        config("version_policy { specific { versions: [3] } }"),
+        "m/config.pbtxt",
+        0,
+    ),
+    "version-name": (lambda root: file(root, "m/v1/model.onnx"), "m/v1", 0),
+    "backend-unknown": (config("backend: 'nothing'"), "m/1", 0),
+    "model-file": (lambda root: file(root, "m/1/model.onnx", "<html>"), "m/1", 0),
+    "empty-file": (lambda root: file(root, "m/1/model.onnx", b""), "m/1/model.onnx", 0),
+    "lfs-pointer": (
+        lambda root: file(root, "m/1/model.onnx", "version https://git-lfs.github.com/spec/v1\n"),
+        "m/1/model.onnx",
+        0,
+    ),
+    "pickle": (lambda root: file(root, "m/1/weights.pkl"), "m/1/weights.pkl", 0),
+    "folder-unusable": (
+        link_out,
+        "m",
+        0,
+    ),
+}
+
+
+@pytest.mark.parametrize("code", CASES)
+def test_each_fault_has_its_code_and_place(tmp_path: Path, code: str) -> None:
+    make, path, line = CASES[code]
+    root = tmp_path / "models"
+    root.mkdir()
+    make(root)
+    found = {each.code: each for each in validate(root)}
+    assert code in found
+    assert found[code].path == (path or str(root))
+    assert found[code].line == line
+    assert found[code].message
+
+
+def test_a_good_repository_has_no_findings(tmp_path: Path) -> None:
+    root = tmp_path / "models"
+    root.mkdir()
+    write_adder(root, "adder", 1)
+    write_identity(root, "identity")
+    assert validate(root) == []
+
+
+def test_a_config_is_held_against_the_onnx_file(tmp_path: Path) -> None:
+    file(tmp_path, "m/1/model.onnx", adder_bytes(1))
+    file(tmp_path, "m/config.pbtxt", "input [{ name: 'z' data_type: TYPE_FP32 dims: [1] }]")
+    (found,) = validate(tmp_path)
+    assert (found.code, found.severity) == ("model-file", "error")
+    assert "'z'" in found.message
+
+
+def test_no_model_code_is_run(tmp_path: Path) -> None:
+    canary = tmp_path / "canary"
+    file(tmp_path, "models/m/1/model.py", f"open({str(canary)!r}, 'w')")
+    assert [each for each in validate(tmp_path / "models") if each.severity == "error"] == []
+    assert not canary.exists()
+
+
+def test_a_place_is_written_as_editors_read_it() -> None:
+    found = Diagnostic("error", "c", "m/config.pbtxt", "what", line=3, column=7)
+    assert found.place == "m/config.pbtxt:3:7"
+    assert Diagnostic("error", "c", "m", "what").place == "m"

@@ -1,0 +1,110 @@
+"""The watcher: a folder is used once it is still, and none that is still waits for others."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from trivet.server.repository.plan import Action, Load, Unload
+from trivet.server.repository.scan import ModelFolder, Snapshot, scan
+from trivet.server.repository.watcher import Settling, Watcher
+
+NOTHING = Snapshot({}, {})
+
+
+def snapshot(**sizes: int) -> Snapshot:
+    return Snapshot(
+        {n: ModelFolder(n, Path(n), (), {1: (("f", size, 0, 0),)}) for n, size in sizes.items()}, {}
+    )
+
+
+def test_a_new_folder_is_taken_when_it_has_been_still() -> None:
+    settling = Settling(0.25)
+    assert settling.settled(snapshot(m=1), NOTHING, 10.0) == (NOTHING, False)
+    assert settling.settled(snapshot(m=1), NOTHING, 10.2) == (NOTHING, False)
+    assert settling.settled(snapshot(m=1), NOTHING, 10.25) == (snapshot(m=1), True)
+
+
+def test_a_folder_that_grows_starts_its_wait_again() -> None:
+    settling = Settling(0.25)
+    for moment, size in ((0.0, 1), (0.2, 2), (0.4, 3)):
+        assert settling.settled(snapshot(m=size), NOTHING, moment) == (NOTHING, False)
+    assert settling.settled(snapshot(m=3), NOTHING, 0.7) == (snapshot(m=3), True)
+
+
+def test_a_folder_that_changes_keeps_its_old_state_until_then() -> None:
+    settling = Settling(0.25)
+    applied = snapshot(m=1)
+    assert settling.settled(snapshot(m=2), applied, 0.0) == (applied, False)
+    assert settling.settled(snapshot(m=2), applied, 0.3) == (snapshot(m=2), True)
+
+
+def test_a_still_folder_does_not_wait_for_a_changing_one() -> None:
+    settling = Settling(0.25)
+    settling.settled(snapshot(a=1, b=1), NOTHING, 0.0)
+    assert settling.settled(snapshot(a=1, b=2), NOTHING, 0.3) == (snapshot(a=1), False)
+
+
+def test_a_removed_folder_goes_at_once() -> None:
+    assert Settling(0.25).settled(NOTHING, snapshot(m=1), 0.0) == (NOTHING, True)
+
+
+def test_what_changes_back_is_not_touched() -> None:
+    settling = Settling(0.25)
+    settling.settled(snapshot(m=2), snapshot(m=1), 0.0)
+    assert settling.settled(snapshot(m=1), snapshot(m=1), 0.1) == (snapshot(m=1), True)
+
+
+class Watched:
+    """A real folder under a real watcher."""
+
+    def __init__(self, root: Path, mode: str) -> None:
+        self.root = root
+        self.actions: asyncio.Queue[Action] = asyncio.Queue()
+        poll_secs = 0.1 if mode == "poll" else 3600.0
+        self.watcher = Watcher(
+            [root], mode, poll_secs=poll_secs, applied=scan([root]), apply=self._apply, settle_s=0.1
+        )
+
+    def _apply(self, actions: tuple[Action, ...]) -> None:
+        for action in actions:
+            self.actions.put_nowait(action)
+
+    async def next(self) -> Action:
+        return await asyncio.wait_for(self.actions.get(), 10)
+
+
+@pytest.fixture(params=["watch", "poll"])
+async def watched(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Watched]:
+    (tmp_path / "old" / "1").mkdir(parents=True)
+    made = Watched(tmp_path, request.param)
+    await made.watcher.start()
+    yield made
+    await made.watcher.close()
+
+
+async def test_versions_and_models_are_followed(watched: Watched) -> None:
+    (watched.root / "old" / "2").mkdir()
+    action = await watched.next()
+    assert isinstance(action, Load)
+    assert sorted(action.folder.versions) == [1, 2]
+    (watched.root / "old").rename(watched.root / "new")
+    renamed = {type(each): each.name for each in (await watched.next(), await watched.next())}
+    assert renamed == {Unload: "old", Load: "new"}
+
+
+async def test_a_repository_that_vanishes_and_returns_is_followed_again(
+    watched: Watched, caplog: pytest.LogCaptureFixture
+) -> None:
+    away = watched.root.rename(watched.root.parent / "away")
+    while "cannot be read" not in caplog.text:
+        watched.watcher._changed.set()
+        await asyncio.sleep(0.01)
+    assert watched.actions.empty()
+    (away / "old" / "2").mkdir()
+    away.rename(watched.root)
+    while watched.actions.empty():
+        watched.watcher._changed.set()
+        await asyncio.sleep(0.01)
+    assert isinstance(await watched.next(), Load)
