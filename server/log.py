@@ -29,9 +29,9 @@ class LineFormatter(logging.Formatter):
             head = f"{moment.isoformat(timespec='microseconds')} {letter}"
         else:
             head = f"{letter}{moment:%m%d %H:%M:%S.%f}"
-        text = escaped(record.getMessage()).replace("\n", "\\n")
-        extra = "".join(f" {k}={escaped(str(v))}" for k, v in _extra(record).items())
-        line = f"{head} {os.getpid()} {record.filename}:{record.lineno}] {text}{extra}"
+        extra = "".join(f" {k}={v}" for k, v in _extra(record).items())
+        text = escaped(record.getMessage() + extra).replace("\n", "\\n")
+        line = f"{head} {os.getpid()} {record.filename}:{record.lineno}] {text}"
         if record.exc_info:
             trace = escaped(self.formatException(record.exc_info))
             line += "\n    " + trace.replace("\n", "\n    ")

@@ -152,6 +152,7 @@ class Lifecycle:
         if statistics is None:
             statistics = self._statistics[name, version] = ModelStatistics(name, version)
         statistics.load_duration_s = time.monotonic() - started
+        statistics.tags = dict(opened.config.metric_tags)
         model = self._assembler.assemble(plan.folder, version, opened, statistics)
         replaced = self._registry.publish(model)
         self._set(name, version, known, Status(State.READY))

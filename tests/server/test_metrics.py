@@ -1,0 +1,146 @@
+"""The metrics page: Triton's names to the letter, in a format that Prometheus reads."""
+
+import shutil
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tritonclient.http as httpclient
+from prometheus_client.parser import text_string_to_metric_families
+from serving import RunningServer, write_identity
+
+from trivet.backends.api import InvalidConfig
+from trivet.server.metrics import Page, parse_metrics_config, write_models
+from trivet.server.statistics import BatchTiming, FailureReason, ModelStatistics
+
+ALL = {"counter_latencies": True, "histogram_latencies": True}
+NV_COUNTERS = (
+    "nv_inference_request_success",
+    "nv_inference_request_failure",
+    "nv_inference_count",
+    "nv_inference_exec_count",
+    "nv_inference_request_duration_us",
+    "nv_inference_queue_duration_us",
+    "nv_inference_compute_input_duration_us",
+    "nv_inference_compute_infer_duration_us",
+    "nv_inference_compute_output_duration_us",
+)
+
+
+def model() -> ModelStatistics:
+    statistics = ModelStatistics("m", 3)
+    timing = BatchTiming(1000, 2_000_000, 3000)
+    statistics.execution(4, timing)
+    statistics.success(4, 5000, timing, 3_000_000)
+    statistics.first_response(3_000_000)
+    statistics.failure(FailureReason.REJECTED, 10)
+    return statistics
+
+
+def page(*models: ModelStatistics, **switches: bool) -> str:
+    made = Page()
+    write_models(made, models, {**ALL, **switches})
+    return made.text()
+
+
+def samples(text: str) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:
+    return {
+        (sample.name, tuple(sorted(sample.labels.items()))): sample.value
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+    }
+
+
+def test_counters_have_triton_s_names_without_a_suffix() -> None:
+    text = page(model())
+    for name in NV_COUNTERS:
+        assert f"# TYPE {name} counter\n" in text
+        assert f"\n{name}{{" in text
+    assert 'nv_inference_count{model="m",version="3"} 4\n' in text
+    assert 'nv_inference_request_duration_us{model="m",version="3"} 3000\n' in text
+    assert 'nv_inference_compute_infer_duration_us{model="m",version="3"} 2000\n' in text
+
+
+def test_every_failure_reason_is_there_from_the_start() -> None:
+    text = page(ModelStatistics("m", 1))
+    for reason in ("REJECTED", "CANCELED", "BACKEND", "OTHER"):
+        label = f'{{model="m",version="1",reason="{reason}"}} 0\n'
+        assert f"nv_inference_request_failure{label}" in text
+
+
+def test_histograms_are_cumulative_and_in_seconds() -> None:
+    found = samples(page(model()))
+    labels = (("model", "m"), ("version", "3"))
+    name = "trivet_inference_compute_infer_duration_seconds"
+    assert found[f"{name}_count", labels] == 1
+    assert found[f"{name}_sum", labels] == pytest.approx(0.002)
+    assert found[f"{name}_bucket", (("le", "0.001"), *labels)] == 0
+    assert found[f"{name}_bucket", (("le", "0.0025"), *labels)] == 1
+    assert found[f"{name}_bucket", (("le", "+Inf"), *labels)] == 1
+    assert found["trivet_inference_batch_size_sum", labels] == 4
+    first = "nv_inference_first_response_histogram_ms_bucket"
+    assert found[first, (("le", "100"), *labels)] == 1
+
+
+def test_switches_leave_families_out() -> None:
+    assert "_duration_us" not in page(model(), counter_latencies=False)
+    assert "histogram" not in page(model(), histogram_latencies=False)
+
+
+def test_metric_tags_are_labels_with_an_underscore() -> None:
+    tagged = model()
+    tagged.tags = {"team": 'a"b\\c\nd'}
+    text = page(tagged)
+    assert r'nv_inference_count{model="m",version="3",_team="a\"b\\c\nd"} 4' in text
+    assert samples(text)
+
+
+@pytest.mark.parametrize("text", ["summary_latencies=true", "counter_latencies=maybe", "x"])
+def test_an_unknown_switch_is_refused_with_the_known_ones(text: str) -> None:
+    with pytest.raises(InvalidConfig, match="known are counter_latencies"):
+        parse_metrics_config([text])
+
+
+@pytest.fixture(scope="module")
+def server(
+    serve: Callable[..., RunningServer], tmp_path_factory: pytest.TempPathFactory
+) -> RunningServer:
+    repository = tmp_path_factory.mktemp("models")
+    folder = write_identity(repository, "m", more='metric_tags { key: "team" value: "blue" }')
+    assert folder.exists()
+    return serve(repository)
+
+
+def test_the_page_of_a_running_server_is_valid_and_has_the_machine(server: RunningServer) -> None:
+    found = samples(server.metrics())
+    assert found["nv_cpu_memory_total_bytes", ()] > 0
+    labels = (("_team", "blue"), ("model", "m"), ("version", "1"))
+    assert found["nv_inference_count", labels] == 0
+    assert found["nv_model_load_duration_secs", labels] > 0
+    assert found["nv_inference_pending_request_count", labels] == 0
+
+
+def test_unknown_models_make_no_series(server: RunningServer) -> None:
+    before = len(samples(server.metrics()))
+    given = httpclient.InferInput("INPUT0", [1, 16], "FP32")
+    given.set_data_from_numpy(np.zeros((1, 16), np.float32))
+    with httpclient.InferenceServerClient(server.http) as client:
+        for number in range(200):
+            with pytest.raises(Exception, match="not found"):
+                client.infer(f"unknown{number}", [given])
+    assert len(samples(server.metrics())) == before
+
+
+def test_promtool_has_no_complaint_about_our_own_names(
+    server: RunningServer, tmp_path: Path
+) -> None:
+    promtool = shutil.which("promtool")
+    if promtool is None:
+        pytest.skip("promtool is not installed (Debian package prometheus)")
+    own = [line for line in server.metrics().splitlines(keepends=True) if "trivet_" in line]
+    checked = subprocess.run(
+        [promtool, "check", "metrics"], input="".join(own), text=True, capture_output=True
+    )
+    assert checked.returncode == 0, checked.stdout + checked.stderr
