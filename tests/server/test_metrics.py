@@ -47,7 +47,8 @@ def page(*models: ModelStatistics, **switches: bool) -> str:
 
 def samples(text: str) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:
     return {
-        (sample.name, tuple(sorted(sample.labels.items()))): sample.value
+        # The parser adds _total to the names of counters.
+        (sample.name.removesuffix("_total"), tuple(sorted(sample.labels.items()))): sample.value
         for family in text_string_to_metric_families(text)
         for sample in family.samples
     }
