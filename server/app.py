@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import signal
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -115,9 +116,9 @@ class Server:
             await self._watcher.close()
         for change in self._changes:
             change.cancel()
-        timeout_s = self.settings.exit_timeout_secs
-        await self.frontends.drain(timeout_s)
-        await self.lifecycle.stop(timeout_s)
+        ends_at_s = time.monotonic() + self.settings.exit_timeout_secs
+        await self.frontends.drain(self.settings.exit_timeout_secs)
+        await self.lifecycle.stop(max(0.0, ends_at_s - time.monotonic()))
         await self.frontends.close()
 
     # -- repository ----------------------------------------------------------------------------
