@@ -6,6 +6,7 @@ from trivet.server.core import Core
 from trivet.server.grpc.aio import AioTransport
 from trivet.server.grpc.service import Service
 from trivet.server.http.app import HttpLimits, HttpServer
+from trivet.server.http.limits import JsonLimits
 from trivet.server.metrics import MetricsServer
 from trivet.server.settings import Settings
 
@@ -46,6 +47,7 @@ class Frontends:
         settings = self._settings
         return HttpLimits(
             max_body_bytes=settings.http_max_input_size,
+            json=JsonLimits(settings.http_max_json_depth, settings.http_max_json_values),
             max_connections=settings.http_max_connections,
             head_timeout_s=settings.http_header_timeout_s,
             body_idle_timeout_s=settings.http_body_timeout_s,

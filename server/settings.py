@@ -70,6 +70,10 @@ class Settings:
     http_address: str = option("127.0.0.1", "http", "address to listen on")
     http_port: int = option(8000, "http", "port, 0 for any free one")
     http_max_input_size: int = option(64 * MIB, "http", "largest request body", unit="bytes")
+    http_max_json_depth: int = option(
+        100, "http", "deepest nesting of a JSON body, at most 1000", unit="levels"
+    )
+    http_max_json_values: int = option(10_000_000, "http", "values in a JSON body", unit="values")
     http_max_connections: int = option(4096, "http", "connections at a time")
     http_header_timeout_s: float = option(
         10.0, "http", "how long a client may take to send its request head", unit="s"

@@ -74,7 +74,7 @@ class Generate:
 
     async def _decode(self, call: Call) -> InferRequest:
         body = await read_body(call.request, self._limits)
-        document = parse_object(bytes(body))
+        document = parse_object(bytes(body), self._limits.json)
         signature = self._core.signature(call.model, call.version)
         return decode_generate(document, signature, call.model, call.version)
 

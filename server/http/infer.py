@@ -27,7 +27,7 @@ class Infer:
     def __init__(self, core: Core, limits: HttpLimits) -> None:
         self._core = core
         self._limits = limits
-        self._decoder = InferDecoder(core.shared_memory.read)
+        self._decoder = InferDecoder(core.shared_memory.read, limits.json)
 
     def routes(self) -> list[Route]:
         return [

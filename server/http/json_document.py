@@ -6,7 +6,7 @@ import numpy as np
 import orjson
 
 from trivet.backends.api import InvalidRequest
-from trivet.server.http.limits import MAX_JSON_DEPTH, MAX_JSON_VALUES
+from trivet.server.http.limits import JsonLimits
 
 JsonObject = dict[str, object]
 
@@ -25,13 +25,13 @@ _TYPE_NAMES = {
 }
 
 
-def parse_object(text: bytes) -> JsonObject:
+def parse_object(text: bytes, limits: JsonLimits) -> JsonObject:
     """The object that a JSON text holds. Raises InvalidRequest.
 
     Depth and size are found in the text's brackets and commas before anything is built from it.
     """
     skeleton = _skeleton(text)
-    _check_size(skeleton)
+    _check_size(skeleton, limits)
     try:
         document = orjson.loads(text)
     except orjson.JSONDecodeError as error:
@@ -68,27 +68,28 @@ def _outside_strings(structure: bytes) -> bytes:
     return b"".join(pieces)
 
 
-def _check_size(skeleton: bytes) -> None:
+def _check_size(skeleton: bytes, limits: JsonLimits) -> None:
     num_opened = skeleton.count(b"[") + skeleton.count(b"{")
-    if num_opened > MAX_JSON_DEPTH and _is_too_deep(skeleton):
+    if num_opened > limits.max_depth and _is_too_deep(skeleton, limits.max_depth):
         raise InvalidRequest(
-            f"{_PREFIX}: JSON nesting depth exceeds maximum allowed limit ({MAX_JSON_DEPTH})"
+            f"{_PREFIX}: JSON nesting depth exceeds maximum allowed limit ({limits.max_depth}). "
+            "Use --http-max-json-depth to increase the limit."
         )
-    if num_opened + skeleton.count(b",") > MAX_JSON_VALUES:
+    if num_opened + skeleton.count(b",") > limits.max_values:
         raise InvalidRequest(
-            f"{_PREFIX}: it holds more than {MAX_JSON_VALUES} values; send large tensors as "
-            "binary data"
+            f"{_PREFIX}: it holds more than {limits.max_values} values; send large tensors as "
+            "binary data, or use --http-max-json-values to increase the limit"
         )
 
 
-def _is_too_deep(skeleton: bytes) -> bool:
+def _is_too_deep(skeleton: bytes, max_depth: int) -> bool:
     depth = 0
     for start in range(0, len(skeleton), _BLOCK_BYTES):
         codes = np.frombuffer(skeleton[start : start + _BLOCK_BYTES], dtype=np.uint8)
         opened = (codes == ord("[")) | (codes == ord("{"))
         closed = (codes == ord("]")) | (codes == ord("}"))
         depths = depth + np.cumsum(opened.astype(np.int8) - closed.astype(np.int8), dtype=np.int64)
-        if depths.max() > MAX_JSON_DEPTH:
+        if depths.max() > max_depth:
             return True
         depth = int(depths[-1])
     return False

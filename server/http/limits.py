@@ -1,14 +1,20 @@
 """The door's limits: how large, how slow and how many."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-MAX_JSON_DEPTH = 100
-MAX_JSON_VALUES = 10_000_000
 MAX_REQUEST_ID_BYTES = 128
 MAX_INFER_ID_CHARACTERS = 4096
 MAX_SEQUENCE_ID_CHARACTERS = 128
-MAX_RANK = 64
-"""Of a tensor's shape; numpy has no more dimensions."""
+
+
+@dataclass(frozen=True, slots=True)
+class JsonLimits:
+    """Of one JSON text, checked before anything is built from it."""
+
+    max_depth: int = 100
+    """`--http-max-json-depth`."""
+    max_values: int = 10_000_000
+    """`--http-max-json-values`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,6 +23,7 @@ class HttpLimits:
 
     max_body_bytes: int = 64 * 1024 * 1024
     """`--http-max-input-size`."""
+    json: JsonLimits = field(default_factory=JsonLimits)
     max_chunks: int = 65_536
     max_header_line_bytes: int = 8190
     max_headers: int = 100

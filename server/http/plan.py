@@ -22,11 +22,10 @@ from trivet.server.http.json_fields import (
     text,
 )
 from trivet.server.http.json_values import to_tensor
-from trivet.server.http.limits import MAX_RANK
 from trivet.server.parameters import Options, parse_parameters
+from trivet.server.shapes import check_shape
 from trivet.server.wishes import OutputWish, RegionSlice, parse_wish
 
-_MAX_INT64 = 2**63 - 1
 _INPUT_FIELDS = ("data", "binary_data_size", "shared_memory_region")
 
 
@@ -106,7 +105,7 @@ def _plan_input(where: str, tensor: JsonObject, model_name: str) -> InputPlan:
     name = text(required(tensor, "name", where), f"'name' of {where}")
     where = f"input '{name}'"
     datatype = _datatype(required(tensor, "datatype", where), where)
-    shape = _shape(required(tensor, "shape", where), where, datatype)
+    shape = _shape(required(tensor, "shape", where), name, datatype)
     parameters = object_at(tensor, "parameters", where)
     source = _source(tensor, parameters, where)
     if source == "data":
@@ -155,28 +154,13 @@ def _datatype(value: object, where: str) -> DataType:
     return datatype
 
 
-def _shape(value: object, where: str, datatype: DataType) -> Shape:
+def _shape(value: object, name: str, datatype: DataType) -> Shape:
+    where = f"'shape' of input '{name}'"
     if type(value) is not list:
-        raise InvalidRequest(f"'shape' of {where} must be an array, not {type_name(value)}")
-    if len(value) > MAX_RANK:
-        raise InvalidRequest(f"'shape' of {where} has {len(value)} dimensions, limit {MAX_RANK}")
+        raise InvalidRequest(f"{where} must be an array, not {type_name(value)}")
     for dim in value:
         if type(dim) is not int:
-            raise InvalidRequest(f"'shape' of {where} must hold integers, not {type_name(dim)}")
-        if dim < 0:
-            raise InvalidRequest(
-                f"'shape' of {where} has dimension {dim}: each must be positive, or 0 for a tensor "
-                "without elements"
-            )
-    return _within_int64(tuple(value), where, datatype)
-
-
-def _within_int64(shape: Shape, where: str, datatype: DataType) -> Shape:
-    elements = prod(dim for dim in shape if dim)
-    if elements > _MAX_INT64:
-        raise InvalidRequest(
-            f"'shape' of {where} causes total element count to exceed maximum size of {_MAX_INT64}"
-        )
-    if elements * datatype.size > _MAX_INT64:
-        raise InvalidRequest(f"byte size overflow for {where}: its shape is {list(shape)}")
+            raise InvalidRequest(f"{where} must hold integers, not {type_name(dim)}")
+    shape = tuple(value)
+    check_shape(name, datatype, shape)
     return shape

@@ -60,7 +60,7 @@ class Repository:
 
     async def _document(self, call: Call) -> JsonObject:
         body = await read_body(call.request, self._limits)
-        return parse_object(bytes(body)) if body else {}
+        return parse_object(bytes(body), self._limits.json) if body else {}
 
 
 def _config_override(parameters: JsonObject) -> str | None:

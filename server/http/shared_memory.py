@@ -42,7 +42,8 @@ class SharedMemoryRoutes:
         return json_answer([asdict(region) for region in regions])
 
     async def register(self, call: Call) -> web.StreamResponse:
-        document = parse_object(bytes(await read_body(call.request, self._limits)))
+        body = await read_body(call.request, self._limits)
+        document = parse_object(bytes(body), self._limits.json)
         where = f"the registration of shared memory region '{call.region}'"
         key = required(document, "key", where)
         if not isinstance(key, str):

@@ -19,6 +19,7 @@ from trivet.backends.api import (
 )
 from trivet.server.http.json_document import parse_object
 from trivet.server.http.json_values import output_data
+from trivet.server.http.limits import JsonLimits
 from trivet.server.http.plan import InputPlan, RequestPlan, Wishes, plan_request
 
 Body = bytes | memoryview
@@ -51,9 +52,10 @@ class InferDecoder:
     """Makes requests of bodies. Keeps the plans of recent headers: a client that repeats its
     request with other values repeats its header."""
 
-    def __init__(self, read_shared: ReadShared) -> None:
+    def __init__(self, read_shared: ReadShared, limits: JsonLimits) -> None:
         self._read_shared = read_shared
-        self._remembered = lru_cache(maxsize=_CACHED_PLANS)(_plan)
+        self._json_limits = limits
+        self._remembered = lru_cache(maxsize=_CACHED_PLANS)(self._plan)
 
     def decode(
         self, body: Body, header_length: int | None, model_name: str, version: int | None
@@ -64,7 +66,7 @@ class InferDecoder:
         """
         binary: Body = b""
         if header_length is None:
-            plan, request_id = _plan(bytes(body), model_name), ""
+            plan, request_id = self._plan(bytes(body), model_name), ""
         else:
             plan, request_id = self._recall(bytes(body[:header_length]), model_name)
             # A small body is bytes, of which this is an aligned copy; a large one stays in place.
@@ -88,7 +90,7 @@ class InferDecoder:
     def _recall(self, header: bytes, model_name: str) -> tuple[RequestPlan, str]:
         """The plan of a header, and the id that it had in front."""
         if len(header) > _CACHED_HEADER_BYTES:
-            return _plan(header, model_name), ""
+            return self._plan(header, model_name), ""
         leading = _LEADING_ID.match(header)
         if leading is None:
             return self._remembered(header, model_name), ""
@@ -96,6 +98,9 @@ class InferDecoder:
         if plan.id:
             raise InvalidRequest("failed to parse the request JSON buffer: duplicate key 'id'")
         return plan, leading[1].decode()
+
+    def _plan(self, header: bytes, model_name: str) -> RequestPlan:
+        return plan_request(parse_object(header, self._json_limits), model_name)
 
     def _inputs(self, plan: RequestPlan, binary: Body, model_name: str) -> dict[str, Tensor]:
         inputs = {}
@@ -156,7 +161,7 @@ def tensor_from_raw(
             f"expected {expected} string elements for {where}, got at most {len(raw) // 4}"
         )
     try:
-        packed = PackedBytes.parse(memoryview(raw))
+        packed = PackedBytes.parse(memoryview(raw), expected)
     except ValueError as error:
         raise InvalidRequest(f"{error} of {where}") from None
     if len(packed) > expected:
@@ -166,10 +171,6 @@ def tensor_from_raw(
     if len(packed) < expected:
         raise InvalidRequest(f"expected {expected} string elements for {where}, got {len(packed)}")
     return Tensor(name, datatype, shape, packed)
-
-
-def _plan(header: bytes, model_name: str) -> RequestPlan:
-    return plan_request(parse_object(header), model_name)
 
 
 def _from_raw(wanted: InputPlan, raw: Body, model_name: str) -> Tensor:

@@ -5,6 +5,7 @@ compute on their workers' threads. One loop callback carries a whole batch back.
 """
 
 import asyncio
+import logging
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -34,6 +35,7 @@ from trivet.server.scheduling.ticket import Refused, Ticket, labelled
 from trivet.server.scheduling.worker import Job, Worker
 from trivet.server.statistics import BatchTiming, FailureReason, ModelStatistics
 
+log = logging.getLogger(__name__)
 STOPPING = "Server is stopping, scheduler for model has stopped accepting new inference requests"
 
 
@@ -195,6 +197,8 @@ class BatchingExecutor:
         self._statistics.success(request.batch_size, queue_ns, timing, total_ns)
         self._statistics.first_response(total_ns)
         self._end(ticket)
+        if log.isEnabledFor(logging.DEBUG):
+            self._log(request, "answered", total_ns)
         ticket.sink.send(response, final=True)
 
     def _response(
@@ -215,6 +219,8 @@ class BatchingExecutor:
         total_ns = time.monotonic_ns() - ticket.arrived_ns
         self._statistics.failure(_reason_for(error), total_ns)
         self._end(ticket)
+        if log.isEnabledFor(logging.DEBUG):
+            self._log(ticket.request, type(error).__name__, total_ns)
         ticket.sink.fail(error)
 
     def _on_response(self, ticket: Ticket, sent: Sent) -> None:
@@ -239,6 +245,16 @@ class BatchingExecutor:
         ticket.num_responses += 1
         response = self._response(ticket.request, sent.outputs, sent.parameters)
         ticket.sink.send(response, final=sent.final)
+
+    def _log(self, request: InferRequest, outcome: str, total_ns: int) -> None:
+        """One line for each request, with --log-verbose=1."""
+        fields = {
+            "request_id": request.id,
+            "model": self._name,
+            "version": self._version,
+            "elapsed_ms": total_ns / 1e6,
+        }
+        log.debug("request %s", outcome, extra=fields)
 
     def _end(self, ticket: Ticket) -> None:
         ticket.is_ended = True

@@ -18,6 +18,7 @@ from trivet.backends.api import (
     ServingError,
     Tensor,
 )
+from trivet.server.http.limits import JsonLimits
 from trivet.server.http.plan import ALL_BINARY, Wishes
 from trivet.server.http.tensors import Decoded, InferDecoder, encode_infer
 
@@ -32,7 +33,7 @@ def no_shared_memory(region: str, offset: int, byte_size: int) -> memoryview:
 
 @pytest.fixture
 def decoder() -> InferDecoder:
-    return InferDecoder(no_shared_memory)
+    return InferDecoder(no_shared_memory, JsonLimits())
 
 
 def decode_answer(decoder: InferDecoder, response: InferResponse, wishes: Wishes) -> Decoded:
@@ -73,7 +74,7 @@ text_bytes = st.text(max_size=8).map(str.encode)
 
 @given(number_tensors(NUMBERS) | string_tensors(st.binary(max_size=8)))
 def test_binary_tensors_come_back_bit_by_bit(tensor: Tensor) -> None:
-    decoder = InferDecoder(no_shared_memory)
+    decoder = InferDecoder(no_shared_memory, JsonLimits())
     decoded = decode_answer(decoder, InferResponse("m", 1, "7", [tensor]), ALL_BINARY)
     again = decoded.request.inputs["x"]
     assert (again.datatype, again.shape) == (tensor.datatype, tensor.shape)
@@ -86,7 +87,7 @@ def test_json_tensors_come_back_value_by_value(tensor: Tensor) -> None:
     values = tensor.numpy()
     if values.dtype.kind == "f" and not np.isfinite(values).all():
         return
-    decoder = InferDecoder(no_shared_memory)
+    decoder = InferDecoder(no_shared_memory, JsonLimits())
     decoded = decode_answer(decoder, InferResponse("m", 1, "", [tensor]), ALL_JSON)
     again = decoded.request.inputs["x"]
     assert (again.datatype, again.shape) == (tensor.datatype, tensor.shape)
@@ -118,14 +119,14 @@ def is_served_or_refused(decode: Callable[[], Decoded]) -> None:
 @example(b"[" * 150, None)
 @example(b'{"id":"a","id":"b"}', 19)
 def test_random_bytes_are_served_or_refused(body: bytes, header_length: int | None) -> None:
-    decoder = InferDecoder(no_shared_memory)
+    decoder = InferDecoder(no_shared_memory, JsonLimits())
     is_served_or_refused(lambda: decoder.decode(body, header_length, "m", None))
 
 
 @settings(max_examples=300)
 @given(request_documents, st.binary(max_size=8))
 def test_random_documents_are_served_or_refused(document: Any, tail: bytes) -> None:
-    decoder = InferDecoder(no_shared_memory)
+    decoder = InferDecoder(no_shared_memory, JsonLimits())
     try:
         text = orjson.dumps({"inputs": [document]} if type(document) is dict else document)
     except orjson.JSONEncodeError:
@@ -152,7 +153,7 @@ def test_random_documents_are_served_or_refused(document: Any, tail: bytes) -> N
     st.binary(max_size=12),
 )
 def test_nearly_right_tensors_are_served_or_refused(tensor: Any, tail: bytes) -> None:
-    decoder = InferDecoder(no_shared_memory)
+    decoder = InferDecoder(no_shared_memory, JsonLimits())
     try:
         text = orjson.dumps({"inputs": [tensor]})
     except orjson.JSONEncodeError:
@@ -346,7 +347,7 @@ def test_shared_inputs_are_read_where_they_are() -> None:
     text = orjson.dumps(
         {"inputs": [{"name": "x", "datatype": "FP32", "shape": [2], "parameters": place}]}
     )
-    tensor = InferDecoder(read).decode(text, None, "m", None).request.inputs["x"]
+    tensor = InferDecoder(read, JsonLimits()).decode(text, None, "m", None).request.inputs["x"]
     assert asked == [("r", 8, 8)]
     assert tensor.numpy().tolist() == [3, 4]
     assert np.shares_memory(tensor.numpy(), np.frombuffer(memory, np.uint8))
