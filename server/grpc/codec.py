@@ -21,6 +21,7 @@ from trivet.backends.api.datatype import BY_NAME
 from trivet.protos import grpc_service_pb2 as pb
 from trivet.server.grpc.wire import RAW_OUTPUT_TAG, Buffer, Split, field_head, split_infer_request
 from trivet.server.parameters import Options, parse_parameters
+from trivet.server.shapes import check_shape
 from trivet.server.shm import SharedMemory
 from trivet.server.versions import parse_version
 from trivet.server.wishes import OutputWish, RegionSlice, parse_wish
@@ -250,20 +251,9 @@ def _contents(model_name: str, plan: InputPlan, contents: pb.InferTensorContents
 
 
 def checked_size(name: str, datatype: DataType, shape: Shape) -> int:
-    """Bytes of a numeric tensor, -1 for BYTES. Raises InvalidRequest for an impossible shape."""
-    if any(dim < 0 for dim in shape):
-        raise InvalidRequest(
-            f"input '{name}' has shape {list(shape)}: all dimensions must be zero or positive"
-        )
-    elements = prod(shape)
-    if elements >= 2**63:
-        raise InvalidRequest(
-            f"shape {list(shape)} of input '{name}' causes total element count to exceed maximum "
-            f"size of {2**63 - 1}"
-        )
-    if elements * datatype.size >= 2**63:
-        raise InvalidRequest(f"byte size overflow for input '{name}' of shape {list(shape)}")
-    return -1 if datatype is DataType.BYTES else elements * datatype.size
+    """Bytes of a numeric tensor, -1 for BYTES. Raises as `check_shape` does."""
+    check_shape(name, datatype, shape)
+    return -1 if datatype is DataType.BYTES else prod(shape) * datatype.size
 
 
 def parameter_values(

@@ -133,7 +133,7 @@ BAD: dict[str, tuple[Callable[[], pb.ModelInferRequest], str]] = {
         "use raw_input_contents",
     ),
     "datatype": (lambda: message(inputs=[fp32(datatype="FP99")]), "unknown datatype 'FP99'"),
-    "negative dim": (lambda: message(inputs=[fp32(shape=[-1, 2])]), "must be zero or positive"),
+    "negative dim": (lambda: message(inputs=[fp32(shape=[-1, 2])]), "must be positive"),
     "huge": (
         lambda: message(inputs=[fp32(shape=[2**62, 2**62])]),
         "causes total element count to exceed maximum size of",
