@@ -1,0 +1,48 @@
+"""The server that the tables of bad input run against, and what must hold after each row."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from fault_models import write_row_models
+from fault_room import Room
+from serving import RunningServer
+
+ROW_FLAGS = (
+    "--allow-client-shm",
+    "--http-header-timeout-s=1",
+    "--http-body-timeout-s=1",
+    "--http-max-connections=200",
+    "--grpc-max-message-size=67108864",
+    "--model-control-mode=explicit",
+    "--load-model=*",
+)
+
+
+@pytest.fixture(scope="module")
+def room(
+    serve: Callable[..., RunningServer], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Room]:
+    """One server for all rows of a module; at the end it must be as it was at the beginning."""
+    repository = write_row_models(tmp_path_factory.mktemp("rows") / "models")
+    room = Room(serve(repository, *ROW_FLAGS), repository)
+    yield room
+    room.assert_unharmed()
+    room.assert_settled()
+    room.close()
+    assert room.server.stop() == 0
+
+
+@pytest.fixture
+def unharmed(room: Room) -> Iterator[None]:
+    """What every row promises besides its own answer."""
+    yield
+    room.assert_unharmed()
+
+
+@pytest.fixture
+def models(tmp_path: Path) -> Path:
+    """An empty model repository."""
+    folder = tmp_path / "models"
+    folder.mkdir()
+    return folder
