@@ -1,0 +1,98 @@
+"""`python -m bench`: every ratio that we hold ourselves to, in one run on this machine.
+
+Nothing is pinned to cores: with few of them a pinned client takes the server's, and the medians of
+alternating rounds proved steadier.
+"""
+
+import argparse
+import datetime as dt
+import importlib.metadata
+import json
+import os
+import platform
+import sys
+from dataclasses import asdict
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from bench.figures import Row
+from bench.infer import bench_infer
+from bench.large import bench_large
+from bench.minilm import bench_minilm
+
+PARTS = {"infer": bench_infer, "minilm": bench_minilm, "large": bench_large}
+PACKAGES = ("trivet", "grpcio", "aiohttp", "uvloop", "protobuf", "numpy", "onnxruntime")
+
+
+def main() -> None:
+    """Runs the parts asked for and prints one table."""
+    options = _options()
+    facts = environment()
+    rows: list[Row] = []
+    for name, bench in PARTS.items():
+        if options.only in (None, name):
+            rows += bench(options.seconds, options.rounds)
+    print_table(facts, rows)
+    if options.json:
+        cells = [{**asdict(row), "result": row.result, "verdict": row.verdict} for row in rows]
+        options.json.write_text(json.dumps({"environment": facts, "cells": cells}, indent=1))
+    sys.exit(any(row.verdict == "MISS" for row in rows))
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
+    parser.add_argument("--only", choices=PARTS, help="one part instead of all")
+    parser.add_argument("--seconds", type=float, default=4, help="of each measurement")
+    parser.add_argument("--rounds", type=int, default=3, help="of which medians are taken")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the cells to FILE")
+    return parser.parse_args()
+
+
+def environment() -> dict[str, str]:
+    """What the figures depend on."""
+    versions = [f"{name} {importlib.metadata.version(name)}" for name in PACKAGES]
+    return {
+        "date": dt.datetime.now(dt.UTC).strftime("%Y-%m-%d %H:%M UTC"),
+        "cores": f"{os.cpu_count()}, {_processor()}",
+        "load before": f"{os.getloadavg()[0]:.2f} (a quiet machine is below 0.5)",
+        "python": f"{platform.python_version()}, Linux {platform.release()}",
+        "versions": ", ".join(versions),
+    }
+
+
+def _processor() -> str:
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.machine()
+
+
+def print_table(facts: dict[str, str], rows: list[Row]) -> None:
+    """Facts, then the cells."""
+    console = Console(width=None if sys.stdout.isatty() else 160)
+    for name, value in facts.items():
+        console.print(f"{name}: {value}", highlight=False)
+    table = Table("cell", "unit")
+    for title in ("ours", "bare", "ratio", "bar"):
+        table.add_column(title, justify="right")
+    table.add_column("")
+    table.add_column("note: ours / bare")
+    for row in rows:
+        table.add_row(*cells(row))
+    console.print(table)
+
+
+def cells(row: Row) -> list[str]:
+    """A row as text."""
+    digits = 2 if row.is_difference else 0
+    result = f"+{row.result:.2f}" if row.is_difference else f"{row.result:.2f}"
+    bar = ""
+    if row.bar is not None:
+        bar = f"<= +{row.bar}" if row.is_difference else f">= {row.bar}"
+    ours, bare = (f"{value:,.{digits}f}" for value in (row.ours, row.bare))
+    return [row.cell, row.unit, ours, bare, result, bar, row.verdict, row.note]
+
+
+if __name__ == "__main__":
+    main()
