@@ -22,7 +22,7 @@ from trivet.protos import grpc_service_pb2 as pb
 
 # What no answer may hold: paths of this machine, addresses of objects, stack traces, reprs.
 LEAKS = re.compile(
-    r"/tmp/|/work|/usr/|/home/|0x[0-9a-f]{6,}|Traceback|<[\w.]+ object|<class '|<built-in|\.py\b"
+    r"/tmp/|/usr/|/home/|0x[0-9a-f]{6,}|Traceback|<[\w.]+ object|<class '|<built-in|\.py\b"
     r"|swordfish"
 )
 SETTLE_S = 2.0

@@ -1,6 +1,6 @@
 """The contract between server and backends. Knows numpy and the messages, no framework."""
 
-from trivet.backends.api.backend import Backend, Executor, Instance
+from trivet.backends.api.backend import Backend, ComputeOnly, Executor, Instance
 from trivet.backends.api.batch import Batch, ResponseSender
 from trivet.backends.api.config import from_json, parameter, to_json_dict
 from trivet.backends.api.datatype import DataType
@@ -42,6 +42,7 @@ __all__ = [
     "Batch",
     "CancelToken",
     "Cancelled",
+    "ComputeOnly",
     "DataType",
     "DeadlineExceeded",
     "Executor",

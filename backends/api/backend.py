@@ -10,7 +10,7 @@ from trivet.protos.model_config_pb2 import ModelConfig
 
 
 class Instance(Protocol):
-    """One loaded copy of a model on one device. Only its own thread calls it."""
+    """One loaded copy of a model on one device. Only its own thread calls it (see ComputeOnly)."""
 
     def execute(self, batch: Batch) -> None:
         """Computes the batch: `batch.scatter` or `batch.respond` for the outputs.
@@ -25,6 +25,14 @@ class Instance(Protocol):
 
     def close(self) -> None:
         """Frees what it holds. No `execute` follows."""
+
+
+class ComputeOnly:
+    """Base of instances whose `execute` only computes: it waits for nothing and runs no code of the
+    model's author. An executor may call such an instance on the event loop while that has shown
+    itself cheaper than handing the batch to a thread; still one call at a time."""
+
+    __slots__ = ()
 
 
 class Executor(Protocol):

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 import onnxruntime as ort
 
-from trivet.backends.api import Batch, DataType, Signature
+from trivet.backends.api import Batch, ComputeOnly, DataType, Signature
 from trivet.backends.onnxruntime.strings import gather_text, to_bytes
 
 _BFLOAT16 = 16  # TensorProto.BFLOAT16
@@ -19,7 +19,7 @@ _BFLOAT16 = 16  # TensorProto.BFLOAT16
 Feeds = dict[str, np.ndarray]
 
 
-class OnnxRuntimeInstance:
+class OnnxRuntimeInstance(ComputeOnly):
     """One instance; its session may be shared with others."""
 
     def __init__(

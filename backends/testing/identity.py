@@ -2,7 +2,15 @@
 
 import threading
 
-from trivet.backends.api import Batch, InferRequest, InvalidConfig, Placement, Tensor
+from trivet.backends.api import (
+    Batch,
+    ComputeOnly,
+    InferRequest,
+    Instance,
+    InvalidConfig,
+    Placement,
+    Tensor,
+)
 from trivet.backends.testing.configured import ConfiguredBackend, require_tensors
 from trivet.backends.testing.wishes import Wishes
 from trivet.protos.model_config_pb2 import ModelConfig
@@ -41,6 +49,16 @@ class IdentityInstance:
         self._closed.set()
 
 
+class PlainIdentityInstance(ComputeOnly, IdentityInstance):
+    """Without wishes there is nothing to wait for."""
+
+
+def make_instance(config: ModelConfig, placement: Placement) -> Instance:
+    """The instance that fits the parameters."""
+    kind = IdentityInstance if config.parameters else PlainIdentityInstance
+    return kind(config, placement)
+
+
 def check(config: ModelConfig) -> None:
     """Raises InvalidConfig unless every output has an input of its position and type."""
     require_tensors(config)
@@ -58,4 +76,4 @@ def check(config: ModelConfig) -> None:
             )
 
 
-BACKEND = ConfiguredBackend(check, IdentityInstance)
+BACKEND = ConfiguredBackend(check, make_instance)

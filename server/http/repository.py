@@ -10,6 +10,7 @@ from trivet.server.http.body import read_body
 from trivet.server.http.json_document import JsonObject, parse_object, type_name
 from trivet.server.http.json_fields import flag, object_at
 from trivet.server.http.limits import HttpLimits
+from trivet.server.http.origin import refuse_other_sites
 from trivet.server.http.routes import Call, Route
 
 
@@ -37,11 +38,13 @@ class Repository:
         return json_answer([_entry(model) for model in index.models])
 
     async def load(self, call: Call) -> web.StreamResponse:
+        refuse_other_sites(call.request)
         parameters = object_at(await self._document(call), "parameters", "the request")
         await self._core.load(call.model, _config_override(parameters))
         return empty_answer()
 
     async def unload(self, call: Call) -> web.StreamResponse:
+        refuse_other_sites(call.request)
         parameters = object_at(await self._document(call), "parameters", "the request")
         for name in parameters:
             if name != "unload_dependents":

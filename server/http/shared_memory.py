@@ -11,6 +11,7 @@ from trivet.server.http.body import read_body
 from trivet.server.http.json_document import parse_object
 from trivet.server.http.json_fields import integer, required
 from trivet.server.http.limits import HttpLimits
+from trivet.server.http.origin import refuse_other_sites
 from trivet.server.http.routes import Call, Route
 
 _SYSTEM, _CUDA = "/v2/systemsharedmemory", "/v2/cudasharedmemory"
@@ -42,6 +43,7 @@ class SharedMemoryRoutes:
         return json_answer([asdict(region) for region in regions])
 
     async def register(self, call: Call) -> web.StreamResponse:
+        refuse_other_sites(call.request)
         body = await read_body(call.request, self._limits)
         document = parse_object(bytes(body), self._limits.json)
         where = f"the registration of shared memory region '{call.region}'"
@@ -54,6 +56,7 @@ class SharedMemoryRoutes:
         return empty_answer()
 
     async def unregister(self, call: Call) -> web.StreamResponse:
+        refuse_other_sites(call.request)
         self._memory.unregister(call.region or None)
         return empty_answer()
 

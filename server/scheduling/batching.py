@@ -15,6 +15,7 @@ from trivet.backends.api import (
     BackendFailed,
     Batch,
     Cancelled,
+    ComputeOnly,
     DeadlineExceeded,
     InferRequest,
     InferResponse,
@@ -28,6 +29,7 @@ from trivet.backends.api import (
     Unavailable,
 )
 from trivet.server.scheduling.decoupled import DecoupledSender, Sent
+from trivet.server.scheduling.inline import InlinePolicy
 from trivet.server.scheduling.policy import Policy, WaitUntil
 from trivet.server.scheduling.queue import RequestQueue
 from trivet.server.scheduling.reshape import Reshape
@@ -76,6 +78,13 @@ class BatchingExecutor:
         self._workers = [Worker(name, i, self._loop, self._on_done) for name, i in instances]
         self._idle = deque(self._workers)
         self._in_order: deque[Job] | None = deque() if schedule.preserve_ordering else None
+        # Only where batches cost the same whatever is in them, and none can overtake another.
+        self._inline = InlinePolicy(
+            enabled=self._join_key is None
+            and self._in_order is None
+            and not signature.decoupled
+            and all(isinstance(instance, ComputeOnly) for _, instance in instances)
+        )
         self._in_progress = 0
         self._is_dispatch_due = False
         self._delay_timer: asyncio.TimerHandle | None = None
@@ -149,6 +158,10 @@ class BatchingExecutor:
         for ticket in live:
             ticket.started_ns = now_ns
         job = Job(self._batch(live), live)
+        if self._inline.allows(job.batch.size):
+            self._idle[0].compute(job)
+            self._answer(job)
+            return
         if self._in_order is not None:
             self._in_order.append(job)
         self._idle.popleft().start(job)
@@ -175,6 +188,7 @@ class BatchingExecutor:
 
     def _answer(self, job: Job) -> None:
         assert job.timing is not None
+        self._inline.observe(job.batch.size, job.cpu_ns)
         if job.error is None:
             self._statistics.execution(job.batch.size, job.timing)
         for index, ticket in enumerate(job.tickets):

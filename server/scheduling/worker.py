@@ -23,6 +23,8 @@ class Job:
     tickets: list[Ticket]
     started_ns: int = 0
     timing: BatchTiming | None = None
+    cpu_ns: int = 0
+    """CPU time that the thread spent in it."""
     error: ServingError | None = None
     """Why the whole batch failed."""
 
@@ -62,7 +64,7 @@ class Worker:
 
     def _run(self) -> None:
         while (job := self._inbox.get()) is not None:
-            self._compute(job)
+            self.compute(job)
             self._post(self._done, self, job)
             # The next batch may be long in coming: hold no tensors until then.
             del job
@@ -72,9 +74,10 @@ class Worker:
             log.exception("instance %s failed while closing", self.name)
         self._post(self._closed.set)
 
-    def _compute(self, job: Job) -> None:
-        """The instance thread's door: whatever the model raises becomes the batch's error."""
+    def compute(self, job: Job) -> None:
+        """The instance's door: whatever the model raises becomes the batch's error."""
         batch = job.batch
+        cpu_ns = time.thread_time_ns()
         started_ns = job.started_ns = time.monotonic_ns()
         try:
             self.instance.execute(batch)
@@ -88,6 +91,7 @@ class Worker:
                 f"model '{names.pop()}' failed while executing; the server log has the details"
             )
         ended_ns = time.monotonic_ns()
+        job.cpu_ns = time.thread_time_ns() - cpu_ns
         gathered_ns = batch.gathered_ns or started_ns
         computed_ns = batch.computed_ns or ended_ns
         job.timing = BatchTiming(
