@@ -3,12 +3,15 @@
 import asyncio
 
 from trivet.server.core import Core
-from trivet.server.grpc.aio import AioTransport
+from trivet.server.grpc.http2.options import Http2Options
+from trivet.server.grpc.http2.server import Http2Transport
 from trivet.server.grpc.service import Service
 from trivet.server.http.app import HttpLimits, HttpServer
 from trivet.server.http.limits import JsonLimits
 from trivet.server.metrics import MetricsServer
 from trivet.server.settings import Settings
+
+GZIP_LEVELS = {"none": 0, "low": 1, "medium": 6, "high": 9}
 
 
 class Frontends:
@@ -18,7 +21,7 @@ class Frontends:
         self._core = core
         self._settings = settings
         self._http: HttpServer | None = None
-        self._grpc: AioTransport | None = None
+        self._grpc: Http2Transport | None = None
         self._metrics: MetricsServer | None = None
         self.addresses: dict[str, str] = {}
         """Where each service listens, by its name: HTTP, gRPC, metrics."""
@@ -32,11 +35,11 @@ class Frontends:
             )
             self._note("HTTP", settings.http_address, await self._http.start())
         if settings.allow_grpc:
-            self._grpc = AioTransport(
+            self._grpc = Http2Transport(
                 Service(self._core).rows(),
                 host=settings.grpc_address,
                 port=settings.grpc_port,
-                max_message_bytes=settings.grpc_max_message_size,
+                options=self._grpc_options(),
             )
             self._note("gRPC", settings.grpc_address, await self._grpc.start())
         if settings.allow_metrics:
@@ -51,6 +54,17 @@ class Frontends:
             max_connections=settings.http_max_connections,
             head_timeout_s=settings.http_header_timeout_s,
             body_idle_timeout_s=settings.http_body_timeout_s,
+        )
+
+    def _grpc_options(self) -> Http2Options:
+        settings = self._settings
+        return Http2Options(
+            max_message_bytes=settings.grpc_max_message_size,
+            gzip_level=GZIP_LEVELS[settings.grpc_infer_response_compression_level],
+            keepalive_s=settings.grpc_keepalive_time / 1000,
+            keepalive_timeout_s=settings.grpc_keepalive_timeout / 1000,
+            max_connection_age_s=settings.grpc_max_connection_age / 1000,
+            max_connection_age_grace_s=settings.grpc_max_connection_age_grace / 1000,
         )
 
     def _note(self, service: str, host: str, port: int) -> None:

@@ -67,7 +67,7 @@ class Call(Protocol):
 class MessageHandler(Protocol):
     """The receiving side of one bidirectional stream."""
 
-    def on_message(self, message: bytes) -> None:
+    def on_message(self, message: Buffer) -> None:
         """One request message."""
 
     def on_half_close(self) -> None:
@@ -79,7 +79,7 @@ class Unary:
     """An RPC with one request message. `handle` answers with one `send` and `finish`, or `fail`,
     now or later. An exception that leaves it is logged and ends the call with INTERNAL."""
 
-    handle: Callable[[Call, bytes], None]
+    handle: Callable[[Call, Buffer], None]
 
 
 @dataclass(frozen=True, slots=True)

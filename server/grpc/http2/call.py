@@ -1,0 +1,214 @@
+"""One HTTP/2 stream as a `Call`: its messages in, its answer out, its one end."""
+
+import asyncio
+import logging
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from trivet.server.grpc.http2.messages import Assembler, BadMessageError, packed
+from trivet.server.grpc.transport import Buffer, Code, MessageHandler, Stream, Unary
+
+if TYPE_CHECKING:
+    from trivet.server.grpc.http2.calls import Calls
+
+log = logging.getLogger(__name__)
+HIGH_WATER_BYTES = 1024 * 1024
+INTERNAL_TEXT = "internal error; the server log has the details"
+
+
+class Http2Call:
+    """Owned by its connection. `queue` holds what the windows do not let out yet."""
+
+    __slots__ = (
+        "_calls", "_deadline_timer", "_gzip_level", "_handler", "_is_ended", "_message",
+        "_on_cancel", "_on_writable", "_row", "assembler", "deadline", "has_sent_head", "id",
+        "is_half_closed", "metadata", "queue", "queued_bytes", "receive_window", "send_window",
+        "trailers",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        calls: "Calls",
+        stream_id: int,
+        metadata: Mapping[str, str],
+        assembler: Assembler,
+        gzip_level: int,
+    ) -> None:
+        self._calls = calls
+        self.id = stream_id
+        self.metadata = metadata
+        self.deadline: float | None = None
+        self.assembler = assembler
+        self.is_half_closed = False
+        self.receive_window = 0
+        self.send_window = 0
+        self.has_sent_head = False
+        self.queue: deque[Buffer] = deque()
+        self.queued_bytes = 0
+        self.trailers: tuple[Code, str] | None = None
+        """Set once the answer is complete but waits in the queue."""
+        self._row: Unary | None = None
+        self._handler: MessageHandler | None = None
+        self._message: Buffer | None = None
+        self._gzip_level = gzip_level
+        self._is_ended = False
+        self._on_cancel: list[Callable[[], None]] | None = None
+        self._on_writable: Callable[[], None] | None = None
+        self._deadline_timer: asyncio.TimerHandle | None = None
+
+    # -- the Call seam -------------------------------------------------------------------------
+
+    @property
+    def is_writable(self) -> bool:
+        return self.queued_bytes < HIGH_WATER_BYTES
+
+    def on_writable(self, callback: Callable[[], None]) -> None:
+        self._on_writable = callback
+
+    def on_cancel(self, callback: Callable[[], None]) -> None:
+        if self._on_cancel is None:
+            self._on_cancel = [callback]
+        else:
+            self._on_cancel.append(callback)
+
+    def send(self, message: Sequence[Buffer]) -> None:
+        if self._is_ended:
+            return
+        if self._gzip_level:
+            pieces = packed(list(message), self._gzip_level)
+            size = sum(map(len, pieces))
+        else:
+            size = sum(map(len, message)) + 5
+            pieces = [(size - 5).to_bytes(5, "big"), *message]
+        self._calls.write(self, pieces, size)
+
+    def finish(self) -> None:
+        self._end(Code.OK, "")
+
+    def fail(self, code: Code, text: str) -> None:
+        self._end(code, text)
+
+    def _end(self, code: Code, text: str) -> None:
+        if not self._is_ended:
+            self._settle()
+            self._calls.write_end(self, code, text)
+
+    # -- from the connection -------------------------------------------------------------------
+
+    @property
+    def answers_gzip(self) -> bool:
+        """Whether the messages of the answer are compressed."""
+        return self._gzip_level > 0
+
+    def begin(self, row: Unary | Stream, timeout_s: float | None) -> None:
+        """The head has come."""
+        if timeout_s is not None:
+            self.deadline = time.monotonic() + timeout_s
+            loop = asyncio.get_running_loop()
+            self._deadline_timer = loop.call_later(timeout_s, self._expire)
+            if timeout_s == 0:
+                self._expire()
+                return
+        if isinstance(row, Unary):
+            self._row = row
+        else:
+            self._guarded(self._open, row)
+
+    def receive(self, data: bytes) -> None:
+        """The payload of a DATA frame or a part of one."""
+        if not self._is_ended:
+            self._take_all(self.assembler.feed(data))
+
+    def place(self) -> memoryview | None:
+        """Where the rest of a large message goes; None: nowhere special."""
+        return None if self._is_ended else self.assembler.place()
+
+    def received(self, size: int) -> None:
+        """`size` bytes have been put at `place()`."""
+        if not self._is_ended:
+            self._take_all(self.assembler.received(size))
+
+    def half_close(self) -> None:
+        """The client sends no more."""
+        self.is_half_closed = True
+        if self._is_ended:
+            return
+        if not self.assembler.is_between_messages:
+            text = f"the client ended its stream after {self.assembler.missing()}"
+            self.stop(Code.INTERNAL, text)
+        elif self._handler is not None:
+            self._guarded(self._handler.on_half_close)
+        elif self._row is not None:
+            self._guarded(self._answer, self._row)
+
+    def abort(self) -> None:
+        """The client has cancelled or its connection is gone: nothing can be sent any more."""
+        if not self._is_ended:
+            self._settle()
+            self._run_cancel_callbacks()
+
+    def stop(self, code: Code, text: str) -> None:
+        """Ends a call from the transport's side, and its work."""
+        if not self._is_ended:
+            self._settle()
+            self._run_cancel_callbacks()
+            self._calls.write_end(self, code, text)
+
+    def caught_up(self) -> None:
+        """The queue has room again."""
+        callback, self._on_writable = self._on_writable, None
+        if callback is not None and not self._is_ended:
+            callback()
+
+    # -- inside --------------------------------------------------------------------------------
+
+    def _take_all(self, messages: Iterator[Buffer]) -> None:
+        try:
+            for message in messages:
+                self._take(message)
+                if self._is_ended:
+                    return
+        except BadMessageError as error:
+            self.stop(error.code, error.text)
+
+    def _take(self, message: Buffer) -> None:
+        if self._handler is not None:
+            self._guarded(self._handler.on_message, message)
+        elif self._message is None:
+            self._message = message
+        else:
+            self.fail(Code.UNIMPLEMENTED, "the method takes one request message; a second came")
+
+    def _open(self, row: Stream) -> None:
+        self._handler = row.open(self)
+
+    def _answer(self, row: Unary) -> None:
+        message, self._message = self._message, None
+        if message is None:
+            self.fail(Code.UNIMPLEMENTED, "the method takes one request message; none came")
+        else:
+            row.handle(self, message)
+
+    def _guarded(self, step: Callable[..., None], *arguments: object) -> None:
+        """The door to the handlers: what one raises is a bug, told to the log alone."""
+        try:
+            step(*arguments)
+        except Exception:
+            log.exception("an RPC handler failed")
+            self.stop(Code.INTERNAL, INTERNAL_TEXT)
+
+    def _expire(self) -> None:
+        self.stop(Code.DEADLINE_EXCEEDED, "Deadline Exceeded")
+
+    def _settle(self) -> None:
+        self._is_ended = True
+        self._message = None
+        if self._deadline_timer is not None:
+            self._deadline_timer.cancel()
+
+    def _run_cancel_callbacks(self) -> None:
+        callbacks, self._on_cancel = self._on_cancel, None
+        for callback in callbacks or ():
+            callback()

@@ -1,0 +1,40 @@
+"""How much of what costs us and moves nothing a client may send."""
+
+from trivet.server.grpc.http2.frames import ConnectionFault, ErrorCode
+
+MAX_IDLE_FRAMES = 1000
+"""Frames in a row that move no call on: pings, settings, window updates, empty DATA."""
+MAX_CANCELS = 10_000
+"""Calls that a client may cancel in a row; each call that ends otherwise gives one back."""
+
+
+class FloodGuard:
+    """Counts for one connection."""
+
+    __slots__ = ("_num_cancels", "_num_idle")
+
+    def __init__(self) -> None:
+        self._num_idle = 0
+        self._num_cancels = 0
+
+    def moved(self) -> None:
+        """A call has moved on."""
+        self._num_idle = 0
+
+    def idle(self) -> None:
+        """A frame that moves no call on. Raises ConnectionFault for one too many."""
+        self._num_idle += 1
+        if self._num_idle > MAX_IDLE_FRAMES:
+            text = f"more than {MAX_IDLE_FRAMES} frames in a row that move no call on"
+            raise ConnectionFault(ErrorCode.ENHANCE_YOUR_CALM, text)
+
+    def ended(self) -> None:
+        """A call has had its answer."""
+        self._num_cancels = max(self._num_cancels - 1, 0)
+
+    def cancelled(self) -> None:
+        """The client has cancelled a call. Raises ConnectionFault for one too many."""
+        self._num_cancels += 1
+        if self._num_cancels > MAX_CANCELS:
+            text = f"more than {MAX_CANCELS} calls cancelled, for few that were answered"
+            raise ConnectionFault(ErrorCode.ENHANCE_YOUR_CALM, text)

@@ -1,0 +1,187 @@
+"""Request heads: HPACK block to what the call needs to know, and the blocks we answer with.
+
+Decoding in Python costs 100 us and more, but a gRPC client sends the same block, byte for byte, for
+each call of a method once its entries are in the dynamic table; a block that leaves the table as it
+was means the same the next time. So blocks are remembered until one changes the table.
+"""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from http import HTTPStatus
+from types import MappingProxyType
+from urllib.parse import quote
+
+import hpack
+
+from trivet.server.grpc.http2.frames import ConnectionFault, ErrorCode
+from trivet.server.grpc.transport import Code
+
+MAX_METADATA_BYTES = 16 * 1024
+"""Of one call, as RFC 9113 counts them; a call with more fails."""
+MAX_BLOCK_BYTES = 64 * 1024
+"""More than that in one block, packed or unpacked, costs the connection."""
+MAX_REMEMBERED = 64
+_MAX_TEXT_BYTES = 8192
+_UNIT_S = {"H": 3600.0, "M": 60.0, "S": 1.0, "m": 1e-3, "u": 1e-6, "n": 1e-9}
+_TIMEOUT = re.compile(r"[0-9]{1,8}[HMSmun]")
+_NAME = re.compile(rb":?[0-9a-z_.!#$%&'*+^`|~-]+")
+_FORBIDDEN = frozenset({b"connection", b"keep-alive", b"proxy-connection", b"upgrade",
+                        b"transfer-encoding"})  # fmt: skip
+_OWN = frozenset({":method", ":path", ":scheme", ":authority", "te", "content-type",
+                  "grpc-timeout", "grpc-encoding", "grpc-accept-encoding"})  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """What the head of a call says."""
+
+    path: str
+    metadata: Mapping[str, str]
+    timeout_s: float | None
+    encoding: str
+    """Compression of the request messages; "identity" for none."""
+    accepts: frozenset[str]
+    """Compressions that the client can read."""
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """A head that is answered by itself, without a call."""
+
+    block: bytes
+    """The answer's header block; empty: the stream is reset as malformed."""
+
+
+class HeadDecoder:
+    """One connection's HPACK state. Every block must pass through it, in order."""
+
+    def __init__(self) -> None:
+        self._decoder = hpack.Decoder(max_header_list_size=MAX_BLOCK_BYTES)
+        self._remembered: dict[bytes, Head | Refusal] = {}
+
+    def decode(self, block: bytes) -> Head | Refusal:
+        """The head of a call. Raises ConnectionFault when the HPACK state is lost."""
+        known = self._remembered.get(block)
+        if known is not None:
+            return known
+        entry, max_bytes = self._table()
+        head = read_head(self.fields(block))
+        now_entry, now_max_bytes = self._table()
+        if now_entry is not entry or now_max_bytes != max_bytes:
+            self._remembered.clear()
+        elif len(self._remembered) < MAX_REMEMBERED:
+            self._remembered[block] = head
+        return head
+
+    def fields(self, block: bytes) -> list[tuple[bytes, bytes]]:
+        """The fields of any block, in order."""
+        try:
+            return [(bytes(n), bytes(v)) for n, v in self._decoder.decode(block, raw=True)]
+        except hpack.OversizedHeaderListError:
+            raise ConnectionFault(
+                ErrorCode.ENHANCE_YOUR_CALM, f"more than {MAX_BLOCK_BYTES} bytes of headers"
+            ) from None
+        except (hpack.HPACKError, ValueError, IndexError):
+            raise ConnectionFault(ErrorCode.COMPRESSION_ERROR, "broken header block") from None
+
+    def _table(self) -> tuple[object, int]:
+        # An insertion always makes a new object the first, and only a resize evicts without one.
+        table = self._decoder.header_table
+        entries = table.dynamic_entries
+        return (entries[0] if entries else None), table.maxsize
+
+
+def read_head(fields: list[tuple[bytes, bytes]]) -> Head | Refusal:
+    """What the fields of a request mean (RFC 9113 section 8.3, gRPC over HTTP/2)."""
+    if not _is_well_formed(fields):
+        return Refusal(b"")
+    texts = {name.decode("ascii"): value.decode("latin-1") for name, value in fields}
+    size = sum(len(name) + len(value) + 32 for name, value in fields)
+    if texts[":method"] != "POST":
+        return Refusal(_status_block(HTTPStatus.METHOD_NOT_ALLOWED))
+    if not texts.get("content-type", "").startswith("application/grpc"):
+        return Refusal(_status_block(HTTPStatus.UNSUPPORTED_MEDIA_TYPE))
+    if size > MAX_METADATA_BYTES:
+        text = f"the call's metadata has {size} bytes; the limit is {MAX_METADATA_BYTES}"
+        return Refusal(failure_block(Code.RESOURCE_EXHAUSTED, text))
+    timeout = texts.get("grpc-timeout")
+    if timeout is not None and not _TIMEOUT.fullmatch(timeout):
+        text = f"grpc-timeout is '{timeout[:32]}'; it must be at most 8 digits and a unit HMSmun"
+        return Refusal(failure_block(Code.INTERNAL, text))
+    return Head(
+        path=texts[":path"],
+        metadata=MappingProxyType({k: v for k, v in texts.items() if k not in _OWN}),
+        timeout_s=None if timeout is None else int(timeout[:-1]) * _UNIT_S[timeout[-1]],
+        encoding=texts.get("grpc-encoding", "identity"),
+        accepts=frozenset(texts.get("grpc-accept-encoding", "").replace(" ", "").split(",")),
+    )
+
+
+def _is_well_formed(fields: list[tuple[bytes, bytes]]) -> bool:
+    is_regular = False
+    pseudo = []
+    for name, value in fields:
+        if not _NAME.fullmatch(name) or name in _FORBIDDEN or value.strip(b" \t") != value:
+            return False
+        if b"\0" in value or b"\r" in value or b"\n" in value:
+            return False
+        if name[:1] != b":":
+            is_regular = True
+        elif is_regular:
+            return False
+        else:
+            pseudo.append(name)
+    names = set(pseudo)
+    return (
+        len(names) == len(pseudo)
+        and {b":method", b":path", b":scheme"} <= names
+        and names <= {b":method", b":path", b":scheme", b":authority"}
+    )
+
+
+def _literal(name: bytes, value: bytes) -> bytes:
+    """A field without indexing: ours never use the peer's dynamic table."""
+    return b"\0" + _length(name) + name + _length(value) + value
+
+
+def _length(text: bytes) -> bytes:
+    size = len(text)
+    if size < 127:
+        return bytes([size])
+    rest = size - 127
+    encoded = bytearray([127])
+    while rest > 127:
+        encoded.append(rest & 127 | 128)
+        rest >>= 7
+    encoded.append(rest)
+    return bytes(encoded)
+
+
+def _status_block(status: HTTPStatus) -> bytes:
+    return b"\x08" + _length(b"%d" % status) + b"%d" % status
+
+
+_OK_HEAD = b"\x88" + _literal(b"content-type", b"application/grpc")
+ANSWER_BLOCK = _OK_HEAD + _literal(b"grpc-accept-encoding", b"identity,deflate,gzip")
+GZIP_ANSWER_BLOCK = ANSWER_BLOCK + _literal(b"grpc-encoding", b"gzip")
+OK_TRAILERS = _literal(b"grpc-status", b"0")
+
+
+def trailers_block(code: Code, text: str) -> bytes:
+    """The trailers of a call that has sent its head."""
+    if code is Code.OK:
+        return OK_TRAILERS
+    message = _quoted(text)
+    if len(message) > _MAX_TEXT_BYTES:
+        message = _quoted(text[: _MAX_TEXT_BYTES // 12])  # at most 4 bytes of 3 for a character
+    return _literal(b"grpc-status", b"%d" % code) + _literal(b"grpc-message", message)
+
+
+def _quoted(text: str) -> bytes:
+    return quote(text, safe=" !\"#$&'()*+,-./:;<=>?@[\\]^_`{|}~").encode()
+
+
+def failure_block(code: Code, text: str) -> bytes:
+    """The only headers of a call that fails before it has sent any ("trailers only")."""
+    return ANSWER_BLOCK + trailers_block(code, text)

@@ -1,0 +1,21 @@
+"""What a gRPC transport may be told."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Http2Options:
+    """Limits and times. 0 seconds: never."""
+
+    max_message_bytes: int
+    max_concurrent_streams: int = 1024
+    """Calls in progress on one connection."""
+    gzip_level: int = 0
+    """Compression of responses for clients that can read it; 0: none."""
+    handshake_timeout_s: float = 10.0
+    keepalive_s: float = 0.0
+    """A ping after so long without a frame from the client."""
+    keepalive_timeout_s: float = 20.0
+    max_connection_age_s: float = 0.0
+    max_connection_age_grace_s: float = 0.0
+    """0: calls in progress may take as long as they need."""
