@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable
 from http import HTTPStatus
 
 from aiohttp import web
+from aiohttp.http import RawRequestMessage
 from aiohttp.http_exceptions import LineTooLong
 
 from trivet.server.http.answers import error_answer
@@ -22,7 +23,7 @@ _FULL = (
 class Connection(web.RequestHandler):
     """Reads requests one after another and hands each to the door."""
 
-    __slots__ = ("_head_since", "_is_busy", "_listener")
+    __slots__ = ("_head_since", "_is_broken", "_is_busy", "_listener")
 
     def __init__(self, listener: "Listener", limits: HttpLimits) -> None:
         loop = asyncio.get_running_loop()
@@ -38,6 +39,7 @@ class Connection(web.RequestHandler):
             access_log=None,  # type: ignore[arg-type] # aiohttp's way to say: no access log
         )
         self._listener = listener
+        self._is_broken = False
         self._is_busy = False
         self._head_since: float | None = loop.time()
 
@@ -50,9 +52,15 @@ class Connection(web.RequestHandler):
         super().connection_made(transport)
 
     def data_received(self, data: bytes) -> None:
+        if self._is_broken:
+            return
         if self._head_since is None and not self._is_busy:
             self._head_since = self._loop.time()
         super().data_received(data)
+        # aiohttp would queue an error with a copy of the bytes for each further piece.
+        self._is_broken = bool(self._messages) and not isinstance(
+            self._messages[-1][0], RawRequestMessage
+        )
 
     def mark_busy(self) -> None:
         """A head is complete and its request is being handled."""

@@ -141,10 +141,15 @@ class BatchingExecutor:
             if isinstance(decision, WaitUntil):
                 self._arm_delay(decision.time_ns)
                 return
-            self._start(self._queue.pop(decision.count))
+            if self._start(self._queue.pop(decision.count)):
+                # It took the loop's time: others get their turn first.
+                self._dispatch_soon()
+                return
 
-    def _start(self, tickets: list[Ticket]) -> None:
-        """Hands tickets to an idle worker, without those that need not be computed any more."""
+    def _start(self, tickets: list[Ticket]) -> bool:
+        """Hands tickets to an idle worker, without those that need not be computed any more.
+
+        Returns whether they were computed here and now instead."""
         self._statistics.dequeue(len(tickets))
         live = []
         for ticket in tickets:
@@ -153,7 +158,7 @@ class BatchingExecutor:
             else:
                 live.append(ticket)
         if not live:
-            return
+            return False
         now_ns = time.monotonic_ns()
         for ticket in live:
             ticket.started_ns = now_ns
@@ -161,10 +166,11 @@ class BatchingExecutor:
         if self._inline.allows(job.batch.size):
             self._idle[0].compute(job)
             self._answer(job)
-            return
+            return True
         if self._in_order is not None:
             self._in_order.append(job)
         self._idle.popleft().start(job)
+        return False
 
     def _batch(self, tickets: list[Ticket]) -> Batch:
         requests = [ticket.request for ticket in tickets]

@@ -55,7 +55,9 @@ class Connection(asyncio.BufferedProtocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
         self._guard = FloodGuard()
-        self._outbox = Outbox(self._transport, lambda call: self._calls.on_answered(call))
+        self._outbox = Outbox(
+            self._transport, self._guard, lambda call: self._calls.on_answered(call)
+        )
         self._calls = Calls(
             self._rows, self._options, self._outbox, self._guard, self._close_when_done
         )
@@ -192,7 +194,9 @@ class Connection(asyncio.BufferedProtocol):
             return
         for key, value in frames.read_settings(payload):
             self._set(key, value)
-        self._outbox.reply(frames.frame(Kind.SETTINGS, ACK, 0))
+        self._outbox.control(frames.frame(Kind.SETTINGS, ACK, 0))
+        # Not before the ACK: until it comes, the client counts by its old window.
+        self._outbox.pump()
         self._timers.greeted()
 
     def _set(self, key: int, value: int) -> None:
@@ -202,7 +206,6 @@ class Connection(asyncio.BufferedProtocol):
                 raise ConnectionFault(ErrorCode.FLOW_CONTROL_ERROR, text)
             self._calls.shift_windows(value - self._outbox.initial_window)
             self._outbox.initial_window = value
-            self._outbox.pump()
         elif key == Setting.MAX_FRAME_SIZE:
             if not DEFAULT_FRAME_BYTES <= value <= MAX_FRAME_BYTES_LIMIT:
                 raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, f"MAX_FRAME_SIZE of {value}")
@@ -215,7 +218,7 @@ class Connection(asyncio.BufferedProtocol):
         frames.require_size(payload, 8, "PING")
         self._guard.idle()
         if not flags & ACK:
-            self._outbox.reply(frames.frame(Kind.PING, ACK, 0, payload))
+            self._outbox.control(frames.frame(Kind.PING, ACK, 0, payload))
         elif payload == _DRAIN_PING and self._is_going_away and self._calls.takes_new:
             # What was on its way when we said goodbye has arrived by now.
             self._calls.takes_new = False

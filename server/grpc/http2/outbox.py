@@ -5,6 +5,7 @@ from collections import deque
 from collections.abc import Callable
 
 from trivet.server.grpc.http2.call import HIGH_WATER_BYTES, Http2Call
+from trivet.server.grpc.http2.flood import FloodGuard
 from trivet.server.grpc.http2.frames import (
     DEFAULT_FRAME_BYTES,
     DEFAULT_WINDOW,
@@ -28,15 +29,19 @@ from trivet.server.grpc.transport import Buffer, Code
 
 JOIN_BYTES = 64 * 1024
 """Writes up to this size are joined into one; larger pieces are never copied."""
-MAX_UNREAD_REPLIES = 64 * 1024
-"""Bytes of replies to the client's own frames that it may leave unread."""
 
 
 class Outbox:
     """Owned by its connection; on the event loop."""
 
-    def __init__(self, transport: asyncio.Transport, on_sent: Callable[[Http2Call], None]) -> None:
+    def __init__(
+        self,
+        transport: asyncio.Transport,
+        guard: FloodGuard,
+        on_sent: Callable[[Http2Call], None],
+    ) -> None:
         self._transport = transport
+        self._guard = guard
         self._on_sent = on_sent
         self._loop = asyncio.get_running_loop()
         self._pieces: list[Buffer] = []
@@ -52,15 +57,6 @@ class Outbox:
 
     def control(self, frame: bytes) -> None:
         """A frame that no window holds back."""
-        self._add(frame)
-
-    def reply(self, frame: bytes) -> None:
-        """An answer to one of the client's frames. Raises ConnectionFault when it reads none."""
-        unread = self._num_bytes + self._transport.get_write_buffer_size()
-        if self._is_paused or unread > HIGH_WATER_BYTES + MAX_UNREAD_REPLIES:
-            raise ConnectionFault(
-                ErrorCode.ENHANCE_YOUR_CALM, "frames to answer, but the answers are not read"
-            )
         self._add(frame)
 
     def message(self, call: Http2Call, pieces: list[Buffer], size: int) -> None:
@@ -159,6 +155,7 @@ class Outbox:
             call.caught_up()
 
     def _send_frame(self, call: Http2Call) -> None:
+        self._guard.moved()
         room = min(self._window, call.send_window, self.max_frame_bytes, call.queued_bytes)
         self._window -= room
         call.send_window -= room

@@ -33,7 +33,7 @@ class Timers:
         self._connection = connection
         self._loop = asyncio.get_running_loop()
         self._handles: dict[str, asyncio.TimerHandle] = {}
-        self._heard_s = self._loop.time()
+        self._heard_s = self._pinged_s = self._loop.time()
         self._set("greeting", options.handshake_timeout_s, connection.abort)
         self._set("age", options.max_connection_age_s, self._too_old)
         self._set("keepalive", options.keepalive_s, self._check)
@@ -62,11 +62,12 @@ class Timers:
         if silent_s < self._options.keepalive_s:
             self._set("keepalive", self._options.keepalive_s - silent_s, self._check)
             return
+        self._pinged_s = self._loop.time()
         self._connection.ping()
         self._set("keepalive", self._options.keepalive_timeout_s, self._check_answer)
 
     def _check_answer(self) -> None:
-        if self._loop.time() - self._heard_s >= self._options.keepalive_timeout_s:
+        if self._heard_s < self._pinged_s:
             self._connection.abort()
         else:
             self._set("keepalive", self._options.keepalive_s, self._check)

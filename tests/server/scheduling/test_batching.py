@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import threading
 from collections.abc import AsyncIterator, Callable
 
 import numpy as np
@@ -12,6 +13,7 @@ from trivet.backends.api import (
     BackendFailed,
     Batch,
     Cancelled,
+    ComputeOnly,
     DeadlineExceeded,
     InferRequest,
     Instance,
@@ -21,6 +23,7 @@ from trivet.backends.api import (
     Unavailable,
 )
 from trivet.server.scheduling.batching import STOPPING, BatchingExecutor, Schedule
+from trivet.server.scheduling.inline import FIRST_TRIAL
 from trivet.server.scheduling.policy import BatchPolicy, OneByOne, Policy
 from trivet.server.scheduling.queue import LevelPolicy, QueuePolicy, RequestQueue
 from trivet.server.statistics import ModelStatistics
@@ -338,3 +341,42 @@ async def test_ten_thousand_requests_with_random_cancels_each_end_once(make_exec
         else:
             assert isinstance(sink.error, Cancelled)
     await executor.drain()
+
+
+class QuickInstance(ComputeOnly, HeldInstance):
+    """Fast and waits for nothing; remembers which threads it ran on."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.threads: list[int] = []
+
+    def execute(self, batch: Batch) -> None:
+        self.threads.append(threading.get_ident())
+        super().execute(batch)
+
+
+async def test_a_model_that_is_fast_comes_to_run_on_the_loop(make_executor: Make) -> None:
+    instance = QuickInstance()
+    executor = make_executor(instance)
+    while threading.get_ident() not in instance.threads:
+        (sink,) = submit(executor, make_request("a", value=3))
+        await sink.wait()
+        assert (sink.responses[0].outputs[0].numpy() == 6).all()
+    assert len(instance.threads) > FIRST_TRIAL
+
+
+async def test_a_failure_on_the_loop_hurts_only_its_batch(make_executor: Make) -> None:
+    instance = QuickInstance()
+    executor = make_executor(instance)
+    while not instance.threads or instance.threads[-1] != threading.get_ident():
+        (sink,) = submit(executor, make_request("learning"))
+        await sink.wait()
+    instance.error = RuntimeError("swordfish")
+    (failed,) = submit(executor, make_request("failed"))
+    await failed.wait()
+    instance.error = None
+    (after,) = submit(executor, make_request("after"))
+    await after.wait()
+    assert isinstance(failed.error, BackendFailed)
+    assert "swordfish" not in failed.error.message
+    assert after.responses

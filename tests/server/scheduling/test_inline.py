@@ -1,0 +1,53 @@
+"""Which batches run on the event loop: those of models that have shown to be fast."""
+
+from trivet.server.scheduling.inline import FAST_NS, FIRST_TRIAL, InlinePolicy
+
+
+def learned(size: int = 4, runs: int = FIRST_TRIAL) -> InlinePolicy:
+    policy = InlinePolicy(enabled=True)
+    for _ in range(runs):
+        policy.observe(size, FAST_NS // 2)
+    return policy
+
+
+def test_nothing_runs_on_the_loop_before_its_trial() -> None:
+    policy = learned(runs=FIRST_TRIAL - 1)
+    assert not policy.allows(1)
+    policy.observe(1, FAST_NS)
+    assert policy.allows(4)
+
+
+def test_larger_batches_than_tried_go_to_the_thread() -> None:
+    policy = learned(size=4)
+    assert policy.allows(3)
+    assert not policy.allows(5)
+
+
+def test_one_slow_run_sends_a_model_back_to_its_thread() -> None:
+    policy = learned()
+    policy.observe(4, FAST_NS + 1)
+    assert not policy.allows(1)
+
+
+def test_each_relapse_doubles_the_trial() -> None:
+    policy = learned()
+    policy.observe(4, FAST_NS + 1)
+    for _ in range(2 * FIRST_TRIAL - 1):
+        policy.observe(4, 1)
+    assert not policy.allows(4)
+    policy.observe(4, 1)
+    assert policy.allows(4)
+
+
+def test_a_slow_large_batch_does_not_condemn_the_small_ones() -> None:
+    policy = learned(size=2)
+    policy.observe(64, FAST_NS * 10)
+    assert policy.allows(2)
+    assert not policy.allows(64)
+
+
+def test_models_that_may_wait_never_run_on_the_loop() -> None:
+    policy = InlinePolicy(enabled=False)
+    for _ in range(1000):
+        policy.observe(1, 1)
+    assert not policy.allows(1)
