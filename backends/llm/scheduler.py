@@ -1,0 +1,293 @@
+"""Which tokens of which sequences the next step computes. No tensors, no clock, no threads."""
+
+from bisect import bisect_left, insort
+from collections.abc import Sequence as Row
+from dataclasses import dataclass
+from operator import attrgetter
+from typing import NamedTuple
+
+from trivet.backends.api.errors import InvalidConfig, InvalidRequest, QueueFull
+from trivet.backends.llm.blocks import BlockPool, BlockStats
+from trivet.backends.llm.sequence import Sequence, SequenceStatus
+from trivet.backends.llm.tables import BlockTables
+
+DEFAULT_MAX_NUM_WAITING = 1024
+
+_order = attrgetter("priority", "arrival")
+
+
+class PlannedRow(NamedTuple):
+    """Tokens `start … start + count` of a sequence; a tuple, since hundreds are made a step."""
+
+    sequence: Sequence
+    start: int
+    count: int  # type: ignore[assignment]  # hides tuple.count, which no one needs here
+    samples: bool  # the row reaches the last known token: its logits give the next one
+
+
+@dataclass(frozen=True, slots=True)
+class StepPlan:
+    """One step's work: decode rows first, then chunks of prompts. Empty when nothing can run."""
+
+    rows: tuple[PlannedRow, ...]
+    num_tokens: int
+    num_samples: int
+    preempted: tuple[Sequence, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class SchedulerStats:
+    """Gauges of this moment and counters since the start (`total_…`)."""
+
+    num_running: int
+    num_waiting: int
+    total_preemptions: int
+    total_prompt_tokens: int
+    total_cached_tokens: int
+    blocks: BlockStats
+
+
+class Scheduler:
+    """Continuous batching within a token budget. Owned by the engine's thread.
+
+    A step is `plan = schedule()`, the model, `update(plan, sampled)`. Sequences run in the order of
+    (priority, arrival). Blocks for all known tokens are reserved on admission; when decoding runs
+    out of blocks, the last in order is preempted and later recomputed. A plan that is not followed
+    by `update` changes nothing: the next one offers the same tokens again.
+    """
+
+    def __init__(
+        self,
+        pool: BlockPool,
+        *,
+        max_num_seqs: int,
+        max_batched_tokens: int | None,
+        block_size: int,
+        enable_prefix_caching: bool,
+        max_model_len: int,
+        watermark: float = 0.01,
+        max_num_waiting: int = DEFAULT_MAX_NUM_WAITING,
+    ) -> None:
+        """`max_batched_tokens` None: no limit. `watermark`: share of blocks left on admission."""
+        assert block_size == pool.block_size, "pool and scheduler disagree on block_size"
+        _check_positive("max_num_seqs", max_num_seqs)
+        _check_positive("max_model_len", max_model_len)
+        _check_positive("max_num_waiting", max_num_waiting)
+        if max_batched_tokens is not None:
+            _check_positive("max_batched_tokens", max_batched_tokens)
+        if not 0 <= watermark < 1:
+            raise InvalidConfig(f"watermark must be at least 0 and below 1; got {watermark}")
+        self._pool = pool
+        self._block_size = block_size
+        self._tables = BlockTables(pool, enable_prefix_caching=enable_prefix_caching)
+        self._max_model_len = max_model_len
+        self._max_num_waiting = max_num_waiting
+        self._budget = max_batched_tokens or max_num_seqs * max_model_len
+        # No more rows than tokens in a step: so every running sequence can decode in every step.
+        self._max_running = min(max_num_seqs, self._budget)
+        self._num_spare = int(watermark * pool.num_usable)
+        self._waiting: list[Sequence] = []  # both lists are sorted by _order
+        self._running: list[Sequence] = []
+        self._sequences: dict[str, Sequence] = {}
+        self._num_added = 0
+        self._total_preemptions = 0
+        self._total_prompt_tokens = 0
+        self._total_cached_tokens = 0
+
+    @property
+    def has_work(self) -> bool:
+        """Whether any sequence is running or waiting."""
+        return bool(self._sequences)
+
+    @property
+    def max_tokens(self) -> int:
+        """Most tokens (prompt and output) that one sequence can reach here.
+
+        The last token's keys and values are never needed, hence one more than the pool holds.
+        """
+        return min(self._max_model_len, self._pool.num_usable * self._block_size + 1)
+
+    def add(self, sequence: Sequence) -> None:
+        """Queue a new sequence.
+
+        Raises `InvalidRequest` if it can never run, `QueueFull` (an `Unavailable`) if too many
+        wait. Its output ends at `max_tokens` at the latest.
+        """
+        self._check(sequence)
+        if len(self._waiting) >= self._max_num_waiting:
+            raise QueueFull(
+                f"{len(self._waiting)} sequences are waiting, the limit is "
+                f"{self._max_num_waiting} (max_num_waiting); try again later"
+            )
+        sequence.arrival = self._num_added
+        sequence.token_limit = min(sequence.token_limit, self.max_tokens)
+        self._num_added += 1
+        self._sequences[sequence.id] = sequence
+        insort(self._waiting, sequence, key=_order)
+
+    def abort(self, sequence_id: str) -> Sequence | None:
+        """Take a sequence out wherever it is and free its blocks; None if it is not known."""
+        sequence = self._sequences.pop(sequence_id, None)
+        if sequence is None:
+            return None
+        is_running = sequence.status is SequenceStatus.RUNNING
+        queue = self._running if is_running else self._waiting
+        del queue[bisect_left(queue, _order(sequence), key=_order)]
+        self._tables.release(sequence)
+        sequence.status = SequenceStatus.FINISHED
+        return sequence
+
+    def finish(self, sequence_id: str) -> None:
+        """End a sequence whose answer is complete; nothing happens if it has ended before."""
+        self.abort(sequence_id)
+
+    def schedule(self) -> StepPlan:
+        """Choose the next step's tokens, at most `max_batched_tokens`, and reserve their blocks."""
+        rows: list[PlannedRow] = []
+        preempted: list[Sequence] = []
+        partial = self._plan_decodes(rows, preempted)
+        num_samples = len(rows)
+        budget = self._budget - len(rows)
+        for sequence in partial:
+            if budget and sequence.status is SequenceStatus.RUNNING:
+                budget -= self._plan_chunk(rows, sequence, budget)
+        if self._waiting and not preempted:
+            budget = self._admit(rows, budget)
+        num_samples += sum(row.samples for row in rows[num_samples:])
+        return StepPlan(tuple(rows), self._budget - budget, num_samples, tuple(preempted))
+
+    def update(self, plan: StepPlan, sampled: Row[int]) -> list[Sequence]:
+        """Record a computed step; `sampled` has one token for each row of `plan` that samples.
+
+        Returns the sequences that reached their length; they are finished, their blocks free.
+        Rows of sequences that were aborted meanwhile are passed over.
+        """
+        assert len(sampled) == plan.num_samples, "one token for each row that samples"
+        tokens = iter(sampled)
+        ended = []
+        running, block_size = SequenceStatus.RUNNING, self._block_size
+        for sequence, start, count, samples in plan.rows:
+            if samples:
+                token = next(tokens)
+            if sequence.status is not running:
+                continue
+            sequence.num_computed = end = start + count
+            if samples:
+                sequence.token_ids.append(token)
+                if len(sequence.token_ids) >= sequence.token_limit:
+                    ended.append(sequence)
+            if end >= (sequence.num_published + 1) * block_size:
+                self._tables.publish(sequence)
+        for sequence in ended:
+            self.finish(sequence.id)
+        return ended
+
+    def stats(self) -> SchedulerStats:
+        """Numbers for metrics."""
+        return SchedulerStats(
+            num_running=len(self._running),
+            num_waiting=len(self._waiting),
+            total_preemptions=self._total_preemptions,
+            total_prompt_tokens=self._total_prompt_tokens,
+            total_cached_tokens=self._total_cached_tokens,
+            blocks=self._pool.stats(),
+        )
+
+    def _plan_decodes(self, rows: list[PlannedRow], preempted: list[Sequence]) -> list[Sequence]:
+        """Rows of sequences that lack one token; returns those that lack more.
+
+        Preemption takes from the end of the list, which the loop has not reached yet.
+        """
+        partial = []
+        block_size = self._block_size
+        for sequence in self._running:
+            start = sequence.num_computed
+            end = len(sequence.token_ids)
+            if end - start > 1:
+                partial.append(sequence)
+                continue
+            if end > len(sequence.block_ids) * block_size and not self._grow(sequence, preempted):
+                break
+            rows.append(PlannedRow(sequence, start, 1, True))
+        return partial
+
+    def _grow(self, sequence: Sequence, preempted: list[Sequence]) -> bool:
+        """One block more, taken from those behind if need be; False if it was last itself."""
+        while not self._tables.grow(sequence):
+            victim = self._running.pop()
+            self._preempt(victim)
+            preempted.append(victim)
+            if victim is sequence:
+                return False
+        return True
+
+    def _preempt(self, sequence: Sequence) -> None:
+        self._tables.release(sequence)
+        sequence.status = SequenceStatus.PREEMPTED
+        sequence.num_preemptions += 1
+        self._total_preemptions += 1
+        insort(self._waiting, sequence, key=_order)
+
+    def _plan_chunk(self, rows: list[PlannedRow], sequence: Sequence, budget: int) -> int:
+        start = sequence.num_computed
+        missing = len(sequence.token_ids) - start
+        count = min(missing, budget)
+        rows.append(PlannedRow(sequence, start, count, count == missing))
+        return count
+
+    def _admit(self, rows: list[PlannedRow], budget: int) -> int:
+        """Start waiting sequences in order; returns the budget that is left.
+
+        The first that does not fit stops all behind it, so no one is starved by smaller ones. The
+        spare blocks keep running sequences from being preempted at once; with none running they
+        would keep out a prompt that fills the pool.
+        """
+        while budget and self._waiting and len(self._running) < self._max_running:
+            sequence = self._waiting[0]
+            if not self._tables.reserve(
+                sequence, num_spare=self._num_spare if self._running else 0
+            ):
+                break
+            self._count_prompt(sequence)
+            del self._waiting[0]
+            sequence.status = SequenceStatus.RUNNING
+            insort(self._running, sequence, key=_order)
+            budget -= self._plan_chunk(rows, sequence, budget)
+        return budget
+
+    def _count_prompt(self, sequence: Sequence) -> None:
+        if sequence.status is SequenceStatus.WAITING:
+            sequence.num_cached = sequence.num_computed
+            self._total_prompt_tokens += sequence.num_prompt
+            self._total_cached_tokens += sequence.num_cached
+
+    def _check(self, sequence: Sequence) -> None:
+        if sequence.id in self._sequences:
+            raise InvalidRequest(f"sequence id '{sequence.id}' is in use; give each its own")
+        if not sequence.prompt_ids:
+            raise InvalidRequest("the prompt is empty; give at least 1 token")
+        if sequence.max_new_tokens < 1:
+            raise InvalidRequest(
+                f"max_new_tokens must be at least 1; got {sequence.max_new_tokens}"
+            )
+        self._check_length(sequence.num_prompt)
+
+    def _check_length(self, num_prompt: int) -> None:
+        if num_prompt >= self._max_model_len:
+            raise InvalidRequest(
+                f"prompt of {num_prompt} tokens leaves no room for output: prompt and output "
+                f"together are limited to {self._max_model_len} tokens (max_model_len); "
+                f"shorten the prompt"
+            )
+        num_blocks = -(-num_prompt // self._block_size)
+        if num_blocks > self._pool.num_usable:
+            raise InvalidRequest(
+                f"prompt of {num_prompt} tokens needs {num_blocks} cache blocks of "
+                f"{self._block_size} tokens, the limit is {self._pool.num_usable} (the size of the "
+                f"key/value cache); shorten the prompt or give the model a larger cache"
+            )
+
+
+def _check_positive(name: str, value: int) -> None:
+    if value < 1:
+        raise InvalidConfig(f"{name} must be at least 1; got {value}")
