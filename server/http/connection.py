@@ -4,6 +4,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 from http import HTTPStatus
+from typing import cast
 
 from aiohttp import web
 from aiohttp.http import RawRequestMessage
@@ -45,9 +46,10 @@ class Connection(web.RequestHandler):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         if not self._listener.has_room():
-            assert isinstance(transport, asyncio.Transport)
-            transport.write(_FULL)
-            transport.close()
+            # A cast, because uvloop's transports do not inherit from asyncio's.
+            full = cast("asyncio.Transport", transport)
+            full.write(_FULL)
+            full.close()
             return
         super().connection_made(transport)
 
