@@ -250,6 +250,11 @@ class BatchingExecutor:
         if sent.error is not None:
             self._fail(ticket, sent.error)
             return
+        request = ticket.request
+        if sent.final and request.cancel.cancelled:
+            # The model was told to stop and did: no success, whatever it sent last.
+            self._fail(ticket, Cancelled(labelled(request, "request was cancelled")))
+            return
         now_ns = time.monotonic_ns()
         if ticket.num_responses == 0:
             self._statistics.first_response(now_ns - ticket.arrived_ns)
@@ -257,13 +262,13 @@ class BatchingExecutor:
             timing = BatchTiming(0, now_ns - ticket.started_ns, 0)
             queue_ns = ticket.started_ns - ticket.arrived_ns
             total_ns = now_ns - ticket.arrived_ns
-            self._statistics.success(ticket.request.batch_size, queue_ns, timing, total_ns)
+            self._statistics.success(request.batch_size, queue_ns, timing, total_ns)
             self._end(ticket)
         if sent.outputs is None:
             ticket.sink.finish()
             return
         ticket.num_responses += 1
-        response = self._response(ticket.request, sent.outputs, sent.parameters)
+        response = self._response(request, sent.outputs, sent.parameters)
         ticket.sink.send(response, final=sent.final)
 
     def _log(self, request: InferRequest, outcome: str, total_ns: int) -> None:

@@ -44,10 +44,10 @@ class BatchPolicy:
     def decide(self, tickets: Iterable[Ticket], now_ns: int) -> Run | WaitUntil:
         """What to do with a non-empty queue while an instance is idle.
 
-        Takes the longest run of joinable requests from the head that fits max_batch_size. Without
-        a delay it runs at once. With one it runs a preferred size as soon as the queue can form
-        exactly that, anything when the oldest request has waited for the delay or when the batch
-        can grow no further.
+        Takes the longest run of joinable requests from the head that fits max_batch_size, cut to
+        the largest preferred size that can be formed exactly. Where none can: without a delay it
+        runs at once, with one when the oldest request has waited for it or when the batch can grow
+        no further. Once the delay has passed, everything goes, preferred or not.
         """
         size = count = preferred_count = 0
         oldest_ns = now_ns
@@ -65,9 +65,9 @@ class BatchPolicy:
                 preferred_count = count
             if size >= self.max_batch_size:
                 break
-        if preferred_count and self.max_delay_ns:
-            return Run(preferred_count)
         run_at_ns = oldest_ns + self.max_delay_ns
+        if preferred_count and (run_at_ns > now_ns or not self.max_delay_ns):
+            return Run(preferred_count)
         if is_closed or size >= self.max_batch_size or run_at_ns <= now_ns:
             return Run(count)
         return WaitUntil(run_at_ns)

@@ -60,6 +60,15 @@ def test_the_largest_preferred_size_that_the_queue_forms_wins() -> None:
     assert policy(8, 2, 4, delay_ns=50).decide(tickets(1, 1, 1, 1, 1), now_ns=0) == Run(4)
 
 
+def test_a_preferred_size_is_cut_from_a_longer_queue_also_without_a_delay() -> None:
+    assert policy(16, 8).decide(tickets(*[1] * 15), now_ns=0) == Run(8)
+    assert policy(16, 8).decide(tickets(*[1] * 5), now_ns=0) == Run(5)
+
+
+def test_once_the_delay_has_passed_everything_goes() -> None:
+    assert policy(8, 4, delay_ns=50).decide(tickets(*[1] * 6), now_ns=60) == Run(6)
+
+
 def test_a_batch_that_cannot_grow_does_not_wait_for_the_delay() -> None:
     assert policy(8, delay_ns=50).decide(tickets(5, 5), now_ns=0) == Run(1)
     assert policy(8, delay_ns=50).decide(tickets(1, 1, keys="ab"), now_ns=0) == Run(1)
