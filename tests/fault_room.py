@@ -266,6 +266,14 @@ def read_all(connection: socket.socket) -> bytes:
     return b"".join(pieces)
 
 
+def read_until(connection: socket.socket, wanted: bytes) -> bytes:
+    """What comes until it holds these bytes, or ends."""
+    received = b""
+    while wanted not in received and (piece := connection.recv(1 << 16)):
+        received += piece
+    return received
+
+
 def open_files(pid: int) -> list[str]:
     """What the descriptors of a process are, for error texts."""
     names = []
