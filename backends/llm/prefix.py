@@ -1,9 +1,9 @@
 """Finds cache blocks by the tokens they hold: a hash chain over full blocks. Owns no block."""
 
 import secrets
-from array import array
 from collections.abc import Callable, Iterable
 from hashlib import blake2b
+from struct import Struct
 from typing import NamedTuple
 
 SEED_SIZE_BYTES = 16
@@ -32,6 +32,7 @@ class PrefixIndex:
     def __init__(self, block_size: int, *, digest: Callable[[bytes], bytes] = _digest) -> None:
         self.block_size = block_size
         self._digest = digest
+        self._pack = Struct(f"{block_size}q").pack
         self._seed = secrets.token_bytes(SEED_SIZE_BYTES)
         self._entries: dict[bytes, tuple[BlockKey, int]] = {}
         self._digest_of_block: dict[int, bytes] = {}
@@ -43,10 +44,9 @@ class PrefixIndex:
         if len(keys) >= num_blocks:
             return
         parent = keys[-1].digest if keys else self._digest(self._seed + salt.encode())
-        for end in range(
-            (len(keys) + 1) * self.block_size, num_blocks * self.block_size + 1, self.block_size
-        ):
-            tokens = array("q", token_ids[end - self.block_size : end]).tobytes()
+        size = self.block_size
+        for start in range(len(keys) * size, num_blocks * size, size):
+            tokens = self._pack(*token_ids[start : start + size])
             key = BlockKey(self._digest(parent + tokens), parent, tokens)
             keys.append(key)
             parent = key.digest

@@ -200,6 +200,7 @@ class Scheduler:
         """
         partial = []
         block_size = self._block_size
+        append, new = rows.append, tuple.__new__  # PlannedRow(…) takes almost twice the time
         for sequence in self._running:
             start = sequence.num_computed
             end = len(sequence.token_ids)
@@ -208,7 +209,7 @@ class Scheduler:
                 continue
             if end > len(sequence.block_ids) * block_size and not self._grow(sequence, preempted):
                 break
-            rows.append(PlannedRow(sequence, start, 1, True))
+            append(new(PlannedRow, (sequence, start, 1, True)))
         return partial
 
     def _grow(self, sequence: Sequence, preempted: list[Sequence]) -> bool:
