@@ -7,7 +7,6 @@ free ──allocate──► used ──release──► free        a block tha
 
 from collections import OrderedDict
 from collections.abc import Iterable
-from collections.abc import Sequence as Ids
 from dataclasses import dataclass
 
 from trivet.backends.api.errors import InvalidConfig
@@ -64,7 +63,7 @@ class BlockPool:
             self._references[block_id] = 1
         return taken
 
-    def release(self, block_ids: Ids[int]) -> None:
+    def release(self, block_ids: list[int]) -> None:
         """Give back one reference to each block of a table.
 
         The last block goes first, so that of a cached prefix the tail is evicted before the head.

@@ -1,13 +1,13 @@
 """Which tokens of which sequences the next step computes. No tensors, no clock, no threads."""
 
 from bisect import bisect_left, insort
-from collections.abc import Sequence as Row
 from dataclasses import dataclass
 from operator import attrgetter
 from typing import NamedTuple
 
 from trivet.backends.api.errors import InvalidConfig, InvalidRequest, QueueFull
 from trivet.backends.llm.blocks import BlockPool, BlockStats
+from trivet.backends.llm.limits import SequenceLimits
 from trivet.backends.llm.sequence import Sequence, SequenceStatus
 from trivet.backends.llm.tables import BlockTables
 
@@ -70,21 +70,21 @@ class Scheduler:
     ) -> None:
         """`max_batched_tokens` None: no limit. `watermark`: share of blocks left on admission."""
         assert block_size == pool.block_size, "pool and scheduler disagree on block_size"
-        _check_positive("max_num_seqs", max_num_seqs)
-        _check_positive("max_model_len", max_model_len)
-        _check_positive("max_num_waiting", max_num_waiting)
-        if max_batched_tokens is not None:
-            _check_positive("max_batched_tokens", max_batched_tokens)
+        _check_positive(
+            max_num_seqs=max_num_seqs,
+            max_batched_tokens=max_batched_tokens,
+            max_model_len=max_model_len,
+            max_num_waiting=max_num_waiting,
+        )
         if not 0 <= watermark < 1:
             raise InvalidConfig(f"watermark must be at least 0 and below 1; got {watermark}")
         self._pool = pool
         self._block_size = block_size
         self._tables = BlockTables(pool, enable_prefix_caching=enable_prefix_caching)
-        self._max_model_len = max_model_len
+        self.limits = SequenceLimits(max_model_len, pool.num_usable, block_size)
         self._max_num_waiting = max_num_waiting
         self._budget = max_batched_tokens or max_num_seqs * max_model_len
-        # No more rows than tokens in a step: so every running sequence can decode in every step.
-        self._max_running = min(max_num_seqs, self._budget)
+        self._max_num_seqs = max_num_seqs
         self._num_spare = int(watermark * pool.num_usable)
         self._waiting: list[Sequence] = []  # both lists are sorted by _order
         self._running: list[Sequence] = []
@@ -99,28 +99,22 @@ class Scheduler:
         """Whether any sequence is running or waiting."""
         return bool(self._sequences)
 
-    @property
-    def max_tokens(self) -> int:
-        """Most tokens (prompt and output) that one sequence can reach here.
-
-        The last token's keys and values are never needed, hence one more than the pool holds.
-        """
-        return min(self._max_model_len, self._pool.num_usable * self._block_size + 1)
-
     def add(self, sequence: Sequence) -> None:
         """Queue a new sequence.
 
         Raises `InvalidRequest` if it can never run, `QueueFull` (an `Unavailable`) if too many
-        wait. Its output ends at `max_tokens` at the latest.
+        wait. Its output ends at `limits.max_tokens` tokens at the latest.
         """
-        self._check(sequence)
+        if sequence.id in self._sequences:
+            raise InvalidRequest(f"sequence id '{sequence.id}' is in use; give each its own")
+        self.limits.check(sequence)
         if len(self._waiting) >= self._max_num_waiting:
             raise QueueFull(
                 f"{len(self._waiting)} sequences are waiting, the limit is "
                 f"{self._max_num_waiting} (max_num_waiting); try again later"
             )
         sequence.arrival = self._num_added
-        sequence.token_limit = min(sequence.token_limit, self.max_tokens)
+        sequence.token_limit = min(sequence.token_limit, self.limits.max_tokens)
         self._num_added += 1
         self._sequences[sequence.id] = sequence
         insort(self._waiting, sequence, key=_order)
@@ -149,14 +143,14 @@ class Scheduler:
         num_samples = len(rows)
         budget = self._budget - len(rows)
         for sequence in partial:
-            if budget and sequence.status is SequenceStatus.RUNNING:
+            if budget:
                 budget -= self._plan_chunk(rows, sequence, budget)
-        if self._waiting and not preempted:
+        if self._waiting and not preempted:  # else the preempted would take their blocks back
             budget = self._admit(rows, budget)
         num_samples += sum(row.samples for row in rows[num_samples:])
         return StepPlan(tuple(rows), self._budget - budget, num_samples, tuple(preempted))
 
-    def update(self, plan: StepPlan, sampled: Row[int]) -> list[Sequence]:
+    def update(self, plan: StepPlan, sampled: list[int]) -> list[Sequence]:
         """Record a computed step; `sampled` has one token for each row of `plan` that samples.
 
         Returns the sequences that reached their length; they are finished, their blocks free.
@@ -196,7 +190,8 @@ class Scheduler:
     def _plan_decodes(self, rows: list[PlannedRow], preempted: list[Sequence]) -> list[Sequence]:
         """Rows of sequences that lack one token; returns those that lack more.
 
-        Preemption takes from the end of the list, which the loop has not reached yet.
+        All fit into the budget: a sequence is admitted only with a token of it to spare. Preemption
+        takes from the end of the list, which the loop has not reached yet.
         """
         partial = []
         block_size = self._block_size
@@ -243,11 +238,10 @@ class Scheduler:
         spare blocks keep running sequences from being preempted at once; with none running they
         would keep out a prompt that fills the pool.
         """
-        while budget and self._waiting and len(self._running) < self._max_running:
+        while budget and self._waiting and len(self._running) < self._max_num_seqs:
             sequence = self._waiting[0]
-            if not self._tables.reserve(
-                sequence, num_spare=self._num_spare if self._running else 0
-            ):
+            num_spare = self._num_spare if self._running else 0
+            if not self._tables.reserve(sequence, num_spare=num_spare):
                 break
             self._count_prompt(sequence)
             del self._waiting[0]
@@ -262,33 +256,8 @@ class Scheduler:
             self._total_prompt_tokens += sequence.num_prompt
             self._total_cached_tokens += sequence.num_cached
 
-    def _check(self, sequence: Sequence) -> None:
-        if sequence.id in self._sequences:
-            raise InvalidRequest(f"sequence id '{sequence.id}' is in use; give each its own")
-        if not sequence.prompt_ids:
-            raise InvalidRequest("the prompt is empty; give at least 1 token")
-        if sequence.max_new_tokens < 1:
-            raise InvalidRequest(
-                f"max_new_tokens must be at least 1; got {sequence.max_new_tokens}"
-            )
-        self._check_length(sequence.num_prompt)
 
-    def _check_length(self, num_prompt: int) -> None:
-        if num_prompt >= self._max_model_len:
-            raise InvalidRequest(
-                f"prompt of {num_prompt} tokens leaves no room for output: prompt and output "
-                f"together are limited to {self._max_model_len} tokens (max_model_len); "
-                f"shorten the prompt"
-            )
-        num_blocks = -(-num_prompt // self._block_size)
-        if num_blocks > self._pool.num_usable:
-            raise InvalidRequest(
-                f"prompt of {num_prompt} tokens needs {num_blocks} cache blocks of "
-                f"{self._block_size} tokens, the limit is {self._pool.num_usable} (the size of the "
-                f"key/value cache); shorten the prompt or give the model a larger cache"
-            )
-
-
-def _check_positive(name: str, value: int) -> None:
-    if value < 1:
-        raise InvalidConfig(f"{name} must be at least 1; got {value}")
+def _check_positive(**limits: int | None) -> None:
+    for name, value in limits.items():
+        if value is not None and value < 1:
+            raise InvalidConfig(f"{name} must be at least 1; got {value}")

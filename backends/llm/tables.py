@@ -52,7 +52,6 @@ class BlockTables:
         """Take the table away; published blocks stay findable until they are evicted."""
         self._pool.release(sequence.block_ids)
         sequence.block_ids = []
-        sequence.num_published = 0
         sequence.num_computed = 0
 
     def _cached_blocks(self, sequence: Sequence) -> list[int]:

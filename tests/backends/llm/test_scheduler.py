@@ -108,7 +108,7 @@ def test_a_prompt_that_fills_the_pool_is_admitted_alone_despite_the_watermark() 
     scheduler.add(sequence)
     run_until_done(scheduler, model, max_steps=5)
     assert sequence.output_ids == expected_output(sequence.prompt_ids, 1)
-    assert scheduler.max_tokens == 17
+    assert scheduler.limits.max_tokens == 17
 
 
 def test_when_blocks_run_out_the_last_to_arrive_is_preempted_and_ends_with_equal_tokens() -> None:

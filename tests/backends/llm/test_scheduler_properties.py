@@ -99,6 +99,7 @@ class Walk:
         assert self.budget is None or plan.num_tokens <= self.budget
         assert plan.num_samples == sum(row.samples for row in rows)
         assert len({id(row.sequence) for row in rows}) == len(rows) <= self.max_num_seqs
+        assert not set(plan.preempted) & {row.sequence for row in rows}
         for row in rows:
             end = row.start + row.count
             assert row.count > 0
