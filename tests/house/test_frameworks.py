@@ -1,0 +1,73 @@
+"""Frameworks are loaded by the model that needs them, never by the server itself."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from example_site import open_examples
+from house_rules import ROOT
+from serving import RunningServer
+
+# Frameworks, and what only tests and benches may need.
+FOREIGN = {
+    "grpc",
+    "numba",
+    "onnx",
+    "onnxruntime",
+    "pandas",
+    "scipy",
+    "tensorrt",
+    "tokenizers",
+    "torch",
+    "transformers",
+    "tritonclient",
+}
+
+IMPORT = "import importlib, sys; [importlib.import_module(name) for name in sys.argv[1:]]"
+TELL = "; print(*sorted({name.partition('.')[0] for name in sys.modules}))"
+
+
+def modules(folder: str) -> list[str]:
+    """The import names of all modules of a folder."""
+    paths = [path.relative_to(ROOT) for path in sorted((ROOT / folder).rglob("*.py"))]
+    return [".".join(("trivet", *path.with_suffix("").parts)) for path in paths]
+
+
+def loaded_by(*names: str) -> set[str]:
+    """Which packages a fresh interpreter has loaded after importing these modules."""
+    told = subprocess.run(
+        [sys.executable, "-c", IMPORT + TELL, *names], capture_output=True, text=True, check=True
+    )
+    return set(told.stdout.split())
+
+
+@pytest.mark.parametrize("folder", ["server", "ensembles", "backends/api", "backends/process"])
+def test_importing_loads_no_framework(folder: str) -> None:
+    loaded = loaded_by(*modules(folder))
+
+    assert "trivet" in loaded
+    assert loaded & FOREIGN == set()
+
+
+def test_asking_for_help_is_instant() -> None:
+    assert loaded_by("trivet.server.cli") & {*FOREIGN, "aiohttp", "numpy", "google"} == set()
+
+
+def mapped_files(server: RunningServer) -> set[str]:
+    """The shared libraries and other files that the server process has mapped."""
+    lines = Path(f"/proc/{server.process.pid}/maps").read_text().splitlines()
+    return {line.split(maxsplit=5)[5] for line in lines if len(line.split(maxsplit=5)) == 6}
+
+
+@pytest.mark.parametrize(
+    ("model", "frameworks"),
+    [("text_direction", {"onnxruntime"}), ("add_sub", set()), ("identity_fp32", set())],
+)
+def test_a_server_maps_the_libraries_of_what_it_serves(model: str, frameworks: set[str]) -> None:
+    with open_examples("--model-control-mode=explicit", f"--load-model={model}") as server:
+        files = mapped_files(server)
+
+    assert any("/numpy/" in file for file in files), "the maps tell nothing"
+    found = {name for name in ("onnxruntime", "torch") if any(f"/{name}/" in f for f in files)}
+    assert found == frameworks

@@ -1,0 +1,100 @@
+"""Wheel and sdist hold what they should: the packages under trivet/, no tests, no weights."""
+
+import importlib.metadata
+import subprocess
+import sys
+import tarfile
+import tomllib
+import zipfile
+from pathlib import Path
+
+import pytest
+from house_rules import PACKAGES, ROOT
+
+WEIGHTS = (".onnx", ".pt", ".pt2", ".safetensors", ".whl", "tokenizer.json")
+NAME = "trivet-" + tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+BUILD = "import sys; from hatchling import build as b; getattr(b, sys.argv[1])(sys.argv[2])"
+
+
+def build(kind: str, source: Path, target: Path) -> Path:
+    """Has the project's build backend make a wheel or an sdist; returns the file."""
+    subprocess.run([sys.executable, "-c", BUILD, f"build_{kind}", target], cwd=source, check=True)
+    return next(target.glob("*.whl" if kind == "wheel" else "*.tar.gz"))
+
+
+def contents(wheel: Path) -> set[str]:
+    with zipfile.ZipFile(wheel) as archive:
+        return set(archive.namelist())
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return build("wheel", ROOT, tmp_path_factory.mktemp("wheel"))
+
+
+@pytest.fixture(scope="module")
+def unpacked_sdist(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("sdist")
+    with tarfile.open(build("sdist", ROOT, folder)) as archive:
+        archive.extractall(folder, filter="data")
+    return folder / NAME
+
+
+def own_files() -> set[str]:
+    """What of the checkout makes up the package, by its place in a wheel."""
+    files = [path for path in (ROOT / "trivet").iterdir() if path.is_file()]
+    files += [path for each in PACKAGES for path in (ROOT / each).rglob("*") if path.is_file()]
+    places = {path.relative_to(ROOT).as_posix() for path in files if path.suffix != ".pyc"}
+    return {f"trivet/{place.removeprefix('trivet/')}" for place in places}
+
+
+def test_wheel_holds_the_packages_and_nothing_else(wheel: Path) -> None:
+    packed = {name for name in contents(wheel) if ".dist-info/" not in name}
+
+    assert packed == own_files()
+    for package in PACKAGES:
+        assert f"trivet/{package}/__init__.py" in packed
+    assert "trivet/py.typed" in packed
+
+
+def test_wheel_is_for_every_platform(wheel: Path) -> None:
+    assert wheel.name == f"{NAME}-py3-none-any.whl"
+
+
+def test_wheel_works_away_from_the_checkout(wheel: Path, tmp_path: Path) -> None:
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(tmp_path)
+    (package,) = importlib.metadata.distributions(path=[str(tmp_path)])
+    (command,) = package.entry_points.select(group="console_scripts")
+    module, function = command.value.split(":")
+    start = f"import {module} as cli, sys; print(cli.__file__); sys.exit(cli.{function}())"
+
+    told = subprocess.run(
+        [sys.executable, "-c", start, "serve", "--help"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+
+    assert command.name == "trivet"
+    assert Path(told.stdout.splitlines()[0]).is_relative_to(tmp_path)
+    assert "--http-port" in told.stdout
+
+
+def test_sdist_holds_sources_tests_and_examples_without_weights(unpacked_sdist: Path) -> None:
+    packed = {
+        path.relative_to(unpacked_sdist).as_posix()
+        for path in unpacked_sdist.rglob("*")
+        if path.is_file()
+    }
+
+    assert own_files() <= packed
+    assert {"pyproject.toml", "README.md", "PKG-INFO", "model_repository/build.py"} <= packed
+    assert {"tests/conftest.py", "tests/serving.py"} <= packed
+    assert [name for name in packed if name.endswith(WEIGHTS)] == []
+    assert [name for name in packed if "__pycache__" in name or name.startswith(".venv")] == []
+
+
+def test_sdist_builds_the_same_wheel(unpacked_sdist: Path, wheel: Path, tmp_path: Path) -> None:
+    assert contents(build("wheel", unpacked_sdist, tmp_path)) == contents(wheel)
