@@ -187,6 +187,8 @@ class Server:
         folder = snapshot.models.get(name)
         if folder is None:
             problem = snapshot.problems.get(name)
+            if problem:
+                self.lifecycle.note_problem(name, problem)
             raise InvalidRequest(
                 f"failed to load '{name}', failed to poll from model repository"
                 + (f": {problem}" if problem else "")
