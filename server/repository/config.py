@@ -117,7 +117,7 @@ def _normalise_groups(config: ModelConfig, num_gpus: int) -> None:
         if group.kind == ModelInstanceGroup.KIND_AUTO:
             can_use_gpu = num_gpus > 0 and all(gpu < num_gpus for gpu in group.gpus)
             group.kind = ModelInstanceGroup.KIND_GPU if can_use_gpu else ModelInstanceGroup.KIND_CPU
-        if group.count < 1:
+        if group.count == 0:
             on_cpu = group.kind == ModelInstanceGroup.KIND_CPU
             group.count = 2 if on_cpu and config.backend == "onnxruntime" else 1
         if group.kind == ModelInstanceGroup.KIND_GPU and not group.gpus:
