@@ -25,9 +25,9 @@ def may_describe_itself(path: Path) -> bool:
     is not Python.
     """
     try:
-        tree = ast.parse(path.read_bytes(), filename=str(path))
+        tree = ast.parse(path.read_bytes(), filename=path.name)
     except (SyntaxError, ValueError) as error:
-        raise InvalidConfig(f"'{path}' is not a Python file: {error}") from error
+        raise InvalidConfig(f"'{path.name}' is not a Python file: {error}") from error
     classes = [
         node
         for node in tree.body

@@ -25,9 +25,11 @@ def load_model_class(path: Path, model_name: str) -> type:
     module = _run(f"{package}.{path.stem}", path)
     found = getattr(module, _CLASS, None)
     if not isinstance(found, type):
-        raise InvalidConfig(f"'{path}' has no class {_CLASS}")
+        raise InvalidConfig(f"'{path.name}' of model '{model_name}' has no class {_CLASS}")
     if not callable(getattr(found, "execute", None)):
-        raise InvalidConfig(f"class {_CLASS} in '{path}' has no method execute")
+        raise InvalidConfig(
+            f"class {_CLASS} in '{path.name}' of model '{model_name}' has no method execute"
+        )
     return found
 
 
@@ -40,7 +42,7 @@ def _add_package(name: str, folder: Path) -> None:
 def _run(name: str, path: Path) -> ModuleType:
     spec = importlib.util.spec_from_file_location(name, path)
     if spec is None or spec.loader is None:
-        raise InvalidConfig(f"'{path}' is not a Python file; default_model_filename names it")
+        raise InvalidConfig(f"'{path.name}' is not a Python file; default_model_filename names it")
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
     spec.loader.exec_module(module)
