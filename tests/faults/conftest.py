@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 from fault_models import write_row_models
-from fault_room import Room
+from fault_room import MIB, Room
 from serving import RunningServer
 
 ROW_FLAGS = (
@@ -21,14 +21,17 @@ ROW_FLAGS = (
 
 @pytest.fixture(scope="module")
 def room(
-    serve: Callable[..., RunningServer], tmp_path_factory: pytest.TempPathFactory
+    request: pytest.FixtureRequest,
+    serve: Callable[..., RunningServer],
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[Room]:
-    """One server for all rows of a module; at the end it must be as it was at the beginning."""
+    """One server for all rows of a module; at the end it must be as it was at the beginning, but
+    for MAX_GROWTH_BYTES of memory, which the module may define."""
     repository = write_row_models(tmp_path_factory.mktemp("rows") / "models")
     room = Room(serve(repository, *ROW_FLAGS), repository)
     yield room
     room.assert_unharmed()
-    room.assert_settled()
+    room.assert_settled(getattr(request.module, "MAX_GROWTH_BYTES", 64 * MIB))
     room.close()
     assert room.server.stop() == 0
 
