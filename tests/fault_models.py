@@ -32,6 +32,8 @@ class TritonPythonModel:
         if word == "sleep":
             time.sleep(float(argument))
         if word == "hang":
+            if argument:
+                open(argument + ".started", "w").close()
             while True:
                 time.sleep(1)
         if word == "watch":
