@@ -12,7 +12,8 @@ import pytest
 from house_rules import PACKAGES, ROOT
 
 WEIGHTS = (".onnx", ".pt", ".pt2", ".safetensors", ".whl", "tokenizer.json")
-NAME = "trivet-" + tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+NAME: str = f"trivet-{PROJECT['version']}"
 BUILD = "import sys; from hatchling import build as b; getattr(b, sys.argv[1])(sys.argv[2])"
 
 

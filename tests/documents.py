@@ -1,0 +1,85 @@
+"""What the documents hold that can be checked: commands, what they print, links, flags, paths."""
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+
+_MARKER = re.compile(r"^[ \t]*<!-- (?:run|prints) -->", re.MULTILINE)
+_BLOCK = re.compile(
+    r"^<!-- (?P<marker>run|prints) -->\n+```(?P<language>\w+)\n(?P<text>.*?)^```$",
+    re.MULTILINE | re.DOTALL,
+)
+_LINK = re.compile(r"\]\((?!\w+://)([^)#\s]*)(?:#([^)\s]*))?\)")
+_FLAG = re.compile(r"(?<![\w-])--[a-z][a-z0-9-]+(?![\w-])")
+_PLACE = re.compile(
+    r"`((?:backends|bench|docs|ensembles|model_repository|protos|server|tests)/[^`]+)`"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """A block that a reader is told to run."""
+
+    place: str
+    """Document and line."""
+    language: str
+    text: str
+    prints: str
+    """What it prints, `...` standing for anything; empty where the document does not say."""
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """One page of Markdown."""
+
+    path: Path
+
+    @property
+    def name(self) -> str:
+        return self.path.relative_to(ROOT).as_posix()
+
+    @property
+    def text(self) -> str:
+        return self.path.read_text(encoding="utf-8")
+
+    def commands(self) -> list[Command]:
+        """The blocks after `<!-- run -->`, each with the block after `<!-- prints -->`, if any."""
+        text = self.text
+        blocks = list(_BLOCK.finditer(text))
+        assert len(blocks) == len(_MARKER.findall(text)), f"{self.name}: a marker without a block"
+        found: list[Command] = []
+        for block in blocks:
+            if block["marker"] == "run":
+                line = text.count("\n", 0, block.start()) + 1
+                found.append(Command(f"{self.name}:{line}", block["language"], block["text"], ""))
+            else:
+                run = found.pop()
+                found.append(Command(run.place, run.language, run.text, block["text"]))
+        return found
+
+    def links(self) -> list[tuple[Path, str]]:
+        """Files of the checkout that it links to, and the heading or ''."""
+        links = _LINK.findall(self.text)
+        return [(self.path.parent / to if to else self.path, anchor) for to, anchor in links]
+
+    def anchors(self) -> set[str]:
+        """Its headings as links name them."""
+        headings = re.findall(r"^#+ (.+)$", self.text, re.MULTILINE)
+        return {re.sub(r"[^\w -]", "", each.lower()).replace(" ", "-") for each in headings}
+
+    def flags(self) -> set[str]:
+        """Everything that looks like a long option of a command."""
+        return set(_FLAG.findall(self.text))
+
+    def places(self) -> Iterator[str]:
+        """Paths of the checkout that it names, `<word>` as a wildcard."""
+        for place in _PLACE.findall(self.text):
+            yield re.sub(r"<\w+>", "*", place)
+
+
+def documents() -> list[Document]:
+    """The front page and the docs."""
+    return [Document(ROOT / "README.md"), *map(Document, sorted((ROOT / "docs").glob("*.md")))]
