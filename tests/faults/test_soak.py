@@ -1,0 +1,209 @@
+"""Minutes of requests while models are added, replaced and removed each second.
+
+No request fails, every answer is that of the version that gave it, memory and descriptors stay.
+TRIVET_SOAK_S sets the length in seconds.
+"""
+
+import os
+import shutil
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tritonclient.grpc as grpcclient
+import tritonclient.http as httpclient
+from fault_models import write_crash
+from fault_room import MIB, Vitals, pending
+from serving import RunningServer, write_adder
+from tritonclient.utils import InferenceServerException, np_to_triton_dtype
+
+pytestmark = pytest.mark.slow
+Serve = Callable[..., RunningServer]
+LENGTH_S = float(os.environ.get("TRIVET_SOAK_S", "180"))
+STEP_S = 1.0
+WARM_UP_STEPS = 6
+MAX_GROWTH_BYTES = 48 * MIB
+ALL_VERSIONS = "version_policy { all {} }\n"
+
+
+class Shop:
+    """The repository while it is changed; each change is one step and is served before the next.
+
+    `newest` serves its newest version only, `every` all of them, `same` has one version whose file
+    is replaced by one with another answer, `python` is left alone, `guest` comes and goes.
+    """
+
+    def __init__(self, repository: Path) -> None:
+        self.repository = repository
+        self.step = 1
+        self.same = [1, 1]
+        """The answers that `same` may give: the replaced file's and the replacing one's."""
+        repository.mkdir()
+        for name in ("newest", "every", "same"):
+            write_adder(repository, name, 1)
+        (repository / "every" / "config.pbtxt").write_text(ALL_VERSIONS)
+        write_crash(repository, "python")
+
+    def change(self, server: RunningServer) -> None:
+        """Adds a version everywhere, waits until it serves, takes the one before it away."""
+        old, new = self.step, self.step + 1
+        self.same[1] = new
+        write_adder(self.repository, "newest", new)
+        write_adder(self.repository, "every", new)
+        self._replace_same(new)
+        if new % 2:
+            write_adder(self.repository, "guest", 1)
+        else:
+            shutil.rmtree(self.repository / "guest", ignore_errors=True)
+        for name in ("newest", "every"):
+            self._wait(server, name, new)
+        client = httpclient.InferenceServerClient(server.http)
+        server.wait_until(lambda: _add(client, httpclient, "same")[0] == new, "replaced the file")
+        client.close()
+        self.same[0] = new
+        for name in ("newest", "every"):
+            if old > 1:
+                shutil.rmtree(self.repository / name / str(old))
+        self.step = new
+
+    def _replace_same(self, amount: int) -> None:
+        made = write_adder(self.repository.parent, "made", 1, amount=amount)
+        (made / "model.onnx").rename(self.repository / "same" / "1" / "model.onnx")
+        shutil.rmtree(made.parent)
+
+    def _wait(self, server: RunningServer, name: str, version: int) -> None:
+        def serves() -> bool:
+            return server.index().get((name, str(version)), {}).get("state") == "READY"
+
+        server.wait_until(serves, f"served version {version} of {name}")
+
+
+class Caller:
+    """Calls all models over one protocol without a pause; keeps counts and what went wrong."""
+
+    def __init__(self, server: RunningServer, library: Any, address: str, shop: Shop) -> None:
+        self.counts: Counter[str] = Counter()
+        self.faults: list[str] = []
+        self._library = library
+        self._shop = shop
+        self._address = address
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run)
+        self._thread.start()
+
+    def stop(self) -> None:
+        self._stop.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        with self._library.InferenceServerClient(self._address) as client:
+            while not self._stop.is_set():
+                for check in (self._newest, self._every, self._pinned, self._same, self._python):
+                    try:
+                        check(client)
+                    except InferenceServerException as error:
+                        self.faults.append(f"{check.__name__}: {error}")
+
+    def _newest(self, client: Any) -> None:
+        self._expect_own_version(client, "newest")
+
+    def _every(self, client: Any) -> None:
+        self._expect_own_version(client, "every")
+
+    def _pinned(self, client: Any) -> None:
+        answer, version = _add(client, self._library, "every", "1")
+        self._note("pinned", (answer, version) == (1, 1), answer)
+
+    def _same(self, client: Any) -> None:
+        oldest = self._shop.same[0]
+        answer, _ = _add(client, self._library, "same")
+        self._note("same", oldest <= answer <= self._shop.same[1], answer)
+
+    def _python(self, client: Any) -> None:
+        given = self._library.InferInput("COMMAND", [1], np_to_triton_dtype(np.object_))
+        given.set_data_from_numpy(np.array([b"pid"], np.object_))
+        answer = int(client.infer("python", [given]).as_numpy("PID")[0])
+        self._note("python", answer > 1, answer)
+
+    def _expect_own_version(self, client: Any, model: str) -> None:
+        answer, version = _add(client, self._library, model)
+        self._note(model, answer == version, answer)
+
+    def _note(self, what: str, is_right: bool, answer: int) -> None:
+        self.counts[what] += 1
+        if not is_right:
+            self.faults.append(f"{what} answered {answer}")
+
+
+def _add(client: Any, library: Any, model: str, version: str = "") -> tuple[int, int]:
+    """What a model adds, and the version that says it did."""
+    given = library.InferInput("x", [1], "FP32")
+    given.set_data_from_numpy(np.zeros(1, np.float32))
+    result = client.infer(model, [given], model_version=version)
+    response = result.get_response()
+    served = response["model_version"] if isinstance(response, dict) else response.model_version
+    return int(result.as_numpy("y")[0]), int(served)
+
+
+@contextmanager
+def callers(server: RunningServer, shop: Shop) -> Iterator[list[Caller]]:
+    """Two callers for each protocol."""
+    addresses = [(httpclient, server.http), (grpcclient, server.grpc)] * 2
+    running = [Caller(server, library, address, shop) for library, address in addresses]
+    try:
+        yield running
+    finally:
+        for caller in running:
+            caller.stop()
+
+
+def hammer(server: RunningServer, shop: Shop, num_steps: int) -> Counter[str]:
+    """Changes the repository under load; returns how many right answers there were of what."""
+    with callers(server, shop) as running:
+        for _ in range(num_steps):
+            started = time.monotonic()
+            shop.change(server)
+            time.sleep(max(0.0, STEP_S - (time.monotonic() - started)))
+    faults = [fault for caller in running for fault in caller.faults]
+    assert faults == [], f"{len(faults)} faults, the first: {faults[:5]}"
+    return sum((caller.counts for caller in running), Counter())
+
+
+def settled(server: RunningServer, num_fds: int = 0) -> Vitals:
+    """The server's vitals when nothing is being loaded, unloaded or asked."""
+
+    def is_still() -> bool:
+        states = {entry.get("state") for entry in server.index().values()}
+        return states <= {"READY", "UNAVAILABLE"} and pending(server) == 0
+
+    server.wait_until(is_still, "came to rest")
+    deadline = time.monotonic() + 10
+    while (vitals := Vitals.of(server.process.pid)).num_fds > num_fds:
+        if time.monotonic() > deadline:
+            break
+        time.sleep(0.1)
+    return vitals
+
+
+def test_requests_do_not_notice_that_models_come_and_go(serve: Serve, tmp_path: Path) -> None:
+    shop = Shop(tmp_path / "models")
+    server = serve(shop.repository, "--model-control-mode=watch")
+    hammer(server, shop, WARM_UP_STEPS)
+    before = settled(server)
+    counts = hammer(server, shop, int(LENGTH_S / STEP_S) // 2 * 2)
+    after = settled(server, before.num_fds)
+    assert min(counts[name] for name in ("newest", "every", "pinned", "same", "python")) > 100
+    assert after.num_fds <= before.num_fds
+    assert after.num_threads <= before.num_threads + 4
+    assert after.children == before.children
+    growth = after.rss_bytes - before.rss_bytes
+    assert growth <= MAX_GROWTH_BYTES, f"memory grew by {growth / MIB:.0f} MiB"
+    assert not any("Traceback" in line for line in server.output)
+    print(f"{dict(counts)}, {growth / MIB:.1f} MiB more")
+    assert server.stop() == 0
