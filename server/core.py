@@ -6,7 +6,15 @@ protocol; its answers are the wire messages that both protocols share.
 
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 
-from trivet.backends.api import InferRequest, InvalidRequest, ServingError, Signature, Sink
+from trivet.backends.api import (
+    Generator,
+    InferRequest,
+    InvalidRequest,
+    ModelNotFound,
+    ServingError,
+    Signature,
+    Sink,
+)
 from trivet.protos import grpc_service_pb2 as pb
 from trivet.protos.model_config_pb2 import ModelConfig
 from trivet.server.models.check import check_request
@@ -88,6 +96,25 @@ class Core:
     def labels(self, name: str, version: int | None, output: str) -> Sequence[str]:
         """The class labels of an output, in index order; empty when it has none."""
         return self._registry.lookup(name, version).labels.get(output, ())
+
+    def generator(self, name: str) -> Generator:
+        """A model that generates text. Raises ModelNotFound, also for models of other kinds."""
+        try:
+            executor = self._registry.lookup(name, None).executor
+        except ModelNotFound:
+            raise ModelNotFound(f"The model `{name[:128]}` does not exist.") from None
+        if not isinstance(executor, Generator):
+            raise ModelNotFound(f"The model `{name[:128]}` does not generate text.")
+        return executor
+
+    def generators(self) -> dict[str, Generator]:
+        """All models that generate text and are ready, by name."""
+        found: dict[str, Generator] = {}
+        for name, versions in self._registry.models.items():
+            executor = versions[max(versions)].executor
+            if isinstance(executor, Generator) and executor.is_ready():
+                found[name] = executor
+        return found
 
     # -- health --------------------------------------------------------------------------------
 

@@ -1,6 +1,6 @@
 """The contract between server and backends. Knows numpy and the messages, no framework."""
 
-from trivet.backends.api.backend import Backend, ComputeOnly, Executor, Instance
+from trivet.backends.api.backend import Backend, BringsExecutor, ComputeOnly, Executor, Instance
 from trivet.backends.api.batch import Batch, ResponseSender
 from trivet.backends.api.config import from_json, parameter, to_json_dict
 from trivet.backends.api.datatype import DataType
@@ -24,6 +24,19 @@ from trivet.backends.api.errors import (
     Unsupported,
 )
 from trivet.backends.api.files import ModelFiles, Placement
+from trivet.backends.api.generate import (
+    Chunk,
+    Finish,
+    GenerateRequest,
+    GenerateSink,
+    Generator,
+    GeneratorInfo,
+    Grammar,
+    Messages,
+    Sampling,
+    Token,
+    TokenLogprob,
+)
 from trivet.backends.api.request import (
     CancelToken,
     InferRequest,
@@ -40,12 +53,20 @@ __all__ = [
     "Backend",
     "BackendFailed",
     "Batch",
+    "BringsExecutor",
     "CancelToken",
     "Cancelled",
+    "Chunk",
     "ComputeOnly",
     "DataType",
     "DeadlineExceeded",
     "Executor",
+    "Finish",
+    "GenerateRequest",
+    "GenerateSink",
+    "Generator",
+    "GeneratorInfo",
+    "Grammar",
     "InferRequest",
     "InferResponse",
     "Instance",
@@ -53,6 +74,7 @@ __all__ = [
     "InvalidConfig",
     "InvalidRequest",
     "LoadFailed",
+    "Messages",
     "ModelFiles",
     "ModelNotFound",
     "ModelNotReady",
@@ -64,12 +86,15 @@ __all__ = [
     "QueueFull",
     "QueueTimeout",
     "ResponseSender",
+    "Sampling",
     "ServingError",
     "Shape",
     "Signature",
     "Sink",
     "Tensor",
     "TensorSpec",
+    "Token",
+    "TokenLogprob",
     "TooLarge",
     "Unavailable",
     "Unsupported",

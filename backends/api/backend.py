@@ -1,6 +1,6 @@
 """The interfaces that a backend implements and that the server calls."""
 
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from trivet.backends.api.batch import Batch
 from trivet.backends.api.files import ModelFiles, Placement
@@ -49,6 +49,14 @@ class Executor(Protocol):
 
     def is_ready(self) -> bool:
         """Whether a request submitted now could be computed."""
+
+
+@runtime_checkable
+class BringsExecutor(Protocol):
+    """An instance that decides itself when to run what, such as an LLM engine."""
+
+    def make_executor(self) -> Executor:
+        """Called once, on the event loop; the executor owns the instance from then on."""
 
 
 class Backend(Protocol):

@@ -1,6 +1,7 @@
 """Backend `repeat` (decoupled): one response per element of IN, each after its DELAY."""
 
 import threading
+import time
 from collections.abc import Iterator
 
 import numpy as np
@@ -9,6 +10,9 @@ from trivet.backends.api import InferRequest, Tensor
 from trivet.backends.testing.configured import ConfiguredBackend, require_decoupled
 from trivet.backends.testing.streams import StreamInstance
 
+_LOOK_S = 0.05
+"""How soon a cancellation is seen."""
+
 
 def repeat(request: InferRequest, closed: threading.Event) -> Iterator[list[Tensor]]:
     """OUT [1] = IN[i] and IDX [1] = i (UINT32), after DELAY[i] milliseconds (0 when not given)."""
@@ -16,12 +20,21 @@ def repeat(request: InferRequest, closed: threading.Event) -> Iterator[list[Tens
     delays_ms = _milliseconds(request, "DELAY")
     for index in range(values.size):
         delay_ms = float(delays_ms[index]) if index < delays_ms.size else 0.0
-        if delay_ms:
-            closed.wait(delay_ms / 1000)
+        if delay_ms and not _wait(delay_ms / 1000, request, closed):
+            return
         yield [
             Tensor.of("OUT", values[index : index + 1]),
             Tensor.of("IDX", np.array([index], dtype=np.uint32)),
         ]
+
+
+def _wait(delay_s: float, request: InferRequest, closed: threading.Event) -> bool:
+    """Waits; False as soon as nobody wants the rest."""
+    end_s = time.monotonic() + delay_s
+    while (left_s := end_s - time.monotonic()) > 0:
+        if request.cancel.cancelled or closed.wait(min(left_s, _LOOK_S)):
+            return False
+    return True
 
 
 def wait_s(request: InferRequest) -> float:

@@ -10,6 +10,9 @@ from trivet.server.http.health import Health
 from trivet.server.http.infer import Infer
 from trivet.server.http.limits import HttpLimits
 from trivet.server.http.metadata import Metadata
+from trivet.server.http.openai.chat import Chat
+from trivet.server.http.openai.completions import Completions
+from trivet.server.http.openai.models import Models
 from trivet.server.http.repository import Repository
 from trivet.server.http.routes import RouteTable
 from trivet.server.http.shared_memory import SharedMemoryRoutes
@@ -30,6 +33,9 @@ def build_routes(core: Core, limits: HttpLimits) -> RouteTable:
             *Generate(core, limits).routes(),
             *Repository(core, limits).routes(),
             *SharedMemoryRoutes(core, limits).routes(),
+            *Chat(core, limits).routes(),
+            *Completions(core, limits).routes(),
+            *Models(core, limits).routes(),
         ]
     )
 

@@ -25,6 +25,10 @@ class EventStream:
         gone. `data` must be one line."""
         await self.response.write(b"data: %b\n\n" % data)
 
+    async def write(self, events: bytes) -> None:
+        """Events that are whole already, blank lines and all; otherwise as `send`."""
+        await self.response.write(events)
+
     async def close(self) -> None:
         """Ends the stream."""
         await self.response.write_eof()

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from trivet.backends.api import Signature
+from trivet.backends.api import BringsExecutor, Executor, Signature
 from trivet.server.models.loader import Opened
 from trivet.server.models.model import Model
 from trivet.server.models.schedulers import schedule_of
@@ -27,10 +27,7 @@ class Assembler:
         """A model ready to be published. Called on the event loop."""
         config = opened.config
         signature = Signature.from_config(config)
-        schedule = schedule_of(config, self.default_queue_size, self.hold_until)
-        executor = BatchingExecutor(
-            (folder.name, version), signature, opened.instances, schedule, statistics
-        )
+        executor = self._executor(folder.name, version, opened, signature, statistics)
         return Model(
             folder.name,
             version,
@@ -42,3 +39,18 @@ class Assembler:
             opened.labels,
             Reshape.of(signature),
         )
+
+    def _executor(
+        self,
+        name: str,
+        version: int,
+        opened: Opened,
+        signature: Signature,
+        statistics: ModelStatistics,
+    ) -> Executor:
+        (_, first), *others = opened.instances
+        if isinstance(first, BringsExecutor):
+            assert not others, "an instance that brings its executor is the only one"
+            return first.make_executor()
+        schedule = schedule_of(opened.config, self.default_queue_size, self.hold_until)
+        return BatchingExecutor((name, version), signature, opened.instances, schedule, statistics)

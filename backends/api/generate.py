@@ -1,0 +1,184 @@
+"""Text generation as front rooms ask for it: prompts in, chunks of text out. Beside `submit`, which
+speaks tensors, this is the second thing a model may offer; see `Generator`."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol, runtime_checkable
+
+from trivet.backends.api.errors import ServingError
+from trivet.backends.api.request import CancelToken
+
+Messages = Sequence[Mapping[str, Any]]
+"""A conversation in OpenAI's form: role, content and what else a chat template reads."""
+
+
+@dataclass(frozen=True, slots=True)
+class Grammar:
+    """What the output must match. `kind`: json_schema, json_object, regex, choice or lark."""
+
+    kind: str
+    value: str
+    """A JSON schema, a regular expression, a JSON list of texts, a grammar; empty: any object."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """How to choose tokens and when to stop. The defaults change nothing."""
+
+    max_tokens: int | None = None
+    """None: as many as the model's length allows."""
+    min_tokens: int = 0
+    """So many tokens come before an end-of-text or stop token may."""
+    temperature: float = 1.0
+    """0: the most likely token always."""
+    top_k: int = 0
+    """0: all."""
+    top_p: float = 1.0
+    min_p: float = 0.0
+    typical_p: float = 1.0
+    repetition_penalty: float = 1.0
+    """Divides (multiplies below 0) the logits of tokens in prompt and output."""
+    frequency_penalty: float = 0.0
+    """Taken from a token's logit for each time it is in the output."""
+    presence_penalty: float = 0.0
+    """Taken once from the logits of tokens in the output."""
+    seed: int | None = None
+    """Equal seeds give equal outputs whatever else runs. None: a new one."""
+    stop: tuple[str, ...] = ()
+    stop_token_ids: tuple[int, ...] = ()
+    include_stop: bool = False
+    """Whether the stop text is part of the output."""
+    ignore_eos: bool = False
+    logit_bias: Mapping[int, float] = field(default_factory=dict)
+    allowed_token_ids: tuple[int, ...] = ()
+    """Empty: all."""
+    bad_words: tuple[str, ...] = ()
+    """Texts that must not come out."""
+    logprobs: int | None = None
+    """How many most likely tokens to tell beside each chosen one; None: nothing."""
+    prompt_logprobs: int | None = None
+    """The same for the prompt's tokens."""
+    grammar: Grammar | None = None
+    skip_special_tokens: bool = True
+
+
+@dataclass(slots=True)
+class GenerateRequest:
+    """One prompt to go on with."""
+
+    id: str
+    prompt_ids: Sequence[int]
+    sampling: Sampling
+    priority: int = 0
+    """Lower goes first."""
+    cache_salt: str = ""
+    """Only requests of equal salt share cached prefixes."""
+    deadline: float | None = None
+    """In seconds of `time.monotonic`."""
+    cancel: CancelToken = field(default_factory=CancelToken)
+
+
+@dataclass(frozen=True, slots=True)
+class TokenLogprob:
+    """A token, its log probability and the most likely ones at its place, best first."""
+
+    token_id: int
+    text: str
+    logprob: float | None
+    """None for a prompt's first token."""
+    top: tuple[tuple[int, str, float], ...] = ()
+    """Token id, text, log probability."""
+    is_special: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Finish:
+    """Why the output ended."""
+
+    reason: str
+    """"stop" or "length"."""
+    stop: str | int | None = None
+    """The stop text or stop token; None for the end-of-text token."""
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """The next piece of output. The last one has `finish`; its text may be empty."""
+
+    text: str
+    token_ids: tuple[int, ...] = ()
+    logprobs: tuple[TokenLogprob, ...] = ()
+    """Of `token_ids`, where asked for."""
+    finish: Finish | None = None
+    prompt_logprobs: tuple[TokenLogprob, ...] | None = None
+    """On the first chunk, where asked for."""
+    num_cached: int = 0
+    """Prompt tokens that were in the cache."""
+    queue_s: float = 0.0
+    """How long the request waited before its first step, on the first chunk."""
+
+
+class GenerateSink(Protocol):
+    """Receives chunks and exactly one end: a chunk with `finish`, or `fail`. On the event loop."""
+
+    def chunk(self, chunk: Chunk) -> None:
+        """The next piece."""
+
+    def fail(self, error: ServingError) -> None:
+        """Ends the request with an error."""
+
+
+@dataclass(frozen=True, slots=True)
+class Token:
+    """One token of a text."""
+
+    id: int
+    text: str
+    start: int
+    """Where it begins in the text, in characters."""
+    stop: int
+
+
+@dataclass(frozen=True, slots=True)
+class GeneratorInfo:
+    """What a generating model says of itself."""
+
+    max_model_len: int
+    """Prompt and output tokens together."""
+    vocabulary_size: int
+    max_logprobs: int
+    dtype: str
+    architecture: str
+    eos_token_ids: tuple[int, ...]
+
+
+@runtime_checkable
+class Generator(Protocol):
+    """A model that generates text. Called on the event loop only."""
+
+    @property
+    def info(self) -> GeneratorInfo:
+        """What does not change while the model is loaded."""
+
+    def generate(self, request: GenerateRequest, sink: GenerateSink) -> None:
+        """Never blocks and never raises: every outcome goes to the sink, exactly one end."""
+
+    async def encode(self, text: str, *, add_special_tokens: bool) -> list[int]:
+        """The token ids of a text. Raises InvalidRequest."""
+
+    async def tokenize(self, text: str, *, add_special_tokens: bool) -> list[Token]:
+        """The tokens of a text with their places. Raises InvalidRequest."""
+
+    async def decode(self, token_ids: Sequence[int], *, skip_special_tokens: bool) -> str:
+        """The text of token ids. Raises InvalidRequest for ids that are none."""
+
+    async def render(
+        self,
+        messages: Messages,
+        *,
+        tools: Sequence[Mapping[str, Any]] | None = None,
+        add_generation_prompt: bool = True,
+        continue_final_message: bool = False,
+        arguments: Mapping[str, Any] | None = None,
+    ) -> str:
+        """The conversation as the model's chat template writes it. Raises InvalidRequest."""

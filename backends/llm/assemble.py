@@ -1,0 +1,107 @@
+"""Builds an engine from its settings: weights, cache, model, scheduler. In the engine's process."""
+
+import logging
+import os
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from trivet.backends.api import GeneratorInfo, LoadFailed
+from trivet.backends.llm.attention.torch_reference import TorchAttention
+from trivet.backends.llm.batch_state import BatchState
+from trivet.backends.llm.blocks import BlockPool
+from trivet.backends.llm.engine import Engine
+from trivet.backends.llm.grammar import Grammars
+from trivet.backends.llm.kv_cache import KvCache
+from trivet.backends.llm.messages import Message
+from trivet.backends.llm.model_config import LlmConfig
+from trivet.backends.llm.models import model_class
+from trivet.backends.llm.runner import TorchRunner
+from trivet.backends.llm.scheduler import Scheduler
+from trivet.backends.llm.settings import EngineSettings
+from trivet.backends.llm.tokenizer import Tokenizer
+from trivet.backends.llm.weights import load_model
+
+log = logging.getLogger(__name__)
+MIB = 1024 * 1024
+
+
+def make_engine(
+    settings: EngineSettings, send: Callable[[Message], None]
+) -> tuple[Engine, dict[str, Any]]:
+    """A loaded engine and what it says of itself. Raises LoadFailed."""
+    torch.set_num_threads(settings.num_threads or len(os.sched_getaffinity(0)))
+    dtype = choose_dtype(settings.dtype)
+    config, weights, files = load_model(Path(settings.model_path), dtype)
+    tokenizer = Tokenizer.from_files(files)
+    max_model_len = min(settings.max_model_len or config.max_positions, config.max_positions)
+    num_blocks = size_cache(config, settings, dtype, max_model_len)
+    cache = KvCache(config, num_blocks, settings.block_size, dtype)
+    attention = TorchAttention(cache, config.attention_scale, config.sliding_window)
+    model = model_class(config.architecture)(config, weights, attention)
+    scheduler = Scheduler(
+        BlockPool(num_blocks, settings.block_size),
+        max_num_seqs=settings.max_num_seqs,
+        max_batched_tokens=settings.max_batched_tokens or None,
+        block_size=settings.block_size,
+        enable_prefix_caching=settings.prefix_caching,
+        max_model_len=max_model_len,
+        max_num_waiting=settings.max_num_waiting,
+    )
+    state = BatchState(
+        max_num_seqs=settings.max_num_seqs,
+        max_model_len=max_model_len,
+        block_size=settings.block_size,
+    )
+    grammars = Grammars(tokenizer.to_json(), tokenizer.eos_token_ids[0], config.vocabulary_size)
+    engine = Engine(scheduler, state, TorchRunner(model), grammars, send)
+    info = GeneratorInfo(
+        max_model_len=max_model_len,
+        vocabulary_size=config.vocabulary_size,
+        max_logprobs=settings.max_logprobs,
+        dtype=str(dtype).removeprefix("torch."),
+        architecture=config.architecture,
+        eos_token_ids=tokenizer.eos_token_ids,
+    )
+    return engine, asdict(info)
+
+
+def choose_dtype(name: str) -> torch.dtype:
+    """The type to compute in: bfloat16 where the processor multiplies it, for "auto"."""
+    if name != "auto":
+        dtype: torch.dtype = getattr(torch, name)
+        return dtype
+    # The only way to ask torch; its public form does not exist yet.
+    has_bfloat16 = torch.cpu._is_avx512_bf16_supported()  # noqa: SLF001
+    return torch.bfloat16 if has_bfloat16 else torch.float32
+
+
+def size_cache(
+    config: LlmConfig, settings: EngineSettings, dtype: torch.dtype, max_model_len: int
+) -> int:
+    """The number of cache blocks; prints the arithmetic. Raises LoadFailed when too few."""
+    token_bytes = 2 * config.num_layers * config.num_kv_heads * config.head_dim * dtype.itemsize
+    block_bytes = token_bytes * settings.block_size
+    num_blocks = settings.kv_cache_bytes // block_bytes
+    # More than every sequence at its full length would never be used.
+    most = settings.max_num_seqs * -(-max_model_len // settings.block_size) + 1
+    num_blocks = min(num_blocks, most)
+    num_tokens = max(num_blocks - 1, 0) * settings.block_size
+    log.info(
+        "key/value cache: 2 x %d layers x %d heads x %d x %d bytes = %d bytes a token; %d MiB hold "
+        "%d tokens in %d blocks of %d: %.1f sequences of %d tokens",
+        config.num_layers, config.num_kv_heads, config.head_dim, dtype.itemsize, token_bytes,
+        num_blocks * block_bytes // MIB, num_tokens, num_blocks, settings.block_size,
+        num_tokens / max_model_len, max_model_len,
+    )  # fmt: skip
+    if num_tokens < max_model_len:
+        needed = (-(-max_model_len // settings.block_size) + 1) * block_bytes
+        raise LoadFailed(
+            f"the key/value cache of {settings.kv_cache_bytes} bytes holds {num_tokens} tokens, "
+            f"less than one sequence of max_model_len {max_model_len}: set the model parameter "
+            f"kv_cache_bytes to {needed} or max_model_len to {num_tokens}"
+        )
+    return num_blocks

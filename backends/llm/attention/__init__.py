@@ -1,0 +1,1 @@
+"""Attention over the paged cache, one way of computing it per module."""

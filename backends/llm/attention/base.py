@@ -1,0 +1,37 @@
+"""What a step computes, as tensors, and what a way of computing attention must do."""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from torch import Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class StepInputs:
+    """N tokens of S sequences; see `StepArrays`, whose tensors these are."""
+
+    token_ids: Tensor
+    """int64 [N]."""
+    positions: Tensor
+    """int64 [N]."""
+    slot_mapping: Tensor
+    """int64 [N]: block * block size + offset."""
+    query_starts: Tensor
+    """int32 [S + 1]."""
+    sequence_lengths: Tensor
+    """int32 [S]: tokens in the cache after this step."""
+    block_tables: Tensor
+    """int32 [S, most blocks]."""
+    sample_rows: Tensor
+    """int64 [R]: tokens, by their place in the step, whose logits are wanted."""
+
+
+class Attention(Protocol):
+    """Computes attention. Owned by the engine's thread."""
+
+    def begin(self, inputs: StepInputs) -> None:
+        """A step begins: what all its layers share can be prepared."""
+
+    def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        """Puts the new keys and values [N, key/value heads, head size] into the cache and attends
+        causally with the queries [N, heads, head size]; same shape out."""

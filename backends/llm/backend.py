@@ -1,0 +1,122 @@
+"""The backend word "llm": language models on our own engine."""
+
+from trivet.backends.api import (
+    BackendFailed,
+    Batch,
+    DataType,
+    Executor,
+    InvalidConfig,
+    ModelFiles,
+    Placement,
+)
+from trivet.backends.llm.chat import ChatTemplate
+from trivet.backends.llm.executor import LlmExecutor
+from trivet.backends.llm.process import EngineProcess, start_engine
+from trivet.backends.llm.settings import EngineSettings, engine_settings, find_model
+from trivet.backends.llm.tokenizer import Tokenizer
+from trivet.backends.llm.weights import load_tokenizer_files
+from trivet.protos.model_config_pb2 import ModelConfig
+
+INPUTS = (
+    ("text_input", DataType.BYTES, False),
+    ("stream", DataType.BOOL, True),
+    ("sampling_parameters", DataType.BYTES, True),
+    ("exclude_input_in_output", DataType.BOOL, True),
+    ("return_finish_reason", DataType.BOOL, True),
+    ("return_num_input_tokens", DataType.BOOL, True),
+    ("return_num_output_tokens", DataType.BOOL, True),
+)
+OUTPUTS = (
+    ("text_output", DataType.BYTES),
+    ("finish_reason", DataType.BYTES),
+    ("num_input_tokens", DataType.UINT32),
+    ("num_output_tokens", DataType.UINT32),
+)
+
+
+class LlmBackend:
+    """Knows version folders with a .gguf file, or a Hugging Face model with safetensors."""
+
+    def matches(self, files: ModelFiles) -> bool:
+        """Whether a version folder without any config looks like a language model."""
+        folder = files.version_dir
+        is_hub = (folder / "config.json").exists() and any(folder.glob("*.safetensors"))
+        return is_hub or len(list(folder.glob("*.gguf"))) == 1
+
+    def complete(self, config: ModelConfig, files: ModelFiles) -> ModelConfig:
+        """The tensors are the same for all. Raises InvalidConfig."""
+        engine_settings(config, files)
+        completed = ModelConfig()
+        completed.CopyFrom(config)
+        if config.max_batch_size:
+            raise InvalidConfig(
+                f"max_batch_size is {config.max_batch_size}; an llm model forms its batches itself "
+                "and takes one prompt a request: leave it out"
+            )
+        completed.model_transaction_policy.decoupled = True
+        del completed.input[:], completed.output[:]
+        for name, datatype, is_optional in INPUTS:
+            completed.input.add(
+                name=name, data_type=datatype.to_config(), dims=[1], optional=is_optional
+            )
+        for name, datatype in OUTPUTS:
+            completed.output.add(name=name, data_type=datatype.to_config(), dims=[1])
+        del completed.instance_group[:]
+        completed.instance_group.add(count=1, kind="KIND_CPU")
+        return completed
+
+    def open(self, config: ModelConfig, files: ModelFiles, placement: Placement) -> "LlmInstance":  # noqa: ARG002
+        """Starts the engine and waits for its model. Raises LoadFailed."""
+        settings = engine_settings(config, files)
+        tokenizer_files = load_tokenizer_files(find_model(config, files))
+        tokenizer = Tokenizer.from_files(tokenizer_files)
+        template = None
+        if tokenizer_files.chat_template:
+            template = ChatTemplate(tokenizer_files.chat_template, tokenizer_files.special_texts)
+        return LlmInstance(
+            files, start_engine(files.model_dir.name, settings), settings, tokenizer, template
+        )
+
+
+class LlmInstance:
+    """A started engine. It decides itself when to run what, so it brings its own executor."""
+
+    def __init__(
+        self,
+        files: ModelFiles,
+        engine: EngineProcess,
+        settings: EngineSettings,
+        tokenizer: Tokenizer,
+        template: ChatTemplate | None,
+    ) -> None:
+        self._files = files
+        self._engine = engine
+        self._settings = settings
+        self._tokenizer = tokenizer
+        self._template = template
+
+    def make_executor(self) -> Executor:
+        """Called on the event loop; from then on the executor owns the engine."""
+        return LlmExecutor(
+            self._files.model_dir.name,
+            self._files.version,
+            self._engine,
+            self._settings,
+            self._tokenizer,
+            self._template,
+        )
+
+    def execute(self, batch: Batch) -> None:
+        """Never called: see `make_executor`."""
+        raise BackendFailed(f"an llm model does not take batches; {batch.size} items came in one")
+
+    def is_ready(self) -> bool:
+        """Whether the engine runs."""
+        return self._engine.process.poll() is None
+
+    def close(self) -> None:
+        """Ends an engine that was never served."""
+        self._engine.kill()
+
+
+BACKEND = LlmBackend()

@@ -1,0 +1,104 @@
+"""Conversations to prompts through a model's chat template: a stranger's code, so sandboxed."""
+
+import datetime as dt
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any, NoReturn
+
+import jinja2
+import jinja2.ext
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+from trivet.backends.api import InvalidRequest, LoadFailed, Messages
+
+MAX_PROMPT_CHARACTERS = 4_000_000
+_LIMIT_TEXT = f"the chat template wrote more than {MAX_PROMPT_CHARACTERS} characters"
+
+
+class TemplateRefusal(Exception):
+    """What a template raises on purpose: `raise_exception("...")`."""
+
+
+class ChatTemplate:
+    """A compiled template. Has the functions that Hugging Face's templates count on."""
+
+    def __init__(self, source: str, special_tokens: Mapping[str, str]) -> None:
+        """Raises LoadFailed when the template is no Jinja."""
+        environment = ImmutableSandboxedEnvironment(
+            trim_blocks=True, lstrip_blocks=True, extensions=[jinja2.ext.loopcontrols]
+        )
+        environment.filters["tojson"] = _to_json
+        environment.globals["raise_exception"] = _refuse
+        environment.globals["strftime_now"] = _now
+        self._special_tokens = dict(special_tokens)
+        try:
+            self._template = environment.from_string(source)
+        except jinja2.TemplateSyntaxError as error:
+            text = f"the chat template is broken in line {error.lineno}: {error.message}"
+            raise LoadFailed(text) from error
+
+    def render(
+        self,
+        messages: Messages,
+        *,
+        tools: Sequence[Mapping[str, Any]] | None = None,
+        add_generation_prompt: bool = True,
+        continue_final_message: bool = False,
+        arguments: Mapping[str, Any] | None = None,
+    ) -> str:
+        """The prompt. Raises InvalidRequest with the template's own words, or general ones."""
+        values = {
+            **self._special_tokens,
+            **(arguments or {}),
+            "messages": messages,
+            "tools": list(tools) if tools else None,
+            "add_generation_prompt": add_generation_prompt,
+        }
+        try:
+            text = "".join(_bounded(self._template.generate(values)))
+        except TemplateRefusal as error:
+            raise InvalidRequest(f"messages: the chat template says: {error}") from None
+        except jinja2.TemplateError as error:
+            kind = type(error).__name__
+            raise InvalidRequest(
+                f"messages: the chat template cannot write them ({kind}): {error}"
+            ) from None
+        except (TypeError, ValueError, KeyError, AttributeError, RecursionError) as error:
+            raise InvalidRequest(
+                "messages: the chat template cannot write them; look at the types of role and "
+                f"content ({type(error).__name__})"
+            ) from None
+        return _cut_after_last(text, messages) if continue_final_message else text
+
+
+def _bounded(pieces: Any) -> Any:
+    size = 0
+    for piece in pieces:
+        size += len(piece)
+        if size > MAX_PROMPT_CHARACTERS:
+            raise InvalidRequest(f"messages: {_LIMIT_TEXT}")
+        yield piece
+
+
+def _cut_after_last(text: str, messages: Messages) -> str:
+    """Without what the template wrote behind the last message, so that the model goes on in it."""
+    content = str(messages[-1].get("content") or "").strip()
+    place = text.rfind(content)
+    if not content or place < 0:
+        raise InvalidRequest(
+            "continue_final_message: the chat template changes the last message, so that it cannot "
+            "be continued"
+        )
+    return text[: place + len(content)]
+
+
+def _refuse(text: str) -> NoReturn:
+    raise TemplateRefusal(text)
+
+
+def _now(form: str) -> str:
+    return dt.datetime.now().astimezone().strftime(form)
+
+
+def _to_json(value: Any, indent: int | None = None) -> str:
+    return json.dumps(value, ensure_ascii=False, indent=indent)

@@ -1,0 +1,202 @@
+"""The server's side of one engine: frames out and in, watched, started again when it dies."""
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable
+from typing import Protocol
+
+from trivet.backends.api import InstanceDied, LoadFailed, ServingError
+from trivet.backends.llm.messages import (
+    Abort,
+    FrameReader,
+    Heartbeat,
+    Message,
+    Outputs,
+    Submit,
+    pack,
+)
+from trivet.backends.llm.process import EngineProcess, start_engine
+from trivet.backends.llm.settings import EngineSettings
+
+log = logging.getLogger(__name__)
+SILENT_S = 1.0
+"""An engine that has not been heard for so long is not ready."""
+LOST_S = 10.0
+"""After so long it is killed."""
+_WATCH_S = 0.25
+_FIRST_DELAY_S = 0.5
+_LONGEST_DELAY_S = 30.0
+_READ_BYTES = 1 << 18
+
+
+class EngineListener(Protocol):
+    """Whom the client tells. On the event loop."""
+
+    def on_outputs(self, outputs: Outputs) -> None:
+        """What a step gave."""
+
+    def on_lost(self, error: ServingError) -> None:
+        """The engine is gone: nothing that was submitted will be answered."""
+
+
+class EngineClient:
+    """Owned by the event loop. Starts with a loaded engine, keeps one running until `close`."""
+
+    def __init__(
+        self, engine: EngineProcess, settings: EngineSettings, listener: EngineListener
+    ) -> None:
+        self._settings = settings
+        self._listener = listener
+        self._loop = asyncio.get_running_loop()
+        self._engine: EngineProcess | None = None
+        self._is_closed = False
+        self._name = engine.name
+        self._delay_s = _FIRST_DELAY_S
+        self._restart: asyncio.Task[None] | None = None
+        self._step_s = 0.0
+        self.stats: dict[str, float] = {}
+        """The engine's last numbers."""
+        self._attach(engine)
+        self._watch = self._loop.call_later(_WATCH_S, self._check)
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether the engine has been heard lately."""
+        return self._engine is not None and time.monotonic() - self._heard_s < SILENT_S
+
+    def submit(self, message: Submit) -> None:
+        """Raises InstanceDied while there is no engine."""
+        self._send(message)
+
+    def abort(self, request_id: str) -> None:
+        """Nobody waits for this request any more."""
+        if self._engine is not None:
+            self._send(Abort([request_id]))
+
+    async def close(self) -> None:
+        """Ends the engine."""
+        self._is_closed = True
+        self._watch.cancel()
+        if self._restart is not None:
+            self._restart.cancel()
+        engine = self._detach()
+        if engine is not None:
+            await asyncio.to_thread(engine.kill)
+
+    # -- the socket ----------------------------------------------------------------------------
+
+    def _attach(self, engine: EngineProcess) -> None:
+        self._engine = engine
+        self._reader = FrameReader()
+        self._unsent = bytearray()
+        self._heard_s = time.monotonic()
+        engine.socket.setblocking(False)
+        self._loop.add_reader(engine.socket.fileno(), self._on_readable)
+        for message in engine.early:
+            self._on_message(message)
+
+    def _detach(self) -> EngineProcess | None:
+        engine, self._engine = self._engine, None
+        if engine is not None:
+            self._loop.remove_reader(engine.socket.fileno())
+            self._loop.remove_writer(engine.socket.fileno())
+        return engine
+
+    def _send(self, message: Message) -> None:
+        if self._engine is None:
+            raise InstanceDied(f"the engine of model '{self._name}' is being restarted")
+        if not self._unsent:
+            self._loop.add_writer(self._engine.socket.fileno(), self._on_writable)
+        self._unsent += pack(message)
+        self._on_writable()
+
+    def _on_writable(self) -> None:
+        assert self._engine is not None
+        try:
+            sent = self._engine.socket.send(self._unsent)
+        except BlockingIOError:
+            return
+        except OSError:
+            # The reader sees the end too, and tells the rest.
+            sent = len(self._unsent)
+        del self._unsent[:sent]
+        if not self._unsent:
+            self._loop.remove_writer(self._engine.socket.fileno())
+
+    def _on_readable(self) -> None:
+        assert self._engine is not None
+        try:
+            data = self._engine.socket.recv(_READ_BYTES)
+        except BlockingIOError:
+            return
+        except OSError:
+            data = b""
+        if not data:
+            self._on_death()
+            return
+        self._heard_s = time.monotonic()
+        try:
+            for message in self._reader.feed(data):
+                self._on_message(message)
+        except ValueError:
+            log.exception("the engine of '%s' sent nonsense", self._name)
+            self._on_death()
+
+    def _on_message(self, message: Message) -> None:
+        if isinstance(message, Outputs):
+            self.stats = message.stats
+            self._step_s = 0.0
+            self._delay_s = _FIRST_DELAY_S
+            self._listener.on_outputs(message)
+        elif isinstance(message, Heartbeat):
+            self.stats = message.stats
+            self._step_s = message.step_s
+
+    # -- death and return ----------------------------------------------------------------------
+
+    def _check(self) -> None:
+        silent_s = time.monotonic() - self._heard_s
+        if self._engine is not None and silent_s > LOST_S:
+            log.error("the engine of '%s' has been silent for %.0f s", self._name, silent_s)
+            self._on_death()
+        elif self._engine is not None and self._step_s > self._settings.step_timeout_s:
+            log.error("a step of the engine of '%s' takes %.0f s", self._name, self._step_s)
+            self._on_death()
+        self._watch = self._loop.call_later(_WATCH_S, self._check)
+
+    def _on_death(self) -> None:
+        engine = self._detach()
+        if engine is None or self._is_closed:
+            return
+        self._restart = self._loop.create_task(self._replace(engine))
+        text = f"the engine of model '{self._name}' died; it is being restarted"
+        self._listener.on_lost(InstanceDied(text))
+
+    async def _replace(self, dead: EngineProcess) -> None:
+        await asyncio.to_thread(dead.kill)
+        log.error("the engine of '%s' ended: %s", self._name, dead.exit_text())
+        while not self._is_closed:
+            await asyncio.sleep(self._delay_s)
+            self._delay_s = min(2 * self._delay_s, _LONGEST_DELAY_S)
+            starting = self._loop.run_in_executor(None, start_engine, self._name, self._settings)
+            try:
+                engine = await asyncio.shield(starting)
+            except LoadFailed as error:
+                log.error("the engine of '%s' did not start: %s", self._name, error.message)  # noqa: TRY400  # its text says all
+            except asyncio.CancelledError:
+                starting.add_done_callback(_kill_late)
+                raise
+            else:
+                self._attach(engine)
+                log.info("the engine of '%s' is back", self._name)
+                return
+
+
+def _kill_late(starting: "asyncio.Future[EngineProcess]") -> None:
+    """An engine that was ready only after the server had given it up."""
+    if not starting.cancelled() and starting.exception() is None:
+        starting.result().kill()
+
+
+Start = Callable[[str, EngineSettings], EngineProcess]

@@ -1,0 +1,90 @@
+"""Structured output: which tokens a grammar allows next, by llguidance, which compiles lazily."""
+
+import json
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from trivet.backends.api import Grammar, InvalidRequest, Unsupported
+from trivet.backends.llm.messages import Submit
+
+MAX_COST = 500_000
+"""Steps that a token's mask may take (llguidance's step_max_items): grammars that explode end."""
+
+
+class NoGrammars:
+    """For engines whose tokenizer is not known to the grammar library."""
+
+    def constraint(self, submit: Submit) -> None:
+        """None, or Unsupported when the request has a grammar."""
+        if submit.sampling.grammar is not None:
+            raise Unsupported(
+                "structured_outputs: not offered here; install trivet with its llm extra"
+            )
+
+
+class Grammars:
+    """Constraints for one tokenizer's vocabulary."""
+
+    def __init__(self, tokenizer_json: str, eos_token_id: int, vocabulary_size: int) -> None:
+        import llguidance
+
+        self._lib = llguidance
+        self._vocabulary_size = vocabulary_size
+        self._tokenizer = llguidance.LLTokenizer(
+            tokenizer_json, n_vocab=vocabulary_size, eos_token=eos_token_id
+        )
+
+    def constraint(self, submit: Submit) -> "GrammarConstraint | None":
+        """A request's constraint. Raises InvalidRequest when its grammar is wrong or too large."""
+        grammar = submit.sampling.grammar
+        if grammar is None:
+            return None
+        limits = self._lib.LLParserLimits(step_max_items=MAX_COST)
+        try:
+            source = self._source(grammar)
+            matcher = self._lib.LLMatcher(self._tokenizer, source, limits=limits)
+        except (ValueError, TypeError) as error:
+            raise _wrong(str(error)) from None
+        if matcher.is_error():
+            raise _wrong(matcher.get_error())
+        return GrammarConstraint(matcher, self._vocabulary_size)
+
+    def _source(self, grammar: Grammar) -> Any:
+        matcher = self._lib.LLMatcher
+        if grammar.kind == "json_schema":
+            return matcher.grammar_from_json_schema(grammar.value)
+        if grammar.kind == "json_object":
+            return matcher.grammar_from_json_schema('{"type": "object"}')
+        if grammar.kind == "regex":
+            return matcher.grammar_from_regex(grammar.value)
+        if grammar.kind == "choice":
+            choices = " | ".join(json.dumps(each) for each in json.loads(grammar.value))
+            return matcher.grammar_from_lark(f"start: {choices}")
+        return matcher.grammar_from_lark(grammar.value)
+
+
+class GrammarConstraint:
+    """One output's way through its grammar."""
+
+    def __init__(self, matcher: Any, vocabulary_size: int) -> None:
+        self._matcher = matcher
+        self._vocabulary_size = vocabulary_size
+
+    def mask(self) -> Tensor:
+        """Allowed tokens, bool [vocabulary]. Raises RuntimeError when the grammar gives up."""
+        bits = np.frombuffer(self._matcher.compute_bitmask(), dtype=np.uint8)
+        if self._matcher.is_error():
+            raise RuntimeError(self._matcher.get_error())
+        allowed = np.unpackbits(bits, bitorder="little")[: self._vocabulary_size]
+        return torch.from_numpy(allowed.astype(np.bool_))
+
+    def accept(self, token: int) -> None:
+        """The token has been chosen."""
+        self._matcher.consume_token(token)
+
+
+def _wrong(text: str) -> InvalidRequest:
+    return InvalidRequest(f"structured_outputs: the grammar is wrong: {text.strip()[:500]}")

@@ -1,0 +1,20 @@
+"""The memory of keys and values: one tensor a layer, in blocks that the block pool hands out."""
+
+import torch
+from torch import Tensor
+
+from trivet.backends.llm.model_config import LlmConfig
+
+
+class KvCache:
+    """Keys and values of all layers. Block 0 is never read."""
+
+    def __init__(
+        self, config: LlmConfig, num_blocks: int, block_size: int, dtype: torch.dtype
+    ) -> None:
+        self.block_size = block_size
+        shape = (2, num_blocks, block_size, config.num_kv_heads, config.head_dim)
+        self.layers: list[Tensor] = [
+            torch.zeros(shape, dtype=dtype) for _ in range(config.num_layers)
+        ]
+        """For each layer: keys and values, [2, blocks, block size, key/value heads, head size]."""

@@ -1,0 +1,160 @@
+"""Everything that crosses the border between server and engine process, as msgpack frames.
+
+A frame is a uint32 length, little-endian, and a msgpack list whose first item is its kind. Neither
+side runs what the other sends: there are numbers, texts and lists, nothing else.
+"""
+
+import struct
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+import msgpack
+
+from trivet.backends.api import Grammar, Sampling
+
+MAX_FRAME_BYTES = 256 * 1024 * 1024
+_LENGTH = struct.Struct("<I")
+TopLogprobs = tuple[int, float, list[int], list[float]]
+"""Token, its log probability, the likeliest tokens and theirs."""
+
+
+@dataclass(frozen=True, slots=True)
+class Submit:
+    """Go on with a prompt."""
+
+    id: str
+    prompt_ids: list[int]
+    sampling: Sampling
+    seed: int
+    bad_word_ids: list[list[int]]
+    end_ids: list[int]
+    """Tokens that end the output, end-of-text first; without `ignore_eos` ones."""
+    priority: int = 0
+    cache_salt: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Abort:
+    """Nobody waits for these any more."""
+
+    ids: list[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Output:
+    """What a step gave one request."""
+
+    id: str
+    token_ids: list[int]
+    finish: str = ""
+    """"stop" (the last token is one of `end_ids`), "length", "error" with `error`."""
+    error: str = ""
+    error_kind: str = ""
+    """The name of a ServingError's class; empty: BackendFailed."""
+    logprobs: list[TopLogprobs] | None = None
+    prompt_logprobs: list[TopLogprobs] | None = None
+    num_cached: int = 0
+    queue_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Outputs:
+    """A step's outputs and the engine's state after it."""
+
+    outputs: list[Output]
+    stats: dict[str, float]
+
+
+@dataclass(frozen=True, slots=True)
+class Heartbeat:
+    """The engine's process lives; `step_s` is how long the present step has taken, 0: none."""
+
+    step_s: float
+    stats: dict[str, float]
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """The model is loaded."""
+
+    info: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """The model cannot be loaded."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Quit:
+    """Stop."""
+
+
+Message = Submit | Abort | Outputs | Heartbeat | Ready | Failed | Quit
+_KINDS: tuple[type, ...] = (Submit, Abort, Outputs, Heartbeat, Ready, Failed, Quit)
+_NUMBERS = {kind: index for index, kind in enumerate(_KINDS)}
+_FIELDS = {kind: tuple(f.name for f in fields(kind)) for kind in (*_KINDS, Output)}
+
+
+def pack(message: Message) -> bytes:
+    """A message as a frame."""
+    kind = type(message)
+    values = [_encode(getattr(message, name)) for name in _FIELDS[kind]]
+    body: bytes = msgpack.packb([_NUMBERS[kind], *values])
+    return _LENGTH.pack(len(body)) + body
+
+
+def _encode(value: Any) -> Any:
+    if isinstance(value, Sampling):
+        return asdict(value)
+    if isinstance(value, list) and value and isinstance(value[0], Output):
+        return [[getattr(o, name) for name in _FIELDS[Output]] for o in value]
+    return value
+
+
+def unpack(body: bytes | memoryview) -> Message:
+    """The message of a frame's body. Raises ValueError for what is none."""
+    try:
+        number, *values = msgpack.unpackb(body, strict_map_key=False)
+        kind = _KINDS[number]
+        if kind is Submit:
+            values[2] = _sampling(values[2])
+        elif kind is Outputs:
+            values[0] = [Output(*each) for each in values[0]]
+        message: Message = kind(*values)
+    except (TypeError, IndexError, msgpack.UnpackException) as error:
+        raise ValueError("a frame that is no message") from error
+    return message
+
+
+def _sampling(values: Mapping[str, Any]) -> Sampling:
+    changed = dict(values)
+    for name in ("stop", "stop_token_ids", "allowed_token_ids", "bad_words"):
+        changed[name] = tuple(changed[name])
+    if changed["grammar"] is not None:
+        changed["grammar"] = Grammar(**changed["grammar"])
+    return Sampling(**changed)
+
+
+class FrameReader:
+    """Puts frames together from pieces of a stream."""
+
+    def __init__(self) -> None:
+        self._data = bytearray()
+
+    def feed(self, data: bytes) -> Iterator[Message]:
+        """The messages that are complete with `data`. Raises ValueError for nonsense."""
+        self._data += data
+        while len(self._data) >= _LENGTH.size:
+            (size,) = _LENGTH.unpack_from(self._data)
+            if size > MAX_FRAME_BYTES:
+                raise ValueError(f"a frame of {size} bytes; at most {MAX_FRAME_BYTES} are sent")
+            end = _LENGTH.size + size
+            if len(self._data) < end:
+                return
+            body = bytes(self._data[_LENGTH.size : end])
+            del self._data[:end]
+            yield unpack(body)

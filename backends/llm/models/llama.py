@@ -1,0 +1,168 @@
+"""The Llama shape: Llama, Mistral, Qwen2, Qwen3 and SmolLM2 differ in their config only.
+
+Source: Touvron et al., LLaMA (2023); weight names are Hugging Face's.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from trivet.backends.api import LoadFailed
+from trivet.backends.llm.attention.base import Attention, StepInputs
+from trivet.backends.llm.model_config import LlmConfig, RopeScaling
+
+
+@dataclass(frozen=True, slots=True)
+class Layer:
+    """The weights of one layer. Matrices that read the same input are one."""
+
+    input_norm: Tensor
+    qkv: Tensor
+    """[(heads + 2 key/value heads) * head size, hidden]."""
+    qkv_bias: Tensor | None
+    query_norm: Tensor | None
+    key_norm: Tensor | None
+    output: Tensor
+    post_norm: Tensor
+    gate_up: Tensor
+    """[2 * intermediate, hidden]."""
+    down: Tensor
+
+
+class LlamaModel:
+    """A decoder over the paged cache. Owned by the engine's thread."""
+
+    def __init__(
+        self, config: LlmConfig, weights: Mapping[str, Tensor], attention: Attention
+    ) -> None:
+        """Raises LoadFailed when a weight is missing or of the wrong shape."""
+        self._config = config
+        self._attention = attention
+        take = _Taker(weights)
+        hidden = config.hidden_size
+        self._embedding = take("model.embed_tokens.weight", config.vocabulary_size, hidden)
+        self._layers = [_layer(config, take, index) for index in range(config.num_layers)]
+        self._norm = take("model.norm.weight", hidden)
+        self._head = (
+            self._embedding
+            if config.ties_embeddings
+            else take("lm_head.weight", config.vocabulary_size, hidden)
+        )
+        self._cosines, self._sines = rotary_table(config, self._embedding.dtype)
+
+    def forward(self, inputs: StepInputs) -> Tensor:
+        """Logits, float32 [R, vocabulary], of `inputs.sample_rows`."""
+        eps = self._config.rms_norm_eps
+        hidden = functional.embedding(inputs.token_ids, self._embedding)
+        cosines = self._cosines[inputs.positions].unsqueeze(1)
+        sines = self._sines[inputs.positions].unsqueeze(1)
+        self._attention.begin(inputs)
+        for index, layer in enumerate(self._layers):
+            normed = _norm(hidden, layer.input_norm, eps)
+            hidden = hidden + self._attend(index, layer, normed, cosines, sines)
+            normed = _norm(hidden, layer.post_norm, eps)
+            gate, up = functional.linear(normed, layer.gate_up).chunk(2, dim=-1)
+            hidden = hidden + functional.linear(functional.silu(gate) * up, layer.down)
+        wanted = _norm(hidden[inputs.sample_rows], self._norm, eps)
+        return functional.linear(wanted, self._head).float()
+
+    def _attend(
+        self, index: int, layer: Layer, hidden: Tensor, cosines: Tensor, sines: Tensor
+    ) -> Tensor:
+        config = self._config
+        qkv = functional.linear(hidden, layer.qkv, layer.qkv_bias)
+        qkv = qkv.view(len(hidden), -1, config.head_dim)
+        query, key, value = torch.split(
+            qkv, [config.num_heads, config.num_kv_heads, config.num_kv_heads], dim=1
+        )
+        if layer.query_norm is not None and layer.key_norm is not None:
+            query = _norm(query, layer.query_norm, config.rms_norm_eps)
+            key = _norm(key, layer.key_norm, config.rms_norm_eps)
+        query, key = _rotated(query, cosines, sines), _rotated(key, cosines, sines)
+        output = self._attention.attend(index, query, key, value)
+        return functional.linear(output.reshape(len(hidden), -1), layer.output)
+
+
+def _layer(config: LlmConfig, take: "_Taker", index: int) -> Layer:
+    prefix = f"model.layers.{index}."
+    hidden, inner = config.hidden_size, config.intermediate_size
+    sizes = {
+        "q": config.num_heads * config.head_dim,
+        "k": config.num_kv_heads * config.head_dim,
+        "v": config.num_kv_heads * config.head_dim,
+    }
+    attention, mlp = f"{prefix}self_attn.", f"{prefix}mlp."
+    qkv = [take(f"{attention}{name}_proj.weight", size, hidden) for name, size in sizes.items()]
+    bias = None
+    if config.has_qkv_bias:
+        parts = [take(f"{attention}{name}_proj.bias", size) for name, size in sizes.items()]
+        bias = torch.cat(parts)
+    norms: list[Tensor | None] = [None, None]
+    if config.has_qk_norm:
+        norms = [take(f"{attention}{name}_norm.weight", config.head_dim) for name in "qk"]
+    return Layer(
+        input_norm=take(f"{prefix}input_layernorm.weight", hidden),
+        qkv=torch.cat(qkv),
+        qkv_bias=bias,
+        query_norm=norms[0],
+        key_norm=norms[1],
+        output=take(f"{attention}o_proj.weight", hidden, sizes["q"]),
+        post_norm=take(f"{prefix}post_attention_layernorm.weight", hidden),
+        gate_up=torch.cat([take(f"{mlp}{name}_proj.weight", inner, hidden)
+                           for name in ("gate", "up")]),
+        down=take(f"{mlp}down_proj.weight", hidden, inner),
+    )  # fmt: skip
+
+
+class _Taker:
+    """Takes weights by name and checks their shapes."""
+
+    def __init__(self, weights: Mapping[str, Tensor]) -> None:
+        self._weights = weights
+
+    def __call__(self, name: str, *shape: int) -> Tensor:
+        if name not in self._weights:
+            raise LoadFailed(f"the model's files have no weight '{name}'")
+        weight = self._weights[name]
+        if tuple(weight.shape) != shape:
+            raise LoadFailed(
+                f"weight '{name}' is of shape {list(weight.shape)}; the config needs {list(shape)}"
+            )
+        return weight
+
+
+def rotary_table(config: LlmConfig, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """Cosines and sines for each position, [positions, head size]: halves repeat (GPT-NeoX)."""
+    exponents = torch.arange(0, config.head_dim, 2, dtype=torch.float32) / config.head_dim
+    frequencies = 1.0 / config.rope_theta**exponents
+    if config.rope_scaling is not None:
+        frequencies = _scaled(frequencies, config.rope_scaling)
+    angles = torch.outer(torch.arange(config.max_positions, dtype=torch.float32), frequencies)
+    angles = torch.cat((angles, angles), dim=-1)
+    return angles.cos().to(dtype), angles.sin().to(dtype)
+
+
+def _scaled(frequencies: Tensor, scaling: RopeScaling) -> Tensor:
+    if scaling.kind == "linear":
+        return frequencies / scaling.factor
+    # Llama 3.1: low frequencies are divided, high ones kept, those between are interpolated.
+    wavelengths = 2 * math.pi / frequencies
+    low, high = scaling.low_freq_factor, scaling.high_freq_factor
+    smooth = (scaling.original_positions / wavelengths - low) / (high - low)
+    smooth = smooth.clamp(0, 1)
+    return (1 - smooth) * frequencies / scaling.factor + smooth * frequencies
+
+
+def _rotated(states: Tensor, cosines: Tensor, sines: Tensor) -> Tensor:
+    first, second = states.chunk(2, dim=-1)
+    return states * cosines + torch.cat((-second, first), dim=-1) * sines
+
+
+def _norm(hidden: Tensor, weight: Tensor, eps: float) -> Tensor:
+    # In float32 whatever the weights are, as the models were trained; torch's own kernel is not.
+    normed = functional.rms_norm(hidden.float(), weight.shape, eps=eps)
+    return weight * normed.to(weight.dtype)

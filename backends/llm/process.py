@@ -1,0 +1,109 @@
+"""The engine's process as the server holds it: start, handshake, end. Blocking; used in threads."""
+
+import logging
+import os
+import select
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+import trivet
+from trivet.backends.api import LoadFailed
+from trivet.backends.llm.messages import Failed, FrameReader, Message, Ready
+from trivet.backends.llm.settings import EngineSettings
+
+log = logging.getLogger(__name__)
+_ROOT = str(Path(trivet.__file__).parents[1])
+# With -P the working directory is not on the path: a file named json.py in it would be imported.
+_PROGRAM = (
+    f"import sys; sys.path.append({_ROOT!r}); from trivet.backends.llm.child import main; main()"
+)
+_SOCKET_BYTES = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class EngineProcess:
+    """A started engine. Its socket is closed by `kill`, and nobody else kills it."""
+
+    name: str
+    process: "subprocess.Popen[bytes]"
+    socket: socket.socket
+    info: dict[str, Any]
+    early: Sequence[Message]
+    """Messages that came behind the handshake."""
+
+    def kill(self) -> None:
+        """Ends the process at once, if it has not ended, and frees what it held."""
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGKILL)
+        self.process.wait()
+        self.socket.close()
+
+    def exit_text(self) -> str:
+        """How it ended: "signal 9", "exit code 1"; "running" if it has not."""
+        code = self.process.poll()
+        if code is None:
+            return "running"
+        return f"signal {-code}" if code < 0 else f"exit code {code}"
+
+
+def start_engine(name: str, settings: EngineSettings) -> EngineProcess:
+    """Starts an engine and waits until its model is loaded. Raises LoadFailed."""
+    ours, theirs = socket.socketpair()
+    ours.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _SOCKET_BYTES)
+    with theirs:
+        theirs.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SOCKET_BYTES)
+        process = subprocess.Popen(  # noqa: S603  # our own interpreter and program
+            [sys.executable, "-P", "-c", _PROGRAM, str(theirs.fileno()), name],
+            pass_fds=[theirs.fileno()],
+            stdin=subprocess.PIPE,
+            env={**os.environ, "TOKENIZERS_PARALLELISM": "false"},
+        )
+    assert process.stdin is not None
+    with process.stdin:
+        process.stdin.write(orjson.dumps(settings.to_json()))
+    try:
+        info, early = _handshake(name, ours, process, settings.load_timeout_s)
+    except BaseException:
+        process.kill()
+        process.wait()
+        ours.close()
+        raise
+    return EngineProcess(name, process, ours, info, early)
+
+
+def _handshake(
+    name: str, end: socket.socket, process: "subprocess.Popen[bytes]", timeout_s: float
+) -> tuple[dict[str, Any], list[Message]]:
+    deadline = time.monotonic() + timeout_s
+    reader = FrameReader()
+    while True:
+        left_s = deadline - time.monotonic()
+        if left_s <= 0:
+            raise LoadFailed(
+                f"the engine of '{name}' did not load its model within {timeout_s:g} s "
+                "(model parameter load_timeout_s)"
+            )
+        if not select.select([end], [], [], left_s)[0]:
+            continue
+        data = end.recv(1 << 16)
+        if not data:
+            process.wait()
+            raise LoadFailed(
+                f"the engine of '{name}' ended while loading (exit code {process.returncode}); its "
+                "output is in the server log"
+            )
+        messages = list(reader.feed(data))
+        for index, message in enumerate(messages):
+            if isinstance(message, Failed):
+                raise LoadFailed(message.text)
+            if isinstance(message, Ready):
+                return message.info, messages[index + 1 :]

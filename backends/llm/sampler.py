@@ -1,0 +1,280 @@
+"""Logits to tokens, a whole batch at once, each row by its own wishes.
+
+The order is vLLM's, because it decides whether outputs agree: log probabilities are read first;
+then allowed tokens, bad words, stop tokens that are too early, bias, penalties; then the most
+likely token, or temperature, min_p, top_k, top_p, typical_p and the draw. A row's result depends on
+no other row: rows are grouped by what they need, never by what their neighbours need.
+"""
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from trivet.backends.api import Sampling
+from trivet.backends.llm.randomness import uniform
+
+log = logging.getLogger(__name__)
+FIRST_CANDIDATES = 1024
+"""So many of the likeliest tokens nearly always hold the probability that top_p asks for; sorting
+the whole vocabulary takes ten times as long."""
+_GREEDY = 1e-5
+"""Temperatures below that are taken for 0, as in vLLM."""
+
+
+class Constraint(Protocol):
+    """What a grammar says about the next token."""
+
+    def mask(self) -> Tensor:
+        """Allowed tokens, bool [vocabulary]."""
+
+
+@dataclass(slots=True, eq=False)
+class RowState:
+    """What sampling must know of one request."""
+
+    sampling: Sampling
+    seed: int
+    prompt_ids: Sequence[int]
+    end_ids: tuple[int, ...]
+    """Tokens that end the output: not before `min_tokens`."""
+    bad_word_ids: tuple[tuple[int, ...], ...] = ()
+    constraint: Constraint | None = None
+    output_ids: list[int] = field(default_factory=list)
+
+    @property
+    def is_greedy(self) -> bool:
+        return self.sampling.temperature < _GREEDY
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether the logits are used as they are."""
+        s = self.sampling
+        return (
+            self.constraint is None
+            and len(self.output_ids) >= s.min_tokens
+            and not (s.logit_bias or s.allowed_token_ids or self.bad_word_ids)
+            and s.repetition_penalty == 1.0
+            and s.frequency_penalty == 0.0
+            and s.presence_penalty == 0.0
+        )
+
+    @property
+    def is_filtered(self) -> bool:
+        """Whether the draw is among some tokens only."""
+        s = self.sampling
+        return s.top_k > 0 or s.top_p < 1.0 or s.min_p > 0.0 or s.typical_p < 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Logprobs:
+    """Of one place: the token itself and the likeliest, best first."""
+
+    token_id: int
+    logprob: float
+    top_ids: list[int]
+    top_logprobs: list[float]
+
+
+def sample(logits: Tensor, rows: Sequence[RowState]) -> tuple[list[int], dict[int, str]]:
+    """One token for each row of `logits`, float32 [rows, vocabulary], which is changed.
+
+    Also the rows whose own wishes cannot be met, with a text; their tokens mean nothing.
+    """
+    errors: dict[int, str] = {}
+    for index, row in enumerate(rows):
+        if not row.is_plain and (error := _try_process(logits[index], row)):
+            errors[index] = error
+            logits[index].zero_()
+    if all(row.is_greedy for row in rows):
+        return logits.argmax(dim=-1).tolist(), errors
+    return _draw_groups(logits, rows), errors
+
+
+def logprobs_of(logits: Tensor, token_ids: Sequence[int], num_top: int) -> list[Logprobs]:
+    """Log probabilities of a token for each row of `logits`, and of the `num_top` likeliest."""
+    totals = torch.logsumexp(logits, dim=-1, keepdim=True)
+    chosen = logits.gather(1, torch.tensor(token_ids).unsqueeze(1)) - totals
+    values, ids = torch.topk(logits, num_top, dim=-1) if num_top else (logits[:, :0],) * 2
+    tops = zip(chosen[:, 0].tolist(), ids.tolist(), (values - totals).tolist(), strict=True)
+    return [
+        Logprobs(token, logprob, [int(i) for i in top_ids], top)
+        for token, (logprob, top_ids, top) in zip(token_ids, tops, strict=True)
+    ]
+
+
+# -- what changes the logits -----------------------------------------------------------------------
+
+
+def _try_process(logits: Tensor, row: RowState) -> str:
+    """Empty, or why this row alone fails: its neighbours must not."""
+    try:
+        _process(logits, row)
+    except Exception:
+        log.exception("a request's sampling rules failed")
+        return "its sampling rules failed; the server log has the details"
+    return "" if logits.max() > -torch.inf else "its sampling rules allow no token at this place"
+
+
+def _process(logits: Tensor, row: RowState) -> None:
+    """Applies a row's own rules to its logits, float32 [vocabulary], in place."""
+    sampling = row.sampling
+    if row.constraint is not None:
+        logits.masked_fill_(~row.constraint.mask(), -torch.inf)
+    if sampling.allowed_token_ids:
+        _keep_only(logits, sampling.allowed_token_ids)
+    for word in row.bad_word_ids:
+        head = list(word[:-1])
+        if not head or row.output_ids[-len(head) :] == head:
+            logits[word[-1]] = -torch.inf
+    if len(row.output_ids) < sampling.min_tokens:
+        logits[list(row.end_ids)] = -torch.inf
+    if sampling.logit_bias:
+        ids = torch.tensor(list(sampling.logit_bias))
+        logits[ids] += torch.tensor(list(sampling.logit_bias.values()), dtype=logits.dtype)
+    _penalise(logits, row)
+
+
+def _keep_only(logits: Tensor, token_ids: Sequence[int]) -> None:
+    ids = torch.tensor(token_ids)
+    kept = logits[ids]
+    logits.fill_(-torch.inf)
+    logits[ids] = kept
+
+
+def _penalise(logits: Tensor, row: RowState) -> None:
+    sampling = row.sampling
+    if sampling.repetition_penalty != 1.0:
+        seen = torch.unique(torch.tensor([*row.prompt_ids, *row.output_ids]))
+        values = logits[seen]
+        penalty = sampling.repetition_penalty
+        logits[seen] = torch.where(values > 0, values / penalty, values * penalty)
+    if row.output_ids and (sampling.frequency_penalty or sampling.presence_penalty):
+        ids, counts = torch.unique(torch.tensor(row.output_ids), return_counts=True)
+        logits[ids] -= sampling.frequency_penalty * counts + sampling.presence_penalty
+
+
+# -- the draw --------------------------------------------------------------------------------------
+
+
+def _draw_groups(logits: Tensor, rows: Sequence[RowState]) -> list[int]:
+    tokens = [0] * len(rows)
+    groups: dict[str, list[int]] = {}
+    for index, row in enumerate(rows):
+        groups.setdefault(_group(row), []).append(index)
+    for kind, members in groups.items():
+        part = logits if len(members) == len(rows) else logits[members]
+        chosen = _DRAWS[kind](part, [rows[index] for index in members])
+        for index, token in zip(members, chosen, strict=True):
+            tokens[index] = token
+    return tokens
+
+
+def _group(row: RowState) -> str:
+    if row.is_greedy:
+        return "greedy"
+    if row.sampling.typical_p < 1.0:
+        return "typical"
+    return "filtered" if row.is_filtered else "plain"
+
+
+def _greedy(logits: Tensor, _: Sequence[RowState]) -> list[int]:
+    tokens: list[int] = logits.argmax(dim=-1).tolist()
+    return tokens
+
+
+def _plain(logits: Tensor, rows: Sequence[RowState]) -> list[int]:
+    probabilities = torch.softmax(_tempered(logits, rows), dim=-1)
+    tokens: list[int] = _pick(probabilities, rows).tolist()
+    return tokens
+
+
+def _filtered(logits: Tensor, rows: Sequence[RowState]) -> list[int]:
+    """Draws among the likeliest tokens; rows that these do not satisfy get the whole vocabulary."""
+    logits = _tempered(logits, rows)
+    size = logits.shape[1]
+    wanted = max(FIRST_CANDIDATES, *(row.sampling.top_k for row in rows))
+    values, ids = torch.topk(logits, min(wanted, size), dim=-1)
+    probabilities = torch.exp(values - torch.logsumexp(logits, dim=-1, keepdim=True))
+    kept, is_enough = _filter(probabilities, rows, is_whole=values.shape[1] == size)
+    tokens: list[int] = ids.gather(1, _pick(kept, rows).unsqueeze(1))[:, 0].tolist()
+    for index in (~is_enough).nonzero()[:, 0].tolist():
+        values, order = torch.sort(logits[index : index + 1], dim=-1, descending=True)
+        kept, _ = _filter(torch.softmax(values, dim=-1), rows[index : index + 1], is_whole=True)
+        tokens[index] = int(order[0, _pick(kept, rows[index : index + 1])[0]])
+    return tokens
+
+
+def _filter(
+    probabilities: Tensor, rows: Sequence[RowState], *, is_whole: bool
+) -> tuple[Tensor, Tensor]:
+    """Sets to 0 what a row leaves out of its `probabilities`, [rows, candidates], best first.
+
+    Also says for which rows the candidates held all that is to be kept.
+    """
+    min_p, top_p = _column(rows, "min_p"), _column(rows, "top_p")
+    top_k = torch.tensor([[row.sampling.top_k] for row in rows])
+    places = torch.arange(probabilities.shape[1])
+    kept = probabilities * (probabilities >= min_p * probabilities[:, :1])
+    kept = kept * ((places < top_k) | (top_k == 0))
+    # Whether what lies behind the candidates is left out anyway; else it has the rest of 1.
+    is_complete = (kept[:, -1:] == 0) | (top_k > 0) | is_whole
+    total = torch.where(is_complete, kept.sum(dim=-1, keepdim=True), torch.ones(()))
+    before = kept.cumsum(dim=-1) - kept
+    kept = torch.where((before < top_p * total) | (top_p >= 1.0), kept, torch.zeros(()))
+    is_enough = is_complete | ((kept[:, -1:] == 0) & (min_p == 0))
+    return kept, is_enough[:, 0]
+
+
+def _typical(logits: Tensor, rows: Sequence[RowState]) -> list[int]:
+    """Locally typical sampling (Meister et al., 2022), one row at a time: few ask for it."""
+    tokens = []
+    for row, values in zip(rows, _tempered(logits, rows), strict=True):
+        logprobs = torch.log_softmax(values, dim=-1)
+        probabilities = logprobs.exp()
+        entropy = -(probabilities * logprobs.nan_to_num(neginf=0.0)).sum()
+        order = torch.sort((-logprobs - entropy).abs()).indices
+        before = probabilities[order].cumsum(dim=-1) - probabilities[order]
+        is_kept = torch.zeros_like(values, dtype=torch.bool)
+        is_kept[order[before < row.sampling.typical_p]] = True
+        values = values.masked_fill(~is_kept, -torch.inf).unsqueeze(0)
+        tokens += (_filtered_alone if row.sampling.top_k or row.sampling.top_p < 1 else _plain_cut)(
+            values, [row]
+        )
+    return tokens
+
+
+def _plain_cut(values: Tensor, rows: Sequence[RowState]) -> list[int]:
+    tokens: list[int] = _pick(torch.softmax(values, dim=-1), rows).tolist()
+    return tokens
+
+
+def _filtered_alone(values: Tensor, rows: Sequence[RowState]) -> list[int]:
+    values, order = torch.sort(values, dim=-1, descending=True)
+    kept, _ = _filter(torch.softmax(values, dim=-1), rows, is_whole=True)
+    return [int(order[0, _pick(kept, rows)[0]])]
+
+
+def _pick(weights: Tensor, rows: Sequence[RowState]) -> Tensor:
+    """The column in which each row's random number falls, by weight: int64 [rows]."""
+    seeds = np.array([row.seed for row in rows], dtype=np.uint64)
+    positions = np.array([len(row.output_ids) for row in rows], dtype=np.uint64)
+    numbers = torch.from_numpy(uniform(seeds, positions)).unsqueeze(1)
+    sums = weights.double().cumsum(dim=-1)
+    picked = torch.searchsorted(sums, numbers * sums[:, -1:], right=True)[:, 0]
+    return picked.clamp_max(weights.shape[1] - 1)
+
+
+def _tempered(logits: Tensor, rows: Sequence[RowState]) -> Tensor:
+    return logits / _column(rows, "temperature")
+
+
+def _column(rows: Sequence[RowState], name: str) -> Tensor:
+    return torch.tensor([[getattr(row.sampling, name)] for row in rows])
+
+
+_DRAWS = {"greedy": _greedy, "plain": _plain, "filtered": _filtered, "typical": _typical}

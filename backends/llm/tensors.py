@@ -1,0 +1,167 @@
+"""The tensor form of text generation, with the names of Triton's vLLM backend.
+
+In: text_input, and optionally stream, sampling_parameters (a JSON object as text),
+exclude_input_in_output, return_finish_reason, return_num_input_tokens, return_num_output_tokens.
+Out: text_output and what was asked for.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any
+
+import numpy as np
+import orjson
+
+from trivet.backends.api import (
+    Chunk,
+    InferRequest,
+    InferResponse,
+    InvalidRequest,
+    Sampling,
+    ServingError,
+    Sink,
+    Tensor,
+)
+
+DEFAULT_MAX_TOKENS = 16
+FLAGS = (
+    "stream",
+    "exclude_input_in_output",
+    "return_finish_reason",
+    "return_num_input_tokens",
+    "return_num_output_tokens",
+)
+_TUPLES = {"stop", "stop_token_ids", "allowed_token_ids", "bad_words"}
+_ALIASES = {"include_stop_str_in_output": "include_stop"}
+
+
+@dataclass(frozen=True, slots=True)
+class TextRequest:
+    """What the tensors say."""
+
+    text: str
+    sampling: Sampling
+    flags: frozenset[str]
+    """Names of FLAGS that are true."""
+
+
+def parse_tensors(request: InferRequest) -> TextRequest:
+    """Reads the inputs and, for JSON clients, the request's parameters. Raises InvalidRequest."""
+    text = _text(request, "text_input")
+    if text is None:
+        raise InvalidRequest("input 'text_input' is missing; it holds the prompt")
+    flags = frozenset(name for name in FLAGS if _flag(request, name))
+    given = _text(request, "sampling_parameters")
+    options: dict[str, Any] = {}
+    if given:
+        try:
+            options = orjson.loads(given)
+        except orjson.JSONDecodeError as error:
+            raise InvalidRequest(f"input 'sampling_parameters' is no JSON: {error}") from None
+        if not isinstance(options, dict):
+            raise InvalidRequest("input 'sampling_parameters' must be a JSON object")
+    return TextRequest(text, sampling_of(options), flags)
+
+
+def sampling_of(options: Mapping[str, Any]) -> Sampling:
+    """Sampling from vLLM's names for its fields. Raises InvalidRequest naming the field."""
+    known = {field.name: field for field in fields(Sampling)}
+    values: dict[str, Any] = {"max_tokens": DEFAULT_MAX_TOKENS}
+    for name, value in options.items():
+        field = known.get(_ALIASES.get(name, name))
+        if field is None or field.name == "grammar" or value is None:
+            continue
+        values[field.name] = _value(name, field.name, value)
+    return Sampling(**values)
+
+
+def _value(name: str, field: str, value: Any) -> Any:
+    try:
+        if field == "stop" and isinstance(value, str):
+            return (value,)
+        if field in _TUPLES:
+            return tuple(value)
+        if field == "logit_bias":
+            return {int(token): float(bias) for token, bias in value.items()}
+        default = getattr(Sampling(), field)
+        kind = int if default is None else type(default)
+        # Triton's clients often send numbers as texts.
+        return bool(value) if kind is bool else kind(value)
+    except (TypeError, ValueError, AttributeError):
+        raise InvalidRequest(
+            f"sampling_parameters: '{name}' has a value of the wrong kind"
+        ) from None
+
+
+class TensorSink:
+    """Brings chunks into a Sink as tensors: one response each, or one for all."""
+
+    def __init__(
+        self, request: InferRequest, text: TextRequest, num_input: int, version: int, sink: Sink
+    ) -> None:
+        self._request = request
+        self._text = text
+        self._num_input = num_input
+        self._version = version
+        self._sink = sink
+        self._streams = "stream" in text.flags
+        self._parts: list[str] = []
+        self._num_output = 0
+
+    def chunk(self, chunk: Chunk) -> None:
+        """The next piece."""
+        self._num_output += len(chunk.token_ids)
+        if not self._streams:
+            self._parts.append(chunk.text)
+            if chunk.finish is None:
+                return
+            prompt = "" if "exclude_input_in_output" in self._text.flags else self._text.text
+            self._send(prompt + "".join(self._parts), chunk)
+        elif chunk.text or chunk.finish is not None:
+            self._send(chunk.text, chunk)
+
+    def fail(self, error: ServingError) -> None:
+        """Ends the request with an error."""
+        self._sink.fail(error)
+
+    def _send(self, text: str, chunk: Chunk) -> None:
+        reason = chunk.finish.reason if chunk.finish is not None else ""
+        outputs = [_bytes("text_output", text)]
+        flags = self._text.flags
+        if "return_finish_reason" in flags:
+            outputs.append(_bytes("finish_reason", reason))
+        if "return_num_input_tokens" in flags:
+            outputs.append(_count("num_input_tokens", self._num_input))
+        if "return_num_output_tokens" in flags:
+            outputs.append(_count("num_output_tokens", self._num_output))
+        response = InferResponse(self._request.model_name, self._version, self._request.id, outputs)
+        self._sink.send(response, final=chunk.finish is not None)
+
+
+def _bytes(name: str, text: str) -> Tensor:
+    return Tensor.of(name, np.array([text.encode()], dtype=np.object_))
+
+
+def _count(name: str, number: int) -> Tensor:
+    return Tensor.of(name, np.array([number], dtype=np.uint32))
+
+
+def _text(request: InferRequest, name: str) -> str | None:
+    tensor = request.inputs.get(name)
+    if tensor is None:
+        value = request.parameters.get(name)
+        return None if value is None else str(value)
+    values = tensor.numpy().reshape(-1)
+    if len(values) != 1:
+        raise InvalidRequest(f"input '{name}' has {len(values)} elements; it holds exactly 1")
+    try:
+        return bytes(values[0]).decode()
+    except UnicodeDecodeError:
+        raise InvalidRequest(f"input '{name}' is not UTF-8 text") from None
+
+
+def _flag(request: InferRequest, name: str) -> bool:
+    tensor = request.inputs.get(name)
+    if tensor is None:
+        return bool(request.parameters.get(name, False))
+    return bool(tensor.numpy().reshape(-1)[:1].any())

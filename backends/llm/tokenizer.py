@@ -1,0 +1,57 @@
+"""Text to token ids and back, by the `tokenizers` library. Safe in any thread."""
+
+from collections.abc import Sequence
+
+import tokenizers
+
+from trivet.backends.api import LoadFailed, Token
+from trivet.backends.llm.tokenizer_files import TokenizerFiles
+
+
+class Tokenizer:
+    """One model's tokenizer."""
+
+    def __init__(self, inner: "tokenizers.Tokenizer", eos_token_ids: tuple[int, ...]) -> None:
+        self._inner = inner
+        self.eos_token_ids = eos_token_ids
+        self._special = frozenset(
+            index for index, token in inner.get_added_tokens_decoder().items() if token.special
+        )
+
+    @classmethod
+    def from_files(cls, files: TokenizerFiles) -> "Tokenizer":
+        """Raises LoadFailed when the file is none."""
+        try:
+            inner = tokenizers.Tokenizer.from_str(files.json)
+        except Exception as error:  # the library raises Exception itself
+            raise LoadFailed(f"the tokenizer cannot be read: {error}") from error
+        inner.no_truncation()
+        inner.no_padding()
+        return cls(inner, files.eos_token_ids)
+
+    def to_json(self) -> str:
+        """In the form of tokenizer.json."""
+        text: str = self._inner.to_str()
+        return text
+
+    def encode(self, text: str, *, add_special_tokens: bool) -> list[int]:
+        """The token ids of a text; what looks like a special token in it is one."""
+        ids: list[int] = self._inner.encode(text, add_special_tokens=add_special_tokens).ids
+        return ids
+
+    def tokenize(self, text: str, *, add_special_tokens: bool) -> list[Token]:
+        """Tokens with the places of their characters."""
+        found = self._inner.encode(text, add_special_tokens=add_special_tokens)
+        return [
+            Token(token, text[start:stop], start, stop)
+            for token, (start, stop) in zip(found.ids, found.offsets, strict=True)
+        ]
+
+    def decode(self, token_ids: Sequence[int], *, skip_special_tokens: bool) -> str:
+        """The text of token ids; incomplete characters become U+FFFD."""
+        text: str = self._inner.decode(list(token_ids), skip_special_tokens=skip_special_tokens)
+        return text
+
+    def is_special(self, token: int) -> bool:
+        """Whether a token is one of the model's own marks."""
+        return token in self._special

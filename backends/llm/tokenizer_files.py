@@ -1,0 +1,141 @@
+"""Where a tokenizer's parts come from: tokenizer.json and its neighbours, or GGUF metadata."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from trivet.backends.api import LoadFailed
+
+# Regular expressions of pre-tokenizers by GGUF's name of them; from the models' tokenizer.json.
+_LLAMA3_SPLIT = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}|"
+    r" ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
+_QWEN2_SPLIT = _LLAMA3_SPLIT.replace(r"\p{N}{1,3}", r"\p{N}")
+_SPLITS = {"llama-bpe": _LLAMA3_SPLIT, "llama3": _LLAMA3_SPLIT, "qwen2": _QWEN2_SPLIT}
+_SINGLE_DIGITS = {"smollm", "default-digits"}
+_CONTROL, _USER_DEFINED = 3, 4  # llama.cpp's token types
+
+
+@dataclass(frozen=True, slots=True)
+class TokenizerFiles:
+    """All that a tokenizer is made of."""
+
+    json: str
+    """In the form of tokenizer.json."""
+    eos_token_ids: tuple[int, ...]
+    special_texts: Mapping[str, str]
+    """bos_token and the like, for the chat template."""
+    chat_template: str = ""
+
+
+def hub_tokenizer(folder: Path) -> TokenizerFiles:
+    """From a Hugging Face folder. Raises LoadFailed."""
+    try:
+        text = (folder / "tokenizer.json").read_text(encoding="utf-8")
+    except OSError:
+        raise LoadFailed("the model's folder has no 'tokenizer.json'") from None
+    config = _optional_json(folder / "tokenizer_config.json")
+    special = {
+        name: value if isinstance(value, str) else value["content"]
+        for name, value in config.items()
+        if name.endswith("_token") and isinstance(value, str | dict)
+    }
+    template = config.get("chat_template") or ""
+    if isinstance(template, list):
+        template = next((t["template"] for t in template if t["name"] == "default"), "")
+    own_file = folder / "chat_template.jinja"
+    if own_file.exists():
+        template = own_file.read_text(encoding="utf-8")
+    return TokenizerFiles(text, _hub_eos(folder, text, special), special, template)
+
+
+def _hub_eos(folder: Path, text: str, special: Mapping[str, str]) -> tuple[int, ...]:
+    for name in ("generation_config.json", "config.json"):
+        found = _optional_json(folder / name).get("eos_token_id")
+        if found is not None:
+            return tuple(found) if isinstance(found, list) else (found,)
+    from tokenizers import Tokenizer
+
+    found = Tokenizer.from_str(text).token_to_id(special.get("eos_token", ""))
+    if found is None:
+        raise LoadFailed("neither generation_config.json nor config.json has an 'eos_token_id'")
+    return (found,)
+
+
+def _optional_json(path: Path) -> dict[str, Any]:
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except ValueError as error:
+        raise LoadFailed(f"'{path.name}' is no JSON: {error}") from error
+    return document if isinstance(document, dict) else {}
+
+
+def gguf_tokenizer(metadata: Mapping[str, Any]) -> TokenizerFiles:
+    """From GGUF metadata. Raises LoadFailed for a kind other than byte-level BPE."""
+    kind = metadata.get("tokenizer.ggml.model")
+    if kind != "gpt2":
+        raise LoadFailed(
+            f"the GGUF file's tokenizer is of kind '{kind}'; only 'gpt2' (byte-level BPE) is "
+            "supported: use the Hugging Face folder of the model"
+        )
+    tokens = metadata["tokenizer.ggml.tokens"]
+    eos = metadata["tokenizer.ggml.eos_token_id"]
+    special = {"eos_token": tokens[eos]}
+    bos = metadata.get("tokenizer.ggml.bos_token_id")
+    if bos is not None:
+        special["bos_token"] = tokens[bos]
+    # End of turn is an end too; some files name it apart.
+    ends = [eos, metadata.get("tokenizer.ggml.eot_token_id", eos)]
+    return TokenizerFiles(
+        _bpe_json(metadata, special.get("bos_token")),
+        tuple(dict.fromkeys(ends)),
+        special,
+        metadata.get("tokenizer.chat_template", ""),
+    )
+
+
+def _bpe_json(metadata: Mapping[str, Any], bos: str | None) -> str:
+    from tokenizers import AddedToken, Tokenizer, decoders, models, processors
+
+    tokens = metadata["tokenizer.ggml.tokens"]
+    merges = [tuple(merge.split(" ", 1)) for merge in metadata["tokenizer.ggml.merges"]]
+    vocabulary = {token: index for index, token in enumerate(tokens)}
+    tokenizer = Tokenizer(models.BPE(vocabulary, merges, ignore_merges=False))
+    tokenizer.pre_tokenizer = _pre_tokenizer(metadata.get("tokenizer.ggml.pre", "default"))
+    tokenizer.decoder = decoders.ByteLevel()
+    types = metadata["tokenizer.ggml.token_type"]
+    by_type = {
+        wanted: [AddedToken(t, normalized=False, special=wanted == _CONTROL)
+                 for t, kind in zip(tokens, types, strict=True) if kind == wanted]
+        for wanted in (_CONTROL, _USER_DEFINED)
+    }  # fmt: skip
+    tokenizer.add_special_tokens(by_type[_CONTROL])
+    tokenizer.add_tokens(by_type[_USER_DEFINED])
+    if bos is not None and metadata.get("tokenizer.ggml.add_bos_token", False):
+        tokenizer.post_processor = processors.TemplateProcessing(
+            single=f"{bos} $A", special_tokens=[(bos, vocabulary[bos])]
+        )
+    text: str = tokenizer.to_str()
+    return text
+
+
+def _pre_tokenizer(name: str) -> Any:
+    from tokenizers import Regex
+    from tokenizers.pre_tokenizers import ByteLevel, Digits, Sequence, Split
+
+    if name in _SPLITS:
+        split = Split(Regex(_SPLITS[name]), behavior="isolated")
+        return Sequence([split, ByteLevel(add_prefix_space=False, use_regex=False)])
+    if name in _SINGLE_DIGITS:
+        return Sequence([Digits(individual_digits=True), ByteLevel(add_prefix_space=False)])
+    if name in ("default", "gpt-2", "gpt2"):
+        return ByteLevel(add_prefix_space=False)
+    raise LoadFailed(
+        f"the GGUF file's pre-tokenizer '{name}' is not known; use the Hugging Face folder of the "
+        "model, which says how text is split"
+    )

@@ -1,0 +1,126 @@
+"""Reads a language model from disk: a Hugging Face folder, or one GGUF file, dequantised."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from trivet.backends.api import LoadFailed
+from trivet.backends.llm.model_config import LlmConfig, from_gguf, from_hub
+from trivet.backends.llm.tokenizer_files import TokenizerFiles, gguf_tokenizer, hub_tokenizer
+
+_GGUF_LAYER = {
+    "attn_norm": "input_layernorm",
+    "attn_q": "self_attn.q_proj",
+    "attn_k": "self_attn.k_proj",
+    "attn_v": "self_attn.v_proj",
+    "attn_output": "self_attn.o_proj",
+    "attn_q_norm": "self_attn.q_norm",
+    "attn_k_norm": "self_attn.k_norm",
+    "ffn_norm": "post_attention_layernorm",
+    "ffn_gate": "mlp.gate_proj",
+    "ffn_up": "mlp.up_proj",
+    "ffn_down": "mlp.down_proj",
+}
+_GGUF_MODEL = {
+    "token_embd": "model.embed_tokens",
+    "output_norm": "model.norm",
+    "output": "lm_head",
+}
+# Files of other quantisations or frameworks must not be taken for weights; pickles are never read.
+_INDEX = "model.safetensors.index.json"
+
+
+def load_model(
+    path: Path, dtype: torch.dtype
+) -> tuple[LlmConfig, dict[str, Tensor], TokenizerFiles]:
+    """Config, weights of one type and tokenizer. Raises LoadFailed."""
+    if path.is_dir():
+        config = from_hub(_json(path / "config.json"))
+        return config, _safetensors(path, dtype), hub_tokenizer(path)
+    metadata, tensors = _read_gguf(path)
+    config = from_gguf(metadata, has_output="output.weight" in tensors)
+    return config, _dequantised(config, tensors, dtype), gguf_tokenizer(metadata)
+
+
+def load_tokenizer_files(path: Path) -> TokenizerFiles:
+    """The tokenizer alone. Raises LoadFailed."""
+    return hub_tokenizer(path) if path.is_dir() else gguf_tokenizer(_read_gguf(path)[0])
+
+
+def _json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise LoadFailed(f"'{path.name}' cannot be read as JSON: {type(error).__name__}") from error
+
+
+def _safetensors(folder: Path, dtype: torch.dtype) -> dict[str, Tensor]:
+    from safetensors import SafetensorError, safe_open
+
+    index = folder / _INDEX
+    names = {"model.safetensors"}
+    if index.exists():
+        names = set(_json(index)["weight_map"].values())
+    weights: dict[str, Tensor] = {}
+    for name in sorted(names):
+        if Path(name).name != name:
+            raise LoadFailed(f"'{_INDEX}' names '{name}', which is no file of the folder")
+        try:
+            with safe_open(folder / name, framework="pt") as file:
+                for key in file.keys():  # noqa: SIM118  # it is no mapping
+                    weights[key] = file.get_tensor(key).to(dtype)
+        except (OSError, SafetensorError) as error:
+            raise LoadFailed(f"'{name}' cannot be read: {error}") from error
+    return weights
+
+
+def _read_gguf(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    import gguf
+
+    try:
+        reader = gguf.GGUFReader(path)
+    except (OSError, ValueError, IndexError) as error:
+        raise LoadFailed(f"'{path.name}' is no readable GGUF file: {error}") from error
+    metadata = {name: field.contents() for name, field in reader.fields.items()}
+    return metadata, {tensor.name: tensor for tensor in reader.tensors}
+
+
+def _dequantised(
+    config: LlmConfig, tensors: Mapping[str, Any], dtype: torch.dtype
+) -> dict[str, Tensor]:
+    from gguf.quants import dequantize
+
+    weights = {}
+    for name, tensor in tensors.items():
+        renamed = _hub_name(name)
+        if renamed is None:
+            continue
+        weight = torch.from_numpy(dequantize(tensor.data, tensor.tensor_type).copy())
+        if config.architecture == "llama" and ".attn_q." in name:
+            weight = _unpermuted(weight, config.num_heads)
+        elif config.architecture == "llama" and ".attn_k." in name:
+            weight = _unpermuted(weight, config.num_kv_heads)
+        weights[renamed] = weight.to(dtype)
+    return weights
+
+
+def _hub_name(name: str) -> str | None:
+    """Hugging Face's name of a GGUF tensor; None for one that is not needed."""
+    parts = name.split(".")
+    if parts[0] == "blk" and parts[2] in _GGUF_LAYER:
+        return f"model.layers.{parts[1]}.{_GGUF_LAYER[parts[2]]}.{parts[3]}"
+    if parts[0] in _GGUF_MODEL:
+        return f"{_GGUF_MODEL[parts[0]]}.{parts[1]}"
+    return None
+
+
+def _unpermuted(weight: Tensor, num_heads: int) -> Tensor:
+    """Undoes what GGUF converters do to Llama's queries and keys: they interleave the two halves
+    of each head, for a rotation of neighbours instead of halves."""
+    rows = weight.shape[0] // num_heads
+    shape = (num_heads, rows // 2, 2, *weight.shape[1:])
+    return weight.reshape(shape).transpose(1, 2).reshape(weight.shape)

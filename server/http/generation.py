@@ -1,0 +1,95 @@
+"""Where chunks of one or several outputs go that an HTTP handler waits for."""
+
+import asyncio
+from collections import deque
+from dataclasses import dataclass
+
+from trivet.backends.api import (
+    Cancelled,
+    CancelToken,
+    Chunk,
+    GenerateRequest,
+    Generator,
+    ServingError,
+)
+
+MAX_PENDING = 16_384
+"""Chunks that may wait for a client that does not read; one more cancels its request."""
+
+
+@dataclass(slots=True)
+class _OutputSink:
+    outputs: "Outputs"
+    index: int
+
+    def chunk(self, chunk: Chunk) -> None:
+        self.outputs.put(self.index, chunk)
+
+    def fail(self, error: ServingError) -> None:
+        self.outputs.fail(error)
+
+
+class Outputs:
+    """The outputs of one HTTP request, as they come. All end when one fails."""
+
+    def __init__(self) -> None:
+        self.cancel = CancelToken()
+        self._pending: deque[tuple[int, Chunk]] = deque()
+        self._error: ServingError | None = None
+        self._num_open = 0
+        self._waiter: asyncio.Future[None] | None = None
+
+    def start(self, generator: Generator, request: GenerateRequest) -> None:
+        """One more output, with the next index."""
+        request.cancel = self.cancel
+        self._num_open += 1
+        generator.generate(request, _OutputSink(self, self._num_open - 1))
+
+    def put(self, index: int, chunk: Chunk) -> None:
+        """The next piece of an output."""
+        if self._error is not None:
+            return
+        self._pending.append((index, chunk))
+        self._num_open -= chunk.finish is not None
+        if len(self._pending) > MAX_PENDING:
+            self.fail(Cancelled(f"the client left {MAX_PENDING} pieces of text unread"))
+        self._wake()
+
+    def fail(self, error: ServingError) -> None:
+        """All outputs end with this error."""
+        if self._error is None:
+            self._error = error
+            self.cancel.cancel()
+            self._wake()
+
+    async def next(self) -> list[tuple[int, Chunk]]:
+        """What has come, with the outputs' indexes; empty at the end. Raises the error after it."""
+        if not self._pending and self._error is None and self._num_open:
+            self._waiter = asyncio.get_running_loop().create_future()
+            await self._waiter
+        found = list(self._pending)
+        self._pending.clear()
+        if not found and self._error is not None:
+            raise self._error
+        return found
+
+    async def all(self) -> list[tuple[int, Chunk]]:
+        """Everything. Cancels the outputs when the client goes away. Raises the error."""
+        found: list[tuple[int, Chunk]] = []
+        try:
+            while chunks := await self.next():
+                found += chunks
+        finally:
+            self.close()
+        if self._error is not None:
+            raise self._error
+        return found
+
+    def close(self) -> None:
+        """Nobody waits any more."""
+        if self._num_open:
+            self.cancel.cancel()
+
+    def _wake(self) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)

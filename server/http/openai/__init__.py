@@ -1,0 +1,1 @@
+"""The OpenAI API over any generating model, with vLLM's further fields."""

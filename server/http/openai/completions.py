@@ -1,0 +1,179 @@
+"""POST /v1/completions: prompts, not conversations."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+from aiohttp import web
+
+from trivet.backends.api import Chunk, GenerateRequest, Generator, InvalidRequest, Sampling
+from trivet.server.core import Core
+from trivet.server.http.answers import json_answer
+from trivet.server.http.body import read_body
+from trivet.server.http.generation import Outputs
+from trivet.server.http.limits import HttpLimits
+from trivet.server.http.openai import documents as docs
+from trivet.server.http.openai.errors import answers_errors
+from trivet.server.http.openai.events import event, stream
+from trivet.server.http.openai.fields import CompletionFields, parse
+from trivet.server.http.openai.prompts import seeded, truncated
+from trivet.server.http.routes import Call, Route
+
+DEFAULT_MAX_TOKENS = 16
+
+
+class Completions:
+    """The handler."""
+
+    def __init__(self, core: Core, limits: HttpLimits) -> None:
+        self._core = core
+        self._limits = limits
+
+    def routes(self) -> list[Route]:
+        return [Route("POST", "/v1/completions", answers_errors(self.complete))]
+
+    async def complete(self, call: Call) -> web.StreamResponse:
+        """One answer or a stream of events."""
+        fields = parse(CompletionFields, await read_body(call.request, self._limits))
+        fields.check()
+        generator = self._core.generator(fields.model)
+        completion = Completion(fields, generator)
+        await completion.start()
+        if fields.stream:
+            return await stream(call, completion.outputs, completion.write, completion.end)
+        return json_answer(completion.document(await completion.outputs.all()))
+
+
+class Completion:
+    """One request on its way."""
+
+    def __init__(self, fields: CompletionFields, generator: Generator) -> None:
+        self._fields = fields
+        self._generator = generator
+        self._id = docs.new_id("cmpl")
+        self._created_s = docs.now_s()
+        self._prompts: list[list[int]] = []
+        self._texts: list[str] = []
+        self._num_choices = fields.n or 1
+        self._num_output = 0
+        self._num_cached = 0
+        self._sizes: dict[int, int] = {}
+        self.outputs = Outputs()
+
+    async def start(self) -> None:
+        """Tokenises the prompts and submits each as often as asked. Raises InvalidRequest."""
+        fields = self._fields
+        max_tokens = DEFAULT_MAX_TOKENS if fields.max_tokens is None else fields.max_tokens
+        if max_tokens == 0 and not fields.echo:
+            raise InvalidRequest("max_tokens: it is 0; at least 1 is needed unless echo is true")
+        sampling = fields.sampling(max_tokens, fields.logprobs)
+        for prompt in fields.prompts():
+            ids, text = await self._read(prompt)
+            self._prompts.append(truncated(ids, fields.truncate_prompt_tokens, self._generator))
+            self._texts.append(text)
+        for ids in self._prompts:
+            for index in range(self._num_choices):
+                request = GenerateRequest(
+                    self._id,
+                    ids,
+                    seeded(self._scored(sampling), index),
+                    priority=fields.priority,
+                    cache_salt=fields.cache_salt or "",
+                )
+                self.outputs.start(self._generator, request)
+
+    async def _read(self, prompt: str | list[int]) -> tuple[list[int], str]:
+        if isinstance(prompt, str):
+            ids = await self._generator.encode(
+                prompt, add_special_tokens=self._fields.add_special_tokens
+            )
+            return ids, prompt
+        if not self._fields.echo:
+            return prompt, ""
+        return prompt, await self._generator.decode(prompt, skip_special_tokens=True)
+
+    def _scored(self, sampling: Sampling) -> Sampling:
+        if self._fields.echo and self._fields.logprobs is not None:
+            return replace(sampling, prompt_logprobs=self._fields.logprobs)
+        return sampling
+
+    # -- answers -------------------------------------------------------------------------------
+
+    def document(self, chunks: Sequence[tuple[int, Chunk]]) -> dict[str, Any]:
+        """The whole answer."""
+        outputs = docs.collect(chunks, len(self._prompts) * self._num_choices)
+        choices = [self._choice(index, output) for index, output in enumerate(outputs)]
+        num_output = sum(len(output.token_ids) for output in outputs)
+        num_cached = sum(output.num_cached for output in outputs[:: self._num_choices])
+        usage = docs.usage(sum(map(len, self._prompts)), num_output, num_cached)
+        return {**self._head(), "choices": choices, "usage": usage}
+
+    def _choice(self, index: int, output: docs.Output) -> dict[str, Any]:
+        fields = self._fields
+        number = index // self._num_choices
+        text = (self._texts[number] if fields.echo else "") + output.text
+        choice: dict[str, Any] = {
+            "index": index,
+            "text": text,
+            "logprobs": None,
+            **docs.finish_fields(output.finish),
+        }
+        scored = list(output.prompt_logprobs or ()) if fields.echo else []
+        if fields.logprobs is not None:
+            choice["logprobs"] = docs.completion_logprobs(
+                [*scored, *output.logprobs], 0, fields.logprobs
+            )
+        if fields.prompt_logprobs is not None and output.prompt_logprobs is not None:
+            choice["prompt_logprobs"] = docs.prompt_logprobs(output.prompt_logprobs)
+        if fields.return_token_ids:
+            choice["token_ids"] = output.token_ids
+            choice["prompt_token_ids"] = self._prompts[number]
+        return choice
+
+    def write(self, chunks: Sequence[tuple[int, Chunk]]) -> bytes:
+        """The events of some chunks."""
+        return b"".join(event(self._event(index, chunk)) for index, chunk in chunks)
+
+    def _event(self, index: int, chunk: Chunk) -> dict[str, Any]:
+        fields = self._fields
+        is_first = index not in self._sizes
+        offset = self._sizes.setdefault(index, 0)
+        number = index // self._num_choices
+        text = self._texts[number] + chunk.text if fields.echo and is_first else chunk.text
+        choice: dict[str, Any] = {
+            "index": index,
+            "text": text,
+            "logprobs": None,
+            **docs.finish_fields(chunk.finish),
+        }
+        if fields.logprobs is not None:
+            scored = [*(chunk.prompt_logprobs or ()), *chunk.logprobs]
+            choice["logprobs"] = docs.completion_logprobs(scored, offset, fields.logprobs)
+        if fields.return_token_ids:
+            choice["token_ids"] = chunk.token_ids
+        self._sizes[index] = offset + len(text)
+        self._num_output += len(chunk.token_ids)
+        self._num_cached += chunk.num_cached if index % self._num_choices == 0 else 0
+        document = {**self._head(), "choices": [choice]}
+        if fields.stream_options is not None and fields.stream_options.continuous_usage_stats:
+            document["usage"] = self._usage()
+        return document
+
+    def end(self) -> bytes:
+        """What follows the last chunk."""
+        options = self._fields.stream_options
+        if options is None or not options.include_usage:
+            return b""
+        return event({**self._head(), "choices": [], "usage": self._usage()})
+
+    def _usage(self) -> dict[str, Any]:
+        return docs.usage(sum(map(len, self._prompts)), self._num_output, self._num_cached)
+
+    def _head(self) -> dict[str, Any]:
+        return {
+            "id": self._id,
+            "object": "text_completion",
+            "created": self._created_s,
+            "model": self._fields.model,
+            "system_fingerprint": None,
+        }

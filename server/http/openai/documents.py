@@ -1,0 +1,122 @@
+"""Chunks to the pieces of OpenAI's answers that chat and completions share."""
+
+import time
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from trivet.backends.api import Chunk, Finish, TokenLogprob
+
+
+@dataclass(slots=True)
+class Output:
+    """One choice, put together."""
+
+    texts: list[str] = field(default_factory=list)
+    token_ids: list[int] = field(default_factory=list)
+    logprobs: list[TokenLogprob] = field(default_factory=list)
+    prompt_logprobs: Sequence[TokenLogprob] | None = None
+    finish: Finish | None = None
+    num_cached: int = 0
+
+    def add(self, chunk: Chunk) -> None:
+        """The next piece."""
+        self.texts.append(chunk.text)
+        self.token_ids += chunk.token_ids
+        self.logprobs += chunk.logprobs
+        self.num_cached += chunk.num_cached
+        if chunk.prompt_logprobs is not None:
+            self.prompt_logprobs = chunk.prompt_logprobs
+        self.finish = chunk.finish
+
+    @property
+    def text(self) -> str:
+        """All of it."""
+        return "".join(self.texts)
+
+
+def collect(chunks: Sequence[tuple[int, Chunk]], count: int) -> list[Output]:
+    """Chunks of `count` choices, by choice."""
+    outputs = [Output() for _ in range(count)]
+    for index, chunk in chunks:
+        outputs[index].add(chunk)
+    return outputs
+
+
+def new_id(prefix: str) -> str:
+    """An id for an answer."""
+    return f"{prefix}-{uuid.uuid4().hex}"
+
+
+def now_s() -> int:
+    """`created`: seconds since 1970, for it is a date."""
+    return int(time.time())
+
+
+def usage(num_prompt: int, num_output: int, num_cached: int) -> dict[str, Any]:
+    """The token counts of an answer."""
+    return {
+        "prompt_tokens": num_prompt,
+        "total_tokens": num_prompt + num_output,
+        "completion_tokens": num_output,
+        "prompt_tokens_details": {"cached_tokens": num_cached},
+    }
+
+
+def finish_fields(finish: Finish | None) -> dict[str, Any]:
+    """finish_reason and stop_reason; null while there is more to come."""
+    if finish is None:
+        return {"finish_reason": None}
+    return {"finish_reason": finish.reason, "stop_reason": finish.stop}
+
+
+def chat_logprobs(logprobs: Sequence[TokenLogprob]) -> dict[str, Any]:
+    """A chat choice's `logprobs`."""
+    return {"content": [{**_entry(each.text, each.logprob), "top_logprobs": _top(each)}
+                        for each in logprobs]}  # fmt: skip
+
+
+def _top(logprob: TokenLogprob) -> list[dict[str, Any]]:
+    return [_entry(text, value) for _, text, value in logprob.top]
+
+
+def _entry(text: str, logprob: float | None) -> dict[str, Any]:
+    return {"token": text, "logprob": logprob, "bytes": list(text.encode())}
+
+
+def completion_logprobs(
+    logprobs: Sequence[TokenLogprob], first_offset: int, num_top: int
+) -> dict[str, Any]:
+    """A completion choice's `logprobs`. Offsets are in characters of the choice's text."""
+    offsets, tokens, top = [], [], []
+    offset = first_offset
+    for each in logprobs:
+        offsets.append(offset)
+        tokens.append(each.text)
+        offset += len(each.text)
+        likely = {text: value for _, text, value in each.top[:num_top]}
+        # The token itself is always told, likely or not, as in vLLM.
+        top.append(None if each.logprob is None else {each.text: each.logprob} | likely)
+    return {
+        "text_offset": offsets,
+        "token_logprobs": [each.logprob for each in logprobs],
+        "tokens": tokens,
+        "top_logprobs": top,
+    }
+
+
+def prompt_logprobs(scored: Sequence[TokenLogprob]) -> list[dict[str, Any] | None]:
+    """vLLM's `prompt_logprobs`: by token id, null for the first token."""
+    found: list[dict[str, Any] | None] = []
+    for each in scored:
+        if each.logprob is None:
+            found.append(None)
+            continue
+        ranked = {
+            str(token): {"logprob": value, "rank": rank, "decoded_token": text}
+            for rank, (token, text, value) in enumerate(each.top, 1)
+        }
+        own = {"logprob": each.logprob, "rank": None, "decoded_token": each.text}
+        found.append({str(each.token_id): own} | ranked)
+    return found

@@ -1,0 +1,108 @@
+"""GET /v1/models, /tokenize, /detokenize, /version: what surrounds generation."""
+
+from typing import Any
+
+from aiohttp import web
+
+from trivet import __version__
+from trivet.backends.api import Generator, InvalidRequest, ModelNotFound
+from trivet.server.core import Core
+from trivet.server.http.answers import json_answer
+from trivet.server.http.body import read_body
+from trivet.server.http.limits import HttpLimits
+from trivet.server.http.openai import documents as docs
+from trivet.server.http.openai.chat import plain_message
+from trivet.server.http.openai.errors import answers_errors
+from trivet.server.http.openai.fields import DetokenizeFields, TokenizeFields, parse
+from trivet.server.http.routes import Call, Route
+
+
+class Models:
+    """The handlers."""
+
+    def __init__(self, core: Core, limits: HttpLimits) -> None:
+        self._core = core
+        self._limits = limits
+        self._started_s = docs.now_s()
+
+    def routes(self) -> list[Route]:
+        return [
+            Route("GET", "/v1/models", answers_errors(self.list)),
+            Route("GET", "/v1/models/{model}", answers_errors(self.one)),
+            Route("POST", "/tokenize", answers_errors(self.tokenize)),
+            Route("POST", "/detokenize", answers_errors(self.detokenize)),
+            Route("GET", "/version", answers_errors(self.version)),
+        ]
+
+    async def list(self, call: Call) -> web.StreamResponse:  # noqa: ARG002
+        """All models that generate."""
+        found = self._core.generators()
+        data = [self._document(name, generator) for name, generator in sorted(found.items())]
+        return json_answer({"object": "list", "data": data})
+
+    async def one(self, call: Call) -> web.StreamResponse:
+        """One of them."""
+        return json_answer(self._document(call.model, self._core.generator(call.model)))
+
+    def _document(self, name: str, generator: Generator) -> dict[str, Any]:
+        return {
+            "id": name,
+            "object": "model",
+            "created": self._started_s,
+            "owned_by": "trivet",
+            "root": name,
+            "parent": None,
+            "max_model_len": generator.info.max_model_len,
+            "permission": [],
+        }
+
+    async def version(self, call: Call) -> web.StreamResponse:  # noqa: ARG002
+        """The server's version."""
+        return json_answer({"version": __version__})
+
+    async def tokenize(self, call: Call) -> web.StreamResponse:
+        """Text or a conversation to token ids."""
+        fields = parse(TokenizeFields, await read_body(call.request, self._limits))
+        generator = self._generator(fields.model)
+        if (fields.prompt is None) == (fields.messages is None):
+            raise InvalidRequest("prompt: give either it or messages")
+        is_prompt = fields.prompt is not None
+        text = fields.prompt if fields.prompt is not None else await _rendered(fields, generator)
+        special = is_prompt if fields.add_special_tokens is None else fields.add_special_tokens
+        ids = await generator.encode(text, add_special_tokens=special)
+        texts = None
+        if fields.return_token_strs:
+            texts = [await generator.decode([i], skip_special_tokens=False) for i in ids]
+        return json_answer(
+            {
+                "count": len(ids),
+                "max_model_len": generator.info.max_model_len,
+                "tokens": ids,
+                "token_strs": texts,
+            }
+        )
+
+    async def detokenize(self, call: Call) -> web.StreamResponse:
+        """Token ids to text."""
+        fields = parse(DetokenizeFields, await read_body(call.request, self._limits))
+        generator = self._generator(fields.model)
+        text = await generator.decode(fields.tokens, skip_special_tokens=False)
+        return json_answer({"prompt": text})
+
+    def _generator(self, name: str | None) -> Generator:
+        """The model named, or the only one."""
+        if name is not None:
+            return self._core.generator(name)
+        found = self._core.generators()
+        if len(found) != 1:
+            raise ModelNotFound(f"model: {len(found)} models generate text; name one of them")
+        return next(iter(found.values()))
+
+
+async def _rendered(fields: TokenizeFields, generator: Generator) -> str:
+    return await generator.render(
+        [plain_message(message) for message in fields.messages or ()],
+        tools=fields.tools,
+        add_generation_prompt=fields.add_generation_prompt,
+        continue_final_message=fields.continue_final_message,
+    )

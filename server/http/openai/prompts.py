@@ -1,0 +1,21 @@
+"""What chat and completions do alike with prompts and seeds."""
+
+from dataclasses import replace
+
+from trivet.backends.api import Generator, InvalidRequest, Sampling
+
+
+def seeded(sampling: Sampling, index: int) -> Sampling:
+    """The sampling of the choice with this index: choices of one seed differ from each other."""
+    if index == 0 or sampling.seed is None:
+        return sampling
+    return replace(sampling, seed=sampling.seed + index)
+
+
+def truncated(ids: list[int], limit: int | None, generator: Generator) -> list[int]:
+    """The last `limit` tokens; -1: as many as the model takes. Raises InvalidRequest."""
+    if limit is None:
+        return ids
+    if limit == 0:
+        raise InvalidRequest("truncate_prompt_tokens: it is 0; at least 1 is needed, or -1")
+    return ids[-(generator.info.max_model_len - 1 if limit < 0 else limit) :]
