@@ -2,23 +2,29 @@
 
 Handing a batch to a worker's thread and back costs two context switches and two waits for the
 interpreter lock: 50 to 100 us, ten times what a small model takes. So a model that has shown itself
-to be faster than that is computed where its request is; one slow run sends it back to its thread.
+to be faster than that is computed where its request is, until it is slow there.
 """
 
 FAST_NS = 100_000
-"""CPU time of a batch up to which it may run on the loop: a tenth of what may block the loop."""
+"""Mean CPU time of the batches that may run on the loop: a tenth of what may block the loop."""
+SLOW_NS = 10 * FAST_NS
+"""One run that takes this long is enough."""
 FIRST_TRIAL = 32
 """Runs that must be fast, one after another, before a size is computed on the loop."""
+LONGEST_TRIAL = 4096
+_MEMORY = 16
+"""Runs that the mean looks back, roughly."""
 
 
 class InlinePolicy:
     """Learns from the CPU time of a model's batches. Owned by the event loop."""
 
-    __slots__ = ("_enabled", "_largest", "_limit", "_num_fast", "_trial")
+    __slots__ = ("_enabled", "_largest", "_limit", "_mean_ns", "_num_fast", "_trial")
 
     def __init__(self, *, enabled: bool) -> None:
         self._enabled = enabled
         self._limit = 0
+        self._mean_ns = 0.0
         self._trial = FIRST_TRIAL
         self._num_fast = 0
         self._largest = 0
@@ -31,14 +37,25 @@ class InlinePolicy:
         """A batch of `size` items took this CPU time, wherever it ran."""
         if not self._enabled:
             return
-        if cpu_ns > FAST_NS:
-            # Each slow run doubles the trial, so that a model at the border settles in its thread.
-            if size <= self._limit:
-                self._trial *= 2
-                self._limit = 0
+        if size <= self._limit:
+            self._mean_ns += (cpu_ns - self._mean_ns) / _MEMORY
+            if self._mean_ns > FAST_NS or cpu_ns > SLOW_NS:
+                self._relapse(size)
+        elif cpu_ns > FAST_NS:
             self._num_fast = self._largest = 0
-        elif size > self._limit:
-            self._num_fast += 1
-            self._largest = max(self._largest, size)
-            if self._num_fast >= self._trial:
-                self._limit, self._num_fast = self._largest, 0
+        else:
+            self._try(size)
+
+    def _try(self, size: int) -> None:
+        self._num_fast += 1
+        self._largest = max(self._largest, size)
+        if self._num_fast >= self._trial:
+            self._limit, self._num_fast, self._mean_ns = self._largest, 0, 0.0
+
+    def _relapse(self, size: int) -> None:
+        # Smaller batches may still be fast. Each relapse doubles the next trial, so that sizes at
+        # the border settle in the thread.
+        self._limit = size // 2
+        self._trial = min(2 * self._trial, LONGEST_TRIAL)
+        self._num_fast = self._largest = 0
+        self._mean_ns = 0.0
