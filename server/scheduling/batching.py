@@ -30,8 +30,9 @@ from trivet.backends.api import (
 )
 from trivet.server.scheduling.decoupled import DecoupledSender, Sent
 from trivet.server.scheduling.inline import InlinePolicy
-from trivet.server.scheduling.policy import Policy, WaitUntil
+from trivet.server.scheduling.policy import BatchPolicy, Policy, WaitUntil
 from trivet.server.scheduling.queue import RequestQueue
+from trivet.server.scheduling.rebound import Rebound
 from trivet.server.scheduling.reshape import Reshape
 from trivet.server.scheduling.ticket import Refused, Ticket, labelled
 from trivet.server.scheduling.worker import Job, Worker
@@ -85,6 +86,7 @@ class BatchingExecutor:
             and not signature.decoupled
             and all(isinstance(instance, ComputeOnly) for _, instance in instances)
         )
+        self._rebound = Rebound(_rebound_size(self._policy, len(instances)))
         self._in_progress = 0
         self._is_dispatch_due = False
         self._delay_timer: asyncio.TimerHandle | None = None
@@ -137,7 +139,12 @@ class BatchingExecutor:
                 return
             self._hold_until = 0
         while self._idle and len(self._queue):
-            decision = self._policy.decide(self._queue, time.monotonic_ns())
+            now_ns = time.monotonic_ns()
+            held_until_ns = self._rebound.wait_until_ns(len(self._queue), now_ns)
+            if held_until_ns:
+                self._arm_delay(held_until_ns)
+                return
+            decision = self._policy.decide(self._queue, now_ns)
             if isinstance(decision, WaitUntil):
                 self._arm_delay(decision.time_ns)
                 return
@@ -183,6 +190,9 @@ class BatchingExecutor:
 
     def _on_done(self, worker: Worker, job: Job) -> None:
         self._idle.append(worker)
+        assert job.timing is not None
+        compute_ns = job.timing.compute_infer_ns
+        self._rebound.finished(len(job.tickets), len(self._queue), compute_ns, time.monotonic_ns())
         # The instance's next batch first: it computes while these answers are written.
         if len(self._queue):
             self._dispatch()
@@ -359,3 +369,8 @@ def _reason_for(error: ServingError) -> FailureReason:
     if isinstance(error, BackendFailed):
         return FailureReason.BACKEND
     return FailureReason.OTHER
+
+
+def _rebound_size(policy: Policy, num_instances: int) -> int:
+    """Several instances take turns: what one answers, another may have begun to wait for."""
+    return policy.max_batch_size if isinstance(policy, BatchPolicy) and num_instances == 1 else 0
