@@ -10,6 +10,7 @@ from trivet.backends.api import (
     Generator,
     InferRequest,
     InvalidRequest,
+    Measured,
     ModelNotFound,
     ServingError,
     Signature,
@@ -115,6 +116,20 @@ class Core:
             if isinstance(executor, Generator) and executor.is_ready():
                 found[name] = executor
         return found
+
+    def measured(self) -> dict[str, Measured]:
+        """All models that generate text and count it, ready or not, by name."""
+        newest = ((name, v[max(v)].executor) for name, v in self._registry.models.items())
+        return {name: each for name, each in newest if isinstance(each, Measured)}
+
+    def is_generating(self) -> bool:
+        """Whether the server is started and every model that generates text can be asked now."""
+        newest = (versions[max(versions)].executor for versions in self._registry.models.values())
+        return (
+            self._is_started
+            and not self._is_stopping
+            and all(each.is_ready() for each in newest if isinstance(each, Generator))
+        )
 
     # -- health --------------------------------------------------------------------------------
 

@@ -5,7 +5,7 @@ Nothing here is on the request path: a scrape reads the models' counters.
 
 import asyncio
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 
 import psutil
 from aiohttp import web
@@ -13,18 +13,19 @@ from prometheus_client import CONTENT_TYPE_LATEST
 
 from trivet.backends.api import InvalidConfig
 from trivet.server.core import Core
+from trivet.server.generate_metrics import write_generators
+from trivet.server.metrics_page import Labels, Page, Unit, buckets
 from trivet.server.settings import Settings
 from trivet.server.statistics import (
     DURATION_BOUNDS_S,
     STAGES,
     FailureReason,
-    Histogram,
     ModelStatistics,
 )
 
-Labels = dict[str, str]
-Sample = tuple[str, Labels, float]
 LATENESS_PERIOD_S = 0.1
+_STAGE_UNIT = Unit(1e-9, DURATION_BOUNDS_S)
+"""Stages are counted in nanoseconds and told in seconds."""
 
 
 def parse_metrics_config(given: Sequence[str]) -> dict[str, bool]:
@@ -40,44 +41,6 @@ def parse_metrics_config(given: Sequence[str]) -> dict[str, bool]:
             )
         switches[name] = value.lower() == "true"
     return switches
-
-
-class Page:
-    """Writes the text exposition format 0.0.4.
-
-    prometheus_client's own counters end in `_total`, which Triton's names do not; so the few lines
-    of the format are written here.
-    """
-
-    def __init__(self) -> None:
-        self._lines: list[str] = []
-
-    def family(self, name: str, kind: str, help_text: str, samples: Iterable[Sample]) -> None:
-        """One metric with its samples; left out when it has none."""
-        lines = [
-            f"{sample}{_labels(labels)} {_number(value)}\n" for sample, labels, value in samples
-        ]
-        if lines:
-            self._lines += (f"# HELP {name} {help_text}\n", f"# TYPE {name} {kind}\n", *lines)
-
-    def text(self) -> str:
-        """The whole page."""
-        return "".join(self._lines)
-
-
-def _labels(labels: Labels) -> str:
-    if not labels:
-        return ""
-    pairs = (f'{name}="{_escaped(value)}"' for name, value in labels.items())
-    return "{" + ",".join(pairs) + "}"
-
-
-def _escaped(value: str) -> str:
-    return value.replace("\\", r"\\").replace('"', r"\"").replace("\n", r"\n")
-
-
-def _number(value: float) -> str:
-    return str(int(value)) if value == int(value) else repr(value)
 
 
 def write_models(page: Page, models: Sequence[ModelStatistics], switches: dict[str, bool]) -> None:
@@ -145,7 +108,7 @@ def _write_histograms(page: Page, labelled: list[tuple[Labels, ModelStatistics]]
         first,
         "histogram",
         "Duration from request to first response in milliseconds",
-        _buckets(first, [(labels, m.first_responses) for labels, m in labelled], 1.0),
+        buckets(first, [(labels, m.first_responses) for labels, m in labelled]),
     )
     for stage in STAGES:
         name = f"trivet_inference_{stage}_duration_seconds"
@@ -153,30 +116,15 @@ def _write_histograms(page: Page, labelled: list[tuple[Labels, ModelStatistics]]
             name,
             "histogram",
             f"Duration of the stage {stage} per request in seconds",
-            _buckets(name, [(labels, m.histograms[stage]) for labels, m in labelled], 1e-9),
+            buckets(name, [(labels, m.histograms[stage]) for labels, m in labelled], _STAGE_UNIT),
         )
     size = "trivet_inference_batch_size"
     page.family(
         size,
         "histogram",
         "Batch items per model execution",
-        _buckets(size, [(labels, m.batch_sizes) for labels, m in labelled], 1.0),
+        buckets(size, [(labels, m.batch_sizes) for labels, m in labelled]),
     )
-
-
-def _buckets(
-    name: str, histograms: list[tuple[Labels, Histogram]], scale: float
-) -> Iterator[Sample]:
-    """A histogram family's samples; `scale` turns its unit into the metric's."""
-    for labels, histogram in histograms:
-        bounds = DURATION_BOUNDS_S if scale != 1.0 else histogram.bounds
-        cumulative = 0
-        for bound, count in zip((*bounds, float("inf")), histogram.counts, strict=True):
-            cumulative += count
-            text = "+Inf" if bound == float("inf") else _number(bound)
-            yield f"{name}_bucket", {**labels, "le": text}, cumulative
-        yield f"{name}_sum", labels, histogram.total * scale
-        yield f"{name}_count", labels, cumulative
 
 
 def _model_labels(model: ModelStatistics) -> Labels:
@@ -269,6 +217,7 @@ class MetricsServer:
     async def _page(self, _: web.Request) -> web.Response:
         page = Page()
         write_models(page, list(self._core.all_statistics()), self._switches)
+        write_generators(page, self._core.measured())
         self._machine.write(page)
         return web.Response(
             body=page.text().encode(), headers={"Content-Type": CONTENT_TYPE_LATEST}

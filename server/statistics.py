@@ -4,10 +4,10 @@ The hot path adds plain integers; the wire message and the metrics page read the
 """
 
 import time
-from bisect import bisect_left
 from dataclasses import dataclass, field
 from enum import Enum
 
+from trivet.backends.api import Histogram
 from trivet.protos import grpc_service_pb2 as pb
 
 # Upper bounds of the histograms. Durations in seconds from 100 us to 10 s, sizes in batch items.
@@ -62,22 +62,6 @@ class Duration:
     def to_message(self) -> pb.StatisticDuration:
         """As the protocol has it."""
         return pb.StatisticDuration(count=self.count, ns=self.total_ns)
-
-
-class Histogram:
-    """Counts per bucket; the last one is for everything above the last bound."""
-
-    __slots__ = ("bounds", "counts", "total")
-
-    def __init__(self, bounds: tuple[float, ...]) -> None:
-        self.bounds = bounds
-        self.counts = [0] * (len(bounds) + 1)
-        self.total = 0.0
-
-    def observe(self, value: float) -> None:
-        """One more value."""
-        self.counts[bisect_left(self.bounds, value)] += 1
-        self.total += value
 
 
 def _duration_histogram() -> Histogram:

@@ -37,6 +37,8 @@ from trivet.backends.api.generate import (
     Token,
     TokenLogprob,
 )
+from trivet.backends.api.generate_statistics import GenerateStatistics, Measured
+from trivet.backends.api.histogram import Histogram
 from trivet.backends.api.request import (
     CancelToken,
     InferRequest,
@@ -64,9 +66,11 @@ __all__ = [
     "Finish",
     "GenerateRequest",
     "GenerateSink",
+    "GenerateStatistics",
     "Generator",
     "GeneratorInfo",
     "Grammar",
+    "Histogram",
     "InferRequest",
     "InferResponse",
     "Instance",
@@ -74,6 +78,7 @@ __all__ = [
     "InvalidConfig",
     "InvalidRequest",
     "LoadFailed",
+    "Measured",
     "Messages",
     "ModelFiles",
     "ModelNotFound",

@@ -150,6 +150,9 @@ class GeneratorInfo:
     dtype: str
     architecture: str
     eos_token_ids: tuple[int, ...]
+    device: str = "cpu"
+    max_num_requests: int = 0
+    """Running and waiting ones together."""
 
 
 @runtime_checkable

@@ -96,6 +96,7 @@ class Engine:
             "prompt_tokens": stats.total_prompt_tokens,
             "cached_tokens": stats.total_cached_tokens,
             "kv_usage": stats.blocks.used / max(stats.blocks.total, 1),
+            "num_blocks": stats.blocks.total,
         }
 
     # -- messages in ---------------------------------------------------------------------------

@@ -9,6 +9,7 @@ from typing import Any
 from trivet.backends.api import (
     GenerateRequest,
     GenerateSink,
+    GenerateStatistics,
     GeneratorInfo,
     InferRequest,
     InvalidRequest,
@@ -26,6 +27,7 @@ from trivet.backends.llm.messages import Outputs, Submit
 from trivet.backends.llm.process import EngineProcess
 from trivet.backends.llm.requests import Running
 from trivet.backends.llm.settings import EngineSettings
+from trivet.backends.llm.statistics import MeasuredSink
 from trivet.backends.llm.tensors import TensorSink, parse_tensors
 from trivet.backends.llm.tokenizer import Tokenizer
 
@@ -59,6 +61,14 @@ class LlmExecutor:
         self._tasks: set[asyncio.Task[None]] = set()
         self._client = EngineClient(engine, settings, self)
         self._info = GeneratorInfo(**engine.info)
+        self._statistics = GenerateStatistics(
+            self._info.max_model_len,
+            {
+                "block_size": str(settings.block_size),
+                "cache_dtype": self._info.dtype,
+                "enable_prefix_caching": str(settings.prefix_caching),
+            },
+        )
 
     @property
     def info(self) -> GeneratorInfo:
@@ -69,6 +79,11 @@ class LlmExecutor:
     def stats(self) -> Mapping[str, float]:
         """The engine's last numbers."""
         return self._client.stats
+
+    @property
+    def statistics(self) -> GenerateStatistics:
+        """What has happened to its requests."""
+        return self._statistics
 
     # -- Executor ------------------------------------------------------------------------------
 
@@ -115,6 +130,7 @@ class LlmExecutor:
 
     def generate(self, request: GenerateRequest, sink: GenerateSink) -> None:
         """Never blocks and never raises: every outcome goes to the sink, exactly one end."""
+        sink = MeasuredSink(request, sink, self._statistics)
         try:
             if self._is_stopping:
                 raise ModelNotReady(f"model '{self._name}': {_STOPPING}")

@@ -16,6 +16,8 @@ from trivet.server.http.openai.models import Models
 from trivet.server.http.repository import Repository
 from trivet.server.http.routes import RouteTable
 from trivet.server.http.shared_memory import SharedMemoryRoutes
+from trivet.server.http.tgi.about import About
+from trivet.server.http.tgi.generate import TgiGenerate
 
 __all__ = ["HttpLimits", "HttpServer", "build_routes"]
 
@@ -25,6 +27,7 @@ _LATE_HEADS_PERIOD_S = 1.0
 
 def build_routes(core: Core, limits: HttpLimits) -> RouteTable:
     """All routes. The first row that fits a path answers it."""
+    about = About(core, limits)
     return RouteTable(
         [
             *Infer(core, limits).routes(),
@@ -35,7 +38,9 @@ def build_routes(core: Core, limits: HttpLimits) -> RouteTable:
             *SharedMemoryRoutes(core, limits).routes(),
             *Chat(core, limits).routes(),
             *Completions(core, limits).routes(),
-            *Models(core, limits).routes(),
+            *Models(core, limits, about.tokenize).routes(),
+            *TgiGenerate(core, limits).routes(),
+            *about.routes(),
         ]
     )
 

@@ -12,7 +12,8 @@ from prometheus_client.parser import text_string_to_metric_families
 from serving import RunningServer, write_identity
 
 from trivet.backends.api import InvalidConfig
-from trivet.server.metrics import Page, parse_metrics_config, write_models
+from trivet.server.metrics import parse_metrics_config, write_models
+from trivet.server.metrics_page import Page
 from trivet.server.statistics import BatchTiming, FailureReason, ModelStatistics
 
 ALL = {"counter_latencies": True, "histogram_latencies": True}

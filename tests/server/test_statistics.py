@@ -3,10 +3,10 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
+from trivet.backends.api import Histogram
 from trivet.server.statistics import (
     BatchTiming,
     FailureReason,
-    Histogram,
     ModelStatistics,
     ResponseOutcome,
 )

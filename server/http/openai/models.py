@@ -1,5 +1,6 @@
 """GET /v1/models, /tokenize, /detokenize, /version: what surrounds generation."""
 
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from aiohttp import web
@@ -8,7 +9,7 @@ from trivet import __version__
 from trivet.backends.api import Generator, InvalidRequest, ModelNotFound
 from trivet.server.core import Core
 from trivet.server.http.answers import json_answer
-from trivet.server.http.body import read_body
+from trivet.server.http.body import Body, read_body
 from trivet.server.http.limits import HttpLimits
 from trivet.server.http.openai import documents as docs
 from trivet.server.http.openai.chat import plain_message
@@ -16,11 +17,15 @@ from trivet.server.http.openai.errors import answers_errors
 from trivet.server.http.openai.fields import DetokenizeFields, TokenizeFields, parse
 from trivet.server.http.routes import Call, Route
 
+OtherTokenize = Callable[[Call, Body], Awaitable[web.StreamResponse | None]]
+"""Another API's handler of /tokenize; None: the body is not of that API."""
+
 
 class Models:
     """The handlers."""
 
-    def __init__(self, core: Core, limits: HttpLimits) -> None:
+    def __init__(self, core: Core, limits: HttpLimits, other_tokenize: OtherTokenize) -> None:
+        self._other_tokenize = other_tokenize
         self._core = core
         self._limits = limits
         self._started_s = docs.now_s()
@@ -62,7 +67,11 @@ class Models:
 
     async def tokenize(self, call: Call) -> web.StreamResponse:
         """Text or a conversation to token ids."""
-        fields = parse(TokenizeFields, await read_body(call.request, self._limits))
+        body = await read_body(call.request, self._limits)
+        other = await self._other_tokenize(call, body)
+        if other is not None:
+            return other
+        fields = parse(TokenizeFields, body)
         generator = self._generator(fields.model)
         if (fields.prompt is None) == (fields.messages is None):
             raise InvalidRequest("prompt: give either it or messages")

@@ -1,0 +1,82 @@
+"""What has happened to the requests of a generating model. Owned by the event loop.
+
+The hot path adds plain numbers; the metrics page reads them when asked.
+"""
+
+from collections.abc import Mapping
+from typing import Protocol, runtime_checkable
+
+from trivet.backends.api.histogram import Histogram
+
+# vLLM's bounds: the quantiles of existing dashboards depend on them.
+FIRST_TOKEN_BOUNDS_S = (
+    0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0,
+    20.0, 40.0, 80.0, 160.0, 640.0, 2560.0,
+)  # fmt: skip
+# The first three are ours: small models give a token in less than 10 ms.
+TOKEN_BOUNDS_S = (
+    0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75, 1.0, 2.5,
+    5.0, 7.5, 10.0, 20.0, 40.0, 80.0,
+)  # fmt: skip
+REQUEST_BOUNDS_S = (
+    0.3, 0.5, 0.8, 1.0, 1.5, 2.0, 2.5, 5.0, 10.0, 15.0, 20.0, 30.0, 40.0, 50.0, 60.0, 120.0, 240.0,
+    480.0, 960.0, 1920.0, 7680.0,
+)  # fmt: skip
+FINISH_REASONS = ("stop", "length", "abort", "error")
+REJECTIONS = ("queue_full", "not_ready")
+FAILURES = ("validation", "overloaded", "generation")
+
+
+def token_bounds(max_tokens: int) -> tuple[float, ...]:
+    """1, 2, 5, 10, 20 … up to `max_tokens`."""
+    bounds: list[float] = []
+    power = 1
+    while True:
+        for factor in (1, 2, 5):
+            if factor * power > max_tokens:
+                return tuple(bounds) or (1.0,)
+            bounds.append(float(factor * power))
+        power *= 10
+
+
+class GenerateStatistics:
+    """Counters and histograms of one loaded model; they begin anew when it is loaded anew."""
+
+    def __init__(self, max_model_len: int, cache: Mapping[str, str]) -> None:
+        """`cache`: what does not change about the key/value cache, by name."""
+        self.cache = cache
+        self.num_requests = 0
+        self.num_prompt_tokens = 0
+        self.num_cached_tokens = 0
+        self.num_generated_tokens = 0
+        self.finished = dict.fromkeys(FINISH_REASONS, 0)
+        self.rejected = dict.fromkeys(REJECTIONS, 0)
+        self.failed = dict.fromkeys(FAILURES, 0)
+        self.first_token_s = Histogram(FIRST_TOKEN_BOUNDS_S)
+        self.between_tokens_s = Histogram(TOKEN_BOUNDS_S)
+        self.per_token_s = Histogram(TOKEN_BOUNDS_S)
+        """A request's mean time for each token after the first."""
+        self.request_s = Histogram(REQUEST_BOUNDS_S)
+        self.queue_s = Histogram(REQUEST_BOUNDS_S)
+        self.prefill_s = Histogram(REQUEST_BOUNDS_S)
+        self.decode_s = Histogram(REQUEST_BOUNDS_S)
+        self.inference_s = Histogram(REQUEST_BOUNDS_S)
+        bounds = token_bounds(max_model_len)
+        self.prompt_tokens = Histogram(bounds)
+        self.generated_tokens = Histogram(bounds)
+        self.max_tokens = Histogram(bounds)
+        """`max_tokens` of requests that gave it."""
+
+
+@runtime_checkable
+class Measured(Protocol):
+    """A generating model that tells what has happened to its requests."""
+
+    @property
+    def statistics(self) -> GenerateStatistics:
+        """Its counters, which go on changing."""
+
+    @property
+    def stats(self) -> Mapping[str, float]:
+        """Its engine's last numbers: running, waiting, preemptions, prompt_tokens, cached_tokens,
+        kv_usage (0 … 1), num_blocks. Empty before the first."""

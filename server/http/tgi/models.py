@@ -1,0 +1,27 @@
+"""Which model a request of this API means: TGI serves one, so its requests name none."""
+
+from trivet.backends.api import Generator, InvalidRequest, ModelNotReady
+from trivet.server.core import Core
+from trivet.server.http.routes import Call
+
+_ANY = ("", "tgi")
+"""TGI's own clients send "tgi" for the model that is there."""
+
+
+def choose(core: Core, call: Call, named: str | None) -> tuple[str, Generator]:
+    """The model of the field or header `model`, or the only one that generates, with its name.
+
+    Raises InvalidRequest when several do and none is named, ModelNotFound, ModelNotReady.
+    """
+    name = named or call.request.headers.get("model", "")
+    found = core.generators()
+    if name and (name not in _ANY or name in found):
+        return name, core.generator(name)
+    if not found:
+        raise ModelNotReady("no model that generates text is ready")
+    if len(found) > 1:
+        raise InvalidRequest(
+            f"model: {len(found)} models generate text ({', '.join(sorted(found))}); name one in "
+            "the field or header 'model'"
+        )
+    return next(iter(found.items()))

@@ -1,0 +1,70 @@
+"""The text of a Prometheus page: families, samples, histograms."""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+from trivet.backends.api import Histogram
+
+Labels = dict[str, str]
+Sample = tuple[str, Labels, float]
+
+
+class Page:
+    """Writes the text exposition format 0.0.4.
+
+    prometheus_client's own counters end in `_total`, which Triton's names do not; so the few lines
+    of the format are written here.
+    """
+
+    def __init__(self) -> None:
+        self._lines: list[str] = []
+
+    def family(self, name: str, kind: str, help_text: str, samples: Iterable[Sample]) -> None:
+        """One metric with its samples; left out when it has none."""
+        lines = [
+            f"{sample}{_labels(labels)} {_number(value)}\n" for sample, labels, value in samples
+        ]
+        if lines:
+            self._lines += (f"# HELP {name} {help_text}\n", f"# TYPE {name} {kind}\n", *lines)
+
+    def text(self) -> str:
+        """The whole page."""
+        return "".join(self._lines)
+
+
+def _labels(labels: Labels) -> str:
+    if not labels:
+        return ""
+    pairs = (f'{name}="{_escaped(value)}"' for name, value in labels.items())
+    return "{" + ",".join(pairs) + "}"
+
+
+def _escaped(value: str) -> str:
+    return value.replace("\\", r"\\").replace('"', r"\"").replace("\n", r"\n")
+
+
+def _number(value: float) -> str:
+    return str(int(value)) if value == int(value) else repr(value)
+
+
+@dataclass(frozen=True, slots=True)
+class Unit:
+    """What turns a histogram's numbers into the metric's, and its bounds in the metric's unit."""
+
+    scale: float
+    bounds: tuple[float, ...]
+
+
+def buckets(
+    name: str, histograms: Iterable[tuple[Labels, Histogram]], unit: Unit | None = None
+) -> Iterator[Sample]:
+    """A histogram family's samples."""
+    for labels, histogram in histograms:
+        bounds = histogram.bounds if unit is None else unit.bounds
+        cumulative = 0
+        for bound, count in zip((*bounds, float("inf")), histogram.counts, strict=True):
+            cumulative += count
+            text = "+Inf" if bound == float("inf") else _number(bound)
+            yield f"{name}_bucket", {**labels, "le": text}, cumulative
+        yield f"{name}_sum", labels, histogram.total * (1.0 if unit is None else unit.scale)
+        yield f"{name}_count", labels, cumulative

@@ -1,0 +1,87 @@
+"""A server over the small language model, and plain HTTP requests to it."""
+
+import json
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import pytest
+from serving import RunningServer, start_server
+
+REPOSITORY = Path(__file__).resolve().parents[1] / "model_repository"
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """What came back."""
+
+    status: int
+    headers: dict[str, str]
+    body: bytes
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.body)
+
+    @property
+    def events(self) -> list[Any]:
+        """Of a stream."""
+        lines = self.body.decode().split("\n\n")
+        assert lines.pop() == ""
+        assert all(line.startswith("data: ") for line in lines)
+        return [json.loads(line.removeprefix("data: ")) for line in lines]
+
+
+class Call(Protocol):
+    """A request."""
+
+    def __call__(self, path: str, body: object = None, **headers: str) -> Reply:
+        """By path and JSON body (or bytes); GET without one."""
+
+
+@contextmanager
+def open_models(*names: str) -> Iterator[RunningServer]:
+    """Serves some of the example models; skips the test where their weights are not there."""
+    for name in names:
+        if not any(path.suffix in (".gguf", ".onnx", ".py") for path in _files(name)):
+            pytest.skip(f"no weights of {name}: run model_repository/build.py")
+    flags = [f"--load-model={name}" for name in names]
+    server = start_server(REPOSITORY, "--model-control-mode=explicit", *flags)
+    try:
+        yield server
+    finally:
+        server.process.kill()
+        server.process.wait()
+        assert server.process.stdout is not None
+        server.process.stdout.close()
+
+
+def _files(name: str) -> Iterator[Path]:
+    return (REPOSITORY / name / "1").iterdir()
+
+
+def caller(server: RunningServer) -> Call:
+    """Requests to a server."""
+
+    def send(path: str, body: object = None, **headers: str) -> Reply:
+        data = body if isinstance(body, bytes) else json.dumps(body).encode()
+        request = urllib.request.Request(
+            f"http://{server.http}{path}",
+            data=None if body is None else data,
+            headers={"Content-Type": "application/json", **headers},
+        )
+        try:
+            with urllib.request.urlopen(request, timeout=60) as answer:
+                return Reply(answer.status, _lower(answer.headers), answer.read())
+        except urllib.error.HTTPError as error:
+            return Reply(error.code, _lower(error.headers), error.read())
+
+    return send
+
+
+def _lower(headers: Any) -> dict[str, str]:
+    return {name.lower(): value for name, value in headers.items()}
