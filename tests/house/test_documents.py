@@ -11,8 +11,6 @@ from documents import ROOT, Document, documents
 from trivet.server.cli import main
 from trivet.server.settings import IGNORED_FLAGS, Row, rows
 
-# Written by those who measure, after the pages that point to it.
-PENDING = {ROOT / "docs/speed.md"}
 # Flags of other programs that the documents call.
 FOREIGN_FLAGS: set[str] = set()
 
@@ -75,8 +73,6 @@ def test_flags_that_a_document_names_exist(document: Document) -> None:
 
 def test_links_lead_to_files_and_headings(document: Document) -> None:
     for target, anchor in document.links():
-        if target.resolve() in PENDING and not target.exists():
-            continue
         assert target.exists(), f"{document.name} links to {target}, which is not there"
         if anchor:
             assert anchor in Document(target.resolve()).anchors()
@@ -85,7 +81,7 @@ def test_links_lead_to_files_and_headings(document: Document) -> None:
 def test_files_that_a_document_names_exist(document: Document) -> None:
     missing = [place for place in document.places() if not any(ROOT.glob(place.rstrip("/")))]
 
-    assert [place for place in missing if Path(ROOT / place) not in PENDING] == []
+    assert missing == []
 
 
 def test_make_targets_that_a_document_names_exist(document: Document) -> None:
