@@ -12,6 +12,7 @@ from trivet.server.http.limits import HttpLimits
 from trivet.server.http.metadata import Metadata
 from trivet.server.http.openai.chat import Chat
 from trivet.server.http.openai.completions import Completions
+from trivet.server.http.openai.embeddings import Embeddings
 from trivet.server.http.openai.models import Models
 from trivet.server.http.repository import Repository
 from trivet.server.http.routes import RouteTable
@@ -38,6 +39,7 @@ def build_routes(core: Core, limits: HttpLimits) -> RouteTable:
             *SharedMemoryRoutes(core, limits).routes(),
             *Chat(core, limits).routes(),
             *Completions(core, limits).routes(),
+            *Embeddings(core, limits).routes(),
             *Models(core, limits, about.tokenize).routes(),
             *TgiGenerate(core, limits).routes(),
             *about.routes(),
