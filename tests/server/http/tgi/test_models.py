@@ -1,0 +1,60 @@
+"""Which model a request means that names none, or "tgi"."""
+
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+
+from trivet.backends.api import InvalidRequest, ModelNotFound, ModelNotReady
+from trivet.server.core import Core
+from trivet.server.http.routes import Call
+from trivet.server.http.tgi.models import choose
+
+
+class FakeCore:
+    """Has generators by name."""
+
+    def __init__(self, *names: str) -> None:
+        self._found = {name: object() for name in names}
+
+    def generators(self) -> dict[str, object]:
+        return self._found
+
+    def generator(self, name: str) -> object:
+        if name not in self._found:
+            raise ModelNotFound(name)
+        return self._found[name]
+
+
+def chosen(core: FakeCore, named: str | None = None, **headers: str) -> str:
+    call = cast(Call, SimpleNamespace(request=SimpleNamespace(headers=headers)))
+    name, generator = choose(cast(Core, core), call, named)
+    assert cast(Any, generator) is core.generator(name)
+    return name
+
+
+@pytest.mark.parametrize("named", [None, "", "tgi"])
+def test_only_model_need_not_be_named(named: str | None) -> None:
+    assert chosen(FakeCore("one"), named) == "one"
+
+
+def test_field_beats_header_and_both_choose() -> None:
+    core = FakeCore("one", "two")
+    assert chosen(core, model="two") == "two"
+    assert chosen(core, "one", model="two") == "one"
+
+
+def test_several_models_and_no_name_is_refused_with_their_names() -> None:
+    with pytest.raises(InvalidRequest, match=r"2 models generate text \(one, two\)"):
+        chosen(FakeCore("two", "one"))
+
+
+def test_model_that_is_called_tgi_is_meant_by_its_name() -> None:
+    assert chosen(FakeCore("one", "tgi"), "tgi") == "tgi"
+
+
+def test_unknown_name_and_no_model_at_all_are_told() -> None:
+    with pytest.raises(ModelNotFound):
+        chosen(FakeCore("one"), "two")
+    with pytest.raises(ModelNotReady, match="no model"):
+        chosen(FakeCore())
