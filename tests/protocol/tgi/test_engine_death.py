@@ -1,0 +1,53 @@
+"""An engine that dies: its requests end, /health says so, and it comes back."""
+
+import json
+import urllib.request
+from collections.abc import Iterator
+
+import psutil
+import pytest
+from llm_site import Call, caller, open_models
+from serving import RunningServer
+
+
+@pytest.fixture
+def fragile() -> Iterator[RunningServer]:
+    """A server of its own, since it is not well afterwards for a while."""
+    with open_models("smollm2") as opened:
+        yield opened
+
+
+def engine_of(server: RunningServer) -> psutil.Process:
+    (found,) = (
+        child
+        for child in psutil.Process(server.process.pid).children(recursive=True)
+        if any("llm" in word for word in child.cmdline())
+    )
+    return found
+
+
+def health(call: Call) -> int:
+    return call("/health").status
+
+
+def test_death_of_the_engine_ends_streams_and_shows_in_health_until_it_is_back(
+    fragile: RunningServer,
+) -> None:
+    call = caller(fragile)
+    assert health(call) == 200
+    body = json.dumps({"inputs": "Once", "parameters": {"max_new_tokens": 4000}}).encode()
+    request = urllib.request.Request(f"http://{fragile.http}/generate_stream", body)
+    with urllib.request.urlopen(request, timeout=30) as stream:
+        stream.read(10)
+        engine_of(fragile).kill()
+        *_, last = stream.read().decode().strip().split("\n\n")
+    error = json.loads(last.removeprefix("data: "))
+    assert error["error_type"] == "healthcheck"
+    assert "died" in error["error"]
+    reply = call("/health")
+    assert (reply.status, reply.json["error_type"]) == (503, "healthcheck")
+    refused = call("/generate", {"inputs": "Once"})
+    assert (refused.status, refused.headers["retry-after"]) == (503, "1")
+    fragile.wait_until(lambda: health(call) == 200, "healthy again", timeout_s=60)
+    again = call("/generate", {"inputs": "Once", "parameters": {"max_new_tokens": 2}})
+    assert again.status == 200
