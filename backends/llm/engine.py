@@ -122,8 +122,7 @@ class Engine:
             sequence = Sequence(
                 submit.id,
                 submit.prompt_ids,
-                # Scoring alone takes a token too, which is not told.
-                max_new_tokens=max(sampling.max_tokens or 1, 1),
+                max_new_tokens=self._max_new_tokens(submit),
                 priority=submit.priority,
                 needs_prompt_logprobs=sampling.prompt_logprobs is not None,
                 cache_salt=submit.cache_salt,
@@ -143,6 +142,14 @@ class Engine:
             self._flush()
             return
         self._generations[submit.id] = Generation(submit, sequence, row, time.monotonic())
+
+    def _max_new_tokens(self, submit: Submit) -> int:
+        wanted = submit.sampling.max_tokens
+        if wanted is None:
+            # The scheduler cuts it to what fits behind the prompt.
+            return self._scheduler.limits.max_tokens
+        # Scoring alone takes a token too, which is not told.
+        return max(wanted, 1)
 
     def _abort(self, ids: Iterable[str]) -> None:
         for request_id in ids:
