@@ -217,7 +217,8 @@ def _filter(
     Also says for which rows the candidates held all that is to be kept.
     """
     min_p, top_p = _column(rows, "min_p"), _column(rows, "top_p")
-    top_k = torch.tensor([[row.sampling.top_k] for row in rows])
+    # Limited, for clients may give numbers that no tensor holds.
+    top_k = torch.tensor([[min(row.sampling.top_k, probabilities.shape[1])] for row in rows])
     places = torch.arange(probabilities.shape[1])
     kept = probabilities * (probabilities >= min_p * probabilities[:, :1])
     kept = kept * ((places < top_k) | (top_k == 0))
@@ -225,7 +226,9 @@ def _filter(
     is_complete = (kept[:, -1:] == 0) | (top_k > 0) | is_whole
     total = torch.where(is_complete, kept.sum(dim=-1, keepdim=True), torch.ones(()))
     before = kept.cumsum(dim=-1) - kept
-    kept = torch.where((before < top_p * total) | (top_p >= 1.0), kept, torch.zeros(()))
+    # The first stays even if its share is too small for float32.
+    is_kept = (before < top_p * total) | (top_p >= 1.0) | (places == 0)
+    kept = torch.where(is_kept, kept, torch.zeros(()))
     is_enough = is_complete | ((kept[:, -1:] == 0) & (min_p == 0))
     return kept, is_enough[:, 0]
 
@@ -241,6 +244,7 @@ def _typical(logits: Tensor, rows: Sequence[RowState]) -> list[int]:
         before = probabilities[order].cumsum(dim=-1) - probabilities[order]
         is_kept = torch.zeros_like(values, dtype=torch.bool)
         is_kept[order[before < row.sampling.typical_p]] = True
+        is_kept[order[0]] = True
         values = values.masked_fill(~is_kept, -torch.inf).unsqueeze(0)
         tokens += (_filtered_alone if row.sampling.top_k or row.sampling.top_p < 1 else _plain_cut)(
             values, [row]

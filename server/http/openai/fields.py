@@ -4,7 +4,7 @@ Unknown fields are ignored, as OpenAI's clients expect. Known ones that are not 
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal, TypeVar
 
 import orjson
@@ -224,8 +224,7 @@ class ChatFields(SamplingFields):
         for name in self.chat_template_kwargs or {}:
             if name in _RESERVED:
                 raise InvalidRequest(f"chat_template_kwargs: '{name}' is set by the server")
-        for index, message in enumerate(self.messages):
-            _check_message(index, message)
+        check_messages(self.messages)
 
     @property
     def token_limit(self) -> int | None:
@@ -302,6 +301,12 @@ def _told(error: ValidationError) -> str:
         shown = f" (got {str(value)[:60]!r})" if isinstance(value, int | float | str) else ""
         lines.append(f"{place}: {each['msg']}{shown}"[:_MAX_TOLD_CHARACTERS])
     return "; ".join(lines)
+
+
+def check_messages(messages: Sequence[Mapping[str, Any]]) -> None:
+    """Raises InvalidRequest for what is no conversation of texts."""
+    for index, message in enumerate(messages):
+        _check_message(index, message)
 
 
 def _check_message(index: int, message: Mapping[str, Any]) -> None:

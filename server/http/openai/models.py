@@ -14,7 +14,7 @@ from trivet.server.http.limits import HttpLimits
 from trivet.server.http.openai import documents as docs
 from trivet.server.http.openai.chat import plain_message
 from trivet.server.http.openai.errors import answers_errors
-from trivet.server.http.openai.fields import DetokenizeFields, TokenizeFields, parse
+from trivet.server.http.openai.fields import DetokenizeFields, TokenizeFields, check_messages, parse
 from trivet.server.http.routes import Call, Route
 
 OtherTokenize = Callable[[Call, Body], Awaitable[web.StreamResponse | None]]
@@ -109,6 +109,7 @@ class Models:
 
 
 async def _rendered(fields: TokenizeFields, generator: Generator) -> str:
+    check_messages(fields.messages or ())
     return await generator.render(
         [plain_message(message) for message in fields.messages or ()],
         tools=fields.tools,

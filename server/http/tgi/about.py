@@ -13,7 +13,7 @@ from trivet.server.http.answers import Answer, empty_answer, json_answer
 from trivet.server.http.body import Body, read_body
 from trivet.server.http.limits import HttpLimits
 from trivet.server.http.openai.chat import plain_message
-from trivet.server.http.openai.fields import parse
+from trivet.server.http.openai.fields import check_messages, parse
 from trivet.server.http.routes import Call, Route
 from trivet.server.http.tgi.errors import TemplateError, answers_errors, refusal
 from trivet.server.http.tgi.fields import (
@@ -75,6 +75,7 @@ class About:
     async def chat_tokenize(self, call: Call) -> web.StreamResponse:
         """A conversation as the model's template writes it, and its tokens."""
         fields = parse(ChatTokenizeFields, await read_body(call.request, self._limits))
+        check_messages(fields.messages)
         _, generator = choose(self._core, call, fields.model)
         try:
             text = await generator.render(

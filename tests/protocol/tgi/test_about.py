@@ -4,6 +4,14 @@ import json
 
 from llm_site import Call
 
+WRONG_MESSAGES: list[dict[str, object]] = [
+    {},
+    {"role": "nobody", "content": "a"},
+    {"role": "user"},
+    {"role": "user", "content": 5},
+    {"role": "user", "content": ["a"]},
+    {"role": "user", "content": [{"type": "text", "text": 5}]},
+]
 TEXT = "Grüße, 三脚架!"
 
 
@@ -52,7 +60,19 @@ def test_chat_tokenize_renders_and_tokenises(call: Call) -> None:
 
 
 def test_chat_tokenize_refuses_wrong_conversations(call: Call) -> None:
-    bodies: list[object] = [{}, {"messages": []}, {"messages": "Hello"}]
+    bodies: list[object] = [
+        {},
+        {"messages": []},
+        {"messages": "Hello"},
+        *({"messages": [message]} for message in WRONG_MESSAGES),
+    ]
     for body in bodies:
         reply = call("/chat_tokenize", body)
         assert (reply.status, reply.json["error_type"]) == (422, "validation"), json.dumps(body)
+
+
+def test_tokenize_refuses_wrong_conversations(call: Call) -> None:
+    for message in WRONG_MESSAGES:
+        reply = call("/tokenize", {"messages": [message]})
+        assert reply.status == 400, json.dumps(message)
+        assert reply.json["error"]["param"].startswith("messages[0]")
