@@ -20,9 +20,10 @@ from rich.table import Table
 from bench.figures import Row
 from bench.infer import bench_infer
 from bench.large import bench_large
+from bench.llm import bench_llm
 from bench.minilm import bench_minilm
 
-PARTS = {"infer": bench_infer, "minilm": bench_minilm, "large": bench_large}
+PARTS = {"infer": bench_infer, "minilm": bench_minilm, "large": bench_large, "llm": bench_llm}
 PACKAGES = ("trivet", "grpcio", "aiohttp", "uvloop", "protobuf", "numpy", "onnxruntime")
 
 

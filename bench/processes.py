@@ -86,6 +86,11 @@ def run_inprocess(model: Path, batch: int, num_tokens: int, seconds: float) -> d
     return _figures(["-m", "bench.inprocess", *arguments], "")
 
 
+def run_module(module: str, *arguments: str) -> dict[str, float]:
+    """The figures that a module of the bench prints."""
+    return _figures(["-m", module, *arguments], "")
+
+
 def _figures(arguments: list[str], text: str) -> dict[str, float]:
     done = subprocess.run(
         [sys.executable, *arguments], input=text, capture_output=True, text=True, check=False

@@ -1,0 +1,106 @@
+"""Our LLM engine, or transformers, without a server, in a process of its own:
+`python -m bench.llm_alone SIDE GGUF STREAMS PROMPT_TOKENS NEW_TOKENS` prints figures as JSON."""
+
+import json
+import queue
+import sys
+import time
+from itertools import pairwise
+from pathlib import Path
+from statistics import quantiles
+from typing import Any
+
+import torch
+
+from trivet.backends.api import Sampling
+from trivet.backends.llm.assemble import choose_dtype, make_engine
+from trivet.backends.llm.engine import Engine
+from trivet.backends.llm.messages import Message, Outputs, Submit
+from trivet.backends.llm.settings import EngineSettings
+
+VOCABULARY = 40_000
+
+
+def prompts(count: int, size: int) -> list[list[int]]:
+    """Different prompts, so that no prefix is shared."""
+    return [[(31 * place + 977 * each) % VOCABULARY + 20 for place in range(size)]
+            for each in range(count)]  # fmt: skip
+
+
+def engine(model: str, count: int, size: int, num_new: int) -> dict[str, float]:
+    """All streams at once through the engine; times as a client beside it sees them."""
+    seen: queue.SimpleQueue[Message] = queue.SimpleQueue()
+    settings = EngineSettings(model, prefix_caching=False)
+    built, _ = make_engine(settings, seen.put)
+    _run(built, seen, 1, 8, 4)  # the first step of a process is slow
+    return _run(built, seen, count, size, num_new)
+
+
+def _run(
+    built: Engine, seen: queue.SimpleQueue[Message], count: int, size: int, num_new: int
+) -> dict[str, float]:
+    sampling = Sampling(max_tokens=num_new, temperature=0.0, ignore_eos=True)
+    started_s = time.perf_counter()
+    for index, prompt in enumerate(prompts(count, size)):
+        built.inbox.put(Submit(f"{size}-{index}", prompt, sampling, index, [], []))
+    times: dict[str, list[float]] = {}
+    num_open = count
+    while num_open:
+        built._take_messages(wait=False)  # noqa: SLF001  # the loop without its thread
+        built.step()
+        while not seen.empty():
+            message = seen.get()
+            now_s = time.perf_counter()
+            assert isinstance(message, Outputs)
+            for output in message.outputs:
+                times.setdefault(output.id, []).append(now_s)
+                num_open -= bool(output.finish)
+    elapsed_s = time.perf_counter() - started_s
+    first = [each[0] - started_s for each in times.values()]
+    gaps = [b - a for each in times.values() for a, b in pairwise(each)]
+    return {
+        "tokens_per_s": count * num_new / elapsed_s,
+        **_spread("ttft", first),
+        **_spread("itl", gaps),
+    }
+
+
+def transformers(model: str, count: int, size: int, num_new: int) -> dict[str, float]:
+    """One static batch through `generate`, greedy, with the same weights and type."""
+    from transformers import AutoModelForCausalLM
+
+    torch.set_num_threads(2)
+    path = Path(model)
+    loaded = AutoModelForCausalLM.from_pretrained(
+        path.parent, gguf_file=path.name, dtype=choose_dtype("auto")
+    )
+    ids = torch.tensor(prompts(count, size))
+    arguments: dict[str, Any] = {
+        "do_sample": False,
+        "attention_mask": torch.ones_like(ids),
+        "pad_token_id": 0,
+    }
+    loaded.generate(ids[:1, :8], max_new_tokens=4, **arguments | {"attention_mask": None})
+    found = {}
+    for name, new in (("first", 1), ("all", num_new)):
+        started_s = time.perf_counter()
+        loaded.generate(ids, max_new_tokens=new, min_new_tokens=new, **arguments)
+        found[name] = time.perf_counter() - started_s
+    itl_s = (found["all"] - found["first"]) / (num_new - 1)
+    return {
+        "tokens_per_s": count * num_new / found["all"],
+        **_spread("ttft", [found["first"]]),
+        **_spread("itl", [itl_s]),
+    }
+
+
+def _spread(name: str, values_s: list[float]) -> dict[str, float]:
+    cuts = quantiles(values_s, n=100, method="inclusive") if len(values_s) > 1 else values_s * 99
+    return {f"{name}_p50_ms": cuts[49] * 1e3, f"{name}_p99_ms": cuts[98] * 1e3}
+
+
+SIDES = {"engine": engine, "transformers": transformers}
+
+if __name__ == "__main__":
+    side, gguf, *numbers = sys.argv[1:]
+    print(json.dumps(SIDES[side](gguf, *map(int, numbers))))
