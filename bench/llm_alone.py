@@ -71,7 +71,7 @@ def transformers(model: str, count: int, size: int, num_new: int) -> dict[str, f
 
     torch.set_num_threads(2)
     path = Path(model)
-    loaded = AutoModelForCausalLM.from_pretrained(
+    loaded: Any = AutoModelForCausalLM.from_pretrained(
         path.parent, gguf_file=path.name, dtype=choose_dtype("auto")
     )
     ids = torch.tensor(prompts(count, size))
