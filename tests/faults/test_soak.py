@@ -191,6 +191,7 @@ def settled(server: RunningServer, num_fds: int = 0) -> Vitals:
     return vitals
 
 
+@pytest.mark.timeout(LENGTH_S + 120)
 def test_requests_do_not_notice_that_models_come_and_go(serve: Serve, tmp_path: Path) -> None:
     shop = Shop(tmp_path / "models")
     server = serve(shop.repository, "--model-control-mode=watch")
