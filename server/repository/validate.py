@@ -29,6 +29,9 @@ _PICKLE_SUFFIXES = (".pkl", ".pickle", ".joblib", ".bin", ".pth")
 _FILE_CHECKED = ("onnxruntime",)
 """Backends whose files are opened: reading their header runs no code of the model's."""
 
+_COMPLETING = ("llm", "onnxruntime", "python", "pytorch")
+"""Backends that know their tensors without a config."""
+
 
 @dataclass(frozen=True, slots=True)
 class Diagnostic:
@@ -85,7 +88,7 @@ def _check_model(folder: ModelFolder) -> Iterator[Diagnostic]:
     except InvalidConfig as error:
         yield _positioned(error.message, config_path)
         return
-    for fault in faults(normalise(config)):
+    for fault in faults(normalise(_settled(config, folder))):
         line = _line_of(folder.path / CONFIG_NAME, fault)
         yield Diagnostic("error", _code_of(fault), config_path, fault, line=line)
     if not folder.versions:
@@ -103,6 +106,22 @@ def _check_model(folder: ModelFolder) -> Iterator[Diagnostic]:
         )
     for version in chosen:
         yield from _check_version(folder, config, version)
+
+
+def _settled(config: ModelConfig, folder: ModelFolder) -> ModelConfig:
+    """The config without tensors that are only named, where the backend fills in the rest."""
+    try:
+        word = find_backend(config, ModelFiles(folder.path, max(folder.versions, default=1))).word
+    except LoadFailed:
+        return config
+    if word not in _COMPLETING:
+        return config
+    settled = ModelConfig()
+    settled.CopyFrom(config)
+    del settled.input[:], settled.output[:]
+    settled.input.extend(each for each in config.input if each.data_type or each.dims)
+    settled.output.extend(each for each in config.output if each.data_type or each.dims)
+    return settled
 
 
 def _odd_names(folder: ModelFolder) -> Iterator[Diagnostic]:

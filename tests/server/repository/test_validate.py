@@ -122,3 +122,11 @@ def test_a_place_is_written_as_editors_read_it() -> None:
     found = Diagnostic("error", "c", "m/config.pbtxt", "what", line=3, column=7)
     assert found.place == "m/config.pbtxt:3:7"
     assert Diagnostic("error", "c", "m", "what").place == "m"
+
+
+def test_tensors_that_are_only_named_are_left_to_the_backend(tmp_path: Path) -> None:
+    folder = tmp_path / "m"
+    (folder / "1").mkdir(parents=True)
+    (folder / "1/model.py").write_text("class TritonPythonModel: pass\n")
+    (folder / "config.pbtxt").write_text("backend: 'python'\noutput [ { name: 'x' } ]\n")
+    assert validate(tmp_path) == []
