@@ -4,7 +4,7 @@ Finds the model, checks the request against it and hands it to the model's execu
 protocol; its answers are the wire messages that both protocols share.
 """
 
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable
 
 from trivet.backends.api import (
     Generator,
@@ -86,6 +86,7 @@ class Core:
         except ServingError as error:
             sink.fail(error)
             return
+        request.batching, request.labels = model.signature.batching, model.labels
         if model.reshape is not None:
             model.reshape.inputs(request)
         model.executor.submit(request, sink)
@@ -93,10 +94,6 @@ class Core:
     def signature(self, name: str, version: int | None) -> Signature:
         """What a model takes and gives. Raises ModelNotFound, NotFound, ModelNotReady."""
         return self._registry.lookup(name, version).signature
-
-    def labels(self, name: str, version: int | None, output: str) -> Sequence[str]:
-        """The class labels of an output, in index order; empty when it has none."""
-        return self._registry.lookup(name, version).labels.get(output, ())
 
     def generator(self, name: str) -> Generator:
         """A model that generates text. Raises ModelNotFound, also for models of other kinds."""
@@ -223,11 +220,11 @@ class Core:
             return [models[n][v] for n in sorted(models) for v in sorted(models[n])]
         try:
             self._registry.lookup(name, version)
-        except ServingError as error:
+        except ServingError:
             text = f"requested model '{name}' is not available"
             if version is not None and name in self._registry.models:
                 text = f"requested model version is not available for model '{name}'"
-            raise type(error)(text) from None
+            raise InvalidRequest(text) from None
         versions = self._registry.models[name]
         return [versions[v] for v in sorted(versions) if version in (None, v)]
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from trivet.backends.api import InferResponse, Tensor
+from trivet.backends.api import InferRequest, InferResponse
 from trivet.server.classification import classify
 from trivet.server.core import Core
 from trivet.server.wishes import OutputWish
@@ -10,7 +10,12 @@ from trivet.server.wishes import OutputWish
 NONE_IN_REGION: frozenset[str] = frozenset()
 
 
-def fulfil(core: Core, response: InferResponse, wishes: Mapping[str, OutputWish]) -> frozenset[str]:
+def fulfil(
+    core: Core,
+    request: InferRequest,
+    response: InferResponse,
+    wishes: Mapping[str, OutputWish],
+) -> frozenset[str]:
     """Replaces classified outputs in the response and writes those that go to shared memory.
 
     Returns the names of the latter. Raises InvalidRequest, TooLarge or Unsupported.
@@ -23,17 +28,14 @@ def fulfil(core: Core, response: InferResponse, wishes: Mapping[str, OutputWish]
         if wish is None:
             continue
         if wish.classification:
-            response.outputs[index] = _classes(core, response, tensor, wish.classification)
+            response.outputs[index] = classify(
+                tensor,
+                wish.classification,
+                batching=request.batching,
+                labels=request.labels.get(tensor.name, ()),
+            )
         if wish.region is not None:
             region = wish.region
             core.shared_memory.write(region.name, region.offset, [tensor.raw()], region.byte_size)
             written.add(tensor.name)
     return frozenset(written)
-
-
-def _classes(core: Core, response: InferResponse, tensor: Tensor, count: int) -> Tensor:
-    name, version = response.model_name, response.model_version
-    batching = core.signature(name, version).batching
-    return classify(
-        tensor, count, batching=batching, labels=core.labels(name, version, tensor.name)
-    )

@@ -1,7 +1,7 @@
 """A core that echoes, behind a real HTTP server on loopback, and a client for it."""
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import cast
 
 import aiohttp
@@ -94,6 +94,8 @@ class FakeCore:
 
     def infer(self, request: InferRequest, sink: Sink) -> None:
         try:
+            request.labels = {"OUTPUT0": ("zero", "one")}
+            request.batching = self.signature(request.model_name, request.model_version).batching
             check_request(
                 self.signature(request.model_name, request.model_version),
                 request.model_name,
@@ -111,9 +113,6 @@ class FakeCore:
         if version not in (None, 1):
             raise NotFound(f"Request for unknown model: '{name}' version {version} is not found")
         return self.signatures[name]
-
-    def labels(self, name: str, version: int | None, output: str) -> Sequence[str]:
-        return ("zero", "one")
 
     def is_live(self) -> bool:
         return True

@@ -1,6 +1,6 @@
 """What a client asked and what a model answered. Built once by a front room, then only read."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from trivet.backends.api.tensor import Tensor
@@ -8,6 +8,7 @@ from trivet.backends.api.tensor import Tensor
 ParameterValue = bool | int | float | str
 Parameters = Mapping[str, ParameterValue]
 NO_PARAMETERS: Parameters = {}
+NO_LABELS: Mapping[str, Sequence[str]] = {}
 
 
 class CancelToken:
@@ -68,6 +69,10 @@ class InferRequest:
     cancel: CancelToken = field(default_factory=CancelToken)
     batch_size: int = 1
     """Leading dimension of the inputs, 1 if the model does not batch; set by the core's check."""
+    batching: bool = False
+    """Whether the tensors have a batch dimension; set by the core."""
+    labels: Mapping[str, Sequence[str]] = field(default_factory=lambda: NO_LABELS)
+    """Class labels by output; set by the core. The model may be gone when its answer is written."""
 
 
 @dataclass(slots=True)

@@ -42,7 +42,9 @@ class UnarySink:
     def send(self, response: InferResponse, *, final: bool) -> None:  # noqa: ARG002
         """Sends the one response. A decoupled model does not get here."""
         try:
-            in_region = fulfil(self._service.core, response, self._decoded.wishes)
+            in_region = fulfil(
+                self._service.core, self._decoded.request, response, self._decoded.wishes
+            )
         except ServingError as error:
             self.fail(error)
             return

@@ -18,7 +18,9 @@ from trivet.server.outputs import fulfil
 
 INFER_RESPONSE_TAG = b"\x12"  # field 2 of ModelStreamInferResponse
 MAX_UNREAD_RESPONSES = 4096
-"""How many responses may wait for a client that does not read; one more cancels its stream."""
+MAX_UNREAD_BYTES = 256 * 1024 * 1024
+"""What may wait for a client that does not read, or for the answer to an earlier request of its
+stream; more cancels the stream."""
 
 
 @dataclass(slots=True, eq=False)
@@ -44,6 +46,8 @@ class InferStream:
         self._in_order: deque[Slot] = deque()
         self._num_open = 0
         self._num_unread = 0
+        self._unread_bytes = 0
+        self._held_bytes = 0
         self._is_half_closed = False
         self._ends_on_error = call.metadata.get("triton_grpc_error", "").lower() == "true"
         call.on_cancel(self._cancel_all)
@@ -80,6 +84,8 @@ class InferStream:
             return False
 
     def _cancel_all(self) -> None:
+        for slot in self._in_order:
+            slot.held.clear()
         for cancel in list(self._cancels):
             cancel.cancel()
 
@@ -90,7 +96,7 @@ class InferStream:
     ) -> None:
         """One response of a request."""
         try:
-            in_region = fulfil(self._core, response, decoded.wishes)
+            in_region = fulfil(self._core, decoded.request, response, decoded.wishes)
         except ServingError as error:
             self.fail(slot, decoded, error)
             return
@@ -151,11 +157,14 @@ class InferStream:
     def _write(self, slot: Slot, message: list[Buffer]) -> None:
         if slot.is_ordered and slot is not self._in_order[0]:
             slot.held.append(message)
+            self._held_bytes += sum(map(len, message))
+            self._check_waiting()
         else:
             self._send(message)
 
     def _flush(self, slot: Slot) -> None:
         for message in slot.held:
+            self._held_bytes -= sum(map(len, message))
             self._send(message)
         slot.held.clear()
 
@@ -164,17 +173,27 @@ class InferStream:
             if self._num_unread == 0:
                 self._call.on_writable(self._caught_up)
             self._num_unread += 1
-            if self._num_unread > MAX_UNREAD_RESPONSES:
-                self._call.fail(
-                    Code.RESOURCE_EXHAUSTED,
-                    f"the client has left {MAX_UNREAD_RESPONSES} responses unread",
-                )
-                self._cancel_all()
+            self._unread_bytes += sum(map(len, message))
+            if self._check_waiting():
                 return
         self._call.send(message)
 
+    def _check_waiting(self) -> bool:
+        """Whether too much waits: then the stream has ended."""
+        waiting_bytes = self._unread_bytes + self._held_bytes
+        if self._num_unread <= MAX_UNREAD_RESPONSES and waiting_bytes <= MAX_UNREAD_BYTES:
+            return False
+        self._call.fail(
+            Code.RESOURCE_EXHAUSTED,
+            f"{self._num_unread} responses of this stream wait unread, {waiting_bytes} bytes with "
+            f"those behind earlier requests; the limits are {MAX_UNREAD_RESPONSES} and "
+            f"{MAX_UNREAD_BYTES}: read while you send",
+        )
+        self._cancel_all()
+        return True
+
     def _caught_up(self) -> None:
-        self._num_unread = 0
+        self._num_unread = self._unread_bytes = 0
 
 
 class StreamSink:

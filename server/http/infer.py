@@ -44,7 +44,7 @@ class Infer:
         self._core.infer(request, sink)
         response = await sink.result(request.cancel, _NOT_ONE_RESPONSE)
         if decoded.wishes.special:
-            fulfil(self._core, response, decoded.wishes.special)
+            fulfil(self._core, decoded.request, response, decoded.wishes.special)
         return _answer(response, decoded.wishes)
 
     def _decode(self, call: Call, body: Body, header_length: int | None) -> Decoded:

@@ -11,8 +11,9 @@ last good one serving; a retired version answers the requests it has taken.
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import TypeVar
@@ -97,8 +98,7 @@ class Lifecycle:
 
     async def load(self, folder: ModelFolder, override_json: str | None = None) -> None:
         """Makes the served versions of a model those its folder asks for. Raises LoadFailed."""
-        known = self._known.setdefault(folder.name, Known())
-        async with known.lock:
+        async with self._locked(folder.name) as known:
             known.is_gone = False
             if folder.name not in self._registry.models:
                 self._registry.expect(folder.name, is_coming=True)
@@ -106,6 +106,17 @@ class Lifecycle:
                 await self._load(folder, override_json, known)
             finally:
                 self._registry.expect(folder.name, is_coming=False)
+
+    @asynccontextmanager
+    async def _locked(self, name: str) -> AsyncIterator[Known]:
+        """What is known of a model, with its lock held: a removal that was waited for may have
+        forgotten what was known before."""
+        while True:
+            known = self._known.setdefault(name, Known())
+            async with known.lock:
+                if self._known.get(name) is known:
+                    yield known
+                    return
 
     async def _load(self, folder: ModelFolder, override_json: str | None, known: Known) -> None:
         try:
@@ -193,22 +204,23 @@ class Lifecycle:
 
     async def unload(self, name: str) -> None:
         """Takes a model out of service; returns when it accepts no more, drains afterwards."""
-        known = self._known.get(name)
-        if known is None:
-            return
-        async with known.lock:
-            for version in list(self._registry.models.get(name, {})):
-                self._retire(name, version, known)
+        if name in self._known:
+            async with self._locked(name) as known:
+                self._retire_all(name, known)
 
     async def remove(self, name: str) -> None:
         """Unloads a model whose folder is gone."""
-        known = self._known.get(name)
-        if known is None:
+        if name not in self._known:
             return
-        await self.unload(name)
-        self._registry.forget(name)
-        known.is_gone = True
-        self._forget_if_gone(name, known)
+        async with self._locked(name) as known:
+            self._retire_all(name, known)
+            self._registry.forget(name)
+            known.is_gone = True
+            self._forget_if_gone(name, known)
+
+    def _retire_all(self, name: str, known: Known) -> None:
+        for version in list(self._registry.models.get(name, {})):
+            self._retire(name, version, known)
 
     def _forget_if_gone(self, name: str, known: Known) -> None:
         states = {status.state for status in known.versions.values()}

@@ -31,7 +31,7 @@ from trivet.backends.api import (
 from trivet.server.scheduling.decoupled import DecoupledSender, Sent
 from trivet.server.scheduling.inline import InlinePolicy
 from trivet.server.scheduling.policy import BatchPolicy, Policy, WaitUntil
-from trivet.server.scheduling.queue import RequestQueue
+from trivet.server.scheduling.queue import RequestQueue, due_ns
 from trivet.server.scheduling.rebound import Rebound
 from trivet.server.scheduling.reshape import Reshape
 from trivet.server.scheduling.ticket import Refused, Ticket, labelled
@@ -91,6 +91,8 @@ class BatchingExecutor:
         self._is_dispatch_due = False
         self._delay_timer: asyncio.TimerHandle | None = None
         self._expiry_timer: asyncio.TimerHandle | None = None
+        self._expiry_ns = 0
+        self._is_sweep_due = False
         self._stopping = ""
         self._empty = asyncio.Event()
         self._empty.set()
@@ -115,7 +117,10 @@ class BatchingExecutor:
             self._fail(ticket, error)
             return
         if ticket.expires_ns or request.deadline is not None:
-            self._arm_expiry()
+            self._arm_expiry(due_ns(ticket))
+        if not self._idle:
+            # It will wait: its client's going must free its place.
+            request.cancel.on_cancel(self._sweep_soon)
         self._dispatch_soon()
 
     def _push(self, ticket: Ticket) -> None:
@@ -305,20 +310,30 @@ class BatchingExecutor:
         delay_s = max(0, time_ns - time.monotonic_ns()) / 1e9
         self._delay_timer = self._loop.call_later(delay_s, self._dispatch)
 
-    def _arm_expiry(self) -> None:
-        due_ns = self._queue.next_expiry_ns()
+    def _arm_expiry(self, time_ns: int) -> None:
+        """Looks at the queue at this time at the latest."""
         if self._expiry_timer is not None:
+            if self._expiry_ns <= time_ns:
+                return
             self._expiry_timer.cancel()
-            self._expiry_timer = None
-        if due_ns:
-            delay_s = max(0, due_ns - time.monotonic_ns()) / 1e9
-            self._expiry_timer = self._loop.call_later(delay_s, self._on_expiry)
+        self._expiry_ns = time_ns
+        delay_s = max(0, time_ns - time.monotonic_ns()) / 1e9
+        self._expiry_timer = self._loop.call_later(delay_s, self._on_expiry)
 
     def _on_expiry(self) -> None:
+        self._expiry_timer = None
         self._sweep()
-        self._arm_expiry()
+        next_ns = self._queue.next_expiry_ns()
+        if next_ns:
+            self._arm_expiry(next_ns)
+
+    def _sweep_soon(self) -> None:
+        if not self._is_sweep_due:
+            self._is_sweep_due = True
+            self._loop.call_soon(self._sweep)
 
     def _sweep(self) -> None:
+        self._is_sweep_due = False
         for refused in self._queue.sweep(time.monotonic_ns()):
             self._refuse(refused)
 

@@ -148,10 +148,11 @@ class RequestQueue:
 
     def next_expiry_ns(self) -> int:
         """When the next ticket is due; 0 when none has a limit."""
-        return min((due for ticket in self if (due := _due_ns(ticket))), default=0)
+        return min((due for ticket in self if (due := due_ns(ticket))), default=0)
 
 
-def _due_ns(ticket: Ticket) -> int:
+def due_ns(ticket: Ticket) -> int:
+    """When a ticket has waited too long; 0: never."""
     deadline = ticket.request.deadline
     if deadline is None:
         return ticket.expires_ns
@@ -162,8 +163,8 @@ def _due_ns(ticket: Ticket) -> int:
 def _is_due(ticket: Ticket, now_ns: int) -> bool:
     if ticket.request.cancel.cancelled:
         return True
-    due_ns = _due_ns(ticket)
-    return 0 < due_ns <= now_ns
+    limit_ns = due_ns(ticket)
+    return 0 < limit_ns <= now_ns
 
 
 def _reason(ticket: Ticket, now_ns: int) -> Cancelled | DeadlineExceeded | None:

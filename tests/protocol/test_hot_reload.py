@@ -9,7 +9,7 @@ from typing import Any, Self
 import numpy as np
 import pytest
 import tritonclient.http as httpclient
-from serving import RunningServer, adder_bytes, write_adder
+from serving import RunningServer, adder_bytes, write_adder, write_identity
 from tritonclient.utils import InferenceServerException
 
 Serve = Callable[..., RunningServer]
@@ -224,3 +224,37 @@ def test_a_taken_port_is_a_clear_error(serve: Serve, repository: Path) -> None:
     assert second.process.wait(40) == 1
     assert any(str(first.http_port) in line for line in second.output)
     assert first.stop() == 0
+
+
+def test_classes_are_named_although_the_version_has_gone_meanwhile(
+    serve: Serve, tmp_path: Path
+) -> None:
+    folder = tmp_path / "shop"
+    delay = 'parameters { key: "execute_delay_ms" value { string_value: "1500" } }'
+    write_identity(folder, "slow", dims="3", more=delay)
+    (folder / "slow/labels.txt").write_text("a\nb\nc\n")
+    config = folder / "slow/config.pbtxt"
+    config.write_text(config.read_text().replace("dims: [ 3 ] }]\n\n", "dims: [ 3 ] }]\n"))
+    text = config.read_text()
+    place = text.rindex("dims: [ 3 ]")
+    config.write_text(text[:place] + 'label_filename: "labels.txt" ' + text[place:])
+    server = serve(folder)
+    answers: list[Any] = []
+
+    def classify() -> None:
+        with httpclient.InferenceServerClient(server.http, network_timeout=30) as client:
+            given = httpclient.InferInput("INPUT0", [1, 3], "FP32")
+            given.set_data_from_numpy(np.array([[1, 3, 2]], np.float32))
+            wanted = httpclient.InferRequestedOutput("OUTPUT0", class_count=1)
+            answers.append(client.infer("slow", [given], outputs=[wanted]).as_numpy("OUTPUT0"))
+
+    threads = [threading.Thread(target=classify) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    waiting = 'nv_inference_pending_request_count{model="slow",version="1"} 1'
+    server.wait_until(lambda: waiting in server.metrics(), "one is computed, the other waits")
+    shutil.rmtree(folder / "slow")
+    server.wait_until(lambda: server.get("/v2/models/slow")[0] != 200, "the model has gone")
+    for thread in threads:
+        thread.join()
+    assert [answer.tolist() for answer in answers] == [[[b"3.000000:1:b"]]] * 2

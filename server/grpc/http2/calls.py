@@ -53,6 +53,9 @@ class Calls:
         """Stream, flags and block so far of headers that go on in CONTINUATION frames."""
         self._receive_window = CONNECTION_WINDOW
         self.last_id = 0
+        """The last call that was taken."""
+        self._last_seen_id = 0
+        """The same or, while no calls are taken, a later one that was refused."""
         self.takes_new = True
 
     def __bool__(self) -> bool:
@@ -68,6 +71,7 @@ class Calls:
         """The connection is gone."""
         calls, self._calls = self._calls, {}
         for call in calls.values():
+            self._outbox.drop(call)
             call.abort()
 
     # -- heads ---------------------------------------------------------------------------------
@@ -111,14 +115,14 @@ class Calls:
             return
         if not stream_id & 1:
             raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, f"a call on stream {stream_id}")
-        if stream_id <= self.last_id:
+        if stream_id <= self._last_seen_id:
             raise ConnectionFault(ErrorCode.STREAM_CLOSED, "HEADERS on a closed stream")
         head = self._heads.decode(block)
+        self._last_seen_id = stream_id
         if not self.takes_new:
             self.reset(stream_id, ErrorCode.REFUSED_STREAM)
             return
         self.last_id = stream_id
-        self._guard.moved()
         if len(self._calls) >= self._options.max_concurrent_streams:
             self.reset(stream_id, ErrorCode.REFUSED_STREAM)
         elif isinstance(head, Refusal):
@@ -138,6 +142,7 @@ class Calls:
             self._begin(stream_id, head, row, flags)
 
     def _begin(self, stream_id: int, head: Head, row: Unary | Stream, flags: int) -> None:
+        self._guard.moved()
         level = self._options.gzip_level if "gzip" in head.accepts else 0
         assembler = Assembler(head.encoding, self._options.max_message_bytes)
         call = Http2Call(self, stream_id, head.metadata, assembler, level)
@@ -171,7 +176,7 @@ class Calls:
     def on_data_head(self, stream_id: int, size: int) -> None:
         """A DATA frame begins: both windows are charged."""
         self.require_no_open_headers()
-        if stream_id == 0 or stream_id > self.last_id:
+        if stream_id == 0 or stream_id > self._last_seen_id:
             raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, f"DATA on idle stream {stream_id}")
         if size:
             self._guard.moved()
@@ -237,7 +242,7 @@ class Calls:
     def on_rst_stream(self, _: int, stream_id: int, payload: bytes) -> None:
         """The client cancels a call."""
         frames.require_size(payload, 4, "RST_STREAM")
-        if stream_id == 0 or stream_id > self.last_id:
+        if stream_id == 0 or stream_id > self._last_seen_id:
             raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, "RST_STREAM of an idle stream")
         call = self._calls.pop(stream_id, None)
         if call is None:
@@ -250,7 +255,7 @@ class Calls:
 
     def on_window_update(self, stream_id: int, increment: int) -> None:
         """The client can take more of a call's answer."""
-        if stream_id > self.last_id:
+        if stream_id > self._last_seen_id:
             raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, "WINDOW_UPDATE of an idle stream")
         call = self._calls.get(stream_id)
         if call is None:

@@ -27,6 +27,8 @@ from trivet.server.grpc.http2.timers import Timers
 from trivet.server.grpc.transport import Code, Rows
 
 log = logging.getLogger(__name__)
+GOODBYE_S = 1.0
+"""How long a client has to take our last words, or to tell of calls on their way."""
 MAX_FRAME_BYTES_LIMIT = 2**24 - 1
 NOT_HTTP2 = (
     b"HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain\r\nConnection: close\r\n\r\n"
@@ -49,6 +51,7 @@ class Connection(asyncio.BufferedProtocol):
         self._options = options
         self._on_lost = on_lost
         self._is_going_away = False
+        self._num_pings_out = 0
 
     # -- asyncio -------------------------------------------------------------------------------
 
@@ -76,14 +79,25 @@ class Connection(asyncio.BufferedProtocol):
         return False
 
     def pause_writing(self) -> None:
+        # A client that does not read is not read either: what it asks would only pile up.
         self._outbox.pause()
+        if not self._transport.is_closing():
+            self._transport.pause_reading()
 
     def resume_writing(self) -> None:
         self._outbox.resume()
+        if not self._outbox.is_paused and not self._transport.is_closing():
+            self._transport.resume_reading()
+            if self._reader.has_backlog:
+                asyncio.get_running_loop().call_soon(self._go_on)
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002
         self._timers.cancel()
         self._calls.abort()
+        # Our parts refer to each other: what is large must not wait for the garbage collector.
+        self._outbox.close()
+        self._reader.close()
+        self._handlers = {}
         self._on_lost(self)
 
     # -- life ----------------------------------------------------------------------------------
@@ -94,6 +108,8 @@ class Connection(asyncio.BufferedProtocol):
             self._is_going_away = True
             self._outbox.control(frames.goaway(MAX_WINDOW, ErrorCode.NO_ERROR))
             self._outbox.control(frames.frame(Kind.PING, 0, 0, _DRAIN_PING))
+            # For a client that is silent nothing is on its way.
+            asyncio.get_running_loop().call_later(GOODBYE_S, self._take_no_calls)
 
     def end(self, text: str) -> None:
         """Fails all calls and closes."""
@@ -106,12 +122,22 @@ class Connection(asyncio.BufferedProtocol):
 
     def ping(self) -> None:
         """Asks whether the client is there."""
+        self._num_pings_out += 1
         self._outbox.control(frames.frame(Kind.PING, 0, 0, _KEEPALIVE_PING))
+
+    def _take_no_calls(self) -> None:
+        if self._calls.takes_new and not self._transport.is_closing():
+            self._calls.takes_new = False
+            self._outbox.control(frames.goaway(self._calls.last_id, ErrorCode.NO_ERROR))
+            self._close_when_done()
 
     def _close(self, code: ErrorCode, text: str) -> None:
         self._outbox.control(frames.goaway(self._calls.last_id, code, text))
         self._outbox.flush()
+        self._calls.abort()
         self._transport.close()
+        # What the client does not read must not keep the connection.
+        asyncio.get_running_loop().call_later(GOODBYE_S, self._transport.abort)
 
     def _close_when_done(self) -> None:
         if not self._calls.takes_new and not self._calls:
@@ -131,12 +157,14 @@ class Connection(asyncio.BufferedProtocol):
             log.exception("a gRPC connection failed")
             self._close(ErrorCode.INTERNAL_ERROR, "")
         self._outbox.flush()
+        if self._outbox.is_paused:
+            return
         if self._reader.has_backlog and not self._transport.is_closing():
             self._transport.pause_reading()
             asyncio.get_running_loop().call_soon(self._go_on)
 
     def _go_on(self) -> None:
-        if not self._transport.is_closing():
+        if not self._transport.is_closing() and not self._outbox.is_paused:
             self._transport.resume_reading()
             self._handle(self._reader.go_on)
 
@@ -216,14 +244,16 @@ class Connection(asyncio.BufferedProtocol):
     def _on_ping(self, flags: int, stream_id: int, payload: bytes) -> None:
         _require_connection(stream_id, "PING")
         frames.require_size(payload, 8, "PING")
-        self._guard.idle()
         if not flags & ACK:
+            self._guard.idle()
             self._outbox.control(frames.frame(Kind.PING, ACK, 0, payload))
-        elif payload == _DRAIN_PING and self._is_going_away and self._calls.takes_new:
+        elif payload == _KEEPALIVE_PING and self._num_pings_out:
+            self._num_pings_out -= 1
+        elif payload == _DRAIN_PING and self._is_going_away:
             # What was on its way when we said goodbye has arrived by now.
-            self._calls.takes_new = False
-            self._outbox.control(frames.goaway(self._calls.last_id, ErrorCode.NO_ERROR))
-            self._close_when_done()
+            self._take_no_calls()
+        else:
+            self._guard.idle()
 
     def _on_goaway(self, _: int, stream_id: int, __: bytes) -> None:
         _require_connection(stream_id, "GOAWAY")

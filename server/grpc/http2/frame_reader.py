@@ -55,8 +55,7 @@ class FrameReader:
         self._on_frame = on_frame
         self._sink = sink
         self.has_preface = False
-        self._buffer = bytearray(RECEIVE_BYTES)
-        self._view = memoryview(self._buffer)
+        self._view = memoryview(bytearray(RECEIVE_BYTES))
         self._rest = bytearray()
         self._data_stream = 0
         self._data_flags = 0
@@ -91,6 +90,11 @@ class FrameReader:
                 self.go_on()
         else:
             self._read(bytes(self._view[:size]))
+
+    def close(self) -> None:
+        """Nothing more will be read: frees the buffers."""
+        self._rest = bytearray()
+        self._view = memoryview(bytearray())
 
     def go_on(self) -> None:
         """Reads on in what is left of the last batch."""

@@ -22,6 +22,7 @@ MAX_METADATA_BYTES = 16 * 1024
 MAX_BLOCK_BYTES = 64 * 1024
 """More than that in one block, packed or unpacked, costs the connection."""
 MAX_REMEMBERED = 64
+MAX_REMEMBERED_BYTES = 4096
 _MAX_TEXT_BYTES = 8192
 _UNIT_S = {"H": 3600.0, "M": 60.0, "S": 1.0, "m": 1e-3, "u": 1e-6, "n": 1e-9}
 _TIMEOUT = re.compile(r"[0-9]{1,8}[HMSmun]")
@@ -70,7 +71,7 @@ class HeadDecoder:
         now_entry, now_max_bytes = self._table()
         if now_entry is not entry or now_max_bytes != max_bytes:
             self._remembered.clear()
-        elif len(self._remembered) < MAX_REMEMBERED:
+        elif len(self._remembered) < MAX_REMEMBERED and len(block) <= MAX_REMEMBERED_BYTES:
             self._remembered[block] = head
         return head
 

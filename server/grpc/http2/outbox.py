@@ -119,9 +119,19 @@ class Outbox:
             raise StreamFault(call.id, ErrorCode.FLOW_CONTROL_ERROR)
         self.pump()
 
+    @property
+    def is_paused(self) -> bool:
+        """Whether the socket takes no more for now."""
+        return self._is_paused
+
     def pause(self) -> None:
         """The socket takes no more."""
         self._is_paused = True
+
+    def close(self) -> None:
+        """The connection is gone, and what waited for it."""
+        self._pieces, self._num_bytes = [], 0
+        self._waiting.clear()
 
     def resume(self) -> None:
         """The socket takes more."""

@@ -138,6 +138,22 @@ async def test_request_cancelled_in_the_queue_is_not_computed(make_executor: Mak
     assert instance.batches == [["a"]]
 
 
+async def test_a_cancelled_request_frees_its_place_while_the_instance_is_busy(
+    make_executor: Make,
+) -> None:
+    instance = HeldInstance(held=True)
+    executor = make_executor(instance)
+    submit(executor, make_request("computing"))
+    await started(instance)
+    request = make_request("waiting")
+    (sink,) = submit(executor, request)
+    request.cancel.cancel()
+    await sink.wait()
+    assert isinstance(sink.error, Cancelled)
+    assert len(executor._queue) == 0
+    instance.release()
+
+
 async def test_a_failing_batch_fails_its_requests_with_a_fixed_text(
     make_executor: Make, caplog: pytest.LogCaptureFixture
 ) -> None:

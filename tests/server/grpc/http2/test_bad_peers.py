@@ -2,7 +2,8 @@
 
 import asyncio
 import gzip
-from collections.abc import AsyncIterator
+import itertools
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, field
 
 import hpack
@@ -67,6 +68,11 @@ class Peer:
     reader: asyncio.StreamReader
     writer: asyncio.StreamWriter
     decoder: hpack.Decoder = field(default_factory=hpack.Decoder)
+    ids: Iterator[int] = field(default_factory=lambda: itertools.count(1, 2))
+
+    def next_id(self) -> int:
+        """A stream that was not used yet."""
+        return next(self.ids)
 
     def send(self, *data: bytes) -> None:
         self.writer.writelines(data)
@@ -440,3 +446,71 @@ async def test_a_draining_server_refuses_new_calls_after_the_ping(site: Site) ->
     assert await peer.reset(5) is ErrorCode.REFUSED_STREAM
     peer.send(frame(Kind.DATA, END_STREAM, 1))
     await asyncio.wait_for(draining, 5)
+
+
+async def test_keepalive_for_hours_is_no_flood(start: Start) -> None:
+    site = await start(keepalive_s=0.002, keepalive_timeout_s=5)
+    peer = await connect(site)
+    for _ in range(3):
+        _, payload = await peer.until(Kind.PING)
+        for _ in range(MAX_IDLE_FRAMES // 2 - 10):
+            peer.send(frame(Kind.PING, 0, 0, b"12345678"))
+        peer.send(frame(Kind.PING, ACK, 0, payload), echo(peer.next_id()))
+    assert await peer.answer(1) == b"hello"
+
+
+async def test_a_silent_client_does_not_hold_up_the_end(site: Site) -> None:
+    await connect(site)
+    await (await connect(site)).until(Kind.SETTINGS)
+    await asyncio.wait_for(site.transport.drain(60), 5)
+
+
+async def send_refused_calls(peer: Peer, limit_bytes: int) -> int:
+    """Sends calls of an unknown method until they are not taken for a second; bytes sent."""
+    refused = block((":path", "/x/y"))
+    sent = 0
+    while sent < limit_bytes:
+        calls = [frame(Kind.HEADERS, 5, peer.next_id(), refused) for _ in range(5000)]
+        peer.send(*calls)
+        sent += sum(map(len, calls))
+        try:
+            async with asyncio.timeout(1):
+                await peer.writer.drain()
+        except TimeoutError:
+            return sent
+    return sent
+
+
+async def test_a_client_that_does_not_read_is_not_read_either(site: Site) -> None:
+    peer = await connect(site)
+    await peer.until(Kind.SETTINGS)
+    peer.writer.transport.pause_reading()  # type: ignore[attr-defined]
+    assert await send_refused_calls(peer, 64 * MIB) < 64 * MIB
+    (connection,) = site.transport._connections
+    assert connection._transport.get_write_buffer_size() < 4 * MIB
+    other = await connect(site)
+    other.send(echo(1, b"served"))
+    assert await other.answer(1) == b"served"
+
+
+async def test_what_a_lost_connection_held_is_freed_at_once(site: Site) -> None:
+    peer = await connect(site)
+    peer.send(frames.settings({Setting.INITIAL_WINDOW_SIZE: 0}))
+    body = message(bytes(8 * MIB))
+    peer.send(head(1), frame(Kind.DATA, 0, 1, body[:16_384]))
+    rest = memoryview(body)[16_384:]
+    for place in range(0, len(rest), 16_384):
+        part = bytes(rest[place : place + 16_384])
+        last = END_STREAM if place + 16_384 >= len(rest) else 0
+        peer.send(frame(Kind.DATA, last, 1, part))
+        await peer.writer.drain()
+    await peer.headers(1)
+    (connection,) = site.transport._connections
+    queues = [call.queue for call in connection._calls._calls.values()]
+    assert sum(len(piece) for piece in queues[0]) == len(body)
+    peer.writer.close()
+    async with asyncio.timeout(5):
+        while site.transport._connections:
+            await asyncio.sleep(0.01)
+    assert not any(queues)
+    assert connection._outbox._pieces == []
