@@ -41,8 +41,8 @@ EXTENSIONS = (
     "trace",
     "logging",
 )
-"""In Triton's order (its server metadata); sequence, trace and cuda_shared_memory are answered with
-"not supported" until they are built, but clients read the list to find the routes."""
+"""In Triton's order (its server metadata). sequence, trace, logging and cuda_shared_memory are not
+offered yet: their routes say so or are not found, but clients read the list to choose theirs."""
 
 ModelControl = Callable[[str, str | None], Awaitable[None]]
 
