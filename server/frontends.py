@@ -60,6 +60,7 @@ class Frontends:
         settings = self._settings
         return Http2Options(
             max_message_bytes=settings.grpc_max_message_size,
+            max_connections=settings.grpc_max_connections,
             gzip_level=GZIP_LEVELS[settings.grpc_infer_response_compression_level],
             keepalive_s=settings.grpc_keepalive_time / 1000,
             keepalive_timeout_s=settings.grpc_keepalive_timeout / 1000,

@@ -85,6 +85,7 @@ class Settings:
     grpc_address: str = option("127.0.0.1", "grpc", "address to listen on")
     grpc_port: int = option(8001, "grpc", "port, 0 for any free one")
     grpc_max_message_size: int = option(256 * MIB, "grpc", "largest request message", unit="bytes")
+    grpc_max_connections: int = option(4096, "grpc", "connections at a time")
     grpc_infer_response_compression_level: str = option(
         "none",
         "grpc",

@@ -50,6 +50,8 @@ class Connection(asyncio.BufferedProtocol):
         self._rows = rows
         self._options = options
         self._on_lost = on_lost
+        self.is_one_too_many = False
+        """Set before the connection is made: it is told so and closed."""
         self._is_going_away = False
         self._num_pings_out = 0
 
@@ -67,6 +69,8 @@ class Connection(asyncio.BufferedProtocol):
         self._reader = FrameReader(self._on_preface, self._on_frame, self._calls)
         self._timers = Timers(self._options, self)
         self._handlers = self._frame_handlers()
+        if self.is_one_too_many:
+            self._close(ErrorCode.ENHANCE_YOUR_CALM, "too many connections")
 
     def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002
         return self._reader.get_buffer()

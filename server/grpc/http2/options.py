@@ -10,6 +10,8 @@ class Http2Options:
     max_message_bytes: int
     max_concurrent_streams: int = 1024
     """Calls in progress on one connection."""
+    max_connections: int = 4096
+    """Connections at a time; one more is closed at once."""
     gzip_level: int = 0
     """Compression of responses for clients that can read it; 0: none."""
     handshake_timeout_s: float = 10.0

@@ -2,11 +2,13 @@
 
 import asyncio
 import contextlib
+import logging
 
 from trivet.server.grpc.http2.connection import Connection
 from trivet.server.grpc.http2.options import Http2Options
 from trivet.server.grpc.transport import Rows
 
+log = logging.getLogger(__name__)
 BACKLOG = 1024
 SHUTTING_DOWN = "the server is shutting down"
 
@@ -54,6 +56,12 @@ class Http2Transport:
     def _connect(self) -> Connection:
         connection = Connection(self._rows, self._options, self._on_lost)
         self._connections.add(connection)
+        if len(self._connections) > self._options.max_connections:
+            log.warning(
+                "a gRPC connection is refused: %d are open (--grpc-max-connections)",
+                self._options.max_connections,
+            )
+            connection.is_one_too_many = True
         return connection
 
     def _on_lost(self, connection: Connection) -> None:

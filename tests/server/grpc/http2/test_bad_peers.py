@@ -448,6 +448,21 @@ async def test_a_draining_server_refuses_new_calls_after_the_ping(site: Site) ->
     await asyncio.wait_for(draining, 5)
 
 
+async def test_a_connection_too_many_is_refused_until_another_goes(start: Start) -> None:
+    site = await start(max_connections=2)
+    first, second = await connect(site), await connect(site)
+    second.send(echo(1))
+    assert await second.answer(1) == b"hello"
+    assert await (await connect(site)).goaway() is ErrorCode.ENHANCE_YOUR_CALM
+    first.writer.close()
+    async with asyncio.timeout(5):
+        while len(site.transport._connections) > 1:
+            await asyncio.sleep(0.01)
+    third = await connect(site)
+    third.send(echo(1, b"room"))
+    assert await third.answer(1) == b"room"
+
+
 async def test_keepalive_for_hours_is_no_flood(start: Start) -> None:
     site = await start(keepalive_s=0.002, keepalive_timeout_s=5)
     peer = await connect(site)
