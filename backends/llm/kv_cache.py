@@ -7,7 +7,8 @@ from trivet.backends.llm.model_config import LlmConfig
 
 
 class KvCache:
-    """Keys and values of all layers. Block 0 is never read."""
+    """Keys and values of all layers. Block 0 stands in for blocks that a sequence does not
+    have: it is read, with weight zero, and stays zero."""
 
     def __init__(
         self, config: LlmConfig, num_blocks: int, block_size: int, dtype: torch.dtype

@@ -1,7 +1,7 @@
 """The numbers of a Llama-shaped model, from a Hugging Face config.json or from GGUF metadata."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -46,6 +46,8 @@ class LlmConfig:
     sliding_window: int = 0
     """Tokens that a token sees, itself included; 0: all."""
     has_qkv_bias: bool = False
+    has_output_bias: bool = False
+    """Of attention's output projection."""
     has_qk_norm: bool = False
     ties_embeddings: bool = False
 
@@ -55,17 +57,30 @@ class LlmConfig:
         return 1 / math.sqrt(self.head_dim)
 
 
-def from_hub(config: Mapping[str, Any]) -> LlmConfig:
+class Described(dict[str, Any]):
+    """What a file says of its model. Raises LoadFailed for what it should say and does not."""
+
+    def __init__(self, values: Mapping[str, Any], source: str) -> None:
+        super().__init__(values)
+        self._source = source
+
+    def __missing__(self, name: str) -> Any:
+        raise LoadFailed(f"{self._source} has no '{name}', which the model needs")
+
+
+def from_hub(values: Mapping[str, Any]) -> LlmConfig:
     """The config of a Hugging Face folder. Raises LoadFailed for what is not supported."""
+    config = Described(values, "config.json")
     name = (config.get("architectures") or ["?"])[0]
     if name not in LLAMA_SHAPED:
         raise LoadFailed(
             f"config.json names the architecture '{name}'; supported are {sorted(LLAMA_SHAPED)}"
         )
     architecture = LLAMA_SHAPED[name]
+    _refuse_variants(config)
     rope = config.get("rope_parameters") or {}
     num_heads = config["num_attention_heads"]
-    is_windowed = config.get("use_sliding_window", architecture == "mistral")
+    has_bias = architecture in ("llama", "qwen3") and bool(config.get("attention_bias"))
     return LlmConfig(
         architecture=architecture,
         hidden_size=config["hidden_size"],
@@ -79,11 +94,44 @@ def from_hub(config: Mapping[str, Any]) -> LlmConfig:
         rms_norm_eps=config["rms_norm_eps"],
         rope_theta=float(rope.get("rope_theta") or config.get("rope_theta") or 10_000.0),
         rope_scaling=_scaling(rope if "rope_type" in rope else config.get("rope_scaling")),
-        sliding_window=(config.get("sliding_window") or 0) if is_windowed else 0,
-        has_qkv_bias=bool(config.get("attention_bias", architecture == "qwen2")),
+        sliding_window=_sliding_window(architecture, config),
+        has_qkv_bias=has_bias or architecture == "qwen2",
+        has_output_bias=has_bias,
         has_qk_norm=architecture == "qwen3",
         ties_embeddings=bool(config.get("tie_word_embeddings", False)),
     )
+
+
+def _refuse_variants(config: Described) -> None:
+    activation = config.get("hidden_act") or "silu"
+    if activation != "silu":
+        raise LoadFailed(f"config.json has hidden_act '{activation}'; only 'silu' is supported")
+    rope = config.get("rope_parameters") or {}
+    rotated = rope.get("partial_rotary_factor", config.get("partial_rotary_factor")) or 1.0
+    if rotated != 1.0:
+        raise LoadFailed(
+            f"config.json has partial_rotary_factor {rotated}; models that rotate a part of each "
+            "head only are not supported"
+        )
+
+
+def _sliding_window(architecture: str, config: Described) -> int:
+    if not config.get("use_sliding_window", architecture == "mistral"):
+        return 0
+    window = config.get("sliding_window") or 0
+    kinds = set(config.get("layer_types") or ())
+    if not kinds and architecture != "mistral":
+        first = config.get("max_window_layers", config["num_hidden_layers"])
+        kinds = {
+            "sliding_attention" if layer >= first else "full_attention"
+            for layer in range(config["num_hidden_layers"])
+        }
+    if window and len(kinds) > 1:
+        raise LoadFailed(
+            f"config.json gives a sliding window of {window} tokens to some layers only; all or "
+            "none is supported"
+        )
+    return 0 if kinds == {"full_attention"} else window
 
 
 def _scaling(given: Mapping[str, Any] | None) -> RopeScaling | None:
@@ -105,7 +153,7 @@ def _scaling(given: Mapping[str, Any] | None) -> RopeScaling | None:
     raise LoadFailed(f"rope scaling '{kind}' is not supported; linear and llama3 are")
 
 
-def from_gguf(metadata: Mapping[str, Any], *, has_output: bool) -> LlmConfig:
+def from_gguf(metadata: Described, tensor_names: Container[str]) -> LlmConfig:
     """The config in GGUF metadata. Raises LoadFailed for what is not supported."""
     architecture = metadata.get("general.architecture", "?")
     if architecture not in LLAMA_SHAPED.values():
@@ -114,33 +162,37 @@ def from_gguf(metadata: Mapping[str, Any], *, has_output: bool) -> LlmConfig:
             f"{sorted(LLAMA_SHAPED.values())}"
         )
 
-    def value(name: str, default: Any = None) -> Any:
+    def needed(name: str) -> Any:
+        return metadata[f"{architecture}.{name}"]
+
+    def value(name: str, default: Any) -> Any:
         return metadata.get(f"{architecture}.{name}", default)
 
-    num_heads = value("attention.head_count")
-    hidden_size = value("embedding_length")
-    head_dim = value("attention.key_length") or hidden_size // num_heads
+    num_heads = needed("attention.head_count")
+    hidden_size = needed("embedding_length")
+    head_dim = value("attention.key_length", hidden_size // num_heads)
     if value("rope.dimension_count", head_dim) != head_dim:
         raise LoadFailed("models that rotate a part of each head only are not supported")
     kind = value("rope.scaling.type", "none")
     if kind not in ("none", "linear"):
         raise LoadFailed(f"rope scaling '{kind}' is not supported in GGUF files; linear is")
-    scaling = RopeScaling("linear", value("rope.scaling.factor")) if kind == "linear" else None
+    scaling = RopeScaling("linear", needed("rope.scaling.factor")) if kind == "linear" else None
     return LlmConfig(
         architecture=architecture,
         hidden_size=hidden_size,
-        num_layers=value("block_count"),
+        num_layers=needed("block_count"),
         num_heads=num_heads,
         num_kv_heads=value("attention.head_count_kv", num_heads),
         head_dim=head_dim,
-        intermediate_size=value("feed_forward_length"),
+        intermediate_size=needed("feed_forward_length"),
         vocabulary_size=len(metadata["tokenizer.ggml.tokens"]),
-        max_positions=value("context_length"),
-        rms_norm_eps=value("attention.layer_norm_rms_epsilon"),
+        max_positions=needed("context_length"),
+        rms_norm_eps=needed("attention.layer_norm_rms_epsilon"),
         rope_theta=value("rope.freq_base", 10_000.0),
         rope_scaling=scaling,
         sliding_window=value("attention.sliding_window", 0),
-        has_qkv_bias=architecture == "qwen2",
-        has_qk_norm=architecture == "qwen3",
-        ties_embeddings=not has_output,
+        has_qkv_bias="blk.0.attn_q.bias" in tensor_names,
+        has_output_bias="blk.0.attn_output.bias" in tensor_names,
+        has_qk_norm="blk.0.attn_q_norm.weight" in tensor_names,
+        ties_embeddings="output.weight" not in tensor_names,
     )

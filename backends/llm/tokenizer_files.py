@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from trivet.backends.api import LoadFailed
+from trivet.backends.llm.model_config import Described
 
 # Regular expressions of pre-tokenizers by GGUF's name of them; from the models' tokenizer.json.
 _LLAMA3_SPLIT = (
@@ -14,7 +15,8 @@ _LLAMA3_SPLIT = (
     r" ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
 _QWEN2_SPLIT = _LLAMA3_SPLIT.replace(r"\p{N}{1,3}", r"\p{N}")
-_SPLITS = {"llama-bpe": _LLAMA3_SPLIT, "llama3": _LLAMA3_SPLIT, "qwen2": _QWEN2_SPLIT}
+_LLAMA3 = {"llama-bpe", "llama3", "llama-v3"}
+_SPLITS = {"qwen2": _QWEN2_SPLIT, **dict.fromkeys(_LLAMA3, _LLAMA3_SPLIT)}
 _SINGLE_DIGITS = {"smollm", "default-digits"}
 _CONTROL, _USER_DEFINED = 3, 4  # llama.cpp's token types
 
@@ -75,7 +77,7 @@ def _optional_json(path: Path) -> dict[str, Any]:
     return document if isinstance(document, dict) else {}
 
 
-def gguf_tokenizer(metadata: Mapping[str, Any]) -> TokenizerFiles:
+def gguf_tokenizer(metadata: Described) -> TokenizerFiles:
     """From GGUF metadata. Raises LoadFailed for a kind other than byte-level BPE."""
     kind = metadata.get("tokenizer.ggml.model")
     if kind != "gpt2":
@@ -99,14 +101,20 @@ def gguf_tokenizer(metadata: Mapping[str, Any]) -> TokenizerFiles:
     )
 
 
-def _bpe_json(metadata: Mapping[str, Any], bos: str | None) -> str:
-    from tokenizers import AddedToken, Tokenizer, decoders, models, processors
+def _bpe_json(metadata: Described, bos: str | None) -> str:
+    from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, processors
 
     tokens = metadata["tokenizer.ggml.tokens"]
     merges = [tuple(merge.split(" ", 1)) for merge in metadata["tokenizer.ggml.merges"]]
     vocabulary = {token: index for index, token in enumerate(tokens)}
-    tokenizer = Tokenizer(models.BPE(vocabulary, merges, ignore_merges=False))
-    tokenizer.pre_tokenizer = _pre_tokenizer(metadata.get("tokenizer.ggml.pre", "default"))
+    pre = metadata.get("tokenizer.ggml.pre", "default")
+    # Llama 3 takes a whole word that is a token without merging; GGUF files do not say so, nor
+    # that its texts begin with a mark, nor that Qwen composes characters first.
+    is_llama3 = pre in _LLAMA3
+    tokenizer = Tokenizer(models.BPE(vocabulary, merges, ignore_merges=is_llama3))
+    if pre == "qwen2":
+        tokenizer.normalizer = normalizers.NFC()
+    tokenizer.pre_tokenizer = _pre_tokenizer(pre)
     tokenizer.decoder = decoders.ByteLevel()
     types = metadata["tokenizer.ggml.token_type"]
     by_type = {
@@ -116,7 +124,7 @@ def _bpe_json(metadata: Mapping[str, Any], bos: str | None) -> str:
     }  # fmt: skip
     tokenizer.add_special_tokens(by_type[_CONTROL])
     tokenizer.add_tokens(by_type[_USER_DEFINED])
-    if bos is not None and metadata.get("tokenizer.ggml.add_bos_token", False):
+    if bos is not None and metadata.get("tokenizer.ggml.add_bos_token", is_llama3):
         tokenizer.post_processor = processors.TemplateProcessing(
             single=f"{bos} $A", special_tokens=[(bos, vocabulary[bos])]
         )

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from trivet.backends.api import LoadFailed
-from trivet.backends.llm.model_config import LlmConfig, from_gguf, from_hub
+from trivet.backends.llm.model_config import Described, LlmConfig, from_gguf, from_hub
+from trivet.backends.llm.models.llama import ROPE_DIVISORS
 from trivet.backends.llm.tokenizer_files import TokenizerFiles, gguf_tokenizer, hub_tokenizer
 
 _GGUF_LAYER = {
@@ -42,7 +43,7 @@ def load_model(
         config = from_hub(_json(path / "config.json"))
         return config, _safetensors(path, dtype), hub_tokenizer(path)
     metadata, tensors = _read_gguf(path)
-    config = from_gguf(metadata, has_output="output.weight" in tensors)
+    config = from_gguf(metadata, tensors)
     return config, _dequantised(config, tensors, dtype), gguf_tokenizer(metadata)
 
 
@@ -78,7 +79,7 @@ def _safetensors(folder: Path, dtype: torch.dtype) -> dict[str, Tensor]:
     return weights
 
 
-def _read_gguf(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+def _read_gguf(path: Path) -> tuple[Described, dict[str, Any]]:
     import gguf
 
     try:
@@ -86,36 +87,43 @@ def _read_gguf(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     except (OSError, ValueError, IndexError) as error:
         raise LoadFailed(f"'{path.name}' is no readable GGUF file: {error}") from error
     metadata = {name: field.contents() for name, field in reader.fields.items()}
-    return metadata, {tensor.name: tensor for tensor in reader.tensors}
+    described = Described(metadata, f"the metadata of '{path.name}'")
+    return described, {tensor.name: tensor for tensor in reader.tensors}
 
 
 def _dequantised(
     config: LlmConfig, tensors: Mapping[str, Any], dtype: torch.dtype
 ) -> dict[str, Tensor]:
-    from gguf.quants import dequantize
-
     weights = {}
     for name, tensor in tensors.items():
-        renamed = _hub_name(name)
-        if renamed is None:
-            continue
-        weight = torch.from_numpy(dequantize(tensor.data, tensor.tensor_type).copy())
+        weight = _floats(name, tensor)
         if config.architecture == "llama" and ".attn_q." in name:
             weight = _unpermuted(weight, config.num_heads)
         elif config.architecture == "llama" and ".attn_k." in name:
             weight = _unpermuted(weight, config.num_kv_heads)
-        weights[renamed] = weight.to(dtype)
+        # Divisors of rotary frequencies: rounding them would turn far positions the wrong way.
+        weights[_hub_name(name)] = weight if name == ROPE_DIVISORS else weight.to(dtype)
     return weights
 
 
-def _hub_name(name: str) -> str | None:
-    """Hugging Face's name of a GGUF tensor; None for one that is not needed."""
+def _floats(name: str, tensor: Any) -> Tensor:
+    from gguf.quants import dequantize
+
+    try:
+        return torch.from_numpy(dequantize(tensor.data, tensor.tensor_type).copy())
+    except NotImplementedError as error:
+        kind = tensor.tensor_type.name
+        raise LoadFailed(f"tensor '{name}' is of type {kind}, which cannot be read") from error
+
+
+def _hub_name(name: str) -> str:
+    """Hugging Face's name of a GGUF tensor; its own when there is none, for the model to judge."""
     parts = name.split(".")
     if parts[0] == "blk" and parts[2] in _GGUF_LAYER:
         return f"model.layers.{parts[1]}.{_GGUF_LAYER[parts[2]]}.{parts[3]}"
     if parts[0] in _GGUF_MODEL:
         return f"{_GGUF_MODEL[parts[0]]}.{parts[1]}"
-    return None
+    return name
 
 
 def _unpermuted(weight: Tensor, num_heads: int) -> Tensor:

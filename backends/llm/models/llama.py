@@ -15,6 +15,9 @@ from trivet.backends.api import LoadFailed
 from trivet.backends.llm.attention.base import Attention, StepInputs
 from trivet.backends.llm.model_config import LlmConfig, RopeScaling
 
+ROPE_DIVISORS = "rope_freqs.weight"
+"""GGUF's name of what divides the rotary frequencies: Llama 3's scaling, worked out in advance."""
+
 
 @dataclass(frozen=True, slots=True)
 class Layer:
@@ -27,6 +30,7 @@ class Layer:
     query_norm: Tensor | None
     key_norm: Tensor | None
     output: Tensor
+    output_bias: Tensor | None
     post_norm: Tensor
     gate_up: Tensor
     """[2 * intermediate, hidden]."""
@@ -39,7 +43,7 @@ class LlamaModel:
     def __init__(
         self, config: LlmConfig, weights: Mapping[str, Tensor], attention: Attention
     ) -> None:
-        """Raises LoadFailed when a weight is missing or of the wrong shape."""
+        """Raises LoadFailed when a weight is missing, of the wrong shape or not known."""
         self._config = config
         self._attention = attention
         take = _Taker(weights)
@@ -52,7 +56,9 @@ class LlamaModel:
             if config.ties_embeddings
             else take("lm_head.weight", config.vocabulary_size, hidden)
         )
-        self._cosines, self._sines = rotary_table(config, self._embedding.dtype)
+        divisors = weights.get(ROPE_DIVISORS)
+        self._cosines, self._sines = rotary_table(config, self._embedding.dtype, divisors)
+        take.refuse_rest()
 
     def forward(self, inputs: StepInputs) -> Tensor:
         """Logits, float32 [R, vocabulary], of `inputs.sample_rows`."""
@@ -84,7 +90,7 @@ class LlamaModel:
             key = _norm(key, layer.key_norm, config.rms_norm_eps)
         query, key = _rotated(query, cosines, sines), _rotated(key, cosines, sines)
         output = self._attention.attend(index, query, key, value)
-        return functional.linear(output.reshape(len(hidden), -1), layer.output)
+        return functional.linear(output.reshape(len(hidden), -1), layer.output, layer.output_bias)
 
 
 def _layer(config: LlmConfig, take: "_Taker", index: int) -> Layer:
@@ -111,6 +117,7 @@ def _layer(config: LlmConfig, take: "_Taker", index: int) -> Layer:
         query_norm=norms[0],
         key_norm=norms[1],
         output=take(f"{attention}o_proj.weight", hidden, sizes["q"]),
+        output_bias=take(f"{attention}o_proj.bias", hidden) if config.has_output_bias else None,
         post_norm=take(f"{prefix}post_attention_layernorm.weight", hidden),
         gate_up=torch.cat([take(f"{mlp}{name}_proj.weight", inner, hidden)
                            for name in ("gate", "up")]),
@@ -118,11 +125,16 @@ def _layer(config: LlmConfig, take: "_Taker", index: int) -> Layer:
     )  # fmt: skip
 
 
+# Tied to the embedding where the config says so; used for the rotary table.
+_NEEDLESS = {"lm_head.weight", ROPE_DIVISORS}
+
+
 class _Taker:
     """Takes weights by name and checks their shapes."""
 
     def __init__(self, weights: Mapping[str, Tensor]) -> None:
         self._weights = weights
+        self._taken: set[str] = set()
 
     def __call__(self, name: str, *shape: int) -> Tensor:
         if name not in self._weights:
@@ -132,15 +144,32 @@ class _Taker:
             raise LoadFailed(
                 f"weight '{name}' is of shape {list(weight.shape)}; the config needs {list(shape)}"
             )
+        self._taken.add(name)
         return weight
 
+    def refuse_rest(self) -> None:
+        """Raises LoadFailed for a weight that nothing took: without it the output is wrong."""
+        rest = sorted(
+            name for name in self._weights.keys() - self._taken
+            if name not in _NEEDLESS and not name.endswith("rotary_emb.inv_freq")
+        )  # fmt: skip
+        if rest:
+            raise LoadFailed(
+                f"the model's files have {len(rest)} weights that this architecture does not know, "
+                f"'{rest[0]}' the first: the model is of another shape than its config says"
+            )
 
-def rotary_table(config: LlmConfig, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+
+def rotary_table(
+    config: LlmConfig, dtype: torch.dtype, divisors: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
     """Cosines and sines for each position, [positions, head size]: halves repeat (GPT-NeoX)."""
     exponents = torch.arange(0, config.head_dim, 2, dtype=torch.float32) / config.head_dim
     frequencies = 1.0 / config.rope_theta**exponents
     if config.rope_scaling is not None:
         frequencies = _scaled(frequencies, config.rope_scaling)
+    if divisors is not None:
+        frequencies = frequencies / divisors
     angles = torch.outer(torch.arange(config.max_positions, dtype=torch.float32), frequencies)
     angles = torch.cat((angles, angles), dim=-1)
     return angles.cos().to(dtype), angles.sin().to(dtype)

@@ -1,0 +1,295 @@
+"""The Llama shape over the paged cache gives the logits of `transformers`, however it is cut up."""
+
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import transformers
+from torch import Tensor
+
+from trivet.backends.api import LoadFailed
+from trivet.backends.llm.attention.base import StepInputs
+from trivet.backends.llm.attention.torch_reference import TorchAttention
+from trivet.backends.llm.kv_cache import KvCache
+from trivet.backends.llm.model_config import LlmConfig, from_hub
+from trivet.backends.llm.models import model_class
+from trivet.backends.llm.models.llama import LlamaModel
+from trivet.backends.llm.weights import load_model
+
+SMOLLM2 = Path(__file__).parents[3] / "model_repository" / "smollm2" / "1" / "model.gguf"
+TOLERANCE = 1e-4
+MAX_POSITIONS = 256
+LENGTHS = (37, 70, 5, 64)
+"""Of the sequences: within, at and beyond the borders of blocks."""
+
+SHAPE: dict[str, Any] = {
+    "vocab_size": 120,
+    "hidden_size": 48,
+    "intermediate_size": 80,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 6,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": MAX_POSITIONS,
+    "rope_theta": 500.0,
+}
+LLAMA3_ROPE = {
+    "rope_type": "llama3", "rope_theta": 500.0, "factor": 8.0, "low_freq_factor": 1.0,
+    "high_freq_factor": 4.0, "original_max_position_embeddings": 64,
+}  # fmt: skip
+LINEAR_ROPE = {"rope_type": "linear", "rope_theta": 500.0, "factor": 4.0}
+ARCHITECTURES: dict[str, tuple[str, dict[str, Any]]] = {
+    "llama": ("Llama", {}),
+    "llama, tied, one key head": ("Llama", {"tie_word_embeddings": True, "num_key_value_heads": 1}),
+    "llama, no grouping": ("Llama", {"num_key_value_heads": 6}),
+    "llama, biased": ("Llama", {"attention_bias": True}),
+    "llama, llama3 rope": ("Llama", {"rope_parameters": LLAMA3_ROPE}),
+    "llama, linear rope": ("Llama", {"rope_parameters": LINEAR_ROPE}),
+    "mistral, window": ("Mistral", {"sliding_window": 16, "head_dim": 8}),
+    "mistral, no window": ("Mistral", {"sliding_window": None, "head_dim": 8}),
+    "qwen2": ("Qwen2", {}),
+    "qwen2, window": (
+        "Qwen2",
+        {"use_sliding_window": True, "sliding_window": 16, "max_window_layers": 0},
+    ),
+    "qwen2, window unused": ("Qwen2", {"use_sliding_window": False, "sliding_window": 16}),
+    "qwen3": ("Qwen3", {"head_dim": 32}),
+    "qwen3, biased": ("Qwen3", {"head_dim": 32, "attention_bias": True}),
+}
+
+Steps = Sequence[Sequence[int]]
+"""For each step, how many tokens of each sequence it computes."""
+
+
+def whole() -> Steps:
+    """Every prompt in one step."""
+    return [LENGTHS]
+
+
+def chunked() -> Steps:
+    """At most 16 tokens a sequence and step, so that sequences end at different times."""
+    longest = max(LENGTHS)
+    return [[max(0, min(16, n - done)) for n in LENGTHS] for done in range(0, longest, 16)]
+
+
+def one_by_one() -> Steps:
+    """All tokens but the first 3 are decoded."""
+    first = [[3] * len(LENGTHS)]
+    return first + [[int(done < n) for n in LENGTHS] for done in range(3, max(LENGTHS))]
+
+
+def mixed() -> Steps:
+    """Random pieces: sequences join, pause, and decode next to others' chunks."""
+    chance = random.Random(5)
+    left = list(LENGTHS)
+    steps = []
+    while any(left):
+        step = [min(n, chance.choice((0, 1, 1, 2, 17))) for n in left]
+        left = [n - count for n, count in zip(left, step, strict=True)]
+        if any(step):
+            steps.append(step)
+    return steps
+
+
+@dataclass(frozen=True, slots=True)
+class Expected:
+    """What `transformers` gives."""
+
+    config: LlmConfig
+    weights: dict[str, Tensor]
+    prompts: list[list[int]]
+    logits: list[Tensor]
+    """[tokens, vocabulary] of each prompt."""
+
+
+def random_model(family: str, changes: dict[str, Any]) -> Any:
+    """A model of transformers whose every weight matters to its logits."""
+    config = getattr(transformers, f"{family}Config")(**(SHAPE | changes))
+    config.architectures = [f"{family}ForCausalLM"]
+    config._attn_implementation = "eager"
+    torch.manual_seed(7)
+    model = getattr(transformers, f"{family}ForCausalLM")(config).eval()
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            noise = torch.randn_like(parameter)
+            parameter.copy_(1 + 0.2 * noise if "norm" in name else 0.15 * noise)
+    return model
+
+
+def reference(model: Any, prompts: list[list[int]]) -> list[Tensor]:
+    """Logits of each prompt, computed alone and without a cache."""
+    with torch.no_grad():
+        return [model(torch.tensor([prompt]), use_cache=False).logits[0] for prompt in prompts]
+
+
+@cache
+def expected(name: str) -> Expected:
+    """Of one of ARCHITECTURES."""
+    model = random_model(*ARCHITECTURES[name])
+    chance = random.Random(3)
+    prompts = [[chance.randrange(SHAPE["vocab_size"]) for _ in range(n)] for n in LENGTHS]
+    config = from_hub(model.config.to_dict())
+    return Expected(config, model.state_dict(), prompts, reference(model, prompts))
+
+
+class Paged:
+    """A model, and sequences whose blocks lie scattered in its cache."""
+
+    def __init__(
+        self, config: LlmConfig, weights: dict[str, Tensor], block_size: int, lengths: Sequence[int]
+    ) -> None:
+        counts = [-(-length // block_size) for length in lengths]
+        cache = KvCache(config, sum(counts) + 1, block_size, weights["model.norm.weight"].dtype)
+        for layer in cache.layers:
+            layer[:, 1:] = torch.nan  # what was never written must never be read
+        attention = TorchAttention(cache, config.attention_scale, config.sliding_window)
+        self.model = model_class(config.architecture)(config, weights, attention)
+        self._block_size = block_size
+        blocks = list(range(1, sum(counts) + 1))
+        random.Random(1).shuffle(blocks)
+        self._tables = [[blocks.pop() for _ in range(count)] for count in counts]
+
+    @torch.inference_mode()
+    def run(self, prompts: list[list[int]], steps: Steps) -> list[Tensor]:
+        """Logits of all tokens of each prompt, [tokens, vocabulary]."""
+        done = [0] * len(prompts)
+        found: list[list[Tensor]] = [[] for _ in prompts]
+        for step in steps:
+            rows = [row for row, count in enumerate(step) if count]
+            logits = self.model.forward(self._inputs(prompts, rows, done, step))
+            parts = torch.split(logits, [step[row] for row in rows])
+            for row, part in zip(rows, parts, strict=True):
+                found[row].append(part)
+                done[row] += step[row]
+        return [torch.cat(parts) for parts in found]
+
+    def _inputs(
+        self, prompts: list[list[int]], rows: list[int], done: list[int], step: Sequence[int]
+    ) -> StepInputs:
+        spans = [(row, range(done[row], done[row] + step[row])) for row in rows]
+        starts = torch.tensor([0, *(step[row] for row in rows)]).cumsum(0)
+        size = self._block_size
+        width = max(len(self._tables[row]) for row in rows)
+        tables = [self._tables[row] for row in rows]
+        return StepInputs(
+            token_ids=torch.tensor([prompts[row][at] for row, span in spans for at in span]),
+            positions=torch.tensor([at for _, span in spans for at in span]),
+            slot_mapping=torch.tensor(
+                [self._tables[row][at // size] * size + at % size for row, span in spans
+                 for at in span]
+            ),
+            query_starts=starts.int(),
+            sequence_lengths=torch.tensor([span.stop for _, span in spans], dtype=torch.int32),
+            block_tables=torch.tensor(
+                [table + [0] * (width - len(table)) for table in tables], dtype=torch.int32
+            ),
+            sample_rows=torch.arange(int(starts[-1])),
+        )  # fmt: skip
+
+
+def assert_equal(found: list[Tensor], wanted: list[Tensor]) -> None:
+    """Logits are equal, and large enough for that to mean something."""
+    for ours, theirs in zip(found, wanted, strict=True):
+        assert theirs.std() > 0.3
+        torch.testing.assert_close(ours, theirs, atol=TOLERANCE, rtol=0)
+
+
+@pytest.mark.parametrize("block_size", [1, 16, 64])
+@pytest.mark.parametrize("steps", [whole, chunked, one_by_one, mixed])
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_logits_equal_transformers(name: str, steps: Callable[[], Steps], block_size: int) -> None:
+    wanted = expected(name)
+    paged = Paged(wanted.config, wanted.weights, block_size, LENGTHS)
+    assert_equal(paged.run(wanted.prompts, steps()), wanted.logits)
+
+
+def test_logits_are_given_for_the_wanted_rows_only() -> None:
+    wanted = expected("llama")
+    paged = Paged(wanted.config, wanted.weights, 16, LENGTHS[:1])
+    inputs = paged._inputs(wanted.prompts, [0], [0], LENGTHS[:1])
+    last = StepInputs(
+        inputs.token_ids, inputs.positions, inputs.slot_mapping, inputs.query_starts,
+        inputs.sequence_lengths, inputs.block_tables, sample_rows=torch.tensor([36, 4]),
+    )  # fmt: skip
+    with torch.inference_mode():
+        logits = paged.model.forward(last)
+    assert logits.dtype == torch.float32
+    assert_equal([logits], [wanted.logits[0][[36, 4]]])
+
+
+def test_neighbours_in_a_step_do_not_show_in_a_sequence() -> None:
+    wanted = expected("qwen3")
+    prompt = wanted.prompts[1]
+    alone = Paged(wanted.config, wanted.weights, 16, [len(prompt)])
+    assert_equal(alone.run([prompt], [[33], [37]]), [wanted.logits[1]])
+
+
+def test_window_hides_what_lies_before_it() -> None:
+    # Otherwise the comparisons with a window could pass without one.
+    narrow, full = expected("mistral, window"), expected("mistral, no window")
+    assert torch.allclose(narrow.logits[0][:16], full.logits[0][:16], atol=TOLERANCE)
+    assert not torch.allclose(narrow.logits[0][16:], full.logits[0][16:], atol=0.01)
+
+
+def test_bfloat16_stays_near_float32() -> None:
+    wanted = expected("llama")
+    weights = {name: weight.bfloat16() for name, weight in wanted.weights.items()}
+    paged = Paged(wanted.config, weights, 16, LENGTHS)
+    found = torch.cat(paged.run(wanted.prompts, mixed()))
+    error = (found - torch.cat(wanted.logits)).square().mean().sqrt()
+    assert error < 0.03 * torch.cat(wanted.logits).std()
+
+
+def build(config: LlmConfig, weights: dict[str, Tensor]) -> LlamaModel:
+    """A model that is only built."""
+    attention = TorchAttention(KvCache(config, 2, 16, torch.float32), config.attention_scale)
+    return LlamaModel(config, weights, attention)
+
+
+def test_missing_weight_is_named() -> None:
+    wanted = expected("llama")
+    weights = {k: v for k, v in wanted.weights.items() if k != "model.layers.2.mlp.up_proj.weight"}
+    with pytest.raises(LoadFailed, match=r"no weight 'model\.layers\.2\.mlp\.up_proj\.weight'"):
+        build(wanted.config, weights)
+
+
+def test_weight_of_another_shape_is_named_with_both_shapes() -> None:
+    wanted = expected("llama")
+    weights = wanted.weights | {"model.norm.weight": torch.ones(47)}
+    with pytest.raises(LoadFailed, match=r"'model\.norm\.weight'.*\[47\].*\[48\]"):
+        build(wanted.config, weights)
+
+
+def test_weight_that_nothing_uses_is_refused() -> None:
+    wanted = expected("llama")
+    weights = wanted.weights | {"model.layers.0.mlp.down_proj.bias": torch.ones(48)}
+    with pytest.raises(LoadFailed, match=r"'model\.layers\.0\.mlp\.down_proj\.bias'"):
+        build(wanted.config, weights)
+
+
+def test_needless_weights_of_old_checkpoints_do_no_harm() -> None:
+    wanted = expected("llama, tied, one key head")
+    old = {"model.layers.0.self_attn.rotary_emb.inv_freq": torch.ones(4)}
+    assert build(wanted.config, wanted.weights | old)
+
+
+def test_unknown_architecture_is_refused_with_the_known_ones() -> None:
+    with pytest.raises(LoadFailed, match=r"'mamba'.*'llama', 'mistral', 'qwen2', 'qwen3'"):
+        model_class("mamba")
+
+
+@pytest.mark.skipif(not SMOLLM2.exists(), reason="run model_repository/build.py")
+def test_smollm2_equals_transformers() -> None:
+    model: Any = transformers.AutoModelForCausalLM.from_pretrained(
+        SMOLLM2.parent, gguf_file=SMOLLM2.name, dtype=torch.float32
+    )
+    config, weights, _ = load_model(SMOLLM2, torch.float32)
+    chance = random.Random(11)
+    prompts = [[chance.randrange(49152) for _ in range(n)] for n in (40, 7)]
+    paged = Paged(config, weights, 16, [40, 7])
+    steps = [[16, 3], [1, 4], [20, 0], [1, 0], [1, 0], [1, 0]]
+    assert_equal(paged.run(prompts, steps), reference(model, prompts))
