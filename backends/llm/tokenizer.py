@@ -4,8 +4,8 @@ from collections.abc import Sequence
 
 import tokenizers
 
-from trivet.backends.api import LoadFailed, Token
-from trivet.backends.llm.tokenizer_files import TokenizerFiles
+from trivet.backends.api import Token
+from trivet.backends.llm.tokenizer_files import TokenizerFiles, read_tokenizer
 
 
 class Tokenizer:
@@ -21,10 +21,7 @@ class Tokenizer:
     @classmethod
     def from_files(cls, files: TokenizerFiles) -> "Tokenizer":
         """Raises LoadFailed when the file is none."""
-        try:
-            inner = tokenizers.Tokenizer.from_str(files.json)
-        except Exception as error:  # the library raises Exception itself
-            raise LoadFailed(f"the tokenizer cannot be read: {error}") from error
+        inner = read_tokenizer(files.json)
         inner.no_truncation()
         inner.no_padding()
         return cls(inner, files.eos_token_ids)

@@ -33,6 +33,16 @@ class TokenizerFiles:
     chat_template: str = ""
 
 
+def read_tokenizer(text: str) -> Any:
+    """The library's tokenizer from the text of a tokenizer.json. Raises LoadFailed."""
+    from tokenizers import Tokenizer
+
+    try:
+        return Tokenizer.from_str(text)
+    except Exception as error:  # the library raises Exception itself
+        raise LoadFailed(f"the tokenizer cannot be read: {error}") from error
+
+
 def hub_tokenizer(folder: Path) -> TokenizerFiles:
     """From a Hugging Face folder. Raises LoadFailed."""
     try:
@@ -59,9 +69,7 @@ def _hub_eos(folder: Path, text: str, special: Mapping[str, str]) -> tuple[int, 
         found = _optional_json(folder / name).get("eos_token_id")
         if found is not None:
             return tuple(found) if isinstance(found, list) else (found,)
-    from tokenizers import Tokenizer
-
-    found = Tokenizer.from_str(text).token_to_id(special.get("eos_token", ""))
+    found = read_tokenizer(text).token_to_id(special.get("eos_token", ""))
     if found is None:
         raise LoadFailed("neither generation_config.json nor config.json has an 'eos_token_id'")
     return (found,)
@@ -85,12 +93,11 @@ def gguf_tokenizer(metadata: Described) -> TokenizerFiles:
             f"the GGUF file's tokenizer is of kind '{kind}'; only 'gpt2' (byte-level BPE) is "
             "supported: use the Hugging Face folder of the model"
         )
-    tokens = metadata["tokenizer.ggml.tokens"]
     eos = metadata["tokenizer.ggml.eos_token_id"]
-    special = {"eos_token": tokens[eos]}
+    special = {"eos_token": _token(metadata, eos)}
     bos = metadata.get("tokenizer.ggml.bos_token_id")
     if bos is not None:
-        special["bos_token"] = tokens[bos]
+        special["bos_token"] = _token(metadata, bos)
     # End of turn is an end too; some files name it apart.
     ends = [eos, metadata.get("tokenizer.ggml.eot_token_id", eos)]
     return TokenizerFiles(
@@ -99,6 +106,15 @@ def gguf_tokenizer(metadata: Described) -> TokenizerFiles:
         special,
         metadata.get("tokenizer.chat_template", ""),
     )
+
+
+def _token(metadata: Described, index: int) -> str:
+    tokens: list[str] = metadata["tokenizer.ggml.tokens"]
+    if index >= len(tokens):
+        raise LoadFailed(
+            f"the GGUF file's metadata name token {index} of a vocabulary of {len(tokens)}"
+        )
+    return tokens[index]
 
 
 def _bpe_json(metadata: Described, bos: str | None) -> str:

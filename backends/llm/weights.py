@@ -52,31 +52,46 @@ def load_tokenizer_files(path: Path) -> TokenizerFiles:
     return hub_tokenizer(path) if path.is_dir() else gguf_tokenizer(_read_gguf(path)[0])
 
 
-def _json(path: Path) -> Any:
+def _json(path: Path) -> dict[str, Any]:
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        document = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise LoadFailed(f"'{path.name}' cannot be read as JSON: {type(error).__name__}") from error
+    if not isinstance(document, dict):
+        raise LoadFailed(f"'{path.name}' must be a JSON object")
+    return document
 
 
 def _safetensors(folder: Path, dtype: torch.dtype) -> dict[str, Tensor]:
     from safetensors import SafetensorError, safe_open
 
-    index = folder / _INDEX
-    names = {"model.safetensors"}
-    if index.exists():
-        names = set(_json(index)["weight_map"].values())
     weights: dict[str, Tensor] = {}
-    for name in sorted(names):
-        if Path(name).name != name:
-            raise LoadFailed(f"'{_INDEX}' names '{name}', which is no file of the folder")
+    for name in _shards(folder):
         try:
             with safe_open(folder / name, framework="pt") as file:
                 for key in file.keys():  # noqa: SIM118  # it is no mapping
                     weights[key] = file.get_tensor(key).to(dtype)
         except (OSError, SafetensorError) as error:
-            raise LoadFailed(f"'{name}' cannot be read: {error}") from error
+            raise LoadFailed(f"'{name}' cannot be read: {_reason(error)}") from error
     return weights
+
+
+def _shards(folder: Path) -> list[str]:
+    index = folder / _INDEX
+    if not index.exists():
+        return ["model.safetensors"]
+    places = _json(index).get("weight_map")
+    if not isinstance(places, dict) or not all(isinstance(name, str) for name in places.values()):
+        raise LoadFailed(f"'{_INDEX}' must have a 'weight_map' from weights to files")
+    for name in places.values():
+        if Path(name).name != name:
+            raise LoadFailed(f"'{_INDEX}' names '{name}', which is no file of the folder")
+    return sorted(set(places.values()))
+
+
+def _reason(error: Exception) -> str:
+    # The texts of system errors say where the repository lies, which clients need not know.
+    return type(error).__name__ if isinstance(error, OSError) else str(error)
 
 
 def _read_gguf(path: Path) -> tuple[Described, dict[str, Any]]:
@@ -85,7 +100,7 @@ def _read_gguf(path: Path) -> tuple[Described, dict[str, Any]]:
     try:
         reader = gguf.GGUFReader(path)
     except (OSError, ValueError, IndexError) as error:
-        raise LoadFailed(f"'{path.name}' is no readable GGUF file: {error}") from error
+        raise LoadFailed(f"'{path.name}' is no readable GGUF file: {_reason(error)}") from error
     metadata = {name: field.contents() for name, field in reader.fields.items()}
     described = Described(metadata, f"the metadata of '{path.name}'")
     return described, {tensor.name: tensor for tensor in reader.tensors}

@@ -1,7 +1,7 @@
 """The Llama shape over the paged cache gives the logits of `transformers`, however it is cut up."""
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -196,6 +196,15 @@ def assert_equal(found: list[Tensor], wanted: list[Tensor]) -> None:
     for ours, theirs in zip(found, wanted, strict=True):
         assert theirs.std() > 0.3
         torch.testing.assert_close(ours, theirs, atol=TOLERANCE, rtol=0)
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """Handing such small products to a second thread costs more than computing them."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.mark.parametrize("block_size", [1, 16, 64])
