@@ -19,6 +19,8 @@ class Grammar:
     kind: str
     value: str
     """A JSON schema, a regular expression, a JSON list of texts, a grammar; empty: any object."""
+    field: str = "structured_outputs"
+    """Where the request has it, for error texts."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -47,9 +47,9 @@ class Grammars:
             source = self._source(grammar)
             matcher = self._lib.LLMatcher(self._tokenizer, source, limits=limits)
         except (ValueError, TypeError) as error:
-            raise _wrong(str(error)) from None
+            raise _wrong(grammar, str(error)) from None
         if matcher.is_error():
-            raise _wrong(matcher.get_error())
+            raise _wrong(grammar, matcher.get_error())
         return GrammarConstraint(matcher, self._vocabulary_size)
 
     def _source(self, grammar: Grammar) -> Any:
@@ -86,5 +86,5 @@ class GrammarConstraint:
         self._matcher.consume_token(token)
 
 
-def _wrong(text: str) -> InvalidRequest:
-    return InvalidRequest(f"structured_outputs: the grammar is wrong: {text.strip()[:500]}")
+def _wrong(grammar: Grammar, text: str) -> InvalidRequest:
+    return InvalidRequest(f"{grammar.field}: the grammar is wrong: {text.strip()[:500]}")

@@ -156,7 +156,7 @@ class SamplingFields(Fields):
             )
         if found and len(found[0].value) > MAX_GRAMMAR_CHARACTERS:
             raise InvalidRequest(
-                f"structured_outputs: {len(found[0].value)} characters; at most "
+                f"{found[0].field}: {len(found[0].value)} characters; at most "
                 f"{MAX_GRAMMAR_CHARACTERS} are allowed"
             )
         return found[0] if found else None
@@ -260,7 +260,7 @@ class TokenizeFields(Fields):
 
     model: str | None = None
     prompt: str | None = None
-    messages: list[dict[str, Any]] | None = None
+    messages: Annotated[list[dict[str, Any]], Field(min_length=1)] | None = None
     add_special_tokens: bool | None = None
     add_generation_prompt: bool = True
     continue_final_message: bool = False
@@ -290,8 +290,14 @@ def parse(kind: type[R], body: bytes | memoryview) -> R:
 
 
 def _told(error: ValidationError) -> str:
-    lines = []
+    lines: list[str] = []
     for each in error.errors(include_url=False, include_context=False)[:_MAX_TOLD_ERRORS]:
+        field = each["loc"][0] if each["loc"] else ""
+        if field in _ONE_OF_SEVERAL and each["type"] != "missing":
+            # Each form has complained, though at most one was meant.
+            text = f"{field}: it must be {_ONE_OF_SEVERAL[field]}"
+            lines += [text] * (text not in lines)
+            continue
         place = "".join(
             f"[{part}]" if isinstance(part, int) else f".{part}"
             for part in each["loc"]
@@ -334,10 +340,10 @@ def _from_format(given: ResponseFormat | None) -> list[Grammar]:
     if given is None or given.type == "text":
         return []
     if given.type == "json_object":
-        return [Grammar("json_object", "")]
+        return [Grammar("json_object", "", "response_format")]
     if given.json_schema is None or given.json_schema.schema_ is None:
         raise InvalidRequest("response_format.json_schema.schema: it is missing")
-    return [Grammar("json_schema", json.dumps(given.json_schema.schema_))]
+    return [Grammar("json_schema", json.dumps(given.json_schema.schema_), "response_format")]
 
 
 def _from_structured(given: StructuredOutputs | None) -> list[Grammar]:
@@ -364,6 +370,11 @@ def _or(value: float | None, default: float) -> float:
     return default if value is None else value
 
 
+_ONE_OF_SEVERAL: dict[int | str, str] = {
+    "prompt": "a text, a list of texts, a list of token ids (0 or more), or a list of such lists",
+    "stop": "a text or a list of texts",
+    "tool_choice": "none, auto, required or an object that names a function",
+}
 _ROLES = {"system", "developer", "user", "assistant", "tool"}
 _RESERVED = {
     "messages", "tools", "add_generation_prompt", "chat_template", "tokenize", "conversation",
