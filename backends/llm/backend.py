@@ -72,7 +72,11 @@ class LlmBackend:
         tokenizer = Tokenizer.from_files(tokenizer_files)
         template = None
         if tokenizer_files.chat_template:
-            template = ChatTemplate(tokenizer_files.chat_template, tokenizer_files.special_texts)
+            template = ChatTemplate(
+                tokenizer_files.chat_template,
+                tokenizer_files.special_texts,
+                tokenizer.special_texts,
+            )
         return LlmInstance(
             files, start_engine(files.model_dir.name, settings), settings, tokenizer, template
         )

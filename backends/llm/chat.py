@@ -2,7 +2,7 @@
 
 import datetime as dt
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NoReturn
 
 import jinja2
@@ -10,6 +10,7 @@ import jinja2.ext
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from trivet.backends.api import InvalidRequest, LoadFailed, Messages
+from trivet.backends.llm.literal import Literals
 
 MAX_PROMPT_CHARACTERS = 4_000_000
 _LIMIT_TEXT = f"the chat template wrote more than {MAX_PROMPT_CHARACTERS} characters"
@@ -22,8 +23,11 @@ class TemplateRefusal(Exception):
 class ChatTemplate:
     """A compiled template. Has the functions that Hugging Face's templates count on."""
 
-    def __init__(self, source: str, special_tokens: Mapping[str, str]) -> None:
-        """Raises LoadFailed when the template is no Jinja."""
+    def __init__(
+        self, source: str, special_tokens: Mapping[str, str], control_texts: Iterable[str] = ()
+    ) -> None:
+        """`control_texts`: what must not get a meaning when a client writes it. Raises LoadFailed
+        when the template is no Jinja."""
         environment = ImmutableSandboxedEnvironment(
             trim_blocks=True, lstrip_blocks=True, extensions=[jinja2.ext.loopcontrols]
         )
@@ -31,6 +35,7 @@ class ChatTemplate:
         environment.globals["raise_exception"] = _refuse
         environment.globals["strftime_now"] = _now
         self._special_tokens = dict(special_tokens)
+        self._literals = Literals(control_texts)
         try:
             self._template = environment.from_string(source)
         except jinja2.TemplateSyntaxError as error:
@@ -46,12 +51,15 @@ class ChatTemplate:
         continue_final_message: bool = False,
         arguments: Mapping[str, Any] | None = None,
     ) -> str:
-        """The prompt. Raises InvalidRequest with the template's own words, or general ones."""
+        """The prompt: a `Prompt` when a client's text in it looks like special tokens. Raises
+        InvalidRequest with the template's own words, or general ones."""
+        marked = self._literals.marked
+        messages = marked(messages)
         values = {
             **self._special_tokens,
-            **(arguments or {}),
+            **marked(arguments or {}),
             "messages": messages,
-            "tools": list(tools) if tools else None,
+            "tools": marked(tools) if tools else None,
             "add_generation_prompt": add_generation_prompt,
         }
         try:
@@ -68,7 +76,9 @@ class ChatTemplate:
                 "messages: the chat template cannot write them; look at the types of role and "
                 f"content ({type(error).__name__})"
             ) from None
-        return _cut_after_last(text, messages) if continue_final_message else text
+        if continue_final_message:
+            text = _cut_after_last(text, messages)
+        return self._literals.prompt(text)
 
 
 def _bounded(pieces: Any) -> Any:

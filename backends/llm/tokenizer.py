@@ -1,10 +1,12 @@
 """Text to token ids and back, by the `tokenizers` library. Safe in any thread."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import tokenizers
 
 from trivet.backends.api import Token
+from trivet.backends.llm.literal import Prompt
 from trivet.backends.llm.tokenizer_files import TokenizerFiles, read_tokenizer
 
 
@@ -14,9 +16,14 @@ class Tokenizer:
     def __init__(self, inner: "tokenizers.Tokenizer", eos_token_ids: tuple[int, ...]) -> None:
         self._inner = inner
         self.eos_token_ids = eos_token_ids
-        self._special = frozenset(
-            index for index, token in inner.get_added_tokens_decoder().items() if token.special
-        )
+        special = {
+            index: token.content
+            for index, token in inner.get_added_tokens_decoder().items()
+            if token.special
+        }
+        self._special = frozenset(special)
+        self.special_texts = tuple(special.values())
+        """The texts of the model's own marks."""
 
     @classmethod
     def from_files(cls, files: TokenizerFiles) -> "Tokenizer":
@@ -32,17 +39,25 @@ class Tokenizer:
         return text
 
     def encode(self, text: str, *, add_special_tokens: bool) -> list[int]:
-        """The token ids of a text; what looks like a special token in it is one."""
-        ids: list[int] = self._inner.encode(text, add_special_tokens=add_special_tokens).ids
+        """The token ids of a text; what looks like a special token in it is one, unless a cut of
+        a `Prompt` lies in it."""
+        ids: list[int] = self._encoded(text, add_special_tokens=add_special_tokens).ids
         return ids
 
     def tokenize(self, text: str, *, add_special_tokens: bool) -> list[Token]:
         """Tokens with the places of their characters."""
-        found = self._inner.encode(text, add_special_tokens=add_special_tokens)
+        found = self._encoded(text, add_special_tokens=add_special_tokens)
         return [
             Token(token, text[start:stop], start, stop)
             for token, (start, stop) in zip(found.ids, found.offsets, strict=True)
         ]
+
+    def _encoded(self, text: str, *, add_special_tokens: bool) -> Any:
+        if not isinstance(text, Prompt):
+            return self._inner.encode(text, add_special_tokens=add_special_tokens)
+        parts = [self._inner.encode(piece, add_special_tokens=False) for piece in text.pieces]
+        whole = tokenizers.Encoding.merge(parts, growing_offsets=True)
+        return self._inner.post_process(whole, add_special_tokens=add_special_tokens)
 
     def decode(self, token_ids: Sequence[int], *, skip_special_tokens: bool) -> str:
         """The text of token ids; incomplete characters become U+FFFD."""
