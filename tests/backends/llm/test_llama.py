@@ -237,6 +237,24 @@ def test_neighbours_in_a_step_do_not_show_in_a_sequence() -> None:
     assert_equal(alone.run([prompt], [[33], [37]]), [wanted.logits[1]])
 
 
+def test_short_sequence_decodes_next_to_one_many_times_as_long() -> None:
+    # Kernels that go through keys in pieces meet pieces here of which a row sees nothing.
+    config, weights = long_model()
+    chance = random.Random(4)
+    long, short = ([chance.randrange(SHAPE["vocab_size"]) for _ in range(n)] for n in (1500, 3))
+    together = Paged(config, weights, 16, [1500, 3])
+    found = together.run([long, short], [[1498, 1], [1, 1], [1, 1]])
+    alone = Paged(config, weights, 16, [3]).run([short], [[1], [1], [1]])
+    assert_equal([found[1]], alone)
+    assert not found[0].isnan().any()
+
+
+def long_model() -> tuple[LlmConfig, dict[str, Tensor]]:
+    """One that takes 2048 tokens."""
+    model = random_model("Mistral", {"max_position_embeddings": 2048, "sliding_window": 600})
+    return from_hub(model.config.to_dict()), model.state_dict()
+
+
 def test_window_hides_what_lies_before_it() -> None:
     # Otherwise the comparisons with a window could pass without one.
     narrow, full = expected("mistral, window"), expected("mistral, no window")
