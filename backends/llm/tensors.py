@@ -32,6 +32,21 @@ FLAGS = (
     "return_num_output_tokens",
 )
 _TUPLES = {"stop", "stop_token_ids", "allowed_token_ids", "bad_words"}
+_RANGES = {
+    "max_tokens": (1, 2**31),
+    "min_tokens": (0, 2**31),
+    "temperature": (0, 2),
+    "top_k": (-1, 2**31),
+    "top_p": (0, 1),
+    "min_p": (0, 1),
+    "typical_p": (0, 1),
+    "repetition_penalty": (0.01, 100),
+    "frequency_penalty": (-2, 2),
+    "presence_penalty": (-2, 2),
+    "seed": (-(2**63), 2**63 - 1),
+    "logprobs": (0, 2**31),
+    "prompt_logprobs": (0, 2**31),
+}
 _ALIASES = {"include_stop_str_in_output": "include_stop"}
 
 
@@ -46,20 +61,22 @@ class TextRequest:
 
 
 def parse_tensors(request: InferRequest) -> TextRequest:
-    """Reads the inputs and, for JSON clients, the request's parameters. Raises InvalidRequest."""
+    """Reads the inputs; the request's parameters count as sampling parameters, too, and those
+    inside the input go before them. Raises InvalidRequest."""
     text = _text(request, "text_input")
     if text is None:
         raise InvalidRequest("input 'text_input' is missing; it holds the prompt")
     flags = frozenset(name for name in FLAGS if _flag(request, name))
     given = _text(request, "sampling_parameters")
-    options: dict[str, Any] = {}
+    options: dict[str, Any] = dict(request.parameters)
     if given:
         try:
-            options = orjson.loads(given)
+            inner = orjson.loads(given)
         except orjson.JSONDecodeError as error:
             raise InvalidRequest(f"input 'sampling_parameters' is no JSON: {error}") from None
-        if not isinstance(options, dict):
+        if not isinstance(inner, dict):
             raise InvalidRequest("input 'sampling_parameters' must be a JSON object")
+        options |= inner
     return TextRequest(text, sampling_of(options), flags)
 
 
@@ -72,6 +89,8 @@ def sampling_of(options: Mapping[str, Any]) -> Sampling:
         if field is None or field.name == "grammar" or value is None:
             continue
         values[field.name] = _value(name, field.name, value)
+        _check_range(name, values[field.name])
+    values["top_k"] = max(values.get("top_k", 0), 0)
     return Sampling(**values)
 
 
@@ -87,10 +106,19 @@ def _value(name: str, field: str, value: Any) -> Any:
         kind = int if default is None else type(default)
         # Triton's clients often send numbers as texts.
         return bool(value) if kind is bool else kind(value)
-    except (TypeError, ValueError, AttributeError):
+    except (TypeError, ValueError, AttributeError, OverflowError):
         raise InvalidRequest(
             f"sampling_parameters: '{name}' has a value of the wrong kind"
         ) from None
+
+
+def _check_range(name: str, value: Any) -> None:
+    least, most = _RANGES.get(name, (None, None))
+    # Not `value < least`: NaN is in no range.
+    if least is not None and not least <= value <= most:
+        raise InvalidRequest(
+            f"sampling_parameters: '{name}' is {value}; it must be from {least} to {most}"
+        )
 
 
 class TensorSink:

@@ -1,0 +1,201 @@
+"""The engine's process: its death, its silence and its end are seen at once and cost one engine."""
+
+import json
+import os
+import shutil
+import signal
+import threading
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from llm_site import REPOSITORY, Call, caller
+from serving import RunningServer
+
+PROMPT = {"model": "smollm2", "prompt": "Once upon a time", "temperature": 0}
+CONFIG = """
+backend: "llm"
+parameters { key: "kv_cache_bytes" value { string_value: "134217728" } }
+parameters { key: "max_model_len" value { string_value: "2048" } }
+"""
+
+
+@pytest.fixture(scope="module")
+def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    found = list((REPOSITORY / "smollm2" / "1").glob("*.gguf"))
+    if not found:
+        pytest.skip("no weights of smollm2: run model_repository/build.py")
+    made = tmp_path_factory.mktemp("models")
+    (made / "smollm2" / "1").mkdir(parents=True)
+    (made / "smollm2" / "config.pbtxt").write_text(CONFIG)
+    mine = made / "smollm2" / "1" / found[0].name
+    try:
+        mine.hardlink_to(found[0])
+    except OSError:  # another file system
+        shutil.copyfile(found[0], mine)
+    return made
+
+
+@pytest.fixture(scope="module")
+def server(repository: Path, serve: Callable[..., RunningServer]) -> RunningServer:
+    return serve(repository, "--model-control-mode=explicit", "--load-model=smollm2")
+
+
+@pytest.fixture
+def call(server: RunningServer) -> Iterator[Call]:
+    """The model is well before and after each test."""
+    server.wait_until(lambda: is_ready(server), "ready", timeout_s=60)
+    yield caller(server)
+    if server.process.poll() is None:
+        server.wait_until(lambda: is_ready(server), "ready again", timeout_s=60)
+
+
+def is_ready(server: RunningServer) -> bool:
+    return server.get("/v2/models/smollm2/ready")[0] == 200
+
+
+def engines(server: RunningServer) -> list[psutil.Process]:
+    return [
+        child
+        for child in psutil.Process(server.process.pid).children(recursive=True)
+        if any("backends.llm.child" in word for word in child.cmdline())
+    ]
+
+
+class Stream(threading.Thread):
+    """A long completion that is being read."""
+
+    def __init__(self, server: RunningServer, max_tokens: int = 1500) -> None:
+        super().__init__(daemon=True)
+        self._url = f"http://{server.http}/v1/completions"
+        self._body = json.dumps(
+            {**PROMPT, "stream": True, "max_tokens": max_tokens, "ignore_eos": True}
+        ).encode()
+        self.begun = threading.Event()
+        self.frames: list[str] = []
+        self.ended_s = 0.0
+        self.start()
+        assert self.begun.wait(30)
+
+    def run(self) -> None:
+        request = urllib.request.Request(self._url, self._body)
+        with urllib.request.urlopen(request, timeout=120) as answer:
+            for line in answer:
+                if line.strip():
+                    self.frames.append(line.decode().strip().removeprefix("data: "))
+                    self.begun.set()
+        self.ended_s = time.monotonic()
+
+
+def greedy(call: Call) -> Any:
+    reply = call("/v1/completions", {**PROMPT, "max_tokens": 5})
+    assert reply.status == 200, reply.body
+    return reply.json["choices"][0]["text"]
+
+
+def test_a_killed_engine_ends_its_streams_at_once_and_comes_back(
+    server: RunningServer, call: Call
+) -> None:
+    before = greedy(call)
+    streams = [Stream(server) for _ in range(2)]
+    (engine,) = engines(server)
+    killed_s = time.monotonic()
+    engine.kill()
+    server.wait_until(lambda: not is_ready(server), "not ready", timeout_s=1.5)
+    for stream in streams:
+        stream.join(5)
+        assert stream.ended_s - killed_s < 2
+        error = json.loads(stream.frames[-1])["error"]
+        assert error["type"] == "ServiceUnavailableError"
+        assert error["code"] == 503
+        assert "smollm2" in error["message"]
+        assert "restarted" in error["message"]
+        assert "[DONE]" not in stream.frames
+    refused = call("/v1/completions", PROMPT)
+    assert refused.status == 503
+    assert refused.headers["retry-after"]
+    server.wait_until(lambda: is_ready(server), "ready again", timeout_s=60)
+    assert greedy(call) == before
+    assert len(engines(server)) == 1
+    assert engines(server)[0].pid != engine.pid
+
+
+def test_requests_without_a_stream_are_503_when_the_engine_dies(
+    server: RunningServer, call: Call
+) -> None:
+    replies = []
+    waiting = threading.Thread(
+        target=lambda: replies.append(
+            call("/v1/completions", {**PROMPT, "max_tokens": 1500, "ignore_eos": True})
+        )
+    )
+    waiting.start()
+    server.wait_until(lambda: "num_requests_running{" in server.metrics(), "counted")
+    server.wait_until(lambda: running(server) == 1, "running")
+    engines(server)[0].kill()
+    waiting.join(5)
+    assert [reply.status for reply in replies] == [503]
+
+
+def running(server: RunningServer) -> float:
+    lines = server.metrics().splitlines()
+    return sum(
+        float(line.rsplit(" ", 1)[1])
+        for line in lines
+        if line.startswith("vllm:num_requests_running{")
+    )
+
+
+def test_an_engine_that_does_not_answer_is_not_ready(server: RunningServer, call: Call) -> None:
+    (engine,) = engines(server)
+    engine.suspend()
+    try:
+        server.wait_until(lambda: not is_ready(server), "not ready", timeout_s=2.5)
+    finally:
+        engine.resume()
+    server.wait_until(lambda: is_ready(server), "ready again", timeout_s=5)
+    assert engines(server)[0].pid == engine.pid
+    assert greedy(call)
+
+
+def test_a_reload_lets_streams_finish_and_ends_the_old_engine(
+    server: RunningServer, call: Call
+) -> None:
+    (old,) = engines(server)
+    stream = Stream(server, max_tokens=150)
+    assert call("/v2/repository/models/smollm2/load", {}).status == 200
+    config = (server_config := caller(server))("/v2/models/smollm2/config")
+    assert (config.status, server_config("/v2/models/smollm2").status) == (200, 200)
+    stream.join(60)
+    assert stream.frames[-1] == "[DONE]"
+    assert json.loads(stream.frames[-2])["choices"][0]["finish_reason"] == "length"
+    assert greedy(call)
+
+
+def test_an_unload_lets_streams_finish_and_ends_the_engine(
+    server: RunningServer, call: Call
+) -> None:
+    (old,) = engines(server)
+    stream = Stream(server, max_tokens=100)
+    assert call("/v2/repository/models/smollm2/unload", {}).status == 200
+    assert call("/v1/completions", PROMPT).status in (404, 503)
+    stream.join(60)
+    assert stream.frames[-1] == "[DONE]"
+    server.wait_until(lambda: not old.is_running(), "old engine gone", timeout_s=10)
+    assert call("/v2/repository/models/smollm2/load", {}).status == 200
+    assert greedy(call)
+
+
+def test_the_servers_sudden_death_leaves_no_engine(
+    repository: Path, serve: Callable[..., RunningServer]
+) -> None:
+    mine = serve(repository)
+    (engine,) = engines(mine)
+    Stream(mine)
+    os.kill(mine.process.pid, signal.SIGKILL)
+    _, alive = psutil.wait_procs([engine], timeout=5)
+    assert alive == []
