@@ -163,16 +163,18 @@ def test_an_engine_that_does_not_answer_is_not_ready(server: RunningServer, call
 
 
 def test_a_reload_lets_streams_finish_and_ends_the_old_engine(
-    server: RunningServer, call: Call
+    server: RunningServer, repository: Path, call: Call
 ) -> None:
     (old,) = engines(server)
     stream = Stream(server, max_tokens=150)
+    changed = CONFIG + 'parameters { key: "max_num_seqs" value { string_value: "7" } }\n'
+    (repository / "smollm2" / "config.pbtxt").write_text(changed)
     assert call("/v2/repository/models/smollm2/load", {}).status == 200
-    config = (server_config := caller(server))("/v2/models/smollm2/config")
-    assert (config.status, server_config("/v2/models/smollm2").status) == (200, 200)
     stream.join(60)
     assert stream.frames[-1] == "[DONE]"
     assert json.loads(stream.frames[-2])["choices"][0]["finish_reason"] == "length"
+    server.wait_until(lambda: not old.is_running(), "old engine gone", timeout_s=10)
+    assert len(engines(server)) == 1
     assert greedy(call)
 
 
