@@ -155,6 +155,8 @@ class GeneratorInfo:
     device: str = "cpu"
     max_num_requests: int = 0
     """Running and waiting ones together."""
+    tool_call_parser: str = ""
+    """How the model writes calls of tools: hermes, llama3_json, mistral; empty: nobody knows."""
 
 
 @runtime_checkable

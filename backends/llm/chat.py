@@ -7,10 +7,12 @@ from typing import Any, NoReturn
 
 import jinja2
 import jinja2.ext
+import jinja2.meta
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from trivet.backends.api import InvalidRequest, LoadFailed, Messages
 from trivet.backends.llm.literal import Literals
+from trivet.backends.llm.tool_texts import parser_of, with_written_tools
 
 MAX_PROMPT_CHARACTERS = 4_000_000
 _LIMIT_TEXT = f"the chat template wrote more than {MAX_PROMPT_CHARACTERS} characters"
@@ -41,6 +43,10 @@ class ChatTemplate:
         except jinja2.TemplateSyntaxError as error:
             text = f"the chat template is broken in line {error.lineno}: {error.message}"
             raise LoadFailed(text) from error
+        named = jinja2.meta.find_undeclared_variables(environment.parse(source))
+        self._writes_tools = "tools" in named
+        self.tool_call_parser = parser_of(source, writes_tools=self._writes_tools)
+        """How the model writes calls of tools; empty: the template does not tell."""
 
     def render(
         self,
@@ -53,6 +59,8 @@ class ChatTemplate:
     ) -> str:
         """The prompt: a `Prompt` when a client's text in it looks like special tokens. Raises
         InvalidRequest with the template's own words, or general ones."""
+        if not self._writes_tools:
+            messages, tools = with_written_tools(messages, tools or ()), None
         marked = self._literals.marked
         messages = marked(messages)
         values = {

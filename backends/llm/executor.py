@@ -4,6 +4,7 @@ import asyncio
 import logging
 import secrets
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from trivet.backends.api import (
@@ -60,7 +61,10 @@ class LlmExecutor:
         self._empty.set()
         self._tasks: set[asyncio.Task[None]] = set()
         self._client = EngineClient(engine, settings, self)
-        self._info = GeneratorInfo(**engine.info)
+        known = template.tool_call_parser if template is not None else ""
+        self._info = replace(
+            GeneratorInfo(**engine.info), tool_call_parser=settings.tool_call_parser or known
+        )
         self._statistics = GenerateStatistics(
             self._info.max_model_len,
             {

@@ -7,6 +7,7 @@ from typing import Any
 from trivet.backends.api import InvalidConfig, ModelFiles, parameter
 from trivet.protos.model_config_pb2 import ModelConfig
 
+TOOL_CALL_PARSERS = ("", "hermes", "llama3_json", "mistral")
 DTYPES = ("auto", "bfloat16", "float16", "float32")
 
 
@@ -34,6 +35,8 @@ class EngineSettings:
     step_timeout_s: float = 120.0
     """A step that takes longer has hung: the engine is restarted."""
     load_timeout_s: float = 600.0
+    tool_call_parser: str = ""
+    """How the model writes calls of tools; empty: what its chat template contains decides."""
     in_process: bool = False
     """For debugging: the engine runs in a thread of the server."""
 
@@ -49,8 +52,12 @@ def engine_settings(config: ModelConfig, files: ModelFiles) -> EngineSettings:
         text = parameter(config, name)
         if text and name != "model_path":
             given[name] = _value(name, text, default)
-    if given.get("dtype", "auto") not in DTYPES:
-        raise InvalidConfig(f"parameter 'dtype' is '{given['dtype']}'; it must be one of {DTYPES}")
+    for name, choices in (("dtype", DTYPES), ("tool_call_parser", TOOL_CALL_PARSERS)):
+        if name in given and given[name] not in choices:
+            raise InvalidConfig(
+                f"parameter '{name}' is '{given[name]}'; it must be one of "
+                f"{', '.join(filter(None, choices))}"
+            )
     return EngineSettings(str(find_model(config, files)), **given)
 
 

@@ -6,7 +6,14 @@ from typing import Any
 
 from aiohttp import web
 
-from trivet.backends.api import Chunk, GenerateRequest, Generator, InvalidRequest, Sampling
+from trivet.backends.api import (
+    Chunk,
+    GenerateRequest,
+    Generator,
+    InvalidRequest,
+    Sampling,
+    TokenLogprob,
+)
 from trivet.server.core import Core
 from trivet.server.http.answers import json_answer
 from trivet.server.http.body import read_body
@@ -14,9 +21,10 @@ from trivet.server.http.generation import Outputs
 from trivet.server.http.limits import HttpLimits
 from trivet.server.http.openai import documents as docs
 from trivet.server.http.openai.errors import answers_errors
-from trivet.server.http.openai.events import event, stream
-from trivet.server.http.openai.fields import CompletionFields, parse
+from trivet.server.http.openai.events import EventWriter, stream
+from trivet.server.http.openai.fields import parse
 from trivet.server.http.openai.prompts import seeded, truncated
+from trivet.server.http.openai.sampling_fields import CompletionFields
 from trivet.server.http.routes import Call, Route
 
 DEFAULT_MAX_TOKENS = 16
@@ -36,11 +44,10 @@ class Completions:
         """One answer or a stream of events."""
         fields = parse(CompletionFields, await read_body(call.request, self._limits))
         fields.check()
-        generator = self._core.generator(fields.model)
-        completion = Completion(fields, generator)
+        completion = Completion(fields, self._core.generator(fields.model))
         await completion.start()
         if fields.stream:
-            return await stream(call, completion.outputs, completion.write, completion.end)
+            return await stream(call, completion.outputs, completion)
         return json_answer(completion.document(await completion.outputs.all()))
 
 
@@ -50,14 +57,21 @@ class Completion:
     def __init__(self, fields: CompletionFields, generator: Generator) -> None:
         self._fields = fields
         self._generator = generator
-        self._id = docs.new_id("cmpl")
-        self._created_s = docs.now_s()
+        self._head = docs.Head(docs.new_id("cmpl", fields.request_id), docs.now_s(), fields.model)
+        self._events = EventWriter(self._head.fields(_KIND))
         self._prompts: list[list[int]] = []
         self._texts: list[str] = []
         self._num_choices = fields.n or 1
         self._num_output = 0
         self._num_cached = 0
         self._sizes: dict[int, int] = {}
+        """Characters of each choice that have gone out."""
+        options = fields.stream_options
+        self._counts_each = options is not None and options.continuous_usage_stats
+        self._is_plain = (
+            fields.logprobs is None and not fields.return_token_ids and not self._counts_each
+        )
+        """Whether a chunk's event holds its text and nothing else that changes."""
         self.outputs = Outputs()
 
     async def start(self) -> None:
@@ -69,12 +83,13 @@ class Completion:
         sampling = fields.sampling(max_tokens, fields.logprobs)
         for prompt in fields.prompts():
             ids, text = await self._read(prompt)
-            self._prompts.append(truncated(ids, fields.truncate_prompt_tokens, self._generator))
+            limit, side = fields.truncate_prompt_tokens, fields.truncation_side
+            self._prompts.append(truncated(ids, limit, self._generator, side))
             self._texts.append(text)
         for ids in self._prompts:
             for index in range(self._num_choices):
                 request = GenerateRequest(
-                    self._id,
+                    self._head.id,
                     ids,
                     seeded(self._scored(sampling), index),
                     priority=fields.priority,
@@ -106,7 +121,12 @@ class Completion:
         num_output = sum(len(output.token_ids) for output in outputs)
         num_cached = sum(output.num_cached for output in outputs[:: self._num_choices])
         usage = docs.usage(sum(map(len, self._prompts)), num_output, num_cached)
-        return {**self._head(), "choices": choices, "usage": usage}
+        return {
+            **self._head.fields(_KIND),
+            "service_tier": None,
+            "choices": choices,
+            "usage": usage,
+        }
 
     def _choice(self, index: int, output: docs.Output) -> dict[str, Any]:
         fields = self._fields
@@ -120,9 +140,7 @@ class Completion:
         }
         scored = list(output.prompt_logprobs or ()) if fields.echo else []
         if fields.logprobs is not None:
-            choice["logprobs"] = docs.completion_logprobs(
-                [*scored, *output.logprobs], 0, fields.logprobs
-            )
+            choice["logprobs"] = self._logprobs([*scored, *output.logprobs], 0)
         if fields.prompt_logprobs is not None and output.prompt_logprobs is not None:
             choice["prompt_logprobs"] = docs.prompt_logprobs(output.prompt_logprobs)
         if fields.return_token_ids:
@@ -130,16 +148,29 @@ class Completion:
             choice["prompt_token_ids"] = self._prompts[number]
         return choice
 
+    # -- streams -------------------------------------------------------------------------------
+
     def write(self, chunks: Sequence[tuple[int, Chunk]]) -> bytes:
         """The events of some chunks."""
-        return b"".join(event(self._event(index, chunk)) for index, chunk in chunks)
+        return b"".join([self._event(index, chunk) for index, chunk in chunks])
 
-    def _event(self, index: int, chunk: Chunk) -> dict[str, Any]:
+    def _event(self, index: int, chunk: Chunk) -> bytes:
         fields = self._fields
         is_first = index not in self._sizes
         offset = self._sizes.setdefault(index, 0)
-        number = index // self._num_choices
-        text = self._texts[number] + chunk.text if fields.echo and is_first else chunk.text
+        text = chunk.text
+        if fields.echo and is_first:
+            text = self._texts[index // self._num_choices] + text
+        self._sizes[index] = offset + len(text)
+        self._num_output += len(chunk.token_ids)
+        self._num_cached += chunk.num_cached if index % self._num_choices == 0 else 0
+        if self._is_plain and chunk.finish is None:
+            return self._events.text(index, _BEFORE, text, _AFTER)
+        choice = self._streamed(index, text, offset, chunk)
+        return self._events.choice(choice, self._usage() if self._counts_each else None)
+
+    def _streamed(self, index: int, text: str, offset: int, chunk: Chunk) -> dict[str, Any]:
+        fields = self._fields
         choice: dict[str, Any] = {
             "index": index,
             "text": text,
@@ -148,32 +179,27 @@ class Completion:
         }
         if fields.logprobs is not None:
             scored = [*(chunk.prompt_logprobs or ()), *chunk.logprobs]
-            choice["logprobs"] = docs.completion_logprobs(scored, offset, fields.logprobs)
+            choice["logprobs"] = self._logprobs(scored, offset)
         if fields.return_token_ids:
             choice["token_ids"] = chunk.token_ids
-        self._sizes[index] = offset + len(text)
-        self._num_output += len(chunk.token_ids)
-        self._num_cached += chunk.num_cached if index % self._num_choices == 0 else 0
-        document = {**self._head(), "choices": [choice]}
-        if fields.stream_options is not None and fields.stream_options.continuous_usage_stats:
-            document["usage"] = self._usage()
-        return document
+        return choice
 
     def end(self) -> bytes:
         """What follows the last chunk."""
         options = self._fields.stream_options
         if options is None or not options.include_usage:
             return b""
-        return event({**self._head(), "choices": [], "usage": self._usage()})
+        return self._events.last(self._usage())
 
     def _usage(self) -> dict[str, Any]:
         return docs.usage(sum(map(len, self._prompts)), self._num_output, self._num_cached)
 
-    def _head(self) -> dict[str, Any]:
-        return {
-            "id": self._id,
-            "object": "text_completion",
-            "created": self._created_s,
-            "model": self._fields.model,
-            "system_fingerprint": None,
-        }
+    def _logprobs(self, scored: Sequence[TokenLogprob], offset: int) -> dict[str, Any]:
+        as_ids = bool(self._fields.return_tokens_as_token_ids)
+        num_top = self._fields.logprobs or 0
+        return docs.completion_logprobs(scored, offset, num_top, as_ids=as_ids)
+
+
+_KIND = "text_completion"
+_BEFORE = b'"text":'
+_AFTER = b',"logprobs":null,"finish_reason":null}'

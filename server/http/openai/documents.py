@@ -7,6 +7,26 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from trivet.backends.api import Chunk, Finish, TokenLogprob
+from trivet.server.http.openai.messages import Message, plain_message
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """What all documents of an answer begin with."""
+
+    id: str
+    created_s: int
+    model: str
+
+    def fields(self, kind: str) -> dict[str, Any]:
+        """As a document has them; `kind` is its `object`."""
+        return {
+            "id": self.id,
+            "object": kind,
+            "created": self.created_s,
+            "model": self.model,
+            "system_fingerprint": None,
+        }
 
 
 @dataclass(slots=True)
@@ -44,14 +64,19 @@ def collect(chunks: Sequence[tuple[int, Chunk]], count: int) -> list[Output]:
     return outputs
 
 
-def new_id(prefix: str) -> str:
+def new_id(prefix: str, wished: str | None) -> str:
     """An id for an answer."""
-    return f"{prefix}-{uuid.uuid4().hex}"
+    return f"{prefix}-{wished or uuid.uuid4().hex}"
 
 
 def now_s() -> int:
     """`created`: seconds since 1970, for it is a date."""
     return int(time.time())
+
+
+def echoed(messages: Sequence[Message]) -> str:
+    """What `echo` puts before a chat's output: the last message."""
+    return str(plain_message(messages[-1]).get("content") or "")
 
 
 def usage(num_prompt: int, num_output: int, num_cached: int) -> dict[str, Any]:
@@ -61,6 +86,7 @@ def usage(num_prompt: int, num_output: int, num_cached: int) -> dict[str, Any]:
         "total_tokens": num_prompt + num_output,
         "completion_tokens": num_output,
         "prompt_tokens_details": {"cached_tokens": num_cached},
+        "completion_tokens_details": None,
     }
 
 
@@ -71,33 +97,46 @@ def finish_fields(finish: Finish | None) -> dict[str, Any]:
     return {"finish_reason": finish.reason, "stop_reason": finish.stop}
 
 
-def chat_logprobs(logprobs: Sequence[TokenLogprob]) -> dict[str, Any]:
-    """A chat choice's `logprobs`."""
-    return {"content": [{**_entry(each.text, each.logprob), "top_logprobs": _top(each)}
-                        for each in logprobs]}  # fmt: skip
+def chat_logprobs(logprobs: Sequence[TokenLogprob], *, as_ids: bool = False) -> dict[str, Any]:
+    """A chat choice's `logprobs`. `as_ids`: tokens are named `token_id:7`, not by their texts."""
+    return {
+        "content": [
+            {
+                **_entry(each.token_id, each.text, each.logprob, as_ids=as_ids),
+                "top_logprobs": [_entry(*top, as_ids=as_ids) for top in each.top],
+            }
+            for each in logprobs
+        ]
+    }
 
 
-def _top(logprob: TokenLogprob) -> list[dict[str, Any]]:
-    return [_entry(text, value) for _, text, value in logprob.top]
+def _entry(token: int, text: str, logprob: float | None, *, as_ids: bool) -> dict[str, Any]:
+    name = token_name(token) if as_ids else text
+    return {"token": name, "logprob": logprob, "bytes": list(text.encode())}
 
 
-def _entry(text: str, logprob: float | None) -> dict[str, Any]:
-    return {"token": text, "logprob": logprob, "bytes": list(text.encode())}
+def token_name(token: int) -> str:
+    """What a token is called where `return_tokens_as_token_ids` asks for it."""
+    return f"token_id:{token}"
 
 
 def completion_logprobs(
-    logprobs: Sequence[TokenLogprob], first_offset: int, num_top: int
+    logprobs: Sequence[TokenLogprob], first_offset: int, num_top: int, *, as_ids: bool = False
 ) -> dict[str, Any]:
     """A completion choice's `logprobs`. Offsets are in characters of the choice's text."""
     offsets, tokens, top = [], [], []
     offset = first_offset
     for each in logprobs:
         offsets.append(offset)
-        tokens.append(each.text)
+        name = token_name(each.token_id) if as_ids else each.text
+        tokens.append(name)
         offset += len(each.text)
-        likely = {text: value for _, text, value in each.top[:num_top]}
+        likely = {
+            token_name(token) if as_ids else text: value
+            for token, text, value in each.top[:num_top]
+        }
         # The token itself is always told, likely or not, as in vLLM.
-        top.append(None if each.logprob is None else {each.text: each.logprob} | likely)
+        top.append(None if each.logprob is None else {name: each.logprob} | likely)
     return {
         "text_offset": offsets,
         "token_logprobs": [each.logprob for each in logprobs],

@@ -1,6 +1,7 @@
 """OpenAI's event streams: one write for all that has come, an error as the last event."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
 
 import orjson
 from aiohttp import web
@@ -19,13 +20,46 @@ def event(document: object) -> bytes:
     return b"data: %b\n\n" % orjson.dumps(document)
 
 
-async def stream(
-    call: Call,
-    outputs: Outputs,
-    write: Callable[[Sequence[tuple[int, Chunk]]], bytes],
-    end: Callable[[], bytes],
-) -> web.StreamResponse:
-    """Answers with events: what `write` makes of chunks, and `end` after them.
+class StreamWriter(Protocol):
+    """Makes events of chunks."""
+
+    def write(self, chunks: Sequence[tuple[int, Chunk]]) -> bytes:
+        """The events of some chunks, each with its choice's index."""
+
+    def end(self) -> bytes:
+        """What follows the last chunk."""
+
+
+class EventWriter:
+    """Writes events that begin alike; what does not change is written once."""
+
+    def __init__(self, head: Mapping[str, Any]) -> None:
+        self._head = b"data: %b" % orjson.dumps(head)[:-1]
+        self._before = self._head + b',"choices":['
+        self._texts: dict[int, bytes] = {}
+
+    def text(self, index: int, before: bytes, text: str, after: bytes) -> bytes:
+        """The event of a choice that has nothing but text; `before` and `after` are the JSON
+        around it and the same each time."""
+        start = self._texts.get(index)
+        if start is None:
+            start = self._texts[index] = b'%b{"index":%d,%b' % (self._before, index, before)
+        return b"%b%b%b]}\n\n" % (start, orjson.dumps(text), after)
+
+    def choice(self, choice: Mapping[str, Any], usage: Mapping[str, Any] | None) -> bytes:
+        """The event of one choice."""
+        if usage is None:
+            return b"%b%b]}\n\n" % (self._before, orjson.dumps(choice))
+        counted = orjson.dumps(usage)
+        return b'%b%b],"usage":%b}\n\n' % (self._before, orjson.dumps(choice), counted)
+
+    def last(self, usage: Mapping[str, Any]) -> bytes:
+        """The event of the whole answer's token counts."""
+        return b'%b],"usage":%b}\n\n' % (self._before, orjson.dumps(usage))
+
+
+async def stream(call: Call, outputs: Outputs, writer: StreamWriter) -> web.StreamResponse:
+    """Answers with events: what the writer makes of chunks.
 
     An error before the first chunk has a status of its own; a later one is the last event.
     """
@@ -35,9 +69,9 @@ async def stream(
         await events.open()
         try:
             while chunks:
-                await events.write(write(chunks))
+                await events.write(writer.write(chunks))
                 chunks = await outputs.next()
-            await events.write(end() + DONE)
+            await events.write(writer.end() + DONE)
         except ServingError as error:
             await events.write(event(error_document(error)))
         await events.close()

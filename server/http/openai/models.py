@@ -12,9 +12,10 @@ from trivet.server.http.answers import json_answer
 from trivet.server.http.body import Body, read_body
 from trivet.server.http.limits import HttpLimits
 from trivet.server.http.openai import documents as docs
-from trivet.server.http.openai.chat import plain_message
+from trivet.server.http.openai.chat_fields import check_template_arguments
 from trivet.server.http.openai.errors import answers_errors
-from trivet.server.http.openai.fields import DetokenizeFields, TokenizeFields, check_messages, parse
+from trivet.server.http.openai.fields import DetokenizeFields, TokenizeFields, parse
+from trivet.server.http.openai.messages import check_messages, plain_message
 from trivet.server.http.routes import Call, Route
 
 OtherTokenize = Callable[[Call, Body], Awaitable[web.StreamResponse | None]]
@@ -110,9 +111,11 @@ class Models:
 
 async def _rendered(fields: TokenizeFields, generator: Generator) -> str:
     check_messages(fields.messages or ())
+    check_template_arguments(fields.chat_template_kwargs)
     return await generator.render(
         [plain_message(message) for message in fields.messages or ()],
         tools=fields.tools,
         add_generation_prompt=fields.add_generation_prompt,
         continue_final_message=fields.continue_final_message,
+        arguments=fields.chat_template_kwargs,
     )

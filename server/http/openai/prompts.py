@@ -12,10 +12,14 @@ def seeded(sampling: Sampling, index: int) -> Sampling:
     return replace(sampling, seed=sampling.seed + index)
 
 
-def truncated(ids: list[int], limit: int | None, generator: Generator) -> list[int]:
-    """The last `limit` tokens; -1: as many as the model takes. Raises InvalidRequest."""
+def truncated(
+    ids: list[int], limit: int | None, generator: Generator, side: str | None = None
+) -> list[int]:
+    """The last `limit` tokens, or the first ones where those on the right are to go; -1: as many as
+    the model takes. Raises InvalidRequest."""
     if limit is None:
         return ids
     if limit == 0:
         raise InvalidRequest("truncate_prompt_tokens: it is 0; at least 1 is needed, or -1")
-    return ids[-(generator.info.max_model_len - 1 if limit < 0 else limit) :]
+    size = generator.info.max_model_len - 1 if limit < 0 else limit
+    return ids[:size] if side == "right" else ids[-size:]

@@ -12,8 +12,8 @@ from trivet.server.core import Core
 from trivet.server.http.answers import Answer, empty_answer, json_answer
 from trivet.server.http.body import Body, read_body
 from trivet.server.http.limits import HttpLimits
-from trivet.server.http.openai.chat import plain_message
-from trivet.server.http.openai.fields import check_messages, parse
+from trivet.server.http.openai.fields import parse
+from trivet.server.http.openai.messages import check_messages, plain_message
 from trivet.server.http.routes import Call, Route
 from trivet.server.http.tgi.errors import TemplateError, answers_errors, refusal
 from trivet.server.http.tgi.fields import (

@@ -10,7 +10,8 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from trivet.backends.api import Grammar, InvalidRequest, Sampling, Unsupported
-from trivet.server.http.openai.fields import MAX_GRAMMAR_CHARACTERS, Fields, Finite
+from trivet.server.http.openai.fields import Fields, Finite
+from trivet.server.http.openai.grammars import limited
 
 MAX_BEST_OF = 2
 MAX_STOPS = 4
@@ -33,28 +34,19 @@ class GrammarFields(Fields):
         if self.type == "json_object" and self.value is None:
             return Grammar("json_object", "")
         if self.type == "regex":
-            return _limited(Grammar("regex", self._text()))
+            return limited(Grammar("regex", self._text(), "grammar.value"))
         value = self.value
         if self.type == "json_schema" and isinstance(value, dict) and "schema" in value:
             value = value["schema"]
         if not isinstance(value, dict | str):
             raise InvalidRequest("grammar.value: it must be a JSON schema")
         text = value if isinstance(value, str) else json.dumps(value)
-        return _limited(Grammar("json_schema", text))
+        return limited(Grammar("json_schema", text, "grammar.value"))
 
     def _text(self) -> str:
         if not isinstance(self.value, str) or not self.value:
             raise InvalidRequest("grammar.value: it must be a regular expression")
         return self.value
-
-
-def _limited(grammar: Grammar) -> Grammar:
-    if len(grammar.value) > MAX_GRAMMAR_CHARACTERS:
-        raise InvalidRequest(
-            f"grammar.value: {len(grammar.value)} characters; at most {MAX_GRAMMAR_CHARACTERS} "
-            "are allowed"
-        )
-    return grammar
 
 
 class Parameters(Fields):

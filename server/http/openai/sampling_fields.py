@@ -1,0 +1,158 @@
+"""The fields that /v1/completions and /v1/chat/completions share, and those of the first."""
+
+from typing import Annotated, Literal
+
+from pydantic import ConfigDict, Field
+
+from trivet.backends.api import Grammar, InvalidRequest, Sampling
+from trivet.server.http.openai.fields import Count, Fields, Finite, TokenId
+from trivet.server.http.openai.grammars import ResponseFormat, StructuredOutputs, grammar_of
+from trivet.server.http.openai.refusals import refuse_known
+
+MAX_CHOICES = 128
+MAX_STOPS = 4
+MAX_STOP_CHARACTERS = 1000
+MAX_PROMPTS = 1024
+MAX_LOGIT_BIASES = 1024
+
+
+class StreamOptions(Fields):
+    """What else a stream carries."""
+
+    include_usage: bool = False
+    continuous_usage_stats: bool = False
+
+
+class SamplingFields(Fields):
+    """What completions and chat share."""
+
+    # Kept, so that those among them which are known can be refused.
+    model_config = ConfigDict(extra="allow", strict=True)
+
+    model: str
+    frequency_penalty: Annotated[Finite, Field(ge=-2, le=2)] | None = None
+    presence_penalty: Annotated[Finite, Field(ge=-2, le=2)] | None = None
+    repetition_penalty: Annotated[Finite, Field(gt=0, le=100)] | None = None
+    temperature: Annotated[Finite, Field(ge=0, le=2)] | None = None
+    top_p: Annotated[Finite, Field(gt=0, le=1)] | None = None
+    top_k: Annotated[int, Field(ge=-1)] | None = None
+    min_p: Annotated[Finite, Field(ge=0, le=1)] | None = None
+    logit_bias: (
+        Annotated[
+            dict[str, Annotated[Finite, Field(ge=-100, le=100)]],
+            Field(max_length=MAX_LOGIT_BIASES),
+        ]
+        | None
+    ) = None
+    max_tokens: Count | None = None
+    min_tokens: Count = 0
+    n: Annotated[int, Field(ge=1, le=MAX_CHOICES)] | None = None
+    seed: Annotated[int, Field(ge=-(2**63), lt=2**63)] | None = None
+    stop: str | list[str] | None = None
+    stop_token_ids: list[TokenId] | None = None
+    include_stop_str_in_output: bool = False
+    ignore_eos: bool = False
+    skip_special_tokens: bool = True
+    allowed_token_ids: Annotated[list[TokenId], Field(min_length=1)] | None = None
+    bad_words: Annotated[list[str], Field(max_length=128)] | None = None
+    prompt_logprobs: Annotated[int, Field(ge=0)] | None = None
+    stream: bool | None = None
+    stream_options: StreamOptions | None = None
+    response_format: ResponseFormat | None = None
+    structured_outputs: StructuredOutputs | None = None
+    priority: Annotated[int, Field(ge=-(2**31), lt=2**31)] = 0
+    cache_salt: Annotated[str, Field(min_length=1, max_length=1024)] | None = None
+    truncate_prompt_tokens: Annotated[int, Field(ge=-1)] | None = None
+    truncation_side: Literal["left", "right"] | None = None
+    request_id: Annotated[str, Field(pattern=r"^[\x21-\x7e]{1,128}$")] | None = None
+    return_tokens_as_token_ids: bool | None = None
+    return_token_ids: bool | None = None
+    echo: bool = False
+
+    def check(self) -> None:
+        """What no single field can say. Raises InvalidRequest, Unsupported."""
+        refuse_known(self.model_extra or {})
+        if self.stream_options is not None and not self.stream:
+            raise InvalidRequest("stream_options: it is allowed only with stream=true")
+        if self.prompt_logprobs is not None and self.stream:
+            raise InvalidRequest("prompt_logprobs: it is not available with stream=true")
+
+    def stops(self) -> tuple[str, ...]:
+        """The stop texts. Raises InvalidRequest."""
+        stops = (self.stop,) if isinstance(self.stop, str) else tuple(self.stop or ())
+        if len(stops) > MAX_STOPS:
+            raise InvalidRequest(f"stop: {len(stops)} texts; at most {MAX_STOPS} are allowed")
+        for stop in stops:
+            if not 0 < len(stop) <= MAX_STOP_CHARACTERS:
+                raise InvalidRequest(
+                    f"stop: a text of {len(stop)} characters; 1 to {MAX_STOP_CHARACTERS} may be"
+                )
+        return stops
+
+    def biases(self) -> dict[int, float]:
+        """logit_bias by token id. Raises InvalidRequest."""
+        try:
+            return {int(token): bias for token, bias in (self.logit_bias or {}).items()}
+        except ValueError:
+            raise InvalidRequest("logit_bias: its keys must be token ids in digits") from None
+
+    def grammar(self) -> Grammar | None:
+        """What the output must match. Raises InvalidRequest."""
+        return grammar_of(self.response_format, self.structured_outputs)
+
+    def sampling(self, max_tokens: int | None, logprobs: int | None) -> Sampling:
+        """How to choose tokens. Raises InvalidRequest."""
+        if max_tokens is not None and self.min_tokens > max_tokens:
+            raise InvalidRequest(
+                f"min_tokens: {self.min_tokens} is more than max_tokens, {max_tokens}"
+            )
+        return Sampling(
+            max_tokens=max_tokens,
+            min_tokens=self.min_tokens,
+            temperature=_or(self.temperature, 1.0),
+            top_k=max(self.top_k or 0, 0),
+            top_p=_or(self.top_p, 1.0),
+            min_p=_or(self.min_p, 0.0),
+            repetition_penalty=_or(self.repetition_penalty, 1.0),
+            frequency_penalty=_or(self.frequency_penalty, 0.0),
+            presence_penalty=_or(self.presence_penalty, 0.0),
+            seed=self.seed,
+            stop=self.stops(),
+            stop_token_ids=tuple(self.stop_token_ids or ()),
+            include_stop=self.include_stop_str_in_output,
+            ignore_eos=self.ignore_eos,
+            logit_bias=self.biases(),
+            allowed_token_ids=tuple(self.allowed_token_ids or ()),
+            bad_words=tuple(self.bad_words or ()),
+            logprobs=logprobs,
+            prompt_logprobs=self.prompt_logprobs,
+            grammar=self.grammar(),
+            skip_special_tokens=self.skip_special_tokens,
+        )
+
+
+class CompletionFields(SamplingFields):
+    """The body of /v1/completions."""
+
+    prompt: str | list[str] | list[TokenId] | list[list[TokenId]]
+    logprobs: Annotated[int, Field(ge=0)] | None = None
+    add_special_tokens: bool = True
+
+    def prompts(self) -> list[str | list[int]]:
+        """The prompts, one or several. Raises InvalidRequest."""
+        prompt = self.prompt
+        if isinstance(prompt, str):
+            return [prompt]
+        if not prompt:
+            raise InvalidRequest("prompt: the list is empty; at least 1 is needed")
+        if isinstance(prompt[0], int):
+            return [prompt]
+        if len(prompt) > MAX_PROMPTS:
+            raise InvalidRequest(
+                f"prompt: {len(prompt)} prompts; at most {MAX_PROMPTS} are allowed"
+            )
+        return list(prompt)
+
+
+def _or(value: float | None, default: float) -> float:
+    return default if value is None else value
