@@ -5,40 +5,34 @@ compute on their workers' threads. One loop callback carries a whole batch back.
 """
 
 import asyncio
-import logging
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from trivet.backends.api import (
-    BackendFailed,
     Batch,
     Cancelled,
     ComputeOnly,
-    DeadlineExceeded,
     InferRequest,
-    InferResponse,
     Instance,
-    Parameters,
     QueueFull,
     ServingError,
     Signature,
     Sink,
-    Tensor,
     Unavailable,
 )
-from trivet.server.scheduling.decoupled import DecoupledSender, Sent
+from trivet.server.scheduling.answers import Answers
+from trivet.server.scheduling.decoupled import DecoupledSender
 from trivet.server.scheduling.inline import InlinePolicy
+from trivet.server.scheduling.joining import join_key_of
 from trivet.server.scheduling.policy import BatchPolicy, Policy, WaitUntil
 from trivet.server.scheduling.queue import RequestQueue, due_ns
 from trivet.server.scheduling.rebound import Rebound
-from trivet.server.scheduling.reshape import Reshape
 from trivet.server.scheduling.ticket import Refused, Ticket, labelled
 from trivet.server.scheduling.worker import Job, Worker
-from trivet.server.statistics import BatchTiming, FailureReason, ModelStatistics
+from trivet.server.statistics import ModelStatistics
 
-log = logging.getLogger(__name__)
 STOPPING = "Server is stopping, scheduler for model has stopped accepting new inference requests"
 
 
@@ -67,14 +61,14 @@ class BatchingExecutor:
         schedule: Schedule,
         statistics: ModelStatistics,
     ) -> None:
-        self._name, self._version = model
+        self._name = model[0]
         self._signature = signature
-        self._reshape = Reshape.of(signature)
-        self._join_key = _join_key_of(signature)
+        self._join_key = join_key_of(signature)
         self._queue = schedule.queue
         self._policy = schedule.policy
         self._hold_until = schedule.hold_until
         self._statistics = statistics
+        self._answers = Answers(model, signature, statistics)
         self._loop = asyncio.get_running_loop()
         self._workers = [Worker(name, i, self._loop, self._on_done) for name, i in instances]
         self._idle = deque(self._workers)
@@ -87,15 +81,12 @@ class BatchingExecutor:
             and all(isinstance(instance, ComputeOnly) for _, instance in instances)
         )
         self._rebound = Rebound(_rebound_size(self._policy, len(instances)))
-        self._in_progress = 0
         self._is_dispatch_due = False
         self._delay_timer: asyncio.TimerHandle | None = None
         self._expiry_timer: asyncio.TimerHandle | None = None
         self._expiry_ns = 0
         self._is_sweep_due = False
         self._stopping = ""
-        self._empty = asyncio.Event()
-        self._empty.set()
 
     # -- requests in ---------------------------------------------------------------------------
 
@@ -104,9 +95,7 @@ class BatchingExecutor:
         ticket = Ticket(request, sink, time.monotonic_ns())
         if self._join_key is not None:
             ticket.join_key = self._join_key(request)
-        if self._in_progress == 0:
-            self._empty.clear()
-        self._in_progress += 1
+        self._answers.expect()
         self._statistics.enqueue()
         try:
             if self._stopping:
@@ -114,7 +103,7 @@ class BatchingExecutor:
             self._push(ticket)
         except ServingError as error:
             self._statistics.dequeue(1)
-            self._fail(ticket, error)
+            self._answers.fail(ticket, error)
             return
         if ticket.expires_ns or request.deadline is not None:
             self._arm_expiry(due_ns(ticket))
@@ -166,7 +155,9 @@ class BatchingExecutor:
         live = []
         for ticket in tickets:
             if ticket.request.cancel.cancelled:
-                self._fail(ticket, Cancelled(labelled(ticket.request, "request was cancelled")))
+                self._answers.fail(
+                    ticket, Cancelled(labelled(ticket.request, "request was cancelled"))
+                )
             else:
                 live.append(ticket)
         if not live:
@@ -188,7 +179,7 @@ class BatchingExecutor:
         requests = [ticket.request for ticket in tickets]
         senders: list[DecoupledSender] = []
         if self._signature.decoupled:
-            senders = [DecoupledSender(self._loop, t, self._on_response) for t in tickets]
+            senders = [DecoupledSender(self._loop, t, self._answers.on_response) for t in tickets]
         return Batch(requests, batching=self._signature.batching, senders=senders)
 
     # -- answers out ---------------------------------------------------------------------------
@@ -208,99 +199,8 @@ class BatchingExecutor:
             self._answer(self._in_order.popleft())
 
     def _answer(self, job: Job) -> None:
-        assert job.timing is not None
         self._inline.observe(job.batch.size, job.cpu_ns)
-        if job.error is None:
-            self._statistics.execution(job.batch.size, job.timing)
-        for index, ticket in enumerate(job.tickets):
-            error = job.error or job.batch.errors.get(index)
-            if error is not None:
-                self._fail(ticket, error)
-            elif not self._signature.decoupled:
-                self._succeed(ticket, job, index)
-
-    def _succeed(self, ticket: Ticket, job: Job, index: int) -> None:
-        request, timing = ticket.request, job.timing
-        assert timing is not None
-        if request.cancel.cancelled:
-            self._fail(ticket, Cancelled(labelled(request, "request was cancelled")))
-            return
-        parameters = job.batch.parameters.get(index) if job.batch.parameters else None
-        response = self._response(request, job.batch.outputs[index], parameters)
-        total_ns = time.monotonic_ns() - ticket.arrived_ns
-        queue_ns = job.started_ns - ticket.arrived_ns
-        self._statistics.success(request.batch_size, queue_ns, timing, total_ns)
-        self._statistics.first_response(total_ns)
-        self._end(ticket)
-        if log.isEnabledFor(logging.DEBUG):
-            self._log(request, "answered", total_ns)
-        ticket.sink.send(response, final=True)
-
-    def _response(
-        self, request: InferRequest, outputs: list[Tensor], parameters: Parameters | None
-    ) -> InferResponse:
-        if request.output_names:
-            outputs = [tensor for tensor in outputs if tensor.name in request.output_names]
-        if self._reshape is not None:
-            outputs = self._reshape.outputs(outputs)
-        response = InferResponse(self._name, self._version, request.id, outputs)
-        if parameters:
-            response.parameters = parameters
-        return response
-
-    def _fail(self, ticket: Ticket, error: ServingError) -> None:
-        if ticket.is_ended:
-            return
-        total_ns = time.monotonic_ns() - ticket.arrived_ns
-        self._statistics.failure(_reason_for(error), total_ns)
-        self._end(ticket)
-        if log.isEnabledFor(logging.DEBUG):
-            self._log(ticket.request, type(error).__name__, total_ns)
-        ticket.sink.fail(error)
-
-    def _on_response(self, ticket: Ticket, sent: Sent) -> None:
-        """One call of a decoupled model's sender, brought to the loop."""
-        if ticket.is_ended:
-            return
-        if sent.error is not None:
-            self._fail(ticket, sent.error)
-            return
-        request = ticket.request
-        if sent.final and request.cancel.cancelled:
-            # The model was told to stop and did: no success, whatever it sent last.
-            self._fail(ticket, Cancelled(labelled(request, "request was cancelled")))
-            return
-        now_ns = time.monotonic_ns()
-        if ticket.num_responses == 0:
-            self._statistics.first_response(now_ns - ticket.arrived_ns)
-        if sent.final:
-            timing = BatchTiming(0, now_ns - ticket.started_ns, 0)
-            queue_ns = ticket.started_ns - ticket.arrived_ns
-            total_ns = now_ns - ticket.arrived_ns
-            self._statistics.success(request.batch_size, queue_ns, timing, total_ns)
-            self._end(ticket)
-        if sent.outputs is None:
-            ticket.sink.finish()
-            return
-        ticket.num_responses += 1
-        response = self._response(request, sent.outputs, sent.parameters)
-        ticket.sink.send(response, final=sent.final)
-
-    def _log(self, request: InferRequest, outcome: str, total_ns: int) -> None:
-        """One line for each request, with --log-verbose=1."""
-        fields = {
-            "request_id": request.id,
-            "model": self._name,
-            "version": self._version,
-            "elapsed_ms": total_ns / 1e6,
-        }
-        log.debug("request %s", outcome, extra=fields)
-
-    def _end(self, ticket: Ticket) -> None:
-        ticket.is_ended = True
-        self._in_progress -= 1
-        if self._in_progress == 0:
-            self._empty.set()
+        self._answers.answer(job)
 
     # -- time ----------------------------------------------------------------------------------
 
@@ -339,7 +239,7 @@ class BatchingExecutor:
 
     def _refuse(self, refused: Refused) -> None:
         self._statistics.dequeue(1)
-        self._fail(refused.ticket, refused.error)
+        self._answers.fail(refused.ticket, refused.error)
 
     # -- life ----------------------------------------------------------------------------------
 
@@ -353,7 +253,7 @@ class BatchingExecutor:
             self._stopping = STOPPING
         self._hold_until = 0
         self._dispatch()
-        await self._empty.wait()
+        await self._answers.all_ended()
 
     async def close(self, timeout_s: float = 5.0) -> None:
         """Fails what still waits, then frees the instances."""
@@ -361,29 +261,11 @@ class BatchingExecutor:
         tickets = self._queue.pop(len(self._queue))
         self._statistics.dequeue(len(tickets))
         for ticket in tickets:
-            self._fail(ticket, Unavailable(labelled(ticket.request, self._stopping)))
+            self._answers.fail(ticket, Unavailable(labelled(ticket.request, self._stopping)))
         for timer in (self._delay_timer, self._expiry_timer):
             if timer is not None:
                 timer.cancel()
         await asyncio.gather(*(worker.close(timeout_s) for worker in self._workers))
-
-
-def _join_key_of(signature: Signature) -> Callable[[InferRequest], object] | None:
-    """What must be equal for requests to be joined; None when the signature fixes all of it."""
-    specs = signature.inputs.values()
-    if not any(spec.optional or -1 in spec.model_dims for spec in specs):
-        return None
-    return lambda request: tuple((t.name, t.shape[1:]) for t in request.inputs.values())
-
-
-def _reason_for(error: ServingError) -> FailureReason:
-    if isinstance(error, Unavailable):
-        return FailureReason.REJECTED
-    if isinstance(error, Cancelled | DeadlineExceeded):
-        return FailureReason.CANCELED
-    if isinstance(error, BackendFailed):
-        return FailureReason.BACKEND
-    return FailureReason.OTHER
 
 
 def _rebound_size(policy: Policy, num_instances: int) -> int:

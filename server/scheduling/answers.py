@@ -1,0 +1,164 @@
+"""From computed batches and decoupled senders to the sinks: every request is counted and ends once.
+
+Owned by the event loop, by one executor.
+"""
+
+import asyncio
+import logging
+import time
+
+from trivet.backends.api import (
+    BackendFailed,
+    Cancelled,
+    DeadlineExceeded,
+    InferRequest,
+    InferResponse,
+    Parameters,
+    ServingError,
+    Signature,
+    Tensor,
+    Unavailable,
+)
+from trivet.server.scheduling.decoupled import Sent
+from trivet.server.scheduling.reshape import Reshape
+from trivet.server.scheduling.ticket import Ticket, labelled
+from trivet.server.scheduling.worker import Job
+from trivet.server.statistics import BatchTiming, FailureReason, ModelStatistics
+
+log = logging.getLogger(__name__)
+
+
+class Answers:
+    """Ends the requests of one executor and knows how many have not ended."""
+
+    def __init__(
+        self, model: tuple[str, int], signature: Signature, statistics: ModelStatistics
+    ) -> None:
+        self._name, self._version = model
+        self._is_decoupled = signature.decoupled
+        self._reshape = Reshape.of(signature)
+        self._statistics = statistics
+        self._in_progress = 0
+        self._empty = asyncio.Event()
+        self._empty.set()
+
+    def expect(self) -> None:
+        """A request has come that will need an end."""
+        if self._in_progress == 0:
+            self._empty.clear()
+        self._in_progress += 1
+
+    async def all_ended(self) -> None:
+        """Returns when every request that was expected has ended."""
+        await self._empty.wait()
+
+    def answer(self, job: Job) -> None:
+        """The answers of a computed batch."""
+        assert job.timing is not None
+        if job.error is None:
+            self._statistics.execution(job.batch.size, job.timing)
+        for index in range(len(job.tickets)):
+            self.answer_one(job, index)
+
+    def answer_one(self, job: Job, index: int) -> None:
+        """The answer to one request of a computed batch; a decoupled one ends by its sender."""
+        ticket = job.tickets[index]
+        error = job.error or job.batch.errors.get(index)
+        if error is not None:
+            self.fail(ticket, error)
+        elif not self._is_decoupled:
+            self._succeed(ticket, job, index)
+
+    def _succeed(self, ticket: Ticket, job: Job, index: int) -> None:
+        request, timing = ticket.request, job.timing
+        assert timing is not None
+        if request.cancel.cancelled:
+            self.fail(ticket, Cancelled(labelled(request, "request was cancelled")))
+            return
+        parameters = job.batch.parameters.get(index) if job.batch.parameters else None
+        response = self._response(request, job.batch.outputs[index], parameters)
+        total_ns = time.monotonic_ns() - ticket.arrived_ns
+        queue_ns = job.started_ns - ticket.arrived_ns
+        self._statistics.success(request.batch_size, queue_ns, timing, total_ns)
+        self._statistics.first_response(total_ns)
+        self._end(ticket)
+        if log.isEnabledFor(logging.DEBUG):
+            self._log(request, "answered", total_ns)
+        ticket.sink.send(response, final=True)
+
+    def _response(
+        self, request: InferRequest, outputs: list[Tensor], parameters: Parameters | None
+    ) -> InferResponse:
+        if request.output_names:
+            outputs = [tensor for tensor in outputs if tensor.name in request.output_names]
+        if self._reshape is not None:
+            outputs = self._reshape.outputs(outputs)
+        response = InferResponse(self._name, self._version, request.id, outputs)
+        if parameters:
+            response.parameters = parameters
+        return response
+
+    def fail(self, ticket: Ticket, error: ServingError) -> None:
+        """Ends a request with an error, unless it has ended."""
+        if ticket.is_ended:
+            return
+        total_ns = time.monotonic_ns() - ticket.arrived_ns
+        self._statistics.failure(_reason_for(error), total_ns)
+        self._end(ticket)
+        if log.isEnabledFor(logging.DEBUG):
+            self._log(ticket.request, type(error).__name__, total_ns)
+        ticket.sink.fail(error)
+
+    def on_response(self, ticket: Ticket, sent: Sent) -> None:
+        """One call of a decoupled model's sender, brought to the loop."""
+        if ticket.is_ended:
+            return
+        if sent.error is not None:
+            self.fail(ticket, sent.error)
+            return
+        request = ticket.request
+        if sent.final and request.cancel.cancelled:
+            # The model was told to stop and did: no success, whatever it sent last.
+            self.fail(ticket, Cancelled(labelled(request, "request was cancelled")))
+            return
+        now_ns = time.monotonic_ns()
+        if ticket.num_responses == 0:
+            self._statistics.first_response(now_ns - ticket.arrived_ns)
+        if sent.final:
+            timing = BatchTiming(0, now_ns - ticket.started_ns, 0)
+            queue_ns = ticket.started_ns - ticket.arrived_ns
+            total_ns = now_ns - ticket.arrived_ns
+            self._statistics.success(request.batch_size, queue_ns, timing, total_ns)
+            self._end(ticket)
+        if sent.outputs is None:
+            ticket.sink.finish()
+            return
+        ticket.num_responses += 1
+        response = self._response(request, sent.outputs, sent.parameters)
+        ticket.sink.send(response, final=sent.final)
+
+    def _log(self, request: InferRequest, outcome: str, total_ns: int) -> None:
+        """One line for each request, with --log-verbose=1."""
+        fields = {
+            "request_id": request.id,
+            "model": self._name,
+            "version": self._version,
+            "elapsed_ms": total_ns / 1e6,
+        }
+        log.debug("request %s", outcome, extra=fields)
+
+    def _end(self, ticket: Ticket) -> None:
+        ticket.is_ended = True
+        self._in_progress -= 1
+        if self._in_progress == 0:
+            self._empty.set()
+
+
+def _reason_for(error: ServingError) -> FailureReason:
+    if isinstance(error, Unavailable):
+        return FailureReason.REJECTED
+    if isinstance(error, Cancelled | DeadlineExceeded):
+        return FailureReason.CANCELED
+    if isinstance(error, BackendFailed):
+        return FailureReason.BACKEND
+    return FailureReason.OTHER
