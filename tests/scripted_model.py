@@ -1,0 +1,98 @@
+"""A model that says what a test tells it to, behind a real HTTP server on loopback."""
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from typing import Any, cast
+
+from trivet.backends.api import (
+    Chunk,
+    Finish,
+    GenerateRequest,
+    GenerateSink,
+    Generator,
+    GeneratorInfo,
+    Messages,
+    ModelNotFound,
+    Token,
+)
+from trivet.server.core import Core
+from trivet.server.http.app import HttpLimits, HttpServer
+from trivet.server.shm import SharedMemory
+
+
+class ScriptedModel:
+    """A Generator whose outputs are written beforehand; remembers what it was asked."""
+
+    def __init__(self, *, tool_call_parser: str = "hermes") -> None:
+        self.info = GeneratorInfo(
+            max_model_len=4096,
+            vocabulary_size=1000,
+            max_logprobs=5,
+            dtype="float32",
+            architecture="script",
+            eos_token_ids=(0,),
+            tool_call_parser=tool_call_parser,
+        )
+        self.pieces: Sequence[str] = ("Hello",)
+        self.finish = Finish("stop")
+        self.requests: list[GenerateRequest] = []
+        self.rendered: list[tuple[Messages, Any, Any]] = []
+        """Messages, tools and arguments of each conversation."""
+
+    def generate(self, request: GenerateRequest, sink: GenerateSink) -> None:
+        self.requests.append(request)
+        loop = asyncio.get_running_loop()
+        *others, last = self.pieces
+        for number, piece in enumerate(others):
+            loop.call_soon(sink.chunk, Chunk(piece, (number,)))
+        loop.call_soon(sink.chunk, Chunk(last, (len(others),), finish=self.finish))
+
+    async def encode(self, text: str, *, add_special_tokens: bool) -> list[int]:
+        return list(range(1, 4))
+
+    async def tokenize(self, text: str, *, add_special_tokens: bool) -> list[Token]:
+        return []
+
+    async def decode(self, token_ids: Sequence[int], *, skip_special_tokens: bool) -> str:
+        return ""
+
+    async def render(
+        self,
+        messages: Messages,
+        *,
+        tools: Sequence[Mapping[str, Any]] | None = None,
+        add_generation_prompt: bool = True,
+        continue_final_message: bool = False,
+        arguments: Mapping[str, Any] | None = None,
+    ) -> str:
+        self.rendered.append((messages, tools, arguments))
+        return "prompt"
+
+
+class ScriptedCore:
+    """The part of the core that the language APIs ask."""
+
+    def __init__(self, models: Mapping[str, Generator]) -> None:
+        self._models = models
+        self.shared_memory = SharedMemory(enabled=False)
+
+    def generator(self, name: str) -> Generator:
+        if name not in self._models:
+            raise ModelNotFound(f"The model `{name}` does not exist.")
+        return self._models[name]
+
+    def generators(self) -> dict[str, Generator]:
+        return dict(self._models)
+
+
+@asynccontextmanager
+async def served(**models: Generator) -> AsyncIterator[str]:
+    """The base URL of a server over these models."""
+    core = cast(Core, ScriptedCore(models))
+    server = HttpServer(core, HttpLimits(), "127.0.0.1", 0)
+    port = await server.start()
+    try:
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        await server.close()
