@@ -2,6 +2,7 @@
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
+NATIVE := backends/llm/native/decoder.c
 
 .PHONY: serve check examples format soak bench clean
 
@@ -40,7 +41,7 @@ $(VENV)/.base:
 	$(PYTHON) -m venv $(VENV)
 	touch $@
 
-$(VENV)/.examples: $(VENV)/.base pyproject.toml constraints.txt
+$(VENV)/.examples: $(VENV)/.base pyproject.toml constraints.txt hatch_build.py $(NATIVE)
 	$(BIN)/python -m pip install -q -c constraints.txt -e '.[examples]'
 	touch $@
 

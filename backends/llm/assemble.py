@@ -2,12 +2,13 @@
 
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from trivet.backends.api import GeneratorInfo, LoadFailed
 from trivet.backends.llm.attention.torch_reference import TorchAttention
@@ -19,7 +20,9 @@ from trivet.backends.llm.kv_cache import KvCache
 from trivet.backends.llm.messages import Message
 from trivet.backends.llm.model_config import LlmConfig
 from trivet.backends.llm.models import model_class
-from trivet.backends.llm.runner import TorchRunner
+from trivet.backends.llm.native.decoder import NativeModel, why_not
+from trivet.backends.llm.native.library import Native, load_native
+from trivet.backends.llm.runner import Model, TorchRunner
 from trivet.backends.llm.scheduler import Scheduler
 from trivet.backends.llm.settings import EngineSettings
 from trivet.backends.llm.tokenizer import Tokenizer
@@ -40,8 +43,7 @@ def make_engine(
     max_model_len = min(settings.max_model_len or config.max_positions, config.max_positions)
     num_blocks = size_cache(config, settings, dtype, max_model_len)
     cache = KvCache(config, num_blocks, settings.block_size, dtype)
-    attention = TorchAttention(cache, config.attention_scale, config.sliding_window)
-    model = model_class(config.architecture)(config, weights, attention)
+    model = _model(config, weights, cache)
     scheduler = Scheduler(
         BlockPool(num_blocks, settings.block_size),
         max_num_seqs=settings.max_num_seqs,
@@ -68,6 +70,18 @@ def make_engine(
         max_num_requests=settings.max_num_seqs + settings.max_num_waiting,
     )
     return engine, asdict(info)
+
+
+def _model(config: LlmConfig, weights: Mapping[str, Tensor], cache: KvCache) -> Model:
+    """The fastest way to compute the model here."""
+    chosen = model_class(config.architecture)
+    native, reason = load_native(), why_not(config, cache.layers[0].dtype)
+    if isinstance(native, Native) and not reason:
+        log.info("the compiled step computes, with%s AMX", "" if native.has_amx else "out")
+        return NativeModel(config, weights, cache, native)
+    log.info("torch computes; the compiled step cannot: %s", reason or native)
+    attention = TorchAttention(cache, config.attention_scale, config.sliding_window)
+    return chosen(config, weights, attention)
 
 
 def choose_dtype(name: str) -> torch.dtype:

@@ -1,17 +1,25 @@
 """Computes steps with a model on a device."""
 
+from typing import Protocol
+
 import torch
 from torch import Tensor
 
 from trivet.backends.llm.attention.base import StepInputs
 from trivet.backends.llm.batch_state import StepArrays
-from trivet.backends.llm.models.llama import LlamaModel
+
+
+class Model(Protocol):
+    """A loaded model over its cache."""
+
+    def forward(self, inputs: StepInputs) -> Tensor:
+        """Logits, float32 [R, vocabulary], of `inputs.sample_rows`."""
 
 
 class TorchRunner:
     """Owned by the engine's thread."""
 
-    def __init__(self, model: LlamaModel) -> None:
+    def __init__(self, model: Model) -> None:
         self._model = model
 
     @torch.no_grad()  # inference mode would forbid the sampler to change the logits

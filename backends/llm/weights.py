@@ -10,7 +10,7 @@ from torch import Tensor
 
 from trivet.backends.api import LoadFailed
 from trivet.backends.llm.model_config import Described, LlmConfig, from_gguf, from_hub
-from trivet.backends.llm.models.llama import ROPE_DIVISORS
+from trivet.backends.llm.models.llama_weights import ROPE_DIVISORS
 from trivet.backends.llm.tokenizer_files import TokenizerFiles, gguf_tokenizer, hub_tokenizer
 
 _GGUF_LAYER = {

@@ -1,6 +1,8 @@
 """Wheel and sdist hold what they should: the packages under trivet/, no tests, no weights."""
 
 import importlib.metadata
+import platform
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -13,6 +15,8 @@ from house_rules import PACKAGES, ROOT
 
 WEIGHTS = (".onnx", ".pt", ".pt2", ".safetensors", ".whl", "tokenizer.json")
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+COMPILED = "trivet/backends/llm/native/_decoder.so"
+HAS_COMPILER = sys.platform == "linux" and platform.machine() == "x86_64" and shutil.which("cc")
 NAME: str = f"trivet-{PROJECT['version']}"
 BUILD = "import sys; from hatchling import build as b; getattr(b, sys.argv[1])(sys.argv[2])"
 
@@ -45,21 +49,40 @@ def own_files() -> set[str]:
     """What of the checkout makes up the package, by its place in a wheel."""
     files = [path for path in (ROOT / "trivet").iterdir() if path.is_file()]
     files += [path for each in PACKAGES for path in (ROOT / each).rglob("*") if path.is_file()]
-    places = {path.relative_to(ROOT).as_posix() for path in files if path.suffix != ".pyc"}
+    kept = [path for path in files if path.suffix not in {".pyc", ".so"}]
+    places = {path.relative_to(ROOT).as_posix() for path in kept}
     return {f"trivet/{place.removeprefix('trivet/')}" for place in places}
 
 
 def test_wheel_holds_the_packages_and_nothing_else(wheel: Path) -> None:
     packed = {name for name in contents(wheel) if ".dist-info/" not in name}
 
-    assert packed == own_files()
+    assert packed - {COMPILED} == own_files()
     for package in PACKAGES:
         assert f"trivet/{package}/__init__.py" in packed
     assert "trivet/py.typed" in packed
 
 
-def test_wheel_is_for_every_platform(wheel: Path) -> None:
-    assert wheel.name == f"{NAME}-py3-none-any.whl"
+def test_wheel_without_a_compiler_is_for_every_platform(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CC", "no-such-compiler")
+    bare = build("wheel", ROOT, tmp_path)
+    assert bare.name == f"{NAME}-py3-none-any.whl"
+    assert COMPILED not in contents(bare)
+
+
+@pytest.mark.skipif(not HAS_COMPILER, reason="no C compiler for the compiled step")
+def test_wheel_with_a_compiler_holds_the_compiled_step(wheel: Path) -> None:
+    assert wheel.name == f"{NAME}-py3-none-linux_x86_64.whl"
+    assert COMPILED in contents(wheel)
+
+
+def test_compiler_that_fails_does_not_stop_the_build(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CC", "false")
+    assert build("wheel", ROOT, tmp_path).name == f"{NAME}-py3-none-any.whl"
 
 
 def test_wheel_works_away_from_the_checkout(wheel: Path, tmp_path: Path) -> None:

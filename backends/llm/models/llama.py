@@ -1,40 +1,18 @@
 """The Llama shape: Llama, Mistral, Qwen2, Qwen3 and SmolLM2 differ in their config only.
 
-Source: Touvron et al., LLaMA (2023); weight names are Hugging Face's.
+Source: Touvron et al., LLaMA (2023).
 """
 
-import math
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from trivet.backends.api import LoadFailed
 from trivet.backends.llm.attention.base import Attention, StepInputs
-from trivet.backends.llm.model_config import LlmConfig, RopeScaling
-
-ROPE_DIVISORS = "rope_freqs.weight"
-"""GGUF's name of what divides the rotary frequencies: Llama 3's scaling, worked out in advance."""
-
-
-@dataclass(frozen=True, slots=True)
-class Layer:
-    """The weights of one layer. Matrices that read the same input are one."""
-
-    input_norm: Tensor
-    qkv: Tensor
-    """[(heads + 2 key/value heads) * head size, hidden]."""
-    qkv_bias: Tensor | None
-    query_norm: Tensor | None
-    key_norm: Tensor | None
-    output: Tensor
-    output_bias: Tensor | None
-    post_norm: Tensor
-    gate_up: Tensor
-    """[2 * intermediate, hidden]."""
-    down: Tensor
+from trivet.backends.llm.model_config import LlmConfig
+from trivet.backends.llm.models.linear import linear
+from trivet.backends.llm.models.llama_weights import Layer, read_weights
 
 
 class LlamaModel:
@@ -46,19 +24,11 @@ class LlamaModel:
         """Raises LoadFailed when a weight is missing, of the wrong shape or not known."""
         self._config = config
         self._attention = attention
-        take = _Taker(weights)
-        hidden = config.hidden_size
-        self._embedding = take("model.embed_tokens.weight", config.vocabulary_size, hidden)
-        self._layers = [_layer(config, take, index) for index in range(config.num_layers)]
-        self._norm = take("model.norm.weight", hidden)
-        self._head = (
-            self._embedding
-            if config.ties_embeddings
-            else take("lm_head.weight", config.vocabulary_size, hidden)
-        )
-        divisors = weights.get(ROPE_DIVISORS)
-        self._cosines, self._sines = rotary_table(config, self._embedding.dtype, divisors)
-        take.refuse_rest()
+        read = read_weights(config, weights)
+        self._embedding, self._norm = read.embedding, read.norm
+        self._cosines, self._sines = read.cosines, _signed(read.sines)
+        self._head = linear(read.head)
+        self._layers = [_Layer(config, layer) for layer in read.layers]
 
     def forward(self, inputs: StepInputs) -> Tensor:
         """Logits, float32 [R, vocabulary], of `inputs.sample_rows`."""
@@ -71,127 +41,55 @@ class LlamaModel:
             normed = _norm(hidden, layer.input_norm, eps)
             hidden = hidden + self._attend(index, layer, normed, cosines, sines)
             normed = _norm(hidden, layer.post_norm, eps)
-            gate, up = functional.linear(normed, layer.gate_up).chunk(2, dim=-1)
-            hidden = hidden + functional.linear(functional.silu(gate) * up, layer.down)
+            gate, up = layer.gate_up(normed).chunk(2, dim=-1)
+            hidden = hidden + layer.down(functional.silu(gate).mul_(up))
         wanted = _norm(hidden[inputs.sample_rows], self._norm, eps)
-        return functional.linear(wanted, self._head).float()
+        return self._head(wanted).float()
 
     def _attend(
-        self, index: int, layer: Layer, hidden: Tensor, cosines: Tensor, sines: Tensor
+        self, index: int, layer: "_Layer", hidden: Tensor, cosines: Tensor, sines: Tensor
     ) -> Tensor:
         config = self._config
-        qkv = functional.linear(hidden, layer.qkv, layer.qkv_bias)
-        qkv = qkv.view(len(hidden), -1, config.head_dim)
-        query, key, value = torch.split(
-            qkv, [config.num_heads, config.num_kv_heads, config.num_kv_heads], dim=1
-        )
-        if layer.query_norm is not None and layer.key_norm is not None:
-            query = _norm(query, layer.query_norm, config.rms_norm_eps)
-            key = _norm(key, layer.key_norm, config.rms_norm_eps)
-        query, key = _rotated(query, cosines, sines), _rotated(key, cosines, sines)
+        qkv = layer.qkv(hidden).view(len(hidden), -1, config.head_dim)
+        num_heads, num_kv_heads = config.num_heads, config.num_kv_heads
+        heads, value = torch.split(qkv, [num_heads + num_kv_heads, num_kv_heads], dim=1)
+        if layer.head_norm is not None:
+            heads = _norm(heads, layer.head_norm, config.rms_norm_eps)
+        heads = _rotated(heads, cosines, sines)
+        query, key = torch.split(heads, [num_heads, num_kv_heads], dim=1)
         output = self._attention.attend(index, query, key, value)
-        return functional.linear(output.reshape(len(hidden), -1), layer.output, layer.output_bias)
+        return layer.output(output.reshape(len(hidden), -1))
 
 
-def _layer(config: LlmConfig, take: "_Taker", index: int) -> Layer:
-    prefix = f"model.layers.{index}."
-    hidden, inner = config.hidden_size, config.intermediate_size
-    sizes = {
-        "q": config.num_heads * config.head_dim,
-        "k": config.num_kv_heads * config.head_dim,
-        "v": config.num_kv_heads * config.head_dim,
-    }
-    attention, mlp = f"{prefix}self_attn.", f"{prefix}mlp."
-    qkv = [take(f"{attention}{name}_proj.weight", size, hidden) for name, size in sizes.items()]
-    bias = None
-    if config.has_qkv_bias:
-        parts = [take(f"{attention}{name}_proj.bias", size) for name, size in sizes.items()]
-        bias = torch.cat(parts)
-    norms: list[Tensor | None] = [None, None]
-    if config.has_qk_norm:
-        norms = [take(f"{attention}{name}_norm.weight", config.head_dim) for name in "qk"]
-    return Layer(
-        input_norm=take(f"{prefix}input_layernorm.weight", hidden),
-        qkv=torch.cat(qkv),
-        qkv_bias=bias,
-        query_norm=norms[0],
-        key_norm=norms[1],
-        output=take(f"{attention}o_proj.weight", hidden, sizes["q"]),
-        output_bias=take(f"{attention}o_proj.bias", hidden) if config.has_output_bias else None,
-        post_norm=take(f"{prefix}post_attention_layernorm.weight", hidden),
-        gate_up=torch.cat([take(f"{mlp}{name}_proj.weight", inner, hidden)
-                           for name in ("gate", "up")]),
-        down=take(f"{mlp}down_proj.weight", hidden, inner),
-    )  # fmt: skip
+class _Layer:
+    """A layer's weights in the layout to compute with."""
 
-
-# Tied to the embedding where the config says so; used for the rotary table.
-_NEEDLESS = {"lm_head.weight", ROPE_DIVISORS}
-
-
-class _Taker:
-    """Takes weights by name and checks their shapes."""
-
-    def __init__(self, weights: Mapping[str, Tensor]) -> None:
-        self._weights = weights
-        self._taken: set[str] = set()
-
-    def __call__(self, name: str, *shape: int) -> Tensor:
-        if name not in self._weights:
-            raise LoadFailed(f"the model's files have no weight '{name}'")
-        weight = self._weights[name]
-        if tuple(weight.shape) != shape:
-            raise LoadFailed(
-                f"weight '{name}' is of shape {list(weight.shape)}; the config needs {list(shape)}"
-            )
-        self._taken.add(name)
-        return weight
-
-    def refuse_rest(self) -> None:
-        """Raises LoadFailed for a weight that nothing took: without it the output is wrong."""
-        rest = sorted(
-            name for name in self._weights.keys() - self._taken
-            if name not in _NEEDLESS and not name.endswith("rotary_emb.inv_freq")
-        )  # fmt: skip
-        if rest:
-            raise LoadFailed(
-                f"the model's files have {len(rest)} weights that this architecture does not know, "
-                f"'{rest[0]}' the first: the model is of another shape than its config says"
-            )
-
-
-def rotary_table(
-    config: LlmConfig, dtype: torch.dtype, divisors: Tensor | None = None
-) -> tuple[Tensor, Tensor]:
-    """Cosines and sines for each position, [positions, head size]: halves repeat (GPT-NeoX)."""
-    exponents = torch.arange(0, config.head_dim, 2, dtype=torch.float32) / config.head_dim
-    frequencies = 1.0 / config.rope_theta**exponents
-    if config.rope_scaling is not None:
-        frequencies = _scaled(frequencies, config.rope_scaling)
-    if divisors is not None:
-        frequencies = frequencies / divisors
-    angles = torch.outer(torch.arange(config.max_positions, dtype=torch.float32), frequencies)
-    angles = torch.cat((angles, angles), dim=-1)
-    return angles.cos().to(dtype), angles.sin().to(dtype)
-
-
-def _scaled(frequencies: Tensor, scaling: RopeScaling) -> Tensor:
-    if scaling.kind == "linear":
-        return frequencies / scaling.factor
-    # Llama 3.1: low frequencies are divided, high ones kept, those between are interpolated.
-    wavelengths = 2 * math.pi / frequencies
-    low, high = scaling.low_freq_factor, scaling.high_freq_factor
-    smooth = (scaling.original_positions / wavelengths - low) / (high - low)
-    smooth = smooth.clamp(0, 1)
-    return (1 - smooth) * frequencies / scaling.factor + smooth * frequencies
+    def __init__(self, config: LlmConfig, layer: Layer) -> None:
+        self.input_norm, self.post_norm = layer.input_norm, layer.post_norm
+        self.head_norm: Tensor | None = None
+        if layer.query_norm is not None and layer.key_norm is not None:
+            # [query and key heads, head size]: they are normed, and rotated, in one go.
+            query = layer.query_norm.expand(config.num_heads, -1)
+            key = layer.key_norm.expand(config.num_kv_heads, -1)
+            self.head_norm = torch.cat((query, key))
+        self.qkv = linear(layer.qkv, layer.qkv_bias)
+        self.output = linear(layer.output, layer.output_bias)
+        self.gate_up = linear(layer.gate_up)
+        self.down = linear(layer.down)
 
 
 def _rotated(states: Tensor, cosines: Tensor, sines: Tensor) -> Tensor:
-    first, second = states.chunk(2, dim=-1)
-    return states * cosines + torch.cat((-second, first), dim=-1) * sines
+    swapped = states.roll(states.shape[-1] // 2, dims=-1)
+    return torch.addcmul(states * cosines, swapped, sines)
+
+
+def _signed(sines: Tensor) -> Tensor:
+    """Negative in the first half: what a rotation takes away there it adds in the second."""
+    first, second = sines.chunk(2, dim=-1)
+    return torch.cat((-first, second), dim=-1)
 
 
 def _norm(hidden: Tensor, weight: Tensor, eps: float) -> Tensor:
     # In float32 whatever the weights are, as the models were trained; torch's own kernel is not.
-    normed = functional.rms_norm(hidden.float(), weight.shape, eps=eps)
+    normed = functional.rms_norm(hidden.float(), weight.shape[-1:], eps=eps)
     return weight * normed.to(weight.dtype)

@@ -1,7 +1,7 @@
 """The Llama shape over the paged cache gives the logits of `transformers`, however it is cut up."""
 
 import random
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -10,6 +10,18 @@ from typing import Any
 import pytest
 import torch
 import transformers
+from paged_models import (
+    LENGTHS,
+    SHAPE,
+    Paged,
+    Steps,
+    chunked,
+    mixed,
+    one_by_one,
+    random_model,
+    reference,
+    whole,
+)
 from torch import Tensor
 
 from trivet.backends.api import LoadFailed
@@ -23,20 +35,6 @@ from trivet.backends.llm.weights import load_model
 
 SMOLLM2 = Path(__file__).parents[3] / "model_repository" / "smollm2" / "1" / "model.gguf"
 TOLERANCE = 1e-4
-MAX_POSITIONS = 256
-LENGTHS = (37, 70, 5, 64)
-"""Of the sequences: within, at and beyond the borders of blocks."""
-
-SHAPE: dict[str, Any] = {
-    "vocab_size": 120,
-    "hidden_size": 48,
-    "intermediate_size": 80,
-    "num_hidden_layers": 3,
-    "num_attention_heads": 6,
-    "num_key_value_heads": 2,
-    "max_position_embeddings": MAX_POSITIONS,
-    "rope_theta": 500.0,
-}
 LLAMA3_ROPE = {
     "rope_type": "llama3", "rope_theta": 500.0, "factor": 8.0, "low_freq_factor": 1.0,
     "high_freq_factor": 4.0, "original_max_position_embeddings": 64,
@@ -61,39 +59,6 @@ ARCHITECTURES: dict[str, tuple[str, dict[str, Any]]] = {
     "qwen3, biased": ("Qwen3", {"head_dim": 32, "attention_bias": True}),
 }
 
-Steps = Sequence[Sequence[int]]
-"""For each step, how many tokens of each sequence it computes."""
-
-
-def whole() -> Steps:
-    """Every prompt in one step."""
-    return [LENGTHS]
-
-
-def chunked() -> Steps:
-    """At most 16 tokens a sequence and step, so that sequences end at different times."""
-    longest = max(LENGTHS)
-    return [[max(0, min(16, n - done)) for n in LENGTHS] for done in range(0, longest, 16)]
-
-
-def one_by_one() -> Steps:
-    """All tokens but the first 3 are decoded."""
-    first = [[3] * len(LENGTHS)]
-    return first + [[int(done < n) for n in LENGTHS] for done in range(3, max(LENGTHS))]
-
-
-def mixed() -> Steps:
-    """Random pieces: sequences join, pause, and decode next to others' chunks."""
-    chance = random.Random(5)
-    left = list(LENGTHS)
-    steps = []
-    while any(left):
-        step = [min(n, chance.choice((0, 1, 1, 2, 17))) for n in left]
-        left = [n - count for n, count in zip(left, step, strict=True)]
-        if any(step):
-            steps.append(step)
-    return steps
-
 
 @dataclass(frozen=True, slots=True)
 class Expected:
@@ -106,26 +71,6 @@ class Expected:
     """[tokens, vocabulary] of each prompt."""
 
 
-def random_model(family: str, changes: dict[str, Any]) -> Any:
-    """A model of transformers whose every weight matters to its logits."""
-    config = getattr(transformers, f"{family}Config")(**(SHAPE | changes))
-    config.architectures = [f"{family}ForCausalLM"]
-    config._attn_implementation = "eager"
-    torch.manual_seed(7)
-    model = getattr(transformers, f"{family}ForCausalLM")(config).eval()
-    with torch.no_grad():
-        for name, parameter in model.named_parameters():
-            noise = torch.randn_like(parameter)
-            parameter.copy_(1 + 0.2 * noise if "norm" in name else 0.15 * noise)
-    return model
-
-
-def reference(model: Any, prompts: list[list[int]]) -> list[Tensor]:
-    """Logits of each prompt, computed alone and without a cache."""
-    with torch.no_grad():
-        return [model(torch.tensor([prompt]), use_cache=False).logits[0] for prompt in prompts]
-
-
 @cache
 def expected(name: str) -> Expected:
     """Of one of ARCHITECTURES."""
@@ -134,61 +79,6 @@ def expected(name: str) -> Expected:
     prompts = [[chance.randrange(SHAPE["vocab_size"]) for _ in range(n)] for n in LENGTHS]
     config = from_hub(model.config.to_dict())
     return Expected(config, model.state_dict(), prompts, reference(model, prompts))
-
-
-class Paged:
-    """A model, and sequences whose blocks lie scattered in its cache."""
-
-    def __init__(
-        self, config: LlmConfig, weights: dict[str, Tensor], block_size: int, lengths: Sequence[int]
-    ) -> None:
-        counts = [-(-length // block_size) for length in lengths]
-        cache = KvCache(config, sum(counts) + 1, block_size, weights["model.norm.weight"].dtype)
-        for layer in cache.layers:
-            layer[:, 1:] = torch.nan  # what was never written must never be read
-        attention = TorchAttention(cache, config.attention_scale, config.sliding_window)
-        self.model = model_class(config.architecture)(config, weights, attention)
-        self._block_size = block_size
-        blocks = list(range(1, sum(counts) + 1))
-        random.Random(1).shuffle(blocks)
-        self._tables = [[blocks.pop() for _ in range(count)] for count in counts]
-
-    @torch.inference_mode()
-    def run(self, prompts: list[list[int]], steps: Steps) -> list[Tensor]:
-        """Logits of all tokens of each prompt, [tokens, vocabulary]."""
-        done = [0] * len(prompts)
-        found: list[list[Tensor]] = [[] for _ in prompts]
-        for step in steps:
-            rows = [row for row, count in enumerate(step) if count]
-            logits = self.model.forward(self._inputs(prompts, rows, done, step))
-            parts = torch.split(logits, [step[row] for row in rows])
-            for row, part in zip(rows, parts, strict=True):
-                found[row].append(part)
-                done[row] += step[row]
-        return [torch.cat(parts) for parts in found]
-
-    def _inputs(
-        self, prompts: list[list[int]], rows: list[int], done: list[int], step: Sequence[int]
-    ) -> StepInputs:
-        spans = [(row, range(done[row], done[row] + step[row])) for row in rows]
-        starts = torch.tensor([0, *(step[row] for row in rows)]).cumsum(0)
-        size = self._block_size
-        width = max(len(self._tables[row]) for row in rows)
-        tables = [self._tables[row] for row in rows]
-        return StepInputs(
-            token_ids=torch.tensor([prompts[row][at] for row, span in spans for at in span]),
-            positions=torch.tensor([at for _, span in spans for at in span]),
-            slot_mapping=torch.tensor(
-                [self._tables[row][at // size] * size + at % size for row, span in spans
-                 for at in span]
-            ),
-            query_starts=starts.int(),
-            sequence_lengths=torch.tensor([span.stop for _, span in spans], dtype=torch.int32),
-            block_tables=torch.tensor(
-                [table + [0] * (width - len(table)) for table in tables], dtype=torch.int32
-            ),
-            sample_rows=torch.arange(int(starts[-1])),
-        )  # fmt: skip
 
 
 def assert_equal(found: list[Tensor], wanted: list[Tensor]) -> None:

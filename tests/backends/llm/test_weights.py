@@ -20,7 +20,8 @@ from trivet.backends.api import LoadFailed
 from trivet.backends.llm.attention.torch_reference import TorchAttention
 from trivet.backends.llm.kv_cache import KvCache
 from trivet.backends.llm.model_config import LlmConfig, RopeScaling, from_hub
-from trivet.backends.llm.models.llama import LlamaModel, rotary_table
+from trivet.backends.llm.models.llama import LlamaModel
+from trivet.backends.llm.models.llama_weights import rotary_table
 from trivet.backends.llm.weights import load_model, load_tokenizer_files
 
 HIDDEN, INNER, HEADS, KEY_HEADS, HEAD_SIZE, LAYERS, VOCABULARY = 64, 96, 4, 2, 16, 2, 380

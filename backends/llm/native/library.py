@@ -1,0 +1,49 @@
+"""Finds the compiled step, if it was built and this processor can run it."""
+
+import ctypes
+import os
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+LIBRARY = Path(__file__).with_name("_decoder.so")
+NEEDED_FLAGS = frozenset({"avx512f", "avx512bw", "avx512vl", "avx512dq", "avx512_bf16"})
+TILE_FLAGS = frozenset({"amx_tile", "amx_bf16"})
+
+
+@dataclass(frozen=True, slots=True)
+class Native:
+    """The compiled step on this machine."""
+
+    functions: ctypes.CDLL
+    has_amx: bool
+
+
+@cache
+def load_native() -> Native | str:
+    """The library; or, where there is none, why. `TRIVET_NATIVE=0` turns it off, `=avx512` leaves
+    AMX unused."""
+    wish = os.environ.get("TRIVET_NATIVE", "1")
+    flags = processor_flags()
+    if wish == "0":
+        return "TRIVET_NATIVE is 0"
+    if not LIBRARY.exists():
+        return "it was not built: no C compiler was there at installation"
+    if missing := NEEDED_FLAGS - flags:
+        return f"this processor has no {', '.join(sorted(missing))}"
+    # Its OpenMP is then torch's, which must be loaded before: two would take each other's cores.
+    functions = ctypes.CDLL(str(LIBRARY))
+    functions.scratch_bytes.restype = ctypes.c_int64
+    has_amx = wish != "avx512" and flags >= TILE_FLAGS and bool(functions.allow_tiles())
+    return Native(functions, has_amx)
+
+
+def processor_flags() -> frozenset[str]:
+    """What the processor can do, in the kernel's words."""
+    try:
+        for line in Path("/proc/cpuinfo").read_text(encoding="ascii").splitlines():
+            if line.startswith("flags"):
+                return frozenset(line.partition(":")[2].split())
+    except (OSError, UnicodeDecodeError):
+        pass
+    return frozenset()
