@@ -15,7 +15,7 @@ from typing import Any
 
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
-FOLDER = Path("backends/llm/native")
+FOLDER = Path("trivet/backends/llm/native")  # links in a checkout, real folders in an sdist
 FLAGS = (
     *("-O3", "-std=gnu11", "-shared", "-fPIC", "-fopenmp", "-mfma"),
     *("-mavx512f", "-mavx512bw", "-mavx512vl", "-mavx512dq", "-mavx512bf16"),
@@ -32,7 +32,7 @@ class NativeStep(BuildHookInterface):  # type: ignore[type-arg]
         made = folder / "_decoder.so"
         if self.target_name != "wheel" or not compile_step(folder / "decoder.c", made):
             return
-        build_data["artifacts"].append(str("trivet" / FOLDER / made.name))
+        build_data["artifacts"].append(str(FOLDER / made.name))
         build_data["pure_python"] = False
         # Plain C behind ctypes: any Python 3 of this platform can load it.
         build_data["tag"] = (
