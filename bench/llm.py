@@ -1,44 +1,112 @@
-"""Our LLM engine next to transformers' generate: same weights, same type, same cores."""
+"""Language models over HTTP: ours next to vLLM and llama.cpp, where they are; and transformers."""
 
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from bench.figures import Figures, Measure, Row, alternate
+from bench.llm_models import bfloat16_gguf, hub_folder
+from bench.llm_servers import Running, our_repository, ours, peers, running
 from bench.processes import run_module
 
 MODEL = Path(__file__).resolve().parent.parent / "model_repository/smollm2/1/model.gguf"
 STREAMS = (1, 4, 16, 32)
-PROMPT_TOKENS = (32, 512)
+PROMPTS = ((32, 0), (512, 0), (32, 512))
+"""Tokens of its own, and tokens that all prompts begin with."""
 NEW_TOKENS = 64
-SIDES = ("engine", "transformers")
+MAX_MODEL_LEN = 1024
+OURS, TORCH = "trivet", "trivet, torch alone"
+TORCH_BARS = {1: 1.0, 4: 1.0, 16: 0.8, 32: 0.8}
 
 
 def bench_llm(seconds: float, rounds: int) -> list[Row]:  # noqa: ARG001  # a run is what it is
     """Output tokens per second, times to first token and between tokens."""
-    if not MODEL.exists():
-        raise SystemExit(f"{MODEL} is missing; make it with: python model_repository/build.py")
-    rows = []
-    for size in PROMPT_TOKENS:
-        for count in STREAMS:
-            sides: dict[str, Measure] = {side: _measure(side, count, size) for side in SIDES}
-            rows += _rows(f"{count} x {size} tokens", alternate(sides, min(rounds, 2)))
+    with _servers() as servers:
+        rows = []
+        for size, shared in PROMPTS:
+            for streams in STREAMS:
+                cell = f"{streams} x {size}" + (f" behind {shared} shared" if shared else "")
+                sides: dict[str, Measure] = {
+                    name: _over_http(server, streams, size, shared)
+                    for name, server in servers.items()
+                }
+                if not shared:
+                    sides["transformers"] = _alone("transformers", streams, size)
+                found = alternate(sides, rounds)
+                _print_cell(cell, found)
+                rows += _rows(cell, streams, found)
     return rows
 
 
-def _measure(side: str, count: int, size: int) -> Measure:
-    numbers = [str(MODEL), str(count), str(size), str(NEW_TOKENS)]
+def bench_llm_batching(seconds: float, rounds: int) -> list[Row]:  # noqa: ARG001
+    """One engine, 64 requests of which one in eight is long: continuous against static batches."""
+    _require_model()
+    sides = {side: _alone(side, 64, 32) for side in ("continuous", "static")}
+    found = alternate(sides, rounds)
+    ours_, static = (found[side]["tokens_per_s"] for side in sides)
+    return [Row("continuous against static batches", "tokens/s", ours_, static, 3.0)]
+
+
+@contextmanager
+def _servers() -> Iterator[dict[str, Running]]:
+    _require_model()
+    with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
+        place = Path(folder)
+        repository = our_repository(MODEL, place / "repository", MAX_MODEL_LEN)
+        started = [ours(repository, native=True), ours(repository, native=False)]
+        hub, gguf = hub_folder(MODEL, place / "hub"), place / "bfloat16.gguf"
+        started += peers(hub, bfloat16_gguf(MODEL, gguf), MAX_MODEL_LEN)
+        yield {server.name: stack.enter_context(running(server)) for server in started}
+
+
+def _require_model() -> None:
+    if not MODEL.exists():
+        raise SystemExit(f"{MODEL} is missing; make it with: python model_repository/build.py")
+
+
+def _over_http(server: Running, streams: int, size: int, shared: int) -> Measure:
+    def measure() -> Figures:
+        # Each round has prompts of its own: a prompt met before would be in a cache.
+        seed = time.monotonic_ns() % 1_000_000
+        numbers = [streams, size, shared, NEW_TOKENS, 1 if streams > 4 else 3, seed]
+        with server.awake() as url:
+            return run_module("bench.llm_http", url, "smollm2", *map(str, numbers))
+
+    return measure
+
+
+def _alone(side: str, streams: int, size: int) -> Measure:
+    numbers = [str(MODEL), str(streams), str(size), str(NEW_TOKENS)]
     return lambda: run_module("bench.llm_alone", side, *numbers)
 
 
-def _rows(cell: str, found: dict[str, Figures]) -> list[Row]:
-    ours, theirs = (found[side] for side in SIDES)
-    print(cell)
+def _print_cell(cell: str, found: dict[str, Figures]) -> None:
+    print(f"{cell} tokens")
     for side, figures in found.items():
         print(
-            f"  {side:<14} {figures['tokens_per_s']:>8,.1f} tokens/s"
+            f"  {side:<20} {figures['tokens_per_s']:>8,.1f} tokens/s"
             f"  first {figures['ttft_p50_ms']:,.0f} / {figures['ttft_p99_ms']:,.0f} ms"
             f"  between {figures['itl_p50_ms']:,.1f} / {figures['itl_p99_ms']:,.1f} ms",
             flush=True,
         )
-    note = f"between tokens p50 {ours['itl_p50_ms']:.1f} / {theirs['itl_p50_ms']:.1f} ms"
-    rate, bare = ours["tokens_per_s"], theirs["tokens_per_s"]
-    return [Row(f"SmolLM2-135M, {cell}", "tokens/s", rate, bare, None, note=note)]
+
+
+def _rows(cell: str, streams: int, found: dict[str, Figures]) -> list[Row]:
+    rows = []
+    for name, theirs in found.items():
+        if name not in (OURS, TORCH):
+            rows.append(_row(f"LLM {cell}, next to {name}", found[OURS], theirs, 1.0))
+    if "vllm" in found:
+        bar = TORCH_BARS[streams]
+        rows.append(_row(f"LLM {cell}, torch alone next to vllm", found[TORCH], found["vllm"], bar))
+    return rows
+
+
+def _row(cell: str, ours_: Figures, theirs: Figures, bar: float) -> Row:
+    note = ", ".join(
+        f"{name} {ours_[f'{key}_p50_ms']:.1f} / {theirs[f'{key}_p50_ms']:.1f} ms"
+        for key, name in (("ttft", "first"), ("itl", "between"))
+    )
+    return Row(cell, "tokens/s", ours_["tokens_per_s"], theirs["tokens_per_s"], bar, note=note)

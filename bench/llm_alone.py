@@ -19,6 +19,8 @@ from trivet.backends.llm.messages import Message, Outputs, Submit
 from trivet.backends.llm.settings import EngineSettings
 
 VOCABULARY = 40_000
+BATCH = 16
+"""Sequences at a time, where lengths differ."""
 
 
 def prompts(count: int, size: int) -> list[list[int]]:
@@ -34,6 +36,39 @@ def engine(model: str, count: int, size: int, num_new: int) -> dict[str, float]:
     built, _ = make_engine(settings, seen.put)
     _run(built, seen, 1, 8, 4)  # the first step of a process is slow
     return _run(built, seen, count, size, num_new)
+
+
+def continuous(model: str, count: int, size: int, num_new: int) -> dict[str, float]:
+    """Requests of skewed lengths, each taken up when there is room."""
+    return _skewed(model, count, size, num_new, at_a_time=count)
+
+
+def static(model: str, count: int, size: int, num_new: int) -> dict[str, float]:
+    """The same, a batch at a time: the next begins when the last of a batch has ended."""
+    return _skewed(model, count, size, num_new, at_a_time=BATCH)
+
+
+def _skewed(model: str, count: int, size: int, num_new: int, *, at_a_time: int) -> dict[str, float]:
+    seen: queue.SimpleQueue[Message] = queue.SimpleQueue()
+    settings = EngineSettings(model, prefix_caching=False, max_num_seqs=BATCH)
+    built, _ = make_engine(settings, seen.put)
+    _run(built, seen, 1, 8, 4)
+    lengths = [num_new * 4 if index % 8 == 0 else num_new // 8 for index in range(count)]
+    started_s = time.perf_counter()
+    for first in range(0, count, at_a_time):
+        for index in range(first, first + at_a_time):
+            sampling = Sampling(max_tokens=lengths[index], temperature=0.0, ignore_eos=True)
+            prompt = prompts(count, size)[index]
+            built.inbox.put(Submit(f"s{index}", prompt, sampling, index, [], []))
+        num_open = at_a_time
+        while num_open:
+            built._take_messages(wait=False)  # noqa: SLF001  # the loop without its thread
+            built.step()
+            while not seen.empty():
+                message = seen.get()
+                assert isinstance(message, Outputs)
+                num_open -= sum(bool(output.finish) for output in message.outputs)
+    return {"tokens_per_s": sum(lengths) / (time.perf_counter() - started_s)}
 
 
 def _run(
@@ -99,7 +134,12 @@ def _spread(name: str, values_s: list[float]) -> dict[str, float]:
     return {f"{name}_p50_ms": cuts[49] * 1e3, f"{name}_p99_ms": cuts[98] * 1e3}
 
 
-SIDES = {"engine": engine, "transformers": transformers}
+SIDES = {
+    "engine": engine,
+    "transformers": transformers,
+    "continuous": continuous,
+    "static": static,
+}
 
 if __name__ == "__main__":
     side, gguf, *numbers = sys.argv[1:]
