@@ -34,6 +34,11 @@ def run(settings: Settings) -> int:
         return runner.run(Server(settings).serve())
 
 
+def _parameters(settings: Settings) -> dict[str, dict[str, str]]:
+    """What options say about all models of a backend."""
+    return {"llm": {"in_process": "true"}} if settings.llm_in_process else {}
+
+
 def loop_factory() -> Callable[[], asyncio.AbstractEventLoop]:
     """uvloop's where it is installed."""
     try:
@@ -53,7 +58,7 @@ class Server:
         self._progress = LoadProgress(enabled=not settings.no_progress)
         self.lifecycle = Lifecycle(
             self.registry,
-            Loader(not settings.disable_auto_complete_config),
+            Loader(not settings.disable_auto_complete_config, _parameters(settings)),
             Assembler(settings.default_queue_size, settings.delay_scheduler),
             load_threads=settings.model_load_thread_count,
             listener=self._progress.on_status,

@@ -56,6 +56,11 @@ class Settings:
         unit="requests",
     )
     model_load_thread_count: int = option(4, "models", "models that load side by side")
+    llm_in_process: bool = option(
+        False,
+        "models",
+        "run the engines of language models in threads of the server, to debug them",
+    )
     strict_readiness: bool = option(
         True, "models", "ready only when every model of the repository serves"
     )

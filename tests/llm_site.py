@@ -1,6 +1,7 @@
 """A server over the small language model, and plain HTTP requests to it."""
 
 import json
+import shutil
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -58,6 +59,22 @@ def open_models(*names: str) -> Iterator[RunningServer]:
         server.process.wait()
         assert server.process.stdout is not None
         server.process.stdout.close()
+
+
+def write_llm(repository: Path, name: str, config: str) -> Path:
+    """The small language model under a name of the test's; skips the test where it is not there."""
+    found = list((REPOSITORY / "smollm2" / "1").glob("*.gguf"))
+    if not found:
+        pytest.skip("no weights of smollm2: run model_repository/build.py")
+    folder = repository / name
+    (folder / "1").mkdir(parents=True)
+    (folder / "config.pbtxt").write_text(config)
+    mine = folder / "1" / "model.gguf"
+    try:
+        mine.hardlink_to(found[0].resolve())
+    except OSError:  # another file system
+        shutil.copyfile(found[0], mine)
+    return folder
 
 
 def _files(name: str) -> Iterator[Path]:

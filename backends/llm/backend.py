@@ -11,8 +11,9 @@ from trivet.backends.api import (
 )
 from trivet.backends.llm.chat import ChatTemplate
 from trivet.backends.llm.executor import LlmExecutor
-from trivet.backends.llm.process import EngineProcess, start_engine
+from trivet.backends.llm.process import StartedEngine
 from trivet.backends.llm.settings import EngineSettings, engine_settings, find_model
+from trivet.backends.llm.starting import start_engine
 from trivet.backends.llm.tokenizer import Tokenizer
 from trivet.backends.llm.weights import load_tokenizer_files
 from trivet.protos.model_config_pb2 import ModelConfig
@@ -88,7 +89,7 @@ class LlmInstance:
     def __init__(
         self,
         files: ModelFiles,
-        engine: EngineProcess,
+        engine: StartedEngine,
         settings: EngineSettings,
         tokenizer: Tokenizer,
         template: ChatTemplate | None,
@@ -116,7 +117,7 @@ class LlmInstance:
 
     def is_ready(self) -> bool:
         """Whether the engine runs."""
-        return self._engine.process.poll() is None
+        return self._engine.is_running()
 
     def close(self) -> None:
         """Ends an engine that was never served."""

@@ -1,4 +1,5 @@
-"""The engine's process: loads the model, runs the loop, stamps heartbeats. Dies with its server."""
+"""The engine's side of its socket: loads the model, runs the loop, stamps heartbeats. `main` is the
+engine's process, which dies with its server; a thread of the server may do the same."""
 
 import logging
 import os
@@ -7,6 +8,7 @@ import socket
 import sys
 import threading
 import time
+from collections.abc import Callable
 
 import orjson
 
@@ -23,6 +25,7 @@ from trivet.backends.llm.messages import (
 )
 from trivet.backends.llm.settings import EngineSettings
 
+log = logging.getLogger(__name__)
 HEARTBEAT_S = 0.25
 
 
@@ -31,8 +34,13 @@ def main() -> None:
     end = socket.socket(fileno=int(sys.argv[1]))
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the server decides when to stop
     logging.basicConfig(format=f"engine of {sys.argv[2]}: %(message)s", level=logging.INFO)
-    line = Line(end)
     settings = EngineSettings(**orjson.loads(sys.stdin.buffer.read()))
+    # Not sys.exit: only this ends a process whose main thread computes.
+    run_engine(settings, Line(end, on_gone=lambda: os._exit(0)))
+
+
+def run_engine(settings: EngineSettings, line: "Line") -> None:
+    """Loads the model, says so, and serves until the server's end of the line is closed."""
     try:
         from trivet.backends.llm.assemble import make_engine
 
@@ -41,7 +49,7 @@ def main() -> None:
         line.send(Failed(error.message))
         return
     except Exception as error:
-        logging.exception("loading failed")  # noqa: LOG015  # this process has no other logger yet
+        log.exception("loading failed")
         line.send(Failed(f"the model cannot be loaded ({type(error).__name__}); see the log"))
         return
     line.send(Ready(info))
@@ -53,27 +61,32 @@ def main() -> None:
 class Line:
     """The engine's end of the socket."""
 
-    def __init__(self, end: socket.socket) -> None:
+    def __init__(self, end: socket.socket, *, on_gone: Callable[[], None]) -> None:
+        """`on_gone`: what to do once the server is gone, besides ending the engine."""
         self._socket = end
         self._lock = threading.Lock()
+        self._on_gone = on_gone
+        self.gone = threading.Event()
+        """The server has closed its end, or ours was closed."""
 
     def send(self, message: Message) -> None:
-        """Blocks while the server does not read. Ends the process when it is gone."""
+        """Blocks while the server does not read."""
         try:
             with self._lock:
                 self._socket.sendall(pack(message))
         except OSError:
-            os._exit(0)
+            self._note_gone()
 
     def read(self, engine: Engine) -> None:
-        """Brings messages into the engine's inbox; the end of the server ends the process."""
+        """Brings messages into the engine's inbox; the last is Quit when the server is gone."""
         reader = FrameReader()
         while data := self._receive():
             for message in reader.feed(data):
                 engine.inbox.put(message)
                 if isinstance(message, Quit):
                     return
-        os._exit(0)
+        engine.inbox.put(Quit())
+        self._note_gone()
 
     def _receive(self) -> bytes:
         try:
@@ -81,10 +94,13 @@ class Line:
         except OSError:
             return b""
 
+    def _note_gone(self) -> None:
+        self.gone.set()
+        self._on_gone()
+
 
 def beat(engine: Engine, line: Line) -> None:
-    """Says that the process lives, and how long its step has taken."""
-    while True:
-        time.sleep(HEARTBEAT_S)
+    """Says that the engine's process lives, and how long its step has taken."""
+    while not line.gone.wait(HEARTBEAT_S):
         started_s = engine.step_started_s
         line.send(Heartbeat(time.monotonic() - started_s if started_s else 0.0, engine.stats()))

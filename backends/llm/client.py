@@ -3,7 +3,6 @@
 import asyncio
 import logging
 import time
-from collections.abc import Callable
 from typing import Protocol
 
 from trivet.backends.api import InstanceDied, LoadFailed, ServingError
@@ -16,8 +15,9 @@ from trivet.backends.llm.messages import (
     Submit,
     pack,
 )
-from trivet.backends.llm.process import EngineProcess, start_engine
+from trivet.backends.llm.process import StartedEngine
 from trivet.backends.llm.settings import EngineSettings
+from trivet.backends.llm.starting import start_engine
 
 log = logging.getLogger(__name__)
 SILENT_S = 1.0
@@ -44,12 +44,12 @@ class EngineClient:
     """Owned by the event loop. Starts with a loaded engine, keeps one running until `close`."""
 
     def __init__(
-        self, engine: EngineProcess, settings: EngineSettings, listener: EngineListener
+        self, engine: StartedEngine, settings: EngineSettings, listener: EngineListener
     ) -> None:
         self._settings = settings
         self._listener = listener
         self._loop = asyncio.get_running_loop()
-        self._engine: EngineProcess | None = None
+        self._engine: StartedEngine | None = None
         self._is_closed = False
         self._name = engine.name
         self._delay_s = _FIRST_DELAY_S
@@ -86,7 +86,7 @@ class EngineClient:
 
     # -- the socket ----------------------------------------------------------------------------
 
-    def _attach(self, engine: EngineProcess) -> None:
+    def _attach(self, engine: StartedEngine) -> None:
         self._engine = engine
         self._reader = FrameReader()
         self._unsent = bytearray()
@@ -96,7 +96,7 @@ class EngineClient:
         for message in engine.early:
             self._on_message(message)
 
-    def _detach(self) -> EngineProcess | None:
+    def _detach(self) -> StartedEngine | None:
         engine, self._engine = self._engine, None
         if engine is not None:
             self._loop.remove_reader(engine.socket.fileno())
@@ -173,7 +173,7 @@ class EngineClient:
         text = f"the engine of model '{self._name}' died; it is being restarted"
         self._listener.on_lost(InstanceDied(text))
 
-    async def _replace(self, dead: EngineProcess) -> None:
+    async def _replace(self, dead: StartedEngine) -> None:
         await asyncio.to_thread(dead.kill)
         log.error("the engine of '%s' ended: %s", self._name, dead.exit_text())
         while not self._is_closed:
@@ -193,10 +193,7 @@ class EngineClient:
                 return
 
 
-def _kill_late(starting: "asyncio.Future[EngineProcess]") -> None:
+def _kill_late(starting: "asyncio.Future[StartedEngine]") -> None:
     """An engine that was ready only after the server had given it up."""
     if not starting.cancelled() and starting.exception() is None:
         starting.result().kill()
-
-
-Start = Callable[[str, EngineSettings], EngineProcess]

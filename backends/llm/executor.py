@@ -25,7 +25,7 @@ from trivet.backends.api import (
 from trivet.backends.llm.chat import ChatTemplate
 from trivet.backends.llm.client import EngineClient
 from trivet.backends.llm.messages import Outputs, Submit
-from trivet.backends.llm.process import EngineProcess
+from trivet.backends.llm.process import StartedEngine
 from trivet.backends.llm.requests import Running
 from trivet.backends.llm.settings import EngineSettings
 from trivet.backends.llm.statistics import MeasuredSink
@@ -45,7 +45,7 @@ class LlmExecutor:
         self,
         name: str,
         version: int,
-        engine: EngineProcess,
+        engine: StartedEngine,
         settings: EngineSettings,
         tokenizer: Tokenizer,
         template: ChatTemplate | None,

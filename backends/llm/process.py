@@ -11,7 +11,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import orjson
 
@@ -29,16 +29,48 @@ _PROGRAM = (
 _SOCKET_BYTES = 1 << 20
 
 
+class StartedEngine(Protocol):
+    """A loaded engine at the other end of a socket."""
+
+    @property
+    def name(self) -> str:
+        """The model's."""
+
+    @property
+    def socket(self) -> socket.socket:
+        """Closed by `kill`."""
+
+    @property
+    def info(self) -> dict[str, Any]:
+        """What the engine says of itself: the fields of GeneratorInfo."""
+
+    @property
+    def early(self) -> Sequence[Message]:
+        """Messages that came behind the handshake."""
+
+    def is_running(self) -> bool:
+        """Whether it has not ended."""
+
+    def kill(self) -> None:
+        """Ends it, if it has not ended, and frees what it held. Nobody else does."""
+
+    def exit_text(self) -> str:
+        """How it ended."""
+
+
 @dataclass(frozen=True, slots=True)
 class EngineProcess:
-    """A started engine. Its socket is closed by `kill`, and nobody else kills it."""
+    """An engine in a process of its own."""
 
     name: str
     process: "subprocess.Popen[bytes]"
     socket: socket.socket
     info: dict[str, Any]
     early: Sequence[Message]
-    """Messages that came behind the handshake."""
+
+    def is_running(self) -> bool:
+        """Whether the process has not ended."""
+        return self.process.poll() is None
 
     def kill(self) -> None:
         """Ends the process at once, if it has not ended, and frees what it held."""
@@ -55,8 +87,8 @@ class EngineProcess:
         return f"signal {-code}" if code < 0 else f"exit code {code}"
 
 
-def start_engine(name: str, settings: EngineSettings) -> EngineProcess:
-    """Starts an engine and waits until its model is loaded. Raises LoadFailed."""
+def start_process(name: str, settings: EngineSettings) -> EngineProcess:
+    """Starts an engine's process and waits until its model is loaded. Raises LoadFailed."""
     ours, theirs = socket.socketpair()
     ours.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _SOCKET_BYTES)
     with theirs:
@@ -71,7 +103,7 @@ def start_engine(name: str, settings: EngineSettings) -> EngineProcess:
     with process.stdin:
         process.stdin.write(orjson.dumps(settings.to_json()))
     try:
-        info, early = _handshake(name, ours, process, settings.load_timeout_s)
+        info, early = handshake(name, ours, settings.load_timeout_s)
     except BaseException:
         process.kill()
         process.wait()
@@ -80,9 +112,11 @@ def start_engine(name: str, settings: EngineSettings) -> EngineProcess:
     return EngineProcess(name, process, ours, info, early)
 
 
-def _handshake(
-    name: str, end: socket.socket, process: "subprocess.Popen[bytes]", timeout_s: float
+def handshake(
+    name: str, end: socket.socket, timeout_s: float
 ) -> tuple[dict[str, Any], list[Message]]:
+    """Waits for a new engine's word: what it says of itself, and what came behind that. Raises
+    LoadFailed."""
     deadline = time.monotonic() + timeout_s
     reader = FrameReader()
     while True:
@@ -96,10 +130,8 @@ def _handshake(
             continue
         data = end.recv(1 << 16)
         if not data:
-            process.wait()
             raise LoadFailed(
-                f"the engine of '{name}' ended while loading (exit code {process.returncode}); its "
-                "output is in the server log"
+                f"the engine of '{name}' ended while loading; its output is in the server log"
             )
         messages = list(reader.feed(data))
         for index, message in enumerate(messages):

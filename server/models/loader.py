@@ -22,6 +22,7 @@ from trivet.server.models.warmup import warm
 from trivet.server.repository import config as configs
 from trivet.server.repository.check import check
 from trivet.server.repository.scan import ModelFolder
+from trivet.server.scheduling.sequences.plan import SequencePlan
 
 log = logging.getLogger(__name__)
 
@@ -44,6 +45,8 @@ class Opened:
     config: ModelConfig
     instances: Sequence[tuple[str, Instance]]
     labels: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    sequences: SequencePlan | None = None
+    """For a model with `sequence_batching`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +54,8 @@ class Loader:
     """Opens model versions."""
 
     auto_complete: bool = True
+    parameters: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    """By backend word: parameters of models whose config does not give them."""
 
     def plan(self, folder: ModelFolder, override_json: str | None) -> LoadPlan:
         """Reads the config and chooses versions. Raises InvalidConfig or LoadFailed."""
@@ -85,11 +90,15 @@ class Loader:
         given = ModelConfig()
         given.CopyFrom(plan.given)
         given.backend = word
+        for name, value in self.parameters.get(word, {}).items():
+            if name not in given.parameters:
+                given.parameters[name].string_value = value
         completed = backend.complete(given, files) if self.auto_complete else given
         config = configs.normalise(completed)
         check(config)
         check_scheduler(config)
         labels = read_labels(config, files)
+        sequences = SequencePlan.read(config, files)
         instances: list[tuple[str, Instance]] = []
         try:
             for placement in configs.instances(config):
@@ -100,7 +109,7 @@ class Loader:
             for _, instance in instances:
                 instance.close()
             raise
-        return Opened(config, instances, labels)
+        return Opened(config, instances, labels, sequences)
 
     def _backend(self, plan: LoadPlan, files: ModelFiles) -> tuple[str, Backend]:
         found = find_backend(plan.given, files)
