@@ -43,6 +43,7 @@ class Batch:
         "outputs",
         "parameters",
         "requests",
+        "rescheduled",
         "senders",
         "size",
     )
@@ -64,6 +65,7 @@ class Batch:
         self.outputs: list[list[Tensor]] = [[] for _ in requests]
         self.errors: dict[int, ServingError] = {}
         self.parameters: dict[int, Parameters] = {}
+        self.rescheduled: set[int] = set()
         self.gathered_bytes = 0
         self.gathered_ns = 0
         self.computed_ns = 0
@@ -111,6 +113,11 @@ class Batch:
     def fail(self, index: int, error: ServingError) -> None:
         """Lets one request fail; its batch mates are unharmed."""
         self.errors[index] = error
+
+    def reschedule(self, index: int) -> None:
+        """The model wants another pass over this request (`iterative_sequence`): it has no outputs
+        now, and its sender, if it has one, stays open."""
+        self.rescheduled.add(index)
 
     def mark_gathered(self) -> None:
         """Inputs are in place, computing begins: the border of compute_input and compute_infer."""

@@ -3,11 +3,12 @@
 Frameworks differ in how a file is read; what follows from its inputs and outputs does not.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from trivet.backends.api.datatype import DataType
 from trivet.backends.api.errors import InvalidConfig
+from trivet.backends.api.supplied import supplied_inputs, supplied_outputs
 from trivet.backends.api.tensor import Shape
 from trivet.protos.model_config_pb2 import ModelConfig, ModelInput, ModelOutput
 
@@ -38,6 +39,8 @@ def complete_config(
     """
     completed = ModelConfig()
     completed.CopyFrom(config)
+    inputs = _without(inputs, supplied_inputs(config))
+    outputs = _without(outputs, supplied_outputs(config))
     if completed.max_batch_size == 0 and _can_batch(config, inputs, outputs):
         completed.max_batch_size = DEFAULT_MAX_BATCH_SIZE
     if completed.max_batch_size > 1 and completed.WhichOneof("scheduling_choice") is None:
@@ -50,6 +53,14 @@ def complete_config(
     _fill(completed, completed.input, inputs, "input")
     _fill(completed, completed.output, outputs, "output")
     return completed
+
+
+def _without(
+    tensors: Sequence[ModelTensor], supplied: Iterable[ModelInput | ModelOutput]
+) -> list[ModelTensor]:
+    """The tensors of the file that clients have to do with."""
+    names = {tensor.name for tensor in supplied}
+    return [tensor for tensor in tensors if tensor.name not in names]
 
 
 def _can_batch(
@@ -99,6 +110,9 @@ def _fill(
                 f"file, whose {role}s are {list(by_name)}"
             )
         _fill_datatype(config, tensor, found, role)
+        if isinstance(tensor, ModelInput) and tensor.allow_ragged_batch:
+            # The model sees the batch's elements in one row, whatever dims clients use.
+            continue
         if found.shape is not None:
             dims = _without_batch(config, found, found.shape, role)
             _fill_dims(config, tensor, dims, role)

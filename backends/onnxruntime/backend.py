@@ -12,6 +12,7 @@ from trivet.backends.api import (
 )
 from trivet.backends.api.completion import ModelTensor, complete_config
 from trivet.backends.api.content import describe_content
+from trivet.backends.api.supplied import instance_config
 from trivet.backends.onnxruntime.instance import OnnxRuntimeInstance
 from trivet.backends.onnxruntime.modelfile import MalformedModel, OnnxFile, read_onnx_file
 from trivet.backends.onnxruntime.options import plan_session
@@ -50,7 +51,8 @@ class OnnxRuntimeBackend:
         self.complete(config, files)
         plan = plan_session(config, files, placement)
         session = self._sessions.get(path, plan)
-        return OnnxRuntimeInstance(session, Signature.from_config(config), plan.run_options())
+        signature = Signature.from_config(instance_config(config))
+        return OnnxRuntimeInstance(session, signature, plan.run_options())
 
     def _inferred_outputs(
         self, config: ModelConfig, files: ModelFiles, path: Path, found: OnnxFile

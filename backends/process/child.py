@@ -120,7 +120,11 @@ class _Server:
             if error is not None:
                 for sender in batch.senders:
                     sender.fail(error)
-            return {"op": "done", "results": [], "times": [0, 0, 0]}, []
+            again = sorted(batch.rescheduled)
+            for sender in (batch.senders[index] for index in again):
+                assert isinstance(sender, RemoteSender)
+                sender.release()
+            return {"op": "done", "results": [], "times": [0, 0, 0], "rescheduled": again}, []
         for request in message.header["requests"]:
             self._requests.forget(request["token"])
         return (encode_error(error), []) if error else encode_result(batch)

@@ -77,6 +77,10 @@ class RemoteSender:
     def fail(self, error: ServingError) -> None:
         self._send({"op": "fail", **encode_error(error)}, final=True)
 
+    def release(self) -> None:
+        """The request is to run again: its next pass will have a sender of its own."""
+        self._send({"op": "release"}, final=True)
+
     def _send(self, header: Header, runs: list[list[Tensor]] | None = None, *, final: bool) -> None:
         if self._is_ended:
             return

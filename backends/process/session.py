@@ -64,6 +64,8 @@ class Session:
                 outputs = [run.tensors[0] for run in message.runs]
                 parameters = header.get("parameters")
                 sender.send(outputs, final=header["final"], parameters=parameters)
+            case "release":
+                self._sender(header["token"], ends=True)
             case "finish" if sender := self._sender(header["token"], ends=True):
                 sender.finish()
             case "fail" if sender := self._sender(header["token"], ends=True):

@@ -155,13 +155,17 @@ def encode_result(batch: Batch) -> tuple[Header, list[list[Tensor]]]:
             result["parameters"] = dict(parameters)
         results.append(result)
     times = [batch.gathered_ns, batch.computed_ns, batch.gathered_bytes]
-    return {"op": "done", "results": results, "times": times}, runs
+    header = {"op": "done", "results": results, "times": times}
+    if batch.rescheduled:
+        header["rescheduled"] = sorted(batch.rescheduled)
+    return header, runs
 
 
 def decode_result(message: Message, batch: Batch) -> None:
     """Fills the batch from the reply; raises the error that failed all of it."""
     if "error" in message.header:
         raise decode_error(message.header)
+    batch.rescheduled.update(message.header.get("rescheduled", ()))
     outputs = iter(message.runs)
     for index, result in enumerate(message.header["results"]):
         if "error" in result:

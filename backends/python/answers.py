@@ -11,12 +11,14 @@ from trivet.backends.python.model_api.sender import InferenceResponseSender
 
 
 def responses_of(
-    returned: object, late: dict[int, LateResponse], num_requests: int, model_name: str
-) -> list[InferenceResponse | ServingError]:
-    """One response per request, from the returned list or late through a response sender.
+    returned: object, late: dict[int, LateResponse], batch: Batch, model_name: str
+) -> dict[int, InferenceResponse | ServingError]:
+    """One response per request that is not rescheduled, by its index: from the returned list or
+    late through a response sender.
 
     Raises BackendFailed for a list of the wrong length.
     """
+    num_requests = len(batch.requests)
     listed = [None] * num_requests if returned is None else returned
     if not isinstance(listed, (list, tuple)):
         raise BackendFailed(
@@ -28,9 +30,11 @@ def responses_of(
             f"execute of model '{model_name}' returned {len(listed)} responses for {num_requests} "
             "requests; it must return one for each"
         )
-    return [
-        _response_of(item, late.get(index), index, model_name) for index, item in enumerate(listed)
-    ]
+    return {
+        index: _response_of(item, late.get(index), index, model_name)
+        for index, item in enumerate(listed)
+        if index not in batch.rescheduled
+    }
 
 
 def answer(

@@ -19,6 +19,7 @@ from trivet.backends.api import (
     ResponseSender,
 )
 from trivet.backends.api.config import to_json_dict
+from trivet.backends.api.supplied import instance_config
 from trivet.backends.python.answers import answer, late_sender, open_sender, responses_of
 from trivet.backends.python.late import LateResponse
 from trivet.backends.python.loader import load_model_class
@@ -42,7 +43,8 @@ class PythonInstance:
         self._model = model
         self._name = config.name
         self._is_decoupled = config.model_transaction_policy.decoupled
-        self._output_names = [output.name for output in config.output]
+        self._is_iterative = config.sequence_batching.iterative_sequence
+        self._output_names = [output.name for output in instance_config(config).output]
         self._runner: CoroutineRunner | None = None
         self._is_hook_failing = False
 
@@ -103,11 +105,12 @@ class PythonInstance:
         ]
         batch.mark_gathered()
         returned = self._call(requests)
+        _note_rescheduled(batch, requests)
         # A sender that user code has dropped must go with its request, or waiting would not end.
         del requests
-        responses = responses_of(returned, late, len(batch.requests), self._name)
+        responses = responses_of(returned, late, batch, self._name)
         batch.mark_computed()
-        for index, response in enumerate(responses):
+        for index, response in responses.items():
             answer(batch, index, response, self._output_names)
 
     def _execute_decoupled(self, batch: Batch) -> None:
@@ -121,11 +124,13 @@ class PythonInstance:
                 f"model '{self._name}' is decoupled: execute must return None and answer through "
                 "response senders"
             )
+        _note_rescheduled(batch, requests)
 
     def _received(
         self, request: InferRequest, make_sender: Callable[[], InferenceResponseSender]
     ) -> ReceivedRequest:
-        return ReceivedRequest(request, self._output_names, make_sender)
+        names, is_iterative = self._output_names, self._is_iterative
+        return ReceivedRequest(request, names, make_sender, is_iterative=is_iterative)
 
     def _call(
         self, requests: list[ReceivedRequest], senders: Sequence[ResponseSender] = ()
@@ -163,6 +168,12 @@ class PythonInstance:
             log.error("execute() of model '%s' failed", self._name, exc_info=error)
         for sender in senders:
             sender.fail(BackendFailed(text))
+
+
+def _note_rescheduled(batch: Batch, requests: Sequence[ReceivedRequest]) -> None:
+    for index, request in enumerate(requests):
+        if request.is_rescheduled:
+            batch.reschedule(index)
 
 
 def _initialize_arguments(

@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 
 from trivet.backends.api import InvalidConfig, LoadFailed, ModelFiles, Placement, Signature
+from trivet.backends.api.supplied import instance_config
 from trivet.backends.pytorch.archive import Kind, kind_of, refuse_program_missing
 from trivet.backends.pytorch.compiled import load_compiled
 from trivet.backends.pytorch.exported import complete_exported, load_exported
@@ -53,8 +54,9 @@ class PyTorchBackend:
         parameters = PyTorchParameters.read(config)
         self._set_threads(parameters, placement)
         device = _device(config, placement)
-        program = _load(config, files, device, parameters)
-        return PyTorchInstance(program, Signature.from_config(config), device, parameters)
+        seen = instance_config(config)
+        program = _load(seen, files, device, parameters)
+        return PyTorchInstance(program, Signature.from_config(seen), device, parameters)
 
     def _set_threads(self, parameters: PyTorchParameters, placement: Placement) -> None:
         with self._lock:

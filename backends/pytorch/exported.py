@@ -11,6 +11,7 @@ from torch.utils import _pytree as pytree  # the tree of arguments has no public
 
 from trivet.backends.api import InvalidConfig, LoadFailed
 from trivet.backends.api.completion import ModelTensor, complete_config
+from trivet.backends.api.supplied import instance_config
 from trivet.backends.pytorch.archive import check_exported
 from trivet.backends.pytorch.names import match_positions
 from trivet.backends.pytorch.program import Program, storages
@@ -23,10 +24,11 @@ def complete_exported(config: ModelConfig, path: Path) -> ModelConfig:
     exported = _load(path)
     inputs = _declared(exported, [name for name in _inputs(exported) if name is not None])
     outputs = _declared(exported, _outputs(exported))
+    seen = instance_config(config)
     return complete_config(
         config,
-        _renamed(config.name, inputs, [tensor.name for tensor in config.input]),
-        _renamed(config.name, outputs, [tensor.name for tensor in config.output]),
+        _renamed(config.name, inputs, [t.name for t in seen.input if config.input]),
+        _renamed(config.name, outputs, [t.name for t in seen.output if config.output]),
     )
 
 

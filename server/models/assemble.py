@@ -9,6 +9,7 @@ from trivet.server.models.schedulers import schedule_of
 from trivet.server.repository.scan import ModelFolder
 from trivet.server.scheduling.batching import BatchingExecutor
 from trivet.server.scheduling.reshape import Reshape
+from trivet.server.scheduling.sequences.executor import SequenceExecutor, SequenceSchedule
 from trivet.server.statistics import ModelStatistics
 
 
@@ -52,5 +53,9 @@ class Assembler:
         if isinstance(first, BringsExecutor):
             assert not others, "an instance that brings its executor is the only one"
             return first.make_executor()
+        if opened.sequences is not None:
+            sequences = SequenceSchedule(opened.sequences, self.default_queue_size, self.hold_until)
+            model = (name, version)
+            return SequenceExecutor(model, signature, opened.instances, sequences, statistics)
         schedule = schedule_of(opened.config, self.default_queue_size, self.hold_until)
         return BatchingExecutor((name, version), signature, opened.instances, schedule, statistics)

@@ -28,8 +28,8 @@ def schedule_of(config: ModelConfig, default_queue_size: int, hold_until: int) -
 def check_scheduler(config: ModelConfig) -> None:
     """Raises Unsupported for schedulers that this version does not have."""
     choice = config.WhichOneof("scheduling_choice")
-    if choice in ("sequence_batching", "ensemble_scheduling"):
+    if choice == "ensemble_scheduling":
         raise Unsupported(
             f"model '{config.name}' asks for {choice}, which this version of trivet does not offer "
-            "yet; dynamic_batching and the default scheduler are available"
+            "yet; dynamic_batching, sequence_batching and the default scheduler are available"
         )

@@ -54,11 +54,15 @@ class Answers:
 
     def answer(self, job: Job) -> None:
         """The answers of a computed batch."""
-        assert job.timing is not None
-        if job.error is None:
-            self._statistics.execution(job.batch.size, job.timing)
+        self.executed(job, job.batch.size)
         for index in range(len(job.tickets)):
             self.answer_one(job, index)
+
+    def executed(self, job: Job, size: int) -> None:
+        """Counts an execution of so many batch items."""
+        assert job.timing is not None
+        if job.error is None:
+            self._statistics.execution(size, job.timing)
 
     def answer_one(self, job: Job, index: int) -> None:
         """The answer to one request of a computed batch; a decoupled one ends by its sender."""

@@ -105,12 +105,9 @@ class InferenceRequest:
         raise TritonModelException("only a request to this model has a response sender")
 
     def set_release_flags(self, flags: int) -> None:
-        """Only releasing all is supported: rescheduling needs iterative sequences."""
+        """Only a request to this model can be rescheduled."""
         if flags != TRITONSERVER_REQUEST_RELEASE_ALL:
-            raise TritonModelException(
-                "rescheduling a request (TRITONSERVER_REQUEST_RELEASE_RESCHEDULE) is not "
-                "supported in this version"
-            )
+            raise TritonModelException("only a request to this model can be rescheduled")
 
     def exec(self, decoupled: bool = False) -> NoReturn:  # noqa: ARG002, FBT001, FBT002
         raise TritonModelException(_NO_NESTED_REQUESTS)
@@ -133,6 +130,8 @@ class ReceivedRequest(InferenceRequest):
         request: InferRequest,
         output_names: list[str],
         make_sender: Callable[[], InferenceResponseSender],
+        *,
+        is_iterative: bool = False,
     ) -> None:
         flags = TRITONSERVER_REQUEST_FLAG_SEQUENCE_START if request.sequence_start else 0
         flags |= TRITONSERVER_REQUEST_FLAG_SEQUENCE_END if request.sequence_end else 0
@@ -150,6 +149,22 @@ class ReceivedRequest(InferenceRequest):
         self._cancel = request.cancel
         self._make_sender = make_sender
         self._sender: InferenceResponseSender | None = None
+        self._is_iterative = is_iterative
+        self.is_rescheduled = False
+
+    def set_release_flags(self, flags: int) -> None:
+        """TRITONSERVER_REQUEST_RELEASE_RESCHEDULE: `execute` is to be called with it once more.
+
+        Raises TritonModelException unless the config has `iterative_sequence`.
+        """
+        if flags not in (TRITONSERVER_REQUEST_RELEASE_ALL, TRITONSERVER_REQUEST_RELEASE_RESCHEDULE):
+            raise TritonModelException(f"unknown release flags {flags}")
+        if flags == TRITONSERVER_REQUEST_RELEASE_RESCHEDULE and not self._is_iterative:
+            raise TritonModelException(
+                "a request can be rescheduled only where the config has "
+                "sequence_batching { iterative_sequence: true }"
+            )
+        self.is_rescheduled = flags == TRITONSERVER_REQUEST_RELEASE_RESCHEDULE
 
     def is_cancelled(self) -> bool:
         """Whether nobody waits for the answer any more."""

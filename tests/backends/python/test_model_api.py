@@ -123,10 +123,10 @@ async def test_calling_another_model_says_that_it_is_not_supported_yet() -> None
         await request.async_exec()
 
 
-def test_rescheduling_says_that_it_is_not_supported() -> None:
+def test_a_request_to_another_model_cannot_be_rescheduled() -> None:
     request = pb_utils.InferenceRequest()
     request.set_release_flags(pb_utils.TRITONSERVER_REQUEST_RELEASE_ALL)
-    with pytest.raises(pb_utils.TritonModelException, match="not supported"):
+    with pytest.raises(pb_utils.TritonModelException, match="only a request to this model"):
         request.set_release_flags(pb_utils.TRITONSERVER_REQUEST_RELEASE_RESCHEDULE)
 
 

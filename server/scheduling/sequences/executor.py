@@ -1,0 +1,311 @@
+"""The executor of stateful models: requests of one sequence run in order, on one instance.
+
+Everything here runs on the event loop, which owns the sequences, so there are no locks; instances
+compute on their workers' threads.
+"""
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Sequence as Many
+from dataclasses import dataclass
+from functools import partial
+
+from trivet.backends.api import (
+    BackendFailed,
+    Batch,
+    ComputeOnly,
+    InferRequest,
+    Instance,
+    InstanceDied,
+    ResponseSender,
+    ServingError,
+    Signature,
+    Sink,
+)
+from trivet.server.scheduling.answers import Answers
+from trivet.server.scheduling.batching import STOPPING
+from trivet.server.scheduling.decoupled import DecoupledSender
+from trivet.server.scheduling.inline import InlinePolicy
+from trivet.server.scheduling.policy import WaitUntil
+from trivet.server.scheduling.sequences.lanes import Lane, Step, make_lane
+from trivet.server.scheduling.sequences.plan import SequencePlan
+from trivet.server.scheduling.sequences.queue import SequenceQueue, cancelled
+from trivet.server.scheduling.sequences.requests import Placeholder, SequenceRequests
+from trivet.server.scheduling.sequences.sequence import Sequence, SequenceTicket
+from trivet.server.scheduling.ticket import labelled
+from trivet.server.scheduling.worker import Job, Worker
+from trivet.server.statistics import ModelStatistics
+
+
+@dataclass(slots=True, eq=False)
+class _Seat:
+    """An instance and the sequences that are bound to it."""
+
+    worker: Worker
+    lane: Lane
+    is_idle: bool = True
+    is_dispatch_due: bool = False
+    delay_timer: asyncio.TimerHandle | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SequenceSchedule:
+    """What a model's config and the server's options ask for."""
+
+    plan: SequencePlan
+    max_waiting: int = 0
+    """Requests that may wait beyond one per slot; 0: any number."""
+    hold_until: int = 0
+    """Test hook: start nothing before so many requests wait (once)."""
+
+
+class SequenceExecutor:
+    """An Executor that keeps each sequence on one instance.
+
+    Takes ownership of the instances; each is called from its own thread only.
+    """
+
+    def __init__(
+        self,
+        model: tuple[str, int],
+        signature: Signature,
+        instances: Many[tuple[str, Instance]],
+        schedule: SequenceSchedule,
+        statistics: ModelStatistics,
+    ) -> None:
+        self._name = model[0]
+        self._signature = signature
+        self._plan = plan = schedule.plan
+        self._requests = SequenceRequests.of(plan, signature)
+        self._hold_until = schedule.hold_until
+        self._answers = Answers(model, signature, statistics)
+        self._queue = SequenceQueue(
+            plan, len(instances), schedule.max_waiting, statistics, self._answers, self
+        )
+        self._loop = asyncio.get_running_loop()
+        self._seats = [
+            _Seat(
+                Worker(name, instance, self._loop, partial(self._on_done, number)),
+                make_lane(plan.batching, plan.max_batch_size),
+            )
+            for number, (name, instance) in enumerate(instances)
+        ]
+        in_order = plan.batching.oldest.preserve_ordering
+        self._in_order: deque[Job] | None = deque() if in_order else None
+        self._inline = InlinePolicy(
+            enabled=self._requests.base_key is None
+            and not in_order
+            and not signature.decoupled
+            and all(isinstance(instance, ComputeOnly) for _, instance in instances)
+        )
+        self._predecessor: SequenceExecutor | None = None
+
+    def submit(self, request: InferRequest, sink: Sink) -> None:
+        """Queues the request behind those of its sequence; see `Executor`."""
+        if self._predecessor is not None and self._belongs_to(self._predecessor, request):
+            self._predecessor.submit(request, sink)
+            return
+        ticket = SequenceTicket(request, sink, time.monotonic_ns())
+        self._answers.expect()
+        try:
+            self._queue.push(ticket)
+        except ServingError as error:
+            self._answers.fail(ticket, type(error)(labelled(request, error.message)))
+
+    def _belongs_to(self, other: "SequenceExecutor", request: InferRequest) -> bool:
+        is_known = self._queue.holds(request.sequence_id)
+        return not (is_known or request.sequence_start) and other.holds(request.sequence_id)
+
+    # -- batches -------------------------------------------------------------------------------
+
+    def ready(self, sequence: Sequence) -> None:
+        """For the queue: offers the sequence's first request to its instance."""
+        assert sequence.slot is not None
+        sequence.waiting[0].join_key = self._requests.join_key(sequence)
+        seat = self._seats[sequence.slot.instance]
+        seat.lane.add(sequence)
+        self._dispatch_soon(seat)
+
+    def gone(self, sequence: Sequence) -> None:
+        """For the queue: the sequence's instance forgets it."""
+        assert sequence.slot is not None
+        self._seats[sequence.slot.instance].lane.remove(sequence)
+
+    def _dispatch_soon(self, seat: _Seat) -> None:
+        """Dispatches at the end of this loop tick, so that requests read together go together."""
+        if seat.is_idle and not seat.is_dispatch_due:
+            seat.is_dispatch_due = True
+            self._loop.call_soon(self._dispatch, seat)
+
+    def _dispatch(self, seat: _Seat) -> None:
+        seat.is_dispatch_due = False
+        if self._hold_until:
+            if len(self._queue) < self._hold_until:
+                return
+            self._hold_until = 0
+            for each in self._seats:
+                self._dispatch_soon(each)
+        if not seat.is_idle:
+            return
+        now_ns = time.monotonic_ns()
+        decision = seat.lane.decide(now_ns)
+        if isinstance(decision, WaitUntil):
+            self._arm_delay(seat, decision.time_ns - now_ns)
+        elif decision is not None:
+            self._start(seat, decision, now_ns)
+
+    def _arm_delay(self, seat: _Seat, delay_ns: int) -> None:
+        if seat.delay_timer is not None:
+            seat.delay_timer.cancel()
+        seat.delay_timer = self._loop.call_later(max(0, delay_ns) / 1e9, self._dispatch, seat)
+
+    def _start(self, seat: _Seat, step: Step, now_ns: int) -> None:
+        job = self._job(step, now_ns)
+        seat.is_idle = False
+        if self._in_order is not None:
+            self._in_order.append(job)
+        if self._inline.allows(job.batch.size):
+            seat.worker.compute(job)
+            self._settle(seat, job)
+            self._deliver(job)
+            # It took the loop's time: others get their turn first.
+            self._dispatch_soon(seat)
+        else:
+            seat.worker.start(job)
+
+    def _job(self, step: Step, now_ns: int) -> Job:
+        """Takes the step's requests out of their lines and makes the batch."""
+        tickets: list[SequenceTicket | None] = []
+        made: list[InferRequest | None] = []
+        for sequence in step.positions:
+            ticket = None if sequence is None else self._queue.take(sequence, now_ns)
+            tickets.append(ticket)
+            made.append(None if ticket is None else self._requests.of_ticket(ticket))
+        mate = next(request for request in made if request is not None)
+        filled = [ticket or self._requests.placeholder(mate) for ticket in tickets]
+        batch = Batch(
+            [own or each.request for own, each in zip(made, filled, strict=True)],
+            batching=self._signature.batching,
+            senders=[self._sender(each) for each in filled] if self._signature.decoupled else (),
+        )
+        return Job(batch, list(filled))
+
+    def _sender(self, ticket: SequenceTicket) -> ResponseSender:
+        """Only the batch may hold it: letting go of it without an end ends the request."""
+        if ticket.sequence is None:
+            return Placeholder()
+        sender, ticket.sender = ticket.sender, None
+        return sender or DecoupledSender(self._loop, ticket, self._answers.on_response)
+
+    # -- answers out ---------------------------------------------------------------------------
+
+    def _on_done(self, number: int, _: Worker, job: Job) -> None:
+        seat = self._seats[number]
+        self._settle(seat, job)
+        # The instance's next batch first: it computes while these answers are written.
+        self._dispatch(seat)
+        if self._in_order is None:
+            self._deliver(job)
+            return
+        while self._in_order and self._in_order[0].timing is not None:
+            self._deliver(self._in_order.popleft())
+
+    def _settle(self, seat: _Seat, job: Job) -> None:
+        """What the batch means for its sequences: new states, who may go on, who is over."""
+        seat.is_idle = True
+        if isinstance(job.error, InstanceDied) and self._plan.state is None:
+            self._queue.lose(self._seats.index(seat), job.error)
+        for index, ticket in enumerate(job.tickets):
+            assert isinstance(ticket, SequenceTicket)
+            sequence = ticket.sequence
+            if sequence is None:
+                continue
+            if job.error is None and index not in job.batch.errors:
+                self._keep_state(sequence, job, index)
+            if self._plan.is_iterative:
+                self._settle_pass(sequence, ticket, job, index)
+            else:
+                self._queue.done(sequence)
+
+    def _keep_state(self, sequence: Sequence, job: Job, index: int) -> None:
+        state, batch = self._plan.state, job.batch
+        if state is None:
+            return
+        is_shared = len(batch.requests) > 1
+        try:
+            outputs = state.take(sequence, batch.outputs[index], is_shared=is_shared)
+        except BackendFailed as error:
+            batch.fail(index, BackendFailed(f"model '{self._name}': {error.message}"))
+        else:
+            batch.outputs[index] = outputs
+
+    def _settle_pass(
+        self, sequence: Sequence, ticket: SequenceTicket, job: Job, index: int
+    ) -> None:
+        """Another pass over the request if the model wants one, else the end of its sequence."""
+        sequence.is_running = False
+        is_wanted = job.error is None and index in job.batch.rescheduled
+        if is_wanted and ticket.request.cancel.cancelled:
+            self._answers.fail(ticket, cancelled(ticket))
+        if not is_wanted or ticket.is_ended or sequence.is_over or index in job.batch.errors:
+            self._queue.end(sequence)
+            return
+        ticket.is_start = False
+        if job.batch.senders:
+            ticket.sender = job.batch.senders[index]
+        self._queue.push_again(sequence, ticket)
+
+    def _deliver(self, job: Job) -> None:
+        """The answers of a batch; requests that run again get theirs later."""
+        self._inline.observe(job.batch.size, job.cpu_ns)
+        live = [index for index, ticket in enumerate(job.tickets) if not _is_placeholder(ticket)]
+        self._answers.executed(job, len(live))
+        for index in live:
+            is_final = job.error is not None or index in job.batch.errors
+            if is_final or index not in job.batch.rescheduled:
+                self._answers.answer_one(job, index)
+
+    # -- life ----------------------------------------------------------------------------------
+
+    def holds(self, sequence_id: int | str) -> bool:
+        """Whether a request of this id continues a sequence that is here."""
+        return self._queue.holds(sequence_id)
+
+    def inherit(self, predecessor: "SequenceExecutor") -> None:
+        """Passes requests of the predecessor's sequences on to it, until they have ended."""
+        self._predecessor = predecessor
+
+    def is_ready(self) -> bool:
+        """Whether any instance can compute."""
+        return not self._queue.stopping and any(s.worker.instance.is_ready() for s in self._seats)
+
+    async def finish_sequences(self) -> None:
+        """Begins no new sequence and returns when all have ended or have been idle for too long."""
+        self._queue.stopping = self._queue.stopping or STOPPING
+        await self._queue.no_sequence()
+
+    async def drain(self) -> None:
+        """Begins no new sequence and returns when every submitted request has ended; sequences
+        whose next request has not come by then are over."""
+        self._queue.stopping = self._queue.stopping or STOPPING
+        self._hold_until = 0
+        for seat in self._seats:
+            self._dispatch_soon(seat)
+        await self._answers.all_ended()
+        self._queue.end_all()
+
+    async def close(self, timeout_s: float = 5.0) -> None:
+        """Fails what still waits, then frees the instances."""
+        unloaded = f"model '{self._name}' is being unloaded"
+        self._queue.stopping = self._queue.stopping or unloaded
+        self._queue.close()
+        for seat in self._seats:
+            if seat.delay_timer is not None:
+                seat.delay_timer.cancel()
+        await asyncio.gather(*(seat.worker.close(timeout_s) for seat in self._seats))
+
+
+def _is_placeholder(ticket: object) -> bool:
+    assert isinstance(ticket, SequenceTicket)
+    return ticket.sequence is None

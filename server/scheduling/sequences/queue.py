@@ -1,0 +1,275 @@
+"""The requests of a model's sequences that wait: for their turn, for a slot, and not for ever.
+
+Owned by the event loop. Every way in which a sequence can end goes through `end` or `cut`.
+"""
+
+import asyncio
+import itertools
+import logging
+import time
+from collections import deque
+from collections.abc import Callable
+from functools import partial
+from typing import Protocol
+
+from trivet.backends.api import (
+    Cancelled,
+    DeadlineExceeded,
+    InstanceDied,
+    QueueFull,
+    QueueTimeout,
+    ServingError,
+    Unavailable,
+)
+from trivet.server.scheduling.answers import Answers
+from trivet.server.scheduling.queue import due_ns
+from trivet.server.scheduling.sequences.plan import SequencePlan
+from trivet.server.scheduling.sequences.sequence import Sequence, SequenceTicket
+from trivet.server.scheduling.sequences.table import SequenceTable
+from trivet.server.scheduling.ticket import labelled
+from trivet.server.statistics import ModelStatistics
+
+log = logging.getLogger(__name__)
+
+Reason = Callable[[SequenceTicket], ServingError]
+"""Why a waiting request of a sequence that was cut fails."""
+
+
+class Runner(Protocol):
+    """Who runs what the queue holds."""
+
+    def ready(self, sequence: Sequence) -> None:
+        """It has a slot, its first request may be taken."""
+
+    def gone(self, sequence: Sequence) -> None:
+        """It is losing its slot."""
+
+
+class SequenceQueue:
+    """The sequences of one executor and their waiting requests."""
+
+    def __init__(
+        self,
+        plan: SequencePlan,
+        num_instances: int,
+        max_waiting: int,
+        statistics: ModelStatistics,
+        answers: Answers,
+        runner: Runner,
+    ) -> None:
+        """At most `max_waiting` requests wait, beyond one per slot; 0: any number."""
+        self._plan = plan
+        self._table = SequenceTable(num_instances, plan.slots_per_instance, plan.idle_ns)
+        self._max_waiting = max_waiting and max_waiting + self._table.num_slots
+        self._statistics = statistics
+        self._answers = answers
+        self._runner = runner
+        self._loop = asyncio.get_running_loop()
+        self._own_ids = itertools.count(1)
+        self._num_waiting = 0
+        self._idle_timer: asyncio.TimerHandle | None = None
+        self._expiry_timer: asyncio.TimerHandle | None = None
+        self._expiry_ns = 0
+        self._no_sequence = asyncio.Event()
+        self._no_sequence.set()
+        self.stopping = ""
+        """Why no new sequence begins; empty while they may."""
+
+    def __len__(self) -> int:
+        """Requests that wait."""
+        return self._num_waiting
+
+    def holds(self, sequence_id: int | str) -> bool:
+        """Whether a request of this id continues a sequence."""
+        return self._table.find(sequence_id) is not None
+
+    async def no_sequence(self) -> None:
+        """Returns when all sequences are over."""
+        await self._no_sequence.wait()
+
+    # -- in and out ----------------------------------------------------------------------------
+
+    def push(self, ticket: SequenceTicket) -> None:
+        """Puts a new request at the end of its sequence's line. Raises a ServingError."""
+        sequence, request = self._sequence_for(ticket), ticket.request
+        sequence.waiting.append(ticket)
+        self._entered(sequence, ticket)
+        if len(sequence.waiting) == 1:
+            self._offer(sequence)
+        if sequence.slot is None and request.timeout_us:
+            ticket.expires_ns = ticket.arrived_ns + request.timeout_us * 1000
+        if (due := due_ns(ticket)) != 0:
+            self._arm_expiry(due)
+        if self._idle_timer is None:
+            self._arm_idle()
+        request.cancel.on_cancel(partial(self._on_cancel, sequence))
+
+    def push_again(self, sequence: Sequence, ticket: SequenceTicket) -> None:
+        """Puts a request that has run back to the head of its sequence's line."""
+        sequence.waiting.appendleft(ticket)
+        self._entered(sequence, ticket)
+        self._offer(sequence)
+
+    def take(self, sequence: Sequence, now_ns: int) -> SequenceTicket:
+        """Takes out the first request of a sequence, which runs from now on; an END ends it."""
+        ticket = sequence.waiting.popleft()
+        self._num_waiting -= 1
+        self._statistics.dequeue(1)
+        ticket.started_ns = now_ns
+        sequence.is_running = True
+        if ticket.is_end:
+            self.end(sequence)
+        return ticket
+
+    def done(self, sequence: Sequence) -> None:
+        """Its request does not run any more; the next one may."""
+        sequence.is_running = False
+        self._table.touch(sequence, time.monotonic_ns())
+        self._offer(sequence)
+
+    def _entered(self, sequence: Sequence, ticket: SequenceTicket) -> None:
+        ticket.sequence = sequence
+        self._num_waiting += 1
+        self._statistics.enqueue()
+        self._table.touch(sequence, ticket.arrived_ns)
+
+    def _offer(self, sequence: Sequence) -> None:
+        if sequence.slot is not None and sequence.waiting and not sequence.is_running:
+            self._runner.ready(sequence)
+
+    def _sequence_for(self, ticket: SequenceTicket) -> Sequence:
+        """The request's sequence, a new one for its START."""
+        request = ticket.request
+        self._plan.check(request)
+        if self._max_waiting and self._num_waiting >= self._max_waiting:
+            raise QueueFull("Exceeds maximum queue size")
+        is_own = self._plan.is_iterative
+        found = None if is_own else self._table.find(request.sequence_id)
+        ticket.is_start = is_own or request.sequence_start
+        ticket.is_end = request.sequence_end and not is_own
+        if ticket.is_start and self.stopping:
+            raise Unavailable(self.stopping)
+        sequence = self._open(ticket) if found is None else found
+        if found is not None and ticket.is_start:
+            name = self._plan.model_name
+            log.warning("model '%s': sequence %s starts again before its END", name, found.id)
+        if ticket.is_end:
+            self._table.forget_id(sequence)
+        return sequence
+
+    def _open(self, ticket: SequenceTicket) -> Sequence:
+        request = ticket.request
+        if not ticket.is_start:
+            raise self._plan.refuse_unknown(request)
+        self._no_sequence.clear()
+        sequence_id = request.sequence_id or next(self._own_ids)
+        findable = not self._plan.is_iterative
+        return self._table.open(sequence_id, ticket.arrived_ns, findable=findable)
+
+    # -- ends ----------------------------------------------------------------------------------
+
+    def end(self, sequence: Sequence) -> None:
+        """Frees its slot, which may let one from the backlog begin. Its line must be empty, or
+        emptied by the caller."""
+        if sequence.slot is not None:
+            self._runner.gone(sequence)
+        heir = self._table.close(sequence)
+        if heir is not None:
+            for ticket in heir.waiting:
+                # The request parameter `timeout` is for the wait for a slot.
+                ticket.expires_ns = 0
+            self._offer(heir)
+        if not len(self._table):
+            self._no_sequence.set()
+
+    def end_all(self) -> None:
+        """Ends what has no requests left."""
+        for sequence in list(self._table):
+            self.end(sequence)
+
+    def cut(self, sequence: Sequence, reason: Reason) -> None:
+        """Ends a sequence whose requests cannot all be computed: the rest would be wrong."""
+        tickets, sequence.waiting = sequence.waiting, deque()
+        self.end(sequence)
+        self._num_waiting -= len(tickets)
+        self._statistics.dequeue(len(tickets))
+        for ticket in tickets:
+            self._answers.fail(ticket, reason(ticket))
+
+    def lose(self, instance: int, error: InstanceDied) -> None:
+        """The instance has died, and with it what it knew of its sequences."""
+        lost = [each for each in self._table if each.slot and each.slot.instance == instance]
+        for sequence in lost:
+            self.cut(sequence, lambda t: InstanceDied(labelled(t.request, error.message)))
+
+    def close(self) -> None:
+        """Cuts all."""
+        text = self.stopping
+        for sequence in list(self._table):
+            self.cut(sequence, lambda ticket: Unavailable(labelled(ticket.request, text)))
+        for timer in (self._idle_timer, self._expiry_timer):
+            if timer is not None:
+                timer.cancel()
+
+    def _on_cancel(self, sequence: Sequence) -> None:
+        if any(ticket.request.cancel.cancelled for ticket in sequence.waiting):
+            self.cut(sequence, cancelled)
+
+    # -- time ----------------------------------------------------------------------------------
+
+    def _arm_idle(self) -> None:
+        next_ns = self._table.next_idle_ns()
+        if next_ns:
+            delay_s = max(1_000_000, next_ns - time.monotonic_ns()) / 1e9
+            self._idle_timer = self._loop.call_later(delay_s, self._on_idle)
+
+    def _on_idle(self) -> None:
+        self._idle_timer = None
+        for sequence in self._table.take_idle(time.monotonic_ns()):
+            name = self._plan.model_name
+            log.debug("model '%s': sequence %s was idle for too long", name, sequence.id)
+            self.end(sequence)
+        self._arm_idle()
+
+    def _arm_expiry(self, time_ns: int) -> None:
+        """Looks for expired requests at this time at the latest."""
+        if self._expiry_timer is not None:
+            if self._expiry_ns <= time_ns:
+                return
+            self._expiry_timer.cancel()
+        self._expiry_ns = time_ns
+        delay_s = max(0, time_ns - time.monotonic_ns()) / 1e9
+        self._expiry_timer = self._loop.call_later(delay_s, self._on_expiry)
+
+    def _on_expiry(self) -> None:
+        self._expiry_timer = None
+        now_ns = time.monotonic_ns()
+        waiting = [sequence for sequence in self._table if sequence.waiting]
+        for sequence in waiting:
+            if any(0 < due_ns(ticket) <= now_ns for ticket in sequence.waiting):
+                self.cut(sequence, partial(_expired, now_ns))
+        dues = (due_ns(ticket) for sequence in waiting for ticket in sequence.waiting)
+        next_ns = min((due for due in dues if due), default=0)
+        if next_ns:
+            self._arm_expiry(next_ns)
+
+
+def cancelled(ticket: SequenceTicket) -> Cancelled:
+    """Why a waiting request fails when one of its sequence was cancelled."""
+    request = ticket.request
+    if request.cancel.cancelled:
+        return Cancelled(labelled(request, "request was cancelled while it waited in the queue"))
+    text = f"an earlier request of sequence {request.sequence_id} was cancelled, which ended it"
+    return Cancelled(labelled(request, text))
+
+
+def _expired(now_ns: int, ticket: SequenceTicket) -> ServingError:
+    request = ticket.request
+    if request.deadline is not None and request.deadline * 1e9 <= now_ns:
+        text = "the deadline passed while the request waited in the queue"
+        return DeadlineExceeded(labelled(request, text))
+    if 0 < ticket.expires_ns <= now_ns:
+        text = "timeout of the corresponding sequence has been expired"
+        return QueueTimeout(labelled(request, text))
+    text = f"an earlier request of sequence {request.sequence_id} came too late, which ended it"
+    return Cancelled(labelled(request, text))

@@ -1,0 +1,96 @@
+"""Which sequences there are, which has which slot, which wait for one, which are idle. Pure.
+
+Every operation costs the same whatever the number of sequences; a free slot costs its logarithm.
+"""
+
+import heapq
+from collections import OrderedDict, deque
+from collections.abc import Iterator
+
+from trivet.server.scheduling.sequences.sequence import CorrelationId, Sequence, Slot
+
+
+class SequenceTable:
+    """The sequences of one model version. Owned by the event loop."""
+
+    def __init__(self, num_instances: int, slots_per_instance: int, idle_ns: int) -> None:
+        self._idle_ns = idle_ns
+        self._free = [
+            Slot(number, instance)
+            for number in range(slots_per_instance)
+            for instance in range(num_instances)
+        ]
+        self.num_slots = len(self._free)
+        self._by_id: dict[CorrelationId, Sequence] = {}
+        self._by_activity: OrderedDict[Sequence, None] = OrderedDict()
+        self._backlog: deque[Sequence] = deque()
+
+    def __len__(self) -> int:
+        return len(self._by_activity)
+
+    def __iter__(self) -> Iterator[Sequence]:
+        """All that are not over, the longest unseen first."""
+        return iter(self._by_activity)
+
+    def find(self, sequence_id: CorrelationId) -> Sequence | None:
+        """The sequence that a request of this id continues."""
+        return self._by_id.get(sequence_id)
+
+    def open(self, sequence_id: CorrelationId, now_ns: int, *, findable: bool = True) -> Sequence:
+        """A new sequence: with a slot where one is free, else in the backlog."""
+        sequence = Sequence(sequence_id, now_ns)
+        if findable:
+            self._by_id[sequence_id] = sequence
+        self._by_activity[sequence] = None
+        if self._free:
+            sequence.slot = heapq.heappop(self._free)
+        else:
+            self._backlog.append(sequence)
+        return sequence
+
+    def forget_id(self, sequence: Sequence) -> None:
+        """Its END has come: the id is free for a new sequence, while this one's requests run."""
+        if self._by_id.get(sequence.id) is sequence:
+            del self._by_id[sequence.id]
+
+    def touch(self, sequence: Sequence, now_ns: int) -> None:
+        """It has had a request just now."""
+        if not sequence.is_over:
+            sequence.seen_ns = now_ns
+            self._by_activity.move_to_end(sequence)
+
+    def close(self, sequence: Sequence) -> Sequence | None:
+        """Ends a sequence; returns the one from the backlog that gets its slot."""
+        if sequence.is_over:
+            return None
+        sequence.is_over = True
+        self.forget_id(sequence)
+        del self._by_activity[sequence]
+        slot, sequence.slot = sequence.slot, None
+        return None if slot is None else self._give(slot)
+
+    def _give(self, slot: Slot) -> Sequence | None:
+        while self._backlog:
+            heir = self._backlog.popleft()
+            if not heir.is_over:
+                heir.slot = slot
+                return heir
+        heapq.heappush(self._free, slot)
+        return None
+
+    def take_idle(self, now_ns: int) -> list[Sequence]:
+        """The sequences that have been idle for too long; close them."""
+        idle: list[Sequence] = []
+        busy: list[Sequence] = []
+        for sequence in self._by_activity:
+            if sequence.seen_ns + self._idle_ns > now_ns:
+                break
+            (busy if sequence.is_busy else idle).append(sequence)
+        for sequence in busy:
+            self.touch(sequence, now_ns)
+        return idle
+
+    def next_idle_ns(self) -> int:
+        """When to call `take_idle` next; 0 while there is no sequence."""
+        first = next(iter(self._by_activity), None)
+        return 0 if first is None else first.seen_ns + self._idle_ns
