@@ -23,7 +23,7 @@ TORCH_BARS = {1: 1.0, 4: 1.0, 16: 0.8, 32: 0.8}
 
 def bench_llm(seconds: float, rounds: int) -> list[Row]:  # noqa: ARG001  # a run is what it is
     """Output tokens per second, times to first token and between tokens."""
-    with _servers() as servers:
+    with _servers() as (servers, hub):
         rows = []
         for size, shared in PROMPTS:
             for streams in STREAMS:
@@ -33,7 +33,7 @@ def bench_llm(seconds: float, rounds: int) -> list[Row]:  # noqa: ARG001  # a ru
                     for name, server in servers.items()
                 }
                 if not shared:
-                    sides["transformers"] = _alone("transformers", streams, size)
+                    sides["transformers"] = _alone("transformers", hub, streams, size)
                 found = alternate(sides, rounds)
                 _print_cell(cell, found)
                 rows += _rows(cell, streams, found)
@@ -43,14 +43,15 @@ def bench_llm(seconds: float, rounds: int) -> list[Row]:  # noqa: ARG001  # a ru
 def bench_llm_batching(seconds: float, rounds: int) -> list[Row]:  # noqa: ARG001
     """One engine, 64 requests of which one in eight is long: continuous against static batches."""
     _require_model()
-    sides = {side: _alone(side, 64, 32) for side in ("continuous", "static")}
+    sides = {side: _alone(side, MODEL, 64, 32) for side in ("continuous", "static")}
     found = alternate(sides, rounds)
     ours_, static = (found[side]["tokens_per_s"] for side in sides)
     return [Row("continuous against static batches", "tokens/s", ours_, static, 3.0)]
 
 
 @contextmanager
-def _servers() -> Iterator[dict[str, Running]]:
+def _servers() -> Iterator[tuple[dict[str, Running], Path]]:
+    """Those to be measured, by name; and the model as a Hugging Face folder."""
     _require_model()
     with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
         place = Path(folder)
@@ -58,7 +59,7 @@ def _servers() -> Iterator[dict[str, Running]]:
         started = [ours(repository, native=True), ours(repository, native=False)]
         hub, gguf = hub_folder(MODEL, place / "hub"), place / "bfloat16.gguf"
         started += peers(hub, bfloat16_gguf(MODEL, gguf), MAX_MODEL_LEN)
-        yield {server.name: stack.enter_context(running(server)) for server in started}
+        yield {server.name: stack.enter_context(running(server)) for server in started}, hub
 
 
 def _require_model() -> None:
@@ -77,8 +78,8 @@ def _over_http(server: Running, streams: int, size: int, shared: int) -> Measure
     return measure
 
 
-def _alone(side: str, streams: int, size: int) -> Measure:
-    numbers = [str(MODEL), str(streams), str(size), str(NEW_TOKENS)]
+def _alone(side: str, model: Path, streams: int, size: int) -> Measure:
+    numbers = [str(model), str(streams), str(size), str(NEW_TOKENS)]
     return lambda: run_module("bench.llm_alone", side, *numbers)
 
 

@@ -1,12 +1,11 @@
 """Our LLM engine, or transformers, without a server, in a process of its own:
-`python -m bench.llm_alone SIDE GGUF STREAMS PROMPT_TOKENS NEW_TOKENS` prints figures as JSON."""
+`python -m bench.llm_alone SIDE MODEL STREAMS PROMPT_TOKENS NEW_TOKENS` prints figures as JSON."""
 
 import json
 import queue
 import sys
 import time
 from itertools import pairwise
-from pathlib import Path
 from statistics import quantiles
 from typing import Any
 
@@ -105,10 +104,8 @@ def transformers(model: str, count: int, size: int, num_new: int) -> dict[str, f
     from transformers import AutoModelForCausalLM
 
     torch.set_num_threads(2)
-    path = Path(model)
-    loaded: Any = AutoModelForCausalLM.from_pretrained(
-        path.parent, gguf_file=path.name, dtype=choose_dtype("auto")
-    )
+    # A Hugging Face folder: it would keep GGUF's weights packed, and be slower.
+    loaded: Any = AutoModelForCausalLM.from_pretrained(model, dtype=choose_dtype("auto"))
     ids = torch.tensor(prompts(count, size))
     arguments: dict[str, Any] = {
         "do_sample": False,
@@ -142,5 +139,5 @@ SIDES = {
 }
 
 if __name__ == "__main__":
-    side, gguf, *numbers = sys.argv[1:]
-    print(json.dumps(SIDES[side](gguf, *map(int, numbers))))
+    side, path, *numbers = sys.argv[1:]
+    print(json.dumps(SIDES[side](path, *map(int, numbers))))
