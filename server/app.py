@@ -5,11 +5,11 @@ import logging
 import signal
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 from trivet import __version__
-from trivet.backends.api import InvalidRequest, LoadFailed, ServingError, Unavailable
+from trivet.backends.api import LoadFailed, ServingError
 from trivet.server.banner import LoadProgress, print_banner
+from trivet.server.control import RepositoryControl
 from trivet.server.core import Core
 from trivet.server.frontends import Frontends
 from trivet.server.log import setup_logging
@@ -17,6 +17,7 @@ from trivet.server.models.assemble import Assembler
 from trivet.server.models.lifecycle import Lifecycle
 from trivet.server.models.loader import Loader
 from trivet.server.models.registry import Registry
+from trivet.server.models.runner import ModelRunner
 from trivet.server.repository.plan import Action, Problem, Unload, plan
 from trivet.server.repository.scan import RepositoryUnreadableError, Snapshot, scan
 from trivet.server.repository.watcher import Watcher
@@ -24,7 +25,6 @@ from trivet.server.settings import Settings
 from trivet.server.shm import SharedMemory
 
 log = logging.getLogger(__name__)
-NOT_EXPLICIT = "explicit model load / unload is not allowed if polling is enabled"
 
 
 def run(settings: Settings) -> int:
@@ -56,21 +56,23 @@ class Server:
         self.settings = settings
         self.registry = Registry()
         self._progress = LoadProgress(enabled=not settings.no_progress)
+        control = RepositoryControl(settings)
+        runner = ModelRunner(self.registry, control)
         self.lifecycle = Lifecycle(
             self.registry,
             Loader(not settings.disable_auto_complete_config, _parameters(settings)),
-            Assembler(settings.default_queue_size, settings.delay_scheduler),
+            Assembler(runner, settings.default_queue_size, settings.delay_scheduler),
             load_threads=settings.model_load_thread_count,
             listener=self._progress.on_status,
         )
+        control.attach(self.lifecycle)
         self.core = Core(
             self.registry,
             self.lifecycle,
+            runner,
             SharedMemory(enabled=settings.allow_client_shm),
             server_id=settings.server_id,
             version=__version__,
-            load=self._load_by_name,
-            unload=self._unload_by_name,
             strict_readiness=settings.strict_readiness,
         )
         self.frontends = Frontends(self.core, settings)
@@ -183,32 +185,6 @@ class Server:
             self._changes.add(task)
             task.add_done_callback(self._changes.discard)
 
-    # -- model control by clients --------------------------------------------------------------
-
-    async def _load_by_name(self, name: str, config_json: str | None) -> None:
-        check_model_name(name)
-        self._require_explicit()
-        snapshot = await asyncio.to_thread(scan, self.settings.model_repository)
-        folder = snapshot.models.get(name)
-        if folder is None:
-            problem = snapshot.problems.get(name)
-            if problem:
-                self.lifecycle.note_problem(name, problem)
-            raise InvalidRequest(
-                f"failed to load '{name}', failed to poll from model repository"
-                + (f": {problem}" if problem else "")
-            )
-        await self.lifecycle.load(folder, config_json)
-
-    async def _unload_by_name(self, name: str, _: str | None) -> None:
-        check_model_name(name)
-        self._require_explicit()
-        await self.lifecycle.unload(name)
-
-    def _require_explicit(self) -> None:
-        if self.settings.model_control_mode != "explicit":
-            raise Unavailable(NOT_EXPLICIT)
-
     # -- signals -------------------------------------------------------------------------------
 
     def _handle_signals(self) -> None:
@@ -222,12 +198,3 @@ class Server:
             raise SystemExit(1)
         log.info("%s: draining for up to %s s", number.name, self.settings.exit_timeout_secs)
         self._stop_requested.set()
-
-
-def check_model_name(name: str) -> None:
-    """Raises InvalidRequest for a name that cannot be a model folder's."""
-    if not name.strip():
-        raise InvalidRequest("Model name cannot be empty. Please enter a valid name to deploy.")
-    parts = Path(name.strip()).parts
-    if "/" in name or "\\" in name or "\0" in name or ".." in parts:
-        raise InvalidRequest("model name must not contain path traversal characters")

@@ -4,7 +4,7 @@ Finds the model, checks the request against it and hands it to the model's execu
 protocol; its answers are the wire messages that both protocols share.
 """
 
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Iterable
 
 from trivet.backends.api import (
     Generator,
@@ -18,11 +18,10 @@ from trivet.backends.api import (
 )
 from trivet.protos import grpc_service_pb2 as pb
 from trivet.protos.model_config_pb2 import ModelConfig
-from trivet.server.models.check import check_request
 from trivet.server.models.lifecycle import Lifecycle, State
 from trivet.server.models.model import Model
 from trivet.server.models.registry import Registry
-from trivet.server.scheduling.ticket import labelled
+from trivet.server.models.runner import ModelRunner
 from trivet.server.shm import SharedMemory
 from trivet.server.statistics import ModelStatistics
 
@@ -44,8 +43,6 @@ EXTENSIONS = (
 """In Triton's order (its server metadata). sequence, trace, logging and cuda_shared_memory are not
 offered yet: their routes say so or are not found, but clients read the list to choose theirs."""
 
-ModelControl = Callable[[str, str | None], Awaitable[None]]
-
 
 class Core:
     """What the front rooms may ask for. Called on the event loop only."""
@@ -54,21 +51,19 @@ class Core:
         self,
         registry: Registry,
         lifecycle: Lifecycle,
+        runner: ModelRunner,
         shared_memory: SharedMemory,
         *,
         server_id: str,
         version: str,
-        load: ModelControl,
-        unload: ModelControl,
         strict_readiness: bool = True,
     ) -> None:
         self._registry = registry
         self._lifecycle = lifecycle
+        self._runner = runner
         self.shared_memory = shared_memory
         self._id = server_id
         self._version = version
-        self._load = load
-        self._unload = unload
         self._strict_readiness = strict_readiness
         self._is_started = False
         self._is_stopping = False
@@ -77,19 +72,7 @@ class Core:
 
     def infer(self, request: InferRequest, sink: Sink) -> None:
         """Runs a request; every outcome goes to the sink, exactly one end. Never raises."""
-        try:
-            model = self._registry.lookup(request.model_name, request.model_version)
-            try:
-                check_request(model.signature, model.name, request)
-            except InvalidRequest as error:
-                raise InvalidRequest(labelled(request, error.message)) from None
-        except ServingError as error:
-            sink.fail(error)
-            return
-        request.batching, request.labels = model.signature.batching, model.labels
-        if model.reshape is not None:
-            model.reshape.inputs(request)
-        model.executor.submit(request, sink)
+        self._runner.infer(request, sink)
 
     def signature(self, name: str, version: int | None) -> Signature:
         """What a model takes and gives. Raises ModelNotFound, NotFound, ModelNotReady."""
@@ -168,10 +151,7 @@ class Core:
 
     def is_model_ready(self, name: str, version: int | None) -> bool:
         """Whether a version, or the newest, can compute now; False for what is not there."""
-        try:
-            return self._registry.lookup(name, version).executor.is_ready()
-        except ServingError:
-            return False
+        return self._runner.is_ready(name, version)
 
     # -- what there is -------------------------------------------------------------------------
 
@@ -253,11 +233,11 @@ class Core:
         `config_json` replaces its config file for this load. Raises Unavailable unless the control
         mode is explicit, LoadFailed when it fails (what served before goes on).
         """
-        await self._load(name, config_json)
+        await self._runner.load(name, config_json)
 
-    async def unload(self, name: str, *, unload_dependents: bool = False) -> None:  # noqa: ARG002
+    async def unload(self, name: str, *, unload_dependents: bool = False) -> None:
         """Takes a model out of service; returns when it accepts no more requests.
 
-        `unload_dependents` concerns ensembles and has no effect before there are any.
+        `unload_dependents` also unloads the steps of an ensemble that were loaded for it alone.
         """
-        await self._unload(name, None)
+        await self._runner.unload(name, unload_dependents=unload_dependents)

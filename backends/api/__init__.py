@@ -46,12 +46,14 @@ from trivet.backends.api.request import (
     Parameters,
     ParameterValue,
 )
+from trivet.backends.api.runner import AsksModels, Runner, derive
 from trivet.backends.api.signature import Signature, TensorSpec
 from trivet.backends.api.sink import Sink
 from trivet.backends.api.tensor import PackedBytes, Shape, Tensor
 
 __all__ = [
     "AlreadyExists",
+    "AsksModels",
     "Backend",
     "BackendFailed",
     "Batch",
@@ -91,6 +93,7 @@ __all__ = [
     "QueueFull",
     "QueueTimeout",
     "ResponseSender",
+    "Runner",
     "Sampling",
     "ServingError",
     "Shape",
@@ -103,6 +106,7 @@ __all__ = [
     "TooLarge",
     "Unavailable",
     "Unsupported",
+    "derive",
     "from_json",
     "parameter",
     "to_json_dict",

@@ -73,6 +73,8 @@ class InferRequest:
     """Whether the tensors have a batch dimension; set by the core."""
     labels: Mapping[str, Sequence[str]] = field(default_factory=lambda: NO_LABELS)
     """Class labels by output; set by the core. The model may be gone when its answer is written."""
+    callers: tuple[str, ...] = ()
+    """The models on whose behalf it is asked, the first one first; empty for a client's request."""
 
 
 @dataclass(slots=True)

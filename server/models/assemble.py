@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from trivet.backends.api import BringsExecutor, Executor, Signature
+from trivet.backends.api import AsksModels, BringsExecutor, Executor, Runner, Signature
 from trivet.server.models.loader import Opened
 from trivet.server.models.model import Model
 from trivet.server.models.schedulers import schedule_of
@@ -17,6 +17,8 @@ from trivet.server.statistics import ModelStatistics
 class Assembler:
     """Builds executors."""
 
+    runner: Runner
+    """For models that ask other models."""
     default_queue_size: int = 0
     """Requests that may wait per model and priority level where its config does not say; 0: any."""
     hold_until: int = 0
@@ -28,6 +30,9 @@ class Assembler:
         """A model ready to be published. Called on the event loop."""
         config = opened.config
         signature = Signature.from_config(config)
+        for _, instance in opened.instances:
+            if isinstance(instance, AsksModels):
+                instance.connect(self.runner)
         executor = self._executor(folder.name, version, opened, signature, statistics)
         return Model(
             folder.name,

@@ -1,0 +1,77 @@
+"""How a model asks other models of the same server: ensembles and Python models do.
+
+No codecs lie between: tensors are handed on as they are.
+"""
+
+from typing import Protocol, runtime_checkable
+
+from trivet.backends.api.request import InferRequest, Parameters
+from trivet.backends.api.signature import Signature
+from trivet.backends.api.sink import Sink
+from trivet.backends.api.tensor import Tensor
+
+MAX_DEPTH = 16
+"""Models that may ask each other in a chain."""
+
+
+class Runner(Protocol):
+    """The server, as its models see it. Called on the event loop only."""
+
+    def infer(self, request: InferRequest, sink: Sink) -> None:
+        """Runs a request on its model: never blocks, never raises, exactly one end to the sink.
+
+        Make the request with `derive`. One whose `callers` name its model, or are more than
+        MAX_DEPTH, fails: a model that waits for itself would wait for ever.
+        """
+
+    def signature(self, name: str, version: int | None) -> Signature:
+        """What a model takes and gives. Raises ModelNotFound, NotFound, ModelNotReady."""
+
+    def is_ready(self, name: str, version: int | None) -> bool:
+        """Whether a version, or the newest, can compute now; False for what is not there."""
+
+    async def load(self, name: str, config_json: str | None = None) -> None:
+        """Loads or reloads a model. Raises Unavailable unless the control mode is explicit."""
+
+    async def unload(self, name: str, *, unload_dependents: bool = False) -> None:
+        """Takes a model out of service. Raises Unavailable unless the control mode is explicit."""
+
+
+@runtime_checkable
+class AsksModels(Protocol):
+    """An instance that asks other models."""
+
+    def connect(self, runner: Runner) -> None:
+        """Called once, on the event loop, before anything else is asked of the instance."""
+
+
+def derive(
+    parent: InferRequest,
+    model_name: str,
+    model_version: int | None,
+    inputs: dict[str, Tensor],
+    *,
+    output_names: tuple[str, ...] = (),
+    parameters: Parameters | None = None,
+) -> InferRequest:
+    """A request to another model on behalf of `parent`, whose model is its caller.
+
+    Id, priority, time-out, sequence, deadline and cancellation are the parent's: who cancels the
+    parent cancels this one too.
+    """
+    return InferRequest(
+        model_name,
+        model_version,
+        parent.id,
+        inputs,
+        output_names,
+        parent.parameters if parameters is None else parameters,
+        parent.priority,
+        parent.timeout_us,
+        parent.sequence_id,
+        parent.sequence_start,
+        parent.sequence_end,
+        parent.deadline,
+        parent.cancel,
+        callers=(*parent.callers, parent.model_name),
+    )

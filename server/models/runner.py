@@ -1,0 +1,87 @@
+"""Runs requests of clients and of models: finds the model, checks the request, hands it over."""
+
+from collections.abc import Awaitable
+from typing import Protocol
+
+from trivet.backends.api import InferRequest, InvalidRequest, ServingError, Signature, Sink
+from trivet.backends.api.runner import MAX_DEPTH
+from trivet.server.models.check import check_request
+from trivet.server.models.registry import Registry
+from trivet.server.scheduling.ticket import labelled
+
+
+class ModelControl(Protocol):
+    """Loads and unloads on behalf of a client or of a model."""
+
+    def load(self, name: str, config_json: str | None) -> Awaitable[None]:
+        """Returns when the model serves. Raises a ServingError."""
+
+    def unload(self, name: str, *, unload_dependents: bool) -> Awaitable[None]:
+        """Returns when the model accepts no more requests. Raises a ServingError."""
+
+
+class ModelRunner:
+    """The `Runner` over a registry. Called on the event loop only."""
+
+    def __init__(self, registry: Registry, control: ModelControl) -> None:
+        self._registry = registry
+        self._control = control
+
+    def infer(self, request: InferRequest, sink: Sink) -> None:
+        """Runs a request; every outcome goes to the sink, exactly one end. Never raises."""
+        try:
+            if request.callers:
+                _check_callers(request)
+            model = self._registry.lookup(request.model_name, request.model_version)
+            try:
+                check_request(model.signature, model.name, request)
+            except InvalidRequest as error:
+                raise InvalidRequest(labelled(request, error.message)) from None
+        except ServingError as error:
+            sink.fail(error)
+            return
+        request.batching, request.labels = model.signature.batching, model.labels
+        if model.reshape is not None:
+            model.reshape.inputs(request)
+        model.executor.submit(request, sink)
+
+    def signature(self, name: str, version: int | None) -> Signature:
+        """What a model takes and gives. Raises ModelNotFound, NotFound, ModelNotReady."""
+        return self._registry.lookup(name, version).signature
+
+    def is_ready(self, name: str, version: int | None) -> bool:
+        """Whether a version, or the newest, can compute now; False for what is not there."""
+        try:
+            return self._registry.lookup(name, version).executor.is_ready()
+        except ServingError:
+            return False
+
+    async def load(self, name: str, config_json: str | None = None) -> None:
+        """Loads or reloads a model of the repository; returns when it serves.
+
+        `config_json` replaces its config file for this load. Raises Unavailable unless the control
+        mode is explicit, LoadFailed when it fails (what served before goes on).
+        """
+        await self._control.load(name, config_json)
+
+    async def unload(self, name: str, *, unload_dependents: bool = False) -> None:
+        """Takes a model out of service; returns when it accepts no more requests.
+
+        `unload_dependents` also unloads the steps of an ensemble that were loaded for it alone.
+        """
+        await self._control.unload(name, unload_dependents=unload_dependents)
+
+
+def _check_callers(request: InferRequest) -> None:
+    """Raises InvalidRequest where models ask in a circle, or too deep."""
+    chain = (*request.callers, request.model_name)
+    if request.model_name in request.callers:
+        raise InvalidRequest(
+            f"model '{request.model_name}' is asked on its own behalf ({' -> '.join(chain)}); it "
+            "would wait for itself"
+        )
+    if len(chain) > MAX_DEPTH + 1:
+        raise InvalidRequest(
+            f"models ask each other in a chain of {len(chain)} ({' -> '.join(chain)}); at most "
+            f"{MAX_DEPTH + 1} are allowed"
+        )
