@@ -90,7 +90,8 @@ class EngineClient:
         self._engine = engine
         self._reader = FrameReader()
         self._unsent = bytearray()
-        self._heard_s = time.monotonic()
+        self._heard_s = self._checked_s = time.monotonic()
+        self._silent_s = 0.0
         engine.socket.setblocking(False)
         self._loop.add_reader(engine.socket.fileno(), self._on_readable)
         for message in engine.early:
@@ -136,6 +137,7 @@ class EngineClient:
             self._on_death()
             return
         self._heard_s = time.monotonic()
+        self._silent_s = 0.0
         try:
             for message in self._reader.feed(data):
                 self._on_message(message)
@@ -156,9 +158,12 @@ class EngineClient:
     # -- death and return ----------------------------------------------------------------------
 
     def _check(self) -> None:
-        silent_s = time.monotonic() - self._heard_s
-        if self._engine is not None and silent_s > LOST_S:
-            log.error("the engine of '%s' has been silent for %.0f s", self._name, silent_s)
+        # Counted in looks of ours: where both processes stood still, nobody was silent.
+        now_s = time.monotonic()
+        self._silent_s += min(now_s - self._checked_s, 2 * _WATCH_S)
+        self._checked_s = now_s
+        if self._engine is not None and self._silent_s > LOST_S:
+            log.error("the engine of '%s' has been silent for %.0f s", self._name, self._silent_s)
             self._on_death()
         elif self._engine is not None and self._step_s > self._settings.step_timeout_s:
             log.error("a step of the engine of '%s' takes %.0f s", self._name, self._step_s)
