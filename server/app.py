@@ -124,7 +124,8 @@ class Server:
         for change in self._changes:
             change.cancel()
         ends_at_s = time.monotonic() + self.settings.exit_timeout_secs
-        await self.frontends.drain(self.settings.exit_timeout_secs)
+        await self.lifecycle.finish_sequences(self.settings.exit_timeout_secs)
+        await self.frontends.drain(max(0.0, ends_at_s - time.monotonic()))
         await self.lifecycle.stop(max(0.0, ends_at_s - time.monotonic()))
         await self.frontends.close()
 

@@ -1,6 +1,7 @@
 """Models that keep sequences apart: accumulators with controls, with implicit state, iterative."""
 
 from pathlib import Path
+from typing import Any
 
 from onnx import TensorProto, helper
 
@@ -154,7 +155,7 @@ sequence_batching {{
 def adding_state_bytes() -> bytes:
     """ONNX: OUTPUT = STATE_OUT = INPUT + STATE_IN, FP32 [batch, 1]."""
 
-    def value(label: str) -> object:
+    def value(label: str) -> Any:
         return helper.make_tensor_value_info(label, TensorProto.FLOAT, ["batch", 1])
 
     nodes = [

@@ -13,7 +13,7 @@ import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import TypeVar
@@ -24,6 +24,7 @@ from trivet.server.models.loader import Loader, LoadPlan
 from trivet.server.models.model import Model
 from trivet.server.models.registry import Registry
 from trivet.server.repository.scan import ModelFolder
+from trivet.server.scheduling.sequences.executor import SequenceExecutor
 from trivet.server.statistics import ModelStatistics
 
 log = logging.getLogger(__name__)
@@ -58,6 +59,8 @@ class Known:
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
 
 
+SEQUENCES_S = 60.0
+"""How long clients may go on with their sequences on a version that was replaced."""
 T = TypeVar("T")
 Listener = Callable[[str, int, Status], None]
 
@@ -239,6 +242,7 @@ class Lifecycle:
 
         With `known` the version is gone; without, its successor of the same number serves.
         """
+        await self._finish_sequences(model)
         await model.executor.drain()
         await model.executor.close()
         if known is not None:
@@ -246,7 +250,25 @@ class Lifecycle:
             self._forget_if_gone(model.name, known)
         log.info("model '%s' version %d is unloaded", model.name, model.version)
 
+    async def _finish_sequences(self, model: Model) -> None:
+        """Lets clients finish their sequences on a version that has a successor, for a while."""
+        successor = self._registry.newest(model.name)
+        if successor is None or not isinstance(model.executor, SequenceExecutor):
+            return
+        if isinstance(successor.executor, SequenceExecutor):
+            successor.executor.inherit(model.executor)
+            with suppress(TimeoutError):
+                await asyncio.wait_for(model.executor.finish_sequences(), SEQUENCES_S)
+
     # -- end of the server ---------------------------------------------------------------------
+
+    async def finish_sequences(self, timeout_s: float) -> None:
+        """Begins no new sequences; returns when all have ended, after `timeout_s` at the latest."""
+        models = [m for versions in self._registry.models.values() for m in versions.values()]
+        executors = [m.executor for m in models if isinstance(m.executor, SequenceExecutor)]
+        endings = asyncio.gather(*(executor.finish_sequences() for executor in executors))
+        with suppress(TimeoutError):
+            await asyncio.wait_for(endings, timeout_s)
 
     async def stop(self, timeout_s: float) -> None:
         """Drains every model for up to `timeout_s`, then fails what is left and frees all."""

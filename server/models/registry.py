@@ -48,6 +48,10 @@ class Registry:
         text = f"Request for unknown model: '{name}' has no available versions"
         return ModelNotReady(text) if is_coming else NotFound(text)
 
+    def newest(self, name: str) -> Model | None:
+        """The version that answers requests which name none."""
+        return self._newest.get(name)
+
     def publish(self, model: Model) -> Model | None:
         """Makes a version answer from now on; returns the one it replaces."""
         versions = dict(self._models.get(model.name, {}))

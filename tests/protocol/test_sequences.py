@@ -1,9 +1,12 @@
 """Sequences as unmodified tritonclient programs use them, over HTTP, gRPC and gRPC streams."""
 
 import queue
+import shutil
+import signal
 import struct
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,10 +22,12 @@ OLDEST = "oldest { max_candidate_sequences: 64 }"
 
 
 @pytest.fixture(scope="module")
-def server(
-    serve: Callable[..., RunningServer], tmp_path_factory: pytest.TempPathFactory
-) -> RunningServer:
-    repository = tmp_path_factory.mktemp("repository")
+def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("repository")
+
+
+@pytest.fixture(scope="module")
+def server(serve: Callable[..., RunningServer], repository: Path) -> RunningServer:
     write_accumulator(repository, "direct")
     write_accumulator(repository, "oldest", strategy=OLDEST)
     write_accumulator(repository, "text", strategy=OLDEST, corrid="STRING")
@@ -31,6 +36,7 @@ def server(
     )
     write_accumulator(repository, "mortal", strategy=OLDEST, isolation="process")
     initial = 'initial_state { name: "i" data_type: TYPE_FP32 dims: [ 1 ] data_file: "first" }'
+    write_accumulator(repository, "renewed", strategy=OLDEST)
     write_implicit(repository, "implicit")
     write_implicit(repository, "begun", state=initial, initial=struct.pack("<f", 100))
     write_iterative(repository, "passes", decoupled=False)
@@ -243,3 +249,43 @@ def test_iterative_requests_of_a_decoupled_model_share_batches(stream: Stream, m
         sizes.append(result.as_numpy("SIZE").item())
     assert sorted(lefts) == sorted([*range(200), *range(200)])
     assert 2 in sizes
+
+
+def test_a_running_sequence_stays_on_the_version_that_it_began_with(
+    server: RunningServer, repository: Path
+) -> None:
+    def ready(version: int) -> bool:
+        return server.index().get(("renewed", str(version)), {}).get("state") == "READY"
+
+    with grpcclient.InferenceServerClient(server.grpc) as client:
+
+        def send(value: int, **flags: Any) -> tuple[str, float]:
+            made = [tensor(grpcclient, "renewed", value)]
+            answer = client.infer("renewed", made, **flags)
+            return answer.get_response().model_version, answer.as_numpy("OUTPUT").item()
+
+        assert send(1, sequence_id=1, sequence_start=True) == ("1", 1)
+        shutil.copytree(repository / "renewed/1", repository / "renewed/.2")
+        (repository / "renewed/.2").rename(repository / "renewed/2")
+        server.wait_until(lambda: ready(2), "version 2")
+        assert send(5, sequence_id=2, sequence_start=True) == ("2", 5)
+        assert send(2, sequence_id=1) == ("1", 3)
+        assert send(3, sequence_id=1, sequence_end=True) == ("1", 6)
+        assert send(6, sequence_id=2, sequence_end=True) == ("2", 11)
+        gone = ("renewed", "1")
+        server.wait_until(lambda: server.index()[gone]["state"] == "UNAVAILABLE", "unloaded")
+
+
+def test_a_stopping_server_lets_running_sequences_finish(
+    serve: Callable[..., RunningServer], tmp_path: Path
+) -> None:
+    write_accumulator(tmp_path, "oldest", strategy=OLDEST)
+    server = serve(tmp_path)
+    with grpcclient.InferenceServerClient(server.grpc) as client:
+        assert one(grpcclient, client, "oldest", 1, sequence_id=1, sequence_start=True) == 1
+        server.process.send_signal(signal.SIGTERM)
+        server.wait_until(lambda: not server.is_ready(), "stopping")
+        with pytest.raises(InferenceServerException, match="Server is stopping"):
+            one(grpcclient, client, "oldest", 1, sequence_id=2, sequence_start=True)
+        assert one(grpcclient, client, "oldest", 2, sequence_id=1, sequence_end=True) == 3
+    assert server.process.wait(20) == 0

@@ -32,7 +32,11 @@ from trivet.server.scheduling.sequences.lanes import Lane, Step, make_lane
 from trivet.server.scheduling.sequences.plan import SequencePlan
 from trivet.server.scheduling.sequences.queue import SequenceQueue, cancelled
 from trivet.server.scheduling.sequences.requests import Placeholder, SequenceRequests
-from trivet.server.scheduling.sequences.sequence import Sequence, SequenceTicket
+from trivet.server.scheduling.sequences.sequence import (
+    CorrelationId,
+    Sequence,
+    SequenceTicket,
+)
 from trivet.server.scheduling.ticket import labelled
 from trivet.server.scheduling.worker import Job, Worker
 from trivet.server.statistics import ModelStatistics
@@ -99,13 +103,15 @@ class SequenceExecutor:
             and not signature.decoupled
             and all(isinstance(instance, ComputeOnly) for _, instance in instances)
         )
-        self._predecessor: SequenceExecutor | None = None
+        self._predecessors: list[SequenceExecutor] = []
 
     def submit(self, request: InferRequest, sink: Sink) -> None:
         """Queues the request behind those of its sequence; see `Executor`."""
-        if self._predecessor is not None and self._belongs_to(self._predecessor, request):
-            self._predecessor.submit(request, sink)
-            return
+        if self._predecessors and not request.sequence_start:
+            keeper = self._keeper_of(request.sequence_id)
+            if keeper is not self:
+                keeper.submit(request, sink)
+                return
         ticket = SequenceTicket(request, sink, time.monotonic_ns())
         self._answers.expect()
         try:
@@ -113,9 +119,12 @@ class SequenceExecutor:
         except ServingError as error:
             self._answers.fail(ticket, type(error)(labelled(request, error.message)))
 
-    def _belongs_to(self, other: "SequenceExecutor", request: InferRequest) -> bool:
-        is_known = self._queue.holds(request.sequence_id)
-        return not (is_known or request.sequence_start) and other.holds(request.sequence_id)
+    def _keeper_of(self, sequence_id: CorrelationId) -> "SequenceExecutor":
+        """Who has the sequence that a request continues; this one where nobody has."""
+        self._predecessors = [each for each in self._predecessors if not each.is_over]
+        if self._queue.holds(sequence_id):
+            return self
+        return next((each for each in self._predecessors if each.holds(sequence_id)), self)
 
     # -- batches -------------------------------------------------------------------------------
 
@@ -268,13 +277,19 @@ class SequenceExecutor:
 
     # -- life ----------------------------------------------------------------------------------
 
-    def holds(self, sequence_id: int | str) -> bool:
-        """Whether a request of this id continues a sequence that is here."""
-        return self._queue.holds(sequence_id)
+    @property
+    def is_over(self) -> bool:
+        """Whether it has no sequence, begins none any more and passes none on."""
+        is_empty = bool(self._queue.stopping) and self._queue.num_sequences == 0
+        return is_empty and all(each.is_over for each in self._predecessors)
+
+    def holds(self, sequence_id: CorrelationId) -> bool:
+        """Whether a request of this id continues a sequence that is here, or is passed on."""
+        return self._keeper_of(sequence_id) is not self or self._queue.holds(sequence_id)
 
     def inherit(self, predecessor: "SequenceExecutor") -> None:
         """Passes requests of the predecessor's sequences on to it, until they have ended."""
-        self._predecessor = predecessor
+        self._predecessors.append(predecessor)
 
     def is_ready(self) -> bool:
         """Whether any instance can compute."""

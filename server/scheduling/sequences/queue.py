@@ -79,6 +79,11 @@ class SequenceQueue:
         """Requests that wait."""
         return self._num_waiting
 
+    @property
+    def num_sequences(self) -> int:
+        """That are not over."""
+        return len(self._table)
+
     def holds(self, sequence_id: int | str) -> bool:
         """Whether a request of this id continues a sequence."""
         return self._table.find(sequence_id) is not None
