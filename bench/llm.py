@@ -1,5 +1,6 @@
-"""Language models over HTTP: ours next to vLLM and llama.cpp, where they are; and transformers."""
+"""Language models: over HTTP next to vLLM and llama.cpp, alone next to OpenVINO, transformers."""
 
+import os
 import tempfile
 import time
 from collections.abc import Iterator
@@ -7,9 +8,9 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from bench.figures import Figures, Measure, Row, alternate
-from bench.llm_models import bfloat16_gguf, hub_folder
+from bench.llm_models import gguf_in, hub_folder
 from bench.llm_servers import Running, our_repository, ours, peers, running
-from bench.processes import run_module
+from bench.processes import run_module, run_python
 
 MODEL = Path(__file__).resolve().parent.parent / "model_repository/smollm2/1/model.gguf"
 STREAMS = (1, 4, 16, 32)
@@ -23,7 +24,7 @@ TORCH_BARS = {1: 1.0, 4: 1.0, 16: 0.8, 32: 0.8}
 
 def bench_llm(seconds: float, rounds: int) -> list[Row]:  # noqa: ARG001  # a run is what it is
     """Output tokens per second, times to first token and between tokens."""
-    with _servers() as (servers, hub):
+    with _servers() as servers:
         rows = []
         for size, shared in PROMPTS:
             for streams in STREAMS:
@@ -32,9 +33,30 @@ def bench_llm(seconds: float, rounds: int) -> list[Row]:  # noqa: ARG001  # a ru
                     name: _over_http(server, streams, size, shared)
                     for name, server in servers.items()
                 }
-                if not shared:
-                    sides["transformers"] = _alone("transformers", hub, streams, size)
                 found = alternate(sides, rounds)
+                _print_cell(cell, found)
+                rows += _rows(cell, streams, found)
+    return rows
+
+
+def bench_llm_alone(seconds: float, rounds: int) -> list[Row]:  # noqa: ARG001
+    """Without a server: ours next to transformers' static batches and to OpenVINO GenAI, if
+    TRIVET_BENCH_OPENVINO names the Python of an environment that has it."""
+    _require_model()
+    rows = []
+    with tempfile.TemporaryDirectory() as folder:
+        hub = hub_folder(MODEL, Path(folder) / "hub")
+        gguf = gguf_in("F16", MODEL, Path(folder) / "f16.gguf")
+        for size in (32, 512):
+            for streams in STREAMS:
+                sides = {
+                    OURS: _alone("engine", MODEL, streams, size),
+                    "transformers": _alone("transformers", hub, streams, size),
+                }
+                if python := os.environ.get("TRIVET_BENCH_OPENVINO"):
+                    sides["openvino"] = _openvino(python, gguf, streams, size)
+                found = alternate(sides, rounds)
+                cell = f"engine alone, {streams} x {size}"
                 _print_cell(cell, found)
                 rows += _rows(cell, streams, found)
     return rows
@@ -50,16 +72,15 @@ def bench_llm_batching(seconds: float, rounds: int) -> list[Row]:  # noqa: ARG00
 
 
 @contextmanager
-def _servers() -> Iterator[tuple[dict[str, Running], Path]]:
-    """Those to be measured, by name; and the model as a Hugging Face folder."""
+def _servers() -> Iterator[dict[str, Running]]:
     _require_model()
     with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
         place = Path(folder)
         repository = our_repository(MODEL, place / "repository", MAX_MODEL_LEN)
         started = [ours(repository, native=True), ours(repository, native=False)]
-        hub, gguf = hub_folder(MODEL, place / "hub"), place / "bfloat16.gguf"
-        started += peers(hub, bfloat16_gguf(MODEL, gguf), MAX_MODEL_LEN)
-        yield {server.name: stack.enter_context(running(server)) for server in started}, hub
+        hub, gguf = hub_folder(MODEL, place / "hub"), gguf_in("BF16", MODEL, place / "bf16.gguf")
+        started += peers(hub, gguf, MAX_MODEL_LEN)
+        yield {server.name: stack.enter_context(running(server)) for server in started}
 
 
 def _require_model() -> None:
@@ -81,6 +102,12 @@ def _over_http(server: Running, streams: int, size: int, shared: int) -> Measure
 def _alone(side: str, model: Path, streams: int, size: int) -> Measure:
     numbers = [str(model), str(streams), str(size), str(NEW_TOKENS)]
     return lambda: run_module("bench.llm_alone", side, *numbers)
+
+
+def _openvino(python: str, gguf: Path, streams: int, size: int) -> Measure:
+    script = Path(__file__).with_name("llm_openvino.py")
+    numbers = [str(streams), str(size), str(NEW_TOKENS)]
+    return lambda: run_python(python, str(script), str(gguf), *numbers)
 
 
 def _print_cell(cell: str, found: dict[str, Figures]) -> None:

@@ -4,6 +4,9 @@ import json
 from pathlib import Path
 from typing import Any
 
+FILE_TYPES = {"BF16": 32, "F16": 1}
+"""GGUF's numbers for files that are mostly of a type."""
+
 
 def hub_folder(source: Path, target: Path) -> Path:
     """A Hugging Face folder of a GGUF file, for vLLM."""
@@ -27,8 +30,8 @@ def hub_folder(source: Path, target: Path) -> Path:
     return target
 
 
-def bfloat16_gguf(source: Path, target: Path) -> Path:
-    """The same GGUF file with its matrices in bfloat16, for llama.cpp."""
+def gguf_in(kind: str, source: Path, target: Path) -> Path:
+    """The same GGUF file with its matrices in "BF16", for llama.cpp, or "F16", for OpenVINO."""
     from gguf import GGMLQuantizationType, GGUFReader, GGUFValueType, GGUFWriter
     from gguf.quants import dequantize, quantize
 
@@ -38,17 +41,17 @@ def bfloat16_gguf(source: Path, target: Path) -> Path:
     for name, field in reader.fields.items():
         if name.startswith("GGUF.") or name == "general.architecture":
             continue
-        kind = field.types[0]
-        element = field.types[-1] if kind == GGUFValueType.ARRAY else None
-        value = 32 if name == "general.file_type" else field.contents()  # 32: mostly bfloat16
-        writer.add_key_value(name, value, kind, element)
+        outer = field.types[0]
+        element = field.types[-1] if outer == GGUFValueType.ARRAY else None
+        value = FILE_TYPES[kind] if name == "general.file_type" else field.contents()
+        writer.add_key_value(name, value, outer, element)
     for tensor in reader.tensors:
         numbers = dequantize(tensor.data, tensor.tensor_type)
         if len(tensor.shape) == 1:
             writer.add_tensor(tensor.name, numbers)
         else:
-            kind16 = GGMLQuantizationType.BF16
-            writer.add_tensor(tensor.name, quantize(numbers, kind16), raw_dtype=kind16)
+            chosen = GGMLQuantizationType[kind]
+            writer.add_tensor(tensor.name, quantize(numbers, chosen), raw_dtype=chosen)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()

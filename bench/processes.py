@@ -91,9 +91,14 @@ def run_module(module: str, *arguments: str) -> dict[str, float]:
     return _figures(["-m", module, *arguments], "")
 
 
-def _figures(arguments: list[str], text: str) -> dict[str, float]:
+def run_python(python: str, *arguments: str) -> dict[str, float]:
+    """The figures that a script prints which is run by the Python of another environment."""
+    return _figures(list(arguments), "", python)
+
+
+def _figures(arguments: list[str], text: str, python: str = sys.executable) -> dict[str, float]:
     done = subprocess.run(
-        [sys.executable, *arguments], input=text, capture_output=True, text=True, check=False
+        [python, *arguments], input=text, capture_output=True, text=True, check=False
     )
     if done.returncode != 0:
         raise RuntimeError(f"{' '.join(arguments)} failed:\n{done.stderr}")
