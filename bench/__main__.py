@@ -20,15 +20,18 @@ from rich.table import Table
 from bench.figures import Row
 from bench.infer import bench_infer
 from bench.large import bench_large
-from bench.llm import bench_llm, bench_llm_batching
+from bench.llm import bench_llm, bench_llm_alone, bench_llm_batching
 from bench.minilm import bench_minilm
+from bench.sequences import bench_sequences
 from bench.sse import bench_sse
 
 PARTS = {
     "infer": bench_infer,
     "minilm": bench_minilm,
+    "sequences": bench_sequences,
     "large": bench_large,
     "llm": bench_llm,
+    "llm-alone": bench_llm_alone,
     "llm-batching": bench_llm_batching,
     "sse": bench_sse,
 }

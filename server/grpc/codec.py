@@ -110,7 +110,7 @@ class Decoder:
             options.parameters,
             options.priority,
             options.timeout_us,
-            options.sequence_id,
+            options.sequence_id if split.sequence_id is None else _sequence_id(split.sequence_id),
             options.sequence_start,
             options.sequence_end,
         )
@@ -163,6 +163,16 @@ def _tensor(model_name: str, plan: InputPlan, data: memoryview) -> Tensor:
         raise InvalidRequest(
             f"unexpected data for inference input '{plan.name}' for model '{model_name}': {error}"
         ) from None
+
+
+def _sequence_id(entry: bytes) -> int | str:
+    """The checked value of the parameter `sequence_id`."""
+    try:
+        parameter = pb.ModelInferRequest.ParametersEntry.FromString(entry)
+    except DecodeError:
+        raise InvalidRequest("failed to parse the ModelInferRequest message") from None
+    values = parameter_values({parameter.key: parameter.value})
+    return parse_parameters(values, allow_empty_final=True).sequence_id
 
 
 def parse_template(message: pb.ModelInferRequest, *, has_raw: bool) -> Template:

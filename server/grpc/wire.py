@@ -12,6 +12,8 @@ from typing import NamedTuple
 Buffer = bytes | bytearray | memoryview
 
 ID_TAG = 0x1A  # field 3, length-delimited: `id` of ModelInferRequest and ModelInferResponse
+PARAMETER_TAG = 0x22  # field 4, length-delimited: an entry of `parameters` of ModelInferRequest
+SEQUENCE_ID_KEY = b"\x0a\x0bsequence_id"  # how an entry of that key begins
 RAW_INPUT_TAG = 0x3A  # field 7, length-delimited: `raw_input_contents` of ModelInferRequest
 RAW_OUTPUT_TAG = b"\x32"  # field 6, length-delimited: `raw_output_contents` of ModelInferResponse
 _FIXED_SIZES = {1: 8, 5: 4}
@@ -21,10 +23,13 @@ class Split(NamedTuple):
     """The parts of a ModelInferRequest."""
 
     header: bytes
-    """The serialised message without `id` and `raw_input_contents`."""
+    """The serialised message without `id`, `sequence_id` and `raw_input_contents`, which differ
+    from call to call."""
     id: bytes
     raw: list[memoryview]
     """Views on the message, one per `raw_input_contents` entry."""
+    sequence_id: bytes | None = None
+    """The entry of `parameters` with that key, serialised."""
 
 
 def split_infer_request(message: Buffer) -> Split:
@@ -34,6 +39,7 @@ def split_infer_request(message: Buffer) -> Split:
     header: list[memoryview] = []
     raw: list[memoryview] = []
     request_id = b""
+    sequence_id = None
     position = kept_from = 0
     while position < end:
         start = position
@@ -41,6 +47,12 @@ def split_infer_request(message: Buffer) -> Split:
         position += 1
         if tag not in (ID_TAG, RAW_INPUT_TAG):
             position = _skip_field(view, start, end)
+            # The head of a short entry: longer ones are no sequence id, whatever they begin with.
+            if tag == PARAMETER_TAG and view[start + 2 : start + 15] == SEQUENCE_ID_KEY:
+                if start > kept_from:
+                    header.append(view[kept_from:start])
+                sequence_id = bytes(view[start + 2 : position])
+                kept_from = position
             continue
         if start > kept_from:
             header.append(view[kept_from:start])
@@ -59,7 +71,7 @@ def split_infer_request(message: Buffer) -> Split:
         position = kept_from
     if kept_from < end:
         header.append(view[kept_from:end])
-    return Split(b"".join(header), request_id, raw)
+    return Split(b"".join(header), request_id, raw, sequence_id)
 
 
 def _skip_field(view: memoryview, position: int, end: int) -> int:

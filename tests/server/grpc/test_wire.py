@@ -15,7 +15,8 @@ messages = st.builds(
     model_version=st.text(max_size=3),
     id=st.text(),
     parameters=st.dictionaries(
-        st.text(), st.builds(pb.InferParameter, int64_param=st.integers(-5, 5))
+        st.one_of(st.text(), st.sampled_from(["sequence_id", "sequence_ids", "sequence"])),
+        st.builds(pb.InferParameter, int64_param=st.integers(-5, 5), string_param=st.text()),
     ),
     inputs=st.lists(
         st.builds(
@@ -34,6 +35,10 @@ def test_a_split_message_is_the_same_message(message: pb.ModelInferRequest) -> N
     split = split_infer_request(message.SerializeToString())
     again = pb.ModelInferRequest.FromString(split.header)
     again.id = split.id.decode()
+    if split.sequence_id is not None:
+        entry = pb.ModelInferRequest.ParametersEntry.FromString(split.sequence_id)
+        assert entry.key == "sequence_id"
+        again.parameters[entry.key].CopyFrom(entry.value)
     again.raw_input_contents.extend(bytes(raw) for raw in split.raw)
     assert again.SerializeToString(deterministic=True) == message.SerializeToString(
         deterministic=True
