@@ -1,6 +1,7 @@
 """A server over the small language model, and plain HTTP requests to it."""
 
 import json
+import re
 import shutil
 import urllib.error
 import urllib.request
@@ -75,6 +76,22 @@ def write_llm(repository: Path, name: str, config: str) -> Path:
     except OSError:  # another file system
         shutil.copyfile(found[0], mine)
     return folder
+
+
+def engine_load(server: RunningServer) -> tuple[float, float, float]:
+    """Running and waiting requests, and the part of the cache in use."""
+    page = server.metrics()
+
+    def value(name: str) -> float:
+        found = re.search(rf"^vllm:{name}{{.*}} (\S+)$", page, re.MULTILINE)
+        assert found is not None, page
+        return float(found[1])
+
+    return (
+        value("num_requests_running"),
+        value("num_requests_waiting"),
+        value("kv_cache_usage_perc"),
+    )
 
 
 def _files(name: str) -> Iterator[Path]:

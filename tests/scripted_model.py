@@ -15,6 +15,7 @@ from trivet.backends.api import (
     Messages,
     ModelNotFound,
     Token,
+    TokenLogprob,
 )
 from trivet.server.core import Core
 from trivet.server.http.app import HttpLimits, HttpServer
@@ -36,6 +37,8 @@ class ScriptedModel:
         )
         self.pieces: Sequence[str] = ("Hello",)
         self.finish = Finish("stop")
+        self.waits_for: asyncio.Event | None = None
+        """What the last piece waits for."""
         self.requests: list[GenerateRequest] = []
         self.rendered: list[tuple[Messages, Any, Any]] = []
         """Messages, tools and arguments of each conversation."""
@@ -46,7 +49,17 @@ class ScriptedModel:
         *others, last = self.pieces
         for number, piece in enumerate(others):
             loop.call_soon(sink.chunk, Chunk(piece, (number,)))
-        loop.call_soon(sink.chunk, Chunk(last, (len(others),), finish=self.finish))
+        number = len(others)
+        scored = () if request.sampling.logprobs is None else (TokenLogprob(number, last, -1.0),)
+        end = Chunk(last, (number,), scored, self.finish)
+        if self.waits_for is None:
+            loop.call_soon(sink.chunk, end)
+        else:
+            self._late = loop.create_task(self._send_late(self.waits_for, sink, end))
+
+    async def _send_late(self, event: asyncio.Event, sink: GenerateSink, end: Chunk) -> None:
+        await event.wait()
+        sink.chunk(end)
 
     async def encode(self, text: str, *, add_special_tokens: bool) -> list[int]:
         return list(range(1, 4))
@@ -87,10 +100,12 @@ class ScriptedCore:
 
 
 @asynccontextmanager
-async def served(**models: Generator) -> AsyncIterator[str]:
+async def served(
+    models: Mapping[str, Generator], limits: HttpLimits | None = None
+) -> AsyncIterator[str]:
     """The base URL of a server over these models."""
     core = cast(Core, ScriptedCore(models))
-    server = HttpServer(core, HttpLimits(), "127.0.0.1", 0)
+    server = HttpServer(core, limits or HttpLimits(), "127.0.0.1", 0)
     port = await server.start()
     try:
         yield f"http://127.0.0.1:{port}"

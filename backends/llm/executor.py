@@ -223,6 +223,7 @@ class LlmExecutor:
 
     async def encode(self, text: str, *, add_special_tokens: bool) -> list[int]:
         """The token ids of a text."""
+        self._check_size(text)
         if len(text) <= LONG_TEXT:
             return self._tokenizer.encode(text, add_special_tokens=add_special_tokens)
         return await asyncio.to_thread(
@@ -231,9 +232,20 @@ class LlmExecutor:
 
     async def tokenize(self, text: str, *, add_special_tokens: bool) -> list[Token]:
         """The tokens of a text with their places."""
+        self._check_size(text)
         return await asyncio.to_thread(
             self._tokenizer.tokenize, text, add_special_tokens=add_special_tokens
         )
+
+    def _check_size(self, text: str) -> None:
+        """Raises InvalidRequest for what is too long however it is tokenised: that takes time."""
+        limit = self._info.max_model_len * self._tokenizer.longest_token
+        if len(text) > limit:
+            raise InvalidRequest(
+                f"prompt: it has {len(text)} characters; at most {limit} can be the "
+                f"{self._info.max_model_len} tokens that prompt and output together may have "
+                "(max_model_len)"
+            )
 
     async def decode(self, token_ids: Sequence[int], *, skip_special_tokens: bool) -> str:
         """The text of token ids. Raises InvalidRequest for ids that are none."""

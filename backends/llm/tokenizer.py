@@ -24,6 +24,8 @@ class Tokenizer:
         self._special = frozenset(special)
         self.special_texts = tuple(special.values())
         """The texts of the model's own marks."""
+        self.longest_token = max(map(len, inner.get_vocab(with_added_tokens=True)), default=1)
+        """In characters, or in bytes where its tokens are bytes."""
 
     @classmethod
     def from_files(cls, files: TokenizerFiles) -> "Tokenizer":

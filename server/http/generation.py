@@ -2,6 +2,8 @@
 
 import asyncio
 from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from trivet.backends.api import (
@@ -38,6 +40,12 @@ class Outputs:
         self._error: ServingError | None = None
         self._num_open = 0
         self._waiter: asyncio.Future[None] | None = None
+        self._num_put = 0
+
+    @property
+    def is_open(self) -> bool:
+        """Whether more may come."""
+        return self._num_open > 0 and self._error is None
 
     def start(self, generator: Generator, request: GenerateRequest) -> None:
         """One more output, with the next index."""
@@ -50,6 +58,7 @@ class Outputs:
         if self._error is not None:
             return
         self._pending.append((index, chunk))
+        self._num_put += 1
         self._num_open -= chunk.finish is not None
         if len(self._pending) > MAX_PENDING:
             self.fail(Cancelled(f"the client left {MAX_PENDING} pieces of text unread"))
@@ -63,7 +72,8 @@ class Outputs:
             self._wake()
 
     async def next(self) -> list[tuple[int, Chunk]]:
-        """What has come, with the outputs' indexes; empty at the end. Raises the error after it."""
+        """What has come, with the outputs' indexes; empty at the end, and while they are open when
+        nothing has come for as long as `nudged` says. Raises the error after what came before."""
         if not self._pending and self._error is None and self._num_open:
             self._waiter = asyncio.get_running_loop().create_future()
             await self._waiter
@@ -72,6 +82,26 @@ class Outputs:
         if not found and self._error is not None:
             raise self._error
         return found
+
+    @contextmanager
+    def nudged(self, after_s: float) -> Iterator[None]:
+        """Lets `next` return, with nothing, when nothing has come for that long."""
+        loop = asyncio.get_running_loop()
+        seen = self._num_put
+        timer: asyncio.TimerHandle
+
+        def look() -> None:
+            nonlocal seen, timer
+            if seen == self._num_put:
+                self._wake()
+            seen = self._num_put
+            timer = loop.call_later(after_s, look)
+
+        timer = loop.call_later(after_s, look)
+        try:
+            yield
+        finally:
+            timer.cancel()
 
     async def all(self) -> list[tuple[int, Chunk]]:
         """Everything. Cancels the outputs when the client goes away. Raises the error."""

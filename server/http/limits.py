@@ -30,6 +30,8 @@ class HttpLimits:
     max_connections: int = 4096
     max_pending_events: int = 1024
     """Responses of one stream that wait for a client that does not read; then it is cancelled."""
+    event_keep_alive_s: float = 15.0
+    """A stream of generated text that has nothing to say for so long says that it lives."""
     head_timeout_s: float = 10.0
     idle_timeout_s: float = 3600.0
     """How long a connection may stay open between two requests."""

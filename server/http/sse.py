@@ -27,7 +27,9 @@ class EventStream:
 
     async def write(self, events: bytes) -> None:
         """Events that are whole already, blank lines and all; otherwise as `send`."""
-        await self.response.write(events)
+        # An empty write would end a chunked answer.
+        if events:
+            await self.response.write(events)
 
     async def close(self) -> None:
         """Ends the stream."""

@@ -9,10 +9,10 @@ from aiohttp import web
 from trivet.backends.api import Chunk, GenerateRequest, Generator
 from trivet.server.core import Core
 from trivet.server.http.answers import json_answer
-from trivet.server.http.body import read_body
 from trivet.server.http.generation import Outputs
 from trivet.server.http.limits import HttpLimits
 from trivet.server.http.openai import documents as docs
+from trivet.server.http.openai.bodies import read_json_body
 from trivet.server.http.openai.chat_fields import ChatFields
 from trivet.server.http.openai.chat_stream import ChatStream
 from trivet.server.http.openai.chat_tools import ChatTools, whole_message
@@ -36,12 +36,13 @@ class Chat:
 
     async def complete(self, call: Call) -> web.StreamResponse:
         """One answer or a stream of events."""
-        fields = parse(ChatFields, await read_body(call.request, self._limits))
+        fields = parse(ChatFields, await read_json_body(call.request, self._limits))
         fields.check()
         chat = Conversation(fields, self._core.generator(fields.model))
         await chat.start()
         if fields.stream:
-            return await stream(call, chat.outputs, chat.stream())
+            keep_alive_s = self._limits.event_keep_alive_s
+            return await stream(call, chat.outputs, chat.stream(), keep_alive_s)
         return json_answer(chat.document(await chat.outputs.all()))
 
 

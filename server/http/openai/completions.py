@@ -16,10 +16,10 @@ from trivet.backends.api import (
 )
 from trivet.server.core import Core
 from trivet.server.http.answers import json_answer
-from trivet.server.http.body import read_body
 from trivet.server.http.generation import Outputs
 from trivet.server.http.limits import HttpLimits
 from trivet.server.http.openai import documents as docs
+from trivet.server.http.openai.bodies import read_json_body
 from trivet.server.http.openai.errors import answers_errors
 from trivet.server.http.openai.events import EventWriter, stream
 from trivet.server.http.openai.fields import parse
@@ -42,12 +42,13 @@ class Completions:
 
     async def complete(self, call: Call) -> web.StreamResponse:
         """One answer or a stream of events."""
-        fields = parse(CompletionFields, await read_body(call.request, self._limits))
+        fields = parse(CompletionFields, await read_json_body(call.request, self._limits))
         fields.check()
         completion = Completion(fields, self._core.generator(fields.model))
         await completion.start()
         if fields.stream:
-            return await stream(call, completion.outputs, completion)
+            keep_alive_s = self._limits.event_keep_alive_s
+            return await stream(call, completion.outputs, completion, keep_alive_s)
         return json_answer(completion.document(await completion.outputs.all()))
 
 

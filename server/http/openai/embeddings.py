@@ -21,8 +21,8 @@ from trivet.backends.api import (
 )
 from trivet.server.core import Core
 from trivet.server.http.answers import json_answer
-from trivet.server.http.body import read_body
 from trivet.server.http.limits import HttpLimits
+from trivet.server.http.openai.bodies import read_json_body
 from trivet.server.http.openai.errors import answers_errors
 from trivet.server.http.openai.fields import Fields, parse
 from trivet.server.http.routes import Call, Route
@@ -84,7 +84,7 @@ class Embeddings:
 
     async def embed(self, call: Call) -> web.StreamResponse:
         """The vectors of some texts, in their order."""
-        fields = parse(EmbeddingFields, await read_body(call.request, self._limits))
+        fields = parse(EmbeddingFields, await read_json_body(call.request, self._limits))
         texts = fields.texts()
         encoder = find_encoder(self._core, fields.model)
         parts, num_tokens = [], 0

@@ -47,7 +47,9 @@ def error_document(error: ServingError) -> dict[str, object]:
     """The body of an error answer, or of an event that ends a stream."""
     kind = next(text for cls, text in _TYPES if isinstance(error, cls))
     named = _PARAM.match(error.message)
-    param = "model" if isinstance(error, ModelNotFound) else named[0] if named else None
+    # All that these routes look up by name is a model.
+    is_missing = isinstance(error, ModelNotFound | NotFound)
+    param = "model" if is_missing else named[0] if named else None
     message = error.message.encode(errors="replace").decode()
     return {
         "error": {

@@ -1,6 +1,6 @@
 """OpenAI's event streams: one write for all that has come, an error as the last event."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 import orjson
@@ -13,6 +13,7 @@ from trivet.server.http.routes import Call
 from trivet.server.http.sse import EventStream
 
 DONE = b"data: [DONE]\n\n"
+KEEP_ALIVE = b": keep-alive\n\n"
 
 
 def event(document: object) -> bytes:
@@ -58,23 +59,40 @@ class EventWriter:
         return b'%b],"usage":%b}\n\n' % (self._before, orjson.dumps(usage))
 
 
-async def stream(call: Call, outputs: Outputs, writer: StreamWriter) -> web.StreamResponse:
+async def stream(
+    call: Call, outputs: Outputs, writer: StreamWriter, keep_alive_s: float
+) -> web.StreamResponse:
     """Answers with events: what the writer makes of chunks.
 
     An error before the first chunk has a status of its own; a later one is the last event.
     """
     events = EventStream(call.request, call.request_id)
     try:
-        chunks = await outputs.next()
-        await events.open()
-        try:
-            while chunks:
-                await events.write(writer.write(chunks))
-                chunks = await outputs.next()
+        if await pump(events, outputs, writer.write, error_document, keep_alive_s):
             await events.write(writer.end() + DONE)
-        except ServingError as error:
-            await events.write(event(error_document(error)))
         await events.close()
     finally:
         outputs.close()
     return events.response
+
+
+async def pump(
+    events: EventStream,
+    outputs: Outputs,
+    write: Callable[[Sequence[tuple[int, Chunk]]], bytes],
+    told: Callable[[ServingError], object],
+    keep_alive_s: float,
+) -> bool:
+    """Opens the stream and writes all that comes; False if it ended with an error, `told` in its
+    last event. Raises an error that comes before anything was written."""
+    with outputs.nudged(keep_alive_s):
+        chunks = await outputs.next()
+        await events.open()
+        try:
+            while chunks or outputs.is_open:
+                await events.write(write(chunks) if chunks else KEEP_ALIVE)
+                chunks = await outputs.next()
+        except ServingError as error:
+            await events.write(event(told(error)))
+            return False
+    return True

@@ -1,4 +1,4 @@
-"""GET /v1/models, /tokenize, /detokenize, /version: what surrounds generation."""
+"""GET /v1/models, /version and /load, POST /tokenize and /detokenize: what surrounds generation."""
 
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -9,9 +9,10 @@ from trivet import __version__
 from trivet.backends.api import Generator, InvalidRequest, ModelNotFound
 from trivet.server.core import Core
 from trivet.server.http.answers import json_answer
-from trivet.server.http.body import Body, read_body
+from trivet.server.http.body import Body
 from trivet.server.http.limits import HttpLimits
 from trivet.server.http.openai import documents as docs
+from trivet.server.http.openai.bodies import read_json_body
 from trivet.server.http.openai.chat_fields import check_template_arguments
 from trivet.server.http.openai.errors import answers_errors
 from trivet.server.http.openai.fields import DetokenizeFields, TokenizeFields, parse
@@ -38,6 +39,7 @@ class Models:
             Route("POST", "/tokenize", answers_errors(self.tokenize)),
             Route("POST", "/detokenize", answers_errors(self.detokenize)),
             Route("GET", "/version", answers_errors(self.version)),
+            Route("GET", "/load", answers_errors(self.load)),
         ]
 
     async def list(self, call: Call) -> web.StreamResponse:  # noqa: ARG002
@@ -66,9 +68,15 @@ class Models:
         """The server's version."""
         return json_answer({"version": __version__})
 
+    async def load(self, call: Call) -> web.StreamResponse:  # noqa: ARG002
+        """How many requests the language models have, running and waiting."""
+        stats = [each.stats for each in self._core.measured().values()]
+        count = sum(each.get("running", 0) + each.get("waiting", 0) for each in stats)
+        return json_answer({"server_load": int(count)})
+
     async def tokenize(self, call: Call) -> web.StreamResponse:
         """Text or a conversation to token ids."""
-        body = await read_body(call.request, self._limits)
+        body = await read_json_body(call.request, self._limits)
         other = await self._other_tokenize(call, body)
         if other is not None:
             return other
@@ -94,7 +102,7 @@ class Models:
 
     async def detokenize(self, call: Call) -> web.StreamResponse:
         """Token ids to text."""
-        fields = parse(DetokenizeFields, await read_body(call.request, self._limits))
+        fields = parse(DetokenizeFields, await read_json_body(call.request, self._limits))
         generator = self._generator(fields.model)
         text = await generator.decode(fields.tokens, skip_special_tokens=False)
         return json_answer({"prompt": text})

@@ -10,8 +10,9 @@ from trivet import __version__
 from trivet.backends.api import Generator, InvalidRequest, ServingError, Token, Unsupported
 from trivet.server.core import Core
 from trivet.server.http.answers import Answer, empty_answer, json_answer
-from trivet.server.http.body import Body, read_body
+from trivet.server.http.body import Body
 from trivet.server.http.limits import HttpLimits
+from trivet.server.http.openai.bodies import read_json_body
 from trivet.server.http.openai.fields import parse
 from trivet.server.http.openai.messages import check_messages, plain_message
 from trivet.server.http.routes import Call, Route
@@ -38,6 +39,8 @@ class About:
         return [
             Route("GET", "/info", answers_errors(self.info)),
             Route("GET", "/health", answers_errors(self.health)),
+            Route("GET", "/ping", answers_errors(self.health)),
+            Route("POST", "/ping", answers_errors(self.health)),
             Route("POST", "/chat_tokenize", answers_errors(self.chat_tokenize)),
         ]
 
@@ -74,7 +77,7 @@ class About:
 
     async def chat_tokenize(self, call: Call) -> web.StreamResponse:
         """A conversation as the model's template writes it, and its tokens."""
-        fields = parse(ChatTokenizeFields, await read_body(call.request, self._limits))
+        fields = parse(ChatTokenizeFields, await read_json_body(call.request, self._limits))
         check_messages(fields.messages)
         _, generator = choose(self._core, call, fields.model)
         try:

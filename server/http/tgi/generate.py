@@ -3,12 +3,11 @@
 import orjson
 from aiohttp import web
 
-from trivet.backends.api import ServingError
 from trivet.server.core import Core
 from trivet.server.http.answers import Answer
-from trivet.server.http.body import read_body
 from trivet.server.http.limits import HttpLimits
-from trivet.server.http.openai.events import event
+from trivet.server.http.openai.bodies import read_json_body
+from trivet.server.http.openai.events import pump
 from trivet.server.http.openai.fields import parse
 from trivet.server.http.routes import Call, Route
 from trivet.server.http.sse import EventStream
@@ -48,7 +47,7 @@ class TgiGenerate:
         return await self._whole(call, fields, as_list=True)
 
     async def _fields(self, call: Call) -> GenerateFields:
-        return parse(GenerateFields, await read_body(call.request, self._limits))
+        return parse(GenerateFields, await read_json_body(call.request, self._limits))
 
     def _generation(self, call: Call, fields: GenerateFields, *, is_stream: bool) -> Generation:
         parameters = fields.check(is_stream=is_stream)
@@ -74,14 +73,8 @@ class TgiGenerate:
         events = EventStream(call.request, call.request_id)
         events.response.headers.update({**generation.first_headers(), "X-Accel-Buffering": "no"})
         try:
-            chunks = await outputs.next()
-            await events.open()
-            try:
-                while chunks:
-                    await events.write(generation.write(chunks))
-                    chunks = await outputs.next()
-            except ServingError as error:
-                await events.write(event(error_document(error)))
+            keep_alive_s = self._limits.event_keep_alive_s
+            await pump(events, outputs, generation.write, error_document, keep_alive_s)
             await events.close()
         finally:
             outputs.close()

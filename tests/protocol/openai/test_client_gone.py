@@ -1,33 +1,16 @@
 """Clients that go away: what they asked for stops and its cache is free, at once."""
 
 import json
-import re
 import socket
 import time
 from contextlib import ExitStack
 
 import pytest
-from llm_site import Call
+from llm_site import Call, engine_load
 from serving import RunningServer
 
 WITHIN_S = 3.0
 """A second where nothing else runs; a step and two heartbeats. The outputs would take minutes."""
-
-
-def engine_load(server: RunningServer) -> tuple[float, float, float]:
-    """Running and waiting requests, and the part of the cache in use."""
-    page = server.metrics()
-
-    def value(name: str) -> float:
-        found = re.search(rf"^vllm:{name}{{.*}} (\S+)$", page, re.MULTILINE)
-        assert found is not None, page
-        return float(found[1])
-
-    return (
-        value("num_requests_running"),
-        value("num_requests_waiting"),
-        value("kv_cache_usage_perc"),
-    )
 
 
 def start(server: RunningServer, *, stream: bool, n: int = 1) -> socket.socket:
@@ -75,3 +58,26 @@ def test_a_storm_of_disconnects_leaves_nothing(server: RunningServer) -> None:
                 stack.enter_context(start(server, stream=number % 2 == 0))
             server.wait_until(lambda: sum(engine_load(server)[:2]) > 0, "busy")
     server.wait_until(lambda: engine_load(server) == (0, 0, 0), "idle again", timeout_s=5)
+
+
+def test_a_client_that_vanishes_while_its_prompt_is_read_costs_a_step(
+    server: RunningServer, call: Call
+) -> None:
+    """The prompt takes six steps; the client is there for the first."""
+
+    def body(first: int) -> bytes:
+        ids = [(first + 7 * place) % 40_000 + 100 for place in range(3000)]
+        return json.dumps({"model": "smollm2", "prompt": ids, "max_tokens": 1}).encode()
+
+    started_s = time.monotonic()
+    assert call("/v1/completions", body(1)).status == 200
+    whole_s = time.monotonic() - started_s
+    data = body(2)
+    head = f"POST /v1/completions HTTP/1.1\r\nHost: a\r\nContent-Length: {len(data)}\r\n\r\n"
+    with socket.create_connection(("127.0.0.1", server.http_port), timeout=30) as opened:
+        opened.sendall(head.encode() + data)
+        server.wait_until(lambda: engine_load(server)[2] > 0, "running")
+    left_s = time.monotonic()
+    server.wait_until(lambda: engine_load(server) == (0, 0, 0), "idle again")
+    # Two steps at most, and the heartbeats that tell of it.
+    assert time.monotonic() - left_s < whole_s / 2 + 0.5

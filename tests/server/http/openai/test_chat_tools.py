@@ -34,7 +34,7 @@ async def client(model: ScriptedModel) -> AsyncIterator[openai.AsyncOpenAI]:
     others["llama3_json"].pieces = [f'{{"name": "weather", "parameters": {ROME}}}']
     unknown = ScriptedModel(tool_call_parser="")
     async with (
-        served(scripted=model, unknown=unknown, **others) as url,
+        served({"scripted": model, "unknown": unknown, **others}) as url,
         openai.AsyncOpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0) as made,
     ):
         yield made

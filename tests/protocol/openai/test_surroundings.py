@@ -1,0 +1,147 @@
+"""What surrounds generation: version, health, load, lists; fields that other servers have."""
+
+import json
+import time
+from typing import Any
+
+import pytest
+from llm_site import Call
+
+from trivet import __version__
+
+USER = {"role": "user", "content": "Hello"}
+TEXT: dict[str, Any] = {
+    "model": "smollm2", "prompt": "The capital of France is", "max_tokens": 3, "temperature": 0,
+}  # fmt: skip
+
+
+def test_version_ping_and_load(call: Call) -> None:
+    assert call("/version").json == {"version": __version__}
+    for reply in (call("/ping"), call("/ping", {})):
+        assert (reply.status, reply.body) == (200, b"")
+    assert call("/load").json == {"server_load": 0}
+
+
+def test_unknown_model_is_an_error_document(call: Call) -> None:
+    reply = call("/v1/models/nothing")
+    assert reply.status == 404
+    assert reply.json == {
+        "error": {
+            "message": "The model `nothing` does not exist.",
+            "type": "NotFoundError",
+            "param": "model",
+            "code": 404,
+        }
+    }
+
+
+# Field, a value that asks for what is not here, one that asks for nothing (None: there is none).
+REFUSED: list[tuple[str, Any, Any]] = [
+    ("best_of", 2, 1),
+    ("suffix", "end", ""),
+    ("functions", [{"name": "f"}], []),
+    ("function_call", "auto", "none"),
+    ("modalities", ["audio"], ["text"]),
+    ("prediction", {"type": "content"}, None),
+    ("length_penalty", 0.5, 1.0),
+    ("logprob_token_ids", [1], None),
+    ("spaces_between_special_tokens", False, True),
+    ("include_reasoning", False, True),
+    ("thinking_token_budget", 5, None),
+    ("repetition_detection", {}, None),
+    ("return_prompt_text", True, False),
+    ("media_io_kwargs", {"a": 1}, {}),
+    ("kv_transfer_params", {"a": 1}, None),
+    ("regex", "a", None),
+    ("ebnf", "a", None),
+    ("lora_path", "a", None),
+    ("custom_logit_processor", "a", None),
+    ("return_hidden_states", True, False),
+]
+
+
+@pytest.mark.parametrize(("field", "wrong", "harmless"), REFUSED)
+def test_known_fields_that_are_not_offered_are_refused_by_name(
+    call: Call, field: str, wrong: Any, harmless: Any
+) -> None:
+    refused = call("/v1/completions", {**TEXT, field: wrong})
+    if field in ("spaces_between_special_tokens", "include_reasoning"):
+        # False asks for nothing here: what it would leave out is never written.
+        assert refused.status == 200
+    else:
+        assert refused.status == 400
+        assert refused.json["error"]["param"] == field
+    assert call("/v1/completions", {**TEXT, field: harmless}).status == 200
+
+
+def test_answers_have_the_fields_that_clients_look_for(call: Call) -> None:
+    chat = call(
+        "/v1/chat/completions", {"model": "smollm2", "messages": [USER], "max_tokens": 1}
+    ).json
+    assert set(chat) == {
+        "id", "object", "created", "model", "system_fingerprint", "service_tier", "choices",
+        "usage", "prompt_logprobs",
+    }  # fmt: skip
+    (choice,) = chat["choices"]
+    assert set(choice) == {"index", "message", "logprobs", "finish_reason", "stop_reason"}
+    assert set(choice["message"]) == {"role", "content", "refusal"}
+    assert set(chat["usage"]) == {
+        "prompt_tokens", "total_tokens", "completion_tokens", "prompt_tokens_details",
+        "completion_tokens_details",
+    }  # fmt: skip
+
+
+def test_id_of_the_request_is_the_answers(call: Call) -> None:
+    assert call("/v1/completions", {**TEXT, "request_id": "mine-7"}).json["id"] == "cmpl-mine-7"
+    refused = call("/v1/completions", {**TEXT, "request_id": "a\nb"})
+    assert (refused.status, refused.json["error"]["param"]) == (400, "request_id")
+
+
+def test_tokens_may_be_named_by_their_ids(call: Call) -> None:
+    wish = {"return_tokens_as_token_ids": True, "return_token_ids": True}
+    choice = call("/v1/completions", {**TEXT, **wish, "logprobs": 1}).json["choices"][0]
+    named = [f"token_id:{token}" for token in choice["token_ids"]]
+    assert choice["logprobs"]["tokens"] == named
+    assert all(name in top for name, top in
+               zip(named, choice["logprobs"]["top_logprobs"], strict=True))  # fmt: skip
+    chat = {"model": "smollm2", "messages": [USER], "max_tokens": 2, "logprobs": True}
+    content = call("/v1/chat/completions", {**chat, **wish}).json["choices"][0]["logprobs"]
+    assert all(entry["token"].startswith("token_id:") for entry in content["content"])
+
+
+@pytest.mark.parametrize(("side", "kept"), [("left", "left"), ("right", "right"), (None, "left")])
+def test_prompts_are_cut_where_asked(call: Call, side: str | None, kept: str) -> None:
+    ids = list(range(1000, 1020))
+    body = {**TEXT, "prompt": ids, "truncate_prompt_tokens": 5, "return_token_ids": True}
+    found = call("/v1/completions", {**body, "truncation_side": side}).json["choices"][0]
+    assert found["prompt_token_ids"] == (ids[-5:] if kept == "left" else ids[:5])
+
+
+def test_echo_streams_the_last_message_first(call: Call) -> None:
+    body = {"model": "smollm2", "messages": [USER], "max_tokens": 2, "temperature": 0, "echo": True}
+    whole = call("/v1/chat/completions", body).json["choices"][0]["message"]["content"]
+    reply = call("/v1/chat/completions", {**body, "stream": True})
+    lines = [line for line in reply.body.decode().split("\n\n") if "content" in line]
+    deltas = [json.loads(line.removeprefix("data: "))["choices"][0]["delta"] for line in lines]
+    assert "".join(delta["content"] for delta in deltas) == whole
+    assert whole.startswith("Hello")
+
+
+def test_prompt_that_cannot_fit_is_refused_before_it_is_tokenised(call: Call) -> None:
+    huge = "word " * 4_000_000
+    for path, body in (
+        ("/v1/completions", {**TEXT, "prompt": huge}),
+        ("/tokenize", {"prompt": huge}),
+    ):
+        started_s = time.monotonic()
+        reply = call(path, body)
+        assert (reply.status, reply.json["error"]["param"]) == (400, "prompt")
+        assert "max_model_len" in reply.json["error"]["message"]
+        assert time.monotonic() - started_s < 3
+
+
+def test_template_arguments_reach_tokenize_too(call: Call) -> None:
+    plain = {"messages": [USER]}
+    assert call("/tokenize", {**plain, "chat_template_kwargs": {"a": 1}}).status == 200
+    refused = call("/tokenize", {**plain, "chat_template_kwargs": {"messages": []}})
+    assert (refused.status, refused.json["error"]["param"]) == (400, "chat_template_kwargs")
