@@ -45,6 +45,9 @@ class ProcessInstance:
         self._child: ChildProcess | None = None
         self._session: Session | None = None
         self._failure: ServingError | None = None
+        self._remembers = _keeps_sequences(task)
+        self._last_session: Session | None = None
+        """Which one knows the sequences that have begun; None while none can have."""
         self._closing = threading.Event()
         self._keeper = threading.Thread(target=self._keep, name=f"keep {task.name}", daemon=True)
 
@@ -73,12 +76,15 @@ class ProcessInstance:
         """
         for _ in range(_MAX_DELIVERIES):
             session = self._await_session()
+            if self._remembers:
+                self._check_memory(session)
             try:
                 session.run(batch)
             except NotDelivered:
                 self._lose(session)
             except ChannelClosed:
                 self._lose(session)
+                self._last_session = None
                 session.child.exited.wait(_EXIT_NOTICE_S)
                 raise self._died(session.child) from None
             else:
@@ -110,6 +116,15 @@ class ProcessInstance:
         return InstanceDied(
             f"{self._subject} died while executing ({child.exit_text}); it is being restarted"
         )
+
+    def _check_memory(self, session: Session) -> None:
+        """Raises InstanceDied where sequences began in a process that died between two batches."""
+        last, self._last_session = self._last_session, session
+        if last is not None and last is not session:
+            raise InstanceDied(
+                f"{self._subject} died and was restarted; what it knew of its sequences is lost, "
+                "start them again"
+            )
 
     def _await_session(self) -> Session:
         if (session := self._session) is not None:
@@ -205,3 +220,10 @@ class ProcessInstance:
             exit_text = session.child.exit_text
             log.error("%s died (%s); restarting it", self._subject, exit_text)
             session.end(self._died(session.child))
+
+
+def _keeps_sequences(task: Task) -> bool:
+    """Whether what a request of a sequence means depends on what the process has seen before."""
+    config = task.config
+    is_stateful = config.WhichOneof("scheduling_choice") == "sequence_batching"
+    return is_stateful and not config.sequence_batching.state

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import pytest
 import tritonclient.grpc as grpcclient
 import tritonclient.http as httpclient
@@ -178,6 +179,27 @@ def test_sequences_of_a_process_that_dies_are_over(
         send("mortal", 1, sequence_id=22)
     server.wait_until(lambda: server.get("/v2/models/mortal/ready")[0] == 200, "ready again")
     assert send("mortal", 3, sequence_id=22, sequence_start=True, sequence_end=True) == 3
+
+
+def test_a_process_that_dies_between_two_requests_is_noticed(
+    serve: Callable[..., RunningServer], tmp_path: Path
+) -> None:
+    write_accumulator(tmp_path, "fragile", strategy=OLDEST, isolation="process")
+    server = serve(tmp_path)
+    with grpcclient.InferenceServerClient(server.grpc) as client:
+
+        def send(value: int, **flags: Any) -> float:
+            return one(grpcclient, client, "fragile", value, **flags)
+
+        for each in (31, 32):
+            send(1, sequence_id=each, sequence_start=True)
+        for child in psutil.Process(server.process.pid).children():
+            child.kill()
+        with pytest.raises(InferenceServerException, match="fragile_0 died"):
+            send(1, sequence_id=31)
+        with pytest.raises(InferenceServerException, match="must specify the START flag"):
+            send(1, sequence_id=32)
+        assert send(5, sequence_id=31, sequence_start=True, sequence_end=True) == 5
 
 
 class Stream:
