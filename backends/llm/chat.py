@@ -59,18 +59,18 @@ class ChatTemplate:
     ) -> str:
         """The prompt: a `Prompt` when a client's text in it looks like special tokens. Raises
         InvalidRequest with the template's own words, or general ones."""
-        if not self._writes_tools:
-            messages, tools = with_written_tools(messages, tools or ()), None
-        marked = self._literals.marked
-        messages = marked(messages)
-        values = {
-            **self._special_tokens,
-            **marked(arguments or {}),
-            "messages": messages,
-            "tools": marked(tools) if tools else None,
-            "add_generation_prompt": add_generation_prompt,
-        }
         try:
+            if not self._writes_tools:
+                messages, tools = with_written_tools(messages, tools or ()), None
+            marked = self._literals.marked
+            messages = marked(messages)
+            values = {
+                **self._special_tokens,
+                **marked(arguments or {}),
+                "messages": messages,
+                "tools": marked(tools) if tools else None,
+                "add_generation_prompt": add_generation_prompt,
+            }
             text = "".join(_bounded(self._template.generate(values)))
         except TemplateRefusal as error:
             raise InvalidRequest(f"messages: the chat template says: {error}") from None

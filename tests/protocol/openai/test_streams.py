@@ -38,6 +38,8 @@ def frames(server: RunningServer, path: str, body: dict[str, Any]) -> list[bytes
     finally:
         connection.close()
     assert found.pop() == b""
+    # Where the machine is slow.
+    found = [frame for frame in found if frame != b": keep-alive"]
     assert all(frame.startswith(b"data: ") and b"\n" not in frame for frame in found)
     return [frame.removeprefix(b"data: ") for frame in found]
 

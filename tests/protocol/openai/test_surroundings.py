@@ -145,3 +145,17 @@ def test_template_arguments_reach_tokenize_too(call: Call) -> None:
     assert call("/tokenize", {**plain, "chat_template_kwargs": {"a": 1}}).status == 200
     refused = call("/tokenize", {**plain, "chat_template_kwargs": {"messages": []}})
     assert (refused.status, refused.json["error"]["param"]) == (400, "chat_template_kwargs")
+
+
+@pytest.mark.parametrize("field", ["chat_template_kwargs", "documents", "messages"])
+def test_documents_nested_too_deeply_are_refused(call: Call, field: str) -> None:
+    deep = '{"a":' * 900 + "1" + "}" * 900
+    given = {
+        "chat_template_kwargs": f'"messages": [{json.dumps(USER)}], "chat_template_kwargs": {deep}',
+        "documents": f'"messages": [{json.dumps(USER)}], "documents": [{deep}]',
+        "messages": f'"messages": [{{"role": "user", "content": "a", "name": {deep}}}]',
+    }[field]
+    body = f'{{"model": "smollm2", "max_tokens": 1, {given}}}'.encode()
+    reply = call("/v1/chat/completions", body)
+    assert reply.status == 400
+    assert reply.json["error"]["type"] == "BadRequestError"

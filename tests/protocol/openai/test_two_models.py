@@ -71,7 +71,8 @@ class Stream(threading.Thread):
     def run(self) -> None:
         with urllib.request.urlopen(self._request, timeout=120) as answer:
             for line in answer:
-                if not line.strip():
+                # Others are the blank ones, and comments where the machine is slow.
+                if not line.startswith(b"data: "):
                     continue
                 self.times_s.append(time.monotonic())
                 self.last = line.decode().strip().removeprefix("data: ")
@@ -145,7 +146,7 @@ def test_requests_that_name_none_are_told_the_names(call: Call) -> None:
 def test_one_that_is_full_refuses_at_once_and_the_other_goes_on(
     server: RunningServer, call: Call
 ) -> None:
-    running = Stream(server, "small", 400)
+    running = Stream(server, "small", 200)
     assert running.begun.wait(60)
     waiting = Stream(server, "small", 1)
     page = 'vllm:num_requests_waiting{model_name="small",engine="0"} 1'
