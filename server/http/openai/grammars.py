@@ -30,10 +30,11 @@ class JsonSchema(Fields):
 
 
 class ResponseFormat(Fields):
-    """OpenAI's form of the same."""
+    """OpenAI's form of the same, and TGI's, which Hugging Face's client sends: with a `value`."""
 
-    type: Literal["text", "json_object", "json_schema"]
+    type: Literal["text", "json_object", "json_schema", "json", "regex"]
     json_schema: JsonSchema | None = None
+    value: dict[str, Any] | str | None = None
 
 
 def grammar_of(form: ResponseFormat | None, structured: StructuredOutputs | None) -> Grammar | None:
@@ -57,11 +58,22 @@ def limited(grammar: Grammar) -> Grammar:
 def _from_format(given: ResponseFormat | None) -> list[Grammar]:
     if given is None or given.type == "text":
         return []
+    if given.value is not None or given.type in ("json", "regex"):
+        return [_from_value(given)]
     if given.type == "json_object":
         return [Grammar("json_object", "", "response_format")]
     if given.json_schema is None or given.json_schema.schema_ is None:
         raise InvalidRequest("response_format.json_schema.schema: it is missing")
     return [Grammar("json_schema", json.dumps(given.json_schema.schema_), "response_format")]
+
+
+def _from_value(given: ResponseFormat) -> Grammar:
+    value, kind = given.value, "regex" if given.type == "regex" else "json_schema"
+    if isinstance(value, dict) and given.type == "json_schema":
+        value = value.get("schema", value)
+    if value is None or (kind == "regex" and not isinstance(value, str)):
+        raise InvalidRequest(f"response_format.value: type {given.type} needs it as its {kind}")
+    return Grammar(kind, value if isinstance(value, str) else json.dumps(value), "response_format")
 
 
 def _from_structured(given: StructuredOutputs | None) -> list[Grammar]:
