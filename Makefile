@@ -2,7 +2,7 @@
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
-NATIVE := backends/llm/native/decoder.c
+NATIVE := $(wildcard backends/llm/native/*.[ch])
 
 .PHONY: serve check examples format soak bench clean
 
@@ -14,6 +14,7 @@ serve: examples
 # All that CI runs: formatting, lint, types, import rules, tests.
 check: $(VENV)/.dev examples
 	$(BIN)/ruff format --check .
+	$(BIN)/clang-format --dry-run --Werror $(NATIVE)
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
@@ -25,6 +26,7 @@ examples: $(VENV)/.examples
 
 format: $(VENV)/.dev
 	$(BIN)/ruff format .
+	$(BIN)/clang-format -i $(NATIVE)
 	$(BIN)/ruff check --fix .
 
 # The minutes-long tests that `check` leaves out.

@@ -1,7 +1,7 @@
 """The compiled step gives what torch gives: one suite over processors with AMX and without."""
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import cache, partial
 from typing import Any
@@ -91,6 +91,15 @@ def make(request: pytest.FixtureRequest) -> Callable[..., Model]:
     return partial(native_model, amx=request.param == "amx")
 
 
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """Threads that meet many times a millisecond want a core each, which tests do not have."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 def error_of(found: Tensor, wanted: Tensor) -> float:
     return float((found - wanted).square().mean().sqrt() / wanted.std())
 
@@ -108,18 +117,14 @@ def test_logits_are_as_near_to_float32_as_torchs(
     assert error_of(found, exact(name)) < max(error_of(torchs, exact(name)), EXACT)
 
 
-@pytest.mark.parametrize("threads", [1, 2, 5])
+@pytest.mark.parametrize("threads", [2, 3])
 def test_logits_do_not_depend_on_the_number_of_threads(
     make: Callable[..., Model], threads: int
 ) -> None:
     config, weights = model("llama")
-    before = torch.get_num_threads()
     wanted = Paged(config, weights, 16, LENGTHS, make).run(prompts(), mixed())
     torch.set_num_threads(threads)
-    try:
-        found = Paged(config, weights, 16, LENGTHS, make).run(prompts(), mixed())
-    finally:
-        torch.set_num_threads(before)
+    found = Paged(config, weights, 16, LENGTHS, make).run(prompts(), mixed())
     assert all(torch.equal(one, other) for one, other in zip(found, wanted, strict=True))
 
 

@@ -1,0 +1,169 @@
+/* Matrix products with packed weights: [rows, depth] x [depth, 32 columns] at a time. */
+#pragma once
+#include <string.h>
+
+#include "team.h"
+#include "vectors.h"
+
+typedef struct {
+    uint8_t palette, start_row, reserved[14];
+    uint16_t bytes[16];
+    uint8_t rows[16];
+} __attribute__((aligned(64))) TileConfig;
+
+/* Tiles 0 to 3 sum, 4 and 5 hold rows of the left matrix, 6 and 7 of the packed right one. */
+static void configure_tiles(int rows) {
+    TileConfig config;
+    memset(&config, 0, sizeof config);
+    config.palette = 1;
+    for (int tile = 0; tile < 8; tile++) {
+        config.bytes[tile] = 64;
+        config.rows[tile] = (uint8_t)(tile < 6 ? rows : TILE);
+    }
+    _tile_loadconfig(&config);
+}
+
+/* Weights come from memory once, in order; the processor's own prefetcher stops at each page. */
+static inline void prefetch_panel(const char *right) {
+    for (int line = 0; line < 2 * TILE_BYTES; line += 64)
+        _mm_prefetch(right + 8 * TILE_BYTES + line, _MM_HINT_T0);
+}
+
+static inline __attribute__((always_inline)) void multiply_tiles(const bf16 *left, int rows,
+                                                                 int depth, const bf16 *panel,
+                                                                 const int is_first, float *sums) {
+    const int stride = depth * 2;
+    const char *right = (const char *)panel;
+    _tile_zero(0);
+    _tile_zero(1);
+    if (rows <= TILE) {
+        for (int k = 0; k < depth; k += 32, right += 2 * TILE_BYTES) {
+            if (is_first) prefetch_panel(right);
+            _tile_loadd(4, left + k, stride);
+            _tile_loadd(6, right, 64);
+            _tile_loadd(7, right + TILE_BYTES, 64);
+            _tile_dpbf16ps(0, 4, 6);
+            _tile_dpbf16ps(1, 4, 7);
+        }
+    } else {
+        const bf16 *below = left + TILE * depth;
+        _tile_zero(2);
+        _tile_zero(3);
+        for (int k = 0; k < depth; k += 32, right += 2 * TILE_BYTES) {
+            if (is_first) prefetch_panel(right);
+            _tile_loadd(4, left + k, stride);
+            _tile_loadd(6, right, 64);
+            _tile_dpbf16ps(0, 4, 6);
+            _tile_loadd(7, right + TILE_BYTES, 64);
+            _tile_dpbf16ps(1, 4, 7);
+            _tile_loadd(5, below + k, stride);
+            _tile_dpbf16ps(2, 5, 6);
+            _tile_dpbf16ps(3, 5, 7);
+        }
+        _tile_stored(2, sums + TILE * PANEL, PANEL * 4);
+        _tile_stored(3, sums + TILE * PANEL + TILE, PANEL * 4);
+    }
+    _tile_stored(0, sums, PANEL * 4);
+    _tile_stored(1, sums + TILE, PANEL * 4);
+}
+
+static inline __attribute__((always_inline)) void
+multiply_rows(const int rows, const bf16 *left, int depth, const bf16 *panel, float *sums) {
+    __m512 low[8], high[8];
+#pragma GCC unroll 16
+    for (int row = 0; row < rows; row++) low[row] = high[row] = _mm512_setzero_ps();
+    const bf16 *right = panel;
+    for (int k = 0; k < depth; k += 32, right += 2 * TILE * 32) {
+        for (int pair = 0; pair < 16; pair++) {
+            _mm_prefetch((const char *)(right + pair * 32) + 4096, _MM_HINT_T0);
+            _mm_prefetch((const char *)(right + pair * 32) + 4096 + TILE_BYTES, _MM_HINT_T0);
+            __m512bh first = (__m512bh)_mm512_loadu_si512(right + pair * 32);
+            __m512bh second = (__m512bh)_mm512_loadu_si512(right + TILE * 32 + pair * 32);
+#pragma GCC unroll 16
+            for (int row = 0; row < rows; row++) {
+                int32_t two;
+                memcpy(&two, left + row * depth + k + 2 * pair, 4);
+                __m512bh spread = (__m512bh)_mm512_set1_epi32(two);
+                low[row] = _mm512_dpbf16_ps(low[row], spread, first);
+                high[row] = _mm512_dpbf16_ps(high[row], spread, second);
+            }
+        }
+    }
+#pragma GCC unroll 16
+    for (int row = 0; row < rows; row++) {
+        _mm512_storeu_ps(sums + row * PANEL, low[row]);
+        _mm512_storeu_ps(sums + row * PANEL + TILE, high[row]);
+    }
+}
+
+static void multiply_vectors(const bf16 *left, int rows, int depth, const bf16 *panel,
+                             float *sums) {
+    for (int row = 0; row < rows; row += 8, left += 8 * depth, sums += 8 * PANEL) {
+        switch (rows - row) {
+        case 1: multiply_rows(1, left, depth, panel, sums); break;
+        case 2: multiply_rows(2, left, depth, panel, sums); break;
+        case 3: multiply_rows(3, left, depth, panel, sums); break;
+        case 4: multiply_rows(4, left, depth, panel, sums); break;
+        case 5: multiply_rows(5, left, depth, panel, sums); break;
+        case 6: multiply_rows(6, left, depth, panel, sums); break;
+        case 7: multiply_rows(7, left, depth, panel, sums); break;
+        default: multiply_rows(8, left, depth, panel, sums); break;
+        }
+    }
+}
+
+/* What becomes of a block of sums: `rows` of them from `row` on, columns of panel `panel`. */
+typedef struct {
+    enum { STORE, ADD, GATE } kind;
+    float *floats;    /* STORE, ADD: [rows, width] */
+    bf16 *halves;     /* GATE: [rows, width] */
+    const bf16 *bias; /* STORE, ADD: [width] or null */
+    int64_t width;
+} Finish;
+
+static void finish_block(const Finish *finish, const float *sums, int row, int rows, int panel) {
+    for (int r = 0; r < rows; r++, sums += PANEL) {
+        __m512 first = _mm512_loadu_ps(sums), second = _mm512_loadu_ps(sums + TILE);
+        if (finish->kind == GATE) { /* silu(gate) * up */
+            __m512 one = _mm512_set1_ps(1.0f);
+            __m512 decay = exponential(_mm512_sub_ps(_mm512_setzero_ps(), first));
+            __m512 gate = _mm512_mul_ps(first, reciprocal(_mm512_add_ps(one, decay)));
+            bf16 *to = finish->halves + (row + r) * finish->width + (int64_t)panel * TILE;
+            store_bf16(to, _mm512_mul_ps(gate, second));
+            continue;
+        }
+        float *to = finish->floats + (row + r) * finish->width + (int64_t)panel * PANEL;
+        if (finish->bias) {
+            first = _mm512_add_ps(first, load_bf16(finish->bias + panel * PANEL));
+            second = _mm512_add_ps(second, load_bf16(finish->bias + panel * PANEL + TILE));
+        }
+        if (finish->kind == ADD) {
+            first = _mm512_add_ps(first, _mm512_loadu_ps(to));
+            second = _mm512_add_ps(second, _mm512_loadu_ps(to + TILE));
+        }
+        _mm512_storeu_ps(to, first);
+        _mm512_storeu_ps(to + TILE, second);
+    }
+}
+
+/* This thread's panels of left [rows, depth] x weight, each against all rows while it is near. */
+static void multiply(const Model *model, const bf16 *left, int rows, int depth, const bf16 *weight,
+                     int panels, int thread, const Finish *finish) {
+    float sums[ROWS * PANEL] __attribute__((aligned(64)));
+    int from, to;
+    share(panels, thread, model->threads, &from, &to);
+    for (int panel = from; panel < to; panel++) {
+        const bf16 *right = weight + (int64_t)panel * PANEL * depth;
+        for (int row = 0; row < rows; row += ROWS) {
+            int count = rows - row < ROWS ? rows - row : ROWS;
+            const bf16 *some = left + (int64_t)row * depth;
+            if (model->has_amx && row == 0)
+                multiply_tiles(some, count, depth, right, 1, sums);
+            else if (model->has_amx)
+                multiply_tiles(some, count, depth, right, 0, sums);
+            else
+                multiply_vectors(some, count, depth, right, sums);
+            finish_block(finish, sums, row, count, panel);
+        }
+    }
+}
