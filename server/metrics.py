@@ -81,6 +81,15 @@ def write_models(page: Page, models: Sequence[ModelStatistics], switches: dict[s
                 f"Cumulative inference {stage.replace('_', ' ')} duration in microseconds",
                 ((labels, _total_us(model, stage)) for labels, model in labelled),
             )
+    counter(
+        "trivet_tensor_copied_bytes_total",
+        "Tensor bytes copied in host memory or between host and device, by kind",
+        (
+            ({**labels, "kind": kind.value}, size_bytes)
+            for labels, model in labelled
+            for kind, size_bytes in model.copied_bytes.items()
+        ),
+    )
     _write_gauges(page, labelled)
     if switches["histogram_latencies"]:
         _write_histograms(page, labelled)

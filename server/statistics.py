@@ -7,7 +7,7 @@ import time
 from dataclasses import dataclass, field
 from enum import Enum
 
-from trivet.backends.api import Histogram
+from trivet.backends.api import Batch, CopyKind, Histogram
 from trivet.protos import grpc_service_pb2 as pb
 
 # Upper bounds of the histograms. Durations in seconds from 100 us to 10 s, sizes in batch items.
@@ -107,6 +107,7 @@ class ModelStatistics:
         self.stages = {stage: Duration() for stage in STAGES[1:]}
         self.failures = dict.fromkeys(FailureReason, 0)
         self.batches: dict[int, _BatchSize] = {}
+        self.copied_bytes = dict.fromkeys(CopyKind, 0)
         self.responses: dict[int, _ResponseStatistics] = {}
         self.histograms = {stage: _duration_histogram() for stage in STAGES}
         self.batch_sizes = Histogram(BATCH_BOUNDS)
@@ -132,6 +133,12 @@ class ModelStatistics:
         size.compute_input.add(timing.compute_input_ns)
         size.compute_infer.add(timing.compute_infer_ns)
         size.compute_output.add(timing.compute_output_ns)
+
+    def copied(self, batch: Batch) -> None:
+        """What an execution copied, if anything."""
+        self.copied_bytes[CopyKind.GATHER] += batch.gathered_bytes
+        for kind, size_bytes in batch.copies.items():
+            self.copied_bytes[kind] += size_bytes
 
     def success(self, batch_size: int, queue_ns: int, timing: BatchTiming, total_ns: int) -> None:
         """A request was answered; `total_ns` is from its arrival to its answer."""

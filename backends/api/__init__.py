@@ -1,7 +1,7 @@
 """The contract between server and backends. Knows numpy and the messages, no framework."""
 
 from trivet.backends.api.backend import Backend, BringsExecutor, ComputeOnly, Executor, Instance
-from trivet.backends.api.batch import Batch, ResponseSender
+from trivet.backends.api.batch import Batch, CopyKind, ResponseSender
 from trivet.backends.api.config import from_json, parameter, to_json_dict
 from trivet.backends.api.datatype import DataType
 from trivet.backends.api.errors import (
@@ -39,6 +39,7 @@ from trivet.backends.api.generate import (
 )
 from trivet.backends.api.generate_statistics import GenerateStatistics, Measured
 from trivet.backends.api.histogram import Histogram
+from trivet.backends.api.observer import Observed, Observer
 from trivet.backends.api.request import (
     CancelToken,
     InferRequest,
@@ -62,6 +63,7 @@ __all__ = [
     "Cancelled",
     "Chunk",
     "ComputeOnly",
+    "CopyKind",
     "DataType",
     "DeadlineExceeded",
     "Executor",
@@ -86,6 +88,8 @@ __all__ = [
     "ModelNotFound",
     "ModelNotReady",
     "NotFound",
+    "Observed",
+    "Observer",
     "PackedBytes",
     "ParameterValue",
     "Parameters",

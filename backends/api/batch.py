@@ -2,13 +2,28 @@
 
 import time
 from collections.abc import Sequence
+from enum import Enum
 from typing import Protocol
 
 import numpy as np
 
 from trivet.backends.api.errors import ServingError
 from trivet.backends.api.request import InferRequest, Parameters
-from trivet.backends.api.tensor import Tensor
+from trivet.backends.api.tensor import Tensor, join_rows
+
+
+class CopyKind(Enum):
+    """Where tensor bytes are copied, as the metric's label says it."""
+
+    HOST = "host"
+    GATHER = "gather"
+    """The requests of a batch into one array."""
+    SCATTER = "scatter"
+    """A batch's output that cannot be handed out as views."""
+    HOST_TO_DEVICE = "host_to_device"
+    DEVICE_TO_HOST = "device_to_host"
+
+    __hash__ = object.__hash__
 
 
 class ResponseSender(Protocol):
@@ -37,6 +52,7 @@ class Batch:
     __slots__ = (
         "batching",
         "computed_ns",
+        "copies",
         "errors",
         "gathered_bytes",
         "gathered_ns",
@@ -67,13 +83,15 @@ class Batch:
         self.parameters: dict[int, Parameters] = {}
         self.rescheduled: set[int] = set()
         self.gathered_bytes = 0
+        self.copies: dict[CopyKind, int] = {}
         self.gathered_ns = 0
         self.computed_ns = 0
 
     def gather(self, name: str) -> np.ndarray | None:
-        """The batch's values of one input, [size, ...]: a view for a single request, else one copy.
+        """The batch's values of one input, [size, ...].
 
-        None when the requests do not carry this (optional) input.
+        A view for a single request, and for requests whose tensors an earlier step of an ensemble
+        made as one; else one copy. None when the requests do not carry this (optional) input.
         """
         requests = self.requests
         first = requests[0].inputs.get(name)
@@ -81,6 +99,10 @@ class Batch:
             return None
         if len(requests) == 1:
             return first.numpy()
+        if first.rows is not None:
+            whole = join_rows([request.inputs[name] for request in requests])
+            if whole is not None:
+                return whole
         joined = np.concatenate([request.inputs[name].numpy() for request in requests])
         self.gathered_bytes += joined.nbytes
         return joined
@@ -88,6 +110,11 @@ class Batch:
     def scatter(self, name: str, values: np.ndarray) -> None:
         """Gives each request its rows of an output [size, ...], as views on `values`."""
         requests = self.requests
+        if values.dtype.kind in "SU":
+            values = values.astype(object)
+        if not values.flags.c_contiguous:
+            self.copied(CopyKind.SCATTER, values.nbytes)
+            values = values.copy(order="C")
         if len(requests) == 1:
             self.outputs[0].append(Tensor.of(name, values))
             return
@@ -99,7 +126,9 @@ class Batch:
         start = 0
         for index, request in enumerate(requests):
             stop = start + request.batch_size
-            self.outputs[index].append(Tensor.of(name, values[start:stop]))
+            tensor = Tensor.of(name, values[start:stop])
+            tensor.rows = (values, start)
+            self.outputs[index].append(tensor)
             start = stop
 
     def respond(
@@ -118,6 +147,10 @@ class Batch:
         """The model wants another pass over this request (`iterative_sequence`): it has no outputs
         now, and its sender, if it has one, stays open."""
         self.rescheduled.add(index)
+
+    def copied(self, kind: CopyKind, size_bytes: int) -> None:
+        """Counts tensor bytes that were copied other than by `gather`, which counts its own."""
+        self.copies[kind] = self.copies.get(kind, 0) + size_bytes
 
     def mark_gathered(self) -> None:
         """Inputs are in place, computing begins: the border of compute_input and compute_infer."""

@@ -9,6 +9,7 @@ import struct
 from array import array
 from collections.abc import Sequence
 from math import prod
+from typing import Any
 
 import numpy as np
 
@@ -143,7 +144,7 @@ class Tensor:
     and for BYTES either an object array of `shape` (bytes or str elements) or a PackedBytes.
     """
 
-    __slots__ = ("data", "datatype", "name", "shape")
+    __slots__ = ("__weakref__", "data", "datatype", "name", "rows", "shape")
 
     def __init__(
         self, name: str, datatype: DataType, shape: Shape, data: np.ndarray | PackedBytes
@@ -152,6 +153,9 @@ class Tensor:
         self.datatype = datatype
         self.shape = shape
         self.data = data
+        self.rows: tuple[np.ndarray, int] | None = None
+        """The array that `data` is a slice of, and at which row it begins, where that is known:
+        neighbours are joined again without a copy (`join_rows`)."""
 
     @classmethod
     def of(cls, name: str, array: np.ndarray) -> "Tensor":
@@ -206,6 +210,26 @@ class Tensor:
             return int(self.data.nbytes)
         return sum(4 + len(v.encode() if isinstance(v, str) else v) for v in self.data.ravel())
 
+    def under(self, name: str) -> "Tensor":
+        """The same data under another name."""
+        tensor = Tensor(name, self.datatype, self.shape, self.data)
+        tensor.rows = self.rows
+        return tensor
+
+    def __dlpack__(self, **options: Any) -> object:
+        """For frameworks that take tensors by DLPack; raises TypeError for BYTES."""
+        return self._array().__dlpack__(**options)
+
+    def __dlpack_device__(self) -> tuple[int, int]:
+        """Where it lies: host memory is (1, 0)."""
+        device: tuple[int, int] = self._array().__dlpack_device__()
+        return device
+
+    def _array(self) -> np.ndarray:
+        if not isinstance(self.data, np.ndarray) or self.datatype is DataType.BYTES:
+            raise TypeError(f"tensor '{self.name}' is BYTES, which DLPack does not know")
+        return self.data
+
     def renamed(self, name: str, shape: Shape) -> "Tensor":
         """The same memory under another name and a shape of as many elements."""
         data = self.data if isinstance(self.data, PackedBytes) else self.data.reshape(shape)
@@ -213,3 +237,18 @@ class Tensor:
 
     def __repr__(self) -> str:
         return f"Tensor({self.name!r}, {self.datatype.value}, {list(self.shape)})"
+
+
+def join_rows(tensors: Sequence[Tensor]) -> np.ndarray | None:
+    """The slice that tensors are the parts of, if they lie one after another in the same array."""
+    first = tensors[0].rows
+    if first is None:
+        return None
+    whole, start = first
+    stop = start
+    for tensor in tensors:
+        rows = tensor.rows
+        if rows is None or rows[0] is not whole or rows[1] != stop:
+            return None
+        stop += tensor.shape[0]
+    return whole if stop - start == len(whole) else whole[start:stop]

@@ -63,6 +63,8 @@ class Answers:
         assert job.timing is not None
         if job.error is None:
             self._statistics.execution(size, job.timing)
+        if job.batch.gathered_bytes or job.batch.copies:
+            self._statistics.copied(job.batch)
 
     def answer_one(self, job: Job, index: int) -> None:
         """The answer to one request of a computed batch; a decoupled one ends by its sender."""
