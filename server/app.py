@@ -21,6 +21,7 @@ from trivet.server.models.runner import ModelRunner
 from trivet.server.repository.plan import Action, Problem, Unload, plan
 from trivet.server.repository.scan import RepositoryUnreadableError, Snapshot, scan
 from trivet.server.repository.watcher import Watcher
+from trivet.server.scheduling.rate_limit import RateLimiter, ResourceLimits
 from trivet.server.settings import Settings
 from trivet.server.shm import SharedMemory
 
@@ -30,13 +31,24 @@ log = logging.getLogger(__name__)
 def run(settings: Settings) -> int:
     """Serves until SIGTERM or SIGINT; returns the process's exit code."""
     setup_logging(settings)
+    try:
+        server = Server(settings)
+    except ServingError as error:
+        log.critical("the server cannot start: %s", error)
+        return 1
     with asyncio.Runner(loop_factory=loop_factory()) as runner:
-        return runner.run(Server(settings).serve())
+        return runner.run(server.serve())
 
 
 def _parameters(settings: Settings) -> dict[str, dict[str, str]]:
     """What options say about all models of a backend."""
     return {"llm": {"in_process": "true"}} if settings.llm_in_process else {}
+
+
+def _limits(settings: Settings) -> ResourceLimits | None:
+    """The rate limiter's resources; None without one."""
+    is_on = settings.rate_limit != "off"
+    return ResourceLimits.parse(settings.rate_limit_resource) if is_on else None
 
 
 def loop_factory() -> Callable[[], asyncio.AbstractEventLoop]:
@@ -57,11 +69,17 @@ class Server:
         self.registry = Registry()
         self._progress = LoadProgress(enabled=not settings.no_progress)
         control = RepositoryControl(settings)
+        limits = _limits(settings)
         runner = ModelRunner(self.registry, control)
         self.lifecycle = Lifecycle(
             self.registry,
-            Loader(not settings.disable_auto_complete_config, _parameters(settings)),
-            Assembler(runner, settings.default_queue_size, settings.delay_scheduler),
+            Loader(not settings.disable_auto_complete_config, _parameters(settings), limits),
+            Assembler(
+                runner,
+                settings.default_queue_size,
+                settings.delay_scheduler,
+                RateLimiter(limits) if limits is not None else None,
+            ),
             load_threads=settings.model_load_thread_count,
             listener=self._progress.on_status,
         )

@@ -55,6 +55,20 @@ class Settings:
         "requests that may wait per model where its config does not say; 0: any number",
         unit="requests",
     )
+    rate_limit: str = option(
+        "off",
+        "models",
+        "execution_count: instances run when their group's rate_limiter resources are free, those "
+        "that ran least first",
+        choices=("off", "execution_count"),
+    )
+    rate_limit_resource: tuple[str, ...] = option(
+        (),
+        "models",
+        "NAME:COUNT[:DEVICE], how much there is of a resource; default: the most that one instance "
+        "asks for",
+        multiple=True,
+    )
     model_load_thread_count: int = option(4, "models", "models that load side by side")
     llm_in_process: bool = option(
         False,

@@ -1,13 +1,15 @@
 """From opened instances to a servable model: the executor that its config asks for."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from trivet.backends.api import AsksModels, BringsExecutor, Executor, Runner, Signature
 from trivet.server.models.loader import Opened
 from trivet.server.models.model import Model
 from trivet.server.models.schedulers import schedule_of
+from trivet.server.repository.config import instances as placements
 from trivet.server.repository.scan import ModelFolder
 from trivet.server.scheduling.batching import BatchingExecutor
+from trivet.server.scheduling.rate_limit import RateLimiter, needs_of
 from trivet.server.scheduling.reshape import Reshape
 from trivet.server.scheduling.sequences.executor import SequenceExecutor, SequenceSchedule
 from trivet.server.statistics import ModelStatistics
@@ -23,6 +25,8 @@ class Assembler:
     """Requests that may wait per model and priority level where its config does not say; 0: any."""
     hold_until: int = 0
     """Test hook: batchers start nothing before so many requests are queued."""
+    limiter: RateLimiter | None = None
+    """With --rate-limit."""
 
     def assemble(
         self, folder: ModelFolder, version: int, opened: Opened, statistics: ModelStatistics
@@ -58,9 +62,15 @@ class Assembler:
         if isinstance(first, BringsExecutor):
             assert not others, "an instance that brings its executor is the only one"
             return first.make_executor()
+        model, instances, config = (name, version), opened.instances, opened.config
+        permits = None
+        if self.limiter is not None:
+            permits = self.limiter.admit(needs_of(config, placements(config)))
         if opened.sequences is not None:
-            sequences = SequenceSchedule(opened.sequences, self.default_queue_size, self.hold_until)
-            model = (name, version)
-            return SequenceExecutor(model, signature, opened.instances, sequences, statistics)
-        schedule = schedule_of(opened.config, self.default_queue_size, self.hold_until)
-        return BatchingExecutor((name, version), signature, opened.instances, schedule, statistics)
+            sequences = SequenceSchedule(
+                opened.sequences, self.default_queue_size, self.hold_until, permits
+            )
+            return SequenceExecutor(model, signature, instances, sequences, statistics)
+        schedule = schedule_of(config, self.default_queue_size, self.hold_until)
+        schedule = replace(schedule, permits=permits)
+        return BatchingExecutor(model, signature, instances, schedule, statistics)

@@ -22,6 +22,7 @@ from trivet.server.models.warmup import warm
 from trivet.server.repository import config as configs
 from trivet.server.repository.check import check
 from trivet.server.repository.scan import ModelFolder
+from trivet.server.scheduling.rate_limit import ResourceLimits
 from trivet.server.scheduling.sequences.plan import SequencePlan
 
 log = logging.getLogger(__name__)
@@ -56,6 +57,8 @@ class Loader:
     auto_complete: bool = True
     parameters: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     """By backend word: parameters of models whose config does not give them."""
+    limits: ResourceLimits | None = None
+    """With --rate-limit."""
 
     def plan(self, folder: ModelFolder, override_json: str | None) -> LoadPlan:
         """Reads the config and chooses versions. Raises InvalidConfig or LoadFailed."""
@@ -99,6 +102,8 @@ class Loader:
         check_scheduler(config)
         labels = read_labels(config, files)
         sequences = SequencePlan.read(config, files)
+        if self.limits is not None:
+            self.limits.check(config, configs.instances(config))
         instances: list[tuple[str, Instance]] = []
         try:
             for placement in configs.instances(config):

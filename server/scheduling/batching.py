@@ -7,7 +7,7 @@ compute on their workers' threads. One loop callback carries a whole batch back.
 import asyncio
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from trivet.backends.api import (
@@ -24,10 +24,12 @@ from trivet.backends.api import (
 )
 from trivet.server.scheduling.answers import Answers
 from trivet.server.scheduling.decoupled import DecoupledSender
+from trivet.server.scheduling.idle import IdleWorkers
 from trivet.server.scheduling.inline import InlinePolicy
 from trivet.server.scheduling.joining import join_key_of
 from trivet.server.scheduling.policy import BatchPolicy, Policy, WaitUntil
 from trivet.server.scheduling.queue import RequestQueue, due_ns
+from trivet.server.scheduling.rate_limit import Permit
 from trivet.server.scheduling.rebound import Rebound
 from trivet.server.scheduling.ticket import Refused, Ticket, labelled
 from trivet.server.scheduling.worker import Job, Worker
@@ -45,6 +47,8 @@ class Schedule:
     preserve_ordering: bool = False
     hold_until: int = 0
     """Test hook: start nothing before so many requests are queued (once)."""
+    permits: Mapping[str, Permit] | None = None
+    """By instance name, under a rate limiter."""
 
 
 class BatchingExecutor:
@@ -71,7 +75,7 @@ class BatchingExecutor:
         self._answers = Answers(model, signature, statistics)
         self._loop = asyncio.get_running_loop()
         self._workers = [Worker(name, i, self._loop, self._on_done) for name, i in instances]
-        self._idle = deque(self._workers)
+        self._idle = IdleWorkers(self._workers, schedule.permits, self._dispatch_soon)
         self._in_order: deque[Job] | None = deque() if schedule.preserve_ordering else None
         # Only where batches cost the same whatever is in them, and none can overtake another.
         self._inline = InlinePolicy(
@@ -137,18 +141,22 @@ class BatchingExecutor:
             held_until_ns = self._rebound.wait_until_ns(len(self._queue), now_ns)
             if held_until_ns:
                 self._arm_delay(held_until_ns)
-                return
+                break
             decision = self._policy.decide(self._queue, now_ns)
             if isinstance(decision, WaitUntil):
                 self._arm_delay(decision.time_ns)
+                break
+            worker = self._idle.take()
+            if worker is None:
                 return
-            if self._start(self._queue.pop(decision.count)):
+            if self._start(worker, self._queue.pop(decision.count)):
                 # It took the loop's time: others get their turn first.
                 self._dispatch_soon()
                 return
+        self._idle.withdraw()
 
-    def _start(self, tickets: list[Ticket]) -> bool:
-        """Hands tickets to an idle worker, without those that need not be computed any more.
+    def _start(self, worker: Worker, tickets: list[Ticket]) -> bool:
+        """Hands tickets to a worker, without those that need not be computed any more.
 
         Returns whether they were computed here and now instead."""
         self._statistics.dequeue(len(tickets))
@@ -161,18 +169,20 @@ class BatchingExecutor:
             else:
                 live.append(ticket)
         if not live:
+            self._idle.put_unused(worker)
             return False
         now_ns = time.monotonic_ns()
         for ticket in live:
             ticket.started_ns = now_ns
         job = Job(self._batch(live), live)
         if self._inline.allows(job.batch.size):
-            self._idle[0].compute(job)
+            worker.compute(job)
+            self._idle.put(worker)
             self._answer(job)
             return True
         if self._in_order is not None:
             self._in_order.append(job)
-        self._idle.popleft().start(job)
+        worker.start(job)
         return False
 
     def _batch(self, tickets: list[Ticket]) -> Batch:
@@ -185,13 +195,15 @@ class BatchingExecutor:
     # -- answers out ---------------------------------------------------------------------------
 
     def _on_done(self, worker: Worker, job: Job) -> None:
-        self._idle.append(worker)
+        self._idle.put(worker)
         assert job.timing is not None
         compute_ns = job.timing.compute_infer_ns
         self._rebound.finished(len(job.tickets), len(self._queue), compute_ns, time.monotonic_ns())
         # The instance's next batch first: it computes while these answers are written.
         if len(self._queue):
             self._dispatch()
+        else:
+            self._idle.withdraw()
         if self._in_order is None:
             self._answer(job)
             return
@@ -266,6 +278,7 @@ class BatchingExecutor:
             if timer is not None:
                 timer.cancel()
         await asyncio.gather(*(worker.close(timeout_s) for worker in self._workers))
+        self._idle.close()
 
 
 def _rebound_size(policy: Policy, num_instances: int) -> int:

@@ -7,6 +7,7 @@ compute on their workers' threads.
 import asyncio
 import time
 from collections import deque
+from collections.abc import Mapping
 from collections.abc import Sequence as Many
 from dataclasses import dataclass
 from functools import partial
@@ -27,7 +28,7 @@ from trivet.server.scheduling.answers import Answers
 from trivet.server.scheduling.batching import STOPPING
 from trivet.server.scheduling.decoupled import DecoupledSender
 from trivet.server.scheduling.inline import InlinePolicy
-from trivet.server.scheduling.policy import WaitUntil
+from trivet.server.scheduling.rate_limit import Permit
 from trivet.server.scheduling.sequences.lanes import Lane, Step, make_lane
 from trivet.server.scheduling.sequences.plan import SequencePlan
 from trivet.server.scheduling.sequences.queue import SequenceQueue, cancelled
@@ -48,6 +49,7 @@ class _Seat:
 
     worker: Worker
     lane: Lane
+    permit: Permit | None = None
     is_idle: bool = True
     is_dispatch_due: bool = False
     delay_timer: asyncio.TimerHandle | None = None
@@ -62,6 +64,8 @@ class SequenceSchedule:
     """Requests that may wait beyond one per slot; 0: any number."""
     hold_until: int = 0
     """Test hook: start nothing before so many requests wait (once)."""
+    permits: Mapping[str, Permit] | None = None
+    """By instance name, under a rate limiter."""
 
 
 class SequenceExecutor:
@@ -92,9 +96,13 @@ class SequenceExecutor:
             _Seat(
                 Worker(name, instance, self._loop, partial(self._on_done, number)),
                 make_lane(plan.batching, plan.max_batch_size),
+                schedule.permits[name] if schedule.permits is not None else None,
             )
             for number, (name, instance) in enumerate(instances)
         ]
+        for seat in self._seats:
+            if seat.permit is not None:
+                seat.permit.on_granted = partial(self._dispatch_soon, seat)
         in_order = plan.batching.oldest.preserve_ordering
         self._in_order: deque[Job] | None = deque() if in_order else None
         self._inline = InlinePolicy(
@@ -157,12 +165,17 @@ class SequenceExecutor:
                 self._dispatch_soon(each)
         if not seat.is_idle:
             return
+        if seat.permit is not None and not seat.permit.ask():
+            return
         now_ns = time.monotonic_ns()
         decision = seat.lane.decide(now_ns)
-        if isinstance(decision, WaitUntil):
-            self._arm_delay(seat, decision.time_ns - now_ns)
-        elif decision is not None:
+        if isinstance(decision, Step):
             self._start(seat, decision, now_ns)
+            return
+        if decision is not None:
+            self._arm_delay(seat, decision.time_ns - now_ns)
+        if seat.permit is not None:
+            seat.permit.withdraw()
 
     def _arm_delay(self, seat: _Seat, delay_ns: int) -> None:
         if seat.delay_timer is not None:
@@ -223,6 +236,8 @@ class SequenceExecutor:
     def _settle(self, seat: _Seat, job: Job) -> None:
         """What the batch means for its sequences: new states, who may go on, who is over."""
         seat.is_idle = True
+        if seat.permit is not None:
+            seat.permit.finished()
         if isinstance(job.error, InstanceDied) and self._plan.state is None:
             self._queue.lose(self._seats.index(seat), job.error)
         for index, ticket in enumerate(job.tickets):
@@ -319,6 +334,9 @@ class SequenceExecutor:
             if seat.delay_timer is not None:
                 seat.delay_timer.cancel()
         await asyncio.gather(*(seat.worker.close(timeout_s) for seat in self._seats))
+        for seat in self._seats:
+            if seat.permit is not None:
+                seat.permit.close()
 
 
 def _is_placeholder(ticket: object) -> bool:
