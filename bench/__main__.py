@@ -21,6 +21,7 @@ from bench.figures import Row
 from bench.infer import bench_infer
 from bench.large import bench_large
 from bench.llm import bench_llm, bench_llm_alone, bench_llm_batching
+from bench.llm_step import bench_llm_step
 from bench.minilm import bench_minilm
 from bench.sequences import bench_sequences
 from bench.sse import bench_sse
@@ -33,6 +34,7 @@ PARTS = {
     "llm": bench_llm,
     "llm-alone": bench_llm_alone,
     "llm-batching": bench_llm_batching,
+    "llm-step": bench_llm_step,
     "sse": bench_sse,
 }
 PACKAGES = ("trivet", "grpcio", "aiohttp", "uvloop", "protobuf", "numpy", "onnxruntime")

@@ -52,8 +52,12 @@ class BatchState:
         """The inputs of a step."""
         table_rows, starts, counts = [], [], []
         token_ids: list[int] = []
+        find, num_written = self._rows.get, self._num_written
         for sequence, start, count, _ in plan.rows:
-            table_rows.append(self._row(sequence))
+            row = find(sequence.id)
+            if row is None or len(sequence.block_ids) > num_written[row]:
+                row = self._write(sequence, row)
+            table_rows.append(row)
             starts.append(start)
             counts.append(count)
             if count == 1:
@@ -86,12 +90,11 @@ class BatchState:
             token_ids, positions, slots, query_starts, lengths.astype(np.int32), tables
         )
 
-    def _row(self, sequence: Sequence) -> int:
-        row = self._rows.get(sequence.id)
+    def _write(self, sequence: Sequence, row: int | None) -> int:
+        """Brings a sequence's row, perhaps a new one, up to date."""
         if row is None:
             row = self._rows[sequence.id] = self._free.pop()
         block_ids, written = sequence.block_ids, self._num_written[row]
-        if len(block_ids) > written:
-            self._tables[row, written : len(block_ids)] = block_ids[written:]
-            self._num_written[row] = len(block_ids)
+        self._tables[row, written : len(block_ids)] = block_ids[written:]
+        self._num_written[row] = len(block_ids)
         return row

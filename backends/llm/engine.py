@@ -64,6 +64,8 @@ class Engine:
         self._grammars = grammars
         self._send = send
         self._generations: dict[str, Generation] = {}
+        self._unstarted: dict[str, Generation] = {}
+        """Those of them that no step has computed a token of."""
         self._outputs: list[Output] = []
         self.inbox: queue.SimpleQueue[Message] = queue.SimpleQueue()
         self.step_started_s = 0.0
@@ -141,7 +143,8 @@ class Engine:
             self._outputs.append(Output(submit.id, [], "error", error.message, kind))
             self._flush()
             return
-        self._generations[submit.id] = Generation(submit, sequence, row, time.monotonic())
+        generation = Generation(submit, sequence, row, time.monotonic())
+        self._generations[submit.id] = self._unstarted[submit.id] = generation
 
     def _max_new_tokens(self, submit: Submit) -> int:
         wanted = submit.sampling.max_tokens
@@ -154,6 +157,7 @@ class Engine:
     def _abort(self, ids: Iterable[str]) -> None:
         for request_id in ids:
             if self._generations.pop(request_id, None) is not None:
+                self._unstarted.pop(request_id, None)
                 self._scheduler.abort(request_id)
                 self._state.leave(request_id)
 
@@ -173,17 +177,18 @@ class Engine:
             return
         for index, text in errors.items():
             self._end(sampling[index], Output(sampling[index].id, [], "error", text))
+            generations[index] = None
         self._scheduler.update(plan, tokens)
-        for index, (sequence, token) in enumerate(zip(sampling, tokens, strict=True)):
-            generation = self._generations.get(sequence.id)
+        for index, (generation, token) in enumerate(zip(generations, tokens, strict=True)):
             if generation is not None:
-                self._tell(generation, token, logprobs.get(index))
+                self._tell(generation, token, logprobs.get(index) if logprobs else None)
 
     def _forward(self, plan: StepPlan) -> Tensor:
-        for row in plan.rows:
-            generation = self._generations.get(row.sequence.id)
-            if generation is not None:
-                generation.note_start()
+        if self._unstarted:
+            for row in plan.rows:
+                generation = self._unstarted.pop(row.sequence.id, None)
+                if generation is not None:
+                    generation.note_start()
         return self._runner.run(self._state.arrays(plan), logits_rows(plan))
 
     def _tell(self, generation: Generation, token: int, logprobs: object) -> None:
@@ -201,6 +206,7 @@ class Engine:
 
     def _end(self, sequence: Sequence, output: Output) -> None:
         self._generations.pop(sequence.id, None)
+        self._unstarted.pop(sequence.id, None)
         self._scheduler.finish(sequence.id)
         self._state.leave(sequence.id)
         self._outputs.append(output)

@@ -38,6 +38,8 @@ class Generation:
 def logits_rows(plan: StepPlan) -> list[int]:
     """The tokens of a step, by their place in it, whose logits are needed: the last of each row
     that samples, and all but the last prompt token of those whose prompt is scored."""
+    if plan.is_decode:
+        return list(range(plan.num_tokens))
     rows: list[int] = []
     place = 0
     for sequence, start, count, samples in plan.rows:
@@ -59,6 +61,8 @@ class StepResult:
         """Rows of logits to sample from, one for each plan row that samples."""
         self.scored: list[tuple[Sequence, int, int, int]] = []
         """Sequence, its first position, first row and number of rows of logits."""
+        if plan.is_decode:
+            return
         row = 0
         for sequence, start, count, samples in plan.rows:
             if sequence.needs_prompt_logprobs and start < sequence.num_prompt - 1:
@@ -99,6 +103,16 @@ def choose(
     Also log probabilities by row where they are wanted, and errors by row: what goes wrong with one
     request's wishes is that request's alone. A row without a generation gets token 0.
     """
+    alive = [generation.row for generation in generations if generation is not None]
+    if len(alive) == len(generations) and not any(row.wants_logprobs for row in alive):
+        tokens, errors = sample(logits, alive)
+        return tokens, {}, errors
+    return _choose_some(logits, generations)
+
+
+def _choose_some(
+    logits: Tensor, generations: Row[Generation | None]
+) -> tuple[list[int], dict[int, Logprobs], dict[int, str]]:
     logprobs: dict[int, Logprobs] = {}
     wanted = [
         index
@@ -123,9 +137,12 @@ def output_of(
     generation: Generation, token: int, logprobs: Logprobs | None, *, is_last: bool, first: bool
 ) -> Output:
     """What the client's side is told of one new token."""
-    ends = token in generation.row.end_ids
-    is_early = len(generation.row.output_ids) <= generation.submit.sampling.min_tokens
-    finish = "stop" if ends and not is_early else "length" if is_last else ""
+    finish = "length" if is_last else ""
+    if token in generation.row.end_ids:
+        is_early = len(generation.row.output_ids) <= generation.submit.sampling.min_tokens
+        finish = finish if is_early else "stop"
+    if not first and logprobs is None:
+        return Output(generation.sequence.id, [token], finish)
     return Output(
         generation.sequence.id,
         [token],

@@ -7,7 +7,7 @@ side runs what the other sends: there are numbers, texts and lists, nothing else
 import struct
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, fields
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgpack
 
@@ -41,9 +41,8 @@ class Abort:
     ids: list[str]
 
 
-@dataclass(frozen=True, slots=True)
-class Output:
-    """What a step gave one request."""
+class Output(NamedTuple):
+    """What a step gave one request; a tuple, since hundreds are made and sent a step."""
 
     id: str
     token_ids: list[int]
@@ -96,7 +95,7 @@ class Quit:
 Message = Submit | Abort | Outputs | Heartbeat | Ready | Failed | Quit
 _KINDS: tuple[type, ...] = (Submit, Abort, Outputs, Heartbeat, Ready, Failed, Quit)
 _NUMBERS = {kind: index for index, kind in enumerate(_KINDS)}
-_FIELDS = {kind: tuple(f.name for f in fields(kind)) for kind in (*_KINDS, Output)}
+_FIELDS = {kind: tuple(f.name for f in fields(kind)) for kind in _KINDS}
 
 
 def pack(message: Message) -> bytes:
@@ -108,11 +107,7 @@ def pack(message: Message) -> bytes:
 
 
 def _encode(value: Any) -> Any:
-    if isinstance(value, Sampling):
-        return asdict(value)
-    if isinstance(value, list) and value and isinstance(value[0], Output):
-        return [[getattr(o, name) for name in _FIELDS[Output]] for o in value]
-    return value
+    return asdict(value) if isinstance(value, Sampling) else value
 
 
 def unpack(body: bytes | memoryview) -> Message:

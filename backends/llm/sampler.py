@@ -45,22 +45,22 @@ class RowState:
     bad_word_ids: tuple[tuple[int, ...], ...] = ()
     constraint: Constraint | None = None
     output_ids: list[int] = field(default_factory=list)
+    is_greedy: bool = field(init=False)
+    has_rules: bool = field(init=False)
+    """Whether the logits may have to be changed. Like the others found once, not at each step."""
+    wants_logprobs: bool = field(init=False)
 
-    @property
-    def is_greedy(self) -> bool:
-        return self.sampling.temperature < _GREEDY
-
-    @property
-    def is_plain(self) -> bool:
-        """Whether the logits are used as they are."""
+    def __post_init__(self) -> None:
         s = self.sampling
-        return (
-            self.constraint is None
-            and len(self.output_ids) >= s.min_tokens
-            and not (s.logit_bias or s.allowed_token_ids or self.bad_word_ids)
-            and s.repetition_penalty == 1.0
-            and s.frequency_penalty == 0.0
-            and s.presence_penalty == 0.0
+        self.is_greedy = s.temperature < _GREEDY
+        self.wants_logprobs = s.logprobs is not None
+        self.has_rules = (
+            self.constraint is not None
+            or s.min_tokens > 0
+            or bool(s.logit_bias or s.allowed_token_ids or self.bad_word_ids)
+            or s.repetition_penalty != 1.0
+            or s.frequency_penalty != 0.0
+            or s.presence_penalty != 0.0
         )
 
     @property
@@ -87,10 +87,10 @@ def sample(logits: Tensor, rows: Sequence[RowState]) -> tuple[list[int], dict[in
     """
     errors: dict[int, str] = {}
     for index, row in enumerate(rows):
-        if not row.is_plain and (error := _try_process(logits[index], row)):
+        if row.has_rules and (error := _try_process(logits[index], row)):
             errors[index] = error
             logits[index].zero_()
-    if all(row.is_greedy for row in rows):
+    if all([row.is_greedy for row in rows]):  # noqa: C419  # a list is twice as fast
         return logits.argmax(dim=-1).tolist(), errors
     return _draw_groups(logits, rows), errors
 

@@ -34,6 +34,11 @@ class StepPlan:
     num_samples: int
     preempted: tuple[Sequence, ...] = ()
 
+    @property
+    def is_decode(self) -> bool:
+        """Whether each row is one token that gives the next: no part of a prompt is scored."""
+        return self.num_samples == self.num_tokens
+
 
 @dataclass(frozen=True, slots=True)
 class SchedulerStats:
