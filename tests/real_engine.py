@@ -1,0 +1,138 @@
+"""The engine over the real small model in float32, in the test's own thread, and what it sent."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from trivet.backends.api import Sampling
+from trivet.backends.llm import assemble
+from trivet.backends.llm.batch_state import BatchState
+from trivet.backends.llm.blocks import BlockPool
+from trivet.backends.llm.engine import Engine
+from trivet.backends.llm.messages import Message, Outputs, Quit, Submit, TopLogprobs
+from trivet.backends.llm.scheduler import Scheduler
+from trivet.backends.llm.settings import EngineSettings
+from trivet.backends.llm.tokenizer import Tokenizer
+from trivet.backends.llm.weights import load_model
+
+SMOLLM2 = Path(__file__).parents[1] / "model_repository" / "smollm2" / "1" / "model.gguf"
+MODEL_LEN = 256
+GREEDY = Sampling(max_tokens=12, temperature=0.0, ignore_eos=True)
+needs_weights = pytest.mark.skipif(not SMOLLM2.exists(), reason="run model_repository/build.py")
+
+
+@dataclass(slots=True)
+class Result:
+    """One request's outputs put together."""
+
+    tokens: list[int] = field(default_factory=list)
+    logprobs: list[TopLogprobs] = field(default_factory=list)
+    prompt_logprobs: list[TopLogprobs] | None = None
+    finish: str = ""
+    error: str = ""
+    num_cached: int = 0
+
+
+class DrivenEngine:
+    """Runs requests to their ends. Owned by the test."""
+
+    def __init__(self) -> None:
+        self.results: dict[str, Result] = {}
+        self.engine: Engine  # given once it is built, since it is built with our `send`
+        self.num_frames = 0
+        self._num_open = 0
+
+    def run(self, submits: Sequence[Submit]) -> dict[str, Result]:
+        """All of them at once; returns when the last has ended."""
+        self.results = {}
+        self._num_open = len(submits)
+        for submit in submits:
+            self.engine.inbox.put(submit)
+        self.engine.run()
+        return self.results
+
+    def tokens(self, prompts: Sequence[Sequence[int]], sampling: Sampling) -> list[list[int]]:
+        """The outputs of prompts that run together."""
+        results = self.run([submit(str(i), ids, sampling) for i, ids in enumerate(prompts)])
+        assert not any(result.error for result in results.values()), results
+        return [results[str(index)].tokens for index in range(len(prompts))]
+
+    def send(self, message: Message) -> None:
+        assert isinstance(message, Outputs)
+        self.num_frames += 1
+        for output in message.outputs:
+            result = self.results.setdefault(output.id, Result())
+            assert not result.finish, "an output after the end"
+            result.tokens += output.token_ids
+            result.logprobs += output.logprobs or []
+            result.prompt_logprobs = output.prompt_logprobs or result.prompt_logprobs
+            result.finish, result.error = output.finish, output.error
+            result.num_cached += output.num_cached
+            self._num_open -= bool(output.finish)
+        if not self._num_open:
+            self.engine.inbox.put(Quit())
+
+
+def submit(
+    name: str,
+    prompt: Sequence[int],
+    sampling: Sampling,
+    *,
+    seed: int = 0,
+    end_ids: Sequence[int] = (),
+) -> Submit:
+    """A request as the server's side would write it."""
+    return Submit(name, list(prompt), sampling, seed, [], list(end_ids))
+
+
+@cache
+def real_weights() -> Any:
+    """Read once: what `load_model` gives."""
+    return load_model(SMOLLM2, torch.float32)
+
+
+@cache
+def real_tokenizer() -> Tokenizer:
+    """The model's own."""
+    return Tokenizer.from_files(real_weights()[2])
+
+
+def open_engine(**settings: Any) -> DrivenEngine:
+    """Built as the server builds it, but for weights that are read once."""
+    driven = DrivenEngine()
+    given: dict[str, Any] = {"max_model_len": MODEL_LEN, "kv_cache_bytes": 1 << 29, **settings}
+    given |= {"dtype": "float32", "num_threads": torch.get_num_threads()}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(assemble, "load_model", lambda path, dtype: real_weights())
+        driven.engine, _ = assemble.make_engine(EngineSettings(str(SMOLLM2), **given), driven.send)
+    return driven
+
+
+def rescheduled(
+    built: DrivenEngine,
+    *,
+    block_size: int,
+    max_batched_tokens: int,
+    prefix_caching: bool,
+    max_num_seqs: int = 32,
+) -> DrivenEngine:
+    """Another engine over the model and the cache of `built`, which has that block size."""
+    driven = DrivenEngine()
+    num_blocks = built.engine._scheduler.stats().blocks.total + 1  # and the null block
+    scheduler = Scheduler(
+        BlockPool(num_blocks, block_size),
+        max_num_seqs=max_num_seqs,
+        max_batched_tokens=max_batched_tokens or None,
+        block_size=block_size,
+        enable_prefix_caching=prefix_caching,
+        max_model_len=MODEL_LEN,
+    )
+    state = BatchState(max_num_seqs=max_num_seqs, max_model_len=MODEL_LEN, block_size=block_size)
+    old = built.engine
+    driven.engine = Engine(scheduler, state, old._runner, old._grammars, driven.send)
+    return driven
