@@ -9,6 +9,7 @@ from collections.abc import Callable
 from trivet import __version__
 from trivet.backends.api import LoadFailed, ServingError
 from trivet.server.banner import LoadProgress, print_banner
+from trivet.server.cache.caching import Caching
 from trivet.server.control import RepositoryControl
 from trivet.server.core import Core
 from trivet.server.frontends import Frontends
@@ -70,15 +71,22 @@ class Server:
         self._progress = LoadProgress(enabled=not settings.no_progress)
         control = RepositoryControl(settings)
         limits = _limits(settings)
+        self._caching = Caching.open(settings)
         runner = ModelRunner(self.registry, control)
         self.lifecycle = Lifecycle(
             self.registry,
-            Loader(not settings.disable_auto_complete_config, _parameters(settings), limits),
+            Loader(
+                not settings.disable_auto_complete_config,
+                _parameters(settings),
+                limits,
+                self._caching is not None,
+            ),
             Assembler(
                 runner,
                 settings.default_queue_size,
                 settings.delay_scheduler,
                 RateLimiter(limits) if limits is not None else None,
+                self._caching,
             ),
             load_threads=settings.model_load_thread_count,
             listener=self._progress.on_status,
@@ -93,7 +101,8 @@ class Server:
             version=__version__,
             strict_readiness=settings.strict_readiness,
         )
-        self.frontends = Frontends(self.core, settings)
+        cache = self._caching.cache if self._caching is not None else None
+        self.frontends = Frontends(self.core, settings, cache)
         self._watcher: Watcher | None = None
         self._changes: set[asyncio.Task[str]] = set()
         self._stop_requested = asyncio.Event()
@@ -146,6 +155,8 @@ class Server:
         await self.frontends.drain(max(0.0, ends_at_s - time.monotonic()))
         await self.lifecycle.stop(max(0.0, ends_at_s - time.monotonic()))
         await self.frontends.close()
+        if self._caching is not None:
+            await self._caching.cache.close()
 
     # -- repository ----------------------------------------------------------------------------
 

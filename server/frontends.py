@@ -2,6 +2,7 @@
 
 import asyncio
 
+from trivet.server.cache.entry import Cache
 from trivet.server.core import Core
 from trivet.server.grpc.http2.options import Http2Options
 from trivet.server.grpc.http2.server import Http2Transport
@@ -17,8 +18,10 @@ GZIP_LEVELS = {"none": 0, "low": 1, "medium": 6, "high": 9}
 class Frontends:
     """HTTP, gRPC and the metrics page, as far as the settings allow them. Owned by the loop."""
 
-    def __init__(self, core: Core, settings: Settings) -> None:
+    def __init__(self, core: Core, settings: Settings, cache: Cache | None = None) -> None:
+        """`cache` is the one whose figures the metrics page shows."""
         self._core = core
+        self._cache = cache
         self._settings = settings
         self._http: HttpServer | None = None
         self._grpc: Http2Transport | None = None
@@ -43,7 +46,7 @@ class Frontends:
             )
             self._note("gRPC", settings.grpc_address, await self._grpc.start())
         if settings.allow_metrics:
-            self._metrics = MetricsServer(self._core, settings)
+            self._metrics = MetricsServer(self._core, settings, self._cache)
             self._note("metrics", settings.metrics_address, await self._metrics.start())
 
     def _http_limits(self) -> HttpLimits:

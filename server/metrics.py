@@ -12,6 +12,8 @@ from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST
 
 from trivet.backends.api import InvalidConfig
+from trivet.server.cache.entry import Cache
+from trivet.server.cache.metrics import write_cache, write_cached_models
 from trivet.server.core import Core
 from trivet.server.generate_metrics import write_generators
 from trivet.server.metrics_page import Labels, Page, Unit, buckets
@@ -90,6 +92,7 @@ def write_models(page: Page, models: Sequence[ModelStatistics], switches: dict[s
             for kind, size_bytes in model.copied_bytes.items()
         ),
     )
+    write_cached_models(page, labelled)
     _write_gauges(page, labelled)
     if switches["histogram_latencies"]:
         _write_histograms(page, labelled)
@@ -199,8 +202,9 @@ class Machine:
 class MetricsServer:
     """Answers GET /metrics on a port of its own."""
 
-    def __init__(self, core: Core, settings: Settings) -> None:
+    def __init__(self, core: Core, settings: Settings, cache: Cache | None = None) -> None:
         self._core = core
+        self._cache = cache
         self._address = (settings.metrics_address, settings.metrics_port)
         self._switches = parse_metrics_config(settings.metrics_config)
         self._machine = Machine(settings.metrics_interval_ms / 1000)
@@ -227,6 +231,7 @@ class MetricsServer:
         page = Page()
         write_models(page, list(self._core.all_statistics()), self._switches)
         write_generators(page, self._core.measured())
+        write_cache(page, self._cache)
         self._machine.write(page)
         return web.Response(
             body=page.text().encode(), headers={"Content-Type": CONTENT_TYPE_LATEST}

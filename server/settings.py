@@ -55,6 +55,15 @@ class Settings:
         "requests that may wait per model where its config does not say; 0: any number",
         unit="requests",
     )
+    cache_config: tuple[str, ...] = option(
+        (),
+        "models",
+        "response cache: local,size=BYTES or redis,KEY=VALUE with host, port, user, password, db",
+        multiple=True,
+    )
+    response_cache_byte_size: int = option(
+        0, "models", "older form of --cache-config local,size=", unit="bytes"
+    )
     rate_limit: str = option(
         "off",
         "models",

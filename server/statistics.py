@@ -88,7 +88,7 @@ class ModelStatistics:
     """The counters of one model version, over reloads.
 
     Identities that hold at any time: `queue.count == success.count`, each compute count equals the
-    success count, and the batch sizes' counts sum to `execution_count`.
+    success count less the cache hits, and the batch sizes' counts sum to `execution_count`.
     """
 
     def __init__(self, name: str, version: int) -> None:
@@ -104,6 +104,10 @@ class ModelStatistics:
         self.last_inference_ms = 0
         self.succeeded = Duration()
         self.failed = Duration()
+        self.is_cached = False
+        """Whether the response cache stands before it."""
+        self.cache_hits = Duration()
+        self.cache_misses = Duration()
         self.stages = {stage: Duration() for stage in STAGES[1:]}
         self.failures = dict.fromkeys(FailureReason, 0)
         self.batches: dict[int, _BatchSize] = {}
@@ -162,6 +166,22 @@ class ModelStatistics:
         self.failed.add(total_ns)
         self.failures[reason] += 1
 
+    def cache_hit(self, elapsed_ns: int) -> None:
+        """A request was answered from the cache."""
+        self.cache_hits.add(elapsed_ns)
+        self.last_inference_ms = time.time_ns() // 1_000_000
+        self.succeeded.add(elapsed_ns)
+        self.stages["queue"].add(0)
+        self.histograms["request"].observe(elapsed_ns)
+
+    def cache_missed(self, elapsed_ns: int) -> None:
+        """A request was not found in the cache."""
+        self.cache_misses.add(elapsed_ns)
+
+    def cache_filled(self, elapsed_ns: int) -> None:
+        """The answer to one that was not found has been stored."""
+        self.cache_misses.total_ns += elapsed_ns
+
     def first_response(self, elapsed_ns: int) -> None:
         """A request's first response, so long after its arrival."""
         self.first_responses.observe(elapsed_ns / 1e6)
@@ -181,7 +201,6 @@ class ModelStatistics:
 
     def to_message(self) -> pb.ModelStatistics:
         """As the statistics extension gives them."""
-        none = pb.StatisticDuration()
         message = pb.ModelStatistics(
             name=self.name,
             version=str(self.version),
@@ -191,8 +210,8 @@ class ModelStatistics:
             inference_stats=pb.InferStatistics(
                 success=self.succeeded.to_message(),
                 fail=self.failed.to_message(),
-                cache_hit=none,
-                cache_miss=none,
+                cache_hit=self.cache_hits.to_message(),
+                cache_miss=self.cache_misses.to_message(),
                 **{stage: duration.to_message() for stage, duration in self.stages.items()},
             ),
         )

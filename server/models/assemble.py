@@ -3,6 +3,7 @@
 from dataclasses import dataclass, replace
 
 from trivet.backends.api import AsksModels, BringsExecutor, Executor, Runner, Signature
+from trivet.server.cache.caching import Caching
 from trivet.server.models.loader import Opened
 from trivet.server.models.model import Model
 from trivet.server.models.schedulers import schedule_of
@@ -27,6 +28,8 @@ class Assembler:
     """Test hook: batchers start nothing before so many requests are queued."""
     limiter: RateLimiter | None = None
     """With --rate-limit."""
+    caching: Caching | None = None
+    """With --cache-config."""
 
     def assemble(
         self, folder: ModelFolder, version: int, opened: Opened, statistics: ModelStatistics
@@ -38,6 +41,11 @@ class Assembler:
             if isinstance(instance, AsksModels):
                 instance.connect(self.runner)
         executor = self._executor(folder.name, version, opened, signature, statistics)
+        if self.caching is not None:
+            self.caching.model_changed()
+            executor = self.caching.wrap(
+                (folder.name, version), config, opened.digest, executor, statistics
+            )
         return Model(
             folder.name,
             version,

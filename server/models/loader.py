@@ -17,6 +17,7 @@ from trivet.backends.api import (
 )
 from trivet.backends.registry import find_backend
 from trivet.protos.model_config_pb2 import ModelConfig
+from trivet.server.cache.key import digest_of_model
 from trivet.server.models.schedulers import check_scheduler
 from trivet.server.models.warmup import warm
 from trivet.server.repository import config as configs
@@ -48,6 +49,8 @@ class Opened:
     labels: Mapping[str, Sequence[str]] = field(default_factory=dict)
     sequences: SequencePlan | None = None
     """For a model with `sequence_batching`."""
+    digest: bytes = b""
+    """Of config and files, for a model that is cached."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +62,8 @@ class Loader:
     """By backend word: parameters of models whose config does not give them."""
     limits: ResourceLimits | None = None
     """With --rate-limit."""
+    caches: bool = False
+    """Whether there is a response cache."""
 
     def plan(self, folder: ModelFolder, override_json: str | None) -> LoadPlan:
         """Reads the config and chooses versions. Raises InvalidConfig or LoadFailed."""
@@ -104,6 +109,8 @@ class Loader:
         sequences = SequencePlan.read(config, files)
         if self.limits is not None:
             self.limits.check(config, configs.instances(config))
+        is_cached = self.caches and config.response_cache.enable
+        digest = digest_of_model(config, files) if is_cached else b""
         instances: list[tuple[str, Instance]] = []
         try:
             for placement in configs.instances(config):
@@ -114,7 +121,7 @@ class Loader:
             for _, instance in instances:
                 instance.close()
             raise
-        return Opened(config, instances, labels, sequences)
+        return Opened(config, instances, labels, sequences, digest)
 
     def _backend(self, plan: LoadPlan, files: ModelFiles) -> tuple[str, Backend]:
         found = find_backend(plan.given, files)

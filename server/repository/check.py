@@ -33,6 +33,7 @@ def faults(config: ModelConfig) -> Iterator[str]:
     yield from _batching_faults(config)
     yield from sequence_faults(config)
     yield from _group_faults(config)
+    yield from _cache_faults(config)
     yield from _warmup_faults(config)
     for name in (config.default_model_filename, *config.cc_model_filenames.values()):
         if name and not _stays_inside(name):
@@ -127,6 +128,15 @@ def _group_faults(config: ModelConfig) -> Iterator[str]:
             yield f"instance_group '{group.name}' has count {group.count}; it must be 1 or more"
     if total > MAX_INSTANCES:
         yield f"instance_group asks for {total} instances; at most {MAX_INSTANCES} are allowed"
+
+
+def _cache_faults(config: ModelConfig) -> Iterator[str]:
+    if not config.response_cache.enable:
+        return
+    if config.model_transaction_policy.decoupled:
+        yield "response_cache cannot be enabled for a decoupled model"
+    if config.WhichOneof("scheduling_choice") == "sequence_batching":
+        yield "response_cache cannot be enabled with sequence_batching: answers depend on state"
 
 
 def _warmup_faults(config: ModelConfig) -> Iterator[str]:
