@@ -90,6 +90,15 @@ _LABELLED: tuple[tuple[str, str, Callable[[GenerateStatistics], Mapping[str, int
         lambda s: s.rejected,
         "Requests not taken, by reason",
     ),
+    (
+        "vllm:prompt_tokens_by_source_total",
+        "source",
+        lambda s: {
+            "local_compute": s.num_prompt_tokens - s.num_cached_tokens,
+            "local_cache_hit": s.num_cached_tokens,
+        },
+        "Prompt tokens, by where their keys and values came from",
+    ),
     ("tgi_request_failure", "err", lambda s: s.failed, "Requests that failed, by kind of error"),
 )
 
@@ -126,6 +135,13 @@ def _write_cache(page: Page, models: Models) -> None:
         )
         for name, model in models.items()
     ]
+    reasons = "vllm:num_requests_waiting_by_reason"
+    # Nothing but room keeps a request waiting here.
+    waiting = [
+        (name, {**labels, "reason": "capacity"}, value)
+        for name, labels, value in _engine_samples(reasons, "waiting", models)
+    ]
+    page.family(reasons, "gauge", "Requests waiting to be processed, by reason", waiting)
     page.family(info, "gauge", "The cache of keys and values", rows)
     page.family(
         tokens,

@@ -13,7 +13,8 @@ from serving import RunningServer
 LABELS = {"model_name": "smollm2", "engine": "0"}
 PROMPT = "Once upon a time there was a small trivet that carried hot dishes. " * 4
 COUNTERS = (
-    "vllm:prompt_tokens", "vllm:prompt_tokens_cached", "vllm:generation_tokens",
+    "vllm:prompt_tokens", "vllm:prompt_tokens_cached", "vllm:prompt_tokens_by_source",
+    "vllm:generation_tokens",
     "vllm:prefix_cache_queries", "vllm:prefix_cache_hits", "vllm:num_preemptions",
     "vllm:request_success", "vllm:admission_rejections", "tgi_request_count",
     "tgi_request_success", "tgi_request_failure",
@@ -22,6 +23,7 @@ GAUGES = (
     "vllm:num_requests_running", "vllm:num_requests_waiting", "vllm:kv_cache_usage_perc",
     "vllm:gpu_cache_usage_perc", "vllm:cache_config_info", "tgi_queue_size",
     "tgi_batch_current_size", "tgi_batch_current_max_tokens",
+    "vllm:num_requests_waiting_by_reason",
 )  # fmt: skip
 HISTOGRAMS = (
     "vllm:time_to_first_token_seconds", "vllm:inter_token_latency_seconds",
@@ -133,6 +135,9 @@ def test_prefix_that_was_seen_before_is_a_hit(call: Call, server: RunningServer)
     assert complete(call, prompt=prompt) == 200
     told = Page(server)
     num_cached = told.value("vllm:prompt_tokens_cached") - before.value("vllm:prompt_tokens_cached")
+    cached = {"source": "local_cache_hit"}
+    by_source = "vllm:prompt_tokens_by_source"
+    assert told.value(by_source, **cached) - before.value(by_source, **cached) == num_cached
     assert num_cached >= 32
     assert num_cached % 16 == 0
     hits = before.value("vllm:prefix_cache_hits") + num_cached
