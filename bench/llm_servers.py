@@ -2,9 +2,11 @@
 
 import os
 import shlex
+import shutil
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.error
 import urllib.request
@@ -66,7 +68,8 @@ class Running:
 def our_repository(model: Path, folder: Path, max_model_len: int) -> Path:
     """A repository of the one model."""
     (folder / "smollm2" / "1").mkdir(parents=True)
-    (folder / "smollm2" / "1" / "model.gguf").symlink_to(model)
+    # A copy: links that lead out of a repository are refused.
+    shutil.copyfile(model, folder / "smollm2" / "1" / "model.gguf")
     (folder / "smollm2" / "config.pbtxt").write_text(CONFIG.format(length=max_model_len))
     return folder
 
@@ -104,22 +107,22 @@ def running(server: Server) -> Iterator[Running]:
     """The server, ready and standing still."""
     port = _free_port()
     command = [word.replace("PORT", str(port)) for word in server.command]
-    process = subprocess.Popen(
-        command,
-        env=os.environ | server.environment,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    started = Running(f"http://127.0.0.1:{port}", process.pid)
-    try:
-        _wait_until_ready(server, process, started.url)
-        with started.awake():
-            pass
-        yield started
-    finally:
-        if process.poll() is None:
-            started.stop()
-        process.wait()
+    with tempfile.TemporaryFile("w+") as output:
+        process = subprocess.Popen(
+            command, env=os.environ | server.environment, stdout=output, stderr=subprocess.STDOUT
+        )
+        started = Running(f"http://127.0.0.1:{port}", process.pid)
+        try:
+            if not _is_ready_in_time(process, started.url):
+                output.seek(0)
+                raise RuntimeError(f"{server.name} did not get ready:\n{output.read()}")
+            with started.awake():
+                pass
+            yield started
+        finally:
+            if process.poll() is None:
+                started.stop()
+            process.wait()
 
 
 def _free_port() -> int:
@@ -128,12 +131,12 @@ def _free_port() -> int:
     return port
 
 
-def _wait_until_ready(server: Server, process: "subprocess.Popen[bytes]", url: str) -> None:
+def _is_ready_in_time(process: "subprocess.Popen[bytes]", url: str) -> bool:
     deadline_s = time.monotonic() + START_TIMEOUT_S
     while time.monotonic() < deadline_s and process.poll() is None:
         try:
             with urllib.request.urlopen(f"{url}/health", timeout=5):
-                return
+                return True
         except (urllib.error.URLError, OSError):
             time.sleep(0.5)
-    raise RuntimeError(f"{server.name} did not get ready: {' '.join(server.command)}")
+    return False
