@@ -15,11 +15,12 @@ from trivet.server.core import Core
 from trivet.server.frontends import Frontends
 from trivet.server.log import setup_logging
 from trivet.server.models.assemble import Assembler
+from trivet.server.models.catalog import RegistryCatalog
 from trivet.server.models.lifecycle import Lifecycle
 from trivet.server.models.loader import Loader
 from trivet.server.models.registry import Registry
 from trivet.server.models.runner import ModelRunner
-from trivet.server.repository.plan import Action, Problem, Unload, plan
+from trivet.server.repository.plan import Action, Load, Problem, Unload, plan
 from trivet.server.repository.scan import RepositoryUnreadableError, Snapshot, scan
 from trivet.server.repository.watcher import Watcher
 from trivet.server.scheduling.rate_limit import RateLimiter, ResourceLimits
@@ -69,13 +70,14 @@ class Server:
         self.settings = settings
         self.registry = Registry()
         self._progress = LoadProgress(enabled=not settings.no_progress)
-        control = RepositoryControl(settings)
+        self._control = control = RepositoryControl(settings)
         limits = _limits(settings)
         self._caching = Caching.open(settings)
         runner = ModelRunner(self.registry, control)
         self.lifecycle = Lifecycle(
             self.registry,
             Loader(
+                RegistryCatalog(self.registry),
                 not settings.disable_auto_complete_config,
                 _parameters(settings),
                 limits,
@@ -164,14 +166,16 @@ class Server:
         """Loads what the control mode says; returns the names of the models that failed."""
         actions = plan(snapshot, None)
         if self.settings.model_control_mode == "explicit":
-            actions = self._chosen(actions)
+            wanted = await self._control.closure(self.settings.load_model, snapshot)
+            actions = self._chosen(actions, wanted)
+        self._announce(actions)
         with self._progress.running(len(actions)):
             results = await asyncio.gather(*(self._apply_one(action) for action in actions))
         return [name for name in results if name]
 
-    def _chosen(self, actions: tuple[Action, ...]) -> tuple[Action, ...]:
-        """What `--load-model` names; in explicit mode the others are known but not loaded."""
-        wanted = set(self.settings.load_model)
+    def _chosen(self, actions: tuple[Action, ...], wanted: set[str]) -> tuple[Action, ...]:
+        """What `--load-model` names, with the steps of ensembles; in explicit mode the others are
+        known but not loaded."""
         if "*" in wanted:
             return actions
         found = {action.name for action in actions}
@@ -182,6 +186,10 @@ class Server:
         for name in found - wanted:
             self.lifecycle.know(name)
         return (*(action for action in actions if action.name in wanted), *missing)
+
+    def _announce(self, actions: tuple[Action, ...]) -> None:
+        """Ensembles wait for those of their steps that are loaded together with them."""
+        self.lifecycle.composition.announce(a.name for a in actions if isinstance(a, Load))
 
     async def _apply_one(self, action: Action) -> str:
         """Carries an action out; returns the model's name if that failed."""
@@ -210,6 +218,7 @@ class Server:
 
     def _apply(self, actions: tuple[Action, ...]) -> None:
         """Begins to carry actions out; one model's slow load does not hold up another's."""
+        self._announce(actions)
         for action in actions:
             task = asyncio.ensure_future(self._apply_one(action))
             self._changes.add(task)

@@ -1,11 +1,15 @@
 """Model control by name: what clients and models may ask, in explicit mode only."""
 
 import asyncio
+from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 
-from trivet.backends.api import InvalidRequest, Unavailable
+from trivet.backends.api import InvalidRequest, ServingError, Unavailable
+from trivet.server.models.composition import steps_of
 from trivet.server.models.lifecycle import Lifecycle
-from trivet.server.repository.scan import scan
+from trivet.server.repository.config import read_config
+from trivet.server.repository.scan import ModelFolder, Snapshot, scan
 from trivet.server.settings import Settings
 
 NOT_EXPLICIT = "explicit model load / unload is not allowed if polling is enabled"
@@ -16,6 +20,8 @@ class RepositoryControl:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
+        self._with_ensemble: set[str] = set()
+        """Models that nobody asked for but an ensemble that is made of them."""
 
     def attach(self, lifecycle: Lifecycle) -> None:
         """Called once, before anything is asked: the models that it loads may ask for control."""
@@ -35,17 +41,70 @@ class RepositoryControl:
                 f"failed to load '{name}', failed to poll from model repository"
                 + (f": {problem}" if problem else "")
             )
+        self._with_ensemble.discard(name)
+        await self._load_steps(folder, config_json, snapshot)
         await self._lifecycle.load(folder, config_json)
 
-    async def unload(self, name: str, *, unload_dependents: bool) -> None:  # noqa: ARG002
+    async def _load_steps(
+        self, folder: ModelFolder, config_json: str | None, snapshot: Snapshot
+    ) -> None:
+        """Loads what an ensemble is made of and does not serve; it tells itself what failed."""
+        serving = self._lifecycle.serving()
+        for name in await asyncio.to_thread(_all_steps, folder, config_json, snapshot):
+            if name in snapshot.models and name not in serving:
+                self._with_ensemble.add(name)
+                with suppress(ServingError):
+                    await self._lifecycle.load(snapshot.models[name])
+
+    async def unload(self, name: str, *, unload_dependents: bool) -> None:
         """Returns when the model accepts no more requests. Raises a ServingError."""
         check_model_name(name)
         self._require_explicit()
+        steps = self._lifecycle.composition.steps(name)
         await self._lifecycle.unload(name)
+        if not unload_dependents:
+            return
+        for step in sorted(steps & self._with_ensemble):
+            if not self._lifecycle.serving() & set(self._lifecycle.composition.users(step)):
+                self._with_ensemble.discard(step)
+                await self.unload(step, unload_dependents=True)
+
+    async def closure(self, names: Iterable[str], snapshot: Snapshot) -> set[str]:
+        """Models and, for ensembles, all that they are made of; what is added is theirs."""
+        chosen = set(names)
+        for name in sorted(chosen & snapshot.models.keys()):
+            folder = snapshot.models[name]
+            steps = await asyncio.to_thread(_all_steps, folder, None, snapshot)
+            added = set(steps) & snapshot.models.keys() - chosen
+            self._with_ensemble |= added
+            chosen |= added
+        return chosen
 
     def _require_explicit(self) -> None:
         if self._settings.model_control_mode != "explicit":
             raise Unavailable(NOT_EXPLICIT)
+
+
+def _all_steps(folder: ModelFolder, config_json: str | None, snapshot: Snapshot) -> list[str]:
+    """All that an ensemble is made of, the innermost first. What cannot be read has no steps."""
+    found: list[str] = []
+    _add_steps(folder, config_json, snapshot, found, {folder.name})
+    return found
+
+
+def _add_steps(
+    folder: ModelFolder,
+    config_json: str | None,
+    snapshot: Snapshot,
+    found: list[str],
+    seen: set[str],
+) -> None:
+    with suppress(ServingError):
+        for name in sorted(steps_of(read_config(folder.path, config_json)) - seen):
+            seen.add(name)
+            if name in snapshot.models:
+                _add_steps(snapshot.models[name], None, snapshot, found, seen)
+            found.append(name)
 
 
 def check_model_name(name: str) -> None:

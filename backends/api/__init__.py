@@ -47,7 +47,14 @@ from trivet.backends.api.request import (
     Parameters,
     ParameterValue,
 )
-from trivet.backends.api.runner import AsksModels, Runner, derive
+from trivet.backends.api.runner import (
+    AsksModels,
+    Catalog,
+    ComposedBackend,
+    Composes,
+    Runner,
+    derive,
+)
 from trivet.backends.api.signature import Signature, TensorSpec
 from trivet.backends.api.sink import Sink
 from trivet.backends.api.tensor import PackedBytes, Shape, Tensor
@@ -61,7 +68,10 @@ __all__ = [
     "BringsExecutor",
     "CancelToken",
     "Cancelled",
+    "Catalog",
     "Chunk",
+    "ComposedBackend",
+    "Composes",
     "ComputeOnly",
     "CopyKind",
     "DataType",

@@ -3,12 +3,15 @@
 No codecs lie between: tensors are handed on as they are.
 """
 
+from collections.abc import Mapping, Sequence
 from typing import Protocol, runtime_checkable
 
+from trivet.backends.api.backend import Backend
 from trivet.backends.api.request import InferRequest, Parameters
 from trivet.backends.api.signature import Signature
 from trivet.backends.api.sink import Sink
 from trivet.backends.api.tensor import Tensor
+from trivet.protos.model_config_pb2 import ModelConfig
 
 MAX_DEPTH = 16
 """Models that may ask each other in a chain."""
@@ -35,6 +38,31 @@ class Runner(Protocol):
 
     async def unload(self, name: str, *, unload_dependents: bool = False) -> None:
         """Takes a model out of service. Raises Unavailable unless the control mode is explicit."""
+
+
+class Catalog(Protocol):
+    """The models that serve, as one that is being loaded sees them. Called from any thread."""
+
+    def signature(self, name: str, version: int | None) -> Signature:
+        """What a model takes and gives. Raises ModelNotFound, NotFound, ModelNotReady."""
+
+    def labels(self, name: str, version: int | None) -> Mapping[str, Sequence[str]]:
+        """Class labels by output name. Raises as `signature` does."""
+
+
+class ComposedBackend(Backend, Protocol):
+    """A backend whose models are made of others."""
+
+    def labels(self, config: ModelConfig) -> Mapping[str, Sequence[str]]:
+        """Class labels that outputs have from the models which make them."""
+
+
+@runtime_checkable
+class Composes(Protocol):
+    """A backend whose models are made of others, before it is told which ones serve."""
+
+    def composed(self, catalog: Catalog) -> ComposedBackend:
+        """The backend, over the models that serve."""
 
 
 @runtime_checkable

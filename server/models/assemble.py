@@ -2,14 +2,25 @@
 
 from dataclasses import dataclass, replace
 
-from trivet.backends.api import AsksModels, BringsExecutor, Executor, Runner, Signature
+from trivet.backends.api import (
+    AsksModels,
+    Batch,
+    BringsExecutor,
+    Executor,
+    Observed,
+    Runner,
+    Signature,
+)
 from trivet.server.cache.caching import Caching
 from trivet.server.models.loader import Opened
 from trivet.server.models.model import Model
+from trivet.server.models.observer import StatisticsObserver
 from trivet.server.models.schedulers import schedule_of
 from trivet.server.repository.config import instances as placements
 from trivet.server.repository.scan import ModelFolder
 from trivet.server.scheduling.batching import BatchingExecutor
+from trivet.server.scheduling.joining import MakeBatch
+from trivet.server.scheduling.ragged import Ragged
 from trivet.server.scheduling.rate_limit import RateLimiter, needs_of
 from trivet.server.scheduling.reshape import Reshape
 from trivet.server.scheduling.sequences.executor import SequenceExecutor, SequenceSchedule
@@ -40,6 +51,8 @@ class Assembler:
         for _, instance in opened.instances:
             if isinstance(instance, AsksModels):
                 instance.connect(self.runner)
+            if isinstance(instance, Observed):
+                instance.observe(StatisticsObserver(statistics))
         executor = self._executor(folder.name, version, opened, signature, statistics)
         if self.caching is not None:
             self.caching.model_changed()
@@ -74,11 +87,13 @@ class Assembler:
         permits = None
         if self.limiter is not None:
             permits = self.limiter.admit(needs_of(config, placements(config)))
+        ragged = Ragged.from_config(config)
+        make_batch: MakeBatch = ragged.batch if ragged is not None else Batch
         if opened.sequences is not None:
             sequences = SequenceSchedule(
-                opened.sequences, self.default_queue_size, self.hold_until, permits
+                opened.sequences, self.default_queue_size, self.hold_until, permits, make_batch
             )
             return SequenceExecutor(model, signature, instances, sequences, statistics)
         schedule = schedule_of(config, self.default_queue_size, self.hold_until)
-        schedule = replace(schedule, permits=permits)
+        schedule = replace(schedule, permits=permits, make_batch=make_batch)
         return BatchingExecutor(model, signature, instances, schedule, statistics)

@@ -20,6 +20,7 @@ from typing import TypeVar
 
 from trivet.backends.api import LoadFailed, ServingError
 from trivet.server.models.assemble import Assembler
+from trivet.server.models.composition import Composition
 from trivet.server.models.loader import Loader, LoadPlan
 from trivet.server.models.model import Model
 from trivet.server.models.registry import Registry
@@ -57,6 +58,16 @@ class Known:
     is_gone: bool = False
     """Its folder was removed; it is forgotten once its last version has ended."""
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+    wanted: "Wanted | None" = None
+    """An ensemble that should serve whenever its steps do."""
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What was last asked to be loaded."""
+
+    folder: ModelFolder
+    override_json: str | None
 
 
 SEQUENCES_S = 60.0
@@ -85,6 +96,7 @@ class Lifecycle:
         self._known: dict[str, Known] = {}
         self._statistics: dict[tuple[str, int], ModelStatistics] = {}
         self._retiring: set[asyncio.Task[None]] = set()
+        self.composition = Composition()
 
     # -- what is there -------------------------------------------------------------------------
 
@@ -92,6 +104,10 @@ class Lifecycle:
     def known(self) -> dict[str, Known]:
         """Every model ever seen in a repository, with its versions' states."""
         return self._known
+
+    def serving(self) -> set[str]:
+        """The models of which a version serves."""
+        return set(self._registry.models)
 
     def statistics(self) -> list[ModelStatistics]:
         """Of every version that was ever ready; they go on over reloads."""
@@ -101,6 +117,14 @@ class Lifecycle:
 
     async def load(self, folder: ModelFolder, override_json: str | None = None) -> None:
         """Makes the served versions of a model those its folder asks for. Raises LoadFailed."""
+        self.composition.announce([folder.name])
+        try:
+            await self._load_alone(folder, override_json)
+        finally:
+            self.composition.ended(folder.name)
+            self._revalidate_users(folder.name)
+
+    async def _load_alone(self, folder: ModelFolder, override_json: str | None) -> None:
         async with self._locked(folder.name) as known:
             known.is_gone = False
             if folder.name not in self._registry.models:
@@ -128,6 +152,10 @@ class Lifecycle:
             self._note_failure(folder.name, known, error.message)
             raise
         known.failure = ""
+        self.composition.made_of(folder.name, plan.steps)
+        known.wanted = Wanted(folder, override_json) if plan.steps else None
+        if plan.steps:
+            await self._wait_for_steps(folder.name, known)
         stale = [v for v in plan.versions if not self._is_current(plan, v, override_json)]
         for version in set(plan.versions) - set(stale):
             # A reload that failed before may have left its reason here.
@@ -144,11 +172,24 @@ class Lifecycle:
             if known.versions[version].state is State.UNAVAILABLE:
                 del known.versions[version]
 
+    async def _wait_for_steps(self, name: str, known: Known) -> None:
+        try:
+            await self.composition.wait_for_steps(name)
+        except ServingError as error:
+            self._note_failure(name, known, error.message)
+            raise
+
     def _is_current(self, plan: LoadPlan, version: int, override_json: str | None) -> bool:
         model = self._registry.models.get(plan.folder.name, {}).get(version)
         source = (plan.folder.config, plan.folder.versions[version])
-        # An override is not part of the files, so nothing says that it is what serves now.
-        return override_json is None and model is not None and model.source == source
+        # An override is not part of the files, nor are an ensemble's steps: nothing says that they
+        # are what serves now.
+        return (
+            not plan.steps
+            and override_json is None
+            and model is not None
+            and model.source == source
+        )
 
     async def _load_version(self, plan: LoadPlan, version: int, known: Known) -> str:
         """Loads and publishes one version; returns why it failed, or an empty text."""
@@ -209,7 +250,9 @@ class Lifecycle:
         """Takes a model out of service; returns when it accepts no more, drains afterwards."""
         if name in self._known:
             async with self._locked(name) as known:
+                known.wanted = None
                 self._retire_all(name, known)
+            self._close_users(name)
 
     async def remove(self, name: str) -> None:
         """Unloads a model whose folder is gone."""
@@ -219,7 +262,10 @@ class Lifecycle:
             self._retire_all(name, known)
             self._registry.forget(name)
             known.is_gone = True
+            known.wanted = None
+            self.composition.made_of(name, frozenset())
             self._forget_if_gone(name, known)
+        self._close_users(name)
 
     def _retire_all(self, name: str, known: Known) -> None:
         for version in list(self._registry.models.get(name, {})):
@@ -230,14 +276,47 @@ class Lifecycle:
         if known.is_gone and State.UNLOADING not in states and self._known.get(name) is known:
             del self._known[name]
 
-    def _retire(self, name: str, version: int, known: Known) -> None:
+    def _retire(self, name: str, version: int, known: Known, reason: str = "unloaded") -> None:
         model = self._registry.withdraw(name, version)
         if model is None:
             return
         self._set(name, version, known, Status(State.UNLOADING))
-        self._spawn(self._end(model, known))
+        self._spawn(self._end(model, known, reason))
 
-    async def _end(self, model: Model, known: Known | None = None) -> None:
+    # -- ensembles -----------------------------------------------------------------------------
+
+    def _revalidate_users(self, name: str) -> None:
+        """A step has changed: the ensembles of it are read anew, or come back."""
+        for user in self.composition.users(name):
+            known = self._known.get(user)
+            if known is None or known.wanted is None or self.composition.is_loading(user):
+                continue
+            self._spawn(self._revalidate(user, known.wanted))
+
+    async def _revalidate(self, name: str, wanted: Wanted) -> None:
+        try:
+            await self.load(wanted.folder, wanted.override_json)
+        except ServingError as error:
+            async with self._locked(name) as known:
+                for version in list(self._registry.models.get(name, {})):
+                    self._retire(name, version, known, error.message)
+            self._close_users(name)
+
+    def _close_users(self, name: str) -> None:
+        """A step serves no more: neither do the ensembles of it, until it is back."""
+        if name in self._registry.models:
+            self._revalidate_users(name)
+            return
+        for user in self.composition.users(name):
+            known = self._known.get(user)
+            if known is None or self.composition.is_loading(user):
+                continue
+            for version in list(self._registry.models.get(user, {})):
+                self._retire(user, version, known, f"its step model '{name}' is unloaded")
+            if user not in self._registry.models:
+                self._close_users(user)
+
+    async def _end(self, model: Model, known: Known | None = None, reason: str = "") -> None:
         """Lets a version that left the registry answer what it has taken, then frees it.
 
         With `known` the version is gone; without, its successor of the same number serves.
@@ -246,7 +325,7 @@ class Lifecycle:
         await model.executor.drain()
         await model.executor.close()
         if known is not None:
-            self._set(model.name, model.version, known, Status(State.UNAVAILABLE, "unloaded"))
+            self._set(model.name, model.version, known, Status(State.UNAVAILABLE, reason))
             self._forget_if_gone(model.name, known)
         log.info("model '%s' version %d is unloaded", model.name, model.version)
 

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from trivet.backends.api import (
     Backend,
     BackendFailed,
+    Catalog,
+    Composes,
     Instance,
     InvalidConfig,
     LoadFailed,
@@ -18,7 +20,7 @@ from trivet.backends.api import (
 from trivet.backends.registry import find_backend
 from trivet.protos.model_config_pb2 import ModelConfig
 from trivet.server.cache.key import digest_of_model
-from trivet.server.models.schedulers import check_scheduler
+from trivet.server.models.composition import steps_of
 from trivet.server.models.warmup import warm
 from trivet.server.repository import config as configs
 from trivet.server.repository.check import check
@@ -38,6 +40,8 @@ class LoadPlan:
     """The config as written (or overridden), before auto-completion."""
     versions: tuple[int, ...]
     """The versions that should serve, ascending."""
+    steps: frozenset[str] = frozenset()
+    """The models that an ensemble is made of."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +61,8 @@ class Opened:
 class Loader:
     """Opens model versions."""
 
+    catalog: Catalog
+    """What ensembles are made of."""
     auto_complete: bool = True
     parameters: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     """By backend word: parameters of models whose config does not give them."""
@@ -74,7 +80,7 @@ class Loader:
                 f"failed to load '{folder.name}', no version is available: the folder has versions "
                 f"{sorted(folder.versions)}, none of which its version_policy selects"
             )
-        return LoadPlan(folder, given, versions)
+        return LoadPlan(folder, given, versions, steps_of(given))
 
     def open(self, plan: LoadPlan, version: int) -> Opened:
         """Completes the config and opens, then warms, all instances of a version.
@@ -101,11 +107,16 @@ class Loader:
         for name, value in self.parameters.get(word, {}).items():
             if name not in given.parameters:
                 given.parameters[name].string_value = value
-        completed = backend.complete(given, files) if self.auto_complete else given
+        composed = backend.composed(self.catalog) if isinstance(backend, Composes) else None
+        backend = composed or backend
+        # What an ensemble lacks is in its steps' configs, however strict these are.
+        must_complete = self.auto_complete or composed is not None
+        completed = backend.complete(given, files) if must_complete else given
         config = configs.normalise(completed)
         check(config)
-        check_scheduler(config)
         labels = read_labels(config, files)
+        if composed is not None:
+            labels = {**composed.labels(given), **labels}
         sequences = SequencePlan.read(config, files)
         if self.limits is not None:
             self.limits.check(config, configs.instances(config))
@@ -146,9 +157,9 @@ class Loader:
             raise LoadFailed(error.message) from error
 
 
-def read_labels(config: ModelConfig, files: ModelFiles) -> dict[str, list[str]]:
+def read_labels(config: ModelConfig, files: ModelFiles) -> dict[str, Sequence[str]]:
     """The label files of a config's outputs: a label per line, its index is the line's."""
-    labels: dict[str, list[str]] = {}
+    labels: dict[str, Sequence[str]] = {}
     for output in config.output:
         if not output.label_filename:
             continue

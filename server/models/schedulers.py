@@ -1,6 +1,5 @@
 """Which scheduler a config asks for: its queue and its policy."""
 
-from trivet.backends.api import Unsupported
 from trivet.protos.model_config_pb2 import ModelConfig
 from trivet.server.scheduling.batching import Schedule
 from trivet.server.scheduling.policy import BatchPolicy, OneByOne
@@ -23,13 +22,3 @@ def schedule_of(config: ModelConfig, default_queue_size: int, hold_until: int) -
         batching.preserve_ordering,
         hold_until,
     )
-
-
-def check_scheduler(config: ModelConfig) -> None:
-    """Raises Unsupported for schedulers that this version does not have."""
-    choice = config.WhichOneof("scheduling_choice")
-    if choice == "ensemble_scheduling":
-        raise Unsupported(
-            f"model '{config.name}' asks for {choice}, which this version of trivet does not offer "
-            "yet; dynamic_batching, sequence_batching and the default scheduler are available"
-        )

@@ -96,8 +96,9 @@ def normalise(config: ModelConfig, *, num_gpus: int = 0) -> ModelConfig:
         full.version_policy.latest.num_versions = 1
     if not full.platform:
         full.platform = _PLATFORM_OF.get(full.backend, "")
-    full.optimization.input_pinned_memory.enable = True
-    full.optimization.output_pinned_memory.enable = True
+    if not full.HasField("ensemble_scheduling"):
+        full.optimization.input_pinned_memory.enable = True
+        full.optimization.output_pinned_memory.enable = True
     if full.WhichOneof("scheduling_choice") == "dynamic_batching" and full.max_batch_size > 0:
         batching = full.dynamic_batching
         if not batching.preferred_batch_size:
@@ -126,6 +127,8 @@ def _normalise_groups(config: ModelConfig, num_gpus: int) -> None:
 
 def instances(config: ModelConfig) -> list[Placement]:
     """Where each instance of a normalised config runs; CPU threads are shared out among them."""
+    if config.HasField("ensemble_scheduling"):
+        return [Placement(config.name, "KIND_CPU", 0, 1)]
     placed: list[tuple[str, str, int]] = []
     for group in config.instance_group:
         if group.passive:

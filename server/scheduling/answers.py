@@ -109,7 +109,7 @@ class Answers:
         if ticket.is_ended:
             return
         total_ns = time.monotonic_ns() - ticket.arrived_ns
-        self._statistics.failure(_reason_for(error), total_ns)
+        self._statistics.failure(reason_for(error), total_ns)
         self._end(ticket)
         if log.isEnabledFor(logging.DEBUG):
             self._log(ticket.request, type(error).__name__, total_ns)
@@ -160,7 +160,8 @@ class Answers:
             self._empty.set()
 
 
-def _reason_for(error: ServingError) -> FailureReason:
+def reason_for(error: ServingError) -> FailureReason:
+    """How a failure is counted."""
     if isinstance(error, Unavailable):
         return FailureReason.REJECTED
     if isinstance(error, Cancelled | DeadlineExceeded):

@@ -23,7 +23,7 @@ class HeldLoader:
         self.fails = False
 
     def plan(self, folder: ModelFolder, override_json: str | None) -> Any:
-        return SimpleNamespace(folder=folder, given=None, versions=(1,))
+        return SimpleNamespace(folder=folder, given=None, versions=(1,), steps=frozenset())
 
     def open(self, plan: Any, version: int) -> Any:
         self.started.set()

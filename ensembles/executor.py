@@ -1,0 +1,242 @@
+"""Runs the requests of an ensemble: asks the models of its steps and hands tensors on.
+
+Tensors go from step to step as they are: no copies, no codecs. Everything here runs on the event
+loop and on callbacks; there are no tasks.
+"""
+
+import asyncio
+import time
+
+from trivet.backends.api import (
+    Cancelled,
+    CancelToken,
+    InferRequest,
+    InferResponse,
+    InvalidRequest,
+    ModelNotFound,
+    ModelNotReady,
+    NotFound,
+    Observer,
+    Runner,
+    ServingError,
+    Sink,
+    Tensor,
+    Unavailable,
+    derive,
+)
+from trivet.ensembles.adapting import adapted
+from trivet.ensembles.calls import call_model
+from trivet.ensembles.graph import Graph, Step
+from trivet.ensembles.mapping import MappedCall
+from trivet.ensembles.plan import Plan, make_plan
+from trivet.ensembles.wave import Wave
+
+MAX_PLANS = 64
+"""Sets of wanted outputs whose plans are kept."""
+SEQUENCE_PARAMETERS = frozenset({"sequence_id", "sequence_start", "sequence_end"})
+
+
+class EnsembleExecutor:
+    """The Executor of an ensemble."""
+
+    def __init__(self, version: int, graph: Graph, runner: Runner, observer: Observer) -> None:
+        self.name = graph.config.name
+        self.version = version
+        self.graph = graph
+        self.runner = runner
+        self.observer = observer
+        self._plans: dict[tuple[str, ...], Plan] = {(): make_plan(graph, ())}
+        self._runs: set[_Run] = set()
+        self._empty = asyncio.Event()
+        self._empty.set()
+        self._stopping = ""
+
+    def submit(self, request: InferRequest, sink: Sink) -> None:
+        """Starts the request's first steps; see `Executor`."""
+        plan = self._plans.get(request.output_names) or self._plan(request.output_names)
+        run = _Run(self, plan, request, sink)
+        self._runs.add(run)
+        self._empty.clear()
+        if self._stopping:
+            run.failed(Unavailable(self._stopping))
+        else:
+            run.start()
+
+    def _plan(self, output_names: tuple[str, ...]) -> Plan:
+        plan = make_plan(self.graph, output_names)
+        if len(self._plans) < MAX_PLANS:
+            self._plans[output_names] = plan
+        return plan
+
+    def ended(self, run: "_Run") -> None:
+        """From a run, once."""
+        self._runs.discard(run)
+        if not self._runs:
+            self._empty.set()
+
+    def is_ready(self) -> bool:
+        """Whether every step's model can compute now."""
+        steps = self.graph.steps
+        return not self._stopping and all(
+            self.runner.is_ready(step.model, step.version) for step in steps
+        )
+
+    async def drain(self) -> None:
+        """Refuses new requests and returns when every submitted one has ended."""
+        self._stopping = self._stopping or f"ensemble '{self.name}' is being unloaded"
+        await self._empty.wait()
+
+    async def close(self) -> None:
+        """Ends what is left."""
+        self._stopping = self._stopping or f"ensemble '{self.name}' is being unloaded"
+        for run in list(self._runs):
+            run.failed(Unavailable(self._stopping))
+
+
+class _Run:
+    """One request on its way through the steps."""
+
+    __slots__ = (
+        "_arrived_ns", "_cancel", "_executor", "_has_responded", "_is_progressing", "_sequence",
+        "_sink", "_wants_progress", "_wave", "is_over", "max_inflight", "plan", "request",
+    )  # fmt: skip
+
+    def __init__(
+        self, executor: EnsembleExecutor, plan: Plan, request: InferRequest, sink: Sink
+    ) -> None:
+        self._arrived_ns = time.monotonic_ns()
+        self._executor = executor
+        self._sink = sink
+        self.plan = plan
+        self.request = request
+        self.max_inflight = executor.graph.max_inflight
+        self.is_over = False
+        self._sequence: dict[str, bool | int | float | str] | None = None
+        self._has_responded = False
+        self._is_progressing = self._wants_progress = False
+        self._cancel = request.cancel
+        if not plan.is_chain:
+            # Its own: what runs beside a failed step is cancelled, the request itself is not.
+            self._cancel = CancelToken()
+            request.cancel.on_cancel(self._cancel.cancel)
+        self._wave = Wave(self, 0, dict(request.inputs))
+
+    def start(self) -> None:
+        """Begins the first steps."""
+        self._wave.start()
+
+    # -- steps ---------------------------------------------------------------------------------
+
+    def call(self, wave: Wave, step: Step, inputs: dict[str, Tensor]) -> None:
+        """Asks a step's model; the answers come to the wave."""
+        asked = self.plan.levels[step.level].output_names[step.number]
+        request = derive(self.request, step.model, step.version, inputs, output_names=asked)
+        request.cancel = self._cancel
+        if self._sequence is not None:
+            self._override(request)
+        runner = self._executor.runner
+        if not step.settings.map:
+            call_model(wave, step, request, runner)
+            return
+        lists = {e.name: inputs[e.name] for e in step.inputs if e.tensor in step.settings.map}
+        num_lists = 2 if self._executor.graph.signature.batching else 1
+        try:
+            call = MappedCall(wave, step, request, num_lists, self._executor.observer)
+            call.start(lists, runner)
+        except ServingError as error:
+            self.failed(error)
+
+    def _override(self, request: InferRequest) -> None:
+        given = self._sequence or {}
+        sequence_id = given.get("sequence_id", request.sequence_id)
+        if isinstance(sequence_id, int | str):
+            request.sequence_id = sequence_id
+        request.sequence_start = bool(given.get("sequence_start", request.sequence_start))
+        request.sequence_end = bool(given.get("sequence_end", request.sequence_end))
+
+    def heard(self, response: InferResponse) -> None:
+        """What a step says of the sequence holds for the steps after it, and for the answer."""
+        said = {k: v for k, v in response.parameters.items() if k in SEQUENCE_PARAMETERS}
+        if said:
+            self._sequence = {**(self._sequence or {}), **said}
+
+    # -- answers -------------------------------------------------------------------------------
+
+    def progress(self) -> None:
+        """Answers what is in turn."""
+        self._wants_progress = True
+        if self._is_progressing:
+            return
+        self._is_progressing = True
+        while self._wants_progress and not self.is_over:
+            self._wants_progress = False
+            if self._wave.take_turn() and not self.is_over:
+                self._end(None)
+                self._sink.finish()
+        self._is_progressing = False
+
+    def respond(self, wave: Wave) -> None:
+        """Sends a wave's answer; a request's only wave ends it."""
+        try:
+            outputs = self._outputs(wave)
+        except ServingError as error:
+            self.failed(error)
+            return
+        is_only = wave is self._wave
+        if not outputs and not is_only:
+            return
+        if not self._has_responded:
+            self._has_responded = True
+            self._executor.observer.first_response(time.monotonic_ns() - self._arrived_ns)
+        executor, request = self._executor, self.request
+        response = InferResponse(executor.name, executor.version, request.id, outputs)
+        if self._sequence is not None:
+            response.parameters = self._sequence
+        if is_only:
+            self._end(None)
+        self._sink.send(response, final=is_only)
+
+    def _outputs(self, wave: Wave) -> list[Tensor]:
+        outputs: list[Tensor] = []
+        for edge in self.plan.outputs:
+            tensor = wave.values.get(edge.tensor)
+            if tensor is not None:
+                outputs.append(adapted(tensor, edge, edge.name))
+                continue
+            reason = wave.absent.get(edge.tensor, "it was not made")
+            if reason:
+                raise InvalidRequest(
+                    "unexpected deadlock, at least one output is not set while no more ensemble "
+                    f"steps can be made: output '{edge.name}': {reason}"
+                )
+        return outputs
+
+    def failed(self, error: ServingError) -> None:
+        """Ends the request with an error that names the ensemble."""
+        if self.is_over:
+            return
+        if self.request.cancel.cancelled and not isinstance(error, Cancelled):
+            error = Cancelled("request was cancelled")
+        told = _in_ensemble(self._executor.name, error)
+        self._end(told)
+        if self._cancel is not self.request.cancel:
+            self._cancel.cancel()
+        self._sink.fail(told)
+
+    def _end(self, error: ServingError | None) -> None:
+        self.is_over = True
+        total_ns = time.monotonic_ns() - self._arrived_ns
+        observer = self._executor.observer
+        if error is None:
+            observer.succeeded(self.request.batch_size, total_ns)
+        else:
+            observer.failed(error, total_ns)
+        self._wave.release()
+        self._executor.ended(self)
+
+
+def _in_ensemble(name: str, error: ServingError) -> ServingError:
+    text = f"in ensemble '{name}', {error.message}"
+    # The client asked for the ensemble, which is there.
+    kind = ModelNotReady if isinstance(error, ModelNotFound | NotFound) else type(error)
+    return kind(text)

@@ -1,0 +1,72 @@
+"""The responses of a decoupled step: each begins a wave, and the waves answer in order."""
+
+from collections import deque
+from typing import TYPE_CHECKING
+
+from trivet.backends.api import InferResponse
+from trivet.ensembles.graph import Step
+
+if TYPE_CHECKING:
+    from trivet.ensembles.wave import Run, Wave
+
+
+class Stream:
+    """The waves that came of one wave. Runs on the event loop."""
+
+    __slots__ = ("_backlog", "_is_closed", "_run", "_step", "_wave", "_waves")
+
+    def __init__(self, run: "Run", wave: "Wave", step: Step) -> None:
+        self._run = run
+        self._wave = wave
+        self._step = step
+        self._waves: deque[Wave] = deque()
+        self._backlog: deque[InferResponse] = deque()
+        """Responses that wait for other steps, or for earlier ones to be answered."""
+        self._is_closed = False
+
+    def came(self, response: InferResponse, *, final: bool) -> None:
+        """A response of the step."""
+        self._is_closed = self._is_closed or final
+        self._backlog.append(response)
+        self.admit()
+        self._run.progress()
+
+    def close(self) -> None:
+        """No further response comes."""
+        self._is_closed = True
+        self._run.progress()
+
+    def admit(self) -> None:
+        """Begins waves for responses that wait, as many as may be on their way."""
+        most = self._run.max_inflight
+        while self._backlog and self._wave.is_settled and not self._wave.is_over:
+            if most and len(self._waves) >= most:
+                return
+            # Imported here: a wave has a stream, a stream makes waves.
+            from trivet.ensembles.wave import Wave
+
+            wave = Wave(self._run, self._wave.number + 1, dict(self._wave.values), self._wave)
+            wave.absent |= wave.store(self._step, self._backlog.popleft().outputs)
+            self._waves.append(wave)
+            wave.start()
+
+    def take_turn(self) -> bool:
+        """Being the one in turn, answers all that has come; returns whether it is over."""
+        while self._waves and not self._run.is_over:
+            if not self._waves[0].take_turn():
+                return False
+            self._waves.popleft().release()
+            self.admit()
+        return self._is_closed and not self._backlog and self._wave.is_settled
+
+    @property
+    def num_waiting(self) -> int:
+        """Responses that have come and are not answered."""
+        return len(self._waves) + len(self._backlog)
+
+    def release(self) -> None:
+        """Lets go of all tensors."""
+        for wave in self._waves:
+            wave.release()
+        self._waves.clear()
+        self._backlog.clear()

@@ -1,0 +1,21 @@
+"""The models that serve, as a model that is being loaded sees them."""
+
+from collections.abc import Mapping, Sequence
+
+from trivet.backends.api import Signature
+from trivet.server.models.registry import Registry
+
+
+class RegistryCatalog:
+    """The `Catalog` over a registry. Its maps are replaced as a whole, so any thread may read."""
+
+    def __init__(self, registry: Registry) -> None:
+        self._registry = registry
+
+    def signature(self, name: str, version: int | None) -> Signature:
+        """What a model takes and gives. Raises ModelNotFound, NotFound, ModelNotReady."""
+        return self._registry.lookup(name, version).signature
+
+    def labels(self, name: str, version: int | None) -> Mapping[str, Sequence[str]]:
+        """Class labels by output name. Raises as `signature` does."""
+        return self._registry.lookup(name, version).labels

@@ -1,0 +1,27 @@
+"""Counts the requests of models that bring their own executor."""
+
+from trivet.backends.api import CopyKind, ServingError
+from trivet.server.scheduling.answers import reason_for
+from trivet.server.statistics import BatchTiming, ModelStatistics
+
+
+class StatisticsObserver:
+    """The `Observer` over a version's statistics. A request of such a model never waits: what it
+    takes is computing, and it is an execution of its own."""
+
+    def __init__(self, statistics: ModelStatistics) -> None:
+        self._statistics = statistics
+
+    def succeeded(self, batch_size: int, total_ns: int) -> None:
+        timing = BatchTiming(0, total_ns, 0)
+        self._statistics.execution(batch_size, timing)
+        self._statistics.success(batch_size, 0, timing, total_ns)
+
+    def failed(self, error: ServingError, total_ns: int) -> None:
+        self._statistics.failure(reason_for(error), total_ns)
+
+    def first_response(self, elapsed_ns: int) -> None:
+        self._statistics.first_response(elapsed_ns)
+
+    def copied(self, kind: CopyKind, size_bytes: int) -> None:
+        self._statistics.copied_bytes[kind] += size_bytes
