@@ -102,6 +102,7 @@ def _fill(
     role: str,
 ) -> None:
     by_name = {tensor.name: tensor for tensor in declared}
+    scattered = {name for each in config.batch_output for name in each.target_name}
     for tensor in given:
         found = by_name.get(tensor.name)
         if found is None:
@@ -112,6 +113,8 @@ def _fill(
         _fill_datatype(config, tensor, found, role)
         if isinstance(tensor, ModelInput) and tensor.allow_ragged_batch:
             # The model sees the batch's elements in one row, whatever dims clients use.
+            continue
+        if tensor.name in scattered:
             continue
         if found.shape is not None:
             dims = _without_batch(config, found, found.shape, role)

@@ -22,6 +22,8 @@ class TensorSpec:
     model_dims: Shape
     optional: bool = False
     label_filename: str = ""
+    is_ragged: bool = False
+    """Requests of different shapes are joined, their elements in one row."""
 
     @property
     def is_reshaped(self) -> bool:
@@ -37,6 +39,7 @@ class TensorSpec:
             dims,
             reshaped,
             optional=isinstance(tensor, ModelInput) and tensor.optional,
+            is_ragged=isinstance(tensor, ModelInput) and tensor.allow_ragged_batch,
             label_filename=tensor.label_filename if isinstance(tensor, ModelOutput) else "",
         )
 

@@ -12,6 +12,7 @@ from trivet.protos.model_config_pb2 import (
     ModelOutput,
     ModelQueuePolicy,
 )
+from trivet.server.repository.check_ragged import ragged_faults
 from trivet.server.repository.check_sequences import sequence_faults
 
 MAX_INSTANCES = 1024
@@ -31,6 +32,7 @@ def faults(config: ModelConfig) -> Iterator[str]:
     yield from _version_faults(config)
     yield from _tensor_faults(config)
     yield from _batching_faults(config)
+    yield from ragged_faults(config)
     yield from sequence_faults(config)
     yield from _group_faults(config)
     yield from _cache_faults(config)

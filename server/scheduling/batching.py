@@ -26,7 +26,7 @@ from trivet.server.scheduling.answers import Answers
 from trivet.server.scheduling.decoupled import DecoupledSender
 from trivet.server.scheduling.idle import IdleWorkers
 from trivet.server.scheduling.inline import InlinePolicy
-from trivet.server.scheduling.joining import join_key_of
+from trivet.server.scheduling.joining import MakeBatch, join_key_of
 from trivet.server.scheduling.policy import BatchPolicy, Policy, WaitUntil
 from trivet.server.scheduling.queue import RequestQueue, due_ns
 from trivet.server.scheduling.rate_limit import Permit
@@ -49,6 +49,8 @@ class Schedule:
     """Test hook: start nothing before so many requests are queued (once)."""
     permits: Mapping[str, Permit] | None = None
     """By instance name, under a rate limiter."""
+    make_batch: MakeBatch = Batch
+    """Another kind of batch, where the model's config asks for one."""
 
 
 class BatchingExecutor:
@@ -70,6 +72,7 @@ class BatchingExecutor:
         self._join_key = join_key_of(signature)
         self._queue = schedule.queue
         self._policy = schedule.policy
+        self._make_batch = schedule.make_batch
         self._hold_until = schedule.hold_until
         self._statistics = statistics
         self._answers = Answers(model, signature, statistics)
@@ -80,6 +83,7 @@ class BatchingExecutor:
         # Only where batches cost the same whatever is in them, and none can overtake another.
         self._inline = InlinePolicy(
             enabled=self._join_key is None
+            and self._make_batch is Batch
             and self._in_order is None
             and not signature.decoupled
             and all(isinstance(instance, ComputeOnly) for _, instance in instances)
@@ -190,7 +194,7 @@ class BatchingExecutor:
         senders: list[DecoupledSender] = []
         if self._signature.decoupled:
             senders = [DecoupledSender(self._loop, t, self._answers.on_response) for t in tickets]
-        return Batch(requests, batching=self._signature.batching, senders=senders)
+        return self._make_batch(requests, batching=self._signature.batching, senders=senders)
 
     # -- answers out ---------------------------------------------------------------------------
 

@@ -1,15 +1,31 @@
 """Which requests can be computed as one batch. Pure."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Protocol
 
-from trivet.backends.api import InferRequest, Signature
+from trivet.backends.api import Batch, InferRequest, ResponseSender, Signature
 
 JoinKey = Callable[[InferRequest], object]
+
+
+class MakeBatch(Protocol):
+    """Makes a batch of requests that can be joined."""
+
+    def __call__(
+        self,
+        requests: Sequence[InferRequest],
+        *,
+        batching: bool,
+        senders: Sequence[ResponseSender] = (),
+    ) -> Batch: ...
 
 
 def join_key_of(signature: Signature) -> JoinKey | None:
     """What must be equal for requests to be joined; None when the signature fixes all of it."""
     specs = signature.inputs.values()
-    if not any(spec.optional or -1 in spec.model_dims for spec in specs):
+    if not any(spec.optional or (-1 in spec.model_dims and not spec.is_ragged) for spec in specs):
         return None
-    return lambda request: tuple((t.name, t.shape[1:]) for t in request.inputs.values())
+    ragged = frozenset(spec.name for spec in specs if spec.is_ragged)
+    return lambda request: tuple(
+        (t.name, () if t.name in ragged else t.shape[1:]) for t in request.inputs.values()
+    )

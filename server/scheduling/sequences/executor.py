@@ -28,6 +28,7 @@ from trivet.server.scheduling.answers import Answers
 from trivet.server.scheduling.batching import STOPPING
 from trivet.server.scheduling.decoupled import DecoupledSender
 from trivet.server.scheduling.inline import InlinePolicy
+from trivet.server.scheduling.joining import MakeBatch
 from trivet.server.scheduling.rate_limit import Permit
 from trivet.server.scheduling.sequences.lanes import Lane, Step, make_lane
 from trivet.server.scheduling.sequences.plan import SequencePlan
@@ -66,6 +67,8 @@ class SequenceSchedule:
     """Test hook: start nothing before so many requests wait (once)."""
     permits: Mapping[str, Permit] | None = None
     """By instance name, under a rate limiter."""
+    make_batch: MakeBatch = Batch
+    """Another kind of batch, where the model's config asks for one."""
 
 
 class SequenceExecutor:
@@ -86,6 +89,7 @@ class SequenceExecutor:
         self._signature = signature
         self._plan = plan = schedule.plan
         self._requests = SequenceRequests.of(plan, signature)
+        self._make_batch = schedule.make_batch
         self._hold_until = schedule.hold_until
         self._answers = Answers(model, signature, statistics)
         self._queue = SequenceQueue(
@@ -107,6 +111,7 @@ class SequenceExecutor:
         self._in_order: deque[Job] | None = deque() if in_order else None
         self._inline = InlinePolicy(
             enabled=self._requests.base_key is None
+            and self._make_batch is Batch
             and not in_order
             and not signature.decoupled
             and all(isinstance(instance, ComputeOnly) for _, instance in instances)
@@ -206,7 +211,7 @@ class SequenceExecutor:
             made.append(None if ticket is None else self._requests.of_ticket(ticket))
         mate = next(request for request in made if request is not None)
         filled = [ticket or self._requests.placeholder(mate) for ticket in tickets]
-        batch = Batch(
+        batch = self._make_batch(
             [own or each.request for own, each in zip(made, filled, strict=True)],
             batching=self._signature.batching,
             senders=[self._sender(each) for each in filled] if self._signature.decoupled else (),
