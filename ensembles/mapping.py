@@ -109,7 +109,9 @@ class MappedCall:
             return Tensor(edge.name, spec.datatype, data.shape, data)
         if len(tensors) != len(answers):
             return None
-        whole = join_rows(tensors) if self._step.signature.batching else None
+        whole = tensors[0].numpy() if len(tensors) == 1 else None
+        if whole is None and self._step.signature.batching:
+            whole = join_rows(tensors)
         if whole is None:
             whole = self._copied(tensors)
         dims = tensors[0].shape[1:] if self._step.signature.batching else tensors[0].shape

@@ -50,7 +50,7 @@ def make_plan(graph: Graph, output_names: tuple[str, ...]) -> Plan:
     )
     kept = {edge.tensor for edge in outputs}
     kept |= {name for s in steps if s.return_if for name in s.return_if.tensors}
-    top = max(step.level for step in steps)
+    top = max(step.level + step.signature.decoupled for step in steps)
     levels = tuple(
         _level(graph, [s for s in steps if s.level == number], kept, top)
         for number in range(top + 1)

@@ -214,6 +214,8 @@ class Wave:
 
     def _take(self, step: Step, outputs: list[Tensor]) -> None:
         missing = self.store(step, outputs)
+        if step.return_if is not None and self._returns(step):
+            self._return()
         for edge in step.outputs:
             if self.is_over:
                 return
@@ -221,9 +223,7 @@ class Wave:
                 self._absent(edge.tensor, missing[edge.tensor])
             else:
                 self._settled(edge.tensor)
-        if step.return_if is not None and not self.is_over and self._returns(step):
-            self._return()
-        elif not self.is_over:
+        if not self.is_over:
             self._end_step()
 
     def store(self, step: Step, outputs: list[Tensor]) -> dict[str, str]:
