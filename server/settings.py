@@ -67,8 +67,8 @@ class Settings:
     rate_limit: str = option(
         "off",
         "models",
-        "execution_count: instances run when their group's rate_limiter resources are free, those "
-        "that ran least first",
+        "whether instances wait for their group's rate_limiter resources, those that ran least "
+        "first",
         choices=("off", "execution_count"),
     )
     rate_limit_resource: tuple[str, ...] = option(
