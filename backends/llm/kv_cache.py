@@ -5,17 +5,24 @@ from torch import Tensor
 
 from trivet.backends.llm.model_config import LlmConfig
 
+CPU = torch.device("cpu")
+
 
 class KvCache:
     """Keys and values of all layers. Block 0 stands in for blocks that a sequence does not
     have: it is read, with weight zero, and stays zero."""
 
     def __init__(
-        self, config: LlmConfig, num_blocks: int, block_size: int, dtype: torch.dtype
+        self,
+        config: LlmConfig,
+        num_blocks: int,
+        block_size: int,
+        dtype: torch.dtype,
+        device: torch.device = CPU,
     ) -> None:
         self.block_size = block_size
         shape = (2, num_blocks, block_size, config.num_kv_heads, config.head_dim)
         self.layers: list[Tensor] = [
-            torch.zeros(shape, dtype=dtype) for _ in range(config.num_layers)
+            torch.zeros(shape, dtype=dtype, device=device) for _ in range(config.num_layers)
         ]
         """For each layer: keys and values, [2, blocks, block size, key/value heads, head size]."""
