@@ -27,7 +27,6 @@ class Composition:
     def __init__(self) -> None:
         self._steps: dict[str, frozenset[str]] = {}
         self._loading: dict[str, asyncio.Event] = {}
-        self._waiting: dict[str, frozenset[str]] = {}
 
     def announce(self, names: Iterable[str]) -> None:
         """Loads of these models are about to begin; `ended` follows for each."""
@@ -61,22 +60,18 @@ class Composition:
 
     async def wait_for_steps(self, name: str) -> None:
         """Returns when no step of a model is being loaded. Raises InvalidConfig for a circle."""
-        self._waiting[name] = self.steps(name)
-        try:
-            circle = self._circle(name)
-            if circle:
-                raise InvalidConfig(
-                    f"{name}/config.pbtxt: the ensembles form a cycle: {' -> '.join(circle)}"
-                )
-            for step in sorted(self.steps(name)):
-                while (event := self._loading.get(step)) is not None and step != name:
-                    await event.wait()
-        finally:
-            del self._waiting[name]
+        circle = self._circle(name)
+        if circle:
+            raise InvalidConfig(
+                f"{name}/config.pbtxt: the ensembles form a cycle: {' -> '.join(circle)}"
+            )
+        for step in sorted(self.steps(name)):
+            while (event := self._loading.get(step)) is not None and step != name:
+                await event.wait()
 
     def _circle(self, name: str) -> list[str]:
-        """The way from a model that waits back to itself, if there is one."""
-        paths = [[name, step] for step in sorted(self._waiting[name]) if step != name]
+        """The way from a model over its steps back to itself, if there is one."""
+        paths = [[name, step] for step in sorted(self.steps(name)) if step != name]
         seen: set[str] = set()
         while paths:
             path = paths.pop()
@@ -84,5 +79,5 @@ class Composition:
                 return path
             if path[-1] not in seen:
                 seen.add(path[-1])
-                paths += ([*path, step] for step in sorted(self._waiting.get(path[-1], ())))
+                paths += ([*path, step] for step in sorted(self.steps(path[-1])))
         return []

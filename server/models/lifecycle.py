@@ -122,7 +122,7 @@ class Lifecycle:
             await self._load_alone(folder, override_json)
         finally:
             self.composition.ended(folder.name)
-            self._revalidate_users(folder.name)
+        self._revalidate_users(folder.name)
 
     async def _load_alone(self, folder: ModelFolder, override_json: str | None) -> None:
         async with self._locked(folder.name) as known:
@@ -311,9 +311,10 @@ class Lifecycle:
             known = self._known.get(user)
             if known is None or self.composition.is_loading(user):
                 continue
-            for version in list(self._registry.models.get(user, {})):
+            versions = list(self._registry.models.get(user, {}))
+            for version in versions:
                 self._retire(user, version, known, f"its step model '{name}' is unloaded")
-            if user not in self._registry.models:
+            if versions:
                 self._close_users(user)
 
     async def _end(self, model: Model, known: Known | None = None, reason: str = "") -> None:
