@@ -40,7 +40,7 @@ EXTENSIONS = (
     "trace",
     "logging",
 )
-"""In Triton's order (its server metadata). sequence, trace, logging and cuda_shared_memory are not
+"""In Triton's order (its server metadata). trace, logging and cuda_shared_memory are not
 offered yet: their routes say so or are not found, but clients read the list to choose theirs."""
 
 

@@ -131,7 +131,13 @@ parameters {{ key: "isolation" value {{ string_value: "{isolation}" }} }}
 
 
 def write_implicit(
-    repository: Path, name: str, *, state: str = "", initial: bytes | None = None, more: str = ""
+    repository: Path,
+    name: str,
+    *,
+    strategy: str = "oldest { max_candidate_sequences: 16 }",
+    state: str = "",
+    initial: bytes | None = None,
+    more: str = "",
 ) -> None:
     """An ONNX model: OUTPUT = INPUT + STATE, which is kept. FP32 [1]."""
     folder = repository / name / "1"
@@ -140,7 +146,7 @@ def write_implicit(
     (folder.parent / "config.pbtxt").write_text(f"""
 max_batch_size: 8
 sequence_batching {{
-  oldest {{ max_candidate_sequences: 16 }}
+  {strategy}
   state [{{
     input_name: "STATE_IN" output_name: "STATE_OUT" data_type: TYPE_FP32 dims: [ 1 ] {state}
   }}]

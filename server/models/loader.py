@@ -127,7 +127,7 @@ class Loader:
             for placement in configs.instances(config):
                 instance = self._open_instance(word, backend, config, files, placement)
                 instances.append((placement.name, instance))
-                warm(instance, config, files)
+                warm(instance, config, files, sequences)
         except BaseException:
             for _, instance in instances:
                 instance.close()

@@ -17,6 +17,9 @@ from trivet.backends.api import (
     Tensor,
 )
 from trivet.protos.model_config_pb2 import ModelConfig, ModelWarmup
+from trivet.server.scheduling.joining import MakeBatch
+from trivet.server.scheduling.ragged import Ragged
+from trivet.server.scheduling.sequences.plan import SequencePlan
 
 
 class _NullSender:
@@ -35,26 +38,48 @@ class _NullSender:
         raise error
 
 
-def warm(instance: Instance, config: ModelConfig, files: ModelFiles) -> None:
+def warm(
+    instance: Instance,
+    config: ModelConfig,
+    files: ModelFiles,
+    sequences: SequencePlan | None = None,
+) -> None:
     """Runs all warm-up samples through an instance. Raises what a failing one raises."""
-    for batch in warmup_batches(config, files):
+    for batch in warmup_batches(config, files, sequences):
         instance.execute(batch)
         for error in batch.errors.values():
             raise error
 
 
-def warmup_batches(config: ModelConfig, files: ModelFiles) -> Iterator[Batch]:
-    """A batch for each sample, as often as its `count` says (at least once)."""
-    decoupled = config.model_transaction_policy.decoupled
+def warmup_batches(
+    config: ModelConfig, files: ModelFiles, sequences: SequencePlan | None = None
+) -> Iterator[Batch]:
+    """A batch for each sample, as often as its `count` says (at least once).
+
+    For a model with sequences a sample's rows are requests of their own, each a whole sequence.
+    """
+    ragged = Ragged.from_config(config)
+    make_batch: MakeBatch = ragged.batch if ragged is not None else Batch
     for sample in config.model_warmup:
         for _ in range(max(1, sample.count)):
-            request = _request(config, sample, files)
-            senders = [_NullSender()] if decoupled else []
-            yield Batch([request], batching=config.max_batch_size > 0, senders=senders)
+            batch_size = max(1, sample.batch_size)
+            if sequences is None:
+                requests = [_request(config, sample, files, batch_size)]
+            else:
+                requests = [_request(config, sample, files, 1) for _ in range(batch_size)]
+                for number, request in enumerate(requests, 1):
+                    sequences.make_whole(request, number)
+            senders = [_NullSender() for _ in requests if _is_decoupled(config)]
+            yield make_batch(requests, batching=config.max_batch_size > 0, senders=senders)
 
 
-def _request(config: ModelConfig, sample: ModelWarmup, files: ModelFiles) -> InferRequest:
-    batch_size = max(1, sample.batch_size)
+def _is_decoupled(config: ModelConfig) -> bool:
+    return config.model_transaction_policy.decoupled
+
+
+def _request(
+    config: ModelConfig, sample: ModelWarmup, files: ModelFiles, batch_size: int
+) -> InferRequest:
     head = (batch_size,) if config.max_batch_size > 0 else ()
     inputs = {
         name: Tensor.of(name, _values(name, value, head, files))

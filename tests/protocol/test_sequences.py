@@ -39,6 +39,13 @@ def server(serve: Callable[..., RunningServer], repository: Path) -> RunningServ
     initial = 'initial_state { name: "i" data_type: TYPE_FP32 dims: [ 1 ] data_file: "first" }'
     write_accumulator(repository, "renewed", strategy=OLDEST)
     write_implicit(repository, "implicit")
+    write_implicit(
+        repository,
+        "placed",
+        strategy="direct {}",
+        more='model_warmup [{ name: "w" batch_size: 2 inputs { key: "INPUT" value { '
+        "data_type: TYPE_FP32 dims: [ 1 ] zero_data: true } } }]",
+    )
     write_implicit(repository, "begun", state=initial, initial=struct.pack("<f", 100))
     write_iterative(repository, "passes", decoupled=False)
     write_iterative(repository, "steps", decoupled=True)
@@ -62,7 +69,9 @@ def one(module: Any, client: Any, model: str, value: float, **flags: Any) -> flo
 
 
 def tensor(module: Any, model: str, value: float) -> Any:
-    word, dtype = ("FP32", np.float32) if model in ("implicit", "begun") else ("INT32", np.int32)
+    word, dtype = (
+        ("FP32", np.float32) if model in ("implicit", "begun", "placed") else ("INT32", np.int32)
+    )
     shape = [1] if model == "narrow" else [1, 1]
     made = module.InferInput("INPUT", shape, word)
     made.set_data_from_numpy(np.full(shape, value, dtype))
@@ -93,7 +102,7 @@ def test_state_begins_with_the_file_that_the_config_names(send: Callable[..., fl
 
 def test_interleaved_sequences_do_not_mix(send: Callable[..., float]) -> None:
     ids = range(1, 4)
-    for model in ("direct", "oldest", "implicit"):
+    for model in ("direct", "oldest", "implicit", "placed"):
         for step in range(3):
             for each in ids:
                 flags = {"sequence_start": step == 0, "sequence_end": step == 2}
@@ -231,7 +240,7 @@ def stream(server: RunningServer) -> Iterator[Stream]:
     made.close()
 
 
-@pytest.mark.parametrize("model", ["direct", "oldest", "text", "implicit"])
+@pytest.mark.parametrize("model", ["direct", "oldest", "text", "implicit", "placed"])
 def test_many_sequences_pipelined_on_a_stream_come_back_in_order(
     stream: Stream, model: str
 ) -> None:

@@ -7,6 +7,7 @@ from trivet.backends.api import InferRequest, InvalidRequest, ModelFiles
 from trivet.protos.model_config_pb2 import ModelConfig, ModelSequenceBatching
 from trivet.server.scheduling.sequences.controls import Controls
 from trivet.server.scheduling.sequences.lanes import slots_per_instance
+from trivet.server.scheduling.sequences.sequence import Sequence
 from trivet.server.scheduling.sequences.state import ImplicitState
 
 DEFAULT_IDLE_US = 1_000_000
@@ -50,6 +51,14 @@ class SequencePlan:
     def slots_per_instance(self) -> int:
         """Sequences that an instance serves at a time."""
         return slots_per_instance(self.batching, self.max_batch_size)
+
+    def make_whole(self, request: InferRequest, sequence_id: int) -> None:
+        """Makes a request of one row a whole sequence, with all that the model sees of one."""
+        request.sequence_id = sequence_id
+        request.sequence_start = request.sequence_end = True
+        self.controls.add(request.inputs, (True, True, True), sequence_id)
+        if self.state is not None:
+            self.state.add(request.inputs, Sequence(sequence_id, 0), is_start=True)
 
     def check(self, request: InferRequest) -> None:
         """Raises InvalidRequest for a request that can be in no sequence."""

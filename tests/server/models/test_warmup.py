@@ -8,6 +8,7 @@ import pytest
 from trivet.backends.api import BackendFailed, Batch, InvalidConfig, ModelFiles
 from trivet.server.models.warmup import warm, warmup_batches
 from trivet.server.repository.config import parse_config
+from trivet.server.scheduling.sequences.plan import SequencePlan
 
 
 @pytest.fixture
@@ -74,6 +75,37 @@ def test_a_file_of_another_size_is_refused(files: ModelFiles, content: bytes) ->
 def test_a_file_that_is_missing_is_refused(files: ModelFiles) -> None:
     with pytest.raises(InvalidConfig, match=r"no file 'x.raw'"):
         batches(sample("input_data_file: 'x.raw'"), files)
+
+
+def test_rows_of_a_stateful_model_are_whole_sequences(files: ModelFiles) -> None:
+    text = (
+        sample("zero_data: true")
+        + """ sequence_batching {
+      control_input { name: "S" control { kind: CONTROL_SEQUENCE_START bool_false_true: [ 0, 1 ] } }
+      control_input { name: "C" control { kind: CONTROL_SEQUENCE_CORRID data_type: TYPE_INT32 } }
+      state { input_name: "I" output_name: "O" data_type: TYPE_FP32 dims: [ 2 ] }
+    } """
+    )
+    config = parse_config(text, "")
+    (batch,) = warmup_batches(config, files, SequencePlan.read(config, files))
+    gathered = {name: batch.gather(name) for name in ("X", "S", "C", "I")}
+    values = {name: each.tolist() for name, each in gathered.items() if each is not None}
+    assert values == {
+        "X": [[0] * 3] * 2,
+        "S": [[True], [True]],
+        "C": [[1], [2]],
+        "I": [[0, 0], [0, 0]],
+    }
+
+
+def test_a_ragged_sample_is_one_row(files: ModelFiles) -> None:
+    text = sample("zero_data: true") + (
+        'input { name: "X" data_type: TYPE_FP32 dims: [ -1 ] allow_ragged_batch: true }'
+    )
+    (batch,) = batches(text, files)
+    row = batch.gather("X")
+    assert row is not None
+    assert row.shape == (6,)
 
 
 def test_a_request_that_fails_while_warming_fails_the_load(files: ModelFiles) -> None:
