@@ -82,6 +82,7 @@ class Server:
                 _parameters(settings),
                 limits,
                 self._caching is not None,
+                settings.model_config_name,
             ),
             Assembler(
                 runner,

@@ -1,17 +1,20 @@
 """Model control by name: what clients and models may ask, in explicit mode only."""
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 from trivet.backends.api import InvalidRequest, ServingError, Unavailable
+from trivet.protos.model_config_pb2 import ModelConfig
 from trivet.server.models.composition import steps_of
 from trivet.server.models.lifecycle import Lifecycle
 from trivet.server.repository.config import read_config
 from trivet.server.repository.scan import ModelFolder, Snapshot, scan
 from trivet.server.settings import Settings
 
+ReadConfig = Callable[[Path, str | None], ModelConfig]
 NOT_EXPLICIT = "explicit model load / unload is not allowed if polling is enabled"
 
 
@@ -20,6 +23,7 @@ class RepositoryControl:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
+        self._read: ReadConfig = partial(read_config, config_name=settings.model_config_name)
         self._with_ensemble: set[str] = set()
         """Models that nobody asked for but an ensemble that is made of them."""
 
@@ -50,7 +54,7 @@ class RepositoryControl:
     ) -> None:
         """Loads what an ensemble is made of and does not serve; it tells itself what failed."""
         serving = self._lifecycle.serving()
-        for name in await asyncio.to_thread(_all_steps, folder, config_json, snapshot):
+        for name in await asyncio.to_thread(_all_steps, self._read, folder, config_json, snapshot):
             if name in snapshot.models and name not in serving:
                 self._with_ensemble.add(name)
                 with suppress(ServingError):
@@ -74,7 +78,7 @@ class RepositoryControl:
         chosen = set(names)
         for name in sorted(chosen & snapshot.models.keys()):
             folder = snapshot.models[name]
-            steps = await asyncio.to_thread(_all_steps, folder, None, snapshot)
+            steps = await asyncio.to_thread(_all_steps, self._read, folder, None, snapshot)
             added = set(steps) & snapshot.models.keys() - chosen
             self._with_ensemble |= added
             chosen |= added
@@ -85,14 +89,17 @@ class RepositoryControl:
             raise Unavailable(NOT_EXPLICIT)
 
 
-def _all_steps(folder: ModelFolder, config_json: str | None, snapshot: Snapshot) -> list[str]:
+def _all_steps(
+    read: ReadConfig, folder: ModelFolder, config_json: str | None, snapshot: Snapshot
+) -> list[str]:
     """All that an ensemble is made of, the innermost first. What cannot be read has no steps."""
     found: list[str] = []
-    _add_steps(folder, config_json, snapshot, found, {folder.name})
+    _add_steps(read, folder, config_json, snapshot, found, {folder.name})
     return found
 
 
 def _add_steps(
+    read: ReadConfig,
     folder: ModelFolder,
     config_json: str | None,
     snapshot: Snapshot,
@@ -100,10 +107,10 @@ def _add_steps(
     seen: set[str],
 ) -> None:
     with suppress(ServingError):
-        for name in sorted(steps_of(read_config(folder.path, config_json)) - seen):
+        for name in sorted(steps_of(read(folder.path, config_json)) - seen):
             seen.add(name)
             if name in snapshot.models:
-                _add_steps(snapshot.models[name], None, snapshot, found, seen)
+                _add_steps(read, snapshot.models[name], None, snapshot, found, seen)
             found.append(name)
 
 

@@ -49,6 +49,9 @@ class Settings:
         (), "models", "model to load at start in explicit mode, '*' for all", multiple=True
     )
     disable_auto_complete_config: bool = option(False, "models", "take configs as they are written")
+    model_config_name: str = option(
+        "", "models", "read configs/NAME.pbtxt of a model instead of config.pbtxt where it has one"
+    )
     default_queue_size: int = option(
         1024,
         "models",

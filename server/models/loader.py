@@ -70,10 +70,12 @@ class Loader:
     """With --rate-limit."""
     caches: bool = False
     """Whether there is a response cache."""
+    config_name: str = ""
+    """Of `--model-config-name`."""
 
     def plan(self, folder: ModelFolder, override_json: str | None) -> LoadPlan:
         """Reads the config and chooses versions. Raises InvalidConfig or LoadFailed."""
-        given = configs.read_config(folder.path, override_json)
+        given = configs.read_config(folder.path, override_json, self.config_name)
         versions = tuple(sorted(configs.select_versions(given, folder.versions)))
         if not versions:
             raise LoadFailed(

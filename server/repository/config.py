@@ -13,14 +13,19 @@ from trivet.protos.model_config_pb2 import ModelConfig, ModelInstanceGroup
 from trivet.protos.pool import POOL
 
 CONFIG_NAME = "config.pbtxt"
+NAMED_CONFIGS = "configs"
 MAX_CONFIG_BYTES = 1024 * 1024
 _POSITION = re.compile(r"^(\d+):(\d+) : (?:'.*?': )?(.*)$", re.DOTALL)
 _UNKNOWN_FIELD = re.compile(r'Message type "([\w.]+)" has no field named "(\w+)"')
 _PLATFORM_OF = {"onnxruntime": "onnxruntime_onnx", "pytorch": "pytorch_libtorch"}
 
 
-def read_config(model_dir: Path, override_json: str | None = None) -> ModelConfig:
+def read_config(
+    model_dir: Path, override_json: str | None = None, config_name: str = ""
+) -> ModelConfig:
     """The config of a model folder, or the overriding one; without either only the name is set.
+
+    With a `config_name`, `configs/<config_name>.pbtxt` is read where there is one.
 
     Raises InvalidConfig: "<model>/config.pbtxt:LINE:COLUMN: what. how to fix it".
     """
@@ -28,8 +33,10 @@ def read_config(model_dir: Path, override_json: str | None = None) -> ModelConfi
         config = from_json(override_json)
         where = f"config override of model '{model_dir.name}'"
     else:
-        where = f"{model_dir.name}/{CONFIG_NAME}"
-        config = parse_config(_read(model_dir / CONFIG_NAME, where), where)
+        named = f"{NAMED_CONFIGS}/{config_name}.pbtxt"
+        inside = named if config_name and (model_dir / named).is_file() else CONFIG_NAME
+        where = f"{model_dir.name}/{inside}"
+        config = parse_config(_read(model_dir / inside, where), where)
     if config.name and config.name != model_dir.name:
         raise InvalidConfig(
             f"{where}: name is '{config.name}' but the model's folder is '{model_dir.name}'; "

@@ -193,3 +193,17 @@ def test_several_groups_are_numbered_and_passive_ones_do_not_run() -> None:
 )
 def test_the_version_policy_chooses(policy: str, served: list[int]) -> None:
     assert select_versions(parse_config(policy, ""), {10, 1, 3}) == served
+
+
+def test_a_named_config_is_read_where_a_model_has_it(tmp_path: Path) -> None:
+    (tmp_path / "m/configs").mkdir(parents=True)
+    (tmp_path / "m/config.pbtxt").write_text("max_batch_size: 1")
+    (tmp_path / "m/configs/large.pbtxt").write_text("max_batch_size: 64")
+    sizes = [
+        read_config(tmp_path / "m", config_name=name).max_batch_size
+        for name in ("", "large", "small")
+    ]
+    assert sizes == [1, 64, 1]
+    (tmp_path / "m/configs/large.pbtxt").write_text("max_batch: 64")
+    with pytest.raises(InvalidConfig, match=r"m/configs/large.pbtxt:1:1: unknown field"):
+        read_config(tmp_path / "m", config_name="large")
