@@ -17,6 +17,7 @@ from trivet.server.cache.metrics import write_cache, write_cached_models
 from trivet.server.core import Core
 from trivet.server.generate_metrics import write_generators
 from trivet.server.metrics_page import Labels, Page, Unit, buckets
+from trivet.server.sequence_metrics import write_sequences
 from trivet.server.settings import Settings
 from trivet.server.statistics import (
     DURATION_BOUNDS_S,
@@ -93,6 +94,7 @@ def write_models(page: Page, models: Sequence[ModelStatistics], switches: dict[s
         ),
     )
     write_cached_models(page, labelled)
+    write_sequences(page, labelled)
     _write_gauges(page, labelled)
     if switches["histogram_latencies"]:
         _write_histograms(page, labelled)

@@ -38,6 +38,28 @@ class ResponseOutcome(Enum):
     CANCEL = "cancel"
 
 
+class SequenceEnd(Enum):
+    """How a sequence ended, as the metric's label says it."""
+
+    COMPLETED = "completed"
+    IDLE = "idle"
+    CUT = "cut"
+    """A request of it was cancelled or came too late."""
+    LOST = "lost"
+    """With the process that knew it."""
+    UNLOADED = "unloaded"
+
+
+@dataclass(slots=True)
+class SequenceCounts:
+    """The sequences of one model version."""
+
+    num_open: int = 0
+    num_waiting: int = 0
+    """Of the open ones, those that wait for a slot."""
+    ended: dict[SequenceEnd, int] = field(default_factory=lambda: dict.fromkeys(SequenceEnd, 0))
+
+
 @dataclass(frozen=True, slots=True)
 class BatchTiming:
     """Where the time of one execution went, in nanoseconds."""
@@ -112,6 +134,8 @@ class ModelStatistics:
         self.failures = dict.fromkeys(FailureReason, 0)
         self.batches: dict[int, _BatchSize] = {}
         self.copied_bytes = dict.fromkeys(CopyKind, 0)
+        self.sequences: SequenceCounts | None = None
+        """For a model with sequences."""
         self.responses: dict[int, _ResponseStatistics] = {}
         self.histograms = {stage: _duration_histogram() for stage in STAGES}
         self.batch_sizes = Histogram(BATCH_BOUNDS)

@@ -4,7 +4,7 @@ import os
 from collections.abc import Callable
 from typing import Self
 
-from trivet.backends.api import Executor
+from trivet.backends.api import Executor, Generator
 from trivet.protos.model_config_pb2 import ModelConfig
 from trivet.server.cache.config import open_cache, read_cache_config
 from trivet.server.cache.entry import Cache
@@ -43,7 +43,9 @@ class Caching:
         statistics: ModelStatistics,
     ) -> Executor:
         """The executor behind the cache, if its config asks for that."""
-        statistics.is_cached = config.response_cache.enable
+        # Language models stream: their executors offer more than requests and answers.
+        is_whole = not isinstance(executor, Generator)
+        statistics.is_cached = config.response_cache.enable and is_whole
         if not statistics.is_cached:
             return executor
         own = f"{model[0]} {model[1]} ".encode() + digest

@@ -143,11 +143,16 @@ def test_after_its_end_an_id_needs_a_new_start(send: Callable[..., float]) -> No
         send("oldest", 1, sequence_id=8)
 
 
-def test_an_idle_sequence_loses_its_slot_to_one_that_waits(send: Callable[..., float]) -> None:
+def test_an_idle_sequence_loses_its_slot_to_one_that_waits(
+    server: RunningServer, send: Callable[..., float]
+) -> None:
     assert send("narrow", 1, sequence_id=5, sequence_start=True) == 1
     assert send("narrow", 1, sequence_id=6, sequence_start=True, sequence_end=True) == 1
     with pytest.raises(InferenceServerException, match="must specify the START flag"):
         send("narrow", 1, sequence_id=5)
+    labels = 'model="narrow",version="1"'
+    assert f"trivet_sequences_open{{{labels}}} 0" in server.metrics()
+    assert f'trivet_sequences_ended_total{{{labels},how="idle"}} 0' not in server.metrics()
 
 
 def test_a_sequence_waits_for_a_slot_until_another_ends(server: RunningServer) -> None:

@@ -41,7 +41,7 @@ from trivet.server.scheduling.sequences.sequence import (
 )
 from trivet.server.scheduling.ticket import labelled
 from trivet.server.scheduling.worker import Job, Worker
-from trivet.server.statistics import ModelStatistics
+from trivet.server.statistics import ModelStatistics, SequenceEnd
 
 
 @dataclass(slots=True, eq=False)
@@ -278,7 +278,7 @@ class SequenceExecutor:
         if is_wanted and ticket.request.cancel.cancelled:
             self._answers.fail(ticket, cancelled(ticket))
         if not is_wanted or ticket.is_ended or sequence.is_over or index in job.batch.errors:
-            self._queue.end(sequence)
+            self._queue.end(sequence, SequenceEnd.COMPLETED)
             return
         ticket.is_start = False
         if job.batch.senders:

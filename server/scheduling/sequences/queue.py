@@ -27,7 +27,7 @@ from trivet.server.scheduling.sequences.plan import SequencePlan
 from trivet.server.scheduling.sequences.sequence import Sequence, SequenceTicket
 from trivet.server.scheduling.sequences.table import SequenceTable
 from trivet.server.scheduling.ticket import labelled
-from trivet.server.statistics import ModelStatistics
+from trivet.server.statistics import ModelStatistics, SequenceCounts, SequenceEnd
 
 log = logging.getLogger(__name__)
 
@@ -62,6 +62,7 @@ class SequenceQueue:
         self._table = SequenceTable(num_instances, plan.slots_per_instance, plan.idle_ns)
         self._max_waiting = max_waiting and max_waiting + self._table.num_slots
         self._statistics = statistics
+        self._counts = statistics.sequences = statistics.sequences or SequenceCounts()
         self._answers = answers
         self._runner = runner
         self._loop = asyncio.get_running_loop()
@@ -123,7 +124,7 @@ class SequenceQueue:
         ticket.started_ns = now_ns
         sequence.is_running = True
         if ticket.is_end:
-            self.end(sequence)
+            self.end(sequence, SequenceEnd.COMPLETED)
         return ticket
 
     def done(self, sequence: Sequence) -> None:
@@ -169,17 +170,27 @@ class SequenceQueue:
         self._no_sequence.clear()
         sequence_id = request.sequence_id or next(self._own_ids)
         findable = not self._plan.is_iterative
-        return self._table.open(sequence_id, ticket.arrived_ns, findable=findable)
+        sequence = self._table.open(sequence_id, ticket.arrived_ns, findable=findable)
+        self._counts.num_open += 1
+        self._counts.num_waiting += sequence.slot is None
+        return sequence
 
     # -- ends ----------------------------------------------------------------------------------
 
-    def end(self, sequence: Sequence) -> None:
+    def end(self, sequence: Sequence, how: SequenceEnd) -> None:
         """Frees its slot, which may let one from the backlog begin. Its line must be empty, or
         emptied by the caller."""
+        if sequence.is_over:
+            return
+        self._counts.num_open -= 1
+        self._counts.ended[how] += 1
         if sequence.slot is not None:
             self._runner.gone(sequence)
+        else:
+            self._counts.num_waiting -= 1
         heir = self._table.close(sequence)
         if heir is not None:
+            self._counts.num_waiting -= 1
             for ticket in heir.waiting:
                 # The request parameter `timeout` is for the wait for a slot.
                 ticket.expires_ns = 0
@@ -190,12 +201,12 @@ class SequenceQueue:
     def end_all(self) -> None:
         """Ends what has no requests left."""
         for sequence in list(self._table):
-            self.end(sequence)
+            self.end(sequence, SequenceEnd.UNLOADED)
 
-    def cut(self, sequence: Sequence, reason: Reason) -> None:
+    def cut(self, sequence: Sequence, reason: Reason, how: SequenceEnd = SequenceEnd.CUT) -> None:
         """Ends a sequence whose requests cannot all be computed: the rest would be wrong."""
         tickets, sequence.waiting = sequence.waiting, deque()
-        self.end(sequence)
+        self.end(sequence, how)
         self._num_waiting -= len(tickets)
         self._statistics.dequeue(len(tickets))
         for ticket in tickets:
@@ -205,13 +216,14 @@ class SequenceQueue:
         """The instance has died, and with it what it knew of its sequences."""
         lost = [each for each in self._table if each.slot and each.slot.instance == instance]
         for sequence in lost:
-            self.cut(sequence, lambda t: InstanceDied(labelled(t.request, error.message)))
+            reason = partial(_lost, error)
+            self.cut(sequence, reason, SequenceEnd.LOST)
 
     def close(self) -> None:
         """Cuts all."""
         text = self.stopping
         for sequence in list(self._table):
-            self.cut(sequence, lambda ticket: Unavailable(labelled(ticket.request, text)))
+            self.cut(sequence, partial(_unloaded, text), SequenceEnd.UNLOADED)
         for timer in (self._idle_timer, self._expiry_timer):
             if timer is not None:
                 timer.cancel()
@@ -233,7 +245,7 @@ class SequenceQueue:
         for sequence in self._table.take_idle(time.monotonic_ns()):
             name = self._plan.model_name
             log.debug("model '%s': sequence %s was idle for too long", name, sequence.id)
-            self.end(sequence)
+            self.end(sequence, SequenceEnd.IDLE)
         self._arm_idle()
 
     def _arm_expiry(self, time_ns: int) -> None:
@@ -266,6 +278,14 @@ def cancelled(ticket: SequenceTicket) -> Cancelled:
         return Cancelled(labelled(request, "request was cancelled while it waited in the queue"))
     text = f"an earlier request of sequence {request.sequence_id} was cancelled, which ended it"
     return Cancelled(labelled(request, text))
+
+
+def _lost(error: InstanceDied, ticket: SequenceTicket) -> InstanceDied:
+    return InstanceDied(labelled(ticket.request, error.message))
+
+
+def _unloaded(text: str, ticket: SequenceTicket) -> Unavailable:
+    return Unavailable(labelled(ticket.request, text))
 
 
 def _expired(now_ns: int, ticket: SequenceTicket) -> ServingError:

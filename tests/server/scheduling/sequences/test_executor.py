@@ -97,6 +97,9 @@ async def make_executor() -> AsyncIterator[Make]:
         await executor.close()
         assert len(executor._queue) == 0
         assert executor._queue._statistics.pending == 0
+        counts = executor._queue._statistics.sequences
+        assert counts is not None
+        assert (counts.num_open, counts.num_waiting) == (0, 0)
 
 
 def step(
@@ -201,6 +204,30 @@ async def test_the_backlog_is_served_in_order_as_slots_free_up(make_executor: Ma
     requests = [step(key, n, start=s, end=e) for key in "abc" for n, s, e in flags]
     await finished(submit(executor, *requests))
     assert [rows[0][0] for rows in instance.rows] == ["a", "a", "b", "b", "c", "c"]
+
+
+async def test_sequences_are_counted_by_where_they_are_and_how_they_ended(
+    make_executor: Make,
+) -> None:
+    instance = Recorder(held=True)
+    executor = make_executor(instance, text=ONE_SLOT)
+    requests = [step(key, start=True, end=key == "a") for key in "abcd"]
+    sinks = submit(executor, *requests)
+    counts = executor._queue._statistics.sequences
+    assert counts is not None
+    assert (counts.num_open, counts.num_waiting) == (4, 3)
+    requests[1].cancel.cancel()
+    assert (counts.num_open, counts.num_waiting) == (3, 2)
+    instance.release()
+    await finished(sinks[:3])
+    assert (counts.num_open, counts.num_waiting) == (2, 1)
+    await executor.close()
+    await finished(sinks)
+    assert {how.value: count for how, count in counts.ended.items() if count} == {
+        "completed": 1,
+        "cut": 1,
+        "unloaded": 2,
+    }
 
 
 async def test_the_timeout_of_a_request_is_for_the_wait_for_a_slot(make_executor: Make) -> None:
