@@ -17,6 +17,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+from bench.ensemble import bench_ensemble
 from bench.figures import Row
 from bench.infer import bench_infer
 from bench.large import bench_large
@@ -28,6 +29,7 @@ from bench.sse import bench_sse
 
 PARTS = {
     "infer": bench_infer,
+    "ensemble": bench_ensemble,
     "minilm": bench_minilm,
     "sequences": bench_sequences,
     "large": bench_large,

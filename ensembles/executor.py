@@ -6,10 +6,12 @@ loop and on callbacks; there are no tasks.
 
 import asyncio
 import time
+from functools import partial
 
 from trivet.backends.api import (
     Cancelled,
     CancelToken,
+    CopyKind,
     InferRequest,
     InferResponse,
     InvalidRequest,
@@ -28,6 +30,15 @@ from trivet.ensembles.adapting import adapted
 from trivet.ensembles.calls import call_model
 from trivet.ensembles.graph import Graph, Step
 from trivet.ensembles.mapping import MappedCall
+from trivet.ensembles.merging import (
+    SHARED,
+    Member,
+    MergedSink,
+    can_merge,
+    groups_of,
+    is_plain,
+    merged_request,
+)
 from trivet.ensembles.plan import Plan, make_plan
 from trivet.ensembles.wave import Wave
 
@@ -50,11 +61,60 @@ class EnsembleExecutor:
         self._empty = asyncio.Event()
         self._empty.set()
         self._stopping = ""
+        self._loop = asyncio.get_running_loop()
+        self._can_merge = can_merge(graph)
+        self._arrived: list[Member] = []
 
     def submit(self, request: InferRequest, sink: Sink) -> None:
-        """Starts the request's first steps; see `Executor`."""
+        """Starts the request's first steps, with those that arrive in this turn of the loop where
+        that makes no difference to them; see `Executor`."""
+        member = Member(request, sink, time.monotonic_ns())
+        if not self._can_merge or self._stopping or not is_plain(request):
+            self._start(member)
+            return
+        if not self._arrived:
+            self._empty.clear()
+            self._loop.call_soon(self._start_arrived)
+        self._arrived.append(member)
+
+    def _start_arrived(self) -> None:
+        arrived, self._arrived = self._arrived, []
+        most = self.graph.signature.max_batch_size
+        for members in groups_of(arrived, most):
+            if len(members) == 1:
+                self._start(members[0])
+            else:
+                self._start_merged(members)
+
+    def _start_merged(self, members: list[Member]) -> None:
+        request = merged_request(members, partial(self.observer.copied, CopyKind.GATHER))
+        sink = MergedSink(members, request.cancel, self._answer, self._run_alone)
+        self._start(Member(request, sink, members[0].arrived_ns), is_merged=True)
+
+    def _answer(self, member: Member, response: InferResponse) -> None:
+        """One member's part of a joint answer."""
+        total_ns = time.monotonic_ns() - member.arrived_ns
+        if member.request.cancel.cancelled:
+            error = _in_ensemble(self.name, Cancelled("request was cancelled"))
+            self.observer.failed(error, total_ns)
+            member.sink.fail(error)
+            return
+        self.observer.first_response(total_ns)
+        self.observer.succeeded(member.request.batch_size, total_ns)
+        member.sink.send(response, final=True)
+
+    def _run_alone(self, member: Member, error: ServingError) -> None:
+        """A joint request has failed: whose fault it was shows each by itself."""
+        if isinstance(error, SHARED) or self._stopping:
+            self.observer.failed(error, time.monotonic_ns() - member.arrived_ns)
+            member.sink.fail(error)
+        else:
+            self._start(member)
+
+    def _start(self, member: Member, *, is_merged: bool = False) -> None:
+        request = member.request
         plan = self._plans.get(request.output_names) or self._plan(request.output_names)
-        run = _Run(self, plan, request, sink)
+        run = _Run(self, plan, member, is_merged=is_merged)
         self._runs.add(run)
         self._empty.clear()
         if self._stopping:
@@ -71,7 +131,7 @@ class EnsembleExecutor:
     def ended(self, run: "_Run") -> None:
         """From a run, once."""
         self._runs.discard(run)
-        if not self._runs:
+        if not self._runs and not self._arrived:
             self._empty.set()
 
     def is_ready(self) -> bool:
@@ -83,12 +143,14 @@ class EnsembleExecutor:
 
     async def drain(self) -> None:
         """Refuses new requests and returns when every submitted one has ended."""
+        self._start_arrived()
         self._stopping = self._stopping or f"ensemble '{self.name}' is being unloaded"
         await self._empty.wait()
 
     async def close(self) -> None:
         """Ends what is left."""
         self._stopping = self._stopping or f"ensemble '{self.name}' is being unloaded"
+        self._start_arrived()
         for run in list(self._runs):
             run.failed(Unavailable(self._stopping))
 
@@ -97,16 +159,19 @@ class _Run:
     """One request on its way through the steps."""
 
     __slots__ = (
-        "_arrived_ns", "_cancel", "_executor", "_has_responded", "_is_progressing", "_sequence",
-        "_sink", "_wants_progress", "_wave", "is_over", "max_inflight", "plan", "request",
+        "_arrived_ns", "_cancel", "_executor", "_has_responded", "_is_merged", "_is_progressing",
+        "_sequence", "_sink", "_wants_progress", "_wave", "is_over", "max_inflight", "plan",
+        "request",
     )  # fmt: skip
 
     def __init__(
-        self, executor: EnsembleExecutor, plan: Plan, request: InferRequest, sink: Sink
+        self, executor: EnsembleExecutor, plan: Plan, member: Member, *, is_merged: bool
     ) -> None:
-        self._arrived_ns = time.monotonic_ns()
+        request = member.request
+        self._arrived_ns = member.arrived_ns
         self._executor = executor
-        self._sink = sink
+        self._sink = member.sink
+        self._is_merged = is_merged
         self.plan = plan
         self.request = request
         self.max_inflight = executor.graph.max_inflight
@@ -185,7 +250,7 @@ class _Run:
         is_only = wave is self._wave
         if not outputs and not is_only:
             return
-        if not self._has_responded:
+        if not (self._has_responded or self._is_merged):
             self._has_responded = True
             self._executor.observer.first_response(time.monotonic_ns() - self._arrived_ns)
         executor, request = self._executor, self.request
@@ -227,7 +292,10 @@ class _Run:
         self.is_over = True
         total_ns = time.monotonic_ns() - self._arrived_ns
         observer = self._executor.observer
-        if error is None:
+        if self._is_merged:
+            # Its members are counted, each by itself.
+            pass
+        elif error is None:
             observer.succeeded(self.request.batch_size, total_ns)
         else:
             observer.failed(error, total_ns)

@@ -62,6 +62,15 @@ class PackedBytes:
             offsets.append(position)
         return cls(memoryview(b"".join(parts)), offsets)
 
+    @classmethod
+    def join(cls, parts: Sequence["PackedBytes"]) -> "PackedBytes":
+        """The elements of all parts, one after another: a copy."""
+        offsets = array("q", [0])
+        for part in parts:
+            base = offsets[-1]
+            offsets.extend(base + offset for offset in part.offsets[1:])
+        return cls(memoryview(b"".join(part.blob for part in parts)), offsets)
+
     def __len__(self) -> int:
         return len(self.offsets) - 1
 

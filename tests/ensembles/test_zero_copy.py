@@ -67,12 +67,57 @@ async def test_a_batch_goes_from_step_to_step_as_one_tensor(room: Room) -> None:
     assert [answer["Y"].tolist() for answer in answers] == [
         [[-(2.0 * i + 1)] * 2] * n for i, n in enumerate(sizes)
     ]
-    assert [len(batch.requests) for batch in add.batches] == [5]
+    assert [batch.size for batch in add.batches] == [8]
     assert add.gathered[0]["IN"] is double.made[0]["OUT"]
     assert negate.gathered[0]["IN"] is add.made[0]["OUT"]
     # What the clients sent lay in five places; after that nothing is copied.
-    assert room.statistics["double"].copied_bytes[CopyKind.GATHER] == sum(sizes) * 2 * 4
+    assert room.statistics["chain"].copied_bytes[CopyKind.GATHER] == sum(sizes) * 2 * 4
+    assert [copied(room.statistics[name]) for name in ("double", "add", "negate")] == [0, 0, 0]
+
+
+async def test_what_the_first_step_s_batcher_joined_stays_together(room: Room) -> None:
+    """Requests that the ensemble did not join itself, since they have parameters."""
+    double = room.model("double", config(), lambda given: {"OUT": given["IN"] * 2})
+    add = room.model("add", config(), lambda given: {"OUT": given["IN"] + 1})
+    negate = room.model("negate", config(), lambda given: {"OUT": -given["IN"]})
+    room.ensemble("chain", CHAIN)
+
+    answers = await asyncio.gather(
+        *(
+            room.infer("chain", {"X": np.full((1, 2), i, np.float32)}, parameters={"n": i})
+            for i in range(1, 6)
+        )
+    )
+
+    assert [answer["Y"].tolist() for answer in answers] == [
+        [[-(2.0 * i + 1)] * 2] for i in range(1, 6)
+    ]
+    assert [len(batch.requests) for batch in add.batches] == [5]
+    assert add.gathered[0]["IN"] is double.made[0]["OUT"]
+    assert negate.gathered[0]["IN"] is add.made[0]["OUT"]
     assert [copied(room.statistics[name]) for name in ("add", "negate", "chain")] == [0, 0, 0]
+
+
+async def test_texts_of_several_requests_are_joined_packed(room: Room) -> None:
+    texts = config({"IN": "BYTES 2"}, {"OUT": "BYTES 2"})
+    room.model("upper", texts, lambda given: {"OUT": np.char.upper(given["IN"].astype(bytes))})
+    room.model("same", texts, lambda given: {"OUT": given["IN"]})
+    room.ensemble(
+        "texts",
+        ensemble(step("upper", {"IN": "X"}, {"OUT": "T"}), step("same", {"IN": "T"}, {"OUT": "Y"})),
+    )
+    sinks = []
+    for words in ([b"a", b"bc"], [b"", b"def"], [b"g", b"h"]):
+        packed = PackedBytes.pack(np.array(words, object))
+        tensor = Tensor("X", DataType.BYTES, (1, 2), packed)
+        sinks.append(CountingSink())
+        room.runner.infer(InferRequest("texts", None, "", {"X": tensor}), sinks[-1])
+
+    for sink in sinks:
+        await sink.wait()
+
+    answers = [sink.responses[0].outputs[0].numpy().tolist() for sink in sinks]
+    assert answers == [[[b"A", b"BC"]], [[b"", b"DEF"]], [[b"G", b"H"]]]
 
 
 async def test_a_tensor_that_two_steps_take_is_shared(room: Room) -> None:
