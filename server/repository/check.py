@@ -81,6 +81,9 @@ def _dims_faults(
     for dim in tensor.dims:
         if dim == 0 or dim < -1:
             yield f"{where} has dimension {dim}; dimensions are positive, or -1 for any size"
+    is_image = isinstance(tensor, ModelInput) and tensor.format != ModelInput.FORMAT_NONE
+    if is_image and len(tensor.dims) != 3:
+        yield f"{where} has a format of images, which needs 3 dims, got {list(tensor.dims)}"
     if not tensor.HasField("reshape"):
         return
     shape = tensor.reshape.shape

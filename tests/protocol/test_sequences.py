@@ -20,6 +20,16 @@ from tritonclient.utils import InferenceServerException
 
 MODULES = {"http": httpclient, "grpc": grpcclient}
 OLDEST = "oldest { max_candidate_sequences: 64 }"
+REPEAT = """
+backend: "repeat"
+model_transaction_policy { decoupled: true }
+input [{ name: "IN" data_type: TYPE_INT32 dims: [ -1 ] }]
+output [
+  { name: "OUT" data_type: TYPE_INT32 dims: [ 1 ] },
+  { name: "IDX" data_type: TYPE_UINT32 dims: [ 1 ] }
+]
+sequence_batching { direct {} }
+"""
 
 
 @pytest.fixture(scope="module")
@@ -47,6 +57,9 @@ def server(serve: Callable[..., RunningServer], repository: Path) -> RunningServ
         "data_type: TYPE_FP32 dims: [ 1 ] zero_data: true } } }]",
     )
     write_implicit(repository, "begun", state=initial, initial=struct.pack("<f", 100))
+    (repository / "repeat/1").mkdir(parents=True)
+    (repository / "repeat/config.pbtxt").write_text(REPEAT)
+    write_accumulator(repository, "patient", max_batch_size=0, more="instance_group { count: 1 }")
     write_iterative(repository, "passes", decoupled=False)
     write_iterative(repository, "steps", decoupled=True)
     write_iterative(repository, "steps_apart", decoupled=True, isolation="process")
@@ -72,7 +85,7 @@ def tensor(module: Any, model: str, value: float) -> Any:
     word, dtype = (
         ("FP32", np.float32) if model in ("implicit", "begun", "placed") else ("INT32", np.int32)
     )
-    shape = [1] if model == "narrow" else [1, 1]
+    shape = [1] if model in ("narrow", "patient") else [1, 1]
     made = module.InferInput("INPUT", shape, word)
     made.set_data_from_numpy(np.full(shape, value, dtype))
     return made
@@ -256,6 +269,33 @@ def test_many_sequences_pipelined_on_a_stream_come_back_in_order(
             stream.send(model, each, sequence_id=each, **flags)
     expected = [each * (step + 1) for step in range(steps) for each in ids]
     assert [stream.next() for _ in expected] == expected
+
+
+def test_requests_of_a_sequence_may_have_many_answers_each(stream: Stream) -> None:
+    for step in range(3):
+        made = grpcclient.InferInput("IN", [4], "INT32")
+        made.set_data_from_numpy(np.arange(4, dtype=np.int32) + 10 * step)
+        flags = {"sequence_start": step == 0, "sequence_end": step == 2}
+        stream.client.async_stream_infer("repeat", [made], sequence_id=1, **flags)
+    values = [stream.next("OUT") for _ in range(12)]
+    assert sorted(values) == [0, 1, 2, 3, 10, 11, 12, 13, 20, 21, 22, 23]
+
+
+def test_a_stream_that_is_cancelled_ends_its_waiting_sequences(
+    server: RunningServer, send: Callable[..., float]
+) -> None:
+    assert send("patient", 1, sequence_id=1, sequence_start=True) == 1
+    gone = Stream(server)
+    gone.send("patient", 5, sequence_id=2, sequence_start=True)
+    labels = '{model="patient",version="1"}'
+    waits, waits_not = (f"trivet_sequences_waiting{labels} {count}\n" for count in (1, 0))
+    server.wait_until(lambda: waits in server.metrics(), "in the backlog")
+    gone.client.stop_stream(cancel_requests=True)
+    server.wait_until(lambda: waits_not in server.metrics(), "cut")
+    gone.client.close()
+    assert send("patient", 2, sequence_id=1, sequence_end=True) == 3
+    with pytest.raises(InferenceServerException, match="must specify the START flag"):
+        send("patient", 1, sequence_id=2)
 
 
 def test_a_sequence_outlives_the_stream_that_began_it(

@@ -104,6 +104,12 @@ BAD_CONFIGS = {
     "output [{ name: 'X' data_type: TYPE_FP32 dims: [1] label_filename: '../../etc/passwd' }]": (
         "label_filename '../../etc/passwd', which must be a path inside the model's folder"
     ),
+    "input [{ name: 'X' data_type: TYPE_FP32 dims: [3, 4] format: FORMAT_NCHW }]": (
+        "format of images, which needs 3 dims, got [3, 4]"
+    ),
+    "response_cache { enable: true } sequence_batching {}": (
+        "response_cache cannot be enabled with sequence_batching"
+    ),
     "default_model_filename: '/x'": "default_model_filename '/x' must be a path inside",
     "max_batch_size: 4 dynamic_batching { preferred_batch_size: [8] }": (
         "preferred size must be positive and <= max_batch_size 4, got 8"
