@@ -21,25 +21,34 @@ from trivet.backends.api import (
     Sink,
     Tensor,
     Unavailable,
+    parameter,
 )
 from trivet.backends.api.tensor import join_rows
 from trivet.ensembles.graph import Graph
-from trivet.ensembles.settings import StepSettings
+from trivet.ensembles.settings import MERGE_REQUESTS, StepSettings
 
 SHARED = (Unavailable, Cancelled, DeadlineExceeded)
 """Failures that would meet each member by itself too."""
 
 
 def can_merge(graph: Graph) -> bool:
-    """Whether the steps take batches only and look at nothing but their inputs' rows."""
+    """Whether the steps take batches only and look at nothing but their inputs' rows.
+
+    Where a step makes tensors of variable dims, such as token ids, their padding may depend on the
+    rows beside them: then only if the config's parameter says so.
+    """
     plain = StepSettings()
-    return graph.signature.max_batch_size > 1 and all(
+    if graph.signature.max_batch_size < 2 or not all(
         step.settings == plain
         and step.signature.batching
         and not step.signature.decoupled
         and all(edge.shift == 0 for edge in step.inputs)
         for step in graph.steps
-    )
+    ):
+        return False
+    given = parameter(graph.config, MERGE_REQUESTS, "auto")
+    made = (spec for step in graph.steps for spec in step.signature.outputs.values())
+    return given == "true" or (given == "auto" and not any(-1 in spec.dims for spec in made))
 
 
 def is_plain(request: InferRequest) -> bool:

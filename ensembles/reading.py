@@ -11,13 +11,14 @@ from trivet.backends.api import (
     Shape,
     Signature,
     TensorSpec,
+    parameter,
 )
 from trivet.ensembles.condition import Condition, parse_condition
 from trivet.ensembles.dimensions import element_dims, gathered_dims, shift_between
 from trivet.ensembles.graph import Edge, Graph, Step, TensorInfo
 from trivet.ensembles.interface import Interface
 from trivet.ensembles.order import check_levels, order_steps, steps_before
-from trivet.ensembles.settings import step_settings
+from trivet.ensembles.settings import MERGE_REQUESTS, step_settings
 from trivet.protos.model_config_pb2 import ModelConfig, ModelEnsembling
 
 FORBIDDEN = ("instance_group", "optimization", "model_warmup", "default_model_filename")
@@ -51,6 +52,11 @@ def check_fields(config: ModelConfig) -> None:
                 f"{where}: {name} cannot be set for an ensemble, which opens nothing itself; set "
                 "it in the configs of the steps' models"
             )
+    merging = parameter(config, MERGE_REQUESTS, "auto")
+    if merging not in ("auto", "true", "false"):
+        raise InvalidConfig(
+            f"{where}: parameter {MERGE_REQUESTS} is '{merging}'; it must be auto, true or false"
+        )
     if config.max_batch_size < 0:
         raise InvalidConfig(
             f"{where}: max_batch_size must be 0 or more, got {config.max_batch_size}"

@@ -13,6 +13,8 @@ from trivet.backends.api import InvalidConfig
 from trivet.protos.model_config_pb2 import ModelConfig
 
 PREFIX = "step."
+MERGE_REQUESTS = "merge_requests"
+"""Parameter of the ensemble as a whole: "true", "false" or "auto"; see `merging.py`."""
 SETTINGS = ("when", "return_if", "map", "timeout_ms", "retries", "fallback")
 MAX_RETRIES = 10
 

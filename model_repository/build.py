@@ -31,6 +31,8 @@ def build(repository: Path = HERE) -> None:
         "minilm/1/model.onnx": export_onnx,
         "minilm_pt2/1/model.pt2": export_pt2,
         "minilm_tokenizer/1/tokenizer.json": copy_tokenizer,
+        # After the encoder and the tokenizer that make it.
+        "pick_passages/1/passages.npy": embed_passages,
         "smollm2/1/model.gguf": fetch_smollm2,
         "text_direction/1/model.onnx": fetch_text_direction,
     }
@@ -116,6 +118,28 @@ def export_pt2(target: Path) -> None:
 def copy_tokenizer(target: Path) -> None:
     """The encoder's tokenizer."""
     shutil.copyfile(minilm_folder() / "tokenizer.json", target)
+
+
+def embed_passages(target: Path) -> None:
+    """One embedding for each line of the passages."""
+    import numpy as np
+    import onnxruntime
+    from tokenizers import Tokenizer
+
+    version = target.parents[1]
+    repository = version.parents[1]
+    passages = (version / "passages.txt").read_text(encoding="utf-8").splitlines()
+    tokenizer = Tokenizer.from_file(str(repository / "minilm_tokenizer/1/tokenizer.json"))
+    tokenizer.enable_padding()
+    encodings = tokenizer.encode_batch(passages)
+    inputs = {
+        "input_ids": np.array([each.ids for each in encodings], np.int64),
+        "attention_mask": np.array([each.attention_mask for each in encodings], np.int64),
+    }
+    session = onnxruntime.InferenceSession(repository / "minilm/1/model.onnx")
+    (embeddings,) = session.run(["sentence_embedding"], inputs)
+    with target.open("wb") as file:
+        np.save(file, embeddings)
 
 
 def fetch_text_direction(target: Path) -> None:

@@ -189,6 +189,10 @@ FAULTS = {
         ensemble(*A_TO_B, a__wen="any(X)"),
         "parameter 'step.a.wen': a step has no setting 'wen'; there are when, return_if",
     ),
+    "merging": (
+        ensemble(*A_TO_B, more='parameters { key: "merge_requests" value { string_value: "no" } }'),
+        "parameter merge_requests is 'no'; it must be auto, true or false",
+    ),
     "unknown step": (ensemble(*A_TO_B, c__when="X"), "there is no step 'c'; the steps are 0 'a'"),
     "which step": (
         ensemble(

@@ -1,4 +1,4 @@
-"""POST /v1/embeddings: a tokenizer model and an encoder model, one after the other."""
+"""POST /v1/embeddings: a tokenizer model and an encoder model, or an ensemble that is both."""
 
 import base64
 from dataclasses import dataclass
@@ -15,6 +15,7 @@ from trivet.backends.api import (
     InvalidRequest,
     ModelNotFound,
     NotFound,
+    Signature,
     Tensor,
     Unsupported,
     parameter,
@@ -61,10 +62,11 @@ class EmbeddingFields(Fields):
 
 @dataclass(frozen=True, slots=True)
 class Encoder:
-    """Two models that together turn texts into vectors."""
+    """Two models that together turn texts into vectors, or one that takes texts."""
 
     name: str
     tokenizer: str
+    """Empty for a model that takes texts itself."""
     text_input: str
     inputs: tuple[str, ...]
     output: str
@@ -100,19 +102,16 @@ class Embeddings:
     ) -> tuple[np.ndarray, int]:
         """Vectors, float32 [texts, dimensions], and the number of tokens."""
         packed = np.array([[text.encode()] for text in texts], dtype=object)
-        tokens = await self._infer(
-            encoder.tokenizer,
-            request_id,
-            {encoder.text_input: Tensor.of(encoder.text_input, packed)},
-        )
+        given = {encoder.text_input: Tensor.of(encoder.text_input, packed)}
+        tokens = await self._infer(encoder.tokenizer or encoder.name, request_id, given)
+        if not encoder.tokenizer:
+            return _vectors(encoder, tokens), _num_tokens(tokens)
         found = {tensor.name: tensor for tensor in tokens.outputs}
         inputs = {name: found[name] for name in encoder.inputs}
         encoded = await self._infer(encoder.name, request_id, inputs)
-        vectors = next(t for t in encoded.outputs if t.name == encoder.output).numpy()
-        counted = found.get(_MASK)
         first = next(iter(inputs.values()))
-        count = first.numpy().size if counted is None else int(counted.numpy().sum())
-        return vectors, count
+        count = _num_tokens(tokens) if _MASK in found else first.numpy().size
+        return _vectors(encoder, encoded), count
 
     async def _infer(self, model: str, request_id: str, inputs: dict[str, Tensor]) -> InferResponse:
         request = InferRequest(model, None, request_id, inputs)
@@ -125,6 +124,9 @@ def find_encoder(core: Core, name: str) -> Encoder:
     """The encoder of that name with its tokenizer. Raises ModelNotFound when there is none."""
     try:
         encoder = core.signature(name, None)
+        whole = _whole_encoder(name, encoder)
+        if whole is not None:
+            return whole
         tokenizer_name = parameter(core.model_config(name, None), TOKENIZER, f"{name}_tokenizer")
         tokenizer = core.signature(tokenizer_name, None)
     except (ModelNotFound, NotFound):
@@ -138,6 +140,26 @@ def find_encoder(core: Core, name: str) -> Encoder:
     return Encoder(
         name, tokenizer_name, texts[0].name, tuple(encoder.inputs), outputs[0].name, size
     )
+
+
+def _whole_encoder(name: str, signature: Signature) -> Encoder | None:
+    """A model that takes a text and gives a vector, as an ensemble with its tokenizer does."""
+    texts = [spec for spec in signature.inputs.values() if spec.datatype is DataType.BYTES]
+    outputs = [spec for spec in signature.outputs.values() if _is_vector(spec.datatype, spec.dims)]
+    size = signature.max_batch_size
+    if not size or not len(texts) == len(signature.inputs) == len(outputs) == 1:
+        return None
+    return Encoder(name, "", texts[0].name, (), outputs[0].name, size)
+
+
+def _vectors(encoder: Encoder, response: InferResponse) -> np.ndarray:
+    return next(tensor for tensor in response.outputs if tensor.name == encoder.output).numpy()
+
+
+def _num_tokens(response: InferResponse) -> int:
+    """As the mask counts them; 0 where there is none."""
+    masks = [tensor.numpy() for tensor in response.outputs if tensor.name == _MASK]
+    return sum(int(mask.sum()) for mask in masks)
 
 
 def shortened(vectors: np.ndarray, dimensions: int | None) -> np.ndarray:
