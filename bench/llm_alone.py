@@ -12,7 +12,8 @@ from typing import Any
 import torch
 
 from trivet.backends.api import Sampling
-from trivet.backends.llm.assemble import choose_dtype, make_engine
+from trivet.backends.llm.assemble import make_engine
+from trivet.backends.llm.devices import choose_dtype
 from trivet.backends.llm.engine import Engine
 from trivet.backends.llm.messages import Message, Outputs, Submit
 from trivet.backends.llm.settings import EngineSettings

@@ -2,6 +2,7 @@
 
 import random
 from collections.abc import Callable, Sequence
+from dataclasses import fields
 from typing import Any
 
 import torch
@@ -102,11 +103,13 @@ class Paged:
         make: Callable[[LlmConfig, dict[str, Tensor], KvCache], Model] = torch_model,
     ) -> None:
         counts = [-(-length // block_size) for length in lengths]
-        cache = KvCache(config, sum(counts) + 1, block_size, weights["model.norm.weight"].dtype)
+        like = weights["model.norm.weight"]
+        cache = KvCache(config, sum(counts) + 1, block_size, like.dtype, like.device)
         for layer in cache.layers:
             layer[:, 1:] = torch.nan  # what was never written must never be read
         self.model = make(config, weights, cache)
         self._block_size = block_size
+        self._device = like.device
         blocks = list(range(1, sum(counts) + 1))
         random.Random(1).shuffle(blocks)
         self._tables = [[blocks.pop() for _ in range(count)] for count in counts]
@@ -133,7 +136,7 @@ class Paged:
         size = self._block_size
         width = max(len(self._tables[row]) for row in rows)
         tables = [self._tables[row] for row in rows]
-        return StepInputs(
+        given = StepInputs(
             token_ids=torch.tensor([prompts[row][at] for row, span in spans for at in span]),
             positions=torch.tensor([at for _, span in spans for at in span]),
             slot_mapping=torch.tensor(
@@ -147,3 +150,4 @@ class Paged:
             ),
             sample_rows=torch.arange(int(starts[-1])),
         )  # fmt: skip
+        return StepInputs(*(getattr(given, each.name).to(self._device) for each in fields(given)))

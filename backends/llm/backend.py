@@ -12,11 +12,16 @@ from trivet.backends.api import (
 from trivet.backends.llm.chat import ChatTemplate
 from trivet.backends.llm.executor import LlmExecutor
 from trivet.backends.llm.process import StartedEngine
-from trivet.backends.llm.settings import EngineSettings, engine_settings, find_model
+from trivet.backends.llm.settings import (
+    EngineSettings,
+    engine_settings,
+    find_model,
+    placed,
+)
 from trivet.backends.llm.starting import start_engine
 from trivet.backends.llm.tokenizer import Tokenizer
 from trivet.backends.llm.weights import load_tokenizer_files
-from trivet.protos.model_config_pb2 import ModelConfig
+from trivet.protos.model_config_pb2 import ModelConfig, ModelInstanceGroup
 
 INPUTS = (
     ("text_input", DataType.BYTES, False),
@@ -63,12 +68,12 @@ class LlmBackend:
         for name, datatype in OUTPUTS:
             completed.output.add(name=name, data_type=datatype.to_config(), dims=[1])
         del completed.instance_group[:]
-        completed.instance_group.add(count=1, kind="KIND_CPU")
+        completed.instance_group.append(_group(config))
         return completed
 
-    def open(self, config: ModelConfig, files: ModelFiles, placement: Placement) -> "LlmInstance":  # noqa: ARG002
+    def open(self, config: ModelConfig, files: ModelFiles, placement: Placement) -> "LlmInstance":
         """Starts the engine and waits for its model. Raises LoadFailed."""
-        settings = engine_settings(config, files)
+        settings = placed(engine_settings(config, files), placement)
         tokenizer_files = load_tokenizer_files(find_model(config, files))
         tokenizer = Tokenizer.from_files(tokenizer_files)
         template = None
@@ -81,6 +86,22 @@ class LlmBackend:
         return LlmInstance(
             files, start_engine(files.model_dir.name, settings), settings, tokenizer, template
         )
+
+
+def _group(config: ModelConfig) -> ModelInstanceGroup:
+    """One engine where the config's first group says; KIND_MODEL: the engine chooses."""
+    if not config.instance_group:
+        return ModelInstanceGroup(count=1, kind="KIND_MODEL")
+    given = config.instance_group[0]
+    if len(given.gpus) > 1:
+        raise InvalidConfig(
+            f"instance_group names {len(given.gpus)} GPUs, {list(given.gpus)}; an llm model runs "
+            "on one: name one, or give each GPU a model of its own"
+        )
+    if given.kind == ModelInstanceGroup.KIND_GPU or given.gpus:
+        return ModelInstanceGroup(count=1, kind="KIND_GPU", gpus=given.gpus or [0])
+    is_cpu = given.kind == ModelInstanceGroup.KIND_CPU
+    return ModelInstanceGroup(count=1, kind="KIND_CPU" if is_cpu else "KIND_MODEL")
 
 
 class LlmInstance:

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from trivet.backends.llm.attention.base import StepInputs
 from trivet.backends.llm.batch_state import StepArrays
+from trivet.backends.llm.staging import HostStaging, Staging, step_inputs
 
 
 class Model(Protocol):
@@ -19,19 +20,12 @@ class Model(Protocol):
 class TorchRunner:
     """Owned by the engine's thread."""
 
-    def __init__(self, model: Model) -> None:
+    def __init__(self, model: Model, staging: Staging | None = None) -> None:
         self._model = model
+        self._staging = staging or HostStaging()
 
     @torch.no_grad()  # inference mode would forbid the sampler to change the logits
     def run(self, arrays: StepArrays, rows: list[int]) -> Tensor:
-        """Logits, float32 [len(rows), vocabulary], of the step's tokens at these places."""
-        inputs = StepInputs(
-            token_ids=torch.from_numpy(arrays.token_ids),
-            positions=torch.from_numpy(arrays.positions),
-            slot_mapping=torch.from_numpy(arrays.slot_mapping),
-            query_starts=torch.from_numpy(arrays.query_starts),
-            sequence_lengths=torch.from_numpy(arrays.sequence_lengths),
-            block_tables=torch.from_numpy(arrays.block_tables),
-            sample_rows=torch.tensor(rows, dtype=torch.int64),
-        )
-        return self._model.forward(inputs)
+        """Logits, float32 [len(rows), vocabulary] on the model's device, of the step's tokens at
+        these places."""
+        return self._model.forward(step_inputs(self._staging, arrays, rows))

@@ -98,7 +98,8 @@ def sample(logits: Tensor, rows: Sequence[RowState]) -> tuple[list[int], dict[in
 def logprobs_of(logits: Tensor, token_ids: Sequence[int], num_top: int) -> list[Logprobs]:
     """Log probabilities of a token for each row of `logits`, and of the `num_top` likeliest."""
     totals = torch.logsumexp(logits, dim=-1, keepdim=True)
-    chosen = logits.gather(1, torch.tensor(token_ids).unsqueeze(1)) - totals
+    ids = torch.tensor(token_ids, device=logits.device)
+    chosen = logits.gather(1, ids.unsqueeze(1)) - totals
     values, ids = torch.topk(logits, num_top, dim=-1) if num_top else (logits[:, :0],) * 2
     tops = zip(chosen[:, 0].tolist(), ids.tolist(), (values - totals).tolist(), strict=True)
     return [
@@ -124,7 +125,7 @@ def _process(logits: Tensor, row: RowState) -> None:
     """Applies a row's own rules to its logits, float32 [vocabulary], in place."""
     sampling = row.sampling
     if row.constraint is not None:
-        logits.masked_fill_(~row.constraint.mask(), -torch.inf)
+        logits.masked_fill_(~row.constraint.mask().to(logits.device), -torch.inf)
     if sampling.allowed_token_ids:
         _keep_only(logits, sampling.allowed_token_ids)
     for word in row.bad_word_ids:
@@ -134,13 +135,13 @@ def _process(logits: Tensor, row: RowState) -> None:
     if len(row.output_ids) < sampling.min_tokens:
         logits[list(row.end_ids)] = -torch.inf
     if sampling.logit_bias:
-        ids = torch.tensor(list(sampling.logit_bias))
-        logits[ids] += torch.tensor(list(sampling.logit_bias.values()), dtype=logits.dtype)
+        ids = torch.tensor(list(sampling.logit_bias), device=logits.device)
+        logits[ids] += logits.new_tensor(list(sampling.logit_bias.values()))
     _penalise(logits, row)
 
 
 def _keep_only(logits: Tensor, token_ids: Sequence[int]) -> None:
-    ids = torch.tensor(token_ids)
+    ids = torch.tensor(token_ids, device=logits.device)
     kept = logits[ids]
     logits.fill_(-torch.inf)
     logits[ids] = kept
@@ -149,12 +150,14 @@ def _keep_only(logits: Tensor, token_ids: Sequence[int]) -> None:
 def _penalise(logits: Tensor, row: RowState) -> None:
     sampling = row.sampling
     if sampling.repetition_penalty != 1.0:
-        seen = torch.unique(torch.tensor([*row.prompt_ids, *row.output_ids]))
+        tokens = torch.tensor([*row.prompt_ids, *row.output_ids], device=logits.device)
+        seen = torch.unique(tokens)
         values = logits[seen]
         penalty = sampling.repetition_penalty
         logits[seen] = torch.where(values > 0, values / penalty, values * penalty)
     if row.output_ids and (sampling.frequency_penalty or sampling.presence_penalty):
-        ids, counts = torch.unique(torch.tensor(row.output_ids), return_counts=True)
+        tokens = torch.tensor(row.output_ids, device=logits.device)
+        ids, counts = torch.unique(tokens, return_counts=True)
         logits[ids] -= sampling.frequency_penalty * counts + sampling.presence_penalty
 
 
@@ -162,16 +165,21 @@ def _penalise(logits: Tensor, row: RowState) -> None:
 
 
 def _draw_groups(logits: Tensor, rows: Sequence[RowState]) -> list[int]:
-    tokens = [0] * len(rows)
     groups: dict[str, list[int]] = {}
     for index, row in enumerate(rows):
         groups.setdefault(_group(row), []).append(index)
+    if len(groups) == 1:
+        return _listed(_DRAWS[next(iter(groups))](logits, rows))
+    drawn = torch.zeros(len(rows), dtype=torch.int64, device=logits.device)
     for kind, members in groups.items():
-        part = logits if len(members) == len(rows) else logits[members]
-        chosen = _DRAWS[kind](part, [rows[index] for index in members])
-        for index, token in zip(members, chosen, strict=True):
-            tokens[index] = token
-    return tokens
+        drawn[members] = _DRAWS[kind](logits[members], [rows[index] for index in members])
+    return _listed(drawn)
+
+
+def _listed(tokens: Tensor) -> list[int]:
+    """The one copy from the device of a step's tokens."""
+    listed: list[int] = tokens.tolist()
+    return listed
 
 
 def _group(row: RowState) -> str:
@@ -182,18 +190,15 @@ def _group(row: RowState) -> str:
     return "filtered" if row.is_filtered else "plain"
 
 
-def _greedy(logits: Tensor, _: Sequence[RowState]) -> list[int]:
-    tokens: list[int] = logits.argmax(dim=-1).tolist()
-    return tokens
+def _greedy(logits: Tensor, _: Sequence[RowState]) -> Tensor:
+    return logits.argmax(dim=-1)
 
 
-def _plain(logits: Tensor, rows: Sequence[RowState]) -> list[int]:
-    probabilities = torch.softmax(_tempered(logits, rows), dim=-1)
-    tokens: list[int] = _pick(probabilities, rows).tolist()
-    return tokens
+def _plain(logits: Tensor, rows: Sequence[RowState]) -> Tensor:
+    return _pick(torch.softmax(_tempered(logits, rows), dim=-1), rows)
 
 
-def _filtered(logits: Tensor, rows: Sequence[RowState]) -> list[int]:
+def _filtered(logits: Tensor, rows: Sequence[RowState]) -> Tensor:
     """Draws among the likeliest tokens; rows that these do not satisfy get the whole vocabulary."""
     logits = _tempered(logits, rows)
     size = logits.shape[1]
@@ -201,11 +206,9 @@ def _filtered(logits: Tensor, rows: Sequence[RowState]) -> list[int]:
     values, ids = torch.topk(logits, min(wanted, size), dim=-1)
     probabilities = torch.exp(values - torch.logsumexp(logits, dim=-1, keepdim=True))
     kept, is_enough = _filter(probabilities, rows, is_whole=values.shape[1] == size)
-    tokens: list[int] = ids.gather(1, _pick(kept, rows).unsqueeze(1))[:, 0].tolist()
+    tokens = ids.gather(1, _pick(kept, rows).unsqueeze(1))[:, 0]
     for index in (~is_enough).nonzero()[:, 0].tolist():
-        values, order = torch.sort(logits[index : index + 1], dim=-1, descending=True)
-        kept, _ = _filter(torch.softmax(values, dim=-1), rows[index : index + 1], is_whole=True)
-        tokens[index] = int(order[0, _pick(kept, rows[index : index + 1])[0]])
+        tokens[index] = _filtered_alone(logits[index : index + 1], rows[index : index + 1])[0]
     return tokens
 
 
@@ -216,24 +219,25 @@ def _filter(
 
     Also says for which rows the candidates held all that is to be kept.
     """
-    min_p, top_p = _column(rows, "min_p"), _column(rows, "top_p")
+    min_p, top_p = (_column(rows, name, probabilities) for name in ("min_p", "top_p"))
     # Limited, for clients may give numbers that no tensor holds.
-    top_k = torch.tensor([[min(row.sampling.top_k, probabilities.shape[1])] for row in rows])
-    places = torch.arange(probabilities.shape[1])
+    device, num_candidates = probabilities.device, probabilities.shape[1]
+    top_k = torch.tensor([[min(row.sampling.top_k, num_candidates)] for row in rows], device=device)
+    places = torch.arange(num_candidates, device=device)
     kept = probabilities * (probabilities >= min_p * probabilities[:, :1])
     kept = kept * ((places < top_k) | (top_k == 0))
     # Whether what lies behind the candidates is left out anyway; else it has the rest of 1.
     is_complete = (kept[:, -1:] == 0) | (top_k > 0) | is_whole
-    total = torch.where(is_complete, kept.sum(dim=-1, keepdim=True), torch.ones(()))
+    total = torch.where(is_complete, kept.sum(dim=-1, keepdim=True), 1.0)
     before = kept.cumsum(dim=-1) - kept
     # The first stays even if its share is too small for float32.
     is_kept = (before < top_p * total) | (top_p >= 1.0) | (places == 0)
-    kept = torch.where(is_kept, kept, torch.zeros(()))
+    kept = torch.where(is_kept, kept, 0.0)
     is_enough = is_complete | ((kept[:, -1:] == 0) & (min_p == 0))
     return kept, is_enough[:, 0]
 
 
-def _typical(logits: Tensor, rows: Sequence[RowState]) -> list[int]:
+def _typical(logits: Tensor, rows: Sequence[RowState]) -> Tensor:
     """Locally typical sampling (Meister et al., 2022), one row at a time: few ask for it."""
     tokens = []
     for row, values in zip(rows, _tempered(logits, rows), strict=True):
@@ -246,39 +250,37 @@ def _typical(logits: Tensor, rows: Sequence[RowState]) -> list[int]:
         is_kept[order[before < row.sampling.typical_p]] = True
         is_kept[order[0]] = True
         values = values.masked_fill(~is_kept, -torch.inf).unsqueeze(0)
-        tokens += (_filtered_alone if row.sampling.top_k or row.sampling.top_p < 1 else _plain_cut)(
-            values, [row]
-        )
-    return tokens
+        is_cut = row.sampling.top_k > 0 or row.sampling.top_p < 1
+        tokens.append((_filtered_alone if is_cut else _plain_cut)(values, [row]))
+    return torch.cat(tokens)
 
 
-def _plain_cut(values: Tensor, rows: Sequence[RowState]) -> list[int]:
-    tokens: list[int] = _pick(torch.softmax(values, dim=-1), rows).tolist()
-    return tokens
+def _plain_cut(values: Tensor, rows: Sequence[RowState]) -> Tensor:
+    return _pick(torch.softmax(values, dim=-1), rows)
 
 
-def _filtered_alone(values: Tensor, rows: Sequence[RowState]) -> list[int]:
+def _filtered_alone(values: Tensor, rows: Sequence[RowState]) -> Tensor:
     values, order = torch.sort(values, dim=-1, descending=True)
     kept, _ = _filter(torch.softmax(values, dim=-1), rows, is_whole=True)
-    return [int(order[0, _pick(kept, rows)[0]])]
+    return order.gather(1, _pick(kept, rows).unsqueeze(1))[:, 0]
 
 
 def _pick(weights: Tensor, rows: Sequence[RowState]) -> Tensor:
     """The column in which each row's random number falls, by weight: int64 [rows]."""
     seeds = np.array([row.seed for row in rows], dtype=np.uint64)
     positions = np.array([len(row.output_ids) for row in rows], dtype=np.uint64)
-    numbers = torch.from_numpy(uniform(seeds, positions)).unsqueeze(1)
+    numbers = torch.from_numpy(uniform(seeds, positions)).to(weights.device).unsqueeze(1)
     sums = weights.double().cumsum(dim=-1)
     picked = torch.searchsorted(sums, numbers * sums[:, -1:], right=True)[:, 0]
     return picked.clamp_max(weights.shape[1] - 1)
 
 
 def _tempered(logits: Tensor, rows: Sequence[RowState]) -> Tensor:
-    return logits / _column(rows, "temperature")
+    return logits / _column(rows, "temperature", logits)
 
 
-def _column(rows: Sequence[RowState], name: str) -> Tensor:
-    return torch.tensor([[getattr(row.sampling, name)] for row in rows])
+def _column(rows: Sequence[RowState], name: str, like: Tensor) -> Tensor:
+    return like.new_tensor([[getattr(row.sampling, name)] for row in rows])
 
 
 _DRAWS = {"greedy": _greedy, "plain": _plain, "filtered": _filtered, "typical": _typical}

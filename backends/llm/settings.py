@@ -1,14 +1,16 @@
 """What a model's config says about its engine."""
 
-from dataclasses import asdict, dataclass
+import re
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from trivet.backends.api import InvalidConfig, ModelFiles, parameter
+from trivet.backends.api import InvalidConfig, ModelFiles, Placement, parameter
 from trivet.protos.model_config_pb2 import ModelConfig
 
 TOOL_CALL_PARSERS = ("", "hermes", "llama3_json", "mistral")
 DTYPES = ("auto", "bfloat16", "float16", "float32")
+DEVICE = re.compile(r"auto|cpu|cuda(:\d{1,3})?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,10 +20,15 @@ class EngineSettings:
     model_path: str
     """A Hugging Face folder or a GGUF file."""
     dtype: str = "auto"
-    """"auto": bfloat16 where the processor computes with it, else float32."""
+    """"auto": bfloat16 where the device computes with it; else float32, on a GPU float16."""
+    device: str = "auto"
+    """cpu, cuda or cuda:N. "auto": where the instance group says, else a GPU if there is one."""
     block_size: int = 16
     """Tokens in a cache block."""
-    kv_cache_bytes: int = 1 << 30
+    kv_cache_bytes: int = 0
+    """0: 1 GiB, or on a GPU all that `gpu_memory_utilization` leaves."""
+    gpu_memory_utilization: float = 0.9
+    """The share of the GPU's memory that weights, cache and steps may take, others' included."""
     max_model_len: int = 0
     """Prompt and output tokens together; 0: what the model was made for."""
     max_num_seqs: int = 256
@@ -58,7 +65,25 @@ def engine_settings(config: ModelConfig, files: ModelFiles) -> EngineSettings:
                 f"parameter '{name}' is '{given[name]}'; it must be one of "
                 f"{', '.join(filter(None, choices))}"
             )
+    if not DEVICE.fullmatch(given.get("device", "auto")):
+        raise InvalidConfig(
+            f"parameter 'device' is '{given['device']}'; it must be auto, cpu, cuda or cuda:N with "
+            "the number of a GPU"
+        )
+    if not 0 < given.get("gpu_memory_utilization", 1) <= 1:
+        raise InvalidConfig(
+            f"parameter 'gpu_memory_utilization' is {given['gpu_memory_utilization']:g}; it must "
+            "be more than 0 and at most 1"
+        )
     return EngineSettings(str(find_model(config, files)), **given)
+
+
+def placed(settings: EngineSettings, placement: Placement) -> EngineSettings:
+    """With the device that the instance group names, unless the parameter does."""
+    if settings.device != "auto" or placement.kind not in ("KIND_CPU", "KIND_GPU"):
+        return settings
+    is_gpu = placement.kind == "KIND_GPU"
+    return replace(settings, device=f"cuda:{placement.device_id}" if is_gpu else "cpu")
 
 
 def _value(name: str, text: str, default: Any) -> Any:

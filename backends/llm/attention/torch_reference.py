@@ -57,7 +57,7 @@ class TorchAttention:
         lengths = inputs.sequence_lengths.tolist()
         counts = [end - start for start, end in pairwise(starts)]
         single = [row for row, count in enumerate(counts) if count == 1]
-        self._decodes = self._plan_decodes(inputs, single, starts) if single else None
+        self._decodes = self._plan_decodes(inputs, single) if single else None
         self._chunks = [
             self._plan_chunk(inputs, row, starts[row], starts[row + 1], lengths[row])
             for row, count in enumerate(counts)
@@ -110,24 +110,24 @@ class TorchAttention:
 
     # -- where the tokens lie ------------------------------------------------------------------
 
-    def _plan_decodes(self, inputs: StepInputs, rows: list[int], starts: list[int]) -> _Decodes:
+    def _plan_decodes(self, inputs: StepInputs, rows: list[int]) -> _Decodes:
         is_all = len(rows) == len(inputs.sequence_lengths)
         lengths = inputs.sequence_lengths if is_all else inputs.sequence_lengths[rows]
         tables = inputs.block_tables if is_all else inputs.block_tables[rows]
         longest = int(lengths.max())
-        places = torch.arange(longest)
+        places = torch.arange(longest, device=lengths.device)
         slots = self._slots(tables, places)
         is_seen = places < lengths.unsqueeze(1)
         if self._window:
             is_seen &= places >= lengths.unsqueeze(1) - self._window
-        tokens = slice(None) if is_all else torch.tensor([starts[row] for row in rows])
+        tokens = slice(None) if is_all else inputs.query_starts[rows].long()
         padded = slots.masked_fill_(~is_seen, 0)
         return _Decodes(tokens, padded.flatten(), is_seen[:, None, None])
 
     def _plan_chunk(
         self, inputs: StepInputs, row: int, start: int, end: int, length: int
     ) -> _Chunk:
-        places = torch.arange(length)
+        places = torch.arange(length, device=inputs.positions.device)
         slots = self._slots(inputs.block_tables[row : row + 1], places)[0]
         positions = inputs.positions[start:end].unsqueeze(1)
         is_seen = places <= positions

@@ -62,8 +62,8 @@ def read_weights(config: LlmConfig, weights: Mapping[str, Tensor]) -> LlamaWeigh
         [_layer(config, take, index) for index in range(config.num_layers)],
         take("model.norm.weight", config.hidden_size),
         embedding if config.ties_embeddings else take("lm_head.weight", *shape),
-        cosines,
-        sines,
+        cosines.to(embedding.device),
+        sines.to(embedding.device),
     )
     take.refuse_rest()
     return read
@@ -145,7 +145,7 @@ def rotary_table(
     if config.rope_scaling is not None:
         frequencies = _scaled(frequencies, config.rope_scaling)
     if divisors is not None:
-        frequencies = frequencies / divisors
+        frequencies = frequencies / divisors.cpu()
     angles = torch.outer(torch.arange(config.max_positions, dtype=torch.float32), frequencies)
     angles = torch.cat((angles, angles), dim=-1)
     return angles.cos().to(dtype), angles.sin().to(dtype)

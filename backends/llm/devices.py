@@ -1,0 +1,160 @@
+"""The device that an engine computes on: which one, what fits there, and why one cannot be had."""
+
+import logging
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from trivet.backends.api import LoadFailed
+from trivet.backends.llm.model_config import LlmConfig
+from trivet.backends.llm.settings import EngineSettings
+
+log = logging.getLogger(__name__)
+CPU = torch.device("cpu")
+MIB = 1024 * 1024
+LIBRARY_BYTES = 256 * MIB
+"""What cuBLAS, the kernels' code and the allocator's rounding take beside all that is counted."""
+CPU_CACHE_BYTES = 1 << 30
+
+
+def choose_device(name: str) -> torch.device:
+    """The device of a model's `device` setting. Raises LoadFailed when it is not there."""
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    if name == "cpu":
+        return CPU
+    device = torch.device(name)
+    index = device.index or 0
+    _check_cuda(name, index)
+    torch.cuda.set_device(index)
+    log.info("computing on cuda:%d, %s", index, torch.cuda.get_device_name(index))
+    return torch.device("cuda", index)
+
+
+def _check_cuda(name: str, index: int) -> None:
+    try:
+        torch.cuda.init()  # type: ignore[no-untyped-call]  # torch's own lack
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise LoadFailed(
+            f"device is '{name}', but PyTorch {torch.__version__} cannot use a GPU here: {reason} "
+            "(nvidia-smi shows driver and GPUs; the model parameter device may be cpu)"
+        ) from error
+    count = torch.cuda.device_count()
+    if index >= count:
+        raise LoadFailed(
+            f"device is '{name}', but there are {count} GPUs, numbered from 0 "
+            "(model parameter device or the instance group's gpus; CUDA_VISIBLE_DEVICES hides some)"
+        )
+
+
+def choose_dtype(name: str, device: torch.device = CPU) -> torch.dtype:
+    """The type to compute in: bfloat16 where the device multiplies it, for "auto"."""
+    if name != "auto":
+        dtype: torch.dtype = getattr(torch, name)
+        return dtype
+    if device.type == "cuda":
+        has_tensor_cores = torch.cuda.get_device_capability(device) >= (8, 0)
+        return torch.bfloat16 if has_tensor_cores else torch.float16
+    # The only way to ask torch; its public form does not exist yet.
+    has_bfloat16 = torch.cpu._is_avx512_bf16_supported()  # noqa: SLF001
+    return torch.bfloat16 if has_bfloat16 else torch.float32
+
+
+@contextmanager
+def memory_told() -> Iterator[None]:
+    """LoadFailed when a GPU's memory is taken by others after all."""
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        raise LoadFailed(
+            f"out of GPU memory while loading: {str(error).splitlines()[0]} (lower the model "
+            "parameter gpu_memory_utilization or kv_cache_bytes, or free the GPU)"
+        ) from error
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceMemory:
+    """A GPU's, in bytes, before a model comes to it."""
+
+    total: int
+    free: int
+
+    @classmethod
+    def of(cls, device: torch.device) -> "DeviceMemory":
+        """Now."""
+        free, total = torch.cuda.mem_get_info(device)
+        return cls(total, free)
+
+
+def cache_bytes(
+    settings: EngineSettings,
+    config: LlmConfig,
+    weights: Mapping[str, Tensor],
+    max_model_len: int,
+    memory: DeviceMemory | None,
+) -> int:
+    """What the key/value cache may take. `memory`: of the GPU, None on a processor. Raises
+    LoadFailed when weights and steps leave nothing."""
+    if memory is None:
+        return settings.kv_cache_bytes or CPU_CACHE_BYTES
+    used = memory.total - memory.free
+    loaded = weight_bytes(weights)
+    step = step_bytes(settings, config, max_model_len, next(iter(weights.values())).itemsize)
+    usable = int(memory.total * settings.gpu_memory_utilization)
+    left = usable - used - loaded - step - LIBRARY_BYTES
+    arithmetic = (
+        f"{memory.total // MIB} MiB of the GPU x gpu_memory_utilization "
+        f"{settings.gpu_memory_utilization:g} = {usable // MIB} MiB, less "
+        f"{used // MIB} MiB in use, {loaded // MIB} MiB of weights, {step // MIB} MiB for a step "
+        f"and {LIBRARY_BYTES // MIB} MiB for libraries, leave {left // MIB} MiB"
+    )
+    log.info("GPU memory: %s", arithmetic)
+    if left < max(settings.kv_cache_bytes, 1):
+        wanted = f" of {settings.kv_cache_bytes // MIB} MiB" if settings.kv_cache_bytes else ""
+        raise LoadFailed(
+            f"out of GPU memory: {arithmetic} for the key/value cache{wanted}: raise the model "
+            "parameter gpu_memory_utilization, lower max_batched_tokens, max_num_seqs or "
+            "kv_cache_bytes, free the GPU or take another"
+        )
+    return settings.kv_cache_bytes or left
+
+
+def weight_bytes(weights: Mapping[str, Tensor]) -> int:
+    """Of all, as they lie on the device."""
+    return sum(weight.numel() * weight.itemsize for weight in weights.values())
+
+
+def step_bytes(
+    settings: EngineSettings, config: LlmConfig, max_model_len: int, item_bytes: int
+) -> int:
+    """What the largest step may take beside weights and cache."""
+    num_tokens = settings.max_batched_tokens or settings.max_num_seqs * max_model_len
+    heads = (2 * config.num_heads + 2 * config.num_kv_heads) * config.head_dim
+    # Residual stream, its float32 norm and the norm; both halves of the MLP and their product.
+    row = 4 * config.hidden_size + heads + 3 * config.intermediate_size
+    hidden = num_tokens * (row * item_bytes + 4 * config.hidden_size)
+    # Logits in both types, tempered, weights and their float64 sums, of the rows that sample.
+    sampled = settings.max_num_seqs * config.vocabulary_size * (item_bytes + 4 + 4 + 4 + 8 + 8)
+    return hidden + sampled
+
+
+class WeightsOn(Mapping[str, Tensor]):
+    """Weights that come to a device one by one, as a model takes them: parts of a fused matrix need
+    not lie there all at once."""
+
+    def __init__(self, weights: Mapping[str, Tensor], device: torch.device) -> None:
+        self._weights = weights
+        self._device = device
+
+    def __getitem__(self, name: str) -> Tensor:
+        return self._weights[name].to(self._device)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._weights)
+
+    def __len__(self) -> int:
+        return len(self._weights)

@@ -1,0 +1,150 @@
+"""Where an engine computes: choices, and what is said when a device or its memory is not there."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from google.protobuf import text_format
+
+from trivet.backends.api import InvalidConfig, LoadFailed, ModelFiles, Placement
+from trivet.backends.llm.backend import BACKEND
+from trivet.backends.llm.devices import (
+    DeviceMemory,
+    WeightsOn,
+    cache_bytes,
+    choose_device,
+    memory_told,
+    step_bytes,
+    weight_bytes,
+)
+from trivet.backends.llm.model_config import LlmConfig
+from trivet.backends.llm.settings import EngineSettings, engine_settings, placed
+from trivet.protos.model_config_pb2 import ModelConfig
+
+GIB = 1 << 30
+HAS_GPU = torch.cuda.is_available()
+CONFIG = LlmConfig(
+    architecture="llama", hidden_size=4096, num_layers=32, num_heads=32, num_kv_heads=8,
+    head_dim=128, intermediate_size=14336, vocabulary_size=128256, max_positions=8192,
+    rms_norm_eps=1e-5, rope_theta=5e5,
+)  # fmt: skip
+SETTINGS = EngineSettings("model", device="cuda")
+
+
+def files_of(folder: Path) -> ModelFiles:
+    """A model's, as far as its config is concerned."""
+    (folder / "1").mkdir(parents=True)
+    (folder / "1" / "model.gguf").touch()
+    return ModelFiles(folder, 1)
+
+
+def config_of(text: str) -> ModelConfig:
+    return text_format.Parse(text, ModelConfig())
+
+
+def parameters(**given: str) -> str:
+    return "".join(
+        f'parameters {{ key: "{key}" value {{ string_value: "{value}" }} }}\n'
+        for key, value in given.items()
+    )
+
+
+@pytest.mark.parametrize(
+    ("group", "kind", "device"),
+    [
+        ("", "KIND_MODEL", "auto"),
+        ("instance_group { count: 1 }", "KIND_MODEL", "auto"),
+        ("instance_group { kind: KIND_CPU }", "KIND_CPU", "cpu"),
+        ("instance_group { kind: KIND_GPU }", "KIND_GPU", "cuda:0"),
+        ("instance_group { kind: KIND_GPU gpus: 3 }", "KIND_GPU", "cuda:3"),
+        ("instance_group { gpus: 1 }", "KIND_GPU", "cuda:1"),
+    ],
+)
+def test_the_instance_group_says_where(tmp_path: Path, group: str, kind: str, device: str) -> None:
+    files = files_of(tmp_path)
+    completed = BACKEND.complete(config_of(group), files)
+    (found,) = completed.instance_group
+    assert type(found).Kind.Name(found.kind) == kind
+    placement = Placement("m_0", kind, found.gpus[0] if found.gpus else 0, 1)
+    assert placed(engine_settings(completed, files), placement).device == device
+    assert BACKEND.complete(completed, files) == completed
+
+
+def test_the_parameter_beats_the_instance_group(tmp_path: Path) -> None:
+    config = config_of(parameters(device="cuda:2") + "instance_group { kind: KIND_CPU }")
+    settings = engine_settings(config, files_of(tmp_path))
+    assert placed(settings, Placement("m_0", "KIND_CPU", 0, 1)).device == "cuda:2"
+
+
+@pytest.mark.parametrize("name", ["gpu", "cuda:", "cuda:x", "cuda:-1", "CPU", "cuda:0,1", "mps"])
+def test_devices_that_do_not_exist_anywhere_are_refused(tmp_path: Path, name: str) -> None:
+    with pytest.raises(InvalidConfig, match=f"parameter 'device' is '{name}'; it must be auto"):
+        engine_settings(config_of(parameters(device=name)), files_of(tmp_path))
+
+
+@pytest.mark.parametrize("share", ["0", "1.01", "90"])
+def test_shares_of_memory_are_between_nothing_and_all(tmp_path: Path, share: str) -> None:
+    config = config_of(parameters(gpu_memory_utilization=share))
+    with pytest.raises(InvalidConfig, match="must be more than 0 and at most 1"):
+        engine_settings(config, files_of(tmp_path))
+
+
+def test_two_gpus_for_one_model_are_refused(tmp_path: Path) -> None:
+    config = config_of("instance_group { kind: KIND_GPU gpus: [ 0, 1 ] }")
+    with pytest.raises(InvalidConfig, match=r"names 2 GPUs, \[0, 1\]; an llm model runs on one"):
+        BACKEND.complete(config, files_of(tmp_path))
+
+
+def test_auto_is_a_gpu_only_where_one_is() -> None:
+    assert choose_device("auto").type == ("cuda" if HAS_GPU else "cpu")
+    assert choose_device("cpu").type == "cpu"
+
+
+def test_a_gpu_that_is_not_there_is_named_with_the_reason() -> None:
+    with pytest.raises(LoadFailed, match="device is 'cuda:99', but ") as error:
+        choose_device("cuda:99")
+    assert "model parameter device" in error.value.message
+
+
+def test_the_cache_gets_what_weights_and_steps_leave_of_the_share() -> None:
+    weights = {"weight": torch.empty(8 * GIB, dtype=torch.bfloat16, device="meta")}
+    memory = DeviceMemory(total=80 * GIB, free=78 * GIB)
+    found = cache_bytes(SETTINGS, CONFIG, weights, 8192, memory)
+    step = step_bytes(SETTINGS, CONFIG, 8192, 2)
+    assert found == int(80 * GIB * 0.9) - 2 * GIB - 16 * GIB - step - GIB // 4
+    assert GIB // 2 < step < 2 * GIB
+    less = cache_bytes(replace(SETTINGS, gpu_memory_utilization=0.5), CONFIG, weights, 8192, memory)
+    assert found - less == pytest.approx(32 * GIB, abs=2)
+
+
+def test_a_given_size_of_the_cache_is_kept() -> None:
+    weights = {"weight": torch.empty(1, device="meta")}
+    settings = replace(SETTINGS, kv_cache_bytes=GIB)
+    memory = DeviceMemory(total=80 * GIB, free=80 * GIB)
+    assert cache_bytes(settings, CONFIG, weights, 8192, memory) == GIB
+    assert cache_bytes(settings, CONFIG, weights, 8192, None) == GIB
+
+
+def test_a_model_that_does_not_fit_says_so_with_the_arithmetic() -> None:
+    weights = {"weight": torch.empty(8 * GIB, dtype=torch.bfloat16, device="meta")}
+    memory = DeviceMemory(total=16 * GIB, free=15 * GIB)
+    with pytest.raises(LoadFailed) as error:
+        cache_bytes(SETTINGS, CONFIG, weights, 8192, memory)
+    for part in ("out of GPU memory", "16384 MiB of the GPU x gpu_memory_utilization 0.9 = 14745",
+                 "1024 MiB in use", "16384 MiB of weights"):  # fmt: skip
+        assert part in error.value.message
+
+
+def test_memory_that_others_took_meanwhile_is_told() -> None:
+    said = "out of GPU memory while loading: CUDA out of memory"
+    with pytest.raises(LoadFailed, match=said), memory_told():
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate\nmore")
+
+
+def test_weights_come_to_the_device_one_by_one() -> None:
+    given = {"a": torch.ones(3), "b": torch.ones(2, dtype=torch.bfloat16)}
+    there = WeightsOn(given, torch.device("meta"))
+    assert there["a"].device.type == "meta"
+    assert (list(there), len(there), "c" in there, there.get("c")) == (["a", "b"], 2, False, None)
+    assert weight_bytes(given) == 16
