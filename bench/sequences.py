@@ -19,6 +19,7 @@ from trivet.protos import grpc_service_pb2 as pb
 MANY, FEW = 10_000, 100
 IN_FLIGHT = 64
 BAR = 0.8
+ANSWER_TIMEOUT_S = 20
 METHOD = "/inference.GRPCInferenceService/ModelStreamInfer"
 CONFIG = """
 backend: "identity"
@@ -97,6 +98,7 @@ class _Stream:
     def __init__(self, channel: grpc.Channel) -> None:
         self._outbox: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
         self._room = threading.Semaphore(IN_FLIGHT)
+        self._error = ""
         self._call = channel.stream_stream(METHOD)(iter(self._outbox.get, None))
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
@@ -105,13 +107,17 @@ class _Stream:
         """Sends all and returns their number once all are answered."""
         count = 0
         for message in messages:
-            self._room.acquire()
+            self._take_room()
             self._outbox.put(message)
             count += 1
         for _ in range(IN_FLIGHT):
-            self._room.acquire()
+            self._take_room()
         self._room.release(IN_FLIGHT)
         return count
+
+    def _take_room(self) -> None:
+        if not self._room.acquire(timeout=ANSWER_TIMEOUT_S):
+            raise RuntimeError(f"no answer within {ANSWER_TIMEOUT_S} s: {self._error or 'silence'}")
 
     def close(self) -> None:
         """Half-closes and waits for the end."""
@@ -121,8 +127,8 @@ class _Stream:
     def _read(self) -> None:
         for answer in self._call:
             if answer.startswith(b"\n"):
-                error = pb.ModelStreamInferResponse.FromString(answer).error_message
-                raise RuntimeError(error)
+                self._error = pb.ModelStreamInferResponse.FromString(answer).error_message
+                return
             self._room.release()
 
 
