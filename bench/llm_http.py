@@ -50,7 +50,9 @@ async def measure(
     timeout = aiohttp.ClientTimeout(total=600)
     found: list[list[float]] = []
     elapsed_s = 0.0
-    async with aiohttp.ClientSession(timeout=timeout) as session:
+    # llama.cpp's server closes connections that it has said to keep.
+    connector = aiohttp.TCPConnector(force_close=True)
+    async with aiohttp.ClientSession(timeout=timeout, connector=connector) as session:
         if shared:  # the prefix is known, as it is in service
             await stream(session, url, body | {"prompt": prefix, "max_tokens": 1})
         for _ in range(rounds):

@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 import torch
+import transformers
+from torch import Tensor
 
 from trivet.backends.api import Sampling
 from trivet.backends.llm import assemble
@@ -100,6 +102,20 @@ def real_weights() -> Any:
 def real_tokenizer() -> Tokenizer:
     """The model's own."""
     return Tokenizer.from_files(real_weights()[2])
+
+
+@cache
+def hub_model() -> Any:
+    """The same weights in `transformers`."""
+    return transformers.AutoModelForCausalLM.from_pretrained(
+        SMOLLM2.parent, gguf_file=SMOLLM2.name, dtype=torch.float32
+    )
+
+
+def hub_logprobs(ids: Sequence[int]) -> Tensor:
+    """What `transformers` gives, [tokens, vocabulary]: of what follows each token."""
+    with torch.no_grad():
+        return torch.log_softmax(hub_model()(torch.tensor([ids])).logits[0], dim=-1)
 
 
 def open_engine(**settings: Any) -> DrivenEngine:

@@ -6,15 +6,13 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
-from typing import Any
 
 import pytest
 import torch
-import transformers
 from real_engine import (
     GREEDY,
-    SMOLLM2,
     DrivenEngine,
+    hub_model,
     needs_weights,
     open_engine,
     real_tokenizer,
@@ -71,14 +69,6 @@ def prompts() -> list[list[int]]:
         found.append(stream[start : start + length])
     assert [len(prompt) for prompt in found] == LENGTHS
     return found
-
-
-@cache
-def hub_model() -> Any:
-    """The same weights in `transformers`."""
-    return transformers.AutoModelForCausalLM.from_pretrained(
-        SMOLLM2.parent, gguf_file=SMOLLM2.name, dtype=torch.float32
-    )
 
 
 @cache
