@@ -29,7 +29,7 @@ _PICKLE_SUFFIXES = (".pkl", ".pickle", ".joblib", ".bin", ".pth")
 _FILE_CHECKED = ("onnxruntime",)
 """Backends whose files are opened: reading their header runs no code of the model's."""
 
-_COMPLETING = ("llm", "onnxruntime", "python", "pytorch")
+_COMPLETING = ("ensemble", "llm", "onnxruntime", "python", "pytorch")
 """Backends that know their tensors without a config."""
 
 

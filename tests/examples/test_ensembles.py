@@ -81,7 +81,8 @@ def png(image: np.ndarray, kind: int) -> bytes:
 def paeth(left: np.ndarray, up: np.ndarray, corner: np.ndarray) -> np.ndarray:
     estimate = left + up - corner
     near = np.stack([abs(estimate - each) for each in (left, up, corner)])
-    return np.choose(near.argmin(0), [left, up, corner])
+    chosen: np.ndarray = np.choose(near.argmin(0), [left, up, corner])
+    return chosen
 
 
 def chunk(name: bytes, data: bytes) -> bytes:
