@@ -145,7 +145,8 @@ class EnsembleExecutor:
         """Refuses new requests and returns when every submitted one has ended."""
         self._start_arrived()
         self._stopping = self._stopping or f"ensemble '{self.name}' is being unloaded"
-        await self._empty.wait()
+        while self._runs:
+            await self._empty.wait()
 
     async def close(self) -> None:
         """Ends what is left."""
