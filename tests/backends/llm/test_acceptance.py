@@ -19,7 +19,7 @@ from real_engine import (
     rescheduled,
 )
 
-pytestmark = needs_weights
+pytestmark = [needs_weights, pytest.mark.timeout(600)]
 NUM_NEW = 12
 TIE = 1e-3
 """Logits that lie nearer may come out in another order when sums are taken in another order."""
