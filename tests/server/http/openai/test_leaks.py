@@ -20,7 +20,7 @@ KINDS: list[tuple[str, dict[str, Any]]] = [
     ("/generate", {"inputs": "a"}),
     ("/generate_stream", {"inputs": "a"}),
 ]
-ALLOWED_BYTES = 64 * 1024
+ALLOWED_BYTES = 256 * 1024
 """80 bytes for each of the requests that are looked at."""
 
 
