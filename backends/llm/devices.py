@@ -18,6 +18,9 @@ MIB = 1024 * 1024
 LIBRARY_BYTES = 256 * MIB
 """What cuBLAS, the kernels' code and the allocator's rounding take beside all that is counted."""
 CPU_CACHE_BYTES = 1 << 30
+DEVICE_LOST: type[Exception] = getattr(torch, "AcceleratorError", torch.cuda.CudaError)
+"""A fault of a GPU, which all that the process does on it afterwards repeats. (torch < 2.8 has but
+the second.) A lack of memory is none."""
 
 
 def choose_device(name: str) -> torch.device:

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from trivet.backends.api import ServingError
 from trivet.backends.llm.batch_state import BatchState, StepArrays
+from trivet.backends.llm.devices import DEVICE_LOST
 from trivet.backends.llm.generation import (
     Generation,
     StepResult,
@@ -170,6 +171,10 @@ class Engine:
             sampling = [row.sequence for row in plan.rows if row.samples]
             generations = [self._generations.get(sequence.id) for sequence in sampling]
             tokens, logprobs, errors = choose(result.sampling_logits(), generations)
+        except DEVICE_LOST:
+            # Nothing more can be computed in this process; another is started in its place.
+            log.exception("the device failed")
+            raise
         except Exception:
             # The batch is lost, the engine is not: its caches hold only what was published.
             log.exception("a step failed")

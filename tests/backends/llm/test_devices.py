@@ -1,14 +1,22 @@
 """Where an engine computes: choices, and what is said when a device or its memory is not there."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from google.protobuf import text_format
+from paged_models import LENGTHS, SHAPE, Paged, Steps, mixed, one_by_one, random_model, whole
+from real_engine import GREEDY, needs_weights, open_engine, real_tokenizer
+from torch import Tensor
 
-from trivet.backends.api import InvalidConfig, LoadFailed, ModelFiles, Placement
+from trivet.backends.api import InvalidConfig, LoadFailed, ModelFiles, Placement, Sampling
+from trivet.backends.llm.assemble import make_model
+from trivet.backends.llm.attention.base import StepInputs
 from trivet.backends.llm.backend import BACKEND
+from trivet.backends.llm.batch_state import BatchState, StepArrays
+from trivet.backends.llm.blocks import BlockPool
 from trivet.backends.llm.devices import (
     DeviceMemory,
     WeightsOn,
@@ -18,7 +26,12 @@ from trivet.backends.llm.devices import (
     step_bytes,
     weight_bytes,
 )
-from trivet.backends.llm.model_config import LlmConfig
+from trivet.backends.llm.engine import Engine
+from trivet.backends.llm.grammar import NoGrammars
+from trivet.backends.llm.messages import Message, Outputs, Quit, Submit
+from trivet.backends.llm.model_config import LlmConfig, from_hub
+from trivet.backends.llm.models.llama import LlamaModel
+from trivet.backends.llm.scheduler import Scheduler
 from trivet.backends.llm.settings import EngineSettings, engine_settings, placed
 from trivet.protos.model_config_pb2 import ModelConfig
 
@@ -148,3 +161,96 @@ def test_weights_come_to_the_device_one_by_one() -> None:
     assert there["a"].device.type == "meta"
     assert (list(there), len(there), "c" in there, there.get("c")) == (["a", "b"], 2, False, None)
     assert weight_bytes(given) == 16
+
+
+class Failing:
+    """A runner with a fault."""
+
+    def __init__(self, error: Exception) -> None:
+        self.error = error
+
+    def run(self, arrays: StepArrays, rows: list[int]) -> Tensor:
+        raise self.error
+
+
+def failing_engine(error: Exception) -> tuple[Engine, list[Message]]:
+    """An engine with one request, whose first step fails."""
+    sent: list[Message] = []
+    scheduler = Scheduler(
+        BlockPool(9, 16), max_num_seqs=4, max_batched_tokens=None, block_size=16,
+        enable_prefix_caching=False, max_model_len=64, max_num_waiting=4,
+    )  # fmt: skip
+    state = BatchState(max_num_seqs=4, max_model_len=64, block_size=16)
+
+    def send(message: Message) -> None:
+        sent.append(message)
+        engine.inbox.put(Quit())
+
+    engine = Engine(scheduler, state, Failing(error), NoGrammars(), send)
+    engine.inbox.put(Submit("a", [1, 2, 3], Sampling(max_tokens=4), 0, [], []))
+    return engine, sent
+
+
+def test_a_fault_of_the_device_ends_the_engine() -> None:
+    engine, sent = failing_engine(torch.AcceleratorError("illegal memory access"))
+    with pytest.raises(torch.AcceleratorError):
+        engine.run()
+    assert sent == []
+
+
+def test_a_lack_of_memory_costs_the_batch_alone() -> None:
+    engine, sent = failing_engine(torch.OutOfMemoryError("CUDA out of memory"))
+    engine.run()
+    (frame,) = sent
+    assert isinstance(frame, Outputs)
+    assert [(output.id, output.finish) for output in frame.outputs] == [("a", "error")]
+
+
+class Zero:
+    """Attention that computes nothing."""
+
+    def begin(self, inputs: StepInputs) -> None:
+        pass
+
+    def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        return torch.zeros_like(query)
+
+
+@pytest.mark.parametrize("family", ["Llama", "Qwen2", "Qwen3"])
+def test_all_that_a_model_computes_with_lies_on_its_device(family: str) -> None:
+    made = random_model(family, {"num_hidden_layers": 1})
+    config, there = from_hub(made.config.to_dict()), torch.device("meta")
+    model = LlamaModel(config, WeightsOn(made.state_dict(), there), Zero())
+    long = torch.zeros(3, dtype=torch.int64, device=there)
+    short = torch.zeros(2, dtype=torch.int32, device=there)
+    inputs = StepInputs(long, long, long, short, short, short, sample_rows=long[:2])
+    # Tensors of two devices in one operation are refused.
+    assert model.forward(inputs).shape == (2, config.vocabulary_size)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not HAS_GPU, reason="no GPU")
+@pytest.mark.parametrize("steps", [whole, one_by_one, mixed])
+def test_a_model_on_a_gpu_gives_what_float32_gives(steps: Callable[[], Steps]) -> None:
+    made = random_model("Llama", {"head_dim": 64})
+    with torch.no_grad():
+        exact = {key: weight.bfloat16().float() for key, weight in made.state_dict().items()}
+    config = from_hub(made.config.to_dict())
+    prompts = [[(7 * n + at) % SHAPE["vocab_size"] for at in range(n)] for n in LENGTHS]
+    wanted = torch.cat(Paged(config, exact, 16, LENGTHS).run(prompts, whole()))
+    there = {key: weight.bfloat16().cuda() for key, weight in exact.items()}
+    paged = Paged(config, there, 16, LENGTHS, make_model)
+    found = torch.cat(paged.run(prompts, steps())).cpu()
+    assert (found - wanted).norm() / wanted.norm() < 1e-2
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not HAS_GPU, reason="no GPU")
+@needs_weights
+def test_a_real_model_says_on_a_gpu_what_it_says_on_a_processor() -> None:
+    prompts = [
+        real_tokenizer().encode(text, add_special_tokens=True)
+        for text in ("The capital of France is", "1, 2, 3,")
+    ]
+    there = open_engine(device="cuda", kv_cache_bytes=0).tokens(prompts, GREEDY)
+    assert there == open_engine(device="cpu").tokens(prompts, GREEDY)
