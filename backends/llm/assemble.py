@@ -81,6 +81,7 @@ def make_engine(
         dtype=str(dtype).removeprefix("torch."),
         architecture=config.architecture,
         eos_token_ids=tokenizer.eos_token_ids,
+        device=device.type,
         max_num_requests=settings.max_num_seqs + settings.max_num_waiting,
     )
     return engine, asdict(info)

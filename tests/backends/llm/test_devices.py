@@ -241,7 +241,8 @@ def test_a_model_on_a_gpu_gives_what_float32_gives(steps: Callable[[], Steps]) -
     there = {key: weight.bfloat16().cuda() for key, weight in exact.items()}
     paged = Paged(config, there, 16, LENGTHS, make_model)
     found = torch.cat(paged.run(prompts, steps())).cpu()
-    assert (found - wanted).norm() / wanted.norm() < 1e-2
+    # Plain torch on a processor, in bfloat16: 0.0095.
+    assert (found - wanted).norm() / wanted.norm() < 1.5e-2
 
 
 @pytest.mark.gpu
