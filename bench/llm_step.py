@@ -1,5 +1,6 @@
 """What a step of the LLM engine costs beside its model: scheduling, inputs, sampling, outputs."""
 
+import gc
 import time
 from dataclasses import dataclass
 
@@ -73,6 +74,8 @@ def measure(num_steps: int) -> Figures:
     runner.engine = Engine(scheduler, state, runner, NoGrammars(), _drop)
     for submit in _submits():
         runner.engine.inbox.put(submit)
+    gc.collect()
+    gc.freeze()  # as the engine's process does
     runner.engine.run()
     return {"step_ms": runner.elapsed_s / num_steps * 1e3}
 

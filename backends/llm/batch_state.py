@@ -50,19 +50,19 @@ class BatchState:
 
     def arrays(self, plan: StepPlan) -> StepArrays:
         """The inputs of a step."""
-        table_rows, starts, counts = [], [], []
-        token_ids: list[int] = []
+        table_rows = []
         find, num_written = self._rows.get, self._num_written
-        for sequence, start, count, _ in plan.rows:
+        for sequence, _, _, _ in plan.rows:
             row = find(sequence.id)
             if row is None or len(sequence.block_ids) > num_written[row]:
                 row = self._write(sequence, row)
             table_rows.append(row)
-            starts.append(start)
-            counts.append(count)
-            if count == 1:
-                token_ids.append(sequence.token_ids[start])
-            else:
+        sequences, starts, counts, _ = zip(*plan.rows, strict=True)
+        if plan.is_decode:
+            token_ids = [sequence.token_ids[-1] for sequence in sequences]
+        else:
+            token_ids = []
+            for sequence, start, count, _ in plan.rows:
                 token_ids += sequence.token_ids[start : start + count]
         return self._gather(
             np.array(token_ids, dtype=np.int64),

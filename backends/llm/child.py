@@ -1,6 +1,7 @@
 """The engine's side of its socket: loads the model, runs the loop, stamps heartbeats. `main` is the
 engine's process, which dies with its server; a thread of the server may do the same."""
 
+import gc
 import logging
 import os
 import signal
@@ -52,6 +53,9 @@ def run_engine(settings: EngineSettings, line: "Line") -> None:
         log.exception("loading failed")
         line.send(Failed(f"the model cannot be loaded ({type(error).__name__}); see the log"))
         return
+    # What was loaded stays: the collector need not look at it again and again.
+    gc.collect()
+    gc.freeze()
     line.send(Ready(info))
     threading.Thread(target=line.read, args=(engine,), daemon=True).start()
     threading.Thread(target=beat, args=(engine, line), daemon=True).start()

@@ -19,7 +19,7 @@ from trivet.backends.llm.generation import (
     output_of,
 )
 from trivet.backends.llm.messages import Abort, Message, Output, Outputs, Quit, Submit
-from trivet.backends.llm.sampler import Constraint, RowState
+from trivet.backends.llm.sampler import Constraint, Logprobs, RowState
 from trivet.backends.llm.scheduler import Scheduler, StepPlan
 from trivet.backends.llm.sequence import Sequence, SequenceStatus
 
@@ -184,9 +184,26 @@ class Engine:
             self._end(sampling[index], Output(sampling[index].id, [], "error", text))
             generations[index] = None
         self._scheduler.update(plan, tokens)
+        self._tell_all(generations, tokens, logprobs)
+
+    def _tell_all(
+        self,
+        generations: list[Generation | None],
+        tokens: list[int],
+        logprobs: dict[int, Logprobs],
+    ) -> None:
+        running, tell = SequenceStatus.RUNNING, self._outputs.append
         for index, (generation, token) in enumerate(zip(generations, tokens, strict=True)):
-            if generation is not None:
-                self._tell(generation, token, logprobs.get(index) if logprobs else None)
+            if generation is None:
+                continue
+            row = generation.row
+            is_plain = row.output_ids and not logprobs and row.constraint is None
+            if is_plain and token not in row.end_ids and generation.sequence.status is running:
+                # Most rows of most steps; with hundreds of them the calls are what a step costs.
+                row.output_ids.append(token)
+                tell(Output(generation.sequence.id, [token]))
+            else:
+                self._tell(generation, token, logprobs.get(index))
 
     def _forward(self, plan: StepPlan) -> Tensor:
         if self._unstarted:
@@ -196,12 +213,12 @@ class Engine:
                     generation.note_start()
         return self._runner.run(self._state.arrays(plan), logits_rows(plan))
 
-    def _tell(self, generation: Generation, token: int, logprobs: object) -> None:
+    def _tell(self, generation: Generation, token: int, logprobs: Logprobs | None) -> None:
         row = generation.row
         is_first = not row.output_ids
         row.output_ids.append(token)
         is_last = generation.sequence.status is SequenceStatus.FINISHED
-        output = output_of(generation, token, logprobs, is_last=is_last, first=is_first)  # type: ignore[arg-type]
+        output = output_of(generation, token, logprobs, is_last=is_last, first=is_first)
         if row.constraint is not None and not output.finish:
             row.constraint.accept(token)  # type: ignore[attr-defined]
         if output.finish:

@@ -21,9 +21,7 @@ TOLERANCE = 1e-3
 
 
 @pytest.fixture(scope="module")
-def call(
-    tmp_path_factory: pytest.TempPathFactory, serve: Callable[..., RunningServer]
-) -> Call:
+def call(tmp_path_factory: pytest.TempPathFactory, serve: Callable[..., RunningServer]) -> Call:
     repository = tmp_path_factory.mktemp("models")
     write_llm(repository, "smollm2", CONFIG)
     return caller(serve(repository))
