@@ -122,7 +122,8 @@ def open_engine(**settings: Any) -> DrivenEngine:
     """Built as the server builds it, but for weights that are read once."""
     driven = DrivenEngine()
     given: dict[str, Any] = {"max_model_len": MODEL_LEN, "kv_cache_bytes": 1 << 29, **settings}
-    given |= {"dtype": "float32", "num_threads": torch.get_num_threads()}
+    # One thread: two that wait for each other on a busy machine take many times as long.
+    given |= {"dtype": "float32", "num_threads": 1}
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(assemble, "load_model", lambda path, dtype: real_weights())
         driven.engine, _ = assemble.make_engine(EngineSettings(str(SMOLLM2), **given), driven.send)

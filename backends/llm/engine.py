@@ -180,8 +180,9 @@ class Engine:
             log.exception("a step failed")
             self._fail([row.sequence for row in plan.rows])
             return
-        for index, text in errors.items():
-            self._end(sampling[index], Output(sampling[index].id, [], "error", text))
+        for index, error in errors.items():
+            told = Output(sampling[index].id, [], "error", error.message, type(error).__name__)
+            self._end(sampling[index], told)
             generations[index] = None
         self._scheduler.update(plan, tokens)
         self._tell_all(generations, tokens, logprobs)

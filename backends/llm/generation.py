@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from torch import Tensor
 
+from trivet.backends.api import ServingError
 from trivet.backends.llm.messages import Output, Submit, TopLogprobs
 from trivet.backends.llm.sampler import Logprobs, RowState, logprobs_of, sample
 from trivet.backends.llm.scheduler import StepPlan
@@ -97,7 +98,7 @@ class StepResult:
 
 def choose(
     logits: Tensor, generations: Row[Generation | None]
-) -> tuple[list[int], dict[int, Logprobs], dict[int, str]]:
+) -> tuple[list[int], dict[int, Logprobs], dict[int, ServingError]]:
     """A token for each row of `logits`, float32 [rows, vocabulary], which is changed.
 
     Also log probabilities by row where they are wanted, and errors by row: what goes wrong with one
@@ -112,7 +113,7 @@ def choose(
 
 def _choose_some(
     logits: Tensor, generations: Row[Generation | None]
-) -> tuple[list[int], dict[int, Logprobs], dict[int, str]]:
+) -> tuple[list[int], dict[int, Logprobs], dict[int, ServingError]]:
     logprobs: dict[int, Logprobs] = {}
     wanted = [
         index

@@ -50,7 +50,7 @@ class Grammars:
             raise _wrong(grammar, str(error)) from None
         if matcher.is_error():
             raise _wrong(grammar, matcher.get_error())
-        return GrammarConstraint(matcher, self._vocabulary_size)
+        return GrammarConstraint(matcher, self._vocabulary_size, grammar.field)
 
     def _source(self, grammar: Grammar) -> Any:
         matcher = self._lib.LLMatcher
@@ -69,15 +69,17 @@ class Grammars:
 class GrammarConstraint:
     """One output's way through its grammar."""
 
-    def __init__(self, matcher: Any, vocabulary_size: int) -> None:
+    def __init__(self, matcher: Any, vocabulary_size: int, field: str) -> None:
         self._matcher = matcher
+        self._field = field
         self._vocabulary_size = vocabulary_size
 
     def mask(self) -> Tensor:
-        """Allowed tokens, bool [vocabulary]. Raises RuntimeError when the grammar gives up."""
+        """Allowed tokens, bool [vocabulary]. Raises InvalidRequest when it has grown too large."""
         bits = np.frombuffer(self._matcher.compute_bitmask(), dtype=np.uint8)
         if self._matcher.is_error():
-            raise RuntimeError(self._matcher.get_error())
+            reason = _first_line(self._matcher.get_error())
+            raise InvalidRequest(f"{self._field}: the grammar cannot be followed further: {reason}")
         allowed = np.unpackbits(bits, bitorder="little")[: self._vocabulary_size]
         return torch.from_numpy(allowed.astype(np.bool_))
 
@@ -88,3 +90,8 @@ class GrammarConstraint:
 
 def _wrong(grammar: Grammar, text: str) -> InvalidRequest:
     return InvalidRequest(f"{grammar.field}: the grammar is wrong: {text.strip()[:500]}")
+
+
+def _first_line(text: str) -> str:
+    # What follows it is the library's own state.
+    return text.strip().partition("\n")[0][:500]

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from trivet.backends.api import Sampling
+from trivet.backends.api import BackendFailed, InvalidRequest, Sampling, ServingError
 from trivet.backends.llm.randomness import uniform
 
 log = logging.getLogger(__name__)
@@ -30,7 +30,7 @@ class Constraint(Protocol):
     """What a grammar says about the next token."""
 
     def mask(self) -> Tensor:
-        """Allowed tokens, bool [vocabulary]."""
+        """Allowed tokens, bool [vocabulary]. Raises ServingError when it cannot say."""
 
 
 @dataclass(slots=True, eq=False)
@@ -80,12 +80,12 @@ class Logprobs:
     top_logprobs: list[float]
 
 
-def sample(logits: Tensor, rows: Sequence[RowState]) -> tuple[list[int], dict[int, str]]:
+def sample(logits: Tensor, rows: Sequence[RowState]) -> tuple[list[int], dict[int, ServingError]]:
     """One token for each row of `logits`, float32 [rows, vocabulary], which is changed.
 
     Also the rows whose own wishes cannot be met, with a text; their tokens mean nothing.
     """
-    errors: dict[int, str] = {}
+    errors: dict[int, ServingError] = {}
     for index, row in enumerate(rows):
         if row.has_rules and (error := _try_process(logits[index], row)):
             errors[index] = error
@@ -111,14 +111,21 @@ def logprobs_of(logits: Tensor, token_ids: Sequence[int], num_top: int) -> list[
 # -- what changes the logits -----------------------------------------------------------------------
 
 
-def _try_process(logits: Tensor, row: RowState) -> str:
-    """Empty, or why this row alone fails: its neighbours must not."""
+def _try_process(logits: Tensor, row: RowState) -> ServingError | None:
+    """Why this row alone fails: its neighbours must not."""
     try:
         _process(logits, row)
+    except ServingError as error:
+        return error
     except Exception:
         log.exception("a request's sampling rules failed")
-        return "its sampling rules failed; the server log has the details"
-    return "" if logits.max() > -torch.inf else "its sampling rules allow no token at this place"
+        return BackendFailed("its sampling rules failed; the server log has the details")
+    if logits.max() > -torch.inf:
+        return None
+    return InvalidRequest(
+        "its sampling rules (grammar, allowed_token_ids, bad_words, min_tokens, logit_bias) allow "
+        f"no token behind {len(row.output_ids)} tokens of output"
+    )
 
 
 def _process(logits: Tensor, row: RowState) -> None:

@@ -3,7 +3,7 @@ are cut. A token may differ only where the reference's own best two logits are a
 # ruff: noqa: RUF001  # scripts whose letters look like others
 
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 
@@ -113,15 +113,6 @@ def check(outputs: Sequence[Sequence[int]], wanted: Sequence[Reference]) -> None
             assert margin < TIE, (number, place, output, reference.tokens, margin)
             assert token == reference.runners_up[place], (number, place, token)
             break
-
-
-@pytest.fixture(scope="module", autouse=True)
-def quiet_steps() -> Iterator[None]:
-    """One thread: two that wait for each other on a busy machine take many times as long."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module", params=BLOCK_SIZES)

@@ -76,3 +76,19 @@ def test_bad_grammar_fails_only_its_own_request_and_soon(
     assert failed[1] == "error"
     assert failed[2]
     assert other == alone
+
+
+@pytest.mark.parametrize(
+    "regex", ["(a?){500}a{500}", "a{1000000}", "(((((a{100}){100}){100}){100}){100})"]
+)
+def test_exploding_grammar_ends_soon_with_an_error_that_names_the_field(
+    driven: DrivenEngine, regex: str
+) -> None:
+    (alone,) = generated(driven, None)
+    started_s = time.monotonic()
+    ((_, finish, error),) = generated(driven, Grammar("regex", regex))
+    assert time.monotonic() - started_s < 5
+    assert finish == "error"
+    assert error.startswith("structured_outputs: the grammar cannot be followed further: ")
+    assert "\n" not in error
+    assert generated(driven, Grammar("regex", regex), None)[1] == alone
