@@ -9,7 +9,7 @@ from typing import Any, Literal
 import openai
 import pytest
 from huggingface_hub import InferenceClient
-from pydantic import BaseModel
+from pydantic import BaseModel, ConfigDict
 from serving import RunningServer
 
 MODEL = "smollm2"
@@ -29,6 +29,8 @@ TOOL: Any = {
 
 
 class City(BaseModel):
+    model_config = ConfigDict(extra="forbid")  # else a document may go on for ever
+
     name: Literal["Rome", "Oslo", "Lima"]
     size: Literal["small", "large"]
 
@@ -107,6 +109,7 @@ def test_the_clients_stream_helper_sees_calls(client: openai.OpenAI) -> None:
         tools=[TOOL],
         tool_choice={"type": "function", "function": {"name": "choose"}},
         max_completion_tokens=40,
+        temperature=0,
     ) as stream:
         kinds = [event.type for event in stream]
         message = stream.get_final_completion().choices[0].message
@@ -135,7 +138,7 @@ def test_logprobs_of_choices_of_a_seed_are_their_own(client: openai.OpenAI) -> N
 
 def test_hugging_faces_chat_client_calls_tools(hub: InferenceClient) -> None:
     answer = hub.chat_completion(
-        USER, model=MODEL, tools=[TOOL], tool_choice="required", max_tokens=60
+        USER, model=MODEL, tools=[TOOL], tool_choice="required", max_tokens=60, temperature=0
     )
     calls = answer.choices[0].message.tool_calls
     assert calls
@@ -146,7 +149,9 @@ def test_hugging_faces_chat_client_gets_documents_of_a_schema(hub: InferenceClie
     form: Any = {
         "type": "json_schema", "json_schema": {"name": "city", "schema": City.model_json_schema()},
     }  # fmt: skip
-    answer = hub.chat_completion(USER, model=MODEL, response_format=form, max_tokens=40)
+    answer = hub.chat_completion(
+        USER, model=MODEL, response_format=form, max_tokens=60, temperature=0
+    )
     City.model_validate_json(answer.choices[0].message.content or "")
 
 
