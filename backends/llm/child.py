@@ -1,6 +1,7 @@
 """The engine's side of its socket: loads the model, runs the loop, stamps heartbeats. `main` is the
 engine's process, which dies with its server; a thread of the server may do the same."""
 
+import contextlib
 import gc
 import logging
 import os
@@ -57,9 +58,18 @@ def run_engine(settings: EngineSettings, line: "Line") -> None:
     gc.collect()
     gc.freeze()
     line.send(Ready(info))
-    threading.Thread(target=line.read, args=(engine,), daemon=True).start()
-    threading.Thread(target=beat, args=(engine, line), daemon=True).start()
+    helpers = [
+        threading.Thread(target=line.read, args=(engine,), daemon=True),
+        threading.Thread(target=beat, args=(engine, line), daemon=True),
+    ]
+    for thread in helpers:
+        thread.start()
     engine.run()
+    # The last that holds the engine frees its tensors, which a daemon thread must not do while the
+    # interpreter ends: that would abort the process.
+    line.hang_up()
+    for thread in helpers:
+        thread.join()
 
 
 class Line:
@@ -80,6 +90,12 @@ class Line:
                 self._socket.sendall(pack(message))
         except OSError:
             self._note_gone()
+
+    def hang_up(self) -> None:
+        """Wakes whoever waits in the socket: what was sent arrives, no more is."""
+        self.gone.set()
+        with contextlib.suppress(OSError):  # the other end was faster
+            self._socket.shutdown(socket.SHUT_RDWR)
 
     def read(self, engine: Engine) -> None:
         """Brings messages into the engine's inbox; the last is Quit when the server is gone."""

@@ -69,7 +69,6 @@ def _run(settings: EngineSettings, end: socket.socket) -> None:
     try:
         run_engine(settings, line)
     finally:
-        line.gone.set()
-        # The line's reader waits in it, and the server learns of the end by it.
-        end.shutdown(socket.SHUT_RDWR)
+        # The server learns of the end by it.
+        line.hang_up()
         end.close()

@@ -50,6 +50,16 @@ def test_engine_in_a_thread_serves_as_one_in_a_process_does(
     assert call("/v1/completions", PROMPT).status == 200
 
 
+def test_server_with_an_engine_in_a_thread_ends_with_0(
+    tmp_path: Path, serve: Callable[..., RunningServer]
+) -> None:
+    write_llm(tmp_path, "smollm2", CONFIG)
+    server = serve(tmp_path, "--llm-in-process=true")
+    assert caller(server)("/v1/completions", {**PROMPT, "max_tokens": 2}).status == 200
+    server.process.terminate()
+    assert server.process.wait(30) == 0
+
+
 def test_parameter_of_a_model_beats_the_flag(
     tmp_path: Path, serve: Callable[..., RunningServer]
 ) -> None:
@@ -77,5 +87,7 @@ def test_hanging_up_ends_the_thread(tmp_path: Path) -> None:
     )
     engine = start_thread("smollm2", settings)
     assert engine.is_running()
+    before = threading.active_count()
     engine.kill()
     assert not engine.is_running()
+    assert threading.active_count() == before - 3  # it, its reader and its heart
