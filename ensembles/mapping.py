@@ -75,7 +75,7 @@ class MappedCall:
             whole.model_name, whole.model_version, whole.id, {**whole.inputs, **elements_},
             whole.output_names, whole.parameters, whole.priority, whole.timeout_us,
             whole.sequence_id, whole.sequence_start, whole.sequence_end, whole.deadline,
-            whole.cancel, callers=whole.callers,
+            whole.cancel, callers=whole.callers, on_tokens=whole.on_tokens,
         )  # fmt: skip
 
     def element_answered(self, index: int, response: InferResponse) -> None:

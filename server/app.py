@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 from trivet import __version__
 from trivet.backends.api import LoadFailed, ServingError
+from trivet.server.auth.core import GuardedCore
 from trivet.server.banner import LoadProgress, print_banner
 from trivet.server.cache.caching import Caching
 from trivet.server.control import RepositoryControl
@@ -95,7 +96,8 @@ class Server:
             listener=self._progress.on_status,
         )
         control.attach(self.lifecycle)
-        self.core = Core(
+        kind = GuardedCore if settings.auth_keys_file else Core
+        self.core = kind(
             self.registry,
             self.lifecycle,
             runner,

@@ -17,7 +17,7 @@ CONTEXT = {"auto_envvar_prefix": "TRIVET", "help_option_names": ["-h", "--help"]
 class LazyGroup(click.Group):
     """Imports a verb's module when the verb is used, so that `trivet --help` is instant."""
 
-    modules = {"models": "models", "infer": "infer", "repo": "repo"}  # noqa: RUF012 - a constant
+    modules = {"models": "models", "infer": "infer", "repo": "repo", "keys": "keys"}  # noqa: RUF012 - a constant
 
     def list_commands(self, context: click.Context) -> list[str]:
         """All verbs."""

@@ -2,6 +2,7 @@
 
 import asyncio
 
+from trivet.server.auth.exposure import refuse_exposure
 from trivet.server.cache.entry import Cache
 from trivet.server.core import Core
 from trivet.server.grpc.http2.options import Http2Options
@@ -10,6 +11,7 @@ from trivet.server.grpc.service import Service
 from trivet.server.http.app import HttpLimits, HttpServer
 from trivet.server.http.limits import JsonLimits
 from trivet.server.metrics import MetricsServer
+from trivet.server.security import Security
 from trivet.server.settings import Settings
 
 GZIP_LEVELS = {"none": 0, "low": 1, "medium": 6, "high": 9}
@@ -19,22 +21,29 @@ class Frontends:
     """HTTP, gRPC and the metrics page, as far as the settings allow them. Owned by the loop."""
 
     def __init__(self, core: Core, settings: Settings, cache: Cache | None = None) -> None:
-        """`cache` is the one whose figures the metrics page shows."""
+        """`cache` is the one whose figures the metrics page shows. Raises InvalidConfig."""
+        refuse_exposure(settings)
         self._core = core
         self._cache = cache
         self._settings = settings
         self._http: HttpServer | None = None
         self._grpc: Http2Transport | None = None
         self._metrics: MetricsServer | None = None
+        self._security = Security(settings)
         self.addresses: dict[str, str] = {}
         """Where each service listens, by its name: HTTP, gRPC, metrics."""
 
     async def start(self) -> None:
         """Listens. Raises OSError naming service and address where one is taken."""
-        settings = self._settings
+        settings, security = self._settings, self._security
         if settings.allow_http:
             self._http = HttpServer(
-                self._core, self._http_limits(), settings.http_address, settings.http_port
+                self._core,
+                self._http_limits(),
+                settings.http_address,
+                settings.http_port,
+                gate=security.http_gate(),
+                tls=security.http_tls,
             )
             self._note("HTTP", settings.http_address, await self._http.start())
         if settings.allow_grpc:
@@ -43,11 +52,19 @@ class Frontends:
                 host=settings.grpc_address,
                 port=settings.grpc_port,
                 options=self._grpc_options(),
+                tls=security.grpc_tls,
             )
             self._note("gRPC", settings.grpc_address, await self._grpc.start())
         if settings.allow_metrics:
-            self._metrics = MetricsServer(self._core, settings, self._cache)
+            self._metrics = MetricsServer(
+                self._core,
+                settings,
+                self._cache,
+                keyring=security.keyring,
+                tls=security.metrics_tls,
+            )
             self._note("metrics", settings.metrics_address, await self._metrics.start())
+        security.start()
 
     def _http_limits(self) -> HttpLimits:
         settings = self._settings
@@ -69,10 +86,12 @@ class Frontends:
             keepalive_timeout_s=settings.grpc_keepalive_timeout / 1000,
             max_connection_age_s=settings.grpc_max_connection_age / 1000,
             max_connection_age_grace_s=settings.grpc_max_connection_age_grace / 1000,
+            gate=self._security.grpc_gate(),
         )
 
     def _note(self, service: str, host: str, port: int) -> None:
-        scheme = "" if service == "gRPC" else "http://"
+        is_encrypted = self._security.is_encrypted(service)
+        scheme = "" if service == "gRPC" else "https://" if is_encrypted else "http://"
         path = "/metrics" if service == "metrics" else ""
         self.addresses[service] = f"{scheme}{host}:{port}{path}"
 
@@ -83,6 +102,7 @@ class Frontends:
 
     async def close(self) -> None:
         """Closes what is still open."""
+        self._security.close()
         for room in (self._http, self._metrics):
             if room is not None:
                 await room.close()

@@ -12,6 +12,9 @@ from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST
 
 from trivet.backends.api import InvalidConfig
+from trivet.server.auth.keyring import Keyring
+from trivet.server.auth.page import guard
+from trivet.server.auth.tls import Tls
 from trivet.server.cache.entry import Cache
 from trivet.server.cache.metrics import write_cache, write_cached_models
 from trivet.server.core import Core
@@ -204,21 +207,35 @@ class Machine:
 class MetricsServer:
     """Answers GET /metrics on a port of its own."""
 
-    def __init__(self, core: Core, settings: Settings, cache: Cache | None = None) -> None:
+    def __init__(
+        self,
+        core: Core,
+        settings: Settings,
+        cache: Cache | None = None,
+        *,
+        keyring: Keyring | None = None,
+        tls: Tls | None = None,
+    ) -> None:
+        """Without a keyring everybody may read; without TLS it speaks plain text."""
         self._core = core
         self._cache = cache
+        self._keyring = keyring
+        self._tls = tls
         self._address = (settings.metrics_address, settings.metrics_port)
         self._switches = parse_metrics_config(settings.metrics_config)
         self._machine = Machine(settings.metrics_interval_ms / 1000)
         self._runner: web.AppRunner | None = None
+        self.routes: tuple[web.AbstractRoute, ...] = ()
 
     async def start(self) -> int:
         """Listens; returns the port. Raises OSError when the address is taken."""
-        app = web.Application()
+        app = web.Application(middlewares=[guard(self._keyring)] if self._keyring else [])
         app.router.add_get("/metrics", self._page, allow_head=False)
+        self.routes = tuple(app.router.routes())
         self._runner = web.AppRunner(app, access_log=None)
         await self._runner.setup()
-        await web.TCPSite(self._runner, *self._address).start()
+        context = None if self._tls is None else self._tls.context
+        await web.TCPSite(self._runner, *self._address, ssl_context=context).start()
         self._machine.start()
         port: int = self._runner.addresses[0][1]
         return port

@@ -97,6 +97,14 @@ class Settings:
     server_id: str = option("triton", "server", "name in the server metadata", flag="id")
     no_progress: bool = option(False, "server", "no progress display")
     allow_client_shm: bool = option(False, "server", "let clients register system shared memory")
+    auth_keys_file: str = option(
+        "",
+        "server",
+        "TOML file of keys that clients must show; `trivet keys create` makes them",
+    )
+    allow_unauthenticated: bool = option(
+        False, "server", "let other machines connect although no keys are asked for"
+    )
     allow_http: bool = option(True, "http", "serve HTTP/REST")
     http_address: str = option("127.0.0.1", "http", "address to listen on")
     http_port: int = option(8000, "http", "port, 0 for any free one")
@@ -111,6 +119,23 @@ class Settings:
     )
     http_body_timeout_s: float = option(
         30.0, "http", "how long a client may pause while it sends a body", unit="s"
+    )
+    http_tls_cert: str = option("", "http", "PEM certificate to serve HTTPS with")
+    http_tls_key: str = option("", "http", "its PEM key, without a password")
+    http_tls_client_ca: str = option(
+        "", "http", "PEM certificates; clients must show one that is signed by one of them"
+    )
+    http_cors_origins: tuple[str, ...] = option(
+        (),
+        "http",
+        "origin such as https://example.com whose pages may call the server, '*' for all",
+        multiple=True,
+    )
+    http_allowed_hosts: tuple[str, ...] = option(
+        (),
+        "http",
+        "host name that requests may be for, '*.example.com' for all below it; default: any",
+        multiple=True,
     )
     allow_grpc: bool = option(True, "grpc", "serve gRPC")
     grpc_address: str = option("127.0.0.1", "grpc", "address to listen on")
@@ -131,9 +156,21 @@ class Settings:
     grpc_max_connection_age_grace: int = option(
         0, "grpc", "then wait this long for calls in progress; 0: any time", unit="ms"
     )
+    grpc_use_ssl: bool = option(False, "grpc", "serve gRPC over TLS")
+    grpc_use_ssl_mutual: bool = option(
+        False, "grpc", "the same, and clients must show a certificate that --grpc-root-cert signed"
+    )
+    grpc_server_cert: str = option("", "grpc", "PEM certificate")
+    grpc_server_key: str = option("", "grpc", "its PEM key, without a password")
+    grpc_root_cert: str = option("", "grpc", "PEM certificates that sign those of clients")
     allow_metrics: bool = option(True, "metrics", "serve the Prometheus page")
     metrics_address: str = option("127.0.0.1", "metrics", "address to listen on")
     metrics_port: int = option(8002, "metrics", "port, 0 for any free one")
+    metrics_tls_cert: str = option("", "metrics", "PEM certificate to serve HTTPS with")
+    metrics_tls_key: str = option("", "metrics", "its PEM key, without a password")
+    metrics_tls_client_ca: str = option(
+        "", "metrics", "PEM certificates; clients must show one that is signed by one of them"
+    )
     metrics_interval_ms: int = option(
         2000, "metrics", "time between two readings of CPU and memory", unit="ms"
     )

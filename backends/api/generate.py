@@ -1,7 +1,7 @@
 """Text generation as front rooms ask for it: prompts in, chunks of text out. Beside `submit`, which
 speaks tensors, this is the second thing a model may offer; see `Generator`."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
@@ -78,6 +78,8 @@ class GenerateRequest:
     deadline: float | None = None
     """In seconds of `time.monotonic`."""
     cancel: CancelToken = field(default_factory=CancelToken)
+    on_tokens: Callable[[int], None] | None = None
+    """Told how many tokens were read or written, as it happens. On the event loop."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -75,6 +75,8 @@ class InferRequest:
     """Class labels by output; set by the core. The model may be gone when its answer is written."""
     callers: tuple[str, ...] = ()
     """The models on whose behalf it is asked, the first one first; empty for a client's request."""
+    on_tokens: Callable[[int], None] | None = None
+    """Language models tell it how many tokens they have read or written. On the event loop."""
 
 
 @dataclass(slots=True)

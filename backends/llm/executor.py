@@ -111,6 +111,7 @@ class LlmExecutor:
             priority=request.priority,
             deadline=request.deadline,
             cancel=request.cancel,
+            on_tokens=request.on_tokens,
         )
         self.generate(generate, TensorSink(request, parsed, len(ids), self._version, sink))
 

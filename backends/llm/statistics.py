@@ -49,6 +49,8 @@ class MeasuredSink:
         self._last_s = now_s
         self._num_tokens += len(chunk.token_ids)
         statistics.num_generated_tokens += len(chunk.token_ids)
+        if self._request.on_tokens is not None:
+            self._request.on_tokens(len(chunk.token_ids))
         if chunk.finish is not None:
             self._note_end(chunk.finish.reason)
         self._sink.chunk(chunk)
@@ -66,6 +68,8 @@ class MeasuredSink:
         statistics.queue_s.observe(chunk.queue_s)
         statistics.prefill_s.observe(max(now_s - self._started_s - chunk.queue_s, 0.0))
         statistics.num_prompt_tokens += len(self._request.prompt_ids)
+        if self._request.on_tokens is not None:
+            self._request.on_tokens(len(self._request.prompt_ids))
         statistics.num_cached_tokens += chunk.num_cached
 
     def _note_end(self, reason: str) -> None:

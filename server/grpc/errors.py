@@ -12,6 +12,7 @@ from trivet.backends.api import (
     Unavailable,
     Unsupported,
 )
+from trivet.server.auth.errors import PermissionDenied, RateLimited, Unauthenticated
 from trivet.server.grpc.transport import Code
 
 # The first row whose class fits counts, so a class stands above its base.
@@ -25,6 +26,9 @@ CODES: tuple[tuple[type[ServingError], Code], ...] = (
     (Cancelled, Code.CANCELLED),
     (Unsupported, Code.UNIMPLEMENTED),
     (LoadFailed, Code.INTERNAL),
+    (Unauthenticated, Code.UNAUTHENTICATED),
+    (PermissionDenied, Code.PERMISSION_DENIED),
+    (RateLimited, Code.RESOURCE_EXHAUSTED),
     (ServingError, Code.INTERNAL),
 )
 

@@ -89,6 +89,23 @@ class Stream:
     open: Callable[[Call], MessageHandler]
 
 
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """A call that may not be made."""
+
+    code: Code
+    text: str
+
+
+class Gate(Protocol):
+    """Looks at every call before its messages are read."""
+
+    def admit(
+        self, path: str, metadata: Mapping[str, str], row: Unary | Stream
+    ) -> Unary | Stream | Refused:
+        """What handles the call: the row, perhaps in other hands. Never raises."""
+
+
 Rows = Mapping[str, Unary | Stream]
 """The RPC table: full method path, "/package.Service/Method", to its handler."""
 

@@ -41,6 +41,8 @@ class Answer(web.StreamResponse):
     ) -> None:
         super().__init__(status=status)
         self.request_id = ""
+        self.more_headers = _NO_HEADERS
+        """What the door adds to every answer."""
         self._parts = parts
         self._size_bytes = sum(map(len, parts))
         self._type = content_type
@@ -79,6 +81,8 @@ class Answer(web.StreamResponse):
         if self._size_bytes:
             lines += f"Content-Type: {self._type}\r\n"
         for name, value in self._extra_headers.items():
+            lines += f"{name}: {value}\r\n"
+        for name, value in self.more_headers.items():
             lines += f"{name}: {value}\r\n"
         if not self._keep_alive:
             lines += "Connection: close\r\n"

@@ -2,9 +2,11 @@
 
 import asyncio
 
+from trivet.server.auth.tls import Tls, socket_options
 from trivet.server.core import Core
 from trivet.server.http.connection import Listener
 from trivet.server.http.door import Door, RequestIds
+from trivet.server.http.gate import Gate
 from trivet.server.http.generate import Generate
 from trivet.server.http.health import Health
 from trivet.server.http.infer import Infer
@@ -50,12 +52,23 @@ def build_routes(core: Core, limits: HttpLimits) -> RouteTable:
 class HttpServer:
     """Listens on one address. The event loop owns it."""
 
-    def __init__(self, core: Core, limits: HttpLimits, host: str, port: int) -> None:
+    def __init__(
+        self,
+        core: Core,
+        limits: HttpLimits,
+        host: str,
+        port: int,
+        *,
+        gate: Gate | None = None,
+        tls: Tls | None = None,
+    ) -> None:
+        """Without a gate everybody may ask; without TLS it speaks plain text."""
         self._host = host
         self._port = port
         self._limits = limits
         ids = RequestIds()
-        door = Door(build_routes(core, limits), ids)
+        door = Door(build_routes(core, limits), ids, gate)
+        self._tls = tls
         self._handle = door.handle
         self._make_request_id = ids.make
         self._listener: Listener | None = None
@@ -68,7 +81,7 @@ class HttpServer:
         loop = asyncio.get_running_loop()
         self._listener = Listener(self._handle, self._limits, self._make_request_id)
         self._socket = await loop.create_server(
-            self._listener, self._host, self._port, backlog=_BACKLOG
+            self._listener, self._host, self._port, backlog=_BACKLOG, **socket_options(self._tls)
         )
         self._close_late_heads()
         port: int = self._socket.sockets[0].getsockname()[1]

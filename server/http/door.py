@@ -11,9 +11,11 @@ from http import HTTPStatus
 from aiohttp import web
 
 from trivet.backends.api import ServingError
+from trivet.server.http.admission import Admission
 from trivet.server.http.answers import Answer, error_answer
 from trivet.server.http.connection import Connection
 from trivet.server.http.errors import HttpError, headers_of, status_of
+from trivet.server.http.gate import Gate
 from trivet.server.http.limits import MAX_REQUEST_ID_BYTES
 from trivet.server.http.routes import Call, RouteTable
 
@@ -43,9 +45,11 @@ class RequestIds:
 class Door:
     """Answers every request exactly once; no exception leaves it but cancellation."""
 
-    def __init__(self, routes: RouteTable, ids: RequestIds) -> None:
+    def __init__(self, routes: RouteTable, ids: RequestIds, gate: Gate | None = None) -> None:
+        """Without a gate everybody may ask, from anywhere."""
         self._routes = routes
         self._ids = ids
+        self._gate = gate
 
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
         """The answer to one request."""
@@ -53,19 +57,32 @@ class Door:
         assert isinstance(connection, Connection)
         connection.mark_busy()
         request_id = self._ids.of(request)
+        admission = None if self._gate is None else self._gate.meet(request)
         try:
-            answer = await self._answer(request, request_id)
+            answer = await self._answer(request, request_id, admission)
         finally:
             connection.mark_idle()
         if isinstance(answer, Answer):
             answer.request_id = request_id
+            if admission is not None:
+                answer.more_headers = admission.headers()
         return answer
 
-    async def _answer(self, request: web.BaseRequest, request_id: str) -> web.StreamResponse:
+    async def _answer(
+        self, request: web.BaseRequest, request_id: str, admission: Admission | None
+    ) -> web.StreamResponse:
         try:
             _check_host(request)
+            if self._gate is not None and admission is not None:
+                permission = self._gate.preflight(request, admission)
+                if permission is not None:
+                    return permission
             target = self._routes.find(request.method, request.raw_path)
-            call = Call(request, request_id, target.model, target.version, target.region)
+            call = Call(request, request_id, target.model, target.version, target.region, admission)
+            if self._gate is not None and admission is not None:
+                refusal = self._gate.admit(request, target.template, admission)
+                if refusal is not None:
+                    return refusal
             return await target.handler(call)
         except ServingError as error:
             return _refusal(error)

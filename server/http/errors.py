@@ -1,5 +1,6 @@
 """What an error is called in HTTP: one table from error class to status. Nothing else names one."""
 
+import math
 from collections.abc import Mapping
 from http import HTTPStatus
 
@@ -15,6 +16,7 @@ from trivet.backends.api import (
     Unavailable,
     Unsupported,
 )
+from trivet.server.auth.errors import PermissionDenied, RateLimited, Unauthenticated
 
 CLIENT_CLOSED_REQUEST = 499
 _RETRY_AFTER_S = 1
@@ -30,6 +32,9 @@ _STATUS_BY_CLASS: Mapping[type[BaseException], int] = {
     Unsupported: HTTPStatus.NOT_IMPLEMENTED,
     BackendFailed: HTTPStatus.INTERNAL_SERVER_ERROR,
     LoadFailed: HTTPStatus.BAD_REQUEST,
+    Unauthenticated: HTTPStatus.UNAUTHORIZED,
+    PermissionDenied: HTTPStatus.FORBIDDEN,
+    RateLimited: HTTPStatus.TOO_MANY_REQUESTS,
     ServingError: HTTPStatus.INTERNAL_SERVER_ERROR,
 }
 
@@ -60,4 +65,8 @@ def status_of(error: ServingError) -> int:
 
 def headers_of(error: ServingError) -> Mapping[str, str]:
     """Further headers that tell a client what to do about an error."""
+    if isinstance(error, RateLimited):
+        return {"Retry-After": str(max(1, math.ceil(error.retry_after_s)))}
+    if isinstance(error, Unauthenticated):
+        return {"WWW-Authenticate": "Bearer"}
     return {"Retry-After": str(_RETRY_AFTER_S)} if isinstance(error, Unavailable) else {}

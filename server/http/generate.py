@@ -61,7 +61,7 @@ class Generate:
         request = await self._decode(call)
         sink = StreamSink(request.cancel, self._limits.max_pending_events)
         self._core.infer(request, sink)
-        events = EventStream(call.request, call.request_id)
+        events = EventStream(call)
         try:
             first = await sink.next()
             await events.open()

@@ -38,13 +38,13 @@ class Repository:
         return json_answer([_entry(model) for model in index.models])
 
     async def load(self, call: Call) -> web.StreamResponse:
-        refuse_other_sites(call.request)
+        refuse_other_sites(call)
         parameters = object_at(await self._document(call), "parameters", "the request")
         await self._core.load(call.model, _config_override(parameters))
         return empty_answer()
 
     async def unload(self, call: Call) -> web.StreamResponse:
-        refuse_other_sites(call.request)
+        refuse_other_sites(call)
         parameters = object_at(await self._document(call), "parameters", "the request")
         for name in parameters:
             if name != "unload_dependents":

@@ -1,7 +1,7 @@
 """From method and path to handler. Paths are matched as they are on the wire, names decoded."""
 
 import re
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from http import HTTPStatus
@@ -9,11 +9,13 @@ from urllib.parse import unquote
 
 from aiohttp import web
 
+from trivet.server.http.admission import Admission
 from trivet.server.http.errors import HttpError
 from trivet.server.versions import parse_version
 
 _CACHED_PATH_CHARACTERS = 512
 _CACHED_PATHS = 4096
+NO_HEADERS: Mapping[str, str] = {}
 
 
 @dataclass(slots=True)
@@ -25,6 +27,12 @@ class Call:
     model: str
     version: int | None
     region: str
+    admission: Admission | None = None
+    """None: everybody may ask, from anywhere."""
+
+    def more_headers(self) -> Mapping[str, str]:
+        """What every answer to it has besides its own headers."""
+        return NO_HEADERS if self.admission is None else self.admission.headers()
 
 
 Handler = Callable[[Call], Awaitable[web.StreamResponse]]
@@ -51,6 +59,8 @@ class Target:
     model: str
     version: int | None
     region: str
+    template: str
+    """Of the route."""
 
 
 class RouteTable:
@@ -58,6 +68,7 @@ class RouteTable:
 
     def __init__(self, routes: Sequence[Route]) -> None:
         self._rows = [(route, _compile(route.template)) for route in routes]
+        self.routes = tuple(routes)
         self._remembered = lru_cache(maxsize=_CACHED_PATHS)(self._find)
 
     def find(self, method: str, raw_path: str) -> Target:
@@ -109,7 +120,9 @@ def _target(route: Route, match: re.Match[str]) -> Target:
         else:
             names[group] = name
     version = parse_version(names.get("version", ""))
-    return Target(route.handler, names.get("model", ""), version, names.get("region", ""))
+    return Target(
+        route.handler, names.get("model", ""), version, names.get("region", ""), route.template
+    )
 
 
 def _decode(text: str) -> str:

@@ -43,7 +43,7 @@ class SharedMemoryRoutes:
         return json_answer([asdict(region) for region in regions])
 
     async def register(self, call: Call) -> web.StreamResponse:
-        refuse_other_sites(call.request)
+        refuse_other_sites(call)
         body = await read_body(call.request, self._limits)
         document = parse_object(bytes(body), self._limits.json)
         where = f"the registration of shared memory region '{call.region}'"
@@ -56,7 +56,7 @@ class SharedMemoryRoutes:
         return empty_answer()
 
     async def unregister(self, call: Call) -> web.StreamResponse:
-        refuse_other_sites(call.request)
+        refuse_other_sites(call)
         self._memory.unregister(call.region or None)
         return empty_answer()
 

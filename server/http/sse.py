@@ -2,17 +2,20 @@
 
 from aiohttp import web
 
+from trivet.server.http.routes import Call
+
 
 class EventStream:
     """The answer to one request, open until `close`."""
 
-    def __init__(self, request: web.BaseRequest, request_id: str) -> None:
-        self._request = request
+    def __init__(self, call: Call) -> None:
+        self._request = call.request
         self.response = web.StreamResponse(
             headers={
                 "Content-Type": "text/event-stream; charset=utf-8",
                 "Cache-Control": "no-cache",
-                "x-request-id": request_id,
+                "x-request-id": call.request_id,
+                **call.more_headers(),
             }
         )
 

@@ -25,7 +25,7 @@ from trivet.server.grpc.http2.heads import (
 from trivet.server.grpc.http2.messages import Assembler, is_known
 from trivet.server.grpc.http2.options import Http2Options
 from trivet.server.grpc.http2.outbox import Outbox
-from trivet.server.grpc.transport import Buffer, Code, Rows, Stream, Unary
+from trivet.server.grpc.transport import Buffer, Code, Gate, Refused, Rows, Stream, Unary
 
 STREAM_WINDOW = 4 * 1024 * 1024
 CONNECTION_WINDOW = 16 * 1024 * 1024
@@ -138,8 +138,19 @@ class Calls:
         elif not is_known(head.encoding):
             text = f"grpc-encoding '{head.encoding[:32]}'; known are gzip, deflate, identity"
             self._refuse(stream_id, failure_block(Code.UNIMPLEMENTED, text), flags)
-        else:
+        elif self._options.gate is None:
             self._begin(stream_id, head, row, flags)
+        else:
+            self._begin_admitted(self._options.gate, stream_id, head, row, flags)
+
+    def _begin_admitted(
+        self, gate: Gate, stream_id: int, head: Head, row: Unary | Stream, flags: int
+    ) -> None:
+        admitted = gate.admit(head.path, head.metadata, row)
+        if isinstance(admitted, Refused):
+            self._refuse(stream_id, failure_block(admitted.code, admitted.text), flags)
+        else:
+            self._begin(stream_id, head, admitted, flags)
 
     def _begin(self, stream_id: int, head: Head, row: Unary | Stream, flags: int) -> None:
         self._guard.moved()

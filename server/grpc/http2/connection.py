@@ -45,13 +45,16 @@ class Connection(asyncio.BufferedProtocol):
     """The server's side of one connection. Owned by the event loop."""
 
     def __init__(
-        self, rows: Rows, options: Http2Options, on_lost: Callable[["Connection"], None]
+        self,
+        rows: Rows,
+        options: Http2Options,
+        on_made: Callable[["Connection"], None],
+        on_lost: Callable[["Connection"], None],
     ) -> None:
         self._rows = rows
         self._options = options
+        self._on_made = on_made
         self._on_lost = on_lost
-        self.is_one_too_many = False
-        """Set before the connection is made: it is told so and closed."""
         self._is_going_away = False
         self._num_pings_out = 0
 
@@ -69,8 +72,7 @@ class Connection(asyncio.BufferedProtocol):
         self._reader = FrameReader(self._on_preface, self._on_frame, self._calls)
         self._timers = Timers(self._options, self)
         self._handlers = self._frame_handlers()
-        if self.is_one_too_many:
-            self._close(ErrorCode.ENHANCE_YOUR_CALM, "too many connections")
+        self._on_made(self)
 
     def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002
         return self._reader.get_buffer()
@@ -114,6 +116,10 @@ class Connection(asyncio.BufferedProtocol):
             self._outbox.control(frames.frame(Kind.PING, 0, 0, _DRAIN_PING))
             # For a client that is silent nothing is on its way.
             asyncio.get_running_loop().call_later(GOODBYE_S, self._take_no_calls)
+
+    def refuse(self, text: str) -> None:
+        """Says why and closes, before anything was read."""
+        self._close(ErrorCode.ENHANCE_YOUR_CALM, text)
 
     def end(self, text: str) -> None:
         """Fails all calls and closes."""

@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+from trivet.server.grpc.transport import Gate
+
 
 @dataclass(frozen=True, slots=True)
 class Http2Options:
@@ -21,3 +23,5 @@ class Http2Options:
     max_connection_age_s: float = 0.0
     max_connection_age_grace_s: float = 0.0
     """0: calls in progress may take as long as they need."""
+    gate: Gate | None = None
+    """None: everybody may call everything."""

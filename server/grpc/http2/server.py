@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import logging
 
+from trivet.server.auth.tls import Tls, socket_options
 from trivet.server.grpc.http2.connection import Connection
 from trivet.server.grpc.http2.options import Http2Options
 from trivet.server.grpc.transport import Rows
@@ -16,7 +17,17 @@ SHUTTING_DOWN = "the server is shutting down"
 class Http2Transport:
     """Serves RPC rows. Owned by the event loop."""
 
-    def __init__(self, rows: Rows, *, host: str, port: int, options: Http2Options) -> None:
+    def __init__(
+        self,
+        rows: Rows,
+        *,
+        host: str,
+        port: int,
+        options: Http2Options,
+        tls: Tls | None = None,
+    ) -> None:
+        """Without TLS it speaks plain text."""
+        self._tls = tls
         self._rows = rows
         self._host = host
         self._port = port
@@ -31,7 +42,11 @@ class Http2Transport:
         loop = asyncio.get_running_loop()
         try:
             self._server = await loop.create_server(
-                self._connect, self._host, self._port, backlog=BACKLOG
+                self._connect,
+                self._host,
+                self._port,
+                backlog=BACKLOG,
+                **socket_options(self._tls),
             )
         except OSError as error:
             text = f"gRPC cannot listen on {self._host}:{self._port}: {error.strerror or error}"
@@ -54,15 +69,19 @@ class Http2Transport:
             connection.abort()
 
     def _connect(self) -> Connection:
-        connection = Connection(self._rows, self._options, self._on_lost)
+        return Connection(self._rows, self._options, self._on_made, self._on_lost)
+
+    def _on_made(self, connection: Connection) -> None:
+        """Under TLS not before the handshake: a failed one is never made, nor lost."""
         self._connections.add(connection)
         if len(self._connections) > self._options.max_connections:
             log.warning(
                 "a gRPC connection is refused: %d are open (--grpc-max-connections)",
                 self._options.max_connections,
             )
-            connection.is_one_too_many = True
-        return connection
+            connection.refuse("too many connections")
+        elif self._is_draining:
+            connection.go_away()
 
     def _on_lost(self, connection: Connection) -> None:
         self._connections.discard(connection)

@@ -17,6 +17,7 @@ from trivet.backends.api import (
     Unavailable,
     Unsupported,
 )
+from trivet.server.auth.errors import PermissionDenied, RateLimited, Unauthenticated
 from trivet.server.http.answers import Answer
 from trivet.server.http.errors import headers_of, status_of
 from trivet.server.http.routes import Call
@@ -29,8 +30,16 @@ _TYPES: tuple[tuple[type[ServingError], str], ...] = (
     (NotFound, "NotFoundError"),
     (Unsupported, "BadRequestError"),
     (Unavailable, "ServiceUnavailableError"),
+    (Unauthenticated, "invalid_request_error"),
+    (PermissionDenied, "invalid_request_error"),
     (ServingError, "InternalServerError"),
 )
+_CODES: tuple[tuple[type[ServingError], str], ...] = (
+    (Unauthenticated, "invalid_api_key"),
+    (PermissionDenied, "insufficient_permissions"),
+    (RateLimited, "rate_limit_exceeded"),
+)
+"""What OpenAI calls these; all others have their status."""
 _PARAM = re.compile(r"[a-z_]+[a-z0-9_.\[\]]*(?=: )")
 """Our texts about a field begin with its name and a colon."""
 
@@ -45,7 +54,6 @@ def error_status(error: ServingError) -> int:
 
 def error_document(error: ServingError) -> dict[str, object]:
     """The body of an error answer, or of an event that ends a stream."""
-    kind = next(text for cls, text in _TYPES if isinstance(error, cls))
     named = _PARAM.match(error.message)
     # All that these routes look up by name is a model.
     is_missing = isinstance(error, ModelNotFound | NotFound)
@@ -54,11 +62,28 @@ def error_document(error: ServingError) -> dict[str, object]:
     return {
         "error": {
             "message": message,
-            "type": kind,
+            "type": _type(error),
             "param": param,
-            "code": int(error_status(error)),
+            "code": _code(error),
         }
     }
+
+
+def _type(error: ServingError) -> str:
+    if isinstance(error, RateLimited):
+        return error.kind
+    return next(text for cls, text in _TYPES if isinstance(error, cls))
+
+
+def _code(error: ServingError) -> int | str:
+    named = (code for cls, code in _CODES if isinstance(error, cls))
+    return next(named, int(error_status(error)))
+
+
+def refusal(error: ServingError) -> Answer:
+    """The answer that an error is."""
+    body = orjson.dumps(error_document(error))
+    return Answer((body,), status=int(error_status(error)), extra_headers=headers_of(error))
 
 
 def answers_errors(handler: Handler) -> Handler:
@@ -69,8 +94,6 @@ def answers_errors(handler: Handler) -> Handler:
         try:
             return await handler(call)
         except ServingError as error:
-            body = orjson.dumps(error_document(error))
-            status = int(error_status(error))
-            return Answer((body,), status=status, extra_headers=headers_of(error))
+            return refusal(error)
 
     return guarded

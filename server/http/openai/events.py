@@ -66,7 +66,7 @@ async def stream(
 
     An error before the first chunk has a status of its own; a later one is the last event.
     """
-    events = EventStream(call.request, call.request_id)
+    events = EventStream(call)
     try:
         if await pump(events, outputs, writer.write, error_document, keep_alive_s):
             await events.write(writer.end() + DONE)

@@ -18,6 +18,7 @@ from trivet.backends.api import (
     Unavailable,
     Unsupported,
 )
+from trivet.server.auth.errors import PermissionDenied, RateLimited, Unauthenticated
 from trivet.server.http.answers import Answer
 from trivet.server.http.errors import headers_of, status_of
 from trivet.server.http.routes import Call, Handler
@@ -34,6 +35,9 @@ _KINDS: tuple[tuple[type[ServingError], str, int | None], ...] = (
     (BackendFailed, "generation", 424),
     (DeadlineExceeded, "incomplete_generation", None),
     (Cancelled, "incomplete_generation", None),
+    (Unauthenticated, "authentication", None),
+    (PermissionDenied, "permission", None),
+    (RateLimited, OVERLOADED, None),
     (ServingError, "incomplete_generation", 500),
 )
 """Class, `error_type`, status; None: the status that the class has everywhere."""

@@ -70,7 +70,7 @@ class TgiGenerate:
         generation = self._generation(call, fields, is_stream=True)
         await generation.start(scored=True)
         outputs = generation.outputs
-        events = EventStream(call.request, call.request_id)
+        events = EventStream(call)
         events.response.headers.update({**generation.first_headers(), "X-Accel-Buffering": "no"})
         try:
             keep_alive_s = self._limits.event_keep_alive_s

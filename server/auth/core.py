@@ -1,0 +1,96 @@
+"""The core for servers with keys: a caller sees and asks the models that its key names.
+
+It stands at the one door that all protocols share, so that none of them can forget it. Steps of
+ensembles and what models ask each other do not come through here: a key for an ensemble is enough.
+"""
+
+from trivet.backends.api import Generator, InferRequest, ServingError, Signature, Sink
+from trivet.protos import grpc_service_pb2 as pb
+from trivet.protos.model_config_pb2 import ModelConfig
+from trivet.server.auth.caller import Caller, current_caller
+from trivet.server.auth.metering import MeteredGenerator
+from trivet.server.core import Core
+
+
+class GuardedCore(Core):
+    """Every method that names a model may also raise PermissionDenied."""
+
+    def infer(self, request: InferRequest, sink: Sink) -> None:
+        caller = current_caller.get()
+        if caller is not None:
+            try:
+                self._charge(caller, request)
+            except ServingError as error:
+                sink.fail(error)
+                return
+        super().infer(request, sink)
+
+    def _charge(self, caller: Caller, request: InferRequest) -> None:
+        caller.require_model(request.model_name)
+        allowance = caller.allowance
+        if allowance is None:
+            return
+        if caller.pays_each:
+            allowance.take_request()
+        if allowance.counts_tokens:
+            allowance.require_tokens()
+            request.on_tokens = allowance.charge_tokens
+
+    def signature(self, name: str, version: int | None) -> Signature:
+        _require(name)
+        return super().signature(name, version)
+
+    def generator(self, name: str) -> Generator:
+        _require(name)
+        return _metered(super().generator(name))
+
+    def generators(self) -> dict[str, Generator]:
+        found = super().generators()
+        return {name: _metered(each) for name, each in found.items() if _is_visible(name)}
+
+    def model_metadata(self, name: str, version: int | None) -> pb.ModelMetadataResponse:
+        _require(name)
+        return super().model_metadata(name, version)
+
+    def model_config(self, name: str, version: int | None) -> ModelConfig:
+        _require(name)
+        return super().model_config(name, version)
+
+    def statistics(self, name: str = "", version: int | None = None) -> pb.ModelStatisticsResponse:
+        if name:
+            _require(name)
+        found = super().statistics(name, version)
+        kept = [each for each in found.model_stats if _is_visible(each.name)]
+        return pb.ModelStatisticsResponse(model_stats=kept)
+
+    def index(self, *, ready_only: bool) -> pb.RepositoryIndexResponse:
+        found = super().index(ready_only=ready_only)
+        kept = [each for each in found.models if _is_visible(each.name)]
+        return pb.RepositoryIndexResponse(models=kept)
+
+    async def load(self, name: str, config_json: str | None = None) -> None:
+        _require(name)
+        await super().load(name, config_json)
+
+    async def unload(self, name: str, *, unload_dependents: bool = False) -> None:
+        _require(name)
+        await super().unload(name, unload_dependents=unload_dependents)
+
+
+def _require(name: str) -> None:
+    caller = current_caller.get()
+    if caller is not None:
+        caller.require_model(name)
+
+
+def _is_visible(name: str) -> bool:
+    caller = current_caller.get()
+    return caller is None or caller.may_use(name)
+
+
+def _metered(generator: Generator) -> Generator:
+    caller = current_caller.get()
+    allowance = caller.allowance if caller is not None else None
+    if allowance is None or not allowance.counts_tokens:
+        return generator
+    return MeteredGenerator(generator, allowance)

@@ -1,0 +1,99 @@
+"""Certificates of a listening port: read, checked, and read again when their files change."""
+
+import logging
+import ssl
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypedDict
+
+from trivet.backends.api import InvalidConfig
+
+HANDSHAKE_TIMEOUT_S = 10.0
+"""How long a client may take to agree on keys."""
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class TlsFiles:
+    """PEM files."""
+
+    service: str
+    """Whose they are, for texts."""
+    cert: Path
+    """The server's certificate, and those between it and the root."""
+    key: Path
+    client_ca: Path | None = None
+    """Clients must show a certificate that one of these has signed; None: they need none."""
+
+    @property
+    def paths(self) -> tuple[Path, ...]:
+        """All that are there."""
+        return (self.cert, self.key, *(() if self.client_ca is None else (self.client_ca,)))
+
+
+class TlsSocket(TypedDict, total=False):
+    """What `loop.create_server` wants to know."""
+
+    ssl: ssl.SSLContext
+    ssl_handshake_timeout: float
+
+
+class Tls:
+    """What a port offers to those who connect. Owned by the event loop."""
+
+    def __init__(self, files: TlsFiles, protocol: str) -> None:
+        """`protocol` is ALPN's name of what is spoken. Raises InvalidConfig."""
+        self.files = files
+        self._protocol = protocol
+        self._current = _context(files, protocol)
+        self.context = _context(files, protocol)
+        """For the listening socket. Each handshake goes on with the newest files."""
+        # OpenSSL calls this for clients that name no server, too.
+        self.context.sni_callback = self._renew
+
+    def reload(self) -> None:
+        """New handshakes use the files as they are now; broken ones are told to the log, and the
+        old stay. Connections that are open keep what they have agreed on."""
+        try:
+            self._current = _context(self.files, self._protocol)
+        except InvalidConfig as error:
+            _log.error("%s; the certificate read before stays in use", error.message)
+            return
+        _log.info("%s: certificate read from %s", self.files.service, self.files.cert)
+
+    def _renew(self, connection: ssl.SSLObject, _: str | None, __: ssl.SSLContext) -> None:
+        connection.context = self._current
+
+
+def socket_options(tls: Tls | None) -> TlsSocket:
+    """For the listening socket; nothing where plain text is spoken."""
+    if tls is None:
+        return {}
+    return {"ssl": tls.context, "ssl_handshake_timeout": HANDSHAKE_TIMEOUT_S}
+
+
+def _context(files: TlsFiles, protocol: str) -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.set_alpn_protocols([protocol])
+    # A resumed session would go on with what was checked under files that are gone.
+    context.num_tickets = 0
+    context.options |= ssl.OP_NO_TICKET
+    try:
+        # An empty password instead of a question on the terminal.
+        context.load_cert_chain(files.cert, files.key, password="")
+    except (OSError, ValueError) as error:
+        raise InvalidConfig(
+            f"{files.service}: certificate '{files.cert}' and key '{files.key}' cannot be used: "
+            f"{error}. They must be PEM files that belong together, the key without a password"
+        ) from None
+    if files.client_ca is not None:
+        context.verify_mode = ssl.CERT_REQUIRED
+        try:
+            context.load_verify_locations(files.client_ca)
+        except (OSError, ValueError) as error:
+            raise InvalidConfig(
+                f"{files.service}: the clients' certificate authority '{files.client_ca}' cannot "
+                f"be used: {error}. It must be a PEM file of certificates"
+            ) from None
+    return context

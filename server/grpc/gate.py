@@ -1,0 +1,71 @@
+"""Who may call what over gRPC: the key in a call's metadata, and the scope of its method."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from trivet.backends.api import ServingError
+from trivet.server.auth.caller import NOBODY, Caller, current_caller
+from trivet.server.auth.keyring import Keyring, secret_in
+from trivet.server.auth.scopes import RPC_SCOPES, Scope
+from trivet.server.grpc.errors import code_of
+from trivet.server.grpc.transport import Buffer, Call, MessageHandler, Refused, Stream, Unary
+
+
+class KeyGate:
+    """A transport's gate. Owned by the event loop."""
+
+    def __init__(self, keyring: Keyring) -> None:
+        self._keyring = keyring
+
+    def admit(
+        self, path: str, metadata: Mapping[str, str], row: Unary | Stream
+    ) -> Unary | Stream | Refused:
+        """The row, run in the caller's name."""
+        scope = RPC_SCOPES.get(path)
+        if scope is Scope.OPEN:
+            return _as(NOBODY, row)
+        secret = secret_in(metadata.get("authorization"), metadata.get("x-api-key"))
+        try:
+            if isinstance(row, Unary):
+                return _as(self._keyring.admit(secret, scope), row)
+            # The requests of a stream are counted one by one.
+            return _as(self._keyring.allowed(secret, scope).of_stream(), row)
+        except ServingError as error:
+            return Refused(code_of(error), error.message)
+
+
+def _as(caller: Caller, row: Unary | Stream) -> Unary | Stream:
+    if isinstance(row, Unary):
+        handle = row.handle
+        return Unary(lambda call, message: _run(caller, lambda: handle(call, message)))
+    return Stream(lambda call: _open(caller, row, call))
+
+
+def _run(caller: Caller, work: Callable[[], None]) -> None:
+    before = current_caller.set(caller)
+    try:
+        work()
+    finally:
+        current_caller.reset(before)
+
+
+def _open(caller: Caller, row: Stream, call: Call) -> MessageHandler:
+    before = current_caller.set(caller)
+    try:
+        return _CallersStream(caller, row.open(call))
+    finally:
+        current_caller.reset(before)
+
+
+@dataclass(slots=True)
+class _CallersStream:
+    """Every message of a stream is the caller's."""
+
+    caller: Caller
+    handler: MessageHandler
+
+    def on_message(self, message: Buffer) -> None:
+        _run(self.caller, lambda: self.handler.on_message(message))
+
+    def on_half_close(self) -> None:
+        _run(self.caller, self.handler.on_half_close)

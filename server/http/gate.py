@@ -1,0 +1,106 @@
+"""Who may come in over HTTP, from where: hosts, pages of other sites, keys and scopes."""
+
+from http import HTTPStatus
+
+from aiohttp import web
+
+from trivet.backends.api import ServingError
+from trivet.server.auth.caller import NOBODY, current_caller
+from trivet.server.auth.errors import Unauthenticated
+from trivet.server.auth.keyring import Keyring, secret_in
+from trivet.server.auth.scopes import ROUTE_SCOPES, Scope
+from trivet.server.http.admission import Admission
+from trivet.server.http.answers import Answer, error_answer
+from trivet.server.http.cors import Cors
+from trivet.server.http.errors import HttpError, headers_of, status_of
+from trivet.server.http.hosts import Hosts
+from trivet.server.http.openai import errors as openai_errors
+from trivet.server.http.routes import NO_HEADERS
+from trivet.server.http.tgi import errors as tgi_errors
+
+_TGI = frozenset({"/", "/generate", "/generate_stream", "/info", "/chat_tokenize"})
+_OPENAI = frozenset({"/tokenize", "/detokenize", "/version", "/load"})
+
+
+class Gate:
+    """Stands in the door, before the handlers. Owned by the event loop."""
+
+    def __init__(self, keyring: Keyring | None, hosts: Hosts | None, cors: Cors | None) -> None:
+        """None: not checked, and for `cors`: pages of other sites get no permission."""
+        self._keyring = keyring
+        self._hosts = hosts
+        self._cors = cors
+
+    def meet(self, request: web.BaseRequest) -> Admission:
+        """What its headers tell of a request; refuses nothing."""
+        is_known = self._hosts is not None and self._hosts.allow(request.headers.get("Host"))
+        if self._cors is None or "Origin" not in request.headers:
+            return Admission(NO_HEADERS, has_known_origin=False, has_known_host=is_known)
+        return Admission(
+            self._cors.headers(request),
+            has_known_origin=self._cors.knows(request),
+            has_known_host=is_known,
+        )
+
+    def preflight(self, request: web.BaseRequest, admission: Admission) -> Answer | None:
+        """The answer to a browser that asks whether a page may send something; None: it is not
+        that, or the page may not."""
+        if self._cors is None or request.method != "OPTIONS" or not admission.may_be_read:
+            return None
+        return self._cors.preflight(request)
+
+    def admit(self, request: web.BaseRequest, template: str, admission: Admission) -> Answer | None:
+        """Sets the caller of what follows, or gives the refusal. Raises HttpError (403) for a host
+        that is none of ours."""
+        scope = ROUTE_SCOPES.get((request.method, template))
+        if scope is Scope.OPEN:
+            current_caller.set(None if self._keyring is None else NOBODY)
+            return None
+        if self._hosts is not None and not admission.has_known_host:
+            raise HttpError(
+                HTTPStatus.FORBIDDEN,
+                "this server is not known by the name in the Host header; --http-allowed-hosts "
+                "lists its names",
+                closes=True,
+            )
+        if self._keyring is None:
+            return None
+        try:
+            self._check(self._keyring, request, scope, admission)
+        except ServingError as error:
+            return _refusal(error, template, request)
+        current_caller.set(admission.caller)
+        return None
+
+    def _check(
+        self,
+        keyring: Keyring,
+        request: web.BaseRequest,
+        scope: Scope | None,
+        admission: Admission,
+    ) -> None:
+        admission.caller = caller = keyring.allowed(_secret(request), scope)
+        if caller.allowance is not None:
+            caller.allowance.take_request()
+
+
+def _secret(request: web.BaseRequest) -> str | None:
+    headers = request.headers
+    given = headers.getall("Authorization", ())
+    if len(given) > 1:
+        raise Unauthenticated("the Authorization header is there more than once")
+    return secret_in(given[0] if given else None, headers.get("x-api-key"))
+
+
+def _refusal(error: ServingError, template: str, request: web.BaseRequest) -> Answer:
+    """In the form of the API that was asked."""
+    if template.startswith("/v1/") or template in _OPENAI:
+        answer = openai_errors.refusal(error)
+    elif template in _TGI:
+        answer = tgi_errors.refusal(error)
+    else:
+        answer = error_answer(status_of(error), error.message, headers_of(error))
+    if not request.content.is_eof():
+        # Who may not ask is not listened to: the rest of the body would be read for nothing.
+        answer.force_close()
+    return answer
