@@ -48,12 +48,15 @@ from trivet.backends.api.request import (
     ParameterValue,
 )
 from trivet.backends.api.runner import (
+    Asker,
+    AsksFromThreads,
     AsksModels,
     Catalog,
     ComposedBackend,
     Composes,
     Runner,
     derive,
+    derive_joint,
 )
 from trivet.backends.api.signature import Signature, TensorSpec
 from trivet.backends.api.sink import Sink
@@ -61,6 +64,8 @@ from trivet.backends.api.tensor import PackedBytes, Shape, Tensor
 
 __all__ = [
     "AlreadyExists",
+    "Asker",
+    "AsksFromThreads",
     "AsksModels",
     "Backend",
     "BackendFailed",
@@ -121,6 +126,7 @@ __all__ = [
     "Unavailable",
     "Unsupported",
     "derive",
+    "derive_joint",
     "from_json",
     "parameter",
     "to_json_dict",

@@ -4,10 +4,11 @@ No codecs lie between: tensors are handed on as they are.
 """
 
 from collections.abc import Mapping, Sequence
+from concurrent.futures import Future
 from typing import Protocol, runtime_checkable
 
 from trivet.backends.api.backend import Backend
-from trivet.backends.api.request import InferRequest, Parameters
+from trivet.backends.api.request import CancelToken, InferRequest, Parameters
 from trivet.backends.api.signature import Signature
 from trivet.backends.api.sink import Sink
 from trivet.backends.api.tensor import Tensor
@@ -38,6 +39,33 @@ class Runner(Protocol):
 
     async def unload(self, name: str, *, unload_dependents: bool = False) -> None:
         """Takes a model out of service. Raises Unavailable unless the control mode is explicit."""
+
+
+class Asker(Protocol):
+    """The server, as models see it that run outside of its event loop. Any thread may call.
+
+    Sinks are called on a thread of the asker's, which they must not hold up.
+    """
+
+    @property
+    def owns_process(self) -> bool:
+        """Whether it is the only one in its process, so that all threads there are its model's."""
+
+    def infer(self, request: InferRequest, parents: Sequence[InferRequest], sink: Sink) -> None:
+        """As `Runner.infer`; the request ends at its deadline, too. Make it with `derive_joint`: it
+        is cancelled once nobody waits for any of `parents`."""
+
+    def cancel(self, request: InferRequest) -> None:
+        """Nobody waits for the answers to this request any more."""
+
+    def is_ready(self, name: str, version: int | None) -> "Future[bool]":
+        """See Runner."""
+
+    def load(self, name: str, config_json: str | None) -> "Future[None]":
+        """See Runner."""
+
+    def unload(self, name: str, *, unload_dependents: bool) -> "Future[None]":
+        """See Runner."""
 
 
 class Catalog(Protocol):
@@ -73,6 +101,14 @@ class AsksModels(Protocol):
         """Called once, on the event loop, before anything else is asked of the instance."""
 
 
+@runtime_checkable
+class AsksFromThreads(Protocol):
+    """An instance whose model asks others from whichever thread it computes in."""
+
+    def ask_through(self, asker: Asker) -> None:
+        """Called once, before anything else is asked of the instance."""
+
+
 def derive(
     parent: InferRequest,
     model_name: str,
@@ -102,4 +138,41 @@ def derive(
         parent.deadline,
         parent.cancel,
         callers=(*parent.callers, parent.model_name),
+        trace=parent.trace,
     )
+
+
+def derive_joint(
+    parents: Sequence[InferRequest],
+    caller: str,
+    model_name: str,
+    model_version: int | None,
+    inputs: dict[str, Tensor],
+) -> InferRequest:
+    """A request to another model on behalf of several, computed as one batch by model `caller`.
+
+    It has a cancel token of its own. Deadline: the last of theirs, none if one of them has none.
+    """
+    deadlines = [parent.deadline for parent in parents]
+    known = [deadline for deadline in deadlines if deadline is not None]
+    callers = dict.fromkeys(name for parent in parents for name in parent.callers)
+    return InferRequest(
+        model_name,
+        model_version,
+        "",
+        inputs,
+        priority=min((parent.priority for parent in parents if parent.priority), default=0),
+        deadline=max(known) if known and len(known) == len(deadlines) else None,
+        callers=(*callers, caller),
+    )
+
+
+def cancel_with_all(token: CancelToken, parents: Sequence[CancelToken]) -> None:
+    """Cancels the token once all parents are; never for no parents."""
+
+    def check() -> None:
+        if all(parent.cancelled for parent in parents):
+            token.cancel()
+
+    for parent in parents:
+        parent.on_cancel(check)

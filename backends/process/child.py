@@ -15,6 +15,7 @@ import threading
 from pathlib import Path
 
 from trivet.backends.api import (
+    AsksFromThreads,
     Backend,
     BackendFailed,
     Instance,
@@ -22,6 +23,7 @@ from trivet.backends.api import (
     ServingError,
     Tensor,
 )
+from trivet.backends.process.asking import RemoteAsker
 from trivet.backends.process.channel import Channel, ChannelClosed, Header
 from trivet.backends.process.link import Link, Message
 from trivet.backends.process.regions import RegionReader, RegionWriter
@@ -68,6 +70,7 @@ class _Server:
         self._calls = calls
         self._events = events
         self._requests = OpenRequests()
+        self._asker = RemoteAsker(events)
 
     def run(self) -> None:
         task = Task.from_header(self._calls.receive().header)
@@ -97,6 +100,8 @@ class _Server:
             failed = LoadFailed(f"{type(error).__name__}: {error}")
             self._events.send({"op": "failed", **encode_error(failed)})
             return None
+        if isinstance(instance, AsksFromThreads):
+            instance.ask_through(self._asker)
         self._events.send({"op": "opened", "ready": instance.is_ready()})
         return instance
 
@@ -141,6 +146,9 @@ class _Server:
                 message = self._events.receive()
                 if message.header["op"] == "cancel":
                     self._requests.cancel(message.header["token"])
+                else:
+                    self._asker.handle(message)
+                del message
             except BlockingIOError:
                 if (is_ready := instance.is_ready()) != was_ready:
                     self._events.send({"op": "ready", "ready": is_ready})

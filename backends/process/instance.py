@@ -4,7 +4,7 @@ import logging
 import threading
 from dataclasses import dataclass
 
-from trivet.backends.api import Batch, InstanceDied, LoadFailed, ServingError, Unavailable
+from trivet.backends.api import Asker, Batch, InstanceDied, LoadFailed, ServingError, Unavailable
 from trivet.backends.process.backoff import Backoff
 from trivet.backends.process.channel import ChannelClosed
 from trivet.backends.process.session import NotDelivered, Session
@@ -48,6 +48,7 @@ class ProcessInstance:
         self._remembers = _keeps_sequences(task)
         self._last_session: Session | None = None
         """Which one knows the sequences that have begun; None while none can have."""
+        self._asker: Asker | None = None
         self._closing = threading.Event()
         self._keeper = threading.Thread(target=self._keep, name=f"keep {task.name}", daemon=True)
 
@@ -68,6 +69,10 @@ class ProcessInstance:
         """The live process, None while it is being restarted."""
         session = self._session
         return session.child.pid if session else None
+
+    def ask_through(self, asker: Asker) -> None:
+        """See AsksFromThreads: what the process asks goes this way."""
+        self._asker = asker
 
     def execute(self, batch: Batch) -> None:
         """Has the batch computed in the process; see `Instance.execute`.
@@ -175,7 +180,7 @@ class ProcessInstance:
             child = self._child = ChildProcess(self._task)
             try:
                 opened = child.await_task(self._limits.load_timeout_s, self._closing)
-                session = Session(child, is_ready=opened["ready"])
+                session = Session(child, lambda: self._asker, is_ready=opened["ready"])
                 self._publish(session)
                 self._serve(session)
             finally:

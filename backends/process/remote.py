@@ -2,11 +2,30 @@
 
 import logging
 import threading
+from collections.abc import Callable
 
 from trivet.backends.api import BackendFailed, CancelToken, Parameters, ServingError, Tensor
 from trivet.backends.process.channel import ChannelClosed, Header
 from trivet.backends.process.link import Link
 from trivet.backends.process.wire import encode_error
+
+
+class RemoteCancelToken(CancelToken):
+    """One that is cancelled by another thread than the one that asks to be told."""
+
+    __slots__ = ("_lock",)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._lock = threading.RLock()
+
+    def cancel(self) -> None:
+        with self._lock:
+            super().cancel()
+
+    def on_cancel(self, callback: Callable[[], None]) -> None:
+        with self._lock:
+            super().on_cancel(callback)
 
 
 class OpenRequests:
@@ -19,7 +38,7 @@ class OpenRequests:
         self._early: set[int] = set()
 
     def register(self, token: int) -> CancelToken:
-        cancel = CancelToken()
+        cancel = RemoteCancelToken()
         with self._lock:
             self._cancels[token] = cancel
             self._newest = max(self._newest, token)

@@ -1,9 +1,11 @@
 """The server's dealings with one live instance process: batches out, responses in."""
 
 import itertools
+from collections.abc import Callable
 from contextlib import suppress
 
-from trivet.backends.api import Batch, InferRequest, ResponseSender, ServingError
+from trivet.backends.api import Asker, Batch, InferRequest, ResponseSender, ServingError
+from trivet.backends.process.asks import Asks
 from trivet.backends.process.channel import ChannelClosed
 from trivet.backends.process.link import Link, Message
 from trivet.backends.process.spawn import POLL_S, ChildProcess
@@ -20,11 +22,16 @@ class Session:
     `run` is called by the instance's thread, `handle` and `tick` by the one that reads events.
     """
 
-    def __init__(self, child: ChildProcess, *, is_ready: bool) -> None:
+    def __init__(
+        self, child: ChildProcess, find_asker: Callable[[], Asker | None], *, is_ready: bool
+    ) -> None:
+        """`find_asker`: the way to other models, None before there is one."""
         self.child = child
         self.is_ready = is_ready
         self.has_computed = False
         """Whether it has computed a batch: then a crash is a first one again."""
+        self._find_asker = find_asker
+        self._asks = Asks(child.events, child.name)
         self._tokens = itertools.count()
         self._senders: dict[int, ResponseSender] = {}
         """Of decoupled requests without an end, by token."""
@@ -70,6 +77,8 @@ class Session:
                 sender.finish()
             case "fail" if sender := self._sender(header["token"], ends=True):
                 sender.fail(decode_error(header))
+            case "ask" | "ask_cancel" | "order":
+                self._asks.handle(message, self._find_asker())
 
     def tick(self) -> None:
         """Passes on cancellations of open requests and memory that clients have finished with."""
@@ -81,6 +90,7 @@ class Session:
 
     def end(self, error: ServingError) -> None:
         """Fails what is still open: its process is gone."""
+        self._asks.end(self._find_asker())
         while self._senders:
             _, sender = self._senders.popitem()
             sender.fail(error)

@@ -40,14 +40,15 @@ def encode_batch(batch: Batch, tokens: Sequence[int]) -> tuple[Header, list[list
         "batching": batch.batching,
         "decoupled": bool(batch.senders),
         "requests": [
-            _encode_request(request, token) for request, token in zip(requests, tokens, strict=True)
+            encode_request(request, token) for request, token in zip(requests, tokens, strict=True)
         ],
     }
     names = requests[0].inputs
     return header, [[request.inputs[name] for request in requests] for name in names]
 
 
-def _encode_request(request: InferRequest, token: int) -> Header:
+def encode_request(request: InferRequest, token: int) -> Header:
+    """A request without its inputs, which travel as runs; `token` names it in later messages."""
     header: Header = {
         "token": token,
         "model": request.model_name,
@@ -63,6 +64,8 @@ def _encode_request(request: InferRequest, token: int) -> Header:
         header["sequence"] = [request.sequence_id, request.sequence_start, request.sequence_end]
     if request.priority or request.timeout_us or request.deadline is not None:
         header["schedule"] = [request.priority, request.timeout_us, request.deadline]
+    if request.callers:
+        header["callers"] = request.callers
     if request.cancel.cancelled:
         header["cancelled"] = True
     return header
@@ -104,7 +107,7 @@ def decode_batch(
     """The batch of an `execute` message, with cancel tokens and senders by request token."""
     header = message.header
     requests = [
-        _decode_request(each, register(each["token"]), index, message.runs)
+        decode_request(each, register(each["token"]), index, message.runs)
         for index, each in enumerate(header["requests"])
     ]
     senders = [
@@ -116,9 +119,10 @@ def decode_batch(
     return ReceivedBatch(requests, runs, batching=header["batching"], senders=senders)
 
 
-def _decode_request(
+def decode_request(
     header: Header, cancel: CancelToken, index: int, runs: list[Run]
 ) -> InferRequest:
+    """The request with tensor `index` of each run."""
     sequence_id, sequence_start, sequence_end = header.get("sequence", (0, False, False))
     priority, timeout_us, deadline = header.get("schedule", (0, 0, None))
     if header.get("cancelled"):
@@ -138,6 +142,7 @@ def _decode_request(
         deadline=deadline,
         cancel=cancel,
         batch_size=header["batch_size"],
+        callers=tuple(header.get("callers", ())),
     )
 
 

@@ -2,7 +2,8 @@
 
 import inspect
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from trivet.backends.api import (
+    Asker,
     BackendFailed,
     Batch,
     InferRequest,
@@ -24,6 +26,7 @@ from trivet.backends.python.answers import answer, late_sender, open_sender, res
 from trivet.backends.python.late import LateResponse
 from trivet.backends.python.loader import load_model_class
 from trivet.backends.python.model_api.errors import TritonModelException
+from trivet.backends.python.model_api.nested import CALLING, THREADS, Calling
 from trivet.backends.python.model_api.request import ReceivedRequest
 from trivet.backends.python.model_api.sender import InferenceResponseSender
 from trivet.protos.model_config_pb2 import ModelConfig
@@ -46,6 +49,7 @@ class PythonInstance:
         self._is_iterative = config.sequence_batching.iterative_sequence
         self._output_names = [output.name for output in instance_config(config).output]
         self._runner: CoroutineRunner | None = None
+        self._asker: Asker | None = None
         self._is_hook_failing = False
 
     @classmethod
@@ -64,6 +68,12 @@ class PythonInstance:
             reason = str(error) if isinstance(error, TritonModelException) else repr(error)
             raise LoadFailed(f"model '{config.name}' failed to initialize: {reason}") from error
         return cls(model, config)
+
+    def ask_through(self, asker: Asker) -> None:
+        """See AsksFromThreads."""
+        self._asker = asker
+        if asker.owns_process:
+            THREADS.calling = Calling(self._name, asker, ())
 
     def execute(self, batch: Batch) -> None:
         """Has user code answer the batch; see `Instance.execute`."""
@@ -89,6 +99,9 @@ class PythonInstance:
 
     def close(self) -> None:
         """Calls `finalize`."""
+        if self._asker is not None and self._asker.owns_process:
+            THREADS.calling = None
+        self._asker = None
         if hasattr(self._model, "finalize"):
             try:
                 self._model.finalize()
@@ -104,7 +117,8 @@ class PythonInstance:
             for index, request in enumerate(batch.requests)
         ]
         batch.mark_gathered()
-        returned = self._call(requests)
+        with self._calling(batch):
+            returned = self._call(requests)
         _note_rescheduled(batch, requests)
         # A sender that user code has dropped must go with its request, or waiting would not end.
         del requests
@@ -119,12 +133,26 @@ class PythonInstance:
             for request, sender in zip(batch.requests, batch.senders, strict=True)
         ]
         batch.mark_gathered()
-        if self._call(requests, batch.senders) is not None:
+        with self._calling(batch):
+            returned = self._call(requests, batch.senders)
+        if returned is not None:
             raise BackendFailed(
                 f"model '{self._name}' is decoupled: execute must return None and answer through "
                 "response senders"
             )
         _note_rescheduled(batch, requests)
+
+    @contextmanager
+    def _calling(self, batch: Batch) -> Iterator[None]:
+        """Lets user code ask other models on behalf of the batch."""
+        if self._asker is None:
+            yield
+            return
+        token = CALLING.set(Calling(self._name, self._asker, batch.requests))
+        try:
+            yield
+        finally:
+            CALLING.reset(token)
 
     def _received(
         self, request: InferRequest, make_sender: Callable[[], InferenceResponseSender]

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, replace
 
 from trivet.backends.api import (
+    AsksFromThreads,
     AsksModels,
     Batch,
     BringsExecutor,
@@ -12,6 +13,7 @@ from trivet.backends.api import (
     Signature,
 )
 from trivet.server.cache.caching import Caching
+from trivet.server.models.asker import LoopAsker
 from trivet.server.models.loader import Opened
 from trivet.server.models.model import Model
 from trivet.server.models.observer import StatisticsObserver
@@ -51,6 +53,8 @@ class Assembler:
         for _, instance in opened.instances:
             if isinstance(instance, AsksModels):
                 instance.connect(self.runner)
+            if isinstance(instance, AsksFromThreads):
+                instance.ask_through(LoopAsker(self.runner))
             if isinstance(instance, Observed):
                 instance.observe(StatisticsObserver(statistics))
         executor = self._executor(folder.name, version, opened, signature, statistics)

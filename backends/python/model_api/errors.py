@@ -59,3 +59,11 @@ def to_serving_error(error: object) -> ServingError:
     """The error for the client; anything but a TritonError is taken by its text."""
     code = error.code() if isinstance(error, TritonError) else TritonError.INTERNAL
     return _CLASSES.get(code, BackendFailed)(str(error))
+
+
+def from_serving_error(error: ServingError) -> TritonError:
+    """The error of a nested request, for user code."""
+    for code, kind in _CLASSES.items():
+        if isinstance(error, kind):
+            return TritonError(error.message, code)
+    return TritonError(error.message)

@@ -1,11 +1,22 @@
 """A request as user code sees it."""
 
 import json
+import time
 from collections.abc import Callable, Sequence
-from typing import NoReturn
+from itertools import islice
+from typing import Literal, overload
 
-from trivet.backends.api import InferRequest, Parameters
+from trivet.backends.api import InferRequest, Parameters, derive_joint
 from trivet.backends.python.model_api.errors import TritonModelException
+from trivet.backends.python.model_api.nested import (
+    MOST_KEPT,
+    AsyncResponses,
+    Calling,
+    Responses,
+    current,
+    only,
+)
+from trivet.backends.python.model_api.response import InferenceResponse
 from trivet.backends.python.model_api.sender import InferenceResponseSender
 from trivet.backends.python.model_api.tensor import InputTensor, Tensor
 
@@ -109,17 +120,65 @@ class InferenceRequest:
         if flags != TRITONSERVER_REQUEST_RELEASE_ALL:
             raise TritonModelException("only a request to this model can be rescheduled")
 
-    def exec(self, decoupled: bool = False) -> NoReturn:  # noqa: ARG002, FBT001, FBT002
-        raise TritonModelException(_NO_NESTED_REQUESTS)
+    @overload
+    def exec(self, decoupled: Literal[False] = ...) -> InferenceResponse: ...
+    @overload
+    def exec(self, decoupled: Literal[True]) -> Responses: ...
+    def exec(self, decoupled: bool = False) -> InferenceResponse | Responses:  # noqa: FBT001, FBT002
+        """Asks the model and waits for its response: an error is in the response, not raised.
 
-    async def async_exec(self, decoupled: bool = False) -> NoReturn:  # noqa: ARG002, FBT001, FBT002
-        raise TritonModelException(_NO_NESTED_REQUESTS)
+        `decoupled`: gives an iterator over the responses, as they come. Raises
+        TritonModelException where no model can be asked.
+        """
+        calling = current()
+        responses = Responses(calling, self._to_api(calling))
+        if decoupled:
+            return responses
+        found = list(islice(responses, MOST_KEPT))
+        responses.cancel()
+        return only(self._model_name, found)
 
+    @overload
+    async def async_exec(self, decoupled: Literal[False] = ...) -> InferenceResponse: ...
+    @overload
+    async def async_exec(self, decoupled: Literal[True]) -> AsyncResponses: ...
+    async def async_exec(
+        self,
+        decoupled: bool = False,  # noqa: FBT001, FBT002
+    ) -> InferenceResponse | AsyncResponses:
+        """As `exec`, for coroutines: others run meanwhile."""
+        calling = current()
+        responses = AsyncResponses(calling, self._to_api(calling))
+        if decoupled:
+            return responses
+        found: list[InferenceResponse] = []
+        async for response in responses:
+            found.append(response)
+            if len(found) == MOST_KEPT:
+                break
+        responses.cancel()
+        return only(self._model_name, found)
 
-_NO_NESTED_REQUESTS = (
-    "calling another model from a Python model (InferenceRequest.exec) is not supported yet in "
-    "this version; compose models in an ensemble"
-)
+    def _to_api(self, calling: Calling) -> InferRequest:
+        """The request as the server takes it."""
+        if not self._model_name:
+            raise TritonModelException("model_name is empty: name the model to ask")
+        inputs = {tensor.name(): tensor.to_api() for tensor in self._inputs}
+        version = self._model_version if self._model_version >= 0 else None
+        request = derive_joint(
+            calling.parents, calling.model_name, self._model_name, version, inputs
+        )
+        request.id = self._id
+        request.output_names = tuple(self._output_names)
+        request.parameters = self._parameters
+        request.sequence_id = self._correlation_id
+        request.sequence_start = bool(self._flags & TRITONSERVER_REQUEST_FLAG_SEQUENCE_START)
+        request.sequence_end = bool(self._flags & TRITONSERVER_REQUEST_FLAG_SEQUENCE_END)
+        if self._timeout:
+            ends_at = time.monotonic() + self._timeout / 1e6
+            request.timeout_us = self._timeout
+            request.deadline = min(request.deadline or ends_at, ends_at)
+        return request
 
 
 class ReceivedRequest(InferenceRequest):
@@ -169,6 +228,12 @@ class ReceivedRequest(InferenceRequest):
     def is_cancelled(self) -> bool:
         """Whether nobody waits for the answer any more."""
         return self._cancel.cancelled
+
+    def _to_api(self, calling: Calling) -> InferRequest:
+        raise TritonModelException(
+            f"exec() asks another model: make an InferenceRequest for it; this one is the request "
+            f"to '{calling.model_name}' itself"
+        )
 
     def get_response_sender(self) -> InferenceResponseSender:
         """Answers this request, now or after `execute` has returned."""

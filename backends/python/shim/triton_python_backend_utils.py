@@ -6,6 +6,11 @@ from trivet.backends.python.model_api.config import (
     get_output_config_by_name,
     using_decoupled_model_transaction_policy,
 )
+from trivet.backends.python.model_api.control import (
+    is_model_ready,
+    load_model,
+    unload_model,
+)
 from trivet.backends.python.model_api.datatypes import (
     TRITON_STRING_TO_NUMPY,
     deserialize_bytes_tensor,
@@ -67,9 +72,12 @@ __all__ = [
     "get_model_dir",
     "get_output_config_by_name",
     "get_output_tensor_by_name",
+    "is_model_ready",
+    "load_model",
     "numpy_to_triton_type",
     "serialize_byte_tensor",
     "triton_string_to_numpy",
     "triton_to_numpy_type",
+    "unload_model",
     "using_decoupled_model_transaction_policy",
 ]

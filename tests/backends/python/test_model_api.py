@@ -113,13 +113,13 @@ def test_string_tensors_survive_serialization() -> None:
     assert pb_utils.deserialize_bytes_tensor(encoded).tolist() == [b"a", b"\x00", "é".encode(), b""]
 
 
-async def test_calling_another_model_says_that_it_is_not_supported_yet() -> None:
+async def test_nobody_can_be_asked_before_the_model_serves() -> None:
     request = pb_utils.InferenceRequest(
         model_name="other", requested_output_names=["OUT"], inputs=[]
     )
-    with pytest.raises(pb_utils.TritonModelException, match="not supported yet"):
+    with pytest.raises(pb_utils.TritonModelException, match="while this model serves"):
         request.exec()
-    with pytest.raises(pb_utils.TritonModelException, match="not supported yet"):
+    with pytest.raises(pb_utils.TritonModelException, match="while this model serves"):
         await request.async_exec()
 
 

@@ -1,0 +1,161 @@
+"""What an instance process asks of the server's other models: the server's side.
+
+The keeper thread reads the questions, the event loop answers them, and a thread of its own writes
+the answers: it may wait for the process to read, which neither of the others can afford.
+"""
+
+import logging
+import queue
+import threading
+from collections.abc import Sequence
+from concurrent.futures import Future
+from contextlib import suppress
+from typing import Any
+
+from trivet.backends.api import (
+    Asker,
+    CancelToken,
+    InferRequest,
+    InferResponse,
+    InvalidRequest,
+    ModelNotReady,
+    ServingError,
+    Tensor,
+)
+from trivet.backends.process.channel import ChannelClosed, Header
+from trivet.backends.process.link import Link, Message
+from trivet.backends.process.wire import decode_request, encode_error
+
+log = logging.getLogger(__name__)
+
+_Outgoing = tuple[Header, Sequence[Sequence[Tensor]]]
+
+
+class Asks:
+    """The open questions of one process. `handle` and `end` are called by its keeper."""
+
+    def __init__(self, events: Link, name: str) -> None:
+        self._events = events
+        self._name = name
+        self._open: dict[int, InferRequest] = {}
+        self._outbox: queue.SimpleQueue[_Outgoing | None] = queue.SimpleQueue()
+        self._writer: threading.Thread | None = None
+
+    def handle(self, message: Message, asker: Asker | None) -> None:
+        """A question, or that one is not to be answered any more."""
+        if self._writer is None:
+            self._writer = threading.Thread(
+                target=self._write, name=f"answers to {self._name}", daemon=True
+            )
+            self._writer.start()
+        header = message.header
+        match header["op"]:
+            case "ask":
+                self._ask(message, asker)
+            case "ask_cancel" if asker is not None and header["token"] in self._open:
+                asker.cancel(self._open[header["token"]])
+            case "order":
+                self._carry_out(header, asker)
+
+    def end(self, asker: Asker | None) -> None:
+        """The process is gone: nobody waits for what it has asked."""
+        while self._open and asker is not None:
+            with suppress(KeyError):  # answered in between
+                asker.cancel(self._open.popitem()[1])
+        self._outbox.put(None)
+        if self._writer is not None:
+            self._writer.join()
+
+    def _ask(self, message: Message, asker: Asker | None) -> None:
+        header = message.header["request"]
+        token = header["token"]
+        answers = _Answers(self, token)
+        if asker is None:
+            answers.fail(_too_early())
+            return
+        request = decode_request(header, CancelToken(), 0, message.runs)
+        self._open[token] = request
+        asker.infer(request, (), answers)
+
+    def _carry_out(self, order: Header, asker: Asker | None) -> None:
+        token, future = order["token"], Future[Any]()
+        if asker is None:
+            future.set_exception(_too_early())
+        elif order["what"] == "is_ready":
+            future = asker.is_ready(order["name"], order["version"])
+        elif order["what"] == "load":
+            future = asker.load(order["name"], order["config"])
+        else:
+            future = asker.unload(order["name"], unload_dependents=order["dependents"])
+        future.add_done_callback(lambda done: self.put(_ordered(token, done)))
+
+    def put(self, header: Header, tensors: Sequence[Tensor] = ()) -> None:
+        """Has a message sent. Any thread may call."""
+        self._outbox.put((header, [[tensor] for tensor in tensors]))
+
+    def forget(self, token: int) -> None:
+        """It has its end."""
+        self._open.pop(token, None)
+
+    def _write(self) -> None:
+        """The writing thread. What cannot be sent goes nowhere: the keeper sees why."""
+        while (outgoing := self._outbox.get()) is not None:
+            header, runs = outgoing
+            try:
+                self._events.send(header, runs)
+            except ChannelClosed:
+                continue
+            except (OSError, TypeError, ValueError) as error:
+                self._fail(header, error)
+            del outgoing, runs
+
+    def _fail(self, header: Header, error: Exception) -> None:
+        log.error("an answer to %s cannot be sent: %s", self._name, error)
+        failed = InvalidRequest(f"the answer cannot be sent to this model: {error}")
+        with suppress(ChannelClosed):
+            token = header["token"]
+            self._events.send({"op": "answer_error", "token": token, **encode_error(failed)})
+
+
+class _Answers:
+    """The sink of one question. Called on the event loop."""
+
+    __slots__ = ("_asks", "_token")
+
+    def __init__(self, asks: Asks, token: int) -> None:
+        self._asks = asks
+        self._token = token
+
+    def send(self, response: InferResponse, *, final: bool) -> None:
+        header: Header = {
+            "op": "answer", "token": self._token, "final": final, "id": response.id,
+            "model": response.model_name, "version": response.model_version,
+        }  # fmt: skip
+        if response.parameters:
+            header["parameters"] = dict(response.parameters)
+        if final:
+            self._asks.forget(self._token)
+        self._asks.put(header, response.outputs)
+
+    def finish(self) -> None:
+        self._asks.forget(self._token)
+        self._asks.put({"op": "answer_end", "token": self._token})
+
+    def fail(self, error: ServingError) -> None:
+        self._asks.forget(self._token)
+        self._asks.put({"op": "answer_error", "token": self._token, **encode_error(error)})
+
+
+def _ordered(token: int, done: "Future[Any]") -> Header:
+    header: Header = {"op": "ordered", "token": token}
+    error = None if done.cancelled() else done.exception()
+    if error is None:
+        return {**header, "result": None if done.cancelled() else done.result()}
+    if isinstance(error, ServingError):
+        return {**header, **encode_error(error)}
+    log.error("a model's order failed", exc_info=error)
+    return {**header, **encode_error(ModelNotReady("the server could not do it; see its log"))}
+
+
+def _too_early() -> ServingError:
+    return ModelNotReady("other models can be asked once this model serves")

@@ -1,0 +1,180 @@
+"""What user code asks of the server: other models' answers, and loading and unloading.
+
+On whose behalf it asks is known by context: `execute`, and the coroutines that it starts, run in
+that of their batch. Threads that user code starts have none: what they ask for has no deadline but
+its own, and nobody cancels it.
+"""
+
+import queue
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import suppress
+from contextvars import ContextVar
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, TypeVar
+
+from trivet.backends.api import Asker, InferRequest, InferResponse, ServingError
+from trivet.backends.python.model_api.errors import (
+    TritonError,
+    TritonModelException,
+    from_serving_error,
+)
+from trivet.backends.python.model_api.response import InferenceResponse
+from trivet.backends.python.model_api.tensor import InputTensor
+
+if TYPE_CHECKING:
+    import asyncio
+    from concurrent.futures import Future
+
+_Answer = TypeVar("_Answer")
+_NOT_NOW = (
+    "other models can be asked, loaded and unloaded while this model serves: from execute and what "
+    "it starts; not from initialize, finalize or auto_complete_config, and not from threads of a "
+    'model that shares the server\'s process (parameter isolation "none")'
+)
+MOST_KEPT = 2
+"""Responses that are enough to know that there is not exactly one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Calling:
+    """Who asks."""
+
+    model_name: str
+    asker: Asker
+    parents: Sequence[InferRequest]
+    """The requests that are being computed."""
+
+
+CALLING: ContextVar[Calling] = ContextVar("calling")
+
+
+class ThreadsCalling:
+    """Who asks in threads that user code has started: only a process of one model knows that."""
+
+    def __init__(self) -> None:
+        self.calling: Calling | None = None
+
+
+THREADS = ThreadsCalling()
+
+
+def current() -> Calling:
+    """Who asks now. Raises TritonModelException where nobody may."""
+    calling = CALLING.get(None) or THREADS.calling
+    if calling is None:
+        raise TritonModelException(_NOT_NOW)
+    return calling
+
+
+class _Replies:
+    """A sink that makes each response one of user code's; None is the end. Any thread may call."""
+
+    def __init__(self, put: Callable[[InferenceResponse | None], None]) -> None:
+        self._put = put
+
+    def send(self, response: InferResponse, *, final: bool) -> None:
+        outputs = [InputTensor(tensor) for tensor in response.outputs]
+        if outputs or response.parameters:
+            self._put(InferenceResponse(outputs, parameters=response.parameters))
+        if final:
+            self._put(None)
+
+    def finish(self) -> None:
+        self._put(None)
+
+    def fail(self, error: ServingError) -> None:
+        self._put(InferenceResponse(error=from_serving_error(error)))
+        self._put(None)
+
+
+class Responses:
+    """The responses to a nested request, as they come. Let go of before the end, it cancels."""
+
+    def __init__(self, calling: Calling, request: InferRequest) -> None:
+        self._cancel = partial(calling.asker.cancel, request)
+        self._is_over = False
+        self._replies: queue.SimpleQueue[InferenceResponse | None] = queue.SimpleQueue()
+        calling.asker.infer(request, calling.parents, _Replies(self._replies.put))
+
+    def __iter__(self) -> Iterator[InferenceResponse]:
+        return self
+
+    def __next__(self) -> InferenceResponse:
+        response = None if self._is_over else self._replies.get()
+        if response is None:
+            self._is_over = True
+            raise StopIteration
+        return response
+
+    def __del__(self) -> None:
+        self.cancel()
+
+    def cancel(self) -> None:
+        """Nobody wants further responses."""
+        if not self._is_over:
+            self._is_over = True
+            self._cancel()
+
+
+class AsyncResponses:
+    """The same for coroutines: of the running event loop."""
+
+    def __init__(self, calling: Calling, request: InferRequest) -> None:
+        import asyncio  # whoever is in a coroutine has it; the others need not
+
+        self._cancel = partial(calling.asker.cancel, request)
+        self._is_over = False
+        self._replies: asyncio.Queue[InferenceResponse | None] = asyncio.Queue()
+        put = partial(_put, asyncio.get_running_loop(), self._replies)
+        calling.asker.infer(request, calling.parents, _Replies(put))
+
+    def __aiter__(self) -> AsyncIterator[InferenceResponse]:
+        return self
+
+    async def __anext__(self) -> InferenceResponse:
+        response = None if self._is_over else await self._replies.get()
+        if response is None:
+            self._is_over = True
+            raise StopAsyncIteration
+        return response
+
+    def __del__(self) -> None:
+        self.cancel()
+
+    def cancel(self) -> None:
+        """Nobody wants further responses."""
+        if not self._is_over:
+            self._is_over = True
+            self._cancel()
+
+
+def only(model_name: str, found: list[InferenceResponse]) -> InferenceResponse:
+    """The one response of a model, or why there is not exactly one."""
+    if len(found) == 1:
+        return found[0]
+    count = str(len(found)) if len(found) < MOST_KEPT else f"{MOST_KEPT} or more"
+    return InferenceResponse(
+        error=TritonError(
+            f"model '{model_name}' sent {count} responses; exec() and async_exec() wait for "
+            "exactly one: ask with decoupled=True"
+        )
+    )
+
+
+def wait(future: "Future[_Answer]") -> _Answer:
+    """The outcome of loading or unloading. Raises TritonModelException."""
+    try:
+        return future.result()
+    except ServingError as error:
+        raise TritonModelException(error.message) from error
+
+
+def _put(
+    loop: "asyncio.AbstractEventLoop",
+    replies: "asyncio.Queue[InferenceResponse | None]",
+    response: InferenceResponse | None,
+) -> None:
+    # A loop that is closed has nobody left who waits.
+    with suppress(RuntimeError):
+        loop.call_soon_threadsafe(replies.put_nowait, response)

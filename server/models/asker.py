@@ -1,0 +1,116 @@
+"""Carries what models ask from their threads to the event loop."""
+
+import asyncio
+import time
+from collections.abc import Coroutine, Sequence
+from concurrent.futures import Future
+from typing import TypeVar
+
+from trivet.backends.api import (
+    Cancelled,
+    CancelToken,
+    DeadlineExceeded,
+    InferRequest,
+    InferResponse,
+    Runner,
+    ServingError,
+    Sink,
+)
+from trivet.backends.api.runner import cancel_with_all
+
+_Answer = TypeVar("_Answer")
+
+
+class LoopAsker:
+    """The `Asker` over a runner. Made on the event loop; sinks are called there."""
+
+    owns_process = False
+
+    def __init__(self, runner: Runner) -> None:
+        self._runner = runner
+        self._loop = asyncio.get_running_loop()
+
+    def infer(self, request: InferRequest, parents: Sequence[InferRequest], sink: Sink) -> None:
+        """See Asker."""
+        tokens = [parent.cancel for parent in parents]
+        self._loop.call_soon_threadsafe(self._infer, request, tokens, sink)
+
+    def _infer(self, request: InferRequest, parents: list[CancelToken], sink: Sink) -> None:
+        bounded = _Bounded(request, sink)
+        cancel_with_all(request.cancel, parents)
+        bounded.start()
+        if not bounded.is_over:
+            self._runner.infer(request, bounded)
+
+    def cancel(self, request: InferRequest) -> None:
+        """See Asker."""
+        self._loop.call_soon_threadsafe(request.cancel.cancel)
+
+    def is_ready(self, name: str, version: int | None) -> "Future[bool]":
+        """See Asker."""
+        return self._run(self._is_ready(name, version))
+
+    def load(self, name: str, config_json: str | None) -> "Future[None]":
+        """See Asker."""
+        return self._run(self._runner.load(name, config_json))
+
+    def unload(self, name: str, *, unload_dependents: bool) -> "Future[None]":
+        """See Asker."""
+        return self._run(self._runner.unload(name, unload_dependents=unload_dependents))
+
+    async def _is_ready(self, name: str, version: int | None) -> bool:
+        return self._runner.is_ready(name, version)
+
+    def _run(self, coroutine: Coroutine[object, object, _Answer]) -> "Future[_Answer]":
+        return asyncio.run_coroutine_threadsafe(coroutine, self._loop)
+
+
+class _Bounded:
+    """A sink in front of another: the end comes at the latest with the deadline or the cancel."""
+
+    __slots__ = ("_cancel", "_deadline", "_model_name", "_sink", "_timer")
+
+    def __init__(self, request: InferRequest, sink: Sink) -> None:
+        # Not the request: its cancel token refers to this, and a circle would keep its tensors.
+        self._cancel, self._deadline = request.cancel, request.deadline
+        self._model_name = request.model_name
+        self._sink: Sink | None = sink
+        self._timer: asyncio.TimerHandle | None = None
+
+    @property
+    def is_over(self) -> bool:
+        return self._sink is None
+
+    def start(self) -> None:
+        self._cancel.on_cancel(self._on_cancel)
+        if self._deadline is not None and self._sink is not None:
+            left_s = self._deadline - time.monotonic()
+            self._timer = asyncio.get_running_loop().call_later(left_s, self._on_deadline)
+
+    def send(self, response: InferResponse, *, final: bool) -> None:
+        sink = self._end() if final else self._sink
+        if sink is not None:
+            sink.send(response, final=final)
+
+    def finish(self) -> None:
+        if (sink := self._end()) is not None:
+            sink.finish()
+
+    def fail(self, error: ServingError) -> None:
+        if (sink := self._end()) is not None:
+            sink.fail(error)
+
+    def _on_deadline(self) -> None:
+        text = f"model '{self._model_name}' had not answered by the request's deadline"
+        self.fail(DeadlineExceeded(text))
+        self._cancel.cancel()
+
+    def _on_cancel(self) -> None:
+        self.fail(Cancelled(f"the request to model '{self._model_name}' was cancelled"))
+
+    def _end(self) -> Sink | None:
+        sink, self._sink = self._sink, None
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        return sink
