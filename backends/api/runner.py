@@ -138,7 +138,6 @@ def derive(
         parent.deadline,
         parent.cancel,
         callers=(*parent.callers, parent.model_name),
-        trace=parent.trace,
     )
 
 
