@@ -21,6 +21,7 @@ from trivet.backends.llm.weights import load_tokenizer_files
 from trivet.server.core import Core
 from trivet.server.http.app import HttpLimits, HttpServer
 from trivet.server.shm import SharedMemory
+from trivet.server.tracing.tracing import Tracing
 
 INFO: dict[str, Any] = {
     "max_model_len": 1 << 20, "vocabulary_size": 49_152, "max_logprobs": 20, "dtype": "none",
@@ -34,6 +35,7 @@ class OneModel:
     def __init__(self, generator: Generator) -> None:
         self._generator = generator
         self.shared_memory = SharedMemory(enabled=False)
+        self.tracing = Tracing()
 
     def generator(self, name: str) -> Generator:
         """Whose name is "fake"."""

@@ -76,6 +76,7 @@ class MappedCall:
             whole.output_names, whole.parameters, whole.priority, whole.timeout_us,
             whole.sequence_id, whole.sequence_start, whole.sequence_end, whole.deadline,
             whole.cancel, callers=whole.callers, on_tokens=whole.on_tokens,
+            trace=whole.trace,
         )  # fmt: skip
 
     def element_answered(self, index: int, response: InferResponse) -> None:
@@ -129,6 +130,8 @@ class MappedCall:
         whole = join([tensor.numpy() for tensor in tensors])
         if not isinstance(tensors[0].data, PackedBytes):
             self._observer.copied(CopyKind.GATHER, whole.nbytes)
+            if self._request.trace is not None:
+                self._request.trace.copied(CopyKind.GATHER, whole.nbytes)
         return whole
 
 

@@ -59,6 +59,7 @@ def is_plain(request: InferRequest) -> bool:
         or request.timeout_us
         or request.sequence_id
         or request.callers
+        or request.trace is not None
         or request.deadline is not None
     )
 

@@ -27,6 +27,8 @@ from trivet.server.repository.watcher import Watcher
 from trivet.server.scheduling.rate_limit import RateLimiter, ResourceLimits
 from trivet.server.settings import Settings
 from trivet.server.shm import SharedMemory
+from trivet.server.tracing.config import TraceConfig
+from trivet.server.tracing.tracing import Tracing
 
 log = logging.getLogger(__name__)
 
@@ -105,6 +107,7 @@ class Server:
             server_id=settings.server_id,
             version=__version__,
             strict_readiness=settings.strict_readiness,
+            tracing=Tracing(TraceConfig.parse(settings.trace_config)),
         )
         cache = self._caching.cache if self._caching is not None else None
         self.frontends = Frontends(self.core, settings, cache)
@@ -160,6 +163,7 @@ class Server:
         await self.frontends.drain(max(0.0, ends_at_s - time.monotonic()))
         await self.lifecycle.stop(max(0.0, ends_at_s - time.monotonic()))
         await self.frontends.close()
+        await self.core.tracing.close()
         if self._caching is not None:
             await self._caching.cache.close()
 

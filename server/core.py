@@ -4,7 +4,7 @@ Finds the model, checks the request against it and hands it to the model's execu
 protocol; its answers are the wire messages that both protocols share.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from trivet.backends.api import (
     Generator,
@@ -24,6 +24,9 @@ from trivet.server.models.registry import Registry
 from trivet.server.models.runner import ModelRunner
 from trivet.server.shm import SharedMemory
 from trivet.server.statistics import ModelStatistics
+from trivet.server.tracing.generating import TracedGenerator
+from trivet.server.tracing.setting import Change
+from trivet.server.tracing.tracing import Described, Tracing
 
 EXTENSIONS = (
     "classification",
@@ -40,8 +43,8 @@ EXTENSIONS = (
     "trace",
     "logging",
 )
-"""In Triton's order (its server metadata). trace, logging and cuda_shared_memory are not
-offered yet: their routes say so or are not found, but clients read the list to choose theirs."""
+"""In Triton's order (its server metadata). logging and cuda_shared_memory are not offered yet:
+their routes say so or are not found, but clients read the list to choose theirs."""
 
 
 class Core:
@@ -57,11 +60,13 @@ class Core:
         server_id: str,
         version: str,
         strict_readiness: bool = True,
+        tracing: Tracing | None = None,
     ) -> None:
         self._registry = registry
         self._lifecycle = lifecycle
         self._runner = runner
         self.shared_memory = shared_memory
+        self.tracing = tracing or Tracing()
         self._id = server_id
         self._version = version
         self._strict_readiness = strict_readiness
@@ -72,6 +77,9 @@ class Core:
 
     def infer(self, request: InferRequest, sink: Sink) -> None:
         """Runs a request; every outcome goes to the sink, exactly one end. Never raises."""
+        tracer = self.tracing.tracer
+        if tracer is not None:
+            sink = tracer.begin(request, sink)
         self._runner.infer(request, sink)
 
     def signature(self, name: str, version: int | None) -> Signature:
@@ -86,7 +94,8 @@ class Core:
             raise ModelNotFound(f"The model `{name[:128]}` does not exist.") from None
         if not isinstance(executor, Generator):
             raise ModelNotFound(f"The model `{name[:128]}` does not generate text.")
-        return executor
+        tracer = self.tracing.tracer
+        return executor if tracer is None else TracedGenerator(executor, tracer, name)
 
     def generators(self) -> dict[str, Generator]:
         """All models that generate text and are ready, by name."""
@@ -207,6 +216,20 @@ class Core:
             raise InvalidRequest(text) from None
         versions = self._registry.models[name]
         return [versions[v] for v in sorted(versions) if version in (None, v)]
+
+    def trace_settings(self, name: str = "") -> Described:
+        """What is traced: of a model, or of those without settings of their own. Raises
+        ModelNotFound, ModelNotReady."""
+        if name:
+            self._registry.lookup(name, None)
+        return self.tracing.describe(name)
+
+    def change_trace_settings(self, changes: Mapping[str, Change], name: str = "") -> Described:
+        """Changes them and says what they are then. Raises also InvalidRequest, Unsupported."""
+        if name:
+            self._registry.lookup(name, None)
+        self.tracing.update(changes, name)
+        return self.tracing.describe(name)
 
     def index(self, *, ready_only: bool) -> pb.RepositoryIndexResponse:
         """Every model of the repositories with the state of its versions."""

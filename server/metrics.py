@@ -96,6 +96,11 @@ def write_models(page: Page, models: Sequence[ModelStatistics], switches: dict[s
             for kind, size_bytes in model.copied_bytes.items()
         ),
     )
+    counter(
+        "trivet_host_synchronisations_total",
+        "Waits of a model's threads for a device",
+        ((labels, model.host_synchronisations) for labels, model in labelled),
+    )
     write_cached_models(page, labelled)
     write_sequences(page, labelled)
     _write_gauges(page, labelled)

@@ -180,6 +180,14 @@ class Settings:
         "counter_latencies=BOOL and histogram_latencies=BOOL, both true by default",
         multiple=True,
     )
+    trace_config: tuple[str, ...] = option(
+        (),
+        "tracing",
+        "which requests are traced, and where to: mode=, level=, rate=, count=, triton,file=, "
+        "triton,log-frequency=, opentelemetry,url=, opentelemetry,resource=KEY=VALUE, "
+        "opentelemetry,bsp_*=",
+        multiple=True,
+    )
     log_verbose: int = option(0, "log", "1 and more: debug messages")
     log_info: bool = option(True, "log", "informational messages")
     log_warning: bool = option(True, "log", "warnings")

@@ -134,6 +134,8 @@ class ModelStatistics:
         self.failures = dict.fromkeys(FailureReason, 0)
         self.batches: dict[int, _BatchSize] = {}
         self.copied_bytes = dict.fromkeys(CopyKind, 0)
+        self.host_synchronisations = 0
+        """How often a thread of the model waited for a device."""
         self.sequences: SequenceCounts | None = None
         """For a model with sequences."""
         self.responses: dict[int, _ResponseStatistics] = {}
@@ -163,10 +165,11 @@ class ModelStatistics:
         size.compute_output.add(timing.compute_output_ns)
 
     def copied(self, batch: Batch) -> None:
-        """What an execution copied, if anything."""
+        """What an execution copied, and how often it waited for a device, if at all."""
         self.copied_bytes[CopyKind.GATHER] += batch.gathered_bytes
         for kind, size_bytes in batch.copies.items():
             self.copied_bytes[kind] += size_bytes
+        self.host_synchronisations += batch.synchronisations
 
     def success(self, batch_size: int, queue_ns: int, timing: BatchTiming, total_ns: int) -> None:
         """A request was answered; `total_ns` is from its arrival to its answer."""

@@ -24,6 +24,7 @@ from trivet.server.core import Core
 from trivet.server.http.app import HttpLimits, HttpServer
 from trivet.server.models.check import check_request
 from trivet.server.shm import SharedMemory
+from trivet.server.tracing.tracing import Tracing
 
 Respond = Callable[[InferRequest, Sink], None]
 
@@ -61,6 +62,7 @@ class FakeCore:
     """The core's interface over models that answer as a test says; records what reached it."""
 
     def __init__(self) -> None:
+        self.tracing = Tracing()
         fp32 = DataType.FP32
         self.signatures = {
             "simple": signature(

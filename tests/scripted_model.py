@@ -20,6 +20,7 @@ from trivet.backends.api import (
 from trivet.server.core import Core
 from trivet.server.http.app import HttpLimits, HttpServer
 from trivet.server.shm import SharedMemory
+from trivet.server.tracing.tracing import Tracing
 
 
 class ScriptedModel:
@@ -89,6 +90,7 @@ class ScriptedCore:
     def __init__(self, models: Mapping[str, Generator]) -> None:
         self._models = models
         self.shared_memory = SharedMemory(enabled=False)
+        self.tracing = Tracing()
 
     def generator(self, name: str) -> Generator:
         if name not in self._models:

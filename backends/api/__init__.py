@@ -61,6 +61,7 @@ from trivet.backends.api.runner import (
 from trivet.backends.api.signature import Signature, TensorSpec
 from trivet.backends.api.sink import Sink
 from trivet.backends.api.tensor import PackedBytes, Shape, Tensor
+from trivet.backends.api.trace import Execution, Trace
 
 __all__ = [
     "AlreadyExists",
@@ -81,6 +82,7 @@ __all__ = [
     "CopyKind",
     "DataType",
     "DeadlineExceeded",
+    "Execution",
     "Executor",
     "Finish",
     "GenerateRequest",
@@ -123,6 +125,7 @@ __all__ = [
     "Token",
     "TokenLogprob",
     "TooLarge",
+    "Trace",
     "Unavailable",
     "Unsupported",
     "derive",

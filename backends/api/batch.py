@@ -62,6 +62,7 @@ class Batch:
         "rescheduled",
         "senders",
         "size",
+        "synchronisations",
     )
 
     def __init__(
@@ -84,6 +85,7 @@ class Batch:
         self.rescheduled: set[int] = set()
         self.gathered_bytes = 0
         self.copies: dict[CopyKind, int] = {}
+        self.synchronisations = 0
         self.gathered_ns = 0
         self.computed_ns = 0
 
@@ -151,6 +153,10 @@ class Batch:
     def copied(self, kind: CopyKind, size_bytes: int) -> None:
         """Counts tensor bytes that were copied other than by `gather`, which counts its own."""
         self.copies[kind] = self.copies.get(kind, 0) + size_bytes
+
+    def synchronised(self) -> None:
+        """Counts one wait of this thread for a device."""
+        self.synchronisations += 1
 
     def mark_gathered(self) -> None:
         """Inputs are in place, computing begins: the border of compute_input and compute_infer."""

@@ -2,8 +2,12 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from trivet.backends.api.tensor import Tensor
+
+if TYPE_CHECKING:
+    from trivet.backends.api.trace import Trace
 
 ParameterValue = bool | int | float | str
 Parameters = Mapping[str, ParameterValue]
@@ -77,6 +81,8 @@ class InferRequest:
     """The models on whose behalf it is asked, the first one first; empty for a client's request."""
     on_tokens: Callable[[int], None] | None = None
     """Language models tell it how many tokens they have read or written. On the event loop."""
+    trace: "Trace | None" = None
+    """Where it is traced: the part of the model that asks, and of its own model from there on."""
 
 
 @dataclass(slots=True)

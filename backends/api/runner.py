@@ -138,6 +138,7 @@ def derive(
         parent.deadline,
         parent.cancel,
         callers=(*parent.callers, parent.model_name),
+        trace=parent.trace,
     )
 
 

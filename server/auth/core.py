@@ -4,12 +4,16 @@ It stands at the one door that all protocols share, so that none of them can for
 ensembles and what models ask each other do not come through here: a key for an ensemble is enough.
 """
 
+from collections.abc import Mapping
+
 from trivet.backends.api import Generator, InferRequest, ServingError, Signature, Sink
 from trivet.protos import grpc_service_pb2 as pb
 from trivet.protos.model_config_pb2 import ModelConfig
 from trivet.server.auth.caller import Caller, current_caller
 from trivet.server.auth.metering import MeteredGenerator
 from trivet.server.core import Core
+from trivet.server.tracing.setting import Change
+from trivet.server.tracing.tracing import Described
 
 
 class GuardedCore(Core):
@@ -62,6 +66,16 @@ class GuardedCore(Core):
         found = super().statistics(name, version)
         kept = [each for each in found.model_stats if _is_visible(each.name)]
         return pb.ModelStatisticsResponse(model_stats=kept)
+
+    def trace_settings(self, name: str = "") -> Described:
+        if name:
+            _require(name)
+        return super().trace_settings(name)
+
+    def change_trace_settings(self, changes: Mapping[str, Change], name: str = "") -> Described:
+        if name:
+            _require(name)
+        return super().change_trace_settings(changes, name)
 
     def index(self, *, ready_only: bool) -> pb.RepositoryIndexResponse:
         found = super().index(ready_only=ready_only)

@@ -20,6 +20,7 @@ from trivet.server.grpc.errors import code_of
 from trivet.server.grpc.handlers import INTERNAL_TEXT, parse, plain, refuse_repository_name
 from trivet.server.grpc.shared_memory import SharedMemoryRpcs
 from trivet.server.grpc.stream import InferStream
+from trivet.server.grpc.trace import answer_trace_setting, note_arrival
 from trivet.server.grpc.transport import Call, Code, Rows, Stream, Unary
 from trivet.server.grpc.wire import Buffer
 from trivet.server.outputs import fulfil
@@ -81,7 +82,7 @@ class Service:
             "ModelConfig": plain(pb.ModelConfigRequest, self._model_config),
             "ModelStatistics": plain(pb.ModelStatisticsRequest, self._statistics),
             "RepositoryIndex": plain(pb.RepositoryIndexRequest, self._index),
-            "TraceSetting": plain(pb.TraceSettingRequest, self._no_trace),
+            "TraceSetting": plain(pb.TraceSettingRequest, self._trace_setting),
             "LogSettings": plain(pb.LogSettingsRequest, self._no_log_settings),
         }
         rows: dict[str, Unary | Stream] = {
@@ -111,6 +112,8 @@ class Service:
             return
         request.deadline = call.deadline
         call.on_cancel(request.cancel.cancel)
+        if self.core.tracing.tracer is not None:
+            note_arrival(call)
         self.core.infer(request, UnarySink(self, call, decoded))
 
     def _is_decoupled(self, name: str, version: int | None) -> bool:
@@ -206,8 +209,8 @@ class Service:
 
     # -- settings ------------------------------------------------------------------------------
 
-    def _no_trace(self, _: pb.TraceSettingRequest) -> Message:
-        raise Unsupported("this server does not offer trace settings")
+    def _trace_setting(self, request: pb.TraceSettingRequest) -> Message:
+        return answer_trace_setting(self.core, request)
 
     def _no_log_settings(self, _: pb.LogSettingsRequest) -> Message:
         raise Unsupported(

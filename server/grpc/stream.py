@@ -12,6 +12,7 @@ from trivet.protos import grpc_service_pb2 as pb
 from trivet.server.core import Core
 from trivet.server.grpc.codec import Decoded, Decoder, Encoder
 from trivet.server.grpc.errors import code_of
+from trivet.server.grpc.trace import note_arrival
 from trivet.server.grpc.transport import Call, Code
 from trivet.server.grpc.wire import Buffer, field_head, split_infer_request
 from trivet.server.outputs import fulfil
@@ -70,6 +71,8 @@ class InferStream:
             self._in_order.append(slot)
         request.deadline = self._call.deadline
         self._cancels.add(request.cancel)
+        if self._core.tracing.tracer is not None:
+            note_arrival(self._call)
         self._core.infer(request, StreamSink(self, slot, decoded))
 
     def on_half_close(self) -> None:

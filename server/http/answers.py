@@ -1,7 +1,7 @@
 """Complete answers: head and body in one write."""
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from email.utils import formatdate
 from functools import lru_cache
 from http import HTTPStatus
@@ -43,12 +43,21 @@ class Answer(web.StreamResponse):
         self.request_id = ""
         self.more_headers = _NO_HEADERS
         """What the door adds to every answer."""
+        self.on_sent: Callable[[], None] | None = None
+        """Called when it has been written, or cannot be."""
         self._parts = parts
         self._size_bytes = sum(map(len, parts))
         self._type = content_type
         self._extra_headers = extra_headers
 
     async def prepare(self, request: web.BaseRequest) -> AbstractStreamWriter | None:
+        try:
+            return self._write(request)
+        finally:
+            if self.on_sent is not None:
+                self.on_sent()
+
+    def _write(self, request: web.BaseRequest) -> AbstractStreamWriter | None:
         transport = request.transport
         if transport is None or transport.is_closing():
             raise ConnectionResetError("the client is gone")

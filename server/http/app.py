@@ -21,6 +21,7 @@ from trivet.server.http.routes import RouteTable
 from trivet.server.http.shared_memory import SharedMemoryRoutes
 from trivet.server.http.tgi.about import About
 from trivet.server.http.tgi.generate import TgiGenerate
+from trivet.server.http.trace import TraceSettings
 
 __all__ = ["HttpLimits", "HttpServer", "build_routes"]
 
@@ -39,6 +40,7 @@ def build_routes(core: Core, limits: HttpLimits) -> RouteTable:
             *Generate(core, limits).routes(),
             *Repository(core, limits).routes(),
             *SharedMemoryRoutes(core, limits).routes(),
+            *TraceSettings(core, limits).routes(),
             *Chat(core, limits).routes(),
             *Completions(core, limits).routes(),
             *Embeddings(core, limits).routes(),
@@ -67,7 +69,7 @@ class HttpServer:
         self._port = port
         self._limits = limits
         ids = RequestIds()
-        door = Door(build_routes(core, limits), ids, gate)
+        door = Door(build_routes(core, limits), ids, gate, core.tracing)
         self._tls = tls
         self._handle = door.handle
         self._make_request_id = ids.make

@@ -18,6 +18,8 @@ from trivet.server.http.errors import HttpError, headers_of, status_of
 from trivet.server.http.gate import Gate
 from trivet.server.http.limits import MAX_REQUEST_ID_BYTES
 from trivet.server.http.routes import Call, RouteTable
+from trivet.server.tracing.arrival import Arrival, current_arrival
+from trivet.server.tracing.tracing import Tracing
 
 _log = logging.getLogger(__name__)
 _HOST = re.compile(r"(\[[0-9A-Fa-f:.]{2,45}\]|[A-Za-z0-9._-]{1,255})(:[0-9]{1,5})?")
@@ -45,8 +47,15 @@ class RequestIds:
 class Door:
     """Answers every request exactly once; no exception leaves it but cancellation."""
 
-    def __init__(self, routes: RouteTable, ids: RequestIds, gate: Gate | None = None) -> None:
+    def __init__(
+        self,
+        routes: RouteTable,
+        ids: RequestIds,
+        gate: Gate | None = None,
+        tracing: Tracing | None = None,
+    ) -> None:
         """Without a gate everybody may ask, from anywhere."""
+        self._tracing = tracing or Tracing()
         self._routes = routes
         self._ids = ids
         self._gate = gate
@@ -59,13 +68,34 @@ class Door:
         request_id = self._ids.of(request)
         admission = None if self._gate is None else self._gate.meet(request)
         try:
-            answer = await self._answer(request, request_id, admission)
+            if self._tracing.tracer is None:
+                answer = await self._answer(request, request_id, admission)
+            else:
+                answer = await self._traced(request, request_id, admission)
         finally:
             connection.mark_idle()
         if isinstance(answer, Answer):
             answer.request_id = request_id
             if admission is not None:
                 answer.more_headers = admission.headers()
+        return answer
+
+    async def _traced(
+        self, request: web.BaseRequest, request_id: str, admission: Admission | None
+    ) -> web.StreamResponse:
+        traceparent = request.headers.get("traceparent")
+        arrival = Arrival("HTTP", traceparent, sends_later=True)
+        current_arrival.set(arrival)
+        answer: web.StreamResponse | None = None
+        try:
+            answer = await self._answer(request, request_id, admission)
+            arrival.sending()
+        finally:
+            # Streams have been sent by now, and what was cancelled never will be.
+            if isinstance(answer, Answer):
+                answer.on_sent = arrival.sent
+            else:
+                arrival.sent()
         return answer
 
     async def _answer(

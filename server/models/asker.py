@@ -33,6 +33,7 @@ class LoopAsker:
     def infer(self, request: InferRequest, parents: Sequence[InferRequest], sink: Sink) -> None:
         """See Asker."""
         tokens = [parent.cancel for parent in parents]
+        request.trace = next((each.trace for each in parents if each.trace is not None), None)
         self._loop.call_soon_threadsafe(self._infer, request, tokens, sink)
 
     def _infer(self, request: InferRequest, parents: list[CancelToken], sink: Sink) -> None:

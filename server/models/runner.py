@@ -43,6 +43,8 @@ class ModelRunner:
         request.batching, request.labels = model.signature.batching, model.labels
         if model.reshape is not None:
             model.reshape.inputs(request)
+        if request.trace is not None:
+            sink = request.trace.begin(request, model.version, sink)
         model.executor.submit(request, sink)
 
     def signature(self, name: str, version: int | None) -> Signature:

@@ -11,6 +11,7 @@ from trivet.backends.api import (
     BackendFailed,
     Cancelled,
     DeadlineExceeded,
+    Execution,
     InferRequest,
     InferResponse,
     Parameters,
@@ -63,12 +64,14 @@ class Answers:
         assert job.timing is not None
         if job.error is None:
             self._statistics.execution(size, job.timing)
-        if job.batch.gathered_bytes or job.batch.copies:
+        if job.batch.gathered_bytes or job.batch.copies or job.batch.synchronisations:
             self._statistics.copied(job.batch)
 
     def answer_one(self, job: Job, index: int) -> None:
         """The answer to one request of a computed batch; a decoupled one ends by its sender."""
         ticket = job.tickets[index]
+        if ticket.request.trace is not None and not ticket.is_ended:
+            ticket.request.trace.executed(_execution(ticket, job))
         error = job.error or job.batch.errors.get(index)
         if error is not None:
             self.fail(ticket, error)
@@ -131,6 +134,8 @@ class Answers:
         if ticket.num_responses == 0:
             self._statistics.first_response(now_ns - ticket.arrived_ns)
         if sent.final:
+            if request.trace is not None:
+                request.trace.executed(_streamed(ticket, now_ns))
             timing = BatchTiming(0, now_ns - ticket.started_ns, 0)
             queue_ns = ticket.started_ns - ticket.arrived_ns
             total_ns = now_ns - ticket.arrived_ns
@@ -158,6 +163,22 @@ class Answers:
         self._in_progress -= 1
         if self._in_progress == 0:
             self._empty.set()
+
+
+def _execution(ticket: Ticket, job: Job) -> Execution:
+    timing = job.timing
+    assert timing is not None
+    gathered_ns = job.started_ns + timing.compute_input_ns
+    computed_ns = gathered_ns + timing.compute_infer_ns
+    ended_ns = computed_ns + timing.compute_output_ns
+    times = (ticket.arrived_ns, job.started_ns, gathered_ns, computed_ns, ended_ns)
+    return Execution(*times, job.batch)
+
+
+def _streamed(ticket: Ticket, now_ns: int) -> Execution:
+    """Of a decoupled request, which may end before its batch is back, or long after."""
+    started_ns = ticket.started_ns
+    return Execution(ticket.arrived_ns, started_ns, started_ns, now_ns, now_ns, None)
 
 
 def reason_for(error: ServingError) -> FailureReason:

@@ -1,0 +1,1 @@
+"""Traces of requests: which ones, what is noted of them, and where that goes."""

@@ -1,0 +1,153 @@
+"""Traces of what language models generate: a span for each output, with the gen_ai attributes."""
+
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from trivet.backends.api import (
+    Chunk,
+    GenerateRequest,
+    GenerateSink,
+    Generator,
+    GeneratorInfo,
+    Messages,
+    ServingError,
+    Token,
+)
+from trivet.server.tracing.arrival import current_arrival
+from trivet.server.tracing.context import new_span_id
+from trivet.server.tracing.live import LiveTrace, Part
+from trivet.server.tracing.record import AttributeValue, Span, Stamp
+from trivet.server.tracing.tracer import Tracer
+
+SPAN = "llm_request"
+
+
+class TracedGenerator:
+    """A Generator, asked on behalf of one client's request: its outputs share a trace."""
+
+    def __init__(self, inner: Generator, tracer: Tracer, model: str) -> None:
+        self._inner = inner
+        self._tracer = tracer
+        self._model = model
+        self._live: LiveTrace | None = None
+        self._is_decided = False
+
+    @property
+    def info(self) -> GeneratorInfo:
+        """What does not change while the model is loaded."""
+        return self._inner.info
+
+    def generate(self, request: GenerateRequest, sink: GenerateSink) -> None:
+        """Never blocks and never raises."""
+        if not self._is_decided:
+            self._is_decided = True
+            self._live = self._tracer.start(self._model, current_arrival.get())
+        if self._live is not None:
+            sink = _begin(self._live, self._model, request, sink)
+        self._inner.generate(request, sink)
+
+    async def encode(self, text: str, *, add_special_tokens: bool) -> list[int]:
+        """The token ids of a text."""
+        return await self._inner.encode(text, add_special_tokens=add_special_tokens)
+
+    async def tokenize(self, text: str, *, add_special_tokens: bool) -> list[Token]:
+        """The tokens of a text with their places."""
+        return await self._inner.tokenize(text, add_special_tokens=add_special_tokens)
+
+    async def decode(self, token_ids: Sequence[int], *, skip_special_tokens: bool) -> str:
+        """The text of token ids."""
+        return await self._inner.decode(token_ids, skip_special_tokens=skip_special_tokens)
+
+    async def render(
+        self,
+        messages: Messages,
+        *,
+        tools: Sequence[Mapping[str, Any]] | None = None,
+        add_generation_prompt: bool = True,
+        continue_final_message: bool = False,
+        arguments: Mapping[str, Any] | None = None,
+    ) -> str:
+        """The conversation as the model's chat template writes it."""
+        return await self._inner.render(
+            messages,
+            tools=tools,
+            add_generation_prompt=add_generation_prompt,
+            continue_final_message=continue_final_message,
+            arguments=arguments,
+        )
+
+
+def _begin(
+    live: LiveTrace, model: str, request: GenerateRequest, sink: GenerateSink
+) -> "GenerationSink":
+    now_ns = time.monotonic_ns()
+    # Those after the first may come when the first has ended: a trace of the same id takes them.
+    current = LiveTrace(live.context, live.setting, live.deliver, [])
+    span = Span(SPAN, new_span_id(), live.context.span_id, now_ns, 0, model, 0, request.id)
+    span.stamps.append(Stamp("REQUEST_START", now_ns))
+    span.is_whole = True
+    span.attributes.update(_asked(model, request))
+    return GenerationSink(Part(current, span), request, sink)
+
+
+def _asked(model: str, request: GenerateRequest) -> dict[str, AttributeValue]:
+    sampling = request.sampling
+    asked: dict[str, AttributeValue] = {
+        "gen_ai.response.model": model,
+        "gen_ai.request.id": request.id,
+        "gen_ai.request.temperature": sampling.temperature,
+        "gen_ai.request.top_p": sampling.top_p,
+        "gen_ai.request.n": 1,
+        "gen_ai.usage.prompt_tokens": len(request.prompt_ids),
+    }
+    if sampling.max_tokens is not None:
+        asked["gen_ai.request.max_tokens"] = sampling.max_tokens
+    return asked
+
+
+class GenerationSink:
+    """Counts one output's tokens and times on their way."""
+
+    __slots__ = ("_first_ns", "_num_tokens", "_part", "_queue_s", "_request", "_sink")
+
+    def __init__(self, part: Part, request: GenerateRequest, sink: GenerateSink) -> None:
+        self._part = part
+        self._request = request
+        self._sink = sink
+        self._num_tokens = 0
+        self._first_ns = 0
+        self._queue_s = 0.0
+
+    def chunk(self, chunk: Chunk) -> None:
+        """The next piece."""
+        self._num_tokens += len(chunk.token_ids)
+        if not self._first_ns:
+            self._first_ns = time.monotonic_ns()
+            self._queue_s = chunk.queue_s
+        if chunk.finish is not None:
+            self._part.span.attributes["gen_ai.response.finish_reason"] = chunk.finish.reason
+            self._end()
+        self._sink.chunk(chunk)
+
+    def fail(self, error: ServingError) -> None:
+        """The end with an error."""
+        self._end(error.message)
+        self._sink.fail(error)
+
+    def _end(self, error: str = "") -> None:
+        part, now_ns = self._part, time.monotonic_ns()
+        if part.span.ended_ns:
+            return
+        attributes = part.span.attributes
+        attributes["gen_ai.usage.completion_tokens"] = self._num_tokens
+        attributes["gen_ai.latency.e2e"] = (now_ns - part.span.started_ns) / 1e9
+        if self._first_ns:
+            first_s = (self._first_ns - part.span.started_ns) / 1e9
+            decode_s = (now_ns - self._first_ns) / 1e9
+            attributes["gen_ai.latency.time_in_queue"] = self._queue_s
+            attributes["gen_ai.latency.time_to_first_token"] = first_s
+            attributes["gen_ai.latency.time_in_model_prefill"] = max(first_s - self._queue_s, 0.0)
+            attributes["gen_ai.latency.time_in_model_decode"] = decode_s
+        part.span.stamps.append(Stamp("REQUEST_END", now_ns))
+        part.end(error)
