@@ -24,12 +24,14 @@ from bench.large import bench_large
 from bench.llm import bench_llm, bench_llm_alone, bench_llm_batching
 from bench.llm_step import bench_llm_step
 from bench.minilm import bench_minilm
+from bench.nested import bench_nested
 from bench.sequences import bench_sequences
 from bench.sse import bench_sse
 
 PARTS = {
     "infer": bench_infer,
     "ensemble": bench_ensemble,
+    "nested": bench_nested,
     "minilm": bench_minilm,
     "sequences": bench_sequences,
     "large": bench_large,
