@@ -40,6 +40,10 @@ class Asks:
         self._open: dict[int, InferRequest] = {}
         self._outbox: queue.SimpleQueue[_Outgoing | None] = queue.SimpleQueue()
         self._writer: threading.Thread | None = None
+        self._num_waiting = 0
+        """Messages given to the writing thread, which counts what it has written: while the two
+        differ, nothing may overtake them."""
+        self._num_written = 0
 
     def handle(self, message: Message, asker: Asker | None) -> None:
         """A question, or that one is not to be answered any more."""
@@ -90,8 +94,16 @@ class Asks:
         future.add_done_callback(lambda done: self.put(_ordered(token, done)))
 
     def put(self, header: Header, tensors: Sequence[Tensor] = ()) -> None:
-        """Has a message sent. Any thread may call."""
-        self._outbox.put((header, [[tensor] for tensor in tensors]))
+        """Sends a message: at once, if it is short and nothing is before it."""
+        runs = [[tensor] for tensor in tensors]
+        if self._num_waiting == self._num_written:
+            try:
+                if self._events.try_send(header, runs):
+                    return
+            except ChannelClosed:
+                return
+        self._num_waiting += 1
+        self._outbox.put((header, runs))
 
     def forget(self, token: int) -> None:
         """It has its end."""
@@ -100,14 +112,17 @@ class Asks:
     def _write(self) -> None:
         """The writing thread. What cannot be sent goes nowhere: the keeper sees why."""
         while (outgoing := self._outbox.get()) is not None:
-            header, runs = outgoing
-            try:
-                self._events.send(header, runs)
-            except ChannelClosed:
-                continue
-            except (OSError, TypeError, ValueError) as error:
-                self._fail(header, error)
-            del outgoing, runs
+            self._send(*outgoing)
+            del outgoing
+            self._num_written += 1
+
+    def _send(self, header: Header, runs: Sequence[Sequence[Tensor]]) -> None:
+        try:
+            self._events.send(header, runs)
+        except ChannelClosed:
+            return
+        except (OSError, TypeError, ValueError) as error:
+            self._fail(header, error)
 
     def _fail(self, header: Header, error: Exception) -> None:
         log.error("an answer to %s cannot be sent: %s", self._name, error)

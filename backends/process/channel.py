@@ -19,6 +19,7 @@ MAX_PAYLOAD_BYTES = 32 << 10
 """Up to here the copies through the socket cost less than the bookkeeping of shared memory."""
 
 _LENGTHS = struct.Struct("<II")
+_MAX_WHOLE_BYTES = 4096
 _READ_BYTES = 64 << 10
 _MAX_FDS_PER_READ = 16
 _ANCILLARY_BYTES = socket.CMSG_SPACE(_MAX_FDS_PER_READ * array.array("i").itemsize)
@@ -70,18 +71,21 @@ class Channel:
         except OSError as error:
             raise ChannelClosed(str(error)) from error
 
-    def try_send(self, header: Header) -> bool:
+    def try_send(self, header: Header, payload: bytes | bytearray = b"") -> bool:
         """Sends a short frame unless that would block; whether it did."""
         text = orjson.dumps(header)
-        data = _LENGTHS.pack(len(text), 0) + text
+        data = b"".join((_LENGTHS.pack(len(text), len(payload)), text, payload))
+        # One write of less than a page is taken whole or not at all by a local socket.
+        if len(data) > _MAX_WHOLE_BYTES or not self._send_lock.acquire(blocking=False):
+            return False
         try:
-            with self._send_lock:
-                # One write of less than a page is taken whole or not at all by a local socket.
-                self._socket.send(data, socket.MSG_DONTWAIT)
+            self._socket.send(data, socket.MSG_DONTWAIT)
         except BlockingIOError:
             return False
         except OSError as error:
             raise ChannelClosed(str(error)) from error
+        finally:
+            self._send_lock.release()
         return True
 
     def receive(self) -> Frame:

@@ -24,6 +24,7 @@ from trivet.backends.process.channel import (
 from trivet.backends.process.regions import RegionReader, RegionWriter
 
 _ALIGNMENT_BYTES = 64
+_MAX_TRIED_BYTES = 2048
 _MAX_NEWS = 256
 """Regions in one notice, which must stay short enough to be sent whole or not at all."""
 
@@ -67,6 +68,22 @@ class Link:
             _fill(np.frombuffer(payload, dtype=np.uint8), plan)
             self.channel.send(header, payload)
         return size_bytes
+
+    def try_send(self, header: Header, runs: Sequence[Sequence[Tensor]]) -> bool:
+        """Sends a short message unless that would block; whether it did."""
+        payload, message = bytearray(), dict(header)
+        if runs:
+            plan, message["runs"], size_bytes = _lay_out(runs)
+            if size_bytes > _MAX_TRIED_BYTES:
+                return False
+            payload = bytearray(size_bytes)
+            _fill(np.frombuffer(payload, dtype=np.uint8), plan)
+        if released := self._reader.take_released(_MAX_NEWS):
+            message["released"] = released
+        is_sent = self.channel.try_send(message, payload)
+        if not is_sent:
+            self._reader.put_back(released)
+        return is_sent
 
     def send_news(self) -> None:
         """Tells the other end which regions are free again, unless it is too busy to listen."""

@@ -161,6 +161,9 @@ def encode_result(batch: Batch) -> tuple[Header, list[list[Tensor]]]:
         results.append(result)
     times = [batch.gathered_ns, batch.computed_ns, batch.gathered_bytes]
     header = {"op": "done", "results": results, "times": times}
+    if batch.copies or batch.synchronisations:
+        copies = {kind.value: size_bytes for kind, size_bytes in batch.copies.items()}
+        header["copied"] = [copies, batch.synchronisations]
     if batch.rescheduled:
         header["rescheduled"] = sorted(batch.rescheduled)
     return header, runs
@@ -182,3 +185,7 @@ def decode_result(message: Message, batch: Batch) -> None:
     batch.gathered_ns = gathered_ns or batch.gathered_ns
     batch.computed_ns = computed_ns
     batch.gathered_bytes += gathered_bytes
+    copies, num_waits = message.header.get("copied", ({}, 0))
+    batch.synchronisations += num_waits
+    for kind, size_bytes in copies.items():
+        batch.copied(CopyKind(kind), size_bytes)
