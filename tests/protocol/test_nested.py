@@ -212,6 +212,20 @@ def test_initialize_cannot_ask(server: RunningServer, repository: Path, isolatio
     assert "while this model serves" in answer.json()["error"]
 
 
+def test_a_server_that_stops_lets_what_is_asked_finish(
+    tmp_path: Path, serve: Callable[..., RunningServer]
+) -> None:
+    repository = write_all(tmp_path)
+    server = serve(repository)
+    _, started = marks(repository)
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(infer, server, "bls_process", [2], "ask mirror")
+        _wait_for(started.exists)
+        server.process.terminate()
+        assert waiting.result().json()["outputs"][0]["data"] == [0]
+    assert server.process.wait(30) == 0
+
+
 # -- model control and memory ------------------------------------------------------------------
 
 
