@@ -53,6 +53,10 @@ class TritonPythonModel:
     def do_ask(self, x, model, timeout="0"):
         return value(make(model, x, timeout=int(timeout)).exec())
 
+    def do_traced(self, x, model):
+        assert "traceparent" in self.request.trace().get_context()
+        return value(make(model, x, trace=self.request.trace()).exec())
+
     def do_chain(self, x, model, number):
         for _ in range(int(number)):
             x = value(make(model, x).exec())

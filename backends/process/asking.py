@@ -17,6 +17,7 @@ from trivet.backends.api import (
 from trivet.backends.api.runner import cancel_with_all
 from trivet.backends.process.channel import ChannelClosed, Header
 from trivet.backends.process.link import Link, Message
+from trivet.backends.process.remote import RemoteCancelToken
 from trivet.backends.process.wire import decode_error, encode_request
 
 
@@ -39,7 +40,15 @@ class RemoteAsker:
         token = next(self._tokens)
         with self._lock:
             self._open[token] = (request, sink)
-        header: Header = {"op": "ask", "request": encode_request(request, token)}
+        header: Header = {
+            "op": "ask",
+            "request": encode_request(request, token),
+            "parents": [
+                parent.cancel.token
+                for parent in parents
+                if isinstance(parent.cancel, RemoteCancelToken)
+            ],
+        }
         try:
             self._events.send(header, [[tensor] for tensor in request.inputs.values()])
         except ChannelClosed:

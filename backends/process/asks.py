@@ -7,7 +7,7 @@ the answers: it may wait for the process to read, which neither of the others ca
 import logging
 import queue
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
 from typing import Any
@@ -45,8 +45,11 @@ class Asks:
         differ, nothing may overtake them."""
         self._num_written = 0
 
-    def handle(self, message: Message, asker: Asker | None) -> None:
-        """A question, or that one is not to be answered any more."""
+    def handle(
+        self, message: Message, asker: Asker | None, computed: Mapping[int, InferRequest]
+    ) -> None:
+        """A question, or that one is not to be answered any more. `computed`: the requests that the
+        process computes, by token."""
         if self._writer is None:
             self._writer = threading.Thread(
                 target=self._write, name=f"answers to {self._name}", daemon=True
@@ -55,7 +58,8 @@ class Asks:
         header = message.header
         match header["op"]:
             case "ask":
-                self._ask(message, asker)
+                parents = [computed[each] for each in message.header["parents"] if each in computed]
+                self._ask(message, asker, parents)
             case "ask_cancel" if asker is not None and header["token"] in self._open:
                 asker.cancel(self._open[header["token"]])
             case "order":
@@ -70,7 +74,7 @@ class Asks:
         if self._writer is not None:
             self._writer.join()
 
-    def _ask(self, message: Message, asker: Asker | None) -> None:
+    def _ask(self, message: Message, asker: Asker | None, parents: Sequence[InferRequest]) -> None:
         header = message.header["request"]
         token = header["token"]
         answers = _Answers(self, token)
@@ -79,7 +83,7 @@ class Asks:
             return
         request = decode_request(header, CancelToken(), 0, message.runs)
         self._open[token] = request
-        asker.infer(request, (), answers)
+        asker.infer(request, parents, answers)
 
     def _carry_out(self, order: Header, asker: Asker | None) -> None:
         token, future = order["token"], Future[Any]()

@@ -13,10 +13,12 @@ from trivet.backends.process.wire import encode_error
 class RemoteCancelToken(CancelToken):
     """One that is cancelled by another thread than the one that asks to be told."""
 
-    __slots__ = ("_lock",)
+    __slots__ = ("_lock", "token")
 
-    def __init__(self) -> None:
+    def __init__(self, token: int) -> None:
         super().__init__()
+        self.token = token
+        """The request's, by which the server knows it."""
         self._lock = threading.RLock()
 
     def cancel(self) -> None:
@@ -38,7 +40,7 @@ class OpenRequests:
         self._early: set[int] = set()
 
     def register(self, token: int) -> CancelToken:
-        cancel = RemoteCancelToken()
+        cancel = RemoteCancelToken(token)
         with self._lock:
             self._cancels[token] = cancel
             self._newest = max(self._newest, token)

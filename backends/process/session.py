@@ -1,7 +1,7 @@
 """The server's dealings with one live instance process: batches out, responses in."""
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 
 from trivet.backends.api import Asker, Batch, InferRequest, ResponseSender, ServingError
@@ -35,6 +35,8 @@ class Session:
         self._tokens = itertools.count()
         self._senders: dict[int, ResponseSender] = {}
         """Of decoupled requests without an end, by token."""
+        self._computed: dict[int, InferRequest] = {}
+        """Requests without an end, by token."""
         self._watched: dict[int, InferRequest] = {}
         """Those of them that have not been cancelled."""
 
@@ -48,10 +50,13 @@ class Session:
         with self.child.in_use:
             tokens = [next(self._tokens) for _ in batch.requests]
             watched = dict(zip(tokens, batch.requests, strict=True))
+            self._computed.update(watched)
             if batch.senders:
                 self._open(dict(zip(tokens, batch.senders, strict=True)), watched)
             self._deliver(batch, tokens)
-            reply = self._await_reply({} if batch.senders else watched)
+            reply = self._await_reply({} if batch.senders else dict(watched))
+            if not batch.senders:
+                self._forget(tokens)
         self.has_computed = True
         decode_result(reply, batch)
 
@@ -78,7 +83,7 @@ class Session:
             case "fail" if sender := self._sender(header["token"], ends=True):
                 sender.fail(decode_error(header))
             case "ask" | "ask_cancel" | "order":
-                self._asks.handle(message, self._find_asker())
+                self._asks.handle(message, self._find_asker(), self._computed)
 
     def tick(self) -> None:
         """Passes on cancellations of open requests and memory that clients have finished with."""
@@ -99,7 +104,12 @@ class Session:
         if not ends:
             return self._senders.get(token)
         self._watched.pop(token, None)
+        self._computed.pop(token, None)
         return self._senders.pop(token, None)
+
+    def _forget(self, tokens: Sequence[int]) -> None:
+        for token in tokens:
+            self._computed.pop(token, None)
 
     def _open(self, senders: dict[int, ResponseSender], requests: dict[int, InferRequest]) -> None:
         self._watched.update(requests)

@@ -1,6 +1,7 @@
 """Requests, batches and errors as JSON headers and runs of tensors, and back."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -8,9 +9,12 @@ from trivet.backends.api import (
     BackendFailed,
     Batch,
     CancelToken,
+    CopyKind,
+    Execution,
     InferRequest,
     ResponseSender,
     ServingError,
+    Sink,
     Tensor,
 )
 from trivet.backends.api import errors as error_classes
@@ -64,11 +68,29 @@ def encode_request(request: InferRequest, token: int) -> Header:
         header["sequence"] = [request.sequence_id, request.sequence_start, request.sequence_end]
     if request.priority or request.timeout_us or request.deadline is not None:
         header["schedule"] = [request.priority, request.timeout_us, request.deadline]
+    if request.trace is not None:
+        header["traceparent"] = request.trace.traceparent
     if request.callers:
         header["callers"] = request.callers
     if request.cancel.cancelled:
         header["cancelled"] = True
     return header
+
+
+@dataclass(frozen=True, slots=True)
+class CarriedTrace:
+    """A `Trace` in an instance process: what is known of it there. The server writes it."""
+
+    traceparent: str
+
+    def begin(self, request: InferRequest, version: int, sink: Sink) -> Sink:  # noqa: ARG002
+        return sink
+
+    def executed(self, execution: Execution) -> None:  # noqa: ARG002
+        return
+
+    def copied(self, kind: CopyKind, size_bytes: int) -> None:  # noqa: ARG002
+        return
 
 
 class ReceivedBatch(Batch):
@@ -143,6 +165,7 @@ def decode_request(
         cancel=cancel,
         batch_size=header["batch_size"],
         callers=tuple(header.get("callers", ())),
+        trace=CarriedTrace(traceparent) if (traceparent := header.get("traceparent")) else None,
     )
 
 

@@ -11,8 +11,9 @@ from typing import Any
 
 import pytest
 import requests
-from nested_models import EAGER, body, path, write_all, write_python
-from serving import RunningServer
+from nested_models import BLS, EAGER, body, path, write_all, write_python
+from serving import RunningServer, write_adder
+from trace_site import open_collector
 
 Ask = Callable[..., list[float]]
 
@@ -128,6 +129,25 @@ def test_callers_side_by_side_get_their_own_answers(server: RunningServer, isola
     with ThreadPoolExecutor(32) as pool:
         found = list(pool.map(call, range(64)))
     assert found == [[n + 2, n + 3, n + 4] for n in range(64)]
+
+
+@pytest.mark.parametrize("isolation", ["process", "none"])
+def test_what_is_asked_is_in_the_trace_of_who_asks(
+    tmp_path: Path, serve: Callable[..., RunningServer], isolation: str
+) -> None:
+    write_adder(tmp_path, "adder", 1)
+    write_python(tmp_path, "bls", BLS, isolation=isolation)
+    with open_collector() as collector:
+        server = serve(
+            tmp_path, "--trace-config=mode=opentelemetry", "--trace-config=rate=1",
+            "--trace-config=level=TIMESTAMPS",
+            f"--trace-config=opentelemetry,url={collector.url}",
+            "--trace-config=opentelemetry,bsp_schedule_delay=50",
+        )  # fmt: skip
+        assert infer(server, "bls", [5], "traced adder").status_code == 200
+        collector.wait(lambda c: any(span.name == "adder" for span in c.spans))
+        collector.wait(lambda c: any(span.name == "bls" for span in c.spans))
+        assert "adder" in collector.children(collector.named("bls"))
 
 
 # -- what goes wrong ---------------------------------------------------------------------------

@@ -37,10 +37,14 @@ class PreferredMemory:
 
 
 class InferenceTrace:
-    """The trace of a request. Carries no context yet."""
+    """The trace of a request."""
+
+    def __init__(self, traceparent: str = "") -> None:
+        self._traceparent = traceparent
 
     def get_context(self) -> str | None:
-        return None
+        """The W3C context as a JSON object of headers; None if the request is not traced."""
+        return json.dumps({"traceparent": self._traceparent}) if self._traceparent else None
 
 
 class InferenceRequest:
@@ -203,6 +207,7 @@ class ReceivedRequest(InferenceRequest):
             request.model_version or -1,
             flags,
             request.timeout_us,
+            trace=InferenceTrace(request.trace.traceparent) if request.trace else None,
             parameters=request.parameters,
         )
         self._cancel = request.cancel
