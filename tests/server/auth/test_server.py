@@ -1,6 +1,7 @@
 """The whole in one server: keys, models, streams, rotation, TLS; and what must not start."""
 
 import json
+import socket
 import urllib.error
 import urllib.request
 from collections.abc import Callable
@@ -216,7 +217,16 @@ def test_all_ports_speak_tls_to_known_clients_only(
         assert client.is_server_ready()
         client.infer("a-1", [grpc_input()])
     assert not [line for line in server.output if "Traceback" in line]
-    assert server.stop() == 0
+    # Connections that clients keep open do not hold up the end.
+    with (
+        context.wrap_socket(
+            socket.create_connection(("127.0.0.1", server.http_port)), server_hostname="127.0.0.1"
+        ),
+        context.wrap_socket(
+            socket.create_connection(("127.0.0.1", server.grpc_port)), server_hostname="127.0.0.1"
+        ),
+    ):
+        assert server.stop() == 0
 
 
 # -- what must not start -------------------------------------------------------------------------
