@@ -17,6 +17,7 @@ from trivet.backends.api import (
     Signature,
 )
 from trivet.ensembles.executor import EnsembleExecutor
+from trivet.ensembles.generating import GeneratingEnsemble, find_ending
 from trivet.ensembles.graph import Graph
 from trivet.ensembles.reading import read_graph
 from trivet.protos.model_config_pb2 import ModelConfig
@@ -88,7 +89,11 @@ class EnsembleInstance:
     def make_executor(self) -> Executor:
         assert self._runner is not None, "connected before"
         assert self._observer is not None, "observed before"
-        return EnsembleExecutor(self._version, self.graph, self._runner, self._observer)
+        place = (self._version, self.graph, self._runner, self._observer)
+        ending = find_ending(self.graph)
+        if ending is not None and ending.generator(self._runner) is not None:
+            return GeneratingEnsemble(ending, *place)
+        return EnsembleExecutor(*place)
 
     def execute(self, batch: Batch) -> None:
         """Never called: see `make_executor`."""

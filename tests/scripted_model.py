@@ -71,6 +71,9 @@ class ScriptedModel:
     async def decode(self, token_ids: Sequence[int], *, skip_special_tokens: bool) -> str:
         return ""
 
+    async def compose(self, prompt: str) -> str:
+        return prompt
+
     async def render(
         self,
         messages: Messages,

@@ -172,6 +172,10 @@ class Generator(Protocol):
     def generate(self, request: GenerateRequest, sink: GenerateSink) -> None:
         """Never blocks and never raises: every outcome goes to the sink, exactly one end."""
 
+    async def compose(self, prompt: str) -> str:
+        """What the model reads for a client's plain prompt: the prompt itself, or what the steps
+        of an ensemble make of it. Raises a ServingError."""
+
     async def encode(self, text: str, *, add_special_tokens: bool) -> list[int]:
         """The token ids of a text. Raises InvalidRequest."""
 

@@ -8,6 +8,7 @@ from concurrent.futures import Future
 from typing import Protocol, runtime_checkable
 
 from trivet.backends.api.backend import Backend
+from trivet.backends.api.generate import Generator
 from trivet.backends.api.request import CancelToken, InferRequest, Parameters
 from trivet.backends.api.signature import Signature
 from trivet.backends.api.sink import Sink
@@ -33,6 +34,10 @@ class Runner(Protocol):
 
     def is_ready(self, name: str, version: int | None) -> bool:
         """Whether a version, or the newest, can compute now; False for what is not there."""
+
+    def generator(self, name: str, version: int | None) -> Generator | None:
+        """A model as one that generates text; None for one that does not. Raises as `signature`
+        does."""
 
     async def load(self, name: str, config_json: str | None = None) -> None:
         """Loads or reloads a model. Raises Unavailable unless the control mode is explicit."""

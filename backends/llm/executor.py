@@ -222,6 +222,10 @@ class LlmExecutor:
 
     # -- text ----------------------------------------------------------------------------------
 
+    async def compose(self, prompt: str) -> str:
+        """The model reads a prompt as it is."""
+        return prompt
+
     async def encode(self, text: str, *, add_special_tokens: bool) -> list[int]:
         """The token ids of a text."""
         self._check_size(text)

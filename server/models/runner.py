@@ -3,7 +3,14 @@
 from collections.abc import Awaitable
 from typing import Protocol
 
-from trivet.backends.api import InferRequest, InvalidRequest, ServingError, Signature, Sink
+from trivet.backends.api import (
+    Generator,
+    InferRequest,
+    InvalidRequest,
+    ServingError,
+    Signature,
+    Sink,
+)
 from trivet.backends.api.runner import MAX_DEPTH
 from trivet.server.models.check import check_request
 from trivet.server.models.registry import Registry
@@ -57,6 +64,12 @@ class ModelRunner:
             return self._registry.lookup(name, version).executor.is_ready()
         except ServingError:
             return False
+
+    def generator(self, name: str, version: int | None) -> Generator | None:
+        """A model as one that generates text; None for one that does not. Raises as `signature`
+        does."""
+        executor = self._registry.lookup(name, version).executor
+        return executor if isinstance(executor, Generator) else None
 
     async def load(self, name: str, config_json: str | None = None) -> None:
         """Loads or reloads a model of the repository; returns when it serves.

@@ -1,19 +1,15 @@
 """Traces of what language models generate: a span for each output, with the gen_ai attributes."""
 
 import time
-from collections.abc import Mapping, Sequence
-from typing import Any
 
 from trivet.backends.api import (
     Chunk,
     GenerateRequest,
     GenerateSink,
     Generator,
-    GeneratorInfo,
-    Messages,
     ServingError,
-    Token,
 )
+from trivet.backends.api.delegating import DelegatingGenerator
 from trivet.server.tracing.arrival import current_arrival
 from trivet.server.tracing.context import new_span_id
 from trivet.server.tracing.live import LiveTrace, Part
@@ -23,20 +19,15 @@ from trivet.server.tracing.tracer import Tracer
 SPAN = "llm_request"
 
 
-class TracedGenerator:
+class TracedGenerator(DelegatingGenerator):
     """A Generator, asked on behalf of one client's request: its outputs share a trace."""
 
     def __init__(self, inner: Generator, tracer: Tracer, model: str) -> None:
-        self._inner = inner
+        super().__init__(inner)
         self._tracer = tracer
         self._model = model
         self._live: LiveTrace | None = None
         self._is_decided = False
-
-    @property
-    def info(self) -> GeneratorInfo:
-        """What does not change while the model is loaded."""
-        return self._inner.info
 
     def generate(self, request: GenerateRequest, sink: GenerateSink) -> None:
         """Never blocks and never raises."""
@@ -46,36 +37,6 @@ class TracedGenerator:
         if self._live is not None:
             sink = _begin(self._live, self._model, request, sink)
         self._inner.generate(request, sink)
-
-    async def encode(self, text: str, *, add_special_tokens: bool) -> list[int]:
-        """The token ids of a text."""
-        return await self._inner.encode(text, add_special_tokens=add_special_tokens)
-
-    async def tokenize(self, text: str, *, add_special_tokens: bool) -> list[Token]:
-        """The tokens of a text with their places."""
-        return await self._inner.tokenize(text, add_special_tokens=add_special_tokens)
-
-    async def decode(self, token_ids: Sequence[int], *, skip_special_tokens: bool) -> str:
-        """The text of token ids."""
-        return await self._inner.decode(token_ids, skip_special_tokens=skip_special_tokens)
-
-    async def render(
-        self,
-        messages: Messages,
-        *,
-        tools: Sequence[Mapping[str, Any]] | None = None,
-        add_generation_prompt: bool = True,
-        continue_final_message: bool = False,
-        arguments: Mapping[str, Any] | None = None,
-    ) -> str:
-        """The conversation as the model's chat template writes it."""
-        return await self._inner.render(
-            messages,
-            tools=tools,
-            add_generation_prompt=add_generation_prompt,
-            continue_final_message=continue_final_message,
-            arguments=arguments,
-        )
 
 
 def _begin(

@@ -5,6 +5,7 @@ import queue
 import struct
 import urllib.request
 import zlib
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -167,3 +168,70 @@ def test_the_answer_comes_whole_through_rest(site: RunningServer) -> None:
 
     assert answer["passage"].startswith("A trivet is a three-legged stand")
     assert answer["text_output"]
+
+
+@pytest.fixture
+def chat(site: RunningServer) -> Iterator[openai.OpenAI]:
+    with openai.OpenAI(base_url=f"http://{site.http}/v1", api_key="none", max_retries=0) as client:
+        yield client
+
+
+ASKED: Any = [
+    {"role": "system", "content": "Be brief."},
+    {"role": "user", "content": QUESTION},
+]
+
+
+def test_openai_s_client_chats_with_the_ensemble(chat: openai.OpenAI) -> None:
+    answer = chat.chat.completions.create(
+        model="rag", messages=ASKED, max_tokens=24, temperature=0, logprobs=True
+    )
+
+    (choice,) = answer.choices
+    assert "8001" in (choice.message.content or "")
+    assert answer.usage is not None
+    assert answer.usage.prompt_tokens > 30  # the passage is in the prompt
+    assert choice.logprobs is not None
+    assert len(choice.logprobs.content or ()) == answer.usage.completion_tokens
+
+
+def test_openai_s_client_streams_the_ensemble_s_answer(chat: openai.OpenAI) -> None:
+    pieces = [
+        chunk.choices[0].delta.content or ""
+        for chunk in chat.chat.completions.create(
+            model="rag", messages=ASKED, max_tokens=24, temperature=0, stream=True
+        )
+    ]
+    assert len(pieces) > 3
+    assert "8001" in "".join(pieces)
+
+
+def test_a_plain_completion_goes_through_the_steps_too(
+    chat: openai.OpenAI, site: RunningServer
+) -> None:
+    made = chat.completions.create(model="rag", prompt=QUESTION, max_tokens=24, temperature=0)
+    assert "8001" in made.choices[0].text
+    body = {"inputs": QUESTION, "model": "rag", "parameters": {"max_new_tokens": 24}}
+    assert "8001" in json.loads(post(site, "/generate", body))["generated_text"]
+
+
+def test_the_ensemble_is_listed_with_its_language_model(chat: openai.OpenAI) -> None:
+    assert {"rag", "smollm2"} <= {model.id for model in chat.models.list()}
+
+
+@pytest.mark.parametrize(
+    ("changes", "part"),
+    [
+        (
+            {"tools": [{"type": "function", "function": {"name": "f", "parameters": {}}}]},
+            "tools: ensemble 'rag' writes the prompt itself",
+        ),
+        ({"messages": [*ASKED, {"role": "assistant", "content": "x"}]}, "must be the user's"),
+    ],
+    ids=["tools", "no question"],
+)
+def test_what_the_steps_cannot_take_is_refused(
+    chat: openai.OpenAI, changes: dict[str, Any], part: str
+) -> None:
+    with pytest.raises(openai.BadRequestError, match=part):
+        chat.chat.completions.create(**{"model": "rag", "messages": ASKED, **changes})

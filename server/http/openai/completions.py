@@ -101,7 +101,8 @@ class Completion:
     async def _read(self, prompt: str | list[int]) -> tuple[list[int], str]:
         if isinstance(prompt, str):
             ids = await self._generator.encode(
-                prompt, add_special_tokens=self._fields.add_special_tokens
+                await self._generator.compose(prompt),
+                add_special_tokens=self._fields.add_special_tokens,
             )
             return ids, prompt
         if not self._fields.echo:

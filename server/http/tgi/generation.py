@@ -36,7 +36,8 @@ class Generation:
     async def start(self, *, scored: bool) -> None:
         """Tokenises and submits. Raises InvalidRequest."""
         parameters = self._parameters
-        ids = await self._generator.encode(self._inputs, add_special_tokens=True)
+        prompt = await self._generator.compose(self._inputs)
+        ids = await self._generator.encode(prompt, add_special_tokens=True)
         ids = self._fitting(ids)
         self._num_prompt = len(ids)
         self._validation_s = time.monotonic() - self._started_s

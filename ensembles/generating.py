@@ -1,0 +1,216 @@
+"""Ensembles that end in a language model, as language models: the APIs of those can ask them.
+
+The steps before the model make its prompt out of what the client says last. From there on it is a
+request to the model itself: sampling, logprobs, usage and streaming are the model's own.
+"""
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import orjson
+
+from trivet.backends.api import (
+    DataType,
+    GenerateRequest,
+    GenerateSink,
+    Generator,
+    GeneratorInfo,
+    InferRequest,
+    InferResponse,
+    InvalidRequest,
+    Messages,
+    Observer,
+    Runner,
+    ServingError,
+    Tensor,
+    Token,
+    Unsupported,
+)
+from trivet.ensembles.executor import EnsembleExecutor
+from trivet.ensembles.graph import Edge, Graph, Step
+
+_TEXT_INPUT, _TEXT_OUTPUT = "text_input", "text_output"
+_MESSAGES = "messages"
+_PROMPT = "prompt"
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """The language model at the end of an ensemble, and what comes before it."""
+
+    step: Step
+    before: Graph
+    """Makes one output, the prompt."""
+    question: str
+    """The input that takes what the client says last."""
+    takes_messages: bool
+    """Whether the conversation so far is an input, too, as JSON."""
+
+    def generator(self, runner: Runner) -> Generator | None:
+        """The model, if it is a language model. Raises a ServingError."""
+        return runner.generator(self.step.model, self.step.version)
+
+
+def find_ending(graph: Graph) -> Ending | None:
+    """None where the ensemble does not end in one model that turns text into text, or needs more
+    than a text to begin with."""
+    taken = {name for step in graph.steps for name in step.needs}
+    found = [step for step in graph.steps if _ends(step, taken)]
+    if len(found) != 1 or found[0].settings.map:
+        return None
+    (step,) = found
+    tensor = next(edge.tensor for edge in step.inputs if edge.name == _TEXT_INPUT)
+    if tensor not in graph.makers:
+        return None
+    before = replace(graph, outputs={_PROMPT: Edge(_PROMPT, tensor)})
+    needed = [graph.steps[number] for number in before.needed_for(())]
+    if step in needed or any(each.signature.decoupled for each in needed):
+        return None
+    inputs = graph.signature.inputs
+    texts = list(graph.signature.required_inputs - {_MESSAGES})
+    if len(texts) != 1 or inputs[texts[0]].datatype is not DataType.BYTES:
+        return None
+    before = replace(before, signature=replace(graph.signature, decoupled=False))
+    return Ending(step, before, texts[0], _MESSAGES in inputs)
+
+
+def _ends(step: Step, taken: set[str]) -> bool:
+    is_text = any(edge.name == _TEXT_INPUT for edge in step.inputs)
+    answers = any(edge.name == _TEXT_OUTPUT for edge in step.outputs)
+    return is_text and answers and not any(edge.tensor in taken for edge in step.outputs)
+
+
+class GeneratingEnsemble(EnsembleExecutor):
+    """An ensemble's Executor that is a Generator, too."""
+
+    def __init__(
+        self, ending: Ending, version: int, graph: Graph, runner: Runner, observer: Observer
+    ) -> None:
+        super().__init__(version, graph, runner, observer)
+        self._ending = ending
+        self._before = EnsembleExecutor(version, ending.before, runner, observer)
+
+    async def drain(self) -> None:
+        """See Executor."""
+        await asyncio.gather(super().drain(), self._before.drain())
+
+    async def close(self) -> None:
+        """See Executor."""
+        await asyncio.gather(super().close(), self._before.close())
+
+    # -- Generator -----------------------------------------------------------------------------
+
+    @property
+    def _model(self) -> Generator:
+        model = self._ending.generator(self.runner)
+        if model is None:
+            raise Unsupported(
+                f"ensemble '{self.name}': {self._ending.step.title} does not generate text any more"
+            )
+        return model
+
+    @property
+    def info(self) -> GeneratorInfo:
+        """See Generator."""
+        return self._model.info
+
+    def generate(self, request: GenerateRequest, sink: GenerateSink) -> None:
+        """See Generator."""
+        try:
+            model = self._model
+        except ServingError as error:
+            sink.fail(error)
+            return
+        model.generate(request, sink)
+
+    async def compose(self, prompt: str) -> str:
+        """See Generator."""
+        return await self._make_prompt(prompt, [{"role": "user", "content": prompt}])
+
+    async def render(
+        self,
+        messages: Messages,
+        *,
+        tools: Sequence[Mapping[str, Any]] | None = None,
+        add_generation_prompt: bool = True,
+        continue_final_message: bool = False,
+        arguments: Mapping[str, Any] | None = None,
+    ) -> str:
+        """See Generator. The prompt is what the steps make of the last message."""
+        given = {
+            "tools": bool(tools),
+            "add_generation_prompt": not add_generation_prompt,
+            "continue_final_message": continue_final_message,
+            "chat_template_kwargs": bool(arguments),
+        }
+        if asked := [name for name, is_given in given.items() if is_given]:
+            raise Unsupported(
+                f"{asked[0]}: ensemble '{self.name}' writes the prompt itself, without a chat "
+                f"template; ask model '{self._ending.step.model}' for that"
+            )
+        if not messages or messages[-1].get("role") != "user":
+            raise InvalidRequest(
+                f"messages: the last one must be the user's: ensemble '{self.name}' answers it"
+            )
+        return await self._make_prompt(str(messages[-1].get("content") or ""), messages)
+
+    async def encode(self, text: str, *, add_special_tokens: bool) -> list[int]:
+        """See Generator."""
+        return await self._model.encode(text, add_special_tokens=add_special_tokens)
+
+    async def tokenize(self, text: str, *, add_special_tokens: bool) -> list[Token]:
+        """See Generator."""
+        return await self._model.tokenize(text, add_special_tokens=add_special_tokens)
+
+    async def decode(self, token_ids: Sequence[int], *, skip_special_tokens: bool) -> str:
+        """See Generator."""
+        return await self._model.decode(token_ids, skip_special_tokens=skip_special_tokens)
+
+    async def _make_prompt(self, question: str, messages: Messages) -> str:
+        texts = {self._ending.question: question}
+        if self._ending.takes_messages:
+            texts[_MESSAGES] = orjson.dumps(list(messages)).decode()
+        signature = self.graph.signature
+        inputs = {
+            name: _text(name, text, len(signature.full_dims(signature.inputs[name])))
+            for name, text in texts.items()
+        }
+        request = InferRequest(self.name, self.version, "", inputs, batching=signature.batching)
+        answer = _Answer()
+        self._before.submit(request, answer)
+        try:
+            return await answer.text
+        except asyncio.CancelledError:
+            request.cancel.cancel()
+            raise
+
+
+class _Answer:
+    """The sink of one prompt."""
+
+    def __init__(self) -> None:
+        self.text: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+
+    def send(self, response: InferResponse, *, final: bool) -> None:  # noqa: ARG002
+        if self.text.done():
+            return
+        if not response.outputs:
+            self.fail(InvalidRequest("the ensemble returned before it asked its language model"))
+            return
+        first = response.outputs[0].numpy().ravel()[0]
+        self.text.set_result(first if isinstance(first, str) else bytes(first).decode())
+
+    def finish(self) -> None:
+        self.fail(InvalidRequest("the ensemble made no prompt for its language model"))
+
+    def fail(self, error: ServingError) -> None:
+        if not self.text.done():
+            self.text.set_exception(error)
+
+
+def _text(name: str, text: str, num_dims: int) -> Tensor:
+    value = np.array([text.encode()], dtype=np.object_).reshape((1,) * num_dims)
+    return Tensor.of(name, value)
