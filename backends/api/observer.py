@@ -21,6 +21,9 @@ class Observer(Protocol):
     def copied(self, kind: CopyKind, size_bytes: int) -> None:
         """Tensor bytes were copied."""
 
+    def synchronised(self, count: int) -> None:
+        """The model waited so many times for a device."""
+
 
 @runtime_checkable
 class Observed(Protocol):

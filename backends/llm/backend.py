@@ -7,6 +7,7 @@ from trivet.backends.api import (
     Executor,
     InvalidConfig,
     ModelFiles,
+    Observer,
     Placement,
 )
 from trivet.backends.llm.chat import ChatTemplate
@@ -120,6 +121,11 @@ class LlmInstance:
         self._settings = settings
         self._tokenizer = tokenizer
         self._template = template
+        self._observer: Observer | None = None
+
+    def observe(self, observer: Observer) -> None:
+        """Called before `make_executor`: who is told what the engine's own counters do not say."""
+        self._observer = observer
 
     def make_executor(self) -> Executor:
         """Called on the event loop; from then on the executor owns the engine."""
@@ -130,6 +136,7 @@ class LlmInstance:
             self._settings,
             self._tokenizer,
             self._template,
+            self._observer,
         )
 
     def execute(self, batch: Batch) -> None:

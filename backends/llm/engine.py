@@ -10,6 +10,7 @@ from torch import Tensor
 
 from trivet.backends.api import ServingError
 from trivet.backends.llm.batch_state import BatchState, StepArrays
+from trivet.backends.llm.border import Waits, current_waits
 from trivet.backends.llm.devices import DEVICE_LOST
 from trivet.backends.llm.generation import (
     Generation,
@@ -68,12 +69,14 @@ class Engine:
         self._unstarted: dict[str, Generation] = {}
         """Those of them that no step has computed a token of."""
         self._outputs: list[Output] = []
+        self._waits = Waits()
         self.inbox: queue.SimpleQueue[Message] = queue.SimpleQueue()
         self.step_started_s = 0.0
         """Monotonic time at which the present step began, 0 between steps; for the heartbeat."""
 
     def run(self) -> None:
         """Until a Quit comes."""
+        current_waits.set(self._waits)
         while self._take_messages(wait=not self._scheduler.has_work):
             if self._scheduler.has_work:
                 self.step()
@@ -100,6 +103,7 @@ class Engine:
             "cached_tokens": stats.total_cached_tokens,
             "kv_usage": stats.blocks.used / max(stats.blocks.total, 1),
             "num_blocks": stats.blocks.total,
+            "host_synchronisations": self._waits.count,
         }
 
     # -- messages in ---------------------------------------------------------------------------

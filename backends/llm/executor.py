@@ -16,6 +16,7 @@ from trivet.backends.api import (
     InvalidRequest,
     Messages,
     ModelNotReady,
+    Observer,
     ServingError,
     Sink,
     Token,
@@ -49,8 +50,11 @@ class LlmExecutor:
         settings: EngineSettings,
         tokenizer: Tokenizer,
         template: ChatTemplate | None,
+        observer: Observer | None = None,
     ) -> None:
         self._name = name
+        self._observer = observer
+        self._num_waits = 0.0
         self._version = version
         self._tokenizer = tokenizer
         self._template = template
@@ -209,13 +213,20 @@ class LlmExecutor:
 
     def on_outputs(self, outputs: Outputs) -> None:
         """What a step gave."""
+        self._note_waits(outputs.stats.get("host_synchronisations", 0))
         for output in outputs.outputs:
             running = self._running.get(output.id)
             if running is not None:
                 running.on_output(output)
 
+    def _note_waits(self, count: float) -> None:
+        if count != self._num_waits and self._observer is not None:
+            self._observer.synchronised(int(count - self._num_waits))
+        self._num_waits = count
+
     def on_lost(self, error: ServingError) -> None:
-        """The engine died: its requests end now."""
+        """The engine died: its requests end now. The next one counts from 0."""
+        self._num_waits = 0
         for running in list(self._running.values()):
             running.engine_has_it = False
             running.fail(error)

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from trivet.backends.api import BackendFailed, InvalidRequest, Sampling, ServingError
+from trivet.backends.llm.border import brought, listed, note_wait, placed, true_places
 from trivet.backends.llm.randomness import uniform
 
 log = logging.getLogger(__name__)
@@ -91,17 +92,17 @@ def sample(logits: Tensor, rows: Sequence[RowState]) -> tuple[list[int], dict[in
             errors[index] = error
             logits[index].zero_()
     if all([row.is_greedy for row in rows]):  # noqa: C419  # a list is twice as fast
-        return logits.argmax(dim=-1).tolist(), errors
+        return listed(logits.argmax(dim=-1)), errors
     return _draw_groups(logits, rows), errors
 
 
 def logprobs_of(logits: Tensor, token_ids: Sequence[int], num_top: int) -> list[Logprobs]:
     """Log probabilities of a token for each row of `logits`, and of the `num_top` likeliest."""
     totals = torch.logsumexp(logits, dim=-1, keepdim=True)
-    ids = torch.tensor(token_ids, device=logits.device)
+    ids = placed(token_ids, logits.device)
     chosen = logits.gather(1, ids.unsqueeze(1)) - totals
     values, ids = torch.topk(logits, num_top, dim=-1) if num_top else (logits[:, :0],) * 2
-    tops = zip(chosen[:, 0].tolist(), ids.tolist(), (values - totals).tolist(), strict=True)
+    tops = zip(listed(chosen[:, 0]), listed(ids), listed(values - totals), strict=True)
     return [
         Logprobs(token, logprob, [int(i) for i in top_ids], top)
         for token, (logprob, top_ids, top) in zip(token_ids, tops, strict=True)
@@ -132,7 +133,7 @@ def _process(logits: Tensor, row: RowState) -> None:
     """Applies a row's own rules to its logits, float32 [vocabulary], in place."""
     sampling = row.sampling
     if row.constraint is not None:
-        logits.masked_fill_(~row.constraint.mask().to(logits.device), -torch.inf)
+        logits.masked_fill_(~brought(row.constraint.mask(), logits.device), -torch.inf)
     if sampling.allowed_token_ids:
         _keep_only(logits, sampling.allowed_token_ids)
     for word in row.bad_word_ids:
@@ -142,13 +143,13 @@ def _process(logits: Tensor, row: RowState) -> None:
     if len(row.output_ids) < sampling.min_tokens:
         logits[list(row.end_ids)] = -torch.inf
     if sampling.logit_bias:
-        ids = torch.tensor(list(sampling.logit_bias), device=logits.device)
+        ids = placed(list(sampling.logit_bias), logits.device)
         logits[ids] += logits.new_tensor(list(sampling.logit_bias.values()))
     _penalise(logits, row)
 
 
 def _keep_only(logits: Tensor, token_ids: Sequence[int]) -> None:
-    ids = torch.tensor(token_ids, device=logits.device)
+    ids = placed(token_ids, logits.device)
     kept = logits[ids]
     logits.fill_(-torch.inf)
     logits[ids] = kept
@@ -157,13 +158,13 @@ def _keep_only(logits: Tensor, token_ids: Sequence[int]) -> None:
 def _penalise(logits: Tensor, row: RowState) -> None:
     sampling = row.sampling
     if sampling.repetition_penalty != 1.0:
-        tokens = torch.tensor([*row.prompt_ids, *row.output_ids], device=logits.device)
+        tokens = placed([*row.prompt_ids, *row.output_ids], logits.device)
         seen = torch.unique(tokens)
         values = logits[seen]
         penalty = sampling.repetition_penalty
         logits[seen] = torch.where(values > 0, values / penalty, values * penalty)
     if row.output_ids and (sampling.frequency_penalty or sampling.presence_penalty):
-        tokens = torch.tensor(row.output_ids, device=logits.device)
+        tokens = placed(row.output_ids, logits.device)
         ids, counts = torch.unique(tokens, return_counts=True)
         logits[ids] -= sampling.frequency_penalty * counts + sampling.presence_penalty
 
@@ -176,17 +177,11 @@ def _draw_groups(logits: Tensor, rows: Sequence[RowState]) -> list[int]:
     for index, row in enumerate(rows):
         groups.setdefault(_group(row), []).append(index)
     if len(groups) == 1:
-        return _listed(_DRAWS[next(iter(groups))](logits, rows))
+        return listed(_DRAWS[next(iter(groups))](logits, rows))
     drawn = torch.zeros(len(rows), dtype=torch.int64, device=logits.device)
     for kind, members in groups.items():
         drawn[members] = _DRAWS[kind](logits[members], [rows[index] for index in members])
-    return _listed(drawn)
-
-
-def _listed(tokens: Tensor) -> list[int]:
-    """The one copy from the device of a step's tokens."""
-    listed: list[int] = tokens.tolist()
-    return listed
+    return listed(drawn)
 
 
 def _group(row: RowState) -> str:
@@ -214,7 +209,7 @@ def _filtered(logits: Tensor, rows: Sequence[RowState]) -> Tensor:
     probabilities = torch.exp(values - torch.logsumexp(logits, dim=-1, keepdim=True))
     kept, is_enough = _filter(probabilities, rows, is_whole=values.shape[1] == size)
     tokens = ids.gather(1, _pick(kept, rows).unsqueeze(1))[:, 0]
-    for index in (~is_enough).nonzero()[:, 0].tolist():
+    for index in true_places(~is_enough):
         tokens[index] = _filtered_alone(logits[index : index + 1], rows[index : index + 1])[0]
     return tokens
 
@@ -229,7 +224,7 @@ def _filter(
     min_p, top_p = (_column(rows, name, probabilities) for name in ("min_p", "top_p"))
     # Limited, for clients may give numbers that no tensor holds.
     device, num_candidates = probabilities.device, probabilities.shape[1]
-    top_k = torch.tensor([[min(row.sampling.top_k, num_candidates)] for row in rows], device=device)
+    top_k = placed([[min(row.sampling.top_k, num_candidates)] for row in rows], device)
     places = torch.arange(num_candidates, device=device)
     kept = probabilities * (probabilities >= min_p * probabilities[:, :1])
     kept = kept * ((places < top_k) | (top_k == 0))
@@ -276,7 +271,7 @@ def _pick(weights: Tensor, rows: Sequence[RowState]) -> Tensor:
     """The column in which each row's random number falls, by weight: int64 [rows]."""
     seeds = np.array([row.seed for row in rows], dtype=np.uint64)
     positions = np.array([len(row.output_ids) for row in rows], dtype=np.uint64)
-    numbers = torch.from_numpy(uniform(seeds, positions)).to(weights.device).unsqueeze(1)
+    numbers = brought(torch.from_numpy(uniform(seeds, positions)), weights.device).unsqueeze(1)
     sums = weights.double().cumsum(dim=-1)
     picked = torch.searchsorted(sums, numbers * sums[:, -1:], right=True)[:, 0]
     return picked.clamp_max(weights.shape[1] - 1)
@@ -287,6 +282,8 @@ def _tempered(logits: Tensor, rows: Sequence[RowState]) -> Tensor:
 
 
 def _column(rows: Sequence[RowState], name: str, like: Tensor) -> Tensor:
+    if like.device.type != "cpu":
+        note_wait()
     return like.new_tensor([[getattr(row.sampling, name)] for row in rows])
 
 

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from trivet.backends.llm.attention.base import StepInputs
 from trivet.backends.llm.batch_state import StepArrays
+from trivet.backends.llm.border import note_wait
 
 ALIGNMENT = 16
 _TYPES = {"int64": torch.int64, "int32": torch.int32}
@@ -50,6 +51,7 @@ class DeviceStaging:
         offsets, size = _offsets(arrays)
         if self._copied is not None:
             # A step that sampled nothing did not wait for its own inputs.
+            note_wait()
             self._copied.synchronize()
         if size > len(self._host):
             self._reserve(2 * size)

@@ -6,11 +6,11 @@ import numpy as np
 import torch
 from torch.jit._fuser import optimized_execution  # torch.jit's own name is not typed
 
-from trivet.backends.api import BackendFailed, Batch, Signature
+from trivet.backends.api import BackendFailed, Batch, CopyKind, Signature
+from trivet.backends.pytorch.border import Border
 from trivet.backends.pytorch.names import pick
 from trivet.backends.pytorch.parameters import PyTorchParameters
 from trivet.backends.pytorch.program import Program
-from trivet.backends.pytorch.tensors import to_numpy, to_torch
 
 
 class PyTorchInstance:
@@ -25,7 +25,7 @@ class PyTorchInstance:
     ) -> None:
         self._program: Program | None = program
         self._signature = signature
-        self._device = device
+        self._border = Border(device)
         self._parameters = parameters
         self._is_cuda = device is not None and device.type == "cuda"
 
@@ -35,12 +35,11 @@ class PyTorchInstance:
         batch.mark_gathered()
         with self._modes():
             result = self._program.call(tensors)
-        if self._is_cuda:
-            torch.cuda.synchronize(self._device)
+        self._border.wait(batch)
         batch.mark_computed()
         for name in self._signature.outputs:
             if batch.wants(name):
-                batch.scatter(name, self._output(self._program, result, name))
+                batch.scatter(name, self._output(batch, result, name))
         if self._is_cuda and self._parameters.clean_cache:
             torch.cuda.empty_cache()
 
@@ -49,7 +48,7 @@ class PyTorchInstance:
         for name in self._signature.inputs:
             values = batch.gather(name)
             if values is not None:
-                tensors[name] = to_torch(values, self._device)
+                tensors[name] = self._border.bring(batch, values)
         return tensors
 
     def _modes(self) -> AbstractContextManager[object]:
@@ -65,13 +64,15 @@ class PyTorchInstance:
             stack.enter_context(torch.backends.cudnn.flags(enabled=False))
         return stack
 
-    def _output(self, program: Program, result: object, name: str) -> np.ndarray:
+    def _output(self, batch: Batch, result: object, name: str) -> np.ndarray:
+        program = self._program
+        assert program is not None, "executed after close"
         tensor = pick(result, name, program.result_positions[name])
         if not isinstance(tensor, torch.Tensor):
             raise BackendFailed(
                 f"the model returned a {type(tensor).__name__} for output '{name}', not a tensor"
             )
-        values = to_numpy(tensor)
+        values = self._border.take(batch, tensor)
         expected = self._signature.outputs[name].datatype
         if values.dtype != expected.dtype:
             raise BackendFailed(
@@ -79,7 +80,10 @@ class PyTorchInstance:
                 f"{expected.config_name}"
             )
         is_owned = tensor.untyped_storage().data_ptr() in program.owned
-        return values.copy() if is_owned and tensor.device.type == "cpu" else values
+        if not is_owned or tensor.device.type != "cpu":
+            return values
+        batch.copied(CopyKind.HOST, values.nbytes)
+        return values.copy()
 
     def is_ready(self) -> bool:
         return self._program is not None

@@ -25,3 +25,6 @@ class StatisticsObserver:
 
     def copied(self, kind: CopyKind, size_bytes: int) -> None:
         self._statistics.copied_bytes[kind] += size_bytes
+
+    def synchronised(self, count: int) -> None:
+        self._statistics.host_synchronisations += count

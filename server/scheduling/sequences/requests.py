@@ -85,6 +85,7 @@ class SequenceRequests:
             asked.cancel,
             asked.batch_size,
             asked.batching,
+            trace=asked.trace,
         )
 
     def placeholder(self, mate: InferRequest) -> SequenceTicket:
