@@ -1,13 +1,17 @@
 """A small HTTP client for the verbs: JSON in, JSON out, errors that say what to do."""
 
 import http.client
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 import click
 import orjson
 
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+_CONNECTIONS = {"https": http.client.HTTPSConnection}
 TIMEOUT_S = 300.0
 """A load answers when the model serves, which can take minutes."""
 
@@ -17,16 +21,22 @@ class Client:
     """Calls one server."""
 
     url: str
+    api_key: str = ""
+    """For servers that ask for one."""
 
     def call(self, method: str, path: str, body: object | None = None) -> Any:
         """The answer's JSON value. Raises ClickException with the server's own text."""
         parts = urlsplit(self.url if "//" in self.url else f"http://{self.url}")
         if not parts.hostname:
             raise click.BadParameter(f"'{self.url}' is no address; give one like localhost:8000")
-        connection = http.client.HTTPConnection(parts.hostname, parts.port or 8000, TIMEOUT_S)
+        kind = _CONNECTIONS.get(parts.scheme, http.client.HTTPConnection)
+        connection = kind(parts.hostname, parts.port or 8000, timeout=TIMEOUT_S)
+        headers = {"Content-Type": "application/json"}
+        if self.api_key:
+            headers["Authorization"] = f"Bearer {self.api_key}"
         data = None if body is None else orjson.dumps(body, option=orjson.OPT_SERIALIZE_NUMPY)
         try:
-            connection.request(method, path, data, {"Content-Type": "application/json"})
+            connection.request(method, path, data, headers)
             answer = connection.getresponse()
             text = answer.read()
         except OSError as error:
@@ -37,6 +47,14 @@ class Client:
         finally:
             connection.close()
         return _value(answer.status, text)
+
+
+def api_key_option(command: Command) -> Command:
+    """`--api-key`, which is better given in the environment: other users see command lines."""
+    option = click.option(
+        "--api-key", default="", envvar="TRIVET_API_KEY", help="key, where the server asks for one"
+    )
+    return option(command)
 
 
 def _value(status: int, text: bytes) -> Any:

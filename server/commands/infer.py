@@ -10,7 +10,7 @@ import numpy as np
 import orjson
 
 from trivet.backends.api.datatype import BY_NAME, DataType
-from trivet.server.commands.client import Client
+from trivet.server.commands.client import Client, api_key_option
 
 Values = np.ndarray
 
@@ -26,6 +26,7 @@ Values = np.ndarray
 )
 @click.option("--version", default="", help="a version; the newest without it")
 @click.option("--url", default="http://127.0.0.1:8000", show_default=True, help="HTTP address")
+@api_key_option
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="write outputs to this .npz")
 @click.option("--show-curl", is_flag=True, help="print the request as a curl command instead")
 def infer(
@@ -33,6 +34,7 @@ def infer(
     inputs: tuple[str, ...],
     version: str,
     url: str,
+    api_key: str,
     output: Path | None,
     *,
     show_curl: bool,
@@ -42,7 +44,7 @@ def infer(
     Datatypes and shapes come from the model: one item of a batch may be given without its batch
     dimension.
     """
-    client = Client(url)
+    client = Client(url, api_key)
     path = f"/v2/models/{quote(model, safe='')}"
     path += f"/versions/{quote(version, safe='')}" if version else ""
     specs = {spec["name"]: spec for spec in client.call("GET", path)["inputs"]}

@@ -8,15 +8,16 @@ import orjson
 from rich.console import Console
 from rich.table import Table
 
-from trivet.server.commands.client import Client
+from trivet.server.commands.client import Client, api_key_option
 
 
 @click.group()
 @click.option("--url", default="http://127.0.0.1:8000", show_default=True, help="HTTP address")
+@api_key_option
 @click.pass_context
-def models(context: click.Context, url: str) -> None:
+def models(context: click.Context, url: str, api_key: str) -> None:
     """List, load and unload the models of a running server."""
-    context.obj = Client(url)
+    context.obj = Client(url, api_key)
 
 
 @models.command("list")

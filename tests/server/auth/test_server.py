@@ -280,3 +280,18 @@ def test_a_server_for_all_addresses_starts_when_told_that_it_is_guarded(
     server = serve(tmp_path / "models", *addresses, "--allow-unauthenticated", wait=False)
     server.wait_until(lambda: any("0.0.0.0" in line for line in server.output), "listening")
     assert server.stop() == 0
+
+
+# -- our own commands ----------------------------------------------------------------------------
+
+
+def test_the_commands_send_a_key(site: Site) -> None:
+    url = f"--url=http://{site.server.http}"
+    arguments = ["infer", "a-1", "--input=INPUT0=1,2", url]
+    assert "asks for a key" in CliRunner().invoke(main, arguments).output
+    env = {"TRIVET_API_KEY": site.keys.secrets["infer"]}
+    assert CliRunner().invoke(main, arguments, env=env).exit_code == 0
+    listed = CliRunner().invoke(main, ["models", url, "list"], env=env)
+    assert "READY" in listed.output
+    refused = CliRunner().invoke(main, ["models", url, "unload", "a-1"], env=env)
+    assert "lacks the scope 'admin'" in refused.output
