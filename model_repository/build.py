@@ -30,6 +30,8 @@ def build(repository: Path = HERE) -> None:
     recipes: dict[str, Callable[[Path], None]] = {
         "minilm/1/model.onnx": export_onnx,
         "minilm_pt2/1/model.pt2": export_pt2,
+        "minilm_tokens/1/model.onnx": export_tokens,
+        "mean_pooling/1/model.onnx": export_pooling,
         "minilm_tokenizer/1/tokenizer.json": copy_tokenizer,
         # After the encoder and the tokenizer that make it.
         "pick_passages/1/passages.npy": embed_passages,
@@ -55,12 +57,12 @@ def minilm_folder() -> Path:
     return Path(get_model_path())
 
 
-def encoder():
-    """The encoder with mean pooling and normalisation, and example inputs to trace it with."""
+def token_encoder():
+    """Token ids to a vector for each token, and example inputs to trace it with."""
     import torch
     from transformers import BertModel
 
-    class SentenceEncoder(torch.nn.Module):
+    class TokenEncoder(torch.nn.Module):
         def __init__(self) -> None:
             super().__init__()
             # The plain attention traces to a graph that both exporters understand.
@@ -69,36 +71,78 @@ def encoder():
             )
 
         def forward(self, input_ids, attention_mask):
-            tokens = self.bert(input_ids, attention_mask=attention_mask).last_hidden_state
-            weights = attention_mask.unsqueeze(-1).to(tokens.dtype)
-            mean = (tokens * weights).sum(1) / weights.sum(1).clamp(min=1e-9)
-            return torch.nn.functional.normalize(mean, dim=1)
+            return self.bert(input_ids, attention_mask=attention_mask).last_hidden_state
 
     ids = torch.randint(1000, 2000, (2, 7))
-    return SentenceEncoder().eval(), (ids, torch.ones_like(ids))
+    return TokenEncoder().eval(), (ids, torch.ones_like(ids))
 
 
-def dynamic_shapes() -> dict[str, dict[int, object]]:
+def mean_pooling():
+    """The mean of a sentence's tokens, of unit length."""
+    import torch
+
+    class MeanPooling(torch.nn.Module):
+        def forward(self, token_embeddings, attention_mask):
+            weights = attention_mask.unsqueeze(-1).to(token_embeddings.dtype)
+            mean = (token_embeddings * weights).sum(1) / weights.sum(1).clamp(min=1e-9)
+            return torch.nn.functional.normalize(mean, dim=1)
+
+    mask = torch.ones((2, 7), dtype=torch.int64)
+    return MeanPooling().eval(), (torch.randn(2, 7, 384), mask)
+
+
+def encoder():
+    """Both in one."""
+    import torch
+
+    class SentenceEncoder(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.encode, self.pool = token_encoder()[0], mean_pooling()[0]
+
+        def forward(self, input_ids, attention_mask):
+            return self.pool(self.encode(input_ids, attention_mask), attention_mask)
+
+    return SentenceEncoder().eval(), token_encoder()[1]
+
+
+def dynamic_shapes(*names: str) -> dict[str, dict[int, object]]:
     """Any number of sentences up to the batch limit, of any length up to the model's 512 tokens."""
     from torch.export import Dim
 
     # torch specialises a batch of 1 away unless the range is left open below.
     shape = {0: Dim("batch", max=MAX_SENTENCES), 1: Dim("sequence", max=512)}
-    return {"input_ids": shape, "attention_mask": shape}
+    return dict.fromkeys(names, shape)
 
 
 def export_onnx(target: Path) -> None:
-    """The encoder as one ONNX file."""
+    """The encoder, its pooling included, as one ONNX file."""
+    write_onnx(target, encoder(), ["input_ids", "attention_mask"], "sentence_embedding")
+
+
+def export_tokens(target: Path) -> None:
+    """The encoder without its pooling."""
+    write_onnx(target, token_encoder(), ["input_ids", "attention_mask"], "token_embeddings")
+
+
+def export_pooling(target: Path) -> None:
+    """The pooling alone."""
+    names = ["token_embeddings", "attention_mask"]
+    write_onnx(target, mean_pooling(), names, "sentence_embedding")
+
+
+def write_onnx(target: Path, traced: tuple, inputs: list[str], output: str) -> None:
+    """A model and its example inputs as one ONNX file."""
     import torch
 
-    model, inputs = encoder()
+    model, examples = traced
     torch.onnx.export(
         model,
-        inputs,
+        examples,
         str(target),
-        input_names=["input_ids", "attention_mask"],
-        output_names=["sentence_embedding"],
-        dynamic_shapes=dynamic_shapes(),
+        input_names=inputs,
+        output_names=[output],
+        dynamic_shapes=dynamic_shapes(*inputs),
         dynamo=True,
         external_data=False,
         verbose=False,
@@ -110,8 +154,9 @@ def export_pt2(target: Path) -> None:
     import torch
 
     model, inputs = encoder()
+    shapes = dynamic_shapes("input_ids", "attention_mask")
     with torch.no_grad():
-        program = torch.export.export(model, inputs, dynamic_shapes=dynamic_shapes())
+        program = torch.export.export(model, inputs, dynamic_shapes=shapes)
     torch.export.save(program, target)
 
 
