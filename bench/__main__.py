@@ -17,6 +17,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+from bench.embedding import bench_embedding
 from bench.ensemble import bench_ensemble
 from bench.figures import Row
 from bench.infer import bench_infer
@@ -31,6 +32,7 @@ from bench.sse import bench_sse
 PARTS = {
     "infer": bench_infer,
     "ensemble": bench_ensemble,
+    "embedding": bench_embedding,
     "nested": bench_nested,
     "minilm": bench_minilm,
     "sequences": bench_sequences,

@@ -12,7 +12,7 @@ from bench.load import Load
 from bench.processes import Listener
 from trivet.protos.grpc_service_pb2 import ModelInferRequest
 
-DATATYPES = {"f": "FP32", "i": "INT64"}
+DATATYPES = {"f": "FP32", "i": "INT64", "O": "BYTES"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,18 +85,24 @@ def _path(model: str) -> str:
     return f"/v2/models/{model}/infer"
 
 
+def _bytes(array: "np.ndarray") -> bytes:
+    if array.dtype.kind != "O":
+        return array.tobytes()
+    return b"".join(len(text).to_bytes(4, "little") + text for text in array.ravel())
+
+
 def _http(model: str, inputs: dict[str, "np.ndarray"]) -> bytes:
     tensors = [
         {
             "name": name,
             "shape": array.shape,
             "datatype": DATATYPES[array.dtype.kind],
-            "parameters": {"binary_data_size": array.nbytes},
+            "parameters": {"binary_data_size": len(_bytes(array))},
         }
         for name, array in inputs.items()
     ]
     text = orjson.dumps({"inputs": tensors, "parameters": {"binary_data_output": True}})
-    body = text + b"".join(array.tobytes() for array in inputs.values())
+    body = text + b"".join(_bytes(array) for array in inputs.values())
     headers = {"Inference-Header-Content-Length": str(len(text))}
     headers["Content-Type"] = "application/octet-stream"
     return request_bytes(_path(model), headers, body)
@@ -107,5 +113,5 @@ def _grpc(model: str, inputs: dict[str, "np.ndarray"]) -> bytes:
     for name, array in inputs.items():
         datatype = DATATYPES[array.dtype.kind]
         message.inputs.add(name=name, datatype=datatype, shape=array.shape)
-        message.raw_input_contents.append(array.tobytes())
+        message.raw_input_contents.append(_bytes(array))
     return message.SerializeToString()
