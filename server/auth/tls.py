@@ -8,6 +8,8 @@ from typing import TypedDict
 
 from trivet.backends.api import InvalidConfig
 
+SHUTDOWN_TIMEOUT_S = 1.0
+"""How long a connection waits for a client's goodbye after ours; its end needs none."""
 HANDSHAKE_TIMEOUT_S = 10.0
 """How long a client may take to agree on keys."""
 _log = logging.getLogger(__name__)
@@ -36,6 +38,7 @@ class TlsSocket(TypedDict, total=False):
 
     ssl: ssl.SSLContext
     ssl_handshake_timeout: float
+    ssl_shutdown_timeout: float
 
 
 class Tls:
@@ -69,7 +72,11 @@ def socket_options(tls: Tls | None) -> TlsSocket:
     """For the listening socket; nothing where plain text is spoken."""
     if tls is None:
         return {}
-    return {"ssl": tls.context, "ssl_handshake_timeout": HANDSHAKE_TIMEOUT_S}
+    return {
+        "ssl": tls.context,
+        "ssl_handshake_timeout": HANDSHAKE_TIMEOUT_S,
+        "ssl_shutdown_timeout": SHUTDOWN_TIMEOUT_S,
+    }
 
 
 def _context(files: TlsFiles, protocol: str) -> ssl.SSLContext:
