@@ -115,7 +115,7 @@ class GeneratingEnsemble(EnsembleExecutor):
     @property
     def info(self) -> GeneratorInfo:
         """See Generator."""
-        return self._model.info
+        return replace(self._model.info, is_ensemble=True)
 
     def generate(self, request: GenerateRequest, sink: GenerateSink) -> None:
         """See Generator."""

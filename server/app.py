@@ -124,6 +124,8 @@ class Server:
             await self.stop()
             return 1
         self._handle_signals()
+        # Whoever reads that it serves may ask it to stop.
+        print_banner(self.settings, self.frontends, self.core)
         await self._stop_requested.wait()
         await self.stop()
         return 0
@@ -145,7 +147,6 @@ class Server:
         self.core.started()
         if self.settings.model_control_mode in ("watch", "poll"):
             await self._watch(snapshot)
-        print_banner(self.settings, self.frontends, self.core)
 
     def request_stop(self) -> None:
         """Ends `serve` after a drain."""

@@ -106,6 +106,10 @@ class Core:
                 found[name] = executor
         return found
 
+    def unnamed_generators(self) -> dict[str, Generator]:
+        """Those of them that a request which names no model may mean."""
+        return {name: each for name, each in self.generators().items() if not each.info.is_ensemble}
+
     def measured(self) -> dict[str, Measured]:
         """All models that generate text and count it, ready or not, by name."""
         newest = ((name, v[max(v)].executor) for name, v in self._registry.models.items())

@@ -159,6 +159,8 @@ class GeneratorInfo:
     """Running and waiting ones together."""
     tool_call_parser: str = ""
     """How the model writes calls of tools: hermes, llama3_json, mistral; empty: nobody knows."""
+    is_ensemble: bool = False
+    """Whether it is asked through the steps of an ensemble: never meant where no model is named."""
 
 
 @runtime_checkable

@@ -111,7 +111,7 @@ class Models:
         """The model named, or the only one."""
         if name is not None:
             return self._core.generator(name)
-        found = self._core.generators()
+        found = self._core.unnamed_generators()
         if len(found) != 1:
             raise ModelNotFound(f"model: {len(found)} models generate text; name one of them")
         return next(iter(found.values()))

@@ -14,9 +14,9 @@ def choose(core: Core, call: Call, named: str | None) -> tuple[str, Generator]:
     Raises InvalidRequest when several do and none is named, ModelNotFound, ModelNotReady.
     """
     name = named or call.request.headers.get("model", "")
-    found = core.generators()
-    if name and (name not in _ANY or name in found):
+    if name and (name not in _ANY or name in core.generators()):
         return name, core.generator(name)
+    found = core.unnamed_generators()
     if not found:
         raise ModelNotReady("no model that generates text is ready")
     if len(found) > 1:

@@ -12,13 +12,17 @@ from trivet.server.http.tgi.models import choose
 
 
 class FakeCore:
-    """Has generators by name."""
+    """Has generators by name; those in `ensembles` are never meant without it."""
 
-    def __init__(self, *names: str) -> None:
-        self._found = {name: object() for name in names}
+    def __init__(self, *names: str, ensembles: tuple[str, ...] = ()) -> None:
+        self._found = {name: object() for name in (*names, *ensembles)}
+        self._unnamed = names
 
     def generators(self) -> dict[str, object]:
         return self._found
+
+    def unnamed_generators(self) -> dict[str, object]:
+        return {name: self._found[name] for name in self._unnamed}
 
     def generator(self, name: str) -> object:
         if name not in self._found:
@@ -51,6 +55,12 @@ def test_several_models_and_no_name_is_refused_with_their_names() -> None:
 
 def test_model_that_is_called_tgi_is_meant_by_its_name() -> None:
     assert chosen(FakeCore("one", "tgi"), "tgi") == "tgi"
+
+
+def test_ensemble_is_meant_by_its_name_only() -> None:
+    core = FakeCore("one", ensembles=("rag",))
+    assert chosen(core) == "one"
+    assert chosen(core, "rag") == "rag"
 
 
 def test_unknown_name_and_no_model_at_all_are_told() -> None:
