@@ -1,7 +1,6 @@
 """Reads request bodies: size, speed and chunk limits, and decompression."""
 
 import asyncio
-import zlib
 from http import HTTPStatus
 
 import numpy as np
@@ -10,14 +9,11 @@ from aiohttp import StreamReader, web
 from trivet.backends.api import InvalidRequest, TooLarge
 from trivet.server.http.errors import HttpError
 from trivet.server.http.limits import HttpLimits
+from trivet.server.inflate import CODINGS, CutOff, Inflation, NotInflatable, TooLong
 
 Body = bytes | memoryview
 
 _ALIGNMENT_BYTES = 64
-# zlib lets other threads run; from this size on that is worth the hop to one.
-_DECOMPRESS_IN_THREAD_BYTES = 64 * 1024
-_WINDOW_BITS = {"gzip": 31, "deflate": 15}
-_RAW_DEFLATE = -15
 
 
 async def read_body(
@@ -34,16 +30,14 @@ async def read_body(
     coding = encoding.strip().lower()
     if coding == "identity":
         return await _read(request, limits, align_at)
-    if coding not in _WINDOW_BITS:
+    if coding not in CODINGS:
         raise HttpError(
             HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
             f"Content-Encoding '{encoding[:64]}' is not supported; send identity, gzip or deflate",
             headers={"Accept-Encoding": "gzip, deflate, identity"},
         )
     packed = await _read(request, limits, None)
-    if len(packed) < _DECOMPRESS_IN_THREAD_BYTES:
-        return _decompress(packed, coding, limits.max_body_bytes)
-    return await asyncio.to_thread(_decompress, packed, coding, limits.max_body_bytes)
+    return await _decompress(packed, coding, limits.max_body_bytes)
 
 
 async def _read(request: web.BaseRequest, limits: HttpLimits, align_at: int | None) -> Body:
@@ -140,21 +134,25 @@ def _aligned_memory(size_bytes: int, align_at: int) -> memoryview:
     return memory.data[start : start + size_bytes]
 
 
-def _decompress(packed: Body, coding: str, max_bytes: int) -> bytes:
-    window_bits = _WINDOW_BITS[coding]
-    if coding == "deflate" and packed and packed[0] & 0x0F != zlib.DEFLATED:
-        # Some clients leave out the zlib frame that the standard asks for.
-        window_bits = _RAW_DEFLATE
-    inflator = zlib.decompressobj(window_bits)
+async def _decompress(packed: Body, coding: str, max_bytes: int) -> bytes:
+    inflation = Inflation(packed, coding, max_bytes)
     try:
-        plain = inflator.decompress(packed, max_bytes + 1)
-    except zlib.error:
+        plain = inflation.begin()
+        if plain is None:
+            plain = await asyncio.to_thread(inflation.finish)
+    except TooLong:
+        raise _too_large(f"more than {max_bytes}", max_bytes) from None
+    except CutOff:
+        raise _unfinished(coding) from None
+    except NotInflatable:
         raise InvalidRequest(f"the request body is not valid {coding} data") from None
-    if len(plain) > max_bytes:
-        raise _too_large(f"more than {max_bytes}", max_bytes)
-    if not inflator.eof or inflator.unused_data:
-        raise InvalidRequest(f"the {coding} data of the request body is cut off or goes on")
+    if inflation.goes_on:
+        raise _unfinished(coding)
     return plain
+
+
+def _unfinished(coding: str) -> InvalidRequest:
+    return InvalidRequest(f"the {coding} data of the request body is cut off or goes on")
 
 
 def _too_large(size_text: str, max_bytes: int) -> TooLarge:

@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from trivet.server.grpc.http2.messages import Assembler, BadMessageError, packed
+from trivet.server.grpc.http2.messages import Assembler, BadMessageError, Packed, packed
 from trivet.server.grpc.transport import Buffer, Code, MessageHandler, Stream, Unary
 
 if TYPE_CHECKING:
@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 HIGH_WATER_BYTES = 1024 * 1024
+_BATCH = 256
+"""Messages that waited are taken so many at a time."""
 INTERNAL_TEXT = "internal error; the server log has the details"
 
 
@@ -23,9 +25,9 @@ class Http2Call:
 
     __slots__ = (
         "_calls", "_deadline_timer", "_gzip_level", "_handler", "_is_ended", "_message",
-        "_on_cancel", "_on_writable", "_row", "assembler", "deadline", "has_sent_head", "id",
-        "is_half_closed", "metadata", "queue", "queued_bytes", "receive_window", "send_window",
-        "trailers",
+        "_on_cancel", "_on_writable", "_row", "_unpacking", "_waiting", "assembler", "deadline",
+        "has_sent_head", "id", "is_behind", "is_half_closed", "metadata", "queue",
+        "queued_bytes", "receive_window", "send_window", "trailers",
     )  # fmt: skip
 
     def __init__(
@@ -52,6 +54,12 @@ class Http2Call:
         self._row: Unary | None = None
         self._handler: MessageHandler | None = None
         self._message: Buffer | None = None
+        self._unpacking: asyncio.Future[bytes] | None = None
+        """A large message, in a thread."""
+        self._waiting: deque[Buffer | Packed] = deque()
+        """What came behind it."""
+        self.is_behind = False
+        """Whether messages wait for one that is being unpacked: no more should come."""
         self._gzip_level = gzip_level
         self._is_ended = False
         self._on_cancel: list[Callable[[], None]] | None = None
@@ -138,7 +146,11 @@ class Http2Call:
         if not self.assembler.is_between_messages:
             text = f"the client ended its stream after {self.assembler.missing()}"
             self.stop(Code.INTERNAL, text)
-        elif self._handler is not None:
+        elif not self.is_behind:
+            self._on_half_close()
+
+    def _on_half_close(self) -> None:
+        if self._handler is not None:
             self._guarded(self._handler.on_half_close)
         elif self._row is not None:
             self._guarded(self._answer, self._row)
@@ -164,14 +176,61 @@ class Http2Call:
 
     # -- inside --------------------------------------------------------------------------------
 
-    def _take_all(self, messages: Iterator[Buffer]) -> None:
+    def _take_all(self, messages: Iterator[Buffer | Packed]) -> None:
         try:
             for message in messages:
-                self._take(message)
+                if self.is_behind:
+                    self._waiting.append(message)
+                else:
+                    self._take_next(message)
                 if self._is_ended:
                     return
         except BadMessageError as error:
             self.stop(error.code, error.text)
+
+    def _take_next(self, message: Buffer | Packed) -> None:
+        if not isinstance(message, Packed):
+            self._take(message)
+            return
+        plain = message.begin()
+        if plain is not None:
+            self._take(plain)
+            return
+        self.is_behind = True
+        loop = asyncio.get_running_loop()
+        self._unpacking = loop.run_in_executor(None, message.finish)
+        self._unpacking.add_done_callback(self._on_unpacked)
+
+    def _on_unpacked(self, unpacked: asyncio.Future[bytes]) -> None:
+        self._unpacking = None
+        error = None if unpacked.cancelled() else unpacked.exception()
+        if self._is_ended:
+            self._waiting.clear()
+        elif isinstance(error, BadMessageError):
+            self.stop(error.code, error.text)
+        else:
+            self._guarded(lambda: self._take(unpacked.result()))
+            self._catch_up()
+
+    def _catch_up(self) -> None:
+        """Takes what has waited, some at a time: a window holds a million empty messages."""
+        for _ in range(_BATCH):
+            if self._is_ended or self._unpacking is not None:
+                return
+            if not self._waiting:
+                self._is_up_to_date()
+                return
+            self.is_behind = False
+            self._take_all(iter((self._waiting.popleft(),)))
+            self.is_behind = True
+        asyncio.get_running_loop().call_soon(self._catch_up)
+
+    def _is_up_to_date(self) -> None:
+        self.is_behind = False
+        if self.is_half_closed:
+            self._on_half_close()
+        else:
+            self._calls.widen_receive_window(self)
 
     def _take(self, message: Buffer) -> None:
         if self._handler is not None:
@@ -205,6 +264,7 @@ class Http2Call:
     def _settle(self) -> None:
         self._is_ended = True
         self._message = None
+        self._waiting.clear()
         if self._deadline_timer is not None:
             self._deadline_timer.cancel()
 

@@ -236,9 +236,14 @@ class Calls:
             return
         if is_last:
             call.half_close()
-        elif call.receive_window < STREAM_WINDOW // 2:
-            taken = STREAM_WINDOW - call.receive_window
-            self._outbox.control(frames.window_update(stream_id, taken))
+        elif not call.is_behind:
+            self.widen_receive_window(call)
+
+    def widen_receive_window(self, call: Http2Call) -> None:
+        """Lets the client send more, once that is worth a frame."""
+        taken = STREAM_WINDOW - call.receive_window
+        if taken > STREAM_WINDOW // 2:
+            self._outbox.control(frames.window_update(call.id, taken))
             call.receive_window = STREAM_WINDOW
 
     def on_padded_data(self, flags: int, stream_id: int, payload: bytes) -> None:

@@ -1,20 +1,19 @@
-"""Length-prefixed gRPC messages out of DATA payloads, and compressed ones unpacked within limits.
+"""Length-prefixed gRPC messages out of DATA payloads; compressed ones are unpacked within limits.
 
 Format: https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md
 """
 
 import gzip
-import zlib
 from collections.abc import Iterator
 
 import numpy as np
 
 from trivet.server.grpc.transport import Buffer, Code
+from trivet.server.inflate import CODINGS, CutOff, Inflation, NotInflatable, TooLong
 
 PREFIX_BYTES = 5
 SMALL_BYTES = 64 * 1024
 """Messages up to this size are joined from slices; larger ones are received in place."""
-_WINDOW_BITS = {"gzip": 16 + zlib.MAX_WBITS, "deflate": zlib.MAX_WBITS}
 
 
 class BadMessageError(Exception):
@@ -24,6 +23,39 @@ class BadMessageError(Exception):
         super().__init__(text)
         self.code = code
         self.text = text
+
+
+class Packed:
+    """A compressed message."""
+
+    __slots__ = ("_encoding", "_inflation", "_max_bytes")
+
+    def __init__(self, body: Buffer, encoding: str, max_bytes: int) -> None:
+        self._inflation = Inflation(body, encoding, max_bytes)
+        self._encoding = encoding
+        self._max_bytes = max_bytes
+
+    def begin(self) -> bytes | None:
+        """The message if it is small; None: it takes a `finish`. Raises BadMessageError."""
+        try:
+            return self._inflation.begin()
+        except NotInflatable as error:
+            raise self._refusal(error) from None
+
+    def finish(self) -> bytes:
+        """The message, after as long as it takes: for a thread. Raises BadMessageError."""
+        try:
+            return self._inflation.finish()
+        except NotInflatable as error:
+            raise self._refusal(error) from None
+
+    def _refusal(self, error: NotInflatable) -> BadMessageError:
+        if isinstance(error, TooLong):
+            return _too_large("is larger unpacked", self._max_bytes)
+        if isinstance(error, CutOff):
+            return BadMessageError(Code.INTERNAL, f"the {self._encoding} message is cut off")
+        text = f"the message cannot be unpacked as {self._encoding}"
+        return BadMessageError(Code.INTERNAL, text)
 
 
 class Assembler:
@@ -50,7 +82,7 @@ class Assembler:
             return f"{len(self._prefix)} of the {PREFIX_BYTES} bytes before a message"
         return f"{self._filled} of {len(self._body)} bytes of a message"
 
-    def feed(self, data: bytes) -> Iterator[Buffer]:
+    def feed(self, data: bytes) -> Iterator[Buffer | Packed]:
         """The messages that `data` completes. Raises BadMessageError."""
         position, end = 0, len(data)
         while position < end:
@@ -82,7 +114,7 @@ class Assembler:
             return None
         return self._body[self._filled :]
 
-    def received(self, size: int) -> Iterator[Buffer]:
+    def received(self, size: int) -> Iterator[Buffer | Packed]:
         """`size` bytes have been put at `place()`: the message, if that was its end."""
         assert self._body is not None
         self._filled += size
@@ -104,27 +136,13 @@ class Assembler:
             raise _too_large(f"has {size} bytes", self._max_bytes)
         return size
 
-    def _finished(self, body: Buffer) -> Buffer:
-        return self._unpack(body) if self._is_compressed else body
-
-    def _unpack(self, body: Buffer) -> bytes:
-        unpacker = zlib.decompressobj(_WINDOW_BITS[self._encoding])
-        try:
-            message = unpacker.decompress(body, self._max_bytes + 1)
-        except zlib.error:
-            text = f"the message cannot be unpacked as {self._encoding}"
-            raise BadMessageError(Code.INTERNAL, text) from None
-        if len(message) > self._max_bytes:
-            raise _too_large("is larger unpacked", self._max_bytes)
-        if not unpacker.eof:
-            text = f"the {self._encoding} message is cut off"
-            raise BadMessageError(Code.INTERNAL, text)
-        return message
+    def _finished(self, body: Buffer) -> Buffer | Packed:
+        return Packed(body, self._encoding, self._max_bytes) if self._is_compressed else body
 
 
 def is_known(encoding: str) -> bool:
     """Whether messages of this grpc-encoding can be read."""
-    return encoding == "identity" or encoding in _WINDOW_BITS
+    return encoding == "identity" or encoding in CODINGS
 
 
 def packed(message: list[Buffer], level: int) -> list[Buffer]:

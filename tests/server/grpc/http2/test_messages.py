@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trivet.server.grpc.http2.messages import SMALL_BYTES, Assembler, BadMessageError
+from trivet.server.grpc.http2.messages import SMALL_BYTES, Assembler, BadMessageError, Packed
+from trivet.server.grpc.transport import Buffer
 
 PACK: dict[str, Callable[[bytes], bytes]] = {
     "identity": bytes,
@@ -21,6 +22,13 @@ PACK: dict[str, Callable[[bytes], bytes]] = {
 def framed(message: bytes, encoding: str) -> bytes:
     body = PACK[encoding](message)
     return bytes([encoding != "identity"]) + len(body).to_bytes(4, "big") + body
+
+
+def plain(message: Buffer | Packed) -> bytes:
+    if not isinstance(message, Packed):
+        return bytes(message)
+    begun = message.begin()
+    return message.finish() if begun is None else begun
 
 
 def cut(data: bytes, places: list[int]) -> list[bytes]:
@@ -38,7 +46,7 @@ def test_messages_survive_any_cutting(
 ) -> None:
     assembler = Assembler(encoding, max_bytes=1000)
     parts = cut(b"".join(framed(m, encoding) for m in messages), places)
-    assert [bytes(m) for part in parts for m in assembler.feed(part)] == messages
+    assert [plain(m) for part in parts for m in assembler.feed(part)] == messages
     assert assembler.is_between_messages
 
 
@@ -60,15 +68,16 @@ def test_large_messages_are_put_together_in_place(first: int, steps: list[int]) 
             place[: len(part)] = part
             found += assembler.received(len(part))
         position += len(part)
-    assert [bytes(m) for m in found] == [message]
+    assert [plain(m) for m in found] == [message]
 
 
 @pytest.mark.parametrize("encoding", ["gzip", "deflate"])
 def test_an_unpacked_message_may_be_as_large_as_the_limit_and_no_larger(encoding: str) -> None:
     (message,) = Assembler(encoding, max_bytes=5000).feed(framed(bytes(5000), encoding))
-    assert message == bytes(5000)
+    assert plain(message) == bytes(5000)
+    (message,) = Assembler(encoding, max_bytes=5000).feed(framed(bytes(5001), encoding))
     with pytest.raises(BadMessageError, match="5000 bytes"):
-        list(Assembler(encoding, max_bytes=5000).feed(framed(bytes(5001), encoding)))
+        plain(message)
 
 
 def test_what_is_missing_is_told() -> None:
