@@ -14,7 +14,7 @@ from trivet.server.cache.caching import Caching
 from trivet.server.control import RepositoryControl
 from trivet.server.core import Core
 from trivet.server.frontends import Frontends
-from trivet.server.log import setup_logging
+from trivet.server.log import Log, setup_logging
 from trivet.server.models.assemble import Assembler
 from trivet.server.models.catalog import RegistryCatalog
 from trivet.server.models.lifecycle import Lifecycle
@@ -35,9 +35,9 @@ log = logging.getLogger(__name__)
 
 def run(settings: Settings) -> int:
     """Serves until SIGTERM or SIGINT; returns the process's exit code."""
-    setup_logging(settings)
+    log_output = setup_logging(settings)
     try:
-        server = Server(settings)
+        server = Server(settings, log_output)
     except ServingError as error:
         log.critical("the server cannot start: %s", error)
         return 1
@@ -69,7 +69,8 @@ def loop_factory() -> Callable[[], asyncio.AbstractEventLoop]:
 class Server:
     """One server in one process, from start to stop."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, log_output: Log | None = None) -> None:
+        """`log_output`: the process's log, where it is the server's to change."""
         self.settings = settings
         self.registry = Registry()
         self._progress = LoadProgress(enabled=not settings.no_progress)
@@ -108,6 +109,7 @@ class Server:
             version=__version__,
             strict_readiness=settings.strict_readiness,
             tracing=Tracing(TraceConfig.parse(settings.trace_config)),
+            log_output=log_output,
         )
         cache = self._caching.cache if self._caching is not None else None
         self.frontends = Frontends(self.core, settings, cache)

@@ -15,9 +15,12 @@ from trivet.backends.api import (
     ServingError,
     Signature,
     Sink,
+    Unsupported,
 )
 from trivet.protos import grpc_service_pb2 as pb
 from trivet.protos.model_config_pb2 import ModelConfig
+from trivet.server.log import Log
+from trivet.server.log_setting import LogValue
 from trivet.server.models.lifecycle import Lifecycle, State
 from trivet.server.models.model import Model
 from trivet.server.models.registry import Registry
@@ -43,8 +46,8 @@ EXTENSIONS = (
     "trace",
     "logging",
 )
-"""In Triton's order (its server metadata). logging and cuda_shared_memory are not offered yet:
-their routes say so or are not found, but clients read the list to choose theirs."""
+"""In Triton's order (its server metadata). cuda_shared_memory is not offered yet: its routes say
+so, but clients read the list to choose theirs."""
 
 
 class Core:
@@ -61,12 +64,14 @@ class Core:
         version: str,
         strict_readiness: bool = True,
         tracing: Tracing | None = None,
+        log_output: Log | None = None,
     ) -> None:
         self._registry = registry
         self._lifecycle = lifecycle
         self._runner = runner
         self.shared_memory = shared_memory
         self.tracing = tracing or Tracing()
+        self._log = log_output
         self._id = server_id
         self._version = version
         self._strict_readiness = strict_readiness
@@ -234,6 +239,21 @@ class Core:
             self._registry.lookup(name, None)
         self.tracing.update(changes, name)
         return self.tracing.describe(name)
+
+    def log_settings(self) -> dict[str, LogValue]:
+        """What the log shows. Raises Unsupported where it is not the server's."""
+        return self._own_log().setting.describe()
+
+    def change_log_settings(self, changes: Mapping[str, object]) -> dict[str, LogValue]:
+        """Changes that and says what it is then. Raises also InvalidRequest."""
+        output = self._own_log()
+        output.change(output.setting.changed(changes))
+        return output.setting.describe()
+
+    def _own_log(self) -> Log:
+        if self._log is None:
+            raise Unsupported("the log belongs to the program that this server runs in")
+        return self._log
 
     def index(self, *, ready_only: bool) -> pb.RepositoryIndexResponse:
         """Every model of the repositories with the state of its versions."""

@@ -6,6 +6,7 @@ import logging
 import os
 import sys
 
+from trivet.server.log_setting import LogSetting
 from trivet.server.settings import Settings
 
 _LETTERS = {"DEBUG": "D", "INFO": "I", "WARNING": "W", "ERROR": "E", "CRITICAL": "E"}
@@ -65,38 +66,62 @@ def _extra(record: logging.LogRecord) -> dict[str, object]:
 
 
 class _LevelFilter(logging.Filter):
-    """Lets through the levels that the settings allow."""
+    """Lets through the levels that the setting allows."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, setting: LogSetting) -> None:
         super().__init__()
         self._allowed = {
-            logging.DEBUG: settings.log_verbose > 0,
-            logging.INFO: settings.log_info,
-            logging.WARNING: settings.log_warning,
-            logging.ERROR: settings.log_error,
-            logging.CRITICAL: settings.log_error,
+            logging.DEBUG: setting.verbose_level > 0,
+            logging.INFO: setting.info,
+            logging.WARNING: setting.warning,
+            logging.ERROR: setting.error,
+            logging.CRITICAL: setting.error,
         }
 
     def filter(self, record: logging.LogRecord) -> bool:
         return self._allowed.get(record.levelno, True)
 
 
-def setup_logging(settings: Settings) -> None:
+class Log:
+    """The process's log: where it goes is settled at start, what it shows may change."""
+
+    def __init__(self, setting: LogSetting) -> None:
+        """Raises OSError when the file cannot be opened."""
+        self.setting = setting
+        self._handler = (
+            logging.FileHandler(setting.file) if setting.file else logging.StreamHandler(sys.stderr)
+        )
+        root = logging.getLogger()
+        for old in list(root.handlers):
+            root.removeHandler(old)
+        root.addHandler(self._handler)
+        # Libraries talk at debug level about every connection.
+        for noisy in ("asyncio", "aiohttp", "watchfiles", "hpack"):
+            logging.getLogger(noisy).setLevel(logging.WARNING)
+        self.change(setting)
+
+    def change(self, setting: LogSetting) -> None:
+        """Shows from now on what the setting says, in its format."""
+        self.setting = setting
+        if setting.format == "json":
+            self._handler.setFormatter(JsonFormatter())
+        else:
+            self._handler.setFormatter(LineFormatter(iso8601=setting.format == "ISO8601"))
+        for old in list(self._handler.filters):
+            self._handler.removeFilter(old)
+        self._handler.addFilter(_LevelFilter(setting))
+        logging.getLogger().setLevel(logging.DEBUG if setting.verbose_level else logging.INFO)
+
+
+def setup_logging(settings: Settings) -> Log:
     """Sends the log where the settings say. Raises OSError when the file cannot be opened."""
-    if settings.log_file:
-        handler: logging.Handler = logging.FileHandler(settings.log_file)
-    else:
-        handler = logging.StreamHandler(sys.stderr)
-    if settings.log_format == "json":
-        handler.setFormatter(JsonFormatter())
-    else:
-        handler.setFormatter(LineFormatter(iso8601=settings.log_format == "ISO8601"))
-    handler.addFilter(_LevelFilter(settings))
-    root = logging.getLogger()
-    for old in list(root.handlers):
-        root.removeHandler(old)
-    root.addHandler(handler)
-    root.setLevel(logging.DEBUG if settings.log_verbose else logging.INFO)
-    # Libraries talk at debug level about every connection.
-    for noisy in ("asyncio", "aiohttp", "watchfiles", "hpack"):
-        logging.getLogger(noisy).setLevel(logging.WARNING)
+    return Log(
+        LogSetting(
+            settings.log_file,
+            settings.log_info,
+            settings.log_warning,
+            settings.log_error,
+            settings.log_verbose,
+            settings.log_format,
+        )
+    )

@@ -84,6 +84,7 @@ _ROUTES: dict[Scope, tuple[tuple[str, str], ...]] = {
         *(("POST", f"{memory}/unregister") for memory in (_SYSTEM, _CUDA)),
         *((method, f"{_MODEL}/trace/setting") for method in ("GET", "POST")),
         *((method, "/v2/trace/setting") for method in ("GET", "POST")),
+        *((method, "/v2/logging") for method in ("GET", "POST")),
     ),
     Scope.METRICS: (("GET", "/metrics"),),
 }

@@ -18,6 +18,7 @@ from trivet.server.core import Core
 from trivet.server.grpc.codec import Decoded, Decoder, Encoder
 from trivet.server.grpc.errors import code_of
 from trivet.server.grpc.handlers import INTERNAL_TEXT, parse, plain, refuse_repository_name
+from trivet.server.grpc.logging import answer_log_settings
 from trivet.server.grpc.shared_memory import SharedMemoryRpcs
 from trivet.server.grpc.stream import InferStream
 from trivet.server.grpc.trace import answer_trace_setting, note_arrival
@@ -83,7 +84,7 @@ class Service:
             "ModelStatistics": plain(pb.ModelStatisticsRequest, self._statistics),
             "RepositoryIndex": plain(pb.RepositoryIndexRequest, self._index),
             "TraceSetting": plain(pb.TraceSettingRequest, self._trace_setting),
-            "LogSettings": plain(pb.LogSettingsRequest, self._no_log_settings),
+            "LogSettings": plain(pb.LogSettingsRequest, self._log_settings),
         }
         rows: dict[str, Unary | Stream] = {
             PREFIX + name: Unary(handle)
@@ -212,7 +213,5 @@ class Service:
     def _trace_setting(self, request: pb.TraceSettingRequest) -> Message:
         return answer_trace_setting(self.core, request)
 
-    def _no_log_settings(self, _: pb.LogSettingsRequest) -> Message:
-        raise Unsupported(
-            "this server does not change its log settings at run time; use the --log-* flags"
-        )
+    def _log_settings(self, request: pb.LogSettingsRequest) -> Message:
+        return answer_log_settings(self.core, request)

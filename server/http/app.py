@@ -11,6 +11,7 @@ from trivet.server.http.generate import Generate
 from trivet.server.http.health import Health
 from trivet.server.http.infer import Infer
 from trivet.server.http.limits import HttpLimits
+from trivet.server.http.logging import LogSettings
 from trivet.server.http.metadata import Metadata
 from trivet.server.http.openai.chat import Chat
 from trivet.server.http.openai.completions import Completions
@@ -41,6 +42,7 @@ def build_routes(core: Core, limits: HttpLimits) -> RouteTable:
             *Repository(core, limits).routes(),
             *SharedMemoryRoutes(core, limits).routes(),
             *TraceSettings(core, limits).routes(),
+            *LogSettings(core, limits).routes(),
             *Chat(core, limits).routes(),
             *Completions(core, limits).routes(),
             *Embeddings(core, limits).routes(),
