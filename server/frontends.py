@@ -5,16 +5,16 @@ import asyncio
 from trivet.server.auth.exposure import refuse_exposure
 from trivet.server.cache.entry import Cache
 from trivet.server.core import Core
+from trivet.server.forwarding import forwarding
 from trivet.server.grpc.http2.options import Http2Options
 from trivet.server.grpc.http2.server import Http2Transport
 from trivet.server.grpc.service import Service
 from trivet.server.http.app import HttpLimits, HttpServer
+from trivet.server.http.compression import LEVELS
 from trivet.server.http.limits import JsonLimits
 from trivet.server.metrics import MetricsServer
 from trivet.server.security import Security
 from trivet.server.settings import Settings
-
-GZIP_LEVELS = {"none": 0, "low": 1, "medium": 6, "high": 9}
 
 
 class Frontends:
@@ -44,11 +44,19 @@ class Frontends:
                 settings.http_port,
                 gate=security.http_gate(),
                 tls=security.http_tls,
+                forwarding=forwarding(
+                    settings.http_header_forward_pattern, "--http-header-forward-pattern"
+                ),
             )
             self._note("HTTP", settings.http_address, await self._http.start())
         if settings.allow_grpc:
             self._grpc = Http2Transport(
-                Service(self._core).rows(),
+                Service(
+                    self._core,
+                    forwarding(
+                        settings.grpc_header_forward_pattern, "--grpc-header-forward-pattern"
+                    ),
+                ).rows(),
                 host=settings.grpc_address,
                 port=settings.grpc_port,
                 options=self._grpc_options(),
@@ -74,6 +82,7 @@ class Frontends:
             max_connections=settings.http_max_connections,
             head_timeout_s=settings.http_header_timeout_s,
             body_idle_timeout_s=settings.http_body_timeout_s,
+            compression_level=LEVELS[settings.http_response_compression_level],
         )
 
     def _grpc_options(self) -> Http2Options:
@@ -81,7 +90,7 @@ class Frontends:
         return Http2Options(
             max_message_bytes=settings.grpc_max_message_size,
             max_connections=settings.grpc_max_connections,
-            gzip_level=GZIP_LEVELS[settings.grpc_infer_response_compression_level],
+            gzip_level=LEVELS[settings.grpc_infer_response_compression_level],
             keepalive_s=settings.grpc_keepalive_time / 1000,
             keepalive_timeout_s=settings.grpc_keepalive_timeout / 1000,
             max_connection_age_s=settings.grpc_max_connection_age / 1000,

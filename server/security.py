@@ -5,7 +5,9 @@ from pathlib import Path
 from trivet.server.auth.exposure import grpc_tls, http_tls, metrics_tls
 from trivet.server.auth.file_watch import FileWatch, FileWatches
 from trivet.server.auth.keyring import Keyring
-from trivet.server.grpc.gate import KeyGate
+from trivet.server.auth.restricted import Restrictions
+from trivet.server.grpc.gate import RESTRICTED_PREFIX, KeyGate, RestrictedGate
+from trivet.server.grpc.transport import Gate as GrpcGate
 from trivet.server.http.cors import Cors
 from trivet.server.http.gate import Gate
 from trivet.server.http.hosts import Hosts
@@ -34,6 +36,13 @@ class Security:
         self._hosts = Hosts(names) if names else None
         self._cors = Cors(origins) if origins else None
 
+        self._http_restrictions = Restrictions.parse(
+            settings.http_restricted_api, "--http-restricted-api"
+        )
+        self._grpc_restrictions = Restrictions.parse(
+            settings.grpc_restricted_protocol, "--grpc-restricted-protocol", RESTRICTED_PREFIX
+        )
+
     def start(self) -> None:
         """Begins to watch files."""
         self._watches.start()
@@ -44,13 +53,15 @@ class Security:
 
     def http_gate(self) -> Gate | None:
         """None: nothing is checked."""
-        if self.keyring is None and self._hosts is None and self._cors is None:
-            return None
-        return Gate(self.keyring, self._hosts, self._cors)
+        checks = (self.keyring, self._hosts, self._cors, self._http_restrictions)
+        return None if checks == (None, None, None, None) else Gate(*checks)
 
-    def grpc_gate(self) -> KeyGate | None:
+    def grpc_gate(self) -> GrpcGate | None:
         """None: nothing is checked."""
-        return None if self.keyring is None else KeyGate(self.keyring)
+        keys = None if self.keyring is None else KeyGate(self.keyring)
+        if self._grpc_restrictions is None:
+            return keys
+        return RestrictedGate(self._grpc_restrictions, keys)
 
     def is_encrypted(self, service: str) -> bool:
         """Whether a service, by its name in the addresses, speaks TLS."""

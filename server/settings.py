@@ -137,6 +137,21 @@ class Settings:
         "host name that requests may be for, '*.example.com' for all below it; default: any",
         multiple=True,
     )
+    http_header_forward_pattern: str = option(
+        "", "http", "regular expression of headers that models get as request parameters"
+    )
+    http_restricted_api: tuple[str, ...] = option(
+        (),
+        "http",
+        "API,API:HEADER=VALUE: what only requests with that header may use",
+        multiple=True,
+    )
+    http_response_compression_level: str = option(
+        "low",
+        "http",
+        "compression of infer answers for clients that accept it",
+        choices=("none", "low", "medium", "high"),
+    )
     allow_grpc: bool = option(True, "grpc", "serve gRPC")
     grpc_address: str = option("127.0.0.1", "grpc", "address to listen on")
     grpc_port: int = option(8001, "grpc", "port, 0 for any free one")
@@ -163,6 +178,15 @@ class Settings:
     grpc_server_cert: str = option("", "grpc", "PEM certificate")
     grpc_server_key: str = option("", "grpc", "its PEM key, without a password")
     grpc_root_cert: str = option("", "grpc", "PEM certificates that sign those of clients")
+    grpc_header_forward_pattern: str = option(
+        "", "grpc", "regular expression of metadata that models get as request parameters"
+    )
+    grpc_restricted_protocol: tuple[str, ...] = option(
+        (),
+        "grpc",
+        "API,API:KEY=VALUE: what only calls with the metadata triton-grpc-protocol-KEY may use",
+        multiple=True,
+    )
     allow_metrics: bool = option(True, "metrics", "serve the Prometheus page")
     metrics_address: str = option("127.0.0.1", "metrics", "address to listen on")
     metrics_port: int = option(8002, "metrics", "port, 0 for any free one")

@@ -6,9 +6,41 @@ from dataclasses import dataclass
 from trivet.backends.api import ServingError
 from trivet.server.auth.caller import NOBODY, Caller, current_caller
 from trivet.server.auth.keyring import Keyring, secret_in
+from trivet.server.auth.restricted import Restrictions
 from trivet.server.auth.scopes import RPC_SCOPES, Scope
 from trivet.server.grpc.errors import code_of
-from trivet.server.grpc.transport import Buffer, Call, MessageHandler, Refused, Stream, Unary
+from trivet.server.grpc.transport import (
+    Buffer,
+    Call,
+    Code,
+    Gate,
+    MessageHandler,
+    Refused,
+    Stream,
+    Unary,
+)
+
+RESTRICTED_PREFIX = "triton-grpc-protocol-"
+"""Of the metadata that restricted protocols ask for."""
+
+
+class RestrictedGate:
+    """Before another gate, or alone: asks for the metadata of restricted protocols."""
+
+    def __init__(self, restrictions: Restrictions, inner: Gate | None) -> None:
+        self._restrictions = restrictions
+        self._inner = inner
+
+    def admit(
+        self, path: str, metadata: Mapping[str, str], row: Unary | Stream
+    ) -> Unary | Stream | Refused:
+        """As the inner gate says, for calls that have what is asked for."""
+        condition = self._restrictions.of_rpc(path)
+        if condition is not None and not condition.holds(metadata.get):
+            # Triton's code for it.
+            text = f"This protocol is restricted, expecting header '{condition.header}'"
+            return Refused(Code.UNAVAILABLE, text)
+        return row if self._inner is None else self._inner.admit(path, metadata, row)
 
 
 class KeyGate:

@@ -15,6 +15,7 @@ from trivet.backends.api import (
 from trivet.protos import grpc_service_pb2 as pb
 from trivet.protos import health_pb2
 from trivet.server.core import Core
+from trivet.server.forwarding import Forwarding
 from trivet.server.grpc.codec import Decoded, Decoder, Encoder
 from trivet.server.grpc.errors import code_of
 from trivet.server.grpc.handlers import INTERNAL_TEXT, parse, plain, refuse_repository_name
@@ -65,8 +66,10 @@ class UnarySink:
 class Service:
     """Answers RPCs from the core. Owned by the event loop."""
 
-    def __init__(self, core: Core) -> None:
+    def __init__(self, core: Core, forwarding: Forwarding | None = None) -> None:
+        """Without `forwarding` models see no metadata."""
         self.core = core
+        self._forwarding = forwarding
         self.encoder = Encoder()
         self.decoder = Decoder(core.shared_memory)
         self._regions = SharedMemoryRpcs(core.shared_memory)
@@ -104,6 +107,8 @@ class Service:
         try:
             decoded = self.decoder.decode(message)
             request = decoded.request
+            if self._forwarding is not None:
+                self._forwarding.add(request, call.metadata.items())
             if self._is_decoupled(request.model_name, request.model_version):
                 raise Unsupported(
                     "ModelInfer RPC doesn't support models with decoupled transaction policy"
@@ -125,7 +130,7 @@ class Service:
             return False
 
     def _open_stream(self, call: Call) -> InferStream:
-        return InferStream(self.core, self.decoder, self.encoder, call)
+        return InferStream(self.core, self.decoder, self.encoder, call, self._forwarding)
 
     # -- health and metadata -------------------------------------------------------------------
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from trivet.backends.api import CancelToken, InferRequest, InferResponse, ServingError
 from trivet.protos import grpc_service_pb2 as pb
 from trivet.server.core import Core
+from trivet.server.forwarding import Forwarding
 from trivet.server.grpc.codec import Decoded, Decoder, Encoder
 from trivet.server.grpc.errors import code_of
 from trivet.server.grpc.trace import note_arrival
@@ -38,11 +39,19 @@ class Slot:
 class InferStream:
     """The server's side of one stream."""
 
-    def __init__(self, core: Core, decoder: Decoder, encoder: Encoder, call: Call) -> None:
+    def __init__(
+        self,
+        core: Core,
+        decoder: Decoder,
+        encoder: Encoder,
+        call: Call,
+        forwarding: Forwarding | None = None,
+    ) -> None:
         self._core = core
         self._decoder = decoder
         self._encoder = encoder
         self._call = call
+        self._forwarding = forwarding
         self._cancels: set[CancelToken] = set()
         self._in_order: deque[Slot] = deque()
         self._num_open = 0
@@ -60,6 +69,8 @@ class InferStream:
         self._num_open += 1
         try:
             decoded = self._decoder.decode(message)
+            if self._forwarding is not None:
+                self._forwarding.add(decoded.request, self._call.metadata.items())
         except ServingError as error:
             slot = Slot(_id_of(message), is_ordered=True)
             self._in_order.append(slot)

@@ -4,6 +4,7 @@ import asyncio
 
 from trivet.server.auth.tls import Tls, socket_options
 from trivet.server.core import Core
+from trivet.server.forwarding import Forwarding
 from trivet.server.http.connection import Listener
 from trivet.server.http.door import Door, RequestIds
 from trivet.server.http.gate import Gate
@@ -30,15 +31,17 @@ _BACKLOG = 1024
 _LATE_HEADS_PERIOD_S = 1.0
 
 
-def build_routes(core: Core, limits: HttpLimits) -> RouteTable:
+def build_routes(
+    core: Core, limits: HttpLimits, forwarding: Forwarding | None = None
+) -> RouteTable:
     """All routes. The first row that fits a path answers it."""
     about = About(core, limits)
     return RouteTable(
         [
-            *Infer(core, limits).routes(),
+            *Infer(core, limits, forwarding).routes(),
             *Health(core).routes(),
             *Metadata(core).routes(),
-            *Generate(core, limits).routes(),
+            *Generate(core, limits, forwarding).routes(),
             *Repository(core, limits).routes(),
             *SharedMemoryRoutes(core, limits).routes(),
             *TraceSettings(core, limits).routes(),
@@ -65,13 +68,15 @@ class HttpServer:
         *,
         gate: Gate | None = None,
         tls: Tls | None = None,
+        forwarding: Forwarding | None = None,
     ) -> None:
-        """Without a gate everybody may ask; without TLS it speaks plain text."""
+        """Without a gate everybody may ask; without TLS it speaks plain text; without `forwarding`
+        models see no headers."""
         self._host = host
         self._port = port
         self._limits = limits
         ids = RequestIds()
-        door = Door(build_routes(core, limits), ids, gate, core.tracing)
+        door = Door(build_routes(core, limits, forwarding), ids, gate, core.tracing)
         self._tls = tls
         self._handle = door.handle
         self._make_request_id = ids.make

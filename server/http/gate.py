@@ -8,6 +8,7 @@ from trivet.backends.api import ServingError
 from trivet.server.auth.caller import NOBODY, current_caller
 from trivet.server.auth.errors import Unauthenticated
 from trivet.server.auth.keyring import Keyring, secret_in
+from trivet.server.auth.restricted import Restrictions
 from trivet.server.auth.scopes import ROUTE_SCOPES, Scope
 from trivet.server.http.admission import Admission
 from trivet.server.http.answers import Answer, error_answer
@@ -25,8 +26,15 @@ _OPENAI = frozenset({"/tokenize", "/detokenize", "/version", "/load"})
 class Gate:
     """Stands in the door, before the handlers. Owned by the event loop."""
 
-    def __init__(self, keyring: Keyring | None, hosts: Hosts | None, cors: Cors | None) -> None:
+    def __init__(
+        self,
+        keyring: Keyring | None,
+        hosts: Hosts | None,
+        cors: Cors | None,
+        restrictions: Restrictions | None = None,
+    ) -> None:
         """None: not checked, and for `cors`: pages of other sites get no permission."""
+        self._restrictions = restrictions
         self._keyring = keyring
         self._hosts = hosts
         self._cors = cors
@@ -51,7 +59,9 @@ class Gate:
 
     def admit(self, request: web.BaseRequest, template: str, admission: Admission) -> Answer | None:
         """Sets the caller of what follows, or gives the refusal. Raises HttpError (403) for a host
-        that is none of ours."""
+        that is none of ours, and for an API that the request may not use."""
+        if self._restrictions is not None:
+            _check_restriction(self._restrictions, request, template)
         scope = ROUTE_SCOPES.get((request.method, template))
         if scope is Scope.OPEN:
             current_caller.set(None if self._keyring is None else NOBODY)
@@ -82,6 +92,16 @@ class Gate:
         admission.caller = caller = keyring.allowed(_secret(request), scope)
         if caller.allowance is not None:
             caller.allowance.take_request()
+
+
+def _check_restriction(restrictions: Restrictions, request: web.BaseRequest, template: str) -> None:
+    condition = restrictions.of_route(request.method, template)
+    if condition is not None and not condition.holds(request.headers.get):
+        raise HttpError(
+            HTTPStatus.FORBIDDEN,
+            f"This API is restricted, expecting header '{condition.header}'",
+            closes=not request.content.is_eof(),
+        )
 
 
 def _secret(request: web.BaseRequest) -> str | None:

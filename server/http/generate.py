@@ -16,6 +16,7 @@ from trivet.backends.api import (
     TensorSpec,
 )
 from trivet.server.core import Core
+from trivet.server.forwarding import Forwarding
 from trivet.server.http.answers import Answer
 from trivet.server.http.body import read_body
 from trivet.server.http.json_document import JsonObject, parse_object
@@ -36,9 +37,12 @@ _NOT_ONE_RESPONSE = (
 class Generate:
     """The handlers of `generate` and `generate_stream`."""
 
-    def __init__(self, core: Core, limits: HttpLimits) -> None:
+    def __init__(
+        self, core: Core, limits: HttpLimits, forwarding: Forwarding | None = None
+    ) -> None:
         self._core = core
         self._limits = limits
+        self._forwarding = forwarding
 
     def routes(self) -> list[Route]:
         return [
@@ -76,7 +80,10 @@ class Generate:
         body = await read_body(call.request, self._limits)
         document = parse_object(bytes(body), self._limits.json)
         signature = self._core.signature(call.model, call.version)
-        return decode_generate(document, signature, call.model, call.version)
+        request = decode_generate(document, signature, call.model, call.version)
+        if self._forwarding is not None:
+            self._forwarding.add(request, call.request.headers.items())
+        return request
 
 
 def decode_generate(

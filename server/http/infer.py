@@ -4,8 +4,10 @@ from aiohttp import web
 
 from trivet.backends.api import InferResponse, InvalidRequest
 from trivet.server.core import Core
-from trivet.server.http.answers import BINARY, JSON, Answer
+from trivet.server.forwarding import Forwarding
+from trivet.server.http.answers import BINARY, JSON, Answer, Buffer
 from trivet.server.http.body import read_body
+from trivet.server.http.compression import accepted_coding, compress
 from trivet.server.http.limits import HttpLimits
 from trivet.server.http.plan import Wishes
 from trivet.server.http.raw_request import decode_raw
@@ -24,9 +26,12 @@ _NOT_ONE_RESPONSE = (
 class Infer:
     """The handler of infer requests."""
 
-    def __init__(self, core: Core, limits: HttpLimits) -> None:
+    def __init__(
+        self, core: Core, limits: HttpLimits, forwarding: Forwarding | None = None
+    ) -> None:
         self._core = core
         self._limits = limits
+        self._forwarding = forwarding
         self._decoder = InferDecoder(core.shared_memory.read, limits.json)
 
     def routes(self) -> list[Route]:
@@ -40,12 +45,14 @@ class Infer:
         body = await read_body(call.request, self._limits, align_at=header_length)
         decoded = self._decode(call, body, header_length)
         request = decoded.request
+        if self._forwarding is not None:
+            self._forwarding.add(request, call.request.headers.items())
         sink = SingleSink()
         self._core.infer(request, sink)
         response = await sink.result(request.cancel, _NOT_ONE_RESPONSE)
         if decoded.wishes.special:
             fulfil(self._core, decoded.request, response, decoded.wishes.special)
-        return _answer(response, decoded.wishes)
+        return await self._answer(response, decoded.wishes, call.request)
 
     def _decode(self, call: Call, body: Body, header_length: int | None) -> Decoded:
         if header_length == 0:
@@ -56,6 +63,28 @@ class Infer:
                 f"{HEADER_LENGTH} {header_length} is more than the body's {len(body)} bytes"
             )
         return self._decoder.decode(body, header_length, call.model, call.version)
+
+    async def _answer(
+        self, response: InferResponse, wishes: Wishes, request: web.BaseRequest
+    ) -> Answer:
+        encoded = encode_infer(response, wishes)
+        parts: tuple[Buffer, ...] = (encoded.text,)
+        content_type, headers = JSON, {}
+        if any(map(len, encoded.buffers)):
+            parts = (encoded.text, *encoded.buffers)
+            content_type, headers = BINARY, {HEADER_LENGTH: str(len(encoded.text))}
+        coding = self._coding(request)
+        if coding is not None:
+            packed = await compress(parts, coding, self._limits.compression_level)
+            if packed is not None:
+                parts, headers = (packed,), {**headers, "Content-Encoding": coding}
+        return Answer(parts, content_type=content_type, extra_headers=headers)
+
+    def _coding(self, request: web.BaseRequest) -> str | None:
+        accepted = request.headers.get("Accept-Encoding")
+        if accepted is None or not self._limits.compression_level:
+            return None
+        return accepted_coding(accepted)
 
 
 def header_length_of(request: web.BaseRequest) -> int | None:
@@ -70,14 +99,3 @@ def header_length_of(request: web.BaseRequest) -> int | None:
             f"'{', '.join(values)[:64]}'"
         )
     return int(value)
-
-
-def _answer(response: InferResponse, wishes: Wishes) -> Answer:
-    encoded = encode_infer(response, wishes)
-    if not any(map(len, encoded.buffers)):
-        return Answer((encoded.text,), content_type=JSON)
-    return Answer(
-        (encoded.text, *encoded.buffers),
-        content_type=BINARY,
-        extra_headers={HEADER_LENGTH: str(len(encoded.text))},
-    )

@@ -41,3 +41,5 @@ class HttpLimits:
     min_body_bytes_per_s: int = 1024
     lingering_s: float = 5.0
     """How long the unread rest of a refused body is taken in: its sender then sees the answer."""
+    compression_level: int = 1
+    """zlib's, of answers to clients that accept compression; 0: none."""
