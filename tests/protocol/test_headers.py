@@ -105,7 +105,7 @@ def test_keys_are_never_forwarded(server: RunningServer) -> None:
 def test_a_header_with_the_name_of_a_parameter_that_has_a_meaning_is_refused(
     server: RunningServer,
 ) -> None:
-    with pytest.raises(InferenceServerException, match="header '[Pp]riority' cannot be forwarded"):
+    with pytest.raises(InferenceServerException, match=r"header '[Pp]riority' cannot be forwarded"):
         seen(server, "http", {"priority": "1"})
 
 
