@@ -88,7 +88,7 @@ class GuardedCall:
             model, version, first.id, dict(self._given), first.output_names, first.parameters,
             first.priority, first.timeout_us, first.sequence_id, first.sequence_start,
             first.sequence_end, first.deadline, token, callers=first.callers,
-            on_tokens=first.on_tokens, trace=first.trace,
+            residence=first.residence, on_tokens=first.on_tokens, trace=first.trace,
         )  # fmt: skip
         self._try = current = _Try(self, token)
         timeout_s = self._step.settings.timeout_s

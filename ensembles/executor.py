@@ -198,6 +198,7 @@ class _Run:
         asked = self.plan.levels[step.level].output_names[step.number]
         request = derive(self.request, step.model, step.version, inputs, output_names=asked)
         request.cancel = self._cancel
+        request.residence = self.plan.residences[step.number]
         if self._sequence is not None:
             self._override(request)
         runner = self._executor.runner

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from trivet.backends.api import Residence
 from trivet.ensembles.graph import Edge, Graph, Step
 
 
@@ -37,6 +38,8 @@ class Plan:
     outputs: tuple[Edge, ...]
     kept: frozenset[str]
     """The tensors that a step takes, a condition asks about or the ensemble answers."""
+    residences: Mapping[int, Mapping[str, Residence]]
+    """By step, the outputs that may stay on the device that makes them."""
     is_chain: bool
     """One step after another, none beside another: nothing is left to cancel when one fails."""
 
@@ -56,7 +59,28 @@ def make_plan(graph: Graph, output_names: tuple[str, ...]) -> Plan:
         for number in range(top + 1)
     )
     kept.update(*(step.needs for step in steps))
-    return Plan(levels, outputs, frozenset(kept), _is_chain(steps))
+    residences = {step.number: _residence(step, steps, outputs) for step in steps}
+    return Plan(levels, outputs, frozenset(kept), residences, _is_chain(steps))
+
+
+def _residence(maker: Step, steps: list[Step], outputs: tuple[Edge, ...]) -> dict[str, Residence]:
+    """Where a step's outputs are wanted. Only models take tensors on a device: the answer,
+    conditions and lists that a step is mapped over are read on the host. A model that computes on
+    the host has its inputs brought there by its own thread."""
+    if maker.settings.map:
+        return {}
+    on_host = {edge.tensor for edge in outputs}
+    on_device: set[str] = set()
+    for step in steps:
+        on_host.update(step.settings.map)
+        for condition in (step.when, step.return_if):
+            on_host.update(condition.tensors if condition is not None else ())
+        on_device.update(edge.tensor for edge in step.inputs)
+    return {
+        edge.name: Residence.BOTH if edge.tensor in on_host else Residence.DEVICE
+        for edge in maker.outputs
+        if edge.tensor in on_device - {name for s in steps for name in s.settings.map}
+    }
 
 
 def _level(graph: Graph, steps: list[Step], kept: set[str], top: int) -> Level:

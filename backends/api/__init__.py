@@ -4,6 +4,16 @@ from trivet.backends.api.backend import Backend, BringsExecutor, ComputeOnly, Ex
 from trivet.backends.api.batch import Batch, CopyKind, ResponseSender
 from trivet.backends.api.config import from_json, parameter, to_json_dict
 from trivet.backends.api.datatype import DataType
+from trivet.backends.api.device import (
+    Device,
+    DeviceArray,
+    DeviceMemory,
+    Event,
+    Residence,
+    Stream,
+    join_device_rows,
+)
+from trivet.backends.api.device_tensor import DeviceTensor
 from trivet.backends.api.errors import (
     AlreadyExists,
     BackendFailed,
@@ -82,6 +92,11 @@ __all__ = [
     "CopyKind",
     "DataType",
     "DeadlineExceeded",
+    "Device",
+    "DeviceArray",
+    "DeviceMemory",
+    "DeviceTensor",
+    "Event",
     "Execution",
     "Executor",
     "Finish",
@@ -113,6 +128,7 @@ __all__ = [
     "Placement",
     "QueueFull",
     "QueueTimeout",
+    "Residence",
     "ResponseSender",
     "Runner",
     "Sampling",
@@ -120,6 +136,7 @@ __all__ = [
     "Shape",
     "Signature",
     "Sink",
+    "Stream",
     "Tensor",
     "TensorSpec",
     "Token",
@@ -131,6 +148,7 @@ __all__ = [
     "derive",
     "derive_joint",
     "from_json",
+    "join_device_rows",
     "parameter",
     "to_json_dict",
 ]

@@ -7,6 +7,8 @@ from typing import Protocol
 
 import numpy as np
 
+from trivet.backends.api.device import DeviceArray, Residence
+from trivet.backends.api.device_tensor import DeviceTensor
 from trivet.backends.api.errors import ServingError
 from trivet.backends.api.request import InferRequest, Parameters
 from trivet.backends.api.tensor import Tensor, join_rows
@@ -22,6 +24,8 @@ class CopyKind(Enum):
     """A batch's output that cannot be handed out as views."""
     HOST_TO_DEVICE = "host_to_device"
     DEVICE_TO_HOST = "device_to_host"
+    DEVICE = "device"
+    """On a device: the requests of a batch into one array."""
 
     __hash__ = object.__hash__
 
@@ -100,14 +104,20 @@ class Batch:
         if first is None:
             return None
         if len(requests) == 1:
-            return first.numpy()
+            return self._on_host(first)
         if first.rows is not None:
             whole = join_rows([request.inputs[name] for request in requests])
             if whole is not None:
                 return whole
-        joined = np.concatenate([request.inputs[name].numpy() for request in requests])
+        joined = np.concatenate([self._on_host(request.inputs[name]) for request in requests])
         self.gathered_bytes += joined.nbytes
         return joined
+
+    def _on_host(self, tensor: Tensor) -> np.ndarray:
+        if not tensor.is_on_host:
+            self.copied(CopyKind.DEVICE_TO_HOST, tensor.nbytes)
+            self.synchronised()
+        return tensor.numpy()
 
     def scatter(self, name: str, values: np.ndarray) -> None:
         """Gives each request its rows of an output [size, ...], as views on `values`."""
@@ -132,6 +142,36 @@ class Batch:
             tensor.rows = (values, start)
             self.outputs[index].append(tensor)
             start = stop
+
+    def scatter_device(self, name: str, values: DeviceArray, host: np.ndarray | None) -> None:
+        """The same for an output on a device: views on it for the requests that take it there, on
+        its `host` copy for the others."""
+        start = 0
+        for index, request in enumerate(self.requests):
+            is_whole = len(self.requests) == 1
+            stop = values.shape[0] if is_whole and values.shape else start + request.batch_size
+            part = values if is_whole else values.rows(start, stop)
+            rows = host if is_whole or host is None else host[start:stop]
+            wish = request.residence.get(name, Residence.HOST)
+            if wish is Residence.HOST:
+                if rows is None:  # nobody who wants it there has asked for it
+                    start = stop
+                    continue
+                tensor = Tensor.of(name, rows)
+                tensor.rows = None if is_whole or host is None else (host, start)
+            else:
+                seen = rows if wish is Residence.BOTH else None
+                tensor = DeviceTensor.on(name, part, seen)
+            self.outputs[index].append(tensor)
+            start = stop
+
+    def residences(self, name: str) -> set[Residence]:
+        """Where the requests that want an output want it."""
+        return {
+            request.residence.get(name, Residence.HOST)
+            for request in self.requests
+            if not request.output_names or name in request.output_names
+        }
 
     def respond(
         self, index: int, outputs: list[Tensor], parameters: Parameters | None = None

@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from trivet.backends.api.device import Residence
 from trivet.backends.api.tensor import Tensor
 
 if TYPE_CHECKING:
@@ -13,6 +14,7 @@ ParameterValue = bool | int | float | str
 Parameters = Mapping[str, ParameterValue]
 NO_PARAMETERS: Parameters = {}
 NO_LABELS: Mapping[str, Sequence[str]] = {}
+ON_HOST: Mapping[str, Residence] = {}
 
 
 class CancelToken:
@@ -79,6 +81,8 @@ class InferRequest:
     """Class labels by output; set by the core. The model may be gone when its answer is written."""
     callers: tuple[str, ...] = ()
     """The models on whose behalf it is asked, the first one first; empty for a client's request."""
+    residence: Mapping[str, Residence] = field(default_factory=lambda: ON_HOST)
+    """Where outputs are wanted; on the host if it does not say."""
     on_tokens: Callable[[int], None] | None = None
     """Language models tell it how many tokens they have read or written. On the event loop."""
     trace: "Trace | None" = None

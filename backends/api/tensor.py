@@ -9,11 +9,14 @@ import struct
 from array import array
 from collections.abc import Sequence
 from math import prod
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from trivet.backends.api.datatype import DataType
+
+if TYPE_CHECKING:
+    from trivet.backends.api.device import DeviceArray
 
 Shape = tuple[int, ...]
 _LENGTH = struct.Struct("<I")
@@ -165,6 +168,16 @@ class Tensor:
         self.rows: tuple[np.ndarray, int] | None = None
         """The array that `data` is a slice of, and at which row it begins, where that is known:
         neighbours are joined again without a copy (`join_rows`)."""
+
+    @property
+    def device(self) -> "DeviceArray | None":
+        """Where the values lie if that is not host memory; see DeviceTensor."""
+        return None
+
+    @property
+    def is_on_host(self) -> bool:
+        """Whether host values are there without a copy."""
+        return True
 
     @classmethod
     def of(cls, name: str, array: np.ndarray) -> "Tensor":

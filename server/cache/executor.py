@@ -14,6 +14,7 @@ from trivet.backends.api import (
     Sink,
     Unavailable,
 )
+from trivet.backends.api.request import ON_HOST
 from trivet.server.cache.entry import Cache, Entry
 from trivet.server.cache.key import key_of
 from trivet.server.scheduling.batching import STOPPING
@@ -65,7 +66,11 @@ class CachingExecutor:
         lookup = _Lookup(request, sink, time.monotonic_ns())
         self._num_looking += 1
         self._none_looking.clear()
-        if sum(tensor.nbytes for tensor in request.inputs.values()) < LARGE_BYTES:
+        # What is kept is kept on the host.
+        request.residence = ON_HOST
+        tensors = request.inputs.values()
+        is_here = all(tensor.is_on_host for tensor in tensors)
+        if is_here and sum(tensor.nbytes for tensor in tensors) < LARGE_BYTES:
             self._look_up(lookup, key_of(self._digest(), request))
             return
         hashing = self._loop.run_in_executor(None, key_of, self._digest(), request)

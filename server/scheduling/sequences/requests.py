@@ -85,6 +85,7 @@ class SequenceRequests:
             asked.cancel,
             asked.batch_size,
             asked.batching,
+            residence=asked.residence,
             trace=asked.trace,
         )
 

@@ -1,0 +1,1 @@
+"""Memory, streams and order on a GPU, for the backends that compute on one; no framework needed."""
