@@ -17,7 +17,8 @@ CONTEXT = {"auto_envvar_prefix": "TRIVET", "help_option_names": ["-h", "--help"]
 class LazyGroup(click.Group):
     """Imports a verb's module when the verb is used, so that `trivet --help` is instant."""
 
-    modules = {"models": "models", "infer": "infer", "repo": "repo", "keys": "keys"}  # noqa: RUF012 - a constant
+    modules = ("health", "infer", "keys", "models", "repo")
+    """The verbs that are not here; each is a module of its name."""
 
     def list_commands(self, context: click.Context) -> list[str]:
         """All verbs."""
@@ -26,7 +27,7 @@ class LazyGroup(click.Group):
     def get_command(self, context: click.Context, name: str) -> click.Command | None:
         """The verb, imported if need be."""
         if name in self.modules:
-            module = importlib.import_module(f"trivet.server.commands.{self.modules[name]}")
+            module = importlib.import_module(f"trivet.server.commands.{name}")
             command: click.Command = getattr(module, name)
             return command
         return super().get_command(context, name)

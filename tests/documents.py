@@ -14,6 +14,7 @@ _BLOCK = re.compile(
 )
 _LINK = re.compile(r"\]\((?!\w+://)([^)#\s]*)(?:#([^)\s]*))?\)")
 _FLAG = re.compile(r"(?<![\w-])--[a-z][a-z0-9-]+(?![\w-])")
+_OTHERS = re.compile(r"^docker (.*\\\n)*.*$", re.MULTILINE)
 _PLACE = re.compile(
     r"`((?:backends|bench|docs|ensembles|model_repository|protos|server|tests)/[^`]+)`"
 )
@@ -71,8 +72,8 @@ class Document:
         return {re.sub(r"[^\w -]", "", each.lower()).replace(" ", "-") for each in headings}
 
     def flags(self) -> set[str]:
-        """Everything that looks like a long option of a command."""
-        return set(_FLAG.findall(self.text))
+        """Everything that looks like a long option of a command of ours."""
+        return set(_FLAG.findall(_OTHERS.sub("", self.text)))
 
     def places(self) -> Iterator[str]:
         """Paths of the checkout that it names, `<word>` as a wildcard."""

@@ -12,7 +12,7 @@ import orjson
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 _CONNECTIONS = {"https": http.client.HTTPSConnection}
-TIMEOUT_S = 300.0
+LOAD_TIMEOUT_S = 300.0
 """A load answers when the model serves, which can take minutes."""
 
 
@@ -23,22 +23,30 @@ class Client:
     url: str
     api_key: str = ""
     """For servers that ask for one."""
+    timeout_s: float = LOAD_TIMEOUT_S
 
     def call(self, method: str, path: str, body: object | None = None) -> Any:
         """The answer's JSON value. Raises ClickException with the server's own text."""
+        data = None if body is None else orjson.dumps(body, option=orjson.OPT_SERIALIZE_NUMPY)
+        return _value(*self._ask(method, path, data))
+
+    def status(self, path: str) -> int:
+        """What a GET is answered with, good or bad. Raises ClickException without an answer."""
+        return self._ask("GET", path, None)[0]
+
+    def _ask(self, method: str, path: str, data: bytes | None) -> tuple[int, bytes]:
         parts = urlsplit(self.url if "//" in self.url else f"http://{self.url}")
         if not parts.hostname:
             raise click.BadParameter(f"'{self.url}' is no address; give one like localhost:8000")
         kind = _CONNECTIONS.get(parts.scheme, http.client.HTTPConnection)
-        connection = kind(parts.hostname, parts.port or 8000, timeout=TIMEOUT_S)
+        connection = kind(parts.hostname, parts.port or 8000, timeout=self.timeout_s)
         headers = {"Content-Type": "application/json"}
         if self.api_key:
             headers["Authorization"] = f"Bearer {self.api_key}"
-        data = None if body is None else orjson.dumps(body, option=orjson.OPT_SERIALIZE_NUMPY)
         try:
             connection.request(method, path, data, headers)
             answer = connection.getresponse()
-            text = answer.read()
+            return answer.status, answer.read()
         except OSError as error:
             raise click.ClickException(
                 f"no server answers at {self.url}: {error}. Start one with `trivet serve FOLDER` "
@@ -46,7 +54,6 @@ class Client:
             ) from None
         finally:
             connection.close()
-        return _value(answer.status, text)
 
 
 def api_key_option(command: Command) -> Command:

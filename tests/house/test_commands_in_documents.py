@@ -50,6 +50,7 @@ def test_a_command_of_a_document_works(command: Command, site: RunningServer, fo
     environment = {
         **os.environ,
         "COLUMNS": "100",
+        "TRIVET_HEALTH_URL": address,
         "TRIVET_INFER_URL": address,
         "TRIVET_MODELS_URL": address,
     }
