@@ -85,9 +85,13 @@ def test_hanging_up_ends_the_thread(tmp_path: Path) -> None:
     settings = EngineSettings(
         str(model), kv_cache_bytes=50_000_000, max_model_len=256, in_process=True
     )
+    before = set(threading.enumerate())
     engine = start_thread("smollm2", settings)
     assert engine.is_running()
-    before = threading.active_count()
+    started = set(threading.enumerate()) - before
+    assert len(started) >= 3  # it, its reader and its heart
     engine.kill()
     assert not engine.is_running()
-    assert threading.active_count() == before - 3  # it, its reader and its heart
+    for thread in started:
+        thread.join(30)
+    assert [thread.name for thread in started if thread.is_alive()] == []
