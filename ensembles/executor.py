@@ -6,11 +6,13 @@ loop and on callbacks; there are no tasks.
 
 import asyncio
 import time
+from collections.abc import Mapping
 from functools import partial
 
 from trivet.backends.api import (
     Cancelled,
     CancelToken,
+    Cause,
     CopyKind,
     InferRequest,
     InferResponse,
@@ -140,6 +142,16 @@ class EnsembleExecutor:
         return not self._stopping and all(
             self.runner.is_ready(step.model, step.version) for step in steps
         )
+
+    def trouble(self) -> str:
+        """See Supervised: which step cannot compute now."""
+        steps = self.graph.steps
+        waits_for = [s.model for s in steps if not self.runner.is_ready(s.model, s.version)]
+        return f"model '{waits_for[0]}' of its steps is not ready" if waits_for else ""
+
+    def deaths(self) -> Mapping[Cause, int]:
+        """See Supervised: its steps count their own."""
+        return {}
 
     async def drain(self) -> None:
         """Refuses new requests and returns when every submitted one has ended."""

@@ -16,12 +16,13 @@ from trivet.backends.api import (
     Signature,
     Sink,
     Unsupported,
+    trouble_of,
 )
 from trivet.protos import grpc_service_pb2 as pb
 from trivet.protos.model_config_pb2 import ModelConfig
 from trivet.server.log import Log
 from trivet.server.log_setting import LogValue
-from trivet.server.models.lifecycle import Lifecycle, State
+from trivet.server.models.lifecycle import Lifecycle, State, Status
 from trivet.server.models.model import Model
 from trivet.server.models.registry import Registry
 from trivet.server.models.runner import ModelRunner
@@ -260,17 +261,26 @@ class Core:
         index = pb.RepositoryIndexResponse()
         for name, known in sorted(self._lifecycle.known.items()):
             for version, status in sorted(known.versions.items()):
-                if status.state is State.READY or not ready_only:
+                state, reason = self._condition(name, version, status)
+                if state is State.READY or not ready_only:
                     index.models.add(
-                        name=name,
-                        version=str(version),
-                        state=status.state.value,
-                        reason=status.reason,
+                        name=name, version=str(version), state=state.value, reason=reason
                     )
             if not ready_only and (known.failure or not known.versions):
-                state = State.UNAVAILABLE.value if known.failure else ""
-                index.models.add(name=name, state=state, reason=known.failure)
+                shown = State.UNAVAILABLE.value if known.failure else ""
+                index.models.add(name=name, state=shown, reason=known.failure)
         return index
+
+    def _condition(self, name: str, version: int, status: Status) -> tuple[State, str]:
+        """State and reason: a version that was loaded well may have lost its process since."""
+        model = self._registry.models.get(name, {}).get(version)
+        if status.state is not State.READY or model is None or model.executor.is_ready():
+            return status.state, status.reason
+        return State.UNAVAILABLE, trouble_of([model.executor]) or "not ready"
+
+    def loaded(self) -> Iterable[Model]:
+        """Every version that is loaded, whether it can compute now or not."""
+        return (model for versions in self._registry.models.values() for model in versions.values())
 
     # -- model control -------------------------------------------------------------------------
 

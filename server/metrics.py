@@ -28,6 +28,7 @@ from trivet.server.statistics import (
     FailureReason,
     ModelStatistics,
 )
+from trivet.server.supervision_metrics import write_supervision
 
 LATENESS_PERIOD_S = 0.1
 _STAGE_UNIT = Unit(1e-9, DURATION_BOUNDS_S)
@@ -254,6 +255,7 @@ class MetricsServer:
     async def _page(self, _: web.Request) -> web.Response:
         page = Page()
         write_models(page, list(self._core.all_statistics()), self._switches)
+        write_supervision(page, self._core.loaded())
         write_generators(page, self._core.measured())
         write_cache(page, self._cache)
         self._machine.write(page)

@@ -25,6 +25,14 @@ class TritonPythonModel:
         word, _, argument = command.reshape(-1)[0].decode().partition(" ")
         if word == "exit":
             os._exit(3)
+        if word == "spin":
+            while True:
+                pass
+        if word == "clutch":  # holds the GIL: no other thread of the process runs
+            ctypes.PyDLL(None).sleep(600)
+        if word == "eat":
+            eaten = bytearray(int(argument))
+            eaten[::4096] = b"x" * len(range(0, len(eaten), 4096))
         if word == "segfault":
             ctypes.string_at(0)
         if word == "raise":
@@ -133,15 +141,16 @@ def write_held(repository: Path) -> Path:
     return hold
 
 
-def write_crash(repository: Path, name: str = "crash") -> None:
-    """A Python model that ends its process when told to."""
+def write_crash(repository: Path, name: str = "crash", more: str = "") -> None:
+    """A Python model that ends its process when told to; it goes on loading while there is a file
+    named `hold` in its folder."""
     folder = repository / name
     (folder / "1").mkdir(parents=True)
     (folder / "1" / "model.py").write_text(CRASH_MODEL)
     (folder / "config.pbtxt").write_text(
         'backend: "python"\nmax_batch_size: 0\n'
         'input [ { name: "COMMAND" data_type: TYPE_STRING dims: [ 1 ] } ]\n'
-        'output [ { name: "PID" data_type: TYPE_STRING dims: [ 1 ] } ]\n'
+        'output [ { name: "PID" data_type: TYPE_STRING dims: [ 1 ] } ]\n' + more
     )
 
 

@@ -1,6 +1,5 @@
 """A real server under bad input: asks it things, and checks after each that nothing is harmed."""
 
-import http.client
 import json
 import re
 import socket
@@ -9,6 +8,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
 
@@ -77,7 +77,7 @@ class Room:
         self.server = server
         self.repository = repository
         self.pid = server.process.pid
-        self._http = http.client.HTTPConnection("127.0.0.1", server.http_port, timeout=10)
+        self._http = HTTPConnection("127.0.0.1", server.http_port, timeout=10)
         self.channel = grpc.insecure_channel(
             server.grpc, options=[("grpc.max_send_message_length", -1)]
         )
@@ -98,9 +98,9 @@ class Room:
 
     # -- HTTP ----------------------------------------------------------------------------------
 
-    def http(self, timeout_s: float = 10) -> http.client.HTTPConnection:
+    def http(self, timeout_s: float = 10) -> HTTPConnection:
         """A new connection."""
-        return http.client.HTTPConnection("127.0.0.1", self.server.http_port, timeout=timeout_s)
+        return HTTPConnection("127.0.0.1", self.server.http_port, timeout=timeout_s)
 
     def post(self, path: str, body: bytes, headers: dict[str, str] | None = None) -> Answer:
         """A POST on a connection of its own."""
@@ -164,10 +164,13 @@ class Room:
         """Live, and a good request on another model gives the exact answer."""
         self._http.request("GET", "/v2/health/live")
         assert read(self._http).status == 200
-        body = json.dumps({"inputs": [json_input(data=GOOD_DATA, shape=[4])]})
-        self._http.request("POST", "/v2/models/good/infer", body)
-        answer = read(self._http)
-        assert answer.status == 200
+        self.assert_good(self._http)
+
+    def assert_good(self, connection: HTTPConnection) -> None:
+        """A good request over this connection gives the exact answer."""
+        connection.request("POST", "/v2/models/good/infer", good_body())
+        answer = read(connection)
+        assert answer.status == 200, answer
         assert json.loads(answer.body)["outputs"][0]["data"] == GOOD_DATA
 
     def assert_settled(self, max_growth_bytes: int = 64 * MIB) -> None:
@@ -240,7 +243,7 @@ class Room:
         assert worst[0] <= max_late_s, f"others waited {worst[0]:.3f} s"
 
 
-def read(connection: http.client.HTTPConnection) -> Answer:
+def read(connection: HTTPConnection) -> Answer:
     """The answer to the request that was sent on the connection."""
     answer = connection.getresponse()
     headers = {key.lower(): value for key, value in answer.getheaders()}

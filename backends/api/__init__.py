@@ -70,6 +70,7 @@ from trivet.backends.api.runner import (
 )
 from trivet.backends.api.signature import Signature, TensorSpec
 from trivet.backends.api.sink import Sink
+from trivet.backends.api.supervision import Cause, Supervised, deaths_of, trouble_of
 from trivet.backends.api.tensor import PackedBytes, Shape, Tensor
 from trivet.backends.api.trace import Execution, Trace
 
@@ -85,6 +86,7 @@ __all__ = [
     "CancelToken",
     "Cancelled",
     "Catalog",
+    "Cause",
     "Chunk",
     "ComposedBackend",
     "Composes",
@@ -137,6 +139,7 @@ __all__ = [
     "Signature",
     "Sink",
     "Stream",
+    "Supervised",
     "Tensor",
     "TensorSpec",
     "Token",
@@ -145,10 +148,12 @@ __all__ = [
     "Trace",
     "Unavailable",
     "Unsupported",
+    "deaths_of",
     "derive",
     "derive_joint",
     "from_json",
     "join_device_rows",
     "parameter",
     "to_json_dict",
+    "trouble_of",
 ]

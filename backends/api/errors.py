@@ -55,6 +55,11 @@ class NotFound(ServingError):
 class Unavailable(ServingError):
     """A right request at the wrong moment; the same request may succeed later."""
 
+    def __init__(self, message: str, *, retry_after_s: float = 1.0) -> None:
+        """`retry_after_s`: when it may succeed, as far as is known."""
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+
 
 class ModelNotReady(Unavailable):
     """The model is known but no version of it serves now."""

@@ -3,9 +3,10 @@
 import asyncio
 import logging
 import time
+from collections import Counter
 from typing import Protocol
 
-from trivet.backends.api import InstanceDied, LoadFailed, ServingError
+from trivet.backends.api import Cause, InstanceDied, LoadFailed, ServingError
 from trivet.backends.llm.messages import (
     Abort,
     FrameReader,
@@ -18,16 +19,17 @@ from trivet.backends.llm.messages import (
 from trivet.backends.llm.process import StartedEngine
 from trivet.backends.llm.settings import EngineSettings
 from trivet.backends.llm.starting import start_engine
+from trivet.backends.process.ending import Ending
 
 log = logging.getLogger(__name__)
 SILENT_S = 1.0
 """An engine that has not been heard for so long is not ready."""
-LOST_S = 10.0
-"""After so long it is killed."""
 _WATCH_S = 0.25
 _FIRST_DELAY_S = 0.5
 _LONGEST_DELAY_S = 30.0
 _READ_BYTES = 1 << 18
+_END_S = 1.0
+"""Between losing the connection to an engine and its end, by which its exit code is its own."""
 
 
 class EngineListener(Protocol):
@@ -54,7 +56,9 @@ class EngineClient:
         self._name = engine.name
         self._delay_s = _FIRST_DELAY_S
         self._restart: asyncio.Task[None] | None = None
-        self._step_s = 0.0
+        self.trouble = ""
+        """Why there is no engine, while there is none."""
+        self.deaths: Counter[Cause] = Counter()
         self.stats: dict[str, float] = {}
         """The engine's last numbers."""
         self._attach(engine)
@@ -91,7 +95,8 @@ class EngineClient:
         self._reader = FrameReader()
         self._unsent = bytearray()
         self._heard_s = self._checked_s = time.monotonic()
-        self._silent_s = 0.0
+        self._silent_s = self._step_s = 0.0
+        self.trouble = ""
         engine.socket.setblocking(False)
         self._loop.add_reader(engine.socket.fileno(), self._on_readable)
         for message in engine.early:
@@ -106,7 +111,10 @@ class EngineClient:
 
     def _send(self, message: Message) -> None:
         if self._engine is None:
-            raise InstanceDied(f"the engine of model '{self._name}' is being restarted")
+            raise InstanceDied(
+                f"the engine of model '{self._name}' is being restarted",
+                retry_after_s=self._delay_s,
+            )
         if not self._unsent:
             self._loop.add_writer(self._engine.socket.fileno(), self._on_writable)
         self._unsent += pack(message)
@@ -162,25 +170,37 @@ class EngineClient:
         now_s = time.monotonic()
         self._silent_s += min(now_s - self._checked_s, 2 * _WATCH_S)
         self._checked_s = now_s
-        if self._engine is not None and self._silent_s > LOST_S:
-            log.error("the engine of '%s' has been silent for %.0f s", self._name, self._silent_s)
-            self._on_death()
-        elif self._engine is not None and self._step_s > self._settings.step_timeout_s:
-            log.error("a step of the engine of '%s' takes %.0f s", self._name, self._step_s)
-            self._on_death()
+        settings = self._settings
+        if self._engine is not None:
+            self._engine.look()
+        if self._silent_s > (limit_s := settings.heartbeat_timeout_s):
+            text = f"no sign of life for {limit_s:g} s, model parameter heartbeat_timeout_s"
+            self._on_death(Ending(Cause.SILENT, text))
+        elif self._step_s > (limit_s := settings.step_timeout_s):
+            text = f"a step took more than {limit_s:g} s, model parameter step_timeout_s"
+            self._on_death(Ending(Cause.TIMEOUT, text))
         self._watch = self._loop.call_later(_WATCH_S, self._check)
 
-    def _on_death(self) -> None:
+    def _on_death(self, ending: Ending | None = None) -> None:
+        """`ending`: why it is given up, where it has not ended by itself."""
         engine = self._detach()
         if engine is None or self._is_closed:
             return
-        self._restart = self._loop.create_task(self._replace(engine))
-        text = f"the engine of model '{self._name}' died; it is being restarted"
-        self._listener.on_lost(InstanceDied(text))
+        self.trouble = f"the engine of model '{self._name}' died; it is being restarted"
+        self._restart = self._loop.create_task(self._replace(engine, ending))
+        self._listener.on_lost(InstanceDied(self.trouble))
 
-    async def _replace(self, dead: StartedEngine) -> None:
+    async def _replace(self, dead: StartedEngine, ending: Ending | None) -> None:
+        if ending is None:
+            # Its last word was that it hung up: the process is about to end.
+            await asyncio.to_thread(_await_end, dead)
         await asyncio.to_thread(dead.kill)
-        log.error("the engine of '%s' ended: %s", self._name, dead.exit_text())
+        ending = ending or dead.ending()
+        self.deaths[ending.cause] += 1
+        self.trouble = (
+            f"the engine of model '{self._name}' died ({ending.text}); it is being restarted"
+        )
+        log.error("%s", self.trouble)
         while not self._is_closed:
             await asyncio.sleep(self._delay_s)
             self._delay_s = min(2 * self._delay_s, _LONGEST_DELAY_S)
@@ -188,7 +208,11 @@ class EngineClient:
             try:
                 engine = await asyncio.shield(starting)
             except LoadFailed as error:
-                log.error("the engine of '%s' did not start: %s", self._name, error.message)  # noqa: TRY400  # its text says all
+                self.trouble = (
+                    f"the engine of model '{self._name}' did not start: {error.message}; the next "
+                    f"start is in {self._delay_s:g} s"
+                )
+                log.error("%s", self.trouble)  # noqa: TRY400  # its text says all
             except asyncio.CancelledError:
                 starting.add_done_callback(_kill_late)
                 raise
@@ -196,6 +220,12 @@ class EngineClient:
                 self._attach(engine)
                 log.info("the engine of '%s' is back", self._name)
                 return
+
+
+def _await_end(engine: StartedEngine) -> None:
+    deadline_s = time.monotonic() + _END_S
+    while engine.is_running() and time.monotonic() < deadline_s:
+        time.sleep(0.01)
 
 
 def _kill_late(starting: "asyncio.Future[StartedEngine]") -> None:

@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 from trivet.backends.api import (
+    Cause,
     GenerateRequest,
     GenerateSink,
     GenerateStatistics,
@@ -36,6 +37,7 @@ from trivet.backends.llm.tokenizer import Tokenizer
 log = logging.getLogger(__name__)
 LONG_TEXT = 4096
 """Texts longer than that are tokenised in a thread: they would hold up the event loop."""
+SILENT = "its engine shows no sign of life; it is killed after a while"
 _STOPPING = "the model is being unloaded"
 
 
@@ -134,6 +136,14 @@ class LlmExecutor:
     def is_ready(self) -> bool:
         """Whether the engine is there and has been heard lately."""
         return self._client.is_ready and not self._is_stopping
+
+    def trouble(self) -> str:
+        """See Supervised."""
+        return "" if self._client.is_ready else self._client.trouble or SILENT
+
+    def deaths(self) -> Mapping[Cause, int]:
+        """See Supervised."""
+        return self._client.deaths
 
     # -- Generator -----------------------------------------------------------------------------
 

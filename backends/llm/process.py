@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -19,6 +19,7 @@ import trivet
 from trivet.backends.api import LoadFailed
 from trivet.backends.llm.messages import Failed, FrameReader, Message, Ready
 from trivet.backends.llm.settings import EngineSettings
+from trivet.backends.process.ending import Ending, MemoryKills
 
 log = logging.getLogger(__name__)
 _ROOT = str(Path(trivet.__file__).parents[1])
@@ -51,11 +52,14 @@ class StartedEngine(Protocol):
     def is_running(self) -> bool:
         """Whether it has not ended."""
 
+    def look(self) -> None:
+        """To be called often: how it ended cannot be known otherwise."""
+
     def kill(self) -> None:
         """Ends it, if it has not ended, and frees what it held. Nobody else does."""
 
-    def exit_text(self) -> str:
-        """How it ended."""
+    def ending(self) -> Ending:
+        """How it ended; asked after `kill`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,10 +71,15 @@ class EngineProcess:
     socket: socket.socket
     info: dict[str, Any]
     early: Sequence[Message]
+    memory_kills: MemoryKills = field(default_factory=MemoryKills)
 
     def is_running(self) -> bool:
         """Whether the process has not ended."""
         return self.process.poll() is None
+
+    def look(self) -> None:
+        """See StartedEngine."""
+        self.memory_kills.look()
 
     def kill(self) -> None:
         """Ends the process at once, if it has not ended, and frees what it held."""
@@ -79,12 +88,9 @@ class EngineProcess:
         self.process.wait()
         self.socket.close()
 
-    def exit_text(self) -> str:
-        """How it ended: "signal 9", "exit code 1"; "running" if it has not."""
-        code = self.process.poll()
-        if code is None:
-            return "running"
-        return f"signal {-code}" if code < 0 else f"exit code {code}"
+    def ending(self) -> Ending:
+        """How it ended."""
+        return Ending.of(self.process.wait(), is_out_of_memory=self.memory_kills.are_fresh())
 
 
 def start_process(name: str, settings: EngineSettings) -> EngineProcess:

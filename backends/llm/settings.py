@@ -41,6 +41,8 @@ class EngineSettings:
     max_logprobs: int = 20
     step_timeout_s: float = 120.0
     """A step that takes longer has hung: the engine is restarted."""
+    heartbeat_timeout_s: float = 10.0
+    """An engine that has not been heard for so long is restarted."""
     load_timeout_s: float = 600.0
     tool_call_parser: str = ""
     """How the model writes calls of tools; empty: what its chat template contains decides."""

@@ -7,9 +7,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from trivet.backends.api import Cause
 from trivet.backends.llm.messages import Message
 from trivet.backends.llm.process import StartedEngine, handshake, start_process
 from trivet.backends.llm.settings import EngineSettings
+from trivet.backends.process.ending import Ending
 
 log = logging.getLogger(__name__)
 _END_S = 30.0
@@ -29,6 +31,9 @@ class EngineThread:
         """Whether the thread has not ended."""
         return self.thread.is_alive()
 
+    def look(self) -> None:
+        """A thread does not end by itself."""
+
     def kill(self) -> None:
         """Hangs up, which ends the engine behind its present step."""
         self.socket.close()
@@ -36,9 +41,9 @@ class EngineThread:
         if self.thread.is_alive():
             log.error("the engine of '%s' does not end; its thread is left behind", self.name)
 
-    def exit_text(self) -> str:
+    def ending(self) -> Ending:
         """Its thread's end has no code."""
-        return "running" if self.thread.is_alive() else "its thread has ended"
+        return Ending(Cause.EXIT, "its thread has ended")
 
 
 def start_engine(name: str, settings: EngineSettings) -> StartedEngine:

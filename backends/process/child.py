@@ -1,8 +1,8 @@
 """The program of an instance process: receives batches, computes, replies.
 
 The main thread loads the model and computes, as user code may expect. A second thread listens for
-what may come in between: cancellations and freed memory. Imports the contract and, by its word, the
-one backend asked for.
+what may come in between, cancellations and freed memory; a third says that the process runs.
+Imports the contract and, by its word, the one backend asked for.
 """
 
 import ctypes
@@ -12,6 +12,8 @@ import signal
 import socket
 import sys
 import threading
+import time
+from contextlib import suppress
 from pathlib import Path
 
 from trivet.backends.api import (
@@ -26,6 +28,7 @@ from trivet.backends.api import (
 from trivet.backends.process.asking import RemoteAsker
 from trivet.backends.process.channel import Channel, ChannelClosed, Header
 from trivet.backends.process.link import Link, Message
+from trivet.backends.process.pulse import BEAT_S
 from trivet.backends.process.regions import RegionReader, RegionWriter
 from trivet.backends.process.remote import LogForwarder, OpenRequests, RemoteSender
 from trivet.backends.process.task import Task, encode_config
@@ -79,6 +82,7 @@ class _Server:
         if instance is None:
             return
         threading.Thread(target=self._listen, args=(instance,), name="events", daemon=True).start()
+        threading.Thread(target=self._beat, name="beat", daemon=True).start()
         while self._answer(instance):
             pass
         instance.close()
@@ -136,6 +140,14 @@ class _Server:
 
     def _sender(self, token: int, model_name: str) -> RemoteSender:
         return RemoteSender(self._events, self._requests, token, model_name)
+
+    def _beat(self) -> None:
+        """The third thread: says that the process runs. One that holds the GIL for ever, or is
+        stopped, does not."""
+        with suppress(ChannelClosed):
+            while True:
+                time.sleep(BEAT_S)
+                self._events.channel.try_send({"op": "beat"})
 
     def _listen(self, instance: Instance) -> None:
         """The second thread: what the parent says while the main thread computes."""

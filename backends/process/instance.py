@@ -2,11 +2,23 @@
 
 import logging
 import threading
+import time
+from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 
-from trivet.backends.api import Asker, Batch, InstanceDied, LoadFailed, ServingError, Unavailable
+from trivet.backends.api import (
+    Asker,
+    Batch,
+    Cause,
+    InstanceDied,
+    LoadFailed,
+    ServingError,
+    Unavailable,
+)
 from trivet.backends.process.backoff import Backoff
 from trivet.backends.process.channel import ChannelClosed
+from trivet.backends.process.ending import Ending
 from trivet.backends.process.session import NotDelivered, Session
 from trivet.backends.process.spawn import ChildProcess
 from trivet.backends.process.task import Task
@@ -26,6 +38,10 @@ class Limits:
     close_timeout_s: float = 10.0
     restart_wait_s: float = 10.0
     """How long a batch waits for a process that is being restarted."""
+    heartbeat_timeout_s: float = 10.0
+    """A process that has not been heard for so long is killed."""
+    execute_timeout_s: float = 600.0
+    """A process that computes one batch for so long is killed."""
 
 
 class ProcessInstance:
@@ -49,6 +65,11 @@ class ProcessInstance:
         self._last_session: Session | None = None
         """Which one knows the sequences that have begun; None while none can have."""
         self._asker: Asker | None = None
+        self._backoff = Backoff()
+        self._trouble = ""
+        """Why there is no session."""
+        self._next_start_s = 0.0
+        self._deaths: Counter[Cause] = Counter()
         self._closing = threading.Event()
         self._keeper = threading.Thread(target=self._keep, name=f"keep {task.name}", daemon=True)
 
@@ -100,6 +121,19 @@ class ProcessInstance:
         session = self._session
         return session is not None and session.is_ready
 
+    def trouble(self) -> str:
+        """See Supervised."""
+        session = self._session
+        if session is None:
+            return self._trouble
+        if session.is_silent:
+            return f"{self._subject} shows no sign of life; it is killed after a while"
+        return "" if session.is_ready else f"{self._subject} says that it is not ready"
+
+    def deaths(self) -> Mapping[Cause, int]:
+        """See Supervised."""
+        return self._deaths.copy()
+
     def close(self) -> None:
         """Lets the model finalize, then ends the process, by force after a limit."""
         self._closing.set()
@@ -119,7 +153,7 @@ class ProcessInstance:
 
     def _died(self, child: ChildProcess) -> InstanceDied:
         return InstanceDied(
-            f"{self._subject} died while executing ({child.exit_text}); it is being restarted"
+            f"{self._subject} died while executing ({child.ending.text}); it is being restarted"
         )
 
     def _check_memory(self, session: Session) -> None:
@@ -134,18 +168,29 @@ class ProcessInstance:
     def _await_session(self) -> Session:
         if (session := self._session) is not None:
             return session
-        limit_s = self._limits.restart_wait_s
         with self._changed:
-            self._changed.wait_for(lambda: self._session or self._closing.is_set(), limit_s)
+            self._changed.wait_for(
+                lambda: self._session or self._closing.is_set() or self._backoff.is_looping,
+                self._limits.restart_wait_s,
+            )
             session = self._session
+        if session is None and self._backoff.is_looping:
+            left_s = max(1.0, self._next_start_s - time.monotonic())
+            raise InstanceDied(
+                f"{self._subject} has ended {self._backoff.num_failures} times in a row without "
+                f"computing anything; the next start is in {left_s:.0f} s",
+                retry_after_s=left_s,
+            )
         if session is None:
             raise InstanceDied(
-                f"{self._subject} died and was not back after {limit_s:g} s; it is being restarted"
+                f"{self._subject} died and was not back after {self._limits.restart_wait_s:g} s; "
+                "it is being restarted"
             )
         return session
 
     def _lose(self, session: Session) -> None:
         """The connection is gone: not ready from now on; the keeper sees to the rest."""
+        self._trouble = self._trouble or f"{self._subject} is being restarted"
         with self._changed:
             if self._session is session:
                 self._session = None
@@ -153,24 +198,39 @@ class ProcessInstance:
 
     def _keep(self) -> None:
         """The keeper thread: one process after the other until closed."""
-        backoff = Backoff()
         is_first = True
         while not self._closing.is_set():
-            error = self._keep_one(backoff)
+            error = self._keep_one()
             if error is not None and is_first:
                 self._give_up(error)
                 return
-            if error is not None and not self._closing.is_set():
-                log.error("%s could not be restarted: %s", self._subject, error)
             is_first = False
-            self._closing.wait(backoff.next_delay_s())
+            if not self._closing.is_set():
+                self._closing.wait(self._next_delay_s(error))
+
+    def _next_delay_s(self, error: ServingError | None) -> float:
+        """How long to wait before the next start; says so."""
+        delay_s = self._backoff.next_delay_s()
+        self._next_start_s = time.monotonic() + delay_s
+        assert self._child is not None
+        what = f"died ({self._child.ending.text})" if error is None else f"did not start: {error}"
+        self._trouble = f"{self._subject} {what}; it is being restarted"
+        if self._backoff.is_looping:
+            self._trouble += (
+                f", after {self._backoff.num_failures} failures in a row in {delay_s:g} s"
+            )
+        log.error("%s", self._trouble)
+        with self._changed:
+            # In a loop nobody waits any more.
+            self._changed.notify_all()
+        return delay_s
 
     def _give_up(self, error: ServingError) -> None:
         with self._changed:
             self._failure = error
             self._changed.notify_all()
 
-    def _keep_one(self, backoff: Backoff) -> ServingError | None:
+    def _keep_one(self) -> ServingError | None:
         """Starts a process and serves it to its end; the error if it did not load the model.
 
         The keeper's door: without a keeper the instance would stay dead, so nothing escapes.
@@ -180,13 +240,18 @@ class ProcessInstance:
             child = self._child = ChildProcess(self._task)
             try:
                 opened = child.await_task(self._limits.load_timeout_s, self._closing)
-                session = Session(child, lambda: self._asker, is_ready=opened["ready"])
+                session = Session(
+                    child,
+                    lambda: self._asker,
+                    is_ready=opened["ready"],
+                    execute_timeout_s=self._limits.execute_timeout_s,
+                )
                 self._publish(session)
                 self._serve(session)
             finally:
                 child.release()
                 if session is not None:
-                    self._end(session, backoff)
+                    self._end(session)
         except ServingError as error:
             return error
         except Exception as error:
@@ -210,20 +275,28 @@ class ProcessInstance:
             if message is not None:
                 session.handle(message)
             session.tick()
+            self._check_pulse(session)
         while (message := child.receive(0)) is not None:
             session.handle(message)
 
-    def _end(self, session: Session, backoff: Backoff) -> None:
+    def _check_pulse(self, session: Session) -> None:
+        session.child.look_for_memory_kills()
+        limit_s = self._limits.heartbeat_timeout_s
+        if session.silent_s > limit_s:
+            text = f"no sign of life for {limit_s:g} s, model parameter heartbeat_timeout_s"
+            session.child.condemn(Ending(Cause.SILENT, text))
+
+    def _end(self, session: Session) -> None:
+        self._trouble = f"{self._subject} died ({session.child.ending.text})"
         with self._changed:
             if self._session is session:
                 self._session = None
         if session.has_computed:
-            backoff.reset()
+            self._backoff.reset()
         if self._closing.is_set():
             session.end(Unavailable(f"{self._subject} was unloaded before its last response"))
         else:
-            exit_text = session.child.exit_text
-            log.error("%s died (%s); restarting it", self._subject, exit_text)
+            self._deaths[session.child.ending.cause] += 1
             session.end(self._died(session.child))
 
 

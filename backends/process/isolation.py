@@ -2,6 +2,7 @@
 
 import logging
 import threading
+from dataclasses import replace
 from enum import Enum
 
 from trivet.backends.api import Instance, InvalidConfig, ModelFiles, Placement
@@ -42,8 +43,7 @@ def open_isolated(
 ) -> Instance:
     """Opens the instance with the backend of that word in a child process. Raises LoadFailed.
 
-    The process is restarted by itself when it dies. Config parameters `load_timeout_s` and
-    `close_timeout_s` change the limits.
+    The process is restarted by itself when it dies. Config parameters change the limits.
     """
     task = Task(backend, _inside(config), files, placement, _log_level())
     return ProcessInstance.open(task, _limits(config))
@@ -80,10 +80,11 @@ def _with_isolation_of(config: ModelConfig, completed: ModelConfig) -> ModelConf
 
 
 def _limits(config: ModelConfig) -> Limits:
+    """The fields of Limits that a model may change are parameters of the same names."""
     default = Limits()
-    return Limits(
-        load_timeout_s=_seconds(config, "load_timeout_s", default.load_timeout_s),
-        close_timeout_s=_seconds(config, "close_timeout_s", default.close_timeout_s),
+    names = ("load_timeout_s", "close_timeout_s", "heartbeat_timeout_s", "execute_timeout_s")
+    return replace(
+        default, **{name: _seconds(config, name, getattr(default, name)) for name in names}
     )
 
 

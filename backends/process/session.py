@@ -1,13 +1,23 @@
 """The server's dealings with one live instance process: batches out, responses in."""
 
 import itertools
+import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 
-from trivet.backends.api import Asker, Batch, InferRequest, ResponseSender, ServingError
+from trivet.backends.api import (
+    Asker,
+    Batch,
+    Cause,
+    InferRequest,
+    ResponseSender,
+    ServingError,
+)
 from trivet.backends.process.asks import Asks
 from trivet.backends.process.channel import ChannelClosed
+from trivet.backends.process.ending import Ending
 from trivet.backends.process.link import Link, Message
+from trivet.backends.process.pulse import BEAT_S, Pulse
 from trivet.backends.process.spawn import POLL_S, ChildProcess
 from trivet.backends.process.wire import decode_error, decode_result, encode_batch
 
@@ -23,11 +33,18 @@ class Session:
     """
 
     def __init__(
-        self, child: ChildProcess, find_asker: Callable[[], Asker | None], *, is_ready: bool
+        self,
+        child: ChildProcess,
+        find_asker: Callable[[], Asker | None],
+        *,
+        is_ready: bool,
+        execute_timeout_s: float,
     ) -> None:
         """`find_asker`: the way to other models, None before there is one."""
         self.child = child
-        self.is_ready = is_ready
+        self._is_ready = is_ready
+        self._pulse = Pulse(time.monotonic())
+        self._execute_timeout_s = execute_timeout_s
         self.has_computed = False
         """Whether it has computed a batch: then a crash is a first one again."""
         self._find_asker = find_asker
@@ -41,9 +58,24 @@ class Session:
         """Those of them that have not been cancelled."""
 
     @property
-    def poll_timeout_s(self) -> float | None:
+    def poll_timeout_s(self) -> float:
         """How long the reader may sleep without a `tick`."""
-        return POLL_S if self._senders else None
+        return POLL_S if self._senders else BEAT_S
+
+    @property
+    def is_silent(self) -> bool:
+        """Whether the process has not been heard for so long that it is not ready."""
+        return self._pulse.is_silent
+
+    @property
+    def silent_s(self) -> float:
+        """How long the process has not been heard."""
+        return self._pulse.silent_s
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether the process lives and its model says that it can compute."""
+        return self._is_ready and not self._pulse.is_silent
 
     def run(self, batch: Batch) -> None:
         """Has the batch computed. Raises NotDelivered, ChannelClosed, or the model's error."""
@@ -68,10 +100,11 @@ class Session:
 
     def handle(self, message: Message) -> None:
         """What the process says outside of replies."""
+        self._pulse.heard()
         header = message.header
         match header["op"]:
             case "ready":
-                self.is_ready = header["ready"]
+                self._is_ready = header["ready"]
             case "response" if sender := self._sender(header["token"], ends=header["final"]):
                 outputs = [run.tensors[0] for run in message.runs]
                 parameters = header.get("parameters")
@@ -86,7 +119,9 @@ class Session:
                 self._asks.handle(message, self._find_asker(), self._computed)
 
     def tick(self) -> None:
-        """Passes on cancellations of open requests and memory that clients have finished with."""
+        """Passes on cancellations of open requests and memory that clients have finished with, and
+        looks whether the process lives."""
+        self._pulse.look(time.monotonic())
         if not self._senders:
             return
         with suppress(ChannelClosed):
@@ -128,10 +163,15 @@ class Session:
         batch.mark_gathered()
 
     def _await_reply(self, watched: dict[int, InferRequest]) -> Message:
+        limit_s = self._execute_timeout_s
+        ends_s = time.monotonic() + limit_s
         while True:
             try:
                 return self.child.calls.receive()
             except BlockingIOError:
+                if time.monotonic() > ends_s:
+                    text = f"it computed for {limit_s:g} s, model parameter execute_timeout_s"
+                    self.child.condemn(Ending(Cause.TIMEOUT, text))
                 with suppress(ChannelClosed):
                     _pass_on_cancellations(self.child.events, watched)
 

@@ -15,8 +15,9 @@ from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import trivet
-from trivet.backends.api import LoadFailed
+from trivet.backends.api import Cause, LoadFailed
 from trivet.backends.process.channel import Channel, ChannelClosed, Header
+from trivet.backends.process.ending import Ending, MemoryKills
 from trivet.backends.process.link import Link, Message
 from trivet.backends.process.output import OutputLines
 from trivet.backends.process.regions import RegionReader, RegionWriter
@@ -47,7 +48,8 @@ class ChildProcess:
 
     Made, read (`receive`) and released by one thread; that thread must outlive the process, for
     the kernel kills the process when the thread that started it ends. `calls` belongs to the
-    thread that executes, under `in_use`. `finish`, `wake` and `exited` are for any thread.
+    thread that executes, under `in_use`. `finish`, `condemn`, `wake` and `exited` are for any
+    thread.
     """
 
     def __init__(self, task: Task) -> None:
@@ -55,8 +57,10 @@ class ChildProcess:
         self.exited = threading.Event()
         self.in_use = threading.Lock()
         """Held while a thread other than the reader's uses a link: none is closed under it."""
-        self.exit_text = "connection lost"
+        self.ending = Ending(Cause.EXIT, "connection lost")
         """How it ended, once it has: "signal 9", "exit code 1"."""
+        self._condemned: Ending | None = None
+        self._memory_kills = MemoryKills()
         self._inbox: deque[Message] = deque()
         self._steps: list[tuple[float, signal.Signals]] = []
         """What to send it when, if it has not exited by then."""
@@ -114,7 +118,7 @@ class ChildProcess:
                     "(model parameter load_timeout_s)"
                 )
         raise LoadFailed(
-            f"the process of {self.name} ended while loading ({self.exit_text}); "
+            f"the process of {self.name} ended while loading ({self.ending.text}); "
             "its output is in the server log"
         )
 
@@ -122,6 +126,18 @@ class ChildProcess:
         """Lets the process exit by itself for so long, then has it terminated, then killed."""
         self._plan_end(limit_s)
         self.wake()
+
+    def condemn(self, ending: Ending) -> None:
+        """Kills it at once, for a reason that it is given as its end."""
+        if self._condemned is None:
+            log.error("%s is being killed: %s", self.name, ending.text)
+            self._condemned = ending
+            self._steps = [(time.monotonic(), signal.SIGKILL)]
+            self.wake()
+
+    def look_for_memory_kills(self) -> None:
+        """To be called often by the reader: how the process ended cannot be known otherwise."""
+        self._memory_kills.look()
 
     def wake(self) -> None:
         """Makes `receive` return."""
@@ -175,7 +191,9 @@ class ChildProcess:
         # Before it is reaped, while its number cannot be another group's.
         self._signal(signal.SIGKILL)
         code = self._process.wait()
-        self.exit_text = f"signal {-code}" if code < 0 else f"exit code {code}"
+        self.ending = self._condemned or Ending.of(
+            code, is_out_of_memory=self._memory_kills.are_fresh()
+        )
         # A child of it may hold its ends of the sockets open.
         self.calls.channel.hang_up()
         self.exited.set()
@@ -195,7 +213,7 @@ class ChildProcess:
         while self._steps and time.monotonic() >= self._steps[0][0]:
             number = self._steps[0][1]
             self._steps = self._steps[1:]
-            if number is signal.SIGKILL:
+            if number is signal.SIGKILL and self._condemned is None:
                 log.warning("%s did not stop when asked to; killing it", self.name)
             self._signal(number)
 

@@ -2,17 +2,20 @@
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 
 from trivet.backends.api import (
+    Cause,
     Executor,
     InferRequest,
     InferResponse,
     ServingError,
     Sink,
     Unavailable,
+    deaths_of,
+    trouble_of,
 )
 from trivet.backends.api.request import ON_HOST
 from trivet.server.cache.entry import Cache, Entry
@@ -105,6 +108,14 @@ class CachingExecutor:
     def is_ready(self) -> bool:
         """Whether the model is: what is not cached needs it."""
         return self._executor.is_ready()
+
+    def trouble(self) -> str:
+        """See Supervised."""
+        return trouble_of([self._executor])
+
+    def deaths(self) -> Mapping[Cause, int]:
+        """See Supervised."""
+        return deaths_of([self._executor])
 
     async def drain(self) -> None:
         """Takes no new request and returns when every submitted one has ended."""

@@ -19,7 +19,6 @@ from trivet.backends.api import (
 from trivet.server.auth.errors import PermissionDenied, RateLimited, Unauthenticated
 
 CLIENT_CLOSED_REQUEST = 499
-_RETRY_AFTER_S = 1
 
 # An error has the status of the nearest class in its family tree that is listed.
 _STATUS_BY_CLASS: Mapping[type[BaseException], int] = {
@@ -65,8 +64,8 @@ def status_of(error: ServingError) -> int:
 
 def headers_of(error: ServingError) -> Mapping[str, str]:
     """Further headers that tell a client what to do about an error."""
-    if isinstance(error, RateLimited):
+    if isinstance(error, RateLimited | Unavailable):
         return {"Retry-After": str(max(1, math.ceil(error.retry_after_s)))}
     if isinstance(error, Unauthenticated):
         return {"WWW-Authenticate": "Bearer"}
-    return {"Retry-After": str(_RETRY_AFTER_S)} if isinstance(error, Unavailable) else {}
+    return {}

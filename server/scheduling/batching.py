@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from trivet.backends.api import (
     Batch,
     Cancelled,
+    Cause,
     ComputeOnly,
     InferRequest,
     Instance,
@@ -21,6 +22,8 @@ from trivet.backends.api import (
     Signature,
     Sink,
     Unavailable,
+    deaths_of,
+    trouble_of,
 )
 from trivet.server.scheduling.answers import Answers
 from trivet.server.scheduling.decoupled import DecoupledSender
@@ -262,6 +265,14 @@ class BatchingExecutor:
     def is_ready(self) -> bool:
         """Whether any instance can compute."""
         return not self._stopping and any(w.instance.is_ready() for w in self._workers)
+
+    def trouble(self) -> str:
+        """See Supervised."""
+        return "" if self.is_ready() else trouble_of(w.instance for w in self._workers)
+
+    def deaths(self) -> Mapping[Cause, int]:
+        """See Supervised."""
+        return deaths_of(w.instance for w in self._workers)
 
     async def drain(self) -> None:
         """Refuses new requests and returns when every submitted one has ended."""

@@ -1,7 +1,6 @@
-"""What happens to requests when clients leave, processes die, time runs out or the server ends."""
+"""What happens to requests when clients leave, time runs out or the server ends."""
 
 import json
-import os
 import signal
 import socket
 import struct
@@ -17,7 +16,6 @@ import pytest
 from fault_models import write_crash, write_model, write_slow_models
 from fault_room import (
     GOOD_DATA,
-    Answer,
     Room,
     good_body,
     metric,
@@ -47,17 +45,6 @@ def command_message(text: str) -> pb.ModelInferRequest:
     given = message.inputs.add(name="COMMAND", datatype="BYTES", shape=[1])
     given.contents.bytes_contents.append(text.encode())
     return message
-
-
-def run(room: Room, text: str) -> Answer:
-    """The answer of `crash` to a command."""
-    return room.post("/v2/models/crash/infer", command(text))
-
-
-def pid_of(answer: Answer) -> int:
-    """The process that computed the answer."""
-    assert answer.status == 200, answer
-    return int(json.loads(answer.body)["outputs"][0]["data"][0])
 
 
 def cancelled(room: Room, model: str) -> float:
@@ -164,53 +151,6 @@ def test_a_storm_of_cancelled_calls_leaves_nothing_behind(room: Room) -> None:
     room.server.wait_until(lambda: pending(room.server) == 0, "emptied the queue")
     room.assert_unharmed()
     room.assert_settled()
-
-
-# -- processes that die ------------------------------------------------------------------------
-
-
-@pytest.mark.usefixtures("unharmed")
-def test_a_killed_model_process_fails_its_requests_at_once_and_comes_back(
-    room: Room, tmp_path: Path
-) -> None:
-    path = tmp_path / "work"
-    pid = pid_of(run(room, "pid"))
-    with room.lateness_bound(1.0), ThreadPoolExecutor(1) as pool:
-        doomed = pool.submit(run, room, f"watch {path}")
-        room.server.wait_until(Path(f"{path}.started").exists, "began")
-        killed = time.monotonic()
-        os.kill(pid, signal.SIGKILL)
-        answer = doomed.result()
-        assert time.monotonic() - killed < 2
-        assert answer.status >= 500
-        assert "died while executing" in answer.error
-        assert "SIGKILL" in answer.error or "signal 9" in answer.error
-        room.assert_unharmed()
-        room.server.wait_until(lambda: run(room, "pid").status == 200, "came back", timeout_s=5)
-    assert pid_of(run(room, "pid")) != pid
-    assert not psutil.pid_exists(pid)
-
-
-@pytest.mark.parametrize("death", ["exit", "segfault"])
-@pytest.mark.usefixtures("unharmed")
-def test_a_process_that_ends_itself_is_replaced(room: Room, death: str) -> None:
-    before = pid_of(run(room, "pid"))
-    answer = run(room, death)
-    assert answer.status >= 500
-    assert "died while executing" in answer.error
-    room.server.wait_until(lambda: run(room, "pid").status == 200, "came back", timeout_s=5)
-    assert pid_of(run(room, "pid")) != before
-
-
-def test_no_process_outlives_a_killed_server(serve: Serve, models: Path) -> None:
-    write_crash(models)
-    server = serve(models)
-    children = psutil.Process(server.process.pid).children(recursive=True)
-    assert children
-    server.process.kill()
-    server.process.wait(5)
-    _, alive = psutil.wait_procs(children, timeout=5)
-    assert alive == []
 
 
 # -- the server ends ---------------------------------------------------------------------------

@@ -15,6 +15,7 @@ from functools import partial
 from trivet.backends.api import (
     BackendFailed,
     Batch,
+    Cause,
     ComputeOnly,
     InferRequest,
     Instance,
@@ -23,6 +24,8 @@ from trivet.backends.api import (
     ServingError,
     Signature,
     Sink,
+    deaths_of,
+    trouble_of,
 )
 from trivet.server.scheduling.answers import Answers
 from trivet.server.scheduling.batching import STOPPING
@@ -314,6 +317,14 @@ class SequenceExecutor:
     def is_ready(self) -> bool:
         """Whether any instance can compute."""
         return not self._queue.stopping and any(s.worker.instance.is_ready() for s in self._seats)
+
+    def trouble(self) -> str:
+        """See Supervised."""
+        return "" if self.is_ready() else trouble_of(s.worker.instance for s in self._seats)
+
+    def deaths(self) -> Mapping[Cause, int]:
+        """See Supervised."""
+        return deaths_of(s.worker.instance for s in self._seats)
 
     async def finish_sequences(self) -> None:
         """Begins no new sequence and returns when all have ended or have been idle for too long."""

@@ -8,10 +8,12 @@ from typing import Any
 
 import pytest
 
+from trivet.backends.api import Cause
 from trivet.backends.llm import client as client_module
 from trivet.backends.llm.client import EngineClient
 from trivet.backends.llm.messages import Heartbeat, Outputs, pack
 from trivet.backends.llm.settings import EngineSettings
+from trivet.backends.process.ending import Ending
 
 
 @dataclass
@@ -31,8 +33,10 @@ class FakeEngine:
         self.was_killed = True
         self.socket.close()
 
-    def exit_text(self) -> str:
-        return "killed"
+    def look(self) -> None: ...
+
+    def ending(self) -> Ending:
+        return Ending(Cause.SIGNAL, "killed")
 
 
 class Listener:
@@ -49,7 +53,6 @@ class Listener:
 
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(client_module, "LOST_S", 1.0)
     monkeypatch.setattr(client_module, "_WATCH_S", 0.05)
 
 
@@ -57,7 +60,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 async def test_engine_is_not_lost_because_the_server_stood_still() -> None:
     ours, theirs = socket.socketpair()
     engine, listener = FakeEngine(ours), Listener()
-    client = EngineClient(engine, EngineSettings(""), listener)
+    client = EngineClient(engine, EngineSettings("", heartbeat_timeout_s=1.0), listener)
     time.sleep(1.3)  # as in a machine that is paused: no timer and no reader of ours runs
     theirs.send(pack(Heartbeat(0.0, {})))
     await asyncio.sleep(0.2)
@@ -71,7 +74,7 @@ async def test_engine_is_not_lost_because_the_server_stood_still() -> None:
 async def test_engine_that_is_silent_while_the_server_looks_is_lost() -> None:
     ours, theirs = socket.socketpair()
     engine, listener = FakeEngine(ours), Listener()
-    client = EngineClient(engine, EngineSettings(""), listener)
+    client = EngineClient(engine, EngineSettings("", heartbeat_timeout_s=1.0), listener)
     async with asyncio.timeout(5):
         await listener.lost.wait()
     assert not client.is_ready

@@ -13,6 +13,7 @@ from typing import Any
 
 import psutil
 import pytest
+from fault_room import metric
 from llm_site import REPOSITORY, Call, caller
 from serving import RunningServer
 
@@ -21,6 +22,7 @@ CONFIG = """
 backend: "llm"
 parameters { key: "kv_cache_bytes" value { string_value: "134217728" } }
 parameters { key: "max_model_len" value { string_value: "2048" } }
+parameters { key: "heartbeat_timeout_s" value { string_value: "4" } }
 """
 
 
@@ -106,6 +108,8 @@ def test_a_killed_engine_ends_its_streams_at_once_and_comes_back(
     killed_s = time.monotonic()
     engine.kill()
     server.wait_until(lambda: not is_ready(server), "not ready", timeout_s=1.5)
+    server.wait_until(lambda: "signal 9" in told(server), "told why", timeout_s=2)
+    assert not is_told_ready(server)
     for stream in streams:
         stream.join(5)
         assert stream.ended_s - killed_s < 2
@@ -119,6 +123,9 @@ def test_a_killed_engine_ends_its_streams_at_once_and_comes_back(
     assert refused.status == 503
     assert refused.headers["retry-after"]
     server.wait_until(lambda: is_ready(server), "ready again", timeout_s=60)
+    assert is_told_ready(server)
+    assert told(server) == ""
+    assert deaths(server, "signal") == 1
     assert greedy(call) == before
     assert len(engines(server)) == 1
     assert engines(server)[0].pid != engine.pid
@@ -138,16 +145,32 @@ def test_requests_without_a_stream_are_503_when_the_engine_dies(
     server.wait_until(lambda: running(server) == 1, "running")
     engines(server)[0].kill()
     waiting.join(5)
-    assert [reply.status for reply in replies] == [503]
+    assert [(reply.status, reply.headers["retry-after"]) for reply in replies] == [(503, "1")]
 
 
 def running(server: RunningServer) -> float:
-    lines = server.metrics().splitlines()
-    return sum(
-        float(line.rsplit(" ", 1)[1])
-        for line in lines
-        if line.startswith("vllm:num_requests_running{")
-    )
+    return sum(metric(server, "vllm:num_requests_running"))
+
+
+def deaths(server: RunningServer, cause: str) -> float:
+    return sum(metric(server, "trivet_model_process_deaths_total", cause=cause))
+
+
+def told(server: RunningServer) -> str:
+    """What the index says is wrong with the model."""
+    return server.index()["smollm2", "1"].get("reason", "")
+
+
+def is_told_ready(server: RunningServer) -> bool:
+    """What health, metrics and index say in one voice."""
+    says = {
+        server.get("/v2/health/ready")[0] == 200,
+        server.get("/health")[0] == 200,
+        metric(server, "trivet_model_ready", model="smollm2") == [1.0],
+        server.index()["smollm2", "1"]["state"] == "READY",
+    }
+    assert len(says) == 1
+    return says.pop()
 
 
 def test_an_engine_that_does_not_answer_is_not_ready(server: RunningServer, call: Call) -> None:
@@ -160,6 +183,23 @@ def test_an_engine_that_does_not_answer_is_not_ready(server: RunningServer, call
     server.wait_until(lambda: is_ready(server), "ready again", timeout_s=5)
     assert engines(server)[0].pid == engine.pid
     assert greedy(call)
+
+
+def test_an_engine_that_stays_silent_is_killed_and_replaced(
+    server: RunningServer, call: Call
+) -> None:
+    before = greedy(call)
+    (engine,) = engines(server)
+    stream = Stream(server)
+    engine.suspend()
+    stream.join(15)
+    error = json.loads(stream.frames[-1])["error"]
+    assert (error["type"], error["code"]) == ("ServiceUnavailableError", 503)
+    server.wait_until(lambda: "no sign of life for 4 s" in told(server), "told why", timeout_s=2)
+    server.wait_until(lambda: is_ready(server), "ready again", timeout_s=60)
+    assert deaths(server, "silent") == 1
+    assert not engine.is_running()
+    assert greedy(call) == before
 
 
 def test_a_reload_lets_streams_finish_and_ends_the_old_engine(

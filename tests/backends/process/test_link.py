@@ -127,7 +127,7 @@ def test_a_run_of_tensors_lies_joined_on_the_other_side(
 def test_delays_double_up_to_a_limit_and_start_over_after_success() -> None:
     backoff = Backoff()
     delays = [backoff.next_delay_s() for _ in range(10)]
-    assert delays[:4] == [0.1, 0.2, 0.4, 0.8]
+    assert delays[:5] == [0.1, 1.0, 2.0, 4.0, 8.0]
     assert delays[-1] == 30.0
     backoff.reset()
     assert backoff.next_delay_s() == 0.1
