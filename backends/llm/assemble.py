@@ -73,7 +73,10 @@ def make_engine(
         block_size=settings.block_size,
     )
     grammars = Grammars(tokenizer.to_json(), tokenizer.eos_token_ids[0], config.vocabulary_size)
-    engine = Engine(scheduler, state, TorchRunner(model, make_staging(device)), grammars, send)
+    runner = TorchRunner(model, make_staging(device), max_num_seqs=settings.max_num_seqs)
+    # A processor that computes has no time to plan the next step meanwhile.
+    launcher = runner if device.type == "cuda" else None
+    engine = Engine(scheduler, state, runner, grammars, send, launcher)
     info = GeneratorInfo(
         max_model_len=max_model_len,
         vocabulary_size=config.vocabulary_size,

@@ -17,7 +17,8 @@ class StepArrays:
     """What the model reads in one step, for N tokens of S rows."""
 
     token_ids: np.ndarray
-    """int64 [N]."""
+    """int64 [N]; below 0: the token that the sequence of row -1 - id chose last, which only the
+    device knows yet."""
     positions: np.ndarray
     """int64 [N]."""
     slot_mapping: np.ndarray
@@ -47,6 +48,10 @@ class BatchState:
         if row is not None:
             self._num_written[row] = 0
             self._free.append(row)
+
+    def row_of(self, sequence: Sequence) -> int:
+        """The row of a sequence that `arrays` has placed, which it keeps until it leaves."""
+        return self._rows[sequence.id]
 
     def arrays(self, plan: StepPlan) -> StepArrays:
         """The inputs of a step."""
@@ -86,6 +91,8 @@ class BatchState:
             positions = np.arange(len(token_ids)) + np.repeat(starts - query_starts[:-1], counts)
         blocks = tables[owners, positions // self._block_size]
         slots = blocks.astype(np.int64) * self._block_size + positions % self._block_size
+        if token_ids.min() < 0:
+            token_ids = np.where(token_ids < 0, -1 - rows[owners], token_ids)
         return StepArrays(
             token_ids, positions, slots, query_starts, lengths.astype(np.int32), tables
         )

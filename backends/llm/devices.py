@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from trivet.backends.api import LoadFailed
+from trivet.backends.api import LoadFailed, Unavailable
 from trivet.backends.llm.model_config import LlmConfig
 from trivet.backends.llm.settings import EngineSettings
 
@@ -65,6 +65,20 @@ def choose_dtype(name: str, device: torch.device = CPU) -> torch.dtype:
     # The only way to ask torch; its public form does not exist yet.
     has_bfloat16 = torch.cpu._is_avx512_bf16_supported()  # noqa: SLF001
     return torch.bfloat16 if has_bfloat16 else torch.float32
+
+
+def free_memory() -> None:
+    """Gives back what PyTorch keeps of a GPU's memory for later."""
+    if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]  # torch's own lack
+        torch.cuda.empty_cache()
+
+
+def no_memory(num_rows: int, num_tokens: int) -> Unavailable:
+    """What requests are told whose step does not fit, even by halves."""
+    return Unavailable(
+        f"out of memory in a step of {num_tokens} tokens of {num_rows} requests: try again later, "
+        "or lower the model parameter max_batched_tokens, max_num_seqs or gpu_memory_utilization"
+    )
 
 
 @contextmanager

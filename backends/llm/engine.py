@@ -6,12 +6,14 @@ import time
 from collections.abc import Callable, Iterable
 from typing import Protocol
 
+import torch
 from torch import Tensor
 
-from trivet.backends.api import ServingError
+from trivet.backends.api import BackendFailed, ServingError
 from trivet.backends.llm.batch_state import BatchState, StepArrays
 from trivet.backends.llm.border import Waits, current_waits
-from trivet.backends.llm.devices import DEVICE_LOST
+from trivet.backends.llm.devices import DEVICE_LOST, free_memory, no_memory
+from trivet.backends.llm.flight import Flight, Launcher, draws_of, needs_host
 from trivet.backends.llm.generation import (
     Generation,
     StepResult,
@@ -22,7 +24,7 @@ from trivet.backends.llm.generation import (
 from trivet.backends.llm.messages import Abort, Message, Output, Outputs, Quit, Submit
 from trivet.backends.llm.sampler import Constraint, Logprobs, RowState
 from trivet.backends.llm.scheduler import Scheduler, StepPlan
-from trivet.backends.llm.sequence import Sequence, SequenceStatus
+from trivet.backends.llm.sequence import PENDING, Sequence, SequenceStatus
 
 log = logging.getLogger(__name__)
 FAILED = "the model failed while computing; the server log has the details"
@@ -59,12 +61,22 @@ class Engine:
         runner: Runner,
         grammars: Grammars,
         send: Callable[[Message], None],
+        launcher: Launcher | None = None,
     ) -> None:
+        """`launcher`: of a device that computes by itself; the next step is planned and launched
+        while it does. Without one, a step ends before the next begins."""
         self._scheduler = scheduler
         self._state = state
         self._runner = runner
         self._grammars = grammars
         self._send = send
+        self._launcher = launcher
+        self._flight: Flight | None = None
+        self._host_bound: set[str] = set()
+        """Requests whose tokens are chosen on the host: while there are any, steps do not
+        overlap."""
+        self._is_careful = False
+        """A step could not be launched: it is to be computed by itself."""
         self._generations: dict[str, Generation] = {}
         self._unstarted: dict[str, Generation] = {}
         """Those of them that no step has computed a token of."""
@@ -77,17 +89,28 @@ class Engine:
     def run(self) -> None:
         """Until a Quit comes."""
         current_waits.set(self._waits)
-        while self._take_messages(wait=not self._scheduler.has_work):
-            if self._scheduler.has_work:
+        while self._take_messages(wait=not self.has_work):
+            if self.has_work:
                 self.step()
 
+    @property
+    def has_work(self) -> bool:
+        """Whether a step is to be computed or under way."""
+        return self._scheduler.has_work or self._flight is not None
+
     def step(self) -> None:
-        """Computes one step and sends what came of it."""
+        """Computes or launches one step and sends what came of it or of the one before."""
         self.step_started_s = time.monotonic()
+        overlaps = self._launcher is not None and not self._host_bound and not self._is_careful
+        if not overlaps:
+            self._land(None)
         plan = self._scheduler.schedule()
         for sequence in plan.preempted:
             self._state.leave(sequence.id)
-        if plan.rows:
+        if overlaps:
+            self._launch(plan)
+        elif plan.rows:
+            self._is_careful = False
             self._compute(plan)
         self._flush()
         self.step_started_s = 0.0
@@ -150,6 +173,8 @@ class Engine:
             return
         generation = Generation(submit, sequence, row, time.monotonic())
         self._generations[submit.id] = self._unstarted[submit.id] = generation
+        if needs_host(generation):
+            self._host_bound.add(submit.id)
 
     def _max_new_tokens(self, submit: Submit) -> int:
         wanted = submit.sampling.max_tokens
@@ -162,34 +187,104 @@ class Engine:
     def _abort(self, ids: Iterable[str]) -> None:
         for request_id in ids:
             if self._generations.pop(request_id, None) is not None:
-                self._unstarted.pop(request_id, None)
-                self._scheduler.abort(request_id)
-                self._state.leave(request_id)
+                self._forget(request_id)
 
     # -- a step --------------------------------------------------------------------------------
 
     def _compute(self, plan: StepPlan) -> None:
+        """All of a step; in halves, once, where memory does not suffice for it."""
+        if not self._try(plan):
+            free_memory()
+            for half in plan.halves():
+                rows = [row for row in half.rows if row.sequence.status is SequenceStatus.RUNNING]
+                if rows and not self._try(StepPlan.of(rows)):
+                    self._fail(
+                        [row.sequence for row in rows], no_memory(len(rows), half.num_tokens)
+                    )
+            if plan.num_tokens == 1:
+                self._fail([plan.rows[0].sequence], no_memory(1, 1))
+
+    def _try(self, plan: StepPlan) -> bool:
+        """Computes a step; False where memory does not suffice."""
         try:
-            result = StepResult(plan, self._forward(plan))
-            result.score(self._generations)
-            sampling = [row.sequence for row in plan.rows if row.samples]
-            generations = [self._generations.get(sequence.id) for sequence in sampling]
-            tokens, logprobs, errors = choose(result.sampling_logits(), generations)
+            self._compute_whole(plan)
         except DEVICE_LOST:
             # Nothing more can be computed in this process; another is started in its place.
             log.exception("the device failed")
             raise
+        except torch.OutOfMemoryError as error:
+            log.error("out of memory in a step: %s", str(error).splitlines()[0])  # noqa: TRY400  # it says all
+            return False
         except Exception:
             # The batch is lost, the engine is not: its caches hold only what was published.
             log.exception("a step failed")
-            self._fail([row.sequence for row in plan.rows])
-            return
+            self._fail([row.sequence for row in plan.rows], BackendFailed(FAILED))
+        return True
+
+    def _compute_whole(self, plan: StepPlan) -> None:
+        result = StepResult(plan, self._forward(plan))
+        result.score(self._generations)
+        sampling = [row.sequence for row in plan.rows if row.samples]
+        generations = [self._generations.get(sequence.id) for sequence in sampling]
+        tokens, logprobs, errors = choose(result.sampling_logits(), generations)
         for index, error in errors.items():
-            told = Output(sampling[index].id, [], "error", error.message, type(error).__name__)
-            self._end(sampling[index], told)
+            self._fail([sampling[index]], error)
             generations[index] = None
         self._scheduler.update(plan, tokens)
         self._tell_all(generations, tokens, logprobs)
+
+    def _launch(self, plan: StepPlan) -> None:
+        """Starts a step behind the one under way, then tells what that gave."""
+        launched = None
+        if plan.rows:
+            try:
+                launched = self._start(plan)
+            except DEVICE_LOST:
+                log.exception("the device failed")
+                raise
+            except Exception:
+                # The next plan offers the same tokens again, to be computed with care.
+                log.exception("a step could not be launched")
+                self._is_careful = True
+        self._land(launched)
+
+    def _start(self, plan: StepPlan) -> Flight:
+        assert self._launcher is not None
+        self._note_starts(plan)
+        arrays = self._state.arrays(plan)
+        generations = [self._generations.get(row.sequence.id) for row in plan.rows if row.samples]
+        draws = draws_of(generations, plan, self._state)
+        tokens = self._launcher.launch(arrays, logits_rows(plan), draws)
+        self._scheduler.launch(plan)
+        return Flight(plan, generations, tokens)
+
+    def _land(self, launched: Flight | None) -> None:
+        """Waits for the step under way, if there is one, and tells what it gave; `launched` is
+        under way then."""
+        flight, self._flight = self._flight, launched
+        if flight is None:
+            return
+        try:
+            tokens = flight.tokens()
+        except Exception:
+            log.exception("the device failed")
+            raise
+        self._scheduler.land(flight.plan, tokens)
+        generations: list[Generation | None] = []
+        for generation, token in zip(flight.generations, tokens, strict=True):
+            if generation is not None:
+                request_id = generation.submit.id
+                if self._generations.get(request_id) is not generation:
+                    generation = None
+                elif token == PENDING:
+                    # The likeliest tokens do not hold what it draws from; the host has patience.
+                    self._host_bound.add(request_id)
+                    self._state.leave(request_id)
+                    if launched is not None:
+                        launched.forget(generation)
+                    generation = None
+            generations.append(generation)
+        self._tell_all(generations, tokens, {})
 
     def _tell_all(
         self,
@@ -211,12 +306,15 @@ class Engine:
                 self._tell(generation, token, logprobs.get(index))
 
     def _forward(self, plan: StepPlan) -> Tensor:
+        self._note_starts(plan)
+        return self._runner.run(self._state.arrays(plan), logits_rows(plan))
+
+    def _note_starts(self, plan: StepPlan) -> None:
         if self._unstarted:
             for row in plan.rows:
                 generation = self._unstarted.pop(row.sequence.id, None)
                 if generation is not None:
                     generation.note_start()
-        return self._runner.run(self._state.arrays(plan), logits_rows(plan))
 
     def _tell(self, generation: Generation, token: int, logprobs: Logprobs | None) -> None:
         row = generation.row
@@ -233,14 +331,19 @@ class Engine:
 
     def _end(self, sequence: Sequence, output: Output) -> None:
         self._generations.pop(sequence.id, None)
-        self._unstarted.pop(sequence.id, None)
-        self._scheduler.finish(sequence.id)
-        self._state.leave(sequence.id)
+        self._forget(sequence.id)
         self._outputs.append(output)
 
-    def _fail(self, sequences: Iterable[Sequence]) -> None:
+    def _forget(self, request_id: str) -> None:
+        self._unstarted.pop(request_id, None)
+        self._host_bound.discard(request_id)
+        self._scheduler.finish(request_id)
+        self._state.leave(request_id)
+
+    def _fail(self, sequences: Iterable[Sequence], error: ServingError) -> None:
         for sequence in sequences:
-            self._end(sequence, Output(sequence.id, [], "error", FAILED))
+            kind = type(error).__name__
+            self._end(sequence, Output(sequence.id, [], "error", error.message, kind))
 
     def _flush(self) -> None:
         if self._outputs:

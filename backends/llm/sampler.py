@@ -11,18 +11,22 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from trivet.backends.api import BackendFailed, InvalidRequest, Sampling, ServingError
-from trivet.backends.llm.border import brought, listed, note_wait, placed, true_places
-from trivet.backends.llm.randomness import uniform
+from trivet.backends.llm.border import brought, listed, placed, true_places
+from trivet.backends.llm.draws import (
+    FIRST_CANDIDATES,
+    Wishes,
+    draw_likely,
+    draw_plain,
+    keep,
+    pick,
+    wish_arrays,
+)
 
 log = logging.getLogger(__name__)
-FIRST_CANDIDATES = 1024
-"""So many of the likeliest tokens nearly always hold the probability that top_p asks for; sorting
-the whole vocabulary takes ten times as long."""
 _GREEDY = 1e-5
 """Temperatures below that are taken for 0, as in vLLM."""
 
@@ -63,6 +67,12 @@ class RowState:
             or s.frequency_penalty != 0.0
             or s.presence_penalty != 0.0
         )
+
+    @property
+    def needs_host(self) -> bool:
+        """Whether its next token cannot be chosen before the last one is known on the host, or
+        needs more than the device draws by itself."""
+        return self.has_rules or self.wants_logprobs or self.sampling.typical_p < 1.0
 
     @property
     def is_filtered(self) -> bool:
@@ -197,52 +207,25 @@ def _greedy(logits: Tensor, _: Sequence[RowState]) -> Tensor:
 
 
 def _plain(logits: Tensor, rows: Sequence[RowState]) -> Tensor:
-    return _pick(torch.softmax(_tempered(logits, rows), dim=-1), rows)
+    return draw_plain(logits, _wishes(rows, logits.device))
 
 
 def _filtered(logits: Tensor, rows: Sequence[RowState]) -> Tensor:
     """Draws among the likeliest tokens; rows that these do not satisfy get the whole vocabulary."""
-    logits = _tempered(logits, rows)
-    size = logits.shape[1]
+    wishes = _wishes(rows, logits.device)
     wanted = max(FIRST_CANDIDATES, *(row.sampling.top_k for row in rows))
-    values, ids = torch.topk(logits, min(wanted, size), dim=-1)
-    probabilities = torch.exp(values - torch.logsumexp(logits, dim=-1, keepdim=True))
-    kept, is_enough = _filter(probabilities, rows, is_whole=values.shape[1] == size)
-    tokens = ids.gather(1, _pick(kept, rows).unsqueeze(1))[:, 0]
+    tokens, is_enough = draw_likely(logits, wishes, wanted)
     for index in true_places(~is_enough):
-        tokens[index] = _filtered_alone(logits[index : index + 1], rows[index : index + 1])[0]
+        tempered = logits[index : index + 1] / wishes.temperature[index]
+        tokens[index] = _filtered_alone(tempered, wishes.of([index]))[0]
     return tokens
-
-
-def _filter(
-    probabilities: Tensor, rows: Sequence[RowState], *, is_whole: bool
-) -> tuple[Tensor, Tensor]:
-    """Sets to 0 what a row leaves out of its `probabilities`, [rows, candidates], best first.
-
-    Also says for which rows the candidates held all that is to be kept.
-    """
-    min_p, top_p = (_column(rows, name, probabilities) for name in ("min_p", "top_p"))
-    # Limited, for clients may give numbers that no tensor holds.
-    device, num_candidates = probabilities.device, probabilities.shape[1]
-    top_k = placed([[min(row.sampling.top_k, num_candidates)] for row in rows], device)
-    places = torch.arange(num_candidates, device=device)
-    kept = probabilities * (probabilities >= min_p * probabilities[:, :1])
-    kept = kept * ((places < top_k) | (top_k == 0))
-    # Whether what lies behind the candidates is left out anyway; else it has the rest of 1.
-    is_complete = (kept[:, -1:] == 0) | (top_k > 0) | is_whole
-    total = torch.where(is_complete, kept.sum(dim=-1, keepdim=True), 1.0)
-    before = kept.cumsum(dim=-1) - kept
-    # The first stays even if its share is too small for float32.
-    is_kept = (before < top_p * total) | (top_p >= 1.0) | (places == 0)
-    kept = torch.where(is_kept, kept, 0.0)
-    is_enough = is_complete | ((kept[:, -1:] == 0) & (min_p == 0))
-    return kept, is_enough[:, 0]
 
 
 def _typical(logits: Tensor, rows: Sequence[RowState]) -> Tensor:
     """Locally typical sampling (Meister et al., 2022), one row at a time: few ask for it."""
     tokens = []
-    for row, values in zip(rows, _tempered(logits, rows), strict=True):
+    wishes = _wishes(rows, logits.device)
+    for index, (row, values) in enumerate(zip(rows, logits / wishes.temperature, strict=True)):
         logprobs = torch.log_softmax(values, dim=-1)
         probabilities = logprobs.exp()
         entropy = -(probabilities * logprobs.nan_to_num(neginf=0.0)).sum()
@@ -252,39 +235,27 @@ def _typical(logits: Tensor, rows: Sequence[RowState]) -> Tensor:
         is_kept[order[before < row.sampling.typical_p]] = True
         is_kept[order[0]] = True
         values = values.masked_fill(~is_kept, -torch.inf).unsqueeze(0)
-        is_cut = row.sampling.top_k > 0 or row.sampling.top_p < 1
-        tokens.append((_filtered_alone if is_cut else _plain_cut)(values, [row]))
+        own = wishes.of([index])
+        if row.sampling.top_k > 0 or row.sampling.top_p < 1:
+            tokens.append(_filtered_alone(values, own))
+        else:
+            tokens.append(pick(torch.softmax(values, dim=-1), own.numbers))
     return torch.cat(tokens)
 
 
-def _plain_cut(values: Tensor, rows: Sequence[RowState]) -> Tensor:
-    return _pick(torch.softmax(values, dim=-1), rows)
+def _filtered_alone(tempered: Tensor, wishes: Wishes) -> Tensor:
+    values, order = torch.sort(tempered, dim=-1, descending=True)
+    kept, _ = keep(torch.softmax(values, dim=-1), wishes, is_whole=True)
+    return order.gather(1, pick(kept, wishes.numbers).unsqueeze(1))[:, 0]
 
 
-def _filtered_alone(values: Tensor, rows: Sequence[RowState]) -> Tensor:
-    values, order = torch.sort(values, dim=-1, descending=True)
-    kept, _ = _filter(torch.softmax(values, dim=-1), rows, is_whole=True)
-    return order.gather(1, _pick(kept, rows).unsqueeze(1))[:, 0]
-
-
-def _pick(weights: Tensor, rows: Sequence[RowState]) -> Tensor:
-    """The column in which each row's random number falls, by weight: int64 [rows]."""
-    seeds = np.array([row.seed for row in rows], dtype=np.uint64)
-    positions = np.array([len(row.output_ids) for row in rows], dtype=np.uint64)
-    numbers = brought(torch.from_numpy(uniform(seeds, positions)), weights.device).unsqueeze(1)
-    sums = weights.double().cumsum(dim=-1)
-    picked = torch.searchsorted(sums, numbers * sums[:, -1:], right=True)[:, 0]
-    return picked.clamp_max(weights.shape[1] - 1)
-
-
-def _tempered(logits: Tensor, rows: Sequence[RowState]) -> Tensor:
-    return logits / _column(rows, "temperature", logits)
-
-
-def _column(rows: Sequence[RowState], name: str, like: Tensor) -> Tensor:
-    if like.device.type != "cpu":
-        note_wait()
-    return like.new_tensor([[getattr(row.sampling, name)] for row in rows])
+def _wishes(rows: Sequence[RowState], device: torch.device) -> Wishes:
+    arrays = wish_arrays(
+        [row.sampling for row in rows],
+        [row.seed for row in rows],
+        [len(row.output_ids) for row in rows],
+    )
+    return Wishes(*(brought(torch.from_numpy(array), device) for array in arrays))
 
 
 _DRAWS = {"greedy": _greedy, "plain": _plain, "filtered": _filtered, "typical": _typical}

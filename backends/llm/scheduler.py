@@ -1,6 +1,7 @@
 """Which tokens of which sequences the next step computes. No tensors, no clock, no threads."""
 
 from bisect import bisect_left, insort
+from collections.abc import Iterable
 from dataclasses import dataclass
 from operator import attrgetter
 from typing import NamedTuple
@@ -8,7 +9,7 @@ from typing import NamedTuple
 from trivet.backends.api.errors import InvalidConfig, InvalidRequest, QueueFull
 from trivet.backends.llm.blocks import BlockPool, BlockStats
 from trivet.backends.llm.limits import SequenceLimits
-from trivet.backends.llm.sequence import Sequence, SequenceStatus
+from trivet.backends.llm.sequence import PENDING, Sequence, SequenceStatus
 from trivet.backends.llm.tables import BlockTables
 
 DEFAULT_MAX_NUM_WAITING = 1024
@@ -39,6 +40,24 @@ class StepPlan:
         """Whether each row is one token that gives the next: no part of a prompt is scored."""
         return self.num_samples == self.num_tokens
 
+    @classmethod
+    def of(cls, rows: "Iterable[PlannedRow]") -> "StepPlan":
+        """A step of these rows."""
+        rows = tuple(rows)
+        return cls(rows, sum(row.count for row in rows), sum(row.samples for row in rows))
+
+    def halves(self) -> "tuple[StepPlan, ...]":
+        """Two steps that do in turn what this one does; none if it is one token."""
+        if len(self.rows) > 1:
+            middle = len(self.rows) // 2
+            return StepPlan.of(self.rows[:middle]), StepPlan.of(self.rows[middle:])
+        if self.num_tokens < 2:
+            return ()
+        ((sequence, start, count, samples),) = self.rows
+        first = PlannedRow(sequence, start, count // 2, samples=False)
+        second = PlannedRow(sequence, start + count // 2, count - count // 2, samples)
+        return StepPlan.of([first]), StepPlan.of([second])
+
 
 @dataclass(frozen=True, slots=True)
 class SchedulerStats:
@@ -55,10 +74,15 @@ class SchedulerStats:
 class Scheduler:
     """Continuous batching within a token budget. Owned by the engine's thread.
 
-    A step is `plan = schedule()`, the model, `update(plan, sampled)`. Sequences run in the order of
-    (priority, arrival). Blocks for all known tokens are reserved on admission; when decoding runs
-    out of blocks, the last in order is preempted and later recomputed. A plan that is not followed
-    by `update` changes nothing: the next one offers the same tokens again.
+    A step is `plan = schedule()`, the model, `update(plan, sampled)`; or, where the next step is to
+    be planned before this one's tokens are known, `launch(plan)` and later `land(plan, sampled)`,
+    with at most one more step launched between. Sequences run in the order of (priority, arrival).
+    Blocks for all known tokens are reserved on admission; when decoding runs out of blocks, the
+    last in order is preempted and later recomputed. A plan that is neither launched nor recorded
+    changes nothing: the next one offers the same tokens again.
+
+    Blocks that are released while a step under way writes to them may be given to another sequence
+    at once: the device computes steps in order, and only what has landed is published.
     """
 
     def __init__(
@@ -134,6 +158,7 @@ class Scheduler:
         del queue[bisect_left(queue, _order(sequence), key=_order)]
         self._tables.release(sequence)
         sequence.status = SequenceStatus.FINISHED
+        self._forget_pending(sequence)
         return sequence
 
     def finish(self, sequence_id: str) -> None:
@@ -161,24 +186,49 @@ class Scheduler:
         Returns the sequences that reached their length; they are finished, their blocks free.
         Rows of sequences that were aborted meanwhile are passed over.
         """
+        self.launch(plan)
+        return self.land(plan, sampled)
+
+    def launch(self, plan: StepPlan) -> None:
+        """A step is under way: the next plan goes on behind it, with tokens yet to be told."""
+        for sequence, start, count, samples in plan.rows:
+            if sequence.status is SequenceStatus.RUNNING:
+                sequence.num_computed = start + count
+                if samples:
+                    sequence.token_ids.append(PENDING)
+                    sequence.num_pending += 1
+
+    def land(self, plan: StepPlan, sampled: list[int]) -> list[Sequence]:
+        """The tokens of the first step under way; see `update`.
+
+        A sequence that was preempted meanwhile gets its token all the same. One whose token is
+        `PENDING` could not be decided: its last known token is computed again.
+        """
         assert len(sampled) == plan.num_samples, "one token for each row that samples"
         tokens = iter(sampled)
-        ended = []
+        ended, undecided = [], []
         running, block_size = SequenceStatus.RUNNING, self._block_size
         for sequence, start, count, samples in plan.rows:
+            num_pending = sequence.num_pending
             if samples:
                 token = next(tokens)
-            if sequence.status is not running:
-                continue
-            sequence.num_computed = end = start + count
-            if samples:
-                sequence.token_ids.append(token)
-                if len(sequence.token_ids) >= sequence.token_limit:
-                    ended.append(sequence)
-            if end >= (sequence.num_published + 1) * block_size:
-                self._tables.publish(sequence)
+                if not num_pending:
+                    continue  # finished or taken back
+                if token == PENDING:
+                    undecided.append(sequence)
+                else:
+                    sequence.token_ids[-num_pending] = token
+                    sequence.num_pending = num_pending = num_pending - 1
+                    if len(sequence.token_ids) - num_pending >= sequence.token_limit:
+                        ended.append(sequence)
+            if sequence.status is running:
+                end = start + count
+                if end >= (sequence.num_published + 1) * block_size:
+                    self._tables.publish(sequence, end)
         for sequence in ended:
             self.finish(sequence.id)
+        for sequence in undecided:
+            self._take_back(sequence)
         return ended
 
     def stats(self) -> SchedulerStats:
@@ -204,6 +254,8 @@ class Scheduler:
         for sequence in self._running:
             start = sequence.num_computed
             end = len(sequence.token_ids)
+            if end >= sequence.token_limit:
+                continue  # its last token is under way
             if end - start > 1:
                 partial.append(sequence)
                 continue
@@ -223,11 +275,27 @@ class Scheduler:
         return True
 
     def _preempt(self, sequence: Sequence) -> None:
-        self._tables.release(sequence)
-        sequence.status = SequenceStatus.PREEMPTED
         sequence.num_preemptions += 1
         self._total_preemptions += 1
+        self._requeue(sequence)
+
+    def _requeue(self, sequence: Sequence) -> None:
+        self._tables.release(sequence)
+        sequence.status = SequenceStatus.PREEMPTED
         insort(self._waiting, sequence, key=_order)
+
+    def _take_back(self, sequence: Sequence) -> None:
+        """Forgets what steps under way make of a sequence; its cached blocks make that cheap."""
+        self._forget_pending(sequence)
+        if sequence.status is SequenceStatus.RUNNING:
+            del self._running[bisect_left(self._running, _order(sequence), key=_order)]
+            self._requeue(sequence)
+
+    @staticmethod
+    def _forget_pending(sequence: Sequence) -> None:
+        if sequence.num_pending:
+            del sequence.token_ids[-sequence.num_pending :]
+            sequence.num_pending = 0
 
     def _plan_chunk(self, rows: list[PlannedRow], sequence: Sequence, budget: int) -> int:
         start = sequence.num_computed

@@ -5,6 +5,9 @@ from enum import Enum
 
 from trivet.backends.llm.prefix import BlockKey
 
+PENDING = -1
+"""Stands in `token_ids` for a token that the device has not told yet."""
+
 
 class SequenceStatus(Enum):
     """Where a sequence is. PREEMPTED waits like WAITING, but has been running before."""
@@ -19,8 +22,9 @@ class SequenceStatus(Enum):
 class Sequence:
     """A prompt and what was generated after it. Written by the scheduler only.
 
-    `token_ids` is append-only. `num_computed <= len(token_ids)` counts the tokens whose keys and
-    values lie in the cache, in the blocks of `block_ids`.
+    `token_ids` is append-only, but for its last `num_pending`: those of steps under way.
+    `num_computed <= len(token_ids)` counts the tokens whose keys and values lie in the cache, in
+    the blocks of `block_ids`, once the steps under way are done.
     """
 
     id: str
@@ -36,6 +40,7 @@ class Sequence:
     token_limit: int = field(init=False)  # prompt and output; Scheduler.add lowers it to what fits
     status: SequenceStatus = field(init=False, default=SequenceStatus.WAITING)
     num_computed: int = field(init=False, default=0)
+    num_pending: int = field(init=False, default=0)
     num_cached: int = field(init=False, default=0)  # prompt tokens found in the cache at first
     num_preemptions: int = field(init=False, default=0)
     block_ids: list[int] = field(init=False, default_factory=list)

@@ -39,9 +39,9 @@ class BlockTables:
         sequence.block_ids += block_ids
         return True
 
-    def publish(self, sequence: Sequence) -> None:
-        """Offer the blocks that have become full to the prefix cache."""
-        num_full = sequence.num_computed // self._block_size
+    def publish(self, sequence: Sequence, num_computed: int) -> None:
+        """Offer the blocks that have become full with so many tokens to the prefix cache."""
+        num_full = num_computed // self._block_size
         if self._caches:
             self._extend_keys(sequence, num_full)
             for index in range(sequence.num_published, num_full):
