@@ -15,6 +15,7 @@ from trivet.server.control import RepositoryControl
 from trivet.server.core import Core
 from trivet.server.frontends import Frontends
 from trivet.server.log import Log, setup_logging
+from trivet.server.metrics_config import MetricsConfig
 from trivet.server.models.assemble import Assembler
 from trivet.server.models.catalog import RegistryCatalog
 from trivet.server.models.lifecycle import Lifecycle
@@ -97,6 +98,7 @@ class Server:
             ),
             load_threads=settings.model_load_thread_count,
             listener=self._progress.on_status,
+            has_summaries=MetricsConfig.parse(settings.metrics_config).summary_latencies,
         )
         control.attach(self.lifecycle)
         kind = GuardedCore if settings.auth_keys_file else Core

@@ -5,13 +5,12 @@ Nothing here is on the request path: a scrape reads the models' counters.
 
 import asyncio
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import psutil
 from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST
 
-from trivet.backends.api import InvalidConfig
 from trivet.server.auth.keyring import Keyring
 from trivet.server.auth.page import guard
 from trivet.server.auth.tls import Tls
@@ -19,7 +18,8 @@ from trivet.server.cache.entry import Cache
 from trivet.server.cache.metrics import write_cache, write_cached_models
 from trivet.server.core import Core
 from trivet.server.generate_metrics import write_generators
-from trivet.server.metrics_page import Labels, Page, Unit, buckets
+from trivet.server.metrics_config import MetricsConfig
+from trivet.server.metrics_page import Labels, Page, Sample, Unit, buckets
 from trivet.server.sequence_metrics import write_sequences
 from trivet.server.settings import Settings
 from trivet.server.statistics import (
@@ -28,6 +28,7 @@ from trivet.server.statistics import (
     FailureReason,
     ModelStatistics,
 )
+from trivet.server.summary import Summary
 from trivet.server.supervision_metrics import write_supervision
 
 LATENESS_PERIOD_S = 0.1
@@ -35,22 +36,7 @@ _STAGE_UNIT = Unit(1e-9, DURATION_BOUNDS_S)
 """Stages are counted in nanoseconds and told in seconds."""
 
 
-def parse_metrics_config(given: Sequence[str]) -> dict[str, bool]:
-    """The `--metrics-config` switches. Raises InvalidConfig for one that is not known."""
-    switches = {"counter_latencies": True, "histogram_latencies": True}
-    for text in given:
-        name, _, value = text.partition("=")
-        if name not in switches or value.lower() not in ("true", "false"):
-            raise InvalidConfig(
-                f"--metrics-config {text}: known are counter_latencies=true|false and "
-                "histogram_latencies=true|false (quantile summaries are not offered: histograms "
-                "of every stage cost less and add up over servers)"
-            )
-        switches[name] = value.lower() == "true"
-    return switches
-
-
-def write_models(page: Page, models: Sequence[ModelStatistics], switches: dict[str, bool]) -> None:
+def write_models(page: Page, models: Sequence[ModelStatistics], config: MetricsConfig) -> None:
     """Everything about models."""
     labelled = [(_model_labels(model), model) for model in models]
 
@@ -81,7 +67,7 @@ def write_models(page: Page, models: Sequence[ModelStatistics], switches: dict[s
         "Number of model executions performed (does not include cached requests)",
         ((labels, model.execution_count) for labels, model in labelled),
     )
-    if switches["counter_latencies"]:
+    if config.counter_latencies:
         for stage in STAGES:
             counter(
                 f"nv_inference_{stage}_duration_us",
@@ -105,8 +91,10 @@ def write_models(page: Page, models: Sequence[ModelStatistics], switches: dict[s
     write_cached_models(page, labelled)
     write_sequences(page, labelled)
     _write_gauges(page, labelled)
-    if switches["histogram_latencies"]:
+    if config.histogram_latencies:
         _write_histograms(page, labelled)
+    if config.summary_latencies:
+        _write_summaries(page, labelled, config.quantiles)
 
 
 def _write_gauges(page: Page, labelled: list[tuple[Labels, ModelStatistics]]) -> None:
@@ -148,6 +136,34 @@ def _write_histograms(page: Page, labelled: list[tuple[Labels, ModelStatistics]]
         "Batch items per model execution",
         buckets(size, [(labels, m.batch_sizes) for labels, m in labelled]),
     )
+
+
+def _write_summaries(
+    page: Page, labelled: list[tuple[Labels, ModelStatistics]], quantiles: Sequence[float]
+) -> None:
+    for stage in STAGES:
+        name = f"nv_inference_{stage}_summary_us"
+        page.family(
+            name,
+            "summary",
+            f"Summary of inference {stage.replace('_', ' ')} duration in microseconds",
+            _summaries(
+                name,
+                [(labels, m.summaries[stage]) for labels, m in labelled if m.summaries is not None],
+                quantiles,
+            ),
+        )
+
+
+def _summaries(
+    name: str, summaries: Iterable[tuple[Labels, Summary]], quantiles: Sequence[float]
+) -> Iterator[Sample]:
+    for labels, summary in summaries:
+        values = summary.quantiles(quantiles)
+        for quantile, value_ns in zip(quantiles, values, strict=True):
+            yield name, {**labels, "quantile": f"{quantile:g}"}, value_ns / 1000
+        yield f"{name}_sum", labels, summary.total / 1000
+        yield f"{name}_count", labels, summary.count
 
 
 def _model_labels(model: ModelStatistics) -> Labels:
@@ -228,7 +244,7 @@ class MetricsServer:
         self._keyring = keyring
         self._tls = tls
         self._address = (settings.metrics_address, settings.metrics_port)
-        self._switches = parse_metrics_config(settings.metrics_config)
+        self._config = MetricsConfig.parse(settings.metrics_config)
         self._machine = Machine(settings.metrics_interval_ms / 1000)
         self._runner: web.AppRunner | None = None
         self.routes: tuple[web.AbstractRoute, ...] = ()
@@ -254,7 +270,7 @@ class MetricsServer:
 
     async def _page(self, _: web.Request) -> web.Response:
         page = Page()
-        write_models(page, list(self._core.all_statistics()), self._switches)
+        write_models(page, list(self._core.all_statistics()), self._config)
         write_supervision(page, self._core.loaded())
         write_generators(page, self._core.measured())
         write_cache(page, self._cache)

@@ -201,7 +201,8 @@ class Settings:
     metrics_config: tuple[str, ...] = option(
         (),
         "metrics",
-        "counter_latencies=BOOL and histogram_latencies=BOOL, both true by default",
+        "counter_latencies=BOOL and histogram_latencies=BOOL, both true by default; "
+        "summary_latencies=BOOL, false by default; summary_quantiles=QUANTILE:ERROR,...",
         multiple=True,
     )
     trace_config: tuple[str, ...] = option(

@@ -9,6 +9,7 @@ from enum import Enum
 
 from trivet.backends.api import Batch, CopyKind, Histogram
 from trivet.protos import grpc_service_pb2 as pb
+from trivet.server.summary import Summary
 
 # Upper bounds of the histograms. Durations in seconds from 100 us to 10 s, sizes in batch items.
 DURATION_BOUNDS_S = (
@@ -113,7 +114,7 @@ class ModelStatistics:
     success count less the cache hits, and the batch sizes' counts sum to `execution_count`.
     """
 
-    def __init__(self, name: str, version: int) -> None:
+    def __init__(self, name: str, version: int, *, has_summaries: bool = False) -> None:
         self.name = name
         self.version = version
         self.tags: dict[str, str] = {}
@@ -140,6 +141,7 @@ class ModelStatistics:
         """For a model with sequences."""
         self.responses: dict[int, _ResponseStatistics] = {}
         self.histograms = {stage: _duration_histogram() for stage in STAGES}
+        self.summaries = {stage: Summary() for stage in STAGES} if has_summaries else None
         self.batch_sizes = Histogram(BATCH_BOUNDS)
         self.first_responses = Histogram(FIRST_RESPONSE_BOUNDS_MS)
 
@@ -187,6 +189,20 @@ class ModelStatistics:
         ):
             stages[stage].add(elapsed_ns)
             histograms[stage].observe(elapsed_ns)
+        if self.summaries is not None:
+            self._summarise(queue_ns, timing, total_ns)
+
+    def _summarise(self, queue_ns: int, timing: BatchTiming, total_ns: int) -> None:
+        assert self.summaries is not None
+        times = (
+            total_ns,
+            queue_ns,
+            timing.compute_input_ns,
+            timing.compute_infer_ns,
+            timing.compute_output_ns,
+        )
+        for summary, elapsed_ns in zip(self.summaries.values(), times, strict=True):
+            summary.observe(elapsed_ns)
 
     def failure(self, reason: FailureReason, total_ns: int) -> None:
         """A request ended without an answer."""
@@ -200,6 +216,9 @@ class ModelStatistics:
         self.succeeded.add(elapsed_ns)
         self.stages["queue"].add(0)
         self.histograms["request"].observe(elapsed_ns)
+        if self.summaries is not None:
+            self.summaries["request"].observe(elapsed_ns)
+            self.summaries["queue"].observe(0)
 
     def cache_missed(self, elapsed_ns: int) -> None:
         """A request was not found in the cache."""

@@ -87,7 +87,10 @@ class Lifecycle:
         *,
         load_threads: int = 4,
         listener: Listener,
+        has_summaries: bool = False,
     ) -> None:
+        """`has_summaries`: whether statistics keep quantiles, too."""
+        self._has_summaries = has_summaries
         self._registry = registry
         self._loader = loader
         self._assembler = assembler
@@ -205,7 +208,9 @@ class Lifecycle:
             return f"version {version} is at UNAVAILABLE state: {error.message}"
         statistics = self._statistics.get((name, version))
         if statistics is None:
-            statistics = self._statistics[name, version] = ModelStatistics(name, version)
+            statistics = self._statistics[name, version] = ModelStatistics(
+                name, version, has_summaries=self._has_summaries
+            )
         statistics.load_duration_s = time.monotonic() - started
         statistics.tags = dict(opened.config.metric_tags)
         model = self._assembler.assemble(plan.folder, version, opened, statistics)

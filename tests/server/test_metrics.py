@@ -4,6 +4,7 @@ import shutil
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,11 +13,11 @@ from prometheus_client.parser import text_string_to_metric_families
 from serving import RunningServer, write_identity
 
 from trivet.backends.api import InvalidConfig
-from trivet.server.metrics import parse_metrics_config, write_models
+from trivet.server.metrics import write_models
+from trivet.server.metrics_config import MetricsConfig
 from trivet.server.metrics_page import Page
 from trivet.server.statistics import BatchTiming, FailureReason, ModelStatistics
 
-ALL = {"counter_latencies": True, "histogram_latencies": True}
 NV_COUNTERS = (
     "nv_inference_request_success",
     "nv_inference_request_failure",
@@ -40,9 +41,9 @@ def model() -> ModelStatistics:
     return statistics
 
 
-def page(*models: ModelStatistics, **switches: bool) -> str:
+def page(*models: ModelStatistics, **switches: Any) -> str:
     made = Page()
-    write_models(made, models, {**ALL, **switches})
+    write_models(made, models, MetricsConfig(**switches))
     return made.text()
 
 
@@ -99,10 +100,38 @@ def test_metric_tags_are_labels_with_an_underscore() -> None:
     assert samples(text)
 
 
-@pytest.mark.parametrize("text", ["summary_latencies=true", "counter_latencies=maybe", "x"])
+@pytest.mark.parametrize("text", ["quantile_latencies=true", "counter_latencies=maybe", "x"])
 def test_an_unknown_switch_is_refused_with_the_known_ones(text: str) -> None:
     with pytest.raises(InvalidConfig, match="known are counter_latencies"):
-        parse_metrics_config([text])
+        MetricsConfig.parse([text])
+
+
+def test_summaries_have_triton_s_names_and_the_quantiles_that_are_asked_for() -> None:
+    summed = ModelStatistics("m", 3, has_summaries=True)
+    for _ in range(3):
+        summed.success(1, 5000, BatchTiming(1000, 2_000_000, 3000), 3_000_000)
+    config = MetricsConfig.parse(
+        ["summary_latencies=true", "summary_quantiles=0.5:0.05,0.99:0.001"]
+    )
+    made = Page()
+    write_models(made, [summed], config)
+    found = samples(made.text())
+    labels = (("model", "m"), ("version", "3"))
+    for stage, value_us in (("request", 3000), ("queue", 5), ("compute_infer", 2000)):
+        name = f"nv_inference_{stage}_summary_us"
+        assert f"# TYPE {name} summary\n" in made.text()
+        assert found[f"{name}_count", labels] == 3
+        assert found[f"{name}_sum", labels] == 3 * value_us
+        for quantile in ("0.5", "0.99"):
+            key = tuple(sorted((*labels, ("quantile", quantile))))
+            assert found[name, key] == pytest.approx(value_us, rel=0.01)
+    assert "summary" not in page(summed)
+
+
+@pytest.mark.parametrize("text", ["0.5:0.1,1:0.1", "a", "", "0.5:2", "0.5:x"])
+def test_a_wrong_quantile_is_named(text: str) -> None:
+    with pytest.raises(InvalidConfig, match="is not QUANTILE:ERROR"):
+        MetricsConfig.parse([f"summary_quantiles={text}"])
 
 
 @pytest.fixture(scope="module")
@@ -112,7 +141,7 @@ def server(
     repository = tmp_path_factory.mktemp("models")
     folder = write_identity(repository, "m", more='metric_tags { key: "team" value: "blue" }')
     assert folder.exists()
-    return serve(repository)
+    return serve(repository, "--metrics-config=summary_latencies=true")
 
 
 def test_the_page_of_a_running_server_is_valid_and_has_the_machine(server: RunningServer) -> None:
@@ -122,6 +151,7 @@ def test_the_page_of_a_running_server_is_valid_and_has_the_machine(server: Runni
     assert found["nv_inference_count", labels] == 0
     assert found["nv_model_load_duration_secs", labels] > 0
     assert found["nv_inference_pending_request_count", labels] == 0
+    assert found["nv_inference_request_summary_us_count", labels] == 0
 
 
 def test_unknown_models_make_no_series(server: RunningServer) -> None:
