@@ -26,6 +26,7 @@ from trivet.backends.api import (
     Sink,
     Tensor,
     Unavailable,
+    Window,
     derive,
 )
 from trivet.ensembles.adapting import adapted
@@ -65,6 +66,8 @@ class EnsembleExecutor:
         self._stopping = ""
         self._loop = asyncio.get_running_loop()
         self._can_merge = can_merge(graph)
+        models = [name for s in graph.steps for name in (s.model, s.settings.fallback) if name]
+        self._asked_twice = frozenset(name for name in models if models.count(name) > 1)
         self._arrived: list[Member] = []
 
     def submit(self, request: InferRequest, sink: Sink) -> None:
@@ -129,6 +132,12 @@ class EnsembleExecutor:
         if len(self._plans) < MAX_PLANS:
             self._plans[output_names] = plan
         return plan
+
+    def window(self, step: Step) -> Window | None:
+        """For the responses of a decoupled step. A model that is asked again further on never
+        waits: it might be for itself."""
+        most = self.graph.max_inflight
+        return Window(most) if most and step.model not in self._asked_twice else None
 
     def ended(self, run: "_Run") -> None:
         """From a run, once."""
@@ -211,6 +220,8 @@ class _Run:
         request = derive(self.request, step.model, step.version, inputs, output_names=asked)
         request.cancel = self._cancel
         request.residence = self.plan.residences[step.number]
+        if step.signature.decoupled and wave.stream is not None:
+            request.window = wave.stream.window
         if self._sequence is not None:
             self._override(request)
         runner = self._executor.runner
@@ -224,6 +235,13 @@ class _Run:
             call.start(lists, runner)
         except ServingError as error:
             self.failed(error)
+
+    def window(self, step: Step) -> Window | None:
+        """See Run. Whoever waits for room goes on when the request is cancelled."""
+        window = self._executor.window(step)
+        if window is not None:
+            self._cancel.on_cancel(window.open)
+        return window
 
     def _override(self, request: InferRequest) -> None:
         given = self._sequence or {}

@@ -3,7 +3,7 @@
 from collections import deque
 from typing import TYPE_CHECKING
 
-from trivet.backends.api import InferResponse
+from trivet.backends.api import InferResponse, Window
 from trivet.ensembles.graph import Step
 
 if TYPE_CHECKING:
@@ -13,9 +13,10 @@ if TYPE_CHECKING:
 class Stream:
     """The waves that came of one wave. Runs on the event loop."""
 
-    __slots__ = ("_backlog", "_is_closed", "_run", "_step", "_wave", "_waves")
+    __slots__ = ("_backlog", "_is_closed", "_run", "_step", "_wave", "_waves", "window")
 
-    def __init__(self, run: "Run", wave: "Wave", step: Step) -> None:
+    def __init__(self, run: "Run", wave: "Wave", step: Step, window: Window | None = None) -> None:
+        """`window`: what the step's model waits for before it sends more."""
         self._run = run
         self._wave = wave
         self._step = step
@@ -23,6 +24,7 @@ class Stream:
         self._backlog: deque[InferResponse] = deque()
         """Responses that wait for other steps, or for earlier ones to be answered."""
         self._is_closed = False
+        self.window = window
 
     def came(self, response: InferResponse, *, final: bool) -> None:
         """A response of the step."""
@@ -56,16 +58,15 @@ class Stream:
             if not self._waves[0].take_turn():
                 return False
             self._waves.popleft().release()
+            if self.window is not None:
+                self.window.give()
             self.admit()
         return self._is_closed and not self._backlog and self._wave.is_settled
 
-    @property
-    def num_waiting(self) -> int:
-        """Responses that have come and are not answered."""
-        return len(self._waves) + len(self._backlog)
-
     def release(self) -> None:
-        """Lets go of all tensors."""
+        """Lets go of all tensors; what still comes is not taken."""
+        if self.window is not None:
+            self.window.open()
         for wave in self._waves:
             wave.release()
         self._waves.clear()

@@ -6,7 +6,7 @@ steps after it (`stream.py`), and the last ones answer.
 
 from typing import Protocol
 
-from trivet.backends.api import InferRequest, InferResponse, ServingError, Tensor
+from trivet.backends.api import InferRequest, InferResponse, ServingError, Tensor, Window
 from trivet.ensembles.adapting import adapted
 from trivet.ensembles.graph import Step
 from trivet.ensembles.plan import Plan
@@ -23,6 +23,9 @@ class Run(Protocol):
     request: InferRequest
     is_over: bool
     max_inflight: int
+
+    def window(self, step: Step) -> Window | None:
+        """For the responses of a decoupled step; None: it never waits."""
 
     def call(self, wave: "Wave", step: Step, inputs: dict[str, Tensor]) -> None:
         """Asks a step's model; the answers come to the wave."""
@@ -105,7 +108,7 @@ class Wave:
         if inputs is None:
             return
         if step is self._level.decoupled:
-            self.stream = Stream(self._run, self, step)
+            self.stream = Stream(self._run, self, step, self._run.window(step))
         else:
             self._running += 1
         if self._level.later:

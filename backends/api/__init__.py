@@ -73,6 +73,7 @@ from trivet.backends.api.sink import Sink
 from trivet.backends.api.supervision import Cause, Supervised, deaths_of, trouble_of
 from trivet.backends.api.tensor import PackedBytes, Shape, Tensor
 from trivet.backends.api.trace import Execution, Trace
+from trivet.backends.api.window import Window
 
 __all__ = [
     "AlreadyExists",
@@ -148,6 +149,7 @@ __all__ = [
     "Trace",
     "Unavailable",
     "Unsupported",
+    "Window",
     "deaths_of",
     "derive",
     "derive_joint",

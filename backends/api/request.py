@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from trivet.backends.api.device import Residence
 from trivet.backends.api.tensor import Tensor
+from trivet.backends.api.window import Window
 
 if TYPE_CHECKING:
     from trivet.backends.api.trace import Trace
@@ -87,6 +88,8 @@ class InferRequest:
     """Language models tell it how many tokens they have read or written. On the event loop."""
     trace: "Trace | None" = None
     """Where it is traced: the part of the model that asks, and of its own model from there on."""
+    window: Window | None = None
+    """How many responses of a decoupled model whoever asks can hold; None: any number."""
 
 
 @dataclass(slots=True)

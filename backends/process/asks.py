@@ -40,6 +40,7 @@ class Asks:
         self._open: dict[int, InferRequest] = {}
         self._outbox: queue.SimpleQueue[_Outgoing | None] = queue.SimpleQueue()
         self._writer: threading.Thread | None = None
+        self._starting = threading.Lock()
         self._num_waiting = 0
         """Messages given to the writing thread, which counts what it has written: while the two
         differ, nothing may overtake them."""
@@ -50,11 +51,7 @@ class Asks:
     ) -> None:
         """A question, or that one is not to be answered any more. `computed`: the requests that the
         process computes, by token."""
-        if self._writer is None:
-            self._writer = threading.Thread(
-                target=self._write, name=f"answers to {self._name}", daemon=True
-            )
-            self._writer.start()
+        self.start()
         header = message.header
         match header["op"]:
             case "ask":
@@ -64,6 +61,15 @@ class Asks:
                 asker.cancel(self._open[header["token"]])
             case "order":
                 self._carry_out(header, asker)
+
+    def start(self) -> None:
+        """Before the first `put`, from any thread."""
+        with self._starting:
+            if self._writer is None:
+                self._writer = threading.Thread(
+                    target=self._write, name=f"answers to {self._name}", daemon=True
+                )
+                self._writer.start()
 
     def end(self, asker: Asker | None) -> None:
         """The process is gone: nobody waits for what it has asked."""

@@ -20,6 +20,7 @@ from trivet.backends.api import (
     AsksFromThreads,
     Backend,
     BackendFailed,
+    InferRequest,
     Instance,
     LoadFailed,
     ServingError,
@@ -138,8 +139,8 @@ class _Server:
             self._requests.forget(request["token"])
         return (encode_error(error), []) if error else encode_result(batch)
 
-    def _sender(self, token: int, model_name: str) -> RemoteSender:
-        return RemoteSender(self._events, self._requests, token, model_name)
+    def _sender(self, token: int, request: InferRequest) -> RemoteSender:
+        return RemoteSender(self._events, self._requests, token, request)
 
     def _beat(self) -> None:
         """The third thread: says that the process runs. One that holds the GIL for ever, or is
@@ -156,8 +157,11 @@ class _Server:
         while True:
             try:
                 message = self._events.receive()
-                if message.header["op"] == "cancel":
-                    self._requests.cancel(message.header["token"])
+                header = message.header
+                if header["op"] == "cancel":
+                    self._requests.cancel(header["token"])
+                elif header["op"] == "room":
+                    self._requests.give_room(header["token"], is_open=header["open"])
                 else:
                     self._asker.handle(message)
                 del message

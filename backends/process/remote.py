@@ -4,7 +4,15 @@ import logging
 import threading
 from collections.abc import Callable
 
-from trivet.backends.api import BackendFailed, CancelToken, Parameters, ServingError, Tensor
+from trivet.backends.api import (
+    BackendFailed,
+    CancelToken,
+    InferRequest,
+    Parameters,
+    ServingError,
+    Tensor,
+    Window,
+)
 from trivet.backends.process.channel import ChannelClosed, Header
 from trivet.backends.process.link import Link
 from trivet.backends.process.wire import encode_error
@@ -36,6 +44,7 @@ class OpenRequests:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._cancels: dict[int, CancelToken] = {}
+        self._windows: dict[int, Window] = {}
         self._newest = -1
         self._early: set[int] = set()
 
@@ -50,6 +59,23 @@ class OpenRequests:
             cancel.cancel()
         return cancel
 
+    def watch(self, token: int, window: Window) -> None:
+        """Room in this window is given by `give_room`."""
+        with self._lock:
+            self._windows[token] = window
+            cancel = self._cancels.get(token)
+        if cancel is not None:
+            cancel.on_cancel(window.open)
+
+    def give_room(self, token: int, *, is_open: bool) -> None:
+        """The server has dealt with a response, or takes no more."""
+        with self._lock:
+            window = self._windows.get(token)
+        if window is not None and is_open:
+            window.open()
+        elif window is not None:
+            window.give()
+
     def cancel(self, token: int) -> None:
         """Cancels it if it is open, and remembers that if it is still on its way here."""
         with self._lock:
@@ -62,6 +88,7 @@ class OpenRequests:
     def forget(self, token: int) -> None:
         with self._lock:
             self._cancels.pop(token, None)
+            self._windows.pop(token, None)
 
 
 class RemoteSender:
@@ -70,11 +97,16 @@ class RemoteSender:
     Let go of without an end, it ends the request with an error: its client would wait for ever.
     """
 
-    def __init__(self, events: Link, requests: OpenRequests, token: int, model_name: str) -> None:
+    def __init__(
+        self, events: Link, requests: OpenRequests, token: int, request: InferRequest
+    ) -> None:
         self._events = events
         self._requests = requests
         self._token = token
-        self._model_name = model_name
+        self._model_name = request.model_name
+        self._window = request.window
+        if self._window is not None:
+            requests.watch(token, self._window)
         self._is_ended = False
 
     def __del__(self) -> None:
@@ -87,6 +119,8 @@ class RemoteSender:
     def send(
         self, outputs: list[Tensor], *, final: bool = False, parameters: Parameters | None = None
     ) -> None:
+        if self._window is not None and not self._is_ended:
+            self._window.take()
         header: Header = {"op": "response", "final": final}
         if parameters:
             header["parameters"] = dict(parameters)

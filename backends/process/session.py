@@ -4,6 +4,7 @@ import itertools
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from functools import partial
 
 from trivet.backends.api import (
     Asker,
@@ -149,8 +150,16 @@ class Session:
     def _open(self, senders: dict[int, ResponseSender], requests: dict[int, InferRequest]) -> None:
         self._watched.update(requests)
         self._senders.update(senders)
+        for token, request in requests.items():
+            if request.window is not None:
+                self._asks.start()
+                request.window.pass_on(partial(self._give_room, token))
         # From now on the reader must not sleep for long.
         self.child.wake()
+
+    def _give_room(self, token: int, is_open: bool) -> None:  # noqa: FBT001 - a Window's callback
+        """The event loop has dealt with a response: the process may send another one."""
+        self._asks.put({"op": "room", "token": token, "open": is_open})
 
     def _deliver(self, batch: Batch, tokens: list[int]) -> None:
         header, runs = encode_batch(batch, tokens)

@@ -16,6 +16,7 @@ from trivet.backends.api import (
     ServingError,
     Sink,
     Tensor,
+    Window,
 )
 from trivet.backends.api import errors as error_classes
 from trivet.backends.process.channel import Header
@@ -68,6 +69,8 @@ def encode_request(request: InferRequest, token: int) -> Header:
         header["sequence"] = [request.sequence_id, request.sequence_start, request.sequence_end]
     if request.priority or request.timeout_us or request.deadline is not None:
         header["schedule"] = [request.priority, request.timeout_us, request.deadline]
+    if request.window is not None:
+        header["window"] = request.window.size
     if request.trace is not None:
         header["traceparent"] = request.trace.traceparent
     if request.callers:
@@ -124,7 +127,7 @@ class ReceivedBatch(Batch):
 def decode_batch(
     message: Message,
     register: Callable[[int], CancelToken],
-    make_sender: Callable[[int, str], ResponseSender],
+    make_sender: Callable[[int, InferRequest], ResponseSender],
 ) -> ReceivedBatch:
     """The batch of an `execute` message, with cancel tokens and senders by request token."""
     header = message.header
@@ -133,8 +136,8 @@ def decode_batch(
         for index, each in enumerate(header["requests"])
     ]
     senders = [
-        make_sender(each["token"], each["model"])
-        for each in header["requests"]
+        make_sender(each["token"], request)
+        for each, request in zip(header["requests"], requests, strict=True)
         if header["decoupled"]
     ]
     runs = {run.tensors[0].name: run for run in message.runs}
@@ -166,6 +169,7 @@ def decode_request(
         batch_size=header["batch_size"],
         callers=tuple(header.get("callers", ())),
         trace=CarriedTrace(traceparent) if (traceparent := header.get("traceparent")) else None,
+        window=Window(size) if (size := header.get("window")) else None,
     )
 
 

@@ -47,7 +47,11 @@ class DecoupledSender:
     def send(
         self, outputs: list[Tensor], *, final: bool = False, parameters: Parameters | None = None
     ) -> None:
-        """One response; `final` ends the request with it."""
+        """One response; `final` ends the request with it. Waits where the request has a window
+        that is full, but never on the event loop, which makes room."""
+        window = self._ticket.request.window
+        if window is not None and not _is_running_here(self._loop):
+            window.take()
         self._post(Sent(outputs, parameters or {}, final=final))
 
     def finish(self) -> None:
@@ -61,3 +65,10 @@ class DecoupledSender:
     def _post(self, sent: Sent) -> None:
         self._is_ended = self._is_ended or sent.final
         self._loop.call_soon_threadsafe(self._deliver, self._ticket, sent)
+
+
+def _is_running_here(loop: asyncio.AbstractEventLoop) -> bool:
+    try:
+        return asyncio.get_running_loop() is loop
+    except RuntimeError:
+        return False
