@@ -17,7 +17,7 @@ CONTEXT = {"auto_envvar_prefix": "TRIVET", "help_option_names": ["-h", "--help"]
 class LazyGroup(click.Group):
     """Imports a verb's module when the verb is used, so that `trivet --help` is instant."""
 
-    modules = ("health", "infer", "keys", "models", "repo")
+    modules = ("build-engine", "health", "infer", "keys", "models", "repo")
     """The verbs that are not here; each is a module of its name."""
 
     def list_commands(self, context: click.Context) -> list[str]:
@@ -27,8 +27,9 @@ class LazyGroup(click.Group):
     def get_command(self, context: click.Context, name: str) -> click.Command | None:
         """The verb, imported if need be."""
         if name in self.modules:
-            module = importlib.import_module(f"trivet.server.commands.{name}")
-            command: click.Command = getattr(module, name)
+            verb = name.replace("-", "_")
+            module = importlib.import_module(f"trivet.server.commands.{verb}")
+            command: click.Command = getattr(module, verb)
             return command
         return super().get_command(context, name)
 

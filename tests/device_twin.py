@@ -10,6 +10,8 @@ from trivet.backends.api import DeviceArray, DeviceMemory, Event, Stream
 from trivet.backends.device.errors import OUT_OF_MEMORY, OutOfMemory
 
 SPOILT = 0xDD
+ALIGNMENT = 256
+"""As cudaMalloc's."""
 
 
 class TwinEvent:
@@ -115,6 +117,8 @@ class TwinDevice:
     def dlpack(self) -> tuple[int, int]:
         return (1, self._number)
 
+    compute_capability = (9, 0)
+
     def activate(self) -> None:
         pass
 
@@ -131,7 +135,9 @@ class TwinDevice:
         assert isinstance(stream, TwinStream)
         if self.used_bytes + size_bytes > self.total_bytes:
             raise OutOfMemory("allocating", OUT_OF_MEMORY, "cudaErrorMemoryAllocation")
-        block = np.full(size_bytes, SPOILT, np.uint8)
+        whole = np.full(size_bytes + ALIGNMENT, SPOILT, np.uint8)
+        start = -whole.ctypes.data % ALIGNMENT
+        block = whole[start : start + size_bytes]
         self.used_bytes += size_bytes
         memory = DeviceMemory(self, stream, lambda: stream.give(lambda: self._free(block)))
         return TwinAllocation(block.ctypes.data, memory)

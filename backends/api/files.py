@@ -53,3 +53,5 @@ class Placement:
     """GPU ordinal; 0 for KIND_CPU."""
     cpu_threads: int
     """How many compute threads this instance should use: the cores over the instances."""
+    profiles: tuple[str, ...] = ()
+    """Of the instance group: which of an engine's optimisation profiles it uses; none: all."""

@@ -29,6 +29,9 @@ class Gpu(Device, Protocol):
     def number(self) -> int:
         """Its ordinal."""
 
+    def __hash__(self) -> int:
+        """There is one object for each GPU."""
+
     def activate(self) -> None:
         """Makes it the current one of the calling thread."""
 

@@ -43,9 +43,13 @@ class Task:
             header["backend"],
             decode_config(header["config"]),
             ModelFiles(Path(header["model_dir"]), header["version"]),
-            Placement(**placement) if placement else None,
+            _placement(placement) if placement else None,
             header["log_level"],
         )
+
+
+def _placement(given: Header) -> Placement:
+    return Placement(**{**given, "profiles": tuple(given["profiles"])})
 
 
 def encode_config(config: ModelConfig) -> str:

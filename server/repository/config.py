@@ -17,7 +17,11 @@ NAMED_CONFIGS = "configs"
 MAX_CONFIG_BYTES = 1024 * 1024
 _POSITION = re.compile(r"^(\d+):(\d+) : (?:'.*?': )?(.*)$", re.DOTALL)
 _UNKNOWN_FIELD = re.compile(r'Message type "([\w.]+)" has no field named "(\w+)"')
-_PLATFORM_OF = {"onnxruntime": "onnxruntime_onnx", "pytorch": "pytorch_libtorch"}
+_PLATFORM_OF = {
+    "onnxruntime": "onnxruntime_onnx",
+    "pytorch": "pytorch_libtorch",
+    "tensorrt": "tensorrt_plan",
+}
 
 
 def read_config(
@@ -136,14 +140,15 @@ def instances(config: ModelConfig) -> list[Placement]:
     """Where each instance of a normalised config runs; CPU threads are shared out among them."""
     if config.HasField("ensemble_scheduling"):
         return [Placement(config.name, "KIND_CPU", 0, 1)]
-    placed: list[tuple[str, str, int]] = []
+    placed: list[tuple[str, str, int, tuple[str, ...]]] = []
     for group in config.instance_group:
         if group.passive:
             continue
         kind = ModelInstanceGroup.Kind.Name(group.kind)
         for device in group.gpus if group.kind == ModelInstanceGroup.KIND_GPU else (0,):
             first = len(placed)
-            placed += [(f"{group.name}_{first + n}", kind, device) for n in range(group.count)]
+            names = [f"{group.name}_{first + n}" for n in range(group.count)]
+            placed += [(name, kind, device, tuple(group.profile)) for name in names]
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     threads = max(1, (cores or 1) // max(1, len(placed)))
-    return [Placement(name, kind, device, threads) for name, kind, device in placed]
+    return [Placement(name, kind, device, threads, used) for name, kind, device, used in placed]

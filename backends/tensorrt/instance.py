@@ -1,0 +1,139 @@
+"""Runs batches through a TensorRT engine on one GPU."""
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from trivet.backends.api import Batch, CopyKind, DeviceArray, InvalidRequest, Shape, Tensor
+from trivet.backends.device.errors import DeviceFailed, OutOfMemory, OutOfMemoryInFlight
+from trivet.backends.device.lane import Lane
+from trivet.backends.tensorrt.context import ALIGNMENT, EngineContext
+from trivet.backends.tensorrt.graphs import Bucket, GraphRun, capture
+from trivet.backends.tensorrt.opened import OpenedEngine
+from trivet.backends.tensorrt.profiles import choose_profile
+
+
+class TensorRtInstance:
+    """One instance: a stream, and a context for each profile and each CUDA graph."""
+
+    def __init__(self, opened: OpenedEngine, lane: Lane, *, batching: bool) -> None:
+        self._opened: OpenedEngine | None = opened
+        self._lane = lane
+        self._batching = batching
+        engine = opened.description
+        self._shape_inputs = [t for t in engine.inputs if t.is_shape_tensor]
+        self._contexts = {number: opened.context(number, lane) for number in opened.profiles}
+        self._graphs = [self._capture(bucket) for bucket in opened.buckets]
+
+    def execute(self, batch: Batch) -> None:
+        opened = self._opened
+        assert opened is not None, "executed after close"
+        self._lane.gpu.activate()
+        try:
+            if self._shape_inputs and len(batch.requests) > 1 and not self._agree(batch):
+                self._run_each(opened, batch)
+            else:
+                self._run(opened, batch)
+        except OutOfMemory as error:
+            self._lane.drop()
+            raise OutOfMemoryInFlight(f"this batch did not fit: {error.message}") from error
+        except DeviceFailed:
+            raise
+        except BaseException:
+            self._lane.drop()
+            raise
+
+    def _run(self, opened: OpenedEngine, batch: Batch) -> None:
+        engine = opened.description
+        arrays: dict[str, DeviceArray] = {}
+        for tensor in engine.inputs:
+            if not tensor.is_shape_tensor:
+                array = self._lane.bring(batch, tensor.name)
+                if array is None:
+                    raise InvalidRequest(f"input '{tensor.name}' is missing; an engine needs all")
+                arrays[tensor.name] = array
+        shapes = {t.name: self._shape_values(batch, t.name) for t in self._shape_inputs}
+        batch.mark_gathered()
+        dims: dict[str, Shape] = {name: array.shape for name, array in arrays.items()}
+        graph = next((g for g in self._graphs if g.bucket.takes(dims)), None)
+        if graph is not None:
+            self._lane.hand_out(batch, graph.run(batch, arrays, batching=self._batching))
+            return
+        dims |= {name: tuple(map(int, values.ravel())) for name, values in shapes.items()}
+        number = choose_profile(engine.profiles, opened.profiles, dims) if engine.profiles else 0
+        self._run_in(self._contexts[number], batch, arrays, shapes)
+
+    def _run_in(
+        self, context: EngineContext, batch: Batch, arrays: Mapping[str, DeviceArray],
+        shapes: Mapping[str, np.ndarray],
+    ) -> None:  # fmt: skip
+        # Held until the run is in the stream: what is freed before is freed under it.
+        aligned = {name: self._aligned(batch, array) for name, array in arrays.items()}
+        context.set_inputs(aligned, shapes)
+        outputs = context.allocate(context.output_shapes())
+        context.run(self._lane.stream)
+        if context.has_late_outputs:
+            # Shapes that only the run shows: the host has to wait for them.
+            self._lane.wait()
+            batch.synchronised()
+            outputs.update(context.grown())
+        self._lane.hand_out(batch, outputs)
+        for name, values in context.host_outputs().items():
+            batch.outputs[0].append(Tensor.of(name, values))
+
+    def _shape_values(self, batch: Batch, name: str) -> np.ndarray:
+        """The values of a shape tensor; those of a model with batches begin with the batch size."""
+        values = batch.requests[0].inputs[name].numpy()
+        if not self._batching:
+            return values
+        if (values != values[0]).any():
+            raise InvalidRequest(
+                f"input '{name}' is a shape tensor: its rows must be equal within a request, since "
+                "one shape holds for all of a batch"
+            )
+        first = np.array([batch.size], values.dtype)
+        return np.concatenate([first, values[0].ravel()])
+
+    def _agree(self, batch: Batch) -> bool:
+        """Whether all rows of all requests want the same shapes."""
+        for tensor in self._shape_inputs:
+            rows = np.concatenate([r.inputs[tensor.name].numpy() for r in batch.requests])
+            if (rows != rows[0]).any():
+                return False
+        return True
+
+    def _run_each(self, opened: OpenedEngine, batch: Batch) -> None:
+        for index, request in enumerate(batch.requests):
+            alone = Batch([request], batching=batch.batching)
+            self._run(opened, alone)
+            batch.respond(index, alone.outputs[0])
+            batch.synchronisations += alone.synchronisations
+            for kind, size_bytes in alone.copies.items():
+                batch.copied(kind, size_bytes)
+
+    def _aligned(self, batch: Batch, array: DeviceArray) -> DeviceArray:
+        """The array where TensorRT can read it: rows of a larger one may begin anywhere."""
+        if array.address % ALIGNMENT == 0:
+            return array
+        copy = self._lane.empty(array.dtype, array.shape)
+        self._lane.stream.copy(copy.address, array.address, array.nbytes)
+        batch.copied(CopyKind.DEVICE, array.nbytes)
+        return copy
+
+    def _capture(self, bucket: Bucket) -> GraphRun:
+        opened = self._opened
+        assert opened is not None, "while it is being opened"
+        profiles = opened.description.profiles
+        number = choose_profile(profiles, opened.profiles, bucket.shapes) if profiles else 0
+        context = opened.context(number, self._lane)
+        return capture(self._lane, bucket, opened.description, context)
+
+    def is_ready(self) -> bool:
+        return self._opened is not None
+
+    def close(self) -> None:
+        self._lane.gpu.activate()
+        self._lane.wait()
+        for graph in self._graphs:
+            graph.close()
+        self._graphs, self._contexts, self._opened = [], {}, None
