@@ -74,6 +74,7 @@ class Server:
         """`log_output`: the process's log, where it is the server's to change."""
         self.settings = settings
         self.registry = Registry()
+        self.registry.is_starting = True
         self._progress = LoadProgress(enabled=not settings.no_progress)
         self._control = control = RepositoryControl(settings)
         limits = _limits(settings)
@@ -157,12 +158,16 @@ class Server:
         self._stop_requested.set()
 
     async def stop(self) -> None:
-        """Not ready at once, answers what was taken for up to exit_timeout_secs, then frees all."""
+        """Not ready at once, takes requests for drain_delay_secs more, answers what was taken for
+        up to exit_timeout_secs, then frees all."""
         self.core.stop()
+        self.frontends.leave()
         if self._watcher is not None:
             await self._watcher.close()
         for change in self._changes:
             change.cancel()
+        if self._stop_requested.is_set():
+            await asyncio.sleep(self.settings.drain_delay_secs)
         ends_at_s = time.monotonic() + self.settings.exit_timeout_secs
         await self.lifecycle.finish_sequences(self.settings.exit_timeout_secs)
         await self.frontends.drain(max(0.0, ends_at_s - time.monotonic()))
@@ -247,5 +252,12 @@ class Server:
         if self._stop_requested.is_set():
             log.warning("second %s: stopping now", number.name)
             raise SystemExit(1)
-        log.info("%s: draining for up to %s s", number.name, self.settings.exit_timeout_secs)
+        settings = self.settings
+        delay = f"serving for {settings.drain_delay_secs:g} s more, then "
+        log.info(
+            "%s: %sdraining for up to %g s",
+            number.name,
+            delay if settings.drain_delay_secs else "",
+            settings.exit_timeout_secs,
+        )
         self._stop_requested.set()

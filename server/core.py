@@ -135,6 +135,7 @@ class Core:
     def started(self) -> None:
         """The first load of the repository is over, well or not."""
         self._is_started = True
+        self._registry.is_starting = False
 
     def stop(self) -> None:
         """The server is stopping: not ready from now on."""

@@ -104,6 +104,12 @@ class Frontends:
         path = "/metrics" if service == "metrics" else ""
         self.addresses[service] = f"{scheme}{host}:{port}{path}"
 
+    def leave(self) -> None:
+        """Tells HTTP clients with each answer to connect anew: to another server, perhaps. gRPC's
+        are told when it drains, which loses no call."""
+        if self._http is not None:
+            self._http.leave()
+
     async def drain(self, timeout_s: float) -> None:
         """Takes nothing new and lets what is in progress end, for up to `timeout_s`."""
         rooms = [room for room in (self._http, self._grpc) if room is not None]

@@ -91,6 +91,12 @@ class Settings:
         True, "models", "ready only when every model of the repository serves"
     )
     exit_on_error: bool = option(True, "models", "exit when a model fails to load at start")
+    drain_delay_secs: float = option(
+        0.0,
+        "server",
+        "how long to go on serving after SIGTERM, no longer ready, so that load balancers notice",
+        unit="s",
+    )
     exit_timeout_secs: float = option(
         30.0, "server", "how long requests in progress may take after SIGTERM", unit="s"
     )

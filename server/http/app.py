@@ -96,6 +96,11 @@ class HttpServer:
         port: int = self._socket.sockets[0].getsockname()[1]
         return port
 
+    def leave(self) -> None:
+        """Every answer from now on is the last on its connection."""
+        if self._listener is not None:
+            self._listener.is_leaving = True
+
     async def drain(self, timeout_s: float) -> None:
         """Takes no new request and lets those in progress end for up to `timeout_s`; then
         cancels them."""

@@ -64,6 +64,11 @@ class Connection(web.RequestHandler):
             self._messages[-1][0], RawRequestMessage
         )
 
+    @property
+    def is_leaving(self) -> bool:
+        """Whether an answer should be the last on this connection."""
+        return self._listener.is_leaving
+
     def mark_busy(self) -> None:
         """A head is complete and its request is being handled."""
         self._head_since = None
@@ -110,6 +115,8 @@ class Listener(web.Server):
         super().__init__(handle, handler_cancellation=True)
         self._limits = limits
         self._open: set[web.RequestHandler] = set()
+        self.is_leaving = False
+        """Whether the server is about to stop: clients are asked to close their connections."""
         self.make_request_id = make_request_id
 
     def __call__(self) -> Connection:

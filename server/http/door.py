@@ -75,6 +75,8 @@ class Door:
         finally:
             connection.mark_idle()
         if isinstance(answer, Answer):
+            if connection.is_leaving:
+                answer.force_close()
             answer.request_id = request_id
             if admission is not None:
                 answer.more_headers = admission.headers()

@@ -2,6 +2,7 @@
 
 from aiohttp import web
 
+from trivet.server.http.connection import Connection
 from trivet.server.http.routes import Call
 
 
@@ -21,6 +22,9 @@ class EventStream:
 
     async def open(self) -> None:
         """Sends the head: from here on the status is 200."""
+        connection = self._request.protocol
+        if isinstance(connection, Connection) and connection.is_leaving:
+            self.response.force_close()
         await self.response.prepare(self._request)
 
     async def send(self, data: bytes) -> None:

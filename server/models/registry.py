@@ -20,6 +20,8 @@ class Registry:
         self._models: Mapping[str, Versions] = MappingProxyType({})
         self._newest: dict[str, Model] = {}
         self._unready: dict[str, bool] = {}
+        self.is_starting = False
+        """Whether the repository is still being read: what is not known may be so in a moment."""
 
     @property
     def models(self) -> Mapping[str, Versions]:
@@ -43,6 +45,10 @@ class Registry:
 
     def _why_unready(self, name: str) -> ServingError:
         is_coming = self._unready.get(name)
+        if is_coming is None and self.is_starting:
+            return ModelNotReady(
+                f"Request for model '{name[:128]}': the server is starting and still loads models"
+            )
         if is_coming is None:
             return ModelNotFound(f"Request for unknown model: '{name}' is not found")
         text = f"Request for unknown model: '{name}' has no available versions"

@@ -241,3 +241,24 @@ def test_the_servers_sudden_death_leaves_no_engine(
     os.kill(mine.process.pid, signal.SIGKILL)
     _, alive = psutil.wait_procs([engine], timeout=5)
     assert alive == []
+
+
+def test_sigterm_lets_streams_finish_and_the_server_ends_well(
+    server: RunningServer, call: Call
+) -> None:
+    """The last of this module: it ends the server that the others use."""
+    stream = Stream(server, max_tokens=100)
+    replies = []
+    unary = threading.Thread(
+        target=lambda: replies.append(call("/v1/completions", {**PROMPT, "max_tokens": 60}))
+    )
+    unary.start()
+    server.wait_until(lambda: running(server) == 2, "running both")
+    server.process.send_signal(signal.SIGTERM)
+    server.wait_until(lambda: any("draining" in line for line in server.output), "draining")
+    stream.join(30)
+    unary.join(30)
+    assert stream.frames[-1] == "[DONE]"
+    assert json.loads(stream.frames[-2])["choices"][0]["finish_reason"] == "length"
+    assert [reply.status for reply in replies] == [200]
+    assert server.process.wait(20) == 0
