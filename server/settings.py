@@ -171,6 +171,18 @@ class Settings:
     )
     grpc_keepalive_time: int = option(7_200_000, "grpc", "time between two pings", unit="ms")
     grpc_keepalive_timeout: int = option(20_000, "grpc", "wait for a ping's answer", unit="ms")
+    grpc_keepalive_permit_without_calls: bool = option(
+        True, "grpc", "ping connections without calls in progress, too"
+    )
+    grpc_http2_max_pings_without_data: int = option(
+        0, "grpc", "pings in a row while no call moves on; 0: any number", unit="pings"
+    )
+    grpc_http2_min_recv_ping_interval_without_data: int = option(
+        0, "grpc", "a client's ping sooner than that is a strike; 0: none is", unit="ms"
+    )
+    grpc_http2_max_ping_strikes: int = option(
+        2, "grpc", "strikes that a connection is allowed; 0: any number", unit="strikes"
+    )
     grpc_max_connection_age: int = option(
         0, "grpc", "close connections after this time; 0: never", unit="ms"
     )
@@ -287,8 +299,4 @@ IGNORED_FLAGS = (
     "--allow-cpu-metrics",
     "--reuse-http-port",
     "--reuse-grpc-port",
-    "--grpc-keepalive-permit-without-calls",
-    "--grpc-http2-max-pings-without-data",
-    "--grpc-http2-min-recv-ping-interval-without-data",
-    "--grpc-http2-max-ping-strikes",
 )

@@ -23,6 +23,7 @@ from trivet.server.grpc.http2.frames import (
 from trivet.server.grpc.http2.heads import MAX_METADATA_BYTES
 from trivet.server.grpc.http2.options import Http2Options
 from trivet.server.grpc.http2.outbox import Outbox
+from trivet.server.grpc.http2.pings import Pings
 from trivet.server.grpc.http2.timers import Timers
 from trivet.server.grpc.transport import Code, Rows
 
@@ -63,6 +64,7 @@ class Connection(asyncio.BufferedProtocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
         self._guard = FloodGuard()
+        self._pings = Pings(self._options)
         self._outbox = Outbox(
             self._transport, self._guard, lambda call: self._calls.on_answered(call)
         )
@@ -130,10 +132,13 @@ class Connection(asyncio.BufferedProtocol):
         """Closes at once: the client does not answer."""
         self._transport.abort()
 
-    def ping(self) -> None:
-        """Asks whether the client is there."""
+    def ping(self) -> bool:
+        """Asks whether the client is there; False: not this time."""
+        if not self._pings.may_send(self._guard.num_moved, has_calls=bool(self._calls)):
+            return False
         self._num_pings_out += 1
         self._outbox.control(frames.frame(Kind.PING, 0, 0, _KEEPALIVE_PING))
+        return True
 
     def _take_no_calls(self) -> None:
         if self._calls.takes_new and not self._transport.is_closing():
@@ -256,6 +261,7 @@ class Connection(asyncio.BufferedProtocol):
         frames.require_size(payload, 8, "PING")
         if not flags & ACK:
             self._guard.idle()
+            self._pings.came(asyncio.get_running_loop().time(), self._guard.num_moved)
             self._outbox.control(frames.frame(Kind.PING, ACK, 0, payload))
         elif payload == _KEEPALIVE_PING and self._num_pings_out:
             self._num_pings_out -= 1

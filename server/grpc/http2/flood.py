@@ -15,16 +15,19 @@ MAX_CANCELS = 10_000
 class FloodGuard:
     """Counts for one connection."""
 
-    __slots__ = ("_idle_s", "_num_cancels", "_num_idle")
+    __slots__ = ("_idle_s", "_num_cancels", "_num_idle", "num_moved")
 
     def __init__(self) -> None:
         self._num_idle = 0.0
         self._idle_s = time.monotonic()
         self._num_cancels = 0
+        self.num_moved = 0
+        """How often a call has moved on."""
 
     def moved(self) -> None:
         """A call has moved on."""
         self._num_idle = 0
+        self.num_moved += 1
 
     def idle(self) -> None:
         """A frame that moves no call on. Raises ConnectionFault for one too many."""

@@ -12,8 +12,8 @@ TOO_OLD = "the connection has reached its maximum age; please call again"
 class Ageing(Protocol):
     """What the timers do to a connection."""
 
-    def ping(self) -> None:
-        """Asks whether the client is there."""
+    def ping(self) -> bool:
+        """Asks whether the client is there; False: not this time."""
 
     def abort(self) -> None:
         """It is not."""
@@ -63,7 +63,9 @@ class Timers:
             self._set("keepalive", self._options.keepalive_s - silent_s, self._check)
             return
         self._pinged_s = self._loop.time()
-        self._connection.ping()
+        if not self._connection.ping():
+            self._set("keepalive", self._options.keepalive_s, self._check)
+            return
         self._set("keepalive", self._options.keepalive_timeout_s, self._check_answer)
 
     def _check_answer(self) -> None:
