@@ -18,6 +18,7 @@ from trivet.server.log import Log, setup_logging
 from trivet.server.metrics_config import MetricsConfig
 from trivet.server.models.assemble import Assembler
 from trivet.server.models.catalog import RegistryCatalog
+from trivet.server.models.host_policy import HostPolicies
 from trivet.server.models.lifecycle import Lifecycle
 from trivet.server.models.loader import Loader
 from trivet.server.models.registry import Registry
@@ -89,6 +90,7 @@ class Server:
                 limits,
                 self._caching is not None,
                 settings.model_config_name,
+                HostPolicies.parse(settings.host_policy),
             ),
             Assembler(
                 runner,

@@ -81,6 +81,13 @@ class Settings:
         "asks for",
         multiple=True,
     )
+    host_policy: tuple[str, ...] = option(
+        (),
+        "models",
+        "NAME,cpu-cores=FIRST-LAST or NAME,numa-node=NUMBER: where instances with that "
+        "host_policy run; cpu and gpu_0, gpu_1 ... are the names of those without",
+        multiple=True,
+    )
     model_load_thread_count: int = option(4, "models", "models that load side by side")
     llm_in_process: bool = option(
         False,

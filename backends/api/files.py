@@ -55,3 +55,5 @@ class Placement:
     """How many compute threads this instance should use: the cores over the instances."""
     profiles: tuple[str, ...] = ()
     """Of the instance group: which of an engine's optimisation profiles it uses; none: all."""
+    host_policy: str = ""
+    """Of its group; see `--host-policy`."""

@@ -14,6 +14,7 @@ from trivet.backends.api import (
 )
 from trivet.server.cache.caching import Caching
 from trivet.server.models.asker import LoopAsker
+from trivet.server.models.host_policy import pinned
 from trivet.server.models.loader import Opened
 from trivet.server.models.model import Model
 from trivet.server.models.observer import StatisticsObserver
@@ -87,7 +88,8 @@ class Assembler:
         if isinstance(first, BringsExecutor):
             assert not others, "an instance that brings its executor is the only one"
             return first.make_executor()
-        model, instances, config = (name, version), opened.instances, opened.config
+        instances = pinned(opened.instances, opened.cores)
+        model, config = (name, version), opened.config
         permits = None
         if self.limiter is not None:
             permits = self.limiter.admit(needs_of(config, placements(config)))

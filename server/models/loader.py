@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from trivet.backends.api import (
     Backend,
@@ -21,6 +21,7 @@ from trivet.backends.registry import find_backend
 from trivet.protos.model_config_pb2 import ModelConfig
 from trivet.server.cache.key import digest_of_model
 from trivet.server.models.composition import steps_of
+from trivet.server.models.host_policy import Cores, HostPolicies, on_cores
 from trivet.server.models.warmup import warm
 from trivet.server.repository import config as configs
 from trivet.server.repository.check import check
@@ -53,6 +54,8 @@ class Opened:
     labels: Mapping[str, Sequence[str]] = field(default_factory=dict)
     sequences: SequencePlan | None = None
     """For a model with `sequence_batching`."""
+    cores: Mapping[str, Cores] = field(default_factory=dict)
+    """By instance, for those that have a host policy."""
     digest: bytes = b""
     """Of config and files, for a model that is cached."""
 
@@ -72,6 +75,8 @@ class Loader:
     """Whether there is a response cache."""
     config_name: str = ""
     """Of `--model-config-name`."""
+    policies: HostPolicies = field(default_factory=HostPolicies)
+    """Of `--host-policy`."""
 
     def plan(self, folder: ModelFolder, override_json: str | None) -> LoadPlan:
         """Reads the config and chooses versions. Raises InvalidConfig or LoadFailed."""
@@ -125,16 +130,28 @@ class Loader:
         is_cached = self.caches and config.response_cache.enable
         digest = digest_of_model(config, files) if is_cached else b""
         instances: list[tuple[str, Instance]] = []
+        pins = self._pins(config)
         try:
             for placement in configs.instances(config):
-                instance = self._open_instance(word, backend, config, files, placement)
-                instances.append((placement.name, instance))
-                warm(instance, config, files, sequences)
+                cores = pins.get(placement.name)
+                # Threads and processes that the instance starts now inherit the cores.
+                with on_cores(cores):
+                    placed = placement if cores is None else _shared_out(placement, pins)
+                    instance = self._open_instance(word, backend, config, files, placed)
+                    instances.append((placement.name, instance))
+                    warm(instance, config, files, sequences)
         except BaseException:
             for _, instance in instances:
                 instance.close()
             raise
-        return Opened(config, instances, labels, sequences, digest)
+        return Opened(config, instances, labels, sequences, pins, digest)
+
+    def _pins(self, config: ModelConfig) -> dict[str, Cores]:
+        """The cores of those instances that may not use any."""
+        if config.HasField("ensemble_scheduling"):
+            return {}
+        found = ((each.name, self.policies.cores_of(each)) for each in configs.instances(config))
+        return {name: cores for name, cores in found if cores is not None}
 
     def _backend(self, plan: LoadPlan, files: ModelFiles) -> tuple[str, Backend]:
         found = find_backend(plan.given, files)
@@ -157,6 +174,13 @@ class Loader:
             return backend.open(config, files, placement)
         except BackendFailed as error:
             raise LoadFailed(error.message) from error
+
+
+def _shared_out(placement: Placement, pins: Mapping[str, Cores]) -> Placement:
+    """With as many threads as it has cores, over the instances that share them."""
+    cores = pins[placement.name]
+    num_sharing = list(pins.values()).count(cores)
+    return replace(placement, cpu_threads=max(1, len(cores) // num_sharing))
 
 
 def read_labels(config: ModelConfig, files: ModelFiles) -> dict[str, Sequence[str]]:

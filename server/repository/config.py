@@ -4,6 +4,7 @@ import difflib
 import os
 import re
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 
 from google.protobuf import text_format
@@ -140,7 +141,7 @@ def instances(config: ModelConfig) -> list[Placement]:
     """Where each instance of a normalised config runs; CPU threads are shared out among them."""
     if config.HasField("ensemble_scheduling"):
         return [Placement(config.name, "KIND_CPU", 0, 1)]
-    placed: list[tuple[str, str, int, tuple[str, ...]]] = []
+    placed: list[Placement] = []
     for group in config.instance_group:
         if group.passive:
             continue
@@ -148,7 +149,8 @@ def instances(config: ModelConfig) -> list[Placement]:
         for device in group.gpus if group.kind == ModelInstanceGroup.KIND_GPU else (0,):
             first = len(placed)
             names = [f"{group.name}_{first + n}" for n in range(group.count)]
-            placed += [(name, kind, device, tuple(group.profile)) for name in names]
+            more = (tuple(group.profile), group.host_policy)
+            placed += [Placement(name, kind, device, 1, *more) for name in names]
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     threads = max(1, (cores or 1) // max(1, len(placed)))
-    return [Placement(name, kind, device, threads, used) for name, kind, device, used in placed]
+    return [replace(each, cpu_threads=threads) for each in placed]
