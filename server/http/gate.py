@@ -11,16 +11,12 @@ from trivet.server.auth.keyring import Keyring, secret_in
 from trivet.server.auth.restricted import Restrictions
 from trivet.server.auth.scopes import ROUTE_SCOPES, Scope
 from trivet.server.http.admission import Admission
-from trivet.server.http.answers import Answer, error_answer
+from trivet.server.http.answers import Answer
 from trivet.server.http.cors import Cors
-from trivet.server.http.errors import HttpError, headers_of, status_of
+from trivet.server.http.errors import HttpError
 from trivet.server.http.hosts import Hosts
-from trivet.server.http.openai import errors as openai_errors
+from trivet.server.http.refusal import refusal
 from trivet.server.http.routes import NO_HEADERS
-from trivet.server.http.tgi import errors as tgi_errors
-
-_TGI = frozenset({"/", "/generate", "/generate_stream", "/info", "/chat_tokenize"})
-_OPENAI = frozenset({"/tokenize", "/detokenize", "/version", "/load"})
 
 
 class Gate:
@@ -78,7 +74,7 @@ class Gate:
         try:
             self._check(self._keyring, request, scope, admission)
         except ServingError as error:
-            return _refusal(error, template, request)
+            return refusal(error, template, request)
         current_caller.set(admission.caller)
         return None
 
@@ -110,17 +106,3 @@ def _secret(request: web.BaseRequest) -> str | None:
     if len(given) > 1:
         raise Unauthenticated("the Authorization header is there more than once")
     return secret_in(given[0] if given else None, headers.get("x-api-key"))
-
-
-def _refusal(error: ServingError, template: str, request: web.BaseRequest) -> Answer:
-    """In the form of the API that was asked."""
-    if template.startswith("/v1/") or template in _OPENAI:
-        answer = openai_errors.refusal(error)
-    elif template in _TGI:
-        answer = tgi_errors.refusal(error)
-    else:
-        answer = error_answer(status_of(error), error.message, headers_of(error))
-    if not request.content.is_eof():
-        # Who may not ask is not listened to: the rest of the body would be read for nothing.
-        answer.force_close()
-    return answer

@@ -63,7 +63,10 @@ class ResourceLimits:
 
 
 def needs_of(config: ModelConfig, placements: Iterable[Placement]) -> dict[str, Need]:
-    """What each instance of a config needs, by the instance's name."""
+    """What each instance of a config needs, by the instance's name. An ensemble needs nothing: its
+    steps are limited."""
+    if config.HasField("ensemble_scheduling"):
+        return {}
     groups = {group.name: group.rate_limiter for group in config.instance_group}
     needs: dict[str, Need] = {}
     for placement in placements:

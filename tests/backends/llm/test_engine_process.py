@@ -6,6 +6,7 @@ import shutil
 import signal
 import threading
 import time
+import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -146,6 +147,24 @@ def test_requests_without_a_stream_are_503_when_the_engine_dies(
     engines(server)[0].kill()
     waiting.join(5)
     assert [(reply.status, reply.headers["retry-after"]) for reply in replies] == [(503, "1")]
+
+
+def test_a_request_time_out_ends_the_work_and_answers_in_the_apis_form(
+    server: RunningServer, call: Call
+) -> None:
+    document = {**PROMPT, "max_tokens": 1500, "ignore_eos": True}
+    url = f"http://{server.http}/v1/completions"
+    request = urllib.request.Request(
+        url, json.dumps(document).encode(), {"x-request-timeout": "0.5"}
+    )
+    with pytest.raises(urllib.error.HTTPError) as refused:
+        urllib.request.urlopen(request, timeout=60)
+    with refused.value as answer:
+        assert answer.code == 504
+        error = json.load(answer)["error"]
+    assert error["message"] == "the request was not answered within 0.5 s (x-request-timeout)"
+    server.wait_until(lambda: running(server) == 0, "stopped generating", timeout_s=5)
+    assert greedy(call)
 
 
 def running(server: RunningServer) -> float:
