@@ -14,11 +14,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from trivet.backends.api.datatype import DataType
+from trivet.backends.api.dlpack import make_capsule
 
 if TYPE_CHECKING:
     from trivet.backends.api.device import DeviceArray
 
 Shape = tuple[int, ...]
+_HOST = (1, 0)
+"""DLPack's name for host memory."""
 _LENGTH = struct.Struct("<I")
 _LEAST_RUN = 64
 """Elements of equal length in a row from which on a run is worth numpy's overhead."""
@@ -239,13 +242,20 @@ class Tensor:
         return tensor
 
     def __dlpack__(self, **options: Any) -> object:
-        """For frameworks that take tensors by DLPack; raises TypeError for BYTES."""
-        return self._array().__dlpack__(**options)
+        """For frameworks that take tensors by DLPack, where it lies; they must not write to it.
+        Raises TypeError for BYTES."""
+        array = self._array()
+        if array.flags.writeable and self.datatype is not DataType.BF16:
+            return array.__dlpack__(**options)
+        # What numpy does not export: a request's own bytes, and a type that it has no name for.
+        array = array.copy() if options.get("copy") else array
+        address = array.__array_interface__["data"][0]
+        return make_capsule(array, address, array.dtype, array.shape, _HOST)
 
     def __dlpack_device__(self) -> tuple[int, int]:
-        """Where it lies: host memory is (1, 0)."""
-        device: tuple[int, int] = self._array().__dlpack_device__()
-        return device
+        """Where it lies. Raises TypeError for BYTES."""
+        self._array()
+        return _HOST
 
     def _array(self) -> np.ndarray:
         if not isinstance(self.data, np.ndarray) or self.datatype is DataType.BYTES:
