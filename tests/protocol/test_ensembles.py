@@ -150,3 +150,31 @@ def test_ensembles_in_a_circle_fail_to_load_and_hang_nothing(
 
     reasons = [e["reason"] for (name, _), e in server.index().items() if name in "pq"]
     assert any("the ensembles form a cycle" in reason for reason in reasons)
+
+
+def best_class(server: RunningServer, model: str, output: str) -> str:
+    tensor = triton.InferInput("INPUT0" if output == "OUTPUT0" else "X", [1, 16], "FP32")
+    tensor.set_data_from_numpy(np.eye(16, dtype=np.float32)[[5]])
+    wanted = triton.InferRequestedOutput(output, class_count=1)
+    with triton.InferenceServerClient(server.grpc) as client:
+        answer = client.infer(model, [tensor], outputs=[wanted]).as_numpy(output)
+    text: str = answer.ravel()[0].decode()
+    return text
+
+
+def test_an_ensemble_s_own_labels_go_before_those_of_the_step_that_makes_the_output(
+    tmp_path: Path, serve: Callable[..., RunningServer]
+) -> None:
+    for name in ("one", "two"):
+        folder = write_identity(tmp_path, name)
+        config = (folder / "config.pbtxt").read_text()
+        labelled = config.replace('"OUTPUT0"', '"OUTPUT0" label_filename: "labels.txt"')
+        (folder / "config.pbtxt").write_text(labelled)
+        (folder / "labels.txt").write_text("\n".join(f"{name} {i}" for i in range(16)))
+    write_ensemble(tmp_path, "plain", CHAIN)
+    write_ensemble(tmp_path, "own", CHAIN.replace('"Y" data', '"Y" label_filename: "own.txt" data'))
+    (tmp_path / "own" / "own.txt").write_text("\n".join(f"own {i}" for i in range(16)))
+    server = serve(tmp_path)
+    assert best_class(server, "two", "OUTPUT0") == "1.000000:5:two 5"
+    assert best_class(server, "plain", "Y") == "1.000000:5:two 5"
+    assert best_class(server, "own", "Y") == "1.000000:5:own 5"
