@@ -29,6 +29,13 @@ LENGTH_S = float(os.environ.get("TRIVET_SOAK_S", "180"))
 STEP_S = 1.0
 WARM_UP_STEPS = 6
 MAX_GROWTH_BYTES = 48 * MIB
+CHAIN = """
+platform: "ensemble"
+ensemble_scheduling { step [
+  { model_name: "newest" input_map { key: "x" value: "x" } output_map { key: "y" value: "sum" } },
+  { model_name: "same" input_map { key: "x" value: "sum" } output_map { key: "y" value: "y" } }
+] }
+"""
 ALL_VERSIONS = "version_policy { all {} }\n"
 
 
@@ -36,7 +43,8 @@ class Shop:
     """The repository while it is changed; each change is one step and is served before the next.
 
     `newest` serves its newest version only, `every` all of them, `same` has one version whose file
-    is replaced by one with another answer, `python` is left alone, `guest` comes and goes.
+    is replaced by one with another answer, `python` is left alone, `guest` comes and goes. `chain`
+    is an ensemble of `newest` and `same`, both of which are replaced under it all the time.
     """
 
     def __init__(self, repository: Path) -> None:
@@ -49,6 +57,8 @@ class Shop:
             write_adder(repository, name, 1)
         (repository / "every" / "config.pbtxt").write_text(ALL_VERSIONS)
         write_crash(repository, "python")
+        (repository / "chain" / "1").mkdir(parents=True)
+        (repository / "chain" / "config.pbtxt").write_text(CHAIN)
 
     def change(self, server: RunningServer) -> None:
         """Adds a version everywhere, waits until it serves, takes the one before it away."""
@@ -104,7 +114,9 @@ class Caller:
     def _run(self) -> None:
         with self._library.InferenceServerClient(self._address) as client:
             while not self._stop.is_set():
-                for check in (self._newest, self._every, self._pinned, self._same, self._python):
+                for check in (
+                    self._newest, self._every, self._pinned, self._same, self._chain, self._python
+                ):  # fmt: skip
                     try:
                         check(client)
                     except InferenceServerException as error:
@@ -124,6 +136,12 @@ class Caller:
         oldest = self._shop.same[0]
         answer, _ = _add(client, self._library, "same")
         self._note("same", oldest <= answer <= self._shop.same[1], answer)
+
+    def _chain(self, client: Any) -> None:
+        oldest = self._shop.step + self._shop.same[0]
+        answer, _ = _add(client, self._library, "chain")
+        newest = self._shop.step + 1 + self._shop.same[1]
+        self._note("chain", oldest <= answer <= newest, answer)
 
     def _python(self, client: Any) -> None:
         given = self._library.InferInput("COMMAND", [1], np_to_triton_dtype(np.object_))
@@ -199,7 +217,9 @@ def test_requests_do_not_notice_that_models_come_and_go(serve: Serve, tmp_path: 
     before = settled(server)
     counts = hammer(server, shop, int(LENGTH_S / STEP_S) // 2 * 2)
     after = settled(server, before.num_fds)
-    assert min(counts[name] for name in ("newest", "every", "pinned", "same", "python")) > 100
+    assert (
+        min(counts[name] for name in ("newest", "every", "pinned", "same", "chain", "python")) > 100
+    )
     assert after.num_fds <= before.num_fds
     assert after.num_threads <= before.num_threads + 4
     assert after.children == before.children
