@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 from trivet import __version__
 from trivet.backends.api import LoadFailed, ServingError
+from trivet.backends.device.nvml import Gpus
 from trivet.server.auth.core import GuardedCore
 from trivet.server.banner import LoadProgress, print_banner
 from trivet.server.cache.caching import Caching
@@ -18,6 +19,7 @@ from trivet.server.log import Log, setup_logging
 from trivet.server.metrics_config import MetricsConfig
 from trivet.server.models.assemble import Assembler
 from trivet.server.models.catalog import RegistryCatalog
+from trivet.server.models.gpu_memory import GpuLedger, parse_limits
 from trivet.server.models.host_policy import HostPolicies
 from trivet.server.models.lifecycle import Lifecycle
 from trivet.server.models.loader import Loader
@@ -81,6 +83,7 @@ class Server:
         limits = _limits(settings)
         self._caching = Caching.open(settings)
         runner = ModelRunner(self.registry, control)
+        gpus = Gpus.find()
         self.lifecycle = Lifecycle(
             self.registry,
             Loader(
@@ -91,6 +94,7 @@ class Server:
                 self._caching is not None,
                 settings.model_config_name,
                 HostPolicies.parse(settings.host_policy),
+                GpuLedger(gpus, parse_limits(settings.model_load_gpu_limit)),
             ),
             Assembler(
                 runner,
@@ -117,7 +121,7 @@ class Server:
             log_output=log_output,
         )
         cache = self._caching.cache if self._caching is not None else None
-        self.frontends = Frontends(self.core, settings, cache)
+        self.frontends = Frontends(self.core, settings, cache, gpus)
         self._watcher: Watcher | None = None
         self._changes: set[asyncio.Task[str]] = set()
         self._stop_requested = asyncio.Event()

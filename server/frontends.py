@@ -2,6 +2,7 @@
 
 import asyncio
 
+from trivet.backends.device.nvml import Gpus
 from trivet.server.auth.exposure import refuse_exposure
 from trivet.server.cache.entry import Cache
 from trivet.server.core import Core
@@ -20,11 +21,14 @@ from trivet.server.settings import Settings
 class Frontends:
     """HTTP, gRPC and the metrics page, as far as the settings allow them. Owned by the loop."""
 
-    def __init__(self, core: Core, settings: Settings, cache: Cache | None = None) -> None:
-        """`cache` is the one whose figures the metrics page shows. Raises InvalidConfig."""
+    def __init__(
+        self, core: Core, settings: Settings, cache: Cache | None = None, gpus: Gpus | None = None
+    ) -> None:
+        """`cache` and `gpus` are those that the metrics page shows. Raises InvalidConfig."""
         refuse_exposure(settings)
         self._core = core
         self._cache = cache
+        self._gpus = gpus
         self._settings = settings
         self._http: HttpServer | None = None
         self._grpc: Http2Transport | None = None
@@ -68,6 +72,7 @@ class Frontends:
                 self._core,
                 settings,
                 self._cache,
+                gpus=self._gpus,
                 keyring=security.keyring,
                 tls=security.metrics_tls,
             )

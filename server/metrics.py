@@ -3,14 +3,12 @@
 Nothing here is on the request path: a scrape reads the models' counters.
 """
 
-import asyncio
-import time
 from collections.abc import Iterable, Iterator, Sequence
 
-import psutil
 from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST
 
+from trivet.backends.device.nvml import Gpus
 from trivet.server.auth.keyring import Keyring
 from trivet.server.auth.page import guard
 from trivet.server.auth.tls import Tls
@@ -18,6 +16,7 @@ from trivet.server.cache.entry import Cache
 from trivet.server.cache.metrics import write_cache, write_cached_models
 from trivet.server.core import Core
 from trivet.server.generate_metrics import write_generators
+from trivet.server.machine_metrics import Machine
 from trivet.server.metrics_config import MetricsConfig
 from trivet.server.metrics_page import Labels, Page, Sample, Unit, buckets
 from trivet.server.sequence_metrics import write_sequences
@@ -31,7 +30,6 @@ from trivet.server.statistics import (
 from trivet.server.summary import Summary
 from trivet.server.supervision_metrics import write_supervision
 
-LATENESS_PERIOD_S = 0.1
 _STAGE_UNIT = Unit(1e-9, DURATION_BOUNDS_S)
 """Stages are counted in nanoseconds and told in seconds."""
 
@@ -111,6 +109,17 @@ def _write_gauges(page: Page, labelled: list[tuple[Labels, ModelStatistics]]) ->
         "Model load time in seconds",
         ((load, labels, model.load_duration_s) for labels, model in labelled),
     )
+    memory = "trivet_model_gpu_memory_bytes"
+    page.family(
+        memory,
+        "gauge",
+        "What loading the model took of a GPU's memory, in bytes",
+        (
+            (memory, {**labels, "gpu_uuid": info.uuid}, size_bytes)
+            for labels, model in labelled
+            for info, size_bytes in model.gpu_memory.items()
+        ),
+    )
 
 
 def _write_histograms(page: Page, labelled: list[tuple[Labels, ModelStatistics]]) -> None:
@@ -176,56 +185,6 @@ def _total_us(model: ModelStatistics, stage: str) -> int:
     return duration.total_ns // 1000
 
 
-class Machine:
-    """CPU, memory and the event loop's lateness, read at intervals. Owned by the loop."""
-
-    def __init__(self, interval_s: float) -> None:
-        self._interval_s = interval_s
-        self._cpu_utilization = 0.0
-        self._memory = psutil.virtual_memory()
-        self._lateness_s = 0.0
-        self._worst_s = 0.0
-        self._task: asyncio.Task[None] | None = None
-
-    def start(self) -> None:
-        """Begins to read."""
-        self._task = asyncio.ensure_future(self._run())
-
-    async def close(self) -> None:
-        """Stops reading."""
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
-
-    async def _run(self) -> None:
-        read_at_s = time.monotonic()
-        while True:
-            due_s = time.monotonic() + LATENESS_PERIOD_S
-            await asyncio.sleep(LATENESS_PERIOD_S)
-            now_s = time.monotonic()
-            self._worst_s = max(self._worst_s, now_s - due_s)
-            if now_s - read_at_s >= self._interval_s:
-                read_at_s = now_s
-                self._lateness_s, self._worst_s = self._worst_s, 0.0
-                self._cpu_utilization = psutil.cpu_percent() / 100
-                self._memory = psutil.virtual_memory()
-
-    def write(self, page: Page) -> None:
-        """The last readings."""
-        used = self._memory.total - self._memory.available
-        for name, help_text, value in (
-            ("nv_cpu_utilization", "CPU utilization rate [0.0 - 1.0]", self._cpu_utilization),
-            ("nv_cpu_memory_total_bytes", "CPU total memory (RAM), in bytes", self._memory.total),
-            ("nv_cpu_memory_used_bytes", "CPU used memory (RAM), in bytes", used),
-            (
-                "trivet_event_loop_lateness_seconds",
-                "How late the event loop was at worst in the last interval",
-                self._lateness_s,
-            ),
-        ):
-            page.family(name, "gauge", help_text, [(name, {}, value)])
-
-
 class MetricsServer:
     """Answers GET /metrics on a port of its own."""
 
@@ -235,6 +194,7 @@ class MetricsServer:
         settings: Settings,
         cache: Cache | None = None,
         *,
+        gpus: Gpus | None = None,
         keyring: Keyring | None = None,
         tls: Tls | None = None,
     ) -> None:
@@ -245,7 +205,7 @@ class MetricsServer:
         self._tls = tls
         self._address = (settings.metrics_address, settings.metrics_port)
         self._config = MetricsConfig.parse(settings.metrics_config)
-        self._machine = Machine(settings.metrics_interval_ms / 1000)
+        self._machine = Machine(settings.metrics_interval_ms / 1000, gpus)
         self._runner: web.AppRunner | None = None
         self.routes: tuple[web.AbstractRoute, ...] = ()
 

@@ -89,6 +89,12 @@ class Settings:
         multiple=True,
     )
     model_load_thread_count: int = option(4, "models", "models that load side by side")
+    model_load_gpu_limit: tuple[str, ...] = option(
+        (),
+        "models",
+        "GPU:SHARE, the used share of a GPU's memory from which on no model is loaded there",
+        multiple=True,
+    )
     llm_in_process: bool = option(
         False,
         "models",

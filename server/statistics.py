@@ -4,10 +4,12 @@ The hot path adds plain integers; the wire message and the metrics page read the
 """
 
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 
 from trivet.backends.api import Batch, CopyKind, Histogram
+from trivet.backends.device.nvml import GpuInfo
 from trivet.protos import grpc_service_pb2 as pb
 from trivet.server.summary import Summary
 
@@ -120,6 +122,8 @@ class ModelStatistics:
         self.tags: dict[str, str] = {}
         """The config's metric_tags."""
         self.load_duration_s = 0.0
+        self.gpu_memory: Mapping[GpuInfo, int] = {}
+        """What loading it took of GPUs' memory, in bytes."""
         self.pending = 0
         """Requests that wait to be executed."""
         self.inference_count = 0
@@ -261,6 +265,8 @@ class ModelStatistics:
                 **{stage: duration.to_message() for stage, duration in self.stages.items()},
             ),
         )
+        for info, size_bytes in self.gpu_memory.items():
+            message.memory_usage.add(type="GPU", id=info.number, byte_size=size_bytes)
         for batch_size, size in sorted(self.batches.items()):
             message.batch_stats.add(
                 batch_size=batch_size,

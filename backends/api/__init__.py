@@ -1,6 +1,13 @@
 """The contract between server and backends. Knows numpy and the messages, no framework."""
 
-from trivet.backends.api.backend import Backend, BringsExecutor, ComputeOnly, Executor, Instance
+from trivet.backends.api.backend import (
+    Backend,
+    BringsExecutor,
+    ComputeOnly,
+    Executor,
+    Instance,
+    UsesGpus,
+)
 from trivet.backends.api.batch import Batch, CopyKind, ResponseSender
 from trivet.backends.api.config import from_json, parameter, to_json_dict
 from trivet.backends.api.datatype import DataType
@@ -149,6 +156,7 @@ __all__ = [
     "Trace",
     "Unavailable",
     "Unsupported",
+    "UsesGpus",
     "Window",
     "deaths_of",
     "derive",

@@ -71,3 +71,12 @@ class Backend(Protocol):
 
     def open(self, config: ModelConfig, files: ModelFiles, placement: Placement) -> Instance:
         """Loads one instance. Runs in a worker thread. Raises LoadFailed."""
+
+
+@runtime_checkable
+class UsesGpus(Protocol):
+    """A backend whose instances may be placed on GPUs."""
+
+    def can_use_gpus(self) -> bool:
+        """Whether its framework, as it is installed, computes on them: KIND_AUTO then means one
+        instance on each GPU, else the CPU."""

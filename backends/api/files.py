@@ -57,3 +57,5 @@ class Placement:
     """Of the instance group: which of an engine's optimisation profiles it uses; none: all."""
     host_policy: str = ""
     """Of its group; see `--host-policy`."""
+    device_uuid: str = ""
+    """A GPU or MIG device by its UUID; it is the only one that the instance's own process sees."""

@@ -3,6 +3,8 @@
 import logging
 from pathlib import Path
 
+import onnxruntime as ort
+
 from trivet.backends.api import (
     InvalidConfig,
     LoadFailed,
@@ -32,6 +34,9 @@ class OnnxRuntimeBackend:
 
     def matches(self, files: ModelFiles) -> bool:
         return (files.version_dir / DEFAULT_FILENAME).exists()
+
+    def can_use_gpus(self) -> bool:
+        return "CUDAExecutionProvider" in ort.get_available_providers()
 
     def complete(self, config: ModelConfig, files: ModelFiles) -> ModelConfig:
         """Raises InvalidConfig for a config, LoadFailed for a file that is wrong."""

@@ -231,6 +231,8 @@ def _spawn(task: Task, calls_fd: int, events_fd: int, output_fd: int) -> subproc
     threads = str(max(1, task.placement.cpu_threads)) if task.placement else "1"
     # Passed on as it is, with what numeric libraries read when they are imported.
     environment = os.environ | dict.fromkeys(_THREAD_VARIABLES, threads)
+    if task.placement is not None and task.placement.device_uuid:
+        environment["CUDA_VISIBLE_DEVICES"] = task.placement.device_uuid
     environment |= {"PYTHONUNBUFFERED": "1", "PYTHONFAULTHANDLER": "1"}
     arguments = [str(calls_fd), str(events_fd), str(os.getpid())]
     return subprocess.Popen(  # noqa: S603 - our own interpreter and program

@@ -39,6 +39,9 @@ class PyTorchBackend:
     def matches(self, files: ModelFiles) -> bool:
         return any((files.version_dir / name).exists() for name in _FILENAMES)
 
+    def can_use_gpus(self) -> bool:
+        return torch.cuda.is_available()
+
     def complete(self, config: ModelConfig, files: ModelFiles) -> ModelConfig:
         """Only torch.export archives describe their tensors; others need them in the config."""
         path = _artifact(config, files)

@@ -42,6 +42,9 @@ class TensorRtBackend:
     def matches(self, files: ModelFiles) -> bool:
         return (files.version_dir / DEFAULT_FILENAME).exists()
 
+    def can_use_gpus(self) -> bool:
+        return True
+
     def complete(self, config: ModelConfig, files: ModelFiles) -> ModelConfig:
         """From the note beside the plan, else from the engine, which needs the GPU.
 

@@ -58,6 +58,7 @@ class Assembler:
                 instance.ask_through(LoopAsker(self.runner))
             if isinstance(instance, Observed):
                 instance.observe(StatisticsObserver(statistics))
+        statistics.gpu_memory = opened.gpu_memory.taken
         executor = self._executor(folder.name, version, opened, signature, statistics)
         if self.caching is not None:
             self.caching.model_changed()
@@ -74,6 +75,7 @@ class Assembler:
             (folder.config, folder.versions[version]),
             opened.labels,
             Reshape.of(signature),
+            opened.gpu_memory,
         )
 
     def _executor(

@@ -15,12 +15,15 @@ from trivet.backends.api import (
     ModelFiles,
     Placement,
     ServingError,
+    UsesGpus,
     parameter,
 )
+from trivet.backends.device.nvml import Gpus
 from trivet.backends.registry import find_backend
-from trivet.protos.model_config_pb2 import ModelConfig
+from trivet.protos.model_config_pb2 import ModelConfig, ModelInstanceGroup
 from trivet.server.cache.key import digest_of_model
 from trivet.server.models.composition import steps_of
+from trivet.server.models.gpu_memory import GPU_KIND, GpuLedger, LoadMemory
 from trivet.server.models.host_policy import Cores, HostPolicies, on_cores
 from trivet.server.models.warmup import warm
 from trivet.server.repository import config as configs
@@ -58,6 +61,7 @@ class Opened:
     """By instance, for those that have a host policy."""
     digest: bytes = b""
     """Of config and files, for a model that is cached."""
+    gpu_memory: LoadMemory = field(default_factory=LoadMemory)
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +81,7 @@ class Loader:
     """Of `--model-config-name`."""
     policies: HostPolicies = field(default_factory=HostPolicies)
     """Of `--host-policy`."""
+    gpus: GpuLedger = field(default_factory=lambda: GpuLedger(Gpus.none("none were looked for")))
 
     def plan(self, folder: ModelFolder, override_json: str | None) -> LoadPlan:
         """Reads the config and chooses versions. Raises InvalidConfig or LoadFailed."""
@@ -119,7 +124,7 @@ class Loader:
         # What an ensemble lacks is in its steps' configs, however strict these are.
         must_complete = self.auto_complete or composed is not None
         completed = backend.complete(given, files) if must_complete else given
-        config = configs.normalise(completed)
+        config = configs.normalise(completed, num_gpus=self._num_gpus(backend, completed))
         check(config)
         labels = read_labels(config, files)
         if composed is not None:
@@ -129,6 +134,20 @@ class Loader:
             self.limits.check(config, configs.instances(config))
         is_cached = self.caches and config.response_cache.enable
         digest = digest_of_model(config, files) if is_cached else b""
+        placements = configs.instances(config)
+        self._check_placements(config, placements)
+        with self.gpus.loading(config.name, word, files, placements) as memory:
+            instances = self._open_instances(word, backend, config, files, sequences)
+        return Opened(config, instances, labels, sequences, self._pins(config), digest, memory)
+
+    def _open_instances(
+        self,
+        word: str,
+        backend: Backend,
+        config: ModelConfig,
+        files: ModelFiles,
+        sequences: SequencePlan | None,
+    ) -> list[tuple[str, Instance]]:
         instances: list[tuple[str, Instance]] = []
         pins = self._pins(config)
         try:
@@ -144,7 +163,7 @@ class Loader:
             for _, instance in instances:
                 instance.close()
             raise
-        return Opened(config, instances, labels, sequences, pins, digest)
+        return instances
 
     def _pins(self, config: ModelConfig) -> dict[str, Cores]:
         """The cores of those instances that may not use any."""
@@ -152,6 +171,31 @@ class Loader:
             return {}
         found = ((each.name, self.policies.cores_of(each)) for each in configs.instances(config))
         return {name: cores for name, cores in found if cores is not None}
+
+    def _num_gpus(self, backend: Backend, config: ModelConfig) -> int:
+        """How many GPUs instances of KIND_AUTO may go to, and those of KIND_GPU that name none."""
+        asks = any(group.kind == ModelInstanceGroup.KIND_GPU for group in config.instance_group)
+        can_use = isinstance(backend, UsesGpus) and bool(self.gpus.gpus.all)
+        can_use = can_use and isinstance(backend, UsesGpus) and backend.can_use_gpus()
+        return len(self.gpus.gpus.all) if asks or can_use else 0
+
+    def _check_placements(self, config: ModelConfig, placements: Sequence[Placement]) -> None:
+        gpus = self.gpus.gpus
+        if not placements and any(not group.passive for group in config.instance_group):
+            raise LoadFailed(
+                f"model '{config.name}': instance_group asks for KIND_GPU, but no GPU was found: "
+                f"{gpus.why_none}. Name GPUs in instance_group.gpus, or use KIND_CPU"
+            )
+        for placement in placements:
+            if placement.kind != GPU_KIND or not gpus.all or placement.device_uuid:
+                continue
+            if gpus.by_number(placement.device_id) is None:
+                listed = ", ".join(f"{info.number} ({info.name})" for info in gpus.all)
+                raise LoadFailed(
+                    f"model '{config.name}': instance '{placement.name}' is placed on GPU "
+                    f"{placement.device_id}, but the GPUs here are {listed} (instance_group.gpus; "
+                    "numbers are those of CUDA_VISIBLE_DEVICES)"
+                )
 
     def _backend(self, plan: LoadPlan, files: ModelFiles) -> tuple[str, Backend]:
         found = find_backend(plan.given, files)
@@ -167,7 +211,9 @@ class Loader:
     ) -> Instance:
         try:
             # A backend that isolates by default reads the parameter itself.
-            if word != "python" and parameter(config, "isolation") == "process":
+            # A process sees one MIG device only, and chooses it when it starts.
+            is_apart = parameter(config, "isolation") == "process" or placement.device_uuid
+            if word != "python" and is_apart:
                 from trivet.backends.process import open_isolated
 
                 return open_isolated(word, config, files, placement)

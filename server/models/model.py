@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 
 from trivet.backends.api import Executor, Signature
 from trivet.protos.model_config_pb2 import ModelConfig
+from trivet.server.models.gpu_memory import LoadMemory
 from trivet.server.repository.scan import Fingerprint
 from trivet.server.scheduling.reshape import Reshape
 from trivet.server.statistics import ModelStatistics
@@ -25,3 +26,4 @@ class Model:
     labels: Mapping[str, Sequence[str]] = field(default_factory=dict)
     """Class labels by output name, in index order."""
     reshape: Reshape | None = None
+    gpu_memory: LoadMemory = field(default_factory=LoadMemory)

@@ -9,12 +9,13 @@ from pathlib import Path
 
 from google.protobuf import text_format
 
-from trivet.backends.api import InvalidConfig, Placement, from_json
+from trivet.backends.api import InvalidConfig, Placement, from_json, parameter
 from trivet.protos.model_config_pb2 import ModelConfig, ModelInstanceGroup
 from trivet.protos.pool import POOL
 
 CONFIG_NAME = "config.pbtxt"
 NAMED_CONFIGS = "configs"
+GPU_UUIDS = "gpu_uuids"
 MAX_CONFIG_BYTES = 1024 * 1024
 _POSITION = re.compile(r"^(\d+):(\d+) : (?:'.*?': )?(.*)$", re.DOTALL)
 _UNKNOWN_FIELD = re.compile(r'Message type "([\w.]+)" has no field named "(\w+)"')
@@ -101,7 +102,10 @@ def select_versions(config: ModelConfig, available: Iterable[int]) -> list[int]:
 
 
 def normalise(config: ModelConfig, *, num_gpus: int = 0) -> ModelConfig:
-    """A copy with every default written out, as Triton's model configuration endpoint shows it."""
+    """A copy with every default written out, as Triton's model configuration endpoint shows it.
+
+    `num_gpus`: how many there are that its backend can use.
+    """
     full = ModelConfig()
     full.CopyFrom(config)
     if full.version_policy.WhichOneof("policy_choice") is None:
@@ -137,20 +141,36 @@ def _normalise_groups(config: ModelConfig, num_gpus: int) -> None:
             group.gpus.extend(range(num_gpus))
 
 
+def gpu_uuids(config: ModelConfig) -> list[str]:
+    """The parameter gpu_uuids: GPUs or MIG devices by name. Raises InvalidConfig."""
+    uuids = [part.strip() for part in parameter(config, GPU_UUIDS).split(",") if part.strip()]
+    for uuid in uuids:
+        if not uuid.startswith(("GPU-", "MIG-")):
+            raise InvalidConfig(
+                f"model '{config.name}': parameter {GPU_UUIDS} has '{uuid}', which is no UUID; "
+                "nvidia-smi -L lists them (GPU-... and MIG-...)"
+            )
+    return uuids
+
+
 def instances(config: ModelConfig) -> list[Placement]:
     """Where each instance of a normalised config runs; CPU threads are shared out among them."""
     if config.HasField("ensemble_scheduling"):
         return [Placement(config.name, "KIND_CPU", 0, 1)]
     placed: list[Placement] = []
+    uuids = gpu_uuids(config)
     for group in config.instance_group:
         if group.passive:
             continue
         kind = ModelInstanceGroup.Kind.Name(group.kind)
-        for device in group.gpus if group.kind == ModelInstanceGroup.KIND_GPU else (0,):
+        devices: list[tuple[int, str]] = [(0, "")]
+        if group.kind == ModelInstanceGroup.KIND_GPU:
+            devices = [(0, uuid) for uuid in uuids] or [(gpu, "") for gpu in group.gpus]
+        for number, uuid in devices:
             first = len(placed)
             names = [f"{group.name}_{first + n}" for n in range(group.count)]
-            more = (tuple(group.profile), group.host_policy)
-            placed += [Placement(name, kind, device, 1, *more) for name in names]
+            more = (tuple(group.profile), group.host_policy, uuid)
+            placed += [Placement(name, kind, number, 1, *more) for name in names]
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     threads = max(1, (cores or 1) // max(1, len(placed)))
-    return [replace(each, cpu_threads=threads) for each in placed]
+    return [replace(placement, cpu_threads=threads) for placement in placed]

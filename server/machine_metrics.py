@@ -1,0 +1,123 @@
+"""The machine on the metrics page: CPU, memory, GPUs and the event loop's lateness."""
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import psutil
+
+from trivet.backends.device.nvml import GpuInfo, GpuReading, Gpus
+from trivet.server.metrics_page import Page
+
+log = logging.getLogger(__name__)
+
+LATENESS_PERIOD_S = 0.1
+
+
+@dataclass(frozen=True, slots=True)
+class GpuMetric:
+    """One of Triton's metrics of GPUs."""
+
+    name: str
+    kind: str
+    help: str
+    value: Callable[[GpuReading], float | None]
+
+
+GPU_METRICS = (
+    GpuMetric(
+        "nv_gpu_utilization", "gauge", "GPU utilization rate [0.0 - 1.0)", lambda r: r.utilization
+    ),
+    GpuMetric(
+        "nv_gpu_memory_total_bytes", "gauge", "GPU total memory, in bytes", lambda r: r.total_bytes
+    ),
+    GpuMetric(
+        "nv_gpu_memory_used_bytes", "gauge", "GPU used memory, in bytes", lambda r: r.used_bytes
+    ),
+    GpuMetric("nv_gpu_power_usage", "gauge", "GPU power usage in watts", lambda r: r.power_w),
+    GpuMetric(
+        "nv_gpu_power_limit",
+        "gauge",
+        "GPU power management limit in watts",
+        lambda r: r.power_limit_w,
+    ),
+    GpuMetric(
+        "nv_energy_consumption",
+        "counter",
+        "GPU energy consumption in joules since the driver was loaded",
+        lambda r: r.energy_j,
+    ),
+)
+
+
+class Machine:
+    """CPU, memory, GPUs and the event loop's lateness, read at intervals. Owned by the loop."""
+
+    def __init__(self, interval_s: float, gpus: Gpus | None = None) -> None:
+        self._interval_s = interval_s
+        self._gpus = gpus or Gpus.none("none were looked for")
+        self._gpu_readings: dict[GpuInfo, GpuReading] = {}
+        self._cpu_utilization = 0.0
+        self._memory = psutil.virtual_memory()
+        self._lateness_s = 0.0
+        self._worst_s = 0.0
+        self._task: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        """Begins to read."""
+        self._task = asyncio.ensure_future(self._run())
+
+    async def close(self) -> None:
+        """Stops reading."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+
+    async def _run(self) -> None:
+        read_at_s = time.monotonic()
+        while True:
+            due_s = time.monotonic() + LATENESS_PERIOD_S
+            await asyncio.sleep(LATENESS_PERIOD_S)
+            now_s = time.monotonic()
+            self._worst_s = max(self._worst_s, now_s - due_s)
+            if now_s - read_at_s >= self._interval_s:
+                read_at_s = now_s
+                self._lateness_s, self._worst_s = self._worst_s, 0.0
+                self._cpu_utilization = psutil.cpu_percent() / 100
+                self._memory = psutil.virtual_memory()
+                if self._gpus.all:
+                    # A driver takes milliseconds to answer, and longer when a GPU is in trouble.
+                    self._gpu_readings = await asyncio.to_thread(self._read_gpus)
+
+    def _read_gpus(self) -> dict[GpuInfo, GpuReading]:
+        readings = {}
+        for info in self._gpus.all:
+            try:
+                readings[info] = self._gpus.read(info)
+            except Exception as error:  # noqa: BLE001 - the library's error has no name here
+                log.debug("GPU %d does not answer: %s", info.number, error)
+        return readings
+
+    def write(self, page: Page) -> None:
+        """The last readings."""
+        used = self._memory.total - self._memory.available
+        for name, help_text, value in (
+            ("nv_cpu_utilization", "CPU utilization rate [0.0 - 1.0]", self._cpu_utilization),
+            ("nv_cpu_memory_total_bytes", "CPU total memory (RAM), in bytes", self._memory.total),
+            ("nv_cpu_memory_used_bytes", "CPU used memory (RAM), in bytes", used),
+            (
+                "trivet_event_loop_lateness_seconds",
+                "How late the event loop was at worst in the last interval",
+                self._lateness_s,
+            ),
+        ):
+            page.family(name, "gauge", help_text, [(name, {}, value)])
+        for metric in GPU_METRICS:
+            values = [
+                (metric.name, {"gpu_uuid": info.uuid}, told)
+                for info, reading in self._gpu_readings.items()
+                if (told := metric.value(reading)) is not None
+            ]
+            page.family(metric.name, metric.kind, metric.help, values)
