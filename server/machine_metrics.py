@@ -1,7 +1,6 @@
 """The machine on the metrics page: CPU, memory, GPUs and the event loop's lateness."""
 
 import asyncio
-import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,8 +9,6 @@ import psutil
 
 from trivet.backends.device.nvml import GpuInfo, GpuReading, Gpus
 from trivet.server.metrics_page import Page
-
-log = logging.getLogger(__name__)
 
 LATENESS_PERIOD_S = 0.1
 
@@ -92,13 +89,8 @@ class Machine:
                     self._gpu_readings = await asyncio.to_thread(self._read_gpus)
 
     def _read_gpus(self) -> dict[GpuInfo, GpuReading]:
-        readings = {}
-        for info in self._gpus.all:
-            try:
-                readings[info] = self._gpus.read(info)
-            except Exception as error:  # noqa: BLE001 - the library's error has no name here
-                log.debug("GPU %d does not answer: %s", info.number, error)
-        return readings
+        read = {info: self._gpus.try_read(info) for info in self._gpus.all}
+        return {info: reading for info, reading in read.items() if reading is not None}
 
     def write(self, page: Page) -> None:
         """The last readings."""

@@ -119,6 +119,14 @@ class Gpus:
             None if energy is None else energy / _MILLI,
         )
 
+    def try_read(self, info: GpuInfo) -> GpuReading | None:
+        """The same; None where the GPU does not answer."""
+        try:
+            return self.read(info)
+        except self._nvml.NVMLError as error:
+            log.debug("GPU %d does not answer: %s", info.number, error)
+            return None
+
 
 def _visible(nvml: Any, chosen: str | None) -> list[Any]:
     """Handles in CUDA's order. As CUDA does, an entry that is not there ends the list."""
