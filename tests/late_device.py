@@ -34,6 +34,9 @@ class HashModel:
         found = {}
         for row, (start, end) in enumerate(pairwise(starts)):
             for place in range(start, end):
+                if slots[place] < 0:
+                    found[place] = 0  # only fills up a batch
+                    continue
                 past = [self._at(tables[row], position) for position in range(positions[place])]
                 state = hash_after(past[-1] if past else 0, tokens[place])
                 self._slots[slots[place]] = state

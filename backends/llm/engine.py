@@ -62,15 +62,18 @@ class Engine:
         grammars: Grammars,
         send: Callable[[Message], None],
         launcher: Launcher | None = None,
+        prepare: Callable[[], bool] = lambda: False,
     ) -> None:
         """`launcher`: of a device that computes by itself; the next step is planned and launched
-        while it does. Without one, a step ends before the next begins."""
+        while it does. Without one, a step ends before the next begins. `prepare`: a piece of work
+        for idle moments; False when there is none left."""
         self._scheduler = scheduler
         self._state = state
         self._runner = runner
         self._grammars = grammars
         self._send = send
         self._launcher = launcher
+        self._prepare = prepare
         self._flight: Flight | None = None
         self._host_bound: set[str] = set()
         """Requests whose tokens are chosen on the host: while there are any, steps do not
@@ -89,7 +92,7 @@ class Engine:
     def run(self) -> None:
         """Until a Quit comes."""
         current_waits.set(self._waits)
-        while self._take_messages(wait=not self.has_work):
+        while self._take_messages(wait=not self.has_work and not self._prepare()):
             if self.has_work:
                 self.step()
 

@@ -19,8 +19,11 @@ class KvCache:
         block_size: int,
         dtype: torch.dtype,
         device: torch.device = CPU,
+        scales: list[tuple[float, float]] | None = None,
     ) -> None:
+        """`scales`: of each layer's keys and values, by which a cache of 8 bits divides them."""
         self.block_size = block_size
+        self.scales = scales or [(1.0, 1.0)] * config.num_layers
         shape = (2, num_blocks, block_size, config.num_kv_heads, config.head_dim)
         self.layers: list[Tensor] = [
             torch.zeros(shape, dtype=dtype, device=device) for _ in range(config.num_layers)

@@ -1,8 +1,10 @@
 """Triton kernels over the paged cache: states in, decode in splits, chunks. They know no model.
 
 Keys and values of a layer are [slots, key/value heads, head size]; a block is `BLOCK_SIZE` slots in
-a row. Places that a query does not see are not loaded either, so that what lies there cannot hurt:
-zero times infinity would. Powers are of 2, in which the device computes; sums are float32.
+a row. In a cache of 8 bits they lie divided by a scale of the layer: it is in the scale of scores,
+which the host gives, and a factor of the result. Places that a query does not see are not loaded
+either, so that what lies there cannot hurt: zero times infinity would. Powers are of 2, in which
+the device computes; sums are float32.
 
 Split decode: Dao et al., Flash-Decoding (2023). Online softmax: Milakov, Gimelshein (2018). Query
 heads of a key/value head as rows of one product: Ringlein et al., The Anatomy of a Triton Attention
@@ -13,14 +15,17 @@ import triton
 import triton.language as tl
 
 LOG2_E = tl.constexpr(1.4426950408889634)
+FP8_MAX = tl.constexpr(448.0)
+"""Of float8_e4m3fn."""
 
 
 @triton.jit
 def write_states(
     key, value, slot_mapping, keys, values,
     key_token_stride, key_head_stride, value_token_stride, value_head_stride,
-    slot_stride, head_stride,
+    slot_stride, head_stride, key_factor, value_factor,
     NUM_HEADS: tl.constexpr, PADDED_HEADS: tl.constexpr, HEAD_SIZE: tl.constexpr,
+    IS_8BIT: tl.constexpr,
 ):  # fmt: skip
     """One program a token. A negative slot is a row that only fills up a batch."""
     token = tl.program_id(0).to(tl.int64)
@@ -32,17 +37,24 @@ def write_states(
     is_head = heads < NUM_HEADS
     place = slot * slot_stride + heads * head_stride + sizes
     states = tl.load(key + token * key_token_stride + heads * key_head_stride + sizes, mask=is_head)
-    tl.store(keys + place, states, mask=is_head)
+    tl.store(keys + place, _scaled(states, keys, key_factor, IS_8BIT), mask=is_head)
     states = tl.load(
         value + token * value_token_stride + heads * value_head_stride + sizes, mask=is_head
     )
-    tl.store(values + place, states, mask=is_head)
+    tl.store(values + place, _scaled(states, values, value_factor, IS_8BIT), mask=is_head)
+
+
+@triton.jit
+def _scaled(states, target, factor, IS_8BIT: tl.constexpr):
+    if IS_8BIT:
+        states = tl.clamp(states.to(tl.float32) * factor, -FP8_MAX, FP8_MAX)
+    return states.to(target.dtype.element_ty)
 
 
 @triton.jit
 def decode_split(
     query, keys, values, block_tables, lengths, query_starts, output, partial, log_sums, scale,
-    query_token_stride, query_head_stride, slot_stride, head_stride, table_stride,
+    value_scale, query_token_stride, query_head_stride, slot_stride, head_stride, table_stride,
     NUM_HEADS: tl.constexpr, GROUP: tl.constexpr, PADDED_GROUP: tl.constexpr,
     HEAD_SIZE: tl.constexpr, BLOCK_SIZE: tl.constexpr, WINDOW: tl.constexpr,
     TILE: tl.constexpr, NUM_SPLITS: tl.constexpr,
@@ -90,7 +102,7 @@ def decode_split(
             block_tables + row * table_stride, places, is_seen, is_seen[None, :],
             highest, total, summed, HEAD_SIZE, BLOCK_SIZE,
         )  # fmt: skip
-    result = summed / total[:, None]
+    result = summed / total[:, None] * value_scale
     if NUM_SPLITS > 1:
         target = partial + part[:, None] * HEAD_SIZE + sizes[None, :]
         tl.store(target, result, mask=is_member[:, None])
@@ -132,8 +144,8 @@ def combine_splits(
 
 @triton.jit
 def attend_chunks(
-    query, keys, values, block_tables, lengths, query_starts, output, scale, num_sequences,
-    query_token_stride, query_head_stride, slot_stride, head_stride, table_stride,
+    query, keys, values, block_tables, lengths, query_starts, output, scale, value_scale,
+    num_sequences, query_token_stride, query_head_stride, slot_stride, head_stride, table_stride,
     NUM_HEADS: tl.constexpr, GROUP: tl.constexpr,
     HEAD_SIZE: tl.constexpr, BLOCK_SIZE: tl.constexpr, WINDOW: tl.constexpr,
     ROWS: tl.constexpr, QUERIES: tl.constexpr, TILE: tl.constexpr,
@@ -187,7 +199,7 @@ def attend_chunks(
             block_tables + row * table_stride, places, is_there, is_seen,
             highest, total, summed, HEAD_SIZE, BLOCK_SIZE,
         )  # fmt: skip
-    result = summed / tl.where(total == 0.0, 1.0, total)[:, None]
+    result = summed / tl.where(total == 0.0, 1.0, total)[:, None] * value_scale
     target = output + ((tokens * NUM_HEADS + heads) * HEAD_SIZE)[:, None] + sizes[None, :]
     tl.store(target, result.to(output.dtype.element_ty), mask=is_row[:, None])
 
@@ -203,7 +215,7 @@ def _attend_tile(
     block = tl.load(block_table + places // BLOCK_SIZE, mask=is_there, other=0).to(tl.int64)
     states = (block * BLOCK_SIZE + places % BLOCK_SIZE) * slot_stride
     seen = tl.load(keys + states[None, :] + sizes[:, None], mask=is_there[None, :], other=0.0)
-    scores = tl.dot(asked, seen, input_precision="ieee") * (scale * LOG2_E)
+    scores = tl.dot(asked, seen.to(asked.dtype), input_precision="ieee") * (scale * LOG2_E)
     scores = tl.where(is_seen, scores, float("-inf"))
     higher = tl.maximum(highest, tl.max(scores, 1))
     # A row whose window begins in a later tile has seen nothing yet.
@@ -211,5 +223,6 @@ def _attend_tile(
     weights = tl.exp2(scores - level[:, None])
     decay = tl.exp2(highest - level)
     seen = tl.load(values + states[:, None] + sizes[None, :], mask=is_there[:, None], other=0.0)
-    weighed = tl.dot(weights.to(seen.dtype), seen, input_precision="ieee")
+    seen = seen.to(asked.dtype)
+    weighed = tl.dot(weights.to(asked.dtype), seen, input_precision="ieee")
     return higher, total * decay + tl.sum(weights, 1), summed * decay[:, None] + weighed

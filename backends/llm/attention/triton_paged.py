@@ -9,6 +9,7 @@ from torch import Tensor
 
 from trivet.backends.llm.attention import paged_kernels
 from trivet.backends.llm.attention.base import StepInputs
+from trivet.backends.llm.attention.pages import PagedAttention
 from trivet.backends.llm.kv_cache import KvCache
 from trivet.backends.llm.model_config import LlmConfig
 
@@ -43,7 +44,7 @@ class ChunkTiles:
     @classmethod
     def of(cls, head_size: int, group: int, item_bytes: int) -> "ChunkTiles":
         """As large as registers and shared memory hold; nothing spills on sm_90."""
-        is_half = item_bytes == 2
+        is_half = item_bytes <= 2
         rows = max(128 if is_half and head_size <= 128 else 64, triton.next_power_of_2(group))
         return cls(rows, 64 if is_half else 32, num_warps=8)
 
@@ -56,19 +57,17 @@ def choose_splits(programs: int, longest: int, num_processors: int) -> int:
     return 1 << max(most, 1).bit_length() - 1
 
 
-class TritonAttention:
+class TritonAttention(PagedAttention):
     """Reads pages where they lie: nothing is gathered, and no number of a step is asked from the
     device. Sequences with one query are decoded, the rest are chunks, whatever their order."""
 
     def __init__(
         self, cache: KvCache, num_heads: int, scale: float, sliding_window: int = 0
     ) -> None:
+        super().__init__(cache)
         self._scale = scale
-        self._block_size = cache.block_size
-        # [slots, key/value heads, head size] of each layer.
-        self._states = [(layer[0].flatten(0, 1), layer[1].flatten(0, 1)) for layer in cache.layers]
-        keys = self._states[0][0]
-        self._num_kv_heads, head_size = keys.shape[1:]
+        keys, _ = self.pages(0)
+        head_size = keys.shape[2]
         self._group = num_heads // self._num_kv_heads
         self._num_processors = _num_processors(keys.device)
         self._tiles = ChunkTiles.of(head_size, self._group, keys.element_size())
@@ -88,37 +87,28 @@ class TritonAttention:
 
     def begin(self, inputs: StepInputs) -> None:
         """Decides by the shapes alone."""
-        self._inputs = inputs
+        super().begin(inputs)
         num_sequences, num_blocks = inputs.block_tables.shape
         programs = num_sequences * self._num_kv_heads
         longest = num_blocks * self._block_size
         self._num_splits = choose_splits(programs, longest, self._num_processors)
 
-    def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-        """See Attention."""
-        keys, values = self._states[layer]
-        self._write(key, value, keys, values)
+    def read(self, layer: int, query: Tensor) -> Tensor:
+        """See PagedAttention."""
         output = torch.empty(query.shape, dtype=query.dtype, device=query.device)
-        self._decode(query, keys, values, output)
+        self._decode(layer, query, output)
         if len(query) > len(self._inputs.sequence_lengths):
-            self._attend_chunks(query, keys, values, output)
+            self._attend_chunks(layer, query, output)
         return output
 
-    def _write(self, key: Tensor, value: Tensor, keys: Tensor, values: Tensor) -> None:
-        paged_kernels.write_states[(len(key),)](
-            key, value, self._inputs.slot_mapping, keys, values,
-            key.stride(0), key.stride(1), value.stride(0), value.stride(1),
-            keys.stride(0), keys.stride(1),
-            NUM_HEADS=self._num_kv_heads, HEAD_SIZE=self._shape["HEAD_SIZE"],
-            PADDED_HEADS=triton.next_power_of_2(self._num_kv_heads),
-        )  # fmt: skip
-
-    def _decode(self, query: Tensor, keys: Tensor, values: Tensor, output: Tensor) -> None:
+    def _decode(self, layer: int, query: Tensor, output: Tensor) -> None:
         inputs, num_splits = self._inputs, self._num_splits
+        keys, values = self.pages(layer)
+        key_scale, value_scale = self.scales(layer)
         num_sequences = len(inputs.sequence_lengths)
         paged_kernels.decode_split[(num_sequences, self._num_kv_heads, num_splits)](
             query, keys, values, inputs.block_tables, inputs.sequence_lengths, inputs.query_starts,
-            output, self._partial, self._log_sums, self._scale,
+            output, self._partial, self._log_sums, self._scale * key_scale, value_scale,
             query.stride(0), query.stride(1), keys.stride(0), keys.stride(1),
             inputs.block_tables.stride(0),
             PADDED_GROUP=max(MIN_ROWS, triton.next_power_of_2(self._group)),
@@ -131,13 +121,15 @@ class TritonAttention:
                 NUM_SPLITS=num_splits, PADDED_SPLITS=num_splits, num_warps=2, **self._shape,
             )  # fmt: skip
 
-    def _attend_chunks(self, query: Tensor, keys: Tensor, values: Tensor, output: Tensor) -> None:
+    def _attend_chunks(self, layer: int, query: Tensor, output: Tensor) -> None:
         inputs, tiles = self._inputs, self._tiles
+        keys, values = self.pages(layer)
+        key_scale, value_scale = self.scales(layer)
         num_sequences, num_queries = len(inputs.sequence_lengths), tiles.rows // self._group
         num_programs = len(query) // num_queries + num_sequences
         paged_kernels.attend_chunks[(num_programs, self._num_kv_heads)](
             query, keys, values, inputs.block_tables, inputs.sequence_lengths, inputs.query_starts,
-            output, self._scale, num_sequences,
+            output, self._scale * key_scale, value_scale, num_sequences,
             query.stride(0), query.stride(1), keys.stride(0), keys.stride(1),
             inputs.block_tables.stride(0),
             ROWS=tiles.rows, QUERIES=num_queries, TILE=tiles.places,

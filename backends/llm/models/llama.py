@@ -13,27 +13,38 @@ from trivet.backends.llm.attention.base import Attention, StepInputs
 from trivet.backends.llm.model_config import LlmConfig
 from trivet.backends.llm.models.linear import linear
 from trivet.backends.llm.models.llama_weights import Layer, read_weights
+from trivet.backends.llm.models.vocabulary import Vocabulary
+from trivet.backends.llm.shards import Part
 
 
 class LlamaModel:
     """A decoder over the paged cache. Owned by the engine's thread."""
 
     def __init__(
-        self, config: LlmConfig, weights: Mapping[str, Tensor], attention: Attention
+        self,
+        config: LlmConfig,
+        weights: Mapping[str, Tensor],
+        attention: Attention,
+        part: Part | None = None,
+        *,
+        quantises: bool = False,
     ) -> None:
-        """Raises LoadFailed when a weight is missing, of the wrong shape or not known."""
+        """`part`: what this process computes, of which `config` and `weights` are; None: all.
+        Raises LoadFailed when a weight is missing, of the wrong shape or not known."""
+        part = part or Part.whole(config)
         self._config = config
         self._attention = attention
-        read = read_weights(config, weights)
-        self._embedding, self._norm = read.embedding, read.norm
+        self._ranks = part.ranks
+        read = read_weights(config, weights, quantises=quantises)
+        self._vocabulary = Vocabulary(read.embedding, read.head, part.ranks, part.vocabulary_size)
+        self._norm = read.norm
         self._cosines, self._sines = read.cosines, _signed(read.sines)
-        self._head = linear(read.head)
         self._layers = [_Layer(config, layer) for layer in read.layers]
 
     def forward(self, inputs: StepInputs) -> Tensor:
         """Logits, float32 [R, vocabulary], of `inputs.sample_rows`."""
         eps = self._config.rms_norm_eps
-        hidden = functional.embedding(inputs.token_ids, self._embedding)
+        hidden = self._vocabulary.embed(inputs.token_ids)
         cosines = self._cosines[inputs.positions].unsqueeze(1)
         sines = self._sines[inputs.positions].unsqueeze(1)
         self._attention.begin(inputs)
@@ -42,9 +53,9 @@ class LlamaModel:
             hidden = hidden + self._attend(index, layer, normed, cosines, sines)
             normed = _norm(hidden, layer.post_norm, eps)
             gate, up = layer.gate_up(normed).chunk(2, dim=-1)
-            hidden = hidden + layer.down(functional.silu(gate).mul_(up))
+            hidden = hidden + self._ranks.sum(layer.down(functional.silu(gate).mul_(up)))
         wanted = _norm(hidden[inputs.sample_rows], self._norm, eps)
-        return self._head(wanted).float()
+        return self._vocabulary.logits(wanted)
 
     def _attend(
         self, index: int, layer: "_Layer", hidden: Tensor, cosines: Tensor, sines: Tensor
@@ -58,7 +69,7 @@ class LlamaModel:
         heads = _rotated(heads, cosines, sines)
         query, key = torch.split(heads, [num_heads, num_kv_heads], dim=1)
         output = self._attention.attend(index, query, key, value)
-        return layer.output(output.reshape(len(hidden), -1))
+        return self._ranks.sum(layer.output(output.reshape(len(hidden), -1)))
 
 
 class _Layer:

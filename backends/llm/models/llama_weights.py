@@ -12,6 +12,7 @@ from torch import Tensor
 
 from trivet.backends.api import LoadFailed
 from trivet.backends.llm.model_config import LlmConfig, RopeScaling
+from trivet.backends.llm.models.linear import FP8, Weight
 
 ROPE_DIVISORS = "rope_freqs.weight"
 """GGUF's name of what divides the rotary frequencies: Llama 3's scaling, worked out in advance."""
@@ -22,17 +23,17 @@ class Layer:
     """The weights of one layer. Matrices that read the same input are one."""
 
     input_norm: Tensor
-    qkv: Tensor
+    qkv: Weight
     """[(heads + 2 key/value heads) * head size, hidden]."""
     qkv_bias: Tensor | None
     query_norm: Tensor | None
     key_norm: Tensor | None
-    output: Tensor
+    output: Weight
     output_bias: Tensor | None
     post_norm: Tensor
-    gate_up: Tensor
+    gate_up: Weight
     """[2 * intermediate, hidden]."""
-    down: Tensor
+    down: Weight
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,25 +44,33 @@ class LlamaWeights:
     """[vocabulary, hidden]."""
     layers: list[Layer]
     norm: Tensor
-    head: Tensor
+    head: Weight
     """[vocabulary, hidden]."""
     cosines: Tensor
     """[positions, head size]."""
     sines: Tensor
 
 
-def read_weights(config: LlmConfig, weights: Mapping[str, Tensor]) -> LlamaWeights:
-    """Raises LoadFailed when a weight is missing, of the wrong shape or not known."""
-    take = _Taker(weights)
+def read_weights(
+    config: LlmConfig,
+    weights: Mapping[str, Tensor],
+    *,
+    quantises: bool = False,
+    rotary_dtype: torch.dtype | None = None,
+) -> LlamaWeights:
+    """`quantises`: the layers' matrices become 8-bit numbers as they are read. `rotary_dtype`: None
+    for the weights'. Raises LoadFailed when a weight is missing, of the wrong shape or not known.
+    """
+    take = _Taker(weights, quantises=quantises)
     shape = (config.vocabulary_size, config.hidden_size)
     embedding = take("model.embed_tokens.weight", *shape)
     divisors = weights.get(ROPE_DIVISORS)
-    cosines, sines = rotary_table(config, embedding.dtype, divisors)
+    cosines, sines = rotary_table(config, rotary_dtype or embedding.dtype, divisors)
     read = LlamaWeights(
         embedding,
         [_layer(config, take, index) for index in range(config.num_layers)],
         take("model.norm.weight", config.hidden_size),
-        embedding if config.ties_embeddings else take("lm_head.weight", *shape),
+        Weight(embedding if config.ties_embeddings else take("lm_head.weight", *shape)),
         cosines.to(embedding.device),
         sines.to(embedding.device),
     )
@@ -78,7 +87,7 @@ def _layer(config: LlmConfig, take: "_Taker", index: int) -> Layer:
         "v": config.num_kv_heads * config.head_dim,
     }
     attention, mlp = f"{prefix}self_attn.", f"{prefix}mlp."
-    qkv = [take(f"{attention}{name}_proj.weight", size, hidden) for name, size in sizes.items()]
+    qkv = [take.matrix(f"{attention}{name}_proj", size, hidden) for name, size in sizes.items()]
     bias = None
     if config.has_qkv_bias:
         parts = [take(f"{attention}{name}_proj.bias", size) for name, size in sizes.items()]
@@ -88,29 +97,32 @@ def _layer(config: LlmConfig, take: "_Taker", index: int) -> Layer:
         norms = [take(f"{attention}{name}_norm.weight", config.head_dim) for name in "qk"]
     return Layer(
         input_norm=take(f"{prefix}input_layernorm.weight", hidden),
-        qkv=torch.cat(qkv),
+        qkv=Weight.joined(qkv),
         qkv_bias=bias,
         query_norm=norms[0],
         key_norm=norms[1],
-        output=take(f"{attention}o_proj.weight", hidden, sizes["q"]),
+        output=take.matrix(f"{attention}o_proj", hidden, sizes["q"]),
         output_bias=take(f"{attention}o_proj.bias", hidden) if config.has_output_bias else None,
         post_norm=take(f"{prefix}post_attention_layernorm.weight", hidden),
-        gate_up=torch.cat([take(f"{mlp}{name}_proj.weight", inner, hidden)
-                           for name in ("gate", "up")]),
-        down=take(f"{mlp}down_proj.weight", hidden, inner),
+        gate_up=Weight.joined([take.matrix(f"{mlp}{name}_proj", inner, hidden)
+                               for name in ("gate", "up")]),
+        down=take.matrix(f"{mlp}down_proj", hidden, inner),
     )  # fmt: skip
 
 
 # Tied to the embedding where the config says so; used for the rotary table.
 _NEEDLESS = {"lm_head.weight", ROPE_DIVISORS}
+_NEEDLESS_ENDS = ("rotary_emb.inv_freq", ".k_scale", ".v_scale", ".output_scale")
+"""The cache's scales are read where the cache is made."""
 
 
 class _Taker:
     """Takes weights by name and checks their shapes."""
 
-    def __init__(self, weights: Mapping[str, Tensor]) -> None:
+    def __init__(self, weights: Mapping[str, Tensor], *, quantises: bool) -> None:
         self._weights = weights
         self._taken: set[str] = set()
+        self._quantises = quantises
 
     def __call__(self, name: str, *shape: int) -> Tensor:
         if name not in self._weights:
@@ -123,11 +135,34 @@ class _Taker:
         self._taken.add(name)
         return weight
 
+    def matrix(self, name: str, columns: int, depth: int) -> Weight:
+        """A layer's matrix, with the scales of its 8-bit numbers if it has some."""
+        data = self(f"{name}.weight", columns, depth)
+        if data.dtype != FP8:
+            weight = Weight(data)
+            return weight.quantised() if self._quantises else weight
+        scales = self._scale(f"{name}.weight_scale")
+        if scales is None or scales.numel() not in (1, columns):
+            raise LoadFailed(
+                f"the 8-bit weight '{name}.weight' has no scale, or not one for all or for each of "
+                f"its {columns} rows, in '{name}.weight_scale'"
+            )
+        # Rows to multiply get scales of their own at each step, at least as precise as the one
+        # that a checkpoint was calibrated to.
+        self._scale(f"{name}.input_scale")
+        return Weight(data, scales.float().flatten().expand(columns).contiguous())
+
+    def _scale(self, name: str) -> Tensor | None:
+        if name not in self._weights:
+            return None
+        self._taken.add(name)
+        return self._weights[name]
+
     def refuse_rest(self) -> None:
         """Raises LoadFailed for a weight that nothing took: without it the output is wrong."""
         rest = sorted(
             name for name in self._weights.keys() - self._taken
-            if name not in _NEEDLESS and not name.endswith("rotary_emb.inv_freq")
+            if name not in _NEEDLESS and not name.endswith(_NEEDLESS_ENDS)
         )  # fmt: skip
         if rest:
             raise LoadFailed(

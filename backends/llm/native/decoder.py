@@ -10,6 +10,7 @@ from torch import Tensor
 from trivet.backends.llm.attention.base import StepInputs
 from trivet.backends.llm.kv_cache import KvCache
 from trivet.backends.llm.model_config import LlmConfig
+from trivet.backends.llm.models.linear import Weight
 from trivet.backends.llm.models.llama_weights import Layer, read_weights
 from trivet.backends.llm.native.library import Native
 from trivet.backends.llm.native.structures import CLayer, CModel, CStep
@@ -44,7 +45,7 @@ class NativeModel:
         self._functions = native.functions
         read = read_weights(config, weights)
         self._vocabulary = config.vocabulary_size
-        head = pack(_padded(read.head))
+        head = pack(_padded(read.head.data))
         self._kept: list[Tensor] = [read.embedding, read.norm, head, read.cosines, read.sines]
         self._model = CModel(
             config.hidden_size, config.intermediate_size, config.num_heads, config.num_kv_heads,
@@ -82,8 +83,9 @@ class NativeModel:
 
     def _keep(self, layer: Layer, states: Tensor) -> CLayer:
         tensors = (
-            layer.input_norm, layer.qkv, layer.qkv_bias, layer.query_norm, layer.key_norm,
-            layer.output, layer.output_bias, layer.post_norm, layer.gate_up, layer.down,
+            layer.input_norm, layer.qkv.data, layer.qkv_bias, layer.query_norm, layer.key_norm,
+            layer.output.data, layer.output_bias, layer.post_norm, layer.gate_up.data,
+            layer.down.data,
             states[0], states[1],
         )  # fmt: skip
         self._kept += [tensor for tensor in tensors if tensor is not None]
@@ -103,13 +105,14 @@ def pack(weight: Tensor) -> Tensor:
 
 def _packed(layer: Layer) -> Layer:
     # A gate and what it lets through come out of the same block.
-    gate_up = layer.gate_up.view(2, -1, 16, layer.gate_up.shape[1]).transpose(0, 1).flatten(0, 2)
+    given = layer.gate_up.data
+    gate_up = given.view(2, -1, 16, given.shape[1]).transpose(0, 1).flatten(0, 2)
     return replace(
         layer,
-        qkv=pack(layer.qkv),
-        output=pack(layer.output),
-        gate_up=pack(gate_up),
-        down=pack(layer.down),
+        qkv=Weight(pack(layer.qkv.data)),
+        output=Weight(pack(layer.output.data)),
+        gate_up=Weight(pack(gate_up)),
+        down=Weight(pack(layer.down.data)),
     )
 
 

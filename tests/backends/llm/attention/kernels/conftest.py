@@ -2,9 +2,12 @@
 interprets. `test_triton_paged.py` in the folder above starts it; with a GPU, `-m gpu` compiles."""
 
 import os
+from typing import Any
 
 import pytest
 import torch
+import triton.language as tl
+from triton.runtime import interpreter
 
 IS_INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 collect_ignore_glob = [] if IS_INTERPRETED or torch.cuda.is_available() else ["test_*.py"]
@@ -21,3 +24,18 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def device() -> torch.device:
     """Where the kernels run."""
     return torch.device("cpu" if IS_INTERPRETED else "cuda")
+
+
+@pytest.fixture(autouse=True)
+def rounds_8bit_numbers_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The interpreter loses the carry of a mantissa that is rounded up to a power of 2: 7.9 becomes
+    4, not 8, as an 8-bit number."""
+    convert = interpreter._convert_float
+
+    def converted(values: Any, given: Any, wanted: Any, rounding: Any) -> Any:
+        if (given, wanted) != (tl.float32, tl.float8e4nv):
+            return convert(values, given, wanted, rounding)
+        rounded = torch.tensor(values).to(torch.float8_e4m3fn)
+        return rounded.view(torch.uint8).numpy()
+
+    monkeypatch.setattr(interpreter, "_convert_float", converted)

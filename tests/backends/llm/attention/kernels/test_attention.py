@@ -1,7 +1,7 @@
 """Attention of random steps, against float64 and against plain torch, over scattered blocks."""
 
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pytest
 import torch
@@ -179,6 +179,23 @@ def test_long_sequences_are_decoded_in_splits(
 @pytest.mark.parametrize("window", [1, 7, 64, 65, 200])
 def test_windows_hide_what_lies_behind_them(device: torch.device, window: int) -> None:
     assert_exact(make_step(device, [300, 64, 190, 3], [1, 1, 130, 2]), window)
+
+
+@pytest.mark.parametrize("lengths", [([70, 33, 5], [1, 33, 2]), ([1024, 7], [1, 1])])
+def test_a_cache_of_8_bits_is_read_and_written_by_its_scales(
+    device: torch.device, lengths: tuple[list[int], list[int]]
+) -> None:
+    step = make_step(device, *lengths)
+    scales = (0.013, 0.02)
+    given = step.cache.layers[0]
+    cache = KvCache(shape(6, 2, 64), given.shape[1], 16, torch.float8_e4m3fn, device, [scales])
+    for past, scale, states, there in zip(
+        (step.past_keys, step.past_values), scales, given, cache.layers[0], strict=True
+    ):
+        for index, each in enumerate(past):
+            past[index] = (each / scale).to(cache.layers[0].dtype).float() * scale
+        there.copy_((states / scale).to(there.dtype))  # with NaN where the step is to write
+    assert_exact(replace(step, cache=cache))
 
 
 def test_a_window_over_splits_is_exact(device: torch.device) -> None:

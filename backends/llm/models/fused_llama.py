@@ -1,0 +1,180 @@
+"""The Llama shape on a GPU: nine or ten kernels a layer, of which four are products.
+
+`llama.py` says what it must give; weights and config are the same.
+"""
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import torch
+import triton
+from torch import Tensor
+
+from trivet.backends.llm.attention.base import StepInputs
+from trivet.backends.llm.attention.pages import PagedAttention
+from trivet.backends.llm.model_config import LlmConfig
+from trivet.backends.llm.models import step_kernels
+from trivet.backends.llm.models.linear import FP8, EightBitLinear, Linear, Weight, linear
+from trivet.backends.llm.models.llama_weights import Layer, read_weights
+from trivet.backends.llm.models.vocabulary import Vocabulary
+from trivet.backends.llm.shards import Part
+
+
+class Rows(NamedTuple):
+    """What a product reads: rows, and their scales if they are of 8-bit numbers."""
+
+    data: Tensor
+    scales: Tensor | None
+
+
+class FusedLlama:
+    """A decoder over the paged cache. Owned by the engine's thread."""
+
+    def __init__(
+        self,
+        config: LlmConfig,
+        weights: Mapping[str, Tensor],
+        attention: PagedAttention,
+        part: Part | None = None,
+        *,
+        quantises: bool = False,
+    ) -> None:
+        """See LlamaModel."""
+        part = part or Part.whole(config)
+        self._config = config
+        self._attention = attention
+        self._ranks = part.ranks
+        read = read_weights(config, weights, quantises=quantises, rotary_dtype=torch.float32)
+        self._vocabulary = Vocabulary(read.embedding, read.head, part.ranks, part.vocabulary_size)
+        self._norm = read.norm
+        half = config.head_dim // 2
+        self._cosines = read.cosines[:, :half].contiguous()
+        self._sines = read.sines[:, :half].contiguous()
+        self._layers = [_Layer(layer, read.embedding.dtype) for layer in read.layers]
+
+    def forward(self, inputs: StepInputs) -> Tensor:
+        """Logits, float32 [R, vocabulary], of `inputs.sample_rows`."""
+        states = self._vocabulary.embed(inputs.token_ids)
+        residual = torch.empty_like(states)
+        self._attention.begin(inputs)
+        is_first = True
+        for index, layer in enumerate(self._layers):
+            rows = self._normed(states, residual, layer.input_norm, layer.qkv, adds=not is_first)
+            is_first = False
+            attended = self._attend(index, layer, layer.qkv(rows), inputs)
+            states = self._ranks.sum(layer.output(_rows(attended, layer.output)))
+            rows = self._normed(states, residual, layer.post_norm, layer.gate_up)
+            rows = _silu_product(layer.gate_up(rows), layer.down)
+            states = self._ranks.sum(layer.down(rows))
+        states, residual = states[inputs.sample_rows], residual[inputs.sample_rows]
+        return self._vocabulary.logits(self._normed(states, residual, self._norm).data)
+
+    def _normed(
+        self,
+        states: Tensor,
+        residual: Tensor,
+        weight: Tensor,
+        reader: "_Product | None" = None,
+        *,
+        adds: bool = True,
+    ) -> Rows:
+        """residual + states, which becomes the residual, normed for what reads it next."""
+        rows = _empty_rows(states, states.shape[1], reader)
+        _launch_rows(
+            step_kernels.add_norm, len(states), states.shape[1],
+            states, residual, weight, rows.data, _or(rows.scales, rows.data),
+            self._config.rms_norm_eps, states.shape[1],
+            ADDS=adds, QUANTISES=rows.scales is not None,
+        )  # fmt: skip
+        return rows
+
+    def _attend(self, index: int, layer: "_Layer", qkv: Tensor, inputs: StepInputs) -> Tensor:
+        config = self._config
+        num_heads, num_kv_heads, size = config.num_heads, config.num_kv_heads, config.head_dim
+        keys, values = self._attention.pages(index)
+        key_scale, value_scale = self._attention.scales(index)
+        if len(qkv):
+            step_kernels.rotate_and_write[(len(qkv), num_heads + 2 * num_kv_heads)](
+                qkv, self._cosines, self._sines, inputs.positions, inputs.slot_mapping,
+                keys, values, _or(layer.query_norm, qkv), _or(layer.key_norm, qkv),
+                qkv.stride(0), keys.stride(0), keys.stride(1), config.rms_norm_eps,
+                1 / key_scale, 1 / value_scale,
+                NUM_HEADS=num_heads, NUM_KV_HEADS=num_kv_heads, HEAD_SIZE=size,
+                NORMS=layer.query_norm is not None, IS_8BIT=keys.element_size() == 1, num_warps=1,
+            )  # fmt: skip
+        query = qkv[:, : num_heads * size].view(-1, num_heads, size)
+        return self._attention.read(index, query).view(len(qkv), -1)
+
+
+class _Product:
+    """A linear layer that reads what the kernel before it wrote."""
+
+    def __init__(self, weight: Weight, dtype: torch.dtype, bias: Tensor | None = None) -> None:
+        self.is_8bit = weight.scales is not None
+        self._dtype = dtype
+        self._eight_bit = EightBitLinear(weight, bias) if self.is_8bit else None
+        self._linear: Linear | None = None if self.is_8bit else linear(weight, bias)
+
+    def __call__(self, rows: Rows) -> Tensor:
+        """[N, columns]."""
+        if self._eight_bit is not None:
+            assert rows.scales is not None
+            return self._eight_bit(rows.data, rows.scales, self._dtype)
+        assert self._linear is not None
+        return self._linear(rows.data)
+
+
+class _Layer:
+    """A layer's weights in the layout to compute with."""
+
+    def __init__(self, layer: Layer, dtype: torch.dtype) -> None:
+        self.input_norm, self.post_norm = layer.input_norm, layer.post_norm
+        self.query_norm, self.key_norm = layer.query_norm, layer.key_norm
+        self.qkv = _Product(layer.qkv, dtype, layer.qkv_bias)
+        self.output = _Product(layer.output, dtype, layer.output_bias)
+        self.gate_up = _Product(layer.gate_up, dtype)
+        self.down = _Product(layer.down, dtype)
+
+
+def _rows(states: Tensor, reader: _Product) -> Rows:
+    """Rows that no kernel of ours wrote, for a product."""
+    if not reader.is_8bit:
+        return Rows(states, None)
+    rows = _empty_rows(states, states.shape[1], reader)
+    _launch_rows(
+        step_kernels.quantise_rows, len(states), states.shape[1],
+        states, rows.data, rows.scales, states.shape[1],
+    )  # fmt: skip
+    return rows
+
+
+def _silu_product(gate_up: Tensor, reader: _Product) -> Rows:
+    num_columns = gate_up.shape[1] // 2
+    rows = _empty_rows(gate_up, num_columns, reader)
+    _launch_rows(
+        step_kernels.silu_product, len(gate_up), num_columns,
+        gate_up, rows.data, _or(rows.scales, rows.data), num_columns,
+        QUANTISES=rows.scales is not None,
+    )  # fmt: skip
+    return rows
+
+
+def _empty_rows(like: Tensor, num_columns: int, reader: _Product | None) -> Rows:
+    if reader is None or not reader.is_8bit:
+        return Rows(like.new_empty(len(like), num_columns), None)
+    scales = like.new_empty(len(like), 1, dtype=torch.float32)
+    return Rows(like.new_empty(len(like), num_columns, dtype=FP8), scales)
+
+
+def _or(tensor: Tensor | None, other: Tensor) -> Tensor:
+    """Something to point at where a kernel reads nothing."""
+    return other if tensor is None else tensor
+
+
+def _launch_rows(
+    kernel: object, num_rows: int, num_columns: int, *args: object, **flags: bool
+) -> None:
+    """One program a row, which holds it whole."""
+    block = triton.next_power_of_2(num_columns)
+    if num_rows:
+        kernel[(num_rows,)](*args, BLOCK=block, num_warps=min(max(block // 512, 1), 16), **flags)  # type: ignore[index]
