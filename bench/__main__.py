@@ -26,6 +26,7 @@ from bench.llm import bench_llm, bench_llm_alone, bench_llm_batching
 from bench.llm_step import bench_llm_step
 from bench.minilm import bench_minilm
 from bench.nested import bench_nested
+from bench.overload import bench_overload
 from bench.sequences import bench_sequences
 from bench.sse import bench_sse
 
@@ -42,6 +43,7 @@ PARTS = {
     "llm-batching": bench_llm_batching,
     "llm-step": bench_llm_step,
     "sse": bench_sse,
+    "overload": bench_overload,
 }
 PACKAGES = ("trivet", "grpcio", "aiohttp", "uvloop", "protobuf", "numpy", "onnxruntime")
 

@@ -103,6 +103,9 @@ class ScriptedCore:
     def generators(self) -> dict[str, Generator]:
         return dict(self._models)
 
+    def unnamed_generators(self) -> dict[str, Generator]:
+        return dict(self._models)
+
 
 @asynccontextmanager
 async def served(
