@@ -1,5 +1,6 @@
 """Requests of 10,000 sequences that are open at once next to requests of 100: the cost of one must
-not depend on how many there are."""
+not depend on how many there are. What counts is the server's CPU time: the client, a Python
+program, is the slower of the two."""
 
 import os
 import queue
@@ -13,7 +14,7 @@ import grpc
 import numpy as np
 
 from bench.figures import Figures, Row, alternate
-from bench.processes import Listener, trivet
+from bench.processes import Listener, run_module, trivet
 from trivet.protos import grpc_service_pb2 as pb
 
 MANY, FEW = 10_000, 100
@@ -49,11 +50,22 @@ def bench_sequences(seconds: float, rounds: int) -> list[Row]:
                 str(count): lambda count=count: _measure(server, count, seconds)
                 for count in (MANY, FEW)
             }
+            sides |= {
+                f"alone {count}": lambda count=count: run_module(
+                    "bench.sequences_alone", str(count), str(seconds)
+                )
+                for count in (MANY, FEW)
+            }
             found = alternate(sides, rounds)
     many, few = found[str(MANY)], found[str(FEW)]
-    note = f"server CPU {many['server_cpu_us']:.0f} / {few['server_cpu_us']:.0f} us"
-    cell = f"{MANY:,} open sequences / {FEW}, grpc stream"
-    return [Row(cell, "1/s", many["rate_per_s"], few["rate_per_s"], BAR, note=note)]
+    note = f"{many['rate_per_s']:,.0f} / {few['rate_per_s']:,.0f} requests a second"
+    cell = f"{MANY:,} open sequences / {FEW}"
+    served, served_few = (1e6 / each["server_cpu_us"] for each in (many, few))
+    alone, alone_few = (found[f"alone {count}"]["rate_per_s"] for count in (MANY, FEW))
+    return [
+        Row(f"{cell}, grpc stream", "1/CPU s", served, served_few, BAR, note=note),
+        Row(f"{cell}, batcher alone", "1/CPU s", alone, alone_few, BAR),
+    ]
 
 
 def _measure(server: Listener, num_sequences: int, seconds: float) -> Figures:
