@@ -1,11 +1,13 @@
 """Opens ONNX models with ONNX Runtime and reads what their files say about themselves."""
 
 import logging
+from collections.abc import Callable
 from pathlib import Path
 
 import onnxruntime as ort
 
 from trivet.backends.api import (
+    DataType,
     InvalidConfig,
     LoadFailed,
     ModelFiles,
@@ -15,9 +17,15 @@ from trivet.backends.api import (
 from trivet.backends.api.completion import ModelTensor, complete_config
 from trivet.backends.api.content import describe_content
 from trivet.backends.api.supplied import instance_config
+from trivet.backends.device.buckets import buckets_of
+from trivet.backends.device.cuda import open_gpu
+from trivet.backends.device.driver import Gpu
+from trivet.backends.device.errors import DeviceFailed, as_load_failure
+from trivet.backends.device.gpus import new_lane
+from trivet.backends.onnxruntime.gpu_instance import GpuOnnxInstance
 from trivet.backends.onnxruntime.instance import OnnxRuntimeInstance
 from trivet.backends.onnxruntime.modelfile import MalformedModel, OnnxFile, read_onnx_file
-from trivet.backends.onnxruntime.options import plan_session
+from trivet.backends.onnxruntime.options import SessionPlan, plan_session
 from trivet.backends.onnxruntime.sessions import Sessions
 from trivet.protos.model_config_pb2 import ModelConfig
 
@@ -29,7 +37,8 @@ DEFAULT_FILENAME = "model.onnx"
 class OnnxRuntimeBackend:
     """`backend: "onnxruntime"`: model.onnx, or a folder of that name with model.onnx in it."""
 
-    def __init__(self) -> None:
+    def __init__(self, gpu_of: Callable[[int], Gpu] = open_gpu) -> None:
+        self._gpu_of = gpu_of
         self._sessions = Sessions()
 
     def matches(self, files: ModelFiles) -> bool:
@@ -49,15 +58,40 @@ class OnnxRuntimeBackend:
 
     def open(
         self, config: ModelConfig, files: ModelFiles, placement: Placement
-    ) -> OnnxRuntimeInstance:
+    ) -> OnnxRuntimeInstance | GpuOnnxInstance:
         """Raises LoadFailed, InvalidConfig."""
         path = _artifact(config, files)
         # Without auto-completion nobody has compared the config with the file yet.
         self.complete(config, files)
         plan = plan_session(config, files, placement)
-        session = self._sessions.get(path, plan)
         signature = Signature.from_config(instance_config(config))
+        specs = (*signature.inputs.values(), *signature.outputs.values())
+        # ONNX Runtime binds no texts; it brings what else such a model needs to the GPU by itself.
+        has_texts = any(spec.datatype is DataType.BYTES for spec in specs)
+        if plan.is_on_gpu and not has_texts:
+            return self._open_on_gpu(config, path, plan, signature, placement)
+        session = self._sessions.get(path, plan)
         return OnnxRuntimeInstance(session, signature, plan.run_options())
+
+    def _open_on_gpu(
+        self,
+        config: ModelConfig,
+        path: Path,
+        plan: SessionPlan,
+        signature: Signature,
+        placement: Placement,
+    ) -> GpuOnnxInstance:
+        try:
+            lane = new_lane(self._gpu_of(placement.device_id))
+            shapes = {n: signature.full_dims(spec) for n, spec in signature.inputs.items()}
+            buckets = buckets_of(config, shapes)
+            plan = plan.on_stream(lane.stream.handle, captures=bool(buckets))
+            session = self._sessions.get(path, plan)
+            return GpuOnnxInstance(session, signature, lane, buckets, plan.run_options())
+        except LoadFailed as error:
+            raise LoadFailed(f"model '{config.name}': {error.message}") from error
+        except DeviceFailed as error:
+            raise as_load_failure(config.name, error) from error
 
     def _inferred_outputs(
         self, config: ModelConfig, files: ModelFiles, path: Path, found: OnnxFile

@@ -12,7 +12,7 @@ fifth of the CPU time). `session.intra_op.allow_spinning` as a model parameter t
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import onnxruntime as ort
@@ -33,6 +33,12 @@ _PROVIDERS = {
     "tensorrt": "TensorrtExecutionProvider",
 }
 _CPU, _CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
+_TENSORRT = "TensorrtExecutionProvider"
+_NUMBERED = {
+    "arena_extend_strategy": ("kNextPowerOfTwo", "kSameAsRequested"),
+    "cudnn_conv_algo_search": ("EXHAUSTIVE", "HEURISTIC", "DEFAULT"),
+}
+"""Options that Triton's configs write as numbers."""
 _CUDA_PARAMETERS = (
     "arena_extend_strategy",
     "cudnn_conv_algo_search",
@@ -79,6 +85,21 @@ class SessionPlan:
     def is_shareable(self) -> bool:
         """Whether instances may run on one session: on a GPU each needs streams of its own."""
         return [name for name, _ in self.providers] == [_CPU]
+
+    def on_stream(self, handle: int, *, captures: bool) -> "SessionPlan":
+        """The same for an instance that computes on a stream of its own; with CUDA graphs."""
+        more = {"user_compute_stream": str(handle)}
+        graphs = {"enable_cuda_graph": "1"} if captures else {}
+        names = {_CUDA: more | graphs, _TENSORRT: _for_tensorrt(more | graphs)}
+        providers = tuple(
+            (name, _pairs({**dict(pairs), **names.get(name, {})})) for name, pairs in self.providers
+        )
+        return replace(self, providers=providers)
+
+    @property
+    def is_on_gpu(self) -> bool:
+        """Whether it computes on an NVIDIA GPU."""
+        return any(name in (_CUDA, _TENSORRT) for name, _ in self.providers)
 
     def options(self) -> ort.SessionOptions:
         """Raises an ONNX Runtime error for a custom operator library that does not load."""
@@ -168,11 +189,13 @@ def _providers(
     for accelerator in asked:
         provider = _provider(config, accelerator.name)
         given = {_renamed(k): v for k, v in accelerator.parameters.items() if k != "precision_mode"}
-        precision = _precision(accelerator.parameters.get("precision_mode", ""))
-        chosen[provider] = _pairs({**device, **given, **precision})
+        precision = _precision(config, accelerator.parameters.get("precision_mode", ""))
+        chosen[provider] = _pairs({**device, **_named(config, given), **precision})
     if is_gpu:
-        given = {key: parameters[key] for key in _CUDA_PARAMETERS if key in parameters}
-        chosen.setdefault(_CUDA, _pairs({**device, **given}))
+        # What the accelerator's own parameters do not say, those of the model do.
+        common = {key: parameters[key] for key in _CUDA_PARAMETERS if key in parameters}
+        stated = dict(chosen.get(_CUDA, ()))
+        chosen[_CUDA] = _pairs({**device, **_named(config, common), **stated})
     _check_available(config, chosen)
     return (*chosen.items(), (_CPU, ()))
 
@@ -191,9 +214,36 @@ def _renamed(key: str) -> str:
     return _TENSORRT_PARAMETERS.get(key, key)
 
 
-def _precision(mode: str) -> dict[str, str]:
-    names = {"FP16": "trt_fp16_enable", "INT8": "trt_int8_enable"}
+def _precision(config: ModelConfig, mode: str) -> dict[str, str]:
+    names = {"FP16": "trt_fp16_enable", "BF16": "trt_bf16_enable", "INT8": "trt_int8_enable"}
+    if mode and mode.upper() not in ("FP32", *names):
+        raise InvalidConfig(
+            f"model '{config.name}': precision_mode is '{mode}', but must be one of "
+            f"{['FP32', *names]}"
+        )
     return {names[mode.upper()]: "True"} if mode.upper() in names else {}
+
+
+def _named(config: ModelConfig, options: Mapping[str, str]) -> dict[str, str]:
+    """The options with ONNX Runtime's words for Triton's numbers."""
+    named = dict(options)
+    for key, words in _NUMBERED.items():
+        given = options.get(key)
+        if given is None or given in words:
+            continue
+        if not given.isdecimal() or int(given) >= len(words):
+            numbered = ", ".join(f"{number} ({word})" for number, word in enumerate(words))
+            raise InvalidConfig(
+                f"model '{config.name}': {key} is '{given}', but must be one of {numbered}"
+            )
+        named[key] = words[int(given)]
+    return named
+
+
+def _for_tensorrt(options: Mapping[str, str]) -> dict[str, str]:
+    """Its own name for CUDA graphs; the stream's is the same."""
+    names = {"enable_cuda_graph": "trt_cuda_graph_enable"}
+    return {names.get(key, key): value for key, value in options.items()}
 
 
 def _pairs(options: Mapping[str, str]) -> Pairs:

@@ -57,14 +57,32 @@ class Sessions:
 def create_session(path: Path, plan: SessionPlan) -> ort.InferenceSession:
     """Raises LoadFailed with ONNX Runtime's own reason."""
     providers = [(name, dict(options)) for name, options in plan.providers]
+    if plan.is_on_gpu and hasattr(ort, "preload_dlls"):
+        # Finds CUDA and cuDNN in the packages that the extra onnx-gpu brings.
+        ort.preload_dlls()
     try:
-        return ort.InferenceSession(str(path), plan.options(), providers=providers)
+        session = ort.InferenceSession(str(path), plan.options(), providers=providers)
     except ORT_ERRORS as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise LoadFailed(
             f"'{path.name}' could not be loaded by ONNX Runtime {ort.__version__} "
             f"(it is {describe_content(path)}): {reason}"
         ) from error
+    _check_started(path, plan, session)
+    return session
+
+
+def _check_started(path: Path, plan: SessionPlan, session: ort.InferenceSession) -> None:
+    """ONNX Runtime goes on without a provider that does not start; a slow model is no answer."""
+    started = session.get_providers()
+    missing = [name for name, _ in plan.providers if name not in started]
+    if missing:
+        raise LoadFailed(
+            f"'{path.name}': ONNX Runtime {ort.__version__} could not start {', '.join(missing)} "
+            f"(it has {', '.join(started)}): its CUDA, cuDNN or TensorRT libraries are missing or "
+            "of another version than it was built for, or the NVIDIA driver is too old. Compare "
+            "onnxruntime.print_debug_info() with nvidia-smi, or pip install trivet[onnx-gpu]"
+        )
 
 
 def _fingerprint(folder: Path) -> tuple[tuple[str, int, int, int], ...]:

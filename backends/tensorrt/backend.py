@@ -16,7 +16,7 @@ from trivet.backends.device.driver import Gpu
 from trivet.backends.device.errors import DeviceFailed, as_load_failure
 from trivet.backends.device.gpus import new_lane
 from trivet.backends.tensorrt.description import Description
-from trivet.backends.tensorrt.graphs import buckets_of
+from trivet.backends.tensorrt.graphs import engine_buckets
 from trivet.backends.tensorrt.instance import TensorRtInstance
 from trivet.backends.tensorrt.library import TensorRt, load_tensorrt
 from trivet.backends.tensorrt.opened import Engines, OpenedEngine, SharedEngine, strategy_of
@@ -98,7 +98,7 @@ class TensorRtBackend:
             library,
             shared,
             chosen_profiles(config.name, placement.profiles, len(description.profiles)),
-            buckets_of(config, description) if captures else [],
+            engine_buckets(config, description) if captures else [],
             strategy_of(config),
             uses_own_graphs=graphs and not captures,
         )

@@ -5,10 +5,11 @@ from collections.abc import Mapping
 import numpy as np
 
 from trivet.backends.api import Batch, CopyKind, DeviceArray, InvalidRequest, Shape, Tensor
+from trivet.backends.device.buckets import Bucket, StaticRun
 from trivet.backends.device.errors import DeviceFailed, OutOfMemory, OutOfMemoryInFlight
 from trivet.backends.device.lane import Lane
 from trivet.backends.tensorrt.context import ALIGNMENT, EngineContext
-from trivet.backends.tensorrt.graphs import Bucket, GraphRun, capture
+from trivet.backends.tensorrt.graphs import capture
 from trivet.backends.tensorrt.opened import OpenedEngine
 from trivet.backends.tensorrt.profiles import choose_profile
 
@@ -57,7 +58,7 @@ class TensorRtInstance:
         dims: dict[str, Shape] = {name: array.shape for name, array in arrays.items()}
         graph = next((g for g in self._graphs if g.bucket.takes(dims)), None)
         if graph is not None:
-            self._lane.hand_out(batch, graph.run(batch, arrays, batching=self._batching))
+            self._lane.hand_out(batch, graph.run(self._lane, batch, arrays))
             return
         dims |= {name: tuple(map(int, values.ravel())) for name, values in shapes.items()}
         number = choose_profile(engine.profiles, opened.profiles, dims) if engine.profiles else 0
@@ -120,7 +121,7 @@ class TensorRtInstance:
         batch.copied(CopyKind.DEVICE, array.nbytes)
         return copy
 
-    def _capture(self, bucket: Bucket) -> GraphRun:
+    def _capture(self, bucket: Bucket) -> StaticRun:
         opened = self._opened
         assert opened is not None, "while it is being opened"
         profiles = opened.description.profiles

@@ -8,10 +8,10 @@ from typing import Any
 from weakref import WeakValueDictionary
 
 from trivet.backends.api import InvalidConfig, LoadFailed, parameter
+from trivet.backends.device.buckets import Bucket
 from trivet.backends.device.lane import Lane
 from trivet.backends.tensorrt.context import EngineContext
 from trivet.backends.tensorrt.description import Description
-from trivet.backends.tensorrt.graphs import Bucket
 from trivet.backends.tensorrt.library import TensorRt, first_reason
 from trivet.protos.model_config_pb2 import ModelConfig
 
