@@ -60,6 +60,7 @@ class Frontends:
                     forwarding(
                         settings.grpc_header_forward_pattern, "--grpc-header-forward-pattern"
                     ),
+                    settings.max_response_size,
                 ).rows(),
                 host=settings.grpc_address,
                 port=settings.grpc_port,
@@ -83,6 +84,7 @@ class Frontends:
         settings = self._settings
         return HttpLimits(
             max_body_bytes=settings.http_max_input_size,
+            max_response_bytes=settings.max_response_size,
             json=JsonLimits(settings.http_max_json_depth, settings.http_max_json_values),
             max_connections=settings.http_max_connections,
             head_timeout_s=settings.http_header_timeout_s,

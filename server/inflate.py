@@ -8,10 +8,9 @@ import zlib
 Buffer = bytes | bytearray | memoryview
 
 CODINGS = ("gzip", "deflate")
-_STEP_PACKED_BYTES = 64 * 1024
+_FIRST_PACKED_BYTES = 64 * 1024
 _FIRST_PLAIN_BYTES = 256 * 1024
 """What the event loop may take on: a quarter of a millisecond."""
-_STEP_PLAIN_BYTES = 1024 * 1024
 _WINDOW_BITS = {"gzip": 31, "deflate": 15}
 _RAW_DEFLATE = -15
 
@@ -52,22 +51,26 @@ class Inflation:
 
     def begin(self) -> bytes | None:
         """The whole message if it is small; None: call `finish`. Raises NotInflatable."""
-        num_bytes = self._take(self._next_packed(), _FIRST_PLAIN_BYTES)
+        first = self._packed[:_FIRST_PACKED_BYTES]
+        self._num_given = len(first)
+        num_bytes = self._take(first, _FIRST_PLAIN_BYTES)
         is_all = self._num_given == len(self._packed) and num_bytes < _FIRST_PLAIN_BYTES
         return self._message() if is_all or self._inflator.eof else None
 
     def finish(self) -> bytes:
         """The whole message. Raises NotInflatable."""
-        while not self._inflator.eof:
-            packed = self._inflator.unconsumed_tail or self._next_packed()
-            if self._take(packed, _STEP_PLAIN_BYTES) == 0 and not packed:
-                break
+        # In few and large pieces, whose memory the allocator gives back.
+        self._take_whole(self._inflator.unconsumed_tail)
+        if not self._inflator.eof:
+            rest = memoryview(self._packed)[self._num_given :]
+            self._num_given = len(self._packed)
+            self._take_whole(rest)
+        while not self._inflator.eof and self._take_whole(b""):
+            pass
         return self._message()
 
-    def _next_packed(self) -> Buffer:
-        start = self._num_given
-        self._num_given = min(start + _STEP_PACKED_BYTES, len(self._packed))
-        return self._packed[start : self._num_given]
+    def _take_whole(self, packed: Buffer) -> int:
+        return self._take(packed, self._max_bytes - self._num_bytes + 1)
 
     def _take(self, packed: Buffer, max_bytes: int) -> int:
         """How much came of it."""

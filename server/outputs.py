@@ -2,12 +2,23 @@
 
 from collections.abc import Mapping
 
-from trivet.backends.api import InferRequest, InferResponse
+from trivet.backends.api import InferRequest, InferResponse, ResponseTooLarge
 from trivet.server.classification import classify
 from trivet.server.core import Core
 from trivet.server.wishes import OutputWish
 
+MAX_RESPONSE_BYTES = 1024 * 1024 * 1024
 NONE_IN_REGION: frozenset[str] = frozenset()
+
+
+def require_sendable(response: InferResponse, max_bytes: int) -> None:
+    """Raises ResponseTooLarge for outputs that nobody should have to hold."""
+    size_bytes = sum(tensor.nbytes for tensor in response.outputs)
+    if size_bytes > max_bytes:
+        raise ResponseTooLarge(
+            f"model '{response.model_name}' answered with {size_bytes} bytes of outputs; the limit "
+            f"is {max_bytes} bytes (--max-response-size)"
+        )
 
 
 def fulfil(

@@ -115,6 +115,9 @@ class Settings:
     )
     server_id: str = option("triton", "server", "name in the server metadata", flag="id")
     no_progress: bool = option(False, "server", "no progress display")
+    max_response_size: int = option(
+        1024 * MIB, "server", "largest answer of a model: the bytes of its outputs", unit="bytes"
+    )
     allow_client_shm: bool = option(False, "server", "let clients register system shared memory")
     auth_keys_file: str = option(
         "",

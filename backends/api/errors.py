@@ -15,6 +15,7 @@ ServingError
 ├── Cancelled             the client went away or cancelled
 ├── Unsupported           a feature this model or server does not offer
 ├── BackendFailed         the model failed while computing
+├── ResponseTooLarge      the model's answer is over a size limit of the server
 ├── LoadFailed            a model could not be loaded
 └── InvalidConfig         a model configuration is wrong; the text gives file and line
 
@@ -91,6 +92,10 @@ class Unsupported(ServingError):
 
 class BackendFailed(ServingError):
     """The model failed while computing."""
+
+
+class ResponseTooLarge(ServingError):
+    """What the model answered is over a size limit; the text names the flag that raises it."""
 
 
 class LoadFailed(ServingError):

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from trivet.backends.api import LoadFailed
+from trivet.backends.llm.gguf_header import check_header
 from trivet.backends.llm.model_config import Described, LlmConfig, from_gguf, from_hub
 from trivet.backends.llm.models.llama_weights import ROPE_DIVISORS
 from trivet.backends.llm.tokenizer_files import TokenizerFiles, gguf_tokenizer, hub_tokenizer
@@ -98,8 +99,9 @@ def _read_gguf(path: Path) -> tuple[Described, dict[str, Any]]:
     import gguf
 
     try:
+        check_header(path)
         reader = gguf.GGUFReader(path)
-    except (OSError, ValueError, IndexError) as error:
+    except (OSError, ValueError, LookupError) as error:
         raise LoadFailed(f"'{path.name}' is no readable GGUF file: {_reason(error)}") from error
     metadata = {name: field.contents() for name, field in reader.fields.items()}
     described = Described(metadata, f"the metadata of '{path.name}'")

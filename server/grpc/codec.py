@@ -1,9 +1,10 @@
 """ModelInfer messages to requests and responses to messages, without touching tensor bytes."""
 
 from collections import OrderedDict
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
+from typing import Any
 
 import numpy as np
 from google.protobuf.message import DecodeError
@@ -16,10 +17,12 @@ from trivet.backends.api import (
     ParameterValue,
     Shape,
     Tensor,
+    TooLarge,
 )
 from trivet.backends.api.datatype import BY_NAME
 from trivet.protos import grpc_service_pb2 as pb
 from trivet.server.grpc.wire import RAW_OUTPUT_TAG, Buffer, Split, field_head, split_infer_request
+from trivet.server.outputs import MAX_RESPONSE_BYTES, require_sendable
 from trivet.server.parameters import Options, parse_parameters
 from trivet.server.shapes import check_shape
 from trivet.server.shm import SharedMemory
@@ -27,7 +30,11 @@ from trivet.server.versions import parse_version
 from trivet.server.wishes import OutputWish, RegionSlice, parse_wish
 
 MAX_CACHED_HEADER_BYTES = 4096
+MAX_HEADER_BYTES = 8 * 1024 * 1024
+"""All of a request but raw_input_contents: a small integer takes a byte there and 24 in memory."""
 MAX_TEMPLATES = 1024
+MAX_PARAMETERS = 1024
+"""Of one request, input or output."""
 UNSIGNED_PARAMETERS = ("priority", "timeout", "sequence_id")
 CONTENTS_FIELD = {
     DataType.BOOL: "bool_contents",
@@ -117,6 +124,11 @@ class Decoder:
         return Decoded(request, template.wishes, options.wants_empty_final)
 
     def _parse(self, split: Split) -> Template:
+        if len(split.header) > MAX_HEADER_BYTES:
+            raise TooLarge(
+                f"the request has {len(split.header)} bytes besides raw_input_contents, the limit "
+                f"is {MAX_HEADER_BYTES}; send the data of large tensors as raw_input_contents"
+            )
         try:
             message = pb.ModelInferRequest.FromString(split.header)
         except DecodeError:
@@ -252,12 +264,19 @@ def _contents(model_name: str, plan: InputPlan, contents: pb.InferTensorContents
             f"'{model_name}': expected {prod(plan.shape)}, got {len(values)}"
         )
     try:
-        array = np.array(values, dtype=plan.datatype.dtype).reshape(plan.shape)
+        array = _array(values, plan.datatype).reshape(plan.shape)
     except OverflowError:
         raise InvalidRequest(
             f"a value in contents of input '{plan.name}' is out of range for {plan.datatype.value}"
         ) from None
     return Tensor(plan.name, plan.datatype, plan.shape, array)
+
+
+def _array(values: Sequence[Any], datatype: DataType) -> np.ndarray:
+    if datatype is DataType.BYTES:
+        return np.array(values, dtype=object)
+    # numpy's array() would make a list of objects first.
+    return np.fromiter(values, dtype=datatype.dtype, count=len(values))
 
 
 def checked_size(name: str, datatype: DataType, shape: Shape) -> int:
@@ -270,6 +289,8 @@ def parameter_values(
     parameters: Mapping[str, pb.InferParameter],
 ) -> dict[str, ParameterValue]:
     """The values of a parameter map. Raises InvalidRequest for a parameter without a value."""
+    if len(parameters) > MAX_PARAMETERS:
+        raise InvalidRequest(f"{len(parameters)} parameters; at most {MAX_PARAMETERS} are allowed")
     values: dict[str, ParameterValue] = {}
     for name, parameter in parameters.items():
         choice = parameter.WhichOneof("parameter_choice")
@@ -288,14 +309,17 @@ class Encoder:
     for the most recent ones. Owned by the loop.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, max_bytes: int = MAX_RESPONSE_BYTES) -> None:
+        self._max_bytes = max_bytes
         self._heads: OrderedDict[object, bytes] = OrderedDict()
 
     def encode(
         self, response: InferResponse, in_region: Collection[str], *, final: bool | None
     ) -> list[Buffer]:
         """The message. Outputs named in `in_region` are in shared memory already and sent empty;
-        `final` (not None) becomes the parameter `triton_final_response`."""
+        `final` (not None) becomes the parameter `triton_final_response`.
+        Raises ResponseTooLarge."""
+        require_sendable(response, self._max_bytes)
         pieces: list[Buffer] = [self._head(response, final=final)]
         if response.id:
             encoded_id = response.id.encode()

@@ -25,7 +25,7 @@ from trivet.server.grpc.stream import InferStream
 from trivet.server.grpc.trace import answer_trace_setting, note_arrival
 from trivet.server.grpc.transport import Call, Code, Rows, Stream, Unary
 from trivet.server.grpc.wire import Buffer
-from trivet.server.outputs import fulfil
+from trivet.server.outputs import MAX_RESPONSE_BYTES, fulfil
 from trivet.server.versions import parse_version
 
 log = logging.getLogger(__name__)
@@ -48,10 +48,11 @@ class UnarySink:
             in_region = fulfil(
                 self._service.core, self._decoded.request, response, self._decoded.wishes
             )
+            message = self._service.encoder.encode(response, in_region, final=None)
         except ServingError as error:
             self.fail(error)
             return
-        self._call.send(self._service.encoder.encode(response, in_region, final=None))
+        self._call.send(message)
         self._call.finish()
 
     def finish(self) -> None:
@@ -66,11 +67,16 @@ class UnarySink:
 class Service:
     """Answers RPCs from the core. Owned by the event loop."""
 
-    def __init__(self, core: Core, forwarding: Forwarding | None = None) -> None:
+    def __init__(
+        self,
+        core: Core,
+        forwarding: Forwarding | None = None,
+        max_response_bytes: int = MAX_RESPONSE_BYTES,
+    ) -> None:
         """Without `forwarding` models see no metadata."""
         self.core = core
         self._forwarding = forwarding
-        self.encoder = Encoder()
+        self.encoder = Encoder(max_response_bytes)
         self.decoder = Decoder(core.shared_memory)
         self._regions = SharedMemoryRpcs(core.shared_memory)
         self._tasks: set[asyncio.Task[None]] = set()

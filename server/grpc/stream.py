@@ -111,10 +111,10 @@ class InferStream:
         """One response of a request."""
         try:
             in_region = fulfil(self._core, decoded.request, response, decoded.wishes)
+            pieces = self._encoder.encode(response, in_region, final=final)
         except ServingError as error:
             self.fail(slot, decoded, error)
             return
-        pieces = self._encoder.encode(response, in_region, final=final)
         size = sum(map(len, pieces))
         self._write(slot, [field_head(INFER_RESPONSE_TAG, size), *pieces])
         if final:

@@ -16,6 +16,9 @@ PARAMETER_TAG = 0x22  # field 4, length-delimited: an entry of `parameters` of M
 SEQUENCE_ID_KEY = b"\x0a\x0bsequence_id"  # how an entry of that key begins
 RAW_INPUT_TAG = 0x3A  # field 7, length-delimited: `raw_input_contents` of ModelInferRequest
 RAW_OUTPUT_TAG = b"\x32"  # field 6, length-delimited: `raw_output_contents` of ModelInferResponse
+MAX_FIELDS = 4096
+"""Inputs, outputs, parameters and their data, in one request. A field may take two bytes of a
+message and fifty times that in memory."""
 _FIXED_SIZES = {1: 8, 5: 4}
 
 
@@ -40,8 +43,11 @@ def split_infer_request(message: Buffer) -> Split:
     raw: list[memoryview] = []
     request_id = b""
     sequence_id = None
-    position = kept_from = 0
+    position = kept_from = num_fields = 0
     while position < end:
+        num_fields += 1
+        if num_fields > MAX_FIELDS:
+            raise ValueError(f"it has more than {MAX_FIELDS} fields")
         start = position
         tag = view[position]
         position += 1

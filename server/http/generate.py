@@ -26,6 +26,7 @@ from trivet.server.http.limits import HttpLimits
 from trivet.server.http.routes import Call, Route
 from trivet.server.http.sinks import SingleSink, StreamSink
 from trivet.server.http.sse import EventStream
+from trivet.server.outputs import require_sendable
 from trivet.server.parameters import parse_parameters
 
 _NOT_ONE_RESPONSE = (
@@ -57,6 +58,7 @@ class Generate:
         sink = SingleSink()
         self._core.infer(request, sink)
         response = await sink.result(request.cancel, _NOT_ONE_RESPONSE)
+        require_sendable(response, self._limits.max_response_bytes)
         return Answer((generated_json(response),))
 
     async def stream(self, call: Call) -> web.StreamResponse:
@@ -69,7 +71,7 @@ class Generate:
         try:
             first = await sink.next()
             await events.open()
-            await _send_all(first, sink, events)
+            await _send_all(first, sink, events, self._limits.max_response_bytes)
         finally:
             if not sink.is_ended:
                 # Nobody reads any more.
@@ -130,10 +132,13 @@ def generated_json(response: InferResponse) -> bytes:
     return orjson.dumps(document, option=orjson.OPT_SERIALIZE_NUMPY)
 
 
-async def _send_all(first: InferResponse | None, sink: StreamSink, events: EventStream) -> None:
+async def _send_all(
+    first: InferResponse | None, sink: StreamSink, events: EventStream, max_bytes: int
+) -> None:
     response = first
     try:
         while response is not None:
+            require_sendable(response, max_bytes)
             await events.send(generated_json(response))
             response = await sink.next()
     except ServingError as error:

@@ -14,7 +14,7 @@ from trivet.server.http.raw_request import decode_raw
 from trivet.server.http.routes import Call, Route
 from trivet.server.http.sinks import SingleSink
 from trivet.server.http.tensors import Body, Decoded, InferDecoder, encode_infer
-from trivet.server.outputs import fulfil
+from trivet.server.outputs import fulfil, require_sendable
 
 HEADER_LENGTH = "Inference-Header-Content-Length"
 _NOT_ONE_RESPONSE = (
@@ -50,6 +50,7 @@ class Infer:
         sink = SingleSink()
         self._core.infer(request, sink)
         response = await sink.result(request.cancel, _NOT_ONE_RESPONSE)
+        require_sendable(response, self._limits.max_response_bytes)
         if decoded.wishes.special:
             fulfil(self._core, decoded.request, response, decoded.wishes.special)
         return await self._answer(response, decoded.wishes, call.request)

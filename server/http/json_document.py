@@ -13,6 +13,7 @@ JsonObject = dict[str, object]
 _STRUCTURE = b'"[]{}:,'
 _NO_STRUCTURE = bytes(set(range(256)) - set(_STRUCTURE))
 _BLOCK_BYTES = 1 << 20
+VALUES_PER_CONTAINER = 20
 _PREFIX = "failed to parse the request JSON buffer"
 _TYPE_NAMES = {
     dict: "an object",
@@ -31,6 +32,7 @@ def parse_object(text: bytes, limits: JsonLimits) -> JsonObject:
     Depth and size are found in the text's brackets and commas before anything is built from it.
     """
     skeleton = _skeleton(text)
+    _check_depth(skeleton, limits)
     _check_size(skeleton, limits)
     try:
         document = orjson.loads(text)
@@ -41,6 +43,11 @@ def parse_object(text: bytes, limits: JsonLimits) -> JsonObject:
     if skeleton.count(b":") != _count_keys(document):
         _check_keys(text)
     return document
+
+
+def require_size(text: bytes, limits: JsonLimits) -> None:
+    """Raises InvalidRequest for a text of more values than may be built from it."""
+    _check_size(_skeleton(text), limits)
 
 
 def type_name(value: object) -> str:
@@ -68,18 +75,36 @@ def _outside_strings(structure: bytes) -> bytes:
     return b"".join(pieces)
 
 
-def _check_size(skeleton: bytes, limits: JsonLimits) -> None:
-    num_opened = skeleton.count(b"[") + skeleton.count(b"{")
+def _check_depth(skeleton: bytes, limits: JsonLimits) -> None:
+    num_opened = _num_opened(skeleton)
     if num_opened > limits.max_depth and _is_too_deep(skeleton, limits.max_depth):
         raise InvalidRequest(
             f"{_PREFIX}: JSON nesting depth exceeds maximum allowed limit ({limits.max_depth}). "
             "Use --http-max-json-depth to increase the limit."
         )
+
+
+def _check_size(skeleton: bytes, limits: JsonLimits) -> None:
+    num_opened = _num_opened(skeleton)
     if num_opened + skeleton.count(b",") > limits.max_values:
         raise InvalidRequest(
             f"{_PREFIX}: it holds more than {limits.max_values} values; send large tensors as "
             "binary data, or use --http-max-json-values to increase the limit"
         )
+    # An empty array of two bytes becomes 64, and so does the room of a key; the garbage collector
+    # watches all of them.
+    num_large = num_opened + skeleton.count(b":")
+    max_large = limits.max_values // VALUES_PER_CONTAINER
+    if num_large > max_large:
+        raise InvalidRequest(
+            f"{_PREFIX}: it holds {num_large} arrays, objects and keys, the limit is {max_large}; "
+            "send the data of tensors flat or binary, or use --http-max-json-values, of which the "
+            f"limit is a {VALUES_PER_CONTAINER}th"
+        )
+
+
+def _num_opened(skeleton: bytes) -> int:
+    return skeleton.count(b"[") + skeleton.count(b"{")
 
 
 def _is_too_deep(skeleton: bytes, max_depth: int) -> bool:

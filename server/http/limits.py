@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass, field
 
+from trivet.server.outputs import MAX_RESPONSE_BYTES
+
 MAX_REQUEST_ID_BYTES = 128
 MAX_INFER_ID_CHARACTERS = 4096
 MAX_SEQUENCE_ID_CHARACTERS = 128
@@ -23,6 +25,8 @@ class HttpLimits:
 
     max_body_bytes: int = 64 * 1024 * 1024
     """`--http-max-input-size`."""
+    max_response_bytes: int = MAX_RESPONSE_BYTES
+    """Outputs of one response. `--max-response-size`."""
     json: JsonLimits = field(default_factory=JsonLimits)
     max_chunks: int = 65_536
     max_header_line_bytes: int = 8190

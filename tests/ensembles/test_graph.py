@@ -249,6 +249,7 @@ FAULTS = {
 }
 
 
+@pytest.mark.rows("R16")
 @pytest.mark.parametrize("fault", FAULTS)
 def test_a_fault_is_refused_with_file_and_place(fault: str) -> None:
     text, message = FAULTS[fault]

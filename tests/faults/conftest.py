@@ -14,6 +14,7 @@ ROW_FLAGS = (
     "--http-body-timeout-s=1",
     "--http-max-connections=200",
     "--grpc-max-message-size=67108864",
+    "--max-response-size=33554432",
     "--model-control-mode=explicit",
     "--load-model=*",
 )

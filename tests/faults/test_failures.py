@@ -79,6 +79,7 @@ def protocol(request: pytest.FixtureRequest) -> str:
 # -- clients that leave ------------------------------------------------------------------------
 
 
+@pytest.mark.rows("G09")
 @pytest.mark.usefixtures("unharmed")
 def test_a_running_request_of_a_client_that_leaves_is_told_to_stop(
     room: Room, protocol: str, tmp_path: Path
@@ -96,6 +97,7 @@ def test_a_running_request_of_a_client_that_leaves_is_told_to_stop(
     )
 
 
+@pytest.mark.rows("G09")
 @pytest.mark.usefixtures("unharmed")
 def test_a_waiting_request_of_a_client_that_leaves_is_never_computed(
     room: Room, protocol: str
@@ -142,6 +144,7 @@ def test_a_deadline_ends_the_call_and_the_work(room: Room, tmp_path: Path) -> No
     room.server.wait_until(Path(f"{path}.cancelled").exists, "told the model", timeout_s=2)
 
 
+@pytest.mark.rows("G09")
 def test_a_storm_of_cancelled_calls_leaves_nothing_behind(room: Room) -> None:
     stub = room.channel.unary_unary("/inference.GRPCInferenceService/ModelInfer")
     message = slow_message().SerializeToString()

@@ -1,8 +1,9 @@
 """Rows G01-G20: wrong gRPC messages and wrong peers against a running server.
 
 They hold for any conforming server; the transport's own table of broken frames is in
-`tests/server/grpc/http2/`. Left out: G10 (an hour), G14 (a network to cut), G18 and G19 (TLS and
-keys, which the server does not have); G09's storm of cancelled calls is in test_failures.py.
+`tests/server/grpc/http2/`, with G10, G11 and G14, whose hours and cut networks are short times and
+silent clients there; G18 and G19 (TLS and keys) are in `tests/server/auth/`, and G09's storm of
+cancelled calls is in test_failures.py.
 """
 
 import socket
@@ -54,6 +55,7 @@ def peer(room: Room) -> Iterator[socket.socket]:
         yield connection
 
 
+@pytest.mark.rows("G01")
 def test_g01_what_is_no_protobuf_is_an_invalid_argument(room: Room) -> None:
     for method in ("ModelInfer", "ModelReady", "ModelConfig", "RepositoryIndex"):
         for message in (b"\xff" * 20, b"\x0a\x7fabc", b"\x0a\x02\xff\xff"):
@@ -62,6 +64,7 @@ def test_g01_what_is_no_protobuf_is_an_invalid_argument(room: Room) -> None:
     assert room.refusal("ServerMetadata", b"\xff" * 20)[0] == "INVALID_ARGUMENT"
 
 
+@pytest.mark.rows("G02")
 def test_g02_a_message_over_the_limit_is_refused(room: Room) -> None:
     message = good_message("good", [0.0] * (17 * MIB)).SerializeToString()
     with room.memory_bound(96 * MIB):
@@ -70,17 +73,20 @@ def test_g02_a_message_over_the_limit_is_refused(room: Room) -> None:
     assert "67108864" in text
 
 
+@pytest.mark.rows("G03")
 def test_g03_an_exception_tells_the_client_nothing(room: Room) -> None:
     code, text = room.refusal("ModelInfer", good_message("failing").SerializeToString())
     assert code == "INTERNAL"
     assert "swordfish" not in text
 
 
+@pytest.mark.rows("G04")
 @pytest.mark.parametrize("path", [SERVICE + "NoSuchCall", "/no.such.Service/Call", "/x"])
 def test_g04_an_unknown_method_is_unimplemented(room: Room, path: str) -> None:
     assert room.refusal(path, b"")[0] == "UNIMPLEMENTED"
 
 
+@pytest.mark.rows("G05")
 def test_g05_too_much_metadata_is_refused(room: Room) -> None:
     message = good_message("good").SerializeToString()
     code, _ = room.refusal("ModelInfer", message, metadata=[("x-long", "y" * 20_000)])
@@ -119,6 +125,7 @@ CHANGES: list[tuple[str, Change, str]] = [
 ]
 
 
+@pytest.mark.rows("G06", "G07")
 @pytest.mark.parametrize(
     ("change", "text"), [row[1:] for row in CHANGES], ids=[row[0] for row in CHANGES]
 )
@@ -132,6 +139,7 @@ def test_g06_g07_a_wrong_request_is_an_invalid_argument(
     assert text in told
 
 
+@pytest.mark.rows("G08")
 @pytest.mark.parametrize("timeout_s", [0.001, 0.0, -1.0])
 def test_g08_a_deadline_that_is_past_is_exceeded(room: Room, timeout_s: float) -> None:
     message = pb.ModelInferRequest(model_name="slow")
@@ -160,6 +168,7 @@ def test_g11_streams_that_say_nothing_hold_up_nobody(room: Room) -> None:
         assert list(stream) == []
 
 
+@pytest.mark.rows("G12")
 def test_g12_calls_reset_as_soon_as_they_are_opened_are_survived(
     room: Room, peer: socket.socket
 ) -> None:
@@ -179,6 +188,7 @@ def test_g12_calls_reset_as_soon_as_they_are_opened_are_survived(
     room.server.wait_until(lambda: pending(room.server) == 0, "emptied the queue")
 
 
+@pytest.mark.rows("G13")
 def test_g13_a_flood_of_pings_is_cut_off(room: Room, peer: socket.socket) -> None:
     ping = frame(PING, b"12345678") * 1000
     received = b""
@@ -192,6 +202,7 @@ def test_g13_a_flood_of_pings_is_cut_off(room: Room, peer: socket.socket) -> Non
     assert b"\x00\x00\x00\x0b" in received  # ENHANCE_YOUR_CALM
 
 
+@pytest.mark.rows("G15")
 def test_g15_a_small_message_that_unpacks_to_a_huge_one_is_refused(room: Room) -> None:
     message = good_message("good", [0.0] * (17 * MIB)).SerializeToString()
     options = [("grpc.max_send_message_length", -1)]
@@ -203,6 +214,7 @@ def test_g15_a_small_message_that_unpacks_to_a_huge_one_is_refused(room: Room) -
             stub(message, timeout=20)
 
 
+@pytest.mark.rows("G16")
 def test_g16_a_stream_that_nobody_reads_is_held_back_or_ended(room: Room) -> None:
     message = pb.ModelInferRequest(model_name="decoupled")
     message.inputs.add(name="IN", datatype="INT32", shape=[200_000])
@@ -221,6 +233,7 @@ def test_g16_a_stream_that_nobody_reads_is_held_back_or_ended(room: Room) -> Non
     room.server.wait_until(lambda: ended() == 1, "ended the request", timeout_s=5)
 
 
+@pytest.mark.rows("G17")
 @pytest.mark.parametrize(
     "data",
     [
@@ -241,6 +254,7 @@ def test_g17_what_is_no_grpc_is_closed(room: Room, data: bytes) -> None:
     assert time.monotonic() - started < 5
 
 
+@pytest.mark.rows("G20")
 def test_g20_fields_that_are_not_known_are_passed_over(room: Room) -> None:
     extra = b"\xf8\x3f\x01" + b"\xfa\x3f\x03abc"  # 1023: a number, then a text
     answer = room.call("ModelInfer", good_message("good").SerializeToString() + extra)

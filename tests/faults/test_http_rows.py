@@ -1,8 +1,7 @@
 """Rows H01-H32: what is wrong below the request, HTTP itself, against a running server.
 
-The ids are those of the project's table of bad input. Left out: H26 (TLS) and H27 (keys), which
-the server does not have; of H32 a rebound Host, because the server does not know its own names; of
-H30 the ten thousand connections, for which 200 with a limit of 200 stand.
+The ids are those of docs/bad-input.md. H26 (TLS), H27 (keys) and H32's rebound names are tested in
+`tests/server/auth/`; of H30 200 connections with a limit of 200 stand for ten thousand.
 """
 
 import gzip
@@ -25,6 +24,7 @@ from fault_room import (
     read_until,
     statistics,
 )
+from row_marks import rows_of
 
 pytestmark = pytest.mark.usefixtures("unharmed")
 PATH = "/v2/models/good/infer"
@@ -93,6 +93,7 @@ RAW = [
 ]
 
 
+@rows_of(RAW)
 @pytest.mark.parametrize("row", RAW, ids=str)
 def test_a_malformed_message_is_answered_and_ended(room: Room, row: Raw) -> None:
     answer = room.send_raw(row.data, half_close=not row.closes)
@@ -102,6 +103,7 @@ def test_a_malformed_message_is_answered_and_ended(room: Room, row: Raw) -> None
         assert set(json.loads(answer.partition(b"\r\n\r\n")[2])) == {"error"}
 
 
+@pytest.mark.rows("H03", "H04", "H05")
 def test_h03_to_h05_are_refused_before_anything_is_kept(room: Room) -> None:
     """A head without an end is not collected."""
     with room.memory_bound(8 * MIB):
@@ -109,6 +111,7 @@ def test_h03_to_h05_are_refused_before_anything_is_kept(room: Room) -> None:
     assert answer == b"" or answer.startswith(b"HTTP/1.1 4")
 
 
+@pytest.mark.rows("H07", "H29")
 @pytest.mark.parametrize(
     ("method", "target", "allowed"),
     [
@@ -128,6 +131,7 @@ def test_h07_h29_a_wrong_method_is_told_the_right_one(
     assert answer.headers["allow"] == allowed
 
 
+@pytest.mark.rows("H12", "H14")
 @pytest.mark.parametrize("target", [b"..%2f..%2fetc", b"a%00b", b"%2e%2e"])
 def test_h12_h14_a_path_inside_a_name_is_not_found(room: Room, target: bytes) -> None:
     head = b"POST /v2/models/" + target + b"/infer HTTP/1.1\r\nHost: a\r\nConnection: close\r\n"
@@ -136,6 +140,7 @@ def test_h12_h14_a_path_inside_a_name_is_not_found(room: Room, target: bytes) ->
     assert b"root:" not in answer
 
 
+@pytest.mark.rows("H15")
 def test_h15_a_head_that_drips_is_cut_off(room: Room) -> None:
     with room.connect() as connection:
         started = time.monotonic()
@@ -153,6 +158,7 @@ def test_h15_a_head_that_drips_is_cut_off(room: Room) -> None:
     assert 0.5 < time.monotonic() - started < 5
 
 
+@pytest.mark.rows("H16")
 def test_h16_a_body_that_drips_is_cut_off(room: Room) -> None:
     clients = [room.connect() for _ in range(50)]
     with room.memory_bound(16 * MIB):
@@ -164,6 +170,7 @@ def test_h16_a_body_that_drips_is_cut_off(room: Room) -> None:
     assert all(answer.startswith(b"HTTP/1.1 408 ") for answer in answers)
 
 
+@pytest.mark.rows("H17")
 @pytest.mark.parametrize("reset", [False, True])
 def test_h17_a_body_that_is_cut_off_is_no_fault_of_ours(room: Room, reset: bool) -> None:
     logged = len(room.server.output)
@@ -175,6 +182,7 @@ def test_h17_a_body_that_is_cut_off_is_no_fault_of_ours(room: Room, reset: bool)
     assert not any("Traceback" in line for line in room.server.output[logged:])
 
 
+@pytest.mark.rows("H18")
 def test_h18_the_text_names_the_flag_and_nothing_was_read(room: Room) -> None:
     with room.memory_bound(8 * MIB), room.connect() as connection:
         connection.sendall(HEAD + b"Content-Length: %d\r\n\r\n" % (LIMIT + 1))
@@ -183,6 +191,7 @@ def test_h18_the_text_names_the_flag_and_nothing_was_read(room: Room) -> None:
     assert b"Use --http-max-input-size to increase the limit." in answer
 
 
+@pytest.mark.rows("H19")
 def test_h19_a_chunked_body_that_grows_too_large_is_refused(room: Room) -> None:
     chunk = b"%x\r\n" % MIB + b" " * MIB + b"\r\n"
     with room.memory_bound(3 * LIMIT):
@@ -190,6 +199,7 @@ def test_h19_a_chunked_body_that_grows_too_large_is_refused(room: Room) -> None:
     assert answer == b"" or answer.startswith(b"HTTP/1.1 413 ")
 
 
+@pytest.mark.rows("H20")
 def test_h20_a_body_of_too_many_chunks_is_refused(room: Room) -> None:
     with room.memory_bound(64 * MIB):
         for _ in range(8):
@@ -199,6 +209,7 @@ def test_h20_a_body_of_too_many_chunks_is_refused(room: Room) -> None:
             assert b"Chunked request body exceeds maximum of 65536 non-empty chunks" in answer
 
 
+@pytest.mark.rows("H21")
 @pytest.mark.parametrize("coding", ["gzip", "deflate"])
 def test_h21_a_small_body_that_unpacks_to_a_huge_one_is_refused(room: Room, coding: str) -> None:
     packer = zlib.compressobj(9, zlib.DEFLATED, 31 if coding == "gzip" else 15)
@@ -208,6 +219,7 @@ def test_h21_a_small_body_that_unpacks_to_a_huge_one_is_refused(room: Room, codi
     assert answer.status == 413
 
 
+@pytest.mark.rows("H22")
 def test_h22_broken_gzip_is_refused_and_not_kept(room: Room) -> None:
     whole = gzip.compress(BODY)
     wrong = whole[:-8] + bytes(8)
@@ -220,6 +232,7 @@ def test_h22_broken_gzip_is_refused_and_not_kept(room: Room) -> None:
     connection.close()
 
 
+@pytest.mark.rows("H23", "H24")
 @pytest.mark.parametrize("coding", ["br", "zstd", "foo", "gzip, gzip", "gzip,deflate"])
 def test_h23_h24_other_codings_are_not_supported(room: Room, coding: str) -> None:
     answer = room.post(PATH, gzip.compress(BODY), {"Content-Encoding": coding})
@@ -227,6 +240,7 @@ def test_h23_h24_other_codings_are_not_supported(room: Room, coding: str) -> Non
     assert "gzip" in answer.headers["accept-encoding"]
 
 
+@pytest.mark.rows("H28")
 def test_h28_a_thousand_pipelined_requests_are_answered_in_order(room: Room) -> None:
     messages = []
     for index in range(1000):
@@ -238,6 +252,7 @@ def test_h28_a_thousand_pipelined_requests_are_answered_in_order(room: Room) -> 
     assert ids == [b"%d" % index for index in range(1000)]
 
 
+@pytest.mark.rows("H30")
 def test_h30_connections_beyond_the_limit_are_refused_and_the_others_served(room: Room) -> None:
     crowd = [room.connect() for _ in range(250)]
     refused = 0
@@ -253,6 +268,7 @@ def test_h30_connections_beyond_the_limit_are_refused_and_the_others_served(room
     assert 50 <= refused <= 60
 
 
+@pytest.mark.rows("H31")
 def test_h31_a_client_that_leaves_a_stream_stops_the_model(room: Room) -> None:
     count = 2000
     body = json.dumps({"IN": [1] * count, "DELAY": [5] * count}).encode()
@@ -276,6 +292,7 @@ def test_h31_a_client_that_leaves_a_stream_stops_the_model(room: Room) -> None:
     ) == [1.0]
 
 
+@pytest.mark.rows("H32")
 @pytest.mark.parametrize(
     "target",
     [

@@ -2,8 +2,8 @@
 
 Every wrong model is asked for by name under explicit control, where the answer says what is wrong
 and the index goes on saying it; and all of them at once are dropped into a watched repository.
-Left out: file formats that no backend here reads (R10, R11), R12 (in the ONNX backend's tests),
-ensembles (R16), GPUs (R24), and R13's 100,000 files, which the tests of the scan stand for.
+R10 and R11 are in the language models' tests, R12 in those of the ONNX backend, R16 and R22 in
+those of ensembles, R24 in those of devices; R13's 100,000 files are in the tests of the scan.
 """
 
 import json
@@ -19,6 +19,7 @@ from pathlib import Path
 import pytest
 from fault_models import write_model
 from fault_room import LEAKS, MIB, Room, good_body, read
+from row_marks import rows_of
 from serving import RunningServer, adder_bytes, write_adder
 
 from trivet.protos import grpc_service_pb2 as pb
@@ -230,6 +231,7 @@ def reason(server: RunningServer, name: str) -> str:
     return text
 
 
+@rows_of(ROWS)
 @pytest.mark.parametrize("row", ROWS, ids=str)
 def test_a_wrong_model_is_refused_with_a_reason_that_the_index_keeps(
     room: Room, row: Wrong
@@ -251,6 +253,7 @@ EMPTY_NAMES = [" ", "\t", "\r", "\v", "\f"]
 ODD_NAMES = ["...", "..my_model", "model..1", "nothing", "bad\n", "x" * 300]
 
 
+@pytest.mark.rows("R01")
 @pytest.mark.parametrize("name", BAD_NAMES, ids=ascii)
 def test_r01_a_path_is_no_name(room: Room, name: str) -> None:
     text = "model name must not contain path traversal characters"
@@ -261,6 +264,7 @@ def test_r01_a_path_is_no_name(room: Room, name: str) -> None:
     assert room.refusal("RepositoryModelUnload", message) == ("INVALID_ARGUMENT", text)
 
 
+@pytest.mark.rows("R02")
 @pytest.mark.parametrize("name", EMPTY_NAMES, ids=ascii)
 def test_r02_a_blank_is_no_name(room: Room, name: str) -> None:
     text = "Model name cannot be empty. Please enter a valid name to deploy."
@@ -269,6 +273,7 @@ def test_r02_a_blank_is_no_name(room: Room, name: str) -> None:
     assert room.refusal("RepositoryModelLoad", message) == ("INVALID_ARGUMENT", text)
 
 
+@pytest.mark.rows("R03")
 @pytest.mark.parametrize("name", ODD_NAMES, ids=ascii)
 def test_r03_a_name_without_a_folder_is_not_found_in_the_repository(room: Room, name: str) -> None:
     status, text = load(room, name)
@@ -288,6 +293,7 @@ OVERRIDES = [
 ]
 
 
+@pytest.mark.rows("R05")
 @pytest.mark.parametrize(("override", "text"), OVERRIDES, ids=range(len(OVERRIDES)))
 def test_r05_a_wrong_override_leaves_the_model_as_it_was(
     room: Room, override: str, text: str
@@ -298,6 +304,7 @@ def test_r05_a_wrong_override_leaves_the_model_as_it_was(
     assert len(error) < 1000
 
 
+@pytest.mark.rows("R06", "R07")
 @pytest.mark.parametrize("name", ["file:../../x", "file:/abs", "file:1/model.onnx", "file:"])
 def test_r06_r07_files_are_not_taken_over_the_network(room: Room, name: str) -> None:
     status, error = load(room, "good", **{"config": "{}", name: "!!! no base64"})
@@ -306,6 +313,7 @@ def test_r06_r07_files_are_not_taken_over_the_network(room: Room, name: str) -> 
     assert not (room.repository / "x").exists()
 
 
+@pytest.mark.rows("R08")
 def test_r08_a_wrong_reload_leaves_the_last_good_files_serving(room: Room) -> None:
     folder = write_adder(room.repository, "adder", 1)
     assert load(room, "adder") == (200, "")
@@ -330,6 +338,7 @@ def add(room: Room) -> float:
     return float(json.loads(answer.body)["outputs"][0]["data"][0])
 
 
+@pytest.mark.rows("R17")
 def test_r17_folders_that_are_no_version_are_passed_over(room: Room) -> None:
     folder = write_model(room.repository, "oddly", inputs=[("INPUT0", "FP32", "4")])
     for name in ("01", "1a", "-1", "0", "99999999999999999999", "1.5", "latest"):
@@ -339,6 +348,7 @@ def test_r17_folders_that_are_no_version_are_passed_over(room: Room) -> None:
     assert room.post("/v2/repository/models/oddly/unload", b"{}").status == 200
 
 
+@pytest.mark.rows("R18")
 def test_r18_loads_and_unloads_at_once_are_put_in_order(room: Room) -> None:
     write_model(room.repository, "torn", inputs=[("INPUT0", "FP32", "4")])
     assert load(room, "torn") == (200, "")
@@ -371,6 +381,7 @@ def test_r18_loads_and_unloads_at_once_are_put_in_order(room: Room) -> None:
     assert room.post("/v2/repository/models/torn/unload", b"{}").status == 200
 
 
+@pytest.mark.rows("R21")
 @pytest.mark.parametrize(
     "body", [b'{"ready": "yes"}', b'{"ready": 1}', b"[" * 10_000, b"{", b"\xff", b"[]"]
 )
@@ -378,6 +389,7 @@ def test_r21_a_wrong_index_request_is_refused(room: Room, body: bytes) -> None:
     assert room.post("/v2/repository/index", body).status == 400
 
 
+@pytest.mark.rows("R23")
 def test_r23_log_settings_take_no_paths(room: Room) -> None:
     document = json.dumps({"log_file": "/tmp/x"}).encode()
     assert room.post("/v2/logging", document).status >= 400
@@ -416,11 +428,13 @@ def test_all_wrong_models_at_once_leave_the_good_one_serving(watched: Room) -> N
     watched.server.wait_until(lambda: len(watched.server.index()) == 1, "forgot them")
 
 
+@pytest.mark.rows("R04")
 def test_r04_a_watched_repository_takes_no_commands(watched: Room) -> None:
     text = "explicit model load / unload is not allowed if polling is enabled"
     assert load(watched, "good") == (503, text)
 
 
+@pytest.mark.rows("R19")
 def test_r19_a_repository_that_is_gone_for_a_while_goes_on_serving(watched: Room) -> None:
     away = watched.repository.with_name("away")
     watched.repository.rename(away)
@@ -437,6 +451,7 @@ def test_r19_a_repository_that_is_gone_for_a_while_goes_on_serving(watched: Room
     watched.server.wait_until(lambda: len(watched.server.index()) == 1, "forgot the model")
 
 
+@pytest.mark.rows("R20")
 def test_r20_files_of_editors_reload_nothing(watched: Room) -> None:
     folder = watched.repository / "good"
     logged = len(watched.server.output)

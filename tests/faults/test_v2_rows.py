@@ -1,11 +1,10 @@
 """Rows V01-V60: wrong inference requests over HTTP against a running server, each with its answer.
 
-The ids are those of the project's table of bad input. The exhaustive lists of variants are in
+The ids are those of docs/bad-input.md. The exhaustive lists of variants are in
 `tests/server/http/test_bad_requests.py`; here every row goes the whole way once.
 
-Left out: V57 (a step of an ensemble fails) and the half of V44 that needs a sequence batcher,
-because the server has neither; V49's truncation while a request is being computed, see the class
-docstring of `server/shm.py`; V59, because there is no cap on outputs to exceed.
+V57 (a step of an ensemble fails) and the half of V44 that needs a sequence batcher are tested with
+those.
 """
 
 import json
@@ -31,6 +30,9 @@ from fault_room import (
     read_all,
     statistics,
 )
+from row_marks import rows_of
+
+from trivet.protos import grpc_service_pb2 as pb
 
 pytestmark = pytest.mark.usefixtures("unharmed")
 MAX_BODY_BYTES = 64 * MIB
@@ -317,6 +319,7 @@ ROWS = [
 ]  # fmt: skip
 
 
+@rows_of(ROWS)
 @pytest.mark.parametrize("row", ROWS, ids=str)
 def test_a_wrong_request_has_its_own_answer(room: Room, row: Row) -> None:
     answer = room.post(f"/v2/models/{row.model}/infer", row.body, row.headers)
@@ -324,6 +327,7 @@ def test_a_wrong_request_has_its_own_answer(room: Room, row: Row) -> None:
     assert row.text in answer.error
 
 
+@pytest.mark.rows("V30")
 def test_v30_an_enormous_shape_takes_no_memory(room: Room) -> None:
     row = binary("V30", "ident_2d", bytes(4), "", shape=[10**9, 10**9])
     with room.memory_bound(1 * MIB):
@@ -332,6 +336,7 @@ def test_v30_an_enormous_shape_takes_no_memory(room: Room) -> None:
     assert "Expected 4000000000000000000, got 4" in answer.error
 
 
+@pytest.mark.rows("V35")
 def test_v35_two_header_lengths_are_refused(room: Room) -> None:
     body = good_body()
     head = f"POST /v2/models/good/infer HTTP/1.1\r\nHost: a\r\n{LENGTH}: 5\r\n{LENGTH}: 5\r\n"
@@ -339,6 +344,7 @@ def test_v35_two_header_lengths_are_refused(room: Room) -> None:
     assert room.send_raw(head.encode() + body).startswith(b"HTTP/1.1 400 ")
 
 
+@pytest.mark.rows("V37")
 @pytest.mark.parametrize("num_elements", [1, 2**22])
 @pytest.mark.parametrize("element", [b"", b"a"])
 def test_v37_a_large_body_of_tiny_strings_costs_little(
@@ -353,6 +359,7 @@ def test_v37_a_large_body_of_tiny_strings_costs_little(
     assert f"unexpected number of string elements {num_elements + 1}" in answer.error
 
 
+@pytest.mark.rows("V37")
 def test_v37_more_strings_than_can_be_found_in_time_are_refused(room: Room) -> None:
     row = binary("V37", "ident_str", bytes(64), "", shape=[2**22 + 1], datatype="BYTES")
     answer = room.post("/v2/models/ident_str/infer", row.body, row.headers)
@@ -360,6 +367,7 @@ def test_v37_more_strings_than_can_be_found_in_time_are_refused(room: Room) -> N
     assert "4194305 string elements, the limit is 4194304" in answer.error
 
 
+@pytest.mark.rows("V40")
 def test_v40_nul_in_a_string_is_kept(room: Room) -> None:
     body = json.dumps(one("BYTES", "a\0b")).encode()
     answer = room.post("/v2/models/ident_str/infer", body)
@@ -367,6 +375,7 @@ def test_v40_nul_in_a_string_is_kept(room: Room) -> None:
     assert json.loads(answer.body)["outputs"][0]["data"] == ["a\0b"]
 
 
+@pytest.mark.rows("V42")
 def test_v42_classes_of_too_many_elements_are_refused(room: Room) -> None:
     num_elements = 1_000_001
     wanted = outputs("OUTPUT0", classification=1)
@@ -379,6 +388,7 @@ def test_v42_classes_of_too_many_elements_are_refused(room: Room) -> None:
     assert "classification output tensor too large" in answer.error
 
 
+@pytest.mark.rows("V45")
 def test_v45_control_characters_in_an_id_are_returned_and_escaped_in_the_log(room: Room) -> None:
     forged = "x\nE1123 forged line \x1b[31m"
     body = good_body(id=forged)
@@ -404,6 +414,7 @@ def register(room: Room, name: str, **fields: Any) -> Answer:
     return room.post(f"/v2/systemsharedmemory/region/{name}/register", body)
 
 
+@pytest.mark.rows("V47")
 @pytest.mark.parametrize(
     ("offset", "size", "text"),
     [
@@ -424,6 +435,7 @@ def test_v47_a_slice_past_its_region_is_refused(
     assert text in answer.error
 
 
+@pytest.mark.rows("V48")
 @pytest.mark.parametrize("key", ["../x", "/a/b", "", "///", "/..", "missing-object", "/a\0b"])
 def test_v48_a_key_that_is_none_is_refused(room: Room, key: str) -> None:
     answer = register(room, "n", key=key)
@@ -431,6 +443,7 @@ def test_v48_a_key_that_is_none_is_refused(room: Room, key: str) -> None:
     assert "shared memory region 'n'" in answer.error
 
 
+@pytest.mark.rows("V48")
 @pytest.mark.parametrize(("field", "value"), [("byte_size", 65), ("byte_size", -1), ("offset", -1)])
 def test_v48_a_size_that_is_none_is_refused(
     room: Room, shared: Path, field: str, value: int
@@ -438,6 +451,7 @@ def test_v48_a_size_that_is_none_is_refused(
     assert register(room, "n", **{"key": f"/{shared.name}", field: value}).status == 400
 
 
+@pytest.mark.rows("V48")
 def test_v48_a_name_is_registered_once(room: Room, shared: Path) -> None:
     assert register(room, "n", key=f"/{shared.name}").status == 200
     answer = register(room, "n", key=f"/{shared.name}")
@@ -446,6 +460,7 @@ def test_v48_a_name_is_registered_once(room: Room, shared: Path) -> None:
     assert "already in manager" in answer.error
 
 
+@pytest.mark.rows("V49")
 def test_v49_a_region_unregistered_while_it_is_used_harms_nobody(room: Room, shared: Path) -> None:
     place = {"shared_memory_region": "r", "shared_memory_byte_size": 16}
     tensor = json_input(shape=[1, 4], data=..., parameters=place)
@@ -458,6 +473,7 @@ def test_v49_a_region_unregistered_while_it_is_used_harms_nobody(room: Room, sha
     connection.close()
 
 
+@pytest.mark.rows("V49")
 def test_v49_an_object_truncated_after_its_registration_is_an_error(
     room: Room, shared: Path
 ) -> None:
@@ -473,6 +489,7 @@ def test_v49_an_object_truncated_after_its_registration_is_an_error(
     assert "Invalid offset + byte size" in answer.error
 
 
+@pytest.mark.rows("V52")
 def test_v52_a_model_that_is_loading_is_unavailable(room: Room) -> None:
     hold = write_held(room.repository)
     answers: list[Answer] = []
@@ -507,6 +524,7 @@ def burst(room: Room, model: str, count: int) -> list[Answer]:
     return answers
 
 
+@pytest.mark.rows("V53")
 def test_v53_a_full_queue_refuses(room: Room) -> None:
     answers = burst(room, "narrow", 5)
     refused = [answer for answer in answers if answer.status != 200]
@@ -516,6 +534,7 @@ def test_v53_a_full_queue_refuses(room: Room) -> None:
     assert all(answer.headers["retry-after"] for answer in refused)
 
 
+@pytest.mark.rows("V54")
 def test_v54_a_request_that_waits_too_long_is_refused(room: Room) -> None:
     answers = burst(room, "hasty", 3)
     assert sorted(answer.status for answer in answers) == [200, 503, 503]
@@ -523,6 +542,7 @@ def test_v54_a_request_that_waits_too_long_is_refused(room: Room) -> None:
     assert "Request timeout expired" in late.error
 
 
+@pytest.mark.rows("V55")
 def test_v55_a_process_that_dies_fails_its_request_and_comes_back(room: Room) -> None:
     def ask(word: str) -> Answer:
         return room.post("/v2/models/crash/infer", command(word))
@@ -534,17 +554,34 @@ def test_v55_a_process_that_dies_fails_its_request_and_comes_back(room: Room) ->
     room.server.wait_until(lambda: ask("ok").status == 200, "came back", timeout_s=5)
 
 
+@pytest.mark.rows("V56")
 def test_v56_an_exception_in_a_python_model_tells_nothing(room: Room) -> None:
     answer = room.post("/v2/models/crash/infer", command("raise"))
     assert answer.status == 500
     assert "model 'crash' failed while executing; the server log has the details" in answer.error
 
 
+@pytest.mark.rows("V58")
 def test_v58_infinite_outputs_are_literals_as_in_triton(room: Room) -> None:
     row = binary("V58", "ident_fp32", b"\0\0\x80\x7f\0\0\xc0\x7f", "", shape=[2])
     answer = room.post("/v2/models/ident_fp32/infer", row.body, row.headers)
     assert answer.status == 200
     assert b"[Infinity, NaN]" in answer.body
+
+
+@pytest.mark.rows("V59")
+def test_v59_outputs_over_the_limit_are_refused(room: Room) -> None:
+    size = 9 * MIB
+    row = binary("V59", "ident_fp32", bytes(4 * size), "", shape=[size])
+    answer = room.post("/v2/models/ident_fp32/infer", row.body, row.headers)
+    assert answer.status == 500
+    text = "answered with 37748736 bytes of outputs; the limit is 33554432 bytes"
+    assert f"model 'ident_fp32' {text} (--max-response-size)" in answer.error
+    message = pb.ModelInferRequest(model_name="ident_fp32")
+    message.inputs.add(name="INPUT0", datatype="FP32", shape=[size])
+    message.raw_input_contents.append(bytes(4 * size))
+    code, told = room.refusal("ModelInfer", message.SerializeToString())
+    assert (code, text in told) == ("RESOURCE_EXHAUSTED", True)
 
 
 def test_every_refusal_is_counted_or_never_became_a_request(room: Room) -> None:

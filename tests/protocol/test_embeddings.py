@@ -87,6 +87,7 @@ def test_fewer_dimensions_are_the_first_ones_at_unit_length(call: Call) -> None:
     np.testing.assert_allclose(short, directions, atol=1e-5)
 
 
+@pytest.mark.rows("O35")
 @pytest.mark.parametrize(
     ("fields", "param"),
     [

@@ -122,6 +122,7 @@ def test_interleaved_sequences_do_not_mix(send: Callable[..., float]) -> None:
                 assert send(model, each, sequence_id=each, **flags) == each * (step + 1)
 
 
+@pytest.mark.rows("V44")
 @pytest.mark.parametrize(
     ("flags", "text"),
     [

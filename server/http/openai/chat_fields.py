@@ -5,6 +5,7 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from trivet.backends.api import Grammar, InvalidRequest
+from trivet.server.http.openai.fields import Listed
 from trivet.server.http.openai.messages import check_messages
 from trivet.server.http.openai.sampling_fields import SamplingFields
 from trivet.server.http.openai.tools import ToolChoice, ToolFields, check_tools, forced_grammar
@@ -18,18 +19,18 @@ _RESERVED = {
 class ChatFields(SamplingFields):
     """The fields."""
 
-    messages: Annotated[list[dict[str, Any]], Field(min_length=1)]
+    messages: Annotated[Listed[dict[str, Any]], Field(min_length=1)]
     max_completion_tokens: Annotated[int, Field(ge=1)] | None = None
     logprobs: bool | None = None
     top_logprobs: Annotated[int, Field(ge=0)] | None = None
-    tools: list[ToolFields] | None = None
+    tools: Listed[ToolFields] | None = None
     tool_choice: ToolChoice | None = None
     parallel_tool_calls: bool | None = None
     add_generation_prompt: bool = True
     continue_final_message: bool = False
     add_special_tokens: bool = False
     chat_template_kwargs: dict[str, Any] | None = None
-    documents: list[dict[str, Any]] | None = None
+    documents: Listed[dict[str, Any]] | None = None
     reasoning_effort: Annotated[str, Field(max_length=32)] | None = None
 
     def check(self) -> None:

@@ -25,7 +25,7 @@ from trivet.server.http.answers import json_answer
 from trivet.server.http.limits import HttpLimits
 from trivet.server.http.openai.bodies import read_json_body
 from trivet.server.http.openai.errors import answers_errors
-from trivet.server.http.openai.fields import Fields, parse
+from trivet.server.http.openai.fields import Fields, Listed, parse
 from trivet.server.http.routes import Call, Route
 from trivet.server.http.sinks import SingleSink
 
@@ -40,7 +40,7 @@ class EmbeddingFields(Fields):
     """The body."""
 
     model: str
-    input: str | list[str] | list[int] | list[list[int]]
+    input: str | Listed[str] | Listed[int] | Listed[Listed[int]]
     encoding_format: Literal["float", "base64"] = "float"
     dimensions: Annotated[int, Field(ge=1, le=MAX_DIMENSIONS)] | None = None
     user: str | None = None

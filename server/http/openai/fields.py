@@ -14,8 +14,11 @@ _MAX_TOLD_ERRORS = 10
 _MAX_TOLD_CHARACTERS = 200
 
 R = TypeVar("R", bound=BaseModel)
+T = TypeVar("T")
 Count = Annotated[int, Field(ge=0)]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
+Listed = Annotated[list[T], Field(fail_fast=True)]
+"""A list that is given up at its first wrong item: pydantic would keep a kilobyte for each."""
 TokenId = Annotated[int, Field(ge=0, strict=True)]
 
 
@@ -30,12 +33,12 @@ class TokenizeFields(Fields):
 
     model: str | None = None
     prompt: str | None = None
-    messages: Annotated[list[dict[str, Any]], Field(min_length=1)] | None = None
+    messages: Annotated[Listed[dict[str, Any]], Field(min_length=1)] | None = None
     add_special_tokens: bool | None = None
     add_generation_prompt: bool = True
     continue_final_message: bool = False
     return_token_strs: bool = False
-    tools: list[dict[str, Any]] | None = None
+    tools: Listed[dict[str, Any]] | None = None
     chat_template_kwargs: dict[str, Any] | None = None
 
 
@@ -43,7 +46,7 @@ class DetokenizeFields(Fields):
     """The body of /detokenize."""
 
     model: str | None = None
-    tokens: list[TokenId]
+    tokens: Listed[TokenId]
 
 
 def parse(kind: type[R], body: bytes | memoryview) -> R:

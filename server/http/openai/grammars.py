@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from trivet.backends.api import Grammar, InvalidRequest
-from trivet.server.http.openai.fields import Fields
+from trivet.server.http.openai.fields import Fields, Listed
 
 MAX_GRAMMAR_CHARACTERS = 256 * 1024
 
@@ -16,7 +16,7 @@ class StructuredOutputs(Fields):
 
     json_: dict[str, Any] | str | None = Field(None, alias="json")
     regex: str | None = None
-    choice: Annotated[list[str], Field(min_length=1, max_length=10_000)] | None = None
+    choice: Annotated[Listed[str], Field(min_length=1, max_length=10_000)] | None = None
     grammar: str | None = None
     json_object: bool | None = None
 

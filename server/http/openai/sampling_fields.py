@@ -2,10 +2,10 @@
 
 from typing import Annotated, Literal
 
-from pydantic import ConfigDict, Field
+from pydantic import BeforeValidator, ConfigDict, Field
 
 from trivet.backends.api import Grammar, InvalidRequest, Sampling
-from trivet.server.http.openai.fields import Count, Fields, Finite, TokenId
+from trivet.server.http.openai.fields import Count, Fields, Finite, Listed, TokenId
 from trivet.server.http.openai.grammars import ResponseFormat, StructuredOutputs, grammar_of
 from trivet.server.http.openai.refusals import refuse_known
 
@@ -14,6 +14,13 @@ MAX_STOPS = 4
 MAX_STOP_CHARACTERS = 1000
 MAX_PROMPTS = 1024
 MAX_LOGIT_BIASES = 1024
+
+
+def _few(biases: object) -> object:
+    """Before each of them is looked at."""
+    if isinstance(biases, dict) and len(biases) > MAX_LOGIT_BIASES:
+        raise ValueError(f"{len(biases)} biases; at most {MAX_LOGIT_BIASES} are allowed")
+    return biases
 
 
 class StreamOptions(Fields):
@@ -41,6 +48,7 @@ class SamplingFields(Fields):
         Annotated[
             dict[str, Annotated[Finite, Field(ge=-100, le=100)]],
             Field(max_length=MAX_LOGIT_BIASES),
+            BeforeValidator(_few),
         ]
         | None
     ) = None
@@ -48,13 +56,13 @@ class SamplingFields(Fields):
     min_tokens: Count = 0
     n: Annotated[int, Field(ge=1, le=MAX_CHOICES)] | None = None
     seed: Annotated[int, Field(ge=-(2**63), lt=2**63)] | None = None
-    stop: str | list[str] | None = None
-    stop_token_ids: list[TokenId] | None = None
+    stop: str | Listed[str] | None = None
+    stop_token_ids: Listed[TokenId] | None = None
     include_stop_str_in_output: bool = False
     ignore_eos: bool = False
     skip_special_tokens: bool = True
-    allowed_token_ids: Annotated[list[TokenId], Field(min_length=1)] | None = None
-    bad_words: Annotated[list[str], Field(max_length=128)] | None = None
+    allowed_token_ids: Annotated[Listed[TokenId], Field(min_length=1)] | None = None
+    bad_words: Annotated[Listed[str], Field(max_length=128)] | None = None
     prompt_logprobs: Annotated[int, Field(ge=0)] | None = None
     stream: bool | None = None
     stream_options: StreamOptions | None = None
@@ -134,7 +142,7 @@ class SamplingFields(Fields):
 class CompletionFields(SamplingFields):
     """The body of /v1/completions."""
 
-    prompt: str | list[str] | list[TokenId] | list[list[TokenId]]
+    prompt: str | Listed[str] | Listed[TokenId] | Listed[Listed[TokenId]]
     logprobs: Annotated[int, Field(ge=0)] | None = None
     add_special_tokens: bool = True
 

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from trivet.backends.api import Grammar, InvalidRequest, Sampling, Unsupported
-from trivet.server.http.openai.fields import Fields, Finite
+from trivet.server.http.openai.fields import Fields, Finite, Listed
 from trivet.server.http.openai.grammars import limited
 
 MAX_BEST_OF = 2
@@ -62,7 +62,7 @@ class Parameters(Fields):
     do_sample: bool | None = False
     max_new_tokens: Positive | None = None
     return_full_text: bool | None = None
-    stop: Annotated[list[str], Field(max_length=MAX_STOPS)] | None = None
+    stop: Annotated[Listed[str], Field(max_length=MAX_STOPS)] | None = None
     truncate: Positive | None = None
     watermark: bool | None = False
     details: bool | None = False
@@ -170,8 +170,8 @@ class TokenizeFields(Fields):
 class ChatTokenizeFields(Fields):
     """What /chat_tokenize reads of a chat request."""
 
-    messages: Annotated[list[dict[str, Any]], Field(min_length=1)]
+    messages: Annotated[Listed[dict[str, Any]], Field(min_length=1)]
     model: str | None = None
-    tools: list[dict[str, Any]] | None = None
+    tools: Listed[dict[str, Any]] | None = None
     chat_template_kwargs: dict[str, Any] | None = None
     add_generation_prompt: bool = True

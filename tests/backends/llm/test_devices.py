@@ -139,6 +139,7 @@ def test_a_given_size_of_the_cache_is_kept() -> None:
     assert cache_bytes(settings, CONFIG, weights, 8192, None) == GIB
 
 
+@pytest.mark.rows("R24")
 def test_a_model_that_does_not_fit_says_so_with_the_arithmetic() -> None:
     weights = {"weight": torch.empty(8 * GIB, dtype=torch.bfloat16, device="meta")}
     memory = DeviceMemory(total=16 * GIB, free=15 * GIB)
@@ -149,6 +150,7 @@ def test_a_model_that_does_not_fit_says_so_with_the_arithmetic() -> None:
         assert part in error.value.message
 
 
+@pytest.mark.rows("R24")
 def test_memory_that_others_took_meanwhile_is_told() -> None:
     said = "out of GPU memory while loading: CUDA out of memory"
     with pytest.raises(LoadFailed, match=said), memory_told():

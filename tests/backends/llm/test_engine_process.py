@@ -100,6 +100,7 @@ def greedy(call: Call) -> Any:
     return reply.json["choices"][0]["text"]
 
 
+@pytest.mark.rows("O48")
 def test_a_killed_engine_ends_its_streams_at_once_and_comes_back(
     server: RunningServer, call: Call
 ) -> None:

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 from llm_site import Call, Reply
+from row_marks import rows_of_fields
 
 USER = {"role": "user", "content": "Hello"}
 NEITHER = object()
@@ -145,17 +146,20 @@ def body(field: str, value: object, base: dict[str, Any]) -> dict[str, Any]:
     return made
 
 
+@rows_of_fields(BOTH, CHAT)
 @pytest.mark.parametrize(("field", "value", "param"), [*BOTH, *CHAT], ids=label)
 def test_chat_refuses(call: Call, field: str, value: object, param: str) -> None:
     reply = call("/v1/chat/completions", body(field, value, {"messages": [USER]}))
     refused(reply, param)
 
 
+@rows_of_fields(BOTH, PROMPTS)
 @pytest.mark.parametrize(("field", "value", "param"), [*BOTH, *PROMPTS], ids=label)
 def test_completions_refuse(call: Call, field: str, value: object, param: str) -> None:
     refused(call("/v1/completions", body(field, value, {"prompt": "Hello"})), param)
 
 
+@pytest.mark.rows("O08", "O36")
 @pytest.mark.parametrize(
     "raw",
     [
@@ -176,6 +180,7 @@ def test_bodies_that_are_no_object_of_json_are_refused(call: Call, raw: bytes) -
         refused(call(path, raw), None)
 
 
+@pytest.mark.rows("O04")
 @pytest.mark.parametrize("name", ["nothing", "../x", "", "identity", "smollm2/1", "x" * 10_000])
 def test_models_that_generate_nothing_are_not_found(call: Call, name: str) -> None:
     for path, rest in (("/v1/completions", {"prompt": "a"}), ("/tokenize", {"prompt": "a"})):
@@ -185,6 +190,7 @@ def test_models_that_generate_nothing_are_not_found(call: Call, name: str) -> No
         assert len(error["message"]) < 1000
 
 
+@pytest.mark.rows("O18")
 @pytest.mark.parametrize("regex", ["((a{1,1000}){1,1000}){1,1000}", "(a+)+b"])
 def test_regexes_that_explode_elsewhere_are_compiled_as_far_as_used(call: Call, regex: str) -> None:
     started_s = time.monotonic()
@@ -205,6 +211,7 @@ def test_unknown_fields_are_ignored(call: Call) -> None:
     assert call("/v1/completions", body("prompt", "a", {"colour": "red"})).status == 200
 
 
+@pytest.mark.rows("O29")
 @pytest.mark.parametrize("tokens", [[-1], [49_152], ["a"], "a", [1.5], NEITHER], ids=label)
 def test_detokenize_refuses(call: Call, tokens: object) -> None:
     made = {} if tokens is NEITHER else {"tokens": tokens}
@@ -220,6 +227,7 @@ def test_tokenize_refuses(call: Call, wrong: dict[str, Any]) -> None:
     refused(call("/tokenize", wrong), None)
 
 
+@pytest.mark.rows("O42")
 @pytest.mark.parametrize("given", ["x" * 7000, "\u00e9"], ids=label)
 def test_request_ids_that_no_log_should_hold_are_replaced(call: Call, given: str) -> None:
     reply = call("/v1/models", **{"x-request-id": given})

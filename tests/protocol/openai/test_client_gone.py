@@ -33,6 +33,7 @@ def start(server: RunningServer, *, stream: bool, n: int = 1) -> socket.socket:
     return opened
 
 
+@pytest.mark.rows("H31")
 @pytest.mark.parametrize("stream", [True, False])
 @pytest.mark.parametrize("n", [1, 4])
 def test_what_nobody_waits_for_ends_within_a_second(
@@ -51,6 +52,7 @@ def test_what_nobody_waits_for_ends_within_a_second(
     )
 
 
+@pytest.mark.rows("O40")
 def test_a_storm_of_disconnects_leaves_nothing(server: RunningServer) -> None:
     for _ in range(3):
         with ExitStack() as stack:

@@ -73,6 +73,7 @@ async def test_many_asynchronous_requests_give_what_each_gives_alone(
     assert together == alone
 
 
+@pytest.mark.rows("O37")
 async def test_one_bad_request_among_many_fails_alone(asynchronous: openai.AsyncOpenAI) -> None:
     broken = {"response_format": {
         "type": "json_schema", "json_schema": {"name": "a", "schema": {"type": "stsring"}},

@@ -17,6 +17,7 @@ def tokens(call: Call, *messages: dict[str, Any], **more: Any) -> list[int]:
     return ids
 
 
+@pytest.mark.rows("O28")
 def test_marks_in_a_message_are_not_marks(call: Call) -> None:
     plain = tokens(call, {"role": "user", "content": "Hi"})
     attacked = tokens(call, {"role": "user", "content": ATTACK})

@@ -60,6 +60,7 @@ REFUSED: list[tuple[str, Any, Any]] = [
 ]
 
 
+@pytest.mark.rows("O34", "O39")
 @pytest.mark.parametrize(("field", "wrong", "harmless"), REFUSED)
 def test_known_fields_that_are_not_offered_are_refused_by_name(
     call: Call, field: str, wrong: Any, harmless: Any
@@ -127,6 +128,7 @@ def test_echo_streams_the_last_message_first(call: Call) -> None:
     assert whole.startswith("Hello")
 
 
+@pytest.mark.rows("O07")
 def test_prompt_that_cannot_fit_is_refused_before_it_is_tokenised(call: Call) -> None:
     huge = "word " * 4_000_000
     for path, body in (
@@ -147,6 +149,7 @@ def test_template_arguments_reach_tokenize_too(call: Call) -> None:
     assert (refused.status, refused.json["error"]["param"]) == (400, "chat_template_kwargs")
 
 
+@pytest.mark.rows("O24")
 @pytest.mark.parametrize("field", ["chat_template_kwargs", "documents", "messages"])
 def test_documents_nested_too_deeply_are_refused(call: Call, field: str) -> None:
     deep = '{"a":' * 900 + "1" + "}" * 900

@@ -204,6 +204,7 @@ WRONG: list[tuple[Any, Any, str]] = [
 ]
 
 
+@pytest.mark.rows("O20")
 @pytest.mark.parametrize(("tools", "choice", "param"), WRONG, ids=lambda value: str(value)[:40])
 def test_wrong_tools_are_refused_by_name(call: Call, tools: Any, choice: Any, param: str) -> None:
     body = {"model": MODEL, "messages": USER, "max_tokens": 4}

@@ -30,6 +30,7 @@ def health(call: Call) -> int:
     return call("/health").status
 
 
+@pytest.mark.rows("O48")
 def test_death_of_the_engine_ends_streams_and_shows_in_health_until_it_is_back(
     fragile: RunningServer,
 ) -> None:

@@ -29,6 +29,7 @@ async def test_health_is_open(keys: Keys) -> None:
                 assert answer.status == 200
 
 
+@pytest.mark.rows("O01")
 @pytest.mark.parametrize(
     "path", [PATH, "/v1/chat/completions", "/generate", "/v2/repository/index"]
 )
@@ -39,6 +40,7 @@ async def test_a_refusal_tells_how_to_show_a_key(keys: Keys, path: str) -> None:
         assert "Authorization: Bearer KEY" in await answer.text()
 
 
+@pytest.mark.rows("O01")
 async def test_errors_have_the_form_of_the_api_that_was_asked(keys: Keys) -> None:
     stranger = {"Authorization": "Bearer sk-stranger"}
     errors: dict[str, Any] = {}
@@ -60,6 +62,7 @@ async def test_errors_have_the_form_of_the_api_that_was_asked(keys: Keys) -> Non
     }
 
 
+@pytest.mark.rows("H08", "H10", "H11")
 @pytest.mark.parametrize(
     ("path", "host"),
     [
@@ -104,6 +107,7 @@ async def test_two_authorization_headers_are_refused(keys: Keys) -> None:
         assert (await send_raw(site, head.encode())).startswith(b"HTTP/1.1 401")
 
 
+@pytest.mark.rows("H27")
 async def test_a_stranger_who_announces_a_large_body_is_not_told_to_go_on(keys: Keys) -> None:
     head = (
         f"POST {PATH} HTTP/1.1\r\nHost: x\r\nContent-Length: 60000000\r\n"
@@ -120,12 +124,14 @@ async def test_a_stranger_who_announces_a_large_body_is_not_told_to_go_on(keys: 
     assert b"Connection: close" in answer
 
 
+@pytest.mark.rows("O41")
 async def test_a_long_header_is_refused_whatever_is_in_it(keys: Keys) -> None:
     head = f"GET /v2/models HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {'a' * 10_000}\r\n\r\n"
     async with GuardedSite(Keyring(keys.path)) as site:
         assert (await send_raw(site, head.encode())).startswith(b"HTTP/1.1 400")
 
 
+@pytest.mark.rows("O46")
 async def test_over_its_rate_a_key_is_told_when_to_come_back(keys: Keys) -> None:
     keys.add("slow", "infer", more="requests_per_second = 0.2")
     clock = Clock()
@@ -241,6 +247,7 @@ async def test_a_strangers_page_gets_no_permission(origin: str) -> None:
             assert "Access-Control-Allow-Origin" not in answer.headers
 
 
+@pytest.mark.rows("H32")
 @pytest.mark.parametrize(
     ("origins", "hosts", "origin", "host", "status"),
     [

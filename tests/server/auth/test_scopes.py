@@ -89,6 +89,7 @@ def test_only_health_is_open(routes: list[tuple[str, str]], rows: Rows) -> None:
     assert open_rpcs <= HEALTH_RPCS
 
 
+@pytest.mark.rows("O43")
 async def test_http_turns_everyone_away_who_lacks_the_scope(
     routes: list[tuple[str, str]], keys: Keys
 ) -> None:
@@ -115,6 +116,7 @@ def expected_status(name: str, scope: Scope, given: int) -> int:
     return given if given not in (401, 403) else 200
 
 
+@pytest.mark.rows("G19")
 async def test_grpc_turns_everyone_away_who_lacks_the_scope(rows: Rows, keys: Keys) -> None:
     options = Http2Options(2**20, gate=KeyGate(Keyring(keys.path)))
     transport = Http2Transport(rows, host="127.0.0.1", port=0, options=options)

@@ -111,6 +111,7 @@ def test_the_metrics_page_wants_its_scope(site: Site) -> None:
 # -- models of a key -----------------------------------------------------------------------------
 
 
+@pytest.mark.rows("O02")
 def test_a_key_asks_its_own_models_only(site: Site) -> None:
     assert site.call("/v2/models/a-1/infer", "team-a", infer_body())[0] == 200
     for path in ("b-1", "gone"):

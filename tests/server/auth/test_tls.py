@@ -84,6 +84,7 @@ async def test_large_bodies_and_answers_pass_through_tls_unharmed(
         assert is_unharmed
 
 
+@pytest.mark.rows("G18")
 async def test_only_clients_with_a_certificate_of_ours_come_in(
     certificates: Certificates, tmp_path: Path
 ) -> None:
@@ -102,6 +103,7 @@ async def test_only_clients_with_a_certificate_of_ours_come_in(
             assert answer.status == 200
 
 
+@pytest.mark.rows("G18")
 async def test_an_expired_client_certificate_is_refused(certificates: Certificates) -> None:
     from datetime import UTC, datetime
 
@@ -141,6 +143,7 @@ async def test_older_tls_is_refused(certificates: Certificates) -> None:
     assert client.returncode != 0
 
 
+@pytest.mark.rows("H26")
 @pytest.mark.parametrize(
     "data",
     [b"GET /v2 HTTP/1.1\r\nHost: x\r\n\r\n", b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", b"\0" * 99],
@@ -200,6 +203,7 @@ async def test_h2_is_agreed_on(certificates: Certificates, grpc_port: GrpcPort) 
     writer.close()
 
 
+@pytest.mark.rows("G18")
 async def test_grpc_asks_for_client_certificates_where_told(
     certificates: Certificates, grpc_port: GrpcPort
 ) -> None:

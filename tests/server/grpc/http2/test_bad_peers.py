@@ -252,6 +252,7 @@ async def test_a_call_cancelled_in_the_queue_frees_it(peer: Peer) -> None:
     assert await peer.answer(3) == b"next"
 
 
+@pytest.mark.rows("G11")
 async def test_calls_over_the_cap_are_refused(start: Start) -> None:
     site = await start(max_concurrent_streams=3)
     peer = await connect(site)
@@ -303,6 +304,7 @@ async def test_a_client_that_does_not_greet_is_let_go(start: Start, greeting: by
             pass
 
 
+@pytest.mark.rows("G14")
 async def test_a_client_that_answers_no_ping_is_let_go(start: Start) -> None:
     site = await start(keepalive_s=0.1, keepalive_timeout_s=0.1)
     peer = await connect(site)
@@ -311,6 +313,7 @@ async def test_a_client_that_answers_no_ping_is_let_go(start: Start) -> None:
     await site.seen("cancelled")
 
 
+@pytest.mark.rows("G10")
 async def test_a_client_that_answers_pings_stays(start: Start) -> None:
     site = await start(keepalive_s=0.05, keepalive_timeout_s=0.3)
     peer = await connect(site)
@@ -363,6 +366,7 @@ async def test_a_connection_too_many_is_refused_until_another_goes(start: Start)
     assert await third.answer(1) == b"room"
 
 
+@pytest.mark.rows("G10")
 async def test_keepalive_for_hours_is_no_flood(start: Start) -> None:
     site = await start(keepalive_s=0.002, keepalive_timeout_s=5)
     peer = await connect(site)

@@ -122,6 +122,7 @@ def test_arguments_go_out_before_they_end() -> None:
     assert [piece.text for piece in mine.push("long ")] == ["long "]
 
 
+@pytest.mark.rows("O22")
 @pytest.mark.parametrize(
     "text",
     ["[A(" * 100_000, "<tool_call>[" * 50_000, "{" * 300_000, "<tool_call>{}" * 30_000,
@@ -135,6 +136,7 @@ def test_outputs_meant_to_hurt_take_linear_time(text: str) -> None:
     assert time.monotonic() - started_s < 10
 
 
+@pytest.mark.rows("O21")
 def test_arguments_are_text_and_nothing_runs_them() -> None:
     evil: dict[str, Any] = {"a": "__import__('os').system('true')"}
     output = f'<tool_call>{{"name": "f", "arguments": {json.dumps(evil)}}}</tool_call>'
