@@ -1,6 +1,9 @@
 """The keys file: what it says, its faults, how it is followed, and the command that writes it."""
 
+import contextlib
 import logging
+import statistics
+import time
 from pathlib import Path
 
 import pytest
@@ -10,7 +13,7 @@ from click.testing import CliRunner
 from trivet.backends.api import InvalidConfig
 from trivet.server.auth.errors import PermissionDenied, RateLimited, Unauthenticated
 from trivet.server.auth.keyring import Keyring, secret_in
-from trivet.server.auth.keys import parse_keys, read_keys
+from trivet.server.auth.keys import digest_of, parse_keys, read_keys
 from trivet.server.auth.limits import Limits
 from trivet.server.auth.scopes import Scope
 from trivet.server.cli import main
@@ -197,3 +200,59 @@ def test_the_command_explains_what_is_wrong_and_changes_nothing(
     assert result.exit_code != 0
     assert text in result.output
     assert keys.path.read_text() == before
+
+
+@pytest.mark.rows("O44")
+def test_only_hashes_are_ever_compared(keys: Keys, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever a comparison's time tells is about a hash, of which nobody finds the key; and those
+    of a found key are compared in constant time."""
+    compared: list[tuple[bytes, bytes]] = []
+
+    def compare(left: bytes, right: bytes) -> bool:
+        compared.append((left, right))
+        return left == right
+
+    monkeypatch.setattr("trivet.server.auth.keyring.hmac.compare_digest", compare)
+    secret = keys.secrets["infer"]
+    ring = Keyring(keys.path)
+    ring.allowed(secret, Scope.INFER)
+    assert compared == [(digest_of(secret), digest_of(secret))]
+    for size in range(len(secret)):
+        with pytest.raises(Unauthenticated):
+            ring.allowed(secret[:size] + "*" * (len(secret) - size), Scope.INFER)
+    assert len(compared) == 1, "a wrong key is not even found"
+
+
+@pytest.mark.rows("O44")
+def test_how_much_of_a_key_is_right_takes_no_time_to_tell(keys: Keys) -> None:
+    secret = keys.secrets["infer"]
+    ring = Keyring(keys.path)
+    guesses = [secret[:size].ljust(len(secret), "*") for size in (0, 8, len(secret) - 1)]
+    times: list[list[int]] = [[] for _ in guesses]
+    for _ in range(10_000):
+        for number, guess in enumerate(guesses):  # in turn, so that all meet the same machine
+            started = time.perf_counter_ns()
+            with contextlib.suppress(Unauthenticated):
+                ring.allowed(guess, Scope.INFER)
+            times[number].append(time.perf_counter_ns() - started)
+    medians = [statistics.median(each) for each in times]
+    assert max(medians) < 1.25 * min(medians), medians
+
+
+@pytest.mark.rows("O41")
+@pytest.mark.parametrize(
+    "token",
+    [
+        "eyJhbGciOiJub25lIn0.eyJzdWIiOiJhZG1pbiJ9.",  # a token of another system: {"alg": "none"}
+        "eyJhbGciOiJub25lIn0." + "A" * 2**20 + ".",
+        "x" * 2**20,
+    ],
+    ids=["alg none", "1 MB token", "1 MB"],
+)
+def test_tokens_of_other_systems_are_unknown_keys_and_not_logged(
+    keys: Keys, token: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    with pytest.raises(Unauthenticated) as caught:
+        Keyring(keys.path).allowed(token, Scope.INFER)
+    assert len(caught.value.message) < 200
+    assert len(caplog.text) < 1024

@@ -1,0 +1,88 @@
+"""S12: the server connects to nobody because a request says so. It takes no addresses: parts of a
+message that would have to be fetched, decoded or sent are refused by name."""
+
+import base64
+from typing import Any
+
+import aiohttp
+import pytest
+from audit import watched
+from scripted_model import ScriptedModel, served
+
+PNG = base64.b64encode(b"\x89PNG\r\n\x1a\n" + bytes(64)).decode()
+URLS = [
+    "http://169.254.169.254/latest/meta-data/", "http://127.0.0.1:1/", "http://[::1]:1/",
+    "http://0x7f.1:1/", "http://2130706433:1/", "http://localhost:1/", "http://a\\@127.0.0.1:1/",
+    "http://evil.example#@127.0.0.1:1/", "https://rebinding.example/x.png", "file:///etc/passwd",
+    "ftp://127.0.0.1:1/x", "gopher://127.0.0.1:1/", "//127.0.0.1:1/x", "/etc/passwd", "",
+]  # fmt: skip
+DATA = [
+    "data:image/png;base64,!!!", f"data:image/png;base64,{PNG}", "data:image/svg+xml,<svg/>",
+    "data:image/gif;base64," + "R0lGODlh" * 100_000, "data:image/jpeg;base64,/9j/",
+]  # fmt: skip
+MEDIA = [
+    {"type": "input_audio", "input_audio": {"data": "AAAA" * 1000, "format": "wav"}},
+    {"type": "audio_url", "audio_url": {"url": "http://127.0.0.1:1/a.opus"}},
+    {"type": "video_url", "video_url": {"url": "http://127.0.0.1:1/a.mp4"}},
+    {"type": "file", "file": {"file_id": "../../etc/passwd"}},
+    {"type": "image_embeds", "image_embeds": "AAAA"},
+]
+
+
+def image(url: str) -> dict[str, Any]:
+    return {"type": "image_url", "image_url": {"url": url}}
+
+
+async def ask(path: str, body: Any) -> tuple[int, Any]:
+    """Status and document; whatever the server does, it connects to nobody and opens no file of the
+    machine's."""
+    model = ScriptedModel()
+    async with (
+        served({"m": model}) as url,
+        aiohttp.ClientSession() as session,
+    ):
+        async with session.get(f"{url}/v2/health/live"):
+            pass  # From here on the client's connection is open.
+        with watched() as seen:
+            async with session.post(url + path, json=body) as answer:
+                found = answer.status, await answer.json()
+    assert seen.connected == []
+    assert seen.looked_up == []
+    assert [path for path in seen.opened if path.startswith("/etc")] == []
+    assert model.requests == []
+    return found
+
+
+@pytest.mark.rows("O25", "O26", "O27")
+@pytest.mark.parametrize(
+    "part", [*map(image, URLS), *map(image, DATA), *MEDIA], ids=lambda part: str(part)[:70]
+)
+async def test_parts_that_would_be_fetched_or_decoded_are_refused(part: dict[str, Any]) -> None:
+    text = {"type": "text", "text": "What is this?"}
+    messages = [{"role": "user", "content": [text, part]}]
+    for path in ("/v1/chat/completions", "/tokenize"):
+        status, document = await ask(path, {"model": "m", "messages": messages})
+        error = document["error"]
+        assert (status, error["param"]) == (400, "messages[0].content[1].type")
+        assert "only text parts are offered" in error["message"]
+
+
+@pytest.mark.rows("O27")
+@pytest.mark.parametrize(
+    "path", ["/v1/audio/transcriptions", "/v1/audio/speech", "/v1/images/generations", "/v1/files"]
+)
+async def test_routes_of_media_are_not_there(path: str) -> None:
+    status, _ = await ask(path, {"model": "m", "url": URLS[0]})
+    assert status == 404
+
+
+@pytest.mark.parametrize("reference", ["http://127.0.0.1:1/s.json", "file:///etc/passwd"])
+async def test_schemas_elsewhere_are_not_fetched(reference: str) -> None:
+    """The library that compiles schemas fetches nothing; see also rows O17."""
+    from llguidance import LLMatcher
+
+    with watched() as seen:
+        grammar = LLMatcher.grammar_from_json_schema({"$ref": reference})
+        told = LLMatcher.validate_grammar(grammar)
+    assert "$ref" in told or "fetch" in told.lower() or "resolve" in told.lower(), told
+    assert (seen.connected, seen.looked_up) == ([], [])
