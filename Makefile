@@ -2,7 +2,7 @@
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
-NATIVE := $(wildcard backends/llm/native/*.[ch])
+NATIVE := $(wildcard backends/llm/native/*.[ch] server/native/*.c)
 
 .PHONY: serve check examples format soak bench clean
 

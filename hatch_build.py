@@ -1,7 +1,8 @@
-"""Compiles the language models' decoder step while trivet is installed, if there is a C compiler.
+"""Compiles what is in C while trivet is installed, if there is a compiler.
 
-Without one everything works: torch computes the step instead. The step runs on x86 processors with
-AVX512-BF16 only, which is asked at run time, so that a wheel built here may be installed elsewhere.
+Without one everything works: torch computes the language models' decoder step, and clients' shared
+memory is copied instead of mapped. The step runs on x86 processors with AVX512-BF16 only, which is
+asked at run time, so that a wheel built here may be installed elsewhere.
 """
 
 import os
@@ -10,29 +11,55 @@ import shutil
 import subprocess
 import sys
 import sysconfig
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
-FOLDER = Path("trivet/backends/llm/native")  # links in a checkout, real folders in an sdist
-FLAGS = (
-    *("-O3", "-std=gnu11", "-shared", "-fPIC", "-fopenmp", "-mfma"),
-    *("-mavx512f", "-mavx512bw", "-mavx512vl", "-mavx512dq", "-mavx512bf16"),
+
+@dataclass(frozen=True)
+class Part:
+    """One library. Folders are links in a checkout, real ones in an sdist."""
+
+    source: Path
+    made: str
+    flags: tuple[str, ...]
+    instead: str
+    """What happens without it."""
+
+
+SHARED = ("-O3", "-std=gnu11", "-shared", "-fPIC")
+VECTORS = (
+    *("-fopenmp", "-mfma", "-mavx512f", "-mavx512bw", "-mavx512vl", "-mavx512dq", "-mavx512bf16"),
     *("-mamx-tile", "-mamx-bf16"),
+)
+DECODER = Part(
+    Path("trivet/backends/llm/native/decoder.c"),
+    "_decoder.so",
+    (*SHARED, *VECTORS),
+    "torch will compute the decoder step",
+)
+GUARD = Part(
+    Path("trivet/server/native/shm_guard.c"),
+    "_shm_guard.so",
+    SHARED,
+    "shared memory of clients will be copied",
 )
 
 
-class NativeStep(BuildHookInterface):  # type: ignore[type-arg]
-    """Adds `_decoder.so` to the package where it can be made."""
+class NativeParts(BuildHookInterface):  # type: ignore[type-arg]
+    """Adds the libraries to the package that can be made."""
 
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:  # noqa: ARG002
         """Called by hatchling before it collects files."""
-        folder = Path(self.root) / FOLDER
-        made = folder / "_decoder.so"
-        if self.target_name != "wheel" or not compile_step(folder / "decoder.c", made):
+        if self.target_name != "wheel":
             return
-        build_data["artifacts"].append(str(FOLDER / made.name))
+        parts = [GUARD, DECODER] if platform.machine() == "x86_64" else [GUARD]
+        made = [part for part in parts if compile_part(Path(self.root), part)]
+        if not made:
+            return
+        build_data["artifacts"] += [str(part.source.with_name(part.made)) for part in made]
         build_data["pure_python"] = False
         # Plain C behind ctypes: any Python 3 of this platform can load it.
         build_data["tag"] = (
@@ -40,17 +67,19 @@ class NativeStep(BuildHookInterface):  # type: ignore[type-arg]
         )
 
 
-def compile_step(source: Path, made: Path) -> bool:
-    """Whether `made` is there now. A compiler that is missing or too old is no error."""
+def compile_part(root: Path, part: Part) -> bool:
+    """Whether it is there now. A compiler that is missing or too old is no error."""
     compiler = shutil.which(os.environ.get("CC", "cc"))
-    if compiler is None or platform.machine() != "x86_64" or not sys.platform.startswith("linux"):
+    if compiler is None or not sys.platform.startswith("linux"):
         return False
+    source = root / part.source
+    made = source.with_name(part.made)
     unfinished = made.with_suffix(".new")
-    command = [compiler, *FLAGS, "-o", str(unfinished), str(source), "-lm"]
+    command = [compiler, *part.flags, "-o", str(unfinished), str(source), "-lm"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603
     if done.returncode:
         unfinished.unlink(missing_ok=True)
-        print(f"the decoder step was not compiled; torch will compute it:\n{done.stderr}")  # noqa: T201
+        print(f"{source.name} was not compiled; {part.instead}:\n{done.stderr}")  # noqa: T201
         return False
     unfinished.replace(made)
     return True

@@ -1,6 +1,5 @@
 """System shared memory that clients register: tensors travel by name instead of in the message."""
 
-import mmap
 import os
 import stat
 from collections.abc import Sequence
@@ -8,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from trivet.backends.api import AlreadyExists, InvalidRequest, NotFound, Unsupported
+from trivet.server.native.shm_guard import GuardedMapping, load_guard
 
 Buffer = bytes | bytearray | memoryview
 
@@ -35,9 +35,9 @@ class SharedMemory:
     """The registered regions. The event loop owns it.
 
     A view from `read` keeps its mapping alive, so a region may be unregistered while a request
-    still uses it. The object's size is looked up at each use, because a client can shrink it; a
-    client that shrinks it while one of its own requests is being computed can still make a read
-    fault, which is why all of this is off unless the server is told otherwise.
+    still uses it. The object's size is looked up at each use, because a client can shrink it. Where
+    it does so while a request is being computed, the rest reads as zeros (`native/shm_guard.c`);
+    without the compiled guard nothing is mapped, and each read is a copy.
     """
 
     def __init__(self, *, enabled: bool) -> None:
@@ -71,10 +71,9 @@ class SharedMemory:
         return [self._mappings[name].region]
 
     def read(self, name: str, offset: int, byte_size: int) -> memoryview:
-        """The bytes at `offset` of the region, without a copy. Raises InvalidRequest."""
+        """The bytes at `offset` of the region, in place. Raises InvalidRequest."""
         mapping = self._find(name)
-        start = mapping.locate(offset, byte_size)
-        return mapping.view[start : start + byte_size]
+        return mapping.read(mapping.locate(offset, byte_size), byte_size)
 
     def write(self, name: str, offset: int, pieces: Sequence[Buffer], max_byte_size: int) -> None:
         """Puts `pieces` one after another at `offset` of the region.
@@ -116,8 +115,7 @@ class _Mapping:
         self._descriptor = _open(region)
         try:
             self._check_size()
-            length = region.offset + region.byte_size
-            self.view = memoryview(mmap.mmap(self._descriptor, length)).toreadonly()
+            self._view = self._mapped(region.offset + region.byte_size)
         except BaseException:
             os.close(self._descriptor)
             raise
@@ -138,6 +136,22 @@ class _Mapping:
             )
         self._check_size()
         return region.offset + offset
+
+    def _mapped(self, length: int) -> memoryview | None:
+        guard = load_guard()
+        if guard is None:
+            return None
+        mapping = GuardedMapping(self._descriptor, length)
+        return memoryview(mapping).toreadonly() if mapping.guard(guard) else None
+
+    def read(self, start: int, byte_size: int) -> memoryview:
+        """The bytes there."""
+        if self._view is not None:
+            return self._view[start : start + byte_size]
+        data = os.pread(self._descriptor, byte_size, start)
+        if len(data) < byte_size:
+            self._check_size()
+        return memoryview(data)
 
     def write(self, start: int, pieces: Sequence[Buffer]) -> None:
         # Not through the mapping: pwrite cannot fault, whatever the client does to the object.

@@ -1,6 +1,10 @@
 """Shared memory that clients register: bounds, keys, and views that outlive their region."""
 
+import mmap
 import os
+import signal
+import subprocess
+import sys
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,6 +13,7 @@ import numpy as np
 import pytest
 
 from trivet.backends.api import AlreadyExists, InvalidRequest, NotFound, Unsupported
+from trivet.server.native.shm_guard import load_guard
 from trivet.server.shm import Region, SharedMemory
 
 
@@ -31,6 +36,12 @@ def path_of(key: str) -> Path:
     return Path("/dev/shm") / key.lstrip("/")
 
 
+needs_guard = pytest.mark.skipif(
+    load_guard() is None, reason="the guard was not compiled, so nothing is mapped"
+)
+
+
+@needs_guard
 def test_a_region_is_read_in_place(memory: SharedMemory, key: str) -> None:
     memory.register("r", key, 8, 32)
     view = memory.read("r", 4, 4)
@@ -41,6 +52,7 @@ def test_a_region_is_read_in_place(memory: SharedMemory, key: str) -> None:
     assert bytes(view) == b"abcd"
 
 
+@needs_guard
 def test_two_reads_share_one_mapping(memory: SharedMemory, key: str) -> None:
     memory.register("r", key, 0, 64)
     first = np.frombuffer(memory.read("r", 0, 64), np.uint8)
@@ -73,6 +85,58 @@ def test_a_region_whose_object_shrank_is_refused(memory: SharedMemory, key: str)
         memory.read("r", 0, 4)
     with pytest.raises(InvalidRequest, match="past the 10 bytes"):
         memory.write("r", 0, [b"x"], 1)
+
+
+@pytest.fixture(params=["guarded", "copied"])
+def large(request: pytest.FixtureRequest, key: str, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An object of 64 pages, in each of the two ways to read it."""
+    if request.param == "copied":
+        monkeypatch.setattr("trivet.server.shm.load_guard", lambda: None)
+    elif load_guard() is None:
+        pytest.skip("the guard was not compiled")
+    path_of(key).write_bytes(b"a" * 64 * mmap.PAGESIZE)
+    return path_of(key)
+
+
+def test_an_object_that_shrinks_while_it_is_read_kills_nobody(
+    memory: SharedMemory, key: str, large: Path
+) -> None:
+    """The rest reads as zeros; without a guard, as what it was."""
+    memory.register("r", key, 0, 64 * mmap.PAGESIZE)
+    view = memory.read("r", 0, 64 * mmap.PAGESIZE)
+    os.truncate(large, 3 * mmap.PAGESIZE)
+    array = np.frombuffer(view, np.uint8)
+    assert (array[: 3 * mmap.PAGESIZE] == ord("a")).all()
+    assert set(array[3 * mmap.PAGESIZE :].tolist()) <= {0, ord("a")}
+    with pytest.raises(InvalidRequest, match="past the"):
+        memory.read("r", 0, 64)
+
+
+def test_objects_that_shrink_again_and_again_leave_no_mapping_behind(
+    memory: SharedMemory, key: str, large: Path
+) -> None:
+    for _ in range(1100):  # more than there is room for at once
+        large.write_bytes(b"a" * 4 * mmap.PAGESIZE)
+        memory.register("r", key, 0, 4 * mmap.PAGESIZE)
+        view = memory.read("r", 0, 4 * mmap.PAGESIZE)
+        os.truncate(large, 0)
+        assert bytes(view)[:1] in (b"\0", b"a")
+        del view
+        memory.unregister("r")
+
+
+@needs_guard
+def test_other_faults_of_the_bus_end_the_process_as_ever(tmp_path: Path) -> None:
+    """A file that nobody guards."""
+    code = (
+        "import mmap, os, sys\n"
+        "from trivet.server.native.shm_guard import load_guard\n"
+        "assert load_guard()\n"
+        f"f = open({str(tmp_path / 'f')!r}, 'w+b'); f.truncate(8192)\n"
+        "m = mmap.mmap(f.fileno(), 8192); f.truncate(0); m[0]\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=False)
+    assert done.returncode == -signal.SIGBUS
 
 
 def test_no_descriptor_is_left_behind(memory: SharedMemory, key: str) -> None:
