@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from trivet.backends.api import DeviceArray, DeviceMemory, Event, Stream
-from trivet.backends.device.errors import OUT_OF_MEMORY, OutOfMemory
+from trivet.backends.device.errors import OUT_OF_MEMORY, raise_for
 
 SPOILT = 0xDD
 ALIGNMENT = 256
@@ -134,7 +134,7 @@ class TwinDevice:
     def allocate(self, size_bytes: int, stream: Stream) -> TwinAllocation:
         assert isinstance(stream, TwinStream)
         if self.used_bytes + size_bytes > self.total_bytes:
-            raise OutOfMemory("allocating", OUT_OF_MEMORY, "cudaErrorMemoryAllocation")
+            raise_for("allocating", OUT_OF_MEMORY, "cudaErrorMemoryAllocation")
         whole = np.full(size_bytes + ALIGNMENT, SPOILT, np.uint8)
         start = -whole.ctypes.data % ALIGNMENT
         block = whole[start : start + size_bytes]

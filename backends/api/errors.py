@@ -62,6 +62,10 @@ class Unavailable(ServingError):
         self.retry_after_s = retry_after_s
 
 
+class DeviceFull(Unavailable):
+    """One batch did not fit into a device's memory beside what else runs now: worth another try."""
+
+
 class ModelNotReady(Unavailable):
     """The model is known but no version of it serves now."""
 
@@ -96,6 +100,10 @@ class BackendFailed(ServingError):
 
 class ResponseTooLarge(ServingError):
     """What the model answered is over a size limit; the text names the flag that raises it."""
+
+
+class DeviceLost(BackendFailed):
+    """A device has faulted so that this process can use it no more."""
 
 
 class LoadFailed(ServingError):

@@ -8,8 +8,8 @@ from functools import cache
 
 import numpy as np
 
-from trivet.backends.api import DeviceArray, DeviceMemory, Event, LoadFailed, Stream
-from trivet.backends.device.errors import DeviceFailed
+from trivet.backends.api import DeviceArray, DeviceLost, DeviceMemory, Event, LoadFailed, Stream
+from trivet.backends.device.errors import DeviceFailed, raise_for
 from trivet.backends.device.library import CudaLibrary, IpcHandle, load_library
 
 DLPACK_CUDA = 2
@@ -37,9 +37,9 @@ class CudaEvent:
 
     def is_done(self) -> bool:
         code = self._cuda.code("cudaEventQuery", self.handle)
-        if code in (0, _NOT_READY):
-            return code == 0
-        raise DeviceFailed("cudaEventQuery", code, self._cuda.error_name(code))
+        if code not in (0, _NOT_READY):
+            raise_for("cudaEventQuery", code, self._cuda.error_name(code))
+        return code == 0
 
 
 class CudaStream:
@@ -228,6 +228,6 @@ def open_gpu(number: int, library: str = "") -> CudaGpu:
             )
         gpu = CudaGpu(cuda, number)
         gpu.activate()
-    except DeviceFailed as error:
+    except (DeviceFailed, DeviceLost) as error:
         raise LoadFailed(f"GPU {number} cannot be used: {error.message}") from error
     return gpu

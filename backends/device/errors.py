@@ -1,6 +1,8 @@
 """What a GPU's runtime says when it refuses, in words that tell what to change."""
 
-from trivet.backends.api import BackendFailed, LoadFailed, Unavailable
+from typing import NoReturn
+
+from trivet.backends.api import BackendFailed, DeviceLost, LoadFailed
 
 OUT_OF_MEMORY = 2
 INSUFFICIENT_DRIVER = 35
@@ -30,38 +32,30 @@ _CAUSES = {
 
 
 class DeviceFailed(BackendFailed):
-    """A call to a GPU's runtime failed; `code` is its cudaError_t."""
-
-    def __init__(self, what: str, code: int, name: str) -> None:
-        cause = _CAUSES.get(code, "see the CUDA runtime's list of errors")
-        text = f"{what}: CUDA error {code} ({name}): {cause}"
-        if code in STICKY:
-            text += (
-                ". All further work of this process on its GPUs fails: restart the server; a model "
-                "with parameter isolation: process fails alone and is restarted by itself"
-            )
-        super().__init__(text)
-        self.code = code
-
-    @property
-    def is_sticky(self) -> bool:
-        """Whether the process can use its GPUs no more."""
-        return self.code in STICKY
+    """A call to a GPU's runtime failed; the process and its other models go on."""
 
 
 class OutOfMemory(DeviceFailed):
     """There is no memory for what was asked for; what is loaded goes on."""
 
 
-class OutOfMemoryInFlight(Unavailable):
-    """One batch did not fit beside what else runs now: worth another try."""
+def raise_for(what: str, code: int, name: str) -> NoReturn:
+    """Raises the error of a cudaError_t that is not success."""
+    cause = _CAUSES.get(code, "see the CUDA runtime's list of errors")
+    text = f"{what}: CUDA error {code} ({name}): {cause}"
+    if code in STICKY:
+        raise lost(text)
+    raise (OutOfMemory if code == OUT_OF_MEMORY else DeviceFailed)(text)
 
 
-def raise_for(what: str, code: int, name: str) -> None:
-    """Raises the error of a code that is not success."""
-    raise (OutOfMemory if code == OUT_OF_MEMORY else DeviceFailed)(what, code, name)
+def lost(text: str) -> DeviceLost:
+    """The error of a GPU that this process can use no more."""
+    return DeviceLost(
+        f"{text}. All further work of this process on its GPUs fails: restart the server; a model "
+        "with parameter isolation: process fails alone and is restarted by itself"
+    )
 
 
-def as_load_failure(model_name: str, error: DeviceFailed) -> LoadFailed:
+def as_load_failure(model_name: str, error: DeviceFailed | DeviceLost) -> LoadFailed:
     """The same while a model is being loaded."""
     return LoadFailed(f"model '{model_name}' could not be loaded on its GPU: {error.message}")

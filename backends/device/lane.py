@@ -4,7 +4,8 @@ The host waits at one place only: in `hand_out`, once a batch, and only where so
 on the host. Everything else is order among streams.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,8 @@ from trivet.backends.api import (
     Batch,
     CopyKind,
     DeviceArray,
+    DeviceFull,
+    DeviceLost,
     Event,
     Residence,
     Stream,
@@ -20,6 +23,7 @@ from trivet.backends.api import (
     join_device_rows,
 )
 from trivet.backends.device.driver import Gpu
+from trivet.backends.device.errors import OutOfMemory
 from trivet.backends.device.pinned import PinnedPool
 
 
@@ -35,6 +39,27 @@ class Lane:
         self._staged: list[tuple[Event, list[np.ndarray]]] = []
         """Host memory that copies still read."""
         self._sources: list[np.ndarray] = []
+        self.is_lost = False
+        """Whether the GPU has faulted: nothing can be computed on it by this process any more."""
+
+    @contextmanager
+    def computing(self) -> Iterator[None]:
+        """Around a batch: makes the GPU this thread's, and clears up after a batch that fails.
+
+        Raises DeviceFull for one that found no memory.
+        """
+        try:
+            self.gpu.activate()
+            yield
+        except OutOfMemory as error:
+            self._drop()
+            raise DeviceFull(f"this batch did not fit: {error.message}") from error
+        except DeviceLost:
+            self.is_lost = True
+            raise
+        except BaseException:
+            self._drop()
+            raise
 
     def empty(self, dtype: np.dtype[Any], shape: tuple[int, ...]) -> DeviceArray:
         """Fresh memory for this stream."""
@@ -99,18 +124,28 @@ class Lane:
                 array.ready = array.ready or done
                 batch.scatter_device(name, array, hosts.get(name))
 
-    def drop(self) -> None:
-        """After a batch that failed half-way: what it took is held until the stream is past it."""
-        done = self.stream.record()
-        for array in self._taken:
-            array.memory.used(done)
-        self._taken.clear()
-        self._keep_until(done, is_done=False)
-
     def wait(self) -> None:
         """Holds the calling thread until all that was given to the stream is done."""
         self.stream.record().wait()
         self._staged.clear()
+
+    def close(self) -> None:
+        """Lets what was begun end."""
+        if not self.is_lost:
+            self.gpu.activate()
+            self.wait()
+
+    def _drop(self) -> None:
+        """After a batch that failed half-way: what it took is held until the stream is past it."""
+        try:
+            done = self.stream.record()
+        except DeviceLost:
+            self.is_lost = True
+            return
+        for array in self._taken:
+            array.memory.used(done)
+        self._taken.clear()
+        self._keep_until(done, is_done=False)
 
     def _is_here(self, array: DeviceArray) -> bool:
         return array.memory.device.dlpack == self.gpu.dlpack

@@ -8,6 +8,7 @@ import onnxruntime as ort
 
 from trivet.backends.api import (
     DataType,
+    DeviceLost,
     InvalidConfig,
     LoadFailed,
     ModelFiles,
@@ -90,7 +91,7 @@ class OnnxRuntimeBackend:
             return GpuOnnxInstance(session, signature, lane, buckets, plan.run_options())
         except LoadFailed as error:
             raise LoadFailed(f"model '{config.name}': {error.message}") from error
-        except DeviceFailed as error:
+        except (DeviceFailed, DeviceLost) as error:
             raise as_load_failure(config.name, error) from error
 
     def _inferred_outputs(

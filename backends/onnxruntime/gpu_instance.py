@@ -5,14 +5,15 @@ addresses, outputs are allocated by ONNX Runtime on the device. ONNX Runtime the
 the device after a run: the lane does, once, where somebody wants values on the host.
 """
 
+import re
 from collections.abc import Mapping
 
 import numpy as np
 import onnxruntime as ort
 
-from trivet.backends.api import Batch, DataType, DeviceArray, DeviceMemory, Signature
+from trivet.backends.api import Batch, DataType, DeviceArray, DeviceFull, DeviceMemory, Signature
 from trivet.backends.device.buckets import Bucket, StaticRun
-from trivet.backends.device.errors import OutOfMemory, OutOfMemoryInFlight
+from trivet.backends.device.errors import STICKY, lost
 from trivet.backends.device.lane import Lane
 from trivet.backends.onnxruntime.sessions import ORT_ERRORS
 
@@ -20,6 +21,7 @@ _BFLOAT16 = 16  # TensorProto.BFLOAT16
 _NO_WAIT = "disable_synchronize_execution_providers"
 _GRAPH_ID = "gpu_graph_id"
 _NO_GRAPH = "-1"
+_CUDA_CODE = re.compile(r"CUDA (?:failure|error) (\d+)", re.IGNORECASE)
 _DATATYPES = {
     "tensor(bool)": DataType.BOOL,
     "tensor(double)": DataType.FP64,
@@ -55,23 +57,11 @@ class GpuOnnxInstance:
 
     def execute(self, batch: Batch) -> None:
         assert self._session is not None, "executed after close"
-        self._lane.gpu.activate()
-        try:
-            self._execute(batch)
-        except OutOfMemory as error:
-            self._lane.drop()
-            raise OutOfMemoryInFlight(f"this batch did not fit: {error.message}") from error
-        except ORT_ERRORS as error:
-            self._lane.drop()
-            if "out of memory" in str(error).lower() or "allocate memory" in str(error).lower():
-                raise OutOfMemoryInFlight(
-                    "the GPU had no memory left for this batch; lower max_batch_size or the number "
-                    "of instances, or raise the parameter gpu_mem_limit"
-                ) from error
-            raise
-        except BaseException:
-            self._lane.drop()
-            raise
+        with self._lane.computing():
+            try:
+                self._execute(batch)
+            except ORT_ERRORS as error:
+                raise _explained(error) from error
 
     def _execute(self, batch: Batch) -> None:
         arrays: dict[str, DeviceArray] = {}
@@ -143,11 +133,10 @@ class GpuOnnxInstance:
         )
 
     def is_ready(self) -> bool:
-        return self._session is not None
+        return self._session is not None and not self._lane.is_lost
 
     def close(self) -> None:
-        self._lane.gpu.activate()
-        self._lane.wait()
+        self._lane.close()
         self._graphs.clear()
         self._session = None
 
@@ -155,3 +144,17 @@ class GpuOnnxInstance:
 def _element(array: DeviceArray) -> object:
     """How io-binding names a type: numpy's, but for BF16, which numpy lacks."""
     return _BFLOAT16 if array.dtype == DataType.BF16.dtype else array.dtype
+
+
+def _explained(error: Exception) -> Exception:
+    """ONNX Runtime's error, as what it means: it tells CUDA's code in its text."""
+    text = str(error)
+    if "out of memory" in text.lower() or "allocate memory" in text.lower():
+        return DeviceFull(
+            "the GPU had no memory left for this batch; lower max_batch_size or the number of "
+            "instances, or raise the parameter gpu_mem_limit"
+        )
+    found = _CUDA_CODE.search(text)
+    if found is not None and int(found[1]) in STICKY:
+        return lost(f"ONNX Runtime: CUDA error {found[1]}")
+    return error

@@ -15,11 +15,13 @@ import threading
 import time
 from contextlib import suppress
 from pathlib import Path
+from typing import NamedTuple
 
 from trivet.backends.api import (
     AsksFromThreads,
     Backend,
     BackendFailed,
+    DeviceLost,
     InferRequest,
     Instance,
     LoadFailed,
@@ -40,6 +42,10 @@ log = logging.getLogger(__name__)
 
 _PR_SET_PDEATHSIG = 1
 _READINESS_PERIOD_S = 0.5
+LOST_EXIT_CODE = 70
+"""Of a process whose device has faulted."""
+_FAULT = "AcceleratorError"
+"""PyTorch's error for a fault of a GPU; a lack of memory is another one."""
 
 
 def main() -> None:
@@ -65,6 +71,15 @@ def _die_with_parent(parent_pid: int) -> None:
     ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent_pid:
         sys.exit(1)
+
+
+class _Reply(NamedTuple):
+    """What a batch is answered with."""
+
+    header: Header
+    runs: list[list[Tensor]]
+    is_lost: bool
+    """Whether a device has faulted so that this process is of no more use."""
 
 
 class _Server:
@@ -118,12 +133,16 @@ class _Server:
         message = self._calls.receive()
         if message.header["op"] == "close":
             return False
-        reply, runs = self._compute(instance, message)
+        reply, runs, is_lost = self._compute(instance, message)
         del message
         self._calls.send(reply, runs)
+        if is_lost:
+            # Nothing can be computed here any more, and closing might wait for ever: the parent
+            # starts another process.
+            os._exit(LOST_EXIT_CODE)
         return True
 
-    def _compute(self, instance: Instance, message: Message) -> tuple[Header, list[list[Tensor]]]:
+    def _compute(self, instance: Instance, message: Message) -> _Reply:
         batch = decode_batch(message, self._requests.register, self._sender)
         error = _execute(instance, batch)
         if batch.senders:
@@ -134,10 +153,13 @@ class _Server:
             for sender in (batch.senders[index] for index in again):
                 assert isinstance(sender, RemoteSender)
                 sender.release()
-            return {"op": "done", "results": [], "times": [0, 0, 0], "rescheduled": again}, []
+            done: Header = {"op": "done", "results": [], "times": [0, 0, 0], "rescheduled": again}
+            return _Reply(done, [], isinstance(error, DeviceLost))
         for request in message.header["requests"]:
             self._requests.forget(request["token"])
-        return (encode_error(error), []) if error else encode_result(batch)
+        if error is not None:
+            return _Reply(encode_error(error), [], isinstance(error, DeviceLost))
+        return _Reply(*encode_result(batch), is_lost=False)
 
     def _sender(self, token: int, request: InferRequest) -> RemoteSender:
         return RemoteSender(self._events, self._requests, token, request)
@@ -180,10 +202,15 @@ def _execute(instance: Instance, batch: ReceivedBatch) -> ServingError | None:
         instance.execute(batch)
     except ServingError as error:
         return error
-    except Exception:
+    except Exception as error:
         name = batch.requests[0].model_name
         ids = [request.id or "-" for request in batch.requests]
         log.exception("model '%s' failed; requests %s", name, ids)
+        if any(kind.__name__ == _FAULT for kind in type(error).__mro__):
+            return DeviceLost(
+                f"model '{name}' met a fault of its GPU; its process is started again. The server "
+                "log has the details"
+            )
         return BackendFailed(
             f"model '{name}' failed while executing; the server log has the details"
         )

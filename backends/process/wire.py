@@ -30,7 +30,9 @@ _ERRORS = {
 
 
 def encode_error(error: ServingError) -> Header:
-    return {"error": type(error).__name__, "message": error.message}
+    # A backend's own kind of error is, over there, the one of the contract that it comes from.
+    known = next(kind.__name__ for kind in type(error).__mro__ if kind.__name__ in _ERRORS)
+    return {"error": known, "message": error.message}
 
 
 def decode_error(header: Header) -> ServingError:

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from trivet.backends.api import (
+    DeviceLost,
     InvalidConfig,
     LoadFailed,
     ModelFiles,
@@ -75,7 +76,7 @@ class TensorRtBackend:
             complete_from_engine(config, shared.description)
             opened = self._opened(config, placement, shared)
             return TensorRtInstance(opened, new_lane(gpu), batching=config.max_batch_size > 0)
-        except DeviceFailed as error:
+        except (DeviceFailed, DeviceLost) as error:
             raise as_load_failure(config.name, error) from error
 
     def build(self, onnx: Path, plan: Path, settings: Mapping[str, Any]) -> str:

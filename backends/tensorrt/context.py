@@ -5,8 +5,14 @@ from typing import Any
 
 import numpy as np
 
-from trivet.backends.api import BackendFailed, DeviceArray, InvalidRequest, Shape, Stream
-from trivet.backends.device.errors import OutOfMemoryInFlight
+from trivet.backends.api import (
+    BackendFailed,
+    DeviceArray,
+    DeviceFull,
+    InvalidRequest,
+    Shape,
+    Stream,
+)
 from trivet.backends.device.lane import Lane
 from trivet.backends.tensorrt.description import Description, EngineTensor
 from trivet.backends.tensorrt.library import TensorRt, first_reason
@@ -70,7 +76,7 @@ class EngineContext:
             reason = first_reason(errors)
         if not is_started:
             if "memory" in reason.lower():
-                raise OutOfMemoryInFlight(
+                raise DeviceFull(
                     f"the GPU had no memory left for this batch ({reason}); lower max_batch_size "
                     "or the number of instances"
                 )

@@ -6,7 +6,6 @@ import numpy as np
 
 from trivet.backends.api import Batch, CopyKind, DeviceArray, InvalidRequest, Shape, Tensor
 from trivet.backends.device.buckets import Bucket, StaticRun
-from trivet.backends.device.errors import DeviceFailed, OutOfMemory, OutOfMemoryInFlight
 from trivet.backends.device.lane import Lane
 from trivet.backends.tensorrt.context import ALIGNMENT, EngineContext
 from trivet.backends.tensorrt.graphs import capture
@@ -29,20 +28,11 @@ class TensorRtInstance:
     def execute(self, batch: Batch) -> None:
         opened = self._opened
         assert opened is not None, "executed after close"
-        self._lane.gpu.activate()
-        try:
+        with self._lane.computing():
             if self._shape_inputs and len(batch.requests) > 1 and not self._agree(batch):
                 self._run_each(opened, batch)
             else:
                 self._run(opened, batch)
-        except OutOfMemory as error:
-            self._lane.drop()
-            raise OutOfMemoryInFlight(f"this batch did not fit: {error.message}") from error
-        except DeviceFailed:
-            raise
-        except BaseException:
-            self._lane.drop()
-            raise
 
     def _run(self, opened: OpenedEngine, batch: Batch) -> None:
         engine = opened.description
@@ -130,11 +120,10 @@ class TensorRtInstance:
         return capture(self._lane, bucket, opened.description, context)
 
     def is_ready(self) -> bool:
-        return self._opened is not None
+        return self._opened is not None and not self._lane.is_lost
 
     def close(self) -> None:
-        self._lane.gpu.activate()
-        self._lane.wait()
+        self._lane.close()
         for graph in self._graphs:
             graph.close()
         self._graphs, self._contexts, self._opened = [], {}, None
