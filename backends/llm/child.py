@@ -65,6 +65,7 @@ def run_engine(settings: EngineSettings, line: "Line") -> None:
     for thread in helpers:
         thread.start()
     engine.run()
+    engine.close()
     # The last that holds the engine frees its tensors, which a daemon thread must not do while the
     # interpreter ends: that would abort the process.
     line.hang_up()

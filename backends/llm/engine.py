@@ -12,6 +12,7 @@ from torch import Tensor
 from trivet.backends.api import BackendFailed, ServingError
 from trivet.backends.llm.batch_state import BatchState, StepArrays
 from trivet.backends.llm.border import Waits, current_waits
+from trivet.backends.llm.compiling import Compiled, GrammarCompiler, Grammars, LearningConstraint
 from trivet.backends.llm.devices import DEVICE_LOST, free_memory, no_memory
 from trivet.backends.llm.flight import Flight, Launcher, draws_of, needs_host
 from trivet.backends.llm.generation import (
@@ -22,7 +23,7 @@ from trivet.backends.llm.generation import (
     output_of,
 )
 from trivet.backends.llm.messages import Abort, Message, Output, Outputs, Quit, Submit
-from trivet.backends.llm.sampler import Constraint, Logprobs, RowState
+from trivet.backends.llm.sampler import Logprobs, RowState
 from trivet.backends.llm.scheduler import Scheduler, StepPlan
 from trivet.backends.llm.sequence import PENDING, Sequence, SequenceStatus
 
@@ -35,20 +36,6 @@ class Runner(Protocol):
 
     def run(self, arrays: StepArrays, rows: list[int]) -> Tensor:
         """Logits, float32 [len(rows), vocabulary], of the step's tokens at these places."""
-
-
-class Grammars(Protocol):
-    """Makes a request's constraint, which learns each token that was chosen."""
-
-    def constraint(self, submit: Submit) -> "LearningConstraint | None":
-        """None for a request without a grammar. Raises InvalidRequest."""
-
-
-class LearningConstraint(Constraint, Protocol):
-    """A grammar on its way through an output."""
-
-    def accept(self, token: int) -> None:
-        """The token has been chosen."""
 
 
 class Engine:
@@ -71,6 +58,8 @@ class Engine:
         self._state = state
         self._runner = runner
         self._grammars = grammars
+        self._compiling: set[str] = set()
+        """Requests whose grammars are not there yet."""
         self._send = send
         self._launcher = launcher
         self._prepare = prepare
@@ -85,7 +74,8 @@ class Engine:
         """Those of them that no step has computed a token of."""
         self._outputs: list[Output] = []
         self._waits = Waits()
-        self.inbox: queue.SimpleQueue[Message] = queue.SimpleQueue()
+        self.inbox: queue.SimpleQueue[Message | Compiled] = queue.SimpleQueue()
+        self._compiler = GrammarCompiler(grammars, self.inbox.put)
         self.step_started_s = 0.0
         """Monotonic time at which the present step began, 0 between steps; for the heartbeat."""
 
@@ -100,6 +90,10 @@ class Engine:
     def has_work(self) -> bool:
         """Whether a step is to be computed or under way."""
         return self._scheduler.has_work or self._flight is not None
+
+    def close(self) -> None:
+        """Ends what runs beside it. `run` has returned."""
+        self._compiler.close()
 
     def step(self) -> None:
         """Computes or launches one step and sends what came of it or of the one before."""
@@ -145,11 +139,30 @@ class Engine:
             if isinstance(message, Quit):
                 return False
             if isinstance(message, Submit):
-                self._add(message)
+                self._receive(message)
+            elif isinstance(message, Compiled):
+                self._add_compiled(message)
             elif isinstance(message, Abort):
                 self._abort(message.ids)
 
-    def _add(self, submit: Submit) -> None:
+    def _receive(self, submit: Submit) -> None:
+        if submit.sampling.grammar is None:
+            self._add(submit, None)
+        else:
+            self._compiling.add(submit.id)
+            self._compiler.compile(submit)
+
+    def _add_compiled(self, compiled: Compiled) -> None:
+        submit_id = compiled.submit.id
+        if submit_id not in self._compiling:  # aborted meanwhile
+            return
+        self._compiling.remove(submit_id)
+        if compiled.error is None:
+            self._add(compiled.submit, compiled.constraint)
+        else:
+            self._refuse(submit_id, compiled.error)
+
+    def _add(self, submit: Submit, constraint: LearningConstraint | None) -> None:
         sampling = submit.sampling
         try:
             sequence = Sequence(
@@ -166,18 +179,21 @@ class Engine:
                 submit.prompt_ids,
                 tuple(submit.end_ids),
                 tuple(map(tuple, submit.bad_word_ids)),
-                self._grammars.constraint(submit),
+                constraint,
             )
             self._scheduler.add(sequence)
         except ServingError as error:
-            kind = type(error).__name__
-            self._outputs.append(Output(submit.id, [], "error", error.message, kind))
-            self._flush()
+            self._refuse(submit.id, error)
             return
         generation = Generation(submit, sequence, row, time.monotonic())
         self._generations[submit.id] = self._unstarted[submit.id] = generation
         if needs_host(generation):
             self._host_bound.add(submit.id)
+
+    def _refuse(self, request_id: str, error: ServingError) -> None:
+        kind = type(error).__name__
+        self._outputs.append(Output(request_id, [], "error", error.message, kind))
+        self._flush()
 
     def _max_new_tokens(self, submit: Submit) -> int:
         wanted = submit.sampling.max_tokens
@@ -189,6 +205,7 @@ class Engine:
 
     def _abort(self, ids: Iterable[str]) -> None:
         for request_id in ids:
+            self._compiling.discard(request_id)
             if self._generations.pop(request_id, None) is not None:
                 self._forget(request_id)
 

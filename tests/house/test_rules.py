@@ -28,6 +28,7 @@ DOORS = {
     ("backends/llm/sampler.py", "_try_process"): "a request's own rules must not hurt others",
     ("backends/llm/tokenizer_files.py", "read_tokenizer"): "the library raises Exception itself",
     ("backends/llm/child.py", "run_engine"): "a model that does not open, told to the parent",
+    ("backends/llm/compiling.py", "GrammarCompiler._compiled"): "a thread of its own: one request",
     ("backends/process/instance.py", "ProcessInstance._keep_one"): "the keeper's thread",
     ("backends/process/child.py", "_Server._start"): "the child's side of the loader's door",
     ("backends/process/child.py", "_execute"): "the child's side of the instance's door",
