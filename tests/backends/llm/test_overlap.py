@@ -10,7 +10,7 @@ import torch
 from late_device import HashModel, LateRunner
 from torch import Tensor
 
-from trivet.backends.api import Sampling
+from trivet.backends.api import Grammar, Sampling
 from trivet.backends.llm import draws
 from trivet.backends.llm.batch_state import BatchState, StepArrays
 from trivet.backends.llm.blocks import BlockPool
@@ -43,6 +43,9 @@ class OddGrammars:
 
     def constraint(self, submit: Submit) -> OnlyOdd | None:
         return OnlyOdd() if submit.id.startswith("odd") else None
+
+    def close(self) -> None:
+        pass
 
 
 @dataclass
@@ -119,7 +122,9 @@ class Run:
 
 
 def request(name: str, prompt: list[int], sampling: Sampling = PLAIN, seed: int = 0) -> Submit:
-    return Submit(name, prompt, sampling, seed, [], [] if sampling.ignore_eos else STOPS)
+    grammar = Grammar("regex", "odd") if name.startswith("odd") else None
+    ends = [] if sampling.ignore_eos else STOPS
+    return Submit(name, prompt, replace(sampling, grammar=grammar), seed, [], ends)
 
 
 def random_script(chance: random.Random) -> tuple[list[list[Message]], set[str]]:
