@@ -5,7 +5,7 @@ goes in a circle, types and shapes fit.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from trivet.backends.api import DataType, Shape, Signature
 from trivet.ensembles.condition import Condition
@@ -56,11 +56,13 @@ class Step:
     level: int = 0
     """How many decoupled steps its inputs come through."""
 
-    @property
-    def needs(self) -> frozenset[str]:
-        """The tensors that it waits for. What `return_if` asks about is not waited for."""
+    needs: frozenset[str] = field(init=False)
+    """The tensors that it waits for. What `return_if` asks about is not waited for."""
+
+    def __post_init__(self) -> None:
         conditional = self.when.tensors if self.when is not None else frozenset()
-        return conditional | {edge.tensor for edge in self.inputs}
+        needs = conditional | {edge.tensor for edge in self.inputs}
+        object.__setattr__(self, "needs", needs)
 
     @property
     def title(self) -> str:

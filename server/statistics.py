@@ -196,6 +196,29 @@ class ModelStatistics:
         if self.summaries is not None:
             self._summarise(queue_ns, timing, total_ns)
 
+    def computed_alone(self, batch_size: int, total_ns: int) -> None:
+        """`execution` and `success` of a request that never waited and was all computing: an
+        ensemble's, which comes here for each request and has zeros for all else."""
+        self.execution_count += 1
+        self.batch_sizes.observe(batch_size)
+        size = self.batches.get(batch_size)
+        if size is None:
+            size = self.batches[batch_size] = _BatchSize()
+        self.inference_count += batch_size
+        self.last_inference_ms = time.time_ns() // 1_000_000
+        self.succeeded.add(total_ns)
+        self.histograms["request"].observe(total_ns)
+        size.compute_infer.add(total_ns)
+        self.stages["compute_infer"].add(total_ns)
+        self.histograms["compute_infer"].observe(total_ns)
+        size.compute_input.count += 1
+        size.compute_output.count += 1
+        for stage in ("queue", "compute_input", "compute_output"):
+            self.stages[stage].count += 1
+            self.histograms[stage].counts[0] += 1
+        if self.summaries is not None:
+            self._summarise(0, BatchTiming(0, total_ns, 0), total_ns)
+
     def _summarise(self, queue_ns: int, timing: BatchTiming, total_ns: int) -> None:
         assert self.summaries is not None
         times = (

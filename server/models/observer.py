@@ -2,7 +2,7 @@
 
 from trivet.backends.api import CopyKind, ServingError
 from trivet.server.scheduling.answers import reason_for
-from trivet.server.statistics import BatchTiming, ModelStatistics
+from trivet.server.statistics import ModelStatistics
 
 
 class StatisticsObserver:
@@ -13,9 +13,7 @@ class StatisticsObserver:
         self._statistics = statistics
 
     def succeeded(self, batch_size: int, total_ns: int) -> None:
-        timing = BatchTiming(0, total_ns, 0)
-        self._statistics.execution(batch_size, timing)
-        self._statistics.success(batch_size, 0, timing, total_ns)
+        self._statistics.computed_alone(batch_size, total_ns)
 
     def failed(self, error: ServingError, total_ns: int) -> None:
         self._statistics.failure(reason_for(error), total_ns)

@@ -79,3 +79,24 @@ def test_a_histogram_puts_a_value_into_the_bucket_that_ends_at_or_above_it(
     assert histogram.counts[0] == sum(v <= 1 for v in values)
     assert histogram.counts[1] == sum(1 < v <= 10 for v in values)
     assert histogram.counts[2] == sum(v > 10 for v in values)
+
+
+def test_what_is_all_computing_counts_as_its_execution_and_success_do() -> None:
+    short, long = (ModelStatistics("m", 1, has_summaries=True) for _ in range(2))
+    for batch_size, total_ns in ((1, 50), (3, 7_000_000), (1, 10**11)):
+        short.computed_alone(batch_size, total_ns)
+        timing = BatchTiming(0, total_ns, 0)
+        long.execution(batch_size, timing)
+        long.success(batch_size, 0, timing, total_ns)
+    messages = [each.to_message() for each in (short, long)]
+    for message in messages:
+        message.last_inference = 0
+    assert messages[0] == messages[1]
+    for stage, histogram in short.histograms.items():
+        assert histogram.counts == long.histograms[stage].counts
+        assert histogram.total == long.histograms[stage].total
+    assert short.batch_sizes.counts == long.batch_sizes.counts
+    assert short.summaries is not None
+    assert long.summaries is not None
+    for stage, summary in short.summaries.items():
+        assert summary.quantiles([0.5]) == long.summaries[stage].quantiles([0.5])
