@@ -52,7 +52,10 @@ GPU_METRICS = (
 class Machine:
     """CPU, memory, GPUs and the event loop's lateness, read at intervals. Owned by the loop."""
 
-    def __init__(self, interval_s: float, gpus: Gpus | None = None) -> None:
+    def __init__(
+        self, interval_s: float, gpus: Gpus | None = None, *, shows_cpu: bool = True
+    ) -> None:
+        self._shows_cpu = shows_cpu
         self._interval_s = interval_s
         self._gpus = gpus or Gpus.none("none were looked for")
         self._gpu_readings: dict[GpuInfo, GpuReading] = {}
@@ -94,18 +97,11 @@ class Machine:
 
     def write(self, page: Page) -> None:
         """The last readings."""
-        used = self._memory.total - self._memory.available
-        for name, help_text, value in (
-            ("nv_cpu_utilization", "CPU utilization rate [0.0 - 1.0]", self._cpu_utilization),
-            ("nv_cpu_memory_total_bytes", "CPU total memory (RAM), in bytes", self._memory.total),
-            ("nv_cpu_memory_used_bytes", "CPU used memory (RAM), in bytes", used),
-            (
-                "trivet_event_loop_lateness_seconds",
-                "How late the event loop was at worst in the last interval",
-                self._lateness_s,
-            ),
-        ):
-            page.family(name, "gauge", help_text, [(name, {}, value)])
+        lateness = "trivet_event_loop_lateness_seconds"
+        help_text = "How late the event loop was at worst in the last interval"
+        page.family(lateness, "gauge", help_text, [(lateness, {}, self._lateness_s)])
+        if self._shows_cpu:
+            self._write_cpu(page)
         for metric in GPU_METRICS:
             values = [
                 (metric.name, {"gpu_uuid": info.uuid}, told)
@@ -113,3 +109,12 @@ class Machine:
                 if (told := metric.value(reading)) is not None
             ]
             page.family(metric.name, metric.kind, metric.help, values)
+
+    def _write_cpu(self, page: Page) -> None:
+        used = self._memory.total - self._memory.available
+        for name, help_text, value in (
+            ("nv_cpu_utilization", "CPU utilization rate [0.0 - 1.0]", self._cpu_utilization),
+            ("nv_cpu_memory_total_bytes", "CPU total memory (RAM), in bytes", self._memory.total),
+            ("nv_cpu_memory_used_bytes", "CPU used memory (RAM), in bytes", used),
+        ):
+            page.family(name, "gauge", help_text, [(name, {}, value)])

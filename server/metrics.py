@@ -205,7 +205,11 @@ class MetricsServer:
         self._tls = tls
         self._address = (settings.metrics_address, settings.metrics_port)
         self._config = MetricsConfig.parse(settings.metrics_config)
-        self._machine = Machine(settings.metrics_interval_ms / 1000, gpus)
+        self._machine = Machine(
+            settings.metrics_interval_ms / 1000,
+            gpus if settings.allow_gpu_metrics else None,
+            shows_cpu=settings.allow_cpu_metrics,
+        )
         self._runner: web.AppRunner | None = None
         self.routes: tuple[web.AbstractRoute, ...] = ()
 

@@ -222,6 +222,8 @@ class Settings:
         multiple=True,
     )
     allow_metrics: bool = option(True, "metrics", "serve the Prometheus page")
+    allow_cpu_metrics: bool = option(True, "metrics", "nv_cpu_ metrics on the page")
+    allow_gpu_metrics: bool = option(True, "metrics", "nv_gpu_ metrics on the page")
     metrics_address: str = option("127.0.0.1", "metrics", "address to listen on")
     metrics_port: int = option(8002, "metrics", "port, 0 for any free one")
     metrics_tls_cert: str = option("", "metrics", "PEM certificate to serve HTTPS with")
@@ -311,8 +313,6 @@ IGNORED_FLAGS = (
     "--repoagent-directory",
     "--cache-directory",
     "--strict-model-config",
-    "--allow-gpu-metrics",
-    "--allow-cpu-metrics",
     "--reuse-http-port",
     "--reuse-grpc-port",
 )

@@ -124,6 +124,8 @@ class ModelStatistics:
         self.load_duration_s = 0.0
         self.gpu_memory: Mapping[GpuInfo, int] = {}
         """What loading it took of GPUs' memory, in bytes."""
+        self.cpu_memory_bytes = 0
+        """What its own processes had when it was loaded; 0 for a model without any."""
         self.pending = 0
         """Requests that wait to be executed."""
         self.inference_count = 0
@@ -288,6 +290,8 @@ class ModelStatistics:
                 **{stage: duration.to_message() for stage, duration in self.stages.items()},
             ),
         )
+        if self.cpu_memory_bytes:
+            message.memory_usage.add(type="CPU", id=0, byte_size=self.cpu_memory_bytes)
         for info, size_bytes in self.gpu_memory.items():
             message.memory_usage.add(type="GPU", id=info.number, byte_size=size_bytes)
         for batch_size, size in sorted(self.batches.items()):

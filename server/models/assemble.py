@@ -59,6 +59,7 @@ class Assembler:
             if isinstance(instance, Observed):
                 instance.observe(StatisticsObserver(statistics))
         statistics.gpu_memory = opened.gpu_memory.taken
+        statistics.cpu_memory_bytes = opened.cpu_memory_bytes
         executor = self._executor(folder.name, version, opened, signature, statistics)
         if self.caching is not None:
             self.caching.model_changed()

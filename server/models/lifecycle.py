@@ -333,6 +333,7 @@ class Lifecycle:
         if known is not None:
             self._set(model.name, model.version, known, Status(State.UNAVAILABLE, reason))
             self._statistics[model.name, model.version].gpu_memory = {}
+            self._statistics[model.name, model.version].cpu_memory_bytes = 0
             self._forget_if_gone(model.name, known)
         log.info("model '%s' version %d is unloaded", model.name, model.version)
 

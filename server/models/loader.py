@@ -23,6 +23,7 @@ from trivet.backends.registry import find_backend
 from trivet.protos.model_config_pb2 import ModelConfig, ModelInstanceGroup
 from trivet.server.cache.key import digest_of_model
 from trivet.server.models.composition import steps_of
+from trivet.server.models.cpu_memory import memory_of_processes
 from trivet.server.models.gpu_memory import GPU_KIND, GpuLedger, LoadMemory
 from trivet.server.models.host_policy import Cores, HostPolicies, on_cores
 from trivet.server.models.warmup import warm
@@ -62,6 +63,8 @@ class Opened:
     digest: bytes = b""
     """Of config and files, for a model that is cached."""
     gpu_memory: LoadMemory = field(default_factory=LoadMemory)
+    cpu_memory_bytes: int = 0
+    """Of the instances' own processes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,7 +141,9 @@ class Loader:
         self._check_placements(config, placements)
         with self.gpus.loading(config.name, word, files, placements) as memory:
             instances = self._open_instances(word, backend, config, files, sequences)
-        return Opened(config, instances, labels, sequences, self._pins(config), digest, memory)
+        cpu_memory_bytes = memory_of_processes(instance for _, instance in instances)
+        pins = self._pins(config)
+        return Opened(config, instances, labels, sequences, pins, digest, memory, cpu_memory_bytes)
 
     def _open_instances(
         self,

@@ -13,6 +13,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from serving import RunningServer, write_identity
 
 from trivet.backends.api import InvalidConfig
+from trivet.server.machine_metrics import Machine
 from trivet.server.metrics import write_models
 from trivet.server.metrics_config import MetricsConfig
 from trivet.server.metrics_page import Page
@@ -29,6 +30,9 @@ NV_COUNTERS = (
     "nv_inference_compute_infer_duration_us",
     "nv_inference_compute_output_duration_us",
 )
+
+
+APART = 'parameters { key: "isolation" value { string_value: "process" } }'
 
 
 def model() -> ModelStatistics:
@@ -141,6 +145,7 @@ def server(
     repository = tmp_path_factory.mktemp("models")
     folder = write_identity(repository, "m", more='metric_tags { key: "team" value: "blue" }')
     assert folder.exists()
+    write_identity(repository, "apart", more=APART)
     return serve(repository, "--metrics-config=summary_latencies=true")
 
 
@@ -152,6 +157,29 @@ def test_the_page_of_a_running_server_is_valid_and_has_the_machine(server: Runni
     assert found["nv_model_load_duration_secs", labels] > 0
     assert found["nv_inference_pending_request_count", labels] == 0
     assert found["nv_inference_request_summary_us_count", labels] == 0
+
+
+def test_statistics_tell_the_memory_of_a_model_s_own_process(server: RunningServer) -> None:
+    with httpclient.InferenceServerClient(server.http) as client:
+        usage = {
+            each["name"]: each.get("memory_usage", [])
+            for each in client.get_inference_statistics()["model_stats"]
+        }
+    (process,) = usage["apart"]
+    assert (process["type"], process["id"]) == ("CPU", 0)
+    # Python and numpy alone have more than that.
+    assert int(process["byte_size"]) > 10_000_000
+    assert usage["m"] == []
+
+
+def test_the_machine_is_shown_as_far_as_the_options_say() -> None:
+    made = Page()
+    Machine(1, shows_cpu=False).write(made)
+    assert "nv_cpu" not in made.text()
+    assert "trivet_event_loop_lateness_seconds" in made.text()
+    full = Page()
+    Machine(1).write(full)
+    assert full.text().count("# TYPE nv_cpu_") == 3
 
 
 def test_unknown_models_make_no_series(server: RunningServer) -> None:
