@@ -5,6 +5,9 @@ import json
 import logging
 import os
 import sys
+import time
+from contextlib import suppress
+from typing import TextIO
 
 from trivet.server.log_setting import LogSetting
 from trivet.server.settings import Settings
@@ -12,6 +15,8 @@ from trivet.server.settings import Settings
 _LETTERS = {"DEBUG": "D", "INFO": "I", "WARNING": "W", "ERROR": "E", "CRITICAL": "E"}
 _FIELDS = ("request_id", "model", "version", "method", "path", "status", "elapsed_ms")
 """Extra fields that a log call may give with `extra={...}`."""
+LOSSES_PERIOD_S = 60.0
+"""Time between two words about lines that were lost."""
 _ESCAPES = {code: f"\\x{code:02x}" for code in (*range(0x20), 0x7F) if code != 0x0A}
 
 
@@ -82,15 +87,42 @@ class _LevelFilter(logging.Filter):
         return self._allowed.get(record.levelno, True)
 
 
+class _Lossy(logging.Handler):
+    """Base of handlers that may lose lines (a full disk, a closed pipe): said once a minute on
+    standard error, with how many, and never in the way of a request."""
+
+    _quiet_until_s = 0.0
+    _num_lost = 0
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: ARG002, N802 - logging's name
+        """See logging: called with the exception that is being handled."""
+        self._num_lost += 1
+        now_s = time.monotonic()
+        if now_s < self._quiet_until_s:
+            return
+        self._quiet_until_s = now_s + LOSSES_PERIOD_S
+        with suppress(OSError, ValueError):
+            error = sys.exc_info()[1]
+            sys.stderr.write(f"the log cannot be written: {error}; {self._num_lost} line(s) lost\n")
+            sys.stderr.flush()
+            self._num_lost = 0
+
+
+class _File(_Lossy, logging.FileHandler):
+    """A file that is appended to."""
+
+
+class _Stream(_Lossy, logging.StreamHandler[TextIO]):
+    """Standard error."""
+
+
 class Log:
     """The process's log: where it goes is settled at start, what it shows may change."""
 
     def __init__(self, setting: LogSetting) -> None:
         """Raises OSError when the file cannot be opened."""
         self.setting = setting
-        self._handler = (
-            logging.FileHandler(setting.file) if setting.file else logging.StreamHandler(sys.stderr)
-        )
+        self._handler = _File(setting.file) if setting.file else _Stream(sys.stderr)
         root = logging.getLogger()
         for old in list(root.handlers):
             root.removeHandler(old)

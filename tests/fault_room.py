@@ -92,6 +92,10 @@ class Room:
         self.server.metrics()
         self.http()
 
+    def settle_baseline(self) -> None:
+        """Compares from now on with how the server is now: it has warmed up."""
+        self.baseline = Vitals.of(self.pid)
+
     def close(self) -> None:
         self._http.close()
         self.channel.close()

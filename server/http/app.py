@@ -24,6 +24,7 @@ from trivet.server.http.shared_memory import SharedMemoryRoutes
 from trivet.server.http.tgi.about import About
 from trivet.server.http.tgi.generate import TgiGenerate
 from trivet.server.http.trace import TraceSettings
+from trivet.server.sockets import notice_dead_peers
 
 __all__ = ["HttpLimits", "HttpServer", "build_routes"]
 
@@ -92,9 +93,15 @@ class HttpServer:
         self._socket = await loop.create_server(
             self._listener, self._host, self._port, backlog=_BACKLOG, **socket_options(self._tls)
         )
+        notice_dead_peers(self._socket)
         self._close_late_heads()
         port: int = self._socket.sockets[0].getsockname()[1]
         return port
+
+    @property
+    def num_connections(self) -> int:
+        """Those that are open."""
+        return 0 if self._listener is None else len(self._listener.connections)
 
     def leave(self) -> None:
         """Every answer from now on is the last on its connection."""

@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import numpy as np
@@ -29,6 +30,7 @@ LENGTH_S = float(os.environ.get("TRIVET_SOAK_S", "180"))
 STEP_S = 1.0
 WARM_UP_STEPS = 6
 MAX_GROWTH_BYTES = 48 * MIB
+MAX_LATE_GROWTH_BYTES = 4 * MIB
 CHAIN = """
 platform: "ensemble"
 ensemble_scheduling { step [
@@ -181,12 +183,17 @@ def callers(server: RunningServer, shop: Shop) -> Iterator[list[Caller]]:
             caller.stop()
 
 
-def hammer(server: RunningServer, shop: Shop, num_steps: int) -> Counter[str]:
-    """Changes the repository under load; returns how many right answers there were of what."""
+def hammer(
+    server: RunningServer, shop: Shop, num_steps: int, sizes: list[int] | None = None
+) -> Counter[str]:
+    """Changes the repository under load; returns how many right answers there were of what. Notes
+    the server's memory after each change in `sizes`."""
     with callers(server, shop) as running:
         for _ in range(num_steps):
             started = time.monotonic()
             shop.change(server)
+            if sizes is not None:
+                sizes.append(Vitals.of(server.process.pid).rss_bytes)
             time.sleep(max(0.0, STEP_S - (time.monotonic() - started)))
     faults = [fault for caller in running for fault in caller.faults]
     assert faults == [], f"{len(faults)} faults, the first: {faults[:5]}"
@@ -209,13 +216,20 @@ def settled(server: RunningServer, num_fds: int = 0) -> Vitals:
     return vitals
 
 
+def late_growth_bytes(sizes: list[int]) -> float:
+    """From the third quarter of the time to the last: what has warmed up by then stays as it is."""
+    quarter = len(sizes) // 4
+    return median(sizes[-quarter:]) - median(sizes[-2 * quarter : -quarter])
+
+
 @pytest.mark.timeout(LENGTH_S + 120)
 def test_requests_do_not_notice_that_models_come_and_go(serve: Serve, tmp_path: Path) -> None:
     shop = Shop(tmp_path / "models")
     server = serve(shop.repository, "--model-control-mode=watch")
     hammer(server, shop, WARM_UP_STEPS)
     before = settled(server)
-    counts = hammer(server, shop, int(LENGTH_S / STEP_S) // 2 * 2)
+    sizes: list[int] = []
+    counts = hammer(server, shop, int(LENGTH_S / STEP_S) // 2 * 2, sizes)
     after = settled(server, before.num_fds)
     assert (
         min(counts[name] for name in ("newest", "every", "pinned", "same", "chain", "python")) > 100
@@ -225,6 +239,8 @@ def test_requests_do_not_notice_that_models_come_and_go(serve: Serve, tmp_path: 
     assert after.children == before.children
     growth = after.rss_bytes - before.rss_bytes
     assert growth <= MAX_GROWTH_BYTES, f"memory grew by {growth / MIB:.0f} MiB"
+    late_growth = late_growth_bytes(sizes)
+    assert late_growth <= MAX_LATE_GROWTH_BYTES, f"still {late_growth / MIB:.0f} MiB a quarter"
     assert not any("Traceback" in line for line in server.output)
-    print(f"{dict(counts)}, {growth / MIB:.1f} MiB more")
+    print(f"{dict(counts)}, {growth / MIB:.1f} MiB more, {late_growth / MIB:.1f} at the end")
     assert server.stop() == 0

@@ -8,6 +8,7 @@ from trivet.server.auth.tls import Tls, socket_options
 from trivet.server.grpc.http2.connection import Connection
 from trivet.server.grpc.http2.options import Http2Options
 from trivet.server.grpc.transport import Rows
+from trivet.server.sockets import notice_dead_peers
 
 log = logging.getLogger(__name__)
 BACKLOG = 1024
@@ -51,6 +52,7 @@ class Http2Transport:
         except OSError as error:
             text = f"gRPC cannot listen on {self._host}:{self._port}: {error.strerror or error}"
             raise OSError(text) from None
+        notice_dead_peers(self._server)
         port: int = self._server.sockets[0].getsockname()[1]
         return port
 

@@ -1,5 +1,6 @@
 """Spans that a collector receives: the tree of a request, its numbers, and whose trace it is in."""
 
+import socket
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -139,3 +140,20 @@ def test_a_collector_that_is_down_costs_no_request_and_one_line(
     assert text.count("spans are lost") == 1
     assert "secret" not in text
     assert "http://127.0.0.1:9/v1/traces" in text
+
+
+def test_a_collector_that_takes_and_never_answers_costs_no_request(
+    serve: Serve, repository: Path, collector: Collector
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"opentelemetry,url=http://127.0.0.1:{silent.getsockname()[1]}/v1/traces"
+        sizes = ["opentelemetry,bsp_max_queue_size=4", "opentelemetry,bsp_max_export_batch_size=2"]
+        server = start(serve, repository, collector, url, "rate=1", *sizes)
+        started_s = time.monotonic()
+        for _ in range(20):
+            infer_grpc(server, "first")
+        assert time.monotonic() - started_s < 5
+        started_s = time.monotonic()
+        assert server.stop() == 0
+        assert time.monotonic() - started_s < 20
+    assert "Traceback" not in "".join(server.output)
