@@ -88,8 +88,8 @@ class GuardedCall:
             model, version, first.id, dict(self._given), first.output_names, first.parameters,
             first.priority, first.timeout_us, first.sequence_id, first.sequence_start,
             first.sequence_end, first.deadline, token, callers=first.callers,
-            residence=first.residence, on_tokens=first.on_tokens, trace=first.trace,
-            window=first.window,
+            residence=first.residence, on_tokens=first.on_tokens, tenant=first.tenant,
+            trace=first.trace, window=first.window,
         )  # fmt: skip
         self._try = current = _Try(self, token)
         timeout_s = self._step.settings.timeout_s

@@ -86,6 +86,8 @@ class InferRequest:
     """Where outputs are wanted; on the host if it does not say."""
     on_tokens: Callable[[int], None] | None = None
     """Language models tell it how many tokens they have read or written. On the event loop."""
+    tenant: str = ""
+    """Whose it is: answers and prefixes that are kept are shared among requests of one tenant."""
     trace: "Trace | None" = None
     """Where it is traced: the part of the model that asks, and of its own model from there on."""
     window: Window | None = None

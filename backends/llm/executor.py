@@ -115,6 +115,7 @@ class LlmExecutor:
             ids,
             parsed.sampling,
             priority=request.priority,
+            cache_salt=request.tenant,
             deadline=request.deadline,
             cancel=request.cancel,
             on_tokens=request.on_tokens,

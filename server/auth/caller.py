@@ -42,7 +42,7 @@ class Nobody(Caller):
     """A request without a key, on a route that needs none: it may ask no model."""
 
     def __init__(self) -> None:
-        super().__init__(Key("", b"", frozenset(), ()), None)
+        super().__init__(Key("", b"", frozenset(), models=()), None)
 
     def require_model(self, model: str) -> None:  # noqa: ARG002
         raise PermissionDenied("a model is asked without a key")

@@ -10,7 +10,7 @@ from trivet.backends.api import Generator, InferRequest, ServingError, Signature
 from trivet.protos import grpc_service_pb2 as pb
 from trivet.protos.model_config_pb2 import ModelConfig
 from trivet.server.auth.caller import Caller, current_caller
-from trivet.server.auth.metering import MeteredGenerator
+from trivet.server.auth.metering import MeteredGenerator, TenantsGenerator
 from trivet.server.core import Core
 from trivet.server.tracing.setting import Change
 from trivet.server.tracing.tracing import Described
@@ -31,6 +31,7 @@ class GuardedCore(Core):
 
     def _charge(self, caller: Caller, request: InferRequest) -> None:
         caller.require_model(request.model_name)
+        request.tenant = caller.key.tenant
         allowance = caller.allowance
         if allowance is None:
             return
@@ -46,11 +47,11 @@ class GuardedCore(Core):
 
     def generator(self, name: str) -> Generator:
         _require(name)
-        return _metered(super().generator(name))
+        return _callers(super().generator(name))
 
     def generators(self) -> dict[str, Generator]:
         found = super().generators()
-        return {name: _metered(each) for name, each in found.items() if _is_visible(name)}
+        return {name: _callers(each) for name, each in found.items() if _is_visible(name)}
 
     def model_metadata(self, name: str, version: int | None) -> pb.ModelMetadataResponse:
         _require(name)
@@ -102,9 +103,13 @@ def _is_visible(name: str) -> bool:
     return caller is None or caller.may_use(name)
 
 
-def _metered(generator: Generator) -> Generator:
+def _callers(generator: Generator) -> Generator:
+    """The generator as the caller has it: its tokens are counted, its prompts are its own."""
     caller = current_caller.get()
-    allowance = caller.allowance if caller is not None else None
-    if allowance is None or not allowance.counts_tokens:
+    if caller is None:
         return generator
-    return MeteredGenerator(generator, allowance)
+    own = TenantsGenerator(generator, caller.key.tenant)
+    allowance = caller.allowance
+    if allowance is None or not allowance.counts_tokens:
+        return own
+    return MeteredGenerator(own, allowance)

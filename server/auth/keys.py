@@ -20,7 +20,7 @@ MAX_SECRET_CHARACTERS = 512
 _NAME = re.compile(r"[A-Za-z0-9._@-]{1,64}")
 _HASH = re.compile(r"sha256:([0-9a-f]{64})")
 _LIMITS = tuple(each.name for each in fields(Limits))
-_FIELDS = ("name", "hash", "scopes", "models", "expires", *_LIMITS)
+_FIELDS = ("name", "hash", "scopes", "tenant", "models", "expires", *_LIMITS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +30,8 @@ class Key:
     name: str
     digest: bytes
     scopes: frozenset[Scope]
+    tenant: str = ""
+    """Keys of one tenant share what is kept of answers and prompts; by default the key's name."""
     models: tuple[str, ...] | None = None
     """Patterns such as "team-*" of the models it may ask; None: all."""
     expires_at_s: float | None = None
@@ -95,6 +97,7 @@ def _key(table: object, place: str) -> Key:
         name,
         bytes.fromhex(found[1]),
         _scopes(table.get("scopes"), place),
+        _tenant(table.get("tenant", name), place),
         _models(table.get("models"), place),
         _expiry(table.get("expires"), place),
         _limits(table, place),
@@ -107,6 +110,12 @@ def _scopes(given: object, place: str) -> frozenset[Scope]:
     if not texts or any(text not in known for text in texts):
         raise InvalidConfig(f"{place}: 'scopes' must be a list of some of {', '.join(known)}")
     return frozenset(Scope(text) for text in texts)
+
+
+def _tenant(given: object, place: str) -> str:
+    if not isinstance(given, str) or not _NAME.fullmatch(given):
+        raise InvalidConfig(f"{place}: 'tenant' must be 1 to 64 letters, digits or ._@-")
+    return given
 
 
 def _models(given: object, place: str) -> tuple[str, ...] | None:

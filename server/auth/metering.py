@@ -1,9 +1,25 @@
-"""A generator whose tokens are paid by one caller."""
+"""Generators as one caller has them: its tokens are counted, its prompts are its own."""
 
 from trivet.backends.api import GenerateRequest, GenerateSink, Generator
 from trivet.backends.api.delegating import DelegatingGenerator
 from trivet.server.auth.errors import RateLimited
 from trivet.server.auth.limits import Allowance
+
+
+class TenantsGenerator(DelegatingGenerator):
+    """A Generator whose cached prefixes no other tenant shares: how soon an answer begins would
+    tell what others have asked."""
+
+    def __init__(self, inner: Generator, tenant: str) -> None:
+        super().__init__(inner)
+        self._tenant = tenant
+
+    def generate(self, request: GenerateRequest, sink: GenerateSink) -> None:
+        """Never blocks and never raises."""
+        # A tenant's name has no blank, so that no salt of a client's makes it another's.
+        salt = request.cache_salt
+        request.cache_salt = f"{self._tenant} {salt}" if salt else self._tenant
+        self._inner.generate(request, sink)
 
 
 class MeteredGenerator(DelegatingGenerator):

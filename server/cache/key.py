@@ -36,7 +36,7 @@ def key_of(model: bytes, request: InferRequest) -> bytes:
     """The key of a request to the model with this digest.
 
     Id, priority and time-outs do not count. Parameters do, since a model can read them, and so does
-    the choice of outputs.
+    the choice of outputs. Tenants share no answers: the time of one would tell what others asked.
     """
     digest = hashlib.blake2b(digest_size=KEY_BYTES)
     _add(digest, model)
@@ -46,6 +46,7 @@ def key_of(model: bytes, request: InferRequest) -> bytes:
         _add(digest, tensor.raw())
     _add(digest, repr(sorted(request.output_names)).encode())
     _add(digest, repr(sorted(request.parameters.items())).encode())
+    _add(digest, request.tenant.encode())
     return digest.digest()
 
 

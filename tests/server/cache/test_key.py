@@ -35,6 +35,7 @@ ONES = np.ones((1, 2), np.float32)
         {"inputs": {**inputs_of("IN", ONES), **inputs_of("MORE", ONES)}},
         {"output_names": ("OUT",)},
         {"parameters": {"temperature": 0.5}},
+        {"tenant": "another"},
     ],
 )
 def test_what_may_change_the_answer_changes_the_key(changes: dict[str, object]) -> None:
