@@ -6,11 +6,25 @@ from pathlib import Path
 
 import torch
 
-from trivet.backends.api import InvalidConfig, LoadFailed, ModelFiles, Placement, Signature
+from trivet.backends.api import (
+    DeviceLost,
+    Instance,
+    InvalidConfig,
+    LoadFailed,
+    ModelFiles,
+    Placement,
+    Signature,
+)
 from trivet.backends.api.supplied import instance_config
+from trivet.backends.device.buckets import buckets_of
+from trivet.backends.device.cuda import open_gpu
+from trivet.backends.device.errors import DeviceFailed, as_load_failure
+from trivet.backends.device.gpus import new_lane
 from trivet.backends.pytorch.archive import Kind, kind_of, refuse_program_missing
 from trivet.backends.pytorch.compiled import load_compiled
+from trivet.backends.pytorch.cuda import CudaTorch
 from trivet.backends.pytorch.exported import complete_exported, load_exported
+from trivet.backends.pytorch.gpu_instance import GpuPyTorchInstance
 from trivet.backends.pytorch.instance import PyTorchInstance
 from trivet.backends.pytorch.module import DEFAULT_SOURCE, load_module
 from trivet.backends.pytorch.parameters import PyTorchParameters
@@ -50,7 +64,7 @@ class PyTorchBackend:
         _check_tensors(config)
         return config
 
-    def open(self, config: ModelConfig, files: ModelFiles, placement: Placement) -> PyTorchInstance:
+    def open(self, config: ModelConfig, files: ModelFiles, placement: Placement) -> Instance:
         """Raises LoadFailed, InvalidConfig."""
         # Without auto-completion nobody has compared the config with the file yet.
         self.complete(config, files)
@@ -58,8 +72,30 @@ class PyTorchBackend:
         self._set_threads(parameters, placement)
         device = _device(config, placement)
         seen = instance_config(config)
+        if device is not None and device.type == "cuda":
+            return self._open_on_gpu(seen, files, device, parameters)
         program = _load(seen, files, device, parameters)
         return PyTorchInstance(program, Signature.from_config(seen), device, parameters)
+
+    def _open_on_gpu(
+        self,
+        config: ModelConfig,
+        files: ModelFiles,
+        device: torch.device,
+        parameters: PyTorchParameters,
+    ) -> GpuPyTorchInstance:
+        signature = Signature.from_config(config)
+        shapes = {n: signature.full_dims(spec) for n, spec in signature.inputs.items()}
+        buckets = buckets_of(config, shapes)
+        try:
+            with torch.cuda.device(device):
+                lane = new_lane(open_gpu(device.index))
+                program = _load(config, files, device, parameters)
+                return GpuPyTorchInstance(
+                    program, signature, lane, CudaTorch(device), parameters, buckets
+                )
+        except (DeviceFailed, DeviceLost) as error:
+            raise as_load_failure(config.name, error) from error
 
     def _set_threads(self, parameters: PyTorchParameters, placement: Placement) -> None:
         with self._lock:
@@ -116,12 +152,26 @@ def _device(config: ModelConfig, placement: Placement) -> torch.device | None:
         return None
     if placement.kind != "KIND_GPU":
         return torch.device("cpu")
+    if not torch.cuda.is_available():
+        raise LoadFailed(
+            f"model '{config.name}' asks for GPU {placement.device_id}, but PyTorch "
+            f"{torch.__version__} {_why_no_cuda()}"
+        )
     if placement.device_id >= torch.cuda.device_count():
         raise LoadFailed(
             f"model '{config.name}' asks for GPU {placement.device_id}, but PyTorch "
             f"{torch.__version__} sees {torch.cuda.device_count()} GPUs"
         )
     return torch.device("cuda", placement.device_id)
+
+
+def _why_no_cuda() -> str:
+    if torch.version.cuda is None:
+        return "is built without CUDA; install a build for GPUs (pytorch.org says which)"
+    return (
+        f"is built for CUDA {torch.version.cuda} and finds no GPU that it can use: nvidia-smi "
+        "shows the driver's version and GPUs, CUDA_VISIBLE_DEVICES hides some"
+    )
 
 
 def _load(

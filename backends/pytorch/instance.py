@@ -1,13 +1,11 @@
-"""Runs batches through a PyTorch program."""
-
-from contextlib import AbstractContextManager, ExitStack
+"""Runs batches through a PyTorch program on the CPU, or on devices that it chooses itself."""
 
 import numpy as np
 import torch
-from torch.jit._fuser import optimized_execution  # torch.jit's own name is not typed
 
 from trivet.backends.api import BackendFailed, Batch, CopyKind, Signature
 from trivet.backends.pytorch.border import Border
+from trivet.backends.pytorch.modes import modes
 from trivet.backends.pytorch.names import pick
 from trivet.backends.pytorch.parameters import PyTorchParameters
 from trivet.backends.pytorch.program import Program
@@ -27,20 +25,19 @@ class PyTorchInstance:
         self._signature = signature
         self._border = Border(device)
         self._parameters = parameters
-        self._is_cuda = device is not None and device.type == "cuda"
 
     def execute(self, batch: Batch) -> None:
         assert self._program is not None, "executed after close"
         tensors = self._gather(batch)
         batch.mark_gathered()
-        with self._modes():
+        with modes(self._parameters):
             result = self._program.call(tensors)
         self._border.wait(batch)
         batch.mark_computed()
         for name in self._signature.outputs:
             if batch.wants(name):
                 batch.scatter(name, self._output(batch, result, name))
-        if self._is_cuda and self._parameters.clean_cache:
+        if self._parameters.clean_cache and torch.cuda.is_available():
             torch.cuda.empty_cache()
 
     def _gather(self, batch: Batch) -> dict[str, torch.Tensor]:
@@ -50,19 +47,6 @@ class PyTorchInstance:
             if values is not None:
                 tensors[name] = self._border.bring(batch, values)
         return tensors
-
-    def _modes(self) -> AbstractContextManager[object]:
-        """Modes belong to a thread, so they are set for each batch."""
-        mode = torch.inference_mode() if self._parameters.inference_mode else torch.no_grad()
-        if self._parameters.optimized_execution and self._parameters.use_cudnn:
-            return mode
-        stack = ExitStack()
-        stack.enter_context(mode)
-        if not self._parameters.optimized_execution:
-            stack.enter_context(optimized_execution(should_optimize=False))
-        if not self._parameters.use_cudnn:
-            stack.enter_context(torch.backends.cudnn.flags(enabled=False))
-        return stack
 
     def _output(self, batch: Batch, result: object, name: str) -> np.ndarray:
         program = self._program
