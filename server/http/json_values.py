@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from itertools import accumulate, chain
 from math import prod
 from operator import mul
+from typing import Any
 
 import numpy as np
 import orjson
@@ -70,7 +71,7 @@ def to_array(name: str, datatype: DataType, values: list[object]) -> np.ndarray:
     try:
         return np.array(values, dtype=datatype.dtype)
     except OverflowError:
-        raise _out_of_range(name, datatype) from None
+        raise _out_of_range(name, datatype, values) from None
 
 
 def output_data(tensor: Tensor) -> object:
@@ -125,7 +126,7 @@ def _floats(name: str, datatype: DataType, values: list[object]) -> np.ndarray:
         array = np.array(values, dtype=datatype.dtype)
     # JSON has no infinity of its own, so one can only have come from a value out of range.
     if not np.isfinite(array).all():
-        raise _out_of_range(name, datatype)
+        raise _out_of_range(name, datatype, values)
     return array
 
 
@@ -139,9 +140,14 @@ def _wrong_type(
     )
 
 
-def _out_of_range(name: str, datatype: DataType) -> InvalidRequest:
+def _out_of_range(name: str, datatype: DataType, values: list[Any]) -> InvalidRequest:
+    is_float = datatype in _FLOATS
+    limits: Any = np.finfo(datatype.dtype) if is_float else np.iinfo(datatype.dtype)
+    low, high = (float(x) if is_float else int(x) for x in (limits.min, limits.max))
+    index = next((i for i, value in enumerate(values) if not low <= value <= high), 0)
     return InvalidRequest(
-        f"unable to parse 'data' of input '{name}': a value is out of range for {datatype.value}"
+        f"unable to parse 'data' of input '{name}': element {index} is {values[index]}, which is "
+        f"out of range for {datatype.value} ({low} to {high})"
     )
 
 
