@@ -332,6 +332,8 @@ class _Run:
         else:
             observer.failed(error, total_ns)
         self._wave.release()
+        # It refers here.
+        del self._wave
         self._executor.ended(self)
 
 

@@ -146,7 +146,7 @@ class MergedSink:
 
     def send(self, response: InferResponse, *, final: bool) -> None:  # noqa: ARG002 - the only one
         start = 0
-        for member in self._members:
+        for member in self._let_go():
             stop = start + member.request.batch_size
             outputs = [_rows(tensor, start, stop) for tensor in response.outputs]
             own = InferResponse(
@@ -161,8 +161,13 @@ class MergedSink:
         self.fail(Unavailable("ended without an answer"))
 
     def fail(self, error: ServingError) -> None:
-        for member in self._members:
+        for member in self._let_go():
             self._alone(member, error)
+
+    def _let_go(self) -> list[Member]:
+        """The members, whose cancel tokens refer here."""
+        members, self._members = self._members, []
+        return members
 
 
 def _rows(tensor: Tensor, start: int, stop: int) -> Tensor:

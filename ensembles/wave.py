@@ -89,10 +89,13 @@ class Wave:
         return self._running == 0
 
     def release(self) -> None:
-        """Lets go of all tensors."""
+        """Lets go of all tensors, and of what refers back here: nothing is left to the garbage
+        collector, whose turns would be felt."""
         self.values.clear()
-        if self.stream is not None:
-            self.stream.release()
+        self.is_done = True
+        stream, self.stream = self.stream, None
+        if stream is not None:
+            stream.release()
 
     # -- steps ---------------------------------------------------------------------------------
 

@@ -20,6 +20,7 @@ from trivet.backends.api import (
     ServingError,
     Unavailable,
 )
+from trivet.ensembles.wave import Wave
 
 ONE = np.ones((1, 2), np.float32)
 CHAIN = (
@@ -165,3 +166,47 @@ async def test_after_a_stream_that_was_cancelled_half_way(room: Room) -> None:
 
     await until(is_all_gone, "freed all tensors")
     await asyncio.sleep(0)
+
+
+async def test_a_stream_whose_answer_lacks_an_output_ends_with_that_error(room: Room) -> None:
+    plain = config({"IN": "FP32 2"}, {"OUT": "FP32 2"}, batch=0, more="")
+    room.stream("many", plain, lambda given: [{"OUT": given["IN"]}] * 3)
+    room.model("nothing", plain, lambda given: {})
+    steps = (step("many", {"IN": "X"}, {"OUT": "T"}), step("nothing", {"IN": "T"}, {"OUT": "Y"}))
+    room.ensemble("e", ensemble(*steps))
+    sink = room.ask("e", {"X": np.ones(2, np.float32)})
+    await sink.wait()
+    assert sink.error is not None
+    assert "step 1 (model 'nothing') did not give output 'OUT'" in sink.error.message
+
+
+# -- garbage -------------------------------------------------------------------------------------
+
+
+async def test_nothing_of_a_request_is_left_to_the_garbage_collector(room: Room) -> None:
+    """A collection of a large server's heap holds everybody up for tens of milliseconds."""
+    plain = config({"IN": "FP32 2"}, {"OUT": "FP32 2"}, batch=0, more="")
+    room.stream("many", plain, lambda given: [{"OUT": given["IN"]}] * 3)
+    room.model("plain", plain, lambda given: {"OUT": given["IN"]}).keeps = False
+    steps = (step("many", {"IN": "X"}, {"OUT": "T"}), step("plain", {"IN": "T"}, {"OUT": "Y"}))
+    room.ensemble("stream", ensemble(*steps))
+    Scene(room).gate.set()
+
+    async def ask_all() -> None:
+        sinks = [room.ask("e", {"X": ONE}) for _ in range(8)]
+        sinks += [room.ask("e", {"X": ONE}, parameters={"n": 1})]
+        sinks += [room.ask("stream", {"X": np.ones(2, np.float32)}) for _ in range(2)]
+        for sink in sinks:
+            await sink.wait()
+
+    def num_left() -> int:
+        names = {"_Run", "MergedSink", "Member", "Stream"}
+        return sum(type(o) is Wave or type(o).__name__ in names for o in gc.get_objects())
+
+    gc.collect()
+    gc.disable()
+    try:
+        await ask_all()
+        await until(lambda: num_left() == 0, "let go of all requests")
+    finally:
+        gc.enable()
