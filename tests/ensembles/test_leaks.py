@@ -180,6 +180,12 @@ async def test_a_stream_whose_answer_lacks_an_output_ends_with_that_error(room: 
     assert "step 1 (model 'nothing') did not give output 'OUT'" in sink.error.message
 
 
+LISTS = """
+input { name: "X" data_type: TYPE_FP32 dims: [ -1, 2 ] }
+output { name: "Y" data_type: TYPE_FP32 dims: [ -1, 2 ] }
+"""
+
+
 # -- garbage -------------------------------------------------------------------------------------
 
 
@@ -190,17 +196,23 @@ async def test_nothing_of_a_request_is_left_to_the_garbage_collector(room: Room)
     room.model("plain", plain, lambda given: {"OUT": given["IN"]}).keeps = False
     steps = (step("many", {"IN": "X"}, {"OUT": "T"}), step("plain", {"IN": "T"}, {"OUT": "Y"}))
     room.ensemble("stream", ensemble(*steps))
+    each = step("plain", {"IN": "X"}, {"OUT": "Y"})
+    room.ensemble("guarded", ensemble(each, plain__retries="1", plain__timeout_ms="9000"))
+    room.ensemble("mapped", ensemble(each, more=LISTS, plain__map="X"))
     Scene(room).gate.set()
 
     async def ask_all() -> None:
         sinks = [room.ask("e", {"X": ONE}) for _ in range(8)]
         sinks += [room.ask("e", {"X": ONE}, parameters={"n": 1})]
         sinks += [room.ask("stream", {"X": np.ones(2, np.float32)}) for _ in range(2)]
+        sinks += [room.ask("guarded", {"X": np.ones(2, np.float32)})]
+        sinks += [room.ask("mapped", {"X": np.ones((3, 2), np.float32)})]
         for sink in sinks:
             await sink.wait()
+            assert sink.error is None
 
     def num_left() -> int:
-        names = {"_Run", "MergedSink", "Member", "Stream"}
+        names = {"_Run", "MergedSink", "Member", "Stream", "GuardedCall", "MappedCall", "_Try"}
         return sum(type(o) is Wave or type(o).__name__ in names for o in gc.get_objects())
 
     gc.collect()
