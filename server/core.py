@@ -47,8 +47,7 @@ EXTENSIONS = (
     "trace",
     "logging",
 )
-"""In Triton's order (its server metadata). cuda_shared_memory is not offered yet: its routes say
-so, but clients read the list to choose theirs."""
+"""In Triton's order (its server metadata)."""
 
 
 class Core:

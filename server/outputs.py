@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from trivet.backends.api import InferRequest, InferResponse, ResponseTooLarge
+from trivet.backends.api import InferRequest, InferResponse, Residence, ResponseTooLarge
 from trivet.server.classification import classify
 from trivet.server.core import Core
 from trivet.server.wishes import OutputWish
@@ -19,6 +19,17 @@ def require_sendable(response: InferResponse, max_bytes: int) -> None:
             f"model '{response.model_name}' answered with {size_bytes} bytes of outputs; the limit "
             f"is {max_bytes} bytes (--max-response-size)"
         )
+
+
+def place(core: Core, request: InferRequest, wishes: Mapping[str, OutputWish]) -> None:
+    """Before the request is computed: outputs that go to a GPU's shared memory stay on the GPU."""
+    on_gpu = [
+        wish.name
+        for wish in wishes.values()
+        if wish.region is not None and core.shared_memory.is_cuda(wish.region.name)
+    ]
+    if on_gpu:
+        request.residence = dict.fromkeys(on_gpu, Residence.READY)
 
 
 def fulfil(
@@ -46,7 +57,6 @@ def fulfil(
                 labels=request.labels.get(tensor.name, ()),
             )
         if wish.region is not None:
-            region = wish.region
-            core.shared_memory.write(region.name, region.offset, [tensor.raw()], region.byte_size)
+            core.shared_memory.write_tensor(wish.region, tensor)
             written.add(tensor.name)
     return frozenset(written)

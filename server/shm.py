@@ -1,4 +1,4 @@
-"""System shared memory that clients register: tensors travel by name instead of in the message."""
+"""Shared memory that clients register: tensors travel by name instead of in the message."""
 
 import os
 import stat
@@ -6,8 +6,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from trivet.backends.api import AlreadyExists, InvalidRequest, NotFound, Unsupported
+from trivet.backends.api import (
+    AlreadyExists,
+    DataType,
+    InvalidRequest,
+    NotFound,
+    Shape,
+    Tensor,
+    Unsupported,
+)
+from trivet.server.cuda_shm import CudaRegion, CudaRegions
 from trivet.server.native.shm_guard import GuardedMapping, load_guard
+from trivet.server.wishes import RegionSlice
 
 Buffer = bytes | bytearray | memoryview
 
@@ -40,14 +50,15 @@ class SharedMemory:
     without the compiled guard nothing is mapped, and each read is a copy.
     """
 
-    def __init__(self, *, enabled: bool) -> None:
+    def __init__(self, *, enabled: bool, cuda: CudaRegions | None = None) -> None:
         self._enabled = enabled
+        self._cuda = CudaRegions() if cuda is None else cuda
         self._mappings: dict[str, _Mapping] = {}
 
     def register(self, name: str, key: str, offset: int, byte_size: int) -> None:
         """Maps an object. Raises InvalidRequest (key, sizes), AlreadyExists, Unsupported."""
         self._require_enabled()
-        if name in self._mappings:
+        if name in self._mappings or name in self._cuda:
             raise AlreadyExists(f"shared memory region '{name}' already in manager")
         _check_name(name)
         _check_key(name, key)
@@ -69,6 +80,44 @@ class SharedMemory:
         if name not in self._mappings:
             raise NotFound(f"Unable to find system shared memory region: '{name}'")
         return [self._mappings[name].region]
+
+    def register_cuda(self, name: str, raw_handle: bytes, device_id: int, byte_size: int) -> None:
+        """Opens memory on a GPU. Raises InvalidRequest, AlreadyExists, Unsupported."""
+        self._require_enabled()
+        if name in self._mappings:
+            raise AlreadyExists(f"shared memory region '{name}' already in manager")
+        _check_name(name)
+        self._cuda.register(name, raw_handle, device_id, byte_size)
+
+    def unregister_cuda(self, name: str | None) -> None:
+        """Forgets one region on a GPU, or all for None."""
+        self._require_enabled()
+        self._cuda.unregister(name)
+
+    def cuda_status(self, name: str | None) -> list[CudaRegion]:
+        """One region on a GPU, or all for None. Raises NotFound. Answers even where disabled."""
+        return self._cuda.status(name)
+
+    def is_cuda(self, name: str) -> bool:
+        """Whether a region lies on a GPU."""
+        return name in self._cuda
+
+    def tensor(
+        self, region: RegionSlice, name: str, datatype: DataType, shape: Shape
+    ) -> Tensor | None:
+        """A tensor on a region on a GPU; None for any other region, which `read` reads. Raises
+        InvalidRequest."""
+        if region.name not in self._cuda:
+            return None
+        place = (region.name, region.offset, region.byte_size)
+        return self._cuda.tensor(*place, name, datatype, shape)
+
+    def write_tensor(self, region: RegionSlice, tensor: Tensor) -> None:
+        """Puts a tensor's values into a region of either kind. Raises InvalidRequest."""
+        if region.name in self._cuda:
+            self._cuda.write(region.name, region.offset, tensor, region.byte_size)
+        else:
+            self.write(region.name, region.offset, [tensor.raw()], region.byte_size)
 
     def read(self, name: str, offset: int, byte_size: int) -> memoryview:
         """The bytes at `offset` of the region, in place. Raises InvalidRequest."""
@@ -94,6 +143,7 @@ class SharedMemory:
         for mapping in self._mappings.values():
             mapping.close()
         self._mappings.clear()
+        self._cuda.unregister(None)
 
     def _find(self, name: str) -> "_Mapping":
         self._require_enabled()

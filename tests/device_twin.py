@@ -108,6 +108,9 @@ class TwinDevice:
         self.streams: dict[int, TwinStream] = {}
         self.graphs: list[TwinGraph] = []
         self.default = self.new_stream()
+        self.shared: dict[bytes, np.ndarray] = {}
+        """Other processes' memory, by handle."""
+        self.closed: list[int] = []
 
     @property
     def number(self) -> int:
@@ -152,6 +155,18 @@ class TwinDevice:
 
     def free_bytes(self) -> TwinState:
         return TwinState(self.total_bytes - self.used_bytes, self.total_bytes)
+
+    def open_ipc(self, handle: bytes) -> int:
+        if handle not in self.shared:
+            raise_for("cudaIpcOpenMemHandle", 1, "cudaErrorInvalidValue")
+        return int(self.shared[handle].ctypes.data)
+
+    def close_ipc(self, address: int) -> None:
+        self.closed.append(address)
+
+    def allocated_bytes(self, address: int) -> int:
+        found = [b for b in self.shared.values() if b.ctypes.data == address]
+        return int(found[0].nbytes)
 
     def begin_capture(self, stream: Stream) -> None:
         assert isinstance(stream, TwinStream)

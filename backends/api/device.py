@@ -159,6 +159,8 @@ class Residence(Enum):
     """Where whoever asks for an output wants it."""
 
     HOST = "host"
+    READY = "ready"
+    """On the device, and its values are there when the response is."""
     DEVICE = "device"
     """May stay on the device that made it."""
     BOTH = "both"

@@ -201,6 +201,13 @@ class CudaGpu:
         """Lets go of it."""
         self._forget("cudaIpcCloseMemHandle", address)
 
+    def allocated_bytes(self, address: int) -> int:
+        base, size = c_void_p(), c_size_t()
+        self._cuda.call_driver(
+            "cuMemGetAddressRange_v2", byref(base), byref(size), c_void_p(address)
+        )
+        return (base.value or 0) + size.value - address
+
     def _forget(self, name: str, *arguments: int) -> None:
         # Finalisers run on any thread, and there is nobody to tell of a failure: after a fault of
         # the GPU everything fails, and the process is about to end.

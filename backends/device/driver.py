@@ -47,6 +47,15 @@ class Gpu(Device, Protocol):
     def free_bytes(self) -> "MemoryState":
         """How much memory there is and is free."""
 
+    def open_ipc(self, handle: bytes) -> int:
+        """The address of another process's memory here. Raises DeviceFailed."""
+
+    def close_ipc(self, address: int) -> None:
+        """Lets go of it."""
+
+    def allocated_bytes(self, address: int) -> int:
+        """How much memory there is from an address to the end of its allocation."""
+
     def begin_capture(self, stream: Stream) -> None:
         """What this thread gives to the stream from now on is noted down, not done."""
 

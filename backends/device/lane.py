@@ -108,16 +108,17 @@ class Lane:
         hosts = {
             name: self._download(batch, array)
             for name, array in outputs.items()
-            if wanted[name] - {Residence.DEVICE}
+            if wanted[name] & {Residence.HOST, Residence.BOTH}
         }
+        must_wait = any(wishes - {Residence.DEVICE} for wishes in wanted.values())
         done = self.stream.record()
         for array in self._taken:
             array.memory.used(done)
         self._taken.clear()
-        if hosts:
+        if must_wait:
             done.wait()
             batch.synchronised()
-        self._keep_until(done, is_done=bool(hosts))
+        self._keep_until(done, is_done=must_wait)
         batch.mark_computed()
         for name, array in outputs.items():
             if wanted[name]:

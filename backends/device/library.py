@@ -16,6 +16,7 @@ from trivet.backends.api import LoadFailed
 from trivet.backends.device.errors import raise_for
 
 _NAMES = ("libcudart.so.13", "libcudart.so.12", "libcudart.so.11.0", "libcudart.so")
+_DRIVER = "libcuda.so.1"
 IPC_HANDLE_BYTES = 64
 
 
@@ -62,10 +63,10 @@ _FUNCTIONS: Mapping[str, tuple[object, ...]] = {
 class CudaLibrary:
     """The bound functions. A call that fails raises DeviceFailed."""
 
-    def __init__(self, path: str) -> None:
-        """Raises OSError."""
+    def __init__(self, path: str, driver: str = _DRIVER) -> None:
+        """`driver`: its library, which is loaded when it is needed. Raises OSError."""
         self._library = ctypes.CDLL(path)
-        self.path = path
+        self._driver = driver
         self._error_name = self._library.cudaGetErrorName
         self._error_name.restype, self._error_name.argtypes = c_char_p, [c_int]
         for name, arguments in _FUNCTIONS.items():
@@ -78,6 +79,12 @@ class CudaLibrary:
         if code:
             self._library.cudaGetLastError()  # or the next call reports it once more
             raise_for(name, code, self.error_name(code))
+
+    def call_driver(self, name: str, *arguments: object) -> None:
+        """Calls a function of the driver, which the runtime has started. Raises DeviceFailed."""
+        code = int(getattr(ctypes.CDLL(self._driver), name)(*arguments))
+        if code:
+            raise_for(name, code, "of the driver")
 
     def code(self, name: str, *arguments: object) -> int:
         """Calls a function; the cudaError_t that it returns."""

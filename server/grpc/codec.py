@@ -155,6 +155,10 @@ class Decoder:
                 continue
             if plan.region is not None:
                 region = plan.region
+                on_gpu = self._shared_memory.tensor(region, plan.name, plan.datatype, plan.shape)
+                if on_gpu is not None:
+                    inputs[plan.name] = on_gpu
+                    continue
                 data = self._shared_memory.read(region.name, region.offset, region.byte_size)
             else:
                 data = raw[position]

@@ -25,7 +25,7 @@ from trivet.server.grpc.stream import InferStream
 from trivet.server.grpc.trace import answer_trace_setting, note_arrival
 from trivet.server.grpc.transport import Call, Code, Rows, Stream, Unary
 from trivet.server.grpc.wire import Buffer
-from trivet.server.outputs import MAX_RESPONSE_BYTES, fulfil
+from trivet.server.outputs import MAX_RESPONSE_BYTES, fulfil, place
 from trivet.server.versions import parse_version
 
 log = logging.getLogger(__name__)
@@ -126,6 +126,8 @@ class Service:
         call.on_cancel(request.cancel.cancel)
         if self.core.tracing.tracer is not None:
             note_arrival(call)
+        if decoded.wishes:
+            place(self.core, request, decoded.wishes)
         self.core.infer(request, UnarySink(self, call, decoded))
 
     def _is_decoupled(self, name: str, version: int | None) -> bool:

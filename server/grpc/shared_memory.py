@@ -4,7 +4,6 @@ from collections.abc import Callable, Mapping
 
 from google.protobuf.message import Message
 
-from trivet.backends.api import Unsupported
 from trivet.protos import grpc_service_pb2 as pb
 from trivet.server.grpc.handlers import plain
 from trivet.server.grpc.transport import Call
@@ -26,7 +25,7 @@ class SharedMemoryRpcs:
             f"{system}Register": plain(pb.SystemSharedMemoryRegisterRequest, self._register),
             f"{system}Unregister": plain(pb.SystemSharedMemoryUnregisterRequest, self._unregister),
             f"{cuda}Status": plain(pb.CudaSharedMemoryStatusRequest, self._cuda_status),
-            f"{cuda}Register": plain(pb.CudaSharedMemoryRegisterRequest, self._no_cuda),
+            f"{cuda}Register": plain(pb.CudaSharedMemoryRegisterRequest, self._cuda_register),
             f"{cuda}Unregister": plain(pb.CudaSharedMemoryUnregisterRequest, self._cuda_unregister),
         }
 
@@ -46,13 +45,20 @@ class SharedMemoryRpcs:
         self._regions.unregister(request.name or None)
         return pb.SystemSharedMemoryUnregisterResponse()
 
-    def _cuda_status(self, _: pb.CudaSharedMemoryStatusRequest) -> Message:
-        return pb.CudaSharedMemoryStatusResponse()
+    def _cuda_status(self, request: pb.CudaSharedMemoryStatusRequest) -> Message:
+        answer = pb.CudaSharedMemoryStatusResponse()
+        for region in self._regions.cuda_status(request.name or None):
+            status = answer.regions[region.name]
+            status.name, status.device_id = region.name, region.device_id
+            status.byte_size = region.byte_size
+        return answer
 
-    def _cuda_unregister(self, _: pb.CudaSharedMemoryUnregisterRequest) -> Message:
-        return pb.CudaSharedMemoryUnregisterResponse()
-
-    def _no_cuda(self, request: pb.CudaSharedMemoryRegisterRequest) -> Message:
-        raise Unsupported(
-            f"failed to register CUDA shared memory region '{request.name}': this server has no GPU"
+    def _cuda_register(self, request: pb.CudaSharedMemoryRegisterRequest) -> Message:
+        self._regions.register_cuda(
+            request.name, request.raw_handle, request.device_id, request.byte_size
         )
+        return pb.CudaSharedMemoryRegisterResponse()
+
+    def _cuda_unregister(self, request: pb.CudaSharedMemoryUnregisterRequest) -> Message:
+        self._regions.unregister_cuda(request.name or None)
+        return pb.CudaSharedMemoryUnregisterResponse()

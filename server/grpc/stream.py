@@ -16,7 +16,7 @@ from trivet.server.grpc.errors import code_of
 from trivet.server.grpc.trace import note_arrival
 from trivet.server.grpc.transport import Call, Code
 from trivet.server.grpc.wire import Buffer, field_head, split_infer_request
-from trivet.server.outputs import fulfil
+from trivet.server.outputs import fulfil, place
 
 INFER_RESPONSE_TAG = b"\x12"  # field 2 of ModelStreamInferResponse
 MAX_UNREAD_RESPONSES = 4096
@@ -84,6 +84,8 @@ class InferStream:
         self._cancels.add(request.cancel)
         if self._core.tracing.tracer is not None:
             note_arrival(self._call)
+        if decoded.wishes:
+            place(self._core, request, decoded.wishes)
         self._core.infer(request, StreamSink(self, slot, decoded))
 
     def on_half_close(self) -> None:

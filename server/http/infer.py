@@ -14,7 +14,7 @@ from trivet.server.http.raw_request import decode_raw
 from trivet.server.http.routes import Call, Route
 from trivet.server.http.sinks import SingleSink
 from trivet.server.http.tensors import Body, Decoded, InferDecoder, encode_infer
-from trivet.server.outputs import fulfil, require_sendable
+from trivet.server.outputs import fulfil, place, require_sendable
 
 HEADER_LENGTH = "Inference-Header-Content-Length"
 _NOT_ONE_RESPONSE = (
@@ -32,7 +32,9 @@ class Infer:
         self._core = core
         self._limits = limits
         self._forwarding = forwarding
-        self._decoder = InferDecoder(core.shared_memory.read, limits.json)
+        self._decoder = InferDecoder(
+            core.shared_memory.read, limits.json, core.shared_memory.tensor
+        )
 
     def routes(self) -> list[Route]:
         return [
@@ -47,6 +49,8 @@ class Infer:
         request = decoded.request
         if self._forwarding is not None:
             self._forwarding.add(request, call.request.headers.items())
+        if decoded.wishes.special:
+            place(self._core, request, decoded.wishes.special)
         sink = SingleSink()
         self._core.infer(request, sink)
         response = await sink.result(request.cancel, _NOT_ONE_RESPONSE)

@@ -1,10 +1,11 @@
-"""The shared memory extensions: system regions, and CUDA ones, which this server has none of."""
+"""The shared memory extensions: system regions, and those on GPUs."""
 
+import base64
 from dataclasses import asdict
 
 from aiohttp import web
 
-from trivet.backends.api import InvalidRequest, NotFound, Unsupported
+from trivet.backends.api import InvalidRequest
 from trivet.server.core import Core
 from trivet.server.http.answers import empty_answer, json_answer
 from trivet.server.http.body import read_body
@@ -61,16 +62,32 @@ class SharedMemoryRoutes:
         return empty_answer()
 
     async def cuda_status(self, call: Call) -> web.StreamResponse:
-        if call.region:
-            raise NotFound(f"Unable to find cuda shared memory region: '{call.region}'")
-        return json_answer([])
+        regions = self._memory.cuda_status(call.region or None)
+        return json_answer([asdict(region) for region in regions])
 
     async def cuda_register(self, call: Call) -> web.StreamResponse:
-        raise Unsupported(
-            f"failed to register CUDA shared memory region '{call.region}': this server does not "
-            "take CUDA shared memory; use system shared memory"
-        )
-
-    async def cuda_unregister(self, call: Call) -> web.StreamResponse:  # noqa: ARG002
-        # There is nothing registered, and to forget nothing is no error.
+        refuse_other_sites(call)
+        body = await read_body(call.request, self._limits)
+        document = parse_object(bytes(body), self._limits.json)
+        where = f"the registration of CUDA shared memory region '{call.region}'"
+        raw_handle = _handle(required(document, "raw_handle", where), where)
+        device_id = integer(required(document, "device_id", where), f"'device_id' of {where}")
+        byte_size = integer(required(document, "byte_size", where), f"'byte_size' of {where}")
+        self._memory.register_cuda(call.region, raw_handle, device_id, byte_size)
         return empty_answer()
+
+    async def cuda_unregister(self, call: Call) -> web.StreamResponse:
+        refuse_other_sites(call)
+        self._memory.unregister_cuda(call.region or None)
+        return empty_answer()
+
+
+def _handle(given: object, where: str) -> bytes:
+    """`{"b64": "..."}`. Raises InvalidRequest."""
+    text = given.get("b64") if isinstance(given, dict) else None
+    try:
+        if isinstance(text, str):
+            return base64.b64decode(text, validate=True)
+    except ValueError:
+        pass
+    raise InvalidRequest(f"'raw_handle' of {where} must be an object with base64 text in 'b64'")

@@ -21,10 +21,13 @@ from trivet.server.http.json_document import parse_object
 from trivet.server.http.json_values import output_data
 from trivet.server.http.limits import JsonLimits
 from trivet.server.http.plan import InputPlan, RequestPlan, Wishes, plan_request
+from trivet.server.wishes import RegionSlice
 
 Body = bytes | memoryview
 ReadShared = Callable[[str, int, int], memoryview]
 """Region, offset, byte size: `SharedMemory.read`."""
+ReadDevice = Callable[[RegionSlice, str, DataType, Shape], Tensor | None]
+"""`SharedMemory.tensor`: of a region on a GPU."""
 
 _CACHED_PLANS = 1024
 _CACHED_HEADER_BYTES = 4096
@@ -52,8 +55,11 @@ class InferDecoder:
     """Makes requests of bodies. Keeps the plans of recent headers: a client that repeats its
     request with other values repeats its header."""
 
-    def __init__(self, read_shared: ReadShared, limits: JsonLimits) -> None:
+    def __init__(
+        self, read_shared: ReadShared, limits: JsonLimits, read_device: ReadDevice | None = None
+    ) -> None:
         self._read_shared = read_shared
+        self._read_device = read_device
         self._json_limits = limits
         self._remembered = lru_cache(maxsize=_CACHED_PLANS)(self._plan)
 
@@ -126,6 +132,10 @@ class InferDecoder:
     def _shared_input(self, wanted: InputPlan, model_name: str) -> Tensor:
         region = wanted.region
         assert region is not None
+        if self._read_device is not None:
+            tensor = self._read_device(region, wanted.name, wanted.datatype, wanted.shape)
+            if tensor is not None:
+                return tensor
         raw = self._read_shared(region.name, region.offset, region.byte_size)
         return tensor_from_raw(wanted.name, wanted.datatype, wanted.shape, raw, model_name)
 

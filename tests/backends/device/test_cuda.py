@@ -10,13 +10,13 @@ from trivet.backends.api import Batch, DeviceLost, InferRequest, LoadFailed, Ten
 from trivet.backends.device.cuda import CudaGpu, open_gpu
 from trivet.backends.device.errors import DeviceFailed, OutOfMemory
 from trivet.backends.device.lane import Lane
-from trivet.backends.device.library import load_library
+from trivet.backends.device.library import CudaLibrary, load_library
 from trivet.backends.device.pinned import PinnedPool
 
 
 @pytest.fixture
 def gpu() -> CudaGpu:
-    return CudaGpu(load_library(fake_cudart()), 0)
+    return CudaGpu(CudaLibrary(fake_cudart(), fake_cudart()), 0)
 
 
 def test_a_batch_crosses_with_one_synchronisation_and_frees_all(gpu: CudaGpu) -> None:
@@ -102,6 +102,7 @@ def test_the_runtime_and_the_gpu_say_what_they_are(gpu: CudaGpu) -> None:
 def test_memory_of_another_process_is_opened_and_let_go(gpu: CudaGpu) -> None:
     notes = Notes()
     address = gpu.open_ipc(b"CUDA" + bytes(60))
+    assert gpu.allocated_bytes(address + 96) == 4000
     gpu.close_ipc(address)
     assert {"cudaIpcOpenMemHandle", "cudaIpcCloseMemHandle"} <= set(notes.calls())
     with pytest.raises(DeviceFailed, match="cudaIpcOpenMemHandle"):

@@ -1,6 +1,7 @@
 """The unmodified tritonclient against the HTTP front room."""
 
 import asyncio
+import base64
 import json
 import uuid
 from collections.abc import AsyncIterator
@@ -172,16 +173,13 @@ async def test_tensors_travel_through_shared_memory(client: Client, site: Site) 
         triton_shm.destroy_shared_memory_region(handle)
 
 
-async def test_cuda_shared_memory_is_known_but_not_there(
-    client: Client,
-) -> None:
+async def test_cuda_shared_memory_without_a_gpu_says_what_is_missing(client: Client) -> None:
     assert await client.call("get_cuda_shared_memory_status") == []
     await client.call("unregister_cuda_shared_memory")
-    with pytest.raises(
-        InferenceServerException, match="does not take CUDA shared memory"
-    ) as caught:
-        await client.call("register_cuda_shared_memory", "r", b"handle", 0, 64)
-    assert caught.value.status() == "501"
+    handle = base64.b64encode(bytes(64))
+    with pytest.raises(InferenceServerException, match="CUDA shared memory region 'r'") as caught:
+        await client.call("register_cuda_shared_memory", "r", handle, 0, 64)
+    assert caught.value.status() == "400"
 
 
 async def test_health(client: Client, site: Site) -> None:
