@@ -12,7 +12,7 @@ import transformers
 from torch import Tensor
 
 from trivet.backends.api import Sampling
-from trivet.backends.llm import assemble
+from trivet.backends.llm import assemble, loading
 from trivet.backends.llm.batch_state import BatchState
 from trivet.backends.llm.blocks import BlockPool
 from trivet.backends.llm.engine import Engine
@@ -125,7 +125,7 @@ def open_engine(**settings: Any) -> DrivenEngine:
     # One thread: two that wait for each other on a busy machine take many times as long.
     given |= {"dtype": "float32", "num_threads": 1}
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(assemble, "load_model", lambda path, dtype: real_weights())
+        patch.setattr(loading, "load_model", lambda path, dtype: real_weights())
         driven.engine, _ = assemble.make_engine(EngineSettings(str(SMOLLM2), **given), driven.send)
     return driven
 

@@ -96,8 +96,8 @@ def _group(config: ModelConfig) -> ModelInstanceGroup:
     given = config.instance_group[0]
     if len(given.gpus) > 1:
         raise InvalidConfig(
-            f"instance_group names {len(given.gpus)} GPUs, {list(given.gpus)}; an llm model runs "
-            "on one: name one, or give each GPU a model of its own"
+            f"instance_group names {len(given.gpus)} GPUs, {list(given.gpus)}; name the first: the "
+            "model parameter tensor_parallel_size says how many from there on compute the model"
         )
     if given.kind == ModelInstanceGroup.KIND_GPU or given.gpus:
         return ModelInstanceGroup(count=1, kind="KIND_GPU", gpus=given.gpus or [0])

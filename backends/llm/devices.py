@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 
 from trivet.backends.api import LoadFailed, Unavailable
-from trivet.backends.llm.model_config import LlmConfig
 from trivet.backends.llm.settings import EngineSettings
 
 log = logging.getLogger(__name__)
@@ -23,14 +22,15 @@ DEVICE_LOST: type[Exception] = getattr(torch, "AcceleratorError", torch.cuda.Cud
 the second.) A lack of memory is none."""
 
 
-def choose_device(name: str) -> torch.device:
-    """The device of a model's `device` setting. Raises LoadFailed when it is not there."""
+def choose_device(name: str, rank: int = 0) -> torch.device:
+    """The device of a model's `device` setting, or the one so many behind it. Raises LoadFailed
+    when it is not there."""
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     if name == "cpu":
         return CPU
     device = torch.device(name)
-    index = device.index or 0
+    index = (device.index or 0) + rank
     _check_cuda(name, index)
     torch.cuda.set_device(index)
     log.info("computing on cuda:%d, %s", index, torch.cuda.get_device_name(index))
@@ -49,8 +49,9 @@ def _check_cuda(name: str, index: int) -> None:
     count = torch.cuda.device_count()
     if index >= count:
         raise LoadFailed(
-            f"device is '{name}', but there are {count} GPUs, numbered from 0 "
-            "(model parameter device or the instance group's gpus; CUDA_VISIBLE_DEVICES hides some)"
+            f"device is '{name}', but GPU {index} is not there: there are {count}, numbered from "
+            "0 (model parameter device or tensor_parallel_size, or the instance group's gpus; "
+            "CUDA_VISIBLE_DEVICES hides some)"
         )
 
 
@@ -94,69 +95,59 @@ def memory_told() -> Iterator[None]:
 
 
 @dataclass(frozen=True, slots=True)
-class DeviceMemory:
-    """A GPU's, in bytes, before a model comes to it."""
+class MemoryUse:
+    """A GPU's memory, in bytes, and who has it."""
 
     total: int
-    free: int
+    others: int
+    """In use before the model came."""
+    weights: int
+    step: int = 0
+    """What the largest step takes beside."""
+    graphs: int = 0
+    """What recorded steps keep."""
 
     @classmethod
-    def of(cls, device: torch.device) -> "DeviceMemory":
-        """Now."""
+    def before(cls, device: torch.device, weights: int) -> "MemoryUse":
+        """Now, with weights of so many bytes to come."""
         free, total = torch.cuda.mem_get_info(device)
-        return cls(total, free)
+        return cls(total, total - free, weights)
 
 
-def cache_bytes(
-    settings: EngineSettings,
-    config: LlmConfig,
-    weights: Mapping[str, Tensor],
-    max_model_len: int,
-    memory: DeviceMemory | None,
-) -> int:
-    """What the key/value cache may take. `memory`: of the GPU, None on a processor. Raises
-    LoadFailed when weights and steps leave nothing."""
-    if memory is None:
+def cache_bytes(settings: EngineSettings, use: MemoryUse | None) -> int:
+    """What the key/value cache may take; `use` is None on a processor. Raises LoadFailed when
+    weights and steps leave nothing."""
+    if use is None:
         return settings.kv_cache_bytes or CPU_CACHE_BYTES
-    used = memory.total - memory.free
-    loaded = weight_bytes(weights)
-    step = step_bytes(settings, config, max_model_len, next(iter(weights.values())).itemsize)
-    usable = int(memory.total * settings.gpu_memory_utilization)
-    left = usable - used - loaded - step - LIBRARY_BYTES
+    usable = int(use.total * settings.gpu_memory_utilization)
+    taken = {
+        "in use": use.others,
+        "of weights": use.weights,
+        "for a step": use.step,
+        "for recorded steps": use.graphs,
+        "for libraries": LIBRARY_BYTES,
+    }
+    left = usable - sum(taken.values())
+    parts = ", ".join(f"{size // MIB} MiB {name}" for name, size in taken.items() if size)
     arithmetic = (
-        f"{memory.total // MIB} MiB of the GPU x gpu_memory_utilization "
-        f"{settings.gpu_memory_utilization:g} = {usable // MIB} MiB, less "
-        f"{used // MIB} MiB in use, {loaded // MIB} MiB of weights, {step // MIB} MiB for a step "
-        f"and {LIBRARY_BYTES // MIB} MiB for libraries, leave {left // MIB} MiB"
+        f"{use.total // MIB} MiB of the GPU x gpu_memory_utilization "
+        f"{settings.gpu_memory_utilization:g} = {usable // MIB} MiB, less {parts}, leave "
+        f"{left // MIB} MiB"
     )
-    log.info("GPU memory: %s", arithmetic)
     if left < max(settings.kv_cache_bytes, 1):
         wanted = f" of {settings.kv_cache_bytes // MIB} MiB" if settings.kv_cache_bytes else ""
         raise LoadFailed(
             f"out of GPU memory: {arithmetic} for the key/value cache{wanted}: raise the model "
             "parameter gpu_memory_utilization, lower max_batched_tokens, max_num_seqs or "
-            "kv_cache_bytes, free the GPU or take another"
+            "kv_cache_bytes, set quantization to fp8, free the GPU or take another"
         )
+    log.info("GPU memory: %s", arithmetic)
     return settings.kv_cache_bytes or left
 
 
 def weight_bytes(weights: Mapping[str, Tensor]) -> int:
     """Of all, as they lie on the device."""
     return sum(weight.numel() * weight.itemsize for weight in weights.values())
-
-
-def step_bytes(
-    settings: EngineSettings, config: LlmConfig, max_model_len: int, item_bytes: int
-) -> int:
-    """What the largest step may take beside weights and cache."""
-    num_tokens = settings.max_batched_tokens or settings.max_num_seqs * max_model_len
-    heads = (2 * config.num_heads + 2 * config.num_kv_heads) * config.head_dim
-    # Residual stream, its float32 norm and the norm; both halves of the MLP and their product.
-    row = 4 * config.hidden_size + heads + 3 * config.intermediate_size
-    hidden = num_tokens * (row * item_bytes + 4 * config.hidden_size)
-    # Logits in both types, tempered, weights and their float64 sums, of the rows that sample.
-    sampled = settings.max_num_seqs * config.vocabulary_size * (item_bytes + 4 + 4 + 4 + 8 + 8)
-    return hidden + sampled
 
 
 class WeightsOn(Mapping[str, Tensor]):

@@ -106,12 +106,29 @@ def _refuse_variants(config: Described) -> None:
     activation = config.get("hidden_act") or "silu"
     if activation != "silu":
         raise LoadFailed(f"config.json has hidden_act '{activation}'; only 'silu' is supported")
+    _refuse_quantisations(config.get("quantization_config") or {})
     rope = config.get("rope_parameters") or {}
     rotated = rope.get("partial_rotary_factor", config.get("partial_rotary_factor")) or 1.0
     if rotated != 1.0:
         raise LoadFailed(
             f"config.json has partial_rotary_factor {rotated}; models that rotate a part of each "
             "head only are not supported"
+        )
+
+
+def _refuse_quantisations(given: Mapping[str, Any]) -> None:
+    """Which files of 8 bits can be read: e4m3 with a scale for a matrix or for each of its rows."""
+    method = given.get("quant_method") or "fp8"
+    kind = given.get("format") or "float-quantized"
+    if method not in ("fp8", "compressed-tensors") or kind != "float-quantized":
+        raise LoadFailed(
+            f"config.json has quant_method '{method}' of format '{kind}'; 'fp8', and "
+            "'compressed-tensors' of format 'float-quantized', are supported"
+        )
+    if given.get("weight_block_size"):
+        raise LoadFailed(
+            f"config.json has weight_block_size {given['weight_block_size']}; 8-bit weights with a "
+            "scale for a matrix or for each of its rows are supported"
         )
 
 

@@ -23,10 +23,6 @@ from trivet.backends.process.ending import Ending, MemoryKills
 
 log = logging.getLogger(__name__)
 _ROOT = str(Path(trivet.__file__).parents[1])
-# With -P the working directory is not on the path: a file named json.py in it would be imported.
-_PROGRAM = (
-    f"import sys; sys.path.append({_ROOT!r}); from trivet.backends.llm.child import main; main()"
-)
 _SOCKET_BYTES = 1 << 20
 
 
@@ -93,6 +89,12 @@ class EngineProcess:
         return Ending.of(self.process.wait(), is_out_of_memory=self.memory_kills.are_fresh())
 
 
+def program(module: str) -> str:
+    """Runs a module's `main` in an interpreter started with -P: without that the working directory
+    were on the path, and a file named json.py in it would be imported."""
+    return f"import sys; sys.path.append({_ROOT!r}); from {module} import main; main()"
+
+
 def start_process(name: str, settings: EngineSettings) -> EngineProcess:
     """Starts an engine's process and waits until its model is loaded. Raises LoadFailed."""
     ours, theirs = socket.socketpair()
@@ -100,7 +102,14 @@ def start_process(name: str, settings: EngineSettings) -> EngineProcess:
     with theirs:
         theirs.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SOCKET_BYTES)
         process = subprocess.Popen(  # noqa: S603  # our own interpreter and program
-            [sys.executable, "-P", "-c", _PROGRAM, str(theirs.fileno()), name],
+            [
+                sys.executable,
+                "-P",
+                "-c",
+                program("trivet.backends.llm.child"),
+                str(theirs.fileno()),
+                name,
+            ],
             pass_fds=[theirs.fileno()],
             stdin=subprocess.PIPE,
             env={**os.environ, "TOKENIZERS_PARALLELISM": "false"},

@@ -27,6 +27,12 @@ class Ranks(Protocol):
     def joined(self, part: Tensor) -> Tensor:
         """All ranks' parts, [N, columns], next to each other."""
 
+    def share(self, tensor: Tensor) -> None:
+        """Rank 0's contents for all."""
+
+    def least(self, number: int) -> int:
+        """The least of all ranks' numbers."""
+
 
 class Alone:
     """One process that computes all."""
@@ -42,11 +48,19 @@ class Alone:
         """See Ranks."""
         return part
 
+    def share(self, tensor: Tensor) -> None:
+        """See Ranks."""
+
+    def least(self, number: int) -> int:
+        """See Ranks."""
+        return number
+
 
 class Group:
     """Ranks over torch.distributed's default group."""
 
-    def __init__(self) -> None:
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
         self.rank = torch.distributed.get_rank()
         self.size = torch.distributed.get_world_size()
 
@@ -60,3 +74,22 @@ class Group:
         parts = [torch.empty_like(part) for _ in range(self.size)]
         torch.distributed.all_gather(parts, part.contiguous())
         return torch.cat(parts, dim=-1)
+
+    def share(self, tensor: Tensor) -> None:
+        """See Ranks."""
+        torch.distributed.broadcast(tensor, src=0)
+
+    def least(self, number: int) -> int:
+        """See Ranks."""
+        numbers = torch.tensor([number], device=self._device)
+        torch.distributed.all_reduce(numbers, torch.distributed.ReduceOp.MIN)
+        return int(numbers)
+
+
+def join(rank: int, size: int, device: torch.device, meeting: str) -> Ranks:
+    """Waits for the others at `meeting`, a file that is not there yet."""
+    backend = "nccl" if device.type == "cuda" else "gloo"
+    torch.distributed.init_process_group(
+        backend, init_method=f"file://{meeting}", rank=rank, world_size=size
+    )
+    return Group(device)

@@ -10,6 +10,7 @@ from trivet.backends.llm.attention.base import StepInputs
 from trivet.backends.llm.batch_state import StepArrays
 from trivet.backends.llm.border import listed, note_wait
 from trivet.backends.llm.draws import Draws, chosen
+from trivet.backends.llm.ranks import Alone, Ranks
 from trivet.backends.llm.sequence import PENDING
 from trivet.backends.llm.staging import HostStaging, Staging, step_arrays
 
@@ -25,10 +26,16 @@ class TorchRunner:
     """Owned by the engine's thread. Steps are computed in the order in which they are started."""
 
     def __init__(
-        self, model: Model, staging: Staging | None = None, *, max_num_seqs: int = 0
+        self,
+        model: Model,
+        staging: Staging | None = None,
+        *,
+        max_num_seqs: int = 0,
+        ranks: Ranks | None = None,
     ) -> None:
         """`max_num_seqs`: how many sequences keep their last token on the device; 0: `launch` is
-        not used."""
+        not used. `ranks`: rank 0 chooses the tokens for all."""
+        self._ranks = ranks or Alone()
         self._model = model
         self._staging = staging or HostStaging()
         self._last_tokens: Tensor | None = None
@@ -52,7 +59,11 @@ class TorchRunner:
         known = last_tokens[(-1 - token_ids).clamp_min(0)].clamp_min(0)
         token_ids = torch.where(token_ids < 0, known, token_ids)
         logits = self._model.forward(StepInputs(token_ids, *others))
-        tokens = chosen(logits, draws, drawing, PENDING)
+        if self._ranks.rank == 0:
+            tokens = chosen(logits, draws, drawing, PENDING)
+        else:
+            tokens = torch.empty(len(rows), dtype=torch.int64, device=logits.device)
+        self._ranks.share(tokens)
         last_tokens.index_copy_(0, drawing[0], tokens)
         return read_later(tokens)
 

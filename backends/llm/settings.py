@@ -9,7 +9,13 @@ from trivet.backends.api import InvalidConfig, ModelFiles, Placement, parameter
 from trivet.protos.model_config_pb2 import ModelConfig
 
 TOOL_CALL_PARSERS = ("", "hermes", "llama3_json", "mistral")
-DTYPES = ("auto", "bfloat16", "float16", "float32")
+CHOICES = {
+    "dtype": ("auto", "bfloat16", "float16", "float32"),
+    "tool_call_parser": TOOL_CALL_PARSERS,
+    "quantization": ("", "fp8"),
+    "kv_cache_dtype": ("auto", "fp8"),
+    "attention": ("auto", "triton", "fa3", "varlen", "torch"),
+}
 DEVICE = re.compile(r"auto|cpu|cuda(:\d{1,3})?")
 
 
@@ -36,6 +42,16 @@ class EngineSettings:
     """Tokens computed in one step; 0: no limit."""
     max_num_waiting: int = 1024
     prefix_caching: bool = True
+    quantization: str = ""
+    """fp8: the layers' matrices become 8-bit numbers at load. Files of 8 bits stay as they are."""
+    kv_cache_dtype: str = "auto"
+    """fp8: twice the tokens in the same memory. "auto": what the model computes in."""
+    tensor_parallel_size: int = 1
+    """GPUs that compute the model together, from the one of `device` on."""
+    attention: str = "auto"
+    """The kernels on a GPU: triton, fa3, varlen or torch; "auto": the fastest that is there."""
+    cuda_graphs: bool = True
+    """Whether decode steps are recorded."""
     num_threads: int = 0
     """0: one for each core."""
     max_logprobs: int = 20
@@ -61,12 +77,17 @@ def engine_settings(config: ModelConfig, files: ModelFiles) -> EngineSettings:
         text = parameter(config, name)
         if text and name != "model_path":
             given[name] = _value(name, text, default)
-    for name, choices in (("dtype", DTYPES), ("tool_call_parser", TOOL_CALL_PARSERS)):
+    for name, choices in CHOICES.items():
         if name in given and given[name] not in choices:
             raise InvalidConfig(
                 f"parameter '{name}' is '{given[name]}'; it must be one of "
                 f"{', '.join(filter(None, choices))}"
             )
+    if given.get("tensor_parallel_size", 1) < 1:
+        raise InvalidConfig(
+            f"parameter 'tensor_parallel_size' is {given['tensor_parallel_size']}; it must be at "
+            "least 1"
+        )
     if not DEVICE.fullmatch(given.get("device", "auto")):
         raise InvalidConfig(
             f"parameter 'device' is '{given['device']}'; it must be auto, cpu, cuda or cuda:N with "

@@ -11,6 +11,7 @@ from torch import Tensor
 from trivet.backends.api import LoadFailed
 from trivet.backends.llm.gguf_header import check_header
 from trivet.backends.llm.model_config import Described, LlmConfig, from_gguf, from_hub
+from trivet.backends.llm.models.linear import FP8
 from trivet.backends.llm.models.llama_weights import ROPE_DIVISORS
 from trivet.backends.llm.tokenizer_files import TokenizerFiles, gguf_tokenizer, hub_tokenizer
 
@@ -71,10 +72,17 @@ def _safetensors(folder: Path, dtype: torch.dtype) -> dict[str, Tensor]:
         try:
             with safe_open(folder / name, framework="pt") as file:
                 for key in file.keys():  # noqa: SIM118  # it is no mapping
-                    weights[key] = file.get_tensor(key).to(dtype)
+                    weights[key] = _in_type(key, file.get_tensor(key), dtype)
         except (OSError, SafetensorError) as error:
             raise LoadFailed(f"'{name}' cannot be read: {_reason(error)}") from error
     return weights
+
+
+def _in_type(name: str, weight: Tensor, dtype: torch.dtype) -> Tensor:
+    """8-bit numbers and their scales stay what they are."""
+    if weight.dtype == FP8:
+        return weight
+    return weight.to(torch.float32 if name.endswith("_scale") else dtype)
 
 
 def _shards(folder: Path) -> list[str]:

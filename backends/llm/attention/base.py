@@ -5,6 +5,8 @@ from typing import Protocol
 
 from torch import Tensor
 
+from trivet.backends.llm.kv_cache import KvCache
+
 
 @dataclass(frozen=True, slots=True)
 class StepInputs:
@@ -28,6 +30,10 @@ class StepInputs:
 
 class Attention(Protocol):
     """Computes attention. Owned by the engine's thread."""
+
+    def hold(self, cache: KvCache) -> None:
+        """Reads and writes this cache from now on; it is of the first one's shape and types, but
+        for the number of blocks."""
 
     def begin(self, inputs: StepInputs) -> None:
         """A step begins: what all its layers share can be prepared."""

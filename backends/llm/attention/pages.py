@@ -10,9 +10,17 @@ from trivet.backends.llm.kv_cache import KvCache
 
 class PagedAttention:
     """An Attention in two halves, since a model may write the cache itself with what it computes
-    on the way. Steps of one shape do the same on the device, so that they can be recorded."""
+    on the way."""
+
+    is_recordable = True
+    """Whether steps of one shape do the same on the device and ask it nothing."""
 
     def __init__(self, cache: KvCache) -> None:
+        self.hold(cache)
+
+    def hold(self, cache: KvCache) -> None:
+        """Reads and writes this cache from now on; it is of the first one's shape and types, but
+        for the number of blocks."""
         self._block_size = cache.block_size
         self._scales = cache.scales
         # [slots, key/value heads, head size] of each layer.

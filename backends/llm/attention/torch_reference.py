@@ -54,9 +54,13 @@ class TorchAttention:
     """
 
     def __init__(self, cache: KvCache, scale: float, sliding_window: int = 0) -> None:
-        self._cache = cache
         self._scale = scale
         self._window = sliding_window
+        self.hold(cache)
+
+    def hold(self, cache: KvCache) -> None:
+        """Reads and writes this cache from now on."""
+        self._cache = cache
         # [slots, key/value heads, head size] of each layer.
         self._keys = [layer[0].flatten(0, 1) for layer in cache.layers]
         self._values = [layer[1].flatten(0, 1) for layer in cache.layers]

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from trivet.backends.llm.attention.base import StepInputs
 from trivet.backends.llm.attention.pages import PagedAttention
+from trivet.backends.llm.kv_cache import KvCache
 from trivet.backends.llm.model_config import LlmConfig
 from trivet.backends.llm.models import step_kernels
 from trivet.backends.llm.models.linear import FP8, EightBitLinear, Linear, Weight, linear
@@ -48,61 +49,47 @@ class FusedLlama:
         self._vocabulary = Vocabulary(read.embedding, read.head, part.ranks, part.vocabulary_size)
         self._norm = read.norm
         half = config.head_dim // 2
-        self._cosines = read.cosines[:, :half].contiguous()
-        self._sines = read.sines[:, :half].contiguous()
+        self._angles = (read.cosines[:, :half].contiguous(), read.sines[:, :half].contiguous())
         self._layers = [_Layer(layer, read.embedding.dtype) for layer in read.layers]
+
+    @property
+    def is_recordable(self) -> bool:
+        """Whether steps of one shape do the same on the device and ask it nothing."""
+        return self._attention.is_recordable
+
+    def hold(self, cache: KvCache) -> None:
+        """Computes over this cache from now on."""
+        self._attention.hold(cache)
 
     def forward(self, inputs: StepInputs) -> Tensor:
         """Logits, float32 [R, vocabulary], of `inputs.sample_rows`."""
         states = self._vocabulary.embed(inputs.token_ids)
         residual = torch.empty_like(states)
+        eps = self._config.rms_norm_eps
         self._attention.begin(inputs)
         is_first = True
         for index, layer in enumerate(self._layers):
-            rows = self._normed(states, residual, layer.input_norm, layer.qkv, adds=not is_first)
+            rows = normed(states, residual, layer.input_norm, eps, layer.qkv, adds=not is_first)
             is_first = False
             attended = self._attend(index, layer, layer.qkv(rows), inputs)
             states = self._ranks.sum(layer.output(_rows(attended, layer.output)))
-            rows = self._normed(states, residual, layer.post_norm, layer.gate_up)
-            rows = _silu_product(layer.gate_up(rows), layer.down)
+            rows = normed(states, residual, layer.post_norm, eps, layer.gate_up)
+            rows = silu_product(layer.gate_up(rows), layer.down)
             states = self._ranks.sum(layer.down(rows))
         states, residual = states[inputs.sample_rows], residual[inputs.sample_rows]
-        return self._vocabulary.logits(self._normed(states, residual, self._norm).data)
-
-    def _normed(
-        self,
-        states: Tensor,
-        residual: Tensor,
-        weight: Tensor,
-        reader: "_Product | None" = None,
-        *,
-        adds: bool = True,
-    ) -> Rows:
-        """residual + states, which becomes the residual, normed for what reads it next."""
-        rows = _empty_rows(states, states.shape[1], reader)
-        _launch_rows(
-            step_kernels.add_norm, len(states), states.shape[1],
-            states, residual, weight, rows.data, _or(rows.scales, rows.data),
-            self._config.rms_norm_eps, states.shape[1],
-            ADDS=adds, QUANTISES=rows.scales is not None,
-        )  # fmt: skip
-        return rows
+        return self._vocabulary.logits(normed(states, residual, self._norm, eps).data)
 
     def _attend(self, index: int, layer: "_Layer", qkv: Tensor, inputs: StepInputs) -> Tensor:
         config = self._config
-        num_heads, num_kv_heads, size = config.num_heads, config.num_kv_heads, config.head_dim
-        keys, values = self._attention.pages(index)
-        key_scale, value_scale = self._attention.scales(index)
+        heads = (config.num_heads, config.num_kv_heads, config.head_dim)
         if len(qkv):
-            step_kernels.rotate_and_write[(len(qkv), num_heads + 2 * num_kv_heads)](
-                qkv, self._cosines, self._sines, inputs.positions, inputs.slot_mapping,
-                keys, values, _or(layer.query_norm, qkv), _or(layer.key_norm, qkv),
-                qkv.stride(0), keys.stride(0), keys.stride(1), config.rms_norm_eps,
-                1 / key_scale, 1 / value_scale,
-                NUM_HEADS=num_heads, NUM_KV_HEADS=num_kv_heads, HEAD_SIZE=size,
-                NORMS=layer.query_norm is not None, IS_8BIT=keys.element_size() == 1, num_warps=1,
+            rotate(
+                qkv, self._angles, inputs.positions, inputs.slot_mapping,
+                self._attention.pages(index), self._attention.scales(index),
+                (layer.query_norm, layer.key_norm), heads, config.rms_norm_eps,
             )  # fmt: skip
-        query = qkv[:, : num_heads * size].view(-1, num_heads, size)
+        query = qkv[:, : config.num_heads * config.head_dim]
+        query = query.view(-1, config.num_heads, config.head_dim)
         return self._attention.read(index, query).view(len(qkv), -1)
 
 
@@ -136,19 +123,27 @@ class _Layer:
         self.down = _Product(layer.down, dtype)
 
 
-def _rows(states: Tensor, reader: _Product) -> Rows:
-    """Rows that no kernel of ours wrote, for a product."""
-    if not reader.is_8bit:
-        return Rows(states, None)
+def normed(
+    states: Tensor,
+    residual: Tensor,
+    weight: Tensor,
+    eps: float,
+    reader: "_Product | None" = None,
+    *,
+    adds: bool = True,
+) -> Rows:
+    """residual + states, which becomes the residual, normed for what reads it next."""
     rows = _empty_rows(states, states.shape[1], reader)
     _launch_rows(
-        step_kernels.quantise_rows, len(states), states.shape[1],
-        states, rows.data, rows.scales, states.shape[1],
+        step_kernels.add_norm, len(states), states.shape[1],
+        states, residual, weight, rows.data, _or(rows.scales, rows.data), eps, states.shape[1],
+        ADDS=adds, QUANTISES=rows.scales is not None,
     )  # fmt: skip
     return rows
 
 
-def _silu_product(gate_up: Tensor, reader: _Product) -> Rows:
+def silu_product(gate_up: Tensor, reader: "_Product") -> Rows:
+    """silu(gate) * up for what reads it next."""
     num_columns = gate_up.shape[1] // 2
     rows = _empty_rows(gate_up, num_columns, reader)
     _launch_rows(
@@ -157,6 +152,43 @@ def _silu_product(gate_up: Tensor, reader: _Product) -> Rows:
         QUANTISES=rows.scales is not None,
     )  # fmt: skip
     return rows
+
+
+def quantised(states: Tensor) -> Rows:
+    """Rows that no kernel of ours wrote, in 8 bits."""
+    scales = states.new_empty(len(states), 1, dtype=torch.float32)
+    rows = Rows(torch.empty_like(states, dtype=FP8), scales)
+    num_columns = states.shape[1]
+    _launch_rows(
+        step_kernels.quantise_rows, len(states), num_columns, states, rows.data, scales, num_columns
+    )
+    return rows
+
+
+def rotate(
+    qkv: Tensor,
+    angles: tuple[Tensor, Tensor],
+    positions: Tensor,
+    slots: Tensor,
+    pages: tuple[Tensor, Tensor],
+    scales: tuple[float, float],
+    norms: tuple[Tensor | None, Tensor | None],
+    heads: tuple[int, int, int],
+    eps: float,
+) -> None:
+    """Rotates queries where they lie; keys and values go to their slots of the pages."""
+    num_heads, num_kv_heads, size = heads
+    keys, values = pages
+    step_kernels.rotate_and_write[(len(qkv), num_heads + 2 * num_kv_heads)](
+        qkv, *angles, positions, slots, keys, values, _or(norms[0], qkv), _or(norms[1], qkv),
+        qkv.stride(0), keys.stride(0), keys.stride(1), eps, 1 / scales[0], 1 / scales[1],
+        NUM_HEADS=num_heads, NUM_KV_HEADS=num_kv_heads, HEAD_SIZE=size,
+        NORMS=norms[0] is not None, IS_8BIT=keys.element_size() == 1, num_warps=1,
+    )  # fmt: skip
+
+
+def _rows(states: Tensor, reader: _Product) -> Rows:
+    return quantised(states) if reader.is_8bit else Rows(states, None)
 
 
 def _empty_rows(like: Tensor, num_columns: int, reader: _Product | None) -> Rows:

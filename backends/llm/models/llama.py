@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from trivet.backends.llm.attention.base import Attention, StepInputs
+from trivet.backends.llm.kv_cache import KvCache
 from trivet.backends.llm.model_config import LlmConfig
 from trivet.backends.llm.models.linear import linear
 from trivet.backends.llm.models.llama_weights import Layer, read_weights
@@ -40,6 +41,13 @@ class LlamaModel:
         self._norm = read.norm
         self._cosines, self._sines = read.cosines, _signed(read.sines)
         self._layers = [_Layer(config, layer) for layer in read.layers]
+
+    is_recordable = False
+    """Plain torch asks the device for lengths."""
+
+    def hold(self, cache: KvCache) -> None:
+        """Computes over this cache from now on."""
+        self._attention.hold(cache)
 
     def forward(self, inputs: StepInputs) -> Tensor:
         """Logits, float32 [R, vocabulary], of `inputs.sample_rows`."""

@@ -6,6 +6,7 @@ import re
 import subprocess
 import tempfile
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from unittest import mock
 
@@ -19,10 +20,12 @@ from trivet.backends.llm.attention import triton_paged
 from trivet.backends.llm.attention.base import StepInputs
 from trivet.backends.llm.kv_cache import KvCache
 from trivet.backends.llm.model_config import LlmConfig
+from trivet.backends.llm.models import fused_llama
 
 PTXAS = Path(nvidia.__file__).parent / "bin" / "ptxas"
 SHAPES = {
     "llama 8b": (32, 8, 128, 0, torch.bfloat16),
+    "llama 8b, cache of 8 bits": (32, 8, 128, 0, torch.float8_e4m3fn),
     "smollm2": (9, 3, 64, 0, torch.bfloat16),
     "mistral, window": (32, 8, 128, 4096, torch.bfloat16),
     "heads of 256": (16, 8, 256, 0, torch.bfloat16),
@@ -60,6 +63,10 @@ def main() -> None:
                 launch(num_sequences, *given)
                 for kernel in compiled:
                     print(json.dumps({"model": name} | report(kernel)))
+        compiled.clear()
+        launch_between_products()
+        for kernel in compiled:
+            print(json.dumps({"model": "between products"} | report(kernel)))
 
 
 def launch(
@@ -82,8 +89,29 @@ def launch(
         block_tables=torch.zeros(num_sequences, 64, dtype=torch.int32),
         sample_rows=torch.zeros(1, dtype=torch.int64),
     ))  # fmt: skip
-    fused = torch.empty(num_tokens, num_heads + 2 * num_kv, size, dtype=dtype)
+    computes = torch.bfloat16 if dtype.itemsize == 1 else dtype
+    fused = torch.empty(num_tokens, num_heads + 2 * num_kv, size, dtype=computes)
     attention.attend(0, *torch.split(fused, [num_heads, num_kv, num_kv], dim=1))
+
+
+def launch_between_products() -> None:
+    """A layer of Llama 3 8B and one of Qwen 3 8B, in 16 and in 8 bits."""
+    rows = torch.empty(64, 4096, dtype=torch.bfloat16)
+    gate_up = torch.empty(64, 2 * 14336, dtype=torch.bfloat16)
+    norm = torch.empty(4096, dtype=torch.bfloat16)
+    longs, angles = torch.zeros(64, dtype=torch.int64), torch.zeros(1, 64)
+    for is_8bit in (False, True):
+        reader: Any = SimpleNamespace(is_8bit=is_8bit)
+        for adds in (False, True):
+            fused_llama.normed(rows, rows, norm, 1e-5, reader, adds=adds)
+        fused_llama.silu_product(gate_up, reader)
+        pages = torch.empty(32, 8, 128, dtype=torch.float8_e4m3fn if is_8bit else torch.bfloat16)
+        for norms in (None, torch.empty(128, dtype=torch.bfloat16)):
+            fused_llama.rotate(
+                torch.empty(64, 48 * 128, dtype=torch.bfloat16), (angles, angles), longs, longs,
+                (pages, pages), (1.0, 1.0), (norms, norms), (32, 8, 128), 1e-5,
+            )  # fmt: skip
+    fused_llama.quantised(rows)
 
 
 def report(kernel: Any) -> dict[str, Any]:

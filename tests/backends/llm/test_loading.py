@@ -1,0 +1,244 @@
+"""What a process loads of a model: 8-bit weights, the measured cache, what is refused."""
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from paged_models import LENGTHS, SHAPE, Paged, random_model, whole
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from trivet.backends.api import LoadFailed
+from trivet.backends.llm import loading
+from trivet.backends.llm.attention.base import StepInputs
+from trivet.backends.llm.attention.torch_reference import TorchAttention
+from trivet.backends.llm.cache_size import cache_scales, size_cache
+from trivet.backends.llm.devices import MemoryUse
+from trivet.backends.llm.kv_cache import KvCache
+from trivet.backends.llm.measure import largest_step
+from trivet.backends.llm.model_config import LlmConfig, from_hub
+from trivet.backends.llm.models.linear import FP8, EightBitLinear, Weight, linear
+from trivet.backends.llm.models.llama import LlamaModel
+from trivet.backends.llm.ranks import Alone
+from trivet.backends.llm.runner import Model
+from trivet.backends.llm.settings import EngineSettings
+from trivet.backends.llm.shards import Part
+from trivet.backends.llm.weights import load_model
+
+CPU = torch.device("cpu")
+MIB = 1 << 20
+SIZES = {"hidden_size": 96, "intermediate_size": 96, "num_hidden_layers": 1}
+MATRICES = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+PROMPTS = [[(7 * n + at) % SHAPE["vocab_size"] for at in range(n)] for n in LENGTHS]
+
+
+def logits(config: LlmConfig, weights: dict[str, Tensor], *, quantises: bool = False) -> Tensor:
+    def make(config: LlmConfig, weights: dict[str, Tensor], cache: KvCache) -> Model:
+        attention = TorchAttention(cache, config.attention_scale)
+        return LlamaModel(config, weights, attention, quantises=quantises)
+
+    return torch.cat(Paged(config, weights, 16, LENGTHS, make).run(PROMPTS, whole()))
+
+
+def save_8bit(
+    folder: Path, scale: Callable[[Tensor], Tensor], method: str = "compressed-tensors"
+) -> tuple[LlmConfig, dict[str, Tensor]]:
+    """A model's folder with matrices of 8-bit numbers, and the same model with these numbers times
+    their scales."""
+    made = random_model("Llama", SIZES)
+    made.save_pretrained(folder)
+    values = json.loads((folder / "config.json").read_text())
+    kind = {"format": "float-quantized"} if method == "compressed-tensors" else {}
+    values["quantization_config"] = {"quant_method": method, **kind}
+    (folder / "config.json").write_text(json.dumps(values))
+    (folder / "tokenizer.json").write_text(
+        '{"version": "1.0", "added_tokens": [],'
+        ' "model": {"type": "BPE", "vocab": {}, "merges": []}}'
+    )
+    stored, exact = load_file(folder / "model.safetensors"), {}
+    for name, weight in list(stored.items()):
+        exact[name] = weight
+        if name.rpartition(".")[0].endswith(MATRICES):
+            by = scale(weight)
+            stored[name] = (weight / by).to(FP8)
+            stored[f"{name}_scale"] = by
+            stored[name.replace("weight", "input_scale")] = torch.tensor(0.1)
+            exact[name] = stored[name].float() * by
+    save_file(stored, folder / "model.safetensors")
+    return from_hub(made.config.to_dict()), exact
+
+
+def per_tensor(weight: Tensor) -> Tensor:
+    return weight.abs().max() / 448
+
+
+def per_row(weight: Tensor) -> Tensor:
+    return weight.abs().amax(dim=1, keepdim=True) / 448
+
+
+def error(found: Tensor, wanted: Tensor) -> float:
+    return float((found - wanted).norm() / wanted.norm())
+
+
+@pytest.mark.parametrize("scale", [per_tensor, per_row])
+@pytest.mark.parametrize("method", ["fp8", "compressed-tensors"])
+def test_files_of_8_bit_numbers_are_multiplied_as_such(
+    tmp_path: Path, scale: Callable[[Tensor], Tensor], method: str
+) -> None:
+    _, exact = save_8bit(tmp_path, scale, method)
+    config, weights, _ = load_model(tmp_path, torch.float32)
+    assert weights["model.layers.0.self_attn.q_proj.weight"].dtype == FP8
+    # What is left is the rounding of what they are multiplied with.
+    assert error(logits(config, weights), logits(config, exact)) < 0.12
+
+
+def test_weights_are_quantised_at_load_to_half_their_size() -> None:
+    config = from_hub(random_model("Llama", SIZES).config.to_dict())
+    weights = random_model("Llama", SIZES).state_dict()
+    assert error(logits(config, weights, quantises=True), logits(config, weights)) < 0.2
+    weight = Weight(torch.randn(32, 64, dtype=torch.bfloat16))
+    small = weight.quantised()
+    assert small.data.nbytes == weight.data.nbytes // 2
+    assert small.quantised() is small
+
+
+def test_a_product_of_8_bit_numbers_is_near_the_exact_one() -> None:
+    torch.manual_seed(1)
+    rows, data, bias = torch.randn(5, 64), torch.randn(48, 64), torch.randn(48)
+    assert error(linear(Weight(data).quantised(), bias)(rows), rows @ data.T + bias) < 0.06
+    # What is large hides nothing else: each row has a scale of its own.
+    by_row, by_column = torch.ones(5, 1), torch.ones(48, 1)
+    by_row[0] = by_column[0] = 1000
+    found = linear(Weight(data * by_column).quantised())(rows * by_row)
+    assert error(found / by_row / by_column.T, rows @ data.T) < 0.06
+
+
+def test_shapes_that_8_bit_products_cannot_have_are_refused() -> None:
+    with pytest.raises(LoadFailed, match=r"\[8, 64\] cannot be multiplied in 8 bits.*quantization"):
+        EightBitLinear(Weight(torch.randn(8, 64)).quantised())
+
+
+def test_an_8_bit_weight_without_a_scale_is_named(tmp_path: Path) -> None:
+    save_8bit(tmp_path, per_tensor)
+    config, weights, _ = load_model(tmp_path, torch.float32)
+    del weights["model.layers.0.mlp.down_proj.weight_scale"]
+    with pytest.raises(LoadFailed, match=r"'model.layers.0.mlp.down_proj.weight' has no scale"):
+        logits(config, weights)
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"quant_method": "awq"}, "quant_method 'awq'"),
+        ({"quant_method": "compressed-tensors", "format": "pack-quantized"}, "'pack-quantized'"),
+        ({"quant_method": "fp8", "weight_block_size": [128, 128]}, r"weight_block_size \[128, 128"),
+    ],
+)
+def test_quantisations_that_cannot_be_read_are_named(given: dict[str, object], said: str) -> None:
+    values = random_model("Llama", SIZES).config.to_dict() | {"quantization_config": given}
+    with pytest.raises(LoadFailed, match=said):
+        from_hub(values)
+
+
+def test_scales_of_the_cache_come_from_the_file() -> None:
+    weights = {
+        "model.layers.1.self_attn.k_scale": torch.tensor([0.5]),
+        "model.layers.1.self_attn.v_scale": torch.tensor(0.25),
+    }
+    assert cache_scales(weights, 2) == [(1.0, 1.0), (0.5, 0.25)]
+
+
+class Remembering:
+    """A model that keeps what it was given."""
+
+    def forward(self, inputs: StepInputs) -> Tensor:
+        self.inputs = inputs
+        return torch.randn(len(inputs.sample_rows), 60)
+
+
+@pytest.mark.parametrize(("budget", "most", "rows"), [(50, 8, 8), (3, 8, 3), (0, 4, 4)])
+def test_the_largest_step_is_as_large_as_a_step_may_be(budget: int, most: int, rows: int) -> None:
+    model = Remembering()
+    settings = EngineSettings(
+        "model", max_batched_tokens=budget, max_num_seqs=most, max_model_len=20
+    )
+    largest_step(model, settings, CPU)
+    given = model.inputs
+    assert len(given.token_ids) == (budget or most * 20)
+    assert len(given.sequence_lengths) == len(given.sample_rows) == rows
+    assert given.query_starts[-1] == len(given.token_ids)
+    assert torch.equal(given.query_starts[1:] - given.query_starts[:-1], given.sequence_lengths)
+    assert (given.slot_mapping == -1).all()
+
+
+class ScriptedMeter:
+    """Memory as a GPU would report it."""
+
+    def allocated(self) -> int:
+        return 10 * MIB
+
+    def peak(self, run: Callable[[], None]) -> int:
+        run()
+        return 30 * MIB
+
+
+def load_measured(
+    monkeypatch: pytest.MonkeyPatch, settings: EngineSettings
+) -> tuple[loading.HeldModel, int, LlmConfig]:
+    """A model as a GPU of 1000 MiB would get it, on a processor."""
+    made = random_model("Llama", SIZES)
+    config, weights = from_hub(made.config.to_dict()), made.state_dict()
+    monkeypatch.setattr(
+        MemoryUse, "before", classmethod(lambda cls, device, size: cls(1000 * MIB, MIB, size))
+    )
+    model, num_blocks = loading._load_measured(
+        settings, config, weights, Part(Alone(), config.vocabulary_size), torch.float32, CPU,
+        ScriptedMeter(),
+    )  # fmt: skip
+    return model, num_blocks, config
+
+
+def test_the_cache_gets_what_the_measured_step_leaves(monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = EngineSettings(
+        "model", attention="torch", max_model_len=60_000, max_num_seqs=16, cuda_graphs=False,
+        gpu_memory_utilization=0.5,
+    )  # fmt: skip
+    model, num_blocks, config = load_measured(monkeypatch, settings)
+    left = (500 - 1 - 10 - 20 - 256) * MIB
+    assert num_blocks == left // (2 * 1 * 2 * 16 * 4 * 16)
+    ours = KvCache(config, 9, 16, torch.float32)
+    model.hold(ours)
+    inputs = StepInputs(
+        torch.tensor([3]), torch.tensor([0]), torch.tensor([16]),
+        torch.tensor([0, 1], dtype=torch.int32), torch.tensor([1], dtype=torch.int32),
+        torch.tensor([[1]], dtype=torch.int32), torch.tensor([0]),
+    )  # fmt: skip
+    model.forward(inputs)
+    assert ours.layers[0][:, 1, 0].abs().min() > 0
+
+
+def test_recorded_steps_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = EngineSettings(
+        "model", attention="torch", max_model_len=60_000, max_num_seqs=16,
+        gpu_memory_utilization=0.5,
+    )  # fmt: skip
+    _, with_graphs, _ = load_measured(monkeypatch, settings)
+    _, without, _ = load_measured(monkeypatch, replace(settings, cuda_graphs=False))
+    assert (without - with_graphs) * 4096 == pytest.approx(16 * 120 * 8, abs=4096)
+
+
+def test_the_longest_context_that_fits_is_proposed() -> None:
+    config = from_hub(random_model("Llama", SIZES).config.to_dict())
+    settings = EngineSettings("model", max_model_len=2000, max_num_seqs=4)
+    with pytest.raises(LoadFailed, match=r"kv_cache_bytes to 516096 or max_model_len to 1008"):
+        size_cache(config, settings, torch.float32, 64 * 4096)
+
+
+def test_a_cache_of_8_bits_is_refused_on_a_processor(tmp_path: Path) -> None:
+    save_8bit(tmp_path, per_tensor)
+    settings = EngineSettings(str(tmp_path), device="cpu", kv_cache_dtype="fp8")
+    with pytest.raises(LoadFailed, match="kv_cache_dtype is 'fp8', which needs a GPU"):
+        loading.load_part(settings, CPU, Alone())
