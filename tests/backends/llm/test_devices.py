@@ -100,7 +100,9 @@ def test_shares_of_memory_are_between_nothing_and_all(tmp_path: Path, share: str
 
 def test_one_gpu_is_named_and_the_others_counted(tmp_path: Path) -> None:
     config = config_of("instance_group { kind: KIND_GPU gpus: [ 0, 1 ] }")
-    with pytest.raises(InvalidConfig, match=r"names 2 GPUs, \[0, 1\]; name the first: .*tensor_par"):
+    with pytest.raises(
+        InvalidConfig, match=r"names 2 GPUs, \[0, 1\]; name the first: .*tensor_par"
+    ):
         BACKEND.complete(config, files_of(tmp_path))
 
 
