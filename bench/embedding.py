@@ -55,7 +55,9 @@ def bench_embedding(seconds: float, rounds: int) -> list[Row]:
     return [
         Row(
             f"embedding ensemble, {protocol}, c={CONCURRENCY}", "sentences/s",
-            found[protocol]["rate_per_s"], bare["rate_per_s"], BAR, note=f"alone: batch {best}",
+            found[protocol]["rate_per_s"], bare["rate_per_s"], BAR,
+            note=f"CPU {found[protocol]['server_cpu_us']:,.0f} / {bare['cpu_us']:,.0f} us, alone in "
+            f"batches of {best}",
         )
         for protocol in ("grpc", "http")
     ]  # fmt: skip
@@ -84,11 +86,12 @@ def run(batch: int, seconds: float) -> dict[str, float]:
 
     for _ in range(5):
         embed()
-    count, started_s = 0, time.perf_counter()
+    count, started_s, cpu_s = 0, time.perf_counter(), time.process_time()
     while time.perf_counter() - started_s < seconds:
         embed()
         count += batch
-    return {"rate_per_s": count / (time.perf_counter() - started_s)}
+    cpu_us = (time.process_time() - cpu_s) / count * 1e6
+    return {"rate_per_s": count / (time.perf_counter() - started_s), "cpu_us": cpu_us}
 
 
 if __name__ == "__main__":
