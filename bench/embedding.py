@@ -54,10 +54,10 @@ def bench_embedding(seconds: float, rounds: int) -> list[Row]:
     best = next(batch for batch in BATCHES if alone[batch] is bare)
     rows = []
     for protocol in ("grpc", "http"):
-        ours = found[protocol]
-        cpu = f"CPU {ours['server_cpu_us']:,.0f} / {bare['cpu_us']:,.0f} us"
+        served = found[protocol]
+        cpu = f"CPU {served['server_cpu_us']:,.0f} / {bare['cpu_us']:,.0f} us"
         cell = f"embedding ensemble, {protocol}, c={CONCURRENCY}"
-        rates = (ours["rate_per_s"], bare["rate_per_s"])
+        rates = (served["rate_per_s"], bare["rate_per_s"])
         note = f"{cpu}, alone in batches of {best}"
         rows.append(Row(cell, "sentences/s", *rates, BAR, note=note))
     return rows
