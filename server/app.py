@@ -39,7 +39,12 @@ log = logging.getLogger(__name__)
 
 def run(settings: Settings) -> int:
     """Serves until SIGTERM or SIGINT; returns the process's exit code."""
-    log_output = setup_logging(settings)
+    try:
+        log_output = setup_logging(settings)
+    except OSError as error:
+        reason = error.strerror or error
+        log.critical("the server cannot start: --log-file=%s: %s", settings.log_file, reason)
+        return 1
     try:
         server = Server(settings, log_output)
     except ServingError as error:

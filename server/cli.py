@@ -1,6 +1,7 @@
 """The `trivet` command: its verbs and their options. Rooms are imported when a verb needs them."""
 
 import importlib
+import math
 import sys
 import tomllib
 from pathlib import Path
@@ -12,6 +13,18 @@ from trivet import __version__
 from trivet.server.settings import IGNORED_FLAGS, Row, Settings, rows
 
 CONTEXT = {"auto_envvar_prefix": "TRIVET", "help_option_names": ["-h", "--help"]}
+
+
+class FiniteRange(click.FloatRange):
+    """A number that is one: not `nan`, not `inf`."""
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
+        number = float(super().convert(value, param, ctx))
+        if not math.isfinite(number):
+            self.fail(f"{value} is no finite number", param, ctx)
+        return number
 
 
 class LazyGroup(click.Group):
@@ -118,6 +131,11 @@ def _type(row: Row) -> click.ParamType[Any]:
         return click.Choice(row.option.choices)
     if row.name == "model_repository":
         return click.Path(path_type=Path)
+    least, most = row.option.least, row.option.most
+    if type(row.default) is int:
+        return click.IntRange(least, most)
+    if type(row.default) is float:
+        return FiniteRange(least, most)
     kind: click.ParamType[Any] = click.types.convert_type(type(row.default))
     return click.STRING if row.option.multiple else kind
 

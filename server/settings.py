@@ -23,6 +23,9 @@ class Option:
     multiple: bool = False
     flag: str = ""
     """Where it is not the field's name with dashes."""
+    least: int = 0
+    """Of a number."""
+    most: int | None = None
 
 
 def option(default: Any, group: str, help: str, **more: Any) -> Any:  # noqa: A002
@@ -88,7 +91,7 @@ class Settings:
         "host_policy run; cpu and gpu_0, gpu_1 ... are the names of those without",
         multiple=True,
     )
-    model_load_thread_count: int = option(4, "models", "models that load side by side")
+    model_load_thread_count: int = option(4, "models", "models that load side by side", least=1)
     model_load_gpu_limit: tuple[str, ...] = option(
         (),
         "models",
@@ -129,10 +132,10 @@ class Settings:
     )
     allow_http: bool = option(True, "http", "serve HTTP/REST")
     http_address: str = option("127.0.0.1", "http", "address to listen on")
-    http_port: int = option(8000, "http", "port, 0 for any free one")
+    http_port: int = option(8000, "http", "port, 0 for any free one", most=65535)
     http_max_input_size: int = option(64 * MIB, "http", "largest request body", unit="bytes")
     http_max_json_depth: int = option(
-        100, "http", "deepest nesting of a JSON body, at most 1000", unit="levels"
+        100, "http", "deepest nesting of a JSON body, at most 1000", unit="levels", most=1000
     )
     http_max_json_values: int = option(10_000_000, "http", "values in a JSON body", unit="values")
     http_max_connections: int = option(4096, "http", "connections at a time")
@@ -176,7 +179,7 @@ class Settings:
     )
     allow_grpc: bool = option(True, "grpc", "serve gRPC")
     grpc_address: str = option("127.0.0.1", "grpc", "address to listen on")
-    grpc_port: int = option(8001, "grpc", "port, 0 for any free one")
+    grpc_port: int = option(8001, "grpc", "port, 0 for any free one", most=65535)
     grpc_max_message_size: int = option(256 * MIB, "grpc", "largest request message", unit="bytes")
     grpc_max_connections: int = option(4096, "grpc", "connections at a time")
     grpc_infer_response_compression_level: str = option(
@@ -225,7 +228,7 @@ class Settings:
     allow_cpu_metrics: bool = option(True, "metrics", "nv_cpu_ metrics on the page")
     allow_gpu_metrics: bool = option(True, "metrics", "nv_gpu_ metrics on the page")
     metrics_address: str = option("127.0.0.1", "metrics", "address to listen on")
-    metrics_port: int = option(8002, "metrics", "port, 0 for any free one")
+    metrics_port: int = option(8002, "metrics", "port, 0 for any free one", most=65535)
     metrics_tls_cert: str = option("", "metrics", "PEM certificate to serve HTTPS with")
     metrics_tls_key: str = option("", "metrics", "its PEM key, without a password")
     metrics_tls_client_ca: str = option(

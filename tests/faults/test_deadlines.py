@@ -15,8 +15,8 @@ from serving import RunningServer
 from trivet.protos import grpc_service_pb2 as pb
 
 Serve = Callable[..., RunningServer]
-BUSY_MS = 700
-PATIENCE_S = 0.2
+BUSY_MS = 500
+PATIENCE_S = 0.15
 PLAIN = [("INPUT0", "FP32", "4")]
 SLOW = parameter("execute_delay_ms", BUSY_MS)
 SHARED = """
@@ -201,7 +201,7 @@ def test_the_timeout_parameter_drops_a_request_from_its_queue(room: Room) -> Non
 
 def test_a_running_request_is_answered_at_its_deadline_too(room: Room) -> None:
     started_s = time.monotonic()
-    assert ask(room, "slow", x_request_timeout="200ms").status == 504
+    assert ask(room, "slow", x_request_timeout="150ms").status == 504
     assert time.monotonic() - started_s < 0.9 * BUSY_MS / 1000
 
 

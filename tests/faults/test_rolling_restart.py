@@ -12,7 +12,7 @@ from pathlib import Path
 import grpc
 import pytest
 from fault_load import Callers, callers
-from fault_models import write_crash, write_held, write_model, write_repeat
+from fault_models import write_held, write_model, write_repeat, write_slow_models
 from fault_room import GOOD_DATA, good_body, good_message
 from nginx_site import Nginx, free_ports
 from serving import RunningServer
@@ -75,7 +75,7 @@ class Pair:
 def pair(serve: Serve, models: Path, tmp_path: Path) -> Iterator[Pair]:
     write_model(models, "good", inputs=[("INPUT0", "FP32", "4")])
     write_repeat(models)
-    write_crash(models)
+    write_slow_models(models, 100)
     folder = tmp_path / "nginx"
     folder.mkdir()
     pair = Pair(serve, models, folder)
@@ -87,7 +87,7 @@ def add_clients(running: Callers, pair: Pair) -> None:
     """nginx keeps its connections to the servers."""
     for _ in range(3):
         running.add(_unary(pair))
-    running.add(_python(pair))
+    running.add(_slow(pair))
     running.add(_stream(pair))
     channel = running.resources.enter_context(
         grpc.insecure_channel(f"127.0.0.1:{pair.nginx.grpc_port}")
@@ -106,14 +106,14 @@ def _unary(pair: Pair) -> Callable[[], str]:
     return ask
 
 
-def _python(pair: Pair) -> Callable[[], str]:
+def _slow(pair: Pair) -> Callable[[], str]:
     """A request that is being computed for a while."""
-    given = {"name": "COMMAND", "shape": [1], "datatype": "BYTES", "data": ["sleep 0.1"]}
+    given = {"name": "INPUT0", "shape": [1, 4], "datatype": "FP32", "data": GOOD_DATA}
     body = json.dumps({"inputs": [given]}).encode()
 
     def ask() -> str:
-        _post(pair, "crash/infer", body)
-        return "python"
+        _post(pair, "slow/infer", body)
+        return "slow"
 
     return ask
 
@@ -180,7 +180,7 @@ def test_a_rolling_restart_behind_nginx_loses_no_request(pair: Pair) -> None:
         for index in (0, 1):
             pair.restart(index)
     assert running.faults == [], f"{running.faults[:5]}\n{pair.nginx.errors()}"
-    kinds = ("unary", "python", "stream", "grpc", "grpc stream")
+    kinds = ("unary", "slow", "stream", "grpc", "grpc stream")
     assert min(running.counts[kind] for kind in kinds) >= 3, running.counts
 
 

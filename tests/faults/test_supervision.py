@@ -26,7 +26,7 @@ Serve = Callable[..., RunningServer]
 MIB = 1 << 20
 QUICK_S = 3.0
 """For what is promised within a second, on a machine that has other things to do."""
-SHORT_LIMITS = parameter("heartbeat_timeout_s", 1.5) + parameter("execute_timeout_s", 3)
+SHORT_LIMITS = parameter("heartbeat_timeout_s", 1.5) + parameter("execute_timeout_s", 2)
 
 
 @pytest.fixture(scope="module")
@@ -179,7 +179,7 @@ def test_a_stopped_process_is_not_ready_and_is_killed_after_its_heartbeat_timeou
 @pytest.mark.parametrize(
     ("hang", "cause", "words"),
     [
-        ("spin", "timeout", "it computed for 3 s, model parameter execute_timeout_s"),
+        ("spin", "timeout", "it computed for 2 s, model parameter execute_timeout_s"),
         ("clutch", "silent", "no sign of life for 1.5 s"),
     ],
     ids=["a loop without end in model.py", "a call that never lets go of the GIL"],
@@ -328,9 +328,6 @@ def test_a_server_that_is_killed_leaves_no_process_and_no_shared_memory(
         assert alive == []
         assert isinstance(doomed.exception(), OSError)
     assert set(Path("/dev/shm").iterdir()) <= before
-    again = serve(models)
-    assert again.is_ready()
-    assert again.stop() == 0
 
 
 def _hang(server: RunningServer, path: str) -> None:

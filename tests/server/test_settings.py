@@ -93,6 +93,11 @@ def test_triton_flags_without_a_meaning_are_taken_with_a_notice(started: Started
         (("/nothing/there",), "is not a folder"),
         ((), "give a model repository"),
         (("--config-file=/nothing.toml", "."), "nothing.toml"),
+        (("--http-port=99999", "."), "99999 is not in the range 0<=x<=65535"),
+        (("--exit-timeout-secs=-1", "."), "-1.0 is not in the range x>=0"),
+        (("--exit-timeout-secs=nan", "."), "nan is no finite number"),
+        (("--http-max-json-depth=5000", "."), "5000 is not in the range 0<=x<=1000"),
+        (("--model-load-thread-count=0", "."), "0 is not in the range x>=1"),
     ],
 )
 def test_a_wrong_command_line_is_explained(
@@ -116,3 +121,12 @@ def test_every_option_is_documented_and_can_be_set_by_environment(row: Row) -> N
         is_level = row.name == "log_verbose"
         is_count = row.name == "model_load_thread_count" or row.name.endswith("connections")
         assert row.option.unit or is_port or is_level or is_count
+
+
+def test_a_log_file_that_cannot_be_opened_is_named(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    file = tmp_path / "nothing" / "trivet.log"
+    result = CliRunner().invoke(cli.main, ["serve", str(tmp_path), f"--log-file={file}"])
+    assert result.exit_code == 1
+    assert f"cannot start: --log-file={file}: No such file or directory" in caplog.text

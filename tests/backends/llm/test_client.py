@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from trivet.backends.api import Cause
+from trivet.backends.api import Cause, InstanceDied, LoadFailed, Sampling
 from trivet.backends.llm import client as client_module
 from trivet.backends.llm.client import EngineClient
-from trivet.backends.llm.messages import Heartbeat, Outputs, pack
+from trivet.backends.llm.messages import Heartbeat, Outputs, Submit, pack
 from trivet.backends.llm.settings import EngineSettings
 from trivet.backends.process.ending import Ending
 
@@ -81,3 +81,39 @@ async def test_engine_that_is_silent_while_the_server_looks_is_lost() -> None:
     await client.close()
     assert engine.was_killed
     theirs.close()
+
+
+async def test_an_engine_that_does_not_start_again_is_tried_with_growing_pauses_and_told(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Requests are refused meanwhile, with the time of the next try."""
+    ours, theirs = socket.socketpair()
+    again_ours, again_theirs = socket.socketpair()
+    starts: list[float] = []
+
+    def start(name: str, settings: EngineSettings) -> FakeEngine:
+        starts.append(time.monotonic())
+        if len(starts) < 3:
+            raise LoadFailed("no weights")
+        return FakeEngine(again_ours)
+
+    monkeypatch.setattr(client_module, "start_engine", start)
+    monkeypatch.setattr(client_module, "_FIRST_DELAY_S", 0.1)
+    client = EngineClient(FakeEngine(ours, was_killed=True), EngineSettings(""), Listener())
+    theirs.close()  # as the death of its process does
+    async with asyncio.timeout(10):
+        while len(starts) < 2:
+            await asyncio.sleep(0.01)
+        assert client.trouble == (
+            "the engine of model 'fake' did not start: no weights; the next start is in 0.4 s"
+        )
+        with pytest.raises(InstanceDied, match="is being restarted") as refused:
+            client.submit(Submit("1", [1], Sampling(), 0, [], [], 0, ""))
+        assert refused.value.retry_after_s == 0.4
+        while not client.is_ready:
+            await asyncio.sleep(0.01)
+    assert starts[2] - starts[1] > 1.5 * (starts[1] - starts[0])
+    assert client.trouble == ""
+    assert client.deaths == {Cause.SIGNAL: 1}
+    await client.close()
+    again_theirs.close()
