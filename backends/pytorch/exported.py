@@ -1,5 +1,6 @@
 """Programs of torch.export (`model.pt2`), whose archives name and describe their tensors."""
 
+import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,9 @@ from trivet.backends.pytorch.names import match_positions
 from trivet.backends.pytorch.program import Program, storages
 from trivet.backends.pytorch.tensors import DATATYPES
 from trivet.protos.model_config_pb2 import ModelConfig
+
+_ONE_AT_A_TIME = threading.Lock()
+"""torch.export.load keeps what it is doing in a global."""
 
 
 def complete_exported(config: ModelConfig, path: Path) -> ModelConfig:
@@ -81,7 +85,8 @@ class _Call:
 def _load(path: Path) -> ExportedProgram:
     check_exported(path)
     try:
-        return torch.export.load(path)
+        with _ONE_AT_A_TIME:
+            return torch.export.load(path)
     # What a damaged archive makes PyTorch raise depends on the damage.
     except Exception as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__

@@ -4,11 +4,13 @@ import io
 import os
 import warnings
 import zipfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 import torch
 from google.protobuf import text_format
+from torch_models import AddSub, Home
 
 from trivet.backends.api import LoadFailed, ModelFiles, Placement
 from trivet.backends.pytorch.backend import BACKEND
@@ -174,3 +176,12 @@ def test_garbage_safetensors_are_refused(files: ModelFiles) -> None:
 
     with pytest.raises(LoadFailed, match="no safetensors file"):
         open_model(files)
+
+
+def test_exported_programs_that_load_at_the_same_time_do_not_meet(tmp_path: Path) -> None:
+    homes = [Home(tmp_path / str(number)) for number in range(4)]
+    for home in homes:
+        home.put_exported(AddSub(), torch.ones(2, 4), torch.ones(2, 4))
+    with ThreadPoolExecutor(4) as threads:
+        for config in threads.map(lambda home: home.complete(), homes):
+            assert [tensor.name for tensor in config.input] == ["a", "b"]
