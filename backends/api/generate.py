@@ -14,7 +14,8 @@ Messages = Sequence[Mapping[str, Any]]
 
 @dataclass(frozen=True, slots=True)
 class Grammar:
-    """What the output must match. `kind`: json_schema, json_object, regex, choice or lark."""
+    """What the output must match. `kind`: json_schema, json_object, regex, choice, lark, or
+    structural_tag, whose value is a list of [trigger, begin, schema, end]."""
 
     kind: str
     value: str
@@ -159,6 +160,12 @@ class GeneratorInfo:
     """Running and waiting ones together."""
     tool_call_parser: str = ""
     """How the model writes calls of tools: hermes, llama3_json, mistral; empty: nobody knows."""
+    chat_template: str = ""
+    """As the model brings it; empty: it has none."""
+    special_tokens: Mapping[str, str] = field(default_factory=dict)
+    """bos_token and the like."""
+    sampling_defaults: Mapping[str, float] = field(default_factory=dict)
+    """What the model's makers take where a request does not say: names of Sampling's fields."""
     is_ensemble: bool = False
     """Whether it is asked through the steps of an ensemble: never meant where no model is named."""
 

@@ -51,6 +51,10 @@ def make_engine(
         _scheduler(settings, loaded), _state(settings, loaded), runner, grammars, send, launcher,
         prepare,
     )  # fmt: skip
+    recommended = loaded.files.sampling_defaults
+    defaults = recommended if settings.generation_config == "auto" else {}
+    if defaults:
+        log.info("where requests do not say: %s (generation_config.json)", dict(defaults))
     info = GeneratorInfo(
         max_model_len=loaded.max_model_len,
         vocabulary_size=vocabulary_size,
@@ -59,6 +63,7 @@ def make_engine(
         architecture=loaded.config.architecture,
         eos_token_ids=tokenizer.eos_token_ids,
         device=device.type,
+        sampling_defaults=defaults,
         max_num_requests=settings.max_num_seqs + settings.max_num_waiting,
     )
     return engine, asdict(info)

@@ -30,12 +30,16 @@ INPUTS = (
     ("sampling_parameters", DataType.BYTES, True),
     ("exclude_input_in_output", DataType.BOOL, True),
     ("return_finish_reason", DataType.BOOL, True),
+    ("return_cumulative_logprob", DataType.BOOL, True),
+    ("return_logprobs", DataType.BOOL, True),
     ("return_num_input_tokens", DataType.BOOL, True),
     ("return_num_output_tokens", DataType.BOOL, True),
 )
 OUTPUTS = (
     ("text_output", DataType.BYTES),
     ("finish_reason", DataType.BYTES),
+    ("cumulative_logprob", DataType.FP32),
+    ("logprobs", DataType.BYTES),
     ("num_input_tokens", DataType.UINT32),
     ("num_output_tokens", DataType.UINT32),
 )

@@ -36,7 +36,9 @@ class ChatTemplate:
         environment.filters["tojson"] = _to_json
         environment.globals["raise_exception"] = _refuse
         environment.globals["strftime_now"] = _now
-        self._special_tokens = dict(special_tokens)
+        self.source = source
+        self.special_tokens = dict(special_tokens)
+        """bos_token and the like."""
         self._literals = Literals(control_texts)
         try:
             self._template = environment.from_string(source)
@@ -65,7 +67,7 @@ class ChatTemplate:
             marked = self._literals.marked
             messages = marked(messages)
             values = {
-                **self._special_tokens,
+                **self.special_tokens,
                 **marked(arguments or {}),
                 "messages": messages,
                 "tools": marked(tools) if tools else None,

@@ -18,6 +18,7 @@ from trivet.backends.api import (
     Messages,
     ModelNotReady,
     Observer,
+    QueueFull,
     ServingError,
     Sink,
     Token,
@@ -69,7 +70,10 @@ class LlmExecutor:
         self._client = EngineClient(engine, settings, self)
         known = template.tool_call_parser if template is not None else ""
         self._info = replace(
-            GeneratorInfo(**engine.info), tool_call_parser=settings.tool_call_parser or known
+            GeneratorInfo(**engine.info),
+            tool_call_parser=settings.tool_call_parser or known,
+            chat_template="" if template is None else template.source,
+            special_tokens={} if template is None else template.special_tokens,
         )
         self._statistics = GenerateStatistics(
             self._info.max_model_len,
@@ -154,6 +158,7 @@ class LlmExecutor:
         try:
             if self._is_stopping:
                 raise ModelNotReady(f"model '{self._name}': {_STOPPING}")
+            self._check_room()
             message = self._message(request)
             self._client.submit(message)
         except ServingError as error:
@@ -165,6 +170,15 @@ class LlmExecutor:
         running = Running(request, sink, self._tokenizer, self._on_end)
         if running.engine_has_it:
             self._running[message.id] = running
+
+    def _check_room(self) -> None:
+        """Raises QueueFull: at once, where the engine would say so behind its present step."""
+        most = self._info.max_num_requests
+        if len(self._running) >= most:
+            raise QueueFull(
+                f"model '{self._name}' has {len(self._running)} requests, the limit is {most} "
+                "(max_num_seqs + max_num_waiting); try again later"
+            )
 
     def _message(self, request: GenerateRequest) -> Submit:
         sampling = request.sampling

@@ -68,6 +68,8 @@ class GrammarLibrary:
 
         self._lib = llguidance
         self._vocabulary_size = vocabulary_size
+        added = json.loads(tokenizer_json).get("added_tokens") or ()
+        self._special_texts = {token["content"] for token in added if token.get("special")}
         self._tokenizer = llguidance.LLTokenizer(
             tokenizer_json, n_vocab=vocabulary_size, eos_token=eos_token_id
         )
@@ -97,6 +99,14 @@ class GrammarLibrary:
             # Rules of a grammar would be followed one by one, and there may be thousands.
             choices = "|".join(re.escape(each) for each in json.loads(grammar.value))
             return matcher.grammar_from_regex(choices)
+        if grammar.kind == "structural_tag":
+            tags = [
+                self._lib.StructTag(trigger=trigger, begin=begin, grammar=schema, end=end)
+                for trigger, begin, schema, end in json.loads(grammar.value)
+            ]
+            # Marks that the model has tokens for are not spelled.
+            is_special = any(tag.trigger in self._special_texts for tag in tags)
+            return self._lib.StructTag.to_grammar(tags, assume_special=is_special)
         return matcher.grammar_from_lark(grammar.value)
 
 

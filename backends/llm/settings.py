@@ -12,6 +12,7 @@ TOOL_CALL_PARSERS = ("", "hermes", "llama3_json", "mistral")
 CHOICES = {
     "dtype": ("auto", "bfloat16", "float16", "float32"),
     "tool_call_parser": TOOL_CALL_PARSERS,
+    "generation_config": ("auto", "none"),
     "quantization": ("", "fp8"),
     "kv_cache_dtype": ("auto", "fp8"),
     "attention": ("auto", "triton", "fa3", "varlen", "torch"),
@@ -60,6 +61,9 @@ class EngineSettings:
     heartbeat_timeout_s: float = 10.0
     """An engine that has not been heard for so long is restarted."""
     load_timeout_s: float = 600.0
+    generation_config: str = "auto"
+    """"auto": what the model's generation_config.json recommends is taken where a request of
+    OpenAI's API does not say; "none": it is not."""
     tool_call_parser: str = ""
     """How the model writes calls of tools; empty: what its chat template contains decides."""
     in_process: bool = False

@@ -1,12 +1,14 @@
 """The tensor form of text generation, with the names of Triton's vLLM backend.
 
 In: text_input, and optionally stream, sampling_parameters (a JSON object as text),
-exclude_input_in_output, return_finish_reason, return_num_input_tokens, return_num_output_tokens.
+exclude_input_in_output, return_finish_reason, return_cumulative_logprob, return_logprobs,
+return_num_input_tokens, return_num_output_tokens.
 Out: text_output and what was asked for.
 """
 
+import json
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import numpy as np
@@ -14,6 +16,7 @@ import orjson
 
 from trivet.backends.api import (
     Chunk,
+    Grammar,
     InferRequest,
     InferResponse,
     InvalidRequest,
@@ -21,13 +24,17 @@ from trivet.backends.api import (
     ServingError,
     Sink,
     Tensor,
+    TokenLogprob,
 )
 
 DEFAULT_MAX_TOKENS = 16
+MAX_GRAMMAR_CHARACTERS = 256 * 1024
 FLAGS = (
     "stream",
     "exclude_input_in_output",
     "return_finish_reason",
+    "return_cumulative_logprob",
+    "return_logprobs",
     "return_num_input_tokens",
     "return_num_output_tokens",
 )
@@ -48,6 +55,13 @@ _RANGES = {
     "prompt_logprobs": (0, 2**31),
 }
 _ALIASES = {"include_stop_str_in_output": "include_stop"}
+_HARMLESS: dict[str, Any] = {
+    "n": 1, "best_of": 1, "use_beam_search": False, "length_penalty": 1.0, "detokenize": True,
+    "spaces_between_special_tokens": True, "early_stopping": False,
+}  # fmt: skip
+"""What vLLM knows and is not offered, with the value that asks for nothing."""
+_GRAMMARS = ("structured_outputs", "guided_decoding")
+_KINDS = {"json": "json_schema", "regex": "regex", "choice": "choice", "grammar": "lark"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,8 +90,26 @@ def parse_tensors(request: InferRequest) -> TextRequest:
             raise InvalidRequest(f"input 'sampling_parameters' is no JSON: {error}") from None
         if not isinstance(inner, dict):
             raise InvalidRequest("input 'sampling_parameters' must be a JSON object")
+        _check_names(inner)
         options |= inner
-    return TextRequest(text, sampling_of(options), flags)
+    if options.get("lora") or options.get("lora_name"):
+        raise InvalidRequest("parameter 'lora': adapters are not offered here")
+    sampling = sampling_of(options)
+    if flags & {"return_logprobs", "return_cumulative_logprob"} and sampling.logprobs is None:
+        sampling = replace(sampling, logprobs=0)
+    return TextRequest(text, sampling, flags)
+
+
+def _check_names(options: Mapping[str, Any]) -> None:
+    """Raises InvalidRequest for what would be passed over: a wish that is not heard is an error."""
+    known = {field.name for field in fields(Sampling)} - {"grammar"}
+    for name, value in options.items():
+        if name in known or name in _ALIASES or name in _GRAMMARS or value is None:
+            continue
+        if name not in _HARMLESS or value != _HARMLESS[name]:
+            raise InvalidRequest(
+                f"sampling_parameters: '{name[:64]}' with this value is not offered here"
+            )
 
 
 def sampling_of(options: Mapping[str, Any]) -> Sampling:
@@ -91,7 +123,39 @@ def sampling_of(options: Mapping[str, Any]) -> Sampling:
         values[field.name] = _value(name, field.name, value)
         _check_range(name, values[field.name])
     values["top_k"] = max(values.get("top_k", 0), 0)
+    for name in _GRAMMARS:
+        if options.get(name) is not None:
+            values["grammar"] = _grammar(name, options[name])
     return Sampling(**values)
+
+
+def _grammar(field: str, given: Any) -> Grammar:
+    wishes = given if isinstance(given, dict) else {}
+    found = {name: value for name, value in wishes.items() if value not in (None, False)}
+    if len(found) != 1:
+        raise InvalidRequest(
+            f"sampling_parameters: '{field}' must be an object with exactly one of json, regex, "
+            "choice, grammar and json_object"
+        )
+    ((name, value),) = found.items()
+    if name == "json_object":
+        return Grammar("json_object", "", field)
+    if name not in _KINDS:
+        raise InvalidRequest(f"sampling_parameters: '{field}.{str(name)[:64]}' is not offered here")
+    is_text = isinstance(value, str)
+    if name == "choice":
+        is_text = False
+        if not (isinstance(value, list) and value and all(isinstance(v, str) for v in value)):
+            raise InvalidRequest(f"sampling_parameters: '{field}.choice' must be a list of texts")
+    elif not is_text and name != "json":
+        raise InvalidRequest(f"sampling_parameters: '{field}.{name}' must be a text")
+    text = value if is_text else json.dumps(value)
+    if len(text) > MAX_GRAMMAR_CHARACTERS:
+        raise InvalidRequest(
+            f"sampling_parameters: '{field}.{name}' has {len(text)} characters; at most "
+            f"{MAX_GRAMMAR_CHARACTERS} are allowed"
+        )
+    return Grammar(_KINDS[name], text, field)
 
 
 def _value(name: str, field: str, value: Any) -> Any:
@@ -134,11 +198,15 @@ class TensorSink:
         self._sink = sink
         self._streams = "stream" in text.flags
         self._parts: list[str] = []
+        self._scored: list[TokenLogprob] = []
+        self._total_logprob = 0.0
         self._num_output = 0
 
     def chunk(self, chunk: Chunk) -> None:
         """The next piece."""
         self._num_output += len(chunk.token_ids)
+        self._scored += chunk.logprobs
+        self._total_logprob += sum(each.logprob or 0.0 for each in chunk.logprobs)
         if not self._streams:
             self._parts.append(chunk.text)
             if chunk.finish is None:
@@ -158,12 +226,29 @@ class TensorSink:
         flags = self._text.flags
         if "return_finish_reason" in flags:
             outputs.append(_bytes("finish_reason", reason))
+        if "return_cumulative_logprob" in flags:
+            total = np.array([self._total_logprob], dtype=np.float32)
+            outputs.append(Tensor.of("cumulative_logprob", total))
+        if "return_logprobs" in flags:
+            told = orjson.dumps([_likely(each) for each in self._scored]).decode()
+            outputs.append(_bytes("logprobs", told))
+            self._scored = []
         if "return_num_input_tokens" in flags:
             outputs.append(_count("num_input_tokens", self._num_input))
         if "return_num_output_tokens" in flags:
             outputs.append(_count("num_output_tokens", self._num_output))
         response = InferResponse(self._request.model_name, self._version, self._request.id, outputs)
         self._sink.send(response, final=chunk.finish is not None)
+
+
+def _likely(scored: TokenLogprob) -> dict[str, Any]:
+    """A token and the likeliest at its place, by token id, as vLLM's backend writes them."""
+    found = {
+        str(token): {"logprob": value, "rank": rank, "decoded_token": text}
+        for rank, (token, text, value) in enumerate(scored.top, 1)
+    }
+    own = {"logprob": scored.logprob, "rank": None, "decoded_token": scored.text}
+    return {str(scored.token_id): own} | found
 
 
 def _bytes(name: str, text: str) -> Tensor:

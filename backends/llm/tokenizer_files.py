@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,15 @@ _QWEN2_SPLIT = _LLAMA3_SPLIT.replace(r"\p{N}{1,3}", r"\p{N}")
 _LLAMA3 = {"llama-bpe", "llama3", "llama-v3"}
 _SPLITS = {"qwen2": _QWEN2_SPLIT, **dict.fromkeys(_LLAMA3, _LLAMA3_SPLIT)}
 _SINGLE_DIGITS = {"smollm", "default-digits"}
+_RECOMMENDED = {
+    "temperature": ("temperature", 0.0, 2.0),
+    "top_p": ("top_p", 1e-6, 1.0),
+    "top_k": ("top_k", 0, 2**31),
+    "min_p": ("min_p", 0.0, 1.0),
+    "repetition_penalty": ("repetition_penalty", 1e-6, 100.0),
+    "max_new_tokens": ("max_tokens", 1, 2**31),
+}
+"""What is taken of a generation_config.json, as vLLM does: our name, least and most."""
 _CONTROL, _USER_DEFINED = 3, 4  # llama.cpp's token types
 
 
@@ -31,6 +40,8 @@ class TokenizerFiles:
     special_texts: Mapping[str, str]
     """bos_token and the like, for the chat template."""
     chat_template: str = ""
+    sampling_defaults: Mapping[str, float] = field(default_factory=dict)
+    """By the names of Sampling's fields: what generation_config.json recommends."""
 
 
 def read_tokenizer(text: str) -> Any:
@@ -61,7 +72,22 @@ def hub_tokenizer(folder: Path) -> TokenizerFiles:
     own_file = folder / "chat_template.jinja"
     if own_file.exists():
         template = own_file.read_text(encoding="utf-8")
-    return TokenizerFiles(text, _hub_eos(folder, text, special), special, template)
+    recommended = sampling_defaults(_optional_json(folder / "generation_config.json"))
+    return TokenizerFiles(text, _hub_eos(folder, text, special), special, template, recommended)
+
+
+def sampling_defaults(config: Mapping[str, Any]) -> dict[str, float]:
+    """What a generation_config.json says of sampling, as far as it is what it should be."""
+    found: dict[str, float] = {}
+    for theirs, (ours, least, most) in _RECOMMENDED.items():
+        value = config.get(theirs)
+        if (
+            isinstance(value, int | float)
+            and not isinstance(value, bool)
+            and least <= value <= most
+        ):
+            found[ours] = value
+    return found
 
 
 def _hub_eos(folder: Path, text: str, special: Mapping[str, str]) -> tuple[int, ...]:

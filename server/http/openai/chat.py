@@ -17,7 +17,7 @@ from trivet.server.http.openai.chat_fields import ChatFields
 from trivet.server.http.openai.chat_stream import ChatStream
 from trivet.server.http.openai.chat_tools import ChatTools, whole_message
 from trivet.server.http.openai.errors import answers_errors
-from trivet.server.http.openai.events import stream
+from trivet.server.http.openai.events import Merging, stream
 from trivet.server.http.openai.fields import parse
 from trivet.server.http.openai.messages import plain_message
 from trivet.server.http.openai.prompts import seeded, truncated
@@ -42,7 +42,8 @@ class Chat:
         await chat.start()
         if fields.stream:
             keep_alive_s = self._limits.event_keep_alive_s
-            return await stream(call, chat.outputs, chat.stream(), keep_alive_s)
+            writer = Merging(chat.stream(), fields.stream_interval)
+            return await stream(call, chat.outputs, writer, keep_alive_s)
         return json_answer(chat.document(await chat.outputs.all()))
 
 
@@ -64,8 +65,10 @@ class Conversation:
     async def start(self) -> None:
         """Renders, tokenises and submits. Raises InvalidRequest."""
         fields = self._fields
+        fields.check_logprobs(self._generator.info.max_logprobs)
         num_top = (fields.top_logprobs or 0) if fields.logprobs else None
-        sampling = fields.sampling(fields.token_limit, num_top)
+        defaults = self._generator.info.sampling_defaults
+        sampling = fields.sampling(fields.token_limit, num_top, defaults)
         if self._tools.is_free:
             # The marks of calls are special tokens of some models.
             sampling = replace(sampling, skip_special_tokens=False)
@@ -80,6 +83,10 @@ class Conversation:
         self._prompt = truncated(
             ids, fields.truncate_prompt_tokens, self._generator, fields.truncation_side
         )
+        recommended = defaults.get("max_tokens")
+        if fields.token_limit is None and recommended is not None:
+            room = self._generator.info.max_model_len - len(self._prompt)
+            sampling = replace(sampling, max_tokens=max(min(int(recommended), room), 1))
         for index in range(self._num_choices):
             request = GenerateRequest(
                 self._head.id,
@@ -92,7 +99,7 @@ class Conversation:
 
     def stream(self) -> ChatStream:
         """Writes the answer as events."""
-        return ChatStream(self._fields, self._head, len(self._prompt), self._tools)
+        return ChatStream(self._fields, self._head, self._prompt, self._tools)
 
     def document(self, chunks: Sequence[tuple[int, Chunk]]) -> dict[str, Any]:
         """The whole answer."""

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from trivet.backends.api import Grammar, InvalidRequest
-from trivet.server.http.openai.fields import Listed
+from trivet.server.http.openai.fields import CONTINUES_AND_ADDS, Listed
 from trivet.server.http.openai.messages import check_messages
 from trivet.server.http.openai.sampling_fields import SamplingFields
 from trivet.server.http.openai.tools import ToolChoice, ToolFields, check_tools, forced_grammar
@@ -43,9 +43,7 @@ class ChatFields(SamplingFields):
         if self.max_tokens == 0:
             raise InvalidRequest("max_tokens: it is 0; at least 1 is needed")
         if self.continue_final_message and self.add_generation_prompt:
-            raise InvalidRequest(
-                "continue_final_message: it is not allowed together with add_generation_prompt"
-            )
+            raise InvalidRequest(CONTINUES_AND_ADDS)
         check_tools(self.tools or (), self.tool_choice)
         check_template_arguments(self.chat_template_kwargs)
         check_messages(self.messages)
@@ -65,6 +63,14 @@ class ChatFields(SamplingFields):
         if not self.tools or self.tool_choice == "none":
             return None
         return [tool.model_dump(exclude_unset=True) for tool in self.tools]
+
+    def check_logprobs(self, most: int) -> None:
+        """Raises InvalidRequest for more than a model tells."""
+        if self.top_logprobs is not None and self.top_logprobs > most:
+            raise InvalidRequest(
+                f"top_logprobs: {self.top_logprobs} are more than {most} (model parameter "
+                "max_logprobs)"
+            )
 
     def template_arguments(self) -> dict[str, Any]:
         """What else the chat template is given."""

@@ -16,10 +16,10 @@ class ChatStream:
     """Writes the chunks of all choices, in the order in which they come."""
 
     def __init__(
-        self, fields: ChatFields, head: docs.Head, num_prompt: int, tools: ChatTools
+        self, fields: ChatFields, head: docs.Head, prompt: Sequence[int], tools: ChatTools
     ) -> None:
         self._fields = fields
-        self._num_prompt = num_prompt
+        self._prompt = prompt
         self._num_output = 0
         self._num_cached = 0
         self._tools = tools
@@ -56,11 +56,19 @@ class ChatStream:
 
     def _begin(self, index: int) -> list[bytes]:
         self._calls[index] = self._tools.choice()
-        begun = [self._event(index, {"role": "assistant", "content": ""}, None)]
+        is_first = len(self._calls) == 1
+        begun = [self._first(index, tells_prompt=is_first and bool(self._fields.return_token_ids))]
         if self._fields.echo:
             delta = {"content": docs.echoed(self._fields.messages)}
             begun.append(self._event(index, delta, None))
         return begun
+
+    def _first(self, index: int, *, tells_prompt: bool) -> bytes:
+        delta = {"role": "assistant", "content": ""}
+        if not tells_prompt:
+            return self._event(index, delta, None)
+        choice = {"index": index, "delta": delta, "logprobs": None, "finish_reason": None}
+        return self._events.prompt(choice, self._prompt)
 
     def _full(self, index: int, chunk: Chunk) -> list[bytes]:
         calls = self._calls[index]
@@ -88,7 +96,7 @@ class ChatStream:
         return self._events.choice(choice, self._usage() if self._counts_each else None)
 
     def _usage(self) -> dict[str, Any]:
-        return docs.usage(self._num_prompt, self._num_output, self._num_cached)
+        return docs.usage(len(self._prompt), self._num_output, self._num_cached)
 
 
 _BEFORE = b'"delta":{"content":'

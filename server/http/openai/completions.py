@@ -21,7 +21,7 @@ from trivet.server.http.limits import HttpLimits
 from trivet.server.http.openai import documents as docs
 from trivet.server.http.openai.bodies import read_json_body
 from trivet.server.http.openai.errors import answers_errors
-from trivet.server.http.openai.events import EventWriter, stream
+from trivet.server.http.openai.events import EventWriter, Merging, stream
 from trivet.server.http.openai.fields import parse
 from trivet.server.http.openai.prompts import seeded, truncated
 from trivet.server.http.openai.sampling_fields import CompletionFields
@@ -48,7 +48,8 @@ class Completions:
         await completion.start()
         if fields.stream:
             keep_alive_s = self._limits.event_keep_alive_s
-            return await stream(call, completion.outputs, completion, keep_alive_s)
+            writer = Merging(completion, fields.stream_interval)
+            return await stream(call, completion.outputs, writer, keep_alive_s)
         return json_answer(completion.document(await completion.outputs.all()))
 
 
@@ -81,7 +82,9 @@ class Completion:
         max_tokens = DEFAULT_MAX_TOKENS if fields.max_tokens is None else fields.max_tokens
         if max_tokens == 0 and not fields.echo:
             raise InvalidRequest("max_tokens: it is 0; at least 1 is needed unless echo is true")
-        sampling = fields.sampling(max_tokens, fields.logprobs)
+        sampling = fields.sampling(
+            max_tokens, fields.logprobs, self._generator.info.sampling_defaults
+        )
         for prompt in fields.prompts():
             ids, text = await self._read(prompt)
             limit, side = fields.truncate_prompt_tokens, fields.truncation_side
@@ -169,6 +172,8 @@ class Completion:
         if self._is_plain and chunk.finish is None:
             return self._events.text(index, _BEFORE, text, _AFTER)
         choice = self._streamed(index, text, offset, chunk)
+        if fields.return_token_ids and is_first:
+            choice["prompt_token_ids"] = self._prompts[index // self._num_choices]
         return self._events.choice(choice, self._usage() if self._counts_each else None)
 
     def _streamed(self, index: int, text: str, offset: int, chunk: Chunk) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """OpenAI's event streams: one write for all that has come, an error as the last event."""
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Protocol
 
 import orjson
@@ -47,6 +48,11 @@ class EventWriter:
             start = self._texts[index] = b'%b{"index":%d,%b' % (self._before, index, before)
         return b"%b%b%b]}\n\n" % (start, orjson.dumps(text), after)
 
+    def prompt(self, choice: Mapping[str, Any], token_ids: Sequence[int]) -> bytes:
+        """The event of one choice with the tokens of the prompt that it follows."""
+        told = (self._before, orjson.dumps(choice), orjson.dumps(token_ids))
+        return b'%b%b],"prompt_token_ids":%b}\n\n' % told
+
     def choice(self, choice: Mapping[str, Any], usage: Mapping[str, Any] | None) -> bytes:
         """The event of one choice."""
         if usage is None:
@@ -57,6 +63,40 @@ class EventWriter:
     def last(self, usage: Mapping[str, Any]) -> bytes:
         """The event of the whole answer's token counts."""
         return b'%b],"usage":%b}\n\n' % (self._before, orjson.dumps(usage))
+
+
+class Merging:
+    """Hands a writer's choices their first chunk at once and later ones some tokens at a time."""
+
+    def __init__(self, writer: StreamWriter, interval: int) -> None:
+        """`interval`: tokens for each event; 1: as they come."""
+        self._writer = writer
+        self._interval = interval
+        self._held: dict[int, Chunk | None] = {}
+
+    def write(self, chunks: Sequence[tuple[int, Chunk]]) -> bytes:
+        """The events of some chunks."""
+        if self._interval == 1:
+            return self._writer.write(chunks)
+        return self._writer.write([each for pair in chunks if (each := self._merged(*pair))])
+
+    def end(self) -> bytes:
+        """What follows the last chunk."""
+        return self._writer.end()
+
+    def _merged(self, index: int, chunk: Chunk) -> tuple[int, Chunk] | None:
+        held = self._held.get(index)
+        is_first = index not in self._held
+        if held is not None:
+            chunk = replace(
+                chunk,
+                text=held.text + chunk.text,
+                token_ids=held.token_ids + chunk.token_ids,
+                logprobs=held.logprobs + chunk.logprobs,
+            )
+        is_due = is_first or chunk.finish or len(chunk.token_ids) >= self._interval
+        self._held[index] = None if is_due else chunk
+        return (index, chunk) if is_due else None
 
 
 async def stream(

@@ -9,11 +9,13 @@ import orjson
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from trivet.backends.api import InvalidRequest
+from trivet.server.http.openai.refusals import refuse_known
 
 _MAX_TOLD_ERRORS = 10
 _MAX_TOLD_CHARACTERS = 200
 
 R = TypeVar("R", bound=BaseModel)
+CONTINUES_AND_ADDS = "continue_final_message: it is not allowed together with add_generation_prompt"
 T = TypeVar("T")
 Count = Annotated[int, Field(ge=0)]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
@@ -39,7 +41,14 @@ class TokenizeFields(Fields):
     continue_final_message: bool = False
     return_token_strs: bool = False
     tools: Listed[dict[str, Any]] | None = None
+    chat_template: str | None = None
     chat_template_kwargs: dict[str, Any] | None = None
+
+    def check(self) -> None:
+        """What no single field can say. Raises InvalidRequest, Unsupported."""
+        refuse_known({"chat_template": self.chat_template})
+        if self.continue_final_message and self.add_generation_prompt:
+            raise InvalidRequest(CONTINUES_AND_ADDS)
 
 
 class DetokenizeFields(Fields):

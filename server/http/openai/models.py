@@ -38,6 +38,7 @@ class Models:
             Route("GET", "/v1/models/{model}", answers_errors(self.one)),
             Route("POST", "/tokenize", answers_errors(self.tokenize)),
             Route("POST", "/detokenize", answers_errors(self.detokenize)),
+            Route("GET", "/tokenizer_info", answers_errors(self.tokenizer_info)),
             Route("GET", "/version", answers_errors(self.version)),
             Route("GET", "/load", answers_errors(self.load)),
         ]
@@ -62,6 +63,8 @@ class Models:
             "parent": None,
             "max_model_len": generator.info.max_model_len,
             "permission": [],
+            # What a model's makers recommend changes outputs: it is told, too.
+            "sampling_defaults": dict(generator.info.sampling_defaults),
         }
 
     async def version(self, call: Call) -> web.StreamResponse:  # noqa: ARG002
@@ -81,6 +84,7 @@ class Models:
         if other is not None:
             return other
         fields = parse(TokenizeFields, body)
+        fields.check()
         generator = self._generator(fields.model)
         if (fields.prompt is None) == (fields.messages is None):
             raise InvalidRequest("prompt: give either it or messages")
@@ -106,6 +110,19 @@ class Models:
         generator = self._generator(fields.model)
         text = await generator.decode(fields.tokens, skip_special_tokens=False)
         return json_answer({"prompt": text})
+
+    async def tokenizer_info(self, call: Call) -> web.StreamResponse:
+        """What a client must know to tokenise itself, with the names of tokenizer_config.json."""
+        info = self._generator(call.request.query.get("model")).info
+        return json_answer(
+            {
+                "model_max_length": info.max_model_len,
+                "vocab_size": info.vocabulary_size,
+                "eos_token_id": list(info.eos_token_ids),
+                **info.special_tokens,
+                "chat_template": info.chat_template or None,
+            }
+        )
 
     def _generator(self, name: str | None) -> Generator:
         """The model named, or the only one."""

@@ -1,5 +1,6 @@
 """The fields that /v1/completions and /v1/chat/completions share, and those of the first."""
 
+from collections.abc import Mapping
 from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, ConfigDict, Field
@@ -75,6 +76,7 @@ class SamplingFields(Fields):
     request_id: Annotated[str, Field(pattern=r"^[\x21-\x7e]{1,128}$")] | None = None
     return_tokens_as_token_ids: bool | None = None
     return_token_ids: bool | None = None
+    stream_interval: Annotated[int, Field(ge=1, le=1024)] = 1
     echo: bool = False
 
     def check(self) -> None:
@@ -108,8 +110,11 @@ class SamplingFields(Fields):
         """What the output must match. Raises InvalidRequest."""
         return grammar_of(self.response_format, self.structured_outputs)
 
-    def sampling(self, max_tokens: int | None, logprobs: int | None) -> Sampling:
-        """How to choose tokens. Raises InvalidRequest."""
+    def sampling(
+        self, max_tokens: int | None, logprobs: int | None, defaults: Mapping[str, float]
+    ) -> Sampling:
+        """How to choose tokens; `defaults`: what the model recommends where the request does not
+        say. Raises InvalidRequest."""
         if max_tokens is not None and self.min_tokens > max_tokens:
             raise InvalidRequest(
                 f"min_tokens: {self.min_tokens} is more than max_tokens, {max_tokens}"
@@ -117,11 +122,13 @@ class SamplingFields(Fields):
         return Sampling(
             max_tokens=max_tokens,
             min_tokens=self.min_tokens,
-            temperature=_or(self.temperature, 1.0),
-            top_k=max(self.top_k or 0, 0),
-            top_p=_or(self.top_p, 1.0),
-            min_p=_or(self.min_p, 0.0),
-            repetition_penalty=_or(self.repetition_penalty, 1.0),
+            temperature=_or(self.temperature, defaults.get("temperature", 1.0)),
+            top_k=max(int(_or(self.top_k, defaults.get("top_k", 0))), 0),
+            top_p=_or(self.top_p, defaults.get("top_p", 1.0)),
+            min_p=_or(self.min_p, defaults.get("min_p", 0.0)),
+            repetition_penalty=_or(
+                self.repetition_penalty, defaults.get("repetition_penalty", 1.0)
+            ),
             frequency_penalty=_or(self.frequency_penalty, 0.0),
             presence_penalty=_or(self.presence_penalty, 0.0),
             seed=self.seed,

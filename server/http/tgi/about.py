@@ -5,10 +5,12 @@ from typing import Any
 
 import orjson
 from aiohttp import web
+from prometheus_client import CONTENT_TYPE_LATEST
 
 from trivet import __version__
 from trivet.backends.api import Generator, InvalidRequest, ServingError, Token, Unsupported
 from trivet.server.core import Core
+from trivet.server.generate_metrics import write_generators
 from trivet.server.http.answers import Answer, empty_answer, json_answer
 from trivet.server.http.body import Body
 from trivet.server.http.limits import HttpLimits
@@ -24,6 +26,7 @@ from trivet.server.http.tgi.fields import (
     TokenizeFields,
 )
 from trivet.server.http.tgi.models import choose
+from trivet.server.metrics_page import Page
 
 _NOT_READY = {"error": "unhealthy", "error_type": "healthcheck"}
 
@@ -42,6 +45,7 @@ class About:
             Route("GET", "/ping", answers_errors(self.health)),
             Route("POST", "/ping", answers_errors(self.health)),
             Route("POST", "/chat_tokenize", answers_errors(self.chat_tokenize)),
+            Route("GET", "/metrics", self.metrics),
         ]
 
     async def info(self, call: Call) -> web.StreamResponse:
@@ -54,6 +58,13 @@ class About:
         if self._core.is_generating():
             return empty_answer()
         return Answer((orjson.dumps(_NOT_READY),), status=HTTPStatus.SERVICE_UNAVAILABLE)
+
+    async def metrics(self, call: Call) -> web.StreamResponse:  # noqa: ARG002
+        """The metrics of language models, where TGI and vLLM have them; the server's own page has
+        these and all others."""
+        page = Page()
+        write_generators(page, self._core.measured())
+        return Answer((page.text().encode(),), content_type=CONTENT_TYPE_LATEST)
 
     async def tokenize(self, call: Call, body: Body) -> web.StreamResponse | None:
         """Answers a body sent to /tokenize if it is of this API: if it has `inputs`. None: it is

@@ -237,6 +237,16 @@ def test_ends_come_from_the_first_file_that_has_them(
     assert hub_tokenizer(write_folder(tmp_path, **documents)).eos_token_ids == ends
 
 
+def test_recommended_sampling_is_read_as_far_as_it_is_sound(tmp_path: Path) -> None:
+    recommended = {
+        "eos_token_id": 1, "temperature": 0.6, "top_p": 0.9, "top_k": 20, "max_new_tokens": 50,
+        "min_p": "much", "repetition_penalty": -1, "do_sample": True, "num_beams": 4,
+    }  # fmt: skip
+    write_folder(tmp_path, config={"eos_token_id": 1}, generation_config=recommended)
+    found = hub_tokenizer(tmp_path).sampling_defaults
+    assert found == {"temperature": 0.6, "top_p": 0.9, "top_k": 20, "max_tokens": 50}
+
+
 def test_chat_template_of_its_own_file_wins(tmp_path: Path) -> None:
     config = {"eos_token": "</s>", "chat_template": "old"}
     write_folder(tmp_path, tokenizer_config=config)

@@ -141,3 +141,34 @@ def test_wrong_requests_have_a_status_not_a_stream(call: Call) -> None:
     assert (reply.status, reply.headers["content-type"]) == (400, "application/json")
     late = call("/v1/completions", {**TEXT, "structured_outputs": {"regex": "("}})
     assert (late.status, late.json["error"]["param"]) == (400, "structured_outputs")
+
+
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/completions"])
+def test_tokens_come_some_at_a_time_on_demand_and_the_first_at_once(
+    server: RunningServer, path: str
+) -> None:
+    body = {**(CHAT if "chat" in path else TEXT), "return_token_ids": True, "ignore_eos": True}
+    single = [each["choices"][0] for each in chunks(server, path, body)]
+    merged = [each["choices"][0] for each in chunks(server, path, {**body, "stream_interval": 3})]
+    sizes = [len(choice["token_ids"]) for choice in merged if choice.get("token_ids")]
+    assert sizes == [1, 3, 2]
+    assert told(merged) == told(single)
+
+
+def told(choices: list[Any]) -> tuple[str, list[int]]:
+    """The text and the tokens of a stream's choices."""
+    text = "".join(c["text"] if "text" in c else c["delta"].get("content", "") for c in choices)
+    return text, [token for choice in choices for token in choice.get("token_ids", ())]
+
+
+def test_the_prompts_tokens_come_once_with_the_first_event(
+    server: RunningServer, call: Call
+) -> None:
+    first, *rest = chunks(server, "/v1/chat/completions", {**CHAT, "return_token_ids": True})
+    ids = call("/tokenize", {"model": "smollm2", "messages": CHAT["messages"]}).json["tokens"]
+    assert first["prompt_token_ids"] == ids
+    assert all("prompt_token_ids" not in each for each in rest)
+    first, *rest = chunks(server, "/v1/completions", {**TEXT, "return_token_ids": True})
+    ids = call("/tokenize", {"model": "smollm2", "prompt": TEXT["prompt"]}).json["tokens"]
+    assert first["choices"][0]["prompt_token_ids"] == ids
+    assert all("prompt_token_ids" not in each["choices"][0] for each in rest)

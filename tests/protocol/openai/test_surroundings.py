@@ -162,3 +162,41 @@ def test_documents_nested_too_deeply_are_refused(call: Call, field: str) -> None
     reply = call("/v1/chat/completions", body)
     assert reply.status == 400
     assert reply.json["error"]["type"] == "BadRequestError"
+
+
+def test_tokenizer_info_tells_what_a_client_needs_to_tokenise(call: Call) -> None:
+    info = call("/tokenizer_info").json
+    assert info["model_max_length"] == 8192
+    assert info["vocab_size"] == 49_152
+    assert info["eos_token"] == "<|im_end|>"
+    assert info["eos_token_id"] == call("/tokenize", {"prompt": info["eos_token"]}).json["tokens"]
+    assert "<|im_start|>" in info["chat_template"]
+    assert call("/tokenizer_info?model=smollm2").json == info
+    assert call("/tokenizer_info?model=nothing").status == 404
+
+
+def test_metrics_of_language_models_are_where_vllm_has_them(call: Call) -> None:
+    reply = call("/metrics")
+    assert reply.headers["content-type"].startswith("text/plain")
+    assert b'vllm:num_requests_running{engine="0",model_name="smollm2"}' in reply.body or (
+        b'vllm:num_requests_running{model_name="smollm2",engine="0"}' in reply.body
+    )
+    assert b"nv_inference" not in reply.body
+
+
+def test_tokenize_renders_no_foreign_template_and_does_not_continue_what_it_ends(
+    call: Call,
+) -> None:
+    for more, param in (
+        ({"chat_template": "{{ 1 }}"}, "chat_template"),
+        ({"continue_final_message": True}, "continue_final_message"),
+    ):
+        reply = call("/tokenize", {"messages": [USER], **more})
+        assert (reply.status, reply.json["error"]["param"]) == (400, param)
+
+
+def test_tags_hold_where_they_begin_and_nowhere_else(call: Call) -> None:
+    tag = {"begin": "Paris: ", "schema": {"enum": [17]}, "end": "!"}
+    form = {"type": "structural_tag", "structures": [tag], "triggers": ["Paris"]}
+    reply = call("/v1/completions", {**TEXT, "max_tokens": 6, "response_format": form})
+    assert reply.json["choices"][0]["text"].startswith(" Paris: 17!")

@@ -122,9 +122,44 @@ def test_generate_stream_sends_pieces(call: Call) -> None:
         ({"seed": 2**63}, "seed"),
         ({"sampling_parameters": "{"}, "sampling_parameters"),
         ({"sampling_parameters": "[]"}, "sampling_parameters"),
+        ({"sampling_parameters": '{"n": 2}'}, "n"),
+        ({"sampling_parameters": '{"guided_json": {}}'}, "guided_json"),
+        ({"sampling_parameters": '{"temprature": 0}'}, "temprature"),
+        ({"sampling_parameters": '{"structured_outputs": {}}'}, "structured_outputs"),
+        ({"sampling_parameters": '{"structured_outputs": {"regex": 5}}'}, "structured_outputs"),
+        ({"sampling_parameters": '{"structured_outputs": {"x": "y"}}'}, "structured_outputs.x"),
+        ({"sampling_parameters": '{"guided_decoding": {"choice": []}}'}, "guided_decoding.choice"),
+        ({"lora": "x"}, "lora"),
     ],
 )
 def test_generate_refuses(call: Call, parameters: dict[str, Any], named: str) -> None:
     reply = call(f"{PATH}/generate", {"text_input": PROMPT, "parameters": parameters})
     assert reply.status == 400
     assert named in reply.json["error"]
+
+
+@pytest.mark.parametrize("name", ["structured_outputs", "guided_decoding"])
+def test_outputs_match_what_they_must(call: Call, name: str) -> None:
+    for wish, allowed in (
+        ({"choice": ["north", "south"]}, {"north", "south"}),
+        ({"regex": "[ab]"}, {"a", "b"}),
+        ({"json": {"enum": [7]}}, {"7"}),
+        ({"json": '{"enum": [8]}', "regex": None}, {"8"}),
+    ):
+        inner = json.dumps({"temperature": 0, "max_tokens": 8, "n": 1, name: wish})
+        body = {"text_input": PROMPT, "sampling_parameters": inner, "exclude_input_in_output": True}
+        assert call(f"{PATH}/generate", body).json["text_output"] in allowed
+
+
+def test_logprobs_are_told_of_each_token_and_summed(call: Call) -> None:
+    body = {
+        "text_input": PROMPT, "return_logprobs": True, "return_cumulative_logprob": True,
+        "sampling_parameters": '{"temperature": 0, "max_tokens": 3, "logprobs": 2}',
+    }  # fmt: skip
+    answer = call(f"{PATH}/generate", body).json
+    told = json.loads(answer["logprobs"])
+    assert [len(each) for each in told] == [2, 2, 2]
+    best = [next(likely for likely in each.values() if likely["rank"] == 1) for each in told]
+    assert PROMPT + "".join(likely["decoded_token"] for likely in best) == answer["text_output"]
+    total = sum(likely["logprob"] for likely in best)
+    assert answer["cumulative_logprob"] == pytest.approx(total, abs=1e-4)

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from llm_site import Call, caller, write_llm
 from serving import RunningServer, start_server, write_adder
@@ -48,6 +49,16 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
 @pytest.fixture
 def call(server: RunningServer) -> Call:
     return caller(server)
+
+
+def engine_of(server: RunningServer, model: str) -> psutil.Process:
+    """Its process."""
+    (found,) = [
+        child
+        for child in psutil.Process(server.process.pid).children()
+        if child.cmdline()[-1] == model
+    ]
+    return found
 
 
 def body(name: str, **more: Any) -> dict[str, Any]:
@@ -160,8 +171,14 @@ def test_one_that_is_full_refuses_at_once_and_the_other_goes_on(
     assert int(refused.headers["retry-after"]) >= 1
     tgi = call("/generate", {"inputs": "a", "model": "small"})
     assert (tgi.status, tgi.json["error_type"]) == (429, "overloaded")
-    # Two steps of the engine, which looks into its inbox between them.
     assert refused_s < 1
+    # The engine is not asked: it may be in a long step.
+    engine = engine_of(server, "small")
+    engine.suspend()
+    try:
+        assert call("/v1/completions", body("small", max_tokens=1)).status == 503
+    finally:
+        engine.resume()
     assert call("/v1/completions", body("large", max_tokens=1)).status == 200
     for stream in (running, waiting):
         stream.join(120)
