@@ -1,7 +1,8 @@
 """Builds an engine from its settings. In the engine's process."""
 
+import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from typing import Any
 
@@ -20,6 +21,8 @@ from trivet.backends.llm.ranks import Alone, Ranks, join
 from trivet.backends.llm.scheduler import Scheduler
 from trivet.backends.llm.settings import EngineSettings
 from trivet.backends.llm.tokenizer import Tokenizer
+
+log = logging.getLogger(__name__)
 
 
 def make_engine(
@@ -51,10 +54,6 @@ def make_engine(
         _scheduler(settings, loaded), _state(settings, loaded), runner, grammars, send, launcher,
         prepare,
     )  # fmt: skip
-    recommended = loaded.files.sampling_defaults
-    defaults = recommended if settings.generation_config == "auto" else {}
-    if defaults:
-        log.info("where requests do not say: %s (generation_config.json)", dict(defaults))
     info = GeneratorInfo(
         max_model_len=loaded.max_model_len,
         vocabulary_size=vocabulary_size,
@@ -63,10 +62,18 @@ def make_engine(
         architecture=loaded.config.architecture,
         eos_token_ids=tokenizer.eos_token_ids,
         device=device.type,
-        sampling_defaults=defaults,
+        sampling_defaults=_sampling_defaults(settings, loaded),
         max_num_requests=settings.max_num_seqs + settings.max_num_waiting,
     )
     return engine, asdict(info)
+
+
+def _sampling_defaults(settings: EngineSettings, loaded: LoadedPart) -> Mapping[str, float]:
+    recommended = dict(loaded.files.sampling_defaults)
+    if settings.generation_config != "auto" or not recommended:
+        return {}
+    log.info("where requests do not say: %s (generation_config.json)", recommended)
+    return recommended
 
 
 def _scheduler(settings: EngineSettings, loaded: LoadedPart) -> Scheduler:
