@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import orjson
+from sequence_models import write_accumulator
 from serving import RunningServer, write_adder
 
 BLS = """
@@ -61,6 +62,20 @@ class TritonPythonModel:
         for _ in range(int(number)):
             x = value(make(model, x).exec())
         return x
+
+    def do_sequence(self, x, model, correlation_id):
+        sums = []
+        for number, each in enumerate(x):
+            flags = pb_utils.TRITONSERVER_REQUEST_FLAG_SEQUENCE_START if number == 0 else 0
+            if number == len(x) - 1:
+                flags |= pb_utils.TRITONSERVER_REQUEST_FLAG_SEQUENCE_END
+            key = int(correlation_id) if correlation_id.isdecimal() else correlation_id
+            asked = pb_utils.InferenceRequest(
+                model_name=model, requested_output_names=["OUTPUT"], flags=flags,
+                correlation_id=key,
+                inputs=[pb_utils.Tensor("INPUT", np.full((1, 1), each, np.int32))])
+            sums.append(value(asked.exec()).ravel()[0])
+        return sums
 
     def do_parameters(self, x, model):
         response = make(model, x, parameters={"tag": "t1"}, request_id="nested").exec()
@@ -277,6 +292,8 @@ def write_all(repository: Path) -> Path:
     write_config(repository, "identity", IDENTITY)
     write_config(repository, "pair", ENSEMBLE)
     write_python(repository, "mirror", MIRROR)
+    write_accumulator(repository, "summing")
+    write_accumulator(repository, "summing_texts", corrid="STRING")
     for isolation in ("process", "none"):
         write_python(repository, f"bls_{isolation}", BLS, isolation=isolation)
         write_python(repository, f"async_{isolation}", ASYNC_BLS, isolation=isolation)

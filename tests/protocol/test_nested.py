@@ -71,6 +71,15 @@ def marks(repository: Path) -> tuple[Path, Path]:
 # -- answers -----------------------------------------------------------------------------------
 
 
+def test_a_model_may_run_sequences_of_others(ask: Ask) -> None:
+    for _ in range(2):
+        assert ask([1, 2, 3], "sequence summing 7") == [1, 3, 6]
+    assert ask([4, 5], "sequence summing_texts trip") == [4, 9]
+    assert "must specify a non-zero or non-empty correlation ID" in failure(
+        ask, [1, 2], "sequence summing 0"
+    )
+
+
 @pytest.mark.parametrize(
     ("command", "wanted"),
     [
