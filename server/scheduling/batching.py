@@ -39,6 +39,8 @@ from trivet.server.scheduling.worker import Job, Worker
 from trivet.server.statistics import ModelStatistics
 
 STOPPING = "Server is stopping, scheduler for model has stopped accepting new inference requests"
+_LOOK_AGAIN_NS = 20_000_000
+"""How soon an instance that is idle but not ready is looked at again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,6 +157,8 @@ class BatchingExecutor:
                 break
             worker = self._idle.take()
             if worker is None:
+                if not self._idle.waits_for_wake:
+                    self._arm_delay(now_ns + _LOOK_AGAIN_NS)
                 return
             if self._start(worker, self._queue.pop(decision.count)):
                 # It took the loop's time: others get their turn first.

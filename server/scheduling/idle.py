@@ -10,7 +10,7 @@ from trivet.server.scheduling.worker import Worker
 class IdleWorkers:
     """First idle, first used; under a rate limiter, those that ran least. Owned by the loop."""
 
-    __slots__ = ("_idle", "_permits")
+    __slots__ = ("_idle", "_permits", "_workers")
 
     def __init__(
         self,
@@ -20,7 +20,8 @@ class IdleWorkers:
     ) -> None:
         """`permits` are by instance name, None without a rate limiter. `wake` is called when
         `take` may succeed after it had not."""
-        self._idle = deque(workers)
+        self._workers = tuple(workers)
+        self._idle = deque(self._workers)
         self._permits = permits
         for permit in (permits or {}).values():
             permit.on_granted = wake
@@ -28,16 +29,32 @@ class IdleWorkers:
     def __bool__(self) -> bool:
         return bool(self._idle)
 
+    @property
+    def waits_for_wake(self) -> bool:
+        """Whether `wake` follows when `take` found none; else it is worth another look soon."""
+        return self._permits is not None
+
     def take(self) -> Worker | None:
-        """An idle worker that may run now; None while all of them lack resources."""
-        if self._permits is None:
+        """An idle worker that may run now; None while all of them lack resources, or a process that
+        others have."""
+        if len(self._workers) == 1 and self._permits is None:
             return self._idle.popleft()
-        permits = self._permits
-        for worker in sorted(self._idle, key=lambda each: permits[each.name].rank):
-            if permits[worker.name].ask():
+        for worker in self._candidates():
+            if self._permits is None or self._permits[worker.name].ask():
                 self._idle.remove(worker)
                 return worker
         return None
+
+    def _candidates(self) -> Iterable[Worker]:
+        """One whose process is dead or hangs must not draw all requests by being idle: as long as
+        another is ready, idle or not, that one gets them."""
+        ready = [worker for worker in self._idle if worker.instance.is_ready()]
+        if not ready and not any(worker.instance.is_ready() for worker in self._workers):
+            ready = list(self._idle)
+        if self._permits is None:
+            return ready
+        permits = self._permits
+        return sorted(ready, key=lambda each: permits[each.name].rank)
 
     def put(self, worker: Worker) -> None:
         """It has finished a batch."""

@@ -15,6 +15,7 @@ from pathlib import Path
 import grpc
 import psutil
 import pytest
+from cgroups import memory_group
 from fault_load import bystanders, callers, is_refused_for_now, outcome
 from fault_models import CRASH_MODEL, parameter, write_crash, write_model
 from fault_room import Answer, Room, metric
@@ -37,6 +38,7 @@ def room(serve: Serve, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Roo
     write_crash(repository)
     write_crash(repository, "calm")
     write_crash(repository, "limited", SHORT_LIMITS)
+    write_crash(repository, "twins", "instance_group [{ count: 2 kind: KIND_CPU }]\n")
     room = Room(serve(repository, "--model-control-mode=explicit", "--load-model=*"), repository)
     yield room
     room.assert_unharmed()
@@ -213,41 +215,15 @@ def test_a_process_that_ends_itself_is_replaced_and_the_cause_is_counted(
 
 
 @pytest.mark.usefixtures("bystanders_fare_well")
-def test_a_process_killed_for_its_memory_says_so(
-    room: Room, memory_cgroup: Callable[[int, int], None]
-) -> None:
+def test_a_process_killed_for_its_memory_says_so(room: Room) -> None:
     pid, before = pid_of(room), deaths(room, "out_of_memory")
-    memory_cgroup(pid, 256 * MIB)
-    answer = run(room, f"eat {1024 * MIB}")
+    with memory_group() as group:
+        group.confine(pid, 256 * MIB)
+        answer = run(room, f"eat {1024 * MIB}")
     assert is_refused_for_now(answer)
     assert "died while executing (signal 9, out of memory)" in answer.error
     assert_back(room, pid)
     assert deaths(room, "out_of_memory") == before + 1
-
-
-@pytest.fixture
-def memory_cgroup() -> Iterator[Callable[[int, int], None]]:
-    """Puts a process into a control group of its own that may use so many bytes."""
-    v1, v2 = Path("/sys/fs/cgroup/memory"), Path("/sys/fs/cgroup")
-    is_v2 = (v2 / "cgroup.controllers").exists()
-    folder = (v2 if is_v2 else v1) / f"trivet-test-{os.getpid()}"
-    try:
-        folder.mkdir()
-    except OSError as error:
-        pytest.skip(f"no control group can be made here ({error.strerror}); run it as root")
-
-    def confine(pid: int, limit_bytes: int) -> None:
-        limits = ["memory.max", "memory.swap.max"] if is_v2 else ["memory.limit_in_bytes"]
-        for name in limits:
-            value = "0" if "swap" in name else str(limit_bytes)
-            try:
-                (folder / name).write_text(value)
-            except OSError as error:
-                pytest.skip(f"{name} cannot be set here: {error.strerror}")
-        (folder / "cgroup.procs").write_text(str(pid))
-
-    yield confine
-    folder.rmdir()
 
 
 def test_a_model_that_always_kills_its_process_is_refused_at_once_until_it_computes_again(
@@ -267,6 +243,24 @@ def test_a_model_that_always_kills_its_process_is_refused_at_once_until_it_compu
     assert "after 3 failures in a row" in index["reason"]
     room.server.wait_until(lambda: run(room, "pid", "calm").status == 200, "came back")
     room.server.wait_until(lambda: is_told_ready(room, "calm") == {True}, "ready")
+
+
+def test_while_one_instance_is_gone_the_other_one_gets_all_requests(room: Room) -> None:
+    """None waits for the dead one, nor fails with it, although that is the one that is idle."""
+    with ThreadPoolExecutor(4) as pool:
+        asked = [pool.submit(run, room, "sleep 0.02", "twins") for _ in range(20)]
+        pids = {int(json.loads(each.result().body)["outputs"][0]["data"][0]) for each in asked}
+    assert len(pids) == 2
+    dead, alive = pids
+    with held(room, "twins"):
+        os.kill(dead, signal.SIGKILL)
+        room.server.wait_until(lambda: deaths(room, "signal", "twins") == 1, "saw the death")
+        with ThreadPoolExecutor(4) as pool:
+            answering = [pool.submit(pid_of, room, "twins") for _ in range(40)]
+            assert {each.result() for each in answering} == {alive}
+        assert room.server.get("/v2/models/twins/ready")[0] == 200
+    name = "nv_inference_request_failure"
+    assert sum(metric(room.server, name, model="twins")) == 0
 
 
 def test_a_model_that_cannot_be_started_again_costs_little_and_serves_once_it_is_mended(
