@@ -50,7 +50,7 @@ class TwinStream:
             self.give(lambda: bytes_at(target, size_bytes).__setitem__(
                 slice(None), bytes_at(source, size_bytes)))  # fmt: skip
 
-    def record(self) -> TwinEvent:
+    def record(self, *, blocks: bool = True) -> TwinEvent:
         event = TwinEvent(self)
         self.give(lambda: setattr(event, "happened", True))
         return event

@@ -67,7 +67,7 @@ int cudaGraphLaunch(void *graph, void *stream) { BEGIN return !graph || !stream;
 int cudaGraphDestroy(void *graph) { BEGIN free(graph); return 0; }
 int cudaGraphExecDestroy(void *graph) { BEGIN free(graph); return 0; }
 int cudaEventCreateWithFlags(void **event, unsigned flags) {
-    BEGIN if (flags != 2) return 1;
+    BEGIN if (flags != 2 && flags != 3) return 1;
     *event = malloc(1); live_events++; return 0;
 }
 int cudaEventDestroy(void *event) { BEGIN free(event); live_events--; return 0; }
@@ -104,4 +104,10 @@ int cudaIpcCloseMemHandle(void *memory) { BEGIN return memory != shared; }
 int cuMemGetAddressRange_v2(void **base, size_t *size, void *address) {
     BEGIN (void)address;
     *base = shared; *size = sizeof shared; return 0;
+}
+int cudaDeviceGetDefaultMemPool(void **pool, int device) {
+    BEGIN *pool = shared; return device < 0;
+}
+int cudaMemPoolSetAttribute(void *pool, int attribute, void *value) {
+    BEGIN return pool != shared || attribute != 4 || !*(unsigned long long *)value;
 }

@@ -182,7 +182,7 @@ class FakeEngine:
         self.names = [*given["inputs"], *given["outputs"]]
         self.num_io_tensors = len(self.names)
         self.num_optimization_profiles = len(given["profiles"])
-        self.device_memory_size_v2 = given["context_bytes"]
+        self.device_memory_size_v2 = self.device_memory_size = given["context_bytes"]
 
     def get_tensor_name(self, index: int) -> str:
         return str(self.names[index])

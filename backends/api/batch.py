@@ -69,6 +69,9 @@ class Batch:
         "synchronisations",
     )
 
+    is_plain = True
+    """Whether inputs are the requests' own, row by row; not for batches that override `gather`."""
+
     def __init__(
         self,
         requests: Sequence[InferRequest],

@@ -5,8 +5,11 @@ values are there, so that whoever takes it lets its own stream wait instead of t
 is given back only after every stream that reads it. Knows no CUDA: `backends/device` does.
 """
 
+import threading
 import weakref
+from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from enum import Enum
 from math import prod
 from typing import Any, Protocol
@@ -14,9 +17,13 @@ from typing import Any, Protocol
 import numpy as np
 
 from trivet.backends.api.dlpack import make_capsule
+from trivet.backends.api.errors import BackendFailed
 
 _LEGACY_STREAM, _NO_ORDER = 1, -1
 """DLPack: the default stream (as None), and a consumer that takes care of the order itself."""
+
+_KEPT_USES = 8
+"""Readers of a memory that are kept although they may be done: asking costs a call."""
 
 
 class Event(Protocol):
@@ -39,8 +46,9 @@ class Stream(Protocol):
     def copy(self, target: int, source: int, size_bytes: int) -> None:
         """Copies between addresses, of the device or of pinned host memory, in its turn."""
 
-    def record(self) -> Event:
-        """The event after all that was given to it so far."""
+    def record(self, *, blocks: bool = True) -> Event:
+        """The event after all that was given to it so far; a thread that waits for it sleeps if it
+        `blocks`, or asks over and over."""
 
     def wait_for(self, event: Event) -> None:
         """What is given to it from now on runs after the event. The host does not wait."""
@@ -66,21 +74,28 @@ class DeviceMemory:
     `release` is called on any thread; what it does must take its turn in `stream`, the producer's.
     """
 
-    __slots__ = ("__weakref__", "_uses", "device")
+    __slots__ = ("__weakref__", "_lock", "_uses", "device")
 
     def __init__(self, device: Device, stream: Stream, release: Callable[[], None]) -> None:
         self.device = device
-        self._uses: list[Event] = []
+        self._uses: deque[Event] = deque()
+        self._lock = threading.Lock()
         weakref.finalize(self, _release, stream, self._uses, release).atexit = False
 
     def used(self, event: Event) -> None:
         """Another stream reads it until this event."""
-        self._uses.append(event)
+        with self._lock:
+            # Memory that lives long, such as a client's, is read by very many.
+            while len(self._uses) >= _KEPT_USES and self._uses[0].is_done():
+                self._uses.popleft()
+            self._uses.append(event)
 
 
-def _release(stream: Stream, uses: list[Event], release: Callable[[], None]) -> None:
-    for event in uses:
-        stream.wait_for(event)
+def _release(stream: Stream, uses: deque[Event], release: Callable[[], None]) -> None:
+    # A finaliser has nobody to tell of a fault of the device, after which nothing matters there.
+    with suppress(BackendFailed):
+        for event in uses:
+            stream.wait_for(event)
     release()
 
 

@@ -2,7 +2,7 @@
 
 import ctypes
 import weakref
-from ctypes import byref, c_int, c_size_t, c_void_p
+from ctypes import byref, c_int, c_size_t, c_uint64, c_void_p
 from dataclasses import dataclass
 from functools import cache
 
@@ -13,8 +13,11 @@ from trivet.backends.device.errors import DeviceFailed, raise_for
 from trivet.backends.device.library import CudaLibrary, IpcHandle, load_library
 
 DLPACK_CUDA = 2
+KEPT_BYTES = 1 << 30
+_RELEASE_THRESHOLD = 4
 _NOT_READY = 600
 _NON_BLOCKING, _NO_TIMING = 1, 2
+"""Of streams, of events; an event whose waiters sleep has 1 beside it."""
 _COPY_BY_ADDRESS = 4
 _PORTABLE = 1
 _THREAD_LOCAL = 1
@@ -64,11 +67,11 @@ class CudaStream:
                 "cudaMemcpyAsync", target, source, size_bytes, _COPY_BY_ADDRESS, self._handle
             )
 
-    def record(self) -> CudaEvent:
+    def record(self, *, blocks: bool = True) -> CudaEvent:
         # An event belongs to the device that is current when it is made.
         self._cuda.call("cudaSetDevice", self._device_number)
         handle = c_void_p()
-        self._cuda.call("cudaEventCreateWithFlags", byref(handle), _NO_TIMING)
+        self._cuda.call("cudaEventCreateWithFlags", byref(handle), _NO_TIMING | blocks)
         event = CudaEvent(self._cuda, handle.value or 0)
         self._cuda.call("cudaEventRecord", event.handle, self._handle)
         return event
@@ -133,6 +136,13 @@ class CudaGpu:
 
     def activate(self) -> None:
         self._cuda.call("cudaSetDevice", self._number)
+
+    def keep_pool(self) -> None:
+        """Memory that is given back stays at hand, up to a limit: else each wait for the GPU hands
+        it to the driver, and each batch asks for it anew."""
+        pool, kept = c_void_p(), c_uint64(KEPT_BYTES)
+        self._cuda.call("cudaDeviceGetDefaultMemPool", byref(pool), self._number)
+        self._cuda.call("cudaMemPoolSetAttribute", pool, _RELEASE_THRESHOLD, byref(kept))
 
     def new_stream(self) -> CudaStream:
         self.activate()
@@ -235,6 +245,7 @@ def open_gpu(number: int, library: str = "") -> CudaGpu:
             )
         gpu = CudaGpu(cuda, number)
         gpu.activate()
+        gpu.keep_pool()
     except (DeviceFailed, DeviceLost) as error:
         raise LoadFailed(f"GPU {number} cannot be used: {error.message}") from error
     return gpu

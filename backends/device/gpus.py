@@ -5,6 +5,7 @@ from functools import cache
 from trivet.backends.device.driver import Gpu
 from trivet.backends.device.lane import Lane
 from trivet.backends.device.pinned import PinnedPool
+from trivet.protos.model_config_pb2 import ModelConfig
 
 
 @cache
@@ -12,6 +13,7 @@ def _pool_of(gpu: Gpu) -> PinnedPool:
     return PinnedPool(gpu)
 
 
-def new_lane(gpu: Gpu) -> Lane:
+def new_lane(gpu: Gpu, config: ModelConfig | None = None) -> Lane:
     """The lane of a new instance on a GPU."""
-    return Lane(gpu, _pool_of(gpu))
+    busy_waits = config is not None and config.optimization.cuda.busy_wait_events
+    return Lane(gpu, _pool_of(gpu), busy_waits=busy_waits)

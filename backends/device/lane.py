@@ -30,8 +30,11 @@ from trivet.backends.device.pinned import PinnedPool
 class Lane:
     """Owned by the instance's thread."""
 
-    def __init__(self, gpu: Gpu, pool: PinnedPool) -> None:
+    def __init__(self, gpu: Gpu, pool: PinnedPool, *, busy_waits: bool = False) -> None:
+        """`busy_waits`: its thread asks the GPU over and over instead of sleeping until it is done:
+        tens of microseconds sooner, for a core."""
         self.gpu = gpu
+        self._blocks = not busy_waits
         self.stream: Stream = gpu.new_stream()
         self._pool = pool
         self._taken: list[DeviceArray] = []
@@ -74,6 +77,9 @@ class Lane:
         What lies here already is used in place: the stream waits for its maker's event. What comes
         from the host goes through pinned memory, and the host does not wait for it.
         """
+        if not batch.is_plain:
+            made = batch.gather(name)
+            return None if made is None else self.upload(batch, made)
         first = batch.requests[0].inputs.get(name)
         if first is None:
             return None
@@ -104,14 +110,14 @@ class Lane:
 
         Waits for the device if anybody wants values on the host, and marks the batch as computed.
         """
-        wanted = {name: batch.residences(name) for name in outputs}
+        wanted = {name: self._wanted(batch, name) for name in outputs}
         hosts = {
             name: self._download(batch, array)
             for name, array in outputs.items()
             if wanted[name] & {Residence.HOST, Residence.BOTH}
         }
         must_wait = any(wishes - {Residence.DEVICE} for wishes in wanted.values())
-        done = self.stream.record()
+        done = self.stream.record(blocks=self._blocks)
         for array in self._taken:
             array.memory.used(done)
         self._taken.clear()
@@ -121,9 +127,16 @@ class Lane:
         self._keep_until(done, is_done=must_wait)
         batch.mark_computed()
         for name, array in outputs.items():
-            if wanted[name]:
+            if not batch.is_plain and name in hosts:
+                batch.scatter(name, hosts[name])
+            elif wanted[name]:
                 array.ready = array.ready or done
                 batch.scatter_device(name, array, hosts.get(name))
+
+    def _wanted(self, batch: Batch, name: str) -> set[Residence]:
+        if batch.is_plain:
+            return batch.residences(name)
+        return {Residence.HOST} if batch.wants(name) else set()
 
     def wait(self) -> None:
         """Holds the calling thread until all that was given to the stream is done."""

@@ -1,6 +1,6 @@
 """Finds and binds libcudart: the functions of CUDA's runtime that are used, and their types.
 
-ctypes, not cuda-python or torch: it is 20 functions that have not changed since CUDA 11.4, every
+ctypes, not cuda-python or torch: it is 30 functions that have not changed since CUDA 11.4, every
 framework for GPUs brings the library, and a server of ONNX models alone needs no torch.
 """
 
@@ -30,6 +30,8 @@ _POINTER = ctypes.POINTER(c_void_p)
 _INT = ctypes.POINTER(c_int)
 _SIZE = ctypes.POINTER(c_size_t)
 _FUNCTIONS: Mapping[str, tuple[object, ...]] = {
+    "cudaDeviceGetDefaultMemPool": (_POINTER, c_int),
+    "cudaMemPoolSetAttribute": (c_void_p, c_int, c_void_p),
     "cudaDeviceGetAttribute": (_INT, c_int, c_int),
     "cudaEventCreateWithFlags": (_POINTER, c_uint),
     "cudaEventDestroy": (c_void_p,),

@@ -83,7 +83,7 @@ class OnnxRuntimeBackend:
         placement: Placement,
     ) -> GpuOnnxInstance:
         try:
-            lane = new_lane(self._gpu_of(placement.device_id))
+            lane = new_lane(self._gpu_of(placement.device_id), config)
             shapes = {n: signature.full_dims(spec) for n, spec in signature.inputs.items()}
             buckets = buckets_of(config, shapes)
             plan = plan.on_stream(lane.stream.handle, captures=bool(buckets))

@@ -89,7 +89,7 @@ class PyTorchBackend:
         buckets = buckets_of(config, shapes)
         try:
             with torch.cuda.device(device):
-                lane = new_lane(open_gpu(device.index))
+                lane = new_lane(open_gpu(device.index), config)
                 program = _load(config, files, device, parameters)
                 return GpuPyTorchInstance(
                     program, signature, lane, CudaTorch(device), parameters, buckets

@@ -75,7 +75,9 @@ class TensorRtBackend:
             # Without auto-completion nobody has compared the config with the engine yet.
             complete_from_engine(config, shared.description)
             opened = self._opened(config, placement, shared)
-            return TensorRtInstance(opened, new_lane(gpu), batching=config.max_batch_size > 0)
+            return TensorRtInstance(
+                opened, new_lane(gpu, config), batching=config.max_batch_size > 0
+            )
         except (DeviceFailed, DeviceLost) as error:
             raise as_load_failure(config.name, error) from error
 
@@ -111,8 +113,8 @@ class TensorRtBackend:
         def make() -> SharedEngine:
             check_plan(library, plan, Description.read(plan), _capability(gpu))
             gpu.activate()
-            engine = open_engine(library, plan, runs_host_code=runs_host_code)
-            return SharedEngine(engine, Description.of_engine(library, engine))
+            opened = open_engine(library, plan, runs_host_code=runs_host_code)
+            return SharedEngine(opened, Description.of_engine(library, opened.engine))
 
         return self._engines.get(plan, gpu.number, runs_host_code=runs_host_code, make=make)
 

@@ -120,7 +120,7 @@ class Description:
             {tensor.name: _profile_range(engine, index, tensor) for tensor in inputs}
             for index in range(engine.num_optimization_profiles)
         )
-        return cls(tuple(inputs), tuple(outputs), profiles, int(engine.device_memory_size_v2))
+        return cls(tuple(inputs), tuple(outputs), profiles, _device_bytes(engine))
 
 
 def note_of(plan: Path) -> Path:
@@ -138,10 +138,18 @@ def refuse_type(name: str, type_name: str) -> InvalidConfig:
 
 def _profile_range(engine: Any, index: int, tensor: EngineTensor) -> Range:
     if tensor.is_shape_tensor:
-        values = engine.get_tensor_profile_values(index, tensor.name)
+        try:
+            values = engine.get_tensor_profile_values(index, tensor.name)
+        except TypeError:  # the documents have the other order
+            values = engine.get_tensor_profile_values(tensor.name, index)
         return Range(*(tuple(int(v) for v in each) for each in values))
     shapes: Sequence[Any] = engine.get_tensor_profile_shape(tensor.name, index)
     return Range(*(tuple(shape) for shape in shapes))
+
+
+def _device_bytes(engine: Any) -> int:
+    # The older name is for TensorRT before 10.1.
+    return int(getattr(engine, "device_memory_size_v2", None) or engine.device_memory_size)
 
 
 def _json_value(value: object) -> object:

@@ -39,19 +39,15 @@ class TensorRt:
         self.version: str = module.__version__
         self.is_rtx = "rtx" in module.__name__
         self.title = f"TensorRT-RTX {self.version}" if self.is_rtx else f"TensorRT {self.version}"
-        self._errors: deque[str] = deque(maxlen=_KEPT_MESSAGES)
-        self._lock = threading.Lock()
+        self._errors = _Errors()
         self.logger = _make_logger(module, self._errors)
 
     @contextmanager
     def listening(self) -> Iterator[deque[str]]:
-        """The errors that TensorRT reports meanwhile: it returns None and logs the reason.
-
-        One at a time: its threads do not say for whom they report.
-        """
-        with self._lock:
-            self._errors.clear()
-            yield self._errors
+        """The errors that TensorRT reports meanwhile to this thread: it returns None and logs the
+        reason."""
+        self._errors.of_thread.clear()
+        yield self._errors.of_thread
 
     def datatype(self, dtype: Any) -> DataType | None:
         """Ours for a trt.DataType; None for FP8, FP4 and INT4, of which there are no tensors."""
@@ -85,7 +81,14 @@ def first_reason(errors: "deque[str]") -> str:
     return errors[0].splitlines()[0] if errors else "it gave no reason"
 
 
-def _make_logger(module: Any, errors: "deque[str]") -> Any:
+class _Errors(threading.local):
+    """Each thread's own: many instances run at a time."""
+
+    def __init__(self) -> None:
+        self.of_thread: deque[str] = deque(maxlen=_KEPT_MESSAGES)
+
+
+def _make_logger(module: Any, errors: _Errors) -> Any:
     severity = module.ILogger
     levels = {
         severity.INTERNAL_ERROR: logging.ERROR,
@@ -103,7 +106,7 @@ def _make_logger(module: Any, errors: "deque[str]") -> Any:
             """Called by TensorRT, from any thread."""
             level = levels.get(severity, logging.DEBUG)
             if level == logging.ERROR:
-                errors.append(text)
+                errors.of_thread.append(text)
                 # The error that is raised says it; here it would be a second time.
                 level = logging.DEBUG
             log.log(level, "%s", text)

@@ -13,6 +13,7 @@ from trivet.backends.device.lane import Lane
 from trivet.backends.tensorrt.context import EngineContext
 from trivet.backends.tensorrt.description import Description
 from trivet.backends.tensorrt.library import TensorRt, first_reason
+from trivet.backends.tensorrt.plan_file import OpenPlan
 from trivet.protos.model_config_pb2 import ModelConfig
 
 _STRATEGIES = ("STATIC", "ON_PROFILE_CHANGE")
@@ -21,8 +22,9 @@ _STRATEGIES = ("STATIC", "ON_PROFILE_CHANGE")
 class SharedEngine:
     """TensorRT's engine; its weights lie on the GPU once, however many contexts there are."""
 
-    def __init__(self, engine: Any, description: Description) -> None:
-        self.engine = engine
+    def __init__(self, plan: OpenPlan, description: Description) -> None:
+        self._plan = plan
+        self.engine = plan.engine
         self.description = description
 
 

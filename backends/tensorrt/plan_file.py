@@ -60,7 +60,15 @@ def check_plan(
         )
 
 
-def open_engine(library: TensorRt, plan: Path, *, runs_host_code: bool) -> Any:
+@dataclass(frozen=True, slots=True)
+class OpenPlan:
+    """An engine, and the runtime that must outlive it."""
+
+    engine: Any
+    runtime: Any
+
+
+def open_engine(library: TensorRt, plan: Path, *, runs_host_code: bool) -> OpenPlan:
     """The engine of a plan, on the current GPU. Raises LoadFailed with TensorRT's reason.
 
     `runs_host_code`: version-compatible engines carry a runtime, which is native code.
@@ -73,7 +81,7 @@ def open_engine(library: TensorRt, plan: Path, *, runs_host_code: bool) -> Any:
         reason = first_reason(errors)
     if engine is None:
         raise LoadFailed(_refusal(library, plan, reason))
-    return engine
+    return OpenPlan(engine, runtime)
 
 
 def _refusal(library: TensorRt, plan: Path, reason: str) -> str:

@@ -167,7 +167,8 @@ def _tensorrt(file: Path, images: np.ndarray) -> Callable[[], Any]:
 
     gpu = open_gpu(0)
     stream = gpu.new_stream()
-    context = open_engine(load_tensorrt(), file, runs_host_code=False).create_execution_context()
+    opened = open_engine(load_tensorrt(), file, runs_host_code=False)
+    context = opened.engine.create_execution_context()
     scores = np.empty((len(images), CLASSES), np.float32)
     given, made = (gpu.allocate(each.nbytes, stream) for each in (images, scores))
     pinned_in, pinned_out = (gpu.new_pinned(each.nbytes) for each in (images, scores))

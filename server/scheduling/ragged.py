@@ -104,6 +104,8 @@ class RaggedBatch(Batch):
 
     __slots__ = ("_ragged",)
 
+    is_plain = False
+
     def __init__(
         self,
         ragged: Ragged,

@@ -84,6 +84,7 @@ def test_an_old_driver_and_a_missing_gpu_say_what_to_do(monkeypatch: pytest.Monk
         open_gpu.__wrapped__(0, fake_cudart())
     monkeypatch.delenv("FAKE_CUDA_ERROR")
     monkeypatch.setenv("FAKE_CUDA_DEVICES", "2")
+    assert open_gpu.__wrapped__(1, fake_cudart()).number == 1
     with pytest.raises(LoadFailed, match=r"GPU 5 is asked for, but there are 2, numbered from 0"):
         open_gpu.__wrapped__(5, fake_cudart())
 

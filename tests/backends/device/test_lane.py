@@ -233,3 +233,34 @@ def test_bfloat16_and_bool_cross_by_dlpack() -> None:
         count = 8 // datatype.dtype.itemsize
         array = DeviceArray(allocation.memory, allocation.address, datatype.dtype, (count,))
         assert from_dlpack(array).dtype is expected
+
+
+class Reversed(Batch):
+    """A batch whose inputs are not the requests' own, as ragged ones are."""
+
+    is_plain = False
+
+    def gather(self, name: str) -> np.ndarray | None:
+        return self.requests[0].inputs["x"].numpy()[::-1].copy()
+
+    def scatter(self, name: str, values: np.ndarray) -> None:
+        super().scatter(name, values[::-1])
+
+
+def test_a_batch_with_a_gather_of_its_own_is_asked(a_lane: MakeLane) -> None:
+    batch = Reversed([asking(Tensor.of("x", values(1, 5)), residence=Residence.DEVICE)],
+                     batching=True)  # fmt: skip
+    doubled(a_lane(TwinDevice()), batch)
+    assert batch.outputs[0][0].numpy().tolist() == [[2, 4], [10, 12]]
+
+
+def test_memory_that_is_read_very_often_forgets_readers_that_are_done(a_lane: MakeLane) -> None:
+    device = TwinDevice()
+    lane = a_lane(device)
+    made = Batch([asking(Tensor.of("x", values(1)), residence=Residence.DEVICE)], batching=True)
+    doubled(lane, made)
+    shared = made.outputs[0][0].under("x")
+    assert shared.device is not None
+    for _ in range(50):
+        doubled(lane, Batch([asking(shared)], batching=True))
+    assert len(shared.device.memory._uses) <= 9
