@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import psutil
 
+from trivet.backends.device.gpus import pinned_memory
 from trivet.backends.device.nvml import GpuInfo, GpuReading, Gpus
 from trivet.server.metrics_page import Page
 
@@ -112,7 +113,18 @@ class Machine:
 
     def _write_cpu(self, page: Page) -> None:
         used = self._memory.total - self._memory.available
+        pinned = pinned_memory()
         for name, help_text, value in (
+            (
+                "nv_pinned_memory_pool_total_bytes",
+                "Pinned memory pool total memory size, in bytes",
+                pinned.total_bytes,
+            ),
+            (
+                "nv_pinned_memory_pool_used_bytes",
+                "Pinned memory pool used memory size, in bytes",
+                pinned.used_bytes,
+            ),
             ("nv_cpu_utilization", "CPU utilization rate [0.0 - 1.0]", self._cpu_utilization),
             ("nv_cpu_memory_total_bytes", "CPU total memory (RAM), in bytes", self._memory.total),
             ("nv_cpu_memory_used_bytes", "CPU used memory (RAM), in bytes", used),

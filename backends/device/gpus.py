@@ -4,13 +4,24 @@ from functools import cache
 
 from trivet.backends.device.driver import Gpu
 from trivet.backends.device.lane import Lane
-from trivet.backends.device.pinned import PinnedPool
+from trivet.backends.device.pinned import PinnedPool, PinnedState
 from trivet.protos.model_config_pb2 import ModelConfig
+
+_pools: list[PinnedPool] = []
+"""Of all GPUs in use, for the metrics page."""
 
 
 @cache
 def _pool_of(gpu: Gpu) -> PinnedPool:
-    return PinnedPool(gpu)
+    _pools.append(PinnedPool(gpu))
+    return _pools[-1]
+
+
+def pinned_memory() -> PinnedState:
+    """What all pools have and lend out."""
+    return PinnedState(
+        sum(pool.state.total_bytes for pool in _pools), sum(p.state.used_bytes for p in _pools)
+    )
 
 
 def new_lane(gpu: Gpu, config: ModelConfig | None = None) -> Lane:

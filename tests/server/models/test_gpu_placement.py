@@ -225,4 +225,5 @@ async def test_the_page_has_triton_s_metrics_of_gpus() -> None:
     assert 'nv_gpu_power_usage{gpu_uuid="GPU-aaaa"} 123' in lines
     assert 'nv_gpu_power_limit{gpu_uuid="GPU-aaaa"} 700' in lines
     assert "# TYPE nv_energy_consumption counter" in lines
+    assert any(line.startswith("nv_pinned_memory_pool_total_bytes ") for line in lines)
     assert not any("MIG-1" in line and "power" in line for line in lines)
