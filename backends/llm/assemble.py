@@ -21,6 +21,7 @@ from trivet.backends.llm.ranks import Alone, Ranks, join
 from trivet.backends.llm.scheduler import Scheduler
 from trivet.backends.llm.settings import EngineSettings
 from trivet.backends.llm.tokenizer import Tokenizer
+from trivet.backends.llm.tokenizer_files import TokenizerFiles
 
 log = logging.getLogger(__name__)
 
@@ -42,17 +43,17 @@ def make_engine(
             )
         others = RankProcesses.start(settings)
         ranks = join(0, settings.tensor_parallel_size, device, others.meeting)
-    loaded = load_part(settings, device, ranks)
+    loaded, files = load_part(settings, device, ranks)
     runner = RankedRunner(loaded, others) if others is not None else loaded.runner
     prepare = runner.prepare if isinstance(runner, RankedRunner) else loaded.prepare
     # A processor that computes has no time to plan the next step meanwhile.
     launcher = runner if device.type == "cuda" else None
-    tokenizer = Tokenizer.from_files(loaded.files)
+    tokenizer = Tokenizer.from_files(files)
     vocabulary_size = loaded.config.vocabulary_size
     grammars = Grammars(tokenizer.to_json(), tokenizer.eos_token_ids[0], vocabulary_size)
     engine = Engine(
-        _scheduler(settings, loaded), _state(settings, loaded), runner, grammars, send, launcher,
-        prepare,
+        make_scheduler(settings, loaded), make_state(settings, loaded), runner, grammars, send,
+        launcher, prepare,
     )  # fmt: skip
     info = GeneratorInfo(
         max_model_len=loaded.max_model_len,
@@ -62,21 +63,22 @@ def make_engine(
         architecture=loaded.config.architecture,
         eos_token_ids=tokenizer.eos_token_ids,
         device=device.type,
-        sampling_defaults=_sampling_defaults(settings, loaded),
+        sampling_defaults=_sampling_defaults(settings, files),
         max_num_requests=settings.max_num_seqs + settings.max_num_waiting,
     )
     return engine, asdict(info)
 
 
-def _sampling_defaults(settings: EngineSettings, loaded: LoadedPart) -> Mapping[str, float]:
-    recommended = dict(loaded.files.sampling_defaults)
+def _sampling_defaults(settings: EngineSettings, files: TokenizerFiles) -> Mapping[str, float]:
+    recommended = dict(files.sampling_defaults)
     if settings.generation_config != "auto" or not recommended:
         return {}
     log.info("where requests do not say: %s (generation_config.json)", recommended)
     return recommended
 
 
-def _scheduler(settings: EngineSettings, loaded: LoadedPart) -> Scheduler:
+def make_scheduler(settings: EngineSettings, loaded: LoadedPart) -> Scheduler:
+    """For the blocks that were loaded."""
     return Scheduler(
         BlockPool(loaded.num_blocks, settings.block_size),
         max_num_seqs=settings.max_num_seqs,
@@ -88,7 +90,8 @@ def _scheduler(settings: EngineSettings, loaded: LoadedPart) -> Scheduler:
     )
 
 
-def _state(settings: EngineSettings, loaded: LoadedPart) -> BatchState:
+def make_state(settings: EngineSettings, loaded: LoadedPart) -> BatchState:
+    """For as many sequences as may run."""
     return BatchState(
         max_num_seqs=settings.max_num_seqs,
         max_model_len=loaded.max_model_len,

@@ -57,7 +57,6 @@ class LoadedPart:
 
     config: LlmConfig
     """Of the whole model."""
-    files: TokenizerFiles
     dtype: torch.dtype
     max_model_len: int
     num_blocks: int
@@ -66,17 +65,30 @@ class LoadedPart:
     """Work for idle moments; see Engine."""
 
 
-def load_part(settings: EngineSettings, device: torch.device, ranks: Ranks) -> LoadedPart:
-    """Raises LoadFailed."""
+def load_part(
+    settings: EngineSettings, device: torch.device, ranks: Ranks
+) -> tuple[LoadedPart, TokenizerFiles]:
+    """What the settings name, and its tokenizer. Raises LoadFailed."""
     dtype = choose_dtype(settings.dtype, device)
-    config, read, files = load_model(Path(settings.model_path), dtype)
-    weights: Mapping[str, Tensor] = read
+    config, weights, files = load_model(Path(settings.model_path), dtype)
+    return build_part(settings, config, weights, dtype, device, ranks), files
+
+
+def build_part(
+    settings: EngineSettings,
+    config: LlmConfig,
+    weights: Mapping[str, Tensor],
+    dtype: torch.dtype,
+    device: torch.device,
+    ranks: Ranks,
+) -> LoadedPart:
+    """One rank's part of a model of these weights. Raises LoadFailed."""
     max_model_len = min(settings.max_model_len or config.max_positions, config.max_positions)
     settings = replace(settings, max_model_len=max_model_len)
     part, mine = Part(ranks, config.vocabulary_size), config
     if ranks.size > 1:
         mine = sharded_config(config, ranks.size)
-        weights = ShardedWeights(read, config, ranks.rank, ranks.size)
+        weights = ShardedWeights(weights, config, ranks.rank, ranks.size)
     if device.type == "cpu":
         model, num_blocks = _load_plain(settings, mine, weights, part, dtype)
         prepare = _no_work
@@ -86,7 +98,7 @@ def load_part(settings: EngineSettings, device: torch.device, ranks: Ranks) -> L
     runner = TorchRunner(
         model, make_staging(device), max_num_seqs=settings.max_num_seqs, ranks=ranks
     )
-    return LoadedPart(config, files, dtype, max_model_len, num_blocks, runner, prepare)
+    return LoadedPart(config, dtype, max_model_len, num_blocks, runner, prepare)
 
 
 def make_model(

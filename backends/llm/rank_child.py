@@ -31,7 +31,7 @@ def main() -> None:
     torch.set_num_threads(settings.num_threads or len(os.sched_getaffinity(0)))
     device = choose_device(settings.device, rank)
     ranks = join(rank, settings.tensor_parallel_size, device, sys.argv[3])
-    loaded = load_part(settings, device, ranks)
+    loaded, _ = load_part(settings, device, ranks)
     while True:
         follow(loaded, steps.get())
 
