@@ -45,11 +45,22 @@ def write_counting(repository: Path, source: str = COUNTING) -> None:
     )
 
 
-def ask(server: RunningServer, text: str, **more: Any) -> int:
+ENSEMBLE = """
+platform: "ensemble"
+max_batch_size: 4
+response_cache { enable: true }
+ensemble_scheduling { step [
+  { model_name: "counting"
+    input_map { key: "IN" value: "IN" } output_map { key: "OUT" value: "OUT" } }
+] }
+"""
+
+
+def ask(server: RunningServer, text: str, model: str = "counting", **more: Any) -> int:
     with grpcclient.InferenceServerClient(server.grpc) as client:
         tensor = grpcclient.InferInput("IN", [1, 1], "BYTES")
         tensor.set_data_from_numpy(np.array([[text]], dtype=object))
-        answer = client.infer("counting", [tensor], **more)
+        answer = client.infer(model, [tensor], **more)
         assert answer.get_response().id == more.get("request_id", "")
         count: int = answer.as_numpy("OUT").item()
         return count
@@ -105,6 +116,26 @@ def test_a_changed_model_answers_for_itself(
     with grpcclient.InferenceServerClient(server.grpc) as client:
         client.load_model("counting")
     assert [ask(server, "a"), ask(server, "a")] == [101, 101]
+
+
+def test_an_ensemble_is_answered_as_a_whole_until_a_step_of_it_changes(
+    serve: Callable[..., RunningServer], tmp_path: Path
+) -> None:
+    source = COUNTING.replace("self.count == 1", "False")
+    write_counting(tmp_path, source)
+    config = tmp_path / "counting" / "config.pbtxt"
+    config.write_text(config.read_text().replace(CACHED, ""))
+    (tmp_path / "whole" / "1").mkdir(parents=True)
+    (tmp_path / "whole" / "config.pbtxt").write_text(ENSEMBLE)
+    server = serve(tmp_path, "--cache-config=local,size=1048576", "--model-control-mode=explicit",
+                   "--load-model=whole")  # fmt: skip
+    assert [ask(server, text, "whole") for text in "aabab"] == [1, 1, 2, 1, 2]
+    assert statistics(server, "counting").execution_count == 2
+    assert statistics(server, "whole").inference_stats.cache_hit.count == 3
+    (tmp_path / "counting" / "1" / "model.py").write_text(source.replace("count = 0", "count = 50"))
+    with grpcclient.InferenceServerClient(server.grpc) as client:
+        client.load_model("counting")
+    assert [ask(server, text, "whole") for text in "aab"] == [51, 51, 52]
 
 
 def test_servers_share_answers_over_redis_and_live_without_it(
