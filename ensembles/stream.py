@@ -57,6 +57,9 @@ class Stream:
         while self._waves and not self._run.is_over:
             if not self._waves[0].take_turn():
                 return False
+            if self._run.is_over:
+                # Its answer could not be made: all waves have been let go.
+                return True
             self._waves.popleft().release()
             if self.window is not None:
                 self.window.give()

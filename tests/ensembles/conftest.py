@@ -1,14 +1,20 @@
-"""A room of models for each test."""
+"""The room that ensembles are tested in."""
 
+import asyncio
 from collections.abc import AsyncIterator
+from typing import Any
 
-import pytest_asyncio
+import pytest
 from ensemble_room import Room
 
 
-@pytest_asyncio.fixture
+@pytest.fixture
 async def room() -> AsyncIterator[Room]:
-    """Models and ensembles in the test's own event loop."""
+    """Closed afterwards; nothing may have been raised into the event loop meanwhile, where nobody
+    hears of it."""
+    raised: list[dict[str, Any]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: raised.append(context))
     made = Room()
     yield made
     await made.close()
+    assert raised == []
