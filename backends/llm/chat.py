@@ -15,6 +15,8 @@ from trivet.backends.llm.literal import Literals
 from trivet.backends.llm.tool_texts import parser_of, with_written_tools
 
 MAX_PROMPT_CHARACTERS = 4_000_000
+_FAULTS = (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
+"""What expressions of a template raise."""
 _LIMIT_TEXT = f"the chat template wrote more than {MAX_PROMPT_CHARACTERS} characters"
 
 
@@ -81,7 +83,7 @@ class ChatTemplate:
             raise InvalidRequest(
                 f"messages: the chat template cannot write them ({kind}): {error}"
             ) from None
-        except (TypeError, ValueError, KeyError, AttributeError, RecursionError) as error:
+        except _FAULTS as error:
             raise InvalidRequest(
                 "messages: the chat template cannot write them; look at the types of role and "
                 f"content ({type(error).__name__})"

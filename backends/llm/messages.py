@@ -120,7 +120,7 @@ def unpack(body: bytes | memoryview) -> Message:
         elif kind is Outputs:
             values[0] = [Output(*each) for each in values[0]]
         message: Message = kind(*values)
-    except (TypeError, IndexError, msgpack.UnpackException) as error:
+    except (TypeError, LookupError, AttributeError, msgpack.UnpackException) as error:
         raise ValueError("a frame that is no message") from error
     return message
 

@@ -33,6 +33,7 @@ MAX_CACHED_HEADER_BYTES = 4096
 MAX_HEADER_BYTES = 8 * 1024 * 1024
 """All of a request but raw_input_contents: a small integer takes a byte there and 24 in memory."""
 MAX_TEMPLATES = 1024
+MAX_ID_BYTES = 4096
 MAX_PARAMETERS = 1024
 """Of one request, input or output."""
 UNSIGNED_PARAMETERS = ("priority", "timeout", "sequence_id")
@@ -98,7 +99,7 @@ class Decoder:
         """Tensors are views on `message`. Raises InvalidRequest, NotFound or Unsupported."""
         try:
             split = split_infer_request(message)
-            request_id = split.id.decode() if split.id else ""
+            request_id = _id(split.id) if split.id else ""
         except ValueError as error:
             raise InvalidRequest(
                 f"failed to parse the ModelInferRequest message: {error}"
@@ -165,6 +166,12 @@ class Decoder:
                 position += 1
             inputs[plan.name] = _tensor(template.model_name, plan, data)
         return inputs
+
+
+def _id(encoded: bytes) -> str:
+    if len(encoded) > MAX_ID_BYTES:
+        raise ValueError(f"an id of {len(encoded)} bytes; at most {MAX_ID_BYTES} are allowed")
+    return encoded.decode()
 
 
 def _tensor(model_name: str, plan: InputPlan, data: memoryview) -> Tensor:

@@ -102,7 +102,9 @@ def _check_restriction(restrictions: Restrictions, request: web.BaseRequest, tem
 
 def _secret(request: web.BaseRequest) -> str | None:
     headers = request.headers
-    given = headers.getall("Authorization", ())
-    if len(given) > 1:
-        raise Unauthenticated("the Authorization header is there more than once")
-    return secret_in(given[0] if given else None, headers.get("x-api-key"))
+    given = [headers.getall(name, ()) for name in ("Authorization", "x-api-key")]
+    if any(len(values) > 1 for values in given):
+        # What one hop takes for the first another may take for the last.
+        raise Unauthenticated("the Authorization or x-api-key header is there more than once")
+    authorization, api_key = (values[0] if values else None for values in given)
+    return secret_in(authorization, api_key)

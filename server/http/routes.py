@@ -67,7 +67,7 @@ class RouteTable:
     """All routes. Remembers where recent paths led."""
 
     def __init__(self, routes: Sequence[Route]) -> None:
-        self._rows = [(route, _compile(route.template)) for route in routes]
+        self._rows = [(route, pattern_of(route.template)) for route in routes]
         self.routes = tuple(routes)
         self._remembered = lru_cache(maxsize=_CACHED_PATHS)(self._find)
 
@@ -103,7 +103,8 @@ def not_found() -> HttpError:
     return HttpError(HTTPStatus.NOT_FOUND, "Not Found")
 
 
-def _compile(template: str) -> re.Pattern[str]:
+def pattern_of(template: str) -> re.Pattern[str]:
+    """What paths of a route look like."""
     pattern = re.escape(template)
     pattern = re.sub(r"\\{(\w+)\\\*\\}", r"(?P<any_\1>.*)", pattern)
     return re.compile(re.sub(r"\\{(\w+)\\}", r"(?P<\1>[^/]+)", pattern), re.DOTALL)

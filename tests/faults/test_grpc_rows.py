@@ -260,3 +260,12 @@ def test_g20_fields_that_are_not_known_are_passed_over(room: Room) -> None:
     answer = room.call("ModelInfer", good_message("good").SerializeToString() + extra)
     response = pb.ModelInferResponse.FromString(answer)
     assert response.raw_output_contents[0] == np.array(GOOD_DATA, np.float32).tobytes()
+
+
+@pytest.mark.rows("V45")
+def test_v45_an_id_of_a_megabyte_is_refused(room: Room) -> None:
+    message = good_message("good")
+    message.id = "x" * 1_000_000
+    code, text = room.refusal("ModelInfer", message.SerializeToString())
+    assert code == "INVALID_ARGUMENT"
+    assert "1000000 bytes; at most 4096" in text

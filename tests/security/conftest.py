@@ -1,8 +1,10 @@
 """One server for all classes of attack, which must be as it was after each of them."""
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
+from auth_site import Keys
 from fault_models import write_row_models
 from fault_room import Room
 from serving import start_server
@@ -29,3 +31,12 @@ def unharmed(room: Room) -> Iterator[None]:
     """What holds after each attack."""
     yield
     room.assert_unharmed()
+
+
+@pytest.fixture
+def keys(tmp_path: Path) -> Keys:
+    """One key for each scope, in a file."""
+    made = Keys(tmp_path / "keys.toml")
+    for name in ("infer", "admin", "metrics"):
+        made.add(name, name)
+    return made

@@ -40,7 +40,7 @@ _CODES: tuple[tuple[type[ServingError], str], ...] = (
     (RateLimited, "rate_limit_exceeded"),
 )
 """What OpenAI calls these; all others have their status."""
-_PARAM = re.compile(r"[a-z_]+[a-z0-9_.\[\]]*(?=: )")
+_PARAM = re.compile(r"[a-z_][a-z0-9_.\[\]]*(?=: )")
 """Our texts about a field begin with its name and a colon."""
 
 

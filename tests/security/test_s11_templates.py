@@ -1,0 +1,98 @@
+"""S11: templates. A model's chat template is code of whoever made the model: it runs in a sandbox
+without attributes that lead out; clients bring no templates, and their words are never taken for
+one. Requests that try are rows O23 and O24."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from audit import watched
+
+from trivet.backends.api import InvalidRequest, LoadFailed
+from trivet.backends.llm.chat import MAX_PROMPT_CHARACTERS, ChatTemplate
+
+MESSAGES: list[dict[str, Any]] = [{"role": "user", "content": "Hello"}]
+WAYS_OUT = [
+    "{{ ''.__class__.__mro__[1].__subclasses__() }}",
+    "{{ messages.__class__.__base__.__subclasses__() }}",
+    "{{ self.__init__.__globals__ }}",
+    "{{ self._TemplateReference__context.cycler.__init__.__globals__.os.system('false') }}",
+    "{{ cycler.__init__.__globals__.os.popen('false').read() }}",
+    "{{ joiner.__init__.__globals__ }}",
+    "{{ namespace.__init__.__globals__ }}",
+    "{{ lipsum.__globals__['os'].system('false') }}",
+    "{{ raise_exception.__globals__ }}",
+    "{{ strftime_now.__globals__ }}",
+    "{{ raise_exception.__code__.co_consts }}",
+    "{{ strftime_now.__closure__ }}",
+    "{{ (messages | attr('__class__')) }}",
+    "{{ (messages | attr('\\x5f\\x5fclass\\x5f\\x5f')) }}",
+    "{{ messages | map(attribute='__class__') | list }}",
+    "{{ '{0.__class__}'.format(messages) }}",
+    "{{ '{0.__class__.__init__.__globals__}'.format(raise_exception) }}",
+    "{{ ('%s' | format)('a').__class__ }}",
+    "{{ messages.append(1) }}",
+    "{{ messages[0].update({'role': 'system'}) }}",
+    "{{ messages.clear() }}",
+    "{% set _ = messages.pop() %}",
+    "{{ (cycler.next.__func__.__globals__) }}",
+    "{% include '/etc/passwd' %}",
+    "{% import 'os' as os %}",
+    "{% extends '/etc/passwd' %}",
+    "{{ open('/etc/passwd').read() }}",
+    "{{ __import__('os') }}",
+    "{{ import('os') }}",
+    "{{ config }}{{ request.application.__globals__ }}",
+    "{{ ().__class__.__bases__[0] }}",
+    "{{ messages.__reduce__() }}",
+    "{{ (1).__class__.__base__ }}",
+    "{{ ''|attr('__class__')|attr('__mro__') }}",
+]
+TELLTALES = ("<class", "<function", "root:", "subclasses", "__main__", "{'__name__'", "built-in")
+
+
+@pytest.mark.parametrize("source", WAYS_OUT)
+def test_no_way_leads_out_of_a_template(source: str) -> None:
+    given = [dict(message) for message in MESSAGES]
+    with watched() as seen:
+        try:
+            text = ChatTemplate(source, {}).render(given)
+        except (InvalidRequest, LoadFailed) as error:
+            text = error.message
+    assert not any(sign in text for sign in TELLTALES), text
+    assert given == MESSAGES
+    assert seen.ran == []
+    assert [path for path in seen.opened if path.startswith("/etc")] == []
+
+
+@pytest.mark.parametrize("source", WAYS_OUT)
+def test_the_words_of_a_client_are_never_a_template(source: str) -> None:
+    template = ChatTemplate("{% for m in messages %}{{ m.content }}|{% endfor %}", {})
+    with watched() as seen:
+        assert template.render([{"role": "user", "content": source}]) == source + "|"
+    assert seen.ran == []
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "{% for a in range(1000000000) %}x{% endfor %}",
+        "{% for a in range(99999) %}{% for b in range(99999) %}xxxxxxxx{% endfor %}{% endfor %}",
+        "{{ 'x' * 10000000 }}",
+    ],
+)
+def test_a_template_that_writes_without_end_is_stopped(source: str) -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        ChatTemplate(source, {}).render(MESSAGES)
+    text = caught.value.message
+    assert str(MAX_PROMPT_CHARACTERS) in text or "OverflowError" in text
+
+
+@pytest.mark.parametrize(
+    "source", ["{{ messages[99].content.x }}", "{{ 1 / 0 }}", "{{ {}['a'].b }}", "{{ 'a' + 1 }}"]
+)
+def test_errors_of_a_template_tell_nothing_of_the_machine(source: str) -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        ChatTemplate(source, {}).render(MESSAGES)
+    assert str(Path.cwd()) not in caught.value.message
+    assert "Traceback" not in caught.value.message
