@@ -21,6 +21,7 @@ from trivet.backends.api import (
     ModelNotReady,
     NotFound,
     Observer,
+    Residence,
     Runner,
     ServingError,
     Sink,
@@ -60,6 +61,7 @@ class EnsembleExecutor:
         self.runner = runner
         self.observer = observer
         self._plans: dict[tuple[str, ...], Plan] = {(): make_plan(graph, ())}
+        self._placed_plans: dict[tuple[tuple[str, ...], tuple[str, ...]], Plan] = {}
         self._runs: set[_Run] = set()
         self._empty = asyncio.Event()
         self._empty.set()
@@ -118,7 +120,9 @@ class EnsembleExecutor:
 
     def _start(self, member: Member, *, is_merged: bool = False) -> None:
         request = member.request
-        plan = self._plans.get(request.output_names) or self._plan(request.output_names)
+        plan = self._plans.get(request.output_names)
+        if plan is None or request.residence:
+            plan = self._plan(request.output_names, request.residence)
         run = _Run(self, plan, member, is_merged=is_merged)
         self._runs.add(run)
         self._empty.clear()
@@ -127,10 +131,16 @@ class EnsembleExecutor:
         else:
             run.start()
 
-    def _plan(self, output_names: tuple[str, ...]) -> Plan:
-        plan = make_plan(self.graph, output_names)
-        if len(self._plans) < MAX_PLANS:
-            self._plans[output_names] = plan
+    def _plan(self, output_names: tuple[str, ...], wanted: Mapping[str, Residence]) -> Plan:
+        # Who asks for outputs on a device is another ensemble, or has memory there.
+        where = tuple(sorted(f"{name} {each.value}" for name, each in wanted.items()))
+        plan = self._placed_plans.get((output_names, where)) if where else None
+        if plan is None:
+            plan = make_plan(self.graph, output_names, wanted)
+            if where and len(self._placed_plans) < MAX_PLANS:
+                self._placed_plans[output_names, where] = plan
+            elif not where and len(self._plans) < MAX_PLANS:
+                self._plans[output_names] = plan
         return plan
 
     def window(self, step: Step) -> Window | None:

@@ -61,6 +61,7 @@ def is_plain(request: InferRequest) -> bool:
         or request.callers
         or request.trace is not None
         or request.deadline is not None
+        or request.residence
     )
 
 

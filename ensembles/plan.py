@@ -4,7 +4,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from trivet.backends.api import Residence
+from trivet.backends.api.request import ON_HOST
 from trivet.ensembles.graph import Edge, Graph, Step
+from trivet.ensembles.residence import Residences, residences
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,14 +40,15 @@ class Plan:
     outputs: tuple[Edge, ...]
     kept: frozenset[str]
     """The tensors that a step takes, a condition asks about or the ensemble answers."""
-    residences: Mapping[int, Mapping[str, Residence]]
-    """By step, the outputs that may stay on the device that makes them."""
+    residences: Residences
     is_chain: bool
     """One step after another, none beside another: nothing is left to cancel when one fails."""
 
 
-def make_plan(graph: Graph, output_names: tuple[str, ...]) -> Plan:
-    """The plan for some outputs; () is all of them."""
+def make_plan(
+    graph: Graph, output_names: tuple[str, ...], wanted: Mapping[str, Residence] = ON_HOST
+) -> Plan:
+    """The plan for some outputs; () is all of them. `wanted`: where they are wanted."""
     needed = graph.needed_for(output_names)
     steps = [step for step in graph.steps if step.number in needed]
     outputs = tuple(
@@ -59,28 +62,8 @@ def make_plan(graph: Graph, output_names: tuple[str, ...]) -> Plan:
         for number in range(top + 1)
     )
     kept.update(*(step.needs for step in steps))
-    residences = {step.number: _residence(step, steps, outputs) for step in steps}
-    return Plan(levels, outputs, frozenset(kept), residences, _is_chain(steps))
-
-
-def _residence(maker: Step, steps: list[Step], outputs: tuple[Edge, ...]) -> dict[str, Residence]:
-    """Where a step's outputs are wanted. Only models take tensors on a device: the answer,
-    conditions and lists that a step is mapped over are read on the host. A model that computes on
-    the host has its inputs brought there by its own thread."""
-    if maker.settings.map:
-        return {}
-    on_host = {edge.tensor for edge in outputs}
-    on_device: set[str] = set()
-    for step in steps:
-        on_host.update(step.settings.map)
-        for condition in (step.when, step.return_if):
-            on_host.update(condition.tensors if condition is not None else ())
-        on_device.update(edge.tensor for edge in step.inputs)
-    return {
-        edge.name: Residence.BOTH if edge.tensor in on_host else Residence.DEVICE
-        for edge in maker.outputs
-        if edge.tensor in on_device - {name for s in steps for name in s.settings.map}
-    }
+    found = residences(steps, outputs, wanted)
+    return Plan(levels, outputs, frozenset(kept), found, _is_chain(steps))
 
 
 def _level(graph: Graph, steps: list[Step], kept: set[str], top: int) -> Level:

@@ -6,7 +6,7 @@ import numpy as np
 from device_twin import TwinDevice, bytes_at
 from ensemble_room import Room, config, ensemble, step
 
-from trivet.backends.api import Batch, CopyKind
+from trivet.backends.api import Batch, CopyKind, DeviceTensor, Residence
 from trivet.backends.device.lane import Lane
 from trivet.backends.device.pinned import PinnedPool
 from trivet.protos.model_config_pb2 import ModelConfig
@@ -133,3 +133,41 @@ async def test_no_device_memory_is_left_when_an_ensemble_has_answered(room: Room
     for model in models:
         model.lane.wait()
     assert device.used_bytes == 0
+
+
+async def test_an_ensemble_within_another_keeps_tensors_on_the_device(room: Room) -> None:
+    device = TwinDevice()
+    for name in FUNCTIONS:
+        on_device(room, device, name)
+    room.ensemble(
+        "inner",
+        ensemble(step("double", {"IN": "X"}, {"OUT": "D"}), step("add", {"IN": "D"}, {"OUT": "Y"})),
+    )
+    room.ensemble(
+        "outer",
+        ensemble(
+            step("inner", {"X": "X"}, {"Y": "MADE"}), step("negate", {"IN": "MADE"}, {"OUT": "Y"})
+        ),
+    )
+    answer = await room.infer("outer", {"X": np.ones((2, 2), np.float32)})
+    assert answer["Y"].tolist() == [[-3, -3]] * 2
+    assert device.num_waits == 1
+    assert not room.statistics["add"].copied_bytes[CopyKind.DEVICE_TO_HOST]
+    assert not room.statistics["negate"].copied_bytes[CopyKind.HOST_TO_DEVICE]
+
+
+async def test_an_output_that_goes_to_a_client_s_memory_on_the_device_stays_there(
+    room: Room,
+) -> None:
+    device = TwinDevice()
+    for name in FUNCTIONS:
+        on_device(room, device, name)
+    room.ensemble("chain", CHAIN)
+    sink = room.ask("chain", {"X": np.ones((1, 2), np.float32)}, residence={"Y": Residence.READY})
+    await sink.wait()
+    (response,) = sink.responses
+    (output,) = response.outputs
+    assert isinstance(output, DeviceTensor)
+    assert device.num_waits == 1, "the last step's thread has waited"
+    assert not room.statistics["negate"].copied_bytes[CopyKind.DEVICE_TO_HOST]
+    assert output.numpy().tolist() == [[-3, -3]]
