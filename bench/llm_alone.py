@@ -67,7 +67,7 @@ def _skewed(model: str, count: int, size: int, num_new: int, *, at_a_time: int) 
             while not seen.empty():
                 message = seen.get()
                 assert isinstance(message, Outputs)
-                num_open -= sum(bool(output.finish) for output in message.outputs)
+                num_open -= sum(bool(output.finish) for output in message.each())
     return {"tokens_per_s": sum(lengths) / (time.perf_counter() - started_s)}
 
 
@@ -87,7 +87,7 @@ def _run(
             message = seen.get()
             now_s = time.perf_counter()
             assert isinstance(message, Outputs)
-            for output in message.outputs:
+            for output in message.each():
                 times.setdefault(output.id, []).append(now_s)
                 num_open -= bool(output.finish)
     elapsed_s = time.perf_counter() - started_s

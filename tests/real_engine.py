@@ -67,7 +67,7 @@ class DrivenEngine:
     def send(self, message: Message) -> None:
         assert isinstance(message, Outputs)
         self.num_frames += 1
-        for output in message.outputs:
+        for output in message.each():
             result = self.results.setdefault(output.id, Result())
             assert not result.finish, "an output after the end"
             result.tokens += output.token_ids

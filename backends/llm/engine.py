@@ -73,6 +73,7 @@ class Engine:
         self._unstarted: dict[str, Generation] = {}
         """Those of them that no step has computed a token of."""
         self._outputs: list[Output] = []
+        self._tokens: list[tuple[str, int]] = []
         self._waits = Waits()
         self.inbox: queue.SimpleQueue[Message | Compiled] = queue.SimpleQueue()
         self._compiler = GrammarCompiler(grammars, self.inbox.put)
@@ -101,6 +102,8 @@ class Engine:
         overlaps = self._launcher is not None and not self._host_bound and not self._is_careful
         if not overlaps:
             self._land(None)
+            # A message has at most one output of each request, for it has no order.
+            self._flush()
         plan = self._scheduler.schedule()
         for sequence in plan.preempted:
             self._state.leave(sequence.id)
@@ -308,7 +311,7 @@ class Engine:
         tokens: list[int],
         logprobs: dict[int, Logprobs],
     ) -> None:
-        running, tell = SequenceStatus.RUNNING, self._outputs.append
+        running, tell = SequenceStatus.RUNNING, self._tokens.append
         for index, (generation, token) in enumerate(zip(generations, tokens, strict=True)):
             if generation is None:
                 continue
@@ -317,7 +320,7 @@ class Engine:
             if is_plain and token not in row.end_ids and generation.sequence.status is running:
                 # Most rows of most steps; with hundreds of them the calls are what a step costs.
                 row.output_ids.append(token)
-                tell(Output(generation.sequence.id, [token]))
+                tell((generation.sequence.id, token))
             else:
                 self._tell(generation, token, logprobs.get(index))
 
@@ -362,6 +365,7 @@ class Engine:
             self._end(sequence, Output(sequence.id, [], "error", error.message, kind))
 
     def _flush(self) -> None:
-        if self._outputs:
+        if self._outputs or self._tokens:
             outputs, self._outputs = self._outputs, []
-            self._send(Outputs(outputs, self.stats()))
+            tokens, self._tokens = self._tokens, []
+            self._send(Outputs(outputs, self.stats(), tokens))

@@ -239,7 +239,7 @@ class LlmExecutor:
     def on_outputs(self, outputs: Outputs) -> None:
         """What a step gave."""
         self._note_waits(outputs.stats.get("host_synchronisations", 0))
-        for output in outputs.outputs:
+        for output in outputs.each():
             running = self._running.get(output.id)
             if running is not None:
                 running.on_output(output)

@@ -6,7 +6,7 @@ side runs what the other sends: there are numbers, texts and lists, nothing else
 
 import struct
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any, NamedTuple
 
 import msgpack
@@ -59,10 +59,19 @@ class Output(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Outputs:
-    """A step's outputs and the engine's state after it."""
+    """A step's outputs, at most one of each request, and the engine's state after it."""
 
     outputs: list[Output]
     stats: dict[str, float]
+    tokens: list[tuple[str, int]] = field(default_factory=list)
+    """Of the requests that have got one token and nothing else, most of most steps: a pair takes a
+    fifth of the time that an output does."""
+
+    def each(self) -> Iterator[Output]:
+        """All of them."""
+        yield from self.outputs
+        for request_id, token in self.tokens:
+            yield Output(request_id, [token])
 
 
 @dataclass(frozen=True, slots=True)

@@ -186,8 +186,26 @@ class Scheduler:
         Returns the sequences that reached their length; they are finished, their blocks free.
         Rows of sequences that were aborted meanwhile are passed over.
         """
-        self.launch(plan)
-        return self.land(plan, sampled)
+        assert len(sampled) == plan.num_samples, "one token for each row that samples"
+        tokens = iter(sampled)
+        ended = []
+        running, block_size = SequenceStatus.RUNNING, self._block_size
+        # What `launch` and `land` do, in one pass: with hundreds of rows two are felt.
+        for sequence, start, count, samples in plan.rows:
+            if samples:
+                token = next(tokens)
+            if sequence.status is not running:
+                continue
+            sequence.num_computed = end = start + count
+            if samples:
+                sequence.token_ids.append(token)
+                if len(sequence.token_ids) >= sequence.token_limit:
+                    ended.append(sequence)
+            if end >= (sequence.num_published + 1) * block_size:
+                self._tables.publish(sequence, end)
+        for sequence in ended:
+            self.finish(sequence.id)
+        return ended
 
     def launch(self, plan: StepPlan) -> None:
         """A step is under way: the next plan goes on behind it, with tokens yet to be told."""

@@ -102,7 +102,7 @@ class Run:
 
     def _send(self, message: Message) -> None:
         assert isinstance(message, Outputs)
-        for output in message.outputs:
+        for output in message.each():
             assert output.id not in self.ends, "an output after the end"
             self.tokens.setdefault(output.id, []).extend(output.token_ids)
             self.cached[output.id] = self.cached.get(output.id, 0) + output.num_cached
