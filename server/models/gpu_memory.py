@@ -18,6 +18,8 @@ _WEIGHTS = frozenset(
 )
 _SHARES_WEIGHTS = frozenset({"tensorrt"})
 """Backends whose instances on a GPU share one copy of the weights."""
+_DECIDES_ITSELF = frozenset({"llm", "python"})
+"""Backends whose files say little about what models take: weights may be packed on the way."""
 _MEMORY_WORDS = ("out of memory", "failed to allocate memory", "memory is full", "cudamalloc")
 GPU_KIND = "KIND_GPU"
 
@@ -63,7 +65,8 @@ class GpuLedger:
             }
             for info, need in needs.items():
                 self._check_limit(model_name, info)
-                if need.total_bytes > before[info].free_bytes:
+                is_known = word not in _DECIDES_ITSELF
+                if is_known and need.total_bytes > before[info].free_bytes:
                     raise LoadFailed(self._arithmetic(model_name, info, need, is_known=True))
             try:
                 yield memory

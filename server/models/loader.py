@@ -139,6 +139,11 @@ class Loader:
         digest = digest_of_model(config, files) if is_cached else b""
         placements = configs.instances(config)
         self._check_placements(config, placements)
+        if placements and placements[0].device_uuid and not _takes_uuids(word, backend):
+            raise InvalidConfig(
+                f"model '{config.name}': backend '{word}' takes no parameter {configs.GPU_UUIDS}; "
+                "start a server with CUDA_VISIBLE_DEVICES set to that device"
+            )
         with self.gpus.loading(config.name, word, files, placements) as memory:
             instances = self._open_instances(word, backend, config, files, sequences)
         cpu_memory_bytes = memory_of_processes(instance for _, instance in instances)
@@ -232,6 +237,10 @@ def _shared_out(placement: Placement, pins: Mapping[str, Cores]) -> Placement:
     cores = pins[placement.name]
     num_sharing = list(pins.values()).count(cores)
     return replace(placement, cpu_threads=max(1, len(cores) // num_sharing))
+
+
+def _takes_uuids(word: str, backend: Backend) -> bool:
+    return word == "python" or isinstance(backend, UsesGpus)
 
 
 def read_labels(config: ModelConfig, files: ModelFiles) -> dict[str, Sequence[str]]:

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 
 import numpy as np
+import onnxruntime as ort
 import pytest
 import torch
 from device_twin import TwinDevice, bytes_at
@@ -223,6 +224,18 @@ def test_torch_takes_an_array_by_dlpack_and_its_stream_waits(a_lane: MakeLane) -
     capsule = array.__dlpack__(stream=consumer.handle)
     consumer.run_all()
     assert from_dlpack(capsule).tolist() == [[2, 4]]
+
+
+def test_onnx_runtime_takes_an_array_by_dlpack(a_lane: MakeLane) -> None:
+    device = TwinDevice()
+    batch = Batch([asking(Tensor.of("x", values(1)), residence=Residence.DEVICE)], batching=True)
+    doubled(a_lane(device), batch)
+    array = batch.outputs[0][0].device
+    assert array is not None
+    value = ort.OrtValue.from_dlpack(array)
+    device.default.run_all()  # its default stream waits for the values
+    assert value.data_ptr() == array.address
+    assert value.numpy().tolist() == [[2, 4]]
 
 
 def test_bfloat16_and_bool_cross_by_dlpack() -> None:

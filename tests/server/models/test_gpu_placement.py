@@ -227,3 +227,17 @@ async def test_the_page_has_triton_s_metrics_of_gpus() -> None:
     assert "# TYPE nv_energy_consumption counter" in lines
     assert any(line.startswith("nv_pinned_memory_pool_total_bytes ") for line in lines)
     assert not any("MIG-1" in line and "power" in line for line in lines)
+
+
+def test_a_backend_that_cannot_be_placed_by_uuid_says_so(site: Site) -> None:
+    folder = site.root / "same"
+    (folder / "1").mkdir(parents=True)
+    (folder / "config.pbtxt").write_text(
+        f'backend: "identity" {TENSORS} instance_group {{ kind: KIND_GPU }} '
+        'parameters { key: "gpu_uuids" value { string_value: "MIG-1" } }'
+    )
+    catalog: Any = None
+    loader = Loader(catalog, gpus=site.ledger)
+    plan = loader.plan(ModelFolder("same", folder, (), {1: ()}), None)
+    with pytest.raises(InvalidConfig, match="backend 'identity' takes no parameter gpu_uuids"):
+        loader.open(plan, 1)
