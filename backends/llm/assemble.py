@@ -17,7 +17,7 @@ from trivet.backends.llm.grammar import Grammars
 from trivet.backends.llm.loading import LoadedPart, load_part
 from trivet.backends.llm.messages import Message
 from trivet.backends.llm.rank_processes import RankedRunner, RankProcesses
-from trivet.backends.llm.ranks import Alone, Ranks, join
+from trivet.backends.llm.ranks import Alone, join
 from trivet.backends.llm.scheduler import Scheduler
 from trivet.backends.llm.settings import EngineSettings
 from trivet.backends.llm.tokenizer import Tokenizer
@@ -31,23 +31,15 @@ def make_engine(
 ) -> tuple[Engine, dict[str, Any]]:
     """A loaded engine and what it says of itself. Raises LoadFailed."""
     torch.set_num_threads(settings.num_threads or len(os.sched_getaffinity(0)))
-    device = choose_device(settings.device)
-    ranks: Ranks = Alone()
     others: RankProcesses | None = None
     if settings.tensor_parallel_size > 1:
-        if settings.in_process:
-            raise LoadFailed(
-                f"in_process is true and tensor_parallel_size {settings.tensor_parallel_size}: "
-                "ranks need an engine in a process of its own (model parameters in_process and "
-                "tensor_parallel_size; --llm-in-process)"
-            )
-        others = RankProcesses.start(settings)
-        ranks = join(0, settings.tensor_parallel_size, device, others.meeting)
-    loaded, files = load_part(settings, device, ranks)
-    runner = RankedRunner(loaded, others) if others is not None else loaded.runner
+        loaded, files, others = _load_ranks(settings)
+    else:
+        loaded, files = load_part(settings, choose_device(settings.device), Alone())
+    runner = loaded.runner if others is None else RankedRunner(loaded, others)
     prepare = runner.prepare if isinstance(runner, RankedRunner) else loaded.prepare
     # A processor that computes has no time to plan the next step meanwhile.
-    launcher = runner if device.type == "cuda" else None
+    launcher = runner if loaded.device.type == "cuda" else None
     tokenizer = Tokenizer.from_files(files)
     vocabulary_size = loaded.config.vocabulary_size
     grammars = Grammars(tokenizer.to_json(), tokenizer.eos_token_ids[0], vocabulary_size)
@@ -62,11 +54,32 @@ def make_engine(
         dtype=str(loaded.dtype).removeprefix("torch."),
         architecture=loaded.config.architecture,
         eos_token_ids=tokenizer.eos_token_ids,
-        device=device.type,
+        device=loaded.device.type,
         sampling_defaults=_sampling_defaults(settings, files),
         max_num_requests=settings.max_num_seqs + settings.max_num_waiting,
     )
     return engine, asdict(info)
+
+
+def _load_ranks(settings: EngineSettings) -> tuple[LoadedPart, TokenizerFiles, RankProcesses]:
+    """Rank 0's part, while the others load theirs. Raises LoadFailed."""
+    size = settings.tensor_parallel_size
+    if settings.in_process:
+        raise LoadFailed(
+            f"in_process is true and tensor_parallel_size {size}: ranks need an engine in a "
+            "process of its own (model parameters in_process and tensor_parallel_size; "
+            "--llm-in-process)"
+        )
+    choose_device(settings.device, size - 1)  # the last is there, so all are
+    device = choose_device(settings.device)
+    others = RankProcesses.start(settings)
+    try:
+        loaded, files = load_part(settings, device, join(0, size, device, others.meeting))
+    except BaseException:
+        others.close()
+        raise
+    others.note_loaded()
+    return loaded, files, others
 
 
 def _sampling_defaults(settings: EngineSettings, files: TokenizerFiles) -> Mapping[str, float]:

@@ -57,6 +57,7 @@ class LoadedPart:
 
     config: LlmConfig
     """Of the whole model."""
+    device: torch.device
     dtype: torch.dtype
     max_model_len: int
     num_blocks: int
@@ -98,7 +99,7 @@ def build_part(
     runner = TorchRunner(
         model, make_staging(device), max_num_seqs=settings.max_num_seqs, ranks=ranks
     )
-    return LoadedPart(config, dtype, max_model_len, num_blocks, runner, prepare)
+    return LoadedPart(config, device, dtype, max_model_len, num_blocks, runner, prepare)
 
 
 def make_model(

@@ -22,6 +22,8 @@ from trivet.backends.llm.settings import EngineSettings
 from trivet.backends.llm.step_frames import packed_step
 
 log = logging.getLogger(__name__)
+LOAD_GRACE_S = 10.0
+"""So long rank 0 may go on loading after another has ended."""
 _MAIN = "trivet.backends.llm.rank_child"
 
 
@@ -31,6 +33,7 @@ class RankProcesses:
 
     def __init__(self, folder: "tempfile.TemporaryDirectory[str]") -> None:
         self._folder = folder
+        self._met = threading.Event()
         self._sockets: list[socket.socket] = []
         self.processes: list[subprocess.Popen[bytes]] = []
 
@@ -48,6 +51,11 @@ class RankProcesses:
         for rank in range(1, settings.tensor_parallel_size):
             ranks._start(rank, settings, on_death)
         return ranks
+
+    def note_loaded(self) -> None:
+        """All ranks have met and loaded their parts."""
+        self._met.set()
+        self._folder.cleanup()
 
     def tell(self, frame: bytes) -> None:
         """One message for all of them. Does not wait until they have read it, as a rule."""
@@ -84,6 +92,8 @@ class RankProcesses:
         self, rank: int, process: "subprocess.Popen[bytes]", on_death: Callable[[], None]
     ) -> None:
         code = process.wait()
+        # What a rank cannot load, rank 0 as a rule cannot either, and says why.
+        self._met.wait(LOAD_GRACE_S)
         if self._sockets[rank - 1].fileno() >= 0:
             log.error("rank %d ended (code %d): the engine ends with it", rank, code)
             on_death()

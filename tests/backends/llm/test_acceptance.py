@@ -149,6 +149,13 @@ def test_twelve_prompts_equal_transformers_for_every_setting(
     assert driven.engine.stats()["kv_usage"] == 0
 
 
+def test_steps_launched_ahead_equal_transformers(built: DrivenEngine) -> None:
+    driven = cut(built, 64, caching=True)
+    driven.engine._launcher = driven.engine._runner  # type: ignore[assignment]
+    check_together(driven, FEW, NUM_NEW)
+    assert driven.engine.stats()["kv_usage"] == 0
+
+
 @pytest.mark.parametrize(("block_size", "budget", "caching"), [(16, 64, True), (1, 16, False)])
 def test_hundred_prompts_equal_transformers(block_size: int, budget: int, caching: bool) -> None:
     driven = open_engine(

@@ -160,10 +160,10 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def driven(folder: Path, size: int) -> DrivenEngine:
+def driven(folder: Path, size: int, device: str = "cpu") -> DrivenEngine:
     made = DrivenEngine()
     settings = EngineSettings(
-        str(folder), device="cpu", dtype="float32", num_threads=1, max_num_seqs=8,
+        str(folder), device=device, dtype="float32", num_threads=1, max_num_seqs=8,
         kv_cache_bytes=1 << 24, tensor_parallel_size=size,
     )  # fmt: skip
     made.engine, _ = assemble.make_engine(settings, made.send)
@@ -218,6 +218,23 @@ def test_other_ranks_end_with_the_first(folder: Path) -> None:
     (process,) = runner._others.processes
     runner._others._sockets[0].close()  # as the kernel does when the process ends
     assert process.wait(20) == 0
+    runner._others.close()
+    torch.distributed.destroy_process_group()
+
+
+def test_what_no_rank_can_load_is_told_by_the_first(folder: Path) -> None:
+    with pytest.raises(LoadFailed, match="cannot be shared out evenly to 4 ranks"):
+        driven(folder, 4)
+    torch.distributed.destroy_process_group()
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="less than two GPUs")
+def test_two_gpus_give_the_tokens_of_one(folder: Path) -> None:
+    two, one = driven(folder, 2, device="cuda"), driven(folder, 1, device="cuda")
+    assert two.tokens(PROMPTS, GREEDY) == one.tokens(PROMPTS, GREEDY)
+    runner = two.engine._runner
+    assert isinstance(runner, RankedRunner)
     runner._others.close()
     torch.distributed.destroy_process_group()
 

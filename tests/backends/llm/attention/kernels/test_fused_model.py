@@ -1,6 +1,7 @@
 """The model of fused kernels gives what the plain one gives: cut up anyhow, replayed, in 8 bits."""
 
 import random
+from collections import Counter
 from collections.abc import Callable
 from functools import cache
 from typing import Any
@@ -9,12 +10,17 @@ import pytest
 import torch
 from paged_models import SHAPE, Paged, Steps, random_model
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
+from triton import knobs
+from triton.runtime import KernelInterface
 
+from trivet.backends.llm.attention import paged_kernels
 from trivet.backends.llm.attention.torch_reference import TorchAttention
 from trivet.backends.llm.attention.triton_paged import TritonAttention
 from trivet.backends.llm.graphs import GraphedModel
 from trivet.backends.llm.kv_cache import KvCache
 from trivet.backends.llm.model_config import LlmConfig, from_hub
+from trivet.backends.llm.models import step_kernels
 from trivet.backends.llm.models.fused_llama import FusedLlama
 from trivet.backends.llm.models.linear import FP8
 from trivet.backends.llm.models.llama import LlamaModel
@@ -85,6 +91,63 @@ def error(found: Tensor, wanted: Tensor) -> float:
 def test_logits_equal_those_of_plain_torch(device: torch.device, name: str) -> None:
     logits = found(device, name, STEPS)
     torch.testing.assert_close(logits, expected(name)[3], atol=2e-4, rtol=0)
+
+
+class Counting(TorchDispatchMode):
+    """Counts what torch computes: views and memory cost nothing."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]  # torch's own lack
+        self.names: list[str] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        name = func.__name__.partition(".")[0]
+        if not func.is_view and not name.startswith(("empty", "new_empty", "_unsafe_view")):
+            self.names.append(name)
+        return func(*args, **kwargs or {})
+
+
+class Launches:
+    """A kernel that is counted. What the interpreter does with torch meanwhile is not."""
+
+    def __init__(self, name: str, kernel: Any, launched: list[str]) -> None:
+        self._name, self._kernel, self._launched = name, kernel, launched
+
+    def __getitem__(self, grid: Any) -> Callable[..., None]:
+        def launch(*args: Any, **options: Any) -> None:
+            self._launched.append(self._name)
+            with _disable_current_modes():
+                self._kernel[grid](*args, **options)
+
+        return launch
+
+
+def kernels(device: torch.device, num_layers: int, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Of a decode step of one sequence."""
+    made = random_model("Qwen3", HEADS | {"num_hidden_layers": num_layers})
+    config = from_hub(made.config.to_dict())
+    launched: list[str] = []
+    weights = {key: weight.to(device) for key, weight in made.state_dict().items()}
+    paged = Paged(config, weights, 16, (3,), fused)
+    paged.run([[1, 2]], [[2]])
+    inputs = paged._inputs([[1, 2, 3]], [0], [2], [1])
+    with monkeypatch.context() as patch, torch.no_grad(), Counting() as counting:
+        for module in (step_kernels, paged_kernels):
+            for name, kernel in list(vars(module).items()):
+                if isinstance(kernel, KernelInterface) and not name.startswith("_"):
+                    patch.setattr(module, name, Launches(name, kernel, launched))
+        paged.model.forward(inputs)
+    return [*launched, *counting.names]
+
+
+@pytest.mark.skipif(not knobs.runtime.interpret, reason="counts what the interpreter is asked")
+def test_a_layer_takes_ten_kernels_at_most(
+    device: torch.device, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, two = (kernels(device, layers, monkeypatch) for layers in (1, 2))
+    layer = Counter(two) - Counter(one)
+    assert sum(layer.values()) == 9, layer  # a tenth where decodes are cut into splits
+    assert "_local_scalar_dense" not in two, "the host waits for the device"
 
 
 def test_replayed_steps_filled_up_with_rows_equal_computed_ones(device: torch.device) -> None:
