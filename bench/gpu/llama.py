@@ -119,8 +119,8 @@ class RandomLlama:
             nonlocal left
             assert isinstance(message, Outputs)
             frames.times_s.append(time.perf_counter())
-            frames.counts.append(sum(len(output.token_ids) for output in message.outputs))
-            for output in message.outputs:
+            frames.counts.append(sum(len(output.token_ids) for output in message.each()))
+            for output in message.each():
                 frames.tokens.setdefault(output.id, []).extend(output.token_ids)
                 left -= bool(output.finish)
                 if output.error:
