@@ -62,6 +62,7 @@ def is_plain(request: InferRequest) -> bool:
         or request.trace is not None
         or request.deadline is not None
         or request.residence
+        or any(tensor.device is not None for tensor in request.inputs.values())
     )
 
 

@@ -1,5 +1,6 @@
 """A GPU made of host memory: streams run nothing before somebody waits, freed memory is spoilt."""
 
+import threading
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -60,12 +61,14 @@ class TwinStream:
         self.give(lambda: event.stream.run_until(event))
 
     def run_until(self, event: TwinEvent) -> None:
-        while not event.happened:
-            self.work.popleft()()
+        with self.device.turn:
+            while not event.happened:
+                self.work.popleft()()
 
     def run_all(self) -> None:
-        while self.work:
-            self.work.popleft()()
+        with self.device.turn:
+            while self.work:
+                self.work.popleft()()
 
 
 @dataclass
@@ -106,6 +109,8 @@ class TwinDevice:
         self.num_waits = 0
         self.num_pinned = 0
         self.streams: dict[int, TwinStream] = {}
+        self.turn = threading.RLock()
+        """One thread at a time does work, its own or what it waits for."""
         self.graphs: list[TwinGraph] = []
         self.default = self.new_stream()
         self.shared: dict[bytes, np.ndarray] = {}
