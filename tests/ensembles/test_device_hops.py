@@ -1,5 +1,6 @@
 """Tensors on a GPU between the steps of an ensemble, on the twin: no copy, no wait of the host."""
 
+import asyncio
 from collections.abc import Callable
 
 import numpy as np
@@ -132,7 +133,10 @@ async def test_no_device_memory_is_left_when_an_ensemble_has_answered(room: Room
         await room.infer("chain", {"X": np.ones((3, 2), np.float32)})
     for model in models:
         model.lane.wait()
-    assert device.used_bytes == 0
+    async with asyncio.timeout(10):
+        # An instance's thread lets go of its batch behind the answer.
+        while device.used_bytes:
+            await asyncio.sleep(0.001)
 
 
 async def test_an_ensemble_within_another_keeps_tensors_on_the_device(room: Room) -> None:

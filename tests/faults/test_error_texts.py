@@ -521,7 +521,7 @@ LLM_ROWS = [
         400,
         (
             "response_format.type: Input should be 'text', 'json_object', 'json_schema', "
-            "'json' or 'regex' (got 'poem')"
+            "'structural_tag', 'json' or 'regex' (got 'poem')"
         ),
     ),
     Row(
