@@ -6,17 +6,20 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NoReturn
 
 import jinja2
-import jinja2.ext
 import jinja2.meta
-from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from trivet.backends.api import InvalidRequest, LoadFailed, Messages
 from trivet.backends.llm.literal import Literals
+from trivet.backends.llm.template_limits import (
+    MAX_PROMPT_CHARACTERS,
+    BoundedEnvironment,
+    TemplateLimit,
+)
 from trivet.backends.llm.tool_texts import parser_of, with_written_tools
 
-MAX_PROMPT_CHARACTERS = 4_000_000
 _FAULTS = (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
 """What expressions of a template raise."""
+MAX_INDENT = 16
 _LIMIT_TEXT = f"the chat template wrote more than {MAX_PROMPT_CHARACTERS} characters"
 
 
@@ -32,9 +35,7 @@ class ChatTemplate:
     ) -> None:
         """`control_texts`: what must not get a meaning when a client writes it. Raises LoadFailed
         when the template is no Jinja."""
-        environment = ImmutableSandboxedEnvironment(
-            trim_blocks=True, lstrip_blocks=True, extensions=[jinja2.ext.loopcontrols]
-        )
+        self._environment = environment = BoundedEnvironment()
         environment.filters["tojson"] = _to_json
         environment.globals["raise_exception"] = _refuse
         environment.globals["strftime_now"] = _now
@@ -75,9 +76,14 @@ class ChatTemplate:
                 "tools": marked(tools) if tools else None,
                 "add_generation_prompt": add_generation_prompt,
             }
+            self._environment.begin()
             text = "".join(_bounded(self._template.generate(values)))
         except TemplateRefusal as error:
             raise InvalidRequest(f"messages: the chat template says: {error}") from None
+        except TemplateLimit as error:
+            raise InvalidRequest(f"messages: the chat template is not followed: {error}") from None
+        except MemoryError:
+            raise InvalidRequest("messages: the chat template wants too much memory") from None
         except jinja2.TemplateError as error:
             kind = type(error).__name__
             raise InvalidRequest(
@@ -123,4 +129,5 @@ def _now(form: str) -> str:
 
 
 def _to_json(value: Any, indent: int | None = None) -> str:
+    indent = indent if indent is None else min(indent, MAX_INDENT)
     return json.dumps(value, ensure_ascii=False, indent=indent)

@@ -2,6 +2,8 @@
 without attributes that lead out; clients bring no templates, and their words are never taken for
 one. Requests that try are rows O23 and O24."""
 
+import resource
+import time
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +11,8 @@ import pytest
 from audit import watched
 
 from trivet.backends.api import InvalidRequest, LoadFailed
-from trivet.backends.llm.chat import MAX_PROMPT_CHARACTERS, ChatTemplate
+from trivet.backends.llm.chat import ChatTemplate
+from trivet.backends.llm.template_limits import MAX_PROMPT_CHARACTERS
 
 MESSAGES: list[dict[str, Any]] = [{"role": "user", "content": "Hello"}]
 WAYS_OUT = [
@@ -85,7 +88,60 @@ def test_a_template_that_writes_without_end_is_stopped(source: str) -> None:
     with pytest.raises(InvalidRequest) as caught:
         ChatTemplate(source, {}).render(MESSAGES)
     text = caught.value.message
-    assert str(MAX_PROMPT_CHARACTERS) in text or "OverflowError" in text
+    ends = (str(MAX_PROMPT_CHARACTERS), "OverflowError", "the chat template is not followed")
+    assert any(end in text for end in ends), text
+
+
+LOOP = "{% for a in range(99999) %}{% for b in range(99999) %}BODY{% endfor %}{% endfor %}"
+ENDLESS = [
+    LOOP.replace("BODY", ""),
+    LOOP.replace("BODY", "{% set x = a ~ b %}"),
+    "{% macro f(n) %}{% if n %}{{ f(n - 1) }}{{ f(n - 1) }}{% endif %}{% endmacro %}{{ f(99) }}",
+    "{% macro f(n) %}{% for a in range(n) %}{{ caller() }}{% endfor %}{% endmacro %}"
+    "{% call f(9999) %}{% call f(9999) %}{% call f(9999) %}{% endcall %}{% endcall %}{% endcall %}",
+    "{% block b %}{% if messages %}{{ self.b() }}{{ self.b() }}{% endif %}{% endblock %}",
+    "{% set s = namespace(x='aa') %}{% for i in range(99) %}{% set s.x = s.x ~ s.x %}{% endfor %}",
+    "{% set s = namespace(x='aa') %}{% for i in range(99) %}{% set s.x = s.x + s.x %}{% endfor %}",
+    "{% set s = namespace(x=[1]) %}{% for i in range(99) %}{% set s.x = s.x + s.x %}{% endfor %}",
+    "{% set s = namespace(x='aaaa') %}"
+    "{% for i in range(99) %}{% set s.x = s.x.replace('a', s.x) %}{% endfor %}",
+    "{% set s = namespace(x='aaaa') %}"
+    "{% for i in range(99) %}{% set s.x = s.x | replace('a', s.x) %}{% endfor %}",
+    "{{ ('a' * 1000000000) | length }}",
+    "{{ (1000000000 * 'a') | length }}",
+    "{{ (range(99999) | list * 100000) | length }}",
+    "{{ 10 ** (10 ** 9) }}",
+    "{{ 10 ** (10 ** 9) > 1 }}",
+    "{{ 'a'.ljust(1000000000) | length }}",
+    "{{ 'a' | center(1000000000) | length }}",
+    "{{ 'a\\na' | indent(1000000000) | length }}",
+    "{{ '%1000000000d' % 1 }}",
+    "{{ ('%*d' % (1000000000, 1)) | length }}",
+    "{{ '%1000000000d' | format(1) }}",
+    "{{ '{:1000000000}'.format(1) | length }}",
+    "{{ '{:{}}'.format(1, 1000000000) | length }}",
+    "{{ 1.5 | round(1000000000, 'ceil') }}",
+    "{{ [1] | batch(1000000000, 1) | list | length }}",
+    "{{ [[1]] | sum(start=[]) }}",
+    "{{ lipsum(1000000000) }}",
+    "{{ [messages] | tojson(indent=1000000000) | length }}{{ 1 / 0 }}",
+]
+
+
+@pytest.mark.parametrize("source", ENDLESS)
+def test_a_template_that_loops_or_grows_without_end_is_stopped(source: str) -> None:
+    template = ChatTemplate(source, {})
+    started_s = time.thread_time()
+    with pytest.raises(InvalidRequest, match="chat template"):
+        template.render(MESSAGES)
+    assert time.thread_time() - started_s < 4
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss < 4 << 20  # KiB
+
+
+def test_what_one_conversation_took_the_next_need_not_save() -> None:
+    many = "{% for a in range(9999) %}{% set x = 'a' * 9999 %}{% endfor %}x"
+    template = ChatTemplate(many, {})
+    assert [template.render(MESSAGES) for _ in range(5)] == ["x"] * 5
 
 
 @pytest.mark.parametrize(
