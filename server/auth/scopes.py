@@ -51,6 +51,7 @@ _ROUTES: dict[Scope, tuple[tuple[str, str], ...]] = {
         ("GET", "/version"),
         ("GET", "/load"),
         ("GET", "/info"),
+        ("GET", "/openapi.json"),
         ("GET", "/tokenizer_info"),
     ),
     Scope.INFER: (

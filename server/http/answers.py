@@ -87,7 +87,7 @@ class Answer(web.StreamResponse):
             f"Date: {_http_date(int(time.time()))}\r\n"
             f"x-request-id: {self.request_id}\r\n"
         )
-        if self._size_bytes:
+        if self._size_bytes or self._type != JSON:
             lines += f"Content-Type: {self._type}\r\n"
         for name, value in self._extra_headers.items():
             lines += f"{name}: {value}\r\n"

@@ -18,6 +18,7 @@ from trivet.server.http.openai.chat import Chat
 from trivet.server.http.openai.completions import Completions
 from trivet.server.http.openai.embeddings import Embeddings
 from trivet.server.http.openai.models import Models
+from trivet.server.http.openapi import OpenApi
 from trivet.server.http.repository import Repository
 from trivet.server.http.routes import RouteTable
 from trivet.server.http.shared_memory import SharedMemoryRoutes
@@ -37,24 +38,23 @@ def build_routes(
 ) -> RouteTable:
     """All routes. The first row that fits a path answers it."""
     about = About(core, limits)
-    return RouteTable(
-        [
-            *Infer(core, limits, forwarding).routes(),
-            *Health(core).routes(),
-            *Metadata(core).routes(),
-            *Generate(core, limits, forwarding).routes(),
-            *Repository(core, limits).routes(),
-            *SharedMemoryRoutes(core, limits).routes(),
-            *TraceSettings(core, limits).routes(),
-            *LogSettings(core, limits).routes(),
-            *Chat(core, limits).routes(),
-            *Completions(core, limits).routes(),
-            *Embeddings(core, limits).routes(),
-            *Models(core, limits, about.tokenize).routes(),
-            *TgiGenerate(core, limits).routes(),
-            *about.routes(),
-        ]
-    )
+    routes = [
+        *Infer(core, limits, forwarding).routes(),
+        *Health(core).routes(),
+        *Metadata(core).routes(),
+        *Generate(core, limits, forwarding).routes(),
+        *Repository(core, limits).routes(),
+        *SharedMemoryRoutes(core, limits).routes(),
+        *TraceSettings(core, limits).routes(),
+        *LogSettings(core, limits).routes(),
+        *Chat(core, limits).routes(),
+        *Completions(core, limits).routes(),
+        *Embeddings(core, limits).routes(),
+        *Models(core, limits, about.tokenize).routes(),
+        *TgiGenerate(core, limits).routes(),
+        *about.routes(),
+    ]
+    return RouteTable([*routes, *OpenApi(routes).routes()])
 
 
 class HttpServer:
