@@ -10,6 +10,7 @@ from typing import Any, cast
 
 import jinja2.ext
 from jinja2 import nodes
+from jinja2.parser import Parser
 from jinja2.runtime import Context
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from jinja2.visitor import NodeTransformer
@@ -46,13 +47,28 @@ class _Spent(threading.local):
         self.ticks = 0
 
 
+class GenerationTag(jinja2.ext.Extension):
+    """`{% generation %}`: tells trainers what the model wrote; the text is as it is without."""
+
+    tags = {"generation"}  # noqa: RUF012  # as jinja2.ext has it
+
+    def parse(self, parser: Parser) -> list[nodes.Node]:
+        """Its body."""
+        next(parser.stream)
+        return parser.parse_statements(("name:endgeneration",), drop_needle=True)
+
+
 class BoundedEnvironment(ImmutableSandboxedEnvironment):
     """Jinja's sandbox. Each loop, call and operator that may grow is looked at as it happens."""
 
     intercepted_binops = frozenset({"+", "*", "**", "%"})
 
     def __init__(self) -> None:
-        super().__init__(trim_blocks=True, lstrip_blocks=True, extensions=[jinja2.ext.loopcontrols])
+        super().__init__(
+            trim_blocks=True,
+            lstrip_blocks=True,
+            extensions=[jinja2.ext.loopcontrols, GenerationTag],
+        )
         self._spent = _Spent()
         del self.globals["lipsum"]
         self.filters = {name: self._guarded(name, call) for name, call in self.filters.items()}
@@ -109,7 +125,7 @@ class BoundedEnvironment(ImmutableSandboxedEnvironment):
             _check_factors(*values)
         elif name == "format" and any(isinstance(v, str) and _WIDE.search(v) for v in values):
             raise TemplateLimit(_WIDTH)
-        elif name == "sum" and any(isinstance(value, list | tuple) for value in values[1:]):
+        elif name == "sum" and len(values) > 2 and isinstance(values[-1], list | tuple):
             raise TemplateLimit("it sums up lists")
 
     def _made(self, value: Any) -> Any:
