@@ -157,6 +157,10 @@ class SequenceExecutor:
         assert sequence.slot is not None
         self._seats[sequence.slot.instance].lane.remove(sequence)
 
+    def can_run(self, instance: int) -> bool:
+        """For the queue: whether new sequences should begin there."""
+        return self._seats[instance].worker.instance.is_ready()
+
     def _dispatch_soon(self, seat: _Seat) -> None:
         """Dispatches at the end of this loop tick, so that requests read together go together."""
         if seat.is_idle and not seat.is_dispatch_due:

@@ -44,6 +44,9 @@ class Runner(Protocol):
     def gone(self, sequence: Sequence) -> None:
         """It is losing its slot."""
 
+    def can_run(self, instance: int) -> bool:
+        """Whether an instance can compute now."""
+
 
 class SequenceQueue:
     """The sequences of one executor and their waiting requests."""
@@ -59,7 +62,9 @@ class SequenceQueue:
     ) -> None:
         """At most `max_waiting` requests wait, beyond one per slot; 0: any number."""
         self._plan = plan
-        self._table = SequenceTable(num_instances, plan.slots_per_instance, plan.idle_ns)
+        self._table = SequenceTable(
+            num_instances, plan.slots_per_instance, plan.idle_ns, runner.can_run
+        )
         self._max_waiting = max_waiting and max_waiting + self._table.num_slots
         self._statistics = statistics
         self._counts = statistics.sequences = statistics.sequences or SequenceCounts()

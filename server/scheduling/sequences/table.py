@@ -1,11 +1,12 @@
 """Which sequences there are, which has which slot, which wait for one, which are idle. Pure.
 
-Every operation costs the same whatever the number of sequences; a free slot costs its logarithm.
+Every operation costs the same whatever the number of sequences; a free slot costs its logarithm
+while its instance can compute.
 """
 
 import heapq
 from collections import OrderedDict, deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from trivet.server.scheduling.sequences.sequence import CorrelationId, Sequence, Slot
 
@@ -13,8 +14,16 @@ from trivet.server.scheduling.sequences.sequence import CorrelationId, Sequence,
 class SequenceTable:
     """The sequences of one model version. Owned by the event loop."""
 
-    def __init__(self, num_instances: int, slots_per_instance: int, idle_ns: int) -> None:
+    def __init__(
+        self,
+        num_instances: int,
+        slots_per_instance: int,
+        idle_ns: int,
+        is_usable: Callable[[int], bool] = lambda _: True,
+    ) -> None:
+        """`is_usable`: whether an instance can compute now; one that cannot comes last."""
         self._idle_ns = idle_ns
+        self._is_usable = is_usable
         self._free = [
             Slot(number, instance)
             for number in range(slots_per_instance)
@@ -43,10 +52,22 @@ class SequenceTable:
             self._by_id[sequence_id] = sequence
         self._by_activity[sequence] = None
         if self._free:
-            sequence.slot = heapq.heappop(self._free)
+            sequence.slot = self._take_slot()
         else:
             self._backlog.append(sequence)
         return sequence
+
+    def _take_slot(self) -> Slot:
+        """The first free one, of an instance that can compute if there is any."""
+        first = self._free[0]
+        if not self._is_usable(first.instance):
+            usable = [slot for slot in self._free if self._is_usable(slot.instance)]
+            if usable:
+                chosen = min(usable)
+                self._free.remove(chosen)
+                heapq.heapify(self._free)
+                return chosen
+        return heapq.heappop(self._free)
 
     def forget_id(self, sequence: Sequence) -> None:
         """Its END has come: the id is free for a new sequence, while this one's requests run."""

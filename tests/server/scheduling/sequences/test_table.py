@@ -24,6 +24,16 @@ def test_instances_fill_up_evenly_and_the_rest_waits() -> None:
     assert places(sequences) == [(0, 0), (1, 0), (0, 1), (1, 1), None]
 
 
+def test_an_instance_that_cannot_compute_gets_new_sequences_last() -> None:
+    dead = {0}
+    table = SequenceTable(2, 2, IDLE_NS, lambda instance: instance not in dead)
+    sequences = open_all(table, 3)
+    assert places(sequences) == [(1, 0), (1, 1), (0, 0)]
+    dead.clear()
+    table.close(sequences[2])
+    assert places([table.open(8, 0), table.open(9, 0)]) == [(0, 0), (0, 1)]
+
+
 def test_a_slot_goes_to_the_sequence_that_has_waited_longest() -> None:
     table = SequenceTable(1, 1, IDLE_NS)
     first, second, third = open_all(table, 3)
