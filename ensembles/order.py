@@ -9,6 +9,9 @@ from trivet.ensembles.graph import Edge, Step
 
 Makers = Mapping[str, Sequence[int]]
 
+MAX_TOLD_STEPS = 16
+"""Of a circle, in an error."""
+
 
 def order_steps(
     needs: Sequence[frozenset[str]], makers: Makers, titles: Sequence[str], where: str
@@ -48,6 +51,8 @@ def _circle(
     for later, earlier in pairwise(circle):
         tensors = sorted(t for t in needs[later] if earlier in makers.get(t, ()))
         links.append(f"{titles[later]} needs {tensors or 'the outcome'} of {titles[earlier]}")
+    if len(links) > MAX_TOLD_STEPS:
+        links[MAX_TOLD_STEPS:] = [f"and so on, {len(links)} steps in all"]
     return f"the steps form a cycle: {', '.join(links)}"
 
 

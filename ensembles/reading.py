@@ -34,6 +34,9 @@ def read_graph(config: ModelConfig, catalog: Catalog) -> Graph:
     return _Reader(config, catalog).read()
 
 
+MAX_STEPS = 1024
+
+
 def check_fields(config: ModelConfig) -> None:
     """Raises InvalidConfig for what an ensemble cannot have, however its steps look."""
     where = f"{config.name}/config.pbtxt"
@@ -42,6 +45,9 @@ def check_fields(config: ModelConfig) -> None:
             f"{where}: an ensemble must specify at least one step: "
             "ensemble_scheduling { step [ { model_name ... input_map ... output_map ... } ] }"
         )
+    num_steps = len(config.ensemble_scheduling.step)
+    if num_steps > MAX_STEPS:
+        raise InvalidConfig(f"{where}: {num_steps} steps; at most {MAX_STEPS} are allowed")
     for name in FORBIDDEN:
         field = config.DESCRIPTOR.fields_by_name[name]
         is_set = (

@@ -29,7 +29,7 @@ class SingleSink:
             return
         self._num_responses += 1
         self._response = response
-        if final:
+        if final or self._num_responses > 1:
             self.finish()
 
     def finish(self) -> None:
@@ -55,6 +55,7 @@ class SingleSink:
         if self._error is not None:
             raise self._error
         if self._response is None or self._num_responses != 1:
+            cancel.cancel()  # What else the model may have to say is for nobody.
             raise InvalidRequest(f"{wrong_count}, got {self._num_responses}")
         return self._response
 

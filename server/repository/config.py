@@ -36,6 +36,11 @@ def read_config(
     Raises InvalidConfig: "<model>/config.pbtxt:LINE:COLUMN: what. how to fix it".
     """
     if override_json is not None:
+        if len(override_json) > MAX_CONFIG_BYTES:
+            raise InvalidConfig(
+                f"the config override has {len(override_json)} characters; at most "
+                f"{MAX_CONFIG_BYTES} are read"
+            )
         config = from_json(override_json)
         where = f"config override of model '{model_dir.name}'"
     else:

@@ -1,5 +1,8 @@
 """Every fault of an ensemble's config is found at load and named: file, step, tensor."""
 
+import time
+from itertools import pairwise
+
 import pytest
 from ensemble_room import config, ensemble, step
 
@@ -259,6 +262,32 @@ def test_a_fault_is_refused_with_file_and_place(fault: str) -> None:
 
     assert message in raised.value.message
     assert raised.value.message.startswith("e/config.pbtxt: ")
+
+
+def chain(count: int, *, is_closed: bool) -> str:
+    """So many steps, each behind the one before; closed: the first behind the last."""
+    names = [f"T{number}" for number in range(count + 1)]
+    names[0], names[-1] = ("X", "Y") if not is_closed else (names[0], names[0])
+    return ensemble(*(step("a", {"IN": a}, {"OUT": b}) for a, b in pairwise(names)))
+
+
+@pytest.mark.rows("R16")
+def test_ten_thousand_steps_are_refused_at_once() -> None:
+    started_s = time.monotonic()
+    with pytest.raises(InvalidConfig, match="10000 steps; at most 1024"):
+        read(chain(10_000, is_closed=False))
+    assert time.monotonic() - started_s < 5
+
+
+def test_as_many_steps_as_allowed_are_read() -> None:
+    assert len(read(chain(1024, is_closed=False)).steps) == 1024
+
+
+@pytest.mark.rows("R16")
+def test_a_long_circle_is_told_in_short() -> None:
+    with pytest.raises(InvalidConfig, match="and so on, 1000 steps in all") as caught:
+        read(chain(1000, is_closed=True))
+    assert len(caught.value.message) < 2000
 
 
 def test_only_what_is_needed_for_an_output_runs() -> None:

@@ -290,6 +290,7 @@ OVERRIDES = [
     ('{"backend": "identity"}', "must list its inputs and outputs"),
     ('{"backend": "identity", "name": "other"}', "name is 'other'"),
     ("[" * 100_000, "the config is not JSON"),
+    (json.dumps({"backend": "x" * 1_100_000}), "at most 1048576 are read"),
 ]
 
 

@@ -319,12 +319,30 @@ ROWS = [
 ]  # fmt: skip
 
 
+RIGHT: dict[str, dict[str, Any]] = {
+    "simple": pair(),
+    "good": one("FP32", *GOOD_DATA),
+    "ident_fp32": one("FP32", 1.5, -2.0),
+    "ident_int8": one("INT8", 1, -2),
+    "ident_int64": one("INT64", 2**62),
+    "ident_str": one("BYTES", "a", "b"),
+    "ident_raw": one("FP32", *ONES),
+    "opt": {"inputs": [json_input(f"INPUT{n}", shape=[1], data=[float(n)]) for n in range(3)]},
+}
+"""What the same models answer, exactly, right after a wrong request."""
+
+
 @rows_of(ROWS)
 @pytest.mark.parametrize("row", ROWS, ids=str)
 def test_a_wrong_request_has_its_own_answer(room: Room, row: Row) -> None:
     answer = room.post(f"/v2/models/{row.model}/infer", row.body, row.headers)
     assert answer.status == row.status, answer.body
     assert row.text in answer.error
+    if row.model in RIGHT:
+        answer = room.post(f"/v2/models/{row.model}/infer", json.dumps(RIGHT[row.model]).encode())
+        assert answer.status == 200, answer.body
+        given = [each["data"] for each in RIGHT[row.model]["inputs"]]
+        assert [each["data"] for each in json.loads(answer.body)["outputs"]] == given
 
 
 @pytest.mark.rows("V30")

@@ -261,6 +261,28 @@ async def test_new_connections_are_shown_the_new_certificate_and_open_ones_go_on
             assert answer.status == 200
 
 
+async def test_grpc_is_shown_the_new_certificate_too_and_open_calls_go_on(
+    certificates: Certificates,
+) -> None:
+    tls = Tls(http_files(certificates), "h2")
+    watch = FileWatch(tls.files.paths, tls.reload)
+    held: list[Call] = []
+    options = Http2Options(2**20)
+    transport = Http2Transport(rows([], held), host="127.0.0.1", port=0, options=options, tls=tls)
+    port = await transport.start()
+    before = await serial_number(port, certificates)
+    target = f"127.0.0.1:{port}"
+    async with grpc.aio.secure_channel(target, credentials(certificates), OPTIONS) as channel:
+        assert await channel.unary_unary("/t.T/Echo")(b"a") == b"a"
+        after = certificates.renew()
+        watch.look()
+        watch.look()
+        assert await serial_number(port, certificates) == after != before
+        assert await channel.unary_unary("/t.T/Echo")(b"b") == b"b"
+    assert await echo(port, credentials(certificates)) == b"hello"
+    await transport.drain(0)
+
+
 async def test_files_that_do_not_fit_leave_the_old_certificate_and_are_told_once(
     certificates: Certificates, caplog: pytest.LogCaptureFixture
 ) -> None:
