@@ -95,7 +95,7 @@ def make_scheduler(settings: EngineSettings, loaded: LoadedPart) -> Scheduler:
     return Scheduler(
         BlockPool(loaded.num_blocks, settings.block_size),
         max_num_seqs=settings.max_num_seqs,
-        max_batched_tokens=settings.max_batched_tokens or None,
+        max_batched_tokens=settings.step_tokens(loaded.device.type),
         block_size=settings.block_size,
         enable_prefix_caching=settings.prefix_caching,
         max_model_len=loaded.max_model_len,

@@ -65,10 +65,10 @@ class Engine:
         self._prepare = prepare
         self._flight: Flight | None = None
         self._host_bound: set[str] = set()
-        """Requests whose tokens are chosen on the host: while there are any, steps do not
-        overlap."""
+        """Requests whose tokens are chosen on the host: steps that choose some are not launched
+        but computed by themselves."""
         self._is_careful = False
-        """A step could not be launched: it is to be computed by itself."""
+        """The step under way is to land before another is planned, which is computed by itself."""
         self._generations: dict[str, Generation] = {}
         self._unstarted: dict[str, Generation] = {}
         """Those of them that no step has computed a token of."""
@@ -99,19 +99,19 @@ class Engine:
     def step(self) -> None:
         """Computes or launches one step and sends what came of it or of the one before."""
         self.step_started_s = time.monotonic()
-        overlaps = self._launcher is not None and not self._host_bound and not self._is_careful
-        if not overlaps:
-            self._land(None)
-            # A message has at most one output of each request, for it has no order.
-            self._flush()
+        if self._is_careful:
+            self._land_alone()
         plan = self._scheduler.schedule()
         for sequence in plan.preempted:
             self._state.leave(sequence.id)
-        if overlaps:
+        if self._launcher is None or self._is_careful or self._needs_host(plan):
+            self._land_alone()
+            plan = _alive(plan)
+            if plan.rows:
+                self._is_careful = False
+                self._compute(plan)
+        else:
             self._launch(plan)
-        elif plan.rows:
-            self._is_careful = False
-            self._compute(plan)
         self._flush()
         self.step_started_s = 0.0
 
@@ -219,11 +219,10 @@ class Engine:
         if not self._try(plan):
             free_memory()
             for half in plan.halves():
-                rows = [row for row in half.rows if row.sequence.status is SequenceStatus.RUNNING]
-                if rows and not self._try(StepPlan.of(rows)):
-                    self._fail(
-                        [row.sequence for row in rows], no_memory(len(rows), half.num_tokens)
-                    )
+                part = _alive(half)
+                if part.rows and not self._try(part):
+                    sequences = [row.sequence for row in part.rows]
+                    self._fail(sequences, no_memory(len(sequences), part.num_tokens))
             if plan.num_tokens == 1:
                 self._fail([plan.rows[0].sequence], no_memory(1, 1))
 
@@ -271,6 +270,21 @@ class Engine:
                 self._is_careful = True
         self._land(launched)
 
+    def _needs_host(self, plan: StepPlan) -> bool:
+        """Whether a step chooses tokens, or scores a prompt, on the host."""
+        return bool(self._host_bound) and any(
+            (row.samples or row.sequence.needs_prompt_logprobs)
+            and row.sequence.id in self._host_bound
+            for row in plan.rows
+        )
+
+    def _land_alone(self) -> None:
+        """Nothing is under way afterwards."""
+        if self._flight is not None:
+            self._land(None)
+            # A message has at most one output of each request, for it has no order.
+            self._flush()
+
     def _start(self, plan: StepPlan) -> Flight:
         assert self._launcher is not None
         self._note_starts(plan)
@@ -298,6 +312,7 @@ class Engine:
                 elif token == PENDING:
                     # The likeliest tokens do not hold what it draws from; the host has patience.
                     self._host_bound.add(request_id)
+                    self._is_careful = True
                     self._state.leave(request_id)
                     if launched is not None:
                         launched.forget(generation)
@@ -369,3 +384,11 @@ class Engine:
             outputs, self._outputs = self._outputs, []
             tokens, self._tokens = self._tokens, []
             self._send(Outputs(outputs, self.stats(), tokens))
+
+
+def _alive(plan: StepPlan) -> StepPlan:
+    """What is left of a step when some of its sequences have ended or been taken back meanwhile."""
+    running = SequenceStatus.RUNNING
+    if all([row.sequence.status is running for row in plan.rows]):  # noqa: C419  # a list is twice as fast
+        return plan
+    return StepPlan.of(row for row in plan.rows if row.sequence.status is running)

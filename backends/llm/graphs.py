@@ -136,9 +136,14 @@ class GraphedModel:
         self._empty(0, size)
         try:
             self._graphs[size] = self._recorder.record(lambda: self._model.forward(bucket))
-        except torch.OutOfMemoryError:
+        except RuntimeError as error:
+            # No memory, or a library that does what cannot be recorded. What a lost device says
+            # here, it says at the next step again, which ends the engine.
             self._is_able = False
-            log.warning("no memory is left to record decode steps of %d rows: slower ones", size)
+            reason = str(error).splitlines()[0]
+            log.warning(
+                "decode steps of %d rows and others are not recorded, and slower: %s", size, reason
+            )
         else:
             log.debug("recorded decode steps of %d rows", size)
 

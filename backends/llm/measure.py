@@ -46,7 +46,7 @@ class CudaMeter:
 def largest_step(model: Model, settings: EngineSettings, device: torch.device) -> None:
     """As many tokens as a step may have, of as many sequences as may sample, each drawn in the way
     that takes most memory. Nothing is written to the cache."""
-    num_tokens = settings.max_batched_tokens or settings.max_num_seqs * settings.max_model_len
+    num_tokens = settings.step_tokens(device.type)
     num_rows = min(settings.max_num_seqs, num_tokens)
     counts = np.full(num_rows, num_tokens // num_rows)
     counts[: num_tokens % num_rows] += 1

@@ -15,8 +15,11 @@ CHOICES = {
     "generation_config": ("auto", "none"),
     "quantization": ("", "fp8"),
     "kv_cache_dtype": ("auto", "fp8"),
-    "attention": ("auto", "triton", "fa3", "varlen", "torch"),
+    "attention": ("auto", "triton", "fa3", "varlen", "flashinfer", "torch"),
 }
+STEP_TOKENS = {"cpu": 512, "cuda": 8192}
+"""So many that their products take longer than reading the weights, and not so many that those who
+wait for their next token notice."""
 DEVICE = re.compile(r"auto|cpu|cuda(:\d{1,3})?")
 
 
@@ -39,8 +42,8 @@ class EngineSettings:
     max_model_len: int = 0
     """Prompt and output tokens together; 0: what the model was made for."""
     max_num_seqs: int = 256
-    max_batched_tokens: int = 512
-    """Tokens computed in one step; 0: no limit."""
+    max_batched_tokens: int = 0
+    """Tokens computed in one step; 0: 512, on a GPU 8192."""
     max_num_waiting: int = 1024
     prefix_caching: bool = True
     quantization: str = ""
@@ -50,7 +53,7 @@ class EngineSettings:
     tensor_parallel_size: int = 1
     """GPUs that compute the model together, from the one of `device` on."""
     attention: str = "auto"
-    """The kernels on a GPU: triton, fa3, varlen or torch; "auto": the fastest that is there."""
+    """The kernels on a GPU, by name; "auto": the fastest that is there."""
     cuda_graphs: bool = True
     """Whether decode steps are recorded."""
     num_threads: int = 0
@@ -68,6 +71,10 @@ class EngineSettings:
     """How the model writes calls of tools; empty: what its chat template contains decides."""
     in_process: bool = False
     """For debugging: the engine runs in a thread of the server."""
+
+    def step_tokens(self, device_type: str) -> int:
+        """Tokens computed in one step on such a device."""
+        return self.max_batched_tokens or STEP_TOKENS.get(device_type, STEP_TOKENS["cpu"])
 
     def to_json(self) -> dict[str, Any]:
         """For the engine's process."""

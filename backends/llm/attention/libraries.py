@@ -16,6 +16,8 @@ from trivet.backends.llm.attention.pages import PagedAttention
 from trivet.backends.llm.kv_cache import KvCache
 from trivet.backends.llm.model_config import LlmConfig
 
+HEAD_SIZES = (64, 128, 256)
+"""That all of them know, and our own kernels around them."""
 FA2_PAGE = 256
 """FlashAttention-2's kernels read pages of so many places, or of a multiple."""
 FLASHINFER_BYTES = 128 * 1024 * 1024
@@ -73,7 +75,7 @@ class Fa3Attention(Library):
                   "max_seqlen_q", "softmax_scale", "causal", "window_size"}  # fmt: skip
         if cache.layers[0].element_size() != 2:
             return "the cache is not of 16-bit numbers"
-        if config.head_dim not in (64, 128, 256):
+        if config.head_dim not in HEAD_SIZES:
             return f"heads are of size {config.head_dim}"
         if not _is_hopper(cache.layers[0].device):
             return "the GPU is no Hopper"
@@ -110,7 +112,7 @@ class VarlenAttention(Library):
             return "the cache is not of 16-bit numbers"
         if cache.block_size % FA2_PAGE:
             return f"its pages are multiples of {FA2_PAGE} places, block_size is {cache.block_size}"
-        if config.head_dim > FA2_PAGE:
+        if config.head_dim not in HEAD_SIZES:
             return f"heads are of size {config.head_dim}"
         wanted = {"block_table", "seqused_k", "enable_gqa", "scale", "window_size"}
         return missing("torch.nn.attention.varlen", "varlen_attn", wanted)
@@ -144,7 +146,7 @@ class FlashInferAttention(Library):
         """Empty if it can be used."""
         if cache.layers[0].element_size() != 2:
             return "the cache is not of 16-bit numbers"
-        if config.head_dim not in (64, 128, 256):
+        if config.head_dim not in HEAD_SIZES:
             return f"heads are of size {config.head_dim}"
         return missing(
             "flashinfer", "BatchPrefillWithPagedKVCacheWrapper", {"float_workspace_buffer"}

@@ -167,7 +167,7 @@ def test_the_largest_step_is_as_large_as_a_step_may_be(budget: int, most: int, r
     )
     largest_step(model, settings, CPU)
     given = model.inputs
-    assert len(given.token_ids) == (budget or most * 20)
+    assert len(given.token_ids) == (budget or 512)
     assert len(given.sequence_lengths) == len(given.sample_rows) == rows
     assert given.query_starts[-1] == len(given.token_ids)
     assert torch.equal(given.query_starts[1:] - given.query_starts[:-1], given.sequence_lengths)

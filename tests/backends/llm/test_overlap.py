@@ -19,6 +19,7 @@ from trivet.backends.llm.engine import Engine
 from trivet.backends.llm.messages import Abort, Message, Outputs, Quit, Submit
 from trivet.backends.llm.runner import TorchRunner
 from trivet.backends.llm.scheduler import Scheduler
+from trivet.backends.llm.staging import DeviceStaging
 
 MODEL_LEN = 64
 STOPS = [0, 1, 2]
@@ -74,7 +75,8 @@ class Run:
             max_num_seqs=self.max_num_seqs, max_model_len=MODEL_LEN, block_size=self.block_size
         )
         self.model = HashModel(self.num_blocks, self.block_size)
-        self.runner = LateRunner(TorchRunner(self.model, max_num_seqs=self.max_num_seqs))
+        staging = DeviceStaging(torch.device("cpu"))  # as a GPU's, all arrays in one copy
+        self.runner = LateRunner(TorchRunner(self.model, staging, max_num_seqs=self.max_num_seqs))
         launcher = self.runner if self.overlaps else None
         self.engine = Engine(
             self.scheduler, self.state, self.runner, OddGrammars(), self._send, launcher
@@ -222,6 +224,17 @@ def test_a_grammar_among_others_keeps_its_word() -> None:
     assert all(token % 2 for token in run.tokens["odd-1"][:-1])
     wanted = Run(overlaps=False).play([[request("a", [5, 6])], [request("b", [8, 9])]])
     assert (run.tokens["a"], run.tokens["b"]) == (wanted.tokens["a"], wanted.tokens["b"])
+
+
+def test_a_request_for_the_host_that_waits_holds_nobody_up() -> None:
+    sampling = replace(PLAIN, ignore_eos=True)
+    script: list[list[Message]] = [
+        [request("a", [5, 9], sampling), request("b", [5, 9], sampling), request("odd-1", [7])]
+    ]
+    run = Run(overlaps=True, max_num_seqs=2).play(script)
+    assert run.tokens == Run(overlaps=False, max_num_seqs=2).play(script).tokens
+    # Twelve steps of both, all of them before the third had a place.
+    assert (run.runner.num_launched, run.runner.most_under_way) == (12, 2)
 
 
 @pytest.mark.parametrize("top_p", [0.5, 0.99])

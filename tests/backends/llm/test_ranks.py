@@ -25,6 +25,7 @@ from trivet.backends.llm.engine import Engine
 from trivet.backends.llm.kv_cache import KvCache
 from trivet.backends.llm.model_config import Described, LlmConfig, from_hub
 from trivet.backends.llm.models.llama import LlamaModel
+from trivet.backends.llm.models.llama_weights import read_weights
 from trivet.backends.llm.rank_processes import RankedRunner
 from trivet.backends.llm.runner import Model
 from trivet.backends.llm.settings import EngineSettings
@@ -117,6 +118,35 @@ def test_parts_together_give_what_the_whole_gives(
         thread.join()
     for logits in found:
         torch.testing.assert_close(logits, wanted, atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("by_row", [False, True])
+def test_parts_of_8_bit_weights_have_their_scales(by_row: bool) -> None:
+    made = random_model("Llama", {"hidden_size": 96, "intermediate_size": 96})
+    config, weights = from_hub(made.config.to_dict()), made.state_dict()
+    for name, weight in list(weights.items()):
+        if name.endswith("_proj.weight"):
+            scale = weight.abs().amax(dim=1, keepdim=True) if by_row else weight.abs().max()
+            weights[f"{name}_scale"] = scale / 448
+            weights[name] = (weight / scale * 448).to(torch.float8_e4m3fn)
+    sizes = sharded_config(config, 2)
+    for rank in range(2):
+        shards = ShardedWeights(weights, config, rank, 2)
+        read = read_weights(sizes, {name: shards[name] for name in shards})
+        layer = read.layers[1]
+        own = slice(48 * rank, 48 * (rank + 1))
+        name = "model.layers.1.mlp."
+        gate, down = (_exact(weights, f"{name}{kind}_proj.weight") for kind in ("gate", "down"))
+        assert layer.gate_up.scales is not None
+        assert layer.down.scales is not None
+        gate_up = layer.gate_up.data.float() * layer.gate_up.scales.unsqueeze(1)
+        torch.testing.assert_close(gate_up[:48], gate[own])
+        mine = layer.down.data.float() * layer.down.scales.unsqueeze(1)
+        torch.testing.assert_close(mine, down[:, own])
+
+
+def _exact(weights: dict[str, Tensor], name: str) -> Tensor:
+    return weights[name].float() * weights[f"{name}_scale"]
 
 
 @pytest.mark.parametrize("size", [4, 5])
