@@ -32,6 +32,9 @@ class NoModels:
     def labels(self, name: str, version: int | None) -> dict[str, Sequence[str]]:  # noqa: ARG002
         raise ModelNotFound(f"model '{name}' is not known here")
 
+    def parts(self, name: str) -> frozenset[str]:
+        return frozenset({name})
+
 
 @dataclass(frozen=True, slots=True)
 class EnsembleBackend:

@@ -6,7 +6,7 @@ loop and on callbacks; there are no tasks.
 
 import asyncio
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 
 from trivet.backends.api import (
@@ -48,6 +48,8 @@ from trivet.ensembles.wave import Wave
 
 MAX_PLANS = 64
 """Sets of wanted outputs whose plans are kept."""
+_ANY = -1
+"""Answers may be sent whenever they are there."""
 SEQUENCE_PARAMETERS = frozenset({"sequence_id", "sequence_start", "sequence_end"})
 
 
@@ -68,8 +70,6 @@ class EnsembleExecutor:
         self._stopping = ""
         self._loop = asyncio.get_running_loop()
         self._can_merge = can_merge(graph)
-        models = [name for s in graph.steps for name in (s.model, s.settings.fallback) if name]
-        self._asked_twice = frozenset(name for name in models if models.count(name) > 1)
         self._arrived: list[Member] = []
 
     def submit(self, request: InferRequest, sink: Sink) -> None:
@@ -143,11 +143,14 @@ class EnsembleExecutor:
                 self._plans[output_names] = plan
         return plan
 
-    def window(self, step: Step) -> Window | None:
-        """For the responses of a decoupled step. A model that is asked again further on never
-        waits: it might be for itself."""
-        most = self.graph.max_inflight
-        return Window(most) if most and step.model not in self._asked_twice else None
+    def window(self, step: Step, most: int) -> Window | None:
+        """For so many responses of a decoupled step, 0: any number. A model that is asked in other
+        steps, too, never waits: it might be for itself."""
+        return Window(most) if most and step.number not in self.graph.shared else None
+
+    def soon(self, callback: Callable[[], None]) -> None:
+        """Calls it in another turn of the loop."""
+        self._loop.call_soon(callback)
 
     def ended(self, run: "_Run") -> None:
         """From a run, once."""
@@ -192,8 +195,8 @@ class _Run:
 
     __slots__ = (
         "_arrived_ns", "_cancel", "_executor", "_has_responded", "_is_merged", "_is_progressing",
-        "_sequence", "_sink", "_wants_progress", "_wave", "is_over", "max_inflight", "plan",
-        "request",
+        "_room", "_sequence", "_sink", "_wants_progress", "_wave", "is_over", "max_inflight",
+        "plan", "request",
     )  # fmt: skip
 
     def __init__(
@@ -206,7 +209,11 @@ class _Run:
         self._is_merged = is_merged
         self.plan = plan
         self.request = request
-        self.max_inflight = executor.graph.max_inflight
+        window = request.window
+        self._room = _ANY if window is None else window.size
+        self.max_inflight = executor.graph.max_inflight or max(0, self._room)
+        if window is not None:
+            window.pass_on(self._gave)
         self.is_over = False
         self._sequence: dict[str, bool | int | float | str] | None = None
         self._has_responded = False
@@ -248,7 +255,7 @@ class _Run:
 
     def window(self, step: Step) -> Window | None:
         """See Run. Whoever waits for room goes on when the request is cancelled."""
-        window = self._executor.window(step)
+        window = self._executor.window(step, self.max_inflight)
         if window is not None:
             self._cancel.on_cancel(window.open)
         return window
@@ -301,7 +308,20 @@ class _Run:
             response.parameters = self._sequence
         if is_only:
             self._end(None)
+        elif self._room != _ANY:
+            self._room -= 1
         self._sink.send(response, final=is_only)
+
+    @property
+    def has_room(self) -> bool:
+        """Whether another answer may be sent: an ensemble that this one is a step of may want no
+        more of them for now."""
+        return self._room != 0
+
+    def _gave(self, is_open: bool) -> None:  # noqa: FBT001 - a Window's callback
+        self._room = _ANY if is_open or self._room == _ANY else self._room + 1
+        # Whoever gives room is in the midst of something.
+        self._executor.soon(self.progress)
 
     def _outputs(self, wave: Wave) -> list[Tensor]:
         outputs: list[Tensor] = []
@@ -342,9 +362,15 @@ class _Run:
         else:
             observer.failed(error, total_ns)
         self._wave.release()
-        # It refers here.
+        # It refers here, and so does the window.
         del self._wave
+        if self.request.window is not None:
+            self.request.window.pass_on(_to_nobody)
         self._executor.ended(self)
+
+
+def _to_nobody(is_open: bool) -> None:  # noqa: FBT001 - a Window's callback
+    """The request is over."""
 
 
 def _in_ensemble(name: str, error: ServingError) -> ServingError:

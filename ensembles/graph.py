@@ -84,6 +84,8 @@ class Graph:
     """By output name of the ensemble."""
     max_inflight: int
     """Responses of a decoupled step that may be on their way at a time; 0: any number."""
+    shared: frozenset[int] = frozenset()
+    """Steps that ask, themselves or through ensembles, a model that others ask as well."""
 
     def needed_for(self, output_names: tuple[str, ...]) -> frozenset[int]:
         """The steps that matter for some outputs (none given: all of them)."""

@@ -109,7 +109,19 @@ class _Reader:
             self._config.model_transaction_policy.decoupled = True
         signature = Signature.from_config(self._config)
         most = self._config.ensemble_scheduling.max_inflight_requests
-        return Graph(self._config, signature, in_order, makers, outputs, most)
+        shared = self._shared(in_order)
+        return Graph(self._config, signature, in_order, makers, outputs, most, shared)
+
+    def _shared(self, steps: Sequence[Step]) -> frozenset[int]:
+        parts = [
+            frozenset().union(*map(self._catalog.parts, {s.model, s.settings.fallback} - {""}))
+            for s in steps
+        ]
+        return frozenset(
+            step.number
+            for step, own in zip(steps, parts, strict=True)
+            if any(own & other for other in parts if other is not own)
+        )
 
     # -- steps ---------------------------------------------------------------------------------
 

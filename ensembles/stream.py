@@ -55,7 +55,7 @@ class Stream:
     def take_turn(self) -> bool:
         """Being the one in turn, answers all that has come; returns whether it is over."""
         while self._waves and not self._run.is_over:
-            if not self._waves[0].take_turn():
+            if not self._run.has_room or not self._waves[0].take_turn():
                 return False
             if self._run.is_over:
                 # Its answer could not be made: all waves have been let go.

@@ -24,6 +24,10 @@ class Run(Protocol):
     is_over: bool
     max_inflight: int
 
+    @property
+    def has_room(self) -> bool:
+        """Whether another answer may be sent."""
+
     def window(self, step: Step) -> Window | None:
         """For the responses of a decoupled step; None: it never waits."""
 

@@ -82,6 +82,9 @@ class Catalog(Protocol):
     def labels(self, name: str, version: int | None) -> Mapping[str, Sequence[str]]:
         """Class labels by output name. Raises as `signature` does."""
 
+    def parts(self, name: str) -> frozenset[str]:
+        """The model and, if it is made of others, these and whatever they are made of."""
+
 
 class ComposedBackend(Backend, Protocol):
     """A backend whose models are made of others."""

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 from trivet.backends.api import Signature
+from trivet.server.models.composition import steps_of
 from trivet.server.models.registry import Registry
 
 
@@ -19,3 +20,14 @@ class RegistryCatalog:
     def labels(self, name: str, version: int | None) -> Mapping[str, Sequence[str]]:
         """Class labels by output name. Raises as `signature` does."""
         return self._registry.lookup(name, version).labels
+
+    def parts(self, name: str) -> frozenset[str]:
+        """The model, and whatever it is made of."""
+        found: set[str] = set()
+        todo = {name}
+        while todo:
+            part = todo.pop()
+            found.add(part)
+            for model in self._registry.models.get(part, {}).values():
+                todo |= steps_of(model.config) - found
+        return frozenset(found)

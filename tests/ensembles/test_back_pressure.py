@@ -134,3 +134,73 @@ async def test_a_model_that_is_asked_again_further_on_does_not_wait_for_itself(r
     await sink.wait()
     assert sink.error is None
     assert [r.outputs[0].numpy()[0] for r in sink.responses] == [0, 0, 1, 0, 1, 2]
+
+
+# -- ensembles in ensembles ----------------------------------------------------------------------
+
+
+def open_nested(room: Room, most_inside: str = "") -> tuple[Producer, threading.Semaphore]:
+    """As `open_chain`, with the producer inside an ensemble that is the first step."""
+    producer, gate = Producer(), threading.Semaphore(0)
+
+    def take(given: Arrays) -> Arrays:
+        gate.acquire()
+        return {"OUT": given["IN"]}
+
+    room.stream("make", STREAM, producer)  # type: ignore[arg-type]  # an iterator will do
+    room.model("pass", PLAIN, lambda given: {"OUT": given["IN"]})
+    room.model("take", PLAIN, take)
+    inner = ensemble(
+        step("make", {"IN": "IN"}, {"OUT": "T"}), step("pass", {"IN": "T"}, {"OUT": "OUT"})
+    )
+    room.ensemble("inner", inner.replace("scheduling {", f"scheduling {{ {most_inside}"))
+    steps = (step("inner", {"IN": "X"}, {"OUT": "U"}), step("take", {"IN": "U"}, {"OUT": "Y"}))
+    room.ensemble("e", limited(*steps))
+    return producer, gate
+
+
+async def test_an_ensemble_that_is_a_step_makes_its_own_steps_wait(room: Room) -> None:
+    producer, gate = open_nested(room)
+    sink = room.ask("e", {"X": MANY})
+
+    # As many in the outer one, as many in the inner one, and one that waits to be sent.
+    assert await is_still(producer, 2 * MOST + 1)
+    gate.release(4)
+    assert await is_still(producer, 2 * MOST + 1 + 4)
+    gate.release(50)
+    await sink.wait()
+
+    assert [r.outputs[0].numpy()[0] for r in sink.responses] == list(range(50))
+
+
+async def test_an_inner_ensemble_s_own_limit_holds_too(room: Room) -> None:
+    producer, gate = open_nested(room, "max_inflight_requests: 1")
+    sink = room.ask("e", {"X": MANY})
+    assert await is_still(producer, MOST + 1 + 1)
+    gate.release(60)
+    await sink.wait()
+    assert len(sink.responses) == 50
+
+
+async def test_a_model_that_an_inner_ensemble_asks_as_well_does_not_wait_for_itself(
+    room: Room,
+) -> None:
+    room.stream("make", STREAM, Producer())  # type: ignore[arg-type]  # an iterator will do
+    room.ensemble("inner", ensemble(step("make", {"IN": "IN"}, {"OUT": "OUT"})))
+    steps = (step("inner", {"IN": "X"}, {"OUT": "T"}), step("make", {"IN": "T"}, {"OUT": "Y"}))
+    room.ensemble("e", limited(*steps, most=1))
+    sink = room.ask("e", {"X": np.full(2, 4, np.float32)})
+    await sink.wait()
+    assert len(sink.responses) == 6
+
+
+async def test_cancelling_frees_those_who_wait_inside(room: Room) -> None:
+    producer, gate = open_nested(room)
+    token = CancelToken()
+    sink = room.ask("e", {"X": MANY}, cancel=token)
+    assert await is_still(producer, 2 * MOST + 1)
+    token.cancel()
+    gate.release(50)
+    await sink.wait()
+    assert isinstance(sink.error, Cancelled)
+    await until(producer.ended.is_set, "ended")

@@ -23,6 +23,9 @@ class Models:
             raise ModelNotFound(f"Request for unknown model: '{name}' is not found")
         return Signature.from_config(parse_config(self._configs[name], name))
 
+    def parts(self, name: str) -> frozenset[str]:
+        return frozenset({name})
+
     def labels(self, name: str, version: int | None) -> dict[str, list[str]]:
         return {}
 

@@ -36,6 +36,13 @@ def some(inputs: Arrays) -> Iterator[Arrays]:
         yield {"OUT": inputs["IN"] + np.float32(number)}
 
 
+INNER = ensemble(
+    step("some", {"IN": "IN"}, {"OUT": "T"}), step("double", {"IN": "T"}, {"OUT": "OUT"})
+)
+STREAMS = ("some", "inner")
+MODELS = ("double", "fail_some", "lack_some", *STREAMS)
+
+
 @dataclass(frozen=True)
 class Node:
     """A step of a random graph."""
@@ -50,12 +57,12 @@ def graphs(draw: st.DrawFn) -> list[Node]:
     """Up to seven steps, each of a tensor that is there before it."""
     tensors, nodes = ["X"], []
     for number in range(draw(st.integers(1, 7))):
-        model = draw(st.sampled_from(["double", "fail_some", "lack_some", "some"]))
+        model = draw(st.sampled_from(MODELS))
         taken = draw(st.sampled_from(tensors[-3:]))
         settings = {}
         if draw(st.integers(0, 4)) == 0:
             settings["when"] = f"max({taken}) > {draw(st.integers(0, 20))}"
-        if model != "some" and draw(st.integers(0, 5)) == 0:
+        if model not in STREAMS and draw(st.integers(0, 5)) == 0:
             settings["return_if"] = f"max(T{number}) > {draw(st.integers(0, 40))}"
         if model == "fail_some" and draw(st.booleans()):
             settings["retries"] = "1"
@@ -94,6 +101,7 @@ async def _check(nodes: list[Node], asked: list[Asked], most: int) -> None:
     for function in (double, fail_some, lack_some):
         room.model(function.__name__, PLAIN, function)
     room.stream("some", PLAIN, some)  # type: ignore[arg-type]  # an iterator will do
+    room.ensemble("inner", INNER)
     try:
         executor = room.ensemble("e", _config(nodes, most))
     except InvalidConfig as error:
