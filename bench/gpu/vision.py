@@ -1,6 +1,6 @@
-"""A small vision model through ONNX Runtime and TensorRT, next to their own loops.
+"""A small vision model through PyTorch, ONNX Runtime and TensorRT, next to their own loops.
 
-`python -m bench.gpu.vision` runs it alone; with `--cpu` ONNX Runtime on the CPU, to try the bench.
+`python -m bench.gpu.vision` runs it alone; with `--cpu` on the CPU, to try the bench itself.
 `python -m bench.gpu.vision loop FRAMEWORK FILE BATCH SECONDS` prints one loop's figures as JSON.
 """
 
@@ -21,15 +21,15 @@ from bench.processes import run_load, run_module, trivet
 
 SIZE = 64
 CLASSES = 100
-BATCHES = (1, 8, 32, 64)
+BATCHES = (8, 32, 64)
 MAX_BATCH = BATCHES[-1]
 CONCURRENCY = 2 * MAX_BATCH
 BAR = 0.95
-ONNX, TENSORRT = "onnx", "tensorrt"
+PYTORCH, ONNX, TENSORRT = "pytorch", "onnxruntime", "tensorrt"
 CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
 
 
-def run(seconds: float = 4.0, rounds: int = 3, kind: str = "KIND_GPU") -> list[Row]:
+def run(seconds: float = 2.0, rounds: int = 2, kind: str = "KIND_GPU") -> list[Row]:
     """The rows of the frameworks that are installed for GPUs; having said why where one is not."""
     reason = why_skipped() if kind == "KIND_GPU" else ""
     if reason:
@@ -37,25 +37,25 @@ def run(seconds: float = 4.0, rounds: int = 3, kind: str = "KIND_GPU") -> list[R
         return []
     rows: list[Row] = []
     with tempfile.TemporaryDirectory() as name:
-        model = Path(name) / "vision.onnx"
-        write_onnx(model)
         for framework in _frameworks(kind):
             folder = Path(name) / framework
-            file = write_model(folder, framework, model, kind)
+            file = write_model(folder, framework, kind)
             rows.append(_measured(folder, framework, file, seconds, rounds, kind))
     return rows
 
 
 def _frameworks(kind: str) -> list[str]:
     if kind == "KIND_CPU":
-        return [ONNX]
+        return [PYTORCH, ONNX]
     import onnxruntime
 
     from trivet.backends.api import LoadFailed
     from trivet.backends.tensorrt.library import load_tensorrt
 
-    found = [ONNX] if CUDA in onnxruntime.get_available_providers() else []
-    if not found:
+    found = [PYTORCH]
+    if CUDA in onnxruntime.get_available_providers():
+        found.append(ONNX)
+    else:
         print(f"gpu vision: ONNX Runtime {onnxruntime.__version__} has no {CUDA}", flush=True)
     try:
         return [*found, TENSORRT] if not load_tensorrt().is_rtx else found
@@ -64,8 +64,8 @@ def _frameworks(kind: str) -> list[str]:
         return found
 
 
-def write_onnx(target: Path) -> None:
-    """A small residual network with random weights."""
+def network() -> Any:
+    """A small residual network with random weights, the same ones each time."""
     import torch
     from torch import nn
 
@@ -81,33 +81,55 @@ def write_onnx(target: Path) -> None:
             return torch.relu(x + self.layers(x))
 
     torch.manual_seed(0)
-    network = nn.Sequential(
+    return nn.Sequential(
         nn.Conv2d(3, 64, 7, stride=2, padding=3), nn.ReLU(), Block(64), Block(64),
         nn.Conv2d(64, 128, 3, stride=2, padding=1), nn.ReLU(), Block(128), Block(128),
         nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(128, CLASSES),
     ).eval()  # fmt: skip
+
+
+def write_onnx(target: Path) -> None:
+    """The network as ONNX."""
+    import torch
+
     torch.onnx.export(
-        network, (torch.zeros(2, 3, SIZE, SIZE),), str(target), dynamo=True, verbose=False,
+        network(), (torch.zeros(2, 3, SIZE, SIZE),), str(target), dynamo=True, verbose=False,
         input_names=["images"], output_names=["scores"],
         dynamic_shapes=({0: torch.export.Dim("batch", max=4096)},), external_data=False,
     )  # fmt: skip
 
 
-def write_model(folder: Path, framework: str, onnx: Path, kind: str) -> Path:
+def write_pt2(target: Path) -> None:
+    """The network as a program of torch.export."""
+    import torch
+
+    dims = {0: torch.export.Dim("batch", max=4096)}
+    example = (torch.zeros(2, 3, SIZE, SIZE),)
+    torch.export.save(torch.export.export(network(), example, dynamic_shapes=(dims,)), target)
+
+
+def write_model(folder: Path, framework: str, kind: str) -> Path:
     """The repository of one model; returns the model's file."""
     version = folder / "vision" / "1"
     version.mkdir(parents=True)
-    if framework == TENSORRT:
+    file = version / {PYTORCH: "model.pt2", ONNX: "model.onnx", TENSORRT: "model.plan"}[framework]
+    if framework == PYTORCH:
+        write_pt2(file)
+    elif framework == ONNX:
+        write_onnx(file)
+    else:
         from trivet.backends.tensorrt.backend import BACKEND
 
-        file = version / "model.plan"
+        onnx = folder / "vision.onnx"
+        write_onnx(onnx)
         print(BACKEND.build(onnx, file, {"max_batch_size": MAX_BATCH}), flush=True)
-    else:
-        file = version / "model.onnx"
-        file.write_bytes(onnx.read_bytes())
-    backend = "tensorrt" if framework == TENSORRT else "onnxruntime"
+        onnx.unlink()
+    tensors = (
+        f'input {{ name: "images" data_type: TYPE_FP32 dims: [3, {SIZE}, {SIZE}] }}\n'
+        f'output {{ name: "scores" data_type: TYPE_FP32 dims: [{CLASSES}] }}\n'
+    )
     (folder / "vision" / "config.pbtxt").write_text(
-        f'backend: "{backend}" max_batch_size: {MAX_BATCH} dynamic_batching {{ }}\n'
+        f'backend: "{framework}" max_batch_size: {MAX_BATCH} dynamic_batching {{ }}\n{tensors}'
         f"instance_group {{ kind: {kind} count: {2 if kind == 'KIND_GPU' else 1} }}\n"
     )
     return file
@@ -140,7 +162,8 @@ def _measured(
 def loop(framework: str, file: Path, batch: int, seconds: float, provider: str) -> Figures:
     """Images a second of a framework alone: host to device, computed, device to host."""
     images = np.random.default_rng(0).random((batch, 3, SIZE, SIZE), np.float32)
-    step = _tensorrt(file, images) if framework == TENSORRT else _onnx(file, images, provider)
+    make = {PYTORCH: _pytorch, ONNX: _onnx, TENSORRT: _tensorrt}[framework]
+    step = make(file, images, provider)
     for _ in range(10):
         step()
     count, started_s = 0, time.perf_counter()
@@ -160,7 +183,23 @@ def _onnx(file: Path, images: np.ndarray, provider: str) -> Callable[[], Any]:
     return lambda: session.run(None, {"images": images})
 
 
-def _tensorrt(file: Path, images: np.ndarray) -> Callable[[], Any]:
+def _pytorch(file: Path, images: np.ndarray, provider: str) -> Callable[[], Any]:
+    import torch
+
+    device = torch.device("cuda" if provider == CUDA else "cpu")
+    module = torch.export.load(file).module().to(device)
+    given = torch.from_numpy(images)
+    given = given.pin_memory() if provider == CUDA else given
+
+    def step() -> torch.Tensor:
+        with torch.inference_mode():
+            scores: torch.Tensor = module(given.to(device, non_blocking=True))
+            return scores.cpu()
+
+    return step
+
+
+def _tensorrt(file: Path, images: np.ndarray, _: str) -> Callable[[], Any]:
     from trivet.backends.device.cuda import open_gpu
     from trivet.backends.tensorrt.library import load_tensorrt
     from trivet.backends.tensorrt.plan_file import open_engine
