@@ -62,9 +62,19 @@ _HISTOGRAMS: tuple[tuple[str, Callable[[GenerateStatistics], Histogram], str], .
     ("vllm:request_decode_time_seconds", lambda s: s.decode_s, "From first to last token"),
     ("vllm:request_inference_time_seconds", lambda s: s.inference_s, "From first step to the end"),
     ("vllm:request_prompt_tokens", lambda s: s.prompt_tokens, "Prompt tokens of a request"),
+    (
+        "vllm:request_prefill_kv_computed_tokens",
+        lambda s: s.computed_tokens,
+        "Prompt tokens of a request that were not in the cache",
+    ),
     ("vllm:request_generation_tokens", lambda s: s.generated_tokens, "Tokens of an output"),
     ("vllm:request_params_max_tokens", lambda s: s.max_tokens, "max_tokens of requests that say"),
     ("tgi_request_duration", lambda s: s.request_s, "From request to last token, in seconds"),
+    (
+        "tgi_request_validation_duration",
+        lambda s: s.prepare_s,
+        "Writing and tokenising the prompt, in seconds",
+    ),
     ("tgi_request_queue_duration", lambda s: s.queue_s, "Waiting, in seconds"),
     ("tgi_request_inference_duration", lambda s: s.inference_s, "Computing, in seconds"),
     (

@@ -79,6 +79,8 @@ class GenerateRequest:
     deadline: float | None = None
     """In seconds of `time.monotonic`."""
     cancel: CancelToken = field(default_factory=CancelToken)
+    prepared_s: float = 0.0
+    """How long it took to check it, to write its prompt and to tokenise that."""
     on_tokens: Callable[[int], None] | None = None
     """Told how many tokens were read or written, as it happens. On the event loop."""
 

@@ -57,12 +57,16 @@ class GenerateStatistics:
         self.per_token_s = Histogram(TOKEN_BOUNDS_S)
         """A request's mean time for each token after the first."""
         self.request_s = Histogram(REQUEST_BOUNDS_S)
+        self.prepare_s = Histogram(REQUEST_BOUNDS_S)
+        """Before a request came to the engine: prompt written and tokenised."""
         self.queue_s = Histogram(REQUEST_BOUNDS_S)
         self.prefill_s = Histogram(REQUEST_BOUNDS_S)
         self.decode_s = Histogram(REQUEST_BOUNDS_S)
         self.inference_s = Histogram(REQUEST_BOUNDS_S)
         bounds = token_bounds(max_model_len)
         self.prompt_tokens = Histogram(bounds)
+        self.computed_tokens = Histogram(bounds)
+        """Prompt tokens that were not in the cache."""
         self.generated_tokens = Histogram(bounds)
         self.max_tokens = Histogram(bounds)
         """`max_tokens` of requests that gave it."""

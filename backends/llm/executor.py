@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import secrets
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -108,6 +109,7 @@ class LlmExecutor:
         task.add_done_callback(self._tasks.discard)
 
     async def _submit(self, request: InferRequest, sink: Sink) -> None:
+        begun_s = time.monotonic()
         try:
             parsed = parse_tensors(request)
             ids = await self.encode(parsed.text, add_special_tokens=True)
@@ -122,6 +124,7 @@ class LlmExecutor:
             cache_salt=request.tenant,
             deadline=request.deadline,
             cancel=request.cancel,
+            prepared_s=time.monotonic() - begun_s,
             on_tokens=request.on_tokens,
         )
         self.generate(generate, TensorSink(request, parsed, len(ids), self._version, sink))

@@ -36,6 +36,7 @@ class MeasuredSink:
         self._last_s = 0.0
         self._queue_s = 0.0
         self._num_tokens = 0
+        self._num_cached = 0
         statistics.num_requests += 1
 
     def chunk(self, chunk: Chunk) -> None:
@@ -71,6 +72,7 @@ class MeasuredSink:
         if self._request.on_tokens is not None:
             self._request.on_tokens(len(self._request.prompt_ids))
         statistics.num_cached_tokens += chunk.num_cached
+        self._num_cached = chunk.num_cached
 
     def _note_end(self, reason: str) -> None:
         statistics = self._statistics
@@ -82,7 +84,10 @@ class MeasuredSink:
         statistics.inference_s.observe(max(request_s - self._queue_s, 0.0))
         if self._num_tokens > 1:
             statistics.per_token_s.observe(decode_s / (self._num_tokens - 1))
-        statistics.prompt_tokens.observe(len(self._request.prompt_ids))
+        statistics.prepare_s.observe(self._request.prepared_s)
+        num_prompt = len(self._request.prompt_ids)
+        statistics.prompt_tokens.observe(num_prompt)
+        statistics.computed_tokens.observe(num_prompt - self._num_cached)
         statistics.generated_tokens.observe(self._num_tokens)
         max_tokens = self._request.sampling.max_tokens
         if max_tokens is not None:

@@ -1,6 +1,7 @@
 """Where chunks of one or several outputs go that an HTTP handler waits for."""
 
 import asyncio
+import time
 from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -41,6 +42,7 @@ class Outputs:
         self._num_open = 0
         self._waiter: asyncio.Future[None] | None = None
         self._num_put = 0
+        self._begun_s = time.monotonic()
 
     @property
     def is_open(self) -> bool:
@@ -50,6 +52,7 @@ class Outputs:
     def start(self, generator: Generator, request: GenerateRequest) -> None:
         """One more output, with the next index."""
         request.cancel = self.cancel
+        request.prepared_s = time.monotonic() - self._begun_s
         self._num_open += 1
         generator.generate(request, _OutputSink(self, self._num_open - 1))
 

@@ -32,6 +32,7 @@ HISTOGRAMS = (
     "vllm:request_prefill_time_seconds", "vllm:request_decode_time_seconds",
     "vllm:request_inference_time_seconds", "vllm:request_prompt_tokens",
     "vllm:request_generation_tokens", "vllm:request_params_max_tokens", "tgi_request_duration",
+    "tgi_request_validation_duration", "vllm:request_prefill_kv_computed_tokens",
     "tgi_request_queue_duration", "tgi_request_inference_duration",
     "tgi_request_mean_time_per_token_duration", "tgi_request_input_length",
     "tgi_request_generated_tokens", "tgi_request_max_new_tokens",

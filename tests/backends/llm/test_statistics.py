@@ -39,7 +39,8 @@ class Site:
         self.now_s = 100.0
         self.statistics = GenerateStatistics(1000, {})
         self.recorder = Recorder()
-        request = GenerateRequest("1", [1, 2, 3], Sampling(max_tokens=max_tokens))
+        sampling = Sampling(max_tokens=max_tokens)
+        request = GenerateRequest("1", [1, 2, 3], sampling, prepared_s=0.1)
         self.sink = MeasuredSink(request, self.recorder, self.statistics, lambda: self.now_s)
 
     def chunk(self, after_s: float, chunk: Chunk) -> None:
@@ -61,6 +62,7 @@ def test_answered_request_is_timed_from_its_arrival_to_its_last_token() -> None:
     assert total(s.between_tokens_s) == (2, 0.4)
     assert total(s.per_token_s) == (1, 0.2)
     assert total(s.request_s) == (1, 0.9)
+    assert total(s.prepare_s) == (1, 0.1)
     assert total(s.queue_s) == (1, 0.2)
     assert total(s.prefill_s) == (1, 0.3)
     assert total(s.decode_s) == (1, 0.4)
@@ -76,6 +78,7 @@ def test_tokens_are_counted_as_they_come() -> None:
     assert total(s.generated_tokens) == (0, 0)
     site.chunk(1, Chunk("b", (3,), finish=Finish("length")))
     assert total(s.prompt_tokens) == (1, 3)
+    assert total(s.computed_tokens) == (1, 1)
     assert total(s.generated_tokens) == (1, 3)
     assert total(s.max_tokens) == (1, 8)
     assert s.finished == {"stop": 0, "length": 1, "abort": 0, "error": 0}
