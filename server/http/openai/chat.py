@@ -20,7 +20,7 @@ from trivet.server.http.openai.errors import answers_errors
 from trivet.server.http.openai.events import Merging, stream
 from trivet.server.http.openai.fields import parse
 from trivet.server.http.openai.messages import plain_message
-from trivet.server.http.openai.prompts import seeded, truncated
+from trivet.server.http.openai.prompts import named_generator, seeded, truncated
 from trivet.server.http.routes import Call, Route
 
 
@@ -38,7 +38,8 @@ class Chat:
         """One answer or a stream of events."""
         fields = parse(ChatFields, await read_json_body(call.request, self._limits))
         fields.check()
-        chat = Conversation(fields, self._core.generator(fields.model))
+        fields.model, generator = named_generator(self._core, fields.model)
+        chat = Conversation(fields, generator)
         await chat.start()
         if fields.stream:
             keep_alive_s = self._limits.event_keep_alive_s

@@ -23,7 +23,7 @@ from trivet.server.http.openai.bodies import read_json_body
 from trivet.server.http.openai.errors import answers_errors
 from trivet.server.http.openai.events import EventWriter, Merging, stream
 from trivet.server.http.openai.fields import parse
-from trivet.server.http.openai.prompts import seeded, truncated
+from trivet.server.http.openai.prompts import named_generator, seeded, truncated
 from trivet.server.http.openai.sampling_fields import CompletionFields
 from trivet.server.http.routes import Call, Route
 
@@ -44,7 +44,8 @@ class Completions:
         """One answer or a stream of events."""
         fields = parse(CompletionFields, await read_json_body(call.request, self._limits))
         fields.check()
-        completion = Completion(fields, self._core.generator(fields.model))
+        fields.model, generator = named_generator(self._core, fields.model)
+        completion = Completion(fields, generator)
         await completion.start()
         if fields.stream:
             keep_alive_s = self._limits.event_keep_alive_s

@@ -2,10 +2,8 @@
 
 from trivet.backends.api import Generator, InvalidRequest, ModelNotReady
 from trivet.server.core import Core
+from trivet.server.http.openai.prompts import PLACEHOLDERS
 from trivet.server.http.routes import Call
-
-_ANY = ("", "tgi")
-"""TGI's own clients send "tgi" for the model that is there."""
 
 
 def choose(core: Core, call: Call, named: str | None) -> tuple[str, Generator]:
@@ -14,7 +12,7 @@ def choose(core: Core, call: Call, named: str | None) -> tuple[str, Generator]:
     Raises InvalidRequest when several do and none is named, ModelNotFound, ModelNotReady.
     """
     name = named or call.request.headers.get("model", "")
-    if name and (name not in _ANY or name in core.generators()):
+    if name and (name not in PLACEHOLDERS or name in core.generators()):
         return name, core.generator(name)
     found = core.unnamed_generators()
     if not found:
