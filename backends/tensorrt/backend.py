@@ -16,7 +16,7 @@ from trivet.backends.device.cuda import open_gpu
 from trivet.backends.device.driver import Gpu
 from trivet.backends.device.errors import DeviceFailed, as_load_failure
 from trivet.backends.device.gpus import new_lane
-from trivet.backends.tensorrt.description import Description
+from trivet.backends.tensorrt.description import Description, note_of
 from trivet.backends.tensorrt.graphs import engine_buckets
 from trivet.backends.tensorrt.instance import TensorRtInstance
 from trivet.backends.tensorrt.library import TensorRt, load_tensorrt
@@ -54,6 +54,12 @@ class TensorRtBackend:
         number = _first_gpu(config)
         plan = self._plan(config, files, number)
         note = Description.read(plan)
+        if note is None and parameter(config, "gpu_uuids"):
+            raise InvalidConfig(
+                f"model '{config.name}': this process does not see the devices of parameter "
+                f"gpu_uuids, so '{plan.name}' needs its note, {note_of(plan).name}, which "
+                "trivet build-engine writes"
+            )
         if note is None:
             note = self._shared(config, plan, self._gpu(config, number)).description
         return complete_from_engine(config, note)

@@ -335,3 +335,9 @@ def test_on_the_cpu_it_says_where_engines_run(site: Site) -> None:
 def test_types_that_requests_lack_are_refused(site: Site) -> None:
     with pytest.raises(InvalidConfig, match="'x' of the engine has TensorRT type FP8"):
         site.open(plan(types={"x": "FP8"}))
+
+
+def test_on_devices_by_uuid_the_note_is_needed(site: Site) -> None:
+    uuids = 'parameters { key: "gpu_uuids" value { string_value: "MIG-1" } }'
+    with pytest.raises(InvalidConfig, match=r"needs its note, model.plan.json, which trivet build"):
+        site.open(plan(), uuids)
