@@ -185,9 +185,9 @@ class Loader:
     def _num_gpus(self, backend: Backend, config: ModelConfig) -> int:
         """How many GPUs instances of KIND_AUTO may go to, and those of KIND_GPU that name none."""
         asks = any(group.kind == ModelInstanceGroup.KIND_GPU for group in config.instance_group)
-        can_use = isinstance(backend, UsesGpus) and bool(self.gpus.gpus.all)
-        can_use = can_use and isinstance(backend, UsesGpus) and backend.can_use_gpus()
-        return len(self.gpus.gpus.all) if asks or can_use else 0
+        gpus = self.gpus.gpus.all
+        can_use = isinstance(backend, UsesGpus) and bool(gpus) and backend.can_use_gpus()
+        return len(gpus) if asks or can_use else 0
 
     def _check_placements(self, config: ModelConfig, placements: Sequence[Placement]) -> None:
         gpus = self.gpus.gpus
