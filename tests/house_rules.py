@@ -3,7 +3,7 @@
 import ast
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -48,6 +48,7 @@ class Source:
         return [name.lineno for name in names if name.id == "print"]
 
 
+@cache
 def sources() -> list[Source]:
     """Every module of the packages that nobody generates."""
     found = [path for package in PACKAGES for path in sorted((ROOT / package).rglob("*.py"))]

@@ -210,7 +210,11 @@ def test_g15_a_small_message_that_unpacks_to_a_huge_one_is_refused(room: Room) -
         room.server.grpc, options=options, compression=grpc.Compression.Gzip
     ) as channel:
         stub = channel.unary_unary(SERVICE + "ModelInfer")
-        with room.memory_bound(128 * MIB), pytest.raises(grpc.RpcError, match="EXHAUSTED"):
+        with (
+            room.memory_bound(128 * MIB),
+            room.lateness_bound(1.0),
+            pytest.raises(grpc.RpcError, match="EXHAUSTED"),
+        ):
             stub(message, timeout=20)
 
 

@@ -214,7 +214,7 @@ def test_h20_a_body_of_too_many_chunks_is_refused(room: Room) -> None:
 def test_h21_a_small_body_that_unpacks_to_a_huge_one_is_refused(room: Room, coding: str) -> None:
     packer = zlib.compressobj(9, zlib.DEFLATED, 31 if coding == "gzip" else 15)
     bomb = b"".join(packer.compress(bytes(MIB)) for _ in range(256)) + packer.flush()
-    with room.memory_bound(2 * LIMIT):
+    with room.memory_bound(2 * LIMIT), room.lateness_bound(1.0):
         answer = room.post(PATH, bomb, {"Content-Encoding": coding})
     assert answer.status == 413
 
