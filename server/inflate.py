@@ -5,12 +5,18 @@ How large a message becomes is known only by unpacking it: a thousandth of its s
 
 import zlib
 
+import numpy as np
+
 Buffer = bytes | bytearray | memoryview
+Plain = bytes | memoryview
 
 CODINGS = ("gzip", "deflate")
 _FIRST_PACKED_BYTES = 64 * 1024
 _FIRST_PLAIN_BYTES = 256 * 1024
 """What the event loop may take on: a quarter of a millisecond."""
+_STEP_BYTES = 33 * 1024 * 1024
+"""What a thread unpacks at a time; of what is over 32 MiB the allocator keeps nothing."""
+_COPY_BYTES = 2 * 1024 * 1024
 _WINDOW_BITS = {"gzip": 31, "deflate": 15}
 _RAW_DEFLATE = -15
 
@@ -49,7 +55,7 @@ class Inflation:
         """Whether more bytes follow behind the message's end."""
         return bool(self._inflator.unused_data) or self._num_given < len(self._packed)
 
-    def begin(self) -> bytes | None:
+    def begin(self) -> Plain | None:
         """The whole message if it is small; None: call `finish`. Raises NotInflatable."""
         first = self._packed[:_FIRST_PACKED_BYTES]
         self._num_given = len(first)
@@ -57,20 +63,24 @@ class Inflation:
         is_all = self._num_given == len(self._packed) and num_bytes < _FIRST_PLAIN_BYTES
         return self._message() if is_all or self._inflator.eof else None
 
-    def finish(self) -> bytes:
+    def finish(self) -> Plain:
         """The whole message. Raises NotInflatable."""
-        # In few and large pieces, whose memory the allocator gives back.
-        self._take_whole(self._inflator.unconsumed_tail)
+        self._take_all(self._inflator.unconsumed_tail)
         if not self._inflator.eof:
             rest = memoryview(self._packed)[self._num_given :]
             self._num_given = len(self._packed)
-            self._take_whole(rest)
-        while not self._inflator.eof and self._take_whole(b""):
+            self._take_all(rest)
+        while not self._inflator.eof and self._take(b"", self._step()):
             pass
         return self._message()
 
-    def _take_whole(self, packed: Buffer) -> int:
-        return self._take(packed, self._max_bytes - self._num_bytes + 1)
+    def _take_all(self, packed: Buffer) -> None:
+        while packed and not self._inflator.eof:
+            self._take(packed, self._step())
+            packed = self._inflator.unconsumed_tail
+
+    def _step(self) -> int:
+        return min(_STEP_BYTES, self._max_bytes - self._num_bytes + 1)
 
     def _take(self, packed: Buffer, max_bytes: int) -> int:
         """How much came of it."""
@@ -85,8 +95,22 @@ class Inflation:
             self._pieces.append(piece)
         return len(piece)
 
-    def _message(self) -> bytes:
+    def _message(self) -> Plain:
         if not self._inflator.eof:
             raise CutOff
         pieces, self._pieces = self._pieces, []
-        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+        return pieces[0] if len(pieces) == 1 else _joined(pieces, self._num_bytes)
+
+
+def _joined(pieces: list[bytes], size: int) -> Plain:
+    """As join() does, but other threads run in between."""
+    if size <= _STEP_BYTES:
+        return b"".join(pieces)
+    whole = np.empty(size, np.uint8).data
+    place = 0
+    for piece in pieces:
+        for start in range(0, len(piece), _COPY_BYTES):
+            part = piece[start : start + _COPY_BYTES]
+            whole[place : place + len(part)] = part
+            place += len(part)
+    return whole

@@ -134,7 +134,7 @@ def _aligned_memory(size_bytes: int, align_at: int) -> memoryview:
     return memory.data[start : start + size_bytes]
 
 
-async def _decompress(packed: Body, coding: str, max_bytes: int) -> bytes:
+async def _decompress(packed: Body, coding: str, max_bytes: int) -> Body:
     inflation = Inflation(packed, coding, max_bytes)
     try:
         plain = inflation.begin()

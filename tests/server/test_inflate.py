@@ -19,7 +19,7 @@ NOISE = random.Random(5).randbytes(300_000)
 def inflated(packed: bytes, coding: str = "gzip", max_bytes: int = 8 * MIB) -> bytes:
     inflation = Inflation(packed, coding, max_bytes)
     plain = inflation.begin()
-    return inflation.finish() if plain is None else plain
+    return bytes(inflation.finish() if plain is None else plain)
 
 
 @pytest.mark.parametrize("coding", PACK)
@@ -78,3 +78,12 @@ def test_a_bomb_is_given_up_at_the_limit() -> None:
     assert inflation.begin() is None
     with pytest.raises(TooLong):
         inflation.finish()
+
+
+def test_large_messages_come_out_whole() -> None:
+    """More than one step of a thread, and joined in pieces."""
+    plain = NOISE[:1000] * 70_000
+    packed = zlib.compress(plain, 1)
+    assert inflated(packed, "deflate", len(plain)) == plain
+    with pytest.raises(TooLong):
+        inflated(packed, "deflate", len(plain) - 1)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from trivet.server.grpc.http2.messages import Assembler, BadMessageError, Packed, packed
 from trivet.server.grpc.transport import Buffer, Code, MessageHandler, Stream, Unary
+from trivet.server.inflate import Plain
 
 if TYPE_CHECKING:
     from trivet.server.grpc.http2.calls import Calls
@@ -54,7 +55,7 @@ class Http2Call:
         self._row: Unary | None = None
         self._handler: MessageHandler | None = None
         self._message: Buffer | None = None
-        self._unpacking: asyncio.Future[bytes] | None = None
+        self._unpacking: asyncio.Future[Plain] | None = None
         """A large message, in a thread."""
         self._waiting: deque[Buffer | Packed] = deque()
         """What came behind it."""
@@ -201,7 +202,7 @@ class Http2Call:
         self._unpacking = loop.run_in_executor(None, message.finish)
         self._unpacking.add_done_callback(self._on_unpacked)
 
-    def _on_unpacked(self, unpacked: asyncio.Future[bytes]) -> None:
+    def _on_unpacked(self, unpacked: asyncio.Future[Plain]) -> None:
         self._unpacking = None
         error = None if unpacked.cancelled() else unpacked.exception()
         if self._is_ended:

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from trivet.server.grpc.transport import Buffer, Code
-from trivet.server.inflate import CODINGS, CutOff, Inflation, NotInflatable, TooLong
+from trivet.server.inflate import CODINGS, CutOff, Inflation, NotInflatable, Plain, TooLong
 
 PREFIX_BYTES = 5
 SMALL_BYTES = 64 * 1024
@@ -35,14 +35,14 @@ class Packed:
         self._encoding = encoding
         self._max_bytes = max_bytes
 
-    def begin(self) -> bytes | None:
+    def begin(self) -> Plain | None:
         """The message if it is small; None: it takes a `finish`. Raises BadMessageError."""
         try:
             return self._inflation.begin()
         except NotInflatable as error:
             raise self._refusal(error) from None
 
-    def finish(self) -> bytes:
+    def finish(self) -> Plain:
         """The message, after as long as it takes: for a thread. Raises BadMessageError."""
         try:
             return self._inflation.finish()

@@ -28,7 +28,7 @@ def plain(message: Buffer | Packed) -> bytes:
     if not isinstance(message, Packed):
         return bytes(message)
     begun = message.begin()
-    return message.finish() if begun is None else begun
+    return bytes(message.finish() if begun is None else begun)
 
 
 def cut(data: bytes, places: list[int]) -> list[bytes]:
