@@ -6,8 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from trivet import __version__
 from trivet.backends.api import Chunk, Finish, TokenLogprob
 from trivet.server.http.openai.messages import Message, plain_message
+
+FINGERPRINT = f"trivet-{__version__}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +28,8 @@ class Head:
             "object": kind,
             "created": self.created_s,
             "model": self.model,
-            "system_fingerprint": None,
+            # TGI's client takes no null for it.
+            "system_fingerprint": FINGERPRINT,
         }
 
 

@@ -83,6 +83,7 @@ def test_answers_have_the_fields_that_clients_look_for(call: Call) -> None:
         "id", "object", "created", "model", "system_fingerprint", "service_tier", "choices",
         "usage", "prompt_logprobs",
     }  # fmt: skip
+    assert chat["system_fingerprint"] == f"trivet-{__version__}"
     (choice,) = chat["choices"]
     assert set(choice) == {"index", "message", "logprobs", "finish_reason", "stop_reason"}
     assert set(choice["message"]) == {"role", "content", "refusal"}
