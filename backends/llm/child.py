@@ -57,13 +57,13 @@ def run_engine(settings: EngineSettings, line: "Line") -> None:
     # What was loaded stays: the collector need not look at it again and again.
     gc.collect()
     gc.freeze()
-    line.send(Ready(info))
     helpers = [
         threading.Thread(target=line.read, args=(engine,), daemon=True),
         threading.Thread(target=beat, args=(engine, line), daemon=True),
     ]
     for thread in helpers:
         thread.start()
+    line.send(Ready(info))
     engine.run()
     engine.close()
     # The last that holds the engine frees its tensors, which a daemon thread must not do while the
