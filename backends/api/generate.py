@@ -162,6 +162,8 @@ class GeneratorInfo:
     """Running and waiting ones together."""
     tool_call_parser: str = ""
     """How the model writes calls of tools: hermes, llama3_json, mistral; empty: nobody knows."""
+    reasoning_parser: str = ""
+    """How the model writes what it thinks: think; anything else: it does not."""
     chat_template: str = ""
     """As the model brings it; empty: it has none."""
     special_tokens: Mapping[str, str] = field(default_factory=dict)

@@ -52,6 +52,8 @@ class ChatTemplate:
         self._writes_tools = "tools" in named
         self.tool_call_parser = parser_of(source, writes_tools=self._writes_tools)
         """How the model writes calls of tools; empty: the template does not tell."""
+        self.reasoning_parser = "think" if "</think>" in source else ""
+        """The same of what it thinks before it answers."""
 
     def render(
         self,

@@ -73,6 +73,8 @@ class LlmExecutor:
         self._info = replace(
             GeneratorInfo(**engine.info),
             tool_call_parser=settings.tool_call_parser or known,
+            reasoning_parser=settings.reasoning_parser
+            or ("" if template is None else template.reasoning_parser),
             chat_template="" if template is None else template.source,
             special_tokens={} if template is None else template.special_tokens,
         )

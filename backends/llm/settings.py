@@ -13,6 +13,7 @@ CHOICES = {
     "dtype": ("auto", "bfloat16", "float16", "float32"),
     "tool_call_parser": TOOL_CALL_PARSERS,
     "generation_config": ("auto", "none"),
+    "reasoning_parser": ("", "think", "none"),
     "quantization": ("", "fp8"),
     "kv_cache_dtype": ("auto", "fp8"),
     "attention": ("auto", "triton", "fa3", "varlen", "flashinfer", "torch"),
@@ -69,6 +70,8 @@ class EngineSettings:
     OpenAI's API does not say; "none": it is not."""
     tool_call_parser: str = ""
     """How the model writes calls of tools; empty: what its chat template contains decides."""
+    reasoning_parser: str = ""
+    """"think": what stands before </think> is told as reasoning; empty: if the template has it."""
     in_process: bool = False
     """For debugging: the engine runs in a thread of the server."""
 

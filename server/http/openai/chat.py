@@ -80,6 +80,7 @@ class Conversation:
             continue_final_message=fields.continue_final_message,
             arguments=fields.template_arguments(),
         )
+        self._tools.note_prompt(text)
         ids = await self._generator.encode(text, add_special_tokens=fields.add_special_tokens)
         self._prompt = truncated(
             ids, fields.truncate_prompt_tokens, self._generator, fields.truncation_side

@@ -31,6 +31,7 @@ class ChatFields(SamplingFields):
     add_special_tokens: bool = False
     chat_template_kwargs: dict[str, Any] | None = None
     documents: Listed[dict[str, Any]] | None = None
+    include_reasoning: bool = True
     reasoning_effort: Annotated[str, Field(max_length=32)] | None = None
 
     def check(self) -> None:

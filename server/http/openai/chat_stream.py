@@ -6,8 +6,9 @@ from typing import Any
 from trivet.backends.api import Chunk
 from trivet.server.http.openai import documents as docs
 from trivet.server.http.openai.chat_fields import ChatFields
-from trivet.server.http.openai.chat_tools import ChatTools, ChoiceCalls
+from trivet.server.http.openai.chat_tools import ChatTools
 from trivet.server.http.openai.events import EventWriter
+from trivet.server.http.openai.reasoning import ChoiceParts
 
 _KIND = "chat.completion.chunk"
 
@@ -23,13 +24,13 @@ class ChatStream:
         self._num_output = 0
         self._num_cached = 0
         self._tools = tools
-        self._calls: dict[int, ChoiceCalls | None] = {}
+        self._calls: dict[int, ChoiceParts | None] = {}
         """Of the choices that have begun."""
         self._events = EventWriter(head.fields(_KIND))
         options = fields.stream_options
         self._counts_each = options is not None and options.continuous_usage_stats
         self._is_plain = not (
-            fields.logprobs or fields.return_token_ids or tools.may_call or self._counts_each
+            fields.logprobs or fields.return_token_ids or tools.takes_apart or self._counts_each
         )
         """Whether a chunk's event holds its text and nothing else that changes."""
 

@@ -8,6 +8,12 @@ from typing import Any
 from trivet.backends.api import Finish, GeneratorInfo, Unsupported
 from trivet.server.http.openai.call_object import Piece
 from trivet.server.http.openai.chat_fields import ChatFields
+from trivet.server.http.openai.reasoning import (
+    OPEN,
+    ChoiceParts,
+    ThinkingChoice,
+    ThoughtSplitter,
+)
 from trivet.server.http.openai.tool_calls import PARSERS, CallParser, NamedCall, listed_calls
 from trivet.server.http.openai.tools import NamedChoice
 
@@ -23,6 +29,9 @@ class ChatTools:
         self._fields = fields
         self._style = info.tool_call_parser
         self._make_parser = self._parser_of(fields)
+        # What a grammar forces has no thoughts.
+        self._thinks = info.reasoning_parser == "think" and fields.grammar() is None
+        self._is_thinking = False
 
     @property
     def may_call(self) -> bool:
@@ -34,8 +43,24 @@ class ChatTools:
         """Whether the model itself decides and writes calls its own way."""
         return self.may_call and self._fields.tool_choice in (None, "auto")
 
-    def choice(self) -> "ChoiceCalls | None":
-        """The calls of one choice; None where none are looked for."""
+    @property
+    def takes_apart(self) -> bool:
+        """Whether outputs may be more than content."""
+        return self.may_call or self._thinks
+
+    def note_prompt(self, text: str) -> None:
+        """What the chat template has written: it may begin the model's thoughts."""
+        self._is_thinking = text.rstrip().endswith(OPEN)
+
+    def choice(self) -> ChoiceParts | None:
+        """Takes one choice apart; None where it is content as it is."""
+        calls = self._calls()
+        if not self._thinks:
+            return calls
+        splitter = ThoughtSplitter(is_thinking=self._is_thinking)
+        return ThinkingChoice(splitter, calls, tells_thoughts=self._fields.include_reasoning)
+
+    def _calls(self) -> "ChoiceCalls | None":
         if self._make_parser is None:
             return None
         return ChoiceCalls(
@@ -127,5 +152,8 @@ def whole_message(deltas: list[dict[str, Any]]) -> dict[str, Any]:
             calls.append({"id": part["id"], "type": "function", "function": part["function"]})
         else:
             calls[-1]["function"]["arguments"] += part["function"]["arguments"]
-    message: dict[str, Any] = {"content": content or None}
-    return {**message, "tool_calls": calls} if calls else {"content": content}
+    thoughts = "".join(delta.get("reasoning", "") for delta in deltas)
+    message: dict[str, Any] = {"reasoning": thoughts} if thoughts else {}
+    if calls:
+        return {"content": content or None, **message, "tool_calls": calls}
+    return {"content": content, **message}

@@ -37,7 +37,6 @@ _REFUSED: dict[str, tuple[Any, str]] = {
     "chat_template": (None, ", for a template is code; the model's own is used"),
     "logprob_token_ids": ([], ""),
     "spaces_between_special_tokens": (True, ""),
-    "include_reasoning": (True, ""),
     "thinking_token_budget": (None, ""),
     "watermarking": (None, ""),
     "repetition_detection": (None, ""),
