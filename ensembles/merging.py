@@ -62,6 +62,7 @@ def is_plain(request: InferRequest) -> bool:
         or request.trace is not None
         or request.deadline is not None
         or request.residence
+        or request.on_tokens is not None
         or any(tensor.device is not None for tensor in request.inputs.values())
     )
 
@@ -82,6 +83,7 @@ def groups_of(arrived: Sequence[Member], max_batch_size: int) -> list[list[Membe
     for member in arrived:
         request = member.request
         key = (
+            request.tenant,
             request.output_names,
             tuple((name, tensor.shape[1:]) for name, tensor in request.inputs.items()),
         )
@@ -104,7 +106,7 @@ def merged_request(members: Sequence[Member], copied: Callable[[int], None]) -> 
     merged = InferRequest(first.model_name, first.model_version, first.id, inputs)
     merged.output_names, merged.batching = first.output_names, first.batching
     merged.batch_size = sum(member.request.batch_size for member in members)
-    merged.cancel = CancelToken()
+    merged.cancel, merged.tenant = CancelToken(), first.tenant
     return merged
 
 

@@ -3,7 +3,7 @@
 No codecs lie between: tensors are handed on as they are.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from typing import Protocol, runtime_checkable
 
@@ -128,8 +128,8 @@ def derive(
 ) -> InferRequest:
     """A request to another model on behalf of `parent`, whose model is its caller.
 
-    Id, priority, time-out, sequence, deadline and cancellation are the parent's: who cancels the
-    parent cancels this one too.
+    Id, priority, time-out, sequence, deadline, cancellation, tenant and who pays for tokens are the
+    parent's: who cancels the parent cancels this one too.
     """
     return InferRequest(
         model_name,
@@ -146,6 +146,8 @@ def derive(
         parent.deadline,
         parent.cancel,
         callers=(*parent.callers, parent.model_name),
+        on_tokens=parent.on_tokens,
+        tenant=parent.tenant,
         trace=parent.trace,
     )
 
@@ -160,6 +162,7 @@ def derive_joint(
     """A request to another model on behalf of several, computed as one batch by model `caller`.
 
     It has a cancel token of its own. Deadline: the last of theirs, none if one of them has none.
+    Tokens are charged in equal parts; what is kept for several tenants is nobody else's.
     """
     deadlines = [parent.deadline for parent in parents]
     known = [deadline for deadline in deadlines if deadline is not None]
@@ -172,7 +175,22 @@ def derive_joint(
         priority=min((parent.priority for parent in parents if parent.priority), default=0),
         deadline=max(known) if known and len(known) == len(deadlines) else None,
         callers=(*callers, caller),
+        on_tokens=_shared([parent.on_tokens for parent in parents]),
+        tenant="\n".join(sorted({parent.tenant for parent in parents})),
     )
+
+
+def _shared(payers: Sequence[Callable[[int], None] | None]) -> Callable[[int], None] | None:
+    """Charges each that pays for its tokens with its part, rounded up."""
+    paying = [payer for payer in payers if payer is not None]
+    if not paying:
+        return None
+
+    def charge(num_tokens: int) -> None:
+        for payer in paying:
+            payer(-(-num_tokens // len(payers)))
+
+    return charge
 
 
 def cancel_with_all(token: CancelToken, parents: Sequence[CancelToken]) -> None:

@@ -3,6 +3,7 @@
 import asyncio
 import gc
 import weakref
+from typing import Any
 
 import numpy as np
 from ensemble_room import Room, address, config, ensemble, step, until
@@ -96,6 +97,25 @@ async def test_what_the_first_step_s_batcher_joined_stays_together(room: Room) -
     assert add.gathered[0]["IN"] is double.made[0]["OUT"]
     assert negate.gathered[0]["IN"] is add.made[0]["OUT"]
     assert [copied(room.statistics[name]) for name in ("add", "negate", "chain")] == [0, 0, 0]
+
+
+async def test_only_requests_of_one_tenant_that_nobody_counts_tokens_of_are_joined(
+    room: Room,
+) -> None:
+    """What a step keeps is kept for a tenant, and tokens are counted for who asked."""
+    double = room.model("double", config(), lambda given: {"OUT": given["IN"] * 2})
+    room.ensemble("chain", ensemble(step("double", {"IN": "X"}, {"OUT": "Y"})))
+    counted: list[int] = []
+    fields: list[dict[str, Any]] = [{"tenant": tenant} for tenant in "abaa"]
+    fields[-1]["on_tokens"] = counted.append
+
+    await asyncio.gather(
+        *(room.infer("chain", {"X": np.ones((1, 2), np.float32)}, **each) for each in fields)
+    )
+
+    asked = [request for batch in double.batches for request in batch.requests]
+    seen = sorted((each.tenant, each.batch_size, each.on_tokens is not None) for each in asked)
+    assert seen == [("a", 1, True), ("a", 2, False), ("b", 1, False)]
 
 
 async def test_texts_of_several_requests_are_joined_packed(room: Room) -> None:

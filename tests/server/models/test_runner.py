@@ -6,7 +6,14 @@ from typing import Any, cast
 import pytest
 from fakes import CountingSink, make_request, make_signature
 
-from trivet.backends.api import InferRequest, InferResponse, InvalidRequest, Sink, derive
+from trivet.backends.api import (
+    InferRequest,
+    InferResponse,
+    InvalidRequest,
+    Sink,
+    derive,
+    derive_joint,
+)
 from trivet.backends.api.runner import MAX_DEPTH
 from trivet.server.models.registry import Registry
 from trivet.server.models.runner import ModelRunner
@@ -49,6 +56,8 @@ async def test_a_derived_request_runs_with_all_that_its_caller_was_given(
 ) -> None:
     parent = make_request("id-7")
     parent.deadline, parent.priority, parent.sequence_id = 12.5, 3, "s"
+    charged: list[int] = []
+    parent.tenant, parent.on_tokens = "acme", charged.append
     sink = CountingSink()
 
     runner.infer(derive(parent, "other", None, parent.inputs), sink)
@@ -57,7 +66,33 @@ async def test_a_derived_request_runs_with_all_that_its_caller_was_given(
     assert (asked.id, asked.deadline, asked.priority, asked.sequence_id) == ("id-7", 12.5, 3, "s")
     assert asked.cancel is parent.cancel
     assert asked.callers == ("m",)
+    assert (asked.tenant, asked.on_tokens) == ("acme", parent.on_tokens)
     assert sink.responses[0].outputs[0].data.base is parent.inputs["IN"].data  # type: ignore[union-attr]
+
+
+def test_tokens_asked_for_by_several_are_paid_in_equal_parts_by_those_who_pay() -> None:
+    paid: list[tuple[str, int]] = []
+    parents = [make_request() for _ in range(3)]
+    parents[0].on_tokens = lambda count: paid.append(("first", count))
+    parents[2].on_tokens = lambda count: paid.append(("third", count))
+
+    joint = derive_joint(parents, "m", "other", None, {})
+    assert joint.on_tokens is not None
+    joint.on_tokens(10)
+
+    assert paid == [("first", 4), ("third", 4)]
+    assert derive_joint(parents[1:2], "m", "other", None, {}).on_tokens is None
+
+
+def test_what_is_asked_for_several_tenants_is_kept_for_none_of_them_alone() -> None:
+    parents = [make_request() for _ in range(3)]
+    for parent, tenant in zip(parents, ("b", "a", "b"), strict=True):
+        parent.tenant = tenant
+
+    both = derive_joint(parents, "m", "other", None, {}).tenant
+    assert both not in ("a", "b", "")
+    assert derive_joint(parents[1:], "m", "other", None, {}).tenant == both
+    assert derive_joint(parents[::2], "m", "other", None, {}).tenant == "b"
 
 
 async def test_a_model_cannot_ask_itself_however_indirectly(runner: ModelRunner) -> None:
