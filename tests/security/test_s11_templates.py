@@ -2,7 +2,7 @@
 without attributes that lead out; clients bring no templates, and their words are never taken for
 one. Requests that try are rows O23 and O24."""
 
-import resource
+import re
 import time
 from pathlib import Path
 from typing import Any
@@ -132,10 +132,20 @@ ENDLESS = [
 def test_a_template_that_loops_or_grows_without_end_is_stopped(source: str) -> None:
     template = ChatTemplate(source, {})
     started_s = time.thread_time()
+    Path("/proc/self/clear_refs").write_text("5")  # the most memory so far is that of now
+    before_kib = peak_kib()
     with pytest.raises(InvalidRequest, match="chat template"):
         template.render(MESSAGES)
     assert time.thread_time() - started_s < 4
-    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss < 4 << 20  # KiB
+    assert peak_kib() - before_kib < 2 << 20  # a list of MAX_MADE items
+
+
+def peak_kib() -> int:
+    """The most memory that this process has had since `clear_refs` was told to forget it."""
+    (line,) = re.findall(
+        r"^VmHWM:\s+(\d+) kB$", Path("/proc/self/status").read_text(), re.MULTILINE
+    )
+    return int(line)
 
 
 def test_what_one_conversation_took_the_next_need_not_save() -> None:
