@@ -26,12 +26,6 @@ from trivet.server.grpc.http2.options import Http2Options
 from trivet.server.grpc.http2.server import Http2Transport
 from trivet.server.grpc.transport import Call
 
-# A handshake that fails on a busy machine may leave a transport of the client to the loop's end.
-pytestmark = pytest.mark.filterwarnings(
-    "ignore:Exception ignored in. <function _SelectorTransport.__del__"
-    ":pytest.PytestUnraisableExceptionWarning"
-)
-
 
 def http_files(certificates: Certificates, *, mutual: bool = False) -> TlsFiles:
     client_ca = certificates.ca if mutual else None
