@@ -27,6 +27,7 @@ from trivet.backends.api import (
 from trivet.backends.device.cuda import open_gpu
 from trivet.backends.device.driver import Gpu
 from trivet.backends.device.errors import DeviceFailed
+from trivet.server.shm_bounds import check_room, check_slice
 
 HANDLE_BYTES = 64
 """Of a cudaIpcMemHandle_t."""
@@ -123,12 +124,7 @@ class CudaRegions:
     def write(self, region: str, offset: int, tensor: Tensor, max_byte_size: int) -> None:
         """Puts a tensor's values at `offset` of a region. Raises InvalidRequest."""
         opened = self._opened[region]
-        if tensor.nbytes > max_byte_size:
-            raise InvalidRequest(
-                f"shared memory size specified with the request for region '{region}' "
-                f"({max_byte_size} bytes) should be at least {tensor.nbytes} bytes to hold the "
-                "results"
-            )
+        check_room(region, max_byte_size, tensor.nbytes)
         target = _locate(opened, offset, max_byte_size)
         opened.gpu.activate()
         array = tensor.device
@@ -171,15 +167,5 @@ def _close(gpu: Gpu, stream: Stream, address: int) -> None:
 
 
 def _locate(opened: _Opened, offset: int, byte_size: int) -> int:
-    region = opened.region
-    if not 0 <= offset <= region.byte_size:
-        raise InvalidRequest(
-            f"Invalid offset for shared memory region: '{region.name}': offset {offset} is outside "
-            f"of its {region.byte_size} bytes"
-        )
-    if byte_size < 0 or offset + byte_size > region.byte_size:
-        raise InvalidRequest(
-            f"Invalid offset + byte size for shared memory region: '{region.name}': {offset} + "
-            f"{byte_size} is past its {region.byte_size} bytes"
-        )
+    check_slice(opened.region.name, opened.region.byte_size, offset, byte_size)
     return opened.address + offset

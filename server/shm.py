@@ -17,11 +17,11 @@ from trivet.backends.api import (
 )
 from trivet.server.cuda_shm import CudaRegion, CudaRegions
 from trivet.server.native.shm_guard import GuardedMapping, load_guard
+from trivet.server.shm_bounds import check_room, check_slice, check_sum
 from trivet.server.wishes import RegionSlice
 
 Buffer = bytes | bytearray | memoryview
 
-_MAX_INT64 = 2**63 - 1
 _MAX_NAME_BYTES = 255
 _FOLDER = Path("/dev/shm")  # noqa: S108 - where shm_open keeps its objects on Linux
 _DISABLED = (
@@ -131,11 +131,7 @@ class SharedMemory:
         """
         mapping = self._find(name)
         size_bytes = sum(len(piece) for piece in pieces)
-        if size_bytes > max_byte_size:
-            raise InvalidRequest(
-                f"shared memory size specified with the request for region '{name}' "
-                f"({max_byte_size} bytes) should be at least {size_bytes} bytes to hold the results"
-            )
+        check_room(name, max_byte_size, size_bytes)
         mapping.write(mapping.locate(offset, max_byte_size), pieces)
 
     def close(self) -> None:
@@ -173,17 +169,7 @@ class _Mapping:
     def locate(self, offset: int, byte_size: int) -> int:
         """Where in the object the bytes at `offset` of the region are."""
         region = self.region
-        _check_sum(region.name, offset, byte_size)
-        if offset < 0 or offset > region.byte_size:
-            raise InvalidRequest(
-                f"Invalid offset for shared memory region: '{region.name}': offset {offset} is "
-                f"outside of its {region.byte_size} bytes"
-            )
-        if byte_size < 0 or offset + byte_size > region.byte_size:
-            raise InvalidRequest(
-                f"Invalid offset + byte size for shared memory region: '{region.name}': "
-                f"{offset} + {byte_size} is past its {region.byte_size} bytes"
-            )
+        check_slice(region.name, region.byte_size, offset, byte_size)
         self._check_size()
         return region.offset + offset
 
@@ -271,12 +257,4 @@ def _check_range(name: str, offset: int, byte_size: int) -> None:
             f"cannot register shared memory region '{name}': offset {offset} must not be negative "
             f"and byte_size {byte_size} must be positive"
         )
-    _check_sum(name, offset, byte_size)
-
-
-def _check_sum(name: str, offset: int, byte_size: int) -> None:
-    if offset + byte_size > _MAX_INT64:
-        raise InvalidRequest(
-            f"Integer overflow detected: byte_size ({byte_size}) + offset ({offset}) of shared "
-            f"memory region '{name}' is past {_MAX_INT64}"
-        )
+    check_sum(name, offset, byte_size)

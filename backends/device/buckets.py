@@ -5,7 +5,7 @@ and outputs out of; a batch that is smaller than the graph's is computed with th
 one behind it, which nobody reads.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from trivet.backends.api import Batch, CopyKind, DeviceArray, InvalidConfig, Shape, Stream
@@ -72,6 +72,14 @@ def _shape(config: ModelConfig, spec: Spec, name: str, own: Shape) -> Shape:
             "variable dimensions, an input entry with their dim"
         )
     return shape
+
+
+def fitting(graphs: Sequence["StaticRun"], inputs: Mapping[str, DeviceArray]) -> "StaticRun | None":
+    """The smallest graph that computes these inputs, if there is one."""
+    if not graphs:
+        return None
+    shapes = {name: array.shape for name, array in inputs.items()}
+    return next((graph for graph in graphs if graph.bucket.takes(shapes)), None)
 
 
 @dataclass(slots=True)

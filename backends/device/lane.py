@@ -4,7 +4,7 @@ The host waits at one place only: in `hand_out`, once a batch, and only where so
 on the host. Everything else is order among streams.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -94,6 +94,11 @@ class Lane:
         values = batch.gather(name)
         assert values is not None, "the first request has it"
         return self.upload(batch, values)
+
+    def bring_all(self, batch: Batch, names: Iterable[str]) -> dict[str, DeviceArray]:
+        """Those of the inputs that the batch has, on this device."""
+        brought = ((name, self.bring(batch, name)) for name in names)
+        return {name: array for name, array in brought if array is not None}
 
     def upload(self, batch: Batch, values: np.ndarray) -> DeviceArray:
         """A host array on this device."""

@@ -12,7 +12,7 @@ import numpy as np
 import onnxruntime as ort
 
 from trivet.backends.api import Batch, DataType, DeviceArray, DeviceFull, DeviceMemory, Signature
-from trivet.backends.device.buckets import Bucket, StaticRun
+from trivet.backends.device.buckets import Bucket, StaticRun, fitting
 from trivet.backends.device.errors import STICKY, lost
 from trivet.backends.device.lane import Lane
 from trivet.backends.onnxruntime.sessions import ORT_ERRORS
@@ -64,14 +64,9 @@ class GpuOnnxInstance:
                 raise _explained(error) from error
 
     def _execute(self, batch: Batch) -> None:
-        arrays: dict[str, DeviceArray] = {}
-        for name in self._signature.inputs:
-            array = self._lane.bring(batch, name)
-            if array is not None:
-                arrays[name] = array
+        arrays = self._lane.bring_all(batch, self._signature.inputs)
         batch.mark_gathered()
-        shapes = {name: array.shape for name, array in arrays.items()}
-        graph = next((g for g in self._graphs if g.bucket.takes(shapes)), None)
+        graph = fitting(self._graphs, arrays)
         if graph is not None:
             outputs = graph.run(self._lane, batch, arrays)
         else:

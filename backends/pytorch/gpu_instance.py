@@ -20,7 +20,7 @@ from trivet.backends.api import (
     InvalidConfig,
     Signature,
 )
-from trivet.backends.device.buckets import Bucket, StaticRun
+from trivet.backends.device.buckets import Bucket, StaticRun, fitting
 from trivet.backends.device.errors import lost
 from trivet.backends.device.lane import Lane
 from trivet.backends.pytorch.cuda import TorchGpu
@@ -71,14 +71,9 @@ class GpuPyTorchInstance:
             self._gpu.forget_unused()
 
     def _run(self, program: Program, batch: Batch) -> None:
-        arrays: dict[str, DeviceArray] = {}
-        for name in self._signature.inputs:
-            array = self._lane.bring(batch, name)
-            if array is not None:
-                arrays[name] = array
+        arrays = self._lane.bring_all(batch, self._signature.inputs)
         batch.mark_gathered()
-        shapes = {name: array.shape for name, array in arrays.items()}
-        graph = next((g for g in self._graphs if g.bucket.takes(shapes)), None)
+        graph = fitting(self._graphs, arrays)
         with self._gpu.on(self._lane.stream):
             if graph is not None:
                 outputs = graph.run(self._lane, batch, arrays)

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from trivet.backends.api import Batch, CopyKind, DeviceArray, InvalidRequest, Shape, Tensor
-from trivet.backends.device.buckets import Bucket, StaticRun
+from trivet.backends.device.buckets import Bucket, StaticRun, fitting
 from trivet.backends.device.lane import Lane
 from trivet.backends.tensorrt.context import ALIGNMENT, EngineContext
 from trivet.backends.tensorrt.graphs import capture
@@ -36,20 +36,18 @@ class TensorRtInstance:
 
     def _run(self, opened: OpenedEngine, batch: Batch) -> None:
         engine = opened.description
-        arrays: dict[str, DeviceArray] = {}
-        for tensor in engine.inputs:
-            if not tensor.is_shape_tensor:
-                array = self._lane.bring(batch, tensor.name)
-                if array is None:
-                    raise InvalidRequest(f"input '{tensor.name}' is missing; an engine needs all")
-                arrays[tensor.name] = array
+        names = [tensor.name for tensor in engine.inputs if not tensor.is_shape_tensor]
+        arrays = self._lane.bring_all(batch, names)
+        for name in names:
+            if name not in arrays:
+                raise InvalidRequest(f"input '{name}' is missing; an engine needs all")
         shapes = {t.name: self._shape_values(batch, t.name) for t in self._shape_inputs}
         batch.mark_gathered()
-        dims: dict[str, Shape] = {name: array.shape for name, array in arrays.items()}
-        graph = next((g for g in self._graphs if g.bucket.takes(dims)), None)
+        graph = fitting(self._graphs, arrays)
         if graph is not None:
             self._lane.hand_out(batch, graph.run(self._lane, batch, arrays))
             return
+        dims: dict[str, Shape] = {name: array.shape for name, array in arrays.items()}
         dims |= {name: tuple(map(int, values.ravel())) for name, values in shapes.items()}
         number = choose_profile(engine.profiles, opened.profiles, dims) if engine.profiles else 0
         self._run_in(self._contexts[number], batch, arrays, shapes)

@@ -131,12 +131,13 @@ async def test_no_device_memory_is_left_when_an_ensemble_has_answered(room: Room
     room.ensemble("chain", CHAIN)
     for _ in range(3):
         await room.infer("chain", {"X": np.ones((3, 2), np.float32)})
-    for model in models:
-        model.lane.wait()
     async with asyncio.timeout(10):
-        # An instance's thread lets go of its batch behind the answer.
+        # An instance's thread lets go of its batch behind the answer, and what it lets go of then
+        # is freed by its stream, which computes nothing before somebody waits.
         while device.used_bytes:
             await asyncio.sleep(0.001)
+            for model in models:
+                model.lane.wait()
 
 
 async def test_an_ensemble_within_another_keeps_tensors_on_the_device(room: Room) -> None:

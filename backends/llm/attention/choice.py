@@ -48,11 +48,7 @@ def _candidate(name: str, config: LlmConfig, cache: KvCache) -> tuple[str, Make]
         return triton_paged.why_not(config), lambda: triton_paged.TritonAttention(
             cache, config.num_heads, config.attention_scale, config.sliding_window
         )
-    library: type[libraries.Library] = {
-        "fa3": libraries.Fa3Attention,
-        "varlen": libraries.VarlenAttention,
-        "flashinfer": libraries.FlashInferAttention,
-    }[name]
+    library = libraries.BY_NAME[name]
     return library.why_not(config, cache), lambda: library(cache, config)
 
 

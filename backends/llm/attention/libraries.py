@@ -5,7 +5,7 @@ A library is known by what its functions take, not by its version: wheels of one
 
 import importlib
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -40,11 +40,6 @@ def _is_hopper(device: torch.device) -> bool:
 
 class Library(PagedAttention):
     """What they have in common: pages as [blocks, block size, key/value heads, head size]."""
-
-    @staticmethod
-    def why_not(config: LlmConfig, cache: KvCache) -> str:
-        """Why it cannot be used; empty if it can."""
-        raise NotImplementedError
 
     def __init__(self, cache: KvCache, config: LlmConfig) -> None:
         super().__init__(cache)
@@ -180,3 +175,10 @@ class FlashInferAttention(Library):
         """See PagedAttention."""
         output: Tensor = self._wrapper.run(query, self._blocks[layer])
         return output
+
+
+BY_NAME: Mapping[str, type[Fa3Attention] | type[VarlenAttention] | type[FlashInferAttention]] = {
+    "fa3": Fa3Attention,
+    "varlen": VarlenAttention,
+    "flashinfer": FlashInferAttention,
+}

@@ -1,5 +1,7 @@
 """Attention that reads pages where they lie, whichever kernels do it: its cache, and who writes."""
 
+from abc import ABC, abstractmethod
+
 import triton
 from torch import Tensor
 
@@ -8,7 +10,7 @@ from trivet.backends.llm.attention.base import StepInputs
 from trivet.backends.llm.kv_cache import KvCache
 
 
-class PagedAttention:
+class PagedAttention(ABC):
     """An Attention in two halves, since a model may write the cache itself with what it computes
     on the way."""
 
@@ -36,9 +38,9 @@ class PagedAttention:
         self._write(layer, key, value)
         return self.read(layer, query)
 
+    @abstractmethod
     def read(self, layer: int, query: Tensor) -> Tensor:
         """Attends with queries whose keys and values the cache has."""
-        raise NotImplementedError
 
     def pages(self, layer: int) -> tuple[Tensor, Tensor]:
         """A layer's keys and values, [slots, key/value heads, head size]."""
