@@ -18,11 +18,12 @@ from jinja2.visitor import NodeTransformer
 MAX_PROMPT_CHARACTERS = 4_000_000
 CPU_S = 2.0
 """Of a processor's time, for one conversation."""
-MAX_MADE = 256_000_000
-"""Characters and items that are made on the way, all together."""
+MAX_MADE_BYTES = 256_000_000
+"""Of texts and lists that are made on the way, all together."""
 MAX_FACTORS = 1 << 28
-"""The two largest sizes and numbers that meet in one call, multiplied: what `replace`, `join`,
-`indent` and the like can make of them."""
+"""The two largest sizes (in bytes) and numbers that meet in one call, multiplied: what `replace`,
+`join`, `indent` and the like can make of them."""
+_ITEM_BYTES = 8
 _MAX_BITS = 4096
 _GROWING = {
     "replace", "join", "indent", "center", "ljust", "rjust", "zfill", "expandtabs", "batch",
@@ -43,7 +44,7 @@ class _Spent(threading.local):
 
     def __init__(self) -> None:
         self.until_s = 0.0
-        self.made = 0
+        self.made_bytes = 0
         self.ticks = 0
 
 
@@ -76,7 +77,7 @@ class BoundedEnvironment(ImmutableSandboxedEnvironment):
     def begin(self) -> None:
         """A conversation is rendered in this thread from here on."""
         self._spent.until_s = time.thread_time() + CPU_S
-        self._spent.made = self._spent.ticks = 0
+        self._spent.made_bytes = self._spent.ticks = 0
 
     # -- what templates call, or what they are rewritten to call -----------------------------------
 
@@ -93,7 +94,8 @@ class BoundedEnvironment(ImmutableSandboxedEnvironment):
     def call(self, context: Context, obj: Any, /, *args: Any, **kwargs: Any) -> Any:
         """Every call in a template."""
         self.tick()
-        name, owner = getattr(obj, "__name__", ""), getattr(obj, "__self__", None)
+        bound = getattr(obj, "__wrapped__", obj)  # the sandbox wraps `str.format`
+        name, owner = getattr(bound, "__name__", ""), getattr(bound, "__self__", None)
         self._check_call(name, owner, *args, *kwargs.values())
         return self._made(super().call(context, obj, *args, **kwargs))
 
@@ -123,16 +125,18 @@ class BoundedEnvironment(ImmutableSandboxedEnvironment):
         """Before what may make far more than it is given. Raises TemplateLimit."""
         if name in _GROWING:
             _check_factors(*values)
-        elif name == "format" and any(isinstance(v, str) and _WIDE.search(v) for v in values):
+        elif name in ("format", "format_map") and any(
+            isinstance(v, str) and _WIDE.search(v) for v in values
+        ):
             raise TemplateLimit(_WIDTH)
         elif name == "sum" and len(values) > 2 and isinstance(values[-1], list | tuple):
             raise TemplateLimit("it sums up lists")
 
     def _made(self, value: Any) -> Any:
         if isinstance(value, str | list | tuple):
-            self._spent.made += len(value)
-            if self._spent.made > MAX_MADE:
-                raise TemplateLimit(f"it makes more than {MAX_MADE} characters or items")
+            self._spent.made_bytes += _size(value)
+            if self._spent.made_bytes > MAX_MADE_BYTES:
+                raise TemplateLimit(f"it makes more than {MAX_MADE_BYTES} bytes on the way")
         return value
 
     # -- how templates are compiled ----------------------------------------------------------------
@@ -145,13 +149,16 @@ class BoundedEnvironment(ImmutableSandboxedEnvironment):
 def _check_factors(*values: object) -> None:
     *_, second, first = sorted([1, 1, *map(_size, values)])
     if first * second > MAX_FACTORS:
-        raise TemplateLimit(f"it makes {first} times {second} characters or items")
+        raise TemplateLimit(f"it makes {first} times {second} bytes")
 
 
 def _size(value: object) -> int:
+    """A number itself; the bytes of a text, or of a list without what its items hold."""
     if isinstance(value, int):
         return abs(value)
-    return len(value) if isinstance(value, str | list | tuple | dict) else 0
+    if isinstance(value, str):
+        return len(value) if value.isascii() else 4 * len(value)
+    return _ITEM_BYTES * len(value) if isinstance(value, list | tuple | dict) else 0
 
 
 class _Watching(NodeTransformer):
