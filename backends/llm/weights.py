@@ -10,7 +10,13 @@ from torch import Tensor
 
 from trivet.backends.api import LoadFailed
 from trivet.backends.llm.gguf_header import check_header
-from trivet.backends.llm.model_config import Described, LlmConfig, from_gguf, from_hub
+from trivet.backends.llm.model_config import (
+    Described,
+    LlmConfig,
+    from_gguf,
+    from_hub,
+    scale_blocks,
+)
 from trivet.backends.llm.models.linear import FP8
 from trivet.backends.llm.models.llama_weights import ROPE_DIVISORS
 from trivet.backends.llm.tokenizer_files import TokenizerFiles, gguf_tokenizer, hub_tokenizer
@@ -35,6 +41,7 @@ _GGUF_MODEL = {
 }
 # Files of other quantisations or frameworks must not be taken for weights; pickles are never read.
 _INDEX = "model.safetensors.index.json"
+_INVERSE = "_scale_inv"
 
 
 def load_model(
@@ -42,8 +49,13 @@ def load_model(
 ) -> tuple[LlmConfig, dict[str, Tensor], TokenizerFiles]:
     """Config, weights of one type and tokenizer. Raises LoadFailed."""
     if path.is_dir():
-        config = from_hub(_json(path / "config.json"))
-        return config, _safetensors(path, dtype), hub_tokenizer(path)
+        described = _json(path / "config.json")
+        config = from_hub(described)
+        weights = _safetensors(path, dtype)
+        blocks = scale_blocks(described.get("quantization_config") or {})
+        if blocks is not None:
+            _multiply_blocks(weights, blocks, dtype)
+        return config, weights, hub_tokenizer(path)
     metadata, tensors = _read_gguf(path)
     config = from_gguf(metadata, tensors)
     return config, _dequantised(config, tensors, dtype), gguf_tokenizer(metadata)
@@ -82,7 +94,45 @@ def _in_type(name: str, weight: Tensor, dtype: torch.dtype) -> Tensor:
     """8-bit numbers and their scales stay what they are."""
     if weight.dtype == FP8:
         return weight
-    return weight.to(torch.float32 if name.endswith("_scale") else dtype)
+    return weight.to(torch.float32 if name.endswith(("_scale", _INVERSE)) else dtype)
+
+
+def _multiply_blocks(
+    weights: dict[str, Tensor], blocks: tuple[int, int], dtype: torch.dtype
+) -> None:
+    """Brings 8-bit matrices whose blocks have scales into `dtype`: they are multiplied in 8 bits
+    with scales of their rows only, which quantising at load gives them. Raises LoadFailed.
+
+    A scale is what its block is times, also where the file calls it inverse (DeepSeek-V3 technical
+    report, 3.3).
+    """
+    for name, matrix in weights.items():
+        if matrix.dtype != FP8 or matrix.dim() != len(blocks):
+            continue
+        wanted = tuple(-(-size // block) for size, block in zip(matrix.shape, blocks, strict=True))
+        # One name or the other: who wrote the file decides.
+        scale_name = name + (_INVERSE if name + _INVERSE in weights else "_scale")
+        scales = weights.get(scale_name)
+        if scales is None or tuple(scales.shape) != wanted:
+            raise LoadFailed(
+                f"the 8-bit weight '{name}' of shape {list(matrix.shape)} needs scales of shape "
+                f"{list(wanted)}, for blocks of {list(blocks)}, in '{name}{_INVERSE}' or "
+                f"'{name}_scale'; "
+                + ("there is neither" if scales is None else f"got {list(scales.shape)}")
+            )
+        rows, columns = matrix.shape
+        spread = scales.repeat_interleave(blocks[0], 0)[:rows].repeat_interleave(blocks[1], 1)
+        weights[name] = matrix.float().mul_(spread[:, :columns]).to(dtype)
+    for name in [name for name in weights if _is_scale_of_whole(name, weights)]:
+        del weights[name]
+
+
+def _is_scale_of_whole(name: str, weights: Mapping[str, Tensor]) -> bool:
+    """Whether it is what an 8-bit matrix, or what it multiplies, was times."""
+    layer, _, kind = name.rpartition(".")
+    is_scale = kind in ("weight_scale", "weight" + _INVERSE, "input_scale")
+    matrix = weights.get(f"{layer}.weight")
+    return is_scale and matrix is not None and matrix.dtype != FP8
 
 
 def _shards(folder: Path) -> list[str]:

@@ -95,6 +95,62 @@ def test_files_of_8_bit_numbers_are_multiplied_as_such(
     assert error(logits(config, weights), logits(config, exact)) < 0.12
 
 
+BLOCKS = (40, 32)
+"""Neither divides a matrix' 96 rows and columns into equal parts."""
+
+
+def per_block(weight: Tensor) -> Tensor:
+    """float32, of the matrix' shape: the same for all of a block."""
+    scales = torch.empty_like(weight)
+    for row in range(0, len(weight), BLOCKS[0]):
+        for column in range(0, weight.shape[1], BLOCKS[1]):
+            block = slice(row, row + BLOCKS[0]), slice(column, column + BLOCKS[1])
+            scales[block] = weight[block].abs().max() / 448
+    return scales
+
+
+def block_scaled(folder: Path, method: str) -> tuple[LlmConfig, dict[str, Tensor]]:
+    """As `save_8bit`, with a scale a block: as DeepSeek's and Qwen's files have it, or as
+    compressed-tensors' have it."""
+    config, exact = save_8bit(folder, per_block, method)
+    stored = load_file(folder / "model.safetensors")
+    for name in [name for name in stored if name.endswith("weight_scale")]:
+        scales = stored.pop(name)[:: BLOCKS[0], :: BLOCKS[1]].contiguous()
+        stored[name if method == "compressed-tensors" else f"{name}_inv"] = scales
+    save_file(stored, folder / "model.safetensors")
+    values = json.loads((folder / "config.json").read_text())
+    given = values["quantization_config"]
+    if method == "compressed-tensors":
+        weights = {"num_bits": 8, "strategy": "block", "block_structure": list(BLOCKS)}
+        given["config_groups"] = {"group_0": {"weights": weights}}
+    else:
+        given["weight_block_size"] = list(BLOCKS)
+    (folder / "config.json").write_text(json.dumps(values))
+    return config, exact
+
+
+@pytest.mark.parametrize("method", ["fp8", "compressed-tensors"])
+def test_files_with_a_scale_a_block_are_read_exactly(tmp_path: Path, method: str) -> None:
+    _, exact = block_scaled(tmp_path, method)
+    config, weights, _ = load_model(tmp_path, torch.float32)
+    torch.testing.assert_close(logits(config, weights), logits(config, exact))
+    # In 8 bits anew, by rows.
+    assert error(logits(config, weights, quantises=True), logits(config, exact)) < 0.2
+
+
+def test_scales_of_blocks_that_are_missing_or_of_another_shape_are_named(tmp_path: Path) -> None:
+    block_scaled(tmp_path, "fp8")
+    stored = load_file(tmp_path / "model.safetensors")
+    name = "model.layers.0.mlp.up_proj.weight"
+    scales = stored.pop(f"{name}_scale_inv")
+    save_file(stored, tmp_path / "model.safetensors")
+    with pytest.raises(LoadFailed, match=rf"'{name}' .* needs scales of shape \[3, 3\].*neither"):
+        load_model(tmp_path, torch.float32)
+    save_file(stored | {f"{name}_scale": scales[:2].clone()}, tmp_path / "model.safetensors")
+    with pytest.raises(LoadFailed, match=r"got \[2, 3\]"):
+        load_model(tmp_path, torch.float32)
+
+
 def test_weights_are_quantised_at_load_to_half_their_size() -> None:
     config = from_hub(random_model("Llama", SIZES).config.to_dict())
     weights = random_model("Llama", SIZES).state_dict()
@@ -134,7 +190,11 @@ def test_an_8_bit_weight_without_a_scale_is_named(tmp_path: Path) -> None:
     [
         ({"quant_method": "awq"}, "quant_method 'awq'"),
         ({"quant_method": "compressed-tensors", "format": "pack-quantized"}, "'pack-quantized'"),
-        ({"quant_method": "fp8", "weight_block_size": [128, 128]}, r"weight_block_size \[128, 128"),
+        (
+            {"quant_method": "fp8", "weight_block_size": [128]},
+            r"weight_block_size \[128\]; it must",
+        ),
+        ({"quant_method": "fp8", "weight_block_size": [128, 0]}, r"\[128, 0\]; it must be two"),
     ],
 )
 def test_quantisations_that_cannot_be_read_are_named(given: dict[str, object], said: str) -> None:
