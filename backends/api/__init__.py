@@ -6,6 +6,7 @@ from trivet.backends.api.backend import (
     ComputeOnly,
     Executor,
     Instance,
+    StartsProcesses,
     UsesGpus,
 )
 from trivet.backends.api.batch import Batch, CopyKind, ResponseSender
@@ -152,6 +153,7 @@ __all__ = [
     "Shape",
     "Signature",
     "Sink",
+    "StartsProcesses",
     "Stream",
     "Supervised",
     "Tensor",

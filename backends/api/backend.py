@@ -74,6 +74,14 @@ class Backend(Protocol):
 
 
 @runtime_checkable
+class StartsProcesses(Protocol):
+    """A backend that itself puts instances into processes of their own."""
+
+    def starts_processes(self, config: ModelConfig) -> bool:
+        """Whether it does for this config. Such an instance can be placed on a device by UUID."""
+
+
+@runtime_checkable
 class UsesGpus(Protocol):
     """A backend whose instances may be placed on GPUs."""
 

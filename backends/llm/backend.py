@@ -9,6 +9,7 @@ from trivet.backends.api import (
     ModelFiles,
     Observer,
     Placement,
+    parameter,
 )
 from trivet.backends.llm.chat import ChatTemplate
 from trivet.backends.llm.executor import LlmExecutor
@@ -76,6 +77,10 @@ class LlmBackend:
         completed.instance_group.append(_group(config))
         return completed
 
+    def starts_processes(self, config: ModelConfig) -> bool:  # noqa: ARG002
+        """See StartsProcesses: the engine is one."""
+        return True
+
     def open(self, config: ModelConfig, files: ModelFiles, placement: Placement) -> "LlmInstance":
         """Starts the engine and waits for its model. Raises LoadFailed."""
         settings = placed(engine_settings(config, files), placement)
@@ -95,6 +100,13 @@ class LlmBackend:
 
 def _group(config: ModelConfig) -> ModelInstanceGroup:
     """One engine where the config's first group says; KIND_MODEL: the engine chooses."""
+    if "," in (uuids := parameter(config, "gpu_uuids")):
+        raise InvalidConfig(
+            f"parameter 'gpu_uuids' is '{uuids}'; a language model takes one. For several GPUs "
+            "give it tensor_parallel_size and the number of the first in instance_group.gpus"
+        )
+    if uuids:
+        return ModelInstanceGroup(count=1, kind="KIND_GPU", gpus=[0])
     if not config.instance_group:
         return ModelInstanceGroup(count=1, kind="KIND_MODEL")
     given = config.instance_group[0]

@@ -112,7 +112,7 @@ def start_process(name: str, settings: EngineSettings) -> EngineProcess:
             ],
             pass_fds=[theirs.fileno()],
             stdin=subprocess.PIPE,
-            env={**os.environ, "TOKENIZERS_PARALLELISM": "false"},
+            env=_environment(settings),
         )
     assert process.stdin is not None
     with process.stdin:
@@ -125,6 +125,13 @@ def start_process(name: str, settings: EngineSettings) -> EngineProcess:
         ours.close()
         raise
     return EngineProcess(name, process, ours, info, early)
+
+
+def _environment(settings: EngineSettings) -> dict[str, str]:
+    environment = {**os.environ, "TOKENIZERS_PARALLELISM": "false"}
+    if settings.device_uuid:
+        environment["CUDA_VISIBLE_DEVICES"] = settings.device_uuid
+    return environment
 
 
 def handshake(

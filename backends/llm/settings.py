@@ -26,7 +26,8 @@ DEVICE = re.compile(r"auto|cpu|cuda(:\d{1,3})?")
 
 @dataclass(frozen=True, slots=True)
 class EngineSettings:
-    """All that the engine's process is told. Each field is a model parameter of that name."""
+    """All that the engine's process is told. Each field is a model parameter of that name, but
+    `device_uuid`."""
 
     model_path: str
     """A Hugging Face folder or a GGUF file."""
@@ -74,6 +75,8 @@ class EngineSettings:
     """"think": what stands before </think> is told as reasoning; empty: if the template has it."""
     in_process: bool = False
     """For debugging: the engine runs in a thread of the server."""
+    device_uuid: str = ""
+    """The GPU or MIG device that is the only one the engine's process sees; of the placement."""
 
     def step_tokens(self, device_type: str) -> int:
         """Tokens computed in one step on such a device."""
@@ -89,7 +92,7 @@ def engine_settings(config: ModelConfig, files: ModelFiles) -> EngineSettings:
     given: dict[str, Any] = {}
     for name, default in asdict(EngineSettings("")).items():
         text = parameter(config, name)
-        if text and name != "model_path":
+        if text and name not in ("model_path", "device_uuid"):
             given[name] = _value(name, text, default)
     for name, choices in CHOICES.items():
         if name in given and given[name] not in choices:
@@ -116,11 +119,29 @@ def engine_settings(config: ModelConfig, files: ModelFiles) -> EngineSettings:
 
 
 def placed(settings: EngineSettings, placement: Placement) -> EngineSettings:
-    """With the device that the instance group names, unless the parameter does."""
+    """With the device that the instance group names, unless the parameter does. Raises
+    InvalidConfig."""
+    if placement.device_uuid:
+        return _placed_by_uuid(settings, placement.device_uuid)
     if settings.device != "auto" or placement.kind not in ("KIND_CPU", "KIND_GPU"):
         return settings
     is_gpu = placement.kind == "KIND_GPU"
     return replace(settings, device=f"cuda:{placement.device_id}" if is_gpu else "cpu")
+
+
+def _placed_by_uuid(settings: EngineSettings, uuid: str) -> EngineSettings:
+    """On the one device that the engine's process then sees."""
+    for name, is_wrong in (
+        ("device", settings.device not in ("auto", "cuda", "cuda:0")),
+        ("tensor_parallel_size", settings.tensor_parallel_size > 1),
+        ("in_process", settings.in_process),
+    ):
+        if is_wrong:
+            raise InvalidConfig(
+                f"parameter 'gpu_uuids' names {uuid}, which the engine's process sees as its only "
+                f"GPU, but parameter '{name}' is {getattr(settings, name)}: leave one of them out"
+            )
+    return replace(settings, device="cuda:0", device_uuid=uuid)
 
 
 def _value(name: str, text: str, default: Any) -> Any:

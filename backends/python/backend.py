@@ -37,6 +37,10 @@ class PythonBackend:
             return complete_isolated(_WORD, completed, files)
         return describe(path, completed)
 
+    def starts_processes(self, config: ModelConfig) -> bool:
+        """See StartsProcesses."""
+        return isolation_of(config, Isolation.PROCESS) is Isolation.PROCESS
+
     def open(self, config: ModelConfig, files: ModelFiles, placement: Placement) -> Instance:
         _check_parameters(config)
         path = files.artifact(config, _MODEL_FILE)

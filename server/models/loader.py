@@ -15,6 +15,7 @@ from trivet.backends.api import (
     ModelFiles,
     Placement,
     ServingError,
+    StartsProcesses,
     UsesGpus,
     parameter,
 )
@@ -139,7 +140,7 @@ class Loader:
         digest = digest_of_model(config, files) if is_cached else b""
         placements = configs.instances(config)
         self._check_placements(config, placements)
-        if placements and placements[0].device_uuid and not _takes_uuids(word, backend):
+        if placements and placements[0].device_uuid and not _takes_uuids(backend, config):
             raise InvalidConfig(
                 f"model '{config.name}': backend '{word}' takes no parameter {configs.GPU_UUIDS}; "
                 "start a server with CUDA_VISIBLE_DEVICES set to that device"
@@ -220,10 +221,9 @@ class Loader:
         placement: Placement,
     ) -> Instance:
         try:
-            # A backend that isolates by default reads the parameter itself.
             # A process sees one MIG device only, and chooses it when it starts.
             is_apart = parameter(config, "isolation") == "process" or placement.device_uuid
-            if word != "python" and is_apart:
+            if is_apart and not _starts_processes(backend, config):
                 from trivet.backends.process import open_isolated
 
                 return open_isolated(word, config, files, placement)
@@ -239,8 +239,12 @@ def _shared_out(placement: Placement, pins: Mapping[str, Cores]) -> Placement:
     return replace(placement, cpu_threads=max(1, len(cores) // num_sharing))
 
 
-def _takes_uuids(word: str, backend: Backend) -> bool:
-    return word == "python" or isinstance(backend, UsesGpus)
+def _takes_uuids(backend: Backend, config: ModelConfig) -> bool:
+    return _starts_processes(backend, config) or isinstance(backend, UsesGpus)
+
+
+def _starts_processes(backend: Backend, config: ModelConfig) -> bool:
+    return isinstance(backend, StartsProcesses) and backend.starts_processes(config)
 
 
 def read_labels(config: ModelConfig, files: ModelFiles) -> dict[str, Sequence[str]]:

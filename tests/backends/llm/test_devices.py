@@ -31,9 +31,11 @@ from trivet.backends.llm.loading import make_model
 from trivet.backends.llm.messages import Message, Outputs, Quit, Submit
 from trivet.backends.llm.model_config import from_hub
 from trivet.backends.llm.models.llama import LlamaModel
+from trivet.backends.llm.process import start_process
 from trivet.backends.llm.scheduler import Scheduler
 from trivet.backends.llm.settings import EngineSettings, engine_settings, placed
 from trivet.protos.model_config_pb2 import ModelConfig
+from trivet.server.repository.config import instances, normalise
 
 GIB = 1 << 30
 HAS_GPU = torch.cuda.is_available()
@@ -77,6 +79,44 @@ def test_the_instance_group_says_where(tmp_path: Path, group: str, kind: str, de
     placement = Placement("m_0", kind, found.gpus[0] if found.gpus else 0, 1)
     assert placed(engine_settings(completed, files), placement).device == device
     assert BACKEND.complete(completed, files) == completed
+
+
+MIG = Placement("m_0", "KIND_GPU", 0, 1, device_uuid="MIG-1")
+
+
+@pytest.mark.parametrize("group", ["", "instance_group { kind: KIND_GPU gpus: [0] }"])
+def test_a_device_by_uuid_is_the_only_one_that_the_engine_sees(
+    tmp_path: Path, group: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = files_of(tmp_path)
+    completed = BACKEND.complete(config_of(parameters(gpu_uuids="MIG-1") + group), files)
+    config = normalise(completed)
+    (placement,) = instances(config)
+    assert placement.device_uuid == "MIG-1"
+    assert BACKEND.starts_processes(config)
+    settings = placed(engine_settings(config, files), placement)
+    assert settings.device == "cuda:0"
+
+    def tells_what_it_sees(module: str) -> str:
+        return (
+            "import os, socket, sys; from trivet.backends.llm.messages import Failed, pack;"
+            "end = socket.socket(fileno=int(sys.argv[1]));"
+            "end.sendall(pack(Failed(os.environ['CUDA_VISIBLE_DEVICES'])))"
+        )
+
+    monkeypatch.setattr("trivet.backends.llm.process.program", tells_what_it_sees)
+    with pytest.raises(LoadFailed, match=r"^MIG-1$"):
+        start_process("m", settings)
+
+
+def test_a_device_by_uuid_goes_with_no_other_word_on_where(tmp_path: Path) -> None:
+    files = files_of(tmp_path)
+    with pytest.raises(InvalidConfig, match="'gpu_uuids' is 'MIG-1,MIG-2'; a language model takes"):
+        BACKEND.complete(config_of(parameters(gpu_uuids="MIG-1,MIG-2")), files)
+    for name, value in [("device", "cpu"), ("tensor_parallel_size", "2"), ("in_process", "true")]:
+        settings = engine_settings(config_of(parameters(**{name: value})), files)
+        with pytest.raises(InvalidConfig, match=f"names MIG-1, .* but parameter '{name}' is"):
+            placed(settings, MIG)
 
 
 def test_the_parameter_beats_the_instance_group(tmp_path: Path) -> None:
