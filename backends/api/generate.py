@@ -96,6 +96,24 @@ class TokenLogprob:
     top: tuple[tuple[int, str, float], ...] = ()
     """Token id, text, log probability."""
     is_special: bool = False
+    rank: int | None = None
+    """1 and the number of likelier tokens; like `logprob`, None for a prompt's first."""
+
+    def ranked(self) -> dict[str, dict[str, float | str | None]]:
+        """It and the likeliest by token id, as vLLM writes them. Equally likely ones, which 16-bit
+        logits often are, have the same rank."""
+        values = [value for _, _, value in self.top]
+        own = {str(self.token_id): _ranked(self.logprob, self.rank, self.text)}
+        likely = {
+            str(token): _ranked(value, 1 + values.index(value), text)
+            for token, text, value in self.top
+        }
+        # First in place, and ranked by the logits, which tell apart more than their logarithms do.
+        return own | likely | own
+
+
+def _ranked(logprob: float | None, rank: int | None, text: str) -> dict[str, float | str | None]:
+    return {"logprob": logprob, "rank": rank, "decoded_token": text}
 
 
 @dataclass(frozen=True, slots=True)

@@ -158,4 +158,10 @@ def output_of(
 
 
 def _plain(logprobs: Logprobs) -> TopLogprobs:
-    return (logprobs.token_id, logprobs.logprob, logprobs.top_ids, logprobs.top_logprobs)
+    return (
+        logprobs.token_id,
+        logprobs.logprob,
+        logprobs.rank,
+        logprobs.top_ids,
+        logprobs.top_logprobs,
+    )

@@ -15,8 +15,8 @@ from trivet.backends.api import Grammar, Sampling
 
 MAX_FRAME_BYTES = 256 * 1024 * 1024
 _LENGTH = struct.Struct("<I")
-TopLogprobs = tuple[int, float, list[int], list[float]]
-"""Token, its log probability, the likeliest tokens and theirs."""
+TopLogprobs = tuple[int, float, int, list[int], list[float]]
+"""Token, its log probability, its rank (1: none is likelier), the likeliest tokens and theirs."""
 
 
 @dataclass(frozen=True, slots=True)

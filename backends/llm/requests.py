@@ -119,8 +119,9 @@ class Running:
                     for other, value in zip(top_ids, top, strict=True)
                 ),
                 self._tokenizer.is_special(token),
+                rank,
             )
-            for token, logprob, top_ids, top in found
+            for token, logprob, rank, top_ids, top in found
         )
 
     def _text(self, token: int) -> str:

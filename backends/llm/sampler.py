@@ -87,6 +87,8 @@ class Logprobs:
 
     token_id: int
     logprob: float
+    rank: int
+    """1 and the number of tokens that are likelier: not bounded by how many of those are told."""
     top_ids: list[int]
     top_logprobs: list[float]
 
@@ -109,13 +111,13 @@ def sample(logits: Tensor, rows: Sequence[RowState]) -> tuple[list[int], dict[in
 def logprobs_of(logits: Tensor, token_ids: Sequence[int], num_top: int) -> list[Logprobs]:
     """Log probabilities of a token for each row of `logits`, and of the `num_top` likeliest."""
     totals = torch.logsumexp(logits, dim=-1, keepdim=True)
-    ids = placed(token_ids, logits.device)
-    chosen = logits.gather(1, ids.unsqueeze(1)) - totals
+    own = logits.gather(1, placed(token_ids, logits.device).unsqueeze(1))
+    ranks = (logits > own).sum(dim=-1) + 1
     values, ids = torch.topk(logits, num_top, dim=-1) if num_top else (logits[:, :0],) * 2
-    tops = zip(listed(chosen[:, 0]), listed(ids), listed(values - totals), strict=True)
+    found = map(listed, ((own - totals)[:, 0], ranks, ids, values - totals))
     return [
-        Logprobs(token, logprob, [int(i) for i in top_ids], top)
-        for token, (logprob, top_ids, top) in zip(token_ids, tops, strict=True)
+        Logprobs(token, logprob, rank, [int(i) for i in top_ids], top)
+        for token, logprob, rank, top_ids, top in zip(token_ids, *found, strict=True)
     ]
 
 

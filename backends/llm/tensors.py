@@ -230,7 +230,7 @@ class TensorSink:
             total = np.array([self._total_logprob], dtype=np.float32)
             outputs.append(Tensor.of("cumulative_logprob", total))
         if "return_logprobs" in flags:
-            told = orjson.dumps([_likely(each) for each in self._scored]).decode()
+            told = orjson.dumps([each.ranked() for each in self._scored]).decode()
             outputs.append(_bytes("logprobs", told))
             self._scored = []
         if "return_num_input_tokens" in flags:
@@ -239,16 +239,6 @@ class TensorSink:
             outputs.append(_count("num_output_tokens", self._num_output))
         response = InferResponse(self._request.model_name, self._version, self._request.id, outputs)
         self._sink.send(response, final=chunk.finish is not None)
-
-
-def _likely(scored: TokenLogprob) -> dict[str, Any]:
-    """A token and the likeliest at its place, by token id, as vLLM's backend writes them."""
-    found = {
-        str(token): {"logprob": value, "rank": rank, "decoded_token": text}
-        for rank, (token, text, value) in enumerate(scored.top, 1)
-    }
-    own = {"logprob": scored.logprob, "rank": None, "decoded_token": scored.text}
-    return {str(scored.token_id): own} | found
 
 
 def _bytes(name: str, text: str) -> Tensor:

@@ -151,15 +151,4 @@ def completion_logprobs(
 
 def prompt_logprobs(scored: Sequence[TokenLogprob]) -> list[dict[str, Any] | None]:
     """vLLM's `prompt_logprobs`: by token id, null for the first token."""
-    found: list[dict[str, Any] | None] = []
-    for each in scored:
-        if each.logprob is None:
-            found.append(None)
-            continue
-        ranked = {
-            str(token): {"logprob": value, "rank": rank, "decoded_token": text}
-            for rank, (token, text, value) in enumerate(each.top, 1)
-        }
-        own = {"logprob": each.logprob, "rank": None, "decoded_token": each.text}
-        found.append({str(each.token_id): own} | ranked)
-    return found
+    return [None if each.logprob is None else each.ranked() for each in scored]

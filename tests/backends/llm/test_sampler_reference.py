@@ -11,7 +11,7 @@ import transformers
 from torch import Tensor
 
 from trivet.backends.api import Sampling
-from trivet.backends.llm.sampler import RowState, sample
+from trivet.backends.llm.sampler import RowState, logprobs_of, sample
 
 VOCABULARY = 60
 NUM_DRAWS = 4_000
@@ -153,3 +153,10 @@ def test_tokens_kept_are_those_of_transformers_over_random_settings(seed: int) -
     found = set(draws(sampling, logits))
     assert found <= set(wanted.nonzero()[:, 0].tolist())
     assert found >= set((wanted > 20 / NUM_DRAWS).nonzero()[:, 0].tolist())
+
+
+@pytest.mark.parametrize("num_top", [0, 2])
+def test_a_rank_counts_the_likelier_tokens_however_many_are_told(num_top: int) -> None:
+    logits = torch.tensor([[1.0, 5.0, 3.0, 3.0, 4.0, -torch.inf]]).repeat(6, 1)
+    found = logprobs_of(logits, range(6), num_top)
+    assert [each.rank for each in found] == [5, 1, 3, 3, 2, 6]

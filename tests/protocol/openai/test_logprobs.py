@@ -1,5 +1,6 @@
 """Log probabilities over the API, as evaluation harnesses ask for them, are `transformers`'."""
 
+import json
 import math
 from collections.abc import Callable
 from typing import Any
@@ -8,6 +9,7 @@ import pytest
 from llm_site import Call, caller, write_llm
 from real_engine import hub_logprobs, real_tokenizer
 from serving import RunningServer
+from torch import Tensor
 
 CONFIG = """
 backend: "llm"
@@ -29,6 +31,13 @@ def call(tmp_path_factory: pytest.TempPathFactory, serve: Callable[..., RunningS
 
 def encoded(text: str) -> list[int]:
     return real_tokenizer().encode(text, add_special_tokens=False)
+
+
+def is_rank(rank: int, row: Tensor, token: int) -> bool:
+    """Whether this is the place of the token among the likeliest. Those that lie closer together
+    than the tolerance may come in any order: their sums were made in another one."""
+    likelier, as_likely = (row > row[token] + TOLERANCE).sum(), (row > row[token] - TOLERANCE).sum()
+    return bool(likelier < rank <= as_likely)
 
 
 def scored(call: Call, prompt: object, **fields: object) -> Any:
@@ -80,6 +89,41 @@ def test_likeliest_tokens_of_an_output(call: Call) -> None:
         assert sorted(top.values(), reverse=True) == pytest.approx(
             row.topk(4).values.tolist(), abs=TOLERANCE
         )
+
+
+@pytest.mark.parametrize("num_top", [0, 3])
+def test_ranks_of_prompt_tokens_go_beyond_the_likeliest(call: Call, num_top: int) -> None:
+    ids = encoded(CONTEXT + CONTINUATION)
+    (choice,) = scored(call, ids, max_tokens=1, prompt_logprobs=num_top)
+    first, *told = choice["prompt_logprobs"]
+    assert first is None
+    ranks = []
+    for token, row, likely in zip(ids[1:], hub_logprobs(ids), told, strict=False):
+        own = likely[str(token)]
+        assert own["logprob"] == pytest.approx(float(row[token]), abs=TOLERANCE)
+        assert is_rank(own["rank"], row, token)
+        best = [str(other) for other in row.topk(num_top).indices.tolist()]
+        assert [likely[other]["rank"] for other in best] == list(range(1, num_top + 1))
+        ranks.append(own["rank"])
+    # There are some of each kind, or this would show nothing.
+    assert min(ranks) == 1
+    assert max(ranks) > 3
+
+
+def test_sampled_token_s_rank_is_told_in_the_tensor_form(call: Call) -> None:
+    body = {
+        "text_input": CONTEXT, "return_logprobs": True, "exclude_input_in_output": True,
+        "sampling_parameters": '{"temperature": 2, "seed": 3, "max_tokens": 8, "logprobs": 1}',
+    }  # fmt: skip
+    reply = call("/v2/models/smollm2/generate", body)
+    assert reply.status == 200, reply.body
+    # The token that was drawn comes first.
+    drawn = [next(iter(each.items())) for each in json.loads(reply.json["logprobs"])]
+    context = encoded(CONTEXT)
+    rows = hub_logprobs([*context, *(int(token) for token, _ in drawn)])[len(context) - 1 : -1]
+    for (token, told), row in zip(drawn, rows, strict=True):
+        assert is_rank(told["rank"], row, int(token))
+    assert max(told["rank"] for _, told in drawn) > 1
 
 
 def test_chat_tells_probabilities_below_one(call: Call) -> None:
