@@ -13,6 +13,8 @@ import numpy as np
 import orjson
 
 from trivet.backends.api import (
+    NO_ACCOUNT,
+    Account,
     DataType,
     GenerateRequest,
     GenerateSink,
@@ -126,13 +128,15 @@ class GeneratingEnsemble(EnsembleExecutor):
             return
         model.generate(request, sink)
 
-    async def compose(self, prompt: str) -> str:
+    async def compose(self, prompt: str, account: Account = NO_ACCOUNT, /) -> str:
         """See Generator."""
-        return await self._make_prompt(prompt, [{"role": "user", "content": prompt}])
+        return await self._make_prompt(prompt, [{"role": "user", "content": prompt}], account)
 
     async def render(
         self,
         messages: Messages,
+        account: Account = NO_ACCOUNT,
+        /,
         *,
         tools: Sequence[Mapping[str, Any]] | None = None,
         add_generation_prompt: bool = True,
@@ -155,7 +159,8 @@ class GeneratingEnsemble(EnsembleExecutor):
             raise InvalidRequest(
                 f"messages: the last one must be the user's: ensemble '{self.name}' answers it"
             )
-        return await self._make_prompt(str(messages[-1].get("content") or ""), messages)
+        question = str(messages[-1].get("content") or "")
+        return await self._make_prompt(question, messages, account)
 
     async def encode(self, text: str, *, add_special_tokens: bool) -> list[int]:
         """See Generator."""
@@ -169,7 +174,7 @@ class GeneratingEnsemble(EnsembleExecutor):
         """See Generator."""
         return await self._model.decode(token_ids, skip_special_tokens=skip_special_tokens)
 
-    async def _make_prompt(self, question: str, messages: Messages) -> str:
+    async def _make_prompt(self, question: str, messages: Messages, account: Account) -> str:
         texts = {self._ending.question: question}
         if self._ending.takes_messages:
             texts[_MESSAGES] = orjson.dumps(list(messages)).decode()
@@ -179,6 +184,7 @@ class GeneratingEnsemble(EnsembleExecutor):
             for name, text in texts.items()
         }
         request = InferRequest(self.name, self.version, "", inputs, batching=signature.batching)
+        request.tenant, request.on_tokens = account.tenant, account.on_tokens
         answer = _Answer()
         self._before.submit(request, answer)
         try:

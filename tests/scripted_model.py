@@ -6,6 +6,8 @@ from contextlib import asynccontextmanager
 from typing import Any, cast
 
 from trivet.backends.api import (
+    NO_ACCOUNT,
+    Account,
     Chunk,
     Finish,
     GenerateRequest,
@@ -71,12 +73,14 @@ class ScriptedModel:
     async def decode(self, token_ids: Sequence[int], *, skip_special_tokens: bool) -> str:
         return ""
 
-    async def compose(self, prompt: str) -> str:
+    async def compose(self, prompt: str, account: Account = NO_ACCOUNT, /) -> str:
         return prompt
 
     async def render(
         self,
         messages: Messages,
+        account: Account = NO_ACCOUNT,
+        /,
         *,
         tools: Sequence[Mapping[str, Any]] | None = None,
         add_generation_prompt: bool = True,

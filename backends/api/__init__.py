@@ -46,6 +46,8 @@ from trivet.backends.api.errors import (
 )
 from trivet.backends.api.files import ModelFiles, Placement
 from trivet.backends.api.generate import (
+    NO_ACCOUNT,
+    Account,
     Chunk,
     Finish,
     GenerateRequest,
@@ -87,6 +89,8 @@ from trivet.backends.api.trace import Execution, Trace
 from trivet.backends.api.window import Window
 
 __all__ = [
+    "NO_ACCOUNT",
+    "Account",
     "AlreadyExists",
     "Asker",
     "AsksFromThreads",

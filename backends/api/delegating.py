@@ -4,6 +4,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from trivet.backends.api.generate import (
+    NO_ACCOUNT,
+    Account,
     GenerateRequest,
     GenerateSink,
     Generator,
@@ -28,9 +30,9 @@ class DelegatingGenerator:
         """See Generator."""
         self._inner.generate(request, sink)
 
-    async def compose(self, prompt: str) -> str:
+    async def compose(self, prompt: str, account: Account = NO_ACCOUNT, /) -> str:
         """See Generator."""
-        return await self._inner.compose(prompt)
+        return await self._inner.compose(prompt, self._pays(account))
 
     async def encode(self, text: str, *, add_special_tokens: bool) -> list[int]:
         """See Generator."""
@@ -47,6 +49,8 @@ class DelegatingGenerator:
     async def render(
         self,
         messages: Messages,
+        account: Account = NO_ACCOUNT,
+        /,
         *,
         tools: Sequence[Mapping[str, Any]] | None = None,
         add_generation_prompt: bool = True,
@@ -56,8 +60,13 @@ class DelegatingGenerator:
         """See Generator."""
         return await self._inner.render(
             messages,
+            self._pays(account),
             tools=tools,
             add_generation_prompt=add_generation_prompt,
             continue_final_message=continue_final_message,
             arguments=arguments,
         )
+
+    def _pays(self, account: Account) -> Account:
+        """On whose account prompts are made. Raises a ServingError where none is to be."""
+        return account

@@ -86,6 +86,18 @@ class GenerateRequest:
 
 
 @dataclass(frozen=True, slots=True)
+class Account:
+    """Whose a prompt is: for what its making keeps and for the tokens that it takes."""
+
+    tenant: str = ""
+    """See InferRequest, also for the other."""
+    on_tokens: Callable[[int], None] | None = None
+
+
+NO_ACCOUNT = Account()
+
+
+@dataclass(frozen=True, slots=True)
 class TokenLogprob:
     """A token, its log probability and the most likely ones at its place, best first."""
 
@@ -203,9 +215,9 @@ class Generator(Protocol):
     def generate(self, request: GenerateRequest, sink: GenerateSink) -> None:
         """Never blocks and never raises: every outcome goes to the sink, exactly one end."""
 
-    async def compose(self, prompt: str) -> str:
+    async def compose(self, prompt: str, account: Account = NO_ACCOUNT, /) -> str:
         """What the model reads for a client's plain prompt: the prompt itself, or what the steps
-        of an ensemble make of it. Raises a ServingError."""
+        of an ensemble make of it, on the account. Raises a ServingError."""
 
     async def encode(self, text: str, *, add_special_tokens: bool) -> list[int]:
         """The token ids of a text. Raises InvalidRequest."""
@@ -219,10 +231,13 @@ class Generator(Protocol):
     async def render(
         self,
         messages: Messages,
+        account: Account = NO_ACCOUNT,
+        /,
         *,
         tools: Sequence[Mapping[str, Any]] | None = None,
         add_generation_prompt: bool = True,
         continue_final_message: bool = False,
         arguments: Mapping[str, Any] | None = None,
     ) -> str:
-        """The conversation as the model's chat template writes it. Raises InvalidRequest."""
+        """The conversation as the model's chat template writes it, or as the steps of an ensemble
+        do, on the account. Raises a ServingError."""

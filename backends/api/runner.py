@@ -167,7 +167,7 @@ def derive_joint(
     deadlines = [parent.deadline for parent in parents]
     known = [deadline for deadline in deadlines if deadline is not None]
     callers = dict.fromkeys(name for parent in parents for name in parent.callers)
-    return InferRequest(
+    request = InferRequest(
         model_name,
         model_version,
         "",
@@ -175,9 +175,16 @@ def derive_joint(
         priority=min((parent.priority for parent in parents if parent.priority), default=0),
         deadline=max(known) if known and len(known) == len(deadlines) else None,
         callers=(*callers, caller),
-        on_tokens=_shared([parent.on_tokens for parent in parents]),
-        tenant="\n".join(sorted({parent.tenant for parent in parents})),
     )
+    put_on_account(request, parents)
+    return request
+
+
+def put_on_account(request: InferRequest, parents: Sequence[InferRequest]) -> None:
+    """Makes a request that is asked on behalf of `parents` theirs: as `derive_joint` has it, and as
+    the process that asks cannot know."""
+    request.on_tokens = _shared([parent.on_tokens for parent in parents])
+    request.tenant = "\n".join(sorted({parent.tenant for parent in parents}))
 
 
 def _shared(payers: Sequence[Callable[[int], None] | None]) -> Callable[[int], None] | None:

@@ -9,6 +9,8 @@ from dataclasses import replace
 from typing import Any
 
 from trivet.backends.api import (
+    NO_ACCOUNT,
+    Account,
     Cause,
     GenerateRequest,
     GenerateSink,
@@ -263,7 +265,7 @@ class LlmExecutor:
 
     # -- text ----------------------------------------------------------------------------------
 
-    async def compose(self, prompt: str) -> str:
+    async def compose(self, prompt: str, _account: Account = NO_ACCOUNT, /) -> str:
         """The model reads a prompt as it is."""
         return prompt
 
@@ -307,6 +309,8 @@ class LlmExecutor:
     async def render(
         self,
         messages: Messages,
+        _account: Account = NO_ACCOUNT,
+        /,
         *,
         tools: Sequence[Mapping[str, Any]] | None = None,
         add_generation_prompt: bool = True,

@@ -22,6 +22,7 @@ from trivet.backends.api import (
     ServingError,
     Tensor,
 )
+from trivet.backends.api.runner import put_on_account
 from trivet.backends.process.channel import ChannelClosed, Header
 from trivet.backends.process.link import Link, Message
 from trivet.backends.process.wire import decode_request, encode_error
@@ -88,6 +89,7 @@ class Asks:
             answers.fail(_too_early())
             return
         request = decode_request(header, CancelToken(), 0, message.runs)
+        put_on_account(request, parents)
         self._open[token] = request
         asker.infer(request, parents, answers)
 
