@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from trivet.backends.api import InvalidRequest, Parameters, ParameterValue
+from trivet.protos import grpc_service_pb2 as pb
 
 EMPTY_FINAL = "triton_enable_empty_final_response"
 RESERVED_PREFIX = "triton_"
@@ -52,6 +53,18 @@ def parse_parameters(
         if name == "headers":
             raise InvalidRequest("parameter 'headers' is reserved and cannot be set by a client")
     return options
+
+
+def set_parameter(parameter: pb.InferParameter, value: ParameterValue) -> None:
+    """Sets the field that fits the value's type."""
+    if isinstance(value, bool):
+        parameter.bool_param = value
+    elif isinstance(value, int):
+        parameter.int64_param = value
+    elif isinstance(value, float):
+        parameter.double_param = value
+    else:
+        parameter.string_param = value
 
 
 def _non_negative(rest: dict[str, ParameterValue], name: str) -> int:

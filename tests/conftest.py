@@ -18,8 +18,4 @@ def serve() -> Iterator[Callable[..., RunningServer]]:
 
     yield start
     for server in servers:
-        if server.process.poll() is None:
-            server.process.kill()
-        server.process.wait()
-        if server.process.stdout is not None:
-            server.process.stdout.close()
+        server.end()

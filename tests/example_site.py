@@ -29,10 +29,7 @@ def open_examples(*flags: str) -> Iterator[RunningServer]:
         yield server
         assert server.stop() == 0
     finally:
-        server.process.kill()
-        server.process.wait()
-        assert server.process.stdout is not None
-        server.process.stdout.close()
+        server.end()
 
 
 @dataclass(frozen=True, slots=True)

@@ -58,10 +58,7 @@ def open_models(*names: str) -> Iterator[RunningServer]:
     try:
         yield server
     finally:
-        server.process.kill()
-        server.process.wait()
-        assert server.process.stdout is not None
-        server.process.stdout.close()
+        server.end()
 
 
 def write_llm(repository: Path, name: str, config: str) -> Path:

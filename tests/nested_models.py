@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import orjson
+from fault_models import REPEAT
 from sequence_models import write_accumulator
 from serving import RunningServer, write_adder
 
@@ -221,21 +222,6 @@ class TritonPythonModel:
                 open(os.path.join(folder, "cancelled"), "w").close()
                 return
             time.sleep(0.005)
-"""
-
-REPEAT = """
-backend: "repeat"
-max_batch_size: 0
-model_transaction_policy { decoupled: true }
-input [
-  { name: "IN" data_type: TYPE_INT32 dims: [ -1 ] },
-  { name: "DELAY" data_type: TYPE_UINT32 dims: [ -1 ] optional: true },
-  { name: "WAIT" data_type: TYPE_UINT32 dims: [ 1 ] optional: true }
-]
-output [
-  { name: "OUT" data_type: TYPE_INT32 dims: [ 1 ] },
-  { name: "IDX" data_type: TYPE_UINT32 dims: [ 1 ] }
-]
 """
 
 IDENTITY = """

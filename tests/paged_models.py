@@ -3,18 +3,22 @@
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import fields
+from pathlib import Path
 from typing import Any
 
 import torch
 import transformers
+from gguf_files import trained
+from tokenizers import pre_tokenizers
 from torch import Tensor
 
 from trivet.backends.llm.attention.base import StepInputs
 from trivet.backends.llm.attention.torch_reference import TorchAttention
 from trivet.backends.llm.kv_cache import KvCache
-from trivet.backends.llm.model_config import LlmConfig
+from trivet.backends.llm.model_config import Described, LlmConfig
 from trivet.backends.llm.models import model_class
 from trivet.backends.llm.runner import Model
+from trivet.backends.llm.tokenizer_files import gguf_tokenizer
 
 MAX_POSITIONS = 256
 LENGTHS = (37, 70, 5, 64)
@@ -77,6 +81,16 @@ def random_model(family: str, changes: dict[str, Any]) -> Any:
             noise = torch.randn_like(parameter)
             parameter.copy_(1 + 0.2 * noise if "norm" in name else 0.15 * noise)
     return model
+
+
+def save_model(folder: Path) -> Path:
+    """A small random model with a tokenizer, as Hugging Face's folders have them."""
+    made = random_model("Llama", {"num_hidden_layers": 2, "vocab_size": 400})
+    made.config.eos_token_id = 1
+    made.save_pretrained(folder)
+    metadata = trained(pre_tokenizers.ByteLevel(add_prefix_space=False))
+    (folder / "tokenizer.json").write_text(gguf_tokenizer(Described(metadata, "a file")).json)
+    return folder
 
 
 def reference(model: Any, prompts: list[list[int]]) -> list[Tensor]:

@@ -78,6 +78,13 @@ class RunningServer:
     def is_ready(self) -> bool:
         return self.http_port != 0 and self.get("/v2/health/ready")[0] == 200
 
+    def end(self) -> None:
+        """Kills it, if it still runs, and frees what it held here."""
+        self.process.kill()
+        self.process.wait()
+        assert self.process.stdout is not None
+        self.process.stdout.close()
+
     def stop(self) -> int:
         """SIGTERM, and the exit code."""
         self.process.send_signal(signal.SIGTERM)

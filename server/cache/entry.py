@@ -7,9 +7,10 @@ from typing import Protocol
 import numpy as np
 from google.protobuf.message import DecodeError
 
-from trivet.backends.api import DataType, PackedBytes, Parameters, ParameterValue, Tensor
+from trivet.backends.api import DataType, PackedBytes, Parameters, Tensor
 from trivet.backends.api.datatype import BY_NAME
 from trivet.protos import grpc_service_pb2 as pb
+from trivet.server.parameters import set_parameter
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +65,7 @@ def encode(entry: Entry) -> bytes:
         message.outputs.add(name=tensor.name, datatype=tensor.datatype.value, shape=tensor.shape)
         message.raw_output_contents.append(bytes(tensor.raw()))
     for name, value in entry.parameters.items():
-        _set(message.parameters[name], value)
+        set_parameter(message.parameters[name], value)
     return message.SerializeToString()
 
 
@@ -83,14 +84,3 @@ def decode(data: bytes) -> Entry | None:
         for name, value in message.parameters.items()
     }
     return Entry(outputs, parameters)
-
-
-def _set(parameter: pb.InferParameter, value: ParameterValue) -> None:
-    if isinstance(value, bool):
-        parameter.bool_param = value
-    elif isinstance(value, int):
-        parameter.int64_param = value
-    elif isinstance(value, float):
-        parameter.double_param = value
-    else:
-        parameter.string_param = value

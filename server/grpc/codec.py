@@ -23,7 +23,7 @@ from trivet.backends.api.datatype import BY_NAME
 from trivet.protos import grpc_service_pb2 as pb
 from trivet.server.grpc.wire import RAW_OUTPUT_TAG, Buffer, Split, field_head, split_infer_request
 from trivet.server.outputs import MAX_RESPONSE_BYTES, require_sendable
-from trivet.server.parameters import Options, parse_parameters
+from trivet.server.parameters import Options, parse_parameters, set_parameter
 from trivet.server.shapes import check_shape
 from trivet.server.shm import SharedMemory
 from trivet.server.versions import parse_version
@@ -373,15 +373,3 @@ def _serialised_head(response: InferResponse, *, final: bool | None) -> bytes:
     for tensor in response.outputs:
         message.outputs.add(name=tensor.name, datatype=tensor.datatype.value, shape=tensor.shape)
     return message.SerializeToString()
-
-
-def set_parameter(parameter: pb.InferParameter, value: ParameterValue) -> None:
-    """Sets the field that fits the value's type."""
-    if isinstance(value, bool):
-        parameter.bool_param = value
-    elif isinstance(value, int):
-        parameter.int64_param = value
-    elif isinstance(value, float):
-        parameter.double_param = value
-    else:
-        parameter.string_param = value

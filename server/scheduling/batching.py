@@ -25,6 +25,7 @@ from trivet.backends.api import (
     deaths_of,
     trouble_of,
 )
+from trivet.server.scheduling.alarm import Alarm
 from trivet.server.scheduling.answers import Answers
 from trivet.server.scheduling.decoupled import DecoupledSender
 from trivet.server.scheduling.idle import IdleWorkers
@@ -95,9 +96,8 @@ class BatchingExecutor:
         )
         self._rebound = Rebound(_rebound_size(self._policy, len(instances)))
         self._is_dispatch_due = False
-        self._delay_timer: asyncio.TimerHandle | None = None
-        self._expiry_timer: asyncio.TimerHandle | None = None
-        self._expiry_ns = 0
+        self._delay = Alarm(self._loop, self._dispatch)
+        self._expiry = Alarm(self._loop, self._on_expiry)
         self._is_sweep_due = False
         self._stopping = ""
 
@@ -119,7 +119,7 @@ class BatchingExecutor:
             self._answers.fail(ticket, error)
             return
         if ticket.expires_ns or request.deadline is not None:
-            self._arm_expiry(due_ns(ticket))
+            self._expiry.by(due_ns(ticket))
         if not self._idle:
             # It will wait: its client's going must free its place.
             request.cancel.on_cancel(self._sweep_soon)
@@ -149,16 +149,16 @@ class BatchingExecutor:
             now_ns = time.monotonic_ns()
             held_until_ns = self._rebound.wait_until_ns(len(self._queue), now_ns)
             if held_until_ns:
-                self._arm_delay(held_until_ns)
+                self._delay.at(held_until_ns)
                 break
             decision = self._policy.decide(self._queue, now_ns)
             if isinstance(decision, WaitUntil):
-                self._arm_delay(decision.time_ns)
+                self._delay.at(decision.time_ns)
                 break
             worker = self._idle.take()
             if worker is None:
                 if not self._idle.waits_for_wake:
-                    self._arm_delay(now_ns + _LOOK_AGAIN_NS)
+                    self._delay.at(now_ns + _LOOK_AGAIN_NS)
                 return
             if self._start(worker, self._queue.pop(decision.count)):
                 # It took the loop's time: others get their turn first.
@@ -227,28 +227,11 @@ class BatchingExecutor:
 
     # -- time ----------------------------------------------------------------------------------
 
-    def _arm_delay(self, time_ns: int) -> None:
-        if self._delay_timer is not None:
-            self._delay_timer.cancel()
-        delay_s = max(0, time_ns - time.monotonic_ns()) / 1e9
-        self._delay_timer = self._loop.call_later(delay_s, self._dispatch)
-
-    def _arm_expiry(self, time_ns: int) -> None:
-        """Looks at the queue at this time at the latest."""
-        if self._expiry_timer is not None:
-            if self._expiry_ns <= time_ns:
-                return
-            self._expiry_timer.cancel()
-        self._expiry_ns = time_ns
-        delay_s = max(0, time_ns - time.monotonic_ns()) / 1e9
-        self._expiry_timer = self._loop.call_later(delay_s, self._on_expiry)
-
     def _on_expiry(self) -> None:
-        self._expiry_timer = None
         self._sweep()
         next_ns = self._queue.next_expiry_ns()
         if next_ns:
-            self._arm_expiry(next_ns)
+            self._expiry.by(next_ns)
 
     def _sweep_soon(self) -> None:
         if not self._is_sweep_due:
@@ -293,9 +276,8 @@ class BatchingExecutor:
         self._statistics.dequeue(len(tickets))
         for ticket in tickets:
             self._answers.fail(ticket, Unavailable(labelled(ticket.request, self._stopping)))
-        for timer in (self._delay_timer, self._expiry_timer):
-            if timer is not None:
-                timer.cancel()
+        self._delay.cancel()
+        self._expiry.cancel()
         await asyncio.gather(*(worker.close(timeout_s) for worker in self._workers))
         self._idle.close()
 

@@ -21,8 +21,7 @@ def room(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Room]:
     room.assert_unharmed()
     room.close()
     code = server.stop()
-    assert server.process.stdout is not None
-    server.process.stdout.close()
+    server.end()
     assert code == 0
 
 

@@ -21,6 +21,7 @@ from trivet.backends.api import (
     ServingError,
     Unavailable,
 )
+from trivet.server.scheduling.alarm import Alarm
 from trivet.server.scheduling.answers import Answers
 from trivet.server.scheduling.queue import due_ns
 from trivet.server.scheduling.sequences.plan import SequencePlan
@@ -30,6 +31,7 @@ from trivet.server.scheduling.ticket import labelled
 from trivet.server.statistics import ModelStatistics, SequenceCounts, SequenceEnd
 
 log = logging.getLogger(__name__)
+_LEAST_IDLE_NS = 1_000_000
 
 Reason = Callable[[SequenceTicket], ServingError]
 """Why a waiting request of a sequence that was cut fails."""
@@ -70,12 +72,11 @@ class SequenceQueue:
         self._counts = statistics.sequences = statistics.sequences or SequenceCounts()
         self._answers = answers
         self._runner = runner
-        self._loop = asyncio.get_running_loop()
         self._own_ids = itertools.count(1)
         self._num_waiting = 0
-        self._idle_timer: asyncio.TimerHandle | None = None
-        self._expiry_timer: asyncio.TimerHandle | None = None
-        self._expiry_ns = 0
+        loop = asyncio.get_running_loop()
+        self._idle = Alarm(loop, self._on_idle)
+        self._expiry = Alarm(loop, self._on_expiry)
         self._no_sequence = asyncio.Event()
         self._no_sequence.set()
         self.stopping = ""
@@ -110,8 +111,8 @@ class SequenceQueue:
         if sequence.slot is None and request.timeout_us:
             ticket.expires_ns = ticket.arrived_ns + request.timeout_us * 1000
         if (due := due_ns(ticket)) != 0:
-            self._arm_expiry(due)
-        if self._idle_timer is None:
+            self._expiry.by(due)
+        if not self._idle.is_set:
             self._arm_idle()
         request.cancel.on_cancel(partial(self._on_cancel, sequence))
 
@@ -229,9 +230,8 @@ class SequenceQueue:
         text = self.stopping
         for sequence in list(self._table):
             self.cut(sequence, partial(_unloaded, text), SequenceEnd.UNLOADED)
-        for timer in (self._idle_timer, self._expiry_timer):
-            if timer is not None:
-                timer.cancel()
+        self._idle.cancel()
+        self._expiry.cancel()
 
     def _on_cancel(self, sequence: Sequence) -> None:
         if any(ticket.request.cancel.cancelled for ticket in sequence.waiting):
@@ -242,29 +242,16 @@ class SequenceQueue:
     def _arm_idle(self) -> None:
         next_ns = self._table.next_idle_ns()
         if next_ns:
-            delay_s = max(1_000_000, next_ns - time.monotonic_ns()) / 1e9
-            self._idle_timer = self._loop.call_later(delay_s, self._on_idle)
+            self._idle.by(max(next_ns, time.monotonic_ns() + _LEAST_IDLE_NS))
 
     def _on_idle(self) -> None:
-        self._idle_timer = None
         for sequence in self._table.take_idle(time.monotonic_ns()):
             name = self._plan.model_name
             log.debug("model '%s': sequence %s was idle for too long", name, sequence.id)
             self.end(sequence, SequenceEnd.IDLE)
         self._arm_idle()
 
-    def _arm_expiry(self, time_ns: int) -> None:
-        """Looks for expired requests at this time at the latest."""
-        if self._expiry_timer is not None:
-            if self._expiry_ns <= time_ns:
-                return
-            self._expiry_timer.cancel()
-        self._expiry_ns = time_ns
-        delay_s = max(0, time_ns - time.monotonic_ns()) / 1e9
-        self._expiry_timer = self._loop.call_later(delay_s, self._on_expiry)
-
     def _on_expiry(self) -> None:
-        self._expiry_timer = None
         now_ns = time.monotonic_ns()
         waiting = [sequence for sequence in self._table if sequence.waiting]
         for sequence in waiting:
@@ -273,7 +260,7 @@ class SequenceQueue:
         dues = (due_ns(ticket) for sequence in waiting for ticket in sequence.waiting)
         next_ns = min((due for due in dues if due), default=0)
         if next_ns:
-            self._arm_expiry(next_ns)
+            self._expiry.by(next_ns)
 
 
 def cancelled(ticket: SequenceTicket) -> Cancelled:

@@ -6,14 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from gguf_files import trained
-from paged_models import random_model
-from tokenizers import pre_tokenizers
+from paged_models import save_model
 
 from trivet.backends.llm import assemble
-from trivet.backends.llm.model_config import Described
 from trivet.backends.llm.settings import EngineSettings
-from trivet.backends.llm.tokenizer_files import gguf_tokenizer
 
 RECOMMENDED = {"eos_token_id": 1, "temperature": 0.6, "top_p": 0.9, "max_new_tokens": 50}
 
@@ -21,12 +17,7 @@ RECOMMENDED = {"eos_token_id": 1, "temperature": 0.6, "top_p": 0.9, "max_new_tok
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A small random model in Hugging Face's form."""
-    folder = tmp_path_factory.mktemp("model")
-    made = random_model("Llama", {"num_hidden_layers": 2, "vocab_size": 400})
-    made.config.eos_token_id = 1
-    made.save_pretrained(folder)
-    metadata = trained(pre_tokenizers.ByteLevel(add_prefix_space=False))
-    (folder / "tokenizer.json").write_text(gguf_tokenizer(Described(metadata, "a file")).json)
+    folder = save_model(tmp_path_factory.mktemp("model"))
     (folder / "generation_config.json").write_text(json.dumps(RECOMMENDED))
     return folder
 

@@ -10,10 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from gguf_files import trained
-from paged_models import LENGTHS, SHAPE, Paged, random_model, whole
+from paged_models import LENGTHS, SHAPE, Paged, random_model, save_model, whole
 from real_engine import DrivenEngine, submit
-from tokenizers import pre_tokenizers
 from torch import Tensor
 
 from trivet.backends.api import LoadFailed, Sampling
@@ -23,7 +21,7 @@ from trivet.backends.llm.batch_state import StepArrays
 from trivet.backends.llm.draws import Draws
 from trivet.backends.llm.engine import Engine
 from trivet.backends.llm.kv_cache import KvCache
-from trivet.backends.llm.model_config import Described, LlmConfig, from_hub
+from trivet.backends.llm.model_config import LlmConfig, from_hub
 from trivet.backends.llm.models.llama import LlamaModel
 from trivet.backends.llm.models.llama_weights import read_weights
 from trivet.backends.llm.rank_processes import RankedRunner
@@ -31,7 +29,6 @@ from trivet.backends.llm.runner import Model
 from trivet.backends.llm.settings import EngineSettings
 from trivet.backends.llm.shards import Part, ShardedWeights, sharded_config
 from trivet.backends.llm.step_frames import bodies, packed_step, unpacked_step
-from trivet.backends.llm.tokenizer_files import gguf_tokenizer
 
 GREEDY = Sampling(max_tokens=10, temperature=0.0, ignore_eos=True)
 DRAWN = Sampling(max_tokens=10, temperature=1.0, top_p=0.9, ignore_eos=True)
@@ -181,13 +178,7 @@ def test_steps_come_to_other_ranks_as_they_were() -> None:
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A small random model with a tokenizer."""
-    folder = tmp_path_factory.mktemp("model")
-    made = random_model("Llama", {"num_hidden_layers": 2, "vocab_size": 400})
-    made.config.eos_token_id = 1
-    made.save_pretrained(folder)
-    metadata = trained(pre_tokenizers.ByteLevel(add_prefix_space=False))
-    (folder / "tokenizer.json").write_text(gguf_tokenizer(Described(metadata, "a file")).json)
-    return folder
+    return save_model(tmp_path_factory.mktemp("model"))
 
 
 def driven(folder: Path, size: int, device: str = "cpu") -> DrivenEngine:

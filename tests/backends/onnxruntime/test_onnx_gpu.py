@@ -7,23 +7,21 @@ from typing import Any
 import numpy as np
 import onnxruntime as ort
 import pytest
+from device_batches import batch_of, rows
 from device_twin import TwinDevice
 from google.protobuf import text_format
 from onnx import TensorProto
 from onnx_models import add_sub_model, identity_model
 
 from trivet.backends.api import (
-    Batch,
     CopyKind,
     DeviceTensor,
-    InferRequest,
     InvalidConfig,
     LoadFailed,
     ModelFiles,
     Placement,
     Residence,
     Signature,
-    Tensor,
     Unavailable,
 )
 from trivet.backends.device.buckets import buckets_of
@@ -99,21 +97,6 @@ class Site:
 @pytest.fixture
 def site(tmp_path: Path) -> Site:
     return Site(tmp_path)
-
-
-def batch_of(*inputs: dict[str, np.ndarray], residence: Residence = Residence.HOST) -> Batch:
-    requests = []
-    for each in inputs:
-        tensors = {name: Tensor.of(name, values) for name, values in each.items()}
-        request = InferRequest("m", 1, "", tensors, batching=True)
-        request.batch_size = len(next(iter(each.values())))
-        request.residence = dict.fromkeys(("y", "sum", "difference"), residence)
-        requests.append(request)
-    return Batch(requests, batching=True)
-
-
-def rows(count: int, first: float = 1) -> np.ndarray:
-    return np.arange(first, first + count * 4, dtype=np.float32).reshape(count, 4)
 
 
 def test_inputs_are_bound_where_they_lie_and_outputs_stay(site: Site) -> None:

@@ -8,18 +8,17 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from device_batches import batch_of, rows
 from device_twin import TwinDevice, TwinStream
 from google.protobuf import text_format
 from torch_models import AddSub, Counter, Same, io
 
 from trivet.backends.api import (
     BackendFailed,
-    Batch,
     CopyKind,
     DeviceFull,
     DeviceLost,
     DeviceTensor,
-    InferRequest,
     InvalidConfig,
     LoadFailed,
     ModelFiles,
@@ -27,7 +26,6 @@ from trivet.backends.api import (
     Residence,
     Signature,
     Stream,
-    Tensor,
 )
 from trivet.backends.device.buckets import buckets_of
 from trivet.backends.device.gpus import new_lane
@@ -98,21 +96,6 @@ class Site:
 @pytest.fixture
 def site() -> Site:
     return Site()
-
-
-def batch_of(*inputs: dict[str, np.ndarray], residence: Residence = Residence.HOST) -> Batch:
-    requests = []
-    for each in inputs:
-        tensors = {name: Tensor.of(name, values) for name, values in each.items()}
-        request = InferRequest("m", 1, "", tensors, batching=True)
-        request.batch_size = len(next(iter(each.values())))
-        request.residence = dict.fromkeys(("y", "sum", "difference"), residence)
-        requests.append(request)
-    return Batch(requests, batching=True)
-
-
-def rows(count: int, first: float = 1) -> np.ndarray:
-    return np.arange(first, first + count * 4, dtype=np.float32).reshape(count, 4)
 
 
 ADD_SUB = io("input", "a", "b") + io("output", "sum", "difference")

@@ -37,10 +37,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
     write_identity(repository, "identity")
     opened = start_server(repository)
     yield opened
-    opened.process.kill()
-    opened.process.wait()
-    assert opened.process.stdout is not None
-    opened.process.stdout.close()
+    opened.end()
 
 
 @pytest.fixture

@@ -74,7 +74,4 @@ def test_requests_leave_nothing_behind(tmp_path: Path, count: int) -> None:
         grown = [now - then for now, then in zip(resident_bytes(server), before, strict=True)]
         assert max(grown) < ALLOWED_BYTES, [f"{size / MIB:.1f} MiB" for size in grown]
     finally:
-        server.process.kill()
-        server.process.wait()
-        assert server.process.stdout is not None
-        server.process.stdout.close()
+        server.end()

@@ -40,10 +40,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
     flags = [f"--load-model={name}" for name in ("large", "small", "adder")]
     opened = start_server(repository, "--model-control-mode=explicit", *flags)
     yield opened
-    opened.process.kill()
-    opened.process.wait()
-    assert opened.process.stdout is not None
-    opened.process.stdout.close()
+    opened.end()
 
 
 @pytest.fixture

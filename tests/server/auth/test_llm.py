@@ -34,10 +34,7 @@ def server(keys: Keys, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run
     write_llm(repository, "small", CONFIG)
     opened = start_server(repository, f"--auth-keys-file={keys.path}")
     yield opened
-    opened.process.kill()
-    opened.process.wait()
-    assert opened.process.stdout is not None
-    opened.process.stdout.close()
+    opened.end()
 
 
 def client(server: RunningServer, secret: str) -> openai.OpenAI:
