@@ -3,7 +3,7 @@
 Nothing here is on the request path: a scrape reads the models' counters.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 
 from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST
@@ -13,12 +13,12 @@ from trivet.server.auth.keyring import Keyring
 from trivet.server.auth.page import guard
 from trivet.server.auth.tls import Tls
 from trivet.server.cache.entry import Cache
-from trivet.server.cache.metrics import write_cache, write_cached_models
+from trivet.server.cache.metrics import write_cache, write_cache_summaries, write_cached_models
 from trivet.server.core import Core
 from trivet.server.generate_metrics import write_generators
 from trivet.server.machine_metrics import Machine
 from trivet.server.metrics_config import MetricsConfig
-from trivet.server.metrics_page import Labels, Page, Sample, Unit, buckets
+from trivet.server.metrics_page import Labels, Page, Unit, buckets, summarised
 from trivet.server.sequence_metrics import write_sequences
 from trivet.server.settings import Settings
 from trivet.server.statistics import (
@@ -27,7 +27,6 @@ from trivet.server.statistics import (
     FailureReason,
     ModelStatistics,
 )
-from trivet.server.summary import Summary
 from trivet.server.supervision_metrics import write_supervision
 
 _STAGE_UNIT = Unit(1e-9, DURATION_BOUNDS_S)
@@ -93,6 +92,7 @@ def write_models(page: Page, models: Sequence[ModelStatistics], config: MetricsC
         _write_histograms(page, labelled)
     if config.summary_latencies:
         _write_summaries(page, labelled, config.quantiles)
+        write_cache_summaries(page, labelled, config.quantiles)
 
 
 def _write_gauges(page: Page, labelled: list[tuple[Labels, ModelStatistics]]) -> None:
@@ -156,23 +156,12 @@ def _write_summaries(
             name,
             "summary",
             f"Summary of inference {stage.replace('_', ' ')} duration in microseconds",
-            _summaries(
+            summarised(
                 name,
                 [(labels, m.summaries[stage]) for labels, m in labelled if m.summaries is not None],
                 quantiles,
             ),
         )
-
-
-def _summaries(
-    name: str, summaries: Iterable[tuple[Labels, Summary]], quantiles: Sequence[float]
-) -> Iterator[Sample]:
-    for labels, summary in summaries:
-        values = summary.quantiles(quantiles)
-        for quantile, value_ns in zip(quantiles, values, strict=True):
-            yield name, {**labels, "quantile": f"{quantile:g}"}, value_ns / 1000
-        yield f"{name}_sum", labels, summary.total / 1000
-        yield f"{name}_count", labels, summary.count
 
 
 def _model_labels(model: ModelStatistics) -> Labels:

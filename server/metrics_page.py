@@ -1,10 +1,11 @@
 """The text of a Prometheus page: families, samples, histograms."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from math import isfinite, isnan
 
 from trivet.backends.api import Histogram
+from trivet.server.summary import Summary
 
 Labels = dict[str, str]
 Sample = tuple[str, Labels, float]
@@ -71,3 +72,15 @@ def buckets(
             yield f"{name}_bucket", {**labels, "le": text}, cumulative
         yield f"{name}_sum", labels, histogram.total * (1.0 if unit is None else unit.scale)
         yield f"{name}_count", labels, cumulative
+
+
+def summarised(
+    name: str, summaries: Iterable[tuple[Labels, Summary]], quantiles: Sequence[float]
+) -> Iterator[Sample]:
+    """A summary family's samples in microseconds, of summaries in nanoseconds."""
+    for labels, summary in summaries:
+        values = summary.quantiles(quantiles)
+        for quantile, value_ns in zip(quantiles, values, strict=True):
+            yield name, {**labels, "quantile": f"{quantile:g}"}, value_ns / 1000
+        yield f"{name}_sum", labels, summary.total / 1000
+        yield f"{name}_count", labels, summary.count

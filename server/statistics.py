@@ -148,6 +148,8 @@ class ModelStatistics:
         self.responses: dict[int, _ResponseStatistics] = {}
         self.histograms = {stage: _duration_histogram() for stage in STAGES}
         self.summaries = {stage: Summary() for stage in STAGES} if has_summaries else None
+        self.cache_summaries = (Summary(), Summary()) if has_summaries else None
+        """Of hits and of misses."""
         self.batch_sizes = Histogram(BATCH_BOUNDS)
         self.first_responses = Histogram(FIRST_RESPONSE_BOUNDS_MS)
 
@@ -248,14 +250,19 @@ class ModelStatistics:
         if self.summaries is not None:
             self.summaries["request"].observe(elapsed_ns)
             self.summaries["queue"].observe(0)
+        if self.cache_summaries is not None:
+            self.cache_summaries[0].observe(elapsed_ns)
 
     def cache_missed(self, elapsed_ns: int) -> None:
-        """A request was not found in the cache."""
+        """A request was not found in the cache; `cache_miss_ended` follows."""
         self.cache_misses.add(elapsed_ns)
 
-    def cache_filled(self, elapsed_ns: int) -> None:
-        """The answer to one that was not found has been stored."""
-        self.cache_misses.total_ns += elapsed_ns
+    def cache_miss_ended(self, elapsed_ns: int, stored_ns: int) -> None:
+        """One that was not found, after `elapsed_ns`, has its end; storing its answer took so long,
+        0 where it was not stored."""
+        self.cache_misses.total_ns += stored_ns
+        if self.cache_summaries is not None:
+            self.cache_summaries[1].observe(elapsed_ns + stored_ns)
 
     def first_response(self, elapsed_ns: int) -> None:
         """A request's first response, so long after its arrival."""

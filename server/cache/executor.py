@@ -91,7 +91,7 @@ class CachingExecutor:
         request = lookup.request
         if entry is None:
             self._statistics.cache_missed(elapsed_ns)
-            sink = _KeepingSink(lookup.sink, partial(self._keep, lookup.key))
+            sink = _KeepingSink(lookup.sink, partial(self._end_miss, lookup.key, elapsed_ns))
             self._executor.submit(request, sink)
             return
         self._statistics.cache_hit(elapsed_ns)
@@ -100,10 +100,13 @@ class CachingExecutor:
             response.parameters = entry.parameters
         lookup.sink.send(response, final=True)
 
-    def _keep(self, key: bytes, entry: Entry) -> None:
-        started_ns = time.monotonic_ns()
-        self._cache.keep(key, entry)
-        self._statistics.cache_filled(time.monotonic_ns() - started_ns)
+    def _end_miss(self, key: bytes, elapsed_ns: int, entry: Entry | None) -> None:
+        stored_ns = 0
+        if entry is not None:
+            started_ns = time.monotonic_ns()
+            self._cache.keep(key, entry)
+            stored_ns = time.monotonic_ns() - started_ns
+        self._statistics.cache_miss_ended(elapsed_ns, stored_ns)
 
     def is_ready(self) -> bool:
         """Whether the model is: what is not cached needs it."""
@@ -130,26 +133,29 @@ class CachingExecutor:
 
 
 class _KeepingSink:
-    """Passes on what it gets, and keeps it where it is a whole answer."""
+    """Passes on what it gets, then tells what is to be kept: a whole answer, or nothing."""
 
-    __slots__ = ("_keep", "_num_sent", "_sink")
+    __slots__ = ("_end", "_num_sent", "_sink")
 
-    def __init__(self, sink: Sink, keep: Callable[[Entry], None]) -> None:
+    def __init__(self, sink: Sink, end: Callable[[Entry | None], None]) -> None:
         self._sink = sink
-        self._keep = keep
+        self._end = end
         self._num_sent = 0
 
     def send(self, response: InferResponse, *, final: bool) -> None:
         """One response; several are no answer that could be kept."""
         self._num_sent += 1
         self._sink.send(response, final=final)
-        if final and self._num_sent == 1:
-            self._keep(Entry(response.outputs, response.parameters))
+        if final:
+            is_whole = self._num_sent == 1
+            self._end(Entry(response.outputs, response.parameters) if is_whole else None)
 
     def finish(self) -> None:
         """The end without a further response."""
         self._sink.finish()
+        self._end(None)
 
     def fail(self, error: ServingError) -> None:
         """A failure is not kept."""
         self._sink.fail(error)
+        self._end(None)

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from trivet.server.cache.entry import Cache
 from trivet.server.cache.local import LocalCache
-from trivet.server.metrics_page import Labels, Page
+from trivet.server.metrics_page import Labels, Page, summarised
 from trivet.server.statistics import ModelStatistics
 
 
@@ -30,6 +30,22 @@ def write_cached_models(page: Page, labelled: Sequence[tuple[Labels, ModelStatis
             (metric, labels, value) for (labels, _), value in zip(cached, values, strict=True)
         ]
         page.family(metric, "counter", f"{help_text} per model", samples)
+
+
+def write_cache_summaries(
+    page: Page, labelled: Sequence[tuple[Labels, ModelStatistics]], quantiles: Sequence[float]
+) -> None:
+    """Quantiles of the same."""
+    cached = [
+        (labels, model.cache_summaries)
+        for labels, model in labelled
+        if model.is_cached and model.cache_summaries is not None
+    ]
+    for index, kind in enumerate(("hit", "miss")):
+        name = f"nv_cache_{kind}_summary_per_model"
+        help_text = f"Summary of cache {kind} duration per model in microseconds"
+        summaries = [(labels, both[index]) for labels, both in cached]
+        page.family(name, "summary", help_text, summarised(name, summaries, quantiles))
 
 
 def write_cache(page: Page, cache: Cache | None) -> None:

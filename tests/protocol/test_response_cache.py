@@ -77,7 +77,8 @@ def test_equal_requests_are_computed_once(
 ) -> None:
     write_counting(tmp_path)
     write_identity(tmp_path, "plain")
-    server = serve(tmp_path, "--cache-config=local,size=1048576")
+    summaries = "--metrics-config=summary_latencies=true"
+    server = serve(tmp_path, "--cache-config=local,size=1048576", summaries)
     with pytest.raises(Exception, match="swordfish"):
         ask(server, "a")
     assert [ask(server, "a") for _ in range(3)] == [2, 2, 2]
@@ -94,6 +95,8 @@ def test_equal_requests_are_computed_once(
     for line in (
         'nv_cache_num_hits_per_model{model="counting",version="1"} 3',
         'nv_cache_num_misses_per_model{model="counting",version="1"} 4',
+        'nv_cache_hit_summary_per_model_count{model="counting",version="1"} 3',
+        'nv_cache_miss_summary_per_model_count{model="counting",version="1"} 4',
         "nv_cache_num_entries 3",
         "nv_cache_num_lookups 7",
         "nv_cache_num_hits 3",
@@ -101,7 +104,8 @@ def test_equal_requests_are_computed_once(
         "nv_cache_num_evictions 0",
     ):
         assert line in page
-    assert 'nv_cache_num_hits_per_model{model="plain"' not in page
+    for name in ("num_hits", "hit_summary", "miss_summary"):
+        assert f'nv_cache_{name}_per_model{{model="plain"' not in page
 
 
 def test_a_changed_model_answers_for_itself(

@@ -129,7 +129,34 @@ def test_summaries_have_triton_s_names_and_the_quantiles_that_are_asked_for() ->
         for quantile in ("0.5", "0.99"):
             key = tuple(sorted((*labels, ("quantile", quantile))))
             assert found[name, key] == pytest.approx(value_us, rel=0.01)
+    assert "nv_cache" not in made.text()
     assert "summary" not in page(summed)
+
+
+def test_a_cached_model_has_summaries_of_hits_and_misses() -> None:
+    """A miss is one value: what looking took and what keeping the answer did, if it was kept."""
+    cached = ModelStatistics("m", 3, has_summaries=True)
+    cached.is_cached = True
+    for _ in range(3):
+        cached.cache_hit(5000)
+    for stored_ns in (12_000, 0):
+        cached.cache_missed(8000)
+        cached.cache_miss_ended(8000, stored_ns)
+    made = Page()
+    config = MetricsConfig.parse(["summary_latencies=true", "summary_quantiles=0.5:0.05,0.99:0.1"])
+    write_models(made, [cached], config)
+    found = samples(made.text())
+    labels = (("model", "m"), ("version", "3"))
+    for kind, count, total_us, quantiles_us in (("hit", 3, 15, (5, 5)), ("miss", 2, 28, (8, 20))):
+        name = f"nv_cache_{kind}_summary_per_model"
+        assert f"# TYPE {name} summary\n" in made.text()
+        assert found[f"{name}_count", labels] == count
+        assert found[f"{name}_sum", labels] == total_us
+        for quantile, value_us in zip(("0.5", "0.99"), quantiles_us, strict=True):
+            key = tuple(sorted((*labels, ("quantile", quantile))))
+            assert found[name, key] == pytest.approx(value_us, rel=0.01)
+    assert found["nv_cache_miss_duration_per_model", labels] == 28
+    assert "summary" not in page(cached)
 
 
 @pytest.mark.parametrize("text", ["0.5:0.1,1:0.1", "a", "", "0.5:2", "0.5:x"])
