@@ -1,0 +1,120 @@
+"""Whatever is in C touches only its own memory, does nothing undefined and has no races: its tests
+run over a build with the compiler's sanitizers, which end the process that they find fault with.
+
+That they would is tried with faults planted in a copy. What AMX loads and stores goes past them;
+the vectors' way through the same code does not.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from sanitizers import DECODER_FLAGS, GUARD_FLAGS, MEMORY, THREADS, Run, Workshop, run
+
+from trivet.backends.llm.native.library import NEEDED_FLAGS, processor_flags
+
+MISSING = sorted(NEEDED_FLAGS - processor_flags())
+needs_vectors = pytest.mark.skipif(bool(MISSING), reason=f"this processor has no {MISSING}")
+KERNEL_TESTS = "tests/backends/llm/test_native.py"
+SOME = "mixed-16 or number_of_threads or neighbours"
+PAST_THE_END = ("decoder.c", "i < kv_heads * size; i += TILE", "i <= kv_heads * size; i += TILE")
+PAST_THE_RANGES = ("shm_guard.c", "&ranges[i].end, start + size", "&ranges[i + 1024].end, 0")
+OVERFLOW = ("team.h", "*from = (int)((int64_t)total *", "*from = (int)(total * 1000000007 *")
+NO_BARRIER = ("decoder.c", "    meet(team);\n    attend(", "    attend(")
+Make = Callable[..., Workshop]
+Fault = tuple[str, str, str]
+
+
+@pytest.fixture
+def workshop(tmp_path: Path) -> Make:
+    """Makes a copy of the sources with faults in it."""
+
+    def make(sanitizers: str, *faults: Fault) -> Workshop:
+        made = Workshop(tmp_path, sanitizers)
+        for fault in faults:
+            made.plant(*fault)
+        return made
+
+    return make
+
+
+def run_kernel(workshop: Workshop, *selection: str, timeout_s: float) -> Run:
+    workshop.make_library("decoder.c", DECODER_FLAGS)
+    return workshop.run_tests(KERNEL_TESTS, *selection, timeout_s=timeout_s)
+
+
+@needs_vectors
+def test_the_decoder_passes_its_tests_under_sanitizers(workshop: Make) -> None:
+    done = run_kernel(workshop(MEMORY), "-k", SOME, timeout_s=100)
+    assert done.findings == []
+    assert done.code == 0, done.text
+    assert done.num_passed >= 9
+
+
+@needs_vectors
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+def test_the_decoder_passes_all_its_tests_under_sanitizers(workshop: Make) -> None:
+    done = run_kernel(workshop(MEMORY), timeout_s=1000)
+    assert done.findings == []
+    assert done.code == 0, done.text
+    assert done.num_passed >= 80
+
+
+@needs_vectors
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_a_fault_of_the_decoder_would_be_found_by_its_tests(workshop: Make) -> None:
+    done = run_kernel(workshop(MEMORY, PAST_THE_END), "-k", "llama-whole-16", timeout_s=250)
+    assert done.code != 0
+    assert "heap-buffer-overflow" in done.findings[0], done.text
+
+
+def run_guard(workshop: Workshop) -> Run:
+    """But for the test that starts a process of its own, which would take the installed guard."""
+    workshop.make_library("shm_guard.c", GUARD_FLAGS)
+    chosen = ("tests/server/test_shm.py", "-k", "not other_faults")
+    return workshop.run_tests(*chosen, timeout_s=100)
+
+
+def test_the_guard_passes_its_tests_under_sanitizers(workshop: Make) -> None:
+    done = run_guard(workshop(MEMORY))
+    assert done.findings == []
+    assert done.code == 0, done.text
+    assert "skipped" not in done.text
+
+
+def test_a_fault_of_the_guard_would_be_found_by_its_tests(workshop: Make) -> None:
+    done = run_guard(workshop(MEMORY, PAST_THE_RANGES))
+    assert done.code != 0
+    assert "out of bounds" in done.findings[0], done.text
+
+
+@needs_vectors
+@pytest.mark.parametrize("sanitizers", [MEMORY, THREADS])
+def test_three_threads_compute_what_one_does_under_sanitizers(
+    workshop: Make, sanitizers: str
+) -> None:
+    program = workshop(sanitizers).make_threads()
+    done = run([str(program)], {}, timeout_s=60)
+    assert done.findings == []
+    assert (done.code, done.text) == (0, "the same 192 logits\n")
+
+
+@needs_vectors
+@pytest.mark.parametrize(
+    ("sanitizers", "fault", "found"),
+    [
+        (MEMORY, PAST_THE_END, "heap-buffer-overflow"),
+        (MEMORY, OVERFLOW, "signed integer overflow"),
+        (THREADS, NO_BARRIER, "data race"),
+    ],
+    ids=["past the end", "undefined", "race"],
+)
+def test_a_planted_fault_would_be_found(
+    workshop: Make, sanitizers: str, fault: Fault, found: str
+) -> None:
+    program = workshop(sanitizers, fault).make_threads()
+    done = run([str(program)], {}, timeout_s=60)
+    assert done.code != 0
+    assert found in done.findings[0], done.text
