@@ -103,6 +103,15 @@ def test_structured_outputs_are_parsed_from_streams(client: openai.OpenAI) -> No
     assert isinstance(answer.choices[0].message.parsed, City)
 
 
+def test_the_clients_stream_helper_gets_a_role_once(client: openai.OpenAI) -> None:
+    # It joins what it is told in pieces: a role in each delta would be one long word.
+    with client.chat.completions.stream(
+        model=MODEL, messages=USER, max_completion_tokens=4, temperature=0
+    ) as stream:
+        message = stream.until_done().current_completion_snapshot.choices[0].message
+    assert message.role == "assistant"
+
+
 def test_the_clients_stream_helper_sees_calls(client: openai.OpenAI) -> None:
     with client.chat.completions.stream(
         model=MODEL,
