@@ -49,6 +49,15 @@ def test_openai_s_client_gets_embeddings_of_the_ensemble(site: RunningServer) ->
     assert made.usage.prompt_tokens == twin.usage.prompt_tokens > 4
 
 
+def test_the_ensemble_hands_token_ids_to_the_model_that_it_names(site: RunningServer) -> None:
+    with openai.OpenAI(base_url=f"http://{site.http}/v1", api_key="none") as client:
+        made = client.embeddings.create(model="sentence_embedding", input=[[101, 2980, 102]])
+        twin = client.embeddings.create(model="minilm", input=[101, 2980, 102])
+
+    assert made.data[0].embedding == twin.data[0].embedding
+    assert made.model == "sentence_embedding"
+
+
 def test_nothing_is_copied_between_encoder_and_answer(
     triton: TritonClient, site: RunningServer
 ) -> None:

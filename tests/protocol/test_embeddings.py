@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
+import openai
 import pytest
 import tritonclient.http as httpclient
 from llm_site import Call, Reply, caller, open_models
@@ -32,6 +33,22 @@ def vectors(reply: Reply) -> np.ndarray:
     assert reply.status == 200, reply.body
     assert [each["index"] for each in reply.json["data"]] == list(range(len(reply.json["data"])))
     return np.array([each["embedding"] for each in reply.json["data"]], dtype=np.float32)
+
+
+def token_ids(server: RunningServer, texts: list[str]) -> list[list[int]]:
+    """As the tokenizer model makes them, with the marks around each text."""
+    with httpclient.InferenceServerClient(server.http) as client:
+        text = httpclient.InferInput("text", [len(texts), 1], "BYTES")
+        text.set_data_from_numpy(np.array([[each.encode()] for each in texts], dtype=object))
+        tokens = client.infer("minilm_tokenizer", [text])
+        ids, masks = tokens.as_numpy("input_ids"), tokens.as_numpy("attention_mask")
+        return [row[mask == 1].tolist() for row, mask in zip(ids, masks, strict=True)]
+
+
+@pytest.fixture
+def client(server: RunningServer) -> Iterator[openai.OpenAI]:
+    with openai.OpenAI(base_url=f"http://{server.http}/v1", api_key="none", max_retries=0) as made:
+        yield made
 
 
 def encoded(server: RunningServer, texts: list[str]) -> tuple[np.ndarray, int]:
@@ -71,6 +88,30 @@ def test_more_texts_than_a_batch_come_back_in_their_order(call: Call) -> None:
         np.testing.assert_allclose(together[index], alone, atol=1e-5)
 
 
+def test_token_ids_give_openai_s_client_the_vectors_of_their_texts(
+    client: openai.OpenAI, server: RunningServer
+) -> None:
+    # Texts of many lengths, and more of them than the encoder takes at a time.
+    texts = [f"{'very ' * (n % 7)}hot, number {n}" for n in range(20)]
+    ids = token_ids(server, texts)
+    made = client.embeddings.create(model="minilm", input=ids)
+    twin = client.embeddings.create(model="minilm", input=texts)
+    for ours, theirs in zip(made.data, twin.data, strict=True):
+        np.testing.assert_allclose(ours.embedding, theirs.embedding, atol=1e-5)
+    assert made.usage == twin.usage
+    assert made.usage.prompt_tokens == sum(map(len, ids))
+
+
+def test_token_ids_are_taken_as_they_are(client: openai.OpenAI, server: RunningServer) -> None:
+    (ids,) = token_ids(server, ["Hot."])
+    (made,) = client.embeddings.create(model="minilm", input=ids).data
+    (bare,) = client.embeddings.create(model="minilm", input=ids[1:-1]).data
+    (twin,) = client.embeddings.create(model="minilm", input="Hot.").data
+    np.testing.assert_allclose(made.embedding, twin.embedding, atol=1e-5)
+    # No mark is put around them that was not sent.
+    assert np.abs(np.array(bare.embedding) - np.array(twin.embedding)).max() > 0.01
+
+
 def test_base64_holds_the_same_numbers(call: Call) -> None:
     plain = vectors(embed(call, TEXTS))
     for row, each in zip(plain, embed(call, TEXTS, encoding_format="base64").json["data"],
@@ -97,7 +138,14 @@ def test_fewer_dimensions_are_the_first_ones_at_unit_length(call: Call) -> None:
         ({"input": None}, "input"),
         ({"input": 5}, "input"),
         ({"input": ["a"] * 100_000}, "input"),
-        ({"input": [1, 2]}, "input"),
+        ({"input": [1, -2]}, "input"),
+        ({"input": [1, "a"]}, "input"),
+        ({"input": [True]}, "input"),
+        ({"input": [[1], []]}, "input[1]"),
+        ({"input": [[1], "a"]}, "input"),
+        ({"input": [5, 30_522]}, "input[0]"),
+        ({"input": [[5], [2**62]]}, "input[1]"),
+        ({"input": [[5], [5] * 257]}, "input[1]"),
         ({"dimensions": -1}, "dimensions"),
         ({"dimensions": 0}, "dimensions"),
         ({"dimensions": 385}, "dimensions"),

@@ -92,8 +92,10 @@ def _told(error: ValidationError) -> str:
     return "; ".join(lines)
 
 
+_TEXTS_OR_IDS = "a text, a list of texts, a list of token ids (0 or more), or a list of such lists"
 _ONE_OF_SEVERAL: dict[int | str, str] = {
-    "prompt": "a text, a list of texts, a list of token ids (0 or more), or a list of such lists",
+    "prompt": _TEXTS_OR_IDS,
+    "input": _TEXTS_OR_IDS,
     "stop": "a text or a list of texts",
     "tool_choice": "none, auto, required or an object that names a function",
 }
