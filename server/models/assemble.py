@@ -15,12 +15,11 @@ from trivet.backends.api import (
 from trivet.server.cache.caching import Caching
 from trivet.server.models.asker import LoopAsker
 from trivet.server.models.host_policy import pinned
-from trivet.server.models.loader import Opened
+from trivet.server.models.loader import LoadPlan, Opened
 from trivet.server.models.model import Model
 from trivet.server.models.observer import StatisticsObserver
 from trivet.server.models.schedulers import schedule_of
 from trivet.server.repository.config import instances as placements
-from trivet.server.repository.scan import ModelFolder
 from trivet.server.scheduling.batching import BatchingExecutor
 from trivet.server.scheduling.joining import MakeBatch
 from trivet.server.scheduling.ragged import Ragged
@@ -46,10 +45,10 @@ class Assembler:
     """With --cache-config."""
 
     def assemble(
-        self, folder: ModelFolder, version: int, opened: Opened, statistics: ModelStatistics
+        self, plan: LoadPlan, version: int, opened: Opened, statistics: ModelStatistics
     ) -> Model:
         """A model ready to be published. Called on the event loop."""
-        config = opened.config
+        name, config = plan.folder.name, opened.config
         signature = Signature.from_config(config)
         for _, instance in opened.instances:
             if isinstance(instance, AsksModels):
@@ -60,20 +59,20 @@ class Assembler:
                 instance.observe(StatisticsObserver(statistics))
         statistics.gpu_memory = opened.gpu_memory.taken
         statistics.cpu_memory_bytes = opened.cpu_memory_bytes
-        executor = self._executor(folder.name, version, opened, signature, statistics)
+        executor = self._executor(name, version, opened, signature, statistics)
         if self.caching is not None:
             self.caching.model_changed()
             executor = self.caching.wrap(
-                (folder.name, version), config, opened.digest, executor, statistics
+                (name, version), config, opened.digest, executor, statistics
             )
         return Model(
-            folder.name,
+            name,
             version,
             config,
             signature,
             executor,
             statistics,
-            (folder.config, folder.versions[version]),
+            plan.source_of(version),
             opened.labels,
             Reshape.of(signature),
             opened.gpu_memory,

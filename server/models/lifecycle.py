@@ -159,7 +159,7 @@ class Lifecycle:
         known.wanted = Wanted(folder, override_json) if plan.steps else None
         if plan.steps:
             await self._wait_for_steps(folder.name, known)
-        stale = [v for v in plan.versions if not self._is_current(plan, v, override_json)]
+        stale = [version for version in plan.versions if not self._is_current(plan, version)]
         for version in set(plan.versions) - set(stale):
             # A reload that failed before may have left its reason here.
             self._set(folder.name, version, known, Status(State.READY))
@@ -182,16 +182,13 @@ class Lifecycle:
             self._note_failure(name, known, error.message)
             raise
 
-    def _is_current(self, plan: LoadPlan, version: int, override_json: str | None) -> bool:
+    def _is_current(self, plan: LoadPlan, version: int) -> bool:
         model = self._registry.models.get(plan.folder.name, {}).get(version)
-        source = (plan.folder.config, plan.folder.versions[version])
+        source = plan.source_of(version)
         # An override is not part of the files, nor are an ensemble's steps: nothing says that they
         # are what serves now.
         return (
-            not plan.steps
-            and override_json is None
-            and model is not None
-            and model.source == source
+            not plan.steps and source is not None and model is not None and model.source == source
         )
 
     async def _load_version(self, plan: LoadPlan, version: int, known: Known) -> str:
@@ -213,7 +210,7 @@ class Lifecycle:
             )
         statistics.load_duration_s = time.monotonic() - started
         statistics.tags = dict(opened.config.metric_tags)
-        model = self._assembler.assemble(plan.folder, version, opened, statistics)
+        model = self._assembler.assemble(plan, version, opened, statistics)
         replaced = self._registry.publish(model)
         self._set(name, version, known, Status(State.READY))
         log.info("model '%s' version %d is ready", name, version)
@@ -285,8 +282,9 @@ class Lifecycle:
         model = self._registry.withdraw(name, version)
         if model is None:
             return
-        self._set(name, version, known, Status(State.UNLOADING))
-        self._spawn(self._end(model, known, reason))
+        leaving = Status(State.UNLOADING)
+        self._set(name, version, known, leaving)
+        self._spawn(self._leave(model, known, leaving, reason))
 
     # -- ensembles -----------------------------------------------------------------------------
 
@@ -322,19 +320,22 @@ class Lifecycle:
             if versions:
                 self._close_users(user)
 
-    async def _end(self, model: Model, known: Known | None = None, reason: str = "") -> None:
-        """Lets a version that left the registry answer what it has taken, then frees it.
+    async def _leave(self, model: Model, known: Known, leaving: Status, reason: str) -> None:
+        """Ends a version that was retired. It may be loaded again meanwhile: then `leaving` is not
+        what is said of it any more, and its end is nobody's news."""
+        await self._end(model)
+        if known.versions.get(model.version) is leaving:
+            self._set(model.name, model.version, known, Status(State.UNAVAILABLE, reason))
+        if model.version not in self._registry.models.get(model.name, {}):
+            self._statistics[model.name, model.version].gpu_memory = {}
+            self._statistics[model.name, model.version].cpu_memory_bytes = 0
+        self._forget_if_gone(model.name, known)
 
-        With `known` the version is gone; without, its successor of the same number serves.
-        """
+    async def _end(self, model: Model) -> None:
+        """Lets a version that left the registry answer what it has taken, then frees it."""
         await self._finish_sequences(model)
         await model.executor.drain()
         await model.executor.close()
-        if known is not None:
-            self._set(model.name, model.version, known, Status(State.UNAVAILABLE, reason))
-            self._statistics[model.name, model.version].gpu_memory = {}
-            self._statistics[model.name, model.version].cpu_memory_bytes = 0
-            self._forget_if_gone(model.name, known)
         log.info("model '%s' version %d is unloaded", model.name, model.version)
 
     async def _finish_sequences(self, model: Model) -> None:

@@ -27,6 +27,7 @@ from trivet.server.models.composition import steps_of
 from trivet.server.models.cpu_memory import memory_of_processes
 from trivet.server.models.gpu_memory import GPU_KIND, GpuLedger, LoadMemory
 from trivet.server.models.host_policy import Cores, HostPolicies, on_cores
+from trivet.server.models.model import Source
 from trivet.server.models.warmup import warm
 from trivet.server.repository import config as configs
 from trivet.server.repository.check import check
@@ -48,6 +49,12 @@ class LoadPlan:
     """The versions that should serve, ascending."""
     steps: frozenset[str] = frozenset()
     """The models that an ensemble is made of."""
+    is_overridden: bool = False
+    """Whether `given` is not the folder's config."""
+
+    def source_of(self, version: int) -> Source | None:
+        """What a version that is loaded now will have been loaded from."""
+        return None if self.is_overridden else (self.folder.config, self.folder.versions[version])
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +103,7 @@ class Loader:
                 f"failed to load '{folder.name}', no version is available: the folder has versions "
                 f"{sorted(folder.versions)}, none of which its version_policy selects"
             )
-        return LoadPlan(folder, given, versions, steps_of(given))
+        return LoadPlan(folder, given, versions, steps_of(given), override_json is not None)
 
     def open(self, plan: LoadPlan, version: int) -> Opened:
         """Completes the config and opens, then warms, all instances of a version.

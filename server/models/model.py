@@ -10,6 +10,9 @@ from trivet.server.repository.scan import Fingerprint
 from trivet.server.scheduling.reshape import Reshape
 from trivet.server.statistics import ModelStatistics
 
+Source = tuple[Fingerprint, Fingerprint]
+"""The fingerprints of the config files and of the version folder."""
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Model:
@@ -21,8 +24,8 @@ class Model:
     signature: Signature
     executor: Executor
     statistics: ModelStatistics
-    source: tuple[Fingerprint, Fingerprint]
-    """What it was loaded from: the fingerprints of the config files and of the version folder."""
+    source: Source | None
+    """What it was loaded from; None with a config that does not lie in the folder."""
     labels: Mapping[str, Sequence[str]] = field(default_factory=dict)
     """Class labels by output name, in index order."""
     reshape: Reshape | None = None

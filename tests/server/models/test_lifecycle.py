@@ -1,4 +1,4 @@
-"""Loads and removals of one model that overlap end with what the folder says last."""
+"""Loads, unloads and removals of one model that overlap end with what was asked last."""
 
 import asyncio
 import threading
@@ -9,7 +9,9 @@ from typing import Any
 import pytest
 
 from trivet.backends.api import LoadFailed
-from trivet.server.models.lifecycle import Lifecycle, State
+from trivet.protos.model_config_pb2 import ModelConfig
+from trivet.server.models.lifecycle import Lifecycle, State, Status
+from trivet.server.models.loader import LoadPlan
 from trivet.server.models.registry import Registry
 from trivet.server.repository.scan import ModelFolder
 
@@ -23,7 +25,7 @@ class HeldLoader:
         self.fails = False
 
     def plan(self, folder: ModelFolder, override_json: str | None) -> Any:
-        return SimpleNamespace(folder=folder, given=None, versions=(1,), steps=frozenset())
+        return LoadPlan(folder, ModelConfig(), (1,), is_overridden=override_json is not None)
 
     def open(self, plan: Any, version: int) -> Any:
         self.started.set()
@@ -34,10 +36,14 @@ class HeldLoader:
 
 
 class Executor:
-    """Has nothing to do."""
+    """Drains once it is idle, as it is at first."""
+
+    def __init__(self) -> None:
+        self.idle = asyncio.Event()
+        self.idle.set()
 
     async def drain(self) -> None:
-        pass
+        await self.idle.wait()
 
     async def close(self) -> None:
         pass
@@ -46,9 +52,11 @@ class Executor:
         return True
 
 
-def assemble(folder: ModelFolder, version: int, opened: Any, statistics: Any) -> Any:
-    source = (folder.config, folder.versions[version])
-    return SimpleNamespace(name=folder.name, version=version, executor=Executor(), source=source)
+def assemble(plan: LoadPlan, version: int, opened: Any, statistics: Any) -> Any:
+    name, executor = plan.folder.name, Executor()
+    return SimpleNamespace(
+        name=name, version=version, executor=executor, source=plan.source_of(version)
+    )
 
 
 def folder_of(number: int) -> ModelFolder:
@@ -101,3 +109,64 @@ async def test_a_model_removed_while_it_loads_is_gone(
         while "m" in lifecycle.known:
             await asyncio.sleep(0.001)
     assert "m" not in lifecycle._registry.models
+
+
+def busy(lifecycle: Lifecycle) -> asyncio.Event:
+    """Makes the version that serves have a request in progress, until the event is set."""
+    executor: Any = lifecycle._registry.models["m"][1].executor
+    executor.idle.clear()
+    idle: asyncio.Event = executor.idle
+    return idle
+
+
+def status(lifecycle: Lifecycle) -> Status:
+    return lifecycle.known["m"].versions[1]
+
+
+async def settled(lifecycle: Lifecycle) -> None:
+    """Returns once no version drains any more."""
+    async with asyncio.timeout(5):
+        while lifecycle._retiring:
+            await asyncio.sleep(0.001)
+
+
+async def test_a_version_loaded_again_while_it_drains_is_ready_after_that_too(
+    loader: HeldLoader, lifecycle: Lifecycle
+) -> None:
+    loader.gate.set()
+    await lifecycle.load(folder_of(1))
+    idle = busy(lifecycle)
+    await lifecycle.unload("m")
+    assert status(lifecycle).state is State.UNLOADING
+    await lifecycle.load(folder_of(1))
+    idle.set()
+    await settled(lifecycle)
+    assert status(lifecycle).state is State.READY
+
+
+async def test_why_a_version_did_not_load_again_outlasts_its_draining(
+    loader: HeldLoader, lifecycle: Lifecycle
+) -> None:
+    loader.gate.set()
+    await lifecycle.load(folder_of(1))
+    idle = busy(lifecycle)
+    await lifecycle.unload("m")
+    loader.fails = True
+    with pytest.raises(LoadFailed):
+        await lifecycle.load(folder_of(1))
+    idle.set()
+    await settled(lifecycle)
+    assert status(lifecycle).reason == "swordfish"
+
+
+async def test_a_load_from_the_folder_takes_an_override_back(
+    loader: HeldLoader, lifecycle: Lifecycle
+) -> None:
+    loader.gate.set()
+    await lifecycle.load(folder_of(1), "{}")
+    overridden = lifecycle._registry.models["m"][1]
+    await lifecycle.load(folder_of(1))
+    plain = lifecycle._registry.models["m"][1]
+    assert plain is not overridden
+    await lifecycle.load(folder_of(1))
+    assert lifecycle._registry.models["m"][1] is plain, "loaded though nothing has changed"
