@@ -182,6 +182,7 @@ class Server:
         ends_at_s = time.monotonic() + self.settings.exit_timeout_secs
         await self.lifecycle.finish_sequences(self.settings.exit_timeout_secs)
         await self.frontends.drain(max(0.0, ends_at_s - time.monotonic()))
+        self._control.close()
         await self.lifecycle.stop(max(0.0, ends_at_s - time.monotonic()))
         await self.frontends.close()
         await self.core.tracing.close()

@@ -1,7 +1,11 @@
-"""Model control by name: what clients and models may ask, in explicit mode only."""
+"""Model control by name: what clients and models may ask, in explicit mode only.
+
+What was begun is seen through, also when the client that asked for it leaves: a load that stopped
+halfway would leave versions that nobody loads any more, and instances that nobody closes.
+"""
 
 import asyncio
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Coroutine, Iterable
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -26,6 +30,7 @@ class RepositoryControl:
         self._read: ReadConfig = partial(read_config, config_name=settings.model_config_name)
         self._with_ensemble: set[str] = set()
         """Models that nobody asked for but an ensemble that is made of them."""
+        self._changes: set[asyncio.Task[None]] = set()
 
     def attach(self, lifecycle: Lifecycle) -> None:
         """Called once, before anything is asked: the models that it loads may ask for control."""
@@ -35,6 +40,33 @@ class RepositoryControl:
         """Loads what lies in the repository under that name now. Raises a ServingError."""
         check_model_name(name)
         self._require_explicit()
+        await self._see_through(self._load(name, config_json))
+
+    async def unload(self, name: str, *, unload_dependents: bool) -> None:
+        """Returns when the model accepts no more requests. Raises a ServingError."""
+        check_model_name(name)
+        self._require_explicit()
+        await self._see_through(self._unload(name, unload_dependents=unload_dependents))
+
+    def close(self) -> None:
+        """Breaks off what is still under way: the server ends."""
+        for change in self._changes:
+            change.cancel()
+
+    async def _see_through(self, change: Coroutine[None, None, None]) -> None:
+        task = asyncio.ensure_future(change)
+        self._changes.add(task)
+        task.add_done_callback(self._seen_through)
+        await asyncio.wait((task,))
+        task.result()
+
+    def _seen_through(self, task: "asyncio.Task[None]") -> None:
+        self._changes.discard(task)
+        if not task.cancelled():
+            # If its caller has left, nobody else asks how it ended; the lifecycle has logged it.
+            task.exception()
+
+    async def _load(self, name: str, config_json: str | None) -> None:
         snapshot = await asyncio.to_thread(scan, self._settings.model_repository)
         folder = snapshot.models.get(name)
         if folder is None:
@@ -60,10 +92,7 @@ class RepositoryControl:
                 with suppress(ServingError):
                     await self._lifecycle.load(snapshot.models[name])
 
-    async def unload(self, name: str, *, unload_dependents: bool) -> None:
-        """Returns when the model accepts no more requests. Raises a ServingError."""
-        check_model_name(name)
-        self._require_explicit()
+    async def _unload(self, name: str, *, unload_dependents: bool) -> None:
         steps = self._lifecycle.composition.steps(name)
         await self._lifecycle.unload(name)
         if not unload_dependents:
@@ -71,7 +100,7 @@ class RepositoryControl:
         for step in sorted(steps & self._with_ensemble):
             if not self._lifecycle.serving() & set(self._lifecycle.composition.users(step)):
                 self._with_ensemble.discard(step)
-                await self.unload(step, unload_dependents=True)
+                await self._unload(step, unload_dependents=True)
 
     async def closure(self, names: Iterable[str], snapshot: Snapshot) -> set[str]:
         """Models and, for ensembles, all that they are made of; what is added is theirs."""

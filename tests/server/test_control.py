@@ -1,0 +1,104 @@
+"""What was asked of the repository goes on when whoever asked leaves, until the server ends."""
+
+import asyncio
+import gc
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from trivet.backends.api import LoadFailed
+from trivet.server.control import RepositoryControl
+from trivet.server.models.composition import Composition
+from trivet.server.repository.scan import ModelFolder
+from trivet.server.settings import Settings
+
+
+class HeldLifecycle:
+    """Loads once it is let go."""
+
+    def __init__(self) -> None:
+        self.composition = Composition()
+        self.begun = asyncio.Event()
+        self.gate = asyncio.Event()
+        self.ends: asyncio.Queue[str] = asyncio.Queue()
+        self.fails = False
+
+    def serving(self) -> set[str]:
+        return set()
+
+    async def load(self, folder: ModelFolder, override_json: str | None = None) -> None:
+        self.begun.set()
+        try:
+            await self.gate.wait()
+        finally:
+            self.ends.put_nowait("let go" if self.gate.is_set() else "broken off")
+        if self.fails:
+            raise LoadFailed("swordfish")
+
+
+@pytest.fixture
+def lifecycle() -> HeldLifecycle:
+    return HeldLifecycle()
+
+
+@pytest.fixture
+def control(lifecycle: HeldLifecycle, tmp_path: Path) -> RepositoryControl:
+    (tmp_path / "m" / "1").mkdir(parents=True)
+    control = RepositoryControl(
+        Settings(model_repository=(tmp_path,), model_control_mode="explicit")
+    )
+    held: Any = lifecycle
+    control.attach(held)
+    return control
+
+
+async def abandoned(control: RepositoryControl, lifecycle: HeldLifecycle) -> None:
+    """Asks for a load and leaves in the middle of it."""
+    caller = asyncio.create_task(control.load("m", None))
+    await lifecycle.begun.wait()
+    caller.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await caller
+
+
+async def test_a_load_goes_on_when_its_client_leaves(
+    control: RepositoryControl, lifecycle: HeldLifecycle
+) -> None:
+    await abandoned(control, lifecycle)
+    lifecycle.gate.set()
+    assert await asyncio.wait_for(lifecycle.ends.get(), 5) == "let go"
+
+
+async def test_a_load_that_fails_when_its_client_has_left_disturbs_nobody(
+    control: RepositoryControl, lifecycle: HeldLifecycle
+) -> None:
+    """The event loop tells of errors that nobody took."""
+    told: list[str] = []
+    loop = asyncio.get_running_loop()
+    loop.set_exception_handler(lambda _, context: told.append(context["message"]))
+    lifecycle.fails = True
+    await abandoned(control, lifecycle)
+    lifecycle.gate.set()
+    assert await asyncio.wait_for(lifecycle.ends.get(), 5) == "let go"
+    while control._changes:
+        await asyncio.sleep(0)
+    gc.collect()
+    assert told == []
+
+
+async def test_who_stays_is_told_why_a_load_failed(
+    control: RepositoryControl, lifecycle: HeldLifecycle
+) -> None:
+    lifecycle.fails = True
+    lifecycle.gate.set()
+    with pytest.raises(LoadFailed, match="swordfish"):
+        await control.load("m", None)
+
+
+async def test_the_end_of_the_server_breaks_loads_off(
+    control: RepositoryControl, lifecycle: HeldLifecycle
+) -> None:
+    await abandoned(control, lifecycle)
+    control.close()
+    assert await asyncio.wait_for(lifecycle.ends.get(), 5) == "broken off"
