@@ -69,6 +69,19 @@ _HISTOGRAMS: tuple[tuple[str, Callable[[GenerateStatistics], Histogram], str], .
     ),
     ("vllm:request_generation_tokens", lambda s: s.generated_tokens, "Tokens of an output"),
     ("vllm:request_params_max_tokens", lambda s: s.max_tokens, "max_tokens of requests that say"),
+    (
+        "vllm:request_max_num_generation_tokens",
+        lambda s: s.longest_tokens,
+        "Tokens of the longest of a request's outputs",
+    ),
+    ("vllm:request_params_n", lambda s: s.choices, "Outputs that a request asks for"),
+    (
+        "vllm:request_num_preemptions",
+        lambda s: s.preemptions,
+        "Times that a request was set back",
+    ),
+    ("vllm:iteration_tokens_total", lambda s: s.step_tokens, "Tokens computed in a step"),
+    ("tgi_batch_next_size", lambda s: s.step_starts, "Requests that a step takes from the queue"),
     ("tgi_request_duration", lambda s: s.request_s, "From request to last token, in seconds"),
     (
         "tgi_request_validation_duration",

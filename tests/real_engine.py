@@ -47,6 +47,8 @@ class DrivenEngine:
         self.results: dict[str, Result] = {}
         self.engine: Engine  # given once it is built, since it is built with our `send`
         self.num_frames = 0
+        self.steps: list[tuple[int, int]] = []
+        self.preempted: list[str] = []
         self._num_open = 0
 
     def run(self, submits: Sequence[Submit]) -> dict[str, Result]:
@@ -67,6 +69,8 @@ class DrivenEngine:
     def send(self, message: Message) -> None:
         assert isinstance(message, Outputs)
         self.num_frames += 1
+        self.steps += message.steps
+        self.preempted += message.preempted
         for output in message.each():
             result = self.results.setdefault(output.id, Result())
             assert not result.finish, "an output after the end"

@@ -48,6 +48,7 @@ from trivet.backends.api.files import ModelFiles, Placement
 from trivet.backends.api.generate import (
     NO_ACCOUNT,
     Account,
+    Choices,
     Chunk,
     Finish,
     GenerateRequest,
@@ -103,6 +104,7 @@ __all__ = [
     "Cancelled",
     "Catalog",
     "Cause",
+    "Choices",
     "Chunk",
     "ComposedBackend",
     "Composes",

@@ -65,6 +65,22 @@ class Sampling:
     skip_special_tokens: bool = True
 
 
+@dataclass(slots=True, eq=False)
+class Choices:
+    """The outputs that a client wants of one prompt: several requests for the model, one for it."""
+
+    count: int
+    most_tokens: int = 0
+    """Of the longest that has ended."""
+    num_ended: int = 0
+
+    def end(self, num_tokens: int) -> bool:
+        """One of them is complete; whether all are now."""
+        self.num_ended += 1
+        self.most_tokens = max(self.most_tokens, num_tokens)
+        return self.num_ended == self.count
+
+
 @dataclass(slots=True)
 class GenerateRequest:
     """One prompt to go on with."""
@@ -81,6 +97,8 @@ class GenerateRequest:
     cancel: CancelToken = field(default_factory=CancelToken)
     prepared_s: float = 0.0
     """How long it took to check it, to write its prompt and to tokenise that."""
+    choices: Choices = field(default_factory=lambda: Choices(1))
+    """It and its like."""
     on_tokens: Callable[[int], None] | None = None
     """Told how many tokens were read or written, as it happens. On the event loop."""
 
@@ -153,6 +171,8 @@ class Chunk:
     """Prompt tokens that were in the cache."""
     queue_s: float = 0.0
     """How long the request waited before its first step, on the first chunk."""
+    num_preemptions: int = 0
+    """How often it was set back because the cache was full, on the last chunk."""
 
 
 class GenerateSink(Protocol):

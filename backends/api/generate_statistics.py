@@ -22,6 +22,10 @@ REQUEST_BOUNDS_S = (
     0.3, 0.5, 0.8, 1.0, 1.5, 2.0, 2.5, 5.0, 10.0, 15.0, 20.0, 30.0, 40.0, 50.0, 60.0, 120.0, 240.0,
     480.0, 960.0, 1920.0, 7680.0,
 )  # fmt: skip
+STEP_TOKEN_BOUNDS = (1.0, *(float(2**power) for power in range(3, 15)))
+CHOICE_BOUNDS = (1.0, 2.0, 5.0, 10.0, 20.0)
+# The 0 is ours: it tells those that were never set back.
+PREEMPTION_BOUNDS = (0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 10.0, 20.0)
 FINISH_REASONS = ("stop", "length", "abort", "error")
 REJECTIONS = ("queue_full", "not_ready")
 FAILURES = ("validation", "overloaded", "generation")
@@ -70,6 +74,20 @@ class GenerateStatistics:
         self.generated_tokens = Histogram(bounds)
         self.max_tokens = Histogram(bounds)
         """`max_tokens` of requests that gave it."""
+        self.longest_tokens = Histogram(bounds)
+        """Tokens of the longest of the outputs that were wanted of a prompt."""
+        self.choices = Histogram(CHOICE_BOUNDS)
+        """How many were."""
+        self.preemptions = Histogram(PREEMPTION_BOUNDS)
+        self.step_tokens = Histogram(STEP_TOKEN_BOUNDS)
+        self.step_starts = Histogram(CHOICE_BOUNDS)
+        """Requests that a step began with, of steps that began with any."""
+
+    def note_step(self, num_tokens: int, num_started: int) -> None:
+        """The engine computes a step."""
+        self.step_tokens.observe(num_tokens)
+        if num_started:
+            self.step_starts.observe(num_started)
 
 
 @runtime_checkable

@@ -22,7 +22,8 @@ from trivet.backends.llm.generation import (
     logits_rows,
     output_of,
 )
-from trivet.backends.llm.messages import Abort, Message, Output, Outputs, Quit, Submit
+from trivet.backends.llm.messages import Abort, Message, Output, Quit, Submit
+from trivet.backends.llm.outbox import Outbox
 from trivet.backends.llm.sampler import Logprobs, RowState
 from trivet.backends.llm.scheduler import Scheduler, StepPlan
 from trivet.backends.llm.sequence import PENDING, Sequence, SequenceStatus
@@ -60,7 +61,6 @@ class Engine:
         self._grammars = grammars
         self._compiling: set[str] = set()
         """Requests whose grammars are not there yet."""
-        self._send = send
         self._launcher = launcher
         self._prepare = prepare
         self._flight: Flight | None = None
@@ -72,8 +72,7 @@ class Engine:
         self._generations: dict[str, Generation] = {}
         self._unstarted: dict[str, Generation] = {}
         """Those of them that no step has computed a token of."""
-        self._outputs: list[Output] = []
-        self._tokens: list[tuple[str, int]] = []
+        self._outbox = Outbox(send, self.stats)
         self._waits = Waits()
         self.inbox: queue.SimpleQueue[Message | Compiled] = queue.SimpleQueue()
         self._compiler = GrammarCompiler(grammars, self.inbox.put)
@@ -104,6 +103,7 @@ class Engine:
         plan = self._scheduler.schedule()
         for sequence in plan.preempted:
             self._state.leave(sequence.id)
+            self._outbox.preempted.append(sequence.id)
         if self._launcher is None or self._is_careful or self._needs_host(plan):
             self._land_alone()
             plan = _alive(plan)
@@ -112,7 +112,7 @@ class Engine:
                 self._compute(plan)
         else:
             self._launch(plan)
-        self._flush()
+        self._outbox.flush()
         self.step_started_s = 0.0
 
     def stats(self) -> dict[str, float]:
@@ -195,8 +195,8 @@ class Engine:
 
     def _refuse(self, request_id: str, error: ServingError) -> None:
         kind = type(error).__name__
-        self._outputs.append(Output(request_id, [], "error", error.message, kind))
-        self._flush()
+        self._outbox.outputs.append(Output(request_id, [], "error", error.message, kind))
+        self._outbox.flush()
 
     def _max_new_tokens(self, submit: Submit) -> int:
         wanted = submit.sampling.max_tokens
@@ -216,6 +216,7 @@ class Engine:
 
     def _compute(self, plan: StepPlan) -> None:
         """All of a step; in halves, once, where memory does not suffice for it."""
+        self._note_step(plan)
         if not self._try(plan):
             free_memory()
             for half in plan.halves():
@@ -283,11 +284,11 @@ class Engine:
         if self._flight is not None:
             self._land(None)
             # A message has at most one output of each request, for it has no order.
-            self._flush()
+            self._outbox.flush()
 
     def _start(self, plan: StepPlan) -> Flight:
         assert self._launcher is not None
-        self._note_starts(plan)
+        self._note_step(plan)
         arrays = self._state.arrays(plan)
         generations = [self._generations.get(row.sequence.id) for row in plan.rows if row.samples]
         draws = draws_of(generations, plan, self._state)
@@ -326,7 +327,7 @@ class Engine:
         tokens: list[int],
         logprobs: dict[int, Logprobs],
     ) -> None:
-        running, tell = SequenceStatus.RUNNING, self._tokens.append
+        running, tell = SequenceStatus.RUNNING, self._outbox.tokens.append
         for index, (generation, token) in enumerate(zip(generations, tokens, strict=True)):
             if generation is None:
                 continue
@@ -340,15 +341,16 @@ class Engine:
                 self._tell(generation, token, logprobs.get(index))
 
     def _forward(self, plan: StepPlan) -> Tensor:
-        self._note_starts(plan)
         return self._runner.run(self._state.arrays(plan), logits_rows(plan))
 
-    def _note_starts(self, plan: StepPlan) -> None:
-        if self._unstarted:
+    def _note_step(self, plan: StepPlan) -> None:
+        num_unstarted = len(self._unstarted)
+        if num_unstarted:
             for row in plan.rows:
                 generation = self._unstarted.pop(row.sequence.id, None)
                 if generation is not None:
                     generation.note_start()
+        self._outbox.steps.append((plan.num_tokens, num_unstarted - len(self._unstarted)))
 
     def _tell(self, generation: Generation, token: int, logprobs: Logprobs | None) -> None:
         row = generation.row
@@ -361,12 +363,12 @@ class Engine:
         if output.finish:
             self._end(generation.sequence, output)
         else:
-            self._outputs.append(output)
+            self._outbox.outputs.append(output)
 
     def _end(self, sequence: Sequence, output: Output) -> None:
         self._generations.pop(sequence.id, None)
         self._forget(sequence.id)
-        self._outputs.append(output)
+        self._outbox.outputs.append(output)
 
     def _forget(self, request_id: str) -> None:
         self._unstarted.pop(request_id, None)
@@ -378,12 +380,6 @@ class Engine:
         for sequence in sequences:
             kind = type(error).__name__
             self._end(sequence, Output(sequence.id, [], "error", error.message, kind))
-
-    def _flush(self) -> None:
-        if self._outputs or self._tokens:
-            outputs, self._outputs = self._outputs, []
-            tokens, self._tokens = self._tokens, []
-            self._send(Outputs(outputs, self.stats(), tokens))
 
 
 def _alive(plan: StepPlan) -> StepPlan:

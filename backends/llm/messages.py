@@ -67,6 +67,11 @@ class Outputs:
     """Of the requests that have got one token and nothing else, most of most steps: a pair takes a
     fifth of the time that an output does."""
 
+    steps: list[tuple[int, int]] = field(default_factory=list)
+    """Of each step since the last message: tokens that it computes, requests that begin with it."""
+    preempted: list[str] = field(default_factory=list)
+    """Requests that were set back since then."""
+
     def each(self) -> Iterator[Output]:
         """All of them."""
         yield from self.outputs

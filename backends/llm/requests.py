@@ -35,6 +35,8 @@ class Running:
         self.id = request.id
         self.engine_has_it = True
         """Whether the engine must be told to stop when this ends."""
+        self.num_preemptions = 0
+        """How often the engine has set it back, so far."""
         self._request = request
         self._sink = sink
         self._tokenizer = tokenizer
@@ -77,6 +79,7 @@ class Running:
             prompt_logprobs,
             output.num_cached,
             output.queue_s,
+            self.num_preemptions if finish is not None else 0,
         )
         if finish is not None:
             self._end(chunk)

@@ -54,6 +54,7 @@ class MeasuredSink:
             self._request.on_tokens(len(chunk.token_ids))
         if chunk.finish is not None:
             self._note_end(chunk.finish.reason)
+            statistics.preemptions.observe(chunk.num_preemptions)
         self._sink.chunk(chunk)
 
     def fail(self, error: ServingError) -> None:
@@ -92,6 +93,10 @@ class MeasuredSink:
         max_tokens = self._request.sampling.max_tokens
         if max_tokens is not None:
             statistics.max_tokens.observe(max_tokens)
+        choices = self._request.choices
+        if choices.end(self._num_tokens):
+            statistics.choices.observe(choices.count)
+            statistics.longest_tokens.observe(choices.most_tokens)
 
     def _note_failure(self, error: ServingError) -> None:
         statistics = self._statistics

@@ -3,10 +3,11 @@
 import json
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
-from llm_site import Call, caller, open_models
+from llm_site import Call, caller, open_models, write_llm
 from prometheus_client.parser import text_string_to_metric_families
 from serving import RunningServer
 
@@ -36,7 +37,15 @@ HISTOGRAMS = (
     "tgi_request_queue_duration", "tgi_request_inference_duration",
     "tgi_request_mean_time_per_token_duration", "tgi_request_input_length",
     "tgi_request_generated_tokens", "tgi_request_max_new_tokens",
+    "vllm:request_params_n", "vllm:request_max_num_generation_tokens",
+    "vllm:request_num_preemptions", "vllm:iteration_tokens_total", "tgi_batch_next_size",
 )  # fmt: skip
+SCARCE = """
+backend: "llm"
+parameters { key: "dtype" value { string_value: "bfloat16" } }
+parameters { key: "kv_cache_bytes" value { string_value: "6635520" } }
+parameters { key: "max_model_len" value { string_value: "128" } }
+"""
 Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]
 
 
@@ -120,6 +129,42 @@ def test_request_is_counted_and_timed(call: Call, server: RunningServer) -> None
     e2e_s = grown("vllm:e2e_request_latency_seconds_sum")
     assert sum(parts) + queue_s == pytest.approx(e2e_s, abs=1e-3)
     assert sum(parts) == pytest.approx(grown("vllm:request_inference_time_seconds_sum"), abs=1e-3)
+
+
+def test_choices_of_a_prompt_are_one_request_and_steps_tell_what_they_compute(
+    call: Call, server: RunningServer
+) -> None:
+    before = Page(server)
+    assert complete(call, n=3, temperature=1, ignore_eos=True, max_tokens=4) == 200
+    after = Page(server)
+
+    def grown(name: str) -> float:
+        return after.value(name) - before.value(name)
+
+    assert grown("vllm:request_params_n_count") == 1
+    assert grown("vllm:request_params_n_sum") == 3
+    assert grown("vllm:request_max_num_generation_tokens_sum") == 4
+    assert grown("vllm:request_generation_tokens_sum") == 12
+    assert grown("vllm:request_num_preemptions_count") == 3
+    # What was not in the cache, and each new token but the last ones, which nothing follows.
+    computed = grown("vllm:request_prefill_kv_computed_tokens_sum") + 3 * 3
+    assert grown("vllm:iteration_tokens_total_sum") == computed
+    assert grown("tgi_batch_next_size_sum") == 3
+    assert 1 <= grown("tgi_batch_next_size_count") <= 3 < grown("vllm:iteration_tokens_total_count")
+
+
+def test_a_request_that_was_set_back_tells_how_often(
+    tmp_path: Path, serve: Callable[..., RunningServer]
+) -> None:
+    # 17 blocks of 16 tokens: two outputs of 128 fit, the third one has to wait for them.
+    write_llm(tmp_path, "smollm2", SCARCE)
+    server = serve(tmp_path)
+    assert complete(caller(server), prompt="Once", n=3, ignore_eos=True, max_tokens=120) == 200
+    page = settled(server, "vllm:num_requests_running", 0)
+    set_back = page.value("vllm:request_num_preemptions_sum")
+    assert set_back == page.value("vllm:num_preemptions") >= 1
+    never = page.value("vllm:request_num_preemptions_bucket", le="0")
+    assert 1 <= never < page.value("vllm:request_num_preemptions_count") == 3
 
 
 def test_tensor_form_is_counted_alike(call: Call, server: RunningServer) -> None:

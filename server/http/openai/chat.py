@@ -6,7 +6,7 @@ from typing import Any
 
 from aiohttp import web
 
-from trivet.backends.api import Chunk, GenerateRequest, Generator
+from trivet.backends.api import Choices, Chunk, GenerateRequest, Generator
 from trivet.server.core import Core
 from trivet.server.http.answers import json_answer
 from trivet.server.http.generation import Outputs
@@ -89,6 +89,7 @@ class Conversation:
         if fields.token_limit is None and recommended is not None:
             room = self._generator.info.max_model_len - len(self._prompt)
             sampling = replace(sampling, max_tokens=max(min(int(recommended), room), 1))
+        choices = Choices(self._num_choices)
         for index in range(self._num_choices):
             request = GenerateRequest(
                 self._head.id,
@@ -96,6 +97,7 @@ class Conversation:
                 seeded(sampling, index),
                 priority=fields.priority,
                 cache_salt=fields.cache_salt or "",
+                choices=choices,
             )
             self.outputs.start(self._generator, request)
 

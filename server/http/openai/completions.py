@@ -7,6 +7,7 @@ from typing import Any
 from aiohttp import web
 
 from trivet.backends.api import (
+    Choices,
     Chunk,
     GenerateRequest,
     Generator,
@@ -92,6 +93,7 @@ class Completion:
             self._prompts.append(truncated(ids, limit, self._generator, side))
             self._texts.append(text)
         for ids in self._prompts:
+            choices = Choices(self._num_choices)
             for index in range(self._num_choices):
                 request = GenerateRequest(
                     self._head.id,
@@ -99,6 +101,7 @@ class Completion:
                     seeded(self._scored(sampling), index),
                     priority=fields.priority,
                     cache_salt=fields.cache_salt or "",
+                    choices=choices,
                 )
                 self.outputs.start(self._generator, request)
 

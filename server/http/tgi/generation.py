@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from trivet.backends.api import (
+    Choices,
     Chunk,
     GenerateRequest,
     Generator,
@@ -42,11 +43,13 @@ class Generation:
         self._num_prompt = len(ids)
         self._validation_s = time.monotonic() - self._started_s
         scored = scored or parameters.num_outputs > 1
+        choices = Choices(parameters.num_outputs)
         for _ in range(parameters.num_outputs):
             seed = parameters.new_seed()
             sampling = parameters.sampling(seed, scored=scored)
             self._collected.append(docs.Output(seed))
-            self.outputs.start(self._generator, GenerateRequest(self._id, ids, sampling))
+            request = GenerateRequest(self._id, ids, sampling, choices=choices)
+            self.outputs.start(self._generator, request)
 
     def _fitting(self, ids: list[int]) -> list[int]:
         """The end of the prompt that `truncate` leaves. Raises InvalidRequest."""

@@ -3,6 +3,7 @@
 from trivet.backends.api import (
     BackendFailed,
     Cancelled,
+    Choices,
     Chunk,
     Finish,
     GenerateRequest,
@@ -35,12 +36,13 @@ class Recorder:
 class Site:
     """One request and its statistics."""
 
-    def __init__(self, max_tokens: int | None = 8) -> None:
+    def __init__(self, max_tokens: int | None = 8, choices: Choices | None = None) -> None:
         self.now_s = 100.0
         self.statistics = GenerateStatistics(1000, {})
         self.recorder = Recorder()
         sampling = Sampling(max_tokens=max_tokens)
         request = GenerateRequest("1", [1, 2, 3], sampling, prepared_s=0.1)
+        request.choices = choices or request.choices
         self.sink = MeasuredSink(request, self.recorder, self.statistics, lambda: self.now_s)
 
     def chunk(self, after_s: float, chunk: Chunk) -> None:
@@ -88,6 +90,32 @@ def test_request_without_max_tokens_tells_none() -> None:
     site = Site(max_tokens=None)
     site.chunk(1, Chunk("a", (1,), finish=Finish("stop")))
     assert total(site.statistics.max_tokens) == (0, 0)
+
+
+def test_outputs_of_one_prompt_are_one_request_when_all_are_complete() -> None:
+    choices = Choices(2)
+    long, short = Site(choices=choices), Site(choices=choices)
+    long.chunk(1, Chunk("abc", (1, 2, 3), finish=Finish("stop")))
+    assert total(long.statistics.choices) == (0, 0)
+    short.chunk(1, Chunk("a", (1,), finish=Finish("stop")))
+    assert total(short.statistics.choices) == (1, 2)
+    assert total(short.statistics.longest_tokens) == (1, 3)
+
+
+def test_request_of_one_output_is_one_of_one() -> None:
+    site = Site()
+    site.chunk(1, Chunk("ab", (1, 2), finish=Finish("stop"), num_preemptions=2))
+    s = site.statistics
+    assert (total(s.choices), total(s.longest_tokens)) == ((1, 1), (1, 2))
+    assert total(s.preemptions) == (1, 2)
+
+
+def test_steps_that_no_request_begins_with_take_none_from_the_queue() -> None:
+    s = GenerateStatistics(1000, {})
+    s.note_step(40, 2)
+    s.note_step(2, 0)
+    assert total(s.step_tokens) == (2, 42)
+    assert total(s.step_starts) == (1, 2)
 
 
 def test_each_error_is_counted_once_and_handed_on() -> None:
