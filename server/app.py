@@ -242,6 +242,7 @@ class Server:
             poll_secs=self.settings.repository_poll_secs,
             applied=snapshot,
             apply=self._apply,
+            owed=self.lifecycle.unreadable,
         )
         await self._watcher.start()
 

@@ -9,7 +9,7 @@ from rich.table import Table
 
 from trivet.server.core import Core
 from trivet.server.frontends import Frontends
-from trivet.server.models.lifecycle import State, Status
+from trivet.server.models.known import State, Status
 from trivet.server.settings import Settings
 
 

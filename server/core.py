@@ -22,7 +22,8 @@ from trivet.protos import grpc_service_pb2 as pb
 from trivet.protos.model_config_pb2 import ModelConfig
 from trivet.server.log import Log
 from trivet.server.log_setting import LogValue
-from trivet.server.models.lifecycle import Lifecycle, State, Status
+from trivet.server.models.known import State, Status
+from trivet.server.models.lifecycle import Lifecycle
 from trivet.server.models.model import Model
 from trivet.server.models.registry import Registry
 from trivet.server.models.runner import ModelRunner

@@ -42,6 +42,7 @@ from trivet.backends.api.errors import (
     ServingError,
     TooLarge,
     Unavailable,
+    UnreadableFiles,
     Unsupported,
 )
 from trivet.backends.api.files import ModelFiles, Placement
@@ -84,6 +85,7 @@ from trivet.backends.api.runner import (
 )
 from trivet.backends.api.signature import Signature, TensorSpec
 from trivet.backends.api.sink import Sink
+from trivet.backends.api.storage_fault import storage_fault
 from trivet.backends.api.supervision import Cause, Supervised, deaths_of, trouble_of
 from trivet.backends.api.tensor import PackedBytes, Shape, Tensor
 from trivet.backends.api.trace import Execution, Trace
@@ -169,6 +171,7 @@ __all__ = [
     "TooLarge",
     "Trace",
     "Unavailable",
+    "UnreadableFiles",
     "Unsupported",
     "UsesGpus",
     "Window",
@@ -178,6 +181,7 @@ __all__ = [
     "from_json",
     "join_device_rows",
     "parameter",
+    "storage_fault",
     "to_json_dict",
     "trouble_of",
 ]

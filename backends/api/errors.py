@@ -17,6 +17,7 @@ ServingError
 ├── BackendFailed         the model failed while computing
 ├── ResponseTooLarge      the model's answer is over a size limit of the server
 ├── LoadFailed            a model could not be loaded
+│   └── UnreadableFiles   its files are there, but the disk does not give them out now
 └── InvalidConfig         a model configuration is wrong; the text gives file and line
 
 The text of a ServingError is written for the client and is sent to it as it is. Text of foreign
@@ -108,6 +109,10 @@ class DeviceLost(BackendFailed):
 
 class LoadFailed(ServingError):
     """A model could not be loaded; the text says why."""
+
+
+class UnreadableFiles(LoadFailed):
+    """The disk does not give out a model's files now; the same files may load later."""
 
 
 class InvalidConfig(LoadFailed):

@@ -58,8 +58,10 @@ def hub_tokenizer(folder: Path) -> TokenizerFiles:
     """From a Hugging Face folder. Raises LoadFailed."""
     try:
         text = (folder / "tokenizer.json").read_text(encoding="utf-8")
-    except OSError:
+    except FileNotFoundError:
         raise LoadFailed("the model's folder has no 'tokenizer.json'") from None
+    except OSError as error:
+        raise LoadFailed(f"'tokenizer.json' cannot be read: {error.strerror}") from error
     config = _optional_json(folder / "tokenizer_config.json")
     special = {
         name: value if isinstance(value, str) else value["content"]

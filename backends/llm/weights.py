@@ -70,7 +70,8 @@ def _json(path: Path) -> dict[str, Any]:
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise LoadFailed(f"'{path.name}' cannot be read as JSON: {type(error).__name__}") from error
+        text = _reason(error) if isinstance(error, OSError) else type(error).__name__
+        raise LoadFailed(f"'{path.name}' cannot be read as JSON: {text}") from error
     if not isinstance(document, dict):
         raise LoadFailed(f"'{path.name}' must be a JSON object")
     return document
@@ -149,8 +150,10 @@ def _shards(folder: Path) -> list[str]:
 
 
 def _reason(error: Exception) -> str:
-    # The texts of system errors say where the repository lies, which clients need not know.
-    return type(error).__name__ if isinstance(error, OSError) else str(error)
+    if isinstance(error, OSError):
+        # Its own text says where the repository lies, too, which clients need not know.
+        return error.strerror or type(error).__name__
+    return str(error)
 
 
 def _read_gguf(path: Path) -> tuple[Described, dict[str, Any]]:

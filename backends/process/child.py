@@ -27,6 +27,8 @@ from trivet.backends.api import (
     LoadFailed,
     ServingError,
     Tensor,
+    UnreadableFiles,
+    storage_fault,
 )
 from trivet.backends.process.asking import RemoteAsker
 from trivet.backends.process.channel import Channel, ChannelClosed, Header
@@ -116,8 +118,9 @@ class _Server:
             self._events.send({"op": "failed", **encode_error(error)})
             return None
         except Exception as error:
-            log.exception("loading %s failed", task.name)
-            failed = LoadFailed(f"{type(error).__name__}: {error}")
+            failed = _failed(error)
+            if not isinstance(failed, UnreadableFiles):
+                log.exception("loading %s failed", task.name)
             self._events.send({"op": "failed", **encode_error(failed)})
             return None
         if isinstance(instance, AsksFromThreads):
@@ -194,6 +197,14 @@ class _Server:
             except ChannelClosed:
                 # The main thread may be deep in user code: end the process under it.
                 os._exit(1)
+
+
+def _failed(error: Exception) -> LoadFailed:
+    """Why loading failed. The system's own text would tell where the repository lies."""
+    fault = storage_fault(error)
+    if fault:
+        return UnreadableFiles(f"the model's files cannot be read: {fault}")
+    return LoadFailed(f"{type(error).__name__}: {error}")
 
 
 def _execute(instance: Instance, batch: ReceivedBatch) -> ServingError | None:

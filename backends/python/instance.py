@@ -19,6 +19,7 @@ from trivet.backends.api import (
     ModelFiles,
     Placement,
     ResponseSender,
+    storage_fault,
 )
 from trivet.backends.api.config import to_json_dict
 from trivet.backends.api.supplied import instance_config
@@ -64,7 +65,8 @@ class PythonInstance:
         except LoadFailed:
             raise
         except Exception as error:
-            log.exception("model '%s' failed to initialize", config.name)
+            if not storage_fault(error):  # which would be met again at each look
+                log.exception("model '%s' failed to initialize", config.name)
             reason = str(error) if isinstance(error, TritonModelException) else repr(error)
             raise LoadFailed(f"model '{config.name}' failed to initialize: {reason}") from error
         return cls(model, config)

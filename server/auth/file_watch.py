@@ -5,6 +5,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 PERIOD_S = 1.0
+OnChange = Callable[[], bool]
+"""Reads the files; returns False where that must be tried again, although they do not change."""
 State = tuple[tuple[int, int, int] | None, ...]
 """Of each file its inode, size and time of change; None: it is not there."""
 
@@ -12,18 +14,19 @@ State = tuple[tuple[int, int, int] | None, ...]
 class FileWatch:
     """Some files that are read together. Looks by name, so links that are swapped count, too."""
 
-    def __init__(self, paths: Sequence[Path], on_change: Callable[[], None]) -> None:
+    def __init__(self, paths: Sequence[Path], on_change: OnChange) -> None:
         self._paths = tuple(paths)
         self._on_change = on_change
         self._told = self._seen = self._state()
+        self._is_owed = False
 
     def look(self) -> None:
         """Calls back when the files differ from what was told last, and have not changed since the
         look before: a certificate and its key are written one after the other."""
         state = self._state()
-        if state == self._seen != self._told:
+        if state == self._seen and (self._is_owed or state != self._told):
             self._told = state
-            self._on_change()
+            self._is_owed = not self._on_change()
         self._seen = state
 
     def _state(self) -> State:

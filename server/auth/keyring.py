@@ -6,12 +6,13 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from trivet.backends.api import InvalidConfig
+from trivet.backends.api import InvalidConfig, storage_fault
 from trivet.server.auth.caller import Caller
 from trivet.server.auth.errors import PermissionDenied, Unauthenticated
 from trivet.server.auth.keys import MAX_SECRET_CHARACTERS, Key, digest_of, read_keys
 from trivet.server.auth.limits import NO_LIMITS, Allowance
 from trivet.server.auth.scopes import Scope
+from trivet.server.outage import Outage
 
 _log = logging.getLogger(__name__)
 _NO_KEY = (
@@ -38,17 +39,24 @@ class Keyring:
         self._monotonic = monotonic
         self._wall_clock = wall_clock
         self._callers: dict[bytes, Caller] = {}
+        self._outage = Outage(monotonic)
         self._put(read_keys(path))
 
-    def reload(self) -> None:
-        """Takes the file as it is now; a broken one is told to the log, and the old keys stay."""
+    def reload(self) -> bool:
+        """Takes the file as it is now; a broken one is told to the log, and the old keys stay.
+
+        Returns False where the disk is at fault: the file must be read again."""
         try:
             keys = read_keys(self.path)
         except InvalidConfig as error:
-            _log.error("%s; the keys read before stay in use", error.message)
-            return
+            is_passing = bool(storage_fault(error))
+            if not is_passing or self._outage.goes_on():
+                _log.error("%s; the keys read before stay in use", error.message)
+            return not is_passing
+        self._outage.ends()
         self._put(keys)
         _log.info("%d key(s) read from %s", len(keys), self.path)
+        return True
 
     def admit(self, secret: str | None, scope: Scope | None) -> Caller:
         """The caller, if its key is known and allows the scope, and one request is left of it.

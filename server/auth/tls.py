@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypedDict
 
-from trivet.backends.api import InvalidConfig
+from trivet.backends.api import InvalidConfig, storage_fault
+from trivet.server.outage import Outage
 
 SHUTDOWN_TIMEOUT_S = 1.0
 """How long a connection waits for a client's goodbye after ours; its end needs none."""
@@ -48,21 +49,28 @@ class Tls:
         """`protocol` is ALPN's name of what is spoken. Raises InvalidConfig."""
         self.files = files
         self._protocol = protocol
+        self._outage = Outage()
         self._current = _context(files, protocol)
         self.context = _context(files, protocol)
         """For the listening socket. Each handshake goes on with the newest files."""
         # OpenSSL calls this for clients that name no server, too.
         self.context.sni_callback = self._renew
 
-    def reload(self) -> None:
+    def reload(self) -> bool:
         """New handshakes use the files as they are now; broken ones are told to the log, and the
-        old stay. Connections that are open keep what they have agreed on."""
+        old stay. Connections that are open keep what they have agreed on.
+
+        Returns False where the disk is at fault: the files must be read again."""
         try:
             self._current = _context(self.files, self._protocol)
         except InvalidConfig as error:
-            _log.error("%s; the certificate read before stays in use", error.message)
-            return
+            is_passing = bool(storage_fault(error))
+            if not is_passing or self._outage.goes_on():
+                _log.error("%s; the certificate read before stays in use", error.message)
+            return not is_passing
+        self._outage.ends()
         _log.info("%s: certificate read from %s", self.files.service, self.files.cert)
+        return True
 
     def _renew(self, connection: ssl.SSLObject, _: str | None, __: ssl.SSLContext) -> None:
         connection.context = self._current

@@ -110,8 +110,14 @@ def _replace(path: Path, text: str) -> None:
     """Puts the file in place at once, so that a server never reads half of it."""
     target = path.resolve()
     number, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}-")
-    with os.fdopen(number, "w", encoding="utf-8") as file:
-        file.write(text)
-    if target.exists():
-        Path(name).chmod(target.stat().st_mode & 0o777)
-    Path(name).replace(target)
+    try:
+        with os.fdopen(number, "w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        if target.exists():
+            Path(name).chmod(target.stat().st_mode & 0o777)
+        Path(name).replace(target)
+    except OSError as error:
+        Path(name).unlink(missing_ok=True)
+        raise click.ClickException(f"'{path}' was not changed: {error.strerror}") from None

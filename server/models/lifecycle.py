@@ -14,13 +14,12 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass, field
-from enum import Enum
 from typing import TypeVar
 
-from trivet.backends.api import LoadFailed, ServingError
+from trivet.backends.api import LoadFailed, ServingError, UnreadableFiles
 from trivet.server.models.assemble import Assembler
 from trivet.server.models.composition import Composition
+from trivet.server.models.known import Known, State, Status, Wanted
 from trivet.server.models.loader import Loader, LoadPlan
 from trivet.server.models.model import Model
 from trivet.server.models.registry import Registry
@@ -29,47 +28,6 @@ from trivet.server.scheduling.sequences.executor import SequenceExecutor
 from trivet.server.statistics import ModelStatistics
 
 log = logging.getLogger(__name__)
-
-
-class State(Enum):
-    """A version's state, as the repository index names it."""
-
-    LOADING = "LOADING"
-    READY = "READY"
-    UNLOADING = "UNLOADING"
-    UNAVAILABLE = "UNAVAILABLE"
-
-
-@dataclass(frozen=True, slots=True)
-class Status:
-    """Where a version is, and why when that is not plain."""
-
-    state: State
-    reason: str = ""
-
-
-@dataclass(slots=True)
-class Known:
-    """A model that is or was in a repository. Owned by the loop."""
-
-    versions: dict[int, Status] = field(default_factory=dict)
-    failure: str = ""
-    """Why no version of it could even be tried; empty when one could."""
-    is_gone: bool = False
-    """Its folder was removed; it is forgotten once its last version has ended."""
-    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
-    wanted: "Wanted | None" = None
-    """An ensemble that should serve whenever its steps do."""
-
-
-@dataclass(frozen=True, slots=True)
-class Wanted:
-    """What was last asked to be loaded."""
-
-    folder: ModelFolder
-    override_json: str | None
-
-
 SEQUENCES_S = 60.0
 """How long clients may go on with their sequences on a version that was replaced."""
 T = TypeVar("T")
@@ -112,6 +70,10 @@ class Lifecycle:
         """The models of which a version serves."""
         return set(self._registry.models)
 
+    def unreadable(self) -> list[str]:
+        """The models whose files the disk did not give out when they were last to be loaded."""
+        return [name for name, known in self._known.items() if known.is_unreadable]
+
     def statistics(self) -> list[ModelStatistics]:
         """Of every version that was ever ready; they go on over reloads."""
         return list(self._statistics.values())
@@ -149,10 +111,11 @@ class Lifecycle:
                     return
 
     async def _load(self, folder: ModelFolder, override_json: str | None, known: Known) -> None:
+        known.is_unreadable = False
         try:
             plan = await self._in_thread(self._loader.plan, folder, override_json)
         except ServingError as error:
-            self._note_failure(folder.name, known, error.message)
+            self._note_failure(folder.name, known, error)
             raise
         known.failure = ""
         self.composition.made_of(folder.name, plan.steps)
@@ -169,6 +132,7 @@ class Lifecycle:
         failures = [failure for failure in results if failure]
         if failures:
             raise LoadFailed(f"load failed for model '{folder.name}': {'; '.join(failures)}")
+        known.outage.ends()
         for version in set(self._registry.models[folder.name]) - set(plan.versions):
             self._retire(folder.name, version, known)
         for version in set(known.versions) - set(folder.versions):
@@ -179,7 +143,7 @@ class Lifecycle:
         try:
             await self.composition.wait_for_steps(name)
         except ServingError as error:
-            self._note_failure(name, known, error.message)
+            self._note_failure(name, known, error)
             raise
 
     def _is_current(self, plan: LoadPlan, version: int) -> bool:
@@ -201,7 +165,7 @@ class Lifecycle:
         try:
             opened = await self._in_thread(self._loader.open, plan, version)
         except ServingError as error:
-            self._fail_version(name, version, known, error.message)
+            self._fail_version(name, version, known, error)
             return f"version {version} is at UNAVAILABLE state: {error.message}"
         statistics = self._statistics.get((name, version))
         if statistics is None:
@@ -218,17 +182,28 @@ class Lifecycle:
             self._spawn(self._end(replaced))
         return ""
 
-    def _fail_version(self, name: str, version: int, known: Known, reason: str) -> None:
-        log.error("model '%s' version %d did not load: %s", name, version, reason)
+    def _is_news(self, known: Known, error: ServingError) -> bool:
+        """Notes a fault of the disk, which is met at each look and told once a minute."""
+        if not isinstance(error, UnreadableFiles):
+            return True
+        known.is_unreadable = True
+        return known.outage.goes_on()
+
+    def _fail_version(self, name: str, version: int, known: Known, error: ServingError) -> None:
+        reason = error.message
+        if self._is_news(known, error):
+            log.error("model '%s' version %d did not load: %s", name, version, reason)
         if version in self._registry.models.get(name, {}):
             status = Status(State.READY, f"reload failed, the previous files still serve: {reason}")
         else:
             status = Status(State.UNAVAILABLE, reason)
         self._set(name, version, known, status)
 
-    def _note_failure(self, name: str, known: Known, reason: str) -> None:
+    def _note_failure(self, name: str, known: Known, error: ServingError) -> None:
         """A failure of the model as a whole: shown at each version that still serves."""
-        log.error("model '%s' did not load: %s", name, reason)
+        reason = error.message
+        if self._is_news(known, error):
+            log.error("model '%s' did not load: %s", name, reason)
         served = self._registry.models.get(name, {})
         known.failure = "" if served else reason
         for version in served:
@@ -242,7 +217,7 @@ class Lifecycle:
 
     def note_problem(self, name: str, reason: str) -> None:
         """A model whose folder cannot be used at all, such as one that is in two repositories."""
-        self._note_failure(name, self._known.setdefault(name, Known()), reason)
+        self._note_failure(name, self._known.setdefault(name, Known()), LoadFailed(reason))
         if name not in self._registry.models:
             self._registry.expect(name, is_coming=False)
 
@@ -253,6 +228,7 @@ class Lifecycle:
         if name in self._known:
             async with self._locked(name) as known:
                 known.wanted = None
+                known.is_unreadable = False
                 self._retire_all(name, known)
             self._close_users(name)
 

@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 from trivet.backends.api import (
     Backend,
@@ -16,8 +17,10 @@ from trivet.backends.api import (
     Placement,
     ServingError,
     StartsProcesses,
+    UnreadableFiles,
     UsesGpus,
     parameter,
+    storage_fault,
 )
 from trivet.backends.device.nvml import Gpus
 from trivet.backends.registry import find_backend
@@ -95,8 +98,14 @@ class Loader:
     gpus: GpuLedger = field(default_factory=lambda: GpuLedger(Gpus.none("none were looked for")))
 
     def plan(self, folder: ModelFolder, override_json: str | None) -> LoadPlan:
-        """Reads the config and chooses versions. Raises InvalidConfig or LoadFailed."""
-        given = configs.read_config(folder.path, override_json, self.config_name)
+        """Reads the config and chooses versions. Raises InvalidConfig, UnreadableFiles or
+        LoadFailed."""
+        try:
+            given = configs.read_config(folder.path, override_json, self.config_name)
+        except InvalidConfig as error:
+            if storage_fault(error):
+                raise UnreadableFiles(error.message) from error
+            raise
         versions = tuple(sorted(configs.select_versions(given, folder.versions)))
         if not versions:
             raise LoadFailed(
@@ -108,14 +117,19 @@ class Loader:
     def open(self, plan: LoadPlan, version: int) -> Opened:
         """Completes the config and opens, then warms, all instances of a version.
 
-        Raises a ServingError; foreign exceptions are logged and become LoadFailed.
+        Raises a ServingError, UnreadableFiles where the disk is at fault; other foreign exceptions
+        are logged and become LoadFailed.
         """
         files = ModelFiles(plan.folder.path, version)
         try:
             return self._open(plan, files)
-        except ServingError:
+        except ServingError as error:
+            if storage_fault(error):
+                raise UnreadableFiles(error.message) from error
             raise
-        except Exception:
+        except Exception as error:
+            if storage_fault(error):
+                raise _unreadable(plan, version, error) from error
             log.exception("loading model '%s' version %d failed", plan.folder.name, version)
             raise LoadFailed(
                 f"loading model '{plan.folder.name}' version {version} failed unexpectedly; "
@@ -239,6 +253,17 @@ class Loader:
             raise LoadFailed(error.message) from error
 
 
+def _unreadable(plan: LoadPlan, version: int, error: Exception) -> UnreadableFiles:
+    """Without the folder's path, which is no client's matter."""
+    file = "its files"
+    if isinstance(error, OSError) and isinstance(error.filename, str):
+        file = f"'{Path(error.filename).name}'"
+    return UnreadableFiles(
+        f"model '{plan.folder.name}' version {version}: {file} cannot be read: "
+        f"{storage_fault(error)}"
+    )
+
+
 def _shared_out(placement: Placement, pins: Mapping[str, Cores]) -> Placement:
     """With as many threads as it has cores, over the instances that share them."""
     cores = pins[placement.name]
@@ -266,6 +291,6 @@ def read_labels(config: ModelConfig, files: ModelFiles) -> dict[str, Sequence[st
         except (OSError, UnicodeDecodeError) as error:
             raise InvalidConfig(
                 f"label file '{output.label_filename}' of output '{output.name}' cannot be read "
-                f"as UTF-8 text: {type(error).__name__}"
+                f"as UTF-8 text: {storage_fault(error) or type(error).__name__}"
             ) from error
     return labels

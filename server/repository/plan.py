@@ -1,5 +1,6 @@
 """What must change so that what serves follows the folders. Pure."""
 
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from trivet.server.repository.scan import ModelFolder, Snapshot
@@ -34,14 +35,18 @@ class Problem:
 Action = Load | Unload | Problem
 
 
-def plan(snapshot: Snapshot, previous: Snapshot | None) -> tuple[Action, ...]:
-    """The actions that lead from one snapshot (None: nothing) to another, by model name."""
+def plan(
+    snapshot: Snapshot, previous: Snapshot | None, owed: Collection[str] = ()
+) -> tuple[Action, ...]:
+    """The actions that lead from one snapshot (None: nothing) to another, by model name. `owed`
+    are loaded although nothing of them has changed."""
     before = previous.models if previous is not None else {}
     old_problems = previous.problems if previous is not None else {}
     actions: list[Action] = [
         Load(folder)
         for name, folder in snapshot.models.items()
         if (old := before.get(name)) is None
+        or name in owed
         or (old.path, old.config, old.versions) != (folder.path, folder.config, folder.versions)
     ]
     actions += [

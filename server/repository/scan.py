@@ -1,5 +1,6 @@
 """What lies in the model repositories now: folders to an immutable snapshot."""
 
+import errno
 import logging
 import os
 import re
@@ -65,6 +66,8 @@ def scan(roots: Sequence[Path]) -> Snapshot:
                 models[name] = _scan_model(path, root.resolve())
             except _UnusableFolderError as error:
                 problems[name] = str(error)
+            except OSError as error:
+                problems[name] = f"the folder cannot be read: {error.strerror}"
     return Snapshot(models, problems)
 
 
@@ -161,8 +164,8 @@ def _check_link(link: Path, root: Path) -> None:
         target = link.resolve(strict=True)
     except FileNotFoundError:
         return
-    except (OSError, RuntimeError):
-        raise _UnusableFolderError(f"link '{link.name}' leads nowhere or in a circle") from None
+    except (OSError, RuntimeError) as error:
+        raise _UnusableFolderError(_why_not(link.name, error)) from None
     if not target.is_relative_to(root):
         raise _UnusableFolderError(
             f"link '{link.name}' points outside the model repository; copy the file instead"
@@ -175,8 +178,14 @@ def _stamp(entry: os.DirEntry[str], name: str) -> tuple[str, int, int, int]:
     except FileNotFoundError:
         # It vanished, or a link dangles: the next scan will see what became of it.
         return (name, -1, 0, 0)
-    except OSError:
-        raise _UnusableFolderError(f"link '{name}' leads nowhere or in a circle") from None
+    except OSError as error:
+        raise _UnusableFolderError(_why_not(name, error)) from None
     if not stat.S_ISREG(status.st_mode):
         raise _UnusableFolderError(f"'{name}' is not a regular file")
     return (name, status.st_size, status.st_mtime_ns, status.st_ino)
+
+
+def _why_not(name: str, error: Exception) -> str:
+    if isinstance(error, OSError) and error.errno != errno.ELOOP:
+        return f"'{name}' cannot be read: {error.strerror}"
+    return f"link '{name}' leads nowhere or in a circle"

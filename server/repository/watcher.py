@@ -3,16 +3,19 @@
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 
 from watchfiles import awatch
 
+from trivet.server.outage import Outage
 from trivet.server.repository.plan import Action, plan
 from trivet.server.repository.scan import ModelFolder, RepositoryUnreadableError, Snapshot, scan
 
 log = logging.getLogger(__name__)
 Apply = Callable[[tuple[Action, ...]], None]
+Owed = Callable[[], Collection[str]]
+"""The models to load again although their folders are as they were."""
 EVENT_STEP_MS = 50
 SETTLE_S = 0.25
 """A folder that has not changed for so long is taken as completely copied."""
@@ -29,6 +32,7 @@ class Settling:
         """The snapshot with folders that still change as they were in `applied`, and whether all
         are still. A folder's clock starts when it is first seen in a state."""
         models = dict(snapshot.models)
+        problems = dict(snapshot.problems)
         all_still = True
         for name, folder in snapshot.models.items():
             if applied.models.get(name) == folder:
@@ -42,11 +46,14 @@ class Settling:
             all_still = False
             if name in applied.models:
                 models[name] = applied.models[name]
-            else:
-                del models[name]
+                continue
+            del models[name]
+            if name in applied.problems:
+                # Its folder can be used again. Until it is, what serves of it must not be unloaded.
+                problems[name] = applied.problems[name]
         for name in self._seen.keys() - snapshot.models.keys():
             del self._seen[name]
-        return Snapshot(models, snapshot.problems), all_still
+        return Snapshot(models, problems), all_still
 
 
 class Watcher:
@@ -60,6 +67,7 @@ class Watcher:
         poll_secs: float,
         applied: Snapshot,
         apply: Apply,
+        owed: Owed = tuple,
         settle_s: float = SETTLE_S,
     ) -> None:
         self._roots = roots
@@ -68,12 +76,13 @@ class Watcher:
         self._settling = Settling(settle_s)
         self._settle_s = settle_s
         self._apply = apply
+        self._owed = owed
         self.applied = applied
         """What has been handed to `apply` so far."""
         self._changed = asyncio.Event()
         self._stop = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
-        self._is_unreadable = False
+        self._outage = Outage()
 
     async def start(self) -> None:
         """Begins to follow."""
@@ -119,13 +128,15 @@ class Watcher:
         try:
             found = await asyncio.to_thread(scan, self._roots)
         except RepositoryUnreadableError as error:
-            if not self._is_unreadable:
+            if self._outage.goes_on():
                 log.error("%s; what serves goes on serving", error)  # noqa: TRY400 - no traceback
-            self._is_unreadable = True
             return True
-        self._is_unreadable = False
+        if self._outage.ends():
+            log.info("the model repository can be read again")
         target, all_still = self._settling.settled(found, self.applied, time.monotonic())
-        actions = plan(target, self.applied)
+        # A folder that changes just now is loaded when it is still.
+        owed = [n for n in self._owed() if found.models.get(n) == self.applied.models.get(n)]
+        actions = plan(target, self.applied, owed)
         self.applied = target
         if actions:
             self._apply(actions)

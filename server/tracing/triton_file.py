@@ -5,10 +5,10 @@ import json
 import logging
 import queue
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import IO
 
+from trivet.server.outage import Outage
 from trivet.server.tracing.record import SeenTensor, Span, Trace
 
 log = logging.getLogger(__name__)
@@ -51,37 +51,33 @@ class _Writer:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._file: IO[str] | None = None
-        self._num_in_file = 0
+        self._file: _Array | None = None
         self._num_traces = 0
         self._file_numbers = itertools.count()
         self._ids = itertools.count(1)
-        self._has_failed = False
+        self._outage = Outage()
 
     def write(self, trace: Trace) -> None:
-        """On the thread. What cannot be written is lost, which is said once."""
+        """On the thread. What cannot be written is lost, which is said once a minute."""
         try:
             if self._file is None:
                 self._file = self._open(is_numbered=trace.log_frequency > 0)
-            for entry in _entries(trace, self._ids):
-                self._file.write("," if self._num_in_file else "[")
-                self._file.write(json.dumps(entry))
-                self._num_in_file += 1
-            self._file.flush()
+            self._file.add(list(_entries(trace, self._ids)))
         except OSError as error:
             self.lost(error.strerror or "it cannot be written")
             return
+        if self._outage.ends():
+            log.info("traces are written to %s again", self._path)
         self._num_traces += 1
         if trace.log_frequency and self._num_traces >= trace.log_frequency:
             self.close()
 
-    def _open(self, *, is_numbered: bool) -> IO[str]:
+    def _open(self, *, is_numbered: bool) -> "_Array":
         path = self._path
         if is_numbered:
             path = path.with_name(f"{path.name}.{next(self._file_numbers)}")
-        self._num_in_file = 0
         self._num_traces = 0
-        return path.open("w", encoding="utf-8")
+        return _Array(path)
 
     def close(self) -> None:
         """Completes the array."""
@@ -89,16 +85,49 @@ class _Writer:
         if file is None:
             return
         try:
-            file.write("]" if self._num_in_file else "[]")
             file.close()
         except OSError as error:
             self.lost(error.strerror or "it cannot be written")
 
     def lost(self, why: str) -> None:
-        """Says so, the first time."""
-        if not self._has_failed:
-            self._has_failed = True
+        """Says so, once a minute."""
+        if self._outage.goes_on():
             log.warning("traces are lost, they cannot be written to %s: %s", self._path, why)
+
+
+class _Array:
+    """A file of one JSON array. A part that could not be written whole is written over by the next,
+    so that what comes after a fault of the disk can be read."""
+
+    def __init__(self, path: Path) -> None:
+        """Raises OSError, as all methods do."""
+        self._file = path.open("wb", buffering=0)
+        self._is_empty = True
+        self._whole_bytes = 0
+        self._is_torn = False
+
+    def add(self, entries: Sequence[Mapping[str, object]]) -> None:
+        """Appends all of them or none."""
+        if entries:
+            self._append(("[" if self._is_empty else ",") + ",".join(map(json.dumps, entries)))
+            self._is_empty = False
+
+    def close(self) -> None:
+        """Ends the array."""
+        with self._file:
+            self._append("[]" if self._is_empty else "]")
+
+    def _append(self, text: str) -> None:
+        if self._is_torn and self._file.seekable():
+            self._file.seek(self._whole_bytes)
+            self._file.truncate()
+        self._is_torn = True
+        data = text.encode()
+        written = 0
+        while written < len(data):
+            written += self._file.write(data[written:])
+        self._is_torn = False
+        self._whole_bytes += written
 
 
 def _entries(trace: Trace, ids: Iterator[int]) -> Iterator[dict[str, object]]:

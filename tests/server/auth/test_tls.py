@@ -322,7 +322,12 @@ def test_a_change_is_told_when_it_is_over(tmp_path: Path) -> None:
     told: list[str] = []
     cert, key = tmp_path / "cert", tmp_path / "key"
     cert.write_text("1")
-    watch = FileWatch([cert, key], lambda: told.append(cert.read_text()))
+
+    def read() -> bool:
+        told.append(cert.read_text())
+        return True
+
+    watch = FileWatch([cert, key], read)
     watch.look()
     cert.write_text("22")
     watch.look()
@@ -332,6 +337,23 @@ def test_a_change_is_told_when_it_is_over(tmp_path: Path) -> None:
     watch.look()
     watch.look()
     assert told == ["22"]
+
+
+def test_files_that_could_not_be_read_are_told_again_until_they_can(tmp_path: Path) -> None:
+    """Nothing of them changes when the disk is mended."""
+    path, answers = tmp_path / "keys", [False, False, True]
+    told: list[bool] = []
+    path.write_text("1")
+
+    def read() -> bool:
+        told.append(answers[len(told)])
+        return told[-1]
+
+    watch = FileWatch([path], read)
+    path.write_text("22")
+    for _ in range(6):
+        watch.look()
+    assert told == answers
 
 
 # -- files ---------------------------------------------------------------------------------------

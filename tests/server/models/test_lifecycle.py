@@ -10,7 +10,8 @@ import pytest
 
 from trivet.backends.api import LoadFailed
 from trivet.protos.model_config_pb2 import ModelConfig
-from trivet.server.models.lifecycle import Lifecycle, State, Status
+from trivet.server.models.known import State, Status
+from trivet.server.models.lifecycle import Lifecycle
 from trivet.server.models.loader import LoadPlan
 from trivet.server.models.registry import Registry
 from trivet.server.repository.scan import ModelFolder

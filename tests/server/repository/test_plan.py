@@ -50,3 +50,10 @@ def test_nothing_changed_is_nothing_to_do(snapshot: Snapshot) -> None:
 def test_a_plan_has_one_action_per_model(snapshot: Snapshot) -> None:
     acted = [action.name for action in plan(snapshot, None)]
     assert acted == sorted({*snapshot.models, *snapshot.problems})
+
+
+@given(snapshots(), st.sets(names))
+def test_what_is_owed_is_loaded_though_nothing_has_changed(same: Snapshot, owed: set[str]) -> None:
+    actions = plan(same, same, owed)
+    assert {action.name for action in actions} == owed & same.models.keys()
+    assert all(isinstance(action, Load) for action in actions)

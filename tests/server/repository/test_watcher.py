@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from trivet.server.repository.plan import Action, Load, Unload
+from trivet.server.repository.plan import Action, Load, Unload, plan
 from trivet.server.repository.scan import ModelFolder, Snapshot, scan
 from trivet.server.repository.watcher import Settling, Watcher
 
@@ -54,6 +54,16 @@ def test_what_changes_back_is_not_touched() -> None:
     settling = Settling(0.25)
     settling.settled(snapshot(m=2), snapshot(m=1), 0.0)
     assert settling.settled(snapshot(m=1), snapshot(m=1), 0.1) == (snapshot(m=1), True)
+
+
+def test_a_folder_that_can_be_read_again_is_never_taken_for_removed() -> None:
+    """Until it has been still its problem stands; then it is loaded, and never unloaded."""
+    settling = Settling(0.25)
+    applied = Snapshot({}, {"m": "it cannot be read"})
+    assert settling.settled(snapshot(m=1), applied, 0.0) == (applied, False)
+    target, _ = settling.settled(snapshot(m=1), applied, 0.3)
+    assert target == snapshot(m=1)
+    assert [type(action) for action in plan(target, applied)] == [Load]
 
 
 class Watched:
