@@ -5,6 +5,7 @@ halfway would leave versions that nobody loads any more, and instances that nobo
 """
 
 import asyncio
+import logging
 from collections.abc import Callable, Coroutine, Iterable
 from contextlib import suppress
 from functools import partial
@@ -14,10 +15,17 @@ from trivet.backends.api import InvalidRequest, ServingError, Unavailable
 from trivet.protos.model_config_pb2 import ModelConfig
 from trivet.server.models.composition import steps_of
 from trivet.server.models.lifecycle import Lifecycle
+from trivet.server.outage import Outage
 from trivet.server.repository.config import read_config
-from trivet.server.repository.scan import ModelFolder, Snapshot, scan
+from trivet.server.repository.scan import (
+    ModelFolder,
+    RepositoryUnreadableError,
+    Snapshot,
+    scan,
+)
 from trivet.server.settings import Settings
 
+log = logging.getLogger(__name__)
 ReadConfig = Callable[[Path, str | None], ModelConfig]
 NOT_EXPLICIT = "explicit model load / unload is not allowed if polling is enabled"
 
@@ -31,6 +39,7 @@ class RepositoryControl:
         self._with_ensemble: set[str] = set()
         """Models that nobody asked for but an ensemble that is made of them."""
         self._changes: set[asyncio.Task[None]] = set()
+        self._outage = Outage()
 
     def attach(self, lifecycle: Lifecycle) -> None:
         """Called once, before anything is asked: the models that it loads may ask for control."""
@@ -67,7 +76,7 @@ class RepositoryControl:
             task.exception()
 
     async def _load(self, name: str, config_json: str | None) -> None:
-        snapshot = await asyncio.to_thread(scan, self._settings.model_repository)
+        snapshot = await self._scan(name)
         folder = snapshot.models.get(name)
         if folder is None:
             problem = snapshot.problems.get(name)
@@ -80,6 +89,18 @@ class RepositoryControl:
         self._with_ensemble.discard(name)
         await self._load_steps(folder, config_json, snapshot)
         await self._lifecycle.load(folder, config_json)
+
+    async def _scan(self, name: str) -> Snapshot:
+        """What lies in the repositories. Raises Unavailable, which does not say where they are."""
+        try:
+            return await asyncio.to_thread(scan, self._settings.model_repository)
+        except RepositoryUnreadableError as error:
+            if self._outage.goes_on():
+                log.error("%s; what serves goes on serving", error)  # noqa: TRY400 - no traceback
+            raise Unavailable(
+                f"failed to load '{name}': the model repository cannot be read now; the server "
+                "log has the details"
+            ) from None
 
     async def _load_steps(
         self, folder: ModelFolder, config_json: str | None, snapshot: Snapshot

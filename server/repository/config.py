@@ -44,8 +44,7 @@ def read_config(
         config = from_json(override_json)
         where = f"config override of model '{model_dir.name}'"
     else:
-        named = f"{NAMED_CONFIGS}/{config_name}.pbtxt"
-        inside = named if config_name and (model_dir / named).is_file() else CONFIG_NAME
+        inside = _place(model_dir, config_name)
         where = f"{model_dir.name}/{inside}"
         config = parse_config(_read(model_dir / inside, where), where)
     if config.name and config.name != model_dir.name:
@@ -55,6 +54,15 @@ def read_config(
         )
     config.name = model_dir.name
     return config
+
+
+def _place(model_dir: Path, config_name: str) -> str:
+    named = f"{NAMED_CONFIGS}/{config_name}.pbtxt"
+    try:
+        return named if config_name and (model_dir / named).is_file() else CONFIG_NAME
+    except OSError as error:
+        where = f"{model_dir.name}/{named}"
+        raise InvalidConfig(f"{where}: cannot be read: {error.strerror}") from error
 
 
 def _read(path: Path, where: str) -> str:

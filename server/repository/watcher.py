@@ -83,6 +83,7 @@ class Watcher:
         self._stop = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
         self._outage = Outage()
+        self._events_outage = Outage()
 
     async def start(self) -> None:
         """Begins to follow."""
@@ -106,8 +107,12 @@ class Watcher:
                 ):
                     self._changed.set()
             except (OSError, RuntimeError) as error:
-                log.warning("file events are not available (%s); looking every %s s instead",
-                            error, self._poll_s)  # fmt: skip
+                if self._events_outage.goes_on():
+                    log.warning(
+                        "file events are not available (%s); looking every %s s instead",
+                        error,
+                        self._poll_s,
+                    )
                 await asyncio.sleep(self._poll_s)
 
     async def _follow(self) -> None:

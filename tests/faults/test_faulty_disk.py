@@ -15,8 +15,9 @@ from pathlib import Path
 import pytest
 from auth_site import Certificates, Keys
 from cryptography import x509
-from fault_load import Callers, callers
-from fault_models import write_crash
+from fault_load import Callers, callers, is_refused_for_now
+from fault_models import write_crash, write_model
+from fault_room import Room
 from faulty_disk import FaultyDisk
 from llm_site import write_llm
 from serving import RunningServer, adder_bytes, write_adder, write_identity
@@ -212,6 +213,33 @@ def test_a_repository_that_cannot_be_listed_leaves_what_serves_and_is_told_once_
             site.meet_the_fault()
     assert site.said(FAULT) == 1, "a second time within the minute"
     assert site.said("the model repository can be read again") == 1
+    assert site.server.stop() == 0
+
+
+def test_a_load_that_is_asked_for_is_refused_for_now_while_the_repository_cannot_be_listed(
+    start: Callable[..., Site], models: Path
+) -> None:
+    write_model(models, "good", inputs=[("INPUT0", "FP32", "4")])
+    site = start("--model-control-mode=explicit", "--load-model=*")
+    room = Room(site.server, models)
+    load = "/v2/repository/models/adder/load"
+    with site.disk.failing("list"):
+        for _ in range(3):
+            answer = room.post(load, b"{}")
+            assert is_refused_for_now(answer)
+            assert "the model repository cannot be read now" in answer.error
+        assert site.add() == 1
+    with site.disk.failing("read"):
+        replace_file(models)
+        answer = room.post(load, b"{}")
+        assert answer.status == 400
+        assert FAULT in answer.error
+        assert site.add() == 1
+    assert room.post(load, b"{}").status == 200
+    assert site.add() == 7
+    assert site.said(f"cannot be read: {FAULT}; what serves goes on serving") == 1
+    assert site.said("Traceback") == 0
+    room.close()
     assert site.server.stop() == 0
 
 

@@ -213,3 +213,16 @@ def test_a_named_config_is_read_where_a_model_has_it(tmp_path: Path) -> None:
     (tmp_path / "m/configs/large.pbtxt").write_text("max_batch: 64")
     with pytest.raises(InvalidConfig, match=r"m/configs/large.pbtxt:1:1: unknown field"):
         read_config(tmp_path / "m", config_name="large")
+
+
+def test_a_named_config_that_the_disk_does_not_tell_of_is_no_missing_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The other config would be another model."""
+
+    def fail(path: Path) -> bool:
+        raise OSError(5, "Input/output error", str(path))
+
+    monkeypatch.setattr(Path, "is_file", fail)
+    with pytest.raises(InvalidConfig, match=r"m/configs/small.pbtxt: cannot be read: Input/output"):
+        read_config(tmp_path / "m", config_name="small")

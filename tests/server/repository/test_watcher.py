@@ -104,6 +104,26 @@ async def test_versions_and_models_are_followed(watched: Watched) -> None:
     assert renamed == {Unload: "old", Load: "new"}
 
 
+async def test_file_events_that_do_not_come_are_told_once_a_minute(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    tries: list[Path] = []
+
+    def refuse(*roots: Path, **_: object) -> None:
+        tries.extend(roots)
+        raise OSError("the limit of file watches is reached")
+
+    monkeypatch.setattr("trivet.server.repository.watcher.awatch", refuse)
+    watcher = Watcher(
+        [tmp_path], "watch", poll_secs=0.01, applied=NOTHING, apply=lambda actions: None
+    )
+    await watcher.start()
+    while len(tries) < 5:
+        await asyncio.sleep(0.01)
+    await watcher.close()
+    assert caplog.text.count("file events are not available (the limit of file watches") == 1
+
+
 async def test_a_repository_that_vanishes_and_returns_is_followed_again(
     watched: Watched, caplog: pytest.LogCaptureFixture
 ) -> None:
