@@ -7,7 +7,7 @@ import asyncio
 import json
 import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -15,14 +15,23 @@ import psutil
 import pytest
 from fault_load import bystanders, callers
 from fault_models import write_crash, write_model, write_repeat
-from fault_room import MIB, Room, good_body, metric
+from fault_room import MIB, Room, metric
 from nginx_site import free_ports
 from serving import RunningServer
+from slow_clients import (
+    read_slowly_over_grpc,
+    read_slowly_over_http,
+    write_slowly_over_grpc,
+    write_slowly_over_http,
+)
 
 from trivet.server.log import LOSSES_PERIOD_S
 
 Serve = Callable[..., RunningServer]
-CROWD = 150
+SlowClient = Callable[[RunningServer, str], Awaitable[bool]]
+CROWD = 500
+CROWD_BYTES = CROWD * 192 * 1024
+"""A client's request and answer of 48 KiB each, one of them once in pieces, and its connection."""
 
 
 @pytest.fixture(scope="module")
@@ -30,6 +39,7 @@ def room(serve: Serve, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Roo
     repository = tmp_path_factory.mktemp("chaos") / "models"
     repository.mkdir()
     write_model(repository, "good", inputs=[("INPUT0", "FP32", "4")])
+    write_model(repository, "long", inputs=[("INPUT0", "FP32", "-1")])
     write_repeat(repository)
     write_crash(repository)
     room = Room(serve(repository, "--model-control-mode=explicit", "--load-model=*"), repository)
@@ -49,24 +59,25 @@ def bystanders_fare_well(room: Room) -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("bystanders_fare_well")
-async def test_a_crowd_of_slow_writers_costs_the_others_nothing(room: Room) -> None:
-    """Each sends its body byte by byte, and gets its answer in the end."""
-    body = good_body()
-    head = b"POST /v2/models/good/infer HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n"
+@pytest.mark.parametrize("act", [write_slowly_over_http, write_slowly_over_grpc])
+async def test_a_crowd_of_slow_writers_costs_the_others_nothing(
+    room: Room, act: SlowClient
+) -> None:
+    """Each sends the end of its request byte by byte, and gets its answer in the end."""
+    with room.memory_bound(CROWD_BYTES):
+        answers = await asyncio.gather(*(act(room.server, "long") for _ in range(CROWD)))
+    assert all(answers)
 
-    async def crawl() -> bytes:
-        reader, writer = await asyncio.open_connection("127.0.0.1", room.server.http_port)
-        writer.write(head % len(body) + body[:-10])
-        for index in range(len(body) - 10, len(body)):
-            await asyncio.sleep(0.1)
-            writer.write(body[index : index + 1])
-        answer = await reader.readline()
-        writer.close()
-        return answer
 
-    with room.memory_bound(32 * MIB):
-        answers = await asyncio.gather(*(crawl() for _ in range(CROWD)))
-    assert set(answers) == {b"HTTP/1.1 200 OK\r\n"}
+@pytest.mark.usefixtures("bystanders_fare_well")
+@pytest.mark.parametrize("act", [read_slowly_over_http, read_slowly_over_grpc])
+async def test_a_crowd_of_slow_readers_costs_the_others_nothing(
+    room: Room, act: SlowClient
+) -> None:
+    """Each takes its answer sip by sip, and has it whole in the end."""
+    with room.memory_bound(CROWD_BYTES):
+        answers = await asyncio.gather(*(act(room.server, "long") for _ in range(CROWD)))
+    assert all(answers)
 
 
 @pytest.mark.usefixtures("bystanders_fare_well")
