@@ -1,6 +1,5 @@
 """Keys in files, certificates of an authority of the test's own, and servers that use them."""
 
-import asyncio
 import ssl
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -122,6 +121,4 @@ class GuardedSite:
     async def __aexit__(self, *_: object) -> None:
         await self.session.close()
         await self.server.close()
-        for _turn in range(3):  # Transports that were aborted close in a turn of their own.
-            await asyncio.sleep(0)
         self.core.shared_memory.close()

@@ -110,7 +110,9 @@ class HttpServer:
 
     async def drain(self, timeout_s: float) -> None:
         """Takes no new request and lets those in progress end for up to `timeout_s`; then
-        cancels them."""
+        cancels them. What was answered is sent in the same time."""
+        loop = asyncio.get_running_loop()
+        until_s = loop.time() + timeout_s
         if self._timer is not None:
             self._timer.cancel()
         if self._socket is not None:
@@ -118,10 +120,14 @@ class HttpServer:
         if self._listener is not None:
             self._listener.pre_shutdown()
             await self._listener.shutdown(timeout_s)
+            await self._listener.flush(until_s)
 
     async def close(self) -> None:
         """Stops at once: requests in progress are cancelled."""
         await self.drain(0.0)
+        if self._listener is not None:
+            self._listener.abort()
+            await asyncio.sleep(0)  # Aborted transports close in a turn of their own.
 
     def _close_late_heads(self) -> None:
         assert self._listener is not None

@@ -14,6 +14,8 @@ from trivet.server.http.answers import error_answer
 from trivet.server.http.limits import HttpLimits
 
 _log = logging.getLogger(__name__)
+_GOODBYE_S = 1.0
+_FLUSH_STEP_S = 0.01
 _FULL_TEXT = b'{"error":"too many connections are open"}'
 _FULL = (
     b"HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/json\r\n"
@@ -114,7 +116,7 @@ class Listener(web.Server):
     ) -> None:
         super().__init__(handle, handler_cancellation=True)
         self._limits = limits
-        self._open: set[web.RequestHandler] = set()
+        self._open: dict[web.RequestHandler, asyncio.Transport] = {}
         self.is_leaving = False
         """Whether the server is about to stop: clients are asked to close their connections."""
         self.make_request_id = make_request_id
@@ -127,14 +129,31 @@ class Listener(web.Server):
         return len(self._open) < self._limits.max_connections
 
     def connection_made(self, handler: web.RequestHandler, transport: asyncio.Transport) -> None:
-        self._open.add(handler)
+        self._open[handler] = transport
         super().connection_made(handler, transport)
 
     def connection_lost(
         self, handler: web.RequestHandler, exc: BaseException | None = None
     ) -> None:
-        self._open.discard(handler)
+        self._open.pop(handler, None)
         super().connection_lost(handler, exc)
+
+    async def flush(self, until_s: float) -> None:
+        """Waits until clients have taken what closing connections still hold, to `until_s` in loop
+        time at the latest. Over TLS not all of that is told: clients get a moment more."""
+        loop = asyncio.get_running_loop()
+        goodbye_s = loop.time() + _GOODBYE_S
+        while self._open and loop.time() < until_s:
+            held = any(transport.get_write_buffer_size() for transport in self._open.values())
+            if not held and loop.time() >= goodbye_s:
+                return
+            await asyncio.sleep(_FLUSH_STEP_S)
+
+    def abort(self) -> None:
+        """Ends the connections that are still open without waiting for their clients, who over TLS
+        would be given half a minute to say good-bye."""
+        for transport in self._open.values():
+            transport.abort()
 
     def close_late_heads(self, now: float) -> None:
         """Closes the connections whose request head takes too long. `now` is in loop time."""

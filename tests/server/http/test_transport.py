@@ -4,6 +4,8 @@ import asyncio
 import gzip
 import io
 import logging
+import os
+import socket
 import zlib
 from collections.abc import AsyncIterator
 
@@ -467,6 +469,36 @@ async def test_draining_answers_what_is_in_progress_and_takes_nothing_new(site: 
     assert status_of(await answer) == 503
     await draining
     assert not held.cancel.cancelled
+
+
+async def test_draining_waits_until_a_slow_client_has_taken_the_answer(site: Site) -> None:
+    assert site.server._socket is not None
+    (listening,) = site.server._socket.sockets
+    listening.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+    data = os.urandom(60_000)  # Less than a transport holds before it lets the writer wait.
+    head = (
+        f"POST /v2/models/ident_uint8/infer HTTP/1.1\r\nHost: a\r\nContent-Length: {len(data)}\r\n"
+        "Inference-Header-Content-Length: 0\r\n\r\n"
+    )
+    loop = asyncio.get_running_loop()
+    with socket.socket() as client:
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        client.setblocking(False)
+        await loop.sock_connect(client, ("127.0.0.1", site.port))
+        await loop.sock_sendall(client, head.encode() + data)
+        received = bytearray(await loop.sock_recv(client, 1))  # The answer has begun.
+        ended = asyncio.create_task(drained_and_closed(site))
+        await asyncio.sleep(0.1)  # It would have closed by now.
+        while part := await loop.sock_recv(client, 2**16):
+            received += part
+        await ended
+    is_whole = received.endswith(data)
+    assert is_whole
+
+
+async def drained_and_closed(site: Site) -> None:
+    await site.server.drain(30.0)
+    await site.server.close()
 
 
 async def test_draining_cancels_what_does_not_end_in_time(site: Site) -> None:
