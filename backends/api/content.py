@@ -1,9 +1,16 @@
-"""Says what a file that is no model looks like, so that a failed load names the likely mistake."""
+"""What a file that is no model looks like, or keeps from being read: a failed load names it."""
 
 from pathlib import Path
 
 _LFS_POINTER = b"version https://git-lfs.github.com/spec/"
 _HTML_STARTS = (b"<!doctype html", b"<html", b"<?xml")
+
+
+def check_readable(path: Path) -> None:
+    """Raises the system's own OSError, for libraries that call whatever keeps them from opening a
+    file a missing file (safetensors does)."""
+    with path.open("rb") as file:
+        file.read(1)
 
 
 def describe_content(path: Path) -> str:

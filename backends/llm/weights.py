@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from trivet.backends.api import LoadFailed
+from trivet.backends.api.content import check_readable
 from trivet.backends.llm.gguf_header import check_header
 from trivet.backends.llm.model_config import (
     Described,
@@ -83,6 +84,7 @@ def _safetensors(folder: Path, dtype: torch.dtype) -> dict[str, Tensor]:
     weights: dict[str, Tensor] = {}
     for name in _shards(folder):
         try:
+            check_readable(folder / name)
             with safe_open(folder / name, framework="pt") as file:
                 for key in file.keys():  # noqa: SIM118  # it is no mapping
                     weights[key] = _in_type(key, file.get_tensor(key), dtype)

@@ -11,7 +11,7 @@ from types import ModuleType
 import torch
 
 from trivet.backends.api import InvalidConfig, LoadFailed, ModelFiles
-from trivet.backends.api.content import describe_content
+from trivet.backends.api.content import check_readable, describe_content
 from trivet.backends.pytorch.names import match_positions
 from trivet.backends.pytorch.parameters import PyTorchParameters
 from trivet.backends.pytorch.program import Program, storages
@@ -128,6 +128,7 @@ def _read_safetensors(path: Path) -> dict[str, torch.Tensor]:
             f"'{path.name}' needs the package 'safetensors': pip install safetensors"
         ) from error
     try:
+        check_readable(path)
         weights: dict[str, torch.Tensor] = load_file(path)
     except safetensors.SafetensorError as error:
         raise LoadFailed(

@@ -19,7 +19,7 @@ from fault_load import Callers, callers, is_refused_for_now
 from fault_models import write_crash, write_model
 from fault_room import Room
 from faulty_disk import FaultyDisk
-from llm_site import write_llm
+from paged_models import save_model
 from serving import RunningServer, adder_bytes, write_adder, write_identity
 
 from trivet.server.outage import PERIOD_S
@@ -178,11 +178,15 @@ def test_the_files_of_a_language_model_that_cannot_be_read_are_loaded_once_they_
     start: Callable[..., Site], models: Path
 ) -> None:
     """Its engine reads them, in a process of its own."""
-    site = start(*POLL, below=models / "small" / "1")
+    made = models.parent / "small"
+    (made / "1").mkdir(parents=True)
+    (made / "config.pbtxt").write_text(SMALL)
+    save_model(made / "1")
+    site = start(*POLL, below=models / "small" / "1" / "model.safetensors")
     entry = ("small", "1")
     with asked_all_the_time(site, 1):
         with site.disk.failing("open", "read"):
-            write_llm(models, "small", SMALL)
+            made.rename(models / "small")
             site.server.wait_until(
                 lambda: FAULT in site.server.index().get(entry, {}).get("reason", ""), "said why"
             )
