@@ -76,7 +76,8 @@ class MappedCall:
             whole.output_names, whole.parameters, whole.priority, whole.timeout_us,
             whole.sequence_id, whole.sequence_start, whole.sequence_end, whole.deadline,
             whole.cancel, callers=whole.callers, on_tokens=whole.on_tokens,
-            tenant=whole.tenant, trace=whole.trace,
+            tenant=whole.tenant, trace=whole.trace, outer_windows=whole.outer_windows,
+            waiting=whole.waiting,
         )  # fmt: skip
 
     def element_answered(self, index: int, response: InferResponse) -> None:

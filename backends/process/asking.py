@@ -43,6 +43,8 @@ class RemoteAsker:
         header: Header = {
             "op": "ask",
             "request": encode_request(request, token),
+            "waiting": list(request.waiting),
+            "readers": list(request.window.readers) if request.window is not None else [],
             "parents": [
                 parent.cancel.token
                 for parent in parents
@@ -65,6 +67,15 @@ class RemoteAsker:
     def cancel(self, request: InferRequest) -> None:
         """See Asker."""
         request.cancel.cancel()
+
+    def give_room(self, request: InferRequest, num_responses: int) -> None:
+        """See Asker."""
+        with self._lock:
+            found = [token for token, (asked, _) in self._open.items() if asked is request]
+        for token in found:
+            # If the server is gone, nobody sends any more.
+            with suppress(ChannelClosed):
+                self._events.send({"op": "ask_room", "token": token, "count": num_responses})
 
     def is_ready(self, name: str, version: int | None) -> "Future[bool]":
         """See Asker."""

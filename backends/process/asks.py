@@ -60,6 +60,8 @@ class Asks:
                 self._ask(message, asker, parents)
             case "ask_cancel" if asker is not None and header["token"] in self._open:
                 asker.cancel(self._open[header["token"]])
+            case "ask_room" if asker is not None and header["token"] in self._open:
+                asker.give_room(self._open[header["token"]], header["count"])
             case "order":
                 self._carry_out(header, asker)
 
@@ -89,6 +91,9 @@ class Asks:
             answers.fail(_too_early())
             return
         request = decode_request(header, CancelToken(), 0, message.runs)
+        request.waiting = frozenset(message.header["waiting"])
+        if request.window is not None:
+            request.window.readers = frozenset(message.header["readers"])
         put_on_account(request, parents)
         self._open[token] = request
         asker.infer(request, parents, answers)

@@ -47,6 +47,8 @@ class OpenRequests:
         self._windows: dict[int, Window] = {}
         self._newest = -1
         self._early: set[int] = set()
+        self._opened: set[int] = set()
+        """Whose windows were opened before they were here."""
 
     def register(self, token: int) -> CancelToken:
         cancel = RemoteCancelToken(token)
@@ -64,6 +66,10 @@ class OpenRequests:
         with self._lock:
             self._windows[token] = window
             cancel = self._cancels.get(token)
+            is_opened = token in self._opened
+            self._opened.discard(token)
+        if is_opened:
+            window.open()
         if cancel is not None:
             cancel.on_cancel(window.open)
 
@@ -71,6 +77,8 @@ class OpenRequests:
         """The server has dealt with a response, or takes no more."""
         with self._lock:
             window = self._windows.get(token)
+            if window is None and is_open and (token > self._newest or token in self._cancels):
+                self._opened.add(token)
         if window is not None and is_open:
             window.open()
         elif window is not None:
@@ -89,6 +97,7 @@ class OpenRequests:
         with self._lock:
             self._cancels.pop(token, None)
             self._windows.pop(token, None)
+            self._opened.discard(token)
 
 
 class RemoteSender:

@@ -116,7 +116,7 @@ class Session:
                 sender.finish()
             case "fail" if sender := self._sender(header["token"], ends=True):
                 sender.fail(decode_error(header))
-            case "ask" | "ask_cancel" | "order":
+            case "ask" | "ask_cancel" | "ask_room" | "order":
                 self._asks.handle(message, self._find_asker(), self._computed)
 
     def tick(self) -> None:

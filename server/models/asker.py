@@ -47,6 +47,11 @@ class LoopAsker:
         """See Asker."""
         self._loop.call_soon_threadsafe(request.cancel.cancel)
 
+    def give_room(self, request: InferRequest, num_responses: int) -> None:
+        """See Asker."""
+        if request.window is not None:
+            self._loop.call_soon_threadsafe(request.window.give, num_responses)
+
     def is_ready(self, name: str, version: int | None) -> "Future[bool]":
         """See Asker."""
         return self._run(self._is_ready(name, version))
@@ -69,12 +74,12 @@ class LoopAsker:
 class _Bounded:
     """A sink in front of another: the end comes at the latest with the deadline or the cancel."""
 
-    __slots__ = ("_cancel", "_deadline", "_model_name", "_sink", "_timer")
+    __slots__ = ("_cancel", "_deadline", "_model_name", "_sink", "_timer", "_window")
 
     def __init__(self, request: InferRequest, sink: Sink) -> None:
         # Not the request: its cancel token refers to this, and a circle would keep its tensors.
         self._cancel, self._deadline = request.cancel, request.deadline
-        self._model_name = request.model_name
+        self._model_name, self._window = request.model_name, request.window
         self._sink: Sink | None = sink
         self._timer: asyncio.TimerHandle | None = None
 
@@ -111,6 +116,9 @@ class _Bounded:
 
     def _end(self) -> Sink | None:
         sink, self._sink = self._sink, None
+        if self._window is not None:
+            # Whoever waits for room has nobody left to read it.
+            self._window.open()
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None

@@ -19,6 +19,7 @@ from trivet.backends.python.model_api.errors import (
     TritonModelException,
     from_serving_error,
 )
+from trivet.backends.python.model_api.readers import Room
 from trivet.backends.python.model_api.response import InferenceResponse
 from trivet.backends.python.model_api.tensor import InputTensor
 
@@ -70,13 +71,16 @@ def current() -> Calling:
 class _Replies:
     """A sink that makes each response one of user code's; None is the end. Any thread may call."""
 
-    def __init__(self, put: Callable[[InferenceResponse | None], None]) -> None:
+    def __init__(self, put: Callable[[InferenceResponse | None], None], room: Room) -> None:
         self._put = put
+        self._room = room
 
     def send(self, response: InferResponse, *, final: bool) -> None:
         outputs = [InputTensor(tensor) for tensor in response.outputs]
         if outputs or response.parameters:
             self._put(InferenceResponse(outputs, parameters=response.parameters))
+        else:
+            self._room.skip()
         if final:
             self._put(None)
 
@@ -92,10 +96,12 @@ class Responses:
     """The responses to a nested request, as they come. Let go of before the end, it cancels."""
 
     def __init__(self, calling: Calling, request: InferRequest) -> None:
+        self._calling = calling  # is named in the request while this is read
         self._cancel = partial(calling.asker.cancel, request)
+        self._room = Room(calling.asker, request)
         self._is_over = False
         self._replies: queue.SimpleQueue[InferenceResponse | None] = queue.SimpleQueue()
-        calling.asker.infer(request, calling.parents, _Replies(self._replies.put))
+        calling.asker.infer(request, calling.parents, _Replies(self._replies.put, self._room))
 
     def __iter__(self) -> Iterator[InferenceResponse]:
         return self
@@ -105,6 +111,7 @@ class Responses:
         if response is None:
             self._is_over = True
             raise StopIteration
+        self._room.read()
         return response
 
     def __del__(self) -> None:
@@ -123,11 +130,13 @@ class AsyncResponses:
     def __init__(self, calling: Calling, request: InferRequest) -> None:
         import asyncio  # whoever is in a coroutine has it; the others need not
 
+        self._calling = calling  # as in Responses
         self._cancel = partial(calling.asker.cancel, request)
+        self._room = Room(calling.asker, request)
         self._is_over = False
         self._replies: asyncio.Queue[InferenceResponse | None] = asyncio.Queue()
         put = partial(_put, asyncio.get_running_loop(), self._replies)
-        calling.asker.infer(request, calling.parents, _Replies(put))
+        calling.asker.infer(request, calling.parents, _Replies(put, self._room))
 
     def __aiter__(self) -> AsyncIterator[InferenceResponse]:
         return self
@@ -137,6 +146,7 @@ class AsyncResponses:
         if response is None:
             self._is_over = True
             raise StopAsyncIteration
+        self._room.read()
         return response
 
     def __del__(self) -> None:

@@ -16,6 +16,7 @@ from trivet.backends.python.model_api.nested import (
     current,
     only,
 )
+from trivet.backends.python.model_api.readers import name_asker
 from trivet.backends.python.model_api.response import InferenceResponse
 from trivet.backends.python.model_api.sender import InferenceResponseSender
 from trivet.backends.python.model_api.tensor import InputTensor, Tensor
@@ -135,7 +136,9 @@ class InferenceRequest:
         TritonModelException where no model can be asked.
         """
         calling = current()
-        responses = Responses(calling, self._to_api(calling))
+        request = self._to_api(calling)
+        name_asker(request, calling, is_stream=decoupled, is_async=False)
+        responses = Responses(calling, request)
         if decoupled:
             return responses
         found = list(islice(responses, MOST_KEPT))
@@ -152,7 +155,9 @@ class InferenceRequest:
     ) -> InferenceResponse | AsyncResponses:
         """As `exec`, for coroutines: others run meanwhile."""
         calling = current()
-        responses = AsyncResponses(calling, self._to_api(calling))
+        request = self._to_api(calling)
+        name_asker(request, calling, is_stream=decoupled, is_async=True)
+        responses = AsyncResponses(calling, request)
         if decoupled:
             return responses
         found: list[InferenceResponse] = []

@@ -85,8 +85,14 @@ class SequenceRequests:
             asked.cancel,
             asked.batch_size,
             asked.batching,
+            callers=asked.callers,
             residence=asked.residence,
+            on_tokens=asked.on_tokens,
+            tenant=asked.tenant,
             trace=asked.trace,
+            window=asked.window,
+            outer_windows=asked.outer_windows,
+            waiting=asked.waiting,
         )
 
     def placeholder(self, mate: InferRequest) -> SequenceTicket:

@@ -22,6 +22,7 @@ from trivet.backends.api import (
     QueueFull,
     QueueTimeout,
     Unavailable,
+    Window,
 )
 from trivet.protos.model_config_pb2 import ModelConfig
 from trivet.protos.pool import POOL
@@ -459,3 +460,31 @@ def _values(instance: Recorder) -> dict[int | str, list[float]]:
             if key:
                 found.setdefault(key, []).append(value)
     return found
+
+
+class Keeper(HeldInstance):
+    """Remembers the requests that it was given."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.requests: list[InferRequest] = []
+
+    def execute(self, batch: Batch) -> None:
+        self.requests += batch.requests
+        super().execute(batch)
+
+
+async def test_the_model_is_given_on_whose_behalf_it_computes(make_executor: Make) -> None:
+    """What it asks of others is of that tenant, is paid by him, and may not ask those who ask."""
+    instance, window, charged = Keeper(), Window(1), list[int]()
+    executor = make_executor(instance)
+    asked = step("a", start=True, end=True)
+    asked.tenant, asked.on_tokens, asked.callers = "acme", charged.append, ("chat",)
+    asked.window, asked.outer_windows, asked.waiting = window, (Window(2),), frozenset("r")
+
+    await finished(submit(executor, asked))
+
+    (given,) = instance.requests
+    assert (given.tenant, given.on_tokens, given.callers) == ("acme", asked.on_tokens, ("chat",))
+    assert (given.window, given.outer_windows) == (window, asked.outer_windows)
+    assert given.waiting == asked.waiting
