@@ -126,6 +126,9 @@ _LABELLED: tuple[tuple[str, str, Callable[[GenerateStatistics], Mapping[str, int
 )
 
 
+_STEPS = "tgi_batch_inference_duration"
+
+
 def write_generators(page: Page, models: Models) -> None:
     """Everything about models that generate text; nothing where there are none."""
     for name, key, text in _GAUGES:
@@ -140,6 +143,12 @@ def write_generators(page: Page, models: Models) -> None:
     for name, histogram_of, text in _HISTOGRAMS:
         histograms = [(labels, histogram_of(s)) for labels, s in _statistics(name, models)]
         page.family(name, "histogram", text, buckets(name, histograms))
+    steps = [
+        ({**labels, "method": kind}, histogram)
+        for labels, statistics in _statistics(_STEPS, models)
+        for kind, histogram in statistics.step_s.items()
+    ]
+    page.family(_STEPS, "histogram", "Computing a step, in seconds", buckets(_STEPS, steps))
     _write_cache(page, models)
 
 

@@ -16,7 +16,7 @@ from trivet.backends.llm import assemble, loading
 from trivet.backends.llm.batch_state import BatchState
 from trivet.backends.llm.blocks import BlockPool
 from trivet.backends.llm.engine import Engine
-from trivet.backends.llm.messages import Message, Outputs, Quit, Submit, TopLogprobs
+from trivet.backends.llm.messages import EndedStep, Message, Outputs, Quit, Submit, TopLogprobs
 from trivet.backends.llm.scheduler import Scheduler
 from trivet.backends.llm.settings import EngineSettings
 from trivet.backends.llm.tokenizer import Tokenizer
@@ -47,7 +47,7 @@ class DrivenEngine:
         self.results: dict[str, Result] = {}
         self.engine: Engine  # given once it is built, since it is built with our `send`
         self.num_frames = 0
-        self.steps: list[tuple[int, int]] = []
+        self.steps: list[EndedStep] = []
         self.preempted: list[str] = []
         self._num_open = 0
 

@@ -26,6 +26,8 @@ STEP_TOKEN_BOUNDS = (1.0, *(float(2**power) for power in range(3, 15)))
 CHOICE_BOUNDS = (1.0, 2.0, 5.0, 10.0, 20.0)
 # The 0 is ours: it tells those that were never set back.
 PREEMPTION_BOUNDS = (0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 10.0, 20.0)
+MAX_STEP_STARTS = 500
+STEP_KINDS = PREFILL, DECODE = "prefill", "decode"
 FINISH_REASONS = ("stop", "length", "abort", "error")
 REJECTIONS = ("queue_full", "not_ready")
 FAILURES = ("validation", "overloaded", "generation")
@@ -80,12 +82,16 @@ class GenerateStatistics:
         """How many were."""
         self.preemptions = Histogram(PREEMPTION_BOUNDS)
         self.step_tokens = Histogram(STEP_TOKEN_BOUNDS)
-        self.step_starts = Histogram(CHOICE_BOUNDS)
+        self.step_starts = Histogram(token_bounds(MAX_STEP_STARTS))
         """Requests that a step began with, of steps that began with any."""
+        self.step_s = {kind: Histogram(TOKEN_BOUNDS_S) for kind in STEP_KINDS}
 
-    def note_step(self, num_tokens: int, num_started: int) -> None:
-        """The engine computes a step."""
+    def note_step(
+        self, num_tokens: int, num_started: int, seconds: float, *, is_decode: bool
+    ) -> None:
+        """The engine has computed a step; `is_decode`: of one token of each sequence."""
         self.step_tokens.observe(num_tokens)
+        self.step_s[DECODE if is_decode else PREFILL].observe(seconds)
         if num_started:
             self.step_starts.observe(num_started)
 

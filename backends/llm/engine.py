@@ -216,7 +216,7 @@ class Engine:
 
     def _compute(self, plan: StepPlan) -> None:
         """All of a step; in halves, once, where memory does not suffice for it."""
-        self._note_step(plan)
+        begun_s, num_started = time.monotonic(), self._note_starts(plan)
         if not self._try(plan):
             free_memory()
             for half in plan.halves():
@@ -226,6 +226,7 @@ class Engine:
                     self._fail(sequences, no_memory(len(sequences), part.num_tokens))
             if plan.num_tokens == 1:
                 self._fail([plan.rows[0].sequence], no_memory(1, 1))
+        self._outbox.end_step(plan, num_started, begun_s)
 
     def _try(self, plan: StepPlan) -> bool:
         """Computes a step; False where memory does not suffice."""
@@ -288,13 +289,13 @@ class Engine:
 
     def _start(self, plan: StepPlan) -> Flight:
         assert self._launcher is not None
-        self._note_step(plan)
+        begun_s, num_started = time.monotonic(), self._note_starts(plan)
         arrays = self._state.arrays(plan)
         generations = [self._generations.get(row.sequence.id) for row in plan.rows if row.samples]
         draws = draws_of(generations, plan, self._state)
         tokens = self._launcher.launch(arrays, logits_rows(plan), draws)
         self._scheduler.launch(plan)
-        return Flight(plan, generations, tokens)
+        return Flight(plan, generations, tokens, num_started, begun_s)
 
     def _land(self, launched: Flight | None) -> None:
         """Waits for the step under way, if there is one, and tells what it gave; `launched` is
@@ -303,6 +304,7 @@ class Engine:
         if flight is None:
             return
         tokens = flight.tokens()  # raises what ends the engine: the device's own faults
+        self._outbox.end_step(flight.plan, flight.num_started, flight.begun_s)
         self._scheduler.land(flight.plan, tokens)
         generations: list[Generation | None] = []
         for generation, token in zip(flight.generations, tokens, strict=True):
@@ -343,14 +345,15 @@ class Engine:
     def _forward(self, plan: StepPlan) -> Tensor:
         return self._runner.run(self._state.arrays(plan), logits_rows(plan))
 
-    def _note_step(self, plan: StepPlan) -> None:
+    def _note_starts(self, plan: StepPlan) -> int:
+        """How many requests this step is the first of."""
         num_unstarted = len(self._unstarted)
         if num_unstarted:
             for row in plan.rows:
                 generation = self._unstarted.pop(row.sequence.id, None)
                 if generation is not None:
                     generation.note_start()
-        self._outbox.steps.append((plan.num_tokens, num_unstarted - len(self._unstarted)))
+        return num_unstarted - len(self._unstarted)
 
     def _tell(self, generation: Generation, token: int, logprobs: Logprobs | None) -> None:
         row = generation.row

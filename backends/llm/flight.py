@@ -31,6 +31,9 @@ class Flight:
     generations: list[Generation | None]
     """Of the plan's rows that sample."""
     tokens: Callable[[], list[int]]
+    num_started: int
+    """Requests that it is the first step of."""
+    begun_s: float
 
     def forget(self, generation: Generation) -> None:
         """What the step makes of a request is not wanted."""

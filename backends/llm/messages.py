@@ -17,6 +17,8 @@ MAX_FRAME_BYTES = 256 * 1024 * 1024
 _LENGTH = struct.Struct("<I")
 TopLogprobs = tuple[int, float, int, list[int], list[float]]
 """Token, its log probability, its rank (1: none is likelier), the likeliest tokens and theirs."""
+EndedStep = tuple[int, int, float, bool]
+"""Tokens that it computed, requests that began with it, seconds, whether it was a decode step."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,8 +69,8 @@ class Outputs:
     """Of the requests that have got one token and nothing else, most of most steps: a pair takes a
     fifth of the time that an output does."""
 
-    steps: list[tuple[int, int]] = field(default_factory=list)
-    """Of each step since the last message: tokens that it computes, requests that begin with it."""
+    steps: list[EndedStep] = field(default_factory=list)
+    """Those since the last message."""
     preempted: list[str] = field(default_factory=list)
     """Requests that were set back since then."""
 

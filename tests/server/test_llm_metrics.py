@@ -39,6 +39,7 @@ HISTOGRAMS = (
     "tgi_request_generated_tokens", "tgi_request_max_new_tokens",
     "vllm:request_params_n", "vllm:request_max_num_generation_tokens",
     "vllm:request_num_preemptions", "vllm:iteration_tokens_total", "tgi_batch_next_size",
+    "tgi_batch_inference_duration",
 )  # fmt: skip
 SCARCE = """
 backend: "llm"
@@ -135,11 +136,13 @@ def test_choices_of_a_prompt_are_one_request_and_steps_tell_what_they_compute(
     call: Call, server: RunningServer
 ) -> None:
     before = Page(server)
-    assert complete(call, n=3, temperature=1, ignore_eos=True, max_tokens=4) == 200
+    # A prompt that no other test has left in the cache.
+    wishes = {"prompt": "Three go out. " * 9, "n": 3, "temperature": 1, "ignore_eos": True}
+    assert complete(call, max_tokens=4, **wishes) == 200
     after = Page(server)
 
-    def grown(name: str) -> float:
-        return after.value(name) - before.value(name)
+    def grown(name: str, **labels: str) -> float:
+        return after.value(name, **labels) - before.value(name, **labels)
 
     assert grown("vllm:request_params_n_count") == 1
     assert grown("vllm:request_params_n_sum") == 3
@@ -151,6 +154,15 @@ def test_choices_of_a_prompt_are_one_request_and_steps_tell_what_they_compute(
     assert grown("vllm:iteration_tokens_total_sum") == computed
     assert grown("tgi_batch_next_size_sum") == 3
     assert 1 <= grown("tgi_batch_next_size_count") <= 3 < grown("vllm:iteration_tokens_total_count")
+    steps = {
+        kind: grown("tgi_batch_inference_duration_count", method=kind)
+        for kind in ("prefill", "decode")
+    }
+    assert sum(steps.values()) == grown("vllm:iteration_tokens_total_count")
+    assert steps["prefill"] >= 1
+    assert steps["decode"] >= 3
+    computing_s = sum(grown("tgi_batch_inference_duration_sum", method=kind) for kind in steps)
+    assert 0 < computing_s < grown("vllm:e2e_request_latency_seconds_sum")
 
 
 def test_a_request_that_was_set_back_tells_how_often(

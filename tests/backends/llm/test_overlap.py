@@ -1,6 +1,7 @@
 """Steps that overlap give what steps one by one give, whatever ends, comes or goes meanwhile."""
 
 import random
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -16,7 +17,7 @@ from trivet.backends.llm.batch_state import BatchState, StepArrays
 from trivet.backends.llm.blocks import BlockPool
 from trivet.backends.llm.draws import Draws
 from trivet.backends.llm.engine import Engine
-from trivet.backends.llm.messages import Abort, Message, Outputs, Quit, Submit
+from trivet.backends.llm.messages import Abort, EndedStep, Message, Outputs, Quit, Submit
 from trivet.backends.llm.runner import TorchRunner
 from trivet.backends.llm.scheduler import Scheduler
 from trivet.backends.llm.staging import DeviceStaging
@@ -63,6 +64,7 @@ class Run:
     ends: dict[str, str] = field(default_factory=dict)
     kinds: dict[str, str] = field(default_factory=dict)
     cached: dict[str, int] = field(default_factory=dict)
+    steps: list[EndedStep] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.pool = BlockPool(self.num_blocks, self.block_size)
@@ -104,6 +106,7 @@ class Run:
 
     def _send(self, message: Message) -> None:
         assert isinstance(message, Outputs)
+        self.steps += message.steps
         for output in message.each():
             assert output.id not in self.ends, "an output after the end"
             self.tokens.setdefault(output.id, []).extend(output.token_ids)
@@ -215,6 +218,23 @@ def test_preemption_costs_no_token() -> None:
     assert runs[0].tokens == runs[1].tokens
     assert all(run.scheduler.stats().total_preemptions > 0 for run in runs)
     runs[1].assert_nothing_is_held()
+
+
+def test_steps_that_overlap_do_not_count_each_others_time() -> None:
+    script: list[list[Message]] = [
+        [request(str(n), [3 + n] * 9, replace(PLAIN, ignore_eos=True)) for n in range(4)]
+    ]
+    for overlaps in (False, True):
+        begun_s = time.monotonic()
+        run = Run(overlaps).play(script)
+        passed_s = time.monotonic() - begun_s
+        tokens, started, seconds, decodes = zip(*run.steps, strict=True)
+        # The last token of each is not computed any further.
+        assert (sum(tokens), sum(started)) == (4 * (9 + 12 - 1), 4)
+        assert len(tokens) == run.model.num_steps
+        assert True in decodes
+        assert False in decodes
+        assert 0 < sum(seconds) <= passed_s
 
 
 def test_a_grammar_among_others_keeps_its_word() -> None:

@@ -112,9 +112,12 @@ def test_request_of_one_output_is_one_of_one() -> None:
 
 def test_steps_that_no_request_begins_with_take_none_from_the_queue() -> None:
     s = GenerateStatistics(1000, {})
-    s.note_step(40, 2)
-    s.note_step(2, 0)
+    s.note_step(40, 2, 0.5, is_decode=False)
+    s.note_step(2, 0, 0.125, is_decode=True)
     assert total(s.step_tokens) == (2, 42)
+    assert {kind: total(each) for kind, each in s.step_s.items()} == {
+        "prefill": (1, 0.5), "decode": (1, 0.125),
+    }  # fmt: skip
     assert total(s.step_starts) == (1, 2)
 
 
