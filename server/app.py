@@ -14,6 +14,7 @@ from trivet.server.banner import LoadProgress, print_banner
 from trivet.server.cache.caching import Caching
 from trivet.server.control import RepositoryControl
 from trivet.server.core import Core
+from trivet.server.custom_metrics import CustomMetrics
 from trivet.server.frontends import Frontends
 from trivet.server.log import Log, setup_logging
 from trivet.server.metrics_config import MetricsConfig
@@ -89,6 +90,7 @@ class Server:
         self._caching = Caching.open(settings)
         runner = ModelRunner(self.registry, control)
         gpus = Gpus.find()
+        custom_metrics = CustomMetrics()
         self.lifecycle = Lifecycle(
             self.registry,
             Loader(
@@ -99,6 +101,7 @@ class Server:
                 self._caching is not None,
                 settings.model_config_name,
                 HostPolicies.parse(settings.host_policy),
+                custom_metrics,
                 GpuLedger(gpus, parse_limits(settings.model_load_gpu_limit)),
             ),
             Assembler(
@@ -126,7 +129,7 @@ class Server:
             log_output=log_output,
         )
         cache = self._caching.cache if self._caching is not None else None
-        self.frontends = Frontends(self.core, settings, cache, gpus)
+        self.frontends = Frontends(self.core, settings, cache, gpus, custom_metrics)
         self._watcher: Watcher | None = None
         self._changes: set[asyncio.Task[str]] = set()
         self._stop_requested = asyncio.Event()

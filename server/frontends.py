@@ -6,6 +6,7 @@ from trivet.backends.device.nvml import Gpus
 from trivet.server.auth.exposure import refuse_exposure
 from trivet.server.cache.entry import Cache
 from trivet.server.core import Core
+from trivet.server.custom_metrics import CustomMetrics
 from trivet.server.forwarding import forwarding
 from trivet.server.grpc.http2.options import Http2Options
 from trivet.server.grpc.http2.server import Http2Transport
@@ -22,13 +23,20 @@ class Frontends:
     """HTTP, gRPC and the metrics page, as far as the settings allow them. Owned by the loop."""
 
     def __init__(
-        self, core: Core, settings: Settings, cache: Cache | None = None, gpus: Gpus | None = None
+        self,
+        core: Core,
+        settings: Settings,
+        cache: Cache | None = None,
+        gpus: Gpus | None = None,
+        custom: CustomMetrics | None = None,
     ) -> None:
-        """`cache` and `gpus` are those that the metrics page shows. Raises InvalidConfig."""
+        """`cache`, `gpus` and `custom` are those that the metrics page shows. Raises
+        InvalidConfig."""
         refuse_exposure(settings)
         self._core = core
         self._cache = cache
         self._gpus = gpus
+        self._custom = custom
         self._settings = settings
         self._http: HttpServer | None = None
         self._grpc: Http2Transport | None = None
@@ -73,6 +81,7 @@ class Frontends:
                 self._core,
                 settings,
                 self._cache,
+                custom=self._custom,
                 gpus=self._gpus,
                 keyring=security.keyring,
                 tls=security.metrics_tls,

@@ -15,6 +15,7 @@ from trivet.server.auth.tls import Tls
 from trivet.server.cache.entry import Cache
 from trivet.server.cache.metrics import write_cache, write_cache_summaries, write_cached_models
 from trivet.server.core import Core
+from trivet.server.custom_metrics import CustomMetrics
 from trivet.server.generate_metrics import write_generators
 from trivet.server.machine_metrics import Machine
 from trivet.server.metrics_config import MetricsConfig
@@ -183,6 +184,7 @@ class MetricsServer:
         settings: Settings,
         cache: Cache | None = None,
         *,
+        custom: CustomMetrics | None = None,
         gpus: Gpus | None = None,
         keyring: Keyring | None = None,
         tls: Tls | None = None,
@@ -190,6 +192,7 @@ class MetricsServer:
         """Without a keyring everybody may read; without TLS it speaks plain text."""
         self._core = core
         self._cache = cache
+        self._custom = custom
         self._keyring = keyring
         self._tls = tls
         self._address = (settings.metrics_address, settings.metrics_port)
@@ -228,6 +231,8 @@ class MetricsServer:
         write_generators(page, self._core.measured())
         write_cache(page, self._cache)
         self._machine.write(page)
+        if self._custom is not None:
+            self._custom.write(page)
         return web.Response(
             body=page.text().encode(), headers={"Content-Type": CONTENT_TYPE_LATEST}
         )

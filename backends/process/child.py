@@ -30,9 +30,11 @@ from trivet.backends.api import (
     UnreadableFiles,
     storage_fault,
 )
+from trivet.backends.api.meters import MakesMeters
 from trivet.backends.process.asking import RemoteAsker
 from trivet.backends.process.channel import Channel, ChannelClosed, Header
 from trivet.backends.process.link import Link, Message
+from trivet.backends.process.metering import RemoteMeters
 from trivet.backends.process.pulse import BEAT_S
 from trivet.backends.process.regions import RegionReader, RegionWriter
 from trivet.backends.process.remote import LogForwarder, OpenRequests, RemoteSender
@@ -92,14 +94,19 @@ class _Server:
         self._events = events
         self._requests = OpenRequests()
         self._asker = RemoteAsker(events)
+        self._meters = RemoteMeters(events)
+        self._instance: Instance | None = None
+        """Once it is open."""
 
     def run(self) -> None:
         task = Task.from_header(self._calls.receive().header)
         logging.basicConfig(level=task.log_level, handlers=[LogForwarder(self._events)])
-        instance = self._start(task)
+        if task.placement is not None:
+            # Before user code, whose metrics wait for the server's word.
+            threading.Thread(target=self._listen, name="events", daemon=True).start()
+        instance = self._instance = self._start(task)
         if instance is None:
             return
-        threading.Thread(target=self._listen, args=(instance,), name="events", daemon=True).start()
         threading.Thread(target=self._beat, name="beat", daemon=True).start()
         while self._answer(instance):
             pass
@@ -109,6 +116,8 @@ class _Server:
         """The door of loading: whatever user code raises becomes a reason that is shown."""
         try:
             backend = _find_backend(task)
+            if isinstance(backend, MakesMeters) and task.placement is not None:
+                backend = backend.metered(self._meters)
             if task.placement is None:
                 config = backend.complete(task.config, task.files)
                 self._events.send({"op": "completed", "config": encode_config(config)})
@@ -174,9 +183,12 @@ class _Server:
             while True:
                 time.sleep(BEAT_S)
                 self._events.channel.try_send({"op": "beat"})
+                with suppress(ServingError):  # the server is gone
+                    self._meters.flush()
 
-    def _listen(self, instance: Instance) -> None:
+    def _listen(self) -> None:
         """The second thread: what the parent says while the main thread computes."""
+        self._meters.listener = threading.get_ident()
         self._events.channel.set_read_timeout(_READINESS_PERIOD_S)
         was_ready: bool | None = None
         while True:
@@ -187,11 +199,14 @@ class _Server:
                     self._requests.cancel(header["token"])
                 elif header["op"] == "room":
                     self._requests.give_room(header["token"], is_open=header["open"])
+                elif header["op"] == "metered":
+                    self._meters.handle(header)
                 else:
                     self._asker.handle(message)
                 del message
             except BlockingIOError:
-                if (is_ready := instance.is_ready()) != was_ready:
+                instance = self._instance
+                if instance is not None and (is_ready := instance.is_ready()) != was_ready:
                     self._events.send({"op": "ready", "ready": is_ready})
                     was_ready = is_ready
             except ChannelClosed:

@@ -16,6 +16,7 @@ from trivet.backends.api import (
     ServingError,
     Unavailable,
 )
+from trivet.backends.api.meters import MeterStore
 from trivet.backends.process.backoff import Backoff
 from trivet.backends.process.channel import ChannelClosed
 from trivet.backends.process.ending import Ending
@@ -53,8 +54,9 @@ class ProcessInstance:
     loaded the model, None while there is none.
     """
 
-    def __init__(self, task: Task, limits: Limits) -> None:
+    def __init__(self, task: Task, limits: Limits, store: MeterStore | None = None) -> None:
         self._task = task
+        self._store = store
         self._limits = limits
         self._model_name = task.config.name
         self._changed = threading.Condition()
@@ -74,9 +76,12 @@ class ProcessInstance:
         self._keeper = threading.Thread(target=self._keep, name=f"keep {task.name}", daemon=True)
 
     @classmethod
-    def open(cls, task: Task, limits: Limits | None = None) -> "ProcessInstance":
-        """Starts the process and returns when the model is loaded. Raises LoadFailed."""
-        instance = cls(task, limits or Limits())
+    def open(
+        cls, task: Task, limits: Limits | None = None, store: MeterStore | None = None
+    ) -> "ProcessInstance":
+        """Starts the process and returns when the model is loaded. Raises LoadFailed. `store`: for
+        metrics that the model makes up."""
+        instance = cls(task, limits or Limits(), store)
         instance._keeper.start()
         with instance._changed:
             instance._changed.wait_for(lambda: instance._session or instance._failure)
@@ -237,7 +242,8 @@ class ProcessInstance:
         """
         session = None
         try:
-            child = self._child = ChildProcess(self._task)
+            meters = None if self._store is None else self._store.owned()
+            child = self._child = ChildProcess(self._task, meters)
             try:
                 opened = child.await_task(self._limits.load_timeout_s, self._closing)
                 session = Session(

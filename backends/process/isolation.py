@@ -7,6 +7,7 @@ from enum import Enum
 
 from trivet.backends.api import Instance, InvalidConfig, ModelFiles, Placement
 from trivet.backends.api.config import parameter
+from trivet.backends.api.meters import MeterStore
 from trivet.backends.process.instance import Limits, ProcessInstance
 from trivet.backends.process.spawn import ChildProcess
 from trivet.backends.process.task import Task, decode_config
@@ -39,14 +40,19 @@ def isolation_of(config: ModelConfig, default: Isolation = Isolation.NONE) -> Is
 
 
 def open_isolated(
-    backend: str, config: ModelConfig, files: ModelFiles, placement: Placement
+    backend: str,
+    config: ModelConfig,
+    files: ModelFiles,
+    placement: Placement,
+    store: MeterStore | None = None,
 ) -> Instance:
     """Opens the instance with the backend of that word in a child process. Raises LoadFailed.
 
-    The process is restarted by itself when it dies. Config parameters change the limits.
+    The process is restarted by itself when it dies. Config parameters change the limits. `store`:
+    for metrics that the model makes up.
     """
     task = Task(backend, _inside(config), files, placement, _log_level())
-    return ProcessInstance.open(task, _limits(config))
+    return ProcessInstance.open(task, _limits(config), store)
 
 
 def complete_isolated(backend: str, config: ModelConfig, files: ModelFiles) -> ModelConfig:

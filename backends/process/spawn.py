@@ -11,14 +11,17 @@ import sys
 import threading
 import time
 from collections import deque
+from collections.abc import Sequence
 from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import trivet
 from trivet.backends.api import Cause, LoadFailed
-from trivet.backends.process.channel import Channel, ChannelClosed, Header
+from trivet.backends.api.meters import Meters
+from trivet.backends.process.channel import Channel, ChannelClosed, Frame, Header
 from trivet.backends.process.ending import Ending, MemoryKills
 from trivet.backends.process.link import Link, Message
+from trivet.backends.process.metering import answer_meter
 from trivet.backends.process.output import OutputLines
 from trivet.backends.process.regions import RegionReader, RegionWriter
 from trivet.backends.process.task import Task
@@ -52,8 +55,10 @@ class ChildProcess:
     thread.
     """
 
-    def __init__(self, task: Task) -> None:
+    def __init__(self, task: Task, meters: Meters | None = None) -> None:
+        """`meters`: where the model's metrics are kept while the process lives."""
         self.name = task.name
+        self._meters = meters
         self.exited = threading.Event()
         self.in_use = threading.Lock()
         """Held while a thread other than the reader's uses a link: none is closed under it."""
@@ -149,6 +154,8 @@ class ChildProcess:
             self._plan_end(0)
         while not self.exited.is_set():
             self._wait(None)
+        if self._meters is not None:
+            self._meters.release()
         # Whoever waits for a reply has been hung up on and lets go at once.
         with self.in_use:
             self._resources.close()
@@ -177,17 +184,28 @@ class ChildProcess:
             if not self._steps:
                 self._plan_end(_EXIT_AFTER_EOF_S)
             return
+        self._take(frames)
+
+    def _take(self, frames: Sequence[Frame]) -> None:
         for frame in frames:
             if frame.header["op"] == "log":
                 log.log(frame.header["level"], "%s: %s", self.name, frame.header["text"])
+            elif frame.header["op"] == "meter" and self._meters is not None:
+                self._answer_meter(frame.header, self._meters)
             else:
                 self._inbox.append(self.events.open(frame))
+
+    def _answer_meter(self, header: Header, meters: Meters) -> None:
+        answer = answer_meter(header, meters)
+        if answer is not None:
+            with suppress(ChannelClosed):
+                self.events.channel.send(answer)
 
     def _bury(self) -> None:
         """Reads what the dead process has left, ends its own children and reaps it."""
         with suppress(ChannelClosed):
             while frames := self.events.channel.receive_available():
-                self._inbox.extend(self.events.open(frame) for frame in frames)
+                self._take(frames)
         # Before it is reaped, while its number cannot be another group's.
         self._signal(signal.SIGKILL)
         code = self._process.wait()

@@ -4,8 +4,9 @@ Config parameter `isolation`: "process" (the default) runs each instance in a pr
 "none" runs it in the server, which saves the hop and shares the server's fate and its GIL.
 """
 
-from trivet.backends.api import Instance, InvalidConfig, ModelFiles, Placement
+from trivet.backends.api import Instance, InvalidConfig, LoadFailed, ModelFiles, Placement
 from trivet.backends.api.config import parameter
+from trivet.backends.api.meters import MeterStore
 from trivet.backends.process import Isolation, complete_isolated, isolation_of, open_isolated
 from trivet.backends.python.completion import describe, may_describe_itself
 from trivet.backends.python.instance import PythonInstance
@@ -19,6 +20,14 @@ _ENVIRONMENT = "EXECUTION_ENV_PATH"
 
 class PythonBackend:
     """Opens models that define a class TritonPythonModel."""
+
+    def __init__(self, store: MeterStore | None = None) -> None:
+        """`store`: for the metrics that they make up; without one they cannot."""
+        self._store = store
+
+    def metered(self, store: MeterStore) -> "PythonBackend":
+        """See MakesMeters."""
+        return PythonBackend(store)
 
     def matches(self, files: ModelFiles) -> bool:
         return (files.version_dir / _MODEL_FILE).is_file()
@@ -45,8 +54,14 @@ class PythonBackend:
         _check_parameters(config)
         path = files.artifact(config, _MODEL_FILE)
         if isolation_of(config, Isolation.PROCESS) is Isolation.PROCESS:
-            return open_isolated(_WORD, config, files, placement)
-        return PythonInstance.open(path, config, files, placement)
+            return open_isolated(_WORD, config, files, placement, self._store)
+        meters = None if self._store is None else self._store.owned()
+        try:
+            return PythonInstance.open(path, config, files, placement, meters)
+        except LoadFailed:
+            if meters is not None:
+                meters.release()
+            raise
 
 
 def _check_parameters(config: ModelConfig) -> None:

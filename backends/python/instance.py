@@ -22,11 +22,13 @@ from trivet.backends.api import (
     storage_fault,
 )
 from trivet.backends.api.config import to_json_dict
+from trivet.backends.api.meters import Meters
 from trivet.backends.api.supplied import instance_config
 from trivet.backends.python.answers import answer, late_sender, open_sender, responses_of
 from trivet.backends.python.late import LateResponse
 from trivet.backends.python.loader import load_model_class
 from trivet.backends.python.model_api.errors import TritonModelException
+from trivet.backends.python.model_api.metrics import THREADS_METERS, keeping
 from trivet.backends.python.model_api.nested import CALLING, THREADS, Calling
 from trivet.backends.python.model_api.request import ReceivedRequest
 from trivet.backends.python.model_api.sender import InferenceResponseSender
@@ -43,8 +45,9 @@ log = logging.getLogger(__name__)
 class PythonInstance:
     """User code's model object, in the process that this runs in."""
 
-    def __init__(self, model: Any, config: ModelConfig) -> None:
+    def __init__(self, model: Any, config: ModelConfig, meters: Meters | None = None) -> None:
         self._model = model
+        self._meters = meters
         self._name = config.name
         self._is_decoupled = config.model_transaction_policy.decoupled
         self._is_iterative = config.sequence_batching.iterative_sequence
@@ -55,13 +58,20 @@ class PythonInstance:
 
     @classmethod
     def open(
-        cls, path: Path, config: ModelConfig, files: ModelFiles, placement: Placement
+        cls,
+        path: Path,
+        config: ModelConfig,
+        files: ModelFiles,
+        placement: Placement,
+        meters: Meters | None = None,
     ) -> "PythonInstance":
-        """Imports the file, makes the object and calls its `initialize`. Raises LoadFailed."""
+        """Imports the file, makes the object and calls its `initialize`. Raises LoadFailed. Owns
+        `meters`, where the model's metrics are kept, once it is open."""
         try:
-            model = load_model_class(path, config.name)()
-            if hasattr(model, "initialize"):
-                model.initialize(_initialize_arguments(config, files, placement))
+            with keeping(meters):
+                model = load_model_class(path, config.name)()
+                if hasattr(model, "initialize"):
+                    model.initialize(_initialize_arguments(config, files, placement))
         except LoadFailed:
             raise
         except Exception as error:
@@ -69,13 +79,14 @@ class PythonInstance:
                 log.exception("model '%s' failed to initialize", config.name)
             reason = str(error) if isinstance(error, TritonModelException) else repr(error)
             raise LoadFailed(f"model '{config.name}' failed to initialize: {reason}") from error
-        return cls(model, config)
+        return cls(model, config, meters)
 
     def ask_through(self, asker: Asker) -> None:
         """See AsksFromThreads."""
         self._asker = asker
         if asker.owns_process:
             THREADS.calling = Calling(self._name, asker, ())
+            THREADS_METERS.meters = self._meters
 
     def execute(self, batch: Batch) -> None:
         """Has user code answer the batch; see `Instance.execute`."""
@@ -103,12 +114,16 @@ class PythonInstance:
         """Calls `finalize`."""
         if self._asker is not None and self._asker.owns_process:
             THREADS.calling = None
+            THREADS_METERS.meters = None
         self._asker = None
         if hasattr(self._model, "finalize"):
             try:
-                self._model.finalize()
+                with keeping(self._meters):
+                    self._model.finalize()
             except Exception:
                 log.exception("finalize() of model '%s' failed", self._name)
+        if self._meters is not None:
+            self._meters.release()
         if self._runner is not None:
             self._runner.close()
 
@@ -146,15 +161,16 @@ class PythonInstance:
 
     @contextmanager
     def _calling(self, batch: Batch) -> Iterator[None]:
-        """Lets user code ask other models on behalf of the batch."""
-        if self._asker is None:
-            yield
-            return
-        token = CALLING.set(Calling(self._name, self._asker, batch.requests))
-        try:
-            yield
-        finally:
-            CALLING.reset(token)
+        """Lets user code make metrics and ask other models on behalf of the batch."""
+        with keeping(self._meters):
+            if self._asker is None:
+                yield
+                return
+            token = CALLING.set(Calling(self._name, self._asker, batch.requests))
+            try:
+                yield
+            finally:
+                CALLING.reset(token)
 
     def _received(
         self, request: InferRequest, make_sender: Callable[[], InferenceResponseSender]

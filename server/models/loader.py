@@ -22,6 +22,7 @@ from trivet.backends.api import (
     parameter,
     storage_fault,
 )
+from trivet.backends.api.meters import MakesMeters, MeterStore
 from trivet.backends.device.nvml import Gpus
 from trivet.backends.registry import find_backend
 from trivet.protos.model_config_pb2 import ModelConfig, ModelInstanceGroup
@@ -95,6 +96,8 @@ class Loader:
     """Of `--model-config-name`."""
     policies: HostPolicies = field(default_factory=HostPolicies)
     """Of `--host-policy`."""
+    meters: MeterStore | None = None
+    """For metrics that models make up."""
     gpus: GpuLedger = field(default_factory=lambda: GpuLedger(Gpus.none("none were looked for")))
 
     def plan(self, folder: ModelFolder, override_json: str | None) -> LoadPlan:
@@ -144,6 +147,8 @@ class Loader:
         for name, value in self.parameters.get(word, {}).items():
             if name not in given.parameters:
                 given.parameters[name].string_value = value
+        if isinstance(backend, MakesMeters) and self.meters is not None:
+            backend = backend.metered(self.meters)
         composed = backend.composed(self.catalog) if isinstance(backend, Composes) else None
         backend = composed or backend
         # What an ensemble lacks is in its steps' configs, however strict these are.

@@ -1,7 +1,17 @@
-"""The instance process's side of requests: what is said of one before it has come."""
+"""The instance process's side of requests and metrics: what is said before a request has come, and
+who must not wait for an answer."""
 
-from trivet.backends.api import Window
+import threading
+from typing import cast
+
+import pytest
+
+from trivet.backends.api import Unavailable, Window
+from trivet.backends.api.meters import Meter, MeterKind
+from trivet.backends.process.link import Link
+from trivet.backends.process.metering import RemoteMeters, answer_meter
 from trivet.backends.process.remote import OpenRequests
+from trivet.server.custom_metrics import CustomMetrics
 
 
 def is_open(window: Window) -> bool:
@@ -31,3 +41,23 @@ def test_a_window_of_a_cancelled_request_is_open() -> None:
     requests.register(0)
     requests.watch(0, window)
     assert is_open(window)
+
+
+def test_the_thread_that_hears_answers_does_not_wait_for_one() -> None:
+    """A model's is_ready runs there."""
+    meters = RemoteMeters(cast(Link, None))
+    meters.listener = threading.get_ident()
+    with pytest.raises(Unavailable, match="is_ready may change metrics"):
+        meters.value(Meter("m", "", MeterKind.GAUGE, ()))
+
+
+@pytest.mark.parametrize(
+    "meter", [["m"], ["m", "", "sum", None, []], ["m", "", "gauge", [1], []], None]
+)
+def test_a_metric_that_does_not_add_up_is_an_error(meter: object) -> None:
+    meters = CustomMetrics().owned()
+    header = {"op": "meter", "what": "open", "meter": meter, "token": 3}
+    answer = answer_meter(header, meters)
+    assert answer is not None
+    assert (answer["token"], answer["error"]) == (3, "InvalidRequest")
+    assert answer_meter({**header, "token": None}, meters) is None

@@ -1,13 +1,16 @@
 """The objects of `triton_python_backend_utils`, by themselves."""
 
 import json
-from typing import Any
+from collections.abc import Iterator
+from typing import Any, cast
 
 import ml_dtypes
 import numpy as np
 import pytest
 
+from trivet.backends.python.model_api.metrics import keeping
 from trivet.backends.python.shim import triton_python_backend_utils as pb_utils
+from trivet.server.custom_metrics import CustomMetrics
 
 
 def user_config(**fields: Any) -> pb_utils.ModelConfig:
@@ -152,18 +155,39 @@ def test_a_sender_refuses_what_makes_no_sense() -> None:
         sender.send("text")  # type: ignore[arg-type]  # what user code may do
 
 
-def test_metrics_count_locally_by_labels() -> None:
+@pytest.fixture
+def kept() -> Iterator[None]:
+    """Metrics are kept."""
+    with keeping(CustomMetrics().owned()):
+        yield
+
+
+def test_metrics_need_somebody_who_keeps_them() -> None:
+    with pytest.raises(pb_utils.TritonModelException, match="while this model is loaded"):
+        pb_utils.MetricFamily("requests", "what", pb_utils.MetricFamily.COUNTER)
+
+
+@pytest.mark.usefixtures("kept")
+def test_metrics_count_by_labels_as_long_as_they_are_referred_to() -> None:
     family = pb_utils.MetricFamily("requests", "what", pb_utils.MetricFamily.COUNTER)
-    family.Metric({"a": "1"}).increment(2)
-    family.Metric({"a": "1"}).increment(3)
-    assert family.Metric({"a": "1"}).value() == 5
+    first, again = family.Metric({"a": "1"}), family.Metric({"a": "1"})
+    first.increment(2)
+    again.increment(3)
+    assert first.value() == 5
     assert family.Metric({"a": "2"}).value() == 0
+    del first, again
+    assert family.Metric({"a": "1"}).value() == 0
+    with pytest.raises(pb_utils.TritonModelException, match="labels are texts"):
+        family.Metric(cast(Any, {"a": 1}))
+    with pytest.raises(pb_utils.TritonModelException, match="COUNTER, GAUGE or HISTOGRAM"):
+        pb_utils.MetricFamily("x", "what", cast(Any, "counter"))
     with pytest.raises(pb_utils.TritonModelException, match="cannot be incremented by -1"):
         family.Metric().increment(-1)
     with pytest.raises(pb_utils.TritonModelException, match="no operation 'set'"):
         family.Metric().set(1)
 
 
+@pytest.mark.usefixtures("kept")
 def test_a_histogram_needs_rising_buckets() -> None:
     family = pb_utils.MetricFamily("latency", "what", pb_utils.MetricFamily.HISTOGRAM)
     family.Metric(buckets=[0.1, 1.0]).observe(0.5)
