@@ -156,7 +156,7 @@ class FrameReader:
     def __init__(self) -> None:
         self._data = bytearray()
 
-    def feed(self, data: bytes) -> Iterator[Message]:
+    def feed(self, data: bytes | memoryview) -> Iterator[Message]:
         """The messages that are complete with `data`. Raises ValueError for nonsense."""
         self._data += data
         while len(self._data) >= _LENGTH.size:
