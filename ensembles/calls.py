@@ -89,8 +89,7 @@ class GuardedCall:
             first.priority, first.timeout_us, first.sequence_id, first.sequence_start,
             first.sequence_end, first.deadline, token, callers=first.callers,
             residence=first.residence, on_tokens=first.on_tokens, tenant=first.tenant,
-            trace=first.trace, window=first.window, outer_windows=first.outer_windows,
-            waiting=first.waiting,
+            trace=first.trace, window=first.window,
         )  # fmt: skip
         self._try = current = _Try(self, token)
         timeout_s = self._step.settings.timeout_s

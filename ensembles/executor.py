@@ -143,12 +143,10 @@ class EnsembleExecutor:
                 self._plans[output_names] = plan
         return plan
 
-    def window(self, wave: Wave, step: Step, most: int) -> Window | None:
+    def window(self, step: Step, most: int) -> Window | None:
         """For so many responses of a decoupled step, 0: any number. A model that is asked in other
         steps, too, never waits: it might be for itself."""
-        if not most or step.number in self.graph.shared:
-            return None
-        return Window(most, frozenset((wave.name,)))
+        return Window(most) if most and step.number not in self.graph.shared else None
 
     def soon(self, callback: Callable[[], None]) -> None:
         """Calls it in another turn of the loop."""
@@ -211,7 +209,8 @@ class _Run:
         self._is_merged = is_merged
         self.plan = plan
         self.request = request
-        window = request.window
+        # One that is soft would have to be waited for without blocking: its reader takes all.
+        window = None if request.window is None or request.window.is_soft else request.window
         self._room = _ANY if window is None else window.size
         self.max_inflight = executor.graph.max_inflight or max(0, self._room)
         if window is not None:
@@ -239,7 +238,6 @@ class _Run:
         request = derive(self.request, step.model, step.version, inputs, output_names=asked)
         request.cancel = self._cancel
         request.residence = self.plan.residences[step.number]
-        request.waiting |= wave.names
         if step.signature.decoupled and wave.stream is not None:
             request.window = wave.stream.window
         if self._sequence is not None:
@@ -256,9 +254,9 @@ class _Run:
         except ServingError as error:
             self.failed(error)
 
-    def window(self, wave: Wave, step: Step) -> Window | None:
+    def window(self, step: Step) -> Window | None:
         """See Run. Whoever waits for room goes on when the request is cancelled."""
-        window = self._executor.window(wave, step, self.max_inflight)
+        window = self._executor.window(step, self.max_inflight)
         if window is not None:
             self._cancel.on_cancel(window.open)
         return window

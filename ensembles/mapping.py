@@ -76,8 +76,7 @@ class MappedCall:
             whole.output_names, whole.parameters, whole.priority, whole.timeout_us,
             whole.sequence_id, whole.sequence_start, whole.sequence_end, whole.deadline,
             whole.cancel, callers=whole.callers, on_tokens=whole.on_tokens,
-            tenant=whole.tenant, trace=whole.trace, outer_windows=whole.outer_windows,
-            waiting=whole.waiting,
+            tenant=whole.tenant, trace=whole.trace,
         )  # fmt: skip
 
     def element_answered(self, index: int, response: InferResponse) -> None:

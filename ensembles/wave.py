@@ -7,7 +7,6 @@ steps after it (`stream.py`), and the last ones answer.
 from typing import Protocol
 
 from trivet.backends.api import InferRequest, InferResponse, ServingError, Tensor, Window
-from trivet.backends.api.window import NOBODY
 from trivet.ensembles.adapting import adapted
 from trivet.ensembles.graph import Step
 from trivet.ensembles.plan import Plan
@@ -29,7 +28,7 @@ class Run(Protocol):
     def has_room(self) -> bool:
         """Whether another answer may be sent."""
 
-    def window(self, wave: "Wave", step: Step) -> Window | None:
+    def window(self, step: Step) -> Window | None:
         """For the responses of a decoupled step; None: it never waits."""
 
     def call(self, wave: "Wave", step: Step, inputs: dict[str, Tensor]) -> None:
@@ -53,7 +52,7 @@ class Wave:
 
     __slots__ = (
         "_level", "_makers_left", "_run", "_running", "_uses", "_waiting", "absent",
-        "is_done", "names", "number", "started", "stream", "values",
+        "is_done", "number", "started", "stream", "values",
     )  # fmt: skip
 
     def __init__(
@@ -73,16 +72,6 @@ class Wave:
         self.stream: Stream | None = None
         """The responses of its decoupled step, once that has started."""
         self.is_done = False
-        inherited = NOBODY if parent is None else parent.names
-        own: frozenset[str] = frozenset((self.name,)) if run.max_inflight else NOBODY
-        self.names: frozenset[str] = inherited | own
-        """Of the waves whose streams its steps hold up: itself and what it came of. See
-        InferRequest.waiting."""
-
-    @property
-    def name(self) -> str:
-        """By which its stream's window is known."""
-        return f"wave{id(self)}"
 
     def start(self) -> None:
         """Begins every step that waits for nothing."""
@@ -126,7 +115,7 @@ class Wave:
         if inputs is None:
             return
         if step is self._level.decoupled:
-            self.stream = Stream(self._run, self, step, self._run.window(self, step))
+            self.stream = Stream(self._run, self, step, self._run.window(step))
         else:
             self._running += 1
         if self._level.later:

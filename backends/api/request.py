@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from trivet.backends.api.device import Residence
 from trivet.backends.api.tensor import Tensor
-from trivet.backends.api.window import NOBODY, Window
+from trivet.backends.api.window import Window
 
 if TYPE_CHECKING:
     from trivet.backends.api.trace import Trace
@@ -92,10 +92,6 @@ class InferRequest:
     """Where it is traced: the part of the model that asks, and of its own model from there on."""
     window: Window | None = None
     """How many responses of a decoupled model whoever asks can hold; None: any number."""
-    outer_windows: tuple[Window, ...] = ()
-    """Of the requests on whose behalf it is asked: who waits there for room gives none here."""
-    waiting: frozenset[str] = NOBODY
-    """Names of readers that may read no window while they wait for this; empty: none does."""
 
 
 @dataclass(slots=True)

@@ -13,7 +13,6 @@ from trivet.backends.api.request import CancelToken, InferRequest, Parameters
 from trivet.backends.api.signature import Signature
 from trivet.backends.api.sink import Sink
 from trivet.backends.api.tensor import Tensor
-from trivet.backends.api.window import Window
 from trivet.protos.model_config_pb2 import ModelConfig
 
 MAX_DEPTH = 16
@@ -132,8 +131,8 @@ def derive(
 ) -> InferRequest:
     """A request to another model on behalf of `parent`, whose model is its caller.
 
-    Id, priority, time-out, sequence, deadline, cancellation, tenant, who pays for tokens and who
-    waits are the parent's: who cancels the parent cancels this one too.
+    Id, priority, time-out, sequence, deadline, cancellation, tenant and who pays for tokens are the
+    parent's: who cancels the parent cancels this one too.
     """
     return InferRequest(
         model_name,
@@ -153,8 +152,6 @@ def derive(
         on_tokens=parent.on_tokens,
         tenant=parent.tenant,
         trace=parent.trace,
-        outer_windows=_windows(parent),
-        waiting=parent.waiting,
     )
 
 
@@ -191,13 +188,6 @@ def put_on_account(request: InferRequest, parents: Sequence[InferRequest]) -> No
     the process that asks cannot know."""
     request.on_tokens = _shared([parent.on_tokens for parent in parents])
     request.tenant = "\n".join(sorted({parent.tenant for parent in parents}))
-    request.outer_windows = tuple(window for parent in parents for window in _windows(parent))
-    request.waiting = request.waiting.union(*(parent.waiting for parent in parents))
-
-
-def _windows(request: InferRequest) -> tuple[Window, ...]:
-    own = request.window
-    return request.outer_windows if own is None else (*request.outer_windows, own)
 
 
 def _shared(payers: Sequence[Callable[[int], None] | None]) -> Callable[[int], None] | None:

@@ -43,8 +43,6 @@ class RemoteAsker:
         header: Header = {
             "op": "ask",
             "request": encode_request(request, token),
-            "waiting": list(request.waiting),
-            "readers": list(request.window.readers) if request.window is not None else [],
             "parents": [
                 parent.cancel.token
                 for parent in parents

@@ -91,9 +91,6 @@ class Asks:
             answers.fail(_too_early())
             return
         request = decode_request(header, CancelToken(), 0, message.runs)
-        request.waiting = frozenset(message.header["waiting"])
-        if request.window is not None:
-            request.window.readers = frozenset(message.header["readers"])
         put_on_account(request, parents)
         self._open[token] = request
         asker.infer(request, parents, answers)

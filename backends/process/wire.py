@@ -72,7 +72,7 @@ def encode_request(request: InferRequest, token: int) -> Header:
     if request.priority or request.timeout_us or request.deadline is not None:
         header["schedule"] = [request.priority, request.timeout_us, request.deadline]
     if request.window is not None:
-        header["window"] = request.window.size
+        header["window"] = [request.window.size, request.window.is_soft]
     if request.trace is not None:
         header["traceparent"] = request.trace.traceparent
     if request.callers:
@@ -171,7 +171,7 @@ def decode_request(
         batch_size=header["batch_size"],
         callers=tuple(header.get("callers", ())),
         trace=CarriedTrace(traceparent) if (traceparent := header.get("traceparent")) else None,
-        window=Window(size) if (size := header.get("window")) else None,
+        window=Window(window[0], is_soft=window[1]) if (window := header.get("window")) else None,
     )
 
 

@@ -13,7 +13,6 @@ from trivet.backends.api import (
 )
 from trivet.backends.api.runner import MAX_DEPTH
 from trivet.server.models.check import check_request
-from trivet.server.models.holding import Holding
 from trivet.server.models.registry import Registry
 from trivet.server.scheduling.ticket import labelled
 
@@ -34,7 +33,6 @@ class ModelRunner:
     def __init__(self, registry: Registry, control: ModelControl) -> None:
         self._registry = registry
         self._control = control
-        self._holding = Holding()
 
     def infer(self, request: InferRequest, sink: Sink) -> None:
         """Runs a request; every outcome goes to the sink, exactly one end. Never raises."""
@@ -52,8 +50,6 @@ class ModelRunner:
         request.batching, request.labels = model.signature.batching, model.labels
         if model.reshape is not None:
             model.reshape.inputs(request)
-        if request.waiting:
-            sink = self._holding.enter(request, sink)
         if request.trace is not None:
             sink = request.trace.begin(request, model.version, sink)
         model.executor.submit(request, sink)

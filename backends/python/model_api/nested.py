@@ -19,8 +19,8 @@ from trivet.backends.python.model_api.errors import (
     TritonModelException,
     from_serving_error,
 )
-from trivet.backends.python.model_api.readers import Room
 from trivet.backends.python.model_api.response import InferenceResponse
+from trivet.backends.python.model_api.room import Room
 from trivet.backends.python.model_api.tensor import InputTensor
 
 if TYPE_CHECKING:
@@ -96,7 +96,6 @@ class Responses:
     """The responses to a nested request, as they come. Let go of before the end, it cancels."""
 
     def __init__(self, calling: Calling, request: InferRequest) -> None:
-        self._calling = calling  # is named in the request while this is read
         self._cancel = partial(calling.asker.cancel, request)
         self._room = Room(calling.asker, request)
         self._is_over = False
@@ -130,7 +129,6 @@ class AsyncResponses:
     def __init__(self, calling: Calling, request: InferRequest) -> None:
         import asyncio  # whoever is in a coroutine has it; the others need not
 
-        self._calling = calling  # as in Responses
         self._cancel = partial(calling.asker.cancel, request)
         self._room = Room(calling.asker, request)
         self._is_over = False

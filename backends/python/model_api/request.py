@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from itertools import islice
 from typing import Literal, overload
 
-from trivet.backends.api import InferRequest, Parameters, derive_joint
+from trivet.backends.api import InferRequest, Parameters, Window, derive_joint
 from trivet.backends.python.model_api.errors import TritonModelException
 from trivet.backends.python.model_api.nested import (
     MOST_KEPT,
@@ -16,8 +16,8 @@ from trivet.backends.python.model_api.nested import (
     current,
     only,
 )
-from trivet.backends.python.model_api.readers import name_asker
 from trivet.backends.python.model_api.response import InferenceResponse
+from trivet.backends.python.model_api.room import MOST_AHEAD
 from trivet.backends.python.model_api.sender import InferenceResponseSender
 from trivet.backends.python.model_api.tensor import InputTensor, Tensor
 
@@ -137,7 +137,8 @@ class InferenceRequest:
         """
         calling = current()
         request = self._to_api(calling)
-        name_asker(request, calling, is_stream=decoupled, is_async=False)
+        if decoupled:
+            request.window = Window(MOST_AHEAD, is_soft=True)
         responses = Responses(calling, request)
         if decoupled:
             return responses
@@ -156,7 +157,8 @@ class InferenceRequest:
         """As `exec`, for coroutines: others run meanwhile."""
         calling = current()
         request = self._to_api(calling)
-        name_asker(request, calling, is_stream=decoupled, is_async=True)
+        if decoupled:
+            request.window = Window(MOST_AHEAD, is_soft=True)
         responses = AsyncResponses(calling, request)
         if decoupled:
             return responses

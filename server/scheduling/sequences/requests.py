@@ -91,8 +91,6 @@ class SequenceRequests:
             tenant=asked.tenant,
             trace=asked.trace,
             window=asked.window,
-            outer_windows=asked.outer_windows,
-            waiting=asked.waiting,
         )
 
     def placeholder(self, mate: InferRequest) -> SequenceTicket:
