@@ -85,7 +85,7 @@ from trivet.backends.api.runner import (
 )
 from trivet.backends.api.signature import Signature, TensorSpec
 from trivet.backends.api.sink import Sink
-from trivet.backends.api.storage_fault import storage_fault
+from trivet.backends.api.storage_fault import judged, storage_fault, storage_fault_below
 from trivet.backends.api.supervision import Cause, Supervised, deaths_of, trouble_of
 from trivet.backends.api.tensor import PackedBytes, Shape, Tensor
 from trivet.backends.api.trace import Execution, Trace
@@ -180,8 +180,10 @@ __all__ = [
     "derive_joint",
     "from_json",
     "join_device_rows",
+    "judged",
     "parameter",
     "storage_fault",
+    "storage_fault_below",
     "to_json_dict",
     "trouble_of",
 ]

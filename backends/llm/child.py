@@ -14,7 +14,7 @@ from collections.abc import Callable
 
 import orjson
 
-from trivet.backends.api import ServingError
+from trivet.backends.api import ServingError, UnreadableFiles, judged
 from trivet.backends.llm.engine import Engine
 from trivet.backends.llm.messages import (
     Failed,
@@ -49,7 +49,7 @@ def run_engine(settings: EngineSettings, line: "Line") -> None:
 
         engine, info = make_engine(settings, line.send)
     except ServingError as error:
-        line.send(Failed(error.message))
+        line.send(Failed(error.message, isinstance(judged(error), UnreadableFiles)))
         return
     except Exception as error:
         log.exception("loading failed")

@@ -101,6 +101,8 @@ class Failed:
     """The model cannot be loaded."""
 
     text: str
+    is_unreadable: bool = False
+    """Whether the disk does not give out its files now."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,7 @@ from typing import Any, Protocol
 import orjson
 
 import trivet
-from trivet.backends.api import LoadFailed
+from trivet.backends.api import LoadFailed, UnreadableFiles
 from trivet.backends.llm.messages import Failed, FrameReader, Message, Ready
 from trivet.backends.llm.settings import EngineSettings
 from trivet.backends.process.ending import Ending, MemoryKills
@@ -158,6 +158,6 @@ def handshake(
         messages = list(reader.feed(data))
         for index, message in enumerate(messages):
             if isinstance(message, Failed):
-                raise LoadFailed(message.text)
+                raise (UnreadableFiles if message.is_unreadable else LoadFailed)(message.text)
             if isinstance(message, Ready):
                 return message.info, messages[index + 1 :]

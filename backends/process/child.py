@@ -28,6 +28,7 @@ from trivet.backends.api import (
     ServingError,
     Tensor,
     UnreadableFiles,
+    judged,
     storage_fault,
 )
 from trivet.backends.api.meters import MakesMeters
@@ -124,7 +125,7 @@ class _Server:
                 return None
             instance = backend.open(task.config, task.files, task.placement)
         except ServingError as error:
-            self._events.send({"op": "failed", **encode_error(error)})
+            self._events.send({"op": "failed", **encode_error(judged(error))})
             return None
         except Exception as error:
             failed = _failed(error)

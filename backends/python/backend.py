@@ -44,7 +44,7 @@ class PythonBackend:
             return completed
         if isolation_of(config, Isolation.PROCESS) is Isolation.PROCESS:
             return complete_isolated(_WORD, completed, files)
-        return describe(path, completed)
+        return describe(path, completed, files)
 
     def starts_processes(self, config: ModelConfig) -> bool:
         """See StartsProcesses."""

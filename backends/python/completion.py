@@ -6,7 +6,7 @@ from pathlib import Path
 
 import orjson
 
-from trivet.backends.api import InvalidConfig
+from trivet.backends.api import InvalidConfig, ModelFiles, UnreadableFiles, storage_fault_below
 from trivet.backends.api.config import from_json, to_json_dict
 from trivet.backends.python.loader import load_model_class
 from trivet.backends.python.model_api.config import ModelConfig as UserConfig
@@ -39,8 +39,8 @@ def may_describe_itself(path: Path) -> bool:
     return _HOOK in names
 
 
-def describe(path: Path, config: ModelConfig) -> ModelConfig:
-    """Imports the file and has it complete the config. Raises InvalidConfig."""
+def describe(path: Path, config: ModelConfig, files: ModelFiles) -> ModelConfig:
+    """Imports the file and has it complete the config. Raises InvalidConfig, UnreadableFiles."""
     try:
         hook = getattr(load_model_class(path, config.name), _HOOK, None)
         if hook is None:
@@ -49,10 +49,13 @@ def describe(path: Path, config: ModelConfig) -> ModelConfig:
     except InvalidConfig:
         raise
     except Exception as error:
-        log.exception("%s of model '%s' failed", _HOOK, config.name)
         is_meant = isinstance(error, (TritonModelException, ValueError))
         reason = str(error) if is_meant else repr(error)
-        raise InvalidConfig(f"{_HOOK} of model '{config.name}' failed: {reason}") from error
+        text = f"{_HOOK} of model '{config.name}' failed: {reason}"
+        if storage_fault_below(files.model_dir, error):
+            raise UnreadableFiles(text) from None
+        log.exception("%s of model '%s' failed", _HOOK, config.name)
+        raise InvalidConfig(text) from None
     if not isinstance(described, UserConfig):
         raise InvalidConfig(
             f"{_HOOK} of model '{config.name}' must return the pb_utils.ModelConfig, not "

@@ -19,7 +19,8 @@ from trivet.backends.api import (
     ModelFiles,
     Placement,
     ResponseSender,
-    storage_fault,
+    UnreadableFiles,
+    storage_fault_below,
 )
 from trivet.backends.api.config import to_json_dict
 from trivet.backends.api.meters import Meters
@@ -75,10 +76,12 @@ class PythonInstance:
         except LoadFailed:
             raise
         except Exception as error:
-            if not storage_fault(error):  # which would be met again at each look
-                log.exception("model '%s' failed to initialize", config.name)
             reason = str(error) if isinstance(error, TritonModelException) else repr(error)
-            raise LoadFailed(f"model '{config.name}' failed to initialize: {reason}") from error
+            text = f"model '{config.name}' failed to initialize: {reason}"
+            if storage_fault_below(files.model_dir, error):
+                raise UnreadableFiles(text) from None
+            log.exception("model '%s' failed to initialize", config.name)
+            raise LoadFailed(text) from None
         return cls(model, config, meters)
 
     def ask_through(self, asker: Asker) -> None:

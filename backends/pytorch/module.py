@@ -2,6 +2,7 @@
 
 import importlib.util
 import inspect
+import logging
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,13 +11,20 @@ from types import ModuleType
 
 import torch
 
-from trivet.backends.api import InvalidConfig, LoadFailed, ModelFiles
+from trivet.backends.api import (
+    InvalidConfig,
+    LoadFailed,
+    ModelFiles,
+    UnreadableFiles,
+    storage_fault_below,
+)
 from trivet.backends.api.content import check_readable, describe_content
 from trivet.backends.pytorch.names import match_positions
 from trivet.backends.pytorch.parameters import PyTorchParameters
 from trivet.backends.pytorch.program import Program, storages
 from trivet.protos.model_config_pb2 import ModelConfig
 
+log = logging.getLogger(__name__)
 WEIGHT_FILENAMES = ("model.safetensors", "model.pt")
 DEFAULT_SOURCE = "model.py"
 
@@ -27,9 +35,9 @@ def load_module(
     device: torch.device | None,
     parameters: PyTorchParameters,
 ) -> Program:
-    """Raises LoadFailed, InvalidConfig; what the class itself raises comes through."""
+    """Raises LoadFailed, InvalidConfig."""
     source = _source(config, files)
-    module = _class_of(source, files, parameters.class_name)()
+    module = _new_module(source, files, parameters.class_name)
     weights = _weights(config, files)
     if weights is not None:
         _fill(module, weights)
@@ -58,6 +66,19 @@ def _source(config: ModelConfig, files: ModelFiles) -> Path:
     name = config.runtime or DEFAULT_SOURCE
     in_version = (files.version_dir / name).exists()
     return files.inside(files.version_dir if in_version else files.model_dir, name)
+
+
+def _new_module(source: Path, files: ModelFiles, class_name: str) -> torch.nn.Module:
+    where = f"'{source.name}' of model '{files.model_dir.name}'"
+    try:
+        return _class_of(source, files, class_name)()
+    except InvalidConfig:
+        raise
+    except Exception as error:
+        if fault := storage_fault_below(files.model_dir, error):
+            raise UnreadableFiles(f"{where} cannot be run: {fault}") from None
+        log.exception("%s failed", where)
+        raise LoadFailed(f"{where} failed; the server log has the details") from None
 
 
 def _class_of(source: Path, files: ModelFiles, class_name: str) -> type[torch.nn.Module]:

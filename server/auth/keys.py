@@ -54,7 +54,7 @@ def read_keys(path: Path) -> dict[str, Key]:
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise InvalidConfig(f"the keys file '{path}' cannot be read: {error}") from None
+        raise InvalidConfig(f"the keys file '{path}' cannot be read: {error}") from error
     return parse_keys(text, str(path))
 
 

@@ -101,7 +101,7 @@ def _context(files: TlsFiles, protocol: str) -> ssl.SSLContext:
         raise InvalidConfig(
             f"{files.service}: certificate '{files.cert}' and key '{files.key}' cannot be used: "
             f"{error}. They must be PEM files that belong together, the key without a password"
-        ) from None
+        ) from _of_the_system(error)
     if files.client_ca is not None:
         context.verify_mode = ssl.CERT_REQUIRED
         try:
@@ -110,5 +110,11 @@ def _context(files: TlsFiles, protocol: str) -> ssl.SSLContext:
             raise InvalidConfig(
                 f"{files.service}: the clients' certificate authority '{files.client_ca}' cannot "
                 f"be used: {error}. It must be a PEM file of certificates"
-            ) from None
+            ) from _of_the_system(error)
     return context
+
+
+def _of_the_system(error: Exception) -> Exception | None:
+    """Without OpenSSL's errors, whose numbers are its own: a key of another certificate's has that
+    of a stale mount."""
+    return None if isinstance(error, ssl.SSLError) else error

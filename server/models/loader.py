@@ -19,6 +19,7 @@ from trivet.backends.api import (
     StartsProcesses,
     UnreadableFiles,
     UsesGpus,
+    judged,
     parameter,
     storage_fault,
 )
@@ -106,9 +107,7 @@ class Loader:
         try:
             given = configs.read_config(folder.path, override_json, self.config_name)
         except InvalidConfig as error:
-            if storage_fault(error):
-                raise UnreadableFiles(error.message) from error
-            raise
+            raise judged(error) from error.__cause__
         versions = tuple(sorted(configs.select_versions(given, folder.versions)))
         if not versions:
             raise LoadFailed(
@@ -127,9 +126,7 @@ class Loader:
         try:
             return self._open(plan, files)
         except ServingError as error:
-            if storage_fault(error):
-                raise UnreadableFiles(error.message) from error
-            raise
+            raise judged(error) from error.__cause__
         except Exception as error:
             if storage_fault(error):
                 raise _unreadable(plan, version, error) from error

@@ -1,5 +1,6 @@
 """Warm-up batches of a config's `model_warmup`: every instance runs them before it serves."""
 
+import logging
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from trivet.backends.api import (
     InferRequest,
     Instance,
     InvalidConfig,
+    LoadFailed,
     ModelFiles,
     Parameters,
     ServingError,
@@ -20,6 +22,8 @@ from trivet.protos.model_config_pb2 import ModelConfig, ModelWarmup
 from trivet.server.scheduling.joining import MakeBatch
 from trivet.server.scheduling.ragged import Ragged
 from trivet.server.scheduling.sequences.plan import SequencePlan
+
+log = logging.getLogger(__name__)
 
 
 class _NullSender:
@@ -44,11 +48,24 @@ def warm(
     files: ModelFiles,
     sequences: SequencePlan | None = None,
 ) -> None:
-    """Runs all warm-up samples through an instance. Raises what a failing one raises."""
+    """Runs all warm-up samples through an instance. Raises a ServingError when one fails."""
     for batch in warmup_batches(config, files, sequences):
+        _run(instance, batch, config.name)
+
+
+def _run(instance: Instance, batch: Batch, model_name: str) -> None:
+    # Without what an error comes from: to compute is not to read files, so no disk is at fault.
+    try:
         instance.execute(batch)
-        for error in batch.errors.values():
-            raise error
+    except ServingError as error:
+        raise error from None
+    except Exception:
+        log.exception("the warm-up of model '%s' failed", model_name)
+        raise LoadFailed(
+            f"the warm-up of model '{model_name}' failed; the server log has the details"
+        ) from None
+    for failure in batch.errors.values():
+        raise failure from None
 
 
 def warmup_batches(

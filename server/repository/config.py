@@ -78,7 +78,7 @@ def _read(path: Path, where: str) -> str:
     except UnicodeDecodeError as error:
         raise InvalidConfig(f"{where}: not UTF-8 text (byte {error.start})") from None
     except OSError as error:
-        raise InvalidConfig(f"{where}: cannot be read: {error.strerror}") from None
+        raise InvalidConfig(f"{where}: cannot be read: {error.strerror}") from error
 
 
 def parse_config(text: str, where: str) -> ModelConfig:

@@ -299,6 +299,7 @@ async def test_files_that_do_not_fit_leave_the_old_certificate_and_are_told_once
         assert await serial_number(site.port, certificates) == before
     (record,) = caplog.records
     assert "the certificate read before stays in use" in record.getMessage()
+    assert tls.reload(), "no disk is at fault, so nothing is to be read again before it changes"
 
 
 async def test_clients_of_an_authority_that_was_taken_away_are_refused(
