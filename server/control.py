@@ -71,9 +71,13 @@ class RepositoryControl:
 
     def _seen_through(self, task: "asyncio.Task[None]") -> None:
         self._changes.discard(task)
-        if not task.cancelled():
-            # If its caller has left, nobody else asks how it ended; the lifecycle has logged it.
-            task.exception()
+        if task.cancelled():
+            return
+        # If its caller has left, nobody else asks how it ended. What is expected, the lifecycle has
+        # logged.
+        error = task.exception()
+        if error is not None and not isinstance(error, ServingError):
+            log.error("loading or unloading a model failed unexpectedly", exc_info=error)
 
     async def _load(self, name: str, config_json: str | None) -> None:
         snapshot = await self._scan(name)

@@ -129,11 +129,13 @@ class BoundedEnvironment(ImmutableSandboxedEnvironment):
             isinstance(v, str) and _WIDE.search(v) for v in values
         ):
             raise TemplateLimit(_WIDTH)
+        elif name == "to_bytes":
+            raise TemplateLimit("it makes bytes of numbers")
         elif name == "sum" and len(values) > 2 and isinstance(values[-1], list | tuple):
             raise TemplateLimit("it sums up lists")
 
     def _made(self, value: Any) -> Any:
-        if isinstance(value, str | list | tuple):
+        if isinstance(value, str | bytes | list | tuple):
             self._spent.made_bytes += _size(value)
             if self._spent.made_bytes > MAX_MADE_BYTES:
                 raise TemplateLimit(f"it makes more than {MAX_MADE_BYTES} bytes on the way")
@@ -158,6 +160,8 @@ def _size(value: object) -> int:
         return abs(value)
     if isinstance(value, str):
         return len(value) if value.isascii() else 4 * len(value)
+    if isinstance(value, bytes):
+        return len(value)
     return _ITEM_BYTES * len(value) if isinstance(value, list | tuple | dict) else 0
 
 

@@ -122,6 +122,8 @@ ENDLESS = [
     "{{ '{:{}}'.format(1, 1000000000) | length }}",
     "{{ '{x:1000000000}'.format_map({'x': 1}) | length }}",
     "{{ 1.5 | round(1000000000, 'ceil') }}",
+    "{{ (1).to_bytes(2000000000, 'big') | length }}",
+    "{{ ('a' * 1000000).encode().ljust(2000000000) | length }}",
     "{{ [1] | batch(1000000000, 1) | list | length }}",
     "{{ [[1]] | sum(start=[]) }}",
     "{{ lipsum(1000000000) }}",

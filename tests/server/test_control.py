@@ -22,7 +22,7 @@ class HeldLifecycle:
         self.begun = asyncio.Event()
         self.gate = asyncio.Event()
         self.ends: asyncio.Queue[str] = asyncio.Queue()
-        self.fails = False
+        self.failure: Exception | None = None
 
     def serving(self) -> set[str]:
         return set()
@@ -33,8 +33,8 @@ class HeldLifecycle:
             await self.gate.wait()
         finally:
             self.ends.put_nowait("let go" if self.gate.is_set() else "broken off")
-        if self.fails:
-            raise LoadFailed("swordfish")
+        if self.failure is not None:
+            raise self.failure
 
 
 @pytest.fixture
@@ -77,7 +77,7 @@ async def test_a_load_that_fails_when_its_client_has_left_disturbs_nobody(
     told: list[str] = []
     loop = asyncio.get_running_loop()
     loop.set_exception_handler(lambda _, context: told.append(context["message"]))
-    lifecycle.fails = True
+    lifecycle.failure = LoadFailed("swordfish")
     await abandoned(control, lifecycle)
     lifecycle.gate.set()
     assert await asyncio.wait_for(lifecycle.ends.get(), 5) == "let go"
@@ -87,10 +87,23 @@ async def test_a_load_that_fails_when_its_client_has_left_disturbs_nobody(
     assert told == []
 
 
+async def test_what_nobody_expected_is_logged_when_the_client_has_left(
+    control: RepositoryControl, lifecycle: HeldLifecycle, caplog: pytest.LogCaptureFixture
+) -> None:
+    lifecycle.failure = RuntimeError("swordfish")
+    await abandoned(control, lifecycle)
+    lifecycle.gate.set()
+    while control._changes:
+        await asyncio.sleep(0)
+    (record,) = caplog.records
+    assert record.exc_info is not None
+    assert record.exc_info[1] is lifecycle.failure
+
+
 async def test_who_stays_is_told_why_a_load_failed(
     control: RepositoryControl, lifecycle: HeldLifecycle
 ) -> None:
-    lifecycle.fails = True
+    lifecycle.failure = LoadFailed("swordfish")
     lifecycle.gate.set()
     with pytest.raises(LoadFailed, match="swordfish"):
         await control.load("m", None)
