@@ -71,8 +71,13 @@ class Lifecycle:
         return set(self._registry.models)
 
     def unreadable(self) -> list[str]:
-        """The models whose files the disk did not give out when they were last to be loaded."""
-        return [name for name, known in self._known.items() if known.is_unreadable]
+        """The models whose files the disk did not give out when they were last to be loaded. Not
+        while they are: of one version that is known before another has been read."""
+        return [
+            name
+            for name, known in self._known.items()
+            if known.is_unreadable and not known.lock.locked()
+        ]
 
     def statistics(self) -> list[ModelStatistics]:
         """Of every version that was ever ready; they go on over reloads."""

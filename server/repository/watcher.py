@@ -69,6 +69,7 @@ class Watcher:
         apply: Apply,
         owed: Owed = tuple,
         settle_s: float = SETTLE_S,
+        monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._roots = roots
         self._watches_events = mode == "watch"
@@ -77,6 +78,9 @@ class Watcher:
         self._settle_s = settle_s
         self._apply = apply
         self._owed = owed
+        self._monotonic = monotonic
+        self._owed_due_s = monotonic() + poll_secs
+        """When to try the owed again: looks are more frequent while files change."""
         self.applied = applied
         """What has been handed to `apply` so far."""
         self._changed = asyncio.Event()
@@ -117,8 +121,14 @@ class Watcher:
 
     async def _follow(self) -> None:
         while True:
-            all_still = await self._look()
-            wait_s = self._poll_s if all_still else self._settle_s
+            is_due = self._monotonic() >= self._owed_due_s
+            all_still = await self._look(with_owed=is_due)
+            now_s = self._monotonic()
+            if is_due:
+                self._owed_due_s = now_s + self._poll_s
+            wait_s = min(
+                self._poll_s if all_still else self._settle_s, max(0.0, self._owed_due_s - now_s)
+            )
             try:
                 await asyncio.wait_for(self._changed.wait(), wait_s)
             except TimeoutError:
@@ -128,7 +138,7 @@ class Watcher:
                 await asyncio.sleep(EVENT_STEP_MS / 1000)
             self._changed.clear()
 
-    async def _look(self) -> bool:
+    async def _look(self, *, with_owed: bool) -> bool:
         """One scan and what follows from it; returns whether every folder is still."""
         try:
             found = await asyncio.to_thread(scan, self._roots)
@@ -138,9 +148,10 @@ class Watcher:
             return True
         if self._outage.ends():
             log.info("the model repository can be read again")
-        target, all_still = self._settling.settled(found, self.applied, time.monotonic())
+        target, all_still = self._settling.settled(found, self.applied, self._monotonic())
         # A folder that changes just now is loaded when it is still.
-        owed = [n for n in self._owed() if found.models.get(n) == self.applied.models.get(n)]
+        names = self._owed() if with_owed else ()
+        owed = [n for n in names if found.models.get(n) == self.applied.models.get(n)]
         actions = plan(target, self.applied, owed)
         self.applied = target
         if actions:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from trivet.backends.api import LoadFailed
+from trivet.backends.api import LoadFailed, UnreadableFiles
 from trivet.protos.model_config_pb2 import ModelConfig
 from trivet.server.models.known import State, Status
 from trivet.server.models.lifecycle import Lifecycle
@@ -34,6 +34,18 @@ class HeldLoader:
         if self.fails:
             raise LoadFailed("swordfish")
         return SimpleNamespace(config=SimpleNamespace(metric_tags={}), instances=())
+
+
+class HalfUnreadable(HeldLoader):
+    """Of two versions: the disk fails at the first at once, the second is held."""
+
+    def plan(self, folder: ModelFolder, override_json: str | None) -> Any:
+        return LoadPlan(folder, ModelConfig(), (1, 2))
+
+    def open(self, plan: Any, version: int) -> Any:
+        if version == 1:
+            raise UnreadableFiles("Input/output error")
+        return super().open(plan, version)
 
 
 class Executor:
@@ -71,9 +83,28 @@ def loader() -> HeldLoader:
 
 @pytest.fixture
 def lifecycle(loader: HeldLoader) -> Lifecycle:
+    return lifecycle_of(loader)
+
+
+def lifecycle_of(loader: Any) -> Lifecycle:
     assembler: Any = SimpleNamespace(assemble=assemble)
-    held: Any = loader
-    return Lifecycle(Registry(), held, assembler, listener=lambda *_: None)
+    return Lifecycle(Registry(), loader, assembler, listener=lambda *_: None)
+
+
+async def test_what_cannot_be_read_is_not_owed_while_it_is_loaded() -> None:
+    """Or each look would queue one more load behind a slow one."""
+    loader = HalfUnreadable()
+    lifecycle = lifecycle_of(loader)
+    files = ModelFolder("m", Path("/m"), (), {1: (), 2: ()})
+    loading = asyncio.create_task(lifecycle.load(files))
+    async with asyncio.timeout(5):
+        while "m" not in lifecycle.known or not lifecycle.known["m"].is_unreadable:
+            await asyncio.sleep(0.001)
+    assert lifecycle.unreadable() == []
+    loader.gate.set()
+    with pytest.raises(LoadFailed, match="Input/output error"):
+        await loading
+    assert lifecycle.unreadable() == ["m"]
 
 
 async def test_a_model_removed_and_copied_in_again_while_it_loads_is_known(

@@ -104,6 +104,61 @@ async def test_versions_and_models_are_followed(watched: Watched) -> None:
     assert renamed == {Unload: "old", Load: "new"}
 
 
+class Hands:
+    """The clock of a watcher, and how often it has looked."""
+
+    def __init__(self) -> None:
+        self.now_s = 0.0
+        self.num_looks = 0
+
+    def scan(self, roots: list[Path]) -> Snapshot:
+        self.num_looks += 1
+        return scan(roots)
+
+    async def looked(self, watcher: Watcher) -> None:
+        """Returns when a look that began after now has been acted on, and no event is left."""
+        before = self.num_looks
+        async with asyncio.timeout(10):
+            while self.num_looks < before + 3:
+                watcher._changed.set()
+                await asyncio.sleep(0.001)
+            while watcher._changed.is_set():
+                await asyncio.sleep(0.001)
+
+
+async def test_what_is_owed_is_tried_once_a_poll_period(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However often file events make the watcher look."""
+    hands = Hands()
+    monkeypatch.setattr("trivet.server.repository.watcher.scan", hands.scan)
+    (tmp_path / "m" / "1").mkdir(parents=True)
+    loads: asyncio.Queue[tuple[Action, ...]] = asyncio.Queue()
+    watcher = Watcher(
+        [tmp_path],
+        "watch",
+        poll_secs=15.0,
+        applied=scan([tmp_path]),
+        apply=loads.put_nowait,
+        owed=lambda: ["m"],
+        monotonic=lambda: hands.now_s,
+    )
+    await watcher.start()
+    await hands.looked(watcher)
+    assert loads.empty()
+    hands.now_s = 15.0
+    await hands.looked(watcher)
+    (load,) = loads.get_nowait()
+    assert load.name == "m"
+    hands.now_s = 29.95
+    await hands.looked(watcher)
+    assert loads.empty()
+    hands.now_s = 30.0
+    # Without an event, and not a whole period after the last one.
+    await asyncio.wait_for(loads.get(), 10)
+    await watcher.close()
+
+
 async def test_file_events_that_do_not_come_are_told_once_a_minute(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
