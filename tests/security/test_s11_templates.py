@@ -139,7 +139,7 @@ def test_a_template_that_loops_or_grows_without_end_is_stopped(source: str) -> N
     before_kib = peak_kib()
     with pytest.raises(InvalidRequest, match="chat template"):
         template.render(MESSAGES)
-    assert time.thread_time() - started_s < CPU_S + 4  # one call or operator may be under way
+    assert time.thread_time() - started_s < 2 * CPU_S  # one call or operator may be under way
     assert peak_kib() - before_kib < 3 * MAX_MADE_BYTES // 1024
 
 
