@@ -58,7 +58,7 @@ class RemoteMeters:
 
     def handle(self, header: Header) -> None:
         """An answer."""
-        answer = self._open.pop(header["token"])
+        answer = self._open[header["token"]]
         if "error" in header:
             answer.set_exception(decode_error(header))
         else:
@@ -70,8 +70,11 @@ class RemoteMeters:
         self.flush()
         token, answer = next(self._tokens), Future[float]()
         self._open[token] = answer
-        self._send(meter, what, token=token)
-        return answer.result()
+        try:
+            self._send(meter, what, token=token)
+            return answer.result()
+        finally:
+            self._open.pop(token, None)  # what could not be sent has no answer
 
     def _send(self, meter: Meter, what: str, **more: object) -> None:
         described = [meter.name, meter.description, meter.kind.value, meter.labels, meter.bounds]

@@ -70,22 +70,18 @@ def bystanders_fare_well(room: Room) -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("bystanders_fare_well")
-@pytest.mark.parametrize("act", [write_slowly_over_http, write_slowly_over_grpc])
-async def test_a_crowd_of_slow_writers_costs_the_others_nothing(
+@pytest.mark.parametrize(
+    "act",
+    [
+        write_slowly_over_http, write_slowly_over_grpc,
+        read_slowly_over_http, read_slowly_over_grpc,
+    ],
+)  # fmt: skip
+async def test_a_crowd_of_slow_clients_costs_the_others_nothing(
     room: Room, act: SlowClient
 ) -> None:
-    """Each sends the end of its request byte by byte, and gets its answer in the end."""
-    with room.memory_bound(CROWD_BYTES):
-        answers = await in_a_crowd(room, act)
-    assert all(answers)
-
-
-@pytest.mark.usefixtures("bystanders_fare_well")
-@pytest.mark.parametrize("act", [read_slowly_over_http, read_slowly_over_grpc])
-async def test_a_crowd_of_slow_readers_costs_the_others_nothing(
-    room: Room, act: SlowClient
-) -> None:
-    """Each takes its answer sip by sip, and has it whole in the end."""
+    """Each sends the end of its request byte by byte, or takes its answer sip by sip, and has the
+    right one whole in the end."""
     with room.memory_bound(CROWD_BYTES):
         answers = await in_a_crowd(room, act)
     assert all(answers)
