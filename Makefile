@@ -2,7 +2,7 @@
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
-NATIVE := $(wildcard backends/llm/native/*.[ch] server/native/*.c)
+NATIVE := $(wildcard backends/llm/native/*.[ch] server/shared_memory/native/*.c)
 
 .PHONY: serve check examples format soak bench clean
 

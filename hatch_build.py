@@ -41,7 +41,7 @@ DECODER = Part(
     "torch will compute the decoder step",
 )
 GUARD = Part(
-    Path("trivet/server/native/shm_guard.c"),
+    Path("trivet/server/shared_memory/native/shm_guard.c"),
     "_shm_guard.so",
     SHARED,
     "shared memory of clients will be copied",

@@ -24,7 +24,7 @@ from trivet.backends.testing.identity import PlainIdentityInstance
 from trivet.server.repository.config import parse_config
 from trivet.server.scheduling.sequences.executor import SequenceExecutor, SequenceSchedule
 from trivet.server.scheduling.sequences.plan import SequencePlan
-from trivet.server.statistics import ModelStatistics
+from trivet.server.scheduling.statistics import ModelStatistics
 
 IN_FLIGHT = 64
 VALUES = np.zeros((1, 16), np.float32)

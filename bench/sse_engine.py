@@ -6,7 +6,15 @@ import socket
 import sys
 from collections.abc import Iterator
 
-from trivet.backends.llm.messages import Abort, FrameReader, Message, Output, Outputs, Submit, pack
+from trivet.backends.llm.process.messages import (
+    Abort,
+    FrameReader,
+    Message,
+    Output,
+    Outputs,
+    Submit,
+    pack,
+)
 
 STATS = {"running": 0.0, "waiting": 0.0, "kv_usage": 0.0, "num_blocks": 1.0}
 SEND_BYTES = 4096

@@ -12,15 +12,15 @@ from typing import Any, cast
 import uvloop
 
 from trivet.backends.api import Generator, ModelNotFound
-from trivet.backends.llm.chat import ChatTemplate
 from trivet.backends.llm.executor import LlmExecutor
-from trivet.backends.llm.process import EngineProcess
+from trivet.backends.llm.process.process import EngineProcess
 from trivet.backends.llm.settings import EngineSettings
-from trivet.backends.llm.tokenizer import Tokenizer
-from trivet.backends.llm.weights import load_tokenizer_files
+from trivet.backends.llm.text.chat import ChatTemplate
+from trivet.backends.llm.text.tokenizer import Tokenizer
+from trivet.backends.llm.weights.files import load_tokenizer_files
 from trivet.server.core import Core
 from trivet.server.http.app import HttpLimits, HttpServer
-from trivet.server.shm import SharedMemory
+from trivet.server.shared_memory.system import SharedMemory
 from trivet.server.tracing.tracing import Tracing
 
 INFO: dict[str, Any] = {

@@ -14,10 +14,10 @@ from trivet.server.banner import LoadProgress, print_banner
 from trivet.server.cache.caching import Caching
 from trivet.server.control import RepositoryControl
 from trivet.server.core import Core
-from trivet.server.custom_metrics import CustomMetrics
 from trivet.server.frontends import Frontends
-from trivet.server.log import Log, setup_logging
-from trivet.server.metrics_config import MetricsConfig
+from trivet.server.logs.log import Log, setup_logging
+from trivet.server.metrics.config import MetricsConfig
+from trivet.server.metrics.custom import CustomMetrics
 from trivet.server.models.assemble import Assembler
 from trivet.server.models.catalog import RegistryCatalog
 from trivet.server.models.gpu_memory import GpuLedger, parse_limits
@@ -31,7 +31,7 @@ from trivet.server.repository.scan import RepositoryUnreadableError, Snapshot, s
 from trivet.server.repository.watcher import Watcher
 from trivet.server.scheduling.rate_limit import RateLimiter, ResourceLimits
 from trivet.server.settings import Settings
-from trivet.server.shm import SharedMemory
+from trivet.server.shared_memory.system import SharedMemory
 from trivet.server.tracing.config import TraceConfig
 from trivet.server.tracing.tracing import Tracing
 

@@ -13,9 +13,9 @@ from pathlib import Path
 
 from trivet.backends.api import InvalidRequest, ServingError, Unavailable
 from trivet.protos.model_config_pb2 import ModelConfig
+from trivet.server.logs.outage import Outage
 from trivet.server.models.composition import steps_of
 from trivet.server.models.lifecycle import Lifecycle
-from trivet.server.outage import Outage
 from trivet.server.repository.config import read_config
 from trivet.server.repository.scan import (
     ModelFolder,

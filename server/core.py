@@ -20,15 +20,15 @@ from trivet.backends.api import (
 )
 from trivet.protos import grpc_service_pb2 as pb
 from trivet.protos.model_config_pb2 import ModelConfig
-from trivet.server.log import Log
-from trivet.server.log_setting import LogValue
+from trivet.server.logs.log import Log
+from trivet.server.logs.setting import LogValue
 from trivet.server.models.known import State, Status
 from trivet.server.models.lifecycle import Lifecycle
 from trivet.server.models.model import Model
 from trivet.server.models.registry import Registry
 from trivet.server.models.runner import ModelRunner
-from trivet.server.shm import SharedMemory
-from trivet.server.statistics import ModelStatistics
+from trivet.server.scheduling.statistics import ModelStatistics
+from trivet.server.shared_memory.system import SharedMemory
 from trivet.server.tracing.generating import TracedGenerator
 from trivet.server.tracing.setting import Change
 from trivet.server.tracing.tracing import Described, Tracing

@@ -6,15 +6,15 @@ from trivet.backends.device.nvml import Gpus
 from trivet.server.auth.exposure import refuse_exposure
 from trivet.server.cache.entry import Cache
 from trivet.server.core import Core
-from trivet.server.custom_metrics import CustomMetrics
-from trivet.server.forwarding import forwarding
 from trivet.server.grpc.http2.options import Http2Options
 from trivet.server.grpc.http2.server import Http2Transport
 from trivet.server.grpc.service import Service
 from trivet.server.http.app import HttpLimits, HttpServer
 from trivet.server.http.compression import LEVELS
 from trivet.server.http.limits import JsonLimits
-from trivet.server.metrics import MetricsServer
+from trivet.server.metrics.custom import CustomMetrics
+from trivet.server.metrics.page import MetricsServer
+from trivet.server.protocol.forwarding import forwarding
 from trivet.server.security import Security
 from trivet.server.settings import Settings
 

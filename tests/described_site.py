@@ -12,7 +12,7 @@ from scripted_model import ScriptedModel
 from trivet.backends.api import Generator, ModelNotFound
 from trivet.server.core import Core
 from trivet.server.http.app import HttpLimits, HttpServer
-from trivet.server.log_setting import LogSetting
+from trivet.server.logs.setting import LogSetting
 from trivet.server.tracing.setting import Change
 from trivet.server.tracing.tracing import Described
 

@@ -32,7 +32,7 @@ from trivet.server.models.runner import ModelRunner
 from trivet.server.models.schedulers import schedule_of
 from trivet.server.repository.config import parse_config
 from trivet.server.scheduling.batching import BatchingExecutor
-from trivet.server.statistics import ModelStatistics
+from trivet.server.scheduling.statistics import ModelStatistics
 
 Arrays = dict[str, np.ndarray]
 Function = Callable[[Arrays], Arrays]

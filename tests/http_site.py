@@ -23,7 +23,7 @@ from trivet.protos.model_config_pb2 import ModelConfig
 from trivet.server.core import Core
 from trivet.server.http.app import HttpLimits, HttpServer
 from trivet.server.models.check import check_request
-from trivet.server.shm import SharedMemory
+from trivet.server.shared_memory.system import SharedMemory
 from trivet.server.tracing.tracing import Tracing
 
 Respond = Callable[[InferRequest, Sink], None]

@@ -5,9 +5,9 @@ A block that is shared wrongly, reused too early or not filled changes the outpu
 
 from collections.abc import Iterable
 
-from trivet.backends.llm.blocks import BlockPool
-from trivet.backends.llm.scheduler import PlannedRow, Scheduler, StepPlan
-from trivet.backends.llm.sequence import Sequence
+from trivet.backends.llm.scheduling.blocks import BlockPool
+from trivet.backends.llm.scheduling.scheduler import PlannedRow, Scheduler, StepPlan
+from trivet.backends.llm.scheduling.sequence import Sequence
 
 VOCABULARY_SIZE = 50
 _MASK = (1 << 61) - 1

@@ -14,11 +14,11 @@ from torch import Tensor
 
 from trivet.backends.llm.attention.base import StepInputs
 from trivet.backends.llm.attention.torch_reference import TorchAttention
-from trivet.backends.llm.kv_cache import KvCache
-from trivet.backends.llm.model_config import Described, LlmConfig
-from trivet.backends.llm.models import model_class
-from trivet.backends.llm.runner import Model
-from trivet.backends.llm.tokenizer_files import gguf_tokenizer
+from trivet.backends.llm.device.kv_cache import KvCache
+from trivet.backends.llm.device.runner import Model
+from trivet.backends.llm.models.architectures import model_class
+from trivet.backends.llm.models.config import Described, LlmConfig
+from trivet.backends.llm.text.tokenizer_files import gguf_tokenizer
 
 MAX_POSITIONS = 256
 LENGTHS = (37, 70, 5, 64)

@@ -12,15 +12,23 @@ import transformers
 from torch import Tensor
 
 from trivet.backends.api import Sampling
-from trivet.backends.llm import assemble, loading
-from trivet.backends.llm.batch_state import BatchState
-from trivet.backends.llm.blocks import BlockPool
-from trivet.backends.llm.engine import Engine
-from trivet.backends.llm.messages import EndedStep, Message, Outputs, Quit, Submit, TopLogprobs
-from trivet.backends.llm.scheduler import Scheduler
+from trivet.backends.llm import loading
+from trivet.backends.llm.engine import assemble
+from trivet.backends.llm.engine.engine import Engine
+from trivet.backends.llm.process.messages import (
+    EndedStep,
+    Message,
+    Outputs,
+    Quit,
+    Submit,
+    TopLogprobs,
+)
+from trivet.backends.llm.scheduling.batch_state import BatchState
+from trivet.backends.llm.scheduling.blocks import BlockPool
+from trivet.backends.llm.scheduling.scheduler import Scheduler
 from trivet.backends.llm.settings import EngineSettings
-from trivet.backends.llm.tokenizer import Tokenizer
-from trivet.backends.llm.weights import load_model
+from trivet.backends.llm.text.tokenizer import Tokenizer
+from trivet.backends.llm.weights.files import load_model
 
 SMOLLM2 = Path(__file__).parents[1] / "model_repository" / "smollm2" / "1" / "model.gguf"
 MODEL_LEN = 256

@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 
 from trivet.backends.llm.native import library
-from trivet.server.native import shm_guard
+from trivet.server.shared_memory.native import shm_guard
 
 _FOLDER = Path(os.environ["SANITIZED_PARTS"])
 library.LIBRARY = _FOLDER / library.LIBRARY.name

@@ -17,7 +17,7 @@ import pytest
 from house_rules import ROOT
 
 TESTS = ROOT / "tests"
-NATIVE = (ROOT / "backends/llm/native", ROOT / "server/native")
+NATIVE = (ROOT / "backends/llm/native", ROOT / "server/shared_memory/native")
 PARTS = runpy.run_path(str(ROOT / "hatch_build.py"))
 DECODER_FLAGS: tuple[str, ...] = PARTS["DECODER"].flags
 GUARD_FLAGS: tuple[str, ...] = PARTS["GUARD"].flags

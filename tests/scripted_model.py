@@ -21,7 +21,7 @@ from trivet.backends.api import (
 )
 from trivet.server.core import Core
 from trivet.server.http.app import HttpLimits, HttpServer
-from trivet.server.shm import SharedMemory
+from trivet.server.shared_memory.system import SharedMemory
 from trivet.server.tracing.tracing import Tracing
 
 

@@ -11,18 +11,18 @@ from trivet.backends.api import (
     Placement,
     parameter,
 )
-from trivet.backends.llm.chat import ChatTemplate
 from trivet.backends.llm.executor import LlmExecutor
-from trivet.backends.llm.process import StartedEngine
+from trivet.backends.llm.process.process import StartedEngine
+from trivet.backends.llm.process.starting import start_engine
 from trivet.backends.llm.settings import (
     EngineSettings,
     engine_settings,
     find_model,
     placed,
 )
-from trivet.backends.llm.starting import start_engine
-from trivet.backends.llm.tokenizer import Tokenizer
-from trivet.backends.llm.weights import load_tokenizer_files
+from trivet.backends.llm.text.chat import ChatTemplate
+from trivet.backends.llm.text.tokenizer import Tokenizer
+from trivet.backends.llm.weights.files import load_tokenizer_files
 from trivet.protos.model_config_pb2 import ModelConfig, ModelInstanceGroup
 
 INPUTS = (

@@ -12,8 +12,8 @@ from torch import Tensor
 from trivet.backends.api import LoadFailed
 from trivet.backends.llm.attention.choice import choose_attention
 from trivet.backends.llm.attention.torch_reference import TorchAttention
-from trivet.backends.llm.cache_size import cache_scales, size_cache
-from trivet.backends.llm.devices import (
+from trivet.backends.llm.device.cache_size import cache_scales, size_cache
+from trivet.backends.llm.device.devices import (
     MemoryUse,
     WeightsOn,
     cache_bytes,
@@ -21,21 +21,21 @@ from trivet.backends.llm.devices import (
     memory_told,
     weight_bytes,
 )
-from trivet.backends.llm.graphs import CudaRecorder, GraphedModel
-from trivet.backends.llm.kv_cache import KvCache
-from trivet.backends.llm.measure import CudaMeter, Meter, largest_step
-from trivet.backends.llm.model_config import LlmConfig
-from trivet.backends.llm.models import model_class
+from trivet.backends.llm.device.graphs import CudaRecorder, GraphedModel
+from trivet.backends.llm.device.kv_cache import KvCache
+from trivet.backends.llm.device.measure import CudaMeter, Meter, largest_step
+from trivet.backends.llm.device.runner import Model, TorchRunner
+from trivet.backends.llm.device.staging import make_staging
+from trivet.backends.llm.models.architectures import model_class
+from trivet.backends.llm.models.config import LlmConfig
 from trivet.backends.llm.models.linear import FP8
 from trivet.backends.llm.native.decoder import NativeModel, why_not
 from trivet.backends.llm.native.library import Native, load_native
-from trivet.backends.llm.ranks import Ranks
-from trivet.backends.llm.runner import Model, TorchRunner
+from trivet.backends.llm.ranks.group import Ranks
 from trivet.backends.llm.settings import EngineSettings
-from trivet.backends.llm.shards import Part, ShardedWeights, sharded_config
-from trivet.backends.llm.staging import make_staging
-from trivet.backends.llm.tokenizer_files import TokenizerFiles
-from trivet.backends.llm.weights import load_model
+from trivet.backends.llm.text.tokenizer_files import TokenizerFiles
+from trivet.backends.llm.weights.files import load_model
+from trivet.backends.llm.weights.shards import Part, ShardedWeights, sharded_config
 
 log = logging.getLogger(__name__)
 

@@ -4,8 +4,8 @@ import numpy as np
 import torch
 
 from bench.gpu.llama import RandomLlama
-from trivet.backends.llm.batch_state import StepArrays
-from trivet.backends.llm.draws import Draws
+from trivet.backends.llm.sampling.draws import Draws
+from trivet.backends.llm.scheduling.batch_state import StepArrays
 
 NUM_LAUNCHES = 20
 

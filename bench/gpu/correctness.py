@@ -9,10 +9,10 @@ from torch import Tensor
 from bench.figures import Row
 from bench.gpu.llama import LLAMA, RandomLlama, weight_shapes
 from trivet.backends.llm.attention.base import StepInputs
-from trivet.backends.llm.kv_cache import KvCache
+from trivet.backends.llm.device.kv_cache import KvCache
+from trivet.backends.llm.device.runner import Model
 from trivet.backends.llm.loading import make_model
-from trivet.backends.llm.model_config import LlmConfig
-from trivet.backends.llm.runner import Model
+from trivet.backends.llm.models.config import LlmConfig
 
 SMALL = replace(LLAMA, num_layers=4, hidden_size=1024, num_heads=8, num_kv_heads=2,
                 intermediate_size=2816, vocabulary_size=4096, rope_scaling=None)  # fmt: skip

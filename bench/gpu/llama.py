@@ -8,14 +8,14 @@ import torch
 from torch import Tensor
 
 from trivet.backends.api import Sampling
-from trivet.backends.llm.assemble import make_scheduler, make_state
-from trivet.backends.llm.engine import Engine
-from trivet.backends.llm.grammar import NoGrammars
+from trivet.backends.llm.engine.assemble import make_scheduler, make_state
+from trivet.backends.llm.engine.engine import Engine
 from trivet.backends.llm.loading import LoadedPart, build_part
-from trivet.backends.llm.messages import Message, Outputs, Quit, Submit
-from trivet.backends.llm.model_config import LlmConfig, RopeScaling
+from trivet.backends.llm.models.config import LlmConfig, RopeScaling
 from trivet.backends.llm.models.linear import FP8
-from trivet.backends.llm.ranks import Alone
+from trivet.backends.llm.process.messages import Message, Outputs, Quit, Submit
+from trivet.backends.llm.ranks.group import Alone
+from trivet.backends.llm.sampling.grammar import NoGrammars
 from trivet.backends.llm.settings import EngineSettings
 
 LLAMA = LlmConfig(

@@ -17,7 +17,7 @@ import torch
 
 from bench.figures import Row
 from bench.gpu.llama import LLAMA, SETTINGS, RandomLlama
-from trivet.backends.llm.model_config import LlmConfig
+from trivet.backends.llm.models.config import LlmConfig
 
 LOAD = (128, 512, 128)
 """Requests, tokens of each prompt and of each output."""

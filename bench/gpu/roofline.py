@@ -6,7 +6,7 @@ while all is multiplied as fast as the device can, whichever takes longer. No la
 
 from dataclasses import dataclass
 
-from trivet.backends.llm.model_config import LlmConfig
+from trivet.backends.llm.models.config import LlmConfig
 
 HEAD_BYTES = 2
 """A number of the output head, which stays in 16 bits."""

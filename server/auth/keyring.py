@@ -12,7 +12,7 @@ from trivet.server.auth.errors import PermissionDenied, Unauthenticated
 from trivet.server.auth.keys import MAX_SECRET_CHARACTERS, Key, digest_of, read_keys
 from trivet.server.auth.limits import NO_LIMITS, Allowance
 from trivet.server.auth.scopes import Scope
-from trivet.server.outage import Outage
+from trivet.server.logs.outage import Outage
 
 _log = logging.getLogger(__name__)
 _NO_KEY = (

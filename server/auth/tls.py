@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TypedDict
 
 from trivet.backends.api import InvalidConfig, storage_fault
-from trivet.server.outage import Outage
+from trivet.server.logs.outage import Outage
 
 SHUTDOWN_TIMEOUT_S = 1.0
 """How long a connection waits for a client's goodbye after ours; its end needs none."""

@@ -9,8 +9,8 @@ from trivet.protos.model_config_pb2 import ModelConfig
 from trivet.server.cache.config import open_cache, read_cache_config
 from trivet.server.cache.entry import Cache
 from trivet.server.cache.executor import CachingExecutor
+from trivet.server.scheduling.statistics import ModelStatistics
 from trivet.server.settings import Settings
-from trivet.server.statistics import ModelStatistics
 
 
 class Caching:

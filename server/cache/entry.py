@@ -10,7 +10,7 @@ from google.protobuf.message import DecodeError
 from trivet.backends.api import DataType, PackedBytes, Parameters, Tensor
 from trivet.backends.api.datatype import BY_NAME
 from trivet.protos import grpc_service_pb2 as pb
-from trivet.server.parameters import set_parameter
+from trivet.server.protocol.parameters import set_parameter
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,8 +21,8 @@ from trivet.backends.api.request import ON_HOST
 from trivet.server.cache.entry import Cache, Entry
 from trivet.server.cache.key import key_of
 from trivet.server.scheduling.batching import STOPPING
+from trivet.server.scheduling.statistics import ModelStatistics
 from trivet.server.scheduling.ticket import labelled
-from trivet.server.statistics import ModelStatistics
 
 LARGE_BYTES = 1024 * 1024
 """Inputs from this size on are hashed in a thread: it takes about a millisecond."""

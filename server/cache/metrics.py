@@ -4,8 +4,8 @@ from collections.abc import Sequence
 
 from trivet.server.cache.entry import Cache
 from trivet.server.cache.local import LocalCache
-from trivet.server.metrics_page import Labels, Page, summarised
-from trivet.server.statistics import ModelStatistics
+from trivet.server.metrics.text import Labels, Page, summarised
+from trivet.server.scheduling.statistics import ModelStatistics
 
 
 def write_cached_models(page: Page, labelled: Sequence[tuple[Labels, ModelStatistics]]) -> None:

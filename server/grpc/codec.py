@@ -22,12 +22,12 @@ from trivet.backends.api import (
 from trivet.backends.api.datatype import BY_NAME
 from trivet.protos import grpc_service_pb2 as pb
 from trivet.server.grpc.wire import RAW_OUTPUT_TAG, Buffer, Split, field_head, split_infer_request
-from trivet.server.outputs import MAX_RESPONSE_BYTES, require_sendable
-from trivet.server.parameters import Options, parse_parameters, set_parameter
-from trivet.server.shapes import check_shape
-from trivet.server.shm import SharedMemory
-from trivet.server.versions import parse_version
-from trivet.server.wishes import OutputWish, RegionSlice, parse_wish
+from trivet.server.protocol.outputs import MAX_RESPONSE_BYTES, require_sendable
+from trivet.server.protocol.parameters import Options, parse_parameters, set_parameter
+from trivet.server.protocol.shapes import check_shape
+from trivet.server.protocol.versions import parse_version
+from trivet.server.protocol.wishes import OutputWish, RegionSlice, parse_wish
+from trivet.server.shared_memory.system import SharedMemory
 
 MAX_CACHED_HEADER_BYTES = 4096
 MAX_HEADER_BYTES = 8 * 1024 * 1024

@@ -15,7 +15,6 @@ from trivet.backends.api import (
 from trivet.protos import grpc_service_pb2 as pb
 from trivet.protos import health_pb2
 from trivet.server.core import Core
-from trivet.server.forwarding import Forwarding
 from trivet.server.grpc.codec import Decoded, Decoder, Encoder
 from trivet.server.grpc.errors import code_of
 from trivet.server.grpc.handlers import INTERNAL_TEXT, parse, plain, refuse_repository_name
@@ -25,8 +24,9 @@ from trivet.server.grpc.stream import InferStream
 from trivet.server.grpc.trace import answer_trace_setting, note_arrival
 from trivet.server.grpc.transport import Call, Code, Rows, Stream, Unary
 from trivet.server.grpc.wire import Buffer
-from trivet.server.outputs import MAX_RESPONSE_BYTES, fulfil, place
-from trivet.server.versions import parse_version
+from trivet.server.protocol.forwarding import Forwarding
+from trivet.server.protocol.outputs import MAX_RESPONSE_BYTES, fulfil, place
+from trivet.server.protocol.versions import parse_version
 
 log = logging.getLogger(__name__)
 PREFIX = "/inference.GRPCInferenceService/"

@@ -8,7 +8,7 @@ from trivet.protos import grpc_service_pb2 as pb
 from trivet.server.grpc.handlers import plain
 from trivet.server.grpc.transport import Call
 from trivet.server.grpc.wire import Buffer
-from trivet.server.shm import SharedMemory
+from trivet.server.shared_memory.system import SharedMemory
 
 
 class SharedMemoryRpcs:

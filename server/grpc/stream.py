@@ -10,13 +10,13 @@ from dataclasses import dataclass, field
 from trivet.backends.api import CancelToken, InferRequest, InferResponse, ServingError
 from trivet.protos import grpc_service_pb2 as pb
 from trivet.server.core import Core
-from trivet.server.forwarding import Forwarding
 from trivet.server.grpc.codec import Decoded, Decoder, Encoder
 from trivet.server.grpc.errors import code_of
 from trivet.server.grpc.trace import note_arrival
 from trivet.server.grpc.transport import Call, Code
 from trivet.server.grpc.wire import Buffer, field_head, split_infer_request
-from trivet.server.outputs import fulfil, place
+from trivet.server.protocol.forwarding import Forwarding
+from trivet.server.protocol.outputs import fulfil, place
 
 INFER_RESPONSE_TAG = b"\x12"  # field 2 of ModelStreamInferResponse
 MAX_UNREAD_RESPONSES = 4096

@@ -4,7 +4,6 @@ import asyncio
 
 from trivet.server.auth.tls import Tls, socket_options
 from trivet.server.core import Core
-from trivet.server.forwarding import Forwarding
 from trivet.server.http.connection import Listener
 from trivet.server.http.door import Door, RequestIds
 from trivet.server.http.gate import Gate
@@ -25,6 +24,7 @@ from trivet.server.http.shared_memory import SharedMemoryRoutes
 from trivet.server.http.tgi.about import About
 from trivet.server.http.tgi.generate import TgiGenerate
 from trivet.server.http.trace import TraceSettings
+from trivet.server.protocol.forwarding import Forwarding
 from trivet.server.sockets import notice_dead_peers
 
 __all__ = ["HttpLimits", "HttpServer", "build_routes"]

@@ -9,7 +9,7 @@ from aiohttp import StreamReader, web
 from trivet.backends.api import InvalidRequest, TooLarge
 from trivet.server.http.errors import HttpError
 from trivet.server.http.limits import HttpLimits
-from trivet.server.inflate import CODINGS, CutOff, Inflation, NotInflatable, TooLong
+from trivet.server.protocol.inflate import CODINGS, CutOff, Inflation, NotInflatable, TooLong
 
 Body = bytes | memoryview
 

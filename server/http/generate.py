@@ -16,7 +16,6 @@ from trivet.backends.api import (
     TensorSpec,
 )
 from trivet.server.core import Core
-from trivet.server.forwarding import Forwarding
 from trivet.server.http.answers import Answer
 from trivet.server.http.body import read_body
 from trivet.server.http.json_document import JsonObject, parse_object
@@ -26,8 +25,9 @@ from trivet.server.http.limits import HttpLimits
 from trivet.server.http.routes import Call, Route
 from trivet.server.http.sinks import SingleSink, StreamSink
 from trivet.server.http.sse import EventStream
-from trivet.server.outputs import require_sendable
-from trivet.server.parameters import parse_parameters
+from trivet.server.protocol.forwarding import Forwarding
+from trivet.server.protocol.outputs import require_sendable
+from trivet.server.protocol.parameters import parse_parameters
 
 _NOT_ONE_RESPONSE = (
     "generate expects model to produce exactly 1 response, use generate stream for model that "

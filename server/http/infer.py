@@ -4,7 +4,6 @@ from aiohttp import web
 
 from trivet.backends.api import InferResponse, InvalidRequest
 from trivet.server.core import Core
-from trivet.server.forwarding import Forwarding
 from trivet.server.http.answers import BINARY, JSON, Answer, Buffer
 from trivet.server.http.body import read_body
 from trivet.server.http.compression import accepted_coding, compress
@@ -14,7 +13,8 @@ from trivet.server.http.raw_request import decode_raw
 from trivet.server.http.routes import Call, Route
 from trivet.server.http.sinks import SingleSink
 from trivet.server.http.tensors import Body, Decoded, InferDecoder, encode_infer
-from trivet.server.outputs import fulfil, place, require_sendable
+from trivet.server.protocol.forwarding import Forwarding
+from trivet.server.protocol.outputs import fulfil, place, require_sendable
 
 HEADER_LENGTH = "Inference-Header-Content-Length"
 _NOT_ONE_RESPONSE = (

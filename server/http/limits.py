@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 
-from trivet.server.outputs import MAX_RESPONSE_BYTES
+from trivet.server.protocol.outputs import MAX_RESPONSE_BYTES
 
 MAX_REQUEST_ID_BYTES = 128
 MAX_INFER_ID_CHARACTERS = 4096

@@ -22,9 +22,9 @@ from trivet.server.http.json_fields import (
     text,
 )
 from trivet.server.http.json_values import to_tensor
-from trivet.server.parameters import Options, parse_parameters
-from trivet.server.shapes import check_shape
-from trivet.server.wishes import OutputWish, RegionSlice, parse_wish
+from trivet.server.protocol.parameters import Options, parse_parameters
+from trivet.server.protocol.shapes import check_shape
+from trivet.server.protocol.wishes import OutputWish, RegionSlice, parse_wish
 
 _INPUT_FIELDS = ("data", "binary_data_size", "shared_memory_region")
 

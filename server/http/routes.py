@@ -11,7 +11,7 @@ from aiohttp import web
 
 from trivet.server.http.admission import Admission
 from trivet.server.http.errors import HttpError
-from trivet.server.versions import parse_version
+from trivet.server.protocol.versions import parse_version
 
 _CACHED_PATH_CHARACTERS = 512
 _CACHED_PATHS = 4096

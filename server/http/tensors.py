@@ -21,7 +21,7 @@ from trivet.server.http.json_document import parse_object
 from trivet.server.http.json_values import output_data
 from trivet.server.http.limits import JsonLimits
 from trivet.server.http.plan import InputPlan, RequestPlan, Wishes, plan_request
-from trivet.server.wishes import RegionSlice
+from trivet.server.protocol.wishes import RegionSlice
 
 Body = bytes | memoryview
 ReadShared = Callable[[str, int, int], memoryview]

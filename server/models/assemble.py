@@ -26,7 +26,7 @@ from trivet.server.scheduling.ragged import Ragged
 from trivet.server.scheduling.rate_limit import RateLimiter, needs_of
 from trivet.server.scheduling.reshape import Reshape
 from trivet.server.scheduling.sequences.executor import SequenceExecutor, SequenceSchedule
-from trivet.server.statistics import ModelStatistics
+from trivet.server.scheduling.statistics import ModelStatistics
 
 
 @dataclass(frozen=True, slots=True)

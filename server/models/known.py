@@ -4,7 +4,7 @@ import asyncio
 from dataclasses import dataclass, field
 from enum import Enum
 
-from trivet.server.outage import Outage
+from trivet.server.logs.outage import Outage
 from trivet.server.repository.scan import ModelFolder
 
 

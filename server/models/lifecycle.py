@@ -25,7 +25,7 @@ from trivet.server.models.model import Model
 from trivet.server.models.registry import Registry
 from trivet.server.repository.scan import ModelFolder
 from trivet.server.scheduling.sequences.executor import SequenceExecutor
-from trivet.server.statistics import ModelStatistics
+from trivet.server.scheduling.statistics import ModelStatistics
 
 log = logging.getLogger(__name__)
 SEQUENCES_S = 60.0

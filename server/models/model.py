@@ -8,7 +8,7 @@ from trivet.protos.model_config_pb2 import ModelConfig
 from trivet.server.models.gpu_memory import LoadMemory
 from trivet.server.repository.scan import Fingerprint
 from trivet.server.scheduling.reshape import Reshape
-from trivet.server.statistics import ModelStatistics
+from trivet.server.scheduling.statistics import ModelStatistics
 
 Source = tuple[Fingerprint, Fingerprint]
 """The fingerprints of the config files and of the version folder."""

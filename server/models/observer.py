@@ -2,7 +2,7 @@
 
 from trivet.backends.api import CopyKind, ServingError
 from trivet.server.scheduling.answers import reason_for
-from trivet.server.statistics import ModelStatistics
+from trivet.server.scheduling.statistics import ModelStatistics
 
 
 class StatisticsObserver:

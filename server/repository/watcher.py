@@ -8,7 +8,7 @@ from pathlib import Path
 
 from watchfiles import awatch
 
-from trivet.server.outage import Outage
+from trivet.server.logs.outage import Outage
 from trivet.server.repository.plan import Action, plan
 from trivet.server.repository.scan import ModelFolder, RepositoryUnreadableError, Snapshot, scan
 

@@ -22,9 +22,9 @@ from trivet.backends.api import (
 )
 from trivet.server.scheduling.decoupled import Sent
 from trivet.server.scheduling.reshape import Reshape
+from trivet.server.scheduling.statistics import BatchTiming, FailureReason, ModelStatistics
 from trivet.server.scheduling.ticket import Ticket, labelled
 from trivet.server.scheduling.worker import Job
-from trivet.server.statistics import BatchTiming, FailureReason, ModelStatistics
 
 log = logging.getLogger(__name__)
 

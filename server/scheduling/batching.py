@@ -35,9 +35,9 @@ from trivet.server.scheduling.policy import BatchPolicy, Policy, WaitUntil
 from trivet.server.scheduling.queue import RequestQueue, due_ns
 from trivet.server.scheduling.rate_limit import Permit
 from trivet.server.scheduling.rebound import Rebound
+from trivet.server.scheduling.statistics import ModelStatistics
 from trivet.server.scheduling.ticket import Refused, Ticket, labelled
 from trivet.server.scheduling.worker import Job, Worker
-from trivet.server.statistics import ModelStatistics
 
 STOPPING = "Server is stopping, scheduler for model has stopped accepting new inference requests"
 _LOOK_AGAIN_NS = 20_000_000

@@ -9,8 +9,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from trivet.backends.api import BackendFailed, Batch, Instance, ServingError
+from trivet.server.scheduling.statistics import BatchTiming
 from trivet.server.scheduling.ticket import Ticket
-from trivet.server.statistics import BatchTiming
 
 log = logging.getLogger(__name__)
 

@@ -8,7 +8,7 @@ import threading
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from trivet.server.outage import Outage
+from trivet.server.logs.outage import Outage
 from trivet.server.tracing.record import SeenTensor, Span, Trace
 
 log = logging.getLogger(__name__)

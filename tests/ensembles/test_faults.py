@@ -22,7 +22,7 @@ from trivet.backends.api import (
     Unavailable,
 )
 from trivet.server.repository.config import parse_config
-from trivet.server.statistics import FailureReason
+from trivet.server.scheduling.statistics import FailureReason
 
 ONE = np.ones((1, 2), np.float32)
 CHAIN = (step("first", {"IN": "X"}, {"OUT": "T"}), step("second", {"IN": "T"}, {"OUT": "Y"}))

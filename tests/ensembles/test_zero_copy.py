@@ -19,7 +19,7 @@ from trivet.backends.api import (
     Tensor,
 )
 from trivet.server.repository.config import parse_config
-from trivet.server.statistics import ModelStatistics
+from trivet.server.scheduling.statistics import ModelStatistics
 
 CHAIN = ensemble(
     step("double", {"IN": "X"}, {"OUT": "DOUBLED"}),

@@ -25,7 +25,7 @@ from slow_clients import (
     write_slowly_over_http,
 )
 
-from trivet.server.log import LOSSES_PERIOD_S
+from trivet.server.logs.log import LOSSES_PERIOD_S
 
 Serve = Callable[..., RunningServer]
 SlowClient = Callable[[RunningServer, str], Awaitable[bool]]

@@ -22,7 +22,7 @@ from faulty_disk import FaultyDisk
 from paged_models import save_model
 from serving import RunningServer, adder_bytes, write_adder, write_identity
 
-from trivet.server.outage import PERIOD_S
+from trivet.server.logs.outage import PERIOD_S
 
 Serve = Callable[..., RunningServer]
 POLL = ("--model-control-mode=poll", "--repository-poll-secs=0.2")

@@ -15,7 +15,7 @@ from trivet.backends.llm.native.library import NEEDED_FLAGS, processor_flags
 
 MISSING = sorted(NEEDED_FLAGS - processor_flags())
 needs_vectors = pytest.mark.skipif(bool(MISSING), reason=f"this processor has no {MISSING}")
-KERNEL_TESTS = "tests/backends/llm/test_native.py"
+KERNEL_TESTS = "tests/backends/llm/native/test_native.py"
 SOME = "mixed-16 or number_of_threads or neighbours"
 PAST_THE_END = ("decoder.c", "i < kv_heads * size; i += TILE", "i <= kv_heads * size; i += TILE")
 PAST_THE_RANGES = ("shm_guard.c", "&ranges[i].end, start + size", "&ranges[i + 1024].end, 0")
@@ -73,7 +73,7 @@ def test_a_fault_of_the_decoder_would_be_found_by_its_tests(workshop: Make) -> N
 def run_guard(workshop: Workshop) -> Run:
     """But for the test that starts a process of its own, which would take the installed guard."""
     workshop.make_library("shm_guard.c", GUARD_FLAGS)
-    chosen = ("tests/server/test_shm.py", "-k", "not other_faults")
+    chosen = ("tests/server/shared_memory/test_system.py", "-k", "not other_faults")
     return workshop.run_tests(*chosen, timeout_s=100)
 
 

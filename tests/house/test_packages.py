@@ -15,7 +15,10 @@ from house_rules import PACKAGES, ROOT
 
 WEIGHTS = (".onnx", ".pt", ".pt2", ".safetensors", ".whl", "tokenizer.json")
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-COMPILED = {"trivet/backends/llm/native/_decoder.so", "trivet/server/native/_shm_guard.so"}
+COMPILED = {
+    "trivet/backends/llm/native/_decoder.so",
+    "trivet/server/shared_memory/native/_shm_guard.so",
+}
 HAS_COMPILER = sys.platform == "linux" and platform.machine() == "x86_64" and shutil.which("cc")
 NAME: str = f"trivet-{PROJECT['version']}"
 BUILD = "import sys; from hatchling import build as b; getattr(b, sys.argv[1])(sys.argv[2])"

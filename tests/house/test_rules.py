@@ -24,12 +24,27 @@ DOORS = {
     ("server/scheduling/worker.py", "Worker._run"): "the same while it closes",
     ("server/models/loader.py", "Loader.open"): "backends raise anything while they open",
     ("server/models/warmup.py", "_run"): "user code: execute",
-    ("backends/llm/engine.py", "Engine._try"): "the engine's loop: a step costs its batch",
-    ("backends/llm/engine.py", "Engine._launch"): "the same, a step ahead: it is tried again alone",
-    ("backends/llm/sampler.py", "_try_process"): "a request's own rules must not hurt others",
-    ("backends/llm/tokenizer_files.py", "read_tokenizer"): "the library raises Exception itself",
-    ("backends/llm/child.py", "run_engine"): "a model that does not open, told to the parent",
-    ("backends/llm/compiling.py", "GrammarCompiler._compiled"): "a thread of its own: one request",
+    ("backends/llm/engine/engine.py", "Engine._try"): "the engine's loop: a step costs its batch",
+    (
+        "backends/llm/engine/engine.py",
+        "Engine._launch",
+    ): "the same, a step ahead: it is tried again alone",
+    (
+        "backends/llm/sampling/sampler.py",
+        "_try_process",
+    ): "a request's own rules must not hurt others",
+    (
+        "backends/llm/text/tokenizer_files.py",
+        "read_tokenizer",
+    ): "the library raises Exception itself",
+    (
+        "backends/llm/process/child.py",
+        "run_engine",
+    ): "a model that does not open, told to the parent",
+    (
+        "backends/llm/sampling/grammar_compiling.py",
+        "GrammarCompiler._compiled",
+    ): "a thread of its own: one request",
     ("backends/process/instance.py", "ProcessInstance._keep_one"): "the keeper's thread",
     ("backends/process/child.py", "_Server._start"): "the child's side of the loader's door",
     ("backends/process/child.py", "_execute"): "the child's side of the instance's door",

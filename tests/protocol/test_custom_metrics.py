@@ -13,7 +13,7 @@ from documents import ROOT
 from nested_models import body, path, write_python
 from serving import RunningServer, start_server
 
-from trivet.server.custom_metrics import OWN_PREFIXES
+from trivet.server.metrics.custom import OWN_PREFIXES
 
 MODEL = '''
 import os

@@ -1,7 +1,8 @@
 """S4: shared memory. Clients reach only what they have registered, by the byte; what they do to it
 meanwhile costs their own request; what processes share among themselves has no name.
 
-Names, sizes and bounds are rows V46-V48; the guard is tested in `tests/server/test_shm.py`.
+Names, sizes and bounds are rows V46-V48; the guard is tested in
+`tests/server/shared_memory/test_system.py`.
 """
 
 import json

@@ -79,7 +79,7 @@ def test_python_without_asserts_refuses_the_same(tmp_path: Path) -> None:
     code = f"""
 from pathlib import Path
 from trivet.backends.api import LoadFailed, ModelFiles
-from trivet.backends.llm.gguf_header import BrokenHeader, check_header
+from trivet.backends.llm.weights.gguf_header import BrokenHeader, check_header
 assert False, "asserts are on"
 files = ModelFiles(Path({str(tmp_path / "m")!r}), 1)
 refused = 0

@@ -11,8 +11,8 @@ import pytest
 from audit import watched
 
 from trivet.backends.api import InvalidRequest, LoadFailed
-from trivet.backends.llm.chat import ChatTemplate
-from trivet.backends.llm.template_limits import CPU_S, MAX_MADE_BYTES, MAX_PROMPT_CHARACTERS
+from trivet.backends.llm.text.chat import ChatTemplate
+from trivet.backends.llm.text.template_limits import CPU_S, MAX_MADE_BYTES, MAX_PROMPT_CHARACTERS
 
 MESSAGES: list[dict[str, Any]] = [{"role": "user", "content": "Hello"}]
 WAYS_OUT = [

@@ -2,7 +2,8 @@
 
 Keys of the response cache are hashes of all that may change an answer
 (`tests/server/cache/test_key.py`), those of prefixes compare the tokens themselves
-(`tests/backends/llm/test_prefix.py`); tenants are in `tests/server/auth/test_tenants.py`.
+(`tests/backends/llm/scheduling/test_prefix.py`); tenants are in
+`tests/server/auth/test_tenants.py`.
 """
 
 import asyncio
@@ -14,7 +15,7 @@ import pytest
 from fault_room import Room, read
 from grpc import aio
 
-from trivet.backends.llm.prefix import BlockKey, PrefixIndex
+from trivet.backends.llm.scheduling.prefix import BlockKey, PrefixIndex
 from trivet.protos import grpc_service_pb2 as pb
 
 pytestmark = pytest.mark.usefixtures("unharmed")

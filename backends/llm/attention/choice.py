@@ -6,8 +6,8 @@ from collections.abc import Callable
 from trivet.backends.api import LoadFailed
 from trivet.backends.llm.attention.base import Attention
 from trivet.backends.llm.attention.torch_reference import TorchAttention
-from trivet.backends.llm.kv_cache import KvCache
-from trivet.backends.llm.model_config import LlmConfig
+from trivet.backends.llm.device.kv_cache import KvCache
+from trivet.backends.llm.models.config import LlmConfig
 
 log = logging.getLogger(__name__)
 ORDER = ("fa3", "varlen", "triton", "flashinfer", "torch")

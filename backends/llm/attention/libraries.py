@@ -13,8 +13,8 @@ from torch import Tensor
 
 from trivet.backends.llm.attention.base import StepInputs
 from trivet.backends.llm.attention.pages import PagedAttention
-from trivet.backends.llm.kv_cache import KvCache
-from trivet.backends.llm.model_config import LlmConfig
+from trivet.backends.llm.device.kv_cache import KvCache
+from trivet.backends.llm.models.config import LlmConfig
 
 HEAD_SIZES = (64, 128, 256)
 """That all of them know, and our own kernels around them."""

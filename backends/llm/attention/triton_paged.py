@@ -10,8 +10,8 @@ from torch import Tensor
 from trivet.backends.llm.attention import paged_kernels
 from trivet.backends.llm.attention.base import StepInputs
 from trivet.backends.llm.attention.pages import PagedAttention
-from trivet.backends.llm.kv_cache import KvCache
-from trivet.backends.llm.model_config import LlmConfig
+from trivet.backends.llm.device.kv_cache import KvCache
+from trivet.backends.llm.models.config import LlmConfig
 
 DECODE_TILE = 64
 """Places that a decode program reads at a time."""

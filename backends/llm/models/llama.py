@@ -10,12 +10,12 @@ from torch import Tensor
 from torch.nn import functional
 
 from trivet.backends.llm.attention.base import Attention, StepInputs
-from trivet.backends.llm.kv_cache import KvCache
-from trivet.backends.llm.model_config import LlmConfig
+from trivet.backends.llm.device.kv_cache import KvCache
+from trivet.backends.llm.models.config import LlmConfig
 from trivet.backends.llm.models.linear import linear
 from trivet.backends.llm.models.llama_weights import Layer, read_weights
 from trivet.backends.llm.models.vocabulary import Vocabulary
-from trivet.backends.llm.shards import Part
+from trivet.backends.llm.weights.shards import Part
 
 
 class LlamaModel:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from trivet.backends.api import LoadFailed
-from trivet.backends.llm.model_config import LlmConfig, RopeScaling
+from trivet.backends.llm.models.config import LlmConfig, RopeScaling
 from trivet.backends.llm.models.linear import FP8, Weight
 
 ROPE_DIVISORS = "rope_freqs.weight"

@@ -5,7 +5,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from trivet.backends.llm.models.linear import Weight, linear
-from trivet.backends.llm.ranks import Ranks
+from trivet.backends.llm.ranks.group import Ranks
 
 
 class Vocabulary:

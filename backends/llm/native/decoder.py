@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from trivet.backends.llm.attention.base import StepInputs
-from trivet.backends.llm.kv_cache import KvCache
-from trivet.backends.llm.model_config import LlmConfig
+from trivet.backends.llm.device.kv_cache import KvCache
+from trivet.backends.llm.models.config import LlmConfig
 from trivet.backends.llm.models.linear import Weight
 from trivet.backends.llm.models.llama_weights import Layer, read_weights
 from trivet.backends.llm.native.library import Native

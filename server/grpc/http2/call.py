@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from trivet.server.grpc.http2.messages import Assembler, BadMessageError, Packed, packed
 from trivet.server.grpc.transport import Buffer, Code, MessageHandler, Stream, Unary
-from trivet.server.inflate import Plain
+from trivet.server.protocol.inflate import Plain
 
 if TYPE_CHECKING:
     from trivet.server.grpc.http2.calls import Calls

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from trivet.server.grpc.transport import Buffer, Code
-from trivet.server.inflate import CODINGS, CutOff, Inflation, NotInflatable, Plain, TooLong
+from trivet.server.protocol.inflate import CODINGS, CutOff, Inflation, NotInflatable, Plain, TooLong
 
 PREFIX_BYTES = 5
 SMALL_BYTES = 64 * 1024

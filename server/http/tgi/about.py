@@ -10,7 +10,6 @@ from prometheus_client import CONTENT_TYPE_LATEST
 from trivet import __version__
 from trivet.backends.api import Generator, InvalidRequest, ServingError, Token, Unsupported
 from trivet.server.core import Core
-from trivet.server.generate_metrics import write_generators
 from trivet.server.http.answers import Answer, empty_answer, json_answer
 from trivet.server.http.body import Body
 from trivet.server.http.limits import HttpLimits
@@ -26,7 +25,8 @@ from trivet.server.http.tgi.fields import (
     TokenizeFields,
 )
 from trivet.server.http.tgi.models import choose
-from trivet.server.metrics_page import Page
+from trivet.server.metrics.generating import write_generators
+from trivet.server.metrics.text import Page
 
 _NOT_READY = {"error": "unhealthy", "error_type": "healthcheck"}
 

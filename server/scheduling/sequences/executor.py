@@ -42,9 +42,9 @@ from trivet.server.scheduling.sequences.sequence import (
     Sequence,
     SequenceTicket,
 )
+from trivet.server.scheduling.statistics import ModelStatistics, SequenceEnd
 from trivet.server.scheduling.ticket import labelled
 from trivet.server.scheduling.worker import Job, Worker
-from trivet.server.statistics import ModelStatistics, SequenceEnd
 
 
 @dataclass(slots=True, eq=False)

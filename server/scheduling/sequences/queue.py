@@ -27,8 +27,8 @@ from trivet.server.scheduling.queue import due_ns
 from trivet.server.scheduling.sequences.plan import SequencePlan
 from trivet.server.scheduling.sequences.sequence import Sequence, SequenceTicket
 from trivet.server.scheduling.sequences.table import SequenceTable
+from trivet.server.scheduling.statistics import ModelStatistics, SequenceCounts, SequenceEnd
 from trivet.server.scheduling.ticket import labelled
-from trivet.server.statistics import ModelStatistics, SequenceCounts, SequenceEnd
 
 log = logging.getLogger(__name__)
 _LEAST_IDLE_NS = 1_000_000

@@ -35,8 +35,8 @@ from trivet.backends.pytorch.backend import PyTorchBackend
 from trivet.backends.tensorrt.backend import TensorRtBackend
 from trivet.backends.tensorrt.library import load_tensorrt
 from trivet.protos.model_config_pb2 import ModelConfig
-from trivet.server.cuda_shm import CudaRegions
 from trivet.server.repository.config import normalise, parse_config
+from trivet.server.shared_memory.cuda import CudaRegions
 
 HAS_GPU = torch.cuda.is_available()
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not HAS_GPU, reason="no GPU")]

@@ -15,18 +15,18 @@ from trivet.backends.api import LoadFailed
 from trivet.backends.llm import loading
 from trivet.backends.llm.attention.base import StepInputs
 from trivet.backends.llm.attention.torch_reference import TorchAttention
-from trivet.backends.llm.cache_size import cache_scales, size_cache
-from trivet.backends.llm.devices import MemoryUse
-from trivet.backends.llm.kv_cache import KvCache
-from trivet.backends.llm.measure import largest_step
-from trivet.backends.llm.model_config import LlmConfig, from_hub
+from trivet.backends.llm.device.cache_size import cache_scales, size_cache
+from trivet.backends.llm.device.devices import MemoryUse
+from trivet.backends.llm.device.kv_cache import KvCache
+from trivet.backends.llm.device.measure import largest_step
+from trivet.backends.llm.device.runner import Model
+from trivet.backends.llm.models.config import LlmConfig, from_hub
 from trivet.backends.llm.models.linear import FP8, EightBitLinear, Weight, linear
 from trivet.backends.llm.models.llama import LlamaModel
-from trivet.backends.llm.ranks import Alone
-from trivet.backends.llm.runner import Model
+from trivet.backends.llm.ranks.group import Alone
 from trivet.backends.llm.settings import EngineSettings
-from trivet.backends.llm.shards import Part
-from trivet.backends.llm.weights import load_model
+from trivet.backends.llm.weights.files import load_model
+from trivet.backends.llm.weights.shards import Part
 
 CPU = torch.device("cpu")
 MIB = 1 << 20

@@ -11,7 +11,7 @@ from trivet.backends.api.meters import Meter, MeterKind
 from trivet.backends.process.link import Link
 from trivet.backends.process.metering import RemoteMeters, answer_meter
 from trivet.backends.process.remote import OpenRequests
-from trivet.server.custom_metrics import CustomMetrics
+from trivet.server.metrics.custom import CustomMetrics
 
 
 def is_open(window: Window) -> bool:

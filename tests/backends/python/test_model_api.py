@@ -10,7 +10,7 @@ import pytest
 
 from trivet.backends.python.model_api.metrics import keeping
 from trivet.backends.python.shim import triton_python_backend_utils as pb_utils
-from trivet.server.custom_metrics import CustomMetrics
+from trivet.server.metrics.custom import CustomMetrics
 
 
 def user_config(**fields: Any) -> pb_utils.ModelConfig:

@@ -20,7 +20,7 @@ from trivet.server.grpc.http2.server import Http2Transport
 from trivet.server.grpc.service import Service
 from trivet.server.grpc.transport import Rows, Stream
 from trivet.server.http.app import HttpLimits, build_routes
-from trivet.server.metrics import MetricsServer
+from trivet.server.metrics.page import MetricsServer
 from trivet.server.settings import Settings
 
 HEALTH_ROUTES = {

@@ -18,7 +18,7 @@ from trivet.backends.api import (
 from trivet.server.cache.entry import Entry, Found
 from trivet.server.cache.executor import LARGE_BYTES, CachingExecutor
 from trivet.server.cache.local import LocalCache
-from trivet.server.statistics import ModelStatistics
+from trivet.server.scheduling.statistics import ModelStatistics
 
 
 class Doubling:

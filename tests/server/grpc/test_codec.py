@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from trivet.backends.api import DataType, InferResponse, InvalidRequest, Tensor
 from trivet.protos import grpc_service_pb2 as pb
 from trivet.server.grpc.codec import Decoder, Encoder
-from trivet.server.shm import SharedMemory
+from trivet.server.shared_memory.system import SharedMemory
 
 Input = pb.ModelInferRequest.InferInputTensor
 Output = pb.ModelInferRequest.InferRequestedOutputTensor

@@ -3,7 +3,7 @@
 import pytest
 
 from trivet.backends.api import InvalidRequest
-from trivet.server.versions import parse_version
+from trivet.server.protocol.versions import parse_version
 
 
 def test_a_decimal_is_its_number_and_nothing_is_the_newest() -> None:

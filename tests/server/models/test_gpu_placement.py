@@ -13,14 +13,14 @@ from trivet.backends import registry
 from trivet.backends.api import Batch, InvalidConfig, LoadFailed, ModelFiles, Placement
 from trivet.backends.device.nvml import Gpus
 from trivet.protos.model_config_pb2 import ModelConfig
-from trivet.server.machine_metrics import Machine
-from trivet.server.metrics import write_models
-from trivet.server.metrics_config import MetricsConfig
-from trivet.server.metrics_page import Page
+from trivet.server.metrics.config import MetricsConfig
+from trivet.server.metrics.machine import Machine
+from trivet.server.metrics.page import write_models
+from trivet.server.metrics.text import Page
 from trivet.server.models.gpu_memory import GpuLedger, parse_limits
 from trivet.server.models.loader import Loader, Opened
 from trivet.server.repository.scan import ModelFolder
-from trivet.server.statistics import ModelStatistics
+from trivet.server.scheduling.statistics import ModelStatistics
 
 TENSORS = """
 max_batch_size: 4

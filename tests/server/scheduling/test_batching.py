@@ -26,7 +26,7 @@ from trivet.server.scheduling.batching import STOPPING, BatchingExecutor, Schedu
 from trivet.server.scheduling.inline import FIRST_TRIAL
 from trivet.server.scheduling.policy import BatchPolicy, OneByOne, Policy
 from trivet.server.scheduling.queue import LevelPolicy, QueuePolicy, RequestQueue
-from trivet.server.statistics import ModelStatistics
+from trivet.server.scheduling.statistics import ModelStatistics
 
 BATCHES_OF_8 = BatchPolicy(8, frozenset({8}))
 Make = Callable[..., BatchingExecutor]

@@ -23,7 +23,7 @@ from trivet.server.scheduling.rate_limit import (
     ResourceLimits,
     needs_of,
 )
-from trivet.server.statistics import ModelStatistics
+from trivet.server.scheduling.statistics import ModelStatistics
 
 SLOT: ResourceKey = ("slot", None)
 

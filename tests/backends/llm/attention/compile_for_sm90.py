@@ -18,9 +18,9 @@ from triton.runtime import driver
 
 from trivet.backends.llm.attention import triton_paged
 from trivet.backends.llm.attention.base import StepInputs
-from trivet.backends.llm.kv_cache import KvCache
-from trivet.backends.llm.model_config import LlmConfig
+from trivet.backends.llm.device.kv_cache import KvCache
 from trivet.backends.llm.models import fused_llama
+from trivet.backends.llm.models.config import LlmConfig
 
 PTXAS = Path(nvidia.__file__).parent / "bin" / "ptxas"
 SHAPES = {

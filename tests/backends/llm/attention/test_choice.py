@@ -16,10 +16,10 @@ from trivet.backends.llm.attention.choice import choose_attention
 from trivet.backends.llm.attention.libraries import missing
 from trivet.backends.llm.attention.torch_reference import TorchAttention
 from trivet.backends.llm.attention.triton_paged import TritonAttention
-from trivet.backends.llm.kv_cache import KvCache
-from trivet.backends.llm.model_config import LlmConfig, from_hub
+from trivet.backends.llm.device.kv_cache import KvCache
+from trivet.backends.llm.device.runner import Model
+from trivet.backends.llm.models.config import LlmConfig, from_hub
 from trivet.backends.llm.models.llama import LlamaModel
-from trivet.backends.llm.runner import Model
 
 CONFIG = LlmConfig(
     architecture="llama", vocabulary_size=8, hidden_size=8, intermediate_size=8, num_layers=1,

@@ -6,8 +6,8 @@ from torch import Tensor
 
 from trivet.backends.llm.attention.base import StepInputs
 from trivet.backends.llm.attention.torch_reference import TorchAttention
-from trivet.backends.llm.kv_cache import KvCache
-from trivet.backends.llm.model_config import LlmConfig
+from trivet.backends.llm.device.kv_cache import KvCache
+from trivet.backends.llm.models.config import LlmConfig
 
 HEADS, KV_HEADS, SIZE, BLOCK, SHARED_BLOCKS, SCALE = 6, 2, 32, 16, 8, 0.4
 CONFIG = LlmConfig(

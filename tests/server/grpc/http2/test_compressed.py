@@ -13,7 +13,7 @@ from grpc_site import MIB, Site
 from trivet.server.grpc.http2.calls import STREAM_WINDOW
 from trivet.server.grpc.http2.frames import END_STREAM, ErrorCode, Kind, frame
 from trivet.server.grpc.http2.messages import Packed
-from trivet.server.inflate import Plain
+from trivet.server.protocol.inflate import Plain
 
 ZIPPED = ("grpc-encoding", "gzip")
 STREAM = (":path", "/t.T/Stream")

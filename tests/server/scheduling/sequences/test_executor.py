@@ -29,7 +29,7 @@ from trivet.protos.pool import POOL
 from trivet.server.scheduling.batching import STOPPING
 from trivet.server.scheduling.sequences.executor import SequenceExecutor, SequenceSchedule
 from trivet.server.scheduling.sequences.plan import SequencePlan
-from trivet.server.statistics import ModelStatistics
+from trivet.server.scheduling.statistics import ModelStatistics
 
 OLDEST = "oldest { max_candidate_sequences: 64 }"
 ONE_SLOT = "oldest { max_candidate_sequences: 1 }"

@@ -12,8 +12,8 @@ from trivet.backends.llm.attention import triton_paged
 from trivet.backends.llm.attention.base import StepInputs
 from trivet.backends.llm.attention.torch_reference import TorchAttention
 from trivet.backends.llm.attention.triton_paged import TritonAttention
-from trivet.backends.llm.kv_cache import KvCache
-from trivet.backends.llm.model_config import LlmConfig
+from trivet.backends.llm.device.kv_cache import KvCache
+from trivet.backends.llm.models.config import LlmConfig
 
 SCALE = 0.3
 # The interpreter multiplies bfloat16 by its bits.

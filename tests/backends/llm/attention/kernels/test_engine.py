@@ -12,22 +12,22 @@ from torch import Tensor
 from trivet.backends.api import Sampling
 from trivet.backends.llm import loading
 from trivet.backends.llm.attention.torch_reference import TorchAttention
-from trivet.backends.llm.batch_state import BatchState
-from trivet.backends.llm.blocks import BlockPool
-from trivet.backends.llm.devices import MemoryUse
-from trivet.backends.llm.engine import Engine
-from trivet.backends.llm.grammar import NoGrammars
-from trivet.backends.llm.graphs import GraphedModel
-from trivet.backends.llm.kv_cache import KvCache
-from trivet.backends.llm.messages import Message, Outputs, Quit, Submit
-from trivet.backends.llm.model_config import from_hub
+from trivet.backends.llm.device.devices import MemoryUse
+from trivet.backends.llm.device.graphs import GraphedModel
+from trivet.backends.llm.device.kv_cache import KvCache
+from trivet.backends.llm.device.runner import TorchRunner
+from trivet.backends.llm.device.staging import DeviceStaging
+from trivet.backends.llm.engine.engine import Engine
+from trivet.backends.llm.models.config import from_hub
 from trivet.backends.llm.models.llama import LlamaModel
-from trivet.backends.llm.ranks import Alone
-from trivet.backends.llm.runner import TorchRunner
-from trivet.backends.llm.scheduler import Scheduler
+from trivet.backends.llm.process.messages import Message, Outputs, Quit, Submit
+from trivet.backends.llm.ranks.group import Alone
+from trivet.backends.llm.sampling.grammar import NoGrammars
+from trivet.backends.llm.scheduling.batch_state import BatchState
+from trivet.backends.llm.scheduling.blocks import BlockPool
+from trivet.backends.llm.scheduling.scheduler import Scheduler
 from trivet.backends.llm.settings import EngineSettings
-from trivet.backends.llm.shards import Part
-from trivet.backends.llm.staging import DeviceStaging
+from trivet.backends.llm.weights.shards import Part
 
 MOST_SEQUENCES, MODEL_LEN, BLOCK_SIZE, NUM_BLOCKS = 4, 64, 16, 12
 LENGTHS = (5, 30, 1, 17, 9)

@@ -17,14 +17,14 @@ from triton.runtime import KernelInterface
 from trivet.backends.llm.attention import paged_kernels
 from trivet.backends.llm.attention.torch_reference import TorchAttention
 from trivet.backends.llm.attention.triton_paged import TritonAttention
-from trivet.backends.llm.graphs import GraphedModel
-from trivet.backends.llm.kv_cache import KvCache
-from trivet.backends.llm.model_config import LlmConfig, from_hub
+from trivet.backends.llm.device.graphs import GraphedModel
+from trivet.backends.llm.device.kv_cache import KvCache
+from trivet.backends.llm.device.runner import Model
 from trivet.backends.llm.models import step_kernels
+from trivet.backends.llm.models.config import LlmConfig, from_hub
 from trivet.backends.llm.models.fused_llama import FusedLlama
 from trivet.backends.llm.models.linear import FP8
 from trivet.backends.llm.models.llama import LlamaModel
-from trivet.backends.llm.runner import Model
 
 HEADS = {"head_dim": 16, "num_hidden_layers": 2}
 ARCHITECTURES: dict[str, tuple[str, dict[str, Any]]] = {

@@ -11,10 +11,10 @@ from paged_models import LENGTHS, SHAPE, Paged, Steps, mixed, random_model, whol
 from torch import Tensor
 
 from trivet.backends.llm.attention.triton_paged import TritonAttention
-from trivet.backends.llm.kv_cache import KvCache
-from trivet.backends.llm.model_config import LlmConfig, from_hub
-from trivet.backends.llm.models import model_class
-from trivet.backends.llm.runner import Model
+from trivet.backends.llm.device.kv_cache import KvCache
+from trivet.backends.llm.device.runner import Model
+from trivet.backends.llm.models.architectures import model_class
+from trivet.backends.llm.models.config import LlmConfig, from_hub
 
 HEADS = {"head_dim": 16, "num_hidden_layers": 2}
 ARCHITECTURES: dict[str, tuple[str, dict[str, Any]]] = {

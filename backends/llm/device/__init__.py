@@ -1,0 +1,1 @@
+"""What lies and runs on the device that an engine computes on."""

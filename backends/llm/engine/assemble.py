@@ -1,0 +1,112 @@
+"""Builds an engine from its settings. In the engine's process."""
+
+import logging
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
+from typing import Any
+
+import torch
+
+from trivet.backends.api import GeneratorInfo, LoadFailed
+from trivet.backends.llm.device.devices import choose_device
+from trivet.backends.llm.engine.engine import Engine
+from trivet.backends.llm.loading import LoadedPart, load_part
+from trivet.backends.llm.process.messages import Message
+from trivet.backends.llm.ranks.group import Alone, join
+from trivet.backends.llm.ranks.processes import RankedRunner, RankProcesses
+from trivet.backends.llm.sampling.grammar import Grammars
+from trivet.backends.llm.scheduling.batch_state import BatchState
+from trivet.backends.llm.scheduling.blocks import BlockPool
+from trivet.backends.llm.scheduling.scheduler import Scheduler
+from trivet.backends.llm.settings import EngineSettings
+from trivet.backends.llm.text.tokenizer import Tokenizer
+from trivet.backends.llm.text.tokenizer_files import TokenizerFiles
+
+log = logging.getLogger(__name__)
+
+
+def make_engine(
+    settings: EngineSettings, send: Callable[[Message], None]
+) -> tuple[Engine, dict[str, Any]]:
+    """A loaded engine and what it says of itself. Raises LoadFailed."""
+    torch.set_num_threads(settings.num_threads or len(os.sched_getaffinity(0)))
+    others: RankProcesses | None = None
+    if settings.tensor_parallel_size > 1:
+        loaded, files, others = _load_ranks(settings)
+    else:
+        loaded, files = load_part(settings, choose_device(settings.device), Alone())
+    runner = loaded.runner if others is None else RankedRunner(loaded, others)
+    prepare = runner.prepare if isinstance(runner, RankedRunner) else loaded.prepare
+    # A processor that computes has no time to plan the next step meanwhile.
+    launcher = runner if loaded.device.type == "cuda" else None
+    tokenizer = Tokenizer.from_files(files)
+    vocabulary_size = loaded.config.vocabulary_size
+    grammars = Grammars(tokenizer.to_json(), tokenizer.eos_token_ids[0], vocabulary_size)
+    engine = Engine(
+        make_scheduler(settings, loaded), make_state(settings, loaded), runner, grammars, send,
+        launcher, prepare,
+    )  # fmt: skip
+    info = GeneratorInfo(
+        max_model_len=loaded.max_model_len,
+        vocabulary_size=vocabulary_size,
+        max_logprobs=settings.max_logprobs,
+        dtype=str(loaded.dtype).removeprefix("torch."),
+        architecture=loaded.config.architecture,
+        eos_token_ids=tokenizer.eos_token_ids,
+        device=loaded.device.type,
+        sampling_defaults=_sampling_defaults(settings, files),
+        max_num_requests=settings.max_num_seqs + settings.max_num_waiting,
+    )
+    return engine, asdict(info)
+
+
+def _load_ranks(settings: EngineSettings) -> tuple[LoadedPart, TokenizerFiles, RankProcesses]:
+    """Rank 0's part, while the others load theirs. Raises LoadFailed."""
+    size = settings.tensor_parallel_size
+    if settings.in_process:
+        raise LoadFailed(
+            f"in_process is true and tensor_parallel_size {size}: ranks need an engine in a "
+            "process of its own (model parameters in_process and tensor_parallel_size; "
+            "--llm-in-process)"
+        )
+    choose_device(settings.device, size - 1)  # the last is there, so all are
+    device = choose_device(settings.device)
+    others = RankProcesses.start(settings)
+    try:
+        loaded, files = load_part(settings, device, join(0, size, device, others.meeting))
+    except BaseException:
+        others.close()
+        raise
+    others.note_loaded()
+    return loaded, files, others
+
+
+def _sampling_defaults(settings: EngineSettings, files: TokenizerFiles) -> Mapping[str, float]:
+    recommended = dict(files.sampling_defaults)
+    if settings.generation_config != "auto" or not recommended:
+        return {}
+    log.info("where requests do not say: %s (generation_config.json)", recommended)
+    return recommended
+
+
+def make_scheduler(settings: EngineSettings, loaded: LoadedPart) -> Scheduler:
+    """For the blocks that were loaded."""
+    return Scheduler(
+        BlockPool(loaded.num_blocks, settings.block_size),
+        max_num_seqs=settings.max_num_seqs,
+        max_batched_tokens=settings.step_tokens(loaded.device.type),
+        block_size=settings.block_size,
+        enable_prefix_caching=settings.prefix_caching,
+        max_model_len=loaded.max_model_len,
+        max_num_waiting=settings.max_num_waiting,
+    )
+
+
+def make_state(settings: EngineSettings, loaded: LoadedPart) -> BatchState:
+    """For as many sequences as may run."""
+    return BatchState(
+        max_num_seqs=settings.max_num_seqs,
+        max_model_len=loaded.max_model_len,
+        block_size=settings.block_size,
+    )

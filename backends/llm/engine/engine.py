@@ -1,0 +1,398 @@
+"""The engine's loop: inbox, schedule, run, sample, outbox. Knows no process and no socket."""
+
+import logging
+import queue
+import time
+from collections.abc import Callable, Iterable
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from trivet.backends.api import BackendFailed, ServingError
+from trivet.backends.llm.device.border import Waits, current_waits
+from trivet.backends.llm.device.devices import DEVICE_LOST, free_memory, no_memory
+from trivet.backends.llm.engine.flight import Flight, Launcher, draws_of, needs_host
+from trivet.backends.llm.engine.generation import (
+    Generation,
+    StepResult,
+    choose,
+    logits_rows,
+    output_of,
+)
+from trivet.backends.llm.engine.outbox import Outbox
+from trivet.backends.llm.process.messages import Abort, Message, Output, Quit, Submit
+from trivet.backends.llm.sampling.grammar_compiling import (
+    Compiled,
+    GrammarCompiler,
+    Grammars,
+    LearningConstraint,
+)
+from trivet.backends.llm.sampling.sampler import Logprobs, RowState
+from trivet.backends.llm.scheduling.batch_state import BatchState, StepArrays
+from trivet.backends.llm.scheduling.scheduler import Scheduler, StepPlan
+from trivet.backends.llm.scheduling.sequence import PENDING, Sequence, SequenceStatus
+
+log = logging.getLogger(__name__)
+FAILED = "the model failed while computing; the server log has the details"
+
+
+class Runner(Protocol):
+    """Computes a step."""
+
+    def run(self, arrays: StepArrays, rows: list[int]) -> Tensor:
+        """Logits, float32 [len(rows), vocabulary], of the step's tokens at these places."""
+
+
+class Engine:
+    """Owned by one thread. `inbox` is filled by another; `send` takes what goes out."""
+
+    def __init__(
+        self,
+        scheduler: Scheduler,
+        state: BatchState,
+        runner: Runner,
+        grammars: Grammars,
+        send: Callable[[Message], None],
+        launcher: Launcher | None = None,
+        prepare: Callable[[], bool] = lambda: False,
+    ) -> None:
+        """`launcher`: of a device that computes by itself; the next step is planned and launched
+        while it does. Without one, a step ends before the next begins. `prepare`: a piece of work
+        for idle moments; False when there is none left."""
+        self._scheduler = scheduler
+        self._state = state
+        self._runner = runner
+        self._grammars = grammars
+        self._compiling: set[str] = set()
+        """Requests whose grammars are not there yet."""
+        self._launcher = launcher
+        self._prepare = prepare
+        self._flight: Flight | None = None
+        self._host_bound: set[str] = set()
+        """Requests whose tokens are chosen on the host: steps that choose some are not launched
+        but computed by themselves."""
+        self._is_careful = False
+        """The step under way is to land before another is planned, which is computed by itself."""
+        self._generations: dict[str, Generation] = {}
+        self._unstarted: dict[str, Generation] = {}
+        """Those of them that no step has computed a token of."""
+        self._outbox = Outbox(send, self.stats)
+        self._waits = Waits()
+        self.inbox: queue.SimpleQueue[Message | Compiled] = queue.SimpleQueue()
+        self._compiler = GrammarCompiler(grammars, self.inbox.put)
+        self.step_started_s = 0.0
+        """Monotonic time at which the present step began, 0 between steps; for the heartbeat."""
+
+    def run(self) -> None:
+        """Until a Quit comes."""
+        current_waits.set(self._waits)
+        while self._take_messages(wait=not self.has_work and not self._prepare()):
+            if self.has_work:
+                self.step()
+
+    @property
+    def has_work(self) -> bool:
+        """Whether a step is to be computed or under way."""
+        return self._scheduler.has_work or self._flight is not None
+
+    def close(self) -> None:
+        """Ends what runs beside it. `run` has returned."""
+        self._compiler.close()
+
+    def step(self) -> None:
+        """Computes or launches one step and sends what came of it or of the one before."""
+        self.step_started_s = time.monotonic()
+        if self._is_careful:
+            self._land_alone()
+        plan = self._scheduler.schedule()
+        for sequence in plan.preempted:
+            self._state.leave(sequence.id)
+            self._outbox.preempted.append(sequence.id)
+        if self._launcher is None or self._is_careful or self._needs_host(plan):
+            self._land_alone()
+            plan = _alive(plan)
+            if plan.rows:
+                self._is_careful = False
+                self._compute(plan)
+        else:
+            self._launch(plan)
+        self._outbox.flush()
+        self.step_started_s = 0.0
+
+    def stats(self) -> dict[str, float]:
+        """Numbers for the metrics page."""
+        stats = self._scheduler.stats()
+        return {
+            "running": stats.num_running,
+            "waiting": stats.num_waiting,
+            "preemptions": stats.total_preemptions,
+            "prompt_tokens": stats.total_prompt_tokens,
+            "cached_tokens": stats.total_cached_tokens,
+            "kv_usage": stats.blocks.used / max(stats.blocks.total, 1),
+            "num_blocks": stats.blocks.total,
+            "host_synchronisations": self._waits.count,
+        }
+
+    # -- messages in ---------------------------------------------------------------------------
+
+    def _take_messages(self, *, wait: bool) -> bool:
+        """Handles what has come; False at the end."""
+        while True:
+            try:
+                message = self.inbox.get(block=wait)
+            except queue.Empty:
+                return True
+            wait = False
+            if isinstance(message, Quit):
+                return False
+            if isinstance(message, Submit):
+                self._receive(message)
+            elif isinstance(message, Compiled):
+                self._add_compiled(message)
+            elif isinstance(message, Abort):
+                self._abort(message.ids)
+
+    def _receive(self, submit: Submit) -> None:
+        if submit.sampling.grammar is None:
+            self._add(submit, None)
+        else:
+            self._compiling.add(submit.id)
+            self._compiler.compile(submit)
+
+    def _add_compiled(self, compiled: Compiled) -> None:
+        submit_id = compiled.submit.id
+        if submit_id not in self._compiling:  # aborted meanwhile
+            return
+        self._compiling.remove(submit_id)
+        if compiled.error is None:
+            self._add(compiled.submit, compiled.constraint)
+        else:
+            self._refuse(submit_id, compiled.error)
+
+    def _add(self, submit: Submit, constraint: LearningConstraint | None) -> None:
+        sampling = submit.sampling
+        try:
+            sequence = Sequence(
+                submit.id,
+                submit.prompt_ids,
+                max_new_tokens=self._max_new_tokens(submit),
+                priority=submit.priority,
+                needs_prompt_logprobs=sampling.prompt_logprobs is not None,
+                cache_salt=submit.cache_salt,
+            )
+            row = RowState(
+                sampling,
+                submit.seed,
+                submit.prompt_ids,
+                tuple(submit.end_ids),
+                tuple(map(tuple, submit.bad_word_ids)),
+                constraint,
+            )
+            self._scheduler.add(sequence)
+        except ServingError as error:
+            self._refuse(submit.id, error)
+            return
+        generation = Generation(submit, sequence, row, time.monotonic())
+        self._generations[submit.id] = self._unstarted[submit.id] = generation
+        if needs_host(generation):
+            self._host_bound.add(submit.id)
+
+    def _refuse(self, request_id: str, error: ServingError) -> None:
+        kind = type(error).__name__
+        self._outbox.outputs.append(Output(request_id, [], "error", error.message, kind))
+        self._outbox.flush()
+
+    def _max_new_tokens(self, submit: Submit) -> int:
+        wanted = submit.sampling.max_tokens
+        if wanted is None:
+            # The scheduler cuts it to what fits behind the prompt.
+            return self._scheduler.limits.max_tokens
+        # Scoring alone takes a token too, which is not told.
+        return max(wanted, 1)
+
+    def _abort(self, ids: Iterable[str]) -> None:
+        for request_id in ids:
+            self._compiling.discard(request_id)
+            if self._generations.pop(request_id, None) is not None:
+                self._forget(request_id)
+
+    # -- a step --------------------------------------------------------------------------------
+
+    def _compute(self, plan: StepPlan) -> None:
+        """All of a step; in halves, once, where memory does not suffice for it."""
+        begun_s, num_started = time.monotonic(), self._note_starts(plan)
+        if not self._try(plan):
+            free_memory()
+            for half in plan.halves():
+                part = _alive(half)
+                if part.rows and not self._try(part):
+                    sequences = [row.sequence for row in part.rows]
+                    self._fail(sequences, no_memory(len(sequences), part.num_tokens))
+            if plan.num_tokens == 1:
+                self._fail([plan.rows[0].sequence], no_memory(1, 1))
+        self._outbox.end_step(plan, num_started, begun_s)
+
+    def _try(self, plan: StepPlan) -> bool:
+        """Computes a step; False where memory does not suffice."""
+        try:
+            self._compute_whole(plan)
+        except DEVICE_LOST:
+            # Nothing more can be computed in this process; another is started in its place.
+            log.exception("the device failed")
+            raise
+        except torch.OutOfMemoryError as error:
+            log.error("out of memory in a step: %s", str(error).splitlines()[0])  # noqa: TRY400  # it says all
+            return False
+        except Exception:
+            # The batch is lost, the engine is not: its caches hold only what was published.
+            log.exception("a step failed")
+            self._fail([row.sequence for row in plan.rows], BackendFailed(FAILED))
+        return True
+
+    def _compute_whole(self, plan: StepPlan) -> None:
+        result = StepResult(plan, self._forward(plan))
+        result.score(self._generations)
+        sampling = [row.sequence for row in plan.rows if row.samples]
+        generations = [self._generations.get(sequence.id) for sequence in sampling]
+        tokens, logprobs, errors = choose(result.sampling_logits(), generations)
+        for index, error in errors.items():
+            self._fail([sampling[index]], error)
+            generations[index] = None
+        self._scheduler.update(plan, tokens)
+        self._tell_all(generations, tokens, logprobs)
+
+    def _launch(self, plan: StepPlan) -> None:
+        """Starts a step behind the one under way, then tells what that gave."""
+        launched = None
+        if plan.rows:
+            try:
+                launched = self._start(plan)
+            except DEVICE_LOST:
+                log.exception("the device failed")
+                raise
+            except Exception:
+                # The next plan offers the same tokens again, to be computed with care.
+                log.exception("a step could not be launched")
+                self._is_careful = True
+        self._land(launched)
+
+    def _needs_host(self, plan: StepPlan) -> bool:
+        """Whether a step chooses tokens, or scores a prompt, on the host."""
+        return bool(self._host_bound) and any(
+            (row.samples or row.sequence.needs_prompt_logprobs)
+            and row.sequence.id in self._host_bound
+            for row in plan.rows
+        )
+
+    def _land_alone(self) -> None:
+        """Nothing is under way afterwards."""
+        if self._flight is not None:
+            self._land(None)
+            # A message has at most one output of each request, for it has no order.
+            self._outbox.flush()
+
+    def _start(self, plan: StepPlan) -> Flight:
+        assert self._launcher is not None
+        begun_s, num_started = time.monotonic(), self._note_starts(plan)
+        arrays = self._state.arrays(plan)
+        generations = [self._generations.get(row.sequence.id) for row in plan.rows if row.samples]
+        draws = draws_of(generations, plan, self._state)
+        tokens = self._launcher.launch(arrays, logits_rows(plan), draws)
+        self._scheduler.launch(plan)
+        return Flight(plan, generations, tokens, num_started, begun_s)
+
+    def _land(self, launched: Flight | None) -> None:
+        """Waits for the step under way, if there is one, and tells what it gave; `launched` is
+        under way then."""
+        flight, self._flight = self._flight, launched
+        if flight is None:
+            return
+        tokens = flight.tokens()  # raises what ends the engine: the device's own faults
+        self._outbox.end_step(flight.plan, flight.num_started, flight.begun_s)
+        self._scheduler.land(flight.plan, tokens)
+        generations: list[Generation | None] = []
+        for generation, token in zip(flight.generations, tokens, strict=True):
+            if generation is not None:
+                request_id = generation.submit.id
+                if self._generations.get(request_id) is not generation:
+                    generation = None
+                elif token == PENDING:
+                    # The likeliest tokens do not hold what it draws from; the host has patience.
+                    self._host_bound.add(request_id)
+                    self._is_careful = True
+                    self._state.leave(request_id)
+                    if launched is not None:
+                        launched.forget(generation)
+                    generation = None
+            generations.append(generation)
+        self._tell_all(generations, tokens, {})
+
+    def _tell_all(
+        self,
+        generations: list[Generation | None],
+        tokens: list[int],
+        logprobs: dict[int, Logprobs],
+    ) -> None:
+        running, tell = SequenceStatus.RUNNING, self._outbox.tokens.append
+        for index, (generation, token) in enumerate(zip(generations, tokens, strict=True)):
+            if generation is None:
+                continue
+            row = generation.row
+            is_plain = row.output_ids and not logprobs and row.constraint is None
+            if is_plain and token not in row.end_ids and generation.sequence.status is running:
+                # Most rows of most steps; with hundreds of them the calls are what a step costs.
+                row.output_ids.append(token)
+                tell((generation.sequence.id, token))
+            else:
+                self._tell(generation, token, logprobs.get(index))
+
+    def _forward(self, plan: StepPlan) -> Tensor:
+        return self._runner.run(self._state.arrays(plan), logits_rows(plan))
+
+    def _note_starts(self, plan: StepPlan) -> int:
+        """How many requests this step is the first of."""
+        num_unstarted = len(self._unstarted)
+        if num_unstarted:
+            for row in plan.rows:
+                generation = self._unstarted.pop(row.sequence.id, None)
+                if generation is not None:
+                    generation.note_start()
+        return num_unstarted - len(self._unstarted)
+
+    def _tell(self, generation: Generation, token: int, logprobs: Logprobs | None) -> None:
+        row = generation.row
+        is_first = not row.output_ids
+        row.output_ids.append(token)
+        is_last = generation.sequence.status is SequenceStatus.FINISHED
+        output = output_of(generation, token, logprobs, is_last=is_last, first=is_first)
+        if row.constraint is not None and not output.finish:
+            row.constraint.accept(token)  # type: ignore[attr-defined]
+        if output.finish:
+            self._end(generation.sequence, output)
+        else:
+            self._outbox.outputs.append(output)
+
+    def _end(self, sequence: Sequence, output: Output) -> None:
+        self._generations.pop(sequence.id, None)
+        self._forget(sequence.id)
+        self._outbox.outputs.append(output)
+
+    def _forget(self, request_id: str) -> None:
+        self._unstarted.pop(request_id, None)
+        self._host_bound.discard(request_id)
+        self._scheduler.finish(request_id)
+        self._state.leave(request_id)
+
+    def _fail(self, sequences: Iterable[Sequence], error: ServingError) -> None:
+        for sequence in sequences:
+            kind = type(error).__name__
+            self._end(sequence, Output(sequence.id, [], "error", error.message, kind))
+
+
+def _alive(plan: StepPlan) -> StepPlan:
+    """What is left of a step when some of its sequences have ended or been taken back meanwhile."""
+    running = SequenceStatus.RUNNING
+    if all([row.sequence.status is running for row in plan.rows]):  # noqa: C419  # a list is twice as fast
+        return plan
+    return StepPlan.of(row for row in plan.rows if row.sequence.status is running)

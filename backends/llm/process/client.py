@@ -1,0 +1,234 @@
+"""The server's side of one engine: frames out and in, watched, started again when it dies."""
+
+import asyncio
+import logging
+import time
+from collections import Counter
+from typing import Protocol
+
+from trivet.backends.api import Cause, InstanceDied, LoadFailed, ServingError
+from trivet.backends.llm.process.messages import (
+    Abort,
+    FrameReader,
+    Heartbeat,
+    Message,
+    Outputs,
+    Submit,
+    pack,
+)
+from trivet.backends.llm.process.process import StartedEngine
+from trivet.backends.llm.process.starting import start_engine
+from trivet.backends.llm.settings import EngineSettings
+from trivet.backends.process.ending import Ending
+
+log = logging.getLogger(__name__)
+SILENT_S = 1.0
+"""An engine that has not been heard for so long is not ready."""
+_WATCH_S = 0.25
+_FIRST_DELAY_S = 0.5
+_LONGEST_DELAY_S = 30.0
+_READ_BYTES = 1 << 18
+_END_S = 1.0
+"""Between losing the connection to an engine and its end, by which its exit code is its own."""
+
+
+class EngineListener(Protocol):
+    """Whom the client tells. On the event loop."""
+
+    def on_outputs(self, outputs: Outputs) -> None:
+        """What a step gave."""
+
+    def on_lost(self, error: ServingError) -> None:
+        """The engine is gone: nothing that was submitted will be answered."""
+
+
+class EngineClient:
+    """Owned by the event loop. Starts with a loaded engine, keeps one running until `close`."""
+
+    def __init__(
+        self, engine: StartedEngine, settings: EngineSettings, listener: EngineListener
+    ) -> None:
+        self._settings = settings
+        self._listener = listener
+        self._loop = asyncio.get_running_loop()
+        self._engine: StartedEngine | None = None
+        self._is_closed = False
+        self._name = engine.name
+        self._delay_s = _FIRST_DELAY_S
+        self._restart: asyncio.Task[None] | None = None
+        self.trouble = ""
+        """Why there is no engine, while there is none."""
+        self.deaths: Counter[Cause] = Counter()
+        self.stats: dict[str, float] = {}
+        """The engine's last numbers."""
+        self._attach(engine)
+        self._watch = self._loop.call_later(_WATCH_S, self._check)
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether the engine has been heard lately."""
+        return self._engine is not None and time.monotonic() - self._heard_s < SILENT_S
+
+    def submit(self, message: Submit) -> None:
+        """Raises InstanceDied while there is no engine."""
+        self._send(message)
+
+    def abort(self, request_id: str) -> None:
+        """Nobody waits for this request any more."""
+        if self._engine is not None:
+            self._send(Abort([request_id]))
+
+    async def close(self) -> None:
+        """Ends the engine."""
+        self._is_closed = True
+        self._watch.cancel()
+        if self._restart is not None:
+            self._restart.cancel()
+        engine = self._detach()
+        if engine is not None:
+            await asyncio.to_thread(engine.kill)
+
+    # -- the socket ----------------------------------------------------------------------------
+
+    def _attach(self, engine: StartedEngine) -> None:
+        self._engine = engine
+        self._reader = FrameReader()
+        self._unsent = bytearray()
+        self._heard_s = self._checked_s = time.monotonic()
+        self._silent_s = self._step_s = 0.0
+        self.trouble = ""
+        engine.socket.setblocking(False)
+        self._loop.add_reader(engine.socket.fileno(), self._on_readable)
+        for message in engine.early:
+            self._on_message(message)
+
+    def _detach(self) -> StartedEngine | None:
+        engine, self._engine = self._engine, None
+        if engine is not None:
+            self._loop.remove_reader(engine.socket.fileno())
+            self._loop.remove_writer(engine.socket.fileno())
+        return engine
+
+    def _send(self, message: Message) -> None:
+        if self._engine is None:
+            raise InstanceDied(
+                f"the engine of model '{self._name}' is being restarted",
+                retry_after_s=self._delay_s,
+            )
+        if not self._unsent:
+            self._loop.add_writer(self._engine.socket.fileno(), self._on_writable)
+        self._unsent += pack(message)
+        self._on_writable()
+
+    def _on_writable(self) -> None:
+        assert self._engine is not None
+        try:
+            sent = self._engine.socket.send(self._unsent)
+        except BlockingIOError:
+            return
+        except OSError:
+            # The reader sees the end too, and tells the rest.
+            sent = len(self._unsent)
+        del self._unsent[:sent]
+        if not self._unsent:
+            self._loop.remove_writer(self._engine.socket.fileno())
+
+    def _on_readable(self) -> None:
+        assert self._engine is not None
+        try:
+            data = self._engine.socket.recv(_READ_BYTES)
+        except BlockingIOError:
+            return
+        except OSError:
+            data = b""
+        if not data:
+            self._on_death()
+            return
+        self._heard_s = time.monotonic()
+        self._silent_s = 0.0
+        try:
+            for message in self._reader.feed(data):
+                self._on_message(message)
+        except ValueError:
+            log.exception("the engine of '%s' sent nonsense", self._name)
+            self._on_death()
+
+    def _on_message(self, message: Message) -> None:
+        if isinstance(message, Outputs):
+            self.stats = message.stats
+            self._step_s = 0.0
+            self._delay_s = _FIRST_DELAY_S
+            self._listener.on_outputs(message)
+        elif isinstance(message, Heartbeat):
+            self.stats = message.stats
+            self._step_s = message.step_s
+
+    # -- death and return ----------------------------------------------------------------------
+
+    def _check(self) -> None:
+        # Counted in looks of ours: where both processes stood still, nobody was silent.
+        now_s = time.monotonic()
+        self._silent_s += min(now_s - self._checked_s, 2 * _WATCH_S)
+        self._checked_s = now_s
+        settings = self._settings
+        if self._engine is not None:
+            self._engine.look()
+        if self._silent_s > (limit_s := settings.heartbeat_timeout_s):
+            text = f"no sign of life for {limit_s:g} s, model parameter heartbeat_timeout_s"
+            self._on_death(Ending(Cause.SILENT, text))
+        elif self._step_s > (limit_s := settings.step_timeout_s):
+            text = f"a step took more than {limit_s:g} s, model parameter step_timeout_s"
+            self._on_death(Ending(Cause.TIMEOUT, text))
+        self._watch = self._loop.call_later(_WATCH_S, self._check)
+
+    def _on_death(self, ending: Ending | None = None) -> None:
+        """`ending`: why it is given up, where it has not ended by itself."""
+        engine = self._detach()
+        if engine is None or self._is_closed:
+            return
+        self.trouble = f"the engine of model '{self._name}' died; it is being restarted"
+        self._restart = self._loop.create_task(self._replace(engine, ending))
+        self._listener.on_lost(InstanceDied(self.trouble))
+
+    async def _replace(self, dead: StartedEngine, ending: Ending | None) -> None:
+        if ending is None:
+            # Its last word was that it hung up: the process is about to end.
+            await asyncio.to_thread(_await_end, dead)
+        await asyncio.to_thread(dead.kill)
+        ending = ending or dead.ending()
+        self.deaths[ending.cause] += 1
+        self.trouble = (
+            f"the engine of model '{self._name}' died ({ending.text}); it is being restarted"
+        )
+        log.error("%s", self.trouble)
+        while not self._is_closed:
+            await asyncio.sleep(self._delay_s)
+            self._delay_s = min(2 * self._delay_s, _LONGEST_DELAY_S)
+            starting = self._loop.run_in_executor(None, start_engine, self._name, self._settings)
+            try:
+                engine = await asyncio.shield(starting)
+            except LoadFailed as error:
+                self.trouble = (
+                    f"the engine of model '{self._name}' did not start: {error.message}; the next "
+                    f"start is in {self._delay_s:g} s"
+                )
+                log.error("%s", self.trouble)  # noqa: TRY400  # its text says all
+            except asyncio.CancelledError:
+                starting.add_done_callback(_kill_late)
+                raise
+            else:
+                self._attach(engine)
+                log.info("the engine of '%s' is back", self._name)
+                return
+
+
+def _await_end(engine: StartedEngine) -> None:
+    deadline_s = time.monotonic() + _END_S
+    while engine.is_running() and time.monotonic() < deadline_s:
+        time.sleep(0.01)
+
+
+def _kill_late(starting: "asyncio.Future[StartedEngine]") -> None:
+    """An engine that was ready only after the server had given it up."""
+    if not starting.cancelled() and starting.exception() is None:
+        starting.result().kill()

@@ -1,0 +1,122 @@
+"""Rank 0's side of the processes that compute a model with it: told each step, watched."""
+
+import contextlib
+import logging
+import os
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import orjson
+from torch import Tensor
+
+from trivet.backends.llm.loading import LoadedPart
+from trivet.backends.llm.process.process import program
+from trivet.backends.llm.ranks.step_frames import packed_step
+from trivet.backends.llm.sampling.draws import Draws
+from trivet.backends.llm.scheduling.batch_state import StepArrays
+from trivet.backends.llm.settings import EngineSettings
+
+log = logging.getLogger(__name__)
+LOAD_GRACE_S = 10.0
+"""So long rank 0 may go on loading after another has ended."""
+_MAIN = "trivet.backends.llm.ranks.child"
+
+
+class RankProcesses:
+    """Ranks 1 and up. They end when rank 0 does, whose ends of their sockets close then; rank 0
+    ends when one of them does: the server starts all of them again."""
+
+    def __init__(self, folder: "tempfile.TemporaryDirectory[str]") -> None:
+        self._folder = folder
+        self._met = threading.Event()
+        self._sockets: list[socket.socket] = []
+        self.processes: list[subprocess.Popen[bytes]] = []
+
+    @property
+    def meeting(self) -> str:
+        """The file at which ranks find each other."""
+        return str(Path(self._folder.name) / "meeting")
+
+    @classmethod
+    def start(
+        cls, settings: EngineSettings, on_death: Callable[[], None] = lambda: os._exit(1)
+    ) -> "RankProcesses":
+        """Starts them; they load their parts of the model while rank 0 loads its own."""
+        ranks = cls(tempfile.TemporaryDirectory(prefix="trivet-ranks-"))
+        for rank in range(1, settings.tensor_parallel_size):
+            ranks._start(rank, settings, on_death)
+        return ranks
+
+    def note_loaded(self) -> None:
+        """All ranks have met and loaded their parts."""
+        self._met.set()
+        self._folder.cleanup()
+
+    def tell(self, frame: bytes) -> None:
+        """One message for all of them. Does not wait until they have read it, as a rule."""
+        for end in self._sockets:
+            # The watching thread sees the end of a process; it says why.
+            with contextlib.suppress(OSError):
+                end.sendall(frame)
+
+    def close(self) -> None:
+        """Ends them."""
+        for end in self._sockets:
+            end.close()
+        for process in self.processes:
+            process.wait()
+        self._folder.cleanup()
+
+    def _start(self, rank: int, settings: EngineSettings, on_death: Callable[[], None]) -> None:
+        ours, theirs = socket.socketpair()
+        with theirs:
+            process = subprocess.Popen(  # noqa: S603  # our own interpreter and program
+                [sys.executable, "-P", "-c", program(_MAIN), str(theirs.fileno()), str(rank),
+                 self.meeting],
+                pass_fds=[theirs.fileno()],
+                stdin=subprocess.PIPE,
+            )  # fmt: skip
+        assert process.stdin is not None
+        with process.stdin:
+            process.stdin.write(orjson.dumps(settings.to_json()))
+        self._sockets.append(ours)
+        self.processes.append(process)
+        threading.Thread(target=self._watch, args=(rank, process, on_death), daemon=True).start()
+
+    def _watch(
+        self, rank: int, process: "subprocess.Popen[bytes]", on_death: Callable[[], None]
+    ) -> None:
+        code = process.wait()
+        # What a rank cannot load, rank 0 as a rule cannot either, and says why.
+        self._met.wait(LOAD_GRACE_S)
+        if self._sockets[rank - 1].fileno() >= 0:
+            log.error("rank %d ended (code %d): the engine ends with it", rank, code)
+            on_death()
+
+
+class RankedRunner:
+    """A Runner and a Launcher that tells the other ranks what it runs itself."""
+
+    def __init__(self, loaded: LoadedPart, others: RankProcesses) -> None:
+        self._loaded = loaded
+        self._others = others
+
+    def run(self, arrays: StepArrays, rows: list[int]) -> Tensor:
+        """See Runner."""
+        self._others.tell(packed_step(arrays, rows))
+        return self._loaded.runner.run(arrays, rows)
+
+    def launch(self, arrays: StepArrays, rows: list[int], draws: Draws) -> Callable[[], list[int]]:
+        """See Launcher."""
+        self._others.tell(packed_step(arrays, rows, draws))
+        return self._loaded.runner.launch(arrays, rows, draws)
+
+    def prepare(self) -> bool:
+        """All ranks do the same piece of work for idle moments."""
+        self._others.tell(packed_step())
+        return self._loaded.prepare()

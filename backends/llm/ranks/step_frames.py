@@ -1,0 +1,65 @@
+"""Steps as frames from rank 0 to the others: a uint32 length and a msgpack list; never code."""
+
+import struct
+from collections.abc import Iterator
+from dataclasses import fields
+from typing import Any, NamedTuple
+
+import msgpack
+import numpy as np
+
+from trivet.backends.llm.sampling.draws import Draws
+from trivet.backends.llm.scheduling.batch_state import StepArrays
+
+_LENGTH = struct.Struct("<I")
+
+
+class RankStep(NamedTuple):
+    """What a rank is to do."""
+
+    arrays: StepArrays | None
+    """None: a piece of work for idle moments."""
+    rows: list[int]
+    draws: Draws | None
+    """None: the step is run, not launched."""
+
+
+def packed_step(
+    arrays: StepArrays | None = None, rows: list[int] | None = None, draws: Draws | None = None
+) -> bytes:
+    """A RankStep as a frame."""
+    given = [] if arrays is None else [getattr(arrays, each.name) for each in fields(arrays)]
+    drawn = None if draws is None else [_packed(each) for each in draws.arrays]
+    body: bytes = msgpack.packb([[_packed(each) for each in given], rows or [], drawn])
+    return _LENGTH.pack(len(body)) + body
+
+
+def unpacked_step(body: bytes) -> RankStep:
+    """The RankStep of a frame's body."""
+    packed, rows, drawn = msgpack.unpackb(body)
+    arrays = StepArrays(*map(_array, packed)) if packed else None
+    draws = None
+    if drawn is not None:
+        state_rows, plain, likely, *wishes = map(_array, drawn)
+        draws = Draws(state_rows, plain, likely, wishes)
+    return RankStep(arrays, rows, draws)
+
+
+def bodies(data: bytearray) -> Iterator[bytes]:
+    """Takes the frames that are complete out of what has come."""
+    while len(data) >= _LENGTH.size:
+        end = _LENGTH.size + _LENGTH.unpack_from(data)[0]
+        if len(data) < end:
+            return
+        yield bytes(data[_LENGTH.size : end])
+        del data[:end]
+
+
+def _packed(array: np.ndarray) -> tuple[str, tuple[int, ...], bytes]:
+    return array.dtype.str, array.shape, array.tobytes()
+
+
+def _array(packed: Any) -> np.ndarray:
+    dtype, shape, data = packed
+    # A copy, for torch wants memory that may be written.
+    return np.frombuffer(data, dtype=dtype).reshape(shape).copy()

@@ -1,0 +1,139 @@
+"""Tries grammars in a process that may be killed: some take minutes or all memory to compile, and
+no length tells which. The process's own side is at the end."""
+
+import contextlib
+import os
+import queue
+import resource
+import select
+import signal
+import subprocess
+import sys
+import threading
+import weakref
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+import trivet
+from trivet.backends.api import Grammar, InvalidRequest
+from trivet.backends.llm.sampling.grammar_compiling import STACK_BYTES, start_deep_thread
+
+CPU_S = 2.0
+"""Of a processor's time, so that a busy machine refuses no more than an idle one."""
+MEMORY_BYTES = 1 << 30
+_WALL_S = 30.0
+_ROOT = str(Path(trivet.__file__).parents[1])
+_PROGRAM = (
+    f"import sys; sys.path.append({_ROOT!r}); "
+    "from trivet.backends.llm.sampling.grammar_trial import main; main()"
+)
+
+
+class GrammarTrial:
+    """Owned by the thread that compiles. The process is started when it is needed first."""
+
+    def __init__(self, tokenizer_json: str, eos_token_id: int, vocabulary_size: int) -> None:
+        self._tokenizer = [tokenizer_json, eos_token_id, vocabulary_size]
+        self._process: subprocess.Popen[bytes] | None = None
+        self._end: Callable[[], object] = lambda: None
+
+    def check(self, grammar: Grammar) -> None:
+        """Raises InvalidRequest for a grammar that cannot be compiled in time and memory."""
+        answer = self._ask([grammar.kind, grammar.value, grammar.field])
+        if answer is None:
+            self.close()
+            raise InvalidRequest(
+                f"{grammar.field}: the grammar is too complex: compiling it takes more than "
+                f"{CPU_S:g} s or {MEMORY_BYTES >> 20} MiB; make it simpler"
+            )
+        if answer:
+            raise InvalidRequest(answer)
+
+    def close(self) -> None:
+        """Ends the process, if there is one."""
+        self._process = None
+        self._end()
+
+    def _ask(self, question: list[Any]) -> str | None:
+        """The process's answer; None when it ended or took too long."""
+        process = self._process or self._start()
+        assert process.stdin is not None
+        assert process.stdout is not None
+        with contextlib.suppress(BrokenPipeError):
+            _write(process.stdin, question)
+            if select.select([process.stdout], [], [], _WALL_S)[0]:
+                line = process.stdout.readline()
+                return orjson.loads(line) if line else None
+        return None
+
+    def _start(self) -> "subprocess.Popen[bytes]":
+        self._process = process = subprocess.Popen(  # noqa: S603  # our own interpreter and program
+            [sys.executable, "-P", "-c", _PROGRAM],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            # A compiler that runs out of memory says so there.
+            stderr=subprocess.DEVNULL,
+        )
+        # It does not outlive who asks it, closed or not.
+        self._end = weakref.finalize(self, _end, process)
+        assert process.stdin is not None
+        with contextlib.suppress(BrokenPipeError):
+            _write(process.stdin, self._tokenizer)
+        return process
+
+
+def _end(process: "subprocess.Popen[bytes]") -> None:
+    process.kill()
+    process.wait()
+    for end in (process.stdin, process.stdout):
+        assert end is not None
+        with contextlib.suppress(BrokenPipeError):  # what was not sent need not be
+            end.close()
+
+
+def _write(end: Any, value: object) -> None:
+    end.write(orjson.dumps(value) + b"\n")
+    end.flush()
+
+
+# -- in the process --------------------------------------------------------------------------------
+
+
+def main() -> None:
+    """Reads the tokenizer, then grammars, a JSON line each; answers each with what is wrong."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)  # the engine decides when to stop
+    room = STACK_BYTES + MEMORY_BYTES
+    resource.setrlimit(resource.RLIMIT_DATA, (room, room))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    lines: queue.SimpleQueue[bytes] = queue.SimpleQueue()
+    threading.Thread(target=_read, args=(lines,), daemon=True).start()
+    start_deep_thread(lambda: _serve(lines), "trials").join()
+
+
+def _read(lines: "queue.SimpleQueue[bytes]") -> None:
+    for line in sys.stdin.buffer:
+        lines.put(line)
+    # The engine is gone: nobody waits for what is being compiled.
+    os._exit(0)
+
+
+def _serve(lines: "queue.SimpleQueue[bytes]") -> None:
+    from trivet.backends.llm.sampling.grammar import GrammarLibrary
+
+    library = GrammarLibrary(*orjson.loads(lines.get()))
+    while True:
+        grammar = Grammar(*orjson.loads(lines.get()))
+        # Its signal ends the process.
+        signal.setitimer(signal.ITIMER_PROF, CPU_S)
+        try:
+            library.constraint(grammar)
+            answer = ""
+        except InvalidRequest as error:
+            answer = error.message
+        finally:
+            signal.setitimer(signal.ITIMER_PROF, 0)
+        _write(sys.stdout.buffer, answer)

@@ -1,0 +1,135 @@
+"""Conversations to prompts through a model's chat template: a stranger's code, so sandboxed."""
+
+import datetime as dt
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NoReturn
+
+import jinja2
+import jinja2.meta
+
+from trivet.backends.api import InvalidRequest, LoadFailed, Messages
+from trivet.backends.llm.text.literal import Literals
+from trivet.backends.llm.text.template_limits import (
+    MAX_PROMPT_CHARACTERS,
+    BoundedEnvironment,
+    TemplateLimit,
+)
+from trivet.backends.llm.text.tool_texts import parser_of, with_written_tools
+
+_FAULTS = (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
+"""What expressions of a template raise."""
+MAX_INDENT = 16
+_LIMIT_TEXT = f"the chat template wrote more than {MAX_PROMPT_CHARACTERS} characters"
+
+
+class TemplateRefusal(Exception):
+    """What a template raises on purpose: `raise_exception("...")`."""
+
+
+class ChatTemplate:
+    """A compiled template. Has the functions that Hugging Face's templates count on."""
+
+    def __init__(
+        self, source: str, special_tokens: Mapping[str, str], control_texts: Iterable[str] = ()
+    ) -> None:
+        """`control_texts`: what must not get a meaning when a client writes it. Raises LoadFailed
+        when the template is no Jinja."""
+        self._environment = environment = BoundedEnvironment()
+        environment.filters["tojson"] = _to_json
+        environment.globals["raise_exception"] = _refuse
+        environment.globals["strftime_now"] = _now
+        self.source = source
+        self.special_tokens = dict(special_tokens)
+        """bos_token and the like."""
+        self._literals = Literals(control_texts)
+        try:
+            self._template = environment.from_string(source)
+        except jinja2.TemplateSyntaxError as error:
+            text = f"the chat template is broken in line {error.lineno}: {error.message}"
+            raise LoadFailed(text) from error
+        named = jinja2.meta.find_undeclared_variables(environment.parse(source))
+        self._writes_tools = "tools" in named
+        self.tool_call_parser = parser_of(source, writes_tools=self._writes_tools)
+        """How the model writes calls of tools; empty: the template does not tell."""
+        self.reasoning_parser = "think" if "</think>" in source else ""
+        """The same of what it thinks before it answers."""
+
+    def render(
+        self,
+        messages: Messages,
+        *,
+        tools: Sequence[Mapping[str, Any]] | None = None,
+        add_generation_prompt: bool = True,
+        continue_final_message: bool = False,
+        arguments: Mapping[str, Any] | None = None,
+    ) -> str:
+        """The prompt: a `Prompt` when a client's text in it looks like special tokens. Raises
+        InvalidRequest with the template's own words, or general ones."""
+        try:
+            if not self._writes_tools:
+                messages, tools = with_written_tools(messages, tools or ()), None
+            marked = self._literals.marked
+            messages = marked(messages)
+            values = {
+                **self.special_tokens,
+                **marked(arguments or {}),
+                "messages": messages,
+                "tools": marked(tools) if tools else None,
+                "add_generation_prompt": add_generation_prompt,
+            }
+            self._environment.begin()
+            text = "".join(_bounded(self._template.generate(values)))
+        except TemplateRefusal as error:
+            raise InvalidRequest(f"messages: the chat template says: {error}") from None
+        except TemplateLimit as error:
+            raise InvalidRequest(f"messages: the chat template is not followed: {error}") from None
+        except MemoryError:
+            raise InvalidRequest("messages: the chat template wants too much memory") from None
+        except jinja2.TemplateError as error:
+            kind = type(error).__name__
+            raise InvalidRequest(
+                f"messages: the chat template cannot write them ({kind}): {error}"
+            ) from None
+        except _FAULTS as error:
+            raise InvalidRequest(
+                "messages: the chat template cannot write them; look at the types of role and "
+                f"content ({type(error).__name__})"
+            ) from None
+        if continue_final_message:
+            text = _cut_after_last(text, messages)
+        return self._literals.prompt(text)
+
+
+def _bounded(pieces: Any) -> Any:
+    size = 0
+    for piece in pieces:
+        size += len(piece)
+        if size > MAX_PROMPT_CHARACTERS:
+            raise InvalidRequest(f"messages: {_LIMIT_TEXT}")
+        yield piece
+
+
+def _cut_after_last(text: str, messages: Messages) -> str:
+    """Without what the template wrote behind the last message, so that the model goes on in it."""
+    content = str(messages[-1].get("content") or "").strip()
+    place = text.rfind(content)
+    if not content or place < 0:
+        raise InvalidRequest(
+            "continue_final_message: the chat template changes the last message, so that it cannot "
+            "be continued"
+        )
+    return text[: place + len(content)]
+
+
+def _refuse(text: str) -> NoReturn:
+    raise TemplateRefusal(text)
+
+
+def _now(form: str) -> str:
+    return dt.datetime.now().astimezone().strftime(form)
+
+
+def _to_json(value: Any, indent: int | None = None) -> str:
+    indent = indent if indent is None else min(indent, MAX_INDENT)
+    return json.dumps(value, ensure_ascii=False, indent=indent)

@@ -1,0 +1,71 @@
+"""Text to token ids and back, by the `tokenizers` library. Safe in any thread."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import tokenizers
+
+from trivet.backends.api import Token
+from trivet.backends.llm.text.literal import Prompt
+from trivet.backends.llm.text.tokenizer_files import TokenizerFiles, read_tokenizer
+
+
+class Tokenizer:
+    """One model's tokenizer."""
+
+    def __init__(self, inner: "tokenizers.Tokenizer", eos_token_ids: tuple[int, ...]) -> None:
+        self._inner = inner
+        self.eos_token_ids = eos_token_ids
+        special = {
+            index: token.content
+            for index, token in inner.get_added_tokens_decoder().items()
+            if token.special
+        }
+        self._special = frozenset(special)
+        self.special_texts = tuple(special.values())
+        """The texts of the model's own marks."""
+        self.longest_token = max(map(len, inner.get_vocab(with_added_tokens=True)), default=1)
+        """In characters, or in bytes where its tokens are bytes."""
+
+    @classmethod
+    def from_files(cls, files: TokenizerFiles) -> "Tokenizer":
+        """Raises LoadFailed when the file is none."""
+        inner = read_tokenizer(files.json)
+        inner.no_truncation()
+        inner.no_padding()
+        return cls(inner, files.eos_token_ids)
+
+    def to_json(self) -> str:
+        """In the form of tokenizer.json."""
+        text: str = self._inner.to_str()
+        return text
+
+    def encode(self, text: str, *, add_special_tokens: bool) -> list[int]:
+        """The token ids of a text; what looks like a special token in it is one, unless a cut of
+        a `Prompt` lies in it."""
+        ids: list[int] = self._encoded(text, add_special_tokens=add_special_tokens).ids
+        return ids
+
+    def tokenize(self, text: str, *, add_special_tokens: bool) -> list[Token]:
+        """Tokens with the places of their characters."""
+        found = self._encoded(text, add_special_tokens=add_special_tokens)
+        return [
+            Token(token, text[start:stop], start, stop)
+            for token, (start, stop) in zip(found.ids, found.offsets, strict=True)
+        ]
+
+    def _encoded(self, text: str, *, add_special_tokens: bool) -> Any:
+        if not isinstance(text, Prompt):
+            return self._inner.encode(text, add_special_tokens=add_special_tokens)
+        parts = [self._inner.encode(piece, add_special_tokens=False) for piece in text.pieces]
+        whole = tokenizers.Encoding.merge(parts, growing_offsets=True)
+        return self._inner.post_process(whole, add_special_tokens=add_special_tokens)
+
+    def decode(self, token_ids: Sequence[int], *, skip_special_tokens: bool) -> str:
+        """The text of token ids; incomplete characters become U+FFFD."""
+        text: str = self._inner.decode(list(token_ids), skip_special_tokens=skip_special_tokens)
+        return text
+
+    def is_special(self, token: int) -> bool:
+        """Whether a token is one of the model's own marks."""
+        return token in self._special

@@ -1,0 +1,193 @@
+"""Where a tokenizer's parts come from: tokenizer.json and its neighbours, or GGUF metadata."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from trivet.backends.api import LoadFailed
+from trivet.backends.llm.models.config import Described
+
+# Regular expressions of pre-tokenizers by GGUF's name of them; from the models' tokenizer.json.
+_LLAMA3_SPLIT = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}|"
+    r" ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
+_QWEN2_SPLIT = _LLAMA3_SPLIT.replace(r"\p{N}{1,3}", r"\p{N}")
+_LLAMA3 = {"llama-bpe", "llama3", "llama-v3"}
+_SPLITS = {"qwen2": _QWEN2_SPLIT, **dict.fromkeys(_LLAMA3, _LLAMA3_SPLIT)}
+_SINGLE_DIGITS = {"smollm", "default-digits"}
+_RECOMMENDED = {
+    "temperature": ("temperature", 0.0, 2.0),
+    "top_p": ("top_p", 1e-6, 1.0),
+    "top_k": ("top_k", 0, 2**31),
+    "min_p": ("min_p", 0.0, 1.0),
+    "repetition_penalty": ("repetition_penalty", 1e-6, 100.0),
+    "max_new_tokens": ("max_tokens", 1, 2**31),
+}
+"""What is taken of a generation_config.json, as vLLM does: our name, least and most."""
+_CONTROL, _USER_DEFINED = 3, 4  # llama.cpp's token types
+
+
+@dataclass(frozen=True, slots=True)
+class TokenizerFiles:
+    """All that a tokenizer is made of."""
+
+    json: str
+    """In the form of tokenizer.json."""
+    eos_token_ids: tuple[int, ...]
+    special_texts: Mapping[str, str]
+    """bos_token and the like, for the chat template."""
+    chat_template: str = ""
+    sampling_defaults: Mapping[str, float] = field(default_factory=dict)
+    """By the names of Sampling's fields: what generation_config.json recommends."""
+
+
+def read_tokenizer(text: str) -> Any:
+    """The library's tokenizer from the text of a tokenizer.json. Raises LoadFailed."""
+    from tokenizers import Tokenizer
+
+    try:
+        return Tokenizer.from_str(text)
+    except Exception as error:  # the library raises Exception itself
+        raise LoadFailed(f"the tokenizer cannot be read: {error}") from error
+
+
+def hub_tokenizer(folder: Path) -> TokenizerFiles:
+    """From a Hugging Face folder. Raises LoadFailed."""
+    try:
+        text = (folder / "tokenizer.json").read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise LoadFailed("the model's folder has no 'tokenizer.json'") from None
+    except OSError as error:
+        raise LoadFailed(f"'tokenizer.json' cannot be read: {error.strerror}") from error
+    config = _optional_json(folder / "tokenizer_config.json")
+    special = {
+        name: value if isinstance(value, str) else value["content"]
+        for name, value in config.items()
+        if name.endswith("_token") and isinstance(value, str | dict)
+    }
+    template = config.get("chat_template") or ""
+    if isinstance(template, list):
+        template = next((t["template"] for t in template if t["name"] == "default"), "")
+    own_file = folder / "chat_template.jinja"
+    if own_file.exists():
+        template = own_file.read_text(encoding="utf-8")
+    recommended = sampling_defaults(_optional_json(folder / "generation_config.json"))
+    return TokenizerFiles(text, _hub_eos(folder, text, special), special, template, recommended)
+
+
+def sampling_defaults(config: Mapping[str, Any]) -> dict[str, float]:
+    """What a generation_config.json says of sampling, as far as it is what it should be."""
+    found: dict[str, float] = {}
+    for theirs, (ours, least, most) in _RECOMMENDED.items():
+        value = config.get(theirs)
+        if (
+            isinstance(value, int | float)
+            and not isinstance(value, bool)
+            and least <= value <= most
+        ):
+            found[ours] = value
+    return found
+
+
+def _hub_eos(folder: Path, text: str, special: Mapping[str, str]) -> tuple[int, ...]:
+    for name in ("generation_config.json", "config.json"):
+        found = _optional_json(folder / name).get("eos_token_id")
+        if found is not None:
+            return tuple(found) if isinstance(found, list) else (found,)
+    found = read_tokenizer(text).token_to_id(special.get("eos_token", ""))
+    if found is None:
+        raise LoadFailed("neither generation_config.json nor config.json has an 'eos_token_id'")
+    return (found,)
+
+
+def _optional_json(path: Path) -> dict[str, Any]:
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except ValueError as error:
+        raise LoadFailed(f"'{path.name}' is no JSON: {error}") from error
+    return document if isinstance(document, dict) else {}
+
+
+def gguf_tokenizer(metadata: Described) -> TokenizerFiles:
+    """From GGUF metadata. Raises LoadFailed for a kind other than byte-level BPE."""
+    kind = metadata.get("tokenizer.ggml.model")
+    if kind != "gpt2":
+        raise LoadFailed(
+            f"the GGUF file's tokenizer is of kind '{kind}'; only 'gpt2' (byte-level BPE) is "
+            "supported: use the Hugging Face folder of the model"
+        )
+    eos = metadata["tokenizer.ggml.eos_token_id"]
+    special = {"eos_token": _token(metadata, eos)}
+    bos = metadata.get("tokenizer.ggml.bos_token_id")
+    if bos is not None:
+        special["bos_token"] = _token(metadata, bos)
+    # End of turn is an end too; some files name it apart.
+    ends = [eos, metadata.get("tokenizer.ggml.eot_token_id", eos)]
+    return TokenizerFiles(
+        _bpe_json(metadata, special.get("bos_token")),
+        tuple(dict.fromkeys(ends)),
+        special,
+        metadata.get("tokenizer.chat_template", ""),
+    )
+
+
+def _token(metadata: Described, index: int) -> str:
+    tokens: list[str] = metadata["tokenizer.ggml.tokens"]
+    if index >= len(tokens):
+        raise LoadFailed(
+            f"the GGUF file's metadata name token {index} of a vocabulary of {len(tokens)}"
+        )
+    return tokens[index]
+
+
+def _bpe_json(metadata: Described, bos: str | None) -> str:
+    from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, processors
+
+    tokens = metadata["tokenizer.ggml.tokens"]
+    merges = [tuple(merge.split(" ", 1)) for merge in metadata["tokenizer.ggml.merges"]]
+    vocabulary = {token: index for index, token in enumerate(tokens)}
+    pre = metadata.get("tokenizer.ggml.pre", "default")
+    # Llama 3 takes a whole word that is a token without merging; GGUF files do not say so, nor
+    # that its texts begin with a mark, nor that Qwen composes characters first.
+    is_llama3 = pre in _LLAMA3
+    tokenizer = Tokenizer(models.BPE(vocabulary, merges, ignore_merges=is_llama3))
+    if pre == "qwen2":
+        tokenizer.normalizer = normalizers.NFC()
+    tokenizer.pre_tokenizer = _pre_tokenizer(pre)
+    tokenizer.decoder = decoders.ByteLevel()
+    types = metadata["tokenizer.ggml.token_type"]
+    by_type = {
+        wanted: [AddedToken(t, normalized=False, special=wanted == _CONTROL)
+                 for t, kind in zip(tokens, types, strict=True) if kind == wanted]
+        for wanted in (_CONTROL, _USER_DEFINED)
+    }  # fmt: skip
+    tokenizer.add_special_tokens(by_type[_CONTROL])
+    tokenizer.add_tokens(by_type[_USER_DEFINED])
+    if bos is not None and metadata.get("tokenizer.ggml.add_bos_token", is_llama3):
+        tokenizer.post_processor = processors.TemplateProcessing(
+            single=f"{bos} $A", special_tokens=[(bos, vocabulary[bos])]
+        )
+    text: str = tokenizer.to_str()
+    return text
+
+
+def _pre_tokenizer(name: str) -> Any:
+    from tokenizers import Regex
+    from tokenizers.pre_tokenizers import ByteLevel, Digits, Sequence, Split
+
+    if name in _SPLITS:
+        split = Split(Regex(_SPLITS[name]), behavior="isolated")
+        return Sequence([split, ByteLevel(add_prefix_space=False, use_regex=False)])
+    if name in _SINGLE_DIGITS:
+        return Sequence([Digits(individual_digits=True), ByteLevel(add_prefix_space=False)])
+    if name in ("default", "gpt-2", "gpt2"):
+        return ByteLevel(add_prefix_space=False)
+    raise LoadFailed(
+        f"the GGUF file's pre-tokenizer '{name}' is not known; use the Hugging Face folder of the "
+        "model, which says how text is split"
+    )

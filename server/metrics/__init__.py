@@ -1,0 +1,1 @@
+"""The metrics page: what it shows, and the text of it."""

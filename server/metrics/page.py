@@ -1,0 +1,238 @@
+"""The Prometheus page: Triton's nv_* names to the letter, and histograms of every stage.
+
+Nothing here is on the request path: a scrape reads the models' counters.
+"""
+
+from collections.abc import Iterable, Sequence
+
+from aiohttp import web
+from prometheus_client import CONTENT_TYPE_LATEST
+
+from trivet.backends.device.nvml import Gpus
+from trivet.server.auth.keyring import Keyring
+from trivet.server.auth.page import guard
+from trivet.server.auth.tls import Tls
+from trivet.server.cache.entry import Cache
+from trivet.server.cache.metrics import write_cache, write_cache_summaries, write_cached_models
+from trivet.server.core import Core
+from trivet.server.metrics.config import MetricsConfig
+from trivet.server.metrics.custom import CustomMetrics
+from trivet.server.metrics.generating import write_generators
+from trivet.server.metrics.machine import Machine
+from trivet.server.metrics.sequences import write_sequences
+from trivet.server.metrics.supervision import write_supervision
+from trivet.server.metrics.text import Labels, Page, Unit, buckets, summarised
+from trivet.server.scheduling.statistics import (
+    DURATION_BOUNDS_S,
+    STAGES,
+    FailureReason,
+    ModelStatistics,
+)
+from trivet.server.settings import Settings
+
+_STAGE_UNIT = Unit(1e-9, DURATION_BOUNDS_S)
+"""Stages are counted in nanoseconds and told in seconds."""
+
+
+def write_models(page: Page, models: Sequence[ModelStatistics], config: MetricsConfig) -> None:
+    """Everything about models."""
+    labelled = [(_model_labels(model), model) for model in models]
+
+    def counter(name: str, help_text: str, values: Iterable[tuple[Labels, float]]) -> None:
+        page.family(name, "counter", help_text, ((name, labels, v) for labels, v in values))
+
+    counter(
+        "nv_inference_request_success",
+        "Number of successful inference requests, all batch sizes",
+        ((labels, model.succeeded.count) for labels, model in labelled),
+    )
+    counter(
+        "nv_inference_request_failure",
+        "Number of failed inference requests, all batch sizes",
+        (
+            ({**labels, "reason": reason.value}, model.failures[reason])
+            for labels, model in labelled
+            for reason in FailureReason
+        ),
+    )
+    counter(
+        "nv_inference_count",
+        "Number of inferences performed (does not include cached requests)",
+        ((labels, model.inference_count) for labels, model in labelled),
+    )
+    counter(
+        "nv_inference_exec_count",
+        "Number of model executions performed (does not include cached requests)",
+        ((labels, model.execution_count) for labels, model in labelled),
+    )
+    if config.counter_latencies:
+        for stage in STAGES:
+            counter(
+                f"nv_inference_{stage}_duration_us",
+                f"Cumulative inference {stage.replace('_', ' ')} duration in microseconds",
+                ((labels, _total_us(model, stage)) for labels, model in labelled),
+            )
+    counter(
+        "trivet_tensor_copied_bytes_total",
+        "Tensor bytes copied in host memory or between host and device, by kind",
+        (
+            ({**labels, "kind": kind.value}, size_bytes)
+            for labels, model in labelled
+            for kind, size_bytes in model.copied_bytes.items()
+        ),
+    )
+    counter(
+        "trivet_host_synchronisations_total",
+        "Waits of a model's threads for a device",
+        ((labels, model.host_synchronisations) for labels, model in labelled),
+    )
+    write_cached_models(page, labelled)
+    write_sequences(page, labelled)
+    _write_gauges(page, labelled)
+    if config.histogram_latencies:
+        _write_histograms(page, labelled)
+    if config.summary_latencies:
+        _write_summaries(page, labelled, config.quantiles)
+        write_cache_summaries(page, labelled, config.quantiles)
+
+
+def _write_gauges(page: Page, labelled: list[tuple[Labels, ModelStatistics]]) -> None:
+    pending, load = "nv_inference_pending_request_count", "nv_model_load_duration_secs"
+    page.family(
+        pending,
+        "gauge",
+        "Instantaneous number of pending requests awaiting execution per-model",
+        ((pending, labels, model.pending) for labels, model in labelled),
+    )
+    page.family(
+        load,
+        "gauge",
+        "Model load time in seconds",
+        ((load, labels, model.load_duration_s) for labels, model in labelled),
+    )
+    memory = "trivet_model_gpu_memory_bytes"
+    page.family(
+        memory,
+        "gauge",
+        "What loading the model took of a GPU's memory, in bytes",
+        (
+            (memory, {**labels, "gpu_uuid": info.uuid}, size_bytes)
+            for labels, model in labelled
+            for info, size_bytes in model.gpu_memory.items()
+        ),
+    )
+
+
+def _write_histograms(page: Page, labelled: list[tuple[Labels, ModelStatistics]]) -> None:
+    first = "nv_inference_first_response_histogram_ms"
+    page.family(
+        first,
+        "histogram",
+        "Duration from request to first response in milliseconds",
+        buckets(first, [(labels, m.first_responses) for labels, m in labelled]),
+    )
+    for stage in STAGES:
+        name = f"trivet_inference_{stage}_duration_seconds"
+        page.family(
+            name,
+            "histogram",
+            f"Duration of the stage {stage} per request in seconds",
+            buckets(name, [(labels, m.histograms[stage]) for labels, m in labelled], _STAGE_UNIT),
+        )
+    size = "trivet_inference_batch_size"
+    page.family(
+        size,
+        "histogram",
+        "Batch items per model execution",
+        buckets(size, [(labels, m.batch_sizes) for labels, m in labelled]),
+    )
+
+
+def _write_summaries(
+    page: Page, labelled: list[tuple[Labels, ModelStatistics]], quantiles: Sequence[float]
+) -> None:
+    for stage in STAGES:
+        name = f"nv_inference_{stage}_summary_us"
+        page.family(
+            name,
+            "summary",
+            f"Summary of inference {stage.replace('_', ' ')} duration in microseconds",
+            summarised(
+                name,
+                [(labels, m.summaries[stage]) for labels, m in labelled if m.summaries is not None],
+                quantiles,
+            ),
+        )
+
+
+def _model_labels(model: ModelStatistics) -> Labels:
+    tags = {f"_{name}": value for name, value in model.tags.items()}
+    return {"model": model.name, "version": str(model.version), **tags}
+
+
+def _total_us(model: ModelStatistics, stage: str) -> int:
+    duration = model.succeeded if stage == "request" else model.stages[stage]
+    return duration.total_ns // 1000
+
+
+class MetricsServer:
+    """Answers GET /metrics on a port of its own."""
+
+    def __init__(
+        self,
+        core: Core,
+        settings: Settings,
+        cache: Cache | None = None,
+        *,
+        custom: CustomMetrics | None = None,
+        gpus: Gpus | None = None,
+        keyring: Keyring | None = None,
+        tls: Tls | None = None,
+    ) -> None:
+        """Without a keyring everybody may read; without TLS it speaks plain text."""
+        self._core = core
+        self._cache = cache
+        self._custom = custom
+        self._keyring = keyring
+        self._tls = tls
+        self._address = (settings.metrics_address, settings.metrics_port)
+        self._config = MetricsConfig.parse(settings.metrics_config)
+        self._machine = Machine(
+            settings.metrics_interval_ms / 1000,
+            gpus if settings.allow_gpu_metrics else None,
+            shows_cpu=settings.allow_cpu_metrics,
+        )
+        self._runner: web.AppRunner | None = None
+        self.routes: tuple[web.AbstractRoute, ...] = ()
+
+    async def start(self) -> int:
+        """Listens; returns the port. Raises OSError when the address is taken."""
+        app = web.Application(middlewares=[guard(self._keyring)] if self._keyring else [])
+        app.router.add_get("/metrics", self._page, allow_head=False)
+        self.routes = tuple(app.router.routes())
+        self._runner = web.AppRunner(app, access_log=None)
+        await self._runner.setup()
+        context = None if self._tls is None else self._tls.context
+        await web.TCPSite(self._runner, *self._address, ssl_context=context).start()
+        self._machine.start()
+        port: int = self._runner.addresses[0][1]
+        return port
+
+    async def close(self) -> None:
+        """Stops listening."""
+        await self._machine.close()
+        if self._runner is not None:
+            await self._runner.cleanup()
+
+    async def _page(self, _: web.Request) -> web.Response:
+        page = Page()
+        write_models(page, list(self._core.all_statistics()), self._config)
+        write_supervision(page, self._core.loaded())
+        write_generators(page, self._core.measured())
+        write_cache(page, self._cache)
+        self._machine.write(page)
+        if self._custom is not None:
+            self._custom.write(page)
+        return web.Response(
+            body=page.text().encode(), headers={"Content-Type": CONTENT_TYPE_LATEST}
+        )

@@ -1,0 +1,30 @@
+"""Metrics of models that can lose their process: are they ready, and how often did they die."""
+
+from collections.abc import Iterable
+
+from trivet.backends.api import Cause, Supervised
+from trivet.server.metrics.text import Page
+from trivet.server.models.model import Model
+
+
+def write_supervision(page: Page, models: Iterable[Model]) -> None:
+    """Of every loaded version."""
+    ready, deaths = "trivet_model_ready", "trivet_model_process_deaths_total"
+    labelled = [({"model": m.name, "version": str(m.version)}, m.executor) for m in models]
+    page.family(
+        ready,
+        "gauge",
+        "Whether a loaded model can compute now (0 while its process is being restarted)",
+        ((ready, labels, float(executor.is_ready())) for labels, executor in labelled),
+    )
+    page.family(
+        deaths,
+        "counter",
+        "Processes of a model that have died since it was loaded, by cause",
+        (
+            (deaths, {**labels, "cause": cause.value}, executor.deaths().get(cause, 0))
+            for labels, executor in labelled
+            if isinstance(executor, Supervised)
+            for cause in Cause
+        ),
+    )

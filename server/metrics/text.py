@@ -1,0 +1,86 @@
+"""The text of a Prometheus page: families, samples, histograms."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from math import isfinite, isnan
+
+from trivet.backends.api import Histogram
+from trivet.server.metrics.summary import Summary
+
+Labels = dict[str, str]
+Sample = tuple[str, Labels, float]
+
+
+class Page:
+    """Writes the text exposition format 0.0.4.
+
+    prometheus_client's own counters end in `_total`, which Triton's names do not; so the few lines
+    of the format are written here.
+    """
+
+    def __init__(self) -> None:
+        self._lines: list[str] = []
+
+    def family(self, name: str, kind: str, help_text: str, samples: Iterable[Sample]) -> None:
+        """One metric with its samples; left out when it has none."""
+        lines = [
+            f"{sample}{_labels(labels)} {_number(value)}\n" for sample, labels, value in samples
+        ]
+        if lines:
+            self._lines += (f"# HELP {name} {help_text}\n", f"# TYPE {name} {kind}\n", *lines)
+
+    def text(self) -> str:
+        """The whole page."""
+        return "".join(self._lines)
+
+
+def _labels(labels: Labels) -> str:
+    if not labels:
+        return ""
+    pairs = (f'{name}="{_escaped(value)}"' for name, value in labels.items())
+    return "{" + ",".join(pairs) + "}"
+
+
+def _escaped(value: str) -> str:
+    return value.replace("\\", r"\\").replace('"', r"\"").replace("\n", r"\n")
+
+
+def _number(value: float) -> str:
+    if not isfinite(value):
+        return "NaN" if isnan(value) else "+Inf" if value > 0 else "-Inf"
+    return str(int(value)) if value == int(value) else repr(value)
+
+
+@dataclass(frozen=True, slots=True)
+class Unit:
+    """What turns a histogram's numbers into the metric's, and its bounds in the metric's unit."""
+
+    scale: float
+    bounds: tuple[float, ...]
+
+
+def buckets(
+    name: str, histograms: Iterable[tuple[Labels, Histogram]], unit: Unit | None = None
+) -> Iterator[Sample]:
+    """A histogram family's samples."""
+    for labels, histogram in histograms:
+        bounds = histogram.bounds if unit is None else unit.bounds
+        cumulative = 0
+        for bound, count in zip((*bounds, float("inf")), histogram.counts, strict=True):
+            cumulative += count
+            text = "+Inf" if bound == float("inf") else _number(bound)
+            yield f"{name}_bucket", {**labels, "le": text}, cumulative
+        yield f"{name}_sum", labels, histogram.total * (1.0 if unit is None else unit.scale)
+        yield f"{name}_count", labels, cumulative
+
+
+def summarised(
+    name: str, summaries: Iterable[tuple[Labels, Summary]], quantiles: Sequence[float]
+) -> Iterator[Sample]:
+    """A summary family's samples in microseconds, of summaries in nanoseconds."""
+    for labels, summary in summaries:
+        values = summary.quantiles(quantiles)
+        for quantile, value_ns in zip(quantiles, values, strict=True):
+            yield name, {**labels, "quantile": f"{quantile:g}"}, value_ns / 1000
+        yield f"{name}_sum", labels, summary.total / 1000
+        yield f"{name}_count", labels, summary.count

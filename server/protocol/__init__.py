@@ -1,0 +1,1 @@
+"""Pieces of the protocols that HTTP and gRPC share."""

@@ -1,0 +1,1 @@
+"""Memory that clients register, so that tensors travel by name."""

@@ -1,0 +1,97 @@
+"""An engine in a thread of the server, as one flag or a model's parameter asks: it serves alike."""
+
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+import pytest
+from llm_site import caller, write_llm
+from serving import RunningServer
+
+from trivet.backends.api import LoadFailed
+from trivet.backends.llm.process.starting import start_thread
+from trivet.backends.llm.settings import EngineSettings
+
+PROMPT = {"model": "smollm2", "prompt": "The capital of France is", "temperature": 0}
+CONFIG = (
+    'backend: "llm"\nparameters { key: "kv_cache_bytes" value { string_value: "400000000" } }\n'
+)
+PARAMETER = 'parameters { key: "in_process" value { string_value: "true" } }\n'
+
+
+def engines(server: RunningServer) -> list[psutil.Process]:
+    children = psutil.Process(server.process.pid).children(recursive=True)
+    return [child for child in children if "backends.llm.child" in " ".join(child.cmdline())]
+
+
+@pytest.mark.parametrize(
+    ("config", "flags", "num_processes"),
+    [(CONFIG, ["--llm-in-process=true"], 0), (CONFIG + PARAMETER, [], 0)],
+    ids=["flag", "parameter"],
+)
+def test_engine_in_a_thread_serves_as_one_in_a_process_does(
+    tmp_path: Path,
+    serve: Callable[..., RunningServer],
+    config: str,
+    flags: list[str],
+    num_processes: int,
+) -> None:
+    write_llm(tmp_path, "smollm2", config)
+    control = ("--model-control-mode=explicit", "--load-model=smollm2")
+    server = serve(tmp_path, *control, *flags)
+    call = caller(server)
+    reply = call("/v1/completions", {**PROMPT, "max_tokens": 4})
+    assert (reply.status, reply.json["choices"][0]["text"][:6]) == (200, " Paris")
+    assert len(engines(server)) == num_processes
+    assert call("/v2/repository/models/smollm2/unload", {}).status == 200
+    assert call("/v1/completions", PROMPT).status in (404, 503)
+    assert call("/v2/repository/models/smollm2/load", {}).status == 200
+    assert call("/v1/completions", PROMPT).status == 200
+
+
+def test_server_with_an_engine_in_a_thread_ends_with_0(
+    tmp_path: Path, serve: Callable[..., RunningServer]
+) -> None:
+    write_llm(tmp_path, "smollm2", CONFIG)
+    server = serve(tmp_path, "--llm-in-process=true")
+    assert caller(server)("/v1/completions", {**PROMPT, "max_tokens": 2}).status == 200
+    server.process.terminate()
+    assert server.process.wait(30) == 0
+
+
+def test_parameter_of_a_model_beats_the_flag(
+    tmp_path: Path, serve: Callable[..., RunningServer]
+) -> None:
+    config = CONFIG + PARAMETER.replace("true", "false")
+    write_llm(tmp_path, "smollm2", config)
+    server = serve(tmp_path, "--llm-in-process=true")
+    assert len(engines(server)) == 1
+
+
+def test_model_that_cannot_be_loaded_leaves_no_thread(tmp_path: Path) -> None:
+    (tmp_path / "model.gguf").write_bytes(b"nothing")
+    before = threading.active_count()
+    with pytest.raises(LoadFailed):
+        start_thread("broken", EngineSettings(str(tmp_path / "model.gguf"), in_process=True))
+    for thread in threading.enumerate():
+        if thread.name == "engine of broken":
+            thread.join(10)
+    assert threading.active_count() == before
+
+
+def test_hanging_up_ends_the_thread(tmp_path: Path) -> None:
+    model = write_llm(tmp_path, "smollm2", CONFIG) / "1" / "model.gguf"
+    settings = EngineSettings(
+        str(model), kv_cache_bytes=50_000_000, max_model_len=256, in_process=True
+    )
+    before = set(threading.enumerate())
+    engine = start_thread("smollm2", settings)
+    assert engine.is_running()
+    started = set(threading.enumerate()) - before
+    assert len(started) >= 3  # it, its reader and its heart
+    engine.kill()
+    assert not engine.is_running()
+    for thread in started:
+        thread.join(30)
+    assert [thread.name for thread in started if thread.is_alive()] == []
