@@ -13,7 +13,6 @@ from trivet.backends.api import (
     Measured,
     ModelNotFound,
     ServingError,
-    Signature,
     Sink,
     Unsupported,
     trouble_of,
@@ -22,10 +21,12 @@ from trivet.protos import grpc_service_pb2 as pb
 from trivet.protos.model_config_pb2 import ModelConfig
 from trivet.server.logs.log import Log
 from trivet.server.logs.setting import LogValue
+from trivet.server.models.check import submit
 from trivet.server.models.known import State, Status
 from trivet.server.models.lifecycle import Lifecycle
 from trivet.server.models.model import Model
 from trivet.server.models.registry import Registry
+from trivet.server.models.routing import Admitted, Key
 from trivet.server.models.runner import ModelRunner
 from trivet.server.scheduling.statistics import ModelStatistics
 from trivet.server.shared_memory.system import SharedMemory
@@ -81,49 +82,52 @@ class Core:
 
     # -- inference -----------------------------------------------------------------------------
 
-    def infer(self, request: InferRequest, sink: Sink) -> None:
-        """Runs a request; every outcome goes to the sink, exactly one end. Never raises."""
+    def resolve(self, name: str, version: int | str | None, key: Key = "") -> Admitted:
+        """The version of a model that a request gets: asked once, by whoever takes the request in.
+
+        `key` is what the choice may stick to. Raises ModelNotFound, NotFound, ModelNotReady.
+        """
+        return self._registry.routers.resolve(name, version, key)
+
+    def infer(self, admitted: Admitted, request: InferRequest, sink: Sink) -> None:
+        """Runs a request on what `resolve` gave for it; every outcome goes to the sink, exactly one
+        end. Never raises."""
         tracer = self.tracing.tracer
         if tracer is not None:
             sink = tracer.begin(request, sink)
-        self._runner.infer(request, sink)
+        submit(admitted.model, request, sink)
 
-    def signature(self, name: str, version: int | None) -> Signature:
-        """What a model takes and gives. Raises ModelNotFound, NotFound, ModelNotReady."""
-        return self._registry.lookup(name, version).signature
-
-    def generator(self, name: str) -> Generator:
-        """A model that generates text. Raises ModelNotFound, also for models of other kinds."""
+    def generator(self, name: str, version: int | str | None = None, key: Key = "") -> Generator:
+        """A model that generates text, asked for once a request as `resolve` is. Raises
+        ModelNotFound, also for models of other kinds, NotFound, ModelNotReady."""
         try:
-            executor = self._registry.lookup(name, None).executor
+            model = self.resolve(name, version, key).model
         except ModelNotFound:
             raise ModelNotFound(f"The model `{name[:128]}` does not exist.") from None
+        executor, tracer = model.executor, self.tracing.tracer
         if not isinstance(executor, Generator):
             raise ModelNotFound(f"The model `{name[:128]}` does not generate text.")
-        tracer = self.tracing.tracer
-        return executor if tracer is None else TracedGenerator(executor, tracer, name)
+        return executor if tracer is None else TracedGenerator(executor, tracer, model)
 
     def generators(self) -> dict[str, Generator]:
-        """All models that generate text and are ready, by name."""
-        found: dict[str, Generator] = {}
-        for name, versions in self._registry.models.items():
-            executor = versions[max(versions)].executor
-            if isinstance(executor, Generator) and executor.is_ready():
-                found[name] = executor
-        return found
+        """All models that generate text and are ready, by name: to list them, not to ask them."""
+        found = ((name, router.newest.executor) for name, router in self._registry.routers)
+        return {
+            name: each for name, each in found if isinstance(each, Generator) and each.is_ready()
+        }
 
-    def unnamed_generators(self) -> dict[str, Generator]:
+    def unnamed_generators(self) -> list[str]:
         """Those of them that a request which names no model may mean."""
-        return {name: each for name, each in self.generators().items() if not each.info.is_ensemble}
+        return [name for name, each in self.generators().items() if not each.info.is_ensemble]
 
     def measured(self) -> dict[str, Measured]:
         """All models that generate text and count it, ready or not, by name."""
-        newest = ((name, v[max(v)].executor) for name, v in self._registry.models.items())
+        newest = ((name, router.newest.executor) for name, router in self._registry.routers)
         return {name: each for name, each in newest if isinstance(each, Measured)}
 
     def is_generating(self) -> bool:
         """Whether the server is started and every model that generates text can be asked now."""
-        newest = (versions[max(versions)].executor for versions in self._registry.models.values())
+        newest = (router.newest.executor for _, router in self._registry.routers)
         return (
             self._is_started
             and not self._is_stopping
@@ -169,7 +173,7 @@ class Core:
             for status in known.versions.values()
         )
 
-    def is_model_ready(self, name: str, version: int | None) -> bool:
+    def is_model_ready(self, name: str, version: int | str | None) -> bool:
         """Whether a version, or the newest, can compute now; False for what is not there."""
         return self._runner.is_ready(name, version)
 
@@ -183,7 +187,7 @@ class Core:
 
     def model_metadata(self, name: str, version: int | None) -> pb.ModelMetadataResponse:
         """A model's inputs and outputs; `versions` are all ready ones unless one was asked for."""
-        model = self._registry.lookup(name, version)
+        model = self.resolve(name, version).model
         versions = [version] if version is not None else sorted(self._registry.models[name])
         metadata = pb.ModelMetadataResponse(
             name=name,
@@ -203,7 +207,7 @@ class Core:
 
     def model_config(self, name: str, version: int | None) -> ModelConfig:
         """The full config of a version, after auto-completion."""
-        return self._registry.lookup(name, version).config
+        return self.resolve(name, version).model.config
 
     def statistics(self, name: str = "", version: int | None = None) -> pb.ModelStatisticsResponse:
         """Statistics of all ready versions, of a model's, or of one."""
@@ -219,7 +223,7 @@ class Core:
             models = self._registry.models
             return [models[n][v] for n in sorted(models) for v in sorted(models[n])]
         try:
-            self._registry.lookup(name, version)
+            self.resolve(name, version)
         except ServingError:
             text = f"requested model '{name}' is not available"
             if version is not None and name in self._registry.models:
@@ -232,13 +236,13 @@ class Core:
         """What is traced: of a model, or of those without settings of their own. Raises
         ModelNotFound, ModelNotReady."""
         if name:
-            self._registry.lookup(name, None)
+            self.resolve(name, None)
         return self.tracing.describe(name)
 
     def change_trace_settings(self, changes: Mapping[str, Change], name: str = "") -> Described:
         """Changes them and says what they are then. Raises also InvalidRequest, Unsupported."""
         if name:
-            self._registry.lookup(name, None)
+            self.resolve(name, None)
         self.tracing.update(changes, name)
         return self.tracing.describe(name)
 

@@ -25,7 +25,7 @@ class WholeCore(FakeCore):
         self.models: dict[str, Generator] = {"m": ScriptedModel()}
         self.log_setting = LogSetting()
 
-    def generator(self, name: str) -> Generator:
+    def generator(self, name: str, version: object = None, key: object = "") -> Generator:
         if name not in self.models:
             raise ModelNotFound(f"The model `{name}` does not exist.")
         return self.models[name]
@@ -33,8 +33,8 @@ class WholeCore(FakeCore):
     def generators(self) -> dict[str, Generator]:
         return dict(self.models)
 
-    def unnamed_generators(self) -> dict[str, Generator]:
-        return dict(self.models)
+    def unnamed_generators(self) -> list[str]:
+        return list(self.models)
 
     def is_generating(self) -> bool:
         return True
@@ -63,7 +63,7 @@ class WholeCore(FakeCore):
 
     def _require(self, name: str) -> None:
         if name:
-            self.signature(name, None)
+            self.resolve(name, None)
 
 
 @contextmanager

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from typing import cast
 
 import aiohttp
+from made_models import made_model
 
 from trivet.backends.api import (
     DataType,
@@ -12,7 +13,6 @@ from trivet.backends.api import (
     InferResponse,
     InvalidRequest,
     ModelNotFound,
-    NotFound,
     ServingError,
     Signature,
     Sink,
@@ -23,6 +23,7 @@ from trivet.protos.model_config_pb2 import ModelConfig
 from trivet.server.core import Core
 from trivet.server.http.app import HttpLimits, HttpServer
 from trivet.server.models.check import check_request
+from trivet.server.models.routing import Admitted, Key, VersionRouter
 from trivet.server.shared_memory.system import SharedMemory
 from trivet.server.tracing.tracing import Tracing
 
@@ -51,11 +52,32 @@ def echo(request: InferRequest, sink: Sink) -> None:
     ]
     wanted = request.output_names
     chosen = [tensor for tensor in outputs if not wanted or tensor.name in wanted]
-    version = request.model_version or 1
+    version = request.model_version if isinstance(request.model_version, int) else 1
     parameters = request.parameters
     sink.send(
         InferResponse(request.model_name, version, request.id, chosen, parameters), final=True
     )
+
+
+class RecordingExecutor:
+    """An Executor that answers as a test says, and notes what it was given."""
+
+    def __init__(self, requests: list[InferRequest], respond: Respond) -> None:
+        self._requests = requests
+        self._respond = respond
+
+    def submit(self, request: InferRequest, sink: Sink) -> None:
+        self._requests.append(request)
+        self._respond(request, sink)
+
+    async def drain(self) -> None:
+        """Has nothing under way."""
+
+    async def close(self) -> None:
+        """Owns nothing."""
+
+    def is_ready(self) -> bool:
+        return True
 
 
 class FakeCore:
@@ -94,27 +116,27 @@ class FakeCore:
         self.stopping = False
         self.control: list[tuple[object, ...]] = []
 
-    def infer(self, request: InferRequest, sink: Sink) -> None:
+    def resolve(self, name: str, version: int | str | None, key: Key = "") -> Admitted:
+        if name not in self.signatures:
+            raise ModelNotFound(f"Request for unknown model: '{name}' is not found")
+        model = made_model(
+            name,
+            self.signatures[name],
+            RecordingExecutor(self.requests, self.responses.get(name, echo)),
+            config=self._config(name),
+            labels={"OUTPUT0": ("zero", "one")},
+        )
+        return VersionRouter({1: model}).choose(version, key)
+
+    def infer(self, admitted: Admitted, request: InferRequest, sink: Sink) -> None:
         try:
-            request.labels = {"OUTPUT0": ("zero", "one")}
-            request.batching = self.signature(request.model_name, request.model_version).batching
-            check_request(
-                self.signature(request.model_name, request.model_version),
-                request.model_name,
-                request,
-            )
+            check_request(admitted.model.signature, admitted.model.name, request)
         except ServingError as error:
             sink.fail(error)
             return
-        self.requests.append(request)
-        self.responses.get(request.model_name, echo)(request, sink)
-
-    def signature(self, name: str, version: int | None) -> Signature:
-        if name not in self.signatures:
-            raise ModelNotFound(f"Request for unknown model: '{name}' is not found")
-        if version not in (None, 1):
-            raise NotFound(f"Request for unknown model: '{name}' version {version} is not found")
-        return self.signatures[name]
+        request.labels = admitted.model.labels
+        request.batching = admitted.model.signature.batching
+        admitted.model.executor.submit(request, sink)
 
     def is_live(self) -> bool:
         return True
@@ -132,7 +154,7 @@ class FakeCore:
         return pb.ServerMetadataResponse(name="trivet", version="1.2", extensions=["a", "b"])
 
     def model_metadata(self, name: str, version: int | None) -> pb.ModelMetadataResponse:
-        sig = self.signature(name, version)
+        sig = self.resolve(name, version).model.signature
         metadata = pb.ModelMetadataResponse(name=name, versions=["1"], platform="fake")
         for each in sig.inputs.values():
             metadata.inputs.add(
@@ -141,7 +163,10 @@ class FakeCore:
         return metadata
 
     def model_config(self, name: str, version: int | None) -> ModelConfig:
-        sig = self.signature(name, version)
+        return self.resolve(name, version).model.config
+
+    def _config(self, name: str) -> ModelConfig:
+        sig = self.signatures[name]
         config = ModelConfig(name=name, max_batch_size=sig.max_batch_size)
         for each in sig.inputs.values():
             config.input.add(

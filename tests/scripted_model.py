@@ -99,7 +99,7 @@ class ScriptedCore:
         self.shared_memory = SharedMemory(enabled=False)
         self.tracing = Tracing()
 
-    def generator(self, name: str) -> Generator:
+    def generator(self, name: str, version: object = None, key: object = "") -> Generator:
         if name not in self._models:
             raise ModelNotFound(f"The model `{name}` does not exist.")
         return self._models[name]
@@ -107,8 +107,8 @@ class ScriptedCore:
     def generators(self) -> dict[str, Generator]:
         return dict(self._models)
 
-    def unnamed_generators(self) -> dict[str, Generator]:
-        return dict(self._models)
+    def unnamed_generators(self) -> list[str]:
+        return list(self._models)
 
 
 @asynccontextmanager

@@ -56,13 +56,13 @@ class CancelToken:
 class InferRequest:
     """One inference request, as asked: nothing in it says where it is now.
 
-    `model_version` None means the newest ready one. `inputs` are in the client's order.
-    `output_names` empty means all outputs. `deadline` is in seconds of `time.monotonic`;
+    `model_version` is a number, a label, or None: the server chooses. `inputs` are in the client's
+    order. `output_names` empty means all outputs. `deadline` is in seconds of `time.monotonic`;
     `timeout_us` (0: none) and `priority` (0: default) are the v2 request parameters of that name.
     """
 
     model_name: str
-    model_version: int | None
+    model_version: int | str | None
     id: str
     inputs: dict[str, Tensor]
     output_names: tuple[str, ...] = ()
@@ -92,6 +92,11 @@ class InferRequest:
     """Where it is traced: the part of the model that asks, and of its own model from there on."""
     window: Window | None = None
     """How many responses of a decoupled model whoever asks can hold; None: any number."""
+
+    @property
+    def key(self) -> int | str:
+        """What the choice of a version may stick to: the sequence, or else the request itself."""
+        return self.sequence_id or self.id
 
 
 @dataclass(slots=True)

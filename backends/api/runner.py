@@ -29,13 +29,13 @@ class Runner(Protocol):
         MAX_DEPTH, fails: a model that waits for itself would wait for ever.
         """
 
-    def signature(self, name: str, version: int | None) -> Signature:
+    def signature(self, name: str, version: int | str | None) -> Signature:
         """What a model takes and gives. Raises ModelNotFound, NotFound, ModelNotReady."""
 
-    def is_ready(self, name: str, version: int | None) -> bool:
+    def is_ready(self, name: str, version: int | str | None) -> bool:
         """Whether a version, or the newest, can compute now; False for what is not there."""
 
-    def generator(self, name: str, version: int | None) -> Generator | None:
+    def generator(self, name: str, version: int | str | None) -> Generator | None:
         """A model as one that generates text; None for one that does not. Raises as `signature`
         does."""
 
@@ -79,10 +79,10 @@ class Asker(Protocol):
 class Catalog(Protocol):
     """The models that serve, as one that is being loaded sees them. Called from any thread."""
 
-    def signature(self, name: str, version: int | None) -> Signature:
+    def signature(self, name: str, version: int | str | None) -> Signature:
         """What a model takes and gives. Raises ModelNotFound, NotFound, ModelNotReady."""
 
-    def labels(self, name: str, version: int | None) -> Mapping[str, Sequence[str]]:
+    def labels(self, name: str, version: int | str | None) -> Mapping[str, Sequence[str]]:
         """Class labels by output name. Raises as `signature` does."""
 
     def parts(self, name: str) -> frozenset[str]:
@@ -123,7 +123,7 @@ class AsksFromThreads(Protocol):
 def derive(
     parent: InferRequest,
     model_name: str,
-    model_version: int | None,
+    model_version: int | str | None,
     inputs: dict[str, Tensor],
     *,
     output_names: tuple[str, ...] = (),
@@ -159,7 +159,7 @@ def derive_joint(
     parents: Sequence[InferRequest],
     caller: str,
     model_name: str,
-    model_version: int | None,
+    model_version: int | str | None,
     inputs: dict[str, Tensor],
 ) -> InferRequest:
     """A request to another model on behalf of several, computed as one batch by model `caller`.

@@ -6,12 +6,12 @@ ensembles and what models ask each other do not come through here: a key for an 
 
 from collections.abc import Mapping
 
-from trivet.backends.api import Generator, InferRequest, ServingError, Signature, Sink
+from trivet.backends.api import Generator, InferRequest, ServingError, Sink
 from trivet.protos import grpc_service_pb2 as pb
-from trivet.protos.model_config_pb2 import ModelConfig
 from trivet.server.auth.caller import Caller, current_caller
 from trivet.server.auth.metering import MeteredGenerator, TenantsGenerator
 from trivet.server.core import Core
+from trivet.server.models.routing import Admitted, Key
 from trivet.server.tracing.setting import Change
 from trivet.server.tracing.tracing import Described
 
@@ -19,7 +19,11 @@ from trivet.server.tracing.tracing import Described
 class GuardedCore(Core):
     """Every method that names a model may also raise PermissionDenied."""
 
-    def infer(self, request: InferRequest, sink: Sink) -> None:
+    def resolve(self, name: str, version: int | str | None, key: Key = "") -> Admitted:
+        _require(name)
+        return super().resolve(name, version, key)
+
+    def infer(self, admitted: Admitted, request: InferRequest, sink: Sink) -> None:
         caller = current_caller.get()
         if caller is not None:
             try:
@@ -27,10 +31,9 @@ class GuardedCore(Core):
             except ServingError as error:
                 sink.fail(error)
                 return
-        super().infer(request, sink)
+        super().infer(admitted, request, sink)
 
     def _charge(self, caller: Caller, request: InferRequest) -> None:
-        caller.require_model(request.model_name)
         request.tenant = caller.key.tenant
         allowance = caller.allowance
         if allowance is None:
@@ -41,25 +44,12 @@ class GuardedCore(Core):
             allowance.require_tokens()
             request.on_tokens = allowance.charge_tokens
 
-    def signature(self, name: str, version: int | None) -> Signature:
-        _require(name)
-        return super().signature(name, version)
-
-    def generator(self, name: str) -> Generator:
-        _require(name)
-        return _callers(super().generator(name))
+    def generator(self, name: str, version: int | str | None = None, key: Key = "") -> Generator:
+        return _callers(super().generator(name, version, key))
 
     def generators(self) -> dict[str, Generator]:
         found = super().generators()
         return {name: _callers(each) for name, each in found.items() if _is_visible(name)}
-
-    def model_metadata(self, name: str, version: int | None) -> pb.ModelMetadataResponse:
-        _require(name)
-        return super().model_metadata(name, version)
-
-    def model_config(self, name: str, version: int | None) -> ModelConfig:
-        _require(name)
-        return super().model_config(name, version)
 
     def statistics(self, name: str = "", version: int | None = None) -> pb.ModelStatisticsResponse:
         if name:

@@ -115,7 +115,8 @@ class Service:
             request = decoded.request
             if self._forwarding is not None:
                 self._forwarding.add(request, call.metadata.items())
-            if self._is_decoupled(request.model_name, request.model_version):
+            admitted = self.core.resolve(request.model_name, request.model_version, request.key)
+            if admitted.model.signature.decoupled:
                 raise Unsupported(
                     "ModelInfer RPC doesn't support models with decoupled transaction policy"
                 )
@@ -128,14 +129,7 @@ class Service:
             note_arrival(call)
         if decoded.wishes:
             place(self.core, request, decoded.wishes)
-        self.core.infer(request, UnarySink(self, call, decoded))
-
-    def _is_decoupled(self, name: str, version: int | None) -> bool:
-        try:
-            return self.core.signature(name, version).decoupled
-        except ServingError:
-            # The core says what is wrong with the name, in its own words.
-            return False
+        self.core.infer(admitted, request, UnarySink(self, call, decoded))
 
     def _open_stream(self, call: Call) -> InferStream:
         return InferStream(self.core, self.decoder, self.encoder, call, self._forwarding)

@@ -7,7 +7,7 @@ request order; those of decoupled models as they are made. Owned by the event lo
 from collections import deque
 from dataclasses import dataclass, field
 
-from trivet.backends.api import CancelToken, InferRequest, InferResponse, ServingError
+from trivet.backends.api import CancelToken, InferResponse, ServingError
 from trivet.protos import grpc_service_pb2 as pb
 from trivet.server.core import Core
 from trivet.server.grpc.codec import Decoded, Decoder, Encoder
@@ -69,15 +69,16 @@ class InferStream:
         self._num_open += 1
         try:
             decoded = self._decoder.decode(message)
+            request = decoded.request
             if self._forwarding is not None:
-                self._forwarding.add(decoded.request, self._call.metadata.items())
+                self._forwarding.add(request, self._call.metadata.items())
+            admitted = self._core.resolve(request.model_name, request.model_version, request.key)
         except ServingError as error:
             slot = Slot(_id_of(message), is_ordered=True)
             self._in_order.append(slot)
             self._fail(slot, error)
             return
-        request = decoded.request
-        slot = Slot(request.id, is_ordered=not self._is_decoupled(request))
+        slot = Slot(request.id, is_ordered=not admitted.model.signature.decoupled)
         if slot.is_ordered:
             self._in_order.append(slot)
         request.deadline = self._call.deadline
@@ -86,18 +87,12 @@ class InferStream:
             note_arrival(self._call)
         if decoded.wishes:
             place(self._core, request, decoded.wishes)
-        self._core.infer(request, StreamSink(self, slot, decoded))
+        self._core.infer(admitted, request, StreamSink(self, slot, decoded))
 
     def on_half_close(self) -> None:
         """The client sends no more: the call ends when all its requests have."""
         self._is_half_closed = True
         self._finish_if_done()
-
-    def _is_decoupled(self, request: InferRequest) -> bool:
-        try:
-            return self._core.signature(request.model_name, request.model_version).decoupled
-        except ServingError:
-            return False
 
     def _cancel_all(self) -> None:
         for slot in self._in_order:

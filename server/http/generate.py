@@ -25,6 +25,7 @@ from trivet.server.http.limits import HttpLimits
 from trivet.server.http.routes import Call, Route
 from trivet.server.http.sinks import SingleSink, StreamSink
 from trivet.server.http.sse import EventStream
+from trivet.server.models.routing import Admitted, Key
 from trivet.server.protocol.forwarding import Forwarding
 from trivet.server.protocol.outputs import require_sendable
 from trivet.server.protocol.parameters import parse_parameters
@@ -54,9 +55,9 @@ class Generate:
 
     async def generate(self, call: Call) -> web.StreamResponse:
         """Exactly one response, as one JSON object."""
-        request = await self._decode(call)
+        admitted, request = await self._decode(call)
         sink = SingleSink()
-        self._core.infer(request, sink)
+        self._core.infer(admitted, request, sink)
         response = await sink.result(request.cancel, _NOT_ONE_RESPONSE)
         require_sendable(response, self._limits.max_response_bytes)
         return Answer((generated_json(response),))
@@ -64,9 +65,9 @@ class Generate:
     async def stream(self, call: Call) -> web.StreamResponse:
         """Any number of responses, each an event. What fails before the first one has a status of
         its own; what fails later is an event."""
-        request = await self._decode(call)
+        admitted, request = await self._decode(call)
         sink = StreamSink(request.cancel, self._limits.max_pending_events)
-        self._core.infer(request, sink)
+        self._core.infer(admitted, request, sink)
         events = EventStream(call)
         try:
             first = await sink.next()
@@ -78,14 +79,23 @@ class Generate:
                 request.cancel.cancel()
         return events.response
 
-    async def _decode(self, call: Call) -> InferRequest:
+    async def _decode(self, call: Call) -> tuple[Admitted, InferRequest]:
         body = await read_body(call.request, self._limits)
         document = parse_object(bytes(body), self._limits.json)
-        signature = self._core.signature(call.model, call.version)
+        admitted = self._core.resolve(call.model, call.version, _key(document))
+        signature = admitted.model.signature
         request = decode_generate(document, signature, call.model, call.version)
         if self._forwarding is not None:
             self._forwarding.add(request, call.request.headers.items())
-        return request
+        return admitted, request
+
+
+def _key(document: JsonObject) -> Key:
+    """See `InferRequest.key`. Of what has not been checked yet: what is none is no key."""
+    own = document.get("parameters")
+    owners = (document, own) if isinstance(own, dict) else (document,)
+    found = [owner.get("sequence_id") for owner in owners] + [document.get("id")]
+    return next((each for each in found if each and isinstance(each, int | str)), "")
 
 
 def decode_generate(

@@ -45,14 +45,20 @@ class Infer:
     async def infer(self, call: Call) -> web.StreamResponse:
         header_length = header_length_of(call.request)
         body = await read_body(call.request, self._limits, align_at=header_length)
-        decoded = self._decode(call, body, header_length)
+        if header_length == 0:
+            admitted = self._core.resolve(call.model, call.version)
+            signature = admitted.model.signature
+            decoded = decode_raw(body, signature, call.model, call.version)
+        else:
+            decoded = self._decode(call, body, header_length)
+            admitted = self._core.resolve(call.model, call.version, decoded.request.key)
         request = decoded.request
         if self._forwarding is not None:
             self._forwarding.add(request, call.request.headers.items())
         if decoded.wishes.special:
             place(self._core, request, decoded.wishes.special)
         sink = SingleSink()
-        self._core.infer(request, sink)
+        self._core.infer(admitted, request, sink)
         response = await sink.result(request.cancel, _NOT_ONE_RESPONSE)
         require_sendable(response, self._limits.max_response_bytes)
         if decoded.wishes.special:
@@ -60,9 +66,6 @@ class Infer:
         return await self._answer(response, decoded.wishes, call.request)
 
     def _decode(self, call: Call, body: Body, header_length: int | None) -> Decoded:
-        if header_length == 0:
-            signature = self._core.signature(call.model, call.version)
-            return decode_raw(body, signature, call.model, call.version)
         if header_length is not None and header_length > len(body):
             raise InvalidRequest(
                 f"{HEADER_LENGTH} {header_length} is more than the body's {len(body)} bytes"

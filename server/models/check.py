@@ -1,8 +1,18 @@
-"""A request against the signature of the model it is for. Pure; texts are Triton's."""
+"""A request against the signature of the model it is for, and on to it. Texts are Triton's."""
 
 from collections.abc import Iterable
 
-from trivet.backends.api import InferRequest, InvalidRequest, Shape, Signature, Tensor, TensorSpec
+from trivet.backends.api import (
+    InferRequest,
+    InvalidRequest,
+    Shape,
+    Signature,
+    Sink,
+    Tensor,
+    TensorSpec,
+)
+from trivet.server.models.model import Model
+from trivet.server.scheduling.ticket import labelled
 
 BATCH_DIMENSION_NOTE = (
     "NOTE: Setting a non-zero max_batch_size in the model config requires a batch dimension to be "
@@ -10,6 +20,22 @@ BATCH_DIMENSION_NOTE = (
     "in your input dims config, try setting max_batch_size to zero. See the model configuration "
     "docs for more info on max_batch_size."
 )
+
+
+def submit(model: Model, request: InferRequest, sink: Sink) -> None:
+    """Hands a request to the model that was chosen for it, if it fits. Every outcome goes to the
+    sink, exactly one end. Never raises."""
+    try:
+        check_request(model.signature, model.name, request)
+    except InvalidRequest as error:
+        sink.fail(InvalidRequest(labelled(request, error.message)))
+        return
+    request.batching, request.labels = model.signature.batching, model.labels
+    if model.reshape is not None:
+        model.reshape.inputs(request)
+    if request.trace is not None:
+        sink = request.trace.begin(request, model.version, sink)
+    model.executor.submit(request, sink)
 
 
 def check_request(signature: Signature, name: str, request: InferRequest) -> None:

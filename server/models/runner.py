@@ -12,9 +12,8 @@ from trivet.backends.api import (
     Sink,
 )
 from trivet.backends.api.runner import MAX_DEPTH
-from trivet.server.models.check import check_request
+from trivet.server.models.check import submit
 from trivet.server.models.registry import Registry
-from trivet.server.scheduling.ticket import labelled
 
 
 class ModelControl(Protocol):
@@ -31,7 +30,7 @@ class ModelRunner:
     """The `Runner` over a registry. Called on the event loop only."""
 
     def __init__(self, registry: Registry, control: ModelControl) -> None:
-        self._registry = registry
+        self._resolve = registry.routers.resolve
         self._control = control
 
     def infer(self, request: InferRequest, sink: Sink) -> None:
@@ -39,36 +38,27 @@ class ModelRunner:
         try:
             if request.callers:
                 _check_callers(request)
-            model = self._registry.lookup(request.model_name, request.model_version)
-            try:
-                check_request(model.signature, model.name, request)
-            except InvalidRequest as error:
-                raise InvalidRequest(labelled(request, error.message)) from None
+            admitted = self._resolve(request.model_name, request.model_version, request.key)
         except ServingError as error:
             sink.fail(error)
             return
-        request.batching, request.labels = model.signature.batching, model.labels
-        if model.reshape is not None:
-            model.reshape.inputs(request)
-        if request.trace is not None:
-            sink = request.trace.begin(request, model.version, sink)
-        model.executor.submit(request, sink)
+        submit(admitted.model, request, sink)
 
-    def signature(self, name: str, version: int | None) -> Signature:
+    def signature(self, name: str, version: int | str | None) -> Signature:
         """What a model takes and gives. Raises ModelNotFound, NotFound, ModelNotReady."""
-        return self._registry.lookup(name, version).signature
+        return self._resolve(name, version).model.signature
 
-    def is_ready(self, name: str, version: int | None) -> bool:
+    def is_ready(self, name: str, version: int | str | None) -> bool:
         """Whether a version, or the newest, can compute now; False for what is not there."""
         try:
-            return self._registry.lookup(name, version).executor.is_ready()
+            return self._resolve(name, version).model.executor.is_ready()
         except ServingError:
             return False
 
-    def generator(self, name: str, version: int | None) -> Generator | None:
+    def generator(self, name: str, version: int | str | None) -> Generator | None:
         """A model as one that generates text; None for one that does not. Raises as `signature`
         does."""
-        executor = self._registry.lookup(name, version).executor
+        executor = self._resolve(name, version).model.executor
         return executor if isinstance(executor, Generator) else None
 
     async def load(self, name: str, config_json: str | None = None) -> None:

@@ -374,7 +374,7 @@ async def test_reloads_of_a_step_under_load_lose_no_request(room: Room) -> None:
     for _ in range(10):
         target = answered + 20
         await until(_at_least(lambda: answered, target), "twenty more answers")
-        old = room.registry.lookup("second", None).executor
+        old = room.registry.routers.resolve("second", None).model.executor
         room.model("second", config(), same)
         await old.drain()
         await old.close()

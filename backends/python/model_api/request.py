@@ -211,7 +211,7 @@ class ReceivedRequest(InferenceRequest):
             [InputTensor(tensor) for tensor in request.inputs.values()],
             request.output_names or output_names,
             request.model_name,
-            request.model_version or -1,
+            request.model_version if isinstance(request.model_version, int) else -1,
             flags,
             request.timeout_us,
             trace=InferenceTrace(request.trace.traceparent) if request.trace else None,

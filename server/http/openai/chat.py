@@ -38,7 +38,7 @@ class Chat:
         """One answer or a stream of events."""
         fields = parse(ChatFields, await read_json_body(call.request, self._limits))
         fields.check()
-        fields.model, generator = named_generator(self._core, fields.model)
+        fields.model, generator = named_generator(self._core, fields.model, call.request_id)
         chat = Conversation(fields, generator)
         await chat.start()
         if fields.stream:

@@ -45,7 +45,7 @@ class Completions:
         """One answer or a stream of events."""
         fields = parse(CompletionFields, await read_json_body(call.request, self._limits))
         fields.check()
-        fields.model, generator = named_generator(self._core, fields.model)
+        fields.model, generator = named_generator(self._core, fields.model, call.request_id)
         completion = Completion(fields, generator)
         await completion.start()
         if fields.stream:

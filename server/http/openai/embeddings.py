@@ -24,6 +24,7 @@ from trivet.server.http.openai.errors import answers_errors
 from trivet.server.http.openai.fields import Fields, Listed, TokenId, parse
 from trivet.server.http.routes import Call, Route
 from trivet.server.http.sinks import SingleSink
+from trivet.server.models.routing import Admitted
 
 T = TypeVar("T")
 MAX_INPUTS = 2048
@@ -74,10 +75,10 @@ class Embeddings:
         """The vectors of some inputs, in their order."""
         fields = parse(EmbeddingFields, await read_json_body(call.request, self._limits))
         if texts := fields.texts():
-            encoder = find_text_encoder(self._core, fields.model)
+            encoder = find_text_encoder(self._core, fields.model, call.request_id)
             return await self._answer(call, fields, encoder, texts)
         token_ids = fields.token_ids()
-        id_encoder = find_id_encoder(self._core, fields.model)
+        id_encoder = find_id_encoder(self._core, fields.model, call.request_id)
         id_encoder.check(token_ids)
         return await self._answer(call, fields, id_encoder, token_ids)
 
@@ -92,11 +93,13 @@ class Embeddings:
             num_tokens += encoded.num_tokens
         return json_answer(_document(fields, np.concatenate(parts), num_tokens))
 
-    async def _infer(self, request_id: str, model: str, inputs: dict[str, Tensor]) -> InferResponse:
-        request = InferRequest(model, None, request_id, inputs)
+    async def _infer(
+        self, request_id: str, admitted: Admitted, inputs: dict[str, Tensor]
+    ) -> InferResponse:
+        request = InferRequest(admitted.name, None, request_id, inputs)
         sink = SingleSink()
-        self._core.infer(request, sink)
-        return await sink.result(request.cancel, f"model '{model}' must give one response")
+        self._core.infer(admitted, request, sink)
+        return await sink.result(request.cancel, f"model '{admitted.name}' must give one response")
 
 
 def shortened(vectors: np.ndarray, dimensions: int | None) -> np.ndarray:

@@ -13,7 +13,7 @@ def choose(core: Core, call: Call, named: str | None) -> tuple[str, Generator]:
     """
     name = named or call.request.headers.get("model", "")
     if name and (name not in PLACEHOLDERS or name in core.generators()):
-        return name, core.generator(name)
+        return name, core.generator(name, key=call.request_id)
     found = core.unnamed_generators()
     if not found:
         raise ModelNotReady("no model that generates text is ready")
@@ -22,4 +22,5 @@ def choose(core: Core, call: Call, named: str | None) -> tuple[str, Generator]:
             f"model: {len(found)} models generate text ({', '.join(sorted(found))}); name one in "
             "the field or header 'model'"
         )
-    return next(iter(found.items()))
+    (name,) = found
+    return name, core.generator(name, key=call.request_id)

@@ -21,17 +21,17 @@ class FakeCore:
     def generators(self) -> dict[str, object]:
         return self._found
 
-    def unnamed_generators(self) -> dict[str, object]:
-        return {name: self._found[name] for name in self._unnamed}
+    def unnamed_generators(self) -> list[str]:
+        return list(self._unnamed)
 
-    def generator(self, name: str) -> object:
+    def generator(self, name: str, version: object = None, key: object = "") -> object:
         if name not in self._found:
             raise ModelNotFound(name)
         return self._found[name]
 
 
 def chosen(core: FakeCore, named: str | None = None, **headers: str) -> str:
-    call = cast(Call, SimpleNamespace(request=SimpleNamespace(headers=headers)))
+    call = cast(Call, SimpleNamespace(request=SimpleNamespace(headers=headers), request_id="r"))
     name, generator = choose(cast(Core, core), call, named)
     assert cast(Any, generator) is core.generator(name)
     return name
