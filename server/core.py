@@ -12,11 +12,13 @@ from trivet.backends.api import (
     InvalidRequest,
     Measured,
     ModelNotFound,
+    RequestContext,
     ServingError,
     Sink,
     Unsupported,
     trouble_of,
 )
+from trivet.backends.api.value import changed
 from trivet.protos import grpc_service_pb2 as pb
 from trivet.protos.model_config_pb2 import ModelConfig
 from trivet.server.logs.log import Log
@@ -89,13 +91,15 @@ class Core:
         """
         return self._registry.routers.resolve(name, version, key)
 
-    def infer(self, admitted: Admitted, request: InferRequest, sink: Sink) -> None:
+    def infer(
+        self, admitted: Admitted, request: InferRequest, context: RequestContext, sink: Sink
+    ) -> None:
         """Runs a request on what `resolve` gave for it; every outcome goes to the sink, exactly one
         end. Never raises."""
         tracer = self.tracing.tracer
-        if tracer is not None:
-            sink = tracer.begin(request, sink)
-        submit(admitted.model, request, sink)
+        if tracer is not None and (traced := tracer.begin(request, sink)) is not None:
+            context, sink = changed(context, trace=traced.part), traced
+        submit(admitted.model, request, context, sink)
 
     def generator(self, name: str, version: int | str | None = None, key: Key = "") -> Generator:
         """A model that generates text, asked for once a request as `resolve` is. Raises

@@ -8,12 +8,13 @@ import aiohttp
 from made_models import made_model
 
 from trivet.backends.api import (
+    CheckedRequest,
     DataType,
     InferRequest,
     InferResponse,
     InvalidRequest,
     ModelNotFound,
-    ServingError,
+    RequestContext,
     Signature,
     Sink,
     TensorSpec,
@@ -22,12 +23,12 @@ from trivet.protos import grpc_service_pb2 as pb
 from trivet.protos.model_config_pb2 import ModelConfig
 from trivet.server.core import Core
 from trivet.server.http.app import HttpLimits, HttpServer
-from trivet.server.models.check import check_request
+from trivet.server.models.check import submit
 from trivet.server.models.routing import Admitted, Key, VersionRouter
 from trivet.server.shared_memory.system import SharedMemory
 from trivet.server.tracing.tracing import Tracing
 
-Respond = Callable[[InferRequest, Sink], None]
+Respond = Callable[[CheckedRequest, Sink], None]
 
 
 def spec(name: str, datatype: DataType, *dims: int, optional: bool = False) -> TensorSpec:
@@ -44,7 +45,7 @@ def signature(*inputs: TensorSpec, max_batch_size: int = 0, decoupled: bool = Fa
     )
 
 
-def echo(request: InferRequest, sink: Sink) -> None:
+def echo(request: CheckedRequest, sink: Sink) -> None:
     """Each INPUTn comes back as OUTPUTn, with the request's parameters."""
     outputs = [
         tensor.renamed(tensor.name.replace("INPUT", "OUTPUT"), tensor.shape)
@@ -52,7 +53,7 @@ def echo(request: InferRequest, sink: Sink) -> None:
     ]
     wanted = request.output_names
     chosen = [tensor for tensor in outputs if not wanted or tensor.name in wanted]
-    version = request.model_version if isinstance(request.model_version, int) else 1
+    version = request.model_version
     parameters = request.parameters
     sink.send(
         InferResponse(request.model_name, version, request.id, chosen, parameters), final=True
@@ -62,11 +63,11 @@ def echo(request: InferRequest, sink: Sink) -> None:
 class RecordingExecutor:
     """An Executor that answers as a test says, and notes what it was given."""
 
-    def __init__(self, requests: list[InferRequest], respond: Respond) -> None:
+    def __init__(self, requests: list[CheckedRequest], respond: Respond) -> None:
         self._requests = requests
         self._respond = respond
 
-    def submit(self, request: InferRequest, sink: Sink) -> None:
+    def submit(self, request: CheckedRequest, sink: Sink) -> None:
         self._requests.append(request)
         self._respond(request, sink)
 
@@ -110,7 +111,7 @@ class FakeCore:
             name = f"ident_{datatype.value.lower()}"
             self.signatures[name] = signature(spec("INPUT0", datatype, -1))
         self.responses: dict[str, Respond] = {}
-        self.requests: list[InferRequest] = []
+        self.requests: list[CheckedRequest] = []
         self.shared_memory = SharedMemory(enabled=True)
         self.ready = True
         self.stopping = False
@@ -128,15 +129,10 @@ class FakeCore:
         )
         return VersionRouter({1: model}).choose(version, key)
 
-    def infer(self, admitted: Admitted, request: InferRequest, sink: Sink) -> None:
-        try:
-            check_request(admitted.model.signature, admitted.model.name, request)
-        except ServingError as error:
-            sink.fail(error)
-            return
-        request.labels = admitted.model.labels
-        request.batching = admitted.model.signature.batching
-        admitted.model.executor.submit(request, sink)
+    def infer(
+        self, admitted: Admitted, request: InferRequest, context: RequestContext, sink: Sink
+    ) -> None:
+        submit(admitted.model, request, context, sink)
 
     def is_live(self) -> bool:
         return True

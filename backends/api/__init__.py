@@ -67,10 +67,12 @@ from trivet.backends.api.histogram import Histogram
 from trivet.backends.api.observer import Observed, Observer
 from trivet.backends.api.request import (
     CancelToken,
+    CheckedRequest,
     InferRequest,
     InferResponse,
     Parameters,
     ParameterValue,
+    RequestContext,
 )
 from trivet.backends.api.runner import (
     Asker,
@@ -81,7 +83,9 @@ from trivet.backends.api.runner import (
     Composes,
     Runner,
     derive,
-    derive_joint,
+    inherited,
+    inherited_jointly,
+    joint_priority,
 )
 from trivet.backends.api.signature import Signature, TensorSpec
 from trivet.backends.api.sink import Sink
@@ -106,6 +110,7 @@ __all__ = [
     "Cancelled",
     "Catalog",
     "Cause",
+    "CheckedRequest",
     "Choices",
     "Chunk",
     "ComposedBackend",
@@ -152,6 +157,7 @@ __all__ = [
     "Placement",
     "QueueFull",
     "QueueTimeout",
+    "RequestContext",
     "Residence",
     "ResponseSender",
     "ResponseTooLarge",
@@ -177,9 +183,11 @@ __all__ = [
     "Window",
     "deaths_of",
     "derive",
-    "derive_joint",
     "from_json",
+    "inherited",
+    "inherited_jointly",
     "join_device_rows",
+    "joint_priority",
     "judged",
     "parameter",
     "storage_fault",

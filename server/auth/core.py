@@ -6,7 +6,7 @@ ensembles and what models ask each other do not come through here: a key for an 
 
 from collections.abc import Mapping
 
-from trivet.backends.api import Generator, InferRequest, ServingError, Sink
+from trivet.backends.api import Generator, InferRequest, RequestContext, ServingError, Sink
 from trivet.protos import grpc_service_pb2 as pb
 from trivet.server.auth.caller import Caller, current_caller
 from trivet.server.auth.metering import MeteredGenerator, TenantsGenerator
@@ -23,26 +23,17 @@ class GuardedCore(Core):
         _require(name)
         return super().resolve(name, version, key)
 
-    def infer(self, admitted: Admitted, request: InferRequest, sink: Sink) -> None:
+    def infer(
+        self, admitted: Admitted, request: InferRequest, context: RequestContext, sink: Sink
+    ) -> None:
         caller = current_caller.get()
         if caller is not None:
             try:
-                self._charge(caller, request)
+                context = _on_account(caller, context)
             except ServingError as error:
                 sink.fail(error)
                 return
-        super().infer(admitted, request, sink)
-
-    def _charge(self, caller: Caller, request: InferRequest) -> None:
-        request.tenant = caller.key.tenant
-        allowance = caller.allowance
-        if allowance is None:
-            return
-        if caller.pays_each:
-            allowance.take_request()
-        if allowance.counts_tokens:
-            allowance.require_tokens()
-            request.on_tokens = allowance.charge_tokens
+        super().infer(admitted, request, context, sink)
 
     def generator(self, name: str, version: int | str | None = None, key: Key = "") -> Generator:
         return _callers(super().generator(name, version, key))
@@ -80,6 +71,27 @@ class GuardedCore(Core):
     async def unload(self, name: str, *, unload_dependents: bool = False) -> None:
         _require(name)
         await super().unload(name, unload_dependents=unload_dependents)
+
+
+def _on_account(caller: Caller, context: RequestContext) -> RequestContext:
+    """The context of a request that the caller pays for. Raises RateLimited."""
+    allowance, payer = caller.allowance, None
+    if allowance is not None:
+        if caller.pays_each:
+            allowance.take_request()
+        if allowance.counts_tokens:
+            allowance.require_tokens()
+            payer = allowance.charge_tokens
+    return RequestContext(
+        context.cancel,
+        context.deadline,
+        context.callers,
+        context.residence,
+        payer,
+        caller.key.tenant,
+        context.trace,
+        context.window,
+    )
 
 
 def _require(name: str) -> None:

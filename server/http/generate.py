@@ -9,6 +9,7 @@ from trivet.backends.api import (
     InferRequest,
     InferResponse,
     InvalidRequest,
+    RequestContext,
     ServingError,
     Shape,
     Signature,
@@ -57,8 +58,9 @@ class Generate:
         """Exactly one response, as one JSON object."""
         admitted, request = await self._decode(call)
         sink = SingleSink()
-        self._core.infer(admitted, request, sink)
-        response = await sink.result(request.cancel, _NOT_ONE_RESPONSE)
+        context = RequestContext()
+        self._core.infer(admitted, request, context, sink)
+        response = await sink.result(context.cancel, _NOT_ONE_RESPONSE)
         require_sendable(response, self._limits.max_response_bytes)
         return Answer((generated_json(response),))
 
@@ -66,8 +68,9 @@ class Generate:
         """Any number of responses, each an event. What fails before the first one has a status of
         its own; what fails later is an event."""
         admitted, request = await self._decode(call)
-        sink = StreamSink(request.cancel, self._limits.max_pending_events)
-        self._core.infer(admitted, request, sink)
+        context = RequestContext()
+        sink = StreamSink(context.cancel, self._limits.max_pending_events)
+        self._core.infer(admitted, request, context, sink)
         events = EventStream(call)
         try:
             first = await sink.next()
@@ -76,7 +79,7 @@ class Generate:
         finally:
             if not sink.is_ended:
                 # Nobody reads any more.
-                request.cancel.cancel()
+                context.cancel.cancel()
         return events.response
 
     async def _decode(self, call: Call) -> tuple[Admitted, InferRequest]:
@@ -86,7 +89,7 @@ class Generate:
         signature = admitted.model.signature
         request = decode_generate(document, signature, call.model, call.version)
         if self._forwarding is not None:
-            self._forwarding.add(request, call.request.headers.items())
+            request = self._forwarding.added(request, call.request.headers.items())
         return admitted, request
 
 

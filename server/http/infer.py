@@ -2,7 +2,7 @@
 
 from aiohttp import web
 
-from trivet.backends.api import InferResponse, InvalidRequest
+from trivet.backends.api import InferResponse, InvalidRequest, RequestContext
 from trivet.server.core import Core
 from trivet.server.http.answers import BINARY, JSON, Answer, Buffer
 from trivet.server.http.body import read_body
@@ -14,7 +14,7 @@ from trivet.server.http.routes import Call, Route
 from trivet.server.http.sinks import SingleSink
 from trivet.server.http.tensors import Body, Decoded, InferDecoder, encode_infer
 from trivet.server.protocol.forwarding import Forwarding
-from trivet.server.protocol.outputs import fulfil, place, require_sendable
+from trivet.server.protocol.outputs import fulfil, require_sendable, residence_of
 
 HEADER_LENGTH = "Inference-Header-Content-Length"
 _NOT_ONE_RESPONSE = (
@@ -54,15 +54,18 @@ class Infer:
             admitted = self._core.resolve(call.model, call.version, decoded.request.key)
         request = decoded.request
         if self._forwarding is not None:
-            self._forwarding.add(request, call.request.headers.items())
-        if decoded.wishes.special:
-            place(self._core, request, decoded.wishes.special)
+            request = self._forwarding.added(request, call.request.headers.items())
+        special = decoded.wishes.special
+        if special:
+            context = RequestContext(residence=residence_of(self._core, special))
+        else:
+            context = RequestContext()
         sink = SingleSink()
-        self._core.infer(admitted, request, sink)
-        response = await sink.result(request.cancel, _NOT_ONE_RESPONSE)
+        self._core.infer(admitted, request, context, sink)
+        response = await sink.result(context.cancel, _NOT_ONE_RESPONSE)
         require_sendable(response, self._limits.max_response_bytes)
-        if decoded.wishes.special:
-            fulfil(self._core, decoded.request, response, decoded.wishes.special)
+        if special:
+            fulfil(self._core, admitted.model, response, special)
         return await self._answer(response, decoded.wishes, call.request)
 
     def _decode(self, call: Call, body: Body, header_length: int | None) -> Decoded:

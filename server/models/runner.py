@@ -7,6 +7,7 @@ from trivet.backends.api import (
     Generator,
     InferRequest,
     InvalidRequest,
+    RequestContext,
     ServingError,
     Signature,
     Sink,
@@ -33,16 +34,16 @@ class ModelRunner:
         self._resolve = registry.routers.resolve
         self._control = control
 
-    def infer(self, request: InferRequest, sink: Sink) -> None:
+    def infer(self, request: InferRequest, context: RequestContext, sink: Sink) -> None:
         """Runs a request; every outcome goes to the sink, exactly one end. Never raises."""
         try:
-            if request.callers:
-                _check_callers(request)
+            if context.callers:
+                _check_callers(request.model_name, context.callers)
             admitted = self._resolve(request.model_name, request.model_version, request.key)
         except ServingError as error:
             sink.fail(error)
             return
-        submit(admitted.model, request, sink)
+        submit(admitted.model, request, context, sink)
 
     def signature(self, name: str, version: int | str | None) -> Signature:
         """What a model takes and gives. Raises ModelNotFound, NotFound, ModelNotReady."""
@@ -77,12 +78,12 @@ class ModelRunner:
         await self._control.unload(name, unload_dependents=unload_dependents)
 
 
-def _check_callers(request: InferRequest) -> None:
+def _check_callers(name: str, callers: tuple[str, ...]) -> None:
     """Raises InvalidRequest where models ask in a circle, or too deep."""
-    chain = (*request.callers, request.model_name)
-    if request.model_name in request.callers:
+    chain = (*callers, name)
+    if name in callers:
         raise InvalidRequest(
-            f"model '{request.model_name}' is asked on its own behalf ({' -> '.join(chain)}); it "
+            f"model '{name}' is asked on its own behalf ({' -> '.join(chain)}); it "
             "would wait for itself"
         )
     if len(chain) > MAX_DEPTH + 1:

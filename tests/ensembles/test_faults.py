@@ -13,8 +13,8 @@ from trivet.backends.api import (
     BackendFailed,
     Cancelled,
     CancelToken,
+    CheckedRequest,
     DeadlineExceeded,
-    InferRequest,
     InferResponse,
     InvalidRequest,
     ModelNotReady,
@@ -32,10 +32,10 @@ class Manual:
     """An executor that answers when the test says so."""
 
     def __init__(self) -> None:
-        self.asked: list[tuple[InferRequest, Sink]] = []
+        self.asked: list[tuple[CheckedRequest, Sink]] = []
         self.cancelled = 0
 
-    def submit(self, request: InferRequest, sink: Sink) -> None:
+    def submit(self, request: CheckedRequest, sink: Sink) -> None:
         self.asked.append((request, sink))
         request.cancel.on_cancel(lambda: self._cancel(sink))
 

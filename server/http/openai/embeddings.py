@@ -13,6 +13,7 @@ from trivet.backends.api import (
     InferRequest,
     InferResponse,
     InvalidRequest,
+    RequestContext,
     Tensor,
 )
 from trivet.server.core import Core
@@ -98,8 +99,9 @@ class Embeddings:
     ) -> InferResponse:
         request = InferRequest(admitted.name, None, request_id, inputs)
         sink = SingleSink()
-        self._core.infer(admitted, request, sink)
-        return await sink.result(request.cancel, f"model '{admitted.name}' must give one response")
+        context = RequestContext()
+        self._core.infer(admitted, request, context, sink)
+        return await sink.result(context.cancel, f"model '{admitted.name}' must give one response")
 
 
 def shortened(vectors: np.ndarray, dimensions: int | None) -> np.ndarray:

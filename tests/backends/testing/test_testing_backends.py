@@ -10,7 +10,7 @@ from google.protobuf import text_format
 from trivet.backends.api import (
     BackendFailed,
     Batch,
-    InferRequest,
+    CheckedRequest,
     Instance,
     InvalidConfig,
     ModelFiles,
@@ -82,9 +82,9 @@ def parameter(key: str, value: str) -> str:
 
 def make_request(
     inputs: dict[str, np.ndarray], outputs: tuple[str, ...] = (), size: int = 1
-) -> InferRequest:
+) -> CheckedRequest:
     tensors = {name: Tensor.of(name, array) for name, array in inputs.items()}
-    return InferRequest("m", None, "", tensors, outputs, batch_size=size)
+    return CheckedRequest("m", 1, "", tensors, outputs, batch_size=size)
 
 
 def stream(instance: Instance, inputs: dict[str, np.ndarray]) -> Sender:
@@ -108,9 +108,7 @@ def test_identity_returns_the_memory_it_was_given() -> None:
 def test_identity_leaves_packed_strings_packed() -> None:
     text = Tensor.of("INPUT1", np.array([[b"a", b"\0\xff"]], dtype=object))
     packed = Tensor(text.name, text.datatype, text.shape, text.packed())
-    request = make_request({})
-    request.inputs["INPUT1"] = packed
-    batch = Batch([request], batching=True)
+    batch = Batch([CheckedRequest("m", 1, "", {"INPUT1": packed})], batching=True)
 
     open_instance(IDENTITY).execute(batch)
 
