@@ -1,8 +1,7 @@
 """A core that echoes, behind a real HTTP server on loopback, and a client for it."""
 
 import asyncio
-from collections.abc import Callable
-from typing import cast
+from collections.abc import Callable, Iterable, Mapping
 
 import aiohttp
 from made_models import made_model
@@ -10,9 +9,11 @@ from made_models import made_model
 from trivet.backends.api import (
     CheckedRequest,
     DataType,
+    Generator,
     InferRequest,
     InferResponse,
     InvalidRequest,
+    Measured,
     ModelNotFound,
     RequestContext,
     Signature,
@@ -21,12 +22,15 @@ from trivet.backends.api import (
 )
 from trivet.protos import grpc_service_pb2 as pb
 from trivet.protos.model_config_pb2 import ModelConfig
-from trivet.server.core import Core
 from trivet.server.http.app import HttpLimits, HttpServer
+from trivet.server.logs.setting import LogSetting, LogValue
 from trivet.server.models.check import submit
+from trivet.server.models.model import Model
 from trivet.server.models.routing import Admitted, Key, VersionRouter
+from trivet.server.scheduling.statistics import ModelStatistics
 from trivet.server.shared_memory.system import SharedMemory
-from trivet.server.tracing.tracing import Tracing
+from trivet.server.tracing.setting import Change
+from trivet.server.tracing.tracing import Described, Tracing
 
 Respond = Callable[[CheckedRequest, Sink], None]
 
@@ -84,7 +88,10 @@ class RecordingExecutor:
 class FakeCore:
     """The core's interface over models that answer as a test says; records what reached it."""
 
-    def __init__(self) -> None:
+    def __init__(self, models: Mapping[str, Generator] | None = None) -> None:
+        """`models` are those that generate text."""
+        self.models = dict(models or {})
+        self.log_setting = LogSetting()
         self.tracing = Tracing()
         fp32 = DataType.FP32
         self.signatures = {
@@ -134,6 +141,47 @@ class FakeCore:
     ) -> None:
         submit(admitted.model, request, context, sink)
 
+    def generator(self, name: str, version: int | str | None = None, key: Key = "") -> Generator:
+        if name not in self.models:
+            raise ModelNotFound(f"The model `{name}` does not exist.")
+        return self.models[name]
+
+    def generators(self) -> dict[str, Generator]:
+        return dict(self.models)
+
+    def unnamed_generators(self) -> list[str]:
+        return list(self.models)
+
+    def is_generating(self) -> bool:
+        return True
+
+    def all_statistics(self) -> Iterable[ModelStatistics]:
+        return ()
+
+    def loaded(self) -> Iterable[Model]:
+        return ()
+
+    def measured(self) -> dict[str, Measured]:
+        return {}
+
+    def trace_settings(self, name: str = "") -> Described:
+        if name:
+            self.resolve(name, None)
+        return self.tracing.describe(name)
+
+    def change_trace_settings(self, changes: Mapping[str, Change], name: str = "") -> Described:
+        if name:
+            self.resolve(name, None)
+        self.tracing.update(changes, name)
+        return self.tracing.describe(name)
+
+    def log_settings(self) -> dict[str, LogValue]:
+        return self.log_setting.describe()
+
+    def change_log_settings(self, changes: Mapping[str, object]) -> dict[str, LogValue]:
+        self.log_setting = self.log_setting.changed(changes)
+        return self.log_setting.describe()
+
     def is_live(self) -> bool:
         return True
 
@@ -143,7 +191,7 @@ class FakeCore:
     def is_stopping(self) -> bool:
         return self.stopping
 
-    def is_model_ready(self, name: str, version: int | None) -> bool:
+    def is_model_ready(self, name: str, version: int | str | None) -> bool:
         return name in self.signatures
 
     def server_metadata(self) -> pb.ServerMetadataResponse:
@@ -219,6 +267,5 @@ class Site:
 
 
 async def open_site(core: FakeCore, limits: HttpLimits | None = None) -> Site:
-    # The fake has the methods of Core that the front room calls.
-    server = HttpServer(cast(Core, core), limits or HttpLimits(), "127.0.0.1", 0)
+    server = HttpServer(core, limits or HttpLimits(), "127.0.0.1", 0)
     return Site(core, server, await server.start())

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from trivet.backends.api import CancelToken, InferResponse, RequestContext, ServingError
 from trivet.backends.api.request import ON_HOST
 from trivet.protos import grpc_service_pb2 as pb
-from trivet.server.core import Core
+from trivet.server.core import Inference
 from trivet.server.grpc.codec import Decoded, Decoder, Encoder
 from trivet.server.grpc.errors import code_of
 from trivet.server.grpc.trace import note_arrival
@@ -52,7 +52,7 @@ class InferStream:
 
     def __init__(
         self,
-        core: Core,
+        core: Inference,
         decoder: Decoder,
         encoder: Encoder,
         call: Call,

@@ -16,7 +16,7 @@ from trivet.backends.api import (
     Tensor,
     TensorSpec,
 )
-from trivet.server.core import Core
+from trivet.server.core import Inference
 from trivet.server.http.answers import Answer
 from trivet.server.http.body import read_body
 from trivet.server.http.json_document import JsonObject, parse_object
@@ -41,7 +41,7 @@ class Generate:
     """The handlers of `generate` and `generate_stream`."""
 
     def __init__(
-        self, core: Core, limits: HttpLimits, forwarding: Forwarding | None = None
+        self, core: Inference, limits: HttpLimits, forwarding: Forwarding | None = None
     ) -> None:
         self._core = core
         self._limits = limits

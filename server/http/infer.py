@@ -3,7 +3,7 @@
 from aiohttp import web
 
 from trivet.backends.api import InferResponse, InvalidRequest, RequestContext
-from trivet.server.core import Core
+from trivet.server.core import Inference
 from trivet.server.http.answers import BINARY, JSON, Answer, Buffer
 from trivet.server.http.body import read_body
 from trivet.server.http.compression import accepted_coding, compress
@@ -27,7 +27,7 @@ class Infer:
     """The handler of infer requests."""
 
     def __init__(
-        self, core: Core, limits: HttpLimits, forwarding: Forwarding | None = None
+        self, core: Inference, limits: HttpLimits, forwarding: Forwarding | None = None
     ) -> None:
         self._core = core
         self._limits = limits

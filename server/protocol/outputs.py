@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 from trivet.backends.api import InferResponse, Residence, ResponseTooLarge
 from trivet.backends.api.request import ON_HOST
-from trivet.server.core import Core
+from trivet.server.core import Inference
 from trivet.server.models.model import Model
 from trivet.server.protocol.classification import classify
 from trivet.server.protocol.wishes import OutputWish
@@ -23,7 +23,7 @@ def require_sendable(response: InferResponse, max_bytes: int) -> None:
         )
 
 
-def residence_of(core: Core, wishes: Mapping[str, OutputWish]) -> Mapping[str, Residence]:
+def residence_of(core: Inference, wishes: Mapping[str, OutputWish]) -> Mapping[str, Residence]:
     """Where a request's outputs are wanted: those that go to a GPU's shared memory, on the GPU."""
     if not wishes:
         return ON_HOST
@@ -36,7 +36,7 @@ def residence_of(core: Core, wishes: Mapping[str, OutputWish]) -> Mapping[str, R
 
 
 def fulfil(
-    core: Core,
+    core: Inference,
     model: Model,
     response: InferResponse,
     wishes: Mapping[str, OutputWish],

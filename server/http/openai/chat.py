@@ -7,7 +7,7 @@ from typing import Any
 from aiohttp import web
 
 from trivet.backends.api import Choices, Chunk, GenerateRequest, Generator
-from trivet.server.core import Core
+from trivet.server.core import Generators
 from trivet.server.http.answers import json_answer
 from trivet.server.http.generation import Outputs
 from trivet.server.http.limits import HttpLimits
@@ -27,7 +27,7 @@ from trivet.server.http.routes import Call, Route
 class Chat:
     """The handler."""
 
-    def __init__(self, core: Core, limits: HttpLimits) -> None:
+    def __init__(self, core: Generators, limits: HttpLimits) -> None:
         self._core = core
         self._limits = limits
 

@@ -16,7 +16,7 @@ from trivet.backends.api import (
     RequestContext,
     Tensor,
 )
-from trivet.server.core import Core
+from trivet.server.core import Inference
 from trivet.server.http.answers import json_answer
 from trivet.server.http.limits import HttpLimits
 from trivet.server.http.openai.bodies import read_json_body
@@ -65,7 +65,7 @@ class EmbeddingFields(Fields):
 class Embeddings:
     """The handler."""
 
-    def __init__(self, core: Core, limits: HttpLimits) -> None:
+    def __init__(self, core: Inference, limits: HttpLimits) -> None:
         self._core = core
         self._limits = limits
 

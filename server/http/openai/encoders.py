@@ -19,7 +19,7 @@ from trivet.backends.api import (
     Unsupported,
     parameter,
 )
-from trivet.server.core import Core
+from trivet.server.core import Resolving
 from trivet.server.models.routing import Admitted, Key
 
 T_contra = TypeVar("T_contra", contravariant=True)
@@ -132,19 +132,19 @@ class IdEncoder:
         }
 
 
-def find_text_encoder(core: Core, name: str, key: Key) -> TextEncoder:
+def find_text_encoder(core: Resolving, name: str, key: Key) -> TextEncoder:
     """The encoder of that name with its tokenizer. Raises ModelNotFound when there is none."""
     return _text_encoder(core, _resolved(core, name, key), key)
 
 
-def _resolved(core: Core, name: str, key: Key) -> Admitted:
+def _resolved(core: Resolving, name: str, key: Key) -> Admitted:
     try:
         return core.resolve(name, None, key)
     except ModelNotFound:
         raise ModelNotFound(f"The model `{name[:128]}` does not exist.") from None
 
 
-def _text_encoder(core: Core, admitted: Admitted, key: Key) -> TextEncoder:
+def _text_encoder(core: Resolving, admitted: Admitted, key: Key) -> TextEncoder:
     model = admitted.model
     name, encoder = model.name, model.signature
     whole = _whole_encoder(admitted, encoder)
@@ -176,7 +176,7 @@ def _whole_encoder(admitted: Admitted, signature: Signature) -> TextEncoder | No
     return TextEncoder(admitted, None, texts[0].name, (), outputs[0].name, size)
 
 
-def find_id_encoder(core: Core, name: str, key: Key) -> IdEncoder:
+def find_id_encoder(core: Resolving, name: str, key: Key) -> IdEncoder:
     """The model that takes token ids where texts would go to `name`. Raises ModelNotFound when that
     makes no embeddings, and Unsupported when it makes them of texts alone."""
     asked = admitted = _resolved(core, name, key)

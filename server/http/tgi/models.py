@@ -1,12 +1,12 @@
 """Which model a request of this API means: TGI serves one, so its requests name none."""
 
 from trivet.backends.api import Generator, InvalidRequest, ModelNotReady
-from trivet.server.core import Core
+from trivet.server.core import Generators
 from trivet.server.http.openai.prompts import PLACEHOLDERS
 from trivet.server.http.routes import Call
 
 
-def choose(core: Core, call: Call, named: str | None) -> tuple[str, Generator]:
+def choose(core: Generators, call: Call, named: str | None) -> tuple[str, Generator]:
     """The model of the field or header `model`, or the only one that generates, with its name.
 
     Raises InvalidRequest when several do and none is named, ModelNotFound, ModelNotReady.

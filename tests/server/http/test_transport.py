@@ -451,7 +451,7 @@ async def test_large_bodies_are_joined_once_and_lie_aligned(site: Site) -> None:
 
 
 async def test_a_taken_port_is_an_error(site: Site) -> None:
-    server = HttpServer(site.core, HttpLimits(), "127.0.0.1", site.port)  # type: ignore[arg-type] # a fake
+    server = HttpServer(site.core, HttpLimits(), "127.0.0.1", site.port)
     with pytest.raises(OSError, match="address already in use"):
         await server.start()
 

@@ -1,7 +1,7 @@
 """Which models take token ids for embeddings, and what these are made into."""
 
 import asyncio
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,7 +16,6 @@ from trivet.backends.api import (
     Unsupported,
 )
 from trivet.protos.model_config_pb2 import ModelConfig
-from trivet.server.core import Core
 from trivet.server.http.openai.encoders import IdEncoder, find_id_encoder
 from trivet.server.models.routing import Admitted, Key, VersionRouter
 
@@ -49,7 +48,7 @@ class FakeCore:
 
 
 def found(name: str, **configs: str) -> IdEncoder:
-    return find_id_encoder(cast(Core, FakeCore(**configs)), name, "")
+    return find_id_encoder(FakeCore(**configs), name, "")
 
 
 def given(encoder: IdEncoder, batch: list[list[int]]) -> dict[str, np.ndarray]:
