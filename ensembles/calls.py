@@ -13,8 +13,8 @@ from trivet.backends.api import (
     InferRequest,
     InferResponse,
     ModelNotFound,
+    ModelServer,
     NotFound,
-    Runner,
     ServingError,
     Unavailable,
 )
@@ -62,12 +62,12 @@ class GuardedCall:
     """Calls a step's model again, or another one, when it fails or takes too long."""
 
     def __init__(
-        self, receiver: Receiver, step: Step, request: InferRequest, runner: Runner
+        self, receiver: Receiver, step: Step, request: InferRequest, server: ModelServer
     ) -> None:
         self._receiver = receiver
         self._step = step
         self._request = request
-        self._runner = runner
+        self._server = server
         self._given = request.inputs
         self._tries_left = step.settings.retries
         self._is_fallback = False
@@ -96,7 +96,7 @@ class GuardedCall:
         if timeout_s:
             loop = asyncio.get_running_loop()
             self._timer = loop.call_later(timeout_s, self._on_timeout, current)
-        self._runner.infer(request, current)
+        self._server.infer(request, current)
 
     def _on_timeout(self, overdue: "_Try") -> None:
         if overdue is not self._try:
@@ -165,10 +165,10 @@ class _Try:
         self._call.failed(self, error)
 
 
-def call_model(receiver: Receiver, step: Step, request: InferRequest, runner: Runner) -> None:
+def call_model(receiver: Receiver, step: Step, request: InferRequest, server: ModelServer) -> None:
     """Asks a step's model, as carefully as the step's settings say."""
     settings = step.settings
     if settings.timeout_s or settings.retries or settings.fallback:
-        GuardedCall(receiver, step, request, runner).start()
+        GuardedCall(receiver, step, request, server).start()
     else:
-        runner.infer(request, Call(receiver, step))
+        server.infer(request, Call(receiver, step))

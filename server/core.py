@@ -26,7 +26,7 @@ from trivet.server.models.known import State, Status
 from trivet.server.models.lifecycle import Lifecycle
 from trivet.server.models.model import Model
 from trivet.server.models.registry import Registry
-from trivet.server.models.runner import ModelRunner
+from trivet.server.models.runner import RequestDispatcher
 from trivet.server.scheduling.statistics import ModelStatistics
 from trivet.server.shared_memory.system import SharedMemory
 from trivet.server.tracing.generating import TracedGenerator
@@ -58,7 +58,7 @@ class Core:
         self,
         registry: Registry,
         lifecycle: Lifecycle,
-        runner: ModelRunner,
+        dispatcher: RequestDispatcher,
         shared_memory: SharedMemory,
         *,
         server_id: str,
@@ -69,7 +69,7 @@ class Core:
     ) -> None:
         self._registry = registry
         self._lifecycle = lifecycle
-        self._runner = runner
+        self._dispatcher = dispatcher
         self.shared_memory = shared_memory
         self.tracing = tracing or Tracing()
         self._log = log_output
@@ -86,7 +86,7 @@ class Core:
         tracer = self.tracing.tracer
         if tracer is not None:
             sink = tracer.begin(request, sink)
-        self._runner.infer(request, sink)
+        self._dispatcher.infer(request, sink)
 
     def signature(self, name: str, version: int | None) -> Signature:
         """What a model takes and gives. Raises ModelNotFound, NotFound, ModelNotReady."""
@@ -171,7 +171,7 @@ class Core:
 
     def is_model_ready(self, name: str, version: int | None) -> bool:
         """Whether a version, or the newest, can compute now; False for what is not there."""
-        return self._runner.is_ready(name, version)
+        return self._dispatcher.is_ready(name, version)
 
     # -- what there is -------------------------------------------------------------------------
 
@@ -291,11 +291,11 @@ class Core:
         `config_json` replaces its config file for this load. Raises Unavailable unless the control
         mode is explicit, LoadFailed when it fails (what served before goes on).
         """
-        await self._runner.load(name, config_json)
+        await self._dispatcher.load(name, config_json)
 
     async def unload(self, name: str, *, unload_dependents: bool = False) -> None:
         """Takes a model out of service; returns when it accepts no more requests.
 
         `unload_dependents` also unloads the steps of an ensemble that were loaded for it alone.
         """
-        await self._runner.unload(name, unload_dependents=unload_dependents)
+        await self._dispatcher.unload(name, unload_dependents=unload_dependents)

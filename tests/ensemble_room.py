@@ -28,7 +28,7 @@ from trivet.protos.model_config_pb2 import ModelConfig
 from trivet.server.models.catalog import RegistryCatalog
 from trivet.server.models.observer import StatisticsObserver
 from trivet.server.models.registry import Registry
-from trivet.server.models.runner import ModelRunner
+from trivet.server.models.runner import RequestDispatcher
 from trivet.server.models.schedulers import schedule_of
 from trivet.server.repository.config import parse_config
 from trivet.server.scheduling.batching import BatchingExecutor
@@ -92,11 +92,11 @@ class StreamInstance:
 
 
 class Room:
-    """A registry that the test fills, and the runner over it."""
+    """A registry that the test fills, and the dispatcher over it."""
 
     def __init__(self) -> None:
         self.registry = Registry()
-        self.runner = ModelRunner(self.registry, cast(Any, None))
+        self.dispatcher = RequestDispatcher(self.registry, cast(Any, None))
         self.executors: list[Any] = []
         self.statistics: dict[str, ModelStatistics] = {}
 
@@ -147,7 +147,7 @@ class Room:
         instance = backend.open(completed, files, Placement(name, "KIND_CPU", 0, 1))
         assert isinstance(instance, EnsembleInstance)
         statistics = self.statistics[name] = ModelStatistics(name, 1)
-        instance.connect(self.runner)
+        instance.connect(self.dispatcher)
         instance.observe(StatisticsObserver(statistics))
         executor = instance.make_executor()
         assert isinstance(executor, EnsembleExecutor)
@@ -169,7 +169,7 @@ class Room:
         request = InferRequest(name, None, "id", tensors, outputs, **fields)
         if cancel is not None:
             request.cancel = cancel
-        self.runner.infer(request, sink)
+        self.dispatcher.infer(request, sink)
         return sink
 
     async def infer(

@@ -64,6 +64,17 @@ from trivet.backends.api.generate import (
 )
 from trivet.backends.api.generate_statistics import GenerateStatistics, Measured
 from trivet.backends.api.histogram import Histogram
+from trivet.backends.api.model_server import (
+    Asker,
+    AsksFromThreads,
+    AsksModels,
+    Catalog,
+    ComposedBackend,
+    Composes,
+    ModelServer,
+    derive,
+    derive_joint,
+)
 from trivet.backends.api.observer import Observed, Observer
 from trivet.backends.api.request import (
     CancelToken,
@@ -71,17 +82,6 @@ from trivet.backends.api.request import (
     InferResponse,
     Parameters,
     ParameterValue,
-)
-from trivet.backends.api.runner import (
-    Asker,
-    AsksFromThreads,
-    AsksModels,
-    Catalog,
-    ComposedBackend,
-    Composes,
-    Runner,
-    derive,
-    derive_joint,
 )
 from trivet.backends.api.signature import Signature, TensorSpec
 from trivet.backends.api.sink import Sink
@@ -143,6 +143,7 @@ __all__ = [
     "ModelFiles",
     "ModelNotFound",
     "ModelNotReady",
+    "ModelServer",
     "NotFound",
     "Observed",
     "Observer",
@@ -155,7 +156,6 @@ __all__ = [
     "Residence",
     "ResponseSender",
     "ResponseTooLarge",
-    "Runner",
     "Sampling",
     "ServingError",
     "Shape",

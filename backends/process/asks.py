@@ -22,7 +22,7 @@ from trivet.backends.api import (
     ServingError,
     Tensor,
 )
-from trivet.backends.api.runner import put_on_account
+from trivet.backends.api.model_server import put_on_account
 from trivet.backends.process.channel import ChannelClosed, Header
 from trivet.backends.process.link import Link, Message
 from trivet.backends.process.wire import decode_request, encode_error

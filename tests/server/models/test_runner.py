@@ -1,4 +1,4 @@
-"""Models ask models through the runner: never in a circle, never too deep, for their caller."""
+"""Models ask models through the server: never in a circle, never too deep, for their caller."""
 
 from types import SimpleNamespace
 from typing import Any, cast
@@ -14,9 +14,9 @@ from trivet.backends.api import (
     derive,
     derive_joint,
 )
-from trivet.backends.api.runner import MAX_DEPTH
+from trivet.backends.api.model_server import MAX_DEPTH
 from trivet.server.models.registry import Registry
-from trivet.server.models.runner import ModelRunner
+from trivet.server.models.runner import RequestDispatcher
 
 
 class Doubler:
@@ -40,7 +40,7 @@ def executor() -> Doubler:
 
 
 @pytest.fixture
-def runner(executor: Doubler) -> ModelRunner:
+def dispatcher(executor: Doubler) -> RequestDispatcher:
     registry = Registry()
     for name in ("m", "other"):
         model = SimpleNamespace(
@@ -48,11 +48,11 @@ def runner(executor: Doubler) -> ModelRunner:
             reshape=None,
         )  # fmt: skip
         registry.publish(cast(Any, model))
-    return ModelRunner(registry, cast(Any, None))
+    return RequestDispatcher(registry, cast(Any, None))
 
 
 async def test_a_derived_request_runs_with_all_that_its_caller_was_given(
-    runner: ModelRunner, executor: Doubler
+    dispatcher: RequestDispatcher, executor: Doubler
 ) -> None:
     parent = make_request("id-7")
     parent.deadline, parent.priority, parent.sequence_id = 12.5, 3, "s"
@@ -60,7 +60,7 @@ async def test_a_derived_request_runs_with_all_that_its_caller_was_given(
     parent.tenant, parent.on_tokens = "acme", charged.append
     sink = CountingSink()
 
-    runner.infer(derive(parent, "other", None, parent.inputs), sink)
+    dispatcher.infer(derive(parent, "other", None, parent.inputs), sink)
 
     (asked,) = executor.requests
     assert (asked.id, asked.deadline, asked.priority, asked.sequence_id) == ("id-7", 12.5, 3, "s")
@@ -95,21 +95,21 @@ def test_what_is_asked_for_several_tenants_is_kept_for_none_of_them_alone() -> N
     assert derive_joint(parents[::2], "m", "other", None, {}).tenant == "b"
 
 
-async def test_a_model_cannot_ask_itself_however_indirectly(runner: ModelRunner) -> None:
+async def test_a_model_cannot_ask_itself_however_indirectly(dispatcher: RequestDispatcher) -> None:
     parent, sink = make_request(), CountingSink()
     child = derive(parent, "other", None, parent.inputs)
 
-    runner.infer(derive(child, "m", None, parent.inputs), sink)
+    dispatcher.infer(derive(child, "m", None, parent.inputs), sink)
 
     assert isinstance(sink.error, InvalidRequest)
     assert "m -> other -> m" in sink.error.message
 
 
-async def test_a_chain_of_models_has_an_end(runner: ModelRunner) -> None:
+async def test_a_chain_of_models_has_an_end(dispatcher: RequestDispatcher) -> None:
     request, sink = make_request(), CountingSink()
     request.callers = tuple(f"model{i}" for i in range(MAX_DEPTH + 1))
 
-    runner.infer(request, sink)
+    dispatcher.infer(request, sink)
 
     assert isinstance(sink.error, InvalidRequest)
     assert f"at most {MAX_DEPTH + 1} are allowed" in sink.error.message

@@ -19,7 +19,7 @@ MAX_DEPTH = 16
 """Models that may ask each other in a chain."""
 
 
-class Runner(Protocol):
+class ModelServer(Protocol):
     """The server, as its models see it. Called on the event loop only."""
 
     def infer(self, request: InferRequest, sink: Sink) -> None:
@@ -57,8 +57,8 @@ class Asker(Protocol):
         """Whether it is the only one in its process, so that all threads there are its model's."""
 
     def infer(self, request: InferRequest, parents: Sequence[InferRequest], sink: Sink) -> None:
-        """As `Runner.infer`; the request ends at its deadline, too. Make it with `derive_joint`: it
-        is cancelled once nobody waits for any of `parents`."""
+        """As `ModelServer.infer`; the request ends at its deadline, too. Make it with
+        `derive_joint`: it is cancelled once nobody waits for any of `parents`."""
 
     def cancel(self, request: InferRequest) -> None:
         """Nobody waits for the answers to this request any more."""
@@ -67,13 +67,13 @@ class Asker(Protocol):
         """So many more of a request's responses have been dealt with; see Window."""
 
     def is_ready(self, name: str, version: int | None) -> "Future[bool]":
-        """See Runner."""
+        """See ModelServer."""
 
     def load(self, name: str, config_json: str | None) -> "Future[None]":
-        """See Runner."""
+        """See ModelServer."""
 
     def unload(self, name: str, *, unload_dependents: bool) -> "Future[None]":
-        """See Runner."""
+        """See ModelServer."""
 
 
 class Catalog(Protocol):
@@ -108,7 +108,7 @@ class Composes(Protocol):
 class AsksModels(Protocol):
     """An instance that asks other models."""
 
-    def connect(self, runner: Runner) -> None:
+    def connect(self, server: ModelServer) -> None:
         """Called once, on the event loop, before anything else is asked of the instance."""
 
 
