@@ -151,6 +151,7 @@ def test_g08_a_deadline_that_is_past_is_exceeded(room: Room, timeout_s: float) -
     room.server.wait_until(lambda: pending(room.server) == 0, "emptied the queue")
 
 
+@pytest.mark.alone
 def test_g11_streams_that_say_nothing_hold_up_nobody(room: Room) -> None:
     stub = room.channel.stream_stream(SERVICE + "ModelStreamInfer")
     over = threading.Event()
@@ -168,6 +169,7 @@ def test_g11_streams_that_say_nothing_hold_up_nobody(room: Room) -> None:
         assert list(stream) == []
 
 
+@pytest.mark.alone
 @pytest.mark.rows("G12")
 def test_g12_calls_reset_as_soon_as_they_are_opened_are_survived(
     room: Room, peer: socket.socket
@@ -202,6 +204,7 @@ def test_g13_a_flood_of_pings_is_cut_off(room: Room, peer: socket.socket) -> Non
     assert b"\x00\x00\x00\x0b" in received  # ENHANCE_YOUR_CALM
 
 
+@pytest.mark.alone
 @pytest.mark.rows("G15")
 def test_g15_a_small_message_that_unpacks_to_a_huge_one_is_refused(room: Room) -> None:
     message = good_message("good", [0.0] * (17 * MIB)).SerializeToString()
@@ -218,6 +221,7 @@ def test_g15_a_small_message_that_unpacks_to_a_huge_one_is_refused(room: Room) -
             stub(message, timeout=20)
 
 
+@pytest.mark.alone
 @pytest.mark.rows("G16")
 def test_g16_a_stream_that_nobody_reads_is_held_back_or_ended(room: Room) -> None:
     message = pb.ModelInferRequest(model_name="decoupled")

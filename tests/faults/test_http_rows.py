@@ -209,6 +209,7 @@ def test_h20_a_body_of_too_many_chunks_is_refused(room: Room) -> None:
             assert b"Chunked request body exceeds maximum of 65536 non-empty chunks" in answer
 
 
+@pytest.mark.alone
 @pytest.mark.rows("H21")
 @pytest.mark.parametrize("coding", ["gzip", "deflate"])
 def test_h21_a_small_body_that_unpacks_to_a_huge_one_is_refused(room: Room, coding: str) -> None:

@@ -17,6 +17,7 @@ from serving import RunningServer
 
 from trivet.protos import grpc_service_pb2 as pb
 
+pytestmark = pytest.mark.alone
 Serve = Callable[..., RunningServer]
 COMPUTE_S = 0.05
 QUEUE_SIZE = 4

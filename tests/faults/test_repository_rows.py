@@ -412,6 +412,7 @@ def watched(
     assert room.server.stop() == 0
 
 
+@pytest.mark.alone
 def test_all_wrong_models_at_once_leave_the_good_one_serving(watched: Room) -> None:
     with watched.lateness_bound(2.0):
         for row in ROWS:

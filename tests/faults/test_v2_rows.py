@@ -362,6 +362,7 @@ def test_v35_two_header_lengths_are_refused(room: Room) -> None:
     assert room.send_raw(head.encode() + body).startswith(b"HTTP/1.1 400 ")
 
 
+@pytest.mark.alone
 @pytest.mark.rows("V37")
 @pytest.mark.parametrize("num_elements", [1, 2**22])
 @pytest.mark.parametrize("element", [b"", b"a"])

@@ -72,6 +72,7 @@ HTTP = {
 }  # fmt: skip
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("what", HTTP)
 def test_a_body_costs_little_more_memory_than_its_bytes(room: Room, what: str) -> None:
     path, body = HTTP[what]
@@ -105,6 +106,7 @@ GRPC = {
 }
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("what", GRPC)
 def test_a_message_costs_little_more_memory_than_its_bytes(room: Room, what: str) -> None:
     message = GRPC[what]
@@ -114,6 +116,7 @@ def test_a_message_costs_little_more_memory_than_its_bytes(room: Room, what: str
     assert code in ("INVALID_ARGUMENT", "RESOURCE_EXHAUSTED")
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("method", ["RepositoryModelLoad", "TraceSetting", "RepositoryModelUnload"])
 def test_other_calls_cost_little_more_memory_than_their_bytes(room: Room, method: str) -> None:
     message = field(1) * (SIZE // 4) + field(3) * (SIZE // 4)

@@ -18,7 +18,7 @@ parameters { key: "kv_cache_bytes" value { string_value: "50331648" } }
 parameters { key: "max_model_len" value { string_value: "512" } }
 """
 CLIENTS = 8
-WARM_UP = 200
+WARM_UP = 120
 """Buffers, caches and arenas find their sizes in the first requests."""
 ALLOWED_BYTES = 10 * MIB
 """A thousandth of a MiB kept for each of 10,000 requests would be seen."""
@@ -57,9 +57,10 @@ def resident_bytes(server: RunningServer) -> tuple[int, int]:
     return process.memory_info().rss, engine.memory_info().rss
 
 
+@pytest.mark.alone
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize(
-    "count", [600, pytest.param(10_000, marks=pytest.mark.slow)], ids=["some", "ten-thousand"]
+    "count", [180, pytest.param(10_000, marks=pytest.mark.slow)], ids=["some", "ten-thousand"]
 )
 def test_requests_leave_nothing_behind(tmp_path: Path, count: int) -> None:
     write_llm(tmp_path, "smollm2", CONFIG)
