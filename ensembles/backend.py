@@ -46,10 +46,7 @@ class EnsembleBackend:
         """The backend over the models that serve."""
         return EnsembleBackend(catalog)
 
-    def matches(self, files: ModelFiles) -> bool:  # noqa: ARG002 - an ensemble has no files
-        return False
-
-    def complete(self, config: ModelConfig, files: ModelFiles) -> ModelConfig:  # noqa: ARG002
+    def complete(self, config: ModelConfig, files: ModelFiles) -> ModelConfig:  # noqa: ARG002 - an ensemble has no files
         """Inputs and outputs from the steps; everything is checked. Raises InvalidConfig."""
         return read_graph(config, self.catalog).config
 

@@ -1,11 +1,13 @@
 """The contract between server and backends. Knows numpy and the messages, no framework."""
 
+from trivet.backends.api.about import About, Claim, Measure, Memory
 from trivet.backends.api.backend import (
     Backend,
     BringsExecutor,
     ComputeOnly,
     Executor,
     Instance,
+    ReportsMemory,
     StartsProcesses,
     UsesGpus,
 )
@@ -64,6 +66,7 @@ from trivet.backends.api.generate import (
 )
 from trivet.backends.api.generate_statistics import GenerateStatistics, Measured
 from trivet.backends.api.histogram import Histogram
+from trivet.backends.api.listing import Listing
 from trivet.backends.api.model_server import (
     Asker,
     AsksFromThreads,
@@ -93,6 +96,7 @@ from trivet.backends.api.window import Window
 
 __all__ = [
     "NO_ACCOUNT",
+    "About",
     "Account",
     "AlreadyExists",
     "Asker",
@@ -108,6 +112,7 @@ __all__ = [
     "Cause",
     "Choices",
     "Chunk",
+    "Claim",
     "ComposedBackend",
     "Composes",
     "ComputeOnly",
@@ -137,8 +142,11 @@ __all__ = [
     "InstanceDied",
     "InvalidConfig",
     "InvalidRequest",
+    "Listing",
     "LoadFailed",
+    "Measure",
     "Measured",
+    "Memory",
     "Messages",
     "ModelFiles",
     "ModelNotFound",
@@ -153,6 +161,7 @@ __all__ = [
     "Placement",
     "QueueFull",
     "QueueTimeout",
+    "ReportsMemory",
     "Residence",
     "ResponseSender",
     "ResponseTooLarge",
