@@ -10,6 +10,7 @@ from typing import Any, cast
 
 import numpy as np
 from fakes import CountingSink
+from patience import patience
 
 from trivet.backends.api import (
     Batch,
@@ -243,9 +244,9 @@ def address(array: np.ndarray) -> int:
     return int(array.__array_interface__["data"][0])
 
 
-async def until(condition: Callable[[], bool], what: str, timeout_s: float = 10) -> None:
+async def until(condition: Callable[[], bool], what: str) -> None:
     """Lets the loop turn until the condition holds."""
-    deadline = time.monotonic() + timeout_s
+    deadline = time.monotonic() + patience()
     while not condition():
         assert time.monotonic() < deadline, f"never {what}"
         await asyncio.sleep(0.001)

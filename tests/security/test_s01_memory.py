@@ -112,7 +112,7 @@ def test_a_message_costs_little_more_memory_than_its_bytes(room: Room, what: str
     message = GRPC[what]
     bound = FACTOR * len(message) + CONSTANT_BYTES
     with room.memory_bound(bound), room.lateness_bound(LATE_S):
-        code, _ = room.refusal("ModelInfer", message, timeout_s=60)
+        code, _ = room.refusal("ModelInfer", message)
     assert code in ("INVALID_ARGUMENT", "RESOURCE_EXHAUSTED")
 
 
@@ -121,4 +121,4 @@ def test_a_message_costs_little_more_memory_than_its_bytes(room: Room, what: str
 def test_other_calls_cost_little_more_memory_than_their_bytes(room: Room, method: str) -> None:
     message = field(1) * (SIZE // 4) + field(3) * (SIZE // 4)
     with room.memory_bound(FACTOR * len(message) + CONSTANT_BYTES), room.lateness_bound(LATE_S):
-        room.refusal(method, message, timeout_s=60)
+        room.refusal(method, message)

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from installed_backend import install_backend
+from patience import patience
 
 from trivet.backends.api import (
     Batch,
@@ -25,8 +26,6 @@ from trivet.backends.api import (
 from trivet.backends.process import open_isolated
 from trivet.backends.process.instance import ProcessInstance
 from trivet.protos.model_config_pb2 import ModelConfig
-
-WAIT_S = 30.0
 
 FAULTY = """
 import os
@@ -92,7 +91,7 @@ def ask(instance: ProcessInstance, word: str = "") -> int:
 
 def soon(ask_again: Callable[[], int]) -> int:
     """The answer, once the process has been started again."""
-    deadline = time.monotonic() + WAIT_S
+    deadline = time.monotonic() + patience()
     while True:
         try:
             return ask_again()

@@ -9,6 +9,7 @@ from pathlib import Path
 import psutil
 import pytest
 from llm_site import engine_load, write_llm
+from patience import patience
 from serving import RunningServer, start_server
 
 MIB = 1024 * 1024
@@ -37,7 +38,7 @@ def body(number: int) -> bytes:
 
 def run(server: RunningServer, numbers: range) -> None:
     """Over one connection; each 50th request is left before its answer."""
-    connection = http.client.HTTPConnection("127.0.0.1", server.http_port, timeout=60)
+    connection = http.client.HTTPConnection("127.0.0.1", server.http_port, timeout=patience())
     for number in numbers:
         connection.request("POST", "/v1/completions", body(number))
         if number % 50 == 0:

@@ -15,6 +15,7 @@ from gguf import GGMLQuantizationType as Kind
 from gguf_files import trained, write_gguf
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from patience import patience
 from safetensors.torch import save_file
 from tokenizers import pre_tokenizers
 
@@ -89,13 +90,13 @@ GGUF: dict[str, bytes] = {
 def refused(path: Path) -> str:
     """Why; at once and without memory."""
     tracemalloc.start()
-    started_s = time.monotonic()
+    started_s = time.process_time()
     with pytest.raises(LoadFailed) as caught:
         load_model(path, torch.float32)
-    took_s = time.monotonic() - started_s
+    took_s = time.process_time() - started_s
     _, peak_bytes = tracemalloc.get_traced_memory()
     tracemalloc.stop()
-    assert took_s < 1
+    assert took_s < patience(1)
     assert peak_bytes < 4 * MIB
     assert str(path.parent) not in caught.value.message
     return caught.value.message
@@ -142,7 +143,7 @@ def test_every_byte_of_a_header_may_be_wrong(good_gguf: bytes, tmp_path: Path) -
     assert num_refused > 100
 
 
-@settings(max_examples=150, deadline=1000)
+@settings(max_examples=150, deadline=int(patience(1) * 1000))
 @given(st.binary(max_size=400))
 def test_any_bytes_behind_the_magic_are_refused_or_read(spot: Path, rest: bytes) -> None:
     spot.write_bytes(b"GGUF" + number(3, 4) + rest)
