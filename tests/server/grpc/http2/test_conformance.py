@@ -7,6 +7,7 @@ import hpack
 import pytest
 from grpc_peer import Peer, connect, echo, head, message
 from grpc_site import Site
+from patience import patience
 
 from trivet.server.grpc.http2 import frames
 from trivet.server.grpc.http2.flood import MAX_CANCELS
@@ -60,7 +61,7 @@ async def test_a_client_that_sent_such_a_head_and_left_is_let_go(site: Site) -> 
     peer.send(head(1), frames.frame_head(100_000, Kind.DATA, PADDED, 1))
     await peer.until(Kind.SETTINGS)
     peer.writer.close()
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(patience()):
         while site.transport._connections:
             await asyncio.sleep(0.01)
 
@@ -184,7 +185,7 @@ async def test_a_client_that_closes_its_sending_half_gets_its_answers(site: Site
     peer.send(frame(Kind.DATA, END_STREAM, 1, message(b"streamed")))
     peer.writer.write_eof()
     assert await peer.answer(3) == b"hello"
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(patience()):
         await peer.reader.read()  # and then the connection ends
 
 
