@@ -4,6 +4,9 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 NATIVE := $(wildcard backends/llm/native/*.[ch] server/shared_memory/native/*.c)
 
+# Tests run in a process per core, four at most; then, alone, those that measure the machine.
+WORKERS ?= -n logical --maxprocesses=4
+
 .PHONY: serve check examples format soak bench clean
 
 # Installs, prepares the example models and serves them on 127.0.0.1:8000 (HTTP), 8001 (gRPC) and
@@ -18,7 +21,8 @@ check: $(VENV)/.dev examples
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/pytest -q
+	$(BIN)/pytest -q $(WORKERS) -m "not slow and not gpu and not alone"
+	$(BIN)/pytest -q -m "alone and not slow and not gpu"
 
 # The example models, made from packages that carry their weights.
 examples: $(VENV)/.examples

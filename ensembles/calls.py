@@ -13,9 +13,9 @@ from trivet.backends.api import (
     InferRequest,
     InferResponse,
     ModelNotFound,
+    ModelServer,
     NotFound,
     RequestContext,
-    Runner,
     ServingError,
     Unavailable,
 )
@@ -71,12 +71,14 @@ class Call:
 class GuardedCall:
     """Calls a step's model again, or another one, when it fails or takes too long."""
 
-    def __init__(self, receiver: Receiver, step: Step, question: Question, runner: Runner) -> None:
+    def __init__(
+        self, receiver: Receiver, step: Step, question: Question, server: ModelServer
+    ) -> None:
         self._receiver = receiver
         self._step = step
         self._question: Question | None = question
         self._cancel = question.context.cancel
-        self._runner = runner
+        self._server = server
         self._tries_left = step.settings.retries
         self._is_fallback = False
         self._has_answered = False
@@ -98,7 +100,7 @@ class GuardedCall:
         if timeout_s:
             loop = asyncio.get_running_loop()
             self._timer = loop.call_later(timeout_s, self._on_timeout, current)
-        self._runner.infer(request, context, current)
+        self._server.infer(request, context, current)
 
     def _on_timeout(self, overdue: "_Try") -> None:
         if overdue is not self._try:
@@ -168,10 +170,10 @@ class _Try:
         self._call.failed(self, error)
 
 
-def call_model(receiver: Receiver, step: Step, question: Question, runner: Runner) -> None:
+def call_model(receiver: Receiver, step: Step, question: Question, server: ModelServer) -> None:
     """Asks a step's model, as carefully as the step's settings say."""
     settings = step.settings
     if settings.timeout_s or settings.retries or settings.fallback:
-        GuardedCall(receiver, step, question, runner).start()
+        GuardedCall(receiver, step, question, server).start()
     else:
-        runner.infer(question.request, question.context, Call(receiver, step))
+        server.infer(question.request, question.context, Call(receiver, step))

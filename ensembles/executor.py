@@ -20,10 +20,10 @@ from trivet.backends.api import (
     InvalidRequest,
     ModelNotFound,
     ModelNotReady,
+    ModelServer,
     NotFound,
     Observer,
     Residence,
-    Runner,
     ServingError,
     Sink,
     Tensor,
@@ -59,11 +59,11 @@ SEQUENCE_PARAMETERS = frozenset({"sequence_id", "sequence_start", "sequence_end"
 class EnsembleExecutor:
     """The Executor of an ensemble."""
 
-    def __init__(self, version: int, graph: Graph, runner: Runner, observer: Observer) -> None:
+    def __init__(self, version: int, graph: Graph, server: ModelServer, observer: Observer) -> None:
         self.name = graph.config.name
         self.version = version
         self.graph = graph
-        self.runner = runner
+        self.server = server
         self.observer = observer
         self._plans: dict[tuple[str, ...], Plan] = {(): make_plan(graph, ())}
         self._placed_plans: dict[tuple[tuple[str, ...], tuple[str, ...]], Plan] = {}
@@ -165,13 +165,13 @@ class EnsembleExecutor:
         """Whether every step's model can compute now."""
         steps = self.graph.steps
         return not self._stopping and all(
-            self.runner.is_ready(step.model, step.version) for step in steps
+            self.server.is_ready(step.model, step.version) for step in steps
         )
 
     def trouble(self) -> str:
         """See Supervised: which step cannot compute now."""
         steps = self.graph.steps
-        waits_for = [s.model for s in steps if not self.runner.is_ready(s.model, s.version)]
+        waits_for = [s.model for s in steps if not self.server.is_ready(s.model, s.version)]
         return f"model '{waits_for[0]}' of its steps is not ready" if waits_for else ""
 
     def deaths(self) -> Mapping[Cause, int]:
@@ -246,16 +246,16 @@ class _Run:
             window = wave.stream.window
         residence = self.plan.residences[step.number]
         context = inherited(self.request, self._cancel, residence, window)
-        runner = self._executor.runner
+        server = self._executor.server
         if not step.settings.map:
-            call_model(wave, step, Question(request, context), runner)
+            call_model(wave, step, Question(request, context), server)
             return
         lists = {e.name: inputs[e.name] for e in step.inputs if e.tensor in step.settings.map}
         num_lists = 2 if self._executor.graph.signature.batching else 1
         try:
             question = Question(request, context)
             call = MappedCall(wave, step, question, num_lists, self._executor.observer)
-            call.start(lists, runner)
+            call.start(lists, server)
         except ServingError as error:
             self.failed(error)
 

@@ -8,9 +8,9 @@ from trivet.backends.api import (
     InferRequest,
     InferResponse,
     InvalidRequest,
+    ModelServer,
     Observer,
     PackedBytes,
-    Runner,
     ServingError,
     Shape,
     Tensor,
@@ -42,7 +42,7 @@ class MappedCall:
         self._left = 0
         self._list_shape: Shape = ()
 
-    def start(self, lists: dict[str, Tensor], runner: Runner) -> None:
+    def start(self, lists: dict[str, Tensor], server: ModelServer) -> None:
         """Begins all calls. Raises InvalidRequest where lists differ in length."""
         shapes = {tensor.shape[: self._num_lists] for tensor in lists.values()}
         if len(shapes) != 1:
@@ -68,7 +68,7 @@ class MappedCall:
         for index in range(count):
             request = self._element_request({name: each[index] for name, each in parts.items()})
             question = Question(request, self._question.context)
-            call_model(_Element(self, index), self._step, question, runner)
+            call_model(_Element(self, index), self._step, question, server)
 
     def _element_request(self, elements_: dict[str, Tensor]) -> InferRequest:
         whole = self._question.request

@@ -26,7 +26,7 @@ from trivet.server.models.host_policy import HostPolicies
 from trivet.server.models.lifecycle import Lifecycle
 from trivet.server.models.loader import Loader
 from trivet.server.models.registry import Registry
-from trivet.server.models.runner import ModelRunner
+from trivet.server.models.runner import RequestDispatcher
 from trivet.server.repository.plan import Action, Load, Problem, Unload, plan
 from trivet.server.repository.scan import RepositoryUnreadableError, Snapshot, scan
 from trivet.server.repository.watcher import Watcher
@@ -89,7 +89,7 @@ class Server:
         self._control = control = RepositoryControl(settings)
         limits = _limits(settings)
         self._caching = Caching.open(settings)
-        runner = ModelRunner(self.registry, control)
+        dispatcher = RequestDispatcher(self.registry, control)
         gpus = Gpus.find()
         custom_metrics = CustomMetrics()
         self.lifecycle = Lifecycle(
@@ -106,7 +106,7 @@ class Server:
                 GpuLedger(gpus, parse_limits(settings.model_load_gpu_limit)),
             ),
             Assembler(
-                runner,
+                dispatcher,
                 settings.default_queue_size,
                 settings.delay_scheduler,
                 RateLimiter(limits) if limits is not None else None,
@@ -120,7 +120,7 @@ class Server:
         self.hall = Hall(
             self.registry,
             self.lifecycle,
-            runner,
+            dispatcher,
             SharedMemory(enabled=settings.allow_client_shm),
             server_id=settings.server_id,
             version=__version__,

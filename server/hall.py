@@ -29,7 +29,7 @@ from trivet.server.models.lifecycle import Lifecycle
 from trivet.server.models.model import Model
 from trivet.server.models.registry import Registry
 from trivet.server.models.routing import Admitted, Key
-from trivet.server.models.runner import ModelRunner
+from trivet.server.models.runner import RequestDispatcher
 from trivet.server.scheduling.statistics import ModelStatistics
 from trivet.server.shared_memory.system import SharedMemory
 from trivet.server.tracing.generating import TracedGenerator
@@ -61,7 +61,7 @@ class Hall:
         self,
         registry: Registry,
         lifecycle: Lifecycle,
-        runner: ModelRunner,
+        dispatcher: RequestDispatcher,
         shared_memory: SharedMemory,
         *,
         server_id: str,
@@ -72,7 +72,7 @@ class Hall:
     ) -> None:
         self._registry = registry
         self._lifecycle = lifecycle
-        self._runner = runner
+        self._dispatcher = dispatcher
         self.shared_memory = shared_memory
         self.tracing = tracing or Tracing()
         self._log = log_output
@@ -164,7 +164,7 @@ class Hall:
         )
 
     def is_model_ready(self, name: str, version: int | str | None) -> bool:
-        return self._runner.is_ready(name, version)
+        return self._dispatcher.is_ready(name, version)
 
     # -- what there is -------------------------------------------------------------------------
 
@@ -267,7 +267,7 @@ class Hall:
     # -- model control -------------------------------------------------------------------------
 
     async def load(self, name: str, config_json: str | None = None) -> None:
-        await self._runner.load(name, config_json)
+        await self._dispatcher.load(name, config_json)
 
     async def unload(self, name: str, *, unload_dependents: bool = False) -> None:
-        await self._runner.unload(name, unload_dependents=unload_dependents)
+        await self._dispatcher.unload(name, unload_dependents=unload_dependents)

@@ -1,10 +1,32 @@
-"""Fixtures that all tests share."""
+"""Fixtures that all tests share, and who runs which test."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+import sharing_out
+from limits import let_examples_take_their_time, scale_limit
 from serving import RunningServer, start_server
+
+sharing_out.share_cores()
+let_examples_take_their_time()
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    sharing_out.put_long_groups_first(items)
+
+
+@pytest.hookimpl(optionalhook=True)  # known where pytest-xdist runs
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> sharing_out.GroupScheduling:
+    config.option.loadscopereorder = False  # the order is ours
+    return sharing_out.GroupScheduling(config, log)
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
+    scale_limit(item)
+    return (yield)
 
 
 @pytest.fixture(scope="module")

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from http_site import FakeCore
+from patience import patience
 from scripted_model import ScriptedModel
 
 from trivet.server.http.app import HttpLimits, HttpServer
@@ -22,7 +23,7 @@ def described() -> Iterator[str]:
     server = HttpServer(core, HttpLimits(), "127.0.0.1", 0)
 
     def run(step: Any) -> Any:
-        return asyncio.run_coroutine_threadsafe(step, loop).result(30)
+        return asyncio.run_coroutine_threadsafe(step, loop).result(patience())
 
     try:
         yield f"http://127.0.0.1:{run(server.start())}"

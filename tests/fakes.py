@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+from patience import patience
 
 from trivet.backends.api import (
     Batch,
@@ -38,7 +39,7 @@ class HeldInstance:
     def execute(self, batch: Batch) -> None:
         self.batches.append([request.id for request in batch.requests])
         self.started.release()
-        assert self._gate.wait(30), "the test never released the instance"
+        assert self._gate.wait(patience()), "the test never released the instance"
         if self.error is not None:
             raise self.error
         values = batch.gather("IN")
@@ -81,7 +82,7 @@ class CountingSink:
         self.on_end()
 
     async def wait(self) -> None:
-        await asyncio.wait_for(self.ended.wait(), 30)
+        await asyncio.wait_for(self.ended.wait(), patience())
 
 
 def make_signature(

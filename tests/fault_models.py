@@ -51,7 +51,7 @@ class TritonPythonModel:
 
     def _watch(self, request, path):
         open(path + ".started", "w").close()
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 600
         while not request.is_cancelled() and time.monotonic() < deadline:
             time.sleep(0.005)
         if request.is_cancelled():

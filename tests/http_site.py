@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable, Mapping
 
 import aiohttp
 from made_models import made_model
+from patience import patience
 
 from trivet.backends.api import (
     CheckedRequest,
@@ -255,7 +256,7 @@ class Site:
         """Everything that the server answers to some bytes until it closes the connection."""
         reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
         writer.write(data)
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(patience()):
             answer = await reader.read()
         writer.close()
         return answer

@@ -59,8 +59,8 @@ def hash_after(state: int, token: int) -> int:
 
 
 class LateRunner:
-    """A Runner and a Launcher that computes a launched step only when somebody waits for it or for
-    a later one: whoever reads early, or counts on what is not there yet, is found out."""
+    """A StepRunner and a Launcher that computes a launched step only when somebody waits for it or
+    for a later one: whoever reads early, or counts on what is not there yet, is found out."""
 
     def __init__(self, runner: TorchRunner) -> None:
         self._runner = runner

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import pytest
+from patience import patience
 from serving import RunningServer, start_server
 
 REPOSITORY = Path(__file__).resolve().parents[1] / "model_repository"
@@ -108,7 +109,7 @@ def caller(server: RunningServer) -> Call:
             headers={"Content-Type": "application/json", **headers},
         )
         try:
-            with urllib.request.urlopen(request, timeout=60) as answer:
+            with urllib.request.urlopen(request, timeout=patience()) as answer:
                 return Reply(answer.status, _lower(answer.headers), answer.read())
         except urllib.error.HTTPError as error:
             return Reply(error.code, _lower(error.headers), error.read())

@@ -5,6 +5,7 @@ import threading
 from pathlib import Path
 
 import numpy as np
+from patience import patience
 
 from trivet.backends.api import (
     Batch,
@@ -23,7 +24,6 @@ HEAD = """import json, os, threading, time
 import numpy as np
 import triton_python_backend_utils as pb_utils
 """
-WAIT_S = 20.0
 
 
 class Recorder:
@@ -56,10 +56,10 @@ class Recorder:
             self.finish()
 
     def await_response(self) -> None:
-        assert self._arrived.acquire(timeout=WAIT_S)
+        assert self._arrived.acquire(timeout=patience())
 
     def await_end(self) -> "Recorder":
-        assert self._ended.wait(WAIT_S)
+        assert self._ended.wait(patience())
         return self
 
 

@@ -1,5 +1,6 @@
 """The interfaces that a backend implements and that the server calls."""
 
+from collections.abc import Mapping
 from typing import Protocol, runtime_checkable
 
 from trivet.backends.api.batch import Batch
@@ -60,10 +61,7 @@ class BringsExecutor(Protocol):
 
 
 class Backend(Protocol):
-    """Opens models of one kind. Found by the `backend` word of a config; see `registry.py`."""
-
-    def matches(self, files: ModelFiles) -> bool:
-        """Whether a version folder without any config looks like this backend's."""
+    """Opens models of one kind. Which those are is in its `About`; see `about.py`."""
 
     def complete(self, config: ModelConfig, files: ModelFiles) -> ModelConfig:
         """A copy of the config with what the model file itself says filled in, given fields checked
@@ -79,6 +77,14 @@ class StartsProcesses(Protocol):
 
     def starts_processes(self, config: ModelConfig) -> bool:
         """Whether it does for this config. Such an instance can be placed on a device by UUID."""
+
+
+@runtime_checkable
+class ReportsMemory(Protocol):
+    """An instance that knows what memory it takes; see `Measure.REPORT`."""
+
+    def memory_bytes(self) -> Mapping[int | None, int]:
+        """Since it was opened: by GPU number, and under None that of the host."""
 
 
 @runtime_checkable

@@ -16,7 +16,7 @@ from trivet.backends.api import (
     Sink,
     Unavailable,
 )
-from trivet.backends.api.runner import cancel_with_all
+from trivet.backends.api.model_server import cancel_with_all
 from trivet.backends.process.channel import ChannelClosed, Header
 from trivet.backends.process.link import Link, Message
 from trivet.backends.process.remote import RemoteCancelToken

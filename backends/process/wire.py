@@ -21,7 +21,7 @@ from trivet.backends.api import (
     Window,
 )
 from trivet.backends.api import errors as error_classes
-from trivet.backends.api.runner import shared_payer, shared_tenant
+from trivet.backends.api.model_server import shared_payer, shared_tenant
 from trivet.backends.process.channel import Header
 from trivet.backends.process.link import Message, Run
 

@@ -6,12 +6,10 @@ from typing import Any
 
 import click
 
-from trivet.backends.api import ServingError
+from trivet.backends.api import LoadFailed, ServingError
 from trivet.backends.api.engine_build import BuildsEngines
-from trivet.backends.registry import open_backend
+from trivet.backends.registry import abouts, open_backend
 from trivet.server.repository.config import parse_config
-
-_BACKEND = "tensorrt"
 
 
 @click.command("build-engine")
@@ -56,12 +54,19 @@ def build_engine(model: Path, output: Path | None, config_file: Path | None, **f
         settings["profiles"] = profiles
     target = output or model.with_name("model.plan")
     try:
-        backend = open_backend(_BACKEND)
-        if not isinstance(backend, BuildsEngines):
-            raise click.ClickException(f"backend '{_BACKEND}' builds no engines")
-        click.echo(backend.build(model, target, settings))
+        click.echo(_builder(target).build(model, target, settings))
     except ServingError as error:
         raise click.ClickException(error.message) from None
+
+
+def _builder(plan: Path) -> BuildsEngines:
+    """The backend that makes engines such as this one. Raises LoadFailed."""
+    builders = [about for about in abouts().values() if about.builds_engines]
+    fitting = [about for about in builders if plan.suffix in about.suffixes]
+    backend = open_backend((fitting or builders)[0].word)
+    if not isinstance(backend, BuildsEngines):
+        raise LoadFailed(f"{type(backend).__name__} builds no engines, though its About says so")
+    return backend
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -13,23 +13,23 @@ from trivet.backends.api import (
     DeadlineExceeded,
     InferRequest,
     InferResponse,
+    ModelServer,
     RequestContext,
-    Runner,
     ServingError,
     Sink,
 )
-from trivet.backends.api.runner import cancel_with_all
+from trivet.backends.api.model_server import cancel_with_all
 
 _Answer = TypeVar("_Answer")
 
 
 class LoopAsker:
-    """The `Asker` over a runner. Made on the event loop; sinks are called there."""
+    """The `Asker` over a server. Made on the event loop; sinks are called there."""
 
     owns_process = False
 
-    def __init__(self, runner: Runner) -> None:
-        self._runner = runner
+    def __init__(self, server: ModelServer) -> None:
+        self._server = server
         self._loop = asyncio.get_running_loop()
 
     def infer(
@@ -54,7 +54,7 @@ class LoopAsker:
         cancel_with_all(context.cancel, parents)
         bounded.start()
         if not bounded.is_over:
-            self._runner.infer(request, context, bounded)
+            self._server.infer(request, context, bounded)
 
     def cancel(self, context: RequestContext) -> None:
         """See Asker."""
@@ -71,14 +71,14 @@ class LoopAsker:
 
     def load(self, name: str, config_json: str | None) -> "Future[None]":
         """See Asker."""
-        return self._run(self._runner.load(name, config_json))
+        return self._run(self._server.load(name, config_json))
 
     def unload(self, name: str, *, unload_dependents: bool) -> "Future[None]":
         """See Asker."""
-        return self._run(self._runner.unload(name, unload_dependents=unload_dependents))
+        return self._run(self._server.unload(name, unload_dependents=unload_dependents))
 
     async def _is_ready(self, name: str, version: int | None) -> bool:
-        return self._runner.is_ready(name, version)
+        return self._server.is_ready(name, version)
 
     def _run(self, coroutine: Coroutine[object, object, _Answer]) -> "Future[_Answer]":
         return asyncio.run_coroutine_threadsafe(coroutine, self._loop)

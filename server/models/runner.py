@@ -12,7 +12,7 @@ from trivet.backends.api import (
     Signature,
     Sink,
 )
-from trivet.backends.api.runner import MAX_DEPTH
+from trivet.backends.api.model_server import MAX_DEPTH
 from trivet.server.models.check import submit
 from trivet.server.models.registry import Registry
 
@@ -27,8 +27,8 @@ class ModelControl(Protocol):
         """Returns when the model accepts no more requests. Raises a ServingError."""
 
 
-class ModelRunner:
-    """The `Runner` over a registry. Called on the event loop only."""
+class RequestDispatcher:
+    """The `ModelServer` over a registry. Called on the event loop only."""
 
     def __init__(self, registry: Registry, control: ModelControl) -> None:
         self._resolve = registry.routers.resolve

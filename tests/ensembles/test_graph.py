@@ -5,6 +5,7 @@ from itertools import pairwise
 
 import pytest
 from ensemble_room import config, ensemble, step
+from patience import patience
 
 from trivet.backends.api import DataType, InvalidConfig, ModelNotFound, Signature
 from trivet.ensembles.graph import Graph
@@ -279,7 +280,7 @@ def test_ten_thousand_steps_are_refused_at_once() -> None:
     started_s = time.monotonic()
     with pytest.raises(InvalidConfig, match="10000 steps; at most 1024"):
         read(chain(10_000, is_closed=False))
-    assert time.monotonic() - started_s < 5
+    assert time.monotonic() - started_s < patience(5)
 
 
 def test_as_many_steps_as_allowed_are_read() -> None:

@@ -132,7 +132,7 @@ async def test_texts_of_several_requests_are_joined_packed(room: Room) -> None:
         packed = PackedBytes.pack(np.array(words, object))
         tensor = Tensor("X", DataType.BYTES, (1, 2), packed)
         sinks.append(CountingSink())
-        room.runner.infer(
+        room.dispatcher.infer(
             InferRequest("texts", None, "", {"X": tensor}), RequestContext(), sinks[-1]
         )
 
@@ -184,7 +184,7 @@ async def test_texts_stay_packed_between_steps(room: Room) -> None:
     tensor = Tensor("X", DataType.BYTES, (1, 1), packed)
     sink = CountingSink()
 
-    room.runner.infer(InferRequest("texts", None, "", {"X": tensor}), RequestContext(), sink)
+    room.dispatcher.infer(InferRequest("texts", None, "", {"X": tensor}), RequestContext(), sink)
     await sink.wait()
 
     assert sink.responses[0].outputs[0].data is packed

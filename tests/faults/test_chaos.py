@@ -27,6 +27,7 @@ from slow_clients import (
 
 from trivet.server.logs.log import LOSSES_PERIOD_S
 
+pytestmark = pytest.mark.alone
 Serve = Callable[..., RunningServer]
 SlowClient = Callable[[RunningServer, str], Awaitable[bool]]
 CROWD = 500

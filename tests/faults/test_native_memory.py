@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from patience import patience
 from sanitizers import DECODER_FLAGS, GUARD_FLAGS, MEMORY, THREADS, Run, Workshop, run
 
 from trivet.backends.llm.native.library import NEEDED_FLAGS, processor_flags
@@ -45,7 +46,7 @@ def run_kernel(workshop: Workshop, *selection: str, timeout_s: float) -> Run:
 
 @needs_vectors
 def test_the_decoder_passes_its_tests_under_sanitizers(workshop: Make) -> None:
-    done = run_kernel(workshop(MEMORY), "-k", SOME, timeout_s=100)
+    done = run_kernel(workshop(MEMORY), "-k", SOME, timeout_s=patience(100))
     assert done.findings == []
     assert done.code == 0, done.text
     assert done.num_passed >= 9
@@ -55,7 +56,7 @@ def test_the_decoder_passes_its_tests_under_sanitizers(workshop: Make) -> None:
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
 def test_the_decoder_passes_all_its_tests_under_sanitizers(workshop: Make) -> None:
-    done = run_kernel(workshop(MEMORY), timeout_s=1000)
+    done = run_kernel(workshop(MEMORY), timeout_s=patience(1000))
     assert done.findings == []
     assert done.code == 0, done.text
     assert done.num_passed >= 80
@@ -65,7 +66,9 @@ def test_the_decoder_passes_all_its_tests_under_sanitizers(workshop: Make) -> No
 @pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_a_fault_of_the_decoder_would_be_found_by_its_tests(workshop: Make) -> None:
-    done = run_kernel(workshop(MEMORY, PAST_THE_END), "-k", "llama-whole-16", timeout_s=250)
+    done = run_kernel(
+        workshop(MEMORY, PAST_THE_END), "-k", "llama-whole-16", timeout_s=patience(250)
+    )
     assert done.code != 0
     assert "heap-buffer-overflow" in done.findings[0], done.text
 
@@ -74,7 +77,7 @@ def run_guard(workshop: Workshop) -> Run:
     """But for the test that starts a process of its own, which would take the installed guard."""
     workshop.make_library("shm_guard.c", GUARD_FLAGS)
     chosen = ("tests/server/shared_memory/test_system.py", "-k", "not other_faults")
-    return workshop.run_tests(*chosen, timeout_s=100)
+    return workshop.run_tests(*chosen, timeout_s=patience(100))
 
 
 def test_the_guard_passes_its_tests_under_sanitizers(workshop: Make) -> None:
@@ -96,7 +99,7 @@ def test_three_threads_compute_what_one_does_under_sanitizers(
     workshop: Make, sanitizers: str
 ) -> None:
     program = workshop(sanitizers).make_threads()
-    done = run([str(program)], {}, timeout_s=60)
+    done = run([str(program)], {})
     assert done.findings == []
     assert (done.code, done.text) == (0, "the same 192 logits\n")
 
@@ -115,6 +118,6 @@ def test_a_planted_fault_would_be_found(
     workshop: Make, sanitizers: str, fault: Fault, found: str
 ) -> None:
     program = workshop(sanitizers, fault).make_threads()
-    done = run([str(program)], {}, timeout_s=60)
+    done = run([str(program)], {})
     assert done.code != 0
     assert found in done.findings[0], done.text

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import tritonclient.grpc as grpcclient
+from patience import patience
 from serving import RunningServer, write_identity
 from tritonclient.utils import InferenceServerException
 
@@ -134,7 +135,7 @@ def test_a_high_priority_request_overtakes(client: Any) -> None:
     for name, priority in (("first", 0), ("low", 2), ("default", 0), ("high", 1)):
         send(name, priority)
     for _ in range(4):
-        assert done.acquire(timeout=20)
+        assert done.acquire(timeout=patience())
     assert order == ["first", "high", "low", "default"]
 
 

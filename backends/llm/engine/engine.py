@@ -37,7 +37,7 @@ log = logging.getLogger(__name__)
 FAILED = "the model failed while computing; the server log has the details"
 
 
-class Runner(Protocol):
+class StepRunner(Protocol):
     """Computes a step."""
 
     def run(self, arrays: StepArrays, rows: list[int]) -> Tensor:
@@ -51,7 +51,7 @@ class Engine:
         self,
         scheduler: Scheduler,
         state: BatchState,
-        runner: Runner,
+        runner: StepRunner,
         grammars: Grammars,
         send: Callable[[Message], None],
         launcher: Launcher | None = None,

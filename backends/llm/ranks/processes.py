@@ -100,14 +100,14 @@ class RankProcesses:
 
 
 class RankedRunner:
-    """A Runner and a Launcher that tells the other ranks what it runs itself."""
+    """A StepRunner and a Launcher that tells the other ranks what it runs itself."""
 
     def __init__(self, loaded: LoadedPart, others: RankProcesses) -> None:
         self._loaded = loaded
         self._others = others
 
     def run(self, arrays: StepArrays, rows: list[int]) -> Tensor:
-        """See Runner."""
+        """See StepRunner."""
         self._others.tell(packed_step(arrays, rows))
         return self._loaded.runner.run(arrays, rows)
 

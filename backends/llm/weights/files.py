@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -20,7 +21,7 @@ from trivet.backends.llm.models.config import (
 from trivet.backends.llm.models.linear import FP8
 from trivet.backends.llm.models.llama_weights import ROPE_DIVISORS
 from trivet.backends.llm.text.tokenizer_files import TokenizerFiles, gguf_tokenizer, hub_tokenizer
-from trivet.backends.llm.weights.gguf_header import check_header
+from trivet.backends.llm.weights.gguf_header import GgufHeader, GgufTensor, read_header
 
 _GGUF_LAYER = {
     "attn_norm": "input_layernorm",
@@ -57,14 +58,19 @@ def load_model(
         if blocks is not None:
             _multiply_blocks(weights, blocks, dtype)
         return config, weights, hub_tokenizer(path)
-    metadata, tensors = _read_gguf(path)
-    config = from_gguf(metadata, tensors)
-    return config, _dequantised(config, tensors, dtype), gguf_tokenizer(metadata)
+    header = _gguf_header(path)
+    metadata = _described(path, header)
+    config = from_gguf(metadata, header.tensors)
+    return config, _dequantised(config, header, path, dtype), gguf_tokenizer(metadata)
 
 
 def load_tokenizer_files(path: Path) -> TokenizerFiles:
     """The tokenizer alone. Raises LoadFailed."""
-    return hub_tokenizer(path) if path.is_dir() else gguf_tokenizer(_read_gguf(path)[0])
+    return (
+        hub_tokenizer(path)
+        if path.is_dir()
+        else gguf_tokenizer(_described(path, _gguf_header(path)))
+    )
 
 
 def _json(path: Path) -> dict[str, Any]:
@@ -158,25 +164,24 @@ def _reason(error: Exception) -> str:
     return str(error)
 
 
-def _read_gguf(path: Path) -> tuple[Described, dict[str, Any]]:
-    import gguf
-
+def _gguf_header(path: Path) -> GgufHeader:
     try:
-        check_header(path)
-        reader = gguf.GGUFReader(path)
-    except (OSError, ValueError, LookupError) as error:
+        return read_header(path)
+    except (OSError, ValueError) as error:
         raise LoadFailed(f"'{path.name}' is no readable GGUF file: {_reason(error)}") from error
-    metadata = {name: field.contents() for name, field in reader.fields.items()}
-    described = Described(metadata, f"the metadata of '{path.name}'")
-    return described, {tensor.name: tensor for tensor in reader.tensors}
+
+
+def _described(path: Path, header: GgufHeader) -> Described:
+    return Described(header.metadata, f"the metadata of '{path.name}'")
 
 
 def _dequantised(
-    config: LlmConfig, tensors: Mapping[str, Any], dtype: torch.dtype
+    config: LlmConfig, header: GgufHeader, path: Path, dtype: torch.dtype
 ) -> dict[str, Tensor]:
     weights = {}
-    for name, tensor in tensors.items():
-        weight = _floats(name, tensor)
+    data = np.asarray(np.memmap(path, mode="r"))
+    for name, tensor in header.tensors.items():
+        weight = _floats(name, tensor, data)
         if config.architecture == "llama" and ".attn_q." in name:
             weight = _unpermuted(weight, config.num_heads)
         elif config.architecture == "llama" and ".attn_k." in name:
@@ -186,14 +191,16 @@ def _dequantised(
     return weights
 
 
-def _floats(name: str, tensor: Any) -> Tensor:
+def _floats(name: str, tensor: GgufTensor, data: np.ndarray) -> Tensor:
+    from gguf import GGMLQuantizationType
     from gguf.quants import dequantize
 
+    kind = GGMLQuantizationType(tensor.kind)
+    rows = data[tensor.start : tensor.start + tensor.size_bytes].reshape(tensor.shape)
     try:
-        return torch.from_numpy(dequantize(tensor.data, tensor.tensor_type).copy())
+        return torch.from_numpy(dequantize(rows, kind).copy())
     except NotImplementedError as error:
-        kind = tensor.tensor_type.name
-        raise LoadFailed(f"tensor '{name}' is of type {kind}, which cannot be read") from error
+        raise LoadFailed(f"tensor '{name}' is of type {kind.name}, which cannot be read") from error
 
 
 def _hub_name(name: str) -> str:

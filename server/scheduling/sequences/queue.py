@@ -37,8 +37,8 @@ Reason = Callable[[SequenceTicket], ServingError]
 """Why a waiting request of a sequence that was cut fails."""
 
 
-class Runner(Protocol):
-    """Who runs what the queue holds."""
+class SlotScheduler(Protocol):
+    """Decides when the sequences that have slots run."""
 
     def ready(self, sequence: Sequence) -> None:
         """It has a slot, its first request may be taken."""
@@ -60,18 +60,18 @@ class SequenceQueue:
         max_waiting: int,
         statistics: ModelStatistics,
         answers: Answers,
-        runner: Runner,
+        scheduler: SlotScheduler,
     ) -> None:
         """At most `max_waiting` requests wait, beyond one per slot; 0: any number."""
         self._plan = plan
         self._table = SequenceTable(
-            num_instances, plan.slots_per_instance, plan.idle_ns, runner.can_run
+            num_instances, plan.slots_per_instance, plan.idle_ns, scheduler.can_run
         )
         self._max_waiting = max_waiting and max_waiting + self._table.num_slots
         self._statistics = statistics
         self._counts = statistics.sequences = statistics.sequences or SequenceCounts()
         self._answers = answers
-        self._runner = runner
+        self._scheduler = scheduler
         self._own_ids = itertools.count(1)
         self._num_waiting = 0
         loop = asyncio.get_running_loop()
@@ -147,7 +147,7 @@ class SequenceQueue:
 
     def _offer(self, sequence: Sequence) -> None:
         if sequence.slot is not None and sequence.waiting and not sequence.is_running:
-            self._runner.ready(sequence)
+            self._scheduler.ready(sequence)
 
     def _sequence_for(self, ticket: SequenceTicket) -> Sequence:
         """The request's sequence, a new one for its START."""
@@ -191,7 +191,7 @@ class SequenceQueue:
         self._counts.num_open -= 1
         self._counts.ended[how] += 1
         if sequence.slot is not None:
-            self._runner.gone(sequence)
+            self._scheduler.gone(sequence)
         else:
             self._counts.num_waiting -= 1
         heir = self._table.close(sequence)

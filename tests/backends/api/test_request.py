@@ -12,7 +12,7 @@ def test_the_tests_see_who_writes_to_a_request() -> None:
     assert tuple(map(type, made)) == KINDS
     with frozen_values():
         for each in made:
-            name = type(each).__slots__[0]  # type: ignore[attr-defined] # a slotted class
+            name = type(each).__slots__[0]  # type: ignore[union-attr] # slotted classes
             with pytest.raises(AttributeError, match=r"test_request\.py"):
                 setattr(each, name, None)
 

@@ -22,6 +22,7 @@ from trivet.backends.api import (
     Tensor,
     Unavailable,
 )
+from trivet.backends.tensorrt.about import ABOUT
 from trivet.backends.tensorrt.backend import TensorRtBackend
 from trivet.backends.tensorrt.description import Description, EngineTensor, Range
 from trivet.backends.tensorrt.instance import TensorRtInstance
@@ -47,7 +48,7 @@ class Site:
         files = ModelFiles(folder, 1)
         given = read_config(folder)
         given.backend = "tensorrt"
-        self.config = normalise(self.backend.complete(given, files))
+        self.config = normalise(self.backend.complete(given, files), ABOUT)
         return self.backend.open(self.config, files, instances(self.config)[0])
 
 

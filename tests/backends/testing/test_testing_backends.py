@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from google.protobuf import text_format
+from patience import patience
 
 from trivet.backends.api import (
     BackendFailed,
@@ -90,7 +91,7 @@ def make_request(
 def stream(instance: Instance, inputs: dict[str, np.ndarray]) -> Sender:
     sender = Sender()
     instance.execute(Batch([make_request(inputs)], batching=False, senders=[sender]))
-    assert sender.ended.wait(30)
+    assert sender.ended.wait(patience())
     return sender
 
 
@@ -153,7 +154,7 @@ def test_closing_ends_a_delay() -> None:
 
     instance.close()
 
-    thread.join(30)
+    thread.join(patience())
     assert not thread.is_alive()
     assert not instance.is_ready()
 
@@ -226,7 +227,7 @@ def test_repeat_stops_for_a_client_that_went_away() -> None:
 
     open_instance(REPEAT).execute(Batch([request], batching=False, senders=[sender]))
 
-    assert sender.ended.wait(30)
+    assert sender.ended.wait(patience())
     assert sender.responses == []
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import openai
 import pytest
 from llm_site import REPOSITORY, Call, caller
+from patience import patience
 from serving import RunningServer, start_server, write_identity
 
 CONFIG = """
@@ -49,6 +50,6 @@ def call(server: RunningServer) -> Call:
 def client(server: RunningServer) -> Iterator[openai.OpenAI]:
     """OpenAI's own client, unmodified; it does not try again, so that errors are seen."""
     with openai.OpenAI(
-        base_url=f"http://{server.http}/v1", api_key="none", max_retries=0, timeout=60
+        base_url=f"http://{server.http}/v1", api_key="none", max_retries=0, timeout=patience()
     ) as made:
         yield made

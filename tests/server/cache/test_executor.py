@@ -5,6 +5,7 @@ from collections.abc import Callable
 
 import numpy as np
 from fakes import CountingSink, make_request
+from patience import patience
 
 from trivet.backends.api import (
     BackendFailed,
@@ -129,7 +130,7 @@ async def test_draining_waits_for_lookups_and_lets_them_be_computed() -> None:
     assert not inner.is_drained
     assert isinstance((await ask(executor, make_request("late"))).error, Unavailable)
     cache.waiting.pop()()
-    await asyncio.wait_for(draining, 30)
+    await asyncio.wait_for(draining, patience())
     assert sink.responses
     assert inner.is_drained
 

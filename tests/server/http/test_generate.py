@@ -9,6 +9,7 @@ import numpy as np
 import orjson
 import pytest
 from http_site import FakeCore, Site, open_site, signature, spec
+from patience import patience
 
 from trivet.backends.api import (
     BackendFailed,
@@ -171,7 +172,7 @@ async def test_events_come_when_they_are_made(site: Site) -> None:
     sinks: asyncio.Queue[Sink] = asyncio.Queue()
     site.core.responses["llm"] = lambda request, sink: sinks.put_nowait(sink)
     asking = asyncio.create_task(site.session.post(f"{PATH}_stream", json={"text_input": "x"}))
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(patience()):
         sink = await sinks.get()
         sink.send(word("a"), final=False)
         answer = await asking
@@ -206,7 +207,7 @@ async def test_a_client_that_leaves_cancels_its_stream(site: Site) -> None:
     cancelled = asyncio.Event()
     site.core.responses["llm"] = lambda request, sink: requests.put_nowait((request, sink))
     asking = asyncio.create_task(site.session.post(f"{PATH}_stream", json={"text_input": "x"}))
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(patience()):
         request, sink = await requests.get()
         request.cancel.on_cancel(cancelled.set)
         sink.send(word("a"), final=False)

@@ -10,6 +10,7 @@ from typing import cast
 
 import pytest
 from http_site import FakeCore
+from patience import patience
 
 from trivet.backends.api import CheckedRequest, Sink
 from trivet.server import sockets
@@ -86,7 +87,7 @@ async def test_what_a_client_that_was_cut_off_held_is_freed(cut: Callable[[], No
         for text in (WORKING, IDLE)
     ]
     try:
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(patience()):
             await arrived.wait()
             while server.num_connections < 2:
                 await asyncio.sleep(0.01)

@@ -13,6 +13,7 @@ import numpy as np
 import orjson
 import pytest
 from http_site import FakeCore, Site, open_site
+from patience import fires_after, patience
 
 from trivet.backends.api import (
     BackendFailed,
@@ -40,10 +41,10 @@ SMALL = HttpLimits(
     max_body_bytes=10_000,
     max_chunks=100,
     max_connections=8,
-    head_timeout_s=0.3,
-    body_idle_timeout_s=0.3,
-    body_grace_s=0.6,
-    lingering_s=0.5,
+    head_timeout_s=patience(0.3),
+    body_idle_timeout_s=patience(0.3),
+    body_grace_s=patience(0.6),
+    lingering_s=patience(0.5),
 )
 
 
@@ -179,7 +180,7 @@ async def test_every_request_without_an_id_gets_its_own(site: Site) -> None:
 async def test_a_slow_head_is_cut_off(small: Site) -> None:
     reader, writer = await asyncio.open_connection("127.0.0.1", small.port)
     writer.write(b"POST /v2 HTTP/1.1\r\nX: ")
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(patience()):
         assert await reader.read() == b""
     writer.close()
 
@@ -190,10 +191,10 @@ async def test_a_slow_second_head_is_cut_off_and_an_idle_connection_is_not(small
     await reader.readuntil(b"}")
     # Longer than a head may take; an idle connection must outlive it.
     with pytest.raises(TimeoutError):
-        async with asyncio.timeout(1.5):
+        async with asyncio.timeout(fires_after(5 * SMALL.head_timeout_s)):
             await reader.read(1)
     writer.write(b"G")
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(patience()):
         assert await reader.read() == b""
     writer.close()
 
@@ -214,7 +215,7 @@ async def test_a_body_that_drips_is_cut_off(small: Site) -> None:
             await asyncio.sleep(0.1)
 
     dripping = asyncio.create_task(drip())
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(patience()):
         answer = await reader.readuntil(b"\r\n")
     dripping.cancel()
     writer.close()
@@ -368,7 +369,7 @@ async def test_a_disconnect_cancels_the_request(site: Site) -> None:
     site.core.responses["ident"] = hold
     _, writer = await asyncio.open_connection("127.0.0.1", site.port)
     writer.write(request())
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(patience()):
         held = await arrived.get()
         assert not held.cancel.cancelled
         writer.close()
@@ -461,7 +462,7 @@ async def test_draining_answers_what_is_in_progress_and_takes_nothing_new(site: 
     site.core.responses["ident"] = lambda request, sink: arrived.put_nowait((request, sink))
     answer = asyncio.create_task(site.send_raw(request()))
     held, sink = await arrived.get()
-    draining = asyncio.create_task(site.server.drain(5.0))
+    draining = asyncio.create_task(site.server.drain(patience()))
     await asyncio.sleep(0)
     with pytest.raises(OSError, match=r"refused|Connect call failed"):
         await asyncio.open_connection("127.0.0.1", site.port)

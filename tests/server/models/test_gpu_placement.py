@@ -10,7 +10,15 @@ import pytest
 from fake_nvml import GIB, Card, FakeNvml
 
 from trivet.backends import registry
-from trivet.backends.api import Batch, InvalidConfig, LoadFailed, ModelFiles, Placement
+from trivet.backends.api import (
+    About,
+    Batch,
+    InvalidConfig,
+    LoadFailed,
+    Memory,
+    ModelFiles,
+    Placement,
+)
 from trivet.backends.device.nvml import Gpus
 from trivet.protos.model_config_pb2 import ModelConfig
 from trivet.server.metrics.config import MetricsConfig
@@ -38,12 +46,10 @@ class GpuBackend:
         self.placements: list[Placement] = []
         self.can_use = True
         self.fails_with = ""
+        self.about = About(word="gpu_fake", backend="", memory=Memory(files_are_least=True))
 
     def can_use_gpus(self) -> bool:
         return self.can_use
-
-    def matches(self, files: ModelFiles) -> bool:
-        return False
 
     def complete(self, config: ModelConfig, files: ModelFiles) -> ModelConfig:
         return config
@@ -96,7 +102,7 @@ def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Site:
 
     def found(config: ModelConfig, files: ModelFiles) -> Any:
         if config.backend == "gpu_fake":
-            return registry.FoundBackend("gpu_fake", backend)
+            return registry.FoundBackend(backend.about, backend)
         return find(config, files)
 
     monkeypatch.setattr("trivet.server.models.loader.find_backend", found)

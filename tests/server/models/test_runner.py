@@ -1,4 +1,4 @@
-"""Models ask models through the runner: never in a circle, never too deep, for their caller."""
+"""Models ask models through the server: never in a circle, never too deep, for their caller."""
 
 from types import SimpleNamespace
 from typing import Any, cast
@@ -16,10 +16,10 @@ from trivet.backends.api import (
     inherited,
     inherited_jointly,
 )
-from trivet.backends.api.runner import MAX_DEPTH
+from trivet.backends.api.model_server import MAX_DEPTH
 from trivet.backends.api.value import changed
 from trivet.server.models.registry import Registry
-from trivet.server.models.runner import ModelRunner
+from trivet.server.models.runner import RequestDispatcher
 
 
 class Doubler:
@@ -43,7 +43,7 @@ def executor() -> Doubler:
 
 
 @pytest.fixture
-def runner(executor: Doubler) -> ModelRunner:
+def dispatcher(executor: Doubler) -> RequestDispatcher:
     registry = Registry()
     for name in ("m", "other"):
         model = SimpleNamespace(
@@ -51,18 +51,18 @@ def runner(executor: Doubler) -> ModelRunner:
             reshape=None,
         )  # fmt: skip
         registry.publish(cast(Any, model))
-    return ModelRunner(registry, cast(Any, None))
+    return RequestDispatcher(registry, cast(Any, None))
 
 
 async def test_a_derived_request_runs_with_all_that_its_caller_was_given(
-    runner: ModelRunner, executor: Doubler
+    dispatcher: RequestDispatcher, executor: Doubler
 ) -> None:
     charged: list[int] = []
     account: dict[str, Any] = {"tenant": "acme", "on_tokens": charged.append}
     parent = make_request("id-7", deadline=12.5, priority=3, sequence_id="s", **account)
     sink = CountingSink()
 
-    runner.infer(derive(parent, "other", None, parent.inputs), inherited(parent), sink)
+    dispatcher.infer(derive(parent, "other", None, parent.inputs), inherited(parent), sink)
 
     (asked,) = executor.requests
     assert (asked.id, asked.deadline, asked.priority, asked.sequence_id) == ("id-7", 12.5, 3, "s")
@@ -97,21 +97,21 @@ def test_what_is_asked_for_several_tenants_is_kept_for_none_of_them_alone() -> N
     assert inherited_jointly(parents[::2], "m").tenant == "b"
 
 
-async def test_a_model_cannot_ask_itself_however_indirectly(runner: ModelRunner) -> None:
+async def test_a_model_cannot_ask_itself_however_indirectly(dispatcher: RequestDispatcher) -> None:
     parent, sink = make_request(), CountingSink()
     child = changed(parent, model_name="other", callers=inherited(parent).callers)
 
-    runner.infer(derive(child, "m", None, parent.inputs), inherited(child), sink)
+    dispatcher.infer(derive(child, "m", None, parent.inputs), inherited(child), sink)
 
     assert isinstance(sink.error, InvalidRequest)
     assert "m -> other -> m" in sink.error.message
 
 
-async def test_a_chain_of_models_has_an_end(runner: ModelRunner) -> None:
+async def test_a_chain_of_models_has_an_end(dispatcher: RequestDispatcher) -> None:
     parent, sink = make_request(), CountingSink()
     context = RequestContext(callers=tuple(f"model{i}" for i in range(MAX_DEPTH + 1)))
 
-    runner.infer(derive(parent, "m", None, parent.inputs), context, sink)
+    dispatcher.infer(derive(parent, "m", None, parent.inputs), context, sink)
 
     assert isinstance(sink.error, InvalidRequest)
     assert f"at most {MAX_DEPTH + 1} are allowed" in sink.error.message

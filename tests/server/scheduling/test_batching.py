@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Callable
 import numpy as np
 import pytest
 from fakes import CountingSink, HeldInstance, make_request, make_signature
+from patience import patience
 
 from trivet.backends.api import (
     BackendFailed,
@@ -61,7 +62,7 @@ async def make_executor() -> AsyncIterator[Make]:
         for worker in executor._workers:
             if isinstance(worker.instance, HeldInstance):
                 worker.instance.release()
-        await asyncio.wait_for(executor.drain(), 30)
+        await asyncio.wait_for(executor.drain(), patience())
         await executor.close()
 
 
@@ -73,7 +74,7 @@ def submit(executor: BatchingExecutor, *requests: CheckedRequest) -> list[Counti
 
 
 async def started(instance: HeldInstance) -> None:
-    assert await asyncio.to_thread(instance.started.acquire, timeout=30)
+    assert await asyncio.to_thread(instance.started.acquire, timeout=patience())
 
 
 async def test_each_request_gets_its_own_rows(make_executor: Make) -> None:
@@ -266,7 +267,7 @@ async def test_drain_answers_what_was_taken_and_refuses_the_rest(make_executor: 
     assert refused.error.message == f"[request id: late] {STOPPING}"
     assert not drain.done()
     instance.release()
-    await asyncio.wait_for(drain, 30)
+    await asyncio.wait_for(drain, patience())
     assert len(taken.responses) == 1
 
 
@@ -279,7 +280,7 @@ async def test_close_ends_what_waits_and_closes_the_instances(make_executor: Mak
     await sinks[1].wait()
     assert isinstance(sinks[1].error, Unavailable)
     instance.release()
-    await asyncio.wait_for(closing, 30)
+    await asyncio.wait_for(closing, patience())
     await sinks[0].wait()
     assert instance.is_closed
 

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from fakes import CountingSink, HeldInstance, make_request, make_signature
 from google.protobuf import text_format
+from patience import fires_after, patience
 
 from trivet.backends.api import (
     BackendFailed,
@@ -94,8 +95,8 @@ async def make_executor() -> AsyncIterator[Make]:
         for seat in executor._seats:
             assert isinstance(seat.worker.instance, HeldInstance)
             seat.worker.instance.release()
-        await asyncio.wait_for(executor.drain(), 30)
-        await asyncio.wait_for(executor.finish_sequences(), 30)
+        await asyncio.wait_for(executor.drain(), patience())
+        await asyncio.wait_for(executor.finish_sequences(), patience())
         await executor.close()
         assert len(executor._queue) == 0
         assert executor._queue._statistics.pending == 0
@@ -140,7 +141,7 @@ async def finished(sinks: list[CountingSink]) -> list[float | type]:
 
 
 async def started(instance: HeldInstance) -> None:
-    assert await asyncio.to_thread(instance.started.acquire, timeout=30)
+    assert await asyncio.to_thread(instance.started.acquire, timeout=patience())
 
 
 async def test_one_batch_has_at_most_one_request_of_a_sequence(make_executor: Make) -> None:
@@ -281,7 +282,7 @@ async def test_a_request_cancelled_while_it_runs_leaves_its_sequence(make_execut
 async def test_a_deadline_that_passes_in_the_queue_ends_the_sequence(make_executor: Make) -> None:
     instance = Recorder(held=True)
     executor = make_executor(instance)
-    late = step("a", 2, deadline=time.monotonic() + 0.01)
+    late = step("a", 2, deadline=time.monotonic() + fires_after(0.01))
     requests = [step("a", 1, start=True), late, step("a", 3)]
     sinks = submit(executor, *requests)
     await sinks[1].wait()
@@ -332,7 +333,7 @@ async def test_while_draining_running_sequences_may_finish(make_executor: Make) 
     assert isinstance(refused.error, Unavailable)
     assert STOPPING in refused.error.message
     assert await finished(submit(executor, step("a", 2), step("a", 3, end=True))) == [4, 6]
-    await asyncio.wait_for(finishing, 30)
+    await asyncio.wait_for(finishing, patience())
 
 
 async def test_draining_ends_sequences_whose_next_request_has_not_come(
@@ -344,7 +345,7 @@ async def test_draining_ends_sequences_whose_next_request_has_not_come(
     draining = asyncio.ensure_future(executor.drain())
     await started(instance)
     instance.release()
-    await asyncio.wait_for(draining, 30)
+    await asyncio.wait_for(draining, patience())
     assert await finished(sinks) == [2, 4]
     assert await finished(submit(executor, step("a", 3))) == [InvalidRequest]
 

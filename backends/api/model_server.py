@@ -27,7 +27,7 @@ MAX_DEPTH = 16
 """Models that may ask each other in a chain."""
 
 
-class Runner(Protocol):
+class ModelServer(Protocol):
     """The server, as its models see it. Called on the event loop only."""
 
     def infer(self, request: InferRequest, context: RequestContext, sink: Sink) -> None:
@@ -72,7 +72,7 @@ class Asker(Protocol):
         parents: Sequence[CheckedRequest],
         sink: Sink,
     ) -> None:
-        """As `Runner.infer`; the request ends at its deadline, too. Its context is
+        """As `ModelServer.infer`; the request ends at its deadline, too. Its context is
         `inherited_jointly`: it is cancelled once nobody waits for any of `parents`."""
 
     def cancel(self, context: RequestContext) -> None:
@@ -82,13 +82,13 @@ class Asker(Protocol):
         """So many more of a request's responses have been dealt with; see Window."""
 
     def is_ready(self, name: str, version: int | None) -> "Future[bool]":
-        """See Runner."""
+        """See ModelServer."""
 
     def load(self, name: str, config_json: str | None) -> "Future[None]":
-        """See Runner."""
+        """See ModelServer."""
 
     def unload(self, name: str, *, unload_dependents: bool) -> "Future[None]":
-        """See Runner."""
+        """See ModelServer."""
 
 
 class Catalog(Protocol):
@@ -123,7 +123,7 @@ class Composes(Protocol):
 class AsksModels(Protocol):
     """An instance that asks other models."""
 
-    def connect(self, runner: Runner) -> None:
+    def connect(self, server: ModelServer) -> None:
         """Called once, on the event loop, before anything else is asked of the instance."""
 
 
