@@ -168,10 +168,6 @@ class Server:
         if self.settings.model_control_mode in ("watch", "poll"):
             await self._watch(snapshot)
 
-    def request_stop(self) -> None:
-        """Ends `serve` after a drain."""
-        self._stop_requested.set()
-
     async def stop(self) -> None:
         """Not ready at once, takes requests for drain_delay_secs more, answers what was taken for
         up to exit_timeout_secs, then frees all."""

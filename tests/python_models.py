@@ -35,14 +35,12 @@ class Recorder:
         self.error: ServingError | None = None
         self.num_ends = 0
         self._ended = threading.Event()
-        self._arrived = threading.Semaphore(0)
 
     def send(
         self, outputs: list[Tensor], *, final: bool = False, parameters: Parameters | None = None
     ) -> None:
         self.responses.append({tensor.name: tensor.numpy() for tensor in outputs})
         self.parameters.append(parameters)
-        self._arrived.release()
         if final:
             self.finish()
 
@@ -54,9 +52,6 @@ class Recorder:
         if not self._ended.is_set():
             self.error = error
             self.finish()
-
-    def await_response(self) -> None:
-        assert self._arrived.acquire(timeout=patience())
 
     def await_end(self) -> "Recorder":
         assert self._ended.wait(patience())

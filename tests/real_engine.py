@@ -54,7 +54,6 @@ class DrivenEngine:
     def __init__(self) -> None:
         self.results: dict[str, Result] = {}
         self.engine: Engine  # given once it is built, since it is built with our `send`
-        self.num_frames = 0
         self.steps: list[EndedStep] = []
         self.preempted: list[str] = []
         self._num_open = 0
@@ -76,7 +75,6 @@ class DrivenEngine:
 
     def send(self, message: Message) -> None:
         assert isinstance(message, Outputs)
-        self.num_frames += 1
         self.steps += message.steps
         self.preempted += message.preempted
         for output in message.each():

@@ -21,7 +21,7 @@ from trivet.backends.api.request import ON_HOST
 from trivet.backends.api.value import changed
 from trivet.server.cache.entry import Cache, Entry
 from trivet.server.cache.key import key_of
-from trivet.server.scheduling.batching import STOPPING
+from trivet.server.scheduling.pool import STOPPING
 from trivet.server.scheduling.statistics import ModelStatistics
 from trivet.server.scheduling.ticket import labelled
 

@@ -16,7 +16,6 @@ from trivet.server.repository.check_ragged import ragged_faults
 from trivet.server.repository.check_sequences import sequence_faults
 
 MAX_INSTANCES = 1024
-MAX_BATCH_SIZE = 2**31 - 1
 
 
 def check(config: ModelConfig, about: About | None = None) -> None:

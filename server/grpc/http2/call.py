@@ -5,14 +5,11 @@ import logging
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from trivet.server.grpc.http2.messages import Assembler, BadMessageError, Packed, packed
 from trivet.server.grpc.transport import Buffer, Code, MessageHandler, Stream, Unary
 from trivet.server.protocol.inflate import Plain
-
-if TYPE_CHECKING:
-    from trivet.server.grpc.http2.calls import Calls
 
 log = logging.getLogger(__name__)
 HIGH_WATER_BYTES = 1024 * 1024
@@ -21,25 +18,39 @@ _BATCH = 256
 INTERNAL_TEXT = "internal error; the server log has the details"
 
 
+class CallOwner(Protocol):
+    """A call's connection, as the call sees it."""
+
+    def write(self, call: "Http2Call", pieces: list[Buffer], size: int) -> None:
+        """One message of a call, prefixed."""
+
+    def write_end(self, call: "Http2Call", code: Code, text: str) -> None:
+        """The end of a call."""
+
+    def widen_receive_window(self, call: "Http2Call") -> None:
+        """Lets the client send more, once that is worth a frame."""
+
+
 class Http2Call:
     """Owned by its connection. `queue` holds what the windows do not let out yet."""
 
     __slots__ = (
-        "_calls", "_deadline_timer", "_gzip_level", "_handler", "_is_ended", "_message",
-        "_on_cancel", "_on_writable", "_row", "_unpacking", "_waiting", "assembler", "deadline",
-        "has_sent_head", "id", "is_behind", "is_half_closed", "metadata", "missing_bytes", "queue",
+        "_deadline_timer", "_gzip_level", "_handler", "_is_ended", "_message",
+        "_on_cancel", "_on_writable", "_owner", "_row", "_unpacking", "_waiting", "assembler",
+        "deadline", "has_sent_head", "id", "is_behind", "is_half_closed", "metadata",
+        "missing_bytes", "queue",
         "queued_bytes", "receive_window", "send_window", "trailers",
     )  # fmt: skip
 
     def __init__(
         self,
-        calls: "Calls",
+        owner: CallOwner,
         stream_id: int,
         metadata: Mapping[str, str],
         assembler: Assembler,
         gzip_level: int,
     ) -> None:
-        self._calls = calls
+        self._owner = owner
         self.id = stream_id
         self.metadata = metadata
         self.deadline: float | None = None
@@ -93,7 +104,7 @@ class Http2Call:
         else:
             size = sum(map(len, message)) + 5
             pieces = [(size - 5).to_bytes(5, "big"), *message]
-        self._calls.write(self, pieces, size)
+        self._owner.write(self, pieces, size)
 
     def finish(self) -> None:
         self._end(Code.OK, "")
@@ -104,7 +115,7 @@ class Http2Call:
     def _end(self, code: Code, text: str) -> None:
         if not self._is_ended:
             self._settle()
-            self._calls.write_end(self, code, text)
+            self._owner.write_end(self, code, text)
 
     # -- from the connection -------------------------------------------------------------------
 
@@ -169,7 +180,7 @@ class Http2Call:
         if not self._is_ended:
             self._settle()
             self._run_cancel_callbacks()
-            self._calls.write_end(self, code, text)
+            self._owner.write_end(self, code, text)
 
     def caught_up(self) -> None:
         """The queue has room again."""
@@ -233,7 +244,7 @@ class Http2Call:
         if self.is_half_closed:
             self._on_half_close()
         else:
-            self._calls.widen_receive_window(self)
+            self._owner.widen_receive_window(self)
 
     def _take(self, message: Buffer) -> None:
         if self._handler is not None:

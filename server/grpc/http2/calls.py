@@ -265,7 +265,7 @@ class Calls:
             self.widen_receive_window(call)
 
     def widen_receive_window(self, call: Http2Call) -> None:
-        """Lets the client send more, once that is worth a frame."""
+        """See CallOwner."""
         taken = STREAM_WINDOW - call.receive_window
         if taken > STREAM_WINDOW // 2:
             self._outbox.control(frames.window_update(call.id, taken))
@@ -327,12 +327,12 @@ class Calls:
     # -- answers -------------------------------------------------------------------------------
 
     def write(self, call: Http2Call, pieces: list[Buffer], size: int) -> None:
-        """One message of a call, prefixed."""
+        """See CallOwner."""
         self._guard.moved()
         self._outbox.message(call, pieces, size)
 
     def write_end(self, call: Http2Call, code: Code, text: str) -> None:
-        """The end of a call."""
+        """See CallOwner."""
         self._outbox.end(call, code, text)
 
     def on_answered(self, call: Http2Call) -> None:

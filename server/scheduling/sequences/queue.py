@@ -23,6 +23,7 @@ from trivet.backends.api import (
 )
 from trivet.server.scheduling.alarm import Alarm
 from trivet.server.scheduling.answers import Answers
+from trivet.server.scheduling.expiry import Expiry
 from trivet.server.scheduling.queue import due_ns
 from trivet.server.scheduling.sequences.plan import SequencePlan
 from trivet.server.scheduling.sequences.sequence import Sequence, SequenceTicket
@@ -76,7 +77,7 @@ class SequenceQueue:
         self._num_waiting = 0
         loop = asyncio.get_running_loop()
         self._idle = Alarm(loop, self._on_idle)
-        self._expiry = Alarm(loop, self._on_expiry)
+        self._expiry = Expiry(loop, self._expire)
         self._no_sequence = asyncio.Event()
         self._no_sequence.set()
         self.stopping = ""
@@ -110,8 +111,8 @@ class SequenceQueue:
             self._offer(sequence)
         if sequence.slot is None and request.timeout_us:
             ticket.expires_ns = ticket.arrived_ns + request.timeout_us * 1000
-        if (due := due_ns(ticket)) != 0:
-            self._expiry.by(due)
+        if ticket.expires_ns or request.deadline is not None:
+            self._expiry.watch(ticket)
         if not self._idle.is_set:
             self._arm_idle()
         request.cancel.on_cancel(partial(self._on_cancel, sequence))
@@ -251,16 +252,13 @@ class SequenceQueue:
             self.end(sequence, SequenceEnd.IDLE)
         self._arm_idle()
 
-    def _on_expiry(self) -> None:
-        now_ns = time.monotonic_ns()
+    def _expire(self, now_ns: int) -> int:
         waiting = [sequence for sequence in self._table if sequence.waiting]
         for sequence in waiting:
             if any(0 < due_ns(ticket) <= now_ns for ticket in sequence.waiting):
                 self.cut(sequence, partial(_expired, now_ns))
         dues = (due_ns(ticket) for sequence in waiting for ticket in sequence.waiting)
-        next_ns = min((due for due in dues if due), default=0)
-        if next_ns:
-            self._expiry.by(next_ns)
+        return min((due for due in dues if due), default=0)
 
 
 def cancelled(ticket: SequenceTicket) -> Cancelled:

@@ -23,9 +23,10 @@ from trivet.backends.api import (
     Signature,
     Unavailable,
 )
-from trivet.server.scheduling.batching import STOPPING, BatchingExecutor, Schedule
+from trivet.server.scheduling.batching import BatchingExecutor, Schedule
 from trivet.server.scheduling.inline import FIRST_TRIAL
 from trivet.server.scheduling.policy import BatchPolicy, OneByOne, Policy
+from trivet.server.scheduling.pool import STOPPING
 from trivet.server.scheduling.queue import LevelPolicy, QueuePolicy, RequestQueue
 from trivet.server.scheduling.statistics import ModelStatistics
 
@@ -59,7 +60,7 @@ async def make_executor() -> AsyncIterator[Make]:
 
     yield make
     for executor in made:
-        for worker in executor._workers:
+        for worker in executor._pool.workers:
             if isinstance(worker.instance, HeldInstance):
                 worker.instance.release()
         await asyncio.wait_for(executor.drain(), patience())

@@ -157,7 +157,7 @@ async def make_executor() -> AsyncIterator[Make]:
 
     yield make
     for executor in made:
-        for worker in executor._workers:
+        for worker in executor._pool.workers:
             assert isinstance(worker.instance, HeldInstance)
             worker.instance.release()
         await asyncio.wait_for(executor.drain(), patience())

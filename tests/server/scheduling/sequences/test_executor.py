@@ -28,7 +28,7 @@ from trivet.backends.api import (
 )
 from trivet.protos.model_config_pb2 import ModelConfig
 from trivet.protos.pool import POOL
-from trivet.server.scheduling.batching import STOPPING
+from trivet.server.scheduling.pool import STOPPING
 from trivet.server.scheduling.sequences.executor import SequenceExecutor, SequenceSchedule
 from trivet.server.scheduling.sequences.plan import SequencePlan
 from trivet.server.scheduling.statistics import ModelStatistics
