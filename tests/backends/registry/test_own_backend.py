@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from documents import ROOT
 from installed_backend import install_backend
+from patience import patience
 from serving import RunningServer, start_server
 
 from trivet.server.repository.validate import validate
@@ -44,7 +45,9 @@ def infer(server: RunningServer, values: list[float]) -> list[float]:
     tensor = {"name": "X", "datatype": "FP32", "shape": [1, len(values)], "data": values}
     body = json.dumps({"inputs": [tensor]}).encode()
     url = f"http://{server.http}/v2/models/double/infer"
-    with urllib.request.urlopen(urllib.request.Request(url, data=body), timeout=20) as answer:
+    with urllib.request.urlopen(
+        urllib.request.Request(url, data=body), timeout=patience()
+    ) as answer:
         (output,) = json.load(answer)["outputs"]
     data: list[float] = output["data"]
     return data
