@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from installed_backend import install_backend
 
-from trivet.backends.api import Batch, InferRequest, Tensor
+from trivet.backends.api import Batch, CheckedRequest, Tensor
 from trivet.server.models.catalog import RegistryCatalog
 from trivet.server.models.loader import Loader, Opened
 from trivet.server.models.registry import Registry
@@ -70,7 +70,7 @@ def load(repository: Path) -> Opened:
 def ran_in(opened: Opened) -> tuple[int, int]:
     """The processes that completed the config and computed."""
     ((_, instance),) = opened.instances
-    request = InferRequest("m", 1, "", {"x": Tensor.of("x", np.zeros(1, np.float32))})
+    request = CheckedRequest("m", 1, "", {"x": Tensor.of("x", np.zeros(1, np.float32))})
     batch = Batch([request], batching=False)
     instance.execute(batch)
     instance.close()
