@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 from fake_nvml import GIB, Card, FakeNvml
+from patience import patience
 
 from trivet.backends import registry
 from trivet.backends.api import (
@@ -260,12 +261,11 @@ async def test_the_page_has_triton_s_metrics_of_gpus() -> None:
     machine = Machine(0.0, Gpus.find(nvml, {}))
     machine.start()
     page = Page()
-    for _ in range(200):
-        page = Page()
-        machine.write(page)
-        if "nv_gpu" in page.text():
-            break
-        await asyncio.sleep(0.05)
+    async with asyncio.timeout(patience()):
+        while "nv_gpu" not in page.text():
+            await asyncio.sleep(0.05)
+            page = Page()
+            machine.write(page)
     await machine.close()
     lines = page.text().splitlines()
     assert 'nv_gpu_utilization{gpu_uuid="GPU-aaaa"} 0.42' in lines
