@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from nginx_site import free_ports
+from patience import patience
 from programs import program
 from serving import RunningServer, write_identity
 
@@ -52,7 +53,9 @@ def title_of(url: str, profile: Path) -> str:
         program("chromium"), "--headless", "--no-sandbox", "--disable-gpu", "--dump-dom",
         f"--user-data-dir={profile}", "--virtual-time-budget=20000", url,
     ]  # fmt: skip
-    document = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120)
+    document = subprocess.run(
+        command, capture_output=True, text=True, check=True, timeout=patience(120)
+    )
     return document.stdout.partition("<title>")[2].partition("</title>")[0]
 
 

@@ -14,6 +14,7 @@ import tritonclient.http as httpclient
 import yaml
 from house_rules import ROOT
 from nginx_site import free_ports
+from patience import patience
 from programs import program
 from serving import RunningServer, write_identity
 
@@ -52,7 +53,7 @@ def asked(url: str, query: str) -> list[Any]:
     """What Prometheus answers to a query; nothing while it starts."""
     full = f"{url}/api/v1/query?{urllib.parse.urlencode({'query': query})}"
     try:
-        with urllib.request.urlopen(full, timeout=10) as answer:
+        with urllib.request.urlopen(full, timeout=patience(10)) as answer:
             return list(json.load(answer)["data"]["result"])
     except OSError:
         return []
@@ -89,5 +90,5 @@ def test_prometheus_counts_the_requests_that_were_made(
         for _ in range(7):
             client.infer("identity", [given])
     query = 'nv_inference_request_success{model="identity"} == 7'
-    server.wait_until(lambda: bool(asked(prometheus, query)), "scraped", timeout_s=60)
+    server.wait_until(lambda: bool(asked(prometheus, query)), "scraped")
     assert asked(prometheus, 'up{job="trivet"}')[0]["value"][1] == "1"
