@@ -65,7 +65,7 @@ def engines(server: RunningServer) -> list[psutil.Process]:
     return [
         child
         for child in psutil.Process(server.process.pid).children(recursive=True)
-        if any("backends.llm.child" in word for word in child.cmdline())
+        if any("backends.llm.process.child" in word for word in child.cmdline())
     ]
 
 

@@ -22,7 +22,9 @@ PARAMETER = 'parameters { key: "in_process" value { string_value: "true" } }\n'
 
 def engines(server: RunningServer) -> list[psutil.Process]:
     children = psutil.Process(server.process.pid).children(recursive=True)
-    return [child for child in children if "backends.llm.child" in " ".join(child.cmdline())]
+    return [
+        child for child in children if "backends.llm.process.child" in " ".join(child.cmdline())
+    ]
 
 
 @pytest.mark.parametrize(
