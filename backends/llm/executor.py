@@ -28,8 +28,8 @@ from trivet.backends.api import (
     Unavailable,
     Unsupported,
 )
+from trivet.backends.llm.messages import Outputs, Submit
 from trivet.backends.llm.process.client import EngineClient
-from trivet.backends.llm.process.messages import Outputs, Submit
 from trivet.backends.llm.process.process import StartedEngine
 from trivet.backends.llm.requests import Running
 from trivet.backends.llm.settings import EngineSettings
