@@ -26,10 +26,10 @@ from trivet.protos.model_config_pb2 import ModelConfig
 class NoModels:
     """The catalog of a backend that has not been told which models serve."""
 
-    def signature(self, name: str, version: int | None) -> Signature:  # noqa: ARG002
+    def signature(self, name: str, version: int | str | None) -> Signature:  # noqa: ARG002
         raise ModelNotFound(f"model '{name}' is not known here")
 
-    def labels(self, name: str, version: int | None) -> dict[str, Sequence[str]]:  # noqa: ARG002
+    def labels(self, name: str, version: int | str | None) -> dict[str, Sequence[str]]:  # noqa: ARG002
         raise ModelNotFound(f"model '{name}' is not known here")
 
     def parts(self, name: str) -> frozenset[str]:

@@ -13,6 +13,7 @@ from trivet.backends.api import (
     Cancelled,
     CancelToken,
     Cause,
+    CheckedRequest,
     CopyKind,
     InferRequest,
     InferResponse,
@@ -29,9 +30,11 @@ from trivet.backends.api import (
     Unavailable,
     Window,
     derive,
+    inherited,
 )
+from trivet.backends.api.value import changed
 from trivet.ensembles.adapting import adapted
-from trivet.ensembles.calls import call_model
+from trivet.ensembles.calls import Question, call_model
 from trivet.ensembles.graph import Graph, Step
 from trivet.ensembles.mapping import MappedCall
 from trivet.ensembles.merging import (
@@ -72,7 +75,7 @@ class EnsembleExecutor:
         self._can_merge = can_merge(graph)
         self._arrived: list[Member] = []
 
-    def submit(self, request: InferRequest, sink: Sink) -> None:
+    def submit(self, request: CheckedRequest, sink: Sink) -> None:
         """Starts the request's first steps, with those that arrive in this turn of the loop where
         that makes no difference to them; see `Executor`."""
         member = Member(request, sink, time.monotonic_ns())
@@ -236,20 +239,22 @@ class _Run:
         """Asks a step's model; the answers come to the wave."""
         asked = self.plan.levels[step.level].output_names[step.number]
         request = derive(self.request, step.model, step.version, inputs, output_names=asked)
-        request.cancel = self._cancel
-        request.residence = self.plan.residences[step.number]
-        if step.signature.decoupled and wave.stream is not None:
-            request.window = wave.stream.window
         if self._sequence is not None:
-            self._override(request)
+            request = self._overridden(request)
+        window = None
+        if step.signature.decoupled and wave.stream is not None:
+            window = wave.stream.window
+        residence = self.plan.residences[step.number]
+        context = inherited(self.request, self._cancel, residence, window)
         server = self._executor.server
         if not step.settings.map:
-            call_model(wave, step, request, server)
+            call_model(wave, step, Question(request, context), server)
             return
         lists = {e.name: inputs[e.name] for e in step.inputs if e.tensor in step.settings.map}
         num_lists = 2 if self._executor.graph.signature.batching else 1
         try:
-            call = MappedCall(wave, step, request, num_lists, self._executor.observer)
+            question = Question(request, context)
+            call = MappedCall(wave, step, question, num_lists, self._executor.observer)
             call.start(lists, server)
         except ServingError as error:
             self.failed(error)
@@ -261,13 +266,15 @@ class _Run:
             self._cancel.on_cancel(window.open)
         return window
 
-    def _override(self, request: InferRequest) -> None:
+    def _overridden(self, request: InferRequest) -> InferRequest:
         given = self._sequence or {}
         sequence_id = given.get("sequence_id", request.sequence_id)
-        if isinstance(sequence_id, int | str):
-            request.sequence_id = sequence_id
-        request.sequence_start = bool(given.get("sequence_start", request.sequence_start))
-        request.sequence_end = bool(given.get("sequence_end", request.sequence_end))
+        return changed(
+            request,
+            sequence_id=sequence_id if isinstance(sequence_id, int | str) else request.sequence_id,
+            sequence_start=bool(given.get("sequence_start", request.sequence_start)),
+            sequence_end=bool(given.get("sequence_end", request.sequence_end)),
+        )
 
     def heard(self, response: InferResponse) -> None:
         """What a step says of the sequence holds for the steps after it, and for the answer."""

@@ -15,12 +15,12 @@ import orjson
 from trivet.backends.api import (
     NO_ACCOUNT,
     Account,
+    CheckedRequest,
     DataType,
     GenerateRequest,
     GenerateSink,
     Generator,
     GeneratorInfo,
-    InferRequest,
     InferResponse,
     InvalidRequest,
     Messages,
@@ -183,8 +183,14 @@ class GeneratingEnsemble(EnsembleExecutor):
             name: _text(name, text, len(signature.full_dims(signature.inputs[name])))
             for name, text in texts.items()
         }
-        request = InferRequest(self.name, self.version, "", inputs, batching=signature.batching)
-        request.tenant, request.on_tokens = account.tenant, account.on_tokens
+        request = CheckedRequest(
+            self.name,
+            self.version,
+            "",
+            inputs,
+            tenant=account.tenant,
+            on_tokens=account.on_tokens,
+        )
         answer = _Answer()
         self._before.submit(request, answer)
         try:

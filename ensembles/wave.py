@@ -6,7 +6,7 @@ steps after it (`stream.py`), and the last ones answer.
 
 from typing import Protocol
 
-from trivet.backends.api import InferRequest, InferResponse, ServingError, Tensor, Window
+from trivet.backends.api import CheckedRequest, InferResponse, ServingError, Tensor, Window
 from trivet.ensembles.adapting import adapted
 from trivet.ensembles.graph import Step
 from trivet.ensembles.plan import Plan
@@ -20,7 +20,7 @@ class Run(StreamRun, Protocol):
     """What a wave needs of the request that it belongs to."""
 
     plan: Plan
-    request: InferRequest
+    request: CheckedRequest
 
     def window(self, step: Step) -> Window | None:
         """For the responses of a decoupled step; None: it never waits."""

@@ -15,6 +15,7 @@ from trivet.server.cache.caching import Caching
 from trivet.server.control import RepositoryControl
 from trivet.server.core import Core
 from trivet.server.frontends import Frontends
+from trivet.server.hall import Hall
 from trivet.server.logs.log import Log, setup_logging
 from trivet.server.metrics.config import MetricsConfig
 from trivet.server.metrics.custom import CustomMetrics
@@ -116,8 +117,7 @@ class Server:
             has_summaries=MetricsConfig.parse(settings.metrics_config).summary_latencies,
         )
         control.attach(self.lifecycle)
-        kind = GuardedCore if settings.auth_keys_file else Core
-        self.core = kind(
+        self.hall = Hall(
             self.registry,
             self.lifecycle,
             dispatcher,
@@ -128,6 +128,7 @@ class Server:
             tracing=Tracing(TraceConfig.parse(settings.trace_config)),
             log_output=log_output,
         )
+        self.core: Core = GuardedCore(self.hall) if settings.auth_keys_file else self.hall
         cache = self._caching.cache if self._caching is not None else None
         self.frontends = Frontends(self.core, settings, cache, gpus, custom_metrics)
         self._watcher: Watcher | None = None
@@ -163,14 +164,14 @@ class Server:
                 f"model(s) {', '.join(failed)} failed to load, for the reasons above; fix them or "
                 "start with --exit-on-error=false to serve the others"
             )
-        self.core.started()
+        self.hall.started()
         if self.settings.model_control_mode in ("watch", "poll"):
             await self._watch(snapshot)
 
     async def stop(self) -> None:
         """Not ready at once, takes requests for drain_delay_secs more, answers what was taken for
         up to exit_timeout_secs, then frees all."""
-        self.core.stop()
+        self.hall.stop()
         self.frontends.leave()
         if self._watcher is not None:
             await self._watcher.close()
@@ -184,7 +185,7 @@ class Server:
         self._control.close()
         await self.lifecycle.stop(max(0.0, ends_at_s - time.monotonic()))
         await self.frontends.close()
-        await self.core.tracing.close()
+        await self.hall.tracing.close()
         if self._caching is not None:
             await self._caching.cache.close()
 

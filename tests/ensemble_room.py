@@ -15,11 +15,13 @@ from patience import patience
 from trivet.backends.api import (
     Batch,
     CancelToken,
+    CheckedRequest,
     DataType,
     InferRequest,
     InferResponse,
     ModelFiles,
     Placement,
+    RequestContext,
     Signature,
     Tensor,
 )
@@ -45,7 +47,7 @@ class FunctionInstance:
 
     config: ModelConfig
     function: Function
-    requests: list[InferRequest] = field(default_factory=list)
+    requests: list[CheckedRequest] = field(default_factory=list)
     batches: list[Batch] = field(default_factory=list)
     gathered: list[Arrays] = field(default_factory=list)
     made: list[Arrays] = field(default_factory=list)
@@ -75,7 +77,7 @@ class StreamInstance:
     """A decoupled model: answers with what the function yields."""
 
     function: Callable[[Arrays], Sequence[Arrays]]
-    requests: list[InferRequest] = field(default_factory=list)
+    requests: list[CheckedRequest] = field(default_factory=list)
 
     def execute(self, batch: Batch) -> None:
         self.requests += batch.requests
@@ -167,10 +169,9 @@ class Room:
         """Begins a request."""
         sink = CountingSink()
         tensors = {key: Tensor.of(key, values) for key, values in inputs.items()}
+        context = RequestContext(cancel or CancelToken(), **_taken(fields, RequestContext))
         request = InferRequest(name, None, "id", tensors, outputs, **fields)
-        if cancel is not None:
-            request.cancel = cancel
-        self.dispatcher.infer(request, sink)
+        self.dispatcher.infer(request, context, sink)
         return sink
 
     async def infer(
@@ -187,6 +188,11 @@ class Room:
         """Ends all models."""
         for executor in reversed(self.executors):
             await executor.close()
+
+
+def _taken(fields: dict[str, Any], kind: type) -> dict[str, Any]:
+    """Those that are fields of the kind, which are taken out."""
+    return {name: fields.pop(name) for name in kind.__dataclass_fields__ if name in fields}  # type: ignore[attr-defined] # a dataclass
 
 
 def arrays(response: InferResponse) -> Arrays:

@@ -9,7 +9,7 @@ from patience import patience
 
 from trivet.backends.api import (
     Batch,
-    InferRequest,
+    CheckedRequest,
     Instance,
     ModelFiles,
     Parameters,
@@ -99,20 +99,20 @@ def make_config(
     return config
 
 
-def make_request(**arrays: np.ndarray) -> InferRequest:
-    """A request with these inputs; its other fields may be set on it."""
+def make_request(**arrays: np.ndarray) -> CheckedRequest:
+    """A request with these inputs; others are as without a wish."""
     inputs = {name: Tensor.of(name, array) for name, array in arrays.items()}
-    return InferRequest("m", 1, "r1", inputs)
+    return CheckedRequest("m", 1, "r1", inputs)
 
 
-def run(instance: Instance, *requests: InferRequest) -> Batch:
+def run(instance: Instance, *requests: CheckedRequest) -> Batch:
     """Has a batch of these requests computed."""
     batch = Batch(requests, batching=len(requests) > 1)
     instance.execute(batch)
     return batch
 
 
-def run_decoupled(instance: Instance, *requests: InferRequest) -> list[Recorder]:
+def run_decoupled(instance: Instance, *requests: CheckedRequest) -> list[Recorder]:
     """Has the requests of a decoupled model executed; their responses may still be coming."""
     recorders = [Recorder() for _ in requests]
     instance.execute(Batch(requests, batching=False, senders=recorders))

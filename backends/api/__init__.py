@@ -76,15 +76,19 @@ from trivet.backends.api.model_server import (
     Composes,
     ModelServer,
     derive,
-    derive_joint,
+    inherited,
+    inherited_jointly,
+    joint_priority,
 )
 from trivet.backends.api.observer import Observed, Observer
 from trivet.backends.api.request import (
     CancelToken,
+    CheckedRequest,
     InferRequest,
     InferResponse,
     Parameters,
     ParameterValue,
+    RequestContext,
 )
 from trivet.backends.api.signature import Signature, TensorSpec
 from trivet.backends.api.sink import Sink
@@ -110,6 +114,7 @@ __all__ = [
     "Cancelled",
     "Catalog",
     "Cause",
+    "CheckedRequest",
     "Choices",
     "Chunk",
     "Claim",
@@ -162,6 +167,7 @@ __all__ = [
     "QueueFull",
     "QueueTimeout",
     "ReportsMemory",
+    "RequestContext",
     "Residence",
     "ResponseSender",
     "ResponseTooLarge",
@@ -186,9 +192,11 @@ __all__ = [
     "Window",
     "deaths_of",
     "derive",
-    "derive_joint",
     "from_json",
+    "inherited",
+    "inherited_jointly",
     "join_device_rows",
+    "joint_priority",
     "judged",
     "parameter",
     "storage_fault",

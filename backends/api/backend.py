@@ -5,7 +5,7 @@ from typing import Protocol, runtime_checkable
 
 from trivet.backends.api.batch import Batch
 from trivet.backends.api.files import ModelFiles, Placement
-from trivet.backends.api.request import InferRequest
+from trivet.backends.api.request import CheckedRequest
 from trivet.backends.api.sink import Sink
 from trivet.protos.model_config_pb2 import ModelConfig
 
@@ -39,7 +39,7 @@ class ComputeOnly:
 class Executor(Protocol):
     """Takes single requests and decides when, and with whom, they run. Called on the event loop."""
 
-    def submit(self, request: InferRequest, sink: Sink) -> None:
+    def submit(self, request: CheckedRequest, sink: Sink) -> None:
         """Never blocks and never raises: every outcome goes to the sink, exactly one end."""
 
     async def drain(self) -> None:

@@ -8,11 +8,19 @@ from concurrent.futures import Future
 from typing import Protocol, runtime_checkable
 
 from trivet.backends.api.backend import Backend
+from trivet.backends.api.device import Residence
 from trivet.backends.api.generate import Generator
-from trivet.backends.api.request import CancelToken, InferRequest, Parameters
+from trivet.backends.api.request import (
+    ON_HOST,
+    CancelToken,
+    CheckedRequest,
+    InferRequest,
+    RequestContext,
+)
 from trivet.backends.api.signature import Signature
 from trivet.backends.api.sink import Sink
 from trivet.backends.api.tensor import Tensor
+from trivet.backends.api.window import Window
 from trivet.protos.model_config_pb2 import ModelConfig
 
 MAX_DEPTH = 16
@@ -22,20 +30,21 @@ MAX_DEPTH = 16
 class ModelServer(Protocol):
     """The server, as its models see it. Called on the event loop only."""
 
-    def infer(self, request: InferRequest, sink: Sink) -> None:
+    def infer(self, request: InferRequest, context: RequestContext, sink: Sink) -> None:
         """Runs a request on its model: never blocks, never raises, exactly one end to the sink.
 
-        Make the request with `derive`. One whose `callers` name its model, or are more than
-        MAX_DEPTH, fails: a model that waits for itself would wait for ever.
+        Make the request with `derive` and the context with `inherited`. One whose `callers` name
+        its model, or are more than MAX_DEPTH, fails: a model that waits for itself would wait for
+        ever.
         """
 
-    def signature(self, name: str, version: int | None) -> Signature:
+    def signature(self, name: str, version: int | str | None) -> Signature:
         """What a model takes and gives. Raises ModelNotFound, NotFound, ModelNotReady."""
 
-    def is_ready(self, name: str, version: int | None) -> bool:
+    def is_ready(self, name: str, version: int | str | None) -> bool:
         """Whether a version, or the newest, can compute now; False for what is not there."""
 
-    def generator(self, name: str, version: int | None) -> Generator | None:
+    def generator(self, name: str, version: int | str | None) -> Generator | None:
         """A model as one that generates text; None for one that does not. Raises as `signature`
         does."""
 
@@ -56,14 +65,20 @@ class Asker(Protocol):
     def owns_process(self) -> bool:
         """Whether it is the only one in its process, so that all threads there are its model's."""
 
-    def infer(self, request: InferRequest, parents: Sequence[InferRequest], sink: Sink) -> None:
-        """As `ModelServer.infer`; the request ends at its deadline, too. Make it with
-        `derive_joint`: it is cancelled once nobody waits for any of `parents`."""
+    def infer(
+        self,
+        request: InferRequest,
+        context: RequestContext,
+        parents: Sequence[CheckedRequest],
+        sink: Sink,
+    ) -> None:
+        """As `ModelServer.infer`; the request ends at its deadline, too. Its context is
+        `inherited_jointly`: it is cancelled once nobody waits for any of `parents`."""
 
-    def cancel(self, request: InferRequest) -> None:
-        """Nobody waits for the answers to this request any more."""
+    def cancel(self, context: RequestContext) -> None:
+        """Nobody waits for the answers to the request of this context any more."""
 
-    def give_room(self, request: InferRequest, num_responses: int) -> None:
+    def give_room(self, context: RequestContext, num_responses: int) -> None:
         """So many more of a request's responses have been dealt with; see Window."""
 
     def is_ready(self, name: str, version: int | None) -> "Future[bool]":
@@ -79,10 +94,10 @@ class Asker(Protocol):
 class Catalog(Protocol):
     """The models that serve, as one that is being loaded sees them. Called from any thread."""
 
-    def signature(self, name: str, version: int | None) -> Signature:
+    def signature(self, name: str, version: int | str | None) -> Signature:
         """What a model takes and gives. Raises ModelNotFound, NotFound, ModelNotReady."""
 
-    def labels(self, name: str, version: int | None) -> Mapping[str, Sequence[str]]:
+    def labels(self, name: str, version: int | str | None) -> Mapping[str, Sequence[str]]:
         """Class labels by output name. Raises as `signature` does."""
 
     def parts(self, name: str) -> frozenset[str]:
@@ -121,48 +136,63 @@ class AsksFromThreads(Protocol):
 
 
 def derive(
-    parent: InferRequest,
+    parent: CheckedRequest,
     model_name: str,
-    model_version: int | None,
-    inputs: dict[str, Tensor],
+    model_version: int | str | None,
+    inputs: Mapping[str, Tensor],
     *,
     output_names: tuple[str, ...] = (),
-    parameters: Parameters | None = None,
 ) -> InferRequest:
-    """A request to another model on behalf of `parent`, whose model is its caller.
-
-    Id, priority, time-out, sequence, deadline, cancellation, tenant and who pays for tokens are the
-    parent's: who cancels the parent cancels this one too.
-    """
+    """A request to another model on behalf of `parent`: id, parameters, priority, time-out and
+    sequence are the parent's. Its context is `inherited`."""
     return InferRequest(
         model_name,
         model_version,
         parent.id,
         inputs,
         output_names,
-        parent.parameters if parameters is None else parameters,
+        parent.parameters,
         parent.priority,
         parent.timeout_us,
         parent.sequence_id,
         parent.sequence_start,
         parent.sequence_end,
-        parent.deadline,
-        parent.cancel,
-        callers=(*parent.callers, parent.model_name),
-        on_tokens=parent.on_tokens,
-        tenant=parent.tenant,
-        trace=parent.trace,
     )
 
 
-def derive_joint(
-    parents: Sequence[InferRequest],
-    caller: str,
-    model_name: str,
-    model_version: int | None,
-    inputs: dict[str, Tensor],
-) -> InferRequest:
-    """A request to another model on behalf of several, computed as one batch by model `caller`.
+def inherited(
+    parent: CheckedRequest,
+    cancel: CancelToken | None = None,
+    residence: Mapping[str, Residence] = ON_HOST,
+    window: Window | None = None,
+) -> RequestContext:
+    """The context of a request on behalf of `parent`, whose model is its caller.
+
+    Deadline, tenant and who pays for tokens are the parent's, and so is the cancellation unless
+    there is a token of its own.
+    """
+    return RequestContext(
+        cancel or parent.cancel,
+        parent.deadline,
+        (*parent.callers, parent.model_name),
+        residence,
+        parent.on_tokens,
+        parent.tenant,
+        parent.trace,
+        window,
+    )
+
+
+def joint_priority(parents: Sequence[CheckedRequest]) -> int:
+    """Of a request to another model on behalf of several, computed as one batch: their highest. Its
+    context is `inherited_jointly`."""
+    return min((parent.priority for parent in parents if parent.priority), default=0)
+
+
+def inherited_jointly(
+    parents: Sequence[CheckedRequest], caller: str, window: Window | None = None
+) -> RequestContext:
+    """The context of a request on behalf of several that model `caller` computes as one batch.
 
     It has a cancel token of its own. Deadline: the last of theirs, none if one of them has none.
     Tokens are charged in equal parts; what is kept for several tenants is nobody else's.
@@ -170,24 +200,24 @@ def derive_joint(
     deadlines = [parent.deadline for parent in parents]
     known = [deadline for deadline in deadlines if deadline is not None]
     callers = dict.fromkeys(name for parent in parents for name in parent.callers)
-    request = InferRequest(
-        model_name,
-        model_version,
-        "",
-        inputs,
-        priority=min((parent.priority for parent in parents if parent.priority), default=0),
+    return RequestContext(
         deadline=max(known) if known and len(known) == len(deadlines) else None,
         callers=(*callers, caller),
+        on_tokens=shared_payer(parents),
+        tenant=shared_tenant(parents),
+        trace=next((each.trace for each in parents if each.trace is not None), None),
+        window=window,
     )
-    put_on_account(request, parents)
-    return request
 
 
-def put_on_account(request: InferRequest, parents: Sequence[InferRequest]) -> None:
-    """Makes a request that is asked on behalf of `parents` theirs: as `derive_joint` has it, and as
-    the process that asks cannot know."""
-    request.on_tokens = _shared([parent.on_tokens for parent in parents])
-    request.tenant = "\n".join(sorted({parent.tenant for parent in parents}))
+def shared_tenant(parents: Sequence[CheckedRequest]) -> str:
+    """Whose a request on behalf of `parents` is."""
+    return "\n".join(sorted({parent.tenant for parent in parents}))
+
+
+def shared_payer(parents: Sequence[CheckedRequest]) -> Callable[[int], None] | None:
+    """Who pays for the tokens of a request on behalf of `parents`."""
+    return _shared([parent.on_tokens for parent in parents])
 
 
 def _shared(payers: Sequence[Callable[[int], None] | None]) -> Callable[[int], None] | None:

@@ -12,11 +12,11 @@ from trivet.backends.api import (
     NO_ACCOUNT,
     Account,
     Cause,
+    CheckedRequest,
     GenerateRequest,
     GenerateSink,
     GenerateStatistics,
     GeneratorInfo,
-    InferRequest,
     InvalidRequest,
     Messages,
     ModelNotReady,
@@ -106,13 +106,13 @@ class LlmExecutor:
 
     # -- Executor ------------------------------------------------------------------------------
 
-    def submit(self, request: InferRequest, sink: Sink) -> None:
+    def submit(self, request: CheckedRequest, sink: Sink) -> None:
         """The tensor form: text_input, stream, sampling_parameters in, text_output out."""
         task = asyncio.get_running_loop().create_task(self._submit(request, sink))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _submit(self, request: InferRequest, sink: Sink) -> None:
+    async def _submit(self, request: CheckedRequest, sink: Sink) -> None:
         begun_s = time.monotonic()
         try:
             parsed = parse_tensors(request)

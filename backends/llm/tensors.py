@@ -15,9 +15,9 @@ import numpy as np
 import orjson
 
 from trivet.backends.api import (
+    CheckedRequest,
     Chunk,
     Grammar,
-    InferRequest,
     InferResponse,
     InvalidRequest,
     Sampling,
@@ -74,7 +74,7 @@ class TextRequest:
     """Names of FLAGS that are true."""
 
 
-def parse_tensors(request: InferRequest) -> TextRequest:
+def parse_tensors(request: CheckedRequest) -> TextRequest:
     """Reads the inputs; the request's parameters count as sampling parameters, too, and those
     inside the input go before them. Raises InvalidRequest."""
     text = _text(request, "text_input")
@@ -189,7 +189,7 @@ class TensorSink:
     """Brings chunks into a Sink as tensors: one response each, or one for all."""
 
     def __init__(
-        self, request: InferRequest, text: TextRequest, num_input: int, version: int, sink: Sink
+        self, request: CheckedRequest, text: TextRequest, num_input: int, version: int, sink: Sink
     ) -> None:
         self._request = request
         self._text = text
@@ -249,7 +249,7 @@ def _count(name: str, number: int) -> Tensor:
     return Tensor.of(name, np.array([number], dtype=np.uint32))
 
 
-def _text(request: InferRequest, name: str) -> str | None:
+def _text(request: CheckedRequest, name: str) -> str | None:
     tensor = request.inputs.get(name)
     if tensor is None:
         value = request.parameters.get(name)
@@ -263,7 +263,7 @@ def _text(request: InferRequest, name: str) -> str | None:
         raise InvalidRequest(f"input '{name}' is not UTF-8 text") from None
 
 
-def _flag(request: InferRequest, name: str) -> bool:
+def _flag(request: CheckedRequest, name: str) -> bool:
     tensor = request.inputs.get(name)
     if tensor is None:
         return bool(request.parameters.get(name, False))

@@ -4,7 +4,7 @@ from http import HTTPStatus
 
 from aiohttp import web
 
-from trivet.server.core import Core
+from trivet.server.core import Readiness
 from trivet.server.http.answers import json_answer
 from trivet.server.http.routes import Call, Route
 
@@ -12,7 +12,7 @@ from trivet.server.http.routes import Call, Route
 class Health:
     """The health handlers. The statuses are Triton's, the bodies the Open Inference Protocol's."""
 
-    def __init__(self, core: Core) -> None:
+    def __init__(self, core: Readiness) -> None:
         self._core = core
 
     def routes(self) -> list[Route]:

@@ -2,8 +2,8 @@
 
 from aiohttp import web
 
-from trivet.backends.api import InferResponse, InvalidRequest
-from trivet.server.core import Core
+from trivet.backends.api import InferResponse, InvalidRequest, RequestContext
+from trivet.server.core import Inference
 from trivet.server.http.answers import BINARY, JSON, Answer, Buffer
 from trivet.server.http.body import read_body
 from trivet.server.http.compression import accepted_coding, compress
@@ -14,7 +14,7 @@ from trivet.server.http.routes import Call, Route
 from trivet.server.http.sinks import SingleSink
 from trivet.server.http.tensors import Body, Decoded, InferDecoder, encode_infer
 from trivet.server.protocol.forwarding import Forwarding
-from trivet.server.protocol.outputs import fulfil, place, require_sendable
+from trivet.server.protocol.outputs import fulfil, require_sendable, residence_of
 
 HEADER_LENGTH = "Inference-Header-Content-Length"
 _NOT_ONE_RESPONSE = (
@@ -27,7 +27,7 @@ class Infer:
     """The handler of infer requests."""
 
     def __init__(
-        self, core: Core, limits: HttpLimits, forwarding: Forwarding | None = None
+        self, core: Inference, limits: HttpLimits, forwarding: Forwarding | None = None
     ) -> None:
         self._core = core
         self._limits = limits
@@ -45,24 +45,30 @@ class Infer:
     async def infer(self, call: Call) -> web.StreamResponse:
         header_length = header_length_of(call.request)
         body = await read_body(call.request, self._limits, align_at=header_length)
-        decoded = self._decode(call, body, header_length)
+        if header_length == 0:
+            admitted = self._core.resolve(call.model, call.version)
+            signature = admitted.model.signature
+            decoded = decode_raw(body, signature, call.model, call.version)
+        else:
+            decoded = self._decode(call, body, header_length)
+            admitted = self._core.resolve(call.model, call.version, decoded.request.key)
         request = decoded.request
         if self._forwarding is not None:
-            self._forwarding.add(request, call.request.headers.items())
-        if decoded.wishes.special:
-            place(self._core, request, decoded.wishes.special)
+            request = self._forwarding.added(request, call.request.headers.items())
+        special = decoded.wishes.special
+        if special:
+            context = RequestContext(residence=residence_of(self._core, special))
+        else:
+            context = RequestContext()
         sink = SingleSink()
-        self._core.infer(request, sink)
-        response = await sink.result(request.cancel, _NOT_ONE_RESPONSE)
+        self._core.infer(admitted, request, context, sink)
+        response = await sink.result(context.cancel, _NOT_ONE_RESPONSE)
         require_sendable(response, self._limits.max_response_bytes)
-        if decoded.wishes.special:
-            fulfil(self._core, decoded.request, response, decoded.wishes.special)
+        if special:
+            fulfil(self._core, admitted.model, response, special)
         return await self._answer(response, decoded.wishes, call.request)
 
     def _decode(self, call: Call, body: Body, header_length: int | None) -> Decoded:
-        if header_length == 0:
-            signature = self._core.signature(call.model, call.version)
-            return decode_raw(body, signature, call.model, call.version)
         if header_length is not None and header_length > len(body):
             raise InvalidRequest(
                 f"{HEADER_LENGTH} {header_length} is more than the body's {len(body)} bytes"

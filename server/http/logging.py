@@ -2,7 +2,7 @@
 
 from aiohttp import web
 
-from trivet.server.core import Core
+from trivet.server.core import ServerSettings
 from trivet.server.http.answers import json_answer
 from trivet.server.http.body import read_body
 from trivet.server.http.json_document import parse_object
@@ -14,7 +14,7 @@ from trivet.server.http.routes import Call, Route
 class LogSettings:
     """The handlers that read and change log settings."""
 
-    def __init__(self, core: Core, limits: HttpLimits) -> None:
+    def __init__(self, core: ServerSettings, limits: HttpLimits) -> None:
         self._core = core
         self._limits = limits
 

@@ -4,7 +4,7 @@ from aiohttp import web
 
 from trivet.backends.api import to_json_dict
 from trivet.protos import grpc_service_pb2 as pb
-from trivet.server.core import Core
+from trivet.server.core import Descriptions
 from trivet.server.http.answers import json_answer
 from trivet.server.http.routes import Call, Route
 
@@ -14,7 +14,7 @@ _VERSIONED = ("/v2/models/{model}", "/v2/models/{model}/versions/{version}")
 class Metadata:
     """The handlers that only look."""
 
-    def __init__(self, core: Core) -> None:
+    def __init__(self, core: Descriptions) -> None:
         self._core = core
 
     def routes(self) -> list[Route]:

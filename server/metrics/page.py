@@ -14,7 +14,7 @@ from trivet.server.auth.page import guard
 from trivet.server.auth.tls import Tls
 from trivet.server.cache.entry import Cache
 from trivet.server.cache.metrics import write_cache, write_cache_summaries, write_cached_models
-from trivet.server.core import Core
+from trivet.server.core import Counters
 from trivet.server.metrics.config import MetricsConfig
 from trivet.server.metrics.custom import CustomMetrics
 from trivet.server.metrics.generating import write_generators
@@ -180,7 +180,7 @@ class MetricsServer:
 
     def __init__(
         self,
-        core: Core,
+        core: Counters,
         settings: Settings,
         cache: Cache | None = None,
         *,

@@ -10,9 +10,9 @@ import time
 from trivet.backends.api import (
     BackendFailed,
     Cancelled,
+    CheckedRequest,
     DeadlineExceeded,
     Execution,
-    InferRequest,
     InferResponse,
     Parameters,
     ServingError,
@@ -96,7 +96,7 @@ class Answers:
         ticket.sink.send(response, final=True)
 
     def _response(
-        self, request: InferRequest, outputs: list[Tensor], parameters: Parameters | None
+        self, request: CheckedRequest, outputs: list[Tensor], parameters: Parameters | None
     ) -> InferResponse:
         if request.output_names:
             outputs = [tensor for tensor in outputs if tensor.name in request.output_names]
@@ -148,7 +148,7 @@ class Answers:
         response = self._response(request, sent.outputs, sent.parameters)
         ticket.sink.send(response, final=sent.final)
 
-    def _log(self, request: InferRequest, outcome: str, total_ns: int) -> None:
+    def _log(self, request: CheckedRequest, outcome: str, total_ns: int) -> None:
         """One line for each request, with --log-verbose=1."""
         fields = {
             "request_id": request.id,

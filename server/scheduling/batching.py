@@ -13,7 +13,7 @@ from trivet.backends.api import (
     Batch,
     Cancelled,
     Cause,
-    InferRequest,
+    CheckedRequest,
     Instance,
     QueueFull,
     ServingError,
@@ -97,7 +97,7 @@ class BatchingExecutor:
 
     # -- requests in ---------------------------------------------------------------------------
 
-    def submit(self, request: InferRequest, sink: Sink) -> None:
+    def submit(self, request: CheckedRequest, sink: Sink) -> None:
         """Queues the request; see `Executor`."""
         ticket = Ticket(request, sink, time.monotonic_ns())
         if self._join_key is not None:

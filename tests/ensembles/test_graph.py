@@ -19,7 +19,7 @@ class Models:
     def __init__(self, **configs: str) -> None:
         self._configs = configs
 
-    def signature(self, name: str, version: int | None) -> Signature:
+    def signature(self, name: str, version: int | str | None) -> Signature:
         if name not in self._configs:
             raise ModelNotFound(f"Request for unknown model: '{name}' is not found")
         return Signature.from_config(parse_config(self._configs[name], name))
@@ -27,7 +27,7 @@ class Models:
     def parts(self, name: str) -> frozenset[str]:
         return frozenset({name})
 
-    def labels(self, name: str, version: int | None) -> dict[str, list[str]]:
+    def labels(self, name: str, version: int | str | None) -> dict[str, list[str]]:
         return {}
 
 

@@ -37,7 +37,8 @@ class Http2Call:
     __slots__ = (
         "_deadline_timer", "_gzip_level", "_handler", "_is_ended", "_message",
         "_on_cancel", "_on_writable", "_owner", "_row", "_unpacking", "_waiting", "assembler",
-        "deadline", "has_sent_head", "id", "is_behind", "is_half_closed", "metadata", "queue",
+        "deadline", "has_sent_head", "id", "is_behind", "is_half_closed", "metadata",
+        "missing_bytes", "queue",
         "queued_bytes", "receive_window", "send_window", "trailers",
     )  # fmt: skip
 
@@ -55,6 +56,8 @@ class Http2Call:
         self.deadline: float | None = None
         self.assembler = assembler
         self.is_half_closed = False
+        self.missing_bytes: int | None = None
+        """Of DATA until what the client said is complete; None: it did not say."""
         self.receive_window = 0
         self.send_window = 0
         self.has_sent_head = False

@@ -42,6 +42,18 @@ class DataSink(Protocol):
         """So much has been received there."""
 
 
+def held_bytes(size: int, kind: int, flags: int) -> int:
+    """How much of a frame's payload must have come before the frame is taken.
+
+    Nothing of DATA, which goes on as it comes, unless its padding has to be found; nothing of a
+    frame that is too large, whose head alone is refused; else all of it. Whether there is something
+    to go on with and whether it can be taken are both decided by this.
+    """
+    if kind == Kind.DATA:
+        return size if flags & PADDED and size <= MAX_DATA_BYTES else 0
+    return size if size <= MAX_OTHER_BYTES else 0
+
+
 class FrameReader:
     """Reads into its own buffer, or where the sink has a place."""
 
@@ -110,10 +122,7 @@ class FrameReader:
         if len(data) < HEAD_BYTES:
             return True
         upper, lower, kind, flags, _ = unpack_head(data)
-        if kind == Kind.DATA and not flags & PADDED:
-            return False
-        size: int = upper << 8 | lower
-        return size <= MAX_OTHER_BYTES and len(data) < HEAD_BYTES + size
+        return len(data) < HEAD_BYTES + held_bytes(upper << 8 | lower, kind, flags)
 
     def _read(self, data: bytes) -> None:
         position, end = 0, len(data)
@@ -147,6 +156,8 @@ class FrameReader:
             return 0
         upper, lower, kind, flags, stream_id = unpack_head(data, position)
         size: int = upper << 8 | lower
+        if end - position < HEAD_BYTES + held_bytes(size, kind, flags):
+            return 0
         stream_id &= 0x7FFFFFFF
         if size > (MAX_OTHER_BYTES if kind else MAX_DATA_BYTES):
             raise ConnectionFault(ErrorCode.FRAME_SIZE_ERROR, f"a frame of {size} bytes")
@@ -156,8 +167,6 @@ class FrameReader:
             if size == 0:
                 self._end_data()
             return HEAD_BYTES
-        if end - position < HEAD_BYTES + size:
-            return 0
         start = position + HEAD_BYTES
         self._on_frame(kind, flags, stream_id, data[start : start + size])
         return HEAD_BYTES + size

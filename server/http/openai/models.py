@@ -51,7 +51,7 @@ class Models:
 
     async def one(self, call: Call) -> web.StreamResponse:
         """One of them."""
-        return json_answer(self._document(call.model, self._core.generator(call.model)))
+        return json_answer(self._document(call.model, self._generator(call, call.model)))
 
     def _document(self, name: str, generator: Generator) -> dict[str, Any]:
         return {
@@ -85,7 +85,7 @@ class Models:
             return other
         fields = parse(TokenizeFields, body)
         fields.check()
-        generator = self._generator(fields.model)
+        generator = self._generator(call, fields.model)
         if (fields.prompt is None) == (fields.messages is None):
             raise InvalidRequest("prompt: give either it or messages")
         is_prompt = fields.prompt is not None
@@ -107,13 +107,13 @@ class Models:
     async def detokenize(self, call: Call) -> web.StreamResponse:
         """Token ids to text."""
         fields = parse(DetokenizeFields, await read_json_body(call.request, self._limits))
-        generator = self._generator(fields.model)
+        generator = self._generator(call, fields.model)
         text = await generator.decode(fields.tokens, skip_special_tokens=False)
         return json_answer({"prompt": text})
 
     async def tokenizer_info(self, call: Call) -> web.StreamResponse:
         """What a client must know to tokenise itself, with the names of tokenizer_config.json."""
-        info = self._generator(call.request.query.get("model")).info
+        info = self._generator(call, call.request.query.get("model")).info
         return json_answer(
             {
                 "model_max_length": info.max_model_len,
@@ -124,14 +124,14 @@ class Models:
             }
         )
 
-    def _generator(self, name: str | None) -> Generator:
+    def _generator(self, call: Call, name: str | None) -> Generator:
         """The model named, or the only one."""
-        if name is not None:
-            return self._core.generator(name)
-        found = self._core.unnamed_generators()
-        if len(found) != 1:
-            raise ModelNotFound(f"model: {len(found)} models generate text; name one of them")
-        return next(iter(found.values()))
+        if name is None:
+            found = self._core.unnamed_generators()
+            if len(found) != 1:
+                raise ModelNotFound(f"model: {len(found)} models generate text; name one of them")
+            (name,) = found
+        return self._core.generator(name, key=call.request_id)
 
 
 async def _rendered(fields: TokenizeFields, generator: Generator) -> str:

@@ -14,7 +14,7 @@ from trivet.backends.api import (
     BackendFailed,
     Batch,
     Cause,
-    InferRequest,
+    CheckedRequest,
     Instance,
     InstanceDied,
     ResponseSender,
@@ -112,7 +112,7 @@ class SequenceExecutor:
         seat = _Seat(number, worker, lane, Alarm(self._loop, lambda: self._dispatch(seat)))
         return seat
 
-    def submit(self, request: InferRequest, sink: Sink) -> None:
+    def submit(self, request: CheckedRequest, sink: Sink) -> None:
         """Queues the request behind those of its sequence; see `Executor`."""
         if self._predecessors and not request.sequence_start:
             keeper = self._keeper_of(request.sequence_id)
@@ -186,7 +186,7 @@ class SequenceExecutor:
     def _job(self, step: Step, now_ns: int) -> Job:
         """Takes the step's requests out of their lines and makes the batch."""
         tickets: list[SequenceTicket | None] = []
-        made: list[InferRequest | None] = []
+        made: list[CheckedRequest | None] = []
         for sequence in step.positions:
             ticket = None if sequence is None else self._queue.take(sequence, now_ns)
             tickets.append(ticket)

@@ -13,9 +13,9 @@ from patience import patience
 
 from trivet.backends.api import (
     Batch,
+    CheckedRequest,
     DeviceFull,
     DeviceLost,
-    InferRequest,
     InstanceDied,
     ModelFiles,
     Placement,
@@ -83,7 +83,7 @@ def instance(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Proces
 
 
 def ask(instance: ProcessInstance, word: str = "") -> int:
-    request = InferRequest("m", 1, word, {"x": Tensor.of("x", np.zeros((1, 2), np.float32))})
+    request = CheckedRequest("m", 1, word, {"x": Tensor.of("x", np.zeros((1, 2), np.float32))})
     batch = Batch([request], batching=True)
     instance.execute(batch)
     return int(batch.outputs[0][0].numpy()[0, 0])

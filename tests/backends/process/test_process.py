@@ -18,13 +18,14 @@ from python_models import Maker, make_config, make_request, outputs_of, run, run
 from trivet.backends.api import (
     BackendFailed,
     Batch,
-    InferRequest,
+    CheckedRequest,
     InstanceDied,
     LoadFailed,
     ModelFiles,
     Placement,
     Unavailable,
 )
+from trivet.backends.api.value import changed
 from trivet.backends.process import open_isolated
 from trivet.backends.process.instance import ProcessInstance
 from trivet.protos.model_config_pb2 import ModelConfig
@@ -59,10 +60,8 @@ def eventually(condition: Callable[[], bool]) -> bool:
     return is_met
 
 
-def ask(word: str = "") -> InferRequest:
-    request = make_request(IN=np.zeros(1, np.float32))
-    request.id = word
-    return request
+def ask(word: str = "") -> CheckedRequest:
+    return changed(make_request(IN=np.zeros(1, np.float32)), id=word)
 
 
 def open_controlled(maker: Maker, source: str = CONTROLLED) -> ProcessInstance:
@@ -355,10 +354,8 @@ class TritonPythonModel:
 """
 
 
-def full(value: float, size_bytes: int, word: str = "") -> InferRequest:
-    request = make_request(IN=np.full(size_bytes // 4, value, np.float32))
-    request.id = word
-    return request
+def full(value: float, size_bytes: int, word: str = "") -> CheckedRequest:
+    return changed(make_request(IN=np.full(size_bytes // 4, value, np.float32)), id=word)
 
 
 @pytest.mark.parametrize("size_bytes", [0, 4, 32 << 10, (32 << 10) + 4, 300_000, 16 << 20])
@@ -406,9 +403,7 @@ def test_another_backend_can_be_isolated_and_gathers_a_batch_without_copying(
     instance = open_isolated("identity", config, ModelFiles(tmp_path, 1), placement)
     try:
         rows = [np.full((n, 3), n, np.float32) for n in (1, 2)]
-        requests = [make_request(IN=row) for row in rows]
-        for request, row in zip(requests, rows, strict=True):
-            request.batch_size = len(row)
+        requests = [changed(make_request(IN=row), batch_size=len(row)) for row in rows]
         batch = Batch(requests, batching=True)
         instance.execute(batch)
         for index, row in enumerate(rows):

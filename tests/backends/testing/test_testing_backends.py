@@ -11,7 +11,7 @@ from patience import patience
 from trivet.backends.api import (
     BackendFailed,
     Batch,
-    InferRequest,
+    CheckedRequest,
     Instance,
     InvalidConfig,
     ModelFiles,
@@ -83,9 +83,9 @@ def parameter(key: str, value: str) -> str:
 
 def make_request(
     inputs: dict[str, np.ndarray], outputs: tuple[str, ...] = (), size: int = 1
-) -> InferRequest:
+) -> CheckedRequest:
     tensors = {name: Tensor.of(name, array) for name, array in inputs.items()}
-    return InferRequest("m", None, "", tensors, outputs, batch_size=size)
+    return CheckedRequest("m", 1, "", tensors, outputs, batch_size=size)
 
 
 def stream(instance: Instance, inputs: dict[str, np.ndarray]) -> Sender:
@@ -109,9 +109,7 @@ def test_identity_returns_the_memory_it_was_given() -> None:
 def test_identity_leaves_packed_strings_packed() -> None:
     text = Tensor.of("INPUT1", np.array([[b"a", b"\0\xff"]], dtype=object))
     packed = Tensor(text.name, text.datatype, text.shape, text.packed())
-    request = make_request({})
-    request.inputs["INPUT1"] = packed
-    batch = Batch([request], batching=True)
+    batch = Batch([CheckedRequest("m", 1, "", {"INPUT1": packed})], batching=True)
 
     open_instance(IDENTITY).execute(batch)
 

@@ -2,7 +2,6 @@
 
 import itertools
 from collections.abc import Iterator
-from typing import cast
 
 import grpc
 import grpc.aio
@@ -34,7 +33,7 @@ HEALTH_RPCS = {"ServerLive", "ServerReady", "ModelReady", "Check"}
 @pytest.fixture(scope="module")
 def core() -> Iterator[Core]:
     fake = FakeCore()
-    yield cast(Core, fake)
+    yield fake
     fake.shared_memory.close()
 
 

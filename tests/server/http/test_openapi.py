@@ -2,7 +2,7 @@
 
 import json
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import aiohttp
 import pytest
@@ -11,7 +11,6 @@ from http_site import FakeCore, open_site
 
 from trivet.server.auth.keyring import Keyring
 from trivet.server.auth.scopes import ROUTE_SCOPES, Scope
-from trivet.server.core import Core
 from trivet.server.http.app import HttpLimits, build_routes
 from trivet.server.http.openapi import describe
 from trivet.server.http.operations import OPERATIONS
@@ -19,7 +18,7 @@ from trivet.server.http.operations import OPERATIONS
 
 @pytest.fixture(scope="module")
 def routes() -> list[tuple[str, str]]:
-    core = cast(Core, FakeCore())
+    core = FakeCore()
     return [(route.method, route.template) for route in build_routes(core, HttpLimits()).routes]
 
 

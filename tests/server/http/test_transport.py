@@ -18,8 +18,8 @@ from patience import fires_after, patience
 from trivet.backends.api import (
     BackendFailed,
     Cancelled,
+    CheckedRequest,
     DeadlineExceeded,
-    InferRequest,
     InvalidConfig,
     InvalidRequest,
     ModelNotFound,
@@ -359,10 +359,10 @@ async def test_old_clients_are_answered_and_closed(site: Site) -> None:
 
 
 async def test_a_disconnect_cancels_the_request(site: Site) -> None:
-    arrived: asyncio.Queue[InferRequest] = asyncio.Queue()
+    arrived: asyncio.Queue[CheckedRequest] = asyncio.Queue()
     cancelled = asyncio.Event()
 
-    def hold(request: InferRequest, sink: Sink) -> None:
+    def hold(request: CheckedRequest, sink: Sink) -> None:
         request.cancel.on_cancel(cancelled.set)
         arrived.put_nowait(request)
 
@@ -379,7 +379,7 @@ async def test_a_disconnect_cancels_the_request(site: Site) -> None:
 async def test_an_internal_fault_is_logged_once_and_its_text_kept_back(
     site: Site, caplog: pytest.LogCaptureFixture
 ) -> None:
-    def fault(request: InferRequest, sink: Sink) -> None:
+    def fault(request: CheckedRequest, sink: Sink) -> None:
         raise RuntimeError("the password is 1234")
 
     site.core.responses["ident"] = fault
@@ -452,13 +452,13 @@ async def test_large_bodies_are_joined_once_and_lie_aligned(site: Site) -> None:
 
 
 async def test_a_taken_port_is_an_error(site: Site) -> None:
-    server = HttpServer(site.core, HttpLimits(), "127.0.0.1", site.port)  # type: ignore[arg-type] # a fake
+    server = HttpServer(site.core, HttpLimits(), "127.0.0.1", site.port)
     with pytest.raises(OSError, match="address already in use"):
         await server.start()
 
 
 async def test_draining_answers_what_is_in_progress_and_takes_nothing_new(site: Site) -> None:
-    arrived: asyncio.Queue[tuple[InferRequest, Sink]] = asyncio.Queue()
+    arrived: asyncio.Queue[tuple[CheckedRequest, Sink]] = asyncio.Queue()
     site.core.responses["ident"] = lambda request, sink: arrived.put_nowait((request, sink))
     answer = asyncio.create_task(site.send_raw(request()))
     held, sink = await arrived.get()
@@ -503,7 +503,7 @@ async def drained_and_closed(site: Site) -> None:
 
 
 async def test_draining_cancels_what_does_not_end_in_time(site: Site) -> None:
-    arrived: asyncio.Queue[InferRequest] = asyncio.Queue()
+    arrived: asyncio.Queue[CheckedRequest] = asyncio.Queue()
     site.core.responses["ident"] = lambda request, sink: arrived.put_nowait(request)
     answer = asyncio.create_task(site.send_raw(request()))
     held = await arrived.get()

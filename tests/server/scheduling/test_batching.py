@@ -14,9 +14,9 @@ from trivet.backends.api import (
     BackendFailed,
     Batch,
     Cancelled,
+    CheckedRequest,
     ComputeOnly,
     DeadlineExceeded,
-    InferRequest,
     Instance,
     QueueFull,
     ResponseSender,
@@ -67,7 +67,7 @@ async def make_executor() -> AsyncIterator[Make]:
         await executor.close()
 
 
-def submit(executor: BatchingExecutor, *requests: InferRequest) -> list[CountingSink]:
+def submit(executor: BatchingExecutor, *requests: CheckedRequest) -> list[CountingSink]:
     sinks = [CountingSink() for _ in requests]
     for request, sink in zip(requests, sinks, strict=True):
         executor.submit(request, sink)
@@ -211,8 +211,7 @@ async def test_a_deadline_ends_a_waiting_request_while_the_instance_is_stuck(
     executor = make_executor(instance, policy=OneByOne())
     submit(executor, make_request("stuck"))
     await started(instance)
-    late = make_request("late")
-    late.deadline = 0.001
+    late = make_request("late", deadline=0.001)
     (sink,) = submit(executor, late)
     await sink.wait()
     assert isinstance(sink.error, DeadlineExceeded)

@@ -4,6 +4,7 @@ import asyncio
 import itertools
 import time
 from collections.abc import AsyncIterator, Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,8 +16,8 @@ from trivet.backends.api import (
     BackendFailed,
     Batch,
     Cancelled,
+    CheckedRequest,
     DeadlineExceeded,
-    InferRequest,
     InstanceDied,
     InvalidRequest,
     ModelFiles,
@@ -43,7 +44,7 @@ class Recorder(HeldInstance):
     def __init__(self, *, held: bool = False) -> None:
         super().__init__(held=held)
         self.rows: list[list[tuple[int | str, float, bool, bool]]] = []
-        self.wants_again: Callable[[InferRequest], bool] = lambda _: False
+        self.wants_again: Callable[[CheckedRequest], bool] = lambda _: False
 
     def execute(self, batch: Batch) -> None:
         self.rows.append(
@@ -105,14 +106,24 @@ async def make_executor() -> AsyncIterator[Make]:
 
 
 def step(
-    sequence_id: int | str, value: float = 1, *, start: bool = False, end: bool = False
-) -> InferRequest:
-    request = make_request(f"{sequence_id}-{value}", value=value)
-    request.sequence_id, request.sequence_start, request.sequence_end = sequence_id, start, end
-    return request
+    sequence_id: int | str,
+    value: float = 1,
+    *,
+    start: bool = False,
+    end: bool = False,
+    **fields: Any,
+) -> CheckedRequest:
+    return make_request(
+        f"{sequence_id}-{value}",
+        value=value,
+        sequence_id=sequence_id,
+        sequence_start=start,
+        sequence_end=end,
+        **fields,
+    )
 
 
-def submit(executor: SequenceExecutor, *requests: InferRequest) -> list[CountingSink]:
+def submit(executor: SequenceExecutor, *requests: CheckedRequest) -> list[CountingSink]:
     sinks = [CountingSink() for _ in requests]
     for request, sink in zip(requests, sinks, strict=True):
         executor.submit(request, sink)
@@ -234,10 +245,8 @@ async def test_sequences_are_counted_by_where_they_are_and_how_they_ended(
 
 async def test_the_timeout_of_a_request_is_for_the_wait_for_a_slot(make_executor: Make) -> None:
     executor = make_executor(Recorder(), text=ONE_SLOT)
-    first = step("a", start=True)
-    first.timeout_us = 1
-    late, mate = step("b", start=True), step("b")
-    late.timeout_us = 1
+    first = step("a", start=True, timeout_us=1)
+    late, mate = step("b", start=True, timeout_us=1), step("b")
     sinks = submit(executor, first, late, mate)
     assert await finished(sinks) == [2, QueueTimeout, Cancelled]
     assert sinks[1].error is not None
@@ -273,8 +282,8 @@ async def test_a_request_cancelled_while_it_runs_leaves_its_sequence(make_execut
 async def test_a_deadline_that_passes_in_the_queue_ends_the_sequence(make_executor: Make) -> None:
     instance = Recorder(held=True)
     executor = make_executor(instance)
-    requests = [step("a", 1, start=True), step("a", 2), step("a", 3)]
-    requests[1].deadline = time.monotonic() + fires_after(0.01)
+    late = step("a", 2, deadline=time.monotonic() + fires_after(0.01))
+    requests = [step("a", 1, start=True), late, step("a", 3)]
     sinks = submit(executor, *requests)
     await sinks[1].wait()
     instance.release()
@@ -468,7 +477,7 @@ class Keeper(HeldInstance):
 
     def __init__(self) -> None:
         super().__init__()
-        self.requests: list[InferRequest] = []
+        self.requests: list[CheckedRequest] = []
 
     def execute(self, batch: Batch) -> None:
         self.requests += batch.requests
@@ -479,9 +488,8 @@ async def test_the_model_is_given_on_whose_behalf_it_computes(make_executor: Mak
     """What it asks of others is of that tenant, is paid by him, and may not ask those who ask."""
     instance, window, charged = Keeper(), Window(1), list[int]()
     executor = make_executor(instance)
-    asked = step("a", start=True, end=True)
-    asked.tenant, asked.on_tokens, asked.callers = "acme", charged.append, ("chat",)
-    asked.window = window
+    account: dict[str, Any] = {"tenant": "acme", "on_tokens": charged.append, "callers": ("chat",)}
+    asked = step("a", start=True, end=True, window=window, **account)
 
     await finished(submit(executor, asked))
 
