@@ -46,7 +46,7 @@ def open_backend(word: str) -> Backend:
 def choose_about(config: ModelConfig, files: ModelFiles) -> About:
     """Whose a model is: by `backend`, `platform`, a field of the config, its files, its name.
 
-    Imports no framework. Raises InvalidConfig where nothing tells, or names what is not known.
+    Imports no framework. Raises InvalidConfig where nothing says so, or for an unknown name.
     """
     if config.backend:
         return about_of(config.backend)
@@ -74,7 +74,7 @@ def choose_about(config: ModelConfig, files: ModelFiles) -> About:
 
 def abouts() -> Mapping[str, About]:
     """Every backend that there is, by word. One of another package that cannot be read is left out
-    and told in the log."""
+    and named in the log."""
     found = dict(_built_ins())
     for entry_point in entry_points(group=ENTRY_POINT_GROUP):
         if entry_point.name in found:

@@ -10,7 +10,7 @@ from torch import Tensor
 from bench.figures import Figures, Row, alternate
 from trivet.backends.api import Sampling
 from trivet.backends.llm.engine.engine import Engine
-from trivet.backends.llm.process.messages import Message, Quit, Submit
+from trivet.backends.llm.messages import Message, Quit, Submit
 from trivet.backends.llm.sampling.grammar import NoGrammars
 from trivet.backends.llm.scheduling.batch_state import BatchState, StepArrays
 from trivet.backends.llm.scheduling.blocks import BlockPool

@@ -37,7 +37,7 @@ def trivet(repository: Path, *flags: str, root: Path = HERE) -> Iterator[Listene
     command += ["--http-port=0", "--grpc-port=0", "--metrics-port=0", *flags]
     with tempfile.TemporaryFile("w+") as output:
         process = subprocess.Popen(
-            command, stdout=output, stderr=subprocess.STDOUT, cwd=root, env=_environment(root)
+            command, stdout=output, stderr=subprocess.STDOUT, cwd=root, env=environment_of(root)
         )
         try:
             yield Listener(process.pid, _wait_until_ready(process, output.fileno()))
@@ -46,7 +46,7 @@ def trivet(repository: Path, *flags: str, root: Path = HERE) -> Iterator[Listene
             process.wait(60)
 
 
-def _environment(root: Path) -> dict[str, str]:
+def environment_of(root: Path) -> dict[str, str]:
     """`trivet` comes from the root, the bench's own modules from here."""
     return {**os.environ, "PYTHONPATH": f"{root}{os.pathsep}{HERE}"}
 
@@ -96,9 +96,9 @@ def run_inprocess(model: Path, batch: int, num_tokens: int, seconds: float) -> d
     return _figures(["-m", "bench.inprocess", *arguments], "")
 
 
-def run_module(module: str, *arguments: str, root: Path = HERE) -> dict[str, float]:
-    """The figures that a module of the bench prints, over the `trivet` of a checkout."""
-    return _figures(["-m", module, *arguments], "", root=root)
+def run_module(module: str, *arguments: str) -> dict[str, float]:
+    """The figures that a module of the bench prints."""
+    return _figures(["-m", module, *arguments], "")
 
 
 def run_python(python: str, *arguments: str) -> dict[str, float]:
@@ -106,17 +106,9 @@ def run_python(python: str, *arguments: str) -> dict[str, float]:
     return _figures(list(arguments), "", python)
 
 
-def _figures(
-    arguments: list[str], text: str, python: str = sys.executable, root: Path | None = None
-) -> dict[str, float]:
+def _figures(arguments: list[str], text: str, python: str = sys.executable) -> dict[str, float]:
     done = subprocess.run(
-        [python, *arguments],
-        input=text,
-        capture_output=True,
-        text=True,
-        check=False,
-        cwd=root,
-        env=_environment(root) if root else None,
+        [python, *arguments], input=text, capture_output=True, text=True, check=False
     )
     if done.returncode != 0:
         raise RuntimeError(f"{' '.join(arguments)} failed:\n{done.stderr}")

@@ -12,8 +12,8 @@ from typing import Any, cast
 import uvloop
 
 from trivet.backends.api import Generator, ModelNotFound
-from trivet.backends.llm.executor import LlmExecutor
 from trivet.backends.llm.process.process import EngineProcess
+from trivet.backends.llm.serving.executor import LlmExecutor
 from trivet.backends.llm.settings import EngineSettings
 from trivet.backends.llm.text.chat import ChatTemplate
 from trivet.backends.llm.text.tokenizer import Tokenizer

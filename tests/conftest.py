@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import sharing_out
 from limits import let_examples_take_their_time, scale_limit
-from serving import RunningServer, start_server
+from serving import RunningServer, start_server, write_identity
 
 sharing_out.share_cores()
 let_examples_take_their_time()
@@ -41,3 +41,26 @@ def serve() -> Iterator[Callable[..., RunningServer]]:
     yield start
     for server in servers:
         server.end()
+
+
+@pytest.fixture(scope="session")
+def example_server() -> Iterator[RunningServer]:
+    """What `make serve` serves, for all tests that need no server of their own."""
+    from example_site import open_examples  # loads libraries, which first get their cores
+
+    with open_examples() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def language_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
+    """The small language model and an identity model, for all tests that need no server of their
+    own."""
+    from llm_site import SHARED_LLM, write_llm
+
+    repository = tmp_path_factory.mktemp("models")
+    write_llm(repository, "smollm2", SHARED_LLM)
+    write_identity(repository, "identity")
+    server = start_server(repository)
+    yield server
+    server.end()

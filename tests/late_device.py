@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from trivet.backends.llm.attention.base import StepInputs
-from trivet.backends.llm.device.runner import TorchRunner
 from trivet.backends.llm.sampling.draws import Draws
 from trivet.backends.llm.scheduling.batch_state import StepArrays
+from trivet.backends.llm.steps.runner import TorchRunner
 
 _MASK = (1 << 61) - 1
 

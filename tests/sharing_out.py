@@ -9,16 +9,15 @@ import os
 import pytest
 from xdist.scheduler import LoadScopeScheduling
 
-SHARED_SERVERS = (
-    "tests/protocol/openai",
-    "tests/protocol/tgi",
-    "tests/examples",
-    "tests/security",
-)
-"""Folders whose conftest starts one server for all of their files."""
+GROUPS = {
+    "language_server": ("tests/protocol/openai/", "tests/protocol/tgi/"),
+    "example_server": ("tests/examples/", "tests/house/test_commands_in_documents.py"),
+    "security": ("tests/security/",),
+}
+"""Files and folders that share a server, by its name."""
 
 SECONDS = {
-    "tests/protocol/openai": 150,
+    "language_server": 130,
     "tests/backends/llm/test_acceptance.py": 60,
     "tests/backends/llm/process/test_engine_process.py": 90,
     "tests/backends/llm/process/test_in_process.py": 75,
@@ -47,9 +46,9 @@ def share_cores() -> None:
 
 
 def group_of(nodeid: str) -> str:
-    """The folder whose server the test shares, or its file."""
+    """The server that the test shares with others, or its file."""
     file = nodeid.partition("::")[0]
-    return next((folder for folder in SHARED_SERVERS if file.startswith(f"{folder}/")), file)
+    return next((name for name, paths in GROUPS.items() if file.startswith(paths)), file)
 
 
 def put_long_groups_first(items: list[pytest.Item]) -> None:

@@ -24,7 +24,7 @@ BACKEND_FIELDS = (
 
 
 class Claim(IntEnum):
-    """How a model is told to be a backend's; where several claim it, the lowest has it."""
+    """Why a model looks like a backend's. Where several claim it, the lowest number has it."""
 
     NAMED = 1
     """The config's `default_model_filename` is a file of its kind."""
@@ -47,7 +47,7 @@ class Measure(Enum):
     """On a GPU by how much its used memory grows while the model loads; in host memory by the
     resident bytes of the processes that are the model's alone."""
     REPORT = "report"
-    """Its instances tell: they are `ReportsMemory`. One in a process of its own is measured from
+    """Its instances say: they are `ReportsMemory`. One in a process of its own is measured from
     outside."""
 
 
@@ -86,9 +86,9 @@ class About:
     names: tuple[str, ...] = ()
     """Names that its model files (or folders) have instead, the usual one first."""
     shared_names: tuple[str, ...] = ()
-    """Names that its model files may have, too, but which do not tell them from other backends'."""
+    """Names that its model files may have, too, but that other backends' files have as well."""
     recognise: Callable[[Listing], Claim | None] | None = None
-    """For what names alone do not tell. A function of the listing and of nothing else."""
+    """For models that are recognised by several files. A function of the listing alone."""
     preference: int = 100
     """Where several have the same claim, the lowest number has the model."""
 
@@ -127,7 +127,7 @@ class About:
 
     @property
     def model_files(self) -> tuple[str, ...]:
-        """The names of its model file that tell it, the usual one first."""
+        """The names that are its alone, the usual one first."""
         return (*self.names, *(f"model{suffix}" for suffix in self.suffixes))
 
     @property
@@ -136,7 +136,7 @@ class About:
         return (*filter(None, (self.platform,)), *self.other_platforms)
 
     def claim(self, listing: Listing) -> Claim | None:
-        """How a version without `backend` and `platform` is told to be its, if it is."""
+        """Why a version whose config names no backend looks like its, if it does."""
         return min(self._claims(listing), default=None)
 
     def _claims(self, listing: Listing) -> Iterator[Claim]:

@@ -1,4 +1,4 @@
-"""What lies in a version folder, as a value: by it backends tell their models, without a disk."""
+"""What lies in a version folder, as a value: backends recognise their models without a disk."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field

@@ -11,9 +11,9 @@ from trivet.backends.api import (
     Placement,
     parameter,
 )
-from trivet.backends.llm.executor import LlmExecutor
 from trivet.backends.llm.process.process import StartedEngine
 from trivet.backends.llm.process.starting import start_engine
+from trivet.backends.llm.serving.executor import LlmExecutor
 from trivet.backends.llm.settings import (
     EngineSettings,
     engine_settings,

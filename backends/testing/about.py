@@ -1,4 +1,4 @@
-"""What the small backends say of themselves. They have no files: a config or a name tells them."""
+"""What the small backends say of themselves. They have no files: configs or names ask for them."""
 
 from trivet.backends.api import About
 

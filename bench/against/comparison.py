@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from statistics import median
 
-from bench.against.interval import Interval, ratio_interval
+from bench.against.interval import MIN_ROUNDS, Interval, ratio_interval
 
 DEFAULT_BAR = 0.97
 """Least ratio old cost / new cost: less than this is slower."""
@@ -44,8 +44,8 @@ class Comparison:
 
     @property
     def verdict(self) -> str:
-        """MISS only where the whole interval lies below the bar."""
-        return verdict(self.cpu, self.bar)
+        """MISS only where the whole interval lies below the bar; too few rounds say nothing."""
+        return verdict(self.cpu, self.bar) if len(self.old) >= MIN_ROUNDS else "UNSURE"
 
     def medians(self) -> dict[str, float]:
         """Of each figure over the rounds."""

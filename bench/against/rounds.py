@@ -1,4 +1,4 @@
-"""The order of measurements: A B, B A, A B, ...: drifts of the machine meet both commits."""
+"""Rounds of measurements, in each of which both commits are measured side by side."""
 
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager
@@ -7,8 +7,8 @@ from typing import Protocol
 from bench.against.checkout import Side
 from bench.against.comparison import Comparison, Cost, bar_of
 
-Cells = Mapping[str, Mapping[str, Callable[[], Cost]]]
-"""How to measure, by cell and by the name of the side."""
+Cells = Mapping[str, Callable[[], Mapping[str, Cost]]]
+"""How to measure, by cell; gives the costs by the name of the side."""
 
 
 class Part(Protocol):
@@ -21,25 +21,24 @@ class Part(Protocol):
 def run_rounds(
     part: Part, sides: tuple[Side, Side], rounds: int, bars: Mapping[str, float]
 ) -> list[Comparison]:
-    """Measures all cells of a part that many times on both sides."""
-    costs: dict[str, dict[str, list[Cost]]] = {}
+    """Measures all cells of a part that many times; who begins, A or B, goes A B B A."""
+    costs: dict[str, list[Mapping[str, Cost]]] = {}
     for index in range(rounds):
-        order = sides if index % 2 == 0 else sides[::-1]
-        with part.open(order) as cells:
-            for cell, measures in cells.items():
-                seen = costs.setdefault(cell, {side.name: [] for side in sides})
-                for side in order:
-                    seen[side.name].append(measures[side.name]())
-                print(_line(index, cell, seen), flush=True)
+        with part.open(sides if index % 4 in (0, 3) else sides[::-1]) as cells:
+            for cell, measure in cells.items():
+                found = measure()
+                costs.setdefault(cell, []).append(found)
+                print(_line(index, cell, found), flush=True)
     old, new = (side.name for side in sides)
     return [
-        Comparison(cell, seen[old], seen[new], bar_of(cell, bars)) for cell, seen in costs.items()
+        Comparison(cell, [f[old] for f in seen], [f[new] for f in seen], bar_of(cell, bars))
+        for cell, seen in costs.items()
     ]
 
 
-def _line(index: int, cell: str, seen: Mapping[str, list[Cost]]) -> str:
+def _line(index: int, cell: str, found: Mapping[str, Cost]) -> str:
     costs = "  ".join(
-        f"{side} {each[-1].cpu_us:,.1f} us {each[-1].rate_per_s:,.0f}/s"
-        for side, each in seen.items()
+        f"{side} {cost.cpu_us:,.1f} us {cost.rate_per_s:,.0f}/s"
+        for side, cost in sorted(found.items(), reverse=True)
     )
     return f"  round {index + 1}  {cell:<18} {costs}"

@@ -314,10 +314,10 @@ class Encoder:
             encoded_id = response.id.encode()
             pieces.append(field_head(b"\x1a", len(encoded_id)) + encoded_id)
         for tensor in response.outputs:
-            raw: Buffer = b"" if tensor.name in in_region else tensor.raw()
+            raw: Buffer = b"" if tensor.name in in_region else tensor.small_raw(SMALL_BYTES)
             size = len(raw)
             if size <= SMALL_BYTES:
-                pieces.append(field_head(RAW_OUTPUT_TAG, size) + bytes(raw))
+                pieces.append(field_head(RAW_OUTPUT_TAG, size) + raw)
             else:
                 pieces += (field_head(RAW_OUTPUT_TAG, size), raw)
         return pieces

@@ -57,8 +57,7 @@ class UnarySink:
         except ServingError as error:
             self.fail(error)
             return
-        self._call.send(message)
-        self._call.finish()
+        self._call.answer(message)
 
     def finish(self) -> None:
         """A model that does not answer at all."""
@@ -212,8 +211,7 @@ class Service:
                 log.exception("an RPC failed")
                 call.fail(Code.INTERNAL, INTERNAL_TEXT)
             else:
-                call.send([answer.SerializeToString()])
-                call.finish()
+                call.answer([answer.SerializeToString()])
 
         task = asyncio.ensure_future(run())
         self._tasks.add(task)

@@ -171,7 +171,7 @@ def _model_labels(model: ModelStatistics) -> Labels:
 
 
 def _total_us(model: ModelStatistics, stage: str) -> int:
-    duration = model.succeeded if stage == "request" else model.stages[stage]
+    duration = model.duration(stage)
     return duration.total_ns // 1000
 
 

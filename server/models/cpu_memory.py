@@ -1,6 +1,6 @@
 """Memory that instances take, by their own word or by that of their processes.
 
-Of an instance inside the server that does not tell, nobody can tell it apart.
+That of an instance inside the server which does not report it is not known.
 """
 
 from collections import Counter
@@ -29,12 +29,12 @@ def host_bytes(instances: Sequence[Instance], measure: Measure) -> int:
 
 def reported(instances: Iterable[Instance], measure: Measure) -> Counter[int | None]:
     """What the instances themselves say: bytes by GPU number, and under None those of the host."""
-    told: Counter[int | None] = Counter()
+    sizes: Counter[int | None] = Counter()
     if measure is Measure.REPORT:
         for instance in instances:
             if isinstance(instance, ReportsMemory):
-                told.update(instance.memory_bytes())
-    return told
+                sizes.update(instance.memory_bytes())
+    return sizes
 
 
 def _bytes_of_processes(instances: Iterable[object]) -> int:

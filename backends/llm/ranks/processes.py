@@ -15,11 +15,11 @@ import orjson
 from torch import Tensor
 
 from trivet.backends.llm.loading import LoadedPart
-from trivet.backends.llm.process.process import program
 from trivet.backends.llm.ranks.step_frames import packed_step
 from trivet.backends.llm.sampling.draws import Draws
 from trivet.backends.llm.scheduling.batch_state import StepArrays
 from trivet.backends.llm.settings import EngineSettings
+from trivet.backends.process.program import program
 
 log = logging.getLogger(__name__)
 LOAD_GRACE_S = 10.0

@@ -24,6 +24,9 @@ class CallOwner(Protocol):
     def write(self, call: "Http2Call", pieces: list[Buffer], size: int) -> None:
         """One message of a call, prefixed."""
 
+    def write_answer(self, call: "Http2Call", pieces: list[Buffer], size: int) -> None:
+        """All of a call's answer: one message, prefixed, and the end."""
+
     def write_end(self, call: "Http2Call", code: Code, text: str) -> None:
         """The end of a call."""
 
@@ -96,15 +99,13 @@ class Http2Call:
             self._on_cancel.append(callback)
 
     def send(self, message: Sequence[Buffer]) -> None:
-        if self._is_ended:
-            return
-        if self._gzip_level:
-            pieces = packed(list(message), self._gzip_level)
-            size = sum(map(len, pieces))
-        else:
-            size = sum(map(len, message)) + 5
-            pieces = [(size - 5).to_bytes(5, "big"), *message]
-        self._owner.write(self, pieces, size)
+        if not self._is_ended:
+            self._owner.write(self, *self._prefixed(message))
+
+    def answer(self, message: Sequence[Buffer]) -> None:
+        if not self._is_ended:
+            self._settle()
+            self._owner.write_answer(self, *self._prefixed(message))
 
     def finish(self) -> None:
         self._end(Code.OK, "")
@@ -116,6 +117,14 @@ class Http2Call:
         if not self._is_ended:
             self._settle()
             self._owner.write_end(self, code, text)
+
+    def _prefixed(self, message: Sequence[Buffer]) -> tuple[list[Buffer], int]:
+        """A message as the wire has it, and its bytes."""
+        if self._gzip_level:
+            pieces = packed(list(message), self._gzip_level)
+            return pieces, sum(map(len, pieces))
+        size = sum(map(len, message))
+        return [size.to_bytes(5, "big"), *message], size + 5
 
     # -- from the connection -------------------------------------------------------------------
 
@@ -140,8 +149,13 @@ class Http2Call:
 
     def receive(self, data: bytes) -> None:
         """The payload of a DATA frame or a part of one."""
-        if not self._is_ended:
+        if self._is_ended:
+            return
+        whole = self.assembler.whole(data)
+        if whole is None or self.is_behind:
             self._take_all(self.assembler.feed(data))
+        else:
+            self._take(whole)
 
     def place(self) -> memoryview | None:
         """Where the rest of a large message goes; None: nowhere special."""

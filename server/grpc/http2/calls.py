@@ -271,8 +271,8 @@ class Calls:
             self._outbox.control(frames.window_update(call.id, taken))
             call.receive_window = STREAM_WINDOW
 
-    def on_padded_data(self, flags: int, stream_id: int, payload: bytes) -> None:
-        """A DATA frame with padding, which counts against the windows."""
+    def on_whole_data(self, flags: int, stream_id: int, payload: bytes) -> None:
+        """A DATA frame at once, perhaps with padding, which counts against the windows."""
         data = frames.unpadded(flags, payload)
         self.on_data_head(stream_id, len(payload))
         self.on_data(stream_id, data)
@@ -330,6 +330,11 @@ class Calls:
         """See CallOwner."""
         self._guard.moved()
         self._outbox.message(call, pieces, size)
+
+    def write_answer(self, call: Http2Call, pieces: list[Buffer], size: int) -> None:
+        """All of a call's answer: one message, prefixed, and the end."""
+        self._guard.moved()
+        self._outbox.answer(call, pieces, size)
 
     def write_end(self, call: Http2Call, code: Code, text: str) -> None:
         """See CallOwner."""

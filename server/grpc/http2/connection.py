@@ -83,7 +83,7 @@ class Connection(asyncio.BufferedProtocol):
 
     def buffer_updated(self, nbytes: int) -> None:
         self._timers.heard()
-        self._handle(lambda: self._reader.on_received(nbytes))
+        self._handle(self._reader.on_received, nbytes)
 
     def eof_received(self) -> bool:
         """The client sends no more: it may have left, or wait for its answers with one half closed.
@@ -178,10 +178,10 @@ class Connection(asyncio.BufferedProtocol):
 
     # -- reading -------------------------------------------------------------------------------
 
-    def _handle(self, read: Callable[[], None]) -> None:
+    def _handle(self, read: Callable[..., None], *arguments: int) -> None:
         self._outbox.hold()
         try:
-            read()
+            read(*arguments)
         except ConnectionFault as fault:
             self._on_fault(fault)
         except Exception:
@@ -232,7 +232,7 @@ class Connection(asyncio.BufferedProtocol):
 
     def _frame_handlers(self) -> dict[int, FrameHandler]:
         return {
-            Kind.DATA: self._calls.on_padded_data,
+            Kind.DATA: self._calls.on_whole_data,
             Kind.HEADERS: self._calls.on_headers,
             Kind.PRIORITY: self._on_priority,
             Kind.RST_STREAM: self._calls.on_rst_stream,

@@ -9,12 +9,19 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
+from struct import Struct
 from types import MappingProxyType
 from urllib.parse import quote
 
 import hpack
 
-from trivet.server.grpc.http2.frames import ConnectionFault, ErrorCode
+from trivet.server.grpc.http2.frames import (
+    END_HEADERS,
+    END_STREAM,
+    ConnectionFault,
+    ErrorCode,
+    Kind,
+)
 from trivet.server.grpc.transport import Code
 
 MAX_METADATA_BYTES = 16 * 1024
@@ -24,6 +31,7 @@ MAX_BLOCK_BYTES = 64 * 1024
 MAX_REMEMBERED = 64
 MAX_REMEMBERED_BYTES = 4096
 _MAX_TEXT_BYTES = 8192
+_DATA, _HEADERS = int(Kind.DATA), int(Kind.HEADERS)
 _UNIT_S = {"H": 3600.0, "M": 60.0, "S": 1.0, "m": 1e-3, "u": 1e-6, "n": 1e-9}
 _TIMEOUT = re.compile(r"[0-9]{1,8}[HMSmun]")
 _NAME = re.compile(rb":?[0-9a-z_.!#$%&'*+^`|~-]+")
@@ -189,6 +197,21 @@ _OK_HEAD = b"\x88" + _literal(b"content-type", b"application/grpc")
 ANSWER_BLOCK = _OK_HEAD + _literal(b"grpc-accept-encoding", b"identity,deflate,gzip")
 GZIP_ANSWER_BLOCK = ANSWER_BLOCK + _literal(b"grpc-encoding", b"gzip")
 OK_TRAILERS = _literal(b"grpc-status", b"0")
+_ANSWER_HEAD = Struct(f">HBBBI{len(ANSWER_BLOCK)}sHBBBI")
+_ANSWER_END = Struct(f">HBBBI{len(OK_TRAILERS)}s")
+
+
+def answer_head(stream_id: int, size: int) -> bytes:
+    """What precedes the payload of the only DATA frame of an answer: the HEADERS frame and that
+    frame's head, packed at once."""
+    headers = (0, len(ANSWER_BLOCK), _HEADERS, END_HEADERS, stream_id, ANSWER_BLOCK)
+    return _ANSWER_HEAD.pack(*headers, size >> 8, size & 0xFF, _DATA, 0, stream_id)
+
+
+def answer_end(stream_id: int) -> bytes:
+    """The frame behind it, for a call that has succeeded."""
+    flags = END_HEADERS | END_STREAM
+    return _ANSWER_END.pack(0, len(OK_TRAILERS), _HEADERS, flags, stream_id, OK_TRAILERS)
 
 
 def trailers_block(code: Code, text: str) -> bytes:

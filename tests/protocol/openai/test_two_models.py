@@ -112,9 +112,9 @@ def test_streams_of_both_and_the_ordinary_model_run_at_once(
 ) -> None:
     alone = {}
     for name in ("large", "small"):
-        reply = call("/v1/completions", body(name, max_tokens=40))
+        reply = call("/v1/completions", body(name, max_tokens=100))
         alone[name] = reply.json["choices"][0]["text"]
-    streams = {name: Stream(server, name, 40) for name in ("large", "small")}
+    streams = {name: Stream(server, name, 100) for name in ("large", "small")}
     sums = []
     while any(stream.is_alive() for stream in streams.values()):
         sums.append(add(call))
@@ -156,7 +156,7 @@ def test_requests_that_name_none_are_told_the_names(call: Call) -> None:
 def test_one_that_is_full_refuses_at_once_and_the_other_goes_on(
     server: RunningServer, call: Call
 ) -> None:
-    running = Stream(server, "small", 200)
+    running = Stream(server, "small", 400)
     assert running.begun.wait(patience())
     waiting = Stream(server, "small", 1)
     page = 'vllm:num_requests_waiting{model_name="small",engine="0"} 1'

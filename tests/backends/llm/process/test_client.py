@@ -10,9 +10,9 @@ import pytest
 from patience import patience
 
 from trivet.backends.api import Cause, InstanceDied, LoadFailed, Sampling
+from trivet.backends.llm.messages import Heartbeat, Outputs, Submit, pack
 from trivet.backends.llm.process import client as client_module
 from trivet.backends.llm.process.client import EngineClient
-from trivet.backends.llm.process.messages import Heartbeat, Outputs, Submit, pack
 from trivet.backends.llm.settings import EngineSettings
 from trivet.backends.process.ending import Ending
 

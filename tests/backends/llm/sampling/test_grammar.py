@@ -10,7 +10,7 @@ from patience import patience
 from real_engine import GREEDY, DrivenEngine, needs_weights, open_engine, real_tokenizer, submit
 
 from trivet.backends.api import Grammar
-from trivet.backends.llm.process.messages import Abort
+from trivet.backends.llm.messages import Abort
 from trivet.backends.llm.sampling import grammar as grammars
 
 pytestmark = needs_weights

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from trivet.backends.llm.attention.base import StepInputs
-from trivet.backends.llm.device.runner import Model
+from trivet.backends.llm.steps.runner import Model
 
 log = logging.getLogger(__name__)
 MOST_MISSES = 16

@@ -7,9 +7,10 @@ import torch
 from torch import Tensor
 
 from trivet.backends.llm.attention.base import StepInputs
+from trivet.backends.llm.attention.kv_cache import KvCache
 from trivet.backends.llm.device.border import listed, note_wait
+from trivet.backends.llm.device.group import Alone, Ranks
 from trivet.backends.llm.device.staging import HostStaging, Staging, step_arrays
-from trivet.backends.llm.ranks.group import Alone, Ranks
 from trivet.backends.llm.sampling.draws import Draws, chosen
 from trivet.backends.llm.scheduling.batch_state import StepArrays
 from trivet.backends.llm.scheduling.sequence import PENDING
@@ -20,6 +21,17 @@ class Model(Protocol):
 
     def forward(self, inputs: StepInputs) -> Tensor:
         """Logits, float32 [R, vocabulary], of `inputs.sample_rows`."""
+
+
+class HeldModel(Model, Protocol):
+    """A Model whose cache comes once its size is known."""
+
+    @property
+    def is_recordable(self) -> bool:
+        """Whether steps of one shape do the same on the device and ask it nothing."""
+
+    def hold(self, cache: KvCache) -> None:
+        """Computes over this cache from now on."""
 
 
 class TorchRunner:

@@ -8,10 +8,10 @@ import torch
 
 from trivet.backends.api import Sampling
 from trivet.backends.llm.attention.base import StepInputs
-from trivet.backends.llm.device.runner import Model
 from trivet.backends.llm.sampling.draws import Draws, chosen, wish_arrays
 from trivet.backends.llm.scheduling.sequence import PENDING
 from trivet.backends.llm.settings import EngineSettings
+from trivet.backends.llm.steps.runner import Model
 
 
 class Meter(Protocol):

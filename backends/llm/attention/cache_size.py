@@ -7,19 +7,22 @@ import torch
 from torch import Tensor
 
 from trivet.backends.api import LoadFailed
-from trivet.backends.llm.models.config import LlmConfig
+from trivet.backends.llm.families.config import LlmConfig
 from trivet.backends.llm.settings import EngineSettings
 
 log = logging.getLogger(__name__)
 MIB = 1024 * 1024
 
 
-def cache_scales(weights: Mapping[str, Tensor], num_layers: int) -> list[tuple[float, float]]:
+def cache_scales(weights: Mapping[str, Tensor], config: LlmConfig) -> list[tuple[float, float]]:
     """What a checkpoint that was calibrated for it divides a cache of 8 bits by; else 1."""
-    one = torch.ones(())
-    names = [f"model.layers.{index}.self_attn." for index in range(num_layers)]
+    one, name = torch.ones(()), config.names.cache_scales
     keys, values = (
-        [float(weights.get(f"{name}{kind}_scale", one).max()) for name in names] for kind in "kv"
+        [
+            float(weights.get(name.format(layer=layer, kind=kind), one).max())
+            for layer in range(config.num_layers)
+        ]
+        for kind in "kv"
     )
     return list(zip(keys, values, strict=True))
 
@@ -29,7 +32,8 @@ def size_cache(
 ) -> int:
     """The number of cache blocks in `size_bytes`; prints the arithmetic. Raises LoadFailed when too
     few."""
-    token_bytes = 2 * config.num_layers * config.num_kv_heads * config.head_dim * dtype.itemsize
+    heads = config.attention
+    token_bytes = 2 * config.num_layers * heads.num_kv_heads * heads.head_dim * dtype.itemsize
     block_bytes = token_bytes * settings.block_size
     num_blocks = size_bytes // block_bytes
     # More than every sequence at its full length would never be used.
@@ -39,7 +43,7 @@ def size_cache(
     log.info(
         "key/value cache: 2 x %d layers x %d heads x %d x %d bytes = %d bytes a token; %d MiB hold "
         "%d tokens in %d blocks of %d: %.1f sequences of %d tokens",
-        config.num_layers, config.num_kv_heads, config.head_dim, dtype.itemsize, token_bytes,
+        config.num_layers, heads.num_kv_heads, heads.head_dim, dtype.itemsize, token_bytes,
         num_blocks * block_bytes // MIB, num_tokens, num_blocks, settings.block_size,
         num_tokens / settings.max_model_len, settings.max_model_len,
     )  # fmt: skip

@@ -28,13 +28,13 @@ from trivet.backends.api import (
     Unavailable,
     Unsupported,
 )
+from trivet.backends.llm.messages import Outputs, Submit
 from trivet.backends.llm.process.client import EngineClient
-from trivet.backends.llm.process.messages import Outputs, Submit
 from trivet.backends.llm.process.process import StartedEngine
-from trivet.backends.llm.requests import Running
+from trivet.backends.llm.serving.requests import Running
+from trivet.backends.llm.serving.statistics import MeasuredSink
+from trivet.backends.llm.serving.tensor_form import TensorSink, parse_tensors
 from trivet.backends.llm.settings import EngineSettings
-from trivet.backends.llm.statistics import MeasuredSink
-from trivet.backends.llm.tensors import TensorSink, parse_tensors
 from trivet.backends.llm.text.chat import ChatTemplate
 from trivet.backends.llm.text.tokenizer import Tokenizer
 

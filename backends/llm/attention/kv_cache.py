@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from trivet.backends.llm.models.config import LlmConfig
+from trivet.backends.llm.families.config import LlmConfig
 
 CPU = torch.device("cpu")
 
@@ -24,8 +24,9 @@ class KvCache:
         """`scales`: of each layer's keys and values, by which a cache of 8 bits divides them."""
         self.block_size = block_size
         self.scales = scales or [(1.0, 1.0)] * config.num_layers
-        shape = (2, num_blocks, block_size, config.num_kv_heads, config.head_dim)
+        kinds = [layer.attention for layer in config.layers]
+        shapes = [(2, num_blocks, block_size, kind.num_kv_heads, kind.head_dim) for kind in kinds]
         self.layers: list[Tensor] = [
-            torch.zeros(shape, dtype=dtype, device=device) for _ in range(config.num_layers)
+            torch.zeros(shape, dtype=dtype, device=device) for shape in shapes
         ]
         """For each layer: keys and values, [2, blocks, block size, key/value heads, head size]."""

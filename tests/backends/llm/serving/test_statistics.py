@@ -16,7 +16,7 @@ from trivet.backends.api import (
     ServingError,
 )
 from trivet.backends.api.generate_statistics import token_bounds
-from trivet.backends.llm.statistics import MeasuredSink
+from trivet.backends.llm.serving.statistics import MeasuredSink
 
 
 class Recorder:

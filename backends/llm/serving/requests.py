@@ -17,7 +17,7 @@ from trivet.backends.api import (
     TokenLogprob,
     Unavailable,
 )
-from trivet.backends.llm.process.messages import Output, TopLogprobs
+from trivet.backends.llm.messages import Output, TopLogprobs
 from trivet.backends.llm.text.detokenizer import Detokenizer, StopMatcher
 from trivet.backends.llm.text.tokenizer import Tokenizer
 
