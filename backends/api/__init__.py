@@ -53,6 +53,7 @@ from trivet.backends.api.files import ModelFiles, Placement
 from trivet.backends.api.generate import (
     NO_ACCOUNT,
     Account,
+    ChatInput,
     Choices,
     Chunk,
     Finish,
@@ -114,6 +115,7 @@ __all__ = [
     "Cancelled",
     "Catalog",
     "Cause",
+    "ChatInput",
     "CheckedRequest",
     "Choices",
     "Chunk",
