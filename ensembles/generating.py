@@ -5,9 +5,8 @@ request to the model itself: sampling, logprobs, usage and streaming are the mod
 """
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 import orjson
@@ -15,6 +14,7 @@ import orjson
 from trivet.backends.api import (
     NO_ACCOUNT,
     Account,
+    ChatInput,
     CheckedRequest,
     DataType,
     GenerateRequest,
@@ -132,29 +132,20 @@ class GeneratingEnsemble(EnsembleExecutor):
         """See Generator."""
         return await self._make_prompt(prompt, [{"role": "user", "content": prompt}], account)
 
-    async def render(
-        self,
-        messages: Messages,
-        account: Account = NO_ACCOUNT,
-        /,
-        *,
-        tools: Sequence[Mapping[str, Any]] | None = None,
-        add_generation_prompt: bool = True,
-        continue_final_message: bool = False,
-        arguments: Mapping[str, Any] | None = None,
-    ) -> str:
+    async def render(self, chat: ChatInput, account: Account = NO_ACCOUNT, /) -> str:
         """See Generator. The prompt is what the steps make of the last message."""
         given = {
-            "tools": bool(tools),
-            "add_generation_prompt": not add_generation_prompt,
-            "continue_final_message": continue_final_message,
-            "chat_template_kwargs": bool(arguments),
+            "tools": bool(chat.tools),
+            "add_generation_prompt": not chat.add_generation_prompt,
+            "continue_final_message": chat.continue_final_message,
+            "chat_template_kwargs": bool(chat.arguments),
         }
         if asked := [name for name, is_given in given.items() if is_given]:
             raise Unsupported(
                 f"{asked[0]}: ensemble '{self.name}' writes the prompt itself, without a chat "
                 f"template; ask model '{self._ending.step.model}' for that"
             )
+        messages = chat.messages
         if not messages or messages[-1].get("role") != "user":
             raise InvalidRequest(
                 f"messages: the last one must be the user's: ensemble '{self.name}' answers it"

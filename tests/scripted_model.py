@@ -3,20 +3,19 @@
 import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
-from typing import Any
 
 from http_site import FakeCore
 
 from trivet.backends.api import (
     NO_ACCOUNT,
     Account,
+    ChatInput,
     Chunk,
     Finish,
     GenerateRequest,
     GenerateSink,
     Generator,
     GeneratorInfo,
-    Messages,
     Token,
     TokenLogprob,
 )
@@ -41,8 +40,7 @@ class ScriptedModel:
         self.waits_for: asyncio.Event | None = None
         """What the last piece waits for."""
         self.requests: list[GenerateRequest] = []
-        self.rendered: list[tuple[Messages, Any, Any]] = []
-        """Messages, tools and arguments of each conversation."""
+        self.rendered: list[ChatInput] = []
 
     def generate(self, request: GenerateRequest, sink: GenerateSink) -> None:
         self.requests.append(request)
@@ -74,18 +72,8 @@ class ScriptedModel:
     async def compose(self, prompt: str, account: Account = NO_ACCOUNT, /) -> str:
         return prompt
 
-    async def render(
-        self,
-        messages: Messages,
-        account: Account = NO_ACCOUNT,
-        /,
-        *,
-        tools: Sequence[Mapping[str, Any]] | None = None,
-        add_generation_prompt: bool = True,
-        continue_final_message: bool = False,
-        arguments: Mapping[str, Any] | None = None,
-    ) -> str:
-        self.rendered.append((messages, tools, arguments))
+    async def render(self, chat: ChatInput, account: Account = NO_ACCOUNT, /) -> str:
+        self.rendered.append(chat)
         return "prompt"
 
 

@@ -11,8 +11,10 @@ from trivet.backends.api.backend import (
     StartsProcesses,
     UsesGpus,
 )
-from trivet.backends.api.batch import Batch, CopyKind, ResponseSender
+from trivet.backends.api.batch import Batch, ResponseSender
+from trivet.backends.api.checked import CheckedRequest, RequestContext
 from trivet.backends.api.config import from_json, parameter, to_json_dict
+from trivet.backends.api.copies import CopyKind
 from trivet.backends.api.datatype import DataType
 from trivet.backends.api.device import (
     Device,
@@ -51,6 +53,7 @@ from trivet.backends.api.files import ModelFiles, Placement
 from trivet.backends.api.generate import (
     NO_ACCOUNT,
     Account,
+    ChatInput,
     Choices,
     Chunk,
     Finish,
@@ -83,12 +86,10 @@ from trivet.backends.api.model_server import (
 from trivet.backends.api.observer import Observed, Observer
 from trivet.backends.api.request import (
     CancelToken,
-    CheckedRequest,
     InferRequest,
     InferResponse,
     Parameters,
     ParameterValue,
-    RequestContext,
 )
 from trivet.backends.api.signature import Signature, TensorSpec
 from trivet.backends.api.sink import Sink
@@ -114,6 +115,7 @@ __all__ = [
     "Cancelled",
     "Catalog",
     "Cause",
+    "ChatInput",
     "CheckedRequest",
     "Choices",
     "Chunk",

@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from typing import Protocol, runtime_checkable
 
 from trivet.backends.api.batch import Batch
+from trivet.backends.api.checked import CheckedRequest
 from trivet.backends.api.files import ModelFiles, Placement
-from trivet.backends.api.request import CheckedRequest
 from trivet.backends.api.sink import Sink
 from trivet.protos.model_config_pb2 import ModelConfig
 

@@ -2,32 +2,17 @@
 
 import time
 from collections.abc import Sequence
-from enum import Enum
 from typing import Protocol
 
 import numpy as np
 
+from trivet.backends.api.checked import CheckedRequest
+from trivet.backends.api.copies import CopyKind
 from trivet.backends.api.device import DeviceArray, Residence
 from trivet.backends.api.device_tensor import DeviceTensor
 from trivet.backends.api.errors import ServingError
-from trivet.backends.api.request import CheckedRequest, Parameters
+from trivet.backends.api.request import Parameters
 from trivet.backends.api.tensor import Tensor, join_rows
-
-
-class CopyKind(Enum):
-    """Where tensor bytes are copied, as the metric's label says it."""
-
-    HOST = "host"
-    GATHER = "gather"
-    """The requests of a batch into one array."""
-    SCATTER = "scatter"
-    """A batch's output that cannot be handed out as views."""
-    HOST_TO_DEVICE = "host_to_device"
-    DEVICE_TO_HOST = "device_to_host"
-    DEVICE = "device"
-    """On a device: the requests of a batch into one array."""
-
-    __hash__ = object.__hash__
 
 
 class ResponseSender(Protocol):

@@ -1,16 +1,15 @@
 """The base of generators that change one thing about another."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from trivet.backends.api.generate import (
     NO_ACCOUNT,
     Account,
+    ChatInput,
     GenerateRequest,
     GenerateSink,
     Generator,
     GeneratorInfo,
-    Messages,
     Token,
 )
 
@@ -46,26 +45,9 @@ class DelegatingGenerator:
         """See Generator."""
         return await self._inner.decode(token_ids, skip_special_tokens=skip_special_tokens)
 
-    async def render(
-        self,
-        messages: Messages,
-        account: Account = NO_ACCOUNT,
-        /,
-        *,
-        tools: Sequence[Mapping[str, Any]] | None = None,
-        add_generation_prompt: bool = True,
-        continue_final_message: bool = False,
-        arguments: Mapping[str, Any] | None = None,
-    ) -> str:
+    async def render(self, chat: ChatInput, account: Account = NO_ACCOUNT, /) -> str:
         """See Generator."""
-        return await self._inner.render(
-            messages,
-            self._pays(account),
-            tools=tools,
-            add_generation_prompt=add_generation_prompt,
-            continue_final_message=continue_final_message,
-            arguments=arguments,
-        )
+        return await self._inner.render(chat, self._pays(account))
 
     def _pays(self, account: Account) -> Account:
         """On whose account prompts are made. Raises a ServingError where none is to be."""

@@ -116,6 +116,21 @@ NO_ACCOUNT = Account()
 
 
 @dataclass(frozen=True, slots=True)
+class ChatInput:
+    """What a chat template makes a prompt of."""
+
+    messages: Messages
+    tools: Sequence[Mapping[str, Any]] | None = None
+    """In OpenAI's form."""
+    add_generation_prompt: bool = True
+    """The prompt ends where the model's answer begins."""
+    continue_final_message: bool = False
+    """It ends within the last message, which the model goes on with."""
+    arguments: Mapping[str, Any] | None = None
+    """What else the template reads."""
+
+
+@dataclass(frozen=True, slots=True)
 class TokenLogprob:
     """A token, its log probability and the most likely ones at its place, best first."""
 
@@ -248,16 +263,6 @@ class Generator(Protocol):
     async def decode(self, token_ids: Sequence[int], *, skip_special_tokens: bool) -> str:
         """The text of token ids. Raises InvalidRequest for ids that are none."""
 
-    async def render(
-        self,
-        messages: Messages,
-        account: Account = NO_ACCOUNT,
-        /,
-        *,
-        tools: Sequence[Mapping[str, Any]] | None = None,
-        add_generation_prompt: bool = True,
-        continue_final_message: bool = False,
-        arguments: Mapping[str, Any] | None = None,
-    ) -> str:
+    async def render(self, chat: ChatInput, account: Account = NO_ACCOUNT, /) -> str:
         """The conversation as the model's chat template writes it, or as the steps of an ensemble
         do, on the account. Raises a ServingError."""

@@ -8,15 +8,10 @@ from concurrent.futures import Future
 from typing import Protocol, runtime_checkable
 
 from trivet.backends.api.backend import Backend
+from trivet.backends.api.checked import CheckedRequest, RequestContext
 from trivet.backends.api.device import Residence
 from trivet.backends.api.generate import Generator
-from trivet.backends.api.request import (
-    ON_HOST,
-    CancelToken,
-    CheckedRequest,
-    InferRequest,
-    RequestContext,
-)
+from trivet.backends.api.request import ON_HOST, CancelToken, InferRequest
 from trivet.backends.api.signature import Signature
 from trivet.backends.api.sink import Sink
 from trivet.backends.api.tensor import Tensor

@@ -2,7 +2,7 @@
 
 from typing import Protocol, runtime_checkable
 
-from trivet.backends.api.batch import CopyKind
+from trivet.backends.api.copies import CopyKind
 from trivet.backends.api.errors import ServingError
 
 

@@ -1,16 +1,33 @@
 """What those who handle a request tell its trace, if it has one. Knows not who collects it."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
-from trivet.backends.api.batch import Batch, CopyKind
+from trivet.backends.api.copies import CopyKind
+from trivet.backends.api.request import InferRequest
 from trivet.backends.api.sink import Sink
+from trivet.backends.api.tensor import Tensor
 
-if TYPE_CHECKING:
-    from collections.abc import Mapping
 
-    from trivet.backends.api.request import InferRequest
-    from trivet.backends.api.tensor import Tensor
+class Computed(Protocol):
+    """A batch, as the trace of a request in it looks at it."""
+
+    @property
+    def size(self) -> int:
+        """Its items."""
+
+    @property
+    def gathered_bytes(self) -> int:
+        """Of inputs that were copied together."""
+
+    @property
+    def copies(self) -> Mapping[CopyKind, int]:
+        """Other bytes that were copied."""
+
+    @property
+    def synchronisations(self) -> int:
+        """How often the host waited for a device."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +41,7 @@ class Execution:
     computed_ns: int
     ended_ns: int
     """Outputs were in place."""
-    batch: Batch | None
+    batch: Computed | None
     """What it was computed in; None where that is not known any more."""
 
 
@@ -35,9 +52,7 @@ class Trace(Protocol):
     def traceparent(self) -> str:
         """The W3C header that makes what is done elsewhere a part of this one."""
 
-    def begin(
-        self, request: "InferRequest", version: int, inputs: "Mapping[str, Tensor]"
-    ) -> "Trace":
+    def begin(self, request: InferRequest, version: int, inputs: Mapping[str, Tensor]) -> "Trace":
         """This version of the request's model begins with it on this one's behalf, with these
         inputs: returns the model's own part."""
 

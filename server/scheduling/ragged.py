@@ -13,7 +13,7 @@ from typing import Self
 import numpy as np
 
 from trivet.backends.api import Batch, CheckedRequest, DataType, ResponseSender, Shape, Tensor
-from trivet.backends.api.batch import CopyKind
+from trivet.backends.api.copies import CopyKind
 from trivet.protos.model_config_pb2 import BatchInput, ModelConfig
 
 Shapes = Sequence[Shape]

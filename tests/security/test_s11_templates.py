@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from audit import watched
 
-from trivet.backends.api import InvalidRequest, LoadFailed
+from trivet.backends.api import ChatInput, InvalidRequest, LoadFailed
 from trivet.backends.llm.text.chat import ChatTemplate
 from trivet.backends.llm.text.template_limits import CPU_S, MAX_MADE_BYTES, MAX_PROMPT_CHARACTERS
 
@@ -59,7 +59,7 @@ def test_no_way_leads_out_of_a_template(source: str) -> None:
     given = [dict(message) for message in MESSAGES]
     with watched() as seen:
         try:
-            text = ChatTemplate(source, {}).render(given)
+            text = ChatTemplate(source, {}).render(ChatInput(given))
         except (InvalidRequest, LoadFailed) as error:
             text = error.message
     assert not any(sign in text for sign in TELLTALES), text
@@ -72,7 +72,7 @@ def test_no_way_leads_out_of_a_template(source: str) -> None:
 def test_the_words_of_a_client_are_never_a_template(source: str) -> None:
     template = ChatTemplate("{% for m in messages %}{{ m.content }}|{% endfor %}", {})
     with watched() as seen:
-        assert template.render([{"role": "user", "content": source}]) == source + "|"
+        assert template.render(ChatInput([{"role": "user", "content": source}])) == source + "|"
     assert seen.ran == []
 
 
@@ -86,7 +86,7 @@ def test_the_words_of_a_client_are_never_a_template(source: str) -> None:
 )
 def test_a_template_that_writes_without_end_is_stopped(source: str) -> None:
     with pytest.raises(InvalidRequest) as caught:
-        ChatTemplate(source, {}).render(MESSAGES)
+        ChatTemplate(source, {}).render(ChatInput(MESSAGES))
     text = caught.value.message
     ends = (str(MAX_PROMPT_CHARACTERS), "OverflowError", "the chat template is not followed")
     assert any(end in text for end in ends), text
@@ -138,7 +138,7 @@ def test_a_template_that_loops_or_grows_without_end_is_stopped(source: str) -> N
     Path("/proc/self/clear_refs").write_text("5")  # the most memory so far is that of now
     before_kib = peak_kib()
     with pytest.raises(InvalidRequest, match="chat template"):
-        template.render(MESSAGES)
+        template.render(ChatInput(MESSAGES))
     assert time.thread_time() - started_s < 2 * CPU_S  # one call or operator may be under way
     assert peak_kib() - before_kib < 3 * MAX_MADE_BYTES // 1024
 
@@ -154,7 +154,7 @@ def peak_kib() -> int:
 def test_what_one_conversation_took_the_next_need_not_save() -> None:
     many = "{% for a in range(9999) %}{% set x = 'a' * 9999 %}{% endfor %}x"
     template = ChatTemplate(many, {})
-    assert [template.render(MESSAGES) for _ in range(5)] == ["x"] * 5
+    assert [template.render(ChatInput(MESSAGES)) for _ in range(5)] == ["x"] * 5
 
 
 @pytest.mark.parametrize(
@@ -162,6 +162,6 @@ def test_what_one_conversation_took_the_next_need_not_save() -> None:
 )
 def test_errors_of_a_template_tell_nothing_of_the_machine(source: str) -> None:
     with pytest.raises(InvalidRequest) as caught:
-        ChatTemplate(source, {}).render(MESSAGES)
+        ChatTemplate(source, {}).render(ChatInput(MESSAGES))
     assert str(Path.cwd()) not in caught.value.message
     assert "Traceback" not in caught.value.message

@@ -6,19 +6,18 @@ import secrets
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any
 
 from trivet.backends.api import (
     NO_ACCOUNT,
     Account,
     Cause,
+    ChatInput,
     CheckedRequest,
     GenerateRequest,
     GenerateSink,
     GenerateStatistics,
     GeneratorInfo,
     InvalidRequest,
-    Messages,
     ModelNotReady,
     Observer,
     QueueFull,
@@ -311,30 +310,13 @@ class LlmExecutor:
             self._tokenizer.decode, token_ids, skip_special_tokens=skip_special_tokens
         )
 
-    async def render(
-        self,
-        messages: Messages,
-        _account: Account = NO_ACCOUNT,
-        /,
-        *,
-        tools: Sequence[Mapping[str, Any]] | None = None,
-        add_generation_prompt: bool = True,
-        continue_final_message: bool = False,
-        arguments: Mapping[str, Any] | None = None,
-    ) -> str:
+    async def render(self, chat: ChatInput, _account: Account = NO_ACCOUNT, /) -> str:
         """The conversation as the model's chat template writes it. Raises InvalidRequest."""
         if self._template is None:
             raise Unsupported(
                 f"messages: model '{self._name}' has no chat template; use /v1/completions"
             )
-        return await asyncio.to_thread(
-            self._template.render,
-            messages,
-            tools=tools,
-            add_generation_prompt=add_generation_prompt,
-            continue_final_message=continue_final_message,
-            arguments=arguments,
-        )
+        return await asyncio.to_thread(self._template.render, chat)
 
 
 def _check_sampling(request: GenerateRequest, info: GeneratorInfo) -> None:

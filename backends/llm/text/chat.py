@@ -2,13 +2,13 @@
 
 import datetime as dt
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any, NoReturn
 
 import jinja2
 import jinja2.meta
 
-from trivet.backends.api import InvalidRequest, LoadFailed, Messages
+from trivet.backends.api import ChatInput, InvalidRequest, LoadFailed, Messages
 from trivet.backends.llm.text.literal import Literals
 from trivet.backends.llm.text.template_limits import (
     MAX_PROMPT_CHARACTERS,
@@ -55,17 +55,10 @@ class ChatTemplate:
         self.reasoning_parser = "think" if "</think>" in source else ""
         """The same of what it thinks before it answers."""
 
-    def render(
-        self,
-        messages: Messages,
-        *,
-        tools: Sequence[Mapping[str, Any]] | None = None,
-        add_generation_prompt: bool = True,
-        continue_final_message: bool = False,
-        arguments: Mapping[str, Any] | None = None,
-    ) -> str:
+    def render(self, chat: ChatInput) -> str:
         """The prompt: a `Prompt` when a client's text in it looks like special tokens. Raises
         InvalidRequest with the template's own words, or general ones."""
+        messages, tools = chat.messages, chat.tools
         try:
             if not self._writes_tools:
                 messages, tools = with_written_tools(messages, tools or ()), None
@@ -73,10 +66,10 @@ class ChatTemplate:
             messages = marked(messages)
             values = {
                 **self.special_tokens,
-                **marked(arguments or {}),
+                **marked(chat.arguments or {}),
                 "messages": messages,
                 "tools": marked(tools) if tools else None,
-                "add_generation_prompt": add_generation_prompt,
+                "add_generation_prompt": chat.add_generation_prompt,
             }
             self._environment.begin()
             text = "".join(_bounded(self._template.generate(values)))
@@ -96,7 +89,7 @@ class ChatTemplate:
                 "messages: the chat template cannot write them; look at the types of role and "
                 f"content ({type(error).__name__})"
             ) from None
-        if continue_final_message:
+        if chat.continue_final_message:
             text = _cut_after_last(text, messages)
         return self._literals.prompt(text)
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from aiohttp import web
 
-from trivet.backends.api import Choices, Chunk, GenerateRequest, Generator
+from trivet.backends.api import ChatInput, Choices, Chunk, GenerateRequest, Generator
 from trivet.server.core import Generators
 from trivet.server.http.answers import json_answer
 from trivet.server.http.generation import Outputs
@@ -74,11 +74,13 @@ class Conversation:
             # The marks of calls are special tokens of some models.
             sampling = replace(sampling, skip_special_tokens=False)
         text = await self._generator.render(
-            [plain_message(message) for message in fields.messages],
-            tools=fields.shown_tools(),
-            add_generation_prompt=fields.add_generation_prompt,
-            continue_final_message=fields.continue_final_message,
-            arguments=fields.template_arguments(),
+            ChatInput(
+                [plain_message(message) for message in fields.messages],
+                tools=fields.shown_tools(),
+                add_generation_prompt=fields.add_generation_prompt,
+                continue_final_message=fields.continue_final_message,
+                arguments=fields.template_arguments(),
+            )
         )
         self._tools.note_prompt(text)
         ids = await self._generator.encode(text, add_special_tokens=fields.add_special_tokens)

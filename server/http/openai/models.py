@@ -6,7 +6,7 @@ from typing import Any
 from aiohttp import web
 
 from trivet import __version__
-from trivet.backends.api import Generator, InvalidRequest, ModelNotFound
+from trivet.backends.api import ChatInput, Generator, InvalidRequest, ModelNotFound
 from trivet.server.core import Core
 from trivet.server.http.answers import json_answer
 from trivet.server.http.body import Body
@@ -138,9 +138,11 @@ async def _rendered(fields: TokenizeFields, generator: Generator) -> str:
     check_messages(fields.messages or ())
     check_template_arguments(fields.chat_template_kwargs)
     return await generator.render(
-        [plain_message(message) for message in fields.messages or ()],
-        tools=fields.tools,
-        add_generation_prompt=fields.add_generation_prompt,
-        continue_final_message=fields.continue_final_message,
-        arguments=fields.chat_template_kwargs,
+        ChatInput(
+            [plain_message(message) for message in fields.messages or ()],
+            tools=fields.tools,
+            add_generation_prompt=fields.add_generation_prompt,
+            continue_final_message=fields.continue_final_message,
+            arguments=fields.chat_template_kwargs,
+        )
     )

@@ -8,7 +8,14 @@ from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST
 
 from trivet import __version__
-from trivet.backends.api import Generator, InvalidRequest, ServingError, Token, Unsupported
+from trivet.backends.api import (
+    ChatInput,
+    Generator,
+    InvalidRequest,
+    ServingError,
+    Token,
+    Unsupported,
+)
 from trivet.server.core import Core
 from trivet.server.http.answers import Answer, empty_answer, json_answer
 from trivet.server.http.body import Body
@@ -93,10 +100,12 @@ class About:
         _, generator = choose(self._core, call, fields.model)
         try:
             text = await generator.render(
-                [plain_message(message) for message in fields.messages],
-                tools=fields.tools,
-                add_generation_prompt=fields.add_generation_prompt,
-                arguments=fields.chat_template_kwargs,
+                ChatInput(
+                    [plain_message(message) for message in fields.messages],
+                    tools=fields.tools,
+                    add_generation_prompt=fields.add_generation_prompt,
+                    arguments=fields.chat_template_kwargs,
+                )
             )
         except (InvalidRequest, Unsupported) as error:
             raise TemplateError(error.message) from None

@@ -4,6 +4,7 @@ import jinja2
 import pytest
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
+from trivet.backends.api import ChatInput
 from trivet.backends.llm.text.chat import ChatTemplate
 
 MESSAGES = [
@@ -33,11 +34,11 @@ def test_ordinary_templates_give_what_they_give_without_limits(source: str) -> N
         trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"]
     )
     wanted = plain.from_string(source).render(messages=MESSAGES)
-    assert ChatTemplate(source, {}).render(MESSAGES) == wanted
+    assert ChatTemplate(source, {}).render(ChatInput(MESSAGES)) == wanted
 
 
 def test_marks_for_trainers_change_nothing() -> None:
     source = "{% for m in messages %}{% generation %}{{ m.role }}{% endgeneration %}|{% endfor %}"
-    assert ChatTemplate(source, {}).render(MESSAGES) == "user|assistant|"
+    assert ChatTemplate(source, {}).render(ChatInput(MESSAGES)) == "user|assistant|"
     with pytest.raises(jinja2.TemplateSyntaxError):
         jinja2.Environment().from_string(source)

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from trivet.backends.api import InvalidConfig, ModelFiles
+from trivet.backends.api import ChatInput, InvalidConfig, ModelFiles
 from trivet.backends.llm.settings import engine_settings
 from trivet.backends.llm.text.chat import ChatTemplate
 from trivet.backends.llm.text.tool_texts import with_written_tools
@@ -36,7 +36,7 @@ def test_template_tells_how_calls_are_written(template: str, style: str) -> None
 def test_template_that_knows_tools_gets_them_as_they_are() -> None:
     template = ChatTemplate("{{ tools | tojson }}{{ messages | length }}", {})
     messages = [{"role": "user", "content": "a"}]
-    assert template.render(messages, tools=[TOOL]) == (
+    assert template.render(ChatInput(messages, tools=[TOOL])) == (
         '[{"type": "function", "function": {"name": "f"}}]1'
     )
 
@@ -44,12 +44,12 @@ def test_template_that_knows_tools_gets_them_as_they_are() -> None:
 def test_template_without_tools_is_told_them_behind_the_system_message() -> None:
     template = ChatTemplate(PLAIN, {})
     messages = [{"role": "system", "content": "Be kind."}, {"role": "user", "content": "a"}]
-    text = template.render(messages, tools=[TOOL])
+    text = template.render(ChatInput(messages, tools=[TOOL]))
     assert text.startswith("[system] Be kind.\n\n# Tools\n")
     assert text.count("[system]") == 1
     assert '{"type": "function", "function": {"name": "f"}}\n</tools>' in text
     assert '{"name": <function-name>, "arguments": <args-json-object>}' in text
-    assert template.render(messages) == "[system] Be kind.\n[user] a\n"
+    assert template.render(ChatInput(messages)) == "[system] Be kind.\n[user] a\n"
 
 
 def test_results_that_follow_each_other_are_one_turn() -> None:

@@ -163,11 +163,11 @@ async def test_template_gets_the_tools_and_calls_with_their_arguments_as_objects
         reasoning_effort="low",
         extra_body={"documents": documents},
     )
-    ((messages, tools, arguments),) = model.rendered
-    assert tools == [TOOL]
-    assert messages[1]["tool_calls"][0]["function"]["arguments"] == {"city": "Rome"}
-    assert messages[2] == result
-    assert arguments == {"documents": documents, "reasoning_effort": "low"}
+    (chat,) = model.rendered
+    assert chat.tools == [TOOL]
+    assert chat.messages[1]["tool_calls"][0]["function"]["arguments"] == {"city": "Rome"}
+    assert chat.messages[2] == result
+    assert chat.arguments == {"documents": documents, "reasoning_effort": "low"}
 
 
 async def test_none_shows_no_tools_and_finds_no_calls(
@@ -176,7 +176,7 @@ async def test_none_shows_no_tools_and_finds_no_calls(
     model.pieces = [CALL]
     choice = await both(client, tool_choice="none")
     assert (choice.message.content, choice.finish_reason) == (CALL, "stop")
-    assert model.rendered[0][1] is None
+    assert model.rendered[0].tools is None
 
 
 async def test_model_whose_calls_nobody_knows_may_be_forced_but_not_be_free(
