@@ -84,6 +84,16 @@ def write_llm(repository: Path, name: str, config: str) -> Path:
     return folder
 
 
+def write_tiny_llm(repository: Path, name: str, config: str) -> Path:
+    """A random model of two layers: loaded in no time, and what it says makes no sense."""
+    from paged_models import save_model  # loads transformers
+
+    folder = repository / name
+    save_model(folder / "1")
+    (folder / "config.pbtxt").write_text(config)
+    return folder
+
+
 def engine_load(server: RunningServer) -> tuple[float, float, float]:
     """Running and waiting requests, and the part of the cache in use."""
     page = server.metrics()
