@@ -20,8 +20,10 @@ SHARED_LLM = """
 backend: "llm"
 parameters { key: "kv_cache_bytes" value { string_value: "402653184" } }
 parameters { key: "dtype" value { string_value: "float32" } }
+parameters { key: "num_threads" value { string_value: "1" } }
 """
-"""In float32, equal prompts give equal texts whatever shares their steps."""
+"""In float32, equal prompts give equal texts whatever shares their steps. One thread, since other
+tests run meanwhile."""
 
 
 @dataclass(frozen=True, slots=True)
