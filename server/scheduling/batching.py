@@ -154,19 +154,18 @@ class BatchingExecutor:
                 if not self._idle.waits_for_wake:
                     self._delay.at(now_ns + _LOOK_AGAIN_NS)
                 return
-            if self._start(worker, self._queue.pop(decision.count)) and len(self._queue):
+            if self._start(worker, self._queue.pop(decision.count), now_ns) and len(self._queue):
                 # It took the loop's time: others get their turn first.
                 self._dispatch_soon()
                 return
         self._idle.withdraw()
 
-    def _start(self, worker: Worker, tickets: list[Ticket]) -> bool:
+    def _start(self, worker: Worker, tickets: list[Ticket], now_ns: int) -> bool:
         """Hands tickets to a worker, without those that need not be computed any more.
 
         Returns whether they were computed here and now instead."""
         self._statistics.dequeue(len(tickets))
         live = []
-        now_ns = time.monotonic_ns()
         for ticket in tickets:
             if ticket.request.cancel.cancelled:
                 self._answers.fail(
