@@ -1,12 +1,9 @@
 """Errors in OpenAI's form, and the table from error class to its words."""
 
-import functools
 import re
-from collections.abc import Awaitable, Callable
 from http import HTTPStatus
 
 import orjson
-from aiohttp import web
 
 from trivet.backends.api import (
     InvalidRequest,
@@ -18,11 +15,10 @@ from trivet.backends.api import (
     Unsupported,
 )
 from trivet.server.auth.errors import PermissionDenied, RateLimited, Unauthenticated
+from trivet.server.http.answering import answering
 from trivet.server.http.answers import Answer
 from trivet.server.http.errors import headers_of, status_of
-from trivet.server.http.routes import Call
 
-Handler = Callable[[Call], Awaitable[web.StreamResponse]]
 _TYPES: tuple[tuple[type[ServingError], str], ...] = (
     (ModelNotFound, "NotFoundError"),
     (TooLarge, "BadRequestError"),
@@ -86,14 +82,5 @@ def refusal(error: ServingError) -> Answer:
     return Answer((body,), status=int(error_status(error)), extra_headers=headers_of(error))
 
 
-def answers_errors(handler: Handler) -> Handler:
-    """Gives a handler's errors their form here."""
-
-    @functools.wraps(handler)
-    async def guarded(call: Call) -> web.StreamResponse:
-        try:
-            return await handler(call)
-        except ServingError as error:
-            return refusal(error)
-
-    return guarded
+answers_errors = answering(refusal)
+"""Gives a handler's errors their form here."""

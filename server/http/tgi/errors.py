@@ -1,9 +1,6 @@
 """Errors in TGI's form, and the table from error class to its words."""
 
-import functools
-
 import orjson
-from aiohttp import web
 
 from trivet.backends.api import (
     BackendFailed,
@@ -19,9 +16,9 @@ from trivet.backends.api import (
     Unsupported,
 )
 from trivet.server.auth.errors import PermissionDenied, RateLimited, Unauthenticated
+from trivet.server.http.answering import answering
 from trivet.server.http.answers import Answer
 from trivet.server.http.errors import headers_of, status_of
-from trivet.server.http.routes import Call, Handler
 
 VALIDATION, OVERLOADED = "validation", "overloaded"
 _KINDS: tuple[tuple[type[ServingError], str, int | None], ...] = (
@@ -65,19 +62,6 @@ def _row(error: ServingError) -> tuple[str, int]:
     return kind, status_of(error) if status is None else status
 
 
-def answers_errors(handler: Handler) -> Handler:
-    """Gives a handler's errors their form here."""
-
-    @functools.wraps(handler)
-    async def guarded(call: Call) -> web.StreamResponse:
-        try:
-            return await handler(call)
-        except ServingError as error:
-            return refusal(error)
-
-    return guarded
-
-
 def refusal(error: ServingError) -> Answer:
     """The answer that an error is."""
     body = orjson.dumps(error_document(error))
@@ -85,3 +69,7 @@ def refusal(error: ServingError) -> Answer:
     if isinstance(error, TooLarge):
         answer.force_close()
     return answer
+
+
+answers_errors = answering(refusal)
+"""Gives a handler's errors their form here."""

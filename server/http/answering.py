@@ -1,0 +1,26 @@
+"""Handlers whose errors are answered in the form of the API that they are part of."""
+
+import functools
+from collections.abc import Callable
+
+from aiohttp import web
+
+from trivet.backends.api import ServingError
+from trivet.server.http.answers import Answer
+from trivet.server.http.routes import Call, Handler
+
+
+def answering(refusal: Callable[[ServingError], Answer]) -> Callable[[Handler], Handler]:
+    """What gives a handler's errors the form that `refusal` has."""
+
+    def answers_errors(handler: Handler) -> Handler:
+        @functools.wraps(handler)
+        async def guarded(call: Call) -> web.StreamResponse:
+            try:
+                return await handler(call)
+            except ServingError as error:
+                return refusal(error)
+
+        return guarded
+
+    return answers_errors
