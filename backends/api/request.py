@@ -82,3 +82,11 @@ class InferResponse:
     id: str
     outputs: list[Tensor]
     parameters: Parameters = field(default_factory=lambda: NO_PARAMETERS)
+
+    @property
+    def size_bytes(self) -> int:
+        """Of all outputs."""
+        size_bytes = 0
+        for tensor in self.outputs:
+            size_bytes += tensor.nbytes
+        return size_bytes

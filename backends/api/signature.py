@@ -1,6 +1,6 @@
 """What a model takes and gives, as the request path needs it: parsed once from its config."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 from trivet.backends.api.datatype import DataType
@@ -53,6 +53,12 @@ class Signature:
     max_batch_size: int
     """0: the model does not batch, shapes are literal."""
     decoupled: bool
+    batching: bool = field(init=False)
+    """Whether tensors have a batch dimension."""
+
+    def __post_init__(self) -> None:
+        # Not a property: it is asked several times for each request.
+        object.__setattr__(self, "batching", self.max_batch_size > 0)
 
     @classmethod
     def from_config(cls, config: ModelConfig) -> "Signature":
@@ -62,10 +68,6 @@ class Signature:
             config.max_batch_size,
             config.model_transaction_policy.decoupled,
         )
-
-    @property
-    def batching(self) -> bool:
-        return self.max_batch_size > 0
 
     @cached_property
     def required_inputs(self) -> frozenset[str]:

@@ -30,6 +30,9 @@ class IdentityInstance:
     def execute(self, batch: Batch) -> None:
         batch.mark_gathered()
         self._wishes.grant(self._closed)
+        self._respond(batch)
+
+    def _respond(self, batch: Batch) -> None:
         batch.mark_computed()
         for index, request in enumerate(batch.requests):
             batch.respond(index, self._outputs(request))
@@ -51,6 +54,10 @@ class IdentityInstance:
 
 class PlainIdentityInstance(ComputeOnly, IdentityInstance):
     """Without wishes there is nothing to wait for."""
+
+    def execute(self, batch: Batch) -> None:
+        batch.mark_gathered()
+        self._respond(batch)
 
 
 def make_instance(config: ModelConfig, placement: Placement) -> Instance:

@@ -14,7 +14,7 @@ from trivet.backends.api import ServingError
 from trivet.server.http.admission import Admission
 from trivet.server.http.answers import Answer, error_answer
 from trivet.server.http.connection import Connection
-from trivet.server.http.deadline import answer_within, timeout_of
+from trivet.server.http.deadline import HEADER, answer_within, timeout_of
 from trivet.server.http.errors import HttpError, headers_of, status_of
 from trivet.server.http.gate import Gate
 from trivet.server.http.limits import MAX_REQUEST_ID_BYTES
@@ -116,8 +116,7 @@ class Door:
                 refusal = self._gate.admit(request, target.template, admission)
                 if refusal is not None:
                     return refusal
-            timeout_s = timeout_of(request)
-            if timeout_s is None:
+            if HEADER not in request.headers or (timeout_s := timeout_of(request)) is None:
                 return await target.handler(call)
             return await answer_within(timeout_s, target, call) or _unsendable(request)
         except ServingError as error:

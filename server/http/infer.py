@@ -2,7 +2,8 @@
 
 from aiohttp import web
 
-from trivet.backends.api import InferResponse, InvalidRequest, RequestContext
+from trivet.backends.api import CancelToken, InferResponse, InvalidRequest, RequestContext
+from trivet.backends.api.request import ON_HOST
 from trivet.server.core import Inference
 from trivet.server.http.answers import BINARY, JSON, Answer, Buffer
 from trivet.server.http.body import read_body
@@ -14,7 +15,7 @@ from trivet.server.http.routes import Call, Route
 from trivet.server.http.sinks import SingleSink
 from trivet.server.http.tensors import Body, Decoded, InferDecoder, encode_infer
 from trivet.server.protocol.forwarding import Forwarding
-from trivet.server.protocol.outputs import fulfil, require_sendable, residence_of
+from trivet.server.protocol.outputs import fulfil, residence_of, too_large
 
 HEADER_LENGTH = "Inference-Header-Content-Length"
 _NOT_ONE_RESPONSE = (
@@ -56,14 +57,13 @@ class Infer:
         if self._forwarding is not None:
             request = self._forwarding.added(request, call.request.headers.items())
         special = decoded.wishes.special
-        if special:
-            context = RequestContext(residence=residence_of(self._core, special))
-        else:
-            context = RequestContext()
+        residence = residence_of(self._core, special) if special else ON_HOST
+        context = RequestContext(CancelToken(), None, (), residence)
         sink = SingleSink()
         self._core.infer(admitted, request, context, sink)
         response = await sink.result(context.cancel, _NOT_ONE_RESPONSE)
-        require_sendable(response, self._limits.max_response_bytes)
+        if response.size_bytes > self._limits.max_response_bytes:
+            raise too_large(response, self._limits.max_response_bytes)
         if special:
             fulfil(self._core, admitted.model, response, special)
         return await self._answer(response, decoded.wishes, call.request)

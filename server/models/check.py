@@ -80,7 +80,8 @@ def check_request(signature: Signature, name: str, request: InferRequest) -> int
         if not signature.batching:
             _check_shape(signature, name, spec, tensor.shape)
             continue
-        if len(tensor.shape) != len(spec.dims) + 1 or not fits(tensor.shape[1:], spec.dims):
+        shape = tensor.shape[1:]
+        if not tensor.shape or (shape != spec.dims and not fits(shape, spec.dims)):
             _check_shape(signature, name, spec, tensor.shape)
         if batch_size not in (0, tensor.shape[0]):
             raise InvalidRequest(

@@ -15,14 +15,16 @@ NONE_IN_REGION: frozenset[str] = frozenset()
 
 def require_sendable(response: InferResponse, max_bytes: int) -> None:
     """Raises ResponseTooLarge for outputs that nobody should have to hold."""
-    size_bytes = 0
-    for tensor in response.outputs:
-        size_bytes += tensor.nbytes
-    if size_bytes > max_bytes:
-        raise ResponseTooLarge(
-            f"model '{response.model_name}' answered with {size_bytes} bytes of outputs; the limit "
-            f"is {max_bytes} bytes (--max-response-size)"
-        )
+    if response.size_bytes > max_bytes:
+        raise too_large(response, max_bytes)
+
+
+def too_large(response: InferResponse, max_bytes: int) -> ResponseTooLarge:
+    """For outputs of more bytes than may be sent."""
+    return ResponseTooLarge(
+        f"model '{response.model_name}' answered with {response.size_bytes} bytes of outputs; the "
+        f"limit is {max_bytes} bytes (--max-response-size)"
+    )
 
 
 def residence_of(core: Inference, wishes: Mapping[str, OutputWish]) -> Mapping[str, Residence]:

@@ -20,6 +20,7 @@ from trivet.backends.api import (
     Tensor,
     Unavailable,
 )
+from trivet.backends.api.request import NO_PARAMETERS
 from trivet.server.scheduling.decoupled import Sent
 from trivet.server.scheduling.reshape import Reshape
 from trivet.server.scheduling.statistics import BatchTiming, FailureReason, ModelStatistics
@@ -103,10 +104,9 @@ class Answers:
             outputs = [tensor for tensor in outputs if tensor.name in request.output_names]
         if self._reshape is not None:
             outputs = self._reshape.outputs(outputs)
-        response = InferResponse(self._name, self._version, request.id, outputs)
-        if parameters:
-            response.parameters = parameters
-        return response
+        return InferResponse(
+            self._name, self._version, request.id, outputs, parameters or NO_PARAMETERS
+        )
 
     def fail(self, ticket: Ticket, error: ServingError) -> None:
         """Ends a request with an error, unless it has ended."""

@@ -26,7 +26,7 @@ from trivet.server.scheduling.answers import Answers
 from trivet.server.scheduling.decoupled import DecoupledSender
 from trivet.server.scheduling.expiry import Expiry
 from trivet.server.scheduling.joining import MakeBatch, join_key_of
-from trivet.server.scheduling.policy import BatchPolicy, Policy, WaitUntil
+from trivet.server.scheduling.policy import RUN_ONE, BatchPolicy, Policy, Run, WaitUntil
 from trivet.server.scheduling.pool import STOPPING, InstancePool
 from trivet.server.scheduling.queue import RequestQueue
 from trivet.server.scheduling.rate_limit import Permit
@@ -73,6 +73,7 @@ class BatchingExecutor:
         self._join_key = join_key_of(signature)
         self._queue = schedule.queue
         self._policy = schedule.policy
+        self._holds_lone = schedule.policy.holds_lone
         self._make_batch = schedule.make_batch
         self._hold_until = schedule.hold_until
         self._statistics = statistics
@@ -141,11 +142,7 @@ class BatchingExecutor:
             self._hold_until = 0
         while self._idle and len(self._queue):
             now_ns = time.monotonic_ns()
-            held_until_ns = self._rebound.wait_until_ns(len(self._queue), now_ns)
-            if held_until_ns:
-                self._delay.at(held_until_ns)
-                break
-            decision = self._policy.decide(self._queue, now_ns)
+            decision = self._decide(now_ns)
             if isinstance(decision, WaitUntil):
                 self._delay.at(decision.time_ns)
                 break
@@ -159,6 +156,16 @@ class BatchingExecutor:
                 self._dispatch_soon()
                 return
         self._idle.withdraw()
+
+    def _decide(self, now_ns: int) -> Run | WaitUntil:
+        num_queued = len(self._queue)
+        if self._rebound.until_ns:
+            held_until_ns = self._rebound.wait_until_ns(num_queued, now_ns)
+            if held_until_ns:
+                return WaitUntil(held_until_ns)
+        if num_queued == 1 and not self._holds_lone:
+            return RUN_ONE
+        return self._policy.decide(self._queue, now_ns)
 
     def _start(self, worker: Worker, tickets: list[Ticket]) -> bool:
         """Hands tickets to a worker, without those that need not be computed any more.

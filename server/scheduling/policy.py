@@ -41,6 +41,11 @@ class BatchPolicy:
         sizes = frozenset(batching.preferred_batch_size) or frozenset({max_batch_size})
         return cls(max_batch_size, sizes, batching.max_queue_delay_microseconds * 1000)
 
+    @property
+    def holds_lone(self) -> bool:
+        """Whether a request that nobody waits with may have to wait for company."""
+        return self.max_delay_ns > 0
+
     def decide(self, tickets: Iterable[Ticket], now_ns: int) -> Run | WaitUntil:
         """What to do with a non-empty queue while an instance is idle.
 
@@ -76,6 +81,11 @@ class BatchPolicy:
 @dataclass(frozen=True, slots=True)
 class OneByOne:
     """The default scheduler: each request runs alone, in the order of arrival."""
+
+    @property
+    def holds_lone(self) -> bool:
+        """Never."""
+        return False
 
     def decide(self, tickets: Iterable[Ticket], now_ns: int) -> Run | WaitUntil:  # noqa: ARG002
         """Always the first request alone."""

@@ -19,12 +19,13 @@ LONGEST_PAUSE = 256
 class Rebound:
     """Of one executor. Owned by the event loop."""
 
-    __slots__ = ("_max_batch_size", "_next_pause", "_num_paused", "_until_ns", "_wanted")
+    __slots__ = ("_max_batch_size", "_next_pause", "_num_paused", "_wanted", "until_ns")
 
     def __init__(self, max_batch_size: int) -> None:
         """A `max_batch_size` below 2: never waits."""
         self._max_batch_size = max_batch_size
-        self._until_ns = 0
+        self.until_ns = 0
+        """Until when it waits, at most; 0: it does not."""
         self._wanted = 0
         self._num_paused = 0
         self._next_pause = FIRST_PAUSE
@@ -38,15 +39,15 @@ class Rebound:
         if self._num_paused:
             self._num_paused -= 1
             return
-        self._until_ns, self._wanted = now_ns + window_ns, wanted
+        self.until_ns, self._wanted = now_ns + window_ns, wanted
 
     def wait_until_ns(self, num_queued: int, now_ns: int) -> int:
         """Until when to start nothing while this many requests wait; 0: start."""
-        if not self._until_ns:
+        if not self.until_ns:
             return 0
         if num_queued >= self._wanted:
-            self._until_ns, self._next_pause = 0, FIRST_PAUSE
-        elif now_ns >= self._until_ns:
-            self._until_ns, self._num_paused = 0, self._next_pause
+            self.until_ns, self._next_pause = 0, FIRST_PAUSE
+        elif now_ns >= self.until_ns:
+            self.until_ns, self._num_paused = 0, self._next_pause
             self._next_pause = min(2 * self._next_pause, LONGEST_PAUSE)
-        return self._until_ns
+        return self.until_ns

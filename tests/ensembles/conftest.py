@@ -1,11 +1,12 @@
 """The room that ensembles are tested in."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import pytest
 from ensemble_room import Room
+from values import frozen_values
 
 
 @pytest.fixture
@@ -18,3 +19,9 @@ async def room() -> AsyncIterator[Room]:
     yield made
     await made.close()
     assert raised == []
+
+
+@pytest.fixture(autouse=True)
+def frozen() -> Iterator[None]:
+    with frozen_values():
+        yield
