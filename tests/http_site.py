@@ -21,7 +21,9 @@ from trivet.backends.api import (
 from trivet.protos import grpc_service_pb2 as pb
 from trivet.protos.model_config_pb2 import ModelConfig
 from trivet.server.core import Core
-from trivet.server.http.app import HttpLimits, HttpServer
+from trivet.server.http.app import HttpLimits, HttpServer, build_routes
+from trivet.server.http.language import Language
+from trivet.server.http.routes import Route
 from trivet.server.models.check import check_request
 from trivet.server.shared_memory.system import SharedMemory
 from trivet.server.tracing.tracing import Tracing
@@ -169,6 +171,13 @@ class FakeCore:
         if name == "missing":
             raise InvalidRequest("no such model")
         self.control.append(("unload", name, unload_dependents))
+
+
+def all_routes() -> tuple[Route, ...]:
+    """Every row of the HTTP front room."""
+    core = cast(Core, FakeCore())
+    limits = HttpLimits()
+    return build_routes(core, limits, Language(core, limits)).routes
 
 
 class Site:

@@ -113,13 +113,13 @@ class Door:
             target = self._routes.find(request.method, request.raw_path)
             call = Call(request, request_id, target.model, target.version, target.region, admission)
             if self._gate is not None and admission is not None:
-                refusal = self._gate.admit(request, target.template, admission)
+                refusal = self._gate.admit(request, target.route, admission)
                 if refusal is not None:
                     return refusal
             timeout_s = timeout_of(request)
             if timeout_s is None:
-                return await target.handler(call)
-            return await answer_within(timeout_s, target, call) or _unsendable(request)
+                return await target.route.handler(call)
+            return await answer_within(timeout_s, target.route, call) or _unsendable(request)
         except ServingError as error:
             return _refusal(error)
         except HttpError as error:

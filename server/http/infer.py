@@ -3,11 +3,14 @@
 from aiohttp import web
 
 from trivet.backends.api import InferResponse, InvalidRequest
+from trivet.server.auth.restricted import Api
+from trivet.server.auth.scopes import Scope
 from trivet.server.core import Core
 from trivet.server.http.answers import BINARY, JSON, Answer, Buffer
 from trivet.server.http.body import read_body
 from trivet.server.http.compression import accepted_coding, compress
 from trivet.server.http.limits import HttpLimits
+from trivet.server.http.operations import NUMBERS, OBJECT, Operation
 from trivet.server.http.plan import Wishes
 from trivet.server.http.raw_request import decode_raw
 from trivet.server.http.routes import Call, Route
@@ -20,6 +23,9 @@ HEADER_LENGTH = "Inference-Header-Content-Length"
 _NOT_ONE_RESPONSE = (
     "HTTP end point doesn't support models with decoupled transaction policy unless they send one "
     "response; use gRPC streaming or generate_stream: expected a single response"
+)
+_INFER = Operation(
+    "inference", "Ask a model", "v2_fields:InferBody", OBJECT, (NUMBERS,), (NUMBERS,)
 )
 
 
@@ -38,8 +44,8 @@ class Infer:
 
     def routes(self) -> list[Route]:
         return [
-            Route("POST", "/v2/models/{model}/infer", self.infer),
-            Route("POST", "/v2/models/{model}/versions/{version}/infer", self.infer),
+            Route("POST", f"{model}/infer", self.infer, Scope.INFER, Api.INFERENCE, _INFER)
+            for model in ("/v2/models/{model}", "/v2/models/{model}/versions/{version}")
         ]
 
     async def infer(self, call: Call) -> web.StreamResponse:

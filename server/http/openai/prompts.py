@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from trivet.backends.api import Generator, InvalidRequest, Sampling
+from trivet.backends.api import Generator, InvalidRequest, ModelNotFound, Sampling
 from trivet.server.core import Core
 
 PLACEHOLDERS = ("tgi", "dummy")
@@ -17,6 +17,16 @@ def named_generator(core: Core, name: str) -> tuple[str, Generator]:
         if len(found) == 1:
             return next(iter(found.items()))
     return name, core.generator(name)
+
+
+def generator_for(core: Core, name: str | None) -> Generator:
+    """The model named, or the only one. Raises ModelNotFound, ModelNotReady."""
+    if name is not None:
+        return core.generator(name)
+    found = core.unnamed_generators()
+    if len(found) != 1:
+        raise ModelNotFound(f"model: {len(found)} models generate text; name one of them")
+    return next(iter(found.values()))
 
 
 def seeded(sampling: Sampling, index: int) -> Sampling:
