@@ -70,7 +70,7 @@ class HttpServer:
         routes = build_routes(core, limits, self._language, forwarding)
         door = Door(routes, ids, gate, core.tracing)
         self._tls = tls
-        self._handle = door.handle
+        self._door = door
         self._make_request_id = ids.make
         self._listener: Listener | None = None
         self._socket: asyncio.Server | None = None
@@ -80,7 +80,9 @@ class HttpServer:
         """Binds and listens; returns the port, which the system chooses for port 0. Raises OSError
         when the address is taken."""
         loop = asyncio.get_running_loop()
-        self._listener = Listener(self._handle, self._limits, self._make_request_id)
+        self._listener = Listener(
+            self._door.handle, self._limits, self._make_request_id, self._door.begin
+        )
         self._socket = await loop.create_server(
             self._listener, self._host, self._port, backlog=_BACKLOG, **socket_options(self._tls)
         )

@@ -4,12 +4,13 @@ import asyncio
 import re
 
 from aiohttp import web
+from multidict import istr
 
 from trivet.backends.api import DeadlineExceeded, InvalidRequest
 from trivet.server.http.refusal import refusal
 from trivet.server.http.routes import Call, Route
 
-HEADER = "x-request-timeout"
+HEADER = istr("x-request-timeout")
 _VALUE = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,9})?)(ms|s)?")
 
 

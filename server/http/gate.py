@@ -11,12 +11,12 @@ from trivet.server.auth.keyring import Keyring, secret_in
 from trivet.server.auth.restricted import Api, Restrictions
 from trivet.server.auth.scopes import Scope
 from trivet.server.http.admission import Admission
-from trivet.server.http.answers import Answer
+from trivet.server.http.answers import NO_HEADERS, Answer
 from trivet.server.http.cors import Cors
 from trivet.server.http.errors import HttpError
 from trivet.server.http.hosts import Hosts
 from trivet.server.http.refusal import refusal
-from trivet.server.http.routes import NO_HEADERS, Route
+from trivet.server.http.routes import Route
 
 
 class Gate:

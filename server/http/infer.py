@@ -1,25 +1,29 @@
 """The infer routes: the way of nearly all requests."""
 
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
 from aiohttp import web
+from aiohttp.hdrs import ACCEPT_ENCODING
+from multidict import MultiMapping, istr
 
 from trivet.backends.api import InferResponse, InvalidRequest
 from trivet.server.auth.restricted import Api
 from trivet.server.auth.scopes import Scope
 from trivet.server.core import Core
-from trivet.server.http.answers import BINARY, JSON, Answer, Buffer
-from trivet.server.http.body import read_body
-from trivet.server.http.compression import accepted_coding, compress
+from trivet.server.http.answers import BINARY, JSON, NO_HEADERS, Answer, Buffer
+from trivet.server.http.body import read_body, too_large
+from trivet.server.http.compression import accepted_coding, compress, is_worth_it
 from trivet.server.http.limits import HttpLimits
 from trivet.server.http.operations import NUMBERS, OBJECT, Operation
-from trivet.server.http.plan import Wishes
 from trivet.server.http.raw_request import decode_raw
 from trivet.server.http.routes import Call, Route
-from trivet.server.http.sinks import SingleSink
+from trivet.server.http.sinks import Exchange, SingleSink
 from trivet.server.http.tensors import Body, Decoded, InferDecoder, encode_infer
 from trivet.server.protocol.forwarding import Forwarding
 from trivet.server.protocol.outputs import fulfil, place, require_sendable
 
-HEADER_LENGTH = "Inference-Header-Content-Length"
+HEADER_LENGTH = istr("Inference-Header-Content-Length")
 _NOT_ONE_RESPONSE = (
     "HTTP end point doesn't support models with decoupled transaction policy unless they send one "
     "response; use gRPC streaming or generate_stream: expected a single response"
@@ -27,6 +31,15 @@ _NOT_ONE_RESPONSE = (
 _INFER = Operation(
     "inference", "Ask a model", "v2_fields:InferBody", OBJECT, (NUMBERS,), (NUMBERS,)
 )
+
+
+@dataclass(slots=True)
+class Written:
+    """An answer's body, and what its head says of it."""
+
+    parts: Sequence[Buffer]
+    type: str
+    headers: Mapping[str, str]
 
 
 class Infer:
@@ -44,63 +57,108 @@ class Infer:
 
     def routes(self) -> list[Route]:
         return [
-            Route("POST", f"{model}/infer", self.infer, Scope.INFER, Api.INFERENCE, _INFER)
+            Route(
+                "POST", f"{model}/infer", self.infer, Scope.INFER, Api.INFERENCE, _INFER, self.begin
+            )
             for model in ("/v2/models/{model}", "/v2/models/{model}/versions/{version}")
         ]
 
     async def infer(self, call: Call) -> web.StreamResponse:
-        header_length = header_length_of(call.request)
+        """Where the body, a deadline or somebody's leave has to be waited for."""
+        headers = call.request.headers
+        header_length = header_length_of(headers)
         body = await read_body(call.request, self._limits, align_at=header_length)
-        decoded = self._decode(call, body, header_length)
-        request = decoded.request
-        if self._forwarding is not None:
-            self._forwarding.add(request, call.request.headers.items())
-        if decoded.wishes.special:
-            place(self._core, request, decoded.wishes.special)
+        decoded = self._decode(body, header_length, call.model, call.version, headers)
         sink = SingleSink()
-        self._core.infer(request, sink)
-        response = await sink.result(request.cancel, _NOT_ONE_RESPONSE)
-        require_sendable(response, self._limits.max_response_bytes)
-        if decoded.wishes.special:
-            fulfil(self._core, decoded.request, response, decoded.wishes.special)
-        return await self._answer(response, decoded.wishes, call.request)
+        self._core.infer(decoded.request, sink)
+        response = await sink.result(decoded.request.cancel, _NOT_ONE_RESPONSE)
+        written = self._write(response, decoded)
+        coding = self._coding(written, headers)
+        if coding is not None:
+            written = await compressed(written, coding, self._limits.compression_level)
+        return Answer(written.parts, content_type=written.type, extra_headers=written.headers)
 
-    def _decode(self, call: Call, body: Body, header_length: int | None) -> Decoded:
+    def begin(self, exchange: Exchange) -> None:
+        """The same by callbacks."""
+        body, headers = exchange.body, exchange.message.headers
+        if len(body) > self._limits.max_body_bytes:
+            raise too_large(f"{len(body)}", self._limits.max_body_bytes)
+        header_length = header_length_of(headers)
+        decoded = self._decode(body, header_length, exchange.model, exchange.version, headers)
+        exchange.expect(decoded, self._end)
+        self._core.infer(decoded.request, exchange)
+
+    def _end(self, exchange: Exchange) -> None:
+        decoded = exchange.decoded
+        assert decoded is not None
+        response = exchange.outcome(decoded.request.cancel, _NOT_ONE_RESPONSE)
+        written = self._write(response, decoded)
+        coding = self._coding(written, exchange.message.headers)
+        if coding is None:
+            exchange.answer(written.parts, written.type, written.headers)
+        else:
+            level = self._limits.compression_level
+            exchange.after(compressed(written, coding, level), self._send)
+
+    def _send(self, exchange: Exchange, written: Written) -> None:
+        exchange.answer(written.parts, written.type, written.headers)
+
+    def _decode(
+        self,
+        body: Body,
+        header_length: int | None,
+        model: str,
+        version: int | None,
+        headers: Mapping[str, str],
+    ) -> Decoded:
         if header_length == 0:
-            signature = self._core.signature(call.model, call.version)
-            return decode_raw(body, signature, call.model, call.version)
-        if header_length is not None and header_length > len(body):
+            signature = self._core.signature(model, version)
+            decoded = decode_raw(body, signature, model, version)
+        elif header_length is not None and header_length > len(body):
             raise InvalidRequest(
                 f"{HEADER_LENGTH} {header_length} is more than the body's {len(body)} bytes"
             )
-        return self._decoder.decode(body, header_length, call.model, call.version)
+        else:
+            decoded = self._decoder.decode(body, header_length, model, version)
+        if self._forwarding is not None:
+            self._forwarding.add(decoded.request, headers.items())
+        if decoded.wishes.special:
+            place(self._core, decoded.request, decoded.wishes.special)
+        return decoded
 
-    async def _answer(
-        self, response: InferResponse, wishes: Wishes, request: web.BaseRequest
-    ) -> Answer:
-        encoded = encode_infer(response, wishes)
-        parts: tuple[Buffer, ...] = (encoded.text,)
-        content_type, headers = JSON, {}
-        if any(map(len, encoded.buffers)):
-            parts = (encoded.text, *encoded.buffers)
-            content_type, headers = BINARY, {HEADER_LENGTH: str(len(encoded.text))}
-        coding = self._coding(request)
-        if coding is not None:
-            packed = await compress(parts, coding, self._limits.compression_level)
-            if packed is not None:
-                parts, headers = (packed,), {**headers, "Content-Encoding": coding}
-        return Answer(parts, content_type=content_type, extra_headers=headers)
+    def _write(self, response: InferResponse, decoded: Decoded) -> Written:
+        size_bytes = 0
+        for tensor in response.outputs:
+            size_bytes += tensor.nbytes
+        if size_bytes > self._limits.max_response_bytes:
+            require_sendable(response, self._limits.max_response_bytes)
+        if decoded.wishes.special:
+            fulfil(self._core, decoded.request, response, decoded.wishes.special)
+        encoded = encode_infer(response, decoded.wishes)
+        text, buffers = encoded.text, encoded.buffers
+        if any(map(len, buffers)):
+            return Written((text, *buffers), BINARY, {HEADER_LENGTH: str(len(text))})
+        return Written((text,), JSON, NO_HEADERS)
 
-    def _coding(self, request: web.BaseRequest) -> str | None:
-        accepted = request.headers.get("Accept-Encoding")
-        if accepted is None or not self._limits.compression_level:
+    def _coding(self, written: Written, headers: Mapping[str, str]) -> str | None:
+        """How the client wants it compressed; None: not, or it is not worth it."""
+        accepted = headers.get(ACCEPT_ENCODING)
+        if accepted is None or not self._limits.compression_level or not is_worth_it(written.parts):
             return None
         return accepted_coding(accepted)
 
 
-def header_length_of(request: web.BaseRequest) -> int | None:
+async def compressed(written: Written, coding: str, level: int) -> Written:
+    """The same, compressed if that makes it smaller by enough."""
+    packed = await compress(written.parts, coding, level)
+    if packed is None:
+        return written
+    return Written((packed,), written.type, {**written.headers, "Content-Encoding": coding})
+
+
+def header_length_of(headers: MultiMapping[str]) -> int | None:
     """How many bytes of the body are its JSON part; None: all. Raises InvalidRequest."""
-    values = request.headers.getall(HEADER_LENGTH, ())
+    values = headers.getall(HEADER_LENGTH, ())
     if not values:
         return None
     value = values[0]

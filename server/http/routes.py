@@ -13,13 +13,14 @@ from aiohttp import web
 from trivet.server.auth.restricted import Api
 from trivet.server.auth.scopes import Scope
 from trivet.server.http.admission import Admission
+from trivet.server.http.answers import NO_HEADERS
 from trivet.server.http.errors import HttpError
 from trivet.server.http.operations import Operation
+from trivet.server.http.sinks import Exchange
 from trivet.server.protocol.versions import parse_version
 
 _CACHED_PATH_CHARACTERS = 512
 _CACHED_PATHS = 4096
-NO_HEADERS: Mapping[str, str] = {}
 
 
 @dataclass(slots=True)
@@ -40,6 +41,8 @@ class Call:
 
 
 Handler = Callable[[Call], Awaitable[web.StreamResponse]]
+Begin = Callable[[Exchange], None]
+"""Answers a request whose body is here, by callbacks."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +61,9 @@ class Route:
     api: Api
     """The group that --http-restricted-api names."""
     operation: Operation
+    begin: Begin | None = None
+    """The handler for a body that came together with its head, where nothing has to be waited for
+    but the model."""
 
 
 @dataclass(frozen=True, slots=True)
