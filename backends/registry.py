@@ -1,59 +1,30 @@
-"""Finds the backend of a model: by word as a built-in or an entry point, imported when used."""
+"""Finds the backend of a model by what each says of itself in its `about.py`, and imports it."""
 
-import re
-from collections.abc import Iterator
+import logging
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
-from importlib.util import find_spec
 from pathlib import Path
-from pkgutil import iter_modules
 from typing import cast
 
+import trivet
 import trivet.backends
-from trivet.backends.api import Backend, InvalidConfig, LoadFailed, ModelFiles
+from trivet.backends.api import About, Backend, InvalidConfig, Listing, LoadFailed, ModelFiles
 from trivet.protos.model_config_pb2 import ModelConfig
 
+log = logging.getLogger(__name__)
+
 ENTRY_POINT_GROUP = "trivet.backends"
-"""Third-party backends: entry point name = backend word, value = a Backend or a factory of one."""
-
-PLATFORMS = {
-    "ensemble": "ensemble",
-    "onnxruntime_onnx": "onnxruntime",
-    "python": "python",
-    "pytorch_libtorch": "pytorch",
-    "tensorrt_plan": "tensorrt",
-    "torch_aoti": "pytorch",
-}
-"""Triton's older `platform` field."""
-
-# In this order of preference where a folder has several: weights may lie beside a model.py.
-_SUFFIXES = {".onnx": "onnxruntime", ".plan": "tensorrt", ".pt2": "pytorch", ".pt": "pytorch"}
-_PYTHON_FILE = "model.py"
-_WEIGHT_FILES = ("model.pt", "model.safetensors")
-
-# Words whose module is not trivet.backends.<word>.backend.
-_MODULES = {
-    "ensemble": "trivet.ensembles.backend",
-    "identity": "trivet.backends.testing.identity",
-    "repeat": "trivet.backends.testing.repeat",
-    "square": "trivet.backends.testing.square",
-}
-_EXTRAS = {
-    "onnxruntime": "onnx",
-    "tensorrt": "tensorrt",
-    "torch": "torch",
-}
-"""Framework package -> the pip extra of trivet that installs it."""
-
-_WORD = re.compile(r"(?!api$)[a-z_][a-z0-9_]*")  # trivet.backends.api is the contract
+"""Backends of other packages: entry point name = backend word, value = its About."""
 
 
 @dataclass(frozen=True, slots=True)
 class FoundBackend:
-    """A backend and the word it was found by."""
+    """A backend and what it says of itself."""
 
-    word: str
+    about: About
     backend: Backend
 
 
@@ -62,119 +33,129 @@ def find_backend(config: ModelConfig, files: ModelFiles) -> FoundBackend:
 
     Raises InvalidConfig when none is named or known, LoadFailed when its framework is missing.
     """
-    word = choose_word(config, files)
-    if word is not None:
-        return FoundBackend(word, open_backend(word))
-    for entry_point in entry_points(group=ENTRY_POINT_GROUP):
-        backend = _load_entry_point(entry_point)
-        if backend.matches(files):
-            return FoundBackend(entry_point.name, backend)
-    raise InvalidConfig(
-        f"model '{files.model_dir.name}': the config names no backend and neither the files of "
-        f"version {files.version} nor the model's name tell it; set `backend` to one of "
-        f"{known_words()}"
-    )
+    about = choose_about(config, files)
+    return FoundBackend(about, _open(about))
 
 
 def open_backend(word: str) -> Backend:
     """The backend of a word. Raises InvalidConfig for an unknown one, LoadFailed without its
     framework."""
-    module = _built_in(word)
-    if module is None:
-        for entry_point in entry_points(group=ENTRY_POINT_GROUP, name=word):
-            return _load_entry_point(entry_point)
-        raise InvalidConfig(f"unknown backend '{word}'; the known ones are {known_words()}")
-    try:
-        return cast("Backend", import_module(module).BACKEND)  # by convention of built-ins
-    except ModuleNotFoundError as error:
-        raise _missing_framework(word, error) from error
+    return _open(about_of(word))
 
 
-def known_words() -> list[str]:
-    """The words that `open_backend` takes, without importing any backend."""
-    words = {module.name for module in iter_modules(trivet.backends.__path__)} | _MODULES.keys()
-    entry_words = {entry_point.name for entry_point in entry_points(group=ENTRY_POINT_GROUP)}
-    return sorted({word for word in words if _built_in(word)} | entry_words)
+def choose_about(config: ModelConfig, files: ModelFiles) -> About:
+    """Whose a model is: by `backend`, `platform`, a field of the config, its files, its name.
 
-
-def choose_word(config: ModelConfig, files: ModelFiles) -> str | None:
-    """The backend word: `backend`, `platform`, the model file's name, the model's name, or None.
-
-    Raises InvalidConfig for an unknown platform.
+    Imports no framework. Raises InvalidConfig where nothing says so, or for an unknown name.
     """
     if config.backend:
-        return config.backend
+        return about_of(config.backend)
+    known = abouts()
     if config.platform:
-        if config.platform not in PLATFORMS:
-            raise InvalidConfig(
-                f"unknown platform '{config.platform}'; the known ones are {sorted(PLATFORMS)}. "
-                "Set `backend` instead"
-            )
-        return PLATFORMS[config.platform]
-    if config.HasField("ensemble_scheduling"):
-        return "ensemble"
-    return next(_words_of_files(config, files), None)
-
-
-def _words_of_files(config: ModelConfig, files: ModelFiles) -> Iterator[str]:
-    if config.default_model_filename:
-        path = Path(config.default_model_filename)
-        yield from _words_of_name(path.suffix, files)
-    elif (files.version_dir / _PYTHON_FILE).is_file():
-        yield _word_of_python_file(files)
-    for suffix, word in _SUFFIXES.items():
-        if (files.version_dir / f"model{suffix}").exists():
-            yield word
-    for path in sorted(files.version_dir.glob("model.*")):
-        yield from _words_of_name(path.suffix, files)
-    yield from _words_of_name(Path(files.model_dir.name).suffix, files)
-
-
-def _words_of_name(suffix: str, files: ModelFiles) -> Iterator[str]:
-    """`model.onnx` and `model.identity` both say their backend."""
-    if suffix == ".py":
-        yield _word_of_python_file(files)
-    elif suffix in _SUFFIXES:
-        yield _SUFFIXES[suffix]
-    elif _built_in(suffix[1:]) or entry_points(group=ENTRY_POINT_GROUP, name=suffix[1:]):
-        yield suffix[1:]
-
-
-def _word_of_python_file(files: ModelFiles) -> str:
-    """A model.py beside weights is a PyTorch module unless written for the python backend."""
-    source = files.version_dir / _PYTHON_FILE
-    has_weights = any((files.version_dir / name).is_file() for name in _WEIGHT_FILES)
-    if not has_weights or not source.is_file():
-        return "python"
-    text = source.read_text(encoding="utf-8", errors="replace")
-    return "python" if "TritonPythonModel" in text else "pytorch"
-
-
-def _built_in(word: str) -> str | None:
-    """The module of a built-in backend's word, if there is one."""
-    if not _WORD.fullmatch(word):
-        return None
-    module = _MODULES.get(word, f"trivet.backends.{word}.backend")
-    try:
-        return module if find_spec(module) else None
-    except ModuleNotFoundError:
-        return None
-
-
-def _load_entry_point(entry_point: EntryPoint) -> Backend:
-    try:
-        found = entry_point.load()
-    except ModuleNotFoundError as error:
-        raise _missing_framework(entry_point.name, error) from error
-    return cast(
-        "Backend", found if hasattr(found, "open") and not isinstance(found, type) else found()
+        return _of_platform(config.platform, known)
+    given = {field.name for field, _ in config.ListFields()}
+    for about in known.values():
+        if about.config_field in given:
+            return about
+    listing = Listing.of(files, config.default_model_filename)
+    claims = [
+        (claim, about.preference, about.word)
+        for about in known.values()
+        if (claim := about.claim(listing)) is not None
+    ]
+    if claims:
+        return known[min(claims)[-1]]
+    raise InvalidConfig(
+        f"model '{files.model_dir.name}': the config names no backend and neither the files of "
+        f"version {files.version} nor the model's name tell it; set `backend` to one of "
+        f"{sorted(known)}"
     )
 
 
-def _missing_framework(word: str, error: ModuleNotFoundError) -> LoadFailed:
+def abouts() -> Mapping[str, About]:
+    """Every backend that there is, by word. One of another package that cannot be read is left out
+    and named in the log."""
+    found = dict(_built_ins())
+    for entry_point in entry_points(group=ENTRY_POINT_GROUP):
+        if entry_point.name in found:
+            continue
+        try:
+            found[entry_point.name] = _read(entry_point)
+        except LoadFailed as error:
+            log.warning("%s", error.message)
+    return found
+
+
+def about_of(word: str) -> About:
+    """What the backend of a word says. Raises InvalidConfig for an unknown one, LoadFailed for one
+    of another package that cannot be read."""
+    built_in = _built_ins().get(word)
+    if built_in is not None:
+        return built_in
+    for entry_point in entry_points(group=ENTRY_POINT_GROUP, name=word):
+        return _read(entry_point)
+    raise InvalidConfig(f"unknown backend '{word}'; the known ones are {sorted(abouts())}")
+
+
+@cache
+def _built_ins() -> Mapping[str, About]:
+    """Those of our own folders: every About in an `about.py` there."""
+    found: dict[str, About] = {}
+    for package in (trivet.backends, trivet):
+        for folder in package.__path__:
+            for path in sorted(Path(folder).glob("*/about.py")):
+                module = import_module(f"{package.__name__}.{path.parent.name}.about")
+                of_module = [each for each in vars(module).values() if isinstance(each, About)]
+                found |= {about.word: about for about in of_module}
+    return found
+
+
+def _read(entry_point: EntryPoint) -> About:
+    """Raises LoadFailed."""
+    try:
+        about = entry_point.load()
+    except (ImportError, AttributeError) as error:
+        raise LoadFailed(
+            f"what backend '{entry_point.name}' says of itself cannot be imported from "
+            f"{entry_point.value}: {error}"
+        ) from error
+    if not isinstance(about, About) or about.word != entry_point.name:
+        is_what = f"one of '{about.word}'" if isinstance(about, About) else repr(about)
+        raise LoadFailed(
+            f"the entry point '{entry_point.name}' of {ENTRY_POINT_GROUP} gives {is_what}; it must "
+            "give the trivet.backends.api.About of that word, which says where the Backend is"
+        )
+    return about
+
+
+def _of_platform(platform: str, known: Mapping[str, About]) -> About:
+    for about in known.values():
+        if platform in about.platforms:
+            return about
+    words = sorted(word for about in known.values() for word in about.platforms)
+    raise InvalidConfig(
+        f"unknown platform '{platform}'; the known ones are {words}. Set `backend` instead"
+    )
+
+
+def _open(about: About) -> Backend:
+    """Imports it. Raises LoadFailed."""
+    module, _, name = about.backend.partition(":")
+    try:
+        backend = getattr(import_module(module), name, None)
+    except ModuleNotFoundError as error:
+        raise _missing(about, error) from error
+    if backend is None:
+        raise LoadFailed(
+            f"backend '{about.word}' should be at {about.backend}, but there is no '{name}'"
+        )
+    return cast("Backend", backend)  # the contract of About.backend
+
+
+def _missing(about: About, error: ModuleNotFoundError) -> LoadFailed:
     package = (error.name or "").split(".")[0]
-    extra = _EXTRAS.get(package)
-    fix = f"pip install trivet[{extra}]" if extra else f"pip install {package}"
+    fix = about.install if package in about.packages and about.install else package
     return LoadFailed(
-        f"backend '{word}' needs the package '{package}', which is not installed: {fix}"
+        f"backend '{about.word}' needs the package '{package}', which is not installed: "
+        f"pip install {fix}"
     )

@@ -17,6 +17,9 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+from bench.against.checkout import CannotCompare
+from bench.against.comparison import parse_bar
+from bench.against.parts import COMPARED, as_json, compare, table_of
 from bench.embedding import bench_embedding
 from bench.ensemble import bench_ensemble
 from bench.figures import Row
@@ -50,26 +53,68 @@ PACKAGES = ("trivet", "grpcio", "aiohttp", "uvloop", "protobuf", "numpy", "onnxr
 
 def main() -> None:
     """Runs the parts asked for and prints one table."""
-    options = _options()
+    options = _options(sys.argv[1:])
     facts = environment()
-    rows: list[Row] = []
-    for name, bench in PARTS.items():
-        if options.only in (None, name):
-            rows += bench(options.seconds, options.rounds)
-    print_table(facts, rows)
+    run = _run_against if options.against else _run_parts
+    table, cells = run(options)
+    print_table(facts, table)
     if options.json:
-        cells = [{**asdict(row), "result": row.result, "verdict": row.verdict} for row in rows]
         options.json.write_text(json.dumps({"environment": facts, "cells": cells}, indent=1))
-    sys.exit(any(row.verdict == "MISS" for row in rows))
+    sys.exit(any(cell["verdict"] == "MISS" for cell in cells))
 
 
-def _options() -> argparse.Namespace:
+def _run_parts(options: argparse.Namespace) -> tuple[Table, list[dict[str, object]]]:
+    rows: list[Row] = []
+    for name in options.only or PARTS:
+        rows += PARTS[name](options.seconds or 4, options.rounds or 3)
+    cells = [{**asdict(row), "result": row.result, "verdict": row.verdict} for row in rows]
+    return table_of_rows(rows), cells
+
+
+def _run_against(options: argparse.Namespace) -> tuple[Table, list[dict[str, object]]]:
+    names, bars = options.only or COMPARED, dict(options.bar)
+    seconds, rounds = options.seconds or 1, options.rounds or 12
+    try:
+        found = compare(options.against, names, seconds, rounds, bars)
+    except CannotCompare as error:
+        print(f"python -m bench: {error}", file=sys.stderr)
+        sys.exit(2)
+    return table_of(found), [as_json(each) for each in found]
+
+
+def _options(arguments: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
-    parser.add_argument("--only", choices=PARTS, help="one part instead of all")
-    parser.add_argument("--seconds", type=float, default=4, help="of each measurement")
-    parser.add_argument("--rounds", type=int, default=3, help="of which medians are taken")
+    parser.add_argument("--only", type=parse_parts, metavar="PART,...", help=", ".join(PARTS))
+    parser.add_argument("--seconds", type=float, help="of each measurement (4; --against: 1)")
+    parser.add_argument("--rounds", type=int, help="medians are taken of (3; --against: 12)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the cells to FILE")
-    return parser.parse_args()
+    parser.add_argument("--against", metavar="COMMIT", help="CPU time a request next to COMMIT's")
+    parser.add_argument(
+        "--bar",
+        type=_bar,
+        action="append",
+        default=[],
+        metavar="CELL=RATIO",
+        help="with --against: least ratio of cells like infer/*/1 (0.97)",
+    )
+    return parser.parse_args(arguments)
+
+
+def parse_parts(text: str) -> list[str]:
+    """Names of parts, separated by commas, in the order of the table."""
+    names = text.split(",")
+    for name in names:
+        if name not in PARTS:
+            known = ", ".join(PARTS)
+            raise argparse.ArgumentTypeError(f"no part {name!r}; there are {known}")
+    return [name for name in PARTS if name in names]
+
+
+def _bar(text: str) -> tuple[str, float]:
+    try:
+        return parse_bar(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
 
 
 def environment() -> dict[str, str]:
@@ -90,11 +135,16 @@ def _processor() -> str:
     return names[0] if names else platform.machine()
 
 
-def print_table(facts: dict[str, str], rows: list[Row]) -> None:
+def print_table(facts: dict[str, str], table: Table) -> None:
     """Facts, then the cells."""
     console = Console(width=None if sys.stdout.isatty() else 160)
     for name, value in facts.items():
         console.print(f"{name}: {value}", highlight=False)
+    console.print(table)
+
+
+def table_of_rows(rows: list[Row]) -> Table:
+    """Each cell with what it was measured next to."""
     table = Table("cell", "unit")
     for title in ("ours", "bare", "ratio", "bar"):
         table.add_column(title, justify="right")
@@ -102,7 +152,7 @@ def print_table(facts: dict[str, str], rows: list[Row]) -> None:
     table.add_column("note: ours / bare")
     for row in rows:
         table.add_row(*cells(row))
-    console.print(table)
+    return table
 
 
 def cells(row: Row) -> list[str]:

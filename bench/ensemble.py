@@ -22,7 +22,7 @@ def bench_ensemble(seconds: float, rounds: int) -> list[Row]:
     """Requests per second at 64 in flight, of the ensemble and of one of its steps alone."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        _write(folder / "models")
+        write_chain(folder / "models")
         values = np.random.default_rng(1).random((1, 16), dtype=np.float32)
         with trivet(folder / "models") as ours:
             sides: dict[str, Measure] = {}
@@ -45,7 +45,8 @@ def bench_ensemble(seconds: float, rounds: int) -> list[Row]:
     return rows
 
 
-def _write(repository: Path) -> None:
+def write_chain(repository: Path) -> None:
+    """Three identity models and the ensemble "chain" of them."""
     for name in STEPS:
         (repository / name / "1").mkdir(parents=True)
         (repository / name / "config.pbtxt").write_text(CONFIG)

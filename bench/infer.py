@@ -43,10 +43,15 @@ def bench_infer(seconds: float, rounds: int) -> list[Row]:
 
 
 def _prepare(folder: Path) -> Request:
-    (folder / "models/identity/1").mkdir(parents=True)
-    (folder / "models/identity/config.pbtxt").write_text(CONFIG)
+    write_identity(folder / "models")
     values = np.random.default_rng(1).random((1, 16), dtype=np.float32)
     return write_request(folder, "identity", {"INPUT0": values}, values.tobytes())
+
+
+def write_identity(repository: Path) -> None:
+    """The model of this part."""
+    (repository / "identity/1").mkdir(parents=True)
+    (repository / "identity/config.pbtxt").write_text(CONFIG)
 
 
 def _measure(

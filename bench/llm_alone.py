@@ -15,7 +15,7 @@ from trivet.backends.api import Sampling
 from trivet.backends.llm.device.devices import choose_dtype
 from trivet.backends.llm.engine.assemble import make_engine
 from trivet.backends.llm.engine.engine import Engine
-from trivet.backends.llm.process.messages import Message, Outputs, Submit
+from trivet.backends.llm.messages import Message, Outputs, Submit
 from trivet.backends.llm.settings import EngineSettings
 
 VOCABULARY = 40_000

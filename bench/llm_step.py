@@ -10,7 +10,7 @@ from torch import Tensor
 from bench.figures import Figures, Row, alternate
 from trivet.backends.api import Sampling
 from trivet.backends.llm.engine.engine import Engine
-from trivet.backends.llm.process.messages import Message, Quit, Submit
+from trivet.backends.llm.messages import Message, Quit, Submit
 from trivet.backends.llm.sampling.grammar import NoGrammars
 from trivet.backends.llm.scheduling.batch_state import BatchState, StepArrays
 from trivet.backends.llm.scheduling.blocks import BlockPool
@@ -35,14 +35,17 @@ class TimedRunner:
     num_done: int = 0
     started_s: float = 0.0
     elapsed_s: float = 0.0
+    started_cpu_s: float = 0.0
+    cpu_s: float = 0.0
 
     def run(self, arrays: StepArrays, rows: list[int]) -> Tensor:  # noqa: ARG002
         """Logits of which the first is the best."""
         self.num_done += 1
         if self.num_done == NUM_WARM_UP:
-            self.started_s = time.perf_counter()
+            self.started_s, self.started_cpu_s = time.perf_counter(), time.process_time()
         elif self.num_done == NUM_WARM_UP + self.num_steps:
             self.elapsed_s = time.perf_counter() - self.started_s
+            self.cpu_s = time.process_time() - self.started_cpu_s
             assert self.engine is not None
             self.engine.inbox.put(Quit())
         logits = torch.zeros(len(rows), VOCABULARY)
@@ -52,10 +55,15 @@ class TimedRunner:
 
 def bench_llm_step(seconds: float, rounds: int) -> list[Row]:
     """Milliseconds a step at 256 running sequences, medians of rounds."""
-    num_steps = min(int(seconds * 250), MODEL_LEN - PROMPT_TOKENS - NUM_WARM_UP - 1)
+    num_steps = steps_of(seconds)
     found = alternate({"step": lambda: measure(num_steps)}, rounds)["step"]
     cell = f"LLM engine's step without its model, {NUM_SEQUENCES} sequences"
     return [Row(cell, "ms", found["step_ms"], 0.0, MAX_STEP_MS, is_difference=True)]
+
+
+def steps_of(seconds: float) -> int:
+    """How many steps to measure: no more than the sequences have room for."""
+    return min(int(seconds * 250), MODEL_LEN - PROMPT_TOKENS - NUM_WARM_UP - 1)
 
 
 def measure(num_steps: int) -> Figures:
@@ -77,7 +85,10 @@ def measure(num_steps: int) -> Figures:
     gc.collect()
     gc.freeze()  # as the engine's process does
     runner.engine.run()
-    return {"step_ms": runner.elapsed_s / num_steps * 1e3}
+    return {
+        "step_ms": runner.elapsed_s / num_steps * 1e3,
+        "step_cpu_ms": runner.cpu_s / num_steps * 1e3,
+    }
 
 
 def _submits() -> list[Submit]:

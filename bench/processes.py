@@ -1,6 +1,7 @@
 """Starts and stops the server under test and the bare echoes, each in a process of its own."""
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -17,6 +18,7 @@ from bench.load import Load
 
 LISTENING = re.compile(r"(HTTP|gRPC) .*?127\.0\.0\.1:(\d+)")
 START_TIMEOUT_S = 60
+HERE = Path(__file__).resolve().parents[1]
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,17 +30,25 @@ class Listener:
 
 
 @contextmanager
-def trivet(repository: Path, *flags: str) -> Iterator[Listener]:
-    """Our server over a repository, ready."""
-    command = [sys.executable, "-m", "trivet", "serve", str(repository), "--log-warning=false"]
+def trivet(repository: Path, *flags: str, root: Path = HERE) -> Iterator[Listener]:
+    """Our server over a repository, ready; `root`: the checkout that it comes from."""
+    command = [sys.executable, "-m", "trivet", "serve", str(repository.absolute())]
+    command += ["--log-warning=false"]
     command += ["--http-port=0", "--grpc-port=0", "--metrics-port=0", *flags]
     with tempfile.TemporaryFile("w+") as output:
-        process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT)
+        process = subprocess.Popen(
+            command, stdout=output, stderr=subprocess.STDOUT, cwd=root, env=environment_of(root)
+        )
         try:
             yield Listener(process.pid, _wait_until_ready(process, output.fileno()))
         finally:
             process.terminate()
             process.wait(60)
+
+
+def environment_of(root: Path) -> dict[str, str]:
+    """`trivet` comes from the root, the bench's own modules from here."""
+    return {**os.environ, "PYTHONPATH": f"{root}{os.pathsep}{HERE}"}
 
 
 def _wait_until_ready(process: "subprocess.Popen[bytes]", output: int) -> dict[str, int]:

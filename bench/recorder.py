@@ -2,7 +2,7 @@
 
 import time
 
-import psutil
+from bench.cpu import tree_cpu_s
 
 Parts = list[bytes]
 
@@ -15,7 +15,7 @@ class Recorder:
     """Counts answers between `begin` and `end`. Owned by the load client's event loop."""
 
     def __init__(self, server_pid: int, payload: bytes) -> None:
-        self._server = psutil.Process(server_pid)
+        self._server_pid = server_pid
         self._payload = payload
         self._latencies_ns: list[int] = []
         self._is_recording = False
@@ -33,7 +33,7 @@ class Recorder:
     def begin(self) -> None:
         """The warm-up is over."""
         self._is_recording = True
-        self._server_cpu_s = self._server_seconds()
+        self._server_cpu_s = tree_cpu_s(self._server_pid)
         self._client_cpu_s = time.process_time()
         self._started_ns = time.perf_counter_ns()
 
@@ -41,7 +41,7 @@ class Recorder:
         """The figures since `begin`. Raises LoadFailed when the first or last answer was wrong."""
         elapsed_s = (time.perf_counter_ns() - self._started_ns) / 1e9
         client_busy = (time.process_time() - self._client_cpu_s) / elapsed_s
-        server_cpu_s = self._server_seconds() - self._server_cpu_s
+        server_cpu_s = tree_cpu_s(self._server_pid) - self._server_cpu_s
         latencies = sorted(self._latencies_ns)
         if not latencies:
             raise LoadFailed(f"no answer in {elapsed_s:.1f} s")
@@ -55,7 +55,3 @@ class Recorder:
             "server_cpu_us": server_cpu_s / len(latencies) * 1e6,
             "client_busy": client_busy,
         }
-
-    def _server_seconds(self) -> float:
-        times = self._server.cpu_times()
-        return float(times.user + times.system)

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from trivet.backends.api import (
-    InferRequest,
+    CheckedRequest,
     InferResponse,
     ModelFiles,
     Placement,
@@ -83,8 +83,14 @@ async def _ask(executor: SequenceExecutor, ids: list[int], *, start: bool = Fals
     sink = _Sink()
     sink.left = len(ids)
     for number in ids:
-        request = InferRequest("identity", None, "", {"INPUT0": Tensor.of("INPUT0", VALUES)})
-        request.sequence_id, request.sequence_start, request.batching = number, start, True
+        request = CheckedRequest(
+            "identity",
+            1,
+            "",
+            {"INPUT0": Tensor.of("INPUT0", VALUES)},
+            sequence_id=number,
+            sequence_start=start,
+        )
         executor.submit(request, sink)
     await sink.done.wait()
 

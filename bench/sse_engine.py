@@ -6,7 +6,7 @@ import socket
 import sys
 from collections.abc import Iterator
 
-from trivet.backends.llm.process.messages import (
+from trivet.backends.llm.messages import (
     Abort,
     FrameReader,
     Message,

@@ -12,14 +12,15 @@ from typing import Any, cast
 import uvloop
 
 from trivet.backends.api import Generator, ModelNotFound
-from trivet.backends.llm.executor import LlmExecutor
 from trivet.backends.llm.process.process import EngineProcess
+from trivet.backends.llm.serving.executor import LlmExecutor
 from trivet.backends.llm.settings import EngineSettings
 from trivet.backends.llm.text.chat import ChatTemplate
 from trivet.backends.llm.text.tokenizer import Tokenizer
 from trivet.backends.llm.weights.files import load_tokenizer_files
 from trivet.server.core import Core
 from trivet.server.http.app import HttpLimits, HttpServer
+from trivet.server.models.routing import Key
 from trivet.server.shared_memory.system import SharedMemory
 from trivet.server.tracing.tracing import Tracing
 
@@ -37,7 +38,7 @@ class OneModel:
         self.shared_memory = SharedMemory(enabled=False)
         self.tracing = Tracing()
 
-    def generator(self, name: str) -> Generator:
+    def generator(self, name: str, version: None = None, key: Key = "") -> Generator:  # noqa: ARG002
         """Whose name is "fake"."""
         if name != "fake":
             raise ModelNotFound(f"The model `{name}` does not exist.")

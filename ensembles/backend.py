@@ -11,9 +11,9 @@ from trivet.backends.api import (
     Instance,
     ModelFiles,
     ModelNotFound,
+    ModelServer,
     Observer,
     Placement,
-    Runner,
     Signature,
 )
 from trivet.ensembles.executor import EnsembleExecutor
@@ -26,10 +26,10 @@ from trivet.protos.model_config_pb2 import ModelConfig
 class NoModels:
     """The catalog of a backend that has not been told which models serve."""
 
-    def signature(self, name: str, version: int | None) -> Signature:  # noqa: ARG002
+    def signature(self, name: str, version: int | str | None) -> Signature:  # noqa: ARG002
         raise ModelNotFound(f"model '{name}' is not known here")
 
-    def labels(self, name: str, version: int | None) -> dict[str, Sequence[str]]:  # noqa: ARG002
+    def labels(self, name: str, version: int | str | None) -> dict[str, Sequence[str]]:  # noqa: ARG002
         raise ModelNotFound(f"model '{name}' is not known here")
 
     def parts(self, name: str) -> frozenset[str]:
@@ -46,10 +46,7 @@ class EnsembleBackend:
         """The backend over the models that serve."""
         return EnsembleBackend(catalog)
 
-    def matches(self, files: ModelFiles) -> bool:  # noqa: ARG002 - an ensemble has no files
-        return False
-
-    def complete(self, config: ModelConfig, files: ModelFiles) -> ModelConfig:  # noqa: ARG002
+    def complete(self, config: ModelConfig, files: ModelFiles) -> ModelConfig:  # noqa: ARG002 - an ensemble has no files
         """Inputs and outputs from the steps; everything is checked. Raises InvalidConfig."""
         return read_graph(config, self.catalog).config
 
@@ -80,21 +77,21 @@ class EnsembleInstance:
     def __init__(self, graph: Graph, version: int) -> None:
         self.graph = graph
         self._version = version
-        self._runner: Runner | None = None
+        self._server: ModelServer | None = None
         self._observer: Observer | None = None
 
-    def connect(self, runner: Runner) -> None:
-        self._runner = runner
+    def connect(self, server: ModelServer) -> None:
+        self._server = server
 
     def observe(self, observer: Observer) -> None:
         self._observer = observer
 
     def make_executor(self) -> Executor:
-        assert self._runner is not None, "connected before"
+        assert self._server is not None, "connected before"
         assert self._observer is not None, "observed before"
-        place = (self._version, self.graph, self._runner, self._observer)
+        place = (self._version, self.graph, self._server, self._observer)
         ending = find_ending(self.graph)
-        if ending is not None and ending.generator(self._runner) is not None:
+        if ending is not None and ending.generator(self._server) is not None:
             return GeneratingEnsemble(ending, *place)
         return EnsembleExecutor(*place)
 

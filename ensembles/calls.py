@@ -13,17 +13,27 @@ from trivet.backends.api import (
     InferRequest,
     InferResponse,
     ModelNotFound,
+    ModelServer,
     NotFound,
-    Runner,
+    RequestContext,
     ServingError,
     Unavailable,
 )
+from trivet.backends.api.value import changed, value
 from trivet.ensembles.graph import Step
 
 PASSING = (Unavailable, BackendFailed, DeadlineExceeded)
 """Failures after which another try may succeed."""
 REPLACEABLE = (*PASSING, ModelNotFound, NotFound)
 """Failures after which the fallback is asked."""
+
+
+@value
+class Question:
+    """What a step asks, and how."""
+
+    request: InferRequest
+    context: RequestContext
 
 
 class Receiver(Protocol):
@@ -62,13 +72,13 @@ class GuardedCall:
     """Calls a step's model again, or another one, when it fails or takes too long."""
 
     def __init__(
-        self, receiver: Receiver, step: Step, request: InferRequest, runner: Runner
+        self, receiver: Receiver, step: Step, question: Question, server: ModelServer
     ) -> None:
         self._receiver = receiver
         self._step = step
-        self._request = request
-        self._runner = runner
-        self._given = request.inputs
+        self._question: Question | None = question
+        self._cancel = question.context.cancel
+        self._server = server
         self._tries_left = step.settings.retries
         self._is_fallback = False
         self._has_answered = False
@@ -80,23 +90,17 @@ class GuardedCall:
         self._begin(self._step.model, self._step.version)
 
     def _begin(self, model: str, version: int | None) -> None:
-        first = self._request
+        assert self._question is not None, "it has not ended"
         token = CancelToken()
-        first.cancel.on_cancel(token.cancel)
-        # A model's reshape replaces entries of the inputs: each try has its own.
-        request = InferRequest(
-            model, version, first.id, dict(self._given), first.output_names, first.parameters,
-            first.priority, first.timeout_us, first.sequence_id, first.sequence_start,
-            first.sequence_end, first.deadline, token, callers=first.callers,
-            residence=first.residence, on_tokens=first.on_tokens, tenant=first.tenant,
-            trace=first.trace, window=first.window,
-        )  # fmt: skip
+        self._cancel.on_cancel(token.cancel)
+        request = changed(self._question.request, model_name=model, model_version=version)
+        context = changed(self._question.context, cancel=token)
         self._try = current = _Try(self, token)
         timeout_s = self._step.settings.timeout_s
         if timeout_s:
             loop = asyncio.get_running_loop()
             self._timer = loop.call_later(timeout_s, self._on_timeout, current)
-        self._runner.infer(request, current)
+        self._server.infer(request, context, current)
 
     def _on_timeout(self, overdue: "_Try") -> None:
         if overdue is not self._try:
@@ -129,7 +133,7 @@ class GuardedCall:
         """From a try: another one, if there is any left."""
         if source is not self._try:
             return
-        is_over = self._has_answered or self._is_fallback or self._request.cancel.cancelled
+        is_over = self._has_answered or self._is_fallback or self._cancel.cancelled
         self._end()
         if not is_over and self._tries_left and isinstance(error, PASSING):
             self._tries_left -= 1
@@ -138,7 +142,8 @@ class GuardedCall:
             self._is_fallback = True
             self._begin(self._step.settings.fallback, None)
         else:
-            self._given = {}
+            # Its cancel token refers here, and its tensors are for nobody any more.
+            self._question = None
             self._receiver.failed(self._step, error)
 
     def _end(self) -> None:
@@ -165,10 +170,10 @@ class _Try:
         self._call.failed(self, error)
 
 
-def call_model(receiver: Receiver, step: Step, request: InferRequest, runner: Runner) -> None:
+def call_model(receiver: Receiver, step: Step, question: Question, server: ModelServer) -> None:
     """Asks a step's model, as carefully as the step's settings say."""
     settings = step.settings
     if settings.timeout_s or settings.retries or settings.fallback:
-        GuardedCall(receiver, step, request, runner).start()
+        GuardedCall(receiver, step, question, server).start()
     else:
-        runner.infer(request, Call(receiver, step))
+        server.infer(question.request, question.context, Call(receiver, step))

@@ -13,25 +13,28 @@ from trivet.backends.api import (
     Cancelled,
     CancelToken,
     Cause,
+    CheckedRequest,
     CopyKind,
     InferRequest,
     InferResponse,
     InvalidRequest,
     ModelNotFound,
     ModelNotReady,
+    ModelServer,
     NotFound,
     Observer,
     Residence,
-    Runner,
     ServingError,
     Sink,
     Tensor,
     Unavailable,
     Window,
     derive,
+    inherited,
 )
+from trivet.backends.api.value import changed
 from trivet.ensembles.adapting import adapted
-from trivet.ensembles.calls import call_model
+from trivet.ensembles.calls import Question, call_model
 from trivet.ensembles.graph import Graph, Step
 from trivet.ensembles.mapping import MappedCall
 from trivet.ensembles.merging import (
@@ -56,11 +59,11 @@ SEQUENCE_PARAMETERS = frozenset({"sequence_id", "sequence_start", "sequence_end"
 class EnsembleExecutor:
     """The Executor of an ensemble."""
 
-    def __init__(self, version: int, graph: Graph, runner: Runner, observer: Observer) -> None:
+    def __init__(self, version: int, graph: Graph, server: ModelServer, observer: Observer) -> None:
         self.name = graph.config.name
         self.version = version
         self.graph = graph
-        self.runner = runner
+        self.server = server
         self.observer = observer
         self._plans: dict[tuple[str, ...], Plan] = {(): make_plan(graph, ())}
         self._placed_plans: dict[tuple[tuple[str, ...], tuple[str, ...]], Plan] = {}
@@ -72,7 +75,7 @@ class EnsembleExecutor:
         self._can_merge = can_merge(graph)
         self._arrived: list[Member] = []
 
-    def submit(self, request: InferRequest, sink: Sink) -> None:
+    def submit(self, request: CheckedRequest, sink: Sink) -> None:
         """Starts the request's first steps, with those that arrive in this turn of the loop where
         that makes no difference to them; see `Executor`."""
         member = Member(request, sink, time.monotonic_ns())
@@ -162,13 +165,13 @@ class EnsembleExecutor:
         """Whether every step's model can compute now."""
         steps = self.graph.steps
         return not self._stopping and all(
-            self.runner.is_ready(step.model, step.version) for step in steps
+            self.server.is_ready(step.model, step.version) for step in steps
         )
 
     def trouble(self) -> str:
         """See Supervised: which step cannot compute now."""
         steps = self.graph.steps
-        waits_for = [s.model for s in steps if not self.runner.is_ready(s.model, s.version)]
+        waits_for = [s.model for s in steps if not self.server.is_ready(s.model, s.version)]
         return f"model '{waits_for[0]}' of its steps is not ready" if waits_for else ""
 
     def deaths(self) -> Mapping[Cause, int]:
@@ -236,21 +239,23 @@ class _Run:
         """Asks a step's model; the answers come to the wave."""
         asked = self.plan.levels[step.level].output_names[step.number]
         request = derive(self.request, step.model, step.version, inputs, output_names=asked)
-        request.cancel = self._cancel
-        request.residence = self.plan.residences[step.number]
-        if step.signature.decoupled and wave.stream is not None:
-            request.window = wave.stream.window
         if self._sequence is not None:
-            self._override(request)
-        runner = self._executor.runner
+            request = self._overridden(request)
+        window = None
+        if step.signature.decoupled and wave.stream is not None:
+            window = wave.stream.window
+        residence = self.plan.residences[step.number]
+        context = inherited(self.request, self._cancel, residence, window)
+        server = self._executor.server
         if not step.settings.map:
-            call_model(wave, step, request, runner)
+            call_model(wave, step, Question(request, context), server)
             return
         lists = {e.name: inputs[e.name] for e in step.inputs if e.tensor in step.settings.map}
         num_lists = 2 if self._executor.graph.signature.batching else 1
         try:
-            call = MappedCall(wave, step, request, num_lists, self._executor.observer)
-            call.start(lists, runner)
+            question = Question(request, context)
+            call = MappedCall(wave, step, question, num_lists, self._executor.observer)
+            call.start(lists, server)
         except ServingError as error:
             self.failed(error)
 
@@ -261,13 +266,15 @@ class _Run:
             self._cancel.on_cancel(window.open)
         return window
 
-    def _override(self, request: InferRequest) -> None:
+    def _overridden(self, request: InferRequest) -> InferRequest:
         given = self._sequence or {}
         sequence_id = given.get("sequence_id", request.sequence_id)
-        if isinstance(sequence_id, int | str):
-            request.sequence_id = sequence_id
-        request.sequence_start = bool(given.get("sequence_start", request.sequence_start))
-        request.sequence_end = bool(given.get("sequence_end", request.sequence_end))
+        return changed(
+            request,
+            sequence_id=sequence_id if isinstance(sequence_id, int | str) else request.sequence_id,
+            sequence_start=bool(given.get("sequence_start", request.sequence_start)),
+            sequence_end=bool(given.get("sequence_end", request.sequence_end)),
+        )
 
     def heard(self, response: InferResponse) -> None:
         """What a step says of the sequence holds for the steps after it, and for the answer."""

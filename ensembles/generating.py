@@ -15,17 +15,17 @@ import orjson
 from trivet.backends.api import (
     NO_ACCOUNT,
     Account,
+    CheckedRequest,
     DataType,
     GenerateRequest,
     GenerateSink,
     Generator,
     GeneratorInfo,
-    InferRequest,
     InferResponse,
     InvalidRequest,
     Messages,
+    ModelServer,
     Observer,
-    Runner,
     ServingError,
     Tensor,
     Token,
@@ -51,9 +51,9 @@ class Ending:
     takes_messages: bool
     """Whether the conversation so far is an input, too, as JSON."""
 
-    def generator(self, runner: Runner) -> Generator | None:
+    def generator(self, server: ModelServer) -> Generator | None:
         """The model, if it is a language model. Raises a ServingError."""
-        return runner.generator(self.step.model, self.step.version)
+        return server.generator(self.step.model, self.step.version)
 
 
 def find_ending(graph: Graph) -> Ending | None:
@@ -89,11 +89,11 @@ class GeneratingEnsemble(EnsembleExecutor):
     """An ensemble's Executor that is a Generator, too."""
 
     def __init__(
-        self, ending: Ending, version: int, graph: Graph, runner: Runner, observer: Observer
+        self, ending: Ending, version: int, graph: Graph, server: ModelServer, observer: Observer
     ) -> None:
-        super().__init__(version, graph, runner, observer)
+        super().__init__(version, graph, server, observer)
         self._ending = ending
-        self._before = EnsembleExecutor(version, ending.before, runner, observer)
+        self._before = EnsembleExecutor(version, ending.before, server, observer)
 
     async def drain(self) -> None:
         """See Executor."""
@@ -107,7 +107,7 @@ class GeneratingEnsemble(EnsembleExecutor):
 
     @property
     def _model(self) -> Generator:
-        model = self._ending.generator(self.runner)
+        model = self._ending.generator(self.server)
         if model is None:
             raise Unsupported(
                 f"ensemble '{self.name}': {self._ending.step.title} does not generate text any more"
@@ -183,8 +183,14 @@ class GeneratingEnsemble(EnsembleExecutor):
             name: _text(name, text, len(signature.full_dims(signature.inputs[name])))
             for name, text in texts.items()
         }
-        request = InferRequest(self.name, self.version, "", inputs, batching=signature.batching)
-        request.tenant, request.on_tokens = account.tenant, account.on_tokens
+        request = CheckedRequest(
+            self.name,
+            self.version,
+            "",
+            inputs,
+            tenant=account.tenant,
+            on_tokens=account.on_tokens,
+        )
         answer = _Answer()
         self._before.submit(request, answer)
         try:

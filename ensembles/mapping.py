@@ -8,16 +8,16 @@ from trivet.backends.api import (
     InferRequest,
     InferResponse,
     InvalidRequest,
+    ModelServer,
     Observer,
     PackedBytes,
-    Runner,
     ServingError,
     Shape,
     Tensor,
 )
 from trivet.backends.api.tensor import join_rows
 from trivet.ensembles.adapting import elements
-from trivet.ensembles.calls import Receiver, call_model
+from trivet.ensembles.calls import Question, Receiver, call_model
 from trivet.ensembles.graph import Edge, Step
 
 MAX_ELEMENTS = 65536
@@ -31,18 +31,18 @@ class MappedCall:
     """
 
     def __init__(
-        self, receiver: Receiver, step: Step, request: InferRequest, num_lists: int, asks: Observer
+        self, receiver: Receiver, step: Step, question: Question, num_lists: int, asks: Observer
     ) -> None:
         self._receiver = receiver
         self._step = step
-        self._request = request
+        self._question = question
         self._num_lists = num_lists
         self._observer = asks
         self._answers: list[InferResponse | None] = []
         self._left = 0
         self._list_shape: Shape = ()
 
-    def start(self, lists: dict[str, Tensor], runner: Runner) -> None:
+    def start(self, lists: dict[str, Tensor], server: ModelServer) -> None:
         """Begins all calls. Raises InvalidRequest where lists differ in length."""
         shapes = {tensor.shape[: self._num_lists] for tensor in lists.values()}
         if len(shapes) != 1:
@@ -67,16 +67,15 @@ class MappedCall:
             self._deliver()
         for index in range(count):
             request = self._element_request({name: each[index] for name, each in parts.items()})
-            call_model(_Element(self, index), self._step, request, runner)
+            question = Question(request, self._question.context)
+            call_model(_Element(self, index), self._step, question, server)
 
     def _element_request(self, elements_: dict[str, Tensor]) -> InferRequest:
-        whole = self._request
+        whole = self._question.request
         return InferRequest(
             whole.model_name, whole.model_version, whole.id, {**whole.inputs, **elements_},
             whole.output_names, whole.parameters, whole.priority, whole.timeout_us,
-            whole.sequence_id, whole.sequence_start, whole.sequence_end, whole.deadline,
-            whole.cancel, callers=whole.callers, on_tokens=whole.on_tokens,
-            tenant=whole.tenant, trace=whole.trace,
+            whole.sequence_id, whole.sequence_start, whole.sequence_end,
         )  # fmt: skip
 
     def element_answered(self, index: int, response: InferResponse) -> None:
@@ -130,8 +129,8 @@ class MappedCall:
         whole = join([tensor.numpy() for tensor in tensors])
         if not isinstance(tensors[0].data, PackedBytes):
             self._observer.copied(CopyKind.GATHER, whole.nbytes)
-            if self._request.trace is not None:
-                self._request.trace.copied(CopyKind.GATHER, whole.nbytes)
+            if self._question.context.trace is not None:
+                self._question.context.trace.copied(CopyKind.GATHER, whole.nbytes)
         return whole
 
 

@@ -13,8 +13,8 @@ import numpy as np
 from trivet.backends.api import (
     Cancelled,
     CancelToken,
+    CheckedRequest,
     DeadlineExceeded,
-    InferRequest,
     InferResponse,
     PackedBytes,
     ServingError,
@@ -51,7 +51,7 @@ def can_merge(graph: Graph) -> bool:
     return given == "true" or (given == "auto" and not any(-1 in spec.dims for spec in made))
 
 
-def is_plain(request: InferRequest) -> bool:
+def is_plain(request: CheckedRequest) -> bool:
     """Whether a request says nothing that others beside it do not."""
     return not (
         request.parameters
@@ -71,7 +71,7 @@ def is_plain(request: InferRequest) -> bool:
 class Member:
     """A request on its way with others."""
 
-    request: InferRequest
+    request: CheckedRequest
     sink: Sink
     arrived_ns: int
 
@@ -96,18 +96,23 @@ def groups_of(arrived: Sequence[Member], max_batch_size: int) -> list[list[Membe
     return groups
 
 
-def merged_request(members: Sequence[Member], copied: Callable[[int], None]) -> InferRequest:
+def merged_request(members: Sequence[Member], copied: Callable[[int], None]) -> CheckedRequest:
     """One request of all members' rows, in order. Tells how many bytes were copied for it."""
     first = members[0].request
     inputs = {
         name: _joined([member.request.inputs[name] for member in members], copied)
         for name in first.inputs
     }
-    merged = InferRequest(first.model_name, first.model_version, first.id, inputs)
-    merged.output_names, merged.batching = first.output_names, first.batching
-    merged.batch_size = sum(member.request.batch_size for member in members)
-    merged.cancel, merged.tenant = CancelToken(), first.tenant
-    return merged
+    return CheckedRequest(
+        first.model_name,
+        first.model_version,
+        first.id,
+        inputs,
+        first.output_names,
+        batch_size=sum(member.request.batch_size for member in members),
+        cancel=CancelToken(),
+        tenant=first.tenant,
+    )
 
 
 def _joined(tensors: Sequence[Tensor], copied: Callable[[int], None]) -> Tensor:

@@ -1,13 +1,48 @@
 """The responses of a decoupled step: each begins a wave, and the waves answer in order."""
 
 from collections import deque
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from trivet.backends.api import InferResponse, Window
 from trivet.ensembles.graph import Step
 
-if TYPE_CHECKING:
-    from trivet.ensembles.wave import Run, Wave
+
+class StreamRun(Protocol):
+    """The request that a stream belongs to."""
+
+    is_over: bool
+    max_inflight: int
+
+    @property
+    def has_room(self) -> bool:
+        """Whether another answer may be sent."""
+
+    def progress(self) -> None:
+        """A wave is done or a stream has changed: answers what is in turn."""
+
+
+class StreamWave(Protocol):
+    """A wave with a decoupled step, and each of those that its responses begin."""
+
+    @property
+    def is_over(self) -> bool:
+        """Whether nothing that still comes matters."""
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether all steps but the decoupled one have ended."""
+
+    def following(self, step: Step, response: InferResponse) -> "StreamWave":
+        """The wave that a response of the decoupled step begins, not started yet."""
+
+    def start(self) -> None:
+        """Begins every step that waits for nothing."""
+
+    def take_turn(self) -> bool:
+        """Being the one in turn, answers all that has come; returns whether it is over."""
+
+    def release(self) -> None:
+        """Lets go of all tensors."""
 
 
 class Stream:
@@ -15,12 +50,14 @@ class Stream:
 
     __slots__ = ("_backlog", "_is_closed", "_run", "_step", "_wave", "_waves", "window")
 
-    def __init__(self, run: "Run", wave: "Wave", step: Step, window: Window | None = None) -> None:
+    def __init__(
+        self, run: StreamRun, wave: StreamWave, step: Step, window: Window | None = None
+    ) -> None:
         """`window`: what the step's model waits for before it sends more."""
         self._run = run
         self._wave = wave
         self._step = step
-        self._waves: deque[Wave] = deque()
+        self._waves: deque[StreamWave] = deque()
         self._backlog: deque[InferResponse] = deque()
         """Responses that wait for other steps, or for earlier ones to be answered."""
         self._is_closed = False
@@ -44,11 +81,7 @@ class Stream:
         while self._backlog and self._wave.is_settled and not self._wave.is_over:
             if most and len(self._waves) >= most:
                 return
-            # Imported here: a wave has a stream, a stream makes waves.
-            from trivet.ensembles.wave import Wave
-
-            wave = Wave(self._run, self._wave.number + 1, dict(self._wave.values), self._wave)
-            wave.absent |= wave.store(self._step, self._backlog.popleft().outputs)
+            wave = self._wave.following(self._step, self._backlog.popleft())
             self._waves.append(wave)
             wave.start()
 

@@ -6,27 +6,21 @@ steps after it (`stream.py`), and the last ones answer.
 
 from typing import Protocol
 
-from trivet.backends.api import InferRequest, InferResponse, ServingError, Tensor, Window
+from trivet.backends.api import CheckedRequest, InferResponse, ServingError, Tensor, Window
 from trivet.ensembles.adapting import adapted
 from trivet.ensembles.graph import Step
 from trivet.ensembles.plan import Plan
-from trivet.ensembles.stream import Stream
+from trivet.ensembles.stream import Stream, StreamRun
 
 CONDITIONAL = ""
 """Why a tensor is absent: a condition said so, which is no fault."""
 
 
-class Run(Protocol):
+class Run(StreamRun, Protocol):
     """What a wave needs of the request that it belongs to."""
 
     plan: Plan
-    request: InferRequest
-    is_over: bool
-    max_inflight: int
-
-    @property
-    def has_room(self) -> bool:
-        """Whether another answer may be sent."""
+    request: CheckedRequest
 
     def window(self, step: Step) -> Window | None:
         """For the responses of a decoupled step; None: it never waits."""
@@ -36,9 +30,6 @@ class Run(Protocol):
 
     def heard(self, response: InferResponse) -> None:
         """Looks at what a step says of the request's sequence."""
-
-    def progress(self) -> None:
-        """A wave is done or a stream has changed: answers what is in turn."""
 
     def respond(self, wave: "Wave") -> None:
         """Sends a wave's answer."""
@@ -81,6 +72,12 @@ class Wave:
             if not self.is_over:
                 self._begin(step)
         self._end_step()
+
+    def following(self, step: Step, response: InferResponse) -> "Wave":
+        """The wave that a response of the decoupled step begins, not started yet."""
+        wave = Wave(self._run, self.number + 1, dict(self.values), self)
+        wave.absent |= wave.store(step, response.outputs)
+        return wave
 
     @property
     def is_over(self) -> bool:

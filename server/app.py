@@ -15,6 +15,7 @@ from trivet.server.cache.caching import Caching
 from trivet.server.control import RepositoryControl
 from trivet.server.core import Core
 from trivet.server.frontends import Frontends
+from trivet.server.hall import Hall
 from trivet.server.logs.log import Log, setup_logging
 from trivet.server.metrics.config import MetricsConfig
 from trivet.server.metrics.custom import CustomMetrics
@@ -25,7 +26,7 @@ from trivet.server.models.host_policy import HostPolicies
 from trivet.server.models.lifecycle import Lifecycle
 from trivet.server.models.loader import Loader
 from trivet.server.models.registry import Registry
-from trivet.server.models.runner import ModelRunner
+from trivet.server.models.runner import RequestDispatcher
 from trivet.server.repository.plan import Action, Load, Problem, Unload, plan
 from trivet.server.repository.scan import RepositoryUnreadableError, Snapshot, scan
 from trivet.server.repository.watcher import Watcher
@@ -88,7 +89,7 @@ class Server:
         self._control = control = RepositoryControl(settings)
         limits = _limits(settings)
         self._caching = Caching.open(settings)
-        runner = ModelRunner(self.registry, control)
+        dispatcher = RequestDispatcher(self.registry, control)
         gpus = Gpus.find()
         custom_metrics = CustomMetrics()
         self.lifecycle = Lifecycle(
@@ -105,7 +106,7 @@ class Server:
                 GpuLedger(gpus, parse_limits(settings.model_load_gpu_limit)),
             ),
             Assembler(
-                runner,
+                dispatcher,
                 settings.default_queue_size,
                 settings.delay_scheduler,
                 RateLimiter(limits) if limits is not None else None,
@@ -116,11 +117,10 @@ class Server:
             has_summaries=MetricsConfig.parse(settings.metrics_config).summary_latencies,
         )
         control.attach(self.lifecycle)
-        kind = GuardedCore if settings.auth_keys_file else Core
-        self.core = kind(
+        self.hall = Hall(
             self.registry,
             self.lifecycle,
-            runner,
+            dispatcher,
             SharedMemory(enabled=settings.allow_client_shm),
             server_id=settings.server_id,
             version=__version__,
@@ -128,6 +128,7 @@ class Server:
             tracing=Tracing(TraceConfig.parse(settings.trace_config)),
             log_output=log_output,
         )
+        self.core: Core = GuardedCore(self.hall) if settings.auth_keys_file else self.hall
         cache = self._caching.cache if self._caching is not None else None
         self.frontends = Frontends(self.core, settings, cache, gpus, custom_metrics)
         self._watcher: Watcher | None = None
@@ -164,18 +165,14 @@ class Server:
                 "start with --exit-on-error=false to serve the others"
             )
         await self.frontends.prepare()
-        self.core.started()
+        self.hall.started()
         if self.settings.model_control_mode in ("watch", "poll"):
             await self._watch(snapshot)
-
-    def request_stop(self) -> None:
-        """Ends `serve` after a drain."""
-        self._stop_requested.set()
 
     async def stop(self) -> None:
         """Not ready at once, takes requests for drain_delay_secs more, answers what was taken for
         up to exit_timeout_secs, then frees all."""
-        self.core.stop()
+        self.hall.stop()
         self.frontends.leave()
         if self._watcher is not None:
             await self._watcher.close()
@@ -189,7 +186,7 @@ class Server:
         self._control.close()
         await self.lifecycle.stop(max(0.0, ends_at_s - time.monotonic()))
         await self.frontends.close()
-        await self.core.tracing.close()
+        await self.hall.tracing.close()
         if self._caching is not None:
             await self._caching.cache.close()
 

@@ -7,7 +7,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from trivet.server.core import Core
+from trivet.server.core import Descriptions
 from trivet.server.frontends import Frontends
 from trivet.server.models.known import State, Status
 from trivet.server.settings import Settings
@@ -55,7 +55,7 @@ class LoadProgress:
         self._progress.update(task, now=", ".join(sorted(self._loading)))
 
 
-def print_banner(settings: Settings, frontends: Frontends, core: Core) -> None:
+def print_banner(settings: Settings, frontends: Frontends, core: Descriptions) -> None:
     """Addresses, models and limits, on standard output."""
     console = Console()
     addresses = Table("service", "address", "limit")

@@ -1,289 +1,136 @@
-"""The hall: the one door between the front rooms and the models.
+"""What front rooms may ask: the one door between them and the models.
 
-Finds the model, checks the request against it and hands it to the model's executor. Knows no
-protocol; its answers are the wire messages that both protocols share.
+Each part is what one kind of front room needs. `Hall` fulfils all of them, and so does
+`GuardedCore`, for servers with keys. Called on the event loop only.
 """
 
 from collections.abc import Iterable, Mapping
+from typing import Protocol
 
-from trivet.backends.api import (
-    Generator,
-    InferRequest,
-    InvalidRequest,
-    Measured,
-    ModelNotFound,
-    ServingError,
-    Signature,
-    Sink,
-    Unsupported,
-    trouble_of,
-)
+from trivet.backends.api import Generator, InferRequest, Measured, RequestContext, Sink
 from trivet.protos import grpc_service_pb2 as pb
 from trivet.protos.model_config_pb2 import ModelConfig
-from trivet.server.logs.log import Log
 from trivet.server.logs.setting import LogValue
-from trivet.server.models.known import State, Status
-from trivet.server.models.lifecycle import Lifecycle
 from trivet.server.models.model import Model
-from trivet.server.models.registry import Registry
-from trivet.server.models.runner import ModelRunner
+from trivet.server.models.routing import Admitted, Key
 from trivet.server.scheduling.statistics import ModelStatistics
 from trivet.server.shared_memory.system import SharedMemory
-from trivet.server.tracing.generating import TracedGenerator
 from trivet.server.tracing.setting import Change
 from trivet.server.tracing.tracing import Described, Tracing
 
-EXTENSIONS = (
-    "classification",
-    "sequence",
-    "model_repository",
-    "model_repository(unload_dependents)",
-    "schedule_policy",
-    "model_configuration",
-    "system_shared_memory",
-    "cuda_shared_memory",
-    "binary_tensor_data",
-    "parameters",
-    "statistics",
-    "trace",
-    "logging",
-)
-"""In Triton's order (its server metadata)."""
+
+class Resolving(Protocol):
+    """Finds models."""
+
+    def resolve(self, name: str, version: int | str | None, key: Key = "") -> Admitted:
+        """The version of a model that a request gets: asked once, by whoever takes the request in.
+
+        `key` is what the choice may stick to. Raises ModelNotFound, NotFound, ModelNotReady.
+        """
 
 
-class Core:
-    """What the front rooms may ask for. Called on the event loop only."""
+class Inference(Resolving, Protocol):
+    """Runs requests of tensors."""
 
-    def __init__(
-        self,
-        registry: Registry,
-        lifecycle: Lifecycle,
-        runner: ModelRunner,
-        shared_memory: SharedMemory,
-        *,
-        server_id: str,
-        version: str,
-        strict_readiness: bool = True,
-        tracing: Tracing | None = None,
-        log_output: Log | None = None,
+    @property
+    def shared_memory(self) -> SharedMemory:
+        """The regions that clients have registered."""
+
+    @property
+    def tracing(self) -> Tracing:
+        """Which requests are traced."""
+
+    def infer(
+        self, admitted: Admitted, request: InferRequest, context: RequestContext, sink: Sink
     ) -> None:
-        self._registry = registry
-        self._lifecycle = lifecycle
-        self._runner = runner
-        self.shared_memory = shared_memory
-        self.tracing = tracing or Tracing()
-        self._log = log_output
-        self._id = server_id
-        self._version = version
-        self._strict_readiness = strict_readiness
-        self._is_started = False
-        self._is_stopping = False
+        """Runs a request on what `resolve` gave for it; every outcome goes to the sink, exactly one
+        end. Never raises."""
 
-    # -- inference -----------------------------------------------------------------------------
 
-    def infer(self, request: InferRequest, sink: Sink) -> None:
-        """Runs a request; every outcome goes to the sink, exactly one end. Never raises."""
-        tracer = self.tracing.tracer
-        if tracer is not None:
-            sink = tracer.begin(request, sink)
-        self._runner.infer(request, sink)
+class Generators(Protocol):
+    """Finds models that generate text."""
 
-    def signature(self, name: str, version: int | None) -> Signature:
-        """What a model takes and gives. Raises ModelNotFound, NotFound, ModelNotReady."""
-        return self._registry.lookup(name, version).signature
-
-    def generator(self, name: str) -> Generator:
-        """A model that generates text. Raises ModelNotFound, also for models of other kinds."""
-        try:
-            executor = self._registry.lookup(name, None).executor
-        except ModelNotFound:
-            raise ModelNotFound(f"The model `{name[:128]}` does not exist.") from None
-        if not isinstance(executor, Generator):
-            raise ModelNotFound(f"The model `{name[:128]}` does not generate text.")
-        tracer = self.tracing.tracer
-        return executor if tracer is None else TracedGenerator(executor, tracer, name)
+    def generator(self, name: str, version: int | str | None = None, key: Key = "") -> Generator:
+        """A model that generates text, asked for once a request as `resolve` is. Raises
+        ModelNotFound, also for models of other kinds, NotFound, ModelNotReady."""
 
     def generators(self) -> dict[str, Generator]:
-        """All models that generate text and are ready, by name."""
-        found: dict[str, Generator] = {}
-        for name, versions in self._registry.models.items():
-            executor = versions[max(versions)].executor
-            if isinstance(executor, Generator) and executor.is_ready():
-                found[name] = executor
-        return found
+        """All models that generate text and are ready, by name: to list them, not to ask them."""
 
-    def unnamed_generators(self) -> dict[str, Generator]:
+    def unnamed_generators(self) -> list[str]:
         """Those of them that a request which names no model may mean."""
-        return {name: each for name, each in self.generators().items() if not each.info.is_ensemble}
-
-    def measured(self) -> dict[str, Measured]:
-        """All models that generate text and count it, ready or not, by name."""
-        newest = ((name, v[max(v)].executor) for name, v in self._registry.models.items())
-        return {name: each for name, each in newest if isinstance(each, Measured)}
 
     def is_generating(self) -> bool:
         """Whether the server is started and every model that generates text can be asked now."""
-        newest = (versions[max(versions)].executor for versions in self._registry.models.values())
-        return (
-            self._is_started
-            and not self._is_stopping
-            and all(each.is_ready() for each in newest if isinstance(each, Generator))
-        )
 
-    # -- health --------------------------------------------------------------------------------
 
-    def started(self) -> None:
-        """The first load of the repository is over, well or not."""
-        self._is_started = True
-        self._registry.is_starting = False
-
-    def stop(self) -> None:
-        """The server is stopping: not ready from now on."""
-        self._is_stopping = True
+class Readiness(Protocol):
+    """Says who can be asked."""
 
     def is_live(self) -> bool:
         """Whether the process serves at all."""
-        return True
 
     def is_stopping(self) -> bool:
         """Whether a shutdown has begun."""
-        return self._is_stopping
 
     def is_ready(self) -> bool:
-        """Whether requests can be sent: started, not stopping, and every known model serves.
+        """Whether requests can be sent: started, not stopping, and every known model serves."""
 
-        A failed newer version of a model that still serves does not make the server unready, nor
-        does a model that was unloaded on purpose. Without strict readiness models do not count.
-        """
-        if not self._is_started or self._is_stopping:
-            return False
-        return not self._strict_readiness or all(map(self._serves, self._lifecycle.known))
-
-    def _serves(self, name: str) -> bool:
-        versions = self._registry.models.get(name)
-        if versions:
-            return all(model.executor.is_ready() for model in versions.values())
-        known = self._lifecycle.known[name]
-        return not known.failure and all(
-            status.reason == "unloaded" or status.state is State.UNLOADING
-            for status in known.versions.values()
-        )
-
-    def is_model_ready(self, name: str, version: int | None) -> bool:
+    def is_model_ready(self, name: str, version: int | str | None) -> bool:
         """Whether a version, or the newest, can compute now; False for what is not there."""
-        return self._runner.is_ready(name, version)
 
-    # -- what there is -------------------------------------------------------------------------
+
+class Descriptions(Protocol):
+    """Says what there is. What names a model may raise ModelNotFound, NotFound, ModelNotReady."""
 
     def server_metadata(self) -> pb.ServerMetadataResponse:
         """Name, version and extensions of the server."""
-        return pb.ServerMetadataResponse(
-            name=self._id, version=self._version, extensions=EXTENSIONS
-        )
 
     def model_metadata(self, name: str, version: int | None) -> pb.ModelMetadataResponse:
         """A model's inputs and outputs; `versions` are all ready ones unless one was asked for."""
-        model = self._registry.lookup(name, version)
-        versions = [version] if version is not None else sorted(self._registry.models[name])
-        metadata = pb.ModelMetadataResponse(
-            name=name,
-            versions=map(str, versions),
-            platform=model.config.platform or model.config.backend,
-        )
-        signature = model.signature
-        for specs, tensors in (
-            (signature.inputs, metadata.inputs),
-            (signature.outputs, metadata.outputs),
-        ):
-            for spec in specs.values():
-                tensors.add(
-                    name=spec.name, datatype=spec.datatype.value, shape=signature.full_dims(spec)
-                )
-        return metadata
 
     def model_config(self, name: str, version: int | None) -> ModelConfig:
         """The full config of a version, after auto-completion."""
-        return self._registry.lookup(name, version).config
 
     def statistics(self, name: str = "", version: int | None = None) -> pb.ModelStatisticsResponse:
-        """Statistics of all ready versions, of a model's, or of one."""
-        stats = (model.statistics.to_message() for model in self._chosen(name, version))
-        return pb.ModelStatisticsResponse(model_stats=stats)
+        """Statistics of all ready versions, of a model's, or of one. Raises InvalidRequest."""
+
+    def index(self, *, ready_only: bool) -> pb.RepositoryIndexResponse:
+        """Every model of the repositories with the state of its versions."""
+
+
+class Counters(Protocol):
+    """What has happened, for the metrics page: of all models, whoever may use them."""
 
     def all_statistics(self) -> Iterable[ModelStatistics]:
-        """The counters of every version that was ever ready, for the metrics page."""
-        return self._lifecycle.statistics()
+        """The counters of every version that was ever ready."""
 
-    def _chosen(self, name: str, version: int | None) -> list[Model]:
-        if not name:
-            models = self._registry.models
-            return [models[n][v] for n in sorted(models) for v in sorted(models[n])]
-        try:
-            self._registry.lookup(name, version)
-        except ServingError:
-            text = f"requested model '{name}' is not available"
-            if version is not None and name in self._registry.models:
-                text = f"requested model version is not available for model '{name}'"
-            raise InvalidRequest(text) from None
-        versions = self._registry.models[name]
-        return [versions[v] for v in sorted(versions) if version in (None, v)]
+    def loaded(self) -> Iterable[Model]:
+        """Every version that is loaded, whether it can compute now or not."""
+
+    def measured(self) -> dict[str, Measured]:
+        """All models that generate text and count it, ready or not, by name."""
+
+
+class ServerSettings(Protocol):
+    """What may be changed while the server runs."""
 
     def trace_settings(self, name: str = "") -> Described:
         """What is traced: of a model, or of those without settings of their own. Raises
         ModelNotFound, ModelNotReady."""
-        if name:
-            self._registry.lookup(name, None)
-        return self.tracing.describe(name)
 
     def change_trace_settings(self, changes: Mapping[str, Change], name: str = "") -> Described:
         """Changes them and says what they are then. Raises also InvalidRequest, Unsupported."""
-        if name:
-            self._registry.lookup(name, None)
-        self.tracing.update(changes, name)
-        return self.tracing.describe(name)
 
     def log_settings(self) -> dict[str, LogValue]:
         """What the log shows. Raises Unsupported where it is not the server's."""
-        return self._own_log().setting.describe()
 
     def change_log_settings(self, changes: Mapping[str, object]) -> dict[str, LogValue]:
         """Changes that and says what it is then. Raises also InvalidRequest."""
-        output = self._own_log()
-        output.change(output.setting.changed(changes))
-        return output.setting.describe()
 
-    def _own_log(self) -> Log:
-        if self._log is None:
-            raise Unsupported("the log belongs to the program that this server runs in")
-        return self._log
 
-    def index(self, *, ready_only: bool) -> pb.RepositoryIndexResponse:
-        """Every model of the repositories with the state of its versions."""
-        index = pb.RepositoryIndexResponse()
-        for name, known in sorted(self._lifecycle.known.items()):
-            for version, status in sorted(known.versions.items()):
-                state, reason = self._condition(name, version, status)
-                if state is State.READY or not ready_only:
-                    index.models.add(
-                        name=name, version=str(version), state=state.value, reason=reason
-                    )
-            if not ready_only and (known.failure or not known.versions):
-                shown = State.UNAVAILABLE.value if known.failure else ""
-                index.models.add(name=name, state=shown, reason=known.failure)
-        return index
-
-    def _condition(self, name: str, version: int, status: Status) -> tuple[State, str]:
-        """State and reason: a version that was loaded well may have lost its process since."""
-        model = self._registry.models.get(name, {}).get(version)
-        if status.state is not State.READY or model is None or model.executor.is_ready():
-            return status.state, status.reason
-        return State.UNAVAILABLE, trouble_of([model.executor]) or "not ready"
-
-    def loaded(self) -> Iterable[Model]:
-        """Every version that is loaded, whether it can compute now or not."""
-        return (model for versions in self._registry.models.values() for model in versions.values())
-
-    # -- model control -------------------------------------------------------------------------
+class ModelControl(Protocol):
+    """Loads and unloads."""
 
     async def load(self, name: str, config_json: str | None = None) -> None:
         """Loads or reloads a model of the repository; returns when it serves.
@@ -291,11 +138,15 @@ class Core:
         `config_json` replaces its config file for this load. Raises Unavailable unless the control
         mode is explicit, LoadFailed when it fails (what served before goes on).
         """
-        await self._runner.load(name, config_json)
 
     async def unload(self, name: str, *, unload_dependents: bool = False) -> None:
         """Takes a model out of service; returns when it accepts no more requests.
 
         `unload_dependents` also unloads the steps of an ensemble that were loaded for it alone.
         """
-        await self._runner.unload(name, unload_dependents=unload_dependents)
+
+
+class Core(
+    Inference, Generators, Readiness, Descriptions, Counters, ServerSettings, ModelControl, Protocol
+):
+    """All of it: what a whole protocol asks."""

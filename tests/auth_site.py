@@ -3,7 +3,7 @@
 import ssl
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Self, cast
+from typing import Self
 
 import aiohttp
 import trustme
@@ -13,7 +13,6 @@ from http_site import FakeCore
 from trivet.server.auth.keyring import Keyring
 from trivet.server.auth.keys import digest_of, new_secret
 from trivet.server.auth.tls import Tls
-from trivet.server.core import Core
 from trivet.server.http.app import HttpLimits, HttpServer
 from trivet.server.http.cors import Cors
 from trivet.server.http.gate import Gate
@@ -107,8 +106,7 @@ class GuardedSite:
     ) -> None:
         self.core = FakeCore()
         gate = Gate(keyring, Hosts(hosts) if hosts else None, Cors(origins) if origins else None)
-        core = cast(Core, self.core)  # The fake has the methods that the front room calls.
-        self.server = HttpServer(core, HttpLimits(), "127.0.0.1", 0, gate=gate, tls=tls)
+        self.server = HttpServer(self.core, HttpLimits(), "127.0.0.1", 0, gate=gate, tls=tls)
         self._scheme = "http" if tls is None else "https"
         self.port = 0
 

@@ -1,10 +1,32 @@
-"""Fixtures that all tests share."""
+"""Fixtures that all tests share, and who runs which test."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
-from serving import RunningServer, start_server
+import sharing_out
+from limits import let_examples_take_their_time, scale_limit
+from serving import RunningServer, start_server, write_identity
+
+sharing_out.share_cores()
+let_examples_take_their_time()
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    sharing_out.put_long_groups_first(items)
+
+
+@pytest.hookimpl(optionalhook=True)  # known where pytest-xdist runs
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> sharing_out.GroupScheduling:
+    config.option.loadscopereorder = False  # the order is ours
+    return sharing_out.GroupScheduling(config, log)
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
+    scale_limit(item)
+    return (yield)
 
 
 @pytest.fixture(scope="module")
@@ -19,3 +41,26 @@ def serve() -> Iterator[Callable[..., RunningServer]]:
     yield start
     for server in servers:
         server.end()
+
+
+@pytest.fixture(scope="session")
+def example_server() -> Iterator[RunningServer]:
+    """What `make serve` serves, for all tests that need no server of their own."""
+    from example_site import open_examples  # loads libraries, which first get their cores
+
+    with open_examples() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def language_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
+    """The small language model and an identity model, for all tests that need no server of their
+    own."""
+    from llm_site import SHARED_LLM, write_llm
+
+    repository = tmp_path_factory.mktemp("models")
+    write_llm(repository, "smollm2", SHARED_LLM)
+    write_identity(repository, "identity")
+    server = start_server(repository)
+    yield server
+    server.end()

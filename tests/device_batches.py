@@ -2,7 +2,8 @@
 
 import numpy as np
 
-from trivet.backends.api import Batch, InferRequest, Residence, Tensor
+from trivet.backends.api import Batch, CheckedRequest, Residence, Tensor
+from trivet.backends.api.value import changed
 
 
 def batch_of(*inputs: dict[str, np.ndarray], residence: Residence = Residence.HOST) -> Batch:
@@ -10,11 +11,17 @@ def batch_of(*inputs: dict[str, np.ndarray], residence: Residence = Residence.HO
     requests = []
     for each in inputs:
         tensors = {name: Tensor.of(name, values) for name, values in each.items()}
-        request = InferRequest("m", 1, "", tensors, batching=True)
-        request.batch_size = len(next(iter(each.values())))
-        request.residence = dict.fromkeys(("y", "sum", "difference"), residence)
+        size = len(next(iter(each.values())))
+        wanted = dict.fromkeys(("y", "sum", "difference"), residence)
+        request = CheckedRequest("m", 1, "", tensors, batch_size=size, residence=wanted)
         requests.append(request)
     return Batch(requests, batching=True)
+
+
+def given(batch: Batch, **tensors: Tensor) -> Batch:
+    """A batch of its first request with these inputs instead, as they are."""
+    inputs = {name: tensor.under(name) for name, tensor in tensors.items()}
+    return Batch([changed(batch.requests[0], inputs=inputs)], batching=True)
 
 
 def rows(count: int, first: float = 1) -> np.ndarray:

@@ -1,17 +1,19 @@
 """What the documents hold that can be checked: commands, what they print, links, flags, paths."""
 
 import re
+import shlex
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 
-_MARKER = re.compile(r"^[ \t]*<!-- (?:run|prints) -->", re.MULTILINE)
+_MARKER = re.compile(r"^[ \t]*<!-- (?:serve|run|prints) -->", re.MULTILINE)
 _BLOCK = re.compile(
-    r"^<!-- (?P<marker>run|prints) -->\n+```(?P<language>\w+)\n(?P<text>.*?)^```$",
+    r"^<!-- (?P<marker>serve|run|prints) -->\n+```(?P<language>\w+)\n(?P<text>.*?)^```$",
     re.MULTILINE | re.DOTALL,
 )
+_SILENT = re.compile(r"^(END|.* -t)\n\Z", re.MULTILINE)
 _LINK = re.compile(r"\]\((?!\w+://)([^)#\s]*)(?:#([^)\s]*))?\)")
 _FLAG = re.compile(r"(?<![\w-])--[a-z][a-z0-9-]+(?![\w-])")
 _OTHERS = re.compile(r"^docker (.*\\\n)*.*$", re.MULTILINE)
@@ -30,6 +32,13 @@ class Command:
     text: str
     prints: str
     """What it prints, `...` standing for anything; empty where the document does not say."""
+    server: tuple[str, ...] = ()
+    """The arguments of the page's own `trivet serve`; empty: it asks what `make serve` serves."""
+
+    @property
+    def is_silent(self) -> bool:
+        """Whether all that it does is to write files, or to say what is wrong with them."""
+        return bool(_SILENT.search(self.text))
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,18 +56,27 @@ class Document:
         return self.path.read_text(encoding="utf-8")
 
     def commands(self) -> list[Command]:
-        """The blocks after `<!-- run -->`, each with the block after `<!-- prints -->`, if any."""
+        """The blocks after `<!-- run -->`, each with the block after `<!-- prints -->`, if any.
+
+        Those behind a block after `<!-- serve -->` ask the server that it starts.
+        """
         text = self.text
         blocks = list(_BLOCK.finditer(text))
         assert len(blocks) == len(_MARKER.findall(text)), f"{self.name}: a marker without a block"
         found: list[Command] = []
+        server: tuple[str, ...] = ()
         for block in blocks:
-            if block["marker"] == "run":
+            if block["marker"] == "serve":
+                program, verb, *server_arguments = shlex.split(block["text"])
+                assert (program, verb) == (".venv/bin/trivet", "serve"), block["text"]
+                server = tuple(server_arguments)
+            elif block["marker"] == "run":
                 line = text.count("\n", 0, block.start()) + 1
-                found.append(Command(f"{self.name}:{line}", block["language"], block["text"], ""))
+                place = f"{self.name}:{line}"
+                found.append(Command(place, block["language"], block["text"], "", server))
             else:
                 run = found.pop()
-                found.append(Command(run.place, run.language, run.text, block["text"]))
+                found.append(replace(run, prints=block["text"]))
         return found
 
     def links(self) -> list[tuple[Path, str]]:
@@ -83,4 +101,4 @@ class Document:
 
 def documents() -> list[Document]:
     """The front page and the docs."""
-    return [Document(ROOT / "README.md"), *map(Document, sorted((ROOT / "docs").glob("*.md")))]
+    return [Document(ROOT / "README.md"), *map(Document, sorted((ROOT / "docs").rglob("*.md")))]

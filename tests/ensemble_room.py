@@ -10,15 +10,18 @@ from typing import Any, cast
 
 import numpy as np
 from fakes import CountingSink
+from patience import patience
 
 from trivet.backends.api import (
     Batch,
     CancelToken,
+    CheckedRequest,
     DataType,
     InferRequest,
     InferResponse,
     ModelFiles,
     Placement,
+    RequestContext,
     Signature,
     Tensor,
 )
@@ -28,7 +31,7 @@ from trivet.protos.model_config_pb2 import ModelConfig
 from trivet.server.models.catalog import RegistryCatalog
 from trivet.server.models.observer import StatisticsObserver
 from trivet.server.models.registry import Registry
-from trivet.server.models.runner import ModelRunner
+from trivet.server.models.runner import RequestDispatcher
 from trivet.server.models.schedulers import schedule_of
 from trivet.server.repository.config import parse_config
 from trivet.server.scheduling.batching import BatchingExecutor
@@ -44,7 +47,7 @@ class FunctionInstance:
 
     config: ModelConfig
     function: Function
-    requests: list[InferRequest] = field(default_factory=list)
+    requests: list[CheckedRequest] = field(default_factory=list)
     batches: list[Batch] = field(default_factory=list)
     gathered: list[Arrays] = field(default_factory=list)
     made: list[Arrays] = field(default_factory=list)
@@ -74,7 +77,7 @@ class StreamInstance:
     """A decoupled model: answers with what the function yields."""
 
     function: Callable[[Arrays], Sequence[Arrays]]
-    requests: list[InferRequest] = field(default_factory=list)
+    requests: list[CheckedRequest] = field(default_factory=list)
 
     def execute(self, batch: Batch) -> None:
         self.requests += batch.requests
@@ -92,11 +95,11 @@ class StreamInstance:
 
 
 class Room:
-    """A registry that the test fills, and the runner over it."""
+    """A registry that the test fills, and the dispatcher over it."""
 
     def __init__(self) -> None:
         self.registry = Registry()
-        self.runner = ModelRunner(self.registry, cast(Any, None))
+        self.dispatcher = RequestDispatcher(self.registry, cast(Any, None))
         self.executors: list[Any] = []
         self.statistics: dict[str, ModelStatistics] = {}
 
@@ -147,7 +150,7 @@ class Room:
         instance = backend.open(completed, files, Placement(name, "KIND_CPU", 0, 1))
         assert isinstance(instance, EnsembleInstance)
         statistics = self.statistics[name] = ModelStatistics(name, 1)
-        instance.connect(self.runner)
+        instance.connect(self.dispatcher)
         instance.observe(StatisticsObserver(statistics))
         executor = instance.make_executor()
         assert isinstance(executor, EnsembleExecutor)
@@ -166,10 +169,9 @@ class Room:
         """Begins a request."""
         sink = CountingSink()
         tensors = {key: Tensor.of(key, values) for key, values in inputs.items()}
+        context = RequestContext(cancel or CancelToken(), **_taken(fields, RequestContext))
         request = InferRequest(name, None, "id", tensors, outputs, **fields)
-        if cancel is not None:
-            request.cancel = cancel
-        self.runner.infer(request, sink)
+        self.dispatcher.infer(request, context, sink)
         return sink
 
     async def infer(
@@ -186,6 +188,11 @@ class Room:
         """Ends all models."""
         for executor in reversed(self.executors):
             await executor.close()
+
+
+def _taken(fields: dict[str, Any], kind: type) -> dict[str, Any]:
+    """Those that are fields of the kind, which are taken out."""
+    return {name: fields.pop(name) for name in kind.__dataclass_fields__ if name in fields}  # type: ignore[attr-defined] # a dataclass
 
 
 def arrays(response: InferResponse) -> Arrays:
@@ -243,9 +250,9 @@ def address(array: np.ndarray) -> int:
     return int(array.__array_interface__["data"][0])
 
 
-async def until(condition: Callable[[], bool], what: str, timeout_s: float = 10) -> None:
+async def until(condition: Callable[[], bool], what: str) -> None:
     """Lets the loop turn until the condition holds."""
-    deadline = time.monotonic() + timeout_s
+    deadline = time.monotonic() + patience()
     while not condition():
         assert time.monotonic() < deadline, f"never {what}"
         await asyncio.sleep(0.001)

@@ -10,6 +10,7 @@ from types import ModuleType
 from typing import Any
 
 import numpy as np
+from patience import patience
 from serving import RunningServer, start_server
 from tritonclient.utils import np_to_triton_dtype
 
@@ -23,7 +24,7 @@ Call = Callable[[str, Arrays], Arrays]
 @contextmanager
 def open_examples(*flags: str) -> Iterator[RunningServer]:
     """Makes the weights that are not yet there and serves the repository."""
-    subprocess.run([sys.executable, REPOSITORY / "build.py"], check=True, timeout=600)
+    subprocess.run([sys.executable, REPOSITORY / "build.py"], check=True, timeout=patience(600))
     server = start_server(REPOSITORY, *flags)
     try:
         yield server

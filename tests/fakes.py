@@ -4,13 +4,15 @@ import asyncio
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
+from patience import patience
 
 from trivet.backends.api import (
     Batch,
+    CheckedRequest,
     DataType,
-    InferRequest,
     InferResponse,
     ServingError,
     Signature,
@@ -37,7 +39,7 @@ class HeldInstance:
     def execute(self, batch: Batch) -> None:
         self.batches.append([request.id for request in batch.requests])
         self.started.release()
-        assert self._gate.wait(30), "the test never released the instance"
+        assert self._gate.wait(patience()), "the test never released the instance"
         if self.error is not None:
             raise self.error
         values = batch.gather("IN")
@@ -80,7 +82,7 @@ class CountingSink:
         self.on_end()
 
     async def wait(self) -> None:
-        await asyncio.wait_for(self.ended.wait(), 30)
+        await asyncio.wait_for(self.ended.wait(), patience())
 
 
 def make_signature(
@@ -92,6 +94,9 @@ def make_signature(
     return Signature({"IN": spec("IN")}, {"OUT": spec("OUT")}, max_batch_size, decoupled)
 
 
-def make_request(name: str = "", rows: int = 1, width: int = 2, value: float = 1.0) -> InferRequest:
+def make_request(
+    name: str = "", rows: int = 1, width: int = 2, value: float = 1.0, **fields: Any
+) -> CheckedRequest:
+    """With these fields, and the others as they are without a wish."""
     data = np.full((rows, width), value, dtype=np.float32)
-    return InferRequest("m", None, name, {"IN": Tensor.of("IN", data)}, batch_size=rows)
+    return CheckedRequest("m", 1, name, {"IN": Tensor.of("IN", data)}, batch_size=rows, **fields)

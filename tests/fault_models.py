@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+from patience import patience
+
 CRASH_MODEL = """
 import ctypes
 import os
@@ -51,7 +53,7 @@ class TritonPythonModel:
 
     def _watch(self, request, path):
         open(path + ".started", "w").close()
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 600
         while not request.is_cancelled() and time.monotonic() < deadline:
             time.sleep(0.005)
         if request.is_cancelled():
@@ -111,15 +113,16 @@ def write_failing_models(repository: Path) -> None:
     write_model(repository, "refusing", inputs=plain, more=parameter("fail_with", "no more ink"))
 
 
-def write_slow_models(repository: Path, delay_ms: int = 200) -> None:
+def write_slow_models(repository: Path, delay_ms: int | None = None) -> None:
     """`slow` computes for a while, `narrow` has room for one waiting request, `hasty` lets none
     wait for long."""
+    delay_ms = int(patience(0.2) * 1000) if delay_ms is None else delay_ms
     plain = [("INPUT0", "FP32", "4")]
     delay = parameter("execute_delay_ms", delay_ms)
     policies = {
         "slow": "",
         "narrow": "max_queue_size: 1",
-        "hasty": "default_timeout_microseconds: 10000",
+        "hasty": f"default_timeout_microseconds: {500 * delay_ms}",
     }
     for name, policy in policies.items():
         batching = f"dynamic_batching {{ default_queue_policy {{ {policy} }} }}\n"

@@ -19,6 +19,7 @@ import lateness
 import numpy as np
 import psutil
 import pytest
+from patience import patience
 from serving import RunningServer
 
 from trivet.protos import grpc_service_pb2 as pb
@@ -28,7 +29,6 @@ LEAKS = re.compile(
     r"/tmp/|/usr/|/home/|0x[0-9a-f]{6,}|Traceback|<[\w.]+ object|<class '|<built-in|\.py\b"
     r"|swordfish"
 )
-SETTLE_S = 2.0
 MIB = 1024 * 1024
 POOL_THREADS = 12
 """Threads that the event loop's and grpcio's pools may start late and keep: they have a cap."""
@@ -80,7 +80,7 @@ class Room:
         self.server = server
         self.repository = repository
         self.pid = server.process.pid
-        self._http = HTTPConnection("127.0.0.1", server.http_port, timeout=10)
+        self._http = HTTPConnection("127.0.0.1", server.http_port, timeout=patience())
         self.channel = grpc.insecure_channel(
             server.grpc, options=[("grpc.max_send_message_length", -1)]
         )
@@ -105,9 +105,9 @@ class Room:
 
     # -- HTTP ----------------------------------------------------------------------------------
 
-    def http(self, timeout_s: float = 10) -> HTTPConnection:
+    def http(self) -> HTTPConnection:
         """A new connection."""
-        return HTTPConnection("127.0.0.1", self.server.http_port, timeout=timeout_s)
+        return HTTPConnection("127.0.0.1", self.server.http_port, timeout=patience())
 
     def post(self, path: str, body: bytes, headers: dict[str, str] | None = None) -> Answer:
         """A POST on a connection of its own."""
@@ -124,9 +124,9 @@ class Room:
         finally:
             connection.close()
 
-    def send_raw(self, data: bytes, timeout_s: float = 10, *, half_close: bool = False) -> bytes:
+    def send_raw(self, data: bytes, *, half_close: bool = False) -> bytes:
         """Sends bytes as they are and returns all that comes until the server closes."""
-        with self.connect(timeout_s) as connection:
+        with self.connect() as connection:
             try:
                 connection.sendall(data)
                 if half_close:
@@ -135,20 +135,21 @@ class Room:
                 pass
             return read_all(connection)
 
-    def connect(self, timeout_s: float = 10, port: int | None = None) -> socket.socket:
-        return socket.create_connection(
-            ("127.0.0.1", port or self.server.http_port), timeout=timeout_s
-        )
+    def connect(self, port: int | None = None) -> socket.socket:
+        address = ("127.0.0.1", port or self.server.http_port)
+        return socket.create_connection(address, timeout=patience())
 
     # -- gRPC ----------------------------------------------------------------------------------
 
     def call(
-        self, method: str, message: bytes, *, timeout_s: float = 10, metadata: Any = None
+        self, method: str, message: bytes, *, timeout_s: float | None = None, metadata: Any = None
     ) -> bytes:
-        """A unary call of any bytes; raises grpc.RpcError."""
+        """A unary call of any bytes, with a deadline that is to pass or none that could; raises
+        grpc.RpcError."""
         path = method if method.startswith("/") else SERVICE + method
         stub = self.channel.unary_unary(path)
-        answer: bytes = stub(message, timeout=timeout_s, metadata=metadata)
+        deadline_s = patience() if timeout_s is None else timeout_s
+        answer: bytes = stub(message, timeout=deadline_s, metadata=metadata)
         return answer
 
     def refusal(self, method: str, message: bytes, **more: Any) -> tuple[str, str]:
@@ -183,7 +184,7 @@ class Room:
     def assert_settled(self, max_growth_bytes: int = 64 * MIB) -> None:
         """The same process, with the files, threads and memory that it had at first."""
         assert self.server.process.poll() is None, "".join(self.server.output[-40:])
-        deadline = time.monotonic() + SETTLE_S
+        deadline = time.monotonic() + patience()
         while (leak := self._leak()) and time.monotonic() < deadline:
             time.sleep(0.02)
         assert not leak, leak
@@ -228,7 +229,7 @@ class Room:
     @contextmanager
     def lateness_bound(self, max_late_s: float) -> Iterator[None]:
         """While the block runs, the server must answer others: none may wait longer than this."""
-        command = [sys.executable, lateness.__file__, str(self.server.http_port)]
+        command = [sys.executable, lateness.__file__, str(self.server.http_port), str(self.pid)]
         with subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         ) as asking:
@@ -237,9 +238,9 @@ class Room:
             try:
                 yield
             finally:
-                worst, _ = asking.communicate(timeout=60)
+                worst, _ = asking.communicate(timeout=patience())
         assert asking.returncode == 0
-        assert float(worst) <= max_late_s, f"others waited {float(worst):.3f} s"
+        assert float(worst) <= patience(max_late_s), f"others waited {float(worst):.3f} s"
 
 
 def read(connection: HTTPConnection) -> Answer:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 import hpack
 from grpc_site import Site
+from patience import patience
 
 from trivet.server.grpc.http2 import frames
 from trivet.server.grpc.http2.frames import (
@@ -70,7 +71,7 @@ class Peer:
         self.writer.writelines(data)
 
     async def frame(self) -> tuple[int, int, int, bytes]:
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(patience()):
             upper, lower, kind, flags, stream_id = frames.unpack_head(
                 await self.reader.readexactly(9)
             )
@@ -86,7 +87,7 @@ class Peer:
     async def goaway(self) -> ErrorCode:
         """The code the connection ends with, and that it ends."""
         _, payload = await self.until(Kind.GOAWAY)
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(patience()):
             assert await self.reader.read() == b""
         return ErrorCode(int.from_bytes(payload[4:8], "big"))
 

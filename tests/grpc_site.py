@@ -4,6 +4,8 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
+from patience import patience
+
 from trivet.server.auth.restricted import Api
 from trivet.server.auth.scopes import Scope
 from trivet.server.grpc.http2.server import Http2Transport
@@ -48,13 +50,13 @@ class Site:
 
     async def seen(self, text: str) -> None:
         """Waits until the log holds `text`."""
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(patience()):
             while text not in self.log:
                 await asyncio.sleep(0.002)
 
     async def holds(self, count: int) -> None:
         """Waits until so many calls are held."""
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(patience()):
             while len(self.held) < count:
                 await asyncio.sleep(0.002)
 

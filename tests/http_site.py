@@ -1,34 +1,41 @@
 """A core that echoes, behind a real HTTP server on loopback, and a client for it."""
 
 import asyncio
-from collections.abc import Callable
-from typing import cast
+from collections.abc import Callable, Iterable, Mapping
 
 import aiohttp
+from made_models import made_model
+from patience import patience
 
 from trivet.backends.api import (
+    CheckedRequest,
     DataType,
+    Generator,
     InferRequest,
     InferResponse,
     InvalidRequest,
+    Measured,
     ModelNotFound,
-    NotFound,
-    ServingError,
+    RequestContext,
     Signature,
     Sink,
     TensorSpec,
 )
 from trivet.protos import grpc_service_pb2 as pb
 from trivet.protos.model_config_pb2 import ModelConfig
-from trivet.server.core import Core
 from trivet.server.http.app import HttpLimits, HttpServer, build_routes
 from trivet.server.http.language import Language
 from trivet.server.http.routes import Route
-from trivet.server.models.check import check_request
+from trivet.server.logs.setting import LogSetting, LogValue
+from trivet.server.models.check import submit
+from trivet.server.models.model import Model
+from trivet.server.models.routing import Admitted, Key, VersionRouter
+from trivet.server.scheduling.statistics import ModelStatistics
 from trivet.server.shared_memory.system import SharedMemory
-from trivet.server.tracing.tracing import Tracing
+from trivet.server.tracing.setting import Change
+from trivet.server.tracing.tracing import Described, Tracing
 
-Respond = Callable[[InferRequest, Sink], None]
+Respond = Callable[[CheckedRequest, Sink], None]
 
 
 def spec(name: str, datatype: DataType, *dims: int, optional: bool = False) -> TensorSpec:
@@ -45,7 +52,7 @@ def signature(*inputs: TensorSpec, max_batch_size: int = 0, decoupled: bool = Fa
     )
 
 
-def echo(request: InferRequest, sink: Sink) -> None:
+def echo(request: CheckedRequest, sink: Sink) -> None:
     """Each INPUTn comes back as OUTPUTn, with the request's parameters."""
     outputs = [
         tensor.renamed(tensor.name.replace("INPUT", "OUTPUT"), tensor.shape)
@@ -53,17 +60,41 @@ def echo(request: InferRequest, sink: Sink) -> None:
     ]
     wanted = request.output_names
     chosen = [tensor for tensor in outputs if not wanted or tensor.name in wanted]
-    version = request.model_version or 1
+    version = request.model_version
     parameters = request.parameters
     sink.send(
         InferResponse(request.model_name, version, request.id, chosen, parameters), final=True
     )
 
 
+class RecordingExecutor:
+    """An Executor that answers as a test says, and notes what it was given."""
+
+    def __init__(self, requests: list[CheckedRequest], respond: Respond) -> None:
+        self._requests = requests
+        self._respond = respond
+
+    def submit(self, request: CheckedRequest, sink: Sink) -> None:
+        self._requests.append(request)
+        self._respond(request, sink)
+
+    async def drain(self) -> None:
+        """Has nothing under way."""
+
+    async def close(self) -> None:
+        """Owns nothing."""
+
+    def is_ready(self) -> bool:
+        return True
+
+
 class FakeCore:
     """The core's interface over models that answer as a test says; records what reached it."""
 
-    def __init__(self) -> None:
+    def __init__(self, models: Mapping[str, Generator] | None = None) -> None:
+        """`models` are those that generate text."""
+        self.models = dict(models or {})
+        self.log_setting = LogSetting()
         self.tracing = Tracing()
         fp32 = DataType.FP32
         self.signatures = {
@@ -90,33 +121,69 @@ class FakeCore:
             name = f"ident_{datatype.value.lower()}"
             self.signatures[name] = signature(spec("INPUT0", datatype, -1))
         self.responses: dict[str, Respond] = {}
-        self.requests: list[InferRequest] = []
+        self.requests: list[CheckedRequest] = []
         self.shared_memory = SharedMemory(enabled=True)
         self.ready = True
         self.stopping = False
         self.control: list[tuple[object, ...]] = []
 
-    def infer(self, request: InferRequest, sink: Sink) -> None:
-        try:
-            request.labels = {"OUTPUT0": ("zero", "one")}
-            request.batching = self.signature(request.model_name, request.model_version).batching
-            check_request(
-                self.signature(request.model_name, request.model_version),
-                request.model_name,
-                request,
-            )
-        except ServingError as error:
-            sink.fail(error)
-            return
-        self.requests.append(request)
-        self.responses.get(request.model_name, echo)(request, sink)
-
-    def signature(self, name: str, version: int | None) -> Signature:
+    def resolve(self, name: str, version: int | str | None, key: Key = "") -> Admitted:
         if name not in self.signatures:
             raise ModelNotFound(f"Request for unknown model: '{name}' is not found")
-        if version not in (None, 1):
-            raise NotFound(f"Request for unknown model: '{name}' version {version} is not found")
-        return self.signatures[name]
+        model = made_model(
+            name,
+            self.signatures[name],
+            RecordingExecutor(self.requests, self.responses.get(name, echo)),
+            config=self._config(name),
+            labels={"OUTPUT0": ("zero", "one")},
+        )
+        return VersionRouter({1: model}).choose(version, key)
+
+    def infer(
+        self, admitted: Admitted, request: InferRequest, context: RequestContext, sink: Sink
+    ) -> None:
+        submit(admitted.model, request, context, sink)
+
+    def generator(self, name: str, version: int | str | None = None, key: Key = "") -> Generator:
+        if name not in self.models:
+            raise ModelNotFound(f"The model `{name}` does not exist.")
+        return self.models[name]
+
+    def generators(self) -> dict[str, Generator]:
+        return dict(self.models)
+
+    def unnamed_generators(self) -> list[str]:
+        return list(self.models)
+
+    def is_generating(self) -> bool:
+        return True
+
+    def all_statistics(self) -> Iterable[ModelStatistics]:
+        return ()
+
+    def loaded(self) -> Iterable[Model]:
+        return ()
+
+    def measured(self) -> dict[str, Measured]:
+        return {}
+
+    def trace_settings(self, name: str = "") -> Described:
+        if name:
+            self.resolve(name, None)
+        return self.tracing.describe(name)
+
+    def change_trace_settings(self, changes: Mapping[str, Change], name: str = "") -> Described:
+        if name:
+            self.resolve(name, None)
+        self.tracing.update(changes, name)
+        return self.tracing.describe(name)
+
+    def log_settings(self) -> dict[str, LogValue]:
+        return self.log_setting.describe()
+
+    def change_log_settings(self, changes: Mapping[str, object]) -> dict[str, LogValue]:
+        self.log_setting = self.log_setting.changed(changes)
+        return self.log_setting.describe()
 
     def is_live(self) -> bool:
         return True
@@ -127,14 +194,14 @@ class FakeCore:
     def is_stopping(self) -> bool:
         return self.stopping
 
-    def is_model_ready(self, name: str, version: int | None) -> bool:
+    def is_model_ready(self, name: str, version: int | str | None) -> bool:
         return name in self.signatures
 
     def server_metadata(self) -> pb.ServerMetadataResponse:
         return pb.ServerMetadataResponse(name="trivet", version="1.2", extensions=["a", "b"])
 
     def model_metadata(self, name: str, version: int | None) -> pb.ModelMetadataResponse:
-        sig = self.signature(name, version)
+        sig = self.resolve(name, version).model.signature
         metadata = pb.ModelMetadataResponse(name=name, versions=["1"], platform="fake")
         for each in sig.inputs.values():
             metadata.inputs.add(
@@ -143,7 +210,10 @@ class FakeCore:
         return metadata
 
     def model_config(self, name: str, version: int | None) -> ModelConfig:
-        sig = self.signature(name, version)
+        return self.resolve(name, version).model.config
+
+    def _config(self, name: str) -> ModelConfig:
+        sig = self.signatures[name]
         config = ModelConfig(name=name, max_batch_size=sig.max_batch_size)
         for each in sig.inputs.values():
             config.input.add(
@@ -175,7 +245,7 @@ class FakeCore:
 
 def all_routes() -> tuple[Route, ...]:
     """Every row of the HTTP front room."""
-    core = cast(Core, FakeCore())
+    core = FakeCore()
     limits = HttpLimits()
     return build_routes(core, limits, Language(core, limits)).routes
 
@@ -195,7 +265,7 @@ class Site:
         """Everything that the server answers to some bytes until it closes the connection."""
         reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
         writer.write(data)
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(patience()):
             answer = await reader.read()
         writer.close()
         return answer
@@ -207,6 +277,5 @@ class Site:
 
 
 async def open_site(core: FakeCore, limits: HttpLimits | None = None) -> Site:
-    # The fake has the methods of Core that the front room calls.
-    server = HttpServer(cast(Core, core), limits or HttpLimits(), "127.0.0.1", 0)
+    server = HttpServer(core, limits or HttpLimits(), "127.0.0.1", 0)
     return Site(core, server, await server.start())

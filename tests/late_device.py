@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from trivet.backends.llm.attention.base import StepInputs
-from trivet.backends.llm.device.runner import TorchRunner
 from trivet.backends.llm.sampling.draws import Draws
 from trivet.backends.llm.scheduling.batch_state import StepArrays
+from trivet.backends.llm.steps.runner import TorchRunner
 
 _MASK = (1 << 61) - 1
 
@@ -59,8 +59,8 @@ def hash_after(state: int, token: int) -> int:
 
 
 class LateRunner:
-    """A Runner and a Launcher that computes a launched step only when somebody waits for it or for
-    a later one: whoever reads early, or counts on what is not there yet, is found out."""
+    """A StepRunner and a Launcher that computes a launched step only when somebody waits for it or
+    for a later one: whoever reads early, or counts on what is not there yet, is found out."""
 
     def __init__(self, runner: TorchRunner) -> None:
         self._runner = runner

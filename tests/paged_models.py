@@ -13,12 +13,14 @@ from tokenizers import pre_tokenizers
 from torch import Tensor
 
 from trivet.backends.llm.attention.base import StepInputs
+from trivet.backends.llm.attention.kv_cache import KvCache
 from trivet.backends.llm.attention.torch_reference import TorchAttention
-from trivet.backends.llm.device.kv_cache import KvCache
-from trivet.backends.llm.device.runner import Model
-from trivet.backends.llm.models.architectures import model_class
-from trivet.backends.llm.models.config import Described, LlmConfig
+from trivet.backends.llm.families.config import LlmConfig
+from trivet.backends.llm.families.described import Described
+from trivet.backends.llm.models.torch_decoder import TorchDecoder
+from trivet.backends.llm.steps.runner import Model
 from trivet.backends.llm.text.tokenizer_files import gguf_tokenizer
+from trivet.backends.llm.weights.taking import Weights
 
 MAX_POSITIONS = 256
 LENGTHS = (37, 70, 5, 64)
@@ -101,8 +103,8 @@ def reference(model: Any, prompts: list[list[int]]) -> list[Tensor]:
 
 def torch_model(config: LlmConfig, weights: dict[str, Tensor], cache: KvCache) -> Model:
     """The reference."""
-    attention = TorchAttention(cache, config.attention_scale, config.sliding_window)
-    return model_class(config.architecture)(config, weights, attention)
+    attention = TorchAttention(cache, config.attention.scale, config.attention.window)
+    return TorchDecoder(Weights(weights, config), attention)
 
 
 class Paged:
@@ -117,7 +119,7 @@ class Paged:
         make: Callable[[LlmConfig, dict[str, Tensor], KvCache], Model] = torch_model,
     ) -> None:
         counts = [-(-length // block_size) for length in lengths]
-        like = weights["model.norm.weight"]
+        like = next(iter(weights.values()))
         cache = KvCache(config, sum(counts) + 1, block_size, like.dtype, like.device)
         for layer in cache.layers:
             layer[:, 1:] = torch.nan  # what was never written must never be read

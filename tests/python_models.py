@@ -5,10 +5,11 @@ import threading
 from pathlib import Path
 
 import numpy as np
+from patience import patience
 
 from trivet.backends.api import (
     Batch,
-    InferRequest,
+    CheckedRequest,
     Instance,
     ModelFiles,
     Parameters,
@@ -23,7 +24,6 @@ HEAD = """import json, os, threading, time
 import numpy as np
 import triton_python_backend_utils as pb_utils
 """
-WAIT_S = 20.0
 
 
 class Recorder:
@@ -35,14 +35,12 @@ class Recorder:
         self.error: ServingError | None = None
         self.num_ends = 0
         self._ended = threading.Event()
-        self._arrived = threading.Semaphore(0)
 
     def send(
         self, outputs: list[Tensor], *, final: bool = False, parameters: Parameters | None = None
     ) -> None:
         self.responses.append({tensor.name: tensor.numpy() for tensor in outputs})
         self.parameters.append(parameters)
-        self._arrived.release()
         if final:
             self.finish()
 
@@ -55,11 +53,8 @@ class Recorder:
             self.error = error
             self.finish()
 
-    def await_response(self) -> None:
-        assert self._arrived.acquire(timeout=WAIT_S)
-
     def await_end(self) -> "Recorder":
-        assert self._ended.wait(WAIT_S)
+        assert self._ended.wait(patience())
         return self
 
 
@@ -104,20 +99,20 @@ def make_config(
     return config
 
 
-def make_request(**arrays: np.ndarray) -> InferRequest:
-    """A request with these inputs; its other fields may be set on it."""
+def make_request(**arrays: np.ndarray) -> CheckedRequest:
+    """A request with these inputs; others are as without a wish."""
     inputs = {name: Tensor.of(name, array) for name, array in arrays.items()}
-    return InferRequest("m", 1, "r1", inputs)
+    return CheckedRequest("m", 1, "r1", inputs)
 
 
-def run(instance: Instance, *requests: InferRequest) -> Batch:
+def run(instance: Instance, *requests: CheckedRequest) -> Batch:
     """Has a batch of these requests computed."""
     batch = Batch(requests, batching=len(requests) > 1)
     instance.execute(batch)
     return batch
 
 
-def run_decoupled(instance: Instance, *requests: InferRequest) -> list[Recorder]:
+def run_decoupled(instance: Instance, *requests: CheckedRequest) -> list[Recorder]:
     """Has the requests of a decoupled model executed; their responses may still be coming."""
     recorders = [Recorder() for _ in requests]
     instance.execute(Batch(requests, batching=False, senders=recorders))

@@ -15,7 +15,7 @@ from trivet.backends.api import Sampling
 from trivet.backends.llm import loading
 from trivet.backends.llm.engine import assemble
 from trivet.backends.llm.engine.engine import Engine
-from trivet.backends.llm.process.messages import (
+from trivet.backends.llm.messages import (
     EndedStep,
     Message,
     Outputs,
@@ -54,7 +54,6 @@ class DrivenEngine:
     def __init__(self) -> None:
         self.results: dict[str, Result] = {}
         self.engine: Engine  # given once it is built, since it is built with our `send`
-        self.num_frames = 0
         self.steps: list[EndedStep] = []
         self.preempted: list[str] = []
         self._num_open = 0
@@ -76,7 +75,6 @@ class DrivenEngine:
 
     def send(self, message: Message) -> None:
         assert isinstance(message, Outputs)
-        self.num_frames += 1
         self.steps += message.steps
         self.preempted += message.preempted
         for output in message.each():
@@ -137,7 +135,7 @@ def open_engine(**settings: Any) -> DrivenEngine:
     # One thread: two that wait for each other on a busy machine take many times as long.
     given |= {"dtype": "float32", "num_threads": 1}
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(loading, "load_model", lambda path, dtype: real_weights())
+        patch.setattr(loading, "load_model", lambda path, dtype, families: real_weights())
         driven.engine, _ = assemble.make_engine(EngineSettings(str(SMOLLM2), **given), driven.send)
     return driven
 

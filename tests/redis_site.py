@@ -7,6 +7,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Self
 
+from patience import patience
+
 
 class RedisServer:
     """One process; it can be stopped, started again and frozen."""
@@ -39,7 +41,7 @@ class RedisServer:
         if self._password:
             command += ["--requirepass", self._password]
         self._process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
-        deadline_s = time.monotonic() + 20
+        deadline_s = time.monotonic() + patience()
         while not self._answers():
             assert self._process.poll() is None, "redis-server ended"
             assert time.monotonic() < deadline_s, "redis-server does not answer"

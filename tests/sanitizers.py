@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 from house_rules import ROOT
+from patience import patience
 
 TESTS = ROOT / "tests"
 NATIVE = (ROOT / "backends/llm/native", ROOT / "server/shared_memory/native")
@@ -81,7 +82,7 @@ class Workshop:
         empty = self.folder / "empty.c"
         empty.write_text("int main(void) { return 0; }\n")
         self._compile(empty, "empty")
-        done = run([str(self.folder / "empty")], {}, timeout_s=60)
+        done = run([str(self.folder / "empty")], {})
         if done.code:
             pytest.skip(done.text)
         flags = [flag for flag in DECODER_FLAGS if flag not in ("-shared", "-fPIC", "-fopenmp")]
@@ -109,7 +110,7 @@ class Workshop:
         return run([*command, "-p", "sanitized_parts", *arguments], more, timeout_s)
 
 
-def run(command: Sequence[str], more: Mapping[str, str], timeout_s: float) -> Run:
+def run(command: Sequence[str], more: Mapping[str, str], timeout_s: float | None = None) -> Run:
     """Runs a command in the checkout, with more variables."""
     done = subprocess.run(
         command,
@@ -118,7 +119,7 @@ def run(command: Sequence[str], more: Mapping[str, str], timeout_s: float) -> Ru
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        timeout=timeout_s,
+        timeout=patience() if timeout_s is None else timeout_s,
         check=False,
     )
     return Run(done.returncode, done.stdout)

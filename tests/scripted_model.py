@@ -3,7 +3,9 @@
 import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
-from typing import Any, cast
+from typing import Any
+
+from http_site import FakeCore
 
 from trivet.backends.api import (
     NO_ACCOUNT,
@@ -15,14 +17,10 @@ from trivet.backends.api import (
     Generator,
     GeneratorInfo,
     Messages,
-    ModelNotFound,
     Token,
     TokenLogprob,
 )
-from trivet.server.core import Core
 from trivet.server.http.app import HttpLimits, HttpServer
-from trivet.server.shared_memory.system import SharedMemory
-from trivet.server.tracing.tracing import Tracing
 
 
 class ScriptedModel:
@@ -91,35 +89,16 @@ class ScriptedModel:
         return "prompt"
 
 
-class ScriptedCore:
-    """The part of the core that the language APIs ask."""
-
-    def __init__(self, models: Mapping[str, Generator]) -> None:
-        self._models = models
-        self.shared_memory = SharedMemory(enabled=False)
-        self.tracing = Tracing()
-
-    def generator(self, name: str) -> Generator:
-        if name not in self._models:
-            raise ModelNotFound(f"The model `{name}` does not exist.")
-        return self._models[name]
-
-    def generators(self) -> dict[str, Generator]:
-        return dict(self._models)
-
-    def unnamed_generators(self) -> dict[str, Generator]:
-        return dict(self._models)
-
-
 @asynccontextmanager
 async def served(
     models: Mapping[str, Generator], limits: HttpLimits | None = None
 ) -> AsyncIterator[str]:
     """The base URL of a server over these models."""
-    core = cast(Core, ScriptedCore(models))
+    core = FakeCore(models)
     server = HttpServer(core, limits or HttpLimits(), "127.0.0.1", 0)
     port = await server.start()
     try:
         yield f"http://127.0.0.1:{port}"
     finally:
         await server.close()
+        core.shared_memory.close()

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from onnx import TensorProto, helper
+from patience import patience
 
 CONTROLS = """
   control_input [
@@ -94,11 +95,12 @@ def write_accumulator(
     strategy: str = "direct {}",
     corrid: str = "UINT64",
     more: str = "",
-    idle_us: int = 5_000_000,
+    idle_us: int | None = None,
     isolation: str = "none",
     max_batch_size: int = 4,
 ) -> None:
     """A Python model that sums up what the requests of a sequence bring."""
+    idle_us = int(patience(5) * 1e6) if idle_us is None else idle_us
     config = f"""
 backend: "python" max_batch_size: {max_batch_size} {IN_OUT}
 sequence_batching {{

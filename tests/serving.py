@@ -15,6 +15,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from patience import patience
+
 IDENTITY = """
 backend: "identity"
 max_batch_size: 8
@@ -63,13 +65,13 @@ class RunningServer:
     def index(self) -> dict[tuple[str, str], dict[str, str]]:
         """The repository index by model and version."""
         request = urllib.request.Request(f"http://{self.http}/v2/repository/index", data=b"{}")
-        with urllib.request.urlopen(request, timeout=10) as answer:
+        with urllib.request.urlopen(request, timeout=patience()) as answer:
             entries = json.load(answer)
         return {(entry["name"], entry.get("version", "")): entry for entry in entries}
 
-    def wait_until(self, condition: Callable[[], bool], what: str, timeout_s: float = 20) -> None:
+    def wait_until(self, condition: Callable[[], bool], what: str) -> None:
         """Polls until the condition holds."""
-        deadline = time.monotonic() + timeout_s
+        deadline = time.monotonic() + patience()
         while not condition():
             assert self.process.poll() is None, "the server died:\n" + "".join(self.output)
             assert time.monotonic() < deadline, f"never {what}:\n" + "".join(self.output[-40:])
@@ -88,12 +90,12 @@ class RunningServer:
     def stop(self) -> int:
         """SIGTERM, and the exit code."""
         self.process.send_signal(signal.SIGTERM)
-        return self.process.wait(40)
+        return self.process.wait(patience())
 
 
 def _get(url: str) -> tuple[int, str]:
     try:
-        with urllib.request.urlopen(url, timeout=10) as answer:
+        with urllib.request.urlopen(url, timeout=patience()) as answer:
             return answer.status, answer.read().decode()
     except urllib.error.HTTPError as error:
         return error.code, error.read().decode()
@@ -118,7 +120,7 @@ def start_server(repository: Path, *flags: str, wait: bool = True) -> RunningSer
     server = RunningServer(process)
     threading.Thread(target=_read, args=(server,), daemon=True).start()
     if wait:
-        server.wait_until(server.is_ready, "ready", timeout_s=60)
+        server.wait_until(server.is_ready, "ready")
     return server
 
 

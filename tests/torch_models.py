@@ -10,7 +10,7 @@ from google.protobuf import text_format
 
 from trivet.backends.api import (
     Batch,
-    InferRequest,
+    CheckedRequest,
     Instance,
     ModelFiles,
     Placement,
@@ -119,10 +119,10 @@ class Home:
         return self.backend.open(self.complete(text), self.files, placement)
 
 
-def make_request(inputs: dict[str, np.ndarray], outputs: tuple[str, ...] = ()) -> InferRequest:
+def make_request(inputs: dict[str, np.ndarray], outputs: tuple[str, ...] = ()) -> CheckedRequest:
     tensors = {name: Tensor.of(name, array) for name, array in inputs.items()}
     first = next(iter(inputs.values()))
-    return InferRequest("m", None, "", tensors, outputs, batch_size=len(first) if first.ndim else 1)
+    return CheckedRequest("m", 1, "", tensors, outputs, batch_size=len(first) if first.ndim else 1)
 
 
 def run_one(instance: Instance, **inputs: np.ndarray) -> dict[str, np.ndarray]:

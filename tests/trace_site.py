@@ -11,6 +11,7 @@ from pathlib import Path
 from opentelemetry.proto.collector.trace.v1 import trace_service_pb2 as service
 from opentelemetry.proto.common.v1.common_pb2 import KeyValue
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
+from patience import patience
 from serving import write_identity
 
 ENSEMBLE = """
@@ -48,9 +49,9 @@ class Collector:
             for span in scope.spans
         ]
 
-    def wait(self, found: Callable[["Collector"], bool], timeout_s: float = 15) -> None:
+    def wait(self, found: Callable[["Collector"], bool]) -> None:
         """Polls until the spans are as wanted."""
-        deadline = time.monotonic() + timeout_s
+        deadline = time.monotonic() + patience()
         while not found(self):
             assert time.monotonic() < deadline, [span.name for span in self.spans]
             time.sleep(0.01)

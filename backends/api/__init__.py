@@ -1,11 +1,13 @@
 """The contract between server and backends. Knows numpy and the messages, no framework."""
 
+from trivet.backends.api.about import About, Claim, Measure, Memory
 from trivet.backends.api.backend import (
     Backend,
     BringsExecutor,
     ComputeOnly,
     Executor,
     Instance,
+    ReportsMemory,
     StartsProcesses,
     UsesGpus,
 )
@@ -64,24 +66,29 @@ from trivet.backends.api.generate import (
 )
 from trivet.backends.api.generate_statistics import GenerateStatistics, Measured
 from trivet.backends.api.histogram import Histogram
-from trivet.backends.api.observer import Observed, Observer
-from trivet.backends.api.request import (
-    CancelToken,
-    InferRequest,
-    InferResponse,
-    Parameters,
-    ParameterValue,
-)
-from trivet.backends.api.runner import (
+from trivet.backends.api.listing import Listing
+from trivet.backends.api.model_server import (
     Asker,
     AsksFromThreads,
     AsksModels,
     Catalog,
     ComposedBackend,
     Composes,
-    Runner,
+    ModelServer,
     derive,
-    derive_joint,
+    inherited,
+    inherited_jointly,
+    joint_priority,
+)
+from trivet.backends.api.observer import Observed, Observer
+from trivet.backends.api.request import (
+    CancelToken,
+    CheckedRequest,
+    InferRequest,
+    InferResponse,
+    Parameters,
+    ParameterValue,
+    RequestContext,
 )
 from trivet.backends.api.signature import Signature, TensorSpec
 from trivet.backends.api.sink import Sink
@@ -93,6 +100,7 @@ from trivet.backends.api.window import Window
 
 __all__ = [
     "NO_ACCOUNT",
+    "About",
     "Account",
     "AlreadyExists",
     "Asker",
@@ -106,8 +114,10 @@ __all__ = [
     "Cancelled",
     "Catalog",
     "Cause",
+    "CheckedRequest",
     "Choices",
     "Chunk",
+    "Claim",
     "ComposedBackend",
     "Composes",
     "ComputeOnly",
@@ -137,12 +147,16 @@ __all__ = [
     "InstanceDied",
     "InvalidConfig",
     "InvalidRequest",
+    "Listing",
     "LoadFailed",
+    "Measure",
     "Measured",
+    "Memory",
     "Messages",
     "ModelFiles",
     "ModelNotFound",
     "ModelNotReady",
+    "ModelServer",
     "NotFound",
     "Observed",
     "Observer",
@@ -152,10 +166,11 @@ __all__ = [
     "Placement",
     "QueueFull",
     "QueueTimeout",
+    "ReportsMemory",
+    "RequestContext",
     "Residence",
     "ResponseSender",
     "ResponseTooLarge",
-    "Runner",
     "Sampling",
     "ServingError",
     "Shape",
@@ -177,9 +192,11 @@ __all__ = [
     "Window",
     "deaths_of",
     "derive",
-    "derive_joint",
     "from_json",
+    "inherited",
+    "inherited_jointly",
     "join_device_rows",
+    "joint_priority",
     "judged",
     "parameter",
     "storage_fault",

@@ -1,10 +1,11 @@
 """The interfaces that a backend implements and that the server calls."""
 
+from collections.abc import Mapping
 from typing import Protocol, runtime_checkable
 
 from trivet.backends.api.batch import Batch
 from trivet.backends.api.files import ModelFiles, Placement
-from trivet.backends.api.request import InferRequest
+from trivet.backends.api.request import CheckedRequest
 from trivet.backends.api.sink import Sink
 from trivet.protos.model_config_pb2 import ModelConfig
 
@@ -38,7 +39,7 @@ class ComputeOnly:
 class Executor(Protocol):
     """Takes single requests and decides when, and with whom, they run. Called on the event loop."""
 
-    def submit(self, request: InferRequest, sink: Sink) -> None:
+    def submit(self, request: CheckedRequest, sink: Sink) -> None:
         """Never blocks and never raises: every outcome goes to the sink, exactly one end."""
 
     async def drain(self) -> None:
@@ -60,10 +61,7 @@ class BringsExecutor(Protocol):
 
 
 class Backend(Protocol):
-    """Opens models of one kind. Found by the `backend` word of a config; see `registry.py`."""
-
-    def matches(self, files: ModelFiles) -> bool:
-        """Whether a version folder without any config looks like this backend's."""
+    """Opens models of one kind. Which those are is in its `About`; see `about.py`."""
 
     def complete(self, config: ModelConfig, files: ModelFiles) -> ModelConfig:
         """A copy of the config with what the model file itself says filled in, given fields checked
@@ -79,6 +77,14 @@ class StartsProcesses(Protocol):
 
     def starts_processes(self, config: ModelConfig) -> bool:
         """Whether it does for this config. Such an instance can be placed on a device by UUID."""
+
+
+@runtime_checkable
+class ReportsMemory(Protocol):
+    """An instance that knows what memory it takes; see `Measure.REPORT`."""
+
+    def memory_bytes(self) -> Mapping[int | None, int]:
+        """Since it was opened: by GPU number, and under None that of the host."""
 
 
 @runtime_checkable

@@ -10,7 +10,7 @@ import numpy as np
 from trivet.backends.api.device import DeviceArray, Residence
 from trivet.backends.api.device_tensor import DeviceTensor
 from trivet.backends.api.errors import ServingError
-from trivet.backends.api.request import InferRequest, Parameters
+from trivet.backends.api.request import CheckedRequest, Parameters
 from trivet.backends.api.tensor import Tensor, join_rows
 
 
@@ -74,7 +74,7 @@ class Batch:
 
     def __init__(
         self,
-        requests: Sequence[InferRequest],
+        requests: Sequence[CheckedRequest],
         *,
         batching: bool,
         senders: Sequence[ResponseSender] = (),

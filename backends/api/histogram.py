@@ -11,7 +11,7 @@ class Histogram:
     def __init__(self, bounds: tuple[float, ...]) -> None:
         self.bounds = bounds
         self.counts = [0] * (len(bounds) + 1)
-        self.total = 0.0
+        self.total: float = 0  # whole as long as the values are: exact, however many
 
     def observe(self, value: float) -> None:
         """One more value."""

@@ -1,11 +1,12 @@
-"""What a client asked and what a model answered. Built once by a front room, then only read."""
+"""What is asked, one asking of it, what a model is given, and what it answers."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from trivet.backends.api.device import Residence
 from trivet.backends.api.tensor import Tensor
+from trivet.backends.api.value import value
 from trivet.backends.api.window import Window
 
 if TYPE_CHECKING:
@@ -14,7 +15,6 @@ if TYPE_CHECKING:
 ParameterValue = bool | int | float | str
 Parameters = Mapping[str, ParameterValue]
 NO_PARAMETERS: Parameters = {}
-NO_LABELS: Mapping[str, Sequence[str]] = {}
 ON_HOST: Mapping[str, Residence] = {}
 
 
@@ -50,36 +50,43 @@ class CancelToken:
             self._callbacks.append(callback)
 
 
-# Not frozen: a frozen dataclass costs a microsecond more per request. Nobody writes to one after
-# the front room has built it.
-@dataclass(slots=True)
+@value
 class InferRequest:
-    """One inference request, as asked: nothing in it says where it is now.
+    """What is asked, and nothing of who asks, until when, or what became of it: one object may be
+    asked of several models, or versions, at the same time.
 
-    `model_version` None means the newest ready one. `inputs` are in the client's order.
-    `output_names` empty means all outputs. `deadline` is in seconds of `time.monotonic`;
-    `timeout_us` (0: none) and `priority` (0: default) are the v2 request parameters of that name.
+    `model_version` is a number, a label, or None: the server chooses. `inputs` are in the client's
+    order. `output_names` empty means all outputs. `timeout_us` (0: none) and `priority` (0:
+    default) are the v2 request parameters of that name.
     """
 
     model_name: str
-    model_version: int | None
+    model_version: int | str | None
     id: str
-    inputs: dict[str, Tensor]
+    inputs: Mapping[str, Tensor]
     output_names: tuple[str, ...] = ()
-    parameters: Parameters = field(default_factory=dict)
+    parameters: Parameters = field(default_factory=lambda: NO_PARAMETERS)
     priority: int = 0
     timeout_us: int = 0
     sequence_id: int | str = 0
     sequence_start: bool = False
     sequence_end: bool = False
-    deadline: float | None = None
+
+    @property
+    def key(self) -> int | str:
+        """What the choice of a version may stick to: the sequence, or else the request itself."""
+        return self.sequence_id or self.id
+
+
+@value
+class RequestContext:
+    """One asking of a request: who waits for it, until when, and on whose behalf.
+
+    `deadline` is in seconds of `time.monotonic`.
+    """
+
     cancel: CancelToken = field(default_factory=CancelToken)
-    batch_size: int = 1
-    """Leading dimension of the inputs, 1 if the model does not batch; set by the core's check."""
-    batching: bool = False
-    """Whether the tensors have a batch dimension; set by the core."""
-    labels: Mapping[str, Sequence[str]] = field(default_factory=lambda: NO_LABELS)
-    """Class labels by output; set by the core. The model may be gone when its answer is written."""
+    deadline: float | None = None
     callers: tuple[str, ...] = ()
     """The models on whose behalf it is asked, the first one first; empty for a client's request."""
     residence: Mapping[str, Residence] = field(default_factory=lambda: ON_HOST)
@@ -89,9 +96,42 @@ class InferRequest:
     tenant: str = ""
     """Whose it is: answers and prefixes that are kept are shared among requests of one tenant."""
     trace: "Trace | None" = None
-    """Where it is traced: the part of the model that asks, and of its own model from there on."""
+    """Where it is traced: the part of whoever asks."""
     window: Window | None = None
     """How many responses of a decoupled model whoever asks can hold; None: any number."""
+
+
+@value
+class CheckedRequest:
+    """A request on its way through a model that it fits: what executors and instances take.
+
+    Fields have the names, and the meaning, that they have in `InferRequest` and `RequestContext`.
+    """
+
+    model_name: str
+    model_version: int
+    """The one that was chosen."""
+    id: str
+    inputs: Mapping[str, Tensor]
+    """In the model's shapes."""
+    output_names: tuple[str, ...] = ()
+    parameters: Parameters = field(default_factory=lambda: NO_PARAMETERS)
+    priority: int = 0
+    timeout_us: int = 0
+    sequence_id: int | str = 0
+    sequence_start: bool = False
+    sequence_end: bool = False
+    batch_size: int = 1
+    """Leading dimension of the inputs, 1 if the model does not batch."""
+    cancel: CancelToken = field(default_factory=CancelToken)
+    deadline: float | None = None
+    callers: tuple[str, ...] = ()
+    residence: Mapping[str, Residence] = field(default_factory=lambda: ON_HOST)
+    on_tokens: Callable[[int], None] | None = None
+    tenant: str = ""
+    trace: "Trace | None" = None
+    """The model's own part."""
+    window: Window | None = None
 
 
 @dataclass(slots=True)

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from trivet.backends.api.device import DeviceArray
 
 Shape = tuple[int, ...]
+_BYTES = DataType.BYTES
+"""A constant: looking up an enum's member costs as much as a call."""
 _HOST = (1, 0)
 """DLPack's name for host memory."""
 _LENGTH = struct.Struct("<I")
@@ -200,13 +202,14 @@ class Tensor:
         cls, name: str, datatype: DataType, shape: Shape, raw: memoryview | bytes
     ) -> "Tensor":
         """A tensor on wire bytes, without a copy. Raises ValueError when the size does not fit."""
-        if datatype is not DataType.BYTES:
-            # reshape is skipped for the common flat case: it costs as much as frombuffer.
-            array = np.frombuffer(raw, dtype=datatype.dtype)
-            return cls(
-                name, datatype, shape, array if array.shape == shape else array.reshape(shape)
+        if datatype is _BYTES:
+            return cls(name, datatype, shape, _strings(memoryview(raw), prod(shape)))
+        if len(raw) != prod(shape) * datatype.size:
+            raise ValueError(
+                f"{len(raw)} bytes are no {datatype.value} tensor of shape {list(shape)}"
             )
-        return cls(name, datatype, shape, _strings(memoryview(raw), prod(shape)))
+        # In one step: frombuffer and reshape are two arrays.
+        return cls(name, datatype, shape, np.ndarray(shape, datatype.dtype, raw))
 
     def numpy(self) -> np.ndarray:
         """The values as an array of `shape`: a view for numbers, bytes objects for packed BYTES."""
@@ -226,14 +229,22 @@ class Tensor:
         # uint8 first: the buffer protocol knows no bfloat16.
         return self.data.reshape(-1).view(np.uint8).data
 
+    def small_raw(self, max_bytes: int) -> bytes | memoryview:
+        """As `raw`, but up to `max_bytes` a copy, which costs less than views do."""
+        data = self.data
+        if self.datatype is _BYTES or isinstance(data, PackedBytes) or data.nbytes > max_bytes:
+            return self.raw()
+        return data.tobytes()
+
     @property
     def nbytes(self) -> int:
         """Bytes in wire form, without packing anything."""
-        if isinstance(self.data, PackedBytes):
-            return len(self.data.blob)
-        if self.datatype is not DataType.BYTES:
-            return int(self.data.nbytes)
-        return sum(4 + len(v.encode() if isinstance(v, str) else v) for v in self.data.ravel())
+        data = self.data
+        if isinstance(data, PackedBytes):
+            return len(data.blob)
+        if self.datatype is not _BYTES:
+            return data.nbytes
+        return sum(4 + len(v.encode() if isinstance(v, str) else v) for v in data.ravel())
 
     def under(self, name: str) -> "Tensor":
         """The same data under another name."""
@@ -264,7 +275,9 @@ class Tensor:
 
     def renamed(self, name: str, shape: Shape) -> "Tensor":
         """The same memory under another name and a shape of as many elements."""
-        data = self.data if isinstance(self.data, PackedBytes) else self.data.reshape(shape)
+        data = self.data
+        if shape != self.shape and not isinstance(data, PackedBytes):
+            data = data.reshape(shape)
         return Tensor(name, self.datatype, shape, data)
 
     def __repr__(self) -> str:

@@ -7,7 +7,10 @@ from trivet.backends.api.batch import Batch, CopyKind
 from trivet.backends.api.sink import Sink
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from trivet.backends.api.request import InferRequest
+    from trivet.backends.api.tensor import Tensor
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,9 +35,14 @@ class Trace(Protocol):
     def traceparent(self) -> str:
         """The W3C header that makes what is done elsewhere a part of this one."""
 
-    def begin(self, request: "InferRequest", version: int, sink: Sink) -> Sink:
-        """A model begins with a request on this one's behalf: gives the request a part of its own,
-        and returns the sink that ends it."""
+    def begin(
+        self, request: "InferRequest", version: int, inputs: "Mapping[str, Tensor]"
+    ) -> "Trace":
+        """This version of the request's model begins with it on this one's behalf, with these
+        inputs: returns the model's own part."""
+
+    def ending(self, sink: Sink) -> Sink:
+        """A sink in front of another, which ends this part."""
 
     def executed(self, execution: Execution) -> None:
         """The request was computed."""

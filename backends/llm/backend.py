@@ -11,9 +11,9 @@ from trivet.backends.api import (
     Placement,
     parameter,
 )
-from trivet.backends.llm.executor import LlmExecutor
 from trivet.backends.llm.process.process import StartedEngine
 from trivet.backends.llm.process.starting import start_engine
+from trivet.backends.llm.serving.executor import LlmExecutor
 from trivet.backends.llm.settings import (
     EngineSettings,
     engine_settings,
@@ -48,12 +48,6 @@ OUTPUTS = (
 
 class LlmBackend:
     """Knows version folders with a .gguf file, or a Hugging Face model with safetensors."""
-
-    def matches(self, files: ModelFiles) -> bool:
-        """Whether a version folder without any config looks like a language model."""
-        folder = files.version_dir
-        is_hub = (folder / "config.json").exists() and any(folder.glob("*.safetensors"))
-        return is_hub or len(list(folder.glob("*.gguf"))) == 1
 
     def complete(self, config: ModelConfig, files: ModelFiles) -> ModelConfig:
         """The tensors are the same for all. Raises InvalidConfig."""

@@ -23,6 +23,7 @@ from trivet.backends.device.cuda import open_gpu
 from trivet.backends.device.driver import Gpu
 from trivet.backends.device.errors import DeviceFailed, as_load_failure
 from trivet.backends.device.gpus import new_lane
+from trivet.backends.onnxruntime.about import ABOUT
 from trivet.backends.onnxruntime.gpu_instance import GpuOnnxInstance
 from trivet.backends.onnxruntime.instance import OnnxRuntimeInstance
 from trivet.backends.onnxruntime.modelfile import MalformedModel, OnnxFile, read_onnx_file
@@ -32,7 +33,7 @@ from trivet.protos.model_config_pb2 import ModelConfig
 
 log = logging.getLogger(__name__)
 
-DEFAULT_FILENAME = "model.onnx"
+(DEFAULT_FILENAME,) = ABOUT.model_files
 
 
 class OnnxRuntimeBackend:
@@ -41,9 +42,6 @@ class OnnxRuntimeBackend:
     def __init__(self, gpu_of: Callable[[int], Gpu] = open_gpu) -> None:
         self._gpu_of = gpu_of
         self._sessions = Sessions()
-
-    def matches(self, files: ModelFiles) -> bool:
-        return (files.version_dir / DEFAULT_FILENAME).exists()
 
     def can_use_gpus(self) -> bool:
         return "CUDAExecutionProvider" in ort.get_available_providers()

@@ -10,7 +10,6 @@ instead of 190 us on two threads (with pauses between requests 390 instead of 22
 fifth of the CPU time). `session.intra_op.allow_spinning` as a model parameter turns it off.
 """
 
-import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,9 +17,8 @@ from pathlib import Path
 import onnxruntime as ort
 
 from trivet.backends.api import InvalidConfig, LoadFailed, ModelFiles, Placement
+from trivet.backends.onnxruntime.about import CUDA_PARAMETERS, SHRINKAGE
 from trivet.protos.model_config_pb2 import ModelConfig, ModelInstanceGroup
-
-log = logging.getLogger(__name__)
 
 Pairs = tuple[tuple[str, str], ...]
 
@@ -39,29 +37,10 @@ _NUMBERED = {
     "cudnn_conv_algo_search": ("EXHAUSTIVE", "HEURISTIC", "DEFAULT"),
 }
 """Options that Triton's configs write as numbers."""
-_CUDA_PARAMETERS = (
-    "arena_extend_strategy",
-    "cudnn_conv_algo_search",
-    "do_copy_in_default_stream",
-    "gpu_mem_limit",
-)
 _TENSORRT_PARAMETERS = {
     "int8_calibration_table_name": "trt_int8_calibration_table_name",
     "int8_use_native_calibration_table": "trt_int8_use_native_calibration_table",
     "max_workspace_size_bytes": "trt_max_workspace_size",
-}
-_SHRINKAGE = "memory.enable_memory_arena_shrinkage"
-_ACCEPTED = {
-    *_CUDA_PARAMETERS,
-    _SHRINKAGE,
-    "enable-global-threadpool",  # a process-wide setting of Triton; here sessions are shared
-    "enable_mem_arena",
-    "enable_mem_pattern",
-    "execution_mode",
-    "inter_op_thread_count",
-    "intra_op_thread_count",
-    "isolation",
-    "level",
 }
 
 
@@ -123,14 +102,13 @@ class SessionPlan:
         if not self.shrinkage:
             return None
         options = ort.RunOptions()
-        options.add_run_config_entry(_SHRINKAGE, self.shrinkage)
+        options.add_run_config_entry(SHRINKAGE, self.shrinkage)
         return options
 
 
 def plan_session(config: ModelConfig, files: ModelFiles, placement: Placement) -> SessionPlan:
     """Raises InvalidConfig for a bad value, LoadFailed for a provider that is not installed."""
     parameters = {key: value.string_value for key, value in config.parameters.items()}
-    _log_unknown(config.name, parameters)
     libraries = config.model_operations.op_library_filename
     return SessionPlan(
         intra_op_threads=_integer(
@@ -144,7 +122,7 @@ def plan_session(config: ModelConfig, files: ModelFiles, placement: Placement) -
         entries=tuple(sorted(p for p in parameters.items() if p[0].startswith("session."))),
         providers=_providers(config, parameters, placement),
         libraries=tuple(str(_library(files, name)) for name in libraries),
-        shrinkage=parameters.get(_SHRINKAGE, ""),
+        shrinkage=parameters.get(SHRINKAGE, ""),
     )
 
 
@@ -169,12 +147,6 @@ def _integer(config: ModelConfig, parameters: Mapping[str, str], name: str, defa
     return int(text)
 
 
-def _log_unknown(model_name: str, parameters: Mapping[str, str]) -> None:
-    unknown = [k for k in parameters if k not in _ACCEPTED and not k.startswith("session.")]
-    if unknown:
-        log.debug("model '%s': ONNX Runtime has no parameters %s", model_name, sorted(unknown))
-
-
 def _providers(
     config: ModelConfig, parameters: Mapping[str, str], placement: Placement
 ) -> tuple[tuple[str, Pairs], ...]:
@@ -193,7 +165,7 @@ def _providers(
         chosen[provider] = _pairs({**device, **_named(config, given), **precision})
     if is_gpu:
         # What the accelerator's own parameters do not say, those of the model do.
-        common = {key: parameters[key] for key in _CUDA_PARAMETERS if key in parameters}
+        common = {key: parameters[key] for key in CUDA_PARAMETERS if key in parameters}
         stated = dict(chosen.get(_CUDA, ()))
         chosen[_CUDA] = _pairs({**device, **_named(config, common), **stated})
     _check_available(config, chosen)

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from trivet.backends.api import Batch, InferRequest, InvalidRequest
+from trivet.backends.api import Batch, CheckedRequest, InvalidRequest
 
 
 def gather_text(batch: Batch, name: str) -> np.ndarray | None:
@@ -24,7 +24,7 @@ def to_bytes(values: np.ndarray) -> np.ndarray:
 
 
 def _decode(batch: Batch, index: int, name: str) -> np.ndarray:
-    request: InferRequest = batch.requests[index]
+    request: CheckedRequest = batch.requests[index]
     values = request.inputs[name].numpy()
     text = np.full(values.size, "", dtype=object)
     try:

@@ -8,13 +8,15 @@ from contextlib import suppress
 from typing import Any
 
 from trivet.backends.api import (
+    CheckedRequest,
     InferRequest,
     InferResponse,
     InvalidRequest,
+    RequestContext,
     Sink,
     Unavailable,
 )
-from trivet.backends.api.runner import cancel_with_all
+from trivet.backends.api.model_server import cancel_with_all
 from trivet.backends.process.channel import ChannelClosed, Header
 from trivet.backends.process.link import Link, Message
 from trivet.backends.process.remote import RemoteCancelToken
@@ -30,19 +32,25 @@ class RemoteAsker:
         self._events = events
         self._tokens = itertools.count()
         self._lock = threading.Lock()
-        self._open: dict[int, tuple[InferRequest, Sink]] = {}
+        self._open: dict[int, tuple[RequestContext, Sink]] = {}
         self._orders: dict[int, Future[Any]] = {}
 
     # -- Asker ---------------------------------------------------------------------------------
 
-    def infer(self, request: InferRequest, parents: Sequence[InferRequest], sink: Sink) -> None:
+    def infer(
+        self,
+        request: InferRequest,
+        context: RequestContext,
+        parents: Sequence[CheckedRequest],
+        sink: Sink,
+    ) -> None:
         """See Asker."""
         token = next(self._tokens)
         with self._lock:
-            self._open[token] = (request, sink)
+            self._open[token] = (context, sink)
         header: Header = {
             "op": "ask",
-            "request": encode_request(request, token),
+            "request": encode_request(request, context, token),
             "parents": [
                 parent.cancel.token
                 for parent in parents
@@ -59,17 +67,17 @@ class RemoteAsker:
             self._end(token)
             sink.fail(InvalidRequest(f"the request cannot be sent to the server: {error}"))
             return
-        cancel_with_all(request.cancel, [parent.cancel for parent in parents])
-        request.cancel.on_cancel(lambda: self._pass_on_cancel(token))
+        cancel_with_all(context.cancel, [parent.cancel for parent in parents])
+        context.cancel.on_cancel(lambda: self._pass_on_cancel(token))
 
-    def cancel(self, request: InferRequest) -> None:
+    def cancel(self, context: RequestContext) -> None:
         """See Asker."""
-        request.cancel.cancel()
+        context.cancel.cancel()
 
-    def give_room(self, request: InferRequest, num_responses: int) -> None:
+    def give_room(self, context: RequestContext, num_responses: int) -> None:
         """See Asker."""
         with self._lock:
-            found = [token for token, (asked, _) in self._open.items() if asked is request]
+            found = [token for token, (asked, _) in self._open.items() if asked is context]
         for token in found:
             # If the server is gone, nobody sends any more.
             with suppress(ChannelClosed):
@@ -119,10 +127,10 @@ class RemoteAsker:
                 else:
                     future.set_result(header["result"])
 
-    def _asked(self, token: int, *, ends: bool) -> tuple[InferRequest, Sink] | None:
+    def _asked(self, token: int, *, ends: bool) -> tuple[RequestContext, Sink] | None:
         return self._end(token) if ends else self._open.get(token)
 
-    def _end(self, token: int) -> tuple[InferRequest, Sink] | None:
+    def _end(self, token: int) -> tuple[RequestContext, Sink] | None:
         with self._lock:
             return self._open.pop(token, None)
 

@@ -14,18 +14,17 @@ from typing import Any
 
 from trivet.backends.api import (
     Asker,
-    CancelToken,
-    InferRequest,
+    CheckedRequest,
     InferResponse,
     InvalidRequest,
     ModelNotReady,
+    RequestContext,
     ServingError,
     Tensor,
 )
-from trivet.backends.api.runner import put_on_account
 from trivet.backends.process.channel import ChannelClosed, Header
 from trivet.backends.process.link import Link, Message
-from trivet.backends.process.wire import decode_request, encode_error
+from trivet.backends.process.wire import decode_context, decode_question, encode_error
 
 log = logging.getLogger(__name__)
 
@@ -38,7 +37,7 @@ class Asks:
     def __init__(self, events: Link, name: str) -> None:
         self._events = events
         self._name = name
-        self._open: dict[int, InferRequest] = {}
+        self._open: dict[int, RequestContext] = {}
         self._outbox: queue.SimpleQueue[_Outgoing | None] = queue.SimpleQueue()
         self._writer: threading.Thread | None = None
         self._starting = threading.Lock()
@@ -48,7 +47,7 @@ class Asks:
         self._num_written = 0
 
     def handle(
-        self, message: Message, asker: Asker | None, computed: Mapping[int, InferRequest]
+        self, message: Message, asker: Asker | None, computed: Mapping[int, CheckedRequest]
     ) -> None:
         """A question, or that one is not to be answered any more. `computed`: the requests that the
         process computes, by token."""
@@ -83,17 +82,17 @@ class Asks:
         if self._writer is not None:
             self._writer.join()
 
-    def _ask(self, message: Message, asker: Asker | None, parents: Sequence[InferRequest]) -> None:
+    def _ask(
+        self, message: Message, asker: Asker | None, parents: Sequence[CheckedRequest]
+    ) -> None:
         header = message.header["request"]
         token = header["token"]
         answers = _Answers(self, token)
         if asker is None:
             answers.fail(_too_early())
             return
-        request = decode_request(header, CancelToken(), 0, message.runs)
-        put_on_account(request, parents)
-        self._open[token] = request
-        asker.infer(request, parents, answers)
+        context = self._open[token] = decode_context(header, parents)
+        asker.infer(decode_question(header, message.runs), context, parents, answers)
 
     def _carry_out(self, order: Header, asker: Asker | None) -> None:
         token, future = order["token"], Future[Any]()

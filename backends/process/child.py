@@ -21,8 +21,8 @@ from trivet.backends.api import (
     AsksFromThreads,
     Backend,
     BackendFailed,
+    CheckedRequest,
     DeviceLost,
-    InferRequest,
     Instance,
     LoadFailed,
     ServingError,
@@ -174,7 +174,7 @@ class _Server:
             return _Reply(encode_error(error), [], isinstance(error, DeviceLost))
         return _Reply(*encode_result(batch), is_lost=False)
 
-    def _sender(self, token: int, request: InferRequest) -> RemoteSender:
+    def _sender(self, token: int, request: CheckedRequest) -> RemoteSender:
         return RemoteSender(self._events, self._requests, token, request)
 
     def _beat(self) -> None:

@@ -5,7 +5,7 @@ import threading
 from dataclasses import replace
 from enum import Enum
 
-from trivet.backends.api import Instance, InvalidConfig, ModelFiles, Placement
+from trivet.backends.api import About, Instance, InvalidConfig, ModelFiles, Placement
 from trivet.backends.api.config import parameter
 from trivet.backends.api.meters import MeterStore
 from trivet.backends.process.instance import Limits, ProcessInstance
@@ -25,11 +25,10 @@ class Isolation(Enum):
     """In a child process for each instance."""
 
 
-def isolation_of(config: ModelConfig, default: Isolation = Isolation.NONE) -> Isolation:
-    """What the config's parameter `isolation` asks for. Raises InvalidConfig."""
-    value = parameter(config, _PARAMETER)
-    if not value:
-        return default
+def isolation_of(config: ModelConfig, about: About) -> Isolation:
+    """What the config's parameter `isolation` asks for, else what is usual for the backend's
+    models. Raises InvalidConfig."""
+    value = parameter(config, _PARAMETER) or about.usual_isolation
     try:
         return Isolation(value)
     except ValueError:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from trivet.backends.api import (
     BackendFailed,
     CancelToken,
-    InferRequest,
+    CheckedRequest,
     Parameters,
     ServingError,
     Tensor,
@@ -107,7 +107,7 @@ class RemoteSender:
     """
 
     def __init__(
-        self, events: Link, requests: OpenRequests, token: int, request: InferRequest
+        self, events: Link, requests: OpenRequests, token: int, request: CheckedRequest
     ) -> None:
         self._events = events
         self._requests = requests

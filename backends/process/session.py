@@ -10,7 +10,7 @@ from trivet.backends.api import (
     Asker,
     Batch,
     Cause,
-    InferRequest,
+    CheckedRequest,
     ResponseSender,
     ServingError,
 )
@@ -53,9 +53,9 @@ class Session:
         self._tokens = itertools.count()
         self._senders: dict[int, ResponseSender] = {}
         """Of decoupled requests without an end, by token."""
-        self._computed: dict[int, InferRequest] = {}
+        self._computed: dict[int, CheckedRequest] = {}
         """Requests without an end, by token."""
-        self._watched: dict[int, InferRequest] = {}
+        self._watched: dict[int, CheckedRequest] = {}
         """Those of them that have not been cancelled."""
 
     @property
@@ -147,7 +147,9 @@ class Session:
         for token in tokens:
             self._computed.pop(token, None)
 
-    def _open(self, senders: dict[int, ResponseSender], requests: dict[int, InferRequest]) -> None:
+    def _open(
+        self, senders: dict[int, ResponseSender], requests: dict[int, CheckedRequest]
+    ) -> None:
         self._watched.update(requests)
         self._senders.update(senders)
         for token, request in requests.items():
@@ -171,7 +173,7 @@ class Session:
             raise NotDelivered(str(error)) from error
         batch.mark_gathered()
 
-    def _await_reply(self, watched: dict[int, InferRequest]) -> Message:
+    def _await_reply(self, watched: dict[int, CheckedRequest]) -> Message:
         limit_s = self._execute_timeout_s
         ends_s = time.monotonic() + limit_s
         while True:
@@ -185,7 +187,7 @@ class Session:
                     _pass_on_cancellations(self.child.events, watched)
 
 
-def _pass_on_cancellations(events: Link, watched: dict[int, InferRequest]) -> None:
+def _pass_on_cancellations(events: Link, watched: dict[int, CheckedRequest]) -> None:
     """Tells the process which requests nobody waits for any more, and watches those no longer."""
     for token, request in tuple(watched.items()):
         if request.cancel.cancelled and events.channel.try_send({"op": "cancel", "token": token}):

@@ -13,9 +13,7 @@ import time
 from collections import deque
 from collections.abc import Sequence
 from contextlib import ExitStack, suppress
-from pathlib import Path
 
-import trivet
 from trivet.backends.api import Cause, LoadFailed
 from trivet.backends.api.meters import Meters
 from trivet.backends.process.channel import Channel, ChannelClosed, Frame, Header
@@ -23,6 +21,7 @@ from trivet.backends.process.ending import Ending, MemoryKills
 from trivet.backends.process.link import Link, Message
 from trivet.backends.process.metering import answer_meter
 from trivet.backends.process.output import OutputLines
+from trivet.backends.process.program import program
 from trivet.backends.process.regions import RegionReader, RegionWriter
 from trivet.backends.process.task import Task
 from trivet.backends.process.wakeup import Wakeup
@@ -30,13 +29,7 @@ from trivet.backends.process.wire import decode_error
 
 log = logging.getLogger(__name__)
 
-_ROOT = str(Path(trivet.__file__).parents[1])
-# With -P the working directory is not on the path: a file named json.py in it would be imported.
-# Appended last, the package's folder can hide nothing either.
-_PROGRAM = (
-    f"import sys; sys.path.append({_ROOT!r}); "
-    "from trivet.backends.process.child import main; main()"
-)
+_PROGRAM = program("trivet.backends.process.child")
 _THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 _KILL_AFTER_S = 1.0
 """Between asking a process to terminate and killing it."""

@@ -1,6 +1,6 @@
 """Requests, batches and errors as JSON headers and runs of tensors, and back."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,9 +9,11 @@ from trivet.backends.api import (
     BackendFailed,
     Batch,
     CancelToken,
+    CheckedRequest,
     CopyKind,
     Execution,
     InferRequest,
+    RequestContext,
     ResponseSender,
     ServingError,
     Sink,
@@ -19,6 +21,7 @@ from trivet.backends.api import (
     Window,
 )
 from trivet.backends.api import errors as error_classes
+from trivet.backends.api.model_server import shared_payer, shared_tenant
 from trivet.backends.process.channel import Header
 from trivet.backends.process.link import Message, Run
 
@@ -47,21 +50,23 @@ def encode_batch(batch: Batch, tokens: Sequence[int]) -> tuple[Header, list[list
         "batching": batch.batching,
         "decoupled": bool(batch.senders),
         "requests": [
-            encode_request(request, token) for request, token in zip(requests, tokens, strict=True)
+            {**encode_request(request, request, token), "batch_size": request.batch_size}
+            for request, token in zip(requests, tokens, strict=True)
         ],
     }
     names = requests[0].inputs
     return header, [[request.inputs[name] for request in requests] for name in names]
 
 
-def encode_request(request: InferRequest, token: int) -> Header:
+def encode_request(
+    request: InferRequest | CheckedRequest, context: RequestContext | CheckedRequest, token: int
+) -> Header:
     """A request without its inputs, which travel as runs; `token` names it in later messages."""
     header: Header = {
         "token": token,
         "model": request.model_name,
         "version": request.model_version,
         "id": request.id,
-        "batch_size": request.batch_size,
     }
     if request.output_names:
         header["outputs"] = request.output_names
@@ -69,15 +74,15 @@ def encode_request(request: InferRequest, token: int) -> Header:
         header["parameters"] = dict(request.parameters)
     if request.sequence_id:
         header["sequence"] = [request.sequence_id, request.sequence_start, request.sequence_end]
-    if request.priority or request.timeout_us or request.deadline is not None:
-        header["schedule"] = [request.priority, request.timeout_us, request.deadline]
-    if request.window is not None:
-        header["window"] = [request.window.size, request.window.is_soft]
-    if request.trace is not None:
-        header["traceparent"] = request.trace.traceparent
-    if request.callers:
-        header["callers"] = request.callers
-    if request.cancel.cancelled:
+    if request.priority or request.timeout_us or context.deadline is not None:
+        header["schedule"] = [request.priority, request.timeout_us, context.deadline]
+    if context.window is not None:
+        header["window"] = [context.window.size, context.window.is_soft]
+    if context.trace is not None:
+        header["traceparent"] = context.trace.traceparent
+    if context.callers:
+        header["callers"] = context.callers
+    if context.cancel.cancelled:
         header["cancelled"] = True
     return header
 
@@ -88,7 +93,15 @@ class CarriedTrace:
 
     traceparent: str
 
-    def begin(self, request: InferRequest, version: int, sink: Sink) -> Sink:  # noqa: ARG002
+    def begin(
+        self,
+        request: InferRequest,  # noqa: ARG002
+        version: int,  # noqa: ARG002
+        inputs: Mapping[str, Tensor],  # noqa: ARG002
+    ) -> "CarriedTrace":
+        return self
+
+    def ending(self, sink: Sink) -> Sink:
         return sink
 
     def executed(self, execution: Execution) -> None:  # noqa: ARG002
@@ -105,7 +118,7 @@ class ReceivedBatch(Batch):
 
     def __init__(
         self,
-        requests: Sequence[InferRequest],
+        requests: Sequence[CheckedRequest],
         runs: dict[str, Run],
         *,
         batching: bool,
@@ -129,7 +142,7 @@ class ReceivedBatch(Batch):
 def decode_batch(
     message: Message,
     register: Callable[[int], CancelToken],
-    make_sender: Callable[[int, InferRequest], ResponseSender],
+    make_sender: Callable[[int, CheckedRequest], ResponseSender],
 ) -> ReceivedBatch:
     """The batch of an `execute` message, with cancel tokens and senders by request token."""
     header = message.header
@@ -148,13 +161,13 @@ def decode_batch(
 
 def decode_request(
     header: Header, cancel: CancelToken, index: int, runs: list[Run]
-) -> InferRequest:
-    """The request with tensor `index` of each run."""
+) -> CheckedRequest:
+    """The request of a batch with tensor `index` of each run."""
     sequence_id, sequence_start, sequence_end = header.get("sequence", (0, False, False))
     priority, timeout_us, deadline = header.get("schedule", (0, 0, None))
     if header.get("cancelled"):
         cancel.cancel()
-    return InferRequest(
+    return CheckedRequest(
         model_name=header["model"],
         model_version=header["version"],
         id=header["id"],
@@ -171,8 +184,49 @@ def decode_request(
         batch_size=header["batch_size"],
         callers=tuple(header.get("callers", ())),
         trace=CarriedTrace(traceparent) if (traceparent := header.get("traceparent")) else None,
-        window=Window(window[0], is_soft=window[1]) if (window := header.get("window")) else None,
+        window=_window(header),
     )
+
+
+def decode_question(header: Header, runs: list[Run]) -> InferRequest:
+    """A request that the process asks of another model."""
+    sequence_id, sequence_start, sequence_end = header.get("sequence", (0, False, False))
+    priority, timeout_us, _ = header.get("schedule", (0, 0, None))
+    return InferRequest(
+        header["model"],
+        header["version"],
+        header["id"],
+        {run.tensors[0].name: run.tensors[0] for run in runs},
+        tuple(header.get("outputs", ())),
+        header.get("parameters", {}),
+        priority,
+        timeout_us,
+        sequence_id,
+        sequence_start,
+        sequence_end,
+    )
+
+
+def decode_context(header: Header, parents: Sequence[CheckedRequest]) -> RequestContext:
+    """How it is asked, on behalf of requests that the process computes: who pays for it and where
+    it is traced the process cannot know."""
+    cancel = CancelToken()
+    if header.get("cancelled"):
+        cancel.cancel()
+    return RequestContext(
+        cancel,
+        header.get("schedule", (0, 0, None))[2],
+        tuple(header.get("callers", ())),
+        on_tokens=shared_payer(parents),
+        tenant=shared_tenant(parents),
+        trace=next((each.trace for each in parents if each.trace is not None), None),
+        window=_window(header),
+    )
+
+
+def _window(header: Header) -> Window | None:
+    window = header.get("window")
+    return Window(window[0], is_soft=window[1]) if window else None
 
 
 def encode_result(batch: Batch) -> tuple[Header, list[list[Tensor]]]:

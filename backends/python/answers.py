@@ -3,7 +3,7 @@
 import weakref
 from collections.abc import Sequence
 
-from trivet.backends.api import BackendFailed, Batch, InferRequest, ResponseSender, ServingError
+from trivet.backends.api import BackendFailed, Batch, CheckedRequest, ResponseSender, ServingError
 from trivet.backends.python.late import LateResponse
 from trivet.backends.python.model_api.errors import to_serving_error
 from trivet.backends.python.model_api.response import InferenceResponse
@@ -59,7 +59,7 @@ def answer(
 
 
 def late_sender(
-    request: InferRequest, late: dict[int, LateResponse], index: int
+    request: CheckedRequest, late: dict[int, LateResponse], index: int
 ) -> InferenceResponseSender:
     """A sender for a model that is not decoupled; what it sends comes out of `late[index]`."""
     late_response = late[index] = LateResponse()
@@ -71,7 +71,7 @@ def late_sender(
 
 
 def open_sender(
-    request: InferRequest, sender: ResponseSender, output_names: Sequence[str]
+    request: CheckedRequest, sender: ResponseSender, output_names: Sequence[str]
 ) -> InferenceResponseSender:
     """A sender for a decoupled model, in front of the server's."""
 

@@ -8,12 +8,11 @@ from trivet.backends.api import Instance, InvalidConfig, LoadFailed, ModelFiles,
 from trivet.backends.api.config import parameter
 from trivet.backends.api.meters import MeterStore
 from trivet.backends.process import Isolation, complete_isolated, isolation_of, open_isolated
+from trivet.backends.python.about import ABOUT, MODEL_FILE
 from trivet.backends.python.completion import describe, may_describe_itself
 from trivet.backends.python.instance import PythonInstance
 from trivet.protos.model_config_pb2 import ModelConfig
 
-_WORD = "python"
-_MODEL_FILE = "model.py"
 _FORCE_CPU = "FORCE_CPU_ONLY_INPUT_TENSORS"
 _ENVIRONMENT = "EXECUTION_ENV_PATH"
 
@@ -29,32 +28,29 @@ class PythonBackend:
         """See MakesMeters."""
         return PythonBackend(store)
 
-    def matches(self, files: ModelFiles) -> bool:
-        return (files.version_dir / _MODEL_FILE).is_file()
-
     def complete(self, config: ModelConfig, files: ModelFiles) -> ModelConfig:
         """Runs the model's `auto_complete_config`, where the model itself will run."""
         _check_parameters(config)
-        path = files.artifact(config, _MODEL_FILE)
+        path = files.artifact(config, MODEL_FILE)
         completed = ModelConfig()
         completed.CopyFrom(config)
-        completed.backend = config.backend or _WORD
-        completed.default_model_filename = config.default_model_filename or _MODEL_FILE
+        completed.backend = config.backend or ABOUT.word
+        completed.default_model_filename = config.default_model_filename or MODEL_FILE
         if not may_describe_itself(path):
             return completed
-        if isolation_of(config, Isolation.PROCESS) is Isolation.PROCESS:
-            return complete_isolated(_WORD, completed, files)
+        if isolation_of(config, ABOUT) is Isolation.PROCESS:
+            return complete_isolated(ABOUT.word, completed, files)
         return describe(path, completed, files)
 
     def starts_processes(self, config: ModelConfig) -> bool:
         """See StartsProcesses."""
-        return isolation_of(config, Isolation.PROCESS) is Isolation.PROCESS
+        return isolation_of(config, ABOUT) is Isolation.PROCESS
 
     def open(self, config: ModelConfig, files: ModelFiles, placement: Placement) -> Instance:
         _check_parameters(config)
-        path = files.artifact(config, _MODEL_FILE)
-        if isolation_of(config, Isolation.PROCESS) is Isolation.PROCESS:
-            return open_isolated(_WORD, config, files, placement, self._store)
+        path = files.artifact(config, MODEL_FILE)
+        if isolation_of(config, ABOUT) is Isolation.PROCESS:
+            return open_isolated(ABOUT.word, config, files, placement, self._store)
         meters = None if self._store is None else self._store.owned()
         try:
             return PythonInstance.open(path, config, files, placement, meters)

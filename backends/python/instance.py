@@ -14,7 +14,7 @@ from trivet.backends.api import (
     Asker,
     BackendFailed,
     Batch,
-    InferRequest,
+    CheckedRequest,
     LoadFailed,
     ModelFiles,
     Placement,
@@ -176,7 +176,7 @@ class PythonInstance:
                 CALLING.reset(token)
 
     def _received(
-        self, request: InferRequest, make_sender: Callable[[], InferenceResponseSender]
+        self, request: CheckedRequest, make_sender: Callable[[], InferenceResponseSender]
     ) -> ReceivedRequest:
         names, is_iterative = self._output_names, self._is_iterative
         return ReceivedRequest(request, names, make_sender, is_iterative=is_iterative)

@@ -20,13 +20,14 @@ from trivet.backends.device.buckets import buckets_of
 from trivet.backends.device.cuda import open_gpu
 from trivet.backends.device.errors import DeviceFailed, as_load_failure
 from trivet.backends.device.gpus import new_lane
+from trivet.backends.pytorch.about import ABOUT, MODULE_FILE
 from trivet.backends.pytorch.archive import Kind, kind_of, refuse_program_missing
 from trivet.backends.pytorch.compiled import load_compiled
 from trivet.backends.pytorch.cuda import CudaTorch
 from trivet.backends.pytorch.exported import complete_exported, load_exported
 from trivet.backends.pytorch.gpu_instance import GpuPyTorchInstance
 from trivet.backends.pytorch.instance import PyTorchInstance
-from trivet.backends.pytorch.module import DEFAULT_SOURCE, load_module
+from trivet.backends.pytorch.module import load_module
 from trivet.backends.pytorch.parameters import PyTorchParameters
 from trivet.backends.pytorch.program import Program
 from trivet.backends.pytorch.script import load_script
@@ -34,8 +35,6 @@ from trivet.backends.pytorch.tensors import DATATYPES
 from trivet.protos.model_config_pb2 import ModelConfig, ModelInput, ModelOutput
 
 log = logging.getLogger(__name__)
-
-_FILENAMES = ("model.pt2", "model.pt")
 
 
 class PyTorchBackend:
@@ -49,9 +48,6 @@ class PyTorchBackend:
     def __init__(self) -> None:
         self._has_set_threads = False
         self._lock = threading.Lock()
-
-    def matches(self, files: ModelFiles) -> bool:
-        return any((files.version_dir / name).exists() for name in _FILENAMES)
 
     def can_use_gpus(self) -> bool:
         return torch.cuda.is_available()
@@ -118,8 +114,10 @@ def _artifact(config: ModelConfig, files: ModelFiles) -> Path | None:
     """The program's file; None when it is a Python class, whose file only holds weights."""
     if config.runtime.endswith(".py"):
         return None
-    present = next((n for n in _FILENAMES if (files.version_dir / n).exists()), _FILENAMES[-1])
-    has_class = (files.version_dir / DEFAULT_SOURCE).exists()
+    present = next(
+        (n for n in ABOUT.model_files if (files.version_dir / n).exists()), ABOUT.model_files[-1]
+    )
+    has_class = (files.version_dir / MODULE_FILE).exists()
     if has_class and not (files.version_dir / present).exists():
         return None
     path = files.artifact(config, present)

@@ -19,14 +19,13 @@ from trivet.backends.api import (
     storage_fault_below,
 )
 from trivet.backends.api.content import check_readable, describe_content
+from trivet.backends.pytorch.about import MODULE_FILE, WEIGHT_FILES
 from trivet.backends.pytorch.names import match_positions
 from trivet.backends.pytorch.parameters import PyTorchParameters
 from trivet.backends.pytorch.program import Program, storages
 from trivet.protos.model_config_pb2 import ModelConfig
 
 log = logging.getLogger(__name__)
-WEIGHT_FILENAMES = ("model.safetensors", "model.pt")
-DEFAULT_SOURCE = "model.py"
 
 
 def load_module(
@@ -63,7 +62,7 @@ def load_module(
 
 
 def _source(config: ModelConfig, files: ModelFiles) -> Path:
-    name = config.runtime or DEFAULT_SOURCE
+    name = config.runtime or MODULE_FILE
     in_version = (files.version_dir / name).exists()
     return files.inside(files.version_dir if in_version else files.model_dir, name)
 
@@ -116,7 +115,7 @@ def _import(source: Path, files: ModelFiles) -> ModuleType:
 
 def _weights(config: ModelConfig, files: ModelFiles) -> dict[str, torch.Tensor] | None:
     """The state dict beside the class, None without one. Never unpickles Python objects."""
-    names = (config.default_model_filename,) if config.default_model_filename else WEIGHT_FILENAMES
+    names = (config.default_model_filename,) if config.default_model_filename else WEIGHT_FILES
     name = next((name for name in names if (files.version_dir / name).exists()), None)
     if name is None:
         return None

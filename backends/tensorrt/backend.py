@@ -16,6 +16,7 @@ from trivet.backends.device.cuda import open_gpu
 from trivet.backends.device.driver import Gpu
 from trivet.backends.device.errors import DeviceFailed, as_load_failure
 from trivet.backends.device.gpus import new_lane
+from trivet.backends.tensorrt.about import ABOUT
 from trivet.backends.tensorrt.description import Description, note_of
 from trivet.backends.tensorrt.graphs import engine_buckets
 from trivet.backends.tensorrt.instance import TensorRtInstance
@@ -25,7 +26,7 @@ from trivet.backends.tensorrt.plan_file import check_plan, open_engine
 from trivet.backends.tensorrt.profiles import chosen_profiles, complete_from_engine
 from trivet.protos.model_config_pb2 import ModelConfig
 
-DEFAULT_FILENAME = "model.plan"
+(DEFAULT_FILENAME,) = ABOUT.model_files
 
 
 class TensorRtBackend:
@@ -39,9 +40,6 @@ class TensorRtBackend:
         self._load = load
         self._gpu_of = gpu_of
         self._engines = Engines()
-
-    def matches(self, files: ModelFiles) -> bool:
-        return (files.version_dir / DEFAULT_FILENAME).exists()
 
     def can_use_gpus(self) -> bool:
         return True

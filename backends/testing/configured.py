@@ -15,10 +15,7 @@ class ConfiguredBackend:
     """Raises InvalidConfig."""
     make: Callable[[ModelConfig, Placement], Instance]
 
-    def matches(self, files: ModelFiles) -> bool:  # noqa: ARG002 - the Backend protocol's name
-        return False
-
-    def complete(self, config: ModelConfig, files: ModelFiles) -> ModelConfig:  # noqa: ARG002
+    def complete(self, config: ModelConfig, files: ModelFiles) -> ModelConfig:  # noqa: ARG002 - the Backend protocol's name
         self.check(config)
         return config
 

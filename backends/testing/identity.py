@@ -4,8 +4,8 @@ import threading
 
 from trivet.backends.api import (
     Batch,
+    CheckedRequest,
     ComputeOnly,
-    InferRequest,
     Instance,
     InvalidConfig,
     Placement,
@@ -34,7 +34,7 @@ class IdentityInstance:
         for index, request in enumerate(batch.requests):
             batch.respond(index, self._outputs(request))
 
-    def _outputs(self, request: InferRequest) -> list[Tensor]:
+    def _outputs(self, request: CheckedRequest) -> list[Tensor]:
         return [
             tensor.renamed(output_name, tensor.shape)
             for input_name, output_name in self._pairs

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from trivet.backends.api import InferRequest, Tensor
+from trivet.backends.api import CheckedRequest, Tensor
 from trivet.backends.testing.configured import ConfiguredBackend, require_decoupled
 from trivet.backends.testing.streams import StreamInstance
 
@@ -14,7 +14,7 @@ _LOOK_S = 0.05
 """How soon a cancellation is seen."""
 
 
-def repeat(request: InferRequest, closed: threading.Event) -> Iterator[list[Tensor]]:
+def repeat(request: CheckedRequest, closed: threading.Event) -> Iterator[list[Tensor]]:
     """OUT [1] = IN[i] and IDX [1] = i (UINT32), after DELAY[i] milliseconds (0 when not given)."""
     values = request.inputs["IN"].numpy().reshape(-1)
     delays_ms = _milliseconds(request, "DELAY")
@@ -28,7 +28,7 @@ def repeat(request: InferRequest, closed: threading.Event) -> Iterator[list[Tens
         ]
 
 
-def _wait(delay_s: float, request: InferRequest, closed: threading.Event) -> bool:
+def _wait(delay_s: float, request: CheckedRequest, closed: threading.Event) -> bool:
     """Waits; False as soon as nobody wants the rest."""
     end_s = time.monotonic() + delay_s
     while (left_s := end_s - time.monotonic()) > 0:
@@ -37,12 +37,12 @@ def _wait(delay_s: float, request: InferRequest, closed: threading.Event) -> boo
     return True
 
 
-def wait_s(request: InferRequest) -> float:
+def wait_s(request: CheckedRequest) -> float:
     """How long `execute` itself takes: WAIT milliseconds."""
     return float(_milliseconds(request, "WAIT").sum()) / 1000
 
 
-def _milliseconds(request: InferRequest, name: str) -> np.ndarray:
+def _milliseconds(request: CheckedRequest, name: str) -> np.ndarray:
     tensor = request.inputs.get(name)
     return np.empty(0) if tensor is None else tensor.numpy().reshape(-1)
 

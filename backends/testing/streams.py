@@ -4,18 +4,18 @@ import logging
 import threading
 from collections.abc import Callable, Iterator
 
-from trivet.backends.api import BackendFailed, Batch, InferRequest, ResponseSender, Tensor
+from trivet.backends.api import BackendFailed, Batch, CheckedRequest, ResponseSender, Tensor
 
 log = logging.getLogger(__name__)
 
-Stream = Callable[[InferRequest, threading.Event], Iterator[list[Tensor]]]
+Stream = Callable[[CheckedRequest, threading.Event], Iterator[list[Tensor]]]
 """The responses of one request; the event says that the instance is being closed."""
 
 
 class StreamInstance:
     """Runs a `Stream` for each request of a batch, in threads that it owns until `close`."""
 
-    def __init__(self, stream: Stream, wait_s: Callable[[InferRequest], float]) -> None:
+    def __init__(self, stream: Stream, wait_s: Callable[[CheckedRequest], float]) -> None:
         self._stream = stream
         self._wait_s = wait_s
         self._closed = threading.Event()
@@ -31,7 +31,7 @@ class StreamInstance:
             thread.start()
         self._closed.wait(max(self._wait_s(request) for request in batch.requests))
 
-    def _send(self, request: InferRequest, sender: ResponseSender) -> None:
+    def _send(self, request: CheckedRequest, sender: ResponseSender) -> None:
         try:
             for outputs in self._stream(request, self._closed):
                 if request.cancel.cancelled or self._closed.is_set():

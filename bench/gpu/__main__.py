@@ -12,7 +12,7 @@ import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from bench.__main__ import environment, print_table
+from bench.__main__ import environment, print_table, table_of_rows
 from bench.figures import Row
 from bench.gpu.subject import read
 
@@ -48,7 +48,7 @@ def main() -> None:
         return
     rows, failed = measure(options.only, time.monotonic() + options.budget)
     facts = environment() | device_facts()
-    print_table(facts, rows)
+    print_table(facts, table_of_rows(rows))
     for name, text in failed.items():
         print(f"{name}: {text}")
     if options.json:

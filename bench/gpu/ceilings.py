@@ -6,7 +6,7 @@ from collections.abc import Callable
 import torch
 
 from bench.gpu.roofline import Rates
-from trivet.backends.llm.models.linear import FP8
+from trivet.backends.llm.matrices.fp8 import FP8
 
 COPY_BYTES = 1 << 31
 SIDE = 8192

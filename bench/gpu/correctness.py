@@ -9,10 +9,11 @@ from torch import Tensor
 from bench.figures import Row
 from bench.gpu.llama import LLAMA, RandomLlama, weight_shapes
 from trivet.backends.llm.attention.base import StepInputs
-from trivet.backends.llm.device.kv_cache import KvCache
-from trivet.backends.llm.device.runner import Model
-from trivet.backends.llm.loading import make_model
-from trivet.backends.llm.models.config import LlmConfig
+from trivet.backends.llm.attention.kv_cache import KvCache
+from trivet.backends.llm.families.llama import LlamaShape
+from trivet.backends.llm.implementations import make_model
+from trivet.backends.llm.steps.runner import Model
+from trivet.backends.llm.weights.taking import Weights
 
 SMALL = replace(LLAMA, num_layers=4, hidden_size=1024, num_heads=8, num_kv_heads=2,
                 intermediate_size=2816, vocabulary_size=4096, rope_scaling=None)  # fmt: skip
@@ -21,7 +22,7 @@ MOST_ERROR = 1e-2
 LENGTHS = (300, 17, 64, 1)
 
 
-def logits_row(config: LlmConfig = SMALL, device: str = "cuda") -> Row:
+def logits_row(config: LlamaShape = SMALL, device: str = "cuda") -> Row:
     """The relative error of a prefill's logits and of a decode step's behind it."""
     torch.manual_seed(0)
     weights = {
@@ -37,10 +38,11 @@ def logits_row(config: LlmConfig = SMALL, device: str = "cuda") -> Row:
 
 
 @torch.no_grad()
-def _logits(config: LlmConfig, weights: dict[str, Tensor], device: str) -> Tensor:
+def _logits(config: LlamaShape, weights: dict[str, Tensor], device: str) -> Tensor:
     dtype = weights["model.norm.weight"].dtype
-    cache = KvCache(config, 64, 16, dtype, torch.device(device))
-    model = make_model(config, weights, cache)
+    there = torch.device(device)
+    cache = KvCache(config.config(), 64, 16, dtype, there)
+    model = make_model(Weights(weights, config.config(), device=there), cache)
     return torch.cat([
         _step(model, device, [0] * len(LENGTHS), list(LENGTHS)),
         _step(model, device, list(LENGTHS), [1] * len(LENGTHS)),

@@ -8,17 +8,18 @@ import torch
 from torch import Tensor
 
 from trivet.backends.api import Sampling
+from trivet.backends.llm.device.group import Alone
 from trivet.backends.llm.engine.assemble import make_scheduler, make_state
 from trivet.backends.llm.engine.engine import Engine
+from trivet.backends.llm.families.kinds import RopeScaling
+from trivet.backends.llm.families.llama import LlamaShape
 from trivet.backends.llm.loading import LoadedPart, build_part
-from trivet.backends.llm.models.config import LlmConfig, RopeScaling
-from trivet.backends.llm.models.linear import FP8
-from trivet.backends.llm.process.messages import Message, Outputs, Quit, Submit
-from trivet.backends.llm.ranks.group import Alone
+from trivet.backends.llm.matrices.fp8 import FP8
+from trivet.backends.llm.messages import Message, Outputs, Quit, Submit
 from trivet.backends.llm.sampling.grammar import NoGrammars
 from trivet.backends.llm.settings import EngineSettings
 
-LLAMA = LlmConfig(
+LLAMA = LlamaShape(
     architecture="llama", hidden_size=4096, num_layers=32, num_heads=32, num_kv_heads=8,
     head_dim=128, intermediate_size=14336, vocabulary_size=128256, max_positions=131072,
     rms_norm_eps=1e-5, rope_theta=5e5, rope_scaling=RopeScaling("llama3", 8.0, 1.0, 4.0, 8192),
@@ -34,7 +35,7 @@ SETTINGS = EngineSettings(
 class RandomWeights(Mapping[str, Tensor]):
     """Made when asked for, on the device, so that no copy of the model waits on the host."""
 
-    def __init__(self, config: LlmConfig, device: torch.device, dtype: torch.dtype) -> None:
+    def __init__(self, config: LlamaShape, device: torch.device, dtype: torch.dtype) -> None:
         self._shapes = weight_shapes(config)
         self._device = device
         self._dtype = dtype
@@ -51,7 +52,7 @@ class RandomWeights(Mapping[str, Tensor]):
         return len(self._shapes)
 
 
-def weight_shapes(config: LlmConfig) -> dict[str, tuple[int, ...]]:
+def weight_shapes(config: LlamaShape) -> dict[str, tuple[int, ...]]:
     """By Hugging Face's names."""
     hidden, inner = config.hidden_size, config.intermediate_size
     query = config.num_heads * config.head_dim
@@ -94,12 +95,14 @@ class Frames:
 class RandomLlama:
     """An engine in this process. Owned by the caller's thread."""
 
-    def __init__(self, config: LlmConfig, settings: EngineSettings) -> None:
+    def __init__(self, config: LlamaShape, settings: EngineSettings) -> None:
         self.config, self.settings = config, settings
         device = torch.device(settings.device)
         dtype: torch.dtype = getattr(torch, settings.dtype)
         weights = RandomWeights(config, device, dtype)
-        self.loaded: LoadedPart = build_part(settings, config, weights, dtype, device, Alone())
+        self.loaded: LoadedPart = build_part(
+            settings, config.config(), weights, dtype, device, Alone()
+        )
 
     @property
     def cache_tokens(self) -> int:
@@ -139,7 +142,7 @@ class RandomLlama:
         return frames
 
 
-def random_request(config: LlmConfig, number: int, prompt: int, output: int) -> Submit:
+def random_request(config: LlamaShape, number: int, prompt: int, output: int) -> Submit:
     """Greedy, and to the end of its length."""
     chance = torch.Generator().manual_seed(number)
     ids = torch.randint(5, config.vocabulary_size, (prompt,), generator=chance).tolist()

@@ -12,7 +12,7 @@ from bench.gpu.decode import CONTEXT, decode_rows, idle_row
 from bench.gpu.llama import LLAMA, SETTINGS, RandomLlama, eight_bit
 from bench.gpu.roofline import Numbers
 from bench.gpu.throughput import throughput_rows
-from trivet.backends.llm.models.linear import FP8
+from trivet.backends.llm.matrices.fp8 import FP8
 
 IDLE_BATCHES = (32, 128)
 

@@ -17,7 +17,7 @@ import torch
 
 from bench.figures import Row
 from bench.gpu.llama import LLAMA, SETTINGS, RandomLlama
-from trivet.backends.llm.models.config import LlmConfig
+from trivet.backends.llm.families.llama import LlamaShape
 
 LOAD = (128, 512, 128)
 """Requests, tokens of each prompt and of each output."""
@@ -73,7 +73,7 @@ def ask(name: str, python: str, load: tuple[int, int, int] = LOAD) -> tuple[floa
     return figure, ""
 
 
-def hub_config(config: LlmConfig) -> dict[str, object]:
+def hub_config(config: LlamaShape) -> dict[str, object]:
     """As Hugging Face's config.json says it, without the scaling of far positions."""
     return {
         "architectures": ["LlamaForCausalLM"],

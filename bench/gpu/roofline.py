@@ -6,7 +6,7 @@ while all is multiplied as fast as the device can, whichever takes longer. No la
 
 from dataclasses import dataclass
 
-from trivet.backends.llm.models.config import LlmConfig
+from trivet.backends.llm.families.llama import LlamaShape
 
 HEAD_BYTES = 2
 """A number of the output head, which stays in 16 bits."""
@@ -28,26 +28,26 @@ class Numbers:
     cache_bytes: int = 2
 
 
-def body_parameters(config: LlmConfig) -> int:
+def body_parameters(config: LlamaShape) -> int:
     """Numbers in the layers' matrices."""
     heads = (config.num_heads + 2 * config.num_kv_heads) * config.head_dim
     attention = config.hidden_size * (heads + config.num_heads * config.head_dim)
     return config.num_layers * (attention + 3 * config.hidden_size * config.intermediate_size)
 
 
-def head_parameters(config: LlmConfig) -> int:
+def head_parameters(config: LlamaShape) -> int:
     """Numbers in the output head."""
     return config.hidden_size * config.vocabulary_size
 
 
-def token_bytes(config: LlmConfig, numbers: Numbers) -> int:
+def token_bytes(config: LlamaShape, numbers: Numbers) -> int:
     """Of a token in the cache."""
     per_layer = 2 * config.num_kv_heads * config.head_dim * numbers.cache_bytes
     return config.num_layers * per_layer
 
 
 def step_floor_s(
-    config: LlmConfig, batch: float, context: float, rates: Rates, numbers: Numbers
+    config: LlamaShape, batch: float, context: float, rates: Rates, numbers: Numbers
 ) -> float:
     """Seconds of a step that gives each of `batch` sequences of `context` tokens one more."""
     body, head = body_parameters(config), head_parameters(config)
@@ -57,7 +57,7 @@ def step_floor_s(
     return max((weights + cache) / rates.bytes_per_s, products / rates.flops_per_s)
 
 
-def prefill_floor_s(config: LlmConfig, num_tokens: int, rates: Rates) -> float:
+def prefill_floor_s(config: LlamaShape, num_tokens: int, rates: Rates) -> float:
     """Seconds of a prompt's products and of its attention, half of which is masked."""
     products = 2 * body_parameters(config) * num_tokens
     width = config.num_layers * config.num_heads * config.head_dim
@@ -65,7 +65,7 @@ def prefill_floor_s(config: LlmConfig, num_tokens: int, rates: Rates) -> float:
 
 
 def ceiling_per_s(
-    config: LlmConfig,
+    config: LlamaShape,
     prompt: int,
     output: int,
     rates: Rates,

@@ -4,92 +4,194 @@ It stands at the one door that all protocols share, so that none of them can for
 ensembles and what models ask each other do not come through here: a key for an ensemble is enough.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
-from trivet.backends.api import Generator, InferRequest, ServingError, Signature, Sink
+from trivet.backends.api import (
+    Generator,
+    InferRequest,
+    Measured,
+    RequestContext,
+    ServingError,
+    Sink,
+)
 from trivet.protos import grpc_service_pb2 as pb
 from trivet.protos.model_config_pb2 import ModelConfig
 from trivet.server.auth.caller import Caller, current_caller
 from trivet.server.auth.metering import MeteredGenerator, TenantsGenerator
 from trivet.server.core import Core
+from trivet.server.logs.setting import LogValue
+from trivet.server.models.model import Model
+from trivet.server.models.routing import Admitted, Key
+from trivet.server.scheduling.statistics import ModelStatistics
 from trivet.server.tracing.setting import Change
 from trivet.server.tracing.tracing import Described
 
 
-class GuardedCore(Core):
-    """Every method that names a model may also raise PermissionDenied."""
+class GuardedCore:
+    """A `Core` in front of another: every method that names a model may also raise
+    PermissionDenied.
 
-    def infer(self, request: InferRequest, sink: Sink) -> None:
+    It defines each of them itself and passes on nothing that it does not: a method that `Core` gets
+    has to be thought about here, too. A test sees to that.
+    """
+
+    def __init__(self, core: Core) -> None:
+        self._core = core
+        self.shared_memory = core.shared_memory
+        self.tracing = core.tracing
+
+    # -- what a model is asked -----------------------------------------------------------------
+
+    def resolve(self, name: str, version: int | str | None, key: Key = "") -> Admitted:
+        """See Core. Who has what this gives may ask it: `infer` looks no further."""
+        _require(name)
+        return self._core.resolve(name, version, key)
+
+    def infer(
+        self, admitted: Admitted, request: InferRequest, context: RequestContext, sink: Sink
+    ) -> None:
+        """See Core. The caller pays."""
         caller = current_caller.get()
         if caller is not None:
             try:
-                self._charge(caller, request)
+                context = _on_account(caller, context)
             except ServingError as error:
                 sink.fail(error)
                 return
-        super().infer(request, sink)
+        self._core.infer(admitted, request, context, sink)
 
-    def _charge(self, caller: Caller, request: InferRequest) -> None:
-        caller.require_model(request.model_name)
-        request.tenant = caller.key.tenant
-        allowance = caller.allowance
-        if allowance is None:
-            return
+    def generator(self, name: str, version: int | str | None = None, key: Key = "") -> Generator:
+        """See Core. The caller pays."""
+        _require(name)
+        return _callers(self._core.generator(name, version, key))
+
+    def generators(self) -> dict[str, Generator]:
+        """See Core. The caller's."""
+        found = self._core.generators()
+        return {name: _callers(each) for name, each in found.items() if _is_visible(name)}
+
+    def unnamed_generators(self) -> list[str]:
+        """See Core. The caller's: others are not what it may mean."""
+        return [name for name in self._core.unnamed_generators() if _is_visible(name)]
+
+    # -- what there is -------------------------------------------------------------------------
+
+    def server_metadata(self) -> pb.ServerMetadataResponse:
+        """See Core. Names no model."""
+        return self._core.server_metadata()
+
+    def model_metadata(self, name: str, version: int | None) -> pb.ModelMetadataResponse:
+        """See Core."""
+        _require(name)
+        return self._core.model_metadata(name, version)
+
+    def model_config(self, name: str, version: int | None) -> ModelConfig:
+        """See Core."""
+        _require(name)
+        return self._core.model_config(name, version)
+
+    def statistics(self, name: str = "", version: int | None = None) -> pb.ModelStatisticsResponse:
+        """See Core. The caller's models."""
+        if name:
+            _require(name)
+        found = self._core.statistics(name, version)
+        kept = [each for each in found.model_stats if _is_visible(each.name)]
+        return pb.ModelStatisticsResponse(model_stats=kept)
+
+    def index(self, *, ready_only: bool) -> pb.RepositoryIndexResponse:
+        """See Core. The caller's models."""
+        found = self._core.index(ready_only=ready_only)
+        kept = [each for each in found.models if _is_visible(each.name)]
+        return pb.RepositoryIndexResponse(models=kept)
+
+    # -- health: probes have no keys -----------------------------------------------------------
+
+    def is_live(self) -> bool:
+        """See Core. For everybody."""
+        return self._core.is_live()
+
+    def is_stopping(self) -> bool:
+        """See Core. For everybody."""
+        return self._core.is_stopping()
+
+    def is_ready(self) -> bool:
+        """See Core. For everybody."""
+        return self._core.is_ready()
+
+    def is_generating(self) -> bool:
+        """See Core. For everybody."""
+        return self._core.is_generating()
+
+    def is_model_ready(self, name: str, version: int | str | None) -> bool:
+        """See Core. For everybody: it says neither what a model is nor that there is one."""
+        return self._core.is_model_ready(name, version)
+
+    # -- counters: the metrics page has a scope of its own, and shows all models -----------------
+
+    def all_statistics(self) -> Iterable[ModelStatistics]:
+        """See Core. Of all models."""
+        return self._core.all_statistics()
+
+    def loaded(self) -> Iterable[Model]:
+        """See Core. Of all models."""
+        return self._core.loaded()
+
+    def measured(self) -> dict[str, Measured]:
+        """See Core. Of all models."""
+        return self._core.measured()
+
+    # -- control -------------------------------------------------------------------------------
+
+    def trace_settings(self, name: str = "") -> Described:
+        """See Core."""
+        if name:
+            _require(name)
+        return self._core.trace_settings(name)
+
+    def change_trace_settings(self, changes: Mapping[str, Change], name: str = "") -> Described:
+        """See Core."""
+        if name:
+            _require(name)
+        return self._core.change_trace_settings(changes, name)
+
+    def log_settings(self) -> dict[str, LogValue]:
+        """See Core. Names no model."""
+        return self._core.log_settings()
+
+    def change_log_settings(self, changes: Mapping[str, object]) -> dict[str, LogValue]:
+        """See Core. Names no model."""
+        return self._core.change_log_settings(changes)
+
+    async def load(self, name: str, config_json: str | None = None) -> None:
+        """See Core."""
+        _require(name)
+        await self._core.load(name, config_json)
+
+    async def unload(self, name: str, *, unload_dependents: bool = False) -> None:
+        """See Core."""
+        _require(name)
+        await self._core.unload(name, unload_dependents=unload_dependents)
+
+
+def _on_account(caller: Caller, context: RequestContext) -> RequestContext:
+    """The context of a request that the caller pays for. Raises RateLimited."""
+    allowance, payer = caller.allowance, None
+    if allowance is not None:
         if caller.pays_each:
             allowance.take_request()
         if allowance.counts_tokens:
             allowance.require_tokens()
-            request.on_tokens = allowance.charge_tokens
-
-    def signature(self, name: str, version: int | None) -> Signature:
-        _require(name)
-        return super().signature(name, version)
-
-    def generator(self, name: str) -> Generator:
-        _require(name)
-        return _callers(super().generator(name))
-
-    def generators(self) -> dict[str, Generator]:
-        found = super().generators()
-        return {name: _callers(each) for name, each in found.items() if _is_visible(name)}
-
-    def model_metadata(self, name: str, version: int | None) -> pb.ModelMetadataResponse:
-        _require(name)
-        return super().model_metadata(name, version)
-
-    def model_config(self, name: str, version: int | None) -> ModelConfig:
-        _require(name)
-        return super().model_config(name, version)
-
-    def statistics(self, name: str = "", version: int | None = None) -> pb.ModelStatisticsResponse:
-        if name:
-            _require(name)
-        found = super().statistics(name, version)
-        kept = [each for each in found.model_stats if _is_visible(each.name)]
-        return pb.ModelStatisticsResponse(model_stats=kept)
-
-    def trace_settings(self, name: str = "") -> Described:
-        if name:
-            _require(name)
-        return super().trace_settings(name)
-
-    def change_trace_settings(self, changes: Mapping[str, Change], name: str = "") -> Described:
-        if name:
-            _require(name)
-        return super().change_trace_settings(changes, name)
-
-    def index(self, *, ready_only: bool) -> pb.RepositoryIndexResponse:
-        found = super().index(ready_only=ready_only)
-        kept = [each for each in found.models if _is_visible(each.name)]
-        return pb.RepositoryIndexResponse(models=kept)
-
-    async def load(self, name: str, config_json: str | None = None) -> None:
-        _require(name)
-        await super().load(name, config_json)
-
-    async def unload(self, name: str, *, unload_dependents: bool = False) -> None:
-        _require(name)
-        await super().unload(name, unload_dependents=unload_dependents)
+            payer = allowance.charge_tokens
+    return RequestContext(
+        context.cancel,
+        context.deadline,
+        context.callers,
+        context.residence,
+        payer,
+        caller.key.tenant,
+        context.trace,
+        context.window,
+    )
 
 
 def _require(name: str) -> None:

@@ -8,8 +8,8 @@ from functools import partial
 
 from trivet.backends.api import (
     Cause,
+    CheckedRequest,
     Executor,
-    InferRequest,
     InferResponse,
     ServingError,
     Sink,
@@ -18,9 +18,10 @@ from trivet.backends.api import (
     trouble_of,
 )
 from trivet.backends.api.request import ON_HOST
+from trivet.backends.api.value import changed
 from trivet.server.cache.entry import Cache, Entry
 from trivet.server.cache.key import key_of
-from trivet.server.scheduling.batching import STOPPING
+from trivet.server.scheduling.pool import STOPPING
 from trivet.server.scheduling.statistics import ModelStatistics
 from trivet.server.scheduling.ticket import labelled
 
@@ -32,7 +33,7 @@ LARGE_BYTES = 1024 * 1024
 class _Lookup:
     """A request on its way through the cache."""
 
-    request: InferRequest
+    request: CheckedRequest
     sink: Sink
     arrived_ns: int
     key: bytes = b""
@@ -61,16 +62,17 @@ class CachingExecutor:
         self._none_looking.set()
         self._is_stopping = False
 
-    def submit(self, request: InferRequest, sink: Sink) -> None:
+    def submit(self, request: CheckedRequest, sink: Sink) -> None:
         """Answers from the cache, or has the request computed and keeps the answer."""
         if self._is_stopping:
             sink.fail(Unavailable(labelled(request, STOPPING)))
             return
+        if request.residence:
+            # What is kept is kept on the host.
+            request = changed(request, residence=ON_HOST)
         lookup = _Lookup(request, sink, time.monotonic_ns())
         self._num_looking += 1
         self._none_looking.clear()
-        # What is kept is kept on the host.
-        request.residence = ON_HOST
         tensors = request.inputs.values()
         is_here = all(tensor.is_on_host for tensor in tensors)
         if is_here and sum(tensor.nbytes for tensor in tensors) < LARGE_BYTES:

@@ -6,7 +6,7 @@
 import hashlib
 from pathlib import Path
 
-from trivet.backends.api import InferRequest, ModelFiles
+from trivet.backends.api import CheckedRequest, ModelFiles
 from trivet.protos.model_config_pb2 import ModelConfig
 
 KEY_BYTES = 16
@@ -32,7 +32,7 @@ def _digest_of_file(path: Path) -> bytes:
         return hashlib.file_digest(file, "blake2b").digest()
 
 
-def key_of(model: bytes, request: InferRequest) -> bytes:
+def key_of(model: bytes, request: CheckedRequest) -> bytes:
     """The key of a request to the model with this digest.
 
     Id, priority and time-outs do not count. Parameters do, since a model can read them, and so does

@@ -6,12 +6,10 @@ from typing import Any
 
 import click
 
-from trivet.backends.api import ServingError
+from trivet.backends.api import About, ServingError
 from trivet.backends.api.engine_build import BuildsEngines
-from trivet.backends.registry import open_backend
+from trivet.backends.registry import abouts, open_backend
 from trivet.server.repository.config import parse_config
-
-_BACKEND = "tensorrt"
 
 
 @click.command("build-engine")
@@ -54,14 +52,22 @@ def build_engine(model: Path, output: Path | None, config_file: Path | None, **f
     settings |= given
     if profiles:
         settings["profiles"] = profiles
-    target = output or model.with_name("model.plan")
+    about = _builder(output)
+    target = output or model.with_name(about.model_files[0])
     try:
-        backend = open_backend(_BACKEND)
+        backend = open_backend(about.word)
         if not isinstance(backend, BuildsEngines):
-            raise click.ClickException(f"backend '{_BACKEND}' builds no engines")
+            raise click.ClickException(f"backend '{about.word}' builds no engines")
         click.echo(backend.build(model, target, settings))
     except ServingError as error:
         raise click.ClickException(error.message) from None
+
+
+def _builder(output: Path | None) -> About:
+    """What the backend says that makes engines such as this one."""
+    builders = [about for about in abouts().values() if about.builds_engines]
+    fitting = [about for about in builders if output and output.suffix in about.suffixes]
+    return (fitting or builders)[0]
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -15,13 +15,13 @@ from trivet.backends.api import (
     InferResponse,
     InvalidRequest,
     ParameterValue,
-    Shape,
     Tensor,
     TooLarge,
 )
 from trivet.backends.api.datatype import BY_NAME
 from trivet.protos import grpc_service_pb2 as pb
 from trivet.server.grpc.wire import RAW_OUTPUT_TAG, Buffer, Split, field_head, split_infer_request
+from trivet.server.protocol.inputs import InputPlan, byte_size, check_byte_size
 from trivet.server.protocol.outputs import MAX_RESPONSE_BYTES, require_sendable
 from trivet.server.protocol.parameters import Options, parse_parameters, set_parameter
 from trivet.server.protocol.shapes import check_shape
@@ -51,19 +51,6 @@ CONTENTS_FIELD = {
     DataType.FP64: "fp64_contents",
     DataType.BYTES: "bytes_contents",
 }
-
-
-@dataclass(frozen=True, slots=True)
-class InputPlan:
-    """One input of a template and where its data comes from: raw unless something else is set."""
-
-    name: str
-    datatype: DataType
-    shape: Shape
-    size_bytes: int
-    """-1 for BYTES."""
-    region: RegionSlice | None = None
-    tensor: Tensor | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,11 +162,7 @@ def _id(encoded: bytes) -> str:
 
 
 def _tensor(model_name: str, plan: InputPlan, data: memoryview) -> Tensor:
-    if plan.size_bytes >= 0 and len(data) != plan.size_bytes:
-        raise InvalidRequest(
-            f"input byte size mismatch for input '{plan.name}' for model '{model_name}'. "
-            f"Expected {plan.size_bytes}, got {len(data)}"
-        )
+    check_byte_size(plan.name, plan.size_bytes, len(data), model_name)
     try:
         return Tensor.from_raw(plan.name, plan.datatype, plan.shape, data)
     except ValueError as error:
@@ -231,7 +214,8 @@ def _input_plan(
             f"{', '.join(BY_NAME)}"
         )
     shape = tuple(tensor.shape)
-    size_bytes = checked_size(tensor.name, datatype, shape)
+    check_shape(tensor.name, datatype, shape)
+    size_bytes = byte_size(datatype, shape)
     region = RegionSlice.of(tensor.name, parameter_values(tensor.parameters))
     plan = InputPlan(tensor.name, datatype, shape, size_bytes, region)
     if not tensor.HasField("contents"):
@@ -290,12 +274,6 @@ def _array(values: Sequence[Any], datatype: DataType) -> np.ndarray:
     return np.fromiter(values, dtype=datatype.dtype, count=len(values))
 
 
-def checked_size(name: str, datatype: DataType, shape: Shape) -> int:
-    """Bytes of a numeric tensor, -1 for BYTES. Raises as `check_shape` does."""
-    check_shape(name, datatype, shape)
-    return -1 if datatype is DataType.BYTES else prod(shape) * datatype.size
-
-
 def parameter_values(
     parameters: Mapping[str, pb.InferParameter],
 ) -> dict[str, ParameterValue]:
@@ -336,10 +314,10 @@ class Encoder:
             encoded_id = response.id.encode()
             pieces.append(field_head(b"\x1a", len(encoded_id)) + encoded_id)
         for tensor in response.outputs:
-            raw: Buffer = b"" if tensor.name in in_region else tensor.raw()
+            raw: Buffer = b"" if tensor.name in in_region else tensor.small_raw(SMALL_BYTES)
             size = len(raw)
             if size <= SMALL_BYTES:
-                pieces.append(field_head(RAW_OUTPUT_TAG, size) + bytes(raw))
+                pieces.append(field_head(RAW_OUTPUT_TAG, size) + raw)
             else:
                 pieces += (field_head(RAW_OUTPUT_TAG, size), raw)
         return pieces

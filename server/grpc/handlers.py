@@ -23,8 +23,7 @@ def plain(kind: type[M], answer: Callable[[M], Message]) -> Callable[[Call, Buff
         except ServingError as error:
             call.fail(code_of(error), error.message)
             return
-        call.send([response.SerializeToString()])
-        call.finish()
+        call.answer([response.SerializeToString()])
 
     return handle
 

@@ -1,10 +1,12 @@
 """The logging extension over gRPC."""
 
 from trivet.protos import grpc_service_pb2 as pb
-from trivet.server.core import Core
+from trivet.server.core import ServerSettings
 
 
-def answer_log_settings(core: Core, request: pb.LogSettingsRequest) -> pb.LogSettingsResponse:
+def answer_log_settings(
+    core: ServerSettings, request: pb.LogSettingsRequest
+) -> pb.LogSettingsResponse:
     """Changes what is given and tells all."""
     changes = {
         name: getattr(value, value.WhichOneof("parameter_choice") or "string_param")

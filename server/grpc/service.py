@@ -7,11 +7,14 @@ from collections.abc import Awaitable
 from google.protobuf.message import Message
 
 from trivet.backends.api import (
+    CancelToken,
     InferResponse,
     InvalidRequest,
+    RequestContext,
     ServingError,
     Unsupported,
 )
+from trivet.backends.api.request import ON_HOST
 from trivet.protos import grpc_service_pb2 as pb
 from trivet.protos import health_pb2
 from trivet.server.auth.restricted import Api
@@ -26,8 +29,9 @@ from trivet.server.grpc.stream import InferStream
 from trivet.server.grpc.trace import answer_trace_setting, note_arrival
 from trivet.server.grpc.transport import Call, Code, Rows, Stream, Unary
 from trivet.server.grpc.wire import Buffer
+from trivet.server.models.routing import Admitted
 from trivet.server.protocol.forwarding import Forwarding
-from trivet.server.protocol.outputs import MAX_RESPONSE_BYTES, fulfil, place
+from trivet.server.protocol.outputs import MAX_RESPONSE_BYTES, fulfil, residence_of
 from trivet.server.protocol.versions import parse_version
 
 log = logging.getLogger(__name__)
@@ -37,25 +41,25 @@ PREFIX = "/inference.GRPCInferenceService/"
 class UnarySink:
     """The answer to one ModelInfer call."""
 
-    __slots__ = ("_call", "_decoded", "_service")
+    __slots__ = ("_call", "_decoded", "_model", "_service")
 
-    def __init__(self, service: "Service", call: Call, decoded: Decoded) -> None:
+    def __init__(
+        self, service: "Service", call: Call, admitted: Admitted, decoded: Decoded
+    ) -> None:
         self._service = service
+        self._model = admitted.model
         self._call = call
         self._decoded = decoded
 
     def send(self, response: InferResponse, *, final: bool) -> None:  # noqa: ARG002
         """Sends the one response. A decoupled model does not get here."""
         try:
-            in_region = fulfil(
-                self._service.core, self._decoded.request, response, self._decoded.wishes
-            )
+            in_region = fulfil(self._service.core, self._model, response, self._decoded.wishes)
             message = self._service.encoder.encode(response, in_region, final=None)
         except ServingError as error:
             self.fail(error)
             return
-        self._call.send(message)
-        self._call.finish()
+        self._call.answer(message)
 
     def finish(self) -> None:
         """A model that does not answer at all."""
@@ -124,28 +128,21 @@ class Service:
             decoded = self.decoder.decode(message)
             request = decoded.request
             if self._forwarding is not None:
-                self._forwarding.add(request, call.metadata.items())
-            if self._is_decoupled(request.model_name, request.model_version):
+                request = self._forwarding.added(request, call.metadata.items())
+            admitted = self.core.resolve(request.model_name, request.model_version, request.key)
+            if admitted.model.signature.decoupled:
                 raise Unsupported(
                     "ModelInfer RPC doesn't support models with decoupled transaction policy"
                 )
         except ServingError as error:
             call.fail(code_of(error), error.message)
             return
-        request.deadline = call.deadline
-        call.on_cancel(request.cancel.cancel)
+        residence = residence_of(self.core, decoded.wishes) if decoded.wishes else ON_HOST
+        context = RequestContext(CancelToken(), call.deadline, (), residence)
+        call.on_cancel(context.cancel.cancel)
         if self.core.tracing.tracer is not None:
             note_arrival(call)
-        if decoded.wishes:
-            place(self.core, request, decoded.wishes)
-        self.core.infer(request, UnarySink(self, call, decoded))
-
-    def _is_decoupled(self, name: str, version: int | None) -> bool:
-        try:
-            return self.core.signature(name, version).decoupled
-        except ServingError:
-            # The core says what is wrong with the name, in its own words.
-            return False
+        self.core.infer(admitted, request, context, UnarySink(self, call, admitted, decoded))
 
     def _open_stream(self, call: Call) -> InferStream:
         return InferStream(self.core, self.decoder, self.encoder, call, self._forwarding)
@@ -224,8 +221,7 @@ class Service:
                 log.exception("an RPC failed")
                 call.fail(Code.INTERNAL, INTERNAL_TEXT)
             else:
-                call.send([answer.SerializeToString()])
-                call.finish()
+                call.answer([answer.SerializeToString()])
 
         task = asyncio.ensure_future(run())
         self._tasks.add(task)

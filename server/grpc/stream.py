@@ -7,22 +7,33 @@ request order; those of decoupled models as they are made. Owned by the event lo
 from collections import deque
 from dataclasses import dataclass, field
 
-from trivet.backends.api import CancelToken, InferRequest, InferResponse, ServingError
+from trivet.backends.api import CancelToken, InferResponse, RequestContext, ServingError
+from trivet.backends.api.request import ON_HOST
 from trivet.protos import grpc_service_pb2 as pb
-from trivet.server.core import Core
+from trivet.server.core import Inference
 from trivet.server.grpc.codec import Decoded, Decoder, Encoder
 from trivet.server.grpc.errors import code_of
 from trivet.server.grpc.trace import note_arrival
 from trivet.server.grpc.transport import Call, Code
 from trivet.server.grpc.wire import Buffer, field_head, split_infer_request
+from trivet.server.models.model import Model
 from trivet.server.protocol.forwarding import Forwarding
-from trivet.server.protocol.outputs import fulfil, place
+from trivet.server.protocol.outputs import fulfil, residence_of
 
 INFER_RESPONSE_TAG = b"\x12"  # field 2 of ModelStreamInferResponse
 MAX_UNREAD_RESPONSES = 4096
 MAX_UNREAD_BYTES = 256 * 1024 * 1024
 """What may wait for a client that does not read, or for the answer to an earlier request of its
 stream; more cancels the stream."""
+
+
+@dataclass(slots=True, eq=False)
+class Asked:
+    """A request that went to the core."""
+
+    decoded: Decoded
+    model: Model
+    cancel: CancelToken
 
 
 @dataclass(slots=True, eq=False)
@@ -41,7 +52,7 @@ class InferStream:
 
     def __init__(
         self,
-        core: Core,
+        core: Inference,
         decoder: Decoder,
         encoder: Encoder,
         call: Call,
@@ -69,35 +80,30 @@ class InferStream:
         self._num_open += 1
         try:
             decoded = self._decoder.decode(message)
+            request = decoded.request
             if self._forwarding is not None:
-                self._forwarding.add(decoded.request, self._call.metadata.items())
+                request = self._forwarding.added(request, self._call.metadata.items())
+            admitted = self._core.resolve(request.model_name, request.model_version, request.key)
         except ServingError as error:
             slot = Slot(_id_of(message), is_ordered=True)
             self._in_order.append(slot)
             self._fail(slot, error)
             return
-        request = decoded.request
-        slot = Slot(request.id, is_ordered=not self._is_decoupled(request))
+        slot = Slot(request.id, is_ordered=not admitted.model.signature.decoupled)
         if slot.is_ordered:
             self._in_order.append(slot)
-        request.deadline = self._call.deadline
-        self._cancels.add(request.cancel)
+        residence = residence_of(self._core, decoded.wishes) if decoded.wishes else ON_HOST
+        context = RequestContext(CancelToken(), self._call.deadline, (), residence)
+        self._cancels.add(context.cancel)
         if self._core.tracing.tracer is not None:
             note_arrival(self._call)
-        if decoded.wishes:
-            place(self._core, request, decoded.wishes)
-        self._core.infer(request, StreamSink(self, slot, decoded))
+        sink = StreamSink(self, slot, Asked(decoded, admitted.model, context.cancel))
+        self._core.infer(admitted, request, context, sink)
 
     def on_half_close(self) -> None:
         """The client sends no more: the call ends when all its requests have."""
         self._is_half_closed = True
         self._finish_if_done()
-
-    def _is_decoupled(self, request: InferRequest) -> bool:
-        try:
-            return self._core.signature(request.model_name, request.model_version).decoupled
-        except ServingError:
-            return False
 
     def _cancel_all(self) -> None:
         for slot in self._in_order:
@@ -107,36 +113,34 @@ class InferStream:
 
     # -- to the client -------------------------------------------------------------------------
 
-    def respond(
-        self, slot: Slot, decoded: Decoded, response: InferResponse, *, final: bool
-    ) -> None:
+    def respond(self, slot: Slot, asked: Asked, response: InferResponse, *, final: bool) -> None:
         """One response of a request."""
         try:
-            in_region = fulfil(self._core, decoded.request, response, decoded.wishes)
+            in_region = fulfil(self._core, asked.model, response, asked.decoded.wishes)
             pieces = self._encoder.encode(response, in_region, final=final)
         except ServingError as error:
-            self.fail(slot, decoded, error)
+            self.fail(slot, asked, error)
             return
         size = sum(map(len, pieces))
         self._write(slot, [field_head(INFER_RESPONSE_TAG, size), *pieces])
         if final:
-            self._end(slot, decoded)
+            self._end(slot, asked)
 
-    def finish(self, slot: Slot, decoded: Decoded) -> None:
+    def finish(self, slot: Slot, asked: Asked) -> None:
         """The end of a request's responses, which only clients that asked for it see."""
-        if decoded.wants_empty_final:
-            request = decoded.request
+        if asked.decoded.wants_empty_final:
+            request = asked.decoded.request
             message = pb.ModelStreamInferResponse()
             empty = message.infer_response
             empty.model_name, empty.id = request.model_name, request.id
             empty.model_version = str(request.model_version or "")
             empty.parameters["triton_final_response"].bool_param = True
             self._write(slot, [message.SerializeToString()])
-        self._end(slot, decoded)
+        self._end(slot, asked)
 
-    def fail(self, slot: Slot, decoded: Decoded, error: ServingError) -> None:
+    def fail(self, slot: Slot, asked: Asked, error: ServingError) -> None:
         """A request ends with an error."""
-        self._cancels.discard(decoded.request.cancel)
+        self._cancels.discard(asked.cancel)
         self._fail(slot, error)
 
     def _fail(self, slot: Slot, error: ServingError) -> None:
@@ -151,8 +155,8 @@ class InferStream:
         self._write(slot, [message.SerializeToString()])
         self._close(slot)
 
-    def _end(self, slot: Slot, decoded: Decoded) -> None:
-        self._cancels.discard(decoded.request.cancel)
+    def _end(self, slot: Slot, asked: Asked) -> None:
+        self._cancels.discard(asked.cancel)
         self._close(slot)
 
     def _close(self, slot: Slot) -> None:
@@ -215,24 +219,24 @@ class InferStream:
 class StreamSink:
     """Brings one request's responses into its stream."""
 
-    __slots__ = ("_decoded", "_slot", "_stream")
+    __slots__ = ("_asked", "_slot", "_stream")
 
-    def __init__(self, stream: InferStream, slot: Slot, decoded: Decoded) -> None:
+    def __init__(self, stream: InferStream, slot: Slot, asked: Asked) -> None:
         self._stream = stream
         self._slot = slot
-        self._decoded = decoded
+        self._asked = asked
 
     def send(self, response: InferResponse, *, final: bool) -> None:
         """One response."""
-        self._stream.respond(self._slot, self._decoded, response, final=final)
+        self._stream.respond(self._slot, self._asked, response, final=final)
 
     def finish(self) -> None:
         """The end without a response."""
-        self._stream.finish(self._slot, self._decoded)
+        self._stream.finish(self._slot, self._asked)
 
     def fail(self, error: ServingError) -> None:
         """The end with an error."""
-        self._stream.fail(self._slot, self._decoded, error)
+        self._stream.fail(self._slot, self._asked, error)
 
 
 def _id_of(message: Buffer) -> str:

@@ -2,7 +2,7 @@
 
 from trivet.backends.api import InvalidRequest
 from trivet.protos import grpc_service_pb2 as pb
-from trivet.server.core import Core
+from trivet.server.core import ServerSettings
 from trivet.server.grpc.transport import Call
 from trivet.server.tracing.arrival import Arrival, current_arrival
 from trivet.server.tracing.setting import Change
@@ -15,7 +15,9 @@ def note_arrival(call: Call) -> None:
     current_arrival.set(Arrival("GRPC", call.metadata.get("traceparent")))
 
 
-def answer_trace_setting(core: Core, request: pb.TraceSettingRequest) -> pb.TraceSettingResponse:
+def answer_trace_setting(
+    core: ServerSettings, request: pb.TraceSettingRequest
+) -> pb.TraceSettingResponse:
     """Changes what is given and tells all. A setting without a value is given back."""
     changes: dict[str, Change] = {}
     for name, setting in request.settings.items():

@@ -34,7 +34,7 @@ class Code(IntEnum):
 
 
 class Call(Protocol):
-    """One RPC in progress. Exactly one of `finish` and `fail` ends it; later calls do nothing."""
+    """One RPC in progress. One of `finish`, `answer` and `fail` ends it; later calls do nothing."""
 
     @property
     def metadata(self) -> Mapping[str, str]:
@@ -63,6 +63,9 @@ class Call(Protocol):
     def finish(self) -> None:
         """Ends the call with status OK."""
 
+    def answer(self, message: Sequence[Buffer]) -> None:
+        """`send` and `finish` at once: the whole answer of a unary call."""
+
     def fail(self, code: Code, text: str) -> None:
         """Ends the call with an error status."""
 
@@ -79,8 +82,8 @@ class MessageHandler(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Unary:
-    """An RPC with one request message. `handle` answers with one `send` and `finish`, or `fail`,
-    now or later. An exception that leaves it is logged and ends the call with INTERNAL."""
+    """An RPC with one request message. `handle` ends it by `answer` or `fail`, now or later. An
+    exception that leaves it is logged and ends the call with INTERNAL."""
 
     handle: Callable[[Call, Buffer], None]
     scope: Scope

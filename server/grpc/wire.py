@@ -16,6 +16,9 @@ PARAMETER_TAG = 0x22  # field 4, length-delimited: an entry of `parameters` of M
 SEQUENCE_ID_KEY = b"\x0a\x0bsequence_id"  # how an entry of that key begins
 RAW_INPUT_TAG = 0x3A  # field 7, length-delimited: `raw_input_contents` of ModelInferRequest
 RAW_OUTPUT_TAG = b"\x32"  # field 6, length-delimited: `raw_output_contents` of ModelInferResponse
+LENGTH_DELIMITED = 2
+ONE_BYTE_KIND = 0x87
+"""Bits of a first byte that are LENGTH_DELIMITED in a tag of one byte and that kind."""
 MAX_FIELDS = 4096
 """Inputs, outputs, parameters and their data, in one request. A field may take two bytes of a
 message and fifty times that in memory."""
@@ -49,32 +52,30 @@ def split_infer_request(message: Buffer) -> Split:
         if num_fields > MAX_FIELDS:
             raise ValueError(f"it has more than {MAX_FIELDS} fields")
         start = position
-        tag = view[position]
-        position += 1
-        if tag not in (ID_TAG, RAW_INPUT_TAG):
+        tag = view[start]
+        if tag & ONE_BYTE_KIND != LENGTH_DELIMITED:
             position = _skip_field(view, start, end)
-            # The head of a short entry: longer ones are no sequence id, whatever they begin with.
-            if tag == PARAMETER_TAG and view[start + 2 : start + 15] == SEQUENCE_ID_KEY:
-                if start > kept_from:
-                    header.append(view[kept_from:start])
-                sequence_id = bytes(view[start + 2 : position])
-                kept_from = position
+            continue
+        # One-byte lengths are read here: a call costs as much as all the rest of the field.
+        size = view[start + 1] if start + 1 < end else 0x80
+        value = start + 2
+        if size >= 0x80:
+            size, value = read_varint(view, start + 1)
+        position = value + size
+        if position > end:
+            raise ValueError("a field goes past the end of the message")
+        if tag == RAW_INPUT_TAG:
+            raw.append(view[value:position])
+        elif tag == ID_TAG:
+            request_id = bytes(view[value:position])
+        # The head of a short entry: longer ones are no sequence id, whatever they begin with.
+        elif tag == PARAMETER_TAG and view[start + 2 : start + 15] == SEQUENCE_ID_KEY:
+            sequence_id = bytes(view[start + 2 : position])
+        else:
             continue
         if start > kept_from:
             header.append(view[kept_from:start])
-        # One-byte lengths are read here: a call costs as much as all the rest of the field.
-        size = view[position] if position < end else 0x80
-        position += 1
-        if size >= 0x80:
-            size, position = read_varint(view, position - 1)
-        kept_from = position + size
-        if kept_from > end:
-            raise ValueError("a field goes past the end of the message")
-        if tag == ID_TAG:
-            request_id = bytes(view[position:kept_from])
-        else:
-            raw.append(view[position:kept_from])
-        position = kept_from
+        kept_from = position
     if kept_from < end:
         header.append(view[kept_from:end])
     return Split(b"".join(header), request_id, raw, sequence_id)

@@ -9,6 +9,7 @@ from trivet.backends.api import (
     InferRequest,
     InferResponse,
     InvalidRequest,
+    RequestContext,
     ServingError,
     Shape,
     Signature,
@@ -17,7 +18,7 @@ from trivet.backends.api import (
 )
 from trivet.server.auth.restricted import Api
 from trivet.server.auth.scopes import Scope
-from trivet.server.core import Core
+from trivet.server.core import Inference
 from trivet.server.http.answers import Answer
 from trivet.server.http.body import read_body
 from trivet.server.http.json_document import JsonObject, parse_object
@@ -28,6 +29,7 @@ from trivet.server.http.operations import EVENTS, Operation
 from trivet.server.http.routes import Call, Route
 from trivet.server.http.sinks import SingleSink, StreamSink
 from trivet.server.http.sse import EventStream
+from trivet.server.models.routing import Admitted, Key
 from trivet.server.protocol.forwarding import Forwarding
 from trivet.server.protocol.outputs import require_sendable
 from trivet.server.protocol.parameters import parse_parameters
@@ -46,7 +48,7 @@ class Generate:
     """The handlers of `generate` and `generate_stream`."""
 
     def __init__(
-        self, core: Core, limits: HttpLimits, forwarding: Forwarding | None = None
+        self, core: Inference, limits: HttpLimits, forwarding: Forwarding | None = None
     ) -> None:
         self._core = core
         self._limits = limits
@@ -64,19 +66,21 @@ class Generate:
 
     async def generate(self, call: Call) -> web.StreamResponse:
         """Exactly one response, as one JSON object."""
-        request = await self._decode(call)
+        admitted, request = await self._decode(call)
         sink = SingleSink()
-        self._core.infer(request, sink)
-        response = await sink.result(request.cancel, _NOT_ONE_RESPONSE)
+        context = RequestContext()
+        self._core.infer(admitted, request, context, sink)
+        response = await sink.result(context.cancel, _NOT_ONE_RESPONSE)
         require_sendable(response, self._limits.max_response_bytes)
         return Answer((generated_json(response),))
 
     async def stream(self, call: Call) -> web.StreamResponse:
         """Any number of responses, each an event. What fails before the first one has a status of
         its own; what fails later is an event."""
-        request = await self._decode(call)
-        sink = StreamSink(request.cancel, self._limits.max_pending_events)
-        self._core.infer(request, sink)
+        admitted, request = await self._decode(call)
+        context = RequestContext()
+        sink = StreamSink(context.cancel, self._limits.max_pending_events)
+        self._core.infer(admitted, request, context, sink)
         events = EventStream(call)
         try:
             first = await sink.next()
@@ -85,17 +89,26 @@ class Generate:
         finally:
             if not sink.is_ended:
                 # Nobody reads any more.
-                request.cancel.cancel()
+                context.cancel.cancel()
         return events.response
 
-    async def _decode(self, call: Call) -> InferRequest:
+    async def _decode(self, call: Call) -> tuple[Admitted, InferRequest]:
         body = await read_body(call.request, self._limits)
         document = parse_object(bytes(body), self._limits.json)
-        signature = self._core.signature(call.model, call.version)
+        admitted = self._core.resolve(call.model, call.version, _key(document))
+        signature = admitted.model.signature
         request = decode_generate(document, signature, call.model, call.version)
         if self._forwarding is not None:
-            self._forwarding.add(request, call.request.headers.items())
-        return request
+            request = self._forwarding.added(request, call.request.headers.items())
+        return admitted, request
+
+
+def _key(document: JsonObject) -> Key:
+    """See `InferRequest.key`. Of what has not been checked yet: what is none is no key."""
+    own = document.get("parameters")
+    owners = (document, own) if isinstance(own, dict) else (document,)
+    found = [owner.get("sequence_id") for owner in owners] + [document.get("id")]
+    return next((each for each in found if each and isinstance(each, int | str)), "")
 
 
 def decode_generate(

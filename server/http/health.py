@@ -6,7 +6,7 @@ from aiohttp import web
 
 from trivet.server.auth.restricted import Api
 from trivet.server.auth.scopes import Scope
-from trivet.server.core import Core
+from trivet.server.core import Readiness
 from trivet.server.http.answers import json_answer
 from trivet.server.http.operations import Operation
 from trivet.server.http.routes import Call, Route
@@ -19,7 +19,7 @@ _MODEL_READY = Operation("health", "Whether a model can be asked")
 class Health:
     """The health handlers. The statuses are Triton's, the bodies the Open Inference Protocol's."""
 
-    def __init__(self, core: Core) -> None:
+    def __init__(self, core: Readiness) -> None:
         self._core = core
 
     def routes(self) -> list[Route]:

@@ -7,10 +7,10 @@ from aiohttp import web
 from aiohttp.hdrs import ACCEPT_ENCODING
 from multidict import MultiMapping, istr
 
-from trivet.backends.api import InferResponse, InvalidRequest
+from trivet.backends.api import InferResponse, InvalidRequest, RequestContext
 from trivet.server.auth.restricted import Api
 from trivet.server.auth.scopes import Scope
-from trivet.server.core import Core
+from trivet.server.core import Inference
 from trivet.server.http.answers import BINARY, JSON, NO_HEADERS, Answer, Buffer
 from trivet.server.http.body import read_body, too_large
 from trivet.server.http.compression import accepted_coding, compress, is_worth_it
@@ -18,10 +18,10 @@ from trivet.server.http.limits import HttpLimits
 from trivet.server.http.operations import NUMBERS, OBJECT, Operation
 from trivet.server.http.raw_request import decode_raw
 from trivet.server.http.routes import Call, Route
-from trivet.server.http.sinks import Exchange, SingleSink
-from trivet.server.http.tensors import Body, Decoded, InferDecoder, encode_infer
+from trivet.server.http.sinks import Asked, Exchange, SingleSink
+from trivet.server.http.tensors import Body, InferDecoder, encode_infer
 from trivet.server.protocol.forwarding import Forwarding
-from trivet.server.protocol.outputs import fulfil, place, require_sendable
+from trivet.server.protocol.outputs import fulfil, require_sendable, residence_of
 
 HEADER_LENGTH = istr("Inference-Header-Content-Length")
 _NOT_ONE_RESPONSE = (
@@ -46,7 +46,7 @@ class Infer:
     """The handler of infer requests."""
 
     def __init__(
-        self, core: Core, limits: HttpLimits, forwarding: Forwarding | None = None
+        self, core: Inference, limits: HttpLimits, forwarding: Forwarding | None = None
     ) -> None:
         self._core = core
         self._limits = limits
@@ -68,11 +68,11 @@ class Infer:
         headers = call.request.headers
         header_length = header_length_of(headers)
         body = await read_body(call.request, self._limits, align_at=header_length)
-        decoded = self._decode(body, header_length, call.model, call.version, headers)
+        asked = self._ask(body, header_length, call.model, call.version, headers)
         sink = SingleSink()
-        self._core.infer(decoded.request, sink)
-        response = await sink.result(decoded.request.cancel, _NOT_ONE_RESPONSE)
-        written = self._write(response, decoded)
+        self._core.infer(asked.admitted, asked.request, asked.context, sink)
+        response = await sink.result(asked.context.cancel, _NOT_ONE_RESPONSE)
+        written = self._write(response, asked)
         coding = self._coding(written, headers)
         if coding is not None:
             written = await compressed(written, coding, self._limits.compression_level)
@@ -84,15 +84,15 @@ class Infer:
         if len(body) > self._limits.max_body_bytes:
             raise too_large(f"{len(body)}", self._limits.max_body_bytes)
         header_length = header_length_of(headers)
-        decoded = self._decode(body, header_length, exchange.model, exchange.version, headers)
-        exchange.expect(decoded, self._end)
-        self._core.infer(decoded.request, exchange)
+        asked = self._ask(body, header_length, exchange.model, exchange.version, headers)
+        exchange.expect(asked, self._end)
+        self._core.infer(asked.admitted, asked.request, asked.context, exchange)
 
     def _end(self, exchange: Exchange) -> None:
-        decoded = exchange.decoded
-        assert decoded is not None
-        response = exchange.outcome(decoded.request.cancel, _NOT_ONE_RESPONSE)
-        written = self._write(response, decoded)
+        asked = exchange.asked
+        assert asked is not None
+        response = exchange.outcome(asked.context.cancel, _NOT_ONE_RESPONSE)
+        written = self._write(response, asked)
         coding = self._coding(written, exchange.message.headers)
         if coding is None:
             exchange.answer(written.parts, written.type, written.headers)
@@ -103,38 +103,39 @@ class Infer:
     def _send(self, exchange: Exchange, written: Written) -> None:
         exchange.answer(written.parts, written.type, written.headers)
 
-    def _decode(
+    def _ask(
         self,
         body: Body,
         header_length: int | None,
         model: str,
         version: int | None,
         headers: Mapping[str, str],
-    ) -> Decoded:
+    ) -> Asked:
         if header_length == 0:
-            signature = self._core.signature(model, version)
-            decoded = decode_raw(body, signature, model, version)
+            admitted = self._core.resolve(model, version)
+            decoded = decode_raw(body, admitted.model.signature, model, version)
         elif header_length is not None and header_length > len(body):
             raise InvalidRequest(
                 f"{HEADER_LENGTH} {header_length} is more than the body's {len(body)} bytes"
             )
         else:
             decoded = self._decoder.decode(body, header_length, model, version)
+            admitted = self._core.resolve(model, version, decoded.request.key)
+        request, wishes = decoded.request, decoded.wishes
         if self._forwarding is not None:
-            self._forwarding.add(decoded.request, headers.items())
-        if decoded.wishes.special:
-            place(self._core, decoded.request, decoded.wishes.special)
-        return decoded
+            request = self._forwarding.added(request, headers.items())
+        if wishes.special:
+            context = RequestContext(residence=residence_of(self._core, wishes.special))
+        else:
+            context = RequestContext()
+        return Asked(admitted, request, context, wishes)
 
-    def _write(self, response: InferResponse, decoded: Decoded) -> Written:
-        size_bytes = 0
-        for tensor in response.outputs:
-            size_bytes += tensor.nbytes
-        if size_bytes > self._limits.max_response_bytes:
-            require_sendable(response, self._limits.max_response_bytes)
-        if decoded.wishes.special:
-            fulfil(self._core, decoded.request, response, decoded.wishes.special)
-        encoded = encode_infer(response, decoded.wishes)
+    def _write(self, response: InferResponse, asked: Asked) -> Written:
+        require_sendable(response, self._limits.max_response_bytes)
+        wishes = asked.wishes
+        if wishes.special:
+            fulfil(self._core, asked.admitted.model, response, wishes.special)
+        encoded = encode_infer(response, wishes)
         text, buffers = encoded.text, encoded.buffers
         if any(map(len, buffers)):
             return Written((text, *buffers), BINARY, {HEADER_LENGTH: str(len(text))})

@@ -6,7 +6,6 @@ from trivet.server.protocol.outputs import MAX_RESPONSE_BYTES
 
 MAX_REQUEST_ID_BYTES = 128
 MAX_INFER_ID_CHARACTERS = 4096
-MAX_SEQUENCE_ID_CHARACTERS = 128
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ from trivet.backends.api import to_json_dict
 from trivet.protos import grpc_service_pb2 as pb
 from trivet.server.auth.restricted import Api
 from trivet.server.auth.scopes import Scope
-from trivet.server.core import Core
+from trivet.server.core import Descriptions
 from trivet.server.http.answers import json_answer
 from trivet.server.http.operations import Operation
 from trivet.server.http.routes import Call, Route
@@ -24,7 +24,7 @@ _STATISTICS = Operation("models", "What a model has done")
 class Metadata:
     """The handlers that only look."""
 
-    def __init__(self, core: Core) -> None:
+    def __init__(self, core: Descriptions) -> None:
         self._core = core
 
     def routes(self) -> list[Route]:

@@ -6,9 +6,8 @@ The same text always gives the same plan, so plans may be kept.
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
-from math import prod
 
-from trivet.backends.api import DataType, InvalidRequest, Shape, Tensor
+from trivet.backends.api import DataType, InvalidRequest, ServingError, Shape
 from trivet.backends.api.datatype import BY_NAME
 from trivet.server.http.json_document import JsonObject, type_name
 from trivet.server.http.json_fields import (
@@ -23,23 +22,12 @@ from trivet.server.http.json_fields import (
     text,
 )
 from trivet.server.http.json_values import to_tensor
+from trivet.server.protocol.inputs import InputPlan, byte_size, check_byte_size
 from trivet.server.protocol.parameters import NO_OPTIONS, Options, parse_parameters
 from trivet.server.protocol.shapes import check_shape
 from trivet.server.protocol.wishes import OutputWish, RegionSlice, parse_wish
 
 _INPUT_FIELDS = ("data", "binary_data_size", "shared_memory_region")
-
-
-@dataclass(frozen=True, slots=True)
-class InputPlan:
-    """Where one input's values are: exactly one of the last three is set."""
-
-    name: str
-    datatype: DataType
-    shape: Shape
-    binary_size: int | None = None
-    region: RegionSlice | None = None
-    tensor: Tensor | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,18 +74,6 @@ def plan_request(document: JsonObject, model_name: str) -> RequestPlan:
     )
 
 
-def check_byte_size(name: str, datatype: DataType, shape: Shape, size: int, model: str) -> None:
-    """Raises InvalidRequest when a tensor of numbers does not have the bytes its shape asks for."""
-    if datatype is DataType.BYTES:
-        return
-    expected = prod(shape) * datatype.size
-    if size != expected:
-        raise InvalidRequest(
-            f"input byte size mismatch for input '{name}' for model '{model}'. "
-            f"Expected {expected}, got {size}"
-        )
-
-
 def _plan_inputs(document: JsonObject, model_name: str) -> tuple[InputPlan, ...]:
     plans: dict[str, InputPlan] = {}
     for index, tensor in enumerate(objects_at(document, "inputs")):
@@ -114,24 +90,24 @@ def _plan_inputs(document: JsonObject, model_name: str) -> tuple[InputPlan, ...]
 def _plan_input(name: str, tensor: JsonObject, model_name: str) -> InputPlan:
     datatype = _datatype(tensor, name)
     shape = _shape(tensor, name, datatype)
-    if "data" in tensor and not tensor.get("parameters"):
+    if "data" in tensor and "parameters" not in tensor:
         values = to_tensor(name, datatype, shape, tensor["data"])
-        return InputPlan(name, datatype, shape, tensor=values)
+        return InputPlan(name, datatype, shape, None, tensor=values)
     where = f"input '{name}'"
     parameters = object_at(tensor, "parameters", where)
     source = _source(tensor, parameters, where)
     if source == "data":
-        return InputPlan(
-            name, datatype, shape, tensor=to_tensor(name, datatype, shape, tensor["data"])
-        )
+        values = to_tensor(name, datatype, shape, tensor["data"])
+        return InputPlan(name, datatype, shape, None, tensor=values)
+    expected = byte_size(datatype, shape)
     if source == "binary_data_size":
         size = integer(parameters[source], f"'binary_data_size' of {where}")
-        check_byte_size(name, datatype, shape, size, model_name)
-        return InputPlan(name, datatype, shape, binary_size=size)
+        check_byte_size(name, expected, size, model_name)
+        return InputPlan(name, datatype, shape, size)
     region = RegionSlice.of(name, scalars(parameters))
     assert region is not None
-    check_byte_size(name, datatype, shape, region.byte_size, model_name)
-    return InputPlan(name, datatype, shape, region=region)
+    check_byte_size(name, expected, region.byte_size, model_name)
+    return InputPlan(name, datatype, shape, region.byte_size, region)
 
 
 def _source(tensor: JsonObject, parameters: JsonObject, where: str) -> str:
@@ -180,9 +156,16 @@ def _shape(tensor: JsonObject, name: str, datatype: DataType) -> Shape:
                 f"'shape' of input '{name}' must hold integers, not {type_name(dim)}"
             )
     shape = tuple(value)
-    _checked_shape(name, datatype, shape)
+    if not _is_possible(datatype, shape):
+        check_shape(name, datatype, shape)
     return shape
 
 
-_checked_shape = lru_cache(maxsize=1024)(check_shape)
-"""Clients send few shapes, each many times."""
+@lru_cache(maxsize=1024)
+def _is_possible(datatype: DataType, shape: Shape) -> bool:
+    """Whether a tensor may have the shape. Clients send few shapes, each many times."""
+    try:
+        check_shape("", datatype, shape)
+    except ServingError:
+        return False
+    return True

@@ -4,8 +4,9 @@ import struct
 from math import prod
 
 from trivet.backends.api import DataType, InferRequest, InvalidRequest, Shape, Signature, TensorSpec
-from trivet.server.http.plan import ALL_BINARY, check_byte_size
+from trivet.server.http.plan import ALL_BINARY
 from trivet.server.http.tensors import Body, Decoded, tensor_from_raw
+from trivet.server.protocol.inputs import byte_size, check_byte_size
 
 _LENGTH = struct.Struct("<I")
 
@@ -33,7 +34,7 @@ def decode_raw(body: Body, signature: Signature, model: str, version: int | None
         shape = _deduced(spec, len(body))
     if signature.batching:
         shape = (1, *shape)
-    check_byte_size(spec.name, spec.datatype, shape, len(raw), model)
+    check_byte_size(spec.name, byte_size(spec.datatype, shape), len(raw), model)
     tensor = tensor_from_raw(spec.name, spec.datatype, shape, raw, model)
     return Decoded(InferRequest(model, version, "", {spec.name: tensor}), ALL_BINARY)
 

@@ -8,7 +8,7 @@ from aiohttp import web
 from trivet.backends.api import InvalidRequest
 from trivet.server.auth.restricted import Api
 from trivet.server.auth.scopes import Scope
-from trivet.server.core import Core
+from trivet.server.core import Inference
 from trivet.server.http.answers import empty_answer, json_answer
 from trivet.server.http.body import read_body
 from trivet.server.http.json_document import parse_object
@@ -31,7 +31,7 @@ _FORGET_ALL = Operation("shared memory", "Forget all", answer=None)
 class SharedMemoryRoutes:
     """The handlers that register and list regions."""
 
-    def __init__(self, core: Core, limits: HttpLimits) -> None:
+    def __init__(self, core: Inference, limits: HttpLimits) -> None:
         self._memory = core.shared_memory
         self._limits = limits
 

@@ -4,6 +4,7 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Callable, Coroutine, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from aiohttp.http import RawRequestMessage
@@ -11,8 +12,10 @@ from aiohttp.http import RawRequestMessage
 from trivet.backends.api import (
     Cancelled,
     CancelToken,
+    InferRequest,
     InferResponse,
     InvalidRequest,
+    RequestContext,
     ServingError,
 )
 from trivet.server.http.answers import (
@@ -26,10 +29,21 @@ from trivet.server.http.answers import (
     write_parts,
 )
 from trivet.server.http.connection import Connection
-from trivet.server.http.tensors import Decoded
+from trivet.server.http.plan import Wishes
+from trivet.server.models.routing import Admitted
 
 _log = logging.getLogger(__name__)
 R = TypeVar("R")
+
+
+@dataclass(slots=True)
+class Asked:
+    """What is asked of the core, and how its outputs are wanted."""
+
+    admitted: Admitted
+    request: InferRequest
+    context: RequestContext
+    wishes: Wishes
 
 
 class SingleSink:
@@ -102,8 +116,8 @@ class Exchange(SingleSink):
         "_is_answered",
         "_task",
         "_then",
+        "asked",
         "body",
-        "decoded",
         "message",
         "model",
         "request_id",
@@ -125,7 +139,7 @@ class Exchange(SingleSink):
         self.model = model
         self.version = version
         self.body = body
-        self.decoded: Decoded | None = None
+        self.asked: Asked | None = None
         """What the core computes; nobody waits for it once the client is gone."""
         self._connection = connection
         self._then: Callable[[Exchange], None] | None = None
@@ -143,9 +157,9 @@ class Exchange(SingleSink):
             _log.exception("internal error in request %s to %s", self.request_id, where)
             self.refuse(fault_answer(self.request_id))
 
-    def expect(self, decoded: "Decoded", then: Callable[["Exchange"], None]) -> None:
-        """`then` is called when the core has sent the outcome of the request."""
-        self.decoded = decoded
+    def expect(self, asked: Asked, then: Callable[["Exchange"], None]) -> None:
+        """`then` is called when the core has sent the outcome of what it was asked."""
+        self.asked = asked
         self._then = then
 
     def on_end(self) -> None:
@@ -191,8 +205,8 @@ class Exchange(SingleSink):
 
     def give_up(self) -> None:
         """The client is gone."""
-        if self.decoded is not None:
-            self.decoded.request.cancel.cancel()
+        if self.asked is not None:
+            self.asked.context.cancel.cancel()
 
 
 class StreamSink:

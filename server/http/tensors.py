@@ -20,7 +20,8 @@ from trivet.backends.api import (
 from trivet.server.http.json_document import parse_object
 from trivet.server.http.json_values import output_data
 from trivet.server.http.limits import JsonLimits
-from trivet.server.http.plan import InputPlan, RequestPlan, Wishes, plan_request
+from trivet.server.http.plan import RequestPlan, Wishes, plan_request
+from trivet.server.protocol.inputs import InputPlan
 from trivet.server.protocol.wishes import RegionSlice
 
 Body = bytes | memoryview
@@ -112,16 +113,16 @@ class InferDecoder:
         inputs = {}
         position = 0
         for wanted in plan.inputs:
-            size = wanted.binary_size
-            if size is not None:
-                stop = position + size
+            if wanted.tensor is not None:
+                inputs[wanted.name] = wanted.tensor
+            elif wanted.region is not None:
+                inputs[wanted.name] = self._shared_input(wanted, wanted.region, model_name)
+            else:
+                assert wanted.size_bytes is not None, "binary_data_size is required"
+                stop = position + wanted.size_bytes
                 raw = binary if position == 0 and stop == len(binary) else binary[position:stop]
                 position = stop
                 inputs[wanted.name] = _from_raw(wanted, raw, model_name)
-            elif wanted.tensor is not None:
-                inputs[wanted.name] = wanted.tensor
-            else:
-                inputs[wanted.name] = self._shared_input(wanted, model_name)
         if position != len(binary):
             raise InvalidRequest(
                 f"unexpected additional input data for model '{model_name}': the inputs take "
@@ -129,9 +130,7 @@ class InferDecoder:
             )
         return inputs
 
-    def _shared_input(self, wanted: InputPlan, model_name: str) -> Tensor:
-        region = wanted.region
-        assert region is not None
+    def _shared_input(self, wanted: InputPlan, region: RegionSlice, model_name: str) -> Tensor:
         if self._read_device is not None:
             tensor = self._read_device(region, wanted.name, wanted.datatype, wanted.shape)
             if tensor is not None:
@@ -184,11 +183,11 @@ def tensor_from_raw(
 
 
 def _from_raw(wanted: InputPlan, raw: Body, model_name: str) -> Tensor:
-    assert wanted.binary_size is not None
-    if len(raw) < wanted.binary_size:
+    assert wanted.size_bytes is not None
+    if len(raw) < wanted.size_bytes:
         raise InvalidRequest(
             f"unexpected size for input '{wanted.name}', expecting "
-            f"{wanted.binary_size - len(raw)} additional bytes for model '{model_name}'"
+            f"{wanted.size_bytes - len(raw)} additional bytes for model '{model_name}'"
         )
     return tensor_from_raw(wanted.name, wanted.datatype, wanted.shape, raw, model_name)
 

@@ -5,7 +5,7 @@ from aiohttp import web
 from trivet.backends.api import InvalidRequest
 from trivet.server.auth.restricted import Api
 from trivet.server.auth.scopes import Scope
-from trivet.server.core import Core
+from trivet.server.core import ServerSettings
 from trivet.server.http.answers import json_answer
 from trivet.server.http.body import read_body
 from trivet.server.http.json_document import JsonObject, parse_object, type_name
@@ -22,7 +22,7 @@ _CHANGE = Operation("tracing", "Change them", "v2_fields:SettingsBody", needs_bo
 class TraceSettings:
     """The handlers that read and change trace settings."""
 
-    def __init__(self, core: Core, limits: HttpLimits) -> None:
+    def __init__(self, core: ServerSettings, limits: HttpLimits) -> None:
         self._core = core
         self._limits = limits
 

@@ -15,7 +15,7 @@ from trivet.server.auth.scopes import Scope
 from trivet.server.auth.tls import Tls
 from trivet.server.cache.entry import Cache
 from trivet.server.cache.metrics import write_cache, write_cache_summaries, write_cached_models
-from trivet.server.core import Core
+from trivet.server.core import Counters
 from trivet.server.metrics.config import MetricsConfig
 from trivet.server.metrics.custom import CustomMetrics
 from trivet.server.metrics.generating import write_generators
@@ -172,7 +172,7 @@ def _model_labels(model: ModelStatistics) -> Labels:
 
 
 def _total_us(model: ModelStatistics, stage: str) -> int:
-    duration = model.succeeded if stage == "request" else model.stages[stage]
+    duration = model.duration(stage)
     return duration.total_ns // 1000
 
 
@@ -181,7 +181,7 @@ class MetricsServer:
 
     def __init__(
         self,
-        core: Core,
+        core: Counters,
         settings: Settings,
         cache: Cache | None = None,
         *,

@@ -9,48 +9,61 @@ from typing import TypeVar
 from trivet.backends.api import (
     Cancelled,
     CancelToken,
+    CheckedRequest,
     DeadlineExceeded,
     InferRequest,
     InferResponse,
-    Runner,
+    ModelServer,
+    RequestContext,
     ServingError,
     Sink,
 )
-from trivet.backends.api.runner import cancel_with_all
+from trivet.backends.api.model_server import cancel_with_all
 
 _Answer = TypeVar("_Answer")
 
 
 class LoopAsker:
-    """The `Asker` over a runner. Made on the event loop; sinks are called there."""
+    """The `Asker` over a server. Made on the event loop; sinks are called there."""
 
     owns_process = False
 
-    def __init__(self, runner: Runner) -> None:
-        self._runner = runner
+    def __init__(self, server: ModelServer) -> None:
+        self._server = server
         self._loop = asyncio.get_running_loop()
 
-    def infer(self, request: InferRequest, parents: Sequence[InferRequest], sink: Sink) -> None:
+    def infer(
+        self,
+        request: InferRequest,
+        context: RequestContext,
+        parents: Sequence[CheckedRequest],
+        sink: Sink,
+    ) -> None:
         """See Asker."""
         tokens = [parent.cancel for parent in parents]
-        request.trace = next((each.trace for each in parents if each.trace is not None), None)
-        self._loop.call_soon_threadsafe(self._infer, request, tokens, sink)
+        self._loop.call_soon_threadsafe(self._infer, request, context, tokens, sink)
 
-    def _infer(self, request: InferRequest, parents: list[CancelToken], sink: Sink) -> None:
-        bounded = _Bounded(request, sink)
-        cancel_with_all(request.cancel, parents)
+    def _infer(
+        self,
+        request: InferRequest,
+        context: RequestContext,
+        parents: list[CancelToken],
+        sink: Sink,
+    ) -> None:
+        bounded = _Bounded(request.model_name, context, sink)
+        cancel_with_all(context.cancel, parents)
         bounded.start()
         if not bounded.is_over:
-            self._runner.infer(request, bounded)
+            self._server.infer(request, context, bounded)
 
-    def cancel(self, request: InferRequest) -> None:
+    def cancel(self, context: RequestContext) -> None:
         """See Asker."""
-        self._loop.call_soon_threadsafe(request.cancel.cancel)
+        self._loop.call_soon_threadsafe(context.cancel.cancel)
 
-    def give_room(self, request: InferRequest, num_responses: int) -> None:
+    def give_room(self, context: RequestContext, num_responses: int) -> None:
         """See Asker."""
-        if request.window is not None:
-            self._loop.call_soon_threadsafe(request.window.give, num_responses)
+        if context.window is not None:
+            self._loop.call_soon_threadsafe(context.window.give, num_responses)
 
     def is_ready(self, name: str, version: int | None) -> "Future[bool]":
         """See Asker."""
@@ -58,14 +71,14 @@ class LoopAsker:
 
     def load(self, name: str, config_json: str | None) -> "Future[None]":
         """See Asker."""
-        return self._run(self._runner.load(name, config_json))
+        return self._run(self._server.load(name, config_json))
 
     def unload(self, name: str, *, unload_dependents: bool) -> "Future[None]":
         """See Asker."""
-        return self._run(self._runner.unload(name, unload_dependents=unload_dependents))
+        return self._run(self._server.unload(name, unload_dependents=unload_dependents))
 
     async def _is_ready(self, name: str, version: int | None) -> bool:
-        return self._runner.is_ready(name, version)
+        return self._server.is_ready(name, version)
 
     def _run(self, coroutine: Coroutine[object, object, _Answer]) -> "Future[_Answer]":
         return asyncio.run_coroutine_threadsafe(coroutine, self._loop)
@@ -76,10 +89,9 @@ class _Bounded:
 
     __slots__ = ("_cancel", "_deadline", "_model_name", "_sink", "_timer", "_window")
 
-    def __init__(self, request: InferRequest, sink: Sink) -> None:
-        # Not the request: its cancel token refers to this, and a circle would keep its tensors.
-        self._cancel, self._deadline = request.cancel, request.deadline
-        self._model_name, self._window = request.model_name, request.window
+    def __init__(self, model_name: str, context: RequestContext, sink: Sink) -> None:
+        self._cancel, self._deadline = context.cancel, context.deadline
+        self._model_name, self._window = model_name, context.window
         self._sink: Sink | None = sink
         self._timer: asyncio.TimerHandle | None = None
 

@@ -8,8 +8,8 @@ from trivet.backends.api import (
     Batch,
     BringsExecutor,
     Executor,
+    ModelServer,
     Observed,
-    Runner,
     Signature,
 )
 from trivet.server.cache.caching import Caching
@@ -33,7 +33,7 @@ from trivet.server.scheduling.statistics import ModelStatistics
 class Assembler:
     """Builds executors."""
 
-    runner: Runner
+    server: ModelServer
     """For models that ask other models."""
     default_queue_size: int = 0
     """Requests that may wait per model and priority level where its config does not say; 0: any."""
@@ -52,9 +52,9 @@ class Assembler:
         signature = Signature.from_config(config)
         for _, instance in opened.instances:
             if isinstance(instance, AsksModels):
-                instance.connect(self.runner)
+                instance.connect(self.server)
             if isinstance(instance, AsksFromThreads):
-                instance.ask_through(LoopAsker(self.runner))
+                instance.ask_through(LoopAsker(self.server))
             if isinstance(instance, Observed):
                 instance.observe(StatisticsObserver(statistics))
         statistics.gpu_memory = opened.gpu_memory.taken

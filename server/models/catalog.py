@@ -13,13 +13,13 @@ class RegistryCatalog:
     def __init__(self, registry: Registry) -> None:
         self._registry = registry
 
-    def signature(self, name: str, version: int | None) -> Signature:
+    def signature(self, name: str, version: int | str | None) -> Signature:
         """What a model takes and gives. Raises ModelNotFound, NotFound, ModelNotReady."""
-        return self._registry.lookup(name, version).signature
+        return self._registry.routers.resolve(name, version).model.signature
 
-    def labels(self, name: str, version: int | None) -> Mapping[str, Sequence[str]]:
+    def labels(self, name: str, version: int | str | None) -> Mapping[str, Sequence[str]]:
         """Class labels by output name. Raises as `signature` does."""
-        return self._registry.lookup(name, version).labels
+        return self._registry.routers.resolve(name, version).model.labels
 
     def parts(self, name: str) -> frozenset[str]:
         """The model, and whatever it is made of."""

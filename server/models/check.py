@@ -1,8 +1,20 @@
-"""A request against the signature of the model it is for. Pure; texts are Triton's."""
+"""A request against the signature of the model it is for, and on to it. Texts are Triton's."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
-from trivet.backends.api import InferRequest, InvalidRequest, Shape, Signature, Tensor, TensorSpec
+from trivet.backends.api import (
+    CheckedRequest,
+    InferRequest,
+    InvalidRequest,
+    RequestContext,
+    Shape,
+    Signature,
+    Sink,
+    Tensor,
+    TensorSpec,
+)
+from trivet.server.models.model import Model
+from trivet.server.scheduling.ticket import labelled
 
 BATCH_DIMENSION_NOTE = (
     "NOTE: Setting a non-zero max_batch_size in the model config requires a batch dimension to be "
@@ -12,8 +24,48 @@ BATCH_DIMENSION_NOTE = (
 )
 
 
-def check_request(signature: Signature, name: str, request: InferRequest) -> None:
-    """Sets `request.batch_size`, or raises InvalidRequest saying what does not fit model `name`."""
+def submit(model: Model, request: InferRequest, context: RequestContext, sink: Sink) -> None:
+    """Makes a request one that the model can be given, and hands it over. Every outcome goes to the
+    sink, exactly one end. Never raises."""
+    try:
+        batch_size = check_request(model.signature, model.name, request)
+    except InvalidRequest as error:
+        sink.fail(InvalidRequest(labelled(request, error.message)))
+        return
+    inputs, trace = request.inputs, context.trace
+    if model.reshape is not None:
+        inputs = model.reshape.inputs(inputs)
+    if trace is not None:
+        trace = trace.begin(request, model.version, inputs)
+        sink = trace.ending(sink)
+    checked = CheckedRequest(
+        model.name,
+        model.version,
+        request.id,
+        inputs,
+        request.output_names,
+        request.parameters,
+        request.priority,
+        request.timeout_us,
+        request.sequence_id,
+        request.sequence_start,
+        request.sequence_end,
+        batch_size,
+        context.cancel,
+        context.deadline,
+        context.callers,
+        context.residence,
+        context.on_tokens,
+        context.tenant,
+        trace,
+        context.window,
+    )
+    model.executor.submit(checked, sink)
+
+
+def check_request(signature: Signature, name: str, request: InferRequest) -> int:
+    """The request's batch size, 1 where the model does not batch. Raises InvalidRequest saying what
+    does not fit model `name`."""
     inputs = request.inputs
     if inputs.keys() != signature.inputs.keys():
         _check_input_names(signature, name, inputs)
@@ -38,9 +90,9 @@ def check_request(signature: Signature, name: str, request: InferRequest) -> Non
         batch_size = tensor.shape[0]
         if not 1 <= batch_size <= signature.max_batch_size:
             _raise_batch_size(signature, name, spec, batch_size)
-    request.batch_size = batch_size or 1
     if request.output_names:
         _check_output_names(signature, name, request.output_names)
+    return batch_size or 1
 
 
 def fits(shape: Shape, dims: Shape) -> bool:
@@ -79,7 +131,7 @@ def _raise_batch_size(signature: Signature, name: str, spec: TensorSpec, batch_s
     )
 
 
-def _check_input_names(signature: Signature, name: str, inputs: dict[str, Tensor]) -> None:
+def _check_input_names(signature: Signature, name: str, inputs: Mapping[str, Tensor]) -> None:
     num_required, num_known = len(signature.required_inputs), len(signature.inputs)
     if not num_required <= len(inputs) <= num_known:
         missing = [n for n in signature.inputs if n in signature.required_inputs - inputs.keys()]

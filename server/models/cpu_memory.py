@@ -1,10 +1,16 @@
-"""Memory of models that run in processes of their own; of others nobody can tell it apart."""
+"""Memory that instances take, by their own word or by that of their processes.
 
-from collections.abc import Iterable
+That of an instance inside the server which does not report it is not known.
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from typing import Protocol, runtime_checkable
 
 import psutil
+
+from trivet.backends.api import Instance, Measure, ReportsMemory
 
 
 @runtime_checkable
@@ -16,8 +22,22 @@ class HasProcess(Protocol):
         """None while there is none."""
 
 
-def memory_of_processes(instances: Iterable[object]) -> int:
-    """The resident bytes of the instances' processes together."""
+def host_bytes(instances: Sequence[Instance], measure: Measure) -> int:
+    """What the instances take in host memory together, as far as it is known."""
+    return reported(instances, measure)[None] + _bytes_of_processes(instances)
+
+
+def reported(instances: Iterable[Instance], measure: Measure) -> Counter[int | None]:
+    """What the instances themselves say: bytes by GPU number, and under None those of the host."""
+    sizes: Counter[int | None] = Counter()
+    if measure is Measure.REPORT:
+        for instance in instances:
+            if isinstance(instance, ReportsMemory):
+                sizes.update(instance.memory_bytes())
+    return sizes
+
+
+def _bytes_of_processes(instances: Iterable[object]) -> int:
     size_bytes = 0
     for instance in instances:
         if isinstance(instance, HasProcess) and instance.pid is not None:

@@ -8,18 +8,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from weakref import WeakSet
 
-from trivet.backends.api import InvalidConfig, LoadFailed, ModelFiles, Placement
+from trivet.backends.api import InvalidConfig, LoadFailed, Memory, ModelFiles, Placement
 from trivet.backends.device.nvml import GpuInfo, Gpus
 
 log = logging.getLogger(__name__)
 
-_WEIGHTS = frozenset(
-    {".onnx", ".onnx_data", ".data", ".bin", ".pt", ".pt2", ".plan", ".safetensors"}
-)
-_SHARES_WEIGHTS = frozenset({"tensorrt"})
-"""Backends whose instances on a GPU share one copy of the weights."""
-_DECIDES_ITSELF = frozenset({"llm", "python"})
-"""Backends whose files say little about what models take: weights may be packed on the way."""
 _MEMORY_WORDS = ("out of memory", "failed to allocate memory", "memory is full", "cudamalloc")
 GPU_KIND = "KIND_GPU"
 
@@ -31,14 +24,16 @@ class LoadMemory:
     model: str = ""
     taken: dict[GpuInfo, int] = field(default_factory=dict)
     """Bytes."""
+    told: Mapping[int | None, int] = field(default_factory=dict)
+    """Bytes by GPU number, where the instances themselves say."""
 
 
 class GpuLedger:
     """What every loaded model took when it was loaded. Any thread.
 
-    Frameworks do not say what they take, so a load is measured: by how much the GPU's used memory
-    grows. Loads on the same GPU therefore go one after another. What a model takes later, for its
-    first large batches, is not in it.
+    Few frameworks say what they take, so a load is measured: by how much the GPU's used memory
+    grows, unless its instances tell. Loads on the same GPU therefore go one after another. What a
+    model takes later, for its first large batches, is not in it.
     """
 
     def __init__(self, gpus: Gpus, limits: Mapping[int, float] | None = None) -> None:
@@ -50,7 +45,7 @@ class GpuLedger:
 
     @contextmanager
     def loading(
-        self, model_name: str, word: str, files: ModelFiles, placements: Sequence[Placement]
+        self, model_name: str, known: Memory, files: ModelFiles, placements: Sequence[Placement]
     ) -> Iterator[LoadMemory]:
         """Around the opening and warming of a version. Raises LoadFailed, before where it is known
         that it cannot fit, or instead of an error that says that memory is full."""
@@ -61,12 +56,11 @@ class GpuLedger:
                 held.enter_context(self._locks[info])
             before = {info: self.gpus.read(info) for info in places}
             needs = {
-                info: _Need(files, word, num_instances) for info, num_instances in places.items()
+                info: _Need(files, known, num_instances) for info, num_instances in places.items()
             }
             for info, need in needs.items():
                 self._check_limit(model_name, info)
-                is_known = word not in _DECIDES_ITSELF
-                if is_known and need.total_bytes > before[info].free_bytes:
+                if known.files_are_least and need.total_bytes > before[info].free_bytes:
                     raise LoadFailed(self._arithmetic(model_name, info, need, is_known=True))
             try:
                 yield memory
@@ -79,9 +73,12 @@ class GpuLedger:
                     raise LoadFailed(" ".join([f"{error}.", *told])) from error
                 raise
             for info, reading in before.items():
-                grown = max(0, self.gpus.read(info).used_bytes - reading.used_bytes)
-                memory.taken[info] = grown
-                log.info("model '%s' took %d MiB of GPU %d", model_name, grown >> 20, info.number)
+                size_bytes = memory.told.get(info.number)
+                if size_bytes is None:
+                    size_bytes = max(0, self.gpus.read(info).used_bytes - reading.used_bytes)
+                memory.taken[info] = size_bytes
+                mib, number = size_bytes >> 20, info.number
+                log.info("model '%s' took %d MiB of GPU %d", model_name, mib, number)
         if memory.taken:
             self._loads.add(memory)
 
@@ -125,13 +122,13 @@ class GpuLedger:
 class _Need:
     """The least that a model takes: its files, for each instance."""
 
-    def __init__(self, files: ModelFiles, word: str, num_instances: int) -> None:
+    def __init__(self, files: ModelFiles, known: Memory, num_instances: int) -> None:
         size_bytes = sum(
             path.stat().st_size
             for path in _files(files.version_dir)
-            if path.suffix.lower() in _WEIGHTS
+            if not known.weight_suffixes or path.suffix.lower() in known.weight_suffixes
         )
-        copies = 1 if word in _SHARES_WEIGHTS else num_instances
+        copies = 1 if GPU_KIND in known.shared_on else num_instances
         self.total_bytes = size_bytes * copies
         times = "" if copies == 1 else f"{copies} instances x "
         self.text = f"{times}{_gib(size_bytes)} of model files"

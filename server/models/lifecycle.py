@@ -321,9 +321,12 @@ class Lifecycle:
 
     async def _finish_sequences(self, model: Model) -> None:
         """Lets clients finish their sequences on a version that has a successor, for a while."""
-        successor = self._registry.newest(model.name)
-        if successor is None or not isinstance(model.executor, SequenceExecutor):
+        router = self._registry.routers.find(model.name)
+        if router is None or not isinstance(model.executor, SequenceExecutor):
             return
+        # Requests of running sequences come to the version that the router gives to those which
+        # name none; with several of these, each would have to inherit.
+        successor = router.newest
         if isinstance(successor.executor, SequenceExecutor):
             successor.executor.inherit(model.executor)
             with suppress(TimeoutError):

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from trivet.backends.api import (
+    About,
     Backend,
     BackendFailed,
     Catalog,
@@ -29,7 +30,7 @@ from trivet.backends.registry import find_backend
 from trivet.protos.model_config_pb2 import ModelConfig, ModelInstanceGroup
 from trivet.server.cache.key import digest_of_model
 from trivet.server.models.composition import steps_of
-from trivet.server.models.cpu_memory import memory_of_processes
+from trivet.server.models.cpu_memory import host_bytes, reported
 from trivet.server.models.gpu_memory import GPU_KIND, GpuLedger, LoadMemory
 from trivet.server.models.host_policy import Cores, HostPolicies, on_cores
 from trivet.server.models.model import Source
@@ -37,6 +38,7 @@ from trivet.server.models.warmup import warm
 from trivet.server.repository import config as configs
 from trivet.server.repository.check import check
 from trivet.server.repository.scan import ModelFolder
+from trivet.server.repository.unread import unread_parameters
 from trivet.server.scheduling.rate_limit import ResourceLimits
 from trivet.server.scheduling.sequences.plan import SequencePlan
 
@@ -137,22 +139,19 @@ class Loader:
             ) from None
 
     def _open(self, plan: LoadPlan, files: ModelFiles) -> Opened:
-        word, backend = self._backend(plan, files)
-        given = ModelConfig()
-        given.CopyFrom(plan.given)
-        given.backend = word
-        for name, value in self.parameters.get(word, {}).items():
-            if name not in given.parameters:
-                given.parameters[name].string_value = value
+        found = find_backend(plan.given, files)
+        about, backend = found.about, found.backend
+        given = self._given(plan.given, about)
         if isinstance(backend, MakesMeters) and self.meters is not None:
             backend = backend.metered(self.meters)
         composed = backend.composed(self.catalog) if isinstance(backend, Composes) else None
         backend = composed or backend
         # What an ensemble lacks is in its steps' configs, however strict these are.
         must_complete = self.auto_complete or composed is not None
-        completed = backend.complete(given, files) if must_complete else given
-        config = configs.normalise(completed, num_gpus=self._num_gpus(backend, completed))
-        check(config)
+        completed = _completed(about, backend, given, files) if must_complete else given
+        num_gpus = self._num_gpus(backend, completed)
+        config = configs.normalise(completed, about, num_gpus=num_gpus)
+        check(config, about)
         labels = read_labels(config, files)
         if composed is not None:
             labels = {**composed.labels(given), **labels}
@@ -165,18 +164,35 @@ class Loader:
         self._check_placements(config, placements)
         if placements and placements[0].device_uuid and not _takes_uuids(backend, config):
             raise InvalidConfig(
-                f"model '{config.name}': backend '{word}' takes no parameter {configs.GPU_UUIDS}; "
-                "start a server with CUDA_VISIBLE_DEVICES set to that device"
+                f"model '{config.name}': backend '{about.word}' takes no parameter "
+                f"{configs.GPU_UUIDS}; start a server with CUDA_VISIBLE_DEVICES set to that device"
             )
-        with self.gpus.loading(config.name, word, files, placements) as memory:
-            instances = self._open_instances(word, backend, config, files, sequences)
-        cpu_memory_bytes = memory_of_processes(instance for _, instance in instances)
+        measure = about.memory.measure
+        with self.gpus.loading(config.name, about.memory, files, placements) as memory:
+            named = self._open_instances(about, backend, config, files, sequences)
+            instances = [instance for _, instance in named]
+            memory.told = reported(instances, measure)
+        cpu_memory_bytes = host_bytes(instances, measure)
         pins = self._pins(config)
-        return Opened(config, instances, labels, sequences, pins, digest, memory, cpu_memory_bytes)
+        return Opened(config, named, labels, sequences, pins, digest, memory, cpu_memory_bytes)
+
+    def _given(self, config: ModelConfig, about: About) -> ModelConfig:
+        """The config as written, with its backend and what the server's options add."""
+        given = ModelConfig()
+        given.CopyFrom(config)
+        given.backend = about.word
+        unread = unread_parameters(given, about)
+        if unread:
+            name = config.name
+            log.debug("model '%s': backend '%s' reads no parameters %s", name, about.word, unread)
+        for name, value in self.parameters.get(about.word, {}).items():
+            if name not in given.parameters:
+                given.parameters[name].string_value = value
+        return given
 
     def _open_instances(
         self,
-        word: str,
+        about: About,
         backend: Backend,
         config: ModelConfig,
         files: ModelFiles,
@@ -190,7 +206,7 @@ class Loader:
                 # Threads and processes that the instance starts now inherit the cores.
                 with on_cores(cores):
                     placed = placement if cores is None else _shared_out(placement, pins)
-                    instance = self._open_instance(word, backend, config, files, placed)
+                    instance = self._open_instance(about, backend, config, files, placed)
                     instances.append((placement.name, instance))
                     warm(instance, config, files, sequences)
         except BaseException:
@@ -231,13 +247,9 @@ class Loader:
                     "numbers are those of CUDA_VISIBLE_DEVICES)"
                 )
 
-    def _backend(self, plan: LoadPlan, files: ModelFiles) -> tuple[str, Backend]:
-        found = find_backend(plan.given, files)
-        return found.word, found.backend
-
     def _open_instance(
         self,
-        word: str,
+        about: About,
         backend: Backend,
         config: ModelConfig,
         files: ModelFiles,
@@ -245,11 +257,11 @@ class Loader:
     ) -> Instance:
         try:
             # A process sees one MIG device only, and chooses it when it starts.
-            is_apart = parameter(config, "isolation") == "process" or placement.device_uuid
+            is_apart = _is_apart(about, config) or placement.device_uuid
             if is_apart and not _starts_processes(backend, config):
                 from trivet.backends.process import open_isolated
 
-                return open_isolated(word, config, files, placement)
+                return open_isolated(about.word, config, files, placement)
             return backend.open(config, files, placement)
         except BackendFailed as error:
             raise LoadFailed(error.message) from error
@@ -275,6 +287,23 @@ def _shared_out(placement: Placement, pins: Mapping[str, Cores]) -> Placement:
 
 def _takes_uuids(backend: Backend, config: ModelConfig) -> bool:
     return _starts_processes(backend, config) or isinstance(backend, UsesGpus)
+
+
+def _completed(
+    about: About, backend: Backend, config: ModelConfig, files: ModelFiles
+) -> ModelConfig:
+    """Where the model's own code may run."""
+    runs_code = about.runs_user_code and _is_apart(about, config)
+    if runs_code and not _starts_processes(backend, config):
+        from trivet.backends.process import complete_isolated
+
+        return complete_isolated(about.word, config, files)
+    return backend.complete(config, files)
+
+
+def _is_apart(about: About, config: ModelConfig) -> bool:
+    """Whether instances run in processes of their own."""
+    return parameter(config, "isolation", about.usual_isolation) == "process"
 
 
 def _starts_processes(backend: Backend, config: ModelConfig) -> bool:

@@ -1,4 +1,4 @@
-"""Which version of which model answers a request: an immutable map, replaced as a whole.
+"""The versions that serve, by model: an immutable map, replaced as a whole, and who gets which.
 
 Owned by the event loop. A reader takes a Model and keeps it as long as it likes; the executor in it
 counts the requests in progress, so a version that has left the map still answers them.
@@ -9,6 +9,7 @@ from types import MappingProxyType
 
 from trivet.backends.api import ModelNotFound, ModelNotReady, NotFound, ServingError
 from trivet.server.models.model import Model
+from trivet.server.models.routing import Routers
 
 Versions = Mapping[int, Model]
 
@@ -18,7 +19,8 @@ class Registry:
 
     def __init__(self) -> None:
         self._models: Mapping[str, Versions] = MappingProxyType({})
-        self._newest: dict[str, Model] = {}
+        self.routers = Routers(self._why_unready)
+        """Who gets which of them."""
         self._unready: dict[str, bool] = {}
         self.is_starting = False
         """Whether the repository is still being read: what is not known may be so in a moment."""
@@ -27,21 +29,6 @@ class Registry:
     def models(self) -> Mapping[str, Versions]:
         """The models that have a ready version."""
         return self._models
-
-    def lookup(self, name: str, version: int | None) -> Model:
-        """The asked version, or the newest one.
-
-        Raises ModelNotFound, NotFound for a version, ModelNotReady for one that is on its way.
-        """
-        if version is None and (newest := self._newest.get(name)) is not None:
-            return newest
-        versions = self._models.get(name)
-        if versions is None or version is None:
-            raise self._why_unready(name)
-        model = versions.get(version)
-        if model is None:
-            raise NotFound(f"Request for unknown model: '{name}' version {version} is not found")
-        return model
 
     def _why_unready(self, name: str) -> ServingError:
         is_coming = self._unready.get(name)
@@ -53,10 +40,6 @@ class Registry:
             return ModelNotFound(f"Request for unknown model: '{name}' is not found")
         text = f"Request for unknown model: '{name}' has no available versions"
         return ModelNotReady(text) if is_coming else NotFound(text)
-
-    def newest(self, name: str) -> Model | None:
-        """The version that answers requests which name none."""
-        return self._newest.get(name)
 
     def publish(self, model: Model) -> Model | None:
         """Makes a version answer from now on; returns the one it replaces."""
@@ -85,8 +68,7 @@ class Registry:
         models = dict(self._models)
         if versions:
             models[name] = MappingProxyType(versions)
-            self._newest[name] = versions[max(versions)]
         else:
             models.pop(name, None)
-            self._newest.pop(name, None)
+        self.routers.replace(name, versions)
         self._models = MappingProxyType(models)

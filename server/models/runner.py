@@ -7,14 +7,14 @@ from trivet.backends.api import (
     Generator,
     InferRequest,
     InvalidRequest,
+    RequestContext,
     ServingError,
     Signature,
     Sink,
 )
-from trivet.backends.api.runner import MAX_DEPTH
-from trivet.server.models.check import check_request
+from trivet.backends.api.model_server import MAX_DEPTH
+from trivet.server.models.check import submit
 from trivet.server.models.registry import Registry
-from trivet.server.scheduling.ticket import labelled
 
 
 class ModelControl(Protocol):
@@ -27,48 +27,39 @@ class ModelControl(Protocol):
         """Returns when the model accepts no more requests. Raises a ServingError."""
 
 
-class ModelRunner:
-    """The `Runner` over a registry. Called on the event loop only."""
+class RequestDispatcher:
+    """The `ModelServer` over a registry. Called on the event loop only."""
 
     def __init__(self, registry: Registry, control: ModelControl) -> None:
-        self._registry = registry
+        self._resolve = registry.routers.resolve
         self._control = control
 
-    def infer(self, request: InferRequest, sink: Sink) -> None:
+    def infer(self, request: InferRequest, context: RequestContext, sink: Sink) -> None:
         """Runs a request; every outcome goes to the sink, exactly one end. Never raises."""
         try:
-            if request.callers:
-                _check_callers(request)
-            model = self._registry.lookup(request.model_name, request.model_version)
-            try:
-                check_request(model.signature, model.name, request)
-            except InvalidRequest as error:
-                raise InvalidRequest(labelled(request, error.message)) from None
+            if context.callers:
+                _check_callers(request.model_name, context.callers)
+            admitted = self._resolve(request.model_name, request.model_version, request.key)
         except ServingError as error:
             sink.fail(error)
             return
-        request.batching, request.labels = model.signature.batching, model.labels
-        if model.reshape is not None:
-            model.reshape.inputs(request)
-        if request.trace is not None:
-            sink = request.trace.begin(request, model.version, sink)
-        model.executor.submit(request, sink)
+        submit(admitted.model, request, context, sink)
 
-    def signature(self, name: str, version: int | None) -> Signature:
+    def signature(self, name: str, version: int | str | None) -> Signature:
         """What a model takes and gives. Raises ModelNotFound, NotFound, ModelNotReady."""
-        return self._registry.lookup(name, version).signature
+        return self._resolve(name, version).model.signature
 
-    def is_ready(self, name: str, version: int | None) -> bool:
+    def is_ready(self, name: str, version: int | str | None) -> bool:
         """Whether a version, or the newest, can compute now; False for what is not there."""
         try:
-            return self._registry.lookup(name, version).executor.is_ready()
+            return self._resolve(name, version).model.executor.is_ready()
         except ServingError:
             return False
 
-    def generator(self, name: str, version: int | None) -> Generator | None:
+    def generator(self, name: str, version: int | str | None) -> Generator | None:
         """A model as one that generates text; None for one that does not. Raises as `signature`
         does."""
-        executor = self._registry.lookup(name, version).executor
+        executor = self._resolve(name, version).model.executor
         return executor if isinstance(executor, Generator) else None
 
     async def load(self, name: str, config_json: str | None = None) -> None:
@@ -87,12 +78,12 @@ class ModelRunner:
         await self._control.unload(name, unload_dependents=unload_dependents)
 
 
-def _check_callers(request: InferRequest) -> None:
+def _check_callers(name: str, callers: tuple[str, ...]) -> None:
     """Raises InvalidRequest where models ask in a circle, or too deep."""
-    chain = (*request.callers, request.model_name)
-    if request.model_name in request.callers:
+    chain = (*callers, name)
+    if name in callers:
         raise InvalidRequest(
-            f"model '{request.model_name}' is asked on its own behalf ({' -> '.join(chain)}); it "
+            f"model '{name}' is asked on its own behalf ({' -> '.join(chain)}); it "
             "would wait for itself"
         )
     if len(chain) > MAX_DEPTH + 1:

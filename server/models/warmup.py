@@ -8,8 +8,8 @@ import numpy as np
 
 from trivet.backends.api import (
     Batch,
+    CheckedRequest,
     DataType,
-    InferRequest,
     Instance,
     InvalidConfig,
     LoadFailed,
@@ -83,9 +83,10 @@ def warmup_batches(
             if sequences is None:
                 requests = [_request(config, sample, files, batch_size)]
             else:
-                requests = [_request(config, sample, files, 1) for _ in range(batch_size)]
-                for number, request in enumerate(requests, 1):
-                    sequences.make_whole(request, number)
+                requests = [
+                    sequences.whole(_request(config, sample, files, 1), number)
+                    for number in range(1, batch_size + 1)
+                ]
             senders = [_NullSender() for _ in requests if _is_decoupled(config)]
             yield make_batch(requests, batching=config.max_batch_size > 0, senders=senders)
 
@@ -96,13 +97,13 @@ def _is_decoupled(config: ModelConfig) -> bool:
 
 def _request(
     config: ModelConfig, sample: ModelWarmup, files: ModelFiles, batch_size: int
-) -> InferRequest:
+) -> CheckedRequest:
     head = (batch_size,) if config.max_batch_size > 0 else ()
     inputs = {
         name: Tensor.of(name, _values(name, value, head, files))
         for name, value in sample.inputs.items()
     }
-    return InferRequest(
+    return CheckedRequest(
         config.name, files.version, f"warmup-{sample.name}", inputs, batch_size=batch_size
     )
 

@@ -4,6 +4,7 @@ import re
 from collections.abc import Iterable
 
 from trivet.backends.api import InferRequest, InvalidConfig, InvalidRequest
+from trivet.backends.api.value import changed
 from trivet.server.protocol.parameters import RESERVED_PREFIX
 
 _SECRETS = frozenset({"authorization", "proxy-authorization", "x-api-key", "cookie"})
@@ -27,15 +28,16 @@ class Forwarding:
         except re.error as error:
             raise InvalidConfig(f"{flag}: '{pattern}' is no regular expression: {error}") from None
 
-    def add(self, request: InferRequest, headers: Iterable[tuple[str, str]]) -> None:
-        """Gives a request that nobody else has yet the matching headers as text parameters; one
-        that the client set itself under the same name gives way.
+    def added(self, request: InferRequest, headers: Iterable[tuple[str, str]]) -> InferRequest:
+        """The request with the matching headers as text parameters; one that the client set itself
+        under the same name gives way.
 
         Raises InvalidRequest for a header whose name means something as a parameter.
         """
         found = {name: value for name, value in headers if self._matches(name)}
-        if found:
-            request.parameters = {**request.parameters, **found}
+        if not found:
+            return request
+        return changed(request, parameters={**request.parameters, **found})
 
     def _matches(self, name: str) -> bool:
         if self._pattern.fullmatch(name) is None or name.lower() in _SECRETS:

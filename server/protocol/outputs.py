@@ -2,8 +2,10 @@
 
 from collections.abc import Mapping
 
-from trivet.backends.api import InferRequest, InferResponse, Residence, ResponseTooLarge
-from trivet.server.core import Core
+from trivet.backends.api import InferResponse, Residence, ResponseTooLarge
+from trivet.backends.api.request import ON_HOST
+from trivet.server.core import Inference
+from trivet.server.models.model import Model
 from trivet.server.protocol.classification import classify
 from trivet.server.protocol.wishes import OutputWish
 
@@ -13,7 +15,9 @@ NONE_IN_REGION: frozenset[str] = frozenset()
 
 def require_sendable(response: InferResponse, max_bytes: int) -> None:
     """Raises ResponseTooLarge for outputs that nobody should have to hold."""
-    size_bytes = sum(tensor.nbytes for tensor in response.outputs)
+    size_bytes = 0
+    for tensor in response.outputs:
+        size_bytes += tensor.nbytes
     if size_bytes > max_bytes:
         raise ResponseTooLarge(
             f"model '{response.model_name}' answered with {size_bytes} bytes of outputs; the limit "
@@ -21,20 +25,21 @@ def require_sendable(response: InferResponse, max_bytes: int) -> None:
         )
 
 
-def place(core: Core, request: InferRequest, wishes: Mapping[str, OutputWish]) -> None:
-    """Before the request is computed: outputs that go to a GPU's shared memory stay on the GPU."""
+def residence_of(core: Inference, wishes: Mapping[str, OutputWish]) -> Mapping[str, Residence]:
+    """Where a request's outputs are wanted: those that go to a GPU's shared memory, on the GPU."""
+    if not wishes:
+        return ON_HOST
     on_gpu = [
         wish.name
         for wish in wishes.values()
         if wish.region is not None and core.shared_memory.is_cuda(wish.region.name)
     ]
-    if on_gpu:
-        request.residence = dict.fromkeys(on_gpu, Residence.READY)
+    return dict.fromkeys(on_gpu, Residence.READY) if on_gpu else ON_HOST
 
 
 def fulfil(
-    core: Core,
-    request: InferRequest,
+    core: Inference,
+    model: Model,
     response: InferResponse,
     wishes: Mapping[str, OutputWish],
 ) -> frozenset[str]:
@@ -53,8 +58,8 @@ def fulfil(
             response.outputs[index] = classify(
                 tensor,
                 wish.classification,
-                batching=request.batching,
-                labels=request.labels.get(tensor.name, ()),
+                batching=model.signature.batching,
+                labels=model.labels.get(tensor.name, ()),
             )
         if wish.region is not None:
             core.shared_memory.write_tensor(wish.region, tensor)

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from math import prod
 from pathlib import PurePosixPath
 
-from trivet.backends.api import InvalidConfig
+from trivet.backends.api import About, InvalidConfig
 from trivet.protos.model_config_pb2 import (
     DataType,
     ModelConfig,
@@ -16,23 +16,22 @@ from trivet.server.repository.check_ragged import ragged_faults
 from trivet.server.repository.check_sequences import sequence_faults
 
 MAX_INSTANCES = 1024
-MAX_BATCH_SIZE = 2**31 - 1
 
 
-def check(config: ModelConfig) -> None:
-    """Raises InvalidConfig with the first fault."""
-    for fault in faults(config):
+def check(config: ModelConfig, about: About | None = None) -> None:
+    """Raises InvalidConfig with the first fault. `about`: the model's backend, if known."""
+    for fault in faults(config, about):
         raise InvalidConfig(f"model '{config.name}': {fault}")
 
 
-def faults(config: ModelConfig) -> Iterator[str]:
+def faults(config: ModelConfig, about: About | None = None) -> Iterator[str]:
     """Everything that is wrong with a config, in the order of its fields."""
     if config.max_batch_size < 0:
         yield f"max_batch_size must be 0 or more, got {config.max_batch_size}"
     yield from _version_faults(config)
     yield from _tensor_faults(config)
     yield from _batching_faults(config)
-    yield from ragged_faults(config)
+    yield from ragged_faults(config, about)
     yield from sequence_faults(config)
     yield from _group_faults(config)
     yield from _cache_faults(config)

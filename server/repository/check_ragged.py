@@ -2,13 +2,13 @@
 
 from collections.abc import Iterator, Sequence
 
-from trivet.backends.api import parameter
+from trivet.backends.api import About, parameter
 from trivet.protos.model_config_pb2 import BatchInput, BatchOutput, DataType, ModelConfig
 
 _TYPES = {DataType.TYPE_INT32, DataType.TYPE_INT64, DataType.TYPE_FP32}
 
 
-def ragged_faults(config: ModelConfig) -> Iterator[str]:
+def ragged_faults(config: ModelConfig, about: About | None = None) -> Iterator[str]:
     """Everything that is wrong with the tensors of ragged batches."""
     ragged = [tensor for tensor in config.input if tensor.allow_ragged_batch]
     for tensor in ragged:
@@ -23,8 +23,10 @@ def ragged_faults(config: ModelConfig) -> Iterator[str]:
         yield from _batch_input_faults(config, given)
     for wanted in config.batch_output:
         yield from _batch_output_faults(config, wanted)
-    is_apart = parameter(config, "isolation") == "process" and config.backend != "python"
-    if is_apart and (ragged or config.batch_input or config.batch_output):
+    joins_requests = about is None or about.joins_requests
+    isolation = parameter(config, "isolation", about.usual_isolation if about else "none")
+    has_any = ragged or config.batch_input or config.batch_output
+    if isolation == "process" and joins_requests and has_any:
         yield "ragged batches are not offered with parameter isolation 'process'"
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from google.protobuf import text_format
 
-from trivet.backends.api import InvalidConfig, Placement, from_json, parameter
+from trivet.backends.api import About, InvalidConfig, Placement, from_json, parameter
 from trivet.protos.model_config_pb2 import ModelConfig, ModelInstanceGroup
 from trivet.protos.pool import POOL
 
@@ -19,11 +19,6 @@ GPU_UUIDS = "gpu_uuids"
 MAX_CONFIG_BYTES = 1024 * 1024
 _POSITION = re.compile(r"^(\d+):(\d+) : (?:'.*?': )?(.*)$", re.DOTALL)
 _UNKNOWN_FIELD = re.compile(r'Message type "([\w.]+)" has no field named "(\w+)"')
-_PLATFORM_OF = {
-    "onnxruntime": "onnxruntime_onnx",
-    "pytorch": "pytorch_libtorch",
-    "tensorrt": "tensorrt_plan",
-}
 
 
 def read_config(
@@ -114,17 +109,17 @@ def select_versions(config: ModelConfig, available: Iterable[int]) -> list[int]:
     return ordered[-max(1, count) :]
 
 
-def normalise(config: ModelConfig, *, num_gpus: int = 0) -> ModelConfig:
+def normalise(config: ModelConfig, about: About | None = None, *, num_gpus: int = 0) -> ModelConfig:
     """A copy with every default written out, as Triton's model configuration endpoint shows it.
 
-    `num_gpus`: how many there are that its backend can use.
+    `about`: its backend, where that is known; `num_gpus`: how many there are that it can use.
     """
     full = ModelConfig()
     full.CopyFrom(config)
     if full.version_policy.WhichOneof("policy_choice") is None:
         full.version_policy.latest.num_versions = 1
-    if not full.platform:
-        full.platform = _PLATFORM_OF.get(full.backend, "")
+    if not full.platform and about is not None:
+        full.platform = about.platform
     if not full.HasField("ensemble_scheduling"):
         full.optimization.input_pinned_memory.enable = True
         full.optimization.output_pinned_memory.enable = True
@@ -132,11 +127,11 @@ def normalise(config: ModelConfig, *, num_gpus: int = 0) -> ModelConfig:
         batching = full.dynamic_batching
         if not batching.preferred_batch_size:
             batching.preferred_batch_size.append(full.max_batch_size)
-    _normalise_groups(full, num_gpus)
+    _normalise_groups(full, num_gpus, 1 if about is None else about.cpu_instances)
     return full
 
 
-def _normalise_groups(config: ModelConfig, num_gpus: int) -> None:
+def _normalise_groups(config: ModelConfig, num_gpus: int, cpu_instances: int) -> None:
     if config.WhichOneof("scheduling_choice") == "ensemble_scheduling":
         return
     groups = config.instance_group
@@ -149,7 +144,7 @@ def _normalise_groups(config: ModelConfig, num_gpus: int) -> None:
             group.kind = ModelInstanceGroup.KIND_GPU if can_use_gpu else ModelInstanceGroup.KIND_CPU
         if group.count == 0:
             on_cpu = group.kind == ModelInstanceGroup.KIND_CPU
-            group.count = 2 if on_cpu and config.backend == "onnxruntime" else 1
+            group.count = cpu_instances if on_cpu else 1
         if group.kind == ModelInstanceGroup.KIND_GPU and not group.gpus:
             group.gpus.extend(range(num_gpus))
 

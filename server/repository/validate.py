@@ -3,10 +3,11 @@
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from difflib import get_close_matches
 from pathlib import Path
 
-from trivet.backends.api import InvalidConfig, LoadFailed, ModelFiles, ServingError
-from trivet.backends.registry import find_backend
+from trivet.backends.api import About, InvalidConfig, LoadFailed, ModelFiles, ServingError
+from trivet.backends.registry import choose_about, find_backend
 from trivet.protos.model_config_pb2 import ModelConfig
 from trivet.server.repository.check import faults
 from trivet.server.repository.config import (
@@ -22,15 +23,11 @@ from trivet.server.repository.scan import (
     is_ignored,
     scan,
 )
+from trivet.server.repository.unread import SERVER_PARAMETERS, unread_fields, unread_parameters
 
 _POSITION = re.compile(r"^(?P<file>\S+?):(?P<line>\d+):(?P<column>\d+): (?P<what>.*)$", re.DOTALL)
 _LFS = b"version https://git-lfs"
 _PICKLE_SUFFIXES = (".pkl", ".pickle", ".joblib", ".bin", ".pth")
-_FILE_CHECKED = ("onnxruntime",)
-"""Backends whose files are opened: reading their header runs no code of the model's."""
-
-_COMPLETING = ("ensemble", "llm", "onnxruntime", "python", "pytorch")
-"""Backends that know their tensors without a config."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,9 +85,12 @@ def _check_model(folder: ModelFolder) -> Iterator[Diagnostic]:
     except InvalidConfig as error:
         yield _positioned(error.message, config_path)
         return
-    for fault in faults(normalise(_settled(config, folder))):
+    about = _about(config, folder)
+    for fault in faults(normalise(_settled(config, about), about), about):
         line = _line_of(folder.path / CONFIG_NAME, fault)
         yield Diagnostic("error", _code_of(fault), config_path, fault, line=line)
+    if about is not None:
+        yield from _said_in_vain(folder, config, about)
     if not folder.versions:
         yield Diagnostic(
             "error", "no-version", name, "the model has no version folder", "put its files into 1/"
@@ -108,13 +108,17 @@ def _check_model(folder: ModelFolder) -> Iterator[Diagnostic]:
         yield from _check_version(folder, config, version)
 
 
-def _settled(config: ModelConfig, folder: ModelFolder) -> ModelConfig:
-    """The config without tensors that are only named, where the backend fills in the rest."""
+def _about(config: ModelConfig, folder: ModelFolder) -> About | None:
+    """What the model's backend says of itself; None where none is known."""
     try:
-        word = find_backend(config, ModelFiles(folder.path, max(folder.versions, default=1))).word
+        return choose_about(config, ModelFiles(folder.path, max(folder.versions, default=1)))
     except LoadFailed:
-        return config
-    if word not in _COMPLETING:
+        return None
+
+
+def _settled(config: ModelConfig, about: About | None) -> ModelConfig:
+    """The config without tensors that are only named, where the backend fills in the rest."""
+    if about is None or not {"input", "output"} <= about.completes:
         return config
     settled = ModelConfig()
     settled.CopyFrom(config)
@@ -122,6 +126,30 @@ def _settled(config: ModelConfig, folder: ModelFolder) -> ModelConfig:
     settled.input.extend(each for each in config.input if each.data_type or each.dims)
     settled.output.extend(each for each in config.output if each.data_type or each.dims)
     return settled
+
+
+def _said_in_vain(folder: ModelFolder, config: ModelConfig, about: About) -> Iterator[Diagnostic]:
+    path = f"{folder.name}/{CONFIG_NAME}"
+    known = (*(about.parameters or ()), *SERVER_PARAMETERS)
+    for name in unread_parameters(config, about):
+        near = get_close_matches(name, known, n=1)
+        yield Diagnostic(
+            "warning",
+            "parameter-unread",
+            path,
+            f"parameter '{name}' is not read by backend '{about.word}'",
+            f"did you mean '{near[0]}'?" if near else f"it reads {', '.join(sorted(known))}",
+            line=_line_of(folder.path / CONFIG_NAME, f"'{name}'"),
+        )
+    for name in unread_fields(config, about):
+        yield Diagnostic(
+            "warning",
+            "field-unread",
+            path,
+            f"'{name}' is not read by backend '{about.word}'",
+            "leave it out",
+            line=_line_of(folder.path / CONFIG_NAME, f"'{name.rpartition('.')[2]}'"),
+        )
 
 
 def _odd_names(folder: ModelFolder) -> Iterator[Diagnostic]:
@@ -192,27 +220,28 @@ def _check_version(folder: ModelFolder, config: ModelConfig, version: int) -> It
         return
     given = ModelConfig()
     given.CopyFrom(config)
-    given.backend = found.word
-    if found.word in _FILE_CHECKED:
+    about = found.about
+    given.backend = about.word
+    if about.only_reads:
         try:
             found.backend.complete(given, files)
         except ServingError as error:
             yield Diagnostic("error", "model-file", path, error.message)
-    elif found.word in ("python", "pytorch"):
-        yield from _check_artifact(given, files, path, found.word)
+    elif about.model_files:
+        yield from _check_artifact(given, files, path, about)
     yield from _check_labels(folder, given)
 
 
 def _check_artifact(
-    config: ModelConfig, files: ModelFiles, path: str, word: str
+    config: ModelConfig, files: ModelFiles, path: str, about: About
 ) -> Iterator[Diagnostic]:
-    names = ("model.py",) if word == "python" else ("model.pt2", "model.pt", "model.py")
+    names = (*about.model_files, *about.shared_names)
     if config.default_model_filename:
         names = (config.default_model_filename,)
+    names += tuple(sorted(config.cc_model_filenames.values()))
     if not any((files.version_dir / name).exists() for name in names):
-        yield Diagnostic(
-            "error", "model-file", path, f"has none of {', '.join(names)} for backend '{word}'"
-        )
+        missing = f"has none of {', '.join(names)} for backend '{about.word}'"
+        yield Diagnostic("error", "model-file", path, missing)
 
 
 def _check_labels(folder: ModelFolder, config: ModelConfig) -> Iterator[Diagnostic]:

@@ -10,9 +10,9 @@ import time
 from trivet.backends.api import (
     BackendFailed,
     Cancelled,
+    CheckedRequest,
     DeadlineExceeded,
     Execution,
-    InferRequest,
     InferResponse,
     Parameters,
     ServingError,
@@ -40,18 +40,19 @@ class Answers:
         self._reshape = Reshape.of(signature)
         self._statistics = statistics
         self._in_progress = 0
-        self._empty = asyncio.Event()
-        self._empty.set()
+        self._empty: asyncio.Event | None = None
+        """Only while somebody waits: setting and clearing one a request would cost more than all
+        other counting."""
 
     def expect(self) -> None:
         """A request has come that will need an end."""
-        if self._in_progress == 0:
-            self._empty.clear()
         self._in_progress += 1
 
     async def all_ended(self) -> None:
         """Returns when every request that was expected has ended."""
-        await self._empty.wait()
+        while self._in_progress:
+            self._empty = self._empty or asyncio.Event()
+            await self._empty.wait()
 
     def answer(self, job: Job) -> None:
         """The answers of a computed batch."""
@@ -96,7 +97,7 @@ class Answers:
         ticket.sink.send(response, final=True)
 
     def _response(
-        self, request: InferRequest, outputs: list[Tensor], parameters: Parameters | None
+        self, request: CheckedRequest, outputs: list[Tensor], parameters: Parameters | None
     ) -> InferResponse:
         if request.output_names:
             outputs = [tensor for tensor in outputs if tensor.name in request.output_names]
@@ -148,7 +149,7 @@ class Answers:
         response = self._response(request, sent.outputs, sent.parameters)
         ticket.sink.send(response, final=sent.final)
 
-    def _log(self, request: InferRequest, outcome: str, total_ns: int) -> None:
+    def _log(self, request: CheckedRequest, outcome: str, total_ns: int) -> None:
         """One line for each request, with --log-verbose=1."""
         fields = {
             "request_id": request.id,
@@ -161,8 +162,9 @@ class Answers:
     def _end(self, ticket: Ticket) -> None:
         ticket.is_ended = True
         self._in_progress -= 1
-        if self._in_progress == 0:
+        if self._empty is not None and self._in_progress == 0:
             self._empty.set()
+            self._empty = None
 
 
 def _execution(ticket: Ticket, job: Job) -> Execution:

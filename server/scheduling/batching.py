@@ -1,12 +1,11 @@
 """The executor around a model's instances: one queue, batches to idle instances, answers to sinks.
 
-Everything here runs on the event loop, which owns the queue, so there are no locks; instances
-compute on their workers' threads. One loop callback carries a whole batch back.
+Everything here runs on the event loop, which owns the queue, so there are no locks; the pool's
+instances compute on threads of their own.
 """
 
 import asyncio
 import time
-from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -14,32 +13,28 @@ from trivet.backends.api import (
     Batch,
     Cancelled,
     Cause,
-    ComputeOnly,
-    InferRequest,
+    CheckedRequest,
     Instance,
     QueueFull,
     ServingError,
     Signature,
     Sink,
     Unavailable,
-    deaths_of,
-    trouble_of,
 )
 from trivet.server.scheduling.alarm import Alarm
 from trivet.server.scheduling.answers import Answers
 from trivet.server.scheduling.decoupled import DecoupledSender
-from trivet.server.scheduling.idle import IdleWorkers
-from trivet.server.scheduling.inline import InlinePolicy
+from trivet.server.scheduling.expiry import Expiry
 from trivet.server.scheduling.joining import MakeBatch, join_key_of
 from trivet.server.scheduling.policy import BatchPolicy, Policy, WaitUntil
-from trivet.server.scheduling.queue import RequestQueue, due_ns
+from trivet.server.scheduling.pool import STOPPING, InstancePool
+from trivet.server.scheduling.queue import RequestQueue
 from trivet.server.scheduling.rate_limit import Permit
 from trivet.server.scheduling.rebound import Rebound
 from trivet.server.scheduling.statistics import ModelStatistics
-from trivet.server.scheduling.ticket import Refused, Ticket, labelled
+from trivet.server.scheduling.ticket import Ticket, labelled
 from trivet.server.scheduling.worker import Job, Worker
 
-STOPPING = "Server is stopping, scheduler for model has stopped accepting new inference requests"
 _LOOK_AGAIN_NS = 20_000_000
 """How soon an instance that is idle but not ready is looked at again."""
 
@@ -62,7 +57,7 @@ class Schedule:
 class BatchingExecutor:
     """An Executor that batches requests and runs them on the first idle instance.
 
-    Takes ownership of the instances; each is called from its own thread only.
+    Takes ownership of the instances.
     """
 
     def __init__(
@@ -83,27 +78,26 @@ class BatchingExecutor:
         self._statistics = statistics
         self._answers = Answers(model, signature, statistics)
         self._loop = asyncio.get_running_loop()
-        self._workers = [Worker(name, i, self._loop, self._on_done) for name, i in instances]
-        self._idle = IdleWorkers(self._workers, schedule.permits, self._dispatch_soon)
-        self._in_order: deque[Job] | None = deque() if schedule.preserve_ordering else None
-        # Only where batches cost the same whatever is in them, and none can overtake another.
-        self._inline = InlinePolicy(
-            enabled=self._join_key is None
+        self._pool = InstancePool(
+            instances,
+            schedule.permits,
+            self,
+            preserves_order=schedule.preserve_ordering,
+            costs_by_size=self._join_key is None
             and self._make_batch is Batch
-            and self._in_order is None
-            and not signature.decoupled
-            and all(isinstance(instance, ComputeOnly) for _, instance in instances)
+            and not signature.decoupled,
         )
+        self._idle = self._pool.idle
         self._rebound = Rebound(_rebound_size(self._policy, len(instances)))
         self._is_dispatch_due = False
         self._delay = Alarm(self._loop, self._dispatch)
-        self._expiry = Alarm(self._loop, self._on_expiry)
+        self._expiry = Expiry(self._loop, self._expire)
         self._is_sweep_due = False
         self._stopping = ""
 
     # -- requests in ---------------------------------------------------------------------------
 
-    def submit(self, request: InferRequest, sink: Sink) -> None:
+    def submit(self, request: CheckedRequest, sink: Sink) -> None:
         """Queues the request; see `Executor`."""
         ticket = Ticket(request, sink, time.monotonic_ns())
         if self._join_key is not None:
@@ -119,7 +113,7 @@ class BatchingExecutor:
             self._answers.fail(ticket, error)
             return
         if ticket.expires_ns or request.deadline is not None:
-            self._expiry.by(due_ns(ticket))
+            self._expiry.watch(ticket)
         if not self._idle:
             # It will wait: its client's going must free its place.
             request.cancel.on_cancel(self._sweep_soon)
@@ -160,7 +154,7 @@ class BatchingExecutor:
                 if not self._idle.waits_for_wake:
                     self._delay.at(now_ns + _LOOK_AGAIN_NS)
                 return
-            if self._start(worker, self._queue.pop(decision.count)):
+            if self._start(worker, self._queue.pop(decision.count)) and len(self._queue):
                 # It took the loop's time: others get their turn first.
                 self._dispatch_soon()
                 return
@@ -172,29 +166,23 @@ class BatchingExecutor:
         Returns whether they were computed here and now instead."""
         self._statistics.dequeue(len(tickets))
         live = []
+        now_ns = time.monotonic_ns()
         for ticket in tickets:
             if ticket.request.cancel.cancelled:
                 self._answers.fail(
                     ticket, Cancelled(labelled(ticket.request, "request was cancelled"))
                 )
             else:
+                ticket.started_ns = now_ns
                 live.append(ticket)
         if not live:
             self._idle.put_unused(worker)
             return False
-        now_ns = time.monotonic_ns()
-        for ticket in live:
-            ticket.started_ns = now_ns
         job = Job(self._batch(live), live)
-        if self._inline.allows(job.batch.size):
-            worker.compute(job)
-            self._idle.put(worker)
-            self._answer(job)
-            return True
-        if self._in_order is not None:
-            self._in_order.append(job)
-        worker.start(job)
-        return False
+        is_computed = self._pool.start(worker, job)
+        if is_computed:
+            self._pool.deliver(job)
+        return is_computed
 
     def _batch(self, tickets: list[Ticket]) -> Batch:
         requests = [ticket.request for ticket in tickets]
@@ -203,35 +191,31 @@ class BatchingExecutor:
             senders = [DecoupledSender(self._loop, t, self._answers.on_response) for t in tickets]
         return self._make_batch(requests, batching=self._signature.batching, senders=senders)
 
-    # -- answers out ---------------------------------------------------------------------------
+    # -- for the pool --------------------------------------------------------------------------
 
-    def _on_done(self, worker: Worker, job: Job) -> None:
-        self._idle.put(worker)
+    def wake(self, worker: Worker) -> None:  # noqa: ARG002 - whichever comes first takes the batch
+        """See PoolUser."""
+        self._dispatch_soon()
+
+    def finished(self, worker: Worker, job: Job) -> None:  # noqa: ARG002 - any may be the next one
+        """See PoolUser."""
         assert job.timing is not None
         compute_ns = job.timing.compute_infer_ns
         self._rebound.finished(len(job.tickets), len(self._queue), compute_ns, time.monotonic_ns())
-        # The instance's next batch first: it computes while these answers are written.
         if len(self._queue):
             self._dispatch()
         else:
             self._idle.withdraw()
-        if self._in_order is None:
-            self._answer(job)
-            return
-        while self._in_order and self._in_order[0].timing is not None:
-            self._answer(self._in_order.popleft())
 
-    def _answer(self, job: Job) -> None:
-        self._inline.observe(job.batch.size, job.cpu_ns)
+    def deliver(self, job: Job) -> None:
+        """See PoolUser."""
         self._answers.answer(job)
 
     # -- time ----------------------------------------------------------------------------------
 
-    def _on_expiry(self) -> None:
-        self._sweep()
-        next_ns = self._queue.next_expiry_ns()
-        if next_ns:
-            self._expiry.by(next_ns)
+    def _expire(self, now_ns: int) -> int:
+        self._take_out(now_ns)
+        return self._queue.next_expiry_ns()
 
     def _sweep_soon(self) -> None:
         if not self._is_sweep_due:
@@ -240,26 +224,27 @@ class BatchingExecutor:
 
     def _sweep(self) -> None:
         self._is_sweep_due = False
-        for refused in self._queue.sweep(time.monotonic_ns()):
-            self._refuse(refused)
+        self._take_out(time.monotonic_ns())
 
-    def _refuse(self, refused: Refused) -> None:
-        self._statistics.dequeue(1)
-        self._answers.fail(refused.ticket, refused.error)
+    def _take_out(self, now_ns: int) -> None:
+        """Ends those that are cancelled or have waited too long."""
+        for refused in self._queue.sweep(now_ns):
+            self._statistics.dequeue(1)
+            self._answers.fail(refused.ticket, refused.error)
 
     # -- life ----------------------------------------------------------------------------------
 
     def is_ready(self) -> bool:
         """Whether any instance can compute."""
-        return not self._stopping and any(w.instance.is_ready() for w in self._workers)
+        return not self._stopping and self._pool.is_ready()
 
     def trouble(self) -> str:
         """See Supervised."""
-        return "" if self.is_ready() else trouble_of(w.instance for w in self._workers)
+        return "" if self.is_ready() else self._pool.trouble()
 
     def deaths(self) -> Mapping[Cause, int]:
         """See Supervised."""
-        return deaths_of(w.instance for w in self._workers)
+        return self._pool.deaths()
 
     async def drain(self) -> None:
         """Refuses new requests and returns when every submitted one has ended."""
@@ -278,8 +263,7 @@ class BatchingExecutor:
             self._answers.fail(ticket, Unavailable(labelled(ticket.request, self._stopping)))
         self._delay.cancel()
         self._expiry.cancel()
-        await asyncio.gather(*(worker.close(timeout_s) for worker in self._workers))
-        self._idle.close()
+        await self._pool.close(timeout_s)
 
 
 def _rebound_size(policy: Policy, num_instances: int) -> int:

@@ -2,6 +2,7 @@
 
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 
 from trivet.server.scheduling.rate_limit import Permit
 from trivet.server.scheduling.worker import Worker
@@ -16,18 +17,22 @@ class IdleWorkers:
         self,
         workers: Iterable[Worker],
         permits: Mapping[str, Permit] | None,
-        wake: Callable[[], None],
+        wake: Callable[[Worker], None],
     ) -> None:
-        """`permits` are by instance name, None without a rate limiter. `wake` is called when
-        `take` may succeed after it had not."""
+        """`permits` are by instance name, None without a rate limiter. `wake` is called with a
+        worker that may run now, and was not permitted to when it was asked for."""
         self._workers = tuple(workers)
         self._idle = deque(self._workers)
         self._permits = permits
-        for permit in (permits or {}).values():
-            permit.on_granted = wake
+        if permits is not None:
+            for worker in self._workers:
+                permits[worker.name].on_granted = partial(wake, worker)
 
     def __bool__(self) -> bool:
         return bool(self._idle)
+
+    def __contains__(self, worker: Worker) -> bool:
+        return worker in self._idle
 
     @property
     def waits_for_wake(self) -> bool:
@@ -44,6 +49,15 @@ class IdleWorkers:
                 self._idle.remove(worker)
                 return worker
         return None
+
+    def claim(self, worker: Worker) -> bool:
+        """Takes this worker, if it is idle and may run now."""
+        if worker not in self._idle:
+            return False
+        if self._permits is not None and not self._permits[worker.name].ask():
+            return False
+        self._idle.remove(worker)
+        return True
 
     def _candidates(self) -> Iterable[Worker]:
         """One whose process is dead or hangs must not draw all requests by being idle: as long as
@@ -65,15 +79,16 @@ class IdleWorkers:
     def put_unused(self, worker: Worker) -> None:
         """It was taken for nothing."""
         self._idle.appendleft(worker)
-        self.withdraw()
-
-    def close(self) -> None:
-        """The instances are gone."""
-        for permit in (self._permits or {}).values():
-            permit.close()
+        if self._permits is not None:
+            self._permits[worker.name].withdraw()
 
     def withdraw(self) -> None:
         """Nothing is to be started now: what was asked for is left to others."""
         if self._permits is not None:
             for worker in self._idle:
                 self._permits[worker.name].withdraw()
+
+    def close(self) -> None:
+        """The instances are gone."""
+        for permit in (self._permits or {}).values():
+            permit.close()

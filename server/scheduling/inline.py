@@ -33,9 +33,9 @@ class InlinePolicy:
         """Whether a batch of `size` items may run on the loop now."""
         return size <= self._limit
 
-    def observe(self, size: int, cpu_ns: int) -> None:
-        """A batch of `size` items took this CPU time, wherever it ran."""
-        if not self._enabled:
+    def observe(self, size: int, cpu_ns: int | None) -> None:
+        """A batch of `size` items took this CPU time, wherever it ran; None: not known."""
+        if cpu_ns is None or not self._enabled:
             return
         if size <= self._limit:
             self._mean_ns += (cpu_ns - self._mean_ns) / _MEMORY

@@ -3,9 +3,9 @@
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
-from trivet.backends.api import Batch, InferRequest, ResponseSender, Signature
+from trivet.backends.api import Batch, CheckedRequest, ResponseSender, Signature
 
-JoinKey = Callable[[InferRequest], object]
+JoinKey = Callable[[CheckedRequest], object]
 
 
 class MakeBatch(Protocol):
@@ -13,7 +13,7 @@ class MakeBatch(Protocol):
 
     def __call__(
         self,
-        requests: Sequence[InferRequest],
+        requests: Sequence[CheckedRequest],
         *,
         batching: bool,
         senders: Sequence[ResponseSender] = (),

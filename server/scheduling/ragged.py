@@ -12,7 +12,7 @@ from typing import Self
 
 import numpy as np
 
-from trivet.backends.api import Batch, DataType, InferRequest, ResponseSender, Shape, Tensor
+from trivet.backends.api import Batch, CheckedRequest, DataType, ResponseSender, Shape, Tensor
 from trivet.backends.api.batch import CopyKind
 from trivet.protos.model_config_pb2 import BatchInput, ModelConfig
 
@@ -86,7 +86,7 @@ class Ragged:
 
     def batch(
         self,
-        requests: Sequence[InferRequest],
+        requests: Sequence[CheckedRequest],
         *,
         batching: bool,
         senders: Sequence[ResponseSender] = (),
@@ -109,7 +109,7 @@ class RaggedBatch(Batch):
     def __init__(
         self,
         ragged: Ragged,
-        requests: Sequence[InferRequest],
+        requests: Sequence[CheckedRequest],
         *,
         batching: bool,
         senders: Sequence[ResponseSender] = (),

@@ -1,9 +1,10 @@
 """The config's `reshape`: between the shape clients use and the one the model sees. Pure."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Self
 
-from trivet.backends.api import InferRequest, Shape, Signature, Tensor, TensorSpec
+from trivet.backends.api import Shape, Signature, Tensor, TensorSpec
 
 
 def matched(shape: Shape, dims: Shape, wanted: Shape) -> Shape:
@@ -27,12 +28,14 @@ class Reshape:
         outputs = {name: spec for name, spec in signature.outputs.items() if spec.is_reshaped}
         return cls(inputs, outputs, signature.batching) if inputs or outputs else None
 
-    def inputs(self, request: InferRequest) -> None:
-        """Replaces a checked request's tensors by views in the model's shape."""
-        for name, spec in self.input_specs.items():
-            tensor = request.inputs.get(name)
-            if tensor is not None:
-                request.inputs[name] = self._reshaped(tensor, spec.dims, spec.model_dims)
+    def inputs(self, tensors: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        """Checked inputs as views in the model's shape."""
+        return {
+            name: self._reshaped(tensor, spec.dims, spec.model_dims)
+            if (spec := self.input_specs.get(name)) is not None
+            else tensor
+            for name, tensor in tensors.items()
+        }
 
     def outputs(self, tensors: list[Tensor]) -> list[Tensor]:
         """The model's outputs in the shape clients expect."""

@@ -7,6 +7,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
+from typing import NamedTuple
 
 from trivet.backends.api import Batch, CopyKind, Histogram
 from trivet.backends.device.nvml import GpuInfo
@@ -63,8 +64,7 @@ class SequenceCounts:
     ended: dict[SequenceEnd, int] = field(default_factory=lambda: dict.fromkeys(SequenceEnd, 0))
 
 
-@dataclass(frozen=True, slots=True)
-class BatchTiming:
+class BatchTiming(NamedTuple):
     """Where the time of one execution went, in nanoseconds."""
 
     compute_input_ns: int
@@ -90,14 +90,16 @@ class Duration:
 
 
 def _duration_histogram() -> Histogram:
-    return Histogram(tuple(bound * 1e9 for bound in DURATION_BOUNDS_S))
+    # Whole numbers: times are, and comparing both kinds of number takes longer.
+    return Histogram(tuple(round(bound * 1e9) for bound in DURATION_BOUNDS_S))
 
 
 @dataclass(slots=True)
 class _BatchSize:
-    compute_input: Duration = field(default_factory=Duration)
-    compute_infer: Duration = field(default_factory=Duration)
-    compute_output: Duration = field(default_factory=Duration)
+    count: int = 0
+    compute_input_ns: int = 0
+    compute_infer_ns: int = 0
+    compute_output_ns: int = 0
 
 
 @dataclass(slots=True)
@@ -131,13 +133,11 @@ class ModelStatistics:
         self.inference_count = 0
         self.execution_count = 0
         self.last_inference_ms = 0
-        self.succeeded = Duration()
         self.failed = Duration()
         self.is_cached = False
         """Whether the response cache stands before it."""
         self.cache_hits = Duration()
         self.cache_misses = Duration()
-        self.stages = {stage: Duration() for stage in STAGES[1:]}
         self.failures = dict.fromkeys(FailureReason, 0)
         self.batches: dict[int, _BatchSize] = {}
         self.copied_bytes = dict.fromkeys(CopyKind, 0)
@@ -147,6 +147,7 @@ class ModelStatistics:
         """For a model with sequences."""
         self.responses: dict[int, _ResponseStatistics] = {}
         self.histograms = {stage: _duration_histogram() for stage in STAGES}
+        self._stages = tuple(self.histograms.values())
         self.summaries = {stage: Summary() for stage in STAGES} if has_summaries else None
         self.cache_summaries = (Summary(), Summary()) if has_summaries else None
         """Of hits and of misses."""
@@ -170,9 +171,10 @@ class ModelStatistics:
         size = self.batches.get(batch_size)
         if size is None:
             size = self.batches[batch_size] = _BatchSize()
-        size.compute_input.add(timing.compute_input_ns)
-        size.compute_infer.add(timing.compute_infer_ns)
-        size.compute_output.add(timing.compute_output_ns)
+        size.count += 1
+        size.compute_input_ns += timing.compute_input_ns
+        size.compute_infer_ns += timing.compute_infer_ns
+        size.compute_output_ns += timing.compute_output_ns
 
     def copied(self, batch: Batch) -> None:
         """What an execution copied, and how often it waited for a device, if at all."""
@@ -186,17 +188,12 @@ class ModelStatistics:
         self.inference_count += batch_size
         # The protocol gives this one as wall-clock time.
         self.last_inference_ms = time.time_ns() // 1_000_000
-        self.succeeded.add(total_ns)
-        stages, histograms = self.stages, self.histograms
-        histograms["request"].observe(total_ns)
-        for stage, elapsed_ns in (
-            ("queue", queue_ns),
-            ("compute_input", timing.compute_input_ns),
-            ("compute_infer", timing.compute_infer_ns),
-            ("compute_output", timing.compute_output_ns),
-        ):
-            stages[stage].add(elapsed_ns)
-            histograms[stage].observe(elapsed_ns)
+        request, queue, compute_input, compute_infer, compute_output = self._stages
+        request.observe(total_ns)
+        queue.observe(queue_ns)
+        compute_input.observe(timing.compute_input_ns)
+        compute_infer.observe(timing.compute_infer_ns)
+        compute_output.observe(timing.compute_output_ns)
         if self.summaries is not None:
             self._summarise(queue_ns, timing, total_ns)
 
@@ -210,28 +207,19 @@ class ModelStatistics:
             size = self.batches[batch_size] = _BatchSize()
         self.inference_count += batch_size
         self.last_inference_ms = time.time_ns() // 1_000_000
-        self.succeeded.add(total_ns)
-        self.histograms["request"].observe(total_ns)
-        size.compute_infer.add(total_ns)
-        self.stages["compute_infer"].add(total_ns)
-        self.histograms["compute_infer"].observe(total_ns)
-        size.compute_input.count += 1
-        size.compute_output.count += 1
-        for stage in ("queue", "compute_input", "compute_output"):
-            self.stages[stage].count += 1
-            self.histograms[stage].counts[0] += 1
+        size.count += 1
+        size.compute_infer_ns += total_ns
+        request, queue, compute_input, compute_infer, compute_output = self._stages
+        request.observe(total_ns)
+        compute_infer.observe(total_ns)
+        for histogram in (queue, compute_input, compute_output):
+            histogram.counts[0] += 1
         if self.summaries is not None:
             self._summarise(0, BatchTiming(0, total_ns, 0), total_ns)
 
     def _summarise(self, queue_ns: int, timing: BatchTiming, total_ns: int) -> None:
         assert self.summaries is not None
-        times = (
-            total_ns,
-            queue_ns,
-            timing.compute_input_ns,
-            timing.compute_infer_ns,
-            timing.compute_output_ns,
-        )
+        times = (total_ns, queue_ns, *timing)
         for summary, elapsed_ns in zip(self.summaries.values(), times, strict=True):
             summary.observe(elapsed_ns)
 
@@ -244,8 +232,6 @@ class ModelStatistics:
         """A request was answered from the cache."""
         self.cache_hits.add(elapsed_ns)
         self.last_inference_ms = time.time_ns() // 1_000_000
-        self.succeeded.add(elapsed_ns)
-        self.stages["queue"].add(0)
         self.histograms["request"].observe(elapsed_ns)
         if self.summaries is not None:
             self.summaries["request"].observe(elapsed_ns)
@@ -279,7 +265,19 @@ class ModelStatistics:
         statistics.compute_output.add(compute_output_ns)
         statistics.outcomes[outcome].add(compute_infer_ns + compute_output_ns)
 
-    # -- the protocol --------------------------------------------------------------------------
+    # -- for those who ask ---------------------------------------------------------------------
+
+    @property
+    def succeeded(self) -> Duration:
+        """The requests that were answered."""
+        return self.duration("request")
+
+    def duration(self, stage: str) -> Duration:
+        """What the answered requests took in a stage: its histogram knows. One that the cache has
+        answered has waited, for no time, and was not computed."""
+        histogram = self.histograms[stage]
+        num_skipped = self.cache_hits.count if stage == "queue" else 0
+        return Duration(sum(histogram.counts) + num_skipped, int(histogram.total))
 
     def to_message(self) -> pb.ModelStatistics:
         """As the statistics extension gives them."""
@@ -294,7 +292,7 @@ class ModelStatistics:
                 fail=self.failed.to_message(),
                 cache_hit=self.cache_hits.to_message(),
                 cache_miss=self.cache_misses.to_message(),
-                **{stage: duration.to_message() for stage, duration in self.stages.items()},
+                **{stage: self.duration(stage).to_message() for stage in STAGES[1:]},
             ),
         )
         if self.cpu_memory_bytes:
@@ -304,9 +302,9 @@ class ModelStatistics:
         for batch_size, size in sorted(self.batches.items()):
             message.batch_stats.add(
                 batch_size=batch_size,
-                compute_input=size.compute_input.to_message(),
-                compute_infer=size.compute_infer.to_message(),
-                compute_output=size.compute_output.to_message(),
+                compute_input=pb.StatisticDuration(count=size.count, ns=size.compute_input_ns),
+                compute_infer=pb.StatisticDuration(count=size.count, ns=size.compute_infer_ns),
+                compute_output=pb.StatisticDuration(count=size.count, ns=size.compute_output_ns),
             )
         for index, response in self.responses.items():
             target = message.response_stats[str(index)]

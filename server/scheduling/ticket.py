@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from trivet.backends.api import InferRequest, ServingError, Sink
+from trivet.backends.api import CheckedRequest, InferRequest, ServingError, Sink
 
 
 # Not frozen and compared by identity: one is made per request on the hot path.
@@ -10,7 +10,7 @@ from trivet.backends.api import InferRequest, ServingError, Sink
 class Ticket:
     """A submitted request, from its arrival to its end. Owned by the event loop."""
 
-    request: InferRequest
+    request: CheckedRequest
     sink: Sink
     arrived_ns: int
     expires_ns: int = 0
@@ -24,7 +24,7 @@ class Ticket:
     is_ended: bool = False
 
 
-def labelled(request: InferRequest, text: str) -> str:
+def labelled(request: InferRequest | CheckedRequest, text: str) -> str:
     """The text with the request's id before it, as Triton's core writes it."""
     return f"[request id: {request.id or '<id_unknown>'}] {text}"
 

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from trivet.backends.api import BackendFailed, Batch, Instance, ServingError
+from trivet.server.scheduling.inline import FAST_NS
 from trivet.server.scheduling.statistics import BatchTiming
 from trivet.server.scheduling.ticket import Ticket
 
@@ -23,8 +24,9 @@ class Job:
     tickets: list[Ticket]
     started_ns: int = 0
     timing: BatchTiming | None = None
-    cpu_ns: int = 0
-    """CPU time that the thread spent in it."""
+    cpu_ns: int | None = None
+    """CPU time that the thread spent in it; where it was short, its wall-clock time, which is no
+    less; None: not known."""
     error: ServingError | None = None
     """Why the whole batch failed."""
 
@@ -45,6 +47,9 @@ class Worker:
         self._done = done
         self._inbox: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
         self._closed = asyncio.Event()
+        self._was_long = False
+        """Only then is CPU time worth its two system calls: a short batch took no more than its
+        wall-clock time, and one that waited for the processor shows it by the next."""
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
         self._thread.start()
 
@@ -77,7 +82,8 @@ class Worker:
     def compute(self, job: Job) -> None:
         """The instance's door: whatever the model raises becomes the batch's error."""
         batch = job.batch
-        cpu_ns = time.thread_time_ns()
+        was_long = self._was_long
+        cpu_ns = time.thread_time_ns() if was_long else 0
         started_ns = job.started_ns = time.monotonic_ns()
         try:
             self.instance.execute(batch)
@@ -91,7 +97,12 @@ class Worker:
                 f"model '{names.pop()}' failed while executing; the server log has the details"
             )
         ended_ns = time.monotonic_ns()
-        job.cpu_ns = time.thread_time_ns() - cpu_ns
+        elapsed_ns = ended_ns - started_ns
+        self._was_long = elapsed_ns > FAST_NS
+        if not self._was_long:
+            job.cpu_ns = elapsed_ns
+        elif was_long:
+            job.cpu_ns = time.thread_time_ns() - cpu_ns
         gathered_ns = batch.gathered_ns or started_ns
         computed_ns = batch.computed_ns or ended_ns
         job.timing = BatchTiming(

@@ -1,6 +1,7 @@
 """Traces of what language models generate: a span for each output, with the gen_ai attributes."""
 
 import time
+from typing import Protocol
 
 from trivet.backends.api import (
     Chunk,
@@ -19,10 +20,22 @@ from trivet.server.tracing.tracer import Tracer
 SPAN = "llm_request"
 
 
+class Named(Protocol):
+    """A model, as far as traces tell of it."""
+
+    @property
+    def name(self) -> str:
+        """Without the version."""
+
+    @property
+    def version(self) -> int:
+        """The one that was chosen for the request."""
+
+
 class TracedGenerator(DelegatingGenerator):
     """A Generator, asked on behalf of one client's request: its outputs share a trace."""
 
-    def __init__(self, inner: Generator, tracer: Tracer, model: str) -> None:
+    def __init__(self, inner: Generator, tracer: Tracer, model: "Named") -> None:
         super().__init__(inner)
         self._tracer = tracer
         self._model = model
@@ -33,22 +46,23 @@ class TracedGenerator(DelegatingGenerator):
         """Never blocks and never raises."""
         if not self._is_decided:
             self._is_decided = True
-            self._live = self._tracer.start(self._model, current_arrival.get())
+            self._live = self._tracer.start(self._model.name, current_arrival.get())
         if self._live is not None:
             sink = _begin(self._live, self._model, request, sink)
         self._inner.generate(request, sink)
 
 
 def _begin(
-    live: LiveTrace, model: str, request: GenerateRequest, sink: GenerateSink
+    live: LiveTrace, model: "Named", request: GenerateRequest, sink: GenerateSink
 ) -> "GenerationSink":
     now_ns = time.monotonic_ns()
     # Those after the first may come when the first has ended: a trace of the same id takes them.
     current = LiveTrace(live.context, live.setting, live.deliver, [])
-    span = Span(SPAN, new_span_id(), live.context.span_id, now_ns, 0, model, 0, request.id)
+    about = (model.name, model.version, request.id)
+    span = Span(SPAN, new_span_id(), live.context.span_id, now_ns, 0, *about)
     span.stamps.append(Stamp("REQUEST_START", now_ns))
     span.is_whole = True
-    span.attributes.update(_asked(model, request))
+    span.attributes.update(_asked(model.name, request))
     return GenerationSink(Part(current, span), request, sink)
 
 

@@ -1,7 +1,7 @@
 """A traced request on its way: what its models tell, put together. Owned by the event loop."""
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -64,17 +64,20 @@ class Part:
         """The W3C header that makes what is done elsewhere a part of this one."""
         return TraceContext(self.live.context.trace_id, self.span.id).header()
 
-    def begin(self, request: InferRequest, version: int, sink: Sink) -> Sink:
+    def begin(self, request: InferRequest, version: int, inputs: Mapping[str, Tensor]) -> "Part":
         """A model begins with a request on this one's behalf; see `Trace`."""
         now_ns = time.monotonic_ns()
         name = request.model_name
         span = Span(name, new_span_id(), self.span.id, now_ns, 0, name, version, request.id)
         span.copied_bytes = {}
         span.stamps.append(Stamp("REQUEST_START", now_ns))
-        request.trace = part = Part(self.live, span)
         if self.live.setting.has_tensors:
-            span.tensors += _seen("TENSOR_QUEUE_INPUT", request.inputs.values())
-        return PartSink(part, sink)
+            span.tensors += _seen("TENSOR_QUEUE_INPUT", inputs.values())
+        return Part(self.live, span)
+
+    def ending(self, sink: Sink) -> Sink:
+        """A sink in front of another, which ends this part; see `Trace`."""
+        return PartSink(self, sink)
 
     def executed(self, execution: Execution) -> None:
         """The request was computed."""

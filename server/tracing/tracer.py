@@ -30,12 +30,13 @@ class Tracer:
         self._models = models
         self._deliver = deliver
 
-    def begin(self, request: InferRequest, sink: Sink) -> Sink:
-        """Begins the trace of a client's request if it is to have one; returns the sink to use."""
+    def begin(self, request: InferRequest, sink: Sink) -> "RequestSink | None":
+        """Begins the trace of a client's request if it is to have one: the sink to use, and in it
+        the request's part."""
         arrival = current_arrival.get()
         live = self.start(request.model_name, arrival)
         if live is None:
-            return sink
+            return None
         now_ns = time.monotonic_ns()
         started_ns = now_ns if arrival is None else arrival.received_ns
         span = Span(REQUEST_SPAN, new_span_id(), live.context.span_id, started_ns)
@@ -43,7 +44,7 @@ class Tracer:
         if arrival is not None:
             names = _RECEIVED[arrival.protocol]
             span.stamps += (Stamp(names[0], started_ns), Stamp(names[1], now_ns))
-        request.trace = part = Part(live, span)
+        part = Part(live, span)
         if arrival is not None and arrival.sends_later:
             arrival.part = part
             return RequestSink(part, None, sink)
@@ -62,11 +63,11 @@ class Tracer:
 class RequestSink:
     """Notes what became of a client's request; sends its answer where nobody does later."""
 
-    __slots__ = ("_arrival", "_is_ended", "_part", "_sink")
+    __slots__ = ("_arrival", "_is_ended", "_sink", "part")
 
     def __init__(self, part: Part, arrival: Arrival | None, sink: Sink) -> None:
         """With `arrival` the span ends here."""
-        self._part = part
+        self.part = part
         self._arrival = arrival
         self._sink = sink
         self._is_ended = False
@@ -95,11 +96,11 @@ class RequestSink:
     def _complete(self, error: str = "") -> None:
         if self._is_ended:
             return
-        span = self._part.span
+        span = self.part.span
         span.error = error
         span.stamps.append(Stamp("INFER_RESPONSE_COMPLETE", time.monotonic_ns()))
         if self._arrival is not None:
-            self._arrival.part = self._part
+            self._arrival.part = self.part
             self._arrival.sending()
 
     def _sent(self) -> None:

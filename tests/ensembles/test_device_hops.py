@@ -6,6 +6,7 @@ from collections.abc import Callable
 import numpy as np
 from device_twin import TwinDevice, bytes_at
 from ensemble_room import Room, config, ensemble, step
+from patience import patience
 
 from trivet.backends.api import Batch, CopyKind, DeviceTensor, Residence
 from trivet.backends.device.lane import Lane
@@ -131,7 +132,7 @@ async def test_no_device_memory_is_left_when_an_ensemble_has_answered(room: Room
     room.ensemble("chain", CHAIN)
     for _ in range(3):
         await room.infer("chain", {"X": np.ones((3, 2), np.float32)})
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(patience()):
         # An instance's thread lets go of its batch behind the answer, and what it lets go of then
         # is freed by its stream, which computes nothing before somebody waits.
         while device.used_bytes:

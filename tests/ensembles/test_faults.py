@@ -13,8 +13,8 @@ from trivet.backends.api import (
     BackendFailed,
     Cancelled,
     CancelToken,
+    CheckedRequest,
     DeadlineExceeded,
-    InferRequest,
     InferResponse,
     InvalidRequest,
     ModelNotReady,
@@ -32,10 +32,10 @@ class Manual:
     """An executor that answers when the test says so."""
 
     def __init__(self) -> None:
-        self.asked: list[tuple[InferRequest, Sink]] = []
+        self.asked: list[tuple[CheckedRequest, Sink]] = []
         self.cancelled = 0
 
-    def submit(self, request: InferRequest, sink: Sink) -> None:
+    def submit(self, request: CheckedRequest, sink: Sink) -> None:
         self.asked.append((request, sink))
         request.cancel.on_cancel(lambda: self._cancel(sink))
 
@@ -374,7 +374,7 @@ async def test_reloads_of_a_step_under_load_lose_no_request(room: Room) -> None:
     for _ in range(10):
         target = answered + 20
         await until(_at_least(lambda: answered, target), "twenty more answers")
-        old = room.registry.lookup("second", None).executor
+        old = room.registry.routers.resolve("second", None).model.executor
         room.model("second", config(), same)
         await old.drain()
         await old.close()

@@ -349,7 +349,7 @@ async def test_no_more_responses_are_on_their_way_than_the_config_allows(room: R
 
     room.stream("count", STREAM, counting)
     slow = room.model("plain", config(batch=0, more=""), lambda given: {"OUT": given["IN"]})
-    executor = room.registry.lookup("plain", None).executor
+    executor = room.registry.routers.resolve("plain", None).model.executor
     submit = executor.submit
 
     def counted(request: object, sink: object) -> None:

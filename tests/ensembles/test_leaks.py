@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from ensemble_room import Arrays, Room, config, ensemble, step, until
 from fakes import CountingSink
+from patience import patience
 
 from trivet.backends.api import (
     BackendFailed,
@@ -50,7 +51,7 @@ class Scene:
 
     def last(self, given: Arrays) -> Arrays:
         self.is_last_asked.set()
-        self.gate.wait(30)
+        self.gate.wait(patience())
         if self.fails:
             raise BackendFailed("broken")
         return self.plain(given)

@@ -10,6 +10,7 @@ import numpy as np
 from ensemble_room import Arrays, Room, config, ensemble, step
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
+from patience import patience
 
 from trivet.backends.api import BackendFailed, CancelToken, InvalidConfig
 
@@ -110,8 +111,8 @@ async def _check(nodes: list[Node], asked: list[Asked], most: int) -> None:
         assume("two decoupled steps" not in str(error))
         raise
     ends = [asyncio.ensure_future(_ask(room, each)) for each in asked]
-    await asyncio.wait_for(asyncio.gather(*ends), 20)
-    await asyncio.wait_for(executor.drain(), 20)
+    await asyncio.wait_for(asyncio.gather(*ends), patience())
+    await asyncio.wait_for(executor.drain(), patience())
     statistics = room.statistics["e"]
     assert statistics.succeeded.count + statistics.failed.count == len(asked)
     await room.close()

@@ -16,6 +16,7 @@ from trivet.backends.api import (
     DataType,
     InferRequest,
     PackedBytes,
+    RequestContext,
     Tensor,
 )
 from trivet.server.repository.config import parse_config
@@ -131,7 +132,9 @@ async def test_texts_of_several_requests_are_joined_packed(room: Room) -> None:
         packed = PackedBytes.pack(np.array(words, object))
         tensor = Tensor("X", DataType.BYTES, (1, 2), packed)
         sinks.append(CountingSink())
-        room.runner.infer(InferRequest("texts", None, "", {"X": tensor}), sinks[-1])
+        room.dispatcher.infer(
+            InferRequest("texts", None, "", {"X": tensor}), RequestContext(), sinks[-1]
+        )
 
     for sink in sinks:
         await sink.wait()
@@ -181,7 +184,7 @@ async def test_texts_stay_packed_between_steps(room: Room) -> None:
     tensor = Tensor("X", DataType.BYTES, (1, 1), packed)
     sink = CountingSink()
 
-    room.runner.infer(InferRequest("texts", None, "", {"X": tensor}), sink)
+    room.dispatcher.infer(InferRequest("texts", None, "", {"X": tensor}), RequestContext(), sink)
     await sink.wait()
 
     assert sink.responses[0].outputs[0].data is packed

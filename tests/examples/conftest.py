@@ -1,4 +1,4 @@
-"""One server over the example repository, and a client of each protocol."""
+"""A client of each protocol for the server over the example repository."""
 
 from collections.abc import Iterator
 from contextlib import closing
@@ -6,15 +6,13 @@ from contextlib import closing
 import pytest
 import tritonclient.grpc
 import tritonclient.http
-from example_site import TritonClient, open_examples
+from example_site import TritonClient
 from serving import RunningServer
 
 
 @pytest.fixture(scope="session")
-def site() -> Iterator[RunningServer]:
-    """The server that all example tests share."""
-    with open_examples() as server:
-        yield server
+def site(example_server: RunningServer) -> RunningServer:
+    return example_server
 
 
 @pytest.fixture(scope="session", params=["http", "grpc"])

@@ -13,6 +13,7 @@ import openai
 import pytest
 import tritonclient.grpc
 from example_site import TritonClient
+from patience import patience
 from serving import RunningServer
 from text_lines import LABELS, line, turned
 from tritonclient.utils import InferenceServerException
@@ -121,7 +122,7 @@ def test_what_is_no_picture_is_refused_with_the_ensemble_s_name(triton: TritonCl
 
 def post(site: RunningServer, path: str, body: dict[str, Any]) -> str:
     url = f"http://{site.http}{path}"
-    with urllib.request.urlopen(url, data=json.dumps(body).encode(), timeout=60) as answer:
+    with urllib.request.urlopen(url, data=json.dumps(body).encode(), timeout=patience()) as answer:
         text: str = answer.read().decode()
     return text
 
@@ -143,7 +144,7 @@ def test_the_answer_to_a_question_streams_through_grpc(site: RunningServer) -> N
         )
         answers = []
         while True:
-            answer = arrived.get(timeout=60)
+            answer = arrived.get(timeout=patience())
             assert not isinstance(answer, Exception), answer
             if answer.get_response().parameters["triton_final_response"].bool_param:
                 break

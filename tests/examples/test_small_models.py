@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import tritonclient.grpc
 from example_site import TritonClient
+from patience import patience
 from serving import RunningServer
 from tritonclient.utils import InferenceServerException
 
@@ -48,7 +49,7 @@ class Streamed:
 
     def next(self) -> Any:
         """The next response; an error fails the test."""
-        result, error = self.answers.get(timeout=10)
+        result, error = self.answers.get(timeout=patience())
         assert error is None, error
         return result
 

@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 import tritonclient.grpc
 from example_site import REPOSITORY, TritonClient
+from patience import patience
 from serving import RunningServer
 from text_lines import line
 
@@ -32,7 +33,7 @@ def inside(
     tmp_path_factory: pytest.TempPathFactory, serve: Callable[..., RunningServer]
 ) -> RunningServer:
     """The examples, with each Python step's `isolation` set to none."""
-    subprocess.run([sys.executable, REPOSITORY / "build.py"], check=True, timeout=600)
+    subprocess.run([sys.executable, REPOSITORY / "build.py"], check=True, timeout=patience(600))
     folder = tmp_path_factory.mktemp("inside")
     for model in REPOSITORY.iterdir():
         if model.name in PYTHON_STEPS:
@@ -55,7 +56,7 @@ def client(inside: RunningServer) -> Iterator[TritonClient]:
 
 def post(server: RunningServer, model: str, body: dict[str, Any]) -> Any:
     url = f"http://{server.http}/v2/models/{model}/generate"
-    with urllib.request.urlopen(url, json.dumps(body).encode(), timeout=60) as answer:
+    with urllib.request.urlopen(url, json.dumps(body).encode(), timeout=patience()) as answer:
         return json.load(answer)
 
 

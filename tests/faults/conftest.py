@@ -6,12 +6,13 @@ from pathlib import Path
 import pytest
 from fault_models import write_row_models
 from fault_room import MIB, Room
+from patience import patience
 from serving import RunningServer
 
 ROW_FLAGS = (
     "--allow-client-shm",
-    "--http-header-timeout-s=1",
-    "--http-body-timeout-s=1",
+    f"--http-header-timeout-s={patience(1)}",
+    f"--http-body-timeout-s={patience(1)}",
     "--http-max-connections=200",
     "--grpc-max-message-size=67108864",
     "--max-response-size=33554432",

@@ -10,15 +10,17 @@ from pathlib import Path
 import pytest
 from fault_models import parameter, write_model, write_repeat
 from fault_room import GOOD_DATA, Answer, Room, pending, statistics
+from patience import patience
 from serving import RunningServer
 
 from trivet.protos import grpc_service_pb2 as pb
 
 Serve = Callable[..., RunningServer]
-BUSY_MS = 500
-PATIENCE_S = 0.15
+BUSY_S = patience(0.6)
+"""How long a request keeps others waiting: long enough for them to come and to give up."""
+DEADLINE_S = 0.15
 PLAIN = [("INPUT0", "FP32", "4")]
-SLOW = parameter("execute_delay_ms", BUSY_MS)
+SLOW = parameter("execute_delay_ms", int(BUSY_S * 1000))
 SHARED = """
 instance_group [{ kind: KIND_CPU rate_limiter {
   resources [{ name: "seat" global: true count: 1 }]
@@ -151,14 +153,14 @@ def message(model: str, more: str) -> pb.ModelInferRequest:
 
 
 def by_header(room: Room, case: Case, more: str) -> None:
-    answer = ask(room, case.asked, more, x_request_timeout=f"{PATIENCE_S}")
+    answer = ask(room, case.asked, more, x_request_timeout=f"{DEADLINE_S}")
     assert answer.status == 504, answer
-    assert answer.error == f"the request was not answered within {PATIENCE_S} s (x-request-timeout)"
+    assert answer.error == f"the request was not answered within {DEADLINE_S} s (x-request-timeout)"
 
 
 def by_grpc_deadline(room: Room, case: Case, more: str) -> None:
     sent = message(case.asked, more).SerializeToString()
-    code, _ = room.refusal("ModelInfer", sent, timeout_s=PATIENCE_S)
+    code, _ = room.refusal("ModelInfer", sent, timeout_s=DEADLINE_S)
     assert code == "DEADLINE_EXCEEDED"
 
 
@@ -175,10 +177,8 @@ def test_a_request_whose_deadline_passes_while_it_waits_is_never_computed(
     before = count(room, case.spared)
     with ThreadPoolExecutor(1) as pool:
         kept = pool.submit(ask, room, case.occupied, case.begin) if case.occupied else None
-        time.sleep(0.05)  # it has begun: there is no other
-        started_s = time.monotonic()
+        time.sleep(patience(0.05))  # it has begun: there is no other
         give_up(room, case, case.more)
-        assert time.monotonic() - started_s < PATIENCE_S + 0.9 * BUSY_MS / 1000
         assert kept is None or kept.result().status == 200
     # What comes later is computed behind all that came before.
     last = case.occupied or "slow"
@@ -191,34 +191,47 @@ def test_the_timeout_parameter_drops_a_request_from_its_queue(room: Room) -> Non
     before = count(room, "impatient")
     with ThreadPoolExecutor(1) as pool:
         kept = pool.submit(ask, room, "impatient")
-        time.sleep(0.05)
-        answer = ask(room, "impatient", f'"timeout":{int(PATIENCE_S * 1e6)}')
+        time.sleep(patience(0.05))
+        answer = ask(room, "impatient", f'"timeout":{int(DEADLINE_S * 1e6)}')
         assert (answer.status, answer.headers["retry-after"]) == (503, "1")
         assert "Request timeout expired" in answer.error
         assert kept.result().status == 200
     assert count(room, "impatient") == before + 1
 
 
-def test_a_running_request_is_answered_at_its_deadline_too(room: Room) -> None:
-    started_s = time.monotonic()
-    assert ask(room, "slow", x_request_timeout="150ms").status == 504
-    assert time.monotonic() - started_s < 0.9 * BUSY_MS / 1000
+@pytest.mark.parametrize("waits", [True, False])
+def test_it_is_answered_at_its_deadline_and_not_when_its_turn_comes(
+    room: Room, waits: bool
+) -> None:
+    """One that is being computed, too. Once in three times is enough: what else the machine does
+    makes the client see it later, never sooner."""
+
+    def is_soon() -> bool:
+        with ThreadPoolExecutor(1) as pool:
+            kept = pool.submit(ask, room, "slow") if waits else None
+            time.sleep(patience(0.05) if waits else 0)
+            started_s = time.monotonic()
+            assert ask(room, "slow", x_request_timeout="150ms").status == 504
+            return not kept.done() if kept else time.monotonic() - started_s < 0.9 * BUSY_S
+
+    assert any(is_soon() for _ in range(3))
 
 
 def test_a_stream_that_outlasts_its_deadline_is_broken_off(room: Room) -> None:
-    document = {"IN": [1, 2, 3, 4, 5, 6], "DELAY": [100] * 6}
+    document = {"IN": [1, 2], "DELAY": [0, int(patience(2) * 1000)]}
     with room.connect() as connection:
         data = json.dumps(document).encode()
+        given = (patience(0.5), len(data), data)
         connection.sendall(
             b"POST /v2/models/decoupled/generate_stream HTTP/1.1\r\nHost: a\r\n"
-            b"x-request-timeout: 0.3\r\nContent-Length: %d\r\n\r\n%b" % (len(data), data)
+            b"x-request-timeout: %g\r\nContent-Length: %d\r\n\r\n%b" % given
         )
         received = b""
         while piece := connection.recv(65536):
             received += piece
     assert received.startswith(b"HTTP/1.1 200")
     assert b'"IDX":0' in received
-    assert b'"IDX":5' not in received
+    assert b'"IDX":1' not in received
     assert not received.endswith(b"0\r\n\r\n"), "it looks complete"
 
 

@@ -20,6 +20,7 @@ from fault_models import write_crash, write_model
 from fault_room import Room
 from faulty_disk import FaultyDisk
 from paged_models import save_model
+from patience import patience
 from serving import RunningServer, adder_bytes, write_adder, write_identity
 
 from trivet.server.logs.outage import PERIOD_S
@@ -47,7 +48,7 @@ class Site:
         given = {"name": "x", "shape": [1], "datatype": "FP32", "data": [0]}
         body = json.dumps({"inputs": [given]}).encode()
         url = f"http://{self.server.http}/v2/models/adder/infer"
-        with urllib.request.urlopen(url, body, timeout=10) as answer:
+        with urllib.request.urlopen(url, body, timeout=patience()) as answer:
             return float(json.load(answer)["outputs"][0]["data"][0])
 
     def said(self, text: str) -> int:
@@ -191,9 +192,7 @@ def test_the_files_of_a_language_model_that_cannot_be_read_are_loaded_once_they_
                 lambda: FAULT in site.server.index().get(entry, {}).get("reason", ""), "said why"
             )
             site.meet_the_fault(2)
-        site.server.wait_until(
-            lambda: site.server.index()[entry]["state"] == "READY", "loaded it", timeout_s=60
-        )
+        site.server.wait_until(lambda: site.server.index()[entry]["state"] == "READY", "loaded it")
     assert site.said("did not load") == 1
     assert site.said("Traceback") == 0
     assert site.server.stop() == 0
@@ -324,7 +323,7 @@ def knows(server: RunningServer, keys: Keys, name: str) -> bool:
     """Whether a key opens the server."""
     request = urllib.request.Request(f"http://{server.http}/v2/models/m", headers=keys.header(name))
     try:
-        with urllib.request.urlopen(request, timeout=10):
+        with urllib.request.urlopen(request, timeout=patience()):
             return True
     except urllib.error.HTTPError as error:
         with error:
@@ -387,7 +386,7 @@ def shown(server: RunningServer, certificates: Certificates) -> int:
     address = ("127.0.0.1", server.http_port)
     context = certificates.client_context()
     with context.wrap_socket(
-        socket.create_connection(address, timeout=10), server_hostname="127.0.0.1"
+        socket.create_connection(address, timeout=patience()), server_hostname="127.0.0.1"
     ) as connection:
         found = connection.getpeercert(binary_form=True)
     assert found is not None

@@ -9,13 +9,13 @@ cancelled calls is in test_failures.py.
 import socket
 import struct
 import threading
-import time
 from collections.abc import Callable, Iterator
 
 import grpc
 import numpy as np
 import pytest
 from fault_room import GOOD_DATA, MIB, SERVICE, Room, good_message, pending, read_all, statistics
+from patience import patience
 
 from trivet.protos import grpc_service_pb2 as pb
 
@@ -68,7 +68,7 @@ def test_g01_what_is_no_protobuf_is_an_invalid_argument(room: Room) -> None:
 def test_g02_a_message_over_the_limit_is_refused(room: Room) -> None:
     message = good_message("good", [0.0] * (17 * MIB)).SerializeToString()
     with room.memory_bound(96 * MIB):
-        code, text = room.refusal("ModelInfer", message, timeout_s=20)
+        code, text = room.refusal("ModelInfer", message)
     assert code == "RESOURCE_EXHAUSTED"
     assert "67108864" in text
 
@@ -151,6 +151,7 @@ def test_g08_a_deadline_that_is_past_is_exceeded(room: Room, timeout_s: float) -
     room.server.wait_until(lambda: pending(room.server) == 0, "emptied the queue")
 
 
+@pytest.mark.alone
 def test_g11_streams_that_say_nothing_hold_up_nobody(room: Room) -> None:
     stub = room.channel.stream_stream(SERVICE + "ModelStreamInfer")
     over = threading.Event()
@@ -159,7 +160,7 @@ def test_g11_streams_that_say_nothing_hold_up_nobody(room: Room) -> None:
         over.wait()
         yield from ()
 
-    held = [stub(nothing(), timeout=30) for _ in range(50)]
+    held = [stub(nothing(), timeout=patience()) for _ in range(50)]
     with room.lateness_bound(1.0):
         room.assert_unharmed()
         assert room.infer(good_message("good")).raw_output_contents
@@ -168,6 +169,7 @@ def test_g11_streams_that_say_nothing_hold_up_nobody(room: Room) -> None:
         assert list(stream) == []
 
 
+@pytest.mark.alone
 @pytest.mark.rows("G12")
 def test_g12_calls_reset_as_soon_as_they_are_opened_are_survived(
     room: Room, peer: socket.socket
@@ -202,6 +204,7 @@ def test_g13_a_flood_of_pings_is_cut_off(room: Room, peer: socket.socket) -> Non
     assert b"\x00\x00\x00\x0b" in received  # ENHANCE_YOUR_CALM
 
 
+@pytest.mark.alone
 @pytest.mark.rows("G15")
 def test_g15_a_small_message_that_unpacks_to_a_huge_one_is_refused(room: Room) -> None:
     message = good_message("good", [0.0] * (17 * MIB)).SerializeToString()
@@ -215,9 +218,10 @@ def test_g15_a_small_message_that_unpacks_to_a_huge_one_is_refused(room: Room) -
             room.lateness_bound(1.0),
             pytest.raises(grpc.RpcError, match="EXHAUSTED"),
         ):
-            stub(message, timeout=20)
+            stub(message, timeout=patience())
 
 
+@pytest.mark.alone
 @pytest.mark.rows("G16")
 def test_g16_a_stream_that_nobody_reads_is_held_back_or_ended(room: Room) -> None:
     message = pb.ModelInferRequest(model_name="decoupled")
@@ -225,7 +229,7 @@ def test_g16_a_stream_that_nobody_reads_is_held_back_or_ended(room: Room) -> Non
     message.raw_input_contents.append(bytes(800_000))
     stub = room.channel.stream_stream(SERVICE + "ModelStreamInfer")
     with room.memory_bound(256 * MIB), room.lateness_bound(2.0):
-        call = stub(iter([message.SerializeToString()]), timeout=20)
+        call = stub(iter([message.SerializeToString()]), timeout=patience())
         next(call)
         room.assert_unharmed()
         call.cancel()
@@ -234,7 +238,7 @@ def test_g16_a_stream_that_nobody_reads_is_held_back_or_ended(room: Room) -> Non
         stats = statistics(room.server, "decoupled")["inference_stats"]
         return int(stats["success"]["count"] + stats["fail"]["count"])
 
-    room.server.wait_until(lambda: ended() == 1, "ended the request", timeout_s=5)
+    room.server.wait_until(lambda: ended() == 1, "ended the request")
 
 
 @pytest.mark.rows("G17")
@@ -253,9 +257,7 @@ def test_g16_a_stream_that_nobody_reads_is_held_back_or_ended(room: Room) -> Non
 def test_g17_what_is_no_grpc_is_closed(room: Room, data: bytes) -> None:
     with room.connect(port=room.server.grpc_port) as connection:
         connection.sendall(data)
-        started = time.monotonic()
         read_all(connection)
-    assert time.monotonic() - started < 5
 
 
 @pytest.mark.rows("G20")

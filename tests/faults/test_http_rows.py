@@ -6,6 +6,7 @@ The ids are those of docs/bad-input.md. H26 (TLS), H27 (keys) and H32's rebound 
 
 import gzip
 import json
+import select
 import socket
 import struct
 import time
@@ -24,6 +25,7 @@ from fault_room import (
     read_until,
     statistics,
 )
+from patience import fires_after, patience
 from row_marks import rows_of
 
 pytestmark = pytest.mark.usefixtures("unharmed")
@@ -147,7 +149,7 @@ def test_h15_a_head_that_drips_is_cut_off(room: Room) -> None:
         try:
             for byte in LIVE * 100:
                 connection.sendall(bytes([byte]))
-                connection.settimeout(0.05)
+                connection.settimeout(fires_after(0.05))
                 try:
                     if connection.recv(1024) == b"":
                         break
@@ -155,7 +157,8 @@ def test_h15_a_head_that_drips_is_cut_off(room: Room) -> None:
                     continue
         except ConnectionError:
             pass
-    assert 0.5 < time.monotonic() - started < 5
+    # All of it would take minutes.
+    assert 0.5 < time.monotonic() - started < patience(5)
 
 
 @pytest.mark.rows("H16")
@@ -209,6 +212,7 @@ def test_h20_a_body_of_too_many_chunks_is_refused(room: Room) -> None:
             assert b"Chunked request body exceeds maximum of 65536 non-empty chunks" in answer
 
 
+@pytest.mark.alone
 @pytest.mark.rows("H21")
 @pytest.mark.parametrize("coding", ["gzip", "deflate"])
 def test_h21_a_small_body_that_unpacks_to_a_huge_one_is_refused(room: Room, coding: str) -> None:
@@ -254,18 +258,23 @@ def test_h28_a_thousand_pipelined_requests_are_answered_in_order(room: Room) -> 
 
 @pytest.mark.rows("H30")
 def test_h30_connections_beyond_the_limit_are_refused_and_the_others_served(room: Room) -> None:
-    crowd = [room.connect() for _ in range(250)]
-    refused = 0
-    for connection in crowd:
-        connection.settimeout(0.01)
-        try:
-            refused += connection.recv(1024).startswith(b"HTTP/1.1 503 ")
-        except TimeoutError:
-            continue
+    crowd = {room.connect() for _ in range(250)}
+    refused: set[socket.socket] = set()
+    deadline_s = time.monotonic() + patience()
+    while len(refused) < 50:
+        assert time.monotonic() < deadline_s, f"{len(refused)} are refused"
+        refused |= told_off(crowd - refused, wait_s=0.1)
     room.assert_unharmed()  # on a connection that was there before
+    refused |= told_off(crowd - refused, wait_s=0)
     for connection in crowd:
         connection.close()
-    assert 50 <= refused <= 60
+    assert len(refused) <= 60
+
+
+def told_off(crowd: set[socket.socket], *, wait_s: float) -> set[socket.socket]:
+    """Those that are refused now or soon."""
+    answered, _, _ = select.select(crowd, [], [], wait_s)
+    return {each for each in answered if each.recv(1024).startswith(b"HTTP/1.1 503 ")}
 
 
 @pytest.mark.rows("H31")
@@ -286,7 +295,7 @@ def test_h31_a_client_that_leaves_a_stream_stops_the_model(room: Room) -> None:
         return int(stats["success"]["count"] + stats["fail"]["count"])
 
     # The model would go on for ten seconds.
-    room.server.wait_until(lambda: ended() == 1, "ended the request", timeout_s=2)
+    room.server.wait_until(lambda: ended() == 1, "ended the request")
     assert metric(
         room.server, "nv_inference_request_failure", model="decoupled", reason="CANCELED"
     ) == [1.0]

@@ -15,12 +15,13 @@ from fault_load import Callers, callers
 from fault_models import write_held, write_model, write_repeat, write_slow_models
 from fault_room import GOOD_DATA, good_body, good_message
 from nginx_site import Nginx, free_ports
+from patience import patience
 from serving import RunningServer
 
 from trivet.protos import grpc_service_pb2 as pb
 
 Serve = Callable[..., RunningServer]
-DELAY_S = 1.0
+DELAY_S = patience(1)
 STREAM_LENGTH = 8
 
 
@@ -133,7 +134,7 @@ def _stream(pair: Pair) -> Callable[[], str]:
 
 def _post(pair: Pair, path: str, body: bytes) -> bytes:
     """On a connection of its own: nginx closes idle ones when its servers change."""
-    client = http.client.HTTPConnection("127.0.0.1", pair.nginx.http_port, timeout=20)
+    client = http.client.HTTPConnection("127.0.0.1", pair.nginx.http_port, timeout=patience())
     with closing(client):
         client.request("POST", f"/v2/models/{path}", body)
         answer = client.getresponse()
@@ -147,7 +148,7 @@ def _grpc(channel: grpc.Channel) -> Callable[[], str]:
     message = good_message("good").SerializeToString()
 
     def ask() -> str:
-        answer = pb.ModelInferResponse.FromString(infer(message, timeout=20))
+        answer = pb.ModelInferResponse.FromString(infer(message, timeout=patience()))
         assert answer.raw_output_contents
         return "grpc"
 
@@ -165,7 +166,8 @@ def _grpc_stream(channel: grpc.Channel) -> Callable[[], str]:
 
     def ask() -> str:
         answers = [
-            pb.ModelStreamInferResponse.FromString(each) for each in infer(iter([data]), timeout=20)
+            pb.ModelStreamInferResponse.FromString(each)
+            for each in infer(iter([data]), timeout=patience())
         ]
         assert [each.error_message for each in answers] == [""] * len(answers)
         assert sum(bool(each.infer_response.outputs) for each in answers) == STREAM_LENGTH
@@ -189,13 +191,13 @@ def test_during_the_delay_requests_are_served_and_clients_asked_to_connect_anew(
 ) -> None:
     write_model(models, "good", inputs=[("INPUT0", "FP32", "4")])
     server = serve(models, f"--drain-delay-secs={DELAY_S}")
-    client = http.client.HTTPConnection("127.0.0.1", server.http_port, timeout=20)
+    client = http.client.HTTPConnection("127.0.0.1", server.http_port, timeout=patience())
     client.request("POST", "/v2/models/good/infer", good_body())
     before = client.getresponse()
     before.read()
     assert before.getheader("connection") is None
     server.process.send_signal(signal.SIGTERM)
-    server.wait_until(lambda: server.get("/v2/health/ready")[0] == 503, "not ready", timeout_s=5)
+    server.wait_until(lambda: server.get("/v2/health/ready")[0] == 503, "not ready")
     client.request("POST", "/v2/models/good/infer", good_body())
     during = client.getresponse()
     assert (during.status, during.getheader("connection")) == (200, "close")
@@ -203,7 +205,7 @@ def test_during_the_delay_requests_are_served_and_clients_asked_to_connect_anew(
     client.close()
     with grpc.insecure_channel(server.grpc) as channel:
         assert _grpc(channel)() == "grpc"
-    assert server.process.wait(20) == 0
+    assert server.process.wait(patience()) == 0
 
 
 def test_a_request_that_comes_while_models_load_is_told_to_try_again(
@@ -215,7 +217,7 @@ def test_a_request_that_comes_while_models_load_is_told_to_try_again(
     server = serve(models, f"--http-port={port}", wait=False)
     server.http_port = port  # it is told only once all models are loaded
     server.wait_until(lambda: server.get("/v2/health/live")[0] == 200, "listening")
-    refused = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
+    refused = http.client.HTTPConnection("127.0.0.1", port, timeout=patience())
     refused.request("POST", "/v2/models/another/infer", good_body())
     answer = refused.getresponse()
     assert (answer.status, answer.getheader("retry-after")) == (503, "1")

@@ -1,7 +1,8 @@
 """Minutes of requests while models are added, replaced and removed each second.
 
 No request fails, every answer is that of the version that gave it, memory and descriptors stay.
-A minute of it is among the ordinary tests; TRIVET_SOAK_S sets the seconds of the long one.
+Some seconds of it are among the ordinary tests; TRIVET_SOAK_S sets the seconds of the long one,
+which also says whether memory that has grown goes on growing.
 """
 
 import os
@@ -21,11 +22,13 @@ import tritonclient.grpc as grpcclient
 import tritonclient.http as httpclient
 from fault_models import write_crash
 from fault_room import MIB, Vitals, pending
+from patience import patience
 from serving import RunningServer, write_adder
 from tritonclient.utils import InferenceServerException, np_to_triton_dtype
 
+pytestmark = pytest.mark.alone
 Serve = Callable[..., RunningServer]
-SHORT_S = 60.0
+SHORT_S = 12.0
 LONG_S = float(os.environ.get("TRIVET_SOAK_S", "180"))
 STEP_S = 1.0
 WARM_UP_STEPS = 6
@@ -208,7 +211,7 @@ def settled(server: RunningServer, num_fds: int = 0) -> Vitals:
         return states <= {"READY", "UNAVAILABLE"} and pending(server) == 0
 
     server.wait_until(is_still, "came to rest")
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + patience()
     while (vitals := Vitals.of(server.process.pid)).num_fds > num_fds:
         if time.monotonic() > deadline:
             break
@@ -240,7 +243,7 @@ def test_requests_do_not_notice_that_models_come_and_go(
     counts = hammer(server, shop, int(length_s / STEP_S) // 2 * 2, sizes)
     after = settled(server, before.num_fds)
     assert (
-        min(counts[name] for name in ("newest", "every", "pinned", "same", "chain", "python")) > 100
+        min(counts[name] for name in ("newest", "every", "pinned", "same", "chain", "python")) > 30
     )
     assert after.num_fds <= before.num_fds
     assert after.num_threads <= before.num_threads + 4
@@ -248,7 +251,8 @@ def test_requests_do_not_notice_that_models_come_and_go(
     growth = after.rss_bytes - before.rss_bytes
     assert growth <= MAX_GROWTH_BYTES, f"memory grew by {growth / MIB:.0f} MiB"
     late_growth = late_growth_bytes(sizes)
-    assert late_growth <= MAX_LATE_GROWTH_BYTES, f"still {late_growth / MIB:.0f} MiB a quarter"
+    if length_s > SHORT_S:
+        assert late_growth <= MAX_LATE_GROWTH_BYTES, f"still {late_growth / MIB:.0f} MiB a quarter"
     assert not any("Traceback" in line for line in server.output)
     print(f"{dict(counts)}, {growth / MIB:.1f} MiB more, {late_growth / MIB:.1f} at the end")
     assert server.stop() == 0

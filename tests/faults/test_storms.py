@@ -15,6 +15,7 @@ import pytest
 from fault_load import Callers, bystanders, callers
 from fault_models import write_crash, write_model, write_slow_models
 from fault_room import MIB, Room, good_message, metric, pending
+from patience import patience
 from serving import RunningServer, write_adder
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
@@ -87,7 +88,7 @@ async def test_ten_thousand_cancelled_calls_leave_the_counters_balanced(room: Ro
     before = ends(room)
     outcomes = await cancel_most(room)
     # Not in a blocking wait: the channel closes its connection on this loop.
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(patience()):
         while pending(room.server):
             await asyncio.sleep(0.1)
     gc.collect()  # cancelled calls hold their channel's connection
@@ -116,7 +117,7 @@ async def cancel_most(room: Room) -> Counter[str]:
     async with grpc.aio.insecure_channel(room.server.grpc, options=options) as channel:
         infer = channel.unary_unary("/inference.GRPCInferenceService/ModelInfer")
         for _ in range(NUM_CANCELLED // WAVE):
-            calls = [infer(message, timeout=60) for _ in range(WAVE)]
+            calls = [infer(message, timeout=patience()) for _ in range(WAVE)]
             await asyncio.sleep(0.05)  # some are computed by now, most wait
             for call in random.sample(calls, WAVE * 9 // 10):
                 call.cancel()

@@ -362,6 +362,7 @@ def test_v35_two_header_lengths_are_refused(room: Room) -> None:
     assert room.send_raw(head.encode() + body).startswith(b"HTTP/1.1 400 ")
 
 
+@pytest.mark.alone
 @pytest.mark.rows("V37")
 @pytest.mark.parametrize("num_elements", [1, 2**22])
 @pytest.mark.parametrize("element", [b"", b"a"])
@@ -569,7 +570,7 @@ def test_v55_a_process_that_dies_fails_its_request_and_comes_back(room: Room) ->
     answer = ask("exit")
     assert answer.status == 503
     assert "died while executing" in answer.error
-    room.server.wait_until(lambda: ask("ok").status == 200, "came back", timeout_s=5)
+    room.server.wait_until(lambda: ask("ok").status == 200, "came back")
 
 
 @pytest.mark.rows("V56")

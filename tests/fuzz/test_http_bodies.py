@@ -135,14 +135,14 @@ def test_v2_infer(core: FakeCore, body: bytes, more: bytes, split: bool) -> None
 )
 def test_v2_infer_of_raw_bodies(core: FakeCore, body: bytes, model: str) -> None:
     with contextlib.suppress(ServingError):
-        decode_raw(memoryview(body), core.signature(model, None), model, None)
+        decode_raw(memoryview(body), core.signatures[model], model, None)
 
 
 @FUZZ
 @given(body=json_bodies(GENERATE))
 def test_v2_generate(core: FakeCore, body: bytes) -> None:
     with contextlib.suppress(ServingError):
-        decode_generate(parse_object(body, LIMITS), core.signature("llm", None), "llm", None)
+        decode_generate(parse_object(body, LIMITS), core.signatures["llm"], "llm", None)
 
 
 @FUZZ

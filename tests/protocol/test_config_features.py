@@ -10,10 +10,13 @@ from typing import Any
 import numpy as np
 import pytest
 import tritonclient.grpc as grpcclient
+from fault_room import pending
+from patience import patience
 from serving import RunningServer, write_identity
 from tritonclient.utils import InferenceServerException
 
-SLOW = 'parameters { key: "execute_delay_ms" value { string_value: "200" } }'
+SLOW_S = patience(0.5)
+SLOW = f'parameters {{ key: "execute_delay_ms" value {{ string_value: "{SLOW_S * 1000:.0f}" }} }}'
 ONE = "instance_group [{ count: 1 kind: KIND_CPU }]"
 RESHAPED = """
 backend: "identity" max_batch_size: 8
@@ -56,7 +59,7 @@ dynamic_batching {{
 """
 TIMEOUT = f"""{ONE} {SLOW}
 dynamic_batching {{ default_queue_policy {{
-  default_timeout_microseconds: 50000 max_queue_size: 2 }} }}
+  default_timeout_microseconds: {SLOW_S / 2 * 1e6:.0f} max_queue_size: 2 }} }}
 """
 
 
@@ -119,7 +122,7 @@ def test_requests_with_and_without_an_optional_input_may_come_together(
     assert returned == [n + (100 if n % 2 else 0) for n in range(24)]
 
 
-def test_a_high_priority_request_overtakes(client: Any) -> None:
+def test_a_high_priority_request_overtakes(server: RunningServer, client: Any) -> None:
     order: list[str] = []
     done = threading.Semaphore(0)
 
@@ -129,18 +132,24 @@ def test_a_high_priority_request_overtakes(client: Any) -> None:
             done.release()
 
         client.async_infer("priorities", [tensor("INPUT0", 1, 1)], answered, priority=priority)
-        time.sleep(0.02)
 
-    for name, priority in (("first", 0), ("low", 2), ("default", 0), ("high", 1)):
+    send("first", 0)
+    time.sleep(SLOW_S / 5)  # it is computed now, and holds up the others
+    for ahead, (name, priority) in enumerate((("low", 2), ("default", 0), ("high", 1))):
         send(name, priority)
+        server.wait_until(lambda ahead=ahead: pending(server) > ahead, f"took {name}")  # type: ignore[misc]
     for _ in range(4):
-        assert done.acquire(timeout=20)
+        assert done.acquire(timeout=patience())
     assert order == ["first", "high", "low", "default"]
 
 
 def test_a_queue_policy_refuses_the_late_and_the_too_many(server: RunningServer) -> None:
+    together = threading.Barrier(8, timeout=patience())
+
     def call(_: int) -> str:
         with grpcclient.InferenceServerClient(server.grpc) as made:
+            assert made.is_server_live()
+            together.wait()
             try:
                 made.infer("timeout", [tensor("INPUT0", 1, 1)])
             except InferenceServerException as error:

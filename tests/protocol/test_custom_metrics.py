@@ -11,6 +11,7 @@ import pytest
 import requests
 from documents import ROOT
 from nested_models import body, path, write_python
+from patience import patience
 from serving import RunningServer, start_server
 
 from trivet.server.metrics.custom import OWN_PREFIXES
@@ -123,13 +124,13 @@ def server(repository: Path) -> Iterator[RunningServer]:
 
 
 def ask(server: RunningServer, model: str, command: str, x: float = 0) -> Any:
-    answer = requests.post(path(server, model), body([x], command), timeout=30).json()
+    answer = requests.post(path(server, model), body([x], command), timeout=patience()).json()
     return answer["error"] if "error" in answer else answer["outputs"][0]["data"][0]
 
 
 def control(server: RunningServer, model: str, what: str) -> requests.Response:
     url = f"http://{server.http}/v2/repository/models/{model}/{what}"
-    return requests.post(url, timeout=30)
+    return requests.post(url, timeout=patience())
 
 
 def test_values_are_on_the_page_until_their_model_is_unloaded(server: RunningServer) -> None:
@@ -213,7 +214,7 @@ def test_the_document_s_model_does_what_it_says(
     (source,) = re.findall(r"```python\n((?:(?!```).)*MetricFamily.*?)```", text, re.DOTALL)
     write_python(tmp_path, "m", source)
     server = serve(tmp_path)
-    answer = requests.post(path(server, "m"), body([1, 2, 3]), timeout=30).json()
+    answer = requests.post(path(server, "m"), body([1, 2, 3]), timeout=patience()).json()
     assert answer["outputs"][0]["data"] == [1, 2, 3]
     assert 'my_items_total{stage="read"} 3\n' in server.metrics()
 

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import tritonclient.grpc as grpcclient
+from patience import patience
 from serving import RunningServer
 
 MOST, COUNT = 4, 40
@@ -110,7 +111,7 @@ def test_the_process_never_runs_further_ahead_than_the_config_allows(
     ask(client, COUNT)
     answers: list[list[int]] = []
     while len(answers) < COUNT:
-        answers.append(queue.get(timeout=60).as_numpy("ANSWER").tolist())
+        answers.append(queue.get(timeout=patience()).as_numpy("ANSWER").tolist())
     assert [number for number, _ in answers] == list(range(COUNT))
     # It writes what it has sent; the one being looked at is on its way as well.
     assert max(ahead for _, ahead in answers) <= MOST + 1
@@ -121,10 +122,10 @@ def test_a_process_that_waits_goes_on_when_its_client_goes(
 ) -> None:
     client, queue = arrived
     ask(client, 1000)
-    queue.get(timeout=60)
+    queue.get(timeout=patience())
     client.stop_stream(cancel_requests=True)
 
-    ended_s = time.monotonic() + 60
+    ended_s = time.monotonic() + patience()
     sent = repository / "producer" / "1" / "sent"
     while sent.read_text() != "1000":
         assert time.monotonic() < ended_s

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import tritonclient.grpc as triton
+from patience import patience
 from serving import RunningServer, write_identity
 from tritonclient.utils import InferenceServerException
 
@@ -55,7 +56,7 @@ def ask(server: RunningServer, model: str) -> np.ndarray:
 
 def post(server: RunningServer, path: str, body: Any = None) -> None:
     data = json.dumps(body or {}).encode()
-    urllib.request.urlopen(f"http://{server.http}{path}", data=data, timeout=20).close()
+    urllib.request.urlopen(f"http://{server.http}{path}", data=data, timeout=patience()).close()
 
 
 def state(server: RunningServer, model: str) -> str:
@@ -74,7 +75,7 @@ def test_an_ensemble_is_served_over_both_protocols(
     body = {"inputs": [{"name": "X", "shape": [1, 16], "datatype": "FP32", "data": [1.5] * 16}]}
     data = json.dumps(body).encode()
     url = f"http://{server.http}/v2/models/chain/infer"
-    with urllib.request.urlopen(url, data=data, timeout=10) as answer:
+    with urllib.request.urlopen(url, data=data, timeout=patience()) as answer:
         assert json.load(answer)["outputs"][0]["data"] == [1.5] * 16
     metrics = server.metrics()
     assert 'nv_inference_request_success{model="chain",version="1"} 3' in metrics

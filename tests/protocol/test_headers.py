@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import tritonclient.grpc as grpcclient
 import tritonclient.http as httpclient
+from patience import patience
 from serving import RunningServer, write_identity
 from tritonclient.utils import InferenceServerException
 
@@ -123,7 +124,7 @@ def test_streams_and_generate_forward_too(server: RunningServer) -> None:
 
     url = f"http://{server.http}/v2/models/parameters/generate"
     request = urllib.request.Request(url, b'{"IN": 0}', {"x-team": "red"})
-    with urllib.request.urlopen(request, timeout=20) as answer:
+    with urllib.request.urlopen(request, timeout=patience()) as answer:
         assert json.loads(json.load(answer)["OUT"]) == {"X-Team": "red"}
 
 
@@ -140,7 +141,7 @@ def test_a_restricted_api_wants_its_header_over_http(server: RunningServer) -> N
         assert asking.is_server_ready()
         assert asking.get_server_metadata()
     with pytest.raises(urllib.error.HTTPError) as caught:
-        urllib.request.urlopen(f"http://{server.http}/v2/logging", timeout=20)
+        urllib.request.urlopen(f"http://{server.http}/v2/logging", timeout=patience())
     with caught.value as refusal:
         assert refusal.code == 403
 
@@ -195,7 +196,7 @@ def raw_answer(server: RunningServer, values: np.ndarray, accepts: str) -> tuple
     headers = {"Accept-Encoding": accepts, "Inference-Header-Content-Length": str(length)}
     url = f"http://{server.http}/v2/models/identity/infer"
     request = urllib.request.Request(url, body, headers)
-    with urllib.request.urlopen(request, timeout=20) as answer:
+    with urllib.request.urlopen(request, timeout=patience()) as answer:
         return answer.headers.get("Content-Encoding", ""), answer.read()
 
 
@@ -226,8 +227,8 @@ def test_a_wrong_option_ends_the_start_with_its_text(
     serve: Callable[..., RunningServer], tmp_path: Path, flag: str, text: str
 ) -> None:
     server = serve(tmp_path, flag, wait=False)
-    assert server.process.wait(60) == 1
-    ends_s = time.monotonic() + 10
+    assert server.process.wait(patience()) == 1
+    ends_s = time.monotonic() + patience()
     while not any(text in line for line in server.output):
         assert time.monotonic() < ends_s, "".join(server.output)
         time.sleep(0.01)

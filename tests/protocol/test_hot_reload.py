@@ -9,6 +9,7 @@ from typing import Any, Self
 import numpy as np
 import pytest
 import tritonclient.http as httpclient
+from patience import patience
 from serving import RunningServer, adder_bytes, write_adder, write_identity
 from tritonclient.utils import InferenceServerException
 
@@ -68,10 +69,10 @@ def test_a_dropped_version_is_served_and_a_removed_one_gives_way(
 ) -> None:
     with Caller(server) as caller, httpclient.InferenceServerClient(server.http) as client:
         write_adder(repository, "adder", 2)
-        server.wait_until(lambda: add(client) == 2, "served version 2", timeout_s=5)
+        server.wait_until(lambda: add(client) == 2, "served version 2")
         assert add(client, "2") == 2
         shutil.rmtree(repository / "adder" / "2")
-        server.wait_until(lambda: add(client) == 1, "went back to version 1", timeout_s=5)
+        server.wait_until(lambda: add(client) == 1, "went back to version 1")
         assert add(client, "1") == 1
         with pytest.raises(InferenceServerException, match="version 2 is not found"):
             add(client, "2")
@@ -210,7 +211,7 @@ def test_a_failing_model_at_start_ends_the_server_unless_told_otherwise(
     broken.mkdir(parents=True)
     (broken / "model.onnx").write_bytes(b"")
     server = serve(repository, wait=False)
-    assert server.process.wait(40) == 1
+    assert server.process.wait(patience()) == 1
     server = serve(repository, "--exit-on-error=false", "--strict-readiness=false")
     with httpclient.InferenceServerClient(server.http) as client:
         assert add(client) == 1
@@ -221,7 +222,7 @@ def test_a_failing_model_at_start_ends_the_server_unless_told_otherwise(
 def test_a_taken_port_is_a_clear_error(serve: Serve, repository: Path) -> None:
     first = serve(repository)
     second = serve(repository, f"--http-port={first.http_port}", wait=False)
-    assert second.process.wait(40) == 1
+    assert second.process.wait(patience()) == 1
     assert any(str(first.http_port) in line for line in second.output)
     assert first.stop() == 0
 
@@ -230,7 +231,8 @@ def test_classes_are_named_although_the_version_has_gone_meanwhile(
     serve: Serve, tmp_path: Path
 ) -> None:
     folder = tmp_path / "shop"
-    delay = 'parameters { key: "execute_delay_ms" value { string_value: "1500" } }'
+    delay_ms = int(patience(1.5) * 1000)
+    delay = f'parameters {{ key: "execute_delay_ms" value {{ string_value: "{delay_ms}" }} }}'
     write_identity(folder, "slow", dims="3", more=delay)
     (folder / "slow/labels.txt").write_text("a\nb\nc\n")
     config = folder / "slow/config.pbtxt"
@@ -242,7 +244,7 @@ def test_classes_are_named_although_the_version_has_gone_meanwhile(
     answers: list[Any] = []
 
     def classify() -> None:
-        with httpclient.InferenceServerClient(server.http, network_timeout=30) as client:
+        with httpclient.InferenceServerClient(server.http, network_timeout=patience()) as client:
             given = httpclient.InferInput("INPUT0", [1, 3], "FP32")
             given.set_data_from_numpy(np.array([[1, 3, 2]], np.float32))
             wanted = httpclient.InferRequestedOutput("OUTPUT0", class_count=1)

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import requests
 from nested_models import BLS, EAGER, body, path, write_all, write_python
+from patience import patience
 from serving import RunningServer, write_adder
 from trace_site import open_collector
 
@@ -38,7 +39,7 @@ def isolation(request: pytest.FixtureRequest) -> str:
 def infer(
     server: RunningServer, model: str, x: Any, command: str = "", **parameters: Any
 ) -> requests.Response:
-    return requests.post(path(server, model), body(x, command, **parameters), timeout=30)
+    return requests.post(path(server, model), body(x, command, **parameters), timeout=patience())
 
 
 @pytest.fixture
@@ -113,7 +114,9 @@ def test_coroutines_ask_side_by_side(server: RunningServer, isolation: str) -> N
 
 def test_decoupled_models_pass_on_what_they_are_told(server: RunningServer, isolation: str) -> None:
     stream = requests.post(
-        path(server, f"decoupled_{isolation}", "generate_stream"), json={"x": [3, 1, 2]}, timeout=30
+        path(server, f"decoupled_{isolation}", "generate_stream"),
+        json={"x": [3, 1, 2]},
+        timeout=patience(),
     ).text
     found = [line.split('"y":')[1][:3] for line in stream.splitlines() if '"y"' in line]
     assert found == ["3.0", "1.0", "2.0"]
@@ -192,7 +195,7 @@ def test_a_model_that_asks_itself_is_refused_at_once(
     text = failure(ask, [1], f"ask bls_{isolation}")
     assert f"bls_{isolation} -> bls_{isolation}" in text
     assert "would wait for itself" in text
-    assert time.monotonic() - start < 5
+    assert time.monotonic() - start < patience(5)
 
 
 def test_a_model_that_dies_is_an_error_and_comes_back(ask: Ask) -> None:
@@ -216,10 +219,8 @@ def test_an_asking_model_that_dies_leaves_the_asked_alone(
 
 def test_a_nested_time_out_ends_the_nested_request(ask: Ask, repository: Path) -> None:
     mark, _ = marks(repository)
-    start = time.monotonic()
-    text = failure(ask, [20], "ask mirror 200000")
+    text = failure(ask, [600], f"ask mirror {int(patience(1) * 1e6)}")
     assert "model 'mirror' had not answered by the request's deadline" in text
-    assert time.monotonic() - start < 10
     _wait_for(mark.exists)
 
 
@@ -228,7 +229,9 @@ def test_a_client_that_goes_cancels_what_was_asked_for_it(
 ) -> None:
     mark, _ = marks(repository)
     with pytest.raises(requests.Timeout):
-        requests.post(path(server, f"bls_{isolation}"), body([20], "ask mirror"), timeout=0.5)
+        requests.post(
+            path(server, f"bls_{isolation}"), body([600], "ask mirror"), timeout=patience(1)
+        )
     _wait_for(mark.exists)
     assert infer(server, f"bls_{isolation}", [5], "ask adder").json()["outputs"][0]["data"] == [7]
 
@@ -236,7 +239,7 @@ def test_a_client_that_goes_cancels_what_was_asked_for_it(
 def test_initialize_cannot_ask(server: RunningServer, repository: Path, isolation: str) -> None:
     write_python(repository, f"eager_{isolation}", EAGER, isolation=isolation)
     url = f"http://{server.http}/v2/repository/models/eager_{isolation}/load"
-    answer = requests.post(url, timeout=30)
+    answer = requests.post(url, timeout=patience())
     assert answer.status_code == 400
     assert "while this model serves" in answer.json()["error"]
 
@@ -252,7 +255,7 @@ def test_a_server_that_stops_lets_what_is_asked_finish(
         _wait_for(started.exists)
         server.process.terminate()
         assert waiting.result().json()["outputs"][0]["data"] == [0]
-    assert server.process.wait(30) == 0
+    assert server.process.wait(patience()) == 0
 
 
 # -- model control and memory ------------------------------------------------------------------
@@ -272,8 +275,8 @@ def test_a_thousand_large_calls_leave_no_memory(server: RunningServer) -> None:
     assert after[1] <= before[1] + 1
 
 
-def _wait_for(condition: Callable[[], Any], timeout_s: float = 20) -> None:
-    deadline = time.monotonic() + timeout_s
+def _wait_for(condition: Callable[[], Any]) -> None:
+    deadline = time.monotonic() + patience()
     while not condition():
         assert time.monotonic() < deadline
         threading.Event().wait(0.02)

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import requests
 from nested_models import body, path, write_config, write_python
+from patience import patience
 from serving import RunningServer
 
 MOST_AHEAD = 8
@@ -207,9 +208,15 @@ def notes(repository: Path) -> Path:
 
 
 def read(
-    server: RunningServer, reader: str, command: str, count: int = COUNT, timeout_s: float = 60
+    server: RunningServer,
+    reader: str,
+    command: str,
+    count: int = COUNT,
+    timeout_s: float | None = None,
 ) -> list[float]:
-    answer = requests.post(path(server, reader), body([count], command), timeout=timeout_s).json()
+    answer = requests.post(
+        path(server, reader), body([count], command), timeout=timeout_s or patience()
+    ).json()
     assert "error" not in answer, answer["error"]
     found: list[float] = answer["outputs"][0]["data"]
     return found
@@ -220,7 +227,7 @@ def number_in(note: Path) -> int:
 
 
 def wait_for(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + patience()
     while not condition():
         assert time.monotonic() < deadline
         threading.Event().wait(0.01)
@@ -277,7 +284,7 @@ def test_a_producer_is_cancelled_when_the_client_goes_whose_reader_waits(
     server: RunningServer, repository: Path, reader: str, notes: Path
 ) -> None:
     with pytest.raises(requests.Timeout):
-        read(server, reader, "wait producer", LONG, timeout_s=1)
+        read(server, reader, "wait producer", LONG, timeout_s=patience(1))
     wait_for((notes / "ended").exists)
     assert number_in(notes / "made") < LONG
     open_gate(repository, reader)

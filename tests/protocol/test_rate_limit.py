@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import tritonclient.grpc as grpcclient
+from patience import patience
 from sequence_models import write_accumulator
 from serving import RunningServer, write_identity
 
@@ -58,5 +59,5 @@ def test_a_wrong_option_ends_the_start_with_its_text(
 ) -> None:
     flags = ("--rate-limit=execution_count", "--rate-limit-resource=cores")
     server = serve(tmp_path, *flags, wait=False)
-    assert server.process.wait(30) == 1
+    assert server.process.wait(patience()) == 1
     assert any("--rate-limit-resource cores: give NAME:COUNT" in line for line in server.output)

@@ -14,6 +14,7 @@ import psutil
 import pytest
 import tritonclient.grpc as grpcclient
 import tritonclient.http as httpclient
+from patience import patience
 from sequence_models import write_accumulator, write_implicit, write_iterative
 from serving import RunningServer
 from tritonclient.utils import InferenceServerException
@@ -42,8 +43,9 @@ def server(serve: Callable[..., RunningServer], repository: Path) -> RunningServ
     write_accumulator(repository, "direct")
     write_accumulator(repository, "oldest", strategy=OLDEST)
     write_accumulator(repository, "text", strategy=OLDEST, corrid="STRING")
+    idle_us = int(patience(0.5) * 1e6)
     write_accumulator(
-        repository, "narrow", max_batch_size=0, idle_us=300_000, more="instance_group { count: 1 }"
+        repository, "narrow", max_batch_size=0, idle_us=idle_us, more="instance_group { count: 1 }"
     )
     write_accumulator(repository, "mortal", strategy=OLDEST, isolation="process")
     initial = 'initial_state { name: "i" data_type: TYPE_FP32 dims: [ 1 ] data_file: "first" }'
@@ -242,7 +244,7 @@ class Stream:
         self.client.async_stream_infer(model, [tensor(grpcclient, model, value)], **flags)
 
     def next(self, name: str = "OUTPUT") -> float:
-        result, error = self.answers.get(timeout=20)
+        result, error = self.answers.get(timeout=patience())
         assert error is None, error
         value: float = result.as_numpy(name).item()
         return value
@@ -320,7 +322,7 @@ def test_iterative_requests_of_a_decoupled_model_share_batches(stream: Stream, m
         stream.send(model, 200)
     lefts, sizes = [], []
     for _ in range(400):
-        result, error = stream.answers.get(timeout=20)
+        result, error = stream.answers.get(timeout=patience())
         assert error is None, error
         lefts.append(result.as_numpy("OUTPUT").item())
         sizes.append(result.as_numpy("SIZE").item())
@@ -372,4 +374,4 @@ def test_a_stopping_server_lets_running_sequences_finish(
         server.process.send_signal(signal.SIGTERM)
         server.wait_until(refuses_new_ones, "stopping")
         assert one(grpcclient, client, "oldest", 2, sequence_id=1, sequence_end=True) == 3
-    assert server.process.wait(20) == 0
+    assert server.process.wait(patience()) == 0

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import tritonclient.grpc as grpcclient
 import tritonclient.http as httpclient
+from patience import fires_after, patience
 from serving import RunningServer, write_identity
 from tritonclient.utils import InferenceServerException
 from tritonclient.utils import shared_memory as shm
@@ -246,7 +247,7 @@ def test_async_calls_all_come_back(client: Any, protocol: str) -> None:
         answers: queue.Queue[tuple[Any, Any]] = queue.Queue()
         for each in given:
             client.async_infer("id_FP32", each, lambda result, error: answers.put((result, error)))
-        results = [answers.get(timeout=20)[0] for _ in given]
+        results = [answers.get(timeout=patience())[0] for _ in given]
     returned = sorted(result.as_numpy("OUTPUT0")[0, 0] for result in results)
     assert returned == list(range(20))
 
@@ -260,7 +261,7 @@ class Streamed:
         self.client.start_stream(lambda result, error: self.answers.put((result, error)))
 
     def next(self) -> tuple[Any, Any]:
-        return self.answers.get(timeout=20)
+        return self.answers.get(timeout=patience())
 
 
 @pytest.fixture
@@ -327,7 +328,9 @@ def test_a_client_s_time_out_ends_the_call(server: RunningServer) -> None:
         grpcclient.InferenceServerClient(server.grpc) as client,
         pytest.raises(InferenceServerException, match="Deadline Exceeded"),
     ):
-        client.infer("slow", [tensor("grpc", "INPUT0", values, "FP32")], client_timeout=0.05)
+        client.infer(
+            "slow", [tensor("grpc", "INPUT0", values, "FP32")], client_timeout=fires_after(0.05)
+        )
 
 
 @pytest.mark.parametrize("algorithm", ["gzip", "deflate"])

@@ -72,6 +72,7 @@ HTTP = {
 }  # fmt: skip
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("what", HTTP)
 def test_a_body_costs_little_more_memory_than_its_bytes(room: Room, what: str) -> None:
     path, body = HTTP[what]
@@ -105,17 +106,19 @@ GRPC = {
 }
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("what", GRPC)
 def test_a_message_costs_little_more_memory_than_its_bytes(room: Room, what: str) -> None:
     message = GRPC[what]
     bound = FACTOR * len(message) + CONSTANT_BYTES
     with room.memory_bound(bound), room.lateness_bound(LATE_S):
-        code, _ = room.refusal("ModelInfer", message, timeout_s=60)
+        code, _ = room.refusal("ModelInfer", message)
     assert code in ("INVALID_ARGUMENT", "RESOURCE_EXHAUSTED")
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("method", ["RepositoryModelLoad", "TraceSetting", "RepositoryModelUnload"])
 def test_other_calls_cost_little_more_memory_than_their_bytes(room: Room, method: str) -> None:
     message = field(1) * (SIZE // 4) + field(3) * (SIZE // 4)
     with room.memory_bound(FACTOR * len(message) + CONSTANT_BYTES), room.lateness_bound(LATE_S):
-        room.refusal(method, message, timeout_s=60)
+        room.refusal(method, message)

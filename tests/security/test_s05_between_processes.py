@@ -11,7 +11,7 @@ from house_rules import Source, sources, walk
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trivet.backends.llm.process.messages import FrameReader, unpack
+from trivet.backends.llm.messages import FrameReader, unpack
 
 CODE_CARRIERS = {"pickle", "cloudpickle", "dill", "marshal", "shelve", "joblib", "jsonpickle"}
 NAMES_AN_ERROR = {("backends/pytorch/module.py", "pickle")}

@@ -79,13 +79,13 @@ def test_python_without_asserts_refuses_the_same(tmp_path: Path) -> None:
     code = f"""
 from pathlib import Path
 from trivet.backends.api import LoadFailed, ModelFiles
-from trivet.backends.llm.weights.gguf_header import BrokenHeader, check_header
+from trivet.backends.llm.weights.gguf_header import BrokenHeader, read_header
 assert False, "asserts are on"
 files = ModelFiles(Path({str(tmp_path / "m")!r}), 1)
 refused = 0
 for step in (
     lambda: files.inside(files.version_dir, "../../secret"),
-    lambda: check_header(files.version_dir / "model.pt"),
+    lambda: read_header(files.version_dir / "model.pt"),
 ):
     try:
         step()

@@ -9,6 +9,7 @@ import asyncio
 
 import pytest
 from auth_site import GuardedSite, Keys
+from patience import fires_after
 
 from trivet.server.auth.keyring import Keyring
 
@@ -45,7 +46,7 @@ async def answers(site: GuardedSite, data: bytes) -> list[bytes]:
     writer.write(data)
     received = b""
     try:
-        async with asyncio.timeout(2):
+        async with asyncio.timeout(fires_after(2)):
             while piece := await reader.read(1 << 16):
                 received += piece
     except TimeoutError:

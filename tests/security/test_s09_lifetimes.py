@@ -25,6 +25,7 @@ from fault_room import (
     open_files,
     pending,
 )
+from patience import patience
 
 pytestmark = pytest.mark.usefixtures("unharmed")
 
@@ -47,7 +48,7 @@ def cancel(room: Room, dice: random.Random) -> None:
     message = good_message("slow", GOOD_DATA)
     message.inputs[0].shape[:] = [1, 4]
     stub = room.channel.unary_unary("/inference.GRPCInferenceService/ModelInfer")
-    call = stub.future(message.SerializeToString(), timeout=20)
+    call = stub.future(message.SerializeToString(), timeout=patience())
     if dice.random() < 0.3:
         threading.Event().wait(dice.random() * 0.01)
     call.cancel()
@@ -83,7 +84,7 @@ def churn(room: Room, seed: int) -> None:
 def test_anything_at_any_moment_leaves_nothing_behind(room: Room) -> None:
     write_model(room.repository, "fleeting", inputs=[("INPUT0", "FP32", "4")])
     churn(room, 1)
-    room.server.wait_until(lambda: num_sockets(room) <= 12, "closed the connections", timeout_s=5)
+    room.server.wait_until(lambda: num_sockets(room) <= 12, "closed the connections")
     room.baseline = Vitals.of(room.pid)
     for seed in (2, 3):
         churn(room, seed)

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 from http_site import all_routes
+from patience import patience
 
 import trivet.server
 from trivet.backends.api import InvalidRequest
@@ -54,7 +55,7 @@ def test_no_expression_of_ours_explodes() -> None:
             pattern.fullmatch(text)
             pattern.match(text)
             took_s = time.process_time() - started_s
-            if took_s > 0.5:
+            if took_s > patience(0.5):
                 slow[name, attack[:10]] = took_s
     assert slow == {}
 
@@ -86,4 +87,4 @@ def test_what_is_too_long_to_compile_is_refused_before_it_goes_on(fields: dict[s
     started_s = time.monotonic()
     with pytest.raises(InvalidRequest, match="at most"):
         parse(ChatFields, asked(**fields)).grammar()
-    assert time.monotonic() - started_s < 2
+    assert time.monotonic() - started_s < patience(2)

@@ -13,6 +13,7 @@ import grpc
 import pytest
 from fault_room import LEAKS, SERVICE, Room, read, read_all
 from http_site import FakeCore, all_routes
+from patience import patience
 
 from trivet.protos import grpc_service_pb2 as pb
 from trivet.server.core import Core
@@ -84,7 +85,7 @@ def test_no_error_within_a_stream_tells_of_the_machine(room: Room) -> None:
         message.raw_input_contents.append(bytes(16))
         messages.append(message.SerializeToString())
     stub = room.channel.stream_stream(SERVICE + "ModelStreamInfer")
-    answers = list(stub(iter(messages), timeout=20))
+    answers = list(stub(iter(messages), timeout=patience()))
     assert len(answers) == len(messages)
     for answer in answers:
         text = pb.ModelStreamInferResponse.FromString(answer).error_message

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from patience import patience
 
 from trivet.backends.api import LoadFailed
 from trivet.server.control import RepositoryControl
@@ -67,7 +68,7 @@ async def test_a_load_goes_on_when_its_client_leaves(
 ) -> None:
     await abandoned(control, lifecycle)
     lifecycle.gate.set()
-    assert await asyncio.wait_for(lifecycle.ends.get(), 5) == "let go"
+    assert await asyncio.wait_for(lifecycle.ends.get(), patience()) == "let go"
 
 
 async def test_a_load_that_fails_when_its_client_has_left_disturbs_nobody(
@@ -80,7 +81,7 @@ async def test_a_load_that_fails_when_its_client_has_left_disturbs_nobody(
     lifecycle.failure = LoadFailed("swordfish")
     await abandoned(control, lifecycle)
     lifecycle.gate.set()
-    assert await asyncio.wait_for(lifecycle.ends.get(), 5) == "let go"
+    assert await asyncio.wait_for(lifecycle.ends.get(), patience()) == "let go"
     while control._changes:
         await asyncio.sleep(0)
     gc.collect()
@@ -114,4 +115,4 @@ async def test_the_end_of_the_server_breaks_loads_off(
 ) -> None:
     await abandoned(control, lifecycle)
     control.close()
-    assert await asyncio.wait_for(lifecycle.ends.get(), 5) == "broken off"
+    assert await asyncio.wait_for(lifecycle.ends.get(), patience()) == "broken off"

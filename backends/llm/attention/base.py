@@ -5,7 +5,7 @@ from typing import Protocol
 
 from torch import Tensor
 
-from trivet.backends.llm.device.kv_cache import KvCache
+from trivet.backends.llm.attention.kv_cache import KvCache
 
 
 @dataclass(frozen=True, slots=True)

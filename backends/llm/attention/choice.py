@@ -5,9 +5,9 @@ from collections.abc import Callable
 
 from trivet.backends.api import LoadFailed
 from trivet.backends.llm.attention.base import Attention
+from trivet.backends.llm.attention.kv_cache import KvCache
 from trivet.backends.llm.attention.torch_reference import TorchAttention
-from trivet.backends.llm.device.kv_cache import KvCache
-from trivet.backends.llm.models.config import LlmConfig
+from trivet.backends.llm.families.config import LlmConfig
 
 log = logging.getLogger(__name__)
 ORDER = ("fa3", "varlen", "triton", "flashinfer", "torch")
@@ -34,10 +34,11 @@ def choose_attention(config: LlmConfig, cache: KvCache, wanted: str = "auto") ->
 
 def _candidate(name: str, config: LlmConfig, cache: KvCache) -> tuple[str, Make]:
     """Why it cannot be used, or nothing, and how it is made."""
+    heads = config.attention
     if name == "torch":
         is_8bit = cache.layers[0].element_size() == 1
         reason = "it reads no cache of 8-bit numbers" if is_8bit else ""
-        scale, window = config.attention_scale, config.sliding_window
+        scale, window = heads.scale, heads.window
         return reason, lambda: TorchAttention(cache, scale, window)
     try:
         # Triton looks for a compiler and a driver when it is imported: only where it is needed.
@@ -46,7 +47,7 @@ def _candidate(name: str, config: LlmConfig, cache: KvCache) -> tuple[str, Make]
         return f"triton cannot be imported ({error})", _never
     if name == "triton":
         return triton_paged.why_not(config), lambda: triton_paged.TritonAttention(
-            cache, config.num_heads, config.attention_scale, config.sliding_window
+            cache, heads.num_heads, heads.scale, heads.window
         )
     library = libraries.BY_NAME[name]
     return library.why_not(config, cache), lambda: library(cache, config)

@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 
 from trivet.backends.llm.attention.base import StepInputs
+from trivet.backends.llm.attention.kv_cache import KvCache
 from trivet.backends.llm.attention.pages import PagedAttention
-from trivet.backends.llm.device.kv_cache import KvCache
-from trivet.backends.llm.models.config import LlmConfig
+from trivet.backends.llm.families.config import LlmConfig
 
 HEAD_SIZES = (64, 128, 256)
 """That all of them know, and our own kernels around them."""
@@ -43,8 +43,8 @@ class Library(PagedAttention):
 
     def __init__(self, cache: KvCache, config: LlmConfig) -> None:
         super().__init__(cache)
-        self._config = config
-        window = config.sliding_window
+        self._heads = config.attention
+        window = self._heads.window
         self._window = (window - 1, 0) if window else (-1, 0)
 
     def hold(self, cache: KvCache) -> None:
@@ -70,8 +70,8 @@ class Fa3Attention(Library):
                   "max_seqlen_q", "softmax_scale", "causal", "window_size"}  # fmt: skip
         if cache.layers[0].element_size() != 2:
             return "the cache is not of 16-bit numbers"
-        if config.head_dim not in HEAD_SIZES:
-            return f"heads are of size {config.head_dim}"
+        if config.attention.head_dim not in HEAD_SIZES:
+            return f"heads are of size {config.attention.head_dim}"
         if not _is_hopper(cache.layers[0].device):
             return "the GPU is no Hopper"
         return missing("flash_attn_interface", "flash_attn_with_kvcache", wanted)
@@ -89,8 +89,8 @@ class Fa3Attention(Library):
             q=query, k_cache=keys, v_cache=values,
             cache_seqlens=inputs.sequence_lengths, page_table=inputs.block_tables,
             cu_seqlens_q=inputs.query_starts, max_seqlen_q=self._most_queries,
-            softmax_scale=self._config.attention_scale, causal=True,
-            window_size=self._window if self._config.sliding_window else (-1, -1),
+            softmax_scale=self._heads.scale, causal=True,
+            window_size=self._window if self._heads.window else (-1, -1),
         )  # fmt: skip
         # Some builds give the sums of exponentials beside it.
         output: Tensor = found[0] if isinstance(found, tuple) else found
@@ -107,8 +107,8 @@ class VarlenAttention(Library):
             return "the cache is not of 16-bit numbers"
         if cache.block_size % FA2_PAGE:
             return f"its pages are multiples of {FA2_PAGE} places, block_size is {cache.block_size}"
-        if config.head_dim not in HEAD_SIZES:
-            return f"heads are of size {config.head_dim}"
+        if config.attention.head_dim not in HEAD_SIZES:
+            return f"heads are of size {config.attention.head_dim}"
         wanted = {"block_table", "seqused_k", "enable_gqa", "scale", "window_size"}
         return missing("torch.nn.attention.varlen", "varlen_attn", wanted)
 
@@ -124,7 +124,7 @@ class VarlenAttention(Library):
         longest = inputs.block_tables.shape[1] * self._block_size
         output: Tensor = self._attend(
             query, keys, values, inputs.query_starts, None, self._most_queries, longest,
-            scale=self._config.attention_scale, window_size=self._window, enable_gqa=True,
+            scale=self._heads.scale, window_size=self._window, enable_gqa=True,
             seqused_k=inputs.sequence_lengths, block_table=inputs.block_tables,
         )  # fmt: skip
         return output
@@ -141,8 +141,8 @@ class FlashInferAttention(Library):
         """Empty if it can be used."""
         if cache.layers[0].element_size() != 2:
             return "the cache is not of 16-bit numbers"
-        if config.head_dim not in HEAD_SIZES:
-            return f"heads are of size {config.head_dim}"
+        if config.attention.head_dim not in HEAD_SIZES:
+            return f"heads are of size {config.attention.head_dim}"
         return missing(
             "flashinfer", "BatchPrefillWithPagedKVCacheWrapper", {"float_workspace_buffer"}
         )
@@ -163,11 +163,11 @@ class FlashInferAttention(Library):
         torch.cumsum(counts, 0, out=starts[1:])
         places = torch.arange(inputs.block_tables.shape[1], device=counts.device)
         used = inputs.block_tables[places < counts.unsqueeze(1)]
-        config, dtype = self._config, self._blocks[0][0].dtype
+        heads, dtype = self._heads, self._blocks[0][0].dtype
         self._wrapper.plan(
             inputs.query_starts, starts, used, (lengths - 1) % self._block_size + 1,
-            config.num_heads, config.num_kv_heads, config.head_dim, self._block_size,
-            causal=True, sm_scale=config.attention_scale, window_left=self._window[0],
+            heads.num_heads, heads.num_kv_heads, heads.head_dim, self._block_size,
+            causal=True, sm_scale=heads.scale, window_left=self._window[0],
             q_data_type=dtype, kv_data_type=dtype,
         )  # fmt: skip
 

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from trivet.backends.llm.attention import paged_kernels
 from trivet.backends.llm.attention.base import StepInputs
-from trivet.backends.llm.device.kv_cache import KvCache
+from trivet.backends.llm.attention.kv_cache import KvCache
 
 
 class PagedAttention(ABC):

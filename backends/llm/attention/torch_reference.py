@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from trivet.backends.llm.attention.base import StepInputs
-from trivet.backends.llm.device.kv_cache import KvCache
+from trivet.backends.llm.attention.kv_cache import KvCache
 
 
 @dataclass(frozen=True, slots=True)

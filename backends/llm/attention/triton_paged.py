@@ -9,9 +9,9 @@ from torch import Tensor
 
 from trivet.backends.llm.attention import paged_kernels
 from trivet.backends.llm.attention.base import StepInputs
+from trivet.backends.llm.attention.kv_cache import KvCache
 from trivet.backends.llm.attention.pages import PagedAttention
-from trivet.backends.llm.device.kv_cache import KvCache
-from trivet.backends.llm.models.config import LlmConfig
+from trivet.backends.llm.families.config import LlmConfig
 
 DECODE_TILE = 64
 """Places that a decode program reads at a time."""
@@ -26,7 +26,7 @@ MAX_HEAD_SIZE = 256
 
 def why_not(config: LlmConfig) -> str:
     """Why the kernels cannot compute this model; empty if they can."""
-    size = config.head_dim
+    size = config.attention.head_dim
     if size & (size - 1) or not MIN_ROWS <= size <= MAX_HEAD_SIZE:
         return f"heads are of size {size}, no power of 2 from {MIN_ROWS} to {MAX_HEAD_SIZE}"
     return ""

@@ -1,12 +1,11 @@
 """The device that an engine computes on: which one, what fits there, and why one cannot be had."""
 
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
 
 from trivet.backends.api import LoadFailed, Unavailable
 from trivet.backends.llm.settings import EngineSettings
@@ -143,26 +142,3 @@ def cache_bytes(settings: EngineSettings, use: MemoryUse | None) -> int:
         )
     log.info("GPU memory: %s", arithmetic)
     return settings.kv_cache_bytes or left
-
-
-def weight_bytes(weights: Mapping[str, Tensor]) -> int:
-    """Of all, as they lie on the device."""
-    return sum(weight.numel() * weight.itemsize for weight in weights.values())
-
-
-class WeightsOn(Mapping[str, Tensor]):
-    """Weights that come to a device one by one, as a model takes them: parts of a fused matrix need
-    not lie there all at once."""
-
-    def __init__(self, weights: Mapping[str, Tensor], device: torch.device) -> None:
-        self._weights = weights
-        self._device = device
-
-    def __getitem__(self, name: str) -> Tensor:
-        return self._weights[name].to(self._device)
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._weights)
-
-    def __len__(self) -> int:
-        return len(self._weights)

@@ -10,10 +10,10 @@ import torch
 
 from trivet.backends.api import GeneratorInfo, LoadFailed
 from trivet.backends.llm.device.devices import choose_device
+from trivet.backends.llm.device.group import Alone, join
 from trivet.backends.llm.engine.engine import Engine
 from trivet.backends.llm.loading import LoadedPart, load_part
-from trivet.backends.llm.process.messages import Message
-from trivet.backends.llm.ranks.group import Alone, join
+from trivet.backends.llm.messages import Message
 from trivet.backends.llm.ranks.processes import RankedRunner, RankProcesses
 from trivet.backends.llm.sampling.grammar import Grammars
 from trivet.backends.llm.scheduling.batch_state import BatchState

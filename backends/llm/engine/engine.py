@@ -21,7 +21,7 @@ from trivet.backends.llm.engine.generation import (
     output_of,
 )
 from trivet.backends.llm.engine.outbox import Outbox
-from trivet.backends.llm.process.messages import Abort, Message, Output, Quit, Submit
+from trivet.backends.llm.messages import Abort, Message, Output, Quit, Submit
 from trivet.backends.llm.sampling.grammar_compiling import (
     Compiled,
     GrammarCompiler,
@@ -37,7 +37,7 @@ log = logging.getLogger(__name__)
 FAILED = "the model failed while computing; the server log has the details"
 
 
-class Runner(Protocol):
+class StepRunner(Protocol):
     """Computes a step."""
 
     def run(self, arrays: StepArrays, rows: list[int]) -> Tensor:
@@ -51,7 +51,7 @@ class Engine:
         self,
         scheduler: Scheduler,
         state: BatchState,
-        runner: Runner,
+        runner: StepRunner,
         grammars: Grammars,
         send: Callable[[Message], None],
         launcher: Launcher | None = None,

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from torch import Tensor
 
 from trivet.backends.api import ServingError
-from trivet.backends.llm.process.messages import Output, Submit, TopLogprobs
+from trivet.backends.llm.messages import Output, Submit, TopLogprobs
 from trivet.backends.llm.sampling.sampler import Logprobs, RowState, logprobs_of, sample
 from trivet.backends.llm.scheduling.scheduler import StepPlan
 from trivet.backends.llm.scheduling.sequence import Sequence

@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable
 
-from trivet.backends.llm.process.messages import EndedStep, Message, Output, Outputs
+from trivet.backends.llm.messages import EndedStep, Message, Output, Outputs
 from trivet.backends.llm.scheduling.scheduler import StepPlan
 
 

@@ -1,9 +1,8 @@
 """The Llama shape on a GPU: nine or ten kernels a layer, of which four are products.
 
-`llama.py` says what it must give; weights and config are the same.
+`torch_decoder.py` says what it must give; weights and config are the same.
 """
 
-from collections.abc import Mapping
 from typing import NamedTuple
 
 import torch
@@ -11,14 +10,16 @@ import triton
 from torch import Tensor
 
 from trivet.backends.llm.attention.base import StepInputs
+from trivet.backends.llm.attention.kv_cache import KvCache
 from trivet.backends.llm.attention.pages import PagedAttention
-from trivet.backends.llm.device.kv_cache import KvCache
+from trivet.backends.llm.families.names import Role
+from trivet.backends.llm.matrices.fp8 import FP8, Fp8Product
+from trivet.backends.llm.matrices.matrix import Matrix
 from trivet.backends.llm.models import step_kernels
-from trivet.backends.llm.models.config import LlmConfig
-from trivet.backends.llm.models.linear import FP8, EightBitLinear, Linear, Weight, linear
-from trivet.backends.llm.models.llama_weights import Layer, read_weights
+from trivet.backends.llm.models.parts import take_attention, take_mlp, take_norm
+from trivet.backends.llm.models.rotary import rotary_table
 from trivet.backends.llm.models.vocabulary import Vocabulary
-from trivet.backends.llm.weights.shards import Part
+from trivet.backends.llm.weights.taking import Weights
 
 
 class Rows(NamedTuple):
@@ -31,26 +32,25 @@ class Rows(NamedTuple):
 class FusedLlama:
     """A decoder over the paged cache. Owned by the engine's thread."""
 
-    def __init__(
-        self,
-        config: LlmConfig,
-        weights: Mapping[str, Tensor],
-        attention: PagedAttention,
-        part: Part | None = None,
-        *,
-        quantises: bool = False,
-    ) -> None:
-        """See LlamaModel."""
-        part = part or Part.whole(config)
-        self._config = config
+    def __init__(self, weights: Weights, attention: PagedAttention) -> None:
+        """See TorchDecoder."""
+        config = weights.config
+        self._heads = config.attention
+        self._eps = config.layers[0].norm.eps
         self._attention = attention
-        self._ranks = part.ranks
-        read = read_weights(config, weights, quantises=quantises, rotary_dtype=torch.float32)
-        self._vocabulary = Vocabulary(read.embedding, read.head, part.ranks, part.vocabulary_size)
-        self._norm = read.norm
-        half = config.head_dim // 2
-        self._angles = (read.cosines[:, :half].contiguous(), read.sines[:, :half].contiguous())
-        self._layers = [_Layer(layer, read.embedding.dtype) for layer in read.layers]
+        self._ranks = weights.ranks
+        self._vocabulary = Vocabulary(weights)
+        half, device = self._heads.head_dim // 2, self._vocabulary.device
+        tables = rotary_table(
+            self._heads, config.max_positions, torch.float32, weights.rope_divisors()
+        )
+        cosines, sines = (table[:, :half].contiguous().to(device) for table in tables)
+        self._angles = cosines, sines
+        dtype = self._vocabulary.dtype
+        self._layers = [_Layer(weights, index, dtype) for index in range(config.num_layers)]
+        self._norm = take_norm(weights, config.norm, Role.FINAL_NORM).weight
+        self._last_eps = config.norm.eps
+        weights.refuse_rest()
 
     @property
     def is_recordable(self) -> bool:
@@ -65,7 +65,7 @@ class FusedLlama:
         """Logits, float32 [R, vocabulary], of `inputs.sample_rows`."""
         states = self._vocabulary.embed(inputs.token_ids)
         residual = torch.empty_like(states)
-        eps = self._config.rms_norm_eps
+        eps = self._eps
         self._attention.begin(inputs)
         is_first = True
         for index, layer in enumerate(self._layers):
@@ -77,50 +77,54 @@ class FusedLlama:
             rows = silu_product(layer.gate_up(rows), layer.down)
             states = self._ranks.sum(layer.down(rows))
         states, residual = states[inputs.sample_rows], residual[inputs.sample_rows]
-        return self._vocabulary.logits(normed(states, residual, self._norm, eps).data)
+        return self._vocabulary.logits(normed(states, residual, self._norm, self._last_eps).data)
 
     def _attend(self, index: int, layer: "_Layer", qkv: Tensor, inputs: StepInputs) -> Tensor:
-        config = self._config
-        heads = (config.num_heads, config.num_kv_heads, config.head_dim)
+        kind = self._heads
+        heads = (kind.num_heads, kind.num_kv_heads, kind.head_dim)
         if len(qkv):
             rotate(
                 qkv, self._angles, inputs.positions, inputs.slot_mapping,
                 self._attention.pages(index), self._attention.scales(index),
-                (layer.query_norm, layer.key_norm), heads, config.rms_norm_eps,
+                (layer.query_norm, layer.key_norm), heads, layer.head_eps,
             )  # fmt: skip
-        query = qkv[:, : config.num_heads * config.head_dim]
-        query = query.view(-1, config.num_heads, config.head_dim)
+        query = qkv[:, : kind.num_heads * kind.head_dim]
+        query = query.view(-1, kind.num_heads, kind.head_dim)
         return self._attention.read(index, query).view(len(qkv), -1)
 
 
 class _Product:
-    """A linear layer that reads what the kernel before it wrote."""
+    """A product that reads what the kernel before it wrote."""
 
-    def __init__(self, weight: Weight, dtype: torch.dtype, bias: Tensor | None = None) -> None:
-        self.is_8bit = weight.scales is not None
+    def __init__(self, matrix: Matrix, dtype: torch.dtype, bias: Tensor | None = None) -> None:
         self._dtype = dtype
-        self._eight_bit = EightBitLinear(weight, bias) if self.is_8bit else None
-        self._linear: Linear | None = None if self.is_8bit else linear(weight, bias)
+        self._multiply = matrix.product(bias)
+        self._eight_bit = self._multiply if isinstance(self._multiply, Fp8Product) else None
+        self.is_8bit = self._eight_bit is not None
+        """Whether the rows it reads are."""
 
     def __call__(self, rows: Rows) -> Tensor:
-        """[N, columns]."""
+        """[N, outputs]."""
         if self._eight_bit is not None:
             assert rows.scales is not None
-            return self._eight_bit(rows.data, rows.scales, self._dtype)
-        assert self._linear is not None
-        return self._linear(rows.data)
+            return self._eight_bit.of_quantised(rows.data, rows.scales, self._dtype)
+        return self._multiply(rows.data)
 
 
 class _Layer:
     """A layer's weights in the layout to compute with."""
 
-    def __init__(self, layer: Layer, dtype: torch.dtype) -> None:
-        self.input_norm, self.post_norm = layer.input_norm, layer.post_norm
-        self.query_norm, self.key_norm = layer.query_norm, layer.key_norm
-        self.qkv = _Product(layer.qkv, dtype, layer.qkv_bias)
-        self.output = _Product(layer.output, dtype, layer.output_bias)
-        self.gate_up = _Product(layer.gate_up, dtype)
-        self.down = _Product(layer.down, dtype)
+    def __init__(self, weights: Weights, index: int, dtype: torch.dtype) -> None:
+        kind = weights.config.layers[index]
+        attention, mlp = take_attention(weights, index), take_mlp(weights, index)
+        self.input_norm = take_norm(weights, kind.norm, Role.ATTENTION_NORM, index).weight
+        self.post_norm = take_norm(weights, kind.norm, Role.MLP_NORM, index).weight
+        self.query_norm, self.key_norm = attention.query_norm, attention.key_norm
+        self.head_eps = kind.attention.head_norm.eps if kind.attention.head_norm else 0.0
+        self.qkv = _Product(attention.qkv, dtype, attention.qkv_bias)
+        self.output = _Product(attention.output, dtype, attention.output_bias)
+        self.gate_up = _Product(mlp.inner, dtype)
+        self.down = _Product(mlp.down, dtype)
 
 
 def normed(

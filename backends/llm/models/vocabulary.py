@@ -4,20 +4,48 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from trivet.backends.llm.models.linear import Weight, linear
-from trivet.backends.llm.ranks.group import Ranks
+from trivet.backends.llm.families.names import Role
+from trivet.backends.llm.matrices.dense import Dense
+from trivet.backends.llm.matrices.matrix import Matrix
+from trivet.backends.llm.weights.taking import Weights
+
+
+def take_embedding(weights: Weights) -> Tensor:
+    """[vocabulary, hidden], of this rank's part."""
+    return weights.table(Role.EMBEDDING, weights.whole.vocabulary_size)
+
+
+def take_head(weights: Weights, embedding: Tensor) -> Matrix:
+    """[vocabulary, hidden], of this rank's part; the last rank's may have fewer tokens."""
+    whole = weights.whole
+    if whole.ties_embeddings:
+        return Dense(embedding)
+    return weights.matrix({Role.HEAD: whole.vocabulary_size}, whole.hidden_size)
 
 
 class Vocabulary:
-    """Embedding and head. Rank r of several holds the r-th part, [size, hidden]."""
+    """Embedding and head. Rank r of several holds the r-th part."""
 
-    def __init__(self, embedding: Tensor, head: Weight, ranks: Ranks, total: int) -> None:
-        """`total`: tokens of the whole vocabulary, whose last part may be filled up."""
-        self._embedding = embedding
-        self._head = linear(head)
-        self._ranks = ranks
-        self._total = total
-        self._first = ranks.rank * len(embedding)
+    def __init__(self, weights: Weights) -> None:
+        """Takes both."""
+        self._embedding = take_embedding(weights)
+        head = take_head(weights, self._embedding)
+        self._missing = len(self._embedding) - head.shape[0]
+        """Logits to fill this rank's part up with, so that all have as many."""
+        self._head = head.product()
+        self._ranks = weights.ranks
+        self._total = weights.whole.vocabulary_size
+        self._first = weights.ranks.rank * len(self._embedding)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """What states are of."""
+        return self._embedding.dtype
+
+    @property
+    def device(self) -> torch.device:
+        """Where all is computed."""
+        return self._embedding.device
 
     def embed(self, token_ids: Tensor) -> Tensor:
         """[N, hidden]."""
@@ -30,4 +58,7 @@ class Vocabulary:
 
     def logits(self, states: Tensor) -> Tensor:
         """float32 [N, vocabulary]."""
-        return self._ranks.joined(self._head(states))[:, : self._total].float()
+        logits = self._head(states)
+        if self._missing:
+            logits = functional.pad(logits, (0, self._missing))
+        return self._ranks.joined(logits)[:, : self._total].float()

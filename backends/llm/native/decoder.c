@@ -1,5 +1,5 @@
 /* One step of a Llama-shaped decoder over the paged cache, in bfloat16, on x86 processors with
- * AVX512-BF16 and, where there is one, AMX. What it must give is what models/llama.py and
+ * AVX512-BF16 and, where there is one, AMX. What it must give is what models/torch_decoder.py and
  * attention/torch_reference.py give; backends/llm/native/decoder.py describes the arguments.
  *
  * All threads walk through the whole step together and meet at a barrier wherever one needs what

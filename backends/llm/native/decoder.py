@@ -1,62 +1,79 @@
-"""The Llama shape computed by the compiled step; models/llama.py says what it must give."""
+"""The Llama shape computed by the compiled step; models/torch_decoder.py says what it must give."""
 
 import ctypes
-from collections.abc import Mapping
-from dataclasses import replace
 
 import torch
 from torch import Tensor
 
 from trivet.backends.llm.attention.base import StepInputs
-from trivet.backends.llm.device.kv_cache import KvCache
-from trivet.backends.llm.models.config import LlmConfig
-from trivet.backends.llm.models.linear import Weight
-from trivet.backends.llm.models.llama_weights import Layer, read_weights
+from trivet.backends.llm.attention.kv_cache import KvCache
+from trivet.backends.llm.families.config import LlmConfig
+from trivet.backends.llm.families.kinds import Need
+from trivet.backends.llm.families.names import Role
+from trivet.backends.llm.matrices.dense import Dense
+from trivet.backends.llm.matrices.matrix import Matrix
+from trivet.backends.llm.models.parts import take_attention, take_mlp, take_norm
+from trivet.backends.llm.models.rotary import rotary_table
+from trivet.backends.llm.models.vocabulary import take_embedding, take_head
 from trivet.backends.llm.native.library import Native
 from trivet.backends.llm.native.structures import CLayer, CModel, CStep
+from trivet.backends.llm.weights.taking import Weights
 
 PANEL = 32
 """Columns that one block of packed weights makes."""
 HEAD_SIZES = (64, 128)
 MAX_GROUP = 16
 """Query heads to a key/value head."""
+COMPUTES = frozenset({
+    Need.PRE_NORM, Need.RMS_NORM, Need.ROTARY, Need.WINDOW, Need.QKV_BIAS, Need.OUTPUT_BIAS,
+    Need.HEAD_NORMS, Need.GATED_MLP, Need.SILU,
+})  # fmt: skip
+"""See Implementation."""
 
 
 def why_not(config: LlmConfig, dtype: torch.dtype) -> str:
-    """Why the compiled step cannot compute this model; empty if it can."""
+    """Why the compiled step cannot compute a model of its kinds; empty if it can."""
+    heads, mlp = config.attention, config.layers[0].mlp
     if dtype != torch.bfloat16:
         return f"it computes in bfloat16, not {str(dtype).removeprefix('torch.')}"
-    if config.head_dim not in HEAD_SIZES:
-        return f"heads are of size {config.head_dim}, not one of {HEAD_SIZES}"
-    if config.hidden_size % PANEL or config.intermediate_size % PANEL:
+    if heads.head_dim not in HEAD_SIZES:
+        return f"heads are of size {heads.head_dim}, not one of {HEAD_SIZES}"
+    if config.hidden_size % PANEL or mlp.intermediate_size % PANEL:
         return f"layer sizes are no multiples of {PANEL}"
-    if config.num_heads // config.num_kv_heads > MAX_GROUP:
+    if heads.num_heads // heads.num_kv_heads > MAX_GROUP:
         return f"more than {MAX_GROUP} query heads share a key/value head"
+    # It knows one epsilon.
+    if any(norm is not None and norm.eps != config.norm.eps for norm in (
+        config.layers[0].norm, heads.head_norm)):  # fmt: skip
+        return "its norms are of several epsilons"
     return ""
 
 
 class NativeModel:
     """A decoder over the paged cache. Owned by the engine's thread."""
 
-    def __init__(
-        self, config: LlmConfig, weights: Mapping[str, Tensor], cache: KvCache, native: Native
-    ) -> None:
-        """`why_not` must have said nothing. Raises LoadFailed as LlamaModel does."""
+    def __init__(self, weights: Weights, cache: KvCache, native: Native) -> None:
+        """`why_not` must have said nothing. Raises LoadFailed as TorchDecoder does."""
+        config = weights.config
+        heads = config.attention
         self._functions = native.functions
-        read = read_weights(config, weights)
         self._vocabulary = config.vocabulary_size
-        head = pack(_padded(read.head.data))
-        self._kept: list[Tensor] = [read.embedding, read.norm, head, read.cosines, read.sines]
+        embedding = take_embedding(weights)
+        head = pack(_padded(_data(take_head(weights, embedding))))
+        cosines, sines = rotary_table(
+            heads, config.max_positions, embedding.dtype, weights.rope_divisors()
+        )
+        norm = take_norm(weights, config.norm, Role.FINAL_NORM).weight
+        self._kept: list[Tensor] = [embedding, norm, head, cosines, sines]
         self._model = CModel(
-            config.hidden_size, config.intermediate_size, config.num_heads, config.num_kv_heads,
-            config.head_dim, config.num_layers, -(-config.vocabulary_size // PANEL) * PANEL,
-            cache.block_size, config.sliding_window, native.has_amx, torch.get_num_threads(),
-            config.rms_norm_eps, config.attention_scale, *map(_address, self._kept),
+            config.hidden_size, config.layers[0].mlp.intermediate_size, heads.num_heads,
+            heads.num_kv_heads, heads.head_dim, config.num_layers,
+            -(-config.vocabulary_size // PANEL) * PANEL, cache.block_size, heads.window,
+            native.has_amx, torch.get_num_threads(), config.norm.eps, heads.scale,
+            *map(_address, self._kept),
         )  # fmt: skip
-        layers = [
-            self._keep(_packed(layer), states)
-            for layer, states in zip(read.layers, cache.layers, strict=True)
-        ]
+        layers = [self._layer(weights, index, states) for index, states in enumerate(cache.layers)]
+        weights.refuse_rest()
         self._layers = (CLayer * len(layers))(*layers)
         self._scratch = torch.empty(0, dtype=torch.uint8)
 
@@ -81,12 +98,15 @@ class NativeModel:
             self._scratch = torch.zeros(size, dtype=torch.uint8)
         return self._scratch
 
-    def _keep(self, layer: Layer, states: Tensor) -> CLayer:
+    def _layer(self, weights: Weights, index: int, states: Tensor) -> CLayer:
+        kind = weights.config.layers[index]
+        attention, mlp = take_attention(weights, index), take_mlp(weights, index)
         tensors = (
-            layer.input_norm, layer.qkv.data, layer.qkv_bias, layer.query_norm, layer.key_norm,
-            layer.output.data, layer.output_bias, layer.post_norm, layer.gate_up.data,
-            layer.down.data,
-            states[0], states[1],
+            take_norm(weights, kind.norm, Role.ATTENTION_NORM, index).weight,
+            pack(_data(attention.qkv)), attention.qkv_bias, attention.query_norm,
+            attention.key_norm, pack(_data(attention.output)), attention.output_bias,
+            take_norm(weights, kind.norm, Role.MLP_NORM, index).weight,
+            pack(_interleaved(_data(mlp.inner))), pack(_data(mlp.down)), states[0], states[1],
         )  # fmt: skip
         self._kept += [tensor for tensor in tensors if tensor is not None]
         return CLayer(*map(_address, tensors))
@@ -103,17 +123,14 @@ def pack(weight: Tensor) -> Tensor:
     return tiles.permute(0, 3, 1, 4, 2, 5).contiguous()
 
 
-def _packed(layer: Layer) -> Layer:
-    # A gate and what it lets through come out of the same block.
-    given = layer.gate_up.data
-    gate_up = given.view(2, -1, 16, given.shape[1]).transpose(0, 1).flatten(0, 2)
-    return replace(
-        layer,
-        qkv=Weight(pack(layer.qkv.data)),
-        output=Weight(pack(layer.output.data)),
-        gate_up=Weight(pack(gate_up)),
-        down=Weight(pack(layer.down.data)),
-    )
+def _interleaved(gate_up: Tensor) -> Tensor:
+    """[2 * N, K], a gate and what it lets through in the same block."""
+    return gate_up.view(2, -1, 16, gate_up.shape[1]).transpose(0, 1).flatten(0, 2)
+
+
+def _data(matrix: Matrix) -> Tensor:
+    assert isinstance(matrix, Dense)  # of the formats that it multiplies
+    return matrix.data
 
 
 def _padded(head: Tensor) -> Tensor:

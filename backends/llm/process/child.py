@@ -16,7 +16,7 @@ import orjson
 
 from trivet.backends.api import ServingError, UnreadableFiles, judged
 from trivet.backends.llm.engine.engine import Engine
-from trivet.backends.llm.process.messages import (
+from trivet.backends.llm.messages import (
     Failed,
     FrameReader,
     Heartbeat,

@@ -7,7 +7,7 @@ from collections import Counter
 from typing import Protocol
 
 from trivet.backends.api import Cause, InstanceDied, LoadFailed, ServingError
-from trivet.backends.llm.process.messages import (
+from trivet.backends.llm.messages import (
     Abort,
     FrameReader,
     Heartbeat,

@@ -10,19 +10,17 @@ import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Protocol
 
 import orjson
 
-import trivet
 from trivet.backends.api import LoadFailed, UnreadableFiles
-from trivet.backends.llm.process.messages import Failed, FrameReader, Message, Ready
+from trivet.backends.llm.messages import Failed, FrameReader, Message, Ready
 from trivet.backends.llm.settings import EngineSettings
 from trivet.backends.process.ending import Ending, MemoryKills
+from trivet.backends.process.program import program
 
 log = logging.getLogger(__name__)
-_ROOT = str(Path(trivet.__file__).parents[1])
 _SOCKET_BYTES = 1 << 20
 
 
@@ -87,12 +85,6 @@ class EngineProcess:
     def ending(self) -> Ending:
         """How it ended."""
         return Ending.of(self.process.wait(), is_out_of_memory=self.memory_kills.are_fresh())
-
-
-def program(module: str) -> str:
-    """Runs a module's `main` in an interpreter started with -P: without that the working directory
-    were on the path, and a file named json.py in it would be imported."""
-    return f"import sys; sys.path.append({_ROOT!r}); from {module} import main; main()"
 
 
 def start_process(name: str, settings: EngineSettings) -> EngineProcess:

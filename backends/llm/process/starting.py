@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from trivet.backends.api import Cause
-from trivet.backends.llm.process.messages import Message
+from trivet.backends.llm.messages import Message
 from trivet.backends.llm.process.process import StartedEngine, handshake, start_process
 from trivet.backends.llm.settings import EngineSettings
 from trivet.backends.process.ending import Ending

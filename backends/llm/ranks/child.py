@@ -12,8 +12,8 @@ import orjson
 import torch
 
 from trivet.backends.llm.device.devices import choose_device
+from trivet.backends.llm.device.group import join
 from trivet.backends.llm.loading import LoadedPart, load_part
-from trivet.backends.llm.ranks.group import join
 from trivet.backends.llm.ranks.step_frames import RankStep, bodies, unpacked_step
 from trivet.backends.llm.settings import EngineSettings
 

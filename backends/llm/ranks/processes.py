@@ -15,11 +15,11 @@ import orjson
 from torch import Tensor
 
 from trivet.backends.llm.loading import LoadedPart
-from trivet.backends.llm.process.process import program
 from trivet.backends.llm.ranks.step_frames import packed_step
 from trivet.backends.llm.sampling.draws import Draws
 from trivet.backends.llm.scheduling.batch_state import StepArrays
 from trivet.backends.llm.settings import EngineSettings
+from trivet.backends.process.program import program
 
 log = logging.getLogger(__name__)
 LOAD_GRACE_S = 10.0
@@ -100,14 +100,14 @@ class RankProcesses:
 
 
 class RankedRunner:
-    """A Runner and a Launcher that tells the other ranks what it runs itself."""
+    """A StepRunner and a Launcher that tells the other ranks what it runs itself."""
 
     def __init__(self, loaded: LoadedPart, others: RankProcesses) -> None:
         self._loaded = loaded
         self._others = others
 
     def run(self, arrays: StepArrays, rows: list[int]) -> Tensor:
-        """See Runner."""
+        """See StepRunner."""
         self._others.tell(packed_step(arrays, rows))
         return self._loaded.runner.run(arrays, rows)
 

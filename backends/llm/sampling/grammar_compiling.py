@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from trivet.backends.api import BackendFailed, ServingError
-from trivet.backends.llm.process.messages import Submit
+from trivet.backends.llm.messages import Submit
 from trivet.backends.llm.sampling.sampler import Constraint
 
 log = logging.getLogger(__name__)

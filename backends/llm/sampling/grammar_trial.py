@@ -12,24 +12,20 @@ import sys
 import threading
 import weakref
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import orjson
 
-import trivet
 from trivet.backends.api import Grammar, InvalidRequest
 from trivet.backends.llm.sampling.grammar_compiling import STACK_BYTES, start_deep_thread
+from trivet.backends.llm.sampling.grammar_library import GrammarLibrary
+from trivet.backends.process.program import program
 
 CPU_S = 2.0
 """Of a processor's time, so that a busy machine refuses no more than an idle one."""
 MEMORY_BYTES = 1 << 30
 _WALL_S = 30.0
-_ROOT = str(Path(trivet.__file__).parents[1])
-_PROGRAM = (
-    f"import sys; sys.path.append({_ROOT!r}); "
-    "from trivet.backends.llm.sampling.grammar_trial import main; main()"
-)
+_PROGRAM = program("trivet.backends.llm.sampling.grammar_trial")
 
 
 class GrammarTrial:
@@ -122,8 +118,6 @@ def _read(lines: "queue.SimpleQueue[bytes]") -> None:
 
 
 def _serve(lines: "queue.SimpleQueue[bytes]") -> None:
-    from trivet.backends.llm.sampling.grammar import GrammarLibrary
-
     library = GrammarLibrary(*orjson.loads(lines.get()))
     while True:
         grammar = Grammar(*orjson.loads(lines.get()))

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from trivet.backends.api import LoadFailed
-from trivet.backends.llm.models.config import Described
+from trivet.backends.llm.families.described import Described
 
 # Regular expressions of pre-tokenizers by GGUF's name of them; from the models' tokenizer.json.
 _LLAMA3_SPLIT = (

@@ -1,70 +1,60 @@
 """Reads a language model from disk: a Hugging Face folder, or one GGUF file, dequantised."""
 
 import json
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from trivet.backends.api import LoadFailed
 from trivet.backends.api.content import check_readable
-from trivet.backends.llm.models.config import (
-    Described,
-    LlmConfig,
-    from_gguf,
-    from_hub,
-    scale_blocks,
-)
-from trivet.backends.llm.models.linear import FP8
-from trivet.backends.llm.models.llama_weights import ROPE_DIVISORS
+from trivet.backends.llm.families.config import LlmConfig
+from trivet.backends.llm.families.described import Described
+from trivet.backends.llm.families.family import Family
+from trivet.backends.llm.families.names import Role, WeightName
+from trivet.backends.llm.families.quantisation import scale_blocks
+from trivet.backends.llm.families.registry import FAMILIES, from_gguf, from_hub
+from trivet.backends.llm.matrices.fp8 import FP8
 from trivet.backends.llm.text.tokenizer_files import TokenizerFiles, gguf_tokenizer, hub_tokenizer
-from trivet.backends.llm.weights.gguf_header import check_header
+from trivet.backends.llm.weights.gguf_header import GgufHeader, GgufTensor, read_header
 
-_GGUF_LAYER = {
-    "attn_norm": "input_layernorm",
-    "attn_q": "self_attn.q_proj",
-    "attn_k": "self_attn.k_proj",
-    "attn_v": "self_attn.v_proj",
-    "attn_output": "self_attn.o_proj",
-    "attn_q_norm": "self_attn.q_norm",
-    "attn_k_norm": "self_attn.k_norm",
-    "ffn_norm": "post_attention_layernorm",
-    "ffn_gate": "mlp.gate_proj",
-    "ffn_up": "mlp.up_proj",
-    "ffn_down": "mlp.down_proj",
-}
-_GGUF_MODEL = {
-    "token_embd": "model.embed_tokens",
-    "output_norm": "model.norm",
-    "output": "lm_head",
-}
 # Files of other quantisations or frameworks must not be taken for weights; pickles are never read.
 _INDEX = "model.safetensors.index.json"
 _INVERSE = "_scale_inv"
+_LAYER = re.compile(r"[0-9]{1,5}")
 
 
 def load_model(
-    path: Path, dtype: torch.dtype
+    path: Path, dtype: torch.dtype, families: Sequence[Family] = FAMILIES
 ) -> tuple[LlmConfig, dict[str, Tensor], TokenizerFiles]:
-    """Config, weights of one type and tokenizer. Raises LoadFailed."""
+    """Config, weights of one type by Hugging Face's names, and tokenizer; of one of the families.
+    Raises LoadFailed."""
     if path.is_dir():
         described = _json(path / "config.json")
-        config = from_hub(described)
+        config = from_hub(described, families)
         weights = _safetensors(path, dtype)
         blocks = scale_blocks(described.get("quantization_config") or {})
         if blocks is not None:
             _multiply_blocks(weights, blocks, dtype)
         return config, weights, hub_tokenizer(path)
-    metadata, tensors = _read_gguf(path)
-    config = from_gguf(metadata, tensors)
-    return config, _dequantised(config, tensors, dtype), gguf_tokenizer(metadata)
+    header = _gguf_header(path)
+    metadata = _described(path, header)
+    config = from_gguf(metadata, header.tensors, families)
+    return config, _dequantised(config, header, path, dtype), gguf_tokenizer(metadata)
 
 
 def load_tokenizer_files(path: Path) -> TokenizerFiles:
     """The tokenizer alone. Raises LoadFailed."""
-    return hub_tokenizer(path) if path.is_dir() else gguf_tokenizer(_read_gguf(path)[0])
+    return (
+        hub_tokenizer(path)
+        if path.is_dir()
+        else gguf_tokenizer(_described(path, _gguf_header(path)))
+    )
 
 
 def _json(path: Path) -> dict[str, Any]:
@@ -158,52 +148,81 @@ def _reason(error: Exception) -> str:
     return str(error)
 
 
-def _read_gguf(path: Path) -> tuple[Described, dict[str, Any]]:
-    import gguf
-
+def _gguf_header(path: Path) -> GgufHeader:
     try:
-        check_header(path)
-        reader = gguf.GGUFReader(path)
-    except (OSError, ValueError, LookupError) as error:
+        return read_header(path)
+    except (OSError, ValueError) as error:
         raise LoadFailed(f"'{path.name}' is no readable GGUF file: {_reason(error)}") from error
-    metadata = {name: field.contents() for name, field in reader.fields.items()}
-    described = Described(metadata, f"the metadata of '{path.name}'")
-    return described, {tensor.name: tensor for tensor in reader.tensors}
+
+
+def _described(path: Path, header: GgufHeader) -> Described:
+    return Described(header.metadata, f"the metadata of '{path.name}'")
 
 
 def _dequantised(
-    config: LlmConfig, tensors: Mapping[str, Any], dtype: torch.dtype
+    config: LlmConfig, header: GgufHeader, path: Path, dtype: torch.dtype
 ) -> dict[str, Tensor]:
     weights = {}
-    for name, tensor in tensors.items():
-        weight = _floats(name, tensor)
-        if config.architecture == "llama" and ".attn_q." in name:
-            weight = _unpermuted(weight, config.num_heads)
-        elif config.architecture == "llama" and ".attn_k." in name:
-            weight = _unpermuted(weight, config.num_kv_heads)
+    data = np.asarray(np.memmap(path, mode="r"))
+    for gguf_name, tensor in header.tensors.items():
+        weight = _floats(gguf_name, tensor, data)
+        name = _GgufName.parsed(gguf_name, config)
         # Divisors of rotary frequencies: rounding them would turn far positions the wrong way.
-        weights[_hub_name(name)] = weight if name == ROPE_DIVISORS else weight.to(dtype)
+        if gguf_name != config.names.rope_divisors:
+            weight = weight.to(dtype)
+        weights[name.in_hub] = _as_in_hub(weight, name, config)
     return weights
 
 
-def _floats(name: str, tensor: Any) -> Tensor:
+@dataclass(frozen=True, slots=True)
+class _GgufName:
+    """A tensor's name in a GGUF file, and which weight of its family it is."""
+
+    name: str
+    weight: WeightName | None
+    """None: the family has none of that name, which the model will judge."""
+    layer: int
+    ending: str
+
+    @classmethod
+    def parsed(cls, name: str, config: LlmConfig) -> "_GgufName":
+        """Of `blk.LAYER.STEM.ENDING` or `STEM.ENDING`."""
+        stem, _, ending = name.rpartition(".")
+        layer, parts = 0, stem.split(".", 2)
+        if parts[0] == "blk" and len(parts) > 2 and _LAYER.fullmatch(parts[1]):
+            layer, stem = int(parts[1]), f"blk.{{layer}}.{parts[2]}"
+        weight = config.names.of_gguf(stem) if layer < config.num_layers else None
+        return cls(name, weight, layer, ending)
+
+    @property
+    def in_hub(self) -> str:
+        """Hugging Face's name; its own where there is none."""
+        return (
+            self.name if self.weight is None else f"{self.weight.in_hub(self.layer)}.{self.ending}"
+        )
+
+
+def _as_in_hub(weight: Tensor, name: _GgufName, config: LlmConfig) -> Tensor:
+    """As Hugging Face's files have it."""
+    if name.weight is None:
+        return weight
+    if name.weight.gguf_interleaves:
+        attention = config.layers[name.layer].attention
+        is_query = Role.QUERY in name.weight.roles
+        weight = _unpermuted(weight, attention.num_heads if is_query else attention.num_kv_heads)
+    return weight.t() if name.weight.is_transposed and weight.dim() > 1 else weight
+
+
+def _floats(name: str, tensor: GgufTensor, data: np.ndarray) -> Tensor:
+    from gguf import GGMLQuantizationType
     from gguf.quants import dequantize
 
+    kind = GGMLQuantizationType(tensor.kind)
+    rows = data[tensor.start : tensor.start + tensor.size_bytes].reshape(tensor.shape)
     try:
-        return torch.from_numpy(dequantize(tensor.data, tensor.tensor_type).copy())
+        return torch.from_numpy(dequantize(rows, kind).copy())
     except NotImplementedError as error:
-        kind = tensor.tensor_type.name
-        raise LoadFailed(f"tensor '{name}' is of type {kind}, which cannot be read") from error
-
-
-def _hub_name(name: str) -> str:
-    """Hugging Face's name of a GGUF tensor; its own when there is none, for the model to judge."""
-    parts = name.split(".")
-    if parts[0] == "blk" and parts[2] in _GGUF_LAYER:
-        return f"model.layers.{parts[1]}.{_GGUF_LAYER[parts[2]]}.{parts[3]}"
-    if parts[0] in _GGUF_MODEL:
-        return f"{_GGUF_MODEL[parts[0]]}.{parts[1]}"
-    return name
+        raise LoadFailed(f"tensor '{name}' is of type {kind.name}, which cannot be read") from error
 
 
 def _unpermuted(weight: Tensor, num_heads: int) -> Tensor:

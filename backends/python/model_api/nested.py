@@ -13,7 +13,14 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
-from trivet.backends.api import Asker, InferRequest, InferResponse, ServingError
+from trivet.backends.api import (
+    Asker,
+    CheckedRequest,
+    InferRequest,
+    InferResponse,
+    RequestContext,
+    ServingError,
+)
 from trivet.backends.python.model_api.errors import (
     TritonError,
     TritonModelException,
@@ -43,7 +50,7 @@ class Calling:
 
     model_name: str
     asker: Asker
-    parents: Sequence[InferRequest]
+    parents: Sequence[CheckedRequest]
     """The requests that are being computed."""
 
 
@@ -95,12 +102,13 @@ class _Replies:
 class Responses:
     """The responses to a nested request, as they come. Let go of before the end, it cancels."""
 
-    def __init__(self, calling: Calling, request: InferRequest) -> None:
-        self._cancel = partial(calling.asker.cancel, request)
-        self._room = Room(calling.asker, request)
+    def __init__(self, calling: Calling, request: InferRequest, context: RequestContext) -> None:
+        self._cancel = partial(calling.asker.cancel, context)
+        self._room = Room(calling.asker, context)
         self._is_over = False
         self._replies: queue.SimpleQueue[InferenceResponse | None] = queue.SimpleQueue()
-        calling.asker.infer(request, calling.parents, _Replies(self._replies.put, self._room))
+        replies = _Replies(self._replies.put, self._room)
+        calling.asker.infer(request, context, calling.parents, replies)
 
     def __iter__(self) -> Iterator[InferenceResponse]:
         return self
@@ -126,15 +134,16 @@ class Responses:
 class AsyncResponses:
     """The same for coroutines: of the running event loop."""
 
-    def __init__(self, calling: Calling, request: InferRequest) -> None:
+    def __init__(self, calling: Calling, request: InferRequest, context: RequestContext) -> None:
         import asyncio  # whoever is in a coroutine has it; the others need not
 
-        self._cancel = partial(calling.asker.cancel, request)
-        self._room = Room(calling.asker, request)
+        self._cancel = partial(calling.asker.cancel, context)
+        self._room = Room(calling.asker, context)
         self._is_over = False
         self._replies: asyncio.Queue[InferenceResponse | None] = asyncio.Queue()
         put = partial(_put, asyncio.get_running_loop(), self._replies)
-        calling.asker.infer(request, calling.parents, _Replies(put, self._room))
+        replies = _Replies(put, self._room)
+        calling.asker.infer(request, context, calling.parents, replies)
 
     def __aiter__(self) -> AsyncIterator[InferenceResponse]:
         return self

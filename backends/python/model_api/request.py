@@ -6,7 +6,16 @@ from collections.abc import Callable, Sequence
 from itertools import islice
 from typing import Literal, overload
 
-from trivet.backends.api import InferRequest, Parameters, Window, derive_joint
+from trivet.backends.api import (
+    CheckedRequest,
+    InferRequest,
+    Parameters,
+    RequestContext,
+    Window,
+    inherited_jointly,
+    joint_priority,
+)
+from trivet.backends.api.value import changed
 from trivet.backends.python.model_api.errors import TritonModelException
 from trivet.backends.python.model_api.nested import (
     MOST_KEPT,
@@ -137,9 +146,7 @@ class InferenceRequest:
         """
         calling = current()
         request = self._to_api(calling)
-        if decoupled:
-            request.window = Window(MOST_AHEAD, is_soft=True)
-        responses = Responses(calling, request)
+        responses = Responses(calling, request, self._context(calling, decoupled=decoupled))
         if decoupled:
             return responses
         found = list(islice(responses, MOST_KEPT))
@@ -157,9 +164,7 @@ class InferenceRequest:
         """As `exec`, for coroutines: others run meanwhile."""
         calling = current()
         request = self._to_api(calling)
-        if decoupled:
-            request.window = Window(MOST_AHEAD, is_soft=True)
-        responses = AsyncResponses(calling, request)
+        responses = AsyncResponses(calling, request, self._context(calling, decoupled=decoupled))
         if decoupled:
             return responses
         found: list[InferenceResponse] = []
@@ -176,20 +181,27 @@ class InferenceRequest:
             raise TritonModelException("model_name is empty: name the model to ask")
         inputs = {tensor.name(): tensor.to_api() for tensor in self._inputs}
         version = self._model_version if self._model_version >= 0 else None
-        request = derive_joint(
-            calling.parents, calling.model_name, self._model_name, version, inputs
+        return InferRequest(
+            self._model_name,
+            version,
+            self._id,
+            inputs,
+            tuple(self._output_names),
+            self._parameters,
+            joint_priority(calling.parents),
+            self._timeout,
+            self._correlation_id,
+            bool(self._flags & TRITONSERVER_REQUEST_FLAG_SEQUENCE_START),
+            bool(self._flags & TRITONSERVER_REQUEST_FLAG_SEQUENCE_END),
         )
-        request.id = self._id
-        request.output_names = tuple(self._output_names)
-        request.parameters = self._parameters
-        request.sequence_id = self._correlation_id
-        request.sequence_start = bool(self._flags & TRITONSERVER_REQUEST_FLAG_SEQUENCE_START)
-        request.sequence_end = bool(self._flags & TRITONSERVER_REQUEST_FLAG_SEQUENCE_END)
-        if self._timeout:
-            ends_at = time.monotonic() + self._timeout / 1e6
-            request.timeout_us = self._timeout
-            request.deadline = min(request.deadline or ends_at, ends_at)
-        return request
+
+    def _context(self, calling: Calling, *, decoupled: bool) -> RequestContext:
+        window = Window(MOST_AHEAD, is_soft=True) if decoupled else None
+        context = inherited_jointly(calling.parents, calling.model_name, window)
+        if not self._timeout:
+            return context
+        ends_at = time.monotonic() + self._timeout / 1e6
+        return changed(context, deadline=min(context.deadline or ends_at, ends_at))
 
 
 class ReceivedRequest(InferenceRequest):
@@ -197,7 +209,7 @@ class ReceivedRequest(InferenceRequest):
 
     def __init__(
         self,
-        request: InferRequest,
+        request: CheckedRequest,
         output_names: list[str],
         make_sender: Callable[[], InferenceResponseSender],
         *,
@@ -211,7 +223,7 @@ class ReceivedRequest(InferenceRequest):
             [InputTensor(tensor) for tensor in request.inputs.values()],
             request.output_names or output_names,
             request.model_name,
-            request.model_version or -1,
+            request.model_version,
             flags,
             request.timeout_us,
             trace=InferenceTrace(request.trace.traceparent) if request.trace else None,

@@ -5,14 +5,11 @@ import logging
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from trivet.server.grpc.http2.messages import Assembler, BadMessageError, Packed, packed
 from trivet.server.grpc.transport import Buffer, Code, MessageHandler, Stream, Unary
 from trivet.server.protocol.inflate import Plain
-
-if TYPE_CHECKING:
-    from trivet.server.grpc.http2.calls import Calls
 
 log = logging.getLogger(__name__)
 HIGH_WATER_BYTES = 1024 * 1024
@@ -21,30 +18,49 @@ _BATCH = 256
 INTERNAL_TEXT = "internal error; the server log has the details"
 
 
+class CallOwner(Protocol):
+    """A call's connection, as the call sees it."""
+
+    def write(self, call: "Http2Call", pieces: list[Buffer], size: int) -> None:
+        """One message of a call, prefixed."""
+
+    def write_answer(self, call: "Http2Call", pieces: list[Buffer], size: int) -> None:
+        """All of a call's answer: one message, prefixed, and the end."""
+
+    def write_end(self, call: "Http2Call", code: Code, text: str) -> None:
+        """The end of a call."""
+
+    def widen_receive_window(self, call: "Http2Call") -> None:
+        """Lets the client send more, once that is worth a frame."""
+
+
 class Http2Call:
     """Owned by its connection. `queue` holds what the windows do not let out yet."""
 
     __slots__ = (
-        "_calls", "_deadline_timer", "_gzip_level", "_handler", "_is_ended", "_message",
-        "_on_cancel", "_on_writable", "_row", "_unpacking", "_waiting", "assembler", "deadline",
-        "has_sent_head", "id", "is_behind", "is_half_closed", "metadata", "queue",
+        "_deadline_timer", "_gzip_level", "_handler", "_is_ended", "_message",
+        "_on_cancel", "_on_writable", "_owner", "_row", "_unpacking", "_waiting", "assembler",
+        "deadline", "has_sent_head", "id", "is_behind", "is_half_closed", "metadata",
+        "missing_bytes", "queue",
         "queued_bytes", "receive_window", "send_window", "trailers",
     )  # fmt: skip
 
     def __init__(
         self,
-        calls: "Calls",
+        owner: CallOwner,
         stream_id: int,
         metadata: Mapping[str, str],
         assembler: Assembler,
         gzip_level: int,
     ) -> None:
-        self._calls = calls
+        self._owner = owner
         self.id = stream_id
         self.metadata = metadata
         self.deadline: float | None = None
         self.assembler = assembler
         self.is_half_closed = False
+        self.missing_bytes: int | None = None
+        """Of DATA until what the client said is complete; None: it did not say."""
         self.receive_window = 0
         self.send_window = 0
         self.has_sent_head = False
@@ -83,15 +99,13 @@ class Http2Call:
             self._on_cancel.append(callback)
 
     def send(self, message: Sequence[Buffer]) -> None:
-        if self._is_ended:
-            return
-        if self._gzip_level:
-            pieces = packed(list(message), self._gzip_level)
-            size = sum(map(len, pieces))
-        else:
-            size = sum(map(len, message)) + 5
-            pieces = [(size - 5).to_bytes(5, "big"), *message]
-        self._calls.write(self, pieces, size)
+        if not self._is_ended:
+            self._owner.write(self, *self._prefixed(message))
+
+    def answer(self, message: Sequence[Buffer]) -> None:
+        if not self._is_ended:
+            self._settle()
+            self._owner.write_answer(self, *self._prefixed(message))
 
     def finish(self) -> None:
         self._end(Code.OK, "")
@@ -102,7 +116,15 @@ class Http2Call:
     def _end(self, code: Code, text: str) -> None:
         if not self._is_ended:
             self._settle()
-            self._calls.write_end(self, code, text)
+            self._owner.write_end(self, code, text)
+
+    def _prefixed(self, message: Sequence[Buffer]) -> tuple[list[Buffer], int]:
+        """A message as the wire has it, and its bytes."""
+        if self._gzip_level:
+            pieces = packed(list(message), self._gzip_level)
+            return pieces, sum(map(len, pieces))
+        size = sum(map(len, message))
+        return [size.to_bytes(5, "big"), *message], size + 5
 
     # -- from the connection -------------------------------------------------------------------
 
@@ -127,8 +149,13 @@ class Http2Call:
 
     def receive(self, data: bytes) -> None:
         """The payload of a DATA frame or a part of one."""
-        if not self._is_ended:
+        if self._is_ended:
+            return
+        whole = self.assembler.whole(data)
+        if whole is None or self.is_behind:
             self._take_all(self.assembler.feed(data))
+        else:
+            self._take(whole)
 
     def place(self) -> memoryview | None:
         """Where the rest of a large message goes; None: nowhere special."""
@@ -167,7 +194,7 @@ class Http2Call:
         if not self._is_ended:
             self._settle()
             self._run_cancel_callbacks()
-            self._calls.write_end(self, code, text)
+            self._owner.write_end(self, code, text)
 
     def caught_up(self) -> None:
         """The queue has room again."""
@@ -231,7 +258,7 @@ class Http2Call:
         if self.is_half_closed:
             self._on_half_close()
         else:
-            self._calls.widen_receive_window(self)
+            self._owner.widen_receive_window(self)
 
     def _take(self, message: Buffer) -> None:
         if self._handler is not None:

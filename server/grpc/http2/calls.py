@@ -1,5 +1,6 @@
 """The calls in progress on one connection: heads and DATA to them, their answers to the outbox."""
 
+from collections import deque
 from collections.abc import Callable
 
 from trivet.server.grpc.http2 import frames
@@ -29,6 +30,8 @@ from trivet.server.grpc.transport import Buffer, Code, Gate, Refused, Rows, Stre
 
 STREAM_WINDOW = 4 * 1024 * 1024
 CONNECTION_WINDOW = 16 * 1024 * 1024
+MAX_CUT_SHORT = 256
+"""Streams of which DATA that was on its way is let pass (RFC 9113 section 5.1, "closed")."""
 
 
 class Calls:
@@ -52,6 +55,8 @@ class Calls:
         self._continued: tuple[int, int, bytes] | None = None
         """Stream, flags and block so far of headers that go on in CONTINUATION frames."""
         self._receive_window = CONNECTION_WINDOW
+        self._cut_short: deque[int] = deque(maxlen=MAX_CUT_SHORT)
+        """Streams that ended on our side while their clients were sending."""
         self.last_id = 0
         """The last call that was taken."""
         self._last_seen_id = 0
@@ -157,11 +162,19 @@ class Calls:
         level = self._options.gzip_level if "gzip" in head.accepts else 0
         assembler = Assembler(head.encoding, self._options.max_message_bytes)
         call = Http2Call(self, stream_id, head.metadata, assembler, level)
+        call.missing_bytes = head.content_length
         call.receive_window = STREAM_WINDOW
         call.send_window = self._outbox.initial_window
         self._calls[stream_id] = call
         call.begin(row, head.timeout_s)
         if flags & END_STREAM:
+            self._half_close(call)
+
+    def _half_close(self, call: Http2Call) -> None:
+        """The client sends no more in this stream. With less than it said it is malformed."""
+        if call.missing_bytes:
+            self.reset(call.id, ErrorCode.PROTOCOL_ERROR)
+        else:
             call.half_close()
 
     def _on_request_trailers(self, call: Http2Call, flags: int, block: bytes) -> None:
@@ -170,7 +183,7 @@ class Calls:
             raise StreamFault(call.id, ErrorCode.STREAM_CLOSED)
         if not flags & END_STREAM:
             raise StreamFault(call.id, ErrorCode.PROTOCOL_ERROR)
-        call.half_close()
+        self._half_close(call)
 
     def _refuse(self, stream_id: int, block: bytes, flags: int) -> None:
         """Answers what is no call by headers alone; an empty block: malformed."""
@@ -180,6 +193,7 @@ class Calls:
         both = END_HEADERS | END_STREAM
         self._outbox.control(frames.frame(Kind.HEADERS, both, stream_id, block))
         if not flags & END_STREAM:
+            self._cut_short.append(stream_id)
             self._outbox.control(frames.rst_stream(stream_id, ErrorCode.NO_ERROR))
 
     # -- DATA: see DataSink --------------------------------------------------------------------
@@ -196,6 +210,8 @@ class Calls:
             self._guard.idle()
         call = self._calls.get(stream_id)
         if call is None:
+            if stream_id not in self._cut_short:
+                self.reset(stream_id, ErrorCode.STREAM_CLOSED)
             return
         call.receive_window -= size
         if call.is_half_closed:
@@ -215,8 +231,17 @@ class Calls:
     def on_data(self, stream_id: int, data: bytes) -> None:
         """The next part of the payload."""
         call = self._calls.get(stream_id)
-        if call is not None:
+        if call is not None and self._has_room(call, len(data)):
             call.receive(data)
+
+    def _has_room(self, call: Http2Call, size: int) -> bool:
+        """Counts DATA against the content-length, if there is one; more than it ends the stream."""
+        if call.missing_bytes is None:
+            return True
+        call.missing_bytes -= size
+        if call.missing_bytes < 0:
+            self.reset(call.id, ErrorCode.PROTOCOL_ERROR)
+        return call.missing_bytes >= 0
 
     def place(self, stream_id: int) -> memoryview | None:
         """Where the next part of a large message goes."""
@@ -226,7 +251,7 @@ class Calls:
     def on_placed(self, stream_id: int, size: int) -> None:
         """So much of it has been put there."""
         call = self._calls.get(stream_id)
-        if call is not None:
+        if call is not None and self._has_room(call, size):
             call.received(size)
 
     def on_data_end(self, stream_id: int, *, is_last: bool) -> None:
@@ -235,19 +260,19 @@ class Calls:
         if call is None:
             return
         if is_last:
-            call.half_close()
+            self._half_close(call)
         elif not call.is_behind:
             self.widen_receive_window(call)
 
     def widen_receive_window(self, call: Http2Call) -> None:
-        """Lets the client send more, once that is worth a frame."""
+        """See CallOwner."""
         taken = STREAM_WINDOW - call.receive_window
         if taken > STREAM_WINDOW // 2:
             self._outbox.control(frames.window_update(call.id, taken))
             call.receive_window = STREAM_WINDOW
 
-    def on_padded_data(self, flags: int, stream_id: int, payload: bytes) -> None:
-        """A DATA frame with padding, which counts against the windows."""
+    def on_whole_data(self, flags: int, stream_id: int, payload: bytes) -> None:
+        """A DATA frame at once, perhaps with padding, which counts against the windows."""
         data = frames.unpadded(flags, payload)
         self.on_data_head(stream_id, len(payload))
         self.on_data(stream_id, data)
@@ -288,22 +313,31 @@ class Calls:
                 raise ConnectionFault(ErrorCode.FLOW_CONTROL_ERROR, "a window over 2^31-1")
 
     def reset(self, stream_id: int, code: ErrorCode) -> None:
-        """Ends a stream that broke the protocol, or is refused."""
+        """Ends a stream that broke the protocol, or is refused. Raises ConnectionFault for one too
+        many: a client that makes us reset costs as much as one that resets."""
         call = self._calls.pop(stream_id, None)
         if call is not None:
             self._outbox.drop(call)
             call.abort()
+        self._cut_short.append(stream_id)
         self._outbox.control(frames.rst_stream(stream_id, code))
+        self._guard.cancelled()
+        self._on_idle()
 
     # -- answers -------------------------------------------------------------------------------
 
     def write(self, call: Http2Call, pieces: list[Buffer], size: int) -> None:
-        """One message of a call, prefixed."""
+        """See CallOwner."""
         self._guard.moved()
         self._outbox.message(call, pieces, size)
 
+    def write_answer(self, call: Http2Call, pieces: list[Buffer], size: int) -> None:
+        """All of a call's answer: one message, prefixed, and the end."""
+        self._guard.moved()
+        self._outbox.answer(call, pieces, size)
+
     def write_end(self, call: Http2Call, code: Code, text: str) -> None:
-        """The end of a call."""
+        """See CallOwner."""
         self._outbox.end(call, code, text)
 
     def on_answered(self, call: Http2Call) -> None:
@@ -312,6 +346,7 @@ class Calls:
             return
         self._guard.ended()
         if not call.is_half_closed:
+            self._cut_short.append(call.id)
             self._outbox.control(frames.rst_stream(call.id, ErrorCode.NO_ERROR))
         if not self.takes_new:
             self._on_idle()

@@ -30,6 +30,8 @@ from trivet.server.grpc.transport import Code, Rows
 log = logging.getLogger(__name__)
 GOODBYE_S = 1.0
 """How long a client has to take our last words, or to tell of calls on their way."""
+FIRST_PROBE_S, LAST_PROBE_S = 0.02, 1.0
+"""Pauses between the questions whether a client that sends no more is still there."""
 MAX_FRAME_BYTES_LIMIT = 2**24 - 1
 NOT_HTTP2 = (
     b"HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain\r\nConnection: close\r\n\r\n"
@@ -81,10 +83,25 @@ class Connection(asyncio.BufferedProtocol):
 
     def buffer_updated(self, nbytes: int) -> None:
         self._timers.heard()
-        self._handle(lambda: self._reader.on_received(nbytes))
+        self._handle(self._reader.on_received, nbytes)
 
     def eof_received(self) -> bool:
-        return False
+        """The client sends no more: it may have left, or wait for its answers with one half closed.
+
+        Both look alike until something is sent, so PINGs ask: a socket that is gone answers the
+        first with a reset, at which the second fails. TLS knows no such half.
+        """
+        if not self._calls or self._transport.get_extra_info("sslcontext") is not None:
+            return False
+        self._calls.takes_new = False
+        self._probe(FIRST_PROBE_S)
+        return True
+
+    def _probe(self, delay_s: float) -> None:
+        if self._calls and not self._transport.is_closing():
+            self._outbox.control(frames.frame(Kind.PING, 0, 0, _KEEPALIVE_PING))
+            later_s = min(2 * delay_s, LAST_PROBE_S)
+            asyncio.get_running_loop().call_later(delay_s, self._probe, later_s)
 
     def pause_writing(self) -> None:
         # A client that does not read is not read either: what it asks would only pile up.
@@ -161,10 +178,10 @@ class Connection(asyncio.BufferedProtocol):
 
     # -- reading -------------------------------------------------------------------------------
 
-    def _handle(self, read: Callable[[], None]) -> None:
+    def _handle(self, read: Callable[..., None], *arguments: int) -> None:
         self._outbox.hold()
         try:
-            read()
+            read(*arguments)
         except ConnectionFault as fault:
             self._on_fault(fault)
         except Exception:
@@ -215,7 +232,7 @@ class Connection(asyncio.BufferedProtocol):
 
     def _frame_handlers(self) -> dict[int, FrameHandler]:
         return {
-            Kind.DATA: self._calls.on_padded_data,
+            Kind.DATA: self._calls.on_whole_data,
             Kind.HEADERS: self._calls.on_headers,
             Kind.PRIORITY: self._on_priority,
             Kind.RST_STREAM: self._calls.on_rst_stream,
@@ -271,8 +288,11 @@ class Connection(asyncio.BufferedProtocol):
         else:
             self._guard.idle()
 
-    def _on_goaway(self, _: int, stream_id: int, __: bytes) -> None:
+    def _on_goaway(self, _: int, stream_id: int, payload: bytes) -> None:
         _require_connection(stream_id, "GOAWAY")
+        if len(payload) < frames.GOAWAY_BYTES:
+            text = f"GOAWAY of {len(payload)} bytes; it has at least {frames.GOAWAY_BYTES}"
+            raise ConnectionFault(ErrorCode.FRAME_SIZE_ERROR, text)
         self._calls.takes_new = False
         self._close_when_done()
 
@@ -287,8 +307,10 @@ class Connection(asyncio.BufferedProtocol):
         else:
             raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, "WINDOW_UPDATE of 0")
 
-    def _on_priority(self, _: int, __: int, payload: bytes) -> None:
+    def _on_priority(self, _: int, stream_id: int, payload: bytes) -> None:
         self._guard.idle()
+        if stream_id == 0:
+            raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, "PRIORITY on stream 0")
         frames.require_size(payload, 5, "PRIORITY")
 
     def _on_push_promise(self, _: int, __: int, ___: bytes) -> None:

@@ -1,4 +1,5 @@
-"""Bytes of one connection to frames; DATA payloads go on as they come, large ones in place."""
+"""Bytes of one connection to frames; a DATA payload that is not whole yet goes on as it comes, in
+place where it is large."""
 
 from collections.abc import Callable
 from typing import Protocol
@@ -19,12 +20,14 @@ MAX_DATA_BYTES = 1024 * 1024
 """The SETTINGS_MAX_FRAME_SIZE that we announce."""
 MAX_OTHER_BYTES = 64 * 1024
 """The same for frames other than DATA: nobody sends headers in larger ones."""
+DATA = int(Kind.DATA)
+"""A constant: looking up an enum's member costs as much as a call."""
 BATCH = 256
 """Frames taken before the other connections get their turn."""
 
 
 class DataSink(Protocol):
-    """Takes the payloads of DATA frames as they come."""
+    """Takes the payload of a DATA frame as it comes."""
 
     def on_data_head(self, stream_id: int, size: int) -> None:
         """A frame begins."""
@@ -40,6 +43,18 @@ class DataSink(Protocol):
 
     def on_placed(self, stream_id: int, size: int) -> None:
         """So much has been received there."""
+
+
+def held_bytes(size: int, kind: int, flags: int) -> int:
+    """How much of a frame's payload must have come before the frame is taken.
+
+    Nothing of DATA, which goes on as it comes, unless its padding has to be found; nothing of a
+    frame that is too large, whose head alone is refused; else all of it. Whether there is something
+    to go on with and whether it can be taken are both decided by this.
+    """
+    if kind == DATA:
+        return size if flags & PADDED and size <= MAX_DATA_BYTES else 0
+    return size if size <= MAX_OTHER_BYTES else 0
 
 
 class FrameReader:
@@ -110,10 +125,7 @@ class FrameReader:
         if len(data) < HEAD_BYTES:
             return True
         upper, lower, kind, flags, _ = unpack_head(data)
-        if kind == Kind.DATA and not flags & PADDED:
-            return False
-        size: int = upper << 8 | lower
-        return size <= MAX_OTHER_BYTES and len(data) < HEAD_BYTES + size
+        return len(data) < HEAD_BYTES + held_bytes(upper << 8 | lower, kind, flags)
 
     def _read(self, data: bytes) -> None:
         position, end = 0, len(data)
@@ -147,19 +159,18 @@ class FrameReader:
             return 0
         upper, lower, kind, flags, stream_id = unpack_head(data, position)
         size: int = upper << 8 | lower
+        if end - position < HEAD_BYTES + held_bytes(size, kind, flags):
+            return 0
         stream_id &= 0x7FFFFFFF
         if size > (MAX_OTHER_BYTES if kind else MAX_DATA_BYTES):
             raise ConnectionFault(ErrorCode.FRAME_SIZE_ERROR, f"a frame of {size} bytes")
-        if kind == Kind.DATA and not flags & PADDED:
+        start = position + HEAD_BYTES
+        stop = start + size
+        if stop > end:  # DATA without padding: `held_bytes` lets nothing else come here
             self._data_stream, self._data_flags, self._data_left = stream_id, flags, size
             self._sink.on_data_head(stream_id, size)
-            if size == 0:
-                self._end_data()
             return HEAD_BYTES
-        if end - position < HEAD_BYTES + size:
-            return 0
-        start = position + HEAD_BYTES
-        self._on_frame(kind, flags, stream_id, data[start : start + size])
+        self._on_frame(kind, flags, stream_id, data[start:stop])
         return HEAD_BYTES + size
 
     def _end_data(self) -> None:

@@ -13,6 +13,8 @@ END_STREAM = ACK = 0x1
 END_HEADERS = 0x4
 PADDED = 0x8
 PRIORITY = 0x20
+GOAWAY_BYTES = 8
+"""The least of a GOAWAY's payload: the last stream, and the error."""
 
 
 class Kind(IntEnum):

@@ -82,6 +82,19 @@ class Assembler:
             return f"{len(self._prefix)} of the {PREFIX_BYTES} bytes before a message"
         return f"{self._filled} of {len(self._body)} bytes of a message"
 
+    def whole(self, data: bytes) -> bytes | None:
+        """The one message that `data` is, as nearly all small ones come; else None, and nothing has
+        happened: `feed` takes everything."""
+        size = len(data) - PREFIX_BYTES
+        if (
+            size < 0
+            or size > self._max_bytes
+            or not self.is_between_messages
+            or int.from_bytes(data[:PREFIX_BYTES], "big") != size
+        ):
+            return None
+        return data[PREFIX_BYTES:]
+
     def feed(self, data: bytes) -> Iterator[Buffer | Packed]:
         """The messages that `data` completes. Raises BadMessageError."""
         position, end = 0, len(data)

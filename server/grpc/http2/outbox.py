@@ -22,6 +22,8 @@ from trivet.server.grpc.http2.heads import (
     ANSWER_BLOCK,
     GZIP_ANSWER_BLOCK,
     OK_TRAILERS,
+    answer_end,
+    answer_head,
     failure_block,
     trailers_block,
 )
@@ -78,6 +80,25 @@ class Outbox:
         call.queue.extend(piece for piece in pieces if len(piece))
         call.queued_bytes += size
         self.pump()
+
+    def answer(self, call: Http2Call, pieces: list[Buffer], size: int) -> None:
+        """The one message of a call, with its prefix, and the end of the call, which succeeded."""
+        if (
+            call.has_sent_head
+            or call.answers_gzip
+            or self._is_paused
+            or size > min(self._window, call.send_window, self.max_frame_bytes)
+        ):
+            self.message(call, pieces, size)
+            self.end(call, Code.OK, "")
+            return
+        call.has_sent_head = True
+        self._window -= size
+        end = answer_end(call.id)
+        self._add(answer_head(call.id, size))
+        self._pieces += (*pieces, end)
+        self._num_bytes += size + len(end)
+        self._on_sent(call)
 
     def end(self, call: Http2Call, code: Code, text: str) -> None:
         """The end of a call, behind what is queued for it."""

@@ -7,7 +7,7 @@ from typing import Any
 from aiohttp import web
 
 from trivet.backends.api import Choices, Chunk, GenerateRequest, Generator
-from trivet.server.core import Core
+from trivet.server.core import Generators
 from trivet.server.http.answers import json_answer
 from trivet.server.http.generation import Outputs
 from trivet.server.http.limits import HttpLimits
@@ -26,7 +26,7 @@ from trivet.server.http.routes import Call
 class Chat:
     """The handler."""
 
-    def __init__(self, core: Core, limits: HttpLimits) -> None:
+    def __init__(self, core: Generators, limits: HttpLimits) -> None:
         self._core = core
         self._limits = limits
 
@@ -34,7 +34,7 @@ class Chat:
         """One answer or a stream of events."""
         fields = parse(ChatFields, await read_json_body(call.request, self._limits))
         fields.check()
-        fields.model, generator = named_generator(self._core, fields.model)
+        fields.model, generator = named_generator(self._core, fields.model, call.request_id)
         chat = Conversation(fields, generator)
         await chat.start()
         if fields.stream:

@@ -15,7 +15,7 @@ from trivet.backends.api import (
     Sampling,
     TokenLogprob,
 )
-from trivet.server.core import Core
+from trivet.server.core import Generators
 from trivet.server.http.answers import json_answer
 from trivet.server.http.generation import Outputs
 from trivet.server.http.limits import HttpLimits
@@ -33,7 +33,7 @@ DEFAULT_MAX_TOKENS = 16
 class Completions:
     """The handler."""
 
-    def __init__(self, core: Core, limits: HttpLimits) -> None:
+    def __init__(self, core: Generators, limits: HttpLimits) -> None:
         self._core = core
         self._limits = limits
 
@@ -41,7 +41,7 @@ class Completions:
         """One answer or a stream of events."""
         fields = parse(CompletionFields, await read_json_body(call.request, self._limits))
         fields.check()
-        fields.model, generator = named_generator(self._core, fields.model)
+        fields.model, generator = named_generator(self._core, fields.model, call.request_id)
         completion = Completion(fields, generator)
         await completion.start()
         if fields.stream:

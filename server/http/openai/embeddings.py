@@ -13,9 +13,10 @@ from trivet.backends.api import (
     InferRequest,
     InferResponse,
     InvalidRequest,
+    RequestContext,
     Tensor,
 )
-from trivet.server.core import Core
+from trivet.server.core import Inference
 from trivet.server.http.answers import json_answer
 from trivet.server.http.limits import HttpLimits
 from trivet.server.http.openai.bodies import read_json_body
@@ -23,6 +24,7 @@ from trivet.server.http.openai.encoders import Encoder, find_id_encoder, find_te
 from trivet.server.http.openai.fields import Fields, Listed, TokenId, parse
 from trivet.server.http.routes import Call
 from trivet.server.http.sinks import SingleSink
+from trivet.server.models.routing import Admitted
 
 T = TypeVar("T")
 MAX_INPUTS = 2048
@@ -62,7 +64,7 @@ class EmbeddingFields(Fields):
 class Embeddings:
     """The handler."""
 
-    def __init__(self, core: Core, limits: HttpLimits) -> None:
+    def __init__(self, core: Inference, limits: HttpLimits) -> None:
         self._core = core
         self._limits = limits
 
@@ -70,10 +72,10 @@ class Embeddings:
         """The vectors of some inputs, in their order."""
         fields = parse(EmbeddingFields, await read_json_body(call.request, self._limits))
         if texts := fields.texts():
-            encoder = find_text_encoder(self._core, fields.model)
+            encoder = find_text_encoder(self._core, fields.model, call.request_id)
             return await self._answer(call, fields, encoder, texts)
         token_ids = fields.token_ids()
-        id_encoder = find_id_encoder(self._core, fields.model)
+        id_encoder = find_id_encoder(self._core, fields.model, call.request_id)
         id_encoder.check(token_ids)
         return await self._answer(call, fields, id_encoder, token_ids)
 
@@ -88,11 +90,14 @@ class Embeddings:
             num_tokens += encoded.num_tokens
         return json_answer(_document(fields, np.concatenate(parts), num_tokens))
 
-    async def _infer(self, request_id: str, model: str, inputs: dict[str, Tensor]) -> InferResponse:
-        request = InferRequest(model, None, request_id, inputs)
+    async def _infer(
+        self, request_id: str, admitted: Admitted, inputs: dict[str, Tensor]
+    ) -> InferResponse:
+        request = InferRequest(admitted.name, None, request_id, inputs)
         sink = SingleSink()
-        self._core.infer(request, sink)
-        return await sink.result(request.cancel, f"model '{model}' must give one response")
+        context = RequestContext()
+        self._core.infer(admitted, request, context, sink)
+        return await sink.result(context.cancel, f"model '{admitted.name}' must give one response")
 
 
 def shortened(vectors: np.ndarray, dimensions: int | None) -> np.ndarray:

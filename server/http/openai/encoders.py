@@ -19,7 +19,8 @@ from trivet.backends.api import (
     Unsupported,
     parameter,
 )
-from trivet.server.core import Core
+from trivet.server.core import Resolving
+from trivet.server.models.routing import Admitted, Key
 
 T_contra = TypeVar("T_contra", contravariant=True)
 TOKENIZER = "embeddings_tokenizer"
@@ -36,9 +37,9 @@ _ID_INPUTS = {_IDS, _MASK, "token_type_ids"}
 
 
 class Infer(Protocol):
-    """Asks a model by name for its one response. Raises a ServingError."""
+    """Asks a model for its one response. Raises a ServingError."""
 
-    async def __call__(self, model: str, inputs: dict[str, Tensor]) -> InferResponse: ...
+    async def __call__(self, model: Admitted, inputs: dict[str, Tensor]) -> InferResponse: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,9 +65,9 @@ class Encoder(Protocol[T_contra]):
 class TextEncoder:
     """Two models that together turn texts into vectors, or one that takes texts."""
 
-    name: str
-    tokenizer: str
-    """Empty for a model that takes texts itself."""
+    model: Admitted
+    tokenizer: Admitted | None
+    """None for a model that takes texts itself."""
     text_input: str
     inputs: tuple[str, ...]
     output: str
@@ -76,12 +77,12 @@ class TextEncoder:
         """See Encoder."""
         packed = np.array([[text.encode()] for text in batch], dtype=object)
         given = {self.text_input: Tensor.of(self.text_input, packed)}
-        tokens = await infer(self.tokenizer or self.name, given)
-        if not self.tokenizer:
+        tokens = await infer(self.tokenizer or self.model, given)
+        if self.tokenizer is None:
             return Encoded(_output(tokens, self.output), _num_tokens(tokens))
         found = {tensor.name: tensor for tensor in tokens.outputs}
         inputs = {name: found[name] for name in self.inputs}
-        encoded = await infer(self.name, inputs)
+        encoded = await infer(self.model, inputs)
         first = next(iter(inputs.values()))
         count = _num_tokens(tokens) if _MASK in found else first.numpy().size
         return Encoded(_output(encoded, self.output), count)
@@ -91,7 +92,7 @@ class TextEncoder:
 class IdEncoder:
     """A model that turns token ids into vectors."""
 
-    name: str
+    model: Admitted
     inputs: tuple[TensorSpec, ...]
     output: str
     batch_size: int
@@ -101,7 +102,7 @@ class IdEncoder:
 
     async def encode(self, batch: Sequence[Sequence[int]], infer: Infer) -> Encoded:
         """See Encoder."""
-        encoded = await infer(self.name, self._tensors(batch))
+        encoded = await infer(self.model, self._tensors(batch))
         return Encoded(_output(encoded, self.output), sum(map(len, batch)))
 
     def check(self, inputs: Sequence[Sequence[int]]) -> None:
@@ -110,12 +111,12 @@ class IdEncoder:
             if len(ids) > self.max_tokens:
                 raise InvalidRequest(
                     f"input[{index}]: {len(ids)} token ids are more than the {self.max_tokens} "
-                    f"that model '{self.name}' takes (its parameter {MAX_TOKENS})"
+                    f"that model '{self.model.name}' takes (its parameter {MAX_TOKENS})"
                 )
             if max(ids) >= self.vocabulary_size:
                 raise InvalidRequest(
                     f"input[{index}]: token id {max(ids)} is not in the vocabulary of "
-                    f"{self.vocabulary_size} of model '{self.name}'"
+                    f"{self.vocabulary_size} of model '{self.model.name}'"
                 )
 
     def _tensors(self, inputs: Sequence[Sequence[int]]) -> dict[str, Tensor]:
@@ -131,52 +132,67 @@ class IdEncoder:
         }
 
 
-def find_text_encoder(core: Core, name: str) -> TextEncoder:
+def find_text_encoder(core: Resolving, name: str, key: Key) -> TextEncoder:
     """The encoder of that name with its tokenizer. Raises ModelNotFound when there is none."""
+    return _text_encoder(core, _resolved(core, name, key), key)
+
+
+def _resolved(core: Resolving, name: str, key: Key) -> Admitted:
     try:
-        encoder = core.signature(name, None)
-        whole = _whole_encoder(name, encoder)
-        if whole is not None:
-            return whole
-        tokenizer_name = parameter(core.model_config(name, None), TOKENIZER, f"{name}_tokenizer")
-        tokenizer = core.signature(tokenizer_name, None)
+        return core.resolve(name, None, key)
+    except ModelNotFound:
+        raise ModelNotFound(f"The model `{name[:128]}` does not exist.") from None
+
+
+def _text_encoder(core: Resolving, admitted: Admitted, key: Key) -> TextEncoder:
+    model = admitted.model
+    name, encoder = model.name, model.signature
+    whole = _whole_encoder(admitted, encoder)
+    if whole is not None:
+        return whole
+    try:
+        made_by = core.resolve(parameter(model.config, TOKENIZER, f"{name}_tokenizer"), None, key)
     except (ModelNotFound, NotFound):
-        raise _no_encoder(core, name) from None
+        raise _no_encoder(name) from None
+    tokenizer = made_by.model.signature
     outputs = [spec for spec in encoder.outputs.values() if _is_vector(spec.datatype, spec.dims)]
     texts = [spec for spec in tokenizer.inputs.values() if spec.datatype is DataType.BYTES]
     fits = encoder.inputs.keys() <= tokenizer.outputs.keys()
     size = min(encoder.max_batch_size, tokenizer.max_batch_size)
     if not (fits and size and len(outputs) == 1 and len(texts) == len(tokenizer.inputs) == 1):
-        raise _no_encoder(core, name)
+        raise _no_encoder(name)
     return TextEncoder(
-        name, tokenizer_name, texts[0].name, tuple(encoder.inputs), outputs[0].name, size
+        admitted, made_by, texts[0].name, tuple(encoder.inputs), outputs[0].name, size
     )
 
 
-def _whole_encoder(name: str, signature: Signature) -> TextEncoder | None:
+def _whole_encoder(admitted: Admitted, signature: Signature) -> TextEncoder | None:
     """A model that takes a text and gives a vector, as an ensemble with its tokenizer does."""
     texts = [spec for spec in signature.inputs.values() if spec.datatype is DataType.BYTES]
     outputs = [spec for spec in signature.outputs.values() if _is_vector(spec.datatype, spec.dims)]
     size = signature.max_batch_size
     if not size or not len(texts) == len(signature.inputs) == len(outputs) == 1:
         return None
-    return TextEncoder(name, "", texts[0].name, (), outputs[0].name, size)
+    return TextEncoder(admitted, None, texts[0].name, (), outputs[0].name, size)
 
 
-def find_id_encoder(core: Core, name: str) -> IdEncoder:
+def find_id_encoder(core: Resolving, name: str, key: Key) -> IdEncoder:
     """The model that takes token ids where texts would go to `name`. Raises ModelNotFound when that
     makes no embeddings, and Unsupported when it makes them of texts alone."""
-    try:
-        # Nothing in an ensemble says which of its inner tensors ids are, so it names a model.
-        named = parameter(core.model_config(name, None), ENCODER, name)
-        signature, config = core.signature(named, None), core.model_config(named, None)
-    except (ModelNotFound, NotFound):
-        raise _no_encoder(core, name) from None
+    asked = admitted = _resolved(core, name, key)
+    # Nothing in an ensemble says which of its inner tensors ids are, so it names a model.
+    named = parameter(asked.model.config, ENCODER, name)
+    if named != name:
+        try:
+            admitted = core.resolve(named, None, key)
+        except (ModelNotFound, NotFound):
+            raise _no_encoder(name) from None
+    signature, config = admitted.model.signature, admitted.model.config
     outputs = [spec for spec in signature.outputs.values() if _is_vector(spec.datatype, spec.dims)]
     sizes = [parameter(config, key) for key in (VOCABULARY, MAX_TOKENS)]
     fits = _takes_ids(signature) and all(map(str.isdecimal, sizes))
     if not (fits and signature.max_batch_size and len(outputs) == 1):
-        find_text_encoder(core, name)
+        _text_encoder(core, asked, key)
         raise Unsupported(
             f"input: model '{named}' makes no embeddings of token ids; send texts. It would with "
             f"an input {_IDS} (and {_MASK}, token_type_ids) and the parameters {VOCABULARY} and "
@@ -184,7 +200,7 @@ def find_id_encoder(core: Core, name: str) -> IdEncoder:
         )
     inputs = signature.inputs
     size = signature.max_batch_size if _MASK in inputs else 1
-    return IdEncoder(named, tuple(inputs.values()), outputs[0].name, size, *map(int, sizes))
+    return IdEncoder(admitted, tuple(inputs.values()), outputs[0].name, size, *map(int, sizes))
 
 
 def _takes_ids(signature: Signature) -> bool:
@@ -211,11 +227,7 @@ def _is_vector(datatype: DataType, dims: tuple[int, ...]) -> bool:
     return datatype is DataType.FP32 and len(dims) == 1
 
 
-def _no_encoder(core: Core, name: str) -> ModelNotFound:
-    try:
-        core.signature(name, None)
-    except ModelNotFound:
-        return ModelNotFound(f"The model `{name[:128]}` does not exist.")
+def _no_encoder(name: str) -> ModelNotFound:
     return ModelNotFound(
         f"The model `{name[:128]}` does not make embeddings: that takes a tokenizer model, named "
         f"`{name[:128]}_tokenizer` or in its parameter {TOKENIZER}, whose outputs are its inputs, "

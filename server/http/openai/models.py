@@ -28,7 +28,9 @@ class Models:
 
     async def one(self, call: Call) -> web.StreamResponse:
         """One of them."""
-        return json_answer(self._document(call.model, self._core.generator(call.model)))
+        return json_answer(
+            self._document(call.model, generator_for(self._core, call.model, call.request_id))
+        )
 
     def _document(self, name: str, generator: Generator) -> dict[str, Any]:
         return {
@@ -56,7 +58,8 @@ class Models:
 
     async def tokenizer_info(self, call: Call) -> web.StreamResponse:
         """What a client must know to tokenise itself, with the names of tokenizer_config.json."""
-        info = generator_for(self._core, call.request.query.get("model")).info
+        name = call.request.query.get("model")
+        info = generator_for(self._core, name, call.request_id).info
         return json_answer(
             {
                 "model_max_length": info.max_model_len,

@@ -3,30 +3,31 @@
 from dataclasses import replace
 
 from trivet.backends.api import Generator, InvalidRequest, ModelNotFound, Sampling
-from trivet.server.core import Core
+from trivet.server.core import Generators
+from trivet.server.models.routing import Key
 
 PLACEHOLDERS = ("tgi", "dummy")
 """What clients of Hugging Face send for the model that is there: its servers have one."""
 
 
-def named_generator(core: Core, name: str) -> tuple[str, Generator]:
+def named_generator(core: Generators, name: str, key: Key) -> tuple[str, Generator]:
     """The model of that name and its own name: for a placeholder it is the only one that generates.
     Raises ModelNotFound, ModelNotReady."""
     if name in PLACEHOLDERS and name not in core.generators():
         found = core.unnamed_generators()
         if len(found) == 1:
-            return next(iter(found.items()))
-    return name, core.generator(name)
+            (name,) = found
+    return name, core.generator(name, key=key)
 
 
-def generator_for(core: Core, name: str | None) -> Generator:
+def generator_for(core: Generators, name: str | None, key: Key) -> Generator:
     """The model named, or the only one. Raises ModelNotFound, ModelNotReady."""
-    if name is not None:
-        return core.generator(name)
-    found = core.unnamed_generators()
-    if len(found) != 1:
-        raise ModelNotFound(f"model: {len(found)} models generate text; name one of them")
-    return next(iter(found.values()))
+    if name is None:
+        found = core.unnamed_generators()
+        if len(found) != 1:
+            raise ModelNotFound(f"model: {len(found)} models generate text; name one of them")
+        (name,) = found
+    return core.generator(name, key=key)
 
 
 def seeded(sampling: Sampling, index: int) -> Sampling:

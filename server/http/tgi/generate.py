@@ -3,7 +3,7 @@
 import orjson
 from aiohttp import web
 
-from trivet.server.core import Core
+from trivet.server.core import Generators
 from trivet.server.http.answers import Answer
 from trivet.server.http.limits import HttpLimits
 from trivet.server.http.openai.bodies import read_json_body
@@ -20,7 +20,7 @@ from trivet.server.http.tgi.models import choose
 class TgiGenerate:
     """The handlers."""
 
-    def __init__(self, core: Core, limits: HttpLimits) -> None:
+    def __init__(self, core: Generators, limits: HttpLimits) -> None:
         self._core = core
         self._limits = limits
 

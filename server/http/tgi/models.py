@@ -1,19 +1,19 @@
 """Which model a request of this API means: TGI serves one, so its requests name none."""
 
 from trivet.backends.api import Generator, InvalidRequest, ModelNotReady
-from trivet.server.core import Core
+from trivet.server.core import Generators
 from trivet.server.http.openai.prompts import PLACEHOLDERS
 from trivet.server.http.routes import Call
 
 
-def choose(core: Core, call: Call, named: str | None) -> tuple[str, Generator]:
+def choose(core: Generators, call: Call, named: str | None) -> tuple[str, Generator]:
     """The model of the field or header `model`, or the only one that generates, with its name.
 
     Raises InvalidRequest when several do and none is named, ModelNotFound, ModelNotReady.
     """
     name = named or call.request.headers.get("model", "")
     if name and (name not in PLACEHOLDERS or name in core.generators()):
-        return name, core.generator(name)
+        return name, core.generator(name, key=call.request_id)
     found = core.unnamed_generators()
     if not found:
         raise ModelNotReady("no model that generates text is ready")
@@ -22,4 +22,5 @@ def choose(core: Core, call: Call, named: str | None) -> tuple[str, Generator]:
             f"model: {len(found)} models generate text ({', '.join(sorted(found))}); name one in "
             "the field or header 'model'"
         )
-    return next(iter(found.items()))
+    (name,) = found
+    return name, core.generator(name, key=call.request_id)

@@ -1,37 +1,32 @@
 """The executor of stateful models: requests of one sequence run in order, on one instance.
 
-Everything here runs on the event loop, which owns the sequences, so there are no locks; instances
-compute on their workers' threads.
+Everything here runs on the event loop, which owns the sequences, so there are no locks; the pool's
+instances compute on threads of their own.
 """
 
 import asyncio
 import time
-from collections import deque
 from collections.abc import Mapping
 from collections.abc import Sequence as Many
 from dataclasses import dataclass
-from functools import partial
 
 from trivet.backends.api import (
     BackendFailed,
     Batch,
     Cause,
-    ComputeOnly,
-    InferRequest,
+    CheckedRequest,
     Instance,
     InstanceDied,
     ResponseSender,
     ServingError,
     Signature,
     Sink,
-    deaths_of,
-    trouble_of,
 )
+from trivet.server.scheduling.alarm import Alarm
 from trivet.server.scheduling.answers import Answers
-from trivet.server.scheduling.batching import STOPPING
 from trivet.server.scheduling.decoupled import DecoupledSender
-from trivet.server.scheduling.inline import InlinePolicy
 from trivet.server.scheduling.joining import MakeBatch
+from trivet.server.scheduling.pool import STOPPING, InstancePool
 from trivet.server.scheduling.rate_limit import Permit
 from trivet.server.scheduling.sequences.lanes import Lane, Step, make_lane
 from trivet.server.scheduling.sequences.plan import SequencePlan
@@ -51,12 +46,11 @@ from trivet.server.scheduling.worker import Job, Worker
 class _Seat:
     """An instance and the sequences that are bound to it."""
 
+    number: int
     worker: Worker
     lane: Lane
-    permit: Permit | None = None
-    is_idle: bool = True
+    delay: Alarm
     is_dispatch_due: bool = False
-    delay_timer: asyncio.TimerHandle | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +71,7 @@ class SequenceSchedule:
 class SequenceExecutor:
     """An Executor that keeps each sequence on one instance.
 
-    Takes ownership of the instances; each is called from its own thread only.
+    Takes ownership of the instances.
     """
 
     def __init__(
@@ -99,29 +93,26 @@ class SequenceExecutor:
             plan, len(instances), schedule.max_waiting, statistics, self._answers, self
         )
         self._loop = asyncio.get_running_loop()
-        self._seats = [
-            _Seat(
-                Worker(name, instance, self._loop, partial(self._on_done, number)),
-                make_lane(plan.batching, plan.max_batch_size),
-                schedule.permits[name] if schedule.permits is not None else None,
-            )
-            for number, (name, instance) in enumerate(instances)
-        ]
-        for seat in self._seats:
-            if seat.permit is not None:
-                seat.permit.on_granted = partial(self._dispatch_soon, seat)
-        in_order = plan.batching.oldest.preserve_ordering
-        self._in_order: deque[Job] | None = deque() if in_order else None
-        self._inline = InlinePolicy(
-            enabled=self._requests.base_key is None
+        self._pool = InstancePool(
+            instances,
+            schedule.permits,
+            self,
+            preserves_order=plan.batching.oldest.preserve_ordering,
+            costs_by_size=self._requests.base_key is None
             and self._make_batch is Batch
-            and not in_order
-            and not signature.decoupled
-            and all(isinstance(instance, ComputeOnly) for _, instance in instances)
+            and not signature.decoupled,
         )
+        self._idle = self._pool.idle
+        self._seats = [self._seat(*each) for each in enumerate(self._pool.workers)]
+        self._seat_of = {seat.worker: seat for seat in self._seats}
         self._predecessors: list[SequenceExecutor] = []
 
-    def submit(self, request: InferRequest, sink: Sink) -> None:
+    def _seat(self, number: int, worker: Worker) -> _Seat:
+        lane = make_lane(self._plan.batching, self._plan.max_batch_size)
+        seat = _Seat(number, worker, lane, Alarm(self._loop, lambda: self._dispatch(seat)))
+        return seat
+
+    def submit(self, request: CheckedRequest, sink: Sink) -> None:
         """Queues the request behind those of its sequence; see `Executor`."""
         if self._predecessors and not request.sequence_start:
             keeper = self._keeper_of(request.sequence_id)
@@ -163,7 +154,7 @@ class SequenceExecutor:
 
     def _dispatch_soon(self, seat: _Seat) -> None:
         """Dispatches at the end of this loop tick, so that requests read together go together."""
-        if seat.is_idle and not seat.is_dispatch_due:
+        if not seat.is_dispatch_due and seat.worker in self._idle:
             seat.is_dispatch_due = True
             self._loop.call_soon(self._dispatch, seat)
 
@@ -175,43 +166,27 @@ class SequenceExecutor:
             self._hold_until = 0
             for each in self._seats:
                 self._dispatch_soon(each)
-        if not seat.is_idle:
-            return
-        if seat.permit is not None and not seat.permit.ask():
+        if not self._idle.claim(seat.worker):
             return
         now_ns = time.monotonic_ns()
         decision = seat.lane.decide(now_ns)
         if isinstance(decision, Step):
-            self._start(seat, decision, now_ns)
+            self._start(seat, self._job(decision, now_ns))
             return
+        self._idle.put_unused(seat.worker)
         if decision is not None:
-            self._arm_delay(seat, decision.time_ns - now_ns)
-        if seat.permit is not None:
-            seat.permit.withdraw()
+            seat.delay.at(decision.time_ns)
 
-    def _arm_delay(self, seat: _Seat, delay_ns: int) -> None:
-        if seat.delay_timer is not None:
-            seat.delay_timer.cancel()
-        seat.delay_timer = self._loop.call_later(max(0, delay_ns) / 1e9, self._dispatch, seat)
-
-    def _start(self, seat: _Seat, step: Step, now_ns: int) -> None:
-        job = self._job(step, now_ns)
-        seat.is_idle = False
-        if self._in_order is not None:
-            self._in_order.append(job)
-        if self._inline.allows(job.batch.size):
-            seat.worker.compute(job)
+    def _start(self, seat: _Seat, job: Job) -> None:
+        if self._pool.start(seat.worker, job):
             self._settle(seat, job)
-            self._deliver(job)
-            # It took the loop's time: others get their turn first.
+            self._pool.deliver(job)
             self._dispatch_soon(seat)
-        else:
-            seat.worker.start(job)
 
     def _job(self, step: Step, now_ns: int) -> Job:
         """Takes the step's requests out of their lines and makes the batch."""
         tickets: list[SequenceTicket | None] = []
-        made: list[InferRequest | None] = []
+        made: list[CheckedRequest | None] = []
         for sequence in step.positions:
             ticket = None if sequence is None else self._queue.take(sequence, now_ns)
             tickets.append(ticket)
@@ -232,26 +207,33 @@ class SequenceExecutor:
         sender, ticket.sender = ticket.sender, None
         return sender or DecoupledSender(self._loop, ticket, self._answers.on_response)
 
-    # -- answers out ---------------------------------------------------------------------------
+    # -- for the pool --------------------------------------------------------------------------
 
-    def _on_done(self, number: int, _: Worker, job: Job) -> None:
-        seat = self._seats[number]
+    def wake(self, worker: Worker) -> None:
+        """See PoolUser."""
+        self._dispatch_soon(self._seat_of[worker])
+
+    def finished(self, worker: Worker, job: Job) -> None:
+        """See PoolUser."""
+        seat = self._seat_of[worker]
         self._settle(seat, job)
-        # The instance's next batch first: it computes while these answers are written.
         self._dispatch(seat)
-        if self._in_order is None:
-            self._deliver(job)
-            return
-        while self._in_order and self._in_order[0].timing is not None:
-            self._deliver(self._in_order.popleft())
+
+    def deliver(self, job: Job) -> None:
+        """See PoolUser. Requests that run again get their answers later."""
+        live = [index for index, ticket in enumerate(job.tickets) if not _is_placeholder(ticket)]
+        self._answers.executed(job, len(live))
+        for index in live:
+            is_final = job.error is not None or index in job.batch.errors
+            if is_final or index not in job.batch.rescheduled:
+                self._answers.answer_one(job, index)
+
+    # -- after a batch -------------------------------------------------------------------------
 
     def _settle(self, seat: _Seat, job: Job) -> None:
         """What the batch means for its sequences: new states, who may go on, who is over."""
-        seat.is_idle = True
-        if seat.permit is not None:
-            seat.permit.finished()
         if isinstance(job.error, InstanceDied) and self._plan.state is None:
-            self._queue.lose(self._seats.index(seat), job.error)
+            self._queue.lose(seat.number, job.error)
         for index, ticket in enumerate(job.tickets):
             assert isinstance(ticket, SequenceTicket)
             sequence = ticket.sequence
@@ -292,16 +274,6 @@ class SequenceExecutor:
             ticket.sender = job.batch.senders[index]
         self._queue.push_again(sequence, ticket)
 
-    def _deliver(self, job: Job) -> None:
-        """The answers of a batch; requests that run again get theirs later."""
-        self._inline.observe(job.batch.size, job.cpu_ns)
-        live = [index for index, ticket in enumerate(job.tickets) if not _is_placeholder(ticket)]
-        self._answers.executed(job, len(live))
-        for index in live:
-            is_final = job.error is not None or index in job.batch.errors
-            if is_final or index not in job.batch.rescheduled:
-                self._answers.answer_one(job, index)
-
     # -- life ----------------------------------------------------------------------------------
 
     @property
@@ -320,15 +292,15 @@ class SequenceExecutor:
 
     def is_ready(self) -> bool:
         """Whether any instance can compute."""
-        return not self._queue.stopping and any(s.worker.instance.is_ready() for s in self._seats)
+        return not self._queue.stopping and self._pool.is_ready()
 
     def trouble(self) -> str:
         """See Supervised."""
-        return "" if self.is_ready() else trouble_of(s.worker.instance for s in self._seats)
+        return "" if self.is_ready() else self._pool.trouble()
 
     def deaths(self) -> Mapping[Cause, int]:
         """See Supervised."""
-        return deaths_of(s.worker.instance for s in self._seats)
+        return self._pool.deaths()
 
     async def finish_sequences(self) -> None:
         """Begins no new sequence and returns when all have ended or have been idle for too long."""
@@ -351,12 +323,8 @@ class SequenceExecutor:
         self._queue.stopping = self._queue.stopping or unloaded
         self._queue.close()
         for seat in self._seats:
-            if seat.delay_timer is not None:
-                seat.delay_timer.cancel()
-        await asyncio.gather(*(seat.worker.close(timeout_s) for seat in self._seats))
-        for seat in self._seats:
-            if seat.permit is not None:
-                seat.permit.close()
+            seat.delay.cancel()
+        await self._pool.close(timeout_s)
 
 
 def _is_placeholder(ticket: object) -> bool:

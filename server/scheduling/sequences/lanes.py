@@ -39,7 +39,6 @@ class DirectLane:
     one in use that have nothing to run get placeholders, so that positions stay."""
 
     def __init__(self, num_slots: int, min_utilization: float, max_delay_ns: int) -> None:
-        self._num_slots = num_slots
         self._min_ready = min_utilization * num_slots
         self._max_delay_ns = max_delay_ns
         self._held: dict[int, Sequence] = {}

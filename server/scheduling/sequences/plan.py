@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Self
 
-from trivet.backends.api import InferRequest, InvalidRequest, ModelFiles
+from trivet.backends.api import CheckedRequest, InvalidRequest, ModelFiles
 from trivet.protos.model_config_pb2 import ModelConfig, ModelSequenceBatching
 from trivet.server.scheduling.sequences.controls import Controls
 from trivet.server.scheduling.sequences.lanes import slots_per_instance
@@ -52,15 +52,23 @@ class SequencePlan:
         """Sequences that an instance serves at a time."""
         return slots_per_instance(self.batching, self.max_batch_size)
 
-    def make_whole(self, request: InferRequest, sequence_id: int) -> None:
-        """Makes a request of one row a whole sequence, with all that the model sees of one."""
-        request.sequence_id = sequence_id
-        request.sequence_start = request.sequence_end = True
-        self.controls.add(request.inputs, (True, True, True), sequence_id)
+    def whole(self, request: CheckedRequest, sequence_id: int) -> CheckedRequest:
+        """A request of one row as a whole sequence, with all that the model sees of one."""
+        inputs = dict(request.inputs)
+        self.controls.add(inputs, (True, True, True), sequence_id)
         if self.state is not None:
-            self.state.add(request.inputs, Sequence(sequence_id, 0), is_start=True)
+            self.state.add(inputs, Sequence(sequence_id, 0), is_start=True)
+        return CheckedRequest(
+            request.model_name,
+            request.model_version,
+            request.id,
+            inputs,
+            sequence_id=sequence_id,
+            sequence_start=True,
+            sequence_end=True,
+        )
 
-    def check(self, request: InferRequest) -> None:
+    def check(self, request: CheckedRequest) -> None:
         """Raises InvalidRequest for a request that can be in no sequence."""
         if request.batch_size != 1:
             raise InvalidRequest(
@@ -74,7 +82,7 @@ class SequencePlan:
             )
         self.controls.check_id(request.sequence_id, self.model_name)
 
-    def refuse_unknown(self, request: InferRequest) -> InvalidRequest:
+    def refuse_unknown(self, request: CheckedRequest) -> InvalidRequest:
         """For a request that continues a sequence which is not there (any more)."""
         return InvalidRequest(
             f"inference request for sequence {request.sequence_id} to model '{self.model_name}' "

@@ -23,6 +23,7 @@ from trivet.backends.api import (
 )
 from trivet.server.scheduling.alarm import Alarm
 from trivet.server.scheduling.answers import Answers
+from trivet.server.scheduling.expiry import Expiry
 from trivet.server.scheduling.queue import due_ns
 from trivet.server.scheduling.sequences.plan import SequencePlan
 from trivet.server.scheduling.sequences.sequence import Sequence, SequenceTicket
@@ -37,8 +38,8 @@ Reason = Callable[[SequenceTicket], ServingError]
 """Why a waiting request of a sequence that was cut fails."""
 
 
-class Runner(Protocol):
-    """Who runs what the queue holds."""
+class SlotScheduler(Protocol):
+    """Decides when the sequences that have slots run."""
 
     def ready(self, sequence: Sequence) -> None:
         """It has a slot, its first request may be taken."""
@@ -60,23 +61,23 @@ class SequenceQueue:
         max_waiting: int,
         statistics: ModelStatistics,
         answers: Answers,
-        runner: Runner,
+        scheduler: SlotScheduler,
     ) -> None:
         """At most `max_waiting` requests wait, beyond one per slot; 0: any number."""
         self._plan = plan
         self._table = SequenceTable(
-            num_instances, plan.slots_per_instance, plan.idle_ns, runner.can_run
+            num_instances, plan.slots_per_instance, plan.idle_ns, scheduler.can_run
         )
         self._max_waiting = max_waiting and max_waiting + self._table.num_slots
         self._statistics = statistics
         self._counts = statistics.sequences = statistics.sequences or SequenceCounts()
         self._answers = answers
-        self._runner = runner
+        self._scheduler = scheduler
         self._own_ids = itertools.count(1)
         self._num_waiting = 0
         loop = asyncio.get_running_loop()
         self._idle = Alarm(loop, self._on_idle)
-        self._expiry = Alarm(loop, self._on_expiry)
+        self._expiry = Expiry(loop, self._expire)
         self._no_sequence = asyncio.Event()
         self._no_sequence.set()
         self.stopping = ""
@@ -110,8 +111,8 @@ class SequenceQueue:
             self._offer(sequence)
         if sequence.slot is None and request.timeout_us:
             ticket.expires_ns = ticket.arrived_ns + request.timeout_us * 1000
-        if (due := due_ns(ticket)) != 0:
-            self._expiry.by(due)
+        if ticket.expires_ns or request.deadline is not None:
+            self._expiry.watch(ticket)
         if not self._idle.is_set:
             self._arm_idle()
         request.cancel.on_cancel(partial(self._on_cancel, sequence))
@@ -147,7 +148,7 @@ class SequenceQueue:
 
     def _offer(self, sequence: Sequence) -> None:
         if sequence.slot is not None and sequence.waiting and not sequence.is_running:
-            self._runner.ready(sequence)
+            self._scheduler.ready(sequence)
 
     def _sequence_for(self, ticket: SequenceTicket) -> Sequence:
         """The request's sequence, a new one for its START."""
@@ -191,7 +192,7 @@ class SequenceQueue:
         self._counts.num_open -= 1
         self._counts.ended[how] += 1
         if sequence.slot is not None:
-            self._runner.gone(sequence)
+            self._scheduler.gone(sequence)
         else:
             self._counts.num_waiting -= 1
         heir = self._table.close(sequence)
@@ -251,16 +252,13 @@ class SequenceQueue:
             self.end(sequence, SequenceEnd.IDLE)
         self._arm_idle()
 
-    def _on_expiry(self) -> None:
-        now_ns = time.monotonic_ns()
+    def _expire(self, now_ns: int) -> int:
         waiting = [sequence for sequence in self._table if sequence.waiting]
         for sequence in waiting:
             if any(0 < due_ns(ticket) <= now_ns for ticket in sequence.waiting):
                 self.cut(sequence, partial(_expired, now_ns))
         dues = (due_ns(ticket) for sequence in waiting for ticket in sequence.waiting)
-        next_ns = min((due for due in dues if due), default=0)
-        if next_ns:
-            self._expiry.by(next_ns)
+        return min((due for due in dues if due), default=0)
 
 
 def cancelled(ticket: SequenceTicket) -> Cancelled:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from trivet.backends.api import (
-    InferRequest,
+    CheckedRequest,
     InferResponse,
     Parameters,
     ServingError,
@@ -58,7 +58,7 @@ class SequenceRequests:
             return key
         return key, state.shapes(sequence, is_start=ticket.is_start)
 
-    def of_ticket(self, ticket: SequenceTicket) -> InferRequest:
+    def of_ticket(self, ticket: SequenceTicket) -> CheckedRequest:
         """The client's request with what the model learns about its sequence."""
         asked, sequence, plan = ticket.request, ticket.sequence, self.plan
         assert sequence is not None
@@ -69,7 +69,7 @@ class SequenceRequests:
             plan.state.add(inputs, sequence, is_start=ticket.is_start)
             if wanted:
                 wanted = (*wanted, *(n for n in plan.state.specs if n not in wanted))
-        return InferRequest(
+        return CheckedRequest(
             asked.model_name,
             asked.model_version,
             asked.id,
@@ -81,26 +81,25 @@ class SequenceRequests:
             sequence.id,
             ticket.is_start,
             ticket.is_end,
-            asked.deadline,
-            asked.cancel,
             asked.batch_size,
-            asked.batching,
-            callers=asked.callers,
-            residence=asked.residence,
-            on_tokens=asked.on_tokens,
-            tenant=asked.tenant,
-            trace=asked.trace,
-            window=asked.window,
+            asked.cancel,
+            asked.deadline,
+            asked.callers,
+            asked.residence,
+            asked.on_tokens,
+            asked.tenant,
+            asked.trace,
+            asked.window,
         )
 
-    def placeholder(self, mate: InferRequest) -> SequenceTicket:
+    def placeholder(self, mate: CheckedRequest) -> SequenceTicket:
         """For a batch position that has nothing to run: zeros in the shapes of a mate's inputs."""
         inputs = {name: _zeros(tensor) for name, tensor in mate.inputs.items()}
         self.plan.controls.add(inputs, (False, False, False), None)
         if self.plan.state is not None:
             for name in (spec.input_name for spec in self.plan.state.specs.values()):
                 inputs[name] = _zeros(mate.inputs[name])
-        request = InferRequest(mate.model_name, mate.model_version, "", inputs, batching=True)
+        request = CheckedRequest(mate.model_name, mate.model_version, "", inputs)
         return SequenceTicket(request, Placeholder(), 0, is_ended=True)
 
 

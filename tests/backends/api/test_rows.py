@@ -5,13 +5,13 @@ from typing import Any, cast
 import numpy as np
 import pytest
 
-from trivet.backends.api import Batch, CopyKind, InferRequest, Tensor
+from trivet.backends.api import Batch, CheckedRequest, CopyKind, Tensor
 from trivet.backends.api.tensor import join_rows
 
 
 def batch_of(tensors: list[Tensor]) -> Batch:
     requests = [
-        InferRequest("m", None, "", {"X": each}, batch_size=each.shape[0]) for each in tensors
+        CheckedRequest("m", 1, "", {"X": each}, batch_size=each.shape[0]) for each in tensors
     ]
     return Batch(requests, batching=True)
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from cuda_site import Notes, fake_cudart
 
-from trivet.backends.api import Batch, DeviceLost, InferRequest, LoadFailed, Tensor
+from trivet.backends.api import Batch, CheckedRequest, DeviceLost, LoadFailed, Tensor
 from trivet.backends.device.cuda import CudaGpu, open_gpu
 from trivet.backends.device.errors import DeviceFailed, OutOfMemory
 from trivet.backends.device.lane import Lane
@@ -24,8 +24,8 @@ def test_a_batch_crosses_with_one_synchronisation_and_frees_all(gpu: CudaGpu) ->
     notes = Notes()
     handles, held = notes.live_handles, notes.live_bytes
     lane = Lane(gpu, PinnedPool(gpu))
-    request = InferRequest("m", None, "", {"x": Tensor.of("x", np.arange(6.0).reshape(2, 3))})
-    request.batch_size = 2
+    tensor = Tensor.of("x", np.arange(6.0).reshape(2, 3))
+    request = CheckedRequest("m", 1, "", {"x": tensor}, batch_size=2)
     batch = Batch([request], batching=True)
     given = lane.bring(batch, "x")
     assert given is not None
@@ -69,7 +69,7 @@ def test_a_fault_of_the_gpu_says_that_the_process_is_lost(
 
 def test_a_lane_on_a_faulted_gpu_is_lost(gpu: CudaGpu, monkeypatch: pytest.MonkeyPatch) -> None:
     lane = Lane(gpu, PinnedPool(gpu))
-    request = InferRequest("m", None, "", {"x": Tensor.of("x", np.zeros(3, np.float32))})
+    request = CheckedRequest("m", 1, "", {"x": Tensor.of("x", np.zeros(3, np.float32))})
     batch = Batch([request], batching=False)
     monkeypatch.setenv("FAKE_CUDA_ERROR", "cudaMemcpyAsync:719")
     with pytest.raises(DeviceLost), lane.computing():

@@ -11,11 +11,11 @@ from torch.utils.dlpack import from_dlpack
 
 from trivet.backends.api import (
     Batch,
+    CheckedRequest,
     CopyKind,
     DataType,
     DeviceArray,
     DeviceTensor,
-    InferRequest,
     Residence,
     Tensor,
 )
@@ -41,11 +41,10 @@ def a_lane(lanes: list[Lane]) -> Callable[[TwinDevice], Lane]:
 MakeLane = Callable[[TwinDevice], Lane]
 
 
-def asking(*tensors: Tensor, residence: Residence = Residence.HOST) -> InferRequest:
-    request = InferRequest("m", None, "", {t.name: t for t in tensors}, batching=True)
-    request.batch_size = tensors[0].shape[0] if tensors and tensors[0].shape else 1
-    request.residence = {"y": residence}
-    return request
+def asking(*tensors: Tensor, residence: Residence = Residence.HOST) -> CheckedRequest:
+    size = tensors[0].shape[0] if tensors and tensors[0].shape else 1
+    inputs = {tensor.name: tensor for tensor in tensors}
+    return CheckedRequest("m", 1, "", inputs, batch_size=size, residence={"y": residence})
 
 
 def doubled(lane: Lane, batch: Batch) -> None:

@@ -16,10 +16,10 @@ from torch_models import ADD_SUB, AddSub, Home
 from bench.gpu import ensemble
 from trivet.backends.api import (
     Batch,
+    CheckedRequest,
     CopyKind,
     DataType,
     DeviceTensor,
-    InferRequest,
     Instance,
     LoadFailed,
     ModelFiles,
@@ -64,9 +64,9 @@ def batch_of(inputs: dict[str, Any], residence: Residence = Residence.HOST) -> B
         name: value if isinstance(value, Tensor) else Tensor.of(name, value)
         for name, value in inputs.items()
     }
-    request = InferRequest("m", 1, "", tensors, batching=True)
-    request.batch_size = next(iter(tensors.values())).shape[0]
-    request.residence = dict.fromkeys(("sum", "difference", "OUTPUT__0", "OUTPUT__1"), residence)
+    size = next(iter(tensors.values())).shape[0]
+    wanted = dict.fromkeys(("sum", "difference", "OUTPUT__0", "OUTPUT__1"), residence)
+    request = CheckedRequest("m", 1, "", tensors, batch_size=size, residence=wanted)
     return Batch([request], batching=True)
 
 

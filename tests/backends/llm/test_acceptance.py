@@ -2,7 +2,6 @@
 are cut. A token may differ only where the reference's own best two logits are a tie."""
 # ruff: noqa: RUF001  # scripts whose letters look like others
 
-from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cache
@@ -31,6 +30,7 @@ FEW = [*range(2, 90, 8), 96]
 """Twelve of the prompts, of all kinds of text, one of 65 tokens."""
 NUM_FEW_NEW = 4
 BLOCK_SIZES, BUDGETS, CACHING = (1, 16, 64), (16, 64, 0), (True, False)
+SOME_BLOCK_SIZES = [16, *(pytest.param(size, marks=pytest.mark.slow) for size in (1, 64))]
 TEXTS = (
     "Gravity is the force by which a planet draws objects toward its centre. It keeps the planets "
     "in orbit around the sun and the moon around the earth, and it is why tides rise and fall. ",
@@ -71,17 +71,16 @@ def prompts() -> list[list[int]]:
     return found
 
 
+def references(chosen: Sequence[int] = range(len(LENGTHS))) -> list[Reference]:
+    """Of those prompts; those of equal length together, so that nothing is padded."""
+    return [_of_length(LENGTHS[index])[index] for index in chosen]
+
+
 @cache
-def references() -> list[Reference]:
-    """Of all prompts; those of equal length together, so that nothing is padded."""
-    of_length: dict[int, list[int]] = defaultdict(list)
-    for index, prompt in enumerate(prompts()):
-        of_length[len(prompt)].append(index)
-    found: dict[int, Reference] = {}
-    for members in of_length.values():
-        generated = _generate(torch.tensor([prompts()[index] for index in members]))
-        found.update(zip(members, generated, strict=True))
-    return [found[index] for index in range(len(LENGTHS))]
+def _of_length(length: int) -> dict[int, Reference]:
+    members = [index for index, each in enumerate(LENGTHS) if each == length]
+    generated = _generate(torch.tensor([prompts()[index] for index in members]))
+    return dict(zip(members, generated, strict=True))
 
 
 def _generate(ids: torch.Tensor) -> list[Reference]:
@@ -115,7 +114,7 @@ def check(outputs: Sequence[Sequence[int]], wanted: Sequence[Reference]) -> None
             break
 
 
-@pytest.fixture(scope="module", params=BLOCK_SIZES)
+@pytest.fixture(scope="module", params=SOME_BLOCK_SIZES)
 def built(request: pytest.FixtureRequest) -> DrivenEngine:
     return open_engine(block_size=request.param, max_num_seqs=32)
 
@@ -135,7 +134,7 @@ def check_together(driven: DrivenEngine, members: Sequence[int], num_new: int) -
     for chosen in (members, [96]):
         outputs = driven.tokens([prompts()[index] for index in chosen], sampling)
         assert {len(output) for output in outputs} == {num_new}
-        check(outputs, [references()[index] for index in chosen])
+        check(outputs, references(chosen))
 
 
 @pytest.mark.parametrize("caching", CACHING)
@@ -156,6 +155,7 @@ def test_steps_launched_ahead_equal_transformers(built: DrivenEngine) -> None:
     assert driven.engine.stats()["kv_usage"] == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("block_size", "budget", "caching"), [(16, 64, True), (1, 16, False)])
 def test_hundred_prompts_equal_transformers(block_size: int, budget: int, caching: bool) -> None:
     driven = open_engine(
@@ -169,15 +169,21 @@ def test_hundred_prompts_equal_transformers(block_size: int, budget: int, cachin
     check(outputs, references())
 
 
+@pytest.mark.slow
 def test_prompts_alone_equal_transformers() -> None:
     driven = open_engine()
     sampling = replace(GREEDY, max_tokens=NUM_FEW_NEW)
     outputs = [driven.tokens([prompts()[index]], sampling)[0] for index in FEW]
-    check(outputs, [references()[index] for index in FEW])
+    check(outputs, references(FEW))
 
 
 @pytest.mark.parametrize(
-    ("block_size", "cache_tokens", "caching"), [(16, 112, True), (16, 112, False), (1, 96, True)]
+    ("block_size", "cache_tokens", "caching"),
+    [
+        (16, 112, True),
+        pytest.param(16, 112, False, marks=pytest.mark.slow),
+        pytest.param(1, 96, True, marks=pytest.mark.slow),
+    ],
 )
 def test_preempted_sequences_equal_transformers(
     block_size: int, cache_tokens: int, caching: bool
@@ -188,7 +194,7 @@ def test_preempted_sequences_equal_transformers(
     assert driven.engine.stats()["preemptions"] == len(driven.preempted) >= 3
     assert set(driven.preempted) <= set(driven.results)
     assert {len(output) for output in outputs} == {NUM_NEW}
-    check(outputs, [references()[index] for index in chosen])
+    check(outputs, references(chosen))
 
 
 def scarce(block_size: int, cache_tokens: int, *, caching: bool) -> DrivenEngine:

@@ -14,19 +14,22 @@ from torch import Tensor
 from trivet.backends.api import LoadFailed
 from trivet.backends.llm import loading
 from trivet.backends.llm.attention.base import StepInputs
+from trivet.backends.llm.attention.cache_size import cache_scales, size_cache
+from trivet.backends.llm.attention.kv_cache import KvCache
 from trivet.backends.llm.attention.torch_reference import TorchAttention
-from trivet.backends.llm.device.cache_size import cache_scales, size_cache
 from trivet.backends.llm.device.devices import MemoryUse
-from trivet.backends.llm.device.kv_cache import KvCache
-from trivet.backends.llm.device.measure import largest_step
-from trivet.backends.llm.device.runner import Model
-from trivet.backends.llm.models.config import LlmConfig, from_hub
-from trivet.backends.llm.models.linear import FP8, EightBitLinear, Weight, linear
-from trivet.backends.llm.models.llama import LlamaModel
-from trivet.backends.llm.ranks.group import Alone
+from trivet.backends.llm.device.group import Alone
+from trivet.backends.llm.families.config import LlmConfig
+from trivet.backends.llm.families.registry import from_hub
+from trivet.backends.llm.matrices.dense import Dense
+from trivet.backends.llm.matrices.formats import join, quantised
+from trivet.backends.llm.matrices.fp8 import FP8, Fp8
+from trivet.backends.llm.models.torch_decoder import TorchDecoder
 from trivet.backends.llm.settings import EngineSettings
+from trivet.backends.llm.steps.measure import largest_step
+from trivet.backends.llm.steps.runner import HeldModel, Model
 from trivet.backends.llm.weights.files import load_model
-from trivet.backends.llm.weights.shards import Part
+from trivet.backends.llm.weights.taking import Weights
 
 CPU = torch.device("cpu")
 MIB = 1 << 20
@@ -35,10 +38,10 @@ MATRICES = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "dow
 PROMPTS = [[(7 * n + at) % SHAPE["vocab_size"] for at in range(n)] for n in LENGTHS]
 
 
-def logits(config: LlmConfig, weights: dict[str, Tensor], *, quantises: bool = False) -> Tensor:
+def logits(config: LlmConfig, weights: dict[str, Tensor], quantization: str = "") -> Tensor:
     def make(config: LlmConfig, weights: dict[str, Tensor], cache: KvCache) -> Model:
-        attention = TorchAttention(cache, config.attention_scale)
-        return LlamaModel(config, weights, attention, quantises=quantises)
+        attention = TorchAttention(cache, config.attention.scale)
+        return TorchDecoder(Weights(weights, config, quantization=quantization), attention)
 
     return torch.cat(Paged(config, weights, 16, LENGTHS, make).run(PROMPTS, whole()))
 
@@ -135,7 +138,7 @@ def test_files_with_a_scale_a_block_are_read_exactly(tmp_path: Path, method: str
     config, weights, _ = load_model(tmp_path, torch.float32)
     torch.testing.assert_close(logits(config, weights), logits(config, exact))
     # In 8 bits anew, by rows.
-    assert error(logits(config, weights, quantises=True), logits(config, exact)) < 0.2
+    assert error(logits(config, weights, "fp8"), logits(config, exact)) < 0.2
 
 
 def test_scales_of_blocks_that_are_missing_or_of_another_shape_are_named(tmp_path: Path) -> None:
@@ -154,27 +157,33 @@ def test_scales_of_blocks_that_are_missing_or_of_another_shape_are_named(tmp_pat
 def test_weights_are_quantised_at_load_to_half_their_size() -> None:
     config = from_hub(random_model("Llama", SIZES).config.to_dict())
     weights = random_model("Llama", SIZES).state_dict()
-    assert error(logits(config, weights, quantises=True), logits(config, weights)) < 0.2
-    weight = Weight(torch.randn(32, 64, dtype=torch.bfloat16))
-    small = weight.quantised()
-    assert small.data.nbytes == weight.data.nbytes // 2
-    assert small.quantised() is small
+    assert error(logits(config, weights, "fp8"), logits(config, weights)) < 0.2
+    matrix = Dense(torch.randn(32, 64, dtype=torch.bfloat16))
+    small = quantised(matrix, "fp8")
+    assert small.nbytes == matrix.nbytes // 2 + 32 * 4  # and a scale an output
+    assert quantised(small, "fp8") is small
 
 
 def test_a_product_of_8_bit_numbers_is_near_the_exact_one() -> None:
     torch.manual_seed(1)
     rows, data, bias = torch.randn(5, 64), torch.randn(48, 64), torch.randn(48)
-    assert error(linear(Weight(data).quantised(), bias)(rows), rows @ data.T + bias) < 0.06
+    assert error(Fp8.of(Dense(data)).product(bias)(rows), rows @ data.T + bias) < 0.06
     # What is large hides nothing else: each row has a scale of its own.
     by_row, by_column = torch.ones(5, 1), torch.ones(48, 1)
     by_row[0] = by_column[0] = 1000
-    found = linear(Weight(data * by_column).quantised())(rows * by_row)
+    found = Fp8.of(Dense(data * by_column)).product()(rows * by_row)
     assert error(found / by_row / by_column.T, rows @ data.T) < 0.06
+
+
+def test_matrices_of_different_formats_are_not_joined() -> None:
+    dense = Dense(torch.randn(32, 64))
+    with pytest.raises(LoadFailed, match=r"query and key are of different formats \(Dense, Fp8\)"):
+        join([dense, Fp8.of(dense)], "query and key")
 
 
 def test_shapes_that_8_bit_products_cannot_have_are_refused() -> None:
     with pytest.raises(LoadFailed, match=r"\[8, 64\] cannot be multiplied in 8 bits.*quantization"):
-        EightBitLinear(Weight(torch.randn(8, 64)).quantised())
+        Fp8.of(Dense(torch.randn(8, 64))).product()
 
 
 def test_an_8_bit_weight_without_a_scale_is_named(tmp_path: Path) -> None:
@@ -208,7 +217,8 @@ def test_scales_of_the_cache_come_from_the_file() -> None:
         "model.layers.1.self_attn.k_scale": torch.tensor([0.5]),
         "model.layers.1.self_attn.v_scale": torch.tensor(0.25),
     }
-    assert cache_scales(weights, 2) == [(1.0, 1.0), (0.5, 0.25)]
+    config = from_hub(random_model("Llama", SIZES | {"num_hidden_layers": 2}).config.to_dict())
+    assert cache_scales(weights, config) == [(1.0, 1.0), (0.5, 0.25)]
 
 
 class Remembering:
@@ -247,7 +257,7 @@ class ScriptedMeter:
 
 def load_measured(
     monkeypatch: pytest.MonkeyPatch, settings: EngineSettings
-) -> tuple[loading.HeldModel, int, LlmConfig]:
+) -> tuple[HeldModel, int, LlmConfig]:
     """A model as a GPU of 1000 MiB would get it, on a processor."""
     made = random_model("Llama", SIZES)
     config, weights = from_hub(made.config.to_dict()), made.state_dict()
@@ -255,9 +265,8 @@ def load_measured(
         MemoryUse, "before", classmethod(lambda cls, device, size: cls(1000 * MIB, MIB, size))
     )
     model, num_blocks = loading._load_measured(
-        settings, config, weights, Part(Alone(), config.vocabulary_size), torch.float32, CPU,
-        ScriptedMeter(),
-    )  # fmt: skip
+        settings, Weights(weights, config), torch.float32, CPU, [(1.0, 1.0)], ScriptedMeter()
+    )
     return model, num_blocks, config
 
 

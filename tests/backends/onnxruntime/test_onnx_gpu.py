@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import onnxruntime as ort
 import pytest
-from device_batches import batch_of, rows
+from device_batches import batch_of, given, rows
 from device_twin import TwinDevice
 from google.protobuf import text_format
 from onnx import TensorProto
@@ -121,7 +121,7 @@ def test_a_chain_of_models_copies_nothing_between_them(site: Site, tmp_path: Pat
     total = made.outputs[0][0]
     assert isinstance(total, DeviceTensor)
     taken = batch_of({"a": rows(2), "b": rows(2)})
-    taken.requests[0].inputs = {"a": total.under("a"), "b": total.under("b")}
+    taken = given(taken, a=total, b=total)
     second.execute(taken)
     assert taken.outputs[0][0].numpy().tolist() == (rows(2) * 4).tolist()
     assert made.synchronisations == 0

@@ -1,6 +1,5 @@
 """What model parameters and the placement make of a session."""
 
-import logging
 from pathlib import Path
 
 import pytest
@@ -71,16 +70,6 @@ def test_graph_level_is_tritons(level: int, name: str) -> None:
 def test_count_that_is_none_is_refused(value: str) -> None:
     with pytest.raises(InvalidConfig, match=f"'intra_op_thread_count'.*whole number.*'{value}'"):
         plan(parameter("intra_op_thread_count", value))
-
-
-def test_unknown_parameter_is_logged_and_known_ones_are_not(
-    caplog: pytest.LogCaptureFixture,
-) -> None:
-    with caplog.at_level(logging.DEBUG, logger="trivet.backends.onnxruntime"):
-        plan(parameter("gpu_mem_limit", "1") + parameter("fastness", "11"))
-
-    assert "fastness" in caplog.text
-    assert "gpu_mem_limit" not in caplog.text
 
 
 def test_gpu_without_its_provider_names_the_extra() -> None:

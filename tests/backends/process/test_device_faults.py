@@ -8,12 +8,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from installed_backend import install_backend
+from patience import patience
 
 from trivet.backends.api import (
     Batch,
+    CheckedRequest,
     DeviceFull,
     DeviceLost,
-    InferRequest,
     InstanceDied,
     ModelFiles,
     Placement,
@@ -25,13 +27,10 @@ from trivet.backends.process import open_isolated
 from trivet.backends.process.instance import ProcessInstance
 from trivet.protos.model_config_pb2 import ModelConfig
 
-WAIT_S = 30.0
-
 FAULTY = """
 import os
 import numpy as np
-from trivet.backends.api import Tensor
-from trivet.backends.api import DeviceFull
+from trivet.backends.api import About, DeviceFull, Tensor
 from trivet.backends.device.errors import raise_for
 
 class AcceleratorError(RuntimeError):
@@ -58,26 +57,22 @@ class Instance:
             raise RuntimeError("what closing does on a faulted GPU")
 
 class Backend:
-    def matches(self, files):
-        return False
     def complete(self, config, files):
         return config
     def open(self, config, files, placement):
         return Instance()
 
 BACKEND = Backend()
+ABOUT = About(word="faulty_gpu", backend="faulty_gpu:BACKEND")
 """
 
 
 @pytest.fixture
 def instance(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ProcessInstance]:
     """An isolated instance of a third-party backend whose GPU faults when it is told to."""
-    (tmp_path / "faulty_gpu.py").write_text(textwrap.dedent(FAULTY))
-    info = tmp_path / "faulty_gpu-1.0.dist-info"
-    info.mkdir()
-    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: faulty-gpu\nVersion: 1.0\n")
-    (info / "entry_points.txt").write_text("[trivet.backends]\nfaulty_gpu = faulty_gpu:BACKEND\n")
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    sources = {"faulty_gpu.py": textwrap.dedent(FAULTY)}
+    install_backend(tmp_path, "faulty_gpu", "faulty_gpu:ABOUT", sources)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)
     files = ModelFiles(tmp_path / "m", 1)
     (tmp_path / "m" / "1").mkdir(parents=True)
     placement = Placement("m_0", "KIND_GPU", 0, 1)
@@ -88,7 +83,7 @@ def instance(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Proces
 
 
 def ask(instance: ProcessInstance, word: str = "") -> int:
-    request = InferRequest("m", 1, word, {"x": Tensor.of("x", np.zeros((1, 2), np.float32))})
+    request = CheckedRequest("m", 1, word, {"x": Tensor.of("x", np.zeros((1, 2), np.float32))})
     batch = Batch([request], batching=True)
     instance.execute(batch)
     return int(batch.outputs[0][0].numpy()[0, 0])
@@ -96,7 +91,7 @@ def ask(instance: ProcessInstance, word: str = "") -> int:
 
 def soon(ask_again: Callable[[], int]) -> int:
     """The answer, once the process has been started again."""
-    deadline = time.monotonic() + WAIT_S
+    deadline = time.monotonic() + patience()
     while True:
         try:
             return ask_again()

@@ -12,23 +12,23 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from patience import patience
 from python_models import Maker, make_config, make_request, outputs_of, run, run_decoupled
 
 from trivet.backends.api import (
     BackendFailed,
     Batch,
-    InferRequest,
+    CheckedRequest,
     InstanceDied,
     LoadFailed,
     ModelFiles,
     Placement,
     Unavailable,
 )
+from trivet.backends.api.value import changed
 from trivet.backends.process import open_isolated
 from trivet.backends.process.instance import ProcessInstance
 from trivet.protos.model_config_pb2 import ModelConfig
-
-WAIT_S = 20.0
 
 CONTROLLED = """
 import ctypes, signal
@@ -54,16 +54,14 @@ class TritonPythonModel:
 
 
 def eventually(condition: Callable[[], bool]) -> bool:
-    deadline = time.monotonic() + WAIT_S
+    deadline = time.monotonic() + patience()
     while not (is_met := condition()) and time.monotonic() < deadline:
         time.sleep(0.005)
     return is_met
 
 
-def ask(word: str = "") -> InferRequest:
-    request = make_request(IN=np.zeros(1, np.float32))
-    request.id = word
-    return request
+def ask(word: str = "") -> CheckedRequest:
+    return changed(make_request(IN=np.zeros(1, np.float32)), id=word)
 
 
 def open_controlled(maker: Maker, source: str = CONTROLLED) -> ProcessInstance:
@@ -215,7 +213,7 @@ def test_user_code_sees_the_cancellation(maker: Maker) -> None:
     started = maker.files(CONTROLLED).version_dir / "started"
     assert eventually(started.exists)
     request.cancel.cancel()
-    thread.join(WAIT_S)
+    thread.join(patience())
     assert errors == ["saw the cancellation"]
 
 
@@ -268,7 +266,7 @@ def test_a_model_that_hangs_in_finalize_is_killed_after_its_limit(maker: Maker) 
     pid = pid_of(instance)
     started = time.monotonic()
     maker.close(instance)
-    assert time.monotonic() - started < 10
+    assert time.monotonic() - started < patience(10)
     assert is_gone(pid)
 
 
@@ -356,10 +354,8 @@ class TritonPythonModel:
 """
 
 
-def full(value: float, size_bytes: int, word: str = "") -> InferRequest:
-    request = make_request(IN=np.full(size_bytes // 4, value, np.float32))
-    request.id = word
-    return request
+def full(value: float, size_bytes: int, word: str = "") -> CheckedRequest:
+    return changed(make_request(IN=np.full(size_bytes // 4, value, np.float32)), id=word)
 
 
 @pytest.mark.parametrize("size_bytes", [0, 4, 32 << 10, (32 << 10) + 4, 300_000, 16 << 20])
@@ -407,9 +403,7 @@ def test_another_backend_can_be_isolated_and_gathers_a_batch_without_copying(
     instance = open_isolated("identity", config, ModelFiles(tmp_path, 1), placement)
     try:
         rows = [np.full((n, 3), n, np.float32) for n in (1, 2)]
-        requests = [make_request(IN=row) for row in rows]
-        for request, row in zip(requests, rows, strict=True):
-            request.batch_size = len(row)
+        requests = [changed(make_request(IN=row), batch_size=len(row)) for row in rows]
         batch = Batch(requests, batching=True)
         instance.execute(batch)
         for index, row in enumerate(rows):
@@ -503,4 +497,4 @@ def test_closing_while_the_process_is_being_restarted_does_not_wait_for_it(maker
     assert eventually((maker.files(source).model_dir / "started_again").exists)
     started = time.monotonic()
     maker.close(instance)
-    assert time.monotonic() - started < 10
+    assert time.monotonic() - started < patience(10)

@@ -1,12 +1,11 @@
 """Models that describe themselves with `auto_complete_config`."""
 
 import os
-from pathlib import Path
 
 import pytest
 from python_models import Maker, make_config
 
-from trivet.backends.api import InvalidConfig, LoadFailed, ModelFiles
+from trivet.backends.api import InvalidConfig, LoadFailed
 from trivet.backends.python.backend import BACKEND
 from trivet.protos import model_config_pb2 as pb
 
@@ -111,8 +110,3 @@ def test_a_hook_inherited_from_elsewhere_is_found(maker: Maker) -> None:
     config = pb.ModelConfig(name="m")
     config.parameters["isolation"].string_value = "none"
     assert BACKEND.complete(config, files).max_batch_size == 3
-
-
-def test_a_version_folder_with_a_model_py_looks_like_ours(maker: Maker, tmp_path: Path) -> None:
-    assert BACKEND.matches(maker.files("class TritonPythonModel: pass"))
-    assert not BACKEND.matches(ModelFiles(tmp_path / "empty", 1))

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from python_models import Maker, make_config, make_request, outputs_of, run, run_decoupled
 
-from trivet.backends.api import BackendFailed, InferRequest, Instance, InvalidRequest
+from trivet.backends.api import BackendFailed, CheckedRequest, Instance, InvalidRequest
 
 REPEAT = """
 class TritonPythonModel:
@@ -38,7 +38,7 @@ class TritonPythonModel:
 """
 
 
-def ints(*values: int) -> InferRequest:
+def ints(*values: int) -> CheckedRequest:
     return make_request(IN=np.array(values, np.int32))
 
 
@@ -196,7 +196,7 @@ def late_model(body: str) -> str:
     """
 
 
-def rows(count: int) -> list[InferRequest]:
+def rows(count: int) -> list[CheckedRequest]:
     return [make_request(IN=np.full((1, 1), n, np.int32)) for n in range(count)]
 
 

@@ -18,6 +18,7 @@ from trivet.backends.api import (
     Unavailable,
     Unsupported,
 )
+from trivet.backends.api.value import changed
 
 ADD_SUB = """
 class TritonPythonModel:
@@ -144,11 +145,16 @@ def test_a_request_shows_its_id_parameters_sequence_and_wanted_outputs(
     """
     config = make_config("IN:FP32", ">OUT:STRING", ">OTHER:STRING")
     instance = maker.open(source, config, isolation)
-    request = make_request(IN=np.zeros(1, np.float32))
-    request.id, request.parameters = "abc", {"temperature": 0.5, "flag": True, "text": "é"}
-    request.sequence_id, request.sequence_start, request.sequence_end = "dialogue", True, True
-    request.timeout_us = 7
-    request.output_names = ("OUT",)
+    request = changed(
+        make_request(IN=np.zeros(1, np.float32)),
+        id="abc",
+        parameters={"temperature": 0.5, "flag": True, "text": "é"},
+        sequence_id="dialogue",
+        sequence_start=True,
+        sequence_end=True,
+        timeout_us=7,
+        output_names=("OUT",),
+    )
     batch = run(instance, request)
     (output,) = batch.outputs[0]
     assert json.loads(output.packed().objects()[0]) == [
@@ -216,7 +222,7 @@ def test_an_error_response_reaches_its_client_with_text_and_kind(
     """
     instance = maker.open(source, make_config("IN:FP32", ">OUT:FP64", max_batch_size=4), "none")
     bad, good = (make_request(IN=np.zeros((1, 1), np.float32)) for _ in range(2))
-    bad.id = "bad"
+    bad = changed(bad, id="bad")
     batch = run(instance, bad, good)
     assert isinstance(batch.errors[0], expected)
     assert batch.errors[0].message == "not today"

@@ -3,13 +3,13 @@
 import numpy as np
 import torch
 
-from trivet.backends.api import Batch, CopyKind, InferRequest, Tensor
+from trivet.backends.api import Batch, CheckedRequest, CopyKind, Tensor
 from trivet.backends.pytorch.border import Border
 
 
 def make_batch() -> Batch:
     inputs = {"x": Tensor.of("x", np.zeros(4, np.float32))}
-    return Batch([InferRequest("m", 1, "", inputs)], batching=False)
+    return Batch([CheckedRequest("m", 1, "", inputs)], batching=False)
 
 
 def test_inputs_that_go_to_a_device_are_counted_in_bytes_and_waits() -> None:

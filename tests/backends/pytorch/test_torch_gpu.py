@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from device_batches import batch_of, rows
+from device_batches import batch_of, given, rows
 from device_twin import TwinDevice, TwinStream
 from google.protobuf import text_format
 from torch_models import AddSub, Counter, Same, io
@@ -120,7 +120,7 @@ def test_a_chain_copies_nothing_and_waits_for_nothing(site: Site) -> None:
     total = made.outputs[0][0]
     assert isinstance(total, DeviceTensor)
     taken = batch_of({"a": rows(2), "b": rows(2)}, residence=Residence.DEVICE)
-    taken.requests[0].inputs = {"a": total.under("a"), "b": total.under("b")}
+    taken = given(taken, a=total, b=total)
     second.execute(taken)
     assert made.synchronisations == taken.synchronisations == 0
     assert taken.copies == {}
@@ -134,10 +134,10 @@ def test_an_output_that_is_an_input_outlives_its_maker(site: Site) -> None:
     made = batch_of({"a": rows(1), "b": rows(1)}, residence=Residence.DEVICE)
     first.execute(made)
     passed = batch_of({"x": rows(1)}, residence=Residence.DEVICE)
-    passed.requests[0].inputs = {"x": made.outputs[0][0].under("x")}
+    passed = given(passed, x=made.outputs[0][0])
     same.execute(passed)
     final = batch_of({"x": rows(1)}, residence=Residence.DEVICE)
-    final.requests[0].inputs = {"x": passed.outputs[0][0].under("x")}
+    final = given(final, x=passed.outputs[0][0])
     last.execute(final)
     result = final.outputs[0][0]
     del made, passed, final

@@ -2,13 +2,15 @@
 
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from google.protobuf import text_format
+from installed_backend import install_backend
 
 from trivet.backends.api import InvalidConfig, LoadFailed, ModelFiles
-from trivet.backends.registry import choose_word, find_backend, known_words, open_backend
+from trivet.backends.registry import abouts, choose_about, find_backend, open_backend
 from trivet.protos.model_config_pb2 import ModelConfig
 
 
@@ -38,13 +40,13 @@ def make_config(text: str = "") -> ModelConfig:
 def test_legacy_platform_names_a_backend(tmp_path: Path, platform: str, word: str) -> None:
     config = make_config(f'platform: "{platform}"')
 
-    assert choose_word(config, make_files(tmp_path)) == word
+    assert choose_about(config, make_files(tmp_path)).word == word
 
 
 def test_backend_wins_over_platform_and_files(tmp_path: Path) -> None:
     config = make_config('backend: "identity" platform: "pytorch_libtorch"')
 
-    assert choose_word(config, make_files(tmp_path, "model.onnx")) == "identity"
+    assert choose_about(config, make_files(tmp_path, "model.onnx")).word == "identity"
 
 
 @pytest.mark.parametrize(
@@ -59,40 +61,77 @@ def test_backend_wins_over_platform_and_files(tmp_path: Path) -> None:
     ],
 )
 def test_model_file_names_a_backend(tmp_path: Path, file_name: str, word: str) -> None:
-    assert choose_word(make_config(), make_files(tmp_path, file_name)) == word
+    assert choose_about(make_config(), make_files(tmp_path, file_name)).word == word
 
 
 def test_default_model_filename_counts_more_than_what_lies_there(tmp_path: Path) -> None:
     config = make_config('default_model_filename: "encoder.onnx"')
 
-    assert choose_word(config, make_files(tmp_path, "model.pt", "encoder.onnx")) == "onnxruntime"
+    assert (
+        choose_about(config, make_files(tmp_path, "model.pt", "encoder.onnx")).word == "onnxruntime"
+    )
 
 
 def test_module_beside_weights_is_pytorch(tmp_path: Path) -> None:
     files = make_files(tmp_path, "model.py", "model.safetensors")
 
-    assert choose_word(make_config(), files) == "pytorch"
+    assert choose_about(make_config(), files).word == "pytorch"
 
 
 def test_python_model_with_weights_of_its_own_stays_python(tmp_path: Path) -> None:
     files = make_files(tmp_path, "model.py", "model.pt")
     (files.version_dir / "model.py").write_text("class TritonPythonModel: ...")
 
-    assert choose_word(make_config(), files) == "python"
+    assert choose_about(make_config(), files).word == "python"
+
+
+@pytest.mark.parametrize("names", [("small.gguf",), ("config.json", "model.safetensors")])
+def test_language_model_is_told_by_its_files(tmp_path: Path, names: tuple[str, ...]) -> None:
+    files = make_files(tmp_path, *names)
+    if "config.json" in names:
+        architectures = '{"architectures": ["LlamaForCausalLM"]}'
+        (files.version_dir / "config.json").write_text(architectures)
+
+    assert choose_about(make_config(), files).word == "llm"
+
+
+@pytest.mark.parametrize("other", ["model.onnx", "model.py"])
+def test_what_lies_beside_a_model_file_tells_nothing(tmp_path: Path, other: str) -> None:
+    files = make_files(tmp_path, "config.json", "weights.safetensors", "w.gguf", other)
+
+    assert choose_about(make_config(), files).word in ("onnxruntime", "python")
+
+
+def test_weights_that_are_no_language_model_are_nobodys(tmp_path: Path) -> None:
+    files = make_files(tmp_path, "config.json", "model.safetensors")
+    (files.version_dir / "config.json").write_text('{"architectures": ["BertModel"]}')
+
+    with pytest.raises(InvalidConfig, match="names no backend"):
+        choose_about(make_config(), files)
+
+
+def test_a_default_model_filename_that_tells_nothing_leaves_it_to_the_files(tmp_path: Path) -> None:
+    config = make_config('default_model_filename: "weights.bin"')
+
+    assert choose_about(config, make_files(tmp_path, "weights.bin", "model.pt")).word == "pytorch"
 
 
 def test_model_name_suffix_names_a_backend(tmp_path: Path) -> None:
-    assert choose_word(make_config(), make_files(tmp_path, model="echo.identity")) == "identity"
+    assert (
+        choose_about(make_config(), make_files(tmp_path, model="echo.identity")).word == "identity"
+    )
 
 
 def test_ensemble_scheduling_makes_an_ensemble(tmp_path: Path) -> None:
-    assert choose_word(make_config("ensemble_scheduling {}"), make_files(tmp_path)) == "ensemble"
+    assert (
+        choose_about(make_config("ensemble_scheduling {}"), make_files(tmp_path)).word == "ensemble"
+    )
 
 
-def test_found_backend_carries_its_word(tmp_path: Path) -> None:
+def test_found_backend_carries_what_it_says_of_itself(tmp_path: Path) -> None:
     found = find_backend(make_config('backend: "square"'), make_files(tmp_path))
 
-    assert found.word == "square"
+    assert found.about.word == "square"
     assert found.backend is open_backend("square")
 
 
@@ -118,10 +157,10 @@ def test_model_without_any_hint_is_told_what_to_set(tmp_path: Path) -> None:
 
 
 def test_known_words_are_backends_only() -> None:
-    words = known_words()
+    words = abouts()
 
-    assert {"identity", "repeat", "square", "onnxruntime", "pytorch"} <= set(words)
-    assert not {"api", "testing", "registry"} & set(words)
+    assert {"identity", "repeat", "square", "onnxruntime", "pytorch"} <= words.keys()
+    assert not {"api", "testing", "registry"} & words.keys()
 
 
 @pytest.mark.parametrize(
@@ -139,62 +178,117 @@ def test_missing_framework_names_the_pip_extra(
         open_backend(word)
 
 
-def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: str, target: str) -> None:
-    """Puts a package with an entry point `gadget` on the path, as pip would."""
-    (tmp_path / "gadget_backend.py").write_text(code)
-    info = tmp_path / "gadget-1.0.dist-info"
-    info.mkdir()
-    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: gadget\nVersion: 1.0\n")
-    (info / "entry_points.txt").write_text(f"[trivet.backends]\ngadget = {target}\n")
-    monkeypatch.syspath_prepend(str(tmp_path))
-    monkeypatch.delitem(sys.modules, "gadget_backend", raising=False)
+GADGET_ABOUT = """
+from trivet.backends.api import About, Claim
 
+def recognise(listing):
+    return Claim.CONTENT if "gadget.bin" in listing.names else None
 
-GADGET = """
+ABOUT = About(word="gadget", backend="gadget.backend:BACKEND", recognise=recognise,
+              packages=("no_such_framework",), install="gadget[all]")
+"""
+GADGET_BACKEND = """
 class Gadget:
-    def matches(self, files):
-        return (files.version_dir / "model.bin").exists()
     def complete(self, config, files):
         return config
     def open(self, config, files, placement):
         raise NotImplementedError
-INSTANCE = Gadget()
+BACKEND = Gadget()
 """
 
 
-@pytest.mark.parametrize("target", ["gadget_backend:INSTANCE", "gadget_backend:Gadget"])
-def test_third_party_backend_is_found_by_word(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, target: str
+@pytest.fixture
+def gadget(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., None]]:
+    """Installs a backend `gadget`, with this about.py and backend.py."""
+
+    def install(
+        about: str = GADGET_ABOUT, backend: str = GADGET_BACKEND, target: str = "gadget.about:ABOUT"
+    ) -> None:
+        files = {"gadget/about.py": about, "gadget/backend.py": backend}
+        install_backend(tmp_path / "site", "gadget", target, files)
+        monkeypatch.syspath_prepend(str(tmp_path / "site"))
+
+    yield install
+    for name in [name for name in sys.modules if name.partition(".")[0] == "gadget"]:
+        del sys.modules[name]
+
+
+def test_third_party_backend_is_found_by_word(gadget: Callable[..., None]) -> None:
+    gadget()
+
+    assert type(open_backend("gadget")).__name__ == "Gadget"
+    assert "gadget" in abouts()
+
+
+def test_third_party_backend_tells_a_folder_without_config(
+    tmp_path: Path, gadget: Callable[..., None]
 ) -> None:
-    install(tmp_path, monkeypatch, GADGET, target)
+    gadget()
 
-    backend = open_backend("gadget")
+    found = find_backend(make_config(), make_files(tmp_path, "gadget.bin"))
 
-    assert type(backend).__name__ == "Gadget"
-    assert "gadget" in known_words()
-
-
-def test_third_party_backend_is_asked_about_a_folder_without_config(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    install(tmp_path, monkeypatch, GADGET, "gadget_backend:INSTANCE")
-
-    assert find_backend(make_config(), make_files(tmp_path, "model.bin")).word == "gadget"
+    assert found.about.word == "gadget"
 
 
+def test_looking_for_a_backend_imports_none(tmp_path: Path, gadget: Callable[..., None]) -> None:
+    gadget()
+
+    choose_about(make_config(), make_files(tmp_path, "gadget.bin"))
+
+    assert "gadget.about" in sys.modules
+    assert "gadget.backend" not in sys.modules
+
+
+@pytest.mark.parametrize(
+    ("missing", "fix"), [("no_such_framework", r"gadget\[all\]"), ("another_one", "another_one")]
+)
 def test_third_party_backend_without_its_framework_is_told(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    gadget: Callable[..., None], missing: str, fix: str
 ) -> None:
-    install(tmp_path, monkeypatch, "import no_such_framework", "gadget_backend:INSTANCE")
+    gadget(backend=f"import {missing}")
 
-    with pytest.raises(LoadFailed, match=r"'gadget'.*pip install no_such_framework"):
+    with pytest.raises(LoadFailed, match=rf"'gadget'.*'{missing}'.*pip install {fix}$"):
         open_backend("gadget")
+
+
+def test_a_backend_that_is_not_where_it_should_be_is_told(gadget: Callable[..., None]) -> None:
+    gadget(backend="")
+
+    with pytest.raises(LoadFailed, match=r"'gadget' should be at gadget.backend:BACKEND, but"):
+        open_backend("gadget")
+
+
+@pytest.mark.parametrize(
+    ("about", "target", "said"),
+    [
+        (GADGET_ABOUT, "gadget.backend:BACKEND", r"gives <gadget.*; it must give the .*About"),
+        (GADGET_ABOUT.replace('"gadget"', '"other"'), "gadget.about:ABOUT", "gives one of 'other'"),
+        ("import no_such_framework", "gadget.about:ABOUT", "cannot be imported from gadget.about"),
+        (GADGET_ABOUT, "gadget.about:OTHER", "cannot be imported from gadget.about:OTHER"),
+    ],
+)
+def test_an_entry_point_that_gives_no_about_is_told_and_hurts_no_others(
+    tmp_path: Path,
+    gadget: Callable[..., None],
+    caplog: pytest.LogCaptureFixture,
+    about: str,
+    target: str,
+    said: str,
+) -> None:
+    gadget(about=about, target=target)
+
+    with pytest.raises(LoadFailed, match=said):
+        open_backend("gadget")
+    found = choose_about(make_config(), make_files(tmp_path, "model.onnx"))
+
+    assert found.word == "onnxruntime"
+    assert "gadget" in caplog.text
 
 
 def test_finding_one_backend_imports_no_other_framework() -> None:
     code = (
         "import sys; from trivet.backends.registry import *; open_backend('identity'); "
-        "known_words(); sys.exit(bool({'torch', 'onnxruntime'} & sys.modules.keys()))"
+        "abouts(); sys.exit(bool({'torch', 'onnxruntime'} & sys.modules.keys()))"
     )
 
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

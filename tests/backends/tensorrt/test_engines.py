@@ -10,10 +10,10 @@ from fake_tensorrt import FakeTensorRt, plan, write_plan
 from trivet.backends.api import (
     BackendFailed,
     Batch,
+    CheckedRequest,
     CopyKind,
     DataType,
     DeviceTensor,
-    InferRequest,
     InvalidConfig,
     InvalidRequest,
     LoadFailed,
@@ -22,6 +22,7 @@ from trivet.backends.api import (
     Tensor,
     Unavailable,
 )
+from trivet.backends.tensorrt.about import ABOUT
 from trivet.backends.tensorrt.backend import TensorRtBackend
 from trivet.backends.tensorrt.description import Description, EngineTensor, Range
 from trivet.backends.tensorrt.instance import TensorRtInstance
@@ -47,7 +48,7 @@ class Site:
         files = ModelFiles(folder, 1)
         given = read_config(folder)
         given.backend = "tensorrt"
-        self.config = normalise(self.backend.complete(given, files))
+        self.config = normalise(self.backend.complete(given, files), ABOUT)
         return self.backend.open(self.config, files, instances(self.config)[0])
 
 
@@ -56,12 +57,15 @@ def site(tmp_path: Path) -> Site:
     return Site(tmp_path)
 
 
-def batch_of(*inputs: dict[str, np.ndarray], batching: bool = True) -> Batch:
+def batch_of(
+    *inputs: dict[str, np.ndarray], batching: bool = True, residence: Residence | None = None
+) -> Batch:
     requests = []
     for each in inputs:
         tensors = {name: Tensor.of(name, values) for name, values in each.items()}
-        request = InferRequest("engine", 1, "", tensors, batching=batching)
-        request.batch_size = len(next(iter(each.values()))) if batching else 1
+        size = len(next(iter(each.values()))) if batching else 1
+        wanted = {} if residence is None else {"y": residence}
+        request = CheckedRequest("engine", 1, "", tensors, batch_size=size, residence=wanted)
         requests.append(request)
     return Batch(requests, batching=batching)
 
@@ -173,8 +177,7 @@ def test_an_output_whose_shape_only_the_run_shows(site: Site) -> None:
 
 def test_outputs_may_stay_on_the_device(site: Site) -> None:
     instance = site.open(plan())
-    batch = batch_of({"x": rows(2)})
-    batch.requests[0].residence = {"y": Residence.DEVICE}
+    batch = batch_of({"x": rows(2)}, residence=Residence.DEVICE)
     instance.execute(batch)
     output = batch.outputs[0][0]
     assert isinstance(output, DeviceTensor)
@@ -185,13 +188,11 @@ def test_outputs_may_stay_on_the_device(site: Site) -> None:
 
 def test_rows_of_another_model_s_batch_are_aligned_for_the_engine(site: Site) -> None:
     instance = site.open(plan())
-    made = batch_of({"x": rows(1)}, {"x": rows(1, 5)})
-    for request in made.requests:
-        request.residence = {"y": Residence.DEVICE}
+    made = batch_of({"x": rows(1)}, {"x": rows(1, 5)}, residence=Residence.DEVICE)
     instance.execute(made)
     # The second request's row begins 16 bytes into the batch's memory.
-    batch = batch_of({"x": rows(1)})
-    batch.requests[0].inputs["x"] = made.outputs[1][0].under("x")
+    row = made.outputs[1][0].under("x")
+    batch = Batch([CheckedRequest("engine", 1, "", {"x": row})], batching=True)
     instance.execute(batch)
     assert batch.outputs[0][0].numpy().tolist() == (rows(1, 5) * 4).tolist()
     assert batch.copies[CopyKind.DEVICE] == 16

@@ -6,11 +6,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 from google.protobuf import text_format
+from patience import patience
 
 from trivet.backends.api import (
     BackendFailed,
     Batch,
-    InferRequest,
+    CheckedRequest,
     Instance,
     InvalidConfig,
     ModelFiles,
@@ -82,15 +83,15 @@ def parameter(key: str, value: str) -> str:
 
 def make_request(
     inputs: dict[str, np.ndarray], outputs: tuple[str, ...] = (), size: int = 1
-) -> InferRequest:
+) -> CheckedRequest:
     tensors = {name: Tensor.of(name, array) for name, array in inputs.items()}
-    return InferRequest("m", None, "", tensors, outputs, batch_size=size)
+    return CheckedRequest("m", 1, "", tensors, outputs, batch_size=size)
 
 
 def stream(instance: Instance, inputs: dict[str, np.ndarray]) -> Sender:
     sender = Sender()
     instance.execute(Batch([make_request(inputs)], batching=False, senders=[sender]))
-    assert sender.ended.wait(30)
+    assert sender.ended.wait(patience())
     return sender
 
 
@@ -108,9 +109,7 @@ def test_identity_returns_the_memory_it_was_given() -> None:
 def test_identity_leaves_packed_strings_packed() -> None:
     text = Tensor.of("INPUT1", np.array([[b"a", b"\0\xff"]], dtype=object))
     packed = Tensor(text.name, text.datatype, text.shape, text.packed())
-    request = make_request({})
-    request.inputs["INPUT1"] = packed
-    batch = Batch([request], batching=True)
+    batch = Batch([CheckedRequest("m", 1, "", {"INPUT1": packed})], batching=True)
 
     open_instance(IDENTITY).execute(batch)
 
@@ -155,7 +154,7 @@ def test_closing_ends_a_delay() -> None:
 
     instance.close()
 
-    thread.join(30)
+    thread.join(patience())
     assert not thread.is_alive()
     assert not instance.is_ready()
 
@@ -228,7 +227,7 @@ def test_repeat_stops_for_a_client_that_went_away() -> None:
 
     open_instance(REPEAT).execute(Batch([request], batching=False, senders=[sender]))
 
-    assert sender.ended.wait(30)
+    assert sender.ended.wait(patience())
     assert sender.responses == []
 
 

@@ -7,9 +7,9 @@ from contextlib import ExitStack
 
 import pytest
 from llm_site import Call, engine_load
+from patience import patience
 from serving import RunningServer
 
-WITHIN_S = 3.0
 """A second where nothing else runs; a step and two heartbeats. The outputs would take minutes."""
 
 
@@ -28,7 +28,7 @@ def start(server: RunningServer, *, stream: bool, n: int = 1) -> socket.socket:
         "POST /v1/completions HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\n"
         f"Content-Length: {len(body)}\r\n\r\n"
     )
-    opened = socket.create_connection(("127.0.0.1", server.http_port), timeout=30)
+    opened = socket.create_connection(("127.0.0.1", server.http_port), timeout=patience())
     opened.sendall(head.encode() + body)
     return opened
 
@@ -46,7 +46,7 @@ def test_what_nobody_waits_for_ends_within_a_second(
             assert opened.recv(100).startswith(b"HTTP/1.1 200")
     started_s = time.monotonic()
     server.wait_until(lambda: engine_load(server) == (0, 0, 0), "idle again")
-    assert time.monotonic() - started_s < WITHIN_S
+    assert time.monotonic() - started_s < patience(3)
     assert (
         call("/v1/completions", {"model": "smollm2", "prompt": "a", "max_tokens": 1}).status == 200
     )
@@ -59,7 +59,7 @@ def test_a_storm_of_disconnects_leaves_nothing(server: RunningServer) -> None:
             for number in range(16):
                 stack.enter_context(start(server, stream=number % 2 == 0))
             server.wait_until(lambda: sum(engine_load(server)[:2]) > 0, "busy")
-    server.wait_until(lambda: engine_load(server) == (0, 0, 0), "idle again", timeout_s=5)
+    server.wait_until(lambda: engine_load(server) == (0, 0, 0), "idle again")
 
 
 def test_a_client_that_vanishes_while_its_prompt_is_read_costs_a_step(
@@ -71,15 +71,19 @@ def test_a_client_that_vanishes_while_its_prompt_is_read_costs_a_step(
         ids = [(first + 7 * place) % 40_000 + 100 for place in range(3000)]
         return json.dumps({"model": "smollm2", "prompt": ids, "max_tokens": 1}).encode()
 
-    started_s = time.monotonic()
-    assert call("/v1/completions", body(1)).status == 200
-    whole_s = time.monotonic() - started_s
-    data = body(2)
-    head = f"POST /v1/completions HTTP/1.1\r\nHost: a\r\nContent-Length: {len(data)}\r\n\r\n"
-    with socket.create_connection(("127.0.0.1", server.http_port), timeout=30) as opened:
-        opened.sendall(head.encode() + data)
-        server.wait_until(lambda: engine_load(server)[2] > 0, "running")
-    left_s = time.monotonic()
-    server.wait_until(lambda: engine_load(server) == (0, 0, 0), "idle again")
-    # Two steps at most, and the heartbeats that tell of it.
-    assert time.monotonic() - left_s < whole_s / 2 + 0.5
+    def is_cut_short(first: int) -> bool:
+        """Whether the engine goes on for two of six steps at most, and the heartbeats that tell."""
+        started_s = time.monotonic()
+        assert call("/v1/completions", body(first)).status == 200
+        whole_s = time.monotonic() - started_s
+        data = body(first + 1)
+        head = f"POST /v1/completions HTTP/1.1\r\nHost: a\r\nContent-Length: {len(data)}\r\n\r\n"
+        with socket.create_connection(("127.0.0.1", server.http_port), patience()) as opened:
+            opened.sendall(head.encode() + data)
+            server.wait_until(lambda: engine_load(server)[2] > 0, "running")
+        left_s = time.monotonic()
+        server.wait_until(lambda: engine_load(server) == (0, 0, 0), "idle again")
+        return time.monotonic() - left_s < whole_s / 2 + 0.5
+
+    # Once is enough: what else the machine does makes it longer, never shorter.
+    assert any(is_cut_short(first) for first in (1, 3, 5))

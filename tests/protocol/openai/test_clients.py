@@ -9,6 +9,7 @@ from typing import Any, Literal
 import openai
 import pytest
 from huggingface_hub import InferenceClient
+from patience import patience
 from pydantic import BaseModel, ConfigDict
 from serving import RunningServer
 
@@ -38,7 +39,7 @@ class City(BaseModel):
 @pytest.fixture
 async def asynchronous(server: RunningServer) -> AsyncIterator[openai.AsyncOpenAI]:
     async with openai.AsyncOpenAI(
-        base_url=f"http://{server.http}/v1", api_key="none", max_retries=0, timeout=60
+        base_url=f"http://{server.http}/v1", api_key="none", max_retries=0, timeout=patience()
     ) as made:
         yield made
 

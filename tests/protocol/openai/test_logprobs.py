@@ -2,31 +2,15 @@
 
 import json
 import math
-from collections.abc import Callable
 from typing import Any
 
 import pytest
-from llm_site import Call, caller, write_llm
+from llm_site import Call
 from real_engine import hub_logprobs, real_tokenizer
-from serving import RunningServer
 from torch import Tensor
 
-CONFIG = """
-backend: "llm"
-parameters { key: "dtype" value { string_value: "float32" } }
-parameters { key: "kv_cache_bytes" value { string_value: "134217728" } }
-parameters { key: "max_model_len" value { string_value: "512" } }
-parameters { key: "num_threads" value { string_value: "1" } }
-"""
 CONTEXT, CONTINUATION = "The capital of France is", " Paris, a city of"
 TOLERANCE = 1e-3
-
-
-@pytest.fixture(scope="module")
-def call(tmp_path_factory: pytest.TempPathFactory, serve: Callable[..., RunningServer]) -> Call:
-    repository = tmp_path_factory.mktemp("models")
-    write_llm(repository, "smollm2", CONFIG)
-    return caller(serve(repository))
 
 
 def encoded(text: str) -> list[int]:

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 from llm_site import Call
+from patience import patience
 from serving import RunningServer
 
 CHAT: dict[str, Any] = {
@@ -27,7 +28,7 @@ EMOJI = "\U0001f9d1\u200d\U0001f680 \u00fc\u4e09\u811a\u67b6"
 
 def frames(server: RunningServer, path: str, body: dict[str, Any]) -> list[bytes]:
     """The events' data, after a look at each frame."""
-    connection = http.client.HTTPConnection("127.0.0.1", server.http_port, timeout=60)
+    connection = http.client.HTTPConnection("127.0.0.1", server.http_port, timeout=patience())
     try:
         connection.request("POST", path, json.dumps(body), {"Content-Type": "application/json"})
         answer = connection.getresponse()

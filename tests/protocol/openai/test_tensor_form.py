@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import tritonclient.grpc as triton
 from llm_site import Call
+from patience import patience
 from serving import RunningServer
 
 PROMPT = "The capital of France is"
@@ -36,7 +37,7 @@ def streamed(server: RunningServer, *, stream: bool, sampling: Any = GREEDY) -> 
         client.async_stream_infer("smollm2", inputs, enable_empty_final_response=True)
         found = []
         while True:
-            answer = answers.get(timeout=60)
+            answer = answers.get(timeout=patience())
             found.append(answer)
             if isinstance(answer, Exception):
                 break

@@ -11,6 +11,7 @@ from typing import Any
 import psutil
 import pytest
 from llm_site import Call, caller, write_llm
+from patience import patience
 from serving import RunningServer, start_server, write_adder
 
 COMMON = 'backend: "llm"\nparameters { key: "num_threads" value { string_value: "1" } }\n'
@@ -77,7 +78,7 @@ class Stream(threading.Thread):
         self.start()
 
     def run(self) -> None:
-        with urllib.request.urlopen(self._request, timeout=120) as answer:
+        with urllib.request.urlopen(self._request, timeout=patience(120)) as answer:
             for line in answer:
                 # Others are the blank ones, and comments where the machine is slow.
                 if not line.startswith(b"data: "):
@@ -111,9 +112,9 @@ def test_streams_of_both_and_the_ordinary_model_run_at_once(
 ) -> None:
     alone = {}
     for name in ("large", "small"):
-        reply = call("/v1/completions", body(name, max_tokens=40))
+        reply = call("/v1/completions", body(name, max_tokens=100))
         alone[name] = reply.json["choices"][0]["text"]
-    streams = {name: Stream(server, name, 40) for name in ("large", "small")}
+    streams = {name: Stream(server, name, 100) for name in ("large", "small")}
     sums = []
     while any(stream.is_alive() for stream in streams.values()):
         sums.append(add(call))
@@ -155,20 +156,18 @@ def test_requests_that_name_none_are_told_the_names(call: Call) -> None:
 def test_one_that_is_full_refuses_at_once_and_the_other_goes_on(
     server: RunningServer, call: Call
 ) -> None:
-    running = Stream(server, "small", 200)
-    assert running.begun.wait(60)
+    running = Stream(server, "small", 400)
+    assert running.begun.wait(patience())
     waiting = Stream(server, "small", 1)
     page = 'vllm:num_requests_waiting{model_name="small",engine="0"} 1'
     server.wait_until(lambda: page in server.metrics(), "waiting")
-    started_s = time.monotonic()
     refused = call("/v1/completions", body("small", max_tokens=1))
-    refused_s = time.monotonic() - started_s
     assert refused.status == 503
     assert refused.json["error"]["type"] == "ServiceUnavailableError"
     assert int(refused.headers["retry-after"]) >= 1
     tgi = call("/generate", {"inputs": "a", "model": "small"})
     assert (tgi.status, tgi.json["error_type"]) == (429, "overloaded")
-    assert refused_s < 1
+    assert page in server.metrics(), "it has waited until there was room"
     # The engine is not asked: it may be in a long step.
     engine = engine_of(server, "small")
     engine.suspend()
@@ -178,19 +177,19 @@ def test_one_that_is_full_refuses_at_once_and_the_other_goes_on(
         engine.resume()
     assert call("/v1/completions", body("large", max_tokens=1)).status == 200
     for stream in (running, waiting):
-        stream.join(120)
+        stream.join(patience(120))
         assert stream.last == "[DONE]"
 
 
 def test_unloading_one_leaves_the_streams_of_the_other(server: RunningServer, call: Call) -> None:
     alone = call("/v1/completions", body("large", max_tokens=60)).json["choices"][0]["text"]
     stream = Stream(server, "large", 60)
-    assert stream.begun.wait(60)
+    assert stream.begun.wait(patience())
     assert call("/v2/repository/models/small/unload", {}).status == 200
     gone = call("/v1/completions", body("small", max_tokens=1))
     assert gone.status == 404
     assert gone.json["error"]["param"] == "model"
-    stream.join(120)
+    stream.join(patience(120))
     assert (stream.text, stream.last) == (alone, "[DONE]")
     assert add(call) == [3.0]
     assert [each["id"] for each in call("/v1/models").json["data"]] == ["large"]

@@ -1,16 +1,13 @@
-"""One server over the small language model that all tests of this folder share."""
-
-from collections.abc import Iterator
+"""Requests to the server over the small language model that all tests share."""
 
 import pytest
-from llm_site import Call, caller, open_models
+from llm_site import Call, caller
 from serving import RunningServer
 
 
 @pytest.fixture(scope="session")
-def server() -> Iterator[RunningServer]:
-    with open_models("smollm2") as opened:
-        yield opened
+def server(language_server: RunningServer) -> RunningServer:
+    return language_server
 
 
 @pytest.fixture

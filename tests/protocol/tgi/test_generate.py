@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 from llm_site import Call, Reply
+from patience import patience
 from serving import RunningServer
 
 PROMPT = "The capital of France is"
@@ -191,7 +192,7 @@ def test_client_that_leaves_ends_its_output(call: Call, server: RunningServer) -
         return int(line.removeprefix(aborted))
 
     before = num_aborted()
-    connection = http.client.HTTPConnection(server.http, timeout=10)
+    connection = http.client.HTTPConnection(server.http, timeout=patience())
     body = '{"inputs": "Once", "parameters": {"max_new_tokens": 8000}}'
     connection.request("POST", "/generate_stream", body)
     connection.getresponse().read(10)

@@ -10,6 +10,7 @@ import openai
 import pytest
 from auth_site import Clock, Keys
 from llm_site import write_llm
+from patience import patience
 from scripted_model import ScriptedModel
 from serving import RunningServer, start_server
 
@@ -140,7 +141,7 @@ def server(keys: Keys, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run
 
 def client(server: RunningServer, secret: str) -> openai.OpenAI:
     url = f"http://{server.http}/v1"
-    return openai.OpenAI(base_url=url, api_key=secret, max_retries=0, timeout=60)
+    return openai.OpenAI(base_url=url, api_key=secret, max_retries=0, timeout=patience())
 
 
 def num_prompt_tokens(made: openai.OpenAI, model: str, form: str) -> int:

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 from auth_site import Clock, GuardedSite, Keys
+from patience import patience
 
 from trivet.backends.api import InvalidConfig
 from trivet.server.auth.keyring import Keyring
@@ -116,7 +117,7 @@ async def test_a_stranger_who_announces_a_large_body_is_not_told_to_go_on(keys: 
     async with GuardedSite(Keyring(keys.path)) as site:
         reader, writer = await asyncio.open_connection("127.0.0.1", site.port)
         writer.write(head.encode())
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(patience()):
             answer = await reader.readuntil(b"\r\n\r\n")
         writer.close()
     assert answer.startswith(b"HTTP/1.1 401")
@@ -288,7 +289,7 @@ async def send_raw(site: GuardedSite, data: bytes) -> bytes:
     """All that is answered until the server closes."""
     reader, writer = await asyncio.open_connection("127.0.0.1", site.port)
     writer.write(data)
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(patience()):
         answer = await reader.read()
     writer.close()
     return answer

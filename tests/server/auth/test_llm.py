@@ -8,6 +8,7 @@ import pytest
 import tritonclient.grpc as grpcclient
 from auth_site import Keys
 from llm_site import caller, write_llm
+from patience import patience
 from serving import RunningServer, start_server
 from tritonclient.utils import InferenceServerException
 
@@ -39,7 +40,7 @@ def server(keys: Keys, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run
 
 def client(server: RunningServer, secret: str) -> openai.OpenAI:
     url = f"http://{server.http}/v1"
-    return openai.OpenAI(base_url=url, api_key=secret, max_retries=0, timeout=60)
+    return openai.OpenAI(base_url=url, api_key=secret, max_retries=0, timeout=patience())
 
 
 def test_openais_client_works_with_its_api_key(server: RunningServer, keys: Keys) -> None:

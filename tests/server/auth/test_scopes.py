@@ -3,13 +3,14 @@
 import itertools
 from collections.abc import Iterator
 from dataclasses import MISSING, Field, fields
-from typing import Any, cast
+from typing import Any
 
 import grpc
 import grpc.aio
 import pytest
 from auth_site import GuardedSite, Keys
 from http_site import FakeCore, all_routes
+from patience import patience
 
 from trivet.protos import grpc_service_pb2, health_pb2
 from trivet.server.auth.keyring import Keyring
@@ -33,7 +34,7 @@ HEALTH_RPCS = {"ServerLive", "ServerReady", "ModelReady", "Check"}
 @pytest.fixture(scope="module")
 def core() -> Iterator[Core]:
     fake = FakeCore()
-    yield cast(Core, fake)
+    yield fake
     fake.shared_memory.close()
 
 
@@ -134,10 +135,12 @@ async def code_of(
     metadata = None if name == "nobody" else (("authorization", f"Bearer {secret}"),)
     try:
         if is_stream:
-            async for _ in channel.stream_stream(path)(iter(()), metadata=metadata, timeout=5):
+            async for _ in channel.stream_stream(path)(
+                iter(()), metadata=metadata, timeout=patience()
+            ):
                 pass
         else:
-            await channel.unary_unary(path)(b"", metadata=metadata, timeout=5)
+            await channel.unary_unary(path)(b"", metadata=metadata, timeout=patience())
     except grpc.aio.AioRpcError as error:
         return error.code()
     return grpc.StatusCode.OK

@@ -15,6 +15,7 @@ import tritonclient.grpc as grpcclient
 import tritonclient.http as httpclient
 from auth_site import Certificates, Keys
 from click.testing import CliRunner
+from patience import patience
 from serving import RunningServer, write_identity
 from tritonclient.utils import InferenceServerException
 
@@ -40,7 +41,7 @@ def call(url: str, headers: dict[str, str], body: object = None) -> tuple[int, A
     data = None if body is None else json.dumps(body).encode()
     request = urllib.request.Request(url, data, headers)
     try:
-        with urllib.request.urlopen(request, timeout=10) as answer:
+        with urllib.request.urlopen(request, timeout=patience()) as answer:
             text = answer.read()
             return answer.status, json.loads(text) if text[:1] in (b"{", b"[") else text.decode()
     except urllib.error.HTTPError as error:
@@ -207,10 +208,10 @@ def test_all_ports_speak_tls_to_known_clients_only(
     server.wait_until(lambda: any("model control" in line for line in server.output), "ready")
     context = certificates.client_context("client")
     for url in (f"https://{server.http}/v2", f"https://127.0.0.1:{server.metrics_port}/metrics"):
-        with urllib.request.urlopen(url, context=context, timeout=10) as answer:
+        with urllib.request.urlopen(url, context=context, timeout=patience()) as answer:
             assert answer.status == 200
         with pytest.raises(OSError, match=r"(?i)certificate|closed|reset|EOF"):
-            urllib.request.urlopen(url, context=certificates.client_context(), timeout=10)
+            urllib.request.urlopen(url, context=certificates.client_context(), timeout=patience())
     with grpcclient.InferenceServerClient(
         server.grpc, ssl=True, root_certificates=str(ca),
         private_key=str(tmp_path / "client.key"), certificate_chain=str(tmp_path / "client.pem"),

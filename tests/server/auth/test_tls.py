@@ -18,6 +18,7 @@ import trustme
 from auth_site import Certificates, GuardedSite
 from cryptography import x509
 from grpc_site import rows
+from patience import patience
 
 from trivet.backends.api import InvalidConfig
 from trivet.server.auth.file_watch import FileWatch
@@ -59,7 +60,7 @@ async def test_https_is_served_to_those_who_trust_the_authority(certificates: Ce
         with pytest.raises(aiohttp.ClientConnectorCertificateError):
             await site.session.get("/v2")
         found = await asyncio.to_thread(
-            requests.get, f"{site.url}/v2", verify=str(certificates.ca), timeout=5
+            requests.get, f"{site.url}/v2", verify=str(certificates.ca), timeout=patience()
         )
         assert found.json()["name"] == "trivet"
 
@@ -179,7 +180,7 @@ OPTIONS = [("grpc.max_receive_message_length", -1), ("grpc.enable_retries", 0)]
 
 async def echo(port: int, given: grpc.ChannelCredentials, message: bytes = b"hello") -> bytes:
     async with grpc.aio.secure_channel(f"127.0.0.1:{port}", given, OPTIONS) as channel:
-        answer: bytes = await channel.unary_unary("/t.T/Echo")(message, timeout=20)
+        answer: bytes = await channel.unary_unary("/t.T/Echo")(message, timeout=patience())
         return answer
 
 
@@ -394,7 +395,7 @@ async def answer_to(port: int, data: bytes) -> bytes:
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     writer.write(data)
     try:
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(patience()):
             return await reader.read()
     except ConnectionResetError:
         return b""

@@ -5,10 +5,11 @@ from collections.abc import Callable
 
 import numpy as np
 from fakes import CountingSink, make_request
+from patience import patience
 
 from trivet.backends.api import (
     BackendFailed,
-    InferRequest,
+    CheckedRequest,
     InferResponse,
     ServingError,
     Sink,
@@ -27,17 +28,17 @@ class Doubling:
     def __init__(self) -> None:
         self.ids: list[str] = []
         self.error: ServingError | None = None
-        self.answer: Callable[[InferRequest, Sink], None] = self._double
+        self.answer: Callable[[CheckedRequest, Sink], None] = self._double
         self.is_drained = False
 
-    def submit(self, request: InferRequest, sink: Sink) -> None:
+    def submit(self, request: CheckedRequest, sink: Sink) -> None:
         self.ids.append(request.id)
         if self.error is not None:
             sink.fail(self.error)
         else:
             self.answer(request, sink)
 
-    def _double(self, request: InferRequest, sink: Sink) -> None:
+    def _double(self, request: CheckedRequest, sink: Sink) -> None:
         values = Tensor.of("OUT", request.inputs["IN"].numpy() * 2)
         sink.send(InferResponse("m", 1, request.id, [values], {"seen": 1}), final=True)
 
@@ -67,7 +68,7 @@ def caching(inner: Doubling, cache: LocalCache | None = None) -> CachingExecutor
     return CachingExecutor(("m", 1), inner, cache, lambda: b"digest", statistics)
 
 
-async def ask(executor: CachingExecutor, request: InferRequest) -> CountingSink:
+async def ask(executor: CachingExecutor, request: CheckedRequest) -> CountingSink:
     sink = CountingSink()
     executor.submit(request, sink)
     await sink.wait()
@@ -98,7 +99,7 @@ async def test_failures_are_not_kept() -> None:
 async def test_an_answer_in_parts_is_not_kept() -> None:
     inner = Doubling()
 
-    def stream(request: InferRequest, sink: Sink) -> None:
+    def stream(request: CheckedRequest, sink: Sink) -> None:
         for final in (False, True):
             sink.send(InferResponse("m", 1, request.id, []), final=final)
 
@@ -129,7 +130,7 @@ async def test_draining_waits_for_lookups_and_lets_them_be_computed() -> None:
     assert not inner.is_drained
     assert isinstance((await ask(executor, make_request("late"))).error, Unavailable)
     cache.waiting.pop()()
-    await asyncio.wait_for(draining, 30)
+    await asyncio.wait_for(draining, patience())
     assert sink.responses
     assert inner.is_drained
 

@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 from fakes import make_request
 
-from trivet.backends.api import InferRequest, ModelFiles, Tensor
+from trivet.backends.api import CheckedRequest, ModelFiles, Tensor
 from trivet.protos.model_config_pb2 import ModelConfig
 from trivet.server.cache.key import digest_of_model, key_of
 
 
-def request_of(**changes: object) -> InferRequest:
+def request_of(**changes: object) -> CheckedRequest:
     request = make_request("id", value=1)
     for name, value in changes.items():
         setattr(request, name, value)

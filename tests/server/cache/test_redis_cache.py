@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from patience import patience
 from redis_site import RedisServer
 
 from trivet.backends.api import Tensor
@@ -41,7 +42,7 @@ async def cache(server: RedisServer) -> AsyncIterator[RedisCache]:
 async def look(cache: RedisCache, key: bytes) -> Entry | None:
     answer: asyncio.Future[Entry | None] = asyncio.get_running_loop().create_future()
     cache.find(key, answer.set_result)
-    return await asyncio.wait_for(answer, 20)
+    return await asyncio.wait_for(answer, patience())
 
 
 async def kept(cache: RedisCache, key: bytes) -> Entry:

@@ -9,8 +9,9 @@ import numpy as np
 import orjson
 import pytest
 from http_site import FakeCore, Site, echo, open_site
+from patience import patience
 
-from trivet.backends.api import InferRequest, InferResponse, QueueFull, Sink, Tensor
+from trivet.backends.api import CheckedRequest, InferResponse, QueueFull, Sink, Tensor
 from trivet.server.http.app import HttpLimits
 
 PATH = "/v2/models/ident/infer"
@@ -36,7 +37,7 @@ class Client:
 
     async def answer(self) -> tuple[int, dict[str, str], bytes]:
         """Status, headers and body of the next answer."""
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(patience()):
             lines = (await self.reader.readuntil(b"\r\n\r\n")).decode().split("\r\n")
             headers = {k.lower(): v for k, _, v in (line.partition(": ") for line in lines[1:])}
             body = await self.reader.readexactly(int(headers["content-length"]))
@@ -47,7 +48,7 @@ class Client:
         return await self.answer()
 
     async def is_closed(self) -> bool:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(patience()):
             return await self.reader.read(1) == b""
 
 
@@ -66,11 +67,11 @@ class Held:
     def __init__(self, core: FakeCore) -> None:
         self.begun = asyncio.Event()
         self.cancelled = asyncio.Event()
-        self.asked: list[tuple[InferRequest, Sink]] = []
+        self.asked: list[tuple[CheckedRequest, Sink]] = []
         self.had_task: list[bool] = []
         core.responses["ident"] = self
 
-    def __call__(self, asked: InferRequest, sink: Sink) -> None:
+    def __call__(self, asked: CheckedRequest, sink: Sink) -> None:
         self.had_task.append(asyncio.current_task() is not None)
         asked.cancel.on_cancel(self.cancelled.set)
         self.asked.append((asked, sink))
@@ -163,7 +164,7 @@ async def test_errors_of_the_model_have_their_status(client: Client, core: FakeC
 async def test_an_internal_fault_is_logged_once_and_its_text_kept_back(
     client: Client, core: FakeCore, caplog: pytest.LogCaptureFixture
 ) -> None:
-    def crash(asked: InferRequest, sink: Sink) -> None:
+    def crash(asked: CheckedRequest, sink: Sink) -> None:
         raise RuntimeError("swordfish")
 
     core.responses["ident"] = crash
@@ -178,7 +179,7 @@ async def test_an_internal_fault_is_logged_once_and_its_text_kept_back(
 
 
 async def test_models_that_answer_several_times_are_refused(client: Client, core: FakeCore) -> None:
-    def twice(asked: InferRequest, sink: Sink) -> None:
+    def twice(asked: CheckedRequest, sink: Sink) -> None:
         for _ in range(3):
             sink.send(InferResponse("ident", 1, "", []), final=False)
         sink.finish()
@@ -194,7 +195,7 @@ async def test_a_client_that_leaves_cancels_its_request(client: Client, held: He
     client.send(request())
     await held.begun.wait()
     client.writer.close()
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(patience()):
         await held.cancelled.wait()
     held.answer()  # Nobody is there any more.
 
@@ -217,14 +218,14 @@ async def test_a_drain_answers_it_and_closes(site: Site, client: Client, held: H
     client.send(request())
     await held.begun.wait()
     site.server.leave()
-    drain = asyncio.ensure_future(site.server.drain(20))
+    drain = asyncio.ensure_future(site.server.drain(patience()))
     await asyncio.sleep(0.05)
     assert not drain.done()
     held.answer()
     status, headers, _ = await client.answer()
     assert (status, headers["connection"]) == (200, "close")
     assert await client.is_closed()
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(patience()):
         await drain
 
 
@@ -233,7 +234,7 @@ async def test_a_drain_cancels_what_does_not_end_in_time(
 ) -> None:
     client.send(request())
     await held.begun.wait()
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(patience()):
         await site.server.drain(0.05)
         await held.cancelled.wait()
         assert await client.is_closed()
@@ -250,7 +251,7 @@ async def test_a_client_that_does_not_read_gets_no_second_answer_before(
 ) -> None:
     large = Tensor.of("OUTPUT0", np.zeros(4_000_000, np.float32))
 
-    def answer(asked: InferRequest, sink: Sink) -> None:
+    def answer(asked: CheckedRequest, sink: Sink) -> None:
         sink.send(InferResponse("ident", 1, "", [large]), final=True)
 
     core.responses["ident"] = answer

@@ -9,9 +9,11 @@ import numpy as np
 import orjson
 import pytest
 from http_site import FakeCore, Site, open_site, signature, spec
+from patience import patience
 
 from trivet.backends.api import (
     BackendFailed,
+    CheckedRequest,
     DataType,
     InferRequest,
     InferResponse,
@@ -123,7 +125,7 @@ async def test_generate_answers_with_the_one_response(site: Site) -> None:
 
 @pytest.mark.parametrize("count", [0, 2])
 async def test_generate_refuses_any_other_number_of_responses(site: Site, count: int) -> None:
-    def respond(request: InferRequest, sink: Sink) -> None:
+    def respond(request: CheckedRequest, sink: Sink) -> None:
         for _ in range(count):
             sink.send(word("hi"), final=False)
         sink.finish()
@@ -151,7 +153,7 @@ async def events(answer: Any) -> list[Any]:
 
 
 async def test_a_stream_is_events(site: Site) -> None:
-    def respond(request: InferRequest, sink: Sink) -> None:
+    def respond(request: CheckedRequest, sink: Sink) -> None:
         sink.send(word("a"), final=False)
         sink.send(word("b"), final=False)
         sink.finish()
@@ -170,7 +172,7 @@ async def test_events_come_when_they_are_made(site: Site) -> None:
     sinks: asyncio.Queue[Sink] = asyncio.Queue()
     site.core.responses["llm"] = lambda request, sink: sinks.put_nowait(sink)
     asking = asyncio.create_task(site.session.post(f"{PATH}_stream", json={"text_input": "x"}))
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(patience()):
         sink = await sinks.get()
         sink.send(word("a"), final=False)
         answer = await asking
@@ -188,7 +190,7 @@ async def test_an_error_before_the_first_event_has_a_status(site: Site) -> None:
 
 
 async def test_an_error_after_the_first_event_is_the_last_event(site: Site) -> None:
-    def respond(request: InferRequest, sink: Sink) -> None:
+    def respond(request: CheckedRequest, sink: Sink) -> None:
         sink.send(word("a"), final=False)
         sink.fail(BackendFailed("broke"))
 
@@ -201,11 +203,11 @@ async def test_an_error_after_the_first_event_is_the_last_event(site: Site) -> N
 
 
 async def test_a_client_that_leaves_cancels_its_stream(site: Site) -> None:
-    requests: asyncio.Queue[tuple[InferRequest, Sink]] = asyncio.Queue()
+    requests: asyncio.Queue[tuple[CheckedRequest, Sink]] = asyncio.Queue()
     cancelled = asyncio.Event()
     site.core.responses["llm"] = lambda request, sink: requests.put_nowait((request, sink))
     asking = asyncio.create_task(site.session.post(f"{PATH}_stream", json={"text_input": "x"}))
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(patience()):
         request, sink = await requests.get()
         request.cancel.on_cancel(cancelled.set)
         sink.send(word("a"), final=False)
@@ -218,7 +220,7 @@ async def test_a_client_that_leaves_cancels_its_stream(site: Site) -> None:
 async def test_an_internal_fault_in_a_stream_breaks_it_off(
     site: Site, caplog: pytest.LogCaptureFixture
 ) -> None:
-    def respond(request: InferRequest, sink: Sink) -> None:
+    def respond(request: CheckedRequest, sink: Sink) -> None:
         sink.send(word("a"), final=False)
         broken = Tensor("x", DataType.FP32, (1,), PackedBytes(memoryview(b""), [0]))
         sink.send(InferResponse("llm", 1, "", [broken]), final=True)
@@ -239,7 +241,7 @@ async def narrow(core: FakeCore) -> AsyncIterator[Site]:
 
 
 async def test_a_client_that_does_not_read_is_cancelled(narrow: Site) -> None:
-    def flood(request: InferRequest, sink: Sink) -> None:
+    def flood(request: CheckedRequest, sink: Sink) -> None:
         for _ in range(10):
             sink.send(word("a"), final=False)
         assert request.cancel.cancelled

@@ -10,8 +10,9 @@ from typing import cast
 
 import pytest
 from http_site import FakeCore
+from patience import patience
 
-from trivet.backends.api import InferRequest, Sink
+from trivet.backends.api import CheckedRequest, Sink
 from trivet.server import sockets
 from trivet.server.core import Core
 from trivet.server.http.app import HttpLimits, HttpServer
@@ -73,7 +74,7 @@ async def test_what_a_client_that_was_cut_off_held_is_freed(cut: Callable[[], No
     core = FakeCore()
     arrived, cancelled = asyncio.Event(), asyncio.Event()
 
-    def hold(request: InferRequest, sink: Sink) -> None:
+    def hold(request: CheckedRequest, sink: Sink) -> None:
         request.cancel.on_cancel(cancelled.set)
         arrived.set()
 
@@ -86,7 +87,7 @@ async def test_what_a_client_that_was_cut_off_held_is_freed(cut: Callable[[], No
         for text in (WORKING, IDLE)
     ]
     try:
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(patience()):
             await arrived.wait()
             while server.num_connections < 2:
                 await asyncio.sleep(0.01)

@@ -6,6 +6,7 @@ import sys
 import threading
 
 from http_site import FakeCore, open_site
+from patience import patience
 
 from trivet.server.http.later import Later
 
@@ -24,7 +25,7 @@ async def test_what_takes_long_to_import_does_not_hold_up_the_loop() -> None:
     may_end = threading.Event()
 
     def make() -> list[str]:
-        assert may_end.wait(30)
+        assert may_end.wait(patience())
         return ["made"]
 
     later = Later(make)

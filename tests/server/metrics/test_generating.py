@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from llm_site import Call, caller, open_models, write_llm
+from patience import patience
 from prometheus_client.parser import text_string_to_metric_families
 from serving import RunningServer
 
@@ -86,7 +87,7 @@ def complete(call: Call, **fields: object) -> int:
 
 def settled(server: RunningServer, name: str, expected: float, **labels: str) -> Page:
     """The page once the engine has told of its last step."""
-    deadline_s = time.monotonic() + 10
+    deadline_s = time.monotonic() + patience()
     while (page := Page(server)).value(name, **labels) != expected:
         assert time.monotonic() < deadline_s, f"{name} is {page.value(name, **labels)}"
     return page
@@ -208,7 +209,7 @@ def test_running_request_is_seen_while_it_runs(call: Call, server: RunningServer
     request = urllib.request.Request(
         f"http://{server.http}/generate_stream", json.dumps(body).encode()
     )
-    with urllib.request.urlopen(request, timeout=30) as stream:
+    with urllib.request.urlopen(request, timeout=patience()) as stream:
         stream.read(10)
         page = settled(server, "vllm:num_requests_running", 1)
         assert 0 < page.value("vllm:kv_cache_usage_perc") < 1

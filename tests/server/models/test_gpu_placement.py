@@ -8,9 +8,19 @@ from typing import Any
 import numpy as np
 import pytest
 from fake_nvml import GIB, Card, FakeNvml
+from patience import patience
 
 from trivet.backends import registry
-from trivet.backends.api import Batch, InvalidConfig, LoadFailed, ModelFiles, Placement
+from trivet.backends.api import (
+    About,
+    Batch,
+    InvalidConfig,
+    LoadFailed,
+    Measure,
+    Memory,
+    ModelFiles,
+    Placement,
+)
 from trivet.backends.device.nvml import Gpus
 from trivet.protos.model_config_pb2 import ModelConfig
 from trivet.server.metrics.config import MetricsConfig
@@ -38,12 +48,11 @@ class GpuBackend:
         self.placements: list[Placement] = []
         self.can_use = True
         self.fails_with = ""
+        self.told: dict[int | None, int] = {}
+        self.about = About(word="gpu_fake", backend="", memory=Memory(files_are_least=True))
 
     def can_use_gpus(self) -> bool:
         return self.can_use
-
-    def matches(self, files: ModelFiles) -> bool:
-        return False
 
     def complete(self, config: ModelConfig, files: ModelFiles) -> ModelConfig:
         return config
@@ -54,10 +63,16 @@ class GpuBackend:
         self.placements.append(placement)
         if placement.kind == "KIND_GPU":
             self.nvml.cards[placement.device_id].used += self.takes
-        return GpuInstance()
+        return GpuInstance(self.told)
 
 
 class GpuInstance:
+    def __init__(self, told: dict[int | None, int]) -> None:
+        self.told = told
+
+    def memory_bytes(self) -> dict[int | None, int]:
+        return self.told
+
     def execute(self, batch: Batch) -> None:
         batch.scatter("y", np.zeros((batch.size, 2), np.float32))
 
@@ -96,7 +111,7 @@ def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Site:
 
     def found(config: ModelConfig, files: ModelFiles) -> Any:
         if config.backend == "gpu_fake":
-            return registry.FoundBackend("gpu_fake", backend)
+            return registry.FoundBackend(backend.about, backend)
         return find(config, files)
 
     monkeypatch.setattr("trivet.server.models.loader.find_backend", found)
@@ -172,6 +187,40 @@ def test_what_cannot_fit_is_refused_with_the_arithmetic(site: Site) -> None:
     del first
 
 
+def test_instances_that_share_their_weights_need_them_once(site: Site) -> None:
+    site.backend.about = About(
+        word="gpu_fake", backend="", memory=Memory(files_are_least=True, shared_on=("KIND_GPU",))
+    )
+    site.backend.takes = 70 * GIB
+    first = site.load("instance_group { kind: KIND_GPU gpus: [0] }", name="large")
+    with pytest.raises(LoadFailed, match=r"needs at least 12.00 GiB \(12.00 GiB of model files\)"):
+        site.load("instance_group { kind: KIND_GPU gpus: [0] count: 2 }", weights=12 * GIB)
+    del first
+
+
+def test_files_that_tell_no_memory_refuse_nothing(site: Site) -> None:
+    site.backend.about = About(word="gpu_fake", backend="")
+    site.load("instance_group { kind: KIND_GPU gpus: [0] }", weights=100 * GIB)
+    assert len(site.backend.placements) == 1
+
+
+def test_only_files_of_weights_count(site: Site) -> None:
+    memory = Memory(weight_suffixes=(".plan",), files_are_least=True)
+    site.backend.about = About(word="gpu_fake", backend="", memory=memory)
+    site.load("instance_group { kind: KIND_GPU gpus: [0] }", weights=100 * GIB)
+    assert len(site.backend.placements) == 1
+
+
+def test_instances_that_tell_their_memory_are_believed(site: Site) -> None:
+    memory = Memory(measure=Measure.REPORT)
+    site.backend.about = About(word="gpu_fake", backend="", memory=memory)
+    site.backend.takes = 3 * GIB
+    site.backend.told = {None: 2 * GIB, 1: GIB}
+    opened = site.load("instance_group { kind: KIND_GPU gpus: [1] count: 2 }")
+    assert {info.number: size for info, size in opened.gpu_memory.taken.items()} == {1: 2 * GIB}
+    assert opened.cpu_memory_bytes == 4 * GIB
+
+
 def test_a_full_gpu_while_loading_gets_the_arithmetic_too(site: Site) -> None:
     site.backend.fails_with = "CUDA out of memory. Tried to allocate 2.00 GiB"
     with pytest.raises(LoadFailed, match=r"out of memory.*does not fit on GPU 0.*1.00 GiB of mod"):
@@ -196,7 +245,7 @@ def test_devices_by_uuid_run_in_processes_that_see_nothing_else(
 
     def open_isolated(word: str, config: Any, files: Any, placement: Placement) -> Any:
         opened.append(placement)
-        return GpuInstance()
+        return GpuInstance({})
 
     monkeypatch.setattr("trivet.backends.process.open_isolated", open_isolated)
     uuids = 'parameters { key: "gpu_uuids" value { string_value: "MIG-1111, MIG-2222" } }'
@@ -212,12 +261,11 @@ async def test_the_page_has_triton_s_metrics_of_gpus() -> None:
     machine = Machine(0.0, Gpus.find(nvml, {}))
     machine.start()
     page = Page()
-    for _ in range(200):
-        page = Page()
-        machine.write(page)
-        if "nv_gpu" in page.text():
-            break
-        await asyncio.sleep(0.05)
+    async with asyncio.timeout(patience()):
+        while "nv_gpu" not in page.text():
+            await asyncio.sleep(0.05)
+            page = Page()
+            machine.write(page)
     await machine.close()
     lines = page.text().splitlines()
     assert 'nv_gpu_utilization{gpu_uuid="GPU-aaaa"} 0.42' in lines

@@ -7,6 +7,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from patience import patience
 
 from trivet.backends.api import LoadFailed, UnreadableFiles
 from trivet.protos.model_config_pb2 import ModelConfig
@@ -30,7 +31,7 @@ class HeldLoader:
 
     def open(self, plan: Any, version: int) -> Any:
         self.started.set()
-        assert self.gate.wait(10)
+        assert self.gate.wait(patience())
         if self.fails:
             raise LoadFailed("swordfish")
         return SimpleNamespace(config=SimpleNamespace(metric_tags={}), instances=())
@@ -97,7 +98,7 @@ async def test_what_cannot_be_read_is_not_owed_while_it_is_loaded() -> None:
     lifecycle = lifecycle_of(loader)
     files = ModelFolder("m", Path("/m"), (), {1: (), 2: ()})
     loading = asyncio.create_task(lifecycle.load(files))
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(patience()):
         while "m" not in lifecycle.known or not lifecycle.known["m"].is_unreadable:
             await asyncio.sleep(0.001)
     assert lifecycle.unreadable() == []
@@ -137,7 +138,7 @@ async def test_a_model_removed_while_it_loads_is_gone(
     await asyncio.sleep(0)
     loader.gate.set()
     await asyncio.gather(loading, removal)
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(patience()):
         while "m" in lifecycle.known:
             await asyncio.sleep(0.001)
     assert "m" not in lifecycle._registry.models
@@ -157,7 +158,7 @@ def status(lifecycle: Lifecycle) -> Status:
 
 async def settled(lifecycle: Lifecycle) -> None:
     """Returns once no version drains any more."""
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(patience()):
         while lifecycle._retiring:
             await asyncio.sleep(0.001)
 

@@ -1,4 +1,4 @@
-"""Models ask models through the runner: never in a circle, never too deep, for their caller."""
+"""Models ask models through the server: never in a circle, never too deep, for their caller."""
 
 from types import SimpleNamespace
 from typing import Any, cast
@@ -7,25 +7,28 @@ import pytest
 from fakes import CountingSink, make_request, make_signature
 
 from trivet.backends.api import (
-    InferRequest,
+    CheckedRequest,
     InferResponse,
     InvalidRequest,
+    RequestContext,
     Sink,
     derive,
-    derive_joint,
+    inherited,
+    inherited_jointly,
 )
-from trivet.backends.api.runner import MAX_DEPTH
+from trivet.backends.api.model_server import MAX_DEPTH
+from trivet.backends.api.value import changed
 from trivet.server.models.registry import Registry
-from trivet.server.models.runner import ModelRunner
+from trivet.server.models.runner import RequestDispatcher
 
 
 class Doubler:
     """An executor that answers at once and keeps the requests."""
 
     def __init__(self) -> None:
-        self.requests: list[InferRequest] = []
+        self.requests: list[CheckedRequest] = []
 
-    def submit(self, request: InferRequest, sink: Sink) -> None:
+    def submit(self, request: CheckedRequest, sink: Sink) -> None:
         self.requests.append(request)
         tensor = request.inputs["IN"]
         sink.send(InferResponse("m", 1, request.id, [tensor.renamed("OUT", (1, 2))]), final=True)
@@ -40,7 +43,7 @@ def executor() -> Doubler:
 
 
 @pytest.fixture
-def runner(executor: Doubler) -> ModelRunner:
+def dispatcher(executor: Doubler) -> RequestDispatcher:
     registry = Registry()
     for name in ("m", "other"):
         model = SimpleNamespace(
@@ -48,19 +51,18 @@ def runner(executor: Doubler) -> ModelRunner:
             reshape=None,
         )  # fmt: skip
         registry.publish(cast(Any, model))
-    return ModelRunner(registry, cast(Any, None))
+    return RequestDispatcher(registry, cast(Any, None))
 
 
 async def test_a_derived_request_runs_with_all_that_its_caller_was_given(
-    runner: ModelRunner, executor: Doubler
+    dispatcher: RequestDispatcher, executor: Doubler
 ) -> None:
-    parent = make_request("id-7")
-    parent.deadline, parent.priority, parent.sequence_id = 12.5, 3, "s"
     charged: list[int] = []
-    parent.tenant, parent.on_tokens = "acme", charged.append
+    account: dict[str, Any] = {"tenant": "acme", "on_tokens": charged.append}
+    parent = make_request("id-7", deadline=12.5, priority=3, sequence_id="s", **account)
     sink = CountingSink()
 
-    runner.infer(derive(parent, "other", None, parent.inputs), sink)
+    dispatcher.infer(derive(parent, "other", None, parent.inputs), inherited(parent), sink)
 
     (asked,) = executor.requests
     assert (asked.id, asked.deadline, asked.priority, asked.sequence_id) == ("id-7", 12.5, 3, "s")
@@ -72,44 +74,44 @@ async def test_a_derived_request_runs_with_all_that_its_caller_was_given(
 
 def test_tokens_asked_for_by_several_are_paid_in_equal_parts_by_those_who_pay() -> None:
     paid: list[tuple[str, int]] = []
-    parents = [make_request() for _ in range(3)]
-    parents[0].on_tokens = lambda count: paid.append(("first", count))
-    parents[2].on_tokens = lambda count: paid.append(("third", count))
+    parents = [
+        make_request(on_tokens=lambda count: paid.append(("first", count))),
+        make_request(),
+        make_request(on_tokens=lambda count: paid.append(("third", count))),
+    ]
 
-    joint = derive_joint(parents, "m", "other", None, {})
+    joint = inherited_jointly(parents, "m")
     assert joint.on_tokens is not None
     joint.on_tokens(10)
 
     assert paid == [("first", 4), ("third", 4)]
-    assert derive_joint(parents[1:2], "m", "other", None, {}).on_tokens is None
+    assert inherited_jointly(parents[1:2], "m").on_tokens is None
 
 
 def test_what_is_asked_for_several_tenants_is_kept_for_none_of_them_alone() -> None:
-    parents = [make_request() for _ in range(3)]
-    for parent, tenant in zip(parents, ("b", "a", "b"), strict=True):
-        parent.tenant = tenant
+    parents = [make_request(tenant=tenant) for tenant in ("b", "a", "b")]
 
-    both = derive_joint(parents, "m", "other", None, {}).tenant
+    both = inherited_jointly(parents, "m").tenant
     assert both not in ("a", "b", "")
-    assert derive_joint(parents[1:], "m", "other", None, {}).tenant == both
-    assert derive_joint(parents[::2], "m", "other", None, {}).tenant == "b"
+    assert inherited_jointly(parents[1:], "m").tenant == both
+    assert inherited_jointly(parents[::2], "m").tenant == "b"
 
 
-async def test_a_model_cannot_ask_itself_however_indirectly(runner: ModelRunner) -> None:
+async def test_a_model_cannot_ask_itself_however_indirectly(dispatcher: RequestDispatcher) -> None:
     parent, sink = make_request(), CountingSink()
-    child = derive(parent, "other", None, parent.inputs)
+    child = changed(parent, model_name="other", callers=inherited(parent).callers)
 
-    runner.infer(derive(child, "m", None, parent.inputs), sink)
+    dispatcher.infer(derive(child, "m", None, parent.inputs), inherited(child), sink)
 
     assert isinstance(sink.error, InvalidRequest)
     assert "m -> other -> m" in sink.error.message
 
 
-async def test_a_chain_of_models_has_an_end(runner: ModelRunner) -> None:
-    request, sink = make_request(), CountingSink()
-    request.callers = tuple(f"model{i}" for i in range(MAX_DEPTH + 1))
+async def test_a_chain_of_models_has_an_end(dispatcher: RequestDispatcher) -> None:
+    parent, sink = make_request(), CountingSink()
+    context = RequestContext(callers=tuple(f"model{i}" for i in range(MAX_DEPTH + 1)))
 
-    runner.infer(request, sink)
+    dispatcher.infer(derive(parent, "m", None, parent.inputs), context, sink)
 
     assert isinstance(sink.error, InvalidRequest)
     assert f"at most {MAX_DEPTH + 1} are allowed" in sink.error.message

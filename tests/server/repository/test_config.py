@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from trivet.backends.api import InvalidConfig, to_json_dict
+from trivet.backends.registry import about_of
 from trivet.protos.model_config_pb2 import ModelConfig, ModelInstanceGroup
 from trivet.server.repository.check import check
 from trivet.server.repository.config import (
@@ -174,9 +175,9 @@ def test_defaults_are_written_out_as_triton_shows_them() -> None:
 
 
 def test_onnx_models_get_two_instances_on_a_cpu_and_one_per_gpu() -> None:
-    config = ModelConfig(name="m", backend="onnxruntime")
-    assert [p.name for p in instances(normalise(config))] == ["m_0", "m_1"]
-    on_gpus = instances(normalise(config, num_gpus=2))
+    config, onnx = ModelConfig(name="m"), about_of("onnxruntime")
+    assert [p.name for p in instances(normalise(config, onnx))] == ["m_0", "m_1"]
+    on_gpus = instances(normalise(config, onnx, num_gpus=2))
     assert [(p.kind, p.device_id) for p in on_gpus] == [("KIND_GPU", 0), ("KIND_GPU", 1)]
 
 

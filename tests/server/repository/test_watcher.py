@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+from patience import patience
 
 from trivet.server.repository.plan import Action, Load, Unload, plan
 from trivet.server.repository.scan import ModelFolder, Snapshot, scan
@@ -82,7 +83,7 @@ class Watched:
             self.actions.put_nowait(action)
 
     async def next(self) -> Action:
-        return await asyncio.wait_for(self.actions.get(), 10)
+        return await asyncio.wait_for(self.actions.get(), patience())
 
 
 @pytest.fixture(params=["watch", "poll"])
@@ -118,7 +119,7 @@ class Hands:
     async def looked(self, watcher: Watcher) -> None:
         """Returns when a look that began after now has been acted on, and no event is left."""
         before = self.num_looks
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(patience()):
             while self.num_looks < before + 3:
                 watcher._changed.set()
                 await asyncio.sleep(0.001)
@@ -155,7 +156,7 @@ async def test_what_is_owed_is_tried_once_a_poll_period(
     assert loads.empty()
     hands.now_s = 30.0
     # Without an event, and not a whole period after the last one.
-    await asyncio.wait_for(loads.get(), 10)
+    await asyncio.wait_for(loads.get(), patience())
     await watcher.close()
 
 

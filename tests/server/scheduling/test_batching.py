@@ -8,23 +8,25 @@ from collections.abc import AsyncIterator, Callable
 import numpy as np
 import pytest
 from fakes import CountingSink, HeldInstance, make_request, make_signature
+from patience import patience
 
 from trivet.backends.api import (
     BackendFailed,
     Batch,
     Cancelled,
+    CheckedRequest,
     ComputeOnly,
     DeadlineExceeded,
-    InferRequest,
     Instance,
     QueueFull,
     ResponseSender,
     Signature,
     Unavailable,
 )
-from trivet.server.scheduling.batching import STOPPING, BatchingExecutor, Schedule
+from trivet.server.scheduling.batching import BatchingExecutor, Schedule
 from trivet.server.scheduling.inline import FIRST_TRIAL
 from trivet.server.scheduling.policy import BatchPolicy, OneByOne, Policy
+from trivet.server.scheduling.pool import STOPPING
 from trivet.server.scheduling.queue import LevelPolicy, QueuePolicy, RequestQueue
 from trivet.server.scheduling.statistics import ModelStatistics
 
@@ -58,14 +60,14 @@ async def make_executor() -> AsyncIterator[Make]:
 
     yield make
     for executor in made:
-        for worker in executor._workers:
+        for worker in executor._pool.workers:
             if isinstance(worker.instance, HeldInstance):
                 worker.instance.release()
-        await asyncio.wait_for(executor.drain(), 30)
+        await asyncio.wait_for(executor.drain(), patience())
         await executor.close()
 
 
-def submit(executor: BatchingExecutor, *requests: InferRequest) -> list[CountingSink]:
+def submit(executor: BatchingExecutor, *requests: CheckedRequest) -> list[CountingSink]:
     sinks = [CountingSink() for _ in requests]
     for request, sink in zip(requests, sinks, strict=True):
         executor.submit(request, sink)
@@ -73,7 +75,7 @@ def submit(executor: BatchingExecutor, *requests: InferRequest) -> list[Counting
 
 
 async def started(instance: HeldInstance) -> None:
-    assert await asyncio.to_thread(instance.started.acquire, timeout=30)
+    assert await asyncio.to_thread(instance.started.acquire, timeout=patience())
 
 
 async def test_each_request_gets_its_own_rows(make_executor: Make) -> None:
@@ -209,8 +211,7 @@ async def test_a_deadline_ends_a_waiting_request_while_the_instance_is_stuck(
     executor = make_executor(instance, policy=OneByOne())
     submit(executor, make_request("stuck"))
     await started(instance)
-    late = make_request("late")
-    late.deadline = 0.001
+    late = make_request("late", deadline=0.001)
     (sink,) = submit(executor, late)
     await sink.wait()
     assert isinstance(sink.error, DeadlineExceeded)
@@ -267,7 +268,7 @@ async def test_drain_answers_what_was_taken_and_refuses_the_rest(make_executor: 
     assert refused.error.message == f"[request id: late] {STOPPING}"
     assert not drain.done()
     instance.release()
-    await asyncio.wait_for(drain, 30)
+    await asyncio.wait_for(drain, patience())
     assert len(taken.responses) == 1
 
 
@@ -280,7 +281,7 @@ async def test_close_ends_what_waits_and_closes_the_instances(make_executor: Mak
     await sinks[1].wait()
     assert isinstance(sinks[1].error, Unavailable)
     instance.release()
-    await asyncio.wait_for(closing, 30)
+    await asyncio.wait_for(closing, patience())
     await sinks[0].wait()
     assert instance.is_closed
 

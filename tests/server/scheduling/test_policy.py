@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trivet.backends.api import InferRequest
+from trivet.backends.api import CheckedRequest
 from trivet.server.scheduling.policy import BatchPolicy, OneByOne, Run, WaitUntil
 from trivet.server.scheduling.ticket import Ticket
 
@@ -15,7 +15,7 @@ class NoSink:
 def tickets(*sizes: int, arrived_ns: int = 0, keys: str = "") -> list[Ticket]:
     return [
         Ticket(
-            InferRequest("m", None, str(index), {}, batch_size=size),
+            CheckedRequest("m", 1, str(index), {}, batch_size=size),
             NoSink(),  # type: ignore[arg-type] # not used
             arrived_ns,
             join_key=keys[index] if keys else None,

@@ -1,17 +1,17 @@
 """Queue order, limits and time-outs, without threads or clocks."""
 
+from typing import Any
+
 import pytest
 
-from trivet.backends.api import Cancelled, DeadlineExceeded, InferRequest, QueueFull, QueueTimeout
+from trivet.backends.api import Cancelled, CheckedRequest, DeadlineExceeded, QueueFull, QueueTimeout
 from trivet.protos.model_config_pb2 import ModelDynamicBatching, ModelQueuePolicy
 from trivet.server.scheduling.queue import LevelPolicy, QueuePolicy, RequestQueue
 from trivet.server.scheduling.ticket import Ticket
 
 
-def ticket(
-    name: str = "", *, priority: int = 0, timeout_us: int = 0, arrived_ns: int = 0
-) -> Ticket:
-    request = InferRequest("m", None, name, {}, priority=priority, timeout_us=timeout_us)
+def ticket(name: str = "", *, arrived_ns: int = 0, **fields: Any) -> Ticket:
+    request = CheckedRequest("m", 1, name, {}, **fields)
     return Ticket(request, None, arrived_ns)  # type: ignore[arg-type] # no sink is looked at
 
 
@@ -88,8 +88,7 @@ def test_a_request_may_shorten_its_wait_where_the_policy_allows(
 
 def test_cancelled_and_late_requests_leave_the_queue() -> None:
     queue = queue_of()
-    gone, late, stays = ticket("gone"), ticket("late"), ticket("stays")
-    late.request.deadline = 1e-6
+    gone, late, stays = ticket("gone"), ticket("late", deadline=1e-6), ticket("stays")
     for each in (gone, late, stays):
         queue.push(each)
     gone.request.cancel.cancel()

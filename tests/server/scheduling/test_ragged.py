@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from google.protobuf import text_format
 
-from trivet.backends.api import Batch, InferRequest, Signature, Tensor
+from trivet.backends.api import Batch, CheckedRequest, Signature, Tensor
 from trivet.protos.model_config_pb2 import ModelConfig
 from trivet.protos.pool import POOL
 from trivet.server.repository.check_ragged import ragged_faults
@@ -31,10 +31,10 @@ def config_of(text: str) -> ModelConfig:
     return text_format.Parse(text, ModelConfig(name="m"), descriptor_pool=POOL)
 
 
-def request_of(*shape: int) -> InferRequest:
+def request_of(*shape: int) -> CheckedRequest:
     values = np.arange(np.prod(shape), dtype=np.float32).reshape(shape)
     inputs = {name: Tensor.of(name, values[:, :n]) for name, n in (("IN", None), ("PLAIN", 1))}
-    return InferRequest("m", None, "", inputs, batch_size=shape[0])
+    return CheckedRequest("m", 1, "", inputs, batch_size=shape[0])
 
 
 def batch_of(text: str, *shapes: tuple[int, ...]) -> Batch:

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from fakes import CountingSink, HeldInstance, make_request, make_signature
 from google.protobuf import text_format
+from patience import patience
 
 from trivet.backends.api import InvalidConfig, Placement
 from trivet.protos.model_config_pb2 import ModelConfig
@@ -156,10 +157,10 @@ async def make_executor() -> AsyncIterator[Make]:
 
     yield make
     for executor in made:
-        for worker in executor._workers:
+        for worker in executor._pool.workers:
             assert isinstance(worker.instance, HeldInstance)
             worker.instance.release()
-        await asyncio.wait_for(executor.drain(), 30)
+        await asyncio.wait_for(executor.drain(), patience())
         await executor.close()
 
 
@@ -170,11 +171,11 @@ async def test_two_models_that_share_a_resource_take_turns(make_executor: Make) 
     sinks = [CountingSink(), CountingSink()]
     for executor, sink in zip(executors, sinks, strict=True):
         executor.submit(make_request("a"), sink)
-    assert await asyncio.to_thread(first.started.acquire, timeout=30)
+    assert await asyncio.to_thread(first.started.acquire, timeout=patience())
     assert second.batches == []
     first.release()
     await sinks[0].wait()
-    assert await asyncio.to_thread(second.started.acquire, timeout=30)
+    assert await asyncio.to_thread(second.started.acquire, timeout=patience())
     second.release()
     await sinks[1].wait()
 
@@ -185,7 +186,7 @@ async def test_cancelled_requests_leave_no_resource_behind(make_executor: Make) 
     first, second = (make_executor(limiter, Need({SLOT: 1}), each) for each in (busy, other))
     sinks = [CountingSink() for _ in range(3)]
     first.submit(make_request("a"), sinks[0])
-    assert await asyncio.to_thread(busy.started.acquire, timeout=30)
+    assert await asyncio.to_thread(busy.started.acquire, timeout=patience())
     cancelled = make_request("b")
     second.submit(cancelled, sinks[1])
     await asyncio.sleep(0)

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import tritonclient.grpc as triton_grpc
 import tritonclient.http as triton_http
+from patience import patience
 from serving import RunningServer
 from trace_site import Collector, attributes
 
@@ -134,7 +135,7 @@ def test_a_collector_that_is_down_costs_no_request_and_one_line(
     server.wait_until(lambda: any("spans are lost" in line for line in server.output), "told")
     started_s = time.monotonic()
     assert server.stop() == 0
-    assert time.monotonic() - started_s < 15
+    assert time.monotonic() - started_s < patience(15)
     text = "".join(server.output)
     assert "Traceback" not in text
     assert text.count("spans are lost") == 1
@@ -152,8 +153,8 @@ def test_a_collector_that_takes_and_never_answers_costs_no_request(
         started_s = time.monotonic()
         for _ in range(20):
             infer_grpc(server, "first")
-        assert time.monotonic() - started_s < 5
+        assert time.monotonic() - started_s < patience(5)
         started_s = time.monotonic()
         assert server.stop() == 0
-        assert time.monotonic() - started_s < 20
+        assert time.monotonic() - started_s < patience(20)
     assert "Traceback" not in "".join(server.output)

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from patience import patience
 
 from trivet.server.tracing.record import Span, Stamp, Trace
 from trivet.server.tracing.triton_file import TritonFileTarget
@@ -31,7 +32,7 @@ def files_of_at_most(size_bytes: int) -> Iterator[None]:
 
 
 def wait_for(text: str, caplog: pytest.LogCaptureFixture) -> None:
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + patience()
     while text not in caplog.text:
         assert time.monotonic() < deadline, caplog.text
         time.sleep(0.01)

@@ -18,9 +18,9 @@ from triton.runtime import driver
 
 from trivet.backends.llm.attention import triton_paged
 from trivet.backends.llm.attention.base import StepInputs
-from trivet.backends.llm.device.kv_cache import KvCache
+from trivet.backends.llm.attention.kv_cache import KvCache
+from trivet.backends.llm.families.llama import LlamaShape
 from trivet.backends.llm.models import fused_llama
-from trivet.backends.llm.models.config import LlmConfig
 
 PTXAS = Path(nvidia.__file__).parent / "bin" / "ptxas"
 SHAPES = {
@@ -73,11 +73,11 @@ def launch(
     num_sequences: int, num_heads: int, num_kv: int, size: int, window: int, dtype: torch.dtype
 ) -> None:
     """A step of chunks and decodes."""
-    config = LlmConfig(
+    config = LlamaShape(
         architecture="llama", vocabulary_size=8, hidden_size=8, intermediate_size=8, num_layers=1,
         num_heads=num_heads, num_kv_heads=num_kv, head_dim=size, max_positions=1,
         rms_norm_eps=1e-5, rope_theta=1e4,
-    )  # fmt: skip
+    ).config()  # fmt: skip
     attention = triton_paged.TritonAttention(KvCache(config, 2, 16, dtype), num_heads, 0.1, window)
     num_tokens = num_sequences + 100
     attention.begin(StepInputs(

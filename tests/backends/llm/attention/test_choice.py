@@ -13,18 +13,21 @@ from torch import Tensor
 from trivet.backends.api import LoadFailed
 from trivet.backends.llm.attention import libraries
 from trivet.backends.llm.attention.choice import choose_attention
+from trivet.backends.llm.attention.kv_cache import KvCache
 from trivet.backends.llm.attention.libraries import missing
 from trivet.backends.llm.attention.torch_reference import TorchAttention
 from trivet.backends.llm.attention.triton_paged import TritonAttention
-from trivet.backends.llm.device.kv_cache import KvCache
-from trivet.backends.llm.device.runner import Model
-from trivet.backends.llm.models.config import LlmConfig, from_hub
-from trivet.backends.llm.models.llama import LlamaModel
+from trivet.backends.llm.families.config import LlmConfig
+from trivet.backends.llm.families.llama import LlamaShape
+from trivet.backends.llm.families.registry import from_hub
+from trivet.backends.llm.models.torch_decoder import TorchDecoder
+from trivet.backends.llm.steps.runner import Model
+from trivet.backends.llm.weights.taking import Weights
 
-CONFIG = LlmConfig(
+CONFIG = LlamaShape(
     architecture="llama", vocabulary_size=8, hidden_size=8, intermediate_size=8, num_layers=1,
     num_heads=4, num_kv_heads=2, head_dim=64, max_positions=256, rms_norm_eps=1e-5, rope_theta=1e4,
-)  # fmt: skip
+).config()  # fmt: skip
 
 
 def cache(block_size: int = 16, dtype: torch.dtype = torch.bfloat16) -> KvCache:
@@ -181,7 +184,7 @@ def test_libraries_get_our_cache_and_steps_as_they_lie(
     monkeypatch.setattr(libraries.Library, "_write", write)
 
     def make(config: LlmConfig, weights: dict[str, Tensor], cache: KvCache) -> Model:
-        return LlamaModel(config, weights, choose_attention(config, cache, name))
+        return TorchDecoder(Weights(weights, config), choose_attention(config, cache, name))
 
     found = Paged(config, weights, 16, LENGTHS, make).run(prompts, mixed())
     torch.testing.assert_close(torch.cat(found), torch.cat(wanted), atol=2e-4, rtol=0)

@@ -5,16 +5,16 @@ import torch
 from torch import Tensor
 
 from trivet.backends.llm.attention.base import StepInputs
+from trivet.backends.llm.attention.kv_cache import KvCache
 from trivet.backends.llm.attention.torch_reference import TorchAttention
-from trivet.backends.llm.device.kv_cache import KvCache
-from trivet.backends.llm.models.config import LlmConfig
+from trivet.backends.llm.families.llama import LlamaShape
 
 HEADS, KV_HEADS, SIZE, BLOCK, SHARED_BLOCKS, SCALE = 6, 2, 32, 16, 8, 0.4
-CONFIG = LlmConfig(
+CONFIG = LlamaShape(
     architecture="llama", vocabulary_size=8, hidden_size=HEADS * SIZE, intermediate_size=8,
     num_layers=1, num_heads=HEADS, num_kv_heads=KV_HEADS, head_dim=SIZE, max_positions=4096,
     rms_norm_eps=1e-5, rope_theta=1e4,
-)  # fmt: skip
+).config()  # fmt: skip
 
 
 def step(num_rows: int, chunk: int = 0) -> StepInputs:

@@ -10,12 +10,24 @@ import pytest
 
 ROOT = Path(__file__).parents[4]
 KERNELS = Path(__file__).parent / "kernels"
+SOME = "over_splits or (test_fused_model and qwen3)"
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize("module", sorted(path.name for path in KERNELS.glob("test_*.py")))
 def test_kernels_give_in_the_interpreter_what_they_promise(module: str) -> None:
+    interpret(str(KERNELS / module))
+
+
+def test_some_kernels_give_in_the_interpreter_what_they_promise() -> None:
+    interpret(str(KERNELS), "-k", SOME)
+
+
+def interpret(*selection: str) -> None:
+    """Runs tests of the kernels' folder."""
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(KERNELS / module)],
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *selection],
         env={**os.environ, "TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1"},
         cwd=ROOT,
         capture_output=True,
@@ -26,6 +38,8 @@ def test_kernels_give_in_the_interpreter_what_they_promise(module: str) -> None:
     assert done.returncode == 0, done.stdout[-8000:] + done.stderr[-2000:]
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(600)
 def test_kernels_compile_for_an_h100_without_spilling() -> None:
     done = subprocess.run(
         [sys.executable, Path(__file__).with_name("compile_for_sm90.py")],

@@ -13,27 +13,30 @@ from torch import Tensor
 
 from trivet.backends.api import InvalidConfig, LoadFailed, ModelFiles, Placement, Sampling
 from trivet.backends.llm.attention.base import StepInputs
+from trivet.backends.llm.attention.kv_cache import KvCache
 from trivet.backends.llm.backend import BACKEND
 from trivet.backends.llm.device.devices import (
     MemoryUse,
-    WeightsOn,
     cache_bytes,
     choose_device,
     memory_told,
-    weight_bytes,
 )
-from trivet.backends.llm.device.kv_cache import KvCache
 from trivet.backends.llm.engine.engine import Engine
-from trivet.backends.llm.loading import make_model
-from trivet.backends.llm.models.config import from_hub
-from trivet.backends.llm.models.llama import LlamaModel
-from trivet.backends.llm.process.messages import Message, Outputs, Quit, Submit
+from trivet.backends.llm.families.config import LlmConfig
+from trivet.backends.llm.families.registry import from_hub
+from trivet.backends.llm.implementations import make_model
+from trivet.backends.llm.matrices.dense import Dense
+from trivet.backends.llm.messages import Message, Outputs, Quit, Submit
+from trivet.backends.llm.models.parts import take_mlp
+from trivet.backends.llm.models.torch_decoder import TorchDecoder
 from trivet.backends.llm.process.process import start_process
 from trivet.backends.llm.sampling.grammar import NoGrammars
 from trivet.backends.llm.scheduling.batch_state import BatchState, StepArrays
 from trivet.backends.llm.scheduling.blocks import BlockPool
 from trivet.backends.llm.scheduling.scheduler import Scheduler
 from trivet.backends.llm.settings import EngineSettings, engine_settings, placed
+from trivet.backends.llm.steps.runner import Model
+from trivet.backends.llm.weights.taking import Weights
 from trivet.protos.model_config_pb2 import ModelConfig
 from trivet.server.repository.config import instances, normalise
 
@@ -99,7 +102,7 @@ def test_a_device_by_uuid_is_the_only_one_that_the_engine_sees(
 
     def tells_what_it_sees(module: str) -> str:
         return (
-            "import os, socket, sys; from trivet.backends.llm.process.messages import Failed, pack;"
+            "import os, socket, sys; from trivet.backends.llm.messages import Failed, pack;"
             "end = socket.socket(fileno=int(sys.argv[1]));"
             "end.sendall(pack(Failed(os.environ['CUDA_VISIBLE_DEVICES'])))"
         )
@@ -188,12 +191,16 @@ def test_memory_that_others_took_meanwhile_is_told() -> None:
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate\nmore")
 
 
-def test_weights_come_to_the_device_one_by_one() -> None:
-    given = {"a": torch.ones(3), "b": torch.ones(2, dtype=torch.bfloat16)}
-    there = WeightsOn(given, torch.device("meta"))
-    assert there["a"].device.type == "meta"
-    assert (list(there), len(there), "c" in there, there.get("c")) == (["a", "b"], 2, False, None)
-    assert weight_bytes(given) == 16
+def test_weights_come_to_the_device_as_they_are_taken() -> None:
+    made = random_model("Llama", {"num_hidden_layers": 1})
+    config, given = from_hub(made.config.to_dict()), made.state_dict()
+    there = Weights(given, config, device=torch.device("meta"))
+    taken = take_mlp(there, 0)
+    assert taken.down.to(torch.device("meta")).shape == (48, 80)
+    assert isinstance(taken.inner, Dense)
+    assert taken.inner.data.device.type == "meta"
+    assert there.nbytes == sum(tensor.nbytes for tensor in given.values())
+    assert Weights(given, config, quantization="fp8").nbytes == there.nbytes // 2
 
 
 class Failing:
@@ -256,7 +263,7 @@ class Zero:
 def test_all_that_a_model_computes_with_lies_on_its_device(family: str) -> None:
     made = random_model(family, {"num_hidden_layers": 1})
     config, there = from_hub(made.config.to_dict()), torch.device("meta")
-    model = LlamaModel(config, WeightsOn(made.state_dict(), there), Zero())
+    model = TorchDecoder(Weights(made.state_dict(), config, device=there), Zero())
     long = torch.zeros(3, dtype=torch.int64, device=there)
     short = torch.zeros(2, dtype=torch.int32, device=there)
     inputs = StepInputs(long, long, long, short, short, short, sample_rows=long[:2])
@@ -275,7 +282,11 @@ def test_a_model_on_a_gpu_gives_what_float32_gives(steps: Callable[[], Steps]) -
     prompts = [[(7 * n + at) % SHAPE["vocab_size"] for at in range(n)] for n in LENGTHS]
     wanted = torch.cat(Paged(config, exact, 16, LENGTHS).run(prompts, whole()))
     there = {key: weight.bfloat16().cuda() for key, weight in exact.items()}
-    paged = Paged(config, there, 16, LENGTHS, make_model)
+
+    def make(config: LlmConfig, weights: dict[str, Tensor], cache: KvCache) -> Model:
+        return make_model(Weights(weights, config), cache)
+
+    paged = Paged(config, there, 16, LENGTHS, make)
     found = torch.cat(paged.run(prompts, steps())).cpu()
     # Plain torch on a processor, in bfloat16: 0.0095.
     assert (found - wanted).norm() / wanted.norm() < 1.5e-2

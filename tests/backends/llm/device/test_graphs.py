@@ -10,7 +10,7 @@ from late_device import HashModel
 from torch import Tensor
 
 from trivet.backends.llm.attention.base import StepInputs
-from trivet.backends.llm.device.graphs import MOST_MISSES, CudaRecorder, GraphedModel, bucket_sizes
+from trivet.backends.llm.steps.graphs import MOST_MISSES, CudaRecorder, GraphedModel, bucket_sizes
 
 CPU = torch.device("cpu")
 

@@ -12,15 +12,15 @@ from late_device import HashModel, LateRunner
 from torch import Tensor
 
 from trivet.backends.api import Grammar, Sampling
-from trivet.backends.llm.device.runner import TorchRunner
 from trivet.backends.llm.device.staging import DeviceStaging
 from trivet.backends.llm.engine.engine import Engine
-from trivet.backends.llm.process.messages import Abort, EndedStep, Message, Outputs, Quit, Submit
+from trivet.backends.llm.messages import Abort, EndedStep, Message, Outputs, Quit, Submit
 from trivet.backends.llm.sampling import draws
 from trivet.backends.llm.sampling.draws import Draws
 from trivet.backends.llm.scheduling.batch_state import BatchState, StepArrays
 from trivet.backends.llm.scheduling.blocks import BlockPool
 from trivet.backends.llm.scheduling.scheduler import Scheduler
+from trivet.backends.llm.steps.runner import TorchRunner
 
 MODEL_LEN = 64
 STOPS = [0, 1, 2]

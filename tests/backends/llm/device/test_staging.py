@@ -9,10 +9,10 @@ from torch import Tensor
 
 from trivet.backends.api import Sampling
 from trivet.backends.llm.attention.base import StepInputs
-from trivet.backends.llm.device.runner import TorchRunner
 from trivet.backends.llm.device.staging import DeviceStaging, make_staging
 from trivet.backends.llm.sampling.sampler import RowState, logprobs_of, sample
 from trivet.backends.llm.scheduling.batch_state import StepArrays
+from trivet.backends.llm.steps.runner import TorchRunner
 
 CPU = torch.device("cpu")
 

@@ -14,7 +14,7 @@ from real_engine import (
 )
 from torch import Tensor
 
-from trivet.backends.llm.process.messages import TopLogprobs
+from trivet.backends.llm.messages import TopLogprobs
 
 pytestmark = needs_weights
 TOLERANCE = 1e-3

@@ -26,12 +26,13 @@ from torch import Tensor
 
 from trivet.backends.api import LoadFailed
 from trivet.backends.llm.attention.base import StepInputs
+from trivet.backends.llm.attention.kv_cache import KvCache
 from trivet.backends.llm.attention.torch_reference import TorchAttention
-from trivet.backends.llm.device.kv_cache import KvCache
-from trivet.backends.llm.models.architectures import model_class
-from trivet.backends.llm.models.config import LlmConfig, from_hub
-from trivet.backends.llm.models.llama import LlamaModel
+from trivet.backends.llm.families.config import LlmConfig
+from trivet.backends.llm.families.registry import from_hub
+from trivet.backends.llm.models.torch_decoder import TorchDecoder
 from trivet.backends.llm.weights.files import load_model
+from trivet.backends.llm.weights.taking import Weights
 
 SMOLLM2 = Path(__file__).parents[4] / "model_repository" / "smollm2" / "1" / "model.gguf"
 TOLERANCE = 1e-4
@@ -161,10 +162,10 @@ def test_bfloat16_stays_near_float32() -> None:
     assert error < 0.03 * torch.cat(wanted.logits).std()
 
 
-def build(config: LlmConfig, weights: dict[str, Tensor]) -> LlamaModel:
+def build(config: LlmConfig, weights: dict[str, Tensor]) -> TorchDecoder:
     """A model that is only built."""
-    attention = TorchAttention(KvCache(config, 2, 16, torch.float32), config.attention_scale)
-    return LlamaModel(config, weights, attention)
+    attention = TorchAttention(KvCache(config, 2, 16, torch.float32), config.attention.scale)
+    return TorchDecoder(Weights(weights, config), attention)
 
 
 def test_missing_weight_is_named() -> None:
@@ -192,11 +193,6 @@ def test_needless_weights_of_old_checkpoints_do_no_harm() -> None:
     wanted = expected("llama, tied, one key head")
     old = {"model.layers.0.self_attn.rotary_emb.inv_freq": torch.ones(4)}
     assert build(wanted.config, wanted.weights | old)
-
-
-def test_unknown_architecture_is_refused_with_the_known_ones() -> None:
-    with pytest.raises(LoadFailed, match=r"'mamba'.*'llama', 'mistral', 'qwen2', 'qwen3'"):
-        model_class("mamba")
 
 
 @pytest.mark.skipif(not SMOLLM2.exists(), reason="run model_repository/build.py")

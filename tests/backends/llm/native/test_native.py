@@ -21,12 +21,15 @@ from paged_models import (
 )
 from torch import Tensor
 
-from trivet.backends.llm.device.kv_cache import KvCache
-from trivet.backends.llm.device.runner import Model
-from trivet.backends.llm.models.config import LlmConfig, from_hub
+from trivet.backends.llm.attention.kv_cache import KvCache
+from trivet.backends.llm.families.config import LlmConfig
+from trivet.backends.llm.families.llama import LlamaShape
+from trivet.backends.llm.families.registry import from_hub
 from trivet.backends.llm.native import library
 from trivet.backends.llm.native.decoder import NativeModel, pack, why_not
 from trivet.backends.llm.native.library import Native, load_native
+from trivet.backends.llm.steps.runner import Model
+from trivet.backends.llm.weights.taking import Weights
 
 NATIVE = load_native()
 pytestmark = pytest.mark.skipif(isinstance(NATIVE, str), reason=str(NATIVE))
@@ -79,7 +82,7 @@ def native_model(
     config: LlmConfig, weights: dict[str, Tensor], cache: KvCache, *, amx: bool
 ) -> Model:
     assert isinstance(NATIVE, Native)
-    return NativeModel(config, weights, cache, replace(NATIVE, has_amx=amx))
+    return NativeModel(Weights(weights, config), cache, replace(NATIVE, has_amx=amx))
 
 
 @pytest.fixture(params=["amx", "avx512"])
@@ -167,10 +170,14 @@ def test_packed_weights_hold_each_number_once_in_the_documented_place() -> None:
     ],
 )
 def test_models_it_cannot_compute_are_left_to_torch(changes: dict[str, Any], said: str) -> None:
-    config, _ = model("llama")
-    assert why_not(config, torch.bfloat16) == ""
-    assert said in why_not(replace(config, **changes), torch.bfloat16)
-    assert "float32" in why_not(config, torch.float32)
+    shape = LlamaShape(
+        architecture="llama", hidden_size=192, num_layers=1, num_heads=6, num_kv_heads=2,
+        head_dim=64, intermediate_size=96, vocabulary_size=120, max_positions=256,
+        rms_norm_eps=1e-5, rope_theta=1e4,
+    )  # fmt: skip
+    assert why_not(shape.config(), torch.bfloat16) == ""
+    assert said in why_not(replace(shape, **changes).config(), torch.bfloat16)
+    assert "float32" in why_not(shape.config(), torch.float32)
 
 
 def test_it_can_be_turned_off(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,14 +16,16 @@ import psutil
 import pytest
 from fault_room import metric
 from llm_site import REPOSITORY, Call, caller
+from patience import patience
 from serving import RunningServer
 
+SILENT_S = round(patience(4), 1)
 PROMPT = {"model": "smollm2", "prompt": "Once upon a time", "temperature": 0}
-CONFIG = """
+CONFIG = f"""
 backend: "llm"
-parameters { key: "kv_cache_bytes" value { string_value: "134217728" } }
-parameters { key: "max_model_len" value { string_value: "2048" } }
-parameters { key: "heartbeat_timeout_s" value { string_value: "4" } }
+parameters {{ key: "kv_cache_bytes" value {{ string_value: "134217728" }} }}
+parameters {{ key: "max_model_len" value {{ string_value: "2048" }} }}
+parameters {{ key: "heartbeat_timeout_s" value {{ string_value: "{SILENT_S:g}" }} }}
 """
 
 
@@ -45,16 +47,21 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def server(repository: Path, serve: Callable[..., RunningServer]) -> RunningServer:
-    return serve(repository, "--model-control-mode=explicit", "--load-model=smollm2")
+    return serve(
+        repository,
+        "--model-control-mode=explicit",
+        "--load-model=smollm2",
+        f"--exit-timeout-secs={patience()}",
+    )
 
 
 @pytest.fixture
 def call(server: RunningServer) -> Iterator[Call]:
     """The model is well before and after each test."""
-    server.wait_until(lambda: is_ready(server), "ready", timeout_s=60)
+    server.wait_until(lambda: is_ready(server), "ready")
     yield caller(server)
     if server.process.poll() is None:
-        server.wait_until(lambda: is_ready(server), "ready again", timeout_s=60)
+        server.wait_until(lambda: is_ready(server), "ready again")
 
 
 def is_ready(server: RunningServer) -> bool:
@@ -65,7 +72,7 @@ def engines(server: RunningServer) -> list[psutil.Process]:
     return [
         child
         for child in psutil.Process(server.process.pid).children(recursive=True)
-        if any("backends.llm.child" in word for word in child.cmdline())
+        if any("backends.llm.process.child" in word for word in child.cmdline())
     ]
 
 
@@ -82,11 +89,11 @@ class Stream(threading.Thread):
         self.frames: list[str] = []
         self.ended_s = 0.0
         self.start()
-        assert self.begun.wait(30)
+        assert self.begun.wait(patience())
 
     def run(self) -> None:
         request = urllib.request.Request(self._url, self._body)
-        with urllib.request.urlopen(request, timeout=120) as answer:
+        with urllib.request.urlopen(request, timeout=patience(120)) as answer:
             for line in answer:
                 if line.strip():
                     self.frames.append(line.decode().strip().removeprefix("data: "))
@@ -109,12 +116,12 @@ def test_a_killed_engine_ends_its_streams_at_once_and_comes_back(
     (engine,) = engines(server)
     killed_s = time.monotonic()
     engine.kill()
-    server.wait_until(lambda: not is_ready(server), "not ready", timeout_s=1.5)
-    server.wait_until(lambda: "signal 9" in told(server), "told why", timeout_s=2)
+    server.wait_until(lambda: not is_ready(server), "not ready")
+    server.wait_until(lambda: "signal 9" in told(server), "told why")
     assert not is_told_ready(server)
     for stream in streams:
-        stream.join(5)
-        assert stream.ended_s - killed_s < 2
+        stream.join(patience())
+        assert stream.ended_s - killed_s < patience(2)
         error = json.loads(stream.frames[-1])["error"]
         assert error["type"] == "ServiceUnavailableError"
         assert error["code"] == 503
@@ -124,7 +131,7 @@ def test_a_killed_engine_ends_its_streams_at_once_and_comes_back(
     refused = call("/v1/completions", PROMPT)
     assert refused.status == 503
     assert refused.headers["retry-after"]
-    server.wait_until(lambda: is_ready(server), "ready again", timeout_s=60)
+    server.wait_until(lambda: is_ready(server), "ready again")
     assert is_told_ready(server)
     assert told(server) == ""
     assert deaths(server, "signal") == 1
@@ -146,7 +153,7 @@ def test_requests_without_a_stream_are_503_when_the_engine_dies(
     server.wait_until(lambda: "num_requests_running{" in server.metrics(), "counted")
     server.wait_until(lambda: running(server) == 1, "running")
     engines(server)[0].kill()
-    waiting.join(5)
+    waiting.join(patience())
     assert [(reply.status, reply.headers["retry-after"]) for reply in replies] == [(503, "1")]
 
 
@@ -159,12 +166,12 @@ def test_a_request_time_out_ends_the_work_and_answers_in_the_apis_form(
         url, json.dumps(document).encode(), {"x-request-timeout": "0.5"}
     )
     with pytest.raises(urllib.error.HTTPError) as refused:
-        urllib.request.urlopen(request, timeout=60)
+        urllib.request.urlopen(request, timeout=patience())
     with refused.value as answer:
         assert answer.code == 504
         error = json.load(answer)["error"]
     assert error["message"] == "the request was not answered within 0.5 s (x-request-timeout)"
-    server.wait_until(lambda: running(server) == 0, "stopped generating", timeout_s=5)
+    server.wait_until(lambda: running(server) == 0, "stopped generating")
     assert greedy(call)
 
 
@@ -197,10 +204,10 @@ def test_an_engine_that_does_not_answer_is_not_ready(server: RunningServer, call
     (engine,) = engines(server)
     engine.suspend()
     try:
-        server.wait_until(lambda: not is_ready(server), "not ready", timeout_s=2.5)
+        server.wait_until(lambda: not is_ready(server), "not ready")
     finally:
         engine.resume()
-    server.wait_until(lambda: is_ready(server), "ready again", timeout_s=5)
+    server.wait_until(lambda: is_ready(server), "ready again")
     assert engines(server)[0].pid == engine.pid
     assert greedy(call)
 
@@ -212,11 +219,11 @@ def test_an_engine_that_stays_silent_is_killed_and_replaced(
     (engine,) = engines(server)
     stream = Stream(server)
     engine.suspend()
-    stream.join(15)
+    stream.join(patience())
     error = json.loads(stream.frames[-1])["error"]
     assert (error["type"], error["code"]) == ("ServiceUnavailableError", 503)
-    server.wait_until(lambda: "no sign of life for 4 s" in told(server), "told why", timeout_s=2)
-    server.wait_until(lambda: is_ready(server), "ready again", timeout_s=60)
+    server.wait_until(lambda: f"no sign of life for {SILENT_S:g} s" in told(server), "told why")
+    server.wait_until(lambda: is_ready(server), "ready again")
     assert deaths(server, "silent") == 1
     assert not engine.is_running()
     assert greedy(call) == before
@@ -230,10 +237,10 @@ def test_a_reload_lets_streams_finish_and_ends_the_old_engine(
     changed = CONFIG + 'parameters { key: "max_num_seqs" value { string_value: "7" } }\n'
     (repository / "smollm2" / "config.pbtxt").write_text(changed)
     assert call("/v2/repository/models/smollm2/load", {}).status == 200
-    stream.join(60)
+    stream.join(patience())
     assert stream.frames[-1] == "[DONE]"
     assert json.loads(stream.frames[-2])["choices"][0]["finish_reason"] == "length"
-    server.wait_until(lambda: not old.is_running(), "old engine gone", timeout_s=10)
+    server.wait_until(lambda: not old.is_running(), "old engine gone")
     assert len(engines(server)) == 1
     assert greedy(call)
 
@@ -245,9 +252,9 @@ def test_an_unload_lets_streams_finish_and_ends_the_engine(
     stream = Stream(server, max_tokens=100)
     assert call("/v2/repository/models/smollm2/unload", {}).status == 200
     assert call("/v1/completions", PROMPT).status in (404, 503)
-    stream.join(60)
+    stream.join(patience())
     assert stream.frames[-1] == "[DONE]"
-    server.wait_until(lambda: not old.is_running(), "old engine gone", timeout_s=10)
+    server.wait_until(lambda: not old.is_running(), "old engine gone")
     assert call("/v2/repository/models/smollm2/load", {}).status == 200
     assert greedy(call)
 
@@ -259,7 +266,7 @@ def test_the_servers_sudden_death_leaves_no_engine(
     (engine,) = engines(mine)
     Stream(mine)
     os.kill(mine.process.pid, signal.SIGKILL)
-    _, alive = psutil.wait_procs([engine], timeout=5)
+    _, alive = psutil.wait_procs([engine], timeout=patience())
     assert alive == []
 
 
@@ -267,18 +274,18 @@ def test_sigterm_lets_streams_finish_and_the_server_ends_well(
     server: RunningServer, call: Call
 ) -> None:
     """The last of this module: it ends the server that the others use."""
-    stream = Stream(server, max_tokens=100)
+    stream = Stream(server, max_tokens=200)
     replies = []
     unary = threading.Thread(
-        target=lambda: replies.append(call("/v1/completions", {**PROMPT, "max_tokens": 60}))
+        target=lambda: replies.append(call("/v1/completions", {**PROMPT, "max_tokens": 150}))
     )
     unary.start()
     server.wait_until(lambda: running(server) == 2, "running both")
     server.process.send_signal(signal.SIGTERM)
     server.wait_until(lambda: any("draining" in line for line in server.output), "draining")
-    stream.join(30)
-    unary.join(30)
+    stream.join(patience())
+    unary.join(patience())
     assert stream.frames[-1] == "[DONE]"
     assert json.loads(stream.frames[-2])["choices"][0]["finish_reason"] == "length"
     assert [reply.status for reply in replies] == [200]
-    assert server.process.wait(20) == 0
+    assert server.process.wait(patience()) == 0

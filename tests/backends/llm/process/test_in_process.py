@@ -7,6 +7,7 @@ from pathlib import Path
 import psutil
 import pytest
 from llm_site import caller, write_llm
+from patience import patience
 from serving import RunningServer
 
 from trivet.backends.api import LoadFailed
@@ -22,7 +23,7 @@ PARAMETER = 'parameters { key: "in_process" value { string_value: "true" } }\n'
 
 def engines(server: RunningServer) -> list[psutil.Process]:
     children = psutil.Process(server.process.pid).children(recursive=True)
-    return [child for child in children if "backends.llm.child" in " ".join(child.cmdline())]
+    return [child for child in children if "llm.process.child" in " ".join(child.cmdline())]
 
 
 @pytest.mark.parametrize(
@@ -57,7 +58,7 @@ def test_server_with_an_engine_in_a_thread_ends_with_0(
     server = serve(tmp_path, "--llm-in-process=true")
     assert caller(server)("/v1/completions", {**PROMPT, "max_tokens": 2}).status == 200
     server.process.terminate()
-    assert server.process.wait(30) == 0
+    assert server.process.wait(patience()) == 0
 
 
 def test_parameter_of_a_model_beats_the_flag(
@@ -76,7 +77,7 @@ def test_model_that_cannot_be_loaded_leaves_no_thread(tmp_path: Path) -> None:
         start_thread("broken", EngineSettings(str(tmp_path / "model.gguf"), in_process=True))
     for thread in threading.enumerate():
         if thread.name == "engine of broken":
-            thread.join(10)
+            thread.join(patience())
     assert threading.active_count() == before
 
 
@@ -93,5 +94,5 @@ def test_hanging_up_ends_the_thread(tmp_path: Path) -> None:
     engine.kill()
     assert not engine.is_running()
     for thread in started:
-        thread.join(30)
+        thread.join(patience())
     assert [thread.name for thread in started if thread.is_alive()] == []

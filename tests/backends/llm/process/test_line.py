@@ -8,8 +8,8 @@ from typing import Any, cast
 
 from trivet.backends.api import Sampling
 from trivet.backends.llm.engine.engine import Engine
+from trivet.backends.llm.messages import Message, Quit, Submit, pack
 from trivet.backends.llm.process.child import Line
-from trivet.backends.llm.process.messages import Message, Quit, Submit, pack
 
 NUM_MESSAGES = 50
 

@@ -3,7 +3,6 @@
 import os
 import signal
 import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,79 +10,46 @@ import numpy as np
 import pytest
 import torch
 from paged_models import LENGTHS, SHAPE, Paged, random_model, save_model, whole
+from patience import patience
+from rank_threads import Meeting, ThreadRank
 from real_engine import DrivenEngine, submit
 from torch import Tensor
 
 from trivet.backends.api import LoadFailed, Sampling
+from trivet.backends.llm.attention.kv_cache import KvCache
 from trivet.backends.llm.attention.torch_reference import TorchAttention
-from trivet.backends.llm.device.kv_cache import KvCache
-from trivet.backends.llm.device.runner import Model
 from trivet.backends.llm.engine import assemble
 from trivet.backends.llm.engine.engine import Engine
-from trivet.backends.llm.models.config import LlmConfig, from_hub
-from trivet.backends.llm.models.llama import LlamaModel
-from trivet.backends.llm.models.llama_weights import read_weights
+from trivet.backends.llm.families.config import LlmConfig
+from trivet.backends.llm.families.registry import from_hub
+from trivet.backends.llm.families.sharing import sharded_config
+from trivet.backends.llm.matrices.fp8 import Fp8
+from trivet.backends.llm.matrices.matrix import Matrix
+from trivet.backends.llm.models.parts import take_mlp
+from trivet.backends.llm.models.torch_decoder import TorchDecoder
 from trivet.backends.llm.ranks.processes import RankedRunner
 from trivet.backends.llm.ranks.step_frames import bodies, packed_step, unpacked_step
 from trivet.backends.llm.sampling.draws import Draws
 from trivet.backends.llm.scheduling.batch_state import StepArrays
 from trivet.backends.llm.settings import EngineSettings
-from trivet.backends.llm.weights.shards import Part, ShardedWeights, sharded_config
+from trivet.backends.llm.steps.runner import Model
+from trivet.backends.llm.weights.taking import Weights
 
 GREEDY = Sampling(max_tokens=10, temperature=0.0, ignore_eos=True)
 DRAWN = Sampling(max_tokens=10, temperature=1.0, top_p=0.9, ignore_eos=True)
 PROMPTS = [[(7 * n + at) % 119 for at in range(n)] for n in LENGTHS]
 
 
-class Meeting:
-    """Ranks in threads of one process, who meet at each sum."""
-
-    def __init__(self, size: int) -> None:
-        self.size = size
-        self._barrier = threading.Barrier(size, timeout=60)
-        self._parts: list[Tensor] = [torch.empty(0)] * size
-
-    def exchange(self, rank: int, part: Tensor) -> list[Tensor]:
-        self._parts[rank] = part
-        self._barrier.wait()
-        parts = [each.clone() for each in self._parts]
-        self._barrier.wait()
-        return parts
-
-
-class ThreadRank:
-    """A Ranks in a thread."""
-
-    def __init__(self, rank: int, meeting: Meeting) -> None:
-        self.rank, self.size = rank, meeting.size
-        self._meeting = meeting
-
-    def sum(self, part: Tensor) -> Tensor:
-        return torch.stack(self._meeting.exchange(self.rank, part)).sum(0)
-
-    def joined(self, part: Tensor) -> Tensor:
-        return torch.cat(self._meeting.exchange(self.rank, part), dim=-1)
-
-    def share(self, tensor: Tensor) -> None:
-        tensor.copy_(self._meeting.exchange(self.rank, tensor)[0])
-
-    def least(self, number: int) -> int:
-        return min(int(x) for x in self._meeting.exchange(self.rank, torch.tensor(number)))
-
-
 def part_logits(
     config: LlmConfig, weights: dict[str, Tensor], rank: ThreadRank, found: list[Tensor]
 ) -> None:
     mine = sharded_config(config, rank.size)
-    shards = ShardedWeights(weights, config, rank.rank, rank.size)
 
-    def make(config: LlmConfig, weights: dict[str, Tensor], cache: KvCache) -> Model:
-        attention = TorchAttention(cache, mine.attention_scale)
-        part = Part(rank, SHAPE["vocab_size"])
-        return LlamaModel(mine, weights, attention, part)
+    def make(mine: LlmConfig, weights: dict[str, Tensor], cache: KvCache) -> Model:
+        attention = TorchAttention(cache, mine.attention.scale)
+        return TorchDecoder(Weights(weights, config, rank), attention)
 
-    held = {name: shards[name] for name in shards}
-    found[rank.rank] = torch.cat(Paged(mine, held, 16, LENGTHS, make).run(PROMPTS, whole()))
+    found[rank.rank] = torch.cat(Paged(mine, weights, 16, LENGTHS, make).run(PROMPTS, whole()))
 
 
 @pytest.mark.parametrize(
@@ -126,20 +92,19 @@ def test_parts_of_8_bit_weights_have_their_scales(by_row: bool) -> None:
             scale = weight.abs().amax(dim=1, keepdim=True) if by_row else weight.abs().max()
             weights[f"{name}_scale"] = scale / 448
             weights[name] = (weight / scale * 448).to(torch.float8_e4m3fn)
-    sizes = sharded_config(config, 2)
+    meeting = Meeting(2)
     for rank in range(2):
-        shards = ShardedWeights(weights, config, rank, 2)
-        read = read_weights(sizes, {name: shards[name] for name in shards})
-        layer = read.layers[1]
+        mlp = take_mlp(Weights(weights, config, ThreadRank(rank, meeting)), 1)
         own = slice(48 * rank, 48 * (rank + 1))
         name = "model.layers.1.mlp."
         gate, down = (_exact(weights, f"{name}{kind}_proj.weight") for kind in ("gate", "down"))
-        assert layer.gate_up.scales is not None
-        assert layer.down.scales is not None
-        gate_up = layer.gate_up.data.float() * layer.gate_up.scales.unsqueeze(1)
-        torch.testing.assert_close(gate_up[:48], gate[own])
-        mine = layer.down.data.float() * layer.down.scales.unsqueeze(1)
-        torch.testing.assert_close(mine, down[:, own])
+        torch.testing.assert_close(_numbers(mlp.inner)[:48], gate[own])
+        torch.testing.assert_close(_numbers(mlp.down), down[:, own])
+
+
+def _numbers(matrix: Matrix) -> Tensor:
+    assert isinstance(matrix, Fp8)
+    return matrix.data.float() * matrix.scales.unsqueeze(1)
 
 
 def _exact(weights: dict[str, Tensor], name: str) -> Tensor:
@@ -223,10 +188,8 @@ def test_the_end_of_a_rank_is_noticed_at_once(
     assert isinstance(runner, RankedRunner)
     assert isinstance(made.engine, Engine)
     (process,) = runner._others.processes
-    killed_s = time.monotonic()
     process.send_signal(signal.SIGKILL)
-    assert ended.wait(10)
-    assert time.monotonic() - killed_s < 5
+    assert ended.wait(patience(5))
     assert "rank 1 ended (code -9): the engine ends with it" in caplog.text
     runner._others.close()
     torch.distributed.destroy_process_group()
@@ -238,7 +201,7 @@ def test_other_ranks_end_with_the_first(folder: Path) -> None:
     assert isinstance(runner, RankedRunner)
     (process,) = runner._others.processes
     runner._others._sockets[0].close()  # as the kernel does when the process ends
-    assert process.wait(20) == 0
+    assert process.wait(patience()) == 0
     runner._others.close()
     torch.distributed.destroy_process_group()
 

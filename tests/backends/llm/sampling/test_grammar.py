@@ -6,10 +6,11 @@ import time
 from dataclasses import replace
 
 import pytest
+from patience import patience
 from real_engine import GREEDY, DrivenEngine, needs_weights, open_engine, real_tokenizer, submit
 
 from trivet.backends.api import Grammar
-from trivet.backends.llm.process.messages import Abort
+from trivet.backends.llm.messages import Abort
 from trivet.backends.llm.sampling import grammar as grammars
 
 pytestmark = needs_weights
@@ -79,7 +80,7 @@ def test_bad_grammar_fails_only_its_own_request_and_soon(
     (alone,) = generated(driven, None, max_tokens=5)
     started_s = time.monotonic()
     failed, other = generated(driven, bad, None, max_tokens=5)
-    assert time.monotonic() - started_s < 30  # the other's tokens included
+    assert time.monotonic() - started_s < patience(30)  # the other's tokens included
     assert failed[1] == "error"
     assert failed[2]
     assert other == alone
@@ -95,7 +96,7 @@ def test_exploding_grammar_ends_soon_with_an_error_that_names_the_field(
     (alone,) = generated(driven, None, max_tokens=5)
     started_s = time.monotonic()
     ((_, finish, error),) = generated(driven, Grammar("regex", regex))
-    assert time.monotonic() - started_s < 30
+    assert time.monotonic() - started_s < patience(30)
     assert finish == "error"
     assert error.startswith("structured_outputs: the grammar cannot be followed further: ")
     assert "\n" not in error

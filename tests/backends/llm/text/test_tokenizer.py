@@ -12,7 +12,7 @@ from tokenizers import pre_tokenizers
 from transformers.models.qwen2.tokenization_qwen2 import PRETOKENIZE_REGEX
 
 from trivet.backends.api import LoadFailed, Token
-from trivet.backends.llm.models.config import Described
+from trivet.backends.llm.families.described import Described
 from trivet.backends.llm.text.tokenizer import Tokenizer
 from trivet.backends.llm.text.tokenizer_files import TokenizerFiles, gguf_tokenizer, hub_tokenizer
 from trivet.backends.llm.weights.files import load_tokenizer_files

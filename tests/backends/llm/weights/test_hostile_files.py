@@ -15,12 +15,13 @@ from gguf import GGMLQuantizationType as Kind
 from gguf_files import trained, write_gguf
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from patience import patience
 from safetensors.torch import save_file
 from tokenizers import pre_tokenizers
 
 from trivet.backends.api import LoadFailed
 from trivet.backends.llm.weights.files import load_model
-from trivet.backends.llm.weights.gguf_header import BrokenHeader, check_header
+from trivet.backends.llm.weights.gguf_header import BrokenHeader, read_header
 
 MIB = 1024 * 1024
 UINT8, UINT32, TEXT, ARRAY, UINT64 = 0, 4, 8, 9, 10
@@ -89,13 +90,13 @@ GGUF: dict[str, bytes] = {
 def refused(path: Path) -> str:
     """Why; at once and without memory."""
     tracemalloc.start()
-    started_s = time.monotonic()
+    started_s = time.process_time()
     with pytest.raises(LoadFailed) as caught:
         load_model(path, torch.float32)
-    took_s = time.monotonic() - started_s
+    took_s = time.process_time() - started_s
     _, peak_bytes = tracemalloc.get_traced_memory()
     tracemalloc.stop()
-    assert took_s < 1
+    assert took_s < patience(1)
     assert peak_bytes < 4 * MIB
     assert str(path.parent) not in caught.value.message
     return caught.value.message
@@ -115,7 +116,7 @@ def good_gguf(tmp_path_factory: pytest.TempPathFactory) -> bytes:
     weights = np.ones((4, 32), np.float32)
     tokens = trained(pre_tokenizers.ByteLevel(), vocabulary_size=280)
     write_gguf(path, "llama", tokens, {"a": (weights, Kind.F32), "b": (weights, Kind.Q8_0)})
-    check_header(path)
+    read_header(path)
     return path.read_bytes()
 
 
@@ -136,18 +137,18 @@ def test_every_byte_of_a_header_may_be_wrong(good_gguf: bytes, tmp_path: Path) -
             spoilt[place : place + 1] = bytes([dice.choice([0, 1, 9, 127, 128, 255])])
         path.write_bytes(spoilt)
         try:
-            check_header(path)
+            read_header(path)
         except BrokenHeader:
             num_refused += 1
     assert num_refused > 100
 
 
-@settings(max_examples=150, deadline=1000)
+@settings(max_examples=150, deadline=int(patience(1) * 1000))
 @given(st.binary(max_size=400))
 def test_any_bytes_behind_the_magic_are_refused_or_read(spot: Path, rest: bytes) -> None:
     spot.write_bytes(b"GGUF" + number(3, 4) + rest)
     with contextlib.suppress(BrokenHeader):
-        check_header(spot)
+        read_header(spot)
 
 
 # -- safetensors -----------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +18,15 @@ from torch import Tensor
 from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
 from trivet.backends.api import LoadFailed
+from trivet.backends.llm.attention.kv_cache import KvCache
 from trivet.backends.llm.attention.torch_reference import TorchAttention
-from trivet.backends.llm.device.kv_cache import KvCache
-from trivet.backends.llm.models.config import LlmConfig, RopeScaling, from_hub
-from trivet.backends.llm.models.llama import LlamaModel
-from trivet.backends.llm.models.llama_weights import rotary_table
+from trivet.backends.llm.families.config import LlmConfig
+from trivet.backends.llm.families.kinds import RmsNorm, Rope, RopeScaling
+from trivet.backends.llm.families.registry import from_hub
+from trivet.backends.llm.models.rotary import rotary_table
+from trivet.backends.llm.models.torch_decoder import TorchDecoder
 from trivet.backends.llm.weights.files import load_model, load_tokenizer_files
+from trivet.backends.llm.weights.taking import Weights
 
 HIDDEN, INNER, HEADS, KEY_HEADS, HEAD_SIZE, LAYERS, VOCABULARY = 64, 96, 4, 2, 16, 2, 380
 SHAPE: dict[str, Any] = {
@@ -134,8 +138,8 @@ def test_config_of_transformers_before_version_5_is_understood() -> None:
             },
         }
     )  # fmt: skip
-    assert config.rope_theta == 500_000.0
-    assert config.rope_scaling == RopeScaling("llama3", 32.0, 1.0, 4.0, 8192)
+    scaling = RopeScaling("llama3", 32.0, 1.0, 4.0, 8192)
+    assert config.attention.rope == Rope(500_000.0, scaling)
 
 
 @pytest.mark.parametrize(
@@ -292,7 +296,7 @@ def test_gguf_gives_what_the_folder_gives(
     model = write_model(path, family, **changes)
     config, weights, files = load_model(path, torch.float32)
     # float32 in the file.
-    assert config.rms_norm_eps == pytest.approx(1e-5)
+    assert config.norm.eps == pytest.approx(1e-5)
     hub = from_hub(model.config.to_dict() | {"architectures": [f"{family}ForCausalLM"]})
     assert describe(config) == describe(hub)
     assert_same(weights, model.state_dict())
@@ -331,9 +335,10 @@ def test_llama3_scaling_in_gguf_is_the_one_of_its_config() -> None:
     plain = 1 / 10_000.0 ** (torch.arange(0, HEAD_SIZE, 2) / HEAD_SIZE)
     values = from_hub(hub.to_dict() | {"architectures": ["LlamaForCausalLM"]})
     unscaled = from_hub(SHAPE | {"architectures": ["LlamaForCausalLM"]})
-    wanted = rotary_table(values, torch.float32)
-    found = rotary_table(unscaled, torch.float32, plain / scaled)
-    assert not torch.allclose(wanted[0], rotary_table(unscaled, torch.float32)[0], atol=0.01)
+    wanted = rotary_table(values.attention, 128, torch.float32)
+    found = rotary_table(unscaled.attention, 128, torch.float32, plain / scaled)
+    other = rotary_table(unscaled.attention, 128, torch.float32)
+    assert not torch.allclose(wanted[0], other[0], atol=0.01)
     torch.testing.assert_close(found, wanted, atol=1e-4, rtol=0)
 
 
@@ -359,7 +364,10 @@ def test_tensor_of_another_shape_of_model_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("metadata", "reason"),
     [
-        ({"general.architecture": "mamba"}, "architecture is 'mamba'; supported are"),
+        (
+            {"general.architecture": "mamba"},
+            "architecture is 'mamba'; supported are ['llama', 'mistral', 'qwen2', 'qwen3']",
+        ),
         ({"llama.block_count": None}, "metadata of 'model.gguf' has no 'llama.block_count'"),
         ({"llama.rope.dimension_count": 8}, "rotate a part of each head only"),
         ({"llama.rope.scaling.type": "yarn"}, "rope scaling 'yarn' is not supported in GGUF"),
@@ -435,13 +443,19 @@ def assert_same(found: dict[str, Tensor], wanted: dict[str, Tensor]) -> None:
         assert torch.equal(weight, wanted[name]), name
 
 
-def describe(config: LlmConfig) -> dict[str, Any]:
+def describe(config: LlmConfig) -> LlmConfig:
     """All but what the two forms of files round differently."""
-    names = config.__slots__
-    return {name: getattr(config, name) for name in names if name != "rms_norm_eps"}
+    norm = RmsNorm(1.0)
+    layers = []
+    for layer in config.layers:
+        head_norm = norm if layer.attention.head_norm else None
+        layers.append(replace(
+            layer, norm=norm, attention=replace(layer.attention, head_norm=head_norm)
+        ))  # fmt: skip
+    return replace(config, norm=norm, layers=tuple(layers))
 
 
-def build(config: LlmConfig, weights: dict[str, Tensor]) -> LlamaModel:
+def build(config: LlmConfig, weights: dict[str, Tensor]) -> TorchDecoder:
     """A model that is only built."""
     cache = KvCache(config, 2, 16, weights["model.norm.weight"].dtype)
-    return LlamaModel(config, weights, TorchAttention(cache, config.attention_scale))
+    return TorchDecoder(Weights(weights, config), TorchAttention(cache, config.attention.scale))

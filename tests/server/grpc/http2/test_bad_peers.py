@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 import pytest
 from grpc_peer import Peer, block, connect, echo, head, message
 from grpc_site import MIB, Site, Start
+from patience import fires_after, patience
 
 from trivet.server.grpc.http2 import frames
 from trivet.server.grpc.http2.flood import MAX_CANCELS, MAX_IDLE_FRAMES
@@ -285,7 +286,7 @@ async def test_a_flood_of_calls_leaves_others_their_turn(peer: Peer, site: Site)
 async def test_http_1_is_told_where_to_go(site: Site) -> None:
     peer = Peer(*await site.open())
     peer.send(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(patience()):
         answer = await peer.reader.read()
     assert answer.startswith(b"HTTP/1.1 400 ")
     assert b"gRPC" in answer
@@ -296,7 +297,7 @@ async def test_a_client_that_does_not_greet_is_let_go(start: Start, greeting: by
     site = await start(handshake_timeout_s=0.1)
     peer = Peer(*await site.open())
     peer.send(greeting)
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(patience()):
         try:
             while await peer.reader.read(1000):
                 pass
@@ -315,9 +316,9 @@ async def test_a_client_that_answers_no_ping_is_let_go(start: Start) -> None:
 
 @pytest.mark.rows("G10")
 async def test_a_client_that_answers_pings_stays(start: Start) -> None:
-    site = await start(keepalive_s=0.05, keepalive_timeout_s=0.3)
+    site = await start(keepalive_s=0.05, keepalive_timeout_s=patience(0.5))
     peer = await connect(site)
-    for _ in range(4):
+    for _ in range(15):  # longer than it would be let be
         _, payload = await peer.until(Kind.PING)
         peer.send(frame(Kind.PING, ACK, 0, payload))
     peer.send(echo(1))
@@ -341,14 +342,14 @@ async def test_a_draining_server_refuses_new_calls_after_the_ping(site: Site) ->
     peer = await connect(site)
     peer.send(head(1, (":path", "/t.T/Stream")))
     await site.holds(1)
-    draining = asyncio.ensure_future(site.transport.drain(5))
+    draining = asyncio.ensure_future(site.transport.drain(patience()))
     await peer.until(Kind.GOAWAY)
     _, ping = await peer.until(Kind.PING)
     peer.send(echo(3, b"was on its way"), frame(Kind.PING, ACK, 0, ping), echo(5))
     assert await peer.answer(3) == b"was on its way"
     assert await peer.reset(5) is ErrorCode.REFUSED_STREAM
     peer.send(frame(Kind.DATA, END_STREAM, 1))
-    await asyncio.wait_for(draining, 5)
+    await asyncio.wait_for(draining, patience())
 
 
 async def test_a_connection_too_many_is_refused_until_another_goes(start: Start) -> None:
@@ -358,7 +359,7 @@ async def test_a_connection_too_many_is_refused_until_another_goes(start: Start)
     assert await second.answer(1) == b"hello"
     assert await (await connect(site)).goaway() is ErrorCode.ENHANCE_YOUR_CALM
     first.writer.close()
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(patience()):
         while len(site.transport._connections) > 1:
             await asyncio.sleep(0.01)
     third = await connect(site)
@@ -368,7 +369,7 @@ async def test_a_connection_too_many_is_refused_until_another_goes(start: Start)
 
 @pytest.mark.rows("G10")
 async def test_keepalive_for_hours_is_no_flood(start: Start) -> None:
-    site = await start(keepalive_s=0.002, keepalive_timeout_s=5)
+    site = await start(keepalive_s=0.002, keepalive_timeout_s=patience())
     peer = await connect(site)
     for _ in range(3):
         _, payload = await peer.until(Kind.PING)
@@ -381,7 +382,7 @@ async def test_keepalive_for_hours_is_no_flood(start: Start) -> None:
 async def test_a_silent_client_does_not_hold_up_the_end(site: Site) -> None:
     await connect(site)
     await (await connect(site)).until(Kind.SETTINGS)
-    await asyncio.wait_for(site.transport.drain(60), 5)
+    await asyncio.wait_for(site.transport.drain(10 * patience()), patience())
 
 
 async def send_refused_calls(peer: Peer, limit_bytes: int) -> int:
@@ -393,7 +394,7 @@ async def send_refused_calls(peer: Peer, limit_bytes: int) -> int:
         peer.send(*calls)
         sent += sum(map(len, calls))
         try:
-            async with asyncio.timeout(1):
+            async with asyncio.timeout(fires_after(1)):
                 await peer.writer.drain()
         except TimeoutError:
             return sent
@@ -428,7 +429,7 @@ async def test_what_a_lost_connection_held_is_freed_at_once(site: Site) -> None:
     queues = [call.queue for call in connection._calls._calls.values()]
     assert sum(len(piece) for piece in queues[0]) == len(body)
     peer.writer.close()
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(patience()):
         while site.transport._connections:
             await asyncio.sleep(0.01)
     assert not any(queues)

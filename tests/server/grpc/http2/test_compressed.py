@@ -9,6 +9,7 @@ import grpc.aio
 import pytest
 from grpc_peer import Peer, connect, echo, head, message
 from grpc_site import MIB, Site
+from patience import patience
 
 from trivet.server.grpc.http2.calls import STREAM_WINDOW
 from trivet.server.grpc.http2.frames import END_STREAM, ErrorCode, Kind, frame
@@ -80,7 +81,7 @@ def hold(monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
     finish = Packed.finish
 
     def held(message: Packed) -> Plain:
-        assert event.wait(30)
+        assert event.wait(patience())
         return finish(message)
 
     monkeypatch.setattr(Packed, "finish", held)

@@ -7,6 +7,7 @@ import grpc
 import grpc.aio
 import pytest
 from grpc_site import MIB, Site, Start
+from patience import patience
 
 from trivet.server.grpc.http2.options import Http2Options
 from trivet.server.grpc.http2.server import Http2Transport
@@ -76,13 +77,13 @@ async def test_a_handler_s_exception_stays_inside(
 
 
 async def test_a_deadline_ends_the_call_and_its_work(channel: grpc.aio.Channel, site: Site) -> None:
-    error = await failure(method(channel, "Hold")(b"", timeout=0.1))
+    error = await failure(method(channel, "Hold")(b"", timeout=patience(0.3)))
     assert error.code() is grpc.StatusCode.DEADLINE_EXCEEDED
     await site.seen("cancelled")
 
 
 async def test_handlers_see_the_deadline(channel: grpc.aio.Channel, site: Site) -> None:
-    call = method(channel, "Hold")(b"", timeout=60)
+    call = method(channel, "Hold")(b"", timeout=patience())
     await site.holds(1)
     assert site.held[0].deadline is not None
     site.held[0].send([])
@@ -107,7 +108,7 @@ async def test_a_lost_connection_cancels_the_work(channel: grpc.aio.Channel, sit
 
 
 async def test_an_answer_after_the_end_is_dropped(channel: grpc.aio.Channel, site: Site) -> None:
-    await failure(method(channel, "Hold")(b"", timeout=0.05))
+    await failure(method(channel, "Hold")(b"", timeout=patience(0.3)))
     site.held[0].send([b"too late"])
     site.held[0].finish()
     site.held[0].fail(grpc.StatusCode.INTERNAL.value[0], "too late")
@@ -132,7 +133,9 @@ async def test_metadata_that_changes_with_every_call_is_read_right(
     channel: grpc.aio.Channel, site: Site
 ) -> None:
     for index in range(300):
-        call = method(channel, "Hold")(b"", metadata=[("x-index", str(index % 7))], timeout=60)
+        call = method(channel, "Hold")(
+            b"", metadata=[("x-index", str(index % 7))], timeout=patience()
+        )
         await site.holds(1)
         held = site.held.pop()
         assert held.metadata["x-index"] == str(index % 7)
@@ -207,12 +210,12 @@ async def test_a_slow_reader_holds_back_its_own_call_only(
 async def test_draining_lets_calls_in_progress_end(channel: grpc.aio.Channel, site: Site) -> None:
     call = method(channel, "Hold")(b"")
     await site.holds(1)
-    draining = asyncio.ensure_future(site.transport.drain(10))
+    draining = asyncio.ensure_future(site.transport.drain(patience()))
     await asyncio.sleep(0.05)
     site.held[0].send([b"in time"])
     site.held[0].finish()
     assert await call == b"in time"
-    await asyncio.wait_for(draining, 5)
+    await asyncio.wait_for(draining, patience())
 
 
 async def test_draining_ends_what_takes_too_long(channel: grpc.aio.Channel, site: Site) -> None:

@@ -1,11 +1,12 @@
 """Which models take token ids for embeddings, and what these are made into."""
 
 import asyncio
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import pytest
 from google.protobuf import text_format
+from made_models import made_model
 
 from trivet.backends.api import (
     InferResponse,
@@ -15,8 +16,8 @@ from trivet.backends.api import (
     Unsupported,
 )
 from trivet.protos.model_config_pb2 import ModelConfig
-from trivet.server.core import Core
 from trivet.server.http.openai.encoders import IdEncoder, find_id_encoder
+from trivet.server.models.routing import Admitted, Key, VersionRouter
 
 LIMITS = """
 parameters { key: "embeddings_vocabulary_size" value { string_value: "100" } }
@@ -38,28 +39,27 @@ class FakeCore:
             name: text_format.Parse(head + text, ModelConfig()) for name, text in configs.items()
         }
 
-    def model_config(self, name: str, version: int | None) -> ModelConfig:
+    def resolve(self, name: str, version: int | str | None, key: Key = "") -> Admitted:
         if name not in self._configs:
             raise ModelNotFound(name)
-        return self._configs[name]
-
-    def signature(self, name: str, version: int | None) -> Signature:
-        return Signature.from_config(self.model_config(name, version))
+        config = self._configs[name]
+        model = made_model(name, Signature.from_config(config), config=config)
+        return VersionRouter({1: model}).choose(version, key)
 
 
 def found(name: str, **configs: str) -> IdEncoder:
-    return find_id_encoder(cast(Core, FakeCore(**configs)), name)
+    return find_id_encoder(FakeCore(**configs), name, "")
 
 
 def given(encoder: IdEncoder, batch: list[list[int]]) -> dict[str, np.ndarray]:
     """What the model is asked."""
     asked: dict[str, Any] = {}
 
-    async def infer(model: str, inputs: dict[str, Tensor]) -> InferResponse:
-        assert model == encoder.name
+    async def infer(model: Admitted, inputs: dict[str, Tensor]) -> InferResponse:
+        assert model is encoder.model
         asked.update({name: tensor.numpy() for name, tensor in inputs.items()})
         vectors = Tensor.of("vector", np.zeros((len(batch), 2), np.float32))
-        return InferResponse(model, 1, "", [vectors])
+        return InferResponse(model.name, 1, "", [vectors])
 
     encoded = asyncio.run(encoder.encode(batch, infer))
     assert encoded.num_tokens == sum(map(len, batch))
@@ -80,13 +80,13 @@ def test_without_a_mask_lists_are_not_put_together() -> None:
 
 
 def test_a_model_that_takes_ids_needs_no_tokenizer() -> None:
-    assert found("bert", bert=IDS + MASK + LIMITS).name == "bert"
+    assert found("bert", bert=IDS + MASK + LIMITS).model.name == "bert"
 
 
 def test_a_model_of_texts_names_the_one_for_ids() -> None:
     named = 'parameters { key: "embeddings_encoder" value { string_value: "bert" } }'
     encoder = found("whole", whole=TEXT + named, bert=IDS + MASK + LIMITS)
-    assert (encoder.name, encoder.max_tokens, encoder.vocabulary_size) == ("bert", 8, 100)
+    assert (encoder.model.name, encoder.max_tokens, encoder.vocabulary_size) == ("bert", 8, 100)
 
 
 @pytest.mark.parametrize("config", [IDS + MASK, IDS + MASK + OTHER + LIMITS, TEXT, TEXT + LIMITS])

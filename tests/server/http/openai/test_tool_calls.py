@@ -6,6 +6,7 @@ import time
 from typing import Any
 
 import pytest
+from patience import patience
 
 from trivet.server.http.openai.call_object import Pieces
 from trivet.server.http.openai.tool_calls import PARSERS, CallParser, NamedCall, listed_calls
@@ -133,7 +134,7 @@ def test_outputs_meant_to_hurt_take_linear_time(text: str) -> None:
     started_s = time.monotonic()
     for style in PARSERS:
         parsed(style, [text[i : i + 4] for i in range(0, len(text), 4)])
-    assert time.monotonic() - started_s < 10
+    assert time.monotonic() - started_s < patience(10)
 
 
 @pytest.mark.rows("O21")

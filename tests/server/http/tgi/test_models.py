@@ -1,39 +1,44 @@
 """Which model a request means that names none, or "tgi"."""
 
 from types import SimpleNamespace
-from typing import Any, cast
+from typing import cast
 
 import pytest
+from scripted_model import ScriptedModel
 
-from trivet.backends.api import InvalidRequest, ModelNotFound, ModelNotReady
-from trivet.server.core import Core
+from trivet.backends.api import Generator, InvalidRequest, ModelNotFound, ModelNotReady
+from trivet.server.core import Generators
 from trivet.server.http.routes import Call
 from trivet.server.http.tgi.models import choose
+from trivet.server.models.routing import Key
 
 
 class FakeCore:
     """Has generators by name; those in `ensembles` are never meant without it."""
 
     def __init__(self, *names: str, ensembles: tuple[str, ...] = ()) -> None:
-        self._found = {name: object() for name in (*names, *ensembles)}
+        self._found: dict[str, Generator] = {name: ScriptedModel() for name in (*names, *ensembles)}
         self._unnamed = names
 
-    def generators(self) -> dict[str, object]:
+    def generators(self) -> dict[str, Generator]:
         return self._found
 
-    def unnamed_generators(self) -> dict[str, object]:
-        return {name: self._found[name] for name in self._unnamed}
+    def unnamed_generators(self) -> list[str]:
+        return list(self._unnamed)
 
-    def generator(self, name: str) -> object:
+    def generator(self, name: str, version: int | str | None = None, key: Key = "") -> Generator:
         if name not in self._found:
             raise ModelNotFound(name)
         return self._found[name]
 
+    def is_generating(self) -> bool:
+        return True
 
-def chosen(core: FakeCore, named: str | None = None, **headers: str) -> str:
-    call = cast(Call, SimpleNamespace(request=SimpleNamespace(headers=headers)))
-    name, generator = choose(cast(Core, core), call, named)
-    assert cast(Any, generator) is core.generator(name)
+
+def chosen(core: Generators, named: str | None = None, **headers: str) -> str:
+    call = cast(Call, SimpleNamespace(request=SimpleNamespace(headers=headers), request_id="r"))
+    name, generator = choose(core, call, named)
+    assert generator is core.generator(name)
     return name
 
 

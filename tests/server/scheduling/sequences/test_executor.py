@@ -4,18 +4,20 @@ import asyncio
 import itertools
 import time
 from collections.abc import AsyncIterator, Callable
+from typing import Any
 
 import numpy as np
 import pytest
 from fakes import CountingSink, HeldInstance, make_request, make_signature
 from google.protobuf import text_format
+from patience import fires_after, patience
 
 from trivet.backends.api import (
     BackendFailed,
     Batch,
     Cancelled,
+    CheckedRequest,
     DeadlineExceeded,
-    InferRequest,
     InstanceDied,
     InvalidRequest,
     ModelFiles,
@@ -26,7 +28,7 @@ from trivet.backends.api import (
 )
 from trivet.protos.model_config_pb2 import ModelConfig
 from trivet.protos.pool import POOL
-from trivet.server.scheduling.batching import STOPPING
+from trivet.server.scheduling.pool import STOPPING
 from trivet.server.scheduling.sequences.executor import SequenceExecutor, SequenceSchedule
 from trivet.server.scheduling.sequences.plan import SequencePlan
 from trivet.server.scheduling.statistics import ModelStatistics
@@ -42,7 +44,7 @@ class Recorder(HeldInstance):
     def __init__(self, *, held: bool = False) -> None:
         super().__init__(held=held)
         self.rows: list[list[tuple[int | str, float, bool, bool]]] = []
-        self.wants_again: Callable[[InferRequest], bool] = lambda _: False
+        self.wants_again: Callable[[CheckedRequest], bool] = lambda _: False
 
     def execute(self, batch: Batch) -> None:
         self.rows.append(
@@ -93,8 +95,8 @@ async def make_executor() -> AsyncIterator[Make]:
         for seat in executor._seats:
             assert isinstance(seat.worker.instance, HeldInstance)
             seat.worker.instance.release()
-        await asyncio.wait_for(executor.drain(), 30)
-        await asyncio.wait_for(executor.finish_sequences(), 30)
+        await asyncio.wait_for(executor.drain(), patience())
+        await asyncio.wait_for(executor.finish_sequences(), patience())
         await executor.close()
         assert len(executor._queue) == 0
         assert executor._queue._statistics.pending == 0
@@ -104,14 +106,24 @@ async def make_executor() -> AsyncIterator[Make]:
 
 
 def step(
-    sequence_id: int | str, value: float = 1, *, start: bool = False, end: bool = False
-) -> InferRequest:
-    request = make_request(f"{sequence_id}-{value}", value=value)
-    request.sequence_id, request.sequence_start, request.sequence_end = sequence_id, start, end
-    return request
+    sequence_id: int | str,
+    value: float = 1,
+    *,
+    start: bool = False,
+    end: bool = False,
+    **fields: Any,
+) -> CheckedRequest:
+    return make_request(
+        f"{sequence_id}-{value}",
+        value=value,
+        sequence_id=sequence_id,
+        sequence_start=start,
+        sequence_end=end,
+        **fields,
+    )
 
 
-def submit(executor: SequenceExecutor, *requests: InferRequest) -> list[CountingSink]:
+def submit(executor: SequenceExecutor, *requests: CheckedRequest) -> list[CountingSink]:
     sinks = [CountingSink() for _ in requests]
     for request, sink in zip(requests, sinks, strict=True):
         executor.submit(request, sink)
@@ -129,7 +141,7 @@ async def finished(sinks: list[CountingSink]) -> list[float | type]:
 
 
 async def started(instance: HeldInstance) -> None:
-    assert await asyncio.to_thread(instance.started.acquire, timeout=30)
+    assert await asyncio.to_thread(instance.started.acquire, timeout=patience())
 
 
 async def test_one_batch_has_at_most_one_request_of_a_sequence(make_executor: Make) -> None:
@@ -233,10 +245,8 @@ async def test_sequences_are_counted_by_where_they_are_and_how_they_ended(
 
 async def test_the_timeout_of_a_request_is_for_the_wait_for_a_slot(make_executor: Make) -> None:
     executor = make_executor(Recorder(), text=ONE_SLOT)
-    first = step("a", start=True)
-    first.timeout_us = 1
-    late, mate = step("b", start=True), step("b")
-    late.timeout_us = 1
+    first = step("a", start=True, timeout_us=1)
+    late, mate = step("b", start=True, timeout_us=1), step("b")
     sinks = submit(executor, first, late, mate)
     assert await finished(sinks) == [2, QueueTimeout, Cancelled]
     assert sinks[1].error is not None
@@ -272,8 +282,8 @@ async def test_a_request_cancelled_while_it_runs_leaves_its_sequence(make_execut
 async def test_a_deadline_that_passes_in_the_queue_ends_the_sequence(make_executor: Make) -> None:
     instance = Recorder(held=True)
     executor = make_executor(instance)
-    requests = [step("a", 1, start=True), step("a", 2), step("a", 3)]
-    requests[1].deadline = time.monotonic() + 0.01
+    late = step("a", 2, deadline=time.monotonic() + fires_after(0.01))
+    requests = [step("a", 1, start=True), late, step("a", 3)]
     sinks = submit(executor, *requests)
     await sinks[1].wait()
     instance.release()
@@ -323,7 +333,7 @@ async def test_while_draining_running_sequences_may_finish(make_executor: Make) 
     assert isinstance(refused.error, Unavailable)
     assert STOPPING in refused.error.message
     assert await finished(submit(executor, step("a", 2), step("a", 3, end=True))) == [4, 6]
-    await asyncio.wait_for(finishing, 30)
+    await asyncio.wait_for(finishing, patience())
 
 
 async def test_draining_ends_sequences_whose_next_request_has_not_come(
@@ -335,7 +345,7 @@ async def test_draining_ends_sequences_whose_next_request_has_not_come(
     draining = asyncio.ensure_future(executor.drain())
     await started(instance)
     instance.release()
-    await asyncio.wait_for(draining, 30)
+    await asyncio.wait_for(draining, patience())
     assert await finished(sinks) == [2, 4]
     assert await finished(submit(executor, step("a", 3))) == [InvalidRequest]
 
@@ -467,7 +477,7 @@ class Keeper(HeldInstance):
 
     def __init__(self) -> None:
         super().__init__()
-        self.requests: list[InferRequest] = []
+        self.requests: list[CheckedRequest] = []
 
     def execute(self, batch: Batch) -> None:
         self.requests += batch.requests
@@ -478,9 +488,8 @@ async def test_the_model_is_given_on_whose_behalf_it_computes(make_executor: Mak
     """What it asks of others is of that tenant, is paid by him, and may not ask those who ask."""
     instance, window, charged = Keeper(), Window(1), list[int]()
     executor = make_executor(instance)
-    asked = step("a", start=True, end=True)
-    asked.tenant, asked.on_tokens, asked.callers = "acme", charged.append, ("chat",)
-    asked.window = window
+    account: dict[str, Any] = {"tenant": "acme", "on_tokens": charged.append, "callers": ("chat",)}
+    asked = step("a", start=True, end=True, window=window, **account)
 
     await finished(submit(executor, asked))
 

@@ -10,10 +10,11 @@ from triton import knobs
 
 from trivet.backends.llm.attention import triton_paged
 from trivet.backends.llm.attention.base import StepInputs
+from trivet.backends.llm.attention.kv_cache import KvCache
 from trivet.backends.llm.attention.torch_reference import TorchAttention
 from trivet.backends.llm.attention.triton_paged import TritonAttention
-from trivet.backends.llm.device.kv_cache import KvCache
-from trivet.backends.llm.models.config import LlmConfig
+from trivet.backends.llm.families.config import LlmConfig
+from trivet.backends.llm.families.llama import LlamaShape
 
 SCALE = 0.3
 # The interpreter multiplies bfloat16 by its bits.
@@ -98,11 +99,11 @@ def make_step(
 
 def shape(num_heads: int, num_kv_heads: int, head_size: int) -> LlmConfig:
     """Of a model with one layer."""
-    return LlmConfig(
+    return LlamaShape(
         architecture="llama", vocabulary_size=8, hidden_size=num_heads * head_size,
         intermediate_size=8, num_layers=1, num_heads=num_heads, num_kv_heads=num_kv_heads,
         head_dim=head_size, max_positions=4096, rms_norm_eps=1e-5, rope_theta=1e4,
-    )  # fmt: skip
+    ).config()  # fmt: skip
 
 
 def slots_of(table: list[int], block_size: int) -> Tensor:

@@ -11,23 +11,22 @@ from torch import Tensor
 
 from trivet.backends.api import Sampling
 from trivet.backends.llm import loading
+from trivet.backends.llm.attention.kv_cache import KvCache
 from trivet.backends.llm.attention.torch_reference import TorchAttention
 from trivet.backends.llm.device.devices import MemoryUse
-from trivet.backends.llm.device.graphs import GraphedModel
-from trivet.backends.llm.device.kv_cache import KvCache
-from trivet.backends.llm.device.runner import TorchRunner
 from trivet.backends.llm.device.staging import DeviceStaging
 from trivet.backends.llm.engine.engine import Engine
-from trivet.backends.llm.models.config import from_hub
-from trivet.backends.llm.models.llama import LlamaModel
-from trivet.backends.llm.process.messages import Message, Outputs, Quit, Submit
-from trivet.backends.llm.ranks.group import Alone
+from trivet.backends.llm.families.registry import from_hub
+from trivet.backends.llm.messages import Message, Outputs, Quit, Submit
+from trivet.backends.llm.models.torch_decoder import TorchDecoder
 from trivet.backends.llm.sampling.grammar import NoGrammars
 from trivet.backends.llm.scheduling.batch_state import BatchState
 from trivet.backends.llm.scheduling.blocks import BlockPool
 from trivet.backends.llm.scheduling.scheduler import Scheduler
 from trivet.backends.llm.settings import EngineSettings
-from trivet.backends.llm.weights.shards import Part
+from trivet.backends.llm.steps.graphs import GraphedModel
+from trivet.backends.llm.steps.runner import TorchRunner
+from trivet.backends.llm.weights.taking import Weights
 
 MOST_SEQUENCES, MODEL_LEN, BLOCK_SIZE, NUM_BLOCKS = 4, 64, 16, 12
 LENGTHS = (5, 30, 1, 17, 9)
@@ -114,8 +113,7 @@ def test_an_engine_as_on_a_gpu_gives_the_tokens_of_plain_torch(
         max_batched_tokens=24,
     )  # fmt: skip
     held, num_blocks = loading._load_measured(
-        settings, config, weights, Part(Alone(), config.vocabulary_size), torch.float32, device,
-        Meter(),
+        settings, Weights(weights, config), torch.float32, device, [(1.0, 1.0)], Meter(),
     )  # fmt: skip
     assert held.is_recordable
     assert num_blocks >= NUM_BLOCKS
@@ -128,7 +126,7 @@ def test_an_engine_as_on_a_gpu_gives_the_tokens_of_plain_torch(
         pass
     runner = TorchRunner(model, DeviceStaging(device), max_num_seqs=MOST_SEQUENCES)
     cache = KvCache(config, NUM_BLOCKS, BLOCK_SIZE, torch.float32)
-    plain = LlamaModel(config, weights, TorchAttention(cache, config.attention_scale))
+    plain = TorchDecoder(Weights(weights, config), TorchAttention(cache, config.attention.scale))
 
     found = tokens(runner, overlaps=True)
 

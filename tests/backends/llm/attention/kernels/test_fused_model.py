@@ -15,16 +15,18 @@ from triton import knobs
 from triton.runtime import KernelInterface
 
 from trivet.backends.llm.attention import paged_kernels
+from trivet.backends.llm.attention.kv_cache import KvCache
 from trivet.backends.llm.attention.torch_reference import TorchAttention
 from trivet.backends.llm.attention.triton_paged import TritonAttention
-from trivet.backends.llm.device.graphs import GraphedModel
-from trivet.backends.llm.device.kv_cache import KvCache
-from trivet.backends.llm.device.runner import Model
+from trivet.backends.llm.families.config import LlmConfig
+from trivet.backends.llm.families.registry import from_hub
+from trivet.backends.llm.matrices.fp8 import FP8
 from trivet.backends.llm.models import step_kernels
-from trivet.backends.llm.models.config import LlmConfig, from_hub
 from trivet.backends.llm.models.fused_llama import FusedLlama
-from trivet.backends.llm.models.linear import FP8
-from trivet.backends.llm.models.llama import LlamaModel
+from trivet.backends.llm.models.torch_decoder import TorchDecoder
+from trivet.backends.llm.steps.graphs import GraphedModel
+from trivet.backends.llm.steps.runner import Model
+from trivet.backends.llm.weights.taking import Weights
 
 HEADS = {"head_dim": 16, "num_hidden_layers": 2}
 ARCHITECTURES: dict[str, tuple[str, dict[str, Any]]] = {
@@ -37,11 +39,13 @@ STEPS = ((17, 0, 3), (1, 33, 1), (1, 1, 1), (1, 0, 0), (0, 1, 0))
 EIGHT_BIT = HEADS | {"hidden_size": 96, "intermediate_size": 96}
 
 
-def fused(config: LlmConfig, weights: dict[str, Tensor], cache: KvCache, **options: Any) -> Model:
+def fused(
+    config: LlmConfig, weights: dict[str, Tensor], cache: KvCache, quantization: str = ""
+) -> Model:
     attention = TritonAttention(
-        cache, config.num_heads, config.attention_scale, config.sliding_window
+        cache, config.attention.num_heads, config.attention.scale, config.attention.window
     )
-    return FusedLlama(config, weights, attention, **options)
+    return FusedLlama(Weights(weights, config, quantization=quantization), attention)
 
 
 class Again:
@@ -156,12 +160,12 @@ def test_replayed_steps_filled_up_with_rows_equal_computed_ones(device: torch.de
 
 
 def plain_8bit(config: LlmConfig, weights: dict[str, Tensor], cache: KvCache) -> Model:
-    attention = TorchAttention(cache, config.attention_scale)
-    return LlamaModel(config, weights, attention, quantises=True)
+    attention = TorchAttention(cache, config.attention.scale)
+    return TorchDecoder(Weights(weights, config, quantization="fp8"), attention)
 
 
 def fused_8bit(config: LlmConfig, weights: dict[str, Tensor], cache: KvCache) -> Model:
-    return fused(config, weights, cache, quantises=True)
+    return fused(config, weights, cache, "fp8")
 
 
 def test_eight_bit_weights_are_multiplied_as_plain_torch_does(device: torch.device) -> None:

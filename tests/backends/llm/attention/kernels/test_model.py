@@ -10,11 +10,13 @@ import torch
 from paged_models import LENGTHS, SHAPE, Paged, Steps, mixed, random_model, whole
 from torch import Tensor
 
+from trivet.backends.llm.attention.kv_cache import KvCache
 from trivet.backends.llm.attention.triton_paged import TritonAttention
-from trivet.backends.llm.device.kv_cache import KvCache
-from trivet.backends.llm.device.runner import Model
-from trivet.backends.llm.models.architectures import model_class
-from trivet.backends.llm.models.config import LlmConfig, from_hub
+from trivet.backends.llm.families.config import LlmConfig
+from trivet.backends.llm.families.registry import from_hub
+from trivet.backends.llm.models.torch_decoder import TorchDecoder
+from trivet.backends.llm.steps.runner import Model
+from trivet.backends.llm.weights.taking import Weights
 
 HEADS = {"head_dim": 16, "num_hidden_layers": 2}
 ARCHITECTURES: dict[str, tuple[str, dict[str, Any]]] = {
@@ -26,9 +28,9 @@ ARCHITECTURES: dict[str, tuple[str, dict[str, Any]]] = {
 
 def triton_model(config: LlmConfig, weights: dict[str, Tensor], cache: KvCache) -> Model:
     attention = TritonAttention(
-        cache, config.num_heads, config.attention_scale, config.sliding_window
+        cache, config.attention.num_heads, config.attention.scale, config.attention.window
     )
-    return model_class(config.architecture)(config, weights, attention)
+    return TorchDecoder(Weights(weights, config), attention)
 
 
 @cache

@@ -1,0 +1,166 @@
+"""What a backend says of itself before it is imported: its models' files, its needs, its manners.
+
+A backend's `about.py` is read whenever a model looks for its backend, so it imports no framework.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from enum import Enum, IntEnum
+from pathlib import PurePath
+
+from trivet.backends.api.listing import Listing
+
+BACKEND_FIELDS = (
+    "cc_model_filenames",
+    "default_model_filename",
+    "instance_group.profile",
+    "model_operations",
+    "optimization.cuda",
+    "optimization.execution_accelerators",
+    "optimization.graph",
+    "runtime",
+)
+"""Fields of a config that only backends read. The others are the server's."""
+
+
+class Claim(IntEnum):
+    """Why a model looks like a backend's. Where several claim it, the lowest number has it."""
+
+    NAMED = 1
+    """The config's `default_model_filename` is a file of its kind."""
+    CODE = 2
+    """Code of the model's own; what lies beside it are its weights."""
+    FILE = 3
+    """A file or folder `model<suffix>`, or one of its names."""
+    WORD = 4
+    """A file `model.<word>`."""
+    MODEL_NAME = 5
+    """The model's own name ends with one of its suffixes, or with `.<word>`."""
+    CONTENT = 6
+    """Several files together that look like its models."""
+
+
+class Measure(Enum):
+    """How it is known what memory a loaded model takes."""
+
+    OUTSIDE = "outside"
+    """On a GPU by how much its used memory grows while the model loads; in host memory by the
+    resident bytes of the processes that are the model's alone."""
+    REPORT = "report"
+    """Its instances say: they are `ReportsMemory`. One in a process of its own is measured from
+    outside."""
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """What is known of the memory that models take."""
+
+    weight_suffixes: tuple[str, ...] = ()
+    """Of the files that hold weights; none: all files count."""
+    files_are_least: bool = False
+    """Whether a model takes at least what its weights take on disk: a load that cannot fit is then
+    refused before it begins."""
+    shared_on: tuple[str, ...] = ()
+    """Kinds of placement (KIND_CPU, KIND_GPU) where the instances of a version share one copy of
+    the weights. On others each has its own."""
+    measure: Measure = Measure.OUTSIDE
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class About:
+    """One backend. Only `word` and `backend` must be given; the rest has what is usual."""
+
+    word: str
+    """`backend` in configs."""
+    backend: str
+    """Where the Backend is, as "module:attribute". Imported when a model needs it."""
+
+    platform: str = ""
+    """Triton's word for it in the older field `platform`, which a complete config shows."""
+    other_platforms: tuple[str, ...] = ()
+    """More words that are taken there."""
+    config_field: str = ""
+    """A config with this field is its, whatever the files are."""
+    suffixes: tuple[str, ...] = ()
+    """Of its model files (or folders), the usual one first: `model<suffix>` is its."""
+    names: tuple[str, ...] = ()
+    """Names that its model files (or folders) have instead, the usual one first."""
+    shared_names: tuple[str, ...] = ()
+    """Names that its model files may have, too, but that other backends' files have as well."""
+    recognise: Callable[[Listing], Claim | None] | None = None
+    """For models that are recognised by several files. A function of the listing alone."""
+    preference: int = 100
+    """Where several have the same claim, the lowest number has the model."""
+
+    packages: tuple[str, ...] = ()
+    """What it imports, by import name, that `install` brings."""
+    install: str = ""
+    """What pip installs where one of `packages` is missing, such as "trivet[onnx]"."""
+
+    completes: frozenset[str] = frozenset()
+    """Config fields that it fills in from the model's files."""
+    only_reads: bool = False
+    """Whether `complete` does no more than read files: it runs no code of the model's, starts
+    nothing and needs no device. `trivet repo validate` then calls it."""
+    fields: tuple[str, ...] | None = None
+    """Which of BACKEND_FIELDS it reads; None: it does not say."""
+    parameters: tuple[str, ...] | None = None
+    """Which config parameters it reads, besides the server's; "session.*" for all that begin so.
+    None: any, or it does not say."""
+    cpu_instances: int = 1
+    """Instances on the CPU where a config gives no count."""
+
+    runs_user_code: bool = False
+    """Whether models bring code. They run in processes of their own, unless parameter `isolation`
+    is "none"."""
+    joins_requests: bool = True
+    """Whether instances join the requests of a batch (`Batch.gather`). One that takes them one by
+    one takes ragged ones in a process of its own, too."""
+    builds_engines: bool = False
+    """Whether its Backend is `BuildsEngines`: `trivet build-engine` asks it."""
+    memory: Memory = field(default=Memory())
+
+    @property
+    def usual_isolation(self) -> str:
+        """The parameter `isolation` of models that do not say."""
+        return "process" if self.runs_user_code else "none"
+
+    @property
+    def model_files(self) -> tuple[str, ...]:
+        """The names that are its alone, the usual one first."""
+        return (*self.names, *(f"model{suffix}" for suffix in self.suffixes))
+
+    @property
+    def platforms(self) -> tuple[str, ...]:
+        """All that it takes in `platform`."""
+        return (*filter(None, (self.platform,)), *self.other_platforms)
+
+    def claim(self, listing: Listing) -> Claim | None:
+        """Why a version whose config names no backend looks like its, if it does."""
+        return min(self._claims(listing), default=None)
+
+    def _claims(self, listing: Listing) -> Iterator[Claim]:
+        endings = (*self.suffixes, f".{self.word}")
+        if listing.model_file and PurePath(listing.model_file).suffix in endings:
+            yield Claim.NAMED
+        if not listing.names.isdisjoint(self.model_files):
+            yield Claim.FILE
+        if f"model.{self.word}" in listing.names:
+            yield Claim.WORD
+        if PurePath(listing.model_name).suffix in endings:
+            yield Claim.MODEL_NAME
+        claim = self.recognise(listing) if self.recognise is not None else None
+        if claim is not None:
+            yield claim
+
+    def takes_parameter(self, name: str) -> bool:
+        """Whether it reads a config parameter of that name, or may."""
+        return self.parameters is None or is_among(name, self.parameters)
+
+
+def is_among(name: str, patterns: tuple[str, ...]) -> bool:
+    """Whether a name is one of these; "step.*" stands for all names that begin so."""
+    return any(
+        name.startswith(pattern[:-1]) if pattern.endswith("*") else name == pattern
+        for pattern in patterns
+    )

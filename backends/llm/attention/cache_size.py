@@ -1,0 +1,57 @@
+"""How large a key/value cache is, and by what one of 8 bits is divided."""
+
+import logging
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from trivet.backends.api import LoadFailed
+from trivet.backends.llm.families.config import LlmConfig
+from trivet.backends.llm.settings import EngineSettings
+
+log = logging.getLogger(__name__)
+MIB = 1024 * 1024
+
+
+def cache_scales(weights: Mapping[str, Tensor], config: LlmConfig) -> list[tuple[float, float]]:
+    """What a checkpoint that was calibrated for it divides a cache of 8 bits by; else 1."""
+    one, name = torch.ones(()), config.names.cache_scales
+    keys, values = (
+        [
+            float(weights.get(name.format(layer=layer, kind=kind), one).max())
+            for layer in range(config.num_layers)
+        ]
+        for kind in "kv"
+    )
+    return list(zip(keys, values, strict=True))
+
+
+def size_cache(
+    config: LlmConfig, settings: EngineSettings, dtype: torch.dtype, size_bytes: int
+) -> int:
+    """The number of cache blocks in `size_bytes`; prints the arithmetic. Raises LoadFailed when too
+    few."""
+    heads = config.attention
+    token_bytes = 2 * config.num_layers * heads.num_kv_heads * heads.head_dim * dtype.itemsize
+    block_bytes = token_bytes * settings.block_size
+    num_blocks = size_bytes // block_bytes
+    # More than every sequence at its full length would never be used.
+    most = settings.max_num_seqs * -(-settings.max_model_len // settings.block_size) + 1
+    num_blocks = min(num_blocks, most)
+    num_tokens = max(num_blocks - 1, 0) * settings.block_size
+    log.info(
+        "key/value cache: 2 x %d layers x %d heads x %d x %d bytes = %d bytes a token; %d MiB hold "
+        "%d tokens in %d blocks of %d: %.1f sequences of %d tokens",
+        config.num_layers, heads.num_kv_heads, heads.head_dim, dtype.itemsize, token_bytes,
+        num_blocks * block_bytes // MIB, num_tokens, num_blocks, settings.block_size,
+        num_tokens / settings.max_model_len, settings.max_model_len,
+    )  # fmt: skip
+    if num_tokens < settings.max_model_len:
+        needed = (-(-settings.max_model_len // settings.block_size) + 1) * block_bytes
+        raise LoadFailed(
+            f"the key/value cache of {size_bytes} bytes holds {num_tokens} tokens, "
+            f"less than one sequence of max_model_len {settings.max_model_len}: set the model "
+            f"parameter kv_cache_bytes to {needed} or max_model_len to {num_tokens}"
+        )
+    return num_blocks

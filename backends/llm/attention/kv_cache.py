@@ -1,0 +1,32 @@
+"""The memory of keys and values: one tensor a layer, in blocks that the block pool hands out."""
+
+import torch
+from torch import Tensor
+
+from trivet.backends.llm.families.config import LlmConfig
+
+CPU = torch.device("cpu")
+
+
+class KvCache:
+    """Keys and values of all layers. Block 0 stands in for blocks that a sequence does not
+    have: it is read, with weight zero, and stays zero."""
+
+    def __init__(
+        self,
+        config: LlmConfig,
+        num_blocks: int,
+        block_size: int,
+        dtype: torch.dtype,
+        device: torch.device = CPU,
+        scales: list[tuple[float, float]] | None = None,
+    ) -> None:
+        """`scales`: of each layer's keys and values, by which a cache of 8 bits divides them."""
+        self.block_size = block_size
+        self.scales = scales or [(1.0, 1.0)] * config.num_layers
+        kinds = [layer.attention for layer in config.layers]
+        shapes = [(2, num_blocks, block_size, kind.num_kv_heads, kind.head_dim) for kind in kinds]
+        self.layers: list[Tensor] = [
+            torch.zeros(shape, dtype=dtype, device=device) for shape in shapes
+        ]
+        """For each layer: keys and values, [2, blocks, block size, key/value heads, head size]."""

@@ -1,0 +1,149 @@
+"""The ways of computing a model, the fastest first: each states what it computes, and the first
+that computes all of a model is taken. Why the others are not is told in the log.
+
+A model is read before any of them is asked: its family says what its layers are made of, and they
+say whether they know that.
+"""
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+from trivet.backends.api import LoadFailed
+from trivet.backends.llm.attention.base import Attention
+from trivet.backends.llm.attention.choice import choose_attention
+from trivet.backends.llm.attention.kv_cache import KvCache
+from trivet.backends.llm.attention.torch_reference import TorchAttention
+from trivet.backends.llm.families.config import LlmConfig
+from trivet.backends.llm.families.kinds import Need
+from trivet.backends.llm.matrices.dense import Dense
+from trivet.backends.llm.models import torch_decoder
+from trivet.backends.llm.models.torch_decoder import TorchDecoder
+from trivet.backends.llm.native import decoder
+from trivet.backends.llm.native.library import Native, load_native
+from trivet.backends.llm.steps.runner import HeldModel, Model
+from trivet.backends.llm.weights.taking import Weights
+
+log = logging.getLogger(__name__)
+M_co = TypeVar("M_co", bound=Model, covariant=True)
+M = TypeVar("M", bound=Model)
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """A model to be computed, where its cache lies."""
+
+    weights: Weights
+    cache: KvCache
+    attention: Attention
+
+
+@dataclass(frozen=True, slots=True)
+class Implementation(Generic[M_co]):
+    """A way of computing models."""
+
+    name: str
+    """In the log."""
+    computes: frozenset[Need]
+    """What of a model it knows."""
+    why_not: Callable[[Task], str]
+    """Why it cannot compute a model of kinds that it knows: formats of matrices, sizes, types,
+    ranks, the machine. Empty if it can."""
+    make: Callable[[Task], M_co]
+    """Takes the weights. Raises LoadFailed."""
+
+
+def _native_why_not(task: Task) -> str:
+    native = load_native()
+    if not isinstance(native, Native):
+        return native
+    if task.weights.ranks.size > 1:
+        return "it computes whole models"
+    if others := task.weights.formats - {Dense.name}:
+        return f"it multiplies no matrices of {', '.join(sorted(others))}"
+    return decoder.why_not(task.weights.config, task.cache.layers[0].dtype)
+
+
+def _make_native(task: Task) -> Model:
+    native = load_native()
+    assert isinstance(native, Native)
+    log.info("the compiled step computes with%s AMX", "" if native.has_amx else "out")
+    return decoder.NativeModel(task.weights, task.cache, native)
+
+
+def _fused_why_not(task: Task) -> str:
+    if isinstance(task.attention, TorchAttention):
+        return "attention is torch's, which reads no pages"
+    return ""
+
+
+def _make_fused(task: Task) -> HeldModel:
+    # Both need Triton, which is imported where it is needed.
+    from trivet.backends.llm.attention.pages import PagedAttention
+    from trivet.backends.llm.models.fused_llama import FusedLlama
+
+    assert isinstance(task.attention, PagedAttention)
+    return FusedLlama(task.weights, task.attention)
+
+
+NATIVE: Implementation[Model] = Implementation(
+    "the compiled step", decoder.COMPUTES, _native_why_not, _make_native
+)
+FUSED: Implementation[HeldModel] = Implementation(
+    "fused kernels",
+    frozenset({
+        Need.PRE_NORM, Need.RMS_NORM, Need.ROTARY, Need.WINDOW, Need.QKV_BIAS, Need.OUTPUT_BIAS,
+        Need.HEAD_NORMS, Need.GATED_MLP, Need.SILU,
+    }),
+    _fused_why_not,
+    _make_fused,
+)  # fmt: skip
+TORCH: Implementation[HeldModel] = Implementation(
+    "torch",
+    torch_decoder.COMPUTES,
+    lambda task: "",  # noqa: ARG005  # all sizes and formats, anywhere
+    lambda task: TorchDecoder(task.weights, task.attention),
+)
+ON_PROCESSORS: tuple[Implementation[Model], ...] = (NATIVE, TORCH)
+ON_DEVICES: tuple[Implementation[HeldModel], ...] = (FUSED, TORCH)
+
+
+def make_model(weights: Weights, cache: KvCache, attention: str = "auto") -> Model:
+    """The fastest way to compute a model, or a rank's part of it, where its cache lies.
+    `attention`: the kernels on a GPU, by name. Raises LoadFailed."""
+    if cache.layers[0].device.type != "cpu":
+        return make_held_model(weights, cache, attention)
+    heads = weights.config.attention
+    return _first(
+        ON_PROCESSORS, Task(weights, cache, TorchAttention(cache, heads.scale, heads.window))
+    )
+
+
+def make_held_model(weights: Weights, cache: KvCache, attention: str = "auto") -> HeldModel:
+    """The same for a device, whose cache may be exchanged."""
+    chosen = choose_attention(weights.config, cache, attention)
+    return _first(ON_DEVICES, Task(weights, cache, chosen))
+
+
+def _first(offered: Sequence[Implementation[M]], task: Task) -> M:
+    passed_over: list[str] = []
+    for each in offered:
+        reason = missing(each.computes, task.weights.config) or each.why_not(task)
+        if not reason:
+            log.info("computed by %s%s", each.name, "".join(passed_over))
+            return each.make(task)
+        passed_over.append(f"; not by {each.name}: {reason}")
+    raise LoadFailed(
+        f"models of architecture '{task.weights.config.architecture}' cannot be computed as this "
+        f"one is{''.join(passed_over)}"
+    )
+
+
+def missing(computes: frozenset[Need], config: LlmConfig) -> str:
+    """What of a model somebody does not compute, and where it is; empty if all."""
+    needs = config.needs()
+    return ", ".join(
+        f"it computes no {need.value} ({where})" for need, where in needs.items()
+        if need not in computes
+    )  # fmt: skip

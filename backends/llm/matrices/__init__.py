@@ -1,0 +1,1 @@
+"""Matrices in the formats of files: one class a format."""

@@ -1,0 +1,72 @@
+"""Matrices of whole numbers: float32, float16 or bfloat16."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from trivet.backends.api import LoadFailed
+from trivet.backends.llm.matrices.matrix import Product
+
+
+@dataclass(frozen=True, slots=True)
+class Dense:
+    """See Matrix."""
+
+    name: ClassVar[str] = "dense"
+    data: Tensor
+    """[outputs, inputs]."""
+
+    @classmethod
+    def is_in(cls, tensors: Mapping[str, Tensor]) -> bool:  # noqa: ARG003
+        """See Format: embeddings and norms always are."""
+        return True
+
+    @classmethod
+    def take(cls, tensors: Mapping[str, Tensor], name: str) -> "Dense":
+        """See Format."""
+        if f"{name}.weight" not in tensors:
+            raise LoadFailed(f"the model's files have no weight '{name}.weight'")
+        return cls(tensors[f"{name}.weight"])
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """See Matrix."""
+        outputs, inputs = self.data.shape
+        return outputs, inputs
+
+    @property
+    def nbytes(self) -> int:
+        """See Matrix."""
+        return self.data.nbytes
+
+    def part(self, axis: int, start: int, stop: int) -> "Dense":
+        """See Matrix."""
+        return Dense(self.data.narrow(axis, start, stop - start).contiguous())
+
+    def to(self, device: torch.device) -> "Dense":
+        """See Matrix."""
+        return Dense(self.data.to(device))
+
+    def joined(self, others: "Sequence[Dense]") -> "Dense":
+        """See Matrix."""
+        return Dense(torch.cat([self.data, *(other.data for other in others)])) if others else self
+
+    def product(self, bias: Tensor | None = None) -> Product:
+        """See Matrix. oneDNN multiplies bfloat16 in blocks, into which `functional.linear` brings
+        the weights at each call: for few rows that takes as long as the product. Here they are
+        brought there once."""
+        data = self.data
+        if data.dtype == torch.bfloat16 and data.device.type == "cpu" and _has_packing():
+            packed = torch.ops.mkldnn._reorder_linear_weight(data)  # noqa: SLF001  # no public form
+            pointwise = torch.ops.mkldnn._linear_pointwise.default  # noqa: SLF001
+            return lambda rows: pointwise(rows, packed, bias, "none", [], "")
+        return lambda rows: functional.linear(rows, data, bias)
+
+
+def _has_packing() -> bool:
+    is_built = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
+    return is_built and hasattr(torch.ops.mkldnn, "_reorder_linear_weight")

@@ -1,0 +1,1 @@
+"""The server's side of a language model: requests and texts, over an engine elsewhere."""

@@ -1,0 +1,1 @@
+"""Steps: computed by a model on a device, recorded, measured."""

@@ -1,0 +1,217 @@
+"""A model's weights as one process computes with them: taken by what they are for, cut to its part,
+brought to its device, in the format that is wanted."""
+
+from collections.abc import Iterator, Mapping
+from typing import TypeVar
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from trivet.backends.api import LoadFailed
+from trivet.backends.llm.device.group import Alone, Ranks
+from trivet.backends.llm.families.config import LlmConfig
+from trivet.backends.llm.families.names import Role, Share, WeightName
+from trivet.backends.llm.families.sharing import sharded_config
+from trivet.backends.llm.matrices.dense import Dense
+from trivet.backends.llm.matrices.formats import formats_of, join, quantised, take_matrix
+from trivet.backends.llm.matrices.matrix import INPUTS, OUTPUTS, Matrix
+
+M = TypeVar("M", bound=Matrix)
+
+
+class Weights:
+    """Read once, by the implementation that computes; where a file's layer, or a rank's part of it,
+    is not needed at once, it does not lie on the device at once either."""
+
+    def __init__(
+        self,
+        tensors: Mapping[str, Tensor],
+        config: LlmConfig,
+        ranks: Ranks | None = None,
+        device: torch.device | None = None,
+        quantization: str = "",
+    ) -> None:
+        """`tensors`: by Hugging Face's names; `config`: of the whole model; `device`: None where
+        they lie; `quantization`: the format that dense matrices of layers get. Raises LoadFailed
+        where the model cannot be shared out."""
+        self.ranks = ranks or Alone()
+        self.whole = config
+        """The config of the whole model."""
+        size = self.ranks.size
+        self.config = config if size == 1 else sharded_config(config, size)
+        """What this process computes."""
+        self._tensors = _Noted(tensors)
+        self._device = device
+        self._quantization = quantization
+
+    @property
+    def formats(self) -> frozenset[str]:
+        """Of all matrices, by name."""
+        return formats_of(self._tensors.tensors, self._quantization)
+
+    @property
+    def nbytes(self) -> int:
+        """About what all take on the device: this rank's part of a model whose parts are alike."""
+        sizes = (tensor.numel() * tensor.itemsize for tensor in self._tensors.tensors.values())
+        total = sum(sizes) // self.ranks.size
+        # Quantised at load, a number takes half its bytes.
+        return total // 2 if self._quantization else total
+
+    def matrix(self, outputs: Mapping[Role, int], inputs: int, layer: int = 0) -> Matrix:
+        """This process's part of the weights of some roles, one below the other; `outputs` and
+        `inputs` are the whole model's. Raises LoadFailed for one that is missing or of another
+        shape."""
+        parts = []
+        for name, roles in self._named(outputs):
+            whole = self._read(name, sum(roles.values()), inputs, layer)
+            for role, span in _spans(roles):
+                mine = self._part(whole, name, role, span, layer)
+                mine = mine if self._device is None else mine.to(self._device)
+                is_layers = role is not Role.HEAD
+                parts.append(quantised(mine, self._quantization) if is_layers else mine)
+        return join(parts, " and ".join(outputs))
+
+    def bias(self, outputs: Mapping[Role, int], layer: int = 0) -> Tensor:
+        """This process's part of the biases beside the weights of some roles."""
+        parts = []
+        for name, roles in self._named(outputs):
+            whole = self._tensor(f"{name.in_hub(layer)}.bias", sum(roles.values()))
+            if name.share is Share.INPUTS:
+                # The sum over all ranks holds it once.
+                parts.append(whole if self.ranks.rank == 0 else torch.zeros_like(whole))
+                continue
+            column = Dense(whole.unsqueeze(1))
+            for role, span in _spans(roles):
+                parts.append(self._part(column, name, role, span, layer).data.squeeze(1))
+        return self._there(parts[0] if len(parts) == 1 else torch.cat(parts))
+
+    def vector(self, role: Role, size: int, layer: int = 0, ending: str = "weight") -> Tensor:
+        """A weight [size] that all ranks hold."""
+        name = self.whole.names.of(role).in_hub(layer)
+        return self._there(self._tensor(f"{name}.{ending}", size))
+
+    def table(self, role: Role, rows: int) -> Tensor:
+        """A weight [rows, hidden size] that is looked up in, of which each rank holds a part if it
+        is the vocabulary's; the last is filled up with zeros."""
+        name = self.whole.names.of(role)
+        table = self._tensor(f"{name.in_hub(0)}.weight", rows, self.whole.hidden_size)
+        if name.share is Share.TOKENS and self.ranks.size > 1:
+            count = self.config.vocabulary_size
+            table = table[self.ranks.rank * count : (self.ranks.rank + 1) * count]
+            table = functional.pad(table, (0, 0, 0, count - len(table)))
+        return self._there(table)
+
+    def rope_divisors(self) -> Tensor | None:
+        """What divides the rotary frequencies, if the file says so."""
+        return self._tensors.get(self.whole.names.rope_divisors)
+
+    def refuse_rest(self) -> None:
+        """Raises LoadFailed for a weight that nothing took: without it the output is wrong."""
+        names = self.whole.names
+        # Tied to the embedding where the config says so.
+        needless = {f"{names.of(Role.HEAD).in_hub(0)}.weight", names.rope_divisors}
+        rest = sorted(
+            name for name in self._tensors.keys() - self._tensors.taken - needless
+            if not name.endswith(names.needless)
+        )  # fmt: skip
+        if rest:
+            raise LoadFailed(
+                f"the model's files have {len(rest)} weights that this architecture does not know, "
+                f"'{rest[0]}' the first: the model is of another shape than its config says"
+            )
+
+    def _named(self, outputs: Mapping[Role, int]) -> Iterator[tuple[WeightName, dict[Role, int]]]:
+        """The weights in the file that have these roles, each with its own, in order."""
+        left = dict(outputs)
+        while left:
+            name = self.whole.names.of(next(iter(left)))
+            yield name, {role: left.pop(role) for role in name.roles if role in left}
+
+    def _read(self, name: WeightName, outputs: int, inputs: int, layer: int) -> Matrix:
+        stem = name.in_hub(layer)
+        matrix = take_matrix(self._tensors, stem)
+        wanted = (inputs, outputs) if name.is_transposed else (outputs, inputs)
+        if matrix.shape != wanted:
+            raise _of_another_shape(f"{stem}.weight", matrix.shape, wanted)
+        if not name.is_transposed:
+            return matrix
+        if not isinstance(matrix, Dense):
+            kind = type(matrix).__name__
+            raise LoadFailed(f"weight '{stem}' is transposed, which matrices of {kind} cannot be")
+        return Dense(matrix.data.t().contiguous())
+
+    def _part(self, whole: M, name: WeightName, role: Role, span: tuple[int, int], layer: int) -> M:
+        """This rank's part of the outputs from `start` on."""
+        size = self.ranks.size
+        if name.share is Share.INPUTS:
+            return self._cut(whole, INPUTS, (0, whole.shape[INPUTS]), size)
+        if name.share is Share.OUTPUTS:
+            return self._cut(whole, OUTPUTS, span, size)
+        if name.share is Share.HEADS:
+            return self._cut(whole, OUTPUTS, span, self._num_holders(role, layer))
+        if name.share is Share.TOKENS and size > 1:
+            count, end = self.config.vocabulary_size, whole.shape[OUTPUTS]
+            first = min(self.ranks.rank * count, end)
+            return whole.part(OUTPUTS, first, min(first + count, end))
+        return self._cut(whole, OUTPUTS, span, 1)
+
+    def _cut(self, whole: M, axis: int, span: tuple[int, int], count: int) -> M:
+        """This rank's of `count` equal parts, which several ranks hold where they are fewer."""
+        start, stop = span
+        each = (stop - start) // count
+        begin = start + self.ranks.rank * count // self.ranks.size * each
+        if begin == 0 and each == whole.shape[axis]:
+            return whole
+        return whole.part(axis, begin, begin + each)
+
+    def _num_holders(self, role: Role, layer: int) -> int:
+        """In how many parts heads are cut."""
+        attention = self.whole.layers[layer].attention
+        num_heads = attention.num_heads if role is Role.QUERY else attention.num_kv_heads
+        return min(num_heads, self.ranks.size)
+
+    def _tensor(self, name: str, *shape: int) -> Tensor:
+        if name not in self._tensors:
+            raise LoadFailed(f"the model's files have no weight '{name}'")
+        tensor = self._tensors[name]
+        if tuple(tensor.shape) != shape:
+            raise _of_another_shape(name, tuple(tensor.shape), shape)
+        return tensor
+
+    def _there(self, tensor: Tensor) -> Tensor:
+        return tensor if self._device is None else tensor.to(self._device)
+
+
+class _Noted(Mapping[str, Tensor]):
+    """Tensors, and which of them have been looked at."""
+
+    def __init__(self, tensors: Mapping[str, Tensor]) -> None:
+        self.tensors = tensors
+        self.taken: set[str] = set()
+
+    def __getitem__(self, name: str) -> Tensor:
+        tensor = self.tensors[name]
+        self.taken.add(name)
+        return tensor
+
+    def __contains__(self, name: object) -> bool:
+        return name in self.tensors
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.tensors)
+
+    def __len__(self) -> int:
+        return len(self.tensors)
+
+
+def _spans(roles: Mapping[Role, int]) -> Iterator[tuple[Role, tuple[int, int]]]:
+    """Where each role's outputs begin and end in the weight that they share."""
+    start = 0
+    for role, size in roles.items():
+        yield role, (start, start + size)
+        start += size
+
+
+def _of_another_shape(name: str, found: tuple[int, ...], wanted: tuple[int, ...]) -> LoadFailed:
+    return LoadFailed(f"weight '{name}' is of shape {list(found)}; the config needs {list(wanted)}")

@@ -1,0 +1,273 @@
+"""The hall: the `Core` over the models that serve.
+
+Finds the model, checks the request against it and hands it to the model's executor. Knows no
+protocol; its answers are the wire messages that both protocols share.
+"""
+
+from collections.abc import Iterable, Mapping
+
+from trivet.backends.api import (
+    Generator,
+    InferRequest,
+    InvalidRequest,
+    Measured,
+    ModelNotFound,
+    RequestContext,
+    ServingError,
+    Sink,
+    Unsupported,
+    trouble_of,
+)
+from trivet.backends.api.value import changed
+from trivet.protos import grpc_service_pb2 as pb
+from trivet.protos.model_config_pb2 import ModelConfig
+from trivet.server.logs.log import Log
+from trivet.server.logs.setting import LogValue
+from trivet.server.models.check import submit
+from trivet.server.models.known import State, Status
+from trivet.server.models.lifecycle import Lifecycle
+from trivet.server.models.model import Model
+from trivet.server.models.registry import Registry
+from trivet.server.models.routing import Admitted, Key
+from trivet.server.models.runner import RequestDispatcher
+from trivet.server.scheduling.statistics import ModelStatistics
+from trivet.server.shared_memory.system import SharedMemory
+from trivet.server.tracing.generating import TracedGenerator
+from trivet.server.tracing.setting import Change
+from trivet.server.tracing.tracing import Described, Tracing
+
+EXTENSIONS = (
+    "classification",
+    "sequence",
+    "model_repository",
+    "model_repository(unload_dependents)",
+    "schedule_policy",
+    "model_configuration",
+    "system_shared_memory",
+    "cuda_shared_memory",
+    "binary_tensor_data",
+    "parameters",
+    "statistics",
+    "trace",
+    "logging",
+)
+"""In Triton's order (its server metadata)."""
+
+
+class Hall:
+    """A `Core` for everybody; see there what its methods promise. Owned by the event loop."""
+
+    def __init__(
+        self,
+        registry: Registry,
+        lifecycle: Lifecycle,
+        dispatcher: RequestDispatcher,
+        shared_memory: SharedMemory,
+        *,
+        server_id: str,
+        version: str,
+        strict_readiness: bool = True,
+        tracing: Tracing | None = None,
+        log_output: Log | None = None,
+    ) -> None:
+        self._registry = registry
+        self._lifecycle = lifecycle
+        self._dispatcher = dispatcher
+        self.shared_memory = shared_memory
+        self.tracing = tracing or Tracing()
+        self._log = log_output
+        self._id = server_id
+        self._version = version
+        self._strict_readiness = strict_readiness
+        self._is_started = False
+        self._is_stopping = False
+
+    # -- inference -----------------------------------------------------------------------------
+
+    def resolve(self, name: str, version: int | str | None, key: Key = "") -> Admitted:
+        return self._registry.routers.resolve(name, version, key)
+
+    def infer(
+        self, admitted: Admitted, request: InferRequest, context: RequestContext, sink: Sink
+    ) -> None:
+        tracer = self.tracing.tracer
+        if tracer is not None and (traced := tracer.begin(request, sink)) is not None:
+            context, sink = changed(context, trace=traced.part), traced
+        submit(admitted.model, request, context, sink)
+
+    def generator(self, name: str, version: int | str | None = None, key: Key = "") -> Generator:
+        try:
+            model = self.resolve(name, version, key).model
+        except ModelNotFound:
+            raise ModelNotFound(f"The model `{name[:128]}` does not exist.") from None
+        executor, tracer = model.executor, self.tracing.tracer
+        if not isinstance(executor, Generator):
+            raise ModelNotFound(f"The model `{name[:128]}` does not generate text.")
+        return executor if tracer is None else TracedGenerator(executor, tracer, model)
+
+    def generators(self) -> dict[str, Generator]:
+        found = ((name, router.newest.executor) for name, router in self._registry.routers)
+        return {
+            name: each for name, each in found if isinstance(each, Generator) and each.is_ready()
+        }
+
+    def unnamed_generators(self) -> list[str]:
+        return [name for name, each in self.generators().items() if not each.info.is_ensemble]
+
+    def measured(self) -> dict[str, Measured]:
+        newest = ((name, router.newest.executor) for name, router in self._registry.routers)
+        return {name: each for name, each in newest if isinstance(each, Measured)}
+
+    def is_generating(self) -> bool:
+        newest = (router.newest.executor for _, router in self._registry.routers)
+        return (
+            self._is_started
+            and not self._is_stopping
+            and all(each.is_ready() for each in newest if isinstance(each, Generator))
+        )
+
+    # -- health --------------------------------------------------------------------------------
+
+    def started(self) -> None:
+        """The first load of the repository is over, well or not."""
+        self._is_started = True
+        self._registry.is_starting = False
+
+    def stop(self) -> None:
+        """The server is stopping: not ready from now on."""
+        self._is_stopping = True
+
+    def is_live(self) -> bool:
+        return True
+
+    def is_stopping(self) -> bool:
+        return self._is_stopping
+
+    def is_ready(self) -> bool:
+        """Whether requests can be sent: started, not stopping, and every known model serves.
+
+        A failed newer version of a model that still serves does not make the server unready, nor
+        does a model that was unloaded on purpose. Without strict readiness models do not count.
+        """
+        if not self._is_started or self._is_stopping:
+            return False
+        return not self._strict_readiness or all(map(self._serves, self._lifecycle.known))
+
+    def _serves(self, name: str) -> bool:
+        versions = self._registry.models.get(name)
+        if versions:
+            return all(model.executor.is_ready() for model in versions.values())
+        known = self._lifecycle.known[name]
+        return not known.failure and all(
+            status.reason == "unloaded" or status.state is State.UNLOADING
+            for status in known.versions.values()
+        )
+
+    def is_model_ready(self, name: str, version: int | str | None) -> bool:
+        return self._dispatcher.is_ready(name, version)
+
+    # -- what there is -------------------------------------------------------------------------
+
+    def server_metadata(self) -> pb.ServerMetadataResponse:
+        return pb.ServerMetadataResponse(
+            name=self._id, version=self._version, extensions=EXTENSIONS
+        )
+
+    def model_metadata(self, name: str, version: int | None) -> pb.ModelMetadataResponse:
+        model = self.resolve(name, version).model
+        versions = [version] if version is not None else sorted(self._registry.models[name])
+        metadata = pb.ModelMetadataResponse(
+            name=name,
+            versions=map(str, versions),
+            platform=model.config.platform or model.config.backend,
+        )
+        signature = model.signature
+        for specs, tensors in (
+            (signature.inputs, metadata.inputs),
+            (signature.outputs, metadata.outputs),
+        ):
+            for spec in specs.values():
+                tensors.add(
+                    name=spec.name, datatype=spec.datatype.value, shape=signature.full_dims(spec)
+                )
+        return metadata
+
+    def model_config(self, name: str, version: int | None) -> ModelConfig:
+        return self.resolve(name, version).model.config
+
+    def statistics(self, name: str = "", version: int | None = None) -> pb.ModelStatisticsResponse:
+        stats = (model.statistics.to_message() for model in self._chosen(name, version))
+        return pb.ModelStatisticsResponse(model_stats=stats)
+
+    def all_statistics(self) -> Iterable[ModelStatistics]:
+        return self._lifecycle.statistics()
+
+    def _chosen(self, name: str, version: int | None) -> list[Model]:
+        if not name:
+            models = self._registry.models
+            return [models[n][v] for n in sorted(models) for v in sorted(models[n])]
+        try:
+            self.resolve(name, version)
+        except ServingError:
+            text = f"requested model '{name}' is not available"
+            if version is not None and name in self._registry.models:
+                text = f"requested model version is not available for model '{name}'"
+            raise InvalidRequest(text) from None
+        versions = self._registry.models[name]
+        return [versions[v] for v in sorted(versions) if version in (None, v)]
+
+    def trace_settings(self, name: str = "") -> Described:
+        if name:
+            self.resolve(name, None)
+        return self.tracing.describe(name)
+
+    def change_trace_settings(self, changes: Mapping[str, Change], name: str = "") -> Described:
+        if name:
+            self.resolve(name, None)
+        self.tracing.update(changes, name)
+        return self.tracing.describe(name)
+
+    def log_settings(self) -> dict[str, LogValue]:
+        return self._own_log().setting.describe()
+
+    def change_log_settings(self, changes: Mapping[str, object]) -> dict[str, LogValue]:
+        output = self._own_log()
+        output.change(output.setting.changed(changes))
+        return output.setting.describe()
+
+    def _own_log(self) -> Log:
+        if self._log is None:
+            raise Unsupported("the log belongs to the program that this server runs in")
+        return self._log
+
+    def index(self, *, ready_only: bool) -> pb.RepositoryIndexResponse:
+        index = pb.RepositoryIndexResponse()
+        for name, known in sorted(self._lifecycle.known.items()):
+            for version, status in sorted(known.versions.items()):
+                state, reason = self._condition(name, version, status)
+                if state is State.READY or not ready_only:
+                    index.models.add(
+                        name=name, version=str(version), state=state.value, reason=reason
+                    )
+            if not ready_only and (known.failure or not known.versions):
+                shown = State.UNAVAILABLE.value if known.failure else ""
+                index.models.add(name=name, state=shown, reason=known.failure)
+        return index
+
+    def _condition(self, name: str, version: int, status: Status) -> tuple[State, str]:
+        """State and reason: a version that was loaded well may have lost its process since."""
+        model = self._registry.models.get(name, {}).get(version)
+        if status.state is not State.READY or model is None or model.executor.is_ready():
+            return status.state, status.reason
+        return State.UNAVAILABLE, trouble_of([model.executor]) or "not ready"
+
+    def loaded(self) -> Iterable[Model]:
+        return (model for versions in self._registry.models.values() for model in versions.values())
+
+    # -- model control -------------------------------------------------------------------------
+
+    async def load(self, name: str, config_json: str | None = None) -> None:
+        await self._dispatcher.load(name, config_json)
+
+    async def unload(self, name: str, *, unload_dependents: bool = False) -> None:
+        await self._dispatcher.unload(name, unload_dependents=unload_dependents)

@@ -1,0 +1,122 @@
+"""Which version of a model a request gets: decided here, once a request, and nowhere else.
+
+Pure: a router is made anew whenever the versions change, and knows no clock and no counters.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from enum import Enum
+
+from trivet.backends.api import NotFound, ServingError
+from trivet.server.models.model import Model
+
+Key = int | str
+"""What choices stick to: requests of one key get one version, as long as the versions stay."""
+
+
+class Choice(Enum):
+    """How a version was chosen."""
+
+    NAMED = "named"
+    """The request says which."""
+    NEWEST = "newest"
+    """The request says nothing: the one with the highest number."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Admitted:
+    """The answer to the one question that each request asks: which model, in which version."""
+
+    model: Model
+    choice: Choice
+
+    @property
+    def name(self) -> str:
+        """Of the model."""
+        return self.model.name
+
+    @property
+    def version(self) -> int:
+        """Of the model."""
+        return self.model.version
+
+
+class VersionRouter:
+    """Chooses among the versions of one model that serve.
+
+    Requests of a sequence come with the sequence's id as their key. A router that splits would have
+    to keep to it: an executor knows only the sequences that began on its own version (or that it
+    passes on to the version that it has replaced, see `SequenceExecutor.inherit`).
+    """
+
+    __slots__ = ("_named", "_newest")
+
+    def __init__(self, versions: Mapping[int, Model]) -> None:
+        """`versions`: at least one."""
+        self._named = {
+            version: Admitted(model, Choice.NAMED) for version, model in versions.items()
+        }
+        self._newest = Admitted(versions[max(versions)], Choice.NEWEST)
+
+    @property
+    def newest(self) -> Model:
+        """What is told and measured of a model where no request asks."""
+        return self._newest.model
+
+    def choose(self, version: int | str | None, key: Key) -> Admitted:  # noqa: ARG002
+        """The version that a request gets which asks for this number or label, or for none.
+
+        Nothing is split today, so the key is not looked at. Raises NotFound.
+        """
+        if version is None:
+            return self._newest
+        found = self._named.get(version) if isinstance(version, int) else None
+        if found is None:
+            raise self._not_found(version)
+        return found
+
+    def _not_found(self, version: int | str) -> NotFound:
+        name = self.newest.name
+        if isinstance(version, int):
+            return NotFound(f"Request for unknown model: '{name}' version {version} is not found")
+        known = ", ".join(map(str, sorted(self._named)))
+        return NotFound(
+            f"Request for unknown model: '{name}' has no version with label '{version[:64]}'; "
+            f"its versions are {known}"
+        )
+
+
+class Routers:
+    """The routers of all models that serve, by name. Owned by the event loop, which alone changes
+    them; read from any thread."""
+
+    __slots__ = ("_by_name", "_why_none")
+
+    def __init__(self, why_none: Callable[[str], ServingError]) -> None:
+        """`why_none` says why a model has no version that serves."""
+        self._by_name: dict[str, VersionRouter] = {}
+        self._why_none = why_none
+
+    def __iter__(self) -> Iterator[tuple[str, VersionRouter]]:
+        return iter(self._by_name.items())
+
+    def resolve(self, name: str, version: int | str | None, key: Key = "") -> Admitted:
+        """The version of model `name` that a request gets. Asked once a request.
+
+        Raises ModelNotFound, NotFound for a version, ModelNotReady for one that is on its way.
+        """
+        router = self._by_name.get(name)
+        if router is None:
+            raise self._why_none(name)
+        return router.choose(version, key)
+
+    def find(self, name: str) -> VersionRouter | None:
+        """None for a model of which no version serves."""
+        return self._by_name.get(name)
+
+    def replace(self, name: str, versions: Mapping[int, Model]) -> None:
+        """Other versions of a model serve from now on; perhaps none."""
+        if versions:
+            self._by_name[name] = VersionRouter(versions)
+        else:
+            self._by_name.pop(name, None)

@@ -1,0 +1,110 @@
+"""The instances of one executor, their threads, and the way of a batch through them.
+
+What runs when is the executor's to decide. Owned by the event loop.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Mapping, Sequence
+from typing import Protocol
+
+from trivet.backends.api import Cause, ComputeOnly, Instance, deaths_of, trouble_of
+from trivet.server.scheduling.idle import IdleWorkers
+from trivet.server.scheduling.inline import InlinePolicy
+from trivet.server.scheduling.rate_limit import Permit
+from trivet.server.scheduling.worker import Job, Worker
+
+STOPPING = "Server is stopping, scheduler for model has stopped accepting new inference requests"
+"""What a request is told that comes to an executor which drains."""
+
+
+class PoolUser(Protocol):
+    """The executor that a pool computes for. Called on the event loop."""
+
+    def wake(self, worker: Worker) -> None:
+        """The worker, which was not permitted to run, may now."""
+
+    def finished(self, worker: Worker, job: Job) -> None:
+        """The worker's batch is back and it is idle. Its next batch is to be started here: it
+        computes while the answers of this one are written."""
+
+    def deliver(self, job: Job) -> None:
+        """The answers of a batch are due."""
+
+
+class InstancePool:
+    """Takes ownership of the instances; each is called by one thread at a time."""
+
+    def __init__(
+        self,
+        instances: Sequence[tuple[str, Instance]],
+        permits: Mapping[str, Permit] | None,
+        user: PoolUser,
+        *,
+        preserves_order: bool,
+        costs_by_size: bool,
+    ) -> None:
+        """`permits`: by instance name, under a rate limiter. `preserves_order`: batches are
+        delivered in the order in which they were started. `costs_by_size`: batches of one size cost
+        the same, whatever is in them."""
+        loop = asyncio.get_running_loop()
+        self.workers = tuple(Worker(name, each, loop, self._on_done) for name, each in instances)
+        self.idle = IdleWorkers(self.workers, permits, user.wake)
+        self._user = user
+        self._in_order: deque[Job] | None = deque() if preserves_order else None
+        # On the loop a batch would overtake those that are with the threads.
+        self._inline = InlinePolicy(
+            enabled=costs_by_size
+            and not preserves_order
+            and all(isinstance(instance, ComputeOnly) for _, instance in instances)
+        )
+
+    # -- batches -------------------------------------------------------------------------------
+
+    def start(self, worker: Worker, job: Job) -> bool:
+        """Gives a batch to a worker that was taken from the idle ones.
+
+        Returns whether it was computed here and now instead. Then the worker is idle again, and
+        the caller calls `deliver`; since that took the loop's time, others get their turn before
+        the next batch."""
+        if self._inline.allows(job.batch.size):
+            worker.compute(job)
+            self.idle.put(worker)
+            return True
+        if self._in_order is not None:
+            self._in_order.append(job)
+        worker.start(job)
+        return False
+
+    def _on_done(self, worker: Worker, job: Job) -> None:
+        self.idle.put(worker)
+        self._user.finished(worker, job)
+        if self._in_order is None:
+            self.deliver(job)
+            return
+        while self._in_order and self._in_order[0].timing is not None:
+            self.deliver(self._in_order.popleft())
+
+    def deliver(self, job: Job) -> None:
+        """Has a computed batch answered, and learns from it."""
+        self._inline.observe(job.batch.size, job.cpu_ns)
+        self._user.deliver(job)
+
+    # -- life ----------------------------------------------------------------------------------
+
+    def is_ready(self) -> bool:
+        """Whether any instance can compute."""
+        return any(worker.instance.is_ready() for worker in self.workers)
+
+    def trouble(self) -> str:
+        """Why an instance cannot compute; empty without a reason."""
+        return trouble_of(worker.instance for worker in self.workers)
+
+    def deaths(self) -> Mapping[Cause, int]:
+        """How often the instances' processes have died, by cause."""
+        return deaths_of(worker.instance for worker in self.workers)
+
+    async def close(self, timeout_s: float) -> None:
+        """Frees the instances after their batches in progress, which get so long."""
+        await asyncio.gather(*(worker.close(timeout_s) for worker in self.workers))
+        self.idle.close()

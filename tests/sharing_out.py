@@ -1,0 +1,55 @@
+"""Who runs which test: files are shared out among the workers of pytest-xdist, long ones first.
+
+All tests of a file go to one worker, and so do all files that share a server, which is then started
+once. The longest groups go first: what is left for the end is short, so that the workers end
+together."""
+
+import os
+
+import pytest
+from xdist.scheduler import LoadScopeScheduling
+
+GROUPS = {
+    "language_server": ("tests/protocol/openai/", "tests/protocol/tgi/"),
+    "example_server": ("tests/examples/", "tests/house/test_commands_in_documents.py"),
+    "security": ("tests/security/",),
+}
+"""Files and folders that share a server, by its name."""
+
+SECONDS = {
+    "language_server": 130,
+    "tests/backends/llm/test_acceptance.py": 60,
+    "tests/backends/llm/process/test_engine_process.py": 90,
+    "tests/backends/llm/process/test_in_process.py": 75,
+    "tests/faults/test_faulty_disk.py": 60,
+}
+"""How long the long groups take, by their names; a minute more or less changes nothing."""
+
+THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+
+
+class GroupScheduling(LoadScopeScheduling):  # type: ignore[misc]  # xdist has no types
+    """Hands out groups in the order in which they were collected."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        return group_of(nodeid)
+
+
+def share_cores() -> None:
+    """Gives a worker's libraries its part of the cores, before they are loaded: each would else
+    take all of them."""
+    workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+    if workers > 1:
+        threads = max(1, len(os.sched_getaffinity(0)) // workers)
+        for name in THREAD_VARIABLES:
+            os.environ.setdefault(name, str(threads))
+
+
+def group_of(nodeid: str) -> str:
+    """The server that the test shares with others, or its file."""
+    file = nodeid.partition("::")[0]
+    return next((name for name, paths in GROUPS.items() if file.startswith(paths)), file)
+
+
+def put_long_groups_first(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: -SECONDS.get(group_of(item.nodeid), 0))
