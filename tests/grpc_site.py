@@ -65,8 +65,7 @@ def rows(log: list[str], held: list[Call]) -> Rows:
     """/t.T/Echo, Hold (until the test ends it), Fail, Raise, Flood (as told), Stream."""
 
     def echo(call: Call, message: Buffer) -> None:
-        call.send([b"", memoryview(message)[:1], memoryview(message)[1:]])
-        call.finish()
+        call.answer([b"", memoryview(message)[:1], memoryview(message)[1:]])
 
     def hold(call: Call, message: Buffer) -> None:
         held.append(call)
