@@ -68,8 +68,8 @@ class EnsembleExecutor:
         self._plans: dict[tuple[str, ...], Plan] = {(): make_plan(graph, ())}
         self._placed_plans: dict[tuple[tuple[str, ...], tuple[str, ...]], Plan] = {}
         self._runs: set[_Run] = set()
-        self._empty = asyncio.Event()
-        self._empty.set()
+        self._empty: asyncio.Event | None = None
+        """Only while somebody waits: one more thing to do for each request otherwise."""
         self._stopping = ""
         self._loop = asyncio.get_running_loop()
         self._can_merge = can_merge(graph)
@@ -83,7 +83,6 @@ class EnsembleExecutor:
             self._start(member)
             return
         if not self._arrived:
-            self._empty.clear()
             self._loop.call_soon(self._start_arrived)
         self._arrived.append(member)
 
@@ -128,7 +127,6 @@ class EnsembleExecutor:
             plan = self._plan(request.output_names, request.residence)
         run = _Run(self, plan, member, is_merged=is_merged)
         self._runs.add(run)
-        self._empty.clear()
         if self._stopping:
             run.failed(Unavailable(self._stopping))
         else:
@@ -158,8 +156,9 @@ class EnsembleExecutor:
     def ended(self, run: "_Run") -> None:
         """From a run, once."""
         self._runs.discard(run)
-        if not self._runs and not self._arrived:
+        if self._empty is not None and not self._runs and not self._arrived:
             self._empty.set()
+            self._empty = None
 
     def is_ready(self) -> bool:
         """Whether every step's model can compute now."""
@@ -183,6 +182,7 @@ class EnsembleExecutor:
         self._start_arrived()
         self._stopping = self._stopping or f"ensemble '{self.name}' is being unloaded"
         while self._runs:
+            self._empty = self._empty or asyncio.Event()
             await self._empty.wait()
 
     async def close(self) -> None:

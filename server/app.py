@@ -164,6 +164,7 @@ class Server:
                 f"model(s) {', '.join(failed)} failed to load, for the reasons above; fix them or "
                 "start with --exit-on-error=false to serve the others"
             )
+        await self.frontends.prepare()
         self.hall.started()
         if self.settings.model_control_mode in ("watch", "poll"):
             await self._watch(snapshot)

@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 
 from patience import patience
 
+from trivet.server.auth.restricted import Api
+from trivet.server.auth.scopes import Scope
 from trivet.server.grpc.http2.server import Http2Transport
 from trivet.server.grpc.transport import Buffer, Call, Code, MessageHandler, Rows, Stream, Unary
 
@@ -90,12 +92,12 @@ def rows(log: list[str], held: list[Call]) -> Rows:
         return EchoStream(call, log)
 
     return {
-        "/t.T/Echo": Unary(echo),
-        "/t.T/Hold": Unary(hold),
-        "/t.T/Fail": Unary(fail),
-        "/t.T/Raise": Unary(crash),
-        "/t.T/Flood": Unary(flood),
-        "/t.T/Stream": Stream(open_stream),
+        "/t.T/Echo": Unary(echo, Scope.OPEN, Api.INFERENCE),
+        "/t.T/Hold": Unary(hold, Scope.OPEN, Api.INFERENCE),
+        "/t.T/Fail": Unary(fail, Scope.OPEN, Api.INFERENCE),
+        "/t.T/Raise": Unary(crash, Scope.OPEN, Api.INFERENCE),
+        "/t.T/Flood": Unary(flood, Scope.OPEN, Api.INFERENCE),
+        "/t.T/Stream": Stream(open_stream, Scope.OPEN, Api.INFERENCE),
     }
 
 

@@ -20,8 +20,10 @@ SHARED_LLM = """
 backend: "llm"
 parameters { key: "kv_cache_bytes" value { string_value: "402653184" } }
 parameters { key: "dtype" value { string_value: "float32" } }
+parameters { key: "num_threads" value { string_value: "1" } }
 """
-"""In float32, equal prompts give equal texts whatever shares their steps."""
+"""In float32, equal prompts give equal texts whatever shares their steps. One thread, since other
+tests run meanwhile."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +83,16 @@ def write_llm(repository: Path, name: str, config: str) -> Path:
         mine.hardlink_to(found[0].resolve())
     except OSError:  # another file system
         shutil.copyfile(found[0], mine)
+    return folder
+
+
+def write_tiny_llm(repository: Path, name: str, config: str) -> Path:
+    """A random model of two layers: loaded in no time, and what it says makes no sense."""
+    from paged_models import save_model  # loads transformers
+
+    folder = repository / name
+    save_model(folder / "1")
+    (folder / "config.pbtxt").write_text(config)
     return folder
 
 

@@ -17,11 +17,27 @@ GROUPS = {
 """Files and folders that share a server, by its name."""
 
 SECONDS = {
-    "language_server": 130,
-    "tests/backends/llm/test_acceptance.py": 60,
-    "tests/backends/llm/process/test_engine_process.py": 90,
-    "tests/backends/llm/process/test_in_process.py": 75,
+    "language_server": 120,
+    "tests/backends/llm/process/test_engine_process.py": 70,
     "tests/faults/test_faulty_disk.py": 60,
+    "example_server": 50,
+    "security": 45,
+    "tests/backends/llm/test_acceptance.py": 35,
+    "tests/faults/test_http_rows.py": 30,
+    "tests/backends/llm/process/test_in_process.py": 30,
+    "tests/faults/test_supervision.py": 25,
+    "tests/server/metrics/test_generating.py": 25,
+    "tests/protocol/test_hot_reload.py": 20,
+    "tests/faults/test_repository_rows.py": 20,
+    "tests/server/tracing/test_opentelemetry.py": 20,
+    "tests/fuzz/test_openapi.py": 20,
+    "tests/backends/llm/sampling/test_grammar.py": 16,
+    "tests/bench/gpu/test_gpu_bench.py": 16,
+    "tests/backends/llm/models/test_llama.py": 15,
+    "tests/faults/test_failures.py": 15,
+    "tests/server/auth/test_generating_ensembles.py": 15,
+    "tests/server/auth/test_llm.py": 15,
+    "tests/faults/test_native_memory.py": 12,
 }
 """How long the long groups take, by their names; a minute more or less changes nothing."""
 

@@ -26,7 +26,7 @@ from trivet.server.scheduling.answers import Answers
 from trivet.server.scheduling.decoupled import DecoupledSender
 from trivet.server.scheduling.expiry import Expiry
 from trivet.server.scheduling.joining import MakeBatch, join_key_of
-from trivet.server.scheduling.policy import RUN_ONE, BatchPolicy, Policy, Run, WaitUntil
+from trivet.server.scheduling.policy import BatchPolicy, Policy, Run, WaitUntil
 from trivet.server.scheduling.pool import STOPPING, InstancePool
 from trivet.server.scheduling.queue import RequestQueue
 from trivet.server.scheduling.rate_limit import Permit
@@ -73,7 +73,6 @@ class BatchingExecutor:
         self._join_key = join_key_of(signature)
         self._queue = schedule.queue
         self._policy = schedule.policy
-        self._holds_lone = schedule.policy.holds_lone
         self._make_batch = schedule.make_batch
         self._hold_until = schedule.hold_until
         self._statistics = statistics
@@ -151,29 +150,25 @@ class BatchingExecutor:
                 if not self._idle.waits_for_wake:
                     self._delay.at(now_ns + _LOOK_AGAIN_NS)
                 return
-            if self._start(worker, self._queue.pop(decision.count)) and len(self._queue):
+            if self._start(worker, self._queue.pop(decision.count), now_ns) and len(self._queue):
                 # It took the loop's time: others get their turn first.
                 self._dispatch_soon()
                 return
         self._idle.withdraw()
 
     def _decide(self, now_ns: int) -> Run | WaitUntil:
-        num_queued = len(self._queue)
         if self._rebound.until_ns:
-            held_until_ns = self._rebound.wait_until_ns(num_queued, now_ns)
+            held_until_ns = self._rebound.wait_until_ns(len(self._queue), now_ns)
             if held_until_ns:
                 return WaitUntil(held_until_ns)
-        if num_queued == 1 and not self._holds_lone:
-            return RUN_ONE
         return self._policy.decide(self._queue, now_ns)
 
-    def _start(self, worker: Worker, tickets: list[Ticket]) -> bool:
+    def _start(self, worker: Worker, tickets: list[Ticket], now_ns: int) -> bool:
         """Hands tickets to a worker, without those that need not be computed any more.
 
         Returns whether they were computed here and now instead."""
         self._statistics.dequeue(len(tickets))
         live = []
-        now_ns = time.monotonic_ns()
         for ticket in tickets:
             if ticket.request.cancel.cancelled:
                 self._answers.fail(

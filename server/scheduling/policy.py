@@ -4,8 +4,9 @@ An idle instance is never kept waiting unless the config asks for it with
 `max_queue_delay_microseconds`: batches form by themselves while all instances are busy.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sized
 from dataclasses import dataclass
+from typing import Protocol
 
 from trivet.protos.model_config_pb2 import ModelDynamicBatching
 from trivet.server.scheduling.ticket import Ticket
@@ -28,6 +29,10 @@ class WaitUntil:
 RUN_ONE = Run(1)
 
 
+class Line(Sized, Iterable[Ticket], Protocol):
+    """The requests that wait, in the order in which they are served."""
+
+
 @dataclass(frozen=True, slots=True)
 class BatchPolicy:
     """The dynamic batcher's rules, as Triton's ModelDynamicBatching gives them."""
@@ -41,12 +46,7 @@ class BatchPolicy:
         sizes = frozenset(batching.preferred_batch_size) or frozenset({max_batch_size})
         return cls(max_batch_size, sizes, batching.max_queue_delay_microseconds * 1000)
 
-    @property
-    def holds_lone(self) -> bool:
-        """Whether a request that nobody waits with may have to wait for company."""
-        return self.max_delay_ns > 0
-
-    def decide(self, tickets: Iterable[Ticket], now_ns: int) -> Run | WaitUntil:
+    def decide(self, tickets: Line, now_ns: int) -> Run | WaitUntil:
         """What to do with a non-empty queue while an instance is idle.
 
         Takes the longest run of joinable requests from the head that fits max_batch_size, cut to
@@ -54,6 +54,8 @@ class BatchPolicy:
         runs at once, with one when the oldest request has waited for it or when the batch can grow
         no further. Once the delay has passed, everything goes, preferred or not.
         """
+        if len(tickets) == 1 and not self.max_delay_ns:
+            return RUN_ONE
         size = count = preferred_count = 0
         oldest_ns = now_ns
         key: object = None
@@ -82,12 +84,7 @@ class BatchPolicy:
 class OneByOne:
     """The default scheduler: each request runs alone, in the order of arrival."""
 
-    @property
-    def holds_lone(self) -> bool:
-        """Never."""
-        return False
-
-    def decide(self, tickets: Iterable[Ticket], now_ns: int) -> Run | WaitUntil:  # noqa: ARG002
+    def decide(self, tickets: Line, now_ns: int) -> Run | WaitUntil:  # noqa: ARG002
         """Always the first request alone."""
         return RUN_ONE
 

@@ -313,6 +313,7 @@ def cpu_s(pid: int) -> float:
     return float(times.user + times.system + times.children_user + times.children_system)
 
 
+@pytest.mark.alone  # who else runs has objects of its own in /dev/shm
 def test_a_server_that_is_killed_leaves_no_process_and_no_shared_memory(
     serve: Serve, models: Path, tmp_path: Path
 ) -> None:

@@ -17,6 +17,7 @@ PRINTING_COMMANDS = {"protos/generate.py"}
 # Who may catch everything, and why nothing narrower would do.
 DOORS = {
     ("server/http/door.py", "Door._answer"): "every HTTP request, answered without its text",
+    ("server/http/sinks.py", "Exchange.run"): "every callback of one, the same",
     ("server/grpc/service.py", "Service._spawn.run"): "every unary RPC, answered INTERNAL",
     ("server/grpc/http2/call.py", "Http2Call._guarded"): "every RPC handler, answered INTERNAL",
     ("server/grpc/http2/connection.py", "Connection._handle"): "a bug costs one connection",

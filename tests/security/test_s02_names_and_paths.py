@@ -26,12 +26,14 @@ NAMES = [
 ]  # fmt: skip
 SECRET = "swordfish"
 
+LOAD = Path("/proc/loadavg")
+
 
 def outside(seen: Audit, *roots: Path) -> list[str]:
-    """What was opened elsewhere, but for Python's own modules."""
+    """What was opened elsewhere, but for Python's own modules and what our patience looks at."""
     import sys
 
-    own = [*roots, Path(sys.prefix), Path(sys.base_prefix), Path(__file__).parents[2]]
+    own = [*roots, Path(sys.prefix), Path(sys.base_prefix), Path(__file__).parents[2], LOAD]
     return [
         path
         for path in seen.opened

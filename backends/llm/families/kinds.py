@@ -19,6 +19,7 @@ class Need(StrEnum):
     PRE_NORM = "norms before attention and MLP"
     RMS_NORM = "RMS norms"
     LAYER_NORM = "layer norms"
+    NORM_BIAS = "biases of norms"
     ROTARY = "rotary positions"
     UNROTATED = "attention without rotary positions"
     LEARNED_POSITIONS = "learned positions"
@@ -80,6 +81,8 @@ class LayerNorm:
     def needs(self) -> Iterator[Need]:
         """See Need."""
         yield Need.LAYER_NORM
+        if self.has_bias:
+            yield Need.NORM_BIAS
 
 
 Norm = RmsNorm | LayerNorm

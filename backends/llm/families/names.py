@@ -71,8 +71,12 @@ class Names:
     """What divides rotary frequencies in GGUF files: Llama 3's scaling, worked out in advance."""
 
     def of(self, role: Role) -> WeightName:
-        """The weight that has a role, alone or with others."""
-        return next(name for name in self.weights if role in name.roles)
+        """The weight that has a role, alone or with others. Raises LookupError where the family
+        names none, which is a mistake in its declaration."""
+        for name in self.weights:
+            if role in name.roles:
+                return name
+        raise LookupError(f"the family names no weight for its {role.value}")
 
     def of_gguf(self, name: str) -> WeightName | None:
         """The weight of a GGUF name with `{layer}` for its layer."""

@@ -21,7 +21,7 @@ from trivet.backends.llm.models.vocabulary import Vocabulary
 from trivet.backends.llm.weights.taking import Weights
 
 COMPUTES = frozenset({
-    Need.PRE_NORM, Need.RMS_NORM, Need.LAYER_NORM, Need.ROTARY, Need.UNROTATED,
+    Need.PRE_NORM, Need.RMS_NORM, Need.LAYER_NORM, Need.NORM_BIAS, Need.ROTARY, Need.UNROTATED,
     Need.LEARNED_POSITIONS, Need.WINDOW, Need.QKV_BIAS, Need.OUTPUT_BIAS, Need.HEAD_NORMS,
     Need.GATED_MLP, Need.PLAIN_MLP, Need.MLP_BIAS, Need.SILU, Need.GELU, Need.GELU_TANH,
     Need.DIFFERENT_LAYERS,

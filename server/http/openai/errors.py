@@ -15,9 +15,9 @@ from trivet.backends.api import (
     Unsupported,
 )
 from trivet.server.auth.errors import PermissionDenied, RateLimited, Unauthenticated
-from trivet.server.http.answering import answering
 from trivet.server.http.answers import Answer
 from trivet.server.http.errors import headers_of, status_of
+from trivet.server.http.guarding import answering
 
 _TYPES: tuple[tuple[type[ServingError], str], ...] = (
     (ModelNotFound, "NotFoundError"),

@@ -91,7 +91,7 @@ class OldestLane:
         """As the dynamic batcher decides about the first requests of the ready sequences."""
         if not self._ready:
             return None
-        decision = self._policy.decide((each.waiting[0] for each in self._ready), now_ns)
+        decision = self._policy.decide([each.waiting[0] for each in self._ready], now_ns)
         if not isinstance(decision, Run):
             return decision
         return Step([self._ready.popitem(last=False)[0] for _ in range(decision.count)])

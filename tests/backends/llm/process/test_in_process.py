@@ -6,7 +6,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from llm_site import caller, write_llm
+from llm_site import caller, write_llm, write_tiny_llm
 from patience import patience
 from serving import RunningServer
 
@@ -16,7 +16,7 @@ from trivet.backends.llm.settings import EngineSettings
 
 PROMPT = {"model": "smollm2", "prompt": "The capital of France is", "temperature": 0}
 CONFIG = (
-    'backend: "llm"\nparameters { key: "kv_cache_bytes" value { string_value: "400000000" } }\n'
+    'backend: "llm"\nparameters { key: "kv_cache_bytes" value { string_value: "200000000" } }\n'
 )
 PARAMETER = 'parameters { key: "in_process" value { string_value: "true" } }\n'
 
@@ -27,24 +27,29 @@ def engines(server: RunningServer) -> list[psutil.Process]:
 
 
 @pytest.mark.parametrize(
-    ("config", "flags", "num_processes"),
-    [(CONFIG, ["--llm-in-process=true"], 0), (CONFIG + PARAMETER, [], 0)],
+    ("write", "config", "flags", "text"),
+    [
+        (write_llm, CONFIG, ["--llm-in-process=true"], " Paris"),
+        (write_tiny_llm, CONFIG + PARAMETER, [], ""),
+    ],
     ids=["flag", "parameter"],
 )
 def test_engine_in_a_thread_serves_as_one_in_a_process_does(
     tmp_path: Path,
     serve: Callable[..., RunningServer],
+    write: Callable[[Path, str, str], Path],
     config: str,
     flags: list[str],
-    num_processes: int,
+    text: str,
 ) -> None:
-    write_llm(tmp_path, "smollm2", config)
+    write(tmp_path, "smollm2", config)
     control = ("--model-control-mode=explicit", "--load-model=smollm2")
     server = serve(tmp_path, *control, *flags)
     call = caller(server)
     reply = call("/v1/completions", {**PROMPT, "max_tokens": 4})
-    assert (reply.status, reply.json["choices"][0]["text"][:6]) == (200, " Paris")
-    assert len(engines(server)) == num_processes
+    assert reply.status == 200, reply.body
+    assert reply.json["choices"][0]["text"].startswith(text)
+    assert engines(server) == []
     assert call("/v2/repository/models/smollm2/unload", {}).status == 200
     assert call("/v1/completions", PROMPT).status in (404, 503)
     assert call("/v2/repository/models/smollm2/load", {}).status == 200
@@ -54,7 +59,7 @@ def test_engine_in_a_thread_serves_as_one_in_a_process_does(
 def test_server_with_an_engine_in_a_thread_ends_with_0(
     tmp_path: Path, serve: Callable[..., RunningServer]
 ) -> None:
-    write_llm(tmp_path, "smollm2", CONFIG)
+    write_tiny_llm(tmp_path, "smollm2", CONFIG)
     server = serve(tmp_path, "--llm-in-process=true")
     assert caller(server)("/v1/completions", {**PROMPT, "max_tokens": 2}).status == 200
     server.process.terminate()
@@ -65,7 +70,7 @@ def test_parameter_of_a_model_beats_the_flag(
     tmp_path: Path, serve: Callable[..., RunningServer]
 ) -> None:
     config = CONFIG + PARAMETER.replace("true", "false")
-    write_llm(tmp_path, "smollm2", config)
+    write_tiny_llm(tmp_path, "smollm2", config)
     server = serve(tmp_path, "--llm-in-process=true")
     assert len(engines(server)) == 1
 
@@ -82,10 +87,8 @@ def test_model_that_cannot_be_loaded_leaves_no_thread(tmp_path: Path) -> None:
 
 
 def test_hanging_up_ends_the_thread(tmp_path: Path) -> None:
-    model = write_llm(tmp_path, "smollm2", CONFIG) / "1" / "model.gguf"
-    settings = EngineSettings(
-        str(model), kv_cache_bytes=50_000_000, max_model_len=256, in_process=True
-    )
+    model = write_tiny_llm(tmp_path, "smollm2", CONFIG) / "1"
+    settings = EngineSettings(str(model), kv_cache_bytes=50_000_000, in_process=True)
     before = set(threading.enumerate())
     engine = start_thread("smollm2", settings)
     assert engine.is_running()

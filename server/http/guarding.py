@@ -1,4 +1,4 @@
-"""Handlers whose errors are answered in the form of the API that they are part of."""
+"""Errors of a handler, answered in the form of the API that it belongs to."""
 
 import functools
 from collections.abc import Callable
@@ -11,9 +11,9 @@ from trivet.server.http.routes import Call, Handler
 
 
 def answering(refusal: Callable[[ServingError], Answer]) -> Callable[[Handler], Handler]:
-    """What gives a handler's errors the form that `refusal` has."""
+    """Wraps a handler so that what it raises is answered with `refusal`."""
 
-    def answers_errors(handler: Handler) -> Handler:
+    def wrap(handler: Handler) -> Handler:
         @functools.wraps(handler)
         async def guarded(call: Call) -> web.StreamResponse:
             try:
@@ -23,4 +23,4 @@ def answering(refusal: Callable[[ServingError], Answer]) -> Callable[[Handler], 
 
         return guarded
 
-    return answers_errors
+    return wrap

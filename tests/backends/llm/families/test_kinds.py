@@ -1,0 +1,83 @@
+"""Whatever changes what is computed is a Need, so that nobody computes a kind that he has never
+heard of."""
+
+from dataclasses import fields, replace
+from typing import Any
+
+import pytest
+
+from trivet.backends.api import LoadFailed
+from trivet.backends.llm.families.config import LlmConfig
+from trivet.backends.llm.families.kinds import (
+    Activation,
+    GatedMlp,
+    GroupedAttention,
+    Layer,
+    LayerNorm,
+    Need,
+    PlainMlp,
+    RmsNorm,
+    Rope,
+)
+from trivet.backends.llm.families.llama import LlamaShape
+from trivet.backends.llm.families.names import Names, Role
+from trivet.backends.llm.implementations import FUSED, NATIVE, TORCH, missing
+
+NORM = RmsNorm(1e-5)
+ATTENTION = GroupedAttention(6, 2, 16, Rope(500.0))
+LAYER = Layer(ATTENTION, GatedMlp(96), NORM)
+NUMBERS = {"eps", "num_heads", "num_kv_heads", "head_dim", "intermediate_size"}
+"""Sizes and the like, which an implementation asks about by itself."""
+OTHERS: dict[str, Any] = {
+    "rope": None, "window": 16, "head_norm": NORM, "has_qkv_bias": True, "has_output_bias": True,
+    "activation": Activation.GELU_TANH, "norm": LayerNorm(1e-5), "mlp": PlainMlp(96),
+}  # fmt: skip
+"""For each field, a value that no kind has by itself."""
+ONE_OF_ITS_KIND = {"arrangement", "attention"}
+
+
+@pytest.mark.parametrize(
+    "kind", [NORM, LayerNorm(1e-5), ATTENTION, GatedMlp(96), PlainMlp(96), LAYER], ids=repr
+)
+def test_each_field_that_changes_what_is_computed_changes_the_needs(kind: Any) -> None:
+    for field in fields(kind):
+        if field.name in NUMBERS | ONE_OF_ITS_KIND:
+            continue
+        value = getattr(kind, field.name)
+        other = not value if field.name == "has_bias" else OTHERS[field.name]
+        changed = replace(kind, **{field.name: other})
+        assert set(changed.needs()) != set(kind.needs()), field.name
+
+
+def llama(**changes: Any) -> LlmConfig:
+    shape = LlamaShape(
+        architecture="llama", hidden_size=96, num_layers=3, num_heads=6, num_kv_heads=2,
+        head_dim=16, intermediate_size=96, vocabulary_size=120, max_positions=256,
+        rms_norm_eps=1e-5, rope_theta=500.0,
+    )  # fmt: skip
+    return replace(shape.config(), **changes)
+
+
+def test_all_implementations_compute_the_llama_shape() -> None:
+    for each in (NATIVE, FUSED, TORCH):
+        assert missing(each.computes, llama()) == ""
+
+
+def test_a_layer_that_is_not_like_the_others_is_named() -> None:
+    other = replace(LAYER, mlp=replace(LAYER.mlp, activation=Activation.GELU))
+    config = llama(layers=(LAYER, LAYER, other))
+    assert config.needs()[Need.DIFFERENT_LAYERS] == "layer 2"
+    said = "it computes no gelu (layer 2), it computes no layers that differ (layer 2)"
+    assert missing(NATIVE.computes, config) == said
+    assert missing(TORCH.computes, config) == ""
+
+
+def test_layers_whose_attention_differs_are_refused_by_number() -> None:
+    narrow = replace(LAYER, attention=replace(ATTENTION, window=16))
+    with pytest.raises(LoadFailed, match="attention of layer 1 is of another kind"):
+        _ = llama(layers=(LAYER, narrow)).attention
+
+
+def test_a_role_without_a_name_is_the_declarations_mistake() -> None:
+    with pytest.raises(LookupError, match="names no weight for its head"):
+        Names(()).of(Role.HEAD)
