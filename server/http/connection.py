@@ -129,6 +129,7 @@ class Connection(web.RequestHandler):
             self._recover(head + data, num_before)
             return
         message, self._body = self._messages[-1]
+        assert isinstance(message, RawRequestMessage)
         self._chunks = None
         if message.chunked and not self._body.is_eof() and len(self._messages) == num_before + 1:
             self._chunks = ChunkSizes()
