@@ -25,6 +25,7 @@ async def statuses(site: Site, data: bytes) -> list[int]:
     return [int(status) for status in re.findall(rb"HTTP/1\.1 (\d+) ", answers)]
 
 
+@pytest.mark.rows("H36")
 @pytest.mark.parametrize("garbage", [b"garbage\r\n\r\n", b"\0\1\r\n\r\n", b"GET\r\n\r\n"])
 @pytest.mark.parametrize("good", [[GOOD], [WHOLE], [GOOD, WHOLE, GOOD]])
 async def test_good_requests_before_garbage_are_answered_first(
@@ -34,6 +35,7 @@ async def test_good_requests_before_garbage_are_answered_first(
     assert await statuses(site, b"".join(good) + garbage) == expected
 
 
+@pytest.mark.rows("H33")
 @pytest.mark.parametrize(
     "line",
     [b"GET /v2/health/live", b"GET /v2/health/live HTTP/0.9", b"GET /v2/health/live HTTP/2.0"],
@@ -44,6 +46,7 @@ async def test_a_request_line_without_a_version_that_is_spoken_is_refused(
     assert await statuses(site, line + b"\r\nHost: a\r\n\r\n") == [400]
 
 
+@pytest.mark.rows("H34")
 @pytest.mark.parametrize("coding", [b"gzip, chunked", b"x,chunked", b"deflate ,  chunked"])
 async def test_a_coding_of_the_message_that_nobody_decodes_is_not_implemented(
     site: Site, coding: bytes
@@ -52,6 +55,7 @@ async def test_a_coding_of_the_message_that_nobody_decodes_is_not_implemented(
     assert await statuses(site, data) == [501]
 
 
+@pytest.mark.rows("H35")
 @pytest.mark.parametrize("size", [b"FFFFFFFFFFFFFFFF", b"fffffffffffffff", b"4000001"])
 @pytest.mark.parametrize("before", [b"", b"3\r\nabc\r\n"])
 async def test_a_chunk_that_says_that_it_is_too_large_is_refused_before_it_comes(

@@ -56,6 +56,7 @@ async def half_closed(site: Site, data: bytes) -> AsyncIterator[asyncio.StreamRe
     writer.close()
 
 
+@pytest.mark.rows("H37")
 @pytest.mark.parametrize("is_known", [False, True], ids=["by a task", "by callbacks"])
 @pytest.mark.parametrize("more", [b"", DEADLINE])
 async def test_what_has_come_whole_is_answered_and_then_the_connection_ends(
@@ -89,6 +90,7 @@ async def test_pipelined_requests_before_the_end_are_all_answered(
     assert answer.count(b"Connection: close") == 1
 
 
+@pytest.mark.rows("H37")
 @pytest.mark.parametrize("more", [b"", DEADLINE])
 async def test_what_takes_longer_is_cancelled(
     site: Site, more: bytes, monkeypatch: pytest.MonkeyPatch

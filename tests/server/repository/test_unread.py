@@ -5,7 +5,7 @@ from google.protobuf import text_format
 
 from trivet.backends.api import About
 from trivet.backends.registry import about_of
-from trivet.protos.model_config_pb2 import ModelConfig
+from trivet.protos.model_config_pb2 import ModelConfig, ModelOptimizationPolicy
 from trivet.server.repository.unread import unread_fields, unread_parameters
 
 READER = About(
@@ -60,7 +60,7 @@ def test_fields_for_other_backends_are_named(text: str, fields: list[str]) -> No
 
 def test_what_nobody_reads_is_named_for_backends_that_do_not_say_too() -> None:
     config = config_with("TRITON_BATCH_STRATEGY_PATH", "anything")
-    config.optimization.priority = 1
+    config.optimization.priority = ModelOptimizationPolicy.PRIORITY_MAX
 
     assert unread_parameters(config, SILENT) == ["TRITON_BATCH_STRATEGY_PATH"]
     assert unread_fields(config, SILENT) == ["optimization.priority"]
