@@ -20,7 +20,13 @@ from trivet.protos import health_pb2
 from trivet.server.core import Core
 from trivet.server.grpc.codec import Decoded, Decoder, Encoder
 from trivet.server.grpc.errors import code_of
-from trivet.server.grpc.handlers import INTERNAL_TEXT, parse, plain, refuse_repository_name
+from trivet.server.grpc.handlers import (
+    INTERNAL_TEXT,
+    parse,
+    plain,
+    refuse_repository_name,
+    unsendable,
+)
 from trivet.server.grpc.logging import answer_log_settings
 from trivet.server.grpc.shared_memory import SharedMemoryRpcs
 from trivet.server.grpc.stream import InferStream
@@ -56,6 +62,11 @@ class UnarySink:
             message = self._service.encoder.encode(response, in_region, final=None)
         except ServingError as error:
             self.fail(error)
+            return
+        except Exception:
+            log.exception("an answer cannot be sent; request %s", response.id or "-")
+            # The door of answers: without an end its client would wait for ever.
+            self.fail(unsendable(response))
             return
         self._call.answer(message)
 

@@ -4,6 +4,7 @@ Request errors travel inside the stream and leave it open. Responses of ordinary
 request order; those of decoupled models as they are made. Owned by the event loop.
 """
 
+import logging
 from collections import deque
 from dataclasses import dataclass, field
 
@@ -13,12 +14,15 @@ from trivet.protos import grpc_service_pb2 as pb
 from trivet.server.core import Inference
 from trivet.server.grpc.codec import Decoded, Decoder, Encoder
 from trivet.server.grpc.errors import code_of
+from trivet.server.grpc.handlers import unsendable
 from trivet.server.grpc.trace import note_arrival
 from trivet.server.grpc.transport import Call, Code
 from trivet.server.grpc.wire import Buffer, field_head, split_infer_request
 from trivet.server.models.model import Model
 from trivet.server.protocol.forwarding import Forwarding
 from trivet.server.protocol.outputs import fulfil, residence_of
+
+log = logging.getLogger(__name__)
 
 INFER_RESPONSE_TAG = b"\x12"  # field 2 of ModelStreamInferResponse
 MAX_UNREAD_RESPONSES = 4096
@@ -120,6 +124,11 @@ class InferStream:
             pieces = self._encoder.encode(response, in_region, final=final)
         except ServingError as error:
             self.fail(slot, asked, error)
+            return
+        except Exception:
+            log.exception("an answer cannot be sent; request %s", response.id or "-")
+            # The door of answers, as for single ones.
+            self.fail(slot, asked, unsendable(response))
             return
         size = sum(map(len, pieces))
         self._write(slot, [field_head(INFER_RESPONSE_TAG, size), *pieces])

@@ -18,6 +18,8 @@ PRINTING_COMMANDS = {"protos/generate.py"}
 DOORS = {
     ("server/http/door.py", "Door._answer"): "every HTTP request, answered without its text",
     ("server/grpc/service.py", "Service._spawn.run"): "every unary RPC, answered INTERNAL",
+    ("server/grpc/service.py", "UnarySink.send"): "an answer: without an end its client would wait",
+    ("server/grpc/stream.py", "InferStream.respond"): "the same in a stream, which goes on",
     ("server/grpc/http2/call.py", "Http2Call._guarded"): "every RPC handler, answered INTERNAL",
     ("server/grpc/http2/connection.py", "Connection._handle"): "a bug costs one connection",
     ("server/scheduling/worker.py", "Worker.compute"): "the instance's thread: models raise all",
@@ -48,6 +50,13 @@ DOORS = {
     ("backends/process/instance.py", "ProcessInstance._keep_one"): "the keeper's thread",
     ("backends/process/child.py", "_Server._start"): "the child's side of the loader's door",
     ("backends/process/child.py", "_execute"): "the child's side of the instance's door",
+    ("backends/process/child.py", "_Server._send"): "a reply that cannot be sent costs its batch",
+    ("backends/process/remote.py", "RemoteSender._send"): "the same for a response: one request",
+    ("backends/python/answers.py", "ModelOutputs.made"): "user code's objects: one request's error",
+    (
+        "backends/python/instance.py",
+        "PythonInstance._execute_plain",
+    ): "user code: execute; what it has sent before is answered",
     ("backends/python/instance.py", "PythonInstance.open"): "user code: initialize",
     ("backends/python/instance.py", "PythonInstance.is_ready"): "user code: is_ready",
     ("backends/python/instance.py", "PythonInstance.close"): "user code: finalize",

@@ -3,9 +3,10 @@
 import json
 from collections.abc import Collection, Sequence
 
-from trivet.backends.api import BackendFailed, Parameters
+from trivet.backends.api import Parameters
 from trivet.backends.api import Tensor as ApiTensor
 from trivet.backends.python.model_api.errors import TritonError, TritonModelException
+from trivet.backends.python.model_api.fields import parameters_of
 from trivet.backends.python.model_api.tensor import Tensor
 
 
@@ -41,16 +42,11 @@ class InferenceResponse:
         return json.dumps(self._parameters)
 
     def raw_parameters(self) -> Parameters:
-        return self._parameters
+        """Raises TritonModelException where a parameter cannot be sent."""
+        return parameters_of(self._parameters, "response parameters")
 
-    def to_api(self, wanted: Collection[str], known: Collection[str]) -> list[ApiTensor]:
-        """The wanted outputs. Raises BackendFailed for one that the config does not list."""
-        for tensor in self._output_tensors:
-            if tensor.name() not in known:
-                raise BackendFailed(
-                    f"unexpected inference output '{tensor.name()}'; the model configuration lists "
-                    f"{sorted(known)}"
-                )
+    def to_api(self, wanted: Collection[str]) -> list[ApiTensor]:
+        """The wanted outputs. Raises TritonModelException for one that cannot be sent."""
         return [tensor.to_api() for tensor in self._output_tensors if tensor.name() in wanted]
 
 
