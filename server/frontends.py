@@ -89,6 +89,11 @@ class Frontends:
             self._note("metrics", settings.metrics_address, await self._metrics.start())
         security.start()
 
+    async def prepare(self) -> None:
+        """The models of the start are loaded: imports what their clients will ask for."""
+        if self._http is not None:
+            await self._http.prepare()
+
     def _http_limits(self) -> HttpLimits:
         settings = self._settings
         return HttpLimits(

@@ -24,12 +24,12 @@ from trivet.protos.model_config_pb2 import ModelConfig
 from trivet.server.logs.log import Log
 from trivet.server.logs.setting import LogValue
 from trivet.server.models.check import submit
+from trivet.server.models.dispatcher import RequestDispatcher
 from trivet.server.models.known import State, Status
 from trivet.server.models.lifecycle import Lifecycle
 from trivet.server.models.model import Model
 from trivet.server.models.registry import Registry
 from trivet.server.models.routing import Admitted, Key
-from trivet.server.models.runner import RequestDispatcher
 from trivet.server.scheduling.statistics import ModelStatistics
 from trivet.server.shared_memory.system import SharedMemory
 from trivet.server.tracing.generating import TracedGenerator

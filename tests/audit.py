@@ -6,6 +6,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+import trivet.server.http.language_rooms  # noqa: F401 - no file that a client has named
+
 
 @dataclass
 class Audit:

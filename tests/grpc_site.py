@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 
 from patience import patience
 
+from trivet.server.auth.restricted import Api
+from trivet.server.auth.scopes import Scope
 from trivet.server.grpc.http2.server import Http2Transport
 from trivet.server.grpc.transport import Buffer, Call, Code, MessageHandler, Rows, Stream, Unary
 
@@ -63,8 +65,7 @@ def rows(log: list[str], held: list[Call]) -> Rows:
     """/t.T/Echo, Hold (until the test ends it), Fail, Raise, Flood (as told), Stream."""
 
     def echo(call: Call, message: Buffer) -> None:
-        call.send([b"", memoryview(message)[:1], memoryview(message)[1:]])
-        call.finish()
+        call.answer([b"", memoryview(message)[:1], memoryview(message)[1:]])
 
     def hold(call: Call, message: Buffer) -> None:
         held.append(call)
@@ -90,12 +91,12 @@ def rows(log: list[str], held: list[Call]) -> Rows:
         return EchoStream(call, log)
 
     return {
-        "/t.T/Echo": Unary(echo),
-        "/t.T/Hold": Unary(hold),
-        "/t.T/Fail": Unary(fail),
-        "/t.T/Raise": Unary(crash),
-        "/t.T/Flood": Unary(flood),
-        "/t.T/Stream": Stream(open_stream),
+        "/t.T/Echo": Unary(echo, Scope.OPEN, Api.INFERENCE),
+        "/t.T/Hold": Unary(hold, Scope.OPEN, Api.INFERENCE),
+        "/t.T/Fail": Unary(fail, Scope.OPEN, Api.INFERENCE),
+        "/t.T/Raise": Unary(crash, Scope.OPEN, Api.INFERENCE),
+        "/t.T/Flood": Unary(flood, Scope.OPEN, Api.INFERENCE),
+        "/t.T/Stream": Stream(open_stream, Scope.OPEN, Api.INFERENCE),
     }
 
 

@@ -23,7 +23,9 @@ from trivet.backends.api import (
 )
 from trivet.protos import grpc_service_pb2 as pb
 from trivet.protos.model_config_pb2 import ModelConfig
-from trivet.server.http.app import HttpLimits, HttpServer
+from trivet.server.http.app import HttpLimits, HttpServer, build_routes
+from trivet.server.http.language import Language
+from trivet.server.http.routes import Route
 from trivet.server.logs.setting import LogSetting, LogValue
 from trivet.server.models.check import submit
 from trivet.server.models.model import Model
@@ -239,6 +241,13 @@ class FakeCore:
         if name == "missing":
             raise InvalidRequest("no such model")
         self.control.append(("unload", name, unload_dependents))
+
+
+def all_routes() -> tuple[Route, ...]:
+    """Every row of the HTTP front room."""
+    core = FakeCore()
+    limits = HttpLimits()
+    return build_routes(core, limits, Language(core, limits)).routes
 
 
 class Site:

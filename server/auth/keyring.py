@@ -58,23 +58,22 @@ class Keyring:
         _log.info("%d key(s) read from %s", len(keys), self.path)
         return True
 
-    def admit(self, secret: str | None, scope: Scope | None) -> Caller:
+    def admit(self, secret: str | None, scope: Scope) -> Caller:
         """The caller, if its key is known and allows the scope, and one request is left of it.
 
-        None is the scope of what has none: denied to all. Raises Unauthenticated,
-        PermissionDenied, RateLimited.
+        Raises Unauthenticated, PermissionDenied, RateLimited.
         """
         caller = self.allowed(secret, scope)
         if caller.allowance is not None:
             caller.allowance.take_request()
         return caller
 
-    def allowed(self, secret: str | None, scope: Scope | None) -> Caller:
+    def allowed(self, secret: str | None, scope: Scope) -> Caller:
         """The same without counting a request."""
         caller = self._find(secret)
         if scope is not Scope.ANY and scope not in caller.key.scopes:
             raise PermissionDenied(
-                f"key '{caller.key.name}' lacks the scope '{scope or 'of this route'}'; it has "
+                f"key '{caller.key.name}' lacks the scope '{scope}'; it has "
                 f"{', '.join(sorted(caller.key.scopes))}"
             )
         return caller

@@ -6,21 +6,20 @@ from aiohttp.typedefs import Handler, Middleware
 from trivet.backends.api import ServingError
 from trivet.server.auth.errors import PermissionDenied, RateLimited
 from trivet.server.auth.keyring import Keyring, secret_in
-from trivet.server.auth.scopes import ROUTE_SCOPES
+from trivet.server.auth.scopes import Scope
 
 
-def guard(keyring: Keyring) -> Middleware:
-    """A middleware that lets those in whose key has the scope of the route."""
+def guard(keyring: Keyring, scope: Scope) -> Middleware:
+    """A middleware that lets those in whose key has the scope, which all pages have in common."""
 
     @web.middleware
     async def ask(request: web.Request, handler: Handler) -> web.StreamResponse:
-        resource = request.match_info.route.resource
-        if resource is None:
+        if request.match_info.route.resource is None:
             return await handler(request)
         headers = request.headers
         secret = secret_in(headers.get("Authorization"), headers.get("x-api-key"))
         try:
-            keyring.admit(secret, ROUTE_SCOPES.get((request.method, resource.canonical)))
+            keyring.admit(secret, scope)
         except PermissionDenied as error:
             return _refusal(403, error)
         except RateLimited as error:

@@ -1,4 +1,4 @@
-"""Who may call what over gRPC: the key in a call's metadata, and the scope of its method."""
+"""Who may call what over gRPC: the key in a call's metadata, and the scope of its row."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -7,7 +7,7 @@ from trivet.backends.api import ServingError
 from trivet.server.auth.caller import NOBODY, Caller, current_caller
 from trivet.server.auth.keyring import Keyring, secret_in
 from trivet.server.auth.restricted import Restrictions
-from trivet.server.auth.scopes import RPC_SCOPES, Scope
+from trivet.server.auth.scopes import Scope
 from trivet.server.grpc.errors import code_of
 from trivet.server.grpc.transport import (
     Buffer,
@@ -31,16 +31,14 @@ class RestrictedGate:
         self._restrictions = restrictions
         self._inner = inner
 
-    def admit(
-        self, path: str, metadata: Mapping[str, str], row: Unary | Stream
-    ) -> Unary | Stream | Refused:
+    def admit(self, metadata: Mapping[str, str], row: Unary | Stream) -> Unary | Stream | Refused:
         """As the inner gate says, for calls that have what is asked for."""
-        condition = self._restrictions.of_rpc(path)
+        condition = self._restrictions.of(row.api)
         if condition is not None and not condition.holds(metadata.get):
             # Triton's code for it.
             text = f"This protocol is restricted, expecting header '{condition.header}'"
             return Refused(Code.UNAVAILABLE, text)
-        return row if self._inner is None else self._inner.admit(path, metadata, row)
+        return row if self._inner is None else self._inner.admit(metadata, row)
 
 
 class KeyGate:
@@ -49,19 +47,16 @@ class KeyGate:
     def __init__(self, keyring: Keyring) -> None:
         self._keyring = keyring
 
-    def admit(
-        self, path: str, metadata: Mapping[str, str], row: Unary | Stream
-    ) -> Unary | Stream | Refused:
+    def admit(self, metadata: Mapping[str, str], row: Unary | Stream) -> Unary | Stream | Refused:
         """The row, run in the caller's name."""
-        scope = RPC_SCOPES.get(path)
-        if scope is Scope.OPEN:
+        if row.scope is Scope.OPEN:
             return _as(NOBODY, row)
         secret = secret_in(metadata.get("authorization"), metadata.get("x-api-key"))
         try:
             if isinstance(row, Unary):
-                return _as(self._keyring.admit(secret, scope), row)
+                return _as(self._keyring.admit(secret, row.scope), row)
             # The requests of a stream are counted one by one.
-            return _as(self._keyring.allowed(secret, scope).of_stream(), row)
+            return _as(self._keyring.allowed(secret, row.scope).of_stream(), row)
         except ServingError as error:
             return Refused(code_of(error), error.message)
 
@@ -69,8 +64,10 @@ class KeyGate:
 def _as(caller: Caller, row: Unary | Stream) -> Unary | Stream:
     if isinstance(row, Unary):
         handle = row.handle
-        return Unary(lambda call, message: _run(caller, lambda: handle(call, message)))
-    return Stream(lambda call: _open(caller, row, call))
+        return Unary(
+            lambda call, message: _run(caller, lambda: handle(call, message)), row.scope, row.api
+        )
+    return Stream(lambda call: _open(caller, row, call), row.scope, row.api)
 
 
 def _run(caller: Caller, work: Callable[[], None]) -> None:

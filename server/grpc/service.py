@@ -17,6 +17,8 @@ from trivet.backends.api import (
 from trivet.backends.api.request import ON_HOST
 from trivet.protos import grpc_service_pb2 as pb
 from trivet.protos import health_pb2
+from trivet.server.auth.restricted import Api
+from trivet.server.auth.scopes import Scope
 from trivet.server.core import Core
 from trivet.server.grpc.codec import Decoded, Decoder, Encoder
 from trivet.server.grpc.errors import code_of
@@ -97,30 +99,38 @@ class Service:
         self._tasks: set[asyncio.Task[None]] = set()
 
     def rows(self) -> Rows:
-        """The whole table: full method path to handler."""
-        answers = {
-            "ServerLive": plain(pb.ServerLiveRequest, self._server_live),
-            "ServerReady": plain(pb.ServerReadyRequest, self._server_ready),
-            "ModelReady": plain(pb.ModelReadyRequest, self._model_ready),
-            "ServerMetadata": plain(pb.ServerMetadataRequest, self._server_metadata),
-            "ModelMetadata": plain(pb.ModelMetadataRequest, self._model_metadata),
-            "ModelConfig": plain(pb.ModelConfigRequest, self._model_config),
-            "ModelStatistics": plain(pb.ModelStatisticsRequest, self._statistics),
-            "RepositoryIndex": plain(pb.RepositoryIndexRequest, self._index),
-            "TraceSetting": plain(pb.TraceSettingRequest, self._trace_setting),
-            "LogSettings": plain(pb.LogSettingsRequest, self._log_settings),
-        }
-        rows: dict[str, Unary | Stream] = {
-            PREFIX + name: Unary(handle)
-            for name, handle in (*answers.items(), *self._regions.handlers().items())
-        }
-        rows[PREFIX + "ModelInfer"] = Unary(self._infer)
-        rows[PREFIX + "ModelStreamInfer"] = Stream(self._open_stream)
-        rows[PREFIX + "RepositoryModelLoad"] = Unary(self._load)
-        rows[PREFIX + "RepositoryModelUnload"] = Unary(self._unload)
+        """The whole table: full method path to handler, and who may call it."""
+        live = plain(pb.ServerLiveRequest, self._server_live)
+        ready = plain(pb.ServerReadyRequest, self._server_ready)
+        model_ready = plain(pb.ModelReadyRequest, self._model_ready)
         health = plain(health_pb2.HealthCheckRequest, self._health)
-        rows["/grpc.health.v1.Health/Check"] = Unary(health)
-        return rows
+        server = plain(pb.ServerMetadataRequest, self._server_metadata)
+        model = plain(pb.ModelMetadataRequest, self._model_metadata)
+        config = plain(pb.ModelConfigRequest, self._model_config)
+        statistics = plain(pb.ModelStatisticsRequest, self._statistics)
+        index = plain(pb.RepositoryIndexRequest, self._index)
+        trace = plain(pb.TraceSettingRequest, self._trace_setting)
+        log_settings = plain(pb.LogSettingsRequest, self._log_settings)
+        return {
+            PREFIX + "ModelInfer": Unary(self._infer, Scope.INFER, Api.INFERENCE),
+            PREFIX + "ModelStreamInfer": Stream(self._open_stream, Scope.INFER, Api.INFERENCE),
+            PREFIX + "ServerLive": Unary(live, Scope.OPEN, Api.HEALTH),
+            PREFIX + "ServerReady": Unary(ready, Scope.OPEN, Api.HEALTH),
+            PREFIX + "ModelReady": Unary(model_ready, Scope.OPEN, Api.HEALTH),
+            "/grpc.health.v1.Health/Check": Unary(health, Scope.OPEN, Api.HEALTH),
+            PREFIX + "ServerMetadata": Unary(server, Scope.ANY, Api.METADATA),
+            PREFIX + "ModelMetadata": Unary(model, Scope.ANY, Api.METADATA),
+            PREFIX + "ModelConfig": Unary(config, Scope.ANY, Api.MODEL_CONFIG),
+            PREFIX + "ModelStatistics": Unary(statistics, Scope.ANY, Api.STATISTICS),
+            PREFIX + "RepositoryIndex": Unary(index, Scope.ANY, Api.MODEL_REPOSITORY),
+            PREFIX + "RepositoryModelLoad": Unary(self._load, Scope.ADMIN, Api.MODEL_REPOSITORY),
+            PREFIX + "RepositoryModelUnload": Unary(
+                self._unload, Scope.ADMIN, Api.MODEL_REPOSITORY
+            ),
+            PREFIX + "TraceSetting": Unary(trace, Scope.ADMIN, Api.TRACE),
+            PREFIX + "LogSettings": Unary(log_settings, Scope.ADMIN, Api.LOGGING),
+            **self._regions.rows(PREFIX),
+        }
 
     # -- inference -----------------------------------------------------------------------------
 

@@ -1,13 +1,12 @@
 """The RPCs of the system and CUDA shared memory extensions."""
 
-from collections.abc import Callable, Mapping
-
 from google.protobuf.message import Message
 
 from trivet.protos import grpc_service_pb2 as pb
+from trivet.server.auth.restricted import Api
+from trivet.server.auth.scopes import Scope
 from trivet.server.grpc.handlers import plain
-from trivet.server.grpc.transport import Call
-from trivet.server.grpc.wire import Buffer
+from trivet.server.grpc.transport import Rows, Unary
 from trivet.server.shared_memory.system import SharedMemory
 
 
@@ -17,16 +16,27 @@ class SharedMemoryRpcs:
     def __init__(self, shared_memory: SharedMemory) -> None:
         self._regions = shared_memory
 
-    def handlers(self) -> Mapping[str, Callable[[Call, Buffer], None]]:
-        """By method name."""
-        system, cuda = "SystemSharedMemory", "CudaSharedMemory"
+    def rows(self, prefix: str) -> Rows:
+        """By full method path; `prefix` is the service's."""
+        answers = {
+            "SystemSharedMemoryStatus": plain(pb.SystemSharedMemoryStatusRequest, self._status),
+            "SystemSharedMemoryRegister": plain(
+                pb.SystemSharedMemoryRegisterRequest, self._register
+            ),
+            "SystemSharedMemoryUnregister": plain(
+                pb.SystemSharedMemoryUnregisterRequest, self._unregister
+            ),
+            "CudaSharedMemoryStatus": plain(pb.CudaSharedMemoryStatusRequest, self._cuda_status),
+            "CudaSharedMemoryRegister": plain(
+                pb.CudaSharedMemoryRegisterRequest, self._cuda_register
+            ),
+            "CudaSharedMemoryUnregister": plain(
+                pb.CudaSharedMemoryUnregisterRequest, self._cuda_unregister
+            ),
+        }
         return {
-            f"{system}Status": plain(pb.SystemSharedMemoryStatusRequest, self._status),
-            f"{system}Register": plain(pb.SystemSharedMemoryRegisterRequest, self._register),
-            f"{system}Unregister": plain(pb.SystemSharedMemoryUnregisterRequest, self._unregister),
-            f"{cuda}Status": plain(pb.CudaSharedMemoryStatusRequest, self._cuda_status),
-            f"{cuda}Register": plain(pb.CudaSharedMemoryRegisterRequest, self._cuda_register),
-            f"{cuda}Unregister": plain(pb.CudaSharedMemoryUnregisterRequest, self._cuda_unregister),
+            prefix + name: Unary(handle, Scope.ADMIN, Api.SHARED_MEMORY)
+            for name, handle in answers.items()
         }
 
     def _status(self, request: pb.SystemSharedMemoryStatusRequest) -> Message:

@@ -9,6 +9,9 @@ from dataclasses import dataclass
 from enum import IntEnum
 from typing import Protocol
 
+from trivet.server.auth.restricted import Api
+from trivet.server.auth.scopes import Scope
+
 Buffer = bytes | bytearray | memoryview
 
 
@@ -83,6 +86,8 @@ class Unary:
     exception that leaves it is logged and ends the call with INTERNAL."""
 
     handle: Callable[[Call, Buffer], None]
+    scope: Scope
+    api: Api
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +95,8 @@ class Stream:
     """A bidirectional RPC. `open` is called once per call, before any message."""
 
     open: Callable[[Call], MessageHandler]
+    scope: Scope
+    api: Api
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,14 +110,12 @@ class Refused:
 class Gate(Protocol):
     """Looks at every call before its messages are read."""
 
-    def admit(
-        self, path: str, metadata: Mapping[str, str], row: Unary | Stream
-    ) -> Unary | Stream | Refused:
+    def admit(self, metadata: Mapping[str, str], row: Unary | Stream) -> Unary | Stream | Refused:
         """What handles the call: the row, perhaps in other hands. Never raises."""
 
 
 Rows = Mapping[str, Unary | Stream]
-"""The RPC table: full method path, "/package.Service/Method", to its handler."""
+"""The RPC table: full method path, "/package.Service/Method", to handler and who may call it."""
 
 
 class Transport(Protocol):

@@ -1,5 +1,6 @@
 """Complete answers: head and body in one write."""
 
+import asyncio
 import time
 from collections.abc import Callable, Mapping, Sequence
 from email.utils import formatdate
@@ -10,13 +11,15 @@ import orjson
 from aiohttp import web
 from aiohttp.abc import AbstractStreamWriter
 
-from trivet.server.http.errors import CLIENT_CLOSED_REQUEST
+from trivet.backends.api import ServingError
+from trivet.server.http.errors import CLIENT_CLOSED_REQUEST, headers_of, status_of
 
 Buffer = bytes | bytearray | memoryview
 
 JSON = "application/json"
 BINARY = "application/octet-stream"
-_NO_HEADERS: Mapping[str, str] = {}
+CLOSE = "Connection: close\r\n"
+NO_HEADERS: Mapping[str, str] = {}
 _REASONS = {status.value: status.phrase for status in HTTPStatus} | {
     CLIENT_CLOSED_REQUEST: "Client Closed Request"
 }
@@ -37,11 +40,11 @@ class Answer(web.StreamResponse):
         *,
         status: int = 200,
         content_type: str = JSON,
-        extra_headers: Mapping[str, str] = _NO_HEADERS,
+        extra_headers: Mapping[str, str] = NO_HEADERS,
     ) -> None:
         super().__init__(status=status)
         self.request_id = ""
-        self.more_headers = _NO_HEADERS
+        self.more_headers = NO_HEADERS
         """What the door adds to every answer."""
         self.on_sent: Callable[[], None] | None = None
         """Called when it has been written, or cannot be."""
@@ -62,17 +65,23 @@ class Answer(web.StreamResponse):
         if transport is None or transport.is_closing():
             raise ConnectionResetError("the client is gone")
         self._keep_alive = request.keep_alive and self._keep_alive is not False
-        head = self._head(request)
+        connection = CLOSE
+        if self._keep_alive:
+            connection = "" if request.version >= (1, 1) else "Connection: keep-alive\r\n"
+        head = self.head(connection)
         if request.method == "HEAD":
             transport.write(head)
-        elif self._size_bytes < _JOIN_BELOW_BYTES:
-            transport.write(b"".join((head, *self._parts)))
         else:
-            transport.write(head)
-            for part in self._parts:
-                transport.write(part)
+            write_parts(transport, head, self._parts, self._size_bytes)
         self._written_to = request
         return request.writer
+
+    def write_to(self, transport: asyncio.Transport, *, keep_alive: bool) -> bool:
+        """Writes all of it to a client of HTTP/1.1; returns whether the connection stays."""
+        keep_alive = keep_alive and self._keep_alive is not False
+        head = self.head("" if keep_alive else CLOSE)
+        write_parts(transport, head, self._parts, self._size_bytes)
+        return keep_alive
 
     async def write_eof(self, data: bytes = b"") -> None:
         assert not data
@@ -80,24 +89,51 @@ class Answer(web.StreamResponse):
         if protocol.writing_paused:
             await self._written_to.writer.drain()
 
-    def _head(self, request: web.BaseRequest) -> bytes:
-        lines = (
-            f"HTTP/1.1 {self.status} {_REASONS.get(self.status, '')}\r\n"
-            f"Content-Length: {self._size_bytes}\r\n"
-            f"Date: {_http_date(int(time.time()))}\r\n"
-            f"x-request-id: {self.request_id}\r\n"
+    def head(self, connection: str) -> bytes:
+        """Status line and headers; `connection` is one of them, as a line, or nothing."""
+        return head_of(
+            self.status,
+            self._size_bytes,
+            self.request_id,
+            self._type,
+            {**self._extra_headers, **self.more_headers},
+            connection,
         )
-        if self._size_bytes or self._type != JSON:
-            lines += f"Content-Type: {self._type}\r\n"
-        for name, value in self._extra_headers.items():
-            lines += f"{name}: {value}\r\n"
-        for name, value in self.more_headers.items():
-            lines += f"{name}: {value}\r\n"
-        if not self._keep_alive:
-            lines += "Connection: close\r\n"
-        elif request.version < (1, 1):
-            lines += "Connection: keep-alive\r\n"
-        return f"{lines}\r\n".encode("latin-1")
+
+
+def head_of(
+    status: int,
+    size_bytes: int,
+    request_id: str,
+    content_type: str,
+    headers: Mapping[str, str],
+    connection: str = "",
+) -> bytes:
+    """The head of an answer, to its blank line."""
+    now_s = int(time.time())
+    lines = (
+        f"HTTP/1.1 {status} {_REASONS.get(status, '')}\r\n"
+        f"Content-Length: {size_bytes}\r\n"
+        f"Date: {_http_date(now_s)}\r\n"
+        f"x-request-id: {request_id}\r\n"
+    )
+    if size_bytes or content_type != JSON:
+        lines += f"Content-Type: {content_type}\r\n"
+    for name, value in headers.items():
+        lines += f"{name}: {value}\r\n"
+    return f"{lines}{connection}\r\n".encode("latin-1")
+
+
+def write_parts(
+    transport: asyncio.Transport, head: bytes, parts: Sequence[Buffer], size_bytes: int
+) -> None:
+    """A head and what belongs to it, in one write where joining costs less than several."""
+    if size_bytes < _JOIN_BELOW_BYTES:
+        transport.write(b"".join((head, *parts)))
+        return
+    transport.write(head)
+    for part in parts:
+        transport.write(part)
 
 
 def json_answer(document: object, *, status: int = 200) -> Answer:
@@ -111,7 +147,7 @@ def empty_answer() -> Answer:
 
 
 def error_answer(
-    status: int, message: str, headers: Mapping[str, str] = _NO_HEADERS, *, closes: bool = False
+    status: int, message: str, headers: Mapping[str, str] = NO_HEADERS, *, closes: bool = False
 ) -> Answer:
     """The one form that every error has: {"error": "..."}."""
     # Text may quote the client's bytes, decoded with surrogates, which JSON cannot hold.
@@ -120,6 +156,26 @@ def error_answer(
     if closes:
         answer.force_close()
     return answer
+
+
+def target_text(method: str, raw_path: str) -> str:
+    """Method and path for a log line: short, and without control characters."""
+    return f"{method} {raw_path[:200]!a}"
+
+
+def refusal_of(error: ServingError) -> Answer:
+    """The answer that an error of the tree is."""
+    status = status_of(error)
+    closes = status == HTTPStatus.REQUEST_ENTITY_TOO_LARGE
+    return error_answer(status, error.message, headers_of(error), closes=closes)
+
+
+def fault_answer(request_id: str) -> Answer:
+    """The answer where the fault is ours: what it was stays in the log."""
+    return error_answer(
+        HTTPStatus.INTERNAL_SERVER_ERROR,
+        f"internal error; the server log has the details under request id {request_id}",
+    )
 
 
 @lru_cache(maxsize=2)

@@ -10,19 +10,14 @@ from trivet.server.http.gate import Gate
 from trivet.server.http.generate import Generate
 from trivet.server.http.health import Health
 from trivet.server.http.infer import Infer
+from trivet.server.http.language import Language
 from trivet.server.http.limits import HttpLimits
 from trivet.server.http.logging import LogSettings
 from trivet.server.http.metadata import Metadata
-from trivet.server.http.openai.chat import Chat
-from trivet.server.http.openai.completions import Completions
-from trivet.server.http.openai.embeddings import Embeddings
-from trivet.server.http.openai.models import Models
 from trivet.server.http.openapi import OpenApi
 from trivet.server.http.repository import Repository
 from trivet.server.http.routes import RouteTable
 from trivet.server.http.shared_memory import SharedMemoryRoutes
-from trivet.server.http.tgi.about import About
-from trivet.server.http.tgi.generate import TgiGenerate
 from trivet.server.http.trace import TraceSettings
 from trivet.server.protocol.forwarding import Forwarding
 from trivet.server.sockets import notice_dead_peers
@@ -34,10 +29,9 @@ _LATE_HEADS_PERIOD_S = 1.0
 
 
 def build_routes(
-    core: Core, limits: HttpLimits, forwarding: Forwarding | None = None
+    core: Core, limits: HttpLimits, language: Language, forwarding: Forwarding | None = None
 ) -> RouteTable:
     """All routes. The first row that fits a path answers it."""
-    about = About(core, limits)
     routes = [
         *Infer(core, limits, forwarding).routes(),
         *Health(core).routes(),
@@ -47,12 +41,7 @@ def build_routes(
         *SharedMemoryRoutes(core, limits).routes(),
         *TraceSettings(core, limits).routes(),
         *LogSettings(core, limits).routes(),
-        *Chat(core, limits).routes(),
-        *Completions(core, limits).routes(),
-        *Embeddings(core, limits).routes(),
-        *Models(core, limits, about.tokenize).routes(),
-        *TgiGenerate(core, limits).routes(),
-        *about.routes(),
+        *language.routes(),
     ]
     return RouteTable([*routes, *OpenApi(routes).routes()])
 
@@ -77,9 +66,11 @@ class HttpServer:
         self._port = port
         self._limits = limits
         ids = RequestIds()
-        door = Door(build_routes(core, limits, forwarding), ids, gate, core.tracing)
+        self._language = Language(core, limits)
+        routes = build_routes(core, limits, self._language, forwarding)
+        door = Door(routes, ids, gate, core.tracing)
         self._tls = tls
-        self._handle = door.handle
+        self._door = door
         self._make_request_id = ids.make
         self._listener: Listener | None = None
         self._socket: asyncio.Server | None = None
@@ -89,7 +80,9 @@ class HttpServer:
         """Binds and listens; returns the port, which the system chooses for port 0. Raises OSError
         when the address is taken."""
         loop = asyncio.get_running_loop()
-        self._listener = Listener(self._handle, self._limits, self._make_request_id)
+        self._listener = Listener(
+            self._door.handle, self._limits, self._make_request_id, self._door.begin
+        )
         self._socket = await loop.create_server(
             self._listener, self._host, self._port, backlog=_BACKLOG, **socket_options(self._tls)
         )
@@ -97,6 +90,10 @@ class HttpServer:
         self._close_late_heads()
         port: int = self._socket.sockets[0].getsockname()[1]
         return port
+
+    async def prepare(self) -> None:
+        """Imports what the models that are loaded by now need, before a client waits for it."""
+        await self._language.prepare()
 
     @property
     def num_connections(self) -> int:

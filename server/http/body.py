@@ -48,7 +48,7 @@ async def _read(request: web.BaseRequest, limits: HttpLimits, align_at: int | No
             return b""
         return await _read_timed(request, limits, None, None)
     if size_bytes > limits.max_body_bytes:
-        raise _too_large(f"{size_bytes}", limits.max_body_bytes)
+        raise too_large(f"{size_bytes}", limits.max_body_bytes)
     if content.is_eof():
         # It came together with the head, as small bodies do.
         return content.read_nowait()
@@ -115,7 +115,7 @@ async def _read_chunked(content: StreamReader, limits: HttpLimits, pace: _Pace) 
         size_bytes += len(data)
         num_chunks += is_chunk_end
         if size_bytes > limits.max_body_bytes:
-            raise _too_large(f"more than {limits.max_body_bytes}", limits.max_body_bytes)
+            raise too_large(f"more than {limits.max_body_bytes}", limits.max_body_bytes)
         if num_chunks > limits.max_chunks:
             raise HttpError(
                 HTTPStatus.BAD_REQUEST,
@@ -141,7 +141,7 @@ async def _decompress(packed: Body, coding: str, max_bytes: int) -> Body:
         if plain is None:
             plain = await asyncio.to_thread(inflation.finish)
     except TooLong:
-        raise _too_large(f"more than {max_bytes}", max_bytes) from None
+        raise too_large(f"more than {max_bytes}", max_bytes) from None
     except CutOff:
         raise _unfinished(coding) from None
     except NotInflatable:
@@ -155,7 +155,8 @@ def _unfinished(coding: str) -> InvalidRequest:
     return InvalidRequest(f"the {coding} data of the request body is cut off or goes on")
 
 
-def _too_large(size_text: str, max_bytes: int) -> TooLarge:
+def too_large(size_text: str, max_bytes: int) -> TooLarge:
+    """Of a body of more bytes than a client may send."""
     return TooLarge(
         f"request body of {size_text} bytes exceeds the maximum allowed input size of {max_bytes} "
         "bytes. Use --http-max-input-size to increase the limit."

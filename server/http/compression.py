@@ -3,6 +3,7 @@
 import asyncio
 import zlib
 from collections.abc import Sequence
+from functools import lru_cache
 
 from trivet.server.http.answers import Buffer
 
@@ -16,6 +17,7 @@ _WORTH_IT = 0.8
 sending them: a sample tells."""
 
 
+@lru_cache(maxsize=256)
 def accepted_coding(header: str) -> str | None:
     """The coding of an Accept-Encoding header that the client likes best; None: none of ours."""
     weights: dict[str, float] = {}
@@ -38,12 +40,14 @@ def _weight(parameter: str) -> float:
         return 0.0
 
 
+def is_worth_it(parts: Sequence[Buffer]) -> bool:
+    """Whether an answer is large enough to be compressed."""
+    return sum(map(len, parts)) >= _LEAST_BYTES
+
+
 async def compress(parts: Sequence[Buffer], coding: str, level: int) -> bytes | None:
-    """The parts as one, compressed; None where that is not worth it. The event loop goes on."""
-    size_bytes = sum(map(len, parts))
-    if size_bytes < _LEAST_BYTES:
-        return None
-    if size_bytes <= _SAMPLE_BYTES:
+    """The parts as one, compressed; None where they hardly shrink. The event loop goes on."""
+    if sum(map(len, parts)) <= _SAMPLE_BYTES:
         return _compress(parts, coding, level)
     return await asyncio.to_thread(_compress, parts, coding, level)
 

@@ -1,4 +1,5 @@
-"""One TCP connection: aiohttp's protocol plus what it lacks, a time limit for request heads."""
+"""One TCP connection: aiohttp's protocol plus what it lacks: a time limit for request heads, and
+requests that are answered without a task."""
 
 import asyncio
 import logging
@@ -6,7 +7,7 @@ from collections.abc import Awaitable, Callable
 from http import HTTPStatus
 from typing import cast
 
-from aiohttp import web
+from aiohttp import StreamReader, web
 from aiohttp.http import RawRequestMessage
 from aiohttp.http_exceptions import LineTooLong
 
@@ -23,10 +24,23 @@ _FULL = (
 ) % (len(_FULL_TEXT), _FULL_TEXT)
 
 
+Begin = Callable[[RawRequestMessage, StreamReader, "Connection"], bool]
+"""Answers a request by callbacks, between `hold` and `release`; False: it needs a task."""
+
+
 class Connection(web.RequestHandler):
     """Reads requests one after another and hands each to the door."""
 
-    __slots__ = ("_head_since", "_is_broken", "_is_busy", "_listener")
+    __slots__ = (
+        "_closes",
+        "_give_up",
+        "_head_since",
+        "_held_waiter",
+        "_is_broken",
+        "_is_busy",
+        "_is_unread",
+        "_listener",
+    )
 
     def __init__(self, listener: "Listener", limits: HttpLimits) -> None:
         loop = asyncio.get_running_loop()
@@ -44,6 +58,12 @@ class Connection(web.RequestHandler):
         self._listener = listener
         self._is_broken = False
         self._is_busy = False
+        self._held_waiter: asyncio.Future[None] | None = None
+        """What aiohttp's loop waits for, while a request is answered without it."""
+        self._give_up: Callable[[], None] | None = None
+        self._closes = False
+        self._is_unread = False
+        """Whether an answer is to be taken by the client before the connection goes on."""
         self._head_since: float | None = loop.time()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -58,13 +78,90 @@ class Connection(web.RequestHandler):
     def data_received(self, data: bytes) -> None:
         if self._is_broken:
             return
+        # Its loop is woken below, if this is nothing that can be answered here.
+        waiter, self._waiter = self._waiter, None
+        super().data_received(data)
+        self._waiter = waiter
+        messages = self._messages
+        if messages:
+            if waiter is not None and not waiter.done():
+                if len(messages) == 1 and self._begin():
+                    return
+                waiter.set_result(None)
+            # aiohttp would queue an error with a copy of the bytes for each further piece.
+            self._is_broken = not isinstance(messages[-1][0], RawRequestMessage)
         if self._head_since is None and not self._is_busy:
             self._head_since = self._loop.time()
-        super().data_received(data)
-        # aiohttp would queue an error with a copy of the bytes for each further piece.
-        self._is_broken = bool(self._messages) and not isinstance(
-            self._messages[-1][0], RawRequestMessage
+
+    def resume_reading(self, resume_parser: bool = True) -> None:  # noqa: FBT001, FBT002 - aiohttp's
+        # Every read of a body calls this, and it parses nothing once more.
+        if self._reading_paused:
+            super().resume_reading(resume_parser)
+
+    # -- requests without a task ---------------------------------------------------------------
+
+    def _begin(self) -> bool:
+        message, payload = self._messages[0]
+        return (
+            isinstance(message, RawRequestMessage)
+            and not self._buffer_paused
+            and not self._upgraded
+            and self._listener.begin(message, payload, self)
         )
+
+    def hold(self, give_up: Callable[[], None]) -> None:
+        """The request that has come is answered by callbacks, and `release` follows. `give_up` is
+        called if the client goes away."""
+        self._messages.popleft()
+        assert self._parser is not None
+        self._parser.message_consumed()
+        self._listener.requests_count += 1
+        self._held_waiter, self._waiter = self._waiter, None
+        self._give_up = give_up
+        self._request_in_progress = True
+        self.mark_busy()
+
+    def release(self, *, closes: bool) -> None:
+        """It is answered. The next one is taken when the client has taken the answer."""
+        self._closes = closes
+        self._is_unread = self._paused and self.transport is not None
+        if not self._is_unread:
+            self._go_on()
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        if self._is_unread:
+            self._is_unread = False
+            self._go_on()
+
+    def _go_on(self) -> None:
+        waiter, self._held_waiter = self._held_waiter, None
+        self._give_up = None
+        self._request_in_progress = False
+        self.mark_idle()
+        if self._handler_waiter is not None:
+            self._handler_waiter.set_result(None)
+        if waiter is None or waiter.done():
+            return  # The connection is gone.
+        self._waiter = waiter
+        if self._closes or self._close or self._force_close:
+            waiter.cancel()
+            if self.transport is not None and not self._force_close:
+                self.transport.close()
+        elif self._messages:
+            waiter.set_result(None)
+        else:
+            self._next_keepalive_close_time = self._loop.time() + self._keepalive_timeout
+            if self._keepalive_handle is None:
+                self._keepalive_handle = self._loop.call_at(
+                    self._next_keepalive_close_time, self._process_keepalive
+                )
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        super().connection_lost(exc)
+        give_up, self._give_up = self._give_up, None
+        if give_up is not None:
+            give_up()
 
     @property
     def is_leaving(self) -> bool:
@@ -113,6 +210,7 @@ class Listener(web.Server):
         handle: Callable[[web.BaseRequest], Awaitable[web.StreamResponse]],
         limits: HttpLimits,
         make_request_id: Callable[[], str],
+        begin: Begin,
     ) -> None:
         super().__init__(handle, handler_cancellation=True)
         self._limits = limits
@@ -120,6 +218,7 @@ class Listener(web.Server):
         self.is_leaving = False
         """Whether the server is about to stop: clients are asked to close their connections."""
         self.make_request_id = make_request_id
+        self.begin = begin
 
     def __call__(self) -> Connection:
         return Connection(self, self._limits)

@@ -4,12 +4,13 @@ import asyncio
 import re
 
 from aiohttp import web
+from multidict import istr
 
 from trivet.backends.api import DeadlineExceeded, InvalidRequest
 from trivet.server.http.refusal import refusal
-from trivet.server.http.routes import Call, Target
+from trivet.server.http.routes import Call, Route
 
-HEADER = "x-request-timeout"
+HEADER = istr("x-request-timeout")
 _VALUE = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,9})?)(ms|s)?")
 
 
@@ -28,7 +29,7 @@ def timeout_of(request: web.BaseRequest) -> float | None:
     return seconds
 
 
-async def answer_within(timeout_s: float, target: Target, call: Call) -> web.StreamResponse | None:
+async def answer_within(timeout_s: float, route: Route, call: Call) -> web.StreamResponse | None:
     """The handler's answer, or that it is too late; None where a stream is under way, which can
     only be broken off.
 
@@ -37,7 +38,7 @@ async def answer_within(timeout_s: float, target: Target, call: Call) -> web.Str
     """
     try:
         async with asyncio.timeout(timeout_s) as limit:
-            return await target.handler(call)
+            return await route.handler(call)
     except TimeoutError:
         if not limit.expired():
             raise
@@ -45,4 +46,4 @@ async def answer_within(timeout_s: float, target: Target, call: Call) -> web.Str
     if request.writer.output_size:
         return None
     error = DeadlineExceeded(f"the request was not answered within {timeout_s:g} s ({HEADER})")
-    return refusal(error, target.template, request)
+    return refusal(error, route, request)

@@ -5,24 +5,33 @@ import itertools
 import logging
 import re
 import secrets
+from collections.abc import Mapping
 from functools import lru_cache
 from http import HTTPStatus
 
-from aiohttp import web
+from aiohttp import HttpVersion11, StreamReader, web
+from aiohttp.hdrs import CONTENT_ENCODING, HOST
+from aiohttp.http import RawRequestMessage
+from multidict import istr
 
 from trivet.backends.api import ServingError
 from trivet.server.http.admission import Admission
-from trivet.server.http.answers import Answer, error_answer
+from trivet.server.http.answers import Answer, error_answer, fault_answer, refusal_of, target_text
 from trivet.server.http.connection import Connection
-from trivet.server.http.deadline import HEADER, answer_within, timeout_of
-from trivet.server.http.errors import HttpError, headers_of, status_of
+from trivet.server.http.deadline import HEADER as TIMEOUT
+from trivet.server.http.deadline import answer_within, timeout_of
+from trivet.server.http.errors import HttpError
 from trivet.server.http.gate import Gate
 from trivet.server.http.limits import MAX_REQUEST_ID_BYTES
-from trivet.server.http.routes import Call, RouteTable
+from trivet.server.http.routes import Call, RouteTable, Target
+from trivet.server.http.sinks import Exchange
 from trivet.server.tracing.arrival import Arrival, current_arrival
 from trivet.server.tracing.tracing import Tracing
 
 _log = logging.getLogger(__name__)
+_REQUEST_ID = istr("x-request-id")
+_REMEMBERED_PATHS = 4096
+_REMEMBERED_CHARACTERS = 512
 _HOST = re.compile(r"(\[[0-9A-Fa-f:.]{2,45}\]|[A-Za-z0-9._-]{1,255})(:[0-9]{1,5})?")
 
 
@@ -37,9 +46,9 @@ class RequestIds:
         """A new name."""
         return f"{self._prefix}-{next(self._numbers):x}"
 
-    def of(self, request: web.BaseRequest) -> str:
+    def of(self, headers: Mapping[str, str]) -> str:
         """The client's own name for the request where it can go into a log line and a header."""
-        given = request.headers.get("x-request-id")
+        given = headers.get(_REQUEST_ID)
         if given and len(given) <= MAX_REQUEST_ID_BYTES and given.isascii() and given.isprintable():
             return given
         return self.make()
@@ -60,13 +69,51 @@ class Door:
         self._routes = routes
         self._ids = ids
         self._gate = gate
+        self._at_once: dict[str, Target] = {}
+        """By raw path: routes that were found, and may be answered without a task."""
+
+    def begin(
+        self, message: RawRequestMessage, payload: StreamReader, connection: Connection
+    ) -> bool:
+        """Begins to answer a request by callbacks; False: `handle` is to be called.
+
+        That is what most requests are: all here, as the latest HTTP/1 has it, and nothing about it
+        that has to be asked or waited for.
+        """
+        target = self._at_once.get(message.path)
+        if (
+            target is None
+            or message.method != target.route.method
+            or message.version != HttpVersion11
+            or self._tracing.tracer is not None
+            or not payload.is_eof()
+            or message.chunked
+        ):
+            return False
+        headers = message.headers
+        host = headers.get(HOST)
+        if TIMEOUT in headers or CONTENT_ENCODING in headers or (host and not is_host(host)):
+            return False
+        begin = target.route.begin
+        assert begin is not None
+        exchange = Exchange(
+            connection,
+            message,
+            self._ids.of(headers),
+            target.model,
+            target.version,
+            payload.read_nowait(),
+        )
+        connection.hold(exchange.give_up)
+        exchange.run(begin)
+        return True
 
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
         """The answer to one request."""
         connection = request.protocol
         assert isinstance(connection, Connection)
         connection.mark_busy()
-        request_id = self._ids.of(request)
+        request_id = self._ids.of(request.headers)
         admission = None if self._gate is None else self._gate.meet(request)
         try:
             if self._tracing.tracer is None:
@@ -111,16 +158,17 @@ class Door:
                 if permission is not None:
                     return permission
             target = self._routes.find(request.method, request.raw_path)
+            self._remember(request.raw_path, target)
             call = Call(request, request_id, target.model, target.version, target.region, admission)
             if self._gate is not None and admission is not None:
-                refusal = self._gate.admit(request, target.template, admission)
+                refusal = self._gate.admit(request, target.route, admission)
                 if refusal is not None:
                     return refusal
-            if HEADER not in request.headers or (timeout_s := timeout_of(request)) is None:
-                return await target.handler(call)
-            return await answer_within(timeout_s, target, call) or _unsendable(request)
+            if TIMEOUT not in request.headers or (timeout_s := timeout_of(request)) is None:
+                return await target.route.handler(call)
+            return await answer_within(timeout_s, target.route, call) or _unsendable(request)
         except ServingError as error:
-            return _refusal(error)
+            return refusal_of(error)
         except HttpError as error:
             return error_answer(error.status, error.message, error.headers, closes=error.closes)
         except ConnectionError:
@@ -129,19 +177,20 @@ class Door:
         except asyncio.CancelledError:
             raise
         except Exception:  # noqa: BLE001 - the door: logged once, answered without its text
-            _log.exception("internal error in request %s to %s", request_id, target_text(request))
+            where = target_text(request.method, request.raw_path)
+            _log.exception("internal error in request %s to %s", request_id, where)
             if request.writer.output_size:
                 # A stream is under way: all that can still be said is that it is broken.
                 return _unsendable(request)
-            return error_answer(
-                HTTPStatus.INTERNAL_SERVER_ERROR,
-                f"internal error; the server log has the details under request id {request_id}",
-            )
+            return fault_answer(request_id)
 
-
-def target_text(request: web.BaseRequest) -> str:
-    """Method and path for a log line: short, and without control characters."""
-    return f"{request.method} {request.raw_path[:200]!a}"
+    def _remember(self, raw_path: str, target: Target) -> None:
+        """For `begin`, which asks nobody's leave: not where there is a gate."""
+        if self._gate is None and target.route.begin is not None:
+            if len(self._at_once) >= _REMEMBERED_PATHS:
+                self._at_once.clear()
+            if len(raw_path) <= _REMEMBERED_CHARACTERS:
+                self._at_once[raw_path] = target
 
 
 @lru_cache(maxsize=256)
@@ -154,12 +203,6 @@ def _check_host(request: web.BaseRequest) -> None:
     host = request.headers.get("Host")
     if host is not None and not is_host(host):
         raise HttpError(HTTPStatus.BAD_REQUEST, "the Host header holds no host name", closes=True)
-
-
-def _refusal(error: ServingError) -> Answer:
-    status = status_of(error)
-    closes = status == HTTPStatus.REQUEST_ENTITY_TOO_LARGE
-    return error_answer(status, error.message, headers_of(error), closes=closes)
 
 
 def _unsendable(request: web.BaseRequest) -> Answer:

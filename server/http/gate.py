@@ -8,15 +8,15 @@ from trivet.backends.api import ServingError
 from trivet.server.auth.caller import NOBODY, current_caller
 from trivet.server.auth.errors import Unauthenticated
 from trivet.server.auth.keyring import Keyring, secret_in
-from trivet.server.auth.restricted import Restrictions
-from trivet.server.auth.scopes import ROUTE_SCOPES, Scope
+from trivet.server.auth.restricted import Api, Restrictions
+from trivet.server.auth.scopes import Scope
 from trivet.server.http.admission import Admission
-from trivet.server.http.answers import Answer
+from trivet.server.http.answers import NO_HEADERS, Answer
 from trivet.server.http.cors import Cors
 from trivet.server.http.errors import HttpError
 from trivet.server.http.hosts import Hosts
 from trivet.server.http.refusal import refusal
-from trivet.server.http.routes import NO_HEADERS
+from trivet.server.http.routes import Route
 
 
 class Gate:
@@ -53,13 +53,12 @@ class Gate:
             return None
         return self._cors.preflight(request)
 
-    def admit(self, request: web.BaseRequest, template: str, admission: Admission) -> Answer | None:
+    def admit(self, request: web.BaseRequest, route: Route, admission: Admission) -> Answer | None:
         """Sets the caller of what follows, or gives the refusal. Raises HttpError (403) for a host
         that is none of ours, and for an API that the request may not use."""
         if self._restrictions is not None:
-            _check_restriction(self._restrictions, request, template)
-        scope = ROUTE_SCOPES.get((request.method, template))
-        if scope is Scope.OPEN:
+            _check_restriction(self._restrictions, request, route.api)
+        if route.scope is Scope.OPEN:
             current_caller.set(None if self._keyring is None else NOBODY)
             return None
         if self._hosts is not None and not admission.has_known_host:
@@ -72,26 +71,22 @@ class Gate:
         if self._keyring is None:
             return None
         try:
-            self._check(self._keyring, request, scope, admission)
+            self._check(self._keyring, request, route.scope, admission)
         except ServingError as error:
-            return refusal(error, template, request)
+            return refusal(error, route, request)
         current_caller.set(admission.caller)
         return None
 
     def _check(
-        self,
-        keyring: Keyring,
-        request: web.BaseRequest,
-        scope: Scope | None,
-        admission: Admission,
+        self, keyring: Keyring, request: web.BaseRequest, scope: Scope, admission: Admission
     ) -> None:
         admission.caller = caller = keyring.allowed(_secret(request), scope)
         if caller.allowance is not None:
             caller.allowance.take_request()
 
 
-def _check_restriction(restrictions: Restrictions, request: web.BaseRequest, template: str) -> None:
-    condition = restrictions.of_route(request.method, template)
+def _check_restriction(restrictions: Restrictions, request: web.BaseRequest, api: Api) -> None:
+    condition = restrictions.of(api)
     if condition is not None and not condition.holds(request.headers.get):
         raise HttpError(
             HTTPStatus.FORBIDDEN,

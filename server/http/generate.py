@@ -16,6 +16,8 @@ from trivet.backends.api import (
     Tensor,
     TensorSpec,
 )
+from trivet.server.auth.restricted import Api
+from trivet.server.auth.scopes import Scope
 from trivet.server.core import Inference
 from trivet.server.http.answers import Answer
 from trivet.server.http.body import read_body
@@ -23,6 +25,7 @@ from trivet.server.http.json_document import JsonObject, parse_object
 from trivet.server.http.json_fields import object_at, request_id, scalars
 from trivet.server.http.json_values import flatten, output_data, output_scalar, to_array
 from trivet.server.http.limits import HttpLimits
+from trivet.server.http.operations import EVENTS, Operation
 from trivet.server.http.routes import Call, Route
 from trivet.server.http.sinks import SingleSink, StreamSink
 from trivet.server.http.sse import EventStream
@@ -34,6 +37,10 @@ from trivet.server.protocol.parameters import parse_parameters
 _NOT_ONE_RESPONSE = (
     "generate expects model to produce exactly 1 response, use generate stream for model that "
     "generates various number of responses"
+)
+_GENERATE = Operation("inference", "Ask with plain JSON for one answer", "v2_fields:GenerateBody")
+_STREAM = Operation(
+    "inference", "The same, answers as events", "v2_fields:GenerateBody", None, (EVENTS,)
 )
 
 
@@ -48,11 +55,14 @@ class Generate:
         self._forwarding = forwarding
 
     def routes(self) -> list[Route]:
-        return [
-            Route("POST", f"/v2/models/{{model}}{version}/{name}", handler)
-            for version in ("", "/versions/{version}")
-            for name, handler in (("generate", self.generate), ("generate_stream", self.stream))
-        ]
+        infer, api = Scope.INFER, Api.INFERENCE
+        rows = []
+        for model in ("/v2/models/{model}", "/v2/models/{model}/versions/{version}"):
+            rows += [
+                Route("POST", f"{model}/generate", self.generate, infer, api, _GENERATE),
+                Route("POST", f"{model}/generate_stream", self.stream, infer, api, _STREAM),
+            ]
+        return rows
 
     async def generate(self, call: Call) -> web.StreamResponse:
         """Exactly one response, as one JSON object."""

@@ -4,9 +4,16 @@ from http import HTTPStatus
 
 from aiohttp import web
 
+from trivet.server.auth.restricted import Api
+from trivet.server.auth.scopes import Scope
 from trivet.server.core import Readiness
 from trivet.server.http.answers import json_answer
+from trivet.server.http.operations import Operation
 from trivet.server.http.routes import Call, Route
+
+_LIVE = Operation("health", "Whether the server lives")
+_READY = Operation("health", "Whether every model serves")
+_MODEL_READY = Operation("health", "Whether a model can be asked")
 
 
 class Health:
@@ -16,11 +23,14 @@ class Health:
         self._core = core
 
     def routes(self) -> list[Route]:
+        live, ready, one = self.live, self.ready, self.model_ready
+        model = "/v2/models/{model}"
+        version = f"{model}/versions/{{version}}"
         return [
-            Route("GET", "/v2/health/live", self.live),
-            Route("GET", "/v2/health/ready", self.ready),
-            Route("GET", "/v2/models/{model}/ready", self.model_ready),
-            Route("GET", "/v2/models/{model}/versions/{version}/ready", self.model_ready),
+            Route("GET", "/v2/health/live", live, Scope.OPEN, Api.HEALTH, _LIVE),
+            Route("GET", "/v2/health/ready", ready, Scope.OPEN, Api.HEALTH, _READY),
+            Route("GET", f"{model}/ready", one, Scope.OPEN, Api.HEALTH, _MODEL_READY),
+            Route("GET", f"{version}/ready", one, Scope.OPEN, Api.HEALTH, _MODEL_READY),
         ]
 
     async def live(self, call: Call) -> web.StreamResponse:  # noqa: ARG002

@@ -1,27 +1,45 @@
 """The infer routes: the way of nearly all requests."""
 
-from aiohttp import web
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
-from trivet.backends.api import CancelToken, InferResponse, InvalidRequest, RequestContext
-from trivet.backends.api.request import ON_HOST
+from aiohttp import web
+from aiohttp.hdrs import ACCEPT_ENCODING
+from multidict import MultiMapping, istr
+
+from trivet.backends.api import InferResponse, InvalidRequest, RequestContext
+from trivet.server.auth.restricted import Api
+from trivet.server.auth.scopes import Scope
 from trivet.server.core import Inference
-from trivet.server.http.answers import BINARY, JSON, Answer, Buffer
-from trivet.server.http.body import read_body
-from trivet.server.http.compression import accepted_coding, compress
+from trivet.server.http.answers import BINARY, JSON, NO_HEADERS, Answer, Buffer
+from trivet.server.http.body import read_body, too_large
+from trivet.server.http.compression import accepted_coding, compress, is_worth_it
 from trivet.server.http.limits import HttpLimits
-from trivet.server.http.plan import Wishes
+from trivet.server.http.operations import NUMBERS, OBJECT, Operation
 from trivet.server.http.raw_request import decode_raw
 from trivet.server.http.routes import Call, Route
-from trivet.server.http.sinks import SingleSink
-from trivet.server.http.tensors import Body, Decoded, InferDecoder, encode_infer
+from trivet.server.http.sinks import Asked, Exchange, SingleSink
+from trivet.server.http.tensors import Body, InferDecoder, encode_infer
 from trivet.server.protocol.forwarding import Forwarding
-from trivet.server.protocol.outputs import fulfil, residence_of, too_large
+from trivet.server.protocol.outputs import fulfil, residence_of, unsendable
 
-HEADER_LENGTH = "Inference-Header-Content-Length"
+HEADER_LENGTH = istr("Inference-Header-Content-Length")
 _NOT_ONE_RESPONSE = (
     "HTTP end point doesn't support models with decoupled transaction policy unless they send one "
     "response; use gRPC streaming or generate_stream: expected a single response"
 )
+_INFER = Operation(
+    "inference", "Ask a model", "v2_fields:InferBody", OBJECT, (NUMBERS,), (NUMBERS,)
+)
+
+
+@dataclass(slots=True)
+class Written:
+    """An answer's body, and what its head says of it."""
+
+    parts: Sequence[Buffer]
+    type: str
+    headers: Mapping[str, str]
 
 
 class Infer:
@@ -39,68 +57,110 @@ class Infer:
 
     def routes(self) -> list[Route]:
         return [
-            Route("POST", "/v2/models/{model}/infer", self.infer),
-            Route("POST", "/v2/models/{model}/versions/{version}/infer", self.infer),
+            Route(
+                "POST", f"{model}/infer", self.infer, Scope.INFER, Api.INFERENCE, _INFER, self.begin
+            )
+            for model in ("/v2/models/{model}", "/v2/models/{model}/versions/{version}")
         ]
 
     async def infer(self, call: Call) -> web.StreamResponse:
-        header_length = header_length_of(call.request)
+        """Where the body, a deadline or somebody's leave has to be waited for."""
+        headers = call.request.headers
+        header_length = header_length_of(headers)
         body = await read_body(call.request, self._limits, align_at=header_length)
-        if header_length == 0:
-            admitted = self._core.resolve(call.model, call.version)
-            signature = admitted.model.signature
-            decoded = decode_raw(body, signature, call.model, call.version)
-        else:
-            decoded = self._decode(call, body, header_length)
-            admitted = self._core.resolve(call.model, call.version, decoded.request.key)
-        request = decoded.request
-        if self._forwarding is not None:
-            request = self._forwarding.added(request, call.request.headers.items())
-        special = decoded.wishes.special
-        residence = residence_of(self._core, special) if special else ON_HOST
-        context = RequestContext(CancelToken(), None, (), residence)
+        asked = self._ask(body, header_length, call.model, call.version, headers)
         sink = SingleSink()
-        self._core.infer(admitted, request, context, sink)
-        response = await sink.result(context.cancel, _NOT_ONE_RESPONSE)
-        if response.size_bytes > self._limits.max_response_bytes:
-            raise too_large(response, self._limits.max_response_bytes)
-        if special:
-            fulfil(self._core, admitted.model, response, special)
-        return await self._answer(response, decoded.wishes, call.request)
+        self._core.infer(asked.admitted, asked.request, asked.context, sink)
+        response = await sink.result(asked.context.cancel, _NOT_ONE_RESPONSE)
+        written = self._write(response, asked)
+        coding = self._coding(written, headers)
+        if coding is not None:
+            written = await compressed(written, coding, self._limits.compression_level)
+        return Answer(written.parts, content_type=written.type, extra_headers=written.headers)
 
-    def _decode(self, call: Call, body: Body, header_length: int | None) -> Decoded:
-        if header_length is not None and header_length > len(body):
+    def begin(self, exchange: Exchange) -> None:
+        """The same by callbacks."""
+        body, headers = exchange.body, exchange.message.headers
+        if len(body) > self._limits.max_body_bytes:
+            raise too_large(f"{len(body)}", self._limits.max_body_bytes)
+        header_length = header_length_of(headers)
+        asked = self._ask(body, header_length, exchange.model, exchange.version, headers)
+        exchange.expect(asked, self._end)
+        self._core.infer(asked.admitted, asked.request, asked.context, exchange)
+
+    def _end(self, exchange: Exchange) -> None:
+        asked = exchange.asked
+        assert asked is not None
+        response = exchange.outcome(asked.context.cancel, _NOT_ONE_RESPONSE)
+        written = self._write(response, asked)
+        coding = self._coding(written, exchange.message.headers)
+        if coding is None:
+            exchange.answer(written.parts, written.type, written.headers)
+        else:
+            level = self._limits.compression_level
+            exchange.after(compressed(written, coding, level), self._send)
+
+    def _send(self, exchange: Exchange, written: Written) -> None:
+        exchange.answer(written.parts, written.type, written.headers)
+
+    def _ask(
+        self,
+        body: Body,
+        header_length: int | None,
+        model: str,
+        version: int | None,
+        headers: Mapping[str, str],
+    ) -> Asked:
+        if header_length == 0:
+            admitted = self._core.resolve(model, version)
+            decoded = decode_raw(body, admitted.model.signature, model, version)
+        elif header_length is not None and header_length > len(body):
             raise InvalidRequest(
                 f"{HEADER_LENGTH} {header_length} is more than the body's {len(body)} bytes"
             )
-        return self._decoder.decode(body, header_length, call.model, call.version)
+        else:
+            decoded = self._decoder.decode(body, header_length, model, version)
+            admitted = self._core.resolve(model, version, decoded.request.key)
+        request, wishes = decoded.request, decoded.wishes
+        if self._forwarding is not None:
+            request = self._forwarding.added(request, headers.items())
+        if wishes.special:
+            context = RequestContext(residence=residence_of(self._core, wishes.special))
+        else:
+            context = RequestContext()
+        return Asked(admitted, request, context, wishes)
 
-    async def _answer(
-        self, response: InferResponse, wishes: Wishes, request: web.BaseRequest
-    ) -> Answer:
+    def _write(self, response: InferResponse, asked: Asked) -> Written:
+        if response.size_bytes > self._limits.max_response_bytes:
+            raise unsendable(response, self._limits.max_response_bytes)
+        wishes = asked.wishes
+        if wishes.special:
+            fulfil(self._core, asked.admitted.model, response, wishes.special)
         encoded = encode_infer(response, wishes)
-        parts: tuple[Buffer, ...] = (encoded.text,)
-        content_type, headers = JSON, {}
-        if any(map(len, encoded.buffers)):
-            parts = (encoded.text, *encoded.buffers)
-            content_type, headers = BINARY, {HEADER_LENGTH: str(len(encoded.text))}
-        coding = self._coding(request)
-        if coding is not None:
-            packed = await compress(parts, coding, self._limits.compression_level)
-            if packed is not None:
-                parts, headers = (packed,), {**headers, "Content-Encoding": coding}
-        return Answer(parts, content_type=content_type, extra_headers=headers)
+        text, buffers = encoded.text, encoded.buffers
+        if any(map(len, buffers)):
+            return Written((text, *buffers), BINARY, {HEADER_LENGTH: str(len(text))})
+        return Written((text,), JSON, NO_HEADERS)
 
-    def _coding(self, request: web.BaseRequest) -> str | None:
-        accepted = request.headers.get("Accept-Encoding")
-        if accepted is None or not self._limits.compression_level:
+    def _coding(self, written: Written, headers: Mapping[str, str]) -> str | None:
+        """How the client wants it compressed; None: not, or it is not worth it."""
+        accepted = headers.get(ACCEPT_ENCODING)
+        if accepted is None or not self._limits.compression_level or not is_worth_it(written.parts):
             return None
         return accepted_coding(accepted)
 
 
-def header_length_of(request: web.BaseRequest) -> int | None:
+async def compressed(written: Written, coding: str, level: int) -> Written:
+    """The same, compressed if that makes it smaller by enough."""
+    packed = await compress(written.parts, coding, level)
+    if packed is None:
+        return written
+    return Written((packed,), written.type, {**written.headers, "Content-Encoding": coding})
+
+
+def header_length_of(headers: MultiMapping[str]) -> int | None:
     """How many bytes of the body are its JSON part; None: all. Raises InvalidRequest."""
-    values = request.headers.getall(HEADER_LENGTH, ())
+    values = headers.getall(HEADER_LENGTH, ())
     if not values:
         return None
     value = values[0]

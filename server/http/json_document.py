@@ -31,18 +31,32 @@ def parse_object(text: bytes, limits: JsonLimits) -> JsonObject:
 
     Depth and size are found in the text's brackets and commas before anything is built from it.
     """
-    skeleton = _skeleton(text)
-    _check_depth(skeleton, limits)
-    _check_size(skeleton, limits)
+    num_colons = text.count(b":")
+    if not _is_small(text, num_colons, limits):
+        skeleton = _skeleton(text)
+        _check_depth(skeleton, limits)
+        _check_size(skeleton, limits)
     try:
         document = orjson.loads(text)
     except orjson.JSONDecodeError as error:
         raise InvalidRequest(f"{_PREFIX}: {error}") from None
     if not isinstance(document, dict):
         raise InvalidRequest(f"{_PREFIX}: expected a JSON object, got {type_name(document)}")
-    if skeleton.count(b":") != _count_keys(document):
+    num_keys = _count_keys(document)
+    # Texts may hold colons, too; where there is one for each key, no key is there twice.
+    if num_colons != num_keys and _skeleton(text).count(b":") != num_keys:
         _check_keys(text)
     return document
+
+
+def _is_small(text: bytes, num_colons: int, limits: JsonLimits) -> bool:
+    """Whether all brackets and commas, those in strings too, stay within the limits."""
+    num_opened = _num_opened(text)
+    return (
+        num_opened <= limits.max_depth
+        and num_opened + text.count(b",") <= limits.max_values
+        and num_opened + num_colons <= limits.max_values // VALUES_PER_CONTAINER
+    )
 
 
 def require_size(text: bytes, limits: JsonLimits) -> None:

@@ -15,6 +15,12 @@ from trivet.server.http.json_document import type_name
 
 _BINARY_ONLY = frozenset({DataType.FP16, DataType.BF16})
 _FLOATS = frozenset({DataType.FP32, DataType.FP64})
+_LARGEST = {
+    DataType.FP32: float(np.finfo(np.float32).max),
+    DataType.FP64: float(np.finfo(np.float64).max),
+}
+_FEW = 64
+"""Up to so many values Python looks at them sooner than numpy is ready to."""
 _INTEGER_TYPES: frozenset[type] = frozenset({int})
 _FLOAT_TYPES: frozenset[type] = frozenset({int, float})
 # bool is a subclass of int; comparing types themselves keeps `true` out of the numbers.
@@ -121,7 +127,10 @@ def _strings(values: Sequence[object]) -> np.ndarray:
     return array
 
 
-def _floats(name: str, datatype: DataType, values: list[object]) -> np.ndarray:
+def _floats(name: str, datatype: DataType, values: list[Any]) -> np.ndarray:
+    largest = _LARGEST[datatype]
+    if 0 < len(values) <= _FEW and -largest <= min(values) and max(values) <= largest:
+        return np.array(values, dtype=datatype.dtype)
     with np.errstate(over="ignore"):
         array = np.array(values, dtype=datatype.dtype)
     # JSON has no infinity of its own, so one can only have come from a value out of range.

@@ -2,13 +2,19 @@
 
 from aiohttp import web
 
+from trivet.server.auth.restricted import Api
+from trivet.server.auth.scopes import Scope
 from trivet.server.core import ServerSettings
 from trivet.server.http.answers import json_answer
 from trivet.server.http.body import read_body
 from trivet.server.http.json_document import parse_object
 from trivet.server.http.limits import HttpLimits
+from trivet.server.http.operations import Operation
 from trivet.server.http.origin import refuse_other_sites
 from trivet.server.http.routes import Call, Route
+
+_READ = Operation("logging", "The settings")
+_CHANGE = Operation("logging", "Change them", "v2_fields:SettingsBody", needs_body=False)
 
 
 class LogSettings:
@@ -19,7 +25,11 @@ class LogSettings:
         self._limits = limits
 
     def routes(self) -> list[Route]:
-        return [Route("GET", "/v2/logging", self.read), Route("POST", "/v2/logging", self.change)]
+        path = "/v2/logging"
+        return [
+            Route("GET", path, self.read, Scope.ADMIN, Api.LOGGING, _READ),
+            Route("POST", path, self.change, Scope.ADMIN, Api.LOGGING, _CHANGE),
+        ]
 
     async def read(self, call: Call) -> web.StreamResponse:  # noqa: ARG002
         return json_answer(self._core.log_settings())

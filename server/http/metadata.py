@@ -4,11 +4,21 @@ from aiohttp import web
 
 from trivet.backends.api import to_json_dict
 from trivet.protos import grpc_service_pb2 as pb
+from trivet.server.auth.restricted import Api
+from trivet.server.auth.scopes import Scope
 from trivet.server.core import Descriptions
 from trivet.server.http.answers import json_answer
+from trivet.server.http.operations import Operation
 from trivet.server.http.routes import Call, Route
 
 _VERSIONED = ("/v2/models/{model}", "/v2/models/{model}/versions/{version}")
+_SERVER = Operation("models", "Name, version and extensions of the server")
+_AGAIN = Operation("models", "The same")
+_MODELS = Operation("models", "Names of the models that serve")
+_ALL_STATISTICS = Operation("models", "What all models have done")
+_MODEL = Operation("models", "Tensors of a model")
+_CONFIG = Operation("models", "The config that a model runs with")
+_STATISTICS = Operation("models", "What a model has done")
 
 
 class Metadata:
@@ -18,18 +28,19 @@ class Metadata:
         self._core = core
 
     def routes(self) -> list[Route]:
+        stats = self.statistics
         # "/v2/models/stats" comes before the model of that name.
         rows = [
-            Route("GET", "/v2", self.server),
-            Route("GET", "/v2/", self.server),
-            Route("GET", "/v2/models", self.models),
-            Route("GET", "/v2/models/stats", self.statistics),
+            Route("GET", "/v2", self.server, Scope.ANY, Api.METADATA, _SERVER),
+            Route("GET", "/v2/", self.server, Scope.ANY, Api.METADATA, _AGAIN),
+            Route("GET", "/v2/models", self.models, Scope.ANY, Api.METADATA, _MODELS),
+            Route("GET", "/v2/models/stats", stats, Scope.ANY, Api.STATISTICS, _ALL_STATISTICS),
         ]
         for path in _VERSIONED:
             rows += [
-                Route("GET", path, self.model),
-                Route("GET", f"{path}/config", self.config),
-                Route("GET", f"{path}/stats", self.statistics),
+                Route("GET", path, self.model, Scope.ANY, Api.METADATA, _MODEL),
+                Route("GET", f"{path}/config", self.config, Scope.ANY, Api.MODEL_CONFIG, _CONFIG),
+                Route("GET", f"{path}/stats", stats, Scope.ANY, Api.STATISTICS, _STATISTICS),
             ]
         return rows
 

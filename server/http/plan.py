@@ -5,8 +5,9 @@ The same text always gives the same plan, so plans may be kept.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 
-from trivet.backends.api import DataType, InvalidRequest, Shape
+from trivet.backends.api import DataType, InvalidRequest, ServingError, Shape
 from trivet.backends.api.datatype import BY_NAME
 from trivet.server.http.json_document import JsonObject, type_name
 from trivet.server.http.json_fields import (
@@ -22,7 +23,7 @@ from trivet.server.http.json_fields import (
 )
 from trivet.server.http.json_values import to_tensor
 from trivet.server.protocol.inputs import InputPlan, byte_size, check_byte_size
-from trivet.server.protocol.parameters import Options, parse_parameters
+from trivet.server.protocol.parameters import NO_OPTIONS, Options, parse_parameters
 from trivet.server.protocol.shapes import check_shape
 from trivet.server.protocol.wishes import OutputWish, RegionSlice, parse_wish
 
@@ -40,6 +41,7 @@ class Wishes:
 
 
 ALL_BINARY = Wishes({}, others_binary=True, special={})
+ALL_JSON = Wishes({}, others_binary=False, special={})
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,33 +57,43 @@ class RequestPlan:
 
 def plan_request(document: JsonObject, model_name: str) -> RequestPlan:
     """Checks a request's JSON part as far as it can be without the model. Raises InvalidRequest."""
-    parameters = object_at(document, "parameters", "the request")
-    others_binary = flag(parameters.pop("binary_data_output", False), "'binary_data_output'")
-    wishes = _plan_outputs(document, others_binary=others_binary)
+    others_binary, options = False, NO_OPTIONS
+    if "parameters" in document:
+        parameters = object_at(document, "parameters", "the request")
+        others_binary = flag(parameters.pop("binary_data_output", False), "'binary_data_output'")
+        options = parse_parameters(scalars(parameters), allow_empty_final=False)
+    wishes = ALL_BINARY if others_binary else ALL_JSON
+    if "outputs" in document:
+        wishes = _plan_outputs(document, others_binary=others_binary)
     return RequestPlan(
-        request_id(document),
+        request_id(document) if "id" in document else "",
         _plan_inputs(document, model_name),
         tuple(wishes.named),
         wishes,
-        parse_parameters(scalars(parameters), allow_empty_final=False),
+        options,
     )
 
 
 def _plan_inputs(document: JsonObject, model_name: str) -> tuple[InputPlan, ...]:
     plans: dict[str, InputPlan] = {}
     for index, tensor in enumerate(objects_at(document, "inputs")):
-        plan = _plan_input(f"inputs[{index}]", tensor, model_name)
-        if plan.name in plans:
-            raise InvalidRequest(f"input '{plan.name}' already exists in request")
-        plans[plan.name] = plan
+        name = tensor.get("name")
+        if type(name) is not str or not name:
+            where = f"inputs[{index}]"
+            name = text(required(tensor, "name", where), f"'name' of {where}")
+        if name in plans:
+            raise InvalidRequest(f"input '{name}' already exists in request")
+        plans[name] = _plan_input(name, tensor, model_name)
     return tuple(plans.values())
 
 
-def _plan_input(where: str, tensor: JsonObject, model_name: str) -> InputPlan:
-    name = text(required(tensor, "name", where), f"'name' of {where}")
+def _plan_input(name: str, tensor: JsonObject, model_name: str) -> InputPlan:
+    datatype = _datatype(tensor, name)
+    shape = _shape(tensor, name, datatype)
+    if "data" in tensor and "parameters" not in tensor:
+        values = to_tensor(name, datatype, shape, tensor["data"])
+        return InputPlan(name, datatype, shape, None, tensor=values)
     where = f"input '{name}'"
-    datatype = _datatype(required(tensor, "datatype", where), where)
-    shape = _shape(required(tensor, "shape", where), name, datatype)
     parameters = object_at(tensor, "parameters", where)
     source = _source(tensor, parameters, where)
     if source == "data":
@@ -121,22 +133,39 @@ def _plan_outputs(document: JsonObject, *, others_binary: bool) -> Wishes:
     return Wishes(named, others_binary, special)
 
 
-def _datatype(value: object, where: str) -> DataType:
-    datatype = BY_NAME.get(value) if isinstance(value, str) else None
+def _datatype(tensor: JsonObject, name: str) -> DataType:
+    value = tensor.get("datatype")
+    datatype = BY_NAME.get(value) if type(value) is str else None
     if datatype is None:
+        where = f"input '{name}'"
+        value = required(tensor, "datatype", where)
         raise InvalidRequest(
             f"invalid datatype {shown(value)} of {where}; it must be one of {', '.join(BY_NAME)}"
         )
     return datatype
 
 
-def _shape(value: object, name: str, datatype: DataType) -> Shape:
-    where = f"'shape' of input '{name}'"
+def _shape(tensor: JsonObject, name: str, datatype: DataType) -> Shape:
+    value = tensor.get("shape")
     if type(value) is not list:
-        raise InvalidRequest(f"{where} must be an array, not {type_name(value)}")
+        value = required(tensor, "shape", f"input '{name}'")
+        raise InvalidRequest(f"'shape' of input '{name}' must be an array, not {type_name(value)}")
     for dim in value:
         if type(dim) is not int:
-            raise InvalidRequest(f"{where} must hold integers, not {type_name(dim)}")
+            raise InvalidRequest(
+                f"'shape' of input '{name}' must hold integers, not {type_name(dim)}"
+            )
     shape = tuple(value)
-    check_shape(name, datatype, shape)
+    if not _is_possible(datatype, shape):
+        check_shape(name, datatype, shape)
     return shape
+
+
+@lru_cache(maxsize=1024)
+def _is_possible(datatype: DataType, shape: Shape) -> bool:
+    """Whether a tensor may have the shape. Clients send few shapes, each many times."""
+    try:
+        check_shape("", datatype, shape)
+    except ServingError:
+        return False
+    return True

@@ -6,17 +6,17 @@ from trivet.backends.api import ServingError
 from trivet.server.http.answers import Answer, error_answer
 from trivet.server.http.errors import headers_of, status_of
 from trivet.server.http.openai import errors as openai_errors
+from trivet.server.http.operations import OPENAI, TGI
+from trivet.server.http.routes import Route
 from trivet.server.http.tgi import errors as tgi_errors
 
-_TGI = frozenset({"/", "/generate", "/generate_stream", "/info", "/chat_tokenize"})
-_OPENAI = frozenset({"/tokenize", "/detokenize", "/version", "/load"})
 
-
-def refusal(error: ServingError, template: str, request: web.BaseRequest) -> Answer:
-    """The answer that the error is to a request of the route with this template."""
-    if template.startswith("/v1/") or template in _OPENAI:
+def refusal(error: ServingError, route: Route, request: web.BaseRequest) -> Answer:
+    """The answer that the error is to a request of the route."""
+    tag = route.operation.tag
+    if tag == OPENAI:
         answer = openai_errors.refusal(error)
-    elif template in _TGI:
+    elif tag == TGI:
         answer = tgi_errors.refusal(error)
     else:
         answer = error_answer(status_of(error), error.message, headers_of(error))

@@ -4,14 +4,25 @@ from aiohttp import web
 
 from trivet.backends.api import InvalidRequest, Unsupported
 from trivet.protos import grpc_service_pb2 as pb
+from trivet.server.auth.restricted import Api
+from trivet.server.auth.scopes import Scope
 from trivet.server.core import Core
 from trivet.server.http.answers import empty_answer, json_answer
 from trivet.server.http.body import read_body
 from trivet.server.http.json_document import JsonObject, parse_object, type_name
 from trivet.server.http.json_fields import flag, object_at
 from trivet.server.http.limits import HttpLimits
+from trivet.server.http.operations import ARRAY, Operation
 from trivet.server.http.origin import refuse_other_sites
 from trivet.server.http.routes import Call, Route
+
+_INDEX = Operation(
+    "repository", "All models and their states", "v2_fields:IndexBody", ARRAY, needs_body=False
+)
+_LOAD = Operation(
+    "repository", "Load or reload a model", "v2_fields:LoadBody", None, needs_body=False
+)
+_UNLOAD = Operation("repository", "Unload a model", "v2_fields:UnloadBody", None, needs_body=False)
 
 
 class Repository:
@@ -22,13 +33,15 @@ class Repository:
         self._limits = limits
 
     def routes(self) -> list[Route]:
+        own, named = "/v2/repository/models/{model*}", "/v2/repository/{region}/models/{model}"
+        other, api = self.named_repository, Api.MODEL_REPOSITORY
         return [
-            Route("POST", "/v2/repository/index", self.index),
-            Route("POST", "/v2/repository/models/{model*}/load", self.load),
-            Route("POST", "/v2/repository/models/{model*}/unload", self.unload),
-            Route("POST", "/v2/repository/{region}/index", self.named_repository),
-            Route("POST", "/v2/repository/{region}/models/{model}/load", self.named_repository),
-            Route("POST", "/v2/repository/{region}/models/{model}/unload", self.named_repository),
+            Route("POST", "/v2/repository/index", self.index, Scope.ANY, api, _INDEX),
+            Route("POST", f"{own}/load", self.load, Scope.ADMIN, api, _LOAD),
+            Route("POST", f"{own}/unload", self.unload, Scope.ADMIN, api, _UNLOAD),
+            Route("POST", "/v2/repository/{region}/index", other, Scope.ANY, api, _INDEX),
+            Route("POST", f"{named}/load", other, Scope.ADMIN, api, _LOAD),
+            Route("POST", f"{named}/unload", other, Scope.ADMIN, api, _UNLOAD),
         ]
 
     async def index(self, call: Call) -> web.StreamResponse:

@@ -1,4 +1,5 @@
-"""From method and path to handler. Paths are matched as they are on the wire, names decoded."""
+"""The rows of routes, and from method and path to one of them. Paths are matched as they are on the
+wire, names decoded."""
 
 import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -9,13 +10,17 @@ from urllib.parse import unquote
 
 from aiohttp import web
 
+from trivet.server.auth.restricted import Api
+from trivet.server.auth.scopes import Scope
 from trivet.server.http.admission import Admission
+from trivet.server.http.answers import NO_HEADERS
 from trivet.server.http.errors import HttpError
+from trivet.server.http.operations import Operation
+from trivet.server.http.sinks import Exchange
 from trivet.server.protocol.versions import parse_version
 
 _CACHED_PATH_CHARACTERS = 512
 _CACHED_PATHS = 4096
-NO_HEADERS: Mapping[str, str] = {}
 
 
 @dataclass(slots=True)
@@ -36,11 +41,13 @@ class Call:
 
 
 Handler = Callable[[Call], Awaitable[web.StreamResponse]]
+Begin = Callable[[Exchange], None]
+"""Answers a request whose body is here, by callbacks."""
 
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """One row: a template such as "/v2/models/{model}/infer" and who answers it.
+    """One row: a template such as "/v2/models/{model}/infer", who answers it, and who may ask.
 
     `{name}` is one path segment; `{name*}` is all text up to what follows, for commands that give
     bad names an answer of their own.
@@ -49,18 +56,24 @@ class Route:
     method: str
     template: str
     handler: Handler
+    scope: Scope
+    """What it asks of a key."""
+    api: Api
+    """The group that --http-restricted-api names."""
+    operation: Operation
+    begin: Begin | None = None
+    """The handler for a body that came together with its head, where nothing has to be waited for
+    but the model."""
 
 
 @dataclass(frozen=True, slots=True)
 class Target:
     """What a path names."""
 
-    handler: Handler
+    route: Route
     model: str
     version: int | None
     region: str
-    template: str
-    """Of the route."""
 
 
 class RouteTable:
@@ -121,9 +134,7 @@ def _target(route: Route, match: re.Match[str]) -> Target:
         else:
             names[group] = name
     version = parse_version(names.get("version", ""))
-    return Target(
-        route.handler, names.get("model", ""), version, names.get("region", ""), route.template
-    )
+    return Target(route, names.get("model", ""), version, names.get("region", ""))
 
 
 def _decode(text: str) -> str:

@@ -6,16 +6,26 @@ from dataclasses import asdict
 from aiohttp import web
 
 from trivet.backends.api import InvalidRequest
+from trivet.server.auth.restricted import Api
+from trivet.server.auth.scopes import Scope
 from trivet.server.core import Inference
 from trivet.server.http.answers import empty_answer, json_answer
 from trivet.server.http.body import read_body
 from trivet.server.http.json_document import parse_object
 from trivet.server.http.json_fields import integer, required
 from trivet.server.http.limits import HttpLimits
+from trivet.server.http.operations import ARRAY, Operation
 from trivet.server.http.origin import refuse_other_sites
 from trivet.server.http.routes import Call, Route
 
 _SYSTEM, _CUDA = "/v2/systemsharedmemory", "/v2/cudasharedmemory"
+_REGIONS = Operation("shared memory", "System regions", answer=ARRAY)
+_CUDA_REGIONS = Operation("shared memory", "CUDA regions", answer=ARRAY)
+_ONE = Operation("shared memory", "One of them", answer=ARRAY)
+_REGISTER = Operation("shared memory", "Register it", "v2_fields:RegionBody", None)
+_CUDA_REGISTER = Operation("shared memory", "Register it", answer=None)
+_FORGET = Operation("shared memory", "Forget it", answer=None)
+_FORGET_ALL = Operation("shared memory", "Forget all", answer=None)
 
 
 class SharedMemoryRoutes:
@@ -26,17 +36,20 @@ class SharedMemoryRoutes:
         self._limits = limits
 
     def routes(self) -> list[Route]:
+        admin, api = Scope.ADMIN, Api.SHARED_MEMORY
+        one, cuda = f"{_SYSTEM}/region/{{region}}", f"{_CUDA}/region/{{region}}"
+        forget, cuda_forget = self.unregister, self.cuda_unregister
         return [
-            Route("GET", f"{_SYSTEM}/status", self.status),
-            Route("GET", f"{_SYSTEM}/region/{{region}}/status", self.status),
-            Route("POST", f"{_SYSTEM}/region/{{region}}/register", self.register),
-            Route("POST", f"{_SYSTEM}/region/{{region}}/unregister", self.unregister),
-            Route("POST", f"{_SYSTEM}/unregister", self.unregister),
-            Route("GET", f"{_CUDA}/status", self.cuda_status),
-            Route("GET", f"{_CUDA}/region/{{region}}/status", self.cuda_status),
-            Route("POST", f"{_CUDA}/region/{{region}}/register", self.cuda_register),
-            Route("POST", f"{_CUDA}/region/{{region}}/unregister", self.cuda_unregister),
-            Route("POST", f"{_CUDA}/unregister", self.cuda_unregister),
+            Route("GET", f"{_SYSTEM}/status", self.status, admin, api, _REGIONS),
+            Route("GET", f"{one}/status", self.status, admin, api, _ONE),
+            Route("POST", f"{one}/register", self.register, admin, api, _REGISTER),
+            Route("POST", f"{one}/unregister", forget, admin, api, _FORGET),
+            Route("POST", f"{_SYSTEM}/unregister", forget, admin, api, _FORGET_ALL),
+            Route("GET", f"{_CUDA}/status", self.cuda_status, admin, api, _CUDA_REGIONS),
+            Route("GET", f"{cuda}/status", self.cuda_status, admin, api, _ONE),
+            Route("POST", f"{cuda}/register", self.cuda_register, admin, api, _CUDA_REGISTER),
+            Route("POST", f"{cuda}/unregister", cuda_forget, admin, api, _FORGET),
+            Route("POST", f"{_CUDA}/unregister", cuda_forget, admin, api, _FORGET_ALL),
         ]
 
     async def status(self, call: Call) -> web.StreamResponse:

@@ -1,15 +1,49 @@
-"""Where answers of the core go that an HTTP handler waits for."""
+"""Where answers of the core go: to a handler that waits for them, or straight to the client."""
 
 import asyncio
+import logging
 from collections import deque
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from aiohttp.http import RawRequestMessage
 
 from trivet.backends.api import (
     Cancelled,
     CancelToken,
+    InferRequest,
     InferResponse,
     InvalidRequest,
+    RequestContext,
     ServingError,
 )
+from trivet.server.http.answers import (
+    CLOSE,
+    Answer,
+    Buffer,
+    fault_answer,
+    head_of,
+    refusal_of,
+    target_text,
+    write_parts,
+)
+from trivet.server.http.connection import Connection
+from trivet.server.http.plan import Wishes
+from trivet.server.models.routing import Admitted
+
+_log = logging.getLogger(__name__)
+R = TypeVar("R")
+
+
+@dataclass(slots=True)
+class Asked:
+    """What is asked of the core, and how its outputs are wanted."""
+
+    admitted: Admitted
+    request: InferRequest
+    context: RequestContext
+    wishes: Wishes
 
 
 class SingleSink:
@@ -33,18 +67,23 @@ class SingleSink:
             self.finish()
 
     def finish(self) -> None:
+        if self._ended:
+            return
         self._ended = True
-        if self._waiter is not None and not self._waiter.done():
-            self._waiter.set_result(None)
+        self.on_end()
 
     def fail(self, error: ServingError) -> None:
         if not self._ended:
             self._error = error
             self.finish()
 
+    def on_end(self) -> None:
+        """Called once, by what ends the request; `outcome` tells how."""
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
     async def result(self, cancel: CancelToken, wrong_count: str) -> InferResponse:
-        """The response. Raises the request's error, and InvalidRequest with the text `wrong_count`
-        when the model sent none or several. Cancels the request when the client goes away."""
+        """Waits for the outcome. Cancels the request when the client goes away."""
         if not self._ended:
             self._waiter = asyncio.get_running_loop().create_future()
             try:
@@ -52,12 +91,122 @@ class SingleSink:
             except asyncio.CancelledError:
                 cancel.cancel()
                 raise
+        return self.outcome(cancel, wrong_count)
+
+    def outcome(self, cancel: CancelToken, wrong_count: str) -> InferResponse:
+        """The response. Raises the request's error, and InvalidRequest with the text `wrong_count`
+        when the model sent none or several."""
         if self._error is not None:
             raise self._error
         if self._response is None or self._num_responses != 1:
             cancel.cancel()  # What else the model may have to say is for nobody.
             raise InvalidRequest(f"{wrong_count}, got {self._num_responses}")
         return self._response
+
+
+class Exchange(SingleSink):
+    """A request that is answered by callbacks: all of it has come, and its sink writes the answer.
+
+    aiohttp gives each request a task and several futures, which cost more than a small model
+    computes. The connection takes no other request meanwhile.
+    """
+
+    __slots__ = (
+        "_connection",
+        "_is_answered",
+        "_task",
+        "_then",
+        "asked",
+        "body",
+        "message",
+        "model",
+        "request_id",
+        "version",
+    )
+
+    def __init__(
+        self,
+        connection: Connection,
+        message: RawRequestMessage,
+        request_id: str,
+        model: str,
+        version: int | None,
+        body: bytes,
+    ) -> None:
+        super().__init__()
+        self.message = message
+        self.request_id = request_id
+        self.model = model
+        self.version = version
+        self.body = body
+        self.asked: Asked | None = None
+        """What the core computes; nobody waits for it once the client is gone."""
+        self._connection = connection
+        self._then: Callable[[Exchange], None] | None = None
+        self._task: asyncio.Future[Any] | None = None
+        self._is_answered = False
+
+    def run(self, step: Callable[["Exchange"], None]) -> None:
+        """The door of all that happens in a callback: what goes wrong there is the answer."""
+        try:
+            step(self)
+        except ServingError as error:
+            self.refuse(refusal_of(error))
+        except Exception:  # noqa: BLE001 - a door: logged once, answered without its text
+            where = target_text(self.message.method, self.message.path)
+            _log.exception("internal error in request %s to %s", self.request_id, where)
+            self.refuse(fault_answer(self.request_id))
+
+    def expect(self, asked: Asked, then: Callable[["Exchange"], None]) -> None:
+        """`then` is called when the core has sent the outcome of what it was asked."""
+        self.asked = asked
+        self._then = then
+
+    def on_end(self) -> None:
+        then, self._then = self._then, None
+        assert then is not None
+        self.run(then)
+
+    def after(
+        self, work: Coroutine[object, object, R], step: Callable[["Exchange", R], None]
+    ) -> None:
+        """Goes on with a step, which takes the result of work that waits."""
+        self._task = task = asyncio.ensure_future(work)
+        task.add_done_callback(lambda done: self.run(lambda _: step(self, done.result())))
+
+    def answer(
+        self, parts: Sequence[Buffer], content_type: str, headers: Mapping[str, str]
+    ) -> None:
+        """Sends it, status 200. Nothing where the client is gone."""
+        self._is_answered = True
+        connection = self._connection
+        transport = connection.transport
+        closes = self.message.should_close or connection.is_leaving
+        if transport is not None and not transport.is_closing():
+            size_bytes = sum(map(len, parts))
+            line = CLOSE if closes else ""
+            head = head_of(200, size_bytes, self.request_id, content_type, headers, line)
+            write_parts(transport, head, parts, size_bytes)
+        connection.release(closes=closes)
+
+    def refuse(self, answer: Answer) -> None:
+        """Sends an answer that says why not; breaks the connection where another was sent."""
+        connection = self._connection
+        transport = connection.transport
+        if self._is_answered:
+            connection.force_close()
+            return
+        self._is_answered = True
+        closes = self.message.should_close or connection.is_leaving
+        if transport is not None and not transport.is_closing():
+            answer.request_id = self.request_id
+            closes = not answer.write_to(transport, keep_alive=not closes)
+        connection.release(closes=closes)
+
+    def give_up(self) -> None:
+        """The client is gone."""
+        if self.asked is not None:
+            self.asked.context.cancel.cancel()
 
 
 class StreamSink:

@@ -3,14 +3,20 @@
 from aiohttp import web
 
 from trivet.backends.api import InvalidRequest
+from trivet.server.auth.restricted import Api
+from trivet.server.auth.scopes import Scope
 from trivet.server.core import ServerSettings
 from trivet.server.http.answers import json_answer
 from trivet.server.http.body import read_body
 from trivet.server.http.json_document import JsonObject, parse_object, type_name
 from trivet.server.http.limits import HttpLimits
+from trivet.server.http.operations import Operation
 from trivet.server.http.origin import refuse_other_sites
 from trivet.server.http.routes import Call, Route
 from trivet.server.tracing.setting import Change
+
+_READ = Operation("tracing", "The settings")
+_CHANGE = Operation("tracing", "Change them", "v2_fields:SettingsBody", needs_body=False)
 
 
 class TraceSettings:
@@ -22,9 +28,12 @@ class TraceSettings:
 
     def routes(self) -> list[Route]:
         return [
-            Route(method, f"/v2{model}/trace/setting", handler)
+            Route(method, f"/v2{model}/trace/setting", handler, Scope.ADMIN, Api.TRACE, operation)
             for model in ("", "/models/{model}")
-            for method, handler in (("GET", self.read), ("POST", self.change))
+            for method, handler, operation in (
+                ("GET", self.read, _READ),
+                ("POST", self.change, _CHANGE),
+            )
         ]
 
     async def read(self, call: Call) -> web.StreamResponse:

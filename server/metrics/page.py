@@ -11,6 +11,7 @@ from prometheus_client import CONTENT_TYPE_LATEST
 from trivet.backends.device.nvml import Gpus
 from trivet.server.auth.keyring import Keyring
 from trivet.server.auth.page import guard
+from trivet.server.auth.scopes import Scope
 from trivet.server.auth.tls import Tls
 from trivet.server.cache.entry import Cache
 from trivet.server.cache.metrics import write_cache, write_cache_summaries, write_cached_models
@@ -203,13 +204,12 @@ class MetricsServer:
             shows_cpu=settings.allow_cpu_metrics,
         )
         self._runner: web.AppRunner | None = None
-        self.routes: tuple[web.AbstractRoute, ...] = ()
 
     async def start(self) -> int:
         """Listens; returns the port. Raises OSError when the address is taken."""
-        app = web.Application(middlewares=[guard(self._keyring)] if self._keyring else [])
+        guards = [] if self._keyring is None else [guard(self._keyring, Scope.METRICS)]
+        app = web.Application(middlewares=guards)
         app.router.add_get("/metrics", self._page, allow_head=False)
-        self.routes = tuple(app.router.routes())
         self._runner = web.AppRunner(app, access_log=None)
         await self._runner.setup()
         context = None if self._tls is None else self._tls.context

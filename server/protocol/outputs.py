@@ -16,10 +16,10 @@ NONE_IN_REGION: frozenset[str] = frozenset()
 def require_sendable(response: InferResponse, max_bytes: int) -> None:
     """Raises ResponseTooLarge for outputs that nobody should have to hold."""
     if response.size_bytes > max_bytes:
-        raise too_large(response, max_bytes)
+        raise unsendable(response, max_bytes)
 
 
-def too_large(response: InferResponse, max_bytes: int) -> ResponseTooLarge:
+def unsendable(response: InferResponse, max_bytes: int) -> ResponseTooLarge:
     """For outputs of more bytes than may be sent."""
     return ResponseTooLarge(
         f"model '{response.model_name}' answered with {response.size_bytes} bytes of outputs; the "

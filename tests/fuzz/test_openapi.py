@@ -8,12 +8,11 @@ import pytest
 import schemathesis
 from described_site import described
 from fuzzing import EXAMPLES
+from http_site import all_routes
 from hypothesis import HealthCheck, given, settings
 from patience import patience
 from schemathesis.checks import CHECKS
 from schemathesis.generation import GenerationMode
-
-from trivet.server.http.operations import OPERATIONS
 
 CHECKED = [
     "status_code_conformance",
@@ -21,11 +20,11 @@ CHECKED = [
     "response_schema_conformance",
 ]
 CASES = [
-    (*route, mode)
-    for route, operation in OPERATIONS.items()
+    (route.method, route.template, mode)
+    for route in all_routes()
     for mode in GenerationMode
     # What takes no body takes nothing that could be wrong.
-    if mode is GenerationMode.POSITIVE or operation.body is not None
+    if mode is GenerationMode.POSITIVE or route.operation.body
 ]
 
 

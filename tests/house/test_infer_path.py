@@ -15,7 +15,7 @@ import trivet
 from trivet.server.app import Server, loop_factory
 from trivet.server.settings import Settings
 
-MAX_FILES = 23
+MAX_FILES = 22
 WARM_UP = 100
 """Requests before the one that is traced: by then plans are kept and the model runs inline."""
 _TREE = Path(trivet.__file__).parent

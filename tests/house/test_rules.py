@@ -17,6 +17,7 @@ PRINTING_COMMANDS = {"protos/generate.py"}
 # Who may catch everything, and why nothing narrower would do.
 DOORS = {
     ("server/http/door.py", "Door._answer"): "every HTTP request, answered without its text",
+    ("server/http/sinks.py", "Exchange.run"): "every callback of one, the same",
     ("server/grpc/service.py", "Service._spawn.run"): "every unary RPC, answered INTERNAL",
     ("server/grpc/service.py", "UnarySink.send"): "an answer: without an end its client would wait",
     ("server/grpc/stream.py", "InferStream.respond"): "the same in a stream, which goes on",

@@ -12,11 +12,11 @@ import time
 from typing import Any
 
 import pytest
+from http_site import all_routes
 from patience import patience
 
 import trivet.server
 from trivet.backends.api import InvalidRequest
-from trivet.server.auth.scopes import ROUTE_SCOPES
 from trivet.server.http.openai.chat_fields import ChatFields
 from trivet.server.http.openai.fields import parse
 from trivet.server.http.routes import pattern_of
@@ -39,8 +39,8 @@ def patterns() -> dict[str, re.Pattern[Any]]:
         for name, value in vars(importlib.import_module(module.name)).items():
             if isinstance(value, re.Pattern):
                 found[f"{module.name}.{name}"] = value
-    for route in ROUTE_SCOPES:
-        found[" ".join(route)] = pattern_of(route[1])
+    for route in all_routes():
+        found[f"{route.method} {route.template}"] = pattern_of(route.template)
     return found
 
 

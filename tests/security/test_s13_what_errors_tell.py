@@ -7,15 +7,17 @@ Every answer of the tables of bad input is swept the same way (`tests/fault_room
 import json
 import os
 import platform
-from typing import Any
+from typing import Any, cast
 
 import grpc
 import pytest
 from fault_room import LEAKS, SERVICE, Room, read, read_all
+from http_site import FakeCore, all_routes
 from patience import patience
 
 from trivet.protos import grpc_service_pb2 as pb
-from trivet.server.auth.scopes import ROUTE_SCOPES, RPC_SCOPES
+from trivet.server.core import Core
+from trivet.server.grpc.service import Service
 
 pytestmark = pytest.mark.usefixtures("unharmed")
 FIELDS = ("inputs", "model", "parameters", "messages", "ready", "prompt", "key", "input")
@@ -44,7 +46,8 @@ def told_of_us(text: str) -> list[str]:
 @pytest.mark.parametrize("kind", BODIES)
 def test_no_route_tells_of_the_machine(room: Room, kind: str) -> None:
     connection = room.http()
-    for method, template in ROUTE_SCOPES:
+    for route in all_routes():
+        method, template = route.method, route.template
         if template == "/metrics":
             continue
         path = template.format(**NAMES)
@@ -61,7 +64,7 @@ def test_no_route_tells_of_the_machine(room: Room, kind: str) -> None:
 
 @pytest.mark.parametrize("message", NOISE, ids=repr)
 def test_no_call_tells_of_the_machine(room: Room, message: bytes) -> None:
-    for path in RPC_SCOPES:
+    for path in Service(cast(Core, FakeCore())).rows():
         if path.endswith("StreamInfer"):
             continue
         try:

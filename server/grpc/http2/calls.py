@@ -151,7 +151,7 @@ class Calls:
     def _begin_admitted(
         self, gate: Gate, stream_id: int, head: Head, row: Unary | Stream, flags: int
     ) -> None:
-        admitted = gate.admit(head.path, head.metadata, row)
+        admitted = gate.admit(head.metadata, row)
         if isinstance(admitted, Refused):
             self._refuse(stream_id, failure_block(admitted.code, admitted.text), flags)
         else:

@@ -16,12 +16,11 @@ from trivet.server.http.openai.bodies import read_json_body
 from trivet.server.http.openai.chat_fields import ChatFields
 from trivet.server.http.openai.chat_stream import ChatStream
 from trivet.server.http.openai.chat_tools import ChatTools, whole_message
-from trivet.server.http.openai.errors import answers_errors
 from trivet.server.http.openai.events import Merging, stream
 from trivet.server.http.openai.fields import parse
 from trivet.server.http.openai.messages import plain_message
 from trivet.server.http.openai.prompts import named_generator, seeded, truncated
-from trivet.server.http.routes import Call, Route
+from trivet.server.http.routes import Call
 
 
 class Chat:
@@ -30,9 +29,6 @@ class Chat:
     def __init__(self, core: Generators, limits: HttpLimits) -> None:
         self._core = core
         self._limits = limits
-
-    def routes(self) -> list[Route]:
-        return [Route("POST", "/v1/chat/completions", answers_errors(self.complete))]
 
     async def complete(self, call: Call) -> web.StreamResponse:
         """One answer or a stream of events."""

@@ -21,12 +21,11 @@ from trivet.server.http.generation import Outputs
 from trivet.server.http.limits import HttpLimits
 from trivet.server.http.openai import documents as docs
 from trivet.server.http.openai.bodies import read_json_body
-from trivet.server.http.openai.errors import answers_errors
 from trivet.server.http.openai.events import EventWriter, Merging, stream
 from trivet.server.http.openai.fields import parse
 from trivet.server.http.openai.prompts import named_generator, seeded, truncated
 from trivet.server.http.openai.sampling_fields import CompletionFields
-from trivet.server.http.routes import Call, Route
+from trivet.server.http.routes import Call
 
 DEFAULT_MAX_TOKENS = 16
 
@@ -37,9 +36,6 @@ class Completions:
     def __init__(self, core: Generators, limits: HttpLimits) -> None:
         self._core = core
         self._limits = limits
-
-    def routes(self) -> list[Route]:
-        return [Route("POST", "/v1/completions", answers_errors(self.complete))]
 
     async def complete(self, call: Call) -> web.StreamResponse:
         """One answer or a stream of events."""

@@ -21,9 +21,8 @@ from trivet.server.http.answers import json_answer
 from trivet.server.http.limits import HttpLimits
 from trivet.server.http.openai.bodies import read_json_body
 from trivet.server.http.openai.encoders import Encoder, find_id_encoder, find_text_encoder
-from trivet.server.http.openai.errors import answers_errors
 from trivet.server.http.openai.fields import Fields, Listed, TokenId, parse
-from trivet.server.http.routes import Call, Route
+from trivet.server.http.routes import Call
 from trivet.server.http.sinks import SingleSink
 from trivet.server.models.routing import Admitted
 
@@ -68,9 +67,6 @@ class Embeddings:
     def __init__(self, core: Inference, limits: HttpLimits) -> None:
         self._core = core
         self._limits = limits
-
-    def routes(self) -> list[Route]:
-        return [Route("POST", "/v1/embeddings", answers_errors(self.embed))]
 
     async def embed(self, call: Call) -> web.StreamResponse:
         """The vectors of some inputs, in their order."""

@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from trivet.backends.api import Generator, InvalidRequest, Sampling
+from trivet.backends.api import Generator, InvalidRequest, ModelNotFound, Sampling
 from trivet.server.core import Generators
 from trivet.server.models.routing import Key
 
@@ -18,6 +18,16 @@ def named_generator(core: Generators, name: str, key: Key) -> tuple[str, Generat
         if len(found) == 1:
             (name,) = found
     return name, core.generator(name, key=key)
+
+
+def generator_for(core: Generators, name: str | None, key: Key) -> Generator:
+    """The model named, or the only one. Raises ModelNotFound, ModelNotReady."""
+    if name is None:
+        found = core.unnamed_generators()
+        if len(found) != 1:
+            raise ModelNotFound(f"model: {len(found)} models generate text; name one of them")
+        (name,) = found
+    return core.generator(name, key=key)
 
 
 def seeded(sampling: Sampling, index: int) -> Sampling:

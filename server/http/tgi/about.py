@@ -1,11 +1,9 @@
-"""GET /info and /health, POST /tokenize and /chat_tokenize: what surrounds generation."""
+"""GET /info, POST /tokenize and /chat_tokenize: what surrounds generation."""
 
-from http import HTTPStatus
 from typing import Any
 
 import orjson
 from aiohttp import web
-from prometheus_client import CONTENT_TYPE_LATEST
 
 from trivet import __version__
 from trivet.backends.api import (
@@ -17,14 +15,14 @@ from trivet.backends.api import (
     Unsupported,
 )
 from trivet.server.core import Core
-from trivet.server.http.answers import Answer, empty_answer, json_answer
+from trivet.server.http.answers import json_answer
 from trivet.server.http.body import Body
 from trivet.server.http.limits import HttpLimits
 from trivet.server.http.openai.bodies import read_json_body
 from trivet.server.http.openai.fields import parse
 from trivet.server.http.openai.messages import check_messages, plain_message
-from trivet.server.http.routes import Call, Route
-from trivet.server.http.tgi.errors import TemplateError, answers_errors, refusal
+from trivet.server.http.routes import Call
+from trivet.server.http.tgi.errors import TemplateError, refusal
 from trivet.server.http.tgi.fields import (
     MAX_BEST_OF,
     MAX_STOPS,
@@ -32,10 +30,6 @@ from trivet.server.http.tgi.fields import (
     TokenizeFields,
 )
 from trivet.server.http.tgi.models import choose
-from trivet.server.metrics.generating import write_generators
-from trivet.server.metrics.text import Page
-
-_NOT_READY = {"error": "unhealthy", "error_type": "healthcheck"}
 
 
 class About:
@@ -45,33 +39,10 @@ class About:
         self._core = core
         self._limits = limits
 
-    def routes(self) -> list[Route]:
-        return [
-            Route("GET", "/info", answers_errors(self.info)),
-            Route("GET", "/health", answers_errors(self.health)),
-            Route("GET", "/ping", answers_errors(self.health)),
-            Route("POST", "/ping", answers_errors(self.health)),
-            Route("POST", "/chat_tokenize", answers_errors(self.chat_tokenize)),
-            Route("GET", "/metrics", self.metrics),
-        ]
-
     async def info(self, call: Call) -> web.StreamResponse:
         """What serves here and within which limits."""
         name, generator = choose(self._core, call, None)
         return json_answer(_info(name, generator))
-
-    async def health(self, call: Call) -> web.StreamResponse:  # noqa: ARG002
-        """Whether every model that generates text can be asked now."""
-        if self._core.is_generating():
-            return empty_answer()
-        return Answer((orjson.dumps(_NOT_READY),), status=HTTPStatus.SERVICE_UNAVAILABLE)
-
-    async def metrics(self, call: Call) -> web.StreamResponse:  # noqa: ARG002
-        """The metrics of language models, where TGI and vLLM have them; the server's own page has
-        these and all others."""
-        page = Page()
-        write_generators(page, self._core.measured())
-        return Answer((page.text().encode(),), content_type=CONTENT_TYPE_LATEST)
 
     async def tokenize(self, call: Call, body: Body) -> web.StreamResponse | None:
         """Answers a body sent to /tokenize if it is of this API: if it has `inputs`. None: it is

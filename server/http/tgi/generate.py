@@ -9,9 +9,9 @@ from trivet.server.http.limits import HttpLimits
 from trivet.server.http.openai.bodies import read_json_body
 from trivet.server.http.openai.events import pump
 from trivet.server.http.openai.fields import parse
-from trivet.server.http.routes import Call, Route
+from trivet.server.http.routes import Call
 from trivet.server.http.sse import EventStream
-from trivet.server.http.tgi.errors import answers_errors, error_document
+from trivet.server.http.tgi.errors import error_document
 from trivet.server.http.tgi.fields import GenerateFields
 from trivet.server.http.tgi.generation import Generation
 from trivet.server.http.tgi.models import choose
@@ -23,13 +23,6 @@ class TgiGenerate:
     def __init__(self, core: Generators, limits: HttpLimits) -> None:
         self._core = core
         self._limits = limits
-
-    def routes(self) -> list[Route]:
-        return [
-            Route("POST", "/generate", answers_errors(self.whole)),
-            Route("POST", "/generate_stream", answers_errors(self.stream)),
-            Route("POST", "/", answers_errors(self.either)),
-        ]
 
     async def whole(self, call: Call) -> web.StreamResponse:
         """One document."""

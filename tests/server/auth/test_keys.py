@@ -11,7 +11,7 @@ from auth_site import Clock, Keys
 from click.testing import CliRunner
 
 from trivet.backends.api import InvalidConfig
-from trivet.server.auth.errors import PermissionDenied, RateLimited, Unauthenticated
+from trivet.server.auth.errors import RateLimited, Unauthenticated
 from trivet.server.auth.keyring import Keyring, secret_in
 from trivet.server.auth.keys import digest_of, parse_keys, read_keys
 from trivet.server.auth.limits import Limits
@@ -109,12 +109,6 @@ def test_the_hash_is_not_the_key(keys: Keys) -> None:
     for secret in (digest.hex(), f"sha256:{digest.hex()}"):
         with pytest.raises(Unauthenticated):
             Keyring(keys.path).admit(secret, Scope.INFER)
-
-
-def test_what_has_no_scope_is_denied_to_everyone(keys: Keys) -> None:
-    everything = keys.add("everything", "infer", "admin", "metrics")
-    with pytest.raises(PermissionDenied):
-        Keyring(keys.path).admit(everything, None)
 
 
 def test_an_expired_key_is_turned_away(keys: Keys) -> None:

@@ -2,31 +2,32 @@
 
 import itertools
 from collections.abc import Iterator
+from dataclasses import MISSING, Field, fields
+from typing import Any
 
 import grpc
 import grpc.aio
 import pytest
 from auth_site import GuardedSite, Keys
-from http_site import FakeCore
+from http_site import FakeCore, all_routes
 from patience import patience
 
 from trivet.protos import grpc_service_pb2, health_pb2
 from trivet.server.auth.keyring import Keyring
-from trivet.server.auth.scopes import ROUTE_SCOPES, RPC_SCOPES, Scope
+from trivet.server.auth.scopes import Scope
 from trivet.server.core import Core
 from trivet.server.grpc.gate import KeyGate
 from trivet.server.grpc.http2.options import Http2Options
 from trivet.server.grpc.http2.server import Http2Transport
 from trivet.server.grpc.service import Service
-from trivet.server.grpc.transport import Rows, Stream
-from trivet.server.http.app import HttpLimits, build_routes
-from trivet.server.metrics.page import MetricsServer
-from trivet.server.settings import Settings
+from trivet.server.grpc.transport import Rows, Stream, Unary
+from trivet.server.http.routes import Route
 
 HEALTH_ROUTES = {
     "/v2/health/live", "/v2/health/ready", "/v2/models/{model}/ready",
     "/v2/models/{model}/versions/{version}/ready", "/health", "/ping",
 }  # fmt: skip
+NAMES = {"model": "m", "model*": "m", "version": 1, "region": "r"}
 HEALTH_RPCS = {"ServerLive", "ServerReady", "ModelReady", "Check"}
 
 
@@ -38,9 +39,9 @@ def core() -> Iterator[Core]:
 
 
 @pytest.fixture(scope="module")
-def routes(core: Core) -> list[tuple[str, str]]:
-    """Method and template of every HTTP route."""
-    return [(route.method, route.template) for route in build_routes(core, HttpLimits()).routes]
+def routes() -> tuple[Route, ...]:
+    """Every HTTP route."""
+    return all_routes()
 
 
 @pytest.fixture(scope="module")
@@ -49,14 +50,19 @@ def rows(core: Core) -> Rows:
     return Service(core).rows()
 
 
-def test_every_route_has_a_scope(routes: list[tuple[str, str]]) -> None:
-    assert len(routes) > 40
-    assert [route for route in routes if route not in ROUTE_SCOPES] == []
+@pytest.mark.parametrize("kind", [Route, Unary, Stream])
+def test_a_row_without_a_scope_or_an_api_cannot_be_made(kind: type[Any]) -> None:
+    required = {each.name for each in fields(kind) if is_required(each)}
+    assert {"scope", "api"} <= required
 
 
-def test_every_rpc_has_a_scope(rows: Rows) -> None:
+def is_required(each: Field[Any]) -> bool:
+    return each.default is MISSING and each.default_factory is MISSING
+
+
+def test_the_tables_hold_every_route_and_rpc(routes: tuple[Route, ...], rows: Rows) -> None:
+    assert len({(route.method, route.template) for route in routes}) == len(routes) > 40
     assert len(rows) > 15
-    assert [path for path in rows if path not in RPC_SCOPES] == []
 
 
 def test_every_rpc_of_the_protocol_is_served(rows: Rows) -> None:
@@ -69,21 +75,9 @@ def test_every_rpc_of_the_protocol_is_served(rows: Rows) -> None:
     assert rows.keys() <= declared
 
 
-async def test_every_route_of_the_metrics_port_has_a_scope(core: Core, keys: Keys) -> None:
-    settings = Settings(metrics_port=0)
-    server = MetricsServer(core, settings, keyring=Keyring(keys.path))
-    await server.start()
-    try:
-        found = [(each.method, each.resource.canonical) for each in server.routes if each.resource]
-    finally:
-        await server.close()
-    assert found
-    assert [route for route in found if route not in ROUTE_SCOPES] == []
-
-
-def test_only_health_is_open(routes: list[tuple[str, str]], rows: Rows) -> None:
-    open_routes = {template for m, template in routes if ROUTE_SCOPES[m, template] is Scope.OPEN}
-    open_rpcs = {path.rpartition("/")[2] for path in rows if RPC_SCOPES[path] is Scope.OPEN}
+def test_only_health_is_open(routes: tuple[Route, ...], rows: Rows) -> None:
+    open_routes = {route.template for route in routes if route.scope is Scope.OPEN}
+    open_rpcs = {path.rpartition("/")[2] for path in rows if rows[path].scope is Scope.OPEN}
 
     assert open_routes <= HEALTH_ROUTES
     assert open_rpcs <= HEALTH_RPCS
@@ -91,19 +85,21 @@ def test_only_health_is_open(routes: list[tuple[str, str]], rows: Rows) -> None:
 
 @pytest.mark.rows("O43")
 async def test_http_turns_everyone_away_who_lacks_the_scope(
-    routes: list[tuple[str, str]], keys: Keys
+    routes: tuple[Route, ...], keys: Keys
 ) -> None:
-    guarded = [route for route in routes if ROUTE_SCOPES[route] is not Scope.OPEN]
+    guarded = [route for route in routes if route.scope is not Scope.OPEN]
     callers = {"nobody": {}, "stranger": {"x-api-key": "x"}, **dict.fromkeys(keys.secrets)}
     wrong = []
     async with GuardedSite(Keyring(keys.path)) as site:
-        for (method, template), name in itertools.product(guarded, callers):
-            path = template.format(**{"model": "m", "model*": "m", "version": 1, "region": "r"})
+        for route, name in itertools.product(guarded, callers):
+            path = route.template.format(
+                **{"model": "m", "model*": "m", "version": 1, "region": "r"}
+            )
             headers = keys.header(name) if name in keys.secrets else callers[name]
-            async with site.session.request(method, path, headers=headers) as answer:
+            async with site.session.request(route.method, path, headers=headers) as answer:
                 status = answer.status
-            if status != expected_status(name, ROUTE_SCOPES[method, template], status):
-                wrong.append((method, template, name, status))
+            if status != expected_status(name, route.scope, status):
+                wrong.append((route.method, route.template, name, status))
     assert wrong == []
 
 
@@ -125,7 +121,7 @@ async def test_grpc_turns_everyone_away_who_lacks_the_scope(rows: Rows, keys: Ke
     async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
         for path, name in itertools.product(rows, ("nobody", "stranger", *keys.secrets)):
             code = await code_of(channel, path, isinstance(rows[path], Stream), keys, name)
-            if code != expected_code(name, RPC_SCOPES[path], code):
+            if code != expected_code(name, rows[path].scope, code):
                 wrong.append((path, name, code))
     await transport.drain(0)
     assert wrong == []

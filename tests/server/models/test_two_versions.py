@@ -46,7 +46,7 @@ class Doubler(HeldInstance):
 
     def execute(self, batch: Batch) -> None:
         self.started.release()
-        assert self._gate.wait(patience(30)), "the test never released the instance"
+        assert self._gate.wait(patience()), "the test never released the instance"
         values = batch.gather("IN")
         assert values is not None
         self.shapes.append(values.shape)
@@ -145,7 +145,7 @@ async def test_one_request_runs_on_two_versions_at_once_and_each_answers_as_it_d
         for version, note in zip((1, 2), notes, strict=True)
     ]
     for instance in site.instances.values():
-        assert await asyncio.to_thread(instance.started.acquire, timeout=patience(30)), (
+        assert await asyncio.to_thread(instance.started.acquire, timeout=patience()), (
             "both are under way"
         )
     site.release()
@@ -169,7 +169,7 @@ async def test_each_asking_ends_by_its_own_cancellation_or_deadline(site: Site) 
     request = asked()
     busy = [site.ask(asked(), RequestContext(), version) for version in (1, 2)]
     for instance in site.instances.values():
-        assert await asyncio.to_thread(instance.started.acquire, timeout=patience(30))
+        assert await asyncio.to_thread(instance.started.acquire, timeout=patience())
     gone, late, stays = RequestContext(), RequestContext(deadline=1e-6), RequestContext()
 
     sinks = [site.ask(request, gone, 1), site.ask(request, late, 2), site.ask(request, stays, 2)]

@@ -84,3 +84,32 @@ def test_what_is_missing_is_told() -> None:
     assembler = Assembler("identity", max_bytes=100)
     assert list(assembler.feed(framed(b"abcdef", "identity")[:8])) == []
     assert assembler.missing() == "3 of 6 bytes of a message"
+
+
+@given(
+    st.binary(max_size=300), st.sampled_from(sorted(PACK)), st.integers(min_value=-3, max_value=3)
+)
+def test_only_what_is_one_plain_message_is_taken_whole(
+    message: bytes, encoding: str, cut_off: int
+) -> None:
+    data = framed(message, encoding)
+    data = data[:cut_off] if cut_off < 0 else data + bytes(cut_off)
+    assembler = Assembler(encoding, 1000)
+    is_whole = cut_off == 0 and encoding == "identity"
+    assert assembler.whole(data) == (message if is_whole else None)
+    assert assembler.is_between_messages
+
+
+def test_the_rest_of_a_message_is_not_taken_for_one() -> None:
+    assembler = Assembler("identity", 1000)
+    inner = framed(b"hello", "identity")
+    assert list(assembler.feed(framed(inner, "identity")[:5])) == []
+    assert assembler.whole(inner) is None
+    assert [plain(each) for each in assembler.feed(inner)] == [inner]
+
+
+def test_a_message_over_the_limit_is_left_to_be_refused() -> None:
+    assembler = Assembler("identity", 4)
+    assert assembler.whole(framed(b"hello", "identity")) is None
+    with pytest.raises(BadMessageError, match="has 5 bytes; the limit is 4"):
+        list(assembler.feed(framed(b"hello", "identity")))

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 import pytest
 from fakes import HeldInstance
 
-from trivet.server.scheduling.idle import IdleWorkers
+from trivet.server.scheduling.pool import IdleWorkers
 from trivet.server.scheduling.rate_limit import Need, RateLimiter, ResourceLimits
 from trivet.server.scheduling.worker import Job, Worker
 

@@ -1,0 +1,117 @@
+"""The routes of the language APIs, OpenAI's and TGI's."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from trivet.server.auth.restricted import Api
+from trivet.server.auth.scopes import Scope
+from trivet.server.core import Core
+from trivet.server.http.later import Later
+from trivet.server.http.limits import HttpLimits
+from trivet.server.http.openai import errors as openai_errors
+from trivet.server.http.openai.models import Models
+from trivet.server.http.operations import ARRAY, EVENTS, OBJECT, OPENAI, TGI, Operation
+from trivet.server.http.routes import Handler, Route
+from trivet.server.http.tgi import errors as tgi_errors
+from trivet.server.http.tgi.probes import Probes
+
+if TYPE_CHECKING:
+    from trivet.server.http.language_rooms import LanguageRooms
+
+_COMPLETION_FIELDS = "openai.sampling_fields:CompletionFields"
+_CHAT = Operation(
+    OPENAI, "Go on in a conversation", "openai.chat_fields:ChatFields", OBJECT, (EVENTS,)
+)
+_COMPLETE = Operation(OPENAI, "Go on with a text", _COMPLETION_FIELDS, OBJECT, (EVENTS,))
+_EMBED = Operation(OPENAI, "Texts to vectors", "openai.embeddings:EmbeddingFields")
+_MODELS = Operation(OPENAI, "The language models")
+_MODEL = Operation(OPENAI, "One of them")
+_TOKENIZE = Operation(OPENAI, "A text's tokens", "openai.fields:TokenizeFields", {})
+_DETOKENIZE = Operation(OPENAI, "The text of tokens", "openai.fields:DetokenizeFields")
+_TOKENIZER = Operation(OPENAI, "The tokenizer's settings")
+_VERSION = Operation(OPENAI, "The server's version")
+_LOAD = Operation(OPENAI, "Requests in progress")
+
+_TGI_FIELDS = "tgi.fields:GenerateFields"
+_WHOLE = Operation(TGI, "Go on with a text", _TGI_FIELDS)
+_STREAM = Operation(TGI, "The same, tokens as events", _TGI_FIELDS, None, (EVENTS,))
+_EITHER = Operation(TGI, "One of the two, by `stream`", _TGI_FIELDS, ARRAY, (EVENTS,))
+_INFO = Operation(TGI, "The model and its limits")
+_PROBE = Operation("health", "For load balancers", answer=None)
+_CHAT_TOKENIZE = Operation(TGI, "A conversation's tokens", "tgi.fields:ChatTokenizeFields")
+_METRICS = Operation("metrics", "Prometheus's page", answer=None, media=("text/plain",))
+
+
+class Language:
+    """Handlers that read bodies are made when one is asked for the first time."""
+
+    def __init__(self, core: Core, limits: HttpLimits) -> None:
+        self._core = core
+        self._limits = limits
+        self._rooms = Later(self._make)
+        self._models = Models(core)
+        self._probes = Probes(core)
+
+    async def prepare(self) -> None:
+        """Makes them now where there is a model for them: its first client need not wait."""
+        if self._core.generators():
+            await self._rooms.get()
+
+    def routes(self) -> list[Route]:
+        return [
+            *_answering(openai_errors.answers_errors, self._openai()),
+            *_answering(tgi_errors.answers_errors, self._tgi()),
+        ]
+
+    def _openai(self) -> list[Route]:
+        rooms, models = self._rooms, self._models
+        chat = rooms.handler(lambda made: made.chat.complete)
+        complete = rooms.handler(lambda made: made.completions.complete)
+        embed = rooms.handler(lambda made: made.embeddings.embed)
+        tokenize = rooms.handler(lambda made: made.tokens.tokenize)
+        detokenize = rooms.handler(lambda made: made.tokens.detokenize)
+        infer, any_key, inference = Scope.INFER, Scope.ANY, Api.INFERENCE
+        settings = models.tokenizer_info
+        return [
+            Route("POST", "/v1/chat/completions", chat, infer, inference, _CHAT),
+            Route("POST", "/v1/completions", complete, infer, inference, _COMPLETE),
+            Route("POST", "/v1/embeddings", embed, infer, inference, _EMBED),
+            Route("GET", "/v1/models", models.list, any_key, Api.METADATA, _MODELS),
+            Route("GET", "/v1/models/{model}", models.one, any_key, Api.METADATA, _MODEL),
+            Route("POST", "/tokenize", tokenize, infer, inference, _TOKENIZE),
+            Route("POST", "/detokenize", detokenize, infer, inference, _DETOKENIZE),
+            Route("GET", "/tokenizer_info", settings, any_key, Api.METADATA, _TOKENIZER),
+            Route("GET", "/version", models.version, any_key, Api.METADATA, _VERSION),
+            Route("GET", "/load", models.load, any_key, Api.STATISTICS, _LOAD),
+        ]
+
+    def _tgi(self) -> list[Route]:
+        rooms, probes = self._rooms, self._probes
+        whole = rooms.handler(lambda made: made.generate.whole)
+        stream = rooms.handler(lambda made: made.generate.stream)
+        either = rooms.handler(lambda made: made.generate.either)
+        info = rooms.handler(lambda made: made.about.info)
+        chat_tokenize = rooms.handler(lambda made: made.about.chat_tokenize)
+        infer, inference = Scope.INFER, Api.INFERENCE
+        return [
+            Route("POST", "/generate", whole, infer, inference, _WHOLE),
+            Route("POST", "/generate_stream", stream, infer, inference, _STREAM),
+            Route("POST", "/", either, infer, inference, _EITHER),
+            Route("GET", "/info", info, Scope.ANY, Api.METADATA, _INFO),
+            Route("GET", "/health", probes.health, Scope.OPEN, Api.HEALTH, _PROBE),
+            Route("GET", "/ping", probes.health, Scope.OPEN, Api.HEALTH, _PROBE),
+            Route("POST", "/ping", probes.health, Scope.OPEN, Api.HEALTH, _PROBE),
+            Route("POST", "/chat_tokenize", chat_tokenize, infer, inference, _CHAT_TOKENIZE),
+            Route("GET", "/metrics", probes.metrics, Scope.METRICS, Api.METADATA, _METRICS),
+        ]
+
+    def _make(self) -> "LanguageRooms":
+        from trivet.server.http.language_rooms import LanguageRooms
+
+        return LanguageRooms.make(self._core, self._limits)
+
+
+def _answering(form: Callable[[Handler], Handler], rows: list[Route]) -> list[Route]:
+    """The rows with their handlers' errors in the form of an API."""
+    return [replace(row, handler=form(row.handler)) for row in rows]
