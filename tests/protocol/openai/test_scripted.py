@@ -1,0 +1,70 @@
+"""What the real engine and server make of outputs that a test has written."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from llm_site import Call, caller
+from scripted_llama import bytes_of, write_scripted_llm
+from serving import start_server
+
+SCORE = {
+    "type": "object",
+    "properties": {"score": {"type": "integer"}},
+    "required": ["score"],
+    "additionalProperties": False,
+}
+SCRIPTS = [bytes_of("ABCDEFGHIJKLM"), ['{"score":1', ","]]
+
+
+@pytest.fixture(scope="module")
+def call(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Call]:
+    repository = tmp_path_factory.mktemp("scripted")
+    write_models(repository)
+    server = start_server(repository)
+    yield caller(server)
+    server.end()
+
+
+def write_models(repository: Path) -> None:
+    write_scripted_llm(repository, "scripted", SCRIPTS, otherwise=ord("}"))
+
+
+def completed(call: Call, number: int = 0, **wishes: Any) -> Any:
+    """The choice of a script."""
+    asked = {"model": "scripted", "prompt": f"<s{number}>", "temperature": 0, "max_tokens": 20}
+    reply = call("/v1/completions", asked | wishes)
+    assert reply.status == 200, reply.body
+    return reply.json["choices"][0]
+
+
+@pytest.mark.parametrize(
+    ("min_tokens", "stop", "text"),
+    [
+        (0, "C", "AB"),
+        (2, "C", "AB"),
+        (3, "C", "ABCDEFGHIJKLM"),  # over with the third token, which is still one of the first
+        (10, "C", "ABCDEFGHIJKLM"),
+        (5, "K", "ABCDEFGHIJ"),
+        (3, "CDE", "AB"),  # ends behind them
+        (13, "M", "ABCDEFGHIJKLM"),
+    ],
+)
+def test_stop_texts_wait_for_min_tokens(call: Call, min_tokens: int, stop: str, text: str) -> None:
+    assert completed(call, min_tokens=min_tokens, stop=[stop])["text"] == text
+
+
+def test_script_follows_its_schema(call: Call) -> None:
+    choice = completed(call, 1, structured_outputs={"json": SCORE})
+    assert json.loads(choice["text"]) == {"score": 1}
+
+
+@pytest.mark.rows("O17")
+def test_schema_without_a_way_out_is_refused(call: Call) -> None:
+    schema = SCORE | {"patternProperties": {"^score$": {"type": "integer"}}}
+    asked = {"model": "scripted", "prompt": "<s1>", "structured_outputs": {"json": schema}}
+    reply = call("/v1/completions", asked)
+    assert reply.status == 400
+    assert "patternProperties '^score$'" in reply.json["error"]["message"]
