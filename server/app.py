@@ -113,6 +113,7 @@ class Server:
                 self._caching,
             ),
             load_threads=settings.model_load_thread_count,
+            load_retries=settings.model_load_retry_count,
             listener=self._progress.on_status,
             has_summaries=MetricsConfig.parse(settings.metrics_config).summary_latencies,
         )

@@ -30,6 +30,7 @@ from trivet.server.models.lifecycle import Lifecycle
 from trivet.server.models.model import Model
 from trivet.server.models.registry import Registry
 from trivet.server.models.routing import Admitted, Key
+from trivet.server.repository.upload import NO_FILES
 from trivet.server.scheduling.statistics import ModelStatistics
 from trivet.server.shared_memory.system import SharedMemory
 from trivet.server.tracing.generating import TracedGenerator
@@ -266,8 +267,13 @@ class Hall:
 
     # -- model control -------------------------------------------------------------------------
 
-    async def load(self, name: str, config_json: str | None = None) -> None:
-        await self._dispatcher.load(name, config_json)
+    async def load(
+        self,
+        name: str,
+        config_json: str | None = None,
+        files: Mapping[str, bytes] = NO_FILES,
+    ) -> None:
+        await self._dispatcher.load(name, config_json, files)
 
     async def unload(self, name: str, *, unload_dependents: bool = False) -> None:
         await self._dispatcher.unload(name, unload_dependents=unload_dependents)

@@ -9,7 +9,6 @@ from google.protobuf.message import Message
 from trivet.backends.api import (
     CancelToken,
     InferResponse,
-    InvalidRequest,
     RequestContext,
     ServingError,
     Unsupported,
@@ -37,11 +36,17 @@ from trivet.server.grpc.transport import Call, Code, Rows, Stream, Unary
 from trivet.server.grpc.wire import Buffer
 from trivet.server.models.routing import Admitted
 from trivet.server.protocol.forwarding import Forwarding
+from trivet.server.protocol.loading import read_load
 from trivet.server.protocol.outputs import MAX_RESPONSE_BYTES, fulfil, residence_of
 from trivet.server.protocol.versions import parse_version
 
 log = logging.getLogger(__name__)
 PREFIX = "/inference.GRPCInferenceService/"
+
+
+def _value(parameter: pb.ModelRepositoryParameter) -> object:
+    choice = parameter.WhichOneof("parameter_choice")
+    return None if choice is None else getattr(parameter, choice)
 
 
 class UnarySink:
@@ -199,15 +204,10 @@ class Service:
         async def load() -> Message:
             request = parse(pb.RepositoryModelLoadRequest, message)
             refuse_repository_name(request.repository_name)
-            config_json = None
-            for name, parameter in request.parameters.items():
-                if name != "config" or parameter.WhichOneof("parameter_choice") != "string_param":
-                    raise InvalidRequest(
-                        f"unrecognized load parameter '{name}'; this server takes 'config', a "
-                        "string with the model configuration as JSON"
-                    )
-                config_json = parameter.string_param
-            await self.core.load(request.model_name, config_json)
+            name = request.model_name
+            values = ((key, _value(given)) for key, given in request.parameters.items())
+            given = read_load(name, values)
+            await self.core.load(name, given.config_json, given.files)
             return pb.RepositoryModelLoadResponse()
 
         self._spawn(call, load())
