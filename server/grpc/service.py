@@ -145,6 +145,8 @@ class Service:
             request = decoded.request
             if self._forwarding is not None:
                 request = self._forwarding.added(request, call.metadata.items())
+            if self.core.tracing.tracer is not None:
+                note_arrival(call)
             admitted = self.core.resolve(request.model_name, request.model_version, request.key)
             if admitted.model.signature.decoupled:
                 raise Unsupported(
@@ -156,8 +158,6 @@ class Service:
         residence = residence_of(self.core, decoded.wishes) if decoded.wishes else ON_HOST
         context = RequestContext(CancelToken(), call.deadline, (), residence)
         call.on_cancel(context.cancel.cancel)
-        if self.core.tracing.tracer is not None:
-            note_arrival(call)
         self.core.infer(admitted, request, context, UnarySink(self, call, admitted, decoded))
 
     def _open_stream(self, call: Call) -> InferStream:

@@ -87,6 +87,8 @@ class InferStream:
             request = decoded.request
             if self._forwarding is not None:
                 request = self._forwarding.added(request, self._call.metadata.items())
+            if self._core.tracing.tracer is not None:
+                note_arrival(self._call)
             admitted = self._core.resolve(request.model_name, request.model_version, request.key)
         except ServingError as error:
             slot = Slot(_id_of(message), is_ordered=True)
@@ -99,8 +101,6 @@ class InferStream:
         residence = residence_of(self._core, decoded.wishes) if decoded.wishes else ON_HOST
         context = RequestContext(CancelToken(), self._call.deadline, (), residence)
         self._cancels.add(context.cancel)
-        if self._core.tracing.tracer is not None:
-            note_arrival(self._call)
         sink = StreamSink(self, slot, Asked(decoded, admitted.model, context.cancel))
         self._core.infer(admitted, request, context, sink)
 
