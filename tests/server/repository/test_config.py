@@ -152,6 +152,7 @@ BAD_CONFIGS = {
 
 
 @pytest.mark.parametrize("text", BAD_CONFIGS)
+@pytest.mark.rows("R25")
 def test_a_config_that_contradicts_itself_is_refused(text: str) -> None:
     config = parse_config(text, "m/config.pbtxt")
     config.name = "m"
