@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from llm_site import Call, caller
-from scripted_llama import bytes_of, write_scripted_llm
+from scripted_llama import Script, bytes_of, write_scripted_llm
 from serving import start_server
 
 SCORE = {
@@ -16,7 +16,7 @@ SCORE = {
     "required": ["score"],
     "additionalProperties": False,
 }
-SCRIPTS = [bytes_of("ABCDEFGHIJKLM"), ['{"score":1', ","]]
+SCRIPTS: list[Script] = [bytes_of("ABCDEFGHIJKLM"), ['{"score":1', ","]]
 
 
 @pytest.fixture(scope="module")
