@@ -2,7 +2,7 @@
 tokens of tokenizer_config.json and added_tokens.json, and a space in front."""
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -39,17 +39,22 @@ def added_tokens(
             found[_index(index, "added_tokens_decoder")] = (known, "added_tokens_decoder")
     else:
         special = _special_texts(config)
-        for text, index in legacy.items():
+        for text, given in legacy.items():
             is_special = text in special
-            token = {"content": text, "normalized": not is_special, "special": is_special}
-            found[_index(index, "added_tokens.json")] = (token, "added_tokens.json")
-    for index, (token, key) in sorted(found.items()):
-        yield index, token, key
+            made = {"content": text, "normalized": not is_special, "special": is_special}
+            found[_index(given, "added_tokens.json")] = (made, "added_tokens.json")
+    for number, (token, key) in sorted(found.items()):
+        yield number, token, key
 
 
-def with_added_tokens(tokenizer: Any, tokens: Iterator[tuple[int, dict[str, Any], str]]) -> bool:
+def with_added_tokens(
+    tokenizer: Any,
+    tokens: Iterable[tuple[int, dict[str, Any], str]],
+    vocabulary_size: int | None,
+) -> bool:
     """Adds what the tokenizer lacks; whether there was any. Raises LoadFailed for ids that it does
-    not give, as its tokens would be others than the model knows."""
+    not give, as its tokens would be others than the model knows, and for those that the model,
+    whose vocabulary is of that size, does not have."""
     from tokenizers import AddedToken
 
     known = {token.content for token in tokenizer.get_added_tokens_decoder().values()}
@@ -60,6 +65,11 @@ def with_added_tokens(tokenizer: Any, tokens: Iterator[tuple[int, dict[str, Any]
             tokenizer.add_tokens([AddedToken(**token)])
         except TypeError as error:
             raise LoadFailed(f"{key}: token {content!r} cannot be read: {error}") from error
+        if vocabulary_size is not None and index >= vocabulary_size:
+            raise LoadFailed(
+                f"{key} gives token {content[:64]!r} the id {index}, which is not in the model's "
+                f"vocabulary of {vocabulary_size} (config.json, vocab_size)"
+            )
         given = tokenizer.token_to_id(content)
         if given != index:
             raise LoadFailed(

@@ -98,7 +98,11 @@ def completed_tokenizer(text: str, folder: Path, config: Mapping[str, Any]) -> s
     if not tokens:
         return text
     tokenizer = read_tokenizer(text)
-    return tokenizer.to_str() if with_added_tokens(tokenizer, iter(tokens)) else text
+    size = optional_json(folder / "config.json").get("vocab_size")
+    if not with_added_tokens(tokenizer, tokens, size if isinstance(size, int) else None):
+        return text
+    completed: str = tokenizer.to_str()
+    return completed
 
 
 def sampling_defaults(config: Mapping[str, Any]) -> dict[str, float]:

@@ -59,15 +59,16 @@ def tokenizer_json() -> str:
 
 
 def of_transformers(source: str, chat: ChatInput) -> str:
-    given = dict(chat.arguments or {})
-    rendered = render_jinja_template(
-        [list(chat.messages)],
-        tools=list(chat.tools) if chat.tools else None,
+    given: dict[str, Any] = {**(chat.arguments or {}), **SPECIAL}
+    tools: Any = chat.tools and list(chat.tools)
+    messages: Any = list(chat.messages)
+    rendered: Any = render_jinja_template(
+        [messages],
+        tools=tools,
         documents=given.pop("documents", None),
         chat_template=source,
         add_generation_prompt=chat.add_generation_prompt,
         **given,
-        **SPECIAL,
     )
     text: str = rendered[0][0] if isinstance(rendered, tuple) else rendered[0]
     return text
@@ -96,7 +97,7 @@ def test_template_is_rendered_and_tokenised_as_by_transformers(
     assert rendered == wanted
     path = tmp_path / "tokenizer.json"
     path.write_text(tokenizer_json())
-    theirs = transformers.PreTrainedTokenizerFast(tokenizer_file=str(path))
+    theirs: Any = transformers.PreTrainedTokenizerFast(tokenizer_file=str(path))  # type: ignore[no-untyped-call]  # it has no types
     ours = Tokenizer.from_files(TokenizerFiles(path.read_text(), (256,), SPECIAL))
     ids = ours.encode(rendered, add_special_tokens=False)
     assert ids == theirs.encode(wanted, add_special_tokens=False)

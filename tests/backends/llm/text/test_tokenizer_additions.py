@@ -39,7 +39,7 @@ FOLDERS: dict[str, tuple[dict[str, Any], dict[str, int]]] = {
 
 
 def write(folder: Path, config: dict[str, Any], added: dict[str, int]) -> Path:
-    write_script(folder, tokenizer_config=config)
+    write_script(folder, tokenizer_config=config, num_spare_tokens=8)
     if str(config.get("tokenizer_class")).startswith("Qwen2"):
         path = folder / "tokenizer.json"
         tokenizer = Tokenizer.from_file(str(path))
