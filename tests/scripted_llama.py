@@ -36,12 +36,14 @@ def write_script(
     otherwise: int | None = None,
     chat_template: str = "",
     tokenizer_config: Mapping[str, Any] | None = None,
+    num_spare_tokens: int = 0,
 ) -> Path:
     """A folder of Hugging Face's form. The prompt `<s0>` starts the first script. `otherwise`: the
-    token that is taken where a grammar forbids the scripted one."""
+    token that is taken where a grammar forbids the scripted one. `num_spare_tokens`: which the
+    model has and its tokenizer.json has not."""
     folder.mkdir(parents=True, exist_ok=True)
     tokenizer = byte_tokenizer(scripts)
-    following = _following(tokenizer, scripts)
+    following = _following(tokenizer, scripts) + [EOS] * num_spare_tokens
     hidden = -(-len(following) // HEAD_SIZE) * HEAD_SIZE
     weights = _weights(following, hidden, otherwise)
     save_file(weights, folder / "model.safetensors", {"format": "pt"})

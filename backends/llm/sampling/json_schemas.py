@@ -20,7 +20,7 @@ _SINGLE = (
     "items", "additionalItems", "additionalProperties", "contains", "contentSchema", "else", "if",
     "not", "propertyNames", "then", "unevaluatedItems", "unevaluatedProperties",
 )  # fmt: skip
-_ANYTHING = (True, {})
+_ANYTHING: tuple[Any, ...] = (True, {})
 _NEUTRAL: Mapping[str, tuple[Any, ...]] = {
     "uniqueItems": (False,),
     "propertyNames": _ANYTHING,
@@ -100,12 +100,11 @@ class ClosedObject:
     def add(self, schema: Schema, root: Schema, num_references: int = 0) -> None:
         """What a schema says of the object, and what those say that hold with it."""
         for name, found in (("properties", self.names), ("patternProperties", self.patterns)):
-            found.extend(schema.get(name) or () if isinstance(schema.get(name), Mapping) else ())
-        required = schema.get("required")
-        self.names += [n for n in required if isinstance(n, str)] if _is_list(required) else []
+            given = schema.get(name)
+            found.extend(given if isinstance(given, Mapping) else ())
+        self.names += [name for name in _list(schema.get("required")) if isinstance(name, str)]
         self.is_closed |= schema.get("additionalProperties") is False
-        parts = schema.get("allOf") if _is_list(schema.get("allOf")) else []
-        for part in (*parts, _resolved(schema.get("$ref"), root)):
+        for part in (*_list(schema.get("allOf")), _resolved(schema.get("$ref"), root)):
             if isinstance(part, Mapping) and num_references < _MAX_REFERENCES:
                 self.add(part, root, num_references + 1)
 
@@ -122,8 +121,8 @@ def closed_objects(schema: Any, root: Schema) -> Iterator[ClosedObject]:
         inner: list[Any] = []
         if name in _MAPS and isinstance(value, Mapping):
             inner = list(value.values())
-        elif name in _LISTS and _is_list(value):
-            inner = value
+        elif name in _LISTS:
+            inner = _list(value)
         elif name in _SINGLE:
             inner = [value]
         for each in inner:
@@ -145,8 +144,8 @@ def probe(pattern: str, names: list[str]) -> tuple[str, str]:
     return json.dumps(schema), f"{{{begun},"
 
 
-def _is_list(value: Any) -> bool:
-    return isinstance(value, list)
+def _list(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else []
 
 
 def _resolved(reference: Any, root: Schema) -> Any:

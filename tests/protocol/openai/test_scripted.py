@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from llm_site import Call, caller
-from scripted_llama import bytes_of, write_scripted_llm
+from scripted_llama import Script, bytes_of, write_scripted_llm
 from serving import start_server
 
 SCORE = {
@@ -16,7 +16,7 @@ SCORE = {
     "required": ["score"],
     "additionalProperties": False,
 }
-SCRIPTS = [bytes_of("ABCDEFGHIJKLM"), ['{"score":1', ","]]
+SCRIPTS: list[Script] = [bytes_of("ABCDEFGHIJKLM"), ['{"score":1', ","]]
 
 
 @pytest.fixture(scope="module")
@@ -68,3 +68,38 @@ def test_schema_without_a_way_out_is_refused(call: Call) -> None:
     reply = call("/v1/completions", asked)
     assert reply.status == 400
     assert "patternProperties '^score$'" in reply.json["error"]["message"]
+
+
+@pytest.mark.parametrize(
+    ("wishes", "told"),
+    [
+        ({"bad_words": ["a" * 1001]}, "bad_words: a text of 1001 characters; at most 1000 may be"),
+        ({"stop": ["a" * 1001]}, "stop: a text of 1001 characters"),
+    ],
+)
+def test_texts_are_bounded_before_they_are_tokenised(
+    call: Call, wishes: dict[str, Any], told: str
+) -> None:
+    asked = {"model": "scripted", "prompt": "<s0>", **wishes}
+    reply = call("/v1/completions", asked)
+    assert reply.status == 400
+    assert told in reply.json["error"]["message"]
+
+
+@pytest.mark.parametrize(
+    ("wishes", "told"),
+    [
+        ({"bad_words": ["a" * 1001]}, "bad_words: a text of 1001 characters"),
+        ({"stop": ["a" * 1001]}, "stop: a text of 1001 characters"),
+        ({"stop": ["a"] * 129}, "stop: 129 texts; at most 128 are allowed"),
+        ({"stop": [1]}, "stop: it must be a list of texts"),
+        ({"bad_words": [1]}, "bad_words: it must be a list of texts"),
+    ],
+)
+def test_texts_are_bounded_in_the_form_of_tensors_too(
+    call: Call, wishes: dict[str, Any], told: str
+) -> None:
+    asked = {"text_input": "<s0>", "sampling_parameters": json.dumps(wishes)}
+    reply = call("/v2/models/scripted/generate", asked)
+    assert reply.status == 400
+    assert told in reply.json["error"]
