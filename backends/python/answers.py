@@ -43,9 +43,14 @@ class ModelOutputs:
         try:
             if response.has_error():
                 return to_serving_error(response.error())
-            self._note_undeclared(response)
-            wanted = [name for name in self.names if name in request.output_names]
-            outputs = response.to_api(wanted or self.names)
+            wanted = request.output_names or self.names
+            outputs: list[Tensor] = []
+            for tensor in response.output_tensors():
+                name = tensor.name()
+                if name in wanted:
+                    outputs.append(tensor.to_api())
+                elif name not in self.names:
+                    self._note_undeclared(name)
             return Made(outputs, response.raw_parameters())
         except TritonModelException as error:
             return BackendFailed(f"{self._unsendable}: {error}")
@@ -53,17 +58,15 @@ class ModelOutputs:
             log.exception("a response of model '%s' cannot be sent", self.model_name)
             return BackendFailed(f"{self._unsendable}; the server log has the details")
 
-    def _note_undeclared(self, response: InferenceResponse) -> None:
-        for tensor in response.output_tensors():
-            name = tensor.name()
-            if name in self.names or name in self._dropped or len(self._dropped) == _MOST_NOTED:
-                continue
-            self._dropped.add(name)
-            log.warning(
-                "model '%s' gives output '%s', which its configuration does not list: it is "
-                "dropped, now and later. Listed are %s",
-                self.model_name, name, self.names,
-            )  # fmt: skip
+    def _note_undeclared(self, name: str) -> None:
+        if name in self._dropped or len(self._dropped) == _MOST_NOTED:
+            return
+        self._dropped.add(name)
+        log.warning(
+            "model '%s' gives output '%s', which its configuration does not list: it is dropped, "
+            "now and later. Listed are %s",
+            self.model_name, name, self.names,
+        )  # fmt: skip
 
 
 _MOST_NOTED = 64

@@ -1,12 +1,11 @@
 """A response as user code makes it."""
 
 import json
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 
 from trivet.backends.api import Parameters
-from trivet.backends.api import Tensor as ApiTensor
 from trivet.backends.python.model_api.errors import TritonError, TritonModelException
-from trivet.backends.python.model_api.fields import parameters_of
+from trivet.backends.python.model_api.fields import NO_PARAMETERS, parameters_of
 from trivet.backends.python.model_api.tensor import Tensor
 
 
@@ -43,11 +42,8 @@ class InferenceResponse:
 
     def raw_parameters(self) -> Parameters:
         """Raises TritonModelException where a parameter cannot be sent."""
-        return parameters_of(self._parameters, "response parameters")
-
-    def to_api(self, wanted: Collection[str]) -> list[ApiTensor]:
-        """The wanted outputs. Raises TritonModelException for one that cannot be sent."""
-        return [tensor.to_api() for tensor in self._output_tensors if tensor.name() in wanted]
+        given = self._parameters
+        return parameters_of(given, "response parameters") if given else NO_PARAMETERS
 
 
 def get_output_tensor_by_name(inference_response: InferenceResponse, name: str) -> Tensor | None:
