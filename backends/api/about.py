@@ -5,6 +5,7 @@ A backend's `about.py` is read whenever a model looks for its backend, so it imp
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from difflib import get_close_matches
 from enum import Enum, IntEnum
 from pathlib import PurePath
 
@@ -23,6 +24,16 @@ BACKEND_FIELDS = (
     "runtime",
 )
 """Fields of a config that only backends read. The others are the server's."""
+SERVER_PARAMETERS = (
+    "close_timeout_s",
+    "embeddings_*",
+    "execute_timeout_s",
+    "gpu_uuids",
+    "heartbeat_timeout_s",
+    "isolation",
+    "load_timeout_s",
+)
+"""Read for models of every backend."""
 
 
 class Claim(IntEnum):
@@ -158,6 +169,12 @@ class About:
     def takes_parameter(self, name: str) -> bool:
         """Whether it reads a config parameter of that name, or may."""
         return self.parameters is None or is_among(name, self.parameters)
+
+    def likely_parameter(self, name: str) -> str:
+        """What may have been meant by a parameter that nobody reads: for error texts."""
+        known = sorted((*(self.parameters or ()), *SERVER_PARAMETERS))
+        near = get_close_matches(name, known, n=1)
+        return f"did you mean '{near[0]}'?" if near else f"it reads {', '.join(known)}"
 
 
 def is_among(name: str, patterns: tuple[str, ...]) -> bool:

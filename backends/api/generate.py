@@ -31,7 +31,7 @@ class Sampling:
     max_tokens: int | None = None
     """None: as many as the model's length allows."""
     min_tokens: int = 0
-    """So many tokens come before an end-of-text or stop token may."""
+    """So many tokens come before an end-of-text or stop token, or the end of a stop text, may."""
     temperature: float = 1.0
     """0: the most likely token always."""
     top_k: int = 0

@@ -11,6 +11,8 @@ from trivet.backends.api import (
     Placement,
     parameter,
 )
+from trivet.backends.api.about import SERVER_PARAMETERS, is_among
+from trivet.backends.llm.about import ABOUT
 from trivet.backends.llm.process.process import StartedEngine
 from trivet.backends.llm.process.starting import start_engine
 from trivet.backends.llm.serving.executor import LlmExecutor
@@ -51,6 +53,7 @@ class LlmBackend:
 
     def complete(self, config: ModelConfig, files: ModelFiles) -> ModelConfig:
         """The tensors are the same for all. Raises InvalidConfig."""
+        _refuse_unknown(config)
         engine_settings(config, files)
         completed = ModelConfig()
         completed.CopyFrom(config)
@@ -90,6 +93,16 @@ class LlmBackend:
         return LlmInstance(
             files, start_engine(files.model_dir.name, settings), settings, tokenizer, template
         )
+
+
+def _refuse_unknown(config: ModelConfig) -> None:
+    """What users of other servers write here (a limit, an adapter) would else have no effect and no
+    trace."""
+    for name in config.parameters:
+        if not is_among(name, SERVER_PARAMETERS) and not ABOUT.takes_parameter(name):
+            raise InvalidConfig(
+                f"parameter '{name}' is not known to backend 'llm': {ABOUT.likely_parameter(name)}"
+            )
 
 
 def _group(config: ModelConfig) -> ModelInstanceGroup:

@@ -21,7 +21,13 @@ from trivet.server.auth.scopes import Scope
 from trivet.server.core import Core
 from trivet.server.grpc.codec import Decoded, Decoder, Encoder
 from trivet.server.grpc.errors import code_of
-from trivet.server.grpc.handlers import INTERNAL_TEXT, parse, plain, refuse_repository_name
+from trivet.server.grpc.handlers import (
+    INTERNAL_TEXT,
+    parse,
+    plain,
+    refuse_repository_name,
+    unsendable,
+)
 from trivet.server.grpc.logging import answer_log_settings
 from trivet.server.grpc.shared_memory import SharedMemoryRpcs
 from trivet.server.grpc.stream import InferStream
@@ -63,6 +69,11 @@ class UnarySink:
             message = self._service.encoder.encode(response, in_region, final=None)
         except ServingError as error:
             self.fail(error)
+            return
+        except Exception:
+            log.exception("an answer cannot be sent; request %s", response.id or "-")
+            # The door of answers: without an end its client would wait for ever.
+            self.fail(unsendable(response))
             return
         self._call.answer(message)
 
@@ -134,6 +145,8 @@ class Service:
             request = decoded.request
             if self._forwarding is not None:
                 request = self._forwarding.added(request, call.metadata.items())
+            if self.core.tracing.tracer is not None:
+                note_arrival(call)
             admitted = self.core.resolve(request.model_name, request.model_version, request.key)
             if admitted.model.signature.decoupled:
                 raise Unsupported(
@@ -145,8 +158,6 @@ class Service:
         residence = residence_of(self.core, decoded.wishes) if decoded.wishes else ON_HOST
         context = RequestContext(CancelToken(), call.deadline, (), residence)
         call.on_cancel(context.cancel.cancel)
-        if self.core.tracing.tracer is not None:
-            note_arrival(call)
         self.core.infer(admitted, request, context, UnarySink(self, call, admitted, decoded))
 
     def _open_stream(self, call: Call) -> InferStream:

@@ -5,19 +5,8 @@ from collections.abc import Iterator
 from google.protobuf.message import Message
 
 from trivet.backends.api import About
-from trivet.backends.api.about import BACKEND_FIELDS, is_among
+from trivet.backends.api.about import BACKEND_FIELDS, SERVER_PARAMETERS, is_among
 from trivet.protos.model_config_pb2 import ModelConfig
-
-SERVER_PARAMETERS = (
-    "close_timeout_s",
-    "embeddings_*",
-    "execute_timeout_s",
-    "gpu_uuids",
-    "heartbeat_timeout_s",
-    "isolation",
-    "load_timeout_s",
-)
-"""Read for models of every backend."""
 
 NOBODYS_PARAMETERS = ("TRITON_BATCH_STRATEGY_PATH",)
 """Triton's for libraries that are not loaded here: in vain for every backend."""

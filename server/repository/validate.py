@@ -3,7 +3,6 @@
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from difflib import get_close_matches
 from pathlib import Path
 
 from trivet.backends.api import About, InvalidConfig, LoadFailed, ModelFiles, ServingError
@@ -23,7 +22,7 @@ from trivet.server.repository.scan import (
     is_ignored,
     scan,
 )
-from trivet.server.repository.unread import SERVER_PARAMETERS, unread_fields, unread_parameters
+from trivet.server.repository.unread import unread_fields, unread_parameters
 
 _POSITION = re.compile(r"^(?P<file>\S+?):(?P<line>\d+):(?P<column>\d+): (?P<what>.*)$", re.DOTALL)
 _LFS = b"version https://git-lfs"
@@ -130,15 +129,13 @@ def _settled(config: ModelConfig, about: About | None) -> ModelConfig:
 
 def _said_in_vain(folder: ModelFolder, config: ModelConfig, about: About) -> Iterator[Diagnostic]:
     path = f"{folder.name}/{CONFIG_NAME}"
-    known = (*(about.parameters or ()), *SERVER_PARAMETERS)
     for name in unread_parameters(config, about):
-        near = get_close_matches(name, known, n=1)
         yield Diagnostic(
             "warning",
             "parameter-unread",
             path,
             f"parameter '{name}' is not read by backend '{about.word}'",
-            f"did you mean '{near[0]}'?" if near else f"it reads {', '.join(sorted(known))}",
+            about.likely_parameter(name),
             line=_line_of(folder.path / CONFIG_NAME, f"'{name}'"),
         )
     for name in unread_fields(config, about):

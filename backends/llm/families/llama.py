@@ -3,7 +3,7 @@
 Source: Touvron et al., LLaMA (2023).
 """
 
-from collections.abc import Container, Mapping
+from collections.abc import Container
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,6 +20,7 @@ from trivet.backends.llm.families.kinds import (
     RopeScaling,
 )
 from trivet.backends.llm.families.names import Names, Role, Share, WeightName
+from trivet.backends.llm.families.rope import gguf_rope, hub_rope
 
 _HUB = "model.layers.{layer}."
 _GGUF = "blk.{layer}."
@@ -110,7 +111,7 @@ def hub_shape(config: Described, architecture: str, **own: Any) -> LlamaShape:
     """The numbers in a config.json that families share; `own`: fields that a family reads itself.
     Raises LoadFailed."""
     _refuse_variants(config)
-    rope = config.get("rope_parameters") or {}
+    rope = hub_rope(config)
     num_heads = config["num_attention_heads"]
     return LlamaShape(
         architecture=architecture,
@@ -123,8 +124,8 @@ def hub_shape(config: Described, architecture: str, **own: Any) -> LlamaShape:
         vocabulary_size=config["vocab_size"],
         max_positions=config["max_position_embeddings"],
         rms_norm_eps=config["rms_norm_eps"],
-        rope_theta=float(rope.get("rope_theta") or config.get("rope_theta") or 10_000.0),
-        rope_scaling=_scaling(rope if "rope_type" in rope else config.get("rope_scaling")),
+        rope_theta=rope.theta,
+        rope_scaling=rope.scaling,
         ties_embeddings=bool(config.get("tie_word_embeddings", False)),
         **own,
     )
@@ -134,32 +135,8 @@ def _refuse_variants(config: Described) -> None:
     activation = config.get("hidden_act") or "silu"
     if activation != "silu":
         raise LoadFailed(f"config.json has hidden_act '{activation}'; only 'silu' is supported")
-    rope = config.get("rope_parameters") or {}
-    rotated = rope.get("partial_rotary_factor", config.get("partial_rotary_factor")) or 1.0
-    if rotated != 1.0:
-        raise LoadFailed(
-            f"config.json has partial_rotary_factor {rotated}; models that rotate a part of each "
-            "head only are not supported"
-        )
-
-
-def _scaling(given: Mapping[str, Any] | None) -> RopeScaling | None:
-    if not given:
-        return None
-    kind = given.get("rope_type") or given.get("type") or "default"
-    if kind == "default":
-        return None
-    if kind == "linear":
-        return RopeScaling("linear", float(given["factor"]))
-    if kind == "llama3":
-        return RopeScaling(
-            "llama3",
-            float(given["factor"]),
-            float(given["low_freq_factor"]),
-            float(given["high_freq_factor"]),
-            int(given["original_max_position_embeddings"]),
-        )
-    raise LoadFailed(f"rope scaling '{kind}' is not supported; linear and llama3 are")
+    if config.get("mlp_bias"):
+        raise LoadFailed("config.json has mlp_bias true; biases of the MLP are not supported")
 
 
 def sliding_window(config: Described, *, is_default: bool = False) -> int:
@@ -202,12 +179,7 @@ def gguf_shape(
     num_heads = needed("attention.head_count")
     hidden_size = needed("embedding_length")
     head_dim = value("attention.key_length", hidden_size // num_heads)
-    if value("rope.dimension_count", head_dim) != head_dim:
-        raise LoadFailed("models that rotate a part of each head only are not supported")
-    kind = value("rope.scaling.type", "none")
-    if kind not in ("none", "linear"):
-        raise LoadFailed(f"rope scaling '{kind}' is not supported in GGUF files; linear is")
-    scaling = RopeScaling("linear", needed("rope.scaling.factor")) if kind == "linear" else None
+    rope = gguf_rope(metadata, architecture, head_dim)
     return LlamaShape(
         architecture=architecture,
         names=names,
@@ -220,8 +192,8 @@ def gguf_shape(
         vocabulary_size=len(metadata["tokenizer.ggml.tokens"]),
         max_positions=needed("context_length"),
         rms_norm_eps=needed("attention.layer_norm_rms_epsilon"),
-        rope_theta=value("rope.freq_base", 10_000.0),
-        rope_scaling=scaling,
+        rope_theta=rope.theta,
+        rope_scaling=rope.scaling,
         sliding_window=value("attention.sliding_window", 0),
         has_qkv_bias="blk.0.attn_q.bias" in tensor_names,
         has_output_bias="blk.0.attn_output.bias" in tensor_names,

@@ -9,9 +9,11 @@ import torch
 from torch import Tensor
 
 from trivet.backends.api import Grammar, InvalidRequest
+from trivet.backends.llm.sampling.json_schemas import closed_objects, probe, without_remarks
 
 MAX_COST = 500_000
 """Steps that a token's mask may take (llguidance's step_max_items): grammars that explode end."""
+_MAX_FORMATS = 256
 
 
 class GrammarLibrary:
@@ -22,6 +24,8 @@ class GrammarLibrary:
 
         self._lib = llguidance
         self._vocabulary_size = vocabulary_size
+        self._formats: dict[str, bool] = {}
+        """Which the library knows, as far as they have been asked for."""
         added = json.loads(tokenizer_json).get("added_tokens") or ()
         self._special_texts = {token["content"] for token in added if token.get("special")}
         self._tokenizer = llguidance.LLTokenizer(
@@ -44,7 +48,7 @@ class GrammarLibrary:
     def _source(self, grammar: Grammar) -> Any:
         matcher = self._lib.LLMatcher
         if grammar.kind == "json_schema":
-            return matcher.grammar_from_json_schema(grammar.value)
+            return matcher.grammar_from_json_schema(self._schema(grammar.value, grammar.field))
         if grammar.kind == "json_object":
             return matcher.grammar_from_json_schema('{"type": "object"}')
         if grammar.kind == "regex":
@@ -55,13 +59,56 @@ class GrammarLibrary:
             return matcher.grammar_from_regex(choices)
         if grammar.kind == "structural_tag":
             tags = [
-                self._lib.StructTag(trigger=trigger, begin=begin, grammar=schema, end=end)
+                self._lib.StructTag(
+                    trigger=trigger,
+                    begin=begin,
+                    grammar=json.loads(self._schema(json.dumps(schema), grammar.field)),
+                    end=end,
+                )
                 for trigger, begin, schema, end in json.loads(grammar.value)
             ]
             # Marks that the model has tokens for are not spelled.
             is_special = any(tag.trigger in self._special_texts for tag in tags)
             return self._lib.StructTag.to_grammar(tags, assume_special=is_special)
         return matcher.grammar_from_lark(grammar.value)
+
+    def _schema(self, text: str, field: str) -> str:
+        """As the library is to read it. Raises InvalidRequest for one that has no way out."""
+        try:
+            schema = json.loads(text)
+            for each in closed_objects(schema, schema):
+                for pattern, names in each.overlaps():
+                    self._check_way_out(pattern, names, field)
+            return json.dumps(without_remarks(schema, self._knows_format))
+        except (ValueError, RecursionError):
+            return text  # the library says what is wrong with it
+
+    def _knows_format(self, name: str) -> bool:
+        known = self._formats.get(name)
+        if known is None:
+            form = json.dumps({"type": "string", "format": name})
+            source = self._lib.LLMatcher.grammar_from_json_schema(form)
+            known = not self._lib.LLMatcher(self._tokenizer, source).is_error()
+            if len(self._formats) < _MAX_FORMATS:
+                self._formats[name] = known
+        return known
+
+    def _check_way_out(self, pattern: str, names: list[str], field: str) -> None:
+        """The library offers a comma behind the last of these names, although no other matches
+        the pattern: white space alone may follow, for ever."""
+        schema, begun = probe(pattern, names)
+        source = self._lib.LLMatcher.grammar_from_json_schema(schema)
+        matcher = self._lib.LLMatcher(self._tokenizer, source)
+        matcher.consume_tokens(self._tokenizer.tokenize_str(begun))
+        if matcher.is_error():
+            return
+        bits = np.frombuffer(matcher.compute_bitmask(), dtype=np.uint8)
+        allowed = np.unpackbits(bits, bitorder="little")[: self._vocabulary_size].nonzero()[0]
+        if all(self._tokenizer.decode_bytes([int(token)]).isspace() for token in allowed):
+            raise InvalidRequest(
+                f"{field}: patternProperties {pattern[:64]!r} matches no name but "
+                f"{', '.join(map(repr, names))[:256]}, which the schema has anyway: leave it out"
+            )
 
 
 class GrammarConstraint:

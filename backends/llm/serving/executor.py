@@ -40,6 +40,9 @@ from trivet.backends.llm.text.tokenizer import Tokenizer
 log = logging.getLogger(__name__)
 LONG_TEXT = 4096
 """Texts longer than that are tokenised in a thread: they would hold up the event loop."""
+MAX_TEXTS = 128
+MAX_TEXT_CHARACTERS = 1000
+"""Of those that end an output, or must not be in it."""
 SILENT = "its engine shows no sign of life; it is killed after a while"
 _STOPPING = "the model is being unloaded"
 
@@ -189,6 +192,8 @@ class LlmExecutor:
     def _message(self, request: GenerateRequest) -> Submit:
         sampling = request.sampling
         self._check(request)
+        _check_texts("stop", sampling.stop)
+        _check_texts("bad_words", sampling.bad_words)
         self._num_submitted += 1
         ends = () if sampling.ignore_eos else self._info.eos_token_ids
         bad_words = [
@@ -317,6 +322,19 @@ class LlmExecutor:
                 f"messages: model '{self._name}' has no chat template; use /v1/completions"
             )
         return await asyncio.to_thread(self._template.render, chat)
+
+
+def _check_texts(name: str, texts: Sequence[str]) -> None:
+    """Before each is looked for at every token, or tokenised."""
+    if len(texts) > MAX_TEXTS:
+        raise InvalidRequest(f"{name}: {len(texts)} texts; at most {MAX_TEXTS} are allowed")
+    for text in texts:
+        if not isinstance(text, str):
+            raise InvalidRequest(f"{name}: it must be a list of texts")
+        if len(text) > MAX_TEXT_CHARACTERS:
+            raise InvalidRequest(
+                f"{name}: a text of {len(text)} characters; at most {MAX_TEXT_CHARACTERS} may be"
+            )
 
 
 def _check_sampling(request: GenerateRequest, info: GeneratorInfo) -> None:

@@ -44,6 +44,7 @@ class Running:
         sampling = request.sampling
         self._detokenizer = Detokenizer(tokenizer, skip_special_tokens=sampling.skip_special_tokens)
         self._stops = StopMatcher(sampling.stop, include=sampling.include_stop)
+        self._num_tokens = 0
         self._is_ended = False
         self._timer: asyncio.TimerHandle | None = None
         request.cancel.on_cancel(self._cancelled)
@@ -98,12 +99,15 @@ class Running:
         is_end = output.finish == "stop"
         # An end token is not part of the text; a stop token is where it was asked for.
         shown = output.token_ids[:-1] if is_end and not sampling.include_stop else output.token_ids
-        text, hit = self._stops.push(self._detokenizer.push(shown))
+        # Like end tokens, which the engine holds off (vLLM's rule).
+        self._num_tokens += len(output.token_ids)
+        is_early = self._num_tokens <= sampling.min_tokens
+        text, hit = self._stops.push(self._detokenizer.push(shown), is_barred=is_early)
         if hit is not None:
             return text, Finish("stop", hit.stop)
         if not output.finish:
             return text, None
-        rest, hit = self._stops.push(self._detokenizer.flush())
+        rest, hit = self._stops.push(self._detokenizer.flush(), is_barred=is_early)
         if hit is not None:
             return text + rest, Finish("stop", hit.stop)
         text += rest + self._stops.flush()

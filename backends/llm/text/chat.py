@@ -19,7 +19,9 @@ from trivet.backends.llm.text.tool_texts import parser_of, with_written_tools
 
 _FAULTS = (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
 """What expressions of a template raise."""
+_REASONING = ("reasoning_content", "thinking", "reasoning")
 MAX_INDENT = 16
+MAX_FAULT_CHARACTERS = 200
 _LIMIT_TEXT = f"the chat template wrote more than {MAX_PROMPT_CHARACTERS} characters"
 
 
@@ -58,7 +60,8 @@ class ChatTemplate:
     def render(self, chat: ChatInput) -> str:
         """The prompt: a `Prompt` when a client's text in it looks like special tokens. Raises
         InvalidRequest with the template's own words, or general ones."""
-        messages, tools = chat.messages, chat.tools
+        messages: Messages = [_with_reasoning(message) for message in chat.messages]
+        tools = chat.tools
         try:
             if not self._writes_tools:
                 messages, tools = with_written_tools(messages, tools or ()), None
@@ -66,6 +69,7 @@ class ChatTemplate:
             messages = marked(messages)
             values = {
                 **self.special_tokens,
+                "documents": None,  # defined, as transformers has it
                 **marked(chat.arguments or {}),
                 "messages": messages,
                 "tools": marked(tools) if tools else None,
@@ -87,11 +91,19 @@ class ChatTemplate:
         except _FAULTS as error:
             raise InvalidRequest(
                 "messages: the chat template cannot write them; look at the types of role and "
-                f"content ({type(error).__name__})"
+                f"content ({type(error).__name__}: {str(error)[:MAX_FAULT_CHARACTERS]})"
             ) from None
         if chat.continue_final_message:
             text = _cut_after_last(text, messages)
         return self._literals.prompt(text)
+
+
+def _with_reasoning(message: Mapping[str, Any]) -> Mapping[str, Any]:
+    """What it thought, under each name by which templates read it, as in transformers."""
+    found = next((message[key] for key in _REASONING if message.get(key) is not None), None)
+    if found is None:
+        return message
+    return {"thinking": found, **message, "reasoning_content": found}
 
 
 def _bounded(pieces: Any) -> Any:
@@ -123,6 +135,23 @@ def _now(form: str) -> str:
     return dt.datetime.now().astimezone().strftime(form)
 
 
-def _to_json(value: Any, indent: int | None = None) -> str:
-    indent = indent if indent is None else min(indent, MAX_INDENT)
-    return json.dumps(value, ensure_ascii=False, indent=indent)
+def _to_json(
+    value: Any,
+    ensure_ascii: bool = False,  # noqa: FBT001, FBT002  # transformers' order
+    indent: int | str | None = None,
+    separators: tuple[str, str] | None = None,
+    sort_keys: bool = False,  # noqa: FBT001, FBT002
+) -> str:
+    """The filter of transformers."""
+    if isinstance(indent, int):
+        indent = min(indent, MAX_INDENT)
+    written = (indent if isinstance(indent, str) else "", *(separators or ()))
+    if max(map(len, written)) > MAX_INDENT:
+        raise TemplateLimit(f"it writes JSON with more than {MAX_INDENT} characters between values")
+    return json.dumps(
+        value,
+        ensure_ascii=ensure_ascii,
+        indent=indent,
+        separators=separators,
+        sort_keys=sort_keys,
+    )

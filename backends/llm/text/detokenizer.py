@@ -62,21 +62,35 @@ class StopMatcher:
         self._stops = tuple(stop for stop in stops if stop)
         self._include = include
         self._held = ""
+        self._num_barred = 0
+        """Of the held characters: those in which no stop text may end."""
 
-    def push(self, text: str) -> tuple[str, StopHit | None]:
-        """What may go out now, and the stop text if one is complete."""
+    def push(self, text: str, *, is_barred: bool = False) -> tuple[str, StopHit | None]:
+        """What may go out now, and the stop text if one is complete. `is_barred`: none may end
+        in this text yet, though one may begin in it."""
         if not self._stops:
             return text, None
         held = self._held + text
-        found = [(place, stop) for stop in self._stops if (place := held.find(stop)) >= 0]
-        if found:
-            place, stop = min(found, key=lambda each: (each[0] + len(each[1]), each[0]))
+        if is_barred:
+            self._num_barred = len(held)
+        elif hit := self._found(held):
+            place, stop = hit
             self._held = ""
             return held[: place + (len(stop) if self._include else 0)], StopHit(stop)
         keep = max(_overlap(held, stop) for stop in self._stops)
         cut = len(held) - keep
         self._held = held[cut:]
+        self._num_barred = max(self._num_barred - cut, 0)
         return held[:cut], None
+
+    def _found(self, held: str) -> tuple[int, str] | None:
+        """The stop text that ends first, and its place."""
+        found = [
+            (place, stop)
+            for stop in self._stops
+            if (place := held.find(stop, max(self._num_barred - len(stop) + 1, 0))) >= 0
+        ]
+        return min(found, key=lambda each: (each[0] + len(each[1]), each[0]), default=None)
 
     def flush(self) -> str:
         """What was held back: the output has ended."""

@@ -1,5 +1,6 @@
 """Keeps texts of clients from becoming control tokens: `<|im_start|>` in a message stays text."""
 
+import json
 import re
 import secrets
 from collections.abc import Iterable, Mapping
@@ -37,6 +38,7 @@ class Literals:
         self._first = re.compile(f"(?=(?:{'|'.join(map(re.escape, texts))}))(.)") if texts else None
         codes = secrets.token_bytes(_MARK_CHARACTERS)
         self._mark = "".join(chr(_PRIVATE_USE + code) for code in codes)
+        self._escaped = json.dumps(self._mark)[1:-1]
 
     def marked(self, value: Any) -> Any:
         """A JSON value whose texts, keys too, have marks behind the first character of special
@@ -53,7 +55,8 @@ class Literals:
 
     def prompt(self, text: str) -> str:
         """The rendered text without marks."""
-        first, *rest = text.split(self._mark)
+        # A template may write JSON without any letter that is not of ASCII.
+        first, *rest = text.replace(self._escaped, self._mark).split(self._mark)
         if not rest:
             return text
         cuts, size = [], len(first)

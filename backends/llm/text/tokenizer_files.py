@@ -8,6 +8,12 @@ from typing import Any
 
 from trivet.backends.api import LoadFailed
 from trivet.backends.llm.families.described import Described
+from trivet.backends.llm.text.tokenizer_additions import (
+    added_tokens,
+    optional_json,
+    with_added_tokens,
+    with_space_in_front,
+)
 
 # Regular expressions of pre-tokenizers by GGUF's name of them; from the models' tokenizer.json.
 _LLAMA3_SPLIT = (
@@ -62,7 +68,8 @@ def hub_tokenizer(folder: Path) -> TokenizerFiles:
         raise LoadFailed("the model's folder has no 'tokenizer.json'") from None
     except OSError as error:
         raise LoadFailed(f"'tokenizer.json' cannot be read: {error.strerror}") from error
-    config = _optional_json(folder / "tokenizer_config.json")
+    config = optional_json(folder / "tokenizer_config.json")
+    text = completed_tokenizer(text, folder, config)
     special = {
         name: value if isinstance(value, str) else value["content"]
         for name, value in config.items()
@@ -74,8 +81,28 @@ def hub_tokenizer(folder: Path) -> TokenizerFiles:
     own_file = folder / "chat_template.jinja"
     if own_file.exists():
         template = own_file.read_text(encoding="utf-8")
-    recommended = sampling_defaults(_optional_json(folder / "generation_config.json"))
+    recommended = sampling_defaults(optional_json(folder / "generation_config.json"))
     return TokenizerFiles(text, _hub_eos(folder, text, special), special, template, recommended)
+
+
+def completed_tokenizer(text: str, folder: Path, config: Mapping[str, Any]) -> str:
+    """A tokenizer.json with what stands beside it in its folder. Raises LoadFailed."""
+    legacy = optional_json(folder / "added_tokens.json")
+    try:
+        document = json.loads(text)
+    except ValueError:
+        return text  # the library says what is wrong
+    if isinstance(document, dict) and with_space_in_front(document, config):
+        text = json.dumps(document, ensure_ascii=False)
+    tokens = list(added_tokens(config, legacy))
+    if not tokens:
+        return text
+    tokenizer = read_tokenizer(text)
+    size = optional_json(folder / "config.json").get("vocab_size")
+    if not with_added_tokens(tokenizer, tokens, size if isinstance(size, int) else None):
+        return text
+    completed: str = tokenizer.to_str()
+    return completed
 
 
 def sampling_defaults(config: Mapping[str, Any]) -> dict[str, float]:
@@ -94,23 +121,13 @@ def sampling_defaults(config: Mapping[str, Any]) -> dict[str, float]:
 
 def _hub_eos(folder: Path, text: str, special: Mapping[str, str]) -> tuple[int, ...]:
     for name in ("generation_config.json", "config.json"):
-        found = _optional_json(folder / name).get("eos_token_id")
+        found = optional_json(folder / name).get("eos_token_id")
         if found is not None:
             return tuple(found) if isinstance(found, list) else (found,)
     found = read_tokenizer(text).token_to_id(special.get("eos_token", ""))
     if found is None:
         raise LoadFailed("neither generation_config.json nor config.json has an 'eos_token_id'")
     return (found,)
-
-
-def _optional_json(path: Path) -> dict[str, Any]:
-    try:
-        document = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return {}
-    except ValueError as error:
-        raise LoadFailed(f"'{path.name}' is no JSON: {error}") from error
-    return document if isinstance(document, dict) else {}
 
 
 def gguf_tokenizer(metadata: Described) -> TokenizerFiles:

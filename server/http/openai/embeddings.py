@@ -73,6 +73,7 @@ class Embeddings:
         fields = parse(EmbeddingFields, await read_json_body(call.request, self._limits))
         if texts := fields.texts():
             encoder = find_text_encoder(self._core, fields.model, call.request_id)
+            encoder.check(texts)
             return await self._answer(call, fields, encoder, texts)
         token_ids = fields.token_ids()
         id_encoder = find_id_encoder(self._core, fields.model, call.request_id)

@@ -30,6 +30,13 @@ ENCODER = "embeddings_encoder"
 VOCABULARY, MAX_TOKENS = "embeddings_vocabulary_size", "embeddings_max_tokens"
 """Parameters of an encoder that takes token ids: below the one they are, and no more than the other
 at a time. A tokenizer keeps to both by itself; without it nobody would."""
+MAX_CHARACTERS = "embeddings_max_characters"
+"""A parameter of the model that gets the texts: no longer ones reach it, since tokenizers take some
+hundred times a text's bytes, whatever they leave of it."""
+USUAL_MAX_CHARACTERS = 1 << 20
+CHARACTERS_OF_TOKEN = 128
+"""More than the longest token of any usual vocabulary: a text of so many for each token that the
+encoder takes is cut anyway."""
 _MASK = "attention_mask"
 _IDS = "input_ids"
 _ID_INPUTS = {_IDS, _MASK, "token_type_ids"}
@@ -72,6 +79,22 @@ class TextEncoder:
     inputs: tuple[str, ...]
     output: str
     batch_size: int
+
+    def check(self, texts: Sequence[str]) -> None:
+        """Raises InvalidRequest for texts that are too long to be tokenised."""
+        model = self.tokenizer or self.model
+        given = parameter(model.model.config, MAX_CHARACTERS)
+        limit = int(given) if given.isdecimal() else self._usual_limit()
+        for index, text in enumerate(texts):
+            if len(text) > limit:
+                raise InvalidRequest(
+                    f"input[{index}]: {len(text)} characters are more than the {limit} that model "
+                    f"'{model.name}' takes (its parameter {MAX_CHARACTERS})"
+                )
+
+    def _usual_limit(self) -> int:
+        tokens = parameter(self.model.model.config, MAX_TOKENS)
+        return int(tokens) * CHARACTERS_OF_TOKEN if tokens.isdecimal() else USUAL_MAX_CHARACTERS
 
     async def encode(self, batch: Sequence[str], infer: Infer) -> Encoded:
         """See Encoder."""

@@ -41,6 +41,7 @@ class TokenizeFields(Fields):
     continue_final_message: bool = False
     return_token_strs: bool = False
     tools: Listed[dict[str, Any]] | None = None
+    documents: Listed[dict[str, Any]] | None = None
     chat_template: str | None = None
     chat_template_kwargs: dict[str, Any] | None = None
 

@@ -72,6 +72,6 @@ async def _rendered(fields: TokenizeFields, generator: Generator) -> str:
             tools=fields.tools,
             add_generation_prompt=fields.add_generation_prompt,
             continue_final_message=fields.continue_final_message,
-            arguments=fields.chat_template_kwargs,
+            arguments={"documents": fields.documents, **(fields.chat_template_kwargs or {})},
         )
     )

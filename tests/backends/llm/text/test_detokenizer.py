@@ -126,3 +126,49 @@ def test_included_stop_text_ends_the_output(text: str, sizes: list[int], stops: 
 @pytest.mark.parametrize("cut", [1, 3, 100])
 def test_earliest_stop_wins(stops: list[str], wanted: tuple[str, str], cut: int) -> None:
     assert streamed("Hello World", [cut], stops, include=False) == wanted
+
+
+def held_off(pieces: list[tuple[str, bool]], stops: list[str]) -> tuple[str, str]:
+    """What came out, and the stop text; each piece with whether a stop may not end in it yet."""
+    matcher, out = StopMatcher(stops, include=False), ""
+    for text, is_barred in pieces:
+        piece, hit = matcher.push(text, is_barred=is_barred)
+        out += piece
+        if hit is not None:
+            return out, hit.stop
+    return out + matcher.flush(), ""
+
+
+@pytest.mark.parametrize(
+    ("pieces", "stops", "wanted"),
+    [
+        ([("A", True), ("B", True), ("C", False)], ["B"], ("ABC", "")),  # over before it counts
+        ([("A", True), ("B", True), ("CB", False)], ["B"], ("ABC", "B")),
+        ([("AB", True), ("C", False)], ["BC"], ("A", "BC")),  # begun before, ended behind
+        ([("ABC", True), ("D", False)], ["BC", "BCDE"], ("ABCD", "")),  # held for the longer one
+        ([("ABC", True), ("DE", False)], ["BC", "BCDE"], ("A", "BCDE")),
+        ([("ABC", True), ("DBC", False)], ["BC", "BCDE"], ("ABCD", "BC")),
+    ],
+)
+def test_stop_text_counts_only_where_it_ends_behind_the_barred_text(
+    pieces: list[tuple[str, bool]], stops: list[str], wanted: tuple[str, str]
+) -> None:
+    assert held_off(pieces, stops) == wanted
+
+
+@given(barred=letters, text=letters, sizes=sizes, stops=stop_texts)
+@settings(max_examples=300, deadline=None)
+def test_barred_text_always_comes_out_unless_a_stop_reaches_into_it(
+    barred: str, text: str, sizes: list[int], stops: list[str]
+) -> None:
+    out, stop = held_off([(barred, True), *((each, False) for each in text)], stops)
+    whole = barred + text
+    ends = [
+        place + len(each)
+        for each in stops
+        for place in range(len(whole))
+        if whole.startswith(each, place) and place + len(each) > len(barred)
+    ]
+    assert bool(stop) == bool(ends)
+    assert whole.startswith(out + stop)
+    assert not ends or len(out + stop) == min(ends)

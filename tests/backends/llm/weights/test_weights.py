@@ -151,6 +151,7 @@ def test_config_of_transformers_before_version_5_is_understood() -> None:
         ({"rms_norm_eps": None}, "config.json has no 'rms_norm_eps'"),
         ({"hidden_act": "gelu"}, "hidden_act 'gelu'; only 'silu'"),
         ({"partial_rotary_factor": 0.5}, "partial_rotary_factor 0.5"),
+        ({"mlp_bias": True}, "config.json has mlp_bias true"),
         (
             {"rope_parameters": {"rope_type": "yarn", "factor": 4.0}},
             "rope scaling 'yarn' is not supported; linear and llama3 are",
