@@ -12,7 +12,7 @@ import numpy as np
 import onnxruntime as ort
 
 from trivet.backends.api import Batch, ComputeOnly, DataType, Signature
-from trivet.backends.onnxruntime.strings import gather_text, to_bytes
+from trivet.backends.api.texts import gather_text, to_bytes
 
 _BFLOAT16 = 16  # TensorProto.BFLOAT16
 
@@ -50,7 +50,7 @@ class OnnxRuntimeInstance(ComputeOnly):
         feeds: Feeds = {}
         for name, spec in self._inputs.items():
             is_text = spec.datatype is DataType.BYTES
-            values = gather_text(batch, name) if is_text else batch.gather(name)
+            values = gather_text(batch, name, "ONNX Runtime") if is_text else batch.gather(name)
             if values is not None:
                 feeds[name] = values
         return feeds

@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 
 from trivet.backends.api import (
+    DataType,
     DeviceLost,
     Instance,
     InvalidConfig,
@@ -34,7 +35,8 @@ from trivet.backends.pytorch.parameters import PyTorchParameters
 from trivet.backends.pytorch.program import Program
 from trivet.backends.pytorch.script import load_script
 from trivet.backends.pytorch.tensors import DATATYPES
-from trivet.protos.model_config_pb2 import ModelConfig, ModelInput, ModelOutput
+from trivet.backends.pytorch.texts import check_texts
+from trivet.protos.model_config_pb2 import TYPE_STRING, ModelConfig, ModelInput, ModelOutput
 
 log = logging.getLogger(__name__)
 
@@ -59,7 +61,7 @@ class PyTorchBackend:
         path = _artifact(config, files)
         if path is not None and kind_of(path) is Kind.EXPORTED:
             return complete_exported(config, path)
-        _check_tensors(config)
+        _check_tensors(config, takes_texts=path is not None and kind_of(path) is Kind.SCRIPT)
         if path is not None and kind_of(path) is Kind.COMPILED:
             extents = compiled_extents(path)
             check_batch(config, {f"ARGS[{place}]": each for place, each in extents.items()})
@@ -73,10 +75,14 @@ class PyTorchBackend:
         self._set_threads(parameters, placement)
         device = _device(config, placement)
         seen = instance_config(config)
-        if device is not None and device.type == "cuda":
+        signature = Signature.from_config(seen)
+        specs = (*signature.inputs.values(), *signature.outputs.values())
+        # Texts are on the host; such a program brings what else it needs to the GPU by itself.
+        has_texts = any(spec.datatype is DataType.BYTES for spec in specs)
+        if device is not None and device.type == "cuda" and not has_texts:
             return self._open_on_gpu(seen, files, device, parameters)
         program = _load(seen, files, device, parameters)
-        return PyTorchInstance(program, Signature.from_config(seen), device, parameters)
+        return PyTorchInstance(program, signature, device, parameters)
 
     def _open_on_gpu(
         self,
@@ -133,7 +139,7 @@ def _artifact(config: ModelConfig, files: ModelFiles) -> Path | None:
     raise refuse_program_missing(path)
 
 
-def _check_tensors(config: ModelConfig) -> None:
+def _check_tensors(config: ModelConfig, *, takes_texts: bool) -> None:
     if not config.input or not config.output:
         raise InvalidConfig(
             f"model '{config.name}': its file does not say the types and shapes of its tensors; "
@@ -141,12 +147,15 @@ def _check_tensors(config: ModelConfig) -> None:
             "model.pt2, which says them"
         )
     supported = {datatype.to_config() for datatype in DATATYPES.values()}
+    if takes_texts:
+        supported.add(TYPE_STRING)
+        check_texts(config)
     tensors: list[ModelInput | ModelOutput] = [*config.input, *config.output]
     for tensor in tensors:
         if tensor.data_type not in supported:
             raise InvalidConfig(
                 f"model '{config.name}': tensor '{tensor.name}' has a data_type that PyTorch has "
-                "no tensor for; it takes all types but TYPE_STRING"
+                "no tensor for; it takes all types but TYPE_STRING, which TorchScript alone has"
             )
 
 

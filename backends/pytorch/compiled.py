@@ -13,7 +13,7 @@ from trivet.backends.api import LoadFailed
 from trivet.backends.api.extent import check_config
 from trivet.backends.pytorch.bounds import compiled_extents
 from trivet.backends.pytorch.names import match_positions
-from trivet.backends.pytorch.program import Program
+from trivet.backends.pytorch.program import Program, Value
 from trivet.protos.model_config_pb2 import ModelConfig
 
 
@@ -41,8 +41,8 @@ class _Call:
     tree: Any
     positions: Mapping[str, int]
 
-    def __call__(self, tensors: Mapping[str, torch.Tensor]) -> object:
-        leaves: list[torch.Tensor | None] = [None] * self.tree.num_leaves
+    def __call__(self, tensors: Mapping[str, Value]) -> object:
+        leaves: list[Value | None] = [None] * self.tree.num_leaves
         for name, tensor in tensors.items():
             leaves[self.positions[name]] = tensor
         args, kwargs = pytree.tree_unflatten(leaves, self.tree)

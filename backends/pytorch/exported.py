@@ -17,7 +17,7 @@ from trivet.backends.api.supplied import instance_config
 from trivet.backends.pytorch.archive import check_exported
 from trivet.backends.pytorch.bounds import exported_extents
 from trivet.backends.pytorch.names import match_positions
-from trivet.backends.pytorch.program import Program, storages
+from trivet.backends.pytorch.program import Program, Value, storages
 from trivet.backends.pytorch.tensors import DATATYPES
 from trivet.protos.model_config_pb2 import ModelConfig
 
@@ -75,7 +75,7 @@ class _Call:
     constants: tuple[object, ...]
     slots: Mapping[str, int]
 
-    def __call__(self, tensors: Mapping[str, torch.Tensor]) -> object:
+    def __call__(self, tensors: Mapping[str, Value]) -> object:
         leaves = list(self.constants)
         for name, tensor in tensors.items():
             leaves[self.slots[name]] = tensor

@@ -3,12 +3,14 @@
 import numpy as np
 import torch
 
-from trivet.backends.api import BackendFailed, Batch, CopyKind, Signature
+from trivet.backends.api import BackendFailed, Batch, CopyKind, DataType, Signature
+from trivet.backends.api.texts import gather_text
 from trivet.backends.pytorch.border import Border
 from trivet.backends.pytorch.modes import modes
 from trivet.backends.pytorch.names import pick
 from trivet.backends.pytorch.parameters import PyTorchParameters
-from trivet.backends.pytorch.program import Program
+from trivet.backends.pytorch.program import Program, Value
+from trivet.backends.pytorch.texts import text_rows
 
 
 class PyTorchInstance:
@@ -41,9 +43,14 @@ class PyTorchInstance:
         if self._parameters.clean_cache and torch.cuda.is_available():
             torch.cuda.empty_cache()
 
-    def _gather(self, batch: Batch) -> dict[str, torch.Tensor]:
-        tensors: dict[str, torch.Tensor] = {}
-        for name in self._signature.inputs:
+    def _gather(self, batch: Batch) -> dict[str, Value]:
+        tensors: dict[str, Value] = {}
+        for name, spec in self._signature.inputs.items():
+            if spec.datatype is DataType.BYTES:
+                texts = gather_text(batch, name, "PyTorch")
+                if texts is not None:
+                    tensors[name] = texts.ravel().tolist()
+                continue
             values = batch.gather(name)
             if values is not None:
                 tensors[name] = self._border.bring(batch, values)
@@ -52,17 +59,21 @@ class PyTorchInstance:
     def _output(self, batch: Batch, result: object, name: str) -> np.ndarray:
         program = self._program
         assert program is not None, "executed after close"
+        expected = self._signature.outputs[name]
+        if expected.datatype is DataType.BYTES:
+            is_lone = isinstance(result, list) and all(isinstance(each, str) for each in result)
+            texts = result if is_lone else pick(result, name, program.result_positions[name])
+            return text_rows(name, texts, expected.model_dims, batching=self._signature.batching)
         tensor = pick(result, name, program.result_positions[name])
         if not isinstance(tensor, torch.Tensor):
             raise BackendFailed(
                 f"the model returned a {type(tensor).__name__} for output '{name}', not a tensor"
             )
         values = self._border.take(batch, tensor)
-        expected = self._signature.outputs[name].datatype
-        if values.dtype != expected.dtype:
+        if values.dtype != expected.datatype.dtype:
             raise BackendFailed(
                 f"the model returned {tensor.dtype} for output '{name}', but its config says "
-                f"{expected.config_name}"
+                f"{expected.datatype.config_name}"
             )
         is_owned = tensor.untyped_storage().data_ptr() in program.owned
         if not is_owned or tensor.device.type != "cpu":

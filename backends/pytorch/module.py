@@ -22,7 +22,7 @@ from trivet.backends.api.content import check_readable, describe_content
 from trivet.backends.pytorch.about import MODULE_FILE, WEIGHT_FILES
 from trivet.backends.pytorch.names import match_positions
 from trivet.backends.pytorch.parameters import PyTorchParameters
-from trivet.backends.pytorch.program import Program, storages
+from trivet.backends.pytorch.program import Program, Value, storages
 from trivet.protos.model_config_pb2 import ModelConfig
 
 log = logging.getLogger(__name__)
@@ -54,7 +54,7 @@ def load_module(
     options = parameters.compile_options
     program = module if options is None else torch.compile(module, **options)
 
-    def call(tensors: Mapping[str, torch.Tensor]) -> object:
+    def call(tensors: Mapping[str, Value]) -> object:
         return program(**{keywords[name]: tensor for name, tensor in tensors.items()})
 
     outputs = [tensor.name for tensor in config.output]

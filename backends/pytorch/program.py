@@ -7,7 +7,9 @@ import torch
 
 from trivet.backends.api.extent import Extents, check_shape
 
-Call = Callable[[Mapping[str, torch.Tensor]], object]
+Value = torch.Tensor | list[str]
+"""What a program takes: a tensor, or the texts of a BYTES tensor, in order."""
+Call = Callable[[Mapping[str, Value]], object]
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,12 +26,13 @@ class Program:
     extents: Mapping[str, Extents] = field(default_factory=dict)
     """By input: the sizes that its dimensions may have, where the file limits them."""
 
-    def check(self, tensors: Mapping[str, torch.Tensor]) -> None:
+    def check(self, tensors: Mapping[str, Value]) -> None:
         """Raises InvalidRequest for shapes that the file does not take. A batch's requests agree in
         all dimensions but the first, whose bound is `max_batch_size`: it is the fault of each."""
         for name, extents in self.extents.items():
-            if name in tensors:
-                check_shape(name, tuple(tensors[name].shape), extents)
+            tensor = tensors.get(name)
+            if isinstance(tensor, torch.Tensor):
+                check_shape(name, tuple(tensor.shape), extents)
 
 
 def storages(tensors: Iterable[torch.Tensor]) -> frozenset[int]:

@@ -67,12 +67,17 @@ def _bind(config: ModelConfig, module: torch.jit.ScriptModule) -> Call:
     names = [tensor.name for tensor in config.input]
     if len(arguments) == 1 and arguments[0].type.kind() == "DictType":
         return lambda tensors: module(dict(tensors))
-    if len(arguments) == 1 and arguments[0].type.kind() == "ListType":
+    if len(arguments) == 1 and _is_list_of_tensors(arguments[0]):
         return lambda tensors: module([tensors[name] for name in names])
     positions = match_positions(config.name, names, own_names)
     _check_required(config, arguments, positions)
     keywords = {name: own_names[position] for name, position in positions.items()}
     return lambda tensors: module(**{keywords[name]: t for name, t in tensors.items()})
+
+
+def _is_list_of_tensors(argument: "torch._C.Argument") -> bool:
+    kind = argument.type
+    return kind.kind() == "ListType" and kind.getElementType().kind() != "StringType"
 
 
 def _check_required(

@@ -5,6 +5,7 @@ import pytest
 import torch
 from torch_models import (
     ADD_SUB,
+    ADD_SUB_SOURCE,
     ONES,
     AddSub,
     Counter,
@@ -42,8 +43,63 @@ def test_every_datatype_shares_its_memory_in_and_out(home: Home, kind: DataType)
     assert np.shares_memory(outputs["y"], array)
 
 
-def test_strings_are_refused(home: Home) -> None:
-    home.put_script(Same())
+class Shout(torch.nn.Module):
+    """Texts in capitals, and how long they are."""
+
+    def forward(self, texts: list[str], factor: torch.Tensor) -> tuple[list[str], torch.Tensor]:
+        lengths = torch.zeros(len(texts), 1)
+        for index, text in enumerate(texts):
+            lengths[index] = len(text)
+        return [text.upper() for text in texts], lengths * factor
+
+
+class Lone(torch.nn.Module):
+    def forward(self, texts: list[str]) -> list[str]:
+        return [text + "!" for text in texts]
+
+
+SHOUT = (
+    io("input", "texts", dims="1", kind="STRING")
+    + io("input", "factor", dims="1")
+    + io("output", "OUTPUT__0", dims="1", kind="STRING")
+    + io("output", "OUTPUT__1", dims="1")
+)
+
+
+def test_lists_of_texts_are_joined_and_handed_out_by_row(home: Home) -> None:
+    home.put_script(Shout())
+    instance = home.open("max_batch_size: 8 " + SHOUT)
+    factor = np.ones((1, 1), np.float32)
+    texts = [np.array([[text]], dtype=object) for text in (b"abc", "\u00e4".encode(), b"\xff")]
+    requests = [make_request({"texts": text, "factor": factor}) for text in texts]
+    batch = Batch(requests, batching=True)
+
+    instance.execute(batch)
+
+    answers = [[tensor.numpy().tolist() for tensor in outputs] for outputs in batch.outputs]
+    assert answers[:2] == [[[[b"ABC"]], [[3.0]]], [[["\u00e4".encode()]], [[2.0]]]]
+    assert "not UTF-8 (byte 0), but PyTorch takes only UTF-8" in batch.errors[2].message
+
+
+def test_a_lone_list_of_texts_is_the_output(home: Home) -> None:
+    home.put_script(Lone())
+    text = io("input", "x", dims="-1", kind="STRING") + io("output", "y", dims="-1", kind="STRING")
+    batch = Batch([make_request({"x": np.array([b"a", b"b"], dtype=object)})], batching=False)
+
+    home.open(text).execute(batch)
+
+    assert batch.outputs[0][0].numpy().tolist() == [b"a!", b"b!"]
+
+
+def test_texts_of_more_dimensions_are_refused(home: Home) -> None:
+    home.put_script(Lone())
+    text = io("input", "x", dims="2, 2", kind="STRING") + io("output", "y", kind="STRING")
+    with pytest.raises(InvalidConfig, match=r"'x' holds texts, which TorchScript takes"):
+        home.open(text)
+
+
+def test_strings_are_refused_where_there_are_none(home: Home) -> None:
+    home.path("model.py").write_text(ADD_SUB_SOURCE)
 
     with pytest.raises(InvalidConfig, match=r"'x'.*all types but TYPE_STRING"):
         home.open(io("input", "x", kind="STRING") + io("output", "y"))
