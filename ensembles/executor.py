@@ -23,6 +23,7 @@ from trivet.backends.api import (
     ModelServer,
     NotFound,
     Observer,
+    Parameters,
     Residence,
     ServingError,
     Sink,
@@ -313,12 +314,20 @@ class _Run:
         executor, request = self._executor, self.request
         response = InferResponse(executor.name, executor.version, request.id, outputs)
         if self._sequence is not None:
-            response.parameters = self._sequence
+            response.parameters = self._sequence_parameters(self._sequence)
         if is_only:
             self._end(None)
         elif self._room != _ANY:
             self._room -= 1
         self._sink.send(response, final=is_only)
+
+    def _sequence_parameters(self, said: Parameters) -> Parameters:
+        """All three, though steps may have said less: clients read them together."""
+        return {
+            "sequence_id": said.get("sequence_id", self.request.sequence_id),
+            "sequence_start": said.get("sequence_start", False),
+            "sequence_end": said.get("sequence_end", False),
+        }
 
     @property
     def has_room(self) -> bool:
@@ -339,7 +348,7 @@ class _Run:
                 outputs.append(adapted(tensor, edge, edge.name))
                 continue
             reason = wave.absent.get(edge.tensor, "it was not made")
-            if reason:
+            if reason and edge.tensor not in wave.left_out:
                 raise InvalidRequest(
                     "unexpected deadlock, at least one output is not set while no more ensemble "
                     f"steps can be made: output '{edge.name}': {reason}"

@@ -43,7 +43,7 @@ class Wave:
 
     __slots__ = (
         "_level", "_makers_left", "_run", "_running", "_uses", "_waiting", "absent",
-        "is_done", "number", "started", "stream", "values",
+        "is_done", "left_out", "number", "started", "stream", "values",
     )  # fmt: skip
 
     def __init__(
@@ -55,6 +55,9 @@ class Wave:
         self.values = values
         self.absent: dict[str, str] = {} if parent is None else dict(parent.absent)
         """Tensors that will not come, and why."""
+        self.left_out: set[str] = set() if parent is None else set(parent.left_out)
+        """Those of them that a step's response was without. A client goes without them, too; a step
+        that needs one cannot run."""
         self._waiting = dict(level.waiting)
         self._uses = dict(level.uses)
         self._makers_left = dict(level.makers)
@@ -76,7 +79,7 @@ class Wave:
     def following(self, step: Step, response: InferResponse) -> "Wave":
         """The wave that a response of the decoupled step begins, not started yet."""
         wave = Wave(self._run, self.number + 1, dict(self.values), self)
-        wave.absent |= wave.store(step, response.outputs)
+        wave.absent |= wave.store(step, response)
         return wave
 
     @property
@@ -202,7 +205,7 @@ class Wave:
             assert self.stream is not None
             self.stream.came(response, final=final)
         else:
-            self._take(step, response.outputs)
+            self._take(step, response)
 
     def finished(self, step: Step) -> None:
         """The end of a step's model without a further response."""
@@ -212,15 +215,15 @@ class Wave:
             assert self.stream is not None
             self.stream.close()
         else:
-            self._take(step, [])
+            self._take(step, None)
 
     def failed(self, step: Step, error: ServingError) -> None:  # noqa: ARG002 - Receiver's name
         """The end of a step's model with an error, which is the request's end."""
         if not self.is_over:
             self._run.failed(error)
 
-    def _take(self, step: Step, outputs: list[Tensor]) -> None:
-        missing = self.store(step, outputs)
+    def _take(self, step: Step, response: InferResponse | None) -> None:
+        missing = self.store(step, response)
         if step.return_if is not None and self._returns(step):
             self._return()
         for edge in step.outputs:
@@ -233,9 +236,11 @@ class Wave:
         if not self.is_over:
             self._end_step()
 
-    def store(self, step: Step, outputs: list[Tensor]) -> dict[str, str]:
-        """Puts what a step made among the tensors; returns what did not come, and why."""
+    def store(self, step: Step, response: InferResponse | None) -> dict[str, str]:
+        """Puts what a step made among the tensors; returns what did not come, and why. None: it
+        ended without a response."""
         missing: dict[str, str] = {}
+        outputs = () if response is None else response.outputs
         kept = self._run.plan.kept
         for edge in step.outputs:
             for tensor in outputs:
@@ -245,6 +250,8 @@ class Wave:
                     break
             else:
                 missing[edge.tensor] = f"{step.title} did not give output '{edge.name}'"
+                if response is not None:
+                    self.left_out.add(edge.tensor)
         return missing
 
     def _returns(self, step: Step) -> bool:

@@ -21,12 +21,12 @@ from trivet.server.metrics.config import MetricsConfig
 from trivet.server.metrics.custom import CustomMetrics
 from trivet.server.models.assemble import Assembler
 from trivet.server.models.catalog import RegistryCatalog
+from trivet.server.models.dispatcher import RequestDispatcher
 from trivet.server.models.gpu_memory import GpuLedger, parse_limits
 from trivet.server.models.host_policy import HostPolicies
 from trivet.server.models.lifecycle import Lifecycle
 from trivet.server.models.loader import Loader
 from trivet.server.models.registry import Registry
-from trivet.server.models.runner import RequestDispatcher
 from trivet.server.repository.plan import Action, Load, Problem, Unload, plan
 from trivet.server.repository.scan import RepositoryUnreadableError, Snapshot, scan
 from trivet.server.repository.watcher import Watcher
@@ -113,6 +113,7 @@ class Server:
                 self._caching,
             ),
             load_threads=settings.model_load_thread_count,
+            load_retries=settings.model_load_retry_count,
             listener=self._progress.on_status,
             has_summaries=MetricsConfig.parse(settings.metrics_config).summary_latencies,
         )

@@ -10,8 +10,9 @@ from typing import Any
 import click
 
 from trivet import __version__
-from trivet.server.settings import IGNORED_FLAGS, Row, Settings, rows
+from trivet.server.settings import IGNORED_FLAGS, OLDER_FLAGS, Row, Settings, rows
 
+_SWITCHES = ("--allow-", "--reuse-", "--enable-")
 CONTEXT = {"auto_envvar_prefix": "TRIVET", "help_option_names": ["-h", "--help"]}
 
 
@@ -25,6 +26,14 @@ class FiniteRange(click.FloatRange):
         if not math.isfinite(number):
             self.fail(f"{value} is no finite number", param, ctx)
         return number
+
+
+class LevelRange(click.IntRange):
+    """A whole number, which `true` and `false` are, too, as Triton takes them."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        level = {"true": 1, "false": 0}.get(str(value).lower(), value)
+        return int(super().convert(level, param, ctx))
 
 
 class LazyGroup(click.Group):
@@ -74,7 +83,7 @@ class ServeCommand(click.Command):
 
     def parse_args(self, context: click.Context, args: list[str]) -> list[str]:
         """Before click sees them: drops Triton flags without a meaning here, with one notice."""
-        kept, ignored = split_ignored(args)
+        kept, ignored = split_ignored(renamed(args))
         if ignored:
             click.echo(f"no effect here: {', '.join(ignored)}", err=True)
         return super().parse_args(context, kept)
@@ -93,20 +102,42 @@ class ServeCommand(click.Command):
                 formatter.write_dl(records)
 
 
+def renamed(args: list[str]) -> list[str]:
+    """The arguments with the flags of older Tritons as those that they have become."""
+    kept: list[str] = []
+    rest = iter(args)
+    for argument in rest:
+        name, has_value, value = argument.partition("=")
+        if name in OLDER_FLAGS:
+            flag, prefix = OLDER_FLAGS[name]
+            kept += (flag, prefix + (value if has_value else next(rest, "")))
+        else:
+            kept.append(argument)
+    return kept
+
+
 def split_ignored(args: list[str]) -> tuple[list[str], list[str]]:
     """The arguments without the flags that have no effect here, and the names of those."""
     kept: list[str] = []
     ignored: list[str] = []
-    rest = iter(args)
-    for argument in rest:
-        name, has_value, _ = argument.partition("=")
+    position = 0
+    while position < len(args):
+        name, has_value, _ = args[position].partition("=")
+        position += 1
         if name not in IGNORED_FLAGS:
-            kept.append(argument)
+            kept.append(args[position - 1])
             continue
         ignored.append(name)
-        if not has_value:
-            next(rest, None)
+        if not has_value and position < len(args) and _is_value(name, args[position]):
+            position += 1
     return kept, ignored
+
+
+def _is_value(flag: str, following: str) -> bool:
+    """Whether what follows an ignored flag is its value: switches may stand alone."""
+    if flag.startswith(_SWITCHES):
+        return following.lower() in ("true", "false", "1", "0", "on", "off")
+    return not following.startswith("--")
 
 
 def _option(row: Row) -> click.Option:
@@ -116,7 +147,7 @@ def _option(row: Row) -> click.Option:
         # A bare flag means true, a value is taken as it is.
         multiple |= {"is_flag": False, "flag_value": True}
     return click.Option(
-        [row.flag, row.name],
+        [row.flag, *row.option.aliases, row.name],
         type=_type(row),
         default=None if row.option.multiple else row.default,
         show_default=not row.option.multiple,
@@ -132,6 +163,8 @@ def _type(row: Row) -> click.ParamType[Any]:
     if row.name == "model_repository":
         return click.Path(path_type=Path)
     least, most = row.option.least, row.option.most
+    if row.option.is_level:
+        return LevelRange(least, most)
     if type(row.default) is int:
         return click.IntRange(least, most)
     if type(row.default) is float:

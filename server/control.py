@@ -5,8 +5,9 @@ halfway would leave versions that nobody loads any more, and instances that nobo
 """
 
 import asyncio
+import copy
 import logging
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Callable, Coroutine, Iterable, Mapping
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -23,6 +24,7 @@ from trivet.server.repository.scan import (
     Snapshot,
     scan,
 )
+from trivet.server.repository.upload import NO_FILES, Upload
 from trivet.server.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -39,17 +41,29 @@ class RepositoryControl:
         self._with_ensemble: set[str] = set()
         """Models that nobody asked for but an ensemble that is made of them."""
         self._changes: set[asyncio.Task[None]] = set()
+        self._uploads: dict[str, Upload] = {}
+        """By model: the files of those that were sent."""
         self._outage = Outage()
 
     def attach(self, lifecycle: Lifecycle) -> None:
         """Called once, before anything is asked: the models that it loads may ask for control."""
         self._lifecycle = lifecycle
 
-    async def load(self, name: str, config_json: str | None) -> None:
-        """Loads what lies in the repository under that name now. Raises a ServingError."""
+    async def load(
+        self, name: str, config_json: str | None, files: Mapping[str, bytes] = NO_FILES
+    ) -> None:
+        """Loads what lies in the repository under that name now, or what was sent. Raises a
+        ServingError."""
         check_model_name(name)
         self._require_explicit()
-        await self._see_through(self._load(name, config_json))
+        try:
+            if files:
+                self._check_upload(name, config_json, files)
+                await self._see_through(self._load_sent(name, config_json, files))
+            else:
+                await self._see_through(self._load(name, config_json))
+        except ServingError as error:
+            raise _told_of(name, error) from error
 
     async def unload(self, name: str, *, unload_dependents: bool) -> None:
         """Returns when the model accepts no more requests. Raises a ServingError."""
@@ -61,6 +75,8 @@ class RepositoryControl:
         """Breaks off what is still under way: the server ends."""
         for change in self._changes:
             change.cancel()
+        for upload in self._uploads.values():
+            upload.close()
 
     async def _see_through(self, change: Coroutine[None, None, None]) -> None:
         task = asyncio.ensure_future(change)
@@ -93,6 +109,47 @@ class RepositoryControl:
         self._with_ensemble.discard(name)
         await self._load_steps(folder, config_json, snapshot)
         await self._lifecycle.load(folder, config_json)
+        await self._keep(name, None)
+
+    # -- what clients send ---------------------------------------------------------------------
+
+    def _check_upload(self, name: str, config_json: str | None, files: Mapping[str, bytes]) -> None:
+        first = f"load parameter 'file:{next(iter(files))[:64]}'"
+        if not self._settings.allow_model_upload:
+            raise InvalidRequest(
+                f"failed to load '{name}': {first} is not accepted: this server takes no model "
+                "files over the network (--allow-model-upload); put them into the repository"
+            )
+        if config_json is None:
+            raise InvalidRequest(
+                f"failed to load '{name}': {first} needs the parameter 'config' beside it: the "
+                "config of a model that is sent is not the repository's"
+            )
+
+    async def _load_sent(
+        self, name: str, config_json: str | None, files: Mapping[str, bytes]
+    ) -> None:
+        """A failed load leaves what served, with the files that it was loaded from."""
+        largest_bytes = self._settings.max_model_upload_size
+        upload = await asyncio.to_thread(Upload.store, name, files, largest_bytes)
+        try:
+            self._with_ensemble.discard(name)
+            await self._load_steps(upload.folder, config_json, await self._scan(name))
+            await self._lifecycle.load(upload.folder, config_json)
+        except BaseException:
+            await asyncio.to_thread(upload.close)
+            raise
+        await self._keep(name, upload)
+
+    async def _keep(self, name: str, upload: Upload | None) -> None:
+        """What a model serves from now, as far as it was sent; what it served from before goes."""
+        previous = self._uploads.pop(name, None)
+        if upload is not None:
+            self._uploads[name] = upload
+        if previous is not None:
+            await asyncio.to_thread(previous.close)
+
+    # -- what lies in repositories -------------------------------------------------------------
 
     async def _scan(self, name: str) -> Snapshot:
         """What lies in the repositories. Raises Unavailable, which does not say where they are."""
@@ -120,6 +177,7 @@ class RepositoryControl:
     async def _unload(self, name: str, *, unload_dependents: bool) -> None:
         steps = self._lifecycle.composition.steps(name)
         await self._lifecycle.unload(name)
+        await self._keep(name, None)
         if not unload_dependents:
             return
         for step in sorted(steps & self._with_ensemble):
@@ -141,6 +199,16 @@ class RepositoryControl:
     def _require_explicit(self) -> None:
         if self._settings.model_control_mode != "explicit":
             raise Unavailable(NOT_EXPLICIT)
+
+
+def _told_of(name: str, error: ServingError) -> ServingError:
+    """The error in the words that Triton's clients look for, whatever it is that failed."""
+    if error.message.startswith("failed to load"):
+        return error
+    told = copy.copy(error)
+    told.message = f"failed to load '{name[:255]}': {error.message}"
+    told.args = (told.message,)
+    return told
 
 
 def _all_steps(

@@ -13,6 +13,7 @@ from trivet.protos.model_config_pb2 import ModelConfig
 from trivet.server.logs.setting import LogValue
 from trivet.server.models.model import Model
 from trivet.server.models.routing import Admitted, Key
+from trivet.server.repository.upload import NO_FILES
 from trivet.server.scheduling.statistics import ModelStatistics
 from trivet.server.shared_memory.system import SharedMemory
 from trivet.server.tracing.setting import Change
@@ -132,11 +133,17 @@ class ServerSettings(Protocol):
 class ModelControl(Protocol):
     """Loads and unloads."""
 
-    async def load(self, name: str, config_json: str | None = None) -> None:
+    async def load(
+        self,
+        name: str,
+        config_json: str | None = None,
+        files: Mapping[str, bytes] = NO_FILES,
+    ) -> None:
         """Loads or reloads a model of the repository; returns when it serves.
 
-        `config_json` replaces its config file for this load. Raises Unavailable unless the control
-        mode is explicit, LoadFailed when it fails (what served before goes on).
+        `config_json` replaces its config file for this load, and `files` (VERSION/NAME to content)
+        all others, where the server takes any. Raises Unavailable unless the control mode is
+        explicit, LoadFailed when it fails (what served before goes on).
         """
 
     async def unload(self, name: str, *, unload_dependents: bool = False) -> None:

@@ -24,12 +24,13 @@ from trivet.protos.model_config_pb2 import ModelConfig
 from trivet.server.logs.log import Log
 from trivet.server.logs.setting import LogValue
 from trivet.server.models.check import submit
+from trivet.server.models.dispatcher import RequestDispatcher
 from trivet.server.models.known import State, Status
 from trivet.server.models.lifecycle import Lifecycle
 from trivet.server.models.model import Model
 from trivet.server.models.registry import Registry
 from trivet.server.models.routing import Admitted, Key
-from trivet.server.models.runner import RequestDispatcher
+from trivet.server.repository.upload import NO_FILES
 from trivet.server.scheduling.statistics import ModelStatistics
 from trivet.server.shared_memory.system import SharedMemory
 from trivet.server.tracing.generating import TracedGenerator
@@ -85,6 +86,15 @@ class Hall:
     # -- inference -----------------------------------------------------------------------------
 
     def resolve(self, name: str, version: int | str | None, key: Key = "") -> Admitted:
+        try:
+            return self._find(name, version, key)
+        except ServingError as error:
+            tracer = self.tracing.tracer
+            if tracer is not None:
+                tracer.refused(name, str(key), error)
+            raise
+
+    def _find(self, name: str, version: int | str | None, key: Key = "") -> Admitted:
         return self._registry.routers.resolve(name, version, key)
 
     def infer(
@@ -97,7 +107,7 @@ class Hall:
 
     def generator(self, name: str, version: int | str | None = None, key: Key = "") -> Generator:
         try:
-            model = self.resolve(name, version, key).model
+            model = self._find(name, version, key).model
         except ModelNotFound:
             raise ModelNotFound(f"The model `{name[:128]}` does not exist.") from None
         executor, tracer = model.executor, self.tracing.tracer
@@ -174,7 +184,7 @@ class Hall:
         )
 
     def model_metadata(self, name: str, version: int | None) -> pb.ModelMetadataResponse:
-        model = self.resolve(name, version).model
+        model = self._find(name, version).model
         versions = [version] if version is not None else sorted(self._registry.models[name])
         metadata = pb.ModelMetadataResponse(
             name=name,
@@ -193,7 +203,7 @@ class Hall:
         return metadata
 
     def model_config(self, name: str, version: int | None) -> ModelConfig:
-        return self.resolve(name, version).model.config
+        return self._find(name, version).model.config
 
     def statistics(self, name: str = "", version: int | None = None) -> pb.ModelStatisticsResponse:
         stats = (model.statistics.to_message() for model in self._chosen(name, version))
@@ -207,7 +217,7 @@ class Hall:
             models = self._registry.models
             return [models[n][v] for n in sorted(models) for v in sorted(models[n])]
         try:
-            self.resolve(name, version)
+            self._find(name, version)
         except ServingError:
             text = f"requested model '{name}' is not available"
             if version is not None and name in self._registry.models:
@@ -218,12 +228,12 @@ class Hall:
 
     def trace_settings(self, name: str = "") -> Described:
         if name:
-            self.resolve(name, None)
+            self._find(name, None)
         return self.tracing.describe(name)
 
     def change_trace_settings(self, changes: Mapping[str, Change], name: str = "") -> Described:
         if name:
-            self.resolve(name, None)
+            self._find(name, None)
         self.tracing.update(changes, name)
         return self.tracing.describe(name)
 
@@ -266,8 +276,13 @@ class Hall:
 
     # -- model control -------------------------------------------------------------------------
 
-    async def load(self, name: str, config_json: str | None = None) -> None:
-        await self._dispatcher.load(name, config_json)
+    async def load(
+        self,
+        name: str,
+        config_json: str | None = None,
+        files: Mapping[str, bytes] = NO_FILES,
+    ) -> None:
+        await self._dispatcher.load(name, config_json, files)
 
     async def unload(self, name: str, *, unload_dependents: bool = False) -> None:
         await self._dispatcher.unload(name, unload_dependents=unload_dependents)

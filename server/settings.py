@@ -23,6 +23,10 @@ class Option:
     multiple: bool = False
     flag: str = ""
     """Where it is not the field's name with dashes."""
+    aliases: tuple[str, ...] = ()
+    """Other flags for it: older ones of Triton's."""
+    is_level: bool = False
+    """Whether true and false are numbers of it, too."""
     least: int = 0
     """Of a number."""
     most: int | None = None
@@ -38,7 +42,11 @@ class Settings:
     """All options of one server."""
 
     model_repository: tuple[Path, ...] = option(
-        (), "models", "folder of models; may be given several times", multiple=True
+        (),
+        "models",
+        "folder of models; may be given several times",
+        multiple=True,
+        aliases=("--model-store",),
     )
     model_control_mode: str = option(
         "watch",
@@ -51,7 +59,18 @@ class Settings:
     load_model: tuple[str, ...] = option(
         (), "models", "model to load at start in explicit mode, '*' for all", multiple=True
     )
-    disable_auto_complete_config: bool = option(False, "models", "take configs as they are written")
+    allow_model_upload: bool = option(
+        False, "models", "let clients send the files of a model that they load, in explicit mode"
+    )
+    max_model_upload_size: int = option(
+        256 * MIB, "models", "largest model that is sent so: all its files", unit="bytes"
+    )
+    disable_auto_complete_config: bool = option(
+        False,
+        "models",
+        "take configs as they are written",
+        aliases=("--strict-model-config",),
+    )
     model_config_name: str = option(
         "", "models", "read configs/NAME.pbtxt of a model instead of config.pbtxt where it has one"
     )
@@ -92,6 +111,9 @@ class Settings:
         multiple=True,
     )
     model_load_thread_count: int = option(4, "models", "models that load side by side", least=1)
+    model_load_retry_count: int = option(
+        0, "models", "how often a load that failed is tried again at once", unit="times"
+    )
     model_load_gpu_limit: tuple[str, ...] = option(
         (),
         "models",
@@ -252,7 +274,7 @@ class Settings:
         "opentelemetry,bsp_*=",
         multiple=True,
     )
-    log_verbose: int = option(0, "log", "1 and more: debug messages")
+    log_verbose: int = option(0, "log", "1 and more: debug messages", is_level=True)
     log_info: bool = option(True, "log", "informational messages")
     log_warning: bool = option(True, "log", "warnings")
     log_error: bool = option(True, "log", "errors")
@@ -315,7 +337,25 @@ IGNORED_FLAGS = (
     "--backend-directory",
     "--repoagent-directory",
     "--cache-directory",
-    "--strict-model-config",
     "--reuse-http-port",
     "--reuse-grpc-port",
+    "--enable-peer-access",
+    "--cuda-virtual-address-size",
+    "--allow-sagemaker",
+    "--sagemaker-port",
+    "--sagemaker-safe-port-range",
+    "--sagemaker-thread-count",
+    "--allow-vertex-ai",
+    "--vertex-ai-port",
+    "--vertex-ai-thread-count",
+    "--vertex-ai-default-model",
 )
+
+# Flags of older Tritons that are part of another option's value now.
+OLDER_FLAGS = {
+    "--trace-file": ("--trace-config", "triton,file="),
+    "--trace-level": ("--trace-config", "level="),
+    "--trace-rate": ("--trace-config", "rate="),
+    "--trace-count": ("--trace-config", "count="),
+    "--trace-log-frequency": ("--trace-config", "triton,log-frequency="),
+}

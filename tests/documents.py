@@ -8,9 +8,13 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 
-_MARKER = re.compile(r"^[ \t]*<!-- (?:serve|run|prints) -->", re.MULTILINE)
+_MARKER = re.compile(r"^[ \t]*<!-- (?:starts|serve|run|prints) -->", re.MULTILINE)
 _BLOCK = re.compile(
-    r"^<!-- (?P<marker>serve|run|prints) -->\n+```(?P<language>\w+)\n(?P<text>.*?)^```$",
+    r"^<!-- (?P<marker>starts|serve|run|prints) -->\n+```(?P<language>\w+)\n(?P<text>.*?)^```$",
+    re.MULTILINE | re.DOTALL,
+)
+_ANY_BLOCK = re.compile(
+    r"^(?P<marker><!-- \w+ -->\n+)?```(?P<language>\w+)\n(?P<text>.*?)^```$",
     re.MULTILINE | re.DOTALL,
 )
 _SILENT = re.compile(r"^(END|.* -t)\n\Z", re.MULTILINE)
@@ -58,7 +62,8 @@ class Document:
     def commands(self) -> list[Command]:
         """The blocks after `<!-- run -->`, each with the block after `<!-- prints -->`, if any.
 
-        Those behind a block after `<!-- serve -->` ask the server that it starts.
+        Those behind a block after `<!-- serve -->` ask the server that it starts. One that a block
+        after `<!-- starts -->` starts is asked by nobody but the test.
         """
         text = self.text
         blocks = list(_BLOCK.finditer(text))
@@ -66,18 +71,24 @@ class Document:
         found: list[Command] = []
         server: tuple[str, ...] = ()
         for block in blocks:
+            place = f"{self.name}:{text.count(chr(10), 0, block.start()) + 1}"
             if block["marker"] == "serve":
-                program, verb, *server_arguments = shlex.split(block["text"])
-                assert (program, verb) == (".venv/bin/trivet", "serve"), block["text"]
-                server = tuple(server_arguments)
+                server = _arguments(block["text"])
+            elif block["marker"] == "starts":
+                own = _arguments(block["text"])
+                found.append(Command(place, "starts", block["text"], "", own))
             elif block["marker"] == "run":
-                line = text.count("\n", 0, block.start()) + 1
-                place = f"{self.name}:{line}"
                 found.append(Command(place, block["language"], block["text"], "", server))
             else:
                 run = found.pop()
                 found.append(replace(run, prints=block["text"]))
         return found
+
+    def unmarked(self) -> Iterator[tuple[str, str]]:
+        """Language and text of the blocks with commands or code that no marker stands before."""
+        for block in _ANY_BLOCK.finditer(self.text):
+            if block["language"] in ("sh", "python") and not block["marker"]:
+                yield block["language"], block["text"]
 
     def links(self) -> list[tuple[Path, str]]:
         """Files of the checkout that it links to, and the heading or ''."""
@@ -97,6 +108,13 @@ class Document:
         """Paths of the checkout that it names, `<word>` as a wildcard."""
         for place in _PLACE.findall(self.text):
             yield re.sub(r"<\w+>", "*", place)
+
+
+def _arguments(text: str) -> tuple[str, ...]:
+    """Of a `trivet serve`."""
+    program, verb, *arguments = shlex.split(text.replace("\\\n", " "))
+    assert (program, verb) == (".venv/bin/trivet", "serve"), text
+    return tuple(arguments)
 
 
 def documents() -> list[Document]:

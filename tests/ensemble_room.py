@@ -29,9 +29,9 @@ from trivet.ensembles.backend import BACKEND, EnsembleInstance
 from trivet.ensembles.executor import EnsembleExecutor
 from trivet.protos.model_config_pb2 import ModelConfig
 from trivet.server.models.catalog import RegistryCatalog
+from trivet.server.models.dispatcher import RequestDispatcher
 from trivet.server.models.observer import StatisticsObserver
 from trivet.server.models.registry import Registry
-from trivet.server.models.runner import RequestDispatcher
 from trivet.server.models.schedulers import schedule_of
 from trivet.server.repository.config import parse_config
 from trivet.server.scheduling.batching import BatchingExecutor

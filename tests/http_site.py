@@ -234,8 +234,10 @@ class FakeCore:
             index.models.add(name="broken", version="1", state="UNAVAILABLE", reason="why")
         return index
 
-    async def load(self, name: str, config_json: str | None = None) -> None:
-        self.control.append(("load", name, config_json))
+    async def load(
+        self, name: str, config_json: str | None = None, files: Mapping[str, bytes] | None = None
+    ) -> None:
+        self.control.append(("load", name, config_json, *([dict(files)] if files else ())))
 
     async def unload(self, name: str, *, unload_dependents: bool = False) -> None:
         if name == "missing":

@@ -59,6 +59,14 @@ class RunningServer:
         """Status and body of a GET over HTTP."""
         return _get(f"http://{self.http}{path}")
 
+    def post(self, path: str, body: Any) -> Any:
+        """The JSON of a POST over HTTP, which must succeed."""
+        request = urllib.request.Request(
+            f"http://{self.http}{path}", data=json.dumps(body).encode()
+        )
+        with urllib.request.urlopen(request, timeout=patience()) as answer:
+            return json.load(answer)
+
     def metrics(self) -> str:
         return _get(f"http://127.0.0.1:{self.metrics_port}/metrics")[1]
 
@@ -120,7 +128,11 @@ def start_server(repository: Path, *flags: str, wait: bool = True) -> RunningSer
     server = RunningServer(process)
     threading.Thread(target=_read, args=(server,), daemon=True).start()
     if wait:
-        server.wait_until(server.is_ready, "ready")
+        try:
+            server.wait_until(server.is_ready, "ready")
+        except BaseException:
+            server.end()
+            raise
     return server
 
 

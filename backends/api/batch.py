@@ -10,9 +10,9 @@ from trivet.backends.api.checked import CheckedRequest
 from trivet.backends.api.copies import CopyKind
 from trivet.backends.api.device import DeviceArray, Residence
 from trivet.backends.api.device_tensor import DeviceTensor
-from trivet.backends.api.errors import ServingError
+from trivet.backends.api.errors import BackendFailed, ServingError
 from trivet.backends.api.request import Parameters
-from trivet.backends.api.tensor import Tensor, join_rows
+from trivet.backends.api.tensor import Shape, Tensor, join_rows
 
 
 class ResponseSender(Protocol):
@@ -115,14 +115,11 @@ class Batch:
         if not values.flags.c_contiguous:
             self.copied(CopyKind.SCATTER, values.nbytes)
             values = values.copy(order="C")
+        if self.batching:
+            self._check_rows(name, values.shape)
         if len(requests) == 1:
             self.outputs[0].append(Tensor.of(name, values))
             return
-        if values.ndim == 0 or values.shape[0] != self.size:
-            raise ValueError(
-                f"output '{name}' has shape {list(values.shape)}, but a batch of {self.size} "
-                f"needs {self.size} rows"
-            )
         start = 0
         for index, request in enumerate(requests):
             stop = start + request.batch_size
@@ -131,9 +128,20 @@ class Batch:
             self.outputs[index].append(tensor)
             start = stop
 
+    def _check_rows(self, name: str, shape: Shape) -> None:
+        """Also of a lone request: with another number of rows nobody knows which is whose."""
+        if not shape or shape[0] != self.size:
+            raise BackendFailed(
+                f"model '{self.requests[0].model_name}' gave output '{name}' of shape "
+                f"{list(shape)} for a batch of {self.size}: with max_batch_size, the first "
+                "dimension of each output is the batch's"
+            )
+
     def scatter_device(self, name: str, values: DeviceArray, host: np.ndarray | None) -> None:
         """The same for an output on a device: views on it for the requests that take it there, on
         its `host` copy for the others."""
+        if self.batching:
+            self._check_rows(name, values.shape)
         start = 0
         for index, request in enumerate(self.requests):
             is_whole = len(self.requests) == 1

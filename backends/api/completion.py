@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from trivet.backends.api.datatype import DataType
 from trivet.backends.api.errors import InvalidConfig
+from trivet.backends.api.extent import Extents, check_batch, check_dims, largest_batch
 from trivet.backends.api.supplied import supplied_inputs, supplied_outputs
 from trivet.backends.api.tensor import Shape
 from trivet.protos.model_config_pb2 import ModelConfig, ModelInput, ModelOutput
@@ -27,6 +28,8 @@ class ModelTensor:
     datatype: DataType
     shape: Shape | None
     optional: bool = False
+    extents: Extents = ()
+    """What the file says of the sizes of its variable dimensions."""
 
 
 def complete_config(
@@ -42,7 +45,9 @@ def complete_config(
     inputs = _without(inputs, supplied_inputs(config))
     outputs = _without(outputs, supplied_outputs(config))
     if completed.max_batch_size == 0 and _can_batch(config, inputs, outputs):
-        completed.max_batch_size = DEFAULT_MAX_BATCH_SIZE
+        most = largest_batch(t.extents for t in (*inputs, *outputs))
+        completed.max_batch_size = min(DEFAULT_MAX_BATCH_SIZE, most or DEFAULT_MAX_BATCH_SIZE)
+    check_batch(completed, {t.name: t.extents for t in (*inputs, *outputs)})
     if completed.max_batch_size > 1 and completed.WhichOneof("scheduling_choice") is None:
         completed.dynamic_batching.SetInParent()
     if not completed.input:
@@ -69,6 +74,8 @@ def _can_batch(
     """Whether the file can batch and no given dims are literal ones, as long as the model's own."""
     tensors = {tensor.name: tensor for tensor in (*inputs, *outputs)}
     if not tensors or any(not t.shape or t.shape[0] != -1 for t in tensors.values()):
+        return False
+    if any(t.extents and t.extents[0].low > 1 for t in tensors.values()):
         return False
     given: list[ModelInput | ModelOutput] = [*config.input, *config.output]
     return not any(
@@ -119,6 +126,7 @@ def _fill(
         if found.shape is not None:
             dims = _without_batch(config, found, found.shape, role)
             _fill_dims(config, tensor, dims, role)
+            check_dims(config, tensor.name, _seen_by_model(tensor), found.extents)
         elif not tensor.dims:
             raise InvalidConfig(
                 f"model '{config.name}': the model file does not say the rank of {role} "

@@ -1,4 +1,5 @@
-"""DLPack capsules on memory that is none of numpy's: the exporting half of the protocol."""
+"""DLPack capsules on memory that is none of numpy's: the exporting half of the protocol, and of the
+other what numpy lacks."""
 
 import ctypes
 from itertools import count
@@ -10,6 +11,7 @@ from trivet.backends.api.datatype import DataType
 
 _CODES = {"i": 0, "u": 1, "f": 2, "b": 6}
 _BFLOAT = 4
+_HOST_DEVICE = 1
 
 
 class _Device(ctypes.Structure):
@@ -87,3 +89,17 @@ def make_capsule(
     managed.context, managed.deleter = number, _DELETE
     _exported[number] = (owner, managed, dims)
     return _new(ctypes.addressof(managed), _NAME, ctypes.cast(_DROP_CAPSULE, ctypes.c_void_p))
+
+
+def retyped_bfloat16(capsule: object) -> bool:
+    """Has a capsule of bfloat16 in host memory, that nobody has taken yet, say that it is of
+    uint16, which numpy takes; whether it was one."""
+    address = id(capsule)
+    if not _is_valid(address, _NAME):
+        return False
+    managed = ctypes.cast(_pointer(address, _NAME), ctypes.POINTER(_Managed))
+    tensor = managed.contents.tensor
+    is_one = tensor.device.type == _HOST_DEVICE and tensor.dtype.code == _BFLOAT
+    if is_one:
+        tensor.dtype.code = _CODES["u"]
+    return bool(is_one)

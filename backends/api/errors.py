@@ -25,13 +25,19 @@ exceptions (a framework's, user code's) goes to the log; only errors that a mode
 for its caller are wrapped with their own words.
 """
 
+MAX_MESSAGE_CHARACTERS = 64 << 10
+"""More of an error's text goes nowhere: it has to pass process borders and a response's head."""
+
 
 class ServingError(Exception):
-    """Base of all errors whose text may be shown to a client."""
+    """Base of all errors whose text may be shown to a client.
+
+    Texts repeat what clients and models wrote. So that each can be sent, characters that UTF-8 does
+    not have (half a surrogate pair) are shown by their escapes."""
 
     def __init__(self, message: str) -> None:
-        super().__init__(message)
-        self.message = message
+        self.message = sendable(message)
+        super().__init__(self.message)
 
 
 class InvalidRequest(ServingError):
@@ -117,3 +123,10 @@ class UnreadableFiles(LoadFailed):
 
 class InvalidConfig(LoadFailed):
     """A model configuration is wrong; the text gives file, line and the fix."""
+
+
+def sendable(text: str) -> str:
+    """The text with escapes for what UTF-8 does not have, and no longer than an error may be."""
+    if len(text) > MAX_MESSAGE_CHARACTERS:
+        text = text[:MAX_MESSAGE_CHARACTERS] + "…"
+    return text if text.isascii() else text.encode("utf-8", "backslashreplace").decode()

@@ -230,10 +230,15 @@ def _shared(payers: Sequence[Callable[[int], None] | None]) -> Callable[[int], N
 
 def cancel_with_all(token: CancelToken, parents: Sequence[CancelToken]) -> None:
     """Cancels the token once all parents are; never for no parents."""
+    when_all_cancelled(parents, token.cancel)
+
+
+def when_all_cancelled(parents: Sequence[CancelToken], callback: Callable[[], None]) -> None:
+    """Calls back once all parents are cancelled; never for no parents."""
 
     def check() -> None:
         if all(parent.cancelled for parent in parents):
-            token.cancel()
+            callback()
 
     for parent in parents:
         parent.on_cancel(check)

@@ -115,6 +115,8 @@ class Asks:
                     return
             except ChannelClosed:
                 return
+            except (OSError, TypeError, ValueError) as error:
+                header, runs = self._failed(header, error), []
         self._num_waiting += 1
         self._outbox.put((header, runs))
 
@@ -135,14 +137,14 @@ class Asks:
         except ChannelClosed:
             return
         except (OSError, TypeError, ValueError) as error:
-            self._fail(header, error)
+            with suppress(ChannelClosed):
+                self._events.send(self._failed(header, error))
 
-    def _fail(self, header: Header, error: Exception) -> None:
+    def _failed(self, header: Header, error: Exception) -> Header:
+        """What takes the place of an answer that cannot be sent."""
         log.error("an answer to %s cannot be sent: %s", self._name, error)
         failed = InvalidRequest(f"the answer cannot be sent to this model: {error}")
-        with suppress(ChannelClosed):
-            token = header["token"]
-            self._events.send({"op": "answer_error", "token": token, **encode_error(failed)})
+        return {"op": "answer_error", "token": header["token"], **encode_error(failed)}
 
 
 class _Answers:

@@ -47,6 +47,7 @@ log = logging.getLogger(__name__)
 
 _PR_SET_PDEATHSIG = 1
 _READINESS_PERIOD_S = 0.5
+_UNSENDABLE = "the model's answer cannot be sent to the server; the server log has the details"
 LOST_EXIT_CODE = 70
 """Of a process whose device has faulted."""
 _FAULT = "AcceleratorError"
@@ -146,14 +147,24 @@ class _Server:
         message = self._calls.receive()
         if message.header["op"] == "close":
             return False
-        reply, runs, is_lost = self._compute(instance, message)
+        reply = self._compute(instance, message)
         del message
-        self._calls.send(reply, runs)
-        if is_lost:
+        self._send(reply)
+        if reply.is_lost:
             # Nothing can be computed here any more, and closing might wait for ever: the parent
             # starts another process.
             os._exit(LOST_EXIT_CODE)
         return True
+
+    def _send(self, reply: _Reply) -> None:
+        """The door of replies: one that cannot be sent is the batch's error, not this process's."""
+        try:
+            self._calls.send(reply.header, reply.runs)
+        except ChannelClosed:
+            raise
+        except Exception:
+            log.exception("a reply cannot be sent")
+            self._calls.send(encode_error(BackendFailed(_UNSENDABLE)))
 
     def _compute(self, instance: Instance, message: Message) -> _Reply:
         batch = decode_batch(message, self._requests.register, self._sender)

@@ -126,6 +126,9 @@ class Link:
             _fill(region.bytes(size_bytes), plan)
             header["region"] = [region.id, size_bytes, fd is not None]
             self.channel.send(header, fd=fd)
+        except (TypeError, ValueError):
+            self._writer.take_back(region, is_new=fd is not None)
+            raise
         finally:
             if fd is not None:
                 os.close(fd)

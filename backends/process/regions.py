@@ -76,6 +76,14 @@ class RegionWriter:
             while len(self._free) > _MAX_FREE_REGIONS:
                 self._dropped.append(self._free.pop(0).id)
 
+    def take_back(self, region: Region, *, is_new: bool) -> None:
+        """The reader was not told of it: a new one goes, as nobody there has mapped it."""
+        if is_new:
+            with self._lock:
+                del self._lent[region.id]
+        else:
+            self.give_back([region.id])
+
     def take_dropped(self) -> list[int]:
         """Regions given up since the last call: the reader should unmap them."""
         if not self._dropped:

@@ -13,9 +13,12 @@ from trivet.backends.api import (
     Tensor,
     Window,
 )
+from trivet.backends.api.errors import sendable
 from trivet.backends.process.channel import ChannelClosed, Header
 from trivet.backends.process.link import Link
 from trivet.backends.process.wire import encode_error
+
+log = logging.getLogger(__name__)
 
 
 class RemoteCancelToken(CancelToken):
@@ -152,7 +155,23 @@ class RemoteSender:
             self._is_ended = True
             self._requests.forget(self._token)
         header["token"] = self._token
-        self._events.send(header, runs or ())
+        try:
+            self._events.send(header, runs or ())
+        except ChannelClosed:
+            raise
+        except Exception:
+            # The door of responses: its client would wait for ever.
+            log.exception("a response of model '%s' cannot be sent", self._model_name)
+            self._end_unsent()
+
+    def _end_unsent(self) -> None:
+        self._is_ended = True
+        self._requests.forget(self._token)
+        error = BackendFailed(
+            f"a response of model '{self._model_name}' cannot be sent; the server log has the "
+            "details"
+        )
+        self._events.send({"op": "fail", "token": self._token, **encode_error(error)})
 
 
 class LogForwarder(logging.Handler):
@@ -165,6 +184,7 @@ class LogForwarder(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         try:
-            self._events.send({"op": "log", "level": record.levelno, "text": self.format(record)})
+            text = sendable(self.format(record))
+            self._events.send({"op": "log", "level": record.levelno, "text": text})
         except (ChannelClosed, TypeError, ValueError):
             self.handleError(record)

@@ -11,6 +11,7 @@ from trivet.backends.api import (
     Batch,
     Cause,
     CheckedRequest,
+    InvalidRequest,
     ResponseSender,
     ServingError,
 )
@@ -171,6 +172,10 @@ class Session:
             for token in tokens:
                 self._sender(token, ends=True)
             raise NotDelivered(str(error)) from error
+        except (TypeError, ValueError) as error:
+            for token in tokens:
+                self._sender(token, ends=True)
+            raise InvalidRequest(f"requests cannot be sent to the model: {error}") from error
         batch.mark_gathered()
 
     def _await_reply(self, watched: dict[int, CheckedRequest]) -> Message:

@@ -11,8 +11,10 @@ from trivet.backends.api import (
     CancelToken,
     CheckedRequest,
     CopyKind,
+    DataType,
     Execution,
     InferRequest,
+    PackedBytes,
     RequestContext,
     ResponseSender,
     ServingError,
@@ -234,11 +236,16 @@ def encode_result(batch: Batch) -> tuple[Header, list[list[Tensor]]]:
     results: list[Header] = []
     runs: list[list[Tensor]] = []
     for index, outputs in enumerate(batch.outputs):
-        result: Header = {"num_outputs": len(outputs)}
-        if (error := batch.errors.get(index)) is not None:
-            result = {"num_outputs": 0, **encode_error(error)}
+        error = batch.errors.get(index)
+        packed = _packed(outputs) if error is None else []
+        result: Header = {"num_outputs": 0}
+        if isinstance(packed, ServingError):
+            error = packed
         else:
-            runs += ([tensor] for tensor in outputs)
+            result["num_outputs"] = len(packed)
+            runs += ([tensor] for tensor in packed)
+        if error is not None:
+            result |= encode_error(error)
         if parameters := batch.parameters.get(index):
             result["parameters"] = dict(parameters)
         results.append(result)
@@ -250,6 +257,20 @@ def encode_result(batch: Batch) -> tuple[Header, list[list[Tensor]]]:
     if batch.rescheduled:
         header["rescheduled"] = sorted(batch.rescheduled)
     return header, runs
+
+
+def _packed(outputs: list[Tensor]) -> list[Tensor] | ServingError:
+    """With texts in wire form, since not every text has one: the fault of one request alone."""
+    packed: list[Tensor] = []
+    for tensor in outputs:
+        if tensor.datatype is not DataType.BYTES or isinstance(tensor.data, PackedBytes):
+            packed.append(tensor)
+            continue
+        try:
+            packed.append(Tensor(tensor.name, tensor.datatype, tensor.shape, tensor.packed()))
+        except (TypeError, ValueError) as error:
+            return BackendFailed(f"output '{tensor.name}' cannot be sent: {error}")
+    return packed
 
 
 def decode_result(message: Message, batch: Batch) -> None:

@@ -19,13 +19,21 @@ from trivet.backends.api import (
     ModelFiles,
     Placement,
     ResponseSender,
+    ServingError,
     UnreadableFiles,
     storage_fault_below,
 )
 from trivet.backends.api.config import to_json_dict
 from trivet.backends.api.meters import Meters
 from trivet.backends.api.supplied import instance_config
-from trivet.backends.python.answers import answer, late_sender, open_sender, responses_of
+from trivet.backends.python.answers import (
+    ModelOutputs,
+    answer,
+    answer_sent,
+    late_sender,
+    open_sender,
+    responses_of,
+)
 from trivet.backends.python.late import LateResponse
 from trivet.backends.python.loader import load_model_class
 from trivet.backends.python.model_api.errors import TritonModelException
@@ -46,13 +54,19 @@ log = logging.getLogger(__name__)
 class PythonInstance:
     """User code's model object, in the process that this runs in."""
 
-    def __init__(self, model: Any, config: ModelConfig, meters: Meters | None = None) -> None:
+    def __init__(
+        self, model: Any, config: ModelConfig, name: str, meters: Meters | None = None
+    ) -> None:
+        """`name`: the instance's."""
         self._model = model
+        self._instance_name = name
         self._meters = meters
         self._name = config.name
         self._is_decoupled = config.model_transaction_policy.decoupled
         self._is_iterative = config.sequence_batching.iterative_sequence
-        self._output_names = [output.name for output in instance_config(config).output]
+        self._outputs = ModelOutputs(
+            config.name, [output.name for output in instance_config(config).output]
+        )
         self._runner: CoroutineRunner | None = None
         self._asker: Asker | None = None
         self._is_hook_failing = False
@@ -82,7 +96,7 @@ class PythonInstance:
                 raise UnreadableFiles(text) from None
             log.exception("model '%s' failed to initialize", config.name)
             raise LoadFailed(text) from None
-        return cls(model, config, meters)
+        return cls(model, config, placement.name, meters)
 
     def ask_through(self, asker: Asker) -> None:
         """See AsksFromThreads."""
@@ -137,19 +151,25 @@ class PythonInstance:
             for index, request in enumerate(batch.requests)
         ]
         batch.mark_gathered()
-        with self._calling(batch):
-            returned = self._call(requests)
+        try:
+            with self._calling(batch):
+                returned = self._call(requests)
+        except Exception as error:
+            if not any(each.response for each in late.values()):
+                raise
+            answer_sent(batch, late, self._failure(error), self._outputs)
+            return
         _note_rescheduled(batch, requests)
         # A sender that user code has dropped must go with its request, or waiting would not end.
         del requests
         responses = responses_of(returned, late, batch, self._name)
         batch.mark_computed()
         for index, response in responses.items():
-            answer(batch, index, response, self._output_names)
+            answer(batch, index, response, self._outputs)
 
     def _execute_decoupled(self, batch: Batch) -> None:
         requests = [
-            self._received(request, partial(open_sender, request, sender, self._output_names))
+            self._received(request, partial(open_sender, request, sender, self._outputs))
             for request, sender in zip(batch.requests, batch.senders, strict=True)
         ]
         batch.mark_gathered()
@@ -157,8 +177,8 @@ class PythonInstance:
             returned = self._call(requests, batch.senders)
         if returned is not None:
             raise BackendFailed(
-                f"model '{self._name}' is decoupled: execute must return None and answer through "
-                "response senders"
+                f"Python model '{self._instance_name}' is using the decoupled mode and the execute "
+                "function must return None."
             )
         _note_rescheduled(batch, requests)
 
@@ -178,7 +198,7 @@ class PythonInstance:
     def _received(
         self, request: CheckedRequest, make_sender: Callable[[], InferenceResponseSender]
     ) -> ReceivedRequest:
-        names, is_iterative = self._output_names, self._is_iterative
+        names, is_iterative = self._outputs.names, self._is_iterative
         return ReceivedRequest(request, names, make_sender, is_iterative=is_iterative)
 
     def _call(
@@ -208,15 +228,21 @@ class PythonInstance:
     def _end_failed(self, senders: Sequence[ResponseSender], running: "Future[object]") -> None:
         """The door of a coroutine that nobody waits for."""
         error = None if running.cancelled() else running.exception()
-        if error is None:
-            return
-        text = f"model '{self._name}' failed while executing; the server log has the details"
+        if error is not None:
+            failure = self._failure(error)
+            for sender in senders:
+                sender.fail(failure)
+
+    def _failure(self, error: BaseException) -> ServingError:
+        """What clients are told of an exception of `execute`."""
+        if isinstance(error, ServingError):
+            return error
         if isinstance(error, TritonModelException):
-            text = str(error)
-        else:
-            log.error("execute() of model '%s' failed", self._name, exc_info=error)
-        for sender in senders:
-            sender.fail(BackendFailed(text))
+            return BackendFailed(str(error))
+        log.error("execute() of model '%s' failed", self._name, exc_info=error)
+        return BackendFailed(
+            f"model '{self._name}' failed while executing; the server log has the details"
+        )
 
 
 def _note_rescheduled(batch: Batch, requests: Sequence[ReceivedRequest]) -> None:

@@ -24,8 +24,9 @@ class LateResponse:
         self._settled.set()
 
     @property
-    def has_come(self) -> bool:
-        return self._response is not None
+    def response(self) -> InferenceResponse | None:
+        """What has been sent so far."""
+        return self._response
 
     def wait(self) -> InferenceResponse:
         """Waits until it is sent. Raises BackendFailed when the sender was dropped unused."""

@@ -31,6 +31,7 @@ ABOUT = About(
     packages=("torch",),
     install="trivet[torch]",
     completes=frozenset({"dynamic_batching", "input", "max_batch_size", "output"}),
+    only_reads=True,
     fields=("default_model_filename", "optimization.cuda", "runtime"),
     parameters=(
         "DISABLE_CUDNN",

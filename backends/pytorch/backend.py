@@ -15,6 +15,7 @@ from trivet.backends.api import (
     Placement,
     Signature,
 )
+from trivet.backends.api.extent import check_batch
 from trivet.backends.api.supplied import instance_config
 from trivet.backends.device.buckets import buckets_of
 from trivet.backends.device.cuda import open_gpu
@@ -22,6 +23,7 @@ from trivet.backends.device.errors import DeviceFailed, as_load_failure
 from trivet.backends.device.gpus import new_lane
 from trivet.backends.pytorch.about import ABOUT, MODULE_FILE
 from trivet.backends.pytorch.archive import Kind, kind_of, refuse_program_missing
+from trivet.backends.pytorch.bounds import compiled_extents
 from trivet.backends.pytorch.compiled import load_compiled
 from trivet.backends.pytorch.cuda import CudaTorch
 from trivet.backends.pytorch.exported import complete_exported, load_exported
@@ -58,6 +60,9 @@ class PyTorchBackend:
         if path is not None and kind_of(path) is Kind.EXPORTED:
             return complete_exported(config, path)
         _check_tensors(config)
+        if path is not None and kind_of(path) is Kind.COMPILED:
+            extents = compiled_extents(path)
+            check_batch(config, {f"ARGS[{place}]": each for place, each in extents.items()})
         return config
 
     def open(self, config: ModelConfig, files: ModelFiles, placement: Placement) -> Instance:

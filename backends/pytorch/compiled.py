@@ -10,6 +10,8 @@ from torch._inductor import aoti_load_package  # PyTorch documents this path
 from torch.utils import _pytree as pytree  # the tree of arguments has no public module
 
 from trivet.backends.api import LoadFailed
+from trivet.backends.api.extent import check_config
+from trivet.backends.pytorch.bounds import compiled_extents
 from trivet.backends.pytorch.names import match_positions
 from trivet.backends.pytorch.program import Program
 from trivet.protos.model_config_pb2 import ModelConfig
@@ -22,10 +24,14 @@ def load_compiled(config: ModelConfig, path: Path, device: torch.device | None) 
     _check_device(config, model.loader.get_metadata(), device)
     names = [tensor.name for tensor in config.input]
     outputs = [tensor.name for tensor in config.output]
-    call = _Call(model, in_spec, match_positions(config.name, names, _argument_names(in_spec)))
+    positions = match_positions(config.name, names, _argument_names(in_spec))
+    call = _Call(model, in_spec, positions)
+    known = compiled_extents(path)
+    extents = {name: known[place] for name, place in positions.items() if known.get(place)}
+    check_config(config, extents)
     # Compiled code keeps its constants to itself, so no output lies on one.
     return Program(
-        call, match_positions(config.name, outputs, _result_names(out_spec)), frozenset()
+        call, match_positions(config.name, outputs, _result_names(out_spec)), frozenset(), extents
     )
 
 

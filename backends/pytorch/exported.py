@@ -2,7 +2,7 @@
 
 import threading
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -10,15 +10,18 @@ import torch
 from torch.export import ExportedProgram
 from torch.utils import _pytree as pytree  # the tree of arguments has no public module
 
-from trivet.backends.api import InvalidConfig, LoadFailed
+from trivet.backends.api import InvalidConfig, InvalidRequest, LoadFailed
 from trivet.backends.api.completion import ModelTensor, complete_config
+from trivet.backends.api.extent import Extents
 from trivet.backends.api.supplied import instance_config
 from trivet.backends.pytorch.archive import check_exported
+from trivet.backends.pytorch.bounds import exported_extents
 from trivet.backends.pytorch.names import match_positions
 from trivet.backends.pytorch.program import Program, storages
 from trivet.backends.pytorch.tensors import DATATYPES
 from trivet.protos.model_config_pb2 import ModelConfig
 
+_GUARD = "Guard failed:"
 _ONE_AT_A_TIME = threading.Lock()
 """torch.export.load keeps what it is doing in a global."""
 
@@ -59,6 +62,7 @@ def load_exported(config: ModelConfig, path: Path, device: torch.device | None) 
         call,
         match_positions(config.name, outputs, _outputs(exported)),
         storages((*module.parameters(), *module.buffers())),
+        _extents(exported, {name: own_names[position] for name, position in positions.items()}),
     )
 
 
@@ -79,7 +83,17 @@ class _Call:
         # Not module(...): its hook compares the tree of arguments with the one they were just put
         # into, which takes twice the time of a small model (102 us instead of 41 us). Shapes are
         # checked by the program itself.
-        return pytree.tree_leaves(self.module.forward(*args, **kwargs))
+        try:
+            result = self.module.forward(*args, **kwargs)
+        except AssertionError as error:
+            if not str(error).startswith(_GUARD):
+                raise
+            # Of what the export assumed: equal sizes of two inputs, multiples of a number.
+            raise InvalidRequest(
+                "the exported program does not take inputs of these shapes: it holds for "
+                f"{str(error).removeprefix(_GUARD).strip()} only"
+            ) from error
+        return pytree.tree_leaves(result)
 
 
 def _load(path: Path) -> ExportedProgram:
@@ -117,10 +131,18 @@ def _outputs(exported: ExportedProgram) -> list[str]:
 
 def _declared(exported: ExportedProgram, names: Sequence[str]) -> list[ModelTensor]:
     values = {node.name: node.meta.get("val") for node in exported.graph.nodes}
-    return [_tensor(name, values.get(name)) for name in names]
+    return [_tensor(exported, name, values.get(name)) for name in names]
 
 
-def _tensor(name: str, value: object) -> ModelTensor:
+def _extents(exported: ExportedProgram, names: Mapping[str, str]) -> dict[str, Extents]:
+    """By the config's name for it: what each input may be, where that is limited."""
+    values = {node.name: node.meta.get("val") for node in exported.graph.nodes}
+    shapes = {name: tuple(values[own].shape) for name, own in names.items()}
+    found = {name: exported_extents(exported, shape) for name, shape in shapes.items()}
+    return {name: extents for name, extents in found.items() if extents}
+
+
+def _tensor(exported: ExportedProgram, name: str, value: object) -> ModelTensor:
     if not isinstance(value, torch.Tensor) or value.dtype not in DATATYPES:
         raise InvalidConfig(
             f"'{name}' of the exported program is no tensor of a supported type; export the "
@@ -128,7 +150,8 @@ def _tensor(name: str, value: object) -> ModelTensor:
         )
     # A dimension that the export left open is a SymInt.
     shape = tuple(dim if isinstance(dim, int) else -1 for dim in value.shape)
-    return ModelTensor(name, DATATYPES[value.dtype], shape)
+    extents = exported_extents(exported, tuple(value.shape))
+    return ModelTensor(name, DATATYPES[value.dtype], shape, extents=extents)
 
 
 def _renamed(
@@ -138,6 +161,5 @@ def _renamed(
     own_names = [tensor.name for tensor in tensors]
     used = {i: n for n, i in match_positions(model_name, names, own_names).items()}
     return [
-        ModelTensor(used.get(index, tensor.name), tensor.datatype, tensor.shape)
-        for index, tensor in enumerate(tensors)
+        replace(tensor, name=used.get(index, tensor.name)) for index, tensor in enumerate(tensors)
     ]

@@ -85,6 +85,7 @@ class GpuPyTorchInstance:
         self, program: Program, batch: Batch, arrays: Mapping[str, DeviceArray]
     ) -> dict[str, DeviceArray]:
         tensors = {name: from_dlpack(array) for name, array in arrays.items()}
+        program.check(tensors)
         with modes(self._parameters):
             result = program.call(tensors)
         outputs: dict[str, DeviceArray] = {}

@@ -30,6 +30,7 @@ class PyTorchInstance:
         assert self._program is not None, "executed after close"
         tensors = self._gather(batch)
         batch.mark_gathered()
+        self._program.check(tensors)
         with modes(self._parameters):
             result = self._program.call(tensors)
         self._border.wait(batch)

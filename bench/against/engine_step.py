@@ -10,7 +10,6 @@ from importlib import import_module
 LLM = "trivet.backends.llm"
 MOVED = {
     "engine.engine": "engine",
-    "process.messages": "messages",
     "sampling.grammar": "grammar",
     "scheduling.batch_state": "batch_state",
     "scheduling.blocks": "blocks",

@@ -22,6 +22,7 @@ from trivet.server.core import Core
 from trivet.server.logs.setting import LogValue
 from trivet.server.models.model import Model
 from trivet.server.models.routing import Admitted, Key
+from trivet.server.repository.upload import NO_FILES
 from trivet.server.scheduling.statistics import ModelStatistics
 from trivet.server.tracing.setting import Change
 from trivet.server.tracing.tracing import Described
@@ -162,10 +163,15 @@ class GuardedCore:
         """See Core. Names no model."""
         return self._core.change_log_settings(changes)
 
-    async def load(self, name: str, config_json: str | None = None) -> None:
+    async def load(
+        self,
+        name: str,
+        config_json: str | None = None,
+        files: Mapping[str, bytes] = NO_FILES,
+    ) -> None:
         """See Core."""
         _require(name)
-        await self._core.load(name, config_json)
+        await self._core.load(name, config_json, files)
 
     async def unload(self, name: str, *, unload_dependents: bool = False) -> None:
         """See Core."""

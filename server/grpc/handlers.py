@@ -5,7 +5,13 @@ from typing import TypeVar
 
 from google.protobuf.message import DecodeError, Message
 
-from trivet.backends.api import InvalidRequest, ServingError, Unsupported
+from trivet.backends.api import (
+    BackendFailed,
+    InferResponse,
+    InvalidRequest,
+    ServingError,
+    Unsupported,
+)
 from trivet.server.grpc.errors import code_of
 from trivet.server.grpc.transport import Call
 from trivet.server.grpc.wire import Buffer
@@ -26,6 +32,14 @@ def plain(kind: type[M], answer: Callable[[M], Message]) -> Callable[[Call, Buff
         call.answer([response.SerializeToString()])
 
     return handle
+
+
+def unsendable(response: InferResponse) -> BackendFailed:
+    """The error of a request whose answer raised something while it was encoded."""
+    return BackendFailed(
+        f"the answer of model '{response.model_name}' cannot be sent; the server log has the "
+        "details"
+    )
 
 
 def parse(kind: type[M], message: Buffer) -> M:

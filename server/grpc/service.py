@@ -9,7 +9,6 @@ from google.protobuf.message import Message
 from trivet.backends.api import (
     CancelToken,
     InferResponse,
-    InvalidRequest,
     RequestContext,
     ServingError,
     Unsupported,
@@ -22,7 +21,13 @@ from trivet.server.auth.scopes import Scope
 from trivet.server.core import Core
 from trivet.server.grpc.codec import Decoded, Decoder, Encoder
 from trivet.server.grpc.errors import code_of
-from trivet.server.grpc.handlers import INTERNAL_TEXT, parse, plain, refuse_repository_name
+from trivet.server.grpc.handlers import (
+    INTERNAL_TEXT,
+    parse,
+    plain,
+    refuse_repository_name,
+    unsendable,
+)
 from trivet.server.grpc.logging import answer_log_settings
 from trivet.server.grpc.shared_memory import SharedMemoryRpcs
 from trivet.server.grpc.stream import InferStream
@@ -31,11 +36,17 @@ from trivet.server.grpc.transport import Call, Code, Rows, Stream, Unary
 from trivet.server.grpc.wire import Buffer
 from trivet.server.models.routing import Admitted
 from trivet.server.protocol.forwarding import Forwarding
+from trivet.server.protocol.loading import read_load
 from trivet.server.protocol.outputs import MAX_RESPONSE_BYTES, fulfil, residence_of
 from trivet.server.protocol.versions import parse_version
 
 log = logging.getLogger(__name__)
 PREFIX = "/inference.GRPCInferenceService/"
+
+
+def _value(parameter: pb.ModelRepositoryParameter) -> object:
+    choice = parameter.WhichOneof("parameter_choice")
+    return None if choice is None else getattr(parameter, choice)
 
 
 class UnarySink:
@@ -58,6 +69,11 @@ class UnarySink:
             message = self._service.encoder.encode(response, in_region, final=None)
         except ServingError as error:
             self.fail(error)
+            return
+        except Exception:
+            log.exception("an answer cannot be sent; request %s", response.id or "-")
+            # The door of answers: without an end its client would wait for ever.
+            self.fail(unsendable(response))
             return
         self._call.answer(message)
 
@@ -129,6 +145,8 @@ class Service:
             request = decoded.request
             if self._forwarding is not None:
                 request = self._forwarding.added(request, call.metadata.items())
+            if self.core.tracing.tracer is not None:
+                note_arrival(call)
             admitted = self.core.resolve(request.model_name, request.model_version, request.key)
             if admitted.model.signature.decoupled:
                 raise Unsupported(
@@ -140,8 +158,6 @@ class Service:
         residence = residence_of(self.core, decoded.wishes) if decoded.wishes else ON_HOST
         context = RequestContext(CancelToken(), call.deadline, (), residence)
         call.on_cancel(context.cancel.cancel)
-        if self.core.tracing.tracer is not None:
-            note_arrival(call)
         self.core.infer(admitted, request, context, UnarySink(self, call, admitted, decoded))
 
     def _open_stream(self, call: Call) -> InferStream:
@@ -188,15 +204,10 @@ class Service:
         async def load() -> Message:
             request = parse(pb.RepositoryModelLoadRequest, message)
             refuse_repository_name(request.repository_name)
-            config_json = None
-            for name, parameter in request.parameters.items():
-                if name != "config" or parameter.WhichOneof("parameter_choice") != "string_param":
-                    raise InvalidRequest(
-                        f"unrecognized load parameter '{name}'; this server takes 'config', a "
-                        "string with the model configuration as JSON"
-                    )
-                config_json = parameter.string_param
-            await self.core.load(request.model_name, config_json)
+            name = request.model_name
+            values = ((key, _value(given)) for key, given in request.parameters.items())
+            given = read_load(name, values)
+            await self.core.load(name, given.config_json, given.files)
             return pb.RepositoryModelLoadResponse()
 
         self._spawn(call, load())

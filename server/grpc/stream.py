@@ -4,6 +4,7 @@ Request errors travel inside the stream and leave it open. Responses of ordinary
 request order; those of decoupled models as they are made. Owned by the event loop.
 """
 
+import logging
 from collections import deque
 from dataclasses import dataclass, field
 
@@ -13,12 +14,15 @@ from trivet.protos import grpc_service_pb2 as pb
 from trivet.server.core import Inference
 from trivet.server.grpc.codec import Decoded, Decoder, Encoder
 from trivet.server.grpc.errors import code_of
+from trivet.server.grpc.handlers import unsendable
 from trivet.server.grpc.trace import note_arrival
 from trivet.server.grpc.transport import Call, Code
 from trivet.server.grpc.wire import Buffer, field_head, split_infer_request
 from trivet.server.models.model import Model
 from trivet.server.protocol.forwarding import Forwarding
 from trivet.server.protocol.outputs import fulfil, residence_of
+
+log = logging.getLogger(__name__)
 
 INFER_RESPONSE_TAG = b"\x12"  # field 2 of ModelStreamInferResponse
 MAX_UNREAD_RESPONSES = 4096
@@ -83,6 +87,8 @@ class InferStream:
             request = decoded.request
             if self._forwarding is not None:
                 request = self._forwarding.added(request, self._call.metadata.items())
+            if self._core.tracing.tracer is not None:
+                note_arrival(self._call)
             admitted = self._core.resolve(request.model_name, request.model_version, request.key)
         except ServingError as error:
             slot = Slot(_id_of(message), is_ordered=True)
@@ -95,8 +101,6 @@ class InferStream:
         residence = residence_of(self._core, decoded.wishes) if decoded.wishes else ON_HOST
         context = RequestContext(CancelToken(), self._call.deadline, (), residence)
         self._cancels.add(context.cancel)
-        if self._core.tracing.tracer is not None:
-            note_arrival(self._call)
         sink = StreamSink(self, slot, Asked(decoded, admitted.model, context.cancel))
         self._core.infer(admitted, request, context, sink)
 
@@ -120,6 +124,11 @@ class InferStream:
             pieces = self._encoder.encode(response, in_region, final=final)
         except ServingError as error:
             self.fail(slot, asked, error)
+            return
+        except Exception:
+            log.exception("an answer cannot be sent; request %s", response.id or "-")
+            # The door of answers, as for single ones.
+            self.fail(slot, asked, unsendable(response))
             return
         size = sum(map(len, pieces))
         self._write(slot, [field_head(INFER_RESPONSE_TAG, size), *pieces])

@@ -1,5 +1,9 @@
 """The model repository extension: index, load and unload."""
 
+import base64
+import binascii
+from collections.abc import Iterator
+
 from aiohttp import web
 
 from trivet.backends.api import InvalidRequest, Unsupported
@@ -9,12 +13,13 @@ from trivet.server.auth.scopes import Scope
 from trivet.server.core import Core
 from trivet.server.http.answers import empty_answer, json_answer
 from trivet.server.http.body import read_body
-from trivet.server.http.json_document import JsonObject, parse_object, type_name
+from trivet.server.http.json_document import JsonObject, parse_object
 from trivet.server.http.json_fields import flag, object_at
 from trivet.server.http.limits import HttpLimits
 from trivet.server.http.operations import ARRAY, Operation
 from trivet.server.http.origin import refuse_other_sites
 from trivet.server.http.routes import Call, Route
+from trivet.server.protocol.loading import read_load
 
 _INDEX = Operation(
     "repository", "All models and their states", "v2_fields:IndexBody", ARRAY, needs_body=False
@@ -53,7 +58,8 @@ class Repository:
     async def load(self, call: Call) -> web.StreamResponse:
         refuse_other_sites(call)
         parameters = object_at(await self._document(call), "parameters", "the request")
-        await self._core.load(call.model, _config_override(parameters))
+        given = read_load(call.model, _decoded(call.model, parameters))
+        await self._core.load(call.model, given.config_json, given.files)
         return empty_answer()
 
     async def unload(self, call: Call) -> web.StreamResponse:
@@ -79,21 +85,18 @@ class Repository:
         return parse_object(bytes(body), self._limits.json) if body else {}
 
 
-def _config_override(parameters: JsonObject) -> str | None:
-    for name in parameters:
-        if name.startswith("file:"):
-            raise InvalidRequest(
-                f"load parameter '{name[:64]}' is not accepted: model files cannot be sent over "
-                "the network; put them into the model repository"
-            )
-        if name != "config":
-            raise InvalidRequest(f"unrecognized load parameter '{name[:64]}'; known is 'config'")
-    config = parameters.get("config")
-    if config is None or isinstance(config, str):
-        return config
-    raise InvalidRequest(
-        f"load parameter 'config' must be a string that holds JSON, not {type_name(config)}"
-    )
+def _decoded(model: str, parameters: JsonObject) -> Iterator[tuple[str, object]]:
+    """The parameters of a load, files in base64 as bytes."""
+    for name, value in parameters.items():
+        if name.startswith("file:") and isinstance(value, str):
+            try:
+                yield name, base64.b64decode(value, validate=True)
+            except (binascii.Error, ValueError):
+                raise InvalidRequest(
+                    f"failed to load '{model[:255]}': parameter '{name[:64]}' is no base64"
+                ) from None
+        else:
+            yield name, value
 
 
 def _entry(model: pb.RepositoryIndexResponse.ModelIndex) -> dict[str, str]:

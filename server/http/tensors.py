@@ -193,6 +193,8 @@ def _from_raw(wanted: InputPlan, raw: Body, model_name: str) -> Tensor:
 
 
 def _entry(tensor: Tensor, wishes: Wishes, buffers: list[memoryview]) -> dict[str, object]:
+    """What the JSON part says of an output. Triton's C++ client takes any `parameters` to hold
+    `binary_data_size`, so there are none without it: whoever named a region knows it."""
     entry: dict[str, object] = {
         "name": tensor.name,
         "datatype": tensor.datatype.value,
@@ -203,12 +205,6 @@ def _entry(tensor: Tensor, wishes: Wishes, buffers: list[memoryview]) -> dict[st
         raw = tensor.raw()
         buffers.append(raw)
         entry["parameters"] = {"binary_data_size": len(raw)}
-    elif wish is not None and wish.region is not None:
-        entry["parameters"] = {
-            "shared_memory_region": wish.region.name,
-            "shared_memory_offset": wish.region.offset,
-            "shared_memory_byte_size": tensor.nbytes,
-        }
-    else:
+    elif wish is None or wish.region is None:
         entry["data"] = output_data(tensor)
     return entry

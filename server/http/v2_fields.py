@@ -54,9 +54,10 @@ class IndexBody(V2Body):
 
 
 class LoadBody(V2Body):
-    """A config instead of the repository's, as a text that holds JSON."""
+    """A config instead of the repository's, as a text that holds JSON, and beside it the model's
+    files in base64, as `file:VERSION/NAME`."""
 
-    parameters: dict[Literal["config"], str] | None = None
+    parameters: dict[str, str] | None = None
 
 
 class UnloadBody(V2Body):

@@ -9,6 +9,7 @@ from trivet.server.metrics.summary import Summary
 
 Labels = dict[str, str]
 Sample = tuple[str, Labels, float]
+_LAST = frozenset({"le", "quantile"})
 
 
 class Page:
@@ -37,8 +38,14 @@ class Page:
 def _labels(labels: Labels) -> str:
     if not labels:
         return ""
-    pairs = (f'{name}="{_escaped(value)}"' for name, value in labels.items())
+    ordered = sorted(labels.items(), key=_place)
+    pairs = (f'{name}="{_escaped(value)}"' for name, value in ordered)
     return "{" + ",".join(pairs) + "}"
+
+
+def _place(label: tuple[str, str]) -> tuple[bool, str]:
+    """By name, `le` and `quantile` last, as Triton's page has them: scripts look for its lines."""
+    return label[0] in _LAST, label[0]
 
 
 def _escaped(value: str) -> str:

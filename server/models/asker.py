@@ -18,7 +18,7 @@ from trivet.backends.api import (
     ServingError,
     Sink,
 )
-from trivet.backends.api.model_server import cancel_with_all
+from trivet.backends.api.model_server import when_all_cancelled
 
 _Answer = TypeVar("_Answer")
 
@@ -51,8 +51,7 @@ class LoopAsker:
         sink: Sink,
     ) -> None:
         bounded = _Bounded(request.model_name, context, sink)
-        cancel_with_all(context.cancel, parents)
-        bounded.start()
+        bounded.start(parents)
         if not bounded.is_over:
             self._server.infer(request, context, bounded)
 
@@ -85,7 +84,9 @@ class LoopAsker:
 
 
 class _Bounded:
-    """A sink in front of another: the end comes at the latest with the deadline or the cancel."""
+    """A sink in front of another: the end comes at the latest with the deadline, or when those on
+    whose behalf is asked are gone. A cancellation by who asks is a wish, which the model is told:
+    it may still end as it likes, and who asks goes on listening."""
 
     __slots__ = ("_cancel", "_deadline", "_model_name", "_sink", "_timer", "_window")
 
@@ -99,8 +100,12 @@ class _Bounded:
     def is_over(self) -> bool:
         return self._sink is None
 
-    def start(self) -> None:
+    def start(self, parents: Sequence[CancelToken]) -> None:
+        if self._cancel.cancelled:
+            self._on_abandoned()
+            return
         self._cancel.on_cancel(self._on_cancel)
+        when_all_cancelled(parents, self._on_abandoned)
         if self._deadline is not None and self._sink is not None:
             left_s = self._deadline - time.monotonic()
             self._timer = asyncio.get_running_loop().call_later(left_s, self._on_deadline)
@@ -124,6 +129,12 @@ class _Bounded:
         self._cancel.cancel()
 
     def _on_cancel(self) -> None:
+        if self._window is not None:
+            # Whoever asked may not read before it has ended.
+            self._window.open()
+
+    def _on_abandoned(self) -> None:
+        self._cancel.cancel()
         self.fail(Cancelled(f"the request to model '{self._model_name}' was cancelled"))
 
     def _end(self) -> Sink | None:

@@ -20,7 +20,7 @@ from trivet.backends.api import LoadFailed, ServingError, UnreadableFiles
 from trivet.server.models.assemble import Assembler
 from trivet.server.models.composition import Composition
 from trivet.server.models.known import Known, State, Status, Wanted
-from trivet.server.models.loader import Loader, LoadPlan
+from trivet.server.models.loader import Loader, LoadPlan, Opened
 from trivet.server.models.model import Model
 from trivet.server.models.registry import Registry
 from trivet.server.repository.scan import ModelFolder
@@ -45,9 +45,12 @@ class Lifecycle:
         *,
         load_threads: int = 4,
         listener: Listener,
+        load_retries: int = 0,
         has_summaries: bool = False,
     ) -> None:
-        """`has_summaries`: whether statistics keep quantiles, too."""
+        """`load_retries`: how often a version that did not load is tried again at once;
+        `has_summaries`: whether statistics keep quantiles, too."""
+        self._load_retries = load_retries
         self._has_summaries = has_summaries
         self._registry = registry
         self._loader = loader
@@ -168,7 +171,7 @@ class Lifecycle:
             self._set(name, version, known, Status(State.LOADING))
         started = time.monotonic()
         try:
-            opened = await self._in_thread(self._loader.open, plan, version)
+            opened = await self._open(plan, version)
         except ServingError as error:
             self._fail_version(name, version, known, error)
             return f"version {version} is at UNAVAILABLE state: {error.message}"
@@ -186,6 +189,14 @@ class Lifecycle:
         if replaced is not None:
             self._spawn(self._end(replaced))
         return ""
+
+    async def _open(self, plan: LoadPlan, version: int) -> Opened:
+        for attempt in range(1, self._load_retries + 1):
+            with suppress(ServingError):
+                return await self._in_thread(self._loader.open, plan, version)
+            name, most = plan.folder.name, self._load_retries
+            log.warning("model '%s' did not load; trying again, %d of %d", name, attempt, most)
+        return await self._in_thread(self._loader.open, plan, version)
 
     def _is_news(self, known: Known, error: ServingError) -> bool:
         """Notes a fault of the disk, which is met at each look and told once a minute."""
@@ -229,11 +240,18 @@ class Lifecycle:
     # -- unload --------------------------------------------------------------------------------
 
     async def unload(self, name: str) -> None:
-        """Takes a model out of service; returns when it accepts no more, drains afterwards."""
+        """Takes a model out of service; returns when it accepts no more, drains afterwards.
+
+        What failed to load is not wanted any more either, and its failure is nobody's concern.
+        """
         if name in self._known:
             async with self._locked(name) as known:
                 known.wanted = None
                 known.is_unreadable = False
+                known.failure = ""
+                for version, status in known.versions.items():
+                    if status.state is State.UNAVAILABLE:
+                        self._set(name, version, known, Status(State.UNAVAILABLE, "unloaded"))
                 self._retire_all(name, known)
             self._close_users(name)
 

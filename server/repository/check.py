@@ -16,6 +16,9 @@ from trivet.server.repository.check_ragged import ragged_faults
 from trivet.server.repository.check_sequences import sequence_faults
 
 MAX_INSTANCES = 1024
+MAX_WARMUP_BYTES = 8 << 30
+"""Of one warm-up tensor."""
+_LARGEST_ELEMENT_BYTES = 8
 
 
 def check(config: ModelConfig, about: About | None = None) -> None:
@@ -163,6 +166,13 @@ def _warmup_faults(config: ModelConfig) -> Iterator[str]:
                 yield f"{where} input '{name}' must specify a data_type"
             if any(dim < 0 for dim in value.dims):
                 yield f"{where} input '{name}' must give all dims, got {list(value.dims)}"
+            size_bytes = max(1, sample.batch_size) * prod(value.dims) * _LARGEST_ELEMENT_BYTES
+            if size_bytes > MAX_WARMUP_BYTES:
+                yield (
+                    f"{where} input '{name}' has dims {list(value.dims)} and batch_size "
+                    f"{sample.batch_size}, up to {size_bytes} bytes; at most {MAX_WARMUP_BYTES} "
+                    "are allowed"
+                )
             if value.input_data_file and not _stays_inside(value.input_data_file):
                 yield f"{where} input '{name}' reads '{value.input_data_file}' outside warmup/"
 

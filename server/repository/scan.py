@@ -15,7 +15,7 @@ Fingerprint = tuple[tuple[str, int, int, int], ...]
 """Of each file: path in the folder, size in bytes, modification time in ns, inode."""
 
 MAX_FILES = 100_000
-_NAME = re.compile(r"[A-Za-z0-9._-]{1,255}")
+_NAME = re.compile(r"(?! )[A-Za-z0-9._,+@ -]{1,255}(?<! )")
 _VERSION = re.compile(r"[1-9][0-9]{0,18}")
 _IGNORED_SUFFIXES = ("~", ".swp", ".swx", ".tmp", ".part", ".crdownload")
 
@@ -52,7 +52,7 @@ def scan(roots: Sequence[Path]) -> Snapshot:
     """Looks at every model folder. Raises RepositoryUnreadableError for a root without access."""
     models: dict[str, ModelFolder] = {}
     problems: dict[str, str] = {}
-    for root in roots:
+    for root in _distinct(roots):
         for path in _model_folders(root):
             name = path.name
             if name in models or name in problems:
@@ -71,6 +71,16 @@ def scan(roots: Sequence[Path]) -> Snapshot:
     return Snapshot(models, problems)
 
 
+def _distinct(roots: Sequence[Path]) -> Iterator[Path]:
+    """The folders, each once, however often and by whatever way it is named."""
+    seen: set[Path] = set()
+    for root in roots:
+        place = root.resolve()
+        if place not in seen:
+            seen.add(place)
+            yield root
+
+
 def _model_folders(root: Path) -> list[Path]:
     try:
         entries = sorted(os.scandir(root), key=lambda entry: entry.name)
@@ -86,7 +96,9 @@ def _is_model(entry: os.DirEntry[str]) -> bool:
         return False
     if not _NAME.fullmatch(entry.name):
         log.warning(
-            "folder %r is no model: names have 1 to 255 of A-Z a-z 0-9 . _ -", entry.name[:300]
+            "folder %r is no model: names have 1 to 255 of A-Z a-z 0-9 . _ , + @ - and blanks "
+            "between them",
+            entry.name[:300],
         )
         return False
     return True

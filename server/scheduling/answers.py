@@ -87,7 +87,11 @@ class Answers:
             self.fail(ticket, Cancelled(labelled(request, "request was cancelled")))
             return
         parameters = job.batch.parameters.get(index) if job.batch.parameters else None
-        response = self._response(request, job.batch.outputs[index], parameters)
+        try:
+            response = self._response(request, job.batch.outputs[index], parameters)
+        except ServingError as error:
+            self.fail(ticket, error)
+            return
         total_ns = time.monotonic_ns() - ticket.arrived_ns
         queue_ns = job.started_ns - ticket.arrived_ns
         self._statistics.success(request.batch_size, queue_ns, timing, total_ns)
@@ -127,27 +131,38 @@ class Answers:
             self.fail(ticket, sent.error)
             return
         request = ticket.request
-        if sent.final and request.cancel.cancelled:
-            # The model was told to stop and did: no success, whatever it sent last.
-            self.fail(ticket, Cancelled(labelled(request, "request was cancelled")))
-            return
+        response = None
+        if sent.outputs is not None:
+            try:
+                response = self._response(request, sent.outputs, sent.parameters)
+            except ServingError as error:
+                self.fail(ticket, error)
+                return
         now_ns = time.monotonic_ns()
         if ticket.num_responses == 0:
             self._statistics.first_response(now_ns - ticket.arrived_ns)
         if sent.final:
-            if request.trace is not None:
-                request.trace.executed(_streamed(ticket, now_ns))
-            timing = BatchTiming(0, now_ns - ticket.started_ns, 0)
-            queue_ns = ticket.started_ns - ticket.arrived_ns
-            total_ns = now_ns - ticket.arrived_ns
-            self._statistics.success(request.batch_size, queue_ns, timing, total_ns)
+            self._streamed(ticket, now_ns)
             self._end(ticket)
-        if sent.outputs is None:
+        if response is None:
             ticket.sink.finish()
             return
         ticket.num_responses += 1
-        response = self._response(request, sent.outputs, sent.parameters)
         ticket.sink.send(response, final=sent.final)
+
+    def _streamed(self, ticket: Ticket, now_ns: int) -> None:
+        """Counts a decoupled request that has ended without an error. One that was cancelled is no
+        success, whatever its model sent last."""
+        request = ticket.request
+        total_ns = now_ns - ticket.arrived_ns
+        if request.cancel.cancelled:
+            self._statistics.failure(FailureReason.CANCELED, total_ns)
+            return
+        if request.trace is not None:
+            request.trace.executed(_stream_execution(ticket, now_ns))
+        timing = BatchTiming(0, now_ns - ticket.started_ns, 0)
+        queue_ns = ticket.started_ns - ticket.arrived_ns
+        self._statistics.success(request.batch_size, queue_ns, timing, total_ns)
 
     def _log(self, request: CheckedRequest, outcome: str, total_ns: int) -> None:
         """One line for each request, with --log-verbose=1."""
@@ -177,7 +192,7 @@ def _execution(ticket: Ticket, job: Job) -> Execution:
     return Execution(*times, job.batch)
 
 
-def _streamed(ticket: Ticket, now_ns: int) -> Execution:
+def _stream_execution(ticket: Ticket, now_ns: int) -> Execution:
     """Of a decoupled request, which may end before its batch is back, or long after."""
     started_ns = ticket.started_ns
     return Execution(ticket.arrived_ns, started_ns, started_ns, now_ns, now_ns, None)

@@ -4,6 +4,7 @@ Semantics of Triton's ModelQueuePolicy, with two differences: an allowed request
 counts when the default is 0, and cancelled requests do not count against the size limit.
 """
 
+from bisect import insort
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -45,10 +46,14 @@ class LevelPolicy:
 
 @dataclass(frozen=True, slots=True)
 class QueuePolicy:
-    """The levels of a model; level 0 is used where the model has no priorities."""
+    """The levels of a model; level 0 is used where the model has no priorities. A config may have
+    2^64 of them, so only those are listed that have a policy of their own."""
 
-    levels: dict[int, LevelPolicy]
+    own: dict[int, LevelPolicy]
     default_level: int = 0
+    num_levels: int = 0
+    """The levels from 1 to this one queue by `default` unless they have their own policy."""
+    default: LevelPolicy = LevelPolicy()
 
     @classmethod
     def from_config(cls, batching: ModelDynamicBatching, default_max_size: int) -> "QueuePolicy":
@@ -59,18 +64,21 @@ class QueuePolicy:
             level: LevelPolicy.from_config(policy, default_max_size)
             for level, policy in batching.priority_queue_policy.items()
         }
-        levels = {
-            level: own.get(level, default) for level in range(1, batching.priority_levels + 1)
-        }
-        return cls(levels, batching.default_priority_level)
+        return cls(own, batching.default_priority_level, batching.priority_levels, default)
 
     def level_of(self, priority: int) -> int:
         """The level for a request's `priority`: the default one for 0 and for unknown ones."""
-        return priority if priority in self.levels else self.default_level
+        is_known = 0 < priority <= self.num_levels or priority in self.own
+        return priority if is_known else self.default_level
+
+    def policy_of(self, level: int) -> LevelPolicy:
+        """How a level that `level_of` has given queues."""
+        return self.own.get(level, self.default)
 
 
 @dataclass(slots=True)
 class _Level:
+    number: int
     policy: LevelPolicy
     waiting: deque[Ticket] = field(default_factory=deque)
     delayed: deque[Ticket] = field(default_factory=deque)
@@ -79,30 +87,39 @@ class _Level:
         return len(self.waiting) + len(self.delayed)
 
 
+_MOST_KEPT_LEVELS = 64
+"""Levels that are kept while nothing waits in them: requests may name any number of others."""
+
+
 class RequestQueue:
     """Waiting tickets in the order they are served: by level, first in first out within one.
 
-    Delayed (expired) tickets of a level come after all waiting ones of it. Owned by the loop.
+    Delayed (expired) tickets of a level come after all waiting ones of it. A level costs memory
+    once a request has used it. Owned by the loop.
     """
 
     def __init__(self, policy: QueuePolicy) -> None:
         self._policy = policy
-        self._levels = {n: _Level(level) for n, level in sorted(policy.levels.items())}
+        self._levels: list[_Level] = []
+        """In their order."""
+        self._by_number: dict[int, _Level] = {}
         self._size = 0
 
     def __len__(self) -> int:
         return self._size
 
     def __iter__(self) -> Iterator[Ticket]:
-        for level in self._levels.values():
+        for level in self._levels:
             yield from level.waiting
             yield from level.delayed
 
     def push(self, ticket: Ticket) -> None:
         """Takes a ticket in, sets its level and expiry. Raises QueueFull."""
         request = ticket.request
-        ticket.level = self._policy.level_of(request.priority)
-        level = self._levels[ticket.level]
+        number = ticket.level = self._policy.level_of(request.priority)
+        level = self._by_number.get(number)
+        if level is None:
+            level = self._open(number)
         policy = level.policy
         if policy.max_size and len(level) >= policy.max_size:
             raise QueueFull(labelled(request, "Exceeds maximum queue size"))
@@ -111,10 +128,18 @@ class RequestQueue:
         level.waiting.append(ticket)
         self._size += 1
 
+    def _open(self, number: int) -> _Level:
+        if len(self._levels) >= _MOST_KEPT_LEVELS:
+            self._levels = [level for level in self._levels if len(level)]
+        level = _Level(number, self._policy.policy_of(number))
+        insort(self._levels, level, key=lambda each: each.number)
+        self._by_number = {each.number: each for each in self._levels}
+        return level
+
     def pop(self, count: int) -> list[Ticket]:
         """Takes the first `count` tickets out."""
         taken: list[Ticket] = []
-        for level in self._levels.values():
+        for level in self._levels:
             for line in (level.waiting, level.delayed):
                 while line and len(taken) < count:
                     taken.append(line.popleft())
@@ -124,7 +149,7 @@ class RequestQueue:
     def sweep(self, now_ns: int) -> list[Refused]:
         """Takes out cancelled and expired tickets; moves those that their policy only delays."""
         refused: list[Refused] = []
-        for level in self._levels.values():
+        for level in self._levels:
             for line in (level.waiting, level.delayed):
                 if any(_is_due(ticket, now_ns) for ticket in line):
                     kept = [t for t in line if not self._settle(t, level, now_ns, refused)]

@@ -12,7 +12,15 @@ from typing import Self
 
 import numpy as np
 
-from trivet.backends.api import Batch, CheckedRequest, DataType, ResponseSender, Shape, Tensor
+from trivet.backends.api import (
+    BackendFailed,
+    Batch,
+    CheckedRequest,
+    DataType,
+    ResponseSender,
+    Shape,
+    Tensor,
+)
 from trivet.backends.api.copies import CopyKind
 from trivet.protos.model_config_pb2 import BatchInput, ModelConfig
 
@@ -144,7 +152,7 @@ class RaggedBatch(Batch):
         shapes = [_filled(batch_output.dims, s) for s in self._shapes(batch_output.source)]
         needed = sum(map(prod, shapes))
         if row.size != needed:
-            raise ValueError(
+            raise BackendFailed(
                 f"output '{name}' has {row.size} elements, but the shapes of input "
                 f"'{batch_output.source}' in this batch make {needed}"
             )

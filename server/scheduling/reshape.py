@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Self
 
-from trivet.backends.api import Shape, Signature, Tensor, TensorSpec
+from trivet.backends.api import BackendFailed, Shape, Signature, Tensor, TensorSpec
 
 
 def matched(shape: Shape, dims: Shape, wanted: Shape) -> Shape:
@@ -38,13 +38,24 @@ class Reshape:
         }
 
     def outputs(self, tensors: list[Tensor]) -> list[Tensor]:
-        """The model's outputs in the shape clients expect."""
+        """The model's outputs in the shape clients expect. Raises BackendFailed for one that is not
+        in the model's."""
         return [
-            self._reshaped(tensor, spec.model_dims, spec.dims)
+            self._output(tensor, spec)
             if (spec := self.output_specs.get(tensor.name)) is not None
             else tensor
             for tensor in tensors
         ]
+
+    def _output(self, tensor: Tensor, spec: TensorSpec) -> Tensor:
+        try:
+            return self._reshaped(tensor, spec.model_dims, spec.dims)
+        except ValueError:
+            head = "a batch of " if self.batching else ""
+            raise BackendFailed(
+                f"output '{tensor.name}' has shape {list(tensor.shape)}; the model configuration "
+                f"(reshape) says {head}{list(spec.model_dims)}"
+            ) from None
 
     def _reshaped(self, tensor: Tensor, dims: Shape, wanted: Shape) -> Tensor:
         head = tensor.shape[:1] if self.batching else ()

@@ -96,9 +96,11 @@ def _opentelemetry(
     config: OpenTelemetryConfig, row: str, name: str, value: str
 ) -> OpenTelemetryConfig:
     if name == "url":
-        if urlsplit(value).scheme not in ("http", "https"):
-            raise _wrong(row, "the address begins with http:// or https://")
-        return replace(config, url=value)
+        # Without a scheme it is http, as for Triton's exporter.
+        url = value if "://" in value else f"http://{value}"
+        if urlsplit(url).scheme not in ("http", "https") or not urlsplit(url).hostname:
+            raise _wrong(row, "the address is HOST:PORT/PATH or begins with http:// or https://")
+        return replace(config, url=url)
     if name == "resource":
         key, sign, text = value.partition("=")
         if not (sign and key):

@@ -50,6 +50,12 @@ class Tracer:
             return RequestSink(part, None, sink)
         return RequestSink(part, arrival or Arrival("GRPC"), sink)
 
+    def refused(self, model: str, request_id: str, error: ServingError) -> None:
+        """A request ends before it has a model: its trace, if it is to have one, is that."""
+        sink = self.begin(InferRequest(model, None, request_id, {}), _NOBODY)
+        if sink is not None:
+            sink.fail(error)
+
     def start(self, model: str, arrival: Arrival | None) -> LiveTrace | None:
         """A trace without spans, or None."""
         caller = None if arrival is None else arrival.context
@@ -58,6 +64,22 @@ class Tracer:
             return None
         context = caller or TraceContext.new()
         return LiveTrace(context, sampler.setting, self._deliver, [])
+
+
+class _Nobody:
+    """Takes no answer: whoever asked hears of the error elsewhere."""
+
+    def send(self, response: InferResponse, *, final: bool) -> None:
+        """There is none."""
+
+    def finish(self) -> None:
+        """It does not end so."""
+
+    def fail(self, error: ServingError) -> None:
+        """Told to the client by whoever asked for its model."""
+
+
+_NOBODY = _Nobody()
 
 
 class RequestSink:

@@ -84,6 +84,58 @@ async def test_a_required_tensor_that_a_step_did_not_give_is_named(room: Room) -
     )
 
 
+PARTIAL = config({"IN": "FP32 2"}, {"OUT": "FP32 2", "MORE": "FP32 2"})
+"""Of a model that may leave out MORE."""
+TWO_OUTPUTS = (
+    'max_batch_size: 8 input { name: "X" data_type: TYPE_FP32 dims: [2] }'
+    'output { name: "Y" data_type: TYPE_FP32 dims: [2] }'
+    'output { name: "Z" data_type: TYPE_FP32 dims: [2] }'
+)
+
+
+@pytest.mark.parametrize("wanted", [(), ("Y", "Z")])
+async def test_a_client_goes_without_an_output_that_a_step_left_out(
+    room: Room, wanted: tuple[str, ...]
+) -> None:
+    room.model("partial", PARTIAL, lambda given: {"OUT": given["IN"] * 2})
+    steps = step("partial", {"IN": "X"}, {"OUT": "Y", "MORE": "Z"})
+    room.ensemble("e", ensemble(steps, more=TWO_OUTPUTS))
+    found = await room.infer("e", {"X": ONE}, wanted)
+    assert {name: values.tolist() for name, values in found.items()} == {"Y": [[2, 2]]}
+
+
+async def test_requests_that_arrive_together_go_without_it_alike(room: Room) -> None:
+    room.model("partial", PARTIAL, lambda given: {"OUT": given["IN"] * 2})
+    steps = step("partial", {"IN": "X"}, {"OUT": "Y", "MORE": "Z"})
+    room.ensemble("e", ensemble(steps, more=TWO_OUTPUTS))
+    sinks = [room.ask("e", {"X": ONE * number}) for number in range(3)]
+    for number, sink in enumerate(sinks):
+        await sink.wait()
+        (response,) = sink.responses
+        found = [(each.name, each.numpy().tolist()) for each in response.outputs]
+        assert found == [("Y", [[2.0 * number] * 2])]
+
+
+async def test_a_client_may_get_no_output_at_all(room: Room) -> None:
+    room.model("partial", PARTIAL, lambda given: {"OUT": given["IN"]})
+    steps = step("partial", {"IN": "X"}, {"OUT": "Y", "MORE": "Z"})
+    room.ensemble("e", ensemble(steps, more=TWO_OUTPUTS))
+    assert await room.infer("e", {"X": ONE}, ("Z",)) == {}
+
+
+async def test_a_step_that_needs_what_was_left_out_names_it(room: Room) -> None:
+    room.model("partial", PARTIAL, lambda given: {"OUT": given["IN"]})
+    adder(room, "one", 1)
+    steps = (
+        step("partial", {"IN": "X"}, {"OUT": "Y", "MORE": "T"}),
+        step("one", {"IN": "T"}, {"OUT": "Z"}),
+    )
+    room.ensemble("e", ensemble(*steps, more=TWO_OUTPUTS))
+    sink = room.ask("e", {"X": ONE})
+    await sink.wait()
+    assert "output 'Z': step 0 (model 'partial') did not give output 'MORE'" in str(sink.error)
+
+
 async def test_batching_and_other_steps_mix_for_a_batch_of_one(room: Room) -> None:
     adder(room, "one", 1)
     room.model("plain", config(batch=0, more=""), lambda given: {"OUT": given["IN"] * 3})

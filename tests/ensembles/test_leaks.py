@@ -169,11 +169,16 @@ async def test_after_a_stream_that_was_cancelled_half_way(room: Room) -> None:
     await asyncio.sleep(0)
 
 
-async def test_a_stream_whose_answer_lacks_an_output_ends_with_that_error(room: Room) -> None:
+async def test_a_stream_whose_step_lacks_what_it_needs_ends_with_that_error(room: Room) -> None:
     plain = config({"IN": "FP32 2"}, {"OUT": "FP32 2"}, batch=0, more="")
     room.stream("many", plain, lambda given: [{"OUT": given["IN"]}] * 3)
     room.model("nothing", plain, lambda given: {})
-    steps = (step("many", {"IN": "X"}, {"OUT": "T"}), step("nothing", {"IN": "T"}, {"OUT": "Y"}))
+    room.model("last", plain, lambda given: {"OUT": given["IN"]})
+    steps = (
+        step("many", {"IN": "X"}, {"OUT": "T"}),
+        step("nothing", {"IN": "T"}, {"OUT": "U"}),
+        step("last", {"IN": "U"}, {"OUT": "Y"}),
+    )
     room.ensemble("e", ensemble(*steps))
     sink = room.ask("e", {"X": np.ones(2, np.float32)})
     await sink.wait()

@@ -47,7 +47,11 @@ async def test_a_step_s_sequence_parameters_reach_later_steps_and_the_client(roo
         (request,) = model.requests
         flags = (request.sequence_id, request.sequence_start, request.sequence_end)
         assert flags == (7, True, True)
-    assert sink.responses[0].parameters == {"sequence_id": 7, "sequence_end": True}
+    assert sink.responses[0].parameters == {
+        "sequence_id": 7,
+        "sequence_start": False,
+        "sequence_end": True,
+    }
 
 
 async def test_a_later_step_has_the_last_word(room: Room) -> None:
@@ -61,4 +65,8 @@ async def test_a_later_step_has_the_last_word(room: Room) -> None:
 
     (request,) = last.requests
     assert (request.sequence_id, request.sequence_start) == ("a", False)
-    assert sink.responses[0].parameters == {"sequence_id": "a", "sequence_start": False}
+    assert sink.responses[0].parameters == {
+        "sequence_id": "a",
+        "sequence_start": False,
+        "sequence_end": False,
+    }

@@ -64,7 +64,7 @@ def test_nothing_is_copied_between_encoder_and_answer(
 ) -> None:
     triton.call("sentence_embedding", {"text": texts("Hot.")})
 
-    wanted = 'trivet_tensor_copied_bytes_total{model="sentence_embedding",version="1",kind="%s"} 0'
+    wanted = 'trivet_tensor_copied_bytes_total{kind="%s",model="sentence_embedding",version="1"} 0'
 
     metrics = site.metrics()
     assert all(wanted % kind in metrics for kind in ("host", "gather", "scatter"))

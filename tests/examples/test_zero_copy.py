@@ -21,7 +21,7 @@ from serving import RunningServer
 from text_lines import line
 
 COPIED = re.compile(
-    r'trivet_tensor_copied_bytes_total\{model="(\w+)",version="1",kind="(\w+)"\} (\d+)'
+    r'trivet_tensor_copied_bytes_total\{kind="(\w+)",model="(\w+)",version="1"\} (\d+)'
 )
 QUESTION = "On which port does the server listen for gRPC?"
 PYTHON_STEPS = ("minilm_tokenizer", "decode_png", "pick_passages")
@@ -84,7 +84,7 @@ def test_no_tensor_byte_is_copied_in_any_step_of_the_ensembles(
     answer = post(inside, "rag", {"question": QUESTION, "max_tokens": 24, "temperature": 0})
     assert "8001" in answer["text_output"]
 
-    copied = {(model, kind): int(count) for model, kind, count in COPIED.findall(inside.metrics())}
+    copied = {(model, kind): int(count) for kind, model, count in COPIED.findall(inside.metrics())}
 
     ensembles = {"sentence_embedding", "text_angle", "rag"}
     steps = {"minilm_tokens", "mean_pooling", "text_direction", *PYTHON_STEPS}

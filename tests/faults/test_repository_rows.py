@@ -308,9 +308,9 @@ def test_r05_a_wrong_override_leaves_the_model_as_it_was(
 @pytest.mark.rows("R06", "R07")
 @pytest.mark.parametrize("name", ["file:../../x", "file:/abs", "file:1/model.onnx", "file:"])
 def test_r06_r07_files_are_not_taken_over_the_network(room: Room, name: str) -> None:
-    status, error = load(room, "good", **{"config": "{}", name: "!!! no base64"})
+    status, error = load(room, "good", **{"config": "{}", name: "eA=="})
     assert status == 400
-    assert "model files cannot be sent over the network" in error
+    assert "this server takes no model files over the network (--allow-model-upload)" in error
     assert not (room.repository / "x").exists()
 
 

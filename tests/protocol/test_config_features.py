@@ -169,7 +169,7 @@ def test_a_queue_policy_refuses_the_late_and_the_too_many(server: RunningServer)
 
 def test_rejections_are_counted(server: RunningServer, tmp_path: Path) -> None:
     text = server.metrics()
-    label = '{model="timeout",version="1",reason="REJECTED"}'
+    label = '{model="timeout",reason="REJECTED",version="1"}'
     counted = next(line for line in text.splitlines() if line.startswith(
         f"nv_inference_request_failure{label}"))  # fmt: skip
     assert int(counted.split()[-1]) >= 7

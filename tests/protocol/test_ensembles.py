@@ -80,7 +80,7 @@ def test_an_ensemble_is_served_over_both_protocols(
     metrics = server.metrics()
     assert 'nv_inference_request_success{model="chain",version="1"} 3' in metrics
     assert 'nv_inference_request_success{model="two",version="1"} 4' in metrics
-    assert 'trivet_tensor_copied_bytes_total{model="two",version="1",kind="gather"} 0' in metrics
+    assert 'trivet_tensor_copied_bytes_total{kind="gather",model="two",version="1"} 0' in metrics
 
 
 def test_an_ensemble_falls_with_a_step_and_comes_back_with_it(

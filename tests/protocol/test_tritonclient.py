@@ -348,4 +348,4 @@ def test_metrics_follow_the_requests(server: RunningServer) -> None:
         client.infer("id_INT8", [tensor("grpc", "INPUT0", values.astype(np.int8), "INT8")])
     text = server.metrics()
     assert 'nv_inference_count{model="id_INT8",version="1"}' in text
-    assert 'nv_inference_request_failure{model="id_INT8",version="1",reason="CANCELED"} 0' in text
+    assert 'nv_inference_request_failure{model="id_INT8",reason="CANCELED",version="1"} 0' in text

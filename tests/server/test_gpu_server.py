@@ -89,7 +89,7 @@ async def test_a_chain_of_engines_hands_tensors_on_by_pointer_under_load(site: S
     for n, answer in enumerate(answers):
         assert answer["outputs"][0]["data"] == [8.0 * n] * 4 * (1 + n % 3), answer
     samples = await site.samples()
-    copied = 'trivet_tensor_copied_bytes_total{{model="{}",version="1",kind="{}"}}'
+    copied = 'trivet_tensor_copied_bytes_total{{kind="{1}",model="{0}",version="1"}}'
     for kind in ("host", "gather", "scatter", "host_to_device", "device_to_host"):
         assert samples[copied.format("middle", kind)] == 0, kind
     assert samples[copied.format("first", "device_to_host")] == 0

@@ -6,8 +6,10 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
+from trivet.backends.api import InvalidConfig
 from trivet.server import app, cli
 from trivet.server.settings import Row, Settings, rows
+from trivet.server.tracing.config import TraceConfig
 
 
 class Started:
@@ -82,6 +84,63 @@ def test_triton_flags_without_a_meaning_are_taken_with_a_notice(started: Started
     result = CliRunner().invoke(cli.main, [*arguments, "--http-thread-count=3"])
     assert result.exit_code == 0
     assert "no effect here: --pinned-memory-pool-byte-size, --http-thread-count" in result.output
+
+
+def test_ignored_switches_may_stand_alone(started: Started) -> None:
+    flags = ("--allow-sagemaker", "--http-port=5", "--reuse-http-port", "true")
+    settings = started.serve(*flags, "--allow-vertex-ai")
+    assert (settings.http_port, settings.model_repository) == (5, (started.folder,))
+    result = CliRunner().invoke(cli.main, ["serve", "--allow-sagemaker", str(started.folder)])
+    assert result.exit_code == 0
+
+
+@pytest.mark.parametrize(
+    ("flags", "name", "value"),
+    [
+        (("--log-verbose=true",), "log_verbose", 1),
+        (("--log-verbose=FALSE",), "log_verbose", 0),
+        (("--log-verbose", "2"), "log_verbose", 2),
+        (("--strict-model-config=true",), "disable_auto_complete_config", True),
+        (("--strict-model-config=false",), "disable_auto_complete_config", False),
+        (("--model-load-retry-count=3",), "model_load_retry_count", 3),
+        (
+            ("--trace-file=/t", "--trace-rate", "5", "--trace-level=TIMESTAMPS",
+             "--trace-count=7", "--trace-log-frequency=2"),
+            "trace_config",
+            ("triton,file=/t", "rate=5", "level=TIMESTAMPS", "count=7", "triton,log-frequency=2"),
+        ),
+    ],
+)  # fmt: skip
+def test_triton_s_older_flags_and_spellings_are_taken(
+    started: Started, flags: tuple[str, ...], name: str, value: object
+) -> None:
+    assert getattr(started.serve(*flags), name) == value
+
+
+def test_a_model_store_is_a_repository(started: Started, tmp_path: Path) -> None:
+    second = tmp_path / "second"
+    second.mkdir()
+    settings = started.serve(f"--model-store={second}")
+    assert settings.model_repository == (started.folder, second)
+
+
+@pytest.mark.parametrize(
+    ("url", "full"),
+    [
+        ("localhost:4318/v1/traces", "http://localhost:4318/v1/traces"),
+        ("collector", "http://collector"),
+        ("https://h:1/x", "https://h:1/x"),
+    ],
+)
+def test_a_collector_s_address_may_come_without_a_scheme(url: str, full: str) -> None:
+    config = TraceConfig.parse(["mode=opentelemetry", f"opentelemetry,url={url}"])
+    assert config.opentelemetry.url == full
+
+
+@pytest.mark.parametrize("url", ["ftp://h/x", "http://", "/v1/traces", "://x"])
+def test_what_is_no_address_of_a_collector_is_refused(url: str) -> None:
+    with pytest.raises(InvalidConfig, match="begins with http"):
+        TraceConfig.parse([f"opentelemetry,url={url}"])
 
 
 @pytest.mark.parametrize(

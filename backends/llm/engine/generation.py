@@ -25,11 +25,6 @@ class Generation:
     queue_s: float = 0.0
     prompt_logprobs: list[TopLogprobs] = field(default_factory=list)
 
-    @property
-    def scores_only(self) -> bool:
-        """Whether only the prompt's log probabilities are wanted and no token."""
-        return self.submit.sampling.max_tokens == 0
-
     def note_start(self) -> None:
         if not self.is_started:
             self.is_started = True

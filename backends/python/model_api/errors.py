@@ -29,7 +29,7 @@ class TritonError:
         self._code = code
 
     def __str__(self) -> str:
-        return self._message
+        return str(self._message)
 
     def message(self) -> str:
         return self._message

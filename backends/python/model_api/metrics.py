@@ -8,6 +8,7 @@ from contextvars import ContextVar
 from trivet.backends.api import ServingError
 from trivet.backends.api.meters import Meter, MeterChange, MeterKind, Meters
 from trivet.backends.python.model_api.errors import TritonModelException
+from trivet.backends.python.model_api.fields import text_in
 
 METERS: ContextVar[Meters] = ContextVar("meters")
 
@@ -94,7 +95,8 @@ class MetricFamily:
                 "initialize, execute and what they start; not in auto_complete_config, and not in "
                 'threads of a model that shares the server\'s process (isolation "none")'
             )
-        self.name, self.description = str(name), str(description)
+        self.name = text_in(str(name), "a metric's name")
+        self.description = text_in(str(description), f"the description of metric '{name}'")
         self._meter = Meter(self.name, self.description, kind)
         self._meters = meters
         with _told():
@@ -120,6 +122,9 @@ class MetricFamily:
         pairs = tuple(sorted((labels or {}).items()))
         if not all(isinstance(text, str) for pair in pairs for text in pair):
             raise TritonModelException(f"metric '{self.name}': labels are texts")
+        for pair in pairs:
+            for text in pair:
+                text_in(text, f"a label of metric '{self.name}'")
         meter = Meter(self.name, self.description, kind, pairs, tuple(bounds))
         return Metric(self, meter, self._meters)
 

@@ -5,9 +5,7 @@ that of their batch. Threads that user code starts have none: what they ask for 
 its own, and nobody cancels it.
 """
 
-import queue
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from contextlib import suppress
 from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import partial
@@ -26,12 +24,12 @@ from trivet.backends.python.model_api.errors import (
     TritonModelException,
     from_serving_error,
 )
+from trivet.backends.python.model_api.inbox import Inbox
 from trivet.backends.python.model_api.response import InferenceResponse
 from trivet.backends.python.model_api.room import Room
 from trivet.backends.python.model_api.tensor import InputTensor
 
 if TYPE_CHECKING:
-    import asyncio
     from concurrent.futures import Future
 
 _Answer = TypeVar("_Answer")
@@ -42,6 +40,8 @@ _NOT_NOW = (
 )
 MOST_KEPT = 2
 """Responses that are enough to know that there is not exactly one."""
+MOST_KEPT_RESPONSES, MOST_KEPT_BYTES = 4096, 16 << 20
+"""What of a stream's responses, once read, is kept for whoever walks them again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,70 +100,93 @@ class _Replies:
 
 
 class Responses:
-    """The responses to a nested request, as they come. Let go of before the end, it cancels."""
+    """The responses to a nested request, as they come: for `for` and, in coroutines, `async for`.
+
+    Once all have come they can be walked again, as long as they were not too large to keep; `len`
+    is how many have come. Let go of before the end, it cancels. For one thread at a time.
+    """
 
     def __init__(self, calling: Calling, request: InferRequest, context: RequestContext) -> None:
         self._cancel = partial(calling.asker.cancel, context)
         self._room = Room(calling.asker, context)
         self._is_over = False
-        self._replies: queue.SimpleQueue[InferenceResponse | None] = queue.SimpleQueue()
-        replies = _Replies(self._replies.put, self._room)
+        self._inbox = Inbox()
+        self._read = _Read()
+        replies = _Replies(self._inbox.put, self._room)
         calling.asker.infer(request, context, calling.parents, replies)
 
     def __iter__(self) -> Iterator[InferenceResponse]:
-        return self
+        return self._read.again() if self._is_over and len(self._read) else self
 
     def __next__(self) -> InferenceResponse:
-        response = None if self._is_over else self._replies.get()
+        response = None if self._is_over else self._inbox.get()
         if response is None:
             self._is_over = True
             raise StopIteration
-        self._room.read()
-        return response
-
-    def __del__(self) -> None:
-        self.cancel()
-
-    def cancel(self) -> None:
-        """Nobody wants further responses."""
-        if not self._is_over:
-            self._is_over = True
-            self._cancel()
-
-
-class AsyncResponses:
-    """The same for coroutines: of the running event loop."""
-
-    def __init__(self, calling: Calling, request: InferRequest, context: RequestContext) -> None:
-        import asyncio  # whoever is in a coroutine has it; the others need not
-
-        self._cancel = partial(calling.asker.cancel, context)
-        self._room = Room(calling.asker, context)
-        self._is_over = False
-        self._replies: asyncio.Queue[InferenceResponse | None] = asyncio.Queue()
-        put = partial(_put, asyncio.get_running_loop(), self._replies)
-        replies = _Replies(put, self._room)
-        calling.asker.infer(request, context, calling.parents, replies)
+        return self._taken(response)
 
     def __aiter__(self) -> AsyncIterator[InferenceResponse]:
         return self
 
     async def __anext__(self) -> InferenceResponse:
-        response = None if self._is_over else await self._replies.get()
+        response = None if self._is_over else await self._inbox.wait()
         if response is None:
             self._is_over = True
             raise StopAsyncIteration
-        self._room.read()
-        return response
+        return self._taken(response)
+
+    def __len__(self) -> int:
+        return len(self._read)
+
+    def __bool__(self) -> bool:
+        return True
 
     def __del__(self) -> None:
         self.cancel()
 
     def cancel(self) -> None:
-        """Nobody wants further responses."""
+        """Tells the asked model that no further responses are wanted. It ends in its own way, with
+        an error or not: what it still sends comes here."""
         if not self._is_over:
-            self._is_over = True
             self._cancel()
+
+    def _taken(self, response: InferenceResponse) -> InferenceResponse:
+        self._room.read()
+        self._read.add(response)
+        return response
+
+
+class _Read:
+    """The responses that user code has read, kept for whoever walks them again."""
+
+    def __init__(self) -> None:
+        self._kept: list[InferenceResponse] | None = []
+        self._num_read = 0
+        self._size_bytes = 0
+
+    def __len__(self) -> int:
+        return self._num_read
+
+    def add(self, response: InferenceResponse) -> None:
+        """Keeps it while all together are small: a stream may be endless."""
+        self._num_read += 1
+        if self._kept is None:
+            return
+        self._size_bytes += sum(tensor.size_bytes() for tensor in response.output_tensors())
+        if self._size_bytes > MOST_KEPT_BYTES or self._num_read > MOST_KEPT_RESPONSES:
+            self._kept = None
+        else:
+            self._kept.append(response)
+
+    def again(self) -> Iterator[InferenceResponse]:
+        """From the first. Raises TritonModelException when they were too large to keep."""
+        if self._kept is None:
+            raise TritonModelException(
+                f"these {self._num_read} responses were read once and are gone: up to "
+                f"{MOST_KEPT_RESPONSES} of together {MOST_KEPT_BYTES} bytes can be walked again; "
+                "keep them in a list"
+            )
+        return iter(self._kept)
 
 
 def only(model_name: str, found: list[InferenceResponse]) -> InferenceResponse:
@@ -185,13 +208,3 @@ def wait(future: "Future[_Answer]") -> _Answer:
         return future.result()
     except ServingError as error:
         raise TritonModelException(error.message) from error
-
-
-def _put(
-    loop: "asyncio.AbstractEventLoop",
-    replies: "asyncio.Queue[InferenceResponse | None]",
-    response: InferenceResponse | None,
-) -> None:
-    # A loop that is closed has nobody left who waits.
-    with suppress(RuntimeError):
-        loop.call_soon_threadsafe(replies.put_nowait, response)

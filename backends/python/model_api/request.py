@@ -17,9 +17,9 @@ from trivet.backends.api import (
 )
 from trivet.backends.api.value import changed
 from trivet.backends.python.model_api.errors import TritonModelException
+from trivet.backends.python.model_api.fields import number_of, parameters_of, text_of
 from trivet.backends.python.model_api.nested import (
     MOST_KEPT,
-    AsyncResponses,
     Calling,
     Responses,
     current,
@@ -156,15 +156,16 @@ class InferenceRequest:
     @overload
     async def async_exec(self, decoupled: Literal[False] = ...) -> InferenceResponse: ...
     @overload
-    async def async_exec(self, decoupled: Literal[True]) -> AsyncResponses: ...
+    async def async_exec(self, decoupled: Literal[True]) -> Responses: ...
     async def async_exec(
         self,
         decoupled: bool = False,  # noqa: FBT001, FBT002
-    ) -> InferenceResponse | AsyncResponses:
-        """As `exec`, for coroutines: others run meanwhile."""
+    ) -> InferenceResponse | Responses:
+        """As `exec`, for coroutines: others run meanwhile. So they do in an `async for` over the
+        responses of a decoupled model; a plain `for` takes the thread."""
         calling = current()
         request = self._to_api(calling)
-        responses = AsyncResponses(calling, request, self._context(calling, decoupled=decoupled))
+        responses = Responses(calling, request, self._context(calling, decoupled=decoupled))
         if decoupled:
             return responses
         found: list[InferenceResponse] = []
@@ -176,23 +177,26 @@ class InferenceRequest:
         return only(self._model_name, found)
 
     def _to_api(self, calling: Calling) -> InferRequest:
-        """The request as the server takes it."""
-        if not self._model_name:
+        """The request as the server takes it. Raises TritonModelException for what cannot be
+        sent."""
+        name = text_of(self._model_name, "model_name")
+        if not name:
             raise TritonModelException("model_name is empty: name the model to ask")
-        inputs = {tensor.name(): tensor.to_api() for tensor in self._inputs}
-        version = self._model_version if self._model_version >= 0 else None
+        inputs = {tensor.name(): tensor.to_api() for tensor in map(_as_tensor, self._inputs)}
+        version = number_of(self._model_version, "model_version", -1, 2**63 - 1)
+        flags = number_of(self._flags, "flags", 0, 2**32 - 1)
         return InferRequest(
-            self._model_name,
-            version,
-            self._id,
+            name,
+            version if version >= 0 else None,
+            text_of(self._id, "request_id"),
             inputs,
-            tuple(self._output_names),
-            self._parameters,
+            tuple(text_of(each, "a requested output name") for each in self._output_names),
+            parameters_of(self._parameters, "request parameters"),
             joint_priority(calling.parents),
-            self._timeout,
-            self._correlation_id,
-            bool(self._flags & TRITONSERVER_REQUEST_FLAG_SEQUENCE_START),
-            bool(self._flags & TRITONSERVER_REQUEST_FLAG_SEQUENCE_END),
+            number_of(self._timeout, "timeout", 0, 2**63 - 1),
+            _correlation_id(self._correlation_id),
+            bool(flags & TRITONSERVER_REQUEST_FLAG_SEQUENCE_START),
+            bool(flags & TRITONSERVER_REQUEST_FLAG_SEQUENCE_END),
         )
 
     def _context(self, calling: Calling, *, decoupled: bool) -> RequestContext:
@@ -264,6 +268,18 @@ class ReceivedRequest(InferenceRequest):
         if self._sender is None:
             self._sender = self._make_sender()
         return self._sender
+
+
+def _as_tensor(given: object) -> Tensor:
+    if not isinstance(given, Tensor):
+        raise TritonModelException(f"inputs must hold pb_utils.Tensor, not {type(given).__name__}")
+    return given
+
+
+def _correlation_id(given: object) -> int | str:
+    if isinstance(given, str):
+        return text_of(given, "correlation_id")
+    return number_of(given, "correlation_id", 0, 2**64 - 1)
 
 
 def get_input_tensor_by_name(inference_request: InferenceRequest, name: str) -> Tensor | None:

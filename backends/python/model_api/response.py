@@ -1,11 +1,11 @@
 """A response as user code makes it."""
 
 import json
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 
-from trivet.backends.api import BackendFailed, Parameters
-from trivet.backends.api import Tensor as ApiTensor
+from trivet.backends.api import Parameters
 from trivet.backends.python.model_api.errors import TritonError, TritonModelException
+from trivet.backends.python.model_api.fields import NO_PARAMETERS, parameters_of
 from trivet.backends.python.model_api.tensor import Tensor
 
 
@@ -41,17 +41,9 @@ class InferenceResponse:
         return json.dumps(self._parameters)
 
     def raw_parameters(self) -> Parameters:
-        return self._parameters
-
-    def to_api(self, wanted: Collection[str], known: Collection[str]) -> list[ApiTensor]:
-        """The wanted outputs. Raises BackendFailed for one that the config does not list."""
-        for tensor in self._output_tensors:
-            if tensor.name() not in known:
-                raise BackendFailed(
-                    f"unexpected inference output '{tensor.name()}'; the model configuration lists "
-                    f"{sorted(known)}"
-                )
-        return [tensor.to_api() for tensor in self._output_tensors if tensor.name() in wanted]
+        """Raises TritonModelException where a parameter cannot be sent."""
+        given = self._parameters
+        return parameters_of(given, "response parameters") if given else NO_PARAMETERS
 
 
 def get_output_tensor_by_name(inference_response: InferenceResponse, name: str) -> Tensor | None:

@@ -5,10 +5,12 @@ from typing import Any
 
 import numpy as np
 
-from trivet.backends.api import DataType
+from trivet.backends.api import DataType, PackedBytes
 from trivet.backends.api import Tensor as ApiTensor
+from trivet.backends.api.dlpack import retyped_bfloat16
 from trivet.backends.python.model_api.datatypes import to_text_objects
 from trivet.backends.python.model_api.errors import TritonModelException
+from trivet.backends.python.model_api.fields import text_in
 
 _CPU_DEVICE = 1
 """DLPack's kDLCPU."""
@@ -24,6 +26,8 @@ class Tensor:
     _source: ApiTensor | None
 
     def __init__(self, name: str, numpy_array: np.ndarray) -> None:
+        if not isinstance(name, str):
+            raise TritonModelException(f"a tensor's name must be a str, not {type(name).__name__}")
         if not isinstance(numpy_array, (np.ndarray, np.generic)):
             raise TritonModelException(
                 f"tensor '{name}' needs a numpy array, not {type(numpy_array).__name__}"
@@ -47,6 +51,10 @@ class Tensor:
     def shape(self) -> list[int]:
         return list(self.as_numpy().shape if self._source is None else self._source.shape)
 
+    def size_bytes(self) -> int:
+        """What the values take, about: of texts as objects, the references."""
+        return self.as_numpy().nbytes if self._source is None else self._source.nbytes
+
     def triton_dtype(self) -> int:
         """The datatype's number: 11 for TYPE_FP32, as in the model configuration."""
         return int(self._datatype().to_config())
@@ -68,7 +76,12 @@ class Tensor:
     def __dlpack__(self, **options: Any) -> Any:
         if self._datatype() is DataType.BYTES:
             raise TritonModelException(f"tensor '{self._name}': DLPack has no string type")
-        return self.as_numpy().__dlpack__(**options)
+        array = self.as_numpy()
+        if array.flags.writeable and self._datatype() is not DataType.BF16:
+            return array.__dlpack__(**options)
+        # What numpy does not export: bfloat16, and memory that is not to be written to, as a
+        # request's own.
+        return ApiTensor.of(self._name, array).__dlpack__(**options)
 
     def __dlpack_device__(self) -> tuple[int, int]:
         return (_CPU_DEVICE, 0)
@@ -78,14 +91,26 @@ class Tensor:
         if self._source is not None:
             return self._source
         array = self.as_numpy()
-        if array.dtype.kind in "OSU":
-            array = to_text_objects(array)
-        return ApiTensor.of(self._name, array)
+        if array.dtype.kind not in "OSU":
+            return ApiTensor.of(self._name, array)
+        packed = _packed(self._name, to_text_objects(array))
+        return ApiTensor(self._name, DataType.BYTES, array.shape, packed)
 
     def _datatype(self) -> DataType:
         if self._source is not None:
             return self._source.datatype
         return DataType.from_numpy(self.as_numpy().dtype)
+
+
+def _packed(name: str, texts: np.ndarray) -> PackedBytes:
+    """The wire form: what cannot have one is found here, where it is known whose it is."""
+    try:
+        return PackedBytes.pack(texts)
+    except UnicodeEncodeError:
+        for index, element in enumerate(texts.flat):
+            if isinstance(element, str):
+                text_in(element, f"element {index} of tensor '{name}'")
+        raise
 
 
 class InputTensor(Tensor):
@@ -121,12 +146,16 @@ class _Capsule:
 
 
 def _host_array(name: str, tensor: Any) -> np.ndarray:
+    if isinstance(tensor, Tensor):
+        return tensor.as_numpy()
     is_capsule = type(tensor).__name__ == "PyCapsule"
-    torch = sys.modules.get("torch")
-    if torch is not None:
-        # Whoever makes device memory or bfloat16 in practice has torch, which can read both.
-        return _torch_array(torch, torch.utils.dlpack.from_dlpack(tensor))
     try:
+        if is_capsule and retyped_bfloat16(tensor):
+            return np.from_dlpack(_Capsule(tensor)).view(DataType.BF16.dtype)
+        torch = sys.modules.get("torch")
+        if torch is not None:
+            # Whoever makes device memory or bfloat16 in practice has torch, which can read both.
+            return _torch_array(torch, torch.utils.dlpack.from_dlpack(tensor))
         return np.from_dlpack(_Capsule(tensor) if is_capsule else tensor)
     except (AttributeError, BufferError, RuntimeError, TypeError, ValueError) as error:
         raise TritonModelException(f"tensor '{name}' from DLPack: {error}") from error

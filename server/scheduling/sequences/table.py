@@ -1,7 +1,7 @@
 """Which sequences there are, which has which slot, which wait for one, which are idle. Pure.
 
-Every operation costs the same whatever the number of sequences; a free slot costs its logarithm
-while its instance can compute.
+Every operation costs the same whatever the number of sequences, and slots cost nothing before they
+are used: a config may have 2^31 of them. A new sequence looks at each instance.
 """
 
 import heapq
@@ -9,6 +9,40 @@ from collections import OrderedDict, deque
 from collections.abc import Callable, Iterator
 
 from trivet.server.scheduling.sequences.sequence import CorrelationId, Sequence, Slot
+
+
+class _FreeSlots:
+    """The free slots of one instance: those that were used before, and all that never were."""
+
+    def __init__(self, instance: int, num_slots: int) -> None:
+        self.instance = instance
+        self._num_slots = num_slots
+        self._returned: list[int] = []
+        """A heap. Each is below `_next`."""
+        self._next = 0
+
+    @property
+    def has_any(self) -> bool:
+        """Whether there is a free one."""
+        return bool(self._returned) or self._next < self._num_slots
+
+    @property
+    def first(self) -> Slot:
+        """The free one of the lowest number."""
+        return Slot(self._returned[0] if self._returned else self._next, self.instance)
+
+    def take(self) -> Slot:
+        """The first, which is not free from now on."""
+        slot = self.first
+        if self._returned:
+            heapq.heappop(self._returned)
+        else:
+            self._next += 1
+        return slot
+
+    def put(self, slot: Slot) -> None:
+        """It is free again."""
+        heapq.heappush(self._returned, slot.number)
 
 
 class SequenceTable:
@@ -24,12 +58,8 @@ class SequenceTable:
         """`is_usable`: whether an instance can compute now; one that cannot comes last."""
         self._idle_ns = idle_ns
         self._is_usable = is_usable
-        self._free = [
-            Slot(number, instance)
-            for number in range(slots_per_instance)
-            for instance in range(num_instances)
-        ]
-        self.num_slots = len(self._free)
+        self._free = [_FreeSlots(each, slots_per_instance) for each in range(num_instances)]
+        self.num_slots = slots_per_instance * num_instances
         self._by_id: dict[CorrelationId, Sequence] = {}
         self._by_activity: OrderedDict[Sequence, None] = OrderedDict()
         self._backlog: deque[Sequence] = deque()
@@ -51,23 +81,17 @@ class SequenceTable:
         if findable:
             self._by_id[sequence_id] = sequence
         self._by_activity[sequence] = None
-        if self._free:
-            sequence.slot = self._take_slot()
-        else:
+        sequence.slot = self._take_slot()
+        if sequence.slot is None:
             self._backlog.append(sequence)
         return sequence
 
-    def _take_slot(self) -> Slot:
+    def _take_slot(self) -> Slot | None:
         """The first free one, of an instance that can compute if there is any."""
-        first = self._free[0]
-        if not self._is_usable(first.instance):
-            usable = [slot for slot in self._free if self._is_usable(slot.instance)]
-            if usable:
-                chosen = min(usable)
-                self._free.remove(chosen)
-                heapq.heapify(self._free)
-                return chosen
-        return heapq.heappop(self._free)
+        free = [each for each in self._free if each.has_any]
+        usable = [each for each in free if self._is_usable(each.instance)]
+        chosen = min(usable or free, key=lambda each: each.first, default=None)
+        return None if chosen is None else chosen.take()
 
     def forget_id(self, sequence: Sequence) -> None:
         """Its END has come: the id is free for a new sequence, while this one's requests run."""
@@ -96,7 +120,7 @@ class SequenceTable:
             if not heir.is_over:
                 heir.slot = slot
                 return heir
-        heapq.heappush(self._free, slot)
+        self._free[slot.instance].put(slot)
         return None
 
     def take_idle(self, now_ns: int) -> list[Sequence]:

@@ -1,11 +1,12 @@
 """Batches are handed on whole: neighbouring views are joined again without copying a byte."""
 
+import re
 from typing import Any, cast
 
 import numpy as np
 import pytest
 
-from trivet.backends.api import Batch, CheckedRequest, CopyKind, Tensor
+from trivet.backends.api import BackendFailed, Batch, CheckedRequest, CopyKind, Tensor
 from trivet.backends.api.tensor import join_rows
 
 
@@ -92,3 +93,21 @@ def test_other_frameworks_take_a_tensor_where_it_lies() -> None:
     assert address(taken) == address(values)
     with pytest.raises(TypeError, match="BYTES"):
         Tensor.of("X", np.array([b"a"], object)).__dlpack__()
+
+
+@pytest.mark.rows("V62")
+@pytest.mark.parametrize("sizes", [[2], [1, 1], [1, 1, 1]])
+@pytest.mark.parametrize("shape", [(1, 4), (4, 4), (0, 4), ()])
+def test_an_output_needs_the_rows_of_its_batch_whether_requests_were_joined_or_not(
+    sizes: list[int], shape: tuple[int, ...]
+) -> None:
+    text = f"gave output 'Y' of shape {list(shape)} for a batch of {sum(sizes)}:"
+    with pytest.raises(BackendFailed, match=re.escape(text)):
+        scattered(np.zeros(shape), sizes)
+
+
+def test_a_model_without_batches_gives_any_shape() -> None:
+    request = CheckedRequest("m", 1, "", {"X": Tensor.of("X", np.zeros((2, 2)))})
+    batch = Batch([request], batching=False)
+    batch.scatter("Y", np.zeros((5, 1)))
+    assert batch.outputs[0][0].shape == (5, 1)

@@ -69,6 +69,27 @@ def test_a_message_that_is_too_long_is_not_sent(
     channel.close()
 
 
+def test_memory_of_a_message_that_could_not_be_sent_is_used_again(
+    sockets: tuple[socket.socket, socket.socket],
+) -> None:
+    left, right = sockets
+    writer = RegionWriter()
+    link, reader = Link(Channel(left), writer, RegionReader()), RegionReader()
+    there = Link(Channel(right), RegionWriter(), reader)
+    tensor = Tensor.of("X", np.zeros(100_000))
+    for _ in range(2):
+        with pytest.raises(TypeError):
+            link.send({"odd": "\ud83d"}, [[tensor]])
+        link.send({}, [[tensor]])
+        message = there.receive()
+        assert message.runs[0].tensors[0].shape == (100_000,)
+        del message
+        writer.give_back(reader.take_released())
+    assert writer.take_dropped() == []
+    link.channel.close()
+    there.channel.close()
+
+
 def test_memory_that_could_be_cut_short_is_refused() -> None:
     fd = os.memfd_create("unsealed", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
     os.ftruncate(fd, 4096)

@@ -158,7 +158,11 @@ def test_returning_a_list_from_a_decoupled_model_is_refused(maker: Maker) -> Non
     (recorder,) = run_decoupled(instance, ints(1))
     recorder.await_end()
     assert recorder.error is not None
-    assert "execute must return None" in recorder.error.message
+    # Word for word, as clients of Triton's look for it.
+    assert recorder.error.message == (
+        "Python model 'm_0_0' is using the decoupled mode and the execute function must return "
+        "None."
+    )
 
 
 def test_a_coroutine_goes_on_after_execute_has_returned(maker: Maker, isolation: str) -> None:
@@ -229,12 +233,45 @@ def test_a_plain_model_that_drops_a_sender_fails_that_request(maker: Maker, isol
     assert outputs_of(batch, 1)["OUT"].tolist() == [[1]]
 
 
-def test_a_plain_model_cannot_send_twice(maker: Maker) -> None:
+@pytest.mark.parametrize("number", [1, 2])
+def test_a_plain_model_that_sends_twice_has_answered_by_the_first(
+    maker: Maker, isolation: str, number: int
+) -> None:
     body = """
             sender = requests[0].get_response_sender()
             sender.send(good(1))
             sender.send(good(2))"""
     config = make_config("IN:INT32", ">OUT:INT32", max_batch_size=4)
+    instance = maker.open(late_model(body.strip()), config, isolation)
+    batch = run(instance, *rows(number))
+    assert outputs_of(batch, 0)["OUT"].tolist() == [[1]]
+    if number == 2:
+        assert "cannot send more than one response" in batch.errors[1].message
+    assert 0 not in batch.errors
+
+
+def test_the_second_send_of_a_plain_model_is_an_error_in_the_model(maker: Maker) -> None:
+    body = """
+            sender = requests[0].get_response_sender()
+            sender.send(good(1))
+            try:
+                sender.send(good(2))
+            except pb_utils.TritonModelException as error:
+                assert str(error) == (
+                    "Unable to send response. Non-decoupled model cannot send more than one "
+                    "response.")
+            else:
+                assert False"""
+    config = make_config("IN:INT32", ">OUT:INT32", max_batch_size=4)
     instance = maker.open(late_model(body.strip()), config, "none")
-    with pytest.raises(BackendFailed, match="cannot send more than one response"):
-        run(instance, *rows(1))
+    assert outputs_of(run(instance, *rows(1)))["OUT"].tolist() == [[1]]
+
+
+def test_what_a_plain_model_sends_counts_before_what_it_returns(
+    maker: Maker, isolation: str
+) -> None:
+    body = "requests[0].get_response_sender().send(good(1)); return [good(5), good(6)]"
+    config = make_config("IN:INT32", ">OUT:INT32", max_batch_size=4)
+    instance = maker.open(late_model(body), config, isolation)
+    batch = run(instance, *rows(2))
+    assert [outputs_of(batch, index)["OUT"].tolist() for index in range(2)] == [[[1]], [[6]]]

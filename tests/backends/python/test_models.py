@@ -314,10 +314,6 @@ def test_a_wrong_number_of_responses_fails_the_batch_with_both_counts(
     [
         ("5", "returned int, not InferenceResponse"),
         ("None", "without taking its response sender"),
-        (
-            "pb_utils.InferenceResponse([pb_utils.Tensor('X', np.ones(1))])",
-            "unexpected inference output 'X'",
-        ),
     ],
 )
 def test_a_wrong_response_fails_only_its_request(maker: Maker, item: str, text: str) -> None:
@@ -331,6 +327,24 @@ def test_a_wrong_response_fails_only_its_request(maker: Maker, item: str, text: 
     batch = run(instance, *(make_request(IN=np.zeros((1, 1), np.float32)) for _ in range(2)))
     assert text in batch.errors[0].message
     assert list(outputs_of(batch, 1)) == ["OUT"]
+
+
+def test_an_output_that_the_config_does_not_list_is_dropped_with_one_warning(
+    maker: Maker, isolation: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    source = """
+    class TritonPythonModel:
+        def execute(self, requests):
+            outputs = [pb_utils.Tensor(name, np.ones(1)) for name in ("OUT", "debug", "more")]
+            return [pb_utils.InferenceResponse(outputs) for request in requests]
+    """
+    instance = maker.open(source, make_config("IN:FP32", ">OUT:FP64"), isolation)
+    for _ in range(3):
+        batch = run(instance, make_request(IN=np.zeros(1, np.float32)))
+        assert list(outputs_of(batch)) == ["OUT"]
+    maker.close(instance)
+    for name in ("debug", "more"):
+        assert caplog.text.count(f"gives output '{name}', which its configuration") == 1
 
 
 def test_a_failing_initialize_is_a_load_error_with_its_reason(maker: Maker, isolation: str) -> None:

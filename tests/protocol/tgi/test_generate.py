@@ -185,7 +185,7 @@ def test_model_may_be_named_in_the_body_or_a_header(call: Call) -> None:
 
 
 def test_client_that_leaves_ends_its_output(call: Call, server: RunningServer) -> None:
-    aborted = 'vllm:request_success_total{model_name="smollm2",engine="0",finished_reason="abort"} '
+    aborted = 'vllm:request_success_total{engine="0",finished_reason="abort",model_name="smollm2"} '
 
     def num_aborted() -> int:
         (line,) = (row for row in server.metrics().splitlines() if row.startswith(aborted))

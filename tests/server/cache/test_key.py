@@ -7,15 +7,13 @@ import pytest
 from fakes import make_request
 
 from trivet.backends.api import CheckedRequest, ModelFiles, Tensor
+from trivet.backends.api.value import changed
 from trivet.protos.model_config_pb2 import ModelConfig
 from trivet.server.cache.key import digest_of_model, key_of
 
 
 def request_of(**changes: object) -> CheckedRequest:
-    request = make_request("id", value=1)
-    for name, value in changes.items():
-        setattr(request, name, value)
-    return request
+    return changed(make_request("id", value=1), **changes)
 
 
 def inputs_of(name: str, values: np.ndarray) -> dict[str, Tensor]:

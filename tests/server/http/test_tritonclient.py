@@ -162,7 +162,8 @@ async def test_tensors_travel_through_shared_memory(client: Client, site: Site) 
         wanted = triton.InferRequestedOutput("OUTPUT0")
         wanted.set_shared_memory("region", 64, offset=64)
         result = await client.call("infer", "ident", [given], outputs=[wanted])
-        assert result.get_output("OUTPUT0")["parameters"]["shared_memory_region"] == "region"
+        # The C++ client takes any `parameters` to hold `binary_data_size`.
+        assert result.get_output("OUTPUT0").keys() == {"name", "datatype", "shape"}
         written = triton_shm.get_contents_as_numpy(handle, np.float32, [16], offset=128)
         assert np.array_equal(written, values)
         await client.call("unregister_system_shared_memory", "region")
@@ -227,8 +228,8 @@ async def test_repository(client: Client, site: Site) -> None:
         ("unload", "m", False),
         ("unload", "m", True),
     ]
-    with pytest.raises(InferenceServerException, match="files cannot be sent over the network"):
-        await client.call("load_model", "m", config=config, files={"file:1/model.py": b"x"})
+    await client.call("load_model", "m", config=config, files={"file:1/model.py": b"x"})
+    assert site.core.control[-1] == ("load", "m", config, {"1/model.py": b"x"})
 
 
 async def test_errors_arrive_as_text_and_status(client: Client) -> None:

@@ -70,8 +70,16 @@ def test_counters_have_triton_s_names_without_a_suffix() -> None:
 def test_every_failure_reason_is_there_from_the_start() -> None:
     text = page(ModelStatistics("m", 1))
     for reason in ("REJECTED", "CANCELED", "BACKEND", "OTHER"):
-        label = f'{{model="m",version="1",reason="{reason}"}} 0\n'
+        label = f'{{model="m",reason="{reason}",version="1"}} 0\n'
         assert f"nv_inference_request_failure{label}" in text
+
+
+def test_labels_are_in_the_order_of_their_names_as_scripts_look_for_them() -> None:
+    """`le` and `quantile` last, whatever they are."""
+    made = Page()
+    labels = {"version": "1", "le": "1", "quantile": "0.5", "model": "m", "zone": "z"}
+    made.family("x", "gauge", "X.", [("x", labels, 1.0)])
+    assert 'x{model="m",version="1",zone="z",le="1",quantile="0.5"} 1\n' in made.text()
 
 
 def test_histograms_are_cumulative_and_in_seconds() -> None:
@@ -97,7 +105,7 @@ def test_metric_tags_are_labels_with_an_underscore() -> None:
     tagged = model()
     tagged.tags = {"team": 'a"b\\c\nd'}
     text = page(tagged)
-    assert r'nv_inference_count{model="m",version="3",_team="a\"b\\c\nd"} 4' in text
+    assert r'nv_inference_count{_team="a\"b\\c\nd",model="m",version="3"} 4' in text
     assert samples(text)
 
 

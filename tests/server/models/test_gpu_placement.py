@@ -170,7 +170,7 @@ def test_what_a_load_takes_is_counted_in_statistics_and_metrics(site: Site) -> N
     assert (usage.type, usage.id, usage.byte_size) == ("GPU", 1, 6 * GIB)
     page = Page()
     write_models(page, [statistics], MetricsConfig.parse(()))
-    expected = 'trivet_model_gpu_memory_bytes{model="m",version="1",gpu_uuid="GPU-bbbb"} '
+    expected = 'trivet_model_gpu_memory_bytes{gpu_uuid="GPU-bbbb",model="m",version="1"} '
     assert f"{expected}{6 * GIB}" in page.text()
 
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import threading
+from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -25,6 +26,8 @@ class HeldLoader:
         self.started = threading.Event()
         self.gate = threading.Event()
         self.fails = False
+        self.num_failures = 0
+        """How many loads fail before one succeeds."""
 
     def plan(self, folder: ModelFolder, override_json: str | None) -> Any:
         return LoadPlan(folder, ModelConfig(), (1,), is_overridden=override_json is not None)
@@ -32,7 +35,8 @@ class HeldLoader:
     def open(self, plan: Any, version: int) -> Any:
         self.started.set()
         assert self.gate.wait(patience())
-        if self.fails:
+        if self.fails or self.num_failures:
+            self.num_failures = max(0, self.num_failures - 1)
             raise LoadFailed("swordfish")
         return SimpleNamespace(config=SimpleNamespace(metric_tags={}), instances=())
 
@@ -87,9 +91,9 @@ def lifecycle(loader: HeldLoader) -> Lifecycle:
     return lifecycle_of(loader)
 
 
-def lifecycle_of(loader: Any) -> Lifecycle:
+def lifecycle_of(loader: Any, **options: Any) -> Lifecycle:
     assembler: Any = SimpleNamespace(assemble=assemble)
-    return Lifecycle(Registry(), loader, assembler, listener=lambda *_: None)
+    return Lifecycle(Registry(), loader, assembler, listener=lambda *_: None, **options)
 
 
 async def test_what_cannot_be_read_is_not_owed_while_it_is_loaded() -> None:
@@ -203,3 +207,31 @@ async def test_a_load_from_the_folder_takes_an_override_back(
     assert plain is not overridden
     await lifecycle.load(folder_of(1))
     assert lifecycle._registry.models["m"][1] is plain, "loaded though nothing has changed"
+
+
+async def test_the_failure_of_a_model_that_is_unloaded_is_forgotten(
+    loader: HeldLoader, lifecycle: Lifecycle
+) -> None:
+    """Or a server with strict readiness would never be ready again."""
+    loader.gate.set()
+    loader.fails = True
+    with pytest.raises(LoadFailed):
+        await lifecycle.load(folder_of(1))
+    assert status(lifecycle).reason == "swordfish"
+    await lifecycle.unload("m")
+    assert status(lifecycle) == Status(State.UNAVAILABLE, "unloaded")
+    lifecycle.note_problem("n", "no such folder")
+    await lifecycle.unload("n")
+    assert lifecycle.known["n"].failure == ""
+
+
+@pytest.mark.parametrize(("num_failures", "loads"), [(2, True), (3, False)])
+async def test_a_load_that_failed_is_tried_again_as_often_as_was_said(
+    *, loader: HeldLoader, num_failures: int, loads: bool
+) -> None:
+    loader.gate.set()
+    loader.num_failures = num_failures
+    lifecycle = lifecycle_of(loader, load_retries=2)
+    with nullcontext() if loads else pytest.raises(LoadFailed, match="swordfish"):
+        await lifecycle.load(folder_of(1))
+    assert (lifecycle.serving() == {"m"}) is loads

@@ -140,6 +140,8 @@ BAD_CONFIGS = {
     ),
     "model_warmup [{ name: 'w' inputs { key: 'X' value { data_type: TYPE_FP32 dims: [-1] "
     "zero_data: true } } }]": "must give all dims, got [-1]",
+    "model_warmup [{ name: 'w' inputs { key: 'X' value { data_type: TYPE_FP32 zero_data: true "
+    "dims: [4000000000, 2] } } }]": "up to 64000000000 bytes; at most 8589934592 are allowed",
     "model_warmup [{ name: 'w' inputs { key: 'X' value { data_type: TYPE_FP32 dims: [1] "
     "input_data_file: '../x' } } }]": "outside warmup/",
     "input [{ name: 'A' data_type: TYPE_FP32 dims: [1] }] model_warmup [{ name: 'w' inputs "
@@ -150,6 +152,7 @@ BAD_CONFIGS = {
 
 
 @pytest.mark.parametrize("text", BAD_CONFIGS)
+@pytest.mark.rows("R25")
 def test_a_config_that_contradicts_itself_is_refused(text: str) -> None:
     config = parse_config(text, "m/config.pbtxt")
     config.name = "m"

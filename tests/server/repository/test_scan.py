@@ -62,7 +62,7 @@ def test_a_version_folder_before_its_files_is_seen_as_empty(root: Path) -> None:
     assert scan([root]).models["m"].versions == {1: ()}
 
 
-@pytest.mark.parametrize("name", ["a b", "ä", "a:b", "x" * 256])
+@pytest.mark.parametrize("name", ["ä", "a:b", " a", "a ", "a\tb", "x" * 256])
 def test_folders_with_other_names_are_no_models(root: Path, name: str) -> None:
     try:
         (root / name).mkdir()
@@ -95,6 +95,20 @@ def test_the_same_model_in_two_repositories_is_refused(root: Path, tmp_path: Pat
     found = scan([root, second])
     assert "two repositories" in found.problems["m"]
     assert not found.models
+
+
+@pytest.mark.parametrize("name", ["a b", "a,b", "a+b", "a@b", "Qwen2.5-0.5B", "-", "+1, @2"])
+def test_names_as_people_give_them_are_served(root: Path, name: str) -> None:
+    add(root, f"{name}/1/model.onnx")
+    assert list(scan([root]).models) == [name]
+
+
+def test_a_repository_that_is_given_twice_is_one(root: Path, tmp_path: Path) -> None:
+    add(root, "m/1/model.onnx")
+    (tmp_path / "link").symlink_to(root)
+    found = scan([root, root, root / ".." / "models", tmp_path / "link"])
+    assert list(found.models) == ["m"]
+    assert not found.problems
 
 
 def test_a_link_that_leaves_the_repository_is_refused(root: Path, tmp_path: Path) -> None:

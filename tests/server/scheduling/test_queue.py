@@ -1,5 +1,6 @@
 """Queue order, limits and time-outs, without threads or clocks."""
 
+import tracemalloc
 from typing import Any
 
 import pytest
@@ -106,6 +107,34 @@ def test_the_policy_of_a_config_is_read_per_level() -> None:
         priority_queue_policy={1: ModelQueuePolicy(timeout_action=ModelQueuePolicy.DELAY)},
     )
     policy = QueuePolicy.from_config(batching, default_max_size=9)
-    assert policy.levels[1] == LevelPolicy(max_size=9, delays_expired=True)
-    assert policy.levels[2] == LevelPolicy(max_size=5, timeout_ns=7000)
+    assert policy.policy_of(1) == LevelPolicy(max_size=9, delays_expired=True)
+    assert policy.policy_of(2) == LevelPolicy(max_size=5, timeout_ns=7000)
     assert policy.level_of(0) == policy.level_of(3) == 2
+
+
+@pytest.mark.rows("R25")
+def test_as_many_levels_as_a_config_can_name_cost_nothing_before_they_are_used() -> None:
+    most = 2**64 - 1
+    batching = ModelDynamicBatching(priority_levels=most, default_priority_level=2**32)
+    tracemalloc.start()
+    try:
+        queue = RequestQueue(QueuePolicy.from_config(batching, default_max_size=0))
+        for number in range(1000):
+            for priority in (most, 0, 1, most - number - 1):
+                queue.push(ticket(f"{priority}", priority=priority))
+            assert names(queue) == ["1", "0", f"{most - number - 1}", f"{most}"]
+            assert len(queue.pop(4)) == 4
+        _, peak_bytes = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak_bytes < 1 << 20
+
+
+def test_waiting_requests_keep_their_places_when_unused_levels_go() -> None:
+    batching = ModelDynamicBatching(priority_levels=10_000, default_priority_level=5)
+    queue = RequestQueue(QueuePolicy.from_config(batching, default_max_size=0))
+    for priority in range(1000, 0, -1):
+        queue.push(ticket(f"{priority}", priority=priority))
+        if priority % 2:
+            assert [each.request.id for each in queue.pop(1)] == [f"{priority}"]
+    assert names(queue) == [f"{priority}" for priority in range(2, 1001, 2)]

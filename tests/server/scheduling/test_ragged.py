@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from google.protobuf import text_format
 
-from trivet.backends.api import Batch, CheckedRequest, Signature, Tensor
+from trivet.backends.api import BackendFailed, Batch, CheckedRequest, Signature, Tensor
 from trivet.protos.model_config_pb2 import ModelConfig
 from trivet.protos.pool import POOL
 from trivet.server.repository.check_ragged import ragged_faults
@@ -106,7 +106,7 @@ def test_a_batch_output_goes_back_in_the_shapes_of_its_input() -> None:
 
 
 def test_a_batch_output_of_the_wrong_size_is_refused() -> None:
-    with pytest.raises(ValueError, match="has 6 elements, but the shapes of input 'IN'"):
+    with pytest.raises(BackendFailed, match="has 6 elements, but the shapes of input 'IN'"):
         batch_of(BATCH_OUTPUT, (1, 3), (2, 2)).scatter("OUT", np.zeros(6))
 
 

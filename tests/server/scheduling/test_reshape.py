@@ -1,10 +1,12 @@
 """Reshape: clients and model see the same memory in different shapes."""
 
+import re
+
 import numpy as np
 import pytest
 from fakes import make_signature
 
-from trivet.backends.api import DataType, Signature, Tensor, TensorSpec
+from trivet.backends.api import BackendFailed, DataType, Signature, Tensor, TensorSpec
 from trivet.server.scheduling.reshape import Reshape, matched
 
 
@@ -44,3 +46,13 @@ def test_inputs_and_outputs_are_views_in_the_other_shape(max_batch_size: int) ->
     (outside,) = reshape.outputs([inside])
     assert outside.shape == values.shape
     assert np.shares_memory(outside.numpy(), values)
+
+
+def test_an_output_that_is_not_in_the_models_shape_is_an_error_with_both() -> None:
+    spec = TensorSpec("X", DataType.FP32, (4,), (2, 2))
+    reshape = Reshape.of(Signature({"X": spec}, {"X": spec}, 8, decoupled=False))
+    assert reshape is not None
+    for shape in ((3, 5), (3, 2, 3)):
+        text = f"output 'X' has shape {list(shape)}; the model configuration (reshape) says"
+        with pytest.raises(BackendFailed, match=re.escape(text)):
+            reshape.outputs([Tensor.of("X", np.zeros(shape, np.float32))])

@@ -1,5 +1,7 @@
 """The sequence table: slots, backlog and idleness, by a clock that the test moves."""
 
+import pytest
+
 from trivet.server.scheduling.sequences.sequence import Sequence, SequenceTicket
 from trivet.server.scheduling.sequences.table import SequenceTable
 
@@ -99,3 +101,13 @@ def test_an_empty_table_needs_no_clock() -> None:
     table.close(table.open(1, 0))
     assert table.next_idle_ns() == 0
     assert len(table) == 0
+
+
+@pytest.mark.rows("R25")
+def test_slots_cost_nothing_before_they_are_used() -> None:
+    table = SequenceTable(2, 2**31 - 1, 1000)
+    slots = [table.open(number, 0).slot for number in range(4)]
+    assert [(each.number, each.instance) for each in slots if each] == [
+        (0, 0), (0, 1), (1, 0), (1, 1),
+    ]  # fmt: skip
+    assert table.num_slots == 2 * (2**31 - 1)

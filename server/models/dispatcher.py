@@ -1,6 +1,6 @@
 """Runs requests of clients and of models: finds the model, checks the request, hands it over."""
 
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Mapping
 from typing import Protocol
 
 from trivet.backends.api import (
@@ -15,12 +15,15 @@ from trivet.backends.api import (
 from trivet.backends.api.model_server import MAX_DEPTH
 from trivet.server.models.check import submit
 from trivet.server.models.registry import Registry
+from trivet.server.repository.upload import NO_FILES
 
 
 class ModelControl(Protocol):
     """Loads and unloads on behalf of a client or of a model."""
 
-    def load(self, name: str, config_json: str | None) -> Awaitable[None]:
+    def load(
+        self, name: str, config_json: str | None, files: Mapping[str, bytes] = NO_FILES
+    ) -> Awaitable[None]:
         """Returns when the model serves. Raises a ServingError."""
 
     def unload(self, name: str, *, unload_dependents: bool) -> Awaitable[None]:
@@ -62,13 +65,18 @@ class RequestDispatcher:
         executor = self._resolve(name, version).model.executor
         return executor if isinstance(executor, Generator) else None
 
-    async def load(self, name: str, config_json: str | None = None) -> None:
+    async def load(
+        self,
+        name: str,
+        config_json: str | None = None,
+        files: Mapping[str, bytes] = NO_FILES,
+    ) -> None:
         """Loads or reloads a model of the repository; returns when it serves.
 
-        `config_json` replaces its config file for this load. Raises Unavailable unless the control
-        mode is explicit, LoadFailed when it fails (what served before goes on).
+        `config_json` replaces its config file for this load, `files` all others. Raises Unavailable
+        unless the control mode is explicit, LoadFailed when it fails (what served before goes on).
         """
-        await self._control.load(name, config_json)
+        await self._control.load(name, config_json, files)
 
     async def unload(self, name: str, *, unload_dependents: bool = False) -> None:
         """Takes a model out of service; returns when it accepts no more requests.

@@ -19,8 +19,8 @@ from trivet.backends.api import (
 )
 from trivet.backends.api.model_server import MAX_DEPTH
 from trivet.backends.api.value import changed
+from trivet.server.models.dispatcher import RequestDispatcher
 from trivet.server.models.registry import Registry
-from trivet.server.models.runner import RequestDispatcher
 
 
 class Doubler:
