@@ -14,11 +14,13 @@ from trivet.backends.api.listing import Listing
 BACKEND_FIELDS = (
     "cc_model_filenames",
     "default_model_filename",
+    "input.is_shape_tensor",
     "instance_group.profile",
     "model_operations",
     "optimization.cuda",
     "optimization.execution_accelerators",
     "optimization.graph",
+    "output.is_shape_tensor",
     "runtime",
 )
 """Fields of a config that only backends read. The others are the server's."""

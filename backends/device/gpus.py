@@ -12,6 +12,12 @@ _pools: list[PinnedPool] = []
 
 
 @cache
+def _unpinned(gpu: Gpu) -> PinnedPool:
+    """For models whose config does without pinned memory."""
+    return PinnedPool(gpu, 0)
+
+
+@cache
 def _pool_of(gpu: Gpu) -> PinnedPool:
     _pools.append(PinnedPool(gpu))
     return _pools[-1]
@@ -26,5 +32,14 @@ def pinned_memory() -> PinnedState:
 
 def new_lane(gpu: Gpu, config: ModelConfig | None = None) -> Lane:
     """The lane of a new instance on a GPU."""
-    busy_waits = config is not None and config.optimization.cuda.busy_wait_events
-    return Lane(gpu, _pool_of(gpu), busy_waits=busy_waits)
+    if config is None:
+        return Lane(gpu, _pool_of(gpu))
+    given = config.optimization
+    pools = [
+        _unpinned(gpu) if given.HasField(name) and not wanted.enable else _pool_of(gpu)
+        for name, wanted in (
+            ("input_pinned_memory", given.input_pinned_memory),
+            ("output_pinned_memory", given.output_pinned_memory),
+        )
+    ]
+    return Lane(gpu, *pools, busy_waits=given.cuda.busy_wait_events)

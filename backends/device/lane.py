@@ -30,13 +30,21 @@ from trivet.backends.device.pinned import PinnedPool
 class Lane:
     """Owned by the instance's thread."""
 
-    def __init__(self, gpu: Gpu, pool: PinnedPool, *, busy_waits: bool = False) -> None:
+    def __init__(
+        self,
+        gpu: Gpu,
+        pool: PinnedPool,
+        output_pool: PinnedPool | None = None,
+        *,
+        busy_waits: bool = False,
+    ) -> None:
         """`busy_waits`: its thread asks the GPU over and over instead of sleeping until it is done:
         tens of microseconds sooner, for a core."""
         self.gpu = gpu
         self._blocks = not busy_waits
         self.stream: Stream = gpu.new_stream()
         self._pool = pool
+        self._output_pool = output_pool or pool
         self._taken: list[DeviceArray] = []
         """Inputs of others' memory, until the batch's work is given to the stream."""
         self._staged: list[tuple[Event, list[np.ndarray]]] = []
@@ -197,7 +205,7 @@ class Lane:
         return whole
 
     def _download(self, batch: Batch, array: DeviceArray) -> np.ndarray:
-        host = self._pool.take(array.dtype, array.shape)
+        host = self._output_pool.take(array.dtype, array.shape)
         self.stream.copy(host.ctypes.data, array.address, array.nbytes)
         batch.copied(CopyKind.DEVICE_TO_HOST, array.nbytes)
         return host

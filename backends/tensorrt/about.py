@@ -14,8 +14,10 @@ ABOUT = About(
     fields=(
         "cc_model_filenames",
         "default_model_filename",
+        "input.is_shape_tensor",
         "instance_group.profile",
         "optimization.cuda",
+        "output.is_shape_tensor",
     ),
     parameters=("execution_context_allocation_strategy", "version_compatible"),
     builds_engines=True,

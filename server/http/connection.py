@@ -8,13 +8,19 @@ from http import HTTPStatus
 from typing import cast
 
 from aiohttp import StreamReader, web
-from aiohttp.http import RawRequestMessage
+from aiohttp.http import HttpRequestParser, RawRequestMessage
 from aiohttp.http_exceptions import LineTooLong
 
 from trivet.server.http.answers import error_answer
+from trivet.server.http.body import too_large
+from trivet.server.http.chunks import ChunkSizes
 from trivet.server.http.limits import HttpLimits
 
 _log = logging.getLogger(__name__)
+HALF_CLOSED_S = 1.0
+"""How long a request may still take whose client has closed its half of the connection."""
+_READ_BUFFER_BYTES = 64 * 1024
+_HEAD_END = b"\r\n\r\n"
 _GOODBYE_S = 1.0
 _FLUSH_STEP_S = 0.01
 _FULL_TEXT = b'{"error":"too many connections are open"}'
@@ -32,13 +38,19 @@ class Connection(web.RequestHandler):
     """Reads requests one after another and hands each to the door."""
 
     __slots__ = (
+        "_body",
+        "_chunks",
         "_closes",
         "_give_up",
+        "_grace",
+        "_head",
         "_head_since",
         "_held_waiter",
         "_is_broken",
         "_is_busy",
+        "_is_half_closed",
         "_is_unread",
+        "_limits",
         "_listener",
     )
 
@@ -56,6 +68,16 @@ class Connection(web.RequestHandler):
             access_log=None,  # type: ignore[arg-type] # aiohttp's way to say: no access log
         )
         self._listener = listener
+        self._limits = limits
+        self._head = b""
+        """What has come of a head that is not whole."""
+        self._body: StreamReader | None = None
+        """Of the request that came last."""
+        self._chunks: ChunkSizes | None = None
+        """Of that body, if it comes in chunks and is not whole."""
+        self._is_half_closed = False
+        """Whether the client sends no more, and something that it asked for is under way."""
+        self._grace: asyncio.TimerHandle | None = None
         self._is_broken = False
         self._is_busy = False
         self._held_waiter: asyncio.Future[None] | None = None
@@ -80,9 +102,16 @@ class Connection(web.RequestHandler):
             return
         # Its loop is woken below, if this is nothing that can be answered here.
         waiter, self._waiter = self._waiter, None
-        super().data_received(data)
-        self._waiter = waiter
         messages = self._messages
+        num_before = len(messages)
+        super().data_received(data)
+        if len(messages) > num_before:
+            self._came(data, num_before)
+        elif self._chunks is not None:
+            self._check_chunks(data)
+        elif self._body is None or self._body.is_eof():
+            self._head += data
+        self._waiter = waiter
         if messages:
             if waiter is not None and not waiter.done():
                 if len(messages) == 1 and self._begin():
@@ -92,6 +121,89 @@ class Connection(web.RequestHandler):
             self._is_broken = not isinstance(messages[-1][0], RawRequestMessage)
         if self._head_since is None and not self._is_busy:
             self._head_since = self._loop.time()
+
+    def _came(self, data: bytes, num_before: int) -> None:
+        """One request or several, or an error, were found in these bytes and the head before."""
+        head, self._head = self._head, b""
+        if not isinstance(self._messages[-1][0], RawRequestMessage):
+            self._recover(head + data, num_before)
+            return
+        message, self._body = self._messages[-1]
+        assert isinstance(message, RawRequestMessage)
+        self._chunks = None
+        if message.chunked and not self._body.is_eof() and len(self._messages) == num_before + 1:
+            self._chunks = ChunkSizes()
+            self._check_chunks((head + data).partition(_HEAD_END)[2])
+
+    def _recover(self, data: bytes, num_before: int) -> None:
+        """aiohttp's parser forgets the good requests before what is none in the same bytes: a new
+        one gets them piece by piece."""
+        if len(self._messages) > num_before + 1 or data.count(_HEAD_END) < 2:
+            return
+        error = self._messages.pop()
+        self._parser = new_parser(self, self._loop, self._limits)
+        for piece in data.split(_HEAD_END):
+            super().data_received(piece + _HEAD_END)
+            if len(self._messages) > num_before and not isinstance(
+                self._messages[-1][0], RawRequestMessage
+            ):
+                return
+        self._messages.append(error)
+
+    def _check_chunks(self, data: bytes) -> None:
+        """Ends a body with an error as soon as a chunk says that it is larger than bodies may be:
+        nobody should wait for its bytes."""
+        assert self._chunks is not None
+        assert self._body is not None
+        if self._body.is_eof():
+            self._chunks = None
+            return
+        most = self._limits.max_body_bytes
+        for size in self._chunks.feed(data):
+            if size > most:
+                self._is_broken = True
+                self._chunks = None
+                self._body.set_exception(too_large(f"at least {size}", most))
+                self._body.feed_eof()
+                return
+
+    # -- half-closed connections ---------------------------------------------------------------
+
+    def eof_received(self) -> bool:  # type: ignore[override]  # asyncio's contract, not aiohttp's
+        """The client sends no more: it may have left, or wait for its answer with one half closed.
+
+        Over HTTP both look alike until something is written. So what has come whole is answered if
+        that is soon, and cancelled if it is not. TLS knows no such half.
+        """
+        if self._is_half_closed:
+            return True
+        transport = self.transport
+        is_whole = self._body is not None and self._body.is_eof() and not self._is_broken
+        # aiohttp's loop waits for a request; a held one's waiter is put aside.
+        is_idle = self._waiter is not None and not self._waiter.done() and not self._messages
+        if transport is None or transport.is_closing() or is_idle or not is_whole:
+            return False
+        if transport.get_extra_info("sslcontext") is not None:
+            return False
+        self._is_half_closed = True
+        self._wait_half_closed()
+        return True
+
+    def _wait_half_closed(self) -> None:
+        written = self._written_bytes()
+        self._grace = self._loop.call_later(HALF_CLOSED_S, self._end_half_closed, written)
+
+    def _end_half_closed(self, written_before: int) -> None:
+        """Closes, unless a stream has been written to meanwhile: a client that is gone would have
+        answered that with a reset."""
+        if self._written_bytes() > written_before:
+            self._wait_half_closed()
+        elif self.transport is not None:
+            self.transport.close()
+
+    def _written_bytes(self) -> int:
+        request = self._current_request
+        return 0 if request is None else request.writer.output_size
 
     def resume_reading(self, resume_parser: bool = True) -> None:  # noqa: FBT001, FBT002 - aiohttp's
         # Every read of a body calls this, and it parses nothing once more.
@@ -159,6 +271,8 @@ class Connection(web.RequestHandler):
 
     def connection_lost(self, exc: BaseException | None) -> None:
         super().connection_lost(exc)
+        if self._grace is not None:
+            self._grace.cancel()
         give_up, self._give_up = self._give_up, None
         if give_up is not None:
             give_up()
@@ -166,7 +280,7 @@ class Connection(web.RequestHandler):
     @property
     def is_leaving(self) -> bool:
         """Whether an answer should be the last on this connection."""
-        return self._listener.is_leaving
+        return self._listener.is_leaving or (self._is_half_closed and not self._messages)
 
     def mark_busy(self) -> None:
         """A head is complete and its request is being handled."""
@@ -200,6 +314,22 @@ class Connection(web.RequestHandler):
         answer = error_answer(status, text, closes=True)
         answer.request_id = self._listener.make_request_id()
         return answer
+
+
+def new_parser(
+    connection: Connection, loop: asyncio.AbstractEventLoop, limits: HttpLimits
+) -> HttpRequestParser:
+    """A parser as aiohttp makes one for a connection."""
+    return HttpRequestParser(
+        connection,
+        loop,
+        _READ_BUFFER_BYTES,
+        max_line_size=limits.max_header_line_bytes,
+        max_field_size=limits.max_header_line_bytes,
+        max_headers=limits.max_headers,
+        payload_exception=web.RequestPayloadError,
+        auto_decompress=False,
+    )
 
 
 class Listener(web.Server):

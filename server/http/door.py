@@ -10,8 +10,8 @@ from collections.abc import Callable, Mapping
 from functools import lru_cache
 from http import HTTPStatus
 
-from aiohttp import HttpVersion11, StreamReader, web
-from aiohttp.hdrs import CONTENT_ENCODING, HOST
+from aiohttp import HttpVersion10, HttpVersion11, StreamReader, web
+from aiohttp.hdrs import CONTENT_ENCODING, HOST, TRANSFER_ENCODING
 from aiohttp.http import RawRequestMessage
 from multidict import istr
 
@@ -162,6 +162,7 @@ class Door:
         self, request: web.BaseRequest, request_id: str, admission: Admission | None
     ) -> web.StreamResponse:
         try:
+            _check_protocol(request)
             _check_host(request)
             if self._gate is not None and admission is not None:
                 permission = self._gate.preflight(request, admission)
@@ -232,6 +233,23 @@ def _check_host(request: web.BaseRequest) -> None:
     host = request.headers.get("Host")
     if host is not None and not is_host(host):
         raise HttpError(HTTPStatus.BAD_REQUEST, "the Host header holds no host name", closes=True)
+
+
+def _check_protocol(request: web.BaseRequest) -> None:
+    """What aiohttp lets pass: other versions, and codings of a message that nobody here decodes."""
+    if request.version not in (HttpVersion10, HttpVersion11):
+        raise HttpError(
+            HTTPStatus.BAD_REQUEST,
+            "the request line does not end with HTTP/1.1 or HTTP/1.0, which are spoken here",
+            closes=True,
+        )
+    coding = request.headers.get(TRANSFER_ENCODING)
+    if coding is not None and coding.strip().lower() != "chunked":
+        raise HttpError(
+            HTTPStatus.NOT_IMPLEMENTED,
+            f"Transfer-Encoding '{coding[:64]}' is not understood here; 'chunked' is",
+            closes=True,
+        )
 
 
 def _unsendable(request: web.BaseRequest) -> Answer:

@@ -38,7 +38,11 @@ from trivet.server.models.warmup import warm
 from trivet.server.repository import config as configs
 from trivet.server.repository.check import check
 from trivet.server.repository.scan import ModelFolder
-from trivet.server.repository.unread import unread_parameters
+from trivet.server.repository.unread import (
+    NOBODYS_PARAMETERS,
+    unread_fields,
+    unread_parameters,
+)
 from trivet.server.scheduling.rate_limit import ResourceLimits
 from trivet.server.scheduling.sequences.plan import SequencePlan
 
@@ -184,7 +188,13 @@ class Loader:
         unread = unread_parameters(given, about)
         if unread:
             name = config.name
-            log.debug("model '%s': backend '%s' reads no parameters %s", name, about.word, unread)
+            known_in_vain = set(unread) & set(NOBODYS_PARAMETERS)
+            level = logging.WARNING if known_in_vain else logging.DEBUG
+            text = "model '%s': backend '%s' reads no parameters %s"
+            log.log(level, text, name, about.word, unread)
+        fields = unread_fields(given, about)
+        if fields:
+            log.warning("model '%s': these fields have no effect here: %s", config.name, fields)
         for name, value in self.parameters.get(about.word, {}).items():
             if name not in given.parameters:
                 given.parameters[name].string_value = value

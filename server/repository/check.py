@@ -37,6 +37,7 @@ def faults(config: ModelConfig, about: About | None = None) -> Iterator[str]:
     yield from ragged_faults(config, about)
     yield from sequence_faults(config)
     yield from _group_faults(config)
+    yield from _agent_faults(config)
     yield from _cache_faults(config)
     yield from _warmup_faults(config)
     for name in (config.default_model_filename, *config.cc_model_filenames.values()):
@@ -135,6 +136,19 @@ def _group_faults(config: ModelConfig) -> Iterator[str]:
             yield f"instance_group '{group.name}' has count {group.count}; it must be 1 or more"
     if total > MAX_INSTANCES:
         yield f"instance_group asks for {total} instances; at most {MAX_INSTANCES} are allowed"
+    if config.instance_group and all(group.passive for group in config.instance_group):
+        yield "every instance_group is passive: no instance would compute a request"
+
+
+def _agent_faults(config: ModelConfig) -> Iterator[str]:
+    """Agents check or change a model's files: to serve these without them would be another model,
+    or one that should not be served."""
+    names = [agent.name for agent in config.model_repository_agents.agents]
+    if names:
+        yield (
+            f"model_repository_agents asks for {', '.join(names)}, but no agents run here; check "
+            "or decrypt the files before they are put into the repository, and leave it out"
+        )
 
 
 def _cache_faults(config: ModelConfig) -> Iterator[str]:

@@ -121,8 +121,10 @@ def normalise(config: ModelConfig, about: About | None = None, *, num_gpus: int 
     if not full.platform and about is not None:
         full.platform = about.platform
     if not full.HasField("ensemble_scheduling"):
-        full.optimization.input_pinned_memory.enable = True
-        full.optimization.output_pinned_memory.enable = True
+        if not full.optimization.HasField("input_pinned_memory"):
+            full.optimization.input_pinned_memory.enable = True
+        if not full.optimization.HasField("output_pinned_memory"):
+            full.optimization.output_pinned_memory.enable = True
     if full.WhichOneof("scheduling_choice") == "dynamic_batching" and full.max_batch_size > 0:
         batching = full.dynamic_batching
         if not batching.preferred_batch_size:

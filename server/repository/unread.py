@@ -8,21 +8,33 @@ from trivet.backends.api import About
 from trivet.backends.api.about import BACKEND_FIELDS, SERVER_PARAMETERS, is_among
 from trivet.protos.model_config_pb2 import ModelConfig
 
+NOBODYS_PARAMETERS = ("TRITON_BATCH_STRATEGY_PATH",)
+"""Triton's for libraries that are not loaded here: in vain for every backend."""
+NOBODYS_FIELDS = (
+    "input.is_non_linear_format_io",
+    "instance_group.secondary_devices",
+    "optimization.eager_batching",
+    "optimization.gather_kernel_buffer_threshold",
+    "optimization.priority",
+    "output.is_non_linear_format_io",
+)
+"""Fields of Triton's config that nothing reads here."""
+
 
 def unread_parameters(config: ModelConfig, about: About) -> list[str]:
     """The config's parameters that nobody reads."""
     return sorted(
         name
         for name in config.parameters
-        if not is_among(name, SERVER_PARAMETERS) and not about.takes_parameter(name)
+        if name in NOBODYS_PARAMETERS
+        or not (is_among(name, SERVER_PARAMETERS) or about.takes_parameter(name))
     )
 
 
 def unread_fields(config: ModelConfig, about: About) -> list[str]:
-    """The config's fields for backends that this one does not read."""
-    if about.fields is None:
-        return []
-    return [name for name in BACKEND_FIELDS if name not in about.fields and _is_set(config, name)]
+    """The config's fields that nobody reads, or other backends than this one."""
+    others = () if about.fields is None else (f for f in BACKEND_FIELDS if f not in about.fields)
+    return sorted(name for name in (*NOBODYS_FIELDS, *others) if _is_set(config, name))
 
 
 def _is_set(config: ModelConfig, path: str) -> bool:

@@ -293,6 +293,7 @@ _CODES = (
     ("preferred size", "preferred-size"),
     ("model_warmup", "warmup"),
     ("instance_group", "instance-group"),
+    ("model_repository_agents", "repository-agents"),
     ("version_policy", "version-policy"),
     ("max_batch_size", "max-batch-size"),
     ("twice", "tensor-twice"),

@@ -392,8 +392,27 @@ def test_r21_a_wrong_index_request_is_refused(room: Room, body: bytes) -> None:
 
 @pytest.mark.rows("R23")
 def test_r23_log_settings_take_no_paths(room: Room) -> None:
-    document = json.dumps({"log_file": "/tmp/x"}).encode()
-    assert room.post("/v2/logging", document).status >= 400
+    for target, name in (("logging", "log_file"), ("trace/setting", "trace_file")):
+        document = json.dumps({name: "/tmp/x"}).encode()
+        assert room.post(f"/v2/{target}", document).status == 501
+
+
+@pytest.mark.rows("R23")
+@pytest.mark.parametrize(
+    ("target", "document"),
+    [
+        ("logging", {"log_verbose_level": "much"}),
+        ("logging", {"log_format": "mine"}),
+        ("logging", {"volume": 11}),
+        ("trace/setting", {"trace_level": ["ALL"]}),
+        ("trace/setting", {"trace_rate": "-1"}),
+        ("trace/setting", {"colour": "1"}),
+    ],
+)
+def test_r23_settings_whose_values_are_none_are_refused(
+    room: Room, target: str, document: dict[str, object]
+) -> None:
+    assert room.post(f"/v2/{target}", json.dumps(document).encode()).status == 400
 
 
 @pytest.fixture(scope="module")

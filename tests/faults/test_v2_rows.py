@@ -407,6 +407,22 @@ def test_v42_classes_of_too_many_elements_are_refused(room: Room) -> None:
     assert "classification output tensor too large" in answer.error
 
 
+@pytest.mark.rows("V42")
+def test_v42_more_classes_than_there_are_is_all_of_them(room: Room) -> None:
+    wanted = outputs("OUTPUT0", classification=99)
+    answer = room.post(
+        "/v2/models/ident_uint8/infer", json.dumps(one("UINT8", 7) | wanted).encode()
+    )
+    assert answer.status == 200
+    assert json.loads(answer.body)["outputs"][0]["data"] == ["7:0"]
+
+
+@pytest.mark.rows("V46")
+def test_v46_the_status_of_a_region_that_is_not_there_is_not_found(room: Room) -> None:
+    for kind in ("system", "cuda"):
+        assert room.server.get(f"/v2/{kind}sharedmemory/region/x/status")[0] == 404
+
+
 @pytest.mark.rows("V45")
 def test_v45_control_characters_in_an_id_are_returned_and_escaped_in_the_log(room: Room) -> None:
     forged = "x\nE1123 forged line \x1b[31m"

@@ -126,6 +126,12 @@ BAD_CONFIGS = {
     "{ timeout_action: DELAY } }": "preserve_ordering does not allow timeout_action DELAY",
     "instance_group [{ count: 2000 }]": "asks for 2000 instances; at most 1024",
     "instance_group [{ name: 'g' count: -3 }]": "instance_group 'g' has count -3",
+    "instance_group [{ passive: true }, { count: 2 passive: true }]": (
+        "every instance_group is passive"
+    ),
+    "model_repository_agents { agents { name: 'checksum' } }": (
+        "model_repository_agents asks for checksum, but no agents run here"
+    ),
     "version_policy { specific {} }": "version_policy specific must list at least one version",
     "version_policy { specific { versions: [0] } }": "versions start at 1",
     "model_warmup [{}]": "a model_warmup has no name",
@@ -175,6 +181,13 @@ def test_defaults_are_written_out_as_triton_shows_them() -> None:
     assert (group["name"], group["kind"], group["count"]) == ("m", "KIND_CPU", 1)
     assert shown["input"][0]["dims"] == [16]
     assert shown["max_batch_size"] == 8
+
+
+def test_a_model_without_pinned_memory_is_shown_so() -> None:
+    given = ModelConfig(name="m")
+    given.optimization.input_pinned_memory.enable = False
+    shown = normalise(given).optimization
+    assert (shown.input_pinned_memory.enable, shown.output_pinned_memory.enable) == (False, True)
 
 
 def test_onnx_models_get_two_instances_on_a_cpu_and_one_per_gpu() -> None:

@@ -5,7 +5,7 @@ from google.protobuf import text_format
 
 from trivet.backends.api import About
 from trivet.backends.registry import about_of
-from trivet.protos.model_config_pb2 import ModelConfig
+from trivet.protos.model_config_pb2 import ModelConfig, ModelOptimizationPolicy
 from trivet.server.repository.unread import unread_fields, unread_parameters
 
 READER = About(
@@ -43,6 +43,12 @@ def test_a_backend_that_does_not_say_is_not_spoken_for() -> None:
         ('runtime: "x" optimization { graph { level: 1 } }', []),
         ("optimization { cuda { graphs: true } }", ["optimization.cuda"]),
         ("optimization { input_pinned_memory { enable: true } }", []),
+        ("optimization { eager_batching: true }", ["optimization.eager_batching"]),
+        ('input { name: "x" is_shape_tensor: true }', ["input.is_shape_tensor"]),
+        (
+            "instance_group { secondary_devices { device_id: 1 } }",
+            ["instance_group.secondary_devices"],
+        ),
         ('instance_group { count: 2 } instance_group { profile: "0" }', ["instance_group.profile"]),
         ('cc_model_filenames { key: "9.0" value: "x" }', ["cc_model_filenames"]),
         ("instance_group { count: 2 } max_batch_size: 8", []),
@@ -50,6 +56,21 @@ def test_a_backend_that_does_not_say_is_not_spoken_for() -> None:
 )
 def test_fields_for_other_backends_are_named(text: str, fields: list[str]) -> None:
     assert unread_fields(text_format.Parse(text, ModelConfig()), READER) == fields
+
+
+def test_what_nobody_reads_is_named_for_backends_that_do_not_say_too() -> None:
+    config = config_with("TRITON_BATCH_STRATEGY_PATH", "anything")
+    config.optimization.priority = ModelOptimizationPolicy.PRIORITY_MAX
+
+    assert unread_parameters(config, SILENT) == ["TRITON_BATCH_STRATEGY_PATH"]
+    assert unread_fields(config, SILENT) == ["optimization.priority"]
+
+
+def test_a_shape_tensor_is_tensorrt_s_matter() -> None:
+    config = text_format.Parse('input { name: "x" is_shape_tensor: true }', ModelConfig())
+
+    assert unread_fields(config, about_of("tensorrt")) == []
+    assert unread_fields(config, about_of("onnxruntime")) == ["input.is_shape_tensor"]
 
 
 def test_onnx_runtime_s_parameters_are_known() -> None:
