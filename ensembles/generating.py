@@ -165,6 +165,10 @@ class GeneratingEnsemble(EnsembleExecutor):
         """See Generator."""
         return await self._model.decode(token_ids, skip_special_tokens=skip_special_tokens)
 
+    async def spellings(self, token_ids: Sequence[int]) -> list[str]:
+        """See Generator."""
+        return await self._model.spellings(token_ids)
+
     async def _make_prompt(self, question: str, messages: Messages, account: Account) -> str:
         texts = {self._ending.question: question}
         if self._ending.takes_messages:

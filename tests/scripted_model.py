@@ -69,6 +69,9 @@ class ScriptedModel:
     async def decode(self, token_ids: Sequence[int], *, skip_special_tokens: bool) -> str:
         return ""
 
+    async def spellings(self, token_ids: Sequence[int]) -> list[str]:
+        return [""] * len(token_ids)
+
     async def compose(self, prompt: str, account: Account = NO_ACCOUNT, /) -> str:
         return prompt
 

@@ -45,6 +45,10 @@ class DelegatingGenerator:
         """See Generator."""
         return await self._inner.decode(token_ids, skip_special_tokens=skip_special_tokens)
 
+    async def spellings(self, token_ids: Sequence[int]) -> list[str]:
+        """See Generator."""
+        return await self._inner.spellings(token_ids)
+
     async def render(self, chat: ChatInput, account: Account = NO_ACCOUNT, /) -> str:
         """See Generator."""
         return await self._inner.render(chat, self._pays(account))

@@ -263,6 +263,10 @@ class Generator(Protocol):
     async def decode(self, token_ids: Sequence[int], *, skip_special_tokens: bool) -> str:
         """The text of token ids. Raises InvalidRequest for ids that are none."""
 
+    async def spellings(self, token_ids: Sequence[int]) -> list[str]:
+        """How the vocabulary spells token ids: bytes of texts may have letters of their own there.
+        Raises InvalidRequest for ids that are none."""
+
     async def render(self, chat: ChatInput, account: Account = NO_ACCOUNT, /) -> str:
         """The conversation as the model's chat template writes it, or as the steps of an ensemble
         do, on the account. Raises a ServingError."""

@@ -106,12 +106,23 @@ class Failed:
 
 
 @dataclass(frozen=True, slots=True)
+class Logged:
+    """A line for the server's log, which says how lines look."""
+
+    level: int
+    logger: str
+    text: str
+    trace: str = ""
+    """A traceback, in lines."""
+
+
+@dataclass(frozen=True, slots=True)
 class Quit:
     """Stop."""
 
 
-Message = Submit | Abort | Outputs | Heartbeat | Ready | Failed | Quit
-_KINDS: tuple[type, ...] = (Submit, Abort, Outputs, Heartbeat, Ready, Failed, Quit)
+Message = Submit | Abort | Outputs | Heartbeat | Ready | Failed | Logged | Quit
+_KINDS: tuple[type, ...] = (Submit, Abort, Outputs, Heartbeat, Ready, Failed, Logged, Quit)
 _NUMBERS = {kind: index for index, kind in enumerate(_KINDS)}
 _FIELDS = {kind: tuple(f.name for f in fields(kind)) for kind in _KINDS}
 

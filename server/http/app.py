@@ -14,6 +14,7 @@ from trivet.server.http.language import Language
 from trivet.server.http.limits import HttpLimits
 from trivet.server.http.logging import LogSettings
 from trivet.server.http.metadata import Metadata
+from trivet.server.http.openai.errors import fault
 from trivet.server.http.openapi import OpenApi
 from trivet.server.http.repository import Repository
 from trivet.server.http.routes import RouteTable
@@ -68,7 +69,7 @@ class HttpServer:
         ids = RequestIds()
         self._language = Language(core, limits)
         routes = build_routes(core, limits, self._language, forwarding)
-        door = Door(routes, ids, gate, core.tracing)
+        door = Door(routes, ids, gate, core.tracing, {"/v1/": fault})
         self._tls = tls
         self._door = door
         self._make_request_id = ids.make

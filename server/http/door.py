@@ -5,7 +5,8 @@ import itertools
 import logging
 import re
 import secrets
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from functools import lru_cache
 from http import HTTPStatus
 
@@ -29,7 +30,9 @@ from trivet.server.tracing.arrival import Arrival, current_arrival
 from trivet.server.tracing.tracing import Tracing
 
 _log = logging.getLogger(__name__)
+NO_FAULTS: Mapping[str, Callable[[str, HttpError], Answer]] = {}
 _REQUEST_ID = istr("x-request-id")
+_NO_ROUTE = (HTTPStatus.NOT_FOUND, HTTPStatus.METHOD_NOT_ALLOWED)
 _REMEMBERED_PATHS = 4096
 _REMEMBERED_CHARACTERS = 512
 _HOST = re.compile(r"(\[[0-9A-Fa-f:.]{2,45}\]|[A-Za-z0-9._-]{1,255})(:[0-9]{1,5})?")
@@ -63,8 +66,11 @@ class Door:
         ids: RequestIds,
         gate: Gate | None = None,
         tracing: Tracing | None = None,
+        faults: Mapping[str, Callable[[str, HttpError], Answer]] = NO_FAULTS,
     ) -> None:
-        """Without a gate everybody may ask, from anywhere."""
+        """Without a gate everybody may ask, from anywhere. `faults`: what is answered under a
+        path's beginning where no route is, in the form of the API that is there."""
+        self._faults = faults
         self._tracing = tracing or Tracing()
         self._routes = routes
         self._ids = ids
@@ -88,6 +94,7 @@ class Door:
             or self._tracing.tracer is not None
             or not payload.is_eof()
             or message.chunked
+            or _log.isEnabledFor(logging.DEBUG)
         ):
             return False
         headers = message.headers
@@ -114,6 +121,7 @@ class Door:
         assert isinstance(connection, Connection)
         connection.mark_busy()
         request_id = self._ids.of(request.headers)
+        started_s = time.monotonic()
         admission = None if self._gate is None else self._gate.meet(request)
         try:
             if self._tracing.tracer is None:
@@ -122,6 +130,8 @@ class Door:
                 answer = await self._traced(request, request_id, admission)
         finally:
             connection.mark_idle()
+        if _log.isEnabledFor(logging.DEBUG):
+            _note_access(request, request_id, answer.status, started_s)
         if isinstance(answer, Answer):
             if connection.is_leaving:
                 answer.force_close()
@@ -171,7 +181,7 @@ class Door:
         except ServingError as error:
             return refusal_of(error)
         except HttpError as error:
-            return error_answer(error.status, error.message, error.headers, closes=error.closes)
+            return self._fault(request, error)
         except ConnectionError:
             # The client went away; there is nobody to answer.
             return _unsendable(request)
@@ -179,11 +189,18 @@ class Door:
             raise
         except Exception:  # noqa: BLE001 - the door: logged once, answered without its text
             where = target_text(request.method, request.raw_path)
-            _log.exception("internal error in request %s to %s", request_id, where)
+            fields = {"request_id": request_id}
+            _log.exception("internal error in request %s to %s", request_id, where, extra=fields)
             if request.writer.output_size:
                 # A stream is under way: all that can still be said is that it is broken.
                 return _unsendable(request)
             return fault_answer(request_id)
+
+    def _fault(self, request: web.BaseRequest, error: HttpError) -> Answer:
+        for beginning, answer in self._faults.items():
+            if error.status in _NO_ROUTE and request.raw_path.startswith(beginning):
+                return answer(target_text(request.method, request.raw_path), error)
+        return error_answer(error.status, error.message, error.headers, closes=error.closes)
 
     def _remember(self, raw_path: str, target: Target) -> None:
         """For `begin`, which asks nobody's leave: not where there is a gate."""
@@ -192,6 +209,18 @@ class Door:
                 self._at_once.clear()
             if len(raw_path) <= _REMEMBERED_CHARACTERS:
                 self._at_once[raw_path] = target
+
+
+def _note_access(request: web.BaseRequest, request_id: str, status: int, started_s: float) -> None:
+    """The line that each request has with --log-verbose=1."""
+    fields = {
+        "request_id": request_id,
+        "method": request.method,
+        "path": ascii(request.raw_path[:200])[1:-1],
+        "status": status,
+        "elapsed_ms": round((time.monotonic() - started_s) * 1e3, 3),
+    }
+    _log.debug("access", extra=fields)
 
 
 @lru_cache(maxsize=256)

@@ -38,9 +38,8 @@ class LineFormatter(logging.Formatter):
         extra = "".join(f" {k}={v}" for k, v in _extra(record).items())
         text = escaped(record.getMessage() + extra).replace("\n", "\\n")
         line = f"{head} {os.getpid()} {record.filename}:{record.lineno}] {text}"
-        if record.exc_info:
-            trace = escaped(self.formatException(record.exc_info))
-            line += "\n    " + trace.replace("\n", "\n    ")
+        if trace := _trace(self, record):
+            line += "\n    " + escaped(trace).replace("\n", "\n    ")
         return line
 
 
@@ -56,9 +55,16 @@ class JsonFormatter(logging.Formatter):
             "msg": record.getMessage(),
             **_extra(record),
         }
-        if record.exc_info:
-            fields["exception"] = self.formatException(record.exc_info)
+        if trace := _trace(self, record):
+            fields["exception"] = trace
         return json.dumps(fields, default=str)
+
+
+def _trace(formatter: logging.Formatter, record: logging.LogRecord) -> str:
+    """In lines; of another process it comes as a text."""
+    if record.exc_info:
+        return formatter.formatException(record.exc_info)
+    return record.exc_text or ""
 
 
 def escaped(text: str) -> str:

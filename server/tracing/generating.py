@@ -1,9 +1,13 @@
-"""Traces of what language models generate: a span for each output, with the gen_ai attributes."""
+"""Traces of what language models generate: a span for each output, with the gen_ai attributes of
+OpenTelemetry's conventions and, beside them, the older names that vLLM has."""
 
 import time
 from typing import Protocol
 
 from trivet.backends.api import (
+    NO_ACCOUNT,
+    Account,
+    ChatInput,
     Chunk,
     GenerateRequest,
     GenerateSink,
@@ -18,6 +22,9 @@ from trivet.server.tracing.record import AttributeValue, Span, Stamp
 from trivet.server.tracing.tracer import Tracer
 
 SPAN = "llm_request"
+PROVIDER = "trivet"
+CHAT, TEXT = "chat", "text_completion"
+"""What was asked for, in the conventions' words."""
 
 
 class Named(Protocol):
@@ -41,6 +48,12 @@ class TracedGenerator(DelegatingGenerator):
         self._model = model
         self._live: LiveTrace | None = None
         self._is_decided = False
+        self._operation = TEXT
+
+    async def render(self, chat: ChatInput, account: Account = NO_ACCOUNT, /) -> str:
+        """What follows answers a conversation."""
+        self._operation = CHAT
+        return await super().render(chat, account)
 
     def generate(self, request: GenerateRequest, sink: GenerateSink) -> None:
         """Never blocks and never raises."""
@@ -48,12 +61,16 @@ class TracedGenerator(DelegatingGenerator):
             self._is_decided = True
             self._live = self._tracer.start(self._model.name, current_arrival.get())
         if self._live is not None:
-            sink = _begin(self._live, self._model, request, sink)
+            sink = _begin(self._live, self._model, self._operation, request, sink)
         self._inner.generate(request, sink)
 
 
 def _begin(
-    live: LiveTrace, model: "Named", request: GenerateRequest, sink: GenerateSink
+    live: LiveTrace,
+    model: "Named",
+    operation: str,
+    request: GenerateRequest,
+    sink: GenerateSink,
 ) -> "GenerationSink":
     now_ns = time.monotonic_ns()
     # Those after the first may come when the first has ended: a trace of the same id takes them.
@@ -62,6 +79,7 @@ def _begin(
     span = Span(SPAN, new_span_id(), live.context.span_id, now_ns, 0, *about)
     span.stamps.append(Stamp("REQUEST_START", now_ns))
     span.is_whole = True
+    span.attributes["gen_ai.operation.name"] = operation
     span.attributes.update(_asked(model.name, request))
     return GenerationSink(Part(current, span), request, sink)
 
@@ -69,11 +87,14 @@ def _begin(
 def _asked(model: str, request: GenerateRequest) -> dict[str, AttributeValue]:
     sampling = request.sampling
     asked: dict[str, AttributeValue] = {
+        "gen_ai.provider.name": PROVIDER,
+        "gen_ai.request.model": model,
         "gen_ai.response.model": model,
         "gen_ai.request.id": request.id,
         "gen_ai.request.temperature": sampling.temperature,
         "gen_ai.request.top_p": sampling.top_p,
         "gen_ai.request.n": 1,
+        "gen_ai.usage.input_tokens": len(request.prompt_ids),
         "gen_ai.usage.prompt_tokens": len(request.prompt_ids),
     }
     if sampling.max_tokens is not None:
@@ -101,7 +122,9 @@ class GenerationSink:
             self._first_ns = time.monotonic_ns()
             self._queue_s = chunk.queue_s
         if chunk.finish is not None:
-            self._part.span.attributes["gen_ai.response.finish_reason"] = chunk.finish.reason
+            reason, attributes = chunk.finish.reason, self._part.span.attributes
+            attributes["gen_ai.response.finish_reasons"] = (reason,)
+            attributes["gen_ai.response.finish_reason"] = reason
             self._end()
         self._sink.chunk(chunk)
 
@@ -115,6 +138,7 @@ class GenerationSink:
         if part.span.ended_ns:
             return
         attributes = part.span.attributes
+        attributes["gen_ai.usage.output_tokens"] = self._num_tokens
         attributes["gen_ai.usage.completion_tokens"] = self._num_tokens
         attributes["gen_ai.latency.e2e"] = (now_ns - part.span.started_ns) / 1e9
         if self._first_ns:

@@ -7,7 +7,7 @@ import numpy as np
 
 from trivet.backends.api import CopyKind
 
-AttributeValue = str | int | float | bool
+AttributeValue = str | int | float | bool | tuple[str, ...]
 
 
 class Stamp(NamedTuple):

@@ -11,6 +11,13 @@ def refuse_quantisations(given: Mapping[str, Any]) -> None:
     for each of its blocks."""
     method = given.get("quant_method") or "fp8"
     kind = given.get("format") or "float-quantized"
+    if method not in ("fp8", "compressed-tensors"):
+        bits = f" of {given['bits']} bits" if isinstance(given.get("bits"), int) else ""
+        raise LoadFailed(
+            f"the weights are quantised by '{str(method)[:64]}'{bits} (config.json, "
+            "quantization_config.quant_method), which cannot be read; take the model's unquantised "
+            "weights, or ones in fp8 or a GGUF file"
+        )
     if method not in ("fp8", "compressed-tensors") or kind != "float-quantized":
         raise LoadFailed(
             f"config.json has quant_method '{method}' of format '{kind}'; 'fp8', and "

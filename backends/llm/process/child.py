@@ -25,6 +25,7 @@ from trivet.backends.llm.messages import (
     Ready,
     pack,
 )
+from trivet.backends.llm.process.logs import SendingHandler
 from trivet.backends.llm.settings import EngineSettings
 
 log = logging.getLogger(__name__)
@@ -36,10 +37,12 @@ def main() -> None:
     """argv: descriptor of the socket, the model's name. The settings come on standard input."""
     end = socket.socket(fileno=int(sys.argv[1]))
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the server decides when to stop
-    logging.basicConfig(format=f"engine of {sys.argv[2]}: %(message)s", level=logging.INFO)
     settings = EngineSettings(**orjson.loads(sys.stdin.buffer.read()))
     # Not sys.exit: only this ends a process whose main thread computes.
-    run_engine(settings, Line(end, on_gone=lambda: os._exit(0)))
+    line = Line(end, on_gone=lambda: os._exit(0))
+    logging.basicConfig(handlers=[SendingHandler(line.send)], level=logging.INFO)
+    logging.captureWarnings(capture=True)
+    run_engine(settings, line)
 
 
 def run_engine(settings: EngineSettings, line: "Line") -> None:

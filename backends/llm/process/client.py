@@ -11,11 +11,13 @@ from trivet.backends.llm.messages import (
     Abort,
     FrameReader,
     Heartbeat,
+    Logged,
     Message,
     Outputs,
     Submit,
     pack,
 )
+from trivet.backends.llm.process.logs import log_of_engine
 from trivet.backends.llm.process.process import StartedEngine
 from trivet.backends.llm.process.starting import start_engine
 from trivet.backends.llm.settings import EngineSettings
@@ -162,6 +164,8 @@ class EngineClient:
         elif isinstance(message, Heartbeat):
             self.stats = message.stats
             self._step_s = message.step_s
+        elif isinstance(message, Logged):
+            log_of_engine(self._name, message)
 
     # -- death and return ----------------------------------------------------------------------
 

@@ -15,7 +15,8 @@ from typing import Any, Protocol
 import orjson
 
 from trivet.backends.api import LoadFailed, UnreadableFiles
-from trivet.backends.llm.messages import Failed, FrameReader, Message, Ready
+from trivet.backends.llm.messages import Failed, FrameReader, Logged, Message, Ready
+from trivet.backends.llm.process.logs import log_of_engine
 from trivet.backends.llm.settings import EngineSettings
 from trivet.backends.process.ending import Ending, MemoryKills
 from trivet.backends.process.program import program
@@ -151,5 +152,7 @@ def handshake(
         for index, message in enumerate(messages):
             if isinstance(message, Failed):
                 raise (UnreadableFiles if message.is_unreadable else LoadFailed)(message.text)
+            if isinstance(message, Logged):
+                log_of_engine(name, message)
             if isinstance(message, Ready):
                 return message.info, messages[index + 1 :]

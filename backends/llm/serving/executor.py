@@ -306,14 +306,22 @@ class LlmExecutor:
 
     async def decode(self, token_ids: Sequence[int], *, skip_special_tokens: bool) -> str:
         """The text of token ids. Raises InvalidRequest for ids that are none."""
+        self._check_ids(token_ids)
+        return await asyncio.to_thread(
+            self._tokenizer.decode, token_ids, skip_special_tokens=skip_special_tokens
+        )
+
+    async def spellings(self, token_ids: Sequence[int]) -> list[str]:
+        """How the vocabulary spells token ids. Raises InvalidRequest for ids that are none."""
+        self._check_ids(token_ids)
+        return await asyncio.to_thread(self._tokenizer.spellings, token_ids)
+
+    def _check_ids(self, token_ids: Sequence[int]) -> None:
         for token in token_ids:
             if not 0 <= token < self._info.vocabulary_size:
                 raise InvalidRequest(
                     f"tokens: {token} is not in the vocabulary of {self._info.vocabulary_size}"
                 )
-        return await asyncio.to_thread(
-            self._tokenizer.decode, token_ids, skip_special_tokens=skip_special_tokens
-        )
 
     async def render(self, chat: ChatInput, _account: Account = NO_ACCOUNT, /) -> str:
         """The conversation as the model's chat template writes it. Raises InvalidRequest."""

@@ -66,6 +66,10 @@ class Tokenizer:
         text: str = self._inner.decode(list(token_ids), skip_special_tokens=skip_special_tokens)
         return text
 
+    def spellings(self, token_ids: Sequence[int]) -> list[str]:
+        """Token ids as the vocabulary has them; empty for one that is not there."""
+        return [self._inner.id_to_token(token) or "" for token in token_ids]
+
     def is_special(self, token: int) -> bool:
         """Whether a token is one of the model's own marks."""
         return token in self._special

@@ -25,6 +25,16 @@ from trivet.backends.llm.weights.gguf_header import GgufHeader, GgufTensor, read
 
 # Files of other quantisations or frameworks must not be taken for weights; pickles are never read.
 _INDEX = "model.safetensors.index.json"
+_ONLY_SHARD = "model.safetensors"
+_OTHER_WEIGHTS = {
+    ".bin": "a pickle, which could run code: save it as safetensors",
+    ".pt": "a pickle, which could run code: save it as safetensors",
+    ".pth": "a pickle, which could run code: save it as safetensors",
+    ".h5": "weights of TensorFlow: save them as safetensors",
+    ".msgpack": "weights of Flax: save them as safetensors",
+    ".safetensors": f"whose name says nothing: call it '{_ONLY_SHARD}', or give it an '{_INDEX}'",
+}
+"""What may lie there instead, by ending, and what to do about it."""
 _INVERSE = "_scale_inv"
 _LAYER = re.compile(r"[0-9]{1,5}")
 
@@ -131,7 +141,8 @@ def _is_scale_of_whole(name: str, weights: Mapping[str, Tensor]) -> bool:
 def _shards(folder: Path) -> list[str]:
     index = folder / _INDEX
     if not index.exists():
-        return ["model.safetensors"]
+        _refuse_other_weights(folder)
+        return [_ONLY_SHARD]
     places = _json(index).get("weight_map")
     if not isinstance(places, dict) or not all(isinstance(name, str) for name in places.values()):
         raise LoadFailed(f"'{_INDEX}' must have a 'weight_map' from weights to files")
@@ -139,6 +150,18 @@ def _shards(folder: Path) -> list[str]:
         if Path(name).name != name:
             raise LoadFailed(f"'{_INDEX}' names '{name}', which is no file of the folder")
     return sorted(set(places.values()))
+
+
+def _refuse_other_weights(folder: Path) -> None:
+    """Raises LoadFailed that names what lies there instead of weights that can be read."""
+    if (folder / _ONLY_SHARD).exists():
+        return
+    for ending, advice in reversed(_OTHER_WEIGHTS.items()):
+        found = sorted(path.name for path in folder.glob(f"*{ending}"))
+        if found:
+            raise LoadFailed(
+                f"'{_ONLY_SHARD}' cannot be read: there is none, but '{found[0]}', {advice}"
+            )
 
 
 def _reason(error: Exception) -> str:

@@ -140,8 +140,9 @@ class Completion:
         choice: dict[str, Any] = {
             "index": index,
             "text": text,
-            "logprobs": None,
+            **_OPTIONAL,
             **docs.finish_fields(output.finish),
+            "prompt_logprobs": None,
         }
         scored = list(output.prompt_logprobs or ()) if fields.echo else []
         if fields.logprobs is not None:
@@ -181,7 +182,7 @@ class Completion:
         choice: dict[str, Any] = {
             "index": index,
             "text": text,
-            "logprobs": None,
+            **_OPTIONAL,
             **docs.finish_fields(chunk.finish),
         }
         if fields.logprobs is not None:
@@ -209,4 +210,12 @@ class Completion:
 
 _KIND = "text_completion"
 _BEFORE = b'"text":'
-_AFTER = b',"logprobs":null,"finish_reason":null}'
+_OPTIONAL: dict[str, Any] = {
+    "logprobs": None, "finish_reason": None, "stop_reason": None, "token_ids": None,
+    "prompt_token_ids": None,
+}  # fmt: skip
+"""Keys that vLLM's choices always have, here in the order of `_AFTER`."""
+_AFTER = (
+    b',"logprobs":null,"finish_reason":null,"stop_reason":null,"token_ids":null,'
+    b'"prompt_token_ids":null}'
+)

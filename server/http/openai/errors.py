@@ -16,7 +16,7 @@ from trivet.backends.api import (
 )
 from trivet.server.auth.errors import PermissionDenied, RateLimited, Unauthenticated
 from trivet.server.http.answers import Answer
-from trivet.server.http.errors import headers_of, status_of
+from trivet.server.http.errors import HttpError, headers_of, status_of
 from trivet.server.http.guarding import answering
 
 _TYPES: tuple[tuple[type[ServingError], str], ...] = (
@@ -74,6 +74,23 @@ def _type(error: ServingError) -> str:
 def _code(error: ServingError) -> int | str:
     named = (code for cls, code in _CODES if isinstance(error, cls))
     return next(named, int(error_status(error)))
+
+
+def fault(target: str, error: HttpError) -> Answer:
+    """The answer to a fault of HTTP under these routes, as OpenAI's own server words it."""
+    is_unknown = error.status == HTTPStatus.NOT_FOUND
+    message = f"Unknown request URL: {target}" if is_unknown else error.message
+    document = {
+        "message": message,
+        "type": "invalid_request_error",
+        "param": None,
+        "code": "unknown_url" if is_unknown else error.status,
+    }
+    body = orjson.dumps({"error": document})
+    answer = Answer((body,), status=error.status, extra_headers=error.headers)
+    if error.closes:
+        answer.force_close()
+    return answer
 
 
 def refusal(error: ServingError) -> Answer:

@@ -43,9 +43,7 @@ class Tokens:
         text = fields.prompt if fields.prompt is not None else await _rendered(fields, generator)
         special = is_prompt if fields.add_special_tokens is None else fields.add_special_tokens
         ids = await generator.encode(text, add_special_tokens=special)
-        texts = None
-        if fields.return_token_strs:
-            texts = [await generator.decode([i], skip_special_tokens=False) for i in ids]
+        texts = await generator.spellings(ids) if fields.return_token_strs else None
         return json_answer(
             {
                 "count": len(ids),

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 from llm_site import Call, caller
 from scripted_llama import Script, bytes_of, write_scripted_llm
-from serving import start_server
+from serving import RunningServer, start_server
+from tokenizers import Tokenizer
 
 SCORE = {
     "type": "object",
@@ -20,16 +21,36 @@ SCRIPTS: list[Script] = [bytes_of("ABCDEFGHIJKLM"), ['{"score":1', ","]]
 
 
 @pytest.fixture(scope="module")
-def call(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Call]:
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
     repository = tmp_path_factory.mktemp("scripted")
     write_models(repository)
-    server = start_server(repository)
-    yield caller(server)
+    flags = ["--log-format=json", "--log-verbose=1", "--exit-on-error=false"]
+    server = start_server(repository, *flags, wait=False)
+    server.wait_until(lambda: ("scripted", "1") in states(server), "loaded")
+    yield server
     server.end()
+
+
+def states(server: RunningServer) -> dict[tuple[str, str], str]:
+    """Of what is ready."""
+    if server.http_port == 0 or server.get("/v2/health/live")[0] != 200:
+        return {}
+    found = {key: entry.get("state", "") for key, entry in server.index().items()}
+    return {key: state for key, state in found.items() if state == "READY"}
+
+
+@pytest.fixture(scope="module")
+def call(server: RunningServer) -> Call:
+    return caller(server)
 
 
 def write_models(repository: Path) -> None:
     write_scripted_llm(repository, "scripted", SCRIPTS, otherwise=ord("}"))
+    # It fails in the engine's process, with a traceback: the grammar library counts tokens.
+    broken = write_scripted_llm(repository, "broken") / "1" / "tokenizer.json"
+    tokenizer = Tokenizer.from_file(str(broken))
+    tokenizer.add_tokens(["<too many>"])
+    tokenizer.save(str(broken))
 
 
 def completed(call: Call, number: int = 0, **wishes: Any) -> Any:
@@ -103,3 +124,79 @@ def test_texts_are_bounded_in_the_form_of_tensors_too(
     reply = call("/v2/models/scripted/generate", asked)
     assert reply.status == 400
     assert told in reply.json["error"]
+
+
+@pytest.mark.parametrize(
+    ("method", "path"), [("GET", "/v1/nothing"), ("POST", "/v1/responses/x"), ("GET", "/v1/")]
+)
+def test_unknown_path_is_answered_as_by_openai(call: Call, method: str, path: str) -> None:
+    reply = call(path, {} if method == "POST" else None)
+    assert reply.status == 404
+    told = reply.json["error"]
+    assert told["type"] == "invalid_request_error"
+    assert told["code"] == "unknown_url"
+    assert path in told["message"]
+    assert method in told["message"]
+
+
+def test_other_method_of_a_known_path_is_answered_as_by_openai(call: Call) -> None:
+    reply = call("/v1/completions")
+    assert reply.status == 405
+    assert reply.headers["allow"] == "POST"
+    assert reply.json["error"]["code"] == 405
+
+
+OPTIONAL = ("logprobs", "stop_reason", "token_ids", "prompt_token_ids")
+
+
+def test_choices_have_their_optional_keys(call: Call) -> None:
+    choice = completed(call)
+    assert [choice[name] for name in (*OPTIONAL, "prompt_logprobs")] == [None] * 5
+    asked = {"model": "scripted", "prompt": "<s0>", "temperature": 0, "max_tokens": 3}
+    *events, last = call("/v1/completions", asked | {"stream": True}).body.split(b"\n\n")[:-1]
+    assert last == b"data: [DONE]"
+    for event in events:
+        (choice,) = json.loads(event.removeprefix(b"data: "))["choices"]
+        assert [choice[name] for name in OPTIONAL] == [None] * 4
+        assert "finish_reason" in choice
+
+
+def test_token_strs_are_the_vocabulary_s_own(call: Call) -> None:
+    asked = {"model": "scripted", "prompt": "a \u00e9<s0>", "return_token_strs": True}
+    reply = call("/tokenize", asked)
+    # A blank and the bytes of a letter have letters of their own in vocabularies of bytes.
+    assert reply.json["token_strs"] == ["a", "\u0120", "\u00c3", "\u00a9", "<s0>"]
+
+
+def lines(server: RunningServer) -> list[dict[str, Any]]:
+    """The log, each line of which must be JSON."""
+    return [json.loads(line) for line in server.output if line.startswith("{")]
+
+
+def test_engines_log_as_the_server_does(server: RunningServer) -> None:
+    of_engine = [line for line in lines(server) if line["msg"].startswith("engine of ")]
+    assert {line["model"] for line in of_engine} == {"scripted", "broken"}
+    (failed,) = (line for line in of_engine if line["level"] == "error")
+    assert failed["model"] == "broken"
+    assert failed["exception"].startswith("Traceback (most recent call last):\n")
+    assert "\n  File" in failed["exception"]
+    assert not any("Traceback" in line for line in server.output if not line.startswith("{"))
+
+
+def test_every_request_has_a_line_with_its_id(server: RunningServer, call: Call) -> None:
+    headers = {"x-request-id": "mine-1"}
+    assert call("/v1/nothing?a=1", **headers).status == 404
+    assert call("/v2/health/ready", **{"x-request-id": "mine-2"}).status in (200, 400, 503)
+    server.wait_until(lambda: len(accesses(server, "mine-")) == 2, "noted")
+    first, second = accesses(server, "mine-")
+    assert (first["method"], first["path"], first["status"]) == ("GET", "/v1/nothing?a=1", 404)
+    assert second["path"] == "/v2/health/ready"
+    assert second["elapsed_ms"] > 0
+
+
+def accesses(server: RunningServer, request_id: str) -> list[dict[str, Any]]:
+    return [
+        line
+        for line in lines(server)
+        if line["msg"] == "access" and line.get("request_id", "").startswith(request_id)
+    ]

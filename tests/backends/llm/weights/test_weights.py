@@ -190,6 +190,26 @@ def test_pickled_weights_are_not_read(folder: Path) -> None:
     assert "'model.safetensors' cannot be read" in refusal(folder)
 
 
+@pytest.mark.parametrize(
+    ("name", "advice"),
+    [
+        ("pytorch_model.bin", "'pytorch_model.bin', a pickle, which could run code"),
+        ("consolidated.00.pth", "'consolidated.00.pth', a pickle"),
+        ("tf_model.h5", "weights of TensorFlow"),
+        ("weights.safetensors", "call it 'model.safetensors'"),
+    ],
+)
+def test_weights_of_another_kind_are_named(folder: Path, name: str, advice: str) -> None:
+    (folder / "model.safetensors").rename(folder / name)
+    assert advice in refusal(folder)
+
+
+@pytest.mark.parametrize("method", ["gptq", "awq", "bitsandbytes"])
+def test_quantisation_that_cannot_be_read_is_named(folder: Path, method: str) -> None:
+    edit_config(folder, quantization_config={"quant_method": method, "bits": 4})
+    assert f"the weights are quantised by '{method}' of 4 bits" in refusal(folder)
+
+
 @pytest.mark.parametrize("size", [0, 4, 200, -1])
 def test_cut_weights_are_refused(folder: Path, size: int) -> None:
     path = folder / "model.safetensors"
