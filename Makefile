@@ -4,8 +4,9 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 NATIVE := $(wildcard backends/llm/native/*.[ch] server/shared_memory/native/*.c)
 
-# Tests run in a process per core, four at most; then, alone, those that measure the machine.
-WORKERS ?= -n logical --maxprocesses=4
+# Tests wait more than they compute: one process more than cores runs them, five at most. Those that
+# measure the machine run alone afterwards.
+WORKERS ?= -n $(shell expr $$(nproc) + 1) --maxprocesses=5
 FUZZ_EXAMPLES ?= 2500
 
 .PHONY: serve check check-all examples format bench clean

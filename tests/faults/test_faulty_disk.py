@@ -31,7 +31,7 @@ LOOKS = 6
 """After so many failures the server has met the fault at more than one look at the repository."""
 FILE_LOOKS = 2
 """The same for other files, which it looks at once a second."""
-SMALL = 'backend: "llm"\nparameters { key: "kv_cache_mib" value { string_value: "64" } }\n'
+SMALL = 'backend: "llm"\nparameters { key: "kv_cache_bytes" value { string_value: "64000000" } }\n'
 FAULT = "Input/output error"
 
 

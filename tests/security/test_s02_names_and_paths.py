@@ -5,6 +5,8 @@ The names themselves are rows R01-R03, the fields of configs R15, links R13.
 """
 
 import json
+import urllib.error
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ import pytest
 from audit import Audit, watched
 from fault_models import write_model
 from http_site import FakeCore, open_site
+from serving import RunningServer
 
 from trivet.backends.api import ServingError
 from trivet.server.models.catalog import RegistryCatalog
@@ -123,18 +126,28 @@ def test_no_field_of_a_config_reaches_out_of_the_folder(
     assert SECRET not in caught.value.message
 
 
-@pytest.mark.parametrize("key", ["file:../../x", "file:/abs", "file:1/model.py", "file:"])
-async def test_no_file_comes_in_with_a_load(tmp_path: Path, key: str) -> None:
-    core = FakeCore()
-    site = await open_site(core)
-    body = {"parameters": {"config": "{}", key: "aW1wb3J0IG9z"}}
-    try:
-        with watched() as seen:
-            async with site.session.post("/v2/repository/models/m/load", json=body) as answer:
-                assert answer.status == 400
-    finally:
-        await site.close()
-    assert (core.control, seen.opened) == ([], [])
+OUTSIDE = ["file:../../x", "file:/abs", "file:1/../../x", "file:x", "file:"]
+
+
+@pytest.mark.parametrize(
+    ("flag", "keys"),
+    [
+        ("--allow-model-upload=false", [*OUTSIDE, "file:1/model.py"]),
+        ("--allow-model-upload=true", OUTSIDE),
+    ],
+    ids=["not allowed", "allowed"],
+)
+def test_no_file_comes_in_with_a_load_or_leads_out_of_its_version(
+    serve: Callable[..., RunningServer], tmp_path: Path, flag: str, keys: list[str]
+) -> None:
+    (tmp_path / "models").mkdir()
+    server = serve(tmp_path / "models", "--model-control-mode=explicit", flag)
+    for key in keys:
+        body = {"parameters": {"config": '{"backend": "python"}', key: "aW1wb3J0IG9z"}}
+        with pytest.raises(urllib.error.HTTPError, match="400"):
+            server.post("/v2/repository/models/m/load", body)
+    assert list(tmp_path.rglob("*")) == [tmp_path / "models"]
+    assert not Path("/abs").exists()
 
 
 @pytest.mark.rows("O45")

@@ -16,6 +16,7 @@ class TritonPythonModel:
         folder = Path(args["model_repository"]) / args["model_version"]
         self.tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
         self.tokenizer.enable_truncation(MAX_TOKENS)
+        self.tokenizer.no_padding()  # the file has some; ours is up to the longest of the request
 
     def execute(self, requests):
         return [self._tokenize(request) for request in requests]

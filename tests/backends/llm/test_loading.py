@@ -197,7 +197,7 @@ def test_an_8_bit_weight_without_a_scale_is_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("given", "said"),
     [
-        ({"quant_method": "awq"}, "quant_method 'awq'"),
+        ({"quant_method": "awq"}, "quantised by 'awq'"),
         ({"quant_method": "compressed-tensors", "format": "pack-quantized"}, "'pack-quantized'"),
         (
             {"quant_method": "fp8", "weight_block_size": [128]},

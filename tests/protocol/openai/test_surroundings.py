@@ -181,7 +181,7 @@ def test_metrics_of_language_models_are_where_vllm_has_them(call: Call) -> None:
     reply = call("/metrics")
     assert reply.headers["content-type"].startswith("text/plain")
     assert b'vllm:num_requests_running{engine="0",model_name="smollm2"}' in reply.body or (
-        b'vllm:num_requests_running{model_name="smollm2",engine="0"}' in reply.body
+        b'vllm:num_requests_running{engine="0",model_name="smollm2"}' in reply.body
     )
     assert b"nv_inference" not in reply.body
 

@@ -159,7 +159,7 @@ def test_one_that_is_full_refuses_at_once_and_the_other_goes_on(
     running = Stream(server, "small", 400)
     assert running.begun.wait(patience())
     waiting = Stream(server, "small", 1)
-    page = 'vllm:num_requests_waiting{model_name="small",engine="0"} 1'
+    page = 'vllm:num_requests_waiting{engine="0",model_name="small"} 1'
     server.wait_until(lambda: page in server.metrics(), "waiting")
     refused = call("/v1/completions", body("small", max_tokens=1))
     assert refused.status == 503

@@ -198,5 +198,5 @@ def test_client_that_leaves_ends_its_output(call: Call, server: RunningServer) -
     connection.getresponse().read(10)
     connection.close()
     server.wait_until(lambda: num_aborted() == before + 1, "told as aborted")
-    idle = 'vllm:num_requests_running{model_name="smollm2",engine="0"} 0\n'
+    idle = 'vllm:num_requests_running{engine="0",model_name="smollm2"} 0\n'
     server.wait_until(lambda: idle in server.metrics(), "free again")
