@@ -14,6 +14,7 @@ import onnx_models
 import pytest
 import torch
 import torch_models
+import tree_models
 from device_twin import TwinDevice
 from fake_tensorrt import FakeTensorRt, plan, write_plan
 from google.protobuf import text_format
@@ -103,8 +104,14 @@ def configured(word: str) -> Site:
     return lambda root: (open_backend(word), f"{TENSORS} {decoupled}")
 
 
+def fil(root: Path) -> tuple[Backend, str]:
+    tree_models.Home(root / "m").put("model.cbm", "three")
+    return open_backend("fil"), ""
+
+
 SITES: dict[str, Site] = {
     "ensemble": ensemble,
+    "fil": fil,
     "llm": llm,
     "onnxruntime": onnxruntime,
     "python": python,
@@ -223,7 +230,7 @@ def test_language_models_read_the_parameters_that_they_say() -> None:
     assert own == set(abouts()["llm"].parameters or ())
 
 
-@pytest.mark.parametrize("word", ["onnxruntime", "tensorrt", "ensemble"])
+@pytest.mark.parametrize("word", ["onnxruntime", "tensorrt", "ensemble", "fil"])
 def test_parameters_that_it_says_stand_in_its_sources(word: str) -> None:
     about = abouts()[word]
     room = Path(inspect.getfile(type(open_backend(word)))).parent
