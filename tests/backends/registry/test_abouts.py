@@ -10,6 +10,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import onnx_models
 import pytest
 import torch
@@ -60,7 +61,7 @@ def python(root: Path) -> tuple[Backend, str]:
 
 
 def onnxruntime(root: Path) -> tuple[Backend, str]:
-    onnx_models.Home(root / "m").put(onnx_models.identity_model())
+    onnx_models.Home(root / "m").put(onnx_models.zip_map_model(np.ones((4, 2), np.float32)))
     return open_backend("onnxruntime"), ""
 
 
