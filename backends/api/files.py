@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from trivet.backends.api.errors import InvalidConfig
+from trivet.backends.api.pickles import Pickles
 from trivet.protos.model_config_pb2 import ModelConfig
 
 
@@ -14,6 +15,7 @@ class ModelFiles:
 
     model_dir: Path
     version: int
+    pickles: Pickles = Pickles.REFUSED
 
     @property
     def version_dir(self) -> Path:

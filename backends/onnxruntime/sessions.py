@@ -28,7 +28,7 @@ ORT_ERRORS: tuple[type[Exception], ...] = (
     errors.RuntimeException,
 )
 
-_LOAD_ERRORS = (*ORT_ERRORS, MalformedModel)
+_LOAD_ERRORS: tuple[type[Exception], ...] = (*ORT_ERRORS, MalformedModel)
 _WEIGHTS_FOLDER = "session.model_external_initializers_file_folder_path"
 """Where files of weights lie, for a model that is not opened by its path."""
 _Key = tuple[Path, tuple[tuple[str, int, int, int], ...], SessionPlan]

@@ -4,7 +4,7 @@ import base64
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from trivet.backends.api import ModelFiles, Placement
+from trivet.backends.api import ModelFiles, Pickles, Placement
 from trivet.backends.process.channel import Header
 from trivet.protos.model_config_pb2 import ModelConfig
 
@@ -32,6 +32,7 @@ class Task:
             "config": encode_config(self.config),
             "model_dir": str(self.files.model_dir),
             "version": self.files.version,
+            "pickles": self.files.pickles is not Pickles.REFUSED,
             "placement": asdict(self.placement) if self.placement else None,
             "log_level": self.log_level,
         }
@@ -42,7 +43,11 @@ class Task:
         return cls(
             header["backend"],
             decode_config(header["config"]),
-            ModelFiles(Path(header["model_dir"]), header["version"]),
+            ModelFiles(
+                Path(header["model_dir"]),
+                header["version"],
+                Pickles.HERE if header["pickles"] else Pickles.REFUSED,
+            ),
             _placement(placement) if placement else None,
             header["log_level"],
         )

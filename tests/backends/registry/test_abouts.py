@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import onnx_models
 import pytest
+import skops.io
 import torch
 import torch_models
 import tree_models
@@ -20,6 +21,7 @@ from device_twin import TwinDevice
 from fake_tensorrt import FakeTensorRt, plan, write_plan
 from google.protobuf import text_format
 from house_rules import ROOT
+from sklearn.linear_model import LogisticRegression
 
 from trivet.backends.api import About, Backend, ModelFiles, Signature, StartsProcesses
 from trivet.backends.api.about import BACKEND_FIELDS
@@ -110,6 +112,12 @@ def fil(root: Path) -> tuple[Backend, str]:
     return open_backend("fil"), ""
 
 
+def sklearn(root: Path) -> tuple[Backend, str]:
+    model = LogisticRegression().fit([[0.0], [1.0]], ["a", "b"])
+    skops.io.dump(model, tree_models.Home(root / "m").path("model.skops"))
+    return open_backend("sklearn"), 'parameters { key: "isolation" value { string_value: "none" } }'
+
+
 SITES: dict[str, Site] = {
     "ensemble": ensemble,
     "fil": fil,
@@ -117,6 +125,7 @@ SITES: dict[str, Site] = {
     "onnxruntime": onnxruntime,
     "python": python,
     "pytorch": pytorch,
+    "sklearn": sklearn,
     "tensorrt": tensorrt,
     **{word: configured(word) for word in ("identity", "repeat", "square")},
 }
