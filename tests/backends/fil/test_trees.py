@@ -1,8 +1,11 @@
 """Trees of each library: completed from the file, computed as the library itself predicts."""
 
 from pathlib import Path
+from typing import Any
 
+import lightgbm
 import numpy as np
+import pandas as pd
 import pytest
 import xgboost
 from onnx_models import make_request, run_batch, run_one
@@ -175,8 +178,6 @@ def test_a_text_whose_nodes_lead_nowhere_is_refused(home: Home) -> None:
 
 
 def test_a_text_of_constant_trees_is_whole(home: Home) -> None:
-    import lightgbm
-
     data = lightgbm.Dataset(ROWS, label=np.ones(len(ROWS)))
     settings = {"verbose": -1, "num_threads": 1, "objective": "regression"}
     lightgbm.train(settings, data, 2).save_model(home.path("model.txt"))
@@ -239,3 +240,24 @@ def test_shared_suffixes_are_told_by_content() -> None:
     assert claim("model.txt", "tree\r\nversion=v4\n") is not None
     assert claim("model.txt", "cat\ndog\n") is None
     assert {xgboost_model("two").n_estimators, lightgbm_model("two").n_estimators} == {8}
+
+
+@pytest.mark.parametrize("name", ["model.ubj", "model.txt"])
+def test_each_feature_may_be_an_input_of_its_own(home: Home, name: str) -> None:
+    """In the order of the file, whatever that of the config is, and in the library's precision."""
+    frame = pd.DataFrame(ROWS.astype(np.float64), columns=list("abcde"))
+    is_lightgbm = name == "model.txt"
+    kind: Any = lightgbm.LGBMClassifier if is_lightgbm else xgboost.XGBClassifier
+    model = kind(n_estimators=4, n_jobs=1, verbosity=-1 if is_lightgbm else 0).fit(frame, THREE)
+    book: Any = model.booster_ if is_lightgbm else model
+    book.save_model(home.path(name))
+    config = "max_batch_size: 256" + "".join(
+        f' input {{ name: "{letter}" data_type: TYPE_FP64 dims: [ 1 ] }}' for letter in "edcba"
+    )
+    columns: Any = {letter: frame[[letter]].to_numpy() for letter in "abcde"}
+
+    answer = run_one(home.open(config), **columns)["output__0"]
+
+    np.testing.assert_allclose(answer, model.predict_proba(frame), rtol=1e-5)
+    with pytest.raises(InvalidConfig, match="has 1 inputs, but the model file has 5 features"):
+        home.complete('input { name: "a" }')

@@ -85,6 +85,12 @@ def llm(root: Path) -> tuple[Backend, str]:
     return open_backend("llm"), ""
 
 
+def mlflow(root: Path) -> tuple[Backend, str]:
+    put(root, "MLmodel", "flavors: {onnx: {data: model.onnx}}")
+    onnx_models.Home(root / "m").put(onnx_models.identity_model())
+    return open_backend("mlflow"), ""
+
+
 def ensemble(root: Path) -> tuple[Backend, str]:
     step = Signature.from_config(text_format.Parse(STEP, ModelConfig(name="step")))
     catalog: Any = SimpleNamespace(
@@ -122,6 +128,7 @@ SITES: dict[str, Site] = {
     "ensemble": ensemble,
     "fil": fil,
     "llm": llm,
+    "mlflow": mlflow,
     "onnxruntime": onnxruntime,
     "python": python,
     "pytorch": pytorch,
@@ -153,7 +160,7 @@ def test_it_completes_what_it_says(
 
     completed = backend.complete(given, ModelFiles(tmp_path / "m", 1))
 
-    assert fields(completed) - fields(given) == about.completes
+    assert fields(completed) - fields(given) == about.completes - fields(given)
 
 
 def fields(config: ModelConfig) -> set[str]:
