@@ -67,7 +67,7 @@ from trivet.backends.api.generate import (
     Token,
     TokenLogprob,
 )
-from trivet.backends.api.generate_statistics import GenerateStatistics, Measured
+from trivet.backends.api.generate_statistics import ComputedStep, GenerateStatistics, Measured
 from trivet.backends.api.histogram import Histogram
 from trivet.backends.api.listing import Listing
 from trivet.backends.api.model_server import (
@@ -123,6 +123,7 @@ __all__ = [
     "ComposedBackend",
     "Composes",
     "ComputeOnly",
+    "ComputedStep",
     "CopyKind",
     "DataType",
     "DeadlineExceeded",
