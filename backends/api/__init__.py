@@ -1,6 +1,6 @@
 """The contract between server and backends. Knows numpy and the messages, no framework."""
 
-from trivet.backends.api.about import About, Claim, Measure, Memory
+from trivet.backends.api.about import About, Claim, Match, Measure, Memory
 from trivet.backends.api.backend import (
     Backend,
     BringsExecutor,
@@ -152,6 +152,7 @@ __all__ = [
     "InvalidRequest",
     "Listing",
     "LoadFailed",
+    "Match",
     "Measure",
     "Measured",
     "Memory",
