@@ -103,6 +103,7 @@ class Server:
                 settings.model_config_name,
                 HostPolicies.parse(settings.host_policy),
                 custom_metrics,
+                frozenset(settings.allow_pickle),
                 GpuLedger(gpus, parse_limits(settings.model_load_gpu_limit)),
             ),
             Assembler(

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from trivet.backends.api.errors import InvalidConfig
+from trivet.backends.api.pickles import Pickles
 from trivet.protos.model_config_pb2 import ModelConfig
 
 
@@ -19,6 +20,7 @@ class ModelFiles:
 
     model_dir: Path
     version: int
+    pickles: Pickles = Pickles.REFUSED
     is_flat: bool = False
     """Whether the version's files lie in `model_dir` itself."""
     lone: tuple[str, ...] = ()

@@ -15,6 +15,7 @@ from trivet.backends.api import (
     InvalidConfig,
     LoadFailed,
     ModelFiles,
+    Pickles,
     Placement,
     ServingError,
     StartsProcesses,
@@ -105,6 +106,8 @@ class Loader:
     """Of `--host-policy`."""
     meters: MeterStore | None = None
     """For metrics that models make up."""
+    pickles: frozenset[str] = frozenset()
+    """Of `--allow-pickle`: models whose pickles may be loaded."""
     gpus: GpuLedger = field(default_factory=lambda: GpuLedger(Gpus.none("none were looked for")))
 
     def plan(self, folder: ModelFolder, override_json: str | None) -> LoadPlan:
@@ -129,6 +132,8 @@ class Loader:
         are logged and become LoadFailed.
         """
         files = plan.folder.files(version)
+        if plan.folder.name in self.pickles and not plan.folder.is_sent:
+            files = replace(files, pickles=Pickles.APART)
         try:
             return self._open(plan, files)
         except ServingError as error:

@@ -39,6 +39,8 @@ class ModelFolder:
     config: Fingerprint
     """Of everything that is not in a version folder: config, labels, warm-up data."""
     versions: Mapping[int, Fingerprint]
+    is_sent: bool = False
+    """Whether a client has sent it: what the operator allows a model of that name is not for it."""
 
     def files(self, version: int) -> ModelFiles:
         """Where those of a version are."""

@@ -13,17 +13,23 @@ from trivet.backends.registry import abouts
 
 # Frameworks, and what only tests and benches may need.
 FOREIGN = {
+    "catboost",
     "grpc",
+    "lightgbm",
+    "mlflow",
     "numba",
     "onnx",
     "onnxruntime",
     "pandas",
     "scipy",
+    "sklearn",
+    "skops",
     "tensorrt",
     "tokenizers",
     "torch",
     "transformers",
     "tritonclient",
+    "xgboost",
 }
 
 IMPORT = "import importlib, sys; [importlib.import_module(name) for name in sys.argv[1:]]"
