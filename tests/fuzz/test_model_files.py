@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from serving import adder_bytes
 
 from trivet.backends.api import ServingError
-from trivet.backends.onnxruntime.modelfile import MalformedModel, read_onnx_file
+from trivet.backends.api.protobuf_file import MalformedMessage
+from trivet.backends.onnxruntime.modelfile import read_onnx_file
 from trivet.server.repository.check import check
 from trivet.server.repository.config import parse_config, read_config
 
@@ -109,5 +110,5 @@ def spot(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @given(data=mutated(adder_bytes(1)) | st.binary(max_size=100))
 def test_onnx(spot: Path, data: bytes) -> None:
     spot.write_bytes(data)
-    with contextlib.suppress(MalformedModel):
+    with contextlib.suppress(MalformedMessage):
         read_onnx_file(spot)
