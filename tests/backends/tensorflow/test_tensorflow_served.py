@@ -1,4 +1,4 @@
-"""A server with TensorFlow's models: each in a process of its own, the server without the library."""
+"""A server with TensorFlow models: each in a process of its own, the server without the library."""
 
 from collections.abc import Iterator
 from pathlib import Path
