@@ -9,6 +9,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from trivet.backends.api import ModelFiles
+
 log = logging.getLogger(__name__)
 
 Fingerprint = tuple[tuple[str, int, int, int], ...]
@@ -37,6 +39,10 @@ class ModelFolder:
     config: Fingerprint
     """Of everything that is not in a version folder: config, labels, warm-up data."""
     versions: Mapping[int, Fingerprint]
+
+    def files(self, version: int) -> ModelFiles:
+        """Where those of a version are."""
+        return ModelFiles(self.path, version)
 
 
 @dataclass(frozen=True, slots=True)
