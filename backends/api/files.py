@@ -20,17 +20,16 @@ class ModelFiles:
 
     model_dir: Path
     version: int
-    pickles: Pickles = Pickles.REFUSED
     is_flat: bool = False
     """Whether the version's files lie in `model_dir` itself."""
     lone: tuple[str, ...] = ()
-    lone_name: str = ""
-    """Of such a model."""
+    given_name: str = ""
+    """Of a model that is not called as `model_dir`."""
 
     @property
     def name(self) -> str:
         """Of the model."""
-        return self.lone_name or self.model_dir.name
+        return self.given_name or self.model_dir.name
 
     @property
     def version_dir(self) -> Path:

@@ -38,7 +38,7 @@ from trivet.server.models.model import Source
 from trivet.server.models.warmup import warm
 from trivet.server.repository import config as configs
 from trivet.server.repository.check import check
-from trivet.server.repository.scan import ModelFolder
+from trivet.server.repository.layout import ModelFolder
 from trivet.server.repository.unread import (
     NOBODYS_PARAMETERS,
     unread_fields,
@@ -113,8 +113,12 @@ class Loader:
     def plan(self, folder: ModelFolder, override_json: str | None) -> LoadPlan:
         """Reads the config and chooses versions. Raises InvalidConfig, UnreadableFiles or
         LoadFailed."""
+        if folder.is_flat and not folder.lone:
+            log.info(
+                "model '%s' has no version folder: its files are taken as version 1", folder.name
+            )
         try:
-            given = configs.read_config(folder.path, override_json, self.config_name)
+            given = configs.config_of(folder, override_json, self.config_name)
         except InvalidConfig as error:
             raise judged(error) from error.__cause__
         versions = tuple(sorted(configs.select_versions(given, folder.versions)))
