@@ -1,13 +1,16 @@
 """What the backend for MLflow's folders says of itself."""
 
-from trivet.backends.api import About, Claim, Listing
+from trivet.backends.api import About, Claim, Listing, Match
 
 MANIFEST = "MLmodel"
 
 
-def _recognise(listing: Listing) -> Claim | None:
-    """Before the files beside it: they are its parts."""
-    return Claim.CODE if MANIFEST in listing.names and not listing.model_file else None
+def _recognise(listing: Listing) -> Match | None:
+    """Before the files beside it: they are its parts. It may lie in a folder of its own."""
+    folders = listing.folders_with(MANIFEST)
+    if listing.model_file or not folders:
+        return None
+    return Match(Claim.MANIFEST, "" if folders[0] == "." else f"{folders[0]}/{MANIFEST}")
 
 
 ABOUT = About(
@@ -17,6 +20,6 @@ ABOUT = About(
     recognise=_recognise,
     preference=5,
     completes=frozenset({"dynamic_batching", "input", "max_batch_size", "output"}),
-    fields=(),
+    fields=("default_model_filename",),
     runs_user_code=True,
 )

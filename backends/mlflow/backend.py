@@ -6,7 +6,7 @@ operator has named.
 """
 
 import logging
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from trivet.backends.api import (
     Instance,
@@ -84,7 +84,8 @@ def _inner(config: ModelConfig, manifest: Manifest, native: Native) -> ModelConf
     inner = ModelConfig()
     inner.CopyFrom(config)
     inner.backend = native.word
-    inner.default_model_filename = native.file
+    folder = PurePosixPath(config.default_model_filename).parent
+    inner.default_model_filename = str(folder / native.file)
     if not inner.input and manifest.inputs.are_columns and manifest.inputs.are_named:
         inner.input.extend(
             ModelInput(name=each.name, data_type=each.datatype.to_config(), dims=[1])

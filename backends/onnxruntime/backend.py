@@ -18,6 +18,7 @@ from trivet.backends.api import (
 )
 from trivet.backends.api.completion import ModelTensor, complete_config
 from trivet.backends.api.content import describe_content
+from trivet.backends.api.protobuf_file import MalformedMessage
 from trivet.backends.api.supplied import instance_config
 from trivet.backends.device.buckets import buckets_of
 from trivet.backends.device.cuda import open_gpu
@@ -29,7 +30,6 @@ from trivet.backends.onnxruntime.gpu_instance import GpuOnnxInstance
 from trivet.backends.onnxruntime.instance import OnnxRuntimeInstance
 from trivet.backends.onnxruntime.modelfile import OnnxFile, read_onnx_file
 from trivet.backends.onnxruntime.options import SessionPlan, plan_session
-from trivet.backends.onnxruntime.protobuf import MalformedModel
 from trivet.backends.onnxruntime.sessions import Sessions
 from trivet.protos.model_config_pb2 import ModelConfig
 
@@ -133,7 +133,7 @@ def _artifact(config: ModelConfig, files: ModelFiles) -> Path:
 def _read(config: ModelConfig, files: ModelFiles, path: Path) -> OnnxFile:
     try:
         found = read_onnx_file(path)
-    except MalformedModel as error:
+    except MalformedMessage as error:
         raise LoadFailed(
             f"model '{config.name}' version {files.version}: '{path.name}' is not an ONNX model "
             f"({error}); it is {describe_content(path)}"

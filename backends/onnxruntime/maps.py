@@ -10,14 +10,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from trivet.backends.onnxruntime.protobuf import (
+from trivet.backends.api.protobuf_file import (
     encode_varint,
-    fields,
-    messages,
+    fields_of,
+    messages_of,
     number_of,
     packed,
     spans,
-    text,
+    text_of,
     varint,
 )
 
@@ -44,32 +44,32 @@ class Maps:
 
 
 def find_maps(graph: memoryview) -> Maps:
-    """Raises MalformedModel."""
-    outputs = {text(value, 1): value for value in messages(graph, _OUTPUT)}
+    """Raises MalformedMessage."""
+    outputs = {text_of(value, 1): value for value in messages_of(graph, _OUTPUT)}
     classes: dict[str, tuple[str | int, ...]] = {}
     is_classifier = False
-    for node in messages(graph, _NODE):
-        if text(node, 7) != _DOMAIN:
+    for node in messages_of(graph, _NODE):
+        if text_of(node, 7) != _DOMAIN:
             continue
-        name = text(node, 2)
-        is_classifier |= text(node, 4) in _CLASSIFIERS
-        if text(node, 4) == "ZipMap" and name in outputs:
+        name = text_of(node, 2)
+        is_classifier |= text_of(node, 4) in _CLASSIFIERS
+        if text_of(node, 4) == "ZipMap" and name in outputs:
             classes[name] = _classes(node)
     lone = {name for name, value in outputs.items() if _says_one_element(value)}
     return Maps(classes, frozenset(lone) if is_classifier else frozenset())
 
 
 def without_maps(path: Path) -> bytes | None:
-    """The model of plain tensors; None for one that has no maps. Raises MalformedModel, OSError."""
+    """The model of plain tensors; None without maps. Raises MalformedMessage, OSError."""
     if not path.is_file() or not path.stat().st_size:
         return None
     with path.open("rb") as file:
         data = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
-    maps = next((find_maps(graph) for graph in messages(data, _GRAPH)), Maps())
+    maps = next((find_maps(graph) for graph in messages_of(data, _GRAPH)), Maps())
     if not maps:
         return None
     parts: list[bytes | memoryview] = []
-    has_opset = any(not text(opset, 1) for opset in messages(data, _OPSET))
+    has_opset = any(not text_of(opset, 1) for opset in messages_of(data, _OPSET))
     for each in spans(data):
         is_graph = each.number == _GRAPH and isinstance(each.value, memoryview)
         parts.append(packed(_GRAPH, _graph(each.value, maps)) if is_graph else each.encoded)
@@ -86,19 +86,23 @@ def _graph(graph: object, maps: Maps) -> bytes:
         parts.append(each.encoded)
         if not isinstance(value, memoryview):
             continue
-        if each.number == _NODE and text(value, 2) in maps.classes and text(value, 4) == "ZipMap":
+        if (
+            each.number == _NODE
+            and text_of(value, 2) in maps.classes
+            and text_of(value, 4) == "ZipMap"
+        ):
             parts[-1] = packed(_NODE, _identity(value))
-        elif each.number == _OUTPUT and text(value, 1) in maps.classes:
-            name = text(value, 1)
+        elif each.number == _OUTPUT and text_of(value, 1) in maps.classes:
+            name = text_of(value, 1)
             parts[-1] = packed(_OUTPUT, _tensor(name, _FLOAT, (None, len(maps.classes[name]))))
-        elif each.number == _OUTPUT and text(value, 1) in maps.labels:
-            parts[-1] = packed(_OUTPUT, _tensor(text(value, 1), _element(value), (None,)))
+        elif each.number == _OUTPUT and text_of(value, 1) in maps.labels:
+            parts[-1] = packed(_OUTPUT, _tensor(text_of(value, 1), _element(value), (None,)))
     return b"".join(parts)
 
 
 def _identity(node: memoryview) -> bytes:
     """With the node's input and output, which other nodes know by name."""
-    names = ((number, text(node, number)) for number in (1, 2, 3))
+    names = ((number, text_of(node, number)) for number in (1, 2, 3))
     kept = b"".join(packed(number, name.encode()) for number, name in names if name)
     return kept + packed(4, b"Identity")
 
@@ -114,24 +118,24 @@ def _tensor(name: str, element: int, shape: tuple[int | None, ...]) -> bytes:
 
 
 def _element(value: memoryview) -> int:
-    for kind in messages(value, 2):
-        for tensor in messages(kind, 1):
+    for kind in messages_of(value, 2):
+        for tensor in messages_of(kind, 1):
             return number_of(tensor, 1)
     return _FLOAT
 
 
 def _says_one_element(value: memoryview) -> bool:
-    for kind in messages(value, 2):
-        for tensor in messages(kind, 1):
-            for shape in messages(tensor, 2):
-                return [number_of(size, 1) for size in messages(shape, 1)] == [1]
+    for kind in messages_of(value, 2):
+        for tensor in messages_of(kind, 1):
+            for shape in messages_of(tensor, 2):
+                return [number_of(size, 1) for size in messages_of(shape, 1)] == [1]
     return False
 
 
 def _classes(node: memoryview) -> tuple[str | int, ...]:
     found: list[str | int] = []
-    for attribute in messages(node, 5):
-        for number, value in fields(attribute):
+    for attribute in messages_of(node, 5):
+        for number, value in fields_of(attribute):
             if number == 9 and isinstance(value, memoryview):
                 found.append(bytes(value).decode(errors="replace"))
             elif number == 8:

@@ -9,9 +9,9 @@ from onnxruntime.capi import onnxruntime_pybind11_state as errors
 
 from trivet.backends.api import LoadFailed
 from trivet.backends.api.content import describe_content
+from trivet.backends.api.protobuf_file import MalformedMessage
 from trivet.backends.onnxruntime.maps import without_maps
 from trivet.backends.onnxruntime.options import SessionPlan
-from trivet.backends.onnxruntime.protobuf import MalformedModel
 
 # ONNX Runtime's errors have no base class of their own.
 ORT_ERRORS: tuple[type[Exception], ...] = (
@@ -28,7 +28,7 @@ ORT_ERRORS: tuple[type[Exception], ...] = (
     errors.RuntimeException,
 )
 
-_LOAD_ERRORS: tuple[type[Exception], ...] = (*ORT_ERRORS, MalformedModel)
+_LOAD_ERRORS: tuple[type[Exception], ...] = (*ORT_ERRORS, MalformedMessage)
 _WEIGHTS_FOLDER = "session.model_external_initializers_file_folder_path"
 """Where files of weights lie, for a model that is not opened by its path."""
 _Key = tuple[Path, tuple[tuple[str, int, int, int], ...], SessionPlan]

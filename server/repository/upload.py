@@ -13,7 +13,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
 from trivet.backends.api import LoadFailed
-from trivet.server.repository.scan import ModelFolder, scan
+from trivet.server.repository.layout import ModelFolder
+from trivet.server.repository.scan import scan
 
 log = logging.getLogger(__name__)
 NO_FILES: Mapping[str, bytes] = {}

@@ -12,9 +12,9 @@ from onnx_models import zip_map_model
 from serving import adder_bytes
 
 from trivet.backends.api import ServingError
+from trivet.backends.api.protobuf_file import MalformedMessage
 from trivet.backends.onnxruntime.maps import without_maps
 from trivet.backends.onnxruntime.modelfile import read_onnx_file
-from trivet.backends.onnxruntime.protobuf import MalformedModel
 from trivet.server.repository.check import check
 from trivet.server.repository.config import parse_config, read_config
 
@@ -113,7 +113,7 @@ def spot(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @given(data=mutated(adder_bytes(1)) | st.binary(max_size=100))
 def test_onnx(spot: Path, data: bytes) -> None:
     spot.write_bytes(data)
-    with contextlib.suppress(MalformedModel):
+    with contextlib.suppress(MalformedMessage):
         read_onnx_file(spot)
 
 
@@ -121,5 +121,5 @@ def test_onnx(spot: Path, data: bytes) -> None:
 @given(data=mutated(zip_map_model(np.ones((4, 2), np.float32))))
 def test_onnx_with_maps(spot: Path, data: bytes) -> None:
     spot.write_bytes(data)
-    with contextlib.suppress(MalformedModel):
+    with contextlib.suppress(MalformedMessage):
         without_maps(spot)

@@ -23,7 +23,7 @@ from tree_models import (
     xgboost_model,
 )
 
-from trivet.backends.api import InvalidConfig, Listing, LoadFailed
+from trivet.backends.api import Claim, InvalidConfig, Listing, LoadFailed, Match
 from trivet.backends.registry import abouts
 
 
@@ -232,12 +232,13 @@ def test_dims_that_are_not_the_files_name_both(home: Home) -> None:
 def test_shared_suffixes_are_told_by_content() -> None:
     about = abouts()["fil"]
 
-    def claim(name: str, text: str) -> object:
-        return about.claim(Listing(frozenset({name}), text_of=lambda _: text))
+    def claim(name: str, text: str) -> Match | None:
+        return about.match(Listing(frozenset({name}), head_of=lambda _: text.encode()))
 
-    assert claim("model.json", '{ "learner" : {}}') is not None
+    assert claim("model.json", '{ "learner" : {}}') == Match(Claim.FILE, "model.json")
+    assert claim("herd.json", '{"learner":{}}') == Match(Claim.ONLY, "herd.json")
     assert claim("model.json", '{"labels": []}') is None
-    assert claim("model.txt", "tree\r\nversion=v4\n") is not None
+    assert claim("model.txt", "tree\r\nversion=v4\n") == Match(Claim.FILE, "model.txt")
     assert claim("model.txt", "cat\ndog\n") is None
     assert {xgboost_model("two").n_estimators, lightgbm_model("two").n_estimators} == {8}
 

@@ -1,14 +1,20 @@
-"""Protobuf's encoding, as far as reading and changing an ONNX file without loading it needs it."""
+"""Reads, and changes, fields of large protobuf files, which are mapped and not parsed whole.
 
+Model files hold a few facts between gigabytes of weights, and their own classes come with their
+framework. Field numbers are their readers' matter.
+"""
+
+import mmap
 from collections.abc import Iterator
+from pathlib import Path
 from typing import NamedTuple
 
 Value = int | memoryview
 _LENGTH_PREFIXED, _VARINT, _FIXED_BYTES = 2, 0, {1: 8, 5: 4}
 
 
-class MalformedModel(ValueError):
-    """The bytes are no ONNX model."""
+class MalformedMessage(ValueError):
+    """The bytes are no such message."""
 
 
 class Span(NamedTuple):
@@ -21,29 +27,40 @@ class Span(NamedTuple):
     """With its key."""
 
 
-def text(message: memoryview, wanted: int) -> str:
-    for value in messages(message, wanted):
+def map_file(path: Path) -> memoryview:
+    """The file's bytes. Raises MalformedMessage for an empty one, or OSError."""
+    with path.open("rb") as file:
+        if not path.stat().st_size:
+            raise MalformedMessage("the file is empty")
+        return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+
+
+def text_of(message: memoryview, wanted: int) -> str:
+    """The first text of a field; "" where there is none. Raises MalformedMessage."""
+    for value in messages_of(message, wanted):
         try:
             return bytes(value).decode()
         except UnicodeDecodeError as error:
-            raise MalformedModel("a name is not UTF-8") from error
+            raise MalformedMessage("a name is not UTF-8") from error
     return ""
 
 
 def number_of(message: memoryview, wanted: int) -> int:
-    for number, value in fields(message):
+    """The first number of a field; 0 where there is none."""
+    for number, value in fields_of(message):
         if number == wanted and isinstance(value, int):
             return value
     return 0
 
 
-def messages(message: memoryview, wanted: int) -> Iterator[memoryview]:
-    for number, value in fields(message):
+def messages_of(message: memoryview, wanted: int) -> Iterator[memoryview]:
+    """All values of a field that holds messages, texts or bytes."""
+    for number, value in fields_of(message):
         if number == wanted and not isinstance(value, int):
             yield value
 
 
-def fields(message: memoryview) -> Iterator[tuple[int, Value]]:
+def fields_of(message: memoryview) -> Iterator[tuple[int, Value]]:
     """Field numbers and values of a protobuf message; fixed-width fields are skipped."""
     for field in spans(message):
         if field.value is not None:
@@ -63,7 +80,7 @@ def spans(message: memoryview) -> Iterator[Span]:
         start = position
         position += value if key & 7 == _LENGTH_PREFIXED else _FIXED_BYTES.get(key & 7, end + 1)
         if position > end:
-            raise MalformedModel(f"a field at byte {start} is cut off or no protobuf")
+            raise MalformedMessage(f"a field at byte {start} is cut off or no protobuf")
         inner = message[start:position] if key & 7 == _LENGTH_PREFIXED else None
         yield Span(key >> 3, inner, message[begin:position])
 
@@ -94,4 +111,4 @@ def varint(message: memoryview, position: int) -> tuple[int, int]:
         value |= (byte & 0x7F) << shift
         if byte < 0x80:
             return value, position
-    raise MalformedModel(f"a number at byte {position} is cut off or too long")
+    raise MalformedMessage(f"a number at byte {position} is cut off or too long")
