@@ -80,6 +80,14 @@ class StartsProcesses(Protocol):
 
 
 @runtime_checkable
+class ChecksFiles(Protocol):
+    """A backend whose `complete` may do more than read, and that can refuse some files before."""
+
+    def check_files(self, config: ModelConfig, files: ModelFiles) -> None:
+        """Raises what `complete` raises before it runs or starts anything."""
+
+
+@runtime_checkable
 class ReportsMemory(Protocol):
     """An instance that knows what memory it takes; see `Measure.REPORT`."""
 

@@ -38,6 +38,15 @@ class MlflowBackend:
         """See StartsProcesses: where a flavour needs one."""
         return True
 
+    def check_files(self, config: ModelConfig, files: ModelFiles) -> None:
+        """See ChecksFiles: what the manifest says, and whether code and pickles are allowed."""
+        path, manifest = _read(config, files)
+        native = native_of(manifest)
+        if native is None:
+            _is_apart(config, files, path, manifest)
+        else:
+            files.artifact(_inner(config, manifest, native), native.file)
+
     def complete(self, config: ModelConfig, files: ModelFiles) -> ModelConfig:
         """Raises InvalidConfig, LoadFailed."""
         path, manifest = _read(config, files)

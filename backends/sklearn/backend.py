@@ -40,6 +40,10 @@ class SklearnBackend:
             return complete_isolated(ABOUT.word, config, files)
         return _complete(config, _read(config, path))
 
+    def check_files(self, config: ModelConfig, files: ModelFiles) -> None:
+        """See ChecksFiles: whether a pickle is allowed."""
+        _is_apart(config, files, _artifact(config, files))
+
     def starts_processes(self, config: ModelConfig) -> bool:
         """See StartsProcesses."""
         return isolation_of(config, ABOUT) is Isolation.PROCESS

@@ -19,11 +19,12 @@ def repo() -> None:
 @repo.command()
 @click.argument("folder", type=click.Path(exists=True, file_okay=False, path_type=Path))
 @click.option("-o", "--output", type=click.Choice(["text", "json"]), default="text")
-def validate(folder: Path, output: str) -> None:
+@click.option("--allow-pickle", multiple=True, metavar="MODEL", help="As of the server.")
+def validate(folder: Path, output: str, allow_pickle: tuple[str, ...]) -> None:
     """Check every model of FOLDER; no model code is run. Exit code 1 if there are errors."""
     from trivet.server.repository.validate import validate as find_faults
 
-    found = find_faults(folder)
+    found = find_faults(folder, allow_pickle)
     if output == "json":
         rows = [dataclasses.asdict(each) for each in found]
         click.echo(orjson.dumps(rows, option=orjson.OPT_INDENT_2))

@@ -1,11 +1,20 @@
 """Faults of a repository, found without serving it and without running model code."""
 
 import re
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from trivet.backends.api import About, InvalidConfig, LoadFailed, ModelFiles, ServingError
+from trivet.backends.api import (
+    About,
+    Backend,
+    ChecksFiles,
+    InvalidConfig,
+    LoadFailed,
+    ModelFiles,
+    Pickles,
+    ServingError,
+)
 from trivet.backends.registry import choose_about, find_backend
 from trivet.protos.model_config_pb2 import ModelConfig
 from trivet.server.repository.check import faults
@@ -49,8 +58,8 @@ class Diagnostic:
         return f"{self.path}:{self.line}:{self.column}" if self.line else self.path
 
 
-def validate(root: Path) -> list[Diagnostic]:
-    """All findings of a repository folder, by model."""
+def validate(root: Path, pickles: Collection[str] = ()) -> list[Diagnostic]:
+    """All findings of a repository folder, by model. `pickles`: the models of `--allow-pickle`."""
     try:
         snapshot = scan([root])
     except RepositoryUnreadableError as error:
@@ -60,7 +69,7 @@ def validate(root: Path) -> list[Diagnostic]:
         for name, reason in snapshot.problems.items()
     ]
     for folder in snapshot.models.values():
-        found += _check_model(folder)
+        found += _check_model(folder, allows_pickles=folder.name in pickles)
     if not snapshot.models and not found:
         found.append(
             Diagnostic(
@@ -74,7 +83,7 @@ def validate(root: Path) -> list[Diagnostic]:
     return sorted(found, key=lambda each: (each.path, each.line, each.code))
 
 
-def _check_model(folder: ModelFolder) -> Iterator[Diagnostic]:
+def _check_model(folder: ModelFolder, *, allows_pickles: bool) -> Iterator[Diagnostic]:
     name = folder.name
     if not folder.lone:
         yield from _odd_names(folder)
@@ -108,7 +117,7 @@ def _check_model(folder: ModelFolder) -> Iterator[Diagnostic]:
             f"version_policy selects none of the versions {sorted(folder.versions)}",
         )
     for version in chosen:
-        yield from _check_version(folder, config, version)
+        yield from _check_version(folder, config, version, allows_pickles=allows_pickles)
 
 
 def _about(config: ModelConfig, folder: ModelFolder) -> About | None:
@@ -212,8 +221,12 @@ def _starts_with(path: Path, head: bytes) -> bool:
         return False
 
 
-def _check_version(folder: ModelFolder, config: ModelConfig, version: int) -> Iterator[Diagnostic]:
+def _check_version(
+    folder: ModelFolder, config: ModelConfig, version: int, *, allows_pickles: bool
+) -> Iterator[Diagnostic]:
     files = folder.files(version)
+    if allows_pickles:
+        files = replace(files, pickles=Pickles.APART)
     path = f"{folder.name}/{version}" if folder.has_folders else folder.name
     try:
         found = find_backend(config, files)
@@ -234,8 +247,20 @@ def _check_version(folder: ModelFolder, config: ModelConfig, version: int) -> It
         except ServingError as error:
             yield Diagnostic("error", "model-file", path, error.message)
     elif about.model_files:
-        yield from _check_artifact(given, files, path, about)
+        missing = list(_check_artifact(given, files, path, about))
+        yield from missing or _refused(found.backend, given, files, path)
     yield from _check_labels(folder, given)
+
+
+def _refused(
+    backend: Backend, config: ModelConfig, files: ModelFiles, path: str
+) -> Iterator[Diagnostic]:
+    """What a load refuses before it runs anything."""
+    if isinstance(backend, ChecksFiles):
+        try:
+            backend.check_files(config, files)
+        except ServingError as error:
+            yield Diagnostic("error", "model-file", path, error.message)
 
 
 def _check_artifact(

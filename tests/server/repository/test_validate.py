@@ -130,3 +130,23 @@ def test_tensors_that_are_only_named_are_left_to_the_backend(tmp_path: Path) -> 
     (folder / "1/model.py").write_text("class TritonPythonModel: pass\n")
     (folder / "config.pbtxt").write_text("backend: 'python'\noutput [ { name: 'x' } ]\n")
     assert validate(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "text"),
+    [
+        ("model.joblib", "x", "'model.joblib' is a pickle"),
+        ("MLmodel", "flavors: {python_function: {loader_module: wolf}}", "loader_module 'wolf'"),
+    ],
+)
+def test_pickles_and_code_are_refused_as_by_a_load(
+    tmp_path: Path, name: str, content: str, text: str
+) -> None:
+    file(tmp_path, f"m/1/{name}", content)
+
+    errors = [each for each in validate(tmp_path) if each.severity == "error"]
+
+    assert [each.code for each in errors] == ["model-file"]
+    assert text in errors[0].message
+    assert "--allow-pickle m," in errors[0].message
+    assert not any(each.severity == "error" for each in validate(tmp_path, ["m"]))
