@@ -158,7 +158,11 @@ class Server:
         a model failed and `exit_on_error` is set.
         """
         await self.frontends.start()
-        snapshot = await asyncio.to_thread(scan, self.settings.model_repository)
+        snapshot = await asyncio.to_thread(
+            scan,
+            self.settings.model_repository,
+            is_namespaced=self.settings.model_namespacing,
+        )
         failed = await self._load_repository(snapshot)
         if failed and self.settings.exit_on_error:
             raise LoadFailed(
@@ -209,32 +213,32 @@ class Server:
         known but not loaded."""
         if "*" in wanted:
             return actions
-        found = {action.name for action in actions}
+        found = {action.key for action in actions}
         missing = tuple(
             Problem(name, f"failed to load '{name}', failed to poll from model repository")
             for name in sorted(wanted - found)
         )
-        for name in found - wanted:
-            self.lifecycle.know(name)
-        return (*(action for action in actions if action.name in wanted), *missing)
+        for key in found - wanted:
+            self.lifecycle.know(key)
+        return (*(action for action in actions if action.key in wanted), *missing)
 
     def _announce(self, actions: tuple[Action, ...]) -> None:
         """Ensembles wait for those of their steps that are loaded together with them."""
-        self.lifecycle.composition.announce(a.name for a in actions if isinstance(a, Load))
+        self.lifecycle.announce(action.key for action in actions if isinstance(action, Load))
 
     async def _apply_one(self, action: Action) -> str:
         """Carries an action out; returns the model's name if that failed."""
         if isinstance(action, Unload):
-            await self.lifecycle.remove(action.name)
+            await self.lifecycle.remove(action.key)
             return ""
         if isinstance(action, Problem):
-            self.lifecycle.note_problem(action.name, action.reason)
-            return action.name
+            self.lifecycle.note_problem(action.key, action.reason)
+            return action.key
         try:
             await self.lifecycle.load(action.folder)
         except ServingError:
             # The lifecycle has logged it and keeps the reason for the index.
-            return action.folder.name
+            return action.key
         return ""
 
     async def _watch(self, snapshot: Snapshot) -> None:
@@ -245,6 +249,7 @@ class Server:
             applied=snapshot,
             apply=self._apply,
             owed=self.lifecycle.unreadable,
+            is_namespaced=self.settings.model_namespacing,
         )
         await self._watcher.start()
 

@@ -18,6 +18,7 @@ from trivet.backends.api import (
     Unsupported,
     trouble_of,
 )
+from trivet.backends.api.naming import name_in, namespace_in
 from trivet.backends.api.value import changed
 from trivet.protos import grpc_service_pb2 as pb
 from trivet.protos.model_config_pb2 import ModelConfig
@@ -25,7 +26,7 @@ from trivet.server.logs.log import Log
 from trivet.server.logs.setting import LogValue
 from trivet.server.models.check import submit
 from trivet.server.models.dispatcher import RequestDispatcher
-from trivet.server.models.known import State, Status
+from trivet.server.models.known import IndexRow, State, Status
 from trivet.server.models.lifecycle import Lifecycle
 from trivet.server.models.model import Model
 from trivet.server.models.registry import Registry
@@ -116,7 +117,7 @@ class Hall:
         return executor if tracer is None else TracedGenerator(executor, tracer, model)
 
     def generators(self) -> dict[str, Generator]:
-        found = ((name, router.newest.executor) for name, router in self._registry.routers)
+        found = ((name, model.executor) for name, model in self._registry.newest())
         return {
             name: each for name, each in found if isinstance(each, Generator) and each.is_ready()
         }
@@ -125,11 +126,11 @@ class Hall:
         return [name for name, each in self.generators().items() if not each.info.is_ensemble]
 
     def measured(self) -> dict[str, Measured]:
-        newest = ((name, router.newest.executor) for name, router in self._registry.routers)
+        newest = ((name, model.executor) for name, model in self._registry.newest())
         return {name: each for name, each in newest if isinstance(each, Measured)}
 
     def is_generating(self) -> bool:
-        newest = (router.newest.executor for _, router in self._registry.routers)
+        newest = (model.executor for _, model in self._registry.newest())
         return (
             self._is_started
             and not self._is_stopping
@@ -185,9 +186,9 @@ class Hall:
 
     def model_metadata(self, name: str, version: int | None) -> pb.ModelMetadataResponse:
         model = self._find(name, version).model
-        versions = [version] if version is not None else sorted(self._registry.models[name])
+        versions = [version] if version is not None else sorted(self._registry.models[model.key])
         metadata = pb.ModelMetadataResponse(
-            name=name,
+            name=model.name,
             versions=map(str, versions),
             platform=model.config.platform or model.config.backend,
         )
@@ -216,14 +217,18 @@ class Hall:
         if not name:
             models = self._registry.models
             return [models[n][v] for n in sorted(models) for v in sorted(models[n])]
+        router = self._registry.routers.find(name)
         try:
             self._find(name, version)
+        except InvalidRequest:
+            raise
         except ServingError:
             text = f"requested model '{name}' is not available"
-            if version is not None and name in self._registry.models:
+            if version is not None and router is not None:
                 text = f"requested model version is not available for model '{name}'"
             raise InvalidRequest(text) from None
-        versions = self._registry.models[name]
+        assert router is not None, "a version of it was found"
+        versions = self._registry.models[router.newest.key]
         return [versions[v] for v in sorted(versions) if version in (None, v)]
 
     def trace_settings(self, name: str = "") -> Described:
@@ -250,19 +255,18 @@ class Hall:
             raise Unsupported("the log belongs to the program that this server runs in")
         return self._log
 
-    def index(self, *, ready_only: bool) -> pb.RepositoryIndexResponse:
-        index = pb.RepositoryIndexResponse()
-        for name, known in sorted(self._lifecycle.known.items()):
+    def index(self, *, ready_only: bool) -> list[IndexRow]:
+        rows: list[IndexRow] = []
+        for key, known in self._lifecycle.known.items():
+            model = name_in(key), namespace_in(key)
             for version, status in sorted(known.versions.items()):
-                state, reason = self._condition(name, version, status)
+                state, reason = self._condition(key, version, status)
                 if state is State.READY or not ready_only:
-                    index.models.add(
-                        name=name, version=str(version), state=state.value, reason=reason
-                    )
+                    rows.append(IndexRow(*model, str(version), state.value, reason))
             if not ready_only and (known.failure or not known.versions):
                 shown = State.UNAVAILABLE.value if known.failure else ""
-                index.models.add(name=name, state=shown, reason=known.failure)
-        return index
+                rows.append(IndexRow(*model, state=shown, reason=known.failure))
+        return sorted(rows, key=lambda row: (row.name, row.namespace))
 
     def _condition(self, name: str, version: int, status: Status) -> tuple[State, str]:
         """State and reason: a version that was loaded well may have lost its process since."""

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from math import isfinite, isnan
+from typing import Protocol
 
 from trivet.backends.api import Histogram
 from trivet.server.metrics.summary import Summary
@@ -10,6 +11,23 @@ from trivet.server.metrics.summary import Summary
 Labels = dict[str, str]
 Sample = tuple[str, Labels, float]
 _LAST = frozenset({"le", "quantile"})
+
+
+class Labelled(Protocol):
+    """A model version, as metrics tell it from others."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def version(self) -> int: ...
+    @property
+    def namespace(self) -> str: ...
+
+
+def labels_of(model: Labelled) -> Labels:
+    """What tells a model version from others."""
+    labels = {"model": model.name, "version": str(model.version)}
+    return {**labels, "namespace": model.namespace} if model.namespace else labels
 
 
 class Page:

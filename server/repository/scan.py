@@ -6,8 +6,10 @@ import os
 import re
 import stat
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+
+from trivet.backends.api.naming import key_of
 
 log = logging.getLogger(__name__)
 
@@ -37,37 +39,46 @@ class ModelFolder:
     config: Fingerprint
     """Of everything that is not in a version folder: config, labels, warm-up data."""
     versions: Mapping[int, Fingerprint]
+    namespace: str = ""
+    """The repository, where these are namespaces."""
+
+    @property
+    def key(self) -> str:
+        """What the server knows the model by."""
+        return key_of(self.namespace, self.name)
 
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """All repositories at one moment."""
+    """All repositories at one moment, by the models' keys."""
 
     models: Mapping[str, ModelFolder]
     problems: Mapping[str, str]
     """Models that cannot be served at all, and why."""
 
 
-def scan(roots: Sequence[Path]) -> Snapshot:
-    """Looks at every model folder. Raises RepositoryUnreadableError for a root without access."""
+def scan(roots: Sequence[Path], *, is_namespaced: bool = False) -> Snapshot:
+    """Looks at every model folder; `is_namespaced`: each root may have a model of a name. Raises
+    RepositoryUnreadableError for a root without access."""
     models: dict[str, ModelFolder] = {}
     problems: dict[str, str] = {}
     for root in _distinct(roots):
         for path in _model_folders(root):
-            name = path.name
-            if name in models or name in problems:
-                others = models.pop(name).path.parent if name in models else "another one"
-                problems[name] = (
-                    f"model '{name}' is in two repositories, '{others}' and '{root}'; "
-                    "rename or remove one of them"
+            namespace = str(root) if is_namespaced else ""
+            key = key_of(namespace, path.name)
+            if key in models or key in problems:
+                others = models.pop(key).path.parent if key in models else "another one"
+                problems[key] = (
+                    f"model '{key}' is in two repositories, '{others}' and '{root}'; rename or "
+                    "remove one of them, or serve both (--model-namespacing)"
                 )
                 continue
             try:
-                models[name] = _scan_model(path, root.resolve())
+                models[key] = replace(_scan_model(path, root.resolve()), namespace=namespace)
             except _UnusableFolderError as error:
-                problems[name] = str(error)
+                problems[key] = str(error)
             except OSError as error:
-                problems[name] = f"the folder cannot be read: {error.strerror}"
+                problems[key] = f"the folder cannot be read: {error.strerror}"
     return Snapshot(models, problems)
 
 

@@ -9,7 +9,7 @@ import re
 import shutil
 import tempfile
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
 from trivet.backends.api import LoadFailed
@@ -31,7 +31,9 @@ class Upload:
     folder: ModelFolder
 
     @classmethod
-    def store(cls, name: str, files: Mapping[str, bytes], max_bytes: int) -> "Upload":
+    def store(
+        cls, name: str, files: Mapping[str, bytes], max_bytes: int, *, namespace: str = ""
+    ) -> "Upload":
         """Writes the files down. Raises LoadFailed where they may not or cannot be written."""
         _check(name, files, max_bytes)
         root = Path(tempfile.mkdtemp(prefix="trivet-upload-")).resolve()
@@ -49,7 +51,7 @@ class Upload:
         if folder is None:
             shutil.rmtree(root, ignore_errors=True)
             raise _refused(name, "that is no name of a model")
-        return cls(root, folder)
+        return cls(root, replace(folder, namespace=namespace))
 
     def close(self) -> None:
         """Removes the files."""
