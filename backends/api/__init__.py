@@ -1,6 +1,6 @@
 """The contract between server and backends. Knows numpy and the messages, no framework."""
 
-from trivet.backends.api.about import About, Claim, Measure, Memory
+from trivet.backends.api.about import About, Claim, Match, Measure, Memory
 from trivet.backends.api.backend import (
     Backend,
     BringsExecutor,
@@ -67,7 +67,7 @@ from trivet.backends.api.generate import (
     Token,
     TokenLogprob,
 )
-from trivet.backends.api.generate_statistics import GenerateStatistics, Measured
+from trivet.backends.api.generate_statistics import ComputedStep, GenerateStatistics, Measured
 from trivet.backends.api.histogram import Histogram
 from trivet.backends.api.listing import Listing
 from trivet.backends.api.model_server import (
@@ -123,6 +123,7 @@ __all__ = [
     "ComposedBackend",
     "Composes",
     "ComputeOnly",
+    "ComputedStep",
     "CopyKind",
     "DataType",
     "DeadlineExceeded",
@@ -151,6 +152,7 @@ __all__ = [
     "InvalidRequest",
     "Listing",
     "LoadFailed",
+    "Match",
     "Measure",
     "Measured",
     "Memory",

@@ -30,8 +30,7 @@ class Task:
             "op": "start",
             "backend": self.backend,
             "config": encode_config(self.config),
-            "model_dir": str(self.files.model_dir),
-            "version": self.files.version,
+            "files": {**asdict(self.files), "model_dir": str(self.files.model_dir)},
             "placement": asdict(self.placement) if self.placement else None,
             "log_level": self.log_level,
         }
@@ -42,10 +41,16 @@ class Task:
         return cls(
             header["backend"],
             decode_config(header["config"]),
-            ModelFiles(Path(header["model_dir"]), header["version"]),
+            _files(header["files"]),
             _placement(placement) if placement else None,
             header["log_level"],
         )
+
+
+def _files(given: Header) -> ModelFiles:
+    return ModelFiles(
+        **{**given, "model_dir": Path(given["model_dir"]), "lone": tuple(given["lone"])}
+    )
 
 
 def _placement(given: Header) -> Placement:

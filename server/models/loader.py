@@ -138,7 +138,7 @@ class Loader:
         Raises a ServingError, UnreadableFiles where the disk is at fault; other foreign exceptions
         are logged and become LoadFailed.
         """
-        files = ModelFiles(plan.folder.path, version)
+        files = plan.folder.files(version)
         try:
             return self._open(plan, files)
         except ServingError as error:
@@ -156,6 +156,8 @@ class Loader:
         found = find_backend(plan.given, files)
         about, backend = found.about, found.backend
         given = self._given(plan, about)
+        if found.model_file:
+            given.default_model_filename = found.model_file
         if isinstance(backend, MakesMeters) and self.meters is not None:
             backend = backend.metered(self.meters)
         composed = None

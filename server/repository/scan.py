@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from trivet.backends.api import ModelFiles
 from trivet.backends.api.naming import key_of
 
 log = logging.getLogger(__name__)
@@ -46,6 +47,10 @@ class ModelFolder:
     def key(self) -> str:
         """What the server knows the model by."""
         return key_of(self.namespace, self.name)
+
+    def files(self, version: int) -> ModelFiles:
+        """Where those of a version are."""
+        return ModelFiles(self.path, version)
 
 
 @dataclass(frozen=True, slots=True)

@@ -132,7 +132,7 @@ def _ambiguous_steps(folder: ModelFolder, names: Names) -> Iterator[Diagnostic]:
 def _about(config: ModelConfig, folder: ModelFolder) -> About | None:
     """What the model's backend says of itself; None where none is known."""
     try:
-        return choose_about(config, ModelFiles(folder.path, max(folder.versions, default=1)))
+        return choose_about(config, folder.files(max(folder.versions, default=1)))
     except LoadFailed:
         return None
 
@@ -228,7 +228,7 @@ def _starts_with(path: Path, head: bytes) -> bool:
 
 
 def _check_version(folder: ModelFolder, config: ModelConfig, version: int) -> Iterator[Diagnostic]:
-    files = ModelFiles(folder.path, version)
+    files = folder.files(version)
     path = f"{folder.name}/{version}"
     try:
         found = find_backend(config, files)
@@ -241,6 +241,8 @@ def _check_version(folder: ModelFolder, config: ModelConfig, version: int) -> It
     given.CopyFrom(config)
     about = found.about
     given.backend = about.word
+    if found.model_file:
+        given.default_model_filename = found.model_file
     if about.only_reads:
         try:
             found.backend.complete(given, files)

@@ -283,7 +283,6 @@ def test_the_index_has_both_and_metrics_say_which(site: Site, serve: Serve) -> N
     for place, count in ((site.a, 0), (site.b, 1)):
         labels = f'{{model="add",namespace="{place}",version="1"}}'
         assert f"nv_inference_request_success{labels} {count}\n" in page
-        assert f"trivet_model_ready{labels} 1\n" in page
 
 
 def test_a_key_for_one_name_opens_no_other_in_whatever_repository(
