@@ -80,6 +80,14 @@ class StartsProcesses(Protocol):
 
 
 @runtime_checkable
+class ChecksFiles(Protocol):
+    """A backend that needs a device to complete a config, but some of what it takes from files."""
+
+    def check_files(self, config: ModelConfig, files: ModelFiles) -> None:
+        """What files say without a device. Raises ServingError for a config that does not fit."""
+
+
+@runtime_checkable
 class ReportsMemory(Protocol):
     """An instance that knows what memory it takes; see `Measure.REPORT`."""
 

@@ -6,7 +6,14 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from trivet.backends.api import About, InvalidConfig, LoadFailed, ModelFiles, ServingError
+from trivet.backends.api import (
+    About,
+    ChecksFiles,
+    InvalidConfig,
+    LoadFailed,
+    ModelFiles,
+    ServingError,
+)
 from trivet.backends.registry import choose_about, find_backend
 from trivet.protos.model_config_pb2 import ModelConfig
 from trivet.server.repository.check import faults
@@ -250,6 +257,11 @@ def _check_version(folder: ModelFolder, config: ModelConfig, version: int) -> It
             yield Diagnostic("error", "model-file", path, error.message)
     elif about.model_files:
         yield from _check_artifact(given, files, path, about)
+    if isinstance(found.backend, ChecksFiles):
+        try:
+            found.backend.check_files(given, files)
+        except ServingError as error:
+            yield Diagnostic("error", "model-file", path, error.message)
     yield from _check_labels(folder, given)
 
 
