@@ -71,9 +71,9 @@ class Assembler:
         executor = self._executor(name, version, opened, signature, statistics)
         if self.caching is not None:
             self.caching.model_changed()
-            executor = self.caching.wrap(
-                (name, version), config, opened.digest, executor, statistics
-            )
+            # Models of equal files may ask others by the same names, each in its namespace.
+            digest = opened.digest + plan.folder.namespace.encode()
+            executor = self.caching.wrap((name, version), config, digest, executor, statistics)
         return Model(
             name,
             version,

@@ -40,6 +40,12 @@ class Composition:
             self._references.pop(key, None)
             self._steps.pop(key, None)
 
+    def followed(self, key: str) -> None:
+        """A model that moved is being loaded for it. Also one whose load fails does not go on to
+        have moved, or it would be loaded without end."""
+        if key in self._references:
+            self._steps[key] = self.steps_now(key)
+
     def steps(self, key: str) -> frozenset[str]:
         """What a model is made of."""
         return self._steps.get(key, frozenset())

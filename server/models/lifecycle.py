@@ -133,6 +133,7 @@ class Lifecycle:
 
     async def _load(self, folder: ModelFolder, override_json: str | None, known: Known) -> None:
         known.is_unreadable = False
+        self.composition.followed(folder.key)
         try:
             plan = await self._in_thread(self._loader.plan, folder, override_json)
         except ServingError as error:

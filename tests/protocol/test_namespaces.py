@@ -271,6 +271,104 @@ def test_loading_an_ensemble_loads_the_steps_of_its_own_repository(
         assert [site.ask("sum_b"), site.ask("add")] == [10, 10]
 
 
+def test_an_ensemble_that_cannot_be_read_is_not_read_again_and_again(
+    site: Site, serve: Serve
+) -> None:
+    """When its steps are other models than they were."""
+    for name in ("sum_a", "sum_b"):
+        write_ensemble(site.a, name, "add")
+    server = site.start(serve)
+    for name in ("sum_a", "sum_b"):
+        (site.a / name / "config.pbtxt").write_text("swordfish")
+    server.wait_until(lambda: len(failures(server)) >= 2, "both reloads failed")
+    shutil.move(site.a / "add", site.a.parent / "away")
+    site.becomes("add", 10)
+    write_adder(site.a, "probe", 1, amount=5)
+    site.becomes("probe", 5)
+    assert len(failures(server)) <= 6
+
+
+def failures(server: RunningServer) -> list[str]:
+    return [line for line in server.output if "did not load" in line]
+
+
+def test_what_is_loaded_at_start_is_all_of_a_name_with_its_own_steps(
+    site: Site, serve: Serve
+) -> None:
+    write_adder(site.b, "other", 1, amount=20)
+    write_ensemble(site.a, "sum_a", "add")
+    flags = ["--model-control-mode=explicit", "--load-model=sum_a", "--load-model=other"]
+    site.start(serve, *flags)
+    assert [site.ask(name) for name in ("sum_a", "add", "other")] == [1, 1, 20]
+    site.start(serve, "--model-control-mode=explicit", "--load-model=add")
+    assert [site.ask(f"{each}::add") for each in (site.a, site.b)] == [1, 10]
+
+
+def test_ensembles_that_are_loaded_by_request_follow_their_steps(site: Site, serve: Serve) -> None:
+    write_ensemble(site.a, "sum_a", "add")
+    write_ensemble(site.b, "sum_b", "add")
+    away = site.a.parent / "away"
+    shutil.move(site.a / "add", away)
+    server = site.start(serve, "--model-control-mode=explicit")
+    with httpclient.InferenceServerClient(server.http) as control:
+        for name in ("sum_a", "sum_b"):
+            control.load_model(name)
+        assert [site.ask(name) for name in ("sum_a", "sum_b", "add")] == [10, 10, 10]
+        shutil.move(away, site.a / "add")
+        control.load_model("sum_a")
+        assert [site.ask("sum_a"), site.ask("sum_b"), site.adds("add")] == [1, 10, None]
+
+
+@pytest.mark.parametrize("client", [httpclient, grpcclient])
+def test_what_is_told_of_models_is_told_of_the_one_that_is_said(
+    site: Site, serve: Serve, client: Any
+) -> None:
+    server = site.start(serve)
+    site.ask(f"{site.b}::add")
+    as_json = {} if client is httpclient else {"as_json": True}
+    with client.InferenceServerClient(
+        server.http if client is httpclient else server.grpc
+    ) as asking:
+        counts = []
+        for place in (site.a, site.b):
+            key = f"{place}::add"
+            assert asking.is_model_ready(key)
+            assert asking.get_model_metadata(key, **as_json)["name"] == "add"
+            assert asking.get_model_config(key, **as_json)
+            (told,) = asking.get_inference_statistics(key, **as_json)["model_stats"]
+            counts.append(int(told.get("inference_count", 0)))
+        assert counts == [0, 1]
+        assert not asking.is_model_ready("add")
+        with pytest.raises(InferenceServerException, match="ambiguity"):
+            asking.get_inference_statistics("add")
+
+
+def test_a_model_that_is_sent_stands_for_the_one_of_a_repository(site: Site, serve: Serve) -> None:
+    server = site.start(serve, "--model-control-mode=explicit", "--allow-model-upload")
+    sent = {"config": '{"backend": "onnxruntime"}', "files": {"file:1/model.onnx": adder_bytes(7)}}
+    with httpclient.InferenceServerClient(server.http) as control:
+        control.load_model("add")
+        with pytest.raises(InferenceServerException, match="ambiguity"):
+            control.load_model("add", **sent)
+        control.load_model(f"{site.b}::add", **sent)
+        assert [site.ask(f"{each}::add") for each in (site.a, site.b)] == [1, 7]
+        control.load_model("new", **sent)
+        assert site.ask(f"{site.a}::new") == 7
+        with pytest.raises(InferenceServerException, match="no model repository of this server"):
+            control.load_model("elsewhere::add", **sent)
+
+
+def test_answers_of_models_of_one_name_are_cached_apart(site: Site, serve: Serve) -> None:
+    """Their files are equal; whom they ask is not."""
+    for repository in (site.a, site.b):
+        write_asking(repository, "asking", "add")
+        config = repository / "asking" / "config.pbtxt"
+        config.write_text(f"{ASKING_CONFIG} response_cache {{ enable: true }}")
+    site.start(serve, "--cache-config=local,size=1048576")
+    for _ in range(2):
+        assert [site.ask(f"{each}::asking") for each in (site.a, site.b)] == [1, 10]
+
+
 def test_the_index_has_both_and_metrics_say_which(site: Site, serve: Serve) -> None:
     server = site.start(serve, "--model-control-mode=poll")
     rows = server.post("/v2/repository/index", {})
