@@ -16,10 +16,10 @@ from trivet.backends.api import InvalidRequest, LoadFailed, ServingError, Unavai
 from trivet.backends.api.naming import name_in, namespace_in
 from trivet.server.logs.outage import Outage
 from trivet.server.models.lifecycle import Lifecycle
-from trivet.server.repository.config import read_config
+from trivet.server.repository.config import config_of
+from trivet.server.repository.layout import ModelFolder
 from trivet.server.repository.names import Names, ambiguous
 from trivet.server.repository.scan import (
-    ModelFolder,
     RepositoryUnreadableError,
     Snapshot,
     scan,
@@ -29,7 +29,6 @@ from trivet.server.repository.upload import NO_FILES, Upload
 from trivet.server.settings import Settings
 
 log = logging.getLogger(__name__)
-_NOT_POLLED = "failed to load '{}', failed to poll from model repository"
 NOT_EXPLICIT = "explicit model load / unload is not allowed if polling is enabled"
 
 
@@ -38,7 +37,7 @@ class RepositoryControl:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._read: ReadConfig = partial(read_config, config_name=settings.model_config_name)
+        self._read: ReadConfig = partial(config_of, config_name=settings.model_config_name)
         self._with_ensemble: set[str] = set()
         """Models that nobody asked for but an ensemble that is made of them."""
         self._changes: set[asyncio.Task[None]] = set()
@@ -104,7 +103,7 @@ class RepositoryControl:
         snapshot = await self._scan(name)
         keys = [key for key in (*snapshot.models, *snapshot.problems) if _is_meant(key, name)]
         if not keys:
-            raise InvalidRequest(_NOT_POLLED.format(name))
+            raise InvalidRequest(not_in_repository(name, ""))
         failures: list[ServingError] = []
         for key in keys:
             try:
@@ -119,9 +118,10 @@ class RepositoryControl:
     async def _load_one(self, key: str, config_json: str | None, snapshot: Snapshot) -> None:
         folder = snapshot.models.get(key)
         if folder is None:
-            problem = snapshot.problems[key]
-            self._lifecycle.note_problem(key, problem)
-            raise InvalidRequest(f"{_NOT_POLLED.format(key)}: {problem}")
+            self._lifecycle.note_problem(key, snapshot.problems[key])
+            raise InvalidRequest(not_in_repository(key, snapshot.problems[key]))
+        if folder.is_stranger:
+            raise InvalidRequest(not_in_repository(key, folder.advice))
         self._with_ensemble.discard(key)
         await self._load_steps(folder, config_json, snapshot)
         await self._lifecycle.load(folder, config_json)
@@ -177,7 +177,7 @@ class RepositoryControl:
                 f"'{namespace[:255]}' is no model repository of this server; they are "
                 f"{', '.join(repositories)}"
             )
-        bearers = Names(snapshot.models).bearers(name)
+        bearers = Names(snapshot.keys()).bearers(name)
         if len(bearers) > 1:
             raise ambiguous(name, bearers)
         return namespace or (namespace_in(bearers[0]) if bearers else repositories[0])
@@ -273,6 +273,12 @@ def _told_of(name: str, error: ServingError) -> ServingError:
 def _is_meant(key: str, name: str) -> bool:
     """Whether a client means the model with this key: all of a name, or one of them."""
     return name in (key, name_in(key))
+
+
+def not_in_repository(name: str, reason: str) -> str:
+    """In the words that Triton's clients look for."""
+    why = f": {reason}" if reason else ""
+    return f"failed to load '{name}', failed to poll from model repository{why}"
 
 
 def check_model_name(name: str) -> None:

@@ -2,16 +2,16 @@
 
 from collections.abc import Callable
 from contextlib import suppress
-from pathlib import Path
 from typing import Self
 
 from trivet.backends.api import ServingError
 from trivet.ensembles.settings import step_settings
 from trivet.protos.model_config_pb2 import ModelConfig
+from trivet.server.repository.layout import ModelFolder
 from trivet.server.repository.names import Names, Reference
-from trivet.server.repository.scan import ModelFolder, Snapshot
+from trivet.server.repository.scan import Snapshot
 
-ReadConfig = Callable[[Path, str | None], ModelConfig]
+ReadConfig = Callable[[ModelFolder, str | None], ModelConfig]
 
 
 def steps_of(config: ModelConfig, own: str = "") -> frozenset[Reference]:
@@ -35,7 +35,7 @@ class Steps:
     def __init__(self, read: ReadConfig, snapshot: Snapshot) -> None:
         self._read = read
         self._snapshot = snapshot
-        self._names = Names(snapshot.models)
+        self._names = Names(snapshot.keys())
         self.keys: list[str] = []
         """The innermost first."""
         self.ambiguous: dict[str, tuple[str, ...]] = {}
@@ -48,7 +48,7 @@ class Steps:
 
     def _add(self, folder: ModelFolder, config_json: str | None, seen: set[str]) -> None:
         with suppress(ServingError):
-            config = self._read(folder.path, config_json)
+            config = self._read(folder, config_json)
             for reference in sorted(steps_of(config, folder.namespace)):
                 key, *others = self._names.meant(reference)
                 if others:

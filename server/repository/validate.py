@@ -19,14 +19,14 @@ from trivet.protos.model_config_pb2 import ModelConfig
 from trivet.server.repository.check import faults
 from trivet.server.repository.config import (
     CONFIG_NAME,
+    config_of,
     normalise,
     parse_config,
-    read_config,
     select_versions,
 )
+from trivet.server.repository.layout import ModelFolder
 from trivet.server.repository.names import Names, ambiguous
 from trivet.server.repository.scan import (
-    ModelFolder,
     RepositoryUnreadableError,
     is_ignored,
     scan,
@@ -66,14 +66,15 @@ def validate(roots: Sequence[Path], *, is_namespaced: bool = False) -> list[Diag
         snapshot = scan(roots, is_namespaced=is_namespaced)
     except RepositoryUnreadableError as error:
         return [Diagnostic("error", "repository-unreadable", places, str(error))]
-    names = Names(snapshot.models)
+    names = Names(snapshot.keys())
     found = [
         Diagnostic("error", "folder-unusable", name, reason)
         for name, reason in snapshot.problems.items()
     ]
     for folder in snapshot.models.values():
         diagnostics = (*_check_model(folder), *_ambiguous_steps(folder, names))
-        before = f"{folder.path.parent}/" if len(roots) > 1 else ""
+        root = folder.path if folder.lone else folder.path.parent
+        before = f"{root}/" if len(roots) > 1 else ""
         found += (replace(each, path=before + each.path) for each in diagnostics)
     if not snapshot.models and not found:
         found.append(
@@ -90,11 +91,15 @@ def validate(roots: Sequence[Path], *, is_namespaced: bool = False) -> list[Diag
 
 def _check_model(folder: ModelFolder) -> Iterator[Diagnostic]:
     name = folder.name
-    yield from _odd_names(folder)
+    if not folder.lone:
+        yield from _odd_names(folder)
     yield from _odd_files(folder)
+    if folder.is_stranger:
+        yield Diagnostic("error", "not-a-model", name, folder.advice)
+        return
     config_path = f"{name}/{CONFIG_NAME}"
     try:
-        config = read_config(folder.path)
+        config = config_of(folder)
     except InvalidConfig as error:
         yield _positioned(error.message, config_path)
         return
@@ -123,7 +128,7 @@ def _check_model(folder: ModelFolder) -> Iterator[Diagnostic]:
 
 def _ambiguous_steps(folder: ModelFolder, names: Names) -> Iterator[Diagnostic]:
     with suppress(ServingError):
-        for reference in sorted(steps_of(read_config(folder.path), folder.namespace)):
+        for reference in sorted(steps_of(config_of(folder), folder.namespace)):
             bearers = names.meant(reference)
             if len(bearers) > 1:
                 yield Diagnostic(
@@ -203,9 +208,11 @@ def _odd_names(folder: ModelFolder) -> Iterator[Diagnostic]:
 def _odd_files(folder: ModelFolder) -> Iterator[Diagnostic]:
     stamps = [(name, size) for name, size, _, _ in folder.config]
     for version, fingerprint in folder.versions.items():
-        stamps += [(f"{version}/{name}", size) for name, size, _, _ in fingerprint]
+        if folder.lone or folder.has_folders:
+            before = f"{version}/" if folder.has_folders else ""
+            stamps += [(f"{before}{name}", size) for name, size, _, _ in fingerprint]
     for name, size in stamps:
-        path = f"{folder.name}/{name}"
+        path = name if folder.lone else f"{folder.name}/{name}"
         if size < 0:
             yield Diagnostic(
                 "error", "dangling-link", path, "is a link to a file that is not there"
@@ -236,7 +243,7 @@ def _starts_with(path: Path, head: bytes) -> bool:
 
 def _check_version(folder: ModelFolder, config: ModelConfig, version: int) -> Iterator[Diagnostic]:
     files = folder.files(version)
-    path = f"{folder.name}/{version}"
+    path = f"{folder.name}/{version}" if folder.has_folders else folder.name
     try:
         found = find_backend(config, files)
     except LoadFailed as error:
