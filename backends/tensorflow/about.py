@@ -4,17 +4,26 @@ Both run in processes of their own: the thread pools of TensorFlow and of the ot
 nothing of each other, and its memory goes back to the system with its process only.
 """
 
-from trivet.backends.api import About
+from trivet.backends.api import About, Claim, Listing, Match
 
 SAVED_MODEL_FILE = "saved_model.pb"
 _THREADS = ("TF_NUM_INTRA_THREADS", "TF_NUM_INTER_THREADS")
 _COMPLETES = frozenset({"dynamic_batching", "input", "max_batch_size", "output"})
+
+
+def _recognise(listing: Listing) -> Match | None:
+    """The only folder that is a SavedModel, whatever it is called. Others' files beside it, or
+    around it, say more: many repositories have one among other forms of the same model."""
+    folders = [each for each in listing.folders_with(SAVED_MODEL_FILE) if each != "."]
+    return Match(Claim.CONTENT, folders[0]) if len(folders) == 1 else None
+
 
 TENSORFLOW = About(
     word="tensorflow",
     backend="trivet.backends.tensorflow.backend:BACKEND",
     platform="tensorflow_savedmodel",
     names=("model.savedmodel", SAVED_MODEL_FILE),
+    recognise=_recognise,
     preference=20,
     packages=("tensorflow",),
     install="trivet[tensorflow]",

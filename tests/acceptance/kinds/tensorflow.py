@@ -1,0 +1,155 @@
+"""What TensorFlow, Keras and TensorFlow Lite's converter write."""
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from acceptance.kind import MODEL, Kind, Prediction, model_folder
+
+if TYPE_CHECKING:
+    import keras
+
+ROWS = np.random.default_rng(8).normal(size=(4, 4)).astype(np.float32)
+SECONDS = {"apart": True, "slow": True}
+"""To import TensorFlow once to make the model, and once or twice to serve it."""
+
+
+def _net() -> "keras.Model":
+    import keras
+
+    keras.utils.set_random_seed(9)
+    layers = keras.layers
+    return keras.Sequential(
+        [layers.Input((4,), name="x"), layers.Dense(8, "tanh"), layers.Dense(3)]
+    )
+
+
+def _predicted(net: "keras.Model") -> Prediction:
+    return Prediction({"x": ROWS}, {"output_0": net.predict(ROWS, verbose=0)})
+
+
+def _exported(place: Path, *, name: str) -> Prediction:
+    net = _net()
+    net.export(str(model_folder(place) / name), verbose=False)
+    return _predicted(net)
+
+
+def _texts(place: Path) -> Prediction:
+    """Two inputs, one of them of texts; a signature that is not called as usual."""
+    import tensorflow as tf
+
+    class Marked(tf.Module):  # type: ignore[misc]  # TensorFlow has no types
+        @tf.function(  # type: ignore[misc]
+            input_signature=[
+                tf.TensorSpec([None, 1], tf.string, name="text"),
+                tf.TensorSpec([None, 2], tf.float32, name="weights"),
+            ]
+        )
+        def mark(self, text: Any, weights: Any) -> dict[str, Any]:
+            joined = tf.strings.join([text, tf.strings.as_string(tf.strings.length(text))], "/")
+            return {"marked": joined, "total": tf.reduce_sum(weights, axis=1, keepdims=True)}
+
+    module = Marked()
+    folder = model_folder(place) / "model.savedmodel"
+    tf.saved_model.save(module, str(folder), {"mark": module.mark})
+    texts = np.array([["one"], [""], ["zwölf"]])
+    weights = ROWS[:3, :2].copy()
+    outputs = module.mark(tf.constant(texts), tf.constant(weights))
+    marked = np.array([[text.decode()] for (text,) in outputs["marked"].numpy()])
+    return Prediction(
+        {"text": texts, "weights": weights}, {"marked": marked, "total": outputs["total"].numpy()}
+    )
+
+
+def _saved(place: Path, *, name: str) -> Prediction:
+    net = _net()
+    net.save(model_folder(place) / name)
+    return _predicted(net)
+
+
+def _converted(place: Path, *, quantise: bool) -> Prediction:
+    """What LiteRT says: in int8, the numbers of the file."""
+    import tensorflow as tf
+    from ai_edge_litert.interpreter import Interpreter
+
+    converter = tf.lite.TFLiteConverter.from_keras_model(_net())
+    rows = ROWS
+    if quantise:
+        converter.optimizations = [tf.lite.Optimize.DEFAULT]
+        converter.representative_dataset = lambda: ([row[None]] for row in ROWS)
+        converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
+        converter.inference_input_type = converter.inference_output_type = tf.int8
+        rows = np.arange(-8, 8, dtype=np.int8).reshape(4, 4) * 8
+    path = model_folder(place) / "model.tflite"
+    path.write_bytes(converter.convert())
+    run: Callable[..., dict[str, Any]] = Interpreter(str(path)).get_signature_runner()
+    return Prediction({"x": rows}, run(x=rows))
+
+
+KINDS = (
+    Kind(
+        title="TensorFlow SavedModel",
+        files="`model.savedmodel/`, or the only folder with `saved_model.pb` in it",
+        backend="tensorflow",
+        library="TensorFlow",
+        extra="tensorflow",
+        make=_texts,
+        **SECONDS,
+    ),
+    Kind(
+        title="Keras 3 export (`model.export`)",
+        files="`saved_model.pb`, `variables/`, `assets/`",
+        backend="tensorflow",
+        library="TensorFlow",
+        extra="tensorflow",
+        make=partial(_exported, name="."),
+        apart=True,
+    ),
+    Kind(
+        title="Keras 3 export under another name",
+        files="one folder with these in it",
+        backend="tensorflow",
+        library="TensorFlow",
+        extra="tensorflow",
+        make=partial(_exported, name="my_export"),
+        **SECONDS,
+    ),
+    Kind(
+        title="Keras",
+        files="`model.keras`, or the only `.keras` file; no code of the author's",
+        backend="keras",
+        library="Keras on TensorFlow",
+        extra="tensorflow",
+        make=partial(_saved, name=f"{MODEL}.keras"),
+        **SECONDS,
+    ),
+    Kind(
+        title="Keras, HDF5",
+        files="`model.h5`, or the only `.h5` or `.hdf5` file; the whole model, not weights",
+        backend="keras",
+        library="Keras on TensorFlow",
+        extra="tensorflow",
+        make=partial(_saved, name="model.h5"),
+        **SECONDS,
+    ),
+    Kind(
+        title="TensorFlow Lite",
+        files="`model.tflite`, or the only `.tflite` file",
+        backend="tflite",
+        library="LiteRT",
+        extra="tflite",
+        make=partial(_converted, quantise=False),
+        **SECONDS,
+    ),
+    Kind(
+        title="TensorFlow Lite, quantised",
+        files="the same; int8 and uint8 tensors are sent as they are",
+        backend="tflite",
+        library="LiteRT",
+        extra="tflite",
+        make=partial(_converted, quantise=True),
+        **SECONDS,
+    ),
+)
