@@ -1,9 +1,9 @@
 """What it takes to have a model of each framework: time to its first answer, and memory.
 
 Each side is a process of its own, so that nothing is loaded already: the library alone, which opens
-the file and computes once, and the backend, which does the same by the contract, in a process of the
-model's own where it has one. Memory is what the model adds: that whole process, or by how much the
-server's grows. The models are as small as can be: what is measured is the framework.
+the file and computes once; and the backend, which does the same, in a process of the model's own
+where it has one. Memory is what the model adds: that whole process, or by how much the server's
+grows. The models are as small as can be: what is measured is the framework.
 """
 
 import json

@@ -38,7 +38,7 @@ Arrays = Mapping[str, np.ndarray]
 
 
 class Texts(tf.Module):  # type: ignore[misc]  # TensorFlow has no types
-    @tf.function(  # type: ignore[misc]
+    @tf.function(  # type: ignore[untyped-decorator]
         input_signature=[
             tf.TensorSpec([None], tf.string, name="text"),
             tf.TensorSpec([None, 2], tf.bfloat16, name="w"),
@@ -47,7 +47,7 @@ class Texts(tf.Module):  # type: ignore[misc]  # TensorFlow has no types
     def serve(self, text: tf.Tensor, w: tf.Tensor) -> dict[str, tf.Tensor]:
         return {"upper": tf.strings.upper(text), "doubled": w * 2}
 
-    @tf.function(input_signature=[tf.TensorSpec([], tf.string, name="text")])  # type: ignore[misc]
+    @tf.function(input_signature=[tf.TensorSpec([], tf.string, name="text")])  # type: ignore[untyped-decorator]
     def one(self, text: tf.Tensor) -> dict[str, tf.Tensor]:
         return {"same": text}
 

@@ -6,14 +6,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from acceptance.kind import MODEL, Kind, Prediction, model_folder
+from acceptance.kind import MODEL, Array, Kind, Prediction, model_folder
 
 if TYPE_CHECKING:
     import keras
 
 ROWS = np.random.default_rng(8).normal(size=(4, 4)).astype(np.float32)
-SECONDS = {"apart": True, "slow": True}
-"""To import TensorFlow once to make the model, and once or twice to serve it."""
 
 
 def _net() -> "keras.Model":
@@ -41,7 +39,7 @@ def _texts(place: Path) -> Prediction:
     import tensorflow as tf
 
     class Marked(tf.Module):  # type: ignore[misc]  # TensorFlow has no types
-        @tf.function(  # type: ignore[misc]
+        @tf.function(  # type: ignore[untyped-decorator]
             input_signature=[
                 tf.TensorSpec([None, 1], tf.string, name="text"),
                 tf.TensorSpec([None, 2], tf.float32, name="weights"),
@@ -75,7 +73,7 @@ def _converted(place: Path, *, quantise: bool) -> Prediction:
     from ai_edge_litert.interpreter import Interpreter
 
     converter = tf.lite.TFLiteConverter.from_keras_model(_net())
-    rows = ROWS
+    rows: Array = ROWS
     if quantise:
         converter.optimizations = [tf.lite.Optimize.DEFAULT]
         converter.representative_dataset = lambda: ([row[None]] for row in ROWS)
@@ -88,68 +86,51 @@ def _converted(place: Path, *, quantise: bool) -> Prediction:
     return Prediction({"x": rows}, run(x=rows))
 
 
+# Slow: TensorFlow is imported once to make the model, and once or twice to serve it.
+_saved_model = partial(
+    Kind, backend="tensorflow", library="TensorFlow", extra="tensorflow", apart=True
+)
+_keras = partial(
+    Kind, backend="keras", library="Keras on TensorFlow", extra="tensorflow", apart=True, slow=True
+)
+_lite = partial(Kind, backend="tflite", library="LiteRT", extra="tflite", apart=True, slow=True)
+
 KINDS = (
-    Kind(
+    _saved_model(
         title="TensorFlow SavedModel",
         files="`model.savedmodel/`, or the only folder with `saved_model.pb` in it",
-        backend="tensorflow",
-        library="TensorFlow",
-        extra="tensorflow",
         make=_texts,
-        **SECONDS,
+        slow=True,
     ),
-    Kind(
+    _saved_model(
         title="Keras 3 export (`model.export`)",
         files="`saved_model.pb`, `variables/`, `assets/`",
-        backend="tensorflow",
-        library="TensorFlow",
-        extra="tensorflow",
         make=partial(_exported, name="."),
-        apart=True,
     ),
-    Kind(
+    _saved_model(
         title="Keras 3 export under another name",
         files="one folder with these in it",
-        backend="tensorflow",
-        library="TensorFlow",
-        extra="tensorflow",
         make=partial(_exported, name="my_export"),
-        **SECONDS,
+        slow=True,
     ),
-    Kind(
+    _keras(
         title="Keras",
         files="`model.keras`, or the only `.keras` file; no code of the author's",
-        backend="keras",
-        library="Keras on TensorFlow",
-        extra="tensorflow",
         make=partial(_saved, name=f"{MODEL}.keras"),
-        **SECONDS,
     ),
-    Kind(
+    _keras(
         title="Keras, HDF5",
         files="`model.h5`, or the only `.h5` or `.hdf5` file; the whole model, not weights",
-        backend="keras",
-        library="Keras on TensorFlow",
-        extra="tensorflow",
         make=partial(_saved, name="model.h5"),
-        **SECONDS,
     ),
-    Kind(
+    _lite(
         title="TensorFlow Lite",
         files="`model.tflite`, or the only `.tflite` file",
-        backend="tflite",
-        library="LiteRT",
-        extra="tflite",
         make=partial(_converted, quantise=False),
-        **SECONDS,
     ),
-    Kind(
+    _lite(
         title="TensorFlow Lite, quantised",
         files="the same; int8 and uint8 tensors are sent as they are",
-        backend="tflite",
-        library="LiteRT",
-        extra="tflite",
         make=partial(_converted, quantise=True),
-        **SECONDS,
     ),
 )
