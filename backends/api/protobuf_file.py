@@ -1,4 +1,4 @@
-"""Reads fields out of large protobuf files, which are mapped, not copied and not parsed whole.
+"""Reads, and changes, fields of large protobuf files, which are mapped and not parsed whole.
 
 Model files hold a few facts between gigabytes of weights, and their own classes come with their
 framework. Field numbers are their readers' matter.
@@ -7,6 +7,7 @@ framework. Field numbers are their readers' matter.
 import mmap
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 Value = int | memoryview
 _LENGTH_PREFIXED, _VARINT, _FIXED_BYTES = 2, 0, {1: 8, 5: 4}
@@ -14,6 +15,16 @@ _LENGTH_PREFIXED, _VARINT, _FIXED_BYTES = 2, 0, {1: 8, 5: 4}
 
 class MalformedMessage(ValueError):
     """The bytes are no such message."""
+
+
+class Span(NamedTuple):
+    """A field of a message. A tuple: a file has millions of them."""
+
+    number: int
+    value: Value | None
+    """None of one of fixed width."""
+    encoded: memoryview
+    """With its key."""
 
 
 def map_file(path: Path) -> memoryview:
@@ -51,22 +62,45 @@ def messages_of(message: memoryview, wanted: int) -> Iterator[memoryview]:
 
 def fields_of(message: memoryview) -> Iterator[tuple[int, Value]]:
     """Field numbers and values of a protobuf message; fixed-width fields are skipped."""
+    for field in spans(message):
+        if field.value is not None:
+            yield field.number, field.value
+
+
+def spans(message: memoryview) -> Iterator[Span]:
+    """All fields of a protobuf message, with their own bytes."""
     position, end = 0, len(message)
     while position < end:
-        key, position = _varint(message, position)
-        value, position = _varint(message, position) if key & 7 in (0, 2) else (0, position)
+        begin = position
+        key, position = varint(message, position)
+        value, position = varint(message, position) if key & 7 in (0, 2) else (0, position)
         if key & 7 == _VARINT:
-            yield key >> 3, value
+            yield Span(key >> 3, value, message[begin:position])
             continue
         start = position
         position += value if key & 7 == _LENGTH_PREFIXED else _FIXED_BYTES.get(key & 7, end + 1)
         if position > end:
             raise MalformedMessage(f"a field at byte {start} is cut off or no protobuf")
-        if key & 7 == _LENGTH_PREFIXED:
-            yield key >> 3, message[start:position]
+        inner = message[start:position] if key & 7 == _LENGTH_PREFIXED else None
+        yield Span(key >> 3, inner, message[begin:position])
 
 
-def _varint(message: memoryview, position: int) -> tuple[int, int]:
+def packed(number: int, content: bytes) -> bytes:
+    """A length-prefixed field."""
+    return encode_varint(number << 3 | _LENGTH_PREFIXED) + encode_varint(len(content)) + content
+
+
+def encode_varint(value: int) -> bytes:
+    """A number of zero or more."""
+    encoded = bytearray()
+    while value >= 0x80:
+        encoded.append(value & 0x7F | 0x80)
+        value >>= 7
+    encoded.append(value)
+    return bytes(encoded)
+
+
+def varint(message: memoryview, position: int) -> tuple[int, int]:
     """The number at `position` and where it ends."""
     value = 0
     for shift in range(0, 70, 7):

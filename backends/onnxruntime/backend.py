@@ -1,5 +1,6 @@
 """Opens ONNX models with ONNX Runtime and reads what their files say about themselves."""
 
+import json
 import logging
 from collections.abc import Callable
 from pathlib import Path
@@ -24,7 +25,7 @@ from trivet.backends.device.cuda import open_gpu
 from trivet.backends.device.driver import Gpu
 from trivet.backends.device.errors import DeviceFailed, as_load_failure
 from trivet.backends.device.gpus import new_lane
-from trivet.backends.onnxruntime.about import ABOUT
+from trivet.backends.onnxruntime.about import ABOUT, CLASSES
 from trivet.backends.onnxruntime.gpu_instance import GpuOnnxInstance
 from trivet.backends.onnxruntime.instance import OnnxRuntimeInstance
 from trivet.backends.onnxruntime.modelfile import OnnxFile, read_onnx_file
@@ -54,7 +55,9 @@ class OnnxRuntimeBackend:
         if any(tensor.shape is None for tensor in found.outputs):
             found.outputs = self._inferred_outputs(config, files, path, found)
         _check_supported(config, found)
-        return complete_config(config, found.inputs, found.outputs)
+        completed = complete_config(config, found.inputs, found.outputs)
+        _name_classes(completed, found)
+        return completed
 
     def open(
         self, config: ModelConfig, files: ModelFiles, placement: Placement
@@ -106,6 +109,15 @@ class OnnxRuntimeBackend:
             )
             for t in found.outputs
         ]
+
+
+def _name_classes(config: ModelConfig, found: OnnxFile) -> None:
+    """Says in the config what the columns of probabilities stand for."""
+    for name, classes in found.maps.classes.items():
+        key = CLASSES if len(found.maps.classes) == 1 else f"{CLASSES}.{name}"
+        if key not in config.parameters:
+            text = json.dumps(classes, ensure_ascii=False)
+            config.parameters[key].string_value = text
 
 
 def _known(shape: list[int | str | None]) -> tuple[int, ...] | None:

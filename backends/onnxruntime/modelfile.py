@@ -5,7 +5,7 @@ must be judged before ONNX Runtime follows them. The file is mapped and its weig
 Field numbers are those of onnx.proto.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from trivet.backends.api import DataType
@@ -18,6 +18,7 @@ from trivet.backends.api.protobuf_file import (
     number_of,
     text_of,
 )
+from trivet.backends.onnxruntime.maps import Maps, find_maps
 
 MAX_DEPTH = 32
 """Graphs nested in graphs (If, Loop, Scan); real models have two or three levels."""
@@ -50,6 +51,7 @@ class OnnxFile:
     unsupported_inputs: list[str] = field(default_factory=list)
     unsupported_outputs: list[str] = field(default_factory=list)
     external_locations: set[str] = field(default_factory=set)
+    maps: Maps = field(default_factory=Maps)
 
 
 def read_onnx_file(path: Path) -> OnnxFile:
@@ -59,6 +61,7 @@ def read_onnx_file(path: Path) -> OnnxFile:
     graphs = list(messages_of(data, 7))
     if len(graphs) != 1:
         raise MalformedMessage("the file has no graph")
+    found.maps = find_maps(graphs[0])
     _read_signature(graphs[0], found)
     _read_graph_locations(graphs[0], found.external_locations, depth=0)
     for function in messages_of(data, 25):
@@ -72,7 +75,15 @@ def _read_signature(graph: memoryview, found: OnnxFile) -> None:
         # An input with an initializer has a default: the caller may leave it out.
         _read_tensor(value, found.inputs, found.unsupported_inputs, initialised)
     for value in messages_of(graph, 12):
-        _read_tensor(value, found.outputs, found.unsupported_outputs, set())
+        name = text_of(value, 1)
+        if name in found.maps.classes:
+            shape = (-1, len(found.maps.classes[name]))
+            found.outputs.append(ModelTensor(name, DataType.FP32, shape))
+        elif name in found.maps.labels:
+            _read_tensor(value, found.outputs, found.unsupported_outputs, set())
+            found.outputs[-1] = replace(found.outputs[-1], shape=(-1,))
+        else:
+            _read_tensor(value, found.outputs, found.unsupported_outputs, set())
 
 
 def _read_tensor(

@@ -14,20 +14,26 @@ from trivet.backends.registry import abouts
 # Frameworks, and what only tests and benches may need.
 FOREIGN = {
     "ai_edge_litert",
+    "catboost",
     "grpc",
     "keras",
+    "lightgbm",
+    "mlflow",
     "numba",
     "onnx",
     "onnxruntime",
     "openvino",
     "pandas",
     "scipy",
+    "sklearn",
+    "skops",
     "tensorflow",
     "tensorrt",
     "tokenizers",
     "torch",
     "transformers",
     "tritonclient",
+    "xgboost",
 }
 
 IMPORT = "import importlib, sys; [importlib.import_module(name) for name in sys.argv[1:]]"

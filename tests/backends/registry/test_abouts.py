@@ -10,10 +10,13 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import onnx_models
 import pytest
+import skops.io
 import torch
 import torch_models
+import tree_models
 from device_twin import TwinDevice
 from fake_tensorrt import FakeTensorRt, plan, write_plan
 from google.protobuf import text_format
@@ -21,6 +24,7 @@ from house_rules import ROOT
 from keras_files import keras_file
 from openvino_models import save_ir
 from saved_model_files import FLOAT, saved_model
+from sklearn.linear_model import LogisticRegression
 from tflite_models import tflite_model
 
 from trivet.backends.api import About, Backend, ModelFiles, Signature, StartsProcesses
@@ -63,7 +67,7 @@ def python(root: Path) -> tuple[Backend, str]:
 
 
 def onnxruntime(root: Path) -> tuple[Backend, str]:
-    onnx_models.Home(root / "m").put(onnx_models.identity_model())
+    onnx_models.Home(root / "m").put(onnx_models.zip_map_model(np.ones((4, 2), np.float32)))
     return open_backend("onnxruntime"), ""
 
 
@@ -129,14 +133,27 @@ def configured(word: str) -> Site:
     return lambda root: (open_backend(word), f"{TENSORS} {decoupled}")
 
 
+def fil(root: Path) -> tuple[Backend, str]:
+    tree_models.Home(root / "m").put("model.cbm", "three")
+    return open_backend("fil"), ""
+
+
+def sklearn(root: Path) -> tuple[Backend, str]:
+    model = LogisticRegression().fit([[0.0], [1.0]], ["a", "b"])
+    skops.io.dump(model, tree_models.Home(root / "m").path("model.skops"))
+    return open_backend("sklearn"), 'parameters { key: "isolation" value { string_value: "none" } }'
+
+
 SITES: dict[str, Site] = {
     "ensemble": ensemble,
+    "fil": fil,
     "keras": keras,
     "llm": llm,
     "onnxruntime": onnxruntime,
     "openvino": openvino,
     "python": python,
     "pytorch": pytorch,
+    "sklearn": sklearn,
     "tensorflow": tensorflow,
     "tensorrt": tensorrt,
     "tflite": tflite,
@@ -269,7 +286,8 @@ def test_language_models_read_the_parameters_that_they_say() -> None:
 
 
 @pytest.mark.parametrize(
-    "word", ["onnxruntime", "openvino", "tensorrt", "tensorflow", "keras", "tflite", "ensemble"]
+    "word",
+    ["onnxruntime", "openvino", "tensorrt", "tensorflow", "keras", "tflite", "ensemble", "fil"],
 )
 def test_parameters_that_it_says_stand_in_its_sources(word: str) -> None:
     about = abouts()[word]

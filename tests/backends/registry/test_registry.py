@@ -113,7 +113,7 @@ def test_weights_that_are_no_language_model_are_nobodys(tmp_path: Path) -> None:
     files = make_files(tmp_path, "config.json", "model.safetensors")
     (files.version_dir / "config.json").write_text('{"architectures": ["BertModel"]}')
 
-    with pytest.raises(InvalidConfig, match="names no backend"):
+    with pytest.raises(InvalidConfig, match="'BertModel', which no backend here knows; export it"):
         choose_about(make_config(), files)
 
 
