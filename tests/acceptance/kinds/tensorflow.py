@@ -28,9 +28,9 @@ def _predicted(net: "keras.Model") -> Prediction:
     return Prediction({"x": ROWS}, {"output_0": net.predict(ROWS, verbose=0)})
 
 
-def _exported(place: Path, *, name: str) -> Prediction:
+def _exported(place: Path, *, name: str, version: str = "1") -> Prediction:
     net = _net()
-    net.export(str(model_folder(place) / name), verbose=False)
+    net.export(str(model_folder(place, version) / name), verbose=False)
     return _predicted(net)
 
 
@@ -64,6 +64,12 @@ def _texts(place: Path) -> Prediction:
 def _saved(place: Path, *, name: str) -> Prediction:
     net = _net()
     net.save(model_folder(place) / name)
+    return _predicted(net)
+
+
+def _lone(place: Path) -> Prediction:
+    net = _net()
+    net.save(place / f"{MODEL}.keras")
     return _predicted(net)
 
 
@@ -113,11 +119,18 @@ KINDS = (
         make=partial(_exported, name="my_export"),
         slow=True,
     ),
+    _saved_model(
+        title="Keras 3 export without a version",
+        files="these, in the model's folder itself",
+        make=partial(_exported, name=".", version=""),
+        slow=True,
+    ),
     _keras(
         title="Keras",
         files="`model.keras`, or the only `.keras` file; no code of the author's",
         make=partial(_saved, name=f"{MODEL}.keras"),
     ),
+    _keras(title="Keras, a lone file", files="`NAME.keras` in the repository itself", make=_lone),
     _keras(
         title="Keras, HDF5",
         files="`model.h5`, or the only `.h5` or `.hdf5` file; the whole model, not weights",
