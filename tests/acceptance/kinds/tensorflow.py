@@ -13,6 +13,13 @@ if TYPE_CHECKING:
 
 ROWS = np.random.default_rng(8).normal(size=(4, 4)).astype(np.float32)
 
+FROZEN = """
+platform: "tensorflow_graphdef"
+max_batch_size: 8
+input { name: "x" data_type: TYPE_FP32 dims: [ 4 ] }
+output { name: "y" data_type: TYPE_FP32 dims: [ 4 ] }
+"""
+
 
 def _net() -> "keras.Model":
     import keras
@@ -65,6 +72,22 @@ def _saved(place: Path, *, name: str) -> Prediction:
     net = _net()
     net.save(model_folder(place) / name)
     return _predicted(net)
+
+
+def _frozen(place: Path) -> Prediction:
+    """A graph of TensorFlow 1, which names nothing that goes in or out."""
+    import tensorflow as tf
+
+    graph = tf.Graph()
+    with graph.as_default():
+        x = tf.compat.v1.placeholder(tf.float32, [None, 4], "x")
+        tf.identity(tf.nn.softmax(x * 2), "y")
+        with tf.compat.v1.Session() as session:
+            y = session.run("y:0", {"x:0": ROWS})
+    folder = model_folder(place)
+    (folder / "model.graphdef").write_bytes(graph.as_graph_def().SerializeToString())
+    (folder.parent / "config.pbtxt").write_text(FROZEN)
+    return Prediction({"x": ROWS}, {"y": y})
 
 
 def _lone(place: Path) -> Prediction:
@@ -123,6 +146,13 @@ KINDS = (
         title="Keras 3 export without a version",
         files="these, in the model's folder itself",
         make=partial(_exported, name=".", version=""),
+        slow=True,
+    ),
+    _saved_model(
+        title="TensorFlow 1, frozen graph",
+        files="`model.graphdef`",
+        config="inputs and outputs",
+        make=_frozen,
         slow=True,
     ),
     _keras(
