@@ -1,4 +1,4 @@
-"""Backend `tensorflow`: SavedModels and frozen graphs. TensorFlow itself is imported by instances."""
+"""Backend `tensorflow`: SavedModels and frozen graphs. TensorFlow is imported by instances only."""
 
 from typing import TYPE_CHECKING
 
