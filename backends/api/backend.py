@@ -81,10 +81,11 @@ class StartsProcesses(Protocol):
 
 @runtime_checkable
 class ChecksFiles(Protocol):
-    """A backend that needs a device to complete a config, but some of what it takes from files."""
+    """A backend that can refuse some files, or a config that does not fit them, without a device and
+    without running or starting anything, as its `complete` may have to."""
 
     def check_files(self, config: ModelConfig, files: ModelFiles) -> None:
-        """What files say without a device. Raises ServingError for a config that does not fit."""
+        """Raises the ServingError that `complete` raises for them."""
 
 
 @runtime_checkable

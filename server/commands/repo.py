@@ -30,12 +30,19 @@ def repo() -> None:
     help="each of several folders may have a model of the same name, as in `trivet serve`",
 )
 @click.option("-o", "--output", type=click.Choice(["text", "json"]), default="text")
-def validate(folders: tuple[Path, ...], output: str, *, model_namespacing: bool) -> None:
+@click.option("--allow-pickle", multiple=True, metavar="MODEL", help="As of the server.")
+def validate(
+    folders: tuple[Path, ...],
+    output: str,
+    allow_pickle: tuple[str, ...],
+    *,
+    model_namespacing: bool,
+) -> None:
     """Check every model of the FOLDERs that one server is to serve; no model code is run. Exit code
     1 if there are errors."""
     from trivet.server.repository.validate import validate as find_faults
 
-    found = find_faults(folders, is_namespaced=model_namespacing)
+    found = find_faults(folders, is_namespaced=model_namespacing, pickles=allow_pickle)
     if output == "json":
         rows = [dataclasses.asdict(each) for each in found]
         click.echo(orjson.dumps(rows, option=orjson.OPT_INDENT_2))

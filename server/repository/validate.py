@@ -1,17 +1,19 @@
 """Faults of a repository, found without serving it and without running model code."""
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from trivet.backends.api import (
     About,
+    Backend,
     ChecksFiles,
     InvalidConfig,
     LoadFailed,
     ModelFiles,
+    Pickles,
     ServingError,
 )
 from trivet.backends.registry import choose_about, find_backend
@@ -59,8 +61,11 @@ class Diagnostic:
         return f"{self.path}:{self.line}:{self.column}" if self.line else self.path
 
 
-def validate(roots: Sequence[Path], *, is_namespaced: bool = False) -> list[Diagnostic]:
-    """All findings of repository folders that one server is to serve, by model."""
+def validate(
+    roots: Sequence[Path], *, is_namespaced: bool = False, pickles: Collection[str] = ()
+) -> list[Diagnostic]:
+    """All findings of repository folders that one server is to serve, by model. `pickles`: the
+    models of `--allow-pickle`."""
     places = ", ".join(map(str, roots))
     try:
         snapshot = scan(roots, is_namespaced=is_namespaced)
@@ -72,7 +77,10 @@ def validate(roots: Sequence[Path], *, is_namespaced: bool = False) -> list[Diag
         for name, reason in snapshot.problems.items()
     ]
     for folder in snapshot.models.values():
-        diagnostics = (*_check_model(folder), *_ambiguous_steps(folder, names))
+        diagnostics = (
+            *_check_model(folder, allows_pickles=folder.name in pickles),
+            *_ambiguous_steps(folder, names),
+        )
         root = folder.path if folder.lone else folder.path.parent
         before = f"{root}/" if len(roots) > 1 else ""
         found += (replace(each, path=before + each.path) for each in diagnostics)
@@ -89,7 +97,7 @@ def validate(roots: Sequence[Path], *, is_namespaced: bool = False) -> list[Diag
     return sorted(found, key=lambda each: (each.path, each.line, each.code))
 
 
-def _check_model(folder: ModelFolder) -> Iterator[Diagnostic]:
+def _check_model(folder: ModelFolder, *, allows_pickles: bool) -> Iterator[Diagnostic]:
     name = folder.name
     if not folder.lone:
         yield from _odd_names(folder)
@@ -123,7 +131,7 @@ def _check_model(folder: ModelFolder) -> Iterator[Diagnostic]:
             f"version_policy selects none of the versions {sorted(folder.versions)}",
         )
     for version in chosen:
-        yield from _check_version(folder, config, version)
+        yield from _check_version(folder, config, version, allows_pickles=allows_pickles)
 
 
 def _ambiguous_steps(folder: ModelFolder, names: Names) -> Iterator[Diagnostic]:
@@ -228,7 +236,8 @@ def _odd_files(folder: ModelFolder) -> Iterator[Diagnostic]:
                 "warning",
                 "pickle",
                 path,
-                "may be a pickle, which runs code when it is loaded; it is never loaded here",
+                "may be a pickle, which runs code when it is loaded; it is loaded only where "
+                "--allow-pickle names the model",
                 "save it as safetensors, ONNX or torch.export",
             )
 
@@ -241,8 +250,12 @@ def _starts_with(path: Path, head: bytes) -> bool:
         return False
 
 
-def _check_version(folder: ModelFolder, config: ModelConfig, version: int) -> Iterator[Diagnostic]:
+def _check_version(
+    folder: ModelFolder, config: ModelConfig, version: int, *, allows_pickles: bool
+) -> Iterator[Diagnostic]:
     files = folder.files(version)
+    if allows_pickles:
+        files = replace(files, pickles=Pickles.APART)
     path = f"{folder.name}/{version}" if folder.has_folders else folder.name
     try:
         found = find_backend(config, files)
@@ -263,13 +276,20 @@ def _check_version(folder: ModelFolder, config: ModelConfig, version: int) -> It
         except ServingError as error:
             yield Diagnostic("error", "model-file", path, error.message)
     elif about.model_files:
-        yield from _check_artifact(given, files, path, about)
-    if isinstance(found.backend, ChecksFiles):
+        missing = list(_check_artifact(given, files, path, about))
+        yield from missing or _refused(found.backend, given, files, path)
+    yield from _check_labels(folder, given)
+
+
+def _refused(
+    backend: Backend, config: ModelConfig, files: ModelFiles, path: str
+) -> Iterator[Diagnostic]:
+    """What a load refuses before it runs anything."""
+    if isinstance(backend, ChecksFiles):
         try:
-            found.backend.check_files(given, files)
+            backend.check_files(config, files)
         except ServingError as error:
             yield Diagnostic("error", "model-file", path, error.message)
-    yield from _check_labels(folder, given)
 
 
 def _check_artifact(

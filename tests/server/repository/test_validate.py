@@ -155,3 +155,23 @@ def test_several_folders_are_looked_at_as_one_server_would(tmp_path: Path) -> No
     assert (found.code, found.path) == ("step-ambiguous", f"{roots[2]}/torn/config.pbtxt")
     codes = {each.code for each in validate(roots)}
     assert codes == {"folder-unusable", "field-unread"}
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "text"),
+    [
+        ("model.joblib", "x", "'model.joblib' is a pickle"),
+        ("MLmodel", "flavors: {python_function: {loader_module: wolf}}", "loader_module 'wolf'"),
+    ],
+)
+def test_pickles_and_code_are_refused_as_by_a_load(
+    tmp_path: Path, name: str, content: str, text: str
+) -> None:
+    file(tmp_path, f"m/1/{name}", content)
+
+    errors = [each for each in validate([tmp_path]) if each.severity == "error"]
+
+    assert [each.code for each in errors] == ["model-file"]
+    assert text in errors[0].message
+    assert "--allow-pickle m," in errors[0].message
+    assert not any(each.severity == "error" for each in validate([tmp_path], pickles=["m"]))
