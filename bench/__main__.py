@@ -23,6 +23,7 @@ from bench.against.parts import COMPARED, as_json, compare, table_of
 from bench.embedding import bench_embedding
 from bench.ensemble import bench_ensemble
 from bench.figures import Row
+from bench.frameworks import bench_frameworks
 from bench.infer import bench_infer
 from bench.large import bench_large
 from bench.llm import bench_llm, bench_llm_alone, bench_llm_batching
@@ -47,6 +48,7 @@ PARTS = {
     "llm-step": bench_llm_step,
     "sse": bench_sse,
     "overload": bench_overload,
+    "frameworks": bench_frameworks,
 }
 PACKAGES = ("trivet", "grpcio", "aiohttp", "uvloop", "protobuf", "numpy", "onnxruntime")
 

@@ -81,10 +81,11 @@ class StartsProcesses(Protocol):
 
 @runtime_checkable
 class ChecksFiles(Protocol):
-    """A backend whose `complete` may do more than read, and that can refuse some files before."""
+    """A backend that can refuse some files, or a config that does not fit them, without a device and
+    without running or starting anything, as its `complete` may have to."""
 
     def check_files(self, config: ModelConfig, files: ModelFiles) -> None:
-        """Raises what `complete` raises before it runs or starts anything."""
+        """Raises the ServingError that `complete` raises for them."""
 
 
 @runtime_checkable

@@ -1,7 +1,8 @@
 """Faults of a repository, found without serving it and without running model code."""
 
 import re
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -26,11 +27,13 @@ from trivet.server.repository.config import (
     select_versions,
 )
 from trivet.server.repository.layout import ModelFolder
+from trivet.server.repository.names import Names, ambiguous
 from trivet.server.repository.scan import (
     RepositoryUnreadableError,
     is_ignored,
     scan,
 )
+from trivet.server.repository.steps import steps_of
 from trivet.server.repository.unread import unread_fields, unread_parameters
 
 _POSITION = re.compile(r"^(?P<file>\S+?):(?P<line>\d+):(?P<column>\d+): (?P<what>.*)$", re.DOTALL)
@@ -58,24 +61,35 @@ class Diagnostic:
         return f"{self.path}:{self.line}:{self.column}" if self.line else self.path
 
 
-def validate(root: Path, pickles: Collection[str] = ()) -> list[Diagnostic]:
-    """All findings of a repository folder, by model. `pickles`: the models of `--allow-pickle`."""
+def validate(
+    roots: Sequence[Path], *, is_namespaced: bool = False, pickles: Collection[str] = ()
+) -> list[Diagnostic]:
+    """All findings of repository folders that one server is to serve, by model. `pickles`: the
+    models of `--allow-pickle`."""
+    places = ", ".join(map(str, roots))
     try:
-        snapshot = scan([root])
+        snapshot = scan(roots, is_namespaced=is_namespaced)
     except RepositoryUnreadableError as error:
-        return [Diagnostic("error", "repository-unreadable", str(root), str(error))]
+        return [Diagnostic("error", "repository-unreadable", places, str(error))]
+    names = Names(snapshot.keys())
     found = [
         Diagnostic("error", "folder-unusable", name, reason)
         for name, reason in snapshot.problems.items()
     ]
     for folder in snapshot.models.values():
-        found += _check_model(folder, allows_pickles=folder.name in pickles)
+        diagnostics = (
+            *_check_model(folder, allows_pickles=folder.name in pickles),
+            *_ambiguous_steps(folder, names),
+        )
+        root = folder.path if folder.lone else folder.path.parent
+        before = f"{root}/" if len(roots) > 1 else ""
+        found += (replace(each, path=before + each.path) for each in diagnostics)
     if not snapshot.models and not found:
         found.append(
             Diagnostic(
                 "warning",
                 "repository-empty",
-                str(root),
+                places,
                 "there is no model folder",
                 "a model is FOLDER/<name>/<version>/<file>",
             )
@@ -120,6 +134,21 @@ def _check_model(folder: ModelFolder, *, allows_pickles: bool) -> Iterator[Diagn
         yield from _check_version(folder, config, version, allows_pickles=allows_pickles)
 
 
+def _ambiguous_steps(folder: ModelFolder, names: Names) -> Iterator[Diagnostic]:
+    with suppress(ServingError):
+        for reference in sorted(steps_of(config_of(folder), folder.namespace)):
+            bearers = names.meant(reference)
+            if len(bearers) > 1:
+                yield Diagnostic(
+                    "error",
+                    "step-ambiguous",
+                    f"{folder.name}/{CONFIG_NAME}",
+                    ambiguous(reference.name, bearers).message,
+                    "say which one in the step's model_namespace",
+                    line=_line_of(folder.path / CONFIG_NAME, f"'{reference.name}'"),
+                )
+
+
 def _about(config: ModelConfig, folder: ModelFolder) -> About | None:
     """What the model's backend says of itself; None where none is known."""
     try:
@@ -151,7 +180,7 @@ def _said_in_vain(folder: ModelFolder, config: ModelConfig, about: About) -> Ite
             about.likely_parameter(name),
             line=_line_of(folder.path / CONFIG_NAME, f"'{name}'"),
         )
-    for name in unread_fields(config, about):
+    for name in unread_fields(config, about, is_namespaced=bool(folder.namespace)):
         yield Diagnostic(
             "warning",
             "field-unread",

@@ -143,7 +143,7 @@ flavors:
 """
 
 
-@pytest.mark.rows("R29")
+@pytest.mark.rows("R30")
 def test_code_that_it_names_is_not_run(files: ModelFiles) -> None:
     files.version_dir.mkdir()
     (files.version_dir / "MLmodel").write_text(CODE)

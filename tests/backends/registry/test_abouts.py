@@ -120,6 +120,7 @@ def mlflow(root: Path) -> tuple[Backend, str]:
 def ensemble(root: Path) -> tuple[Backend, str]:
     step = Signature.from_config(text_format.Parse(STEP, ModelConfig(name="step")))
     catalog: Any = SimpleNamespace(
+        find=lambda name, namespace="": name,
         signature=lambda name, version: step,
         labels=lambda name, version: {},
         parts=lambda name: frozenset({name}),
