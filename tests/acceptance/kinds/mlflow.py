@@ -85,7 +85,7 @@ def _keras(place: Path) -> Prediction:
     model = keras.Sequential([keras.Input((5,), name="x"), keras.layers.Dense(2, name="y")])
     answers = model.predict(ROWS[:4], verbose=0)
     _save(place, "tensorflow", ROWS[:4], answers, model)
-    return Prediction({"x": ROWS[:4]}, {"y": answers})
+    return Prediction({"x": ROWS[:4]}, {"output_0": answers})
 
 
 KINDS = (
