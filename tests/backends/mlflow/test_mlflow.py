@@ -92,6 +92,7 @@ def test_catboost_and_onnx_go_to_their_backends(files: ModelFiles, tmp_path: Pat
     np.testing.assert_array_equal(sums, ones * 2)
 
 
+@pytest.mark.slow
 def test_scikit_learn_by_skops_needs_nobodys_word(files: ModelFiles) -> None:
     model = LogisticRegression().fit(FRAME, WORDS)
     signature = infer_signature(FRAME, model.predict(FRAME))
