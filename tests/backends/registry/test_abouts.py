@@ -10,6 +10,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import encoder_folders
 import onnx_models
 import pytest
 import torch
@@ -81,6 +82,11 @@ def llm(root: Path) -> tuple[Backend, str]:
     return open_backend("llm"), ""
 
 
+def encoder(root: Path) -> tuple[Backend, str]:
+    encoder_folders.make_encoder(root / "m/1")
+    return open_backend("encoder"), ""
+
+
 def ensemble(root: Path) -> tuple[Backend, str]:
     step = Signature.from_config(text_format.Parse(STEP, ModelConfig(name="step")))
     catalog: Any = SimpleNamespace(
@@ -104,6 +110,7 @@ def configured(word: str) -> Site:
 
 
 SITES: dict[str, Site] = {
+    "encoder": encoder,
     "ensemble": ensemble,
     "llm": llm,
     "onnxruntime": onnxruntime,
