@@ -129,3 +129,26 @@ def add_dense(folder: Path, place: int, out: int = 12, activation: str = "Tanh")
     path = folder / f"{place}_Dense"
     path.mkdir(exist_ok=True)
     dense.save(str(path))
+
+
+def export_onnx(folder: Path) -> None:
+    """model.onnx of the folder's embedding model, beside its weights."""
+    import inspect
+    import warnings
+
+    model: Any = transformers.AutoModel.from_pretrained(folder).eval()
+    known = inspect.signature(model.forward).parameters
+    names = [n for n in ("input_ids", "attention_mask", "token_type_ids") if n in known]
+    axes = {0: torch.export.Dim("rows"), 1: torch.export.Dim("tokens")}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.onnx.export(
+            model,
+            (),
+            folder / "model.onnx",
+            kwargs={name: torch.ones((2, 7), dtype=torch.int64) for name in names},
+            output_names=["last_hidden_state"],
+            dynamic_shapes=dict.fromkeys(names, axes),
+            dynamo=True,
+            verbose=False,
+        )

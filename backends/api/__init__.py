@@ -1,6 +1,6 @@
 """The contract between server and backends. Knows numpy and the messages, no framework."""
 
-from trivet.backends.api.about import About, Claim, Measure, Memory
+from trivet.backends.api.about import About, Claim, Match, Measure, Memory
 from trivet.backends.api.backend import (
     Backend,
     BringsExecutor,
@@ -68,7 +68,7 @@ from trivet.backends.api.generate import (
     Token,
     TokenLogprob,
 )
-from trivet.backends.api.generate_statistics import GenerateStatistics, Measured
+from trivet.backends.api.generate_statistics import ComputedStep, GenerateStatistics, Measured
 from trivet.backends.api.histogram import Histogram
 from trivet.backends.api.listing import Listing
 from trivet.backends.api.model_server import (
@@ -85,6 +85,7 @@ from trivet.backends.api.model_server import (
     joint_priority,
 )
 from trivet.backends.api.observer import Observed, Observer
+from trivet.backends.api.pickles import Pickles, refuse_pickle
 from trivet.backends.api.request import (
     CancelToken,
     InferRequest,
@@ -124,6 +125,7 @@ __all__ = [
     "ComposedBackend",
     "Composes",
     "ComputeOnly",
+    "ComputedStep",
     "CopyKind",
     "CostsByLength",
     "DataType",
@@ -153,6 +155,7 @@ __all__ = [
     "InvalidRequest",
     "Listing",
     "LoadFailed",
+    "Match",
     "Measure",
     "Measured",
     "Memory",
@@ -167,6 +170,7 @@ __all__ = [
     "PackedBytes",
     "ParameterValue",
     "Parameters",
+    "Pickles",
     "Placement",
     "QueueFull",
     "QueueTimeout",
@@ -203,6 +207,7 @@ __all__ = [
     "joint_priority",
     "judged",
     "parameter",
+    "refuse_pickle",
     "storage_fault",
     "storage_fault_below",
     "to_json_dict",

@@ -17,9 +17,6 @@ PARAMETERS = (
 CONFIG, MODULES, TOKENIZER = "config.json", "modules.json", "tokenizer.json"
 ONNX_FILE, ONNX_FOLDER = "model.onnx", "onnx"
 
-_WEIGHTS = re.compile(r"(.*\.safetensors|pytorch_model.*\.bin)")
-_ARCHITECTURE = re.compile(r'"architectures"\s*:\s*\[\s*"(\w+)"')
-_MODEL_TYPE = re.compile(r'"model_type"\s*:\s*"([\w-]+)"')
 _HEADS = ("ForSequenceClassification", "ForTokenClassification")
 _BODIES = ("Model", "ForMaskedLM", "ForPreTraining")
 _FAMILIES = re.compile(
@@ -34,31 +31,22 @@ an encoder where sentence-transformers has written down how its vectors are made
 
 def _recognise(listing: Listing) -> Claim | None:
     """A Hugging Face folder of an encoder: its config names the architecture."""
-    if CONFIG not in listing.names or not _has_weights(listing):
+    has_file = {
+        ONNX_FILE,
+        f"{ONNX_FOLDER}/{ONNX_FILE}",
+    } & listing.paths and TOKENIZER in listing.names
+    if not has_file and not listing.ending(".safetensors", "pytorch_model.bin"):
         return None
-    config = listing.text_of(CONFIG)
-    if not _is_encoder(config, has_modules=MODULES in listing.names):
-        return None
-    # Beside its tokenizer an ONNX file is the encoder's, not a model of tensors.
-    is_file = ONNX_FILE in listing.names and TOKENIZER in listing.names
-    return Claim.FILE if is_file else Claim.CONTENT
+    return Claim.FOLDER if _is_encoder(listing) else None
 
 
-def _has_weights(listing: Listing) -> bool:
-    return bool({ONNX_FILE, ONNX_FOLDER} & listing.names) or any(
-        _WEIGHTS.fullmatch(name) for name in listing.names
-    )
-
-
-def _is_encoder(config: str, *, has_modules: bool) -> bool:
-    found = _ARCHITECTURE.search(config)
-    if found is None:
-        return False
-    architecture = found[1]
-    if architecture.endswith(_HEADS) or has_modules:
+def _is_encoder(listing: Listing) -> bool:
+    config = listing.json_of(CONFIG)
+    named = config.get("architectures")
+    architecture = str(named[0]) if isinstance(named, list) and named else ""
+    if architecture.endswith(_HEADS) or (architecture and MODULES in listing.names):
         return True
-    family = _MODEL_TYPE.search(config)
-    is_known = family is not None and _FAMILIES.fullmatch(family[1]) is not None
+    is_known = _FAMILIES.fullmatch(str(config.get("model_type"))) is not None
     return is_known and architecture.endswith(_BODIES)
 
 
@@ -66,8 +54,6 @@ ABOUT = About(
     word="encoder",
     backend="trivet.backends.encoder.backend:BACKEND",
     recognise=_recognise,
-    # A folder with modules.json makes vectors, whatever its architecture generates elsewhere.
-    preference=5,
     packages=("safetensors", "tokenizers", "torch", "transformers"),
     install="trivet[encoders]",
     completes=frozenset({"dynamic_batching", "input", "max_batch_size", "output", "parameters"}),

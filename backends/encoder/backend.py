@@ -44,7 +44,7 @@ class EncoderBackend:
 
     def complete(self, config: ModelConfig, files: ModelFiles) -> ModelConfig:
         """Inputs, outputs and limits come from the folder's JSON. Raises InvalidConfig."""
-        folder = read_folder(files.version_dir, files.model_dir.name)
+        folder = read_folder(files.version_dir, files.name)
         _compute(config, folder)
         info = _info(config, folder, CPU_BATCH_TOKENS)
         if config.WhichOneof("scheduling_choice") not in (None, "dynamic_batching"):
@@ -74,7 +74,7 @@ class EncoderBackend:
 
     def open(self, config: ModelConfig, files: ModelFiles, placement: Placement) -> Instance:
         """Raises LoadFailed, InvalidConfig."""
-        folder = read_folder(files.version_dir, files.model_dir.name)
+        folder = read_folder(files.version_dir, files.name)
         body = _body(config, folder, placement)
         tokenizer = FolderTokenizer(folder.path / TOKENIZER, lowers=folder.lowers)
         is_gpu = placement.kind == "KIND_GPU"

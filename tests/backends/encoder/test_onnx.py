@@ -7,7 +7,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from encoder_folders import TEXTS, add_dense, add_modules, make_encoder
+from encoder_folders import TEXTS, add_dense, add_modules, export_onnx, make_encoder
 from encoder_site import answer, open_encoder
 from onnx import TensorProto, helper, numpy_helper
 
@@ -107,23 +107,9 @@ def test_what_does_not_fit_is_named(tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")  # of the exporter
 def test_an_exported_model_gives_torch_s_vectors(tmp_path: Path) -> None:
-    import transformers
-
     folder = make_encoder(tmp_path / "m/1")
     wanted = answer(open_encoder(folder), *TEXTS)["embedding"]
-    model = transformers.AutoModel.from_pretrained(folder).eval()
-    names = ("input_ids", "attention_mask", "token_type_ids")
-    example = {name: torch.ones((2, 7), dtype=torch.int64) for name in names}
-    axes = {0: torch.export.Dim("rows"), 1: torch.export.Dim("tokens")}
-    torch.onnx.export(
-        model,
-        (),
-        folder / "model.onnx",
-        kwargs=example,
-        output_names=["last_hidden_state"],
-        dynamic_shapes=dict.fromkeys(names, axes),
-        dynamo=True,
-    )
+    export_onnx(folder)
 
     found = answer(open_encoder(without_weights(folder)), *TEXTS)["embedding"]
 

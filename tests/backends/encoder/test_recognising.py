@@ -44,5 +44,7 @@ def test_other_bodies_are_nobody_s(tmp_path: Path) -> None:
     write_json(folder / "config.json", {"architectures": ["ViTModel"], "model_type": "vit"})
     write_json(folder / "model.safetensors", [])
 
-    with pytest.raises(InvalidConfig, match="the config names no backend"):
+    with pytest.raises(
+        InvalidConfig, match="the architecture 'ViTModel', which no backend here knows"
+    ):
         backend_of(folder)
