@@ -24,6 +24,7 @@ class ModelFiles:
     lone: tuple[str, ...] = ()
     given_name: str = ""
     """Of a model that is not called as `model_dir`."""
+    pickles: Pickles = Pickles.REFUSED
 
     @property
     def name(self) -> str:
