@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from trivet.backends.api.errors import InvalidConfig
+from trivet.backends.api.pickles import Pickles
 from trivet.protos.model_config_pb2 import ModelConfig
 
 
