@@ -21,6 +21,7 @@ from trivet.backends.api import (
     Sink,
     TensorSpec,
 )
+from trivet.backends.api.encoder import EncoderInfo
 from trivet.protos import grpc_service_pb2 as pb
 from trivet.protos.model_config_pb2 import ModelConfig
 from trivet.server.http.app import HttpLimits, HttpServer, build_routes
@@ -155,6 +156,9 @@ class FakeCore:
 
     def unnamed_generators(self) -> list[str]:
         return list(self.models)
+
+    def encoders(self) -> dict[str, EncoderInfo]:
+        return {}
 
     def is_generating(self) -> bool:
         return True
