@@ -9,7 +9,7 @@ NATIVE := $(wildcard backends/llm/native/*.[ch] server/shared_memory/native/*.c)
 WORKERS ?= -n $(shell expr $$(nproc) + 1) --maxprocesses=5
 FUZZ_EXAMPLES ?= 2500
 
-.PHONY: serve check types together check-all examples format bench clean
+.PHONY: serve check types together check-all examples format kinds bench clean
 
 # Installs, prepares the example models and serves them on 127.0.0.1:8000 (HTTP), 8001 (gRPC) and
 # 8002 (metrics). More flags: make serve FLAGS="--log-verbose=1".
@@ -48,6 +48,10 @@ check-all: check
 	$(BIN)/pytest -q $(WORKERS) -m "slow and not gpu and not alone"
 	$(BIN)/pytest -q -m "slow and alone and not gpu"
 	TRIVET_FUZZ_EXAMPLES=$(FUZZ_EXAMPLES) $(BIN)/pytest -q $(WORKERS) --timeout=1800 tests/fuzz
+
+# The table in docs/models.md of what may lie in a repository, from tests/acceptance/kinds.
+kinds: $(VENV)/.dev
+	PYTHONPATH=.:tests $(BIN)/python -m acceptance.table
 
 # Ratios against bare echoes and in-process loops, in one run.
 bench: $(VENV)/.dev examples

@@ -1,7 +1,7 @@
 """Finds the backend of a model by what each says of itself in its `about.py`, and imports it."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib import import_module
@@ -11,7 +11,16 @@ from typing import cast
 
 import trivet
 import trivet.backends
-from trivet.backends.api import About, Backend, InvalidConfig, Listing, LoadFailed, ModelFiles
+from trivet.backends.api import (
+    About,
+    Backend,
+    InvalidConfig,
+    Listing,
+    LoadFailed,
+    Match,
+    ModelFiles,
+)
+from trivet.backends.strangers import nothing_known, several, strangers
 from trivet.protos.model_config_pb2 import ModelConfig
 
 log = logging.getLogger(__name__)
@@ -26,6 +35,16 @@ class FoundBackend:
 
     about: About
     backend: Backend
+    model_file: str = ""
+    """What is the model, where neither the config nor the backend's usual names say."""
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """Whose a model is, before the backend is imported, and which file is the model."""
+
+    about: About
+    model_file: str = ""
 
 
 def find_backend(config: ModelConfig, files: ModelFiles) -> FoundBackend:
@@ -33,8 +52,8 @@ def find_backend(config: ModelConfig, files: ModelFiles) -> FoundBackend:
 
     Raises InvalidConfig when none is named or known, LoadFailed when its framework is missing.
     """
-    about = choose_about(config, files)
-    return FoundBackend(about, _open(about))
+    chosen = choose(config, files)
+    return FoundBackend(chosen.about, _open(chosen.about), chosen.model_file)
 
 
 def open_backend(word: str) -> Backend:
@@ -43,33 +62,91 @@ def open_backend(word: str) -> Backend:
     return _open(about_of(word))
 
 
-def choose_about(config: ModelConfig, files: ModelFiles) -> About:
+def choose(config: ModelConfig, files: ModelFiles) -> Choice:
     """Whose a model is: by `backend`, `platform`, a field of the config, its files, its name.
 
-    Imports no framework. Raises InvalidConfig where nothing says so, or for an unknown name.
+    Imports no framework. Raises InvalidConfig where nothing says so, where several do and for an
+    unknown name, and OSError where the disk does not give out the files.
     """
+    about = _of_config(config)
+    if about is not None and not about.reads_model_file:
+        return Choice(about)
+    listing = Listing.of(files, config.default_model_filename)
+    if about is not None:
+        match = about.match(listing)
+        return Choice(about, _own_file(config, match) if match is not None else "")
+    found = claims(listing)
+    if not found:
+        where = f"model '{files.name}' version {files.version}"
+        raise InvalidConfig(f"{where}: {advice(listing)}")
+    return _best(config, files, found)
+
+
+def choose_about(config: ModelConfig, files: ModelFiles) -> About:
+    """The backend alone; see `choose`."""
+    return choose(config, files).about
+
+
+def claims(listing: Listing) -> list[tuple[Match, About]]:
+    """All backends that a version may be of, the best first."""
+    matches = ((about.match(listing), about) for about in abouts().values())
+    found = [(match, about) for match, about in matches if match is not None]
+    return sorted(found, key=lambda each: (each[0].claim, each[1].preference, each[1].word))
+
+
+def advice(listing: Listing, *, is_sure: bool = False) -> str:
+    """What to do about files that no backend claims: one sentence. `is_sure`: empty where nothing
+    more can be said than what is known. Raises OSError."""
+    known = abouts().values()
+    for about in known:
+        text = about.advise(listing) if about.advise is not None else None
+        if text:
+            return text
+        if len(found := about.candidates(listing)) > 1:
+            return several(found, about.word, about.model_files[0])
+    text = next(strangers(listing), "")
+    if text or is_sure:
+        return text
+    usual = [about.model_files[0] for about in known if about.model_files]
+    return nothing_known(listing, sorted(usual))
+
+
+def _of_config(config: ModelConfig) -> About | None:
+    """The backend that the config itself names."""
     if config.backend:
         return about_of(config.backend)
     known = abouts()
     if config.platform:
         return _of_platform(config.platform, known)
     given = {field.name for field, _ in config.ListFields()}
-    for about in known.values():
-        if about.config_field in given:
-            return about
-    listing = Listing.of(files, config.default_model_filename)
-    claims = [
-        (claim, about.preference, about.word)
-        for about in known.values()
-        if (claim := about.claim(listing)) is not None
+    return next((about for about in known.values() if about.config_field in given), None)
+
+
+def _own_file(config: ModelConfig, match: Match) -> str:
+    return "" if config.default_model_filename else match.model_file
+
+
+def _best(config: ModelConfig, files: ModelFiles, found: Sequence[tuple[Match, About]]) -> Choice:
+    """Raises InvalidConfig where two claims are as good."""
+    match, about = found[0]
+    rivals = [
+        (other, its)
+        for other, its in found[1:]
+        if other.claim == match.claim
+        and (its.preference == about.preference or other.model_file != match.model_file)
     ]
-    if claims:
-        return known[min(claims)[-1]]
-    raise InvalidConfig(
-        f"model '{files.model_dir.name}': the config names no backend and neither the files of "
-        f"version {files.version} nor the model's name tell it; set `backend` to one of "
-        f"{sorted(known)}"
-    )
+    if rivals:
+        listed = ", ".join(_described(each, its) for each, its in (found[0], *rivals))
+        raise InvalidConfig(
+            f"model '{files.name}' version {files.version} could be of several backends: {listed}; "
+            "set `backend` in its config.pbtxt (and `default_model_filename` to the file), or "
+            "remove what is not the model"
+        )
+    return Choice(about, _own_file(config, match))
+
+
+def _described(match: Match, about: About) -> str:
+    return f"'{about.word}'" + (f" ('{match.model_file}')" if match.model_file else "")
 
 
 def abouts() -> Mapping[str, About]:

@@ -41,16 +41,33 @@ class Claim(IntEnum):
 
     NAMED = 1
     """The config's `default_model_filename` is a file of its kind."""
-    CODE = 2
+    MANIFEST = 2
+    """A file that says what all the others are, such as MLflow's `MLmodel`: code and models of
+    other backends beside it are parts."""
+    CODE = 3
     """Code of the model's own; what lies beside it are its weights."""
-    FILE = 3
+    FOLDER = 4
+    """Several files that are one model, such as a Hugging Face folder with an ONNX file in it."""
+    FILE = 5
     """A file or folder `model<suffix>`, or one of its names."""
-    WORD = 4
+    WORD = 6
     """A file `model.<word>`."""
-    MODEL_NAME = 5
+    ONLY = 7
+    """The only file or folder with one of its suffixes, whatever it is called."""
+    MODEL_NAME = 8
     """The model's own name ends with one of its suffixes, or with `.<word>`."""
-    CONTENT = 6
-    """Several files together that look like its models."""
+    CONTENT = 9
+    """Files that look like its models."""
+
+
+@dataclass(frozen=True, slots=True)
+class Match:
+    """That a backend claims a model, and what it takes as the model."""
+
+    claim: Claim
+    model_file: str = ""
+    """The file's or folder's path in the version folder ("." is that folder itself), where that is
+    not the backend's usual name. A config that gives no `default_model_filename` gets it."""
 
 
 class Measure(Enum):
@@ -100,10 +117,18 @@ class About:
     """Names that its model files (or folders) have instead, the usual one first."""
     shared_names: tuple[str, ...] = ()
     """Names that its model files may have, too, but that other backends' files have as well."""
-    recognise: Callable[[Listing], Claim | None] | None = None
-    """For models that are recognised by several files. A function of the listing alone."""
+    recognise: Callable[[Listing], "Claim | Match | None"] | None = None
+    """For models that are recognised by several files, by files below the top, or by content: one
+    whose suffix others use as well. A function of the listing alone; raises OSError as that does.
+    Where none of its files has a usual name, it gives a Match."""
+    advise: Callable[[Listing], str | None] | None = None
+    """For what looks like its kind and is not: one sentence that names the file and says what to
+    do. Asked where no backend claims the model; raises OSError as the listing does."""
+    takes_any_name: bool = True
+    """Whether the only file with one of its suffixes is its, whatever the rest of the name is."""
     preference: int = 100
-    """Where several have the same claim, the lowest number has the model."""
+    """Where several have the same claim, the lowest number has the model. Where that is the same,
+    too, or they mean different files, nobody has it: the config must say."""
 
     packages: tuple[str, ...] = ()
     """What it imports, by import name, that `install` brings."""
@@ -126,6 +151,9 @@ class About:
     runs_user_code: bool = False
     """Whether models bring code. They run in processes of their own, unless parameter `isolation`
     is "none"."""
+    own_process: bool = False
+    """Whether its framework should not share a process with others: instances run in processes of
+    their own likewise. Its configs are completed in the server, without the framework."""
     joins_requests: bool = True
     """Whether instances join the requests of a batch (`Batch.gather`). One that takes them one by
     one takes ragged ones in a process of its own, too."""
@@ -136,7 +164,7 @@ class About:
     @property
     def usual_isolation(self) -> str:
         """The parameter `isolation` of models that do not say."""
-        return "process" if self.runs_user_code else "none"
+        return "process" if self.runs_user_code or self.own_process else "none"
 
     @property
     def model_files(self) -> tuple[str, ...]:
@@ -148,23 +176,36 @@ class About:
         """All that it takes in `platform`."""
         return (*filter(None, (self.platform,)), *self.other_platforms)
 
-    def claim(self, listing: Listing) -> Claim | None:
-        """Why a version whose config names no backend looks like its, if it does."""
-        return min(self._claims(listing), default=None)
+    @property
+    def reads_model_file(self) -> bool:
+        """Whether `default_model_filename` means something to it."""
+        return self.fields is None or "default_model_filename" in self.fields
 
-    def _claims(self, listing: Listing) -> Iterator[Claim]:
+    def match(self, listing: Listing) -> Match | None:
+        """Why a version whose config names no backend looks like its, if it does. Raises
+        OSError."""
+        return min(self._matches(listing), key=lambda match: match.claim, default=None)
+
+    def candidates(self, listing: Listing) -> list[str]:
+        """The files with one of its suffixes, whatever they are called."""
+        return listing.ending(*self.suffixes) if self.takes_any_name and self.suffixes else []
+
+    def _matches(self, listing: Listing) -> Iterator[Match]:
         endings = (*self.suffixes, f".{self.word}")
         if listing.model_file and PurePath(listing.model_file).suffix in endings:
-            yield Claim.NAMED
-        if not listing.names.isdisjoint(self.model_files):
-            yield Claim.FILE
+            yield Match(Claim.NAMED)
+        usual = next((name for name in self.model_files if name in listing.names), "")
+        if usual:
+            yield Match(Claim.FILE, "" if usual == self.model_files[0] else usual)
         if f"model.{self.word}" in listing.names:
-            yield Claim.WORD
+            yield Match(Claim.WORD)
+        if len(own := self.candidates(listing)) == 1:
+            yield Match(Claim.ONLY, own[0])
         if PurePath(listing.model_name).suffix in endings:
-            yield Claim.MODEL_NAME
-        claim = self.recognise(listing) if self.recognise is not None else None
-        if claim is not None:
-            yield claim
+            yield Match(Claim.MODEL_NAME)
+        found = self.recognise(listing) if self.recognise is not None else None
+        if found is not None:
+            yield Match(found) if isinstance(found, Claim) else found
 
     def takes_parameter(self, name: str) -> bool:
         """Whether it reads a config parameter of that name, or may."""

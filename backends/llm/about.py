@@ -1,6 +1,8 @@
 """What the backend for language models says of itself."""
 
-from trivet.backends.api import About, Claim, Listing, Memory
+import re
+
+from trivet.backends.api import About, Claim, Listing, Match, Memory
 
 PARAMETERS = (
     "attention",
@@ -32,21 +34,44 @@ PARAMETERS = (
 
 _CAUSAL = "ForCausalLM"
 """How the architectures end that Hugging Face's files name; encoders and the like end otherwise."""
+_LATER_PART = re.compile(r"-(?!00001)\d{5}-of-\d{5}\.gguf$")
+"""Of a model that is split into several files: all but the first."""
 
 
-def _recognise(listing: Listing) -> Claim | None:
-    """A Hugging Face folder of a language model, or the only GGUF file."""
-    suffixes = [name.rpartition(".")[2] for name in listing.names]
-    if suffixes.count("gguf") == 1:
+def _recognise(listing: Listing) -> Claim | Match | None:
+    """A Hugging Face folder of a language model, or the only GGUF file, perhaps in parts."""
+    if listing.ending(".safetensors") and _CAUSAL in _architecture(listing):
         return Claim.CONTENT
-    is_hub = "config.json" in listing.names and "safetensors" in suffixes
-    return Claim.CONTENT if is_hub and _CAUSAL in listing.text_of("config.json") else None
+    models = _gguf_models(listing)
+    return Match(Claim.CONTENT, models[0]) if len(models) == 1 else None
+
+
+def _advise(listing: Listing) -> str | None:
+    models = _gguf_models(listing)
+    if len(models) < 2:
+        return None
+    listed = ", ".join(f"'{name}'" for name in models[:4])
+    return (
+        f"there are {len(models)} GGUF models ({listed}); leave one, or name it in "
+        "`default_model_filename` of a config.pbtxt"
+    )
+
+
+def _gguf_models(listing: Listing) -> list[str]:
+    """Their files, of those in parts the first."""
+    return [name for name in listing.ending(".gguf") if not _LATER_PART.search(name)]
+
+
+def _architecture(listing: Listing) -> str:
+    named = listing.json_of("config.json").get("architectures")
+    return str(named[0]) if isinstance(named, list) and named else ""
 
 
 ABOUT = About(
     word="llm",
     backend="trivet.backends.llm.backend:BACKEND",
     recognise=_recognise,
+    advise=_advise,
     packages=(
         "gguf",
         "jinja2",
@@ -59,7 +84,7 @@ ABOUT = About(
     install="trivet[llm]",
     completes=frozenset({"input", "instance_group", "model_transaction_policy", "output"}),
     only_reads=True,
-    fields=(),
+    fields=("default_model_filename",),
     parameters=PARAMETERS,
     memory=Memory(weight_suffixes=(".gguf", ".safetensors")),
 )

@@ -91,9 +91,7 @@ class LlmBackend:
                 tokenizer.special_texts,
                 tokenizer_files.tool_template,
             )
-        return LlmInstance(
-            files, start_engine(files.model_dir.name, settings), settings, tokenizer, template
-        )
+        return LlmInstance(files, start_engine(files.name, settings), settings, tokenizer, template)
 
 
 def _refuse_unknown(config: ModelConfig) -> None:
@@ -154,7 +152,7 @@ class LlmInstance:
     def make_executor(self) -> Executor:
         """Called on the event loop; from then on the executor owns the engine."""
         return LlmExecutor(
-            self._files.model_dir.name,
+            self._files.name,
             self._files.version,
             self._engine,
             self._settings,

@@ -158,13 +158,14 @@ def _value(name: str, text: str, default: Any) -> Any:
 
 
 def find_model(config: ModelConfig, files: ModelFiles) -> Path:
-    """The weights: `model_path` if given, a .gguf file or a config.json in the version folder."""
-    given = parameter(config, "model_path")
+    """The weights: `model_path` or `default_model_filename` if given, a config.json or the only
+    .gguf file of the version folder."""
+    given = parameter(config, "model_path") or config.default_model_filename
     if given:
         return files.inside(files.version_dir, given)
     if (files.version_dir / "config.json").exists():
         return files.version_dir
-    found = sorted(files.version_dir.glob("*.gguf"))
+    found = sorted(path for path in files.entries() if path.suffix == ".gguf")
     if len(found) != 1:
         raise InvalidConfig(
             f"version folder {files.version} has {len(found)} .gguf files and no config.json; give "

@@ -16,6 +16,7 @@ ABOUT = About(
     other_platforms=("python",),
     suffixes=(".py",),
     recognise=_recognise,
+    takes_any_name=False,  # code beside a model is more often its helper
     preference=40,
     completes=frozenset(
         {

@@ -40,6 +40,16 @@ def load_module(
     weights = _weights(config, files)
     if weights is not None:
         _fill(module, weights)
+    return program_of(config, module, device, parameters)
+
+
+def program_of(
+    config: ModelConfig,
+    module: torch.nn.Module,
+    device: torch.device | None,
+    parameters: PyTorchParameters,
+) -> Program:
+    """A module, called by the names of its own arguments. Raises InvalidConfig."""
     module.eval()
     if device is not None:
         module.to(device)
@@ -68,7 +78,7 @@ def _source(config: ModelConfig, files: ModelFiles) -> Path:
 
 
 def _new_module(source: Path, files: ModelFiles, class_name: str) -> torch.nn.Module:
-    where = f"'{source.name}' of model '{files.model_dir.name}'"
+    where = f"'{source.name}' of model '{files.name}'"
     try:
         return _class_of(source, files, class_name)()
     except InvalidConfig:
@@ -93,7 +103,7 @@ def _class_of(source: Path, files: ModelFiles, class_name: str) -> type[torch.nn
         return classes[class_name]
     if class_name or len(classes) != 1:
         raise InvalidConfig(
-            f"'{source.name}' of model '{files.model_dir.name}' defines the torch.nn.Module "
+            f"'{source.name}' of model '{files.name}' defines the torch.nn.Module "
             f"classes {sorted(classes)}; name the one to serve with parameter MODEL_CLASS_NAME"
             + (f", not '{class_name}'" if class_name else "")
         )
@@ -102,7 +112,7 @@ def _class_of(source: Path, files: ModelFiles, class_name: str) -> type[torch.nn
 
 def _import(source: Path, files: ModelFiles) -> ModuleType:
     """Runs the file as a module of its own name, so that versions do not meet."""
-    name = f"trivet_models.{files.model_dir.name}.v{files.version}.{source.stem}"
+    name = f"trivet_models.{files.name}.v{files.version}.{source.stem}"
     spec = importlib.util.spec_from_file_location(name, source)
     if spec is None or spec.loader is None:
         raise InvalidConfig(f"'{source.name}' is no Python file")

@@ -18,7 +18,8 @@ def digest_of_model(config: ModelConfig, files: ModelFiles) -> bytes:
     answers."""
     digest = hashlib.blake2b(digest_size=KEY_BYTES)
     _add(digest, config.SerializeToString(deterministic=True))
-    for path in sorted(files.model_dir.rglob("*")):
+    paths = files.walk() if files.lone else files.model_dir.rglob("*")
+    for path in sorted(paths):
         inside = path.relative_to(files.model_dir)
         is_other = inside.parts[0].isdigit() and inside.parts[0] != str(files.version)
         if path.is_file() and not is_other:

@@ -5,7 +5,6 @@ import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
 from weakref import WeakSet
 
 from trivet.backends.api import InvalidConfig, LoadFailed, Memory, ModelFiles, Placement
@@ -125,17 +124,13 @@ class _Need:
     def __init__(self, files: ModelFiles, known: Memory, num_instances: int) -> None:
         size_bytes = sum(
             path.stat().st_size
-            for path in _files(files.version_dir)
+            for path in files.walk()
             if not known.weight_suffixes or path.suffix.lower() in known.weight_suffixes
         )
         copies = 1 if GPU_KIND in known.shared_on else num_instances
         self.total_bytes = size_bytes * copies
         times = "" if copies == 1 else f"{copies} instances x "
         self.text = f"{times}{_gib(size_bytes)} of model files"
-
-
-def _files(folder: Path) -> list[Path]:
-    return [path for path in folder.rglob("*") if path.is_file()] if folder.is_dir() else []
 
 
 def _gib(size_bytes: int) -> str:

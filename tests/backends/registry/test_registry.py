@@ -10,7 +10,14 @@ from google.protobuf import text_format
 from installed_backend import install_backend
 
 from trivet.backends.api import InvalidConfig, LoadFailed, ModelFiles
-from trivet.backends.registry import abouts, choose_about, find_backend, open_backend
+from trivet.backends.registry import (
+    Choice,
+    abouts,
+    choose,
+    choose_about,
+    find_backend,
+    open_backend,
+)
 from trivet.protos.model_config_pb2 import ModelConfig
 
 
@@ -106,7 +113,7 @@ def test_weights_that_are_no_language_model_are_nobodys(tmp_path: Path) -> None:
     files = make_files(tmp_path, "config.json", "model.safetensors")
     (files.version_dir / "config.json").write_text('{"architectures": ["BertModel"]}')
 
-    with pytest.raises(InvalidConfig, match="names no backend"):
+    with pytest.raises(InvalidConfig, match="'BertModel', which no backend here knows; export it"):
         choose_about(make_config(), files)
 
 
@@ -114,6 +121,39 @@ def test_a_default_model_filename_that_tells_nothing_leaves_it_to_the_files(tmp_
     config = make_config('default_model_filename: "weights.bin"')
 
     assert choose_about(config, make_files(tmp_path, "weights.bin", "model.pt")).word == "pytorch"
+
+
+@pytest.mark.parametrize(
+    ("name", "word"),
+    [("resnet50.onnx", "onnxruntime"), ("net.pt2", "pytorch"), ("tiny.Q4_0.gguf", "llm")],
+)
+def test_the_only_model_file_may_have_any_name(tmp_path: Path, name: str, word: str) -> None:
+    files = make_files(tmp_path, name, "labels.txt")
+
+    assert choose(make_config(), files) == Choice(abouts()[word], name)
+    assert choose(make_config(f'backend: "{word}"'), files).model_file == name
+
+
+def test_a_file_that_the_config_names_is_the_model(tmp_path: Path) -> None:
+    config = make_config('backend: "onnxruntime" default_model_filename: "b.onnx"')
+
+    assert choose(config, make_files(tmp_path, "a.onnx", "b.onnx")).model_file == ""
+
+
+def test_the_parts_of_a_split_file_are_one_model(tmp_path: Path) -> None:
+    parts = [f"big-0000{number}-of-00003.gguf" for number in (1, 2, 3)]
+
+    assert choose(make_config(), make_files(tmp_path, *parts)).model_file == parts[0]
+
+
+def test_files_of_two_backends_are_nobodys_and_both_are_named(tmp_path: Path) -> None:
+    text = (
+        r"could be of several backends: 'onnxruntime' \('a.onnx'\), 'pytorch' \('b.pt2'\); set "
+        "`backend`"
+    )
+
+    with pytest.raises(InvalidConfig, match=text):
+        choose(make_config(), make_files(tmp_path, "a.onnx", "b.pt2"))
 
 
 def test_model_name_suffix_names_a_backend(tmp_path: Path) -> None:
@@ -147,8 +187,8 @@ def test_a_word_reaches_no_module_but_a_backend(word: str) -> None:
 
 
 def test_unknown_platform_is_told(tmp_path: Path) -> None:
-    with pytest.raises(InvalidConfig, match=r"unknown platform 'tensorflow_savedmodel'.*backend"):
-        find_backend(make_config('platform: "tensorflow_savedmodel"'), make_files(tmp_path))
+    with pytest.raises(InvalidConfig, match=r"unknown platform 'caffe2_netdef'.*backend"):
+        find_backend(make_config('platform: "caffe2_netdef"'), make_files(tmp_path))
 
 
 def test_model_without_any_hint_is_told_what_to_set(tmp_path: Path) -> None:
@@ -165,12 +205,22 @@ def test_known_words_are_backends_only() -> None:
 
 @pytest.mark.parametrize(
     ("word", "package", "extra"),
-    [("onnxruntime", "onnxruntime", "onnx"), ("pytorch", "torch", "torch")],
+    [
+        ("keras", "keras", "tensorflow"),
+        ("onnxruntime", "onnxruntime", "onnx"),
+        ("openvino", "openvino", "openvino"),
+        ("pytorch", "torch", "torch"),
+        ("tensorflow", "tensorflow", "tensorflow"),
+        ("tflite", "ai_edge_litert", "tflite"),
+    ],
 )
 def test_missing_framework_names_the_pip_extra(
     monkeypatch: pytest.MonkeyPatch, word: str, package: str, extra: str
 ) -> None:
-    for name in [name for name in sys.modules if name.startswith(f"trivet.backends.{word}")]:
+    room = abouts()[word].backend.rpartition(".")[0]
+    for name in [name for name in sys.modules if name.startswith(room)]:
+        monkeypatch.delitem(sys.modules, name)
+    for name in [name for name in sys.modules if name.startswith(f"{package}.")]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, package, None)
 
