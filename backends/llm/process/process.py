@@ -70,8 +70,8 @@ class EngineProcess:
     socket: socket.socket
     info: dict[str, Any]
     early: Sequence[Message]
-    printing: threading.Thread
-    """Passes on what it and its ranks print; ends with them."""
+    printing: threading.Thread | None = None
+    """Passes on what it and its ranks print; ends with them. None: nobody does."""
     memory_kills: MemoryKills = field(default_factory=MemoryKills)
 
     def is_running(self) -> bool:
@@ -87,7 +87,8 @@ class EngineProcess:
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGKILL)
         self.process.wait()
-        self.printing.join(_LAST_WORDS_S)
+        if self.printing is not None:
+            self.printing.join(_LAST_WORDS_S)
         self.socket.close()
 
     def ending(self) -> Ending:

@@ -150,7 +150,7 @@ def test_of_several_templates_the_one_for_tools_is_taken_with_tools(
     tmp_path: Path, where: str, tools: Any
 ) -> None:
     write_templates(tmp_path, where)
-    theirs: Any = transformers.AutoTokenizer.from_pretrained(tmp_path)  # type: ignore[no-untyped-call]  # it has no types
+    theirs: Any = transformers.AutoTokenizer.from_pretrained(tmp_path)
     files = hub_tokenizer(tmp_path)
     template = ChatTemplate(files.chat_template, {}, tool_source=files.tool_template)
     messages = [{"role": "user", "content": "Hi"}]
