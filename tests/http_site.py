@@ -28,6 +28,7 @@ from trivet.server.http.language import Language
 from trivet.server.http.routes import Route
 from trivet.server.logs.setting import LogSetting, LogValue
 from trivet.server.models.check import submit
+from trivet.server.models.known import IndexRow
 from trivet.server.models.model import Model
 from trivet.server.models.routing import Admitted, Key, VersionRouter
 from trivet.server.scheduling.statistics import ModelStatistics
@@ -226,13 +227,11 @@ class FakeCore:
         stats = [pb.ModelStatistics(name=each, version="1", inference_count=3) for each in names]
         return pb.ModelStatisticsResponse(model_stats=stats)
 
-    def index(self, *, ready_only: bool) -> pb.RepositoryIndexResponse:
-        index = pb.RepositoryIndexResponse()
-        index.models.add(name="simple", version="1", state="READY")
+    def index(self, *, ready_only: bool) -> list[IndexRow]:
+        rows = [IndexRow("simple", "", "1", "READY")]
         if not ready_only:
-            index.models.add(name="never")
-            index.models.add(name="broken", version="1", state="UNAVAILABLE", reason="why")
-        return index
+            rows += [IndexRow("never", ""), IndexRow("broken", "", "1", "UNAVAILABLE", "why")]
+        return rows
 
     async def load(
         self, name: str, config_json: str | None = None, files: Mapping[str, bytes] | None = None

@@ -4,6 +4,7 @@ from trivet.backends.api.about import About, Claim, Match, Measure, Memory
 from trivet.backends.api.backend import (
     Backend,
     BringsExecutor,
+    ChecksFiles,
     ComputeOnly,
     Executor,
     Instance,
@@ -118,6 +119,7 @@ __all__ = [
     "Cause",
     "ChatInput",
     "CheckedRequest",
+    "ChecksFiles",
     "Choices",
     "Chunk",
     "Claim",

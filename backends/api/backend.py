@@ -80,6 +80,15 @@ class StartsProcesses(Protocol):
 
 
 @runtime_checkable
+class ChecksFiles(Protocol):
+    """A backend that can refuse some files, or a config that does not fit them, without a device and
+    without running or starting anything, as its `complete` may have to."""
+
+    def check_files(self, config: ModelConfig, files: ModelFiles) -> None:
+        """Raises the ServingError that `complete` raises for them."""
+
+
+@runtime_checkable
 class ReportsMemory(Protocol):
     """An instance that knows what memory it takes; see `Measure.REPORT`."""
 

@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from aiohttp import web
 
 from trivet.backends.api import InvalidRequest, Unsupported
-from trivet.protos import grpc_service_pb2 as pb
 from trivet.server.auth.restricted import Api
 from trivet.server.auth.scopes import Scope
 from trivet.server.core import Core
@@ -19,6 +18,7 @@ from trivet.server.http.limits import HttpLimits
 from trivet.server.http.operations import ARRAY, Operation
 from trivet.server.http.origin import refuse_other_sites
 from trivet.server.http.routes import Call, Route
+from trivet.server.models.known import IndexRow
 from trivet.server.protocol.loading import read_load
 
 _INDEX = Operation(
@@ -53,7 +53,7 @@ class Repository:
         document = await self._document(call)
         ready_only = flag(document.get("ready", False), "'ready'")
         index = self._core.index(ready_only=ready_only)
-        return json_answer([_entry(model) for model in index.models])
+        return json_answer([_entry(row) for row in index])
 
     async def load(self, call: Call) -> web.StreamResponse:
         refuse_other_sites(call)
@@ -99,9 +99,11 @@ def _decoded(model: str, parameters: JsonObject) -> Iterator[tuple[str, object]]
             yield name, value
 
 
-def _entry(model: pb.RepositoryIndexResponse.ModelIndex) -> dict[str, str]:
+def _entry(row: IndexRow) -> dict[str, str]:
     """A row of the index; a model that was never loaded has nothing but its name."""
-    entry = {"name": model.name}
-    if model.version or model.state:
-        entry |= {"version": model.version, "state": model.state, "reason": model.reason}
+    entry = {"name": row.name}
+    if row.namespace:
+        entry["namespace"] = row.namespace
+    if row.version or row.state:
+        entry |= {"version": row.version, "state": row.state, "reason": row.reason}
     return entry

@@ -8,8 +8,9 @@ from ensemble_room import config, ensemble, step
 from patience import patience
 
 from trivet.backends.api import DataType, InvalidConfig, ModelNotFound, Signature
+from trivet.ensembles.fields import check_fields
 from trivet.ensembles.graph import Graph
-from trivet.ensembles.reading import check_fields, read_graph
+from trivet.ensembles.reading import read_graph
 from trivet.server.repository.config import parse_config
 
 
@@ -23,6 +24,9 @@ class Models:
         if name not in self._configs:
             raise ModelNotFound(f"Request for unknown model: '{name}' is not found")
         return Signature.from_config(parse_config(self._configs[name], name))
+
+    def find(self, name: str, namespace: str = "") -> str:
+        return name
 
     def parts(self, name: str) -> frozenset[str]:
         return frozenset({name})

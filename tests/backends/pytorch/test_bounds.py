@@ -140,11 +140,11 @@ def test_validate_tells_what_contradicts_the_file(home: Home) -> None:
     put(home, batch=Dim("b", max=5))
     config = home.model_dir / "config.pbtxt"
     config.write_text('backend: "pytorch" max_batch_size: 16')
-    (found,) = validate(home.model_dir.parent)
+    (found,) = validate([home.model_dir.parent])
     assert (found.severity, found.code) == ("error", "model-file")
     assert "max_batch_size is 16, but the first dimension of 'x' is up to 5" in found.message
     config.write_text('backend: "pytorch" max_batch_size: 5')
-    assert validate(home.model_dir.parent) == []
+    assert validate([home.model_dir.parent]) == []
 
 
 def package(home: Home, low: int, high: int) -> Path:
