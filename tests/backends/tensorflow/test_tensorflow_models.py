@@ -38,7 +38,7 @@ def test_a_frozen_graph_is_what_its_config_says(site: Site) -> None:
 
 @pytest.mark.parametrize("name", ["exported", "zipped", "older", "unbuilt"])
 def test_all_forms_of_a_model_have_the_same_config(site: Site, name: str) -> None:
-    """Also of one that was built by its first batch, whose size Keras records."""
+    """Also of one that was built by calling it, whose batch Keras records."""
     config = site.results[name]["config"]
 
     assert [each["dims"] for each in config["input"]] == [[4]]
