@@ -8,6 +8,7 @@ from collections.abc import Iterator
 
 import numpy as np
 import pytest
+from heard import hear
 from patience import patience
 from serving import RunningServer, start_server
 from tree_models import ROWS, Home
@@ -40,7 +41,9 @@ def ask(server: RunningServer, rows: np.ndarray) -> tuple[int, str]:
         with urllib.request.urlopen(request, timeout=patience()) as answer:
             return answer.status, answer.read().decode()
     except urllib.error.HTTPError as error:
-        return error.code, error.read().decode()
+        text = error.read().decode()
+        hear(error.code, text=text)
+        return error.code, text
 
 
 @pytest.mark.rows("V64")
