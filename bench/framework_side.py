@@ -162,7 +162,7 @@ def _processor_seconds() -> float:
     """Of this process and of all that it has started, ended or not."""
     own = os.times()
     live = [each.cpu_times() for each in psutil.Process().children(recursive=True)]
-    return sum(own[:4]) + sum(each.user + each.system for each in live)
+    return sum(own[:4]) + float(sum(each.user + each.system for each in live))
 
 
 def _resident() -> int:
