@@ -160,9 +160,9 @@ def measure(side: str, word: str, folder: Path) -> dict[str, float]:
 
 def _processor_seconds() -> float:
     """Of this process and of all that it has started, ended or not."""
-    own = os.times()
+    own: float = sum(os.times()[:4])
     live = [each.cpu_times() for each in psutil.Process().children(recursive=True)]
-    return sum(own[:4]) + sum(each.user + each.system for each in live)
+    return own + float(sum(each.user + each.system for each in live))
 
 
 def _resident() -> int:

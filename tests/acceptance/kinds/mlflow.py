@@ -97,7 +97,6 @@ KINDS = (
         extra="mlflow",
         make=_xgboost,
         apart=True,
-        slow=True,
     ),
     Kind(
         title="MLflow: Keras",
