@@ -86,6 +86,8 @@ class Server:
         self.settings = settings
         self.registry = Registry()
         self.registry.is_starting = True
+        # With keys, a caller may not know of all models.
+        self.registry.suggests_names = not settings.auth_keys_file
         self._progress = LoadProgress(enabled=not settings.no_progress)
         self._control = control = RepositoryControl(settings)
         limits = _limits(settings)
@@ -217,7 +219,7 @@ class Server:
         advice = {action.name: action.advice for action in actions if isinstance(action, Stranger)}
         found = {action.name for action in actions} - advice.keys()
         missing = tuple(
-            Problem(name, not_in_repository(name, advice.get(name, "")))
+            Problem(name, not_in_repository(name, advice.get(name, ""), found))
             for name in sorted(wanted - found)
         )
         for name in found - wanted:

@@ -17,6 +17,7 @@ from trivet.protos.model_config_pb2 import ModelConfig
 from trivet.server.logs.outage import Outage
 from trivet.server.models.composition import steps_of
 from trivet.server.models.lifecycle import Lifecycle
+from trivet.server.models.texts import did_you_mean
 from trivet.server.repository.config import config_of
 from trivet.server.repository.layout import ModelFolder
 from trivet.server.repository.scan import (
@@ -102,7 +103,9 @@ class RepositoryControl:
             problem = folder.advice if folder else snapshot.problems.get(name)
             if problem and not folder:
                 self._lifecycle.note_problem(name, problem)
-            raise InvalidRequest(not_in_repository(name, problem or ""))
+            # With keys, a caller may not know of all models.
+            known = () if self._settings.auth_keys_file else snapshot.models
+            raise InvalidRequest(not_in_repository(name, problem or "", known))
         self._with_ensemble.discard(name)
         await self._load_steps(folder, config_json, snapshot)
         await self._lifecycle.load(folder, config_json)
@@ -233,9 +236,9 @@ def _add_steps(
             found.append(name)
 
 
-def not_in_repository(name: str, reason: str) -> str:
-    """In the words that Triton's clients look for."""
-    why = f": {reason}" if reason else ""
+def not_in_repository(name: str, reason: str, known: Iterable[str] = ()) -> str:
+    """In the words that Triton's clients look for. `known`: names that may have been meant."""
+    why = f": {reason}" if reason else did_you_mean(name, known)
     return f"failed to load '{name}', failed to poll from model repository{why}"
 
 

@@ -17,13 +17,19 @@ def repo() -> None:
 
 
 @repo.command()
-@click.argument("folder", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.argument(
+    "folders",
+    nargs=-1,
+    required=True,
+    metavar="FOLDER...",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+)
 @click.option("-o", "--output", type=click.Choice(["text", "json"]), default="text")
-def validate(folder: Path, output: str) -> None:
-    """Check every model of FOLDER; no model code is run. Exit code 1 if there are errors."""
-    from trivet.server.repository.validate import validate as find_faults
+def validate(folders: tuple[Path, ...], output: str) -> None:
+    """Check every model of each FOLDER; no model code is run. Exit code 1 if there are errors."""
+    from trivet.server.models.validate import validate as find_faults
 
-    found = find_faults(folder)
+    found = find_faults(*folders)
     if output == "json":
         rows = [dataclasses.asdict(each) for each in found]
         click.echo(orjson.dumps(rows, option=orjson.OPT_INDENT_2))

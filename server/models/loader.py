@@ -26,7 +26,7 @@ from trivet.backends.api import (
 )
 from trivet.backends.api.meters import MakesMeters, MeterStore
 from trivet.backends.device.nvml import Gpus
-from trivet.backends.registry import find_backend
+from trivet.backends.registry import FoundBackend, find_backend
 from trivet.protos.model_config_pb2 import ModelConfig, ModelInstanceGroup
 from trivet.server.cache.key import digest_of_model
 from trivet.server.models.composition import steps_of
@@ -87,6 +87,18 @@ class Opened:
 
 
 @dataclass(frozen=True, slots=True)
+class Prepared:
+    """What is known of a version before its instances are opened."""
+
+    about: About
+    backend: Backend
+    config: ModelConfig
+    """Complete and checked."""
+    labels: Mapping[str, Sequence[str]]
+    sequences: SequencePlan | None
+
+
+@dataclass(frozen=True, slots=True)
 class Loader:
     """Opens model versions."""
 
@@ -120,10 +132,7 @@ class Loader:
             raise judged(error) from error.__cause__
         versions = tuple(sorted(configs.select_versions(given, folder.versions)))
         if not versions:
-            raise LoadFailed(
-                f"failed to load '{folder.name}', no version is available: the folder has versions "
-                f"{sorted(folder.versions)}, none of which its version_policy selects"
-            )
+            raise LoadFailed(f"failed to load '{folder.name}', {configs.no_version(folder)}")
         return LoadPlan(folder, given, versions, steps_of(given), override_json is not None)
 
     def open(self, plan: LoadPlan, version: int) -> Opened:
@@ -146,10 +155,11 @@ class Loader:
                 "the server log has the details"
             ) from None
 
-    def _open(self, plan: LoadPlan, files: ModelFiles) -> Opened:
-        found = find_backend(plan.given, files)
+    def prepare(self, given: ModelConfig, files: ModelFiles, found: FoundBackend) -> Prepared:
+        """All that is decided before anything is opened: a complete config, checked. Runs code of
+        the model's own only where its backend completes configs by that. Raises a ServingError."""
         about, backend = found.about, found.backend
-        given = self._given(plan.given, about)
+        given = self._given(given, about)
         if found.model_file:
             given.default_model_filename = found.model_file
         if isinstance(backend, MakesMeters) and self.meters is not None:
@@ -165,7 +175,14 @@ class Loader:
         labels = read_labels(config, files)
         if composed is not None:
             labels = {**composed.labels(given), **labels}
-        sequences = SequencePlan.read(config, files)
+        return Prepared(about, backend, config, labels, SequencePlan.read(config, files))
+
+    def _open(self, plan: LoadPlan, files: ModelFiles) -> Opened:
+        found = find_backend(plan.given, files)
+        _warn_of_unread(plan.given, found.about)
+        prepared = self.prepare(plan.given, files, found)
+        about, backend, config = prepared.about, prepared.backend, prepared.config
+        labels, sequences = prepared.labels, prepared.sequences
         if self.limits is not None:
             self.limits.check(config, configs.instances(config))
         is_cached = self.caches and config.response_cache.enable
@@ -191,16 +208,6 @@ class Loader:
         given = ModelConfig()
         given.CopyFrom(config)
         given.backend = about.word
-        unread = unread_parameters(given, about)
-        if unread:
-            name = config.name
-            known_in_vain = set(unread) & set(NOBODYS_PARAMETERS)
-            level = logging.WARNING if known_in_vain else logging.DEBUG
-            text = "model '%s': backend '%s' reads no parameters %s"
-            log.log(level, text, name, about.word, unread)
-        fields = unread_fields(given, about)
-        if fields:
-            log.warning("model '%s': these fields have no effect here: %s", config.name, fields)
         for name, value in self.parameters.get(about.word, {}).items():
             if name not in given.parameters:
                 given.parameters[name].string_value = value
@@ -281,6 +288,20 @@ class Loader:
             return backend.open(config, files, placement)
         except BackendFailed as error:
             raise LoadFailed(error.message) from error
+
+
+def _warn_of_unread(config: ModelConfig, about: About) -> None:
+    unread = unread_parameters(config, about)
+    if unread:
+        known_in_vain = set(unread) & set(NOBODYS_PARAMETERS)
+        near = {each: text for each in unread if (text := about.near_parameter(each))}
+        level = logging.WARNING if known_in_vain or near else logging.DEBUG
+        text = "model '%s': backend '%s' reads no parameters %s%s"
+        hints = "".join(f"; for '{each}', did you mean '{its}'?" for each, its in near.items())
+        log.log(level, text, config.name, about.word, unread, hints)
+    fields = unread_fields(config, about)
+    if fields:
+        log.warning("model '%s': these fields have no effect here: %s", config.name, fields)
 
 
 def _unreadable(plan: LoadPlan, version: int, error: Exception) -> UnreadableFiles:

@@ -4,12 +4,13 @@ Owned by the event loop. A reader takes a Model and keeps it as long as it likes
 counts the requests in progress, so a version that has left the map still answers them.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping
 from types import MappingProxyType
 
 from trivet.backends.api import ModelNotFound, ModelNotReady, NotFound, ServingError
 from trivet.server.models.model import Model
 from trivet.server.models.routing import Routers
+from trivet.server.models.texts import NO_SUGGESTIONS, did_you_mean
 
 Versions = Mapping[int, Model]
 
@@ -22,6 +23,11 @@ class Registry:
         self.routers = Routers(self._why_unready)
         """Who gets which of them."""
         self._unready: dict[str, bool] = {}
+        self._held_back: dict[str, Mapping[int, str]] = {}
+        self.trouble_of: Callable[[str], str] = lambda _: ""
+        """Why a known model has no version that serves."""
+        self.suggests_names = True
+        """Whether errors may name models that are called like what was asked for."""
         self.is_starting = False
         """Whether the repository is still being read: what is not known may be so in a moment."""
 
@@ -30,6 +36,12 @@ class Registry:
         """The models that have a ready version."""
         return self._models
 
+    @property
+    def suggestions(self) -> Collection[str]:
+        """The models that may be named to who asks for another."""
+        names = self._models.keys() | self._unready.keys()
+        return names if self.suggests_names else NO_SUGGESTIONS
+
     def _why_unready(self, name: str) -> ServingError:
         is_coming = self._unready.get(name)
         if is_coming is None and self.is_starting:
@@ -37,8 +49,11 @@ class Registry:
                 f"Request for model '{name[:128]}': the server is starting and still loads models"
             )
         if is_coming is None:
-            return ModelNotFound(f"Request for unknown model: '{name}' is not found")
+            near = did_you_mean(name, self.suggestions)
+            return ModelNotFound(f"Request for unknown model: '{name}' is not found{near}")
+        trouble = self.trouble_of(name)
         text = f"Request for unknown model: '{name}' has no available versions"
+        text += f": {trouble}" if trouble else ""
         return ModelNotReady(text) if is_coming else NotFound(text)
 
     def publish(self, model: Model) -> Model | None:
@@ -63,6 +78,17 @@ class Registry:
     def forget(self, name: str) -> None:
         """The model is in no repository any more."""
         self._unready.pop(name, None)
+        self._held_back.pop(name, None)
+
+    def is_known(self, name: str) -> bool:
+        """Whether there is such a model, ready or not."""
+        return name in self._models or name in self._unready
+
+    def hold_back(self, name: str, reasons: Mapping[int, str]) -> None:
+        """Why versions that lie in a model's folder may not serve."""
+        self._held_back[name] = reasons
+        if name in self._models:
+            self.routers.replace(name, self._models[name], reasons)
 
     def _set(self, name: str, versions: dict[int, Model]) -> None:
         models = dict(self._models)
@@ -70,5 +96,5 @@ class Registry:
             models[name] = MappingProxyType(versions)
         else:
             models.pop(name, None)
-        self.routers.replace(name, versions)
+        self.routers.replace(name, versions, self._held_back.get(name, {}))
         self._models = MappingProxyType(models)

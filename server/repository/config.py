@@ -121,6 +121,16 @@ def select_versions(config: ModelConfig, available: Iterable[int]) -> list[int]:
     return ordered[-max(1, count) :]
 
 
+def no_version(folder: ModelFolder) -> str:
+    """Why a model has no version that could serve."""
+    if not folder.versions:
+        return "no version is available: the folder has none; put the model's files into 1/"
+    return (
+        f"no version is available: the folder has versions {sorted(folder.versions)}, none of "
+        "which its version_policy selects"
+    )
+
+
 def normalise(config: ModelConfig, about: About | None = None, *, num_gpus: int = 0) -> ModelConfig:
     """A copy with every default written out, as Triton's model configuration endpoint shows it.
 

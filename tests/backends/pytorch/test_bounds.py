@@ -14,7 +14,7 @@ from torch_models import Home, io, run_one
 from trivet.backends.api import InvalidConfig, InvalidRequest
 from trivet.backends.api.extent import Extent
 from trivet.backends.pytorch.bounds import compiled_extents
-from trivet.server.repository.validate import validate
+from trivet.server.models.validate import validate
 
 CHECKS = """
     if (arg0_1_size[0] < 3) {{

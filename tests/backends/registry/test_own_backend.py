@@ -15,7 +15,7 @@ from installed_backend import install_backend
 from patience import patience
 from serving import RunningServer, start_server
 
-from trivet.server.repository.validate import validate
+from trivet.server.models.validate import validate
 
 _FILE = re.compile(r"^<!-- file: (\S+) -->\n```\w+\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
