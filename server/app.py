@@ -20,6 +20,7 @@ from trivet.server.logs.log import Log, setup_logging
 from trivet.server.metrics.config import MetricsConfig
 from trivet.server.metrics.custom import CustomMetrics
 from trivet.server.models.assemble import Assembler
+from trivet.server.models.batch_size import DefaultBatchSizes
 from trivet.server.models.catalog import RegistryCatalog
 from trivet.server.models.dispatcher import RequestDispatcher
 from trivet.server.models.gpu_memory import GpuLedger, parse_limits
@@ -106,6 +107,7 @@ class Server:
                 settings.model_config_name,
                 HostPolicies.parse(settings.host_policy),
                 custom_metrics,
+                DefaultBatchSizes.parse(settings.default_max_batch_size, settings.backend_config),
                 GpuLedger(gpus, parse_limits(settings.model_load_gpu_limit)),
             ),
             Assembler(

@@ -26,6 +26,7 @@ BACKEND_FIELDS = (
 """Fields of a config that only backends read. The others are the server's."""
 SERVER_PARAMETERS = (
     "close_timeout_s",
+    "compute_batch_size",
     "embeddings_*",
     "execute_timeout_s",
     "gpu_uuids",

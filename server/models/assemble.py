@@ -104,4 +104,6 @@ class Assembler:
             return SequenceExecutor(model, signature, instances, sequences, statistics)
         schedule = schedule_of(config, self.default_queue_size, self.hold_until)
         schedule = replace(schedule, permits=permits, make_batch=make_batch)
+        if ragged is not None:
+            schedule = replace(schedule, part_size=0)
         return BatchingExecutor(model, signature, instances, schedule, statistics)

@@ -29,6 +29,7 @@ from trivet.backends.device.nvml import Gpus
 from trivet.backends.registry import FoundBackend, find_backend
 from trivet.protos.model_config_pb2 import ModelConfig, ModelInstanceGroup
 from trivet.server.cache.key import digest_of_model
+from trivet.server.models.batch_size import DefaultBatchSizes
 from trivet.server.models.composition import steps_of
 from trivet.server.models.cpu_memory import host_bytes, reported
 from trivet.server.models.gpu_memory import GPU_KIND, GpuLedger, LoadMemory
@@ -117,6 +118,8 @@ class Loader:
     """Of `--host-policy`."""
     meters: MeterStore | None = None
     """For metrics that models make up."""
+    batch_sizes: DefaultBatchSizes = field(default_factory=DefaultBatchSizes)
+    """Of models whose config and file give none."""
     gpus: GpuLedger = field(default_factory=lambda: GpuLedger(Gpus.none("none were looked for")))
 
     def plan(self, folder: ModelFolder, override_json: str | None) -> LoadPlan:
@@ -168,7 +171,12 @@ class Loader:
         backend = composed or backend
         # What an ensemble lacks is in its steps' configs, however strict these are.
         must_complete = self.auto_complete or composed is not None
-        completed = _completed(about, backend, given, files) if must_complete else given
+        if must_complete:
+            self.batch_sizes.ask(given, about)
+            completed = _completed(about, backend, given, files)
+            self.batch_sizes.settle(given, completed, about)
+        else:
+            completed = given
         num_gpus = self._num_gpus(backend, completed)
         config = configs.normalise(completed, about, num_gpus=num_gpus)
         check(config, about)

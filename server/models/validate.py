@@ -213,7 +213,7 @@ def _refusal(
     except LoadFailed:
         return Diagnostic("warning", "framework-missing", path, error.message)
     if config.HasField("ensemble_scheduling"):
-        return Diagnostic("error", "ensemble", f"{folder.name}/{CONFIG_NAME}", error.message)
+        return Diagnostic("error", "ensemble-steps", f"{folder.name}/{CONFIG_NAME}", error.message)
     return Diagnostic("error", "model-file", path, error.message)
 
 

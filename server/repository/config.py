@@ -10,6 +10,7 @@ from pathlib import Path
 from google.protobuf import text_format
 
 from trivet.backends.api import About, InvalidConfig, Placement, from_json, parameter
+from trivet.backends.api.signature import compute_batch_size
 from trivet.protos.model_config_pb2 import ModelConfig, ModelInstanceGroup
 from trivet.protos.pool import POOL
 from trivet.server.repository.layout import ModelFolder
@@ -150,7 +151,7 @@ def normalise(config: ModelConfig, about: About | None = None, *, num_gpus: int 
     if full.WhichOneof("scheduling_choice") == "dynamic_batching" and full.max_batch_size > 0:
         batching = full.dynamic_batching
         if not batching.preferred_batch_size:
-            batching.preferred_batch_size.append(full.max_batch_size)
+            batching.preferred_batch_size.append(compute_batch_size(full))
     _normalise_groups(full, num_gpus, 1 if about is None else about.cpu_instances)
     return full
 

@@ -96,7 +96,7 @@ CASES: dict[str, tuple[Callable[[Path], None], str, int]] = {
     "pickle": (lambda root: file(root, "m/1/weights.pkl"), "m/1/weights.pkl", 0),
     "not-a-model": (lambda root: file(root, "m/weights.pth"), "m", 0),
     "step-missing": (ensemble("nobody"), "m/config.pbtxt", 0),
-    "ensemble": (ensemble("two", inner="OUT"), "m/config.pbtxt", 0),
+    "ensemble-steps": (ensemble("two", inner="OUT"), "m/config.pbtxt", 0),
     "folder-unusable": (
         link_out,
         "m",
