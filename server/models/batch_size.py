@@ -47,7 +47,7 @@ class DefaultBatchSizes:
 
     def ask(self, config: ModelConfig, about: About) -> None:
         """Tells the backend, which completes the config, in a parameter of the config."""
-        if not about.runs_user_code:
+        if _fills_by_default(about):
             config.parameters[DEFAULT_PARAMETER].string_value = str(self._of(about))
 
     def settle(self, given: ModelConfig, completed: ModelConfig, about: About) -> None:
@@ -55,7 +55,11 @@ class DefaultBatchSizes:
         requests: their rows are computed in parts."""
         completed.parameters.pop(DEFAULT_PARAMETER, None)
         is_default = not given.max_batch_size and completed.max_batch_size == self._of(about)
-        if about.runs_user_code or not is_default or COMPUTE_PARAMETER in completed.parameters:
+        if (
+            not _fills_by_default(about)
+            or not is_default
+            or COMPUTE_PARAMETER in completed.parameters
+        ):
             return
         if completed.WhichOneof("scheduling_choice") != "dynamic_batching":
             return
@@ -65,3 +69,8 @@ class DefaultBatchSizes:
 
     def _of(self, about: About) -> int:
         return self.by_backend.get(about.word, self.of_all)
+
+
+def _fills_by_default(about: About) -> bool:
+    """Whether the backend chooses a largest batch, and not code of the model's own."""
+    return "max_batch_size" in about.completes and not about.runs_user_code

@@ -8,7 +8,7 @@ from trivet.protos.model_config_pb2 import ModelConfig
 from trivet.server.models.batch_size import COMPUTE_BATCH_SIZE, DefaultBatchSizes
 from trivet.server.settings import Settings
 
-ONE = About(word="one", backend="")
+ONE = About(word="one", backend="", completes=frozenset({"max_batch_size"}))
 
 
 def completed(size: int, text: str = "") -> ModelConfig:
@@ -34,6 +34,21 @@ def test_triton_s_option_is_for_one_backend_or_all() -> None:
     config = ModelConfig()
     sizes.ask(config, ONE)
     assert config.parameters[DEFAULT_PARAMETER].string_value == "8"
+
+
+@pytest.mark.parametrize(
+    "about",
+    [
+        About(word="two", backend=""),
+        About(word="x", backend="", completes=ONE.completes, runs_user_code=True),
+    ],
+)
+def test_backends_that_choose_no_batches_are_not_told(about: About) -> None:
+    config = ModelConfig()
+
+    DefaultBatchSizes().ask(config, about)
+
+    assert not config.parameters
 
 
 @pytest.mark.parametrize("value", ["many", "-1", "", "4294967296"])
