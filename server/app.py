@@ -108,6 +108,7 @@ class Server:
                 HostPolicies.parse(settings.host_policy),
                 custom_metrics,
                 DefaultBatchSizes.parse(settings.default_max_batch_size, settings.backend_config),
+                frozenset(settings.allow_pickle),
                 GpuLedger(gpus, parse_limits(settings.model_load_gpu_limit)),
             ),
             Assembler(

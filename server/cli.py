@@ -6,7 +6,7 @@ import sys
 import tomllib
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import click
 
@@ -40,21 +40,34 @@ class LevelRange(click.IntRange):
 class LazyGroup(click.Group):
     """Imports a verb's module when the verb is used, so that `trivet --help` is instant."""
 
-    modules = ("build-engine", "health", "infer", "keys", "models", "repo")
-    """The verbs that are not here; each is a module of its name."""
+    verbs: ClassVar = {
+        "build-engine": "Build a TensorRT engine of an ONNX model.",
+        "health": "Tell whether a running server is ready.",
+        "infer": "Run one inference and print its outputs as JSON.",
+        "keys": "Make keys for clients.",
+        "models": "List, load and unload the models of a running server.",
+        "repo": "Look at a model repository.",
+    }
+    """Those that are not here, each a module of its name, and what each does."""
 
     def list_commands(self, context: click.Context) -> list[str]:
         """All verbs."""
-        return sorted({*super().list_commands(context), *self.modules})
+        return sorted({*super().list_commands(context), *self.verbs})
 
     def get_command(self, context: click.Context, name: str) -> click.Command | None:
         """The verb, imported if need be."""
-        if name in self.modules:
+        if name in self.verbs:
             verb = name.replace("-", "_")
             module = importlib.import_module(f"trivet.server.commands.{verb}")
             command: click.Command = getattr(module, verb)
             return command
         return super().get_command(context, name)
+
+    def format_commands(self, _: click.Context, formatter: click.HelpFormatter) -> None:
+        """The verbs and what they do, of which none needs to be imported."""
+        here = {name: command.get_short_help_str(80) for name, command in self.commands.items()}
+        with formatter.section("Commands"):
+            formatter.write_dl(sorted({**self.verbs, **here}.items()))
 
 
 @click.group(cls=LazyGroup, context_settings=CONTEXT)

@@ -11,12 +11,11 @@ import torch
 import transformers
 from torch import Tensor
 
-from trivet.backends.api import Sampling
+from trivet.backends.api import ComputedStep, Sampling
 from trivet.backends.llm import loading
 from trivet.backends.llm.engine import assemble
 from trivet.backends.llm.engine.engine import Engine
 from trivet.backends.llm.messages import (
-    EndedStep,
     Message,
     Outputs,
     Quit,
@@ -54,7 +53,7 @@ class DrivenEngine:
     def __init__(self) -> None:
         self.results: dict[str, Result] = {}
         self.engine: Engine  # given once it is built, since it is built with our `send`
-        self.steps: list[EndedStep] = []
+        self.steps: list[ComputedStep] = []
         self.preempted: list[str] = []
         self._num_open = 0
 

@@ -67,7 +67,7 @@ from trivet.backends.api.generate import (
     Token,
     TokenLogprob,
 )
-from trivet.backends.api.generate_statistics import GenerateStatistics, Measured
+from trivet.backends.api.generate_statistics import ComputedStep, GenerateStatistics, Measured
 from trivet.backends.api.histogram import Histogram
 from trivet.backends.api.listing import Listing
 from trivet.backends.api.model_server import (
@@ -84,6 +84,7 @@ from trivet.backends.api.model_server import (
     joint_priority,
 )
 from trivet.backends.api.observer import Observed, Observer
+from trivet.backends.api.pickles import Pickles, refuse_pickle
 from trivet.backends.api.request import (
     CancelToken,
     InferRequest,
@@ -123,6 +124,7 @@ __all__ = [
     "ComposedBackend",
     "Composes",
     "ComputeOnly",
+    "ComputedStep",
     "CopyKind",
     "DataType",
     "DeadlineExceeded",
@@ -166,6 +168,7 @@ __all__ = [
     "PackedBytes",
     "ParameterValue",
     "Parameters",
+    "Pickles",
     "Placement",
     "QueueFull",
     "QueueTimeout",
@@ -202,6 +205,7 @@ __all__ = [
     "joint_priority",
     "judged",
     "parameter",
+    "refuse_pickle",
     "storage_fault",
     "storage_fault_below",
     "to_json_dict",

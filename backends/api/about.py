@@ -152,6 +152,9 @@ class About:
     runs_user_code: bool = False
     """Whether models bring code. They run in processes of their own, unless parameter `isolation`
     is "none"."""
+    own_process: bool = False
+    """Whether its framework should not share a process with others: instances run in processes of
+    their own likewise. Its configs are completed in the server, without the framework."""
     joins_requests: bool = True
     """Whether instances join the requests of a batch (`Batch.gather`). One that takes them one by
     one takes ragged ones in a process of its own, too."""
@@ -162,7 +165,7 @@ class About:
     @property
     def usual_isolation(self) -> str:
         """The parameter `isolation` of models that do not say."""
-        return "process" if self.runs_user_code else "none"
+        return "process" if self.runs_user_code or self.own_process else "none"
 
     @property
     def model_files(self) -> tuple[str, ...]:

@@ -18,6 +18,9 @@ DEFAULT_MAX_BATCH_SIZE = 1024
 """Rows of a request, where neither config nor file limit them. They are computed in parts."""
 DEFAULT_PARAMETER = "default_max_batch_size"
 """The config parameter in which the server tells a backend another number."""
+IS_DEFAULT = "taken"
+"""What that parameter holds afterwards, where the default is the largest batch. The server takes
+it out."""
 FIXED_DEFAULT_MAX_BATCH_SIZE = 4
 """Triton's, for batches that are always computed as one: of sequences, and ragged ones."""
 
@@ -53,6 +56,8 @@ def complete_config(
         most = largest_batch(t.extents for t in (*inputs, *outputs))
         default = _default_max_batch_size(config)
         completed.max_batch_size = min(default, most or default)
+        if DEFAULT_PARAMETER in config.parameters and completed.max_batch_size == default:
+            completed.parameters[DEFAULT_PARAMETER].string_value = IS_DEFAULT
     check_batch(completed, {t.name: t.extents for t in (*inputs, *outputs)})
     if completed.max_batch_size > 1 and completed.WhichOneof("scheduling_choice") is None:
         completed.dynamic_batching.SetInParent()

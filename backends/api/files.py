@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from trivet.backends.api.errors import InvalidConfig
+from trivet.backends.api.pickles import Pickles
 from trivet.protos.model_config_pb2 import ModelConfig
 
 
@@ -24,6 +25,7 @@ class ModelFiles:
     lone: tuple[str, ...] = ()
     given_name: str = ""
     """Of a model that is not called as `model_dir`."""
+    pickles: Pickles = Pickles.REFUSED
 
     @property
     def name(self) -> str:

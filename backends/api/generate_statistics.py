@@ -4,7 +4,7 @@ The hot path adds plain numbers; the metrics page reads them when asked.
 """
 
 from collections.abc import Mapping
-from typing import Protocol, runtime_checkable
+from typing import NamedTuple, Protocol, runtime_checkable
 
 from trivet.backends.api.histogram import Histogram
 
@@ -43,6 +43,23 @@ def token_bounds(max_tokens: int) -> tuple[float, ...]:
                 return tuple(bounds) or (1.0,)
             bounds.append(float(factor * power))
         power *= 10
+
+
+class ComputedStep(NamedTuple):
+    """A step that has ended, as it was measured where it was computed."""
+
+    num_tokens: int
+    num_started: int
+    """Requests that began with it."""
+    is_decode: bool
+    """Of one token of each sequence."""
+    has_failed: bool
+    planning_s: float
+    """Choosing its requests and tokens."""
+    forward_s: float
+    """The model, from its input to its logits."""
+    seconds: float
+    """All of it but the planning."""
 
 
 class GenerateStatistics:
@@ -85,15 +102,30 @@ class GenerateStatistics:
         self.step_starts = Histogram(token_bounds(MAX_STEP_STARTS))
         """Requests that a step began with, of steps that began with any."""
         self.step_s = {kind: Histogram(TOKEN_BOUNDS_S) for kind in STEP_KINDS}
+        self.forward_s = {kind: Histogram(TOKEN_BOUNDS_S) for kind in STEP_KINDS}
+        """The part of a step that the model takes."""
+        self.choosing_s = {kind: Histogram(TOKEN_BOUNDS_S) for kind in STEP_KINDS}
+        """The rest of it: tokens drawn, text and ends told."""
+        self.filling_s = {kind: Histogram(TOKEN_BOUNDS_S) for kind in STEP_KINDS}
+        """Planning of steps that begin requests."""
+        self.planning_s = {kind: Histogram(TOKEN_BOUNDS_S) for kind in STEP_KINDS}
+        """Planning of those that only go on, without the requests that have ended."""
+        self.failed_steps = dict.fromkeys(STEP_KINDS, 0)
 
-    def note_step(
-        self, num_tokens: int, num_started: int, seconds: float, *, is_decode: bool
-    ) -> None:
-        """The engine has computed a step; `is_decode`: of one token of each sequence."""
-        self.step_tokens.observe(num_tokens)
-        self.step_s[DECODE if is_decode else PREFILL].observe(seconds)
-        if num_started:
-            self.step_starts.observe(num_started)
+    def note_step(self, step: ComputedStep) -> None:
+        """The engine has computed a step."""
+        kind = DECODE if step.is_decode else PREFILL
+        self.step_tokens.observe(step.num_tokens)
+        self.step_s[kind].observe(step.seconds)
+        self.forward_s[kind].observe(step.forward_s)
+        self.choosing_s[kind].observe(max(step.seconds - step.forward_s, 0.0))
+        if step.num_started:
+            self.step_starts.observe(step.num_started)
+            self.filling_s[kind].observe(step.planning_s)
+        else:
+            self.planning_s[kind].observe(step.planning_s)
+        if step.has_failed:
+            self.failed_steps[kind] += 1
 
 
 @runtime_checkable

@@ -11,14 +11,12 @@ from typing import Any, NamedTuple
 
 import msgpack
 
-from trivet.backends.api import Grammar, Sampling
+from trivet.backends.api import ComputedStep, Grammar, Sampling
 
 MAX_FRAME_BYTES = 256 * 1024 * 1024
 _LENGTH = struct.Struct("<I")
 TopLogprobs = tuple[int, float, int, list[int], list[float]]
 """Token, its log probability, its rank (1: none is likelier), the likeliest tokens and theirs."""
-EndedStep = tuple[int, int, float, bool]
-"""Tokens that it computed, requests that began with it, seconds, whether it was a decode step."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +67,7 @@ class Outputs:
     """Of the requests that have got one token and nothing else, most of most steps: a pair takes a
     fifth of the time that an output does."""
 
-    steps: list[EndedStep] = field(default_factory=list)
+    steps: list[ComputedStep] = field(default_factory=list)
     """Those since the last message."""
     preempted: list[str] = field(default_factory=list)
     """Requests that were set back since then."""
@@ -148,6 +146,7 @@ def unpack(body: bytes | memoryview) -> Message:
             values[2] = _sampling(values[2])
         elif kind is Outputs:
             values[0] = [Output(*each) for each in values[0]]
+            values[3] = [ComputedStep(*each) for each in values[3]]
         message: Message = kind(*values)
     except (TypeError, LookupError, AttributeError, msgpack.UnpackException) as error:
         raise ValueError("a frame that is no message") from error

@@ -10,7 +10,10 @@ from trivet.backends.api import Histogram, InvalidRequest
 from trivet.backends.api.meters import Labels, Meter, MeterChange, MeterKind, Meters
 from trivet.server.metrics.text import Page, Sample, buckets
 
-OWN_PREFIXES = ("nv_", "trivet_", "vllm:", "tgi_")
+OWN_PREFIXES = (
+    "nv_", "trivet_", "vllm:", "tgi_", "process_cpu_seconds", "process_max_fds", "process_open_fds",
+    "process_resident_memory_bytes", "process_start_time_seconds", "process_virtual_memory_bytes",
+)  # fmt: skip
 """Of the server's own names."""
 _NAME = re.compile(r"[a-zA-Z_:][a-zA-Z0-9_:]*")
 _LABEL = re.compile(r"(?!__)[a-zA-Z_][a-zA-Z0-9_]*")

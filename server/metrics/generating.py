@@ -99,6 +99,13 @@ _HISTOGRAMS: tuple[tuple[str, Callable[[GenerateStatistics], Histogram], str], .
     ("tgi_request_generated_tokens", lambda s: s.generated_tokens, "Tokens of an output"),
     ("tgi_request_max_new_tokens", lambda s: s.max_tokens, "max_new_tokens of requests that say"),
 )
+
+
+def num_steps(statistics: GenerateStatistics) -> dict[str, int]:
+    """Steps computed, by the kind that the label `method` names."""
+    return {kind: sum(histogram.counts) for kind, histogram in statistics.step_s.items()}
+
+
 # Metric, label, counts by the label's value, help.
 _LABELLED: tuple[tuple[str, str, Callable[[GenerateStatistics], Mapping[str, int]], str], ...] = (
     (
@@ -113,6 +120,14 @@ _LABELLED: tuple[tuple[str, str, Callable[[GenerateStatistics], Mapping[str, int
         lambda s: s.rejected,
         "Requests not taken, by reason",
     ),
+    ("tgi_batch_inference_count", "method", num_steps, "Steps begun"),
+    (
+        "tgi_batch_inference_success",
+        "method",
+        lambda s: {kind: count - s.failed_steps[kind] for kind, count in num_steps(s).items()},
+        "Steps that came to their end",
+    ),
+    ("tgi_batch_inference_failure", "method", lambda s: s.failed_steps, "Steps that failed"),
     (
         "vllm:prompt_tokens_by_source_total",
         "source",
@@ -124,9 +139,26 @@ _LABELLED: tuple[tuple[str, str, Callable[[GenerateStatistics], Mapping[str, int
     ),
     ("tgi_request_failure", "err", lambda s: s.failed, "Requests that failed, by kind of error"),
 )
-
-
-_STEPS = "tgi_batch_inference_duration"
+# Metric, histograms by the method that TGI's label names, help.
+_PHASES: tuple[tuple[str, Callable[[GenerateStatistics], Mapping[str, Histogram]], str], ...] = (
+    ("tgi_batch_inference_duration", lambda s: s.step_s, "Computing a step, in seconds"),
+    ("tgi_batch_forward_duration", lambda s: s.forward_s, "A step's part in the model, in seconds"),
+    (
+        "tgi_batch_decode_duration",
+        lambda s: s.choosing_s,
+        "A step's part behind the model: tokens drawn and told, in seconds",
+    ),
+    (
+        "tgi_batch_concat_duration",
+        lambda s: s.filling_s,
+        "Planning a step that takes in requests, in seconds",
+    ),
+    (
+        "tgi_batch_filter_duration",
+        lambda s: s.planning_s,
+        "Planning a step that goes on without those that ended, in seconds",
+    ),
+)
 
 
 def write_generators(page: Page, models: Models) -> None:
@@ -143,12 +175,13 @@ def write_generators(page: Page, models: Models) -> None:
     for name, histogram_of, text in _HISTOGRAMS:
         histograms = [(labels, histogram_of(s)) for labels, s in _statistics(name, models)]
         page.family(name, "histogram", text, buckets(name, histograms))
-    steps = [
-        ({**labels, "method": kind}, histogram)
-        for labels, statistics in _statistics(_STEPS, models)
-        for kind, histogram in statistics.step_s.items()
-    ]
-    page.family(_STEPS, "histogram", "Computing a step, in seconds", buckets(_STEPS, steps))
+    for name, by_method, text in _PHASES:
+        steps = [
+            ({**labels, "method": method}, histogram)
+            for labels, statistics in _statistics(name, models)
+            for method, histogram in by_method(statistics).items()
+        ]
+        page.family(name, "histogram", text, buckets(name, steps))
     _write_cache(page, models)
 
 

@@ -6,12 +6,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import psutil
+from prometheus_client import ProcessCollector
 
 from trivet.backends.device.gpus import pinned_memory
 from trivet.backends.device.nvml import GpuInfo, GpuReading, Gpus
 from trivet.server.metrics.text import Page
 
 LATENESS_PERIOD_S = 0.1
+_PROCESS = ProcessCollector(registry=None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,3 +132,10 @@ class Machine:
             ("nv_cpu_memory_used_bytes", "CPU used memory (RAM), in bytes", used),
         ):
             page.family(name, "gauge", help_text, [(name, {}, value)])
+
+
+def write_process(page: Page) -> None:
+    """What every exporter tells of its own process: CPU, memory, descriptors, start."""
+    for metric in _PROCESS.collect():
+        samples = [(sample.name, sample.labels, sample.value) for sample in metric.samples]
+        page.family(samples[0][0], metric.type, metric.documentation, samples)

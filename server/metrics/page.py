@@ -6,7 +6,7 @@ Nothing here is on the request path: a scrape reads the models' counters.
 from collections.abc import Iterable, Sequence
 
 from aiohttp import web
-from prometheus_client import CONTENT_TYPE_LATEST
+from prometheus_client.exposition import choose_encoder, gzip_accepted
 
 from trivet.backends.device.nvml import Gpus
 from trivet.server.auth.keyring import Keyring
@@ -19,10 +19,10 @@ from trivet.server.core import Counters
 from trivet.server.metrics.config import MetricsConfig
 from trivet.server.metrics.custom import CustomMetrics
 from trivet.server.metrics.generating import write_generators
-from trivet.server.metrics.machine import Machine
+from trivet.server.metrics.machine import Machine, write_process
 from trivet.server.metrics.sequences import write_sequences
 from trivet.server.metrics.supervision import write_supervision
-from trivet.server.metrics.text import Labels, Page, Unit, buckets, summarised
+from trivet.server.metrics.text import Format, Labels, Page, Unit, buckets, observed, summarised
 from trivet.server.scheduling.statistics import (
     DURATION_BOUNDS_S,
     STAGES,
@@ -73,20 +73,7 @@ def write_models(page: Page, models: Sequence[ModelStatistics], config: MetricsC
                 f"Cumulative inference {stage.replace('_', ' ')} duration in microseconds",
                 ((labels, _total_us(model, stage)) for labels, model in labelled),
             )
-    counter(
-        "trivet_tensor_copied_bytes_total",
-        "Tensor bytes copied in host memory or between host and device, by kind",
-        (
-            ({**labels, "kind": kind.value}, size_bytes)
-            for labels, model in labelled
-            for kind, size_bytes in model.copied_bytes.items()
-        ),
-    )
-    counter(
-        "trivet_host_synchronisations_total",
-        "Waits of a model's threads for a device",
-        ((labels, model.host_synchronisations) for labels, model in labelled),
-    )
+    _write_copies(page, labelled)
     write_cached_models(page, labelled)
     write_sequences(page, labelled)
     _write_gauges(page, labelled)
@@ -95,6 +82,32 @@ def write_models(page: Page, models: Sequence[ModelStatistics], config: MetricsC
     if config.summary_latencies:
         _write_summaries(page, labelled, config.quantiles)
         write_cache_summaries(page, labelled, config.quantiles)
+
+
+def _write_copies(page: Page, labelled: list[tuple[Labels, ModelStatistics]]) -> None:
+    """Where there are any: most models on a CPU have none."""
+    copied, waits = "trivet_tensor_copied_bytes_total", "trivet_host_synchronisations_total"
+    page.family(
+        copied,
+        "counter",
+        "Tensor bytes copied in host memory or between host and device, by kind",
+        (
+            (copied, {**labels, "kind": kind.value}, size_bytes)
+            for labels, model in labelled
+            for kind, size_bytes in model.copied_bytes.items()
+            if size_bytes
+        ),
+    )
+    page.family(
+        waits,
+        "counter",
+        "Waits of a model's threads for a device",
+        (
+            (waits, labels, model.host_synchronisations)
+            for labels, model in labelled
+            if model.host_synchronisations
+        ),
+    )
 
 
 def _write_gauges(page: Page, labelled: list[tuple[Labels, ModelStatistics]]) -> None:
@@ -130,7 +143,7 @@ def _write_histograms(page: Page, labelled: list[tuple[Labels, ModelStatistics]]
         first,
         "histogram",
         "Duration from request to first response in milliseconds",
-        buckets(first, [(labels, m.first_responses) for labels, m in labelled]),
+        buckets(first, observed((labels, m.first_responses) for labels, m in labelled)),
     )
     for stage in STAGES:
         name = f"trivet_inference_{stage}_duration_seconds"
@@ -138,14 +151,16 @@ def _write_histograms(page: Page, labelled: list[tuple[Labels, ModelStatistics]]
             name,
             "histogram",
             f"Duration of the stage {stage} per request in seconds",
-            buckets(name, [(labels, m.histograms[stage]) for labels, m in labelled], _STAGE_UNIT),
+            buckets(
+                name, observed((labels, m.histograms[stage]) for labels, m in labelled), _STAGE_UNIT
+            ),
         )
     size = "trivet_inference_batch_size"
     page.family(
         size,
         "histogram",
         "Batch items per model execution",
-        buckets(size, [(labels, m.batch_sizes) for labels, m in labelled]),
+        buckets(size, observed((labels, m.batch_sizes) for labels, m in labelled)),
     )
 
 
@@ -224,15 +239,28 @@ class MetricsServer:
         if self._runner is not None:
             await self._runner.cleanup()
 
-    async def _page(self, _: web.Request) -> web.Response:
-        page = Page()
+    async def _page(self, request: web.Request) -> web.Response:
+        form = _format(request)
+        page = Page(form)
         write_models(page, list(self._core.all_statistics()), self._config)
         write_supervision(page, self._core.loaded())
         write_generators(page, self._core.measured())
         write_cache(page, self._cache)
         self._machine.write(page)
+        write_process(page)
         if self._custom is not None:
             self._custom.write(page)
-        return web.Response(
-            body=page.text().encode(), headers={"Content-Type": CONTENT_TYPE_LATEST}
+        response = web.Response(
+            body=page.text().encode(),
+            headers={"Content-Type": form.value, "Vary": "Accept, Accept-Encoding"},
         )
+        if gzip_accepted(",".join(request.headers.getall("Accept-Encoding", ()))):
+            response.enable_compression(web.ContentCoding.gzip)
+        return response
+
+
+def _format(request: web.Request) -> Format:
+    accepted = ",".join(request.headers.getall("Accept", ()))
+    _, content_type = choose_encoder(accepted)
+    is_open = content_type.startswith("application/openmetrics-text")
+    return Format.OPENMETRICS if is_open else Format.TEXT

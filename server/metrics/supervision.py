@@ -8,14 +8,18 @@ from trivet.server.models.model import Model
 
 
 def write_supervision(page: Page, models: Iterable[Model]) -> None:
-    """Of every loaded version."""
+    """Of every loaded version that has a process to lose, and of any other that cannot compute."""
     ready, deaths = "trivet_model_ready", "trivet_model_process_deaths_total"
     labelled = [({"model": m.name, "version": str(m.version)}, m.executor) for m in models]
     page.family(
         ready,
         "gauge",
         "Whether a loaded model can compute now (0 while its process is being restarted)",
-        ((ready, labels, float(executor.is_ready())) for labels, executor in labelled),
+        (
+            (ready, labels, float(is_ready))
+            for labels, executor in labelled
+            if not (is_ready := executor.is_ready()) or isinstance(executor, Supervised)
+        ),
     )
     page.family(
         deaths,

@@ -1,8 +1,12 @@
-"""The text of a Prometheus page: families, samples, histograms."""
+"""The text of a Prometheus page: families, samples, histograms, in either of its two formats."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from enum import Enum
 from math import isfinite, isnan
+
+from prometheus_client import CONTENT_TYPE_LATEST
+from prometheus_client.openmetrics.exposition import CONTENT_TYPE_LATEST as OPENMETRICS_CONTENT_TYPE
 
 from trivet.backends.api import Histogram
 from trivet.server.metrics.summary import Summary
@@ -10,37 +14,69 @@ from trivet.server.metrics.summary import Summary
 Labels = dict[str, str]
 Sample = tuple[str, Labels, float]
 _LAST = frozenset({"le", "quantile"})
+_TOTAL = "_total"
+
+
+class Format(Enum):
+    """How a page is written; the value is its content type."""
+
+    TEXT = CONTENT_TYPE_LATEST
+    """Prometheus's text format."""
+    OPENMETRICS = OPENMETRICS_CONTENT_TYPE
 
 
 class Page:
-    """Writes the text exposition format 0.0.4.
+    """Writes the text exposition format 0.0.4 or OpenMetrics 1.0.
 
     prometheus_client's own counters end in `_total`, which Triton's names do not; so the few lines
-    of the format are written here.
+    of the formats are written here. A series has the same name in both: OpenMetrics, which knows a
+    counter by that ending, is told that the type of Triton's is unknown.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, form: Format = Format.TEXT) -> None:
+        self._is_open = form is Format.OPENMETRICS
         self._lines: list[str] = []
+        self._written: dict[tuple[tuple[str, str], ...], str] = {}
+        """Labels as they are written: a model's come in each of its families."""
 
     def family(self, name: str, kind: str, help_text: str, samples: Iterable[Sample]) -> None:
         """One metric with its samples; left out when it has none."""
         lines = [
-            f"{sample}{_labels(labels)} {_number(value)}\n" for sample, labels, value in samples
+            f"{sample}{self._labels(labels)} {_number(value)}\n"
+            for sample, labels, value in samples
         ]
-        if lines:
-            self._lines += (f"# HELP {name} {help_text}\n", f"# TYPE {name} {kind}\n", *lines)
+        if not lines:
+            return
+        if self._is_open:
+            help_text = help_text.replace('"', r"\"")
+            if kind == "counter":
+                kind = "counter" if name.endswith(_TOTAL) else "unknown"
+                name = name.removesuffix(_TOTAL)
+        self._lines += (f"# HELP {name} {help_text}\n", f"# TYPE {name} {kind}\n", *lines)
 
     def text(self) -> str:
         """The whole page."""
-        return "".join(self._lines)
+        return "".join([*self._lines, "# EOF\n" if self._is_open else ""])
 
+    def _labels(self, labels: Labels) -> str:
+        key = tuple(labels.items())
+        written = self._written.get(key)
+        if written is None:
+            written = self._written[key] = self._write(key)
+        return written
 
-def _labels(labels: Labels) -> str:
-    if not labels:
-        return ""
-    ordered = sorted(labels.items(), key=_place)
-    pairs = (f'{name}="{_escaped(value)}"' for name, value in ordered)
-    return "{" + ",".join(pairs) + "}"
+    def _write(self, labels: tuple[tuple[str, str], ...]) -> str:
+        if not labels:
+            return ""
+        pairs = (
+            f'{name}="{self._value(name, value)}"' for name, value in sorted(labels, key=_place)
+        )
+        return "{" + ",".join(pairs) + "}"
+
+    def _value(self, name: str, value: str) -> str:
+        if self._is_open and name in _LAST and value != "+Inf":
+            return repr(float(value))
+        return _escaped(value)
 
 
 def _place(label: tuple[str, str]) -> tuple[bool, str]:
@@ -79,6 +115,14 @@ def buckets(
             yield f"{name}_bucket", {**labels, "le": text}, cumulative
         yield f"{name}_sum", labels, histogram.total * (1.0 if unit is None else unit.scale)
         yield f"{name}_count", labels, cumulative
+
+
+def observed(
+    histograms: Iterable[tuple[Labels, Histogram]],
+) -> Iterator[tuple[Labels, Histogram]]:
+    """Those that have seen a value: a hundred models that nobody has asked yet would else fill
+    nine tenths of the page with zeros."""
+    return ((labels, histogram) for labels, histogram in histograms if any(histogram.counts))
 
 
 def summarised(

@@ -4,8 +4,8 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from trivet.backends.api import About, InvalidConfig
-from trivet.backends.api.completion import DEFAULT_MAX_BATCH_SIZE, DEFAULT_PARAMETER
+from trivet.backends.api import About, InvalidConfig, parameter
+from trivet.backends.api.completion import DEFAULT_MAX_BATCH_SIZE, DEFAULT_PARAMETER, IS_DEFAULT
 from trivet.backends.api.signature import COMPUTE_PARAMETER
 from trivet.protos.model_config_pb2 import ModelConfig
 
@@ -47,19 +47,15 @@ class DefaultBatchSizes:
 
     def ask(self, config: ModelConfig, about: About) -> None:
         """Tells the backend, which completes the config, in a parameter of the config."""
-        if _fills_by_default(about):
+        if "max_batch_size" in about.completes:
             config.parameters[DEFAULT_PARAMETER].string_value = str(self._of(about))
 
-    def settle(self, given: ModelConfig, completed: ModelConfig, about: About) -> None:
-        """Takes that parameter out again. A limit that nobody but the default has set is of
-        requests: their rows are computed in parts."""
+    def settle(self, given: ModelConfig, completed: ModelConfig) -> None:
+        """Takes that parameter out again. A limit that is nothing but the default is of requests:
+        their rows are computed in parts."""
+        is_default = parameter(completed, DEFAULT_PARAMETER) == IS_DEFAULT
         completed.parameters.pop(DEFAULT_PARAMETER, None)
-        is_default = not given.max_batch_size and completed.max_batch_size == self._of(about)
-        if (
-            not _fills_by_default(about)
-            or not is_default
-            or COMPUTE_PARAMETER in completed.parameters
-        ):
+        if not is_default or COMPUTE_PARAMETER in completed.parameters:
             return
         if completed.WhichOneof("scheduling_choice") != "dynamic_batching":
             return
@@ -69,8 +65,3 @@ class DefaultBatchSizes:
 
     def _of(self, about: About) -> int:
         return self.by_backend.get(about.word, self.of_all)
-
-
-def _fills_by_default(about: About) -> bool:
-    """Whether the backend chooses a largest batch, and not code of the model's own."""
-    return "max_batch_size" in about.completes and not about.runs_user_code

@@ -15,6 +15,7 @@ from trivet.backends.api import (
     InvalidConfig,
     LoadFailed,
     ModelFiles,
+    Pickles,
     Placement,
     ServingError,
     StartsProcesses,
@@ -120,6 +121,8 @@ class Loader:
     """For metrics that models make up."""
     batch_sizes: DefaultBatchSizes = field(default_factory=DefaultBatchSizes)
     """Of models whose config and file give none."""
+    pickles: frozenset[str] = frozenset()
+    """Of `--allow-pickle`: models whose pickles may be loaded."""
     gpus: GpuLedger = field(default_factory=lambda: GpuLedger(Gpus.none("none were looked for")))
 
     def plan(self, folder: ModelFolder, override_json: str | None) -> LoadPlan:
@@ -145,6 +148,8 @@ class Loader:
         are logged and become LoadFailed.
         """
         files = plan.folder.files(version)
+        if plan.folder.name in self.pickles and not plan.folder.is_sent:
+            files = replace(files, pickles=Pickles.APART)
         try:
             return self._open(plan, files)
         except ServingError as error:
@@ -174,7 +179,7 @@ class Loader:
         if must_complete:
             self.batch_sizes.ask(given, about)
             completed = _completed(about, backend, given, files)
-            self.batch_sizes.settle(given, completed, about)
+            self.batch_sizes.settle(given, completed)
         else:
             completed = given
         num_gpus = self._num_gpus(backend, completed)

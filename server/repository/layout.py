@@ -46,6 +46,8 @@ class ModelFolder:
     """The files of a model without a folder."""
     advice: str = ""
     """Of a stranger: what it is and what to do about it."""
+    is_sent: bool = False
+    """Whether a client has sent it: what the operator allows a model of that name is not for it."""
 
     @property
     def is_stranger(self) -> bool:

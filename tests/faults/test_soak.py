@@ -5,6 +5,7 @@ Some seconds of it are among the ordinary tests; TRIVET_SOAK_S sets the seconds 
 which also says whether memory that has grown goes on growing.
 """
 
+import math
 import os
 import shutil
 import threading
@@ -203,8 +204,9 @@ def hammer(
     return sum((caller.counts for caller in running), Counter())
 
 
-def settled(server: RunningServer, num_fds: int = 0) -> Vitals:
-    """The server's vitals when nothing is being loaded, unloaded or asked."""
+def settled(server: RunningServer, most_fds: float = math.inf) -> Vitals:
+    """The server's vitals when nothing is being loaded, unloaded or asked, and no more descriptors
+    are open than are allowed (else: after a wait that is long enough for all to close)."""
 
     def is_still() -> bool:
         states = {entry.get("state") for entry in server.index().values()}
@@ -212,7 +214,7 @@ def settled(server: RunningServer, num_fds: int = 0) -> Vitals:
 
     server.wait_until(is_still, "came to rest")
     deadline = time.monotonic() + patience()
-    while (vitals := Vitals.of(server.process.pid)).num_fds > num_fds:
+    while (vitals := Vitals.of(server.process.pid)).num_fds > most_fds:
         if time.monotonic() > deadline:
             break
         time.sleep(0.1)

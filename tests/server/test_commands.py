@@ -1,16 +1,19 @@
 """The verbs against a running server."""
 
 import json
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import click
 import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 from serving import RunningServer, write_adder, write_identity
 
 from trivet import __version__
-from trivet.server.cli import main
+from trivet.server.cli import LazyGroup, main
 
 
 @pytest.fixture(scope="module")
@@ -37,6 +40,24 @@ def infer(server: RunningServer, *arguments: str) -> list[dict[str, object]]:
 
 def test_version() -> None:
     assert run("--version").output == f"trivet, version {__version__}\n"
+
+
+def test_help_lists_verbs_without_importing_what_they_need() -> None:
+    program = (
+        "import sys; from trivet.server.cli import main; main(['--help'], standalone_mode=False);"
+        "print(*(n for n in ('numpy', 'rich', 'orjson', 'trivet.backends') if n in sys.modules))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
+    *listed, imported = done.stdout.splitlines()
+    assert imported == ""
+    assert isinstance(main, LazyGroup)
+    for verb, summary in main.verbs.items():
+        assert f"  {verb:<12}  {summary}" in listed
+        command = main.get_command(click.Context(main), verb)
+        assert command is not None
+        assert (command.help or "").startswith(summary.removesuffix("."))
 
 
 @pytest.mark.parametrize("given", ["x=2", "x=[2.0]"])

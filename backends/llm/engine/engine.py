@@ -20,7 +20,7 @@ from trivet.backends.llm.engine.generation import (
     logits_rows,
     output_of,
 )
-from trivet.backends.llm.engine.outbox import Outbox
+from trivet.backends.llm.engine.outbox import BegunStep, Outbox
 from trivet.backends.llm.messages import Abort, Message, Output, Quit, Submit
 from trivet.backends.llm.sampling.grammar_compiling import (
     Compiled,
@@ -105,18 +105,20 @@ class Engine:
         self.step_started_s = time.monotonic()
         if self._is_careful:
             self._land_alone()
+        begun_s = time.monotonic()
         plan = self._scheduler.schedule()
+        planning_s = time.monotonic() - begun_s
         for sequence in plan.preempted:
             self._state.leave(sequence.id)
             self._outbox.preempted.append(sequence.id)
         if self._launcher is None or self._is_careful or self._needs_host(plan):
             self._land_alone()
-            plan = _alive(plan)
+            plan = plan.alive()
             if plan.rows:
                 self._is_careful = False
-                self._compute(plan)
+                self._compute(plan, planning_s)
         else:
-            self._launch(plan)
+            self._launch(plan, planning_s)
         self._outbox.flush()
         self.step_started_s = 0.0
 
@@ -219,24 +221,24 @@ class Engine:
 
     # -- a step --------------------------------------------------------------------------------
 
-    def _compute(self, plan: StepPlan) -> None:
+    def _compute(self, plan: StepPlan, planning_s: float) -> None:
         """All of a step; in halves, once, where memory does not suffice for it."""
-        begun_s, num_started = time.monotonic(), self._note_starts(plan)
-        if not self._try(plan):
+        step = BegunStep(plan, self._note_starts(plan), planning_s)
+        if not self._try(plan, step):
             free_memory()
             for half in plan.halves():
-                part = _alive(half)
-                if part.rows and not self._try(part):
+                part = half.alive()
+                if part.rows and not self._try(part, step):
                     sequences = [row.sequence for row in part.rows]
                     self._fail(sequences, no_memory(len(sequences), part.num_tokens))
             if plan.num_tokens == 1:
                 self._fail([plan.rows[0].sequence], no_memory(1, 1))
-        self._outbox.end_step(plan, num_started, begun_s)
+        self._outbox.end_step(step)
 
-    def _try(self, plan: StepPlan) -> bool:
+    def _try(self, plan: StepPlan, step: BegunStep) -> bool:
         """Computes a step; False where memory does not suffice."""
         try:
-            self._compute_whole(plan)
+            self._compute_whole(plan, step)
         except DEVICE_LOST:
             # Nothing more can be computed in this process; another is started in its place.
             log.exception("the device failed")
@@ -247,11 +249,14 @@ class Engine:
         except Exception:
             # The batch is lost, the engine is not: its caches hold only what was published.
             log.exception("a step failed")
+            step.has_failed = True
             self._fail([row.sequence for row in plan.rows], BackendFailed(FAILED))
         return True
 
-    def _compute_whole(self, plan: StepPlan) -> None:
-        result = StepResult(plan, self._forward(plan))
+    def _compute_whole(self, plan: StepPlan, step: BegunStep) -> None:
+        with step.forward():
+            logits = self._runner.run(self._state.arrays(plan), logits_rows(plan))
+        result = StepResult(plan, logits)
         result.score(self._generations)
         sampling = [row.sequence for row in plan.rows if row.samples]
         generations = [self._generations.get(sequence.id) for sequence in sampling]
@@ -262,12 +267,12 @@ class Engine:
         self._scheduler.update(plan, tokens)
         self._tell_all(generations, tokens, logprobs)
 
-    def _launch(self, plan: StepPlan) -> None:
+    def _launch(self, plan: StepPlan, planning_s: float) -> None:
         """Starts a step behind the one under way, then tells what that gave."""
         launched = None
         if plan.rows:
             try:
-                launched = self._start(plan)
+                launched = self._start(plan, planning_s)
             except DEVICE_LOST:
                 log.exception("the device failed")
                 raise
@@ -292,15 +297,15 @@ class Engine:
             # A message has at most one output of each request, for it has no order.
             self._outbox.flush()
 
-    def _start(self, plan: StepPlan) -> Flight:
+    def _start(self, plan: StepPlan, planning_s: float) -> Flight:
         assert self._launcher is not None
-        begun_s, num_started = time.monotonic(), self._note_starts(plan)
+        step = BegunStep(plan, self._note_starts(plan), planning_s)
         arrays = self._state.arrays(plan)
         generations = [self._generations.get(row.sequence.id) for row in plan.rows if row.samples]
         draws = draws_of(generations, plan, self._state)
         tokens = self._launcher.launch(arrays, logits_rows(plan), draws)
         self._scheduler.launch(plan)
-        return Flight(plan, generations, tokens, num_started, begun_s)
+        return Flight(plan, generations, tokens, step)
 
     def _land(self, launched: Flight | None) -> None:
         """Waits for the step under way, if there is one, and tells what it gave; `launched` is
@@ -309,7 +314,7 @@ class Engine:
         if flight is None:
             return
         tokens = flight.tokens()  # raises what ends the engine: the device's own faults
-        self._outbox.end_step(flight.plan, flight.num_started, flight.begun_s)
+        self._outbox.end_step(flight.step)
         self._scheduler.land(flight.plan, tokens)
         generations: list[Generation | None] = []
         for generation, token in zip(flight.generations, tokens, strict=True):
@@ -346,9 +351,6 @@ class Engine:
                 tell((generation.sequence.id, token))
             else:
                 self._tell(generation, token, logprobs.get(index))
-
-    def _forward(self, plan: StepPlan) -> Tensor:
-        return self._runner.run(self._state.arrays(plan), logits_rows(plan))
 
     def _note_starts(self, plan: StepPlan) -> int:
         """How many requests this step is the first of."""
@@ -388,11 +390,3 @@ class Engine:
         for sequence in sequences:
             kind = type(error).__name__
             self._end(sequence, Output(sequence.id, [], "error", error.message, kind))
-
-
-def _alive(plan: StepPlan) -> StepPlan:
-    """What is left of a step when some of its sequences have ended or been taken back meanwhile."""
-    running = SequenceStatus.RUNNING
-    if all([row.sequence.status is running for row in plan.rows]):  # noqa: C419  # a list is twice as fast
-        return plan
-    return StepPlan.of(row for row in plan.rows if row.sequence.status is running)

@@ -7,6 +7,7 @@ from typing import Protocol
 import numpy as np
 
 from trivet.backends.llm.engine.generation import Generation
+from trivet.backends.llm.engine.outbox import BegunStep
 from trivet.backends.llm.sampling.draws import Draws, wish_arrays
 from trivet.backends.llm.scheduling.batch_state import BatchState, StepArrays
 from trivet.backends.llm.scheduling.scheduler import StepPlan
@@ -31,9 +32,7 @@ class Flight:
     generations: list[Generation | None]
     """Of the plan's rows that sample."""
     tokens: Callable[[], list[int]]
-    num_started: int
-    """Requests that it is the first step of."""
-    begun_s: float
+    step: BegunStep
 
     def forget(self, generation: Generation) -> None:
         """What the step makes of a request is not wanted."""

@@ -46,6 +46,13 @@ class StepPlan:
         rows = tuple(rows)
         return cls(rows, sum(row.count for row in rows), sum(row.samples for row in rows))
 
+    def alive(self) -> "StepPlan":
+        """What is left when some of its sequences have ended or been taken back meanwhile."""
+        running = SequenceStatus.RUNNING
+        if all([row.sequence.status is running for row in self.rows]):  # noqa: C419  # a list is twice as fast
+            return self
+        return StepPlan.of(row for row in self.rows if row.sequence.status is running)
+
     def halves(self) -> "tuple[StepPlan, ...]":
         """Two steps that do in turn what this one does; none if it is one token."""
         if len(self.rows) > 1:

@@ -250,8 +250,8 @@ class LlmExecutor:
     def on_outputs(self, outputs: Outputs) -> None:
         """What a step gave."""
         self._note_waits(outputs.stats.get("host_synchronisations", 0))
-        for num_tokens, num_started, seconds, is_decode in outputs.steps:
-            self._statistics.note_step(num_tokens, num_started, seconds, is_decode=is_decode)
+        for step in outputs.steps:
+            self._statistics.note_step(step)
         for request_id in outputs.preempted:
             if request_id in self._running:
                 self._running[request_id].num_preemptions += 1

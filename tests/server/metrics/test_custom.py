@@ -130,6 +130,6 @@ def test_what_cannot_stand_beside_the_others_is_refused(meter: Meter, reason: st
 def test_every_name_of_the_server_s_own_is_refused() -> None:
     """Its names begin with few prefixes; see tests/server/metrics/test_page.py for the names."""
     store = CustomMetrics()
-    for name in ("nv_cpu_utilization", "trivet_model_ready", "vllm:x", "tgi_queue_size"):
+    for name in ("nv_cpu_utilization", "trivet_model_ready", "vllm:x", "process_open_fds"):
         with pytest.raises(InvalidRequest, match="are the server's own"):
             store.owned().open(Meter(name, "", MeterKind.GAUGE))

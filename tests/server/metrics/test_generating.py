@@ -19,7 +19,8 @@ COUNTERS = (
     "vllm:generation_tokens",
     "vllm:prefix_cache_queries", "vllm:prefix_cache_hits", "vllm:num_preemptions",
     "vllm:request_success", "vllm:admission_rejections", "tgi_request_count",
-    "tgi_request_success", "tgi_request_failure",
+    "tgi_request_success", "tgi_request_failure", "tgi_batch_inference_count",
+    "tgi_batch_inference_success", "tgi_batch_inference_failure",
 )  # fmt: skip
 GAUGES = (
     "vllm:num_requests_running", "vllm:num_requests_waiting", "vllm:kv_cache_usage_perc",
@@ -40,7 +41,8 @@ HISTOGRAMS = (
     "tgi_request_generated_tokens", "tgi_request_max_new_tokens",
     "vllm:request_params_n", "vllm:request_max_num_generation_tokens",
     "vllm:request_num_preemptions", "vllm:iteration_tokens_total", "tgi_batch_next_size",
-    "tgi_batch_inference_duration",
+    "tgi_batch_inference_duration", "tgi_batch_forward_duration", "tgi_batch_decode_duration",
+    "tgi_batch_concat_duration", "tgi_batch_filter_duration",
 )  # fmt: skip
 SCARCE = """
 backend: "llm"
@@ -162,6 +164,12 @@ def test_choices_of_a_prompt_are_one_request_and_steps_tell_what_they_compute(
     assert sum(steps.values()) == grown("vllm:iteration_tokens_total_count")
     assert steps["prefill"] >= 1
     assert steps["decode"] >= 3
+    for kind, count in steps.items():
+        assert grown("tgi_batch_inference_success", method=kind) == count
+    planned = ("tgi_batch_concat_duration_count", "tgi_batch_filter_duration_count")
+    assert sum(grown(name, method=kind) for name in planned for kind in steps) == sum(
+        steps.values()
+    )
     computing_s = sum(grown("tgi_batch_inference_duration_sum", method=kind) for kind in steps)
     assert 0 < computing_s < grown("vllm:e2e_request_latency_seconds_sum")
 

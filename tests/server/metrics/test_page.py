@@ -1,19 +1,25 @@
 """The metrics page: Triton's names to the letter, in a format that Prometheus reads."""
 
+import gzip
+import time
 from collections.abc import Callable
+from http.client import HTTPConnection
 from typing import Any
 
 import numpy as np
 import pytest
 import tritonclient.http as httpclient
+from prometheus_client.openmetrics.parser import (
+    text_string_to_metric_families as read_open_metrics,
+)
 from prometheus_client.parser import text_string_to_metric_families
 from serving import RunningServer, write_identity
 
-from trivet.backends.api import InvalidConfig
+from trivet.backends.api import CopyKind, InvalidConfig
 from trivet.server.metrics.config import MetricsConfig
-from trivet.server.metrics.machine import Machine
+from trivet.server.metrics.machine import Machine, write_process
 from trivet.server.metrics.page import write_models
-from trivet.server.metrics.text import Page
+from trivet.server.metrics.text import Format, Page
 from trivet.server.scheduling.statistics import BatchTiming, FailureReason, ModelStatistics
 
 NV_COUNTERS = (
@@ -94,6 +100,49 @@ def test_histograms_are_cumulative_and_in_seconds() -> None:
     assert found["trivet_inference_batch_size_sum", labels] == 4
     first = "nv_inference_first_response_histogram_ms_bucket"
     assert found[first, (("le", "100"), *labels)] == 1
+
+
+def test_a_model_that_nobody_has_asked_has_no_histogram() -> None:
+    """A hundred of them would else fill nine tenths of the page with zeros."""
+    text = page(*(ModelStatistics(f"model_{number:02}", 1) for number in range(100)))
+    assert "_bucket" not in text
+    assert len(text.splitlines()) <= 1450  # 1,500 with the machine's and the process's own
+    assert len(text) <= 98_000
+
+
+def test_counters_of_rare_things_appear_with_the_first() -> None:
+    seen = model()
+    assert "trivet_tensor_copied_bytes_total" not in page(seen)
+    assert "trivet_host_synchronisations_total" not in page(seen)
+    seen.copied_bytes[CopyKind.GATHER] = 5
+    seen.host_synchronisations = 1
+    text = page(seen)
+    assert 'trivet_tensor_copied_bytes_total{kind="gather",model="m",version="3"} 5' in text
+    assert 'trivet_host_synchronisations_total{model="m",version="3"} 1' in text
+
+
+def test_openmetrics_has_the_same_series_under_the_same_names() -> None:
+    """Prometheus asks for this format first: its series must be those that dashboards know."""
+    seen = model()
+    seen.copied_bytes[CopyKind.GATHER] = 5
+    made = Page(Format.OPENMETRICS)
+    write_models(made, [seen], MetricsConfig())
+    write_process(made)
+    text = made.text()
+    families = {family.name: family for family in read_open_metrics(text)}  # type: ignore[no-untyped-call]
+    assert families["nv_inference_count"].type == "unknown"
+    assert families["trivet_tensor_copied_bytes"].type == "counter"
+    names = {sample.name for family in families.values() for sample in family.samples}
+    plain = Page()
+    write_models(plain, [seen], MetricsConfig())
+    write_process(plain)
+    assert names == {line.partition("{")[0].partition(" ")[0] for line in lines_of(plain.text())}
+    assert '_bucket{model="m",version="3",le="1.0"} ' in text
+    assert text.endswith("# EOF\n")
+
+
+def lines_of(text: str) -> list[str]:
+    return [line for line in text.splitlines() if not line.startswith("#")]
 
 
 def test_switches_leave_families_out() -> None:
@@ -189,6 +238,32 @@ def test_the_page_of_a_running_server_is_valid_and_has_the_machine(server: Runni
     assert found["nv_model_load_duration_secs", labels] > 0
     assert found["nv_inference_pending_request_count", labels] == 0
     assert found["nv_inference_request_summary_us_count", labels] == 0
+
+
+def test_the_page_is_written_as_the_scraper_wants_it(server: RunningServer) -> None:
+    connection = HTTPConnection("127.0.0.1", server.metrics_port)
+    # What Prometheus 3 sends.
+    accept = (
+        "application/openmetrics-text;version=1.0.0;escaping=allow-utf-8;q=0.6,"
+        "application/openmetrics-text;version=0.0.1;q=0.5,text/plain;version=0.0.4;q=0.3,*/*;q=0.1"
+    )
+    connection.request("GET", "/metrics", headers={"Accept": accept, "Accept-Encoding": "gzip"})
+    answer = connection.getresponse()
+    assert answer.getheader("Content-Encoding") == "gzip"
+    assert answer.getheader("Content-Type", "").startswith("application/openmetrics-text")
+    packed = answer.read()
+    text = gzip.decompress(packed).decode()
+    assert len(packed) < len(text) / 3
+    assert list(read_open_metrics(text))  # type: ignore[no-untyped-call]
+    connection.request("GET", "/metrics")
+    plain = connection.getresponse()
+    assert plain.getheader("Content-Encoding") is None
+    assert plain.getheader("Content-Type", "").startswith("text/plain")
+    found = samples(plain.read().decode())
+    connection.close()
+    assert found["process_resident_memory_bytes", ()] > 1e7
+    assert found["process_open_fds", ()] > 5
+    assert found["process_start_time_seconds", ()] <= time.time()
 
 
 def test_statistics_tell_the_memory_of_a_model_s_own_process(server: RunningServer) -> None:

@@ -11,10 +11,10 @@ import torch
 from late_device import HashModel, LateRunner
 from torch import Tensor
 
-from trivet.backends.api import Grammar, Sampling
+from trivet.backends.api import ComputedStep, Grammar, Sampling
 from trivet.backends.llm.device.staging import DeviceStaging
 from trivet.backends.llm.engine.engine import Engine
-from trivet.backends.llm.messages import Abort, EndedStep, Message, Outputs, Quit, Submit
+from trivet.backends.llm.messages import Abort, Message, Outputs, Quit, Submit
 from trivet.backends.llm.sampling import draws
 from trivet.backends.llm.sampling.draws import Draws
 from trivet.backends.llm.scheduling.batch_state import BatchState, StepArrays
@@ -64,7 +64,7 @@ class Run:
     ends: dict[str, str] = field(default_factory=dict)
     kinds: dict[str, str] = field(default_factory=dict)
     cached: dict[str, int] = field(default_factory=dict)
-    steps: list[EndedStep] = field(default_factory=list)
+    steps: list[ComputedStep] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.pool = BlockPool(self.num_blocks, self.block_size)
@@ -228,13 +228,15 @@ def test_steps_that_overlap_do_not_count_each_others_time() -> None:
         begun_s = time.monotonic()
         run = Run(overlaps).play(script)
         passed_s = time.monotonic() - begun_s
-        tokens, started, seconds, decodes = zip(*run.steps, strict=True)
+        steps = run.steps
         # The last token of each is not computed any further.
-        assert (sum(tokens), sum(started)) == (4 * (9 + 12 - 1), 4)
-        assert len(tokens) == run.model.num_steps
-        assert True in decodes
-        assert False in decodes
-        assert 0 < sum(seconds) <= passed_s
+        assert sum(step.num_tokens for step in steps) == 4 * (9 + 12 - 1)
+        assert sum(step.num_started for step in steps) == 4
+        assert len(steps) == run.model.num_steps
+        assert {step.is_decode for step in steps} == {True, False}
+        assert not any(step.has_failed for step in steps)
+        assert all(0 < step.forward_s <= step.seconds for step in steps)
+        assert 0 < sum(step.seconds + step.planning_s for step in steps) <= passed_s
 
 
 def test_a_grammar_among_others_keeps_its_word() -> None:

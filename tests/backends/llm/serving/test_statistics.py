@@ -5,6 +5,7 @@ from trivet.backends.api import (
     Cancelled,
     Choices,
     Chunk,
+    ComputedStep,
     Finish,
     GenerateRequest,
     GenerateStatistics,
@@ -110,14 +111,25 @@ def test_request_of_one_output_is_one_of_one() -> None:
     assert total(s.preemptions) == (1, 2)
 
 
+def step(
+    num_tokens: int, num_started: int, *, is_decode: bool, has_failed: bool, seconds: float
+) -> ComputedStep:
+    return ComputedStep(num_tokens, num_started, is_decode, has_failed, 1.0, seconds / 2, seconds)
+
+
 def test_steps_that_no_request_begins_with_take_none_from_the_queue() -> None:
     s = GenerateStatistics(1000, {})
-    s.note_step(40, 2, 0.5, is_decode=False)
-    s.note_step(2, 0, 0.125, is_decode=True)
+    s.note_step(step(40, 2, is_decode=False, has_failed=True, seconds=0.5))
+    s.note_step(step(2, 0, is_decode=True, has_failed=False, seconds=0.125))
     assert total(s.step_tokens) == (2, 42)
     assert {kind: total(each) for kind, each in s.step_s.items()} == {
         "prefill": (1, 0.5), "decode": (1, 0.125),
     }  # fmt: skip
+    assert total(s.forward_s["decode"]) == (1, 0.0625)
+    assert total(s.choosing_s["prefill"]) == (1, 0.25)
+    assert total(s.filling_s["prefill"]) == total(s.planning_s["decode"]) == (1, 1.0)
+    assert total(s.filling_s["decode"]) == total(s.planning_s["prefill"]) == (0, 0)
+    assert s.failed_steps == {"prefill": 1, "decode": 0}
     assert total(s.step_starts) == (1, 2)
 
 
