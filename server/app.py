@@ -98,19 +98,7 @@ class Server:
         custom_metrics = CustomMetrics()
         self.lifecycle = Lifecycle(
             self.registry,
-            Loader(
-                RegistryCatalog(self.registry),
-                not settings.disable_auto_complete_config,
-                _parameters(settings),
-                limits,
-                self._caching is not None,
-                settings.model_config_name,
-                HostPolicies.parse(settings.host_policy),
-                custom_metrics,
-                DefaultBatchSizes.parse(settings.default_max_batch_size, settings.backend_config),
-                frozenset(settings.allow_pickle),
-                GpuLedger(gpus, parse_limits(settings.model_load_gpu_limit)),
-            ),
+            self._loader(limits, custom_metrics, gpus),
             Assembler(
                 dispatcher,
                 settings.default_queue_size,
@@ -143,6 +131,25 @@ class Server:
         self._watcher: Watcher | None = None
         self._changes: set[asyncio.Task[str]] = set()
         self._stop_requested = asyncio.Event()
+
+    def _loader(
+        self, limits: ResourceLimits | None, custom_metrics: CustomMetrics, gpus: Gpus
+    ) -> Loader:
+        """What opens models, as the options say."""
+        settings = self.settings
+        return Loader(
+            RegistryCatalog(self.registry),
+            not settings.disable_auto_complete_config,
+            _parameters(settings),
+            limits,
+            self._caching is not None,
+            settings.model_config_name,
+            HostPolicies.parse(settings.host_policy),
+            custom_metrics,
+            DefaultBatchSizes.parse(settings.default_max_batch_size, settings.backend_config),
+            frozenset(settings.allow_pickle),
+            GpuLedger(gpus, parse_limits(settings.model_load_gpu_limit)),
+        )
 
     async def serve(self) -> int:
         """Starts, serves until told to stop, drains; returns the exit code."""

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from trivet.backends.api import InvalidConfig, Listing, ModelFiles
-from trivet.backends.registry import advice, choose
+from trivet.backends.registry import abouts, advice, choose
 from trivet.protos.model_config_pb2 import ModelConfig
 
 ZIP = b"PK\x03\x04"
@@ -78,4 +78,4 @@ def test_a_sentence_names_the_file_and_what_to_do(tmp_path: Path, case: str) -> 
 def test_what_might_be_anything_is_not_called_a_model(tmp_path: Path, name: str) -> None:
     listing = Listing.of(files_with(tmp_path, {name: b""}))
 
-    assert advice(listing, is_sure=True) == ""
+    assert advice(listing, abouts().values(), is_sure=True) == ""
