@@ -29,9 +29,9 @@ _BY_SUFFIX: dict[tuple[str, ...], str] = {
         f"is a Core ML model, which only Apple's systems compute; {_ONNX_WAY} (from PyTorch: "
         "torch.onnx.export)"
     ),
-    (".dill", ".cloudpickle"): (
-        "is a pickle, which could run code and is not loaded; save the model in its library's own "
-        "format or as ONNX"
+    (".dill",): (
+        "is a pickle, which could run code and is not loaded; save scikit-learn's models with "
+        "skops (skops.io.dump) or as ONNX (skl2onnx)"
     ),
     (".mar",): (
         "is TorchServe's archive; unpack it (unzip FILE) and put the model file in it here, as "

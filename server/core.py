@@ -8,9 +8,11 @@ from collections.abc import Iterable, Mapping
 from typing import Protocol
 
 from trivet.backends.api import Generator, InferRequest, Measured, RequestContext, Sink
+from trivet.backends.api.encoder import EncoderInfo
 from trivet.protos import grpc_service_pb2 as pb
 from trivet.protos.model_config_pb2 import ModelConfig
 from trivet.server.logs.setting import LogValue
+from trivet.server.models.known import IndexRow
 from trivet.server.models.model import Model
 from trivet.server.models.routing import Admitted, Key
 from trivet.server.repository.upload import NO_FILES
@@ -65,6 +67,13 @@ class Generators(Protocol):
         """Whether the server is started and every model that generates text can be asked now."""
 
 
+class Encoders(Protocol):
+    """Finds models that read texts."""
+
+    def encoders(self) -> dict[str, EncoderInfo]:
+        """What those of them that are ready are, by name: to choose or list them."""
+
+
 class Readiness(Protocol):
     """Says who can be asked."""
 
@@ -96,7 +105,7 @@ class Descriptions(Protocol):
     def statistics(self, name: str = "", version: int | None = None) -> pb.ModelStatisticsResponse:
         """Statistics of all ready versions, of a model's, or of one. Raises InvalidRequest."""
 
-    def index(self, *, ready_only: bool) -> pb.RepositoryIndexResponse:
+    def index(self, *, ready_only: bool) -> list[IndexRow]:
         """Every model of the repositories with the state of its versions."""
 
 
@@ -154,6 +163,14 @@ class ModelControl(Protocol):
 
 
 class Core(
-    Inference, Generators, Readiness, Descriptions, Counters, ServerSettings, ModelControl, Protocol
+    Inference,
+    Generators,
+    Encoders,
+    Readiness,
+    Descriptions,
+    Counters,
+    ServerSettings,
+    ModelControl,
+    Protocol,
 ):
     """All of it: what a whole protocol asks."""

@@ -38,7 +38,11 @@ class SklearnBackend:
         path = _artifact(config, files)
         if _is_apart(config, files, path):
             return complete_isolated(ABOUT.word, config, files)
-        return _complete(config, _read(config, path))
+        return _complete(config, _read(config, files, path))
+
+    def check_files(self, config: ModelConfig, files: ModelFiles) -> None:
+        """See ChecksFiles: whether a pickle is allowed."""
+        _is_apart(config, files, _artifact(config, files))
 
     def starts_processes(self, config: ModelConfig) -> bool:
         """See StartsProcesses."""
@@ -49,7 +53,7 @@ class SklearnBackend:
         path = _artifact(config, files)
         if _is_apart(config, files, path):
             return open_isolated(ABOUT.word, config, files, placement)
-        model = _read(config, path)
+        model = _read(config, files, path)
         _share_threads(model, max(1, placement.cpu_threads))
         # Said at each call of a model that was fitted with a table and gets a matrix.
         warnings.filterwarnings("ignore", message="X does not have valid feature names")
@@ -72,7 +76,9 @@ def _is_apart(config: ModelConfig, files: ModelFiles, path: Path) -> bool:
     return files.pickles is Pickles.APART
 
 
-def _read(config: ModelConfig, path: Path) -> Any:
+def _read(config: ModelConfig, files: ModelFiles, path: Path) -> Any:
+    is_ours = not is_pickle(path) or files.pickles is Pickles.HERE
+    assert is_ours, "pickles are loaded in their own process"
     model = read_pickle(config, path) if is_pickle(path) else read_skops(config, path)
     if not any(hasattr(model, method) for method in METHODS):
         raise LoadFailed(

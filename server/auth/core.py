@@ -14,12 +14,15 @@ from trivet.backends.api import (
     ServingError,
     Sink,
 )
+from trivet.backends.api.encoder import EncoderInfo
+from trivet.backends.api.naming import name_in
 from trivet.protos import grpc_service_pb2 as pb
 from trivet.protos.model_config_pb2 import ModelConfig
 from trivet.server.auth.caller import Caller, current_caller
 from trivet.server.auth.metering import MeteredGenerator, TenantsGenerator
 from trivet.server.core import Core
 from trivet.server.logs.setting import LogValue
+from trivet.server.models.known import IndexRow
 from trivet.server.models.model import Model
 from trivet.server.models.routing import Admitted, Key
 from trivet.server.repository.upload import NO_FILES
@@ -75,6 +78,11 @@ class GuardedCore:
         """See Core. The caller's: others are not what it may mean."""
         return [name for name in self._core.unnamed_generators() if _is_visible(name)]
 
+    def encoders(self) -> dict[str, EncoderInfo]:
+        """See Core. The caller's."""
+        found = self._core.encoders()
+        return {name: info for name, info in found.items() if _is_visible(name)}
+
     # -- what there is -------------------------------------------------------------------------
 
     def server_metadata(self) -> pb.ServerMetadataResponse:
@@ -99,11 +107,9 @@ class GuardedCore:
         kept = [each for each in found.model_stats if _is_visible(each.name)]
         return pb.ModelStatisticsResponse(model_stats=kept)
 
-    def index(self, *, ready_only: bool) -> pb.RepositoryIndexResponse:
+    def index(self, *, ready_only: bool) -> list[IndexRow]:
         """See Core. The caller's models."""
-        found = self._core.index(ready_only=ready_only)
-        kept = [each for each in found.models if _is_visible(each.name)]
-        return pb.RepositoryIndexResponse(models=kept)
+        return [row for row in self._core.index(ready_only=ready_only) if _is_visible(row.name)]
 
     # -- health: probes have no keys -----------------------------------------------------------
 
@@ -200,15 +206,16 @@ def _on_account(caller: Caller, context: RequestContext) -> RequestContext:
     )
 
 
-def _require(name: str) -> None:
+def _require(model: str) -> None:
     caller = current_caller.get()
     if caller is not None:
-        caller.require_model(name)
+        # Keys name models by their names: a namespace before it opens no other.
+        caller.require_model(name_in(model))
 
 
-def _is_visible(name: str) -> bool:
+def _is_visible(model: str) -> bool:
     caller = current_caller.get()
-    return caller is None or caller.may_use(name)
+    return caller is None or caller.may_use(name_in(model))
 
 
 def _callers(generator: Generator) -> Generator:

@@ -4,6 +4,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Protocol
 
 from trivet.backends.api import (
     About,
@@ -31,7 +32,6 @@ from trivet.backends.registry import FoundBackend, find_backend
 from trivet.protos.model_config_pb2 import ModelConfig, ModelInstanceGroup
 from trivet.server.cache.key import digest_of_model
 from trivet.server.models.batch_size import DefaultBatchSizes
-from trivet.server.models.composition import steps_of
 from trivet.server.models.cpu_memory import host_bytes, reported
 from trivet.server.models.gpu_memory import GPU_KIND, GpuLedger, LoadMemory
 from trivet.server.models.host_policy import Cores, HostPolicies, on_cores
@@ -40,6 +40,8 @@ from trivet.server.models.warmup import warm
 from trivet.server.repository import config as configs
 from trivet.server.repository.check import check
 from trivet.server.repository.layout import ModelFolder
+from trivet.server.repository.names import Reference
+from trivet.server.repository.steps import steps_of
 from trivet.server.repository.unread import (
     NOBODYS_PARAMETERS,
     unread_fields,
@@ -60,7 +62,7 @@ class LoadPlan:
     """The config as written (or overridden), before auto-completion."""
     versions: tuple[int, ...]
     """The versions that should serve, ascending."""
-    steps: frozenset[str] = frozenset()
+    steps: frozenset[Reference] = frozenset()
     """The models that an ensemble is made of."""
     is_overridden: bool = False
     """Whether `given` is not the folder's config."""
@@ -88,6 +90,13 @@ class Opened:
     """Of the instances' own processes."""
 
 
+class NamespacedCatalog(Protocol):
+    """Catalogs for models of any namespace."""
+
+    def within(self, namespace: str) -> Catalog:
+        """For a model of this one; empty without namespaces."""
+
+
 @dataclass(frozen=True, slots=True)
 class Prepared:
     """What is known of a version before its instances are opened."""
@@ -104,7 +113,7 @@ class Prepared:
 class Loader:
     """Opens model versions."""
 
-    catalog: Catalog
+    catalog: NamespacedCatalog
     """What ensembles are made of."""
     auto_complete: bool = True
     parameters: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
@@ -139,7 +148,8 @@ class Loader:
         versions = tuple(sorted(configs.select_versions(given, folder.versions)))
         if not versions:
             raise LoadFailed(f"failed to load '{folder.name}', {configs.no_version(folder)}")
-        return LoadPlan(folder, given, versions, steps_of(given), override_json is not None)
+        steps = steps_of(given, folder.namespace)
+        return LoadPlan(folder, given, versions, steps, override_json is not None)
 
     def open(self, plan: LoadPlan, version: int) -> Opened:
         """Completes the config and opens, then warms, all instances of a version.
@@ -163,16 +173,18 @@ class Loader:
                 "the server log has the details"
             ) from None
 
-    def prepare(self, given: ModelConfig, files: ModelFiles, found: FoundBackend) -> Prepared:
+    def prepare(self, plan: LoadPlan, files: ModelFiles, found: FoundBackend) -> Prepared:
         """All that is decided before anything is opened: a complete config, checked. Runs code of
         the model's own only where its backend completes configs by that. Raises a ServingError."""
         about, backend = found.about, found.backend
-        given = self._given(given, about)
+        given = self._given(plan, about)
         if found.model_file:
             given.default_model_filename = found.model_file
         if isinstance(backend, MakesMeters) and self.meters is not None:
             backend = backend.metered(self.meters)
-        composed = backend.composed(self.catalog) if isinstance(backend, Composes) else None
+        composed = None
+        if isinstance(backend, Composes):
+            composed = backend.composed(self.catalog.within(plan.folder.namespace))
         backend = composed or backend
         # What an ensemble lacks is in its steps' configs, however strict these are.
         must_complete = self.auto_complete or composed is not None
@@ -192,8 +204,8 @@ class Loader:
 
     def _open(self, plan: LoadPlan, files: ModelFiles) -> Opened:
         found = find_backend(plan.given, files)
-        _warn_of_unread(plan.given, found.about)
-        prepared = self.prepare(plan.given, files, found)
+        _warn_of_unread(plan, found.about)
+        prepared = self.prepare(plan, files, found)
         about, backend, config = prepared.about, prepared.backend, prepared.config
         labels, sequences = prepared.labels, prepared.sequences
         if self.limits is not None:
@@ -216,9 +228,9 @@ class Loader:
         pins = self._pins(config)
         return Opened(config, named, labels, sequences, pins, digest, memory, cpu_memory_bytes)
 
-    def _given(self, config: ModelConfig, about: About) -> ModelConfig:
+    def _given(self, plan: LoadPlan, about: About) -> ModelConfig:
         """The config as written, with its backend and what the server's options add."""
-        given = ModelConfig()
+        given, config = ModelConfig(), plan.given
         given.CopyFrom(config)
         given.backend = about.word
         for name, value in self.parameters.get(about.word, {}).items():
@@ -303,7 +315,8 @@ class Loader:
             raise LoadFailed(error.message) from error
 
 
-def _warn_of_unread(config: ModelConfig, about: About) -> None:
+def _warn_of_unread(plan: LoadPlan, about: About) -> None:
+    config = plan.given
     unread = unread_parameters(config, about)
     if unread:
         known_in_vain = set(unread) & set(NOBODYS_PARAMETERS)
@@ -312,7 +325,7 @@ def _warn_of_unread(config: ModelConfig, about: About) -> None:
         text = "model '%s': backend '%s' reads no parameters %s%s"
         hints = "".join(f"; for '{each}', did you mean '{its}'?" for each, its in near.items())
         log.log(level, text, config.name, about.word, unread, hints)
-    fields = unread_fields(config, about)
+    fields = unread_fields(config, about, is_namespaced=bool(plan.folder.namespace))
     if fields:
         log.warning("model '%s': these fields have no effect here: %s", config.name, fields)
 

@@ -4,24 +4,28 @@ Owned by the event loop. A reader takes a Model and keeps it as long as it likes
 counts the requests in progress, so a version that has left the map still answers them.
 """
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from types import MappingProxyType
 
 from trivet.backends.api import ModelNotFound, ModelNotReady, NotFound, ServingError
+from trivet.backends.api.naming import key_of, name_in
 from trivet.server.models.model import Model
-from trivet.server.models.routing import Routers
+from trivet.server.models.routing import Admitted, Key, Resolve, Routers
 from trivet.server.models.texts import NO_SUGGESTIONS, did_you_mean
+from trivet.server.repository.names import Names, ambiguous
 
 Versions = Mapping[int, Model]
 
 
 class Registry:
-    """Models by name and version."""
+    """Models by key and version."""
 
     def __init__(self) -> None:
         self._models: Mapping[str, Versions] = MappingProxyType({})
+        self.names = Names()
+        """The models that are wanted: those that serve, load or did not load."""
         self.routers = Routers(self._why_unready)
-        """Who gets which of them."""
+        """Who gets which of them: by key, and by a name that only one model bears."""
         self._unready: dict[str, bool] = {}
         self._held_back: dict[str, Mapping[int, str]] = {}
         self.trouble_of: Callable[[str], str] = lambda _: ""
@@ -39,11 +43,30 @@ class Registry:
     @property
     def suggestions(self) -> Collection[str]:
         """The models that may be named to who asks for another."""
-        names = self._models.keys() | self._unready.keys()
-        return names if self.suggests_names else NO_SUGGESTIONS
+        keys = self._models.keys() | self._unready.keys()
+        return {name_in(key) for key in keys} if self.suggests_names else NO_SUGGESTIONS
+
+    def newest(self) -> Iterator[tuple[str, Model]]:
+        """The newest version of each of them, with what it can be asked by."""
+        for key, versions in self._models.items():
+            yield self.names.shown(key), versions[max(versions)]
+
+    def resolver(self, namespace: str) -> Resolve:
+        """Finds models for one of this namespace: there first, then everywhere."""
+        if not namespace:
+            return self.routers.resolve
+
+        def resolve(name: str, version: int | str | None, key: Key = "") -> Admitted:
+            own = key_of(namespace, name)
+            return self.routers.resolve(own if self.names.has(own) else name, version, key)
+
+        return resolve
 
     def _why_unready(self, name: str) -> ServingError:
-        is_coming = self._unready.get(name)
+        bearers = self.names.bearers(name)
+        if len(bearers) > 1:
+            return ambiguous(name, bearers)
+        is_coming = self._unready.get(bearers[0] if bearers else name)
         if is_coming is None and self.is_starting:
             return ModelNotReady(
                 f"Request for model '{name[:128]}': the server is starting and still loads models"
@@ -51,50 +74,72 @@ class Registry:
         if is_coming is None:
             near = did_you_mean(name, self.suggestions)
             return ModelNotFound(f"Request for unknown model: '{name}' is not found{near}")
-        trouble = self.trouble_of(name)
+        trouble = self.trouble_of(bearers[0] if bearers else name)
         text = f"Request for unknown model: '{name}' has no available versions"
         text += f": {trouble}" if trouble else ""
         return ModelNotReady(text) if is_coming else NotFound(text)
 
     def publish(self, model: Model) -> Model | None:
         """Makes a version answer from now on; returns the one it replaces."""
-        versions = dict(self._models.get(model.name, {}))
+        versions = dict(self._models.get(model.key, {}))
         replaced = versions.get(model.version)
         versions[model.version] = model
-        self._set(model.name, versions)
+        self.names.take(model.key)
+        self._set(model.key, versions)
         return replaced
 
-    def withdraw(self, name: str, version: int) -> Model | None:
+    def withdraw(self, key: str, version: int) -> Model | None:
         """Takes a version out of the map, so that no new request finds it; returns it."""
-        versions = dict(self._models.get(name, {}))
+        versions = dict(self._models.get(key, {}))
         model = versions.pop(version, None)
-        self._set(name, versions)
+        self._set(key, versions)
         return model
 
-    def expect(self, name: str, *, is_coming: bool) -> None:
+    def take(self, key: str) -> None:
+        """The model is wanted: its name means it, or is ambiguous."""
+        self.names.take(key)
+        self._settle(key)
+
+    def give_up(self, key: str) -> None:
+        """It is not wanted any more: its name means another model or none."""
+        self.names.give_up(key)
+        self._settle(key)
+
+    def expect(self, key: str, *, is_coming: bool) -> None:
         """Says that a model is known although no version of it is ready (yet: `is_coming`)."""
-        self._unready[name] = is_coming
+        self._unready[key] = is_coming
 
-    def forget(self, name: str) -> None:
+    def forget(self, key: str) -> None:
         """The model is in no repository any more."""
-        self._unready.pop(name, None)
-        self._held_back.pop(name, None)
+        self._unready.pop(key, None)
+        self._held_back.pop(key, None)
 
-    def is_known(self, name: str) -> bool:
+    def is_known(self, key: str) -> bool:
         """Whether there is such a model, ready or not."""
-        return name in self._models or name in self._unready
+        return key in self._models or key in self._unready
 
-    def hold_back(self, name: str, reasons: Mapping[int, str]) -> None:
+    def hold_back(self, key: str, reasons: Mapping[int, str]) -> None:
         """Why versions that lie in a model's folder may not serve."""
-        self._held_back[name] = reasons
-        if name in self._models:
-            self.routers.replace(name, self._models[name], reasons)
+        self._held_back[key] = reasons
+        if key in self._models:
+            self.routers.replace(key, self._models[key], reasons)
+            self._settle(key)
 
-    def _set(self, name: str, versions: dict[int, Model]) -> None:
+    def _set(self, key: str, versions: dict[int, Model]) -> None:
         models = dict(self._models)
         if versions:
-            models[name] = MappingProxyType(versions)
+            models[key] = MappingProxyType(versions)
         else:
-            models.pop(name, None)
-        self.routers.replace(name, versions, self._held_back.get(name, {}))
+            models.pop(key, None)
+        self.routers.replace(key, versions, self._held_back.get(key, {}))
         self._models = MappingProxyType(models)
+        self._settle(key)
+
+    def _settle(self, key: str) -> None:
+        """Whoever gives the name alone gets the only model that bears it, or none."""
+        name = name_in(key)
+        if name == key:
+            return
+        bearers = self.names.bearers(name)
+        only = bearers[0] if len(bearers) == 1 else ""
+        self.routers.replace(name, self._models.get(only, {}), self._held_back.get(only, {}))

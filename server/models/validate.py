@@ -1,15 +1,17 @@
 """Faults of a repository, found without serving it and without running model code."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
-from trivet.backends.api import About, InvalidConfig, LoadFailed
-from trivet.backends.registry import choose, choose_about, open_backend
+from trivet.backends.api import About, ChecksFiles, InvalidConfig, LoadFailed, ServingError
+from trivet.backends.registry import choose_about, find_backend, open_backend
 from trivet.protos.model_config_pb2 import ModelConfig
 from trivet.server.models.diagnostic import Diagnostic, code_of, line_of, positioned
 from trivet.server.models.loader import read_labels
-from trivet.server.models.offline import NotInFilesError, OfflineCatalog, StepMissing
+from trivet.server.models.offline import NotInFilesError, OfflineModels, StepMissing
 from trivet.server.repository.check import faults
 from trivet.server.repository.config import (
     CONFIG_NAME,
@@ -19,37 +21,46 @@ from trivet.server.repository.config import (
     select_versions,
 )
 from trivet.server.repository.layout import EMPTY, ModelFolder
+from trivet.server.repository.names import ambiguous
 from trivet.server.repository.scan import (
     RepositoryUnreadableError,
     is_ignored,
     scan,
 )
+from trivet.server.repository.steps import steps_of
 from trivet.server.repository.unread import unread_fields, unread_parameters
 
 _LFS = b"version https://git-lfs"
 _PICKLE_SUFFIXES = (".pkl", ".pickle", ".joblib", ".bin", ".pth")
 
 
-def validate(*roots: Path) -> list[Diagnostic]:
-    """All findings of repository folders that are served together, by model. What a load would
-    refuse without opening a model is refused here in the same words."""
+def validate(
+    roots: Sequence[Path], *, is_namespaced: bool = False, pickles: Collection[str] = ()
+) -> list[Diagnostic]:
+    """All findings of repository folders that one server is to serve, by model. What a load would
+    refuse without opening a model is refused here in the same words. `pickles`: the models of
+    `--allow-pickle`."""
+    places = ", ".join(map(str, roots))
     try:
-        snapshot = scan(roots)
+        snapshot = scan(roots, is_namespaced=is_namespaced)
     except RepositoryUnreadableError as error:
-        return [Diagnostic("error", "repository-unreadable", str(roots[0]), str(error))]
+        return [Diagnostic("error", "repository-unreadable", places, str(error))]
     found = [
         Diagnostic("error", "folder-unusable", name, reason)
         for name, reason in snapshot.problems.items()
     ]
-    catalog = OfflineCatalog(snapshot)
+    models = OfflineModels(snapshot, pickles)
     for folder in snapshot.models.values():
-        found += _check_model(folder, catalog)
+        diagnostics = (*_check_model(folder, models), *_ambiguous_steps(folder, models))
+        root = folder.path if folder.lone else folder.path.parent
+        before = f"{root}/" if len(roots) > 1 else ""
+        found += (replace(each, path=before + each.path) for each in diagnostics)
     if not snapshot.models and not found:
-        found.append(Diagnostic("warning", "repository-empty", str(roots[0]), EMPTY))
+        found.append(Diagnostic("warning", "repository-empty", places, EMPTY))
     return sorted(found, key=lambda each: (each.path, each.line, each.code))
 
 
-def _check_model(folder: ModelFolder, catalog: OfflineCatalog) -> Iterator[Diagnostic]:
+def _check_model(folder: ModelFolder, models: OfflineModels) -> Iterator[Diagnostic]:
     name = folder.name
     if not folder.lone:
         yield from _odd_names(folder)
@@ -79,9 +90,24 @@ def _check_model(folder: ModelFolder, catalog: OfflineCatalog) -> Iterator[Diagn
         yield Diagnostic("error", code, path, no_version(folder))
     told = {each.message for each in found}
     for version in chosen:
-        for each in _check_version(folder, config, version, catalog):
+        for each in _check_version(folder, config, version, models):
             if not any(message in each.message for message in told):
                 yield each
+
+
+def _ambiguous_steps(folder: ModelFolder, models: OfflineModels) -> Iterator[Diagnostic]:
+    with suppress(ServingError):
+        for reference in sorted(steps_of(config_of(folder), folder.namespace)):
+            bearers = models.names.meant(reference)
+            if len(bearers) > 1:
+                yield Diagnostic(
+                    "error",
+                    "step-ambiguous",
+                    f"{folder.name}/{CONFIG_NAME}",
+                    ambiguous(reference.name, bearers).message,
+                    "say which one in the step's model_namespace",
+                    line=line_of(folder.path / CONFIG_NAME, f"'{reference.name}'"),
+                )
 
 
 def _about(config: ModelConfig, folder: ModelFolder) -> About | None:
@@ -115,7 +141,7 @@ def _said_in_vain(folder: ModelFolder, config: ModelConfig, about: About) -> Ite
             about.likely_parameter(name),
             line=line_of(folder.path / CONFIG_NAME, f"'{name}'"),
         )
-    for name in unread_fields(config, about):
+    for name in unread_fields(config, about, is_namespaced=bool(folder.namespace)):
         yield Diagnostic(
             "warning",
             "field-unread",
@@ -171,7 +197,8 @@ def _odd_files(folder: ModelFolder) -> Iterator[Diagnostic]:
                 "warning",
                 "pickle",
                 path,
-                "may be a pickle, which runs code when it is loaded; it is never loaded here",
+                "may be a pickle, which runs code when it is loaded; it is loaded only where "
+                "--allow-pickle names the model",
                 "save it as safetensors, ONNX or torch.export",
             )
 
@@ -185,28 +212,33 @@ def _starts_with(path: Path, head: bytes) -> bool:
 
 
 def _check_version(
-    folder: ModelFolder, config: ModelConfig, version: int, catalog: OfflineCatalog
+    folder: ModelFolder, config: ModelConfig, version: int, models: OfflineModels
 ) -> Iterator[Diagnostic]:
     path = f"{folder.name}/{version}" if folder.has_folders else folder.name
     labels = list(_check_labels(folder, config, version))
     yield from labels
     try:
-        catalog.prepare(folder, config, version)
+        models.prepare(folder, config, version)
     except NotInFilesError:
-        yield from _check_artifact(folder, config, version, path)
+        yield from _check_artifact(models, folder, config, version, path)
     except StepMissing as error:
         yield Diagnostic("error", "step-missing", f"{folder.name}/{CONFIG_NAME}", error.message)
     except LoadFailed as error:
         if error.message not in {each.message for each in labels}:
-            yield _refusal(folder, config, version, path, error)
+            yield _refusal(models, folder, config, version, path, error)
 
 
 def _refusal(
-    folder: ModelFolder, config: ModelConfig, version: int, path: str, error: LoadFailed
+    models: OfflineModels,
+    folder: ModelFolder,
+    config: ModelConfig,
+    version: int,
+    path: str,
+    error: LoadFailed,
 ) -> Diagnostic:
     """With its code: whether it is the config, the files or this machine that is at fault."""
     try:
-        about = choose_about(config, folder.files(version))
+        about = choose_about(config, models.files(folder, version))
         open_backend(about.word)
     except InvalidConfig:
         return Diagnostic("error", "backend-unknown", path, error.message)
@@ -218,17 +250,22 @@ def _refusal(
 
 
 def _check_artifact(
-    folder: ModelFolder, config: ModelConfig, version: int, path: str
+    models: OfflineModels, folder: ModelFolder, config: ModelConfig, version: int, path: str
 ) -> Iterator[Diagnostic]:
-    """That there is a model file at all, where nothing more is known without running it."""
-    files = folder.files(version)
-    about = choose_about(config, files)
-    names = (*about.model_files, *about.shared_names, *config.cc_model_filenames.values())
-    if not about.model_files or any((files.version_dir / name).exists() for name in names):
-        return
+    """What a load refuses before it runs anything, where no more is known without running it."""
+    files = models.files(folder, version)
+    found = find_backend(config, files)
+    given = ModelConfig()
+    given.CopyFrom(config)
+    given.default_model_filename = config.default_model_filename or found.model_file
+    names = (*found.about.model_files, *found.about.shared_names)
+    is_there = any((files.version_dir / name).exists() for name in names)
     try:
-        files.artifact(config, choose(config, files).model_file or about.model_files[0])
-    except InvalidConfig as error:
+        if found.about.model_files and not is_there and not config.cc_model_filenames:
+            files.artifact(given, found.about.model_files[0])
+        if isinstance(found.backend, ChecksFiles):
+            found.backend.check_files(given, files)
+    except ServingError as error:
         yield Diagnostic("error", "model-file", path, error.message)
 
 

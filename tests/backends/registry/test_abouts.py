@@ -10,6 +10,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import encoder_folders
 import numpy as np
 import onnx_models
 import pytest
@@ -111,9 +112,21 @@ def llm(root: Path) -> tuple[Backend, str]:
     return open_backend("llm"), ""
 
 
+def mlflow(root: Path) -> tuple[Backend, str]:
+    put(root, "MLmodel", "flavors: {onnx: {data: model.onnx}}")
+    onnx_models.Home(root / "m").put(onnx_models.identity_model())
+    return open_backend("mlflow"), ""
+
+
+def encoder(root: Path) -> tuple[Backend, str]:
+    encoder_folders.make_encoder(root / "m/1")
+    return open_backend("encoder"), ""
+
+
 def ensemble(root: Path) -> tuple[Backend, str]:
     step = Signature.from_config(text_format.Parse(STEP, ModelConfig(name="step")))
     catalog: Any = SimpleNamespace(
+        find=lambda name, namespace="": name,
         signature=lambda name, version: step,
         labels=lambda name, version: {},
         parts=lambda name: frozenset({name}),
@@ -145,10 +158,12 @@ def sklearn(root: Path) -> tuple[Backend, str]:
 
 
 SITES: dict[str, Site] = {
+    "encoder": encoder,
     "ensemble": ensemble,
     "fil": fil,
     "keras": keras,
     "llm": llm,
+    "mlflow": mlflow,
     "onnxruntime": onnxruntime,
     "openvino": openvino,
     "python": python,
@@ -193,7 +208,7 @@ def test_it_completes_what_it_says(
 
     completed = backend.complete(given, ModelFiles(tmp_path / "m", 1))
 
-    assert fields(completed) - fields(given) == about.completes
+    assert fields(completed) - fields(given) == about.completes - fields(given)
 
 
 def fields(config: ModelConfig) -> set[str]:

@@ -93,7 +93,7 @@ def test_a_load_and_validate_refuse_in_the_same_words(
 ) -> None:
     make, text = CASES[case]
     make(tmp_path)
-    found = [each.message for each in validate(tmp_path) if each.severity == "error"]
+    found = [each.message for each in validate([tmp_path]) if each.severity == "error"]
 
     for folder in sorted(tmp_path.iterdir(), reverse=True):
         folder.rename(repository / folder.name)
