@@ -1,7 +1,7 @@
 """Finds the backend of a model by what each says of itself in its `about.py`, and imports it."""
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib import import_module
@@ -75,10 +75,11 @@ def choose(config: ModelConfig, files: ModelFiles) -> Choice:
     if about is not None:
         match = about.match(listing)
         return Choice(about, _own_file(config, match) if match is not None else "")
-    found = claims(listing)
+    known = abouts().values()
+    found = claims(listing, known)
     if not found:
         where = f"model '{files.name}' version {files.version}"
-        raise InvalidConfig(f"{where}: {advice(listing)}")
+        raise InvalidConfig(f"{where}: {advice(listing, known)}")
     return _best(config, files, found)
 
 
@@ -87,17 +88,17 @@ def choose_about(config: ModelConfig, files: ModelFiles) -> About:
     return choose(config, files).about
 
 
-def claims(listing: Listing) -> list[tuple[Match, About]]:
-    """All backends that a version may be of, the best first."""
-    matches = ((about.match(listing), about) for about in abouts().values())
+def claims(listing: Listing, known: Iterable[About]) -> list[tuple[Match, About]]:
+    """All backends that a version may be of, the best first. `known`: of `abouts`, which who looks
+    at many models asks for once."""
+    matches = ((about.match(listing), about) for about in known)
     found = [(match, about) for match, about in matches if match is not None]
     return sorted(found, key=lambda each: (each[0].claim, each[1].preference, each[1].word))
 
 
-def advice(listing: Listing, *, is_sure: bool = False) -> str:
+def advice(listing: Listing, known: Collection[About], *, is_sure: bool = False) -> str:
     """What to do about files that no backend claims: one sentence. `is_sure`: empty where nothing
     more can be said than what is known. Raises OSError."""
-    known = abouts().values()
     for about in known:
         text = about.advise(listing) if about.advise is not None else None
         if text:

@@ -89,7 +89,9 @@ class EnsembleExecutor:
 
     def _start_arrived(self) -> None:
         arrived, self._arrived = self._arrived, []
-        most = self.graph.signature.max_batch_size
+        # Of more rows, one step's instance would compute what several share.
+        sizes = (step.signature.compute_batch_size for step in self.graph.steps)
+        most = min(self.graph.signature.max_batch_size, *sizes)
         for members in groups_of(arrived, most):
             if len(members) == 1:
                 self._start(members[0])

@@ -20,6 +20,7 @@ from trivet.server.logs.log import Log, setup_logging
 from trivet.server.metrics.config import MetricsConfig
 from trivet.server.metrics.custom import CustomMetrics
 from trivet.server.models.assemble import Assembler
+from trivet.server.models.batch_size import DefaultBatchSizes
 from trivet.server.models.catalog import RegistryCatalog
 from trivet.server.models.dispatcher import RequestDispatcher
 from trivet.server.models.gpu_memory import GpuLedger, parse_limits
@@ -86,6 +87,8 @@ class Server:
         self.settings = settings
         self.registry = Registry()
         self.registry.is_starting = True
+        # With keys, a caller may not know of all models.
+        self.registry.suggests_names = not settings.auth_keys_file
         self._progress = LoadProgress(enabled=not settings.no_progress)
         self._control = control = RepositoryControl(settings)
         limits = _limits(settings)
@@ -95,18 +98,7 @@ class Server:
         custom_metrics = CustomMetrics()
         self.lifecycle = Lifecycle(
             self.registry,
-            Loader(
-                RegistryCatalog(self.registry),
-                not settings.disable_auto_complete_config,
-                _parameters(settings),
-                limits,
-                self._caching is not None,
-                settings.model_config_name,
-                HostPolicies.parse(settings.host_policy),
-                custom_metrics,
-                frozenset(settings.allow_pickle),
-                GpuLedger(gpus, parse_limits(settings.model_load_gpu_limit)),
-            ),
+            self._loader(limits, custom_metrics, gpus),
             Assembler(
                 dispatcher,
                 settings.default_queue_size,
@@ -139,6 +131,25 @@ class Server:
         self._watcher: Watcher | None = None
         self._changes: set[asyncio.Task[str]] = set()
         self._stop_requested = asyncio.Event()
+
+    def _loader(
+        self, limits: ResourceLimits | None, custom_metrics: CustomMetrics, gpus: Gpus
+    ) -> Loader:
+        """What opens models, as the options say."""
+        settings = self.settings
+        return Loader(
+            RegistryCatalog(self.registry),
+            not settings.disable_auto_complete_config,
+            _parameters(settings),
+            limits,
+            self._caching is not None,
+            settings.model_config_name,
+            HostPolicies.parse(settings.host_policy),
+            custom_metrics,
+            DefaultBatchSizes.parse(settings.default_max_batch_size, settings.backend_config),
+            frozenset(settings.allow_pickle),
+            GpuLedger(gpus, parse_limits(settings.model_load_gpu_limit)),
+        )
 
     async def serve(self) -> int:
         """Starts, serves until told to stop, drains; returns the exit code."""
@@ -222,7 +233,7 @@ class Server:
         advice = {action.key: action.advice for action in actions if isinstance(action, Stranger)}
         found = {action.key for action in actions} - advice.keys()
         missing = tuple(
-            Problem(name, not_in_repository(name, advice.get(name, "")))
+            Problem(name, not_in_repository(name, advice.get(name, ""), found))
             for name in sorted(wanted - found)
         )
         for key in found - wanted:

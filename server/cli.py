@@ -4,6 +4,7 @@ import importlib
 import math
 import sys
 import tomllib
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -86,7 +87,13 @@ def _load_file(context: click.Context, _: click.Parameter, path: Path | None) ->
     known = {row.name for row in rows()}
     unknown = sorted(values.keys() - known)
     if unknown:
-        raise click.BadParameter(f"{path}: unknown setting(s) {', '.join(unknown)}")
+        near = (get_close_matches(key, known, n=1) for key in unknown)
+        meant = "".join(
+            f"; for '{key}', did you mean '{each[0]}'?"
+            for key, each in zip(unknown, near, strict=True)
+            if each
+        )
+        raise click.BadParameter(f"{path}: unknown setting(s) {', '.join(unknown)}{meant}")
     context.default_map = {**(context.default_map or {}), **values}
     return path
 

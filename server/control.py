@@ -16,6 +16,7 @@ from trivet.backends.api import InvalidRequest, LoadFailed, ServingError, Unavai
 from trivet.backends.api.naming import name_in, namespace_in
 from trivet.server.logs.outage import Outage
 from trivet.server.models.lifecycle import Lifecycle
+from trivet.server.models.texts import did_you_mean
 from trivet.server.repository.config import config_of
 from trivet.server.repository.layout import ModelFolder
 from trivet.server.repository.names import Names, ambiguous
@@ -103,7 +104,9 @@ class RepositoryControl:
         snapshot = await self._scan(name)
         keys = [key for key in (*snapshot.models, *snapshot.problems) if _is_meant(key, name)]
         if not keys:
-            raise InvalidRequest(not_in_repository(name, ""))
+            # With keys, a caller may not know of all models.
+            known = () if self._settings.auth_keys_file else map(name_in, snapshot.models)
+            raise InvalidRequest(not_in_repository(name, "", known))
         failures: list[ServingError] = []
         for key in keys:
             try:
@@ -275,9 +278,9 @@ def _is_meant(key: str, name: str) -> bool:
     return name in (key, name_in(key))
 
 
-def not_in_repository(name: str, reason: str) -> str:
-    """In the words that Triton's clients look for."""
-    why = f": {reason}" if reason else ""
+def not_in_repository(name: str, reason: str, known: Iterable[str] = ()) -> str:
+    """In the words that Triton's clients look for. `known`: names that may have been meant."""
+    why = f": {reason}" if reason else did_you_mean(name, known)
     return f"failed to load '{name}', failed to poll from model repository{why}"
 
 

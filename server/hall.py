@@ -33,6 +33,7 @@ from trivet.server.models.model import Model
 from trivet.server.models.registry import Registry
 from trivet.server.models.routing import Admitted, Key
 from trivet.server.models.strangers import Strangers
+from trivet.server.models.texts import nearest
 from trivet.server.repository.layout import EMPTY
 from trivet.server.repository.upload import NO_FILES
 from trivet.server.scheduling.statistics import ModelStatistics
@@ -115,7 +116,9 @@ class Hall:
         try:
             model = self._find(name, version, key).model
         except ModelNotFound:
-            raise ModelNotFound(f"The model `{name[:128]}` does not exist.") from None
+            near = nearest(name, self._registry.suggestions)
+            meant = f" Did you mean `{near}`?" if near else ""
+            raise ModelNotFound(f"The model `{name[:128]}` does not exist.{meant}") from None
         executor, tracer = model.executor, self.tracing.tracer
         if not isinstance(executor, Generator):
             raise ModelNotFound(f"The model `{name[:128]}` does not generate text.")

@@ -87,6 +87,21 @@ class Settings:
     model_config_name: str = option(
         "", "models", "read configs/NAME.pbtxt of a model instead of config.pbtxt where it has one"
     )
+    default_max_batch_size: int = option(
+        1024,
+        "models",
+        "rows that a request may have where neither a model's config nor its file says; they are "
+        "computed in parts; 0: such models do not batch",
+        unit="rows",
+        most=(1 << 31) - 1,
+    )
+    backend_config: tuple[str, ...] = option(
+        (),
+        "models",
+        "Triton's [BACKEND,]default-max-batch-size=ROWS, the same for one backend or all; other "
+        "keys have no effect",
+        multiple=True,
+    )
     default_queue_size: int = option(
         1024,
         "models",
@@ -338,7 +353,6 @@ def rows() -> list[Row]:
 
 # Triton flags without a meaning here: taken, so that start scripts go on working, and named once.
 IGNORED_FLAGS = (
-    "--backend-config",
     "--http-thread-count",
     "--grpc-infer-thread-count",
     "--grpc-infer-allocation-pool-size",

@@ -26,6 +26,7 @@ BACKEND_FIELDS = (
 """Fields of a config that only backends read. The others are the server's."""
 SERVER_PARAMETERS = (
     "close_timeout_s",
+    "compute_batch_size",
     "embeddings_*",
     "execute_timeout_s",
     "gpu_uuids",
@@ -214,8 +215,15 @@ class About:
     def likely_parameter(self, name: str) -> str:
         """What may have been meant by a parameter that nobody reads: for error texts."""
         known = sorted((*(self.parameters or ()), *SERVER_PARAMETERS))
-        near = get_close_matches(name, known, n=1)
-        return f"did you mean '{near[0]}'?" if near else f"it reads {', '.join(known)}"
+        near = self.near_parameter(name)
+        return f"did you mean '{near}'?" if near else f"it reads {', '.join(known)}"
+
+    def near_parameter(self, name: str) -> str:
+        """One that it reads and that is called alike; empty where there is none."""
+        known = (*(self.parameters or ()), *SERVER_PARAMETERS)
+        by_folded = {each.lower(): each for each in known}
+        near = get_close_matches(name.lower(), by_folded, n=1)
+        return by_folded[near[0]] if near else ""
 
 
 def is_among(name: str, patterns: tuple[str, ...]) -> bool:

@@ -6,6 +6,7 @@ Frameworks differ in how a file is read; what follows from its inputs and output
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from trivet.backends.api.config import parameter
 from trivet.backends.api.datatype import DataType
 from trivet.backends.api.errors import InvalidConfig
 from trivet.backends.api.extent import Extents, check_batch, check_dims, largest_batch
@@ -13,8 +14,15 @@ from trivet.backends.api.supplied import supplied_inputs, supplied_outputs
 from trivet.backends.api.tensor import Shape
 from trivet.protos.model_config_pb2 import ModelConfig, ModelInput, ModelOutput
 
-DEFAULT_MAX_BATCH_SIZE = 4
-"""Triton's `default-max-batch-size`."""
+DEFAULT_MAX_BATCH_SIZE = 1024
+"""Rows of a request, where neither config nor file limit them. They are computed in parts."""
+DEFAULT_PARAMETER = "default_max_batch_size"
+"""The config parameter in which the server tells a backend another number."""
+IS_DEFAULT = "taken"
+"""What that parameter holds afterwards, where the default is the largest batch. The server takes
+it out."""
+FIXED_DEFAULT_MAX_BATCH_SIZE = 4
+"""Triton's, for batches that are always computed as one: of sequences, and ragged ones."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +54,10 @@ def complete_config(
     outputs = _without(outputs, supplied_outputs(config))
     if completed.max_batch_size == 0 and _can_batch(config, inputs, outputs):
         most = largest_batch(t.extents for t in (*inputs, *outputs))
-        completed.max_batch_size = min(DEFAULT_MAX_BATCH_SIZE, most or DEFAULT_MAX_BATCH_SIZE)
+        default = _default_max_batch_size(config)
+        completed.max_batch_size = min(default, most or default)
+        if DEFAULT_PARAMETER in config.parameters and completed.max_batch_size == default:
+            completed.parameters[DEFAULT_PARAMETER].string_value = IS_DEFAULT
     check_batch(completed, {t.name: t.extents for t in (*inputs, *outputs)})
     if completed.max_batch_size > 1 and completed.WhichOneof("scheduling_choice") is None:
         completed.dynamic_batching.SetInParent()
@@ -58,6 +69,14 @@ def complete_config(
     _fill(completed, completed.input, inputs, "input")
     _fill(completed, completed.output, outputs, "output")
     return completed
+
+
+def _default_max_batch_size(config: ModelConfig) -> int:
+    default = int(parameter(config, DEFAULT_PARAMETER) or DEFAULT_MAX_BATCH_SIZE)
+    is_ragged = any(tensor.allow_ragged_batch for tensor in config.input)
+    if is_ragged or config.batch_input or config.HasField("sequence_batching"):
+        return min(default, FIXED_DEFAULT_MAX_BATCH_SIZE)
+    return default
 
 
 def _without(

@@ -3,7 +3,9 @@
 from dataclasses import dataclass, field
 from functools import cached_property
 
+from trivet.backends.api.config import parameter
 from trivet.backends.api.datatype import DataType
+from trivet.backends.api.errors import InvalidConfig
 from trivet.backends.api.tensor import Shape
 from trivet.protos.model_config_pb2 import ModelConfig, ModelInput, ModelOutput
 
@@ -44,6 +46,23 @@ class TensorSpec:
         )
 
 
+COMPUTE_PARAMETER = "compute_batch_size"
+"""Of a config: how many rows are computed at once; larger requests are computed in parts."""
+
+
+def compute_batch_size(config: ModelConfig) -> int:
+    """The parameter, max_batch_size where it is not given. Raises InvalidConfig."""
+    given = parameter(config, COMPUTE_PARAMETER)
+    if not given:
+        return config.max_batch_size
+    if not given.isdecimal() or not 1 <= int(given) <= max(1, config.max_batch_size):
+        raise InvalidConfig(
+            f"model '{config.name}': parameter {COMPUTE_PARAMETER} is '{given[:64]}'; it must be "
+            f"a number from 1 to max_batch_size {config.max_batch_size}"
+        )
+    return int(given)
+
+
 @dataclass(frozen=True)
 class Signature:
     """Inputs and outputs by name, in config order."""
@@ -53,12 +72,16 @@ class Signature:
     max_batch_size: int
     """0: the model does not batch, shapes are literal."""
     decoupled: bool
+    compute_batch_size: int = 0
+    """How many rows are computed at once, as far as several requests are joined."""
     batching: bool = field(init=False)
     """Whether tensors have a batch dimension."""
 
     def __post_init__(self) -> None:
         # Not a property: it is asked several times for each request.
         object.__setattr__(self, "batching", self.max_batch_size > 0)
+        if not self.compute_batch_size:
+            object.__setattr__(self, "compute_batch_size", self.max_batch_size)
 
     @classmethod
     def from_config(cls, config: ModelConfig) -> "Signature":
@@ -67,6 +90,7 @@ class Signature:
             {tensor.name: TensorSpec.from_config(tensor) for tensor in config.output},
             config.max_batch_size,
             config.model_transaction_policy.decoupled,
+            compute_batch_size(config),
         )
 
     @cached_property

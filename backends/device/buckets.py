@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from trivet.backends.api import Batch, CopyKind, DeviceArray, InvalidConfig, Shape, Stream
+from trivet.backends.api.signature import compute_batch_size
 from trivet.backends.device.lane import Lane
 from trivet.protos.model_config_pb2 import ModelConfig, ModelOptimizationPolicy
 
@@ -42,7 +43,7 @@ def buckets_of(config: ModelConfig, shapes: Mapping[str, Shape]) -> list[Bucket]
         return []
     specs = list(cuda.graph_spec)
     if not specs:
-        most = max(config.max_batch_size, 0)
+        most = max(compute_batch_size(config), 0)
         sizes = [size for size in DEFAULT_BATCHES if size <= most] or [0]
         specs = [Spec(batch_size=size) for size in sizes]
     buckets = [_bucket(config, shapes, spec) for spec in specs]

@@ -40,7 +40,7 @@ def validate(
 ) -> None:
     """Check every model of the FOLDERs that one server is to serve; no model code is run. Exit code
     1 if there are errors."""
-    from trivet.server.repository.validate import validate as find_faults
+    from trivet.server.models.validate import validate as find_faults
 
     found = find_faults(folders, is_namespaced=model_namespacing, pickles=allow_pickle)
     if output == "json":

@@ -116,7 +116,9 @@ class Assembler:
             return SequenceExecutor(model, signature, instances, sequences, statistics)
         schedule = schedule_of(config, self.default_queue_size, self.hold_until)
         schedule = replace(schedule, permits=permits, make_batch=make_batch)
+        if ragged is not None:
+            schedule = replace(schedule, part_size=0)
         if isinstance(first, CostsByLength):
             policy = LengthPolicy.of(first, config.dynamic_batching, signature.max_batch_size)
-            schedule = replace(schedule, policy=policy, length_of=first.length_of)
+            schedule = replace(schedule, policy=policy, length_of=first.length_of, part_size=0)
         return BatchingExecutor(model, signature, instances, schedule, statistics)

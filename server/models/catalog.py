@@ -2,8 +2,10 @@
 
 from collections.abc import Mapping, Sequence
 
-from trivet.backends.api import Signature
+from trivet.backends.api import ModelNotFound, Signature
+from trivet.server.models.model import Model
 from trivet.server.models.registry import Registry
+from trivet.server.models.texts import not_in_repository
 from trivet.server.repository.names import Reference
 from trivet.server.repository.steps import steps_of
 
@@ -26,11 +28,17 @@ class RegistryCatalog:
 
     def signature(self, name: str, version: int | str | None) -> Signature:
         """What a model takes and gives. Raises ModelNotFound, NotFound, ModelNotReady."""
-        return self._registry.routers.resolve(name, version).model.signature
+        return self._model(name, version).signature
 
     def labels(self, name: str, version: int | str | None) -> Mapping[str, Sequence[str]]:
         """Class labels by output name. Raises as `signature` does."""
-        return self._registry.routers.resolve(name, version).model.labels
+        return self._model(name, version).labels
+
+    def _model(self, name: str, version: int | str | None) -> Model:
+        """Who asks has waited for all that is loaded beside it: what is not known is not there."""
+        if not self._registry.is_known(name):
+            raise ModelNotFound(not_in_repository(name, self._registry.suggestions))
+        return self._registry.routers.resolve(name, version).model
 
     def parts(self, key: str) -> frozenset[str]:
         """The model, and whatever it is made of."""

@@ -63,13 +63,17 @@ class Composition:
         changed. None without namespaces."""
         return sorted(user for user, steps in self._steps.items() if self.steps_now(user) != steps)
 
-    async def wait_for_steps(self, name: str) -> None:
-        """Returns when no step of a model is being loaded. Raises InvalidConfig for a circle."""
+    def check(self, name: str) -> None:
+        """Raises InvalidConfig where a model is made of itself, over others."""
         circle = self._circle(name)
         if circle:
             raise InvalidConfig(
                 f"{name}/config.pbtxt: the ensembles form a cycle: {' -> '.join(circle)}"
             )
+
+    async def wait_for_steps(self, name: str) -> None:
+        """Returns when no step of a model is being loaded. Raises InvalidConfig for a circle."""
+        self.check(name)
         for step in sorted(self.steps(name)):
             while (event := self._loading.get(step)) is not None and step != name:
                 await event.wait()

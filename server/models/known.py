@@ -54,6 +54,17 @@ class Known:
     outage: Outage = field(default_factory=Outage)
     """Of the disk, for this model."""
 
+    @property
+    def trouble(self) -> str:
+        """Why it does not serve, if none of its versions does: for who asks for it."""
+        statuses = self.versions.values()
+        if any(status.state is State.LOADING for status in statuses):
+            return "it is being loaded"
+        failed = (s for s in statuses if s.state is State.UNAVAILABLE and s.reason != "unloaded")
+        if self.failure or any(failed):
+            return "it does not serve; the repository index has the reason"
+        return "it is in the repository, but it is not loaded; load it by its name first"
+
 
 @dataclass(frozen=True, slots=True)
 class Wanted:

@@ -24,6 +24,7 @@ from trivet.server.models.known import Known, State, Status, Wanted
 from trivet.server.models.loader import Loader, LoadPlan, Opened
 from trivet.server.models.model import Model
 from trivet.server.models.registry import Registry
+from trivet.server.models.texts import held_back
 from trivet.server.repository.layout import ModelFolder
 from trivet.server.scheduling.sequences.executor import SequenceExecutor
 from trivet.server.scheduling.statistics import ModelStatistics
@@ -58,6 +59,7 @@ class Lifecycle:
         self._threads = ThreadPoolExecutor(load_threads, thread_name_prefix="load")
         self._known: dict[str, Known] = {}
         """By the models' keys."""
+        registry.trouble_of = lambda key: self._known.get(key, Known()).trouble
         self._statistics: dict[tuple[str, int], ModelStatistics] = {}
         self._retiring: set[asyncio.Task[None]] = set()
         self.composition = Composition(registry.names)
@@ -140,6 +142,7 @@ class Lifecycle:
             self._note_failure(folder.key, known, error)
             raise
         known.failure = ""
+        self._registry.hold_back(folder.key, held_back(plan.given, folder.versions, plan.versions))
         self.composition.made_of(folder.key, plan.steps)
         known.wanted = Wanted(folder, override_json) if plan.steps else None
         if plan.steps:

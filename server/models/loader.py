@@ -28,9 +28,10 @@ from trivet.backends.api import (
 )
 from trivet.backends.api.meters import MakesMeters, MeterStore
 from trivet.backends.device.nvml import Gpus
-from trivet.backends.registry import find_backend
+from trivet.backends.registry import FoundBackend, find_backend
 from trivet.protos.model_config_pb2 import ModelConfig, ModelInstanceGroup
 from trivet.server.cache.key import digest_of_model
+from trivet.server.models.batch_size import DefaultBatchSizes
 from trivet.server.models.cpu_memory import host_bytes, reported
 from trivet.server.models.gpu_memory import GPU_KIND, GpuLedger, LoadMemory
 from trivet.server.models.host_policy import Cores, HostPolicies, on_cores
@@ -97,6 +98,18 @@ class NamespacedCatalog(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class Prepared:
+    """What is known of a version before its instances are opened."""
+
+    about: About
+    backend: Backend
+    config: ModelConfig
+    """Complete and checked."""
+    labels: Mapping[str, Sequence[str]]
+    sequences: SequencePlan | None
+
+
+@dataclass(frozen=True, slots=True)
 class Loader:
     """Opens model versions."""
 
@@ -115,6 +128,8 @@ class Loader:
     """Of `--host-policy`."""
     meters: MeterStore | None = None
     """For metrics that models make up."""
+    batch_sizes: DefaultBatchSizes = field(default_factory=DefaultBatchSizes)
+    """Of models whose config and file give none."""
     pickles: frozenset[str] = frozenset()
     """Of `--allow-pickle`: models whose pickles may be loaded."""
     gpus: GpuLedger = field(default_factory=lambda: GpuLedger(Gpus.none("none were looked for")))
@@ -132,10 +147,7 @@ class Loader:
             raise judged(error) from error.__cause__
         versions = tuple(sorted(configs.select_versions(given, folder.versions)))
         if not versions:
-            raise LoadFailed(
-                f"failed to load '{folder.name}', no version is available: the folder has versions "
-                f"{sorted(folder.versions)}, none of which its version_policy selects"
-            )
+            raise LoadFailed(f"failed to load '{folder.name}', {configs.no_version(folder)}")
         steps = steps_of(given, folder.namespace)
         return LoadPlan(folder, given, versions, steps, override_json is not None)
 
@@ -161,8 +173,9 @@ class Loader:
                 "the server log has the details"
             ) from None
 
-    def _open(self, plan: LoadPlan, files: ModelFiles) -> Opened:
-        found = find_backend(plan.given, files)
+    def prepare(self, plan: LoadPlan, files: ModelFiles, found: FoundBackend) -> Prepared:
+        """All that is decided before anything is opened: a complete config, checked. Runs code of
+        the model's own only where its backend completes configs by that. Raises a ServingError."""
         about, backend = found.about, found.backend
         given = self._given(plan, about)
         if found.model_file:
@@ -175,14 +188,26 @@ class Loader:
         backend = composed or backend
         # What an ensemble lacks is in its steps' configs, however strict these are.
         must_complete = self.auto_complete or composed is not None
-        completed = _completed(about, backend, given, files) if must_complete else given
+        if must_complete:
+            self.batch_sizes.ask(given, about)
+            completed = _completed(about, backend, given, files)
+            self.batch_sizes.settle(given, completed)
+        else:
+            completed = given
         num_gpus = self._num_gpus(backend, completed)
         config = configs.normalise(completed, about, num_gpus=num_gpus)
         check(config, about)
         labels = read_labels(config, files)
         if composed is not None:
             labels = {**composed.labels(given), **labels}
-        sequences = SequencePlan.read(config, files)
+        return Prepared(about, backend, config, labels, SequencePlan.read(config, files))
+
+    def _open(self, plan: LoadPlan, files: ModelFiles) -> Opened:
+        found = find_backend(plan.given, files)
+        _warn_of_unread(plan, found.about)
+        prepared = self.prepare(plan, files, found)
+        about, backend, config = prepared.about, prepared.backend, prepared.config
+        labels, sequences = prepared.labels, prepared.sequences
         if self.limits is not None:
             self.limits.check(config, configs.instances(config))
         is_cached = self.caches and config.response_cache.enable
@@ -208,16 +233,6 @@ class Loader:
         given, config = ModelConfig(), plan.given
         given.CopyFrom(config)
         given.backend = about.word
-        unread = unread_parameters(given, about)
-        if unread:
-            name = config.name
-            known_in_vain = set(unread) & set(NOBODYS_PARAMETERS)
-            level = logging.WARNING if known_in_vain else logging.DEBUG
-            text = "model '%s': backend '%s' reads no parameters %s"
-            log.log(level, text, name, about.word, unread)
-        fields = unread_fields(given, about, is_namespaced=bool(plan.folder.namespace))
-        if fields:
-            log.warning("model '%s': these fields have no effect here: %s", config.name, fields)
         for name, value in self.parameters.get(about.word, {}).items():
             if name not in given.parameters:
                 given.parameters[name].string_value = value
@@ -298,6 +313,21 @@ class Loader:
             return backend.open(config, files, placement)
         except BackendFailed as error:
             raise LoadFailed(error.message) from error
+
+
+def _warn_of_unread(plan: LoadPlan, about: About) -> None:
+    config = plan.given
+    unread = unread_parameters(config, about)
+    if unread:
+        known_in_vain = set(unread) & set(NOBODYS_PARAMETERS)
+        near = {each: text for each in unread if (text := about.near_parameter(each))}
+        level = logging.WARNING if known_in_vain or near else logging.DEBUG
+        text = "model '%s': backend '%s' reads no parameters %s%s"
+        hints = "".join(f"; for '{each}', did you mean '{its}'?" for each, its in near.items())
+        log.log(level, text, config.name, about.word, unread, hints)
+    fields = unread_fields(config, about, is_namespaced=bool(plan.folder.namespace))
+    if fields:
+        log.warning("model '%s': these fields have no effect here: %s", config.name, fields)
 
 
 def _unreadable(plan: LoadPlan, version: int, error: Exception) -> UnreadableFiles:

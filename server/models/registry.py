@@ -4,13 +4,14 @@ Owned by the event loop. A reader takes a Model and keeps it as long as it likes
 counts the requests in progress, so a version that has left the map still answers them.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from types import MappingProxyType
 
 from trivet.backends.api import ModelNotFound, ModelNotReady, NotFound, ServingError
 from trivet.backends.api.naming import key_of, name_in
 from trivet.server.models.model import Model
 from trivet.server.models.routing import Admitted, Key, Resolve, Routers
+from trivet.server.models.texts import NO_SUGGESTIONS, did_you_mean
 from trivet.server.repository.names import Names, ambiguous
 
 Versions = Mapping[int, Model]
@@ -26,6 +27,11 @@ class Registry:
         self.routers = Routers(self._why_unready)
         """Who gets which of them: by key, and by a name that only one model bears."""
         self._unready: dict[str, bool] = {}
+        self._held_back: dict[str, Mapping[int, str]] = {}
+        self.trouble_of: Callable[[str], str] = lambda _: ""
+        """Why a known model has no version that serves."""
+        self.suggests_names = True
+        """Whether errors may name models that are called like what was asked for."""
         self.is_starting = False
         """Whether the repository is still being read: what is not known may be so in a moment."""
 
@@ -33,6 +39,12 @@ class Registry:
     def models(self) -> Mapping[str, Versions]:
         """The models that have a ready version."""
         return self._models
+
+    @property
+    def suggestions(self) -> Collection[str]:
+        """The models that may be named to who asks for another."""
+        keys = self._models.keys() | self._unready.keys()
+        return {name_in(key) for key in keys} if self.suggests_names else NO_SUGGESTIONS
 
     def newest(self) -> Iterator[tuple[str, Model]]:
         """The newest version of each of them, with what it can be asked by."""
@@ -60,8 +72,11 @@ class Registry:
                 f"Request for model '{name[:128]}': the server is starting and still loads models"
             )
         if is_coming is None:
-            return ModelNotFound(f"Request for unknown model: '{name}' is not found")
+            near = did_you_mean(name, self.suggestions)
+            return ModelNotFound(f"Request for unknown model: '{name}' is not found{near}")
+        trouble = self.trouble_of(bearers[0] if bearers else name)
         text = f"Request for unknown model: '{name}' has no available versions"
+        text += f": {trouble}" if trouble else ""
         return ModelNotReady(text) if is_coming else NotFound(text)
 
     def publish(self, model: Model) -> Model | None:
@@ -97,6 +112,18 @@ class Registry:
     def forget(self, key: str) -> None:
         """The model is in no repository any more."""
         self._unready.pop(key, None)
+        self._held_back.pop(key, None)
+
+    def is_known(self, key: str) -> bool:
+        """Whether there is such a model, ready or not."""
+        return key in self._models or key in self._unready
+
+    def hold_back(self, key: str, reasons: Mapping[int, str]) -> None:
+        """Why versions that lie in a model's folder may not serve."""
+        self._held_back[key] = reasons
+        if key in self._models:
+            self.routers.replace(key, self._models[key], reasons)
+            self._settle(key)
 
     def _set(self, key: str, versions: dict[int, Model]) -> None:
         models = dict(self._models)
@@ -104,7 +131,7 @@ class Registry:
             models[key] = MappingProxyType(versions)
         else:
             models.pop(key, None)
-        self.routers.replace(key, versions)
+        self.routers.replace(key, versions, self._held_back.get(key, {}))
         self._models = MappingProxyType(models)
         self._settle(key)
 
@@ -114,4 +141,5 @@ class Registry:
         if name == key:
             return
         bearers = self.names.bearers(name)
-        self.routers.replace(name, self._models.get(bearers[0], {}) if len(bearers) == 1 else {})
+        only = bearers[0] if len(bearers) == 1 else ""
+        self.routers.replace(name, self._models.get(only, {}), self._held_back.get(only, {}))

@@ -50,10 +50,13 @@ class VersionRouter:
     passes on to the version that it has replaced, see `SequenceExecutor.inherit`).
     """
 
-    __slots__ = ("_named", "_newest")
+    __slots__ = ("_held_back", "_named", "_newest")
 
-    def __init__(self, versions: Mapping[int, Model]) -> None:
-        """`versions`: at least one."""
+    def __init__(
+        self, versions: Mapping[int, Model], held_back: Mapping[int, str] | None = None
+    ) -> None:
+        """`versions`: at least one; `held_back`: why others do not serve."""
+        self._held_back = held_back or {}
         self._named = {
             version: Admitted(model, Choice.NAMED) for version, model in versions.items()
         }
@@ -79,7 +82,9 @@ class VersionRouter:
     def _not_found(self, version: int | str) -> NotFound:
         name = self.newest.name
         if isinstance(version, int):
-            return NotFound(f"Request for unknown model: '{name}' version {version} is not found")
+            text = f"Request for unknown model: '{name}' version {version} is not found"
+            why = self._held_back.get(version, "")
+            return NotFound(f"{text}: {why}" if why else text)
         known = ", ".join(map(str, sorted(self._named)))
         return NotFound(
             f"Request for unknown model: '{name}' has no version with label '{version[:64]}'; "
@@ -120,9 +125,12 @@ class Routers:
         """None for a model of which no version serves."""
         return self._by_name.get(name)
 
-    def replace(self, name: str, versions: Mapping[int, Model]) -> None:
-        """Other versions of a model serve from now on; perhaps none."""
+    def replace(
+        self, name: str, versions: Mapping[int, Model], held_back: Mapping[int, str]
+    ) -> None:
+        """Other versions of a model serve from now on; perhaps none. `held_back`: why others do
+        not."""
         if versions:
-            self._by_name[name] = VersionRouter(versions)
+            self._by_name[name] = VersionRouter(versions, held_back)
         else:
             self._by_name.pop(name, None)

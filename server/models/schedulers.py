@@ -1,5 +1,6 @@
 """Which scheduler a config asks for: its queue and its policy."""
 
+from trivet.backends.api.signature import compute_batch_size
 from trivet.protos.model_config_pb2 import ModelConfig
 from trivet.server.scheduling.batching import Schedule
 from trivet.server.scheduling.policy import BatchPolicy, OneByOne
@@ -18,7 +19,8 @@ def schedule_of(config: ModelConfig, default_queue_size: int, hold_until: int) -
     batches = config.max_batch_size > 0
     return Schedule(
         RequestQueue(QueuePolicy.from_config(batching, default_queue_size)),
-        BatchPolicy.from_config(batching, config.max_batch_size) if batches else OneByOne(),
+        BatchPolicy.from_config(batching, compute_batch_size(config)) if batches else OneByOne(),
         batching.preserve_ordering,
         hold_until,
+        part_size=0 if config.model_transaction_policy.decoupled else compute_batch_size(config),
     )

@@ -10,6 +10,7 @@ from pathlib import Path
 from google.protobuf import text_format
 
 from trivet.backends.api import About, InvalidConfig, Placement, from_json, parameter
+from trivet.backends.api.signature import compute_batch_size
 from trivet.protos.model_config_pb2 import ModelConfig, ModelInstanceGroup
 from trivet.protos.pool import POOL
 from trivet.server.repository.layout import ModelFolder
@@ -121,6 +122,16 @@ def select_versions(config: ModelConfig, available: Iterable[int]) -> list[int]:
     return ordered[-max(1, count) :]
 
 
+def no_version(folder: ModelFolder) -> str:
+    """Why a model has no version that could serve."""
+    if not folder.versions:
+        return "no version is available: the folder has none; put the model's files into 1/"
+    return (
+        f"no version is available: the folder has versions {sorted(folder.versions)}, none of "
+        "which its version_policy selects"
+    )
+
+
 def normalise(config: ModelConfig, about: About | None = None, *, num_gpus: int = 0) -> ModelConfig:
     """A copy with every default written out, as Triton's model configuration endpoint shows it.
 
@@ -140,7 +151,7 @@ def normalise(config: ModelConfig, about: About | None = None, *, num_gpus: int 
     if full.WhichOneof("scheduling_choice") == "dynamic_batching" and full.max_batch_size > 0:
         batching = full.dynamic_batching
         if not batching.preferred_batch_size:
-            batching.preferred_batch_size.append(full.max_batch_size)
+            batching.preferred_batch_size.append(compute_batch_size(full))
     _normalise_groups(full, num_gpus, 1 if about is None else about.cpu_instances)
     return full
 

@@ -5,16 +5,19 @@ about it. It is shown, and serves nobody; nothing else suffers from it.
 """
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 
-from trivet.backends.api import Claim, Listing, ModelFiles
+from trivet.backends.api import About, Claim, Listing, ModelFiles
 from trivet.backends.api.naming import key_of
 from trivet.backends.registry import advice, claims
 
 Fingerprint = tuple[tuple[str, int, int, int], ...]
 """Of each file: path in the folder, size in bytes, modification time in ns, inode."""
+
+Abouts = Collection[About]
+"""What all backends say of themselves."""
 
 EMPTY = (
     "the model repository holds no model; put one in as a folder, NAME/1/FILE or NAME/FILE, or as "
@@ -75,17 +78,17 @@ class ModelFolder:
         return ModelFiles(self.path, version, self.is_flat, self.lone, given_name)
 
 
-def flat(path: Path, stamps: Fingerprint) -> ModelFolder:
+def flat(path: Path, stamps: Fingerprint, known: Abouts) -> ModelFolder:
     """A folder in which no version folder lies: version 1 itself, or a stranger. Raises OSError."""
     name, has_config = path.name, any(stamp[0].endswith(".pbtxt") for stamp in stamps)
     listing = Listing.of(ModelFiles(path, 1, is_flat=True))
-    is_claimed = any(match.claim is not Claim.MODEL_NAME for match, _ in claims(listing))
+    is_claimed = any(match.claim is not Claim.MODEL_NAME for match, _ in claims(listing, known))
     if is_claimed or (has_config and any(map(_is_content, stamps))):
         content = tuple(stamp for stamp in stamps if not stamp[0].endswith(".pbtxt"))
         return ModelFolder(name, path, stamps, {1: content}, is_flat=True)
     if has_config or not stamps:
         return ModelFolder(name, path, stamps, {})
-    return ModelFolder(name, path, stamps, {}, advice=advice(listing))
+    return ModelFolder(name, path, stamps, {}, advice=advice(listing, known))
 
 
 def _is_content(stamp: tuple[str, int, int, int]) -> bool:
@@ -96,23 +99,31 @@ def _is_content(stamp: tuple[str, int, int, int]) -> bool:
     return not stamp[0].endswith(_CONFIG_SUFFIXES)
 
 
-def is_one_model(root: Path) -> bool:
+def is_one_model(root: Path, known: Abouts) -> bool:
     """Whether a repository's own folder is a model: somebody serves the folder of one. Raises
     OSError."""
-    match, _ = next(iter(claims(Listing.of(ModelFiles(root, 1, is_flat=True)))), (None, None))
+    listing = Listing.of(ModelFiles(root, 1, is_flat=True))
+    match, _ = next(iter(claims(listing, known)), (None, None))
     return match is not None and match.claim in _WHOLE and match.model_file in ("", ".")
 
 
-def lone_models(root: Path, stamps: Fingerprint) -> Iterator[ModelFolder]:
+def model_of_file(name: str, known: Abouts) -> str:
+    """The model that a file beside the folders is by its name alone; empty for others."""
+    listing = Listing(frozenset({name}), paths=frozenset({name}))
+    is_claimed = any(match.model_file for match, _ in claims(listing, known))
+    return PurePath(name).stem if is_claimed else ""
+
+
+def lone_models(root: Path, stamps: Fingerprint, known: Abouts) -> Iterator[ModelFolder]:
     """The models among the files that lie in the repository itself, and the strangers that look as
     if they were some. Others are nobody's business. Raises OSError."""
     for name, group in _groups(stamps).items():
         files = tuple(stamp[0] for stamp in group)
         listing = _listing(root, name, files)
-        found = [match for match, about in claims(listing) if about.reads_model_file]
+        found = [match for match, about in claims(listing, known) if about.reads_model_file]
         if any(match.claim is not Claim.MODEL_NAME for match in found):
             yield ModelFolder(name, root, (), {1: tuple(group)}, is_flat=True, lone=files)
-        elif text := advice(listing, is_sure=True):
+        elif text := advice(listing, known, is_sure=True):
             yield ModelFolder(files[0], root, tuple(group), {}, lone=files, advice=text)
 
 

@@ -7,15 +7,19 @@ import re
 import stat
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from trivet.backends.api.naming import key_of
+from trivet.backends.registry import abouts
 from trivet.server.repository.layout import (
+    Abouts,
     Fingerprint,
     ModelFolder,
     flat,
     is_one_model,
     lone_models,
+    model_of_file,
 )
 
 log = logging.getLogger(__name__)
@@ -58,9 +62,10 @@ def scan(roots: Sequence[Path], *, is_namespaced: bool = False) -> Snapshot:
     RepositoryUnreadableError for a root without access."""
     models: dict[str, ModelFolder] = {}
     problems: dict[str, str] = {}
+    known = abouts().values()
     for root in _distinct(roots):
         namespace = str(root) if is_namespaced else ""
-        for name, found in _of_root(root):
+        for name, found in _of_root(root, known):
             key = key_of(namespace, name)
             if key in models or key in problems:
                 problems[key] = _twice(key, root, models.pop(key, None))
@@ -81,25 +86,28 @@ def _twice(name: str, root: Path, other: ModelFolder | None) -> str:
     )
 
 
-def _of_root(root: Path) -> Iterator[tuple[str, ModelFolder | str]]:
+def _of_root(root: Path, known: Abouts) -> Iterator[tuple[str, ModelFolder | str]]:
     """What lies in a repository, by name: a model, or why it cannot be one."""
     place = root.resolve()
     entries = _entries_of_root(root)
     folders = [Path(entry.path) for entry in entries if _is_model(entry)]
-    found = [(path.name, _attempt(_scan_model, path, place)) for path in folders]
-    problems = {e.name: text for e in entries if (text := _why_not_lone(e, place))}
-    stamps = tuple(_stamp(e, e.name) for e in entries if _is_lone(e) and e.name not in problems)
+    look = partial(_scan_model, known=known)
+    found = [(path.name, _attempt(look, path, place)) for path in folders]
     try:
+        files = [entry for entry in entries if _is_lone(entry)]
+        refused = {entry.name: text for entry in files if (text := _why_not_lone(entry, place))}
+        stamps = tuple(_stamp(entry, entry.name) for entry in files if entry.name not in refused)
         has_versions = any(isinstance(each, ModelFolder) and each.has_folders for _, each in found)
-        if stamps and not has_versions and is_one_model(root):
-            name = place.name
-            yield name, _attempt(_scan_whole, root, place)
+        if stamps and not has_versions and is_one_model(root, known):
+            yield place.name, _attempt(_scan_whole, root, place)
             return
-        lone = list(lone_models(root, stamps))
-    except OSError as error:
+        lone = list(lone_models(root, stamps, known))
+    except (OSError, _UnusableFolderError) as error:
+        # Without a name of a model: whatever serves goes on.
         raise _unreadable(root, error) from None
     yield from found
-    yield from problems.items()
+    models = ((model_of_file(file, known), text) for file, text in refused.items())
+    yield from ((model, text) for model, text in models if model)
     yield from ((each.name, each) for each in lone)
 
 
@@ -152,8 +160,9 @@ def _entries_of_root(root: Path) -> list[os.DirEntry[str]]:
         raise _unreadable(root, error) from None
 
 
-def _unreadable(root: Path, error: OSError) -> RepositoryUnreadableError:
-    return RepositoryUnreadableError(f"model repository '{root}' cannot be read: {error.strerror}")
+def _unreadable(root: Path, error: Exception) -> RepositoryUnreadableError:
+    reason = error.strerror if isinstance(error, OSError) else str(error)
+    return RepositoryUnreadableError(f"model repository '{root}' cannot be read: {reason}")
 
 
 def _is_model(entry: os.DirEntry[str]) -> bool:
@@ -174,7 +183,7 @@ def is_ignored(name: str) -> bool:
     return name.startswith(".") or name.endswith(_IGNORED_SUFFIXES) or name == "__pycache__"
 
 
-def _scan_model(path: Path, root: Path) -> ModelFolder:
+def _scan_model(path: Path, root: Path, known: Abouts) -> ModelFolder:
     config: list[tuple[str, int, int, int]] = []
     versions: dict[int, Fingerprint] = {}
     budget = MAX_FILES
@@ -190,7 +199,7 @@ def _scan_model(path: Path, root: Path) -> ModelFolder:
         elif not entry.name.isdigit():
             config += _walk(Path(entry.path), root, f"{entry.name}/", budget)
     stamps = tuple(sorted(config))
-    return ModelFolder(path.name, path, stamps, versions) if versions else flat(path, stamps)
+    return ModelFolder(path.name, path, stamps, versions) if versions else flat(path, stamps, known)
 
 
 def _walk(

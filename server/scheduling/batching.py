@@ -50,6 +50,8 @@ class Schedule:
     """Test hook: start nothing before so many requests are queued (once)."""
     permits: Mapping[str, Permit] | None = None
     """By instance name, under a rate limiter."""
+    part_size: int = 0
+    """How many rows of a request are computed at once; 0: all."""
     make_batch: MakeBatch = Batch
     """Another kind of batch, where the model's config asks for one."""
     length_of: LengthOf | None = None
@@ -86,6 +88,7 @@ class BatchingExecutor:
             schedule.permits,
             self,
             preserves_order=schedule.preserve_ordering,
+            part_size=schedule.part_size,
             costs_by_size=join_key is None
             and self._make_batch is Batch
             and not signature.decoupled,

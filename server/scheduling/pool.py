@@ -43,12 +43,16 @@ class InstancePool:
         *,
         preserves_order: bool,
         costs_by_size: bool,
+        part_size: int = 0,
     ) -> None:
         """`permits`: by instance name, under a rate limiter. `preserves_order`: batches are
         delivered in the order in which they were started. `costs_by_size`: batches of one size cost
-        the same, whatever is in them."""
+        the same, whatever is in them. `part_size`: of a batch that is one request, so many rows are
+        computed at once; 0: all."""
         loop = asyncio.get_running_loop()
-        self.workers = tuple(Worker(name, each, loop, self._on_done) for name, each in instances)
+        self.workers = tuple(
+            Worker(name, each, loop, self._on_done, part_size) for name, each in instances
+        )
         self.idle = IdleWorkers(self.workers, permits, user.wake)
         self._user = user
         self._in_order: deque[Job] | None = deque() if preserves_order else None

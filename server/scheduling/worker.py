@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import queue
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -10,6 +11,7 @@ from dataclasses import dataclass
 
 from trivet.backends.api import BackendFailed, Batch, Instance, ServingError
 from trivet.server.scheduling.inline import FAST_NS
+from trivet.server.scheduling.parts import execute_in_parts
 from trivet.server.scheduling.statistics import BatchTiming
 from trivet.server.scheduling.ticket import Ticket
 
@@ -40,11 +42,14 @@ class Worker:
         instance: Instance,
         loop: asyncio.AbstractEventLoop,
         done: Callable[["Worker", Job], None],
+        part_size: int = 0,
     ) -> None:
+        """`part_size`: see InstancePool."""
         self.name = name
         self.instance = instance
         self._loop = loop
         self._done = done
+        self._part_size = part_size or sys.maxsize
         self._inbox: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
         self._closed = asyncio.Event()
         self._was_long = False
@@ -86,7 +91,10 @@ class Worker:
         cpu_ns = time.thread_time_ns() if was_long else 0
         started_ns = job.started_ns = time.monotonic_ns()
         try:
-            self.instance.execute(batch)
+            if batch.size > self._part_size and len(batch.requests) == 1:
+                execute_in_parts(self.instance, batch, self._part_size)
+            else:
+                self.instance.execute(batch)
         except ServingError as error:
             job.error = error
         except Exception:

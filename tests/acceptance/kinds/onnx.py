@@ -31,7 +31,7 @@ def _linear() -> bytes:
 def _predict(path: Path) -> Prediction:
     import onnxruntime
 
-    x = np.random.default_rng(4).normal(size=(4, 4)).astype(np.float32)
+    x = np.random.default_rng(4).normal(size=(100, 4)).astype(np.float32)
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
     return Prediction({"x": x}, {"y": session.run(["y"], {"x": x})[0]})
 

@@ -18,7 +18,7 @@ def test_model_without_config_gets_batching(home: Home) -> None:
 
     config = home.complete()
 
-    assert config.max_batch_size == 4
+    assert config.max_batch_size == 1024
     assert config.HasField("dynamic_batching")
     assert [(t.name, t.data_type, list(t.dims)) for t in config.input] == [
         ("a", pb.TYPE_FP32, [4]),
@@ -79,7 +79,7 @@ def test_reshape_is_compared_with_the_model(home: Home) -> None:
     config = home.complete(text)
 
     assert list(config.input[0].dims) == [4]
-    assert config.max_batch_size == 4
+    assert config.max_batch_size == 1024
 
 
 def test_output_shape_that_the_file_leaves_out_is_inferred(home: Home) -> None:

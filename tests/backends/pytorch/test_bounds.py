@@ -14,7 +14,7 @@ from torch_models import Home, io, run_one
 from trivet.backends.api import InvalidConfig, InvalidRequest
 from trivet.backends.api.extent import Extent
 from trivet.backends.pytorch.bounds import compiled_extents
-from trivet.server.repository.validate import validate
+from trivet.server.models.validate import validate
 
 CHECKS = """
     if (arg0_1_size[0] < 3) {{
@@ -62,7 +62,7 @@ def rows(count: int, width: int = 6) -> np.ndarray:
 
 
 @pytest.mark.parametrize(
-    ("low", "high", "most"), [(1, 5, 4), (0, 4, 4), (2, 1024, 4), (1, None, 4)]
+    ("low", "high", "most"), [(1, 5, 5), (0, 4, 4), (2, 2048, 1024), (1, None, 1024)]
 )
 def test_a_batch_s_upper_bound_is_the_largest_batch(
     home: Home, low: int, high: int | None, most: int
@@ -109,7 +109,7 @@ def test_a_shape_outside_the_bounds_is_the_caller_s_fault_and_names_them(
 @pytest.mark.parametrize("count", [0, 1, 2])
 def test_lower_bounds_that_torch_does_not_keep_are_not_kept(home: Home, count: int) -> None:
     put(home, batch=Dim("b", min=2, max=8))
-    assert home.complete().max_batch_size == 4
+    assert home.complete().max_batch_size == 8
     assert len(run_one(home.open(), x=rows(count))) == 1
 
 

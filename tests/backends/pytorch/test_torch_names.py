@@ -93,7 +93,7 @@ def test_exported_program_needs_no_config(home: Home) -> None:
     config = home.complete()
     found = run_one(home.open(), a=ONES, b=ONES)
 
-    assert config.max_batch_size == 4
+    assert config.max_batch_size == 1024
     assert [(t.name, t.data_type, list(t.dims)) for t in config.input] == [
         ("a", pb.TYPE_FP32, [4]),
         ("b", pb.TYPE_FP32, [4]),

@@ -15,7 +15,7 @@ from installed_backend import install_backend
 from patience import patience
 from serving import RunningServer, start_server
 
-from trivet.server.repository.validate import validate
+from trivet.server.models.validate import validate
 
 _FILE = re.compile(r"^<!-- file: (\S+) -->\n```\w+\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
@@ -62,7 +62,7 @@ def test_a_model_of_it_is_served_without_a_config(repository: Path) -> None:
         server.stop()
         server.end()
 
-    assert (config["backend"], config["max_batch_size"]) == ("frob", 4)
+    assert (config["backend"], config["max_batch_size"]) == ("frob", 1024)
     assert [each["name"] for each in config["input"]] == ["X"]
 
 

@@ -28,8 +28,8 @@ from trivet.backends.tensorrt.description import Description, EngineTensor, Rang
 from trivet.backends.tensorrt.instance import TensorRtInstance
 from trivet.backends.tensorrt.profiles import runs_of
 from trivet.protos.model_config_pb2 import ModelConfig, ModelInstanceGroup
+from trivet.server.models.validate import validate
 from trivet.server.repository.config import instances, normalise, parse_config, read_config
-from trivet.server.repository.validate import validate
 
 TWO_PROFILES = [{"x": ((1, 4), (2, 4), (4, 4))}, {"x": ((4, 4), (16, 4), (32, 4))}]
 GPU_GROUP = "instance_group { kind: KIND_GPU gpus: [0] }"

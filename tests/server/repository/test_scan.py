@@ -159,6 +159,68 @@ def test_too_many_files_are_refused(root: Path, monkeypatch: pytest.MonkeyPatch)
     assert "more than 10 files" in problem(root)
 
 
+def test_a_file_beside_the_folders_is_a_model_with_what_belongs_to_it(root: Path) -> None:
+    for name in ("a.onnx", "a.onnx_data", "b-00001-of-00002.gguf", "b-00002-of-00002.gguf"):
+        add(root, name)
+    add(root, "notes.md")
+
+    found = scan([root]).models
+
+    assert {name: folder.lone for name, folder in found.items()} == {
+        "a": ("a.onnx", "a.onnx_data"),
+        "b": ("b-00001-of-00002.gguf", "b-00002-of-00002.gguf"),
+    }
+    assert all(folder.versions.keys() == {1} for folder in found.values())
+
+
+def test_every_change_of_a_lone_file_changes_its_model_alone(root: Path) -> None:
+    add(root, "a.onnx")
+    add(root, "b.onnx")
+    before = scan([root]).models
+    add(root, "a.onnx_data")
+    after = scan([root]).models
+
+    assert after["a"] != before["a"]
+    assert after["b"] == before["b"]
+
+
+def test_a_folder_without_versions_is_version_1_where_it_holds_a_model(root: Path) -> None:
+    add(root, "flat/net.onnx")
+    add(root, "flat/config.pbtxt")
+    add(root, "odd/pictures.foo")
+    add(root, "named/config.pbtxt", 'backend: "x"')
+    (root / "empty").mkdir()
+
+    found = scan([root]).models
+
+    assert found["flat"].is_flat
+    assert [stamp[0] for stamp in found["flat"].versions[1]] == ["net.onnx"]
+    assert found["odd"].is_stranger
+    assert "'pictures.foo'" in found["odd"].advice
+    assert not found["named"].versions
+    assert not found["named"].is_stranger
+    assert not found["empty"].versions
+
+
+def test_a_lone_link_out_of_the_repository_is_refused_where_it_is_a_model(root: Path) -> None:
+    outside = add(root.parent, "elsewhere.onnx")
+    (root / "a.onnx").symlink_to(outside)
+    (root / "README.md").symlink_to(outside)
+
+    found = scan([root])
+
+    assert found.models == {}
+    assert found.problems.keys() == {"a"}
+    assert "points outside the model repository" in found.problems["a"]
+
+
+def test_a_lone_link_within_the_repository_is_followed(root: Path) -> None:
+    add(root, ".store/a")
+    (root / "a.onnx").symlink_to(root / ".store" / "a")
+
+    assert scan([root]).models["a"].lone == ("a.onnx",)
+
+
 def test_repositories_that_are_namespaces_may_have_a_model_of_one_name(
     root: Path, tmp_path: Path
 ) -> None:

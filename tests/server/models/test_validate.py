@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 from serving import adder_bytes, write_adder, write_identity
 
-from trivet.server.repository.validate import Diagnostic, validate
+from trivet.server.models.diagnostic import Diagnostic
+from trivet.server.models.validate import validate
 
 
 def file(root: Path, name: str, content: bytes | str = b"x") -> None:
@@ -26,6 +27,25 @@ def config(text: str) -> Callable[[Path], None]:
 def link_out(root: Path) -> None:
     file(root, "m/1/model.py")
     (root / "m/1/x").symlink_to("/etc/passwd")
+
+
+def ensemble(step: str, *, inner: str = "INPUT0") -> Callable[[Path], None]:
+    """m, over model 'one' and another one."""
+
+    def write(root: Path) -> None:
+        write_identity(root, "one")
+        write_identity(root, "two")
+        (root / "m" / "1").mkdir(parents=True)
+        steps = ((inner, "one", "a", "b"), ("INPUT0", step, "b", "c"))
+        text = "".join(
+            f'''step {{ model_name: "{model}"
+            input_map {{ key: "{name}" value: "{source}" }}
+            output_map {{ key: "OUTPUT0" value: "{made}" }} }}'''
+            for name, model, source, made in steps
+        )
+        file(root, "m/config.pbtxt", f"ensemble_scheduling {{ {text} }}")
+
+    return write
 
 
 TENSOR = "input [{ name: 'A' data_type: TYPE_FP32 dims: [1] %s }]"
@@ -74,6 +94,9 @@ CASES: dict[str, tuple[Callable[[Path], None], str, int]] = {
         0,
     ),
     "pickle": (lambda root: file(root, "m/1/weights.pkl"), "m/1/weights.pkl", 0),
+    "not-a-model": (lambda root: file(root, "m/weights.pth"), "m", 0),
+    "step-missing": (ensemble("nobody"), "m/config.pbtxt", 0),
+    "ensemble-steps": (ensemble("two", inner="OUT"), "m/config.pbtxt", 0),
     "folder-unusable": (
         link_out,
         "m",
@@ -135,7 +158,7 @@ def test_tensors_that_are_only_named_are_left_to_the_backend(tmp_path: Path) -> 
 STEP = """
 platform: "ensemble"
 ensemble_scheduling {{ step [ {{ model_name: "m" model_version: -1 {more}
-  input_map {{ key: "A" value: "A" }} output_map {{ key: "B" value: "B" }} }} ] }}
+  input_map {{ key: "x" value: "A" }} output_map {{ key: "y" value: "B" }} }} ] }}
 """
 
 

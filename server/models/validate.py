@@ -3,31 +3,25 @@
 import re
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
-from trivet.backends.api import (
-    About,
-    Backend,
-    ChecksFiles,
-    InvalidConfig,
-    LoadFailed,
-    ModelFiles,
-    Pickles,
-    ServingError,
-)
-from trivet.backends.registry import choose_about, find_backend
+from trivet.backends.api import About, ChecksFiles, InvalidConfig, LoadFailed, ServingError
+from trivet.backends.registry import choose_about, find_backend, open_backend
 from trivet.protos.model_config_pb2 import ModelConfig
+from trivet.server.models.diagnostic import Diagnostic, code_of, line_of, positioned
+from trivet.server.models.loader import read_labels
+from trivet.server.models.offline import NotInFilesError, OfflineModels, StepMissing
 from trivet.server.repository.check import faults
 from trivet.server.repository.config import (
     CONFIG_NAME,
     config_of,
+    no_version,
     normalise,
-    parse_config,
     select_versions,
 )
-from trivet.server.repository.layout import ModelFolder
-from trivet.server.repository.names import Names, ambiguous
+from trivet.server.repository.layout import EMPTY, ModelFolder
+from trivet.server.repository.names import ambiguous
 from trivet.server.repository.scan import (
     RepositoryUnreadableError,
     is_ignored,
@@ -36,68 +30,37 @@ from trivet.server.repository.scan import (
 from trivet.server.repository.steps import steps_of
 from trivet.server.repository.unread import unread_fields, unread_parameters
 
-_POSITION = re.compile(r"^(?P<file>\S+?):(?P<line>\d+):(?P<column>\d+): (?P<what>.*)$", re.DOTALL)
 _LFS = b"version https://git-lfs"
 _PICKLE_SUFFIXES = (".pkl", ".pickle", ".joblib", ".bin", ".pth")
-
-
-@dataclass(frozen=True, slots=True)
-class Diagnostic:
-    """One finding."""
-
-    severity: str
-    """error: the model will not serve; warning: it will, but perhaps not as meant."""
-    code: str
-    path: str
-    message: str
-    fix: str = ""
-    line: int = 0
-    """From 1; 0 where the finding is about a whole file or folder."""
-    column: int = 0
-
-    @property
-    def place(self) -> str:
-        """path:line:column, as far as known."""
-        return f"{self.path}:{self.line}:{self.column}" if self.line else self.path
 
 
 def validate(
     roots: Sequence[Path], *, is_namespaced: bool = False, pickles: Collection[str] = ()
 ) -> list[Diagnostic]:
-    """All findings of repository folders that one server is to serve, by model. `pickles`: the
-    models of `--allow-pickle`."""
+    """All findings of repository folders that one server is to serve, by model. What a load would
+    refuse without opening a model is refused here in the same words. `pickles`: the models of
+    `--allow-pickle`."""
     places = ", ".join(map(str, roots))
     try:
         snapshot = scan(roots, is_namespaced=is_namespaced)
     except RepositoryUnreadableError as error:
         return [Diagnostic("error", "repository-unreadable", places, str(error))]
-    names = Names(snapshot.keys())
     found = [
         Diagnostic("error", "folder-unusable", name, reason)
         for name, reason in snapshot.problems.items()
     ]
+    models = OfflineModels(snapshot, pickles)
     for folder in snapshot.models.values():
-        diagnostics = (
-            *_check_model(folder, allows_pickles=folder.name in pickles),
-            *_ambiguous_steps(folder, names),
-        )
+        diagnostics = (*_check_model(folder, models), *_ambiguous_steps(folder, models))
         root = folder.path if folder.lone else folder.path.parent
         before = f"{root}/" if len(roots) > 1 else ""
         found += (replace(each, path=before + each.path) for each in diagnostics)
     if not snapshot.models and not found:
-        found.append(
-            Diagnostic(
-                "warning",
-                "repository-empty",
-                places,
-                "there is no model folder",
-                "a model is FOLDER/<name>/<version>/<file>",
-            )
-        )
+        found.append(Diagnostic("warning", "repository-empty", places, EMPTY))
     return sorted(found, key=lambda each: (each.path, each.line, each.code))
 
 
-def _check_model(folder: ModelFolder, *, allows_pickles: bool) -> Iterator[Diagnostic]:
+def _check_model(folder: ModelFolder, models: OfflineModels) -> Iterator[Diagnostic]:
     name = folder.name
     if not folder.lone:
         yield from _odd_names(folder)
@@ -109,35 +72,33 @@ def _check_model(folder: ModelFolder, *, allows_pickles: bool) -> Iterator[Diagn
     try:
         config = config_of(folder)
     except InvalidConfig as error:
-        yield _positioned(error.message, config_path)
+        yield positioned(error.message, config_path)
         return
     about = _about(config, folder)
+    found = []
     for fault in faults(normalise(_settled(config, about), about), about):
-        line = _line_of(folder.path / CONFIG_NAME, fault)
-        yield Diagnostic("error", _code_of(fault), config_path, fault, line=line)
+        line = line_of(folder.path / CONFIG_NAME, fault)
+        found.append(Diagnostic("error", code_of(fault), config_path, fault, line=line))
+    yield from found
     if about is not None:
         yield from _said_in_vain(folder, config, about)
-    if not folder.versions:
-        yield Diagnostic(
-            "error", "no-version", name, "the model has no version folder", "put its files into 1/"
-        )
-        return
     chosen = select_versions(config, folder.versions)
     if not chosen:
-        yield Diagnostic(
-            "error",
-            "no-version-selected",
-            config_path,
-            f"version_policy selects none of the versions {sorted(folder.versions)}",
-        )
+        code, path = "no-version-selected", config_path
+        if not folder.versions:
+            code, path = "no-version", name
+        yield Diagnostic("error", code, path, no_version(folder))
+    told = {each.message for each in found}
     for version in chosen:
-        yield from _check_version(folder, config, version, allows_pickles=allows_pickles)
+        for each in _check_version(folder, config, version, models):
+            if not any(message in each.message for message in told):
+                yield each
 
 
-def _ambiguous_steps(folder: ModelFolder, names: Names) -> Iterator[Diagnostic]:
+def _ambiguous_steps(folder: ModelFolder, models: OfflineModels) -> Iterator[Diagnostic]:
     with suppress(ServingError):
         for reference in sorted(steps_of(config_of(folder), folder.namespace)):
-            bearers = names.meant(reference)
+            bearers = models.names.meant(reference)
             if len(bearers) > 1:
                 yield Diagnostic(
                     "error",
@@ -145,7 +106,7 @@ def _ambiguous_steps(folder: ModelFolder, names: Names) -> Iterator[Diagnostic]:
                     f"{folder.name}/{CONFIG_NAME}",
                     ambiguous(reference.name, bearers).message,
                     "say which one in the step's model_namespace",
-                    line=_line_of(folder.path / CONFIG_NAME, f"'{reference.name}'"),
+                    line=line_of(folder.path / CONFIG_NAME, f"'{reference.name}'"),
                 )
 
 
@@ -178,7 +139,7 @@ def _said_in_vain(folder: ModelFolder, config: ModelConfig, about: About) -> Ite
             path,
             f"parameter '{name}' is not read by backend '{about.word}'",
             about.likely_parameter(name),
-            line=_line_of(folder.path / CONFIG_NAME, f"'{name}'"),
+            line=line_of(folder.path / CONFIG_NAME, f"'{name}'"),
         )
     for name in unread_fields(config, about, is_namespaced=bool(folder.namespace)):
         yield Diagnostic(
@@ -187,7 +148,7 @@ def _said_in_vain(folder: ModelFolder, config: ModelConfig, about: About) -> Ite
             path,
             f"'{name}' is not read by backend '{about.word}'",
             "leave it out",
-            line=_line_of(folder.path / CONFIG_NAME, f"'{name.rpartition('.')[2]}'"),
+            line=line_of(folder.path / CONFIG_NAME, f"'{name.rpartition('.')[2]}'"),
         )
 
 
@@ -251,121 +212,69 @@ def _starts_with(path: Path, head: bytes) -> bool:
 
 
 def _check_version(
-    folder: ModelFolder, config: ModelConfig, version: int, *, allows_pickles: bool
+    folder: ModelFolder, config: ModelConfig, version: int, models: OfflineModels
 ) -> Iterator[Diagnostic]:
-    files = folder.files(version)
-    if allows_pickles:
-        files = replace(files, pickles=Pickles.APART)
     path = f"{folder.name}/{version}" if folder.has_folders else folder.name
+    labels = list(_check_labels(folder, config, version))
+    yield from labels
     try:
-        found = find_backend(config, files)
+        models.prepare(folder, config, version)
+    except NotInFilesError:
+        yield from _check_artifact(models, folder, config, version, path)
+    except StepMissing as error:
+        yield Diagnostic("error", "step-missing", f"{folder.name}/{CONFIG_NAME}", error.message)
     except LoadFailed as error:
-        is_config = isinstance(error, InvalidConfig)
-        code = "backend-unknown" if is_config else "framework-missing"
-        yield Diagnostic("error" if is_config else "warning", code, path, error.message)
-        return
-    given = ModelConfig()
-    given.CopyFrom(config)
-    about = found.about
-    given.backend = about.word
-    if found.model_file:
-        given.default_model_filename = found.model_file
-    if about.only_reads:
-        try:
-            found.backend.complete(given, files)
-        except ServingError as error:
-            yield Diagnostic("error", "model-file", path, error.message)
-    elif about.model_files:
-        missing = list(_check_artifact(given, files, path, about))
-        yield from missing or _refused(found.backend, given, files, path)
-    yield from _check_labels(folder, given)
+        if error.message not in {each.message for each in labels}:
+            yield _refusal(models, folder, config, version, path, error)
 
 
-def _refused(
-    backend: Backend, config: ModelConfig, files: ModelFiles, path: str
-) -> Iterator[Diagnostic]:
-    """What a load refuses before it runs anything."""
-    if isinstance(backend, ChecksFiles):
-        try:
-            backend.check_files(config, files)
-        except ServingError as error:
-            yield Diagnostic("error", "model-file", path, error.message)
+def _refusal(
+    models: OfflineModels,
+    folder: ModelFolder,
+    config: ModelConfig,
+    version: int,
+    path: str,
+    error: LoadFailed,
+) -> Diagnostic:
+    """With its code: whether it is the config, the files or this machine that is at fault."""
+    try:
+        about = choose_about(config, models.files(folder, version))
+        open_backend(about.word)
+    except InvalidConfig:
+        return Diagnostic("error", "backend-unknown", path, error.message)
+    except LoadFailed:
+        return Diagnostic("warning", "framework-missing", path, error.message)
+    if config.HasField("ensemble_scheduling"):
+        return Diagnostic("error", "ensemble-steps", f"{folder.name}/{CONFIG_NAME}", error.message)
+    return Diagnostic("error", "model-file", path, error.message)
 
 
 def _check_artifact(
-    config: ModelConfig, files: ModelFiles, path: str, about: About
+    models: OfflineModels, folder: ModelFolder, config: ModelConfig, version: int, path: str
 ) -> Iterator[Diagnostic]:
-    names = (*about.model_files, *about.shared_names)
-    if config.default_model_filename:
-        names = (config.default_model_filename,)
-    names += tuple(sorted(config.cc_model_filenames.values()))
-    if not any((files.version_dir / name).exists() for name in names):
-        missing = f"has none of {', '.join(names)} for backend '{about.word}'"
-        yield Diagnostic("error", "model-file", path, missing)
-
-
-def _check_labels(folder: ModelFolder, config: ModelConfig) -> Iterator[Diagnostic]:
-    for output in config.output:
-        name = output.label_filename
-        if name and not (folder.path / name).is_file():
-            yield Diagnostic(
-                "error",
-                "label-file",
-                f"{folder.name}/{name}",
-                f"label file of output '{output.name}' is not there",
-            )
-
-
-def _positioned(message: str, path: str) -> Diagnostic:
-    found = _POSITION.match(message)
-    if found is None:
-        return Diagnostic("error", "config-unreadable", path, message)
-    code = "config-unknown-field" if "unknown field" in found["what"] else "config-syntax"
-    return Diagnostic(
-        "error",
-        code,
-        found["file"],
-        found["what"],
-        line=int(found["line"]),
-        column=int(found["column"]),
-    )
-
-
-def _line_of(path: Path, fault: str) -> int:
-    """The line of a config that a fault is most likely about: the first one that names its tensor
-    or its field; 1 when none does."""
+    """What a load refuses before it runs anything, where no more is known without running it."""
+    files = models.files(folder, version)
+    found = find_backend(config, files)
+    given = ModelConfig()
+    given.CopyFrom(config)
+    given.default_model_filename = config.default_model_filename or found.model_file
+    names = (*found.about.model_files, *found.about.shared_names)
+    is_there = any((files.version_dir / name).exists() for name in names)
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-        parse_config("\n".join(lines), path.name)
-    except (OSError, ServingError):
-        return 0
-    words = re.findall(r"'([^']+)'", fault) + re.findall(r"\b[a-z]+_[a-z_]+\b", fault)
-    for word in words:
-        for number, line in enumerate(lines, 1):
-            if word in line:
-                return number
-    return 1 if lines else 0
+        if found.about.model_files and not is_there and not config.cc_model_filenames:
+            files.artifact(given, found.about.model_files[0])
+        if isinstance(found.backend, ChecksFiles):
+            found.backend.check_files(given, files)
+    except ServingError as error:
+        yield Diagnostic("error", "model-file", path, error.message)
 
 
-_CODES = (
-    ("reshape", "reshape"),
-    ("label_filename", "label-path"),
-    ("default_model_filename", "model-path"),
-    ("priority", "priority"),
-    ("preserve_ordering", "ordering"),
-    ("preferred size", "preferred-size"),
-    ("model_warmup", "warmup"),
-    ("instance_group", "instance-group"),
-    ("model_repository_agents", "repository-agents"),
-    ("version_policy", "version-policy"),
-    ("max_batch_size", "max-batch-size"),
-    ("twice", "tensor-twice"),
-    ("no name", "tensor-name"),
-    ("data_type", "data-type"),
-    ("dimension", "dims"),
-    ("dims", "dims"),
-)
-
-
-def _code_of(fault: str) -> str:
-    return next((code for word, code in _CODES if word in fault), "config")
+def _check_labels(folder: ModelFolder, config: ModelConfig, version: int) -> Iterator[Diagnostic]:
+    for output in config.output:
+        if not output.label_filename:
+            continue
+        try:
+            read_labels(ModelConfig(output=[output]), folder.files(version))
+        except InvalidConfig as error:
+            path = f"{folder.name}/{output.label_filename}"
+            yield Diagnostic("error", "label-file", path, error.message)
