@@ -21,6 +21,7 @@ from bench.against.checkout import CannotCompare
 from bench.against.comparison import parse_bar
 from bench.against.parts import COMPARED, as_json, compare, table_of
 from bench.embedding import bench_embedding
+from bench.encoder import bench_encoder
 from bench.ensemble import bench_ensemble
 from bench.figures import Row
 from bench.frameworks import bench_frameworks
@@ -38,6 +39,7 @@ PARTS = {
     "infer": bench_infer,
     "ensemble": bench_ensemble,
     "embedding": bench_embedding,
+    "encoder": bench_encoder,
     "nested": bench_nested,
     "minilm": bench_minilm,
     "sequences": bench_sequences,

@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from collections.abc import Iterator
 from typing import cast
 
 from bench.recorder import LoadFailed, Parts, Recorder
@@ -15,11 +16,14 @@ def request_bytes(path: str, headers: dict[str, str], body: bytes) -> bytes:
 
 
 class HttpConnection(asyncio.Protocol):
-    """Sends the request again as soon as its answer is whole; reads only status and
+    """Sends the next request as soon as an answer is whole; reads only status and
     Content-Length."""
 
-    def __init__(self, request: bytes, recorder: Recorder, failed: "asyncio.Future[None]") -> None:
-        self._request = request
+    def __init__(
+        self, requests: Iterator[bytes], recorder: Recorder, failed: "asyncio.Future[None]"
+    ) -> None:
+        """`requests`: without an end, shared by all connections."""
+        self._requests = requests
         self._recorder = recorder
         self._failed = failed
         self._parts: Parts = []
@@ -45,7 +49,7 @@ class HttpConnection(asyncio.Protocol):
     def _send(self) -> None:
         self._parts = []
         self._sent_ns = time.perf_counter_ns()
-        self._transport.write(self._request)
+        self._transport.write(next(self._requests))
 
     def _read_head(self) -> bool:
         """Whether the head was whole; then `_missing_bytes` is what is still to come."""

@@ -4,7 +4,9 @@ standard input and prints its figures as JSON."""
 import asyncio
 import json
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import cycle
 from pathlib import Path
 
 import uvloop
@@ -31,6 +33,8 @@ class Load:
     """What an answer must contain."""
     path: str = ""
     """gRPC: the method."""
+    more_request_files: tuple[str, ...] = ()
+    """HTTP: further requests, sent in turn with the first."""
 
     @property
     def num_connections(self) -> int:
@@ -38,8 +42,9 @@ class Load:
         return self.concurrency if self.protocol == "http" else max(1, self.concurrency // 8)
 
 
-async def drive(load: Load, request: bytes, payload: bytes) -> dict[str, float]:
+async def drive(load: Load, requests: Sequence[bytes], payload: bytes) -> dict[str, float]:
     """Runs the load and returns the recorder's figures. Raises LoadFailed."""
+    in_turn = cycle(requests)
     loop = asyncio.get_running_loop()
     failed: asyncio.Future[None] = loop.create_future()
     recorder = Recorder(load.server_pid, payload)
@@ -47,8 +52,8 @@ async def drive(load: Load, request: bytes, payload: bytes) -> dict[str, float]:
 
     def connection() -> asyncio.Protocol:
         if load.protocol == "http":
-            return HttpConnection(request, recorder, failed)
-        return GrpcConnection(request, load.path, num_streams, recorder, failed)
+            return HttpConnection(in_turn, recorder, failed)
+        return GrpcConnection(requests[0], load.path, num_streams, recorder, failed)
 
     for _ in range(load.num_connections):
         await loop.create_connection(connection, "127.0.0.1", load.port)
@@ -62,5 +67,6 @@ async def drive(load: Load, request: bytes, payload: bytes) -> dict[str, float]:
 
 if __name__ == "__main__":
     wanted = Load(**json.load(sys.stdin))
-    files = (Path(name).read_bytes() for name in (wanted.request_file, wanted.payload_file))
-    print(json.dumps(uvloop.run(drive(wanted, *files))))
+    names = (wanted.request_file, *wanted.more_request_files)
+    bodies = [Path(name).read_bytes() for name in names]
+    print(json.dumps(uvloop.run(drive(wanted, bodies, Path(wanted.payload_file).read_bytes()))))

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 from typing import Protocol
 
 from trivet.backends.api import Generator, InferRequest, Measured, RequestContext, Sink
+from trivet.backends.api.encoder import EncoderInfo
 from trivet.protos import grpc_service_pb2 as pb
 from trivet.protos.model_config_pb2 import ModelConfig
 from trivet.server.logs.setting import LogValue
@@ -64,6 +65,13 @@ class Generators(Protocol):
 
     def is_generating(self) -> bool:
         """Whether the server is started and every model that generates text can be asked now."""
+
+
+class Encoders(Protocol):
+    """Finds models that read texts."""
+
+    def encoders(self) -> dict[str, EncoderInfo]:
+        """What those of them that are ready are, by name: to choose or list them."""
 
 
 class Readiness(Protocol):
@@ -155,6 +163,14 @@ class ModelControl(Protocol):
 
 
 class Core(
-    Inference, Generators, Readiness, Descriptions, Counters, ServerSettings, ModelControl, Protocol
+    Inference,
+    Generators,
+    Encoders,
+    Readiness,
+    Descriptions,
+    Counters,
+    ServerSettings,
+    ModelControl,
+    Protocol,
 ):
     """All of it: what a whole protocol asks."""

@@ -18,6 +18,7 @@ from trivet.backends.api import (
     Unsupported,
     trouble_of,
 )
+from trivet.backends.api.encoder import EncoderInfo
 from trivet.backends.api.naming import name_in, namespace_in
 from trivet.backends.api.value import changed
 from trivet.protos import grpc_service_pb2 as pb
@@ -128,6 +129,11 @@ class Hall:
 
     def unnamed_generators(self) -> list[str]:
         return [name for name, each in self.generators().items() if not each.info.is_ensemble]
+
+    def encoders(self) -> dict[str, EncoderInfo]:
+        newest = self._registry.newest()
+        found = ((name, EncoderInfo.of(m.config)) for name, m in newest if m.executor.is_ready())
+        return {name: info for name, info in found if info is not None}
 
     def measured(self) -> dict[str, Measured]:
         newest = ((name, model.executor) for name, model in self._registry.newest())

@@ -13,6 +13,7 @@ GROUPS = {
     "language_server": ("tests/protocol/openai/", "tests/protocol/tgi/"),
     "example_server": ("tests/examples/", "tests/house/test_commands_in_documents.py"),
     "security": ("tests/security/",),
+    "encoders": ("tests/protocol/encoders/",),
     "tensorflow": ("tests/backends/tensorflow/",),
 }
 """Files and folders that share a server, by its name."""
@@ -23,6 +24,7 @@ SECONDS = {
     "tests/faults/test_faulty_disk.py": 60,
     "example_server": 50,
     "security": 45,
+    "encoders": 25,
     "tests/backends/llm/test_acceptance.py": 35,
     "tests/faults/test_http_rows.py": 30,
     "tests/backends/llm/process/test_in_process.py": 30,

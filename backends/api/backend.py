@@ -60,6 +60,20 @@ class BringsExecutor(Protocol):
         """Called once, on the event loop; the executor owns the instance from then on."""
 
 
+@runtime_checkable
+class CostsByLength(Protocol):
+    """An instance whose requests are as long as their texts are. Those of a batch are made as long
+    as the longest, so that a batch costs its rows times that; who batches joins what is alike."""
+
+    @property
+    def length_budget(self) -> int:
+        """How many rows times longest there should be in a batch: more is not faster."""
+
+    def length_of(self, request: CheckedRequest) -> int:
+        """About how long the longest row of a request is. Called on the event loop, so it must not
+        look closely."""
+
+
 class Backend(Protocol):
     """Opens models of one kind. Which those are is in its `About`; see `about.py`."""
 
@@ -81,8 +95,8 @@ class StartsProcesses(Protocol):
 
 @runtime_checkable
 class ChecksFiles(Protocol):
-    """A backend that can refuse some files, or a config that does not fit them, without a device and
-    without running or starting anything, as its `complete` may have to."""
+    """A backend that can refuse some files, or a config that does not fit them, without the device,
+    process or code that its `complete` may need."""
 
     def check_files(self, config: ModelConfig, files: ModelFiles) -> None:
         """Raises the ServingError that `complete` raises for them."""

@@ -14,6 +14,7 @@ from trivet.backends.api import (
     ServingError,
     Sink,
 )
+from trivet.backends.api.encoder import EncoderInfo
 from trivet.backends.api.naming import name_in
 from trivet.protos import grpc_service_pb2 as pb
 from trivet.protos.model_config_pb2 import ModelConfig
@@ -76,6 +77,11 @@ class GuardedCore:
     def unnamed_generators(self) -> list[str]:
         """See Core. The caller's: others are not what it may mean."""
         return [name for name in self._core.unnamed_generators() if _is_visible(name)]
+
+    def encoders(self) -> dict[str, EncoderInfo]:
+        """See Core. The caller's."""
+        found = self._core.encoders()
+        return {name: info for name, info in found.items() if _is_visible(name)}
 
     # -- what there is -------------------------------------------------------------------------
 

@@ -1,4 +1,4 @@
-"""The routes of the language APIs, OpenAI's and TGI's."""
+"""The routes of the language APIs: OpenAI's with vLLM's, TGI's and TEI's."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -11,8 +11,9 @@ from trivet.server.http.later import Later
 from trivet.server.http.limits import HttpLimits
 from trivet.server.http.openai import errors as openai_errors
 from trivet.server.http.openai.models import Models
-from trivet.server.http.operations import ARRAY, EVENTS, OBJECT, OPENAI, TGI, Operation
+from trivet.server.http.operations import ARRAY, EVENTS, OBJECT, OPENAI, TEI, TGI, Operation
 from trivet.server.http.routes import Handler, Route
+from trivet.server.http.tei import errors as tei_errors
 from trivet.server.http.tgi import errors as tgi_errors
 from trivet.server.http.tgi.probes import Probes
 
@@ -32,6 +33,19 @@ _DETOKENIZE = Operation(OPENAI, "The text of tokens", "openai.fields:DetokenizeF
 _TOKENIZER = Operation(OPENAI, "The tokenizer's settings")
 _VERSION = Operation(OPENAI, "The server's version")
 _LOAD = Operation(OPENAI, "Requests in progress")
+
+_POOL = Operation(OPENAI, "What a model makes of texts", "openai.pooling_fields:PoolingFields")
+_CLASSIFY = Operation(OPENAI, "Texts to labels", "openai.pooling_fields:ClassifyFields")
+_SCORE = Operation(OPENAI, "Pairs of texts to scores", "openai.pooling_fields:ScoreFields")
+_RERANK = Operation(
+    OPENAI, "Documents in the order of a query; with `texts`, TEI's form",
+    "openai.pooling_fields:RerankFields", {},
+)  # fmt: skip
+
+_EMBED_TEXTS = Operation(TEI, "A vector for each text", "tei.fields:EmbedFields", ARRAY)
+_EMBED_TOKENS = Operation(TEI, "A vector for each token", "tei.fields:EmbedFields", ARRAY)
+_PREDICT = Operation(TEI, "Labels with their scores", "tei.fields:PredictFields", ARRAY)
+_SIMILARITY = Operation(TEI, "How alike texts are", "tei.fields:SimilarityFields", ARRAY)
 
 _TGI_FIELDS = "tgi.fields:GenerateFields"
 _WHOLE = Operation(TGI, "Go on with a text", _TGI_FIELDS)
@@ -55,13 +69,14 @@ class Language:
 
     async def prepare(self) -> None:
         """Makes them now where there is a model for them: its first client need not wait."""
-        if self._core.generators():
+        if self._core.generators() or self._core.encoders():
             await self._rooms.get()
 
     def routes(self) -> list[Route]:
         return [
             *_answering(openai_errors.answers_errors, self._openai()),
             *_answering(tgi_errors.answers_errors, self._tgi()),
+            *_answering(tei_errors.answers_errors, self._tei()),
         ]
 
     def _openai(self) -> list[Route]:
@@ -73,10 +88,23 @@ class Language:
         detokenize = rooms.handler(lambda made: made.tokens.detokenize)
         infer, any_key, inference = Scope.INFER, Scope.ANY, Api.INFERENCE
         settings = models.tokenizer_info
+        pool = rooms.handler(lambda made: made.pooling.pool)
+        classify = rooms.handler(lambda made: made.pooling.classify)
+        score = rooms.handler(lambda made: made.pooling.score)
+        rerank = rooms.handler(lambda made: made.pooling.rerank)
+        cohere_rerank = rooms.handler(lambda made: made.pooling.cohere_rerank)
         return [
             Route("POST", "/v1/chat/completions", chat, infer, inference, _CHAT),
             Route("POST", "/v1/completions", complete, infer, inference, _COMPLETE),
             Route("POST", "/v1/embeddings", embed, infer, inference, _EMBED),
+            Route("POST", "/embeddings", embed, infer, inference, _EMBED),
+            Route("POST", "/pooling", pool, infer, inference, _POOL),
+            Route("POST", "/classify", classify, infer, inference, _CLASSIFY),
+            Route("POST", "/score", score, infer, inference, _SCORE),
+            Route("POST", "/v1/score", score, infer, inference, _SCORE),
+            Route("POST", "/rerank", rerank, infer, inference, _RERANK),
+            Route("POST", "/v1/rerank", rerank, infer, inference, _RERANK),
+            Route("POST", "/v2/rerank", cohere_rerank, infer, inference, _RERANK),
             Route("GET", "/v1/models", models.list, any_key, Api.METADATA, _MODELS),
             Route("GET", "/v1/models/{model}", models.one, any_key, Api.METADATA, _MODEL),
             Route("POST", "/tokenize", tokenize, infer, inference, _TOKENIZE),
@@ -90,8 +118,8 @@ class Language:
         rooms, probes = self._rooms, self._probes
         whole = rooms.handler(lambda made: made.generate.whole)
         stream = rooms.handler(lambda made: made.generate.stream)
-        either = rooms.handler(lambda made: made.generate.either)
-        info = rooms.handler(lambda made: made.about.info)
+        either = rooms.handler(lambda made: made.root)
+        info = rooms.handler(lambda made: made.info)
         chat_tokenize = rooms.handler(lambda made: made.about.chat_tokenize)
         infer, inference = Scope.INFER, Api.INFERENCE
         return [
@@ -104,6 +132,20 @@ class Language:
             Route("POST", "/ping", probes.health, Scope.OPEN, Api.HEALTH, _PROBE),
             Route("POST", "/chat_tokenize", chat_tokenize, infer, inference, _CHAT_TOKENIZE),
             Route("GET", "/metrics", probes.metrics, Scope.METRICS, Api.METADATA, _METRICS),
+        ]
+
+    def _tei(self) -> list[Route]:
+        rooms = self._rooms
+        embed = rooms.handler(lambda made: made.texts.embed)
+        embed_all = rooms.handler(lambda made: made.texts.embed_all)
+        predict = rooms.handler(lambda made: made.texts.predict)
+        similarity = rooms.handler(lambda made: made.texts.similarity)
+        infer, inference = Scope.INFER, Api.INFERENCE
+        return [
+            Route("POST", "/embed", embed, infer, inference, _EMBED_TEXTS),
+            Route("POST", "/embed_all", embed_all, infer, inference, _EMBED_TOKENS),
+            Route("POST", "/predict", predict, infer, inference, _PREDICT),
+            Route("POST", "/similarity", similarity, infer, inference, _SIMILARITY),
         ]
 
     def _make(self) -> "LanguageRooms":

@@ -8,7 +8,12 @@ from trivet.server.http.limits import HttpLimits
 from trivet.server.http.openai.chat import Chat
 from trivet.server.http.openai.completions import Completions
 from trivet.server.http.openai.embeddings import Embeddings
+from trivet.server.http.openai.pooling import Pooling
 from trivet.server.http.openai.tokens import Tokens
+from trivet.server.http.routes import Handler
+from trivet.server.http.shared_paths import SharedPaths
+from trivet.server.http.tei.about import TeiAbout
+from trivet.server.http.tei.texts import TeiTexts
 from trivet.server.http.tgi.about import About
 from trivet.server.http.tgi.generate import TgiGenerate
 
@@ -21,18 +26,28 @@ class LanguageRooms:
     completions: Completions
     embeddings: Embeddings
     tokens: Tokens
+    pooling: Pooling
     generate: TgiGenerate
     about: About
+    texts: TeiTexts
+    root: Handler
+    info: Handler
 
     @classmethod
     def make(cls, core: Core, limits: HttpLimits) -> "LanguageRooms":
         """Over the models of a core."""
-        about = About(core, limits)
+        about, generate = About(core, limits), TgiGenerate(core, limits)
+        texts = TeiTexts(core, limits)
+        shared = SharedPaths(core, limits, texts, TeiAbout(core))
         return cls(
             Chat(core, limits),
             Completions(core, limits),
             Embeddings(core, limits),
-            Tokens(core, limits, about.tokenize),
-            TgiGenerate(core, limits),
+            Tokens(core, limits, shared.tokenize(about.tokenize)),
+            Pooling(core, limits, texts.rerank),
+            generate,
             about,
+            texts,
+            shared.root(generate.either),
+            shared.info(about.info),
         )

@@ -8,8 +8,8 @@ OBJECT: Mapping[str, Any] = {"type": "object"}
 ARRAY: Mapping[str, Any] = {"type": "array"}
 NUMBERS = "application/octet-stream"
 EVENTS = "text/event-stream"
-OPENAI, TGI = "OpenAI", "TGI"
-"""Tags of the APIs of language models."""
+OPENAI, TGI, TEI = "OpenAI", "TGI", "TEI"
+"""Tags of the APIs of language models and encoders."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,8 +6,9 @@ from trivet.backends.api import ServingError
 from trivet.server.http.answers import Answer, error_answer
 from trivet.server.http.errors import headers_of, status_of
 from trivet.server.http.openai import errors as openai_errors
-from trivet.server.http.operations import OPENAI, TGI
+from trivet.server.http.operations import OPENAI, TEI, TGI
 from trivet.server.http.routes import Route
+from trivet.server.http.tei import errors as tei_errors
 from trivet.server.http.tgi import errors as tgi_errors
 
 
@@ -18,6 +19,8 @@ def refusal(error: ServingError, route: Route, request: web.BaseRequest) -> Answ
         answer = openai_errors.refusal(error)
     elif tag == TGI:
         answer = tgi_errors.refusal(error)
+    elif tag == TEI:
+        answer = tei_errors.refusal(error)
     else:
         answer = error_answer(status_of(error), error.message, headers_of(error))
     if not request.content.is_eof():

@@ -8,6 +8,7 @@ from trivet.backends.api import (
     AsksModels,
     Batch,
     BringsExecutor,
+    CostsByLength,
     Executor,
     ModelServer,
     Observed,
@@ -23,6 +24,7 @@ from trivet.server.models.schedulers import schedule_of
 from trivet.server.repository.config import instances as placements
 from trivet.server.scheduling.batching import BatchingExecutor
 from trivet.server.scheduling.joining import MakeBatch
+from trivet.server.scheduling.lengths import LengthPolicy
 from trivet.server.scheduling.ragged import Ragged
 from trivet.server.scheduling.rate_limit import RateLimiter, needs_of
 from trivet.server.scheduling.reshape import Reshape
@@ -114,4 +116,7 @@ class Assembler:
             return SequenceExecutor(model, signature, instances, sequences, statistics)
         schedule = schedule_of(config, self.default_queue_size, self.hold_until)
         schedule = replace(schedule, permits=permits, make_batch=make_batch)
+        if isinstance(first, CostsByLength):
+            policy = LengthPolicy.of(first, config.dynamic_batching, signature.max_batch_size)
+            schedule = replace(schedule, policy=policy, length_of=first.length_of)
         return BatchingExecutor(model, signature, instances, schedule, statistics)

@@ -25,8 +25,8 @@ from trivet.server.scheduling.alarm import Alarm
 from trivet.server.scheduling.answers import Answers
 from trivet.server.scheduling.decoupled import DecoupledSender
 from trivet.server.scheduling.expiry import Expiry
-from trivet.server.scheduling.joining import MakeBatch, join_key_of
-from trivet.server.scheduling.policy import BatchPolicy, Policy, Run, WaitUntil
+from trivet.server.scheduling.joining import LengthOf, MakeBatch, join_key_of, marker_of
+from trivet.server.scheduling.policy import BatchPolicy, Policy, Run, RunThese, WaitUntil
 from trivet.server.scheduling.pool import STOPPING, InstancePool
 from trivet.server.scheduling.queue import RequestQueue
 from trivet.server.scheduling.rate_limit import Permit
@@ -52,6 +52,8 @@ class Schedule:
     """By instance name, under a rate limiter."""
     make_batch: MakeBatch = Batch
     """Another kind of batch, where the model's config asks for one."""
+    length_of: LengthOf | None = None
+    """Of a request, where the policy goes by it."""
 
 
 class BatchingExecutor:
@@ -70,7 +72,8 @@ class BatchingExecutor:
     ) -> None:
         self._name = model[0]
         self._signature = signature
-        self._join_key = join_key_of(signature)
+        join_key = join_key_of(signature)
+        self._mark = marker_of(join_key, schedule.length_of)
         self._queue = schedule.queue
         self._policy = schedule.policy
         self._make_batch = schedule.make_batch
@@ -83,7 +86,7 @@ class BatchingExecutor:
             schedule.permits,
             self,
             preserves_order=schedule.preserve_ordering,
-            costs_by_size=self._join_key is None
+            costs_by_size=join_key is None
             and self._make_batch is Batch
             and not signature.decoupled,
         )
@@ -100,8 +103,8 @@ class BatchingExecutor:
     def submit(self, request: CheckedRequest, sink: Sink) -> None:
         """Queues the request; see `Executor`."""
         ticket = Ticket(request, sink, time.monotonic_ns())
-        if self._join_key is not None:
-            ticket.join_key = self._join_key(request)
+        if self._mark is not None:
+            self._mark(ticket)
         self._answers.expect()
         self._statistics.enqueue()
         try:
@@ -150,13 +153,13 @@ class BatchingExecutor:
                 if not self._idle.waits_for_wake:
                     self._delay.at(now_ns + _LOOK_AGAIN_NS)
                 return
-            if self._start(worker, self._queue.pop(decision.count), now_ns) and len(self._queue):
+            if self._start(worker, decision.take_from(self._queue), now_ns) and len(self._queue):
                 # It took the loop's time: others get their turn first.
                 self._dispatch_soon()
                 return
         self._idle.withdraw()
 
-    def _decide(self, now_ns: int) -> Run | WaitUntil:
+    def _decide(self, now_ns: int) -> Run | RunThese | WaitUntil:
         if self._rebound.until_ns:
             held_until_ns = self._rebound.wait_until_ns(len(self._queue), now_ns)
             if held_until_ns:

@@ -4,7 +4,7 @@ An idle instance is never kept waiting unless the config asks for it with
 `max_queue_delay_microseconds`: batches form by themselves while all instances are busy.
 """
 
-from collections.abc import Iterable, Sized
+from collections.abc import Collection, Iterable, Sized
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -12,11 +12,36 @@ from trivet.protos.model_config_pb2 import ModelDynamicBatching
 from trivet.server.scheduling.ticket import Ticket
 
 
+class Waiting(Protocol):
+    """The requests that wait, as a decision takes some of them out."""
+
+    def pop(self, count: int) -> list[Ticket]:
+        """The first so many."""
+
+    def take(self, tickets: Collection[Ticket]) -> list[Ticket]:
+        """These."""
+
+
 @dataclass(frozen=True, slots=True)
 class Run:
     """Run the first `count` requests of the queue now, as one batch."""
 
     count: int
+
+    def take_from(self, queue: Waiting) -> list[Ticket]:
+        """Those requests."""
+        return queue.pop(self.count)
+
+
+@dataclass(frozen=True, slots=True)
+class RunThese:
+    """Run these requests of the queue now, as one batch, wherever they stand in it."""
+
+    tickets: Collection[Ticket]
+
+    def take_from(self, queue: Waiting) -> list[Ticket]:
+        """Those requests."""
+        return queue.take(self.tickets)
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,4 +114,8 @@ class OneByOne:
         return RUN_ONE
 
 
-Policy = BatchPolicy | OneByOne
+class Policy(Protocol):
+    """Decides about a queue that is not empty, while an instance is idle."""
+
+    def decide(self, tickets: Line, now_ns: int) -> Run | RunThese | WaitUntil:
+        """Pure: looks at the queue and the clock that it is given."""

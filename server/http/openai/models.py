@@ -21,18 +21,31 @@ class Models:
         self._started_s = docs.now_s()
 
     async def list(self, call: Call) -> web.StreamResponse:  # noqa: ARG002
-        """All models that generate."""
-        found = self._core.generators()
-        data = [self._document(name, generator) for name, generator in sorted(found.items())]
+        """All models that generate, and those that read texts."""
+        entries = {
+            name: self._generator_document(name, each)
+            for name, each in self._core.generators().items()
+        }
+        for name, info in self._core.encoders().items():
+            entries[name] = self._document(name, info.max_tokens)
+        data = [entries[name] for name in sorted(entries)]
         return json_answer({"object": "list", "data": data})
 
     async def one(self, call: Call) -> web.StreamResponse:
         """One of them."""
-        return json_answer(
-            self._document(call.model, generator_for(self._core, call.model, call.request_id))
-        )
+        info = self._core.encoders().get(call.model)
+        if info is not None:
+            return json_answer(self._document(call.model, info.max_tokens))
+        generator = generator_for(self._core, call.model, call.request_id)
+        return json_answer(self._generator_document(call.model, generator))
 
-    def _document(self, name: str, generator: Generator) -> dict[str, Any]:
+    def _generator_document(self, name: str, generator: Generator) -> dict[str, Any]:
+        # What a model's makers recommend changes outputs: it is told, too.
+        recommended = dict(generator.info.sampling_defaults)
+        document = self._document(name, generator.info.max_model_len)
+        return {**document, "sampling_defaults": recommended}
+
+    def _document(self, name: str, max_tokens: int) -> dict[str, Any]:
         return {
             "id": name,
             "object": "model",
@@ -40,10 +53,8 @@ class Models:
             "owned_by": "trivet",
             "root": name,
             "parent": None,
-            "max_model_len": generator.info.max_model_len,
+            "max_model_len": max_tokens,
             "permission": [],
-            # What a model's makers recommend changes outputs: it is told, too.
-            "sampling_defaults": dict(generator.info.sampling_defaults),
         }
 
     async def version(self, call: Call) -> web.StreamResponse:  # noqa: ARG002

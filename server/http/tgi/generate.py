@@ -32,9 +32,9 @@ class TgiGenerate:
         """A stream of events."""
         return await self._stream(call, await self._fields(call))
 
-    async def either(self, call: Call) -> web.StreamResponse:
+    async def either(self, call: Call, body: bytes) -> web.StreamResponse:
         """A list of one document, or a stream, as the body says."""
-        fields = await self._fields(call)
+        fields = parse(GenerateFields, body)
         if fields.stream:
             return await self._stream(call, fields)
         return await self._whole(call, fields, as_list=True)

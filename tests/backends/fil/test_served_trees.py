@@ -58,7 +58,7 @@ def test_another_number_of_features_is_told_with_both(server: RunningServer) -> 
     assert found["shape"] == [2, 3]
 
 
-@pytest.mark.rows("R29")
+@pytest.mark.more_of("R29")
 def test_a_file_cut_in_half_is_told_and_the_others_serve(server: RunningServer) -> None:
     server.wait_until(lambda: bool(reason(server, "cut")), "a reason")
 

@@ -143,7 +143,7 @@ flavors:
 """
 
 
-@pytest.mark.rows("R30")
+@pytest.mark.more_of("R30")
 def test_code_that_it_names_is_not_run(files: ModelFiles) -> None:
     files.version_dir.mkdir()
     (files.version_dir / "MLmodel").write_text(CODE)
@@ -153,7 +153,7 @@ def test_code_that_it_names_is_not_run(files: ModelFiles) -> None:
         opened(files)
 
 
-@pytest.mark.rows("R15")
+@pytest.mark.more_of("R15")
 def test_a_file_outside_the_folder_is_refused(files: ModelFiles) -> None:
     files.version_dir.mkdir()
     (files.version_dir / "MLmodel").write_text("flavors: {xgboost: {data: ../../x.ubj}}")

@@ -10,6 +10,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import encoder_folders
 import numpy as np
 import onnx_models
 import pytest
@@ -117,6 +118,11 @@ def mlflow(root: Path) -> tuple[Backend, str]:
     return open_backend("mlflow"), ""
 
 
+def encoder(root: Path) -> tuple[Backend, str]:
+    encoder_folders.make_encoder(root / "m/1")
+    return open_backend("encoder"), ""
+
+
 def ensemble(root: Path) -> tuple[Backend, str]:
     step = Signature.from_config(text_format.Parse(STEP, ModelConfig(name="step")))
     catalog: Any = SimpleNamespace(
@@ -152,6 +158,7 @@ def sklearn(root: Path) -> tuple[Backend, str]:
 
 
 SITES: dict[str, Site] = {
+    "encoder": encoder,
     "ensemble": ensemble,
     "fil": fil,
     "keras": keras,

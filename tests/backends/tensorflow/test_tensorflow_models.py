@@ -73,7 +73,7 @@ def test_inputs_and_outputs_of_keras_have_the_names_that_it_exports(site: Site) 
         ("exported/libraries", ["'1/ops.so'", "is no library of operations"]),
     ],
 )
-@pytest.mark.rows("R28")
+@pytest.mark.more_of("R28")
 def test_what_cannot_be_served_is_named_with_the_remedy(
     site: Site, name: str, said: list[str]
 ) -> None:

@@ -1,0 +1,1 @@
+"""Encoders of Hugging Face as folders: text in; vectors, labels or scores out."""

@@ -1,0 +1,1 @@
+"""What the APIs of embedding models, classifiers and rerankers share: choosing one, asking it."""
