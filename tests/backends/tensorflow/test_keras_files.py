@@ -28,7 +28,7 @@ def test_a_file_of_kerass_own_layers_passes(tmp_path: Path) -> None:
     check_keras_file("m", put(tmp_path, keras_file()))
 
 
-@pytest.mark.rows("R28")
+@pytest.mark.more_of("R28")
 def test_a_file_cut_off_anywhere_is_told(tmp_path: Path) -> None:
     whole = keras_file()
     for length in range(0, len(whole) - 1, 150):
