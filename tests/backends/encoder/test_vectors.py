@@ -31,7 +31,10 @@ def expected(folder: Path, *texts: str, **more: Any) -> np.ndarray:
     return found
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize(
+    "family",
+    [*FAMILIES[:3], *(pytest.param(each, marks=pytest.mark.slow) for each in FAMILIES[3:])],
+)
 def test_a_family_s_vectors_are_those_of_sentence_transformers(tmp_path: Path, family: str) -> None:
     folder = make_encoder(tmp_path / "m/1", family)
 
@@ -97,6 +100,7 @@ def test_a_prompt_goes_before_a_text_and_may_be_left_out_of_the_pooling(tmp_path
         answer(instance, "a", prompt_name="other")
 
 
+@pytest.mark.rows("O49")
 def test_truncation_is_asked_for_and_both_numbers_are_told_otherwise(tmp_path: Path) -> None:
     folder = make_encoder(tmp_path / "m/1")
     add_modules(folder, "Pooling")
@@ -170,6 +174,7 @@ def test_token_vectors_are_those_of_sentence_transformers(tmp_path: Path) -> Non
         assert not row[count[0] :].any()
 
 
+@pytest.mark.rows("O49")
 def test_texts_are_limited_in_bytes_before_they_are_tokenised(tmp_path: Path) -> None:
     instance = open_encoder(make_encoder(tmp_path / "m/1"), max_text_bytes="10")
 
@@ -194,6 +199,7 @@ def test_the_config_tells_what_the_folder_is(tmp_path: Path) -> None:
     assert config.output[0].name == "embedding"
 
 
+@pytest.mark.rows("O51")
 @pytest.mark.parametrize(
     ("change", "text"),
     [
@@ -220,6 +226,7 @@ def test_what_is_not_computed_is_named(tmp_path: Path, change: str, text: str) -
         config_of(folder)
 
 
+@pytest.mark.rows("O51")
 def test_weights_of_another_model_and_foreign_code_are_refused(tmp_path: Path) -> None:
     folder = make_encoder(tmp_path / "m/1")
     other = make_encoder(tmp_path / "n/1", "distilbert")
