@@ -29,7 +29,7 @@ _BY_SUFFIX: dict[tuple[str, ...], str] = {
         f"is a Core ML model, which only Apple's systems compute; {_ONNX_WAY} (from PyTorch: "
         "torch.onnx.export)"
     ),
-    (".pkl", ".pickle", ".joblib", ".dill"): (
+    (".dill",): (
         "is a pickle, which could run code and is not loaded; save scikit-learn's models with "
         "skops (skops.io.dump) or as ONNX (skl2onnx)"
     ),

@@ -24,6 +24,7 @@ from bench.embedding import bench_embedding
 from bench.encoder import bench_encoder
 from bench.ensemble import bench_ensemble
 from bench.figures import Row
+from bench.frameworks import bench_frameworks
 from bench.infer import bench_infer
 from bench.large import bench_large
 from bench.llm import bench_llm, bench_llm_alone, bench_llm_batching
@@ -49,6 +50,7 @@ PARTS = {
     "llm-step": bench_llm_step,
     "sse": bench_sse,
     "overload": bench_overload,
+    "frameworks": bench_frameworks,
 }
 PACKAGES = ("trivet", "grpcio", "aiohttp", "uvloop", "protobuf", "numpy", "onnxruntime")
 

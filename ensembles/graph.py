@@ -44,6 +44,7 @@ class Step:
 
     number: int
     model: str
+    """What the server knows it by."""
     version: int | None
     signature: Signature
     inputs: tuple[Edge, ...]

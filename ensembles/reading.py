@@ -11,18 +11,16 @@ from trivet.backends.api import (
     Shape,
     Signature,
     TensorSpec,
-    parameter,
 )
+from trivet.backends.api.naming import namespace_in
 from trivet.ensembles.condition import Condition, parse_condition
 from trivet.ensembles.dimensions import element_dims, gathered_dims, shift_between
+from trivet.ensembles.fields import check_fields
 from trivet.ensembles.graph import Edge, Graph, Step, TensorInfo
 from trivet.ensembles.interface import Interface
 from trivet.ensembles.order import check_levels, order_steps, steps_before
-from trivet.ensembles.settings import MERGE_REQUESTS, step_settings
+from trivet.ensembles.settings import step_settings
 from trivet.protos.model_config_pb2 import ModelConfig, ModelEnsembling
-
-FORBIDDEN = ("instance_group", "optimization", "model_warmup", "default_model_filename")
-"""Config fields that mean something only where a model is opened."""
 
 
 def read_graph(config: ModelConfig, catalog: Catalog) -> Graph:
@@ -32,45 +30,6 @@ def read_graph(config: ModelConfig, catalog: Catalog) -> Graph:
     step and tensor; a ServingError of the catalog becomes one too.
     """
     return _Reader(config, catalog).read()
-
-
-MAX_STEPS = 1024
-
-
-def check_fields(config: ModelConfig) -> None:
-    """Raises InvalidConfig for what an ensemble cannot have, however its steps look."""
-    where = f"{config.name}/config.pbtxt"
-    if not config.HasField("ensemble_scheduling") or not config.ensemble_scheduling.step:
-        raise InvalidConfig(
-            f"{where}: an ensemble must specify at least one step: "
-            "ensemble_scheduling { step [ { model_name ... input_map ... output_map ... } ] }"
-        )
-    num_steps = len(config.ensemble_scheduling.step)
-    if num_steps > MAX_STEPS:
-        raise InvalidConfig(f"{where}: {num_steps} steps; at most {MAX_STEPS} are allowed")
-    for name in FORBIDDEN:
-        field = config.DESCRIPTOR.fields_by_name[name]
-        is_set = (
-            bool(getattr(config, name)) if not field.message_type else bool(_given(config, name))
-        )
-        if is_set:
-            raise InvalidConfig(
-                f"{where}: {name} cannot be set for an ensemble, which opens nothing itself; set "
-                "it in the configs of the steps' models"
-            )
-    merging = parameter(config, MERGE_REQUESTS, "auto")
-    if merging not in ("auto", "true", "false"):
-        raise InvalidConfig(
-            f"{where}: parameter {MERGE_REQUESTS} is '{merging}'; it must be auto, true or false"
-        )
-    if config.max_batch_size < 0:
-        raise InvalidConfig(
-            f"{where}: max_batch_size must be 0 or more, got {config.max_batch_size}"
-        )
-
-
-def _given(config: ModelConfig, name: str) -> bool:
-    return any(field.name == name for field, _ in config.ListFields())
 
 
 class _Reader:
@@ -85,6 +44,8 @@ class _Reader:
         self._given = list(config.ensemble_scheduling.step)
         self._settings = step_settings(config, self._where)
         self._tensors: dict[str, TensorInfo] = {}
+        self._models: list[str] = []
+        """By step: what the server knows its model by."""
 
     def read(self) -> Graph:
         signatures = [self._signature(i, step) for i, step in enumerate(self._given)]
@@ -114,14 +75,17 @@ class _Reader:
 
     def _shared(self, steps: Sequence[Step]) -> frozenset[int]:
         parts = [
-            frozenset().union(*map(self._catalog.parts, {s.model, s.settings.fallback} - {""}))
-            for s in steps
+            frozenset().union(*map(self._catalog.parts, self._asked_by(step))) for step in steps
         ]
         return frozenset(
             step.number
             for step, own in zip(steps, parts, strict=True)
             if any(own & other for other in parts if other is not own)
         )
+
+    def _asked_by(self, step: Step) -> set[str]:
+        fallback = step.settings.fallback
+        return {step.model, self._find(step.number, fallback)} if fallback else {step.model}
 
     # -- steps ---------------------------------------------------------------------------------
 
@@ -137,12 +101,23 @@ class _Reader:
     def _signature(self, number: int, step: ModelEnsembling.Step) -> Signature:
         if not step.model_name:
             self._refuse(number, "model_name is missing")
-        if step.model_name == self._config.name:
+        model = self._find(number, step.model_name, step.model_namespace)
+        if model == self._find(number, self._config.name):
             self._refuse(number, "an ensemble cannot be a step of itself")
+        self._models.append(model)
+        if model != step.model_name:
+            # As Triton's shows it: where it was found.
+            step.model_namespace = namespace_in(model)
         if step.model_version == 0 or step.model_version < -1:
             # 0 is what the field holds when it is left out.
             step.model_version = -1
-        return self._look_up(number, step.model_name, version_of(step))
+        return self._look_up(number, model, version_of(step))
+
+    def _find(self, number: int, name: str, namespace: str = "") -> str:
+        try:
+            return self._catalog.find(name, namespace)
+        except ServingError as error:
+            self._refuse(number, error.message)
 
     def _look_up(self, number: int, name: str, version: int | None) -> Signature:
         try:
@@ -245,7 +220,7 @@ class _Reader:
         return_if = self._condition(number, "return_if", settings.return_if, self._datatypes())
         return Step(
             number,
-            given.model_name,
+            self._models[number],
             version_of(given),
             signature,
             inputs,

@@ -162,7 +162,11 @@ class Server:
         a model failed and `exit_on_error` is set.
         """
         await self.frontends.start()
-        snapshot = await asyncio.to_thread(scan, self.settings.model_repository)
+        snapshot = await asyncio.to_thread(
+            scan,
+            self.settings.model_repository,
+            is_namespaced=self.settings.model_namespacing,
+        )
         failed = await self._load_repository(snapshot)
         if failed and self.settings.exit_on_error:
             raise LoadFailed(
@@ -215,38 +219,38 @@ class Server:
         known but not loaded."""
         if "*" in wanted:
             return actions
-        advice = {action.name: action.advice for action in actions if isinstance(action, Stranger)}
-        found = {action.name for action in actions} - advice.keys()
+        advice = {action.key: action.advice for action in actions if isinstance(action, Stranger)}
+        found = {action.key for action in actions} - advice.keys()
         missing = tuple(
             Problem(name, not_in_repository(name, advice.get(name, "")))
             for name in sorted(wanted - found)
         )
-        for name in found - wanted:
-            self.lifecycle.know(name)
-        chosen = (action for action in actions if action.name in wanted | advice.keys())
+        for key in found - wanted:
+            self.lifecycle.know(key)
+        chosen = (action for action in actions if action.key in wanted | advice.keys())
         return (*chosen, *missing)
 
     def _announce(self, actions: tuple[Action, ...]) -> None:
         """Ensembles wait for those of their steps that are loaded together with them."""
-        self.lifecycle.composition.announce(a.name for a in actions if isinstance(a, Load))
+        self.lifecycle.announce(action.key for action in actions if isinstance(action, Load))
 
     async def _apply_one(self, action: Action) -> str:
         """Carries an action out; returns the model's name if that failed."""
         if isinstance(action, Stranger):
-            self._strangers.note(action.name, action.advice)
+            self._strangers.note(action.key, action.advice)
         else:
-            self._strangers.forget(action.name)
+            self._strangers.forget(action.key)
         if isinstance(action, Unload | Stranger):
-            await self.lifecycle.remove(action.name)
+            await self.lifecycle.remove(action.key)
             return ""
         if isinstance(action, Problem):
-            self.lifecycle.note_problem(action.name, action.reason)
-            return action.name
+            self.lifecycle.note_problem(action.key, action.reason)
+            return action.key
         try:
             await self.lifecycle.load(action.folder)
         except ServingError:
             # The lifecycle has logged it and keeps the reason for the index.
-            return action.folder.name
+            return action.key
         return ""
 
     async def _watch(self, snapshot: Snapshot) -> None:
@@ -257,6 +261,7 @@ class Server:
             applied=snapshot,
             apply=self._apply,
             owed=self.lifecycle.unreadable,
+            is_namespaced=self.settings.model_namespacing,
         )
         await self._watcher.start()
 

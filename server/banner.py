@@ -7,6 +7,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from trivet.backends.api.naming import key_of
 from trivet.server.core import Descriptions
 from trivet.server.frontends import Frontends
 from trivet.server.models.known import State, Status
@@ -68,8 +69,8 @@ def print_banner(settings: Settings, frontends: Frontends, core: Descriptions) -
         addresses.add_row(service, address, limits[service])
     console.print(addresses)
     models = Table("model", "version", "state", "reason")
-    for entry in core.index(ready_only=False).models:
-        models.add_row(entry.name, entry.version, entry.state, entry.reason)
+    for row in core.index(ready_only=False):
+        models.add_row(key_of(row.namespace, row.name), row.version, row.state, row.reason)
     console.print(models)
     control = settings.model_control_mode
     folders = ", ".join(map(str, settings.model_repository))

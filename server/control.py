@@ -7,28 +7,28 @@ halfway would leave versions that nobody loads any more, and instances that nobo
 import asyncio
 import copy
 import logging
-from collections.abc import Callable, Coroutine, Iterable, Mapping
+from collections.abc import Coroutine, Iterable, Mapping
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
-from trivet.backends.api import InvalidRequest, ServingError, Unavailable
-from trivet.protos.model_config_pb2 import ModelConfig
+from trivet.backends.api import InvalidRequest, LoadFailed, ServingError, Unavailable
+from trivet.backends.api.naming import name_in, namespace_in
 from trivet.server.logs.outage import Outage
-from trivet.server.models.composition import steps_of
 from trivet.server.models.lifecycle import Lifecycle
 from trivet.server.repository.config import config_of
 from trivet.server.repository.layout import ModelFolder
+from trivet.server.repository.names import Names, ambiguous
 from trivet.server.repository.scan import (
     RepositoryUnreadableError,
     Snapshot,
     scan,
 )
+from trivet.server.repository.steps import ReadConfig, Steps
 from trivet.server.repository.upload import NO_FILES, Upload
 from trivet.server.settings import Settings
 
 log = logging.getLogger(__name__)
-ReadConfig = Callable[[ModelFolder, str | None], ModelConfig]
 NOT_EXPLICIT = "explicit model load / unload is not allowed if polling is enabled"
 
 
@@ -54,7 +54,7 @@ class RepositoryControl:
     ) -> None:
         """Loads what lies in the repository under that name now, or what was sent. Raises a
         ServingError."""
-        check_model_name(name)
+        check_model_name(self._name_in(name))
         self._require_explicit()
         try:
             if files:
@@ -67,9 +67,13 @@ class RepositoryControl:
 
     async def unload(self, name: str, *, unload_dependents: bool) -> None:
         """Returns when the model accepts no more requests. Raises a ServingError."""
-        check_model_name(name)
+        check_model_name(self._name_in(name))
         self._require_explicit()
         await self._see_through(self._unload(name, unload_dependents=unload_dependents))
+
+    def _name_in(self, name: str) -> str:
+        """The model's name in what a client gives, which may have a namespace before it."""
+        return name_in(name) if self._settings.model_namespacing else name
 
     def close(self) -> None:
         """Breaks off what is still under way: the server ends."""
@@ -97,16 +101,31 @@ class RepositoryControl:
 
     async def _load(self, name: str, config_json: str | None) -> None:
         snapshot = await self._scan(name)
-        folder = snapshot.models.get(name)
-        if folder is None or folder.is_stranger:
-            problem = folder.advice if folder else snapshot.problems.get(name)
-            if problem and not folder:
-                self._lifecycle.note_problem(name, problem)
-            raise InvalidRequest(not_in_repository(name, problem or ""))
-        self._with_ensemble.discard(name)
+        keys = [key for key in (*snapshot.models, *snapshot.problems) if _is_meant(key, name)]
+        if not keys:
+            raise InvalidRequest(not_in_repository(name, ""))
+        failures: list[ServingError] = []
+        for key in keys:
+            try:
+                await self._load_one(key, config_json, snapshot)
+            except ServingError as error:
+                failures.append(error)
+        if len(failures) == 1:
+            raise failures[0]
+        if failures:
+            raise LoadFailed("; ".join(failure.message for failure in failures))
+
+    async def _load_one(self, key: str, config_json: str | None, snapshot: Snapshot) -> None:
+        folder = snapshot.models.get(key)
+        if folder is None:
+            self._lifecycle.note_problem(key, snapshot.problems[key])
+            raise InvalidRequest(not_in_repository(key, snapshot.problems[key]))
+        if folder.is_stranger:
+            raise InvalidRequest(not_in_repository(key, folder.advice))
+        self._with_ensemble.discard(key)
         await self._load_steps(folder, config_json, snapshot)
         await self._lifecycle.load(folder, config_json)
-        await self._keep(name, None)
+        await self._keep(key, None)
 
     # -- what clients send ---------------------------------------------------------------------
 
@@ -128,21 +147,46 @@ class RepositoryControl:
     ) -> None:
         """A failed load leaves what served, with the files that it was loaded from."""
         largest_bytes = self._settings.max_model_upload_size
-        upload = await asyncio.to_thread(Upload.store, name, files, largest_bytes)
+        snapshot = await self._scan(name)
+        upload = await asyncio.to_thread(
+            Upload.store,
+            name_in(name),
+            files,
+            largest_bytes,
+            namespace=self._namespace_of(name, snapshot),
+        )
+        key = upload.folder.key
         try:
-            self._with_ensemble.discard(name)
-            await self._load_steps(upload.folder, config_json, await self._scan(name))
+            self._with_ensemble.discard(key)
+            await self._load_steps(upload.folder, config_json, snapshot)
             await self._lifecycle.load(upload.folder, config_json)
         except BaseException:
             await asyncio.to_thread(upload.close)
             raise
-        await self._keep(name, upload)
+        await self._keep(key, upload)
 
-    async def _keep(self, name: str, upload: Upload | None) -> None:
+    def _namespace_of(self, name: str, snapshot: Snapshot) -> str:
+        """Of a model that is sent: it stands for the one of the repository, or lies in the first
+        one. Raises InvalidRequest."""
+        if not self._settings.model_namespacing:
+            return ""
+        repositories = [str(each) for each in self._settings.model_repository]
+        namespace = namespace_in(name)
+        if namespace and namespace not in repositories:
+            raise InvalidRequest(
+                f"'{namespace[:255]}' is no model repository of this server; they are "
+                f"{', '.join(repositories)}"
+            )
+        bearers = Names(snapshot.keys()).bearers(name)
+        if len(bearers) > 1:
+            raise ambiguous(name, bearers)
+        return namespace or (namespace_in(bearers[0]) if bearers else repositories[0])
+
+    async def _keep(self, key: str, upload: Upload | None) -> None:
         """What a model serves from now, as far as it was sent; what it served from before goes."""
-        previous = self._uploads.pop(name, None)
+        previous = self._uploads.pop(key, None)
         if upload is not None:
-            self._uploads[name] = upload
+            self._uploads[key] = upload
         if previous is not None:
             await asyncio.to_thread(previous.close)
 
@@ -151,7 +195,11 @@ class RepositoryControl:
     async def _scan(self, name: str) -> Snapshot:
         """What lies in the repositories. Raises Unavailable, which does not say where they are."""
         try:
-            return await asyncio.to_thread(scan, self._settings.model_repository)
+            return await asyncio.to_thread(
+                scan,
+                self._settings.model_repository,
+                is_namespaced=self._settings.model_namespacing,
+            )
         except RepositoryUnreadableError as error:
             if self._outage.goes_on():
                 log.error("%s; what serves goes on serving", error)  # noqa: TRY400 - no traceback
@@ -163,32 +211,46 @@ class RepositoryControl:
     async def _load_steps(
         self, folder: ModelFolder, config_json: str | None, snapshot: Snapshot
     ) -> None:
-        """Loads what an ensemble is made of and does not serve; it tells itself what failed."""
+        """Loads what an ensemble is made of and does not serve; it tells itself what failed. Raises
+        InvalidRequest for a step that several models may be, none of which serves."""
         serving = self._lifecycle.serving()
-        for name in await asyncio.to_thread(_all_steps, self._read, folder, config_json, snapshot):
-            if name in snapshot.models and name not in serving:
-                self._with_ensemble.add(name)
+        steps = await asyncio.to_thread(Steps(self._read, snapshot).of, folder, config_json)
+        for name, bearers in steps.ambiguous.items():
+            if serving.isdisjoint(bearers):
+                raise ambiguous(name, bearers)
+        for key in steps.keys:
+            if key in snapshot.models and key not in serving:
+                self._with_ensemble.add(key)
                 with suppress(ServingError):
-                    await self._lifecycle.load(snapshot.models[name])
+                    await self._lifecycle.load(snapshot.models[key])
 
     async def _unload(self, name: str, *, unload_dependents: bool) -> None:
-        steps = self._lifecycle.composition.steps(name)
-        await self._lifecycle.unload(name)
-        await self._keep(name, None)
+        for key in [key for key in self._lifecycle.known if _is_meant(key, name)]:
+            await self._unload_one(key, unload_dependents=unload_dependents)
+
+    async def _unload_one(self, key: str, *, unload_dependents: bool) -> None:
+        steps = self._lifecycle.composition.steps(key)
+        await self._lifecycle.unload(key)
+        await self._keep(key, None)
         if not unload_dependents:
             return
         for step in sorted(steps & self._with_ensemble):
             if not self._lifecycle.serving() & set(self._lifecycle.composition.users(step)):
                 self._with_ensemble.discard(step)
-                await self._unload(step, unload_dependents=True)
+                await self._unload_one(step, unload_dependents=True)
 
     async def closure(self, names: Iterable[str], snapshot: Snapshot) -> set[str]:
-        """Models and, for ensembles, all that they are made of; what is added is theirs."""
-        chosen = set(names)
-        for name in sorted(chosen & snapshot.models.keys()):
-            folder = snapshot.models[name]
-            steps = await asyncio.to_thread(_all_steps, self._read, folder, None, snapshot)
-            added = set(steps) & snapshot.models.keys() - chosen
+        """The keys of the models with these names and, for ensembles, of all that they are made of;
+        what is added is theirs. A name of none stays as it is."""
+        chosen: set[str] = set()
+        for name in names:
+            chosen |= {
+                key for key in (*snapshot.models, *snapshot.problems) if _is_meant(key, name)
+            } or {name}
+        for key in sorted(chosen & snapshot.models.keys()):
+            folder = snapshot.models[key]
+            steps = await asyncio.to_thread(Steps(self._read, snapshot).of, folder, None)
+            added = set(steps.keys) & snapshot.models.keys() - chosen
             self._with_ensemble |= added
             chosen |= added
         return chosen
@@ -208,29 +270,9 @@ def _told_of(name: str, error: ServingError) -> ServingError:
     return told
 
 
-def _all_steps(
-    read: ReadConfig, folder: ModelFolder, config_json: str | None, snapshot: Snapshot
-) -> list[str]:
-    """All that an ensemble is made of, the innermost first. What cannot be read has no steps."""
-    found: list[str] = []
-    _add_steps(read, folder, config_json, snapshot, found, {folder.name})
-    return found
-
-
-def _add_steps(
-    read: ReadConfig,
-    folder: ModelFolder,
-    config_json: str | None,
-    snapshot: Snapshot,
-    found: list[str],
-    seen: set[str],
-) -> None:
-    with suppress(ServingError):
-        for name in sorted(steps_of(read(folder, config_json)) - seen):
-            seen.add(name)
-            if name in snapshot.models:
-                _add_steps(read, snapshot.models[name], None, snapshot, found, seen)
-            found.append(name)
+def _is_meant(key: str, name: str) -> bool:
+    """Whether a client means the model with this key: all of a name, or one of them."""
+    return name in (key, name_in(key))
 
 
 def not_in_repository(name: str, reason: str) -> str:

@@ -12,6 +12,7 @@ from trivet.backends.api.encoder import EncoderInfo
 from trivet.protos import grpc_service_pb2 as pb
 from trivet.protos.model_config_pb2 import ModelConfig
 from trivet.server.logs.setting import LogValue
+from trivet.server.models.known import IndexRow
 from trivet.server.models.model import Model
 from trivet.server.models.routing import Admitted, Key
 from trivet.server.repository.upload import NO_FILES
@@ -104,7 +105,7 @@ class Descriptions(Protocol):
     def statistics(self, name: str = "", version: int | None = None) -> pb.ModelStatisticsResponse:
         """Statistics of all ready versions, of a model's, or of one. Raises InvalidRequest."""
 
-    def index(self, *, ready_only: bool) -> pb.RepositoryIndexResponse:
+    def index(self, *, ready_only: bool) -> list[IndexRow]:
         """Every model of the repositories with the state of its versions."""
 
 

@@ -19,6 +19,7 @@ from trivet.backends.api import (
     trouble_of,
 )
 from trivet.backends.api.encoder import EncoderInfo
+from trivet.backends.api.naming import name_in, namespace_in
 from trivet.backends.api.value import changed
 from trivet.protos import grpc_service_pb2 as pb
 from trivet.protos.model_config_pb2 import ModelConfig
@@ -26,7 +27,7 @@ from trivet.server.logs.log import Log
 from trivet.server.logs.setting import LogValue
 from trivet.server.models.check import submit
 from trivet.server.models.dispatcher import RequestDispatcher
-from trivet.server.models.known import State, Status
+from trivet.server.models.known import IndexRow, State, Status
 from trivet.server.models.lifecycle import Lifecycle
 from trivet.server.models.model import Model
 from trivet.server.models.registry import Registry
@@ -121,7 +122,7 @@ class Hall:
         return executor if tracer is None else TracedGenerator(executor, tracer, model)
 
     def generators(self) -> dict[str, Generator]:
-        found = ((name, router.newest.executor) for name, router in self._registry.routers)
+        found = ((name, model.executor) for name, model in self._registry.newest())
         return {
             name: each for name, each in found if isinstance(each, Generator) and each.is_ready()
         }
@@ -130,16 +131,16 @@ class Hall:
         return [name for name, each in self.generators().items() if not each.info.is_ensemble]
 
     def encoders(self) -> dict[str, EncoderInfo]:
-        newest = ((name, router.newest) for name, router in self._registry.routers)
+        newest = self._registry.newest()
         found = ((name, EncoderInfo.of(m.config)) for name, m in newest if m.executor.is_ready())
         return {name: info for name, info in found if info is not None}
 
     def measured(self) -> dict[str, Measured]:
-        newest = ((name, router.newest.executor) for name, router in self._registry.routers)
+        newest = ((name, model.executor) for name, model in self._registry.newest())
         return {name: each for name, each in newest if isinstance(each, Measured)}
 
     def is_generating(self) -> bool:
-        newest = (router.newest.executor for _, router in self._registry.routers)
+        newest = (model.executor for _, model in self._registry.newest())
         return (
             self._is_started
             and not self._is_stopping
@@ -195,9 +196,9 @@ class Hall:
 
     def model_metadata(self, name: str, version: int | None) -> pb.ModelMetadataResponse:
         model = self._find(name, version).model
-        versions = [version] if version is not None else sorted(self._registry.models[name])
+        versions = [version] if version is not None else sorted(self._registry.models[model.key])
         metadata = pb.ModelMetadataResponse(
-            name=name,
+            name=model.name,
             versions=map(str, versions),
             platform=model.config.platform or model.config.backend,
         )
@@ -226,14 +227,18 @@ class Hall:
         if not name:
             models = self._registry.models
             return [models[n][v] for n in sorted(models) for v in sorted(models[n])]
+        router = self._registry.routers.find(name)
         try:
             self._find(name, version)
+        except InvalidRequest:
+            raise
         except ServingError:
             text = f"requested model '{name}' is not available"
-            if version is not None and name in self._registry.models:
+            if version is not None and router is not None:
                 text = f"requested model version is not available for model '{name}'"
             raise InvalidRequest(text) from None
-        versions = self._registry.models[name]
+        assert router is not None, "a version of it was found"
+        versions = self._registry.models[router.newest.key]
         return [versions[v] for v in sorted(versions) if version in (None, v)]
 
     def trace_settings(self, name: str = "") -> Described:
@@ -260,29 +265,30 @@ class Hall:
             raise Unsupported("the log belongs to the program that this server runs in")
         return self._log
 
-    def index(self, *, ready_only: bool) -> pb.RepositoryIndexResponse:
-        index = pb.RepositoryIndexResponse()
-        for name, known in sorted(self._lifecycle.known.items()):
+    def index(self, *, ready_only: bool) -> list[IndexRow]:
+        rows: list[IndexRow] = []
+        for key, known in self._lifecycle.known.items():
+            model = name_in(key), namespace_in(key)
             for version, status in sorted(known.versions.items()):
-                state, reason = self._condition(name, version, status)
+                state, reason = self._condition(key, version, status)
                 if state is State.READY or not ready_only:
-                    index.models.add(
-                        name=name, version=str(version), state=state.value, reason=reason
-                    )
+                    rows.append(IndexRow(*model, str(version), state.value, reason))
             if not ready_only and (known.failure or not known.versions):
                 shown = State.UNAVAILABLE.value if known.failure else ""
-                index.models.add(name=name, state=shown, reason=known.failure)
-        if not ready_only:
-            self._add_strangers(index)
-        return index
+                rows.append(IndexRow(*model, state=shown, reason=known.failure))
+        rows.sort(key=lambda row: (row.name, row.namespace))
+        return rows if ready_only else [*rows, *self._strangers_rows(is_alone=not rows)]
 
-    def _add_strangers(self, index: pb.RepositoryIndexResponse) -> None:
+    def _strangers_rows(self, *, is_alone: bool) -> list[IndexRow]:
         """What is taken for no model, or that there is nothing at all: never silence."""
         strangers = sorted(self._strangers.advice.items())
-        if not strangers and not index.models:
+        if not strangers and is_alone:
             strangers = [("", EMPTY)]
-        for name, reason in strangers:
-            index.models.add(name=name, state=State.UNAVAILABLE.value, reason=reason)
+        shown = State.UNAVAILABLE.value
+        return [
+            IndexRow(name_in(key), namespace_in(key), state=shown, reason=reason)
+            for key, reason in strangers
+        ]
 
     def _condition(self, name: str, version: int, status: Status) -> tuple[State, str]:
         """State and reason: a version that was loaded well may have lost its process since."""

@@ -48,6 +48,12 @@ class Settings:
         multiple=True,
         aliases=("--model-store",),
     )
+    model_namespacing: bool = option(
+        False,
+        "models",
+        "let each repository folder have a model of the same name: NAME means the only one, or "
+        "FOLDER::NAME says which",
+    )
     model_control_mode: str = option(
         "watch",
         "models",

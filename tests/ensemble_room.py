@@ -5,11 +5,11 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any, cast
 
 import numpy as np
 from fakes import CountingSink
+from made_models import made_model
 from patience import patience
 
 from trivet.backends.api import (
@@ -134,11 +134,8 @@ class Room:
     def publish(self, name: str, config: ModelConfig, executor: Any) -> None:
         """A model with any executor."""
         self.executors.append(executor)
-        model = SimpleNamespace(
-            name=name, version=1, config=config, signature=Signature.from_config(config),
-            executor=executor, labels={}, reshape=None,
-        )  # fmt: skip
-        self.registry.publish(cast(Any, model))
+        signature = Signature.from_config(config)
+        self.registry.publish(made_model(name, signature, executor, config=config))
 
     def ensemble(self, name: str, config: str) -> EnsembleExecutor:
         """An ensemble of the models that are there. Raises InvalidConfig."""

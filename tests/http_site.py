@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Callable, Iterable, Mapping
 
 import aiohttp
+from heard import hear, hear_bytes
 from made_models import made_model
 from patience import patience
 
@@ -29,6 +30,7 @@ from trivet.server.http.language import Language
 from trivet.server.http.routes import Route
 from trivet.server.logs.setting import LogSetting, LogValue
 from trivet.server.models.check import submit
+from trivet.server.models.known import IndexRow
 from trivet.server.models.model import Model
 from trivet.server.models.routing import Admitted, Key, VersionRouter
 from trivet.server.scheduling.statistics import ModelStatistics
@@ -230,13 +232,11 @@ class FakeCore:
         stats = [pb.ModelStatistics(name=each, version="1", inference_count=3) for each in names]
         return pb.ModelStatisticsResponse(model_stats=stats)
 
-    def index(self, *, ready_only: bool) -> pb.RepositoryIndexResponse:
-        index = pb.RepositoryIndexResponse()
-        index.models.add(name="simple", version="1", state="READY")
+    def index(self, *, ready_only: bool) -> list[IndexRow]:
+        rows = [IndexRow("simple", "", "1", "READY")]
         if not ready_only:
-            index.models.add(name="never")
-            index.models.add(name="broken", version="1", state="UNAVAILABLE", reason="why")
-        return index
+            rows += [IndexRow("never", ""), IndexRow("broken", "", "1", "UNAVAILABLE", "why")]
+        return rows
 
     async def load(
         self, name: str, config_json: str | None = None, files: Mapping[str, bytes] | None = None
@@ -264,7 +264,10 @@ class Site:
         self.server = server
         self.port = port
         self.session = aiohttp.ClientSession(
-            f"http://127.0.0.1:{port}", auto_decompress=False, trust_env=False
+            f"http://127.0.0.1:{port}",
+            auto_decompress=False,
+            trust_env=False,
+            trace_configs=[listening()],
         )
 
     async def send_raw(self, data: bytes) -> bytes:
@@ -274,12 +277,24 @@ class Site:
         async with asyncio.timeout(patience()):
             answer = await reader.read()
         writer.close()
+        hear_bytes(answer, is_closed=True)
         return answer
 
     async def close(self) -> None:
         await self.session.close()
         await self.server.close()
         self.core.shared_memory.close()
+
+
+def listening() -> aiohttp.TraceConfig:
+    """Has a client's answers heard."""
+
+    async def heard(_: object, __: object, ended: aiohttp.TraceRequestEndParams) -> None:
+        hear(ended.response.status, headers=ended.response.headers)
+
+    config = aiohttp.TraceConfig()
+    config.on_request_end.append(heard)
+    return config
 
 
 async def open_site(core: FakeCore, limits: HttpLimits | None = None) -> Site:

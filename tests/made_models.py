@@ -33,6 +33,7 @@ def made_model(
     version: int = 1,
     config: ModelConfig | None = None,
     labels: Mapping[str, Sequence[str]] | None = None,
+    namespace: str = "",
 ) -> Model:
     """A version that serves."""
     return Model(
@@ -45,4 +46,5 @@ def made_model(
         None,
         labels or {},
         Reshape.of(signature),
+        namespace=namespace,
     )

@@ -38,7 +38,7 @@ Arrays = Mapping[str, np.ndarray]
 
 
 class Texts(tf.Module):  # type: ignore[misc]  # TensorFlow has no types
-    @tf.function(  # type: ignore[misc]
+    @tf.function(  # type: ignore[untyped-decorator]
         input_signature=[
             tf.TensorSpec([None], tf.string, name="text"),
             tf.TensorSpec([None, 2], tf.bfloat16, name="w"),
@@ -47,7 +47,7 @@ class Texts(tf.Module):  # type: ignore[misc]  # TensorFlow has no types
     def serve(self, text: tf.Tensor, w: tf.Tensor) -> dict[str, tf.Tensor]:
         return {"upper": tf.strings.upper(text), "doubled": w * 2}
 
-    @tf.function(input_signature=[tf.TensorSpec([], tf.string, name="text")])  # type: ignore[misc]
+    @tf.function(input_signature=[tf.TensorSpec([], tf.string, name="text")])  # type: ignore[untyped-decorator]
     def one(self, text: tf.Tensor) -> dict[str, tf.Tensor]:
         return {"same": text}
 
@@ -73,7 +73,7 @@ def branching() -> "keras.Model":
 
 
 def unbuilt() -> "keras.Model":
-    """Knows the shape of the first batch that it saw, as after `fit`, and no other."""
+    """Knows the shape of the first batch that it was called with, and no other."""
     model = keras.Sequential([keras.layers.Dense(2)])
     model(np.ones((5, 4), np.float32))
     return model
@@ -100,6 +100,7 @@ def make(folder: Path) -> dict[str, Arrays]:
     one_layer(keras.layers.Lambda(lambda x: x * 2)).save(place(folder, "lambda", "model.keras"))
     one_layer(Own()).save(place(folder, "own", "model.keras"))
     keras.saving.get_custom_objects().clear()
+    write_graph(Path(place(folder, "graph", "model.graphdef")))
     texts = Texts()
     tf.saved_model.save(
         texts, place(folder, "texts", "."), {"serving_default": texts.serve, "one": texts.one}
@@ -112,6 +113,20 @@ def make(folder: Path) -> dict[str, Arrays]:
         "branching": {k: v.numpy() for k, v in two(INPUTS["branching"]).items()},
         "unbuilt": {"output_0": first(ROWS).numpy()},
     }
+
+
+def write_graph(path: Path) -> None:
+    """As TensorFlow 1 froze it: y = 2 x + 1, and a table that is filled once."""
+    graph = tf.Graph()
+    with graph.as_default():
+        x = tf.compat.v1.placeholder(tf.float32, [None, 4], "x")
+        tf.identity(x * 2 + 1, "y")
+        text = tf.compat.v1.placeholder(tf.string, [None, 1], "text")
+        pairs = tf.lookup.KeyValueTensorInitializer(["a", "b"], tf.constant([7, 8], tf.int64))
+        table = tf.lookup.StaticHashTable(pairs, -1)
+        tf.identity(table.lookup(text), "place")
+        tf.compat.v1.tables_initializer("fill")
+    path.write_bytes(graph.as_graph_def().SerializeToString())
 
 
 def convert(model: "keras.Model", folder: Path) -> None:
@@ -177,9 +192,21 @@ INPUTS: dict[str, Arrays] = {
         "text": objects(b"ab\xff", b"", b"c\0"),
         "w": np.array([[1, 2], [3, 4], [5, 0.5]], tf.bfloat16.as_numpy_dtype),
     },
+    "graph": {"x": ROWS, "text": objects(b"a", b"b", b"c").reshape(3, 1)},
     "texts/one": {"text": objects(b"a\0").reshape(())},
 }
+GRAPH = """
+max_batch_size: 8 parameters { key: "TF_INIT_OPS_FILE" value { string_value: "init.json" } }
+input [{ name: "x" data_type: TYPE_FP32 dims: [4] },
+       { name: "text" data_type: TYPE_STRING dims: [1] }]
+output [{ name: "y" data_type: TYPE_FP32 dims: [4] },
+        { name: "place:0" data_type: TYPE_INT64 dims: [1] }]
+"""
 CONFIGS = {
+    "graph": GRAPH,
+    "graph/undescribed": 'input { name: "x" data_type: TYPE_FP32 dims: [4] }',
+    "graph/renamed": GRAPH.replace('"y"', '"z"'),
+    "graph/unfilled": GRAPH.replace("init.json", "no.json"),
     "texts/one": 'parameters { key: "TF_SIGNATURE_DEF" value { string_value: "one" } }',
     "exported/threads": 'parameters { key: "TF_NUM_INTRA_THREADS" value { string_value: "-1" } }',
     "exported/libraries": 'model_operations { op_library_filename: "1/ops.so" }',
@@ -221,6 +248,8 @@ def main() -> None:
     expected = make(folder)
     spoil(folder)
     (folder / "exported" / "1" / "ops.so").write_text("no library")
+    (folder / "graph" / "init.json").write_text('{"init_ops": ["fill"]}')
+    (folder / "graph" / "1" / "no.json").write_text('["fill"]')
     names = sorted({path.name for path in folder.iterdir() if path.is_dir()} | CONFIGS.keys())
     lite = {"lite", "quantised"}
     results = {name: told(folder, name) for name in names if name not in lite}

@@ -16,7 +16,7 @@ FLOAT32, INT8, STRING = (
 def tflite_model(
     dims: Sequence[int] = (-1, 4), signatures: Sequence[str] = ("serving_default",)
 ) -> bytes:
-    """y = x + x; `in` and `out` to those who ask by a signature. -1: of any size."""
+    """y = x + x; `given` and `doubled` to those who ask by a signature. -1: of any size."""
     add = schema.OperatorT()
     add.inputs, add.outputs = [0, 0], [1]
     add.builtinOptionsType = schema.BuiltinOptions.AddOptions
@@ -84,8 +84,8 @@ def _file(
 def _signature(name: str, inputs: Sequence[int], outputs: Sequence[int]) -> schema.SignatureDefT:
     signature = schema.SignatureDefT()
     signature.signatureKey, signature.subgraphIndex = name, 0
-    signature.inputs = [_entry("in", place) for place in inputs]
-    signature.outputs = [_entry("out", place) for place in outputs]
+    signature.inputs = [_entry("given", place) for place in inputs]
+    signature.outputs = [_entry("doubled", place) for place in outputs]
     return signature
 
 

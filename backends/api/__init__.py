@@ -4,6 +4,7 @@ from trivet.backends.api.about import About, Claim, Match, Measure, Memory
 from trivet.backends.api.backend import (
     Backend,
     BringsExecutor,
+    ChecksFiles,
     ComputeOnly,
     CostsByLength,
     Executor,
@@ -119,6 +120,7 @@ __all__ = [
     "Cause",
     "ChatInput",
     "CheckedRequest",
+    "ChecksFiles",
     "Choices",
     "Chunk",
     "Claim",

@@ -94,6 +94,15 @@ class StartsProcesses(Protocol):
 
 
 @runtime_checkable
+class ChecksFiles(Protocol):
+    """A backend that can refuse some files, or a config that does not fit them, without the device,
+    process or code that its `complete` may need."""
+
+    def check_files(self, config: ModelConfig, files: ModelFiles) -> None:
+        """Raises the ServingError that `complete` raises for them."""
+
+
+@runtime_checkable
 class ReportsMemory(Protocol):
     """An instance that knows what memory it takes; see `Measure.REPORT`."""
 

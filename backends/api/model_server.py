@@ -89,6 +89,12 @@ class Asker(Protocol):
 class Catalog(Protocol):
     """The models that serve, as one that is being loaded sees them. Called from any thread."""
 
+    def find(self, name: str, namespace: str = "") -> str:
+        """What a model that is named is known by, which every other question takes; its name
+        without namespaces. With them, the one in the repository of the model that is being loaded
+        comes first, then the one in `namespace`, then the only one. Raises InvalidRequest for a
+        name that several models bear."""
+
     def signature(self, name: str, version: int | str | None) -> Signature:
         """What a model takes and gives. Raises ModelNotFound, NotFound, ModelNotReady."""
 

@@ -1,9 +1,8 @@
 """What the backend for decision trees says of itself."""
 
-from trivet.backends.api import About, Claim, Listing, Memory
+from trivet.backends.api import About, Claim, Listing, Match, Memory
 
-JSON_FILES = ("model.json",)
-TEXT_FILES = ("model.txt",)
+SHARED_NAMES = ("model.json", "model.txt")
 _XGBOOST_HEAD = '{"learner":'
 _LIGHTGBM_HEAD = "tree\nversion="
 GPU_PARAMETERS = (
@@ -27,11 +26,14 @@ def is_lightgbm_text(text: str) -> bool:
     return text[:200].replace("\r", "").startswith(_LIGHTGBM_HEAD)
 
 
-def _recognise(listing: Listing) -> Claim | None:
+def _recognise(listing: Listing) -> Match | None:
     """By content, for the suffixes that others use, too."""
-    of_json = (is_xgboost_json(listing.text_of(n)) for n in JSON_FILES if n in listing.names)
-    of_text = (is_lightgbm_text(listing.text_of(n)) for n in TEXT_FILES if n in listing.names)
-    return Claim.FILE if any(of_json) or any(of_text) else None
+    found = [n for n in listing.ending(".json") if is_xgboost_json(listing.text_of(n))]
+    found += [n for n in listing.ending(".txt") if is_lightgbm_text(listing.text_of(n))]
+    if len(found) != 1:
+        return None
+    is_usual = found[0] in SHARED_NAMES
+    return Match(Claim.FILE if is_usual else Claim.ONLY, found[0])
 
 
 ABOUT = About(
@@ -39,7 +41,7 @@ ABOUT = About(
     backend="trivet.backends.fil.backend:BACKEND",
     suffixes=(".ubj", ".cbm", ".xgb", ".lgb"),
     names=("xgboost.ubj", "xgboost.json", "xgboost.model", "checkpoint.tl"),
-    shared_names=(*JSON_FILES, *TEXT_FILES),
+    shared_names=SHARED_NAMES,
     recognise=_recognise,
     preference=50,
     completes=frozenset({"dynamic_batching", "input", "max_batch_size", "output", "parameters"}),

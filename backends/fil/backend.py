@@ -20,7 +20,7 @@ from trivet.backends.fil.files import find_file, open_forest
 from trivet.backends.fil.forest import Facts
 from trivet.backends.fil.instance import INPUT, SHAPLEY, FilInstance
 from trivet.backends.fil.output import OUTPUT, Output
-from trivet.protos.model_config_pb2 import ModelConfig
+from trivet.protos.model_config_pb2 import ModelConfig, ModelInput
 
 CLASSES = "classes"
 
@@ -47,22 +47,53 @@ class FilBackend:
         num_threads = _num_threads(config) or max(1, placement.cpu_threads)
         wants_contributions = any(each.name == SHAPLEY for each in completed.output)
         output = Output.of(config, forest.facts)
-        return FilInstance(forest, output, num_threads, explains=wants_contributions)
+        columns = _columns(completed, forest.facts)
+        return FilInstance(forest, output, columns, num_threads, explains=wants_contributions)
 
 
 def _complete(config: ModelConfig, facts: Facts) -> ModelConfig:
     output = Output.of(config, facts)
-    inputs = [ModelTensor(INPUT, DataType.FP32, (-1, facts.num_features))]
     outputs = [ModelTensor(OUTPUT, DataType.FP32, (-1, output.num_columns))]
     if any(each.name == SHAPLEY for each in config.output):
         per_score = (facts.num_scores,) if facts.num_scores > 1 else ()
         shape = (-1, *per_score, facts.num_features + 1)
         outputs.append(ModelTensor(SHAPLEY, DataType.FP32, shape))
-    completed = complete_config(config, inputs, outputs)
+    completed = complete_config(config, _inputs(config, facts), outputs)
     if facts.classes and CLASSES not in completed.parameters:
         names = json.dumps(facts.classes, ensure_ascii=False)
         completed.parameters[CLASSES].string_value = names
     return completed
+
+
+def _inputs(config: ModelConfig, facts: Facts) -> list[ModelTensor]:
+    """One tensor of all features; or, where the config lists them, one for each. Raises
+    InvalidConfig."""
+    names = [each.name for each in config.input]
+    if not names or INPUT in names:
+        return [ModelTensor(INPUT, DataType.FP32, (-1, facts.num_features))]
+    if len(names) != facts.num_features:
+        raise InvalidConfig(
+            f"model '{config.name}': the config has {len(names)} inputs, but the model file has "
+            f"{facts.num_features} features: give one input for each, or '{INPUT}' with all"
+        )
+    return [ModelTensor(each.name, _number_type(config, each), (-1, 1)) for each in config.input]
+
+
+def _number_type(config: ModelConfig, column: ModelInput) -> DataType:
+    datatype = DataType.from_config(column.data_type) if column.data_type else DataType.FP32
+    if datatype is DataType.BYTES:
+        raise InvalidConfig(
+            f"model '{config.name}': input '{column.name}' is TYPE_STRING, but trees take numbers"
+        )
+    return datatype
+
+
+def _columns(config: ModelConfig, facts: Facts) -> tuple[str, ...]:
+    """The inputs in the order of the file's features; none where one tensor has all."""
+    names = tuple(each.name for each in config.input)
+    if INPUT in names:
+        return ()
+    return facts.features if set(names) == set(facts.features) else names
 
 
 def _num_threads(config: ModelConfig) -> int:

@@ -34,6 +34,7 @@ class CatBoostForest:
             probe.shape[1],
             len(classes) if is_classifier else 0,
             classes if is_classifier else (),
+            tuple(model.feature_names_),
         )
 
     def scores(self, rows: np.ndarray, num_threads: int) -> np.ndarray:

@@ -18,6 +18,8 @@ class Facts:
     """0 for what is no classifier; 2 with one score, the probability of the second."""
     classes: tuple[str, ...] = ()
     """Their names in the order of the scores, where the file has names."""
+    features: tuple[str, ...] = ()
+    """Their names, where the file has names."""
 
     @property
     def is_binary(self) -> bool:

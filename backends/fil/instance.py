@@ -1,5 +1,7 @@
 """Runs batches through a forest."""
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from trivet.backends.api import Batch, ComputeOnly
@@ -13,18 +15,26 @@ SHAPLEY = "treeshap_output"
 class FilInstance(ComputeOnly):
     """One instance, with a forest of its own."""
 
-    def __init__(self, forest: Forest, output: Output, num_threads: int, *, explains: bool) -> None:
-        """`explains`: whether the config lists Shapley values."""
+    def __init__(
+        self,
+        forest: Forest,
+        output: Output,
+        columns: Sequence[str],
+        num_threads: int,
+        *,
+        explains: bool,
+    ) -> None:
+        """`columns`: the inputs, where each has one feature. `explains`: whether the config lists
+        Shapley values."""
         self._forest: Forest | None = forest
         self._output = output
+        self._columns = columns
         self._num_threads = num_threads
         self._explains = explains
 
     def execute(self, batch: Batch) -> None:
         assert self._forest is not None, "executed after close"
-        rows = batch.gather(INPUT)
-        assert rows is not None, "the input is required"
-        rows = rows.reshape(-1, self._forest.facts.num_features)
+        rows = self._gather(batch).reshape(-1, self._forest.facts.num_features)
         batch.mark_gathered()
         answers: dict[str, np.ndarray] = {}
         if batch.wants(OUTPUT):
@@ -36,8 +46,21 @@ class FilInstance(ComputeOnly):
         for name, values in answers.items():
             batch.scatter(name, values)
 
+    def _gather(self, batch: Batch) -> np.ndarray:
+        if not self._columns:
+            return _required(batch, INPUT)
+        values = [_required(batch, name).reshape(-1) for name in self._columns]
+        is_exact = all(each.dtype == np.float32 for each in values)
+        return np.stack(values, axis=1, dtype=np.float32 if is_exact else np.float64)
+
     def is_ready(self) -> bool:
         return self._forest is not None
 
     def close(self) -> None:
         self._forest = None
+
+
+def _required(batch: Batch, name: str) -> np.ndarray:
+    values = batch.gather(name)
+    assert values is not None, "all inputs are required"
+    return values

@@ -22,7 +22,8 @@ class LightGBMForest:
         num_scores = booster.num_model_per_iteration()
         is_multiclass = objective.startswith("multiclass")
         num_classes = 2 if objective == "binary" else num_scores if is_multiclass else 0
-        self.facts = Facts("LightGBM", booster.num_feature(), num_scores, num_classes)
+        features = tuple(booster.feature_name())
+        self.facts = Facts("LightGBM", len(features), num_scores, num_classes, features=features)
 
     def scores(self, rows: np.ndarray, num_threads: int) -> np.ndarray:
         values = self._booster.predict(rows, num_threads=num_threads)

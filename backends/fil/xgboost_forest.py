@@ -31,7 +31,7 @@ class XGBoostForest:
         best = attributes.get("best_iteration") if "scikit_learn" in attributes else None
         self._range = (0, 0 if all_iterations or best is None else int(best) + 1)
         self._num_threads = 0
-        self.facts = _facts(booster.num_features(), learner, self._objective)
+        self.facts = _facts(booster, learner, self._objective)
 
     def scores(self, rows: np.ndarray, num_threads: int) -> np.ndarray:
         self._use(num_threads)
@@ -80,13 +80,14 @@ def open_xgboost(path: Path, *, all_iterations: bool) -> XGBoostForest:
         ) from error
 
 
-def _facts(num_features: int, learner: Mapping[str, Any], objective: str) -> Facts:
+def _facts(booster: xgboost.Booster, learner: Mapping[str, Any], objective: str) -> Facts:
     parameters = learner["learner_model_param"]
     num_classes = int(parameters["num_class"])
     num_scores = max(1, num_classes, int(parameters.get("num_target", "1")))
     if objective in _BINARY_OBJECTIVES and num_scores == 1:
         num_classes = 2
-    return Facts("XGBoost", num_features, num_scores, num_classes)
+    features = tuple(booster.feature_names or ())
+    return Facts("XGBoost", booster.num_features(), num_scores, num_classes, features=features)
 
 
 def _reason(error: Exception) -> str:

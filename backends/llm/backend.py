@@ -89,6 +89,7 @@ class LlmBackend:
                 tokenizer_files.chat_template,
                 tokenizer_files.special_texts,
                 tokenizer.special_texts,
+                tokenizer_files.tool_template,
             )
         return LlmInstance(files, start_engine(files.name, settings), settings, tokenizer, template)
 

@@ -112,6 +112,10 @@ class Logged:
     text: str
     trace: str = ""
     """A traceback, in lines."""
+    pid: int = 0
+    """Of the process that says so."""
+    printed_by: str = ""
+    """Whose raw output the line is, if it is that: the engine's own, or a rank's."""
 
 
 @dataclass(frozen=True, slots=True)

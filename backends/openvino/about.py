@@ -1,6 +1,11 @@
-"""What the backend for OpenVINO's models says of itself."""
+"""What the backend for OpenVINO's models says of itself.
 
-from trivet.backends.api import About, Memory
+OpenVINO computes in the server. Measured with six dense layers, one thread each, beside a PyTorch
+model that computed all the time: 0.24 to 0.31 ms a batch in one process, 0.25 to 0.30 in two, and
+PyTorch was slowed by no more than it is by ONNX Runtime (0.98 to 1.15 ms beside 0.93 to 0.96).
+"""
+
+from trivet.backends.api import About, Claim, Listing, Match, Memory
 
 PROPERTIES = (
     "COMPILATION_NUM_THREADS",
@@ -11,12 +16,21 @@ PROPERTIES = (
 )
 """Parameters that are OpenVINO's own properties, handed on as they are."""
 
+
+def _recognise(listing: Listing) -> Match | None:
+    """The only .xml file that is OpenVINO's: others write .xml, too."""
+    names = [name for name in listing.ending(".xml") if b"<net" in listing.head_of(name)[:1024]]
+    return Match(Claim.ONLY, names[0]) if len(names) == 1 else None
+
+
 ABOUT = About(
     word="openvino",
     backend="trivet.backends.openvino.backend:BACKEND",
     other_platforms=("openvino",),
     suffixes=(".xml",),
     shared_names=("model.onnx",),
+    recognise=_recognise,
+    takes_any_name=False,
     preference=25,
     packages=("openvino",),
     install="trivet[openvino]",

@@ -48,7 +48,7 @@ class OpenVinoInstance(ComputeOnly):
         values = batch.gather(name)
         if values is None or datatype is not DataType.BF16:
             return values
-        # numpy has no such type: OpenVINO would convert the values to half precision.
+        # numpy has no such type, and unshared arrays would be converted to half precision.
         return ov.Tensor(np.ascontiguousarray(values).view(np.uint16), values.shape, ov.Type.bf16)
 
     def _given(self, name: str, values: np.ndarray) -> np.ndarray:

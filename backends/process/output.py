@@ -1,8 +1,14 @@
-"""What an instance process prints: line by line to the server's standard error, with its name."""
+"""What a process of ours prints: line by line in the log, with its name.
 
+It may be a library's, or the last words of an interpreter, so it has no level of its own: it is
+shown whatever the log is set to show.
+"""
+
+import logging
 import os
-import sys
+import select
 
+log = logging.getLogger(__name__)
 _READ_BYTES = 64 << 10
 _MAX_LINE_BYTES = 64 << 10
 
@@ -10,9 +16,13 @@ _MAX_LINE_BYTES = 64 << 10
 class OutputLines:
     """The reading end of a child's standard output and error. Owns the descriptor."""
 
-    def __init__(self, fd: int, name: str) -> None:
+    def __init__(self, fd: int, name: str, model: str) -> None:
+        """`model`: whose process it is, empty where the log knows that already."""
         self.fd = fd
+        self.pid = 0
+        """The child's, once it is known."""
         self._name = name
+        self._model = {"model": model} if model else {}
         self._partial = b""
         os.set_blocking(fd, False)
 
@@ -31,6 +41,14 @@ class OutputLines:
                 self._partial = b""
             self._write(lines)
 
+    def follow(self) -> None:
+        """Passes on until nobody can print any more, and closes. For a thread of its own."""
+        poll = select.poll()
+        poll.register(self.fd, select.POLLIN)
+        while self.forward():
+            poll.poll()
+        self.close()
+
     def close(self) -> None:
         """Passes on the rest. Whoever still holds the other end writes into the void."""
         self.forward()
@@ -39,5 +57,6 @@ class OutputLines:
         os.close(self.fd)
 
     def _write(self, lines: list[bytes]) -> None:
+        extra = {"printed_by": self._name, "pid": self.pid, **self._model}
         for line in lines:
-            sys.stderr.write(f"[{self._name}] {line.decode(errors='replace')}\n")
+            log.info("%s", line.decode(errors="replace"), extra=extra)

@@ -75,13 +75,13 @@ class ChildProcess:
         read_fd, write_fd = os.pipe()
         self.calls = Link(Channel(calls), writer, reader)
         self.events = Link(Channel(events), writer, reader)
-        self._output = OutputLines(read_fd, task.name)
+        self._output = OutputLines(read_fd, task.name, task.config.name)
         self._wakeup = Wakeup()
         for closable in (self._wakeup, self.calls.channel, self.events.channel, self._output):
             resources.callback(closable.close)
         with child_calls, child_events, os.fdopen(write_fd, "wb") as pipe:
             self._process = _spawn(task, child_calls.fileno(), child_events.fileno(), pipe.fileno())
-        self.pid = self._process.pid
+        self.pid = self._output.pid = self._process.pid
         self._pid_fd = os.pidfd_open(self.pid)
         resources.callback(os.close, self._pid_fd)
         self._poll = select.poll()

@@ -189,7 +189,7 @@ class PythonInstance:
             if self._asker is None:
                 yield
                 return
-            token = CALLING.set(Calling(self._name, self._asker, batch.requests))
+            token = CALLING.set(Calling(batch.requests[0].model_name, self._asker, batch.requests))
             try:
                 yield
             finally:

@@ -6,6 +6,7 @@ import sys
 from importlib.machinery import ModuleSpec
 from pathlib import Path
 from types import ModuleType
+from zlib import crc32
 
 from trivet.backends.api import InvalidConfig
 from trivet.backends.python.shim import triton_python_backend_utils
@@ -20,7 +21,8 @@ def load_model_class(path: Path, model_name: str) -> type:
     `from . import helper` finds the files beside it and two models do not meet in sys.modules.
     """
     sys.modules.setdefault("triton_python_backend_utils", triton_python_backend_utils)
-    package = re.sub(r"\W", "_", f"trivet_model_{model_name}_{path.parent.name}")
+    place = crc32(str(path.parent).encode())
+    package = re.sub(r"\W", "_", f"trivet_model_{model_name}_{path.parent.name}_{place:08x}")
     _add_package(package, path.parent)
     module = _run(f"{package}.{path.stem}", path)
     found = getattr(module, _CLASS, None)

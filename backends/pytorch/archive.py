@@ -45,7 +45,8 @@ def kind_of(path: Path) -> Kind:
         if is_pickle(path):
             return Kind.PICKLE
         raise LoadFailed(
-            f"'{path.name}' is no PyTorch archive; it is {describe_content(path)}: {FIX}"
+            f"'{path.name}' is no PyTorch archive; it is {describe_content(path)}. Pickles are not "
+            f"loaded, because they run code: {FIX}"
         )
     names = _inner_names(path)
     if any(name.startswith("data/aotinductor/") for name in names):

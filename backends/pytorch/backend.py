@@ -207,6 +207,7 @@ def _load(
     if path is None:
         return load_module(config, files, device, parameters)
     if _is_pickled(path):
+        assert files.pickles is Pickles.HERE, "pickles are loaded in their own process"
         return load_pickled(config, path, device, parameters)
     loaders = {
         Kind.SCRIPT: load_script,

@@ -18,12 +18,14 @@ from trivet.backends.api import (
     Placement,
     refuse_pickle,
 )
+from trivet.backends.api.installed import require_installed
 from trivet.backends.process import Isolation, complete_isolated, isolation_of, open_isolated
 from trivet.backends.sklearn.about import ABOUT
 from trivet.backends.sklearn.files import SKOPS_FIX, is_pickle, read_pickle, read_skops
 from trivet.backends.tabular.estimator import METHODS, EstimatorInstance, complete_estimator
 from trivet.protos.model_config_pb2 import ModelConfig
 
+require_installed("skops")
 log = logging.getLogger(__name__)
 
 _FRAMEWORK = "scikit-learn"
@@ -38,7 +40,11 @@ class SklearnBackend:
         path = _artifact(config, files)
         if _is_apart(config, files, path):
             return complete_isolated(ABOUT.word, config, files)
-        return _complete(config, _read(config, path))
+        return _complete(config, _read(config, files, path))
+
+    def check_files(self, config: ModelConfig, files: ModelFiles) -> None:
+        """See ChecksFiles: whether a pickle is allowed."""
+        _is_apart(config, files, _artifact(config, files))
 
     def starts_processes(self, config: ModelConfig) -> bool:
         """See StartsProcesses."""
@@ -49,7 +55,7 @@ class SklearnBackend:
         path = _artifact(config, files)
         if _is_apart(config, files, path):
             return open_isolated(ABOUT.word, config, files, placement)
-        model = _read(config, path)
+        model = _read(config, files, path)
         _share_threads(model, max(1, placement.cpu_threads))
         # Said at each call of a model that was fitted with a table and gets a matrix.
         warnings.filterwarnings("ignore", message="X does not have valid feature names")
@@ -72,7 +78,9 @@ def _is_apart(config: ModelConfig, files: ModelFiles, path: Path) -> bool:
     return files.pickles is Pickles.APART
 
 
-def _read(config: ModelConfig, path: Path) -> Any:
+def _read(config: ModelConfig, files: ModelFiles, path: Path) -> Any:
+    is_ours = not is_pickle(path) or files.pickles is Pickles.HERE
+    assert is_ours, "pickles are loaded in their own process"
     model = read_pickle(config, path) if is_pickle(path) else read_skops(config, path)
     if not any(hasattr(model, method) for method in METHODS):
         raise LoadFailed(

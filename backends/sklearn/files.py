@@ -26,6 +26,11 @@ _EXTRAS = {
 }
 DATA_TYPES = frozenset(
     {
+        "collections.OrderedDict",
+        "lightgbm.basic.Booster",
+        "lightgbm.sklearn.LGBMClassifier",
+        "lightgbm.sklearn.LGBMRanker",
+        "lightgbm.sklearn.LGBMRegressor",
         "numpy.dtype",
         "numpy.mean",
         "sklearn._loss.loss.HalfTweedieLossIdentity",
@@ -43,11 +48,15 @@ DATA_TYPES = frozenset(
         "sklearn.neighbors._kd_tree.KDTree",
         "sklearn.neural_network._stochastic_optimizers.AdamOptimizer",
         "sklearn.tree._tree.Tree",
+        "xgboost.core.Booster",
+        "xgboost.sklearn.XGBClassifier",
+        "xgboost.sklearn.XGBRanker",
+        "xgboost.sklearn.XGBRegressor",
     }
 )
-"""scikit-learn's own parts of common estimators. skops leaves them to whoever loads: they run
-nothing of the file's, but a tree's nodes are numbers that scikit-learn follows unchecked, so a bad
-file may end the process. It is the model's own."""
+"""Parts of common estimators of scikit-learn, LightGBM and XGBoost. skops leaves them to whoever
+loads: they run nothing of the file's, but a tree's nodes are numbers that scikit-learn follows
+unchecked, so a bad file may end the process. It is the model's own."""
 
 
 def is_pickle(path: Path) -> bool:

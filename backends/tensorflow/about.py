@@ -4,17 +4,29 @@ Both run in processes of their own: the thread pools of TensorFlow and of the ot
 nothing of each other, and its memory goes back to the system with its process only.
 """
 
-from trivet.backends.api import About
+from trivet.backends.api import About, Claim, Listing, Match
 
 SAVED_MODEL_FILE = "saved_model.pb"
+GRAPH_FILE, GRAPH_PLATFORM = "model.graphdef", "tensorflow_graphdef"
+"""TensorFlow 1's: the graph alone."""
 _THREADS = ("TF_NUM_INTRA_THREADS", "TF_NUM_INTER_THREADS")
 _COMPLETES = frozenset({"dynamic_batching", "input", "max_batch_size", "output"})
+
+
+def _recognise(listing: Listing) -> Match | None:
+    """The only folder that is a SavedModel, whatever it is called. Others' files beside it, or
+    around it, say more: many repositories have one among other forms of the same model."""
+    folders = [each for each in listing.folders_with(SAVED_MODEL_FILE) if each != "."]
+    return Match(Claim.CONTENT, folders[0]) if len(folders) == 1 else None
+
 
 TENSORFLOW = About(
     word="tensorflow",
     backend="trivet.backends.tensorflow.backend:BACKEND",
     platform="tensorflow_savedmodel",
-    names=("model.savedmodel", SAVED_MODEL_FILE),
+    other_platforms=(GRAPH_PLATFORM,),
+    names=("model.savedmodel", SAVED_MODEL_FILE, GRAPH_FILE),
+    recognise=_recognise,
     preference=20,
     packages=("tensorflow",),
     install="trivet[tensorflow]",
@@ -26,6 +38,7 @@ TENSORFLOW = About(
         *_THREADS,
         "MAX_SESSION_SHARE_COUNT",  # Triton's: here each instance has a process
         "TF_GRAPH_TAG",
+        "TF_INIT_OPS_FILE",
         "TF_SIGNATURE_DEF",
         "TF_USE_PER_SESSION_THREADS",  # Triton's: here each instance has threads of its own
     ),

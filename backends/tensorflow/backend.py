@@ -1,4 +1,4 @@
-"""Backend `tensorflow`: SavedModel folders. Imports TensorFlow where an instance is opened only."""
+"""Backend `tensorflow`: SavedModels and frozen graphs. TensorFlow is imported by instances only."""
 
 from typing import TYPE_CHECKING
 
@@ -8,6 +8,7 @@ from trivet.backends.api.installed import require_installed
 from trivet.backends.api.supplied import instance_config
 from trivet.backends.tensorflow.choice import choose
 from trivet.backends.tensorflow.environment import set_environment
+from trivet.backends.tensorflow.graph_def import complete_graph_def, is_graph_def
 from trivet.protos.model_config_pb2 import ModelConfig
 
 if TYPE_CHECKING:
@@ -21,6 +22,8 @@ class TensorFlowBackend:
 
     def complete(self, config: ModelConfig, files: ModelFiles) -> ModelConfig:
         """Raises InvalidConfig, LoadFailed."""
+        if is_graph_def(config, files):
+            return complete_graph_def(config, files)
         signature = choose(config, files).signature
         return complete_config(config, signature.inputs, signature.outputs)
 
@@ -36,7 +39,12 @@ class TensorFlowBackend:
 
         prepare(config, placement)
         load_operations(config, files)
-        function = load_signature(config, files, choose(config, files))
+        if is_graph_def(config, files):
+            from trivet.backends.tensorflow.graph_loading import load_graph_def
+
+            function = load_graph_def(config, files)
+        else:
+            function = load_signature(config, files, choose(config, files))
         return TensorFlowInstance(function, Signature.from_config(instance_config(config)))
 
 

@@ -57,7 +57,7 @@ def _locate(config: ModelConfig, files: ModelFiles) -> Path:
 
 
 def _none_there(config: ModelConfig, files: ModelFiles) -> InvalidConfig:
-    present = sorted(path.name for path in files.version_dir.glob("*"))
+    present = sorted(path.name for path in files.entries())
     holds = f"it holds {present}" if present else "it is empty"
     return InvalidConfig(
         f"model '{config.name}' version {files.version}: the folder has no SavedModel "

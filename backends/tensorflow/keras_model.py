@@ -120,8 +120,9 @@ def _traced(name: str, model: "keras.Model") -> KerasModel:
 
 
 def _shape(shape: Sequence[int | None], *, keeps_state: bool) -> list[int | None]:
-    """Keras takes the first dimension for the batch's, and records of which size the first batch
-    was; only a model that remembers its rows is bound to that."""
+    """Keras takes the first dimension for the batch's, as `model.export` does, but a model that was
+    built by calling it records how large that batch was. Only one that remembers its rows is bound
+    to that."""
     return list(shape) if keeps_state or not shape else [None, *shape[1:]]
 
 

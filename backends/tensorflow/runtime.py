@@ -74,13 +74,7 @@ def load_signature(config: ModelConfig, files: ModelFiles, chosen: Chosen) -> Fu
         loaded = tf.saved_model.load(str(folder), tags=list(chosen.tags))
         function = loaded.signatures[chosen.name]
     except LOADING_ERRORS as error:
-        unknown = _UNKNOWN_OPERATION.search(str(error))
-        if unknown:
-            raise LoadFailed(
-                f"{where}: '{folder.name}' uses the operation '{unknown[1]}', which TensorFlow "
-                f"{tf.__version__} does not have; put the library that brings it into the model's "
-                'folder and name it: model_operations { op_library_filename: "libops.so" }'
-            ) from error
+        refuse_unknown_operation(where, folder, error)
         raise LoadFailed(
             f"{where}: TensorFlow {tf.__version__} cannot load '{folder.name}': "
             f"{reason(error, folder)}. If the copy is not whole (variables/ and assets/ belong to "
@@ -94,6 +88,17 @@ def load_signature(config: ModelConfig, files: ModelFiles, chosen: Chosen) -> Fu
         return outputs
 
     return call
+
+
+def refuse_unknown_operation(where: str, path: Path, error: Exception) -> None:
+    """Raises LoadFailed where that is what the error is about."""
+    unknown = _UNKNOWN_OPERATION.search(str(error))
+    if unknown:
+        raise LoadFailed(
+            f"{where}: '{path.name}' uses the operation '{unknown[1]}', which TensorFlow "
+            f"{tf.__version__} does not have; put the library that brings it into the model's "
+            'folder and name it: model_operations { op_library_filename: "libops.so" }'
+        ) from error
 
 
 def reason(error: Exception, path: Path) -> str:

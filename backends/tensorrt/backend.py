@@ -22,7 +22,7 @@ from trivet.backends.tensorrt.graphs import engine_buckets
 from trivet.backends.tensorrt.instance import TensorRtInstance
 from trivet.backends.tensorrt.library import TensorRt, load_tensorrt
 from trivet.backends.tensorrt.opened import Engines, OpenedEngine, SharedEngine, strategy_of
-from trivet.backends.tensorrt.plan_file import check_plan, open_engine
+from trivet.backends.tensorrt.plan_file import check_plan, open_engine, require_header
 from trivet.backends.tensorrt.profiles import chosen_profiles, complete_from_engine
 from trivet.protos.model_config_pb2 import ModelConfig
 
@@ -61,6 +61,21 @@ class TensorRtBackend:
         if note is None:
             note = self._shared(config, plan, self._gpu(config, number)).description
         return complete_from_engine(config, note)
+
+    def check_files(self, config: ModelConfig, files: ModelFiles) -> None:
+        """What the notes beside the plans say, without a GPU. Raises InvalidConfig, LoadFailed."""
+        default = config.default_model_filename or DEFAULT_FILENAME
+        for name in sorted({default, *config.cc_model_filenames.values()}):
+            if not (files.version_dir / name).exists():
+                continue
+            plan = files.inside(files.version_dir, name)
+            require_header(plan)
+            note = Description.read(plan)
+            if note is None:
+                continue
+            complete_from_engine(config, note)
+            for group in config.instance_group:
+                chosen_profiles(config.name, group.profile, len(note.profiles))
 
     def open(
         self, config: ModelConfig, files: ModelFiles, placement: Placement

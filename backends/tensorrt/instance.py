@@ -1,16 +1,24 @@
 """Runs batches through a TensorRT engine on one GPU."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from trivet.backends.api import Batch, CopyKind, DeviceArray, InvalidRequest, Shape, Tensor
+from trivet.backends.api import (
+    Batch,
+    CheckedRequest,
+    CopyKind,
+    DeviceArray,
+    InvalidRequest,
+    Shape,
+    Tensor,
+)
 from trivet.backends.device.buckets import Bucket, StaticRun, fitting
 from trivet.backends.device.lane import Lane
 from trivet.backends.tensorrt.context import ALIGNMENT, EngineContext
 from trivet.backends.tensorrt.graphs import capture
 from trivet.backends.tensorrt.opened import OpenedEngine
-from trivet.backends.tensorrt.profiles import choose_profile
+from trivet.backends.tensorrt.profiles import choose_profile, holding, runs_of
 
 
 class TensorRtInstance:
@@ -29,10 +37,43 @@ class TensorRtInstance:
         opened = self._opened
         assert opened is not None, "executed after close"
         with self._lane.computing():
-            if self._shape_inputs and len(batch.requests) > 1 and not self._agree(batch):
-                self._run_each(opened, batch)
-            else:
+            runs = self._runs(opened, batch)
+            if len(runs) == 1:
                 self._run(opened, batch)
+            else:
+                self._run_apart(opened, batch, runs)
+
+    def _runs(self, opened: OpenedEngine, batch: Batch) -> list[range]:
+        """The batch's requests, by those that are computed together: all, where one profile holds
+        them. The policy that joined them knows the largest batch of any profile, but their other
+        dimensions may be those of a profile for smaller ones."""
+        requests = batch.requests
+        if len(requests) == 1:
+            return [range(1)]
+        if self._shape_inputs and not self._agree(batch):
+            return [range(index, index + 1) for index in range(len(requests))]
+        if not batch.is_plain or not opened.description.profiles:
+            return [range(len(requests))]
+        return runs_of(
+            [request.batch_size for request in requests],
+            lambda size: self._holds(opened, requests[0], size),
+        )
+
+    def _holds(self, opened: OpenedEngine, request: CheckedRequest, size: int) -> bool:
+        """Whether so many rows like the request's are computed as one."""
+        dims: dict[str, Shape] = {}
+        for tensor in opened.description.inputs:
+            given = request.inputs.get(tensor.name)
+            if given is None:
+                return True  # the run says what is missing
+            if not tensor.is_shape_tensor:
+                dims[tensor.name] = (size, *given.shape[1:])
+        if any(graph.bucket.takes(dims) for graph in self._graphs):
+            return True
+        for tensor in self._shape_inputs:
+            values = request.inputs[tensor.name].numpy()[0]
+            dims[tensor.name] = (size, *map(int, values.ravel()))
+        return bool(holding(opened.description.profiles, opened.profiles, dims))
 
     def _run(self, opened: OpenedEngine, batch: Batch) -> None:
         engine = opened.description
@@ -91,13 +132,21 @@ class TensorRtInstance:
                 return False
         return True
 
-    def _run_each(self, opened: OpenedEngine, batch: Batch) -> None:
-        for index, request in enumerate(batch.requests):
-            alone = Batch([request], batching=batch.batching)
-            self._run(opened, alone)
-            batch.respond(index, alone.outputs[0])
-            batch.synchronisations += alone.synchronisations
-            for kind, size_bytes in alone.copies.items():
+    def _run_apart(self, opened: OpenedEngine, batch: Batch, runs: Sequence[range]) -> None:
+        """Each run as a batch of its own. What the engine does not take fails alone."""
+        for run in runs:
+            part = Batch([batch.requests[index] for index in run], batching=batch.batching)
+            try:
+                self._run(opened, part)
+            except InvalidRequest as error:
+                for index in run:
+                    batch.fail(index, error)
+            else:
+                for index, outputs in zip(run, part.outputs, strict=True):
+                    batch.respond(index, outputs)
+            batch.synchronisations += part.synchronisations
+            batch.gathered_bytes += part.gathered_bytes
+            for kind, size_bytes in part.copies.items():
                 batch.copied(kind, size_bytes)
 
     def _aligned(self, batch: Batch, array: DeviceArray) -> DeviceArray:

@@ -31,6 +31,17 @@ class PlanHeader:
         return cls(_MAGIC[head[:4]], tuple(head[_VERSION_AT:]))
 
 
+def require_header(plan: Path) -> PlanHeader:
+    """Raises LoadFailed for a file that is no plan."""
+    header = PlanHeader.read(plan)
+    if header is None:
+        raise LoadFailed(
+            f"'{plan.name}' is no TensorRT engine (it is {describe_content(plan)}); make one with "
+            "trivet build-engine MODEL.onnx"
+        )
+    return header
+
+
 def check_plan(
     library: TensorRt, plan: Path, note: Description | None, capability: str | None
 ) -> None:
@@ -38,12 +49,7 @@ def check_plan(
 
     `capability`: of the GPU ("9.0"); None: there is none to compare with.
     """
-    header = PlanHeader.read(plan)
-    if header is None:
-        raise LoadFailed(
-            f"'{plan.name}' is no TensorRT engine (it is {describe_content(plan)}); make one with "
-            "trivet build-engine MODEL.onnx"
-        )
+    header = require_header(plan)
     here = "TensorRT-RTX" if library.is_rtx else "TensorRT"
     if header.made_by != here:
         raise LoadFailed(

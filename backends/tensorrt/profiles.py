@@ -1,6 +1,6 @@
 """Which optimisation profile computes a batch, and what an engine says for a config. Pure."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from trivet.backends.api import InvalidConfig, InvalidRequest, Shape
 from trivet.backends.api.completion import ModelTensor, complete_config
@@ -29,9 +29,7 @@ def choose_profile(
 
     `dims` has a shape tensor's values. Raises InvalidRequest where none does.
     """
-    fitting = [
-        number for number in allowed if all(profiles[number][n].holds(d) for n, d in dims.items())
-    ]
+    fitting = holding(profiles, allowed, dims)
     if not fitting:
         shown = "; ".join(
             f"profile {number}: " + ", ".join(f"{n} {profiles[number][n]}" for n in dims)
@@ -43,6 +41,31 @@ def choose_profile(
             "these shapes (trivet build-engine)"
         )
     return min(fitting, key=lambda number: _distance(profiles[number], dims))
+
+
+def holding(
+    profiles: Sequence[Profile], allowed: Sequence[int], dims: Mapping[str, Shape]
+) -> list[int]:
+    """The profiles that hold the inputs' shapes."""
+    return [
+        number for number in allowed if all(profiles[number][n].holds(d) for n, d in dims.items())
+    ]
+
+
+def runs_of(sizes: Sequence[int], fits: Callable[[int], bool]) -> list[range]:
+    """Requests of these sizes in runs that the engine computes, in order and each as long as can
+    be. One that does not even fit by itself is a run of its own."""
+    runs: list[range] = []
+    start = 0
+    while start < len(sizes):
+        stop, size = start + 1, 0
+        for index in range(start, len(sizes)):
+            size += sizes[index]
+            if fits(size):
+                stop = index + 1
+        runs.append(range(start, stop))
+        start = stop
+    return runs
 
 
 def _distance(profile: Profile, dims: Mapping[str, Shape]) -> int:

@@ -15,12 +15,14 @@ from trivet.backends.api import (
     Sink,
 )
 from trivet.backends.api.encoder import EncoderInfo
+from trivet.backends.api.naming import name_in
 from trivet.protos import grpc_service_pb2 as pb
 from trivet.protos.model_config_pb2 import ModelConfig
 from trivet.server.auth.caller import Caller, current_caller
 from trivet.server.auth.metering import MeteredGenerator, TenantsGenerator
 from trivet.server.core import Core
 from trivet.server.logs.setting import LogValue
+from trivet.server.models.known import IndexRow
 from trivet.server.models.model import Model
 from trivet.server.models.routing import Admitted, Key
 from trivet.server.repository.upload import NO_FILES
@@ -105,11 +107,9 @@ class GuardedCore:
         kept = [each for each in found.model_stats if _is_visible(each.name)]
         return pb.ModelStatisticsResponse(model_stats=kept)
 
-    def index(self, *, ready_only: bool) -> pb.RepositoryIndexResponse:
+    def index(self, *, ready_only: bool) -> list[IndexRow]:
         """See Core. The caller's models."""
-        found = self._core.index(ready_only=ready_only)
-        kept = [each for each in found.models if _is_visible(each.name)]
-        return pb.RepositoryIndexResponse(models=kept)
+        return [row for row in self._core.index(ready_only=ready_only) if _is_visible(row.name)]
 
     # -- health: probes have no keys -----------------------------------------------------------
 
@@ -206,15 +206,16 @@ def _on_account(caller: Caller, context: RequestContext) -> RequestContext:
     )
 
 
-def _require(name: str) -> None:
+def _require(model: str) -> None:
     caller = current_caller.get()
     if caller is not None:
-        caller.require_model(name)
+        # Keys name models by their names: a namespace before it opens no other.
+        caller.require_model(name_in(model))
 
 
-def _is_visible(name: str) -> bool:
+def _is_visible(model: str) -> bool:
     caller = current_caller.get()
-    return caller is None or caller.may_use(name)
+    return caller is None or caller.may_use(name_in(model))
 
 
 def _callers(generator: Generator) -> Generator:

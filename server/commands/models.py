@@ -8,6 +8,7 @@ import orjson
 from rich.console import Console
 from rich.table import Table
 
+from trivet.backends.api.naming import key_of
 from trivet.server.commands.client import Client, api_key_option
 
 
@@ -31,7 +32,8 @@ def list_models(client: Client, output: str) -> None:
         return
     table = Table("model", "version", "state", "reason")
     for entry in entries:
-        table.add_row(*(entry.get(key, "") for key in ("name", "version", "state", "reason")))
+        model = key_of(entry.get("namespace", ""), entry["name"])
+        table.add_row(model, *(entry.get(key, "") for key in ("version", "state", "reason")))
     Console().print(table)
 
 

@@ -17,13 +17,32 @@ def repo() -> None:
 
 
 @repo.command()
-@click.argument("folder", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.argument(
+    "folders",
+    metavar="FOLDER...",
+    nargs=-1,
+    required=True,
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+)
+@click.option(
+    "--model-namespacing",
+    is_flag=True,
+    help="each of several folders may have a model of the same name, as in `trivet serve`",
+)
 @click.option("-o", "--output", type=click.Choice(["text", "json"]), default="text")
-def validate(folder: Path, output: str) -> None:
-    """Check every model of FOLDER; no model code is run. Exit code 1 if there are errors."""
+@click.option("--allow-pickle", multiple=True, metavar="MODEL", help="As of the server.")
+def validate(
+    folders: tuple[Path, ...],
+    output: str,
+    allow_pickle: tuple[str, ...],
+    *,
+    model_namespacing: bool,
+) -> None:
+    """Check every model of the FOLDERs that one server is to serve; no model code is run. Exit code
+    1 if there are errors."""
     from trivet.server.repository.validate import validate as find_faults
 
-    found = find_faults(folder)
+    found = find_faults(folders, is_namespaced=model_namespacing, pickles=allow_pickle)
     if output == "json":
         rows = [dataclasses.asdict(each) for each in found]
         click.echo(orjson.dumps(rows, option=orjson.OPT_INDENT_2))

@@ -198,7 +198,10 @@ class Service:
 
     def _index(self, request: pb.RepositoryIndexRequest) -> Message:
         refuse_repository_name(request.repository_name)
-        return self.core.index(ready_only=request.ready)
+        index = pb.RepositoryIndexResponse()
+        for row in self.core.index(ready_only=request.ready):
+            index.models.add(name=row.name, version=row.version, state=row.state, reason=row.reason)
+        return index
 
     def _load(self, call: Call, message: Buffer) -> None:
         async def load() -> Message:
@@ -206,7 +209,7 @@ class Service:
             refuse_repository_name(request.repository_name)
             name = request.model_name
             values = ((key, _value(given)) for key, given in request.parameters.items())
-            given = read_load(name, values)
+            given = read_load(name, values, bytes)
             await self.core.load(name, given.config_json, given.files)
             return pb.RepositoryModelLoadResponse()
 

@@ -57,7 +57,7 @@ class Metadata:
     async def models(self, call: Call) -> web.StreamResponse:  # noqa: ARG002
         """The names of all models that serve."""
         index = self._core.index(ready_only=True)
-        return json_answer({"models": list(dict.fromkeys(model.name for model in index.models))})
+        return json_answer({"models": list(dict.fromkeys(row.name for row in index))})
 
     async def model(self, call: Call) -> web.StreamResponse:
         metadata = self._core.model_metadata(call.model, call.version)

@@ -1,13 +1,11 @@
 """The model repository extension: index, load and unload."""
 
 import base64
-import binascii
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from aiohttp import web
 
 from trivet.backends.api import InvalidRequest, Unsupported
-from trivet.protos import grpc_service_pb2 as pb
 from trivet.server.auth.restricted import Api
 from trivet.server.auth.scopes import Scope
 from trivet.server.core import Core
@@ -19,6 +17,7 @@ from trivet.server.http.limits import HttpLimits
 from trivet.server.http.operations import ARRAY, Operation
 from trivet.server.http.origin import refuse_other_sites
 from trivet.server.http.routes import Call, Route
+from trivet.server.models.known import IndexRow
 from trivet.server.protocol.loading import read_load
 
 _INDEX = Operation(
@@ -53,13 +52,13 @@ class Repository:
         document = await self._document(call)
         ready_only = flag(document.get("ready", False), "'ready'")
         index = self._core.index(ready_only=ready_only)
-        return json_answer([_entry(model) for model in index.models])
+        return json_answer([_entry(row) for row in index])
 
     async def load(self, call: Call) -> web.StreamResponse:
         refuse_other_sites(call)
         parameters = object_at(await self._document(call), "parameters", "the request")
-        given = read_load(call.model, _decoded(call.model, parameters))
-        await self._core.load(call.model, given.config_json, given.files)
+        given = read_load(call.model, parameters.items(), str)
+        await self._core.load(call.model, given.config_json, SentFiles(call.model, given.files))
         return empty_answer()
 
     async def unload(self, call: Call) -> web.StreamResponse:
@@ -85,23 +84,37 @@ class Repository:
         return parse_object(bytes(body), self._limits.json) if body else {}
 
 
-def _decoded(model: str, parameters: JsonObject) -> Iterator[tuple[str, object]]:
-    """The parameters of a load, files in base64 as bytes."""
-    for name, value in parameters.items():
-        if name.startswith("file:") and isinstance(value, str):
+class SentFiles(Mapping[str, bytes]):
+    """Files in base64, by path. Each is decoded when it is taken, and then kept: a server that
+    takes no files decodes none, and one that does, decodes where it writes them down."""
+
+    def __init__(self, model: str, texts: Mapping[str, str]) -> None:
+        self._model = model
+        self._texts = texts
+        self._contents: dict[str, bytes] = {}
+
+    def __getitem__(self, path: str) -> bytes:
+        """Raises InvalidRequest for what is no base64."""
+        if path not in self._contents:
             try:
-                yield name, base64.b64decode(value, validate=True)
-            except (binascii.Error, ValueError):
-                raise InvalidRequest(
-                    f"failed to load '{model[:255]}': parameter '{name[:64]}' is no base64"
-                ) from None
-        else:
-            yield name, value
+                self._contents[path] = base64.b64decode(self._texts[path], validate=True)
+            except ValueError:
+                text = f"parameter 'file:{path[:59]}' is no base64"
+                raise InvalidRequest(f"failed to load '{self._model[:255]}': {text}") from None
+        return self._contents[path]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._texts)
+
+    def __len__(self) -> int:
+        return len(self._texts)
 
 
-def _entry(model: pb.RepositoryIndexResponse.ModelIndex) -> dict[str, str]:
+def _entry(row: IndexRow) -> dict[str, str]:
     """A row of the index; a model that was never loaded has nothing but its name."""
-    entry = {"name": model.name}
-    if model.version or model.state:
-        entry |= {"version": model.version, "state": model.state, "reason": model.reason}
+    entry = {"name": row.name}
+    if row.namespace:
+        entry["namespace"] = row.namespace
+    if row.version or row.state:
+        entry |= {"version": row.version, "state": row.state, "reason": row.reason}
     return entry

@@ -10,6 +10,7 @@ from urllib.parse import unquote
 
 from aiohttp import web
 
+from trivet.backends.api.naming import name_in
 from trivet.server.auth.restricted import Api
 from trivet.server.auth.scopes import Scope
 from trivet.server.http.admission import Admission
@@ -21,6 +22,7 @@ from trivet.server.protocol.versions import parse_version
 
 _CACHED_PATH_CHARACTERS = 512
 _CACHED_PATHS = 4096
+_MODELS = "/v2/models/"
 
 
 @dataclass(slots=True)
@@ -93,7 +95,7 @@ class RouteTable:
         return self._remembered(method, path)
 
     def _find(self, method: str, path: str) -> Target:
-        path = _origin_form(path)
+        path = _in_segments(_origin_form(path))
         allowed = []
         for route, pattern in self._rows:
             match = pattern.fullmatch(path)
@@ -129,12 +131,28 @@ def _target(route: Route, match: re.Match[str]) -> Target:
         name = _decode(text)
         if group.startswith("any_"):
             names[group.removeprefix("any_")] = name
-        elif name in (".", "..") or "/" in name or not name.isprintable():
+        elif not _is_segment(name_in(name) if group == "model" else name) or not name.isprintable():
             raise not_found()
         else:
             names[group] = name
     version = parse_version(names.get("version", ""))
     return Target(route, names.get("model", ""), version, names.get("region", ""))
+
+
+def _is_segment(name: str) -> bool:
+    return name not in (".", "..") and "/" not in name
+
+
+def _in_segments(path: str) -> str:
+    """The path with a namespace, which is a folder, in one segment with its model's name."""
+    if not path.startswith(_MODELS):
+        return path
+    folder, between, rest = _decoded_colons(path.removeprefix(_MODELS)).rpartition("::")
+    return f"{_MODELS}{folder.replace('/', '%2F')}::{rest}" if between else path
+
+
+def _decoded_colons(text: str) -> str:
+    return text.replace("%3A", ":").replace("%3a", ":")
 
 
 def _decode(text: str) -> str:

@@ -6,6 +6,7 @@ import logging
 import os
 import sys
 import time
+from collections.abc import Sequence
 from contextlib import suppress
 from typing import TextIO
 
@@ -15,6 +16,8 @@ from trivet.server.settings import Settings
 _LETTERS = {"DEBUG": "D", "INFO": "I", "WARNING": "W", "ERROR": "E", "CRITICAL": "E"}
 _FIELDS = ("request_id", "model", "version", "method", "path", "status", "elapsed_ms")
 """Extra fields that a log call may give with `extra={...}`."""
+_JSON_FIELDS = (*_FIELDS, "pid", "printed_by")
+"""`pid`: of another process that says so. `printed_by`: what that has printed, not logged."""
 LOSSES_PERIOD_S = 60.0
 """Time between two words about lines that were lost."""
 _ESCAPES = {code: f"\\x{code:02x}" for code in (*range(0x20), 0x7F) if code != 0x0A}
@@ -29,6 +32,8 @@ class LineFormatter(logging.Formatter):
         self._iso8601 = iso8601
 
     def format(self, record: logging.LogRecord) -> str:
+        if printed_by := record.__dict__.get("printed_by"):
+            return f"[{printed_by}] {escaped(record.getMessage().expandtabs())}"
         moment = dt.datetime.fromtimestamp(record.created, dt.UTC)
         letter = _LETTERS.get(record.levelname, "I")
         if self._iso8601:
@@ -53,7 +58,7 @@ class JsonFormatter(logging.Formatter):
             "level": record.levelname.lower(),
             "logger": record.name,
             "msg": record.getMessage(),
-            **_extra(record),
+            **_extra(record, _JSON_FIELDS),
         }
         if trace := _trace(self, record):
             fields["exception"] = trace
@@ -72,8 +77,8 @@ def escaped(text: str) -> str:
     return text.translate(_ESCAPES)
 
 
-def _extra(record: logging.LogRecord) -> dict[str, object]:
-    return {name: record.__dict__[name] for name in _FIELDS if name in record.__dict__}
+def _extra(record: logging.LogRecord, names: Sequence[str] = _FIELDS) -> dict[str, object]:
+    return {name: record.__dict__[name] for name in names if name in record.__dict__}
 
 
 class _LevelFilter(logging.Filter):
@@ -90,7 +95,8 @@ class _LevelFilter(logging.Filter):
         }
 
     def filter(self, record: logging.LogRecord) -> bool:
-        return self._allowed.get(record.levelno, True)
+        # What was printed has no level.
+        return "printed_by" in record.__dict__ or self._allowed.get(record.levelno, True)
 
 
 class _Lossy(logging.Handler):

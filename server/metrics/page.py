@@ -22,7 +22,16 @@ from trivet.server.metrics.generating import write_generators
 from trivet.server.metrics.machine import Machine, write_process
 from trivet.server.metrics.sequences import write_sequences
 from trivet.server.metrics.supervision import write_supervision
-from trivet.server.metrics.text import Format, Labels, Page, Unit, buckets, observed, summarised
+from trivet.server.metrics.text import (
+    Format,
+    Labels,
+    Page,
+    Unit,
+    buckets,
+    labels_of,
+    observed,
+    summarised,
+)
 from trivet.server.scheduling.statistics import (
     DURATION_BOUNDS_S,
     STAGES,
@@ -183,7 +192,7 @@ def _write_summaries(
 
 def _model_labels(model: ModelStatistics) -> Labels:
     tags = {f"_{name}": value for name, value in model.tags.items()}
-    return {"model": model.name, "version": str(model.version), **tags}
+    return {**labels_of(model), **tags}
 
 
 def _total_us(model: ModelStatistics, stage: str) -> int:

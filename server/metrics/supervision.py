@@ -3,14 +3,14 @@
 from collections.abc import Iterable
 
 from trivet.backends.api import Cause, Supervised
-from trivet.server.metrics.text import Page
+from trivet.server.metrics.text import Page, labels_of
 from trivet.server.models.model import Model
 
 
 def write_supervision(page: Page, models: Iterable[Model]) -> None:
     """Of every loaded version that has a process to lose, and of any other that cannot compute."""
     ready, deaths = "trivet_model_ready", "trivet_model_process_deaths_total"
-    labelled = [({"model": m.name, "version": str(m.version)}, m.executor) for m in models]
+    labelled = [(labels_of(model), model.executor) for model in models]
     page.family(
         ready,
         "gauge",

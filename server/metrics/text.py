@@ -4,6 +4,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from math import isfinite, isnan
+from typing import Protocol
 
 from prometheus_client import CONTENT_TYPE_LATEST
 from prometheus_client.openmetrics.exposition import CONTENT_TYPE_LATEST as OPENMETRICS_CONTENT_TYPE
@@ -23,6 +24,23 @@ class Format(Enum):
     TEXT = CONTENT_TYPE_LATEST
     """Prometheus's text format."""
     OPENMETRICS = OPENMETRICS_CONTENT_TYPE
+
+
+class Labelled(Protocol):
+    """A model version, as metrics tell it from others."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def version(self) -> int: ...
+    @property
+    def namespace(self) -> str: ...
+
+
+def labels_of(model: Labelled) -> Labels:
+    """What tells a model version from others."""
+    labels = {"model": model.name, "version": str(model.version)}
+    return {**labels, "namespace": model.namespace} if model.namespace else labels
 
 
 class Page:

@@ -1,6 +1,7 @@
 """From opened instances to a servable model: the executor that its config asks for."""
 
 from dataclasses import dataclass, replace
+from typing import Protocol
 
 from trivet.backends.api import (
     AsksFromThreads,
@@ -31,11 +32,18 @@ from trivet.server.scheduling.sequences.executor import SequenceExecutor, Sequen
 from trivet.server.scheduling.statistics import ModelStatistics
 
 
+class NamespacedServer(Protocol):
+    """The server, for models of any namespace."""
+
+    def within(self, namespace: str) -> ModelServer:
+        """For a model of this one; empty without namespaces."""
+
+
 @dataclass(frozen=True, slots=True)
 class Assembler:
     """Builds executors."""
 
-    server: ModelServer
+    server: NamespacedServer
     """For models that ask other models."""
     default_queue_size: int = 0
     """Requests that may wait per model and priority level where its config does not say; 0: any."""
@@ -52,11 +60,12 @@ class Assembler:
         """A model ready to be published. Called on the event loop."""
         name, config = plan.folder.name, opened.config
         signature = Signature.from_config(config)
+        server = self.server.within(plan.folder.namespace)
         for _, instance in opened.instances:
             if isinstance(instance, AsksModels):
-                instance.connect(self.server)
+                instance.connect(server)
             if isinstance(instance, AsksFromThreads):
-                instance.ask_through(LoopAsker(self.server))
+                instance.ask_through(LoopAsker(server))
             if isinstance(instance, Observed):
                 instance.observe(StatisticsObserver(statistics))
         statistics.gpu_memory = opened.gpu_memory.taken
@@ -64,9 +73,9 @@ class Assembler:
         executor = self._executor(name, version, opened, signature, statistics)
         if self.caching is not None:
             self.caching.model_changed()
-            executor = self.caching.wrap(
-                (name, version), config, opened.digest, executor, statistics
-            )
+            # Models of equal files may ask others by the same names, each in its namespace.
+            digest = opened.digest + plan.folder.namespace.encode()
+            executor = self.caching.wrap((name, version), config, digest, executor, statistics)
         return Model(
             name,
             version,
@@ -78,6 +87,7 @@ class Assembler:
             opened.labels,
             Reshape.of(signature),
             opened.gpu_memory,
+            plan.folder.namespace,
         )
 
     def _executor(

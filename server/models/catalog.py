@@ -3,15 +3,26 @@
 from collections.abc import Mapping, Sequence
 
 from trivet.backends.api import Signature
-from trivet.server.models.composition import steps_of
 from trivet.server.models.registry import Registry
+from trivet.server.repository.names import Reference
+from trivet.server.repository.steps import steps_of
 
 
 class RegistryCatalog:
     """The `Catalog` over a registry. Its maps are replaced as a whole, so any thread may read."""
 
-    def __init__(self, registry: Registry) -> None:
+    def __init__(self, registry: Registry, namespace: str = "") -> None:
+        """`namespace`: of the model that looks."""
         self._registry = registry
+        self._namespace = namespace
+
+    def within(self, namespace: str) -> "RegistryCatalog":
+        """The same for a model of this namespace."""
+        return RegistryCatalog(self._registry, namespace)
+
+    def find(self, name: str, namespace: str = "") -> str:
+        """See Catalog."""
+        return self._registry.names.find(Reference(name, (self._namespace, namespace)))
 
     def signature(self, name: str, version: int | str | None) -> Signature:
         """What a model takes and gives. Raises ModelNotFound, NotFound, ModelNotReady."""
@@ -21,13 +32,14 @@ class RegistryCatalog:
         """Class labels by output name. Raises as `signature` does."""
         return self._registry.routers.resolve(name, version).model.labels
 
-    def parts(self, name: str) -> frozenset[str]:
+    def parts(self, key: str) -> frozenset[str]:
         """The model, and whatever it is made of."""
+        names = self._registry.names
         found: set[str] = set()
-        todo = {name}
+        todo = {key}
         while todo:
             part = todo.pop()
             found.add(part)
             for model in self._registry.models.get(part, {}).values():
-                todo |= steps_of(model.config) - found
+                todo |= names.all_meant(steps_of(model.config, model.namespace)) - found
         return frozenset(found)

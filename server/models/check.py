@@ -39,7 +39,7 @@ def submit(model: Model, request: InferRequest, context: RequestContext, sink: S
         trace = trace.begin(request, model.version, inputs)
         sink = trace.ending(sink)
     checked = CheckedRequest(
-        model.name,
+        model.key,
         model.version,
         request.id,
         inputs,

@@ -1,37 +1,25 @@
 """Which models are made of which others. Owned by the event loop."""
 
 import asyncio
-from collections.abc import Iterable
 
 from trivet.backends.api import InvalidConfig
-from trivet.ensembles.settings import step_settings
-from trivet.protos.model_config_pb2 import ModelConfig
-
-
-def steps_of(config: ModelConfig) -> frozenset[str]:
-    """The models that an ensemble's config names, fallbacks too; none for other models.
-
-    Raises InvalidConfig where the settings of its steps cannot be read.
-    """
-    if not config.HasField("ensemble_scheduling"):
-        return frozenset()
-    names = {step.model_name for step in config.ensemble_scheduling.step}
-    settings = step_settings(config, f"{config.name}/config.pbtxt")
-    names |= {each.fallback for each in settings if each.fallback}
-    return frozenset(names - {""})
+from trivet.server.repository.names import Names, Reference
 
 
 class Composition:
-    """Lets ensembles wait for loads of their steps, and knows whom a change concerns."""
+    """Lets ensembles wait for loads of their steps, and knows whom a change concerns. Models are
+    given by their keys."""
 
-    def __init__(self) -> None:
+    def __init__(self, names: Names) -> None:
+        self._names = names
+        self._references: dict[str, frozenset[Reference]] = {}
         self._steps: dict[str, frozenset[str]] = {}
+        """What these meant when the model was last loaded."""
         self._loading: dict[str, asyncio.Event] = {}
 
-    def announce(self, names: Iterable[str]) -> None:
-        """Loads of these models are about to begin; `ended` follows for each."""
-        for name in names:
-            self._loading.setdefault(name, asyncio.Event())
+    def announce(self, key: str) -> None:
+        """A load of this model is about to begin; `ended` follows."""
+        self._loading.setdefault(key, asyncio.Event())
 
     def ended(self, name: str) -> None:
         """A load is over, well or not."""
@@ -43,20 +31,37 @@ class Composition:
         """Whether a load is announced or in progress."""
         return name in self._loading
 
-    def made_of(self, name: str, steps: frozenset[str]) -> None:
+    def made_of(self, key: str, steps: frozenset[Reference]) -> None:
         """What a model is made of from now on."""
         if steps:
-            self._steps[name] = steps
+            self._references[key] = steps
+            self._steps[key] = self._names.all_meant(steps)
         else:
-            self._steps.pop(name, None)
+            self._references.pop(key, None)
+            self._steps.pop(key, None)
 
-    def steps(self, name: str) -> frozenset[str]:
+    def followed(self, key: str) -> None:
+        """A model that moved is being loaded for it. Also one whose load fails does not go on to
+        have moved, or it would be loaded without end."""
+        if key in self._references:
+            self._steps[key] = self.steps_now(key)
+
+    def steps(self, key: str) -> frozenset[str]:
         """What a model is made of."""
-        return self._steps.get(name, frozenset())
+        return self._steps.get(key, frozenset())
 
-    def users(self, name: str) -> list[str]:
+    def steps_now(self, key: str) -> frozenset[str]:
+        """What it would be made of if it were loaded now."""
+        return self._names.all_meant(self._references.get(key, ()))
+
+    def users(self, key: str) -> list[str]:
         """The models that are made of this one, directly."""
-        return sorted(user for user, steps in self._steps.items() if name in steps)
+        return sorted(user for user, steps in self._steps.items() if key in steps)
+
+    def moved(self) -> list[str]:
+        """The models that would be made of others than they are: what their steps' names mean has
+        changed. None without namespaces."""
+        return sorted(user for user, steps in self._steps.items() if self.steps_now(user) != steps)
 
     async def wait_for_steps(self, name: str) -> None:
         """Returns when no step of a model is being loaded. Raises InvalidConfig for a circle."""

@@ -33,16 +33,22 @@ class ModelControl(Protocol):
 class RequestDispatcher:
     """The `ModelServer` over a registry. Called on the event loop only."""
 
-    def __init__(self, registry: Registry, control: ModelControl) -> None:
-        self._resolve = registry.routers.resolve
+    def __init__(self, registry: Registry, control: ModelControl, namespace: str = "") -> None:
+        """`namespace`: of the model that asks; empty for clients, and without namespaces."""
+        self._registry = registry
+        self._resolve = registry.resolver(namespace)
         self._control = control
+
+    def within(self, namespace: str) -> "RequestDispatcher":
+        """The same for a model of this namespace: whom it asks is looked for there first."""
+        return RequestDispatcher(self._registry, self._control, namespace) if namespace else self
 
     def infer(self, request: InferRequest, context: RequestContext, sink: Sink) -> None:
         """Runs a request; every outcome goes to the sink, exactly one end. Never raises."""
         try:
-            if context.callers:
-                _check_callers(request.model_name, context.callers)
             admitted = self._resolve(request.model_name, request.model_version, request.key)
+            if context.callers:
+                _check_callers(admitted.model.key, context.callers)
         except ServingError as error:
             sink.fail(error)
             return

@@ -25,6 +25,18 @@ class Status:
     reason: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class IndexRow:
+    """A version in the repository index, or a model of which none could be tried."""
+
+    name: str
+    namespace: str
+    """The repository, where these are namespaces."""
+    version: str = ""
+    state: str = ""
+    reason: str = ""
+
+
 @dataclass(slots=True)
 class Known:
     """A model that is or was in a repository. Owned by the loop."""

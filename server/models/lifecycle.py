@@ -11,7 +11,7 @@ last good one serving; a retired version answers the requests it has taken.
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, suppress
 from typing import TypeVar
@@ -19,6 +19,7 @@ from typing import TypeVar
 from trivet.backends.api import LoadFailed, ServingError, UnreadableFiles
 from trivet.server.models.assemble import Assembler
 from trivet.server.models.composition import Composition
+from trivet.server.models.ending import end
 from trivet.server.models.known import Known, State, Status, Wanted
 from trivet.server.models.loader import Loader, LoadPlan, Opened
 from trivet.server.models.model import Model
@@ -28,8 +29,6 @@ from trivet.server.scheduling.sequences.executor import SequenceExecutor
 from trivet.server.scheduling.statistics import ModelStatistics
 
 log = logging.getLogger(__name__)
-SEQUENCES_S = 60.0
-"""How long clients may go on with their sequences on a version that was replaced."""
 T = TypeVar("T")
 Listener = Callable[[str, int, Status], None]
 
@@ -58,9 +57,10 @@ class Lifecycle:
         self._listener = listener
         self._threads = ThreadPoolExecutor(load_threads, thread_name_prefix="load")
         self._known: dict[str, Known] = {}
+        """By the models' keys."""
         self._statistics: dict[tuple[str, int], ModelStatistics] = {}
         self._retiring: set[asyncio.Task[None]] = set()
-        self.composition = Composition()
+        self.composition = Composition(registry.names)
 
     # -- what is there -------------------------------------------------------------------------
 
@@ -77,8 +77,8 @@ class Lifecycle:
         """The models whose files the disk did not give out when they were last to be loaded. Not
         while they are: of one version that is known before another has been read."""
         return [
-            name
-            for name, known in self._known.items()
+            key
+            for key, known in self._known.items()
             if known.is_unreadable and not known.lock.locked()
         ]
 
@@ -90,72 +90,86 @@ class Lifecycle:
 
     async def load(self, folder: ModelFolder, override_json: str | None = None) -> None:
         """Makes the served versions of a model those its folder asks for. Raises LoadFailed."""
-        self.composition.announce([folder.name])
+        self.announce([folder.key])
+        is_loaded = False
         try:
             await self._load_alone(folder, override_json)
+            is_loaded = True
         finally:
-            self.composition.ended(folder.name)
-        self._revalidate_users(folder.name)
+            self.composition.ended(folder.key)
+            # What has not loaded concerns those whose steps' names mean it nevertheless.
+            users = self.composition.users(folder.key) if is_loaded else ()
+            self._read_anew({*users, *self.composition.moved()})
+
+    def announce(self, keys: Iterable[str]) -> None:
+        """Loads of these models are about to begin: ensembles wait for those of their steps, and
+        the models' names mean them from now on."""
+        for key in keys:
+            self._registry.take(key)
+            self.composition.announce(key)
 
     async def _load_alone(self, folder: ModelFolder, override_json: str | None) -> None:
-        async with self._locked(folder.name) as known:
+        async with self._locked(folder.key) as known:
             known.is_gone = False
-            if folder.name not in self._registry.models:
-                self._registry.expect(folder.name, is_coming=True)
+            # A removal that was waited for has given it up.
+            self._registry.take(folder.key)
+            if folder.key not in self._registry.models:
+                self._registry.expect(folder.key, is_coming=True)
             try:
                 await self._load(folder, override_json, known)
             finally:
-                self._registry.expect(folder.name, is_coming=False)
+                self._registry.expect(folder.key, is_coming=False)
 
     @asynccontextmanager
-    async def _locked(self, name: str) -> AsyncIterator[Known]:
+    async def _locked(self, key: str) -> AsyncIterator[Known]:
         """What is known of a model, with its lock held: a removal that was waited for may have
         forgotten what was known before."""
         while True:
-            known = self._known.setdefault(name, Known())
+            known = self._known.setdefault(key, Known())
             async with known.lock:
-                if self._known.get(name) is known:
+                if self._known.get(key) is known:
                     yield known
                     return
 
     async def _load(self, folder: ModelFolder, override_json: str | None, known: Known) -> None:
         known.is_unreadable = False
+        self.composition.followed(folder.key)
         try:
             plan = await self._in_thread(self._loader.plan, folder, override_json)
         except ServingError as error:
-            self._note_failure(folder.name, known, error)
+            self._note_failure(folder.key, known, error)
             raise
         known.failure = ""
-        self.composition.made_of(folder.name, plan.steps)
+        self.composition.made_of(folder.key, plan.steps)
         known.wanted = Wanted(folder, override_json) if plan.steps else None
         if plan.steps:
-            await self._wait_for_steps(folder.name, known)
+            await self._wait_for_steps(folder.key, known)
         stale = [version for version in plan.versions if not self._is_current(plan, version)]
         for version in set(plan.versions) - set(stale):
             # A reload that failed before may have left its reason here.
-            self._set(folder.name, version, known, Status(State.READY))
+            self._set(folder.key, version, known, Status(State.READY))
         results = await asyncio.gather(
             *(self._load_version(plan, version, known) for version in stale)
         )
         failures = [failure for failure in results if failure]
         if failures:
-            raise LoadFailed(f"load failed for model '{folder.name}': {'; '.join(failures)}")
+            raise LoadFailed(f"load failed for model '{folder.key}': {'; '.join(failures)}")
         known.outage.ends()
-        for version in set(self._registry.models[folder.name]) - set(plan.versions):
-            self._retire(folder.name, version, known)
+        for version in set(self._registry.models[folder.key]) - set(plan.versions):
+            self._retire(folder.key, version, known)
         for version in set(known.versions) - set(folder.versions):
             if known.versions[version].state is State.UNAVAILABLE:
                 del known.versions[version]
 
-    async def _wait_for_steps(self, name: str, known: Known) -> None:
+    async def _wait_for_steps(self, key: str, known: Known) -> None:
         try:
-            await self.composition.wait_for_steps(name)
+            await self.composition.wait_for_steps(key)
         except ServingError as error:
-            self._note_failure(name, known, error)
+            self._note_failure(key, known, error)
             raise
 
     def _is_current(self, plan: LoadPlan, version: int) -> bool:
-        model = self._registry.models.get(plan.folder.name, {}).get(version)
+        model = self._registry.models.get(plan.folder.key, {}).get(version)
         source = plan.source_of(version)
         # An override is not part of the files, nor are an ensemble's steps: nothing says that they
         # are what serves now.
@@ -165,37 +179,40 @@ class Lifecycle:
 
     async def _load_version(self, plan: LoadPlan, version: int, known: Known) -> str:
         """Loads and publishes one version; returns why it failed, or an empty text."""
-        name = plan.folder.name
-        served = self._registry.models.get(name, {}).get(version)
+        key = plan.folder.key
+        served = self._registry.models.get(key, {}).get(version)
         if served is None:
-            self._set(name, version, known, Status(State.LOADING))
+            self._set(key, version, known, Status(State.LOADING))
         started = time.monotonic()
         try:
             opened = await self._open(plan, version)
         except ServingError as error:
-            self._fail_version(name, version, known, error)
+            self._fail_version(key, version, known, error)
             return f"version {version} is at UNAVAILABLE state: {error.message}"
-        statistics = self._statistics.get((name, version))
+        statistics = self._statistics.get((key, version))
         if statistics is None:
-            statistics = self._statistics[name, version] = ModelStatistics(
-                name, version, has_summaries=self._has_summaries
+            statistics = self._statistics[key, version] = ModelStatistics(
+                plan.folder.name,
+                version,
+                namespace=plan.folder.namespace,
+                has_summaries=self._has_summaries,
             )
         statistics.load_duration_s = time.monotonic() - started
         statistics.tags = dict(opened.config.metric_tags)
         model = self._assembler.assemble(plan, version, opened, statistics)
         replaced = self._registry.publish(model)
-        self._set(name, version, known, Status(State.READY))
-        log.info("model '%s' version %d is ready", name, version)
+        self._set(key, version, known, Status(State.READY))
+        log.info("model '%s' version %d is ready", key, version)
         if replaced is not None:
-            self._spawn(self._end(replaced))
+            self._spawn(end(replaced, self._registry.routers))
         return ""
 
     async def _open(self, plan: LoadPlan, version: int) -> Opened:
         for attempt in range(1, self._load_retries + 1):
             with suppress(ServingError):
                 return await self._in_thread(self._loader.open, plan, version)
-            name, most = plan.folder.name, self._load_retries
-            log.warning("model '%s' did not load; trying again, %d of %d", name, attempt, most)
+            key, most = plan.folder.key, self._load_retries
+            log.warning("model '%s' did not load; trying again, %d of %d", key, attempt, most)
         return await self._in_thread(self._loader.open, plan, version)
 
     def _is_news(self, known: Known, error: ServingError) -> bool:
@@ -205,150 +222,136 @@ class Lifecycle:
         known.is_unreadable = True
         return known.outage.goes_on()
 
-    def _fail_version(self, name: str, version: int, known: Known, error: ServingError) -> None:
+    def _fail_version(self, key: str, version: int, known: Known, error: ServingError) -> None:
         reason = error.message
         if self._is_news(known, error):
-            log.error("model '%s' version %d did not load: %s", name, version, reason)
-        if version in self._registry.models.get(name, {}):
+            log.error("model '%s' version %d did not load: %s", key, version, reason)
+        if version in self._registry.models.get(key, {}):
             status = Status(State.READY, f"reload failed, the previous files still serve: {reason}")
         else:
             status = Status(State.UNAVAILABLE, reason)
-        self._set(name, version, known, status)
+        self._set(key, version, known, status)
 
-    def _note_failure(self, name: str, known: Known, error: ServingError) -> None:
+    def _note_failure(self, key: str, known: Known, error: ServingError) -> None:
         """A failure of the model as a whole: shown at each version that still serves."""
         reason = error.message
         if self._is_news(known, error):
-            log.error("model '%s' did not load: %s", name, reason)
-        served = self._registry.models.get(name, {})
+            log.error("model '%s' did not load: %s", key, reason)
+        served = self._registry.models.get(key, {})
         known.failure = "" if served else reason
         for version in served:
             text = f"reload failed, the previous files still serve: {reason}"
-            self._set(name, version, known, Status(State.READY, text))
+            self._set(key, version, known, Status(State.READY, text))
 
-    def know(self, name: str) -> None:
+    def know(self, key: str) -> None:
         """A model that is in a repository but was not asked for."""
-        self._known.setdefault(name, Known())
-        self._registry.expect(name, is_coming=False)
+        self._known.setdefault(key, Known())
+        self._registry.expect(key, is_coming=False)
 
-    def note_problem(self, name: str, reason: str) -> None:
+    def note_problem(self, key: str, reason: str) -> None:
         """A model whose folder cannot be used at all, such as one that is in two repositories."""
-        self._note_failure(name, self._known.setdefault(name, Known()), LoadFailed(reason))
-        if name not in self._registry.models:
-            self._registry.expect(name, is_coming=False)
+        self._registry.take(key)
+        self._note_failure(key, self._known.setdefault(key, Known()), LoadFailed(reason))
+        if key not in self._registry.models:
+            self._registry.expect(key, is_coming=False)
 
     # -- unload --------------------------------------------------------------------------------
 
-    async def unload(self, name: str) -> None:
+    async def unload(self, key: str) -> None:
         """Takes a model out of service; returns when it accepts no more, drains afterwards.
 
         What failed to load is not wanted any more either, and its failure is nobody's concern.
         """
-        if name in self._known:
-            async with self._locked(name) as known:
+        if key in self._known:
+            async with self._locked(key) as known:
                 known.wanted = None
                 known.is_unreadable = False
                 known.failure = ""
                 for version, status in known.versions.items():
                     if status.state is State.UNAVAILABLE:
-                        self._set(name, version, known, Status(State.UNAVAILABLE, "unloaded"))
-                self._retire_all(name, known)
-            self._close_users(name)
+                        self._set(key, version, known, Status(State.UNAVAILABLE, "unloaded"))
+                self._retire_all(key, known)
+                self._registry.give_up(key)
+            self._close_users(key)
 
-    async def remove(self, name: str) -> None:
+    async def remove(self, key: str) -> None:
         """Unloads a model whose folder is gone."""
-        if name not in self._known:
+        if key not in self._known:
             return
-        async with self._locked(name) as known:
-            self._retire_all(name, known)
-            self._registry.forget(name)
+        async with self._locked(key) as known:
+            self._retire_all(key, known)
+            self._registry.give_up(key)
+            self._registry.forget(key)
             known.is_gone = True
             known.wanted = None
-            self.composition.made_of(name, frozenset())
-            self._forget_if_gone(name, known)
-        self._close_users(name)
+            self.composition.made_of(key, frozenset())
+            self._forget_if_gone(key, known)
+        self._close_users(key)
 
-    def _retire_all(self, name: str, known: Known) -> None:
-        for version in list(self._registry.models.get(name, {})):
-            self._retire(name, version, known)
+    def _retire_all(self, key: str, known: Known) -> None:
+        for version in list(self._registry.models.get(key, {})):
+            self._retire(key, version, known)
 
-    def _forget_if_gone(self, name: str, known: Known) -> None:
+    def _forget_if_gone(self, key: str, known: Known) -> None:
         states = {status.state for status in known.versions.values()}
-        if known.is_gone and State.UNLOADING not in states and self._known.get(name) is known:
-            del self._known[name]
+        if known.is_gone and State.UNLOADING not in states and self._known.get(key) is known:
+            del self._known[key]
 
-    def _retire(self, name: str, version: int, known: Known, reason: str = "unloaded") -> None:
-        model = self._registry.withdraw(name, version)
+    def _retire(self, key: str, version: int, known: Known, reason: str = "unloaded") -> None:
+        model = self._registry.withdraw(key, version)
         if model is None:
             return
         leaving = Status(State.UNLOADING)
-        self._set(name, version, known, leaving)
+        self._set(key, version, known, leaving)
         self._spawn(self._leave(model, known, leaving, reason))
 
     # -- ensembles -----------------------------------------------------------------------------
 
-    def _revalidate_users(self, name: str) -> None:
-        """A step has changed: the ensembles of it are read anew, or come back."""
-        for user in self.composition.users(name):
+    def _read_anew(self, users: Iterable[str]) -> None:
+        """A step of these ensembles has changed: they load again, or come back."""
+        for user in sorted(users):
             known = self._known.get(user)
-            if known is None or known.wanted is None or self.composition.is_loading(user):
-                continue
-            self._spawn(self._revalidate(user, known.wanted))
+            if known is not None and known.wanted and not self.composition.is_loading(user):
+                self._spawn(self._revalidate(user, known.wanted))
 
-    async def _revalidate(self, name: str, wanted: Wanted) -> None:
+    async def _revalidate(self, key: str, wanted: Wanted) -> None:
         try:
             await self.load(wanted.folder, wanted.override_json)
         except ServingError as error:
-            async with self._locked(name) as known:
-                for version in list(self._registry.models.get(name, {})):
-                    self._retire(name, version, known, error.message)
-            self._close_users(name)
+            async with self._locked(key) as known:
+                for version in list(self._registry.models.get(key, {})):
+                    self._retire(key, version, known, error.message)
+            self._close_users(key)
 
-    def _close_users(self, name: str) -> None:
-        """A step serves no more: neither do the ensembles of it, until it is back."""
-        if name in self._registry.models:
-            self._revalidate_users(name)
+    def _close_users(self, key: str) -> None:
+        """A step serves no more: neither do the ensembles of it, until it is back. Those whose step
+        is another model now load again."""
+        moved = self.composition.moved()
+        if key in self._registry.models:
+            self._read_anew({*self.composition.users(key), *moved})
             return
-        for user in self.composition.users(name):
+        followed = {user for user in moved if self.composition.steps_now(user) <= self.serving()}
+        self._read_anew(followed)
+        for user in self.composition.users(key):
             known = self._known.get(user)
-            if known is None or self.composition.is_loading(user):
+            if known is None or user in followed or self.composition.is_loading(user):
                 continue
             versions = list(self._registry.models.get(user, {}))
             for version in versions:
-                self._retire(user, version, known, f"its step model '{name}' is unloaded")
+                self._retire(user, version, known, f"its step model '{key}' is unloaded")
             if versions:
                 self._close_users(user)
 
     async def _leave(self, model: Model, known: Known, leaving: Status, reason: str) -> None:
         """Ends a version that was retired. It may be loaded again meanwhile: then `leaving` is not
         what is said of it any more, and its end is nobody's news."""
-        await self._end(model)
+        await end(model, self._registry.routers)
         if known.versions.get(model.version) is leaving:
-            self._set(model.name, model.version, known, Status(State.UNAVAILABLE, reason))
-        if model.version not in self._registry.models.get(model.name, {}):
-            self._statistics[model.name, model.version].gpu_memory = {}
-            self._statistics[model.name, model.version].cpu_memory_bytes = 0
-        self._forget_if_gone(model.name, known)
-
-    async def _end(self, model: Model) -> None:
-        """Lets a version that left the registry answer what it has taken, then frees it."""
-        await self._finish_sequences(model)
-        await model.executor.drain()
-        await model.executor.close()
-        log.info("model '%s' version %d is unloaded", model.name, model.version)
-
-    async def _finish_sequences(self, model: Model) -> None:
-        """Lets clients finish their sequences on a version that has a successor, for a while."""
-        router = self._registry.routers.find(model.name)
-        if router is None or not isinstance(model.executor, SequenceExecutor):
-            return
-        # Requests of running sequences come to the version that the router gives to those which
-        # name none; with several of these, each would have to inherit.
-        successor = router.newest
-        if isinstance(successor.executor, SequenceExecutor):
-            successor.executor.inherit(model.executor)
-            with suppress(TimeoutError):
-                await asyncio.wait_for(model.executor.finish_sequences(), SEQUENCES_S)
+            self._set(model.key, model.version, known, Status(State.UNAVAILABLE, reason))
+        if model.version not in self._registry.models.get(model.key, {}):
+            self._statistics[model.key, model.version].gpu_memory = {}
+            self._statistics[model.key, model.version].cpu_memory_bytes = 0
+        self._forget_if_gone(model.key, known)
 
     # -- end of the server ---------------------------------------------------------------------
 
@@ -374,9 +377,9 @@ class Lifecycle:
 
     # -- small things --------------------------------------------------------------------------
 
-    def _set(self, name: str, version: int, known: Known, status: Status) -> None:
+    def _set(self, key: str, version: int, known: Known, status: Status) -> None:
         known.versions[version] = status
-        self._listener(name, version, status)
+        self._listener(key, version, status)
 
     def _spawn(self, work: Awaitable[None]) -> None:
         task = asyncio.ensure_future(work)

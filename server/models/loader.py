@@ -4,6 +4,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Protocol
 
 from trivet.backends.api import (
     About,
@@ -30,7 +31,6 @@ from trivet.backends.device.nvml import Gpus
 from trivet.backends.registry import find_backend
 from trivet.protos.model_config_pb2 import ModelConfig, ModelInstanceGroup
 from trivet.server.cache.key import digest_of_model
-from trivet.server.models.composition import steps_of
 from trivet.server.models.cpu_memory import host_bytes, reported
 from trivet.server.models.gpu_memory import GPU_KIND, GpuLedger, LoadMemory
 from trivet.server.models.host_policy import Cores, HostPolicies, on_cores
@@ -39,6 +39,8 @@ from trivet.server.models.warmup import warm
 from trivet.server.repository import config as configs
 from trivet.server.repository.check import check
 from trivet.server.repository.layout import ModelFolder
+from trivet.server.repository.names import Reference
+from trivet.server.repository.steps import steps_of
 from trivet.server.repository.unread import (
     NOBODYS_PARAMETERS,
     unread_fields,
@@ -59,7 +61,7 @@ class LoadPlan:
     """The config as written (or overridden), before auto-completion."""
     versions: tuple[int, ...]
     """The versions that should serve, ascending."""
-    steps: frozenset[str] = frozenset()
+    steps: frozenset[Reference] = frozenset()
     """The models that an ensemble is made of."""
     is_overridden: bool = False
     """Whether `given` is not the folder's config."""
@@ -87,11 +89,18 @@ class Opened:
     """Of the instances' own processes."""
 
 
+class NamespacedCatalog(Protocol):
+    """Catalogs for models of any namespace."""
+
+    def within(self, namespace: str) -> Catalog:
+        """For a model of this one; empty without namespaces."""
+
+
 @dataclass(frozen=True, slots=True)
 class Loader:
     """Opens model versions."""
 
-    catalog: Catalog
+    catalog: NamespacedCatalog
     """What ensembles are made of."""
     auto_complete: bool = True
     parameters: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
@@ -127,7 +136,8 @@ class Loader:
                 f"failed to load '{folder.name}', no version is available: the folder has versions "
                 f"{sorted(folder.versions)}, none of which its version_policy selects"
             )
-        return LoadPlan(folder, given, versions, steps_of(given), override_json is not None)
+        steps = steps_of(given, folder.namespace)
+        return LoadPlan(folder, given, versions, steps, override_json is not None)
 
     def open(self, plan: LoadPlan, version: int) -> Opened:
         """Completes the config and opens, then warms, all instances of a version.
@@ -154,12 +164,14 @@ class Loader:
     def _open(self, plan: LoadPlan, files: ModelFiles) -> Opened:
         found = find_backend(plan.given, files)
         about, backend = found.about, found.backend
-        given = self._given(plan.given, about)
+        given = self._given(plan, about)
         if found.model_file:
             given.default_model_filename = found.model_file
         if isinstance(backend, MakesMeters) and self.meters is not None:
             backend = backend.metered(self.meters)
-        composed = backend.composed(self.catalog) if isinstance(backend, Composes) else None
+        composed = None
+        if isinstance(backend, Composes):
+            composed = backend.composed(self.catalog.within(plan.folder.namespace))
         backend = composed or backend
         # What an ensemble lacks is in its steps' configs, however strict these are.
         must_complete = self.auto_complete or composed is not None
@@ -191,9 +203,9 @@ class Loader:
         pins = self._pins(config)
         return Opened(config, named, labels, sequences, pins, digest, memory, cpu_memory_bytes)
 
-    def _given(self, config: ModelConfig, about: About) -> ModelConfig:
+    def _given(self, plan: LoadPlan, about: About) -> ModelConfig:
         """The config as written, with its backend and what the server's options add."""
-        given = ModelConfig()
+        given, config = ModelConfig(), plan.given
         given.CopyFrom(config)
         given.backend = about.word
         unread = unread_parameters(given, about)
@@ -203,7 +215,7 @@ class Loader:
             level = logging.WARNING if known_in_vain else logging.DEBUG
             text = "model '%s': backend '%s' reads no parameters %s"
             log.log(level, text, name, about.word, unread)
-        fields = unread_fields(given, about)
+        fields = unread_fields(given, about, is_namespaced=bool(plan.folder.namespace))
         if fields:
             log.warning("model '%s': these fields have no effect here: %s", config.name, fields)
         for name, value in self.parameters.get(about.word, {}).items():

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from trivet.backends.api import Executor, Signature
+from trivet.backends.api.naming import key_of
 from trivet.protos.model_config_pb2 import ModelConfig
 from trivet.server.models.gpu_memory import LoadMemory
 from trivet.server.repository.layout import Fingerprint
@@ -30,3 +31,10 @@ class Model:
     """Class labels by output name, in index order."""
     reshape: Reshape | None = None
     gpu_memory: LoadMemory = field(default_factory=LoadMemory)
+    namespace: str = ""
+    """Its repository, where these are namespaces."""
+    key: str = field(init=False)
+    """What the server knows it by."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "key", key_of(self.namespace, self.name))

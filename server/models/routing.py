@@ -3,9 +3,10 @@
 Pure: a router is made anew whenever the versions change, and knows no clock and no counters.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import Enum
+from typing import Protocol
 
 from trivet.backends.api import NotFound, ServingError
 from trivet.server.models.model import Model
@@ -86,9 +87,16 @@ class VersionRouter:
         )
 
 
+class Resolve(Protocol):
+    """Finds the version of a model that a request gets."""
+
+    def __call__(self, name: str, version: int | str | None, key: Key = "") -> Admitted:
+        """See Routers.resolve."""
+
+
 class Routers:
-    """The routers of all models that serve, by name. Owned by the event loop, which alone changes
-    them; read from any thread."""
+    """The routers of all models that serve, by what they can be asked by. Owned by the event loop,
+    which alone changes them; read from any thread."""
 
     __slots__ = ("_by_name", "_why_none")
 
@@ -97,13 +105,11 @@ class Routers:
         self._by_name: dict[str, VersionRouter] = {}
         self._why_none = why_none
 
-    def __iter__(self) -> Iterator[tuple[str, VersionRouter]]:
-        return iter(self._by_name.items())
-
     def resolve(self, name: str, version: int | str | None, key: Key = "") -> Admitted:
         """The version of model `name` that a request gets. Asked once a request.
 
-        Raises ModelNotFound, NotFound for a version, ModelNotReady for one that is on its way.
+        Raises ModelNotFound, NotFound for a version, ModelNotReady for one that is on its way,
+        InvalidRequest for a name that several models bear.
         """
         router = self._by_name.get(name)
         if router is None:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePath
 
 from trivet.backends.api import Claim, Listing, ModelFiles
+from trivet.backends.api.naming import key_of
 from trivet.backends.registry import advice, claims
 
 Fingerprint = tuple[tuple[str, int, int, int], ...]
@@ -48,6 +49,13 @@ class ModelFolder:
     """Of a stranger: what it is and what to do about it."""
     is_sent: bool = False
     """Whether a client has sent it: what the operator allows a model of that name is not for it."""
+    namespace: str = ""
+    """The repository, where these are namespaces."""
+
+    @property
+    def key(self) -> str:
+        """What the server knows the model by."""
+        return key_of(self.namespace, self.name)
 
     @property
     def is_stranger(self) -> bool:

@@ -6,9 +6,10 @@ import os
 import re
 import stat
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+from trivet.backends.api.naming import key_of
 from trivet.server.repository.layout import (
     Fingerprint,
     ModelFolder,
@@ -35,12 +36,16 @@ class _UnusableFolderError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """All repositories at one moment."""
+    """All repositories at one moment, by the models' keys."""
 
     models: Mapping[str, ModelFolder]
     """Strangers too: what looks like a model and is taken for none."""
     problems: Mapping[str, str]
     """Models that cannot be served at all, and why."""
+
+    def keys(self) -> list[str]:
+        """Of all that is taken for a model."""
+        return [key for key, folder in self.models.items() if not folder.is_stranger]
 
     @property
     def is_empty(self) -> bool:
@@ -48,18 +53,21 @@ class Snapshot:
         return not self.problems and all(each.is_stranger for each in self.models.values())
 
 
-def scan(roots: Sequence[Path]) -> Snapshot:
-    """Looks at every model. Raises RepositoryUnreadableError for a root without access."""
+def scan(roots: Sequence[Path], *, is_namespaced: bool = False) -> Snapshot:
+    """Looks at every model; `is_namespaced`: each root may have one of a name. Raises
+    RepositoryUnreadableError for a root without access."""
     models: dict[str, ModelFolder] = {}
     problems: dict[str, str] = {}
     for root in _distinct(roots):
+        namespace = str(root) if is_namespaced else ""
         for name, found in _of_root(root):
-            if name in models or name in problems:
-                problems[name] = _twice(name, root, models.pop(name, None))
+            key = key_of(namespace, name)
+            if key in models or key in problems:
+                problems[key] = _twice(key, root, models.pop(key, None))
             elif isinstance(found, ModelFolder):
-                models[name] = found
+                models[key] = replace(found, namespace=namespace)
             else:
-                problems[name] = found
+                problems[key] = found
     return Snapshot(models, problems)
 
 
@@ -67,7 +75,10 @@ def _twice(name: str, root: Path, other: ModelFolder | None) -> str:
     there = "another one" if other is None else other.path if other.lone else other.path.parent
     if there == root:
         return f"model '{name}' is there twice, in '{root}'; rename or remove one of them"
-    return f"model '{name}' is in two repositories, '{there}' and '{root}'; rename or remove one"
+    return (
+        f"model '{name}' is in two repositories, '{there}' and '{root}'; rename or remove one, or "
+        "serve both (--model-namespacing)"
+    )
 
 
 def _of_root(root: Path) -> Iterator[tuple[str, ModelFolder | str]]:

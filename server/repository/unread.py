@@ -19,6 +19,8 @@ NOBODYS_FIELDS = (
     "output.is_non_linear_format_io",
 )
 """Fields of Triton's config that nothing reads here."""
+NAMESPACED_FIELDS = ("ensemble_scheduling.step.model_namespace",)
+"""Those that mean something where repositories are namespaces."""
 
 
 def unread_parameters(config: ModelConfig, about: About) -> list[str]:
@@ -31,17 +33,18 @@ def unread_parameters(config: ModelConfig, about: About) -> list[str]:
     )
 
 
-def unread_fields(config: ModelConfig, about: About) -> list[str]:
+def unread_fields(config: ModelConfig, about: About, *, is_namespaced: bool = False) -> list[str]:
     """The config's fields that nobody reads, or other backends than this one."""
+    namespaced = () if is_namespaced else NAMESPACED_FIELDS
     others = () if about.fields is None else (f for f in BACKEND_FIELDS if f not in about.fields)
-    return sorted(name for name in (*NOBODYS_FIELDS, *others) if _is_set(config, name))
+    return sorted(name for name in (*NOBODYS_FIELDS, *namespaced, *others) if _is_set(config, name))
 
 
-def _is_set(config: ModelConfig, path: str) -> bool:
+def _is_set(message: Message, path: str) -> bool:
     name, _, rest = path.partition(".")
     return any(
-        not rest or any(_has(each, rest) for each in _messages(value))
-        for field, value in config.ListFields()
+        not rest or any(_is_set(each, rest) for each in _messages(value))
+        for field, value in message.ListFields()
         if field.name == name
     )
 
@@ -52,7 +55,3 @@ def _messages(value: object) -> Iterator[Message]:
         yield value
     else:
         yield from value  # type: ignore[misc] # protobuf's containers have no common type
-
-
-def _has(message: Message, name: str) -> bool:
-    return any(field.name == name for field, _ in message.ListFields())

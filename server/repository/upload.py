@@ -32,7 +32,9 @@ class Upload:
     folder: ModelFolder
 
     @classmethod
-    def store(cls, name: str, files: Mapping[str, bytes], max_bytes: int) -> "Upload":
+    def store(
+        cls, name: str, files: Mapping[str, bytes], max_bytes: int, *, namespace: str = ""
+    ) -> "Upload":
         """Writes the files down. Raises LoadFailed where they may not or cannot be written."""
         _check(name, files, max_bytes)
         root = Path(tempfile.mkdtemp(prefix="trivet-upload-")).resolve()
@@ -50,7 +52,7 @@ class Upload:
         if folder is None:
             shutil.rmtree(root, ignore_errors=True)
             raise _refused(name, "that is no name of a model")
-        return cls(root, replace(folder, is_sent=True))
+        return cls(root, replace(folder, is_sent=True, namespace=namespace))
 
     def close(self) -> None:
         """Removes the files."""

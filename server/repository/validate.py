@@ -1,11 +1,21 @@
 """Faults of a repository, found without serving it and without running model code."""
 
 import re
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from trivet.backends.api import About, InvalidConfig, LoadFailed, ModelFiles, ServingError
+from trivet.backends.api import (
+    About,
+    Backend,
+    ChecksFiles,
+    InvalidConfig,
+    LoadFailed,
+    ModelFiles,
+    Pickles,
+    ServingError,
+)
 from trivet.backends.registry import choose_about, find_backend
 from trivet.protos.model_config_pb2 import ModelConfig
 from trivet.server.repository.check import faults
@@ -17,11 +27,13 @@ from trivet.server.repository.config import (
     select_versions,
 )
 from trivet.server.repository.layout import ModelFolder
+from trivet.server.repository.names import Names, ambiguous
 from trivet.server.repository.scan import (
     RepositoryUnreadableError,
     is_ignored,
     scan,
 )
+from trivet.server.repository.steps import steps_of
 from trivet.server.repository.unread import unread_fields, unread_parameters
 
 _POSITION = re.compile(r"^(?P<file>\S+?):(?P<line>\d+):(?P<column>\d+): (?P<what>.*)$", re.DOTALL)
@@ -49,24 +61,35 @@ class Diagnostic:
         return f"{self.path}:{self.line}:{self.column}" if self.line else self.path
 
 
-def validate(root: Path) -> list[Diagnostic]:
-    """All findings of a repository folder, by model."""
+def validate(
+    roots: Sequence[Path], *, is_namespaced: bool = False, pickles: Collection[str] = ()
+) -> list[Diagnostic]:
+    """All findings of repository folders that one server is to serve, by model. `pickles`: the
+    models of `--allow-pickle`."""
+    places = ", ".join(map(str, roots))
     try:
-        snapshot = scan([root])
+        snapshot = scan(roots, is_namespaced=is_namespaced)
     except RepositoryUnreadableError as error:
-        return [Diagnostic("error", "repository-unreadable", str(root), str(error))]
+        return [Diagnostic("error", "repository-unreadable", places, str(error))]
+    names = Names(snapshot.keys())
     found = [
         Diagnostic("error", "folder-unusable", name, reason)
         for name, reason in snapshot.problems.items()
     ]
     for folder in snapshot.models.values():
-        found += _check_model(folder)
+        diagnostics = (
+            *_check_model(folder, allows_pickles=folder.name in pickles),
+            *_ambiguous_steps(folder, names),
+        )
+        root = folder.path if folder.lone else folder.path.parent
+        before = f"{root}/" if len(roots) > 1 else ""
+        found += (replace(each, path=before + each.path) for each in diagnostics)
     if not snapshot.models and not found:
         found.append(
             Diagnostic(
                 "warning",
                 "repository-empty",
-                str(root),
+                places,
                 "there is no model folder",
                 "a model is FOLDER/<name>/<version>/<file>",
             )
@@ -74,7 +97,7 @@ def validate(root: Path) -> list[Diagnostic]:
     return sorted(found, key=lambda each: (each.path, each.line, each.code))
 
 
-def _check_model(folder: ModelFolder) -> Iterator[Diagnostic]:
+def _check_model(folder: ModelFolder, *, allows_pickles: bool) -> Iterator[Diagnostic]:
     name = folder.name
     if not folder.lone:
         yield from _odd_names(folder)
@@ -108,7 +131,22 @@ def _check_model(folder: ModelFolder) -> Iterator[Diagnostic]:
             f"version_policy selects none of the versions {sorted(folder.versions)}",
         )
     for version in chosen:
-        yield from _check_version(folder, config, version)
+        yield from _check_version(folder, config, version, allows_pickles=allows_pickles)
+
+
+def _ambiguous_steps(folder: ModelFolder, names: Names) -> Iterator[Diagnostic]:
+    with suppress(ServingError):
+        for reference in sorted(steps_of(config_of(folder), folder.namespace)):
+            bearers = names.meant(reference)
+            if len(bearers) > 1:
+                yield Diagnostic(
+                    "error",
+                    "step-ambiguous",
+                    f"{folder.name}/{CONFIG_NAME}",
+                    ambiguous(reference.name, bearers).message,
+                    "say which one in the step's model_namespace",
+                    line=_line_of(folder.path / CONFIG_NAME, f"'{reference.name}'"),
+                )
 
 
 def _about(config: ModelConfig, folder: ModelFolder) -> About | None:
@@ -142,7 +180,7 @@ def _said_in_vain(folder: ModelFolder, config: ModelConfig, about: About) -> Ite
             about.likely_parameter(name),
             line=_line_of(folder.path / CONFIG_NAME, f"'{name}'"),
         )
-    for name in unread_fields(config, about):
+    for name in unread_fields(config, about, is_namespaced=bool(folder.namespace)):
         yield Diagnostic(
             "warning",
             "field-unread",
@@ -198,7 +236,8 @@ def _odd_files(folder: ModelFolder) -> Iterator[Diagnostic]:
                 "warning",
                 "pickle",
                 path,
-                "may be a pickle, which runs code when it is loaded; it is never loaded here",
+                "may be a pickle, which runs code when it is loaded; it is loaded only where "
+                "--allow-pickle names the model",
                 "save it as safetensors, ONNX or torch.export",
             )
 
@@ -211,8 +250,12 @@ def _starts_with(path: Path, head: bytes) -> bool:
         return False
 
 
-def _check_version(folder: ModelFolder, config: ModelConfig, version: int) -> Iterator[Diagnostic]:
+def _check_version(
+    folder: ModelFolder, config: ModelConfig, version: int, *, allows_pickles: bool
+) -> Iterator[Diagnostic]:
     files = folder.files(version)
+    if allows_pickles:
+        files = replace(files, pickles=Pickles.APART)
     path = f"{folder.name}/{version}" if folder.has_folders else folder.name
     try:
         found = find_backend(config, files)
@@ -233,8 +276,20 @@ def _check_version(folder: ModelFolder, config: ModelConfig, version: int) -> It
         except ServingError as error:
             yield Diagnostic("error", "model-file", path, error.message)
     elif about.model_files:
-        yield from _check_artifact(given, files, path, about)
+        missing = list(_check_artifact(given, files, path, about))
+        yield from missing or _refused(found.backend, given, files, path)
     yield from _check_labels(folder, given)
+
+
+def _refused(
+    backend: Backend, config: ModelConfig, files: ModelFiles, path: str
+) -> Iterator[Diagnostic]:
+    """What a load refuses before it runs anything."""
+    if isinstance(backend, ChecksFiles):
+        try:
+            backend.check_files(config, files)
+        except ServingError as error:
+            yield Diagnostic("error", "model-file", path, error.message)
 
 
 def _check_artifact(

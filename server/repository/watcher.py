@@ -69,10 +69,12 @@ class Watcher:
         applied: Snapshot,
         apply: Apply,
         owed: Owed = tuple,
+        is_namespaced: bool = False,
         settle_s: float = SETTLE_S,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._roots = roots
+        self._is_namespaced = is_namespaced
         self._watches_events = mode == "watch"
         self._poll_s = poll_secs
         self._settling = Settling(settle_s)
@@ -142,7 +144,7 @@ class Watcher:
     async def _look(self, *, with_owed: bool) -> bool:
         """One scan and what follows from it; returns whether every folder is still."""
         try:
-            found = await asyncio.to_thread(scan, self._roots)
+            found = await asyncio.to_thread(scan, self._roots, is_namespaced=self._is_namespaced)
         except RepositoryUnreadableError as error:
             if self._outage.goes_on():
                 log.error("%s; what serves goes on serving", error)  # noqa: TRY400 - no traceback

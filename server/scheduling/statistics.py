@@ -119,8 +119,12 @@ class ModelStatistics:
     success count less the cache hits, and the batch sizes' counts sum to `execution_count`.
     """
 
-    def __init__(self, name: str, version: int, *, has_summaries: bool = False) -> None:
+    def __init__(
+        self, name: str, version: int, *, namespace: str = "", has_summaries: bool = False
+    ) -> None:
         self.name = name
+        self.namespace = namespace
+        """The model's repository, where these are namespaces."""
         self.version = version
         self.tags: dict[str, str] = {}
         """The config's metric_tags."""

@@ -47,6 +47,8 @@ NOT_RUN_HERE = {
     '"""Opens frobs': "the same",
 }
 """How blocks begin that no marker stands before, and why."""
+SLOW = ("docs/tasks/tensorflow-model.md",)
+"""Pages whose commands load TensorFlow: of the tier `make check-all` only."""
 SHELL = 'set -euo pipefail\ncurl() { command curl --fail-with-body "$@"; }\n'
 
 
@@ -188,7 +190,14 @@ def test_the_documents_model_that_asks_another_hands_on_its_answer(
     assert len(ids["data"]) > 2
 
 
-@pytest.mark.parametrize("command", COMMANDS, ids=lambda command: command.place)
+@pytest.mark.parametrize(
+    "command",
+    [
+        pytest.param(each, marks=[pytest.mark.slow] if each.place.startswith(SLOW) else [])
+        for each in COMMANDS
+    ],
+    ids=lambda command: command.place,
+)
 def test_a_command_of_a_document_works(
     command: Command, site: RunningServer, folder: Path, programs: Path
 ) -> None:

@@ -16,6 +16,8 @@ from trivet.backends.llm.messages import FrameReader, unpack
 CODE_CARRIERS = {"pickle", "cloudpickle", "dill", "marshal", "shelve", "joblib", "jsonpickle"}
 NAMES_AN_ERROR = {("backends/pytorch/module.py", "pickle")}
 """For the class of an error that torch raises; ruff bans all other uses."""
+READS_WHAT_IS_ALLOWED = {("backends/sklearn/files.py", "joblib")}
+"""The files of models that the operator has named, in their own process; nothing between two."""
 RUNNERS = {"eval", "exec", "compile", "__import__"}
 # Who may run code, and whose it is.
 OWN_CODE = {
@@ -37,7 +39,7 @@ def test_no_module_imports_what_carries_code(modules: list[Source]) -> None:
         for name in _imported(node)
         if name.partition(".")[0] in CODE_CARRIERS
     }
-    assert found == NAMES_AN_ERROR
+    assert found == NAMES_AN_ERROR | READS_WHAT_IS_ALLOWED
 
 
 def _imported(node: ast.AST) -> list[str]:
@@ -73,7 +75,9 @@ def test_only_models_of_the_repository_are_run_as_code(modules: list[Source]) ->
     assert found <= OWN_CODE.keys(), found - OWN_CODE.keys()
 
 
-def test_what_would_allow_pickles_is_never_said(modules: list[Source]) -> None:
+def test_what_would_allow_pickles_is_said_in_one_place(
+    modules: list[Source],
+) -> None:
     options = {"weights_only": True, "allow_pickle": False, "trust_remote_code": False}
     found = [
         (source.name, node.arg, ast.unparse(node.value))
@@ -82,7 +86,9 @@ def test_what_would_allow_pickles_is_never_said(modules: list[Source]) -> None:
         if isinstance(node, ast.keyword) and node.arg in options
     ]
     assert found
-    assert [each for each in found if each[2] != str(options[str(each[1])])] == []
+    said = [each for each in found if each[2] != str(options[str(each[1])])]
+    # For models that the operator has named, in a process of their own.
+    assert said == [("backends/pytorch/pickled.py", "weights_only", "False")]
 
 
 @pytest.mark.usefixtures("unharmed")

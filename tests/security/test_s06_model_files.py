@@ -17,7 +17,11 @@ from house_rules import sources
 
 from trivet.backends.api import LoadFailed, ModelFiles
 from trivet.backends.pytorch.backend import BACKEND
+from trivet.server.models.catalog import RegistryCatalog
+from trivet.server.models.loader import Loader
+from trivet.server.models.registry import Registry
 from trivet.server.repository.config import parse_config
+from trivet.server.repository.upload import Upload
 
 TENSORS = (
     'input [ { name: "x" data_type: TYPE_FP32 dims: [ 4 ] } ]\n'
@@ -115,3 +119,22 @@ def test_no_assert_checks_what_comes_from_outside() -> None:
         and call.func.attr in judges
     ]
     assert found == []
+
+
+def test_a_sent_model_is_not_the_one_that_the_operator_allowed(tmp_path: Path) -> None:
+    """Nor does a config's word allow anything."""
+    canary = tmp_path / "canary"
+    upload = Upload.store("m", {"1/model.pkl": payload(canary)}, 10_000)
+    loader = Loader(RegistryCatalog(Registry()), pickles=frozenset({"m"}))
+    config = (
+        '{"backend": "sklearn", "parameters": {"allow_pickle": {"string_value": "true"}, '
+        '"isolation": {"string_value": "none"}}}'
+    )
+
+    try:
+        with pytest.raises(LoadFailed, match="is a pickle"):
+            loader.open(loader.plan(upload.folder, config), 1)
+    finally:
+        upload.close()
+
+    assert not canary.exists()

@@ -12,6 +12,7 @@ from trivet.backends.api import LoadFailed
 from trivet.server.control import RepositoryControl
 from trivet.server.models.composition import Composition
 from trivet.server.repository.layout import ModelFolder
+from trivet.server.repository.names import Names
 from trivet.server.settings import Settings
 
 
@@ -19,7 +20,7 @@ class HeldLifecycle:
     """Loads once it is let go."""
 
     def __init__(self) -> None:
-        self.composition = Composition()
+        self.composition = Composition(Names())
         self.begun = asyncio.Event()
         self.gate = asyncio.Event()
         self.ends: asyncio.Queue[str] = asyncio.Queue()

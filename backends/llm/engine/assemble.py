@@ -42,6 +42,7 @@ def make_engine(
     launcher = runner if loaded.device.type == "cuda" else None
     tokenizer = Tokenizer.from_files(files)
     vocabulary_size = loaded.config.vocabulary_size
+    _check_ids(tokenizer, vocabulary_size)
     grammars = Grammars(tokenizer.to_json(), tokenizer.eos_token_ids[0], vocabulary_size)
     engine = Engine(
         make_scheduler(settings, loaded), make_state(settings, loaded), runner, grammars, send,
@@ -59,6 +60,17 @@ def make_engine(
         max_num_requests=settings.max_num_seqs + settings.max_num_waiting,
     )
     return engine, asdict(info)
+
+
+def _check_ids(tokenizer: Tokenizer, vocabulary_size: int) -> None:
+    """Raises LoadFailed for a tokenizer that has tokens which the model has not."""
+    if tokenizer.num_ids > vocabulary_size:
+        raise LoadFailed(
+            f"the tokenizer has {tokenizer.num_ids} token ids, but the model's vocabulary has "
+            f"{vocabulary_size} (vocab_size in config.json, the rows of the embedding in GGUF): "
+            "they are of two models, or tokens were added to tokenizer.json that the model was not "
+            "made larger for"
+        )
 
 
 def _load_ranks(settings: EngineSettings) -> tuple[LoadedPart, TokenizerFiles, RankProcesses]:

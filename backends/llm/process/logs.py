@@ -2,6 +2,7 @@
 there are."""
 
 import logging
+import os
 import traceback
 from collections.abc import Callable
 
@@ -19,7 +20,10 @@ class SendingHandler(logging.Handler):
         """See logging."""
         error = record.exc_info[1] if record.exc_info else None
         trace = "" if error is None else "".join(traceback.format_exception(error)).rstrip()
-        self._send(Logged(record.levelno, record.name, record.getMessage(), trace))
+        more = record.__dict__
+        pid, printed_by = more.get("pid", os.getpid()), more.get("printed_by", "")
+        text = record.getMessage()
+        self._send(Logged(record.levelno, record.name, text, trace, pid, printed_by))
 
 
 def log_of_engine(name: str, message: Logged) -> None:
@@ -27,15 +31,13 @@ def log_of_engine(name: str, message: Logged) -> None:
     logger = logging.getLogger(message.logger)
     if not logger.isEnabledFor(message.level):
         return
+    extra: dict[str, object] = {"model": name, "pid": message.pid}
+    text = f"engine of {name}: {message.text}"
+    if message.printed_by:
+        extra["printed_by"] = f"{name} {message.printed_by}"
+        text = message.text
     record = logger.makeRecord(
-        message.logger,
-        message.level,
-        "engine",
-        0,
-        "engine of %s: %s",
-        (name, message.text),
-        None,
-        extra={"model": name},
+        message.logger, message.level, "engine", 0, "%s", (text,), None, extra=extra
     )
     record.exc_text = message.trace or None
     logger.handle(record)

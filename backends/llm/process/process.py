@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -19,10 +20,13 @@ from trivet.backends.llm.messages import Failed, FrameReader, Logged, Message, R
 from trivet.backends.llm.process.logs import log_of_engine
 from trivet.backends.llm.settings import EngineSettings
 from trivet.backends.process.ending import Ending, MemoryKills
+from trivet.backends.process.output import OutputLines
 from trivet.backends.process.program import program
 
 log = logging.getLogger(__name__)
 _SOCKET_BYTES = 1 << 20
+_LAST_WORDS_S = 1.0
+"""How long ranks may outlive their engine before nobody waits for what they print."""
 
 
 class StartedEngine(Protocol):
@@ -66,6 +70,8 @@ class EngineProcess:
     socket: socket.socket
     info: dict[str, Any]
     early: Sequence[Message]
+    printing: threading.Thread | None = None
+    """Passes on what it and its ranks print; ends with them. None: nobody does."""
     memory_kills: MemoryKills = field(default_factory=MemoryKills)
 
     def is_running(self) -> bool:
@@ -81,6 +87,8 @@ class EngineProcess:
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGKILL)
         self.process.wait()
+        if self.printing is not None:
+            self.printing.join(_LAST_WORDS_S)
         self.socket.close()
 
     def ending(self) -> Ending:
@@ -92,7 +100,9 @@ def start_process(name: str, settings: EngineSettings) -> EngineProcess:
     """Starts an engine's process and waits until its model is loaded. Raises LoadFailed."""
     ours, theirs = socket.socketpair()
     ours.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _SOCKET_BYTES)
-    with theirs:
+    read_fd, write_fd = os.pipe()
+    output = OutputLines(read_fd, name, name)
+    with theirs, os.fdopen(write_fd, "wb") as printed:
         theirs.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SOCKET_BYTES)
         process = subprocess.Popen(  # noqa: S603  # our own interpreter and program
             [
@@ -105,8 +115,13 @@ def start_process(name: str, settings: EngineSettings) -> EngineProcess:
             ],
             pass_fds=[theirs.fileno()],
             stdin=subprocess.PIPE,
+            stdout=printed,
+            stderr=printed,
             env=_environment(settings),
         )
+    output.pid = process.pid
+    printing = threading.Thread(target=output.follow, name=f"output of {name}", daemon=True)
+    printing.start()
     assert process.stdin is not None
     with process.stdin:
         process.stdin.write(orjson.dumps(settings.to_json()))
@@ -115,13 +130,14 @@ def start_process(name: str, settings: EngineSettings) -> EngineProcess:
     except BaseException:
         process.kill()
         process.wait()
+        printing.join(_LAST_WORDS_S)
         ours.close()
         raise
-    return EngineProcess(name, process, ours, info, early)
+    return EngineProcess(name, process, ours, info, early, printing)
 
 
 def _environment(settings: EngineSettings) -> dict[str, str]:
-    environment = {**os.environ, "TOKENIZERS_PARALLELISM": "false"}
+    environment = {**os.environ, "TOKENIZERS_PARALLELISM": "false", "PYTHONUNBUFFERED": "1"}
     if settings.device_uuid:
         environment["CUDA_VISIBLE_DEVICES"] = settings.device_uuid
     return environment

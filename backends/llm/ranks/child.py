@@ -24,7 +24,7 @@ def main() -> None:
     """argv: descriptor of the socket, rank, meeting file. The settings come on standard input."""
     end, rank = socket.socket(fileno=int(sys.argv[1])), int(sys.argv[2])
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the server decides when to stop
-    logging.basicConfig(format=f"rank {rank}: %(message)s", level=logging.WARNING)
+    logging.basicConfig(format="%(message)s", level=logging.WARNING)
     settings = EngineSettings(**orjson.loads(sys.stdin.buffer.read()))
     steps: queue.SimpleQueue[RankStep] = queue.SimpleQueue()
     threading.Thread(target=read, args=(end, steps), daemon=True).start()

@@ -19,6 +19,7 @@ from trivet.backends.llm.ranks.step_frames import packed_step
 from trivet.backends.llm.sampling.draws import Draws
 from trivet.backends.llm.scheduling.batch_state import StepArrays
 from trivet.backends.llm.settings import EngineSettings
+from trivet.backends.process.output import OutputLines
 from trivet.backends.process.program import program
 
 log = logging.getLogger(__name__)
@@ -74,13 +75,19 @@ class RankProcesses:
 
     def _start(self, rank: int, settings: EngineSettings, on_death: Callable[[], None]) -> None:
         ours, theirs = socket.socketpair()
-        with theirs:
+        read_fd, write_fd = os.pipe()
+        output = OutputLines(read_fd, f"rank {rank}", "")
+        with theirs, os.fdopen(write_fd, "wb") as printed:
             process = subprocess.Popen(  # noqa: S603  # our own interpreter and program
                 [sys.executable, "-P", "-c", program(_MAIN), str(theirs.fileno()), str(rank),
                  self.meeting],
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.PIPE,
+                stdout=printed,
+                stderr=printed,
             )  # fmt: skip
+        output.pid = process.pid
+        threading.Thread(target=output.follow, daemon=True).start()
         assert process.stdin is not None
         with process.stdin:
             process.stdin.write(orjson.dumps(settings.to_json()))

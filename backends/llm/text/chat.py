@@ -33,10 +33,15 @@ class ChatTemplate:
     """A compiled template. Has the functions that Hugging Face's templates count on."""
 
     def __init__(
-        self, source: str, special_tokens: Mapping[str, str], control_texts: Iterable[str] = ()
+        self,
+        source: str,
+        special_tokens: Mapping[str, str],
+        control_texts: Iterable[str] = (),
+        tool_source: str = "",
     ) -> None:
-        """`control_texts`: what must not get a meaning when a client writes it. Raises LoadFailed
-        when the template is no Jinja."""
+        """`control_texts`: what must not get a meaning when a client writes it. `tool_source`: the
+        template for requests with tools, where the model has one of its own. Raises LoadFailed
+        when a template is no Jinja."""
         self._environment = environment = BoundedEnvironment()
         environment.filters["tojson"] = _to_json
         environment.globals["raise_exception"] = _refuse
@@ -56,10 +61,16 @@ class ChatTemplate:
         """How the model writes calls of tools; empty: the template does not tell."""
         self.reasoning_parser = "think" if "</think>" in source else ""
         """The same of what it thinks before it answers."""
+        self._for_tools: ChatTemplate | None = None
+        if tool_source:
+            self._for_tools = ChatTemplate(tool_source, special_tokens, control_texts)
+            self.tool_call_parser = self._for_tools.tool_call_parser
 
     def render(self, chat: ChatInput) -> str:
         """The prompt: a `Prompt` when a client's text in it looks like special tokens. Raises
         InvalidRequest with the template's own words, or general ones."""
+        if self._for_tools is not None and chat.tools is not None:
+            return self._for_tools.render(chat)
         messages: Messages = [_with_reasoning(message) for message in chat.messages]
         tools = chat.tools
         try:
@@ -72,7 +83,7 @@ class ChatTemplate:
                 "documents": None,  # defined, as transformers has it
                 **marked(chat.arguments or {}),
                 "messages": messages,
-                "tools": marked(tools) if tools else None,
+                "tools": marked(tools) if tools is not None else None,
                 "add_generation_prompt": chat.add_generation_prompt,
             }
             self._environment.begin()

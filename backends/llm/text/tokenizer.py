@@ -24,8 +24,11 @@ class Tokenizer:
         self._special = frozenset(special)
         self.special_texts = tuple(special.values())
         """The texts of the model's own marks."""
-        self.longest_token = max(map(len, inner.get_vocab(with_added_tokens=True)), default=1)
+        vocabulary = inner.get_vocab(with_added_tokens=True)
+        self.longest_token = max(map(len, vocabulary), default=1)
         """In characters, or in bytes where its tokens are bytes."""
+        self.num_ids = max(vocabulary.values(), default=-1) + 1
+        """Its largest id, and one."""
 
     @classmethod
     def from_files(cls, files: TokenizerFiles) -> "Tokenizer":

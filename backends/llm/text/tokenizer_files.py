@@ -48,6 +48,8 @@ class TokenizerFiles:
     chat_template: str = ""
     sampling_defaults: Mapping[str, float] = field(default_factory=dict)
     """By the names of Sampling's fields: what generation_config.json recommends."""
+    tool_template: str = ""
+    """For requests with tools, where the model has one of its own."""
 
 
 def read_tokenizer(text: str) -> Any:
@@ -75,14 +77,30 @@ def hub_tokenizer(folder: Path) -> TokenizerFiles:
         for name, value in config.items()
         if name.endswith("_token") and isinstance(value, str | dict)
     }
-    template = config.get("chat_template") or ""
-    if isinstance(template, list):
-        template = next((t["template"] for t in template if t["name"] == "default"), "")
-    own_file = folder / "chat_template.jinja"
-    if own_file.exists():
-        template = own_file.read_text(encoding="utf-8")
+    templates = _hub_templates(folder, config.get("chat_template") or "")
     recommended = sampling_defaults(optional_json(folder / "generation_config.json"))
-    return TokenizerFiles(text, _hub_eos(folder, text, special), special, template, recommended)
+    return TokenizerFiles(
+        text,
+        _hub_eos(folder, text, special),
+        special,
+        templates.get("default", ""),
+        recommended,
+        templates.get("tool_use", ""),
+    )
+
+
+def _hub_templates(folder: Path, told: Any) -> dict[str, str]:
+    """Chat templates by name, of the config or, before that, of files: as in transformers."""
+    if isinstance(told, list):
+        told = {each["name"]: each["template"] for each in told}
+    found: dict[str, str] = {"default": told} if isinstance(told, str) else told
+    own_file = folder / "chat_template.jinja"
+    files = {path.stem: path for path in (folder / "additional_chat_templates").glob("*.jinja")}
+    if own_file.exists():
+        files["default"] = own_file
+    if not files:
+        return found
+    return {name: path.read_text(encoding="utf-8") for name, path in files.items()}
 
 
 def completed_tokenizer(text: str, folder: Path, config: Mapping[str, Any]) -> str:
@@ -150,6 +168,7 @@ def gguf_tokenizer(metadata: Described) -> TokenizerFiles:
         tuple(dict.fromkeys(ends)),
         special,
         metadata.get("tokenizer.chat_template", ""),
+        tool_template=metadata.get("tokenizer.chat_template.tool_use", ""),
     )
 
 

@@ -2,6 +2,7 @@
 which take token ids, past any tokenizer."""
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
@@ -19,7 +20,9 @@ from trivet.backends.api import (
     Unsupported,
     parameter,
 )
+from trivet.backends.api.naming import key_of
 from trivet.server.core import Resolving
+from trivet.server.models.model import Model
 from trivet.server.models.routing import Admitted, Key
 
 T_contra = TypeVar("T_contra", contravariant=True)
@@ -167,6 +170,14 @@ def _resolved(core: Resolving, name: str, key: Key) -> Admitted:
         raise ModelNotFound(f"The model `{name[:128]}` does not exist.") from None
 
 
+def _named_by(core: Resolving, model: Model, name: str, key: Key) -> Admitted:
+    """A model that another one's config names: in its own namespace, if there are any, first."""
+    if model.namespace:
+        with suppress(ModelNotFound, NotFound):
+            return core.resolve(key_of(model.namespace, name), None, key)
+    return core.resolve(name, None, key)
+
+
 def _text_encoder(core: Resolving, admitted: Admitted, key: Key) -> TextEncoder:
     model = admitted.model
     name, encoder = model.name, model.signature
@@ -174,7 +185,8 @@ def _text_encoder(core: Resolving, admitted: Admitted, key: Key) -> TextEncoder:
     if whole is not None:
         return whole
     try:
-        made_by = core.resolve(parameter(model.config, TOKENIZER, f"{name}_tokenizer"), None, key)
+        named = parameter(model.config, TOKENIZER, f"{name}_tokenizer")
+        made_by = _named_by(core, model, named, key)
     except (ModelNotFound, NotFound):
         raise _no_encoder(name) from None
     tokenizer = made_by.model.signature
@@ -207,7 +219,7 @@ def find_id_encoder(core: Resolving, name: str, key: Key) -> IdEncoder:
     named = parameter(asked.model.config, ENCODER, name)
     if named != name:
         try:
-            admitted = core.resolve(named, None, key)
+            admitted = _named_by(core, asked.model, named, key)
         except (ModelNotFound, NotFound):
             raise _no_encoder(name) from None
     signature, config = admitted.model.signature, admitted.model.config

@@ -100,7 +100,6 @@ def test_a_prompt_goes_before_a_text_and_may_be_left_out_of_the_pooling(tmp_path
         answer(instance, "a", prompt_name="other")
 
 
-@pytest.mark.rows("O49")
 def test_truncation_is_asked_for_and_both_numbers_are_told_otherwise(tmp_path: Path) -> None:
     folder = make_encoder(tmp_path / "m/1")
     add_modules(folder, "Pooling")
@@ -174,7 +173,6 @@ def test_token_vectors_are_those_of_sentence_transformers(tmp_path: Path) -> Non
         assert not row[count[0] :].any()
 
 
-@pytest.mark.rows("O49")
 def test_texts_are_limited_in_bytes_before_they_are_tokenised(tmp_path: Path) -> None:
     instance = open_encoder(make_encoder(tmp_path / "m/1"), max_text_bytes="10")
 
@@ -199,7 +197,6 @@ def test_the_config_tells_what_the_folder_is(tmp_path: Path) -> None:
     assert config.output[0].name == "embedding"
 
 
-@pytest.mark.rows("O51")
 @pytest.mark.parametrize(
     ("change", "text"),
     [
@@ -226,7 +223,6 @@ def test_what_is_not_computed_is_named(tmp_path: Path, change: str, text: str) -
         config_of(folder)
 
 
-@pytest.mark.rows("O51")
 def test_weights_of_another_model_and_foreign_code_are_refused(tmp_path: Path) -> None:
     folder = make_encoder(tmp_path / "m/1")
     other = make_encoder(tmp_path / "n/1", "distilbert")

@@ -1,8 +1,11 @@
 """Trees of each library: completed from the file, computed as the library itself predicts."""
 
 from pathlib import Path
+from typing import Any
 
+import lightgbm
 import numpy as np
+import pandas as pd
 import pytest
 import xgboost
 from onnx_models import make_request, run_batch, run_one
@@ -20,7 +23,7 @@ from tree_models import (
     xgboost_model,
 )
 
-from trivet.backends.api import InvalidConfig, Listing, LoadFailed
+from trivet.backends.api import Claim, InvalidConfig, Listing, LoadFailed, Match
 from trivet.backends.registry import abouts
 
 
@@ -149,6 +152,7 @@ def test_softmax_objective_gives_probabilities(home: Home) -> None:
     np.testing.assert_allclose(answer, xgboost.train(told, data, 4).predict(data), rtol=1e-4)
 
 
+@pytest.mark.more_of("R29")
 @pytest.mark.parametrize("share", [0.1, 0.5, 0.9, 0.99])
 @pytest.mark.parametrize("name", SAVERS)
 def test_a_file_cut_off_is_refused_by_name(home: Home, name: str, share: float) -> None:
@@ -163,6 +167,7 @@ def test_a_file_cut_off_is_refused_by_name(home: Home, name: str, share: float) 
     assert len(raised.value.message) < 500
 
 
+@pytest.mark.more_of("R29")
 def test_a_text_whose_nodes_lead_nowhere_is_refused(home: Home) -> None:
     """LightGBM would follow them out of its memory."""
     home.put("model.txt", "two")
@@ -175,8 +180,6 @@ def test_a_text_whose_nodes_lead_nowhere_is_refused(home: Home) -> None:
 
 
 def test_a_text_of_constant_trees_is_whole(home: Home) -> None:
-    import lightgbm
-
     data = lightgbm.Dataset(ROWS, label=np.ones(len(ROWS)))
     settings = {"verbose": -1, "num_threads": 1, "objective": "regression"}
     lightgbm.train(settings, data, 2).save_model(home.path("model.txt"))
@@ -231,11 +234,33 @@ def test_dims_that_are_not_the_files_name_both(home: Home) -> None:
 def test_shared_suffixes_are_told_by_content() -> None:
     about = abouts()["fil"]
 
-    def claim(name: str, text: str) -> object:
-        return about.claim(Listing(frozenset({name}), text_of=lambda _: text))
+    def claim(name: str, text: str) -> Match | None:
+        return about.match(Listing(frozenset({name}), head_of=lambda _: text.encode()))
 
-    assert claim("model.json", '{ "learner" : {}}') is not None
+    assert claim("model.json", '{ "learner" : {}}') == Match(Claim.FILE, "model.json")
+    assert claim("herd.json", '{"learner":{}}') == Match(Claim.ONLY, "herd.json")
     assert claim("model.json", '{"labels": []}') is None
-    assert claim("model.txt", "tree\r\nversion=v4\n") is not None
+    assert claim("model.txt", "tree\r\nversion=v4\n") == Match(Claim.FILE, "model.txt")
     assert claim("model.txt", "cat\ndog\n") is None
     assert {xgboost_model("two").n_estimators, lightgbm_model("two").n_estimators} == {8}
+
+
+@pytest.mark.parametrize("name", ["model.ubj", "model.txt"])
+def test_each_feature_may_be_an_input_of_its_own(home: Home, name: str) -> None:
+    """In the order of the file, whatever that of the config is, and in the library's precision."""
+    frame = pd.DataFrame(ROWS.astype(np.float64), columns=list("abcde"))
+    is_lightgbm = name == "model.txt"
+    kind: Any = lightgbm.LGBMClassifier if is_lightgbm else xgboost.XGBClassifier
+    model = kind(n_estimators=4, n_jobs=1, verbosity=-1 if is_lightgbm else 0).fit(frame, THREE)
+    book: Any = model.booster_ if is_lightgbm else model
+    book.save_model(home.path(name))
+    config = "max_batch_size: 256" + "".join(
+        f' input {{ name: "{letter}" data_type: TYPE_FP64 dims: [ 1 ] }}' for letter in "edcba"
+    )
+    columns: Any = {letter: frame[[letter]].to_numpy() for letter in "abcde"}
+
+    answer = run_one(home.open(config), **columns)["output__0"]
+
+    np.testing.assert_allclose(answer, model.predict_proba(frame), rtol=1e-5)
+    with pytest.raises(InvalidConfig, match="has 1 inputs, but the model file has 5 features"):
+        home.complete('input { name: "a" }')

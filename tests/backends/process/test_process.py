@@ -1,5 +1,6 @@
 """What isolation promises: data arrives unharmed, a crash stays in its process."""
 
+import logging
 import os
 import signal
 import subprocess
@@ -19,6 +20,7 @@ from trivet.backends.api import (
     BackendFailed,
     Batch,
     CheckedRequest,
+    Instance,
     InstanceDied,
     LoadFailed,
     ModelFiles,
@@ -444,8 +446,13 @@ def test_numeric_libraries_are_told_their_share_of_threads(maker: Maker) -> None
         instance.close()
 
 
+def run_to_death(instance: Instance) -> None:
+    with pytest.raises(InstanceDied):
+        run(instance, ask())
+
+
 def test_what_the_model_prints_carries_its_instances_name(
-    maker: Maker, capsys: pytest.CaptureFixture[str]
+    maker: Maker, caplog: pytest.LogCaptureFixture
 ) -> None:
     source = """
     class TritonPythonModel:
@@ -455,12 +462,14 @@ def test_what_the_model_prints_carries_its_instances_name(
             os._exit(1)
     """
     instance = maker.open(source, make_config("IN:FP32", ">OUT:FP32"))
-    with pytest.raises(InstanceDied):
-        run(instance, ask())
-    maker.close(instance)
-    lines = capsys.readouterr().err.splitlines()
-    assert "[m_0_0] first line" in lines
-    assert "[m_0_0] no end of line" in lines
+    with caplog.at_level(logging.INFO):
+        run_to_death(instance)
+        maker.close(instance)
+    printed = {each.getMessage(): each.__dict__ for each in caplog.records}
+    for line in ("first line", "no end of line"):
+        assert printed[line]["printed_by"] == "m_0_0"
+        assert printed[line]["model"] == "m"
+        assert printed[line]["pid"] > 0
 
 
 def test_readiness_of_the_model_is_followed(maker: Maker) -> None:

@@ -71,7 +71,7 @@ def test_a_batch_s_upper_bound_is_the_largest_batch(
     assert home.complete().max_batch_size == most
 
 
-@pytest.mark.rows("R27")
+@pytest.mark.more_of("R27")
 def test_a_batch_s_upper_bound_below_the_usual_batch_is_taken(home: Home) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -85,7 +85,7 @@ def test_a_batch_s_upper_bound_below_the_usual_batch_is_taken(home: Home) -> Non
     assert run_one(home.open("max_batch_size: 3"), x=rows(3)).popitem()[1].shape == (3, 6)
 
 
-@pytest.mark.rows("R27")
+@pytest.mark.more_of("R27")
 def test_a_batch_that_must_have_more_than_one_row_is_none(home: Home) -> None:
     put(home, batch=Dim("b", min=3, max=8))
     config = home.complete()
@@ -94,7 +94,7 @@ def test_a_batch_that_must_have_more_than_one_row_is_none(home: Home) -> None:
         home.complete("max_batch_size: 8")
 
 
-@pytest.mark.rows("V63")
+@pytest.mark.more_of("V63")
 @pytest.mark.parametrize("count", [2, 9])
 def test_a_shape_outside_the_bounds_is_the_caller_s_fault_and_names_them(
     home: Home, count: int
@@ -140,11 +140,11 @@ def test_validate_tells_what_contradicts_the_file(home: Home) -> None:
     put(home, batch=Dim("b", max=5))
     config = home.model_dir / "config.pbtxt"
     config.write_text('backend: "pytorch" max_batch_size: 16')
-    (found,) = validate(home.model_dir.parent)
+    (found,) = validate([home.model_dir.parent])
     assert (found.severity, found.code) == ("error", "model-file")
     assert "max_batch_size is 16, but the first dimension of 'x' is up to 5" in found.message
     config.write_text('backend: "pytorch" max_batch_size: 5')
-    assert validate(home.model_dir.parent) == []
+    assert validate([home.model_dir.parent]) == []
 
 
 def package(home: Home, low: int, high: int) -> Path:

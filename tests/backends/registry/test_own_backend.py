@@ -67,11 +67,11 @@ def test_a_model_of_it_is_served_without_a_config(repository: Path) -> None:
 
 
 def test_a_model_of_it_is_validated_like_any_other(repository: Path) -> None:
-    assert validate(repository) == []
+    assert validate([repository]) == []
 
     config = 'parameters { key: "factr" value { string_value: "3" } }\nruntime: "x"\n'
     (repository / "double/config.pbtxt").write_text(config)
-    found = {each.code: each for each in validate(repository)}
+    found = {each.code: each for each in validate([repository])}
 
     assert found.keys() == {"parameter-unread", "field-unread"}
     assert found["parameter-unread"].fix == "did you mean 'factor'?"

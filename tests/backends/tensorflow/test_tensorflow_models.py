@@ -27,9 +27,18 @@ def test_texts_are_bytes_and_bfloat16_is_kept(site: Site) -> None:
     assert site.results["texts/one"]["outputs"] == {"same": {"shape": [], "values": ["a\0"]}}
 
 
+def test_a_frozen_graph_is_what_its_config_says(site: Site) -> None:
+    outputs = site.arrays("graph", "outputs")
+    rows = array_of(site.results["lite"]["inputs"])
+
+    np.testing.assert_allclose(outputs["y"], rows * 2 + 1, rtol=1e-5)
+    assert outputs["place:0"].tolist() == [[7], [8], [-1]]
+    assert site.results["graph"]["config"]["platform"] == "tensorflow_graphdef"
+
+
 @pytest.mark.parametrize("name", ["exported", "zipped", "older", "unbuilt"])
 def test_all_forms_of_a_model_have_the_same_config(site: Site, name: str) -> None:
-    """Also of one that was built by its first batch, whose size Keras records."""
+    """Also of one that was built by calling it, whose batch Keras records."""
     config = site.results[name]["config"]
 
     assert [each["dims"] for each in config["input"]] == [[4]]
@@ -57,10 +66,14 @@ def test_inputs_and_outputs_of_keras_have_the_names_that_it_exports(site: Site) 
         ("weights", ["'model.h5' has weights only", "model.save"]),
         ("lambda", ["'model.keras' has a Lambda layer", "never run here", "model.export"]),
         ("own", ["'model.keras' has a layer of the author's own", "'Own'", "model.export"]),
+        ("graph/undescribed", ["GraphDef", "list input and output", "SavedModel"]),
+        ("graph/renamed", ["has no tensor 'z'", "['x', 'text']"]),
+        ("graph/unfilled", ["'no.json' (TF_INIT_OPS_FILE)", '{"init_ops"']),
         ("exported/threads", ["'TF_NUM_INTRA_THREADS'", "got '-1'"]),
         ("exported/libraries", ["'1/ops.so'", "is no library of operations"]),
     ],
 )
+@pytest.mark.more_of("R28")
 def test_what_cannot_be_served_is_named_with_the_remedy(
     site: Site, name: str, said: list[str]
 ) -> None:
@@ -91,5 +104,5 @@ def test_a_quantised_model_is_served_in_its_own_numbers(site: Site) -> None:
 
     outputs = run_one(instance, x=np.array([[-128, 0, 1, 127]], np.int8))
 
-    assert [t.data_type for t in (*config.input, *config.output)] == [TYPE_INT8, TYPE_INT8]
+    assert config.input[0].data_type == config.output[0].data_type == TYPE_INT8
     assert outputs["output_0"].dtype == np.int8

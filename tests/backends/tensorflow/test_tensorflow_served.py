@@ -10,6 +10,7 @@ import tritonclient.http as triton
 from serving import RunningServer, start_server
 from tensorflow_results import Site, array_of
 
+pytestmark = pytest.mark.slow  # tests/acceptance serves one in the ordinary tier
 FLAGS = ("--exit-on-error=false", "--strict-readiness=false")
 
 
@@ -57,7 +58,6 @@ def test_a_model_that_does_not_load_leaves_the_server_ready(server: RunningServe
     assert "op_library_filename" in entry["reason"]
 
 
-@pytest.mark.slow
 def test_keras_files_are_served_from_processes(site: Site, tmp_path: Path) -> None:
     for name in ("zipped", "lambda"):
         (tmp_path / name).symlink_to(site.folder / name)

@@ -26,8 +26,10 @@ from trivet.backends.tensorrt.about import ABOUT
 from trivet.backends.tensorrt.backend import TensorRtBackend
 from trivet.backends.tensorrt.description import Description, EngineTensor, Range
 from trivet.backends.tensorrt.instance import TensorRtInstance
+from trivet.backends.tensorrt.profiles import runs_of
 from trivet.protos.model_config_pb2 import ModelConfig, ModelInstanceGroup
 from trivet.server.repository.config import instances, normalise, parse_config, read_config
+from trivet.server.repository.validate import validate
 
 TWO_PROFILES = [{"x": ((1, 4), (2, 4), (4, 4))}, {"x": ((4, 4), (16, 4), (32, 4))}]
 GPU_GROUP = "instance_group { kind: KIND_GPU gpus: [0] }"
@@ -342,3 +344,80 @@ def test_on_devices_by_uuid_the_note_is_needed(site: Site) -> None:
     uuids = 'parameters { key: "gpu_uuids" value { string_value: "MIG-1" } }'
     with pytest.raises(InvalidConfig, match=r"needs its note, model.plan.json, which trivet build"):
         site.open(plan(), uuids)
+
+
+LONG_OR_MANY = plan(
+    inputs={"x": (-1, -1)},
+    profiles=[{"x": ((1, 1), (2, 4), (4, 8))}, {"x": ((1, 1), (16, 2), (32, 4))}],
+)
+"""Up to 4 rows of 8 values, or 32 of 4."""
+
+
+def wide(count: int, first: float) -> np.ndarray:
+    return np.arange(first, first + count * 8, dtype=np.float32).reshape(count, 8)
+
+
+def test_requests_that_no_profile_holds_together_are_computed_in_runs_that_one_holds(
+    site: Site,
+) -> None:
+    instance = site.open(LONG_OR_MANY)
+    assert site.config.max_batch_size == 32
+    given = [wide(2, first) for first in (0, 100, 200)]
+    batch = batch_of(*({"x": each} for each in given))
+    instance.execute(batch)
+    assert [o[0].numpy().tolist() for o in batch.outputs] == [(x * 2).tolist() for x in given]
+    assert not batch.errors
+    assert site.fake.engines[-1].num_runs == 2
+    # Shorter ones go together.
+    batch = batch_of(*({"x": rows(2)} for _ in range(3)))
+    instance.execute(batch)
+    assert site.fake.engines[-1].num_runs == 3
+
+
+def test_what_no_profile_holds_by_itself_fails_alone(site: Site) -> None:
+    instance = site.open(LONG_OR_MANY)
+    batch = batch_of({"x": wide(2, 0)}, {"x": wide(5, 100)}, {"x": wide(1, 200)})
+    instance.execute(batch)
+    assert list(batch.errors) == [1]
+    assert "not built for x [5, 8]" in batch.errors[1].message
+    answers = [batch.outputs[index][0].numpy().tolist() for index in (0, 2)]
+    assert answers == [(wide(2, 0) * 2).tolist(), (wide(1, 200) * 2).tolist()]
+
+
+@pytest.mark.parametrize(
+    ("sizes", "held", "runs"),
+    [
+        ([1] * 6, range(1, 5), [4, 2]),
+        ([3, 3, 1], range(1, 5), [1, 2]),
+        ([1] * 10, {1, 2, 3, 4, 16}, [4, 4, 2]),  # nothing holds 5 to 15
+        ([1, 1, 2, 8], range(4, 9), [3, 1]),  # nothing holds less than 4
+        ([9, 1], range(1, 5), [1, 1]),
+    ],
+)
+def test_runs_are_as_long_as_a_profile_holds(
+    sizes: list[int], held: set[int], runs: list[int]
+) -> None:
+    assert [len(each) for each in runs_of(sizes, lambda size: size in held)] == runs
+
+
+def test_validate_reads_the_note_beside_a_plan(tmp_path: Path) -> None:
+    x, y = (EngineTensor(name, DataType.FP32, (-1, 4)) for name in "xy")
+    ranges = {"x": Range((1, 4), (2, 4), (6, 4))}
+    note = Description((x,), (y,), (ranges,), 0, "TensorRT 10.13.0.35", ("8.6",))
+    folder = write_plan(tmp_path, plan(), f"max_batch_size: 6 {GPU_GROUP}")
+    (folder / "1" / "model.plan.json").write_text(note.to_json())
+    assert validate([tmp_path]) == []
+    for config, told in (
+        ("max_batch_size: 64", "max_batch_size is 64, but the engine's profiles take batches of"),
+        ('input { name: "z" data_type: TYPE_FP32 dims: [4] }', "z"),
+        ('instance_group { kind: KIND_GPU gpus: [0] profile: "3" }', "profile is '3'"),
+    ):
+        (folder / "config.pbtxt").write_text(config)
+        (found,) = validate([tmp_path])
+        assert (found.severity, found.code) == ("error", "model-file")
+        assert told in found.message
+    (folder / "config.pbtxt").write_text("")
+    (folder / "1" / "model.plan.json").write_text("{}")
+    assert "damaged" in validate([tmp_path])[0].message
+    (folder / "1" / "model.plan").write_bytes(b"swordfish")
+    assert "is no TensorRT engine" in validate([tmp_path])[0].message

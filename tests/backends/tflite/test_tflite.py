@@ -54,8 +54,12 @@ def test_config_and_names_come_from_the_signature(home: Home) -> None:
     config = home.complete()
 
     assert choose_about(ModelConfig(name="m"), home.files).word == "tflite"
-    assert [(t.name, t.data_type, list(t.dims)) for t in config.input] == [("in", TYPE_FP32, [4])]
-    assert [(t.name, t.data_type, list(t.dims)) for t in config.output] == [("out", TYPE_FP32, [4])]
+    assert [(t.name, t.data_type, list(t.dims)) for t in config.input] == [
+        ("given", TYPE_FP32, [4])
+    ]
+    assert [(t.name, t.data_type, list(t.dims)) for t in config.output] == [
+        ("doubled", TYPE_FP32, [4])
+    ]
     assert config.max_batch_size > 1
 
 
@@ -71,22 +75,22 @@ def test_batches_of_any_size_follow_each_other(home: Home) -> None:
     home.put(tflite_model())
     instance = home.open()
 
-    batch = run_batch(instance, make_request({"in": FOUR}), make_request({"in": FOUR[:1]}))
-    alone = run_one(instance, **{"in": FOUR[1:]})
+    batch = run_batch(instance, make_request({"given": FOUR}), make_request({"given": FOUR[:1]}))
+    alone = run_one(instance, given=FOUR[1:])
 
     assert [t.numpy().tolist() for outputs in batch.outputs for t in outputs] == [
         (FOUR * 2).tolist(),
         (FOUR[:1] * 2).tolist(),
     ]
-    assert alone["out"].tolist() == (FOUR[1:] * 2).tolist()
+    assert alone["doubled"].tolist() == (FOUR[1:] * 2).tolist()
 
 
 def test_outputs_are_no_longer_the_interpreters(home: Home) -> None:
     home.put(tflite_model())
     instance = home.open()
 
-    first = run_one(instance, **{"in": FOUR})["out"]
-    run_one(instance, **{"in": FOUR * 5})
+    first = run_one(instance, given=FOUR)["doubled"]
+    run_one(instance, given=FOUR * 5)
 
     assert first.tolist() == (FOUR * 2).tolist()
 
@@ -98,7 +102,7 @@ def test_inputs_are_read_as_requests_have_them(home: Home) -> None:
     rows = np.arange(16, dtype=np.float32).reshape(4, 4)
     rows.flags.writeable = False
 
-    assert run_one(instance, **{"in": rows[::2]})["out"].tolist() == (rows[::2] * 2).tolist()
+    assert run_one(instance, given=rows[::2])["doubled"].tolist() == (rows[::2] * 2).tolist()
 
 
 @pytest.mark.parametrize(
@@ -124,7 +128,7 @@ def test_a_file_made_for_one_row_takes_batches_where_the_config_asks(home: Home)
     assert home.complete().max_batch_size == 0
     assert list(home.complete().input[0].dims) == [1, 4]
     assert list(asked.input[0].dims) == [4]
-    assert run_one(home.open("max_batch_size: 8"), **{"in": FOUR})["out"].shape == (2, 4)
+    assert run_one(home.open("max_batch_size: 8"), given=FOUR)["doubled"].shape == (2, 4)
 
 
 def test_a_graph_that_gives_one_row_whatever_comes_is_not_batched(home: Home) -> None:
@@ -138,13 +142,14 @@ def test_a_signature_is_chosen_by_a_parameter(home: Home) -> None:
     home.put(tflite_model(signatures=("a", "b")))
     named = 'parameters {{ key: "signature" value {{ string_value: "{}" }} }}'
 
-    assert home.complete(named.format("b")).input[0].name == "in"
+    assert home.complete(named.format("b")).input[0].name == "given"
     with pytest.raises(InvalidConfig, match=r"'serving_default', but \['a', 'b'\]"):
         home.complete()
     with pytest.raises(InvalidConfig, match=r"no signature 'c', but"):
         home.complete(named.format("c"))
 
 
+@pytest.mark.more_of("R28")
 def test_a_file_cut_off_anywhere_is_told(home: Home) -> None:
     whole = tflite_model()
     for length in range(0, len(whole) - 8, 50):
@@ -153,6 +158,7 @@ def test_a_file_cut_off_anywhere_is_told(home: Home) -> None:
             home.complete()
 
 
+@pytest.mark.more_of("R28")
 def test_an_operation_that_is_not_there_is_named_with_the_remedy(home: Home) -> None:
     home.put(custom_model())
 

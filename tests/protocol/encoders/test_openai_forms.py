@@ -75,7 +75,6 @@ def test_token_ids_shorter_vectors_and_prompts(
     assert prompted.json["data"] == written.json["data"]
 
 
-@pytest.mark.rows("O49")
 def test_a_long_text_is_refused_with_both_numbers_or_cut(call: Call) -> None:
     refused = call("/v1/embeddings", {"model": "vectors", "input": LONG})
     assert refused.status == 400
@@ -172,7 +171,6 @@ def test_models_are_listed(client: openai.OpenAI) -> None:
     assert client.models.retrieve("vectors").id == "vectors"
 
 
-@pytest.mark.rows("O50")
 @pytest.mark.parametrize(
     ("path", "body", "text"),
     [

@@ -110,7 +110,6 @@ def test_info_tells_model_and_limits(call: Call, model: str, kind: dict[str, Any
     assert call("/info").status == 413  # there are several
 
 
-@pytest.mark.rows("O49", "O50")
 @pytest.mark.parametrize(
     ("path", "body", "status", "kind", "text"),
     [

@@ -1,15 +1,16 @@
 """What the real engine and server make of outputs that a test has written."""
 
 import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from fault_models import write_crash
 from llm_site import Call, caller
 from scripted_llama import Script, bytes_of, write_scripted_llm
 from serving import RunningServer, start_server
-from tokenizers import Tokenizer
 
 SCORE = {
     "type": "object",
@@ -17,7 +18,11 @@ SCORE = {
     "required": ["score"],
     "additionalProperties": False,
 }
-SCRIPTS: list[Script] = [bytes_of("ABCDEFGHIJKLM"), ['{"score":1', ","]]
+RAW = "raw words"
+EVIL = {"code": "__import__('os').system('true')"}
+CALLING = f'<tool_call>{{"name": "f", "arguments": {json.dumps(EVIL)}}}</tool_call>'
+SCRIPTS: list[Script] = [bytes_of("ABCDEFGHIJKLM"), ['{"score":1', ","], [CALLING]]
+TEMPLATE = "{% if tools %}{# written as <tool_call> #}<s2>{% endif %}"
 
 
 @pytest.fixture(scope="module")
@@ -25,10 +30,18 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
     repository = tmp_path_factory.mktemp("scripted")
     write_models(repository)
     flags = ["--log-format=json", "--log-verbose=1", "--exit-on-error=false"]
-    server = start_server(repository, *flags, wait=False)
+    with pytest.MonkeyPatch.context() as patch:
+        print_in_processes(tmp_path_factory.mktemp("site"), patch)
+        server = start_server(repository, *flags, wait=False)
     server.wait_until(lambda: ("scripted", "1") in states(server), "loaded")
     yield server
     server.end()
+
+
+def print_in_processes(folder: Path, patch: pytest.MonkeyPatch) -> None:
+    """Has every interpreter that is started print a line, as libraries do."""
+    (folder / "sitecustomize.py").write_text(f"import os\nos.write(2, b'{RAW}\\n')\n")
+    patch.setenv("PYTHONPATH", str(folder), prepend=os.pathsep)
 
 
 def states(server: RunningServer) -> dict[tuple[str, str], str]:
@@ -45,12 +58,11 @@ def call(server: RunningServer) -> Call:
 
 
 def write_models(repository: Path) -> None:
-    write_scripted_llm(repository, "scripted", SCRIPTS, otherwise=ord("}"))
-    # It fails in the engine's process, with a traceback: the grammar library counts tokens.
+    write_scripted_llm(repository, "scripted", SCRIPTS, otherwise=ord("}"), chat_template=TEMPLATE)
+    write_crash(repository, "printing")
+    # It fails in the engine's process, with a traceback: the grammar library wants a decoder.
     broken = write_scripted_llm(repository, "broken") / "1" / "tokenizer.json"
-    tokenizer = Tokenizer.from_file(str(broken))
-    tokenizer.add_tokens(["<too many>"])
-    tokenizer.save(str(broken))
+    broken.write_text(json.dumps(json.loads(broken.read_text()) | {"decoder": None}))
 
 
 def completed(call: Call, number: int = 0, **wishes: Any) -> Any:
@@ -89,6 +101,21 @@ def test_schema_without_a_way_out_is_refused(call: Call) -> None:
     reply = call("/v1/completions", asked)
     assert reply.status == 400
     assert "patternProperties '^score$'" in reply.json["error"]["message"]
+
+
+@pytest.mark.rows("O21")
+def test_code_that_a_model_writes_as_an_argument_is_a_text(call: Call) -> None:
+    asked = {
+        "model": "scripted",
+        "messages": [{"role": "user", "content": "Run it."}],
+        "tools": [
+            {"type": "function", "function": {"name": "f", "parameters": {"type": "object"}}}
+        ],
+        "temperature": 0,
+    }
+    reply = call("/v1/chat/completions", asked)
+    (told,) = reply.json["choices"][0]["message"]["tool_calls"]
+    assert json.loads(told["function"]["arguments"]) == EVIL
 
 
 @pytest.mark.parametrize(
@@ -181,6 +208,14 @@ def test_engines_log_as_the_server_does(server: RunningServer) -> None:
     assert failed["exception"].startswith("Traceback (most recent call last):\n")
     assert "\n  File" in failed["exception"]
     assert not any("Traceback" in line for line in server.output if not line.startswith("{"))
+
+
+def test_what_processes_print_are_lines_with_level_model_and_pid(server: RunningServer) -> None:
+    printed = [line for line in lines(server) if line["msg"] == RAW]
+    assert {line["model"] for line in printed} == {"scripted", "broken", "printing"}
+    assert {line["level"] for line in printed} == {"info"}
+    assert len({line["pid"] for line in printed}) == 3
+    assert server.process.pid not in {line["pid"] for line in printed}
 
 
 def test_every_request_has_a_line_with_its_id(server: RunningServer, call: Call) -> None:

@@ -83,3 +83,15 @@ def test_verbose_writes_debug_lines(tmp_path: Path) -> None:
     setup_logging(Settings(log_file=str(path), log_verbose=1, log_format="json"))
     logging.getLogger("trivet.test").debug("fine")
     assert json.loads(path.read_text())["msg"] == "fine"
+
+
+@pytest.mark.parametrize("is_iso", [False, True])
+def test_what_was_printed_has_the_printer_in_front_and_no_control_characters(is_iso: bool) -> None:
+    line = LineFormatter(iso8601=is_iso).format(record("\x1b[31mhello", printed_by="m_0", pid=7))
+    assert line == "[m_0] \\x1b[31mhello"
+
+
+def test_printed_lines_are_json_with_the_process_that_printed() -> None:
+    fields = json.loads(JsonFormatter().format(record("hello", printed_by="m_0", model="m", pid=7)))
+    assert (fields["msg"], fields["level"], fields["model"]) == ("hello", "info", "m")
+    assert (fields["pid"], fields["printed_by"]) == (7, "m_0")

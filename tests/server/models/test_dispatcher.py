@@ -1,11 +1,11 @@
 """Models ask models through the server: never in a circle, never too deep, for their caller."""
 
-from types import SimpleNamespace
 from typing import Any, cast
 
 import numpy as np
 import pytest
 from fakes import CountingSink, make_request, make_signature
+from made_models import made_model
 
 from trivet.backends.api import (
     CheckedRequest,
@@ -47,11 +47,7 @@ def executor() -> Doubler:
 def dispatcher(executor: Doubler) -> RequestDispatcher:
     registry = Registry()
     for name in ("m", "other"):
-        model = SimpleNamespace(
-            name=name, version=1, signature=make_signature(), executor=executor, labels={},
-            reshape=None,
-        )  # fmt: skip
-        registry.publish(cast(Any, model))
+        registry.publish(made_model(name, make_signature(), cast(Any, executor)))
     return RequestDispatcher(registry, cast(Any, None))
 
 

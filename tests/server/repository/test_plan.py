@@ -29,15 +29,15 @@ def test_a_plan_s_actions_give_the_snapshot(before: Snapshot, after: Snapshot) -
     models, problems = dict(before.models), dict(before.problems)
     for action in plan(after, before):
         if isinstance(action, Load):
-            models[action.name] = action.folder
-            problems.pop(action.name, None)
+            models[action.key] = action.folder
+            problems.pop(action.key, None)
         elif isinstance(action, Problem):
-            problems[action.name] = action.reason
-            models.pop(action.name, None)
+            problems[action.key] = action.reason
+            models.pop(action.key, None)
         else:
             assert isinstance(action, Unload)
-            models.pop(action.name, None)
-            problems.pop(action.name, None)
+            models.pop(action.key, None)
+            problems.pop(action.key, None)
     assert models == dict(after.models)
     assert {n: r for n, r in problems.items() if n not in models} == dict(after.problems)
 
@@ -49,12 +49,12 @@ def test_nothing_changed_is_nothing_to_do(snapshot: Snapshot) -> None:
 
 @given(snapshots())
 def test_a_plan_has_one_action_per_model(snapshot: Snapshot) -> None:
-    acted = [action.name for action in plan(snapshot, None)]
+    acted = [action.key for action in plan(snapshot, None)]
     assert acted == sorted({*snapshot.models, *snapshot.problems})
 
 
 @given(snapshots(), st.sets(names))
 def test_what_is_owed_is_loaded_though_nothing_has_changed(same: Snapshot, owed: set[str]) -> None:
     actions = plan(same, same, owed)
-    assert {action.name for action in actions} == owed & same.models.keys()
+    assert {action.key for action in actions} == owed & same.models.keys()
     assert all(isinstance(action, Load) for action in actions)

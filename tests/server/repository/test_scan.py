@@ -151,9 +151,24 @@ def test_a_repository_that_is_gone_is_no_empty_one(root: Path) -> None:
         scan([root / "nothing"])
 
 
-@pytest.mark.rows("R13")
+@pytest.mark.more_of("R13")
 def test_too_many_files_are_refused(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("trivet.server.repository.scan.MAX_FILES", 10)
     for number in range(11):
         add(root, f"m/1/{number}")
     assert "more than 10 files" in problem(root)
+
+
+def test_repositories_that_are_namespaces_may_have_a_model_of_one_name(
+    root: Path, tmp_path: Path
+) -> None:
+    second = tmp_path / "more"
+    for each in (root, second):
+        add(each, "m/1/model.onnx")
+        add(each, "lone.onnx")
+    found = scan([root, second], is_namespaced=True)
+    assert not found.problems
+    keys = [f"{each}::{name}" for each in (root, second) for name in ("m", "lone")]
+    assert sorted(found.models) == sorted(keys)
+    assert [found.models[key].key for key in keys] == keys
+    assert [found.models[key].namespace for key in keys[:2]] == [str(root)] * 2

@@ -88,7 +88,7 @@ def test_each_fault_has_its_code_and_place(tmp_path: Path, code: str) -> None:
     root = tmp_path / "models"
     root.mkdir()
     make(root)
-    found = {each.code: each for each in validate(root)}
+    found = {each.code: each for each in validate([root])}
     assert code in found
     assert found[code].path == (path or str(root))
     assert found[code].line == line
@@ -100,13 +100,13 @@ def test_a_good_repository_has_no_findings(tmp_path: Path) -> None:
     root.mkdir()
     write_adder(root, "adder", 1)
     write_identity(root, "identity")
-    assert validate(root) == []
+    assert validate([root]) == []
 
 
 def test_a_config_is_held_against_the_onnx_file(tmp_path: Path) -> None:
     file(tmp_path, "m/1/model.onnx", adder_bytes(1))
     file(tmp_path, "m/config.pbtxt", "input [{ name: 'z' data_type: TYPE_FP32 dims: [1] }]")
-    (found,) = validate(tmp_path)
+    (found,) = validate([tmp_path])
     assert (found.code, found.severity) == ("model-file", "error")
     assert "'z'" in found.message
 
@@ -114,7 +114,7 @@ def test_a_config_is_held_against_the_onnx_file(tmp_path: Path) -> None:
 def test_no_model_code_is_run(tmp_path: Path) -> None:
     canary = tmp_path / "canary"
     file(tmp_path, "models/m/1/model.py", f"open({str(canary)!r}, 'w')")
-    assert [each for each in validate(tmp_path / "models") if each.severity == "error"] == []
+    assert [each for each in validate([tmp_path / "models"]) if each.severity == "error"] == []
     assert not canary.exists()
 
 
@@ -129,4 +129,49 @@ def test_tensors_that_are_only_named_are_left_to_the_backend(tmp_path: Path) -> 
     (folder / "1").mkdir(parents=True)
     (folder / "1/model.py").write_text("class TritonPythonModel: pass\n")
     (folder / "config.pbtxt").write_text("backend: 'python'\noutput [ { name: 'x' } ]\n")
-    assert validate(tmp_path) == []
+    assert validate([tmp_path]) == []
+
+
+STEP = """
+platform: "ensemble"
+ensemble_scheduling {{ step [ {{ model_name: "m" model_version: -1 {more}
+  input_map {{ key: "A" value: "A" }} output_map {{ key: "B" value: "B" }} }} ] }}
+"""
+
+
+def test_several_folders_are_looked_at_as_one_server_would(tmp_path: Path) -> None:
+    roots = [tmp_path / name for name in ("a", "b", "c")]
+    for root in roots[:2]:
+        root.mkdir()
+        write_adder(root, "m", 1)
+        file(root, "e/config.pbtxt", STEP.format(more=""))
+        (root / "e" / "1").mkdir()
+    file(roots[2], "torn/config.pbtxt", STEP.format(more=""))
+    file(roots[2], "torn/1/x")
+    named = STEP.format(more=f'model_namespace: "{roots[1]}"')
+    file(roots[2], "named/config.pbtxt", named)
+    file(roots[2], "named/1/x")
+    (found,) = validate(roots, is_namespaced=True)
+    assert (found.code, found.path) == ("step-ambiguous", f"{roots[2]}/torn/config.pbtxt")
+    codes = {each.code for each in validate(roots)}
+    assert codes == {"folder-unusable", "field-unread"}
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "text"),
+    [
+        ("model.joblib", "x", "'model.joblib' is a pickle"),
+        ("MLmodel", "flavors: {python_function: {loader_module: wolf}}", "loader_module 'wolf'"),
+    ],
+)
+def test_pickles_and_code_are_refused_as_by_a_load(
+    tmp_path: Path, name: str, content: str, text: str
+) -> None:
+    file(tmp_path, f"m/1/{name}", content)
+
+    errors = [each for each in validate([tmp_path]) if each.severity == "error"]
+
+    assert [each.code for each in errors] == ["model-file"]
+    assert text in errors[0].message
+    assert "--allow-pickle m," in errors[0].message
+    assert not any(each.severity == "error" for each in validate([tmp_path], pickles=["m"]))

@@ -102,7 +102,7 @@ async def test_versions_and_models_are_followed(watched: Watched) -> None:
     assert isinstance(action, Load)
     assert sorted(action.folder.versions) == [1, 2]
     (watched.root / "old").rename(watched.root / "new")
-    renamed = {type(each): each.name for each in (await watched.next(), await watched.next())}
+    renamed = {type(each): each.key for each in (await watched.next(), await watched.next())}
     assert renamed == {Unload: "old", Load: "new"}
 
 
@@ -113,9 +113,9 @@ class Hands:
         self.now_s = 0.0
         self.num_looks = 0
 
-    def scan(self, roots: list[Path]) -> Snapshot:
+    def scan(self, roots: list[Path], *, is_namespaced: bool) -> Snapshot:
         self.num_looks += 1
-        return scan(roots)
+        return scan(roots, is_namespaced=is_namespaced)
 
     async def looked(self, watcher: Watcher) -> None:
         """Returns when a look that began after now has been acted on, and no event is left."""
@@ -151,7 +151,7 @@ async def test_what_is_owed_is_tried_once_a_poll_period(
     hands.now_s = 15.0
     await hands.looked(watcher)
     (load,) = loads.get_nowait()
-    assert load.name == "m"
+    assert load.key == "m"
     hands.now_s = 29.95
     await hands.looked(watcher)
     assert loads.empty()

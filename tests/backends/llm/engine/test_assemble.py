@@ -7,7 +7,10 @@ from typing import Any
 
 import pytest
 from paged_models import save_model
+from scripted_llama import write_script
+from tokenizers import Tokenizer
 
+from trivet.backends.api import LoadFailed
 from trivet.backends.llm.engine import assemble
 from trivet.backends.llm.settings import EngineSettings
 
@@ -47,6 +50,19 @@ def test_the_arithmetic_of_the_cache_is_told(
     # Four sequences of 64 tokens in blocks of 16: more would never be used.
     assert told[0].endswith("256 tokens in 17 blocks of 16: 4.0 sequences of 64 tokens")
     assert found["max_model_len"] == 64
+
+
+def test_a_tokenizer_of_more_tokens_than_the_model_has_is_refused_with_both_numbers(
+    tmp_path: Path,
+) -> None:
+    folder = write_script(tmp_path)
+    config = json.loads((folder / "config.json").read_text())
+    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    tokenizer.add_tokens([f"<more {number}>" for number in range(3)])
+    tokenizer.save(str(folder / "tokenizer.json"))
+    size = config["vocab_size"]
+    with pytest.raises(LoadFailed, match=f"has {size + 3} token ids, .* vocabulary has {size} "):
+        info(folder, max_model_len=64)
 
 
 def test_what_a_model_recommends_is_told_unless_it_is_not_wanted(

@@ -9,14 +9,14 @@ import pytest
 import tokenizers
 import transformers
 from chat_templates import TEMPLATES
-from scripted_llama import byte_tokenizer
+from scripted_llama import byte_tokenizer, write_script
 from transformers.utils.chat_template_utils import render_jinja_template
 
 from trivet.backends.api import ChatInput, InvalidRequest
 from trivet.backends.llm.text.chat import ChatTemplate
 from trivet.backends.llm.text.literal import Prompt
 from trivet.backends.llm.text.tokenizer import Tokenizer
-from trivet.backends.llm.text.tokenizer_files import TokenizerFiles
+from trivet.backends.llm.text.tokenizer_files import TokenizerFiles, hub_tokenizer
 
 SPECIAL = {"bos_token": "<s>", "eos_token": "<eos>"}
 MARKS = ("<s>", "<|im_start|>", "<|im_end|>", "<think>", "</think>", "<tool_call>")
@@ -123,3 +123,37 @@ def test_json_is_not_blown_up(call: str) -> None:
 def test_fault_of_a_template_is_told_with_its_words() -> None:
     with pytest.raises(InvalidRequest, match="unexpected keyword argument 'nonsense'"):
         ChatTemplate("{{ messages | tojson(nonsense=1) }}", SPECIAL).render(ChatInput(MESSAGES))
+
+
+NAMED = [
+    {"name": "default", "template": "{{ messages[0].content }}"},
+    {"name": "tool_use", "template": "<tool_call>{{ tools | length }}{{ messages[0].content }}"},
+    {"name": "rag", "template": "{{ documents }}"},
+]
+
+
+def write_templates(folder: Path, where: str) -> None:
+    """Several templates: as a list of the config, or in files."""
+    given = {"chat_template": NAMED} if where == "config" else {}
+    write_script(folder, tokenizer_config=given)
+    if where == "files":
+        (folder / "additional_chat_templates").mkdir()
+        for each in NAMED:
+            name, template = each["name"], each["template"]
+            place = "chat_template" if name == "default" else f"additional_chat_templates/{name}"
+            (folder / f"{place}.jinja").write_text(template)
+
+
+@pytest.mark.parametrize("where", ["config", "files"])
+@pytest.mark.parametrize("tools", [None, [], TOOLS])
+def test_of_several_templates_the_one_for_tools_is_taken_with_tools(
+    tmp_path: Path, where: str, tools: Any
+) -> None:
+    write_templates(tmp_path, where)
+    theirs: Any = transformers.AutoTokenizer.from_pretrained(tmp_path)
+    files = hub_tokenizer(tmp_path)
+    template = ChatTemplate(files.chat_template, {}, tool_source=files.tool_template)
+    messages = [{"role": "user", "content": "Hi"}]
+    wanted = theirs.apply_chat_template(messages, tools=tools, tokenize=False)
+    assert template.render(ChatInput(messages, tools)) == wanted
+    assert template.tool_call_parser == "hermes"

@@ -15,6 +15,7 @@ from trivet.backends.api import (
     Tensor,
     Unsupported,
 )
+from trivet.backends.api.naming import name_in, namespace_in
 from trivet.protos.model_config_pb2 import ModelConfig
 from trivet.server.http.openai.encoders import IdEncoder, find_id_encoder
 from trivet.server.models.routing import Admitted, Key, VersionRouter
@@ -43,7 +44,8 @@ class FakeCore:
         if name not in self._configs:
             raise ModelNotFound(name)
         config = self._configs[name]
-        model = made_model(name, Signature.from_config(config), config=config)
+        signature, namespace = Signature.from_config(config), namespace_in(name)
+        model = made_model(name_in(name), signature, config=config, namespace=namespace)
         return VersionRouter({1: model}).choose(version, key)
 
 
@@ -103,3 +105,11 @@ def test_a_named_model_that_is_not_there_is_not_found() -> None:
     named = 'parameters { key: "embeddings_encoder" value { string_value: "gone" } }'
     with pytest.raises(ModelNotFound):
         found("whole", whole=TEXT + named)
+
+
+def test_the_model_that_another_one_names_is_looked_for_in_its_own_repository_first() -> None:
+    texts = TEXT + 'parameters { key: "embeddings_encoder" value { string_value: "bert" } }'
+    encoder = IDS + LIMITS
+    configs = {"a::texts": texts, "b::texts": texts, "b::bert": encoder, "bert": encoder}
+    assert found("b::texts", **configs).model.model.key == "b::bert"
+    assert found("a::texts", **configs).model.model.key == "bert"

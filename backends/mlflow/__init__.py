@@ -1,0 +1,1 @@
+"""MLflow's model folders: the flavour that is data goes to that backend, others are code."""
