@@ -94,7 +94,8 @@ def write_models(page: Page, models: Sequence[ModelStatistics], config: MetricsC
 
 
 def _write_copies(page: Page, labelled: list[tuple[Labels, ModelStatistics]]) -> None:
-    """Where there are any: most models on a CPU have none."""
+    """Of models that have computed: that they copied nothing is worth a line then."""
+    asked = [(labels, model) for labels, model in labelled if model.execution_count]
     copied, waits = "trivet_tensor_copied_bytes_total", "trivet_host_synchronisations_total"
     page.family(
         copied,
@@ -102,20 +103,15 @@ def _write_copies(page: Page, labelled: list[tuple[Labels, ModelStatistics]]) ->
         "Tensor bytes copied in host memory or between host and device, by kind",
         (
             (copied, {**labels, "kind": kind.value}, size_bytes)
-            for labels, model in labelled
+            for labels, model in asked
             for kind, size_bytes in model.copied_bytes.items()
-            if size_bytes
         ),
     )
     page.family(
         waits,
         "counter",
         "Waits of a model's threads for a device",
-        (
-            (waits, labels, model.host_synchronisations)
-            for labels, model in labelled
-            if model.host_synchronisations
-        ),
+        ((waits, labels, model.host_synchronisations) for labels, model in asked),
     )
 
 
