@@ -12,7 +12,7 @@ from trivet.backends.registry import abouts
 EXTRAS = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
 KINDS = all_kinds()
 SLOW_ALTOGETHER = {
-    "mlflow": "making any of its folders and starting a process for it takes seconds"
+    "mlflow": "making a folder and starting its process takes seconds"
 }
 """Files of kinds that are of `make check-all` only, and why."""
 
