@@ -11,9 +11,7 @@ from trivet.backends.registry import abouts
 
 EXTRAS = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
 KINDS = all_kinds()
-SLOW_ALTOGETHER = {
-    "mlflow": "making a folder and starting its process takes seconds"
-}
+SLOW_ALTOGETHER = {"mlflow": "making a folder and starting its process takes seconds"}
 """Files of kinds that are of `make check-all` only, and why."""
 
 
