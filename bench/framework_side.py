@@ -1,10 +1,11 @@
 """One side of a framework's comparison, in a fresh process: makes its model, or opens it and
 computes once, by the library alone or by our backend.
 
-`python -m bench.framework_side make|bare|ours FRAMEWORK FOLDER`; prints seconds and megabytes.
+`python -m bench.framework_side make|bare|ours FRAMEWORK FOLDER` prints times and memory.
 """
 
 import json
+import os
 import sys
 import time
 from collections.abc import Callable
@@ -143,18 +144,25 @@ def ours(word: str, folder: Path) -> Callable[[], object]:
 
 
 def measure(side: str, word: str, folder: Path) -> dict[str, float]:
-    """Milliseconds to the first answer, and the memory that is then taken."""
+    """Milliseconds to the first answer, those of the processor, and the memory then taken."""
     if side == "ours":
         import trivet.backends.process
         import trivet.backends.registry  # noqa: F401 - the server has them
-    before, start = _resident(), time.monotonic()
+    before, start, spent = _resident(), time.monotonic(), _processor_seconds()
     kept = (bare if side == "bare" else ours)(word, folder)
     kept()
-    took = time.monotonic() - start
+    took, used = time.monotonic() - start, _processor_seconds() - spent
     own = _resident() - (before if side == "ours" else 0)
     children = psutil.Process().children(recursive=True)
     size = sum((child.memory_info().rss for child in children), own)
-    return {"milliseconds": took * 1e3, "megabytes": size / 1e6}
+    return {"milliseconds": took * 1e3, "processor": used * 1e3, "megabytes": size / 1e6}
+
+
+def _processor_seconds() -> float:
+    """Of this process and of all that it has started, ended or not."""
+    own: float = sum(os.times()[:4])
+    live = [each.cpu_times() for each in psutil.Process().children(recursive=True)]
+    return own + float(sum(each.user + each.system for each in live))
 
 
 def _resident() -> int:

@@ -50,5 +50,6 @@ def _run(side: str, word: str, folder: str) -> str:
 def _rows(word: str, ours: Figures, bare: Figures) -> list[Row]:
     return [
         Row(f"{word}, to the first answer", "ms", ours["milliseconds"], bare["milliseconds"], None),
+        Row(f"{word}, processor time", "ms", ours["processor"], bare["processor"], None),
         Row(f"{word}, memory", "MB", ours["megabytes"], bare["megabytes"], None),
     ]

@@ -73,7 +73,7 @@ def branching() -> "keras.Model":
 
 
 def unbuilt() -> "keras.Model":
-    """Knows the shape of the first batch that it saw, as after `fit`, and no other."""
+    """Knows the shape of the first batch that it was called with, and no other."""
     model = keras.Sequential([keras.layers.Dense(2)])
     model(np.ones((5, 4), np.float32))
     return model

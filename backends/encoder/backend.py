@@ -24,7 +24,7 @@ from trivet.protos.model_config_pb2 import ModelConfig
 
 MAX_ROWS = 1024
 """Of a request: they are computed in parts that fit the token budget."""
-CPU_BATCH_TOKENS, GPU_BATCH_TOKENS = 1024, 16_384
+CPU_BATCH_TOKENS, GPU_BATCH_TOKENS = 512, 16_384
 """A CPU is busy with few tokens already, and each more is padding or somebody's wait."""
 _COMPUTES = ("torch", "onnx")
 

@@ -41,7 +41,7 @@ class MlflowBackend:
     def check_files(self, config: ModelConfig, files: ModelFiles) -> None:
         """See ChecksFiles: what the manifest says, and whether code and pickles are allowed."""
         path, manifest = _read(config, files)
-        native = native_of(manifest)
+        native = _native(path, manifest)
         if native is None:
             _is_apart(config, files, path, manifest)
         else:
@@ -50,7 +50,7 @@ class MlflowBackend:
     def complete(self, config: ModelConfig, files: ModelFiles) -> ModelConfig:
         """Raises InvalidConfig, LoadFailed."""
         path, manifest = _read(config, files)
-        native = native_of(manifest)
+        native = _native(path, manifest)
         if native is not None:
             return _completed_natively(config, files, manifest, native)
         if _is_apart(config, files, path, manifest):
@@ -62,7 +62,7 @@ class MlflowBackend:
     def open(self, config: ModelConfig, files: ModelFiles, placement: Placement) -> Instance:
         """Raises LoadFailed, InvalidConfig."""
         path, manifest = _read(config, files)
-        native = native_of(manifest)
+        native = _native(path, manifest)
         if native is not None:
             return _opened_natively(config, files, placement, manifest, native)
         if _is_apart(config, files, path, manifest):
@@ -75,6 +75,10 @@ class MlflowBackend:
 def _read(config: ModelConfig, files: ModelFiles) -> tuple[Path, Manifest]:
     path = files.artifact(config, MANIFEST)
     return path, read_manifest(path, config.name)
+
+
+def _native(path: Path, manifest: Manifest) -> Native | None:
+    return native_of(manifest, lambda file: (path.parent / file).exists())
 
 
 def _is_apart(config: ModelConfig, files: ModelFiles, path: Path, manifest: Manifest) -> bool:

@@ -20,6 +20,7 @@ class Native:
 _BY_SUFFIX = {
     ".cb": "fil",
     ".cbm": "fil",
+    ".h5": "keras",
     ".json": "fil",
     ".keras": "keras",
     ".lgb": "fil",
@@ -31,38 +32,46 @@ _BY_SUFFIX = {
 }
 
 
-def native_of(manifest: Manifest) -> Native | None:
-    """The first flavour of them; None where all are code or pickles."""
+def native_of(manifest: Manifest, is_there: Callable[[str], bool]) -> Native | None:
+    """The first flavour of them; None where all are code or pickles. `is_there`: whether a path in
+    the folder is one."""
     for name, find in _FILES.items():
-        file = find(manifest.flavors[name]) if name in manifest.flavors else ""
-        if not file:
-            continue
-        if name == "tensorflow" and not PurePosixPath(file).suffix:
-            return Native("tensorflow", file)
-        word = _BY_SUFFIX.get(PurePosixPath(file).suffix.lower())
-        if word is not None:
-            return Native(word, file)
+        paths = find(manifest.flavors[name]) if name in manifest.flavors else ()
+        known = [native for path in paths if (native := _native(name, path)) is not None]
+        if known:
+            return next((each for each in known if is_there(each.file)), known[0])
     return None
 
 
-def _data(flavor: Mapping[str, Any]) -> str:
-    return str(flavor.get("data") or "")
+def _native(flavor: str, path: str) -> Native | None:
+    suffix = PurePosixPath(path).suffix.lower()
+    if flavor == "tensorflow" and not suffix:
+        return Native("tensorflow", path)
+    word = _BY_SUFFIX.get(suffix)
+    return Native(word, path) if word is not None else None
 
 
-def _pickled_model(flavor: Mapping[str, Any]) -> str:
+def _data(flavor: Mapping[str, Any]) -> tuple[str, ...]:
+    return _named(flavor, "data")
+
+
+def _pickled_model(flavor: Mapping[str, Any]) -> tuple[str, ...]:
     """By its name in MLflow; skops files are there, too."""
-    return str(flavor.get("pickled_model") or "")
+    return _named(flavor, "pickled_model")
 
 
-def _tensorflow(flavor: Mapping[str, Any]) -> str:
-    if flavor.get("saved_model_dir"):
-        return str(flavor["saved_model_dir"])
-    folder = _data(flavor)
-    endings = {"keras": ".keras", "h5": ".h5"}
-    return f"{folder}/model{endings.get(str(flavor.get('save_format')), '')}" if folder else ""
+def _tensorflow(flavor: Mapping[str, Any]) -> tuple[str, ...]:
+    """A SavedModel, or what Keras writes: by its version, whatever `save_format` says."""
+    endings = (".keras", ".h5", "")
+    of_keras = (f"{folder}/model{each}" for folder in _data(flavor) for each in endings)
+    return (*_named(flavor, "saved_model_dir"), *of_keras)
 
 
-_FILES: Mapping[str, Callable[[Mapping[str, Any]], str]] = {
+def _named(flavor: Mapping[str, Any], key: str) -> tuple[str, ...]:
+    return (str(flavor[key]),) if flavor.get(key) else ()
+
+
+_FILES: Mapping[str, Callable[[Mapping[str, Any]], tuple[str, ...]]] = {
     "onnx": _data,
     "xgboost": _data,
     "lightgbm": _data,
@@ -71,4 +80,4 @@ _FILES: Mapping[str, Callable[[Mapping[str, Any]], str]] = {
     "tensorflow": _tensorflow,
     "keras": _data,
 }
-"""By flavour: the path of its file."""
+"""By flavour: the paths that its file may have."""

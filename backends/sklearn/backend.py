@@ -18,12 +18,14 @@ from trivet.backends.api import (
     Placement,
     refuse_pickle,
 )
+from trivet.backends.api.installed import require_installed
 from trivet.backends.process import Isolation, complete_isolated, isolation_of, open_isolated
 from trivet.backends.sklearn.about import ABOUT
 from trivet.backends.sklearn.files import SKOPS_FIX, is_pickle, read_pickle, read_skops
 from trivet.backends.tabular.estimator import METHODS, EstimatorInstance, complete_estimator
 from trivet.protos.model_config_pb2 import ModelConfig
 
+require_installed("skops")
 log = logging.getLogger(__name__)
 
 _FRAMEWORK = "scikit-learn"

@@ -1,5 +1,6 @@
 """Backend `keras`: whole models in Keras's own files. Imports Keras in a model's process only."""
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from trivet.backends.api import InvalidConfig, ModelFiles, Placement, Signature
@@ -9,6 +10,7 @@ from trivet.backends.api.supplied import instance_config
 from trivet.backends.process import Isolation, complete_isolated, isolation_of
 from trivet.backends.tensorflow.about import KERAS
 from trivet.backends.tensorflow.environment import set_environment
+from trivet.backends.tensorflow.keras_file import check_keras_file
 from trivet.protos.model_config_pb2 import ModelConfig
 
 if TYPE_CHECKING:
@@ -24,10 +26,15 @@ class KerasBackend:
 
     def complete(self, config: ModelConfig, files: ModelFiles) -> ModelConfig:
         """Raises InvalidConfig, LoadFailed."""
+        self.check_files(config, files)
         if isolation_of(config, KERAS) is Isolation.PROCESS:
             return complete_isolated(KERAS.word, config, files)
         model = _load(config, files, None)
         return complete_config(config, model.inputs, model.outputs)
+
+    def check_files(self, config: ModelConfig, files: ModelFiles) -> None:
+        """See ChecksFiles."""
+        check_keras_file(config.name, _artifact(config, files))
 
     def open(
         self, config: ModelConfig, files: ModelFiles, placement: Placement
@@ -42,6 +49,17 @@ class KerasBackend:
 
 def _load(config: ModelConfig, files: ModelFiles, placement: Placement | None) -> "KerasModel":
     """With the threads and device of a placement, or only to be looked at."""
+    path = _artifact(config, files)
+    check_keras_file(config.name, path)
+    set_environment()
+    from trivet.backends.tensorflow.keras_model import load_keras
+    from trivet.backends.tensorflow.runtime import prepare
+
+    prepare(config, placement or Placement(config.name, "KIND_CPU", 0, 1))
+    return load_keras(config.name, path)
+
+
+def _artifact(config: ModelConfig, files: ModelFiles) -> Path:
     there = [name for name in KERAS.model_files if (files.version_dir / name).exists()]
     path = files.artifact(config, there[0] if there else KERAS.model_files[0])
     if not path.is_file():
@@ -49,12 +67,7 @@ def _load(config: ModelConfig, files: ModelFiles, placement: Placement | None) -
             f"model '{config.name}': '{path.name}' is a folder; a folder of TensorFlow's is "
             'served as 1/model.savedmodel by backend: "tensorflow"'
         )
-    set_environment()
-    from trivet.backends.tensorflow.keras_model import load_keras
-    from trivet.backends.tensorflow.runtime import prepare
-
-    prepare(config, placement or Placement(config.name, "KIND_CPU", 0, 1))
-    return load_keras(config.name, path)
+    return path
 
 
 BACKEND = KerasBackend()

@@ -7,7 +7,6 @@ or output_0, output_1 ...
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from zipfile import is_zipfile
 
 import keras
 import tensorflow as tf
@@ -15,12 +14,8 @@ import tensorflow as tf
 from trivet.backends.api import DataType, InvalidConfig, LoadFailed
 from trivet.backends.api.completion import ModelTensor
 from trivet.backends.api.content import describe_content
+from trivet.backends.tensorflow.keras_file import lambda_layer, own_layer
 from trivet.backends.tensorflow.runtime import LOADING_ERRORS, Function, reason
-
-_EXPORT = (
-    'load it where its code is, `model.export("model.savedmodel")`, and put that folder there '
-    "instead: it needs no code"
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,26 +48,15 @@ def _load(name: str, path: Path) -> "keras.Model":
 def _why(path: Path, error: Exception) -> str:
     """The sentence that helps."""
     text = str(error)
-    if path.suffix == ".keras" and not is_zipfile(path):
-        return (
-            f"'{path.name}' is no whole .keras file, but {describe_content(path)}; a file that "
-            "was cut off while it was copied looks so. Copy it again"
-        )
     if "No model config found" in text:
         return (
             f"'{path.name}' has weights only, without the layers; save the whole model with "
             '`model.save("model.keras")`'
         )
     if "Lambda" in text and "safe_mode" in text:
-        return (
-            f"'{path.name}' has a Lambda layer, Python code inside the file, which is never run "
-            f"here; {_EXPORT}"
-        )
+        return lambda_layer(path)
     if "Could not locate class" in text or "Unknown layer" in text or "custom_object" in text:
-        return (
-            f"'{path.name}' has a layer of the author's own, whose code is not in it "
-            f"({_named(text, error, path)}); {_EXPORT}"
-        )
+        return own_layer(path, _named(text, error, path))
     return (
         f"Keras {keras.__version__} cannot load '{path.name}' (it is {describe_content(path)}): "
         f"{reason(error, path)}"
@@ -120,8 +104,9 @@ def _traced(name: str, model: "keras.Model") -> KerasModel:
 
 
 def _shape(shape: Sequence[int | None], *, keeps_state: bool) -> list[int | None]:
-    """Keras takes the first dimension for the batch's, and records of which size the first batch
-    was; only a model that remembers its rows is bound to that."""
+    """Keras takes the first dimension for the batch's, as `model.export` does, but a model that was
+    built by calling it records how large that batch was. Only one that remembers its rows is bound
+    to that."""
     return list(shape) if keeps_state or not shape else [None, *shape[1:]]
 
 

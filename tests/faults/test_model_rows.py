@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import skops.io
 import torch
 from fault_models import write_failing_models, write_model, write_slow_models
 from fault_room import GOOD_DATA, MIB, Room, json_input, pending, read
@@ -17,6 +18,7 @@ from hostile_files import CONFIG, GGUF, SAFETENSORS
 from onnx import TensorProto, helper
 from scripted_llama import byte_tokenizer
 from serving import RunningServer
+from sklearn.preprocessing import FunctionTransformer
 
 from trivet.protos import grpc_service_pb2 as pb
 
@@ -326,6 +328,36 @@ def test_r22_unload_of_a_step_makes_its_ensemble_unready(room: Room) -> None:
 
 def reason(room: Room, name: str) -> str:
     return room.server.index()[name, "1"].get("reason", "")
+
+
+def doubled(values: Any) -> Any:
+    return values * 2
+
+
+CODE = "flavors: {python_function: {loader_module: wolf}}"
+
+
+@pytest.mark.rows("R28", "R29", "R30", "R31")
+@pytest.mark.parametrize(
+    ("name", "content", "text"),
+    [
+        pytest.param("saved_model.pb", b"\x0a\xff", "saved_model.pb", id="R28"),
+        pytest.param("model.ubj", b"{L\0", "'model.ubj' could not be read by XGBoost", id="R29"),
+        pytest.param("MLmodel", CODE, "it names loader_module 'wolf'", id="R30"),
+        pytest.param(
+            "model.skops",
+            skops.io.dumps(FunctionTransformer(doubled)),
+            "not known to be harmless",
+            id="R31",
+        ),
+    ],
+)
+def test_r28_files_of_other_frameworks(
+    room: Room, wrong: Path, name: str, content: bytes | str, text: str
+) -> None:
+    write(wrong, "", {name: content})
+    assert text in loaded(room, "wrong")
+    room.assert_unharmed()
 
 
 LEVELS = "dynamic_batching { priority_levels: 18446744073709551615 default_priority_level: 7 }\n"

@@ -75,7 +75,7 @@ def test_only_models_of_the_repository_are_run_as_code(modules: list[Source]) ->
     assert found <= OWN_CODE.keys(), found - OWN_CODE.keys()
 
 
-def test_what_would_allow_pickles_is_said_where_the_operator_allows_it(
+def test_what_would_allow_pickles_is_said_in_one_place(
     modules: list[Source],
 ) -> None:
     options = {"weights_only": True, "allow_pickle": False, "trust_remote_code": False}

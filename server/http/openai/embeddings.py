@@ -85,7 +85,7 @@ class Embeddings:
     async def _of_folder(
         self, call: Call, fields: EmbeddingFields, chosen: Chosen
     ) -> web.StreamResponse:
-        question, items = fields.question("embedding"), fields.items()
+        question, items = fields.vector_question("embedding"), fields.items()
         found = await ask(self._core, call.request_id, chosen, items, question)
         vectors = shortened(np.stack([each["embedding"] for each in found]), fields.dimensions)
         num_tokens = sum(each["num_tokens"] for each in found)

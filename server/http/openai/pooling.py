@@ -56,9 +56,9 @@ class Pooling:
         output = _OUTPUTS[fields.task or _USUAL[chosen.info.task]][1]
         if fields.dimensions is not None and output != "embedding":
             raise Unsupported("dimensions: it is offered for embeddings only")
-        question = (
-            fields.vector_question(output) if output == "embedding" else fields.question(output)
-        )
+        question = fields.question(output)
+        if output == "embedding":
+            question = fields.vector_question(output, fields.dimensions)
         found = await ask(self._core, call.request_id, chosen, fields.items(), question)
         data = [
             {"index": index, "object": "pooling", "data": _written(values[output], fields)}

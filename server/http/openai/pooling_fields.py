@@ -57,6 +57,13 @@ class InputFields(EncoderFields):
         """Raises InvalidRequest."""
         return items_of(self.input)
 
+    def vector_question(self, output: str, dimensions: int | None = None) -> Question:
+        """What is asked for vectors, which may be cut and made of length 1."""
+        question = self.question(output)
+        given = {"normalize": self.use_activation, "dimensions": dimensions}
+        wished = {name: value for name, value in given.items() if value is not None}
+        return replace(question, parameters={**question.parameters, **wished})
+
 
 def items_of(given: Inputs) -> list[Item]:
     """Texts, or token ids, as items. Raises InvalidRequest."""
@@ -78,13 +85,6 @@ class PoolingFields(InputFields):
     task: Literal["embed", "classify", "token_embed", "token_classify", "score"] | None = None
     encoding_format: Literal["float", "base64"] = "float"
     dimensions: Annotated[int, Field(ge=1)] | None = None
-
-    def vector_question(self, output: str) -> Question:
-        """The same for vectors, which may be cut and made of length 1."""
-        question = self.question(output)
-        given = {"normalize": self.use_activation, "dimensions": self.dimensions}
-        wished = {name: value for name, value in given.items() if value is not None}
-        return replace(question, parameters={**question.parameters, **wished})
 
 
 class ClassifyFields(InputFields):

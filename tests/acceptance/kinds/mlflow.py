@@ -79,14 +79,32 @@ def _function(place: Path) -> Prediction:
     return Prediction(COLUMNS, {"predict": table[:4].sum(axis=1).to_numpy().reshape(-1, 1)})
 
 
+def _keras(place: Path) -> Prediction:
+    import keras
+
+    model = keras.Sequential([keras.Input((5,), name="x"), keras.layers.Dense(2, name="y")])
+    answers = model.predict(ROWS[:4], verbose=0)
+    _save(place, "tensorflow", ROWS[:4], answers, model)
+    return Prediction({"x": ROWS[:4]}, {"output_0": answers})
+
+
 KINDS = (
     Kind(
-        title="MLflow: XGBoost, LightGBM, CatBoost, ONNX, TensorFlow",
+        title="MLflow: XGBoost, LightGBM, CatBoost, ONNX",
         files="MLflow's folder: `MLmodel` and what it names",
         backend="mlflow",
         library="that of the flavour",
         extra="mlflow",
         make=_xgboost,
+        apart=True,
+    ),
+    Kind(
+        title="MLflow: Keras",
+        files="MLflow's folder",
+        backend="mlflow",
+        library="Keras",
+        extra="mlflow",
+        make=_keras,
         apart=True,
         slow=True,
     ),

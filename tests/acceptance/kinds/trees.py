@@ -97,6 +97,7 @@ KINDS = (
         library="XGBoost",
         extra="xgboost",
         make=partial(_bare, **XGBOOST, name="model.json"),
+        slow=True,
     ),
     Kind(
         title="XGBoost, UBJSON",
@@ -129,6 +130,7 @@ KINDS = (
         library="CatBoost",
         extra="catboost",
         make=partial(_bare, **CATBOOST, name="model.cbm"),
+        slow=True,
     ),
     Kind(
         title="XGBoost for Triton's FIL",
@@ -147,5 +149,6 @@ KINDS = (
         extra="lightgbm",
         config="Triton's, unchanged",
         make=partial(_of_triton, **LIGHTGBM, name="model.txt", model_type="lightgbm"),
+        slow=True,
     ),
 )

@@ -31,7 +31,10 @@ def expected(folder: Path, *texts: str, **more: Any) -> np.ndarray:
     return found
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize(
+    "family",
+    [*FAMILIES[:3], *(pytest.param(each, marks=pytest.mark.slow) for each in FAMILIES[3:])],
+)
 def test_a_family_s_vectors_are_those_of_sentence_transformers(tmp_path: Path, family: str) -> None:
     folder = make_encoder(tmp_path / "m/1", family)
 

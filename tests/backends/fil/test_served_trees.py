@@ -8,6 +8,7 @@ from collections.abc import Iterator
 
 import numpy as np
 import pytest
+from heard import hear
 from patience import patience
 from serving import RunningServer, start_server
 from tree_models import ROWS, Home
@@ -40,7 +41,9 @@ def ask(server: RunningServer, rows: np.ndarray) -> tuple[int, str]:
         with urllib.request.urlopen(request, timeout=patience()) as answer:
             return answer.status, answer.read().decode()
     except urllib.error.HTTPError as error:
-        return error.code, error.read().decode()
+        text = error.read().decode()
+        hear(error.code, text=text)
+        return error.code, text
 
 
 @pytest.mark.rows("V64")
@@ -58,7 +61,7 @@ def test_another_number_of_features_is_told_with_both(server: RunningServer) -> 
     assert found["shape"] == [2, 3]
 
 
-@pytest.mark.rows("R29")
+@pytest.mark.more_of("R29")
 def test_a_file_cut_in_half_is_told_and_the_others_serve(server: RunningServer) -> None:
     server.wait_until(lambda: bool(reason(server, "cut")), "a reason")
 

@@ -152,7 +152,7 @@ def test_softmax_objective_gives_probabilities(home: Home) -> None:
     np.testing.assert_allclose(answer, xgboost.train(told, data, 4).predict(data), rtol=1e-4)
 
 
-@pytest.mark.rows("R29")
+@pytest.mark.more_of("R29")
 @pytest.mark.parametrize("share", [0.1, 0.5, 0.9, 0.99])
 @pytest.mark.parametrize("name", SAVERS)
 def test_a_file_cut_off_is_refused_by_name(home: Home, name: str, share: float) -> None:
@@ -167,7 +167,7 @@ def test_a_file_cut_off_is_refused_by_name(home: Home, name: str, share: float) 
     assert len(raised.value.message) < 500
 
 
-@pytest.mark.rows("R29")
+@pytest.mark.more_of("R29")
 def test_a_text_whose_nodes_lead_nowhere_is_refused(home: Home) -> None:
     """LightGBM would follow them out of its memory."""
     home.put("model.txt", "two")

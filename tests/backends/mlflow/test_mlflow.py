@@ -92,6 +92,7 @@ def test_catboost_and_onnx_go_to_their_backends(files: ModelFiles, tmp_path: Pat
     np.testing.assert_array_equal(sums, ones * 2)
 
 
+@pytest.mark.slow
 def test_scikit_learn_by_skops_needs_nobodys_word(files: ModelFiles) -> None:
     model = LogisticRegression().fit(FRAME, WORDS)
     signature = infer_signature(FRAME, model.predict(FRAME))
@@ -143,7 +144,7 @@ flavors:
 """
 
 
-@pytest.mark.rows("R30")
+@pytest.mark.more_of("R30")
 def test_code_that_it_names_is_not_run(files: ModelFiles) -> None:
     files.version_dir.mkdir()
     (files.version_dir / "MLmodel").write_text(CODE)
@@ -153,7 +154,7 @@ def test_code_that_it_names_is_not_run(files: ModelFiles) -> None:
         opened(files)
 
 
-@pytest.mark.rows("R15")
+@pytest.mark.more_of("R15")
 def test_a_file_outside_the_folder_is_refused(files: ModelFiles) -> None:
     files.version_dir.mkdir()
     (files.version_dir / "MLmodel").write_text("flavors: {xgboost: {data: ../../x.ubj}}")

@@ -202,7 +202,7 @@ def write_page(home: Home) -> None:
         (write_page, r"cannot read 'model\.xml', which is an HTML or XML page"),
     ],
 )
-@pytest.mark.rows("R28")
+@pytest.mark.more_of("R28")
 def test_files_that_are_not_whole_are_named_with_the_remedy(
     home: Home, spoil: Callable[[Home], None], said: str
 ) -> None:

@@ -53,7 +53,7 @@ def home(tmp_path: Path) -> Home:
     return Home(tmp_path / "m", "sklearn")
 
 
-@pytest.mark.rows("R09")
+@pytest.mark.more_of("R09")
 @pytest.mark.parametrize("name", ["model.pkl", "model.pickle", "model.joblib"])
 def test_a_pickle_is_refused_with_the_way_out(home: Home, name: str) -> None:
     home.path(name).write_bytes(b"cos\nsystem\n(S'touch /tmp/never'\ntR.")

@@ -139,7 +139,7 @@ def double(values: np.ndarray) -> np.ndarray:
     return values * 2
 
 
-@pytest.mark.rows("R31")
+@pytest.mark.more_of("R31")
 def test_unknown_types_are_named_and_can_be_trusted(home: Home) -> None:
     model = put(home, make_pipeline(FunctionTransformer(double), LinearRegression()))
     model.fit(FULL, VALUES)

@@ -116,7 +116,7 @@ def test_what_a_signature_lacks_is_told_with_the_remedy(
         complete(files, text)
 
 
-@pytest.mark.rows("R28")
+@pytest.mark.more_of("R28")
 def test_a_file_cut_off_anywhere_is_no_saved_model(tmp_path: Path) -> None:
     whole = saved_model(ONE)
     files = put(tmp_path, whole)

@@ -38,7 +38,7 @@ def test_a_frozen_graph_is_what_its_config_says(site: Site) -> None:
 
 @pytest.mark.parametrize("name", ["exported", "zipped", "older", "unbuilt"])
 def test_all_forms_of_a_model_have_the_same_config(site: Site, name: str) -> None:
-    """Also of one that was built by its first batch, whose size Keras records."""
+    """Also of one that was built by calling it, whose batch Keras records."""
     config = site.results[name]["config"]
 
     assert [each["dims"] for each in config["input"]] == [[4]]
@@ -73,7 +73,7 @@ def test_inputs_and_outputs_of_keras_have_the_names_that_it_exports(site: Site) 
         ("exported/libraries", ["'1/ops.so'", "is no library of operations"]),
     ],
 )
-@pytest.mark.rows("R28")
+@pytest.mark.more_of("R28")
 def test_what_cannot_be_served_is_named_with_the_remedy(
     site: Site, name: str, said: list[str]
 ) -> None:

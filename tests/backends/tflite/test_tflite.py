@@ -149,7 +149,7 @@ def test_a_signature_is_chosen_by_a_parameter(home: Home) -> None:
         home.complete(named.format("c"))
 
 
-@pytest.mark.rows("R28")
+@pytest.mark.more_of("R28")
 def test_a_file_cut_off_anywhere_is_told(home: Home) -> None:
     whole = tflite_model()
     for length in range(0, len(whole) - 8, 50):
@@ -158,7 +158,7 @@ def test_a_file_cut_off_anywhere_is_told(home: Home) -> None:
             home.complete()
 
 
-@pytest.mark.rows("R28")
+@pytest.mark.more_of("R28")
 def test_an_operation_that_is_not_there_is_named_with_the_remedy(home: Home) -> None:
     home.put(custom_model())
 

@@ -19,12 +19,15 @@ from trivet.backends.api import (
     DeadlineExceeded,
     Instance,
     QueueFull,
+    QueueTimeout,
     ResponseSender,
     Signature,
     Unavailable,
 )
 from trivet.server.scheduling.batching import BatchingExecutor, Schedule
 from trivet.server.scheduling.inline import FIRST_TRIAL
+from trivet.server.scheduling.joining import LengthOf
+from trivet.server.scheduling.lengths import LengthPolicy
 from trivet.server.scheduling.policy import BatchPolicy, OneByOne, Policy
 from trivet.server.scheduling.pool import STOPPING
 from trivet.server.scheduling.queue import LevelPolicy, QueuePolicy, RequestQueue
@@ -46,13 +49,14 @@ async def make_executor() -> AsyncIterator[Make]:
         signature: Signature | None = None,
         preserve_ordering: bool = False,
         hold_until: int = 0,
+        length_of: LengthOf | None = None,
     ) -> BatchingExecutor:
         queue = RequestQueue(QueuePolicy({0: level or LevelPolicy()}))
         executor = BatchingExecutor(
             ("m", 1),
             signature or make_signature(),
             [(f"m_0_{index}", instance) for index, instance in enumerate(instances)],
-            Schedule(queue, policy, preserve_ordering, hold_until),
+            Schedule(queue, policy, preserve_ordering, hold_until, length_of=length_of),
             ModelStatistics("m", 1),
         )
         made.append(executor)
@@ -397,3 +401,50 @@ async def test_a_failure_on_the_loop_hurts_only_its_batch(make_executor: Make) -
     assert isinstance(failed.error, BackendFailed)
     assert "swordfish" not in failed.error.message
     assert after.responses
+
+
+class ByLength(HeldInstance):
+    """Its requests are as long as their values say."""
+
+    def length_of(self, request: CheckedRequest) -> int:
+        return int(request.inputs["IN"].numpy()[0, 0])
+
+
+async def test_requests_of_like_lengths_go_together_and_none_is_left_behind(
+    make_executor: Make,
+) -> None:
+    instance = ByLength(held=True)
+    executor = make_executor(instance, policy=LengthPolicy(40, 8), length_of=instance.length_of)
+    lengths = (30, 10, 31, 12, 9, 200, 11)
+    requests = [make_request(f"{length}", value=length) for length in lengths]
+    first = submit(executor, requests[0])
+    await asyncio.to_thread(instance.started.acquire)
+
+    rest = submit(executor, *requests[1:])
+    instance.release()
+    await asyncio.gather(*(sink.wait() for sink in (*first, *rest)))
+
+    assert instance.batches == [["30"], ["10", "9", "11"], ["31"], ["12"], ["200"]]
+    answers = [sink.responses[0].outputs[0].numpy()[0, 0] for sink in (*first, *rest)]
+    assert answers == [2 * length for length in lengths]
+
+
+async def test_a_cancelled_or_late_request_is_not_computed_for_its_length(
+    make_executor: Make,
+) -> None:
+    instance = ByLength(held=True)
+    level = LevelPolicy(timeout_ns=1)
+    executor = make_executor(
+        instance, policy=LengthPolicy(40, 8), level=level, length_of=instance.length_of
+    )
+    submit(executor, make_request("first", value=10))
+    await asyncio.to_thread(instance.started.acquire)
+    late, gone = make_request("late", value=10), make_request("gone", value=10)
+
+    sinks = submit(executor, late, gone)
+    gone.cancel.cancel()
+    await asyncio.gather(*(sink.wait() for sink in sinks))
+
+    assert isinstance(sinks[0].error, QueueTimeout)
+    assert isinstance(sinks[1].error, Cancelled | QueueTimeout)
+    assert instance.batches == [["first"]]
