@@ -11,8 +11,6 @@ from trivet.backends.registry import abouts
 
 EXTRAS = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
 KINDS = all_kinds()
-SLOW_ALTOGETHER = {"mlflow": "making a folder and starting its process takes seconds"}
-"""Files of kinds that are of `make check-all` only, and why."""
 
 
 def test_the_page_has_the_table() -> None:
@@ -28,4 +26,4 @@ def test_a_kind_names_a_backend_and_an_extra_that_there_are(kind: Kind) -> None:
 def test_some_of_every_file_of_kinds_is_of_the_ordinary_tier() -> None:
     ordinary = {name.rpartition("-")[0] for name, kind in KINDS.items() if not kind.slow}
 
-    assert {name.rpartition("-")[0] for name in KINDS} - ordinary == SLOW_ALTOGETHER.keys()
+    assert {name.rpartition("-")[0] for name in KINDS} == ordinary
