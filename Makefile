@@ -7,7 +7,7 @@ NATIVE := $(wildcard backends/llm/native/*.[ch] server/shared_memory/native/*.c)
 # Tests wait more than they compute: one process more than cores runs them, five at most. Those that
 # measure the machine run alone afterwards.
 WORKERS ?= -n $(shell expr $$(nproc) + 1) --maxprocesses=5
-FUZZ_EXAMPLES ?= 2500
+FUZZ_EXAMPLES ?= 20000
 
 .PHONY: serve check types together check-all examples format kinds bench clean
 
