@@ -22,8 +22,10 @@ from trivet.server.metrics.custom import CustomMetrics
 from trivet.server.models.assemble import Assembler
 from trivet.server.models.catalog import RegistryCatalog
 from trivet.server.models.dispatcher import RequestDispatcher
+from trivet.server.models.garbage import LoadedObjects
 from trivet.server.models.gpu_memory import GpuLedger, parse_limits
 from trivet.server.models.host_policy import HostPolicies
+from trivet.server.models.known import Status
 from trivet.server.models.lifecycle import Lifecycle
 from trivet.server.models.loader import Loader
 from trivet.server.models.registry import Registry
@@ -86,6 +88,7 @@ class Server:
         self.registry = Registry()
         self.registry.is_starting = True
         self._progress = LoadProgress(enabled=not settings.no_progress)
+        self._loaded_objects = LoadedObjects()
         self._control = control = RepositoryControl(settings)
         limits = _limits(settings)
         self._caching = Caching.open(settings)
@@ -114,7 +117,7 @@ class Server:
             ),
             load_threads=settings.model_load_thread_count,
             load_retries=settings.model_load_retry_count,
-            listener=self._progress.on_status,
+            listener=self._on_status,
             has_summaries=MetricsConfig.parse(settings.metrics_config).summary_latencies,
         )
         control.attach(self.lifecycle)
@@ -166,6 +169,7 @@ class Server:
                 "start with --exit-on-error=false to serve the others"
             )
         await self.frontends.prepare()
+        self._loaded_objects.settle()
         self.hall.started()
         if self.settings.model_control_mode in ("watch", "poll"):
             await self._watch(snapshot)
@@ -190,6 +194,7 @@ class Server:
         await self.hall.tracing.close()
         if self._caching is not None:
             await self._caching.cache.close()
+        self._loaded_objects.close()
 
     # -- repository ----------------------------------------------------------------------------
 
@@ -217,6 +222,10 @@ class Server:
         for name in found - wanted:
             self.lifecycle.know(name)
         return (*(action for action in actions if action.name in wanted), *missing)
+
+    def _on_status(self, name: str, version: int, status: Status) -> None:
+        self._progress.on_status(name, version, status)
+        self._loaded_objects.changed()
 
     def _announce(self, actions: tuple[Action, ...]) -> None:
         """Ensembles wait for those of their steps that are loaded together with them."""
