@@ -21,7 +21,7 @@ class LoadedObjects:
         self._is_started = False
 
     def settle(self) -> None:
-        """Collects what loading has left, and freezes the rest. A full pass, so not for requests."""
+        """Collects what loading has left, and freezes the rest: one full pass."""
         self._is_started = True
         self._cancel()
         # What was frozen before may have become garbage: a model that is gone.
