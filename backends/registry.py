@@ -20,6 +20,7 @@ from trivet.backends.api import (
     Match,
     ModelFiles,
 )
+from trivet.backends.strangers import nothing_known, several, strangers
 from trivet.protos.model_config_pb2 import ModelConfig
 
 log = logging.getLogger(__name__)
@@ -76,11 +77,8 @@ def choose(config: ModelConfig, files: ModelFiles) -> Choice:
         return Choice(about, _own_file(config, match) if match is not None else "")
     found = claims(listing)
     if not found:
-        raise InvalidConfig(
-            f"model '{files.name}': the config names no backend and neither the files of "
-            f"version {files.version} nor the model's name tell it; set `backend` to one of "
-            f"{sorted(abouts())}"
-        )
+        where = f"model '{files.name}' version {files.version}"
+        raise InvalidConfig(f"{where}: {advice(listing)}")
     return _best(config, files, found)
 
 
@@ -94,6 +92,23 @@ def claims(listing: Listing) -> list[tuple[Match, About]]:
     matches = ((about.match(listing), about) for about in abouts().values())
     found = [(match, about) for match, about in matches if match is not None]
     return sorted(found, key=lambda each: (each[0].claim, each[1].preference, each[1].word))
+
+
+def advice(listing: Listing, *, is_sure: bool = False) -> str:
+    """What to do about files that no backend claims: one sentence. `is_sure`: empty where nothing
+    more can be said than what is known. Raises OSError."""
+    known = abouts().values()
+    for about in known:
+        text = about.advise(listing) if about.advise is not None else None
+        if text:
+            return text
+        if len(found := about.candidates(listing)) > 1:
+            return several(found, about.word, about.model_files[0])
+    text = next(strangers(listing), "")
+    if text or is_sure:
+        return text
+    usual = [about.model_files[0] for about in known if about.model_files]
+    return nothing_known(listing, sorted(usual))
 
 
 def _of_config(config: ModelConfig) -> About | None:

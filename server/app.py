@@ -12,7 +12,7 @@ from trivet.backends.device.nvml import Gpus
 from trivet.server.auth.core import GuardedCore
 from trivet.server.banner import LoadProgress, print_banner
 from trivet.server.cache.caching import Caching
-from trivet.server.control import RepositoryControl
+from trivet.server.control import RepositoryControl, not_in_repository
 from trivet.server.core import Core
 from trivet.server.frontends import Frontends
 from trivet.server.hall import Hall
@@ -29,7 +29,8 @@ from trivet.server.models.known import Status
 from trivet.server.models.lifecycle import Lifecycle
 from trivet.server.models.loader import Loader
 from trivet.server.models.registry import Registry
-from trivet.server.repository.plan import Action, Load, Problem, Unload, plan
+from trivet.server.models.strangers import Strangers
+from trivet.server.repository.plan import Action, Load, Problem, Stranger, Unload, plan
 from trivet.server.repository.scan import RepositoryUnreadableError, Snapshot, scan
 from trivet.server.repository.watcher import Watcher
 from trivet.server.scheduling.rate_limit import RateLimiter, ResourceLimits
@@ -106,6 +107,7 @@ class Server:
                 settings.model_config_name,
                 HostPolicies.parse(settings.host_policy),
                 custom_metrics,
+                frozenset(settings.allow_pickle),
                 GpuLedger(gpus, parse_limits(settings.model_load_gpu_limit)),
             ),
             Assembler(
@@ -121,6 +123,7 @@ class Server:
             has_summaries=MetricsConfig.parse(settings.metrics_config).summary_latencies,
         )
         control.attach(self.lifecycle)
+        self._strangers = Strangers()
         self.hall = Hall(
             self.registry,
             self.lifecycle,
@@ -131,6 +134,7 @@ class Server:
             strict_readiness=settings.strict_readiness,
             tracing=Tracing(TraceConfig.parse(settings.trace_config)),
             log_output=log_output,
+            strangers=self._strangers,
         )
         self.core: Core = GuardedCore(self.hall) if settings.auth_keys_file else self.hall
         cache = self._caching.cache if self._caching is not None else None
@@ -200,6 +204,8 @@ class Server:
 
     async def _load_repository(self, snapshot: Snapshot) -> list[str]:
         """Loads what the control mode says; returns the names of the models that failed."""
+        if snapshot.is_empty:
+            self._strangers.warn_of_nothing()
         actions = plan(snapshot, None)
         if self.settings.model_control_mode == "explicit":
             wanted = await self._control.closure(self.settings.load_model, snapshot)
@@ -214,14 +220,16 @@ class Server:
         known but not loaded."""
         if "*" in wanted:
             return actions
-        found = {action.name for action in actions}
+        advice = {action.name: action.advice for action in actions if isinstance(action, Stranger)}
+        found = {action.name for action in actions} - advice.keys()
         missing = tuple(
-            Problem(name, f"failed to load '{name}', failed to poll from model repository")
+            Problem(name, not_in_repository(name, advice.get(name, "")))
             for name in sorted(wanted - found)
         )
         for name in found - wanted:
             self.lifecycle.know(name)
-        return (*(action for action in actions if action.name in wanted), *missing)
+        chosen = (action for action in actions if action.name in wanted | advice.keys())
+        return (*chosen, *missing)
 
     def _on_status(self, name: str, version: int, status: Status) -> None:
         self._progress.on_status(name, version, status)
@@ -233,7 +241,11 @@ class Server:
 
     async def _apply_one(self, action: Action) -> str:
         """Carries an action out; returns the model's name if that failed."""
-        if isinstance(action, Unload):
+        if isinstance(action, Stranger):
+            self._strangers.note(action.name, action.advice)
+        else:
+            self._strangers.forget(action.name)
+        if isinstance(action, Unload | Stranger):
             await self.lifecycle.remove(action.name)
             return ""
         if isinstance(action, Problem):

@@ -17,9 +17,9 @@ from trivet.protos.model_config_pb2 import ModelConfig
 from trivet.server.logs.outage import Outage
 from trivet.server.models.composition import steps_of
 from trivet.server.models.lifecycle import Lifecycle
-from trivet.server.repository.config import read_config
+from trivet.server.repository.config import config_of
+from trivet.server.repository.layout import ModelFolder
 from trivet.server.repository.scan import (
-    ModelFolder,
     RepositoryUnreadableError,
     Snapshot,
     scan,
@@ -28,7 +28,7 @@ from trivet.server.repository.upload import NO_FILES, Upload
 from trivet.server.settings import Settings
 
 log = logging.getLogger(__name__)
-ReadConfig = Callable[[Path, str | None], ModelConfig]
+ReadConfig = Callable[[ModelFolder, str | None], ModelConfig]
 NOT_EXPLICIT = "explicit model load / unload is not allowed if polling is enabled"
 
 
@@ -37,7 +37,7 @@ class RepositoryControl:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._read: ReadConfig = partial(read_config, config_name=settings.model_config_name)
+        self._read: ReadConfig = partial(config_of, config_name=settings.model_config_name)
         self._with_ensemble: set[str] = set()
         """Models that nobody asked for but an ensemble that is made of them."""
         self._changes: set[asyncio.Task[None]] = set()
@@ -98,14 +98,11 @@ class RepositoryControl:
     async def _load(self, name: str, config_json: str | None) -> None:
         snapshot = await self._scan(name)
         folder = snapshot.models.get(name)
-        if folder is None:
-            problem = snapshot.problems.get(name)
-            if problem:
+        if folder is None or folder.is_stranger:
+            problem = folder.advice if folder else snapshot.problems.get(name)
+            if problem and not folder:
                 self._lifecycle.note_problem(name, problem)
-            raise InvalidRequest(
-                f"failed to load '{name}', failed to poll from model repository"
-                + (f": {problem}" if problem else "")
-            )
+            raise InvalidRequest(not_in_repository(name, problem or ""))
         self._with_ensemble.discard(name)
         await self._load_steps(folder, config_json, snapshot)
         await self._lifecycle.load(folder, config_json)
@@ -229,11 +226,17 @@ def _add_steps(
     seen: set[str],
 ) -> None:
     with suppress(ServingError):
-        for name in sorted(steps_of(read(folder.path, config_json)) - seen):
+        for name in sorted(steps_of(read(folder, config_json)) - seen):
             seen.add(name)
             if name in snapshot.models:
                 _add_steps(read, snapshot.models[name], None, snapshot, found, seen)
             found.append(name)
+
+
+def not_in_repository(name: str, reason: str) -> str:
+    """In the words that Triton's clients look for."""
+    why = f": {reason}" if reason else ""
+    return f"failed to load '{name}', failed to poll from model repository{why}"
 
 
 def check_model_name(name: str) -> None:

@@ -30,6 +30,8 @@ from trivet.server.models.lifecycle import Lifecycle
 from trivet.server.models.model import Model
 from trivet.server.models.registry import Registry
 from trivet.server.models.routing import Admitted, Key
+from trivet.server.models.strangers import Strangers
+from trivet.server.repository.layout import EMPTY
 from trivet.server.repository.upload import NO_FILES
 from trivet.server.scheduling.statistics import ModelStatistics
 from trivet.server.shared_memory.system import SharedMemory
@@ -70,6 +72,7 @@ class Hall:
         strict_readiness: bool = True,
         tracing: Tracing | None = None,
         log_output: Log | None = None,
+        strangers: Strangers | None = None,
     ) -> None:
         self._registry = registry
         self._lifecycle = lifecycle
@@ -77,6 +80,7 @@ class Hall:
         self.shared_memory = shared_memory
         self.tracing = tracing or Tracing()
         self._log = log_output
+        self._strangers = strangers or Strangers()
         self._id = server_id
         self._version = version
         self._strict_readiness = strict_readiness
@@ -262,7 +266,17 @@ class Hall:
             if not ready_only and (known.failure or not known.versions):
                 shown = State.UNAVAILABLE.value if known.failure else ""
                 index.models.add(name=name, state=shown, reason=known.failure)
+        if not ready_only:
+            self._add_strangers(index)
         return index
+
+    def _add_strangers(self, index: pb.RepositoryIndexResponse) -> None:
+        """What is taken for no model, or that there is nothing at all: never silence."""
+        strangers = sorted(self._strangers.advice.items())
+        if not strangers and not index.models:
+            strangers = [("", EMPTY)]
+        for name, reason in strangers:
+            index.models.add(name=name, state=State.UNAVAILABLE.value, reason=reason)
 
     def _condition(self, name: str, version: int, status: Status) -> tuple[State, str]:
         """State and reason: a version that was loaded well may have lost its process since."""

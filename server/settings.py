@@ -65,6 +65,13 @@ class Settings:
     max_model_upload_size: int = option(
         256 * MIB, "models", "largest model that is sent so: all its files", unit="bytes"
     )
+    allow_pickle: tuple[str, ...] = option(
+        (),
+        "models",
+        "MODEL whose pickles may be loaded, which runs their code, in a process of its own without "
+        "network",
+        multiple=True,
+    )
     disable_auto_complete_config: bool = option(
         False,
         "models",

@@ -54,10 +54,15 @@ def _merges(tokenizer: Any) -> list[Sequence[str]]:
 
 
 def write_gguf(
-    path: Path, architecture: str, metadata: Mapping[str, Any], tensors: Tensors
+    path: Path,
+    architecture: str,
+    metadata: Mapping[str, Any],
+    tensors: Tensors,
+    *,
+    tensors_per_part: int = 0,
 ) -> None:
-    """One file, of which the metadata say all that is not the architecture."""
-    writer = gguf.GGUFWriter(path, architecture)
+    """One file, of which the metadata say all that is not the architecture; or its parts."""
+    writer = gguf.GGUFWriter(path, architecture, split_max_tensors=tensors_per_part)
     for name, value in metadata.items():
         _add(writer, name, value)
     for name, (values, kind) in tensors.items():

@@ -60,6 +60,27 @@ def add_sub_model(dims: Dims = ("batch", 4)) -> bytes:
     )
 
 
+def zip_map_model(weight: np.ndarray) -> bytes:
+    """y = maps of x @ weight."""
+    values = helper.make_tensor_value_info("x", TensorProto.FLOAT, ("n", 4))
+    numbers = helper.make_tensor_type_proto(TensorProto.FLOAT, [])
+    kind = helper.make_sequence_type_proto(helper.make_map_type_proto(TensorProto.INT64, numbers))
+    nodes = [
+        helper.make_node("MatMul", ["x", "w"], ["scores"]),
+        helper.make_node(
+            "ZipMap", ["scores"], ["y"], domain="ai.onnx.ml", classlabels_int64s=[7, -1]
+        ),
+    ]
+    output = helper.make_value_info("y", kind)
+    graph = helper.make_graph(
+        nodes, "g", [values], [output], [onnx.numpy_helper.from_array(weight, "w")]
+    )
+    opsets = [helper.make_opsetid("", 17), helper.make_opsetid("ai.onnx.ml", 1)]
+    model = helper.make_model(graph, opset_imports=opsets, ir_version=9)
+    serialised: bytes = model.SerializeToString()
+    return serialised
+
+
 @dataclass
 class Home:
     """The folder of model 'm' and a backend of its own."""

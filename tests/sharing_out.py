@@ -13,6 +13,7 @@ GROUPS = {
     "language_server": ("tests/protocol/openai/", "tests/protocol/tgi/"),
     "example_server": ("tests/examples/", "tests/house/test_commands_in_documents.py"),
     "security": ("tests/security/",),
+    "tensorflow": ("tests/backends/tensorflow/",),
 }
 """Files and folders that share a server, by its name."""
 
@@ -32,6 +33,7 @@ SECONDS = {
     "tests/server/tracing/test_opentelemetry.py": 20,
     "tests/fuzz/test_openapi.py": 20,
     "tests/backends/llm/sampling/test_grammar.py": 16,
+    "tensorflow": 16,
     "tests/bench/gpu/test_gpu_bench.py": 16,
     "tests/backends/llm/models/test_llama.py": 15,
     "tests/faults/test_failures.py": 15,

@@ -84,6 +84,7 @@ from trivet.backends.api.model_server import (
     joint_priority,
 )
 from trivet.backends.api.observer import Observed, Observer
+from trivet.backends.api.pickles import Pickles, refuse_pickle
 from trivet.backends.api.request import (
     CancelToken,
     InferRequest,
@@ -167,6 +168,7 @@ __all__ = [
     "PackedBytes",
     "ParameterValue",
     "Parameters",
+    "Pickles",
     "Placement",
     "QueueFull",
     "QueueTimeout",
@@ -203,6 +205,7 @@ __all__ = [
     "joint_priority",
     "judged",
     "parameter",
+    "refuse_pickle",
     "storage_fault",
     "storage_fault_below",
     "to_json_dict",

@@ -67,7 +67,7 @@ class Match:
     claim: Claim
     model_file: str = ""
     """The file's or folder's path in the version folder ("." is that folder itself), where that is
-    none of the backend's usual names. A config that gives no `default_model_filename` gets it."""
+    not the backend's usual name. A config that gives no `default_model_filename` gets it."""
 
 
 class Measure(Enum):
@@ -121,6 +121,9 @@ class About:
     """For models that are recognised by several files, by files below the top, or by content: one
     whose suffix others use as well. A function of the listing alone; raises OSError as that does.
     Where none of its files has a usual name, it gives a Match."""
+    advise: Callable[[Listing], str | None] | None = None
+    """For what looks like its kind and is not: one sentence that names the file and says what to
+    do. Asked where no backend claims the model; raises OSError as the listing does."""
     takes_any_name: bool = True
     """Whether the only file with one of its suffixes is its, whatever the rest of the name is."""
     preference: int = 100
@@ -148,6 +151,9 @@ class About:
     runs_user_code: bool = False
     """Whether models bring code. They run in processes of their own, unless parameter `isolation`
     is "none"."""
+    own_process: bool = False
+    """Whether its framework should not share a process with others: instances run in processes of
+    their own likewise. Its configs are completed in the server, without the framework."""
     joins_requests: bool = True
     """Whether instances join the requests of a batch (`Batch.gather`). One that takes them one by
     one takes ragged ones in a process of its own, too."""
@@ -158,7 +164,7 @@ class About:
     @property
     def usual_isolation(self) -> str:
         """The parameter `isolation` of models that do not say."""
-        return "process" if self.runs_user_code else "none"
+        return "process" if self.runs_user_code or self.own_process else "none"
 
     @property
     def model_files(self) -> tuple[str, ...]:
@@ -180,15 +186,20 @@ class About:
         OSError."""
         return min(self._matches(listing), key=lambda match: match.claim, default=None)
 
+    def candidates(self, listing: Listing) -> list[str]:
+        """The files with one of its suffixes, whatever they are called."""
+        return listing.ending(*self.suffixes) if self.takes_any_name and self.suffixes else []
+
     def _matches(self, listing: Listing) -> Iterator[Match]:
         endings = (*self.suffixes, f".{self.word}")
         if listing.model_file and PurePath(listing.model_file).suffix in endings:
             yield Match(Claim.NAMED)
-        if not listing.names.isdisjoint(self.model_files):
-            yield Match(Claim.FILE)
+        usual = next((name for name in self.model_files if name in listing.names), "")
+        if usual:
+            yield Match(Claim.FILE, "" if usual == self.model_files[0] else usual)
         if f"model.{self.word}" in listing.names:
             yield Match(Claim.WORD)
-        if self.takes_any_name and len(own := listing.ending(*self.suffixes)) == 1:
+        if len(own := self.candidates(listing)) == 1:
             yield Match(Claim.ONLY, own[0])
         if PurePath(listing.model_name).suffix in endings:
             yield Match(Claim.MODEL_NAME)

@@ -15,16 +15,21 @@ def check_readable(path: Path) -> None:
 
 def describe_content(path: Path) -> str:
     """What the file's first bytes look like, as the end of a sentence: 'a Git LFS pointer, ...'."""
-    size_bytes = path.stat().st_size
     with path.open("rb") as file:
         head = file.read(512)
+    return describe_head(head, path.stat().st_size)
+
+
+def describe_head(head: bytes, size_bytes: int | None = None) -> str:
+    """The same of the first bytes alone."""
     if not head:
         return "an empty file"
     if head.startswith(_LFS_POINTER):
         return "a Git LFS pointer, not the model itself; run `git lfs pull`"
     if head.lstrip().lower().startswith(_HTML_STARTS):
         return "an HTML or XML page, probably an error page saved by a download"
-    return f"{_describe_binary(head)} of {size_bytes} bytes"
+    of_size = "" if size_bytes is None else f" of {size_bytes} bytes"
+    return f"{_describe_binary(head)}{of_size}"
 
 
 def _describe_binary(head: bytes) -> str:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from trivet.backends.api.errors import InvalidConfig
+from trivet.backends.api.pickles import Pickles
 from trivet.protos.model_config_pb2 import ModelConfig
 
 
@@ -22,13 +23,14 @@ class ModelFiles:
     is_flat: bool = False
     """Whether the version's files lie in `model_dir` itself."""
     lone: tuple[str, ...] = ()
-    lone_name: str = ""
-    """Of such a model."""
+    given_name: str = ""
+    """Of a model that is not called as `model_dir`."""
+    pickles: Pickles = Pickles.REFUSED
 
     @property
     def name(self) -> str:
         """Of the model."""
-        return self.lone_name or self.model_dir.name
+        return self.given_name or self.model_dir.name
 
     @property
     def version_dir(self) -> Path:

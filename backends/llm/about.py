@@ -42,8 +42,24 @@ def _recognise(listing: Listing) -> Claim | Match | None:
     """A Hugging Face folder of a language model, or the only GGUF file, perhaps in parts."""
     if listing.ending(".safetensors") and _CAUSAL in _architecture(listing):
         return Claim.CONTENT
-    models = [name for name in listing.ending(".gguf") if not _LATER_PART.search(name)]
+    models = _gguf_models(listing)
     return Match(Claim.CONTENT, models[0]) if len(models) == 1 else None
+
+
+def _advise(listing: Listing) -> str | None:
+    models = _gguf_models(listing)
+    if len(models) < 2:
+        return None
+    listed = ", ".join(f"'{name}'" for name in models[:4])
+    return (
+        f"there are {len(models)} GGUF models ({listed}); leave one, or name it in "
+        "`default_model_filename` of a config.pbtxt"
+    )
+
+
+def _gguf_models(listing: Listing) -> list[str]:
+    """Their files, of those in parts the first."""
+    return [name for name in listing.ending(".gguf") if not _LATER_PART.search(name)]
 
 
 def _architecture(listing: Listing) -> str:
@@ -55,6 +71,7 @@ ABOUT = About(
     word="llm",
     backend="trivet.backends.llm.backend:BACKEND",
     recognise=_recognise,
+    advise=_advise,
     packages=(
         "gguf",
         "jinja2",

@@ -8,6 +8,8 @@ CUDA_PARAMETERS = (
     "do_copy_in_default_stream",
     "gpu_mem_limit",
 )
+CLASSES = "classes"
+"""Of a classifier's probabilities, in their order; `complete` fills it in."""
 SHRINKAGE = "memory.enable_memory_arena_shrinkage"
 
 ABOUT = About(
@@ -18,7 +20,7 @@ ABOUT = About(
     preference=10,
     packages=("onnxruntime",),
     install="trivet[onnx]",
-    completes=frozenset({"dynamic_batching", "input", "max_batch_size", "output"}),
+    completes=frozenset({"dynamic_batching", "input", "max_batch_size", "output", "parameters"}),
     only_reads=True,
     fields=(
         "default_model_filename",
@@ -30,6 +32,7 @@ ABOUT = About(
     parameters=(
         *CUDA_PARAMETERS,
         SHRINKAGE,
+        f"{CLASSES}*",
         "enable-global-threadpool",  # a process-wide setting of Triton; here sessions are shared
         "enable_mem_arena",
         "enable_mem_pattern",

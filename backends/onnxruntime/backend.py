@@ -1,5 +1,6 @@
 """Opens ONNX models with ONNX Runtime and reads what their files say about themselves."""
 
+import json
 import logging
 from collections.abc import Callable
 from pathlib import Path
@@ -17,16 +18,17 @@ from trivet.backends.api import (
 )
 from trivet.backends.api.completion import ModelTensor, complete_config
 from trivet.backends.api.content import describe_content
+from trivet.backends.api.protobuf_file import MalformedMessage
 from trivet.backends.api.supplied import instance_config
 from trivet.backends.device.buckets import buckets_of
 from trivet.backends.device.cuda import open_gpu
 from trivet.backends.device.driver import Gpu
 from trivet.backends.device.errors import DeviceFailed, as_load_failure
 from trivet.backends.device.gpus import new_lane
-from trivet.backends.onnxruntime.about import ABOUT
+from trivet.backends.onnxruntime.about import ABOUT, CLASSES
 from trivet.backends.onnxruntime.gpu_instance import GpuOnnxInstance
 from trivet.backends.onnxruntime.instance import OnnxRuntimeInstance
-from trivet.backends.onnxruntime.modelfile import MalformedModel, OnnxFile, read_onnx_file
+from trivet.backends.onnxruntime.modelfile import OnnxFile, read_onnx_file
 from trivet.backends.onnxruntime.options import SessionPlan, plan_session
 from trivet.backends.onnxruntime.sessions import Sessions
 from trivet.protos.model_config_pb2 import ModelConfig
@@ -53,7 +55,9 @@ class OnnxRuntimeBackend:
         if any(tensor.shape is None for tensor in found.outputs):
             found.outputs = self._inferred_outputs(config, files, path, found)
         _check_supported(config, found)
-        return complete_config(config, found.inputs, found.outputs)
+        completed = complete_config(config, found.inputs, found.outputs)
+        _name_classes(completed, found)
+        return completed
 
     def open(
         self, config: ModelConfig, files: ModelFiles, placement: Placement
@@ -107,6 +111,15 @@ class OnnxRuntimeBackend:
         ]
 
 
+def _name_classes(config: ModelConfig, found: OnnxFile) -> None:
+    """Says in the config what the columns of probabilities stand for."""
+    for name, classes in found.maps.classes.items():
+        key = CLASSES if len(found.maps.classes) == 1 else f"{CLASSES}.{name}"
+        if key not in config.parameters:
+            text = json.dumps(classes, ensure_ascii=False)
+            config.parameters[key].string_value = text
+
+
 def _known(shape: list[int | str | None]) -> tuple[int, ...] | None:
     """ONNX Runtime says [] for an unknown rank too."""
     return tuple(dim if isinstance(dim, int) else -1 for dim in shape) or None
@@ -120,7 +133,7 @@ def _artifact(config: ModelConfig, files: ModelFiles) -> Path:
 def _read(config: ModelConfig, files: ModelFiles, path: Path) -> OnnxFile:
     try:
         found = read_onnx_file(path)
-    except MalformedModel as error:
+    except MalformedMessage as error:
         raise LoadFailed(
             f"model '{config.name}' version {files.version}: '{path.name}' is not an ONNX model "
             f"({error}); it is {describe_content(path)}"

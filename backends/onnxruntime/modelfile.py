@@ -5,13 +5,20 @@ must be judged before ONNX Runtime follows them. The file is mapped and its weig
 Field numbers are those of onnx.proto.
 """
 
-import mmap
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from trivet.backends.api import DataType
 from trivet.backends.api.completion import ModelTensor
+from trivet.backends.api.protobuf_file import (
+    MalformedMessage,
+    fields_of,
+    map_file,
+    messages_of,
+    number_of,
+    text_of,
+)
+from trivet.backends.onnxruntime.maps import Maps, find_maps
 
 MAX_DEPTH = 32
 """Graphs nested in graphs (If, Loop, Scan); real models have two or three levels."""
@@ -34,13 +41,6 @@ _DATATYPES = {
 }
 """TensorProto.DataType."""
 
-_Value = int | memoryview
-_LENGTH_PREFIXED, _VARINT, _FIXED_BYTES = 2, 0, {1: 8, 5: 4}
-
-
-class MalformedModel(ValueError):
-    """The bytes are no ONNX model."""
-
 
 @dataclass(slots=True)
 class OnnxFile:
@@ -51,43 +51,50 @@ class OnnxFile:
     unsupported_inputs: list[str] = field(default_factory=list)
     unsupported_outputs: list[str] = field(default_factory=list)
     external_locations: set[str] = field(default_factory=set)
+    maps: Maps = field(default_factory=Maps)
 
 
 def read_onnx_file(path: Path) -> OnnxFile:
-    """Raises MalformedModel, or OSError when the file cannot be read."""
-    with path.open("rb") as file:
-        if not path.stat().st_size:
-            raise MalformedModel("the file is empty")
-        data = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+    """Raises MalformedMessage, or OSError when the file cannot be read."""
+    data = map_file(path)
     found = OnnxFile()
-    graphs = list(_messages(data, 7))
+    graphs = list(messages_of(data, 7))
     if len(graphs) != 1:
-        raise MalformedModel("the file has no graph")
+        raise MalformedMessage("the file has no graph")
+    found.maps = find_maps(graphs[0])
     _read_signature(graphs[0], found)
     _read_graph_locations(graphs[0], found.external_locations, depth=0)
-    for function in _messages(data, 25):
+    for function in messages_of(data, 25):
         _read_nodes(function, 7, found.external_locations, depth=0)
     return found
 
 
 def _read_signature(graph: memoryview, found: OnnxFile) -> None:
-    initialised = {_text(tensor, 8) for tensor in _messages(graph, 5)}
-    for value in _messages(graph, 11):
+    initialised = {text_of(tensor, 8) for tensor in messages_of(graph, 5)}
+    for value in messages_of(graph, 11):
         # An input with an initializer has a default: the caller may leave it out.
         _read_tensor(value, found.inputs, found.unsupported_inputs, initialised)
-    for value in _messages(graph, 12):
-        _read_tensor(value, found.outputs, found.unsupported_outputs, set())
+    for value in messages_of(graph, 12):
+        name = text_of(value, 1)
+        if name in found.maps.classes:
+            shape = (-1, len(found.maps.classes[name]))
+            found.outputs.append(ModelTensor(name, DataType.FP32, shape))
+        elif name in found.maps.labels:
+            _read_tensor(value, found.outputs, found.unsupported_outputs, set())
+            found.outputs[-1] = replace(found.outputs[-1], shape=(-1,))
+        else:
+            _read_tensor(value, found.outputs, found.unsupported_outputs, set())
 
 
 def _read_tensor(
     value: memoryview, into: list[ModelTensor], unsupported: list[str], initialised: set[str]
 ) -> None:
-    name = _text(value, 1)
-    for kind in _messages(value, 2):
-        for tensor in _messages(kind, 1):
-            datatype = _DATATYPES.get(_number(tensor, 1))
+    name = text_of(value, 1)
+    for kind in messages_of(value, 2):
+        for tensor in messages_of(kind, 1):
+            datatype = _DATATYPES.get(number_of(tensor, 1))
             if datatype is not None:
-                shapes = [_shape(shape) for shape in _messages(tensor, 2)]
+                shapes = [_shape(shape) for shape in messages_of(tensor, 2)]
                 shape = shapes[0] if shapes else None
                 into.append(ModelTensor(name, datatype, shape, optional=name in initialised))
                 return
@@ -95,12 +102,12 @@ def _read_tensor(
 
 
 def _shape(shape: memoryview) -> tuple[int, ...]:
-    return tuple(_dimension(dimension) for dimension in _messages(shape, 1))
+    return tuple(_dimension(dimension) for dimension in messages_of(shape, 1))
 
 
 def _dimension(dimension: memoryview) -> int:
     """A symbolic, unknown or negative dimension is a variable one."""
-    for number, value in _fields(dimension):
+    for number, value in fields_of(dimension):
         if number == 1 and isinstance(value, int):
             return value if value < 1 << 63 else -1
     return -1
@@ -108,18 +115,18 @@ def _dimension(dimension: memoryview) -> int:
 
 def _read_graph_locations(graph: memoryview, locations: set[str], depth: int) -> None:
     if depth > MAX_DEPTH:
-        raise MalformedModel(f"graphs are nested more than {MAX_DEPTH} deep")
-    for tensor in _messages(graph, 5):
+        raise MalformedMessage(f"graphs are nested more than {MAX_DEPTH} deep")
+    for tensor in messages_of(graph, 5):
         _read_location(tensor, locations)
-    for sparse in _messages(graph, 15):
+    for sparse in messages_of(graph, 15):
         _read_sparse_locations(sparse, locations)
     _read_nodes(graph, 1, locations, depth)
 
 
 def _read_nodes(parent: memoryview, number: int, locations: set[str], depth: int) -> None:
-    for node in _messages(parent, number):
-        for attribute in _messages(node, 5):
-            for number_in_attribute, value in _fields(attribute):
+    for node in messages_of(parent, number):
+        for attribute in messages_of(node, 5):
+            for number_in_attribute, value in fields_of(attribute):
                 if isinstance(value, int):
                     continue
                 if number_in_attribute in (5, 10):
@@ -132,64 +139,11 @@ def _read_nodes(parent: memoryview, number: int, locations: set[str], depth: int
 
 def _read_sparse_locations(sparse: memoryview, locations: set[str]) -> None:
     for number in (1, 2):
-        for tensor in _messages(sparse, number):
+        for tensor in messages_of(sparse, number):
             _read_location(tensor, locations)
 
 
 def _read_location(tensor: memoryview, locations: set[str]) -> None:
-    for entry in _messages(tensor, 13):
-        if _text(entry, 1) == "location":
-            locations.add(_text(entry, 2))
-
-
-def _text(message: memoryview, wanted: int) -> str:
-    for value in _messages(message, wanted):
-        try:
-            return bytes(value).decode()
-        except UnicodeDecodeError as error:
-            raise MalformedModel("a name is not UTF-8") from error
-    return ""
-
-
-def _number(message: memoryview, wanted: int) -> int:
-    for number, value in _fields(message):
-        if number == wanted and isinstance(value, int):
-            return value
-    return 0
-
-
-def _messages(message: memoryview, wanted: int) -> Iterator[memoryview]:
-    for number, value in _fields(message):
-        if number == wanted and not isinstance(value, int):
-            yield value
-
-
-def _fields(message: memoryview) -> Iterator[tuple[int, _Value]]:
-    """Field numbers and values of a protobuf message; fixed-width fields are skipped."""
-    position, end = 0, len(message)
-    while position < end:
-        key, position = _varint(message, position)
-        value, position = _varint(message, position) if key & 7 in (0, 2) else (0, position)
-        if key & 7 == _VARINT:
-            yield key >> 3, value
-            continue
-        start = position
-        position += value if key & 7 == _LENGTH_PREFIXED else _FIXED_BYTES.get(key & 7, end + 1)
-        if position > end:
-            raise MalformedModel(f"a field at byte {start} is cut off or no protobuf")
-        if key & 7 == _LENGTH_PREFIXED:
-            yield key >> 3, message[start:position]
-
-
-def _varint(message: memoryview, position: int) -> tuple[int, int]:
-    """The number at `position` and where it ends."""
-    value = 0
-    for shift in range(0, 70, 7):
-        if position >= len(message):
-            break
-        byte = message[position]
-        position += 1
-        value |= (byte & 0x7F) << shift
-        if byte < 0x80:
-            return value, position
-    raise MalformedModel(f"a number at byte {position} is cut off or too long")
+    for entry in messages_of(tensor, 13):
+        if text_of(entry, 1) == "location":
+            locations.add(text_of(entry, 2))

@@ -9,6 +9,8 @@ from onnxruntime.capi import onnxruntime_pybind11_state as errors
 
 from trivet.backends.api import LoadFailed
 from trivet.backends.api.content import describe_content
+from trivet.backends.api.protobuf_file import MalformedMessage
+from trivet.backends.onnxruntime.maps import without_maps
 from trivet.backends.onnxruntime.options import SessionPlan
 
 # ONNX Runtime's errors have no base class of their own.
@@ -26,6 +28,9 @@ ORT_ERRORS: tuple[type[Exception], ...] = (
     errors.RuntimeException,
 )
 
+_LOAD_ERRORS: tuple[type[Exception], ...] = (*ORT_ERRORS, MalformedMessage)
+_WEIGHTS_FOLDER = "session.model_external_initializers_file_folder_path"
+"""Where files of weights lie, for a model that is not opened by its path."""
 _Key = tuple[Path, tuple[tuple[str, int, int, int], ...], SessionPlan]
 
 
@@ -60,9 +65,13 @@ def create_session(path: Path, plan: SessionPlan) -> ort.InferenceSession:
     if plan.is_on_gpu and hasattr(ort, "preload_dlls"):
         # Finds CUDA and cuDNN in the packages that the extra onnx-gpu brings.
         ort.preload_dlls()
+    options = plan.options()
     try:
-        session = ort.InferenceSession(str(path), plan.options(), providers=providers)
-    except ORT_ERRORS as error:
+        content = without_maps(path)
+        if content is not None:
+            options.add_session_config_entry(_WEIGHTS_FOLDER, str(path.parent))
+        session = ort.InferenceSession(content or str(path), options, providers=providers)
+    except _LOAD_ERRORS as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise LoadFailed(
             f"'{path.name}' could not be loaded by ONNX Runtime {ort.__version__} "

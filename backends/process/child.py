@@ -55,10 +55,11 @@ _FAULT = "AcceleratorError"
 """PyTorch's error for a fault of a GPU; a lack of memory is another one."""
 
 
-def main() -> None:
+def main(network: str = "") -> None:
     """Serves the parent over two inherited sockets until it hangs up.
 
-    Arguments: the descriptor for batches, the one for everything else, the parent's process id.
+    Arguments of the program: the descriptor for batches, the one for everything else, the parent's
+    process id. `network`: what went wrong when the network was to be taken away.
     """
     calls_fd, events_fd, parent_pid = map(int, sys.argv[1:])
     sys.argv = [__file__]
@@ -67,7 +68,7 @@ def main() -> None:
     calls = Link(Channel(socket.socket(fileno=calls_fd)), writer, reader)
     events = Link(Channel(socket.socket(fileno=events_fd)), writer, reader)
     try:
-        _Server(calls, events).run()
+        _Server(calls, events, network).run()
     except ChannelClosed:
         # The parent is gone or has given this process up: nobody is left to tell.
         sys.exit(1)
@@ -92,7 +93,8 @@ class _Reply(NamedTuple):
 class _Server:
     """One instance and the links to its parent. `run` is the main thread's."""
 
-    def __init__(self, calls: Link, events: Link) -> None:
+    def __init__(self, calls: Link, events: Link, network: str) -> None:
+        self._network = network
         self._calls = calls
         self._events = events
         self._requests = OpenRequests()
@@ -104,6 +106,8 @@ class _Server:
     def run(self) -> None:
         task = Task.from_header(self._calls.receive().header)
         logging.basicConfig(level=task.log_level, handlers=[LogForwarder(self._events)])
+        if self._network:
+            log.warning("model '%s': the network was %s", task.config.name, self._network)
         if task.placement is not None:
             # Before user code, whose metrics wait for the server's word.
             threading.Thread(target=self._listen, name="events", daemon=True).start()

@@ -14,7 +14,7 @@ from collections import deque
 from collections.abc import Sequence
 from contextlib import ExitStack, suppress
 
-from trivet.backends.api import Cause, LoadFailed
+from trivet.backends.api import Cause, LoadFailed, Pickles
 from trivet.backends.api.meters import Meters
 from trivet.backends.process.channel import Channel, ChannelClosed, Frame, Header
 from trivet.backends.process.ending import Ending, MemoryKills
@@ -30,6 +30,8 @@ from trivet.backends.process.wire import decode_error
 log = logging.getLogger(__name__)
 
 _PROGRAM = program("trivet.backends.process.child")
+_CONFINED_PROGRAM = program("trivet.backends.confinement")
+"""For files that may run code of whoever wrote them."""
 _THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 _KILL_AFTER_S = 1.0
 """Between asking a process to terminate and killing it."""
@@ -245,9 +247,10 @@ def _spawn(task: Task, calls_fd: int, events_fd: int, output_fd: int) -> subproc
     if task.placement is not None and task.placement.device_uuid:
         environment["CUDA_VISIBLE_DEVICES"] = task.placement.device_uuid
     environment |= {"PYTHONUNBUFFERED": "1", "PYTHONFAULTHANDLER": "1"}
+    is_confined = task.files.pickles is not Pickles.REFUSED
     arguments = [str(calls_fd), str(events_fd), str(os.getpid())]
     return subprocess.Popen(  # noqa: S603 - our own interpreter and program
-        [sys.executable, "-P", "-c", _PROGRAM, *arguments],
+        [sys.executable, "-P", "-c", _CONFINED_PROGRAM if is_confined else _PROGRAM, *arguments],
         stdin=subprocess.DEVNULL,
         stdout=output_fd,
         stderr=output_fd,

@@ -4,7 +4,7 @@ import base64
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from trivet.backends.api import ModelFiles, Placement
+from trivet.backends.api import ModelFiles, Pickles, Placement
 from trivet.backends.process.channel import Header
 from trivet.protos.model_config_pb2 import ModelConfig
 
@@ -30,7 +30,11 @@ class Task:
             "op": "start",
             "backend": self.backend,
             "config": encode_config(self.config),
-            "files": {**asdict(self.files), "model_dir": str(self.files.model_dir)},
+            "files": {
+                **asdict(self.files),
+                "model_dir": str(self.files.model_dir),
+                "pickles": self.files.pickles is not Pickles.REFUSED,
+            },
             "placement": asdict(self.placement) if self.placement else None,
             "log_level": self.log_level,
         }
@@ -48,9 +52,12 @@ class Task:
 
 
 def _files(given: Header) -> ModelFiles:
-    return ModelFiles(
-        **{**given, "model_dir": Path(given["model_dir"]), "lone": tuple(given["lone"])}
-    )
+    read = {
+        "model_dir": Path(given["model_dir"]),
+        "lone": tuple(given["lone"]),
+        "pickles": Pickles.HERE if given["pickles"] else Pickles.REFUSED,
+    }
+    return ModelFiles(**{**given, **read})
 
 
 def _placement(given: Header) -> Placement:

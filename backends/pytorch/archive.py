@@ -12,7 +12,7 @@ from pathlib import Path
 
 import torch
 
-from trivet.backends.api import LoadFailed
+from trivet.backends.api import LoadFailed, refuse_pickle
 from trivet.backends.api.content import describe_content
 
 
@@ -26,10 +26,12 @@ class Kind(Enum):
     COMPILED = auto()
     """AOTInductor: native code, as trusted as any shared library in the model's folder."""
     STATE_DICT = auto()
-    """Weights without a program."""
+    """Of torch.save: weights without a program, or pickled objects."""
+    PICKLE = auto()
+    """The same of PyTorch before 1.6, or any pickle."""
 
 
-_FIX = (
+FIX = (
     "save the program with torch.export.save (model.pt2) or torch.jit.save (model.pt), or put its "
     "class into a model.py beside weights saved from its state_dict()"
 )
@@ -40,9 +42,10 @@ def kind_of(path: Path) -> Kind:
     if path.suffix == ".safetensors":
         return Kind.STATE_DICT
     if not zipfile.is_zipfile(path):
+        if is_pickle(path):
+            return Kind.PICKLE
         raise LoadFailed(
-            f"'{path.name}' is no PyTorch archive; it is {describe_content(path)}. Pickles are not "
-            f"loaded, because they run code: {_FIX}"
+            f"'{path.name}' is no PyTorch archive; it is {describe_content(path)}: {FIX}"
         )
     names = _inner_names(path)
     if any(name.startswith("data/aotinductor/") for name in names):
@@ -53,15 +56,21 @@ def kind_of(path: Path) -> Kind:
         return Kind.SCRIPT
     if "data.pkl" in names:
         return Kind.STATE_DICT
-    raise LoadFailed(f"'{path.name}' is a zip archive without a PyTorch model in it: {_FIX}")
+    raise LoadFailed(f"'{path.name}' is a zip archive without a PyTorch model in it: {FIX}")
 
 
-def refuse_program_missing(path: Path) -> LoadFailed:
-    """The error for weights where a program is needed."""
-    return LoadFailed(
-        f"'{path.name}' was saved by torch.save: it holds weights or pickled Python objects, no "
-        f"program. Pickles are not loaded, because they run code: {_FIX}"
-    )
+def refuse_program_missing(model_name: str, path: Path) -> LoadFailed:
+    """The error for weights or pickles where a program is needed."""
+    of_torch = "of torch.save: weights or pickled objects, no program"
+    what = "a pickle" if is_pickle(path) else of_torch
+    return refuse_pickle(model_name, path, what=what, fix=FIX)
+
+
+def is_pickle(path: Path) -> bool:
+    """By its first bytes."""
+    with path.open("rb") as file:
+        head = file.read(2)
+    return len(head) == 2 and head[0] == 0x80 and head[1] <= 5
 
 
 def check_exported(path: Path) -> None:

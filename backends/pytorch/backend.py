@@ -13,6 +13,7 @@ from trivet.backends.api import (
     InvalidConfig,
     LoadFailed,
     ModelFiles,
+    Pickles,
     Placement,
     Signature,
 )
@@ -22,6 +23,7 @@ from trivet.backends.device.buckets import buckets_of
 from trivet.backends.device.cuda import open_gpu
 from trivet.backends.device.errors import DeviceFailed, as_load_failure
 from trivet.backends.device.gpus import new_lane
+from trivet.backends.process import open_isolated
 from trivet.backends.pytorch.about import ABOUT, MODULE_FILE
 from trivet.backends.pytorch.archive import Kind, kind_of, refuse_program_missing
 from trivet.backends.pytorch.bounds import compiled_extents
@@ -32,6 +34,7 @@ from trivet.backends.pytorch.gpu_instance import GpuPyTorchInstance
 from trivet.backends.pytorch.instance import PyTorchInstance
 from trivet.backends.pytorch.module import load_module
 from trivet.backends.pytorch.parameters import PyTorchParameters
+from trivet.backends.pytorch.pickled import load_pickled
 from trivet.backends.pytorch.program import Program
 from trivet.backends.pytorch.script import load_script
 from trivet.backends.pytorch.tensors import DATATYPES
@@ -71,6 +74,8 @@ class PyTorchBackend:
         """Raises LoadFailed, InvalidConfig."""
         # Without auto-completion nobody has compared the config with the file yet.
         self.complete(config, files)
+        if files.pickles is Pickles.APART and _is_pickled(_artifact(config, files)):
+            return open_isolated(ABOUT.word, config, files, placement)
         parameters = PyTorchParameters.read(config)
         self._set_threads(parameters, placement)
         device = _device(config, placement)
@@ -132,11 +137,17 @@ def _artifact(config: ModelConfig, files: ModelFiles) -> Path | None:
     if has_class and not (files.version_dir / present).exists():
         return None
     path = files.artifact(config, present)
-    if kind_of(path) is not Kind.STATE_DICT:
+    if not _is_pickled(path):
         return path
-    if has_class:
+    if has_class and kind_of(path) is Kind.STATE_DICT:
         return None
-    raise refuse_program_missing(path)
+    if files.pickles is Pickles.REFUSED:
+        raise refuse_program_missing(config.name, path)
+    return path
+
+
+def _is_pickled(path: Path | None) -> bool:
+    return path is not None and kind_of(path) in (Kind.STATE_DICT, Kind.PICKLE)
 
 
 def _check_tensors(config: ModelConfig, *, takes_texts: bool) -> None:
@@ -195,6 +206,8 @@ def _load(
     path = _artifact(config, files)
     if path is None:
         return load_module(config, files, device, parameters)
+    if _is_pickled(path):
+        return load_pickled(config, path, device, parameters)
     loaders = {
         Kind.SCRIPT: load_script,
         Kind.EXPORTED: load_exported,

@@ -40,6 +40,16 @@ def load_module(
     weights = _weights(config, files)
     if weights is not None:
         _fill(module, weights)
+    return program_of(config, module, device, parameters)
+
+
+def program_of(
+    config: ModelConfig,
+    module: torch.nn.Module,
+    device: torch.device | None,
+    parameters: PyTorchParameters,
+) -> Program:
+    """A module, called by the names of its own arguments. Raises InvalidConfig."""
     module.eval()
     if device is not None:
         module.to(device)

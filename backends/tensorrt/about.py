@@ -6,7 +6,7 @@ ABOUT = About(
     word="tensorrt",
     backend="trivet.backends.tensorrt.backend:BACKEND",
     platform="tensorrt_plan",
-    suffixes=(".plan",),
+    suffixes=(".plan", ".engine", ".trt"),
     preference=20,
     packages=("tensorrt",),
     install="trivet[tensorrt]",
@@ -21,5 +21,7 @@ ABOUT = About(
     ),
     parameters=("execution_context_allocation_strategy", "version_compatible"),
     builds_engines=True,
-    memory=Memory(weight_suffixes=(".plan",), files_are_least=True, shared_on=("KIND_GPU",)),
+    memory=Memory(
+        weight_suffixes=(".plan", ".engine", ".trt"), files_are_least=True, shared_on=("KIND_GPU",)
+    ),
 )

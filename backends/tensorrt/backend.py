@@ -26,7 +26,7 @@ from trivet.backends.tensorrt.plan_file import check_plan, open_engine
 from trivet.backends.tensorrt.profiles import chosen_profiles, complete_from_engine
 from trivet.protos.model_config_pb2 import ModelConfig
 
-(DEFAULT_FILENAME,) = ABOUT.model_files
+DEFAULT_FILENAME = ABOUT.model_files[0]
 
 
 class TensorRtBackend:

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 
 from trivet.server.logs.outage import Outage
-from trivet.server.repository.scan import ModelFolder
+from trivet.server.repository.layout import ModelFolder
 
 
 class State(Enum):

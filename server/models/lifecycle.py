@@ -23,7 +23,7 @@ from trivet.server.models.known import Known, State, Status, Wanted
 from trivet.server.models.loader import Loader, LoadPlan, Opened
 from trivet.server.models.model import Model
 from trivet.server.models.registry import Registry
-from trivet.server.repository.scan import ModelFolder
+from trivet.server.repository.layout import ModelFolder
 from trivet.server.scheduling.sequences.executor import SequenceExecutor
 from trivet.server.scheduling.statistics import ModelStatistics
 

@@ -15,6 +15,7 @@ from trivet.backends.api import (
     InvalidConfig,
     LoadFailed,
     ModelFiles,
+    Pickles,
     Placement,
     ServingError,
     StartsProcesses,
@@ -37,7 +38,7 @@ from trivet.server.models.model import Source
 from trivet.server.models.warmup import warm
 from trivet.server.repository import config as configs
 from trivet.server.repository.check import check
-from trivet.server.repository.scan import ModelFolder
+from trivet.server.repository.layout import ModelFolder
 from trivet.server.repository.unread import (
     NOBODYS_PARAMETERS,
     unread_fields,
@@ -105,13 +106,19 @@ class Loader:
     """Of `--host-policy`."""
     meters: MeterStore | None = None
     """For metrics that models make up."""
+    pickles: frozenset[str] = frozenset()
+    """Of `--allow-pickle`: models whose pickles may be loaded."""
     gpus: GpuLedger = field(default_factory=lambda: GpuLedger(Gpus.none("none were looked for")))
 
     def plan(self, folder: ModelFolder, override_json: str | None) -> LoadPlan:
         """Reads the config and chooses versions. Raises InvalidConfig, UnreadableFiles or
         LoadFailed."""
+        if folder.is_flat and not folder.lone:
+            log.info(
+                "model '%s' has no version folder: its files are taken as version 1", folder.name
+            )
         try:
-            given = configs.read_config(folder.path, override_json, self.config_name)
+            given = configs.config_of(folder, override_json, self.config_name)
         except InvalidConfig as error:
             raise judged(error) from error.__cause__
         versions = tuple(sorted(configs.select_versions(given, folder.versions)))
@@ -129,6 +136,8 @@ class Loader:
         are logged and become LoadFailed.
         """
         files = plan.folder.files(version)
+        if plan.folder.name in self.pickles and not plan.folder.is_sent:
+            files = replace(files, pickles=Pickles.APART)
         try:
             return self._open(plan, files)
         except ServingError as error:

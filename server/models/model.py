@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from trivet.backends.api import Executor, Signature
 from trivet.protos.model_config_pb2 import ModelConfig
 from trivet.server.models.gpu_memory import LoadMemory
-from trivet.server.repository.scan import Fingerprint
+from trivet.server.repository.layout import Fingerprint
 from trivet.server.scheduling.reshape import Reshape
 from trivet.server.scheduling.statistics import ModelStatistics
 

@@ -12,6 +12,7 @@ from google.protobuf import text_format
 from trivet.backends.api import About, InvalidConfig, Placement, from_json, parameter
 from trivet.protos.model_config_pb2 import ModelConfig, ModelInstanceGroup
 from trivet.protos.pool import POOL
+from trivet.server.repository.layout import ModelFolder
 
 CONFIG_NAME = "config.pbtxt"
 NAMED_CONFIGS = "configs"
@@ -21,15 +22,26 @@ _POSITION = re.compile(r"^(\d+):(\d+) : (?:'.*?': )?(.*)$", re.DOTALL)
 _UNKNOWN_FIELD = re.compile(r'Message type "([\w.]+)" has no field named "(\w+)"')
 
 
+def config_of(
+    folder: ModelFolder, override_json: str | None = None, config_name: str = ""
+) -> ModelConfig:
+    """The config of a model as it lies; see `read_config`. Lone files have none."""
+    if folder.lone and override_json is None:
+        return ModelConfig(name=folder.name)
+    return read_config(folder.path, override_json, config_name, name=folder.name)
+
+
 def read_config(
-    model_dir: Path, override_json: str | None = None, config_name: str = ""
+    model_dir: Path, override_json: str | None = None, config_name: str = "", *, name: str = ""
 ) -> ModelConfig:
     """The config of a model folder, or the overriding one; without either only the name is set.
+    `name`: the model's, where the folder is called otherwise.
 
     With a `config_name`, `configs/<config_name>.pbtxt` is read where there is one.
 
     Raises InvalidConfig: "<model>/config.pbtxt:LINE:COLUMN: what. how to fix it".
     """
+    name = name or model_dir.name
     if override_json is not None:
         if len(override_json) > MAX_CONFIG_BYTES:
             raise InvalidConfig(
@@ -37,17 +49,17 @@ def read_config(
                 f"{MAX_CONFIG_BYTES} are read"
             )
         config = from_json(override_json)
-        where = f"config override of model '{model_dir.name}'"
+        where = f"config override of model '{name}'"
     else:
         inside = _place(model_dir, config_name)
-        where = f"{model_dir.name}/{inside}"
+        where = f"{name}/{inside}"
         config = parse_config(_read(model_dir / inside, where), where)
-    if config.name and config.name != model_dir.name:
+    if config.name and config.name != name:
         raise InvalidConfig(
-            f"{where}: name is '{config.name}' but the model's folder is '{model_dir.name}'; "
+            f"{where}: name is '{config.name}' but the model's folder is '{name}'; "
             "make them equal or leave `name` out"
         )
-    config.name = model_dir.name
+    config.name = name
     return config
 
 

@@ -3,7 +3,8 @@
 from collections.abc import Collection
 from dataclasses import dataclass
 
-from trivet.server.repository.scan import ModelFolder, Snapshot
+from trivet.server.repository.layout import ModelFolder
+from trivet.server.repository.scan import Snapshot
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +33,16 @@ class Problem:
     reason: str
 
 
-Action = Load | Unload | Problem
+@dataclass(frozen=True, slots=True)
+class Stranger:
+    """A folder or file that nothing takes for a model, and what to do about it. What served under
+    its name is unloaded."""
+
+    name: str
+    advice: str
+
+
+Action = Load | Unload | Problem | Stranger
 
 
 def plan(
@@ -43,11 +53,9 @@ def plan(
     before = previous.models if previous is not None else {}
     old_problems = previous.problems if previous is not None else {}
     actions: list[Action] = [
-        Load(folder)
+        Stranger(name, folder.advice) if folder.is_stranger else Load(folder)
         for name, folder in snapshot.models.items()
-        if (old := before.get(name)) is None
-        or name in owed
-        or (old.path, old.config, old.versions) != (folder.path, folder.config, folder.versions)
+        if (old := before.get(name)) is None or name in owed or old != folder
     ]
     actions += [
         Problem(name, reason)

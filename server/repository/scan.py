@@ -5,19 +5,22 @@ import logging
 import os
 import re
 import stat
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from trivet.backends.api import ModelFiles
+from trivet.server.repository.layout import (
+    Fingerprint,
+    ModelFolder,
+    flat,
+    is_one_model,
+    lone_models,
+)
 
 log = logging.getLogger(__name__)
 
-Fingerprint = tuple[tuple[str, int, int, int], ...]
-"""Of each file: path in the folder, size in bytes, modification time in ns, inode."""
-
 MAX_FILES = 100_000
-_NAME = re.compile(r"(?! )[A-Za-z0-9._,+@ -]{1,255}(?<! )")
+NAME = re.compile(r"(?! )[A-Za-z0-9._,+@ -]{1,255}(?<! )")
 _VERSION = re.compile(r"[1-9][0-9]{0,18}")
 _IGNORED_SUFFIXES = ("~", ".swp", ".swx", ".tmp", ".part", ".crdownload")
 
@@ -31,50 +34,94 @@ class _UnusableFolderError(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class ModelFolder:
-    """A model's folder at one moment."""
-
-    name: str
-    path: Path
-    config: Fingerprint
-    """Of everything that is not in a version folder: config, labels, warm-up data."""
-    versions: Mapping[int, Fingerprint]
-
-    def files(self, version: int) -> ModelFiles:
-        """Where those of a version are."""
-        return ModelFiles(self.path, version)
-
-
-@dataclass(frozen=True, slots=True)
 class Snapshot:
     """All repositories at one moment."""
 
     models: Mapping[str, ModelFolder]
+    """Strangers too: what looks like a model and is taken for none."""
     problems: Mapping[str, str]
     """Models that cannot be served at all, and why."""
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether there is nothing that might serve."""
+        return not self.problems and all(each.is_stranger for each in self.models.values())
+
 
 def scan(roots: Sequence[Path]) -> Snapshot:
-    """Looks at every model folder. Raises RepositoryUnreadableError for a root without access."""
+    """Looks at every model. Raises RepositoryUnreadableError for a root without access."""
     models: dict[str, ModelFolder] = {}
     problems: dict[str, str] = {}
     for root in _distinct(roots):
-        for path in _model_folders(root):
-            name = path.name
+        for name, found in _of_root(root):
             if name in models or name in problems:
-                others = models.pop(name).path.parent if name in models else "another one"
-                problems[name] = (
-                    f"model '{name}' is in two repositories, '{others}' and '{root}'; "
-                    "rename or remove one of them"
-                )
-                continue
-            try:
-                models[name] = _scan_model(path, root.resolve())
-            except _UnusableFolderError as error:
-                problems[name] = str(error)
-            except OSError as error:
-                problems[name] = f"the folder cannot be read: {error.strerror}"
+                problems[name] = _twice(name, root, models.pop(name, None))
+            elif isinstance(found, ModelFolder):
+                models[name] = found
+            else:
+                problems[name] = found
     return Snapshot(models, problems)
+
+
+def _twice(name: str, root: Path, other: ModelFolder | None) -> str:
+    there = "another one" if other is None else other.path if other.lone else other.path.parent
+    if there == root:
+        return f"model '{name}' is there twice, in '{root}'; rename or remove one of them"
+    return f"model '{name}' is in two repositories, '{there}' and '{root}'; rename or remove one"
+
+
+def _of_root(root: Path) -> Iterator[tuple[str, ModelFolder | str]]:
+    """What lies in a repository, by name: a model, or why it cannot be one."""
+    place = root.resolve()
+    entries = _entries_of_root(root)
+    folders = [Path(entry.path) for entry in entries if _is_model(entry)]
+    found = [(path.name, _attempt(_scan_model, path, place)) for path in folders]
+    problems = {e.name: text for e in entries if (text := _why_not_lone(e, place))}
+    stamps = tuple(_stamp(e, e.name) for e in entries if _is_lone(e) and e.name not in problems)
+    try:
+        has_versions = any(isinstance(each, ModelFolder) and each.has_folders for _, each in found)
+        if stamps and not has_versions and is_one_model(root):
+            name = place.name
+            yield name, _attempt(_scan_whole, root, place)
+            return
+        lone = list(lone_models(root, stamps))
+    except OSError as error:
+        raise _unreadable(root, error) from None
+    yield from found
+    yield from problems.items()
+    yield from ((each.name, each) for each in lone)
+
+
+def _attempt(
+    look: Callable[[Path, Path], ModelFolder], path: Path, place: Path
+) -> ModelFolder | str:
+    try:
+        return look(path, place)
+    except _UnusableFolderError as error:
+        return str(error)
+    except OSError as error:
+        return f"the folder cannot be read: {error.strerror}"
+
+
+def _scan_whole(root: Path, place: Path) -> ModelFolder:
+    stamps = tuple(_walk(root, place, "", MAX_FILES))
+    return ModelFolder(place.name, root, (), {1: stamps}, is_flat=True)
+
+
+def _is_lone(entry: os.DirEntry[str]) -> bool:
+    """Whether it is a file that may be a model, or one of several that are."""
+    is_file = not is_ignored(entry.name) and entry.is_file()
+    return is_file and NAME.fullmatch(entry.name) is not None
+
+
+def _why_not_lone(entry: os.DirEntry[str], place: Path) -> str:
+    if not entry.is_symlink() or not _is_lone(entry):
+        return ""
+    try:
+        _check_link(Path(entry.path), place)
+    except _UnusableFolderError as error:
+        return str(error)
+    return ""
 
 
 def _distinct(roots: Sequence[Path]) -> Iterator[Path]:
@@ -87,20 +134,21 @@ def _distinct(roots: Sequence[Path]) -> Iterator[Path]:
             yield root
 
 
-def _model_folders(root: Path) -> list[Path]:
+def _entries_of_root(root: Path) -> list[os.DirEntry[str]]:
     try:
-        entries = sorted(os.scandir(root), key=lambda entry: entry.name)
-        return [Path(entry.path) for entry in entries if _is_model(entry)]
+        return sorted(os.scandir(root), key=lambda entry: entry.name)
     except OSError as error:
-        raise RepositoryUnreadableError(
-            f"model repository '{root}' cannot be read: {error.strerror}"
-        ) from None
+        raise _unreadable(root, error) from None
+
+
+def _unreadable(root: Path, error: OSError) -> RepositoryUnreadableError:
+    return RepositoryUnreadableError(f"model repository '{root}' cannot be read: {error.strerror}")
 
 
 def _is_model(entry: os.DirEntry[str]) -> bool:
     if is_ignored(entry.name) or not entry.is_dir():
         return False
-    if not _NAME.fullmatch(entry.name):
+    if not NAME.fullmatch(entry.name):
         log.warning(
             "folder %r is no model: names have 1 to 255 of A-Z a-z 0-9 . _ , + @ - and blanks "
             "between them",
@@ -130,7 +178,8 @@ def _scan_model(path: Path, root: Path) -> ModelFolder:
             versions[int(entry.name)] = fingerprint
         elif not entry.name.isdigit():
             config += _walk(Path(entry.path), root, f"{entry.name}/", budget)
-    return ModelFolder(path.name, path, tuple(sorted(config)), versions)
+    stamps = tuple(sorted(config))
+    return ModelFolder(path.name, path, stamps, versions) if versions else flat(path, stamps)
 
 
 def _walk(

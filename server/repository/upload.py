@@ -9,11 +9,12 @@ import re
 import shutil
 import tempfile
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
 from trivet.backends.api import LoadFailed
-from trivet.server.repository.scan import ModelFolder, scan
+from trivet.server.repository.layout import ModelFolder
+from trivet.server.repository.scan import scan
 
 log = logging.getLogger(__name__)
 NO_FILES: Mapping[str, bytes] = {}
@@ -49,7 +50,7 @@ class Upload:
         if folder is None:
             shutil.rmtree(root, ignore_errors=True)
             raise _refused(name, "that is no name of a model")
-        return cls(root, folder)
+        return cls(root, replace(folder, is_sent=True))
 
     def close(self) -> None:
         """Removes the files."""

@@ -11,13 +11,13 @@ from trivet.protos.model_config_pb2 import ModelConfig
 from trivet.server.repository.check import faults
 from trivet.server.repository.config import (
     CONFIG_NAME,
+    config_of,
     normalise,
     parse_config,
-    read_config,
     select_versions,
 )
+from trivet.server.repository.layout import ModelFolder
 from trivet.server.repository.scan import (
-    ModelFolder,
     RepositoryUnreadableError,
     is_ignored,
     scan,
@@ -76,11 +76,15 @@ def validate(root: Path) -> list[Diagnostic]:
 
 def _check_model(folder: ModelFolder) -> Iterator[Diagnostic]:
     name = folder.name
-    yield from _odd_names(folder)
+    if not folder.lone:
+        yield from _odd_names(folder)
     yield from _odd_files(folder)
+    if folder.is_stranger:
+        yield Diagnostic("error", "not-a-model", name, folder.advice)
+        return
     config_path = f"{name}/{CONFIG_NAME}"
     try:
-        config = read_config(folder.path)
+        config = config_of(folder)
     except InvalidConfig as error:
         yield _positioned(error.message, config_path)
         return
@@ -174,9 +178,11 @@ def _odd_names(folder: ModelFolder) -> Iterator[Diagnostic]:
 def _odd_files(folder: ModelFolder) -> Iterator[Diagnostic]:
     stamps = [(name, size) for name, size, _, _ in folder.config]
     for version, fingerprint in folder.versions.items():
-        stamps += [(f"{version}/{name}", size) for name, size, _, _ in fingerprint]
+        if folder.lone or folder.has_folders:
+            before = f"{version}/" if folder.has_folders else ""
+            stamps += [(f"{before}{name}", size) for name, size, _, _ in fingerprint]
     for name, size in stamps:
-        path = f"{folder.name}/{name}"
+        path = name if folder.lone else f"{folder.name}/{name}"
         if size < 0:
             yield Diagnostic(
                 "error", "dangling-link", path, "is a link to a file that is not there"
@@ -207,7 +213,7 @@ def _starts_with(path: Path, head: bytes) -> bool:
 
 def _check_version(folder: ModelFolder, config: ModelConfig, version: int) -> Iterator[Diagnostic]:
     files = folder.files(version)
-    path = f"{folder.name}/{version}"
+    path = f"{folder.name}/{version}" if folder.has_folders else folder.name
     try:
         found = find_backend(config, files)
     except LoadFailed as error:

@@ -9,8 +9,9 @@ from pathlib import Path
 from watchfiles import awatch
 
 from trivet.server.logs.outage import Outage
+from trivet.server.repository.layout import ModelFolder
 from trivet.server.repository.plan import Action, plan
-from trivet.server.repository.scan import ModelFolder, RepositoryUnreadableError, Snapshot, scan
+from trivet.server.repository.scan import RepositoryUnreadableError, Snapshot, scan
 
 log = logging.getLogger(__name__)
 Apply = Callable[[tuple[Action, ...]], None]

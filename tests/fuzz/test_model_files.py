@@ -3,14 +3,18 @@
 import contextlib
 from pathlib import Path
 
+import numpy as np
 import pytest
 from fuzzing import FUZZ, json_bodies, mutated
 from hypothesis import given
 from hypothesis import strategies as st
+from onnx_models import zip_map_model
 from serving import adder_bytes
 
 from trivet.backends.api import ServingError
-from trivet.backends.onnxruntime.modelfile import MalformedModel, read_onnx_file
+from trivet.backends.api.protobuf_file import MalformedMessage
+from trivet.backends.onnxruntime.maps import without_maps
+from trivet.backends.onnxruntime.modelfile import read_onnx_file
 from trivet.server.repository.check import check
 from trivet.server.repository.config import parse_config, read_config
 
@@ -109,5 +113,13 @@ def spot(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @given(data=mutated(adder_bytes(1)) | st.binary(max_size=100))
 def test_onnx(spot: Path, data: bytes) -> None:
     spot.write_bytes(data)
-    with contextlib.suppress(MalformedModel):
+    with contextlib.suppress(MalformedMessage):
         read_onnx_file(spot)
+
+
+@FUZZ
+@given(data=mutated(zip_map_model(np.ones((4, 2), np.float32))))
+def test_onnx_with_maps(spot: Path, data: bytes) -> None:
+    spot.write_bytes(data)
+    with contextlib.suppress(MalformedMessage):
+        without_maps(spot)

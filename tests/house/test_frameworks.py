@@ -13,17 +13,27 @@ from trivet.backends.registry import abouts
 
 # Frameworks, and what only tests and benches may need.
 FOREIGN = {
+    "ai_edge_litert",
+    "catboost",
     "grpc",
+    "keras",
+    "lightgbm",
+    "mlflow",
     "numba",
     "onnx",
     "onnxruntime",
+    "openvino",
     "pandas",
     "scipy",
+    "sklearn",
+    "skops",
+    "tensorflow",
     "tensorrt",
     "tokenizers",
     "torch",
     "transformers",
     "tritonclient",
+    "xgboost",
 }
 
 IMPORT = "import importlib, sys; [importlib.import_module(name) for name in sys.argv[1:]]"
@@ -60,6 +70,14 @@ def test_what_backends_say_of_themselves_loads_no_framework() -> None:
 
     assert {"torch", "onnxruntime", "jinja2"} <= needed
     assert loaded & (FOREIGN | needed) == set()
+
+
+@pytest.mark.parametrize("word", ["tensorflow", "keras"])
+def test_a_backend_with_processes_of_its_own_loads_its_framework_there(word: str) -> None:
+    module = abouts()[word].backend.partition(":")[0]
+
+    assert abouts()[word].own_process
+    assert loaded_by(module) & FOREIGN == set()
 
 
 def test_asking_for_help_is_instant() -> None:

@@ -11,7 +11,7 @@ from patience import patience
 from trivet.backends.api import LoadFailed
 from trivet.server.control import RepositoryControl
 from trivet.server.models.composition import Composition
-from trivet.server.repository.scan import ModelFolder
+from trivet.server.repository.layout import ModelFolder
 from trivet.server.settings import Settings
 
 

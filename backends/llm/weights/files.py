@@ -1,4 +1,4 @@
-"""Reads a language model from disk: a Hugging Face folder, or one GGUF file, dequantised."""
+"""Reads a language model from disk: a Hugging Face folder, or GGUF, dequantised."""
 
 import json
 import re
@@ -21,7 +21,8 @@ from trivet.backends.llm.families.quantisation import scale_blocks
 from trivet.backends.llm.families.registry import FAMILIES, from_gguf, from_hub
 from trivet.backends.llm.matrices.fp8 import FP8
 from trivet.backends.llm.text.tokenizer_files import TokenizerFiles, gguf_tokenizer, hub_tokenizer
-from trivet.backends.llm.weights.gguf_header import GgufHeader, GgufTensor, read_header
+from trivet.backends.llm.weights.gguf_header import GgufTensor
+from trivet.backends.llm.weights.gguf_parts import GgufFile, GgufModel, read_model
 
 # Files of other quantisations or frameworks must not be taken for weights; pickles are never read.
 _INDEX = "model.safetensors.index.json"
@@ -52,18 +53,21 @@ def load_model(
         if blocks is not None:
             _multiply_blocks(weights, blocks, dtype)
         return config, weights, hub_tokenizer(path)
-    header = _gguf_header(path)
-    metadata = _described(path, header)
-    config = from_gguf(metadata, header.tensors, families)
-    return config, _dequantised(config, header, path, dtype), gguf_tokenizer(metadata)
+    model = read_model(path)
+    metadata = _described(path, model)
+    config = from_gguf(metadata, model.tensors, families)
+    weights = {
+        name: weight
+        for file in model.files
+        for name, weight in _dequantised(config, file, dtype).items()
+    }
+    return config, weights, gguf_tokenizer(metadata)
 
 
 def load_tokenizer_files(path: Path) -> TokenizerFiles:
     """The tokenizer alone. Raises LoadFailed."""
     return (
-        hub_tokenizer(path)
-        if path.is_dir()
-        else gguf_tokenizer(_described(path, _gguf_header(path)))
+        hub_tokenizer(path) if path.is_dir() else gguf_tokenizer(_described(path, read_model(path)))
     )
 
 
@@ -171,23 +175,14 @@ def _reason(error: Exception) -> str:
     return str(error)
 
 
-def _gguf_header(path: Path) -> GgufHeader:
-    try:
-        return read_header(path)
-    except (OSError, ValueError) as error:
-        raise LoadFailed(f"'{path.name}' is no readable GGUF file: {_reason(error)}") from error
+def _described(path: Path, model: GgufModel) -> Described:
+    return Described(model.metadata, f"the metadata of '{path.name}'")
 
 
-def _described(path: Path, header: GgufHeader) -> Described:
-    return Described(header.metadata, f"the metadata of '{path.name}'")
-
-
-def _dequantised(
-    config: LlmConfig, header: GgufHeader, path: Path, dtype: torch.dtype
-) -> dict[str, Tensor]:
+def _dequantised(config: LlmConfig, file: GgufFile, dtype: torch.dtype) -> dict[str, Tensor]:
     weights = {}
-    data = np.asarray(np.memmap(path, mode="r"))
-    for gguf_name, tensor in header.tensors.items():
+    data = np.asarray(np.memmap(file.path, mode="r"))
+    for gguf_name, tensor in file.header.tensors.items():
         weight = _floats(gguf_name, tensor, data)
         name = _GgufName.parsed(gguf_name, config)
         # Divisors of rotary frequencies: rounding them would turn far positions the wrong way.

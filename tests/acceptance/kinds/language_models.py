@@ -1,6 +1,7 @@
 """Language models: a Hugging Face folder and GGUF, answered as transformers does."""
 
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,53 @@ NUM_TOKENS = 8
 def _hub_folder(place: Path) -> Prediction:
     from paged_models import save_model
 
-    return _predicted(save_model(model_folder(place)))
+    return _predicted(save_model(model_folder(place, "")))
+
+
+def _gguf(place: Path, *, path: str, tensors_per_part: int = 0) -> Prediction:
+    """The file that llama.cpp's converter makes of a folder, in float32."""
+    import gguf
+    from gguf_files import trained, write_gguf
+    from paged_models import SHAPE, random_model
+    from tokenizers import pre_tokenizers
+
+    from trivet.backends.llm.families.described import Described
+    from trivet.backends.llm.text.tokenizer_files import gguf_tokenizer
+
+    tokens = trained(pre_tokenizers.ByteLevel(add_prefix_space=False))
+    vocabulary_size = len(tokens["tokenizer.ggml.tokens"])
+    model = random_model(
+        "Qwen3", {"num_hidden_layers": 2, "vocab_size": vocabulary_size, "head_dim": 8}
+    )
+    shape = model.config
+    names = gguf.get_tensor_name_map(gguf.MODEL_ARCH.QWEN3, shape.num_hidden_layers)
+    tensors = {
+        str(names.get_name(name, (".weight", ".bias"))): (
+            value.numpy(),
+            gguf.GGMLQuantizationType.F32,
+        )
+        for name, value in model.state_dict().items()
+    }
+    metadata = {
+        "qwen3.block_count": shape.num_hidden_layers,
+        "qwen3.context_length": shape.max_position_embeddings,
+        "qwen3.embedding_length": shape.hidden_size,
+        "qwen3.feed_forward_length": shape.intermediate_size,
+        "qwen3.attention.head_count": shape.num_attention_heads,
+        "qwen3.attention.head_count_kv": shape.num_key_value_heads,
+        "qwen3.attention.key_length": shape.head_dim,
+        "qwen3.attention.layer_norm_rms_epsilon": shape.rms_norm_eps,
+        "qwen3.rope.freq_base": float(SHAPE["rope_theta"]),
+        **tokens,
+    }
+    target = place / path
+    target.parent.mkdir(parents=True, exist_ok=True)
+    write_gguf(target, "qwen3", metadata, tensors, tensors_per_part=tensors_per_part)
+    folder = place.parent / "hub"
+    model.config.eos_token_id = 1
+    model.save_pretrained(folder)
+    (folder / "tokenizer.json").write_text(gguf_tokenizer(Described(tokens, "a file")).json)
+    return _predicted(folder)
 
 
 def _predicted(folder: Path) -> Prediction:
@@ -54,5 +101,24 @@ KINDS = (
         extra="llm",
         make=_hub_folder,
         ask=_complete,
+    ),
+    Kind(
+        title="Language model as GGUF",
+        files="the only `.gguf` file, also one beside the folders: `NAME.gguf`",
+        backend="llm",
+        library="trivet's engine",
+        extra="llm",
+        make=partial(_gguf, path=f"{MODEL}.gguf"),
+        ask=_complete,
+    ),
+    Kind(
+        title="Language model as GGUF in parts",
+        files="`NAME-00001-of-00003.gguf` and so on, in a folder or beside the folders",
+        backend="llm",
+        library="trivet's engine",
+        extra="llm",
+        make=partial(_gguf, path=f"{MODEL}.gguf", tensors_per_part=10),
+        ask=_complete,
+        slow=True,
     ),
 )

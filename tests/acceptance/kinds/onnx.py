@@ -58,6 +58,20 @@ def _external(place: Path) -> Prediction:
     return _predict(folder / "model.onnx")
 
 
+def _flat(place: Path) -> Prediction:
+    """In the model's folder itself, whatever it is called."""
+    path = model_folder(place, "") / "net.onnx"
+    path.write_bytes(_linear())
+    return _predict(path)
+
+
+def _lone(place: Path) -> Prediction:
+    """Beside the folders."""
+    path = place / f"{MODEL}.onnx"
+    path.write_bytes(_linear())
+    return _predict(path)
+
+
 KINDS = (
     Kind(
         title="ONNX",
@@ -74,6 +88,22 @@ KINDS = (
         library="ONNX Runtime",
         extra="onnx",
         make=partial(_file, name=f"{MODEL}_v2.onnx"),
+    ),
+    Kind(
+        title="ONNX without a version folder",
+        files="`NAME/model.onnx`, or the only `.onnx` file there",
+        backend="onnxruntime",
+        library="ONNX Runtime",
+        extra="onnx",
+        make=_flat,
+    ),
+    Kind(
+        title="ONNX without a folder",
+        files="`NAME.onnx` beside the folders",
+        backend="onnxruntime",
+        library="ONNX Runtime",
+        extra="onnx",
+        make=_lone,
     ),
     Kind(
         title="ONNX with external data",

@@ -1,18 +1,22 @@
 """PyTorch files that would run code, or are no models: refused, and nothing in them runs."""
 
+import inspect
 import io
 import os
+import sys
 import warnings
 import zipfile
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from google.protobuf import text_format
-from torch_models import AddSub, Home
+from torch_models import AddSub, Home, run_one
 
-from trivet.backends.api import LoadFailed, ModelFiles, Placement
+from trivet.backends.api import LoadFailed, ModelFiles, Pickles, Placement
 from trivet.backends.pytorch.backend import BACKEND
 from trivet.protos.model_config_pb2 import ModelConfig
 
@@ -81,7 +85,7 @@ def test_pickle_is_refused_and_does_not_run(
         source = "import torch\nclass Net(torch.nn.Module): ...\n"
         (files.version_dir / "model.py").write_text(source)
 
-    with pytest.raises(LoadFailed, match="because they run code"):
+    with pytest.raises(LoadFailed, match=r"(because they|pickles) run code"):
         open_model(files)
 
     assert not canary.exists()
@@ -185,3 +189,35 @@ def test_exported_programs_that_load_at_the_same_time_do_not_meet(tmp_path: Path
     with ThreadPoolExecutor(4) as threads:
         for config in threads.map(lambda home: home.complete(), homes):
             assert [tensor.name for tensor in config.input] == ["a", "b"]
+
+
+class PickledNet(torch.nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x * 3
+
+
+def test_an_allowed_pickled_module_runs_apart(files: ModelFiles) -> None:
+    """Its class lies in a module beside it."""
+    allowed = replace(files, pickles=Pickles.APART)
+    source = inspect.getsource(PickledNet)
+    (files.version_dir / "nets.py").write_text(f"import torch\n{source}")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(sys.modules, "nets", sys.modules[__name__])
+        patch.setattr(PickledNet, "__module__", "nets")
+        torch.save(PickledNet(), files.version_dir / "model.pt")
+    config = text_format.Parse(TEXT, ModelConfig())
+
+    instance = BACKEND.open(config, allowed, Placement("m_0", "KIND_CPU", 0, 1))
+    answer = run_one(instance, x=np.ones(4, np.float32))
+    instance.close()
+
+    np.testing.assert_array_equal(answer["y"], np.full(4, 3, np.float32))
+
+
+def test_an_allowed_pickle_of_weights_is_still_no_program(files: ModelFiles) -> None:
+    torch.save(PickledNet().state_dict(), files.version_dir / "model.pt")
+    here = replace(files, pickles=Pickles.HERE)
+    config = text_format.Parse(TEXT, ModelConfig())
+
+    with pytest.raises(LoadFailed, match="holds a OrderedDict, no module: save the program"):
+        BACKEND.open(config, here, Placement("m_0", "KIND_CPU", 0, 1))

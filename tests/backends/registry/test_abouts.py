@@ -10,14 +10,22 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import onnx_models
 import pytest
+import skops.io
 import torch
 import torch_models
+import tree_models
 from device_twin import TwinDevice
 from fake_tensorrt import FakeTensorRt, plan, write_plan
 from google.protobuf import text_format
 from house_rules import ROOT
+from keras_files import keras_file
+from openvino_models import save_ir
+from saved_model_files import FLOAT, saved_model
+from sklearn.linear_model import LogisticRegression
+from tflite_models import tflite_model
 
 from trivet.backends.api import About, Backend, ModelFiles, Signature, StartsProcesses
 from trivet.backends.api.about import BACKEND_FIELDS
@@ -59,7 +67,7 @@ def python(root: Path) -> tuple[Backend, str]:
 
 
 def onnxruntime(root: Path) -> tuple[Backend, str]:
-    onnx_models.Home(root / "m").put(onnx_models.identity_model())
+    onnx_models.Home(root / "m").put(onnx_models.zip_map_model(np.ones((4, 2), np.float32)))
     return open_backend("onnxruntime"), ""
 
 
@@ -74,6 +82,28 @@ def tensorrt(root: Path) -> tuple[Backend, str]:
     write_plan(root, plan(profiles=[{"x": ((1, 4), (2, 4), (4, 4))}]))
     (root / "engine").rename(root / "m")
     return TensorRtBackend(lambda: fake.library, lambda _: device), ""
+
+
+def tensorflow(root: Path) -> tuple[Backend, str]:
+    content = saved_model({"serving_default": ({"x": (FLOAT, [-1])}, {"y": (FLOAT, [-1])})})
+    put(root, "saved_model.pb", content)
+    return open_backend("tensorflow"), ""
+
+
+def keras(root: Path) -> tuple[Backend, str]:
+    put(root, "model.keras", keras_file())
+    return open_backend("keras"), ""
+
+
+def tflite(root: Path) -> tuple[Backend, str]:
+    put(root, "model.tflite", tflite_model())
+    return open_backend("tflite"), ""
+
+
+def openvino(root: Path) -> tuple[Backend, str]:
+    (root / "m" / "1").mkdir(parents=True)
+    save_ir(root / "m" / "1" / "model.xml")
+    return open_backend("openvino"), ""
 
 
 def llm(root: Path) -> tuple[Backend, str]:
@@ -103,28 +133,55 @@ def configured(word: str) -> Site:
     return lambda root: (open_backend(word), f"{TENSORS} {decoupled}")
 
 
+def fil(root: Path) -> tuple[Backend, str]:
+    tree_models.Home(root / "m").put("model.cbm", "three")
+    return open_backend("fil"), ""
+
+
+def sklearn(root: Path) -> tuple[Backend, str]:
+    model = LogisticRegression().fit([[0.0], [1.0]], ["a", "b"])
+    skops.io.dump(model, tree_models.Home(root / "m").path("model.skops"))
+    return open_backend("sklearn"), 'parameters { key: "isolation" value { string_value: "none" } }'
+
+
 SITES: dict[str, Site] = {
     "ensemble": ensemble,
+    "fil": fil,
+    "keras": keras,
     "llm": llm,
     "onnxruntime": onnxruntime,
+    "openvino": openvino,
     "python": python,
     "pytorch": pytorch,
+    "sklearn": sklearn,
+    "tensorflow": tensorflow,
     "tensorrt": tensorrt,
+    "tflite": tflite,
     **{word: configured(word) for word in ("identity", "repeat", "square")},
 }
 
 
-def put(root: Path, name: str, text: str) -> None:
+def put(root: Path, name: str, content: str | bytes) -> None:
     path = root / "m" / "1" / name
     path.parent.mkdir(parents=True)
-    path.write_text(text)
+    path.write_bytes(content.encode() if isinstance(content, str) else content)
 
 
 def test_every_backend_is_looked_at() -> None:
     assert sorted(SITES) == WORDS
 
 
-@pytest.mark.parametrize("word", WORDS)
+IN_A_PROCESS = {"keras"}
+"""Those that complete a config by starting a process, for seconds."""
+
+
+@pytest.mark.parametrize(
+    "word",
+    [
+        pytest.param(word, marks=[pytest.mark.slow] if word in IN_A_PROCESS else [])
+        for word in WORDS
+    ],
+)
 def test_it_completes_what_it_says(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, word: str
 ) -> None:
@@ -161,6 +218,9 @@ def test_what_it_says_of_processes_and_engines_is_so(about: About) -> None:
 
     assert isinstance(backend, BuildsEngines) == about.builds_engines
     assert is_apart or not about.runs_user_code
+    assert about.usual_isolation == (
+        "process" if about.runs_user_code or about.own_process else "none"
+    )
 
 
 @pytest.mark.parametrize("about", abouts().values(), ids=WORDS)
@@ -180,7 +240,9 @@ def installed_by(extra: str) -> set[str]:
             for inner in requirement.removeprefix("trivet[").rstrip("]").split(","):
                 found |= installed_by(inner)
         else:
-            found.add(requirement.partition(">")[0])
+            # On the package index with dashes; what is imported has underscores.
+            name = requirement.partition(">")[0].replace("-", "_")
+            found.add(name.removesuffix("_cpu"))
     return found
 
 
@@ -223,7 +285,10 @@ def test_language_models_read_the_parameters_that_they_say() -> None:
     assert own == set(abouts()["llm"].parameters or ())
 
 
-@pytest.mark.parametrize("word", ["onnxruntime", "tensorrt", "ensemble"])
+@pytest.mark.parametrize(
+    "word",
+    ["onnxruntime", "openvino", "tensorrt", "tensorflow", "keras", "tflite", "ensemble", "fil"],
+)
 def test_parameters_that_it_says_stand_in_its_sources(word: str) -> None:
     about = abouts()[word]
     room = Path(inspect.getfile(type(open_backend(word)))).parent

@@ -113,7 +113,7 @@ def test_weights_that_are_no_language_model_are_nobodys(tmp_path: Path) -> None:
     files = make_files(tmp_path, "config.json", "model.safetensors")
     (files.version_dir / "config.json").write_text('{"architectures": ["BertModel"]}')
 
-    with pytest.raises(InvalidConfig, match="names no backend"):
+    with pytest.raises(InvalidConfig, match="'BertModel', which no backend here knows; export it"):
         choose_about(make_config(), files)
 
 
@@ -187,8 +187,8 @@ def test_a_word_reaches_no_module_but_a_backend(word: str) -> None:
 
 
 def test_unknown_platform_is_told(tmp_path: Path) -> None:
-    with pytest.raises(InvalidConfig, match=r"unknown platform 'tensorflow_savedmodel'.*backend"):
-        find_backend(make_config('platform: "tensorflow_savedmodel"'), make_files(tmp_path))
+    with pytest.raises(InvalidConfig, match=r"unknown platform 'caffe2_netdef'.*backend"):
+        find_backend(make_config('platform: "caffe2_netdef"'), make_files(tmp_path))
 
 
 def test_model_without_any_hint_is_told_what_to_set(tmp_path: Path) -> None:
@@ -205,12 +205,22 @@ def test_known_words_are_backends_only() -> None:
 
 @pytest.mark.parametrize(
     ("word", "package", "extra"),
-    [("onnxruntime", "onnxruntime", "onnx"), ("pytorch", "torch", "torch")],
+    [
+        ("keras", "keras", "tensorflow"),
+        ("onnxruntime", "onnxruntime", "onnx"),
+        ("openvino", "openvino", "openvino"),
+        ("pytorch", "torch", "torch"),
+        ("tensorflow", "tensorflow", "tensorflow"),
+        ("tflite", "ai_edge_litert", "tflite"),
+    ],
 )
 def test_missing_framework_names_the_pip_extra(
     monkeypatch: pytest.MonkeyPatch, word: str, package: str, extra: str
 ) -> None:
-    for name in [name for name in sys.modules if name.startswith(f"trivet.backends.{word}")]:
+    room = abouts()[word].backend.rpartition(".")[0]
+    for name in [name for name in sys.modules if name.startswith(room)]:
+        monkeypatch.delitem(sys.modules, name)
+    for name in [name for name in sys.modules if name.startswith(f"{package}.")]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, package, None)
 

@@ -29,7 +29,7 @@ from trivet.server.metrics.page import write_models
 from trivet.server.metrics.text import Page
 from trivet.server.models.gpu_memory import GpuLedger, parse_limits
 from trivet.server.models.loader import Loader, Opened
-from trivet.server.repository.scan import ModelFolder
+from trivet.server.repository.layout import ModelFolder
 from trivet.server.scheduling.statistics import ModelStatistics
 
 TENSORS = """

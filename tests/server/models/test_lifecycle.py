@@ -16,7 +16,7 @@ from trivet.server.models.known import State, Status
 from trivet.server.models.lifecycle import Lifecycle
 from trivet.server.models.loader import LoadPlan
 from trivet.server.models.registry import Registry
-from trivet.server.repository.scan import ModelFolder
+from trivet.server.repository.layout import ModelFolder
 
 
 class HeldLoader:

@@ -5,8 +5,9 @@ from pathlib import Path
 from hypothesis import given
 from hypothesis import strategies as st
 
+from trivet.server.repository.layout import ModelFolder
 from trivet.server.repository.plan import Load, Problem, Unload, plan
-from trivet.server.repository.scan import ModelFolder, Snapshot
+from trivet.server.repository.scan import Snapshot
 
 fingerprints = st.integers(1, 3).map(lambda n: (("model.onnx", n, n, n),))
 names = st.sampled_from("abcd")

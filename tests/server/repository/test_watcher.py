@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 from patience import patience
 
+from trivet.server.repository.layout import ModelFolder
 from trivet.server.repository.plan import Action, Load, Unload, plan
-from trivet.server.repository.scan import ModelFolder, Snapshot, scan
+from trivet.server.repository.scan import Snapshot, scan
 from trivet.server.repository.watcher import Settling, Watcher
 
 NOTHING = Snapshot({}, {})

@@ -1,0 +1,1 @@
+"""Decision trees: XGBoost, LightGBM and CatBoost, with the config of Triton's FIL backend."""

@@ -1,0 +1,1 @@
+"""scikit-learn's models: skops files, and pickles where the operator allows them."""

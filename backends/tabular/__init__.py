@@ -1,0 +1,1 @@
+"""Tables as tensors: columns of their own or one matrix, and models that predict from them."""

@@ -1,0 +1,1 @@
+"""TensorFlow's and Keras's models, each instance in a process of its own."""

@@ -1,0 +1,34 @@
+"""What lies in the repositories and nothing takes for a model, with the sentences that help."""
+
+import logging
+from collections.abc import Mapping
+
+from trivet.server.repository.layout import EMPTY
+
+log = logging.getLogger(__name__)
+
+
+class Strangers:
+    """Kept for the index and for who asks for one of them by name. Owned by the event loop."""
+
+    def __init__(self) -> None:
+        self._advice: dict[str, str] = {}
+
+    @property
+    def advice(self) -> Mapping[str, str]:
+        """By name of the folder or file."""
+        return self._advice
+
+    def note(self, name: str, advice: str) -> None:
+        """It was seen; the log says so once for each advice."""
+        if self._advice.get(name) != advice:
+            log.warning("'%s' is not taken for a model: %s", name, advice)
+        self._advice[name] = advice
+
+    def forget(self, name: str) -> None:
+        """It is gone, or is a model now."""
+        self._advice.pop(name, None)
+
+    def warn_of_nothing(self) -> None:
+        """Nothing in the repositories might serve."""
+        log.warning("%s", EMPTY)
