@@ -8,7 +8,7 @@ from typing import Self
 import aiohttp
 import trustme
 from cryptography import x509
-from http_site import FakeCore
+from http_site import FakeCore, listening
 
 from trivet.server.auth.keyring import Keyring
 from trivet.server.auth.keys import digest_of, new_secret
@@ -113,7 +113,7 @@ class GuardedSite:
     async def __aenter__(self) -> Self:
         self.port = await self.server.start()
         self.url = f"{self._scheme}://127.0.0.1:{self.port}"
-        self.session = aiohttp.ClientSession(self.url, trust_env=False)
+        self.session = aiohttp.ClientSession(self.url, trust_env=False, trace_configs=[listening()])
         return self
 
     async def __aexit__(self, *_: object) -> None:

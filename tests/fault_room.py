@@ -19,6 +19,7 @@ import lateness
 import numpy as np
 import psutil
 import pytest
+from heard import hear, hear_bytes
 from patience import patience
 from serving import RunningServer
 
@@ -159,6 +160,7 @@ class Room:
         call: Any = caught.value
         text = str(call.details())
         assert not LEAKS.search(text), text
+        hear(code=call.code().name, text=text)
         return call.code().name, text
 
     def infer(self, message: pb.ModelInferRequest, **more: Any) -> pb.ModelInferResponse:
@@ -247,7 +249,9 @@ def read(connection: HTTPConnection) -> Answer:
     """The answer to the request that was sent on the connection."""
     answer = connection.getresponse()
     headers = {key.lower(): value for key, value in answer.getheaders()}
-    return Answer(answer.status, answer.read(), headers)
+    found = Answer(answer.status, answer.read(), headers)
+    hear(found.status, text=found.body, headers=answer.headers)
+    return found
 
 
 def checked(answer: Answer) -> Answer:
@@ -259,14 +263,16 @@ def checked(answer: Answer) -> Answer:
 
 
 def read_all(connection: socket.socket) -> bytes:
-    """What comes until the end; a reset is an end."""
+    """What comes until the server closes the connection; a reset is an end."""
     pieces = []
     try:
         while piece := connection.recv(1 << 16):
             pieces.append(piece)
     except ConnectionError:
         pass
-    return b"".join(pieces)
+    received = b"".join(pieces)
+    hear_bytes(received, is_closed=True)
+    return received
 
 
 def read_until(connection: socket.socket, wanted: bytes) -> bytes:
@@ -274,6 +280,7 @@ def read_until(connection: socket.socket, wanted: bytes) -> bytes:
     received = b""
     while wanted not in received and (piece := connection.recv(1 << 16)):
         received += piece
+    hear_bytes(received)
     return received
 
 

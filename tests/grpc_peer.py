@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 import hpack
 from grpc_site import Site
+from heard import hear
 from patience import patience
 
 from trivet.server.grpc.http2 import frames
@@ -89,11 +90,15 @@ class Peer:
         _, payload = await self.until(Kind.GOAWAY)
         async with asyncio.timeout(patience()):
             assert await self.reader.read() == b""
-        return ErrorCode(int.from_bytes(payload[4:8], "big"))
+        code = ErrorCode(int.from_bytes(payload[4:8], "big"))
+        hear(code=code.name, is_closed=True)
+        return code
 
     async def reset(self, stream_id: int) -> ErrorCode:
         _, payload = await self.until(Kind.RST_STREAM, stream_id)
-        return ErrorCode(int.from_bytes(payload, "big"))
+        code = ErrorCode(int.from_bytes(payload, "big"))
+        hear(code=code.name)
+        return code
 
     async def headers(self, stream_id: int) -> dict[str, str]:
         _, payload = await self.until(Kind.HEADERS, stream_id)

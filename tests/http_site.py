@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Callable, Iterable, Mapping
 
 import aiohttp
+from heard import hear, hear_bytes
 from made_models import made_model
 from patience import patience
 
@@ -260,7 +261,10 @@ class Site:
         self.server = server
         self.port = port
         self.session = aiohttp.ClientSession(
-            f"http://127.0.0.1:{port}", auto_decompress=False, trust_env=False
+            f"http://127.0.0.1:{port}",
+            auto_decompress=False,
+            trust_env=False,
+            trace_configs=[listening()],
         )
 
     async def send_raw(self, data: bytes) -> bytes:
@@ -270,12 +274,24 @@ class Site:
         async with asyncio.timeout(patience()):
             answer = await reader.read()
         writer.close()
+        hear_bytes(answer, is_closed=True)
         return answer
 
     async def close(self) -> None:
         await self.session.close()
         await self.server.close()
         self.core.shared_memory.close()
+
+
+def listening() -> aiohttp.TraceConfig:
+    """Has a client's answers heard."""
+
+    async def heard(_: object, __: object, ended: aiohttp.TraceRequestEndParams) -> None:
+        hear(ended.response.status, headers=ended.response.headers)
+
+    config = aiohttp.TraceConfig()
+    config.on_request_end.append(heard)
+    return config
 
 
 async def open_site(core: FakeCore, limits: HttpLimits | None = None) -> Site:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import pytest
+from heard import hear
 from patience import patience
 from serving import RunningServer, start_server
 
@@ -128,9 +129,11 @@ def caller(server: RunningServer) -> Call:
         )
         try:
             with urllib.request.urlopen(request, timeout=patience()) as answer:
-                return Reply(answer.status, _lower(answer.headers), answer.read())
+                reply = Reply(answer.status, _lower(answer.headers), answer.read())
         except urllib.error.HTTPError as error:
-            return Reply(error.code, _lower(error.headers), error.read())
+            reply = Reply(error.code, _lower(error.headers), error.read())
+        hear(reply.status, text=reply.body, headers=reply.headers)
+        return reply
 
     return send
 

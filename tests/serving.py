@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from heard import hear
 from patience import patience
 
 IDENTITY = """
@@ -57,7 +58,9 @@ class RunningServer:
 
     def get(self, path: str) -> tuple[int, str]:
         """Status and body of a GET over HTTP."""
-        return _get(f"http://{self.http}{path}")
+        status, text = _get(f"http://{self.http}{path}")
+        hear(status, text=text)
+        return status, text
 
     def post(self, path: str, body: Any) -> Any:
         """The JSON of a POST over HTTP, which must succeed."""
@@ -86,7 +89,7 @@ class RunningServer:
             time.sleep(0.02)
 
     def is_ready(self) -> bool:
-        return self.http_port != 0 and self.get("/v2/health/ready")[0] == 200
+        return self.http_port != 0 and _get(f"http://{self.http}/v2/health/ready")[0] == 200
 
     def end(self) -> None:
         """Kills it, if it still runs, and frees what it held here."""

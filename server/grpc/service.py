@@ -206,7 +206,7 @@ class Service:
             refuse_repository_name(request.repository_name)
             name = request.model_name
             values = ((key, _value(given)) for key, given in request.parameters.items())
-            given = read_load(name, values)
+            given = read_load(name, values, bytes)
             await self.core.load(name, given.config_json, given.files)
             return pb.RepositoryModelLoadResponse()
 

@@ -4,7 +4,7 @@ import asyncio
 
 from trivet.server.auth.tls import Tls, socket_options
 from trivet.server.core import Core
-from trivet.server.http.connection import Listener
+from trivet.server.http.connection import Connection
 from trivet.server.http.door import Door, RequestIds
 from trivet.server.http.gate import Gate
 from trivet.server.http.generate import Generate
@@ -12,6 +12,7 @@ from trivet.server.http.health import Health
 from trivet.server.http.infer import Infer
 from trivet.server.http.language import Language
 from trivet.server.http.limits import HttpLimits
+from trivet.server.http.listener import Listener
 from trivet.server.http.logging import LogSettings
 from trivet.server.http.metadata import Metadata
 from trivet.server.http.openai.errors import fault
@@ -82,7 +83,7 @@ class HttpServer:
         when the address is taken."""
         loop = asyncio.get_running_loop()
         self._listener = Listener(
-            self._door.handle, self._limits, self._make_request_id, self._door.begin
+            self._door.handle, self._limits, self._make_request_id, self._connect
         )
         self._socket = await loop.create_server(
             self._listener, self._host, self._port, backlog=_BACKLOG, **socket_options(self._tls)
@@ -91,6 +92,9 @@ class HttpServer:
         self._close_late_heads()
         port: int = self._socket.sockets[0].getsockname()[1]
         return port
+
+    def _connect(self, listener: Listener) -> Connection:
+        return Connection(listener, self._limits, self._door.begin)
 
     async def prepare(self) -> None:
         """Imports what the models that are loaded by now need, before a client waits for it."""

@@ -8,14 +8,17 @@ _LONGEST_LINE = 8190
 class ChunkSizes:
     """Follows the bytes of one body. The HTTP parser checks their form; it tells no sizes."""
 
-    __slots__ = ("_is_over", "_line", "_skip")
+    __slots__ = ("_behind", "_is_last", "_is_over", "_line", "_skip")
 
     def __init__(self) -> None:
         self._line = b""
-        """What has come of a size line."""
+        """What has come of a size line, or of a line of the trailers."""
         self._skip = 0
         """Bytes of a chunk, with the line's end behind it, that have not come."""
+        self._is_last = False
+        """Whether the chunk of size 0 has come: trailers follow, and an empty line."""
         self._is_over = False
+        self._behind = b""
 
     def feed(self, data: bytes) -> Iterator[int]:
         """The sizes of the chunks that begin in the next bytes."""
@@ -27,14 +30,25 @@ class ChunkSizes:
                 continue
             line, ended, data = data.partition(b"\n")
             self._line += line
-            if ended:
-                size = _size(self._line)
-                self._line = b""
-                self._skip = size + 2
-                self._is_over = size == 0
-                yield size
-            elif len(self._line) > _LONGEST_LINE:
-                self._is_over = True  # The parser refuses it.
+            if not ended:
+                # A longer one the parser refuses.
+                self._is_over = len(self._line) > _LONGEST_LINE
+                break
+            whole, self._line = self._line, b""
+            if self._is_last:
+                self._is_over = not whole.strip()
+                continue
+            size = _size(whole)
+            self._is_last = size == 0
+            self._skip = 0 if self._is_last else size + 2
+            yield size
+        self._behind = data
+
+    def behind(self, data: bytes) -> bytes:
+        """What of the next bytes lies behind the body."""
+        for _ in self.feed(data):
+            pass
+        return self._behind
 
 
 def _size(line: bytes) -> int:

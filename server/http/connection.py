@@ -2,8 +2,9 @@
 requests that are answered without a task."""
 
 import asyncio
+import itertools
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from http import HTTPStatus
 from typing import cast
 
@@ -15,14 +16,13 @@ from trivet.server.http.answers import error_answer
 from trivet.server.http.body import too_large
 from trivet.server.http.chunks import ChunkSizes
 from trivet.server.http.limits import HttpLimits
+from trivet.server.http.listener import Listener
+from trivet.server.http.pipelined import HEAD_END, begin_of_body
 
 _log = logging.getLogger(__name__)
 HALF_CLOSED_S = 1.0
 """How long a request may still take whose client has closed its half of the connection."""
 _READ_BUFFER_BYTES = 64 * 1024
-_HEAD_END = b"\r\n\r\n"
-_GOODBYE_S = 1.0
-_FLUSH_STEP_S = 0.01
 _FULL_TEXT = b'{"error":"too many connections are open"}'
 _FULL = (
     b"HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/json\r\n"
@@ -38,6 +38,7 @@ class Connection(web.RequestHandler):
     """Reads requests one after another and hands each to the door."""
 
     __slots__ = (
+        "_begin_request",
         "_body",
         "_chunks",
         "_closes",
@@ -54,7 +55,7 @@ class Connection(web.RequestHandler):
         "_listener",
     )
 
-    def __init__(self, listener: "Listener", limits: HttpLimits) -> None:
+    def __init__(self, listener: Listener, limits: HttpLimits, begin: Begin) -> None:
         loop = asyncio.get_running_loop()
         super().__init__(
             listener,
@@ -69,6 +70,7 @@ class Connection(web.RequestHandler):
         )
         self._listener = listener
         self._limits = limits
+        self._begin_request = begin
         self._head = b""
         """What has come of a head that is not whole."""
         self._body: StreamReader | None = None
@@ -104,9 +106,10 @@ class Connection(web.RequestHandler):
         waiter, self._waiter = self._waiter, None
         messages = self._messages
         num_before = len(messages)
+        num_read = 0 if self._body is None else self._body.total_bytes
         super().data_received(data)
         if len(messages) > num_before:
-            self._came(data, num_before)
+            self._came(data, num_before, num_read)
         elif self._chunks is not None:
             self._check_chunks(data)
         elif self._body is None or self._body.is_eof():
@@ -122,28 +125,41 @@ class Connection(web.RequestHandler):
         if self._head_since is None and not self._is_busy:
             self._head_since = self._loop.time()
 
-    def _came(self, data: bytes, num_before: int) -> None:
-        """One request or several, or an error, were found in these bytes and the head before."""
+    def _came(self, data: bytes, num_before: int, num_read: int) -> None:
+        """One request or several, or an error, were found in these bytes and the head before.
+        `num_read` bytes of the body before had come."""
         head, self._head = self._head, b""
-        if not isinstance(self._messages[-1][0], RawRequestMessage):
-            self._recover(head + data, num_before)
+        message, body = self._messages[-1]
+        if not isinstance(message, RawRequestMessage):
+            self._recover(head + self._behind_body(data, num_read), num_before)
             return
-        message, self._body = self._messages[-1]
-        assert isinstance(message, RawRequestMessage)
-        self._chunks = None
-        if message.chunked and not self._body.is_eof() and len(self._messages) == num_before + 1:
-            self._chunks = ChunkSizes()
-            self._check_chunks((head + data).partition(_HEAD_END)[2])
+        if message.chunked and not body.is_eof():
+            new = head + self._behind_body(data, num_read)
+            self._body, self._chunks = body, ChunkSizes()
+            self._check_chunks(new[begin_of_body(new, self._requests(num_before)) :])
+        else:
+            self._body, self._chunks = body, None
+
+    def _behind_body(self, data: bytes, num_read: int) -> bytes:
+        """What of these bytes does not belong to the body before, which they end."""
+        if self._chunks is not None:
+            return self._chunks.behind(data)
+        return data if self._body is None else data[self._body.total_bytes - num_read :]
+
+    def _requests(self, first: int) -> list[RawRequestMessage]:
+        """Those that have come and wait, from one on."""
+        waiting = itertools.islice(self._messages, first, None)
+        return [message for message, _ in waiting if isinstance(message, RawRequestMessage)]
 
     def _recover(self, data: bytes, num_before: int) -> None:
         """aiohttp's parser forgets the good requests before what is none in the same bytes: a new
         one gets them piece by piece."""
-        if len(self._messages) > num_before + 1 or data.count(_HEAD_END) < 2:
+        if len(self._messages) > num_before + 1 or HEAD_END not in data:
             return
         error = self._messages.pop()
         self._parser = new_parser(self, self._loop, self._limits)
-        for piece in data.split(_HEAD_END):
-            super().data_received(piece + _HEAD_END)
+        for piece in data.split(HEAD_END):
+            super().data_received(piece + HEAD_END)
             if len(self._messages) > num_before and not isinstance(
                 self._messages[-1][0], RawRequestMessage
             ):
@@ -218,7 +234,7 @@ class Connection(web.RequestHandler):
             isinstance(message, RawRequestMessage)
             and not self._buffer_paused
             and not self._upgraded
-            and self._listener.begin(message, payload, self)
+            and self._begin_request(message, payload, self)
         )
 
     def hold(self, give_up: Callable[[], None]) -> None:
@@ -330,62 +346,3 @@ def new_parser(
         payload_exception=web.RequestPayloadError,
         auto_decompress=False,
     )
-
-
-class Listener(web.Server):
-    """Makes connections and counts them; looks for late heads every second."""
-
-    def __init__(
-        self,
-        handle: Callable[[web.BaseRequest], Awaitable[web.StreamResponse]],
-        limits: HttpLimits,
-        make_request_id: Callable[[], str],
-        begin: Begin,
-    ) -> None:
-        super().__init__(handle, handler_cancellation=True)
-        self._limits = limits
-        self._open: dict[web.RequestHandler, asyncio.Transport] = {}
-        self.is_leaving = False
-        """Whether the server is about to stop: clients are asked to close their connections."""
-        self.make_request_id = make_request_id
-        self.begin = begin
-
-    def __call__(self) -> Connection:
-        return Connection(self, self._limits)
-
-    def has_room(self) -> bool:
-        """Whether one more connection may be opened."""
-        return len(self._open) < self._limits.max_connections
-
-    def connection_made(self, handler: web.RequestHandler, transport: asyncio.Transport) -> None:
-        self._open[handler] = transport
-        super().connection_made(handler, transport)
-
-    def connection_lost(
-        self, handler: web.RequestHandler, exc: BaseException | None = None
-    ) -> None:
-        self._open.pop(handler, None)
-        super().connection_lost(handler, exc)
-
-    async def flush(self, until_s: float) -> None:
-        """Waits until clients have taken what closing connections still hold, to `until_s` in loop
-        time at the latest. Over TLS not all of that is told: clients get a moment more."""
-        loop = asyncio.get_running_loop()
-        goodbye_s = loop.time() + _GOODBYE_S
-        while self._open and loop.time() < until_s:
-            held = any(transport.get_write_buffer_size() for transport in self._open.values())
-            if not held and loop.time() >= goodbye_s:
-                return
-            await asyncio.sleep(_FLUSH_STEP_S)
-
-    def abort(self) -> None:
-        """Ends the connections that are still open without waiting for their clients, who over TLS
-        would be given half a minute to say good-bye."""
-        for transport in self._open.values():
-            transport.abort()
-
-    def close_late_heads(self, now: float) -> None:
-        """Closes the connections whose request head takes too long. `now` is in loop time."""
-        for connection in self.connections:
-            assert isinstance(connection, Connection)
-            connection.close_if_head_is_late(now - self._limits.head_timeout_s)

@@ -1,8 +1,7 @@
 """The model repository extension: index, load and unload."""
 
 import base64
-import binascii
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from aiohttp import web
 
@@ -58,8 +57,8 @@ class Repository:
     async def load(self, call: Call) -> web.StreamResponse:
         refuse_other_sites(call)
         parameters = object_at(await self._document(call), "parameters", "the request")
-        given = read_load(call.model, _decoded(call.model, parameters))
-        await self._core.load(call.model, given.config_json, given.files)
+        given = read_load(call.model, parameters.items(), str)
+        await self._core.load(call.model, given.config_json, SentFiles(call.model, given.files))
         return empty_answer()
 
     async def unload(self, call: Call) -> web.StreamResponse:
@@ -85,18 +84,30 @@ class Repository:
         return parse_object(bytes(body), self._limits.json) if body else {}
 
 
-def _decoded(model: str, parameters: JsonObject) -> Iterator[tuple[str, object]]:
-    """The parameters of a load, files in base64 as bytes."""
-    for name, value in parameters.items():
-        if name.startswith("file:") and isinstance(value, str):
+class SentFiles(Mapping[str, bytes]):
+    """Files in base64, by path. Each is decoded when it is taken, and then kept: a server that
+    takes no files decodes none, and one that does, decodes where it writes them down."""
+
+    def __init__(self, model: str, texts: Mapping[str, str]) -> None:
+        self._model = model
+        self._texts = texts
+        self._contents: dict[str, bytes] = {}
+
+    def __getitem__(self, path: str) -> bytes:
+        """Raises InvalidRequest for what is no base64."""
+        if path not in self._contents:
             try:
-                yield name, base64.b64decode(value, validate=True)
-            except (binascii.Error, ValueError):
-                raise InvalidRequest(
-                    f"failed to load '{model[:255]}': parameter '{name[:64]}' is no base64"
-                ) from None
-        else:
-            yield name, value
+                self._contents[path] = base64.b64decode(self._texts[path], validate=True)
+            except ValueError:
+                text = f"parameter 'file:{path[:59]}' is no base64"
+                raise InvalidRequest(f"failed to load '{self._model[:255]}': {text}") from None
+        return self._contents[path]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._texts)
+
+    def __len__(self) -> int:
+        return len(self._texts)
 
 
 def _entry(model: pb.RepositoryIndexResponse.ModelIndex) -> dict[str, str]:

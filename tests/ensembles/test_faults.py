@@ -68,7 +68,7 @@ def same(given: Arrays) -> Arrays:
     return {"OUT": given["IN"]}
 
 
-@pytest.mark.rows("V57")
+@pytest.mark.more_of("V57")
 async def test_a_failing_step_fails_only_its_request(room: Room) -> None:
     def picky(given: Arrays) -> Arrays:
         if (given["IN"] == 2).any():

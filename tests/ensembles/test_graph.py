@@ -256,7 +256,7 @@ FAULTS = {
 }
 
 
-@pytest.mark.rows("R16")
+@pytest.mark.more_of("R16")
 @pytest.mark.parametrize("fault", FAULTS)
 def test_a_fault_is_refused_with_file_and_place(fault: str) -> None:
     text, message = FAULTS[fault]
@@ -275,7 +275,7 @@ def chain(count: int, *, is_closed: bool) -> str:
     return ensemble(*(step("a", {"IN": a}, {"OUT": b}) for a, b in pairwise(names)))
 
 
-@pytest.mark.rows("R16")
+@pytest.mark.more_of("R16")
 def test_ten_thousand_steps_are_refused_at_once() -> None:
     started_s = time.monotonic()
     with pytest.raises(InvalidConfig, match="10000 steps; at most 1024"):
@@ -287,7 +287,7 @@ def test_as_many_steps_as_allowed_are_read() -> None:
     assert len(read(chain(1024, is_closed=False)).steps) == 1024
 
 
-@pytest.mark.rows("R16")
+@pytest.mark.more_of("R16")
 def test_a_long_circle_is_told_in_short() -> None:
     with pytest.raises(InvalidConfig, match="and so on, 1000 steps in all") as caught:
         read(chain(1000, is_closed=True))

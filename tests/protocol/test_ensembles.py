@@ -111,7 +111,7 @@ def test_an_ensemble_falls_with_a_step_and_comes_back_with_it(
     )
 
 
-@pytest.mark.rows("R22")
+@pytest.mark.more_of("R22")
 def test_loading_an_ensemble_loads_its_steps_and_unloading_can_take_them_along(
     tmp_path: Path, serve: Callable[..., RunningServer]
 ) -> None:

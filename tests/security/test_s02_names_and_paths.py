@@ -15,6 +15,7 @@ import pytest
 from audit import Audit, watched
 from fault_models import write_model
 from http_site import FakeCore, open_site
+from row_marks import shows
 from serving import RunningServer
 
 from trivet.backends.api import ServingError
@@ -150,16 +151,15 @@ def test_no_file_comes_in_with_a_load_or_leads_out_of_its_version(
     assert not Path("/abs").exists()
 
 
-@pytest.mark.rows("O45")
 @pytest.mark.parametrize(
     ("path", "statuses"),
     [
-        ("/v1/chat/completions", {415}),
-        ("/v1/embeddings", {415}),
-        ("/v1/audio/transcriptions", {404}),
-        ("/generate", {415}),
-        ("/v2/models/ident/infer", {400}),
-        ("/v2/repository/models/ident/load", {400}),
+        shows("O45a", "/v1/chat/completions", {415}),
+        shows("O45a", "/v1/embeddings", {415}),
+        shows("O45b", "/v1/audio/transcriptions", {404}),
+        shows("O45a", "/generate", {415}),
+        shows("O45c", "/v2/models/ident/infer", {400}),
+        shows("O45c", "/v2/repository/models/ident/load", {400}),
     ],
 )
 async def test_the_file_name_of_a_form_is_no_path(path: str, statuses: set[int]) -> None:

@@ -13,7 +13,7 @@ pytestmark = pytest.mark.usefixtures("unharmed")
 FILES = ["trace_file", "log_file", "triton,file", "file", "opentelemetry,url"]
 
 
-@pytest.mark.rows("R23")
+@pytest.mark.more_of("R23")
 @pytest.mark.parametrize("name", FILES)
 @pytest.mark.parametrize("target", ["/v2/trace/setting", "/v2/models/good/trace/setting"])
 def test_trace_settings_take_no_files(room: Room, tmp_path: Path, name: str, target: str) -> None:

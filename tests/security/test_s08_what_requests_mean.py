@@ -79,7 +79,7 @@ def test_no_number_of_tgi_s_fields_gets_through_that_is_none(given_: dict[str, A
     assert parameters.num_outputs <= 2
 
 
-@pytest.mark.rows("O08")
+@pytest.mark.more_of("O08")
 @pytest.mark.parametrize("word", ["NaN", "Infinity", "-Infinity", "1e999", "-1e999"])
 @pytest.mark.parametrize("field", ["temperature", "top_p", "frequency_penalty", "min_p"])
 def test_what_is_no_number_is_no_json_either(field: str, word: str) -> None:

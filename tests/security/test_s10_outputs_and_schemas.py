@@ -69,7 +69,7 @@ def schema(value: Any) -> dict[str, Any]:
     return {"type": "json_schema", "json_schema": {"name": "s", "schema": value}}
 
 
-@pytest.mark.rows("O17", "O19")
+@pytest.mark.more_of("O17", "O19")
 @pytest.mark.parametrize(
     "fields",
     [

@@ -7,6 +7,8 @@ from typing import Any
 import aiohttp
 import pytest
 from audit import watched
+from heard import hear
+from row_marks import shows
 from scripted_model import ScriptedModel, served
 
 PNG = base64.b64encode(b"\x89PNG\r\n\x1a\n" + bytes(64)).decode()
@@ -46,6 +48,7 @@ async def ask(path: str, body: Any) -> tuple[int, Any]:
         with watched() as seen:
             async with session.post(url + path, json=body) as answer:
                 found = answer.status, await answer.json()
+                hear(answer.status, text=await answer.read(), headers=answer.headers)
     assert seen.connected == []
     assert seen.looked_up == []
     assert [path for path in seen.opened if path.startswith("/etc")] == []
@@ -53,9 +56,14 @@ async def ask(path: str, body: Any) -> tuple[int, Any]:
     return found
 
 
-@pytest.mark.rows("O25", "O26", "O27")
 @pytest.mark.parametrize(
-    "part", [*map(image, URLS), *map(image, DATA), *MEDIA], ids=lambda part: str(part)[:70]
+    "part",
+    [
+        *(shows("O25", image(url)) for url in URLS),
+        *(shows("O26", image(data)) for data in DATA),
+        *(shows("O27a", part) for part in MEDIA),
+    ],
+    ids=lambda part: str(part)[:70],
 )
 async def test_parts_that_would_be_fetched_or_decoded_are_refused(part: dict[str, Any]) -> None:
     text = {"type": "text", "text": "What is this?"}
@@ -67,7 +75,7 @@ async def test_parts_that_would_be_fetched_or_decoded_are_refused(part: dict[str
         assert "only text parts are offered" in error["message"]
 
 
-@pytest.mark.rows("O27")
+@pytest.mark.rows("O27b")
 @pytest.mark.parametrize(
     "path", ["/v1/audio/transcriptions", "/v1/audio/speech", "/v1/images/generations", "/v1/files"]
 )

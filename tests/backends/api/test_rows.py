@@ -95,7 +95,7 @@ def test_other_frameworks_take_a_tensor_where_it_lies() -> None:
         Tensor.of("X", np.array([b"a"], object)).__dlpack__()
 
 
-@pytest.mark.rows("V62")
+@pytest.mark.more_of("V62")
 @pytest.mark.parametrize("sizes", [[2], [1, 1], [1, 1, 1]])
 @pytest.mark.parametrize("shape", [(1, 4), (4, 4), (0, 4), ()])
 def test_an_output_needs_the_rows_of_its_batch_whether_requests_were_joined_or_not(

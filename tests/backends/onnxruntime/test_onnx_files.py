@@ -100,7 +100,7 @@ def test_graphs_nested_without_end_are_refused(tmp_path: Path) -> None:
         BACKEND.complete(CONFIG, files)
 
 
-@pytest.mark.rows("R12")
+@pytest.mark.more_of("R12")
 @pytest.mark.parametrize("in_subgraph", [False, True])
 @pytest.mark.parametrize("location", ["../../secret", "/etc/hostname", "link"])
 def test_weights_outside_the_folder_are_refused(
@@ -116,7 +116,7 @@ def test_weights_outside_the_folder_are_refused(
     assert location in caught.value.message
 
 
-@pytest.mark.rows("R12")
+@pytest.mark.more_of("R12")
 def test_missing_weights_are_named(tmp_path: Path) -> None:
     files = put(tmp_path, add_model(external("weights.bin")))
 

@@ -27,7 +27,7 @@ class TritonPythonModel:
     assert outputs_of(run(instance, number(0)))["OUT"].tolist() == [b"%d" % NUM_ODD]
 
 
-@pytest.mark.rows("V61")
+@pytest.mark.more_of("V61")
 def test_any_object_as_an_answer_ends_its_request_alone(maker: Maker, isolation: str) -> None:
     instance = maker.open(PLAIN, make_config("IN:INT32", ">OUT:STRING"), isolation)
     pid = instance.pid if isinstance(instance, ProcessInstance) else None
@@ -50,7 +50,7 @@ def test_any_object_as_an_answer_ends_its_request_alone(maker: Maker, isolation:
         assert instance.pid == pid
 
 
-@pytest.mark.rows("V61")
+@pytest.mark.more_of("V61")
 def test_any_object_sent_by_a_sender_ends_its_stream(maker: Maker) -> None:
     config = make_config("IN:INT32", ">OUT:STRING", decoupled=True)
     instance = maker.open(DECOUPLED, config, "process")

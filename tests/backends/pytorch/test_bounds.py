@@ -71,7 +71,7 @@ def test_a_batch_s_upper_bound_is_the_largest_batch(
     assert home.complete().max_batch_size == most
 
 
-@pytest.mark.rows("R27")
+@pytest.mark.more_of("R27")
 def test_a_batch_s_upper_bound_below_the_usual_batch_is_taken(home: Home) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -85,7 +85,7 @@ def test_a_batch_s_upper_bound_below_the_usual_batch_is_taken(home: Home) -> Non
     assert run_one(home.open("max_batch_size: 3"), x=rows(3)).popitem()[1].shape == (3, 6)
 
 
-@pytest.mark.rows("R27")
+@pytest.mark.more_of("R27")
 def test_a_batch_that_must_have_more_than_one_row_is_none(home: Home) -> None:
     put(home, batch=Dim("b", min=3, max=8))
     config = home.complete()
@@ -94,7 +94,7 @@ def test_a_batch_that_must_have_more_than_one_row_is_none(home: Home) -> None:
         home.complete("max_batch_size: 8")
 
 
-@pytest.mark.rows("V63")
+@pytest.mark.more_of("V63")
 @pytest.mark.parametrize("count", [2, 9])
 def test_a_shape_outside_the_bounds_is_the_caller_s_fault_and_names_them(
     home: Home, count: int

@@ -4,9 +4,10 @@ import time
 from typing import Any
 
 import pytest
+from bad_input import case
 from llm_site import Call, Reply
 from patience import patience
-from row_marks import rows_of_fields
+from row_marks import shows
 
 USER = {"role": "user", "content": "Hello"}
 NEITHER = object()
@@ -20,112 +21,121 @@ def schema(value: object) -> dict[str, Any]:
     return {"type": "json_schema", "json_schema": {"name": "it", "schema": value}}
 
 
-# Field, its value, the `param` of the error (where it is not the field).
-BOTH: list[tuple[str, Any, str]] = [
-    ("model", NEITHER, "model"),
-    ("model", 5, "model"),
-    ("temperature", -1, "temperature"),
-    ("temperature", 3, "temperature"),
-    ("temperature", "x", "temperature"),
-    ("temperature", True, "temperature"),
-    ("top_p", 0, "top_p"),
-    ("top_p", 1.1, "top_p"),
-    ("top_k", -2, "top_k"),
-    ("min_p", 2, "min_p"),
-    ("presence_penalty", 3, "presence_penalty"),
-    ("frequency_penalty", -3, "frequency_penalty"),
-    ("repetition_penalty", 0, "repetition_penalty"),
-    ("n", 0, "n"),
-    ("n", -1, "n"),
-    ("n", 10**9, "n"),
-    ("max_tokens", 0, "max_tokens"),
-    ("max_tokens", -1, "max_tokens"),
-    ("max_tokens", 1.5, "max_tokens"),
-    ("max_tokens", 10**18, "max_tokens"),
-    ("max_tokens", 9000, "max_tokens"),
-    ("stop", ["a"] * 17, "stop"),
-    ("stop", "", "stop"),
-    ("stop", ["a", ""], "stop"),
-    ("stop", "x" * 100_000, "stop"),
-    ("stop", [1], "stop"),
-    ("logit_bias", {"a": 1}, "logit_bias"),
-    ("logit_bias", {"49152": 1}, "logit_bias"),
-    ("logit_bias", {"-1": 1}, "logit_bias"),
-    ("logit_bias", {"5": 101}, "logit_bias.5"),
-    ("logit_bias", {"5": -101}, "logit_bias.5"),
-    ("logit_bias", {str(i): 1 for i in range(2000)}, "logit_bias"),
-    ("seed", 2**70, "seed"),
-    ("seed", "x", "seed"),
-    ("stream", "yes", "stream"),
-    ("stream_options", {"include_usage": True}, "stream_options"),
-    ("response_format", {"type": "yaml"}, "response_format.type"),
-    ("response_format", {"type": "json_schema"}, "response_format.json_schema.schema"),
-    ("response_format", {"type": "json"}, "response_format.value"),
-    ("response_format", {"type": "regex", "value": {}}, "response_format.value"),
-    ("response_format", {"type": "regex", "value": "("}, "response_format"),
-    ("response_format", schema({"type": "stsring"}), "response_format"),
-    ("response_format", schema({"type": "string", "pattern": "("}), "response_format"),
-    ("response_format", schema({"$ref": "#/$defs/none"}), "response_format"),
-    ("response_format", schema({"$ref": "http://127.0.0.1:9/s.json"}), "response_format"),
-    ("response_format", schema(DEEP), "response_format"),
-    ("structured_outputs", {}, "structured_outputs"),
-    ("structured_outputs", {"regex": "("}, "structured_outputs"),
-    ("structured_outputs", {"choice": []}, "structured_outputs.choice"),
-    ("structured_outputs", {"grammar": ""}, "structured_outputs"),
-    ("structured_outputs", {"grammar": "x" * 10**6}, "structured_outputs"),
-    ("structured_outputs", {"regex": "a", "choice": ["a"]}, "structured_outputs"),
-    ("chat_template", "{{ messages }}", "chat_template"),
-    ("prompt_embeds", "AAAA", "prompt_embeds"),
-    ("best_of", 10**6, "best_of"),
-    ("use_beam_search", True, "use_beam_search"),
-    ("suffix", "end", "suffix"),
-    ("audio", {"voice": "a"}, "audio"),
-    ("guided_json", {"type": "object"}, "guided_json"),
-    ("stop_token_ids", [49_152], "stop_token_ids"),
-    ("allowed_token_ids", [], "allowed_token_ids"),
-    ("min_tokens", 9, "min_tokens"),
-    ("cache_salt", "", "cache_salt"),
-    ("truncate_prompt_tokens", 0, "truncate_prompt_tokens"),
+# Row of docs/bad-input.md, field, its value, the `param` of the error (where it is not the field).
+BOTH: list[tuple[str, str, Any, str]] = [
+    ("O03", "model", NEITHER, "model"),
+    ("O03", "model", 5, "model"),
+    ("O08", "temperature", -1, "temperature"),
+    ("O08", "temperature", 3, "temperature"),
+    ("O08", "temperature", "x", "temperature"),
+    ("O08", "temperature", True, "temperature"),
+    ("O09", "top_p", 0, "top_p"),
+    ("O09", "top_p", 1.1, "top_p"),
+    ("O09", "top_k", -2, "top_k"),
+    ("O09", "min_p", 2, "min_p"),
+    ("O09", "presence_penalty", 3, "presence_penalty"),
+    ("O09", "frequency_penalty", -3, "frequency_penalty"),
+    ("O09", "repetition_penalty", 0, "repetition_penalty"),
+    ("O10", "n", 0, "n"),
+    ("O10", "n", -1, "n"),
+    ("O10", "n", 10**9, "n"),
+    ("O11", "max_tokens", 0, "max_tokens"),
+    ("O11", "max_tokens", -1, "max_tokens"),
+    ("O11", "max_tokens", 1.5, "max_tokens"),
+    ("O11", "max_tokens", 10**18, "max_tokens"),
+    ("O11", "max_tokens", 9000, "max_tokens"),
+    ("O12", "stop", ["a"] * 17, "stop"),
+    ("O12", "stop", "", "stop"),
+    ("O12", "stop", ["a", ""], "stop"),
+    ("O12", "stop", "x" * 100_000, "stop"),
+    ("O12", "stop", [1], "stop"),
+    ("O13", "logit_bias", {"a": 1}, "logit_bias"),
+    ("O13", "logit_bias", {"49152": 1}, "logit_bias"),
+    ("O13", "logit_bias", {"-1": 1}, "logit_bias"),
+    ("O13", "logit_bias", {"5": 101}, "logit_bias.5"),
+    ("O13", "logit_bias", {"5": -101}, "logit_bias.5"),
+    ("O13", "logit_bias", {str(i): 1 for i in range(2000)}, "logit_bias"),
+    ("O15", "seed", 2**70, "seed"),
+    ("O15", "seed", "x", "seed"),
+    ("O16", "stream", "yes", "stream"),
+    ("O16", "stream_options", {"include_usage": True}, "stream_options"),
+    ("O17", "response_format", {"type": "yaml"}, "response_format.type"),
+    ("O17", "response_format", {"type": "json_schema"}, "response_format.json_schema.schema"),
+    ("O17", "response_format", {"type": "json"}, "response_format.value"),
+    ("O17", "response_format", {"type": "regex", "value": {}}, "response_format.value"),
+    ("O17", "response_format", {"type": "regex", "value": "("}, "response_format"),
+    ("O17", "response_format", schema({"type": "stsring"}), "response_format"),
+    ("O17", "response_format", schema({"type": "string", "pattern": "("}), "response_format"),
+    ("O17", "response_format", schema({"$ref": "#/$defs/none"}), "response_format"),
+    ("O17", "response_format", schema({"$ref": "http://127.0.0.1:9/s.json"}), "response_format"),
+    ("O17", "response_format", schema(DEEP), "response_format"),
+    ("O19", "structured_outputs", {}, "structured_outputs"),
+    ("O19", "structured_outputs", {"regex": "("}, "structured_outputs"),
+    ("O19", "structured_outputs", {"choice": []}, "structured_outputs.choice"),
+    ("O19", "structured_outputs", {"grammar": ""}, "structured_outputs"),
+    ("O19", "structured_outputs", {"grammar": "x" * 10**6}, "structured_outputs"),
+    ("O19", "structured_outputs", {"regex": "a", "choice": ["a"]}, "structured_outputs"),
+    ("O23", "chat_template", "{{ messages }}", "chat_template"),
+    ("O32", "prompt_embeds", "AAAA", "prompt_embeds"),
+    ("O33", "best_of", 10**6, "best_of"),
+    ("O33", "use_beam_search", True, "use_beam_search"),
+    ("O34", "suffix", "end", "suffix"),
+    ("O34", "audio", {"voice": "a"}, "audio"),
+    ("", "guided_json", {"type": "object"}, "guided_json"),
+    ("", "stop_token_ids", [49_152], "stop_token_ids"),
+    ("", "allowed_token_ids", [], "allowed_token_ids"),
+    ("", "min_tokens", 9, "min_tokens"),
+    ("", "cache_salt", "", "cache_salt"),
+    ("", "truncate_prompt_tokens", 0, "truncate_prompt_tokens"),
 ]
-CHAT: list[tuple[str, Any, str]] = [
-    ("messages", NEITHER, "messages"),
-    ("messages", [], "messages"),
-    ("messages", "Hello", "messages"),
-    ("messages", [USER, {"role": "wizard", "content": "a"}], "messages[1].role"),
-    ("messages", [USER, {"role": "user", "content": 5}], "messages[1].content"),
-    ("messages", [USER, {"role": "tool", "content": "a"}], "messages[1].tool_call_id"),
-    ("messages", [{"role": "user", "content": "word " * 20_000}], "prompt"),
-    ("max_completion_tokens", 4, "max_tokens"),
-    ("max_completion_tokens", 0, "max_completion_tokens"),
-    ("top_logprobs", 21, "top_logprobs"),
-    ("top_logprobs", 2, "top_logprobs"),
-    ("tool_choice", "sometimes", "tool_choice"),
-    ("chat_template_kwargs", {"messages": []}, "chat_template_kwargs"),
-    ("chat_template_kwargs", {"chat_template": "x"}, "chat_template_kwargs"),
-    ("chat_template_kwargs", {"tokenize": True}, "chat_template_kwargs"),
-    ("continue_final_message", True, "continue_final_message"),
+CHAT: list[tuple[str, str, Any, str]] = [
+    ("O05", "messages", NEITHER, "messages"),
+    ("O05", "messages", [], "messages"),
+    ("O05", "messages", "Hello", "messages"),
+    ("O06", "messages", [USER, {"role": "wizard", "content": "a"}], "messages[1].role"),
+    ("O06", "messages", [USER, {"role": "user", "content": 5}], "messages[1].content"),
+    ("O06", "messages", [USER, {"role": "tool", "content": "a"}], "messages[1].tool_call_id"),
+    ("O07", "messages", [{"role": "user", "content": "word " * 20_000}], "prompt"),
+    ("O11", "max_completion_tokens", 4, "max_tokens"),
+    ("O11", "max_completion_tokens", 0, "max_completion_tokens"),
+    ("O14", "top_logprobs", 21, "top_logprobs"),
+    ("O14", "top_logprobs", 2, "top_logprobs"),
+    ("", "tool_choice", "sometimes", "tool_choice"),
+    ("O24", "chat_template_kwargs", {"messages": []}, "chat_template_kwargs"),
+    ("O24", "chat_template_kwargs", {"chat_template": "x"}, "chat_template_kwargs"),
+    ("O24", "chat_template_kwargs", {"tokenize": True}, "chat_template_kwargs"),
+    ("", "continue_final_message", True, "continue_final_message"),
 ]
-PROMPTS: list[tuple[str, Any, str]] = [
-    ("prompt", NEITHER, "prompt"),
-    ("prompt", "", "prompt"),
-    ("prompt", [], "prompt"),
-    ("prompt", [[]], "prompt"),
-    ("prompt", [-1], "prompt"),
-    ("prompt", [49_152], "prompt"),
-    ("prompt", [10**7], "prompt"),
-    ("prompt", [[[1]]], "prompt"),
-    ("prompt", [1, "a"], "prompt"),
-    ("prompt", [1.5], "prompt"),
-    ("prompt", ["a"] * 10_000, "prompt"),
-    ("prompt", "word " * 20_000, "prompt"),
-    ("logprobs", 21, "logprobs"),
-    ("logprobs", -1, "logprobs"),
-    ("logprobs", True, "logprobs"),
+PROMPTS: list[tuple[str, str, Any, str]] = [
+    ("O31", "prompt", NEITHER, "prompt"),
+    ("O31", "prompt", "", "prompt"),
+    ("O31", "prompt", [], "prompt"),
+    ("O31", "prompt", [[]], "prompt"),
+    ("O29", "prompt", [-1], "prompt"),
+    ("O29", "prompt", [49_152], "prompt"),
+    ("O29", "prompt", [10**7], "prompt"),
+    ("O29", "prompt", [[[1]]], "prompt"),
+    ("O29", "prompt", [1, "a"], "prompt"),
+    ("O29", "prompt", [1.5], "prompt"),
+    ("O30", "prompt", ["a"] * case("O30").numbers[0], "prompt"),
+    ("O07", "prompt", "word " * 20_000, "prompt"),
+    ("O14", "logprobs", 21, "logprobs"),
+    ("O14", "logprobs", -1, "logprobs"),
+    ("O14", "logprobs", True, "logprobs"),
 ]
 
 
-def label(row: Any) -> str:
-    return "left-out" if row is NEITHER else str(row)[:40]
+def label(value: Any) -> str:
+    return "left-out" if value is NEITHER else str(value)[:40]
+
+
+def examples(*tables: list[tuple[str, str, Any, str]]) -> list[Any]:
+    """Of the tables, each marked with its row."""
+    return [
+        shows(row, field, value, param, label=f"{row} {field} {label(value)}")
+        for table in tables
+        for row, field, value, param in table
+    ]
 
 
 def refused(reply: Reply, param: str | None) -> None:
@@ -147,20 +157,17 @@ def body(field: str, value: object, base: dict[str, Any]) -> dict[str, Any]:
     return made
 
 
-@rows_of_fields(BOTH, CHAT)
-@pytest.mark.parametrize(("field", "value", "param"), [*BOTH, *CHAT], ids=label)
+@pytest.mark.parametrize(("field", "value", "param"), examples(BOTH, CHAT))
 def test_chat_refuses(call: Call, field: str, value: object, param: str) -> None:
     reply = call("/v1/chat/completions", body(field, value, {"messages": [USER]}))
     refused(reply, param)
 
 
-@rows_of_fields(BOTH, PROMPTS)
-@pytest.mark.parametrize(("field", "value", "param"), [*BOTH, *PROMPTS], ids=label)
+@pytest.mark.parametrize(("field", "value", "param"), examples(BOTH, PROMPTS))
 def test_completions_refuse(call: Call, field: str, value: object, param: str) -> None:
     refused(call("/v1/completions", body(field, value, {"prompt": "Hello"})), param)
 
 
-@pytest.mark.rows("O08", "O36")
 @pytest.mark.parametrize(
     "raw",
     [
@@ -168,10 +175,10 @@ def test_completions_refuse(call: Call, field: str, value: object, param: str) -
         b"{",
         b"[]",
         b'"text"',
-        b'{"model": "smollm2", "prompt": "\xff"}',
-        b'{"model": "smollm2", "prompt": "a", "temperature": NaN}',
-        b'{"model": "smollm2", "prompt": "a", "temperature": Infinity}',
-        b'{"model": "smollm2", "prompt": "a", "temperature": 1e999}',
+        shows("O36", b'{"model": "smollm2", "prompt": "\xff"}'),
+        shows("O08", b'{"model": "smollm2", "prompt": "a", "temperature": NaN}'),
+        shows("O08", b'{"model": "smollm2", "prompt": "a", "temperature": Infinity}'),
+        shows("O08", b'{"model": "smollm2", "prompt": "a", "temperature": 1e999}'),
         b"[" * 100_000,
     ],
     ids=lambda raw: str(raw[:60]),

@@ -33,7 +33,7 @@ def start(server: RunningServer, *, stream: bool, n: int = 1) -> socket.socket:
     return opened
 
 
-@pytest.mark.rows("H31")
+@pytest.mark.more_of("H31")
 @pytest.mark.parametrize("stream", [True, False])
 @pytest.mark.parametrize("n", [1, 4])
 def test_what_nobody_waits_for_ends_within_a_second(

@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 import openai
 import pytest
+from heard import hear
 from huggingface_hub import InferenceClient
 from patience import patience
 from pydantic import BaseModel, ConfigDict
@@ -86,6 +87,9 @@ async def test_one_bad_request_among_many_fails_alone(asynchronous: openai.Async
     assert [isinstance(each, openai.BadRequestError) for each in found] == [
         number == 3 for number in range(8)
     ]
+    for each in found:
+        if isinstance(each, openai.APIStatusError):
+            hear(each.status_code, text=each.response.content)
     assert len({each for each in found if isinstance(each, str)}) == 1
 
 

@@ -17,7 +17,10 @@ SCORE = {
     "required": ["score"],
     "additionalProperties": False,
 }
-SCRIPTS: list[Script] = [bytes_of("ABCDEFGHIJKLM"), ['{"score":1', ","]]
+EVIL = {"code": "__import__('os').system('true')"}
+CALLING = f'<tool_call>{{"name": "f", "arguments": {json.dumps(EVIL)}}}</tool_call>'
+SCRIPTS: list[Script] = [bytes_of("ABCDEFGHIJKLM"), ['{"score":1', ","], [CALLING]]
+TEMPLATE = "{% if tools %}{# written as <tool_call> #}<s2>{% endif %}"
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +48,7 @@ def call(server: RunningServer) -> Call:
 
 
 def write_models(repository: Path) -> None:
-    write_scripted_llm(repository, "scripted", SCRIPTS, otherwise=ord("}"))
+    write_scripted_llm(repository, "scripted", SCRIPTS, otherwise=ord("}"), chat_template=TEMPLATE)
     # It fails in the engine's process, with a traceback: the grammar library counts tokens.
     broken = write_scripted_llm(repository, "broken") / "1" / "tokenizer.json"
     tokenizer = Tokenizer.from_file(str(broken))
@@ -89,6 +92,21 @@ def test_schema_without_a_way_out_is_refused(call: Call) -> None:
     reply = call("/v1/completions", asked)
     assert reply.status == 400
     assert "patternProperties '^score$'" in reply.json["error"]["message"]
+
+
+@pytest.mark.rows("O21")
+def test_code_that_a_model_writes_as_an_argument_is_a_text(call: Call) -> None:
+    asked = {
+        "model": "scripted",
+        "messages": [{"role": "user", "content": "Run it."}],
+        "tools": [
+            {"type": "function", "function": {"name": "f", "parameters": {"type": "object"}}}
+        ],
+        "temperature": 0,
+    }
+    reply = call("/v1/chat/completions", asked)
+    (told,) = reply.json["choices"][0]["message"]["tool_calls"]
+    assert json.loads(told["function"]["arguments"]) == EVIL
 
 
 @pytest.mark.parametrize(

@@ -211,7 +211,6 @@ def test_wrong_tools_are_refused_by_name(call: Call, tools: Any, choice: Any, pa
     body |= {} if tools is None else {"tools": tools}
     body |= {} if choice is None else {"tool_choice": choice}
     reply = call("/v1/chat/completions", body)
-    assert reply.status == 400, reply.body[:300]
     assert reply.json["error"]["param"] == param, reply.json
 
 

@@ -152,7 +152,7 @@ def test_requests_that_name_none_are_told_the_names(call: Call) -> None:
     assert call("/tokenize", {"prompt": "a"}).status == 404
 
 
-@pytest.mark.rows("O47")
+@pytest.mark.rows("O47a", "O47b")
 def test_one_that_is_full_refuses_at_once_and_the_other_goes_on(
     server: RunningServer, call: Call
 ) -> None:

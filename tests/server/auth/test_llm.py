@@ -51,7 +51,7 @@ def test_openais_client_works_with_its_api_key(server: RunningServer, keys: Keys
         assert answer.usage.completion_tokens == 2
 
 
-@pytest.mark.rows("O01", "O02")
+@pytest.mark.more_of("O01", "O02")
 def test_openais_client_raises_its_own_errors(server: RunningServer, keys: Keys) -> None:
     with client(server, "sk-wrong") as made:
         with pytest.raises(openai.AuthenticationError) as wrong:

@@ -15,6 +15,7 @@ import tritonclient.grpc as grpcclient
 import tritonclient.http as httpclient
 from auth_site import Certificates, Keys
 from click.testing import CliRunner
+from heard import hear
 from patience import patience
 from serving import RunningServer, write_identity
 from tritonclient.utils import InferenceServerException
@@ -46,7 +47,9 @@ def call(url: str, headers: dict[str, str], body: object = None) -> tuple[int, A
             return answer.status, json.loads(text) if text[:1] in (b"{", b"[") else text.decode()
     except urllib.error.HTTPError as error:
         with error:
-            return error.code, json.loads(error.read())
+            text = error.read()
+        hear(error.code, text=text)
+        return error.code, json.loads(text)
 
 
 @pytest.fixture(scope="module")

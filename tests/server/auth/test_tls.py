@@ -18,6 +18,7 @@ import trustme
 from auth_site import Certificates, GuardedSite
 from cryptography import x509
 from grpc_site import rows
+from heard import hear_bytes
 from patience import patience
 
 from trivet.backends.api import InvalidConfig
@@ -396,8 +397,10 @@ async def answer_to(port: int, data: bytes) -> bytes:
     writer.write(data)
     try:
         async with asyncio.timeout(patience()):
-            return await reader.read()
+            received = await reader.read()
     except ConnectionResetError:
-        return b""
+        received = b""
     finally:
         writer.close()
+    hear_bytes(received, is_closed=True)
+    return received

@@ -81,7 +81,7 @@ def message() -> bytes:
     return asked.SerializeToString()
 
 
-@pytest.mark.rows("V61")
+@pytest.mark.more_of("V61")
 async def test_a_call_ends_with_an_error_where_its_answer_cannot_be_encoded(core: FakeCore) -> None:
     row = Service(core).rows()[PREFIX + "ModelInfer"]
     assert isinstance(row, Unary)
@@ -92,7 +92,7 @@ async def test_a_call_ends_with_an_error_where_its_answer_cannot_be_encoded(core
     assert text == "the answer of model 'ident_str' cannot be sent; the server log has the details"
 
 
-@pytest.mark.rows("V61")
+@pytest.mark.more_of("V61")
 async def test_a_stream_tells_of_an_answer_that_cannot_be_encoded_and_goes_on(
     core: FakeCore,
 ) -> None:

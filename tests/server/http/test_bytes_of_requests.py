@@ -1,10 +1,13 @@
 """What a connection's bytes are taken for: requests, requests and something else, or none."""
 
+import asyncio
 import re
+import socket
 from collections.abc import AsyncIterator
 
 import pytest
 from http_site import FakeCore, Site, open_site
+from patience import patience
 
 GOOD = b"GET /v2/health/live HTTP/1.1\r\nHost: a\r\n\r\n"
 BODY = b'{"inputs":[{"name":"INPUT0","shape":[1],"datatype":"FP32","data":[1]}]}'
@@ -67,3 +70,52 @@ async def test_a_chunk_that_says_that_it_is_too_large_is_refused_before_it_comes
 async def test_chunks_up_to_the_limit_are_taken(site: Site) -> None:
     chunks = b"%x\r\n%b\r\n0\r\n\r\n" % (len(BODY), BODY)
     assert await statuses(site, CHUNKED + chunks + GOOD + b"garbage\r\n\r\n") == [200, 200, 400]
+
+
+async def in_packets(site: Site, *packets: bytes) -> list[int]:
+    """The statuses, where each packet is taken before the next is sent."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", site.port)
+    writer.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    for packet in packets:
+        writer.write(packet)
+        await writer.drain()
+        # Another client's answer: the server has read this one's bytes.
+        async with site.session.get("/v2/health/live"):
+            pass
+    async with asyncio.timeout(patience()):
+        answers = await reader.read()
+    writer.close()
+    return [int(status) for status in re.findall(rb"HTTP/1\.1 (\d+) ", answers)]
+
+
+CHUNKS = CHUNKED + b"5\r\n%b\r\n%x\r\n%b\r\n0\r\nx: y\r\n\r\n" % (
+    BODY[:5], len(BODY) - 5, BODY[5:],
+)  # fmt: skip
+HUGE = CHUNKED + b"fffffffffffffff\r\n"
+
+
+@pytest.mark.parametrize("first", [WHOLE, CHUNKS])
+@pytest.mark.parametrize("back", [1, 5, 20, 90])
+@pytest.mark.parametrize("garbage", [b"garbage\r\n\r\n", b"\0\1"])
+async def test_good_requests_behind_the_end_of_a_body_are_answered_before_garbage(
+    site: Site, first: bytes, back: int, garbage: bytes
+) -> None:
+    rest = first[-back:] + GOOD + WHOLE + garbage
+    assert await in_packets(site, first[:-back], rest) == [200, 200, 200, 400]
+
+
+@pytest.mark.parametrize("before", [[GOOD], [WHOLE], [CHUNKS], [GOOD, CHUNKS, WHOLE], [b"\r\n"]])
+@pytest.mark.parametrize("chunk", [b"", b"3\r\nabc\r\n"])
+async def test_a_chunk_that_is_too_large_is_refused_behind_other_requests_too(
+    site: Site, before: list[bytes], chunk: bytes
+) -> None:
+    expected = [200] * sum(each.startswith((b"GET", b"POST")) for each in before)
+    data = b"".join(before) + CHUNKED + chunk + b"fffffffffffffff\r\n"
+    assert await statuses(site, data) == [*expected, 413]
+
+
+@pytest.mark.parametrize("first", [WHOLE, CHUNKS])
+async def test_a_chunk_that_is_too_large_is_refused_behind_the_end_of_a_body(
+    site: Site, first: bytes
+) -> None:
+    assert await in_packets(site, first[:-20], first[-20:] + HUGE) == [200, 413]

@@ -28,3 +28,11 @@ def test_a_line_without_an_end_is_not_kept_for_ever() -> None:
     for _ in range(10_000):
         assert not list(sizes.feed(b"0" * 100))
     assert len(sizes._line) < 10_000
+
+
+@pytest.mark.parametrize("step", range(1, len(BODY) + 1))
+def test_what_lies_behind_a_body_is_known_however_it_is_cut(step: int) -> None:
+    sizes = ChunkSizes()
+    whole = BODY.replace(b"0\r\n\r\n", b"0\r\nx: y\r\n\r\n")
+    pieces = [whole[at : at + step] for at in range(0, len(whole), step)]
+    assert b"".join(sizes.behind(piece) for piece in pieces) == b"GET / HTTP/1.1\r\n"

@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 
 import numpy as np
 import pytest
+from heard import hear, hear_bytes
 from http_site import FakeCore, Site, echo, open_site
 from patience import patience
 
@@ -56,7 +57,7 @@ async def half_closed(site: Site, data: bytes) -> AsyncIterator[asyncio.StreamRe
     writer.close()
 
 
-@pytest.mark.rows("H37")
+@pytest.mark.rows("H37a")
 @pytest.mark.parametrize("is_known", [False, True], ids=["by a task", "by callbacks"])
 @pytest.mark.parametrize("more", [b"", DEADLINE])
 async def test_what_has_come_whole_is_answered_and_then_the_connection_ends(
@@ -71,7 +72,7 @@ async def test_what_has_come_whole_is_answered_and_then_the_connection_ends(
         await asyncio.sleep(0)
         held.let_go()
         answer = await reader.read()
-    assert answer.startswith(b"HTTP/1.1 200 OK")
+    hear_bytes(answer, is_closed=True)
     assert b"Connection: close" in answer
     assert not held.cancelled.is_set()
 
@@ -90,7 +91,7 @@ async def test_pipelined_requests_before_the_end_are_all_answered(
     assert answer.count(b"Connection: close") == 1
 
 
-@pytest.mark.rows("H37")
+@pytest.mark.rows("H37b")
 @pytest.mark.parametrize("more", [b"", DEADLINE])
 async def test_what_takes_longer_is_cancelled(
     site: Site, more: bytes, monkeypatch: pytest.MonkeyPatch
@@ -100,6 +101,7 @@ async def test_what_takes_longer_is_cancelled(
     async with half_closed(site, HEAD + more + b"\r\n" + BODY) as reader:
         await held.cancelled.wait()
         assert await reader.read() == b""
+        hear(is_closed=True)
 
 
 @pytest.mark.parametrize("data", [HEAD, HEAD + b"\r\n" + BODY[:9], b"", b"GET /v2"])

@@ -158,7 +158,7 @@ BAD_CONFIGS = {
 
 
 @pytest.mark.parametrize("text", BAD_CONFIGS)
-@pytest.mark.rows("R25")
+@pytest.mark.more_of("R25")
 def test_a_config_that_contradicts_itself_is_refused(text: str) -> None:
     config = parse_config(text, "m/config.pbtxt")
     config.name = "m"

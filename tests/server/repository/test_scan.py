@@ -151,7 +151,7 @@ def test_a_repository_that_is_gone_is_no_empty_one(root: Path) -> None:
         scan([root / "nothing"])
 
 
-@pytest.mark.rows("R13")
+@pytest.mark.more_of("R13")
 def test_too_many_files_are_refused(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("trivet.server.repository.scan.MAX_FILES", 10)
     for number in range(11):

@@ -18,7 +18,7 @@ def test_what_is_stored_is_all_that_the_model_is_made_of() -> None:
     assert not upload.root.exists()
 
 
-@pytest.mark.rows("R26")
+@pytest.mark.more_of("R26")
 @pytest.mark.parametrize(
     "path",
     [
@@ -54,7 +54,7 @@ def test_a_path_that_is_not_within_a_version_is_refused(path: str) -> None:
     assert "names no file within a version folder" in refusal.value.message
 
 
-@pytest.mark.rows("R26")
+@pytest.mark.more_of("R26")
 def test_all_files_together_have_a_limit() -> None:
     Upload.store("m", {"1/a": b"12", "1/b": b"34"}, 4).close()
     with pytest.raises(LoadFailed, match=r"5 bytes; the limit is 4 .*--max-model-upload-size"):

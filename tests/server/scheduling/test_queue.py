@@ -112,7 +112,7 @@ def test_the_policy_of_a_config_is_read_per_level() -> None:
     assert policy.level_of(0) == policy.level_of(3) == 2
 
 
-@pytest.mark.rows("R25")
+@pytest.mark.more_of("R25")
 def test_as_many_levels_as_a_config_can_name_cost_nothing_before_they_are_used() -> None:
     most = 2**64 - 1
     batching = ModelDynamicBatching(priority_levels=most, default_priority_level=2**32)

@@ -65,7 +65,7 @@ def test_outputs_match_their_grammars(driven: DrivenEngine) -> None:
     assert {each[1] for each in (schema, regex, choice)} == {"stop"}
 
 
-@pytest.mark.rows("O17")
+@pytest.mark.more_of("O17")
 @pytest.mark.parametrize(
     "bad",
     [
@@ -86,7 +86,7 @@ def test_bad_grammar_fails_only_its_own_request_and_soon(
     assert other == alone
 
 
-@pytest.mark.rows("O18")
+@pytest.mark.more_of("O18")
 @pytest.mark.parametrize(
     "regex", ["(a?){500}a{500}", "a{1000000}", "(((((a{100}){100}){100}){100}){100})"]
 )

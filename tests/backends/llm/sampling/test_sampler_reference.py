@@ -121,7 +121,7 @@ def as_fields(sampling: Sampling) -> dict[str, Any]:
     return {name: getattr(sampling, name) for name in sampling.__dataclass_fields__}
 
 
-@pytest.mark.rows("O38")
+@pytest.mark.more_of("O38")
 def test_mixed_batch_gives_each_row_what_it_gets_alone() -> None:
     chance = random.Random(5)
     names = [chance.choice([*SAMPLINGS]) for _ in range(200)]

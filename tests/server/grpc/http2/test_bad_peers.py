@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 import pytest
 from grpc_peer import Peer, block, connect, echo, head, message
 from grpc_site import MIB, Site, Start
+from heard import hear
 from patience import fires_after, patience
 
 from trivet.server.grpc.http2 import frames
@@ -312,6 +313,9 @@ async def test_a_client_that_answers_no_ping_is_let_go(start: Start) -> None:
     peer.send(head(1, (":path", "/t.T/Stream")))
     await peer.until(Kind.PING)
     await site.seen("cancelled")
+    while await peer.reader.read(1024):
+        pass
+    hear(is_closed=True)
 
 
 @pytest.mark.rows("G10")

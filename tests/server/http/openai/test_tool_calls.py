@@ -137,7 +137,7 @@ def test_outputs_meant_to_hurt_take_linear_time(text: str) -> None:
     assert time.monotonic() - started_s < patience(10)
 
 
-@pytest.mark.rows("O21")
+@pytest.mark.more_of("O21")
 def test_arguments_are_text_and_nothing_runs_them() -> None:
     evil: dict[str, Any] = {"a": "__import__('os').system('true')"}
     output = f'<tool_call>{{"name": "f", "arguments": {json.dumps(evil)}}}</tool_call>'

@@ -103,7 +103,7 @@ def test_an_empty_table_needs_no_clock() -> None:
     assert len(table) == 0
 
 
-@pytest.mark.rows("R25")
+@pytest.mark.more_of("R25")
 def test_slots_cost_nothing_before_they_are_used() -> None:
     table = SequenceTable(2, 2**31 - 1, 1000)
     slots = [table.open(number, 0).slot for number in range(4)]
