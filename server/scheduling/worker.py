@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from trivet.backends.api import BackendFailed, Batch, Instance, ServingError
-from trivet.server.scheduling.inline import FAST_NS
+from trivet.server.scheduling.inline import FAST_NS, NOTHING, Extent
 from trivet.server.scheduling.statistics import BatchTiming
 from trivet.server.scheduling.ticket import Ticket
 
@@ -22,6 +22,7 @@ class Job:
 
     batch: Batch
     tickets: list[Ticket]
+    extent: Extent = NOTHING
     started_ns: int = 0
     timing: BatchTiming | None = None
     cpu_ns: int | None = None
