@@ -35,7 +35,7 @@ class AtOnce:
     def __init__(self, ids: RequestIds, tracing: Tracing, log: logging.Logger) -> None:
         """`log`: the one that has a line for each request at the level of debugging, which takes a
         task."""
-        self._ids = ids
+        self._make_id = ids.make
         self._tracing = tracing
         self._log = log
         self._targets: dict[str, Target] = {}
@@ -83,7 +83,7 @@ class AtOnce:
         return True
 
     def _exchange(self, head: Head, body: bytes, connection: Connection) -> None:
-        exchange = Exchange(connection, head, head.request_id or self._ids.make(), body)
+        exchange = Exchange(connection, head, head.request_id or self._make_id(), body)
         connection.hold(exchange.give_up)
         exchange.run(head.begin)
 

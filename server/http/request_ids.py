@@ -2,7 +2,7 @@
 
 import itertools
 import secrets
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from multidict import istr
 
@@ -15,12 +15,9 @@ class RequestIds:
     """Names for requests that come without one: unique to this process and its requests."""
 
     def __init__(self) -> None:
-        self._prefix = secrets.token_hex(4)
-        self._numbers = itertools.count(1)
-
-    def make(self) -> str:
-        """A new name."""
-        return f"{self._prefix}-{next(self._numbers):x}"
+        name = f"{secrets.token_hex(4)}-{{:x}}".format
+        self.make: Callable[[], str] = map(name, itertools.count(1)).__next__
+        """A new name. Without a line of Python, since every request asks for one."""
 
     @staticmethod
     def given(headers: Mapping[str, str]) -> str:

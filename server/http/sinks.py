@@ -149,6 +149,16 @@ class Exchange(SingleSink):
         self.asked = asked
         self._then = then
 
+    def send(self, response: InferResponse, *, final: bool) -> None:
+        if not final or self._num_responses:
+            super().send(response, final=final)
+        elif not self._ended:
+            # The usual case written out: the one response of a model.
+            self._ended = True
+            self._num_responses = 1
+            self._response = response
+            self.on_end()
+
     def on_end(self) -> None:
         then, self._then = self._then, None
         assert then is not None

@@ -8,6 +8,9 @@ models are some hundred thousand, which takes 30 to 60 ms in which nobody is ans
 import asyncio
 import gc
 
+YOUNG_OBJECTS = 5000
+"""Made and not yet given back, before the collector looks at them. Python's 700 are fewer than 64
+requests in progress have, none of which is garbage: a pass for every few of them."""
 SETTLE_S = 2.0
 """Models change together: so long after the last one."""
 
@@ -19,6 +22,7 @@ class LoadedObjects:
     def __init__(self) -> None:
         self._timer: asyncio.TimerHandle | None = None
         self._is_started = False
+        self._thresholds = gc.get_threshold()
 
     def settle(self) -> None:
         """Collects what loading has left, and freezes the rest: one full pass."""
@@ -28,6 +32,7 @@ class LoadedObjects:
         gc.unfreeze()
         gc.collect()
         gc.freeze()
+        gc.set_threshold(YOUNG_OBJECTS, *self._thresholds[1:])
 
     def changed(self) -> None:
         """A model is loaded or gone."""
@@ -40,6 +45,7 @@ class LoadedObjects:
         self._is_started = False
         self._cancel()
         gc.unfreeze()
+        gc.set_threshold(*self._thresholds)
 
     def _cancel(self) -> None:
         if self._timer is not None:
