@@ -18,7 +18,7 @@ from trivet.server.http.head import Head, header_length_of
 from trivet.server.http.host import is_host
 from trivet.server.http.pipelined import HEAD_END
 from trivet.server.http.request_ids import RequestIds
-from trivet.server.http.routes import Target
+from trivet.server.http.routes import Begin, Target
 from trivet.server.http.sinks import Exchange
 from trivet.server.tracing.tracing import Tracing
 
@@ -40,7 +40,8 @@ class AtOnce:
         self._log = log
         self._targets: dict[str, Target] = {}
         """By raw path."""
-        self._heads: dict[bytes, Head] = {}
+        self._heads: dict[bytes, tuple[Head, Begin]] = {}
+        """By their bytes, with who answers."""
 
     def remember(self, raw_path: str, target: Target) -> None:
         """Requests to this path need no leave, and its route answers by callbacks."""
@@ -64,28 +65,33 @@ class AtOnce:
         head = _head_of(message, target, payload.total_bytes)
         if head is None:
             return False
+        begin = target.route.begin
+        assert begin is not None, "only such are remembered"
         connection.take()
-        self._exchange(head, payload.read_nowait(), connection)
+        self._exchange(head, begin, payload.read_nowait(), connection)
         size_bytes = len(data) - head.body_bytes
         if size_bytes <= _REMEMBERED_BYTES and data.find(HEAD_END) + len(HEAD_END) == size_bytes:
             if len(self._heads) >= _REMEMBERED_HEADS:
                 self._heads.clear()
-            self._heads[data[:size_bytes]] = head
+            self._heads[data[:size_bytes]] = head, begin
         return True
 
     def begin_known(self, data: bytes, connection: Connection) -> bool:
         """The same for bytes that begin a message and were not parsed; False: parse them."""
         size_bytes = data.find(HEAD_END) + len(HEAD_END)
-        head = self._heads.get(data[:size_bytes])
-        if head is None or len(data) != size_bytes + head.body_bytes or not self._is_plain():
+        known = self._heads.get(data[:size_bytes])
+        if known is None or not self._is_plain():
             return False
-        self._exchange(head, data[size_bytes:], connection)
+        head, begin = known
+        if len(data) != size_bytes + head.body_bytes:
+            return False
+        self._exchange(head, begin, data[size_bytes:], connection)
         return True
 
-    def _exchange(self, head: Head, body: bytes, connection: Connection) -> None:
+    def _exchange(self, head: Head, begin: Begin, body: bytes, connection: Connection) -> None:
         exchange = Exchange(connection, head, head.request_id or self._make_id(), body)
         connection.hold(exchange.give_up)
-        exchange.run(head.begin)
+        exchange.run(begin)
 
     def _is_plain(self) -> bool:
         """Whether requests are neither traced nor logged one by one now."""
@@ -104,10 +110,8 @@ def _head_of(message: RawRequestMessage, target: Target, body_bytes: int) -> Hea
         header_length = header_length_of(headers)
     except InvalidRequest:
         return None
-    assert route.begin is not None
     return Head(
         message,
-        route.begin,
         target.model,
         target.version,
         RequestIds.given(headers),

@@ -1,15 +1,10 @@
 """What the head of a request says that is answered by callbacks."""
 
-from typing import TYPE_CHECKING
-
 from aiohttp.http import RawRequestMessage
 from multidict import MultiMapping, istr
 
 from trivet.backends.api import InvalidRequest
 from trivet.backends.api.value import value
-
-if TYPE_CHECKING:
-    from trivet.server.http.routes import Begin
 
 HEADER_LENGTH = istr("Inference-Header-Content-Length")
 
@@ -19,8 +14,6 @@ class Head:
     """Everything that its bytes decide: requests of the same head share it."""
 
     message: RawRequestMessage
-    begin: "Begin"
-    """Who answers."""
     model: str
     version: int | None
     request_id: str
