@@ -1,7 +1,7 @@
 """`python -m bench`: every ratio that we hold ourselves to, in one run on this machine.
 
-Nothing is pinned to cores: with few of them a pinned client takes the server's, and the medians of
-alternating rounds proved steadier.
+But for the part `peers` nothing is pinned to cores: with few of them a pinned client takes the
+server's, and the medians of alternating rounds proved steadier.
 """
 
 import argparse
@@ -32,6 +32,7 @@ from bench.llm_step import bench_llm_step
 from bench.minilm import bench_minilm
 from bench.nested import bench_nested
 from bench.overload import bench_overload
+from bench.peers.cells import bench_peers
 from bench.sequences import bench_sequences
 from bench.sse import bench_sse
 
@@ -51,6 +52,7 @@ PARTS = {
     "sse": bench_sse,
     "overload": bench_overload,
     "frameworks": bench_frameworks,
+    "peers": bench_peers,
 }
 PACKAGES = ("trivet", "grpcio", "aiohttp", "uvloop", "protobuf", "numpy", "onnxruntime")
 

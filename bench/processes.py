@@ -30,9 +30,13 @@ class Listener:
 
 
 @contextmanager
-def trivet(repository: Path, *flags: str, root: Path = HERE) -> Iterator[Listener]:
-    """Our server over a repository, ready; `root`: the checkout that it comes from."""
-    command = [sys.executable, "-m", "trivet", "serve", str(repository.absolute())]
+def trivet(
+    repository: Path, *flags: str, root: Path = HERE, core: int | None = None
+) -> Iterator[Listener]:
+    """Our server over a repository, ready; `root`: the checkout that it comes from; `core`: all its
+    processes run on that one."""
+    command = [] if core is None else ["taskset", "-c", str(core)]
+    command += [sys.executable, "-m", "trivet", "serve", str(repository.absolute())]
     command += ["--log-warning=false"]
     command += ["--http-port=0", "--grpc-port=0", "--metrics-port=0", *flags]
     with tempfile.TemporaryFile("w+") as output:
@@ -56,13 +60,14 @@ def _wait_until_ready(process: "subprocess.Popen[bytes]", output: int) -> dict[s
     while time.monotonic() < deadline and process.poll() is None:
         text = Path(f"/proc/self/fd/{output}").read_text()
         ports = {name.lower(): int(port) for name, port in LISTENING.findall(text)}
-        if len(ports) == 2 and _is_ready(ports["http"]):
+        if len(ports) == 2 and is_ready(ports["http"]):
             return ports
         time.sleep(0.1)
     raise RuntimeError("the server did not get ready:\n" + text)
 
 
-def _is_ready(port: int) -> bool:
+def is_ready(port: int) -> bool:
+    """Whether a server of KServe's HTTP protocol answers there, and says so."""
     try:
         with urllib.request.urlopen(f"http://127.0.0.1:{port}/v2/health/ready", timeout=5):
             return True

@@ -23,8 +23,10 @@ from trivet.server.models.assemble import Assembler
 from trivet.server.models.batch_size import DefaultBatchSizes
 from trivet.server.models.catalog import RegistryCatalog
 from trivet.server.models.dispatcher import RequestDispatcher
+from trivet.server.models.garbage import LoadedObjects
 from trivet.server.models.gpu_memory import GpuLedger, parse_limits
 from trivet.server.models.host_policy import HostPolicies
+from trivet.server.models.known import Status
 from trivet.server.models.lifecycle import Lifecycle
 from trivet.server.models.loader import Loader
 from trivet.server.models.registry import Registry
@@ -90,6 +92,7 @@ class Server:
         # With keys, a caller may not know of all models.
         self.registry.suggests_names = not settings.auth_keys_file
         self._progress = LoadProgress(enabled=not settings.no_progress)
+        self._loaded_objects = LoadedObjects()
         self._control = control = RepositoryControl(settings)
         limits = _limits(settings)
         self._caching = Caching.open(settings)
@@ -108,7 +111,7 @@ class Server:
             ),
             load_threads=settings.model_load_thread_count,
             load_retries=settings.model_load_retry_count,
-            listener=self._progress.on_status,
+            listener=self._on_status,
             has_summaries=MetricsConfig.parse(settings.metrics_config).summary_latencies,
         )
         control.attach(self.lifecycle)
@@ -185,6 +188,7 @@ class Server:
                 "start with --exit-on-error=false to serve the others"
             )
         await self.frontends.prepare()
+        self._loaded_objects.settle()
         self.hall.started()
         if self.settings.model_control_mode in ("watch", "poll"):
             await self._watch(snapshot)
@@ -209,6 +213,7 @@ class Server:
         await self.hall.tracing.close()
         if self._caching is not None:
             await self._caching.cache.close()
+        self._loaded_objects.close()
 
     # -- repository ----------------------------------------------------------------------------
 
@@ -240,6 +245,10 @@ class Server:
             self.lifecycle.know(key)
         chosen = (action for action in actions if action.key in wanted | advice.keys())
         return (*chosen, *missing)
+
+    def _on_status(self, name: str, version: int, status: Status) -> None:
+        self._progress.on_status(name, version, status)
+        self._loaded_objects.changed()
 
     def _announce(self, actions: tuple[Action, ...]) -> None:
         """Ensembles wait for those of their steps that are loaded together with them."""

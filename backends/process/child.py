@@ -6,6 +6,7 @@ Imports the contract and, by its word, the one backend asked for.
 """
 
 import ctypes
+import gc
 import logging
 import os
 import signal
@@ -140,6 +141,9 @@ class _Server:
             return None
         if isinstance(instance, AsksFromThreads):
             instance.ask_through(self._asker)
+        # What was loaded stays: a full collection of it takes as long as many batches.
+        gc.collect()
+        gc.freeze()
         self._events.send({"op": "opened", "ready": instance.is_ready()})
         return instance
 

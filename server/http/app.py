@@ -5,7 +5,7 @@ import asyncio
 from trivet.server.auth.tls import Tls, socket_options
 from trivet.server.core import Core
 from trivet.server.http.connection import Connection
-from trivet.server.http.door import Door, RequestIds
+from trivet.server.http.door import Door
 from trivet.server.http.gate import Gate
 from trivet.server.http.generate import Generate
 from trivet.server.http.health import Health
@@ -18,6 +18,7 @@ from trivet.server.http.metadata import Metadata
 from trivet.server.http.openai.errors import fault
 from trivet.server.http.openapi import OpenApi
 from trivet.server.http.repository import Repository
+from trivet.server.http.request_ids import RequestIds
 from trivet.server.http.routes import RouteTable
 from trivet.server.http.shared_memory import SharedMemoryRoutes
 from trivet.server.http.trace import TraceSettings
@@ -94,7 +95,7 @@ class HttpServer:
         return port
 
     def _connect(self, listener: Listener) -> Connection:
-        return Connection(listener, self._limits, self._door.begin)
+        return Connection(listener, self._limits, self._door.at_once)
 
     async def prepare(self) -> None:
         """Imports what the models that are loaded by now need, before a client waits for it."""

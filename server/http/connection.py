@@ -6,7 +6,7 @@ import itertools
 import logging
 from collections.abc import Callable
 from http import HTTPStatus
-from typing import cast
+from typing import Protocol, cast
 
 from aiohttp import StreamReader, web
 from aiohttp.http import HttpRequestParser, RawRequestMessage
@@ -30,15 +30,27 @@ _FULL = (
 ) % (len(_FULL_TEXT), _FULL_TEXT)
 
 
-Begin = Callable[[RawRequestMessage, StreamReader, "Connection"], bool]
-"""Answers a request by callbacks, between `hold` and `release`; False: it needs a task."""
+class Begins(Protocol):
+    """Answers requests by callbacks, between `hold` and `release`."""
+
+    def begin(
+        self,
+        message: RawRequestMessage,
+        payload: StreamReader,
+        connection: "Connection",
+        data: bytes,
+    ) -> bool:
+        """A request that has come whole, with `data` at last; False: it needs a task."""
+
+    def begin_known(self, data: bytes, connection: "Connection") -> bool:
+        """Bytes in which a request begins; False: they are to be parsed."""
 
 
 class Connection(web.RequestHandler):
     """Reads requests one after another and hands each to the door."""
 
     __slots__ = (
-        "_begin_request",
+        "_begins",
         "_body",
         "_chunks",
         "_closes",
@@ -47,6 +59,7 @@ class Connection(web.RequestHandler):
         "_head",
         "_head_since",
         "_held_waiter",
+        "_is_at_rest",
         "_is_broken",
         "_is_busy",
         "_is_half_closed",
@@ -55,7 +68,7 @@ class Connection(web.RequestHandler):
         "_listener",
     )
 
-    def __init__(self, listener: Listener, limits: HttpLimits, begin: Begin) -> None:
+    def __init__(self, listener: Listener, limits: HttpLimits, begins: Begins) -> None:
         loop = asyncio.get_running_loop()
         super().__init__(
             listener,
@@ -70,7 +83,7 @@ class Connection(web.RequestHandler):
         )
         self._listener = listener
         self._limits = limits
-        self._begin_request = begin
+        self._begins = begins
         self._head = b""
         """What has come of a head that is not whole."""
         self._body: StreamReader | None = None
@@ -80,6 +93,8 @@ class Connection(web.RequestHandler):
         self._is_half_closed = False
         """Whether the client sends no more, and something that it asked for is under way."""
         self._grace: asyncio.TimerHandle | None = None
+        self._is_at_rest = False
+        """Whether the last request was answered by callbacks, and nothing has come since."""
         self._is_broken = False
         self._is_busy = False
         self._held_waiter: asyncio.Future[None] | None = None
@@ -102,8 +117,14 @@ class Connection(web.RequestHandler):
     def data_received(self, data: bytes) -> None:
         if self._is_broken:
             return
+        waiter = self._waiter
+        if self._is_at_rest:
+            if waiter is not None and not waiter.done() and self._begins.begin_known(data, self):
+                return
+            self._is_at_rest = False
         # Its loop is woken below, if this is nothing that can be answered here.
-        waiter, self._waiter = self._waiter, None
+        self._waiter = None
+        is_head_here = not self._head
         messages = self._messages
         num_before = len(messages)
         num_read = 0 if self._body is None else self._body.total_bytes
@@ -117,7 +138,7 @@ class Connection(web.RequestHandler):
         self._waiter = waiter
         if messages:
             if waiter is not None and not waiter.done():
-                if len(messages) == 1 and self._begin():
+                if len(messages) == 1 and self._begin(data if is_head_here else b""):
                     return
                 waiter.set_result(None)
             # aiohttp would queue an error with a copy of the bytes for each further piece.
@@ -228,21 +249,25 @@ class Connection(web.RequestHandler):
 
     # -- requests without a task ---------------------------------------------------------------
 
-    def _begin(self) -> bool:
+    def _begin(self, data: bytes) -> bool:
         message, payload = self._messages[0]
         return (
             isinstance(message, RawRequestMessage)
             and not self._buffer_paused
             and not self._upgraded
-            and self._begin_request(message, payload, self)
+            and self._begins.begin(message, payload, self, data)
         )
 
-    def hold(self, give_up: Callable[[], None]) -> None:
-        """The request that has come is answered by callbacks, and `release` follows. `give_up` is
-        called if the client goes away."""
+    def take(self) -> None:
+        """The request that was parsed is answered by callbacks: `hold` follows."""
         self._messages.popleft()
         assert self._parser is not None
         self._parser.message_consumed()
+
+    def hold(self, give_up: Callable[[], None]) -> None:
+        """A request is answered by callbacks, and `release` follows. `give_up` is called if the
+        client goes away."""
+        self._is_at_rest = False
         self._listener.requests_count += 1
         self._held_waiter, self._waiter = self._waiter, None
         self._give_up = give_up
@@ -279,6 +304,7 @@ class Connection(web.RequestHandler):
         elif self._messages:
             waiter.set_result(None)
         else:
+            self._is_at_rest = not self._head
             self._next_keepalive_close_time = self._loop.time() + self._keepalive_timeout
             if self._keepalive_handle is None:
                 self._keepalive_handle = self._loop.call_at(

@@ -1,60 +1,32 @@
 """The one way in: each request is named, checked, sent to its handler, and its errors answered."""
 
 import asyncio
-import itertools
 import logging
-import re
-import secrets
 import time
 from collections.abc import Callable, Mapping
-from functools import lru_cache
 from http import HTTPStatus
 
-from aiohttp import HttpVersion10, HttpVersion11, StreamReader, web
-from aiohttp.hdrs import CONTENT_ENCODING, HOST, TRANSFER_ENCODING
-from aiohttp.http import RawRequestMessage
-from multidict import istr
+from aiohttp import HttpVersion10, HttpVersion11, web
+from aiohttp.hdrs import TRANSFER_ENCODING
 
 from trivet.backends.api import ServingError
 from trivet.server.http.admission import Admission
 from trivet.server.http.answers import Answer, error_answer, fault_answer, refusal_of, target_text
+from trivet.server.http.at_once import AtOnce
 from trivet.server.http.connection import Connection
 from trivet.server.http.deadline import HEADER as TIMEOUT
 from trivet.server.http.deadline import answer_within, timeout_of
 from trivet.server.http.errors import HttpError
 from trivet.server.http.gate import Gate
-from trivet.server.http.limits import MAX_REQUEST_ID_BYTES
-from trivet.server.http.routes import Call, RouteTable, Target
-from trivet.server.http.sinks import Exchange
+from trivet.server.http.host import is_host
+from trivet.server.http.request_ids import RequestIds
+from trivet.server.http.routes import Call, RouteTable
 from trivet.server.tracing.arrival import Arrival, current_arrival
 from trivet.server.tracing.tracing import Tracing
 
 _log = logging.getLogger(__name__)
 NO_FAULTS: Mapping[str, Callable[[str, HttpError], Answer]] = {}
-_REQUEST_ID = istr("x-request-id")
 _NO_ROUTE = (HTTPStatus.NOT_FOUND, HTTPStatus.METHOD_NOT_ALLOWED)
-_REMEMBERED_PATHS = 4096
-_REMEMBERED_CHARACTERS = 512
-_HOST = re.compile(r"(\[[0-9A-Fa-f:.]{2,45}\]|[A-Za-z0-9._-]{1,255})(:[0-9]{1,5})?")
-
-
-class RequestIds:
-    """Names for requests that come without one: unique to this process and its requests."""
-
-    def __init__(self) -> None:
-        self._prefix = secrets.token_hex(4)
-        self._numbers = itertools.count(1)
-
-    def make(self) -> str:
-        """A new name."""
-        return f"{self._prefix}-{next(self._numbers):x}"
-
-    def of(self, headers: Mapping[str, str]) -> str:
-        """The client's own name for the request where it can go into a log line and a header."""
-        given = headers.get(_REQUEST_ID)
-        if given and len(given) <= MAX_REQUEST_ID_BYTES and given.isascii() and given.isprintable():
-            return given
-        return self.make()
 
 
 class Door:
@@ -75,45 +47,8 @@ class Door:
         self._routes = routes
         self._ids = ids
         self._gate = gate
-        self._at_once: dict[str, Target] = {}
-        """By raw path: routes that were found, and may be answered without a task."""
-
-    def begin(
-        self, message: RawRequestMessage, payload: StreamReader, connection: Connection
-    ) -> bool:
-        """Begins to answer a request by callbacks; False: `handle` is to be called.
-
-        That is what most requests are: all here, as the latest HTTP/1 has it, and nothing about it
-        that has to be asked or waited for.
-        """
-        target = self._at_once.get(message.path)
-        if (
-            target is None
-            or message.method != target.route.method
-            or message.version != HttpVersion11
-            or self._tracing.tracer is not None
-            or not payload.is_eof()
-            or message.chunked
-            or _log.isEnabledFor(logging.DEBUG)
-        ):
-            return False
-        headers = message.headers
-        host = headers.get(HOST)
-        if TIMEOUT in headers or CONTENT_ENCODING in headers or (host and not is_host(host)):
-            return False
-        begin = target.route.begin
-        assert begin is not None
-        exchange = Exchange(
-            connection,
-            message,
-            self._ids.of(headers),
-            target.model,
-            target.version,
-            payload.read_nowait(),
-        )
-        connection.hold(exchange.give_up)
-        exchange.run(begin)
-        return True
+        self.at_once = AtOnce(ids, self._tracing, _log)
+        """For requests that need nobody's leave: none where there is a gate."""
 
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
         """The answer to one request."""
@@ -169,7 +104,8 @@ class Door:
                 if permission is not None:
                     return permission
             target = self._routes.find(request.method, request.raw_path)
-            self._remember(request.raw_path, target)
+            if self._gate is None and target.route.begin is not None:
+                self.at_once.remember(request.raw_path, target)
             call = Call(request, request_id, target.model, target.version, target.region, admission)
             if self._gate is not None and admission is not None:
                 refusal = self._gate.admit(request, target.route, admission)
@@ -202,14 +138,6 @@ class Door:
                 return answer(target_text(request.method, request.raw_path), error)
         return error_answer(error.status, error.message, error.headers, closes=error.closes)
 
-    def _remember(self, raw_path: str, target: Target) -> None:
-        """For `begin`, which asks nobody's leave: not where there is a gate."""
-        if self._gate is None and target.route.begin is not None:
-            if len(self._at_once) >= _REMEMBERED_PATHS:
-                self._at_once.clear()
-            if len(raw_path) <= _REMEMBERED_CHARACTERS:
-                self._at_once[raw_path] = target
-
 
 def _note_access(request: web.BaseRequest, request_id: str, status: int, started_s: float) -> None:
     """The line that each request has with --log-verbose=1."""
@@ -221,12 +149,6 @@ def _note_access(request: web.BaseRequest, request_id: str, status: int, started
         "elapsed_ms": round((time.monotonic() - started_s) * 1e3, 3),
     }
     _log.debug("access", extra=fields)
-
-
-@lru_cache(maxsize=256)
-def is_host(text: str) -> bool:
-    """Whether a Host header holds a name or an address, perhaps with a port, and nothing else."""
-    return _HOST.fullmatch(text) is not None
 
 
 def _check_host(request: web.BaseRequest) -> None:

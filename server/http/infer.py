@@ -5,7 +5,6 @@ from dataclasses import dataclass
 
 from aiohttp import web
 from aiohttp.hdrs import ACCEPT_ENCODING
-from multidict import MultiMapping, istr
 
 from trivet.backends.api import InferResponse, InvalidRequest, RequestContext
 from trivet.server.auth.restricted import Api
@@ -14,6 +13,7 @@ from trivet.server.core import Inference
 from trivet.server.http.answers import BINARY, JSON, NO_HEADERS, Answer, Buffer
 from trivet.server.http.body import read_body, too_large
 from trivet.server.http.compression import accepted_coding, compress, is_worth_it
+from trivet.server.http.head import HEADER_LENGTH, header_length_of
 from trivet.server.http.limits import HttpLimits
 from trivet.server.http.operations import NUMBERS, OBJECT, Operation
 from trivet.server.http.raw_request import decode_raw
@@ -23,7 +23,6 @@ from trivet.server.http.tensors import Body, InferDecoder, encode_infer
 from trivet.server.protocol.forwarding import Forwarding
 from trivet.server.protocol.outputs import fulfil, residence_of, unsendable
 
-HEADER_LENGTH = istr("Inference-Header-Content-Length")
 _NOT_ONE_RESPONSE = (
     "HTTP end point doesn't support models with decoupled transaction policy unless they send one "
     "response; use gRPC streaming or generate_stream: expected a single response"
@@ -73,18 +72,18 @@ class Infer:
         self._core.infer(asked.admitted, asked.request, asked.context, sink)
         response = await sink.result(asked.context.cancel, _NOT_ONE_RESPONSE)
         written = self._write(response, asked)
-        coding = self._coding(written, headers)
+        coding = self._coding(written, headers.get(ACCEPT_ENCODING))
         if coding is not None:
             written = await compressed(written, coding, self._limits.compression_level)
         return Answer(written.parts, content_type=written.type, extra_headers=written.headers)
 
     def begin(self, exchange: Exchange) -> None:
         """The same by callbacks."""
-        body, headers = exchange.body, exchange.message.headers
+        body, head = exchange.body, exchange.head
         if len(body) > self._limits.max_body_bytes:
             raise too_large(f"{len(body)}", self._limits.max_body_bytes)
-        header_length = header_length_of(headers)
-        asked = self._ask(body, header_length, exchange.model, exchange.version, headers)
+        headers = head.message.headers
+        asked = self._ask(body, head.header_length, head.model, head.version, headers)
         exchange.expect(asked, self._end)
         self._core.infer(asked.admitted, asked.request, asked.context, exchange)
 
@@ -93,7 +92,7 @@ class Infer:
         assert asked is not None
         response = exchange.outcome(asked.context.cancel, _NOT_ONE_RESPONSE)
         written = self._write(response, asked)
-        coding = self._coding(written, exchange.message.headers)
+        coding = self._coding(written, exchange.head.accepted_codings)
         if coding is None:
             exchange.answer(written.parts, written.type, written.headers)
         else:
@@ -142,9 +141,8 @@ class Infer:
             return Written((text, *buffers), BINARY, {HEADER_LENGTH: str(len(text))})
         return Written((text,), JSON, NO_HEADERS)
 
-    def _coding(self, written: Written, headers: Mapping[str, str]) -> str | None:
-        """How the client wants it compressed; None: not, or it is not worth it."""
-        accepted = headers.get(ACCEPT_ENCODING)
+    def _coding(self, written: Written, accepted: str | None) -> str | None:
+        """How a client that accepts these gets it compressed; None: not, or it is not worth it."""
         if accepted is None or not self._limits.compression_level or not is_worth_it(written.parts):
             return None
         return accepted_coding(accepted)
@@ -156,17 +154,3 @@ async def compressed(written: Written, coding: str, level: int) -> Written:
     if packed is None:
         return written
     return Written((packed,), written.type, {**written.headers, "Content-Encoding": coding})
-
-
-def header_length_of(headers: MultiMapping[str]) -> int | None:
-    """How many bytes of the body are its JSON part; None: all. Raises InvalidRequest."""
-    values = headers.getall(HEADER_LENGTH, ())
-    if not values:
-        return None
-    value = values[0]
-    if len(values) > 1 or not (value.isascii() and value.isdigit() and len(value) <= 19):
-        raise InvalidRequest(
-            f"{HEADER_LENGTH} must be one decimal number, the byte length of the JSON part, got "
-            f"'{', '.join(values)[:64]}'"
-        )
-    return int(value)

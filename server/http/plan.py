@@ -38,10 +38,12 @@ class Wishes:
     others_binary: bool
     special: Mapping[str, OutputWish]
     """Those of `named` that want more than the tensor itself: classes, shared memory."""
+    are_binary: bool = False
+    """Whether every output that is answered is wanted as bytes."""
 
 
-ALL_BINARY = Wishes({}, others_binary=True, special={})
-ALL_JSON = Wishes({}, others_binary=False, special={})
+ALL_BINARY = Wishes({}, others_binary=True, special={}, are_binary=True)
+ALL_JSON = Wishes({}, others_binary=False, special={}, are_binary=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +132,8 @@ def _plan_outputs(document: JsonObject, *, others_binary: bool) -> Wishes:
             raise InvalidRequest(f"output '{name}' already exists in request")
         named[name] = parse_wish(name, scalars(object_at(tensor, "parameters", where)))
     special = {name: wish for name, wish in named.items() if not wish.is_plain}
-    return Wishes(named, others_binary, special)
+    are_binary = all(wish.binary for wish in named.values()) if named else others_binary
+    return Wishes(named, others_binary, special, are_binary and not special)
 
 
 def _datatype(tensor: JsonObject, name: str) -> DataType:

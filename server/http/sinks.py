@@ -7,8 +7,6 @@ from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from aiohttp.http import RawRequestMessage
-
 from trivet.backends.api import (
     Cancelled,
     CancelToken,
@@ -29,6 +27,7 @@ from trivet.server.http.answers import (
     write_parts,
 )
 from trivet.server.http.connection import Connection
+from trivet.server.http.head import Head
 from trivet.server.http.plan import Wishes
 from trivet.server.models.routing import Admitted
 
@@ -118,26 +117,14 @@ class Exchange(SingleSink):
         "_then",
         "asked",
         "body",
-        "message",
-        "model",
+        "head",
         "request_id",
-        "version",
     )
 
-    def __init__(
-        self,
-        connection: Connection,
-        message: RawRequestMessage,
-        request_id: str,
-        model: str,
-        version: int | None,
-        body: bytes,
-    ) -> None:
+    def __init__(self, connection: Connection, head: Head, request_id: str, body: bytes) -> None:
         super().__init__()
-        self.message = message
+        self.head = head
         self.request_id = request_id
-        self.model = model
-        self.version = version
         self.body = body
         self.asked: Asked | None = None
         """What the core computes; nobody waits for it once the client is gone."""
@@ -153,7 +140,7 @@ class Exchange(SingleSink):
         except ServingError as error:
             self.refuse(refusal_of(error))
         except Exception:  # noqa: BLE001 - a door: logged once, answered without its text
-            where = target_text(self.message.method, self.message.path)
+            where = target_text(self.head.message.method, self.head.message.path)
             _log.exception("internal error in request %s to %s", self.request_id, where)
             self.refuse(fault_answer(self.request_id))
 
@@ -161,6 +148,16 @@ class Exchange(SingleSink):
         """`then` is called when the core has sent the outcome of what it was asked."""
         self.asked = asked
         self._then = then
+
+    def send(self, response: InferResponse, *, final: bool) -> None:
+        if not final or self._num_responses:
+            super().send(response, final=final)
+        elif not self._ended:
+            # The usual case written out: the one response of a model.
+            self._ended = True
+            self._num_responses = 1
+            self._response = response
+            self.on_end()
 
     def on_end(self) -> None:
         then, self._then = self._then, None
@@ -181,7 +178,7 @@ class Exchange(SingleSink):
         self._is_answered = True
         connection = self._connection
         transport = connection.transport
-        closes = self.message.should_close or connection.is_leaving
+        closes = self.head.message.should_close or connection.is_leaving
         if transport is not None and not transport.is_closing():
             size_bytes = sum(map(len, parts))
             line = CLOSE if closes else ""
@@ -197,7 +194,7 @@ class Exchange(SingleSink):
             connection.force_close()
             return
         self._is_answered = True
-        closes = self.message.should_close or connection.is_leaving
+        closes = self.head.message.should_close or connection.is_leaving
         if transport is not None and not transport.is_closing():
             answer.request_id = self.request_id
             closes = not answer.write_to(transport, keep_alive=not closes)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from math import prod
 
+import numpy as np
 import orjson
 
 from trivet.backends.api import (
@@ -25,6 +26,7 @@ from trivet.server.protocol.inputs import InputPlan
 from trivet.server.protocol.wishes import RegionSlice
 
 Body = bytes | memoryview
+_BYTES = DataType.BYTES
 ReadShared = Callable[[str, int, int], memoryview]
 """Region, offset, byte size: `SharedMemory.read`."""
 ReadDevice = Callable[[RegionSlice, str, DataType, Shape], Tensor | None]
@@ -32,6 +34,8 @@ ReadDevice = Callable[[RegionSlice, str, DataType, Shape], Tensor | None]
 
 _CACHED_PLANS = 1024
 _CACHED_HEADER_BYTES = 4096
+_SMALL_BYTES = 4096
+"""Of an output that is copied for less than a view on it would cost."""
 # A leading id is set apart: it differs with each request where all else is the same.
 _LEADING_ID = re.compile(rb'\{"id": ?"([^"\\\x00-\x1f\x7f-\xff]{1,128})", ?')
 
@@ -49,7 +53,7 @@ class Encoded:
     """An infer answer: a JSON part and the binary outputs behind it."""
 
     text: bytes
-    buffers: list[memoryview]
+    buffers: list[Body]
 
 
 class InferDecoder:
@@ -122,7 +126,11 @@ class InferDecoder:
                 stop = position + wanted.size_bytes
                 raw = binary if position == 0 and stop == len(binary) else binary[position:stop]
                 position = stop
-                inputs[wanted.name] = _from_raw(wanted, raw, model_name)
+                if wanted.datatype is _BYTES or len(raw) < wanted.size_bytes:
+                    inputs[wanted.name] = _from_raw(wanted, raw, model_name)
+                else:
+                    values = np.ndarray(wanted.shape, wanted.datatype.dtype, raw)
+                    inputs[wanted.name] = Tensor(wanted.name, wanted.datatype, wanted.shape, values)
         if position != len(binary):
             raise InvalidRequest(
                 f"unexpected additional input data for model '{model_name}': the inputs take "
@@ -142,7 +150,9 @@ class InferDecoder:
 def encode_infer(response: InferResponse, wishes: Wishes) -> Encoded:
     """The answer's JSON part and buffers, not joined. Raises InvalidRequest where JSON is wanted of
     values that it cannot hold."""
-    buffers: list[memoryview] = []
+    if wishes.are_binary and not response.parameters:
+        return _encode_binary(response)
+    buffers: list[Body] = []
     document: dict[str, object] = {
         "model_name": response.model_name,
         "model_version": str(response.model_version),
@@ -153,6 +163,36 @@ def encode_infer(response: InferResponse, wishes: Wishes) -> Encoded:
     if response.parameters:
         document["parameters"] = dict(response.parameters)
     return Encoded(orjson.dumps(document, option=orjson.OPT_SERIALIZE_NUMPY), buffers)
+
+
+def _encode_binary(response: InferResponse) -> Encoded:
+    """Models give few names and shapes, each many times: the text about them is kept."""
+    described, buffers = [], []
+    for tensor in response.outputs:
+        raw = tensor.small_raw(_SMALL_BYTES)
+        buffers.append(raw)
+        described.append((tensor.name, tensor.datatype, tensor.shape, len(raw)))
+    text = _binary_text(response.model_name, response.model_version, tuple(described))
+    if response.id:
+        text = b'%b,"id":%b}' % (text[:-1], orjson.dumps(response.id))
+    return Encoded(text, buffers)
+
+
+@lru_cache(maxsize=_CACHED_PLANS)
+def _binary_text(
+    model_name: str, version: int, described: tuple[tuple[str, DataType, Shape, int], ...]
+) -> bytes:
+    outputs = [
+        {
+            "name": name,
+            "datatype": datatype.value,
+            "shape": shape,
+            "parameters": {"binary_data_size": size_bytes},
+        }
+        for name, datatype, shape, size_bytes in described
+    ]
+    document = {"model_name": model_name, "model_version": str(version), "outputs": outputs}
+    return orjson.dumps(document)
 
 
 def tensor_from_raw(
@@ -192,7 +232,7 @@ def _from_raw(wanted: InputPlan, raw: Body, model_name: str) -> Tensor:
     return tensor_from_raw(wanted.name, wanted.datatype, wanted.shape, raw, model_name)
 
 
-def _entry(tensor: Tensor, wishes: Wishes, buffers: list[memoryview]) -> dict[str, object]:
+def _entry(tensor: Tensor, wishes: Wishes, buffers: list[Body]) -> dict[str, object]:
     """What the JSON part says of an output. Triton's C++ client takes any `parameters` to hold
     `binary_data_size`, so there are none without it: whoever named a region knows it."""
     entry: dict[str, object] = {

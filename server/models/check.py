@@ -1,6 +1,7 @@
 """A request against the signature of the model it is for, and on to it. Texts are Triton's."""
 
 from collections.abc import Iterable, Mapping
+from functools import lru_cache
 
 from trivet.backends.api import (
     CheckedRequest,
@@ -96,6 +97,7 @@ def check_request(signature: Signature, name: str, request: InferRequest) -> int
     return batch_size or 1
 
 
+@lru_cache(maxsize=1024)
 def fits(shape: Shape, dims: Shape) -> bool:
     """Whether a shape matches dims, in which -1 stands for any size."""
     return shape == dims or (

@@ -25,6 +25,7 @@ from trivet.server.scheduling.alarm import Alarm
 from trivet.server.scheduling.answers import Answers
 from trivet.server.scheduling.decoupled import DecoupledSender
 from trivet.server.scheduling.expiry import Expiry
+from trivet.server.scheduling.inline import measure_of
 from trivet.server.scheduling.joining import LengthOf, MakeBatch, join_key_of, marker_of
 from trivet.server.scheduling.policy import BatchPolicy, Policy, Run, RunThese, WaitUntil
 from trivet.server.scheduling.pool import STOPPING, InstancePool
@@ -89,9 +90,7 @@ class BatchingExecutor:
             self,
             preserves_order=schedule.preserve_ordering,
             part_size=schedule.part_size,
-            costs_by_size=join_key is None
-            and self._make_batch is Batch
-            and not signature.decoupled,
+            measure=measure_of(signature, self._make_batch, has_fixed_shapes=join_key is None),
         )
         self._idle = self._pool.idle
         self._rebound = Rebound(_rebound_size(self._policy, len(instances)))

@@ -28,6 +28,8 @@ def join_key_of(signature: Signature) -> JoinKey | None:
     if not any(spec.optional or (-1 in spec.model_dims and not spec.is_ragged) for spec in specs):
         return None
     ragged = frozenset(spec.name for spec in specs if spec.is_ragged)
+    if not ragged:
+        return lambda request: tuple([(t.name, t.shape[1:]) for t in request.inputs.values()])
     return lambda request: tuple(
         (t.name, () if t.name in ragged else t.shape[1:]) for t in request.inputs.values()
     )

@@ -10,7 +10,7 @@ from functools import partial
 from typing import Protocol
 
 from trivet.backends.api import Cause, ComputeOnly, Instance, deaths_of, trouble_of
-from trivet.server.scheduling.inline import InlinePolicy
+from trivet.server.scheduling.inline import InlinePolicy, Measure
 from trivet.server.scheduling.rate_limit import Permit
 from trivet.server.scheduling.worker import Job, Worker
 
@@ -42,12 +42,12 @@ class InstancePool:
         user: PoolUser,
         *,
         preserves_order: bool,
-        costs_by_size: bool,
+        measure: Measure | None,
         part_size: int = 0,
     ) -> None:
         """`permits`: by instance name, under a rate limiter. `preserves_order`: batches are
-        delivered in the order in which they were started. `costs_by_size`: batches of one size cost
-        the same, whatever is in them. `part_size`: of a batch that is one request, so many rows are
+        delivered in the order in which they were started. `measure`: what the cost of a batch goes
+        by; None where nothing tells. `part_size`: of a batch that is one request, so many rows are
         computed at once; 0: all."""
         loop = asyncio.get_running_loop()
         self.workers = tuple(
@@ -57,11 +57,9 @@ class InstancePool:
         self._user = user
         self._in_order: deque[Job] | None = deque() if preserves_order else None
         # On the loop a batch would overtake those that are with the threads.
-        self._inline = InlinePolicy(
-            enabled=costs_by_size
-            and not preserves_order
-            and all(isinstance(instance, ComputeOnly) for _, instance in instances)
-        )
+        only_computes = all(isinstance(instance, ComputeOnly) for _, instance in instances)
+        self._measure = measure if only_computes and not preserves_order else None
+        self._inline = InlinePolicy(enabled=self._measure is not None)
 
     # -- batches -------------------------------------------------------------------------------
 
@@ -71,10 +69,12 @@ class InstancePool:
         Returns whether it was computed here and now instead. Then the worker is idle again, and
         the caller calls `deliver`; since that took the loop's time, others get their turn before
         the next batch."""
-        if self._inline.allows(job.batch.size):
-            worker.compute(job)
-            self.idle.put(worker)
-            return True
+        if self._measure is not None:
+            job.extent = self._measure(job.batch)
+            if self._inline.allows(job.extent):
+                worker.compute(job)
+                self.idle.put(worker)
+                return True
         if self._in_order is not None:
             self._in_order.append(job)
         worker.start(job)
@@ -91,7 +91,7 @@ class InstancePool:
 
     def deliver(self, job: Job) -> None:
         """Has a computed batch answered, and learns from it."""
-        self._inline.observe(job.batch.size, job.cpu_ns)
+        self._inline.observe(job.extent, job.cpu_ns)
         self._user.deliver(job)
 
     # -- life ----------------------------------------------------------------------------------

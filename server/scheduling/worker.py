@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from trivet.backends.api import BackendFailed, Batch, Instance, ServingError
-from trivet.server.scheduling.inline import FAST_NS
+from trivet.server.scheduling.inline import FAST_NS, NOTHING, Extent
 from trivet.server.scheduling.parts import execute_in_parts
 from trivet.server.scheduling.statistics import BatchTiming
 from trivet.server.scheduling.ticket import Ticket
@@ -24,6 +24,7 @@ class Job:
 
     batch: Batch
     tickets: list[Ticket]
+    extent: Extent = NOTHING
     started_ns: int = 0
     timing: BatchTiming | None = None
     cpu_ns: int | None = None

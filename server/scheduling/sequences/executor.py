@@ -25,6 +25,7 @@ from trivet.backends.api import (
 from trivet.server.scheduling.alarm import Alarm
 from trivet.server.scheduling.answers import Answers
 from trivet.server.scheduling.decoupled import DecoupledSender
+from trivet.server.scheduling.inline import measure_of
 from trivet.server.scheduling.joining import MakeBatch
 from trivet.server.scheduling.pool import STOPPING, InstancePool
 from trivet.server.scheduling.rate_limit import Permit
@@ -98,9 +99,9 @@ class SequenceExecutor:
             schedule.permits,
             self,
             preserves_order=plan.batching.oldest.preserve_ordering,
-            costs_by_size=self._requests.base_key is None
-            and self._make_batch is Batch
-            and not signature.decoupled,
+            measure=measure_of(
+                signature, self._make_batch, has_fixed_shapes=self._requests.base_key is None
+            ),
         )
         self._idle = self._pool.idle
         self._seats = [self._seat(*each) for each in enumerate(self._pool.workers)]

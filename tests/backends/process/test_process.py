@@ -83,6 +83,12 @@ def is_gone(pid: int) -> bool:
     return not Path(f"/proc/{pid}").exists()
 
 
+def test_what_a_process_has_loaded_is_left_alone_by_its_collector(maker: Maker) -> None:
+    source = CONTROLLED.replace("os.getpid()", "gc.get_freeze_count()")
+    instance = open_controlled(maker, source.replace("ctypes, signal", "ctypes, gc, signal"))
+    assert outputs_of(run(instance, ask()))["OUT"][0] > 1000
+
+
 @pytest.mark.parametrize(
     ("word", "how"),
     [

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 import numpy as np
 import orjson
 import pytest
+from http_client import Client
 from http_site import FakeCore, Site, echo, open_site
 from patience import patience
 
@@ -23,33 +24,6 @@ BODY = orjson.dumps(
 def request(*lines: str, path: str = PATH, body: bytes = BODY) -> bytes:
     head = [f"POST {path} HTTP/1.1", "Host: a", f"Content-Length: {len(body)}", *lines, "", ""]
     return "\r\n".join(head).encode() + body
-
-
-class Client:
-    """One connection."""
-
-    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self.reader = reader
-        self.writer = writer
-
-    def send(self, *requests: bytes) -> None:
-        self.writer.write(b"".join(requests))
-
-    async def answer(self) -> tuple[int, dict[str, str], bytes]:
-        """Status, headers and body of the next answer."""
-        async with asyncio.timeout(patience()):
-            lines = (await self.reader.readuntil(b"\r\n\r\n")).decode().split("\r\n")
-            headers = {k.lower(): v for k, _, v in (line.partition(": ") for line in lines[1:])}
-            body = await self.reader.readexactly(int(headers["content-length"]))
-        return int(lines[0].split()[1]), headers, body
-
-    async def ask(self, data: bytes) -> tuple[int, dict[str, str], bytes]:
-        self.send(data)
-        return await self.answer()
-
-    async def is_closed(self) -> bool:
-        async with asyncio.timeout(patience()):
-            return await self.reader.read(1) == b""
 
 
 @pytest.fixture

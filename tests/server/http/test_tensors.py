@@ -330,6 +330,26 @@ def test_an_answer_has_an_id_and_parameters_only_where_there_are_any() -> None:
     assert orjson.loads(encoded.text)["parameters"] == {"p": 1}
 
 
+def test_answers_that_are_alike_keep_their_own_ids_shapes_and_sizes() -> None:
+    wanted = [
+        (name, Tensor.of("y", np.zeros(shape, dtype)))
+        for name in ("", "a", 'quote " and ü')
+        for shape, dtype in (((2,), np.float32), ((1, 2), np.float32), ((2,), np.float64))
+    ]
+    for name, tensor in (*wanted, *wanted):
+        encoded = encode_infer(InferResponse("m", 1, name, [tensor]), ALL_BINARY)
+        document = orjson.loads(encoded.text)
+        assert document.get("id", "") == name
+        assert document["outputs"] == [
+            {
+                "name": "y",
+                "datatype": tensor.datatype.value,
+                "shape": list(tensor.shape),
+                "parameters": {"binary_data_size": tensor.nbytes},
+            }
+        ]
+
+
 def test_shared_inputs_are_read_where_they_are() -> None:
     memory = struct.pack("<4f", 1, 2, 3, 4)
     asked = []

@@ -376,9 +376,12 @@ class QuickInstance(ComputeOnly, HeldInstance):
         super().execute(batch)
 
 
-async def test_a_model_that_is_fast_comes_to_run_on_the_loop(make_executor: Make) -> None:
+@pytest.mark.parametrize("width", [2, -1])
+async def test_a_model_that_is_fast_comes_to_run_on_the_loop(
+    make_executor: Make, width: int
+) -> None:
     instance = QuickInstance()
-    executor = make_executor(instance)
+    executor = make_executor(instance, signature=make_signature(dims=(width,)))
     while threading.get_ident() not in instance.threads:
         (sink,) = submit(executor, make_request("a", value=3))
         await sink.wait()

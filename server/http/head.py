@@ -1,0 +1,38 @@
+"""What the head of a request says that is answered by callbacks."""
+
+from aiohttp.http import RawRequestMessage
+from multidict import MultiMapping, istr
+
+from trivet.backends.api import InvalidRequest
+from trivet.backends.api.value import value
+
+HEADER_LENGTH = istr("Inference-Header-Content-Length")
+
+
+@value
+class Head:
+    """Everything that its bytes decide: requests of the same head share it."""
+
+    message: RawRequestMessage
+    model: str
+    version: int | None
+    request_id: str
+    """The client's own name for its request; empty: it gave none."""
+    header_length: int | None
+    """How many bytes of the body are its JSON part; None: all."""
+    accepted_codings: str | None
+    body_bytes: int
+
+
+def header_length_of(headers: MultiMapping[str]) -> int | None:
+    """How many bytes of the body are its JSON part; None: all. Raises InvalidRequest."""
+    values = headers.getall(HEADER_LENGTH, ())
+    if not values:
+        return None
+    given = values[0]
+    if len(values) > 1 or not (given.isascii() and given.isdigit() and len(given) <= 19):
+        raise InvalidRequest(
+            f"{HEADER_LENGTH} must be one decimal number, the byte length of the JSON part, got "
+            f"'{', '.join(values)[:64]}'"
+        )
+    return int(given)
