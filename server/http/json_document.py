@@ -137,11 +137,16 @@ def _is_too_deep(skeleton: bytes, max_depth: int) -> bool:
 def _count_keys(value: object) -> int:
     """Keys of an object and of all below it, but for arrays that begin with something else than an
     object: those hold tensor values, and objects among them are refused later."""
-    if type(value) is dict:
-        return len(value) + sum(map(_count_keys, value.values()))
-    if type(value) is list and value and type(value[0]) is dict:
-        return sum(map(_count_keys, value))
-    return 0
+    num_keys = 0
+    left = [value]
+    while left:
+        each = left.pop()
+        if type(each) is dict:
+            num_keys += len(each)
+            left += each.values()
+        elif type(each) is list and each and type(each[0]) is dict:
+            left += each
+    return num_keys
 
 
 def _check_keys(text: bytes) -> None:

@@ -41,8 +41,15 @@ def in_items(batch: Batch) -> Extent:
 
 def in_bytes(batch: Batch) -> Extent:
     """For models whose requests may be of any size."""
-    sizes = [sum(t.nbytes for t in request.inputs.values()) for request in batch.requests]
-    return Extent(sum(sizes), max(sizes))
+    total = largest = 0
+    for request in batch.requests:
+        size_bytes = 0
+        for tensor in request.inputs.values():
+            size_bytes += tensor.nbytes
+        total += size_bytes
+        if size_bytes > largest:
+            largest = size_bytes
+    return Extent(total, largest)
 
 
 def measure_of(

@@ -195,17 +195,20 @@ class ModelStatistics:
         self.inference_count += batch_size
         # The protocol gives this one as wall-clock time.
         self.last_inference_ms = time.time_ns() // 1_000_000
-        times = (
-            total_ns,
-            queue_ns,
-            timing.compute_input_ns,
-            timing.compute_infer_ns,
-            timing.compute_output_ns,
-        )
-        # `observe` written out: as a call it would cost twice that.
-        for histogram, elapsed_ns in zip(self._stages, times, strict=True):
-            histogram.counts[bisect_left(histogram.bounds, elapsed_ns)] += 1
-            histogram.total += elapsed_ns
+        input_ns, infer_ns, output_ns = timing
+        request, queue, compute_input, compute_infer, compute_output = self._stages
+        # `observe` written out: as calls and in a loop it would cost three times that.
+        bounds = request.bounds
+        request.counts[bisect_left(bounds, total_ns)] += 1
+        request.total += total_ns
+        queue.counts[bisect_left(bounds, queue_ns)] += 1
+        queue.total += queue_ns
+        compute_input.counts[bisect_left(bounds, input_ns)] += 1
+        compute_input.total += input_ns
+        compute_infer.counts[bisect_left(bounds, infer_ns)] += 1
+        compute_infer.total += infer_ns
+        compute_output.counts[bisect_left(bounds, output_ns)] += 1
+        compute_output.total += output_ns
         if self.summaries is not None:
             self._summarise(queue_ns, timing, total_ns)
 
