@@ -1,5 +1,8 @@
 """Every datatype by every way in and out of user code: arrays, DLPack capsules and torch."""
 
+import subprocess
+import sys
+
 import ml_dtypes
 import numpy as np
 import pytest
@@ -72,3 +75,14 @@ def test_bfloat16_crosses_the_process_border_by_every_way(maker: Maker, way: str
     instance = maker.open(source, make_config("IN:BF16", ">OUT:BF16"), "process")
     array = values(DataType.BF16)
     assert outputs_of(run(instance, make_request(IN=array)))["OUT"].tolist() == array.tolist()
+
+
+def test_types_that_another_library_gives_the_interpreter_s_functions_do_not_matter() -> None:
+    """As XGBoost and LightGBM do when they are imported."""
+    program = (
+        "import ctypes; import numpy as np; import trivet.backends.api.dlpack as ours;"
+        "theirs = ctypes.pythonapi.PyCapsule_GetPointer;"
+        "theirs.argtypes, theirs.restype = [ctypes.py_object, ctypes.c_char_p], ctypes.c_void_p;"
+        "print(ours.retyped_bfloat16(np.arange(3).__dlpack__()))"
+    )
+    assert subprocess.check_output([sys.executable, "-c", program], text=True) == "False\n"
