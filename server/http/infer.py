@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from aiohttp import web
 from aiohttp.hdrs import ACCEPT_ENCODING
 
-from trivet.backends.api import InferResponse, InvalidRequest, RequestContext
+from trivet.backends.api import CancelToken, InferResponse, InvalidRequest, RequestContext
+from trivet.backends.api.request import ON_HOST
 from trivet.server.auth.restricted import Api
 from trivet.server.auth.scopes import Scope
 from trivet.server.core import Inference
@@ -126,7 +127,7 @@ class Infer:
         if wishes.special:
             context = RequestContext(residence=residence_of(self._core, wishes.special))
         else:
-            context = RequestContext()
+            context = RequestContext(CancelToken(), None, (), ON_HOST)
         return Asked(admitted, request, context, wishes)
 
     def _write(self, response: InferResponse, asked: Asked) -> Written:

@@ -122,7 +122,12 @@ class Exchange(SingleSink):
     )
 
     def __init__(self, connection: Connection, head: Head, request_id: str, body: bytes) -> None:
-        super().__init__()
+        # SingleSink's fields, written out: one is made for each request.
+        self._ended = False
+        self._error = None
+        self._num_responses = 0
+        self._response = None
+        self._waiter = None
         self.head = head
         self.request_id = request_id
         self.body = body

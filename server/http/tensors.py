@@ -19,6 +19,7 @@ from trivet.backends.api import (
     Tensor,
 )
 from trivet.server.http.json_document import parse_object
+from trivet.server.http.json_numbers import MAX_BYTES, Numbered, plan_numbered
 from trivet.server.http.json_values import output_data
 from trivet.server.http.limits import JsonLimits
 from trivet.server.http.plan import RequestPlan, Wishes, plan_request
@@ -67,6 +68,7 @@ class InferDecoder:
         self._read_device = read_device
         self._json_limits = limits
         self._remembered = lru_cache(maxsize=_CACHED_PLANS)(self._plan)
+        self._numbered = lru_cache(maxsize=_CACHED_PLANS)(self._plan_numbered)
 
     def decode(
         self, body: Body, header_length: int | None, model_name: str, version: int | None
@@ -77,26 +79,17 @@ class InferDecoder:
         """
         binary: Body = b""
         if header_length is None:
-            plan, request_id = self._plan(bytes(body), model_name), ""
+            text = bytes(body)
+            decoded = self._decode_numbers(text, model_name, version)
+            if decoded is not None:
+                return decoded
+            plan, request_id = self._plan(text, model_name), ""
         else:
             plan, request_id = self._recall(bytes(body[:header_length]), model_name)
             # A small body is bytes, of which this is an aligned copy; a large one stays in place.
             binary = body[header_length:]
-        options = plan.options
-        request = InferRequest(
-            model_name,
-            version,
-            request_id or plan.id,
-            self._inputs(plan, binary, model_name),
-            plan.output_names,
-            options.parameters,
-            options.priority,
-            options.timeout_us,
-            options.sequence_id,
-            options.sequence_start,
-            options.sequence_end,
-        )
-        return Decoded(request, plan.wishes)
+        inputs = self._inputs(plan, binary, model_name)
+        return _decoded(plan, request_id, inputs, model_name, version)
 
     def _recall(self, header: bytes, model_name: str) -> tuple[RequestPlan, str]:
         """The plan of a header, and the id that it had in front."""
@@ -109,6 +102,27 @@ class InferDecoder:
         if plan.id:
             raise InvalidRequest("failed to parse the request JSON buffer: duplicate key 'id'")
         return plan, leading[1].decode()
+
+    def _decode_numbers(self, text: bytes, model_name: str, version: int | None) -> Decoded | None:
+        """The request of a text of which all but the numbers came before, or might come again;
+        None where all of it has to be parsed."""
+        if len(text) > min(MAX_BYTES, self._json_limits.max_values):
+            return None
+        leading = _LEADING_ID.match(text)
+        numbered = Numbered.of(text if leading is None else b"{" + text[leading.end() :])
+        if numbered is None or len(numbered.text) > _CACHED_HEADER_BYTES:
+            return None
+        plan = self._numbered(numbered.text, len(numbered.numbers), model_name)
+        if plan is None or (plan.id and leading is not None):
+            return None
+        inputs = numbered.tensors(plan)
+        if inputs is None:
+            return None
+        request_id = "" if leading is None else leading[1].decode()
+        return _decoded(plan, request_id, inputs, model_name, version)
+
+    def _plan_numbered(self, text: bytes, count: int, model_name: str) -> RequestPlan | None:
+        return plan_numbered(text, count, model_name, self._json_limits)
 
     def _plan(self, header: bytes, model_name: str) -> RequestPlan:
         return plan_request(parse_object(header, self._json_limits), model_name)
@@ -145,6 +159,30 @@ class InferDecoder:
                 return tensor
         raw = self._read_shared(region.name, region.offset, region.byte_size)
         return tensor_from_raw(wanted.name, wanted.datatype, wanted.shape, raw, model_name)
+
+
+def _decoded(
+    plan: RequestPlan,
+    request_id: str,
+    inputs: dict[str, Tensor],
+    model_name: str,
+    version: int | None,
+) -> Decoded:
+    options = plan.options
+    request = InferRequest(
+        model_name,
+        version,
+        request_id or plan.id,
+        inputs,
+        plan.output_names,
+        options.parameters,
+        options.priority,
+        options.timeout_us,
+        options.sequence_id,
+        options.sequence_start,
+        options.sequence_end,
+    )
+    return Decoded(request, plan.wishes)
 
 
 def encode_infer(response: InferResponse, wishes: Wishes) -> Encoded:

@@ -93,6 +93,7 @@ class BatchingExecutor:
             measure=measure_of(signature, self._make_batch, has_fixed_shapes=join_key is None),
         )
         self._idle = self._pool.idle
+        self._free = self._idle.free
         self._rebound = Rebound(_rebound_size(self._policy, len(instances)))
         self._is_dispatch_due = False
         self._delay = Alarm(self._loop, self._dispatch)
@@ -119,7 +120,7 @@ class BatchingExecutor:
             return
         if ticket.expires_ns or request.deadline is not None:
             self._expiry.watch(ticket)
-        if not self._idle:
+        if not self._free:
             # It will wait: its client's going must free its place.
             request.cancel.on_cancel(self._sweep_soon)
         self._dispatch_soon()
@@ -134,17 +135,17 @@ class BatchingExecutor:
 
     def _dispatch_soon(self) -> None:
         """Dispatches at the end of this loop tick, so that requests read together go together."""
-        if not self._is_dispatch_due and self._idle:
+        if not self._is_dispatch_due and self._free:
             self._is_dispatch_due = True
             self._loop.call_soon(self._dispatch)
 
     def _dispatch(self) -> None:
         self._is_dispatch_due = False
         if self._hold_until:
-            if len(self._queue) < self._hold_until:
+            if self._queue.size < self._hold_until:
                 return
             self._hold_until = 0
-        while self._idle and len(self._queue):
+        while self._free and self._queue.size:
             now_ns = time.monotonic_ns()
             decision = self._decide(now_ns)
             if isinstance(decision, WaitUntil):
@@ -155,7 +156,7 @@ class BatchingExecutor:
                 if not self._idle.waits_for_wake:
                     self._delay.at(now_ns + _LOOK_AGAIN_NS)
                 return
-            if self._start(worker, decision.take_from(self._queue), now_ns) and len(self._queue):
+            if self._start(worker, decision.take_from(self._queue), now_ns) and self._queue.size:
                 # It took the loop's time: others get their turn first.
                 self._dispatch_soon()
                 return
@@ -163,7 +164,7 @@ class BatchingExecutor:
 
     def _decide(self, now_ns: int) -> Run | RunThese | WaitUntil:
         if self._rebound.until_ns:
-            held_until_ns = self._rebound.wait_until_ns(len(self._queue), now_ns)
+            held_until_ns = self._rebound.wait_until_ns(self._queue.size, now_ns)
             if held_until_ns:
                 return WaitUntil(held_until_ns)
         return self._policy.decide(self._queue, now_ns)
@@ -208,8 +209,8 @@ class BatchingExecutor:
         """See PoolUser."""
         assert job.timing is not None
         compute_ns = job.timing.compute_infer_ns
-        self._rebound.finished(len(job.tickets), len(self._queue), compute_ns, time.monotonic_ns())
-        if len(self._queue):
+        self._rebound.finished(len(job.tickets), self._queue.size, compute_ns, time.monotonic_ns())
+        if self._queue.size:
             self._dispatch()
         else:
             self._idle.withdraw()
@@ -264,7 +265,7 @@ class BatchingExecutor:
     async def close(self, timeout_s: float = 5.0) -> None:
         """Fails what still waits, then frees the instances."""
         self._stopping = self._stopping or f"model '{self._name}' is being unloaded"
-        tickets = self._queue.pop(len(self._queue))
+        tickets = self._queue.pop(self._queue.size)
         self._statistics.dequeue(len(tickets))
         for ticket in tickets:
             self._answers.fail(ticket, Unavailable(labelled(ticket.request, self._stopping)))

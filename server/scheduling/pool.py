@@ -118,7 +118,7 @@ class IdleWorkers:
     """The instances that have nothing to do, and may start something. First idle, first used; under
     a rate limiter, those that ran least."""
 
-    __slots__ = ("_idle", "_permits", "_workers")
+    __slots__ = ("_permits", "_workers", "free")
 
     def __init__(
         self,
@@ -129,17 +129,15 @@ class IdleWorkers:
         """`permits` are by instance name, None without a rate limiter. `wake` is called with a
         worker that may run now, and was not permitted to when it was asked for."""
         self._workers = tuple(workers)
-        self._idle = deque(self._workers)
+        self.free = deque(self._workers)
+        """All of them, permitted or not. Not for others to change."""
         self._permits = permits
         if permits is not None:
             for worker in self._workers:
                 permits[worker.name].on_granted = partial(wake, worker)
 
-    def __bool__(self) -> bool:
-        return bool(self._idle)
-
     def __contains__(self, worker: Worker) -> bool:
-        return worker in self._idle
+        return worker in self.free
 
     @property
     def waits_for_wake(self) -> bool:
@@ -150,28 +148,28 @@ class IdleWorkers:
         """An idle worker that may run now; None while all of them lack resources, or a process that
         others have."""
         if len(self._workers) == 1 and self._permits is None:
-            return self._idle.popleft()
+            return self.free.popleft()
         for worker in self._candidates():
             if self._permits is None or self._permits[worker.name].ask():
-                self._idle.remove(worker)
+                self.free.remove(worker)
                 return worker
         return None
 
     def claim(self, worker: Worker) -> bool:
         """Takes this worker, if it is idle and may run now."""
-        if worker not in self._idle:
+        if worker not in self.free:
             return False
         if self._permits is not None and not self._permits[worker.name].ask():
             return False
-        self._idle.remove(worker)
+        self.free.remove(worker)
         return True
 
     def _candidates(self) -> Iterable[Worker]:
         """One whose process is dead or hangs must not draw all requests by being idle: as long as
         another is ready, idle or not, that one gets them."""
-        ready = [worker for worker in self._idle if worker.instance.is_ready()]
+        ready = [worker for worker in self.free if worker.instance.is_ready()]
         if not ready and not any(worker.instance.is_ready() for worker in self._workers):
-            ready = list(self._idle)
+            ready = list(self.free)
         if self._permits is None:
             return ready
         permits = self._permits
@@ -179,20 +177,20 @@ class IdleWorkers:
 
     def put(self, worker: Worker) -> None:
         """It has finished a batch."""
-        self._idle.append(worker)
+        self.free.append(worker)
         if self._permits is not None:
             self._permits[worker.name].finished()
 
     def put_unused(self, worker: Worker) -> None:
         """It was taken for nothing."""
-        self._idle.appendleft(worker)
+        self.free.appendleft(worker)
         if self._permits is not None:
             self._permits[worker.name].withdraw()
 
     def withdraw(self) -> None:
         """Nothing is to be started now: what was asked for is left to others."""
         if self._permits is not None:
-            for worker in self._idle:
+            for worker in self.free:
                 self._permits[worker.name].withdraw()
 
     def close(self) -> None:

@@ -103,10 +103,11 @@ class RequestQueue:
         self._levels: list[_Level] = []
         """In their order."""
         self._by_number: dict[int, _Level] = {}
-        self._size = 0
+        self.size = 0
+        """How many wait: what `len` gives, for those who ask several times a request."""
 
     def __len__(self) -> int:
-        return self._size
+        return self.size
 
     def __iter__(self) -> Iterator[Ticket]:
         for level in self._levels:
@@ -126,7 +127,7 @@ class RequestQueue:
         if policy.timeout_ns or request.timeout_us:
             ticket.expires_ns = policy.expiry_ns(ticket.arrived_ns, request.timeout_us)
         level.waiting.append(ticket)
-        self._size += 1
+        self.size += 1
 
     def _open(self, number: int) -> _Level:
         if len(self._levels) >= _MOST_KEPT_LEVELS:
@@ -143,7 +144,7 @@ class RequestQueue:
             for line in (level.waiting, level.delayed):
                 while line and len(taken) < count:
                     taken.append(line.popleft())
-        self._size -= len(taken)
+        self.size -= len(taken)
         return taken
 
     def take(self, tickets: Collection[Ticket]) -> list[Ticket]:
@@ -157,7 +158,7 @@ class RequestQueue:
                     taken += [ticket for ticket in line if ticket in wanted]
                     line.clear()
                     line.extend(kept)
-        self._size -= len(taken)
+        self.size -= len(taken)
         return taken
 
     def sweep(self, now_ns: int) -> list[Refused]:
@@ -169,7 +170,7 @@ class RequestQueue:
                     kept = [t for t in line if not self._settle(t, level, now_ns, refused)]
                     line.clear()
                     line.extend(kept)
-        self._size -= len(refused)
+        self.size -= len(refused)
         return refused
 
     def _settle(self, ticket: Ticket, level: _Level, now_ns: int, refused: list[Refused]) -> bool:

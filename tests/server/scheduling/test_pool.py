@@ -30,7 +30,7 @@ async def test_a_claimed_worker_is_not_idle_until_it_is_put_back(workers: list[W
     assert idle.claim(second)
     assert not idle.claim(second)
     assert idle.take() is first
-    assert not idle
+    assert not idle.free
     idle.put_unused(second)
     assert second in idle
     assert first not in idle
