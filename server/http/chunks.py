@@ -22,19 +22,23 @@ class ChunkSizes:
 
     def feed(self, data: bytes) -> Iterator[int]:
         """The sizes of the chunks that begin in the next bytes."""
-        while data and not self._is_over:
+        # By place: cutting each chunk off would copy all that follows it, once for each.
+        place, end = 0, len(data)
+        while place < end and not self._is_over:
             if self._skip:
-                num_skipped = min(self._skip, len(data))
+                num_skipped = min(self._skip, end - place)
                 self._skip -= num_skipped
-                data = data[num_skipped:]
+                place += num_skipped
                 continue
-            line, ended, data = data.partition(b"\n")
-            self._line += line
-            if not ended:
+            line_end = data.find(b"\n", place)
+            if line_end < 0:
+                self._line += data[place:]
+                place = end
                 # A longer one the parser refuses.
                 self._is_over = len(self._line) > _LONGEST_LINE
                 break
-            whole, self._line = self._line, b""
+            whole, self._line = self._line + data[place:line_end], b""
+            place = line_end + 1
             if self._is_last:
                 self._is_over = not whole.strip()
                 continue
@@ -42,7 +46,7 @@ class ChunkSizes:
             self._is_last = size == 0
             self._skip = 0 if self._is_last else size + 2
             yield size
-        self._behind = data
+        self._behind = data[place:]
 
     def behind(self, data: bytes) -> bytes:
         """What of the next bytes lies behind the body."""

@@ -1,5 +1,7 @@
 """Chunk sizes are known when their lines have come, however the bytes are cut."""
 
+from typing import Any
+
 import pytest
 
 from trivet.server.http.chunks import ChunkSizes
@@ -36,3 +38,21 @@ def test_what_lies_behind_a_body_is_known_however_it_is_cut(step: int) -> None:
     whole = BODY.replace(b"0\r\n\r\n", b"0\r\nx: y\r\n\r\n")
     pieces = [whole[at : at + step] for at in range(0, len(whole), step)]
     assert b"".join(sizes.behind(piece) for piece in pieces) == b"GET / HTTP/1.1\r\n"
+
+
+class Counted(bytes):
+    """Counts the bytes that are cut out of it."""
+
+    num_cut = 0
+
+    def __getitem__(self, place: Any) -> Any:
+        part = super().__getitem__(place)
+        Counted.num_cut += len(part) if isinstance(part, bytes) else 1
+        return part
+
+
+def test_many_small_chunks_cost_no_more_than_their_bytes() -> None:
+    """Not each of them what follows it: 64 Ki chunks would be gigabytes of copies."""
+    body = Counted(b"1\r\n \r\n" * 1000 + b"0\r\n\r\n")
+    assert sum(ChunkSizes().feed(body)) == 1000
+    assert Counted.num_cut <= len(body)
