@@ -47,8 +47,14 @@ class Counted(bytes):
 
     def __getitem__(self, place: Any) -> Any:
         part = super().__getitem__(place)
-        Counted.num_cut += len(part) if isinstance(part, bytes) else 1
-        return part
+        return part if isinstance(part, int) else self._count(part)
+
+    def partition(self, separator: Any) -> Any:
+        return tuple(map(self._count, super().partition(separator)))
+
+    def _count(self, part: bytes) -> "Counted":
+        Counted.num_cut += len(part)
+        return Counted(part)
 
 
 def test_many_small_chunks_cost_no_more_than_their_bytes() -> None:
