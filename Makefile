@@ -29,7 +29,7 @@ types:
 	$(BIN)/lint-imports
 
 together:
-	$(BIN)/pytest -q $(WORKERS) -m "not slow and not gpu and not alone"
+	$(BIN)/pytest -q $(WORKERS) --durations=60 --durations-min=4 -m "not slow and not gpu and not alone"
 
 # The example models, made from packages that carry their weights.
 examples: $(VENV)/.examples

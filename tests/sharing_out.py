@@ -26,7 +26,7 @@ SECONDS = {
     "security": 45,
     "encoders": 25,
     "tests/backends/llm/test_acceptance.py": 35,
-    "tests/faults/test_http_rows.py": 30,
+    "tests/faults/test_http_rows.py": 35,
     "tests/backends/llm/process/test_in_process.py": 30,
     "tests/faults/test_supervision.py": 25,
     "tests/server/metrics/test_generating.py": 25,

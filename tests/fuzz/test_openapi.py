@@ -41,7 +41,7 @@ def test_every_route_answers_as_it_says(
     operation = api[re.sub(r"\*}", "}", template)][method]
 
     @settings(
-        max_examples=max(EXAMPLES // 15, 5),
+        max_examples=max(EXAMPLES // 30, 3),
         deadline=None,
         database=None,
         suppress_health_check=list(HealthCheck),
