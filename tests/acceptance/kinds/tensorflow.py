@@ -117,7 +117,7 @@ def _converted(place: Path, *, quantise: bool) -> Prediction:
 
 # Slow: TensorFlow is imported once to make the model, and once or twice to serve it.
 _saved_model = partial(
-    Kind, backend="tensorflow", library="TensorFlow", extra="tensorflow", apart=True
+    Kind, backend="tensorflow", library="TensorFlow", extra="tensorflow", apart=True, slow=True
 )
 _keras = partial(
     Kind, backend="keras", library="Keras on TensorFlow", extra="tensorflow", apart=True, slow=True

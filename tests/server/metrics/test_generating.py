@@ -174,6 +174,7 @@ def test_choices_of_a_prompt_are_one_request_and_steps_tell_what_they_compute(
     assert 0 < computing_s < grown("vllm:e2e_request_latency_seconds_sum")
 
 
+@pytest.mark.slow
 def test_a_request_that_was_set_back_tells_how_often(
     tmp_path: Path, serve: Callable[..., RunningServer]
 ) -> None:

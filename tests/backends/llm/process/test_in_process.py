@@ -29,7 +29,9 @@ def engines(server: RunningServer) -> list[psutil.Process]:
 @pytest.mark.parametrize(
     ("write", "config", "flags", "text"),
     [
-        (write_llm, CONFIG, ["--llm-in-process=true"], " Paris"),
+        pytest.param(
+            write_llm, CONFIG, ["--llm-in-process=true"], " Paris", marks=pytest.mark.slow
+        ),
         (write_tiny_llm, CONFIG + PARAMETER, [], ""),
     ],
     ids=["flag", "parameter"],
