@@ -8,6 +8,7 @@ NATIVE := $(wildcard backends/llm/native/*.[ch] server/shared_memory/native/*.c)
 # measure the machine run alone afterwards.
 WORKERS ?= -n $(shell expr $$(nproc) + 1) --maxprocesses=5
 FUZZ_EXAMPLES ?= 20000
+FUZZ_S ?= 60
 
 .PHONY: serve check types together check-all examples format kinds bench clean
 
@@ -47,7 +48,7 @@ check-all: check
 	$(BIN)/python tests/programs.py
 	$(BIN)/pytest -q $(WORKERS) -m "slow and not gpu and not alone"
 	$(BIN)/pytest -q -m "slow and alone and not gpu"
-	TRIVET_FUZZ_EXAMPLES=$(FUZZ_EXAMPLES) $(BIN)/pytest -q $(WORKERS) --timeout=1800 tests/fuzz
+	TRIVET_FUZZ_EXAMPLES=$(FUZZ_EXAMPLES) TRIVET_FUZZ_S=$(FUZZ_S) $(BIN)/pytest -q $(WORKERS) --timeout=1800 tests/fuzz
 
 # The table in docs/models.md of what may lie in a repository, from tests/acceptance/kinds.
 kinds: $(VENV)/.dev

@@ -1,19 +1,45 @@
 """What the fuzz tests throw, for some seconds each, or for as many examples as TRIVET_FUZZ_EXAMPLES
-says: any JSON, JSON that is nearly right, and bytes that were right once."""
+says in the seconds of TRIVET_FUZZ_S: any JSON, JSON that is nearly right, and bytes that were right
+once."""
 
 import json
 import os
+import time
+from collections.abc import Callable
+from functools import wraps
 from typing import Any
 
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 
 EXAMPLES = int(os.environ.get("TRIVET_FUZZ_EXAMPLES", "100"))
-FUZZ = settings(
+SECONDS = float(os.environ.get("TRIVET_FUZZ_S", "inf"))
+_SETTINGS = settings(
     max_examples=EXAMPLES,
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
 )
+
+
+def FUZZ(test: Any) -> Any:  # noqa: N802  # stands where Hypothesis's own decorators do
+    """Above `given`: as many examples as are wanted; those that come after the time is up pass."""
+    test.hypothesis.inner_test = _until_time_is_up(test.hypothesis.inner_test)
+    return _SETTINGS(test)
+
+
+def _until_time_is_up(test: Callable[..., None]) -> Callable[..., None]:
+    end_s: list[float] = []
+
+    @wraps(test)
+    def bounded(*args: Any, **given: Any) -> None:
+        if not end_s:
+            end_s.append(time.monotonic() + SECONDS)
+        if time.monotonic() < end_s[0]:
+            test(*args, **given)
+
+    return bounded
+
+
 ODD_BYTES = st.sampled_from([0, 1, 0x7F, 0x80, 0xFF, 0x0A, 0x22, 0x7B])
 
 ODD_NUMBERS = st.sampled_from(

@@ -115,9 +115,9 @@ def test_streams_of_both_and_the_ordinary_model_run_at_once(
 ) -> None:
     alone = {}
     for name in ("large", "small"):
-        reply = call("/v1/completions", body(name, max_tokens=100))
+        reply = call("/v1/completions", body(name, max_tokens=40))
         alone[name] = reply.json["choices"][0]["text"]
-    streams = {name: Stream(server, name, 100) for name in ("large", "small")}
+    streams = {name: Stream(server, name, 40) for name in ("large", "small")}
     sums = []
     while any(stream.is_alive() for stream in streams.values()):
         sums.append(add(call))
