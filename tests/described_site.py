@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from http_site import FakeCore
 from patience import patience
+from scripted_encoder import EncodingCore
 from scripted_model import ScriptedModel
 
 from trivet.server.http.app import HttpLimits, HttpServer
@@ -16,11 +16,11 @@ from trivet.server.http.app import HttpLimits, HttpServer
 @contextmanager
 def described() -> Iterator[str]:
     """The base URL."""
+    core = EncodingCore({"m": ScriptedModel()})
+    server = HttpServer(core, HttpLimits(), "127.0.0.1", 0)
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever)
     thread.start()
-    core = FakeCore({"m": ScriptedModel()})
-    server = HttpServer(core, HttpLimits(), "127.0.0.1", 0)
 
     def run(step: Any) -> Any:
         return asyncio.run_coroutine_threadsafe(step, loop).result(patience())

@@ -41,7 +41,7 @@ def test_every_route_answers_as_it_says(
     operation = api[re.sub(r"\*}", "}", template)][method]
 
     @settings(
-        max_examples=max(EXAMPLES // 30, 3),
+        max_examples=max(EXAMPLES // 15, 5),
         deadline=None,
         database=None,
         suppress_health_check=list(HealthCheck),
@@ -49,11 +49,8 @@ def test_every_route_answers_as_it_says(
     @given(case=operation.as_strategy(generation_mode=mode))
     def ask(case: Any) -> None:
         response = case.call(timeout=patience())
-        # What is not offered is 501, and there is no encoder here; nothing else is our fault.
-        is_without_model = response.status_code == 503 and response.text.count(" is ready") == 1
-        assert response.status_code < 500 or response.status_code == 501 or is_without_model, (
-            response.text
-        )
+        # What is not offered is 501; nothing else is the server's fault.
+        assert response.status_code < 500 or response.status_code == 501, response.text
         case.validate_response(response, checks=CHECKS.get_by_names(CHECKED))
 
     ask()

@@ -254,8 +254,9 @@ class Engine:
         return True
 
     def _compute_whole(self, plan: StepPlan, step: BegunStep) -> None:
-        with step.forward():
-            logits = self._runner.run(self._state.arrays(plan), logits_rows(plan))
+        begun_s = time.monotonic()
+        logits = self._runner.run(self._state.arrays(plan), logits_rows(plan))
+        step.end_forward(begun_s)
         result = StepResult(plan, logits)
         result.score(self._generations)
         sampling = [row.sequence for row in plan.rows if row.samples]

@@ -1,8 +1,7 @@
 """What an engine has to tell, kept until its step is over: one message for all of it."""
 
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 
 from trivet.backends.api import ComputedStep
 from trivet.backends.llm.messages import Message, Output, Outputs
@@ -24,14 +23,9 @@ class BegunStep:
         """In the model; None: on a device that computes by itself, all of it."""
         self.has_failed = False
 
-    @contextmanager
-    def forward(self) -> Iterator[None]:
-        """Around the model; the halves of a step add up."""
-        begun_s = time.monotonic()
-        try:
-            yield
-        finally:
-            self.forward_s = (self.forward_s or 0.0) + time.monotonic() - begun_s
+    def end_forward(self, begun_s: float) -> None:
+        """The model began then and has ended; the halves of a step add up."""
+        self.forward_s = (self.forward_s or 0.0) + time.monotonic() - begun_s
 
 
 class Outbox:
