@@ -101,7 +101,7 @@ class Folder:
 def read_folder(root: Path, name: str) -> Folder:
     """Raises InvalidConfig for what is missing, or is not computed here; `name` is the model's."""
     modules = read_modules(root, name) if (root / MODULES).exists() else None
-    path = root if modules is None else (root / modules.body)
+    path = root if modules is None else modules.body
     config = read_json(path / CONFIG, name)
     architectures = config.get("architectures")
     if not isinstance(architectures, list) or not architectures:

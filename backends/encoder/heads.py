@@ -83,14 +83,18 @@ class VectorHead:
 
     def _prompt_size(self, row: Row) -> int:
         prompt = row.options.prompt
-        return self._tokenizer.prompt_size(prompt) if prompt else 0
+        # No prompt is put before ids that the caller has made.
+        return self._tokenizer.prompt_size(prompt) if prompt and row.encoding is not None else 0
 
     def _finished(self, vector: np.ndarray, row: Row) -> np.ndarray:
         options = row.options
         normalizes = self._pooler.normalizes if options.normalize is None else options.normalize
         if normalizes:
             vector = _unit(vector)
-        vector = vector[: self._dimensions]
+        if self._dimensions is not None and self._dimensions < len(vector):
+            vector = vector[: self._dimensions]
+            # What a request asks for comes after the folder's cut, what a module does before it.
+            vector = _unit(vector) if options.normalize else vector
         if options.dimensions is not None and options.dimensions < len(vector):
             vector = vector[: options.dimensions]
             vector = _unit(vector) if normalizes else vector

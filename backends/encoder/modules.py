@@ -80,7 +80,7 @@ class Normalize:
 class Modules:
     """Where the transformer is, and what follows it."""
 
-    body: str
+    body: Path
     after: Sequence[Module]
 
 
@@ -97,13 +97,17 @@ def read_modules(root: Path, name: str) -> Modules:
             f"{[kind for kind, _ in entries]}"
         )
     after = [_module(root, kind, path, name) for kind, path in entries[1:] if kind != "Dropout"]
-    return Modules(entries[0][1], after)
+    return Modules(_inside(root, entries[0][1], name), after)
+
+
+def _inside(root: Path, path: str, name: str) -> Path:
+    if not (root / path).resolve().is_relative_to(root.resolve()):
+        raise InvalidConfig(f"model '{name}': {MODULES} points outside the folder: '{path}'")
+    return root / path
 
 
 def _module(root: Path, kind: str, path: str, name: str) -> Module:
-    folder = (root / path).resolve()
-    if not folder.is_relative_to(root.resolve()):
-        raise InvalidConfig(f"model '{name}': {MODULES} points outside the folder: '{path}'")
+    folder = _inside(root, path, name)
     if kind == "Normalize":
         return Normalize()
     config = _config(folder, name)

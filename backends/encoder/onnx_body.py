@@ -42,6 +42,7 @@ class OnnxBody:
             )
         except _ERRORS as error:
             raise LoadFailed(f"ONNX Runtime cannot load {path.name}: {error}") from error
+        _check_started(self._session, placement, path.name)
         self._inputs = {each.name for each in self._session.get_inputs()}
         unknown = self._inputs - {"input_ids", "attention_mask", "token_type_ids"}
         if unknown:
@@ -80,6 +81,15 @@ def _providers(placement: Placement) -> list[Any]:
     if placement.kind != "KIND_GPU":
         return ["CPUExecutionProvider"]
     return [("CUDAExecutionProvider", {"device_id": placement.device_id}), "CPUExecutionProvider"]
+
+
+def _check_started(session: Any, placement: Placement, name: str) -> None:
+    """ONNX Runtime goes on without a provider that does not start; a slow model is no answer."""
+    if placement.kind == "KIND_GPU" and "CUDAExecutionProvider" not in session.get_providers():
+        raise LoadFailed(
+            f"{name}: ONNX Runtime {onnxruntime.__version__} could not start CUDA: pip install "
+            "'trivet[onnx-gpu]', or place the model on a CPU by instance_group KIND_CPU"
+        )
 
 
 def _output(session: Any, task: Task, name: str) -> str:

@@ -61,6 +61,9 @@ def read_manifest(path: Path, model_name: str) -> Manifest:
     flavors = found.get("flavors") if isinstance(found, dict) else None
     if not isinstance(flavors, dict) or not flavors:
         raise LoadFailed(f"{where} names no flavors; it is no file that MLflow wrote")
+    wrong = [name for name, flavor in flavors.items() if not isinstance(flavor, dict | None)]
+    if wrong:
+        raise LoadFailed(f"{where}: the flavor '{wrong[0]}' is no mapping of keys to values")
     signature = found.get("signature") or {}
     try:
         return Manifest(

@@ -22,6 +22,7 @@ from trivet.server.http.routes import Begin, Target
 from trivet.server.http.sinks import Exchange
 from trivet.server.tracing.tracing import Tracing
 
+_TRACEPARENT = "traceparent"
 _REMEMBERED_PATHS = 4096
 _REMEMBERED_CHARACTERS = 512
 _REMEMBERED_HEADS = 1024
@@ -45,10 +46,11 @@ class AtOnce:
 
     def remember(self, raw_path: str, target: Target) -> None:
         """Requests to this path need no leave, and its route answers by callbacks."""
+        if len(raw_path) > _REMEMBERED_CHARACTERS:
+            return
         if len(self._targets) >= _REMEMBERED_PATHS:
-            self._targets.clear()
-        if len(raw_path) <= _REMEMBERED_CHARACTERS:
-            self._targets[raw_path] = target
+            del self._targets[next(iter(self._targets))]
+        self._targets[raw_path] = target
 
     def begin(
         self,
@@ -57,8 +59,8 @@ class AtOnce:
         connection: Connection,
         data: bytes,
     ) -> bool:
-        """Begins to answer a request; False: it needs a task. `data`: what came together with its
-        end; its head is remembered where that is this one request and nothing else."""
+        """Begins to answer a request; False: it needs a task. `data`: its bytes, where they came
+        alone and all at once; its head is remembered then."""
         target = self._targets.get(message.path)
         if target is None or not payload.is_eof() or not self._is_plain():
             return False
@@ -69,12 +71,23 @@ class AtOnce:
         assert begin is not None, "only such are remembered"
         connection.take()
         self._exchange(head, begin, payload.read_nowait(), connection)
-        size_bytes = len(data) - head.body_bytes
-        if size_bytes <= _REMEMBERED_BYTES and data.find(HEAD_END) + len(HEAD_END) == size_bytes:
-            if len(self._heads) >= _REMEMBERED_HEADS:
-                self._heads.clear()
-            self._heads[data[:size_bytes]] = head, begin
+        self._remember_head(data[: len(data) - head.body_bytes], head, begin)
         return True
+
+    def _remember_head(self, data: bytes, head: Head, begin: Begin) -> None:
+        """By these bytes, if they say what was parsed, and may come again."""
+        message = head.message
+        line = f"{message.method} {message.path} HTTP/1.1\r\n".encode("utf-8", "surrogateescape")
+        is_alone = data.startswith(line) and data.find(HEAD_END) == len(data) - len(HEAD_END)
+        num_lines = len(message.raw_headers) + 2
+        if not is_alone or len(data) > _REMEMBERED_BYTES or data.count(b"\r\n") != num_lines:
+            return
+        # Those that name one request never come again.
+        if head.request_id or _TRACEPARENT in message.headers:
+            return
+        if len(self._heads) >= _REMEMBERED_HEADS:
+            del self._heads[next(iter(self._heads))]
+        self._heads[data] = head, begin
 
     def begin_known(self, data: bytes, connection: Connection) -> bool:
         """The same for bytes that begin a message and were not parsed; False: parse them."""

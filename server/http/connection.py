@@ -17,7 +17,7 @@ from trivet.server.http.body import too_large
 from trivet.server.http.chunks import ChunkSizes
 from trivet.server.http.limits import HttpLimits
 from trivet.server.http.listener import Listener
-from trivet.server.http.pipelined import HEAD_END, begin_of_body
+from trivet.server.http.pipelined import HEAD_END, begin_of_body, owed_behind
 
 _log = logging.getLogger(__name__)
 HALF_CLOSED_S = 1.0
@@ -66,6 +66,7 @@ class Connection(web.RequestHandler):
         "_is_unread",
         "_limits",
         "_listener",
+        "_owed",
     )
 
     def __init__(self, listener: Listener, limits: HttpLimits, begins: Begins) -> None:
@@ -90,6 +91,9 @@ class Connection(web.RequestHandler):
         """Of the request that came last."""
         self._chunks: ChunkSizes | None = None
         """Of that body, if it comes in chunks and is not whole."""
+        self._owed: int | None = 0
+        """Bytes of the last body that have not come; 0: what comes next begins a message. None: it
+        is not known, and will not be on this connection."""
         self._is_half_closed = False
         """Whether the client sends no more, and something that it asked for is under way."""
         self._grace: asyncio.TimerHandle | None = None
@@ -124,7 +128,7 @@ class Connection(web.RequestHandler):
             self._is_at_rest = False
         # Its loop is woken below, if this is nothing that can be answered here.
         self._waiter = None
-        is_head_here = not self._head
+        begins_message = self._owed == 0
         messages = self._messages
         num_before = len(messages)
         num_read = 0 if self._body is None else self._body.total_bytes
@@ -135,16 +139,36 @@ class Connection(web.RequestHandler):
             self._check_chunks(data)
         elif self._body is None or self._body.is_eof():
             self._head += data
+        self._owed = self._owed_after(data, len(messages) - num_before)
         self._waiter = waiter
         if messages:
             if waiter is not None and not waiter.done():
-                if len(messages) == 1 and self._begin(data if is_head_here else b""):
+                is_whole = begins_message and self._owed == 0
+                if len(messages) == 1 and self._begin(data if is_whole else b""):
                     return
                 waiter.set_result(None)
             # aiohttp would queue an error with a copy of the bytes for each further piece.
             self._is_broken = not isinstance(messages[-1][0], RawRequestMessage)
         if self._head_since is None and not self._is_busy:
             self._head_since = self._loop.time()
+
+    def _owed_after(self, data: bytes, num_came: int) -> int | None:
+        """Counted from the first byte on, and compared with the parser: what is answered without it
+        must begin where it would begin. Only whole requests and bodies of a given length count;
+        after anything else nothing is known."""
+        if self._owed is None or (self._owed == 0 and num_came != 1):
+            return None
+        if self._owed:
+            owed = self._owed - len(data)
+        else:
+            message, _ = self._messages[-1]
+            owed = owed_behind(data, message) if isinstance(message, RawRequestMessage) else -1
+        is_known = owed >= 0 and num_came == (self._owed == 0)
+        return (
+            owed
+            if is_known and self._body is not None and self._body.is_eof() == (owed == 0)
+            else None
+        )
 
     def _came(self, data: bytes, num_before: int, num_read: int) -> None:
         """One request or several, or an error, were found in these bytes and the head before.
@@ -304,7 +328,7 @@ class Connection(web.RequestHandler):
         elif self._messages:
             waiter.set_result(None)
         else:
-            self._is_at_rest = not self._head
+            self._is_at_rest = self._owed == 0
             self._next_keepalive_close_time = self._loop.time() + self._keepalive_timeout
             if self._keepalive_handle is None:
                 self._keepalive_handle = self._loop.call_at(

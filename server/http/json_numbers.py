@@ -40,7 +40,10 @@ class Numbered:
                 return None
             rests.append(b"%d%b" % (place, piece[end:]))
             numbers.append(array)
-        return cls(key.join(rests), tuple(numbers)) if numbers else None
+        # With no other "data", by no other spelling, none of the places can be a client's own.
+        if not numbers or b"\\" in text or text.count(b'"data"') != len(numbers):
+            return None
+        return cls(key.join(rests), tuple(numbers))
 
     def tensors(self, plan: RequestPlan) -> dict[str, Tensor] | None:
         """The inputs of a plan of this text, with these numbers; None where they are no JSON.
@@ -76,13 +79,16 @@ def _fill(document: JsonObject, count: int) -> bool:
     inputs = document.get("inputs")
     if type(inputs) is not list or len(inputs) != count:
         return False
+    left = MAX_BYTES
     for place, tensor in enumerate(inputs):
         if type(tensor) is not dict or tensor.get("data") != [place]:
             return False
         shape = tensor.get("shape")
         if type(shape) is not list or not all(type(dim) is int and dim >= 0 for dim in shape):
             return False
-        if prod(shape) > MAX_BYTES:
+        left -= prod(shape)
+        # More values than that do not stand in such a text.
+        if left < 0:
             return False
         tensor["data"] = [0] * prod(shape)
     return True

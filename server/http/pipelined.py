@@ -18,6 +18,16 @@ def begin_of_body(data: bytes, requests: Sequence[RawRequestMessage]) -> int:
     return place
 
 
+def owed_behind(data: bytes, request: RawRequestMessage) -> int:
+    """How many bytes of its body have not come with these, which begin with its head; below 0 where
+    more has come, or where its length is not given."""
+    if request.chunked or request.upgrade:
+        return -1
+    length = _length_of_body(b"", request)
+    owed = length + data.find(HEAD_END) + len(HEAD_END) - len(data)
+    return owed if owed <= length else -1
+
+
 def _end_of_head(data: bytes, place: int) -> int:
     while data[place : place + 1] in (b"\r", b"\n"):
         place += 1  # Empty lines before a head are passed over.

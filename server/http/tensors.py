@@ -38,6 +38,7 @@ _CACHED_HEADER_BYTES = 4096
 _SMALL_BYTES = 4096
 """Of an output that is copied for less than a view on it would cost."""
 # A leading id is set apart: it differs with each request where all else is the same.
+_ID = b'"id"'
 _LEADING_ID = re.compile(rb'\{"id": ?"([^"\\\x00-\x1f\x7f-\xff]{1,128})", ?')
 
 
@@ -98,10 +99,10 @@ class InferDecoder:
         leading = _LEADING_ID.match(header)
         if leading is None:
             return self._remembered(header, model_name), ""
-        plan = self._remembered(b"{" + header[leading.end() :], model_name)
-        if plan.id:
-            raise InvalidRequest("failed to parse the request JSON buffer: duplicate key 'id'")
-        return plan, leading[1].decode()
+        rest = b"{" + header[leading.end() :]
+        if _ID in rest:  # perhaps twice the same key
+            return self._remembered(header, model_name), ""
+        return self._remembered(rest, model_name), leading[1].decode()
 
     def _decode_numbers(self, text: bytes, model_name: str, version: int | None) -> Decoded | None:
         """The request of a text of which all but the numbers came before, or might come again;
@@ -109,11 +110,14 @@ class InferDecoder:
         if len(text) > min(MAX_BYTES, self._json_limits.max_values):
             return None
         leading = _LEADING_ID.match(text)
-        numbered = Numbered.of(text if leading is None else b"{" + text[leading.end() :])
+        rest = text if leading is None else b"{" + text[leading.end() :]
+        if leading is not None and _ID in rest:  # perhaps twice the same key
+            return None
+        numbered = Numbered.of(rest)
         if numbered is None or len(numbered.text) > _CACHED_HEADER_BYTES:
             return None
         plan = self._numbered(numbered.text, len(numbered.numbers), model_name)
-        if plan is None or (plan.id and leading is not None):
+        if plan is None:
             return None
         inputs = numbered.tensors(plan)
         if inputs is None:

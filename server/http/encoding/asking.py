@@ -9,7 +9,6 @@ import numpy as np
 
 from trivet.backends.api import (
     InferRequest,
-    InvalidRequest,
     Parameters,
     RequestContext,
     ServingError,
@@ -21,7 +20,7 @@ from trivet.server.http.encoding.chosen import Chosen
 from trivet.server.http.sinks import SingleSink
 
 MAX_ITEMS = 2048
-"""Texts or pairs of one request."""
+"""Texts or pairs of one request: the bound of those who read requests."""
 _AT_A_TIME = 8
 """Requests that wait or are computed for one client: others have their turn between them."""
 _MOST_ROWS = 64
@@ -64,9 +63,8 @@ class Question:
 async def ask(
     core: Inference, request_id: str, chosen: Chosen, items: Sequence[Item], question: Question
 ) -> list[Values]:
-    """The outputs of the items, in their order, and `num_tokens` of each. Raises a ServingError."""
-    if not 1 <= len(items) <= MAX_ITEMS:
-        raise InvalidRequest(f"input: {len(items)} inputs; 1 to {MAX_ITEMS} may be")
+    """The outputs of the items, of which there is one at least, in their order, and `num_tokens` of
+    each. Raises a ServingError."""
     results: list[Values] = [{} for _ in items]
 
     async def part(indices: Sequence[int]) -> None:
@@ -74,7 +72,8 @@ async def ask(
         for index, values in zip(indices, found, strict=True):
             results[index] = values
 
-    parts = list(_parts(items, chosen.info))
+    most = min(_MOST_ROWS, chosen.admitted.model.signature.max_batch_size or 1)
+    parts = list(_parts(items, chosen.info, most))
     if len(parts) == 1:
         await part(parts[0])
         return results
@@ -101,14 +100,14 @@ def _first(errors: ExceptionGroup) -> Exception:
     return found.exceptions[0]
 
 
-def _parts(items: Sequence[Item], info: EncoderInfo) -> Iterator[list[int]]:
-    """Indices of items that go as one request: of one shape, the longest first."""
+def _parts(items: Sequence[Item], info: EncoderInfo, most: int) -> Iterator[list[int]]:
+    """Indices of items that go as one request: `most` of one shape, the longest first."""
     order = sorted(range(len(items)), key=lambda index: (items[index].shape, -items[index].length))
     room = info.batch_tokens * _CHARACTERS_A_TOKEN
     part: list[int] = []
     for index in order:
         first = items[part[0]] if part else items[index]
-        size = max(1, min(_MOST_ROWS, room // max(1, first.length)))
+        size = max(1, min(most, room // max(1, first.length)))
         if len(part) == size or first.shape != items[index].shape:
             yield part
             part = []

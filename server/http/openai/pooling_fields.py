@@ -6,10 +6,9 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from trivet.backends.api import InvalidRequest, ParameterValue
-from trivet.server.http.encoding.asking import Item, Question
+from trivet.server.http.encoding.asking import MAX_ITEMS, Item, Question
 from trivet.server.http.openai.fields import Count, Fields, Listed, TokenId
 
-MAX_INPUTS = 2048
 Texts = str | Listed[str]
 Inputs = str | Listed[str] | Listed[TokenId] | Listed[Listed[TokenId]]
 Document = str | dict[str, Any]
@@ -71,8 +70,8 @@ def items_of(given: Inputs) -> list[Item]:
     # A list of numbers is one input. Nothing else is in a list that has any.
     numbers = [each for each in texts if isinstance(each, int)]
     texts = [numbers] if numbers else texts
-    if not 1 <= len(texts) <= MAX_INPUTS:
-        raise InvalidRequest(f"input: {len(texts)} inputs; 1 to {MAX_INPUTS} may be")
+    if not 1 <= len(texts) <= MAX_ITEMS:
+        raise InvalidRequest(f"input: {len(texts)} inputs; 1 to {MAX_ITEMS} may be")
     for index, each in enumerate(texts):
         if not each:
             raise InvalidRequest(f"input[{index}]: it is empty")
@@ -119,8 +118,8 @@ class ScoreFields(EncoderFields):
         if len(given) != 1:
             raise InvalidRequest(f"{name}: give it, once, under one of its names")
         texts = [given[0]] if isinstance(given[0], str) else list(given[0])
-        if not 1 <= len(texts) <= MAX_INPUTS:
-            raise InvalidRequest(f"{name}: {len(texts)} texts; 1 to {MAX_INPUTS} may be")
+        if not 1 <= len(texts) <= MAX_ITEMS:
+            raise InvalidRequest(f"{name}: {len(texts)} texts; 1 to {MAX_ITEMS} may be")
         return texts
 
 
@@ -135,9 +134,9 @@ class RerankFields(EncoderFields):
 
     def texts(self) -> list[str]:
         """Of the documents. Raises InvalidRequest."""
-        if not 1 <= len(self.documents) <= MAX_INPUTS:
+        if not 1 <= len(self.documents) <= MAX_ITEMS:
             count = len(self.documents)
-            raise InvalidRequest(f"documents: {count} documents; 1 to {MAX_INPUTS} may be")
+            raise InvalidRequest(f"documents: {count} documents; 1 to {MAX_ITEMS} may be")
         return [_text(index, each) for index, each in enumerate(self.documents)]
 
 

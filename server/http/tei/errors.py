@@ -11,6 +11,7 @@ from trivet.backends.api import (
     QueueFull,
     QueueTimeout,
     ServingError,
+    TooLarge,
     Unavailable,
     Unsupported,
 )
@@ -53,11 +54,14 @@ def refusal(error: ServingError) -> Answer:
     """The answer that an error is."""
     _, kind, status = next(row for row in _KINDS if isinstance(error, row[0]))
     message = error.message.encode(errors="replace").decode()
-    return Answer(
+    answer = Answer(
         (orjson.dumps({"error": message, "error_type": kind}),),
         status=status_of(error) if status is None else status,
         extra_headers=headers_of(error),
     )
+    if isinstance(error, TooLarge):
+        answer.force_close()
+    return answer
 
 
 answers_errors = answering(refusal)

@@ -13,7 +13,6 @@ from trivet.server.http.tei.errors import Empty, Unreadable
 
 _Pair = Listed[str]
 """One text or two."""
-F = type["TeiFields"]
 
 
 class TeiFields(Fields):
@@ -70,9 +69,13 @@ class PredictFields(TeiFields):
         if isinstance(self.inputs, str):
             return [_item(self.inputs)]
         given = _counted(list(self.inputs), "inputs")
-        if self.parameters is not None and self.is_single:
-            return [_item(each) for each in given]
         return [_pair(given)] if self.is_single else [_pair(each) for each in given]
+
+    def pipeline_items(self) -> list[Item]:
+        """As pipelines read them, to whom a list of texts is no pair. Raises Empty, Unreadable."""
+        if isinstance(self.inputs, str) or not self.is_single:
+            return self.items()
+        return [_item(each) for each in _counted(list(self.inputs), "inputs")]
 
 
 class RerankFields(TeiFields):

@@ -172,7 +172,7 @@ class TeiTexts:
     async def _labels(
         self, call: Call, chosen: Chosen, fields: PredictFields
     ) -> web.StreamResponse:
-        started_s, items = time.monotonic(), fields.items()
+        started_s, items = time.monotonic(), fields.pipeline_items()
         found = await self._ask(call, chosen, items, fields.question("logits", truncate=True))
         logits = [values["logits"] for values in found]
         document = labels_answer(chosen.info, logits, fields.parameters or {})

@@ -71,6 +71,12 @@ ODD = [
     b'{"inputs":[{"name":"\\"data\\":[1]","datatype":"FP32","shape":[1],"data":[2]}]}',
     b'{"inputs":[{"name":"x","datatype":"FP32","shape":[2,1],"data":[[1],[2]]}]}',
     b'{"inputs":[{"name":"x","datatype":"FP32","shape":[1],"data":[1]}],"parameters":{"data":[1]}}',
+    # The places that stand for numbers, as a client's own.
+    b'{"inputs":[{"name":"x","shape":[1],"datatype":"INT32","data": [0]}],"extra":{"data":[7]}}',
+    b'{"inputs":[{"name":"x","shape":[1],"datatype":"INT32","data" :[0]}],"extra":{"data":[7]}}',
+    b'{"inputs":[{"name":"x","shape":[1],"datatype":"INT32","d\\u0061ta":[0]}],"e":{"data":[7]}}',
+    b'{"inputs":[{"name":"x","shape":[1],"datatype":"INT32","data":[0]}],"e":{"f\\"data":[7]}}',
+    b'{"id":"a","inputs":[{"name":"x","shape":[1],"datatype":"INT32","data":[5]}],"id":""}',
 ]
 
 
@@ -101,6 +107,24 @@ def test_numbers_mean_the_same(
         return  # JSON as orjson writes it ends at 64 bits.
     knowing, whole = both(text)
     assert knowing == whole
+
+
+def test_shapes_of_many_inputs_make_no_more_values_than_a_text_can_hold(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    made = []
+    plan = json_numbers.plan_request
+
+    def count(document: JsonObject, name: str) -> Any:
+        made.append(sum(len(tensor["data"]) for tensor in document["inputs"]))
+        return plan(document, name)
+
+    monkeypatch.setattr(json_numbers, "plan_request", count)
+    tensor = '{"name":"x%d","shape":[16384],"datatype":"FP32","data":[]}'
+    text = '{"inputs":[' + ",".join(tensor % number for number in range(65)) + "]}"
+    with pytest.raises(InvalidRequest):
+        InferDecoder(no_shared_memory, JsonLimits()).decode(text.encode(), None, "m", None)
+    assert made == []
 
 
 def test_the_text_is_parsed_once_for_other_numbers(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -194,3 +194,52 @@ async def test_a_known_request_under_way_is_drained(site: Site, client: Client) 
     status, headers, _ = await client.answer()
     assert (status, headers["connection"]) == (200, "close")
     assert await client.is_closed()
+
+
+ODD = "/v2/models/ident_fp64/infer"
+"""Of a model that refuses the body."""
+HALF = f"POST {ODD} HTTP/1.1\r\nX: ".encode()
+"""A head into which all lines of the next packet's fall."""
+
+
+async def test_the_end_of_a_head_is_not_taken_for_a_whole_one(
+    client: Client, site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else whoever sends it decides what the same bytes mean for others."""
+    head = request("X-Own: 1")
+    stranger = await connect(site)
+    stranger.send(request().replace(PATH.encode(), ODD.encode()))
+    assert (await stranger.answer())[0] == 400
+    for first in (b"GET /v2/health/live HTTP/1.1\r\nHost: a\r\n\r\n", request()):
+        stranger.send(first + HALF)
+        assert (await stranger.answer())[0] == 200
+        stranger.send(head)
+        assert (await stranger.answer())[0] == 400
+        for _ in range(3):
+            assert await values_of(client, head) == [1.0, 2.0]
+    stranger.writer.close()
+
+
+async def test_heads_that_name_one_request_are_not_kept(
+    client: Client, parsed: list[bytes]
+) -> None:
+    trace = "traceparent: 00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+    for line in ("X-Request-Id: mine", trace):
+        for _ in range(2):
+            assert await values_of(client, request(line)) == [1.0, 2.0]
+    assert len(parsed) == 4
+
+
+@pytest.mark.parametrize("cut", [20, -3])
+async def test_a_connection_whose_requests_came_in_pieces_knows_heads_again_if_it_can(
+    client: Client, parsed: list[bytes], cut: int
+) -> None:
+    """If a body was cut: where the next message begins is counted. Not if a head was."""
+    whole = request()
+    client.send(whole[:cut])
+    await asyncio.sleep(0.05)
+    assert await values_of(client, whole[cut:]) == [1.0, 2.0]
+    del parsed[:]
+    for _ in range(3):
+        assert await values_of(client, whole) == [1.0, 2.0]
+    assert len(parsed) == (3 if cut > 0 else 1)
