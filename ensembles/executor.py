@@ -74,6 +74,9 @@ class EnsembleExecutor:
         self._stopping = ""
         self._loop = asyncio.get_running_loop()
         self._can_merge = can_merge(graph)
+        # Of more rows, one step's instance would compute what several share.
+        sizes = (step.signature.compute_batch_size for step in graph.steps)
+        self._most_merged = min(graph.signature.max_batch_size, *sizes)
         self._arrived: list[Member] = []
 
     def submit(self, request: CheckedRequest, sink: Sink) -> None:
@@ -89,10 +92,7 @@ class EnsembleExecutor:
 
     def _start_arrived(self) -> None:
         arrived, self._arrived = self._arrived, []
-        # Of more rows, one step's instance would compute what several share.
-        sizes = (step.signature.compute_batch_size for step in self.graph.steps)
-        most = min(self.graph.signature.max_batch_size, *sizes)
-        for members in groups_of(arrived, most):
+        for members in groups_of(arrived, self._most_merged):
             if len(members) == 1:
                 self._start(members[0])
             else:

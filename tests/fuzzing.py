@@ -21,7 +21,7 @@ _SETTINGS = settings(
 )
 
 
-def FUZZ(test: Any) -> Any:  # noqa: N802  # stands where Hypothesis's own decorators do
+def fuzzed(test: Any) -> Any:
     """Above `given`: as many examples as are wanted; those that come after the time is up pass."""
     test.hypothesis.inner_test = _until_time_is_up(test.hypothesis.inner_test)
     return _SETTINGS(test)

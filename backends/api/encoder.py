@@ -5,6 +5,7 @@ from enum import StrEnum
 from functools import lru_cache
 from typing import Any
 
+import numpy as np
 import orjson
 
 from trivet.backends.api.config import parameter
@@ -72,3 +73,15 @@ def _parsed(text: str) -> EncoderInfo | None:
     except (ValueError, TypeError, KeyError, AttributeError):
         # Of a config that somebody else has written.
         return None
+
+
+def activated(logits: np.ndarray, name: str) -> np.ndarray:
+    """Logits as scores, along the last axis."""
+    values = logits.astype(np.float64)
+    if name == "softmax":
+        values = np.exp(values - values.max(axis=-1, keepdims=True))
+        values = values / values.sum(axis=-1, keepdims=True)
+    elif name == "sigmoid":
+        values = 0.5 * (1 + np.tanh(values / 2))  # 1 / (1 + exp(-x)) without its overflow
+    found: np.ndarray = values.astype(np.float32)
+    return found

@@ -61,10 +61,6 @@ class Body(Protocol):
     def arrays(self) -> Any:
         """The module whose arrays it speaks: numpy or torch."""
 
-    @property
-    def dtype(self) -> str:
-        """In which it computes."""
-
     def compute(self, padded: Padded) -> Computed:
         """In the instance's thread."""
 

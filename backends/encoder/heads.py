@@ -7,7 +7,7 @@ import numpy as np
 import orjson
 
 from trivet.backends.api import DataType
-from trivet.backends.api.encoder import EncoderInfo, Task
+from trivet.backends.api.encoder import EncoderInfo, Task, activated
 from trivet.backends.encoder.computing import Body, Computed
 from trivet.backends.encoder.entities import entities_of
 from trivet.backends.encoder.folder import Folder
@@ -145,18 +145,6 @@ class TokenHead:
             row.results[ENTITIES] = json_text(
                 entities_of(row, scores, self._labels, self._tokenizer)
             )
-
-
-def activated(logits: np.ndarray, name: str) -> np.ndarray:
-    """Logits as scores, along the last axis."""
-    values = logits.astype(np.float64)
-    if name == "softmax":
-        values = np.exp(values - values.max(axis=-1, keepdims=True))
-        values = values / values.sum(axis=-1, keepdims=True)
-    elif name == "sigmoid":
-        values = 0.5 * (1 + np.tanh(values / 2))  # 1 / (1 + exp(-x)) without its overflow
-    found: np.ndarray = values.astype(np.float32)
-    return found
 
 
 def json_text(document: Any) -> np.ndarray:

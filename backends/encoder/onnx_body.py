@@ -30,7 +30,6 @@ class OnnxBody:
     """A Body."""
 
     arrays = np
-    dtype = "float32"
 
     def __init__(self, folder: Folder, path: Path, placement: Placement) -> None:
         """Raises LoadFailed."""

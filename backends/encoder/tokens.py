@@ -58,11 +58,6 @@ class FolderTokenizer:
         self._lowers = lowers
         self._prompt_sizes: dict[str, int] = {}
 
-    @property
-    def vocabulary_size(self) -> int:
-        """With what was added."""
-        return int(self._plain.get_vocab_size(with_added_tokens=True))
-
     def encode(self, rows: Sequence[Row], *, with_places: bool) -> dict[int, InvalidRequest]:
         """Gives the rows their ids; by request, why one could not. `with_places`: where tokens are
         in the text will be asked for."""

@@ -49,11 +49,6 @@ class TorchBody:
         self._takes_types = has_types and TYPES in taken and TYPES in _tokenizer_makes(folder)
         self._is_embedder = folder.task is Task.EMBED
 
-    @property
-    def dtype(self) -> str:
-        """See Body."""
-        return str(self._dtype).removeprefix("torch.")
-
     def compute(self, padded: Padded) -> Computed:
         """See Body."""
         with torch.inference_mode():

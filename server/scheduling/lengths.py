@@ -46,7 +46,9 @@ class LengthPolicy:
         )
         chosen = self._within_budget(joinable)
         run_at_ns = min(ticket.arrived_ns for ticket in seen) + self.max_delay_ns
-        if len(chosen) == len(seen) and run_at_ns > now_ns:
+        size = sum(ticket.request.batch_size for ticket in chosen)
+        can_grow = len(chosen) == len(tickets) and size < self.max_batch_size
+        if can_grow and run_at_ns > now_ns:
             return WaitUntil(run_at_ns)
         return RunThese(chosen)
 

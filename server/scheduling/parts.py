@@ -5,7 +5,14 @@ Runs on an instance's thread. A row's outputs must not depend on its company, as
 
 import numpy as np
 
-from trivet.backends.api import Batch, Cancelled, CheckedRequest, Instance, Tensor
+from trivet.backends.api import (
+    Batch,
+    Cancelled,
+    CheckedRequest,
+    Instance,
+    ParameterValue,
+    Tensor,
+)
 from trivet.backends.api.device_tensor import DeviceTensor
 from trivet.backends.api.request import ON_HOST
 from trivet.backends.api.value import changed
@@ -14,9 +21,11 @@ from trivet.server.scheduling.ticket import labelled
 
 def execute_in_parts(instance: Instance, batch: Batch, num_rows: int) -> None:
     """Fills the batch, whose only request is larger than `num_rows`. Parts whose outputs cannot be
-    put together, since their other dimensions differ, are computed again as one."""
+    put together, since their other dimensions differ, are computed again as one. Of parameters that
+    several parts give, the last part's counts."""
     (request,) = batch.requests
     outputs: list[list[Tensor]] = []
+    parameters: dict[str, ParameterValue] = {}
     for start in range(0, batch.size, num_rows):
         if request.cancel.cancelled:
             raise Cancelled(labelled(request, "request was cancelled while it was computed"))
@@ -27,9 +36,12 @@ def execute_in_parts(instance: Instance, batch: Batch, num_rows: int) -> None:
             batch.fail(0, part.errors[0])
             return
         outputs.append(part.outputs[0])
+        parameters.update(part.parameters.get(0, {}))
     if not _fit(outputs):
         instance.execute(batch)
         return
+    if parameters:
+        batch.parameters[0] = parameters
     for tensors in zip(*outputs, strict=True):
         joined = np.concatenate([tensor.numpy() for tensor in tensors])
         batch.gathered_bytes += joined.nbytes

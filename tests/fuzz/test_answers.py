@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import orjson
 import pytest
-from fuzzing import FUZZ, ODD_NUMBERS
+from fuzzing import ODD_NUMBERS, fuzzed
 from hypothesis import given
 from hypothesis import strategies as st
 from python_models import HEAD, Maker, make_config, make_request, outputs_of, run, run_decoupled
@@ -121,7 +121,7 @@ def asked(place: str, given: object) -> CheckedRequest:
     return make_request(IN=np.array([repr((place, given))], dtype=object))
 
 
-@FUZZ
+@fuzzed
 @given(place=PLACES, given_object=ANYTHING)
 def test_answers(plain: ProcessInstance, place: str, given_object: Any) -> None:
     pid = plain.pid
@@ -137,7 +137,7 @@ def test_answers(plain: ProcessInstance, place: str, given_object: Any) -> None:
     assert plain.pid == pid
 
 
-@FUZZ
+@fuzzed
 @given(place=PLACES, given_object=ANYTHING)
 def test_responses_of_senders(decoupled: ProcessInstance, place: str, given_object: Any) -> None:
     pid = decoupled.pid
@@ -172,7 +172,7 @@ class Answering:
         """It needs none."""
 
 
-@FUZZ
+@fuzzed
 @given(
     field=st.sampled_from(
         ["request_id", "correlation_id", "inputs", "requested_output_names", "model_name",

@@ -6,7 +6,7 @@ import logging
 from typing import Any, cast
 
 import pytest
-from fuzzing import FUZZ, mutated
+from fuzzing import fuzzed, mutated
 from grpc_peer import block, echo, head, message
 from grpc_site import rows
 from http_site import FakeCore
@@ -50,14 +50,14 @@ def decoder() -> Decoder:
     return Decoder(FakeCore().shared_memory)
 
 
-@FUZZ
+@fuzzed
 @given(data=mutated(infer_message()) | mutated(typed_message()) | st.binary(max_size=80))
 def test_infer_messages(decoder: Decoder, data: bytes) -> None:
     with contextlib.suppress(ServingError):
         decoder.decode(data)
 
 
-@FUZZ
+@fuzzed
 @given(data=mutated(infer_message()))
 def test_what_we_split_is_what_the_library_reads(data: bytes) -> None:
     """Where both read it, they read the same."""
@@ -156,7 +156,7 @@ async def feed(data: bytes, steps: list[int]) -> FakeTransport:
     return transport
 
 
-@FUZZ
+@fuzzed
 @given(
     data=conversations() | st.binary(max_size=100), steps=st.lists(st.integers(1, 40), max_size=9)
 )
@@ -178,14 +178,14 @@ def test_connections(data: bytes, steps: list[int]) -> None:
     assert told == []
 
 
-@FUZZ
+@fuzzed
 @given(data=mutated(block(("x-a", "b"), ("grpc-timeout", "5S"))) | st.binary(max_size=80))
 def test_header_blocks(data: bytes) -> None:
     with contextlib.suppress(ConnectionFault):
         HeadDecoder().decode(data)
 
 
-@FUZZ
+@fuzzed
 @given(data=st.binary(max_size=60), encoding=st.sampled_from(["identity", "gzip", "deflate"]))
 def test_message_prefixes(data: bytes, encoding: str) -> None:
     with contextlib.suppress(BadMessageError):

@@ -5,7 +5,7 @@ import json
 from typing import Any
 
 import pytest
-from fuzzing import FUZZ, json_bodies
+from fuzzing import fuzzed, json_bodies
 from http_site import FakeCore
 from hypothesis import given
 from hypothesis import strategies as st
@@ -113,7 +113,7 @@ def core() -> FakeCore:
     return FakeCore()
 
 
-@FUZZ
+@fuzzed
 @given(
     body=json_bodies(INFER) | json_bodies(IN_REGION),
     more=st.binary(max_size=24),
@@ -128,7 +128,7 @@ def test_v2_infer(core: FakeCore, body: bytes, more: bytes, split: bool) -> None
             decoder.decode(body, None, "two", None)
 
 
-@FUZZ
+@fuzzed
 @given(
     body=st.binary(max_size=80),
     model=st.sampled_from(["ident", "ident_str", "one_str", "ident_2d", "two"]),
@@ -138,14 +138,14 @@ def test_v2_infer_of_raw_bodies(core: FakeCore, body: bytes, model: str) -> None
         decode_raw(memoryview(body), core.signatures[model], model, None)
 
 
-@FUZZ
+@fuzzed
 @given(body=json_bodies(GENERATE))
 def test_v2_generate(core: FakeCore, body: bytes) -> None:
     with contextlib.suppress(ServingError):
         decode_generate(parse_object(body, LIMITS), core.signatures["llm"], "llm", None)
 
 
-@FUZZ
+@fuzzed
 @given(body=st.binary(max_size=200))
 def test_json_that_we_take_is_json(body: bytes) -> None:
     """And what Python's own reader refuses we refuse, too."""
@@ -156,7 +156,7 @@ def test_json_that_we_take_is_json(body: bytes) -> None:
     assert json.loads(body) == document
 
 
-@FUZZ
+@fuzzed
 @given(body=json_bodies(CHAT))
 def test_openai_chat(body: bytes) -> None:
     with contextlib.suppress(ServingError):
@@ -168,7 +168,7 @@ def test_openai_chat(body: bytes) -> None:
         json.dumps(fields.shown_tools())
 
 
-@FUZZ
+@fuzzed
 @given(body=json_bodies({**SAMPLING, "prompt": ["a", "b"], "logprobs": 1}))
 def test_openai_completions(body: bytes) -> None:
     with contextlib.suppress(ServingError):
@@ -178,7 +178,7 @@ def test_openai_completions(body: bytes) -> None:
         fields.prompts()
 
 
-@FUZZ
+@fuzzed
 @given(
     body=json_bodies(
         {"model": "m", "input": ["a", "b"], "dimensions": 5, "encoding_format": "base64"}
@@ -202,14 +202,14 @@ OTHERS: dict[Any, Any] = {
 @pytest.mark.parametrize(
     "kind", OTHERS, ids=lambda kind: kind.__module__.split(".")[-2] + kind.__name__
 )
-@FUZZ
+@fuzzed
 @given(data=st.data())
 def test_what_surrounds_generation(kind: Any, data: st.DataObject) -> None:
     with contextlib.suppress(ServingError):
         parse(kind, data.draw(json_bodies(OTHERS[kind])))
 
 
-@FUZZ
+@fuzzed
 @given(
     body=json_bodies({"inputs": "a", "stream": False, "parameters": PARAMETERS}),
     stream=st.booleans(),

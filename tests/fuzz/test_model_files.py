@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from fuzzing import FUZZ, json_bodies, mutated
+from fuzzing import fuzzed, json_bodies, mutated
 from hypothesis import given
 from hypothesis import strategies as st
 from onnx_models import zip_map_model
@@ -80,13 +80,13 @@ def judge(text: str) -> None:
         check(parse_config(text, "m"))
 
 
-@FUZZ
+@fuzzed
 @given(data=mutated(PBTXT.encode()))
 def test_pbtxt_that_was_right_once(data: bytes) -> None:
     judge(data.decode(errors="replace"))
 
 
-@FUZZ
+@fuzzed
 @given(text=st.lists(WORDS, max_size=40).map(" ".join) | st.text(max_size=200))
 def test_pbtxt_of_any_words(text: str) -> None:
     judge(text)
@@ -97,7 +97,7 @@ def test_pbtxt_nested_without_end(opening: str) -> None:
     judge(opening * 20_000)
 
 
-@FUZZ
+@fuzzed
 @given(body=json_bodies(JSON_CONFIG))
 def test_overrides_over_the_network(spot: Path, body: bytes) -> None:
     with contextlib.suppress(ServingError):
@@ -109,7 +109,7 @@ def spot(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("onnx") / "model.onnx"
 
 
-@FUZZ
+@fuzzed
 @given(data=mutated(adder_bytes(1)) | st.binary(max_size=100))
 def test_onnx(spot: Path, data: bytes) -> None:
     spot.write_bytes(data)
@@ -117,7 +117,7 @@ def test_onnx(spot: Path, data: bytes) -> None:
         read_onnx_file(spot)
 
 
-@FUZZ
+@fuzzed
 @given(data=mutated(zip_map_model(np.ones((4, 2), np.float32))))
 def test_onnx_with_maps(spot: Path, data: bytes) -> None:
     spot.write_bytes(data)

@@ -231,7 +231,9 @@ class Engine:
                 if part.rows and not self._try(part, step):
                     sequences = [row.sequence for row in part.rows]
                     self._fail(sequences, no_memory(len(sequences), part.num_tokens))
+                    step.has_failed = True
             if plan.num_tokens == 1:
+                step.has_failed = True
                 self._fail([plan.rows[0].sequence], no_memory(1, 1))
         self._outbox.end_step(step)
 

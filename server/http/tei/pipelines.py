@@ -7,7 +7,7 @@ import numpy as np
 import orjson
 
 from trivet.backends.api import InvalidRequest
-from trivet.backends.api.encoder import EncoderInfo
+from trivet.backends.api.encoder import EncoderInfo, activated
 
 _FUNCTIONS = ("softmax", "sigmoid", "none")
 _OUTSIDE = "O"
@@ -35,7 +35,7 @@ def labels_answer(
         raise InvalidRequest(
             f"parameters.function_to_apply: it must be one of {', '.join(_FUNCTIONS)}"
         )
-    found = [scored_labels(info.labels, _applied(function, each)) for each in logits]
+    found = [scored_labels(info.labels, activated(each, function)) for each in logits]
     return [each[: top_k or 5] for each in found]
 
 
@@ -54,13 +54,3 @@ def entities_answer(
 
 def _tag(entity: Mapping[str, Any]) -> str:
     return str(entity.get("entity_group", entity.get("entity")))
-
-
-def _applied(function: str, logits: np.ndarray) -> np.ndarray:
-    values = logits.astype(np.float64)
-    if function == "softmax":
-        values = np.exp(values - values.max())
-        values = values / values.sum()
-    elif function == "sigmoid":
-        values = 0.5 * (1 + np.tanh(values / 2))
-    return values.astype(np.float32)

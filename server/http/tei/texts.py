@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import orjson
 from aiohttp import web
 
@@ -228,12 +227,5 @@ def _answer(
 
 
 def _written(effort: _Effort, document: object) -> Answer:
-    body = orjson.dumps(document, option=orjson.OPT_SERIALIZE_NUMPY, default=_plain)
+    body = orjson.dumps(document, option=orjson.OPT_SERIALIZE_NUMPY)
     return Answer((body,), extra_headers=effort.headers())
-
-
-def _plain(value: object) -> object:
-    """Arrays that do not lie row by row in memory."""
-    if isinstance(value, np.ndarray):
-        return value.tolist()
-    raise TypeError

@@ -98,6 +98,23 @@ def test_a_prompt_goes_before_a_text_and_may_be_left_out_of_the_pooling(tmp_path
     np.testing.assert_allclose(unasked, wanted, atol=2e-5)
     with pytest.raises(InvalidRequest, match="prompts are: passage, query"):
         answer(instance, "a", prompt_name="other")
+    # Before ids that the caller has made no prompt was put.
+    ids = [[2, 9, 3]]
+    given = answer(instance, ids=ids)["embedding"]
+    write_json(settings, prompts)
+    np.testing.assert_allclose(given, answer(open_encoder(folder), ids=ids)["embedding"], atol=2e-5)
+
+
+def test_a_request_s_normalising_comes_after_the_folder_s_cut(tmp_path: Path) -> None:
+    folder = make_encoder(tmp_path / "m/1")
+    add_modules(folder, "Pooling")
+    write_json(folder / "config_sentence_transformers.json", {"truncate_dim": 8})
+
+    found = answer(open_encoder(folder), *TEXTS, normalize=True)["embedding"]
+
+    assert found.shape == (4, 8)
+    wanted = expected(folder, *TEXTS, truncate_dim=8, normalize_embeddings=True)
+    np.testing.assert_allclose(found, wanted, atol=2e-5)
 
 
 def test_truncation_is_asked_for_and_both_numbers_are_told_otherwise(tmp_path: Path) -> None:
@@ -203,6 +220,7 @@ def test_the_config_tells_what_the_folder_is(tmp_path: Path) -> None:
         ("tokenizer", "has no tokenizer.json; write one with AutoTokenizer"),
         ("kind", "has a 'CNN', which is not computed here"),
         ("outside", "points outside the folder"),
+        ("body outside", "points outside the folder"),
         ("pooling", r"pooling \['median'\] is not computed here"),
     ],
 )
@@ -213,10 +231,14 @@ def test_what_is_not_computed_is_named(tmp_path: Path, change: str, text: str) -
     )
     if change == "tokenizer":
         (folder / "tokenizer.json").unlink()
-    modules = {"kind": ("CNN", "1_Pooling"), "outside": ("Pooling", "../../2")}
+    modules = {
+        "kind": ("", "CNN", "1_Pooling"),
+        "outside": ("", "Pooling", "../../2"),
+        "body outside": (str(make_encoder(tmp_path / "other/1")), "Pooling", "1_Pooling"),
+    }
     if change in modules:
-        kind, path = modules[change]
-        first = {"path": "", "type": "sentence_transformers.models.Transformer"}
+        body, kind, path = modules[change]
+        first = {"path": body, "type": "sentence_transformers.models.Transformer"}
         write_json(folder / "modules.json", [first, {"path": path, "type": f"s.{kind}"}])
 
     with pytest.raises(InvalidConfig, match=text):

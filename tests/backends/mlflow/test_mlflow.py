@@ -172,6 +172,8 @@ ONNX = "flavors: {onnx: {}}\n"
         ("flavors: [", "is no YAML"),
         ("- a", "names no flavors"),
         ("flavors: {}", "names no flavors"),
+        ("flavors: {onnx: yes}", "flavor 'onnx' is no mapping"),
+        ("flavors: {python_function: text}", "flavor 'python_function' is no mapping"),
         (
             'flavors: {onnx: {}}\nsignature: {inputs: \'[{"type": "map", "name": "a"}]\'}',
             "type map",

@@ -55,6 +55,8 @@ def test_predict_orders_labels_by_score(call: Call) -> None:
     assert batch[0] == single
     pair = call("/predict", {"inputs": ["bad", "good"], **model}).json
     assert pair == batch[1]
+    # Which a field of pipelines, sent here, does not change.
+    assert call("/predict", {"inputs": ["bad", "good"], "parameters": {}, **model}).json == pair
     raw = call("/predict", {"inputs": "good", "raw_scores": True, **model}).json
     assert sum(each["score"] for each in raw) != pytest.approx(1)
 

@@ -13,6 +13,7 @@ from trivet.server.http import json_numbers, tensors
 from trivet.server.http.json_document import JsonObject, parse_object
 from trivet.server.http.json_numbers import Numbered
 from trivet.server.http.limits import JsonLimits
+from trivet.server.http.plan import plan_request
 from trivet.server.http.tensors import InferDecoder
 
 
@@ -113,11 +114,10 @@ def test_shapes_of_many_inputs_make_no_more_values_than_a_text_can_hold(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     made = []
-    plan = json_numbers.plan_request
 
-    def count(document: JsonObject, name: str) -> Any:
+    def count(document: Any, name: str) -> Any:
         made.append(sum(len(tensor["data"]) for tensor in document["inputs"]))
-        return plan(document, name)
+        return plan_request(document, name)
 
     monkeypatch.setattr(json_numbers, "plan_request", count)
     tensor = '{"name":"x%d","shape":[16384],"datatype":"FP32","data":[]}'

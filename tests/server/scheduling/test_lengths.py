@@ -86,3 +86,12 @@ def test_the_budget_is_kept_and_nobody_is_passed_over_for_ever(
         assert len(taken) == 1 or len(taken) * longest <= budget
         seen += len(taken)
     assert seen == len(lengths)
+
+
+def test_what_cannot_grow_does_not_wait() -> None:
+    """A full batch, and one beside which more stand in the line than are looked at."""
+    policy = LengthPolicy(10**6, 8, max_delay_ns=1000)
+    assert isinstance(policy.decide([ticket(4) for _ in range(7)], now_ns=0), WaitUntil)
+    assert isinstance(policy.decide([ticket(4) for _ in range(8)], now_ns=0), RunThese)
+    wide = LengthPolicy(10**6, 512, max_delay_ns=1000)
+    assert isinstance(wide.decide([ticket(4) for _ in range(300)], now_ns=0), RunThese)

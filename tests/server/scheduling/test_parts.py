@@ -104,3 +104,13 @@ def test_nothing_more_is_computed_for_who_has_gone() -> None:
         run(instance, request(8, cancel), 4)
 
     assert instance.sizes == [4]
+
+
+def test_parameters_of_the_parts_are_the_answer_s() -> None:
+    def tell(batch: Batch) -> None:
+        twice(batch)
+        batch.parameters[0] = {"rows": batch.size, f"of {batch.size}": True}
+
+    batch = run(Recorder(tell), request(6), 4)
+
+    assert batch.parameters == {0: {"rows": 2, "of 4": True, "of 2": True}}
