@@ -2,7 +2,6 @@
 address asks for it."""
 
 from importlib import import_module
-from pathlib import Path
 from typing import cast
 
 from trivet.server.remote.source import OpenSource, RemoteError, Source
@@ -16,11 +15,6 @@ SCHEMES = {
     "mlflow": ("registry", "open_registry", "mlflow"),
 }
 """By scheme: the module here, its OpenSource, and the extra that installs what it imports."""
-
-
-def is_address(repository: str | Path) -> bool:
-    """Whether it names a repository elsewhere, by a scheme that need not be known."""
-    return isinstance(repository, str) and "://" in repository
 
 
 def open_source(address: str, settings: Settings) -> Source:

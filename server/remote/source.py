@@ -8,7 +8,7 @@ from typing import Protocol
 from trivet.server.settings import Settings
 
 CHUNK_BYTES = 1 << 20
-"""About so much of a file is written between two yields of `fetch`: a shutdown waits for no more."""
+"""About so much of a file is written between two yields of `fetch`: a shutdown waits for it."""
 
 
 class RemoteError(Exception):

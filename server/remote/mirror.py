@@ -1,0 +1,159 @@
+"""Keeps a folder here like a repository elsewhere: listing, fetching, one switch.
+
+A model is switched when all its files have come and a second listing says that nothing of it has
+changed meanwhile; until then what there is of it stays. So does everything when the source cannot
+be read. Models wait for themselves only.
+"""
+
+import logging
+from collections.abc import Mapping
+from threading import Event
+
+from trivet.server.remote.cache import Cache, Stopped
+from trivet.server.remote.fetching import Failures, Fetcher
+from trivet.server.remote.paths import Checked, checked
+from trivet.server.remote.pieces import ROOT, Pieces, model_of, pieces_of
+from trivet.server.remote.progress import readable, shown
+from trivet.server.remote.remembered import remember, remembered
+from trivet.server.remote.source import RemoteError, Source, Stamp
+from trivet.server.remote.tree import Tree
+
+log = logging.getLogger(__name__)
+NUM_SWITCHES = 3
+"""How often files are fetched again that another server's trimming has removed meanwhile."""
+
+
+class Mirror:
+    """One source and its tree. Owned by the thread that follows the source."""
+
+    def __init__(
+        self, source: Source, cache: Cache, tree: Tree, fetcher: Fetcher, stop: Event
+    ) -> None:
+        self.source = source
+        self.tree = tree
+        self._cache = cache
+        self._fetcher = fetcher
+        self._stop = stop
+        self._told: frozenset[str] = frozenset()
+        """What has been said about paths and models that are left as they are."""
+
+    def sync(self, *, settle_s: float, bar: bool = False) -> bool:
+        """One round; returns whether models wait for the next because they are being written.
+
+        `settle_s`: how long what is new must have been the same. Raises RemoteError or OSError,
+        after it has switched what could be, and Stopped.
+        """
+        listed = checked(self._fetcher.listing())
+        wanted = pieces_of(listed.files)
+        if not wanted and self.tree.pieces:
+            raise RemoteError(
+                f"{self.source.address} holds no files any more; put the models back, or stop the "
+                "server if it shall serve none"
+            )
+        held = _models_refused(listed, wanted)
+        notes = {f"{self.source.address}: {text}" for text in listed.refused.values()}
+        changed = {
+            place: piece
+            for place, piece in wanted.items()
+            if self.tree.pieces.get(place) != piece and model_of(place) not in held
+        }
+        if not changed and wanted.keys() >= self.tree.pieces.keys():
+            self._tell(notes)
+            return False
+        failures = self._fetch(_files_of(changed), bar=bar)
+        failed = {_model_in(path, wanted) for path in failures.by_path}
+        moving = self._moving(wanted, settle_s) if changed else set()
+        notes |= {
+            f"{self.source.address}: model '{model or 'of this repository'}' is being written; it "
+            "is taken when it has been still"
+            for model in moving
+        }
+        self._switch(wanted, held | failed | moving)
+        self._tell(notes)
+        self._raise(failures)
+        return bool(moving)
+
+    def restore(self) -> bool:
+        """Makes the tree what the source last held, if all of it is still here: for a start without
+        the source. Raises OSError."""
+        files = remembered(self._cache.folder, self.source.address)
+        if not files or not all(self._cache.has(self.source, each) for each in files.values()):
+            return False
+        self.tree.switch(pieces_of(files))
+        return True
+
+    def _fetch(self, files: Mapping[str, Stamp], *, bar: bool) -> Failures:
+        missing = {
+            path: each for path, each in files.items() if not self._cache.has(self.source, each)
+        }
+        if not missing:
+            return Failures({})
+        num_bytes = sum(
+            self._cache.num_bytes_missing(self.source, each) for each in missing.values()
+        )
+        num_free = self._cache.num_bytes_free()
+        if num_bytes > num_free:
+            raise RemoteError(
+                f"{self.source.address} has {readable(num_bytes)} that are not here yet, and "
+                f"{self._cache.folder} has {readable(num_free)} left; choose a folder on a larger "
+                "disk (--remote-cache)"
+            )
+        with shown(self.source.address, len(missing), num_bytes, bar=bar) as advance:
+            return self._fetcher.fetch_all(missing, advance)
+
+    def _moving(self, wanted: Pieces, settle_s: float) -> set[str]:
+        """The models that are not what they were when they were listed."""
+        if self._stop.wait(settle_s):
+            raise Stopped
+        now = pieces_of(checked(self._fetcher.listing()).files)
+        places = wanted.keys() | now.keys()
+        return {model_of(place) for place in places if wanted.get(place) != now.get(place)}
+
+    def _switch(self, wanted: Pieces, held: set[str]) -> None:
+        before = self.tree.pieces
+        if held and ROOT in {*wanted, *before}:
+            return  # the whole repository is one model
+        target = {place: piece for place, piece in wanted.items() if model_of(place) not in held}
+        target |= {place: piece for place, piece in before.items() if model_of(place) in held}
+        for _ in range(NUM_SWITCHES):
+            try:
+                self.tree.switch(target)
+                break
+            except FileNotFoundError:
+                self._raise(self._fetch(_files_of(target), bar=False))
+        if not held:
+            remember(self._cache.folder, self.source.address, _files_of(target))
+        self._cache.trim()
+
+    def _raise(self, failures: Failures) -> None:
+        error = failures.first()
+        if isinstance(error, OSError):
+            raise RemoteError(
+                f"{self.source.address} cannot be written to {self._cache.folder}: {error.strerror}"
+            ) from error
+        if error is not None:
+            raise error
+
+    def _tell(self, notes: set[str]) -> None:
+        for note in sorted(notes - self._told):
+            log.warning("%s", note)
+        self._told = frozenset(notes)
+
+
+def _models_refused(listed: Checked, wanted: Pieces) -> set[str]:
+    if ROOT in wanted:
+        return {ROOT} if listed.refused else set()
+    return {path.partition("/")[0] for path in listed.refused}
+
+
+def _model_in(path: str, wanted: Pieces) -> str:
+    return ROOT if ROOT in wanted else path.partition("/")[0]
+
+
+def _files_of(pieces: Pieces) -> dict[str, Stamp]:
+    """By path below the repository."""
+    return {
+        f"{place}/{below}".strip("/"): stamp
+        for place, piece in pieces.items()
+        for below, stamp in piece.files.items()
+    }
