@@ -177,7 +177,9 @@ class _HubHandler(_Handler):
     def resolve(self, asked: Asked, path: str) -> None:
         name, _, rest = path.partition("/resolve/")
         revision, _, file = rest.partition("/")
-        repo = self.hub.repos[name]
+        repo = self.hub.repos.get(name)
+        if repo is None:
+            return self.refuse(401, "RepoNotFound", "Invalid username or password.")
         if repo.is_gated:
             status = 403 if asked.authorization else 401
             return self.refuse(status, "GatedRepo", f"Access to model {name} is restricted.")

@@ -7,67 +7,27 @@ commit never moves, so the hub is asked for it once.
 
 import json
 import logging
-import re
 import threading
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qs, quote
+from urllib.parse import quote
 
 import httpx2
 from huggingface_hub import constants, get_session, get_token
 from huggingface_hub.errors import OfflineModeIsEnabled
 
 from trivet import __version__
-from trivet.server.remote.hub_answers import Question, is_file_gone, refusal
+from trivet.server.remote.hub_address import COMMIT, Address, read_address
+from trivet.server.remote.hub_answers import Question, is_file_gone, offline, refusal
 from trivet.server.remote.hub_files import PICKLES, Places, choose
 from trivet.server.remote.source import CHUNK_BYTES, Changed, RemoteError, Stamp, Unreachable
 from trivet.server.settings import Settings
 
 log = logging.getLogger(__name__)
-
-_ADDRESS = re.compile(
-    r"hf://(?:models/)?(?P<repo>[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)"
-    r"(?:@(?P<revision>refs/(?:pr/\d+|convert/[\w.-]+)|[\w.+-]+))?"
-    r"(?:/(?P<file>[^?]+))?(?:\?(?P<query>.*))?"
-)
-_OTHER_KIND = re.compile(r"hf://(datasets|spaces|kernels|buckets)/")
-_COMMIT = re.compile(r"[0-9a-f]{40}")
-_TOKEN = re.compile(r"hf_\w+|//[^/@]*:[^/@]*@")
-"""What an address must not hold, wherever it stands in it."""
-_IGNORED_ENDINGS = re.compile(r"(~|\.swp|\.swx|\.tmp|\.part|\.crdownload)$")
-"""Of folders that are no models (`repository.scan`)."""
-_FORM = "hf://ORG/NAME, hf://ORG/NAME@REVISION or hf://ORG/NAME/FILE"
-
-
-@dataclass(frozen=True, slots=True)
-class Address:
-    """What an address says."""
-
-    repo: str
-    revision: str
-    """A branch, a tag or a commit."""
-    file: str
-    """Of the repository, where the address names one."""
-
-    @property
-    def repository(self) -> str:
-        """The address without the file."""
-        is_usual = self.revision == constants.DEFAULT_REVISION
-        return f"hf://{self.repo}{'' if is_usual else f'@{self.revision}'}"
-
-    @property
-    def is_fixed(self) -> bool:
-        """Whether it names a commit."""
-        return _COMMIT.fullmatch(self.revision) is not None
-
-    @property
-    def model(self) -> str:
-        """The model's name: the last part of the repository's."""
-        name = self.repo.rpartition("/")[2]
-        return _IGNORED_ENDINGS.sub(lambda found: f"{found[0].replace('.', '-')}", name)
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,24 +39,6 @@ class _Version:
     places: Places
     stamps: Mapping[str, Stamp]
     """By path in the version folder."""
-
-
-def read_address(text: str) -> Address:
-    """Raises RemoteError."""
-    if _TOKEN.search(text):
-        raise RemoteError(
-            f"an hf:// address holds no token: its form is {_FORM}; give the token as HF_TOKEN"
-        )
-    found = _ADDRESS.fullmatch(text)
-    kind = _OTHER_KIND.match(text)
-    if found is None or kind:
-        why = f"'{kind[1]}' are no models" if kind else "it does not have the form"
-        raise RemoteError(f"model repository '{text}': {why}; the form is {_FORM}")
-    query = parse_qs(found["query"] or "")
-    if query.keys() - {"file"} or (query and found["file"]):
-        raise RemoteError(f"model repository '{text}': only ?file=FILE may follow ORG/NAME")
-    file = found["file"] or query.get("file", [""])[0]
-    return Address(found["repo"], found["revision"] or constants.DEFAULT_REVISION, file)
 
 
 def open_hub(address: str, settings: Settings) -> "HubSource":  # noqa: ARG001 - of OpenSource
@@ -113,6 +55,9 @@ class HubSource:
         self._endpoint = constants.ENDPOINT
         self._lock = threading.Lock()
         self._version: _Version | None = None
+        self._refusal: Unreachable | None = None
+        self._refused_until_s = 0.0
+        """While the hub wants to be left alone."""
 
     def listing(self) -> dict[str, Stamp]:
         """See Source."""
@@ -191,6 +136,7 @@ class HubSource:
     @contextmanager
     def _answer(self, what: str, at: int, before: str = "") -> Iterator[httpx2.Response]:
         """The hub's answer, a success, from byte `at` on. Raises RemoteError, Changed."""
+        self._keep_away()
         token = get_token()
         headers = {"user-agent": f"trivet/{__version__}", "accept-encoding": "identity"}
         headers |= {"authorization": f"Bearer {token}"} if token else {}
@@ -204,7 +150,7 @@ class HubSource:
                     raise self._refused(response, has_token=bool(token), is_file=not before)
                 yield response
         except OfflineModeIsEnabled:
-            raise RemoteError(_offline(self._asked)) from None
+            raise offline(self._asked.repo, self._asked.model) from None
         except httpx2.HTTPError as error:
             raise Unreachable(
                 f"{self._endpoint} does not answer for '{self._asked.repo}' "
@@ -216,13 +162,22 @@ class HubSource:
         if is_file and (status == 416 or is_file_gone(status, headers)):
             return Changed()
         asked = self._asked
-        return refusal(
-            Question(self._endpoint, asked.repo, asked.revision, has_token), status, headers
-        )
+        question = Question(self._endpoint, asked.repo, asked.revision, has_token)
+        error = refusal(question, status, headers)
+        if isinstance(error, Unreachable) and error.wait_s:
+            self._refusal, self._refused_until_s = error, time.monotonic() + error.wait_s
+        return error
+
+    def _keep_away(self) -> None:
+        """Raises Unreachable while the hub has asked for patience: each poll would cost more of
+        it."""
+        refused, left_s = self._refusal, self._refused_until_s - time.monotonic()
+        if refused is not None and left_s > 0:
+            raise Unreachable(str(refused), left_s)
 
 
 def _commit(value: Any) -> str:
-    if not isinstance(value, str) or not _COMMIT.fullmatch(value):
+    if not isinstance(value, str) or not COMMIT.fullmatch(value):
         raise ValueError("a commit has 40 hexadecimal digits")
     return value
 
@@ -282,11 +237,3 @@ def _check_length(remote: str, length: int | None, stamp: Stamp) -> None:
             f"the hub sends '{remote}' with {length} bytes and lists it with {stamp.size}: what "
             "answers is no hub (a proxy's page?), or its copy is broken"
         )
-
-
-def _offline(asked: Address) -> str:
-    return (
-        f"HF_HUB_OFFLINE is set, so '{asked.repo}' is not asked for: unset it, or fetch the model "
-        f"where there is a network (hf download {asked.repo} --local-dir {asked.model}) and serve "
-        "the folder"
-    )

@@ -1,5 +1,7 @@
 """What a hub's refusals mean, as sentences that help. Pure."""
 
+import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -8,6 +10,8 @@ from trivet.server.remote.source import RemoteError, Unreachable
 _GATED = "GatedRepo"
 _NO_REVISION = "RevisionNotFound"
 _NO_FILE = "EntryNotFound"
+_WINDOW = re.compile(r"\br\s*=\s*0\s*;\s*t\s*=\s*(\d+)")
+"""Of the header RateLimit: nothing is left, for so many seconds."""
 _DISABLED = "Access to this resource is disabled."
 _BAD_TOKEN = "Invalid credentials in Authorization header"  # noqa: S105 - a text of the hub
 
@@ -32,7 +36,8 @@ def refusal(question: Question, status: int, headers: Mapping[str, str]) -> Remo
     cases apart in headers alone."""
     code, message = headers.get("x-error-code", ""), headers.get("x-error-message", "")
     if status == 429:
-        return Unreachable(_patience(question, headers))
+        wait_s = _wait_s(headers)
+        return Unreachable(_patience(question, wait_s), wait_s)
     if status >= 500:
         return Unreachable(f"{question.endpoint} answers {status} for '{question.repo}' now")
     if code == _GATED:
@@ -81,10 +86,27 @@ def _not_there(question: Question) -> str:
     return f"{text} and no token is given: check the name, or set HF_TOKEN"
 
 
-def _patience(question: Question, headers: Mapping[str, str]) -> str:
-    wait = headers.get("retry-after", "").strip()
-    when = f"in {wait} s" if wait.isdigit() else "later"
+def _wait_s(headers: Mapping[str, str]) -> float:
+    """How long the hub wants to be left alone; 0 where it does not say in seconds."""
+    told = headers.get("retry-after", "").strip()
+    if told.isdigit():
+        return float(told)
+    window = _WINDOW.search(headers.get("ratelimit", ""))
+    return float(window[1]) if window else 0.0
+
+
+def _patience(question: Question, wait_s: float) -> str:
+    when = f"in {wait_s:.0f} s" if wait_s else "later"
     advice = "" if question.has_token else "; with a token (HF_TOKEN) it allows more"
     return (
         f"{question.endpoint} has had too many requests (429) and asks to come back {when}{advice}"
     )
+
+
+def offline(repo: str, model: str) -> Unreachable:
+    """Where the operator has said that there is no network."""
+    text = (
+        f"HF_HUB_OFFLINE is set, so '{repo}' is not asked for: unset it, or fetch the model where "
+        f"there is a network (hf download {repo} --local-dir {model}) and serve the folder"
+    )
+    return Unreachable(text, math.inf)

@@ -151,7 +151,8 @@ class RegistrySource:
 
     def _content(self, version: _Version, place: str, into: Path, at: int) -> Iterator[bytes]:
         with refusals(self._registry, f"{self._asked.uri}, '{place}'"):
-            yield from version.artifacts.content(place, at, scratch=into.parent)
+            scratch = into.with_name(f"{into.name}.whole")
+            yield from version.artifacts.content(place, at, scratch)
 
     # -- the registry --------------------------------------------------------------------------
 

@@ -1,7 +1,6 @@
 """The files of a version of an MLflow registry, wherever it keeps them."""
 
 import posixpath
-import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,7 +30,7 @@ class Artifacts:
         return cls(getattr(found, "repo", found))  # of models:/ and runs:/, what is behind
 
     def content(self, path: str, at: int, scratch: Path) -> Iterator[bytes]:
-        """A file's bytes from `at` on. `scratch`: the folder for what cannot be read as it comes.
+        """A file's bytes from `at` on. `scratch`: a file for what cannot be read as it comes.
         Raises MlflowException and the errors of the clients that MLflow uses."""
         from mlflow.store.artifact.http_artifact_repo import HttpArtifactRepository
         from mlflow.store.artifact.local_artifact_repo import LocalArtifactRepository
@@ -41,8 +40,12 @@ class Artifacts:
         elif isinstance(self.repository, LocalArtifactRepository):
             yield from _of_file(Path(self.repository.get_local_path(path)), at)
         else:
-            with tempfile.TemporaryDirectory(dir=scratch) as folder:
-                yield from _of_file(Path(self.repository.download_artifacts(path, folder)), at)
+            try:
+                # What every repository must have; the public way takes a folder and lists first.
+                self.repository._download_file(path, str(scratch))  # noqa: SLF001
+                yield from _of_file(scratch, at)
+            finally:
+                scratch.unlink(missing_ok=True)
 
 
 def files_of(artifacts: Artifacts, where: str) -> dict[str, int]:

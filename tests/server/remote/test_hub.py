@@ -1,5 +1,6 @@
 """`hf://` against a hub on this machine: what is listed and fetched, versions, refusals."""
 
+import math
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,7 +10,7 @@ from fake_hub import TOKEN, FakeHub, Refusal
 from huggingface_hub import constants
 
 from trivet.server.remote.addresses import open_source
-from trivet.server.remote.hub import read_address
+from trivet.server.remote.hub_address import read_address
 from trivet.server.remote.source import Changed, RemoteError, Source, Unreachable
 from trivet.server.settings import Settings
 
@@ -207,6 +208,7 @@ def test_what_is_private_or_not_there_says_so(
     ("refusal", "error", "text"),
     [
         (Refusal(429, {"retry-after": "17"}), Unreachable, "asks to come back in 17 s"),
+        (Refusal(429, {"ratelimit": '"api";r=0;t=55'}), Unreachable, "come back in 55 s"),
         (Refusal(429), Unreachable, "asks to come back later"),
         (Refusal(503), Unreachable, "answers 503"),
         (
@@ -245,11 +247,23 @@ def test_a_hub_that_does_not_answer_may_later(hub: FakeHub) -> None:
     assert source.listing()
 
 
+def test_a_hub_that_asks_for_patience_is_left_alone(hub: FakeHub) -> None:
+    source = opened()
+    hub.refusals["/api/models/"] = Refusal(429, {"retry-after": "300"})
+    for _ in range(3):
+        with pytest.raises(Unreachable, match="come back in 300 s") as caught:
+            source.listing()
+        assert 290 < caught.value.wait_s <= 300
+    assert len(hub.asked) == 1
+
+
 def test_offline_says_how_to_serve_without_a_network(
     hub: FakeHub, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
-    assert "hf download org/name --local-dir name" in refused()
+    with pytest.raises(Unreachable, match="hf download org/name --local-dir name") as caught:
+        opened().listing()
+    assert caught.value.wait_s == math.inf
     assert hub.asked == []
 
 
@@ -265,6 +279,7 @@ def test_offline_says_how_to_serve_without_a_network(
         ("hf://org/name@refs/pr/5/a/b.gguf", "org/name", "refs/pr/5", "a/b.gguf"),
         ("hf://org/name/a@b.gguf", "org/name", "main", "a@b.gguf"),
         ("hf://org/name@v1?file=b.gguf", "org/name", "v1", "b.gguf"),
+        ("hf://org/hf_name", "org/hf_name", "main", ""),
     ],
 )
 def test_addresses_have_the_hubs_own_form(text: str, repo: str, revision: str, file: str) -> None:
