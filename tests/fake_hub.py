@@ -75,6 +75,7 @@ class FakeHub:
         """So many bytes more are listed than there are."""
         self.is_gone = False
         """Whether connections are closed without an answer."""
+        self.num_unanswered = 0
         self.extra_paths: tuple[str, ...] = ()
         self.endpoint = ""
         self.storage = ""
@@ -108,6 +109,7 @@ class _Handler(BaseHTTPRequestHandler):
         headers = self.headers
         asked = Asked(self.path, headers.get("range", ""), headers.get("authorization", ""))
         if self.hub.is_gone:
+            self.hub.num_unanswered += 1
             self.close_connection = True
             return
         self.seen(asked)

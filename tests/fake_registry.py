@@ -37,6 +37,8 @@ class FakeRegistry:
     """How many bytes of a file are sent before the connection breaks, once."""
     listed_besides: list[dict[str, Any]] = field(default_factory=list)
     is_gone: bool = False
+    """Whether connections are closed without an answer."""
+    num_unanswered: int = 0
     uri: str = ""
 
     def register(self, name: str, files: Mapping[str, bytes], **more: Any) -> int:
@@ -117,6 +119,7 @@ class _Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         registry = self.registry
         if registry.is_gone:
+            registry.num_unanswered += 1
             self.close_connection = True
             return
         registry.asked.append(self.path)
