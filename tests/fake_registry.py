@@ -13,6 +13,16 @@ from urllib.parse import parse_qs, unquote, urlsplit
 
 REST, ARTIFACTS = "/api/2.0/mlflow/", "/api/2.0/mlflow-artifacts/artifacts"
 Answer = tuple[int, Any]
+MANIFEST = b"""
+flavors:
+  onnx: {data: model.onnx, onnx_version: 1.19.0}
+  python_function: {data: model.onnx, loader_module: mlflow.onnx}
+"""
+
+
+def logged_onnx(model: bytes) -> dict[str, bytes]:
+    """What MLflow logs of an ONNX model, as far as a server needs it."""
+    return {"MLmodel": MANIFEST, "model.onnx": model}
 
 
 @dataclass

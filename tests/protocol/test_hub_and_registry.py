@@ -9,20 +9,10 @@ import fake_hub
 import fake_registry
 import pytest
 from fake_hub import FakeHub
-from fake_registry import FakeRegistry
+from fake_registry import FakeRegistry, logged_onnx
 from serving import RunningServer, adder_bytes, start_server
 
-MANIFEST = b"""
-flavors:
-  onnx: {data: model.onnx, onnx_version: 1.19.0}
-  python_function: {data: model.onnx, loader_module: mlflow.onnx}
-"""
 HUB, REGISTRY = "hf://org/adder", "mlflow://models:/fraud@champion"
-
-
-def logged(amount: float) -> dict[str, bytes]:
-    """What MLflow logs of an ONNX model."""
-    return {"MLmodel": MANIFEST, "model.onnx": adder_bytes(amount)}
 
 
 @dataclass
@@ -65,8 +55,8 @@ def site(
 ) -> Iterator[Site]:
     hub, registry = places
     hub.repo("org/adder").push({"model.onnx": adder_bytes(1), "pytorch_model.bin": b"a pickle"})
-    registry.register("fraud", logged(10))
-    registry.register("fraud", logged(20))
+    registry.register("fraud", logged_onnx(adder_bytes(10)))
+    registry.register("fraud", logged_onnx(adder_bytes(20)))
     registry.aliases["fraud", "champion"] = 2
     server = start_server(
         HUB,
