@@ -17,7 +17,7 @@ FORMS = {
     "gs": "gs://BUCKET/PREFIX",
     "as": "as://ACCOUNT/CONTAINER/PREFIX",
 }
-_SERVICE = re.compile(r"(?:(https?)://)?([^/]+)/+(.*)")
+_SERVICE = re.compile(r"(?:(https?)://)?([^/]+)(?:/+(.*))?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +50,7 @@ def parse(address: str) -> BucketAddress:
     service = _SERVICE.fullmatch(rest) if scheme == "s3" else None
     if service is not None and (service[1] or re.fullmatch(r".+:\d+", service[2])):
         endpoint = f"{service[1] or 'http'}://{service[2]}"
-        rest = service[3]
+        rest = service[3] or ""
     if "@" in endpoint:
         raise RemoteError(
             f"a {scheme}:// address has no place for credentials; set AWS_ACCESS_KEY_ID and "

@@ -14,8 +14,8 @@ _STATUS = re.compile(r"status code: (\d{3})")
 _CODE = re.compile(r"<Code>(\w{1,60})</Code>")
 _INVALID_KEY = re.compile(r'Path "((?:[^"\\]|\\.)*)"')
 _TRANSIENT = (408, 425, 429)
-_NO_CREDENTIALS = ("169.254.169.254", "metadata.google.internal", "169.254.170.2")
-"""Where a machine in a cloud is asked for its own; the last resort."""
+_LAST_RESORT = ("/latest/api/token", "/latest/meta-data", "/computeMetadata/", "/metadata/identity")
+"""Where a machine in a cloud is asked for credentials when nothing else gives any."""
 _REASONS = (
     ("dns error", "its host name is not known here"),
     ("onnection refused", "nobody listens there"),
@@ -41,17 +41,15 @@ def told(error: Exception, address: BucketAddress, path: str = "") -> RemoteErro
     code = code_found[1] if code_found else ""
     answer = f"{status} {code}".strip()
     how = f"{_HOW_TO_SAY[address.scheme]} (or the file of TRITON_CLOUD_CREDENTIAL_PATH)"
-    if any(each in text for each in _NO_CREDENTIALS):
+    if any(each in text for each in _LAST_RESORT):
         return RemoteError(f"{where} cannot be read without credentials, and there are none: {how}")
     if status in (401, 403) or "Token" in code or "Authent" in code:
         return RemoteError(
             f"{where} may not be read with these credentials ({answer}): it needs the rights to "
             f"list and to read; {how}"
         )
-    if status in (301, 307) or code in ("AuthorizationHeaderMalformed", "PermanentRedirect"):
-        return RemoteError(
-            f"{where} is in another region ({answer}): set AWS_REGION to that of the bucket"
-        )
+    if _is_elsewhere(status, code, text):
+        return RemoteError(f"{where} is in another region: set AWS_REGION to that of the bucket")
     if status == 404:
         return RemoteError(
             f"{where}: there is no {_BUCKET[address.scheme]} '{address.bucket}' ({answer}); check "
@@ -65,6 +63,11 @@ def told(error: Exception, address: BucketAddress, path: str = "") -> RemoteErro
         reason = next((why for sign, why in _REASONS if sign in text), "the connection broke off")
         return Unreachable(f"{where} cannot be reached: {reason}")
     return RemoteError(f"{where} cannot be opened: {text.partition(chr(10))[0][:200]}; {how}")
+
+
+def _is_elsewhere(status: int, code: str, text: str) -> bool:
+    codes = ("AuthorizationHeaderMalformed", "PermanentRedirect")
+    return status in (301, 307) or code in codes or "redirect without LOCATION" in text
 
 
 def invalid_key(error: Exception, address: BucketAddress) -> str:

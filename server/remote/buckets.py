@@ -8,7 +8,7 @@ import os
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import obstore
 from obstore.exceptions import BaseError, InvalidPathError, PreconditionError
@@ -118,25 +118,31 @@ class Bucket:
 
 
 def _store(address: BucketAddress, options: Options) -> "S3Store | GCSStore | AzureStore":
-    prefix = address.prefix or None
     # Only an address or a variable that says http:// gets it.
     client: ClientConfig = {**CLIENT, "allow_http": True}
+    prefix = address.prefix or None
+    chosen: Any = {**_defaults(address), **options}  # obstore's names, by scheme
     if address.scheme == "gs":
         return GCSStore(
-            address.bucket, prefix=prefix, client_options=client, retry_config=RETRIES, **options
-        )
-    if address.scheme == "as":
-        return AzureStore(
             address.bucket,
             prefix=prefix,
+            config=chosen,
             client_options=client,
             retry_config=RETRIES,
-            **{"account_name": address.account, **options},
         )
-    if address.endpoint:
-        options["endpoint"] = address.endpoint
-    if not any(map(os.environ.get, ("AWS_REGION", "AWS_DEFAULT_REGION"))):
-        options.setdefault("region", REGION)
-    return S3Store(
-        address.bucket, prefix=prefix, client_options=client, retry_config=RETRIES, **options
+    opens = AzureStore if address.scheme == "as" else S3Store
+    return opens(
+        address.bucket, prefix=prefix, config=chosen, client_options=client, retry_config=RETRIES
     )
+
+
+def _defaults(address: BucketAddress) -> Options:
+    """What the address says, and what has to be said if nothing does."""
+    if address.scheme == "as":
+        return {"account_name": address.account}
+    if address.scheme == "gs":
+        return {}
+    found = {"endpoint": address.endpoint} if address.endpoint else {}
+    if not any(map(os.environ.get, ("AWS_REGION", "AWS_DEFAULT_REGION"))):
+        found["region"] = REGION
+    return found

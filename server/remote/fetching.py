@@ -31,8 +31,11 @@ class Patience:
 
     def wait_s(self, num_failures: int, share: float) -> float:
         """Before the next try. `share`: from 0 to 1, so that servers do not come all at once."""
-        longest_s = min(self.most_s, self.first_s * 2 ** (num_failures - 1))
+        longest_s = min(self.most_s, self.first_s * 2.0 ** (num_failures - 1))
         return longest_s * (0.5 + 0.5 * share)
+
+
+PATIENCE = Patience()
 
 
 @dataclass(frozen=True, slots=True)

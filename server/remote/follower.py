@@ -4,6 +4,7 @@ import logging
 import time
 from collections.abc import Callable
 from concurrent.futures import Future
+from contextlib import suppress
 from dataclasses import dataclass, field
 from queue import Empty, SimpleQueue
 from threading import Event, Thread
@@ -77,24 +78,35 @@ class Follower:
 
     def _ask(self, asked: _Round) -> "Future[None]":
         self._asked.put(asked)
+        if self._stop.is_set():
+            self._turn_away()
         return asked.done
+
+    def _turn_away(self) -> None:
+        """Whoever waits when nothing is done any more."""
+        with suppress(Empty):
+            while True:
+                asked = self._asked.get_nowait()
+                if asked is not None:
+                    asked.done.set_exception(Stopped())
 
     def _run(self) -> None:
         due_s = time.monotonic()
         while not self._stop.is_set():
-            if self._poll_s is None:
-                asked = self._asked.get()
-            else:
-                try:
-                    asked = self._asked.get(timeout=max(0.0, due_s - time.monotonic()))
-                except Empty:
-                    self._poll()
-                    due_s = time.monotonic() + self._poll_s
-                    continue
-            if asked is None:  # told to look at what has been set
-                due_s = time.monotonic() + (self._poll_s or 0.0)
-            else:
+            asked = None
+            try:
+                # Without polls: until somebody asks.
+                wait_s = None if self._poll_s is None else max(0.0, due_s - time.monotonic())
+                asked = self._asked.get(timeout=wait_s)
+            except Empty:
+                self._poll()
+            if asked is not None and not self._stop.is_set():
                 self._serve(asked)
+            elif asked is not None:
+                asked.done.set_exception(Stopped())
+            else:
+                due_s = time.monotonic() + (self._poll_s or 0.0)
+        self._turn_away()
 
     def _serve(self, asked: _Round) -> None:
         try:

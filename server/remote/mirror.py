@@ -36,6 +36,8 @@ class Mirror:
         self._stop = stop
         self._told: frozenset[str] = frozenset()
         """What has been said about paths and models that are left as they are."""
+        self._taken: dict[str, Stamp] | None = None
+        """The last listing, if the tree is all that it says."""
 
     def sync(self, *, settle_s: float, bar: bool = False) -> bool:
         """One round; returns whether models wait for the next because they are being written.
@@ -43,7 +45,11 @@ class Mirror:
         `settle_s`: how long what is new must have been the same. Raises RemoteError or OSError,
         after it has switched what could be, and Stopped.
         """
-        listed = checked(self._fetcher.listing())
+        found = self._fetcher.listing()
+        if found == self._taken:
+            return False
+        self._taken = None
+        listed = checked(found)
         wanted = pieces_of(listed.files)
         if not wanted and self.tree.pieces:
             raise RemoteError(
@@ -57,9 +63,6 @@ class Mirror:
             for place, piece in wanted.items()
             if self.tree.pieces.get(place) != piece and model_of(place) not in held
         }
-        if not changed and wanted.keys() >= self.tree.pieces.keys():
-            self._tell(notes)
-            return False
         failures = self._fetch(_files_of(changed), bar=bar)
         failed = {_model_in(path, wanted) for path in failures.by_path}
         moving = self._moving(wanted, settle_s) if changed else set()
@@ -71,6 +74,8 @@ class Mirror:
         self._switch(wanted, held | failed | moving)
         self._tell(notes)
         self._raise(failures)
+        if not held | moving:
+            self._taken = found
         return bool(moving)
 
     def restore(self) -> bool:

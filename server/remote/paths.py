@@ -49,10 +49,10 @@ def _folders_above(path: str) -> list[str]:
 
 def _why_no_file(path: str) -> str:
     names = path.split("/")
-    if not path or path.startswith("/") or "" in names:
-        return "a part of its name between slashes is empty; rename or remove it"
     if "." in names or ".." in names:
         return "its name leads out of its folder ('.' or '..'); rename or remove it"
+    if "" in names:
+        return "a part of its name between slashes is empty; rename or remove it"
     if "\\" in path or any(not character.isprintable() for character in path):
         return "its name has a backslash or a character that cannot be shown; rename or remove it"
     try:

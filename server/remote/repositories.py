@@ -9,7 +9,7 @@ from threading import Event
 
 from trivet.server.remote.addresses import open_source
 from trivet.server.remote.cache import Cache, Stopped
-from trivet.server.remote.fetching import Fetcher, Patience
+from trivet.server.remote.fetching import PATIENCE, Fetcher, Patience
 from trivet.server.remote.follower import Follower
 from trivet.server.remote.mirror import Mirror
 from trivet.server.remote.source import RemoteError
@@ -24,8 +24,9 @@ CLOSE_S = 5.0
 class Repositories:
     """Owns what keeps repositories from elsewhere, if there are any. On the event loop."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, patience: Patience = PATIENCE) -> None:
         """Asks no source yet. Raises RepositoryUnreadableError."""
+        self._patience = patience
         self._settings = settings
         self._stop = Event()
         self._cache: Cache | None = None
@@ -92,7 +93,7 @@ class Repositories:
         if self._cache is None:
             self._cache = self._opened_cache()
         tree = Tree(source, self._cache)
-        fetcher = Fetcher(source, self._cache, self._stop, Patience())
+        fetcher = Fetcher(source, self._cache, self._stop, self._patience)
         mirror = Mirror(source, self._cache, tree, fetcher, self._stop)
         self._trees.append(tree)
         self._followers.append(Follower(mirror, source.address, self._stop))

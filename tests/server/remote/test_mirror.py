@@ -214,7 +214,7 @@ def test_a_disk_that_is_too_small_is_told_before_anything_comes(
     room: Room, source: ScriptedSource, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(room.cache, "num_bytes_free", lambda: 10)
-    with pytest.raises(RemoteError, match="19 bytes that are not here yet.*--remote-cache"):
+    with pytest.raises(RemoteError, match=r"19 bytes that are not here yet.*--remote-cache"):
         room.sync()
     assert source.fetched == []
 
