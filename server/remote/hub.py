@@ -24,6 +24,7 @@ from trivet import __version__
 from trivet.server.remote.hub_address import COMMIT, Address, read_address
 from trivet.server.remote.hub_answers import Question, is_file_gone, offline, refusal
 from trivet.server.remote.hub_files import PICKLES, Places, choose
+from trivet.server.remote.resuming import behind
 from trivet.server.remote.source import CHUNK_BYTES, Changed, RemoteError, Stamp, Unreachable
 from trivet.server.settings import Settings
 
@@ -76,7 +77,7 @@ class HubSource:
                 return
             with self._answer(f"resolve/{commit}/{quote(remote)}", at) as response:
                 _check_length(remote, _length(response), stamp)
-                for chunk in _from(at, response):
+                for chunk in _rest(at, response):
                     at += len(chunk)
                     _check_length(remote, max(at, stamp.size), stamp)
                     file.write(chunk)
@@ -212,14 +213,13 @@ def _left_out(files: Mapping[str, Stamp], places: Places) -> str:
     return f"; {len(others)} other files stay there{why}"
 
 
-def _from(at: int, response: httpx2.Response) -> Iterator[bytes]:
+def _rest(at: int, response: httpx2.Response) -> Iterator[bytes]:
     """The file's bytes from `at` on, also where the hub sends it from its beginning."""
-    skip = at if response.status_code == 200 else 0
-    for chunk in response.iter_bytes(CHUNK_BYTES):
-        kept = chunk[skip:]
-        skip -= len(chunk) - len(kept)
-        if kept:
-            yield kept
+    begins = response.headers.get("content-range", "bytes 0-")
+    if not begins.startswith((f"bytes {at}-", "bytes 0-")):
+        raise Unreachable(f"the hub sent '{begins}' of a file, asked for what begins at {at}")
+    skip = at if begins.startswith("bytes 0-") else 0
+    return behind(response.iter_bytes(CHUNK_BYTES), skip)
 
 
 def _length(response: httpx2.Response) -> int | None:

@@ -2,7 +2,7 @@
 
 import re
 from dataclasses import dataclass
-from urllib.parse import parse_qs
+from urllib.parse import parse_qs, unquote
 
 from trivet.server.remote.source import RemoteError
 
@@ -10,7 +10,7 @@ COMMIT = re.compile(r"[0-9a-f]{40}")
 _USUAL_REVISION = "main"
 _ADDRESS = re.compile(
     r"hf://(?:models/)?(?P<repo>[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)"
-    r"(?:@(?P<revision>refs/(?:pr/\d+|convert/[\w.-]+)|[\w.+-]+))?"
+    r"(?:@(?P<revision>refs/(?:pr/\d+|convert/[\w.-]+)|(?:[\w.+-]|%2F)+))?"
     r"(?:/(?P<file>[^?]+))?(?:\?(?P<query>.*))?"
 )
 _OTHER_KIND = re.compile(r"hf://(datasets|spaces|kernels|buckets)/")
@@ -64,4 +64,4 @@ def read_address(text: str) -> Address:
     if query.keys() - {"file"} or (query and found["file"]):
         raise RemoteError(f"model repository '{text}': only ?file=FILE may follow ORG/NAME")
     file = found["file"] or query.get("file", [""])[0]
-    return Address(found["repo"], found["revision"] or _USUAL_REVISION, file)
+    return Address(found["repo"], unquote(found["revision"] or _USUAL_REVISION), file)

@@ -5,7 +5,7 @@ so do pickles and code, which would run here.
 """
 
 import re
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import PurePosixPath
 
 from trivet.server.remote.source import RemoteError
@@ -21,6 +21,8 @@ _BESIDE = (".json", ".txt", ".model", ".jinja", ".tiktoken", ".vocab")
 """Configs and tokenizers. Models of XGBoost and LightGBM are called so, too."""
 _MAIN_WEIGHTS = re.compile(r"model(-\d{5}-of-\d{5})?\.safetensors")
 """The names that are loaded; other safetensors beside them are the same weights once more."""
+_INDEX = ".safetensors.index.json"
+"""Of the file that says in which other file each weight is."""
 _MODULE = re.compile(r"\d+_\w+")
 """A folder of sentence-transformers: 1_Pooling, 2_Dense."""
 _TEMPLATES = "additional_chat_templates"
@@ -153,10 +155,10 @@ def _named(paths: Collection[str], wanted: str, where: str) -> Places:
         return _lone_onnx(paths, wanted)
     if wanted.endswith("saved_model.pb"):
         return _of_saved_model(paths, wanted)
-    weights = {PurePosixPath(wanted).name: wanted}
     if wanted.endswith(_SAFETENSORS):
-        weights = {"model.safetensors": wanted}
-    return {**_as_they_lie(_beside(paths)), **weights}
+        beside = (path for path in _beside(paths) if not path.endswith(_INDEX))
+        return {**_as_they_lie(beside), "model.safetensors": wanted}
+    return {**_as_they_lie(_beside(paths)), PurePosixPath(wanted).name: wanted}
 
 
 # -- small things ----------------------------------------------------------------------------------
@@ -185,11 +187,11 @@ def _beside(paths: Collection[str]) -> list[str]:
     ]
 
 
-def _as_they_lie(paths: Collection[str]) -> dict[str, str]:
+def _as_they_lie(paths: Iterable[str]) -> dict[str, str]:
     return {path: path for path in paths}
 
 
-def _by_name(paths: Iterator[str] | Collection[str]) -> dict[str, str]:
+def _by_name(paths: Iterable[str]) -> dict[str, str]:
     return {PurePosixPath(path).name: path for path in paths}
 
 

@@ -23,9 +23,9 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _ADDRESS = re.compile(
-    r"(?:mlflow://)?models:/(?P<name>[^/@:]+)(?:@(?P<alias>[\w-]+)|/(?P<version>\d+|latest))"
+    r"mlflow://models:/(?P<name>[^/@:]+)(?:@(?P<alias>[\w-]+)|/(?P<version>\d+|latest))"
 )
-_FORM = "mlflow://models:/NAME@ALIAS, models:/NAME/VERSION or models:/NAME/latest behind mlflow://"
+_FORM = "mlflow://models:/NAME@ALIAS, mlflow://models:/NAME/VERSION or mlflow://models:/NAME/latest"
 _OURS = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "MLFLOW_CONFIGURE_LOGGING": "false",
@@ -81,7 +81,7 @@ def read_address(text: str) -> Address:
     """Raises RemoteError."""
     found = _ADDRESS.fullmatch(text)
     if found is None:
-        named = re.fullmatch(r"(?:mlflow://)?models:/[^/@:]+", text)
+        named = re.fullmatch(r"mlflow://models:/[^/@:]+", text)
         why = "names no version or alias" if named else "does not have the form"
         raise RemoteError(f"model repository '{masked(text)}' {why}; the form is {_FORM}")
     return Address(found["name"], found["alias"] or "", found["version"] or "")

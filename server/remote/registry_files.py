@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
+from trivet.server.remote.resuming import behind
 from trivet.server.remote.source import CHUNK_BYTES, RemoteError
 
 MANIFEST = "MLmodel"
@@ -97,9 +98,5 @@ def _by_http(uri: str, path: str, at: int) -> Iterator[bytes]:
         extra_headers=headers,
     ) as response:
         response.raise_for_status()
-        skip = at if response.status_code == 200 else 0
-        for chunk in response.iter_content(CHUNK_BYTES):
-            kept = chunk[skip:]
-            skip -= len(chunk) - len(kept)
-            if kept:
-                yield kept
+        begins = 0 if response.status_code == 200 else at
+        yield from behind(response.iter_content(CHUNK_BYTES), at - begins)

@@ -51,12 +51,19 @@ def test_variants_of_weights_stay_where_they_are() -> None:
     )
 
 
+def test_a_named_variant_becomes_the_model() -> None:
+    files = ("config.json", "model.safetensors.index.json", "model-fp8.safetensors")
+    found = chosen(*files, wanted="model-fp8.safetensors")
+    assert found == {"config.json": "config.json", "model.safetensors": "model-fp8.safetensors"}
+
+
 def test_the_only_gguf_is_taken_with_all_its_parts() -> None:
     parts = [f"Q8_0/x-Q8_0-{number:05}-of-00002.gguf" for number in (1, 2)]
     found = chosen(*parts, "mmproj-x-f16.gguf", "config.json")
     assert found == {part.removeprefix("Q8_0/"): part for part in parts}
 
 
+@pytest.mark.rows("R35")
 def test_of_several_quantisations_the_address_names_one() -> None:
     files = ("x-Q4_K_M.gguf", "x-Q8_0.gguf")
     text = refused(*files)
@@ -106,6 +113,7 @@ def test_openvinos_weights_are_no_pickle() -> None:
     )
 
 
+@pytest.mark.rows("R35")
 def test_pickles_alone_are_refused_with_what_to_do() -> None:
     text = refused("config.json", "pytorch_model.bin")
     assert "has its weights as pickles alone (pytorch_model.bin)" in text
@@ -113,6 +121,7 @@ def test_pickles_alone_are_refused_with_what_to_do() -> None:
 
 
 @pytest.mark.parametrize("file", ["model.pt2", "model.py", "model.pkl", "lib.so"])
+@pytest.mark.rows("R35")
 def test_what_runs_code_is_not_fetched_by_name_either(file: str) -> None:
     assert "could run code here and is not fetched" in refused(file, wanted=file)
     assert "could run code here and is not fetched" in refused(file)

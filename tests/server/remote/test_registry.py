@@ -8,6 +8,7 @@ import fake_registry
 import pytest
 from fake_registry import FakeRegistry
 
+from trivet.server.cli import RepositoryPlace
 from trivet.server.remote.addresses import open_source
 from trivet.server.remote.registry import read_address
 from trivet.server.remote.source import Changed, RemoteError, Source, Unreachable
@@ -129,6 +130,7 @@ def test_latest_is_the_newest_version(registry: FakeRegistry) -> None:
     assert "has no version of 'other'" in refused("mlflow://models:/other/latest")
 
 
+@pytest.mark.rows("R34")
 def test_a_broken_connection_is_resumed(registry: FakeRegistry, tmp_path: Path) -> None:
     source, into = opened(), tmp_path / "x"
     stamp = source.listing()["fraud/1/model.skops"]
@@ -183,6 +185,7 @@ def test_what_is_not_registered_is_told_in_the_registrys_words(registry: FakeReg
         ((200, b"<html>"), Unreachable, "not in a valid JSON format"),
     ],
 )
+@pytest.mark.rows("R34")
 def test_each_refusal_is_a_sentence(
     registry: FakeRegistry, answer: fake_registry.Answer, error: type[RemoteError], text: str
 ) -> None:
@@ -219,6 +222,7 @@ def test_a_place_without_a_model_is_not_taken(registry: FakeRegistry, tmp_path: 
     assert f"there is no file MLmodel at {tmp_path.as_uri()}" in refused()
 
 
+@pytest.mark.rows("R34")
 def test_artifacts_that_lead_elsewhere_are_refused(registry: FakeRegistry) -> None:
     registry.listed_besides = [{"path": "../../x", "is_dir": False, "file_size": 1}]
     assert "Invalid path" in refused()
@@ -254,14 +258,22 @@ def test_no_password_is_shown(registry: FakeRegistry, monkeypatch: pytest.Monkey
     [
         ("mlflow://models:/fraud@champion", "models:/fraud@champion", "fraud"),
         ("mlflow://models:/fraud/3", "models:/fraud/3", "fraud"),
-        ("models:/main.risk.fraud@champion", "models:/main.risk.fraud@champion",
-         "main.risk.fraud"),
-        ("models:/my model (new)/latest", "models:/my model (new)/latest", "my model -new-"),
+        (
+            "mlflow://models:/main.risk.fraud@champion",
+            "models:/main.risk.fraud@champion",
+            "main.risk.fraud",
+        ),
+        ("mlflow://models:/my model (b)/latest", "models:/my model (b)/latest", "my model -b-"),
     ],
 )  # fmt: skip
 def test_addresses_are_mlflows_own(text: str, uri: str, model: str) -> None:
     found = read_address(text)
     assert (found.uri, found.model) == (uri, model)
+
+
+def test_mlflows_own_form_is_an_address_on_the_command_line() -> None:
+    found = RepositoryPlace().convert("models:/fraud@champion", None, None)
+    assert found == "mlflow://models:/fraud@champion"
 
 
 @pytest.mark.parametrize(
