@@ -65,14 +65,12 @@ class Settings:
     remote_cache: str = option(
         "",
         "models",
-        "folder for the files of repositories that lie elsewhere; default: trivet in the user's "
-        "cache folder",
+        "folder for files of repositories elsewhere; default: trivet in the user's cache folder",
     )
     remote_cache_size: int = option(
         64 * 1024 * MIB,
         "models",
-        "bytes in that folder from which on files that no server uses any more are removed, those "
-        "unused for longest first",
+        "size of that folder; above it files that no server uses go, unused for longest first",
         unit="bytes",
     )
     load_model: tuple[str, ...] = option(

@@ -37,8 +37,8 @@ class BucketAddress:
     @property
     def text(self) -> str:
         """As an operator writes it, each the same however many slashes there were."""
-        secure = self.endpoint.startswith("https://")
-        service = self.endpoint if secure else self.endpoint.removeprefix("http://")
+        has_port = re.search(r":\d+$", self.endpoint) is not None
+        service = self.endpoint.removeprefix("http://") if has_port else self.endpoint
         parts = (service, self.account, self.bucket, self.prefix)
         return f"{self.scheme}://{'/'.join(each for each in parts if each)}"
 

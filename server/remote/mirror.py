@@ -57,7 +57,9 @@ class Mirror:
                 "server if it shall serve none"
             )
         held = _models_refused(listed, wanted)
-        notes = {f"{self.source.address}: {text}" for text in listed.refused.values()}
+        notes = {
+            f"{self.source.address}: {text}": logging.WARNING for text in listed.refused.values()
+        }
         changed = {
             place: piece
             for place, piece in wanted.items()
@@ -66,11 +68,7 @@ class Mirror:
         failures = self._fetch(_files_of(changed), bar=bar)
         failed = {_model_in(path, wanted) for path in failures.by_path}
         moving = self._moving(wanted, settle_s) if changed else set()
-        notes |= {
-            f"{self.source.address}: model '{model or 'of this repository'}' is being written; it "
-            "is taken when it has been still"
-            for model in moving
-        }
+        notes |= {self._being_written(model): logging.INFO for model in moving}
         self._switch(wanted, held | failed | moving)
         self._tell(notes)
         self._raise(failures)
@@ -120,15 +118,23 @@ class Mirror:
             return  # the whole repository is one model
         target = {place: piece for place, piece in wanted.items() if model_of(place) not in held}
         target |= {place: piece for place, piece in before.items() if model_of(place) in held}
-        for _ in range(NUM_SWITCHES):
-            try:
-                self.tree.switch(target)
-                break
-            except FileNotFoundError:
-                self._raise(self._fetch(_files_of(target), bar=False))
+        self._switch_to(target)
         if not held:
             remember(self._cache.folder, self.source.address, _files_of(target))
         self._cache.trim()
+
+    def _switch_to(self, target: Pieces) -> None:
+        for _ in range(NUM_SWITCHES):
+            try:
+                self.tree.switch(target)
+            except FileNotFoundError:
+                self._raise(self._fetch(_files_of(target), bar=False))
+            else:
+                return
+        raise RemoteError(
+            f"{self.source.address}: files vanish from {self._cache.folder} as soon as they are "
+            "there; give the servers that share it more room (--remote-cache-size) or a folder each"
+        )
 
     def _raise(self, failures: Failures) -> None:
         error = failures.first()
@@ -139,9 +145,15 @@ class Mirror:
         if error is not None:
             raise error
 
-    def _tell(self, notes: set[str]) -> None:
-        for note in sorted(notes - self._told):
-            log.warning("%s", note)
+    def _being_written(self, model: str) -> str:
+        named = f"model '{model}'" if model != ROOT else "the model"
+        return f"{self.source.address}: {named} is being written; it is taken when it is still"
+
+    def _tell(self, notes: Mapping[str, int]) -> None:
+        """Each with its level, once while it holds."""
+        for note, level in notes.items():
+            if note not in self._told:
+                log.log(level, "%s", note)
         self._told = frozenset(notes)
 
 

@@ -151,7 +151,7 @@ def test_rights_that_are_taken_away_leave_what_serves(
 
 @pytest.mark.rows("R33")
 def test_a_name_that_leads_out_of_the_folder_keeps_its_own_model_back(
-    server: RunningServer, asked: Asker, bucket: Bucket, cache: Path
+    server: RunningServer, bucket: Bucket, cache: Path
 ) -> None:
     bucket.put("evil/1/../../../../planted", b"x")
     bucket.put("good/config.pbtxt", CONFIG)

@@ -38,7 +38,7 @@ output [{ name: "input_ids" data_type: TYPE_INT64 dims: [ -1, -1 ] }]
 """Configs of the Python models in docs/models.md, in the page's order."""
 NOT_RUN_HERE = {
     "make serve": "the first of the two commands; the examples' server is what it serves",
-    "pip install 'trivet[remote]'": "needs a bucket; tests/faults/test_remote_repository.py has one",
+    "pip install 'trivet[remote]'": "needs a bucket, as tests/faults/test_remote_repository.py",
     "make check": "what runs the tests",
     "make bench": "minutes long; tests/bench runs its parts",
     "python -m bench": "the same",
