@@ -48,7 +48,10 @@ class RepositoryPlace(click.ParamType[Path | str]):
         param: click.Parameter | None,  # noqa: ARG002 - click's signature
         ctx: click.Context | None,  # noqa: ARG002
     ) -> Path | str:
-        return str(value) if "://" in str(value) else Path(value)
+        text = str(value)
+        if text.startswith("models:/"):  # as MLflow writes it
+            return f"mlflow://{text}"
+        return text if "://" in text else Path(value)
 
 
 class LazyGroup(click.Group):

@@ -26,6 +26,8 @@ class Patience:
     most_s: float = 30.0
     num_tries: int = 6
     """In a row without a byte more than before."""
+    most_asked_s: float = 120.0
+    """A source that asks for a longer wait is not waited for."""
 
     def wait_s(self, num_failures: int, share: float) -> float:
         """Before the next try. `share`: from 0 to 1, so that servers do not come all at once."""
@@ -122,9 +124,12 @@ class Fetcher:
                 now = progress()
                 num_failures = 1 if now > before else num_failures + 1
                 before = now
-                if num_failures >= self._patience.num_tries:
+                is_over = num_failures >= self._patience.num_tries
+                if is_over or error.wait_s > self._patience.most_asked_s:
                     raise
-                wait_s = self._patience.wait_s(num_failures, random.random())  # noqa: S311
-                log.debug("%s; next try in %.1f s", error, wait_s)
+                usual_s = self._patience.wait_s(num_failures, random.random())  # noqa: S311
+                wait_s = max(usual_s, error.wait_s)
+                level = logging.INFO if error.wait_s else logging.DEBUG
+                log.log(level, "%s; next try in %.1f s", error, wait_s)
             if self._stop.wait(wait_s):
                 raise Stopped

@@ -20,6 +20,11 @@ class RemoteError(Exception):
 class Unreachable(RemoteError):
     """The source did not answer, broke off or asked for patience: the same may work later."""
 
+    def __init__(self, text: str, wait_s: float = 0.0) -> None:
+        """`wait_s`: for how long it is of no use to ask again."""
+        super().__init__(text)
+        self.wait_s = wait_s
+
 
 class Changed(Exception):
     """The file is no longer the one that was listed."""
