@@ -31,9 +31,9 @@ _PR_SET_CHILD_SUBREAPER = 36
 _adopting = threading.Lock()
 _ANSWER_S = 60.0
 """How long a fork server may take for an answer before it is ended."""
-_KEEP_S = 60.0
-"""How long it stays after the last process that was forked from it has ended: a model that is
-loaded again is soon back."""
+_KEEP_S = 5.0
+"""How long it stays after the last process that was forked from it has ended: a config is completed
+in one, and the instance opened in the next."""
 
 
 class CannotFork(Exception):

@@ -47,9 +47,9 @@ class ChildProcess:
     """A started instance process.
 
     Made, read (`receive`) and released by one thread; that thread must outlive the process, for
-    the kernel kills the process when the thread that started it ends. `calls` belongs to the
-    thread that executes, under `in_use`. `finish`, `condemn`, `wake` and `exited` are for any
-    thread.
+    the kernel kills a process when the thread that started it ends (a forked one: when the main
+    thread does). `calls` belongs to the thread that executes, under `in_use`. `finish`, `condemn`,
+    `wake` and `exited` are for any thread.
     """
 
     def __init__(self, task: Task, meters: Meters | None = None) -> None:
