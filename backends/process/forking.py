@@ -29,8 +29,11 @@ log = logging.getLogger(__name__)
 _PROGRAM = "trivet.backends.process.fork_server"
 _PR_SET_CHILD_SUBREAPER = 36
 _adopting = threading.Lock()
+_START_S = 300.0
+"""How long a fork server may take to import what it shares: seconds, but on a machine that is not
+busy."""
 _ANSWER_S = 60.0
-"""How long a fork server may take for an answer before it is ended."""
+"""How long it may take for an answer before it is ended."""
 _KEEP_S = 5.0
 """How long it stays after the last process that was forked from it has ended: a config is completed
 in one, and the instance opened in the next."""
@@ -108,10 +111,12 @@ class ForkServer:
     def _launch(self) -> Launched | None:
         """Started, and with all imported."""
         arguments = [str(os.getpid()), self._backend]
-        launched = launch(_PROGRAM, arguments, b"", ("fork server", ""), environment_of(1))
-        launched.socket.settimeout(_ANSWER_S)
+        output = ("fork server", "")
+        launched = launch(_PROGRAM, arguments, b"", output, environment=environment_of(1))
+        launched.socket.settimeout(_START_S)
         with suppress(OSError):
             if launched.socket.recv(len(READY)) == READY:
+                launched.socket.settimeout(_ANSWER_S)
                 return launched
         launched.kill()
         self._refuse("a fork server does not start; its output is in this log")

@@ -37,6 +37,7 @@ def launch(
     arguments: Sequence[str],
     settings: bytes,
     output: tuple[str, str],
+    *,
     environment: Mapping[str, str] | None = None,
     socket_bytes: int = 0,
 ) -> Launched:

@@ -256,7 +256,8 @@ def _start(task: Task, calls_fd: int, events_fd: int, output_fd: int) -> Started
         order = Order.of_caller(
             _environment(task), _num_threads(task), is_confined=_is_confined(task)
         )
-        with suppress(CannotFork):
+        # Where the system is short of something, starting one says of what.
+        with suppress(CannotFork, OSError):
             return fork_server_of(task.backend).fork(order, (calls_fd, events_fd, output_fd))
     return _spawn(task, calls_fd, events_fd, output_fd)
 

@@ -94,8 +94,8 @@ def start_process(name: str, settings: EngineSettings) -> EngineProcess:
         [name],
         orjson.dumps(settings.to_json()),
         (name, name),
-        _environment(settings),
-        _SOCKET_BYTES,
+        environment=_environment(settings),
+        socket_bytes=_SOCKET_BYTES,
     )
     try:
         info, early = handshake(name, launched.socket, settings.load_timeout_s)
