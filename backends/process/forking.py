@@ -46,7 +46,9 @@ class CannotFork(Exception):
 class StartedProcess(Protocol):
     """A child of this process, however it was started."""
 
-    pid: int
+    @property
+    def pid(self) -> int:
+        """Its id."""
 
     def wait(self) -> int:
         """Waits for its end and reaps it, which nobody else does; its exit code, below 0 the number

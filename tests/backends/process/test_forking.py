@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import psutil
 import pytest
-from patience import patience
+from patience import fires_after, patience
 from python_models import Maker, make_config, make_request, outputs_of, run
 
 from trivet.backends.api import Instance, Measure, Pickles, Placement
@@ -173,7 +173,7 @@ def test_one_that_does_not_answer_is_replaced(teller: Teller, own: ForkServer) -
     assert own._launched is not None
     stuck = own._launched
     stuck.process.send_signal(signal.SIGSTOP)
-    stuck.socket.settimeout(0.05)
+    stuck.socket.settimeout(fires_after(0.05))
     assert ask(teller.open("7")) == 7
     assert stuck.process.returncode == -signal.SIGKILL
 

@@ -1,6 +1,7 @@
 """A started program gets what it is given, and one that does not start leaves nothing behind."""
 
 import subprocess
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -65,7 +66,7 @@ def test_what_does_not_start_leaves_no_descriptor_and_no_process(
             super().__init__(*arguments, **options)
             started.append(self)
 
-    owner = subprocess if fails == "Popen" else module.threading.Thread
+    owner = subprocess if fails == "Popen" else threading.Thread
     monkeypatch.setattr(subprocess, "Popen", Noted)
     monkeypatch.setattr(owner, fails, refuse)
     before = num_open_fds()

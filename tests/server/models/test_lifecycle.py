@@ -140,6 +140,7 @@ async def test_the_end_of_a_version_that_was_replaced_is_told(loader: HeldLoader
     lifecycle = lifecycle_of(loader, on_end=ended.set)
     await lifecycle.load(folder_of(1))
     executor = lifecycle._registry.models["m"][1].executor
+    assert isinstance(executor, Executor)
     executor.idle.clear()
     await lifecycle.load(folder_of(2))
     await asyncio.sleep(0)
