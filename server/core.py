@@ -9,6 +9,7 @@ from typing import Protocol
 
 from trivet.backends.api import Generator, InferRequest, Measured, RequestContext, Sink
 from trivet.backends.api.encoder import EncoderInfo
+from trivet.backends.api.image_classifier import ImageClassifierInfo
 from trivet.protos import grpc_service_pb2 as pb
 from trivet.protos.model_config_pb2 import ModelConfig
 from trivet.server.logs.setting import LogValue
@@ -72,6 +73,13 @@ class Encoders(Protocol):
 
     def encoders(self) -> dict[str, EncoderInfo]:
         """What those of them that are ready are, by name: to choose or list them."""
+
+
+class ImageClassifiers(Protocol):
+    """Finds models that label images."""
+
+    def image_classifiers(self) -> dict[str, ImageClassifierInfo]:
+        """What those of them that are ready are, by name: to choose them."""
 
 
 class Readiness(Protocol):
@@ -166,6 +174,7 @@ class Core(
     Inference,
     Generators,
     Encoders,
+    ImageClassifiers,
     Readiness,
     Descriptions,
     Counters,

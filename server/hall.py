@@ -19,6 +19,7 @@ from trivet.backends.api import (
     trouble_of,
 )
 from trivet.backends.api.encoder import EncoderInfo
+from trivet.backends.api.image_classifier import ImageClassifierInfo
 from trivet.backends.api.naming import name_in, namespace_in
 from trivet.backends.api.value import changed
 from trivet.protos import grpc_service_pb2 as pb
@@ -136,6 +137,11 @@ class Hall:
     def encoders(self) -> dict[str, EncoderInfo]:
         newest = self._registry.newest()
         found = ((name, EncoderInfo.of(m.config)) for name, m in newest if m.executor.is_ready())
+        return {name: info for name, info in found if info is not None}
+
+    def image_classifiers(self) -> dict[str, ImageClassifierInfo]:
+        newest = ((n, m) for n, m in self._registry.newest() if m.executor.is_ready())
+        found = ((name, ImageClassifierInfo.of(model.config)) for name, model in newest)
         return {name: info for name, info in found if info is not None}
 
     def measured(self) -> dict[str, Measured]:

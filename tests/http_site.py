@@ -23,6 +23,7 @@ from trivet.backends.api import (
     TensorSpec,
 )
 from trivet.backends.api.encoder import EncoderInfo
+from trivet.backends.api.image_classifier import ImageClassifierInfo
 from trivet.protos import grpc_service_pb2 as pb
 from trivet.protos.model_config_pb2 import ModelConfig
 from trivet.server.http.app import HttpLimits, HttpServer, build_routes
@@ -159,6 +160,9 @@ class FakeCore:
         return list(self.models)
 
     def encoders(self) -> dict[str, EncoderInfo]:
+        return {}
+
+    def image_classifiers(self) -> dict[str, ImageClassifierInfo]:
         return {}
 
     def is_generating(self) -> bool:

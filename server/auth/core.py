@@ -15,6 +15,7 @@ from trivet.backends.api import (
     Sink,
 )
 from trivet.backends.api.encoder import EncoderInfo
+from trivet.backends.api.image_classifier import ImageClassifierInfo
 from trivet.backends.api.naming import name_in
 from trivet.protos import grpc_service_pb2 as pb
 from trivet.protos.model_config_pb2 import ModelConfig
@@ -81,6 +82,11 @@ class GuardedCore:
     def encoders(self) -> dict[str, EncoderInfo]:
         """See Core. The caller's."""
         found = self._core.encoders()
+        return {name: info for name, info in found.items() if _is_visible(name)}
+
+    def image_classifiers(self) -> dict[str, ImageClassifierInfo]:
+        """See Core. The caller's."""
+        found = self._core.image_classifiers()
         return {name: info for name, info in found.items() if _is_visible(name)}
 
     # -- what there is -------------------------------------------------------------------------
