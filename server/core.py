@@ -4,7 +4,7 @@ Each part is what one kind of front room needs. `Hall` fulfils all of them, and 
 `GuardedCore`, for servers with keys. Called on the event loop only.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Protocol
 
 from trivet.backends.api import Generator, InferRequest, Measured, RequestContext, Sink
@@ -21,6 +21,9 @@ from trivet.server.scheduling.statistics import ModelStatistics
 from trivet.server.shared_memory.system import SharedMemory
 from trivet.server.tracing.setting import Change
 from trivet.server.tracing.tracing import Described, Tracing
+
+Payer = Callable[[int], None]
+"""Told how many tokens were read or written."""
 
 
 class Resolving(Protocol):
@@ -43,6 +46,10 @@ class Inference(Resolving, Protocol):
     @property
     def tracing(self) -> Tracing:
         """Which requests are traced."""
+
+    def account(self) -> Payer | None:
+        """Lets in whoever asks a model in several requests for one of a client's, once for all: who
+        pays for the tokens, to be handed on in their contexts. None: nobody. Raises RateLimited."""
 
     def infer(
         self, admitted: Admitted, request: InferRequest, context: RequestContext, sink: Sink

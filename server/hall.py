@@ -24,6 +24,7 @@ from trivet.backends.api.naming import name_in, namespace_in
 from trivet.backends.api.value import changed
 from trivet.protos import grpc_service_pb2 as pb
 from trivet.protos.model_config_pb2 import ModelConfig
+from trivet.server.core import Payer
 from trivet.server.logs.log import Log
 from trivet.server.logs.setting import LogValue
 from trivet.server.models.check import submit
@@ -104,6 +105,9 @@ class Hall:
 
     def _find(self, name: str, version: int | str | None, key: Key = "") -> Admitted:
         return self._registry.routers.resolve(name, version, key)
+
+    def account(self) -> Payer | None:
+        return None
 
     def infer(
         self, admitted: Admitted, request: InferRequest, context: RequestContext, sink: Sink

@@ -26,6 +26,7 @@ from trivet.backends.api.encoder import EncoderInfo
 from trivet.backends.api.image_classifier import ImageClassifierInfo
 from trivet.protos import grpc_service_pb2 as pb
 from trivet.protos.model_config_pb2 import ModelConfig
+from trivet.server.core import Payer
 from trivet.server.http.app import HttpLimits, HttpServer, build_routes
 from trivet.server.http.language import Language
 from trivet.server.http.routes import Route
@@ -142,6 +143,9 @@ class FakeCore:
             labels={"OUTPUT0": ("zero", "one")},
         )
         return VersionRouter({1: model}).choose(version, key)
+
+    def account(self) -> Payer | None:
+        return None
 
     def infer(
         self, admitted: Admitted, request: InferRequest, context: RequestContext, sink: Sink

@@ -13,12 +13,15 @@ from trivet.backends.api import (
 from trivet.backends.api.completion import ModelTensor, complete_config
 from trivet.backends.api.encoder import EncoderInfo, Task
 from trivet.backends.encoder.about import ABOUT, TOKENIZER
+from trivet.backends.encoder.apart import ApartEncoder
 from trivet.backends.encoder.computing import Body
 from trivet.backends.encoder.folder import Folder, read_folder
 from trivet.backends.encoder.heads import head_of, outputs_of
-from trivet.backends.encoder.instance import IDS, PAIR, TEXT, EncoderInstance, most_text_bytes
+from trivet.backends.encoder.instance import EncoderInstance, most_text_bytes
+from trivet.backends.encoder.lengths import IDS, PAIR, TEXT
 from trivet.backends.encoder.tokens import FolderTokenizer
 from trivet.backends.hugging_face.folder import compute_of, dtype_name, lacking, number_of
+from trivet.backends.process import Isolation, isolation_of, open_isolated
 from trivet.protos.model_config_pb2 import ModelConfig, ModelInstanceGroup
 
 MAX_ROWS = 1024
@@ -77,8 +80,14 @@ class EncoderBackend:
         _info(config, read_folder(files.version_dir, files.name), is_gpu=True).write(config)
         return config
 
+    def starts_processes(self, config: ModelConfig) -> bool:
+        """See StartsProcesses."""
+        return isolation_of(config, ABOUT) is Isolation.PROCESS
+
     def open(self, config: ModelConfig, files: ModelFiles, placement: Placement) -> Instance:
         """Raises LoadFailed, InvalidConfig."""
+        if self.starts_processes(config):
+            return open_isolated(ABOUT.word, config, files, placement, kind=ApartEncoder)
         folder = read_folder(files.version_dir, files.name)
         info = _info(config, folder, is_gpu=placement.kind == "KIND_GPU")
         tokenizer = FolderTokenizer(folder.path / TOKENIZER, lowers=folder.lowers)

@@ -18,6 +18,7 @@ from trivet.backends.api import (
     Tensor,
 )
 from trivet.backends.api.image_classifier import ImageClassifierInfo
+from trivet.backends.process import open_isolated
 from trivet.backends.registry import choose_about, find_backend
 from trivet.protos.model_config_pb2 import ModelConfig
 
@@ -230,6 +231,20 @@ def test_a_request_whose_client_has_gone_is_not_decoded(instance: Instance) -> N
     batch = run(instance, gone, kept)
     assert not batch.errors
     assert [bool(outputs) for outputs in batch.outputs] == [False, True]
+
+
+@pytest.mark.slow
+def test_a_process_of_its_own_gives_the_same(folder: Path, instance: Instance) -> None:
+    config, files = config_of(folder, isolation="process"), ModelFiles(folder.parent, 1)
+    apart = open_isolated("image_classifier", config, files, Placement("m_0_0", "KIND_CPU", 0, 1))
+    good = encoded(picture())
+    try:
+        batch = run(apart, request(good), request(b"no image"))
+    finally:
+        apart.close()
+    assert "image[0]: 8 bytes" in batch.errors[1].message
+    found = {tensor.name: tensor.numpy() for tensor in batch.outputs[0]}
+    np.testing.assert_allclose(found["scores"], answer(instance, good)["scores"], rtol=1e-5)
 
 
 # -- folders -----------------------------------------------------------------------------------
