@@ -44,9 +44,12 @@ class Decoder:
         bounds = self._bounds
         bounds.check_file(len(data))
         try:
-            with Image.open(BytesIO(data), formats=bounds.formats) as opened:
-                bounds.check_size(*opened.size)
-                return ImageOps.exif_transpose(opened).convert("RGB")
+            with Image.open(BytesIO(data), formats=bounds.formats) as image:
+                bounds.check_size(*image.size)
+                # Copies of large images are not made where nothing changes.
+                ImageOps.exif_transpose(image, in_place=True)
+                image.load()
+                return image if image.mode == "RGB" else image.convert("RGB")
         except UnidentifiedImageError:
             raise InvalidRequest(_unknown(data, bounds)) from None
         except _TOO_MANY as error:
