@@ -29,6 +29,7 @@ class _Row:
     data: bytes
     pixels: Pixels = field(default_factory=dict)
     """None of a request that has ended meanwhile."""
+    logits: np.ndarray | None = None
 
 
 class ImageClassifierInstance:
@@ -61,9 +62,9 @@ class ImageClassifierInstance:
                 batch.fail(row.request, error)
         batch.mark_gathered()
         live = [row for row in rows if row.pixels and row.request not in batch.errors]
-        logits = self._compute(live)
+        self._compute(live)
         batch.mark_computed()
-        self._respond(batch, live, logits)
+        self._respond(batch, live)
 
     def is_ready(self) -> bool:
         """See Instance."""
@@ -93,30 +94,29 @@ class ImageClassifierInstance:
             return InvalidRequest(f"{IMAGE}[{row.place}]: {error.message}")
         return None
 
-    def _compute(self, rows: Sequence[_Row]) -> dict[int, np.ndarray]:
-        """Logits by the row's identity. Not every processor makes all images one size."""
+    def _compute(self, rows: Sequence[_Row]) -> None:
+        """Gives the rows their logits. Not every processor makes all images one size."""
         body = self._body
         assert body is not None, "executed after close"
         groups: dict[object, list[_Row]] = {}
         for row in rows:
             shapes = tuple((name, values.shape) for name, values in row.pixels.items())
             groups.setdefault(shapes, []).append(row)
-        found: dict[int, np.ndarray] = {}
         for group in groups.values():
             joined = {
                 name: np.concatenate([row.pixels[name] for row in group])
                 for name in group[0].pixels
             }
             for row, logits in zip(group, body.compute(joined), strict=True):
-                found[id(row)] = logits
-        return found
+                row.logits = logits
 
-    def _respond(self, batch: Batch, rows: Sequence[_Row], logits: dict[int, np.ndarray]) -> None:
+    def _respond(self, batch: Batch, rows: Sequence[_Row]) -> None:
         by_request: list[list[np.ndarray]] = [[] for _ in batch.requests]
         for row in rows:
-            by_request[row.request].append(logits[id(row)])
+            assert row.logits is not None, "computed above"
+            by_request[row.request].append(row.logits)
         for index, own in enumerate(by_request):
-            if own and index not in batch.errors:
+            if own:
                 given = np.stack(own)
                 scores = activated(given, self._activation)
                 best = self._labels[scores.argmax(axis=-1)][:, None]
