@@ -47,7 +47,8 @@ def make_classifier(
         **config,
     )
     torch.manual_seed(5)
-    model = transformers.AutoModelForImageClassification.from_config(made)
+    kind: Any = transformers.AutoModelForImageClassification  # untyped
+    model = kind.from_config(made)
     # Freshly made weights are so small that all images would be alike; but for those of norms.
     with torch.no_grad():
         for weight in model.parameters() if family != "resnet" else ():

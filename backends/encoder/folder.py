@@ -10,8 +10,8 @@ from trivet.backends.api import InvalidConfig
 from trivet.backends.api.encoder import Task
 from trivet.backends.encoder.about import MODULES, TOKENIZER
 from trivet.backends.encoder.modules import Module, Pooling, read_modules
+from trivet.backends.hugging_face.files import CONFIG
 from trivet.backends.hugging_face.folder import (
-    CONFIG,
     architecture_of,
     labels_of,
     onnx_file,

@@ -19,8 +19,9 @@ class Preprocessor:
 
     def __init__(self, folder: Path) -> None:
         """Raises LoadFailed."""
+        kind: Any = transformers.AutoImageProcessor  # untyped
         try:
-            self._processor: Any = transformers.AutoImageProcessor.from_pretrained(
+            self._processor = kind.from_pretrained(
                 folder, local_files_only=True, trust_remote_code=False
             )
         except (OSError, ValueError, KeyError, TypeError, AttributeError, ImportError) as error:
