@@ -14,6 +14,7 @@ from trivet.backends.api import (
     Composes,
     Instance,
     InvalidConfig,
+    KnowsPlacement,
     LoadFailed,
     ModelFiles,
     Pickles,
@@ -196,6 +197,8 @@ class Loader:
             completed = given
         num_gpus = self._num_gpus(backend, completed)
         config = configs.normalise(completed, about, num_gpus=num_gpus)
+        if isinstance(backend, KnowsPlacement):
+            config = backend.placed(config, files)
         check(config, about)
         labels = read_labels(config, files)
         if composed is not None:

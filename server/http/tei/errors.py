@@ -25,10 +25,15 @@ class Empty(InvalidRequest):
     """There is nothing in it to be computed."""
 
 
+class WrongImage(InvalidRequest):
+    """A file that is no image, or too large a one."""
+
+
 _TYPES = ErrorTypes(
     (
         (Unreadable, "Validation", 422),
         (Empty, "Empty", 400),
+        (WrongImage, "Validation", 400),
         (InvalidRequest, "Validation", 413),
         (NotFound, "Validation", 413),
         (Unsupported, "Backend", 424),
