@@ -35,6 +35,7 @@ from trivet.server.models.batch_size import DefaultBatchSizes
 from trivet.server.models.cpu_memory import host_bytes, reported
 from trivet.server.models.gpu_memory import GPU_KIND, GpuLedger, LoadMemory
 from trivet.server.models.host_policy import Cores, HostPolicies, on_cores
+from trivet.server.models.labels import read_labels
 from trivet.server.models.model import Source
 from trivet.server.models.warmup import warm
 from trivet.server.repository import config as configs
@@ -371,20 +372,3 @@ def _is_apart(about: About, config: ModelConfig) -> bool:
 
 def _starts_processes(backend: Backend, config: ModelConfig) -> bool:
     return isinstance(backend, StartsProcesses) and backend.starts_processes(config)
-
-
-def read_labels(config: ModelConfig, files: ModelFiles) -> dict[str, Sequence[str]]:
-    """The label files of a config's outputs: a label per line, its index is the line's."""
-    labels: dict[str, Sequence[str]] = {}
-    for output in config.output:
-        if not output.label_filename:
-            continue
-        path = files.inside(files.model_dir, output.label_filename)
-        try:
-            labels[output.name] = path.read_text(encoding="utf-8").splitlines()
-        except (OSError, UnicodeDecodeError) as error:
-            raise InvalidConfig(
-                f"label file '{output.label_filename}' of output '{output.name}' cannot be read "
-                f"as UTF-8 text: {storage_fault(error) or type(error).__name__}"
-            ) from error
-    return labels

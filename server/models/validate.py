@@ -10,7 +10,7 @@ from trivet.backends.api import About, ChecksFiles, InvalidConfig, LoadFailed, S
 from trivet.backends.registry import choose_about, find_backend, open_backend
 from trivet.protos.model_config_pb2 import ModelConfig
 from trivet.server.models.diagnostic import Diagnostic, code_of, line_of, positioned
-from trivet.server.models.loader import read_labels
+from trivet.server.models.labels import read_labels
 from trivet.server.models.offline import NotInFilesError, OfflineModels, StepMissing
 from trivet.server.repository.check import faults
 from trivet.server.repository.config import (
