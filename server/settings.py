@@ -78,6 +78,21 @@ class Settings:
         "network",
         multiple=True,
     )
+    allow_install: tuple[str, ...] = option(
+        (),
+        "models",
+        "MODEL whose requirements.txt may be installed, by uv or pip, into an environment of its "
+        "own; that runs code of the packages",
+        multiple=True,
+    )
+    environment_cache: str = option(
+        "~/.cache/trivet/environments",
+        "models",
+        "folder that keeps environments of models: unpacked archives and installed packages",
+    )
+    max_environment_size: int = option(
+        32 * 1024 * MIB, "models", "largest environment in an archive, unpacked", unit="bytes"
+    )
     disable_auto_complete_config: bool = option(
         False,
         "models",

@@ -28,6 +28,7 @@ from trivet.backends.api.device import (
     join_device_rows,
 )
 from trivet.backends.api.device_tensor import DeviceTensor
+from trivet.backends.api.environment import Environment, Making, Recipe, WantsEnvironment
 from trivet.backends.api.errors import (
     AlreadyExists,
     BackendFailed,
@@ -138,6 +139,7 @@ __all__ = [
     "DeviceLost",
     "DeviceMemory",
     "DeviceTensor",
+    "Environment",
     "Event",
     "Execution",
     "Executor",
@@ -157,6 +159,7 @@ __all__ = [
     "InvalidRequest",
     "Listing",
     "LoadFailed",
+    "Making",
     "Match",
     "Measure",
     "Measured",
@@ -176,6 +179,7 @@ __all__ = [
     "Placement",
     "QueueFull",
     "QueueTimeout",
+    "Recipe",
     "ReportsMemory",
     "RequestContext",
     "Residence",
@@ -199,6 +203,7 @@ __all__ = [
     "UnreadableFiles",
     "Unsupported",
     "UsesGpus",
+    "WantsEnvironment",
     "Window",
     "deaths_of",
     "derive",

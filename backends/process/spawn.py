@@ -7,32 +7,27 @@ import select
 import signal
 import socket
 import subprocess
-import sys
 import threading
 import time
 from collections import deque
 from collections.abc import Sequence
 from contextlib import ExitStack, suppress
 
-from trivet.backends.api import Cause, LoadFailed, Pickles
+from trivet.backends.api import Cause, LoadFailed
 from trivet.backends.api.meters import Meters
 from trivet.backends.process.channel import Channel, ChannelClosed, Frame, Header
 from trivet.backends.process.ending import Ending, MemoryKills
 from trivet.backends.process.link import Link, Message
 from trivet.backends.process.metering import answer_meter
 from trivet.backends.process.output import OutputLines
-from trivet.backends.process.program import program
 from trivet.backends.process.regions import RegionReader, RegionWriter
+from trivet.backends.process.start import command, variables
 from trivet.backends.process.task import Task
 from trivet.backends.process.wakeup import Wakeup
 from trivet.backends.process.wire import decode_error
 
 log = logging.getLogger(__name__)
 
-_PROGRAM = program("trivet.backends.process.child")
-_CONFINED_PROGRAM = program("trivet.backends.confinement")
-"""For files that may run code of whoever wrote them."""
-_THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 _KILL_AFTER_S = 1.0
 """Between asking a process to terminate and killing it."""
 _EXIT_AFTER_EOF_S = 5.0
@@ -241,21 +236,14 @@ def _milliseconds(timeout_s: float | None) -> int | None:
 
 
 def _spawn(task: Task, calls_fd: int, events_fd: int, output_fd: int) -> subprocess.Popen[bytes]:
-    threads = str(max(1, task.placement.cpu_threads)) if task.placement else "1"
-    # Passed on as it is, with what numeric libraries read when they are imported.
-    environment = os.environ | dict.fromkeys(_THREAD_VARIABLES, threads)
-    if task.placement is not None and task.placement.device_uuid:
-        environment["CUDA_VISIBLE_DEVICES"] = task.placement.device_uuid
-    environment |= {"PYTHONUNBUFFERED": "1", "PYTHONFAULTHANDLER": "1"}
-    is_confined = task.files.pickles is not Pickles.REFUSED
     arguments = [str(calls_fd), str(events_fd), str(os.getpid())]
-    return subprocess.Popen(  # noqa: S603 - our own interpreter and program
-        [sys.executable, "-P", "-c", _CONFINED_PROGRAM if is_confined else _PROGRAM, *arguments],
+    return subprocess.Popen(  # noqa: S603 - an interpreter and our own program
+        [*command(task), *arguments],
         stdin=subprocess.DEVNULL,
         stdout=output_fd,
         stderr=output_fd,
         pass_fds=(calls_fd, events_fd),
-        env=environment,
+        env=variables(task, os.environ),
         # Ctrl-C in the server's terminal is the server's to handle.
         start_new_session=True,
     )
