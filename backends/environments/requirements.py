@@ -23,6 +23,7 @@ MAX_BYTES = 1 << 20
 _COMMENT = re.compile(r"(^|\s)#.*$")
 _HASH = re.compile(r"--hash[=\s]\s*sha\d+:[0-9a-fA-F]+")
 _FILES = ("-r", "--requirement", "-c", "--constraint")
+_ARCHIVES = (".whl", ".gz", ".zip")
 _SHOWN = 80
 _WHERE = (
     "where packages come from is for whoever runs the server to say, in pip's or uv's own "
@@ -116,13 +117,14 @@ def _requirement(text: str, where: str) -> Requirement:
         option = _option(text)
         fix = f"write the lines of that file into it, too; {_WHERE}" if option in _FILES else _WHERE
         raise InvalidConfig(f"{where}: the option '{option}' is not taken: {fix}")
+    is_named = "@" in text.partition("://")[0]
+    if not is_named and ("://" in text or text.startswith((".", "/")) or text.endswith(_ARCHIVES)):
+        raise InvalidConfig(
+            f"{where}: packages by URL or path are not taken: name the package; {_WHERE}"
+        )
     try:
         found = Requirement(text)
     except InvalidRequirement as error:
-        if "://" in text or text.startswith((".", "/")) or text.endswith((".whl", ".gz", ".zip")):
-            raise InvalidConfig(
-                f"{where}: packages by URL or path are not taken: name the package; {_WHERE}"
-            ) from None
         reason = str(error).splitlines()[0]
         raise InvalidConfig(f"{where}: '{text[:_SHOWN]}' is no requirement: {reason}") from error
     if found.url is not None:
