@@ -19,6 +19,7 @@ from collections.abc import Mapping, Sequence
 from importlib.abc import MetaPathFinder
 from importlib.machinery import ModuleSpec, PathFinder
 from types import ModuleType
+from typing import Any
 
 
 class Served(MetaPathFinder):
@@ -54,10 +55,23 @@ def main() -> None:
         reason = leave_network()
         network = "" if reason is None else f"not taken away ({reason})"
     from trivet.backends.process.child import main as serve
+    from trivet.protos import model_config_pb2
 
+    options = _options(model_config_pb2.DESCRIPTOR.message_types_by_name)
     sys.meta_path.remove(private)
     _hide(given["private"])
     serve(network)
+    del options
+
+
+def _options(types: Mapping[str, Any]) -> list[Any]:
+    """Messages' descriptors, which keep their options as long as they are kept themselves. Protobuf
+    imports a module of its own when it first gives out a descriptor's options: too late then."""
+    found = []
+    for each in types.values():
+        each.GetOptions()
+        found += [each, *_options(each.nested_types_by_name)]
+    return found
 
 
 def _hide(names: Mapping[str, str]) -> None:
