@@ -43,8 +43,11 @@ class EnvironmentCache:
         if not link.is_symlink():
             return None
         self._check_owner()
-        place = link.resolve()
-        return recipe.made(place) if place.is_dir() else None
+        try:
+            return recipe.made(link.resolve())
+        except LoadFailed:
+            # Somebody has removed some of it.
+            return None
 
     def make(self, recipe: Recipe, stop: threading.Event) -> Environment:
         """Makes it, unless it is there by the time that whoever else makes it has ended. Takes
@@ -60,6 +63,7 @@ class EnvironmentCache:
     def _made(self, recipe: Recipe, making: Making) -> Environment:
         for left_over in self._folder.glob(f"{recipe.key}.*/"):
             shutil.rmtree(left_over, ignore_errors=True)
+        log.info("model '%s': its environment is being made", recipe.model)
         place = Path(tempfile.mkdtemp(prefix=f"{recipe.key}.", dir=self._folder.resolve()))
         try:
             recipe.make(place, making)

@@ -30,7 +30,7 @@ class Layout:
         InvalidConfig."""
         folders = [place]
         if not (place / "bin").is_dir():
-            folders = [each for each in place.iterdir() if each.is_dir()]
+            folders = [each for each in place.glob("*") if each.is_dir()]
         for folder in folders if len(folders) == 1 else ():
             minors = _minors(folder)
             if len(minors) == 1 and any(map(os.path.lexists, _interpreters(folder))):

@@ -9,7 +9,7 @@ import threading
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from trivet.backends.process import bond
@@ -25,12 +25,12 @@ class Ended:
 
     code: int
     """Its exit code, 0 where it has done what it should."""
-    lines: tuple[str, ...]
-    """The last ones of its output, without empty ones."""
     is_stopped: bool
     """Whether it was killed because nobody waits for it any more."""
     is_late: bool
     """Whether it was killed because its time was over."""
+    lines: tuple[str, ...] = ()
+    """The last ones of its output, without empty ones."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,9 +55,10 @@ class Chore:
             with os.fdopen(write_fd, "wb") as pipe:
                 process = self._start(pipe.fileno())
             output.pid = process.pid
-            return self._wait(process, output, limit_s, stop)
+            ended = _wait(process, output, limit_s, stop)
         finally:
             output.close()
+        return replace(ended, lines=tuple(line for line in output.last if line.strip()))
 
     def _start(self, output_fd: int) -> subprocess.Popen[bytes]:
         start = [sys.executable, "-P", bond.__file__, str(os.getpid())]
@@ -71,32 +72,30 @@ class Chore:
             start_new_session=True,
         )
 
-    def _wait(
-        self,
-        process: subprocess.Popen[bytes],
-        output: OutputLines,
-        limit_s: float,
-        stop: threading.Event,
-    ) -> Ended:
-        ends_s = time.monotonic() + limit_s
-        exit_fd = os.pidfd_open(process.pid)
-        poll = select.poll()
-        poll.register(exit_fd, select.POLLIN)
-        poll.register(output.fd, select.POLLIN)
-        has_ended = is_stopped = is_late = False
-        try:
-            while not (has_ended or is_stopped or is_late):
-                ready = {fd for fd, _ in poll.poll(_LOOK_MS)}
-                if output.fd in ready and not output.forward():
-                    poll.unregister(output.fd)
-                has_ended = exit_fd in ready
-                is_stopped, is_late = stop.is_set(), time.monotonic() > ends_s
-        finally:
-            os.close(exit_fd)
-            # Before it is reaped, while its number cannot be another group's.
-            with suppress(ProcessLookupError, PermissionError):
-                os.killpg(process.pid, signal.SIGKILL)
-            code = process.wait()
-        output.forward()
-        lines = tuple(line for line in output.last if line.strip())
-        return Ended(code, lines, is_stopped and not has_ended, is_late and not has_ended)
+
+def _wait(
+    process: subprocess.Popen[bytes],
+    output: OutputLines,
+    limit_s: float,
+    stop: threading.Event,
+) -> Ended:
+    ends_s = time.monotonic() + limit_s
+    exit_fd = os.pidfd_open(process.pid)
+    poll = select.poll()
+    poll.register(exit_fd, select.POLLIN)
+    poll.register(output.fd, select.POLLIN)
+    has_ended = is_stopped = is_late = False
+    try:
+        while not (has_ended or is_stopped or is_late):
+            ready = {fd for fd, _ in poll.poll(_LOOK_MS)}
+            if output.fd in ready and not output.forward():
+                poll.unregister(output.fd)
+            has_ended = exit_fd in ready
+            is_stopped, is_late = stop.is_set(), time.monotonic() > ends_s
+    finally:
+        os.close(exit_fd)
+        # Before it is reaped, while its number cannot be another group's.
+        with suppress(ProcessLookupError, PermissionError):
+            os.killpg(process.pid, signal.SIGKILL)
+        code = process.wait()
+    return Ended(code, is_stopped and not has_ended, is_late and not has_ended)

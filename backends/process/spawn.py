@@ -236,14 +236,23 @@ def _milliseconds(timeout_s: float | None) -> int | None:
 
 
 def _spawn(task: Task, calls_fd: int, events_fd: int, output_fd: int) -> subprocess.Popen[bytes]:
+    """Raises LoadFailed where the interpreter of the model's environment is none."""
     arguments = [str(calls_fd), str(events_fd), str(os.getpid())]
-    return subprocess.Popen(  # noqa: S603 - an interpreter and our own program
-        [*command(task), *arguments],
-        stdin=subprocess.DEVNULL,
-        stdout=output_fd,
-        stderr=output_fd,
-        pass_fds=(calls_fd, events_fd),
-        env=variables(task, os.environ),
-        # Ctrl-C in the server's terminal is the server's to handle.
-        start_new_session=True,
-    )
+    try:
+        return subprocess.Popen(  # noqa: S603 - an interpreter and our own program
+            [*command(task), *arguments],
+            stdin=subprocess.DEVNULL,
+            stdout=output_fd,
+            stderr=output_fd,
+            pass_fds=(calls_fd, events_fd),
+            env=variables(task, os.environ),
+            # Ctrl-C in the server's terminal is the server's to handle.
+            start_new_session=True,
+        )
+    except OSError as error:
+        if task.files.environment is None:
+            raise
+        raise LoadFailed(
+            f"the Python of the environment of model '{task.config.name}' cannot be started: "
+            f"{error.strerror}"
+        ) from error

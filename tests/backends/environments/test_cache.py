@@ -39,7 +39,8 @@ class Recipe:
         (folder / "whole").write_text(f"{making.max_bytes}")
 
     def made(self, folder: Path) -> Environment:
-        assert (folder / "whole").exists()
+        if not (folder / "whole").exists():
+            raise LoadFailed("half of it")
         return Environment(folder, folder / "python")
 
 

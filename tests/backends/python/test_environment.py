@@ -1,11 +1,13 @@
 """Models in an environment of their own: what they can import, and from where."""
 
 import os
+import socket
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
+import network
 import numpy as np
 import orjson
 import pytest
@@ -19,6 +21,7 @@ from trivet.backends.api import (
     InvalidConfig,
     LoadFailed,
     ModelFiles,
+    Pickles,
     Placement,
 )
 from trivet.backends.environments.archive import ArchiveRecipe
@@ -269,3 +272,45 @@ def test_the_server_s_own_packages_do_not_come_by_its_variables(
 
     assert "No module named 'only_servers'" in found["only_servers"]
     assert sys.prefix not in found["PATH"].split(":")[0]
+
+
+def test_an_interpreter_that_is_none_says_so(maker: Maker, tmp_path: Path) -> None:
+    environment = make_conda(tmp_path / "env")
+    (environment / "bin" / "python").write_bytes(b"\x7fELF of another machine")
+    config = config_of(str(environment))
+    files = equipped(maker.files("class TritonPythonModel:\n def execute(self, r): pass"), config)
+
+    with pytest.raises(LoadFailed, match="cannot be started: Exec format error") as raised:
+        BACKEND.open(config, files, Placement("m_0_0", "KIND_CPU", 0, 1))
+
+    assert str(tmp_path) not in raised.value.message
+
+
+REACHES = """
+import socket
+class TritonPythonModel:
+    def execute(self, requests):
+        try:
+            socket.create_connection(("127.0.0.1", PORT), timeout=5).close()
+            reached = 1
+        except OSError:
+            reached = 0
+        value = np.array([reached], np.int32)
+        return [pb_utils.InferenceResponse([pb_utils.Tensor("OUT", value)]) for _ in requests]
+"""
+
+
+def test_what_loads_pickles_has_no_network_in_its_environment_either(
+    maker: Maker, opened: list[Instance], tmp_path: Path
+) -> None:
+    if not network.can_be_left():
+        pytest.skip("the kernel gives nobody a network namespace")
+    config = config_of(str(make_venv(tmp_path / "env")))
+    config.output.add(name="OUT", data_type=pb.DataType.TYPE_INT32, dims=[1])
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        source = f"PORT = {listener.getsockname()[1]}\n{REACHES.strip()}\n"
+        files = replace(equipped(maker.files(source), config), pickles=Pickles.APART)
+        opened.append(BACKEND.open(config, files, Placement("m_0_0", "KIND_CPU", 0, 1)))
+        answer = run(opened[-1], make_request(IN=np.zeros(1, np.float32))).outputs[0][0]
+
+    assert answer.numpy().tolist() == [0]
