@@ -29,9 +29,8 @@ def room(
 ) -> Iterator[Room]:
     """One server for all rows of a module; at the end it must be as it was at the beginning, but
     for MAX_GROWTH_BYTES of memory, which the module may define."""
-    root = tmp_path_factory.mktemp("rows")
-    repository = write_row_models(root / "models")
-    room = Room(serve(repository, *ROW_FLAGS, f"--environment-cache={root / 'cache'}"), repository)
+    repository = write_row_models(tmp_path_factory.mktemp("rows") / "models")
+    room = Room(serve(repository, *ROW_FLAGS), repository)
     yield room
     room.assert_unharmed()
     room.assert_settled(getattr(request.module, "MAX_GROWTH_BYTES", 64 * MIB))

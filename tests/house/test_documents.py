@@ -8,8 +8,8 @@ import pytest
 from documents import ROOT, Document, documents
 
 from trivet.server.cli import main
+from trivet.server.commands.triton_flags import IGNORED_FLAGS
 from trivet.server.settings import Row, rows
-from trivet.server.triton_flags import IGNORED_FLAGS
 
 # Flags of other programs that the documents call.
 FOREIGN_FLAGS: set[str] = set()
