@@ -12,6 +12,7 @@ from trivet.backends.api.backend import (
     ReportsMemory,
     StartsProcesses,
     UsesGpus,
+    WantsEnvironment,
 )
 from trivet.backends.api.batch import Batch, ResponseSender
 from trivet.backends.api.checked import CheckedRequest, RequestContext
@@ -28,7 +29,7 @@ from trivet.backends.api.device import (
     join_device_rows,
 )
 from trivet.backends.api.device_tensor import DeviceTensor
-from trivet.backends.api.environment import Environment, Making, Recipe, WantsEnvironment
+from trivet.backends.api.environment import Environment, Making, Recipe
 from trivet.backends.api.errors import (
     AlreadyExists,
     BackendFailed,

@@ -3,12 +3,7 @@
 import threading
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
-
-from trivet.protos.model_config_pb2 import ModelConfig
-
-if TYPE_CHECKING:
-    from trivet.backends.api.files import ModelFiles
+from typing import Protocol
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,12 +43,3 @@ class Recipe(Protocol):
 
     def made(self, folder: Path) -> Environment:
         """What a folder that it has filled is. Raises LoadFailed."""
-
-
-@runtime_checkable
-class WantsEnvironment(Protocol):
-    """A backend whose models may bring an environment, or name one."""
-
-    def environment(self, config: ModelConfig, files: "ModelFiles") -> Environment | Recipe | None:
-        """One that is there, or how to make it; None for the server's own. `complete` and `open`
-        find it in their files. Raises LoadFailed, InvalidConfig, OSError."""

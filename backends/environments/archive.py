@@ -24,8 +24,7 @@ class ArchiveRecipe:
     @classmethod
     def of(cls, path: Path, work: Work) -> "ArchiveRecipe":
         """Reads all of it. Raises OSError."""
-        with path.open("rb") as file:
-            return cls(path, hashlib.file_digest(file, "sha256").hexdigest(), work)
+        return cls(path, _digest(path), work)
 
     @property
     def key(self) -> str:
@@ -63,3 +62,10 @@ class ArchiveRecipe:
             raise OSError(int(last), os.strerror(int(last)))
         if ended.code != 0:
             raise LoadFailed(f"{self.work.what}: {last}")
+        if _digest(self.path) != self.digest:
+            raise LoadFailed(f"{self.work.what} was changed while it was unpacked; load it again")
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

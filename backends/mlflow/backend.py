@@ -55,7 +55,8 @@ class MlflowBackend:
         that may be installed. MLflow lists the very versions that it was logged with; as it does
         itself, it tries those that the server has, and says which they are not."""
         # Not in the model's own process, which has the environment's packages.
-        from trivet.backends.environments.wanted import FILE, required
+        from trivet.backends.environments.requirements import FILE
+        from trivet.backends.environments.wanted import required
 
         path, manifest = _read(config, files)
         listed = path.parent / FILE

@@ -7,7 +7,6 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from trivet.backends.api import Environment, Pickles
-from trivet.backends.process import guest
 from trivet.backends.process.program import program
 from trivet.backends.process.task import Task
 
@@ -18,6 +17,8 @@ server's."""
 _PROGRAM = program("trivet.backends.process.child")
 _CONFINED_PROGRAM = program("trivet.backends.confinement")
 """For files that may run code of whoever wrote them."""
+_GUEST = str(Path(__file__).with_name("guest.py"))
+"""Never imported: it runs where we are guests."""
 _PRIVATE = ("google", "google.protobuf", "google._upb")
 _THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 _SERVERS_OWN = ("PYTHONPATH", "PYTHONHOME", "PYTHONSTARTUP", "VIRTUAL_ENV", "CONDA_PREFIX")
@@ -36,7 +37,7 @@ def command(task: Task) -> list[str]:
         "is_confined": is_confined,
     }
     # As a file, since its folder is nobody's to import from; and without the user's packages.
-    return [str(environment.python), "-P", "-s", guest.__file__, json.dumps(given)]
+    return [str(environment.python), "-P", "-s", _GUEST, json.dumps(given)]
 
 
 def variables(task: Task, given: Mapping[str, str]) -> dict[str, str]:

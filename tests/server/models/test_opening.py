@@ -26,7 +26,7 @@ class Loader:
 
     def open(self, plan: Any, version: int) -> Any:
         if "packages" in plan.name and plan.name not in self.made:
-            raise NotMade(SimpleNamespace(key="k", model=plan.name))  # type: ignore[arg-type]
+            raise NotMade(SimpleNamespace(key="k", model=plan.name))
         return plan.name
 
     def make(self, recipe: Any, stop: threading.Event) -> None:
@@ -45,7 +45,7 @@ def loader() -> Loader:
     return Loader()
 
 
-def opener(loader: Any, *, threads: int = 1, retries: int = 0) -> Opener:
+def opener(loader: Any, *, threads: int = 1, retries: int = 0) -> Any:
     return Opener(loader, threads=threads, retries=retries)
 
 
