@@ -3,8 +3,10 @@
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 from made_environments import add_package, archive_of, make_venv, make_wheel, member, pack
+from patience import patience
 from serving import start_server
 
 CODE = """
@@ -33,7 +35,7 @@ class Site:
     def __init__(self, root: Path) -> None:
         self.root, self.repository = root, root / "models"
         self.wheels = root / "wheels"
-        self.repository.mkdir()
+        self.repository.mkdir(parents=True)
         make_wheel(self.wheels, "knob_of_tests", "2.0", "")
         make_wheel(self.wheels, "frob_of_tests", "1.0", "VALUE = 7", requires="knob_of_tests>=2")
         flags = ("--allow-install=frob", "--allow-install=never", "--exit-on-error=false")
@@ -111,6 +113,36 @@ def test_an_archive_is_unpacked_once(site: Site) -> None:
 
     assert [site.answer(name) for name in ("packed", "packed_too")] == [9, 9]
     assert len(list((site.root / "cache").glob("archive-*.*/"))) == 1
+
+
+def test_an_installation_in_progress_does_not_hold_up_the_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    uv = tmp_path / "bin" / "uv"
+    uv.parent.mkdir()
+    uv.write_text("#!/bin/sh\necho installing as $$\nexec sleep 3600\n")
+    uv.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{uv.parent}:/usr/bin:/bin")
+    slow = Site(tmp_path / "slow")
+    try:
+        slow.put("frob", "frob_of_tests", requirements_txt="frob-of-tests\n")
+        begun: list[str] = []
+
+        def has_begun() -> bool:
+            begun[:] = [line for line in slow.server.output if "installing as" in line]
+            return bool(begun)
+
+        slow.server.wait_until(has_begun, "installing")
+        installer = psutil.Process(int(begun[0].split()[-1]))
+        assert slow.server.get("/v2/models/frob/ready")[0] != 200
+
+        assert slow.server.stop() == 0
+
+        psutil.wait_procs([installer], timeout=patience())
+        assert not installer.is_running()
+        assert list((slow.root / "cache").glob("packages-*/")) == []
+    finally:
+        slow.server.end()
 
 
 @pytest.mark.more_of("R32")
