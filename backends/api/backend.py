@@ -5,6 +5,7 @@ from typing import Protocol, runtime_checkable
 
 from trivet.backends.api.batch import Batch
 from trivet.backends.api.checked import CheckedRequest
+from trivet.backends.api.environment import Environment, Recipe
 from trivet.backends.api.files import ModelFiles, Placement
 from trivet.backends.api.sink import Sink
 from trivet.protos.model_config_pb2 import ModelConfig
@@ -100,6 +101,15 @@ class ChecksFiles(Protocol):
 
     def check_files(self, config: ModelConfig, files: ModelFiles) -> None:
         """Raises the ServingError that `complete` raises for them."""
+
+
+@runtime_checkable
+class WantsEnvironment(Protocol):
+    """A backend whose models may bring an environment, or name one."""
+
+    def environment(self, config: ModelConfig, files: ModelFiles) -> Environment | Recipe | None:
+        """One that is there, or how to make it; None for the server's own. `complete` and `open`
+        find it in their files. Raises LoadFailed, InvalidConfig, OSError."""
 
 
 @runtime_checkable

@@ -35,7 +35,7 @@ def load_model(
             f"config.json names the architecture '{architecture}', which transformers "
             f"{transformers.__version__} does not have; code that lies in a folder is not run"
         )
-    transformers.utils.logging.disable_progress_bar()  # type: ignore[no-untyped-call]  # theirs
+    transformers.utils.logging.disable_progress_bar()
     try:
         model, loading = kind.from_pretrained(
             folder,

@@ -21,7 +21,7 @@ from trivet.backends.process.order import (
     PROCESS_ID,
     READY,
     Order,
-    environment_of,
+    instance_variables,
 )
 
 log = logging.getLogger(__name__)
@@ -114,7 +114,9 @@ class ForkServer:
         """Started, and with all imported."""
         arguments = [str(os.getpid()), self._backend]
         output = ("fork server", "")
-        launched = launch(_PROGRAM, arguments, b"", output, environment=environment_of(1))
+        launched = launch(
+            _PROGRAM, arguments, b"", output, environment=instance_variables(os.environ, 1)
+        )
         launched.socket.settimeout(_START_S)
         with suppress(OSError):
             if launched.socket.recv(len(READY)) == READY:

@@ -22,11 +22,11 @@ _LIMITS = {name: getattr(resource, name) for name in dir(resource) if name.start
 _MOST_BYTES = 16 << 20
 
 
-def environment_of(num_threads: int) -> dict[str, str]:
+def instance_variables(given: Mapping[str, str], num_threads: int) -> dict[str, str]:
     """For an instance process: the server's, with what numeric libraries read when they are
     imported."""
     threads = dict.fromkeys(_THREAD_VARIABLES, str(num_threads))
-    return {**os.environ, **threads, "PYTHONUNBUFFERED": "1", "PYTHONFAULTHANDLER": "1"}
+    return {**given, **threads, "PYTHONUNBUFFERED": "1", "PYTHONFAULTHANDLER": "1"}
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,24 +7,23 @@ import select
 import signal
 import socket
 import subprocess
-import sys
 import threading
 import time
 from collections import deque
 from collections.abc import Sequence
 from contextlib import ExitStack, suppress
 
-from trivet.backends.api import Cause, LoadFailed, Pickles, ServingError
+from trivet.backends.api import Cause, LoadFailed, ServingError
 from trivet.backends.api.meters import Meters
 from trivet.backends.process.channel import Channel, ChannelClosed, Frame, Header
 from trivet.backends.process.ending import Ending, MemoryKills
 from trivet.backends.process.forking import CannotFork, StartedProcess, fork_server_of
 from trivet.backends.process.link import Link, Message
 from trivet.backends.process.metering import answer_meter
-from trivet.backends.process.order import Order, environment_of
+from trivet.backends.process.order import Order
 from trivet.backends.process.output import OutputLines
-from trivet.backends.process.program import program
 from trivet.backends.process.regions import RegionReader, RegionWriter
+from trivet.backends.process.start import command, is_confined, num_threads, variables
 from trivet.backends.process.task import Task
 from trivet.backends.process.wakeup import Wakeup
 from trivet.backends.process.wire import decode_error
@@ -32,9 +31,6 @@ from trivet.backends.registry import about_of
 
 log = logging.getLogger(__name__)
 
-_PROGRAM = program("trivet.backends.process.child")
-_CONFINED_PROGRAM = program("trivet.backends.confinement")
-"""For files that may run code of whoever wrote them."""
 _KILL_AFTER_S = 1.0
 """Between asking a process to terminate and killing it."""
 _EXIT_AFTER_EOF_S = 5.0
@@ -252,9 +248,9 @@ def _milliseconds(timeout_s: float | None) -> int | None:
 
 def _start(task: Task, calls_fd: int, events_fd: int, output_fd: int) -> StartedProcess:
     """Forked, where that is as good as started."""
-    if _is_forked(task.backend):
+    if _is_forked(task):
         order = Order.of_caller(
-            _environment(task), _num_threads(task), is_confined=_is_confined(task)
+            variables(task, os.environ), num_threads(task), is_confined=is_confined(task)
         )
         # Where the system is short of something, starting one says of what.
         with suppress(CannotFork, OSError):
@@ -262,39 +258,34 @@ def _start(task: Task, calls_fd: int, events_fd: int, output_fd: int) -> Started
     return _spawn(task, calls_fd, events_fd, output_fd)
 
 
-def _is_forked(backend: str) -> bool:
+def _is_forked(task: Task) -> bool:
+    if task.files.environment is not None:
+        return False
     try:
-        return about_of(backend).shared_imports is not None
+        return about_of(task.backend).shared_imports is not None
     except ServingError:
         # The process says what is wrong.
         return False
 
 
 def _spawn(task: Task, calls_fd: int, events_fd: int, output_fd: int) -> subprocess.Popen[bytes]:
-    started = _CONFINED_PROGRAM if _is_confined(task) else _PROGRAM
+    """Raises LoadFailed where the interpreter of the model's environment is none."""
     arguments = [str(calls_fd), str(events_fd), str(os.getpid())]
-    return subprocess.Popen(  # noqa: S603 - our own interpreter and program
-        [sys.executable, "-P", "-c", started, *arguments],
-        stdin=subprocess.DEVNULL,
-        stdout=output_fd,
-        stderr=output_fd,
-        pass_fds=(calls_fd, events_fd),
-        env=_environment(task),
-        # Ctrl-C in the server's terminal is the server's to handle.
-        start_new_session=True,
-    )
-
-
-def _environment(task: Task) -> dict[str, str]:
-    environment = environment_of(_num_threads(task))
-    if task.placement is not None and task.placement.device_uuid:
-        environment["CUDA_VISIBLE_DEVICES"] = task.placement.device_uuid
-    return environment
-
-
-def _num_threads(task: Task) -> int:
-    return max(1, task.placement.cpu_threads) if task.placement else 1
-
-
-def _is_confined(task: Task) -> bool:
-    return task.files.pickles is not Pickles.REFUSED
+    try:
+        return subprocess.Popen(  # noqa: S603 - an interpreter and our own program
+            [*command(task), *arguments],
+            stdin=subprocess.DEVNULL,
+            stdout=output_fd,
+            stderr=output_fd,
+            pass_fds=(calls_fd, events_fd),
+            env=variables(task, os.environ),
+            # Ctrl-C in the server's terminal is the server's to handle.
+            start_new_session=True,
+        )
+    except OSError as error:
+        if task.files.environment is None:
+            raise
+        raise LoadFailed(
+            f"the Python of the environment of model '{task.config.name}' cannot be started: "
+            f"{error.strerror}"
+        ) from error

@@ -42,6 +42,8 @@ NOT_RUN_HERE = {
     "docker run": "needs an engine; tests/distribution builds the image",
     "pytest -m gpu": "needs a GPU",
     "import tritonclient.utils.cuda_shared_memory": "needs a GPU",
+    "trivet serve my_python_models": "needs an index; tests/protocol/test_environments.py has one",
+    "conda create": "needs conda; tests/backends/python/test_environment.py has such archives",
     "trivet build-engine": "minutes long; tests/backends/tensorrt builds for profiles",
     PYTHON_MODEL: "served below",
     '"""What the backend for frobs': "served by tests/backends/registry/test_own_backend.py",

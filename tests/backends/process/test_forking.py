@@ -23,7 +23,7 @@ from python_models import Maker, make_config, make_request, outputs_of, run
 from trivet.backends.api import Instance, Measure, Pickles, Placement
 from trivet.backends.process import forking, open_isolated, spawn
 from trivet.backends.process.forking import CannotFork, ForkServer
-from trivet.backends.process.order import Order, environment_of
+from trivet.backends.process.order import Order, instance_variables
 from trivet.server.models.cpu_memory import host_bytes
 
 PLACEMENT = Placement("m_0_0", "KIND_CPU", 0, 1)
@@ -208,7 +208,7 @@ def test_it_ends_when_nothing_forked_is_left(
 
 
 def test_many_may_ask_at_once_and_nothing_is_adopted_afterwards(own: ForkServer) -> None:
-    order = Order.of_caller(environment_of(1), 1, is_confined=False)
+    order = Order.of_caller(instance_variables(os.environ, 1), 1, is_confined=False)
 
     def fork(_: int) -> int:
         ours, theirs = socket.socketpair()

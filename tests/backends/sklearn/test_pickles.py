@@ -3,12 +3,12 @@
 import os
 import socket
 import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import joblib
+import network
 import numpy as np
 import pytest
 from google.protobuf import text_format
@@ -119,15 +119,8 @@ def test_it_runs_apart_without_the_network(home: Home) -> None:
 
     assert pid != os.getpid()
     assert user == os.getuid()
-    if network_can_be_left():
+    if network.can_be_left():
         assert reached == 0
-
-
-def network_can_be_left() -> bool:
-    """Whether this kernel lets a process do so."""
-    program = "import sys; from trivet.backends.confinement import leave_network as leave; "
-    told = subprocess.run([sys.executable, "-c", program + "sys.exit(bool(leave()))"])
-    return told.returncode == 0
 
 
 @pytest.mark.parametrize(
