@@ -121,7 +121,7 @@ def test_a_version_that_is_uploaded_file_by_file_appears_whole(
     assert files_of(cache, "2") == {"weights": b"2" * 5000, "tokens": b"second file"}
 
 
-@pytest.mark.rows("R32")
+@pytest.mark.rows("R34")
 def test_a_bucket_that_vanishes_leaves_what_serves(
     server: RunningServer, asked: Asker, bucket: Bucket
 ) -> None:
@@ -137,7 +137,7 @@ def test_a_bucket_that_vanishes_leaves_what_serves(
     assert sum(warning in line for line in server.output) == 1
 
 
-@pytest.mark.rows("R32")
+@pytest.mark.rows("R34")
 def test_rights_that_are_taken_away_leave_what_serves(
     server: RunningServer, asked: Asker, bucket: Bucket
 ) -> None:
@@ -149,7 +149,7 @@ def test_rights_that_are_taken_away_leave_what_serves(
     assert not any(KEYS["AWS_SECRET_ACCESS_KEY"] in line for line in server.output)
 
 
-@pytest.mark.rows("R33")
+@pytest.mark.rows("R35")
 def test_a_name_that_leads_out_of_the_folder_keeps_its_own_model_back(
     server: RunningServer, bucket: Bucket, cache: Path
 ) -> None:

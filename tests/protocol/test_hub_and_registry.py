@@ -101,7 +101,7 @@ def test_what_cannot_be_loaded_leaves_what_serves(site: Site) -> None:
     assert site.sum_of("adder", 1) == 6
 
 
-@pytest.mark.rows("R34")
+@pytest.mark.rows("R36")
 def test_what_serves_goes_on_while_nobody_answers(site: Site) -> None:
     places = site.hub, site.registry
     for place in places:

@@ -86,7 +86,7 @@ def test_nothing_is_asked_before_somebody_wants_to_know(hub: FakeHub) -> None:
 
 @pytest.mark.parametrize("name", ["config.json", "model.safetensors"])
 @pytest.mark.parametrize("ignores_ranges", [False, True])
-@pytest.mark.rows("R34")
+@pytest.mark.rows("R36")
 def test_a_broken_connection_is_resumed(
     hub: FakeHub, tmp_path: Path, name: str, ignores_ranges: bool
 ) -> None:
@@ -111,7 +111,7 @@ def test_what_is_there_already_is_not_asked_for(hub: FakeHub, tmp_path: Path) ->
     assert len(hub.asked) == num_asked
 
 
-@pytest.mark.rows("R34")
+@pytest.mark.rows("R36")
 def test_a_size_other_than_the_listed_one_is_told(hub: FakeHub, tmp_path: Path) -> None:
     hub.lies_about_size = 5
     source = opened()
@@ -178,7 +178,7 @@ def test_one_file_of_many_is_named_by_the_address(hub: FakeHub, tmp_path: Path) 
 # -- refusals ----------------------------------------------------------------------------------
 
 
-@pytest.mark.rows("R34")
+@pytest.mark.rows("R36")
 def test_a_gated_model_names_the_page_with_its_terms(
     hub: FakeHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -231,7 +231,7 @@ def test_what_is_private_or_not_there_says_so(
         (Refusal(200, body=b"[]"), RemoteError, "no hub's"),
     ],
 )
-@pytest.mark.rows("R34")
+@pytest.mark.rows("R36")
 def test_each_refusal_is_a_sentence(
     hub: FakeHub, refusal: Refusal, error: type[RemoteError], text: str
 ) -> None:

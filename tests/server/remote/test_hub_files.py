@@ -63,7 +63,7 @@ def test_the_only_gguf_is_taken_with_all_its_parts() -> None:
     assert found == {part.removeprefix("Q8_0/"): part for part in parts}
 
 
-@pytest.mark.rows("R35")
+@pytest.mark.rows("R37")
 def test_of_several_quantisations_the_address_names_one() -> None:
     files = ("x-Q4_K_M.gguf", "x-Q8_0.gguf")
     text = refused(*files)
@@ -113,7 +113,7 @@ def test_openvinos_weights_are_no_pickle() -> None:
     )
 
 
-@pytest.mark.rows("R35")
+@pytest.mark.rows("R37")
 def test_pickles_alone_are_refused_with_what_to_do() -> None:
     text = refused("config.json", "pytorch_model.bin")
     assert "has its weights as pickles alone (pytorch_model.bin)" in text
@@ -121,7 +121,7 @@ def test_pickles_alone_are_refused_with_what_to_do() -> None:
 
 
 @pytest.mark.parametrize("file", ["model.pt2", "model.py", "model.pkl", "lib.so"])
-@pytest.mark.rows("R35")
+@pytest.mark.rows("R37")
 def test_what_runs_code_is_not_fetched_by_name_either(file: str) -> None:
     assert "could run code here and is not fetched" in refused(file, wanted=file)
     assert "could run code here and is not fetched" in refused(file)

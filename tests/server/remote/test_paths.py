@@ -26,7 +26,7 @@ FULL, EMPTY = Stamp(3, "a"), Stamp(0, "b")
         ("m/" + "x/" * 1100 + "x", "the limits are 2048 and 255"),
     ],
 )
-@pytest.mark.rows("R33")
+@pytest.mark.rows("R35")
 def test_a_name_that_can_be_no_file_is_refused_with_a_sentence(path: str, text: str) -> None:
     found = checked({path: FULL, "m/1/fine": FULL})
     assert list(found.files) == ["m/1/fine"]

@@ -130,7 +130,7 @@ def test_latest_is_the_newest_version(registry: FakeRegistry) -> None:
     assert "has no version of 'other'" in refused("mlflow://models:/other/latest")
 
 
-@pytest.mark.rows("R34")
+@pytest.mark.rows("R36")
 def test_a_broken_connection_is_resumed(registry: FakeRegistry, tmp_path: Path) -> None:
     source, into = opened(), tmp_path / "x"
     stamp = source.listing()["fraud/1/model.skops"]
@@ -185,7 +185,7 @@ def test_what_is_not_registered_is_told_in_the_registrys_words(registry: FakeReg
         ((200, b"<html>"), Unreachable, "not in a valid JSON format"),
     ],
 )
-@pytest.mark.rows("R34")
+@pytest.mark.rows("R36")
 def test_each_refusal_is_a_sentence(
     registry: FakeRegistry, answer: fake_registry.Answer, error: type[RemoteError], text: str
 ) -> None:
@@ -222,7 +222,7 @@ def test_a_place_without_a_model_is_not_taken(registry: FakeRegistry, tmp_path: 
     assert f"there is no file MLmodel at {tmp_path.as_uri()}" in refused()
 
 
-@pytest.mark.rows("R34")
+@pytest.mark.rows("R36")
 def test_artifacts_that_lead_elsewhere_are_refused(registry: FakeRegistry) -> None:
     registry.listed_besides = [{"path": "../../x", "is_dir": False, "file_size": 1}]
     assert "Invalid path" in refused()
