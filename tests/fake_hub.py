@@ -71,6 +71,7 @@ class FakeHub:
         self.breaks_after: int | None = None
         """How many bytes of a large file are sent before the connection breaks, once."""
         self.ignores_ranges = False
+        self.storage_status = 200
         self.lies_about_size = 0
         """So many bytes more are listed than there are."""
         self.is_gone = False
@@ -206,9 +207,11 @@ class _StorageHandler(_Handler):
         self.hub.at_storage.append(asked)
 
     def answer(self, asked: Asked) -> None:
+        if self.hub.storage_status != 200:
+            return self.send(self.hub.storage_status, b"<Error/>", {})
         org, model, sha, file = urlsplit(asked.path).path.removeprefix("/").split("/", 3)
         content = self.hub.repos[f"{org}/{model}"].commits[sha].files[unquote(file)]
-        self.send_part(asked, content, {})
+        return self.send_part(asked, content, {})
 
 
 @contextmanager

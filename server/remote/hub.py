@@ -42,6 +42,14 @@ class _Version:
     """By path in the version folder."""
 
 
+@dataclass(frozen=True, slots=True)
+class _LeftAlone:
+    """That the hub has asked for patience: in which words, and until when (monotonic)."""
+
+    text: str
+    until_s: float
+
+
 def open_hub(address: str, settings: Settings) -> "HubSource":  # noqa: ARG001 - of OpenSource
     """See OpenSource. The token is the one of HF_TOKEN, or of `hf auth login`."""
     return HubSource(address, read_address(address))
@@ -56,9 +64,7 @@ class HubSource:
         self._endpoint = constants.ENDPOINT
         self._lock = threading.Lock()
         self._version: _Version | None = None
-        self._refusal: Unreachable | None = None
-        self._refused_until_s = 0.0
-        """While the hub wants to be left alone."""
+        self._left_alone = _LeftAlone("", 0.0)
 
     def listing(self) -> dict[str, Stamp]:
         """See Source."""
@@ -160,21 +166,24 @@ class HubSource:
 
     def _refused(self, response: httpx2.Response, *, has_token: bool, is_file: bool) -> Exception:
         status, headers = response.status_code, response.headers
+        if response.history:
+            return Unreachable(f"the storage of {self._endpoint} answers {status} now")
         if is_file and (status == 416 or is_file_gone(status, headers)):
             return Changed()
         asked = self._asked
         question = Question(self._endpoint, asked.repo, asked.revision, has_token)
         error = refusal(question, status, headers)
         if isinstance(error, Unreachable) and error.wait_s:
-            self._refusal, self._refused_until_s = error, time.monotonic() + error.wait_s
+            self._left_alone = _LeftAlone(str(error), time.monotonic() + error.wait_s)
         return error
 
     def _keep_away(self) -> None:
         """Raises Unreachable while the hub has asked for patience: each poll would cost more of
         it."""
-        refused, left_s = self._refusal, self._refused_until_s - time.monotonic()
-        if refused is not None and left_s > 0:
-            raise Unreachable(str(refused), left_s)
+        alone = self._left_alone
+        left_s = alone.until_s - time.monotonic()
+        if left_s > 0:
+            raise Unreachable(alone.text, left_s)
 
 
 def _commit(value: Any) -> str:

@@ -102,6 +102,17 @@ def test_a_broken_connection_is_resumed(
     assert into.read_bytes() == FILES[name]
 
 
+def test_a_refusal_of_the_storage_is_not_taken_for_the_hubs(hub: FakeHub, tmp_path: Path) -> None:
+    source = opened()
+    path = "name/1/model.safetensors"
+    stamp = source.listing()[path]
+    hub.storage_status = 403
+    with pytest.raises(Unreachable, match=r"the storage of .* answers 403 now"):
+        list(source.fetch(path, stamp, tmp_path / "x", 0))
+    hub.storage_status = 200
+    assert fetched(source, path, tmp_path / "x") == FILES["model.safetensors"]
+
+
 def test_what_is_there_already_is_not_asked_for(hub: FakeHub, tmp_path: Path) -> None:
     source, into = opened(), tmp_path / "x"
     into.write_bytes(FILES["config.json"])
