@@ -32,13 +32,13 @@ def refusals(registry: str, what: str) -> Iterator[None]:
         ) from None
     except MlflowException as error:
         raise _of_mlflow(error, registry, what) from None
-    except (OSError, *_client_errors()) as error:
+    except _client_errors() as error:
         raise _of_client(error, registry, what) from None
 
 
 def _client_errors() -> tuple[type[Exception], ...]:
     modules = ((sys.modules.get(module), name) for module, name in _CLIENTS)
-    return tuple(getattr(module, name) for module, name in modules if module is not None)
+    return OSError, *(getattr(module, name) for module, name in modules if module is not None)
 
 
 def _of_mlflow(error: Any, registry: str, what: str) -> RemoteError:

@@ -161,7 +161,7 @@ def test_a_commit_that_changes_no_file_of_the_model_is_no_version(hub: FakeHub) 
 
 
 def test_a_commit_in_the_address_never_changes_and_is_asked_for_once(hub: FakeHub) -> None:
-    sha = hub.repo("org/name").commit("main").sha  # type: ignore[union-attr] - there is one
+    sha = hub.repo("org/name").branches["main"].sha
     source = opened(f"hf://org/name@{sha}")
     before = source.listing()
     hub.repo("org/name").push({"model.safetensors": b"x"})
