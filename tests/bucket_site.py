@@ -118,7 +118,7 @@ def served(application: WSGIApplication) -> Iterator[int]:
 
 
 @contextmanager
-def s3_bucket() -> Iterator[Bucket]:
+def s3_bucket(name: str = BUCKET) -> Iterator[Bucket]:
     """A real S3 server with an empty bucket; paths are below `models/`."""
     faults = Faults()
     with served(Faulty(DomainDispatcherApplication(create_backend_app), faults)) as port:
@@ -129,15 +129,19 @@ def s3_bucket() -> Iterator[Bucket]:
             aws_access_key_id="writer",
             aws_secret_access_key="another-secret",
         )
-        client.create_bucket(Bucket=BUCKET)
+        client.create_bucket(Bucket=name)
         yield Bucket(
             port,
             faults,
             lambda path, content: client.put_object(
-                Bucket=BUCKET, Key=f"models/{path}", Body=content
+                Bucket=name, Key=f"models/{path}", Body=content
             ),
-            lambda path: client.delete_object(Bucket=BUCKET, Key=f"models/{path}"),
+            lambda path: client.delete_object(Bucket=name, Key=f"models/{path}"),
         )
+        # What the server holds is the process's: the next one would find it.
+        for each in client.list_objects_v2(Bucket=name).get("Contents", ()):
+            client.delete_object(Bucket=name, Key=each["Key"])
+        client.delete_bucket(Bucket=name)
         client.close()
 
 

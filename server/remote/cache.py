@@ -40,8 +40,11 @@ class Cache:
         self._stop = stop
         # What lies here is loaded as models: nobody else may put anything in.
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        for name in ("blobs", "parts", "used"):
-            (folder / name).mkdir(mode=0o700, exist_ok=True)
+        for name in ("blobs", "parts", "used", "trees"):
+            below = folder / name
+            below.mkdir(mode=0o700, exist_ok=True)
+            if below.stat().st_uid != os.geteuid():
+                raise PermissionError(errno.EPERM, "what lies in it is another user's", str(folder))
 
     def has(self, source: Source, stamp: Stamp) -> bool:
         """Whether the file is here, whole."""

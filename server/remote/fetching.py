@@ -44,6 +44,10 @@ class Failures:
 
     by_path: Mapping[str, Exception]
 
+    def changed(self) -> list[str]:
+        """The paths of files that were no longer what they were listed as."""
+        return [path for path, error in self.by_path.items() if isinstance(error, Changed)]
+
     def first(self) -> Exception | None:
         """One to tell, if something other than a change of the file has gone wrong."""
         errors = (each for each in self.by_path.values() if not isinstance(each, Changed))

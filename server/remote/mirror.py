@@ -51,30 +51,31 @@ class Mirror:
         self._taken = None
         listed = checked(found)
         wanted = pieces_of(listed.files)
+        self._require_files(wanted)
+        refused = _models_refused(listed, wanted)
+        changed = {
+            place: piece
+            for place, piece in wanted.items()
+            if self.tree.pieces.get(place) != piece and model_of(place) not in refused
+        }
+        failures = self._fetch(_files_of(changed), bar=bar)
+        failed = {_model_in(path, wanted) for path in failures.by_path}
+        moving = {_model_in(path, wanted) for path in failures.changed()}
+        moving |= self._moving(wanted, settle_s) if changed else set()
+        held = refused | failed | moving
+        self._switch(wanted, held)
+        self._tell(listed, moving)
+        self._raise(failures)
+        if not held:
+            self._taken = found
+        return bool(moving)
+
+    def _require_files(self, wanted: Pieces) -> None:
         if not wanted and self.tree.pieces:
             raise RemoteError(
                 f"{self.source.address} holds no files any more; put the models back, or stop the "
                 "server if it shall serve none"
             )
-        held = _models_refused(listed, wanted)
-        notes = {
-            f"{self.source.address}: {text}": logging.WARNING for text in listed.refused.values()
-        }
-        changed = {
-            place: piece
-            for place, piece in wanted.items()
-            if self.tree.pieces.get(place) != piece and model_of(place) not in held
-        }
-        failures = self._fetch(_files_of(changed), bar=bar)
-        failed = {_model_in(path, wanted) for path in failures.by_path}
-        moving = self._moving(wanted, settle_s) if changed else set()
-        notes |= {self._being_written(model): logging.INFO for model in moving}
-        self._switch(wanted, held | failed | moving)
-        self._tell(notes)
-        self._raise(failures)
-        if not held | moving:
-            self._taken = found
-        return bool(moving)
 
     def restore(self) -> bool:
         """Makes the tree what the source last held, if all of it is still here: for a start without
@@ -145,15 +146,15 @@ class Mirror:
         if error is not None:
             raise error
 
-    def _being_written(self, model: str) -> str:
-        named = f"model '{model}'" if model != ROOT else "the model"
-        return f"{self.source.address}: {named} is being written; it is taken when it is still"
-
-    def _tell(self, notes: Mapping[str, int]) -> None:
-        """Each with its level, once while it holds."""
+    def _tell(self, listed: Checked, moving: set[str]) -> None:
+        """Each once while it holds."""
+        notes = dict.fromkeys(listed.refused.values(), logging.WARNING)
+        for model in moving:
+            named = f"model '{model}'" if model != ROOT else "the model"
+            notes[f"{named} is being written; it is taken when it is still"] = logging.INFO
         for note, level in notes.items():
             if note not in self._told:
-                log.log(level, "%s", note)
+                log.log(level, "%s: %s", self.source.address, note)
         self._told = frozenset(notes)
 
 

@@ -34,9 +34,7 @@ class Tree:
         """Raises OSError."""
         self._source = source
         self._cache = cache
-        trees = cache.folder / "trees"
-        trees.mkdir(mode=0o700, exist_ok=True)
-        self._folder = Path(mkdtemp(dir=trees))
+        self._folder = Path(mkdtemp(dir=cache.folder / "trees"))
         self._lock = _locked(self._folder / "lock")
         self.root = self._folder / _name_of(source.address)
         self.root.mkdir()

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 
+import bucket_site
 import fake_hub
 import fake_registry
 import pytest
@@ -38,7 +39,6 @@ output [{ name: "input_ids" data_type: TYPE_INT64 dims: [ -1, -1 ] }]
 """Configs of the Python models in docs/models.md, in the page's order."""
 NOT_RUN_HERE = {
     "make serve": "the first of the two commands; the examples' server is what it serves",
-    "pip install 'trivet[remote]'": "needs a bucket, as tests/faults/test_remote_repository.py",
     "make check": "what runs the tests",
     "make bench": "minutes long; tests/bench runs its parts",
     "python -m bench": "the same",
@@ -116,8 +116,10 @@ def pages(folder: Path) -> Iterator[Pages]:
 
 @contextmanager
 def models_elsewhere(folder: Path) -> Iterator[None]:
-    """A hub and a registry that have the models of the documents, where servers look for them."""
+    """A hub, a registry and a bucket that have the models of the documents, where servers look for
+    them."""
     with (
+        bucket_site.s3_bucket("my-bucket") as bucket,
         fake_hub.open_hub() as hub,
         fake_registry.open_registry() as registry,
         pytest.MonkeyPatch.context() as environment,
@@ -129,6 +131,9 @@ def models_elsewhere(folder: Path) -> Iterator[None]:
         )
         registry.register("fraud", fake_registry.logged_onnx(adder_bytes(1)))
         registry.aliases["fraud", "champion"] = 1
+        bucket.put_all({f"fraud/{version}/model.onnx": adder_bytes(version) for version in (1, 2)})
+        for name, value in {**bucket_site.KEYS, "AWS_ENDPOINT_URL": bucket.url}.items():
+            environment.setenv(name, value)
         environment.setenv("HF_ENDPOINT", hub.endpoint)
         environment.setenv("MLFLOW_TRACKING_URI", registry.uri)
         environment.setenv("TRIVET_REMOTE_CACHE", str(folder / "cache"))
@@ -202,7 +207,8 @@ def test_the_documents_model_with_metrics_counts_items(documented_models: Runnin
     answer = documented_models.post("/v2/models/items/infer", body)
 
     assert answer["outputs"][0]["data"] == [1, 2, 3]
-    assert 'my_items_total{stage="read"} 3' in documented_models.metrics()
+    counted = 'my_items_total{stage="read"} 3\n'
+    documented_models.wait_until(lambda: counted in documented_models.metrics(), "counted")
 
 
 def test_the_documents_model_that_asks_another_hands_on_its_answer(

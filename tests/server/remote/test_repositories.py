@@ -1,6 +1,7 @@
 """The repositories of one server, of which some lie in a bucket: on the event loop."""
 
 import asyncio
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from threading import Event
@@ -123,6 +124,14 @@ async def test_a_bucket_that_is_not_there_stops_the_start(bucket: Bucket, tmp_pa
 def test_a_cache_that_cannot_be_made_names_the_option(bucket: Bucket, tmp_path: Path) -> None:
     (tmp_path / "cache").write_text("a file")
     with pytest.raises(RepositoryUnreadableError, match="--remote-cache"):
+        Repositories(settings_of(tmp_path))
+
+
+def test_a_cache_that_somebody_else_may_have_filled_is_not_used(
+    bucket: Bucket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 1 << 30)
+    with pytest.raises(RepositoryUnreadableError, match=r"another user's.*--remote-cache"):
         Repositories(settings_of(tmp_path))
 
 
