@@ -2,7 +2,7 @@
 # huggingface_hub 2.4.0: making the headers of a request makes a request.
 #
 # Situation: a program behind a mirror (HF_ENDPOINT) builds the headers of its own request with the public
-# build_hf_headers(), as the documentation advises for downloads by hand.
+# build_hf_headers().
 # Guess: that joins a user agent and a token; the mirror sees nothing yet.
 # Seen: the first call in a process asks the mirror for /api/agent-harnesses, without the token and for up
 # to 3 s, and writes what it answers to HF_HOME/.agent_harnesses.json, to look for the names of such
