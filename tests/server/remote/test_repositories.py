@@ -84,7 +84,11 @@ async def test_a_bucket_is_followed(bucket: Bucket, tmp_path: Path) -> None:
 
 async def test_the_loop_goes_on_while_files_come(bucket: Bucket, tmp_path: Path) -> None:
     here = Event()
-    bucket.faults.before = [lambda: here.wait(patience()) and None]
+
+    def hold() -> None:
+        assert here.wait(patience())
+
+    bucket.faults.before = [hold]
     repositories = Repositories(settings_of(tmp_path), AT_ONCE)
     fetching = asyncio.ensure_future(repositories.fetch())
     await asyncio.sleep(0.05)
