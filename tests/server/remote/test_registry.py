@@ -239,6 +239,11 @@ def test_a_bucket_whose_client_is_missing_names_the_package(
     assert "MLflow needs the package 'google" in refused()
 
 
+def test_mlflow_does_not_report_its_use(registry: FakeRegistry) -> None:
+    opened()
+    assert os.environ["MLFLOW_DISABLE_TELEMETRY"] == "true"
+
+
 def test_a_registry_must_be_named(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(RemoteError, match="set MLFLOW_TRACKING_URI to the address"):
         opened()
