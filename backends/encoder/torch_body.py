@@ -128,7 +128,7 @@ def _load(folder: Folder, dtype: torch.dtype) -> Any:
         )
     # The one family whose bodies transformers opens with their decoders.
     kind = own if name.endswith("EncoderModel") else _CLASSES[folder.task]
-    transformers.utils.logging.disable_progress_bar()  # type: ignore[no-untyped-call]  # theirs
+    transformers.utils.logging.disable_progress_bar()
     try:
         model, loading = kind.from_pretrained(
             folder.path,

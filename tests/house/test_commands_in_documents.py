@@ -52,8 +52,8 @@ NOT_RUN_HERE = {
 }
 """How blocks begin that no marker stands before, and why."""
 SLOW = ("docs/tasks/tensorflow-model.md", "docs/tasks/hub-or-registry.md")
-"""Pages whose commands load TensorFlow, or PyTorch and MLflow for what other tests show: of the tier
-`make check-all` only."""
+"""Pages whose commands load TensorFlow, or much for what other tests show: of the tier `make
+check-all` only."""
 SHELL = 'set -euo pipefail\ncurl() { command curl --fail-with-body "$@"; }\n'
 
 
