@@ -79,6 +79,13 @@ def test_storage_gets_the_file_asked_for_and_never_the_token(
     assert [asked.authorization for asked in hub.at_storage] == [""]
 
 
+def test_the_token_may_lie_in_the_file_of_hf_auth_login(hub: FakeHub) -> None:
+    Path(constants.HF_TOKEN_PATH).write_text(f"{TOKEN}\n")
+    hub.repo("org/name").is_private = True
+    opened().listing()
+    assert hub.asked[0].authorization == f"Bearer {TOKEN}"
+
+
 def test_nothing_is_asked_before_somebody_wants_to_know(hub: FakeHub) -> None:
     opened()
     assert hub.asked == []
