@@ -15,7 +15,7 @@ from trivet.server.remote.source import RemoteError, Unreachable
 
 log = logging.getLogger(__name__)
 SETTLE_S = 2.0
-"""What is new must be the same for so long where nobody waits for it."""
+"""What is new must be the same for so long where nobody waits for it, or until the next round."""
 NUM_STARTS = 5
 START_PAUSE_S = 1.0
 """At the start: rounds in which models that are being written are waited for, and between them."""
@@ -135,7 +135,7 @@ class Follower:
 
     def _poll(self) -> None:
         try:
-            self._mirror.sync(settle_s=SETTLE_S)
+            self._mirror.sync(settle_s=min(SETTLE_S, self._poll_s or 0.0))
         except Stopped:
             return
         except (RemoteError, OSError) as error:
