@@ -77,6 +77,8 @@ class FakeHub:
         self.is_gone = False
         """Whether connections are closed without an answer."""
         self.num_unanswered = 0
+        self.lists_sizes = True
+        """Mirrors may not."""
         self.extra_paths: tuple[str, ...] = ()
         self.endpoint = ""
         self.storage = ""
@@ -93,6 +95,8 @@ class FakeHub:
     def _sibling(self, path: str, content: bytes) -> dict[str, Any]:
         size = len(content) + self.lies_about_size
         blob = hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
+        if not self.lists_sizes:
+            return {"rfilename": path}
         told: dict[str, Any] = {"rfilename": path, "size": size, "blobId": blob}
         if path.endswith(LFS):
             sha256 = hashlib.sha256(content).hexdigest()
@@ -116,6 +120,9 @@ class _Handler(BaseHTTPRequestHandler):
         self.seen(asked)
         self.answer(asked)
 
+    def do_HEAD(self) -> None:
+        self.do_GET()
+
     def seen(self, asked: Asked) -> None:
         raise NotImplementedError
 
@@ -129,7 +136,8 @@ class _Handler(BaseHTTPRequestHandler):
         for name, value in {"content-length": str(len(body)), **(headers or {})}.items():
             self.send_header(name, value)
         self.end_headers()
-        self.wfile.write(body)
+        if self.command == "GET":
+            self.wfile.write(body)
 
     def send_part(self, asked: Asked, body: bytes, headers: Mapping[str, str]) -> None:
         """The file, or its rest where that is asked for."""

@@ -70,6 +70,19 @@ def test_a_repository_is_one_model_of_which_the_hub_has_version_1(
     assert listing["name/1/model.safetensors"].sha256 != ""
 
 
+def test_a_mirror_that_lists_no_sizes_is_asked_for_each_file(hub: FakeHub, tmp_path: Path) -> None:
+    hub.lists_sizes = False
+    source = opened()
+    sizes = {path: stamp.size for path, stamp in source.listing().items()}
+    assert sizes == {f"name/1/{path}": len(FILES[path]) for path in FILES if path != "README.md"}
+    for path in sizes:
+        name = path.removeprefix("name/1/")
+        assert fetched(source, path, tmp_path / name) == FILES[name]
+    hub.asked.clear()
+    source.listing()
+    assert len(hub.asked) == 1
+
+
 def test_storage_gets_the_file_asked_for_and_never_the_token(
     hub: FakeHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
