@@ -5,8 +5,8 @@
 # not there, as huggingface.co does, and code catches RepositoryNotFoundError.
 # Guess: the same answer is the same error, whatever the scheme of the endpoint.
 # Seen: a 401 without X-Error-Code is RepositoryNotFoundError only if the address begins with https://; over
-# http:// it is a plain HfHubHTTPError, which the except clause does not catch. The same holds for a port
-# and a path in front. With the header X-Error-Code: RepoNotFound both are RepositoryNotFoundError.
+# http:// it is a plain HfHubHTTPError, which the except clause does not catch. With the header
+# X-Error-Code: RepoNotFound both are RepositoryNotFoundError.
 # So: what is tried against a mirror on http:// takes another way through the error handling than
 # production; status and X-Error-Code say the same in both.
 set -euo pipefail

@@ -2,12 +2,11 @@
 # huggingface_hub 2.4.0: making the headers of a request makes a request.
 #
 # Situation: a program behind a mirror (HF_ENDPOINT) builds the headers of its own request with the public
-# build_hf_headers(), as the documentation advises for downloads by hand.
+# build_hf_headers().
 # Guess: that joins a user agent and a token; the mirror sees nothing yet.
 # Seen: the first call in a process asks the mirror for /api/agent-harnesses, without the token and for up
-# to 3 s, and writes what it answers to HF_HOME/.agent_harnesses.json, to look for the names of such
-# programs in the environment; a failure is kept for the process. So does every method of HfApi, before
-# its own request. HF_HUB_DISABLE_TELEMETRY=1 switches it off.
+# to 3 s, and writes what it answers to HF_HOME/.agent_harnesses.json: for the user agent, which is to say
+# what has started the process. HF_HUB_DISABLE_TELEMETRY=1 switches it off.
 # So: a mirror that counts, allows or routes paths sees one that no model has; on a network that drops
 # packets the first listing takes 3 s more; a home that may not be written to is written to.
 set -euo pipefail

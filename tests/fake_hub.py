@@ -71,11 +71,14 @@ class FakeHub:
         self.breaks_after: int | None = None
         """How many bytes of a large file are sent before the connection breaks, once."""
         self.ignores_ranges = False
+        self.storage_status = 200
         self.lies_about_size = 0
         """So many bytes more are listed than there are."""
         self.is_gone = False
         """Whether connections are closed without an answer."""
         self.num_unanswered = 0
+        self.lists_sizes = True
+        """Mirrors may not."""
         self.extra_paths: tuple[str, ...] = ()
         self.endpoint = ""
         self.storage = ""
@@ -92,6 +95,8 @@ class FakeHub:
     def _sibling(self, path: str, content: bytes) -> dict[str, Any]:
         size = len(content) + self.lies_about_size
         blob = hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
+        if not self.lists_sizes:
+            return {"rfilename": path}
         told: dict[str, Any] = {"rfilename": path, "size": size, "blobId": blob}
         if path.endswith(LFS):
             sha256 = hashlib.sha256(content).hexdigest()
@@ -115,6 +120,9 @@ class _Handler(BaseHTTPRequestHandler):
         self.seen(asked)
         self.answer(asked)
 
+    def do_HEAD(self) -> None:
+        self.do_GET()
+
     def seen(self, asked: Asked) -> None:
         raise NotImplementedError
 
@@ -128,7 +136,8 @@ class _Handler(BaseHTTPRequestHandler):
         for name, value in {"content-length": str(len(body)), **(headers or {})}.items():
             self.send_header(name, value)
         self.end_headers()
-        self.wfile.write(body)
+        if self.command == "GET":
+            self.wfile.write(body)
 
     def send_part(self, asked: Asked, body: bytes, headers: Mapping[str, str]) -> None:
         """The file, or its rest where that is asked for."""
@@ -206,9 +215,11 @@ class _StorageHandler(_Handler):
         self.hub.at_storage.append(asked)
 
     def answer(self, asked: Asked) -> None:
+        if self.hub.storage_status != 200:
+            return self.send(self.hub.storage_status, b"<Error/>", {})
         org, model, sha, file = urlsplit(asked.path).path.removeprefix("/").split("/", 3)
         content = self.hub.repos[f"{org}/{model}"].commits[sha].files[unquote(file)]
-        self.send_part(asked, content, {})
+        return self.send_part(asked, content, {})
 
 
 @contextmanager

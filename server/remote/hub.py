@@ -42,6 +42,14 @@ class _Version:
     """By path in the version folder."""
 
 
+@dataclass(frozen=True, slots=True)
+class _LeftAlone:
+    """That the hub has asked for patience: in which words, and until when (monotonic)."""
+
+    text: str
+    until_s: float
+
+
 def open_hub(address: str, settings: Settings) -> "HubSource":  # noqa: ARG001 - of OpenSource
     """See OpenSource. The token is the one of HF_TOKEN, or of `hf auth login`."""
     return HubSource(address, read_address(address))
@@ -56,9 +64,7 @@ class HubSource:
         self._endpoint = constants.ENDPOINT
         self._lock = threading.Lock()
         self._version: _Version | None = None
-        self._refusal: Unreachable | None = None
-        self._refused_until_s = 0.0
-        """While the hub wants to be left alone."""
+        self._left_alone = _LeftAlone("", 0.0)
 
     def listing(self) -> dict[str, Stamp]:
         """See Source."""
@@ -88,13 +94,16 @@ class HubSource:
 
     # -- versions ------------------------------------------------------------------------------
 
-    def _next(self, commit: str, files: Mapping[str, Stamp]) -> _Version:
+    def _next(self, commit: str, files: Mapping[str, Stamp | None]) -> _Version:
         """The version that these files are: the one before, if they are the same."""
-        where = self._asked.repository
+        before, where = self._version, self._asked.repository
+        if before is not None and before.commit == commit:
+            return before
         places = choose(files, self._asked.file, where)
-        stamps = {place: files[path] for place, path in places.items()}
+        stamps = {
+            place: files[path] or self._measured(commit, path) for place, path in places.items()
+        }
         _refuse_huge(stamps, where)
-        before = self._version
         if before is not None and before.stamps == stamps:
             return _Version(before.number, commit, places, stamps)
         number = 1 if before is None else before.number + 1
@@ -120,8 +129,8 @@ class HubSource:
 
     # -- the hub -------------------------------------------------------------------------------
 
-    def _ask(self) -> tuple[str, dict[str, Stamp]]:
-        """The commit that the revision is now, and its files."""
+    def _ask(self) -> tuple[str, dict[str, Stamp | None]]:
+        """The commit that the revision is now, and its files; some mirrors do not list sizes."""
         revision = quote(self._asked.revision, safe="")
         with self._answer(f"revision/{revision}?blobs=true", 0, "api/models/") as response:
             response.read()
@@ -134,9 +143,25 @@ class HubSource:
                     f"hub's description of a model ({type(error).__name__}): check HF_ENDPOINT"
                 ) from None
 
+    def _measured(self, commit: str, path: str) -> Stamp:
+        """Of a file whose size is not listed, as the hub tells it where it hands the file out."""
+        with self._answer(f"resolve/{commit}/{quote(path)}", 0, method="HEAD") as response:
+            headers, is_elsewhere = response.headers, response.is_redirect
+        size = headers.get("x-linked-size", "" if is_elsewhere else headers.get("content-length"))
+        tag = headers.get("x-linked-etag") or headers.get("etag")
+        if not tag or not size or not size.isdigit():
+            raise RemoteError(
+                f"{self._endpoint} tells no size and ETag of '{path}' in '{self._asked.repo}', "
+                "neither where it lists the file nor where it hands it out: check HF_ENDPOINT"
+            )
+        return Stamp(int(size), f"etag:{tag}")
+
     @contextmanager
-    def _answer(self, what: str, at: int, before: str = "") -> Iterator[httpx2.Response]:
-        """The hub's answer, a success, from byte `at` on. Raises RemoteError, Changed."""
+    def _answer(
+        self, what: str, at: int, before: str = "", method: str = "GET"
+    ) -> Iterator[httpx2.Response]:
+        """The hub's answer, a success, from byte `at` on; to HEAD also where else the file is.
+        Raises RemoteError, Changed."""
         self._keep_away()
         token = get_token()
         headers = {"user-agent": f"trivet/{__version__}", "accept-encoding": "identity"}
@@ -145,9 +170,13 @@ class HubSource:
         url = f"{self._endpoint}/{before}{self._asked.repo}/{what}"
         try:
             with get_session().stream(
-                "GET", url, headers=headers, timeout=constants.HF_HUB_DOWNLOAD_TIMEOUT
+                method,
+                url,
+                headers=headers,
+                timeout=constants.HF_HUB_DOWNLOAD_TIMEOUT,
+                follow_redirects=method == "GET",
             ) as response:
-                if not response.is_success:
+                if not response.is_success and not response.is_redirect:
                     raise self._refused(response, has_token=bool(token), is_file=not before)
                 yield response
         except OfflineModeIsEnabled:
@@ -160,21 +189,24 @@ class HubSource:
 
     def _refused(self, response: httpx2.Response, *, has_token: bool, is_file: bool) -> Exception:
         status, headers = response.status_code, response.headers
+        if response.history:
+            return Unreachable(f"the storage of {self._endpoint} answers {status} now")
         if is_file and (status == 416 or is_file_gone(status, headers)):
             return Changed()
         asked = self._asked
         question = Question(self._endpoint, asked.repo, asked.revision, has_token)
         error = refusal(question, status, headers)
         if isinstance(error, Unreachable) and error.wait_s:
-            self._refusal, self._refused_until_s = error, time.monotonic() + error.wait_s
+            self._left_alone = _LeftAlone(str(error), time.monotonic() + error.wait_s)
         return error
 
     def _keep_away(self) -> None:
         """Raises Unreachable while the hub has asked for patience: each poll would cost more of
         it."""
-        refused, left_s = self._refusal, self._refused_until_s - time.monotonic()
-        if refused is not None and left_s > 0:
-            raise Unreachable(str(refused), left_s)
+        alone = self._left_alone
+        left_s = alone.until_s - time.monotonic()
+        if left_s > 0:
+            raise Unreachable(alone.text, left_s)
 
 
 def _commit(value: Any) -> str:
@@ -183,9 +215,11 @@ def _commit(value: Any) -> str:
     return value
 
 
-def _stamped(sibling: Mapping[str, Any]) -> tuple[str, Stamp]:
+def _stamped(sibling: Mapping[str, Any]) -> tuple[str, Stamp | None]:
     """A file of the hub's description. Raises KeyError, TypeError, ValueError."""
-    path, size, lfs = sibling["rfilename"], sibling["size"], sibling.get("lfs")
+    path, size, lfs = sibling["rfilename"], sibling.get("size"), sibling.get("lfs")
+    if isinstance(path, str) and size is None:
+        return path, None
     if not isinstance(path, str) or type(size) is not int or size < 0:
         raise TypeError("a file has a path and a size")
     if lfs is None:
@@ -204,7 +238,7 @@ def _refuse_huge(stamps: Mapping[str, Stamp], where: str) -> None:
             )
 
 
-def _left_out(files: Mapping[str, Stamp], places: Places) -> str:
+def _left_out(files: Mapping[str, object], places: Places) -> str:
     others = sorted(files.keys() - set(places.values()))
     pickles = [path for path in others if path.endswith(PICKLES)]
     if not others:

@@ -2,7 +2,7 @@
 
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -32,17 +32,20 @@ def refusals(registry: str, what: str) -> Iterator[None]:
         ) from None
     except MlflowException as error:
         raise _of_mlflow(error, registry, what) from None
-    except (OSError, *_client_errors()) as error:
+    except _client_errors() as error:
         raise _of_client(error, registry, what) from None
 
 
 def _client_errors() -> tuple[type[Exception], ...]:
     modules = ((sys.modules.get(module), name) for module, name in _CLIENTS)
-    return tuple(getattr(module, name) for module, name in modules if module is not None)
+    return OSError, *(getattr(module, name) for module, name in modules if module is not None)
 
 
 def _of_mlflow(error: Any, registry: str, what: str) -> RemoteError:
     behind = error.__cause__ or error.__context__
+    bucket = getattr(behind, "response", None)
+    if isinstance(bucket, Mapping):  # botocore's
+        return _of_bucket(bucket, what)
     if isinstance(behind, OSError):  # as all of `requests` are
         return _unreachable(behind, registry, what)
     return _by_status(error.get_http_status_code(), str(error), registry, what)
@@ -50,10 +53,24 @@ def _of_mlflow(error: Any, registry: str, what: str) -> RemoteError:
 
 def _of_client(error: Exception, registry: str, what: str) -> RemoteError:
     response = getattr(error, "response", None)
+    if isinstance(response, Mapping):
+        return _of_bucket(response, what)
     status = getattr(response, "status_code", None)
     if isinstance(status, int):
         return _by_status(status, str(error), registry, what)
     return _unreachable(error, registry, what)
+
+
+def _of_bucket(response: Mapping[str, Any], what: str) -> RemoteError:
+    status = response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
+    code = response.get("Error", {}).get("Code", "")
+    text = f"{what}: the bucket with the model's files answers {status} {code}"
+    if status == 429 or status >= 500:
+        return Unreachable(text)
+    return RemoteError(
+        f"{text}: the server needs credentials that may list and read it (AWS_ACCESS_KEY_ID, "
+        "AWS_SECRET_ACCESS_KEY, MLFLOW_S3_ENDPOINT_URL), and the files must be there"
+    )
 
 
 def _unreachable(error: Exception, registry: str, what: str) -> Unreachable:

@@ -86,17 +86,13 @@ def _of_file(path: Path, at: int) -> Iterator[bytes]:
 
 def _by_http(uri: str, path: str, at: int) -> Iterator[bytes]:
     """As MLflow downloads it, but in the middle of a file, too. Its server knows no ranges."""
-    from mlflow.utils.credentials import get_default_host_creds
-    from mlflow.utils.rest_utils import http_request
+    from mlflow.utils import credentials, rest_utils
 
+    ask: Any = rest_utils.http_request  # untyped, as the next
+    find: Any = credentials.get_default_host_creds
     headers = {"Range": f"bytes={at}-"} if at else {}
-    with http_request(
-        get_default_host_creds(uri),
-        posixpath.join("/", path),
-        "GET",
-        stream=True,
-        extra_headers=headers,
-    ) as response:
+    place = posixpath.join("/", path)
+    with ask(find(uri), place, "GET", stream=True, extra_headers=headers) as response:
         response.raise_for_status()
         begins = 0 if response.status_code == 200 else at
         yield from behind(response.iter_content(CHUNK_BYTES), at - begins)

@@ -54,8 +54,9 @@ NOT_RUN_HERE = {
     '"""Opens frobs': "the same",
 }
 """How blocks begin that no marker stands before, and why."""
-SLOW = ("docs/tasks/tensorflow-model.md",)
-"""Pages whose commands load TensorFlow: of the tier `make check-all` only."""
+SLOW = ("docs/tasks/tensorflow-model.md", "docs/tasks/hub-or-registry.md")
+"""Pages whose commands load TensorFlow, or much for what other tests show: of the tier `make
+check-all` only."""
 SHELL = 'set -euo pipefail\ncurl() { command curl --fail-with-body "$@"; }\n'
 
 

@@ -70,6 +70,19 @@ def test_a_repository_is_one_model_of_which_the_hub_has_version_1(
     assert listing["name/1/model.safetensors"].sha256 != ""
 
 
+def test_a_mirror_that_lists_no_sizes_is_asked_for_each_file(hub: FakeHub, tmp_path: Path) -> None:
+    hub.lists_sizes = False
+    source = opened()
+    sizes = {path: stamp.size for path, stamp in source.listing().items()}
+    assert sizes == {f"name/1/{path}": len(FILES[path]) for path in FILES if path != "README.md"}
+    for path in sizes:
+        name = path.removeprefix("name/1/")
+        assert fetched(source, path, tmp_path / name) == FILES[name]
+    hub.asked.clear()
+    source.listing()
+    assert len(hub.asked) == 1
+
+
 def test_storage_gets_the_file_asked_for_and_never_the_token(
     hub: FakeHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -77,6 +90,13 @@ def test_storage_gets_the_file_asked_for_and_never_the_token(
     fetched(opened(), "name/1/model.safetensors", tmp_path / "x")
     assert {asked.authorization for asked in hub.asked} == {f"Bearer {TOKEN}"}
     assert [asked.authorization for asked in hub.at_storage] == [""]
+
+
+def test_the_token_may_lie_in_the_file_of_hf_auth_login(hub: FakeHub) -> None:
+    Path(constants.HF_TOKEN_PATH).write_text(f"{TOKEN}\n")
+    hub.repo("org/name").is_private = True
+    opened().listing()
+    assert hub.asked[0].authorization == f"Bearer {TOKEN}"
 
 
 def test_nothing_is_asked_before_somebody_wants_to_know(hub: FakeHub) -> None:
@@ -100,6 +120,17 @@ def test_a_broken_connection_is_resumed(
     hub.ignores_ranges = ignores_ranges
     list(source.fetch(f"name/1/{name}", stamp, into, begun))
     assert into.read_bytes() == FILES[name]
+
+
+def test_a_refusal_of_the_storage_is_not_taken_for_the_hubs(hub: FakeHub, tmp_path: Path) -> None:
+    source = opened()
+    path = "name/1/model.safetensors"
+    stamp = source.listing()[path]
+    hub.storage_status = 403
+    with pytest.raises(Unreachable, match=r"the storage of .* answers 403 now"):
+        list(source.fetch(path, stamp, tmp_path / "x", 0))
+    hub.storage_status = 200
+    assert fetched(source, path, tmp_path / "x") == FILES["model.safetensors"]
 
 
 def test_what_is_there_already_is_not_asked_for(hub: FakeHub, tmp_path: Path) -> None:
@@ -150,7 +181,7 @@ def test_a_commit_that_changes_no_file_of_the_model_is_no_version(hub: FakeHub) 
 
 
 def test_a_commit_in_the_address_never_changes_and_is_asked_for_once(hub: FakeHub) -> None:
-    sha = hub.repo("org/name").commit("main").sha  # type: ignore[union-attr] - there is one
+    sha = hub.repo("org/name").branches["main"].sha
     source = opened(f"hf://org/name@{sha}")
     before = source.listing()
     hub.repo("org/name").push({"model.safetensors": b"x"})

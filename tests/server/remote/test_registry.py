@@ -142,6 +142,27 @@ def test_a_broken_connection_is_resumed(registry: FakeRegistry, tmp_path: Path) 
     assert into.read_bytes() == FILES["model.skops"]
 
 
+@pytest.mark.slow
+def test_files_in_a_bucket_come_by_mlflows_own_client(
+    registry: FakeRegistry, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    from bucket_site import BUCKET, KEYS, s3_bucket  # loads a server
+
+    with s3_bucket() as bucket:
+        for name, value in {**KEYS, "MLFLOW_S3_ENDPOINT_URL": bucket.url}.items():
+            monkeypatch.setenv(name, value)
+        bucket.put_all({f"fraud/{path}": content for path, content in FILES.items()})
+        registry.models["fraud"][1].source = f"s3://{BUCKET}/models/fraud"
+        source = opened()
+        assert set(source.listing()) == {f"fraud/1/{path}" for path in FILES}
+        into = tmp_path / "x"
+        into.write_bytes(FILES["model.skops"][:100])
+        assert fetched(source, "fraud/1/model.skops", into, 100) == FILES["model.skops"]
+        assert list(tmp_path.iterdir()) == [into]
+        registry.models["fraud"][1].source = "s3://another-bucket/models/fraud"
+        assert "answers 404 NoSuchBucket: the server needs credentials" in refused()
+
+
 # -- mlflow's own store ------------------------------------------------------------------------
 
 
@@ -237,6 +258,11 @@ def test_a_bucket_whose_client_is_missing_names_the_package(
     monkeypatch.setitem(sys.modules, "google.cloud", None)
     registry.models["fraud"][1].source = "gs://bucket/model"
     assert "MLflow needs the package 'google" in refused()
+
+
+def test_mlflow_does_not_report_its_use(registry: FakeRegistry) -> None:
+    opened()
+    assert os.environ["MLFLOW_DISABLE_TELEMETRY"] == "true"
 
 
 def test_a_registry_must_be_named(monkeypatch: pytest.MonkeyPatch) -> None:
