@@ -115,6 +115,7 @@ class Server:
             load_threads=settings.model_load_thread_count,
             load_retries=settings.model_load_retry_count,
             listener=self._on_status,
+            on_end=self._loaded_objects.changed,
             has_summaries=MetricsConfig.parse(settings.metrics_config).summary_latencies,
         )
         control.attach(self.lifecycle)

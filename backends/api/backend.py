@@ -127,3 +127,11 @@ class UsesGpus(Protocol):
     def can_use_gpus(self) -> bool:
         """Whether its framework, as it is installed, computes on them: KIND_AUTO then means one
         instance on each GPU, else the CPU."""
+
+
+@runtime_checkable
+class KnowsPlacement(Protocol):
+    """A backend whose configs say what depends on where instances run."""
+
+    def placed(self, config: ModelConfig, files: ModelFiles) -> ModelConfig:
+        """The complete config with that, once its instance groups are settled."""

@@ -7,6 +7,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from trivet.backends.api import Environment, Pickles
+from trivet.backends.process.order import instance_variables
 from trivet.backends.process.program import program
 from trivet.backends.process.task import Task
 
@@ -20,21 +21,19 @@ _CONFINED_PROGRAM = program("trivet.backends.confinement")
 _GUEST = str(Path(__file__).with_name("guest.py"))
 """Never imported: it runs where we are guests."""
 _PRIVATE = ("google", "google.protobuf", "google._upb")
-_THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 _SERVERS_OWN = ("PYTHONPATH", "PYTHONHOME", "PYTHONSTARTUP", "VIRTUAL_ENV", "CONDA_PREFIX")
 
 
 def command(task: Task) -> list[str]:
     """Without the arguments of the program."""
-    is_confined = task.files.pickles is not Pickles.REFUSED
     environment = task.files.environment
     if environment is None:
-        return [sys.executable, "-P", "-c", _CONFINED_PROGRAM if is_confined else _PROGRAM]
+        return [sys.executable, "-P", "-c", _CONFINED_PROGRAM if is_confined(task) else _PROGRAM]
     given = {
         "ours": _folders(("trivet",)),
         "private": _folders(_PRIVATE),
         "shared": _folders(SHARED),
-        "is_confined": is_confined,
+        "is_confined": is_confined(task),
     }
     # As a file, since its folder is nobody's to import from; and without the user's packages.
     return [str(environment.python), "-P", "-s", _GUEST, json.dumps(given)]
@@ -43,13 +42,21 @@ def command(task: Task) -> list[str]:
 def variables(task: Task, given: Mapping[str, str]) -> dict[str, str]:
     """The server's, with what numeric libraries read when they are imported, and without what leads
     to the server's packages where the model has others."""
-    threads = str(max(1, task.placement.cpu_threads)) if task.placement else "1"
-    found = {**given, **dict.fromkeys(_THREAD_VARIABLES, threads)}
+    found = instance_variables(given, num_threads(task))
     if task.placement is not None and task.placement.device_uuid:
         found["CUDA_VISIBLE_DEVICES"] = task.placement.device_uuid
-    found |= {"PYTHONUNBUFFERED": "1", "PYTHONFAULTHANDLER": "1"}
     environment = task.files.environment
     return found if environment is None else _activated(found, environment)
+
+
+def num_threads(task: Task) -> int:
+    """Of libraries that compute."""
+    return max(1, task.placement.cpu_threads) if task.placement else 1
+
+
+def is_confined(task: Task) -> bool:
+    """Whether the process is to leave the network."""
+    return task.files.pickles is not Pickles.REFUSED
 
 
 def plain(given: Mapping[str, str]) -> dict[str, str]:

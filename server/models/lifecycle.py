@@ -43,16 +43,19 @@ class Lifecycle:
         *,
         load_threads: int = 4,
         listener: Listener,
+        on_end: Callable[[], None] = lambda: None,
         load_retries: int = 0,
         has_summaries: bool = False,
     ) -> None:
-        """`load_retries`: how often a version that did not load is tried again at once;
-        `has_summaries`: whether statistics keep quantiles, too."""
+        """`on_end`: called when a version is gone, maybe long after `listener`; `load_retries`:
+        how often a version that did not load is tried again at once; `has_summaries`: whether
+        statistics keep quantiles, too."""
         self._has_summaries = has_summaries
         self._registry = registry
         self._opener = Opener(loader, threads=load_threads, retries=load_retries)
         self._assembler = assembler
         self._listener = listener
+        self._on_end = on_end
         self._known: dict[str, Known] = {}
         """By the models' keys."""
         registry.trouble_of = lambda key: self._known.get(key, Known()).trouble
@@ -203,7 +206,7 @@ class Lifecycle:
         self._set(key, version, known, Status(State.READY))
         log.info("model '%s' version %d is ready", key, version)
         if replaced is not None:
-            self._spawn(end(replaced, self._registry.routers))
+            self._spawn(end(replaced, self._registry.routers, self._on_end))
         return ""
 
     def _is_news(self, known: Known, error: ServingError) -> bool:
@@ -336,7 +339,7 @@ class Lifecycle:
     async def _leave(self, model: Model, known: Known, leaving: Status, reason: str) -> None:
         """Ends a version that was retired. It may be loaded again meanwhile: then `leaving` is not
         what is said of it any more, and its end is nobody's news."""
-        await end(model, self._registry.routers)
+        await end(model, self._registry.routers, self._on_end)
         if known.versions.get(model.version) is leaving:
             self._set(model.key, model.version, known, Status(State.UNAVAILABLE, reason))
         if model.version not in self._registry.models.get(model.key, {}):

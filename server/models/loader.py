@@ -16,6 +16,7 @@ from trivet.backends.api import (
     Environment,
     Instance,
     InvalidConfig,
+    KnowsPlacement,
     LoadFailed,
     ModelFiles,
     Placement,
@@ -212,6 +213,8 @@ class Loader:
             completed = given
         num_gpus = self._num_gpus(backend, completed)
         config = configs.normalise(completed, about, num_gpus=num_gpus)
+        if isinstance(backend, KnowsPlacement):
+            config = backend.placed(config, files)
         check(config, about)
         labels = read_labels(config, files)
         if composed is not None:

@@ -2,8 +2,10 @@
 
 import os
 import socket
+import subprocess
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import joblib
 import network
@@ -15,6 +17,8 @@ from sklearn.ensemble import RandomForestClassifier
 from tree_models import ROWS, WORDS, Home, parameters, xgboost_model
 
 from trivet.backends.api import Instance, LoadFailed, ModelFiles, Pickles, Placement
+from trivet.backends.process import spawn
+from trivet.backends.process.forking import ForkServer
 from trivet.backends.registry import open_backend
 from trivet.protos.model_config_pb2 import ModelConfig
 
@@ -74,6 +78,26 @@ def test_an_allowed_pickle_predicts_as_the_library(home: Home) -> None:
     answers = run_one(opened(home, Pickles.HERE), input=FULL)
 
     np.testing.assert_array_equal(answers["predict_proba"], model.predict_proba(FULL))
+
+
+def test_scikit_learn_is_imported_once_to_complete_and_to_open(
+    home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    joblib.dump(RandomForestClassifier(5, random_state=0).fit(FULL, WORDS), home.path("model.pkl"))
+    interpreters: list[str] = []
+
+    class Counted(subprocess.Popen[bytes]):
+        def __init__(self, command: list[str], **options: Any) -> None:
+            interpreters.append(command[3])
+            super().__init__(command, **options)
+
+    own = ForkServer("sklearn")
+    monkeypatch.setattr(spawn, "fork_server_of", lambda _: own)
+    monkeypatch.setattr(subprocess, "Popen", Counted)
+    opened(home, Pickles.APART).close()
+    assert len(interpreters) == 1
+    assert "fork_server" in interpreters[0]
+    own._end()
 
 
 def witness(home: Home, port: int) -> ModelFiles:
