@@ -412,7 +412,7 @@ def test_r33_packages_that_are_not_there(room: Room, wrong: Path) -> None:
     "line", ["--index-url http://x/", "x @ http://x/x.whl", "./x.whl", "-r more.txt"]
 )
 def test_r33_places_that_they_come_from(room: Room, wrong: Path, line: str) -> None:
-    assert "whoever runs the server" in requiring(room, wrong, line)
+    assert "whoever runs the server" in requiring(room, wrong, f"{line}\nno-such-package")
     room.assert_unharmed()
 
 
