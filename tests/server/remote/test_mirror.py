@@ -87,6 +87,9 @@ def test_what_has_gone_there_goes_here(room: Room, source: ScriptedSource) -> No
         ({"m": b"a file", "n/1/x": b"x"}, {"m/1/x": b"a folder", "n/1/x": b"x"}),
         ({"m/1/x": b"a folder", "n/1/x": b"x"}, {"m": b"a file", "n/1/x": b"x"}),
         ({"config.json": b"{}"}, {"config.json": b"{'a': 1}", "model.gguf": b"weights"}),
+        ({"m": b"", "n/1/x": b"x"}, {"m/config.json": b"{}", "n/1/x": b"x"}),
+        ({"n/1/x": b"x", "n/2": b""}, {"n/1/x": b"x", "n/2/x": b"x"}),
+        ({"m/config.json": b"{}", "n/1/x": b"x"}, {"m": b"a file", "n/1/x": b"x"}),
     ],
 )
 def test_models_may_change_their_form(
