@@ -113,6 +113,18 @@ def test_a_repository_that_is_one_model_has_its_address_s_name(tmp_path: Path) -
 # -- what is being written ---------------------------------------------------------------------
 
 
+@pytest.mark.parametrize(
+    "files", [ADD, {"config.json": b"{}", "model.gguf": b"w"}], ids=["models", "one model"]
+)
+def test_the_mark_of_the_repository_s_own_folder_is_nothing(
+    room: Room, source: ScriptedSource, files: dict[str, bytes]
+) -> None:
+    source.files = {"": b"", **files}
+    assert not room.sync()
+    assert room.files() == files
+    assert room.mirror.restore()
+
+
 def test_a_version_that_grows_while_it_is_fetched_waits_for_the_next_round(
     room: Room, source: ScriptedSource
 ) -> None:
@@ -243,6 +255,17 @@ def test_a_model_with_a_name_that_cannot_be_a_file_keeps_no_other_back(
 
 def test_a_server_can_start_with_what_the_last_one_had(tmp_path: Path) -> None:
     source = ScriptedSource(dict(ADD))
+    first = Room(source, tmp_path)
+    first.sync()
+    first.close()
+    second = Room(source, tmp_path)
+    assert second.mirror.restore()
+    assert second.files() == ADD
+    second.close()
+
+
+def test_a_name_that_cannot_be_a_file_keeps_nothing_from_being_remembered(tmp_path: Path) -> None:
+    source = ScriptedSource({**ADD, "evil/../x": b""})
     first = Room(source, tmp_path)
     first.sync()
     first.close()
