@@ -40,6 +40,10 @@ class _Round:
     bar: bool = False
     done: "Future[None]" = field(default_factory=Future)
 
+    def begin(self) -> bool:
+        """Whether anybody waits still; from now on nobody can leave."""
+        return self.done.set_running_or_notify_cancel()
+
 
 class Follower:
     """Owns its mirror and one thread, which does nothing before it is asked to."""
@@ -87,7 +91,7 @@ class Follower:
         with suppress(Empty):
             while True:
                 asked = self._asked.get_nowait()
-                if asked is not None:
+                if asked is not None and asked.begin():
                     asked.done.set_exception(Stopped())
 
     def _run(self) -> None:
@@ -100,15 +104,18 @@ class Follower:
                 asked = self._asked.get(timeout=wait_s)
             except Empty:
                 self._poll()
-            if asked is not None and not self._stop.is_set():
+            if asked is not None:
                 self._serve(asked)
-            elif asked is not None:
-                asked.done.set_exception(Stopped())
             else:
                 due_s = time.monotonic() + (self._poll_s or 0.0)
         self._turn_away()
 
     def _serve(self, asked: _Round) -> None:
+        if not asked.begin():
+            return
+        if self._stop.is_set():
+            asked.done.set_exception(Stopped())
+            return
         try:
             if asked.is_first:
                 self._first(bar=asked.bar)
