@@ -158,10 +158,22 @@ def test_whoever_asks_after_the_end_is_turned_away(stop: Event) -> None:
 def test_whoever_leaves_ends_nothing(stop: Event) -> None:
     mirror = HeldMirror()
     follower = follower_of(mirror, stop)
-    under_way, waiting = follower.sync(), follower.sync()
+    under_way = follower.sync()
     assert mirror.has_begun.wait(patience())
     assert not under_way.cancel()
-    assert waiting.cancel()
+    assert follower.sync().cancel()
     mirror.may_end.set()
     follower.sync().result(patience())
+    assert mirror.num_rounds == 2
+
+
+def test_one_round_answers_all_who_wait_when_it_begins(stop: Event) -> None:
+    mirror = HeldMirror()
+    follower = follower_of(mirror, stop)
+    first = follower.sync()
+    assert mirror.has_begun.wait(patience())
+    others = [follower.sync() for _ in range(10)]
+    mirror.may_end.set()
+    for each in (first, *others):
+        each.result(patience())
     assert mirror.num_rounds == 2
