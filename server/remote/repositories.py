@@ -88,6 +88,9 @@ class Repositories:
         if isinstance(repository, Path):
             return repository
         source = open_source(repository, self._settings)
+        for root, address in self.addresses.items():
+            if address == source.address:  # given twice, as folders may be
+                return root
         if self._cache is None:
             self._cache = self._opened_cache()
         tree = Tree(source, self._cache)

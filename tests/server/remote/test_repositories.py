@@ -71,6 +71,17 @@ async def test_a_model_in_a_folder_and_in_a_bucket_names_both(
     await repositories.close()
 
 
+async def test_an_address_that_is_given_twice_is_one_repository(
+    bucket: Bucket, tmp_path: Path
+) -> None:
+    addresses = (ADDRESS, f"{ADDRESS}/")
+    settings = Settings(model_repository=addresses, remote_cache=str(tmp_path / "cache"))
+    repositories = await fetched(settings)
+    assert [*repositories.scan().models] == ["add"]
+    assert not repositories.scan().problems
+    await repositories.close()
+
+
 async def test_a_bucket_is_followed(bucket: Bucket, tmp_path: Path) -> None:
     settings = settings_of(tmp_path, repository_poll_secs=0.01)
     repositories = await fetched(settings)
