@@ -50,7 +50,8 @@ class Tree:
         # A model that gets version folders, or a file that becomes a folder.
         in_the_way = {old for old in gone if any(are_nested(old, new) for new in changed)}
         self._remove(in_the_way)
-        for place in sorted(changed):
+        # A config before the versions that it is for: whoever looks between finds no version yet.
+        for place in sorted(changed, key=lambda place: (not wanted[place].is_file, place)):
             self._put(place, wanted[place])
         self._remove(gone - in_the_way)
 

@@ -9,7 +9,7 @@ import pytest
 from mirror_room import Room
 from scripted_source import Fault, ScriptedSource, broken, refused, throttled
 
-from trivet.server.remote.source import RemoteError, Unreachable
+from trivet.server.remote.source import RemoteError, Source, Stamp, Unreachable
 from trivet.server.repository.scan import scan
 
 ADD = {"add/config.pbtxt": b"config", "add/1/model.onnx": b"first version"}
@@ -64,6 +64,21 @@ def test_a_changed_version_takes_the_place_of_the_old_one_at_once(
     assert (room.tree.root / "add/1/model.onnx").read_bytes() == b"another"
     assert not os.path.samestat(os.fstat(held), (room.tree.root / "add/1").stat())
     os.close(held)
+
+
+def test_no_version_is_seen_before_its_config(
+    room: Room, source: ScriptedSource, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[list[str]] = []
+    link = room.cache.link
+
+    def linked(source: Source, stamp: Stamp, into: Path) -> None:
+        seen.append(sorted(room.files()))
+        link(source, stamp, into)
+
+    monkeypatch.setattr(room.cache, "link", linked)
+    room.sync()
+    assert seen == [[], ["add/config.pbtxt"]]
 
 
 def test_what_has_gone_there_goes_here(room: Room, source: ScriptedSource) -> None:
