@@ -1,14 +1,27 @@
 """`trivet repo validate`: faults of a model repository, found without serving it."""
 
 import dataclasses
+import os
 import sys
 from pathlib import Path
+from typing import Any
 
 import click
 import orjson
 from rich.console import Console
 
 _STYLES = {"error": "red", "warning": "yellow"}
+
+
+class _Folder(click.Path):
+    """A folder; of an address it says what to do."""
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> str | bytes | os.PathLike[str]:
+        if "://" in str(value):
+            self.fail("addresses are not looked at; copy the repository here first", param, ctx)
+        return super().convert(value, param, ctx)
 
 
 @click.group()
@@ -22,7 +35,7 @@ def repo() -> None:
     metavar="FOLDER...",
     nargs=-1,
     required=True,
-    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    type=_Folder(exists=True, file_okay=False, path_type=Path),
 )
 @click.option(
     "--model-namespacing",

@@ -129,6 +129,12 @@ def test_without_a_server_the_way_out_is_named() -> None:
     assert "trivet serve" in result.output
 
 
+def test_validate_says_that_it_looks_at_folders_alone() -> None:
+    result = run("repo", "validate", "s3://bucket/models")
+    assert result.exit_code == 2
+    assert "addresses are not looked at; copy the repository here first" in result.output
+
+
 def test_validate_reports_places_and_fails(tmp_path: Path) -> None:
     (tmp_path / "m" / "1").mkdir(parents=True)
     (tmp_path / "m" / "config.pbtxt").write_text("\nmax_batch_sise: 3")
