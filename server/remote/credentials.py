@@ -3,6 +3,7 @@ obstore finds itself. Keys are handed on and never shown."""
 
 import configparser
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -101,8 +102,9 @@ def _aws_profile(profile: str, environment: Mapping[str, str]) -> Options:
     ):
         parser = configparser.RawConfigParser()
         try:
-            parser.read(Path(file).expanduser(), encoding="utf-8")
-        except (OSError, RuntimeError, UnicodeError, configparser.Error):
+            # Not Path.expanduser, which fails for a user without a home: there is no file then.
+            parser.read(os.path.expanduser(file), encoding="utf-8")  # noqa: PTH111
+        except (OSError, UnicodeError, configparser.Error):
             raise RemoteError(f"'{file}' is no file of AWS profiles that can be read") from None
         if parser.has_section(section):
             values = dict(parser.items(section))

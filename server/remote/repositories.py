@@ -103,7 +103,13 @@ class Repositories:
 
     def _opened_cache(self) -> Cache:
         given = self._settings.remote_cache
-        folder = Path(given) if given else _default_folder()
+        try:
+            folder = Path(given).expanduser() if given else _default_folder()
+        except RuntimeError:
+            raise RemoteError(
+                "files from elsewhere are kept in the home of the server's user, who has none; let "
+                "--remote-cache name a folder"
+            ) from None
         try:
             cache = Cache(folder.absolute(), self._settings.remote_cache_size, self._stop)
         except OSError as error:

@@ -118,6 +118,23 @@ async def test_a_server_that_ends_breaks_off_what_comes(bucket: Bucket, tmp_path
     await repositories.close()
 
 
+async def test_a_user_without_a_home_is_told_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("HOME")
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setattr(os, "getuid", lambda: 65532)
+    with pytest.raises(RepositoryUnreadableError, match="who has none; let --remote-cache name"):
+        # Nor are there files of AWS's then, which is no mistake.
+        Repositories(Settings(model_repository=("s3://bucket/models",)))
+
+
+async def test_a_cache_may_lie_in_the_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    address = "s3://127.0.0.1:1/bucket/models"
+    repositories = Repositories(Settings(model_repository=(address,), remote_cache="~/cache"))
+    assert num_of(tmp_path, "cache/trees/*") == 1
+    await repositories.close()
+
+
 async def test_repositories_are_closed_together(
     bucket: Bucket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
