@@ -14,9 +14,11 @@ from trivet.backends.api import LoadFailed
 from trivet.backends.llm.attention.base import Attention
 from trivet.backends.llm.attention.choice import choose_attention
 from trivet.backends.llm.attention.kv_cache import KvCache
+from trivet.backends.llm.attention.layered import attention_of, torch_attention
 from trivet.backends.llm.attention.torch_reference import TorchAttention
 from trivet.backends.llm.families.config import LlmConfig
 from trivet.backends.llm.families.kinds import Need
+from trivet.backends.llm.foreign.plan import ModelTensors
 from trivet.backends.llm.matrices.dense import Dense
 from trivet.backends.llm.models import torch_decoder
 from trivet.backends.llm.models.torch_decoder import TorchDecoder
@@ -87,6 +89,21 @@ def _make_fused(task: Task) -> HeldModel:
     return FusedLlama(task.weights, task.attention)
 
 
+def _foreign_why_not(task: Task) -> str:
+    if task.weights.ranks.size > 1:
+        return "it computes whole models (model parameter tensor_parallel_size)"
+    if task.weights.quantization:
+        return "it does not quantise matrices (model parameter quantization)"
+    return ""
+
+
+def _make_foreign(task: Task) -> HeldModel:
+    tensors = task.weights.tensors
+    assert isinstance(tensors, ModelTensors)
+    tensors.model.to(task.cache.layers[0].device)
+    return tensors.plan.make(task.cache, task.attention)
+
+
 NATIVE: Implementation[Model] = Implementation(
     "the compiled step", decoder.COMPUTES, _native_why_not, _make_native
 )
@@ -105,8 +122,11 @@ TORCH: Implementation[HeldModel] = Implementation(
     lambda task: "",  # noqa: ARG005  # all sizes and formats, anywhere
     lambda task: TorchDecoder(task.weights, task.attention),
 )
-ON_PROCESSORS: tuple[Implementation[Model], ...] = (NATIVE, TORCH)
-ON_DEVICES: tuple[Implementation[HeldModel], ...] = (FUSED, TORCH)
+FOREIGN: Implementation[HeldModel] = Implementation(
+    "transformers' own classes", frozenset({Need.FOREIGN}), _foreign_why_not, _make_foreign
+)
+ON_PROCESSORS: tuple[Implementation[Model], ...] = (NATIVE, TORCH, FOREIGN)
+ON_DEVICES: tuple[Implementation[HeldModel], ...] = (FUSED, TORCH, FOREIGN)
 
 
 def make_model(weights: Weights, cache: KvCache, attention: str = "auto") -> Model:
@@ -114,15 +134,16 @@ def make_model(weights: Weights, cache: KvCache, attention: str = "auto") -> Mod
     `attention`: the kernels on a GPU, by name. Raises LoadFailed."""
     if cache.layers[0].device.type != "cpu":
         return make_held_model(weights, cache, attention)
-    heads = weights.config.attention
     return _first(
-        ON_PROCESSORS, Task(weights, cache, TorchAttention(cache, heads.scale, heads.window))
+        ON_PROCESSORS, Task(weights, cache, attention_of(weights.config, cache, torch_attention))
     )
 
 
 def make_held_model(weights: Weights, cache: KvCache, attention: str = "auto") -> HeldModel:
     """The same for a device, whose cache may be exchanged."""
-    chosen = choose_attention(weights.config, cache, attention)
+    chosen = attention_of(
+        weights.config, cache, lambda config, part: choose_attention(config, part, attention)
+    )
     return _first(ON_DEVICES, Task(weights, cache, chosen))
 
 

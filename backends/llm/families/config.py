@@ -23,6 +23,8 @@ class LlmConfig:
     has_learned_positions: bool = False
     """A vector for each position is added to the embedding."""
     ties_embeddings: bool = False
+    keeps_states: bool = False
+    """Sequences have a state beside their blocks, so that blocks alone do not make up a prefix."""
 
     @property
     def num_layers(self) -> int:

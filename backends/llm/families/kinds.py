@@ -34,6 +34,7 @@ class Need(StrEnum):
     GELU = "gelu"
     GELU_TANH = "gelu by tanh"
     DIFFERENT_LAYERS = "layers that differ"
+    FOREIGN = "architecture of transformers' own classes"
 
 
 class Arrangement(StrEnum):
