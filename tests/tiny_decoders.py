@@ -16,7 +16,7 @@ MAX_POSITIONS = 128
 MODEL_TYPES = tuple(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES)
 _SIZES: dict[int, str] = {
     32: "hidden_size d_model n_embd dim embed_dim embedding_size word_embed_proj_dim lru_width "
-        "hidden_size_per_layer_input embedding_dim d_embed",
+        "hidden_size_per_layer_input embedding_dim d_embed emb_dim hidden_size_global ",
     48: "intermediate_size ffn_dim n_inner inner_dim decoder_ffn_dim encoder_ffn_dim "
         "moe_intermediate_size shared_expert_intermediate_size intermediate_size_mlp "
         "d_inner dense_intermediate_size shared_intermediate_size expert_ffn_hidden_size "
@@ -34,11 +34,19 @@ _SIZES: dict[int, str] = {
        "rotary_dim attention_head_dim linear_key_head_dim linear_value_head_dim mamba_head_dim "
        "kv_channels mamba_d_state state_size ssm_state_size index_head_dim kda_head_dim",
     16: "sliding_window q_lora_rank kv_lora_rank attention_chunk_size window_size chunk_size "
-        "mamba_dt_rank time_step_rank mamba_chunk_size o_lora_rank index_topk block_size",
+        "mamba_dt_rank time_step_rank mamba_chunk_size o_lora_rank block_size",
+    64: "index_topk",  # all: of scores that are 0, as a ReLU makes them, any may be the highest
     1: "n_shared_experts topk_group num_shared_experts first_k_dense_replace",
 }  # fmt: skip
 _BY_NAME: dict[str, Any] = {name: size for size, names in _SIZES.items() for name in names.split()}
-_BY_NAME |= {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2, "is_decoder": True}
+_BY_NAME |= {
+    "pad_token_id": 0,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+    "is_decoder": True,
+    "sliding_window_size": 16,
+    "attention_window_size": 16,
+}
 
 _MIXED = ["linear_attention", "full_attention", "linear_attention", "full_attention"]
 _CONVOLVED = ["conv", "full_attention", "conv", "full_attention"]
@@ -63,9 +71,24 @@ OWN: dict[str, dict[str, Any]] = {
             "sliding_attention": {"rope_type": "default", "rope_theta": 1e4},
         }
     },
+    "blt": {"encoder_hash_byte_group_vocab": VOCABULARY},
     "cpmant": {"dim_head": 8, "dim_ff": 48, "prompt_length": 4},
+    "deepseek_v2": {"num_experts_per_tok": 2, "n_group": 1, "topk_group": 1},
     "dots1": {"n_routed_experts": 4, "n_shared_experts": 1, "num_experts_per_tok": 2},
     "falcon_h1": {"mamba_d_ssm": 32, "mamba_n_heads": 4, "mamba_d_head": 8},
+    "gemma3n_text": {
+        "num_hidden_layers": 4,
+        "num_kv_shared_layers": 2,
+        "intermediate_size": [48] * 4,
+        "layer_types": ["sliding_attention", "full_attention"] * 2,
+        "laurel_rank": 8,
+        "activation_sparsity_pattern": [0.95, 0.0, 0.0, 0.0],
+    },
+    "gemma4_text": {
+        "num_hidden_layers": 4,
+        "num_kv_shared_layers": 2,
+        "layer_types": ["sliding_attention", "full_attention"] * 2,
+    },
     "gpt_neo": {"attention_types": [[["global", "local"], 1]]},
     "granitemoehybrid": {**_MAMBA2, "layer_types": _MIXED, "num_hidden_layers": 4},
     "hunyuan_v1_dense": {"head_dim": 8},
@@ -152,11 +175,7 @@ OWN: dict[str, dict[str, Any]] = {
 def tiny_config(model_type: str) -> Any:
     """The config of a class, made small."""
     kind = CONFIG_MAPPING[model_type]
-    config = kind(**_small(kind().to_dict(), OWN.get(model_type, {})))
-    # As AutoModelForCausalLM does with models of several kinds of input.
-    model: Any = MODEL_FOR_CAUSAL_LM_MAPPING[kind]
-    is_text = model.config_class is kind.sub_configs.get("text_config")
-    return config.get_text_config() if is_text else config
+    return kind(**_small(kind().to_dict(), OWN.get(model_type, {})))
 
 
 def _small(values: dict[str, Any], own: dict[str, Any]) -> dict[str, Any]:
@@ -171,12 +190,16 @@ def _small(values: dict[str, Any], own: dict[str, Any]) -> dict[str, Any]:
 
 
 def tiny_model(model_type: str) -> Any:
-    """A model of it in float32."""
-    config = tiny_config(model_type)
-    kind: Any = MODEL_FOR_CAUSAL_LM_MAPPING[CONFIG_MAPPING[model_type]]
-    config.architectures = [kind.__name__]
+    """A model of it in float32; its `outer_config` is what a folder of it has."""
+    outer = config = tiny_config(model_type)
+    kind: Any = MODEL_FOR_CAUSAL_LM_MAPPING[type(config)]
+    outer.architectures = [kind.__name__]
+    # As AutoModelForCausalLM does with models of several kinds of input.
+    if kind.config_class is config.sub_configs.get("text_config"):
+        config = config.get_text_config()
     torch.manual_seed(11)
     model = kind(config).eval()
+    model.outer_config = outer
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             noise = torch.randn_like(parameter)

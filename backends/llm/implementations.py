@@ -19,6 +19,7 @@ from trivet.backends.llm.attention.torch_reference import TorchAttention
 from trivet.backends.llm.families.config import LlmConfig
 from trivet.backends.llm.families.kinds import Need
 from trivet.backends.llm.foreign.plan import ModelTensors
+from trivet.backends.llm.foreign.products import pack_products
 from trivet.backends.llm.matrices.dense import Dense
 from trivet.backends.llm.models import torch_decoder
 from trivet.backends.llm.models.torch_decoder import TorchDecoder
@@ -101,6 +102,7 @@ def _make_foreign(task: Task) -> HeldModel:
     tensors = task.weights.tensors
     assert isinstance(tensors, ModelTensors)
     tensors.model.to(task.cache.layers[0].device)
+    pack_products(tensors.model, task.weights.config.vocabulary_size)
     return tensors.plan.make(task.cache, task.attention)
 
 

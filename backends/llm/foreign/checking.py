@@ -43,7 +43,7 @@ def differs(
         )
         for row, part in zip(rows, parts, strict=True):
             wanted = references[row][done[row] : done[row] + step[row]]
-            error = _error(part, wanted, is_exact=dtype == torch.float32)
+            error = error_of(part, wanted, is_exact=dtype == torch.float32)
             if error:
                 first = f"token {done[row]} of a sequence, computed {step[row]} at a time"
                 return (
@@ -67,8 +67,9 @@ def references_of(model: Any, prompts: Sequence[Tensor]) -> list[Tensor]:
     return [model(input_ids=prompt[None], use_cache=False).logits[0].float() for prompt in prompts]
 
 
-def _error(found: Tensor, wanted: Tensor, *, is_exact: bool) -> float:
-    """0 where it may be."""
+def error_of(found: Tensor, wanted: Tensor, *, is_exact: bool) -> float:
+    """How far logits [tokens, vocabulary] are from what they should be, relative to their
+    deviation; 0 where they may be so far."""
     if not bool(found.isfinite().all()):
         return float("inf")
     deviation = wanted.std(dim=-1).clamp_min(1e-6)

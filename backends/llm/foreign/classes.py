@@ -61,7 +61,9 @@ def find_class(values: Mapping[str, Any]) -> Found:
             f"config.json names the architecture '{named}'; of model_type '{model_type}' the "
             f"language model is '{kind.__name__}'"
         )
-    config = config_class.from_dict(_without_choices(values))
+    # JSON has no infinity: transformers 5 writes an object for it.
+    decoded = getattr(config_class, "_decode_special_floats", dict)(values)
+    config = config_class.from_dict(_without_choices(decoded))
     if kind.config_class is config.sub_configs.get("text_config"):
         config = config.get_text_config()
     return Found(kind, config)
