@@ -1,5 +1,5 @@
-"""A Llama computed by transformers' classes, next to our own torch model: the same steps over caches
-of the same shape, in turn."""
+"""A Llama computed by transformers' classes next to our own torch model: the same decode steps, in
+turn, over caches of the same shape."""
 
 import random
 import time

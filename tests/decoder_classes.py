@@ -16,7 +16,6 @@ import tokenizers
 import torch
 from real_engine import GREEDY, DrivenEngine, Result, rescheduled, submit
 from tiny_decoders import MODEL_TYPES, VOCABULARY, tiny_model
-from torch import Tensor
 from transformers import GenerationConfig
 
 from trivet.backends.api import LoadFailed
@@ -32,6 +31,7 @@ REFUSED = "refused: "
 BY_FAMILY = "by a family of trivet's own"
 MODEL_LEN = 64
 BLOCK_SIZE = 4
+NUM_NEW = 6
 TOLERANCE = 1e-3
 _COMMON = [3 + (5 * place) % 89 for place in range(18)]
 PROMPTS: tuple[list[int], ...] = (
@@ -107,8 +107,8 @@ def compare(driven: DrivenEngine, model: Any) -> None:
     """Alone, batched, in chunks, with cached prefixes or without: all give what `generate` does."""
     wanted = [expected_tokens(model, prompt) for prompt in PROMPTS]
     caches = driven.engine._scheduler._tables._caches
-    scored = replace(GREEDY, max_tokens=6, prompt_logprobs=0)
-    plain = replace(GREEDY, max_tokens=6)
+    scored = replace(GREEDY, max_tokens=NUM_NEW, prompt_logprobs=0)
+    plain = replace(GREEDY, max_tokens=NUM_NEW)
     for prompt, tokens in zip(PROMPTS, wanted, strict=True):
         result = driven.run([submit("alone", prompt, scored)])["alone"]
         assert result.tokens == tokens, f"alone: {result.error or result.tokens}, wanted {tokens}"
@@ -120,6 +120,7 @@ def compare(driven: DrivenEngine, model: Any) -> None:
         driven, block_size=BLOCK_SIZE, max_batched_tokens=7, prefix_caching=False, max_num_seqs=3,
         max_model_len=MODEL_LEN,
     )  # fmt: skip
+    assert chunked.tokens(PROMPTS, plain) == wanted, "chunked"
     results = chunked.run([submit(str(at), ids, scored) for at, ids in enumerate(PROMPTS)])
     for at, (prompt, tokens) in enumerate(zip(PROMPTS, wanted, strict=True)):
         assert results[str(at)].tokens == tokens, f"chunked: {results[str(at)]}"
@@ -138,28 +139,31 @@ def compare_logprobs(result: Result, model: Any, prompt: Sequence[int]) -> None:
     )
 
 
-NUMBERED_OTHERWISE = frozenset({
+OF_FORWARD = frozenset({
+    # Their positions begin behind that of the padding, as their checkpoints were trained, but from 0
+    # in `generate` (findings/transformers-generate-numbers-positions-otherwise.sh).
     "camembert", "data2vec-text", "roberta", "roberta-prelayernorm", "xlm-roberta",
     "xlm-roberta-xl", "xmod",
+    # `generate` asks its config how many layers there are, which it does not say.
+    "blt",
 })  # fmt: skip
-"""Classes whose positions begin behind that of the padding, as their checkpoints were trained, but
-from 0 in `generate`: what they give themselves, token by token, is taken instead."""
+"""Classes that are compared with their own forward passes, token by token, instead."""
 
 
 @torch.no_grad()
 def expected_tokens(model: Any, prompt: Sequence[int]) -> list[int]:
     """What `generate` gives, greedily."""
     ids = torch.tensor([prompt])
-    if model.config.model_type in NUMBERED_OTHERWISE:
-        for _ in range(6):
+    if model.config.model_type in OF_FORWARD:
+        for _ in range(NUM_NEW):
             logits = model(input_ids=ids, use_cache=False).logits
             ids = torch.cat((ids, logits[:, -1:].argmax(-1)), dim=1)
-        return ids[0, len(prompt) :].tolist()
-    found: Tensor = model.generate(
-        ids, attention_mask=torch.ones_like(ids), do_sample=False, max_new_tokens=6,
-        eos_token_id=None, pad_token_id=0,
-    )  # fmt: skip
-    tokens: list[int] = found[0, len(prompt) :].tolist()
+    else:
+        ids = model.generate(
+            ids, attention_mask=torch.ones_like(ids), do_sample=False, max_new_tokens=NUM_NEW,
+            eos_token_id=None, pad_token_id=0,
+        )  # fmt: skip
+    tokens: list[int] = ids[0, len(prompt) :].tolist()
     return tokens
 
 

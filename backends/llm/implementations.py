@@ -95,6 +95,8 @@ def _foreign_why_not(task: Task) -> str:
         return "it computes whole models (model parameter tensor_parallel_size)"
     if task.weights.quantization:
         return "it does not quantise matrices (model parameter quantization)"
+    if task.cache.layers[0].element_size() == 1:
+        return "it reads no cache of 8-bit numbers (model parameter kv_cache_dtype)"
     return ""
 
 

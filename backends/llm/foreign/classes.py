@@ -7,7 +7,7 @@ from typing import Any
 
 from trivet.backends.api import LoadFailed
 
-INSTALL = "pip install 'trivet[encoders]'"
+INSTALL = "pip install 'trivet[llm-transformers]'"
 _OURS_TO_CHOOSE = frozenset({
     "auto_map", "attn_implementation", "_attn_implementation", "_attn_implementation_internal",
     "experts_implementation", "_experts_implementation", "_experts_implementation_internal",

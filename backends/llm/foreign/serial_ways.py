@@ -2,7 +2,7 @@
 a sequence, and where that is kept."""
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from torch import Tensor
@@ -71,6 +71,10 @@ class SerialWays:
             vocabulary_size=self.vocabulary_size,
             keeps_states=remembered.keeps_states,
         )
+        if not gives_positions:
+            # Tables of positions may have rows in front, for padding (RoBERTa).
+            front = (getattr(self.model.config, "pad_token_id", None) or 0) + 1
+            config = replace(config, max_positions=config.max_positions - front)
 
         def make(cache: KvCache, _: Attention) -> HeldModel:
             made = SerialModel(
