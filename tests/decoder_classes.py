@@ -140,8 +140,8 @@ def compare_logprobs(result: Result, model: Any, prompt: Sequence[int]) -> None:
 
 
 OF_FORWARD = frozenset({
-    # Their positions begin behind that of the padding, as their checkpoints were trained, but from 0
-    # in `generate` (findings/transformers-generate-numbers-positions-otherwise.sh).
+    # Their positions begin behind that of the padding, as their checkpoints were trained, but from
+    # 0 in `generate` (findings/transformers-generate-numbers-positions-otherwise.sh).
     "camembert", "data2vec-text", "roberta", "roberta-prelayernorm", "xlm-roberta",
     "xlm-roberta-xl", "xmod",
     # `generate` asks its config how many layers there are, which it does not say.

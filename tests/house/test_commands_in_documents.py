@@ -177,7 +177,8 @@ def test_the_documents_model_with_metrics_counts_items(documented_models: Runnin
     answer = documented_models.post("/v2/models/items/infer", body)
 
     assert answer["outputs"][0]["data"] == [1, 2, 3]
-    assert 'my_items_total{stage="read"} 3' in documented_models.metrics()
+    counted = 'my_items_total{stage="read"} 3\n'
+    documented_models.wait_until(lambda: counted in documented_models.metrics(), "counted")
 
 
 def test_the_documents_model_that_asks_another_hands_on_its_answer(
