@@ -51,7 +51,7 @@ class Outcome:
     refusal: str = ""
 
 
-def outcome_of(model_type: str, *, with_families: bool = True) -> Outcome:
+def outcome_of(model_type: str, *, with_families: bool = False) -> Outcome:
     """Makes a tiny model of the class, serves it and compares. Fails where an answer differs."""
     try:
         model = tiny_model(model_type)
@@ -146,6 +146,8 @@ OF_FORWARD = frozenset({
     "xlm-roberta-xl", "xmod",
     # `generate` asks its config how many layers there are, which it does not say.
     "blt",
+    # The state that it makes is of another shape than the one it asks for.
+    "xlstm",
 })  # fmt: skip
 """Classes that are compared with their own forward passes, token by token, instead."""
 

@@ -52,6 +52,11 @@ _MIXED = ["linear_attention", "full_attention", "linear_attention", "full_attent
 _CONVOLVED = ["conv", "full_attention", "conv", "full_attention"]
 _DELTA: dict[str, Any] = {"layer_types": _MIXED, "num_hidden_layers": 4}
 _MAMBA2: dict[str, Any] = {"mamba_n_heads": 8, "mamba_d_head": 8}
+_INDEXED: dict[str, Any] = {
+    "layer_types": ["linear_attention", "indexed_attention"] * 2, "num_hidden_layers": 4,
+    "indexer_n_heads": 4, "indexer_kv_heads": 1, "indexer_head_dim": 8, "indexer_budget": 64,
+    "indexer_compress_ratio": 4, "hc_lowrank": 8,
+}  # fmt: skip
 _TEXT_OF_QWEN: dict[str, Any] = {"text_config": _DELTA}
 OWN: dict[str, dict[str, Any]] = {
     "bailing_hybrid": {
@@ -117,6 +122,7 @@ OWN: dict[str, dict[str, Any]] = {
     "mamba2": {"num_heads": 8, "head_dim": 8, "n_groups": 2},
     "minimax": {**_DELTA, "head_dim": 8},
     "ministral": {"head_dim": 8},
+    "moshi": {"sliding_window": MAX_POSITIONS},
     "nemotron": {"num_key_value_heads": 2},
     "nemotron_h": {
         "layers_block_type": ["linear_attention", "moe", "full_attention", "mlp"],
@@ -136,6 +142,8 @@ OWN: dict[str, dict[str, Any]] = {
     "qwen3_5_moe_text": _DELTA,
     "qwen3_5_text": _DELTA,
     "qwen3_next": _DELTA,
+    "qwen4_exp": {"text_config": _INDEXED},
+    "qwen4_exp_text": _INDEXED,
     "recurrent_gemma": {"num_hidden_layers": 3, "attention_window_size": 16},
     "reformer": {
         "axial_pos_embds_dim": [8, 24],

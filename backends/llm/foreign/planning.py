@@ -4,11 +4,16 @@ transformers gives."""
 import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
-from transformers.cache_utils import DynamicCache, LinearAttentionLayer
+from transformers.cache_utils import (
+    DynamicCache,
+    DynamicSlidingWindowLayer,
+    LinearAttentionLayer,
+)
 
 from trivet.backends.api import LoadFailed
 from trivet.backends.llm.attention.kv_cache import KvCache
@@ -44,6 +49,8 @@ def plan_model(model: Any, dtype: torch.dtype, max_num_seqs: int) -> Plan:
             references = references_of(model, prompts)
         except _FAULTS as error:
             raise _refusal(model, [f"a step of text alone fails: {_first_line(error)}"]) from error
+        if _generates_from_others(model, prompts[0]):
+            raise _refusal(model, ["it generates from other tokens than those that it is given"])
         vocabulary_size = references[0].shape[-1]
         serial = SerialWays(model, own_attention, prompts[0], vocabulary_size, max_num_seqs)
         for way in _ways(model, prompts[0], serial):
@@ -56,6 +63,20 @@ def plan_model(model: Any, dtype: torch.dtype, max_num_seqs: int) -> Plan:
                 return plan
             passed_over.append(reason)
     raise _refusal(model, passed_over)
+
+
+def _generates_from_others(model: Any, prompt: Tensor) -> bool:
+    """Whether `generate` would give the model tokens of its own besides, such as a mask to fill
+    (XLM): its forward pass says nothing about the next token then."""
+    ids = prompt[None]
+    try:
+        given = model.prepare_inputs_for_generation(
+            ids, attention_mask=torch.ones_like(ids), use_cache=False
+        )
+    except _FAULTS:
+        return False
+    found = given.get("input_ids")
+    return found is not None and not torch.equal(found, ids)
 
 
 def _ways(model: Any, prompt: Tensor, serial: SerialWays) -> Iterator[Callable[[], Plan]]:
@@ -93,6 +114,15 @@ def _packed(model: Any, prompt: Tensor, vocabulary_size: int) -> Plan:
     config = config_of(
         model.config, tuple(each.kind for each in layers), vocabulary_size=vocabulary_size
     )
+    # Where a cache forgets what its layer's mask shows (Moshi), transformers itself gives other
+    # tokens behind that many.
+    forgetting = [
+        stock_layer.sliding_window
+        for stock_layer, seen in zip(stock.layers, layers, strict=False)
+        if isinstance(stock_layer, DynamicSlidingWindowLayer)
+        and stock_layer.sliding_window != seen.kind.window
+    ]
+    config = replace(config, max_positions=min([config.max_positions, *forgetting]))
     return Plan(AS_ONE_BATCH, config, lambda _, attention: PackedModel(model, layers, attention))
 
 

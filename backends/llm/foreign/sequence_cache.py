@@ -120,7 +120,7 @@ def plan_layer(used: Any) -> LayerPlan | None:
             keeps_state=False,
         )
     if type(used) is DummyLayer:
-        return LayerPlan(lambda *_: DummyLayer(), 0, keeps_state=False)
+        return LayerPlan(lambda *_: DummyLayer(), 0, keeps_state=False)  # type: ignore[no-untyped-call]  # theirs
     if isinstance(used, LinearAttentionLayer):
         count = used.number_of_states
         if type(used) is LinearAttentionLayer:
