@@ -4,7 +4,6 @@ by the names of its keys, its weights such that each matters to the logits."""
 from typing import Any
 
 import torch
-import transformers
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 from transformers.models.auto.modeling_auto import (
     MODEL_FOR_CAUSAL_LM_MAPPING,
@@ -218,6 +217,3 @@ def tiny_model(model_type: str) -> Any:
             elif name.endswith("bias"):
                 parameter.add_(0.05 * noise)
     return model
-
-
-__all__ = ["MODEL_TYPES", "tiny_config", "tiny_model", "transformers"]

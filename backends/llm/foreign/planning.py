@@ -56,6 +56,7 @@ def plan_model(model: Any, dtype: torch.dtype, max_num_seqs: int) -> Plan:
         for way in _ways(model, prompts[0], serial):
             plan, reason = _tried(way, references, prompts, dtype)
             if plan is not None:
+                bridge.use(model, own_attention)  # until the plan is carried out
                 seconds = time.monotonic() - begun_s
                 others = "".join(f"; not otherwise: {each}" for each in dict.fromkeys(passed_over))
                 log.info("%s of transformers is computed %s, found out and compared in %.1f s%s",

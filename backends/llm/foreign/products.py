@@ -53,5 +53,5 @@ def _pack(layer: nn.Linear) -> None:
             return product(states)
         return product(states.reshape(-1, states.shape[-1])).view(*states.shape[:-1], outputs)
 
-    layer.forward = forward  # type: ignore[method-assign]  # a layer's own comes first
+    layer.forward = forward  # type: ignore[method-assign,assignment]  # a layer's own comes first
     layer.weight = nn.Parameter(layer.weight.new_empty(0), requires_grad=False)

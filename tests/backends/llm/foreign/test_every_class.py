@@ -2,7 +2,8 @@
 gives, or it is refused; docs/llm.md says which."""
 
 import pytest
-from decoder_classes import MODEL_TYPES, outcome_of, written
+from decoder_classes import outcome_of, written
+from tiny_decoders import MODEL_TYPES
 
 EXAMPLES = {
     "stablelm": "as one flattened batch",

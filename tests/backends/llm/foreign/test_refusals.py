@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from trivet.backends.api import LoadFailed
 from trivet.backends.llm.foreign.memories import Part, States
 from trivet.backends.llm.foreign.planning import plan_model
+from trivet.backends.llm.foreign.products import pack_products
 
 
 class LeakingNorm(nn.Module):
@@ -28,6 +29,17 @@ class LeakingNorm(nn.Module):
     def forward(self, states: Tensor) -> Any:
         seen = states.cumsum(1) if self._is_causal else states.sum(1, keepdim=True)
         return self.inner(states + 0.2 * seen)
+
+
+class ReadsWeights(nn.Module):
+    """Multiplies by its linear layer's weight itself."""
+
+    def __init__(self, inner: nn.Module) -> None:
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, states: Tensor) -> Any:
+        return states @ self.inner.weight.t()
 
 
 def leaking(*, is_causal: bool) -> Any:
@@ -81,6 +93,25 @@ def test_weights_of_another_model_are_refused(
     save_file(weights, tmp_path / "model.safetensors")
     with pytest.raises(LoadFailed, match=said):
         open_folder(tmp_path, with_families=False)
+
+
+def test_products_are_packed_for_a_processor_where_nothing_changes() -> None:
+    model = tiny_model("stablelm").bfloat16()
+    plan = plan_model(model, torch.bfloat16, 8)
+    prompt = torch.arange(3, 20)[None]
+    before = model(input_ids=prompt, use_cache=False).logits
+    assert pack_products(model, plan.config.vocabulary_size)
+    after = model(input_ids=prompt, use_cache=False).logits
+    torch.testing.assert_close(after, before, atol=0.05, rtol=0.05)
+    assert model.lm_head.weight.numel() == 0
+
+
+def test_products_whose_weights_the_model_reads_itself_are_left_alone() -> None:
+    model = tiny_model("stablelm").bfloat16()
+    head = model.lm_head
+    model.lm_head = ReadsWeights(head)
+    assert not pack_products(model, 96)
+    assert head.weight.numel() > 0
 
 
 def part(start: int, num_tokens: int, first_block: int = 1) -> Part:
