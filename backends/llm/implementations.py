@@ -16,7 +16,7 @@ from trivet.backends.llm.attention.choice import choose_attention
 from trivet.backends.llm.attention.kv_cache import KvCache
 from trivet.backends.llm.attention.torch_reference import TorchAttention
 from trivet.backends.llm.families.config import LlmConfig
-from trivet.backends.llm.families.kinds import Need
+from trivet.backends.llm.families.needs import Need
 from trivet.backends.llm.matrices.dense import Dense
 from trivet.backends.llm.models import torch_decoder
 from trivet.backends.llm.models.torch_decoder import TorchDecoder
@@ -114,10 +114,8 @@ def make_model(weights: Weights, cache: KvCache, attention: str = "auto") -> Mod
     `attention`: the kernels on a GPU, by name. Raises LoadFailed."""
     if cache.layers[0].device.type != "cpu":
         return make_held_model(weights, cache, attention)
-    heads = weights.config.attention
-    return _first(
-        ON_PROCESSORS, Task(weights, cache, TorchAttention(cache, heads.scale, heads.window))
-    )
+    attention_in_torch = TorchAttention(cache, weights.config.attentions)
+    return _first(ON_PROCESSORS, Task(weights, cache, attention_in_torch))
 
 
 def make_held_model(weights: Weights, cache: KvCache, attention: str = "auto") -> HeldModel:

@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from trivet.backends.llm.matrices.fp8 import FP8
 from trivet.backends.llm.text.tokenizer_files import TokenizerFiles, gguf_tokenizer, hub_tokenizer
 from trivet.backends.llm.weights.gguf_header import GgufTensor
 from trivet.backends.llm.weights.gguf_parts import GgufFile, GgufModel, read_model
+from trivet.backends.llm.weights.rows import computed_order
 
 # Files of other quantisations or frameworks must not be taken for weights; pickles are never read.
 _INDEX = "model.safetensors.index.json"
@@ -186,9 +187,9 @@ def _dequantised(config: LlmConfig, file: GgufFile, dtype: torch.dtype) -> dict[
         weight = _floats(gguf_name, tensor, data)
         name = _GgufName.parsed(gguf_name, config)
         # Divisors of rotary frequencies: rounding them would turn far positions the wrong way.
-        if gguf_name != config.names.rope_divisors:
-            weight = weight.to(dtype)
-        weights[name.in_hub] = _as_in_hub(weight, name, config)
+        kept = gguf_name == config.names.rope_divisors
+        for hub_name, part in _as_in_hub(weight, name, config):
+            weights[hub_name] = part if kept else part.to(dtype)
     return weights
 
 
@@ -212,23 +213,34 @@ class _GgufName:
         weight = config.names.of_gguf(stem) if layer < config.num_layers else None
         return cls(name, weight, layer, ending)
 
-    @property
-    def in_hub(self) -> str:
+    def in_hub(self, expert: int = 0) -> str:
         """Hugging Face's name; its own where there is none."""
-        return (
-            self.name if self.weight is None else f"{self.weight.in_hub(self.layer)}.{self.ending}"
-        )
+        if self.weight is None:
+            return self.name
+        return f"{self.weight.in_hub(self.layer, expert)}.{self.ending}"
 
 
-def _as_in_hub(weight: Tensor, name: _GgufName, config: LlmConfig) -> Tensor:
-    """As Hugging Face's files have it."""
-    if name.weight is None:
-        return weight
-    if name.weight.gguf_interleaves:
-        attention = config.layers[name.layer].attention
-        is_query = Role.QUERY in name.weight.roles
-        weight = _unpermuted(weight, attention.num_heads if is_query else attention.num_kv_heads)
-    return weight.t() if name.weight.is_transposed and weight.dim() > 1 else weight
+def _as_in_hub(tensor: Tensor, name: _GgufName, config: LlmConfig) -> Iterator[tuple[str, Tensor]]:
+    """As Hugging Face's files have it, where each expert has a weight of its own."""
+    weight = name.weight
+    if weight is None:
+        yield name.in_hub(), tensor
+        return
+    if weight.is_of_experts:
+        yield from ((name.in_hub(expert), part) for expert, part in enumerate(tensor))
+        return
+    attention = config.layers[name.layer].attention
+    if weight.gguf_interleaves:
+        is_query = Role.QUERY in weight.roles
+        tensor = _unpermuted(tensor, attention.num_heads if is_query else attention.num_kv_heads)
+    if weight.groups_heads:
+        order = computed_order(weight, attention)
+        assert order is not None
+        tensor = tensor[order.argsort()]
+    if weight.gguf_offset and name.ending == "weight":
+        tensor = tensor - weight.gguf_offset
+    is_turned = weight.is_transposed and tensor.dim() > 1
+    yield name.in_hub(), tensor.t() if is_turned else tensor
 
 
 def _floats(name: str, tensor: GgufTensor, data: np.ndarray) -> Tensor:

@@ -163,7 +163,7 @@ def rank_logits(rank: ThreadRank, found: list[Tensor]) -> None:
     config, weights = config_of(gpt2()), gpt2().state_dict()
 
     def make(mine: LlmConfig, weights: dict[str, Tensor], cache: KvCache) -> Model:
-        attention = TorchAttention(cache, mine.attention.scale)
+        attention = TorchAttention(cache, mine.attentions)
         return TorchDecoder(Weights(weights, config, rank), attention)
 
     mine = sharded_config(config, rank.size)

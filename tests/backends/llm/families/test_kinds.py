@@ -14,13 +14,13 @@ from trivet.backends.llm.families.kinds import (
     GroupedAttention,
     Layer,
     LayerNorm,
-    Need,
     PlainMlp,
     RmsNorm,
     Rope,
 )
 from trivet.backends.llm.families.llama import LlamaShape
 from trivet.backends.llm.families.names import Names, Role
+from trivet.backends.llm.families.needs import Need
 from trivet.backends.llm.implementations import FUSED, NATIVE, TORCH, missing
 
 NORM = RmsNorm(1e-5)

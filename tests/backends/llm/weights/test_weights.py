@@ -479,4 +479,4 @@ def describe(config: LlmConfig) -> LlmConfig:
 def build(config: LlmConfig, weights: dict[str, Tensor]) -> TorchDecoder:
     """A model that is only built."""
     cache = KvCache(config, 2, 16, weights["model.norm.weight"].dtype)
-    return TorchDecoder(Weights(weights, config), TorchAttention(cache, config.attention.scale))
+    return TorchDecoder(Weights(weights, config), TorchAttention(cache, config.attentions))

@@ -27,9 +27,7 @@ ARCHITECTURES: dict[str, tuple[str, dict[str, Any]]] = {
 
 
 def triton_model(config: LlmConfig, weights: dict[str, Tensor], cache: KvCache) -> Model:
-    attention = TritonAttention(
-        cache, config.attention.num_heads, config.attention.scale, config.attention.window
-    )
+    attention = TritonAttention(cache, config.attentions)
     return TorchDecoder(Weights(weights, config), attention)
 
 
