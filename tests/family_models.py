@@ -129,6 +129,9 @@ class Made:
                 noise = torch.randn_like(parameter)
                 is_norm = "norm" in name or ".ln_" in name
                 parameter.copy_(1 + 0.2 * noise if is_norm else 0.2 * noise)
+            for name, buffer in made.named_buffers():
+                if name.endswith("e_score_correction_bias"):
+                    buffer.copy_(torch.randn_like(buffer))
         return made
 
 
@@ -202,6 +205,11 @@ FAMILIES: tuple[Made, ...] = (
     Made("Qwen3Moe", EXPERTS | {"head_dim": 8}, variants=(
         *ROPES, {"mlp_only_layers": [0]}, {"decoder_sparse_step": 2},
         {"use_sliding_window": True, "sliding_window": 9})),
+    Made("Glm4Moe", {
+        "n_routed_experts": 8, "num_experts_per_tok": 3, "moe_intermediate_size": 24, "head_dim": 8,
+        "num_mtp_layers": 0, "routed_scaling_factor": 1.5,
+    }, variants=(*ROPES, {"n_group": 4, "topk_group": 2}, {"first_k_dense_replace": 0},
+                 {"n_shared_experts": 2})),
     Made("Olmoe", {"num_experts": 6, "num_experts_per_tok": 3}),
 )  # fmt: skip
 BY_NAME = {made.name: made for made in FAMILIES}

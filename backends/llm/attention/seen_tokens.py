@@ -96,7 +96,9 @@ class StepTokens:
         mask = self._mask(is_seen)[:, None, None]
         if sight.slopes:
             biases = self._biases(sight, places - (ends - 1))  # [heads, rows, longest]
-            mask = mask + biases.transpose(0, 1).unflatten(1, (sight.num_kv_heads, -1))
+            num_rows, _, longest = biases.transpose(0, 1).shape
+            grouped = biases.transpose(0, 1).reshape(num_rows, sight.num_kv_heads, -1, longest)
+            mask = mask + grouped
         first_slots = self._slots(tables[:1], torch.arange(shared, device=self._device))
         return Decodes(tokens, padded, mask, first_slots[0] if shared else None)
 

@@ -121,12 +121,14 @@ def _of_chunk(
     keys, values = (each.index_select(0, chunk.slots).transpose(0, 1) for each in states)
     heads = query.transpose(0, 1)
     if kind.score_cap:
-        grouped = heads.unflatten(0, (len(keys), -1))
+        num_heads, num_queries, size = heads.shape
+        grouped = heads.reshape(len(keys), -1, num_queries, size)
+        # One for each head where they differ.
         mask = chunk.mask
-        if mask.dim() > 2:  # one for each head
-            mask = mask.unflatten(0, (len(keys), -1))
+        is_of_heads = len(mask.shape) > len(("queries", "places"))
+        mask = mask.view(len(keys), -1, *mask.shape[1:]) if is_of_heads else mask
         output = _capped(kind, grouped, keys.unsqueeze(1), values.unsqueeze(1), mask)
-        return output.flatten(0, 1).transpose(0, 1)
+        return output.reshape(num_heads, num_queries, size).transpose(0, 1)
     output = functional.scaled_dot_product_attention(
         heads.unsqueeze(0),
         keys.unsqueeze(0),

@@ -110,7 +110,8 @@ class TritonAttention(PagedAttention):
         num_sequences = len(inputs.sequence_lengths)
         paged_kernels.decode_split[(num_sequences, self._num_kv_heads, num_splits)](
             query, keys, values, inputs.block_tables, inputs.sequence_lengths, inputs.query_starts,
-            output, self._partial, self._log_sums, self._score_scales[layer] * key_scale, value_scale,
+            output, self._partial, self._log_sums,
+            self._score_scales[layer] * key_scale, value_scale,
             query.stride(0), query.stride(1), keys.stride(0), keys.stride(1),
             inputs.block_tables.stride(0),
             PADDED_GROUP=max(MIN_ROWS, triton.next_power_of_2(self._group)),

@@ -8,6 +8,7 @@ import math
 from trivet.backends.llm.families.config import LlmConfig
 from trivet.backends.llm.families.described import Described
 from trivet.backends.llm.families.family import Family
+from trivet.backends.llm.families.gguf import GgufKeys, Values, gguf_reader
 from trivet.backends.llm.families.hub import HeadSizes, hub_model
 from trivet.backends.llm.families.kinds import (
     Activation,
@@ -124,5 +125,27 @@ def _mpt_slopes(num_heads: int, greatest: float) -> tuple[float, ...]:
     return tuple(slopes if whole == num_heads else (slopes[1::2] + slopes[::2])[:num_heads])
 
 
-BLOOM = Family("bloom", "BloomForCausalLM", _bloom)
-MPT = Family("mpt", "MptForCausalLM", _mpt)
+_EPSILON = {"attention.layer_norm_epsilon": "layer_norm_epsilon"}
+_BLOOM_KEYS = GgufKeys(
+    _EPSILON | {"context_length": "seq_length", "feed_forward_length": ""}, has_rope=False
+)
+BLOOM = Family("bloom", "BloomForCausalLM", _bloom, gguf_reader(_bloom, "bloom", _BLOOM_KEYS))
+
+
+def _attention_config(values: Values) -> Values:
+    names = ("alibi_bias_max", "clip_qkv")
+    return {"attn_config": {name: values[name] for name in names if name in values}}
+
+
+_MPT_KEYS = GgufKeys(
+    _EPSILON
+    | {
+        "context_length": "max_seq_len",
+        "feed_forward_length": "",
+        "attention.max_alibi_bias": "alibi_bias_max",
+        "attention.clamp_kqv": "clip_qkv",
+    },
+    derived=_attention_config,
+    has_rope=False,
+)
+MPT = Family("mpt", "MptForCausalLM", _mpt, gguf_reader(_mpt, "mpt", _MPT_KEYS))

@@ -6,6 +6,7 @@ from dataclasses import replace
 from trivet.backends.llm.families.config import LlmConfig
 from trivet.backends.llm.families.described import Described
 from trivet.backends.llm.families.family import Family
+from trivet.backends.llm.families.gguf import GgufKeys, gguf_reader
 from trivet.backends.llm.families.hub import (
     FULL,
     SLIDING,
@@ -84,5 +85,10 @@ def _model(config: Described, architecture: str, layers: list[Layer]) -> LlmConf
     )
 
 
-COHERE = Family("command-r", "CohereForCausalLM", _cohere)
-COHERE2 = Family("cohere2", "Cohere2ForCausalLM", _cohere2)
+_SCALE = {"logit_scale": "logit_scale"}
+_KEYS = GgufKeys(_SCALE, {"attention_bias": "attn_q.bias", "use_qk_norm": "attn_q_norm.weight"})
+_KEYS2 = GgufKeys(_SCALE, {"attention_bias": "attn_q.bias"})
+COHERE = Family("command-r", "CohereForCausalLM", _cohere, gguf_reader(_cohere, "command-r", _KEYS))
+COHERE2 = Family(
+    "cohere2", "Cohere2ForCausalLM", _cohere2, gguf_reader(_cohere2, "cohere2", _KEYS2)
+)

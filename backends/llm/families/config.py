@@ -29,6 +29,9 @@ class LlmConfig:
     embedding_norm: Norm | None = None
     ties_embeddings: bool = False
     has_head_bias: bool = False
+    num_further_layers: int = 0
+    """So many layers may be in files behind the last, for what is not computed (DeepSeek's, which
+    predict several tokens)."""
     logit_multiplier: float = 1.0
     logit_cap: float = 0.0
     """Logits become cap * tanh(logit / cap); 0: they stay."""

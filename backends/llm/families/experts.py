@@ -1,5 +1,5 @@
-"""Mixtures of experts: Mixtral (2023), Qwen2-MoE with a shared expert (2024), OLMoE (2024) and
-Qwen3-MoE (2025)."""
+"""Mixtures of experts: Mixtral (2023), Qwen2-MoE with a shared expert (2024), OLMoE (2024),
+Qwen3-MoE and GLM-4.5 (2025)."""
 
 from collections.abc import Iterable
 from dataclasses import replace
@@ -8,6 +8,7 @@ from trivet.backends.api import LoadFailed
 from trivet.backends.llm.families.config import LlmConfig
 from trivet.backends.llm.families.described import Described
 from trivet.backends.llm.families.family import Family
+from trivet.backends.llm.families.gguf import GgufKeys, gguf_reader
 from trivet.backends.llm.families.hub import SLIDING, HeadSizes, activation, hub_model, layer_types
 from trivet.backends.llm.families.kinds import (
     ExpertMlp,
@@ -17,15 +18,16 @@ from trivet.backends.llm.families.kinds import (
     Mlp,
     NormSpan,
     RmsNorm,
+    Scoring,
 )
-from trivet.backends.llm.families.llama import HALVES_NAMES, one_window
+from trivet.backends.llm.families.llama import HALVES_NAMES, LLAMA_NAMES, one_window
 from trivet.backends.llm.families.names import Names, Role, weight
 from trivet.backends.llm.families.olmo import clip, olmo_attention
 from trivet.backends.llm.families.rope import RopeRules, hub_rope
 
 _LAYER = "model.layers.{layer}."
 _MIXTRAL = f"{_LAYER}block_sparse_moe."
-MIXTRAL_NAMES: Names = HALVES_NAMES.having(
+MIXTRAL_NAMES: Names = LLAMA_NAMES.having(
     weight(f"{_MIXTRAL}gate", Role.ROUTER),
     weight(f"{_MIXTRAL}experts.{{expert}}.w1", Role.EXPERT_GATE),
     weight(f"{_MIXTRAL}experts.{{expert}}.w3", Role.EXPERT_UP),
@@ -41,6 +43,11 @@ EXPERT_NAMES: Names = HALVES_NAMES.having(
     weight(f"{_QWEN}shared_expert.up_proj", Role.SHARED_UP),
     weight(f"{_QWEN}shared_expert.down_proj", Role.SHARED_DOWN),
     weight(f"{_QWEN}shared_expert_gate", Role.SHARED_SHARE),
+)
+_GLM_NAMES: Names = EXPERT_NAMES.having(
+    weight(f"{_QWEN}shared_experts.gate_proj", Role.SHARED_GATE),
+    weight(f"{_QWEN}shared_experts.up_proj", Role.SHARED_UP),
+    weight(f"{_QWEN}shared_experts.down_proj", Role.SHARED_DOWN),
 )
 
 
@@ -116,6 +123,47 @@ def _olmoe(given: Described) -> LlmConfig:
     return hub_model(config, "olmoe", EXPERT_NAMES, layers, norm)
 
 
+def _glm4_moe(given: Described) -> LlmConfig:
+    renamed = {
+        "num_local_experts": "n_routed_experts",
+        "num_nextn_predict_layers": "num_mtp_layers",
+    }
+    config = given.renamed(renamed)
+    heads = HeadSizes.of(config, num_kv_heads=8)
+    norm = RmsNorm(config.number("rms_norm_eps", 1e-5))
+    attention = replace(
+        _attention(heads),
+        rope=hub_rope(config, heads.head_dim, RopeRules(share=0.5)),
+        head_norm=norm if config.flag("use_qk_norm", default=False) else None,
+        has_qkv_bias=config.flag("attention_bias", default=False),
+    )
+    act, width = activation(config), config.size("moe_intermediate_size", 1408)
+    mixture = _mixture(
+        config,
+        config.size("n_routed_experts", 128),
+        8,
+        GatedMlp(width, act),
+        is_normalised=config.flag("norm_topk_prob", default=True),
+    )
+    mixture = replace(
+        mixture,
+        shared=GatedMlp(width * config.size("n_shared_experts", 1), act),
+        has_share=False,
+        scoring=Scoring.SIGMOID,
+        multiplier=config.number("routed_scaling_factor", 1.0),
+        num_groups=config.size("n_group", 1),
+        num_active_groups=config.size("topk_group", 1),
+    )
+    dense = GatedMlp(config.size("intermediate_size"), act)
+    num_dense = config.get("first_k_dense_replace", 1)
+    layers = [
+        Layer(attention, mixture if index >= num_dense else dense, norm)
+        for index in range(config.size("num_hidden_layers"))
+    ]
+    further = config.get("num_mtp_layers", 1) or 0
+    return hub_model(config, "glm4moe", _GLM_NAMES, layers, norm, num_further_layers=further)
+
+
 def _attention(heads: HeadSizes) -> GroupedAttention:
     return GroupedAttention(heads.num_heads, heads.num_kv_heads, heads.head_dim, rope=None)
 
@@ -159,7 +207,33 @@ def _qwen_model(
     return hub_model(config, architecture, EXPERT_NAMES, layers, norm)
 
 
-MIXTRAL = Family("mixtral", "MixtralForCausalLM", _mixtral)
-QWEN2_MOE = Family("qwen2moe", "Qwen2MoeForCausalLM", _qwen2_moe)
-QWEN3_MOE = Family("qwen3moe", "Qwen3MoeForCausalLM", _qwen3_moe)
-OLMOE = Family("olmoe", "OlmoeForCausalLM", _olmoe)
+_WIDTH = {"expert_feed_forward_length": "moe_intermediate_size"}
+_QWEN2_KEYS = GgufKeys(
+    _WIDTH | {"expert_shared_feed_forward_length": "shared_expert_intermediate_size"},
+    {"qkv_bias": "attn_q.bias"},
+    {"norm_topk_prob": False},
+)
+_QWEN3_KEYS = GgufKeys(_WIDTH, constants={"norm_topk_prob": True})
+_OLMOE_KEYS = GgufKeys(constants={"norm_topk_prob": False})
+_MIXTRAL_KEYS = GgufKeys({"expert_count": "num_local_experts"})
+MIXTRAL = Family(
+    "llama",
+    "MixtralForCausalLM",
+    _mixtral,
+    gguf_reader(_mixtral, "llama", _MIXTRAL_KEYS),
+    is_of_experts=True,
+)
+QWEN2_MOE = Family(
+    "qwen2moe",
+    "Qwen2MoeForCausalLM",
+    _qwen2_moe,
+    gguf_reader(_qwen2_moe, "qwen2moe", _QWEN2_KEYS),
+)
+QWEN3_MOE = Family(
+    "qwen3moe",
+    "Qwen3MoeForCausalLM",
+    _qwen3_moe,
+    gguf_reader(_qwen3_moe, "qwen3moe", _QWEN3_KEYS),
+)
+OLMOE = Family("olmoe", "OlmoeForCausalLM", _olmoe, gguf_reader(_olmoe, "olmoe", _OLMOE_KEYS))
+GLM4_MOE = Family("glm4moe", "Glm4MoeForCausalLM", _glm4_moe)

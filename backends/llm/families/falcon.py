@@ -3,6 +3,7 @@
 from trivet.backends.llm.families.config import LlmConfig
 from trivet.backends.llm.families.described import Described
 from trivet.backends.llm.families.family import Family
+from trivet.backends.llm.families.gguf import GgufKeys, gguf_reader
 from trivet.backends.llm.families.hub import HeadSizes, activation, hub_model
 from trivet.backends.llm.families.kinds import (
     Arrangement,
@@ -78,4 +79,12 @@ def _num_kv_heads(config: Described, num_heads: int) -> int:
     return num_heads
 
 
-FALCON = Family("falcon", "FalconForCausalLM", _from_hub)
+_KEYS = GgufKeys(
+    {
+        "attention.layer_norm_epsilon": "layer_norm_epsilon",
+        "attention.head_count_kv": "num_kv_heads",
+        "feed_forward_length": "ffn_hidden_size",
+    },
+    {"new_decoder_architecture": "attn_norm_2.weight"},
+)
+FALCON = Family("falcon", "FalconForCausalLM", _from_hub, gguf_reader(_from_hub, "falcon", _KEYS))

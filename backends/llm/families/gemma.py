@@ -8,6 +8,7 @@ from dataclasses import replace
 from trivet.backends.llm.families.config import LlmConfig
 from trivet.backends.llm.families.described import Described
 from trivet.backends.llm.families.family import Family
+from trivet.backends.llm.families.gguf import GgufKeys, Values, gguf_reader
 from trivet.backends.llm.families.hub import (
     FULL,
     SLIDING,
@@ -137,6 +138,27 @@ def _model(
     )
 
 
-GEMMA = Family("gemma", "GemmaForCausalLM", _gemma)
-GEMMA2 = Family("gemma2", "Gemma2ForCausalLM", _gemma2)
-GEMMA3 = Family("gemma3", "Gemma3ForCausalLM", _gemma3)
+def _scale(values: Values) -> Values:
+    """llama.cpp's: files do not say it, and the 27B models differ from all others."""
+    is_27b = values["num_hidden_layers"] in (46, 62)
+    by_heads = values["hidden_size"] // values["num_attention_heads"]
+    return {"query_pre_attn_scalar": by_heads if is_27b else values["head_dim"]}
+
+
+_CAPS = {
+    "attn_logit_softcapping": "attn_logit_softcapping",
+    "final_logit_softcapping": "final_logit_softcapping",
+}
+GEMMA = Family("gemma", "GemmaForCausalLM", _gemma, gguf_reader(_gemma, "gemma", GgufKeys()))
+GEMMA2 = Family(
+    "gemma2",
+    "Gemma2ForCausalLM",
+    _gemma2,
+    gguf_reader(_gemma2, "gemma2", GgufKeys(_CAPS, derived=_scale)),
+)
+GEMMA3 = Family(
+    "gemma3",
+    "Gemma3ForCausalLM",
+    _gemma3,
+    gguf_reader(_gemma3, "gemma3", GgufKeys(_CAPS, derived=_scale, is_typed=True)),
+)

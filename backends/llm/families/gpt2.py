@@ -6,6 +6,7 @@ from dataclasses import replace
 from trivet.backends.llm.families.config import LlmConfig
 from trivet.backends.llm.families.described import Described
 from trivet.backends.llm.families.family import Family
+from trivet.backends.llm.families.gguf import GgufKeys, gguf_reader
 from trivet.backends.llm.families.hub import HeadSizes, activation, hub_model
 from trivet.backends.llm.families.kinds import GroupedAttention, Layer, LayerNorm, PlainMlp
 from trivet.backends.llm.families.names import Names, Role, weight
@@ -90,4 +91,8 @@ def _scaled(attention: GroupedAttention, factor: float) -> GroupedAttention:
     return replace(attention, score_multiplier=attention.scale * factor)
 
 
-GPT2 = Family("gpt2", "GPT2LMHeadModel", _from_hub)
+_KEYS = GgufKeys(
+    {"attention.layer_norm_epsilon": "layer_norm_epsilon", "feed_forward_length": "n_inner"},
+    has_rope=False,
+)
+GPT2 = Family("gpt2", "GPT2LMHeadModel", _from_hub, gguf_reader(_from_hub, "gpt2", _KEYS))

@@ -3,6 +3,7 @@
 from trivet.backends.llm.families.config import LlmConfig
 from trivet.backends.llm.families.described import Described
 from trivet.backends.llm.families.family import Family
+from trivet.backends.llm.families.gguf import GgufKeys, gguf_reader
 from trivet.backends.llm.families.gpt2 import GPT2_KEYS
 from trivet.backends.llm.families.hub import HeadSizes, activation, hub_model
 from trivet.backends.llm.families.kinds import (
@@ -94,4 +95,11 @@ def _gpt_neox(config: Described) -> LlmConfig:
 
 
 GPTJ = Family("gptj", "GPTJForCausalLM", _gptj)
-GPT_NEOX = Family("gptneox", "GPTNeoXForCausalLM", _gpt_neox)
+_NEOX_KEYS = GgufKeys(
+    {"use_parallel_residual": "use_parallel_residual"},
+    {"attention_bias": "attn_qkv.bias"},
+    rotates_part=True,
+)
+GPT_NEOX = Family(
+    "gptneox", "GPTNeoXForCausalLM", _gpt_neox, gguf_reader(_gpt_neox, "gptneox", _NEOX_KEYS)
+)

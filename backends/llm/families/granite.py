@@ -5,6 +5,7 @@ from dataclasses import replace
 from trivet.backends.llm.families.config import LlmConfig
 from trivet.backends.llm.families.described import Described
 from trivet.backends.llm.families.family import Family
+from trivet.backends.llm.families.gguf import GgufKeys, gguf_reader
 from trivet.backends.llm.families.llama import LLAMA_NAMES, hub_shape
 
 
@@ -41,4 +42,15 @@ def multiplied(model: LlmConfig, config: Described) -> LlmConfig:
     )
 
 
-GRANITE = Family("granite", "GraniteForCausalLM", _from_hub)
+_KEYS = GgufKeys(
+    {
+        "attention.scale": "attention_multiplier",
+        "embedding_scale": "embedding_multiplier",
+        "residual_scale": "residual_multiplier",
+        "logit_scale": "logits_scaling",
+    },
+    {"attention_bias": "attn_q.bias", "mlp_bias": "ffn_up.bias"},
+)
+GRANITE = Family(
+    "granite", "GraniteForCausalLM", _from_hub, gguf_reader(_from_hub, "granite", _KEYS)
+)

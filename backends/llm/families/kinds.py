@@ -42,6 +42,14 @@ class Activation(StrEnum):
     RELU_SQUARED = "relu_squared"
 
 
+class Scoring(StrEnum):
+    """How a router's logits become shares."""
+
+    SOFTMAX = "softmax"
+    SIGMOID = "sigmoid"
+    """Experts are chosen by it and a correction, which their shares do not have (DeepSeek-V3)."""
+
+
 class NormSpan(StrEnum):
     """What a norm of queries and keys is taken over."""
 
@@ -256,8 +264,8 @@ class PlainMlp:
 
 @dataclass(frozen=True, slots=True)
 class ExpertMlp:
-    """The sum of the experts that a router likes best, each by its share of the router's softmax
-    (Shazeer et al., 2017; Fedus et al., Switch Transformers, 2021)."""
+    """The sum of the experts that a router likes best, each by its share (Shazeer et al., 2017;
+    Fedus et al., Switch Transformers, 2021)."""
 
     num_experts: int
     num_active: int
@@ -266,7 +274,15 @@ class ExpertMlp:
     is_normalised: bool = True
     """Whether the shares of those that are chosen are made to add up to 1."""
     shared: GatedMlp | None = None
-    """What all tokens pass besides, by a share of its own (Qwen2-MoE)."""
+    """What all tokens pass besides."""
+    has_share: bool = True
+    """Whether they pass it by a share of its own (Qwen2-MoE)."""
+    scoring: Scoring = Scoring.SOFTMAX
+    multiplier: float = 1.0
+    """Of the shares. Who computes experts asks for it, as for their numbers: no Need."""
+    num_groups: int = 1
+    """Experts are in so many groups of equal size, of which the best are chosen first."""
+    num_active_groups: int = 1
 
     @property
     def outputs(self) -> dict[Role, int]:
@@ -278,8 +294,12 @@ class ExpertMlp:
         """See Need."""
         yield Need.EXPERTS
         yield from self.expert.needs()
+        if self.scoring is Scoring.SIGMOID:
+            yield Need.SIGMOID_ROUTER
+        if self.num_groups > 1:
+            yield Need.EXPERT_GROUPS
         if self.shared is not None:
-            yield Need.SHARED_EXPERT
+            yield Need.SHARED_BY_SHARE if self.has_share else Need.SHARED_EXPERT
             yield from self.shared.needs()
 
     def widths(self) -> Iterator[int]:

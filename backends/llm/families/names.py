@@ -129,7 +129,8 @@ def weight(hub: str, *roles: Role, **own: Any) -> WeightName:
     """A weight that GGUF's files call as they usually call one of its roles, and that is shared out
     as such a one usually is."""
     share = next((share for share, its in _SHARES.items() if roles[0] in its), Share.WHOLE)
-    return WeightName(roles, hub, **{"gguf": _GGUF.get(roles, ""), "share": share} | own)
+    given: dict[str, Any] = {"gguf": _GGUF.get(roles, ""), "share": share}
+    return WeightName(roles, hub, **given | own)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""What must be computed for a model: kinds say what they need, implementations what they compute."""
+"""What must be computed: kinds say what they need, implementations what they compute."""
 
 from enum import StrEnum
 
@@ -32,7 +32,10 @@ class Need(StrEnum):
     GATED_MLP = "gated MLPs"
     PLAIN_MLP = "MLPs without a gate"
     EXPERTS = "mixtures of experts"
+    SIGMOID_ROUTER = "experts chosen by sigmoids with corrections"
+    EXPERT_GROUPS = "experts chosen by groups"
     SHARED_EXPERT = "an expert that all tokens share"
+    SHARED_BY_SHARE = "an expert that all tokens share, each by a share of its own"
     MLP_BIAS = "biases of the MLP"
     SILU = "silu"
     GELU = "gelu"

@@ -6,6 +6,7 @@ from dataclasses import replace
 from trivet.backends.llm.families.config import LlmConfig
 from trivet.backends.llm.families.described import Described
 from trivet.backends.llm.families.family import Family
+from trivet.backends.llm.families.gguf import GgufKeys, gguf_reader
 from trivet.backends.llm.families.hub import (
     FULL,
     SLIDING,
@@ -99,5 +100,5 @@ def _layer(config: Described, rope: Rope) -> Layer:
 
 
 OLMO = Family("olmo", "OlmoForCausalLM", _olmo)
-OLMO2 = Family("olmo2", "Olmo2ForCausalLM", _olmo2)
+OLMO2 = Family("olmo2", "Olmo2ForCausalLM", _olmo2, gguf_reader(_olmo2, "olmo2", GgufKeys()))
 OLMO3 = Family("olmo3", "Olmo3ForCausalLM", _olmo3)

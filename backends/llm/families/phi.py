@@ -4,6 +4,7 @@ with joined matrices."""
 from trivet.backends.llm.families.config import LlmConfig
 from trivet.backends.llm.families.described import Described
 from trivet.backends.llm.families.family import Family
+from trivet.backends.llm.families.gguf import GgufKeys, gguf_reader
 from trivet.backends.llm.families.hub import HeadSizes, activation, hub_model
 from trivet.backends.llm.families.kinds import (
     Arrangement,
@@ -70,5 +71,7 @@ def _phi3(config: Described) -> LlmConfig:
     return hub_model(config, "phi3", _PHI3_NAMES, layers, norm)
 
 
-PHI = Family("phi2", "PhiForCausalLM", _phi)
-PHI3 = Family("phi3", "Phi3ForCausalLM", _phi3)
+PHI = Family("phi2", "PhiForCausalLM", _phi, gguf_reader(_phi, "phi2", GgufKeys(rotates_part=True)))
+PHI3 = Family(
+    "phi3", "Phi3ForCausalLM", _phi3, gguf_reader(_phi3, "phi3", GgufKeys(rotates_part=True))
+)

@@ -8,7 +8,7 @@ from trivet.backends.llm.families.alibi import BLOOM, MPT
 from trivet.backends.llm.families.cohere import COHERE, COHERE2
 from trivet.backends.llm.families.config import LlmConfig
 from trivet.backends.llm.families.described import Described
-from trivet.backends.llm.families.experts import MIXTRAL, OLMOE, QWEN2_MOE, QWEN3_MOE
+from trivet.backends.llm.families.experts import GLM4_MOE, MIXTRAL, OLMOE, QWEN2_MOE, QWEN3_MOE
 from trivet.backends.llm.families.falcon import FALCON
 from trivet.backends.llm.families.family import Family
 from trivet.backends.llm.families.gemma import GEMMA, GEMMA2, GEMMA3
@@ -31,6 +31,7 @@ FAMILIES: tuple[Family, ...] = (
     LLAMA, MISTRAL, QWEN2, QWEN3, GEMMA, GEMMA2, GEMMA3, PHI, PHI3, GRANITE, COHERE, COHERE2,
     SMOLLM3, OLMO, OLMO2, OLMO3, STARCODER, STARCODER2, STABLELM, NEMOTRON, GLM, GLM4, GPT2, GPTJ,
     GPT_NEOX, OPT, FALCON, BLOOM, MPT, MIXTRAL, QWEN2_MOE, QWEN3_MOE, OLMOE,
+    GLM4_MOE,
 )  # fmt: skip
 
 
@@ -52,10 +53,12 @@ def from_gguf(
 ) -> LlmConfig:
     """The config in GGUF metadata. Raises LoadFailed for what is not supported."""
     architecture = metadata.get("general.architecture", "?")
-    known = {family.architecture: family.from_gguf for family in families if family.from_gguf}
-    read = known.get(architecture)
-    if read is None:
-        raise LoadFailed(
-            f"the GGUF file's architecture is '{architecture}'; supported are {sorted(known)}"
-        )
+    has_experts = bool(metadata.get(f"{architecture}.expert_count"))
+    known = [family for family in families if family.from_gguf]
+    found = [family for family in known if family.architecture == architecture]
+    # The last word is with what the file has, where one architecture's are several families.
+    found.sort(key=lambda family: family.is_of_experts == has_experts)
+    if not found or (read := found[-1].from_gguf) is None:
+        names = sorted({family.architecture for family in known})
+        raise LoadFailed(f"the GGUF file's architecture is '{architecture}'; supported are {names}")
     return read(metadata, tensor_names)

@@ -229,8 +229,8 @@ def _of_type(
     if where == "rope_scaling":
         if config.get("rope_parameters"):
             raise LoadFailed(
-                "config.json has a rope_scaling beside rope_parameters, which are read together for "
-                "layers of several types: leave rope_scaling out"
+                "config.json has a rope_scaling beside rope_parameters, which for layers of "
+                "several types are one: leave rope_scaling out"
             )
         return where, given
     if given and layer_type not in given:

@@ -6,6 +6,7 @@ from trivet.backends.api import LoadFailed
 from trivet.backends.llm.families.config import LlmConfig
 from trivet.backends.llm.families.described import Described
 from trivet.backends.llm.families.family import Family
+from trivet.backends.llm.families.gguf import GgufKeys, gguf_reader
 from trivet.backends.llm.families.hub import FULL, SLIDING, layer_types
 from trivet.backends.llm.families.llama import LLAMA_NAMES, hub_shape
 from trivet.backends.llm.families.rope import RopeRules
@@ -60,4 +61,6 @@ def _windows(config: Described, rotates: list[bool]) -> list[int]:
     return [window if word == SLIDING else 0 for word in layer_types(config, default)]
 
 
-SMOLLM3 = Family("smollm3", "SmolLM3ForCausalLM", _from_hub)
+SMOLLM3 = Family(
+    "smollm3", "SmolLM3ForCausalLM", _from_hub, gguf_reader(_from_hub, "smollm3", GgufKeys())
+)

@@ -4,6 +4,7 @@ are layer norms."""
 from trivet.backends.llm.families.config import LlmConfig
 from trivet.backends.llm.families.described import Described
 from trivet.backends.llm.families.family import Family
+from trivet.backends.llm.families.gguf import GgufKeys, gguf_reader
 from trivet.backends.llm.families.hub import HeadSizes, activation, hub_model
 from trivet.backends.llm.families.kinds import (
     Arrangement,
@@ -53,5 +54,12 @@ def _nemotron(config: Described) -> LlmConfig:
     return hub_model(config, "nemotron", HALVES_NAMES, layers, norm)
 
 
-STABLELM = Family("stablelm", "StableLmForCausalLM", _stablelm)
+_KEYS = GgufKeys(
+    {"use_parallel_residual": "use_parallel_residual"},
+    {"use_qkv_bias": "attn_q.bias", "qk_layernorm": "attn_q_norm.weight"},
+    rotates_part=True,
+)
+STABLELM = Family(
+    "stablelm", "StableLmForCausalLM", _stablelm, gguf_reader(_stablelm, "stablelm", _KEYS)
+)
 NEMOTRON = Family("nemotron", "NemotronForCausalLM", _nemotron)

@@ -4,6 +4,7 @@ shape with layer norms and biases."""
 from trivet.backends.llm.families.config import LlmConfig
 from trivet.backends.llm.families.described import Described
 from trivet.backends.llm.families.family import Family
+from trivet.backends.llm.families.gguf import GgufKeys, gguf_reader
 from trivet.backends.llm.families.gpt2 import GPT2_KEYS, gpt2_layers, gpt2_model
 from trivet.backends.llm.families.hub import HeadSizes, activation, hub_model
 from trivet.backends.llm.families.kinds import GroupedAttention, Layer, LayerNorm, PlainMlp
@@ -46,4 +47,10 @@ def _starcoder(given: Described) -> LlmConfig:
 
 
 STARCODER = Family("starcoder", "GPTBigCodeForCausalLM", _starcoder)
-STARCODER2 = Family("starcoder2", "Starcoder2ForCausalLM", _starcoder2)
+_KEYS2 = GgufKeys({"attention.layer_norm_epsilon": "norm_epsilon"}, {"use_bias": "attn_q.bias"})
+STARCODER2 = Family(
+    "starcoder2",
+    "Starcoder2ForCausalLM",
+    _starcoder2,
+    gguf_reader(_starcoder2, "starcoder2", _KEYS2),
+)

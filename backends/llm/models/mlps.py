@@ -42,41 +42,67 @@ class Experts:
     multiplies all its tokens at once, and the others are not touched."""
 
     def __init__(self, kind: ExpertMlp, weights: ExpertWeights) -> None:
-        self._num_experts, self._num_active = kind.num_experts, kind.num_active
-        self._is_normalised = kind.is_normalised
+        self._kind = kind
         self._router = weights.router.product()
+        self._correction = weights.correction
         self._experts = [make_mlp(kind.expert, each) for each in weights.experts]
-        self._shared: MlpFunction | None = None
-        if kind.shared is not None and weights.shared is not None:
-            assert weights.shared_share is not None
-            self._shared = make_mlp(kind.shared, weights.shared)
-            self._share = weights.shared_share.product()
+        self._shared = _shared(kind, weights)
 
     def __call__(self, states: Tensor) -> Tensor:
         """See MlpFunction."""
         shares, chosen = self._choose(states)
         order = chosen.flatten().argsort(stable=True)
-        tokens = order // self._num_active
+        tokens = order // self._kind.num_active
         outputs = self._of_experts(states[tokens], chosen) * shares.flatten()[order].unsqueeze(1)
         result = torch.zeros_like(states).index_add_(0, tokens, outputs.to(states.dtype))
         if self._shared is not None:
-            result += torch.sigmoid(self._share(states)) * self._shared(states)
+            result += self._shared(states)
         return result
 
     def _choose(self, states: Tensor) -> tuple[Tensor, Tensor]:
         """Shares and numbers of each token's experts, both [N, active]."""
-        scores = self._router(states).softmax(dim=-1, dtype=torch.float32)
-        shares, chosen = scores.topk(self._num_active, dim=-1)
-        if self._is_normalised:
-            shares /= shares.sum(dim=-1, keepdim=True)
-        return shares.to(states.dtype), chosen
+        kind = self._kind
+        logits = self._router(states).float()
+        if self._correction is None:
+            scores = logits.softmax(dim=-1)
+            wanted = scores
+        else:
+            scores = logits.sigmoid()
+            wanted = scores + self._correction
+        if kind.num_groups > 1:
+            wanted = _of_best_groups(wanted, kind)
+        chosen = wanted.topk(kind.num_active, dim=-1).indices
+        shares = scores.gather(1, chosen)
+        if kind.is_normalised:
+            # The least is DeepSeek's, against a division by 0.
+            shares = shares / shares.sum(dim=-1, keepdim=True).clamp_min(1e-20)
+        return (shares * kind.multiplier).to(states.dtype), chosen
 
     def _of_experts(self, rows: Tensor, chosen: Tensor) -> Tensor:
         """`rows`: of all tokens and their experts, sorted by expert."""
-        counts = chosen.flatten().bincount(minlength=self._num_experts).tolist()
+        counts = chosen.flatten().bincount(minlength=self._kind.num_experts).tolist()
         outputs, start = torch.empty_like(rows), 0
         for expert, count in zip(self._experts, counts, strict=True):
             if count:
                 outputs[start : start + count] = expert(rows[start : start + count])
                 start += count
         return outputs
+
+
+def _of_best_groups(wanted: Tensor, kind: ExpertMlp) -> Tensor:
+    """Without the experts of other groups than those whose best two are wanted most."""
+    groups = wanted.view(len(wanted), kind.num_groups, -1)
+    best = groups.topk(2, dim=-1).values.sum(dim=-1).topk(kind.num_active_groups, dim=-1).indices
+    is_best = torch.zeros_like(groups[..., 0], dtype=torch.bool).scatter_(1, best, value=True)
+    return groups.masked_fill(~is_best.unsqueeze(-1), -torch.inf).view(wanted.shape)
+
+
+def _shared(kind: ExpertMlp, weights: ExpertWeights) -> MlpFunction | None:
+    """The expert of all tokens."""
+    if kind.shared is None or weights.shared is None:
+        return None
+    whole = make_mlp(kind.shared, weights.shared)
+    if weights.shared_share is None:
+        return whole
+    share = weights.shared_share.product()
+    return lambda states: torch.sigmoid(share(states)) * whole(states)

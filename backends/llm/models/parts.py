@@ -14,10 +14,14 @@ from trivet.backends.llm.families.kinds import (
     Norm,
     NormSpan,
     PlainMlp,
+    Scoring,
 )
 from trivet.backends.llm.families.names import Role
 from trivet.backends.llm.matrices.matrix import Matrix
 from trivet.backends.llm.weights.taking import Weights
+
+CORRECTION = "e_score_correction_bias"
+"""What files call it, beside a router's weight."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +67,8 @@ class ExpertWeights:
 
     router: Matrix
     """[experts, hidden]."""
+    correction: Tensor | None
+    """float32 [experts]: of a router's scores, where it has sigmoids."""
     experts: list[MlpWeights]
     shared: MlpWeights | None
     shared_share: Matrix | None
@@ -95,10 +101,10 @@ def take_attention(weights: Weights, layer: int) -> AttentionWeights:
     return AttentionWeights(
         qkv=weights.matrix(kind.outputs, hidden, layer),
         qkv_bias=weights.bias(kind.outputs, layer) if kind.has_qkv_bias else None,
-        query_norm=query and query.weight,
-        key_norm=key and key.weight,
-        query_norm_bias=query and query.bias,
-        key_norm_bias=key and key.bias,
+        query_norm=query.weight if query else None,
+        key_norm=key.weight if key else None,
+        query_norm_bias=query.bias if query else None,
+        key_norm_bias=key.bias if key else None,
         output=weights.matrix(output, kind.outputs[Role.QUERY], layer),
         output_bias=weights.bias(output, layer) if kind.has_output_bias else None,
     )
@@ -135,13 +141,24 @@ def take_experts(weights: Weights, layer: int) -> ExpertWeights:
     }
     return ExpertWeights(
         router=weights.matrix({Role.ROUTER: kind.num_experts}, hidden, layer),
+        correction=_correction(weights, kind, layer),
         experts=[
             _mlp(weights, kind.expert, kind.outputs, Role.EXPERT_DOWN, layer, expert)
             for expert in range(kind.num_experts)
         ],
         shared=_mlp(weights, shared, inner, Role.SHARED_DOWN, layer) if shared else None,
-        shared_share=weights.matrix({Role.SHARED_SHARE: 1}, hidden, layer) if shared else None,
+        shared_share=(
+            weights.matrix({Role.SHARED_SHARE: 1}, hidden, layer)
+            if shared and kind.has_share
+            else None
+        ),
     )
+
+
+def _correction(weights: Weights, kind: ExpertMlp, layer: int) -> Tensor | None:
+    if kind.scoring is not Scoring.SIGMOID:
+        return None
+    return weights.vector(Role.ROUTER, (kind.num_experts,), layer, CORRECTION)
 
 
 def _mlp(

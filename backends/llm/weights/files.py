@@ -38,6 +38,7 @@ _OTHER_WEIGHTS = {
 }
 """What may lie there instead, by ending, and what to do about it."""
 _INVERSE = "_scale_inv"
+_CORRECTION = ".e_score_correction_bias"
 _LAYER = re.compile(r"[0-9]{1,5}")
 
 
@@ -99,10 +100,12 @@ def _safetensors(folder: Path, dtype: torch.dtype) -> dict[str, Tensor]:
 
 
 def _in_type(name: str, weight: Tensor, dtype: torch.dtype) -> Tensor:
-    """8-bit numbers and their scales stay what they are."""
+    """8-bit numbers and their scales stay what they are, and so do corrections of a router's
+    scores, which differ little."""
     if weight.dtype == FP8:
         return weight
-    return weight.to(torch.float32 if name.endswith(("_scale", _INVERSE)) else dtype)
+    is_kept = name.endswith(("_scale", _INVERSE, _CORRECTION))
+    return weight.to(torch.float32 if is_kept else dtype)
 
 
 def _multiply_blocks(

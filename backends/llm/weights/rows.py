@@ -32,5 +32,5 @@ def _grouped(kind: GroupedAttention) -> Tensor:
     group = kind.num_heads // kind.num_kv_heads
     total = (kind.num_heads + 2 * kind.num_kv_heads) * kind.head_dim
     rows = torch.arange(total).view(kind.num_kv_heads, group + 2, kind.head_dim)
-    queries, keys, values = rows.split([group, 1, 1], dim=1)
+    queries, keys, values = torch.split(rows, [group, 1, 1], dim=1)
     return torch.cat((queries.flatten(), keys.flatten(), values.flatten()))

@@ -131,13 +131,20 @@ class Weights:
         needless = {f"{names.of(Role.HEAD).in_hub(0)}.weight", names.rope_divisors}
         rest = sorted(
             name for name in self._tensors.keys() - self._tensors.taken - needless
-            if not name.endswith(names.needless)
+            if not name.endswith(names.needless) and not name.startswith(self._further())
         )  # fmt: skip
         if rest:
             raise LoadFailed(
                 f"the model's files have {len(rest)} weights that this architecture does not know, "
                 f"'{rest[0]}' the first: the model is of another shape than its config says"
             )
+
+    def _further(self) -> tuple[str, ...]:
+        """What names of layers begin with that are not computed."""
+        first = self.whole.num_layers
+        name = self.whole.names.of(Role.OUTPUT).hub.partition("{layer}")[0]
+        numbers = range(first, first + self.whole.num_further_layers)
+        return tuple(f"{name}{number}." for number in numbers)
 
     def _named(self, outputs: Mapping[Role, int]) -> Iterator[tuple[WeightName, dict[Role, int]]]:
         """The weights in the file that have these roles, each with its own, in order."""
