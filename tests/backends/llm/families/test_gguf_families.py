@@ -16,10 +16,16 @@ from trivet.backends.llm.families.registry import from_gguf
 from trivet.backends.llm.weights.files import load_model
 
 LENGTHS = (37, 5)
+ALWAYS = {"Gemma3", "Granite", "Falcon", "GPT2", "Qwen2Moe"}
+"""Of each way in which converters change weights."""
+some_families = pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=[] if name in ALWAYS else [pytest.mark.slow]) for name in FORMS],
+)
 PROMPTS = [[random.Random(n).randrange(96) for _ in range(n)] for n in LENGTHS]
 
 
-@pytest.mark.parametrize("name", FORMS)
+@some_families
 def test_logits_equal_those_of_transformers(name: str, tmp_path: Path) -> None:
     made, form = BY_NAME[name], FORMS[name]
     values = values_for_gguf(made, form)
