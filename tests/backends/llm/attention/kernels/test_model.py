@@ -23,6 +23,10 @@ ARCHITECTURES: dict[str, tuple[str, dict[str, Any]]] = {
     "llama": ("Llama", HEADS),
     "mistral, window": ("Mistral", HEADS | {"sliding_window": 16}),
     "qwen3, no grouping": ("Qwen3", HEADS | {"num_key_value_heads": 6}),
+    "qwen2, a window of some layers": (
+        "Qwen2",
+        HEADS | {"use_sliding_window": True, "sliding_window": 16, "max_window_layers": 1},
+    ),
 }
 
 
