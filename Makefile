@@ -4,11 +4,15 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 NATIVE := $(wildcard backends/llm/native/*.[ch] server/shared_memory/native/*.c)
 
-# Tests wait more than they compute: one process more than cores runs them, five at most. Those that
+# Tests wait more than they compute: two processes more than cores run them, six at most. Those that
 # measure the machine run alone afterwards.
-WORKERS ?= -n $(shell expr $$(nproc) + 1) --maxprocesses=5
+WORKERS ?= -n $(shell expr $$(nproc) + 2) --maxprocesses=6
+ALONE = $(shell grep -rl --include='test_*.py' 'mark\.alone' tests)
 FUZZ_EXAMPLES ?= 20000
 FUZZ_S ?= 60
+
+# Containers often set it; each server that a test starts would compile the project anew.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: serve check types together check-all examples format kinds bench clean
 
@@ -23,7 +27,7 @@ check: $(VENV)/.dev examples
 	$(BIN)/clang-format --dry-run --Werror $(NATIVE)
 	$(BIN)/ruff check .
 	$(MAKE) --no-print-directory -j2 types together
-	$(BIN)/pytest -q -m "alone and not slow and not gpu"
+	$(BIN)/pytest -q -m "alone and not slow and not gpu" $(ALONE)
 
 types:
 	$(BIN)/mypy
@@ -47,7 +51,7 @@ format: $(VENV)/.dev
 check-all: check
 	$(BIN)/python tests/programs.py
 	$(BIN)/pytest -q $(WORKERS) -m "slow and not gpu and not alone"
-	$(BIN)/pytest -q -m "slow and alone and not gpu"
+	$(BIN)/pytest -q -m "slow and alone and not gpu" $(ALONE)
 	TRIVET_FUZZ_EXAMPLES=$(FUZZ_EXAMPLES) TRIVET_FUZZ_S=$(FUZZ_S) $(BIN)/pytest -q $(WORKERS) --timeout=1800 tests/fuzz
 
 # The table in docs/models.md of what may lie in a repository, from tests/acceptance/kinds.

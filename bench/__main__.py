@@ -33,6 +33,7 @@ from bench.minilm import bench_minilm
 from bench.nested import bench_nested
 from bench.overload import bench_overload
 from bench.peers.cells import bench_peers
+from bench.python_models import bench_python_models
 from bench.sequences import bench_sequences
 from bench.sse import bench_sse
 
@@ -52,6 +53,7 @@ PARTS = {
     "sse": bench_sse,
     "overload": bench_overload,
     "frameworks": bench_frameworks,
+    "python-models": bench_python_models,
     "peers": bench_peers,
 }
 PACKAGES = ("trivet", "grpcio", "aiohttp", "uvloop", "protobuf", "numpy", "onnxruntime")

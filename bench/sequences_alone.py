@@ -61,7 +61,7 @@ async def measure(config_text: str, num_sequences: int, seconds: float) -> dict[
         ("identity", 1),
         Signature.from_config(config),
         [(placement.name, PlainIdentityInstance(config, placement))],
-        SequenceSchedule(plan, 0, 0),
+        SequenceSchedule(plan),
         ModelStatistics("identity", 1),
     )
     ids = range(1, num_sequences + 1)

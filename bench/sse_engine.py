@@ -60,5 +60,6 @@ def _outputs(left: dict[str, int], token: int) -> Outputs:
     return Outputs(outputs, STATS)
 
 
-if __name__ == "__main__":
+def main() -> None:
+    """argv: descriptor of the socket."""
     run(socket.socket(fileno=int(sys.argv[1])))

@@ -3,8 +3,6 @@ its port. All but the engine is what serves: HTTP, OpenAI's API, tokenizer, exec
 
 import asyncio
 import gc
-import socket
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any, cast
@@ -18,6 +16,7 @@ from trivet.backends.llm.settings import EngineSettings
 from trivet.backends.llm.text.chat import ChatTemplate
 from trivet.backends.llm.text.tokenizer import Tokenizer
 from trivet.backends.llm.weights.files import load_tokenizer_files
+from trivet.backends.process.launch import launch
 from trivet.server.core import Core
 from trivet.server.http.app import HttpLimits, HttpServer
 from trivet.server.models.routing import Key
@@ -47,13 +46,8 @@ class OneModel:
 
 def start_engine() -> EngineProcess:
     """The fake engine in a process of its own, as a real one is."""
-    ours, theirs = socket.socketpair()
-    with theirs:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "bench.sse_engine", str(theirs.fileno())],
-            pass_fds=[theirs.fileno()],
-        )
-    return EngineProcess("fake", process, ours, INFO, ())
+    launched = launch("bench.sse_engine", [], b"", ("fake", "fake"))
+    return EngineProcess("fake", launched, INFO, ())
 
 
 async def serve(model: str) -> None:

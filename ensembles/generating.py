@@ -5,7 +5,6 @@ request to the model itself: sampling, logprobs, usage and streaming are the mod
 """
 
 import asyncio
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -28,9 +27,9 @@ from trivet.backends.api import (
     Observer,
     ServingError,
     Tensor,
-    Token,
     Unsupported,
 )
+from trivet.backends.api.delegating import DelegatingTokens
 from trivet.ensembles.executor import EnsembleExecutor
 from trivet.ensembles.graph import Edge, Graph, Step
 
@@ -85,7 +84,7 @@ def _ends(step: Step, taken: set[str]) -> bool:
     return is_text and answers and not any(edge.tensor in taken for edge in step.outputs)
 
 
-class GeneratingEnsemble(EnsembleExecutor):
+class GeneratingEnsemble(EnsembleExecutor, DelegatingTokens):
     """An ensemble's Executor that is a Generator, too."""
 
     def __init__(
@@ -106,7 +105,7 @@ class GeneratingEnsemble(EnsembleExecutor):
     # -- Generator -----------------------------------------------------------------------------
 
     @property
-    def _model(self) -> Generator:
+    def _inner(self) -> Generator:
         model = self._ending.generator(self.server)
         if model is None:
             raise Unsupported(
@@ -117,12 +116,12 @@ class GeneratingEnsemble(EnsembleExecutor):
     @property
     def info(self) -> GeneratorInfo:
         """See Generator."""
-        return replace(self._model.info, is_ensemble=True)
+        return replace(self._inner.info, is_ensemble=True)
 
     def generate(self, request: GenerateRequest, sink: GenerateSink) -> None:
         """See Generator."""
         try:
-            model = self._model
+            model = self._inner
         except ServingError as error:
             sink.fail(error)
             return
@@ -152,22 +151,6 @@ class GeneratingEnsemble(EnsembleExecutor):
             )
         question = str(messages[-1].get("content") or "")
         return await self._make_prompt(question, messages, account)
-
-    async def encode(self, text: str, *, add_special_tokens: bool) -> list[int]:
-        """See Generator."""
-        return await self._model.encode(text, add_special_tokens=add_special_tokens)
-
-    async def tokenize(self, text: str, *, add_special_tokens: bool) -> list[Token]:
-        """See Generator."""
-        return await self._model.tokenize(text, add_special_tokens=add_special_tokens)
-
-    async def decode(self, token_ids: Sequence[int], *, skip_special_tokens: bool) -> str:
-        """See Generator."""
-        return await self._model.decode(token_ids, skip_special_tokens=skip_special_tokens)
-
-    async def spellings(self, token_ids: Sequence[int]) -> list[str]:
-        """See Generator."""
-        return await self._model.spellings(token_ids)
 
     async def _make_prompt(self, question: str, messages: Messages, account: Account) -> str:
         texts = {self._ending.question: question}

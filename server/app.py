@@ -5,10 +5,12 @@ import logging
 import signal
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 from trivet import __version__
 from trivet.backends.api import LoadFailed, ServingError
 from trivet.backends.device.nvml import Gpus
+from trivet.backends.environments.cache import EnvironmentCache
 from trivet.server.auth.core import GuardedCore
 from trivet.server.banner import LoadProgress, print_banner
 from trivet.server.cache.caching import Caching
@@ -19,6 +21,7 @@ from trivet.server.hall import Hall
 from trivet.server.logs.log import Log, setup_logging
 from trivet.server.metrics.config import MetricsConfig
 from trivet.server.metrics.custom import CustomMetrics
+from trivet.server.models.allowed import Allowed
 from trivet.server.models.assemble import Assembler
 from trivet.server.models.batch_size import DefaultBatchSizes
 from trivet.server.models.catalog import RegistryCatalog
@@ -112,6 +115,7 @@ class Server:
             load_threads=settings.model_load_thread_count,
             load_retries=settings.model_load_retry_count,
             listener=self._on_status,
+            on_end=self._loaded_objects.changed,
             has_summaries=MetricsConfig.parse(settings.metrics_config).summary_latencies,
         )
         control.attach(self.lifecycle)
@@ -150,7 +154,8 @@ class Server:
             HostPolicies.parse(settings.host_policy),
             custom_metrics,
             DefaultBatchSizes.parse(settings.default_max_batch_size, settings.backend_config),
-            frozenset(settings.allow_pickle),
+            Allowed(frozenset(settings.allow_pickle), frozenset(settings.allow_install)),
+            EnvironmentCache(Path(settings.environment_cache), settings.max_environment_size),
             GpuLedger(gpus, parse_limits(settings.model_load_gpu_limit)),
         )
 
@@ -197,6 +202,7 @@ class Server:
         """Not ready at once, takes requests for drain_delay_secs more, answers what was taken for
         up to exit_timeout_secs, then frees all."""
         self.hall.stop()
+        self.lifecycle.stop_making()
         self.frontends.leave()
         if self._watcher is not None:
             await self._watcher.close()

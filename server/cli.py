@@ -11,7 +11,8 @@ from typing import Any, ClassVar
 import click
 
 from trivet import __version__
-from trivet.server.settings import IGNORED_FLAGS, OLDER_FLAGS, Row, Settings, rows
+from trivet.server.commands.triton_flags import IGNORED_FLAGS, OLDER_FLAGS
+from trivet.server.settings import Row, Settings, rows
 
 _SWITCHES = ("--allow-", "--reuse-", "--enable-")
 CONTEXT = {"auto_envvar_prefix": "TRIVET", "help_option_names": ["-h", "--help"]}

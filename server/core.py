@@ -4,11 +4,12 @@ Each part is what one kind of front room needs. `Hall` fulfils all of them, and 
 `GuardedCore`, for servers with keys. Called on the event loop only.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Protocol
 
 from trivet.backends.api import Generator, InferRequest, Measured, RequestContext, Sink
 from trivet.backends.api.encoder import EncoderInfo
+from trivet.backends.api.image_classifier import ImageClassifierInfo
 from trivet.protos import grpc_service_pb2 as pb
 from trivet.protos.model_config_pb2 import ModelConfig
 from trivet.server.logs.setting import LogValue
@@ -20,6 +21,9 @@ from trivet.server.scheduling.statistics import ModelStatistics
 from trivet.server.shared_memory.system import SharedMemory
 from trivet.server.tracing.setting import Change
 from trivet.server.tracing.tracing import Described, Tracing
+
+Payer = Callable[[int], None]
+"""Told how many tokens were read or written."""
 
 
 class Resolving(Protocol):
@@ -42,6 +46,10 @@ class Inference(Resolving, Protocol):
     @property
     def tracing(self) -> Tracing:
         """Which requests are traced."""
+
+    def account(self) -> Payer | None:
+        """Lets in whoever asks a model in several requests for one of a client's, once for all: who
+        pays for the tokens, to be handed on in their contexts. None: nobody. Raises RateLimited."""
 
     def infer(
         self, admitted: Admitted, request: InferRequest, context: RequestContext, sink: Sink
@@ -72,6 +80,13 @@ class Encoders(Protocol):
 
     def encoders(self) -> dict[str, EncoderInfo]:
         """What those of them that are ready are, by name: to choose or list them."""
+
+
+class ImageClassifiers(Protocol):
+    """Finds models that label images."""
+
+    def image_classifiers(self) -> dict[str, ImageClassifierInfo]:
+        """What those of them that are ready are, by name: to choose them."""
 
 
 class Readiness(Protocol):
@@ -166,6 +181,7 @@ class Core(
     Inference,
     Generators,
     Encoders,
+    ImageClassifiers,
     Readiness,
     Descriptions,
     Counters,

@@ -19,10 +19,12 @@ from trivet.backends.api import (
     trouble_of,
 )
 from trivet.backends.api.encoder import EncoderInfo
+from trivet.backends.api.image_classifier import ImageClassifierInfo
 from trivet.backends.api.naming import name_in, namespace_in
 from trivet.backends.api.value import changed
 from trivet.protos import grpc_service_pb2 as pb
 from trivet.protos.model_config_pb2 import ModelConfig
+from trivet.server.core import Payer
 from trivet.server.logs.log import Log
 from trivet.server.logs.setting import LogValue
 from trivet.server.models.check import submit
@@ -104,6 +106,9 @@ class Hall:
     def _find(self, name: str, version: int | str | None, key: Key = "") -> Admitted:
         return self._registry.routers.resolve(name, version, key)
 
+    def account(self) -> Payer | None:
+        return None
+
     def infer(
         self, admitted: Admitted, request: InferRequest, context: RequestContext, sink: Sink
     ) -> None:
@@ -136,6 +141,11 @@ class Hall:
     def encoders(self) -> dict[str, EncoderInfo]:
         newest = self._registry.newest()
         found = ((name, EncoderInfo.of(m.config)) for name, m in newest if m.executor.is_ready())
+        return {name: info for name, info in found if info is not None}
+
+    def image_classifiers(self) -> dict[str, ImageClassifierInfo]:
+        newest = ((n, m) for n, m in self._registry.newest() if m.executor.is_ready())
+        found = ((name, ImageClassifierInfo.of(model.config)) for name, model in newest)
         return {name: info for name, info in found if info is not None}
 
     def measured(self) -> dict[str, Measured]:

@@ -78,6 +78,21 @@ class Settings:
         "network",
         multiple=True,
     )
+    allow_install: tuple[str, ...] = option(
+        (),
+        "models",
+        "MODEL whose requirements.txt may be installed, by uv or pip, into an environment of its "
+        "own; that runs code of the packages",
+        multiple=True,
+    )
+    environment_cache: str = option(
+        "~/.cache/trivet/environments",
+        "models",
+        "folder that keeps environments of models: unpacked archives and installed packages",
+    )
+    max_environment_size: int = option(
+        32 * 1024 * MIB, "models", "largest environment in an archive, unpacked", unit="bytes"
+    )
     disable_auto_complete_config: bool = option(
         False,
         "models",
@@ -349,40 +364,3 @@ def rows() -> list[Row]:
         env = f"TRIVET_{flag.replace('-', '_').upper()}"
         listed.append(Row(each.name, about, each.default, f"--{flag}", env))
     return listed
-
-
-# Triton flags without a meaning here: taken, so that start scripts go on working, and named once.
-IGNORED_FLAGS = (
-    "--http-thread-count",
-    "--grpc-infer-thread-count",
-    "--grpc-infer-allocation-pool-size",
-    "--grpc-max-response-pool-size",
-    "--buffer-manager-thread-count",
-    "--pinned-memory-pool-byte-size",
-    "--cuda-memory-pool-byte-size",
-    "--min-supported-compute-capability",
-    "--backend-directory",
-    "--repoagent-directory",
-    "--cache-directory",
-    "--reuse-http-port",
-    "--reuse-grpc-port",
-    "--enable-peer-access",
-    "--cuda-virtual-address-size",
-    "--allow-sagemaker",
-    "--sagemaker-port",
-    "--sagemaker-safe-port-range",
-    "--sagemaker-thread-count",
-    "--allow-vertex-ai",
-    "--vertex-ai-port",
-    "--vertex-ai-thread-count",
-    "--vertex-ai-default-model",
-)
-
-# Flags of older Tritons that are part of another option's value now.
-OLDER_FLAGS = {
-    "--trace-file": ("--trace-config", "triton,file="),
-    "--trace-level": ("--trace-config", "level="),
-    "--trace-rate": ("--trace-config", "rate="),
-    "--trace-count": ("--trace-config", "count="),
-    "--trace-log-frequency": ("--trace-config", "triton,log-frequency="),
-}

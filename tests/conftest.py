@@ -43,6 +43,15 @@ def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
     return result
 
 
+@pytest.fixture(scope="session", autouse=True)
+def environments(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Servers of tests keep environments of models there, and not in the user's folder."""
+    with pytest.MonkeyPatch.context() as patch:
+        folder = tmp_path_factory.mktemp("environments")
+        patch.setenv("TRIVET_ENVIRONMENT_CACHE", str(folder))
+        yield
+
+
 @pytest.fixture(scope="module")
 def serve() -> Iterator[Callable[..., RunningServer]]:
     """Starts servers and stops them at the end of the module."""

@@ -126,7 +126,7 @@ class Room:
             (name, 1),
             Signature.from_config(config),
             [(name, instance)],
-            schedule_of(config, 0, 0),
+            schedule_of(config, 0),
             statistics,
         )
         self.publish(name, config, executor)

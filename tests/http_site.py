@@ -23,8 +23,10 @@ from trivet.backends.api import (
     TensorSpec,
 )
 from trivet.backends.api.encoder import EncoderInfo
+from trivet.backends.api.image_classifier import ImageClassifierInfo
 from trivet.protos import grpc_service_pb2 as pb
 from trivet.protos.model_config_pb2 import ModelConfig
+from trivet.server.core import Payer
 from trivet.server.http.app import HttpLimits, HttpServer, build_routes
 from trivet.server.http.language import Language
 from trivet.server.http.routes import Route
@@ -142,6 +144,9 @@ class FakeCore:
         )
         return VersionRouter({1: model}).choose(version, key)
 
+    def account(self) -> Payer | None:
+        return None
+
     def infer(
         self, admitted: Admitted, request: InferRequest, context: RequestContext, sink: Sink
     ) -> None:
@@ -159,6 +164,9 @@ class FakeCore:
         return list(self.models)
 
     def encoders(self) -> dict[str, EncoderInfo]:
+        return {}
+
+    def image_classifiers(self) -> dict[str, ImageClassifierInfo]:
         return {}
 
     def is_generating(self) -> bool:

@@ -10,22 +10,25 @@ import pytest
 from xdist.scheduler import LoadScopeScheduling
 
 GROUPS = {
-    "language_server": ("tests/protocol/openai/", "tests/protocol/tgi/"),
+    "language_server": (
+        "tests/protocol/openai/",
+        "tests/protocol/tgi/",
+        "tests/backends/llm/test_acceptance.py",  # the reference model, which takes 15 s to load
+    ),
     "example_server": ("tests/examples/", "tests/house/test_commands_in_documents.py"),
     "security": ("tests/security/",),
     "encoders": ("tests/protocol/encoders/",),
     "tensorflow": ("tests/backends/tensorflow/",),
 }
-"""Files and folders that share a server, by its name."""
+"""Files and folders that share a server or a model, by its name."""
 
 SECONDS = {
-    "language_server": 120,
+    "language_server": 150,
     "tests/backends/llm/process/test_engine_process.py": 70,
     "tests/faults/test_faulty_disk.py": 60,
     "example_server": 50,
     "security": 45,
     "encoders": 25,
-    "tests/backends/llm/test_acceptance.py": 35,
     "tests/faults/test_http_rows.py": 35,
     "tests/backends/llm/process/test_in_process.py": 30,
     "tests/faults/test_supervision.py": 25,

@@ -9,9 +9,11 @@ from trivet.backends.api.backend import (
     CostsByLength,
     Executor,
     Instance,
+    KnowsPlacement,
     ReportsMemory,
     StartsProcesses,
     UsesGpus,
+    WantsEnvironment,
 )
 from trivet.backends.api.batch import Batch, ResponseSender
 from trivet.backends.api.checked import CheckedRequest, RequestContext
@@ -28,6 +30,7 @@ from trivet.backends.api.device import (
     join_device_rows,
 )
 from trivet.backends.api.device_tensor import DeviceTensor
+from trivet.backends.api.environment import Environment, Making, Recipe
 from trivet.backends.api.errors import (
     AlreadyExists,
     BackendFailed,
@@ -138,6 +141,7 @@ __all__ = [
     "DeviceLost",
     "DeviceMemory",
     "DeviceTensor",
+    "Environment",
     "Event",
     "Execution",
     "Executor",
@@ -155,8 +159,10 @@ __all__ = [
     "InstanceDied",
     "InvalidConfig",
     "InvalidRequest",
+    "KnowsPlacement",
     "Listing",
     "LoadFailed",
+    "Making",
     "Match",
     "Measure",
     "Measured",
@@ -176,6 +182,7 @@ __all__ = [
     "Placement",
     "QueueFull",
     "QueueTimeout",
+    "Recipe",
     "ReportsMemory",
     "RequestContext",
     "Residence",
@@ -199,6 +206,7 @@ __all__ = [
     "UnreadableFiles",
     "Unsupported",
     "UsesGpus",
+    "WantsEnvironment",
     "Window",
     "deaths_of",
     "derive",

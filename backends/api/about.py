@@ -76,7 +76,7 @@ class Measure(Enum):
 
     OUTSIDE = "outside"
     """On a GPU by how much its used memory grows while the model loads; in host memory by the
-    resident bytes of the processes that are the model's alone."""
+    bytes that its processes share with no others."""
     REPORT = "report"
     """Its instances say: they are `ReportsMemory`. One in a process of its own is measured from
     outside."""
@@ -155,6 +155,10 @@ class About:
     own_process: bool = False
     """Whether its framework should not share a process with others: instances run in processes of
     their own likewise. Its configs are completed in the server, without the framework."""
+    shared_imports: tuple[str, ...] | None = None
+    """Instance processes are forked from one that has imported these modules and the backend's, so
+    that they share the pages. To import them must start no thread. None: each is started by
+    itself."""
     joins_requests: bool = True
     """Whether instances join the requests of a batch (`Batch.gather`). One that takes them one by
     one takes ragged ones in a process of its own, too."""

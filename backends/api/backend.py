@@ -5,6 +5,7 @@ from typing import Protocol, runtime_checkable
 
 from trivet.backends.api.batch import Batch
 from trivet.backends.api.checked import CheckedRequest
+from trivet.backends.api.environment import Environment, Recipe
 from trivet.backends.api.files import ModelFiles, Placement
 from trivet.backends.api.sink import Sink
 from trivet.protos.model_config_pb2 import ModelConfig
@@ -103,6 +104,15 @@ class ChecksFiles(Protocol):
 
 
 @runtime_checkable
+class WantsEnvironment(Protocol):
+    """A backend whose models may bring an environment, or name one."""
+
+    def environment(self, config: ModelConfig, files: ModelFiles) -> Environment | Recipe | None:
+        """One that is there, or how to make it; None for the server's own. `complete` and `open`
+        find it in their files. Raises LoadFailed, InvalidConfig, OSError."""
+
+
+@runtime_checkable
 class ReportsMemory(Protocol):
     """An instance that knows what memory it takes; see `Measure.REPORT`."""
 
@@ -117,3 +127,11 @@ class UsesGpus(Protocol):
     def can_use_gpus(self) -> bool:
         """Whether its framework, as it is installed, computes on them: KIND_AUTO then means one
         instance on each GPU, else the CPU."""
+
+
+@runtime_checkable
+class KnowsPlacement(Protocol):
+    """A backend whose configs say what depends on where instances run."""
+
+    def placed(self, config: ModelConfig, files: ModelFiles) -> ModelConfig:
+        """The complete config with that, once its instance groups are settled."""

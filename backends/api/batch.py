@@ -45,6 +45,7 @@ class Batch:
         "errors",
         "gathered_bytes",
         "gathered_ns",
+        "num_tokens",
         "outputs",
         "parameters",
         "requests",
@@ -74,6 +75,7 @@ class Batch:
         self.outputs: list[list[Tensor]] = [[] for _ in requests]
         self.errors: dict[int, ServingError] = {}
         self.parameters: dict[int, Parameters] = {}
+        self.num_tokens: dict[int, int] | None = None
         self.rescheduled: set[int] = set()
         self.gathered_bytes = 0
         self.copies: dict[CopyKind, int] = {}
@@ -180,6 +182,12 @@ class Batch:
     def fail(self, index: int, error: ServingError) -> None:
         """Lets one request fail; its batch mates are unharmed."""
         self.errors[index] = error
+
+    def read_tokens(self, index: int, count: int) -> None:
+        """How many tokens a model has read for a request: they are counted against its key."""
+        if self.num_tokens is None:
+            self.num_tokens = {}
+        self.num_tokens[index] = self.num_tokens.get(index, 0) + count
 
     def reschedule(self, index: int) -> None:
         """The model wants another pass over this request (`iterative_sequence`): it has no outputs

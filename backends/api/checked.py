@@ -25,7 +25,7 @@ class RequestContext:
     residence: Mapping[str, Residence] = field(default_factory=lambda: ON_HOST)
     """Where outputs are wanted; on the host if it does not say."""
     on_tokens: Callable[[int], None] | None = None
-    """Language models tell it how many tokens they have read or written. On the event loop."""
+    """Models that read or write tokens tell it how many. On the event loop."""
     tenant: str = ""
     """Whose it is: answers and prefixes that are kept are shared among requests of one tenant."""
     trace: Trace | None = None

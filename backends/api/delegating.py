@@ -1,4 +1,4 @@
-"""The base of generators that change one thing about another."""
+"""The bases of generators that change one thing about another."""
 
 from collections.abc import Sequence
 
@@ -14,24 +14,13 @@ from trivet.backends.api.generate import (
 )
 
 
-class DelegatingGenerator:
-    """A Generator that leaves everything to another one."""
-
-    def __init__(self, inner: Generator) -> None:
-        self._inner = inner
+class DelegatingTokens:
+    """The part of a Generator that knows about tokens, left to another one."""
 
     @property
-    def info(self) -> GeneratorInfo:
-        """See Generator."""
-        return self._inner.info
-
-    def generate(self, request: GenerateRequest, sink: GenerateSink) -> None:
-        """See Generator."""
-        self._inner.generate(request, sink)
-
-    async def compose(self, prompt: str, account: Account = NO_ACCOUNT, /) -> str:
-        """See Generator."""
-        return await self._inner.compose(prompt, self._pays(account))
+    def _inner(self) -> Generator:
+        """Whom it is left to. Raises a ServingError where there is nobody."""
+        raise NotImplementedError
 
     async def encode(self, text: str, *, add_special_tokens: bool) -> list[int]:
         """See Generator."""
@@ -48,6 +37,30 @@ class DelegatingGenerator:
     async def spellings(self, token_ids: Sequence[int]) -> list[str]:
         """See Generator."""
         return await self._inner.spellings(token_ids)
+
+
+class DelegatingGenerator(DelegatingTokens):
+    """A Generator that leaves everything to another one."""
+
+    def __init__(self, inner: Generator) -> None:
+        self._generator = inner
+
+    @property
+    def _inner(self) -> Generator:
+        return self._generator
+
+    @property
+    def info(self) -> GeneratorInfo:
+        """See Generator."""
+        return self._inner.info
+
+    def generate(self, request: GenerateRequest, sink: GenerateSink) -> None:
+        """See Generator."""
+        self._inner.generate(request, sink)
+
+    async def compose(self, prompt: str, account: Account = NO_ACCOUNT, /) -> str:
+        """See Generator."""
+        return await self._inner.compose(prompt, self._pays(account))
 
     async def render(self, chat: ChatInput, account: Account = NO_ACCOUNT, /) -> str:
         """See Generator."""

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from trivet.backends.api.environment import Environment
 from trivet.backends.api.errors import InvalidConfig
 from trivet.backends.api.pickles import Pickles
 from trivet.protos.model_config_pb2 import ModelConfig
@@ -26,6 +27,12 @@ class ModelFiles:
     given_name: str = ""
     """Of a model that is not called as `model_dir`."""
     pickles: Pickles = Pickles.REFUSED
+    may_install: bool = False
+    """Whether the operator lets the packages that they ask for be installed."""
+    is_clients: bool = False
+    """Whether a client has sent them, or the config: then no path in it leads out of the folder."""
+    environment: Environment | None = None
+    """What processes of the model run with; None: as the server itself."""
 
     @property
     def name(self) -> str:

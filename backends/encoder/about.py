@@ -3,6 +3,7 @@
 import re
 
 from trivet.backends.api import About, Claim, Listing, Memory
+from trivet.backends.hugging_face.files import CONFIG, ONNX_PATHS, WEIGHTS
 
 PARAMETERS = (
     "compute",
@@ -14,8 +15,7 @@ PARAMETERS = (
     "max_tokens",
     "truncate",
 )
-CONFIG, MODULES, TOKENIZER = "config.json", "modules.json", "tokenizer.json"
-ONNX_FILE, ONNX_FOLDER = "model.onnx", "onnx"
+MODULES, TOKENIZER = "modules.json", "tokenizer.json"
 
 _HEADS = ("ForSequenceClassification", "ForTokenClassification")
 _BODIES = ("Model", "ForMaskedLM", "ForPreTraining")
@@ -31,11 +31,8 @@ an encoder where sentence-transformers has written down how its vectors are made
 
 def _recognise(listing: Listing) -> Claim | None:
     """A Hugging Face folder of an encoder: its config names the architecture."""
-    has_file = {
-        ONNX_FILE,
-        f"{ONNX_FOLDER}/{ONNX_FILE}",
-    } & listing.paths and TOKENIZER in listing.names
-    if not has_file and not listing.ending(".safetensors", "pytorch_model.bin"):
+    has_file = not listing.paths.isdisjoint(ONNX_PATHS) and TOKENIZER in listing.names
+    if not has_file and not listing.ending(*WEIGHTS):
         return None
     return Claim.FOLDER if _is_encoder(listing) else None
 

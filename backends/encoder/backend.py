@@ -1,13 +1,11 @@
 """The backend word "encoder": encoders of Hugging Face, as their folders lie."""
 
 from importlib import import_module
-from pathlib import Path
 
 from trivet.backends.api import (
     DataType,
     Instance,
     InvalidConfig,
-    LoadFailed,
     ModelFiles,
     Placement,
     parameter,
@@ -15,18 +13,21 @@ from trivet.backends.api import (
 from trivet.backends.api.completion import ModelTensor, complete_config
 from trivet.backends.api.encoder import EncoderInfo, Task
 from trivet.backends.encoder.about import ABOUT, TOKENIZER
+from trivet.backends.encoder.apart import ApartEncoder
 from trivet.backends.encoder.computing import Body
 from trivet.backends.encoder.folder import Folder, read_folder
 from trivet.backends.encoder.heads import head_of, outputs_of
-from trivet.backends.encoder.instance import IDS, PAIR, TEXT, EncoderInstance, most_text_bytes
+from trivet.backends.encoder.instance import EncoderInstance, most_text_bytes
+from trivet.backends.encoder.lengths import IDS, PAIR, TEXT
 from trivet.backends.encoder.tokens import FolderTokenizer
-from trivet.protos.model_config_pb2 import ModelConfig
+from trivet.backends.hugging_face.folder import compute_of, dtype_name, lacking, number_of
+from trivet.backends.process import Isolation, isolation_of, open_isolated
+from trivet.protos.model_config_pb2 import ModelConfig, ModelInstanceGroup
 
 MAX_ROWS = 1024
 """Of a request: they are computed in parts that fit the token budget."""
 CPU_BATCH_TOKENS, GPU_BATCH_TOKENS = 512, 16_384
 """A CPU is busy with few tokens already, and each more is padding or somebody's wait."""
-_COMPUTES = ("torch", "onnx")
 
 
 class EncoderBackend:
@@ -38,15 +39,14 @@ class EncoderBackend:
             import_module("torch")
         except ModuleNotFoundError:
             return False
-        from trivet.backends.encoder.torch_body import can_use_gpus
+        from trivet.backends.hugging_face.torch_model import can_use_gpus
 
         return can_use_gpus()
 
     def complete(self, config: ModelConfig, files: ModelFiles) -> ModelConfig:
         """Inputs, outputs and limits come from the folder's JSON. Raises InvalidConfig."""
         folder = read_folder(files.version_dir, files.name)
-        _compute(config, folder)
-        info = _info(config, folder, CPU_BATCH_TOKENS)
+        info = _info(config, folder, is_gpu=False)
         if config.WhichOneof("scheduling_choice") not in (None, "dynamic_batching"):
             raise InvalidConfig(
                 f"model '{config.name}': an encoder batches its texts by dynamic_batching; leave "
@@ -72,25 +72,43 @@ class EncoderBackend:
         info.write(completed)
         return completed
 
+    def placed(self, config: ModelConfig, files: ModelFiles) -> ModelConfig:
+        """See KnowsPlacement: on a GPU batches are larger, and weights may be halved."""
+        groups = config.instance_group
+        if all(group.kind != ModelInstanceGroup.KIND_GPU for group in groups):
+            return config
+        _info(config, read_folder(files.version_dir, files.name), is_gpu=True).write(config)
+        return config
+
+    def starts_processes(self, config: ModelConfig) -> bool:
+        """See StartsProcesses."""
+        return isolation_of(config, ABOUT) is Isolation.PROCESS
+
     def open(self, config: ModelConfig, files: ModelFiles, placement: Placement) -> Instance:
         """Raises LoadFailed, InvalidConfig."""
+        if self.starts_processes(config):
+            return open_isolated(ABOUT.word, config, files, placement, kind=ApartEncoder)
         folder = read_folder(files.version_dir, files.name)
-        body = _body(config, folder, placement)
+        info = _info(config, folder, is_gpu=placement.kind == "KIND_GPU")
         tokenizer = FolderTokenizer(folder.path / TOKENIZER, lowers=folder.lowers)
-        is_gpu = placement.kind == "KIND_GPU"
-        info = _info(config, folder, GPU_BATCH_TOKENS if is_gpu else CPU_BATCH_TOKENS)
+        tokenizer.check(info.vocabulary_size)
+        body = _body(config, folder, placement)
         return EncoderInstance(folder, info, tokenizer, body, head_of(folder, body, tokenizer))
 
 
-def _info(config: ModelConfig, folder: Folder, batch_tokens: int) -> EncoderInfo:
-    max_tokens = min(_number(config, "max_tokens", folder.max_tokens), folder.max_tokens)
+def _info(config: ModelConfig, folder: Folder, *, is_gpu: bool) -> EncoderInfo:
+    max_tokens = min(number_of(config, "max_tokens", folder.max_tokens), folder.max_tokens)
+    usual_batch = GPU_BATCH_TOKENS if is_gpu else CPU_BATCH_TOKENS
+    dtype = parameter(config, "dtype")
+    if compute_of(config, folder.path, folder.onnx) == "torch":
+        dtype = dtype_name(folder.config, dtype, is_gpu=is_gpu)
     return EncoderInfo(
         folder.task,
         max_tokens,
-        _number(config, "max_text_bytes", most_text_bytes(max_tokens)),
-        _number(config, "max_batch_tokens", batch_tokens),
-        int(folder.config.get("vocab_size") or 0),
-        parameter(config, "dtype", "float32"),
+        number_of(config, "max_text_bytes", most_text_bytes(max_tokens)),
+        number_of(config, "max_batch_tokens", usual_batch),
+        folder.vocabulary_size,
+        dtype or "float32",
         folder.architecture,
         parameter(config, "truncate") == "true",
         folder.pooling if folder.task is Task.EMBED else "",
@@ -101,56 +119,19 @@ def _info(config: ModelConfig, folder: Folder, batch_tokens: int) -> EncoderInfo
     )
 
 
-def _number(config: ModelConfig, name: str, usual: int) -> int:
-    text = parameter(config, name)
-    if not text:
-        return usual
-    if not text.isdecimal() or int(text) < 1:
-        raise InvalidConfig(
-            f"model '{config.name}': parameter {name} is '{text}'; it must be a number from 1 on"
-        )
-    return int(text)
-
-
-def _compute(config: ModelConfig, folder: Folder) -> str:
-    """What computes it: what the config says, or else torch where there are weights for it."""
-    given = parameter(config, "compute") or ("torch" if folder.has_weights else "onnx")
-    if given not in _COMPUTES:
-        raise InvalidConfig(
-            f"model '{config.name}': parameter compute is '{given}'; it may be "
-            f"{' or '.join(_COMPUTES)}"
-        )
-    if given == "onnx" and folder.onnx is None:
-        raise InvalidConfig(
-            f"model '{config.name}': the folder has no model.onnx, at the top or in onnx/; "
-            "without one leave out the parameter compute"
-        )
-    if given == "torch" and not folder.has_weights:
-        raise InvalidConfig(
-            f"model '{config.name}': the folder has no .safetensors for torch; set the parameter "
-            "compute to onnx, or leave it out"
-        )
-    return given
-
-
 def _body(config: ModelConfig, folder: Folder, placement: Placement) -> Body:
-    compute = _compute(config, folder)
+    compute = compute_of(config, folder.path, folder.onnx)
     try:
         if compute == "onnx":
             from trivet.backends.encoder.onnx_body import OnnxBody
 
             assert folder.onnx is not None, "checked above"
-            return OnnxBody(folder, Path(folder.onnx), placement)
+            return OnnxBody(folder, folder.onnx, placement)
         from trivet.backends.encoder.torch_body import TorchBody
 
         return TorchBody(folder, placement, parameter(config, "dtype"))
     except ModuleNotFoundError as error:
-        package = (error.name or "").split(".")[0]
-        fix = ABOUT.install if package in ABOUT.packages else package
-        raise LoadFailed(
-            f"backend '{ABOUT.word}' needs the package '{package}', which is not installed: "
-            f"pip install {fix}"
-        ) from error
+        raise lacking(ABOUT, error) from error
 
 
 BACKEND = EncoderBackend()

@@ -6,12 +6,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import orjson
-
 from trivet.backends.api import InvalidConfig
 from trivet.backends.api.encoder import Task
-from trivet.backends.encoder.about import CONFIG, MODULES, ONNX_FILE, ONNX_FOLDER, TOKENIZER
+from trivet.backends.encoder.about import MODULES, TOKENIZER
 from trivet.backends.encoder.modules import Module, Pooling, read_modules
+from trivet.backends.hugging_face.files import CONFIG
+from trivet.backends.hugging_face.folder import (
+    architecture_of,
+    labels_of,
+    onnx_file,
+    read_json,
+)
 
 USUAL_MAX_TOKENS = 512
 _NO_LIMIT = 10**9
@@ -78,6 +83,11 @@ class Folder:
         return str(self.config["architectures"][0])
 
     @property
+    def vocabulary_size(self) -> int:
+        """How many tokens have a vector."""
+        return int(self.config.get("vocab_size") or 0)
+
+    @property
     def vector_size(self) -> int:
         """Of a vector that comes out of the modules."""
         size = hidden_size(self.config)
@@ -91,27 +101,19 @@ class Folder:
         found = [each for each in self.modules if isinstance(each, Pooling)]
         return "+".join(found[0].modes) if found else "none"
 
-    @property
-    def has_weights(self) -> bool:
-        """Whether torch has something to load."""
-        names = ("*.safetensors", "pytorch_model*.bin")
-        return any(any(self.path.glob(name)) for name in names)
-
 
 def read_folder(root: Path, name: str) -> Folder:
     """Raises InvalidConfig for what is missing, or is not computed here; `name` is the model's."""
     modules = read_modules(root, name) if (root / MODULES).exists() else None
     path = root if modules is None else modules.body
     config = read_json(path / CONFIG, name)
-    architectures = config.get("architectures")
-    if not isinstance(architectures, list) or not architectures:
-        raise InvalidConfig(f"model '{name}': {CONFIG} names no architectures")
+    architecture = architecture_of(config, name)
     if not (path / TOKENIZER).exists():
         raise InvalidConfig(
             f"model '{name}': the folder has no {TOKENIZER}; write one with "
             "AutoTokenizer.from_pretrained(FOLDER).save_pretrained(FOLDER) of transformers"
         )
-    task = _task(str(architectures[0]), config)
+    task = _task(architecture, config)
     sentence = _first_of(path, _SENTENCE_CONFIGS, name)
     tokenizer = _first_of(path, ("tokenizer_config.json",), name)
     prompts, dimensions = _prompts(root, name)
@@ -121,13 +123,13 @@ def read_folder(root: Path, name: str) -> Folder:
         tokenizer,
         task,
         _max_tokens(config, tokenizer, sentence),
-        _labels(config) if task is not Task.EMBED else (),
+        labels_of(config) if task is not Task.EMBED else (),
         _activation(config, task),
         _chain(task, modules),
         prompts,
         dimensions,
         bool(sentence.get("do_lower_case")),
-        _onnx(path, root),
+        onnx_file(path, root),
     )
 
 
@@ -136,19 +138,6 @@ def _chain(task: Task, modules: "Any | None") -> tuple[Module, ...]:
         return ()
     # As sentence-transformers does where nothing says how.
     return (Pooling(("mean",)),) if modules is None else tuple(modules.after)
-
-
-def read_json(path: Path, name: str) -> dict[str, Any]:
-    """A file's object. Raises InvalidConfig."""
-    try:
-        found = orjson.loads(path.read_bytes())
-    except FileNotFoundError:
-        raise InvalidConfig(f"model '{name}': the folder has no {path.name}") from None
-    except orjson.JSONDecodeError as error:
-        raise InvalidConfig(f"model '{name}': {path.name} is no JSON: {error}") from None
-    if not isinstance(found, dict):
-        raise InvalidConfig(f"model '{name}': {path.name} must be a JSON object")
-    return found
 
 
 def hidden_size(config: Mapping[str, Any]) -> int:
@@ -164,18 +153,7 @@ def _task(architecture: str, config: Mapping[str, Any]) -> Task:
         return Task.TOKENS
     if not architecture.endswith("ForSequenceClassification"):
         return Task.EMBED
-    return Task.SCORE if len(_labels(config)) == 1 else Task.CLASSIFY
-
-
-def _labels(config: Mapping[str, Any]) -> tuple[str, ...]:
-    given = config.get("id2label")
-    if isinstance(given, dict) and given:
-        return tuple(str(label) for _, label in sorted(given.items(), key=_by_id))
-    return tuple(f"LABEL_{index}" for index in range(int(config.get("num_labels") or 2)))
-
-
-def _by_id(item: tuple[str, object]) -> int:
-    return int(item[0]) if item[0].isdecimal() else 0
+    return Task.SCORE if len(labels_of(config)) == 1 else Task.CLASSIFY
 
 
 def _activation(config: Mapping[str, Any], task: Task) -> str:
@@ -223,10 +201,3 @@ def _prompts(root: Path, name: str) -> tuple[Prompts, int | None]:
         Prompts(by_name, default if isinstance(default, str) else ""),
         dimensions if isinstance(dimensions, int) else None,
     )
-
-
-def _onnx(*folders: Path) -> Path | None:
-    places: Sequence[Path] = [
-        place for each in folders for place in (each / ONNX_FILE, each / ONNX_FOLDER / ONNX_FILE)
-    ]
-    return next((place for place in places if place.exists()), None)

@@ -1,7 +1,6 @@
 """Runs batches of texts through an encoder: read, tokenised, computed alike lengths together."""
 
 from collections.abc import Sequence
-from itertools import pairwise
 
 import numpy as np
 
@@ -11,13 +10,9 @@ from trivet.backends.encoder.budget import groups_of
 from trivet.backends.encoder.computing import Body, Padded
 from trivet.backends.encoder.folder import Folder
 from trivet.backends.encoder.heads import NUM_TOKENS, ON_DEMAND, TOKENS, Head, json_text
+from trivet.backends.encoder.lengths import IDS, PAIR, TEXT, TextLengths
 from trivet.backends.encoder.options import read_options
 from trivet.backends.encoder.tokens import BYTES_OF_TOKEN, FolderTokenizer, Row
-
-TEXT, PAIR, IDS = "text", "text_pair", "input_ids"
-_FIRST_BYTES_A_TOKEN = 4.0
-_MEMORY = 64
-"""Batches that the mean looks back, roughly."""
 
 
 class EncoderInstance:
@@ -38,22 +33,18 @@ class EncoderInstance:
         self._head = head
         padding_id = folder.config.get("pad_token_id")
         self._padding_id = padding_id if isinstance(padding_id, int) and padding_id >= 0 else 0
-        self._bytes_a_token = _FIRST_BYTES_A_TOKEN
+        self._lengths = TextLengths(info)
 
     # -- for the scheduler ---------------------------------------------------------------------
 
     @property
     def length_budget(self) -> int:
-        """See CostsByLength: in tokens."""
-        return self._info.batch_tokens
+        """See CostsByLength."""
+        return self._lengths.budget
 
     def length_of(self, request: CheckedRequest) -> int:
-        """See CostsByLength: by the bytes of texts, and how many lately were a token."""
-        tensors = request.inputs
-        if IDS in tensors:
-            return tensors[IDS].shape[-1]
-        num_bytes = sum(_longest(tensors[name]) for name in (TEXT, PAIR) if name in tensors)
-        return min(2 + int(num_bytes / self._bytes_a_token), self._info.max_tokens)
+        """See CostsByLength."""
+        return self._lengths.of(request)
 
     # -- Instance ------------------------------------------------------------------------------
 
@@ -69,8 +60,13 @@ class EncoderInstance:
         for row in rows:
             by_request[row.request].append(row)
         for index, own in enumerate(by_request):
-            if index not in batch.errors and not batch.requests[index].cancel.cancelled:
-                batch.respond(index, _outputs(batch.requests[index], own))
+            request = batch.requests[index]
+            if index in batch.errors or request.cancel.cancelled:
+                continue
+            if not _only_tokens(request):
+                batch.read_tokens(index, sum(len(row.ids) for row in own))
+            batch.respond(index, _outputs(request, own))
+        self._lengths.learn(batch)
 
     def is_ready(self) -> bool:
         """See Instance."""
@@ -138,10 +134,6 @@ class EncoderInstance:
         errors = self._tokenizer.encode(texts, with_places=with_places)
         for index, error in errors.items():
             batch.fail(index, error)
-        num_bytes = sum(len(row.text.encode()) + len((row.pair or "").encode()) for row in texts)
-        num_tokens = sum(len(row.ids) for row in texts)
-        if num_tokens and not errors:
-            self._bytes_a_token += (num_bytes / num_tokens - self._bytes_a_token) / _MEMORY
 
     def _compute(self, batch: Batch, rows: Sequence[Row], wanted: frozenset[str]) -> None:
         body = self._body
@@ -163,17 +155,6 @@ class EncoderInstance:
 def most_text_bytes(max_tokens: int) -> int:
     """Of a text, where the config does not say."""
     return max(max_tokens * BYTES_OF_TOKEN, 1 << 20)
-
-
-def _longest(tensor: Tensor) -> int:
-    """Bytes of its longest text."""
-    data = tensor.data
-    if isinstance(data, np.ndarray):
-        return max(map(len, data.ravel()), default=0)
-    offsets = data.offsets
-    if len(offsets) == 2:
-        return offsets[1] - offsets[0] - 4
-    return max((end - start for start, end in pairwise(offsets)), default=4) - 4
 
 
 def _names(request: CheckedRequest, output: str) -> bool:

@@ -4,24 +4,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnxruntime
-from onnxruntime.capi import onnxruntime_pybind11_state as errors
 
 from trivet.backends.api import LoadFailed, Placement
 from trivet.backends.api.encoder import Task
 from trivet.backends.encoder.computing import Computed, Padded
 from trivet.backends.encoder.folder import Folder
+from trivet.backends.hugging_face.onnx_session import open_session
 
-# ONNX Runtime's errors have no base class of their own.
-_ERRORS: tuple[type[Exception], ...] = (
-    errors.EPFail,
-    errors.Fail,
-    errors.InvalidArgument,
-    errors.InvalidGraph,
-    errors.InvalidProtobuf,
-    errors.NotImplemented,
-    errors.RuntimeException,
-)
 _TOKEN_VECTORS = ("last_hidden_state", "token_embeddings", "hidden_states")
 _VECTORS = ("sentence_embedding", "embedding", "pooler_output")
 
@@ -33,15 +22,7 @@ class OnnxBody:
 
     def __init__(self, folder: Folder, path: Path, placement: Placement) -> None:
         """Raises LoadFailed."""
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = max(1, placement.cpu_threads)
-        try:
-            self._session = onnxruntime.InferenceSession(
-                path, options, providers=_providers(placement)
-            )
-        except _ERRORS as error:
-            raise LoadFailed(f"ONNX Runtime cannot load {path.name}: {error}") from error
-        _check_started(self._session, placement, path.name)
+        self._session = open_session(path, placement)
         self._inputs = {each.name for each in self._session.get_inputs()}
         unknown = self._inputs - {"input_ids", "attention_mask", "token_type_ids"}
         if unknown:
@@ -74,21 +55,6 @@ class OnnxBody:
         """See Body."""
         found: np.ndarray = values.astype(np.float32, copy=False)
         return found
-
-
-def _providers(placement: Placement) -> list[Any]:
-    if placement.kind != "KIND_GPU":
-        return ["CPUExecutionProvider"]
-    return [("CUDAExecutionProvider", {"device_id": placement.device_id}), "CPUExecutionProvider"]
-
-
-def _check_started(session: Any, placement: Placement, name: str) -> None:
-    """ONNX Runtime goes on without a provider that does not start; a slow model is no answer."""
-    if placement.kind == "KIND_GPU" and "CUDAExecutionProvider" not in session.get_providers():
-        raise LoadFailed(
-            f"{name}: ONNX Runtime {onnxruntime.__version__} could not start CUDA: pip install "
-            "'trivet[onnx-gpu]', or place the model on a CPU by instance_group KIND_CPU"
-        )
 
 
 def _output(session: Any, task: Task, name: str) -> str:

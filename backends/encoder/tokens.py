@@ -58,6 +58,16 @@ class FolderTokenizer:
         self._lowers = lowers
         self._prompt_sizes: dict[str, int] = {}
 
+    def check(self, vocabulary_size: int) -> None:
+        """Raises LoadFailed where it makes tokens that a model of that vocabulary has no vector
+        for; 0: not known."""
+        largest = max(self._plain.get_vocab(with_added_tokens=True).values(), default=0)
+        if vocabulary_size and largest >= vocabulary_size:
+            raise LoadFailed(
+                f"the tokenizer knows {largest + 1} tokens, but the model only {vocabulary_size} "
+                "(vocab_size in config.json): the folder's files do not belong together"
+            )
+
     def encode(self, rows: Sequence[Row], *, with_places: bool) -> dict[int, InvalidRequest]:
         """Gives the rows their ids; by request, why one could not. `with_places`: where tokens are
         in the text will be asked for."""

@@ -1,8 +1,6 @@
 """The model itself, by transformers' own classes on torch."""
 
 import inspect
-import logging
-import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -17,10 +15,10 @@ from trivet.backends.api import LoadFailed, Placement
 from trivet.backends.api.encoder import Task
 from trivet.backends.encoder.computing import Computed, Padded
 from trivet.backends.encoder.folder import Folder
+from trivet.backends.hugging_face.torch_model import dtype_of, load_model
+from trivet.backends.torch_threads import THREADS
 
-log = logging.getLogger(__name__)
 TYPES = "token_type_ids"
-_DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 _CLASSES = {
     Task.EMBED: transformers.AutoModel,
     Task.CLASSIFY: transformers.AutoModelForSequenceClassification,
@@ -29,7 +27,6 @@ _CLASSES = {
 }
 _NOT_NEEDED = ("pooler", "position_ids")
 """Parts of weights' names that a file may lack: nothing that is asked for here reads them."""
-_threads = threading.Lock()
 
 
 class TorchBody:
@@ -39,11 +36,11 @@ class TorchBody:
 
     def __init__(self, folder: Folder, placement: Placement, dtype: str) -> None:
         """Raises LoadFailed."""
-        _use_threads(placement)
+        THREADS.use(placement.cpu_threads)
         is_gpu = placement.kind == "KIND_GPU"
         self._device = torch.device("cuda", placement.device_id) if is_gpu else torch.device("cpu")
-        self._dtype = _dtype(folder, dtype, is_gpu=is_gpu)
-        self._model = _load(folder, self._dtype).eval().to(self._device)
+        self._dtype = dtype_of(folder.config, dtype, is_gpu=is_gpu)
+        self._model = _load(folder, self._dtype).to(self._device)
         taken = inspect.signature(self._model.forward).parameters
         has_types = int(folder.config.get("type_vocab_size") or 2) > 1
         self._takes_types = has_types and TYPES in taken and TYPES in _tokenizer_makes(folder)
@@ -93,59 +90,9 @@ def _tokenizer_makes(folder: Folder) -> Sequence[str]:
     return tuple(getattr(kind, "model_input_names", ()))
 
 
-def can_use_gpus() -> bool:
-    """Whether torch, as it is installed, computes on GPUs here."""
-    return torch.cuda.is_available()
-
-
-def _use_threads(placement: Placement) -> None:
-    # PyTorch's thread count belongs to the process, not to a model.
-    with _threads:
-        count = max(1, placement.cpu_threads)
-        if torch.get_num_threads() != count:
-            torch.set_num_threads(count)
-            log.info("PyTorch computes with %d threads", count)
-
-
-def _dtype(folder: Folder, wanted: str, *, is_gpu: bool) -> torch.dtype:
-    if not wanted:
-        own = folder.config.get("dtype") or folder.config.get("torch_dtype")
-        # On a CPU half precision is slow on most machines, and other numbers on all.
-        wanted = str(own) if is_gpu and own in _DTYPES else "float32"
-    if wanted not in _DTYPES:
-        raise LoadFailed(f"parameter dtype is '{wanted}'; it may be {', '.join(_DTYPES)}")
-    return _DTYPES[wanted]
-
-
 def _load(folder: Folder, dtype: torch.dtype) -> Any:
-    """The model on the host. Raises LoadFailed."""
     name = folder.architecture
-    own = getattr(transformers, name, None)
-    if own is None:
-        raise LoadFailed(
-            f"config.json names the architecture '{name}', which transformers "
-            f"{transformers.__version__} does not have; code that lies in a folder is not run"
-        )
     # The one family whose bodies transformers opens with their decoders.
-    kind = own if name.endswith("EncoderModel") else _CLASSES[folder.task]
-    transformers.utils.logging.disable_progress_bar()  # type: ignore[no-untyped-call]  # theirs
-    try:
-        model, loading = kind.from_pretrained(
-            folder.path,
-            local_files_only=True,
-            trust_remote_code=False,
-            weights_only=True,
-            dtype=dtype,
-            output_loading_info=True,
-        )
-    except (OSError, ValueError, RuntimeError, KeyError, TypeError, AttributeError) as error:
-        raise LoadFailed(f"transformers cannot load the folder: {error}") from error
-    missing = [
-        each for each in loading["missing_keys"] if not any(part in each for part in _NOT_NEEDED)
-    ]
-    if missing:
-        raise LoadFailed(
-            f"the weights lack {len(missing)} of the tensors that {type(model).__name__} has, "
-            f"such as '{min(missing)}': the folder's files do not belong together"
-        )
-    return model
+    own = getattr(transformers, name, None) if name.endswith("EncoderModel") else None
+    kind = own or _CLASSES[folder.task]
+    return load_model(kind, folder.path, name, dtype, _NOT_NEEDED)

@@ -9,10 +9,13 @@ import logging
 from pathlib import Path, PurePosixPath
 
 from trivet.backends.api import (
+    Environment,
     Instance,
+    LoadFailed,
     ModelFiles,
     Pickles,
     Placement,
+    Recipe,
     StartsProcesses,
     refuse_pickle,
 )
@@ -46,6 +49,27 @@ class MlflowBackend:
             _is_apart(config, files, path, manifest)
         else:
             files.artifact(_inner(config, manifest, native), native.file)
+
+    def environment(self, config: ModelConfig, files: ModelFiles) -> Environment | Recipe | None:
+        """See WantsEnvironment: of a flavour that MLflow loads, what its requirements.txt lists, if
+        that may be installed. MLflow lists the very versions that it was logged with; as it does
+        itself, it tries those that the server has, and says which they are not."""
+        # Not in the model's own process, which has the environment's packages.
+        from trivet.backends.environments.requirements import FILE
+        from trivet.backends.environments.wanted import required
+
+        path, manifest = _read(config, files)
+        listed = path.parent / FILE
+        is_apart = files.pickles is Pickles.APART and _native(path, manifest) is None
+        if not is_apart or not listed.is_file():
+            return None
+        try:
+            return required(listed, config, files)
+        except LoadFailed as error:
+            if files.may_install:
+                raise
+            log.warning("%s", error.message)
+            return None
 
     def complete(self, config: ModelConfig, files: ModelFiles) -> ModelConfig:
         """Raises InvalidConfig, LoadFailed."""

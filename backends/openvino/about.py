@@ -9,6 +9,7 @@ from trivet.backends.api import About, Claim, Listing, Match, Memory
 
 PROPERTIES = (
     "COMPILATION_NUM_THREADS",
+    "ENABLE_CPU_PINNING",
     "INFERENCE_NUM_THREADS",
     "INFERENCE_PRECISION_HINT",
     "NUM_STREAMS",
@@ -39,11 +40,19 @@ ABOUT = About(
     fields=("default_model_filename", "model_operations"),
     parameters=(
         *PROPERTIES,
-        # Triton's, and older names of the same
-        "CPU_THREADS_NUM",
-        "CPU_THROUGHPUT_STREAMS",
+        # Triton's
+        "CPU_EXTENSION_PATH",
+        "ENABLE_BATCH_PADDING",
         "HINT_BF16",
         "RESHAPE_IO_LAYERS",
+        "SKIP_OV_DYNAMIC_BATCHSIZE",
+        "TARGET_DEVICE",
+        # and older names of the same
+        "CPU_BIND_THREAD",
+        "CPU_THREADS_NUM",
+        "CPU_THROUGHPUT_STREAMS",
+        "ENFORCE_BF16",
+        "SKIP_DYNAMIC_BATCHSIZE",
     ),
     memory=Memory(weight_suffixes=(".bin", ".onnx"), files_are_least=True),
 )

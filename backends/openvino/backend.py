@@ -9,9 +9,9 @@ from trivet.backends.api.completion import complete_config
 from trivet.backends.api.content import describe_content
 from trivet.backends.api.supplied import instance_config
 from trivet.backends.openvino.about import ABOUT
-from trivet.backends.openvino.graph import last_line, make_batchable, take_dims, tensors
+from trivet.backends.openvino.graph import fix_rows, last_line, make_batchable, take_dims, tensors
 from trivet.backends.openvino.instance import OpenVinoInstance
-from trivet.backends.openvino.options import flag, properties
+from trivet.backends.openvino.options import check_device, fixed_rows, flag, properties
 from trivet.protos.model_config_pb2 import ModelConfig
 
 _IR_FILE = ABOUT.model_files[0]
@@ -24,14 +24,16 @@ class OpenVinoBackend:
     def complete(self, config: ModelConfig, files: ModelFiles) -> ModelConfig:
         """Raises InvalidConfig for a config, LoadFailed for a file that is wrong."""
         _, model = _read(config, files)
-        return complete_config(config, *tensors(config, model))
+        is_fixed = fixed_rows(config) > 0
+        return complete_config(config, *tensors(config, model, has_fixed_rows=is_fixed))
 
     def open(
         self, config: ModelConfig, files: ModelFiles, placement: Placement
     ) -> OpenVinoInstance:
         """Raises LoadFailed, InvalidConfig."""
         core, model = _read(config, files)
-        inputs, outputs = tensors(config, model)
+        rows = fixed_rows(config)
+        inputs, outputs = tensors(config, model, has_fixed_rows=rows > 0)
         # Without auto-completion nobody has compared the config with the file yet.
         complete_config(config, inputs, outputs)
         if placement.kind == "KIND_GPU":
@@ -48,12 +50,13 @@ class OpenVinoBackend:
             ) from error
         signature = Signature.from_config(instance_config(config))
         return OpenVinoInstance(
-            compiled, signature, [t.name for t in inputs], [t.name for t in outputs]
+            compiled, signature, [t.name for t in inputs], [t.name for t in outputs], rows
         )
 
 
 def _read(config: ModelConfig, files: ModelFiles) -> tuple[ov.Core, ov.Model]:
     """The model in the shapes that the config asks for."""
+    check_device(config)
     path = _artifact(config, files)
     where = f"model '{config.name}' version {files.version}"
     core = ov.Core()
@@ -65,10 +68,13 @@ def _read(config: ModelConfig, files: ModelFiles) -> tuple[ov.Core, ov.Model]:
         model = core.read_model(path)
     except RuntimeError as error:
         raise LoadFailed(f"{where}: {_why(path, error)}") from error
+    rows = fixed_rows(config)
     if flag(config, "RESHAPE_IO_LAYERS"):
         take_dims(config, model)
-    else:
+    elif not rows:
         make_batchable(config, model)
+    if rows:
+        fix_rows(config, model, rows)
     return core, model
 
 

@@ -1,6 +1,7 @@
 """What an OpenVINO model says of its tensors, and giving them the shapes that a config wants."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import openvino as ov
 
@@ -27,14 +28,18 @@ _DATATYPES = {
 }
 
 
-def tensors(config: ModelConfig, model: ov.Model) -> tuple[list[ModelTensor], list[ModelTensor]]:
-    """Inputs and outputs in their order, named as the config does where it names them. Raises
-    InvalidConfig."""
+def tensors(
+    config: ModelConfig, model: ov.Model, *, has_fixed_rows: bool = False
+) -> tuple[list[ModelTensor], list[ModelTensor]]:
+    """Inputs and outputs in their order, named as the config does where it names them; with
+    `has_fixed_rows` as they are for those who ask. Raises InvalidConfig."""
     inputs = [_tensor(config, port, config.input, port.node) for port in model.inputs]
     outputs = [
         _tensor(config, port, config.output, port.node.input_value(0).get_node())
         for port in model.outputs
     ]
+    if has_fixed_rows:
+        return list(map(_with_any_rows, inputs)), list(map(_with_any_rows, outputs))
     return inputs, outputs
 
 
@@ -45,7 +50,7 @@ def make_batchable(config: ModelConfig, model: ov.Model) -> None:
     if config.max_batch_size == 0 or not all(_rows(port) == 1 for port in ports):
         return
     try:
-        model.reshape({port: _with_free_rows(port) for port in model.inputs})
+        model.reshape({port: _with_rows(port, ov.Dimension()) for port in model.inputs})
         grows = all(_rows(port) is None for port in model.outputs)
         reason = "its outputs do not grow with the batch"
     except RuntimeError as error:
@@ -55,6 +60,21 @@ def make_batchable(config: ModelConfig, model: ov.Model) -> None:
             f"model '{config.name}': max_batch_size is {config.max_batch_size}, but the model file "
             f"is made for batches of 1 and takes no others ({reason}); set max_batch_size: 0, or "
             "convert it with a variable batch dimension"
+        )
+
+
+def fix_rows(config: ModelConfig, model: ov.Model, rows: int) -> None:
+    """Gives all inputs so many rows, for graphs that take no variable number. Raises
+    InvalidConfig."""
+    try:
+        model.reshape({port: _with_rows(port, ov.Dimension(rows)) for port in model.inputs})
+        reason = "" if all(_rows(port) == rows for port in model.outputs) else "its outputs do not"
+    except RuntimeError as error:
+        reason = last_line(error)
+    if reason:
+        raise InvalidConfig(
+            f"model '{config.name}': the model cannot be given {rows} rows, its max_batch_size "
+            f"(SKIP_OV_DYNAMIC_BATCHSIZE): {reason}"
         )
 
 
@@ -119,7 +139,12 @@ def _rows(port: "ov.Output") -> int | None:
     return None if shape[0].is_dynamic else int(shape[0].get_length())
 
 
-def _with_free_rows(port: "ov.Output") -> "ov.PartialShape":
+def _with_rows(port: "ov.Output", rows: "ov.Dimension") -> "ov.PartialShape":
     shape = ov.PartialShape(port.partial_shape)
-    shape[0] = ov.Dimension()
+    shape[0] = rows
     return shape
+
+
+def _with_any_rows(tensor: ModelTensor) -> ModelTensor:
+    assert tensor.shape, "its first dimension was set"
+    return replace(tensor, shape=(-1, *tensor.shape[1:]), extents=())

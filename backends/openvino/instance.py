@@ -18,12 +18,15 @@ class OpenVinoInstance(ComputeOnly):
         signature: Signature,
         inputs: Sequence[str],
         outputs: Sequence[str],
+        fixed_rows: int = 0,
     ) -> None:
-        """`inputs`, `outputs`: the names of the model's tensors, in its order."""
+        """`inputs`, `outputs`: the names of the model's tensors, in its order; `fixed_rows`: how
+        many rows it takes, neither more nor fewer, 0 for any number."""
         self._request: ov.InferRequest | None = compiled.create_infer_request()
         self._inputs = {name: inputs.index(name) for name in signature.inputs}
         self._outputs = {name: outputs.index(name) for name in signature.outputs}
         self._signature = signature
+        self._fixed_rows = fixed_rows
 
     def execute(self, batch: Batch) -> None:
         assert self._request is not None, "executed after close"
@@ -38,18 +41,26 @@ class OpenVinoInstance(ComputeOnly):
         batch.mark_computed()
         for name, place in self._outputs.items():
             if batch.wants(name):
-                batch.scatter(name, self._given(name, results[place]))
+                values = results[place][: batch.size] if self._fixed_rows else results[place]
+                batch.scatter(name, self._given(name, values))
 
     def _gather(self, batch: Batch, name: str) -> "np.ndarray | ov.Tensor | None":
         datatype = self._signature.inputs[name].datatype
         if datatype is DataType.BYTES:
             texts = gather_text(batch, name, "OpenVINO")
-            return None if texts is None else texts.astype(np.str_)
+            return None if texts is None else self._padded(texts.astype(np.str_))
         values = batch.gather(name)
+        if values is not None:
+            values = self._padded(values)
         if values is None or datatype is not DataType.BF16:
             return values
         # numpy has no such type, and unshared arrays would be converted to half precision.
         return ov.Tensor(np.ascontiguousarray(values).view(np.uint16), values.shape, ov.Type.bf16)
+
+    def _padded(self, values: np.ndarray) -> np.ndarray:
+        """With its last row as often as it takes."""
+        missing = self._fixed_rows - len(values) if self._fixed_rows else 0
+        return np.concatenate([values, np.repeat(values[-1:], missing, 0)]) if missing else values
 
     def _given(self, name: str, values: np.ndarray) -> np.ndarray:
         datatype = self._signature.outputs[name].datatype

@@ -4,12 +4,16 @@ One stream of as many threads as the placement gives: an instance computes one b
 more streams would wait for batches that go to other instances.
 """
 
+from collections.abc import Sequence
+
 from trivet.backends.api import InvalidConfig, Placement, parameter
 from trivet.backends.openvino.about import PROPERTIES
 from trivet.protos.model_config_pb2 import ModelConfig
 
 _OLDER_NAMES = {"CPU_THREADS_NUM": "INFERENCE_NUM_THREADS", "CPU_THROUGHPUT_STREAMS": "NUM_STREAMS"}
 _COUNTS = ("COMPILATION_NUM_THREADS", "INFERENCE_NUM_THREADS")
+_HINTS = ("LATENCY", "THROUGHPUT", "CUMULATIVE_THROUGHPUT")
+_DEVICES = ("CPU", "AUTO")
 
 
 def properties(config: ModelConfig, placement: Placement) -> dict[str, str]:
@@ -17,8 +21,13 @@ def properties(config: ModelConfig, placement: Placement) -> dict[str, str]:
     given = {name: parameter(config, name) for name in PROPERTIES}
     for older, name in _OLDER_NAMES.items():
         given[name] = given[name] or parameter(config, older)
-    if flag(config, "HINT_BF16"):
+    if flag(config, "HINT_BF16") or flag(config, "ENFORCE_BF16"):
         given["INFERENCE_PRECISION_HINT"] = given["INFERENCE_PRECISION_HINT"] or "bf16"
+    # What pins threads to nodes of memory there is left to OpenVINO, which has no such choice now.
+    pinning = _one_of(config, "CPU_BIND_THREAD", ("YES", "NO", "NUMA"))
+    if pinning in ("YES", "NO"):
+        given["ENABLE_CPU_PINNING"] = given["ENABLE_CPU_PINNING"] or pinning
+    _one_of(config, "PERFORMANCE_HINT", _HINTS)
     for name in _COUNTS:
         if given[name] and not (given[name].isascii() and given[name].isdigit()):
             raise InvalidConfig(
@@ -37,14 +46,46 @@ def properties(config: ModelConfig, placement: Placement) -> dict[str, str]:
     return usual | {name: _value(name, text) for name, text in given.items() if text}
 
 
+def fixed_rows(config: ModelConfig) -> int:
+    """How many rows the model is always given, by Triton's SKIP_OV_DYNAMIC_BATCHSIZE; 0: as many as
+    there are. Batches with fewer are padded, whether ENABLE_BATCH_PADDING says so or not. Raises
+    InvalidConfig."""
+    flag(config, "ENABLE_BATCH_PADDING")
+    older = flag(config, "SKIP_DYNAMIC_BATCHSIZE")
+    return config.max_batch_size if flag(config, "SKIP_OV_DYNAMIC_BATCHSIZE") or older else 0
+
+
+def check_device(config: ModelConfig) -> None:
+    """What the config asks for that is not there. Raises InvalidConfig."""
+    device = parameter(config, "TARGET_DEVICE")
+    if device and device.upper() not in _DEVICES:
+        raise InvalidConfig(
+            f"model '{config.name}': parameter 'TARGET_DEVICE' is '{device}'; backend 'openvino' "
+            "computes on the CPU: leave it out"
+        )
+    if parameter(config, "CPU_EXTENSION_PATH"):
+        raise InvalidConfig(
+            f"model '{config.name}': parameter 'CPU_EXTENSION_PATH' is not read, as it may point "
+            "anywhere; put the library into the model's folder and name it in model_operations "
+            "{ op_library_filename }"
+        )
+
+
 def flag(config: ModelConfig, name: str) -> bool:
     """A parameter that is YES or NO. Raises InvalidConfig."""
-    text = parameter(config, name) or "NO"
-    if text.upper() not in ("YES", "NO"):
+    return _one_of(config, name, ("YES", "NO")) == "YES"
+
+
+def _one_of(config: ModelConfig, name: str, values: Sequence[str]) -> str:
+    """A parameter in capitals, as it is read in any; empty where it is not given. Raises
+    InvalidConfig."""
+    text = parameter(config, name)
+    if text and text.upper() not in values:
+        known = f"{', '.join(values[:-1])} or {values[-1]}"
         raise InvalidConfig(
-            f"model '{config.name}': parameter '{name}' must be YES or NO, got '{text}'"
+            f"model '{config.name}': parameter '{name}' must be {known}, got '{text}'"
         )
-    return text.upper() == "YES"
+    return text.upper()
 
 
 def _value(name: str, text: str) -> str:

@@ -5,11 +5,9 @@ what may come in between, cancellations and freed memory; a third says that the 
 Imports the contract and, by its word, the one backend asked for.
 """
 
-import ctypes
 import gc
 import logging
 import os
-import signal
 import socket
 import sys
 import threading
@@ -34,6 +32,7 @@ from trivet.backends.api import (
 )
 from trivet.backends.api.meters import MakesMeters
 from trivet.backends.process.asking import RemoteAsker
+from trivet.backends.process.bond import die_with_parent
 from trivet.backends.process.channel import Channel, ChannelClosed, Header
 from trivet.backends.process.link import Link, Message
 from trivet.backends.process.metering import RemoteMeters
@@ -46,7 +45,6 @@ from trivet.backends.registry import open_backend
 
 log = logging.getLogger(__name__)
 
-_PR_SET_PDEATHSIG = 1
 _READINESS_PERIOD_S = 0.5
 _UNSENDABLE = "the model's answer cannot be sent to the server; the server log has the details"
 LOST_EXIT_CODE = 70
@@ -63,7 +61,7 @@ def main(network: str = "") -> None:
     """
     calls_fd, events_fd, parent_pid = map(int, sys.argv[1:])
     sys.argv = [__file__]
-    _die_with_parent(parent_pid)
+    die_with_parent(parent_pid)
     writer, reader = RegionWriter(), RegionReader()
     calls = Link(Channel(socket.socket(fileno=calls_fd)), writer, reader)
     events = Link(Channel(socket.socket(fileno=events_fd)), writer, reader)
@@ -71,13 +69,6 @@ def main(network: str = "") -> None:
         _Server(calls, events, network).run()
     except ChannelClosed:
         # The parent is gone or has given this process up: nobody is left to tell.
-        sys.exit(1)
-
-
-def _die_with_parent(parent_pid: int) -> None:
-    """Asks the kernel to kill this process when the thread that started it ends."""
-    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent_pid:
         sys.exit(1)
 
 

@@ -44,14 +44,16 @@ def open_isolated(
     files: ModelFiles,
     placement: Placement,
     store: MeterStore | None = None,
+    *,
+    kind: type[ProcessInstance] = ProcessInstance,
 ) -> Instance:
     """Opens the instance with the backend of that word in a child process. Raises LoadFailed.
 
     The process is restarted by itself when it dies. Config parameters change the limits. `store`:
-    for metrics that the model makes up.
+    for metrics that the model makes up; `kind`: where the server must know more of an instance.
     """
     task = Task(backend, _inside(config), files, placement, _log_level())
-    return ProcessInstance.open(task, _limits(config), store)
+    return kind.open(task, _limits(config), store)
 
 
 def complete_isolated(backend: str, config: ModelConfig, files: ModelFiles) -> ModelConfig:

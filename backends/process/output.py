@@ -7,10 +7,12 @@ shown whatever the log is set to show.
 import logging
 import os
 import select
+from collections import deque
 
 log = logging.getLogger(__name__)
 _READ_BYTES = 64 << 10
 _MAX_LINE_BYTES = 64 << 10
+_NUM_LAST = 20
 
 
 class OutputLines:
@@ -21,6 +23,8 @@ class OutputLines:
         self.fd = fd
         self.pid = 0
         """The child's, once it is known."""
+        self.last: deque[str] = deque(maxlen=_NUM_LAST)
+        """The last lines of it."""
         self._name = name
         self._model = {"model": model} if model else {}
         self._partial = b""
@@ -59,4 +63,6 @@ class OutputLines:
     def _write(self, lines: list[bytes]) -> None:
         extra = {"printed_by": self._name, "pid": self.pid, **self._model}
         for line in lines:
-            log.info("%s", line.decode(errors="replace"), extra=extra)
+            text = line.decode(errors="replace")
+            self.last.append(text)
+            log.info("%s", text, extra=extra)

@@ -7,32 +7,30 @@ import select
 import signal
 import socket
 import subprocess
-import sys
 import threading
 import time
 from collections import deque
 from collections.abc import Sequence
 from contextlib import ExitStack, suppress
 
-from trivet.backends.api import Cause, LoadFailed, Pickles
+from trivet.backends.api import Cause, LoadFailed, ServingError
 from trivet.backends.api.meters import Meters
 from trivet.backends.process.channel import Channel, ChannelClosed, Frame, Header
 from trivet.backends.process.ending import Ending, MemoryKills
+from trivet.backends.process.forking import CannotFork, StartedProcess, fork_server_of
 from trivet.backends.process.link import Link, Message
 from trivet.backends.process.metering import answer_meter
+from trivet.backends.process.order import Order
 from trivet.backends.process.output import OutputLines
-from trivet.backends.process.program import program
 from trivet.backends.process.regions import RegionReader, RegionWriter
+from trivet.backends.process.start import command, is_confined, num_threads, variables
 from trivet.backends.process.task import Task
 from trivet.backends.process.wakeup import Wakeup
 from trivet.backends.process.wire import decode_error
+from trivet.backends.registry import about_of
 
 log = logging.getLogger(__name__)
 
-_PROGRAM = program("trivet.backends.process.child")
-_CONFINED_PROGRAM = program("trivet.backends.confinement")
-"""For files that may run code of whoever wrote them."""
-_THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 _KILL_AFTER_S = 1.0
 """Between asking a process to terminate and killing it."""
 _EXIT_AFTER_EOF_S = 5.0
@@ -45,9 +43,9 @@ class ChildProcess:
     """A started instance process.
 
     Made, read (`receive`) and released by one thread; that thread must outlive the process, for
-    the kernel kills the process when the thread that started it ends. `calls` belongs to the
-    thread that executes, under `in_use`. `finish`, `condemn`, `wake` and `exited` are for any
-    thread.
+    the kernel kills a process when the thread that started it ends (a forked one: when the main
+    thread does). `calls` belongs to the thread that executes, under `in_use`. `finish`, `condemn`,
+    `wake` and `exited` are for any thread.
     """
 
     def __init__(self, task: Task, meters: Meters | None = None) -> None:
@@ -80,10 +78,9 @@ class ChildProcess:
         for closable in (self._wakeup, self.calls.channel, self.events.channel, self._output):
             resources.callback(closable.close)
         with child_calls, child_events, os.fdopen(write_fd, "wb") as pipe:
-            self._process = _spawn(task, child_calls.fileno(), child_events.fileno(), pipe.fileno())
+            self._process = _start(task, child_calls.fileno(), child_events.fileno(), pipe.fileno())
         self.pid = self._output.pid = self._process.pid
-        self._pid_fd = os.pidfd_open(self.pid)
-        resources.callback(os.close, self._pid_fd)
+        resources.callback(os.close, self._open_pid_fd())
         self._poll = select.poll()
         for fd in (self._wakeup.fd, self._pid_fd, self._output.fd, self.events.channel.fileno()):
             self._poll.register(fd, select.POLLIN)
@@ -91,6 +88,15 @@ class ChildProcess:
         # If it is dead already, `receive` will see that.
         with suppress(ChannelClosed):
             self.calls.send(task.to_header())
+
+    def _open_pid_fd(self) -> int:
+        try:
+            self._pid_fd = os.pidfd_open(self.pid)
+        except OSError:
+            self._signal(signal.SIGKILL)
+            self._process.wait()
+            raise
+        return self._pid_fd
 
     def receive(self, timeout_s: float | None) -> Message | None:
         """The next event, or None: after the time-out, a `wake`, or the exit of the process."""
@@ -240,22 +246,46 @@ def _milliseconds(timeout_s: float | None) -> int | None:
     return None if timeout_s is None else math.ceil(timeout_s * 1000)
 
 
+def _start(task: Task, calls_fd: int, events_fd: int, output_fd: int) -> StartedProcess:
+    """Forked, where that is as good as started."""
+    if _is_forked(task):
+        order = Order.of_caller(
+            variables(task, os.environ), num_threads(task), is_confined=is_confined(task)
+        )
+        # Where the system is short of something, starting one says of what.
+        with suppress(CannotFork, OSError):
+            return fork_server_of(task.backend).fork(order, (calls_fd, events_fd, output_fd))
+    return _spawn(task, calls_fd, events_fd, output_fd)
+
+
+def _is_forked(task: Task) -> bool:
+    if task.files.environment is not None:
+        return False
+    try:
+        return about_of(task.backend).shared_imports is not None
+    except ServingError:
+        # The process says what is wrong.
+        return False
+
+
 def _spawn(task: Task, calls_fd: int, events_fd: int, output_fd: int) -> subprocess.Popen[bytes]:
-    threads = str(max(1, task.placement.cpu_threads)) if task.placement else "1"
-    # Passed on as it is, with what numeric libraries read when they are imported.
-    environment = os.environ | dict.fromkeys(_THREAD_VARIABLES, threads)
-    if task.placement is not None and task.placement.device_uuid:
-        environment["CUDA_VISIBLE_DEVICES"] = task.placement.device_uuid
-    environment |= {"PYTHONUNBUFFERED": "1", "PYTHONFAULTHANDLER": "1"}
-    is_confined = task.files.pickles is not Pickles.REFUSED
+    """Raises LoadFailed where the interpreter of the model's environment is none."""
     arguments = [str(calls_fd), str(events_fd), str(os.getpid())]
-    return subprocess.Popen(  # noqa: S603 - our own interpreter and program
-        [sys.executable, "-P", "-c", _CONFINED_PROGRAM if is_confined else _PROGRAM, *arguments],
-        stdin=subprocess.DEVNULL,
-        stdout=output_fd,
-        stderr=output_fd,
-        pass_fds=(calls_fd, events_fd),
-        env=environment,
-        # Ctrl-C in the server's terminal is the server's to handle.
-        start_new_session=True,
-    )
+    try:
+        return subprocess.Popen(  # noqa: S603 - an interpreter and our own program
+            [*command(task), *arguments],
+            stdin=subprocess.DEVNULL,
+            stdout=output_fd,
+            stderr=output_fd,
+            pass_fds=(calls_fd, events_fd),
+            env=variables(task, os.environ),
+            # Ctrl-C in the server's terminal is the server's to handle.
+            start_new_session=True,
+        )
+    except OSError as error:
+        if task.files.environment is None:
+            raise
+        raise LoadFailed(
+            f"the Python of the environment of model '{task.config.name}' cannot be started: "
+            f"{error.strerror}"
+        ) from error

@@ -34,6 +34,7 @@ class Task:
                 **asdict(self.files),
                 "model_dir": str(self.files.model_dir),
                 "pickles": self.files.pickles is not Pickles.REFUSED,
+                "environment": None,
             },
             "placement": asdict(self.placement) if self.placement else None,
             "log_level": self.log_level,

@@ -256,6 +256,8 @@ def encode_result(batch: Batch) -> tuple[Header, list[list[Tensor]]]:
         header["copied"] = [copies, batch.synchronisations]
     if batch.rescheduled:
         header["rescheduled"] = sorted(batch.rescheduled)
+    if batch.num_tokens:
+        header["tokens"] = list(batch.num_tokens.items())
     return header, runs
 
 
@@ -278,6 +280,8 @@ def decode_result(message: Message, batch: Batch) -> None:
     if "error" in message.header:
         raise decode_error(message.header)
     batch.rescheduled.update(message.header.get("rescheduled", ()))
+    for index, count in message.header.get("tokens", ()):
+        batch.read_tokens(index, count)
     outputs = iter(message.runs)
     for index, result in enumerate(message.header["results"]):
         if "error" in result:

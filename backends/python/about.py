@@ -31,6 +31,7 @@ ABOUT = About(
     ),
     fields=("default_model_filename",),
     runs_user_code=True,
+    shared_imports=(),
     joins_requests=False,
     memory=Memory(weight_suffixes=(".bin", ".onnx", ".pt", ".pt2", ".safetensors")),
 )

@@ -4,7 +4,15 @@ Config parameter `isolation`: "process" (the default) runs each instance in a pr
 "none" runs it in the server, which saves the hop and shares the server's fate and its GIL.
 """
 
-from trivet.backends.api import Instance, InvalidConfig, LoadFailed, ModelFiles, Placement
+from trivet.backends.api import (
+    Environment,
+    Instance,
+    InvalidConfig,
+    LoadFailed,
+    ModelFiles,
+    Placement,
+    Recipe,
+)
 from trivet.backends.api.config import parameter
 from trivet.backends.api.meters import MeterStore
 from trivet.backends.process import Isolation, complete_isolated, isolation_of, open_isolated
@@ -14,7 +22,6 @@ from trivet.backends.python.instance import PythonInstance
 from trivet.protos.model_config_pb2 import ModelConfig
 
 _FORCE_CPU = "FORCE_CPU_ONLY_INPUT_TENSORS"
-_ENVIRONMENT = "EXECUTION_ENV_PATH"
 
 
 class PythonBackend:
@@ -42,6 +49,25 @@ class PythonBackend:
             return complete_isolated(ABOUT.word, completed, files)
         return describe(path, completed, files)
 
+    def environment(self, config: ModelConfig, files: ModelFiles) -> Environment | Recipe | None:
+        """See WantsEnvironment."""
+        # Not in the model's own process, which has the environment's packages.
+        from trivet.backends.environments.wanted import environment_of
+
+        wanted = environment_of(config, files)
+        if wanted is not None and isolation_of(config, ABOUT) is not Isolation.PROCESS:
+            raise InvalidConfig(
+                f"model '{config.name}': parameter isolation is 'none', but a model with an "
+                "environment of its own runs in a process of its own; leave it out"
+            )
+        return wanted
+
+    def check_files(self, config: ModelConfig, files: ModelFiles) -> None:
+        """See ChecksFiles: what it takes to run the model."""
+        _check_parameters(config)
+        files.artifact(config, MODEL_FILE)
+        self.environment(config, files)
+
     def starts_processes(self, config: ModelConfig) -> bool:
         """See StartsProcesses."""
         return isolation_of(config, ABOUT) is Isolation.PROCESS
@@ -61,11 +87,6 @@ class PythonBackend:
 
 
 def _check_parameters(config: ModelConfig) -> None:
-    if _ENVIRONMENT in config.parameters:
-        raise InvalidConfig(
-            f"model '{config.name}': parameter {_ENVIRONMENT} is not supported; install what the "
-            "model imports into the environment that the server runs in"
-        )
     value = parameter(config, _FORCE_CPU)
     if value not in ("", "yes", "no"):
         raise InvalidConfig(

@@ -1,7 +1,5 @@
 """Opens PyTorch models of every kind: TorchScript, torch.export, AOTInductor, Python module."""
 
-import logging
-import threading
 from pathlib import Path
 
 import torch
@@ -39,22 +37,12 @@ from trivet.backends.pytorch.program import Program
 from trivet.backends.pytorch.script import load_script
 from trivet.backends.pytorch.tensors import DATATYPES
 from trivet.backends.pytorch.texts import check_texts
+from trivet.backends.torch_threads import THREADS
 from trivet.protos.model_config_pb2 import TYPE_STRING, ModelConfig, ModelInput, ModelOutput
-
-log = logging.getLogger(__name__)
 
 
 class PyTorchBackend:
-    """`backend: "pytorch"`.
-
-    PyTorch's thread counts belong to the process, not to a model: the first model opened sets the
-    number of compute threads from its placement, and one that names a number in its parameters
-    sets it anew. Owns that memory only.
-    """
-
-    def __init__(self) -> None:
-        self._has_set_threads = False
-        self._lock = threading.Lock()
+    """`backend: "pytorch"`."""
 
     def can_use_gpus(self) -> bool:
         return torch.cuda.is_available()
@@ -77,7 +65,9 @@ class PyTorchBackend:
         if files.pickles is Pickles.APART and _is_pickled(_artifact(config, files)):
             return open_isolated(ABOUT.word, config, files, placement)
         parameters = PyTorchParameters.read(config)
-        self._set_threads(parameters, placement)
+        THREADS.use(placement.cpu_threads, asked=parameters.intra_op_threads)
+        if parameters.inter_op_threads:
+            THREADS.use_between(parameters.inter_op_threads)
         device = _device(config, placement)
         seen = instance_config(config)
         signature = Signature.from_config(seen)
@@ -108,22 +98,6 @@ class PyTorchBackend:
                 )
         except (DeviceFailed, DeviceLost) as error:
             raise as_load_failure(config.name, error) from error
-
-    def _set_threads(self, parameters: PyTorchParameters, placement: Placement) -> None:
-        with self._lock:
-            count = parameters.intra_op_threads
-            if count or not self._has_set_threads:
-                torch.set_num_threads(count or max(1, placement.cpu_threads))
-                log.info("PyTorch computes with %d threads", torch.get_num_threads())
-                self._has_set_threads = True
-        if parameters.inter_op_threads:
-            try:
-                torch.set_num_interop_threads(parameters.inter_op_threads)
-            except RuntimeError:
-                log.warning(
-                    "PyTorch keeps %d inter-op threads: they can be set only before the first use",
-                    torch.get_num_interop_threads(),
-                )
 
 
 def _artifact(config: ModelConfig, files: ModelFiles) -> Path | None:

@@ -17,4 +17,5 @@ ABOUT = About(
     fields=("default_model_filename",),
     parameters=("classes", TRUSTED_TYPES),
     runs_user_code=True,
+    shared_imports=("skops.io",),  # and with it scikit-learn, which takes seconds
 )

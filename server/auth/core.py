@@ -15,12 +15,13 @@ from trivet.backends.api import (
     Sink,
 )
 from trivet.backends.api.encoder import EncoderInfo
+from trivet.backends.api.image_classifier import ImageClassifierInfo
 from trivet.backends.api.naming import name_in
 from trivet.protos import grpc_service_pb2 as pb
 from trivet.protos.model_config_pb2 import ModelConfig
 from trivet.server.auth.caller import Caller, current_caller
 from trivet.server.auth.metering import MeteredGenerator, TenantsGenerator
-from trivet.server.core import Core
+from trivet.server.core import Core, Payer
 from trivet.server.logs.setting import LogValue
 from trivet.server.models.known import IndexRow
 from trivet.server.models.model import Model
@@ -50,6 +51,11 @@ class GuardedCore:
         """See Core. Who has what this gives may ask it: `infer` looks no further."""
         _require(name)
         return self._core.resolve(name, version, key)
+
+    def account(self) -> Payer | None:
+        """See Core. The caller pays."""
+        caller = current_caller.get()
+        return None if caller is None else _payer_of(caller)
 
     def infer(
         self, admitted: Admitted, request: InferRequest, context: RequestContext, sink: Sink
@@ -81,6 +87,11 @@ class GuardedCore:
     def encoders(self) -> dict[str, EncoderInfo]:
         """See Core. The caller's."""
         found = self._core.encoders()
+        return {name: info for name, info in found.items() if _is_visible(name)}
+
+    def image_classifiers(self) -> dict[str, ImageClassifierInfo]:
+        """See Core. The caller's."""
+        found = self._core.image_classifiers()
         return {name: info for name, info in found.items() if _is_visible(name)}
 
     # -- what there is -------------------------------------------------------------------------
@@ -187,13 +198,9 @@ class GuardedCore:
 
 def _on_account(caller: Caller, context: RequestContext) -> RequestContext:
     """The context of a request that the caller pays for. Raises RateLimited."""
-    allowance, payer = caller.allowance, None
-    if allowance is not None:
-        if caller.pays_each:
-            allowance.take_request()
-        if allowance.counts_tokens:
-            allowance.require_tokens()
-            payer = allowance.charge_tokens
+    if caller.pays_each and caller.allowance is not None:
+        caller.allowance.take_request()
+    payer = context.on_tokens or _payer_of(caller)
     return RequestContext(
         context.cancel,
         context.deadline,
@@ -204,6 +211,15 @@ def _on_account(caller: Caller, context: RequestContext) -> RequestContext:
         context.trace,
         context.window,
     )
+
+
+def _payer_of(caller: Caller) -> Payer | None:
+    """None where tokens are not limited. Raises RateLimited."""
+    allowance = caller.allowance
+    if allowance is None or not allowance.counts_tokens:
+        return None
+    allowance.require_tokens()
+    return allowance.charge_tokens
 
 
 def _require(model: str) -> None:

@@ -31,18 +31,22 @@ def repo() -> None:
 )
 @click.option("-o", "--output", type=click.Choice(["text", "json"]), default="text")
 @click.option("--allow-pickle", multiple=True, metavar="MODEL", help="As of the server.")
+@click.option("--allow-install", multiple=True, metavar="MODEL", help="The same.")
 def validate(
     folders: tuple[Path, ...],
     output: str,
     allow_pickle: tuple[str, ...],
+    allow_install: tuple[str, ...],
     *,
     model_namespacing: bool,
 ) -> None:
     """Check every model of the FOLDERs that one server is to serve; no model code is run. Exit code
     1 if there are errors."""
+    from trivet.server.models.allowed import Allowed
     from trivet.server.models.validate import validate as find_faults
 
-    found = find_faults(folders, is_namespaced=model_namespacing, pickles=allow_pickle)
+    allowed = Allowed(frozenset(allow_pickle), frozenset(allow_install))
+    found = find_faults(folders, is_namespaced=model_namespacing, allowed=allowed)
     if output == "json":
         rows = [dataclasses.asdict(each) for each in found]
         click.echo(orjson.dumps(rows, option=orjson.OPT_INDENT_2))

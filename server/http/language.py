@@ -11,7 +11,16 @@ from trivet.server.http.later import Later
 from trivet.server.http.limits import HttpLimits
 from trivet.server.http.openai import errors as openai_errors
 from trivet.server.http.openai.models import Models
-from trivet.server.http.operations import ARRAY, EVENTS, OBJECT, OPENAI, TEI, TGI, Operation
+from trivet.server.http.operations import (
+    ARRAY,
+    EVENTS,
+    NUMBERS,
+    OBJECT,
+    OPENAI,
+    TEI,
+    TGI,
+    Operation,
+)
 from trivet.server.http.routes import Handler, Route
 from trivet.server.http.tei import errors as tei_errors
 from trivet.server.http.tgi import errors as tgi_errors
@@ -50,7 +59,9 @@ _SIMILARITY = Operation(TEI, "How alike texts are", "tei.fields:SimilarityFields
 _TGI_FIELDS = "tgi.fields:GenerateFields"
 _WHOLE = Operation(TGI, "Go on with a text", _TGI_FIELDS)
 _STREAM = Operation(TGI, "The same, tokens as events", _TGI_FIELDS, None, (EVENTS,))
-_EITHER = Operation(TGI, "One of the two, by `stream`", _TGI_FIELDS, ARRAY, (EVENTS,))
+_EITHER = Operation(
+    TGI, "One of the two, by `stream`; an image's labels", _TGI_FIELDS, ARRAY, (EVENTS,), (NUMBERS,)
+)  # fmt: skip
 _INFO = Operation(TGI, "The model and its limits")
 _PROBE = Operation("health", "For load balancers", answer=None)
 _CHAT_TOKENIZE = Operation(TGI, "A conversation's tokens", "tgi.fields:ChatTokenizeFields")
@@ -69,7 +80,8 @@ class Language:
 
     async def prepare(self) -> None:
         """Makes them now where there is a model for them: its first client need not wait."""
-        if self._core.generators() or self._core.encoders():
+        core = self._core
+        if core.generators() or core.encoders() or core.image_classifiers():
             await self._rooms.get()
 
     def routes(self) -> list[Route]:

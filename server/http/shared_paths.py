@@ -13,13 +13,15 @@ from trivet.backends.api.encoder import EncoderInfo
 from trivet.server.core import Core
 from trivet.server.http.body import Body
 from trivet.server.http.limits import HttpLimits
-from trivet.server.http.openai.bodies import read_json_body
+from trivet.server.http.openai.bodies import read_json_body, read_json_or_file
 from trivet.server.http.openai.prompts import PLACEHOLDERS
 from trivet.server.http.routes import Call, Handler
 from trivet.server.http.tei.about import TeiAbout
 from trivet.server.http.tei.errors import refusal
+from trivet.server.http.tei.images import Images
 from trivet.server.http.tei.texts import TeiTexts
 
+Root = Callable[[Call, bytes], Awaitable[web.StreamResponse]]
 Tokenize = Callable[[Call, Body], Awaitable[web.StreamResponse | None]]
 
 
@@ -31,20 +33,28 @@ class SharedPaths:
         self._limits = limits
         self._texts = texts
         self._about = about
+        self._images = Images(core)
 
-    def root(self, other: Callable[[Call, bytes], Awaitable[web.StreamResponse]]) -> Handler:
+    def root(self, other: Root) -> Handler:
         """POST /."""
 
         async def handle(call: Call) -> web.StreamResponse:
-            body = await read_json_body(call.request, self._limits)
-            if not self._reads(call, _model_in(body)):
-                return await other(call, body)
-            try:
-                return await self._texts.root(call, body)
-            except ServingError as error:
-                return refusal(error)
+            if not self._core.image_classifiers():
+                body = await read_json_body(call.request, self._limits)
+                return await self._root(call, body, other)
+            body, is_file = await read_json_or_file(call.request, self._limits)
+            if is_file:
+                return await answered(self._images.file(call, body))
+            if self._labels_images(call, _model_in(body)):
+                return await answered(self._images.document(call, body))
+            return await self._root(call, body, other)
 
         return handle
+
+    async def _root(self, call: Call, body: bytes, other: Root) -> web.StreamResponse:
+        if not self._reads(call, _model_in(body)):
+            return await other(call, body)
+        return await answered(self._texts.root(call, body))
 
     def info(self, other: Handler) -> Handler:
         """GET /info."""
@@ -65,12 +75,16 @@ class SharedPaths:
         async def handle(call: Call, body: Body) -> web.StreamResponse | None:
             if b'"inputs"' not in bytes(body) or not self._reads(call, _model_in(body)):
                 return await other(call, body)
-            try:
-                return await self._about.tokenize(call, body)
-            except ServingError as error:
-                return refusal(error)
+            return await answered(self._about.tokenize(call, body))
 
         return handle
+
+    def _labels_images(self, call: Call, named: str) -> bool:
+        """Whether the model that is meant labels images; without a name, where none reads texts."""
+        name = named or call.request.headers.get("model", "")
+        if not name:
+            return not (self._core.unnamed_generators() or self._core.encoders())
+        return name in self._core.image_classifiers()
 
     def _reads(self, call: Call, named: str) -> bool:
         """Whether the model that is meant reads texts, and does not go on with them."""
@@ -82,6 +96,14 @@ class SharedPaths:
         except (ModelNotFound, ModelNotReady, NotFound):
             return False
         return EncoderInfo.of(found.model.config) is not None
+
+
+async def answered(answer: Awaitable[web.StreamResponse]) -> web.StreamResponse:
+    """The answer, or TEI's form of its error."""
+    try:
+        return await answer
+    except ServingError as error:
+        return refusal(error)
 
 
 def _model_in(body: Body) -> str:

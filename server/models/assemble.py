@@ -23,6 +23,7 @@ from trivet.server.models.observer import StatisticsObserver
 from trivet.server.models.schedulers import schedule_of
 from trivet.server.repository.config import instances as placements
 from trivet.server.scheduling.batching import BatchingExecutor
+from trivet.server.scheduling.dispatch import Dispatch
 from trivet.server.scheduling.joining import MakeBatch
 from trivet.server.scheduling.lengths import LengthPolicy
 from trivet.server.scheduling.ragged import Ragged
@@ -109,13 +110,11 @@ class Assembler:
             permits = self.limiter.admit(needs_of(config, placements(config)))
         ragged = Ragged.from_config(config)
         make_batch: MakeBatch = ragged.batch if ragged is not None else Batch
+        dispatch = Dispatch(self.hold_until, permits, make_batch)
         if opened.sequences is not None:
-            sequences = SequenceSchedule(
-                opened.sequences, self.default_queue_size, self.hold_until, permits, make_batch
-            )
+            sequences = SequenceSchedule(opened.sequences, self.default_queue_size, dispatch)
             return SequenceExecutor(model, signature, instances, sequences, statistics)
-        schedule = schedule_of(config, self.default_queue_size, self.hold_until)
-        schedule = replace(schedule, permits=permits, make_batch=make_batch)
+        schedule = schedule_of(config, self.default_queue_size, dispatch)
         if ragged is not None:
             schedule = replace(schedule, part_size=0)
         if isinstance(first, CostsByLength):

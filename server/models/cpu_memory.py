@@ -43,5 +43,6 @@ def _bytes_of_processes(instances: Iterable[object]) -> int:
         if isinstance(instance, HasProcess) and instance.pid is not None:
             # It may have died meanwhile.
             with suppress(psutil.Error):
-                size_bytes += psutil.Process(instance.pid).memory_info().rss
+                # What it shares with others would not be free without it.
+                size_bytes += psutil.Process(instance.pid).memory_full_info().uss
     return size_bytes

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+from collections.abc import Callable
 from contextlib import suppress
 
 from trivet.server.models.model import Model
@@ -13,12 +14,13 @@ SEQUENCES_S = 60.0
 """How long clients may go on with their sequences on a version that was replaced."""
 
 
-async def end(model: Model, routers: Routers) -> None:
-    """Lets a version that left the registry answer what it has taken, then frees it."""
+async def end(model: Model, routers: Routers, on_end: Callable[[], None]) -> None:
+    """Lets a version that left the registry answer what it has taken, frees it and says so."""
     await _finish_sequences(model, routers)
     await model.executor.drain()
     await model.executor.close()
     log.info("model '%s' version %d is unloaded", model.key, model.version)
+    on_end()
 
 
 async def _finish_sequences(model: Model, routers: Routers) -> None:

@@ -12,17 +12,16 @@ import asyncio
 import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, suppress
-from typing import TypeVar
 
 from trivet.backends.api import LoadFailed, ServingError, UnreadableFiles
 from trivet.server.models.assemble import Assembler
 from trivet.server.models.composition import Composition
 from trivet.server.models.ending import end
 from trivet.server.models.known import Known, State, Status, Wanted
-from trivet.server.models.loader import Loader, LoadPlan, Opened
+from trivet.server.models.loader import Loader, LoadPlan
 from trivet.server.models.model import Model
+from trivet.server.models.opening import Opener
 from trivet.server.models.registry import Registry
 from trivet.server.models.texts import held_back
 from trivet.server.repository.layout import ModelFolder
@@ -30,7 +29,6 @@ from trivet.server.scheduling.sequences.executor import SequenceExecutor
 from trivet.server.scheduling.statistics import ModelStatistics
 
 log = logging.getLogger(__name__)
-T = TypeVar("T")
 Listener = Callable[[str, int, Status], None]
 
 
@@ -45,18 +43,19 @@ class Lifecycle:
         *,
         load_threads: int = 4,
         listener: Listener,
+        on_end: Callable[[], None] = lambda: None,
         load_retries: int = 0,
         has_summaries: bool = False,
     ) -> None:
-        """`load_retries`: how often a version that did not load is tried again at once;
-        `has_summaries`: whether statistics keep quantiles, too."""
-        self._load_retries = load_retries
+        """`on_end`: called when a version is gone, maybe long after `listener`; `load_retries`:
+        how often a version that did not load is tried again at once; `has_summaries`: whether
+        statistics keep quantiles, too."""
         self._has_summaries = has_summaries
         self._registry = registry
-        self._loader = loader
+        self._opener = Opener(loader, threads=load_threads, retries=load_retries)
         self._assembler = assembler
         self._listener = listener
-        self._threads = ThreadPoolExecutor(load_threads, thread_name_prefix="load")
+        self._on_end = on_end
         self._known: dict[str, Known] = {}
         """By the models' keys."""
         registry.trouble_of = lambda key: self._known.get(key, Known()).trouble
@@ -137,7 +136,7 @@ class Lifecycle:
         known.is_unreadable = False
         self.composition.followed(folder.key)
         try:
-            plan = await self._in_thread(self._loader.plan, folder, override_json)
+            plan = await self._opener.plan(folder, override_json)
         except ServingError as error:
             self._note_failure(folder.key, known, error)
             raise
@@ -188,7 +187,7 @@ class Lifecycle:
             self._set(key, version, known, Status(State.LOADING))
         started = time.monotonic()
         try:
-            opened = await self._open(plan, version)
+            opened = await self._opener.open(plan, version)
         except ServingError as error:
             self._fail_version(key, version, known, error)
             return f"version {version} is at UNAVAILABLE state: {error.message}"
@@ -207,16 +206,8 @@ class Lifecycle:
         self._set(key, version, known, Status(State.READY))
         log.info("model '%s' version %d is ready", key, version)
         if replaced is not None:
-            self._spawn(end(replaced, self._registry.routers))
+            self._spawn(end(replaced, self._registry.routers, self._on_end))
         return ""
-
-    async def _open(self, plan: LoadPlan, version: int) -> Opened:
-        for attempt in range(1, self._load_retries + 1):
-            with suppress(ServingError):
-                return await self._in_thread(self._loader.open, plan, version)
-            key, most = plan.folder.key, self._load_retries
-            log.warning("model '%s' did not load; trying again, %d of %d", key, attempt, most)
-        return await self._in_thread(self._loader.open, plan, version)
 
     def _is_news(self, known: Known, error: ServingError) -> bool:
         """Notes a fault of the disk, which is met at each look and told once a minute."""
@@ -348,7 +339,7 @@ class Lifecycle:
     async def _leave(self, model: Model, known: Known, leaving: Status, reason: str) -> None:
         """Ends a version that was retired. It may be loaded again meanwhile: then `leaving` is not
         what is said of it any more, and its end is nobody's news."""
-        await end(model, self._registry.routers)
+        await end(model, self._registry.routers, self._on_end)
         if known.versions.get(model.version) is leaving:
             self._set(model.key, model.version, known, Status(State.UNAVAILABLE, reason))
         if model.version not in self._registry.models.get(model.key, {}):
@@ -357,6 +348,10 @@ class Lifecycle:
         self._forget_if_gone(model.key, known)
 
     # -- end of the server ---------------------------------------------------------------------
+
+    def stop_making(self) -> None:
+        """Gives up environments that are being made for models: they may take minutes."""
+        self._opener.stop_making()
 
     async def finish_sequences(self, timeout_s: float) -> None:
         """Begins no new sequences; returns when all have ended, after `timeout_s` at the latest."""
@@ -376,7 +371,7 @@ class Lifecycle:
             for task in late:
                 task.cancel()
         await asyncio.gather(*(model.executor.close() for model in models))
-        self._threads.shutdown(wait=False, cancel_futures=True)
+        self._opener.close()
 
     # -- small things --------------------------------------------------------------------------
 
@@ -388,7 +383,3 @@ class Lifecycle:
         task = asyncio.ensure_future(work)
         self._retiring.add(task)
         task.add_done_callback(self._retiring.discard)
-
-    async def _in_thread(self, function: Callable[..., T], *arguments: object) -> T:
-        loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._threads, function, *arguments)

@@ -1,6 +1,7 @@
 """The blocking half of loading: files to an opened, warmed set of instances. Runs in threads."""
 
 import logging
+import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -12,41 +13,43 @@ from trivet.backends.api import (
     BackendFailed,
     Catalog,
     Composes,
+    Environment,
     Instance,
     InvalidConfig,
+    KnowsPlacement,
     LoadFailed,
     ModelFiles,
-    Pickles,
     Placement,
+    Recipe,
     ServingError,
     StartsProcesses,
     UnreadableFiles,
     UsesGpus,
+    WantsEnvironment,
     judged,
     parameter,
     storage_fault,
 )
 from trivet.backends.api.meters import MakesMeters, MeterStore
 from trivet.backends.device.nvml import Gpus
+from trivet.backends.environments.cache import USUAL_FOLDER, EnvironmentCache
 from trivet.backends.registry import FoundBackend, find_backend
 from trivet.protos.model_config_pb2 import ModelConfig, ModelInstanceGroup
 from trivet.server.cache.key import digest_of_model
+from trivet.server.models.allowed import Allowed
 from trivet.server.models.batch_size import DefaultBatchSizes
 from trivet.server.models.cpu_memory import host_bytes, reported
 from trivet.server.models.gpu_memory import GPU_KIND, GpuLedger, LoadMemory
 from trivet.server.models.host_policy import Cores, HostPolicies, on_cores
+from trivet.server.models.labels import read_labels
 from trivet.server.models.model import Source
+from trivet.server.models.unread import warn_of_unread
 from trivet.server.models.warmup import warm
 from trivet.server.repository import config as configs
 from trivet.server.repository.check import check
 from trivet.server.repository.layout import ModelFolder
 from trivet.server.repository.names import Reference
 from trivet.server.repository.steps import steps_of
-from trivet.server.repository.unread import (
-    NOBODYS_PARAMETERS,
-    unread_fields,
-    unread_parameters,
-)
 from trivet.server.scheduling.rate_limit import ResourceLimits
 from trivet.server.scheduling.sequences.plan import SequencePlan
 
@@ -70,6 +73,14 @@ class LoadPlan:
     def source_of(self, version: int) -> Source | None:
         """What a version that is loaded now will have been loaded from."""
         return None if self.is_overridden else (self.folder.config, self.folder.versions[version])
+
+
+class NotMade(Exception):
+    """A version needs an environment that is to be made before it can be opened."""
+
+    def __init__(self, recipe: Recipe) -> None:
+        self.recipe = recipe
+        super().__init__(recipe.key)
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,8 +141,8 @@ class Loader:
     """For metrics that models make up."""
     batch_sizes: DefaultBatchSizes = field(default_factory=DefaultBatchSizes)
     """Of models whose config and file give none."""
-    pickles: frozenset[str] = frozenset()
-    """Of `--allow-pickle`: models whose pickles may be loaded."""
+    allowed: Allowed = field(default_factory=Allowed)
+    environments: EnvironmentCache = field(default_factory=lambda: EnvironmentCache(USUAL_FOLDER))
     gpus: GpuLedger = field(default_factory=lambda: GpuLedger(Gpus.none("none were looked for")))
 
     def plan(self, folder: ModelFolder, override_json: str | None) -> LoadPlan:
@@ -154,14 +165,14 @@ class Loader:
     def open(self, plan: LoadPlan, version: int) -> Opened:
         """Completes the config and opens, then warms, all instances of a version.
 
-        Raises a ServingError, UnreadableFiles where the disk is at fault; other foreign exceptions
-        are logged and become LoadFailed.
+        Raises NotMade, a ServingError, UnreadableFiles where the disk is at fault; other foreign
+        exceptions are logged and become LoadFailed.
         """
-        files = plan.folder.files(version)
-        if plan.folder.name in self.pickles and not plan.folder.is_sent:
-            files = replace(files, pickles=Pickles.APART)
+        files = self.allowed.files(plan.folder, version, is_overridden=plan.is_overridden)
         try:
             return self._open(plan, files)
+        except NotMade:
+            raise
         except ServingError as error:
             raise judged(error) from error.__cause__
         except Exception as error:
@@ -173,13 +184,19 @@ class Loader:
                 "the server log has the details"
             ) from None
 
+    def make(self, recipe: Recipe, stop: threading.Event) -> None:
+        """Makes an environment that `open` lacked, which may take minutes; `stop` has it give up.
+        Raises LoadFailed, UnreadableFiles."""
+        try:
+            self.environments.make(recipe, stop)
+        except ServingError as error:
+            raise judged(error) from error.__cause__
+
     def prepare(self, plan: LoadPlan, files: ModelFiles, found: FoundBackend) -> Prepared:
         """All that is decided before anything is opened: a complete config, checked. Runs code of
         the model's own only where its backend completes configs by that. Raises a ServingError."""
         about, backend = found.about, found.backend
-        given = self._given(plan, about)
-        if found.model_file:
-            given.default_model_filename = found.model_file
+        given = self._given(plan, found)
         if isinstance(backend, MakesMeters) and self.meters is not None:
             backend = backend.metered(self.meters)
         composed = None
@@ -196,6 +213,8 @@ class Loader:
             completed = given
         num_gpus = self._num_gpus(backend, completed)
         config = configs.normalise(completed, about, num_gpus=num_gpus)
+        if isinstance(backend, KnowsPlacement):
+            config = backend.placed(config, files)
         check(config, about)
         labels = read_labels(config, files)
         if composed is not None:
@@ -204,7 +223,8 @@ class Loader:
 
     def _open(self, plan: LoadPlan, files: ModelFiles) -> Opened:
         found = find_backend(plan.given, files)
-        _warn_of_unread(plan, found.about)
+        warn_of_unread(plan.given, found.about, is_namespaced=bool(plan.folder.namespace))
+        files = self._equipped(plan, files, found)
         prepared = self.prepare(plan, files, found)
         about, backend, config = prepared.about, prepared.backend, prepared.config
         labels, sequences = prepared.labels, prepared.sequences
@@ -228,12 +248,27 @@ class Loader:
         pins = self._pins(config)
         return Opened(config, named, labels, sequences, pins, digest, memory, cpu_memory_bytes)
 
-    def _given(self, plan: LoadPlan, about: About) -> ModelConfig:
+    def _equipped(self, plan: LoadPlan, files: ModelFiles, found: FoundBackend) -> ModelFiles:
+        """With the environment that the model is to run in. Raises NotMade."""
+        if not isinstance(found.backend, WantsEnvironment):
+            return files
+        given = self._given(plan, found)
+        wanted = found.backend.environment(given, files)
+        if wanted is None or isinstance(wanted, Environment):
+            return replace(files, environment=wanted)
+        made = self.environments.find(wanted)
+        if made is None:
+            raise NotMade(wanted)
+        return replace(files, environment=made)
+
+    def _given(self, plan: LoadPlan, found: FoundBackend) -> ModelConfig:
         """The config as written, with its backend and what the server's options add."""
         given, config = ModelConfig(), plan.given
         given.CopyFrom(config)
-        given.backend = about.word
-        for name, value in self.parameters.get(about.word, {}).items():
+        given.backend = found.about.word
+        if found.model_file:
+            given.default_model_filename = found.model_file
+        for name, value in self.parameters.get(found.about.word, {}).items():
             if name not in given.parameters:
                 given.parameters[name].string_value = value
         return given
@@ -315,21 +350,6 @@ class Loader:
             raise LoadFailed(error.message) from error
 
 
-def _warn_of_unread(plan: LoadPlan, about: About) -> None:
-    config = plan.given
-    unread = unread_parameters(config, about)
-    if unread:
-        known_in_vain = set(unread) & set(NOBODYS_PARAMETERS)
-        near = {each: text for each in unread if (text := about.near_parameter(each))}
-        level = logging.WARNING if known_in_vain or near else logging.DEBUG
-        text = "model '%s': backend '%s' reads no parameters %s%s"
-        hints = "".join(f"; for '{each}', did you mean '{its}'?" for each, its in near.items())
-        log.log(level, text, config.name, about.word, unread, hints)
-    fields = unread_fields(config, about, is_namespaced=bool(plan.folder.namespace))
-    if fields:
-        log.warning("model '%s': these fields have no effect here: %s", config.name, fields)
-
-
 def _unreadable(plan: LoadPlan, version: int, error: Exception) -> UnreadableFiles:
     """Without the folder's path, which is no client's matter."""
     file = "its files"
@@ -371,20 +391,3 @@ def _is_apart(about: About, config: ModelConfig) -> bool:
 
 def _starts_processes(backend: Backend, config: ModelConfig) -> bool:
     return isinstance(backend, StartsProcesses) and backend.starts_processes(config)
-
-
-def read_labels(config: ModelConfig, files: ModelFiles) -> dict[str, Sequence[str]]:
-    """The label files of a config's outputs: a label per line, its index is the line's."""
-    labels: dict[str, Sequence[str]] = {}
-    for output in config.output:
-        if not output.label_filename:
-            continue
-        path = files.inside(files.model_dir, output.label_filename)
-        try:
-            labels[output.name] = path.read_text(encoding="utf-8").splitlines()
-        except (OSError, UnicodeDecodeError) as error:
-            raise InvalidConfig(
-                f"label file '{output.label_filename}' of output '{output.name}' cannot be read "
-                f"as UTF-8 text: {storage_fault(error) or type(error).__name__}"
-            ) from error
-    return labels

@@ -1,7 +1,6 @@
 """Models of a repository that nobody serves, as ensembles ask for them: by their files alone."""
 
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
 
 from trivet.backends.api import (
     Composes,
@@ -9,13 +8,13 @@ from trivet.backends.api import (
     ModelFiles,
     ModelNotFound,
     NotFound,
-    Pickles,
     ServingError,
     Signature,
 )
 from trivet.backends.api.naming import name_in
 from trivet.backends.registry import find_backend
 from trivet.protos.model_config_pb2 import ModelConfig
+from trivet.server.models.allowed import Allowed
 from trivet.server.models.composition import Composition
 from trivet.server.models.loader import Loader, LoadPlan, Prepared
 from trivet.server.models.texts import held_back, not_in_repository
@@ -38,9 +37,8 @@ class StepMissing(InvalidConfig):
 class OfflineModels:
     """The models of a snapshot, prepared as a load would, but not opened."""
 
-    def __init__(self, snapshot: Snapshot, pickles: Collection[str] = ()) -> None:
-        """`pickles`: the models of `--allow-pickle`."""
-        self._pickles = pickles
+    def __init__(self, snapshot: Snapshot, allowed: Allowed | None = None) -> None:
+        self._allowed = allowed or Allowed()
         self.folders = {key: each for key, each in snapshot.models.items() if not each.is_stranger}
         self.names = Names((*self.folders, *snapshot.problems))
         self._composition = Composition(self.names)
@@ -53,8 +51,7 @@ class OfflineModels:
 
     def files(self, folder: ModelFolder, version: int) -> ModelFiles:
         """Of a version, with what may be done to them."""
-        files = folder.files(version)
-        return replace(files, pickles=Pickles.APART) if folder.name in self._pickles else files
+        return self._allowed.files(folder, version)
 
     def prepare(self, folder: ModelFolder, config: ModelConfig, version: int) -> Prepared:
         """What a load would make of a version before it opens anything.

@@ -1,7 +1,7 @@
 """Faults of a repository, found without serving it and without running model code."""
 
 import re
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -9,8 +9,9 @@ from pathlib import Path
 from trivet.backends.api import About, ChecksFiles, InvalidConfig, LoadFailed, ServingError
 from trivet.backends.registry import choose_about, find_backend, open_backend
 from trivet.protos.model_config_pb2 import ModelConfig
+from trivet.server.models.allowed import Allowed
 from trivet.server.models.diagnostic import Diagnostic, code_of, line_of, positioned
-from trivet.server.models.loader import read_labels
+from trivet.server.models.labels import read_labels
 from trivet.server.models.offline import NotInFilesError, OfflineModels, StepMissing
 from trivet.server.repository.check import faults
 from trivet.server.repository.config import (
@@ -35,11 +36,11 @@ _PICKLE_SUFFIXES = (".pkl", ".pickle", ".joblib", ".bin", ".pth")
 
 
 def validate(
-    roots: Sequence[Path], *, is_namespaced: bool = False, pickles: Collection[str] = ()
+    roots: Sequence[Path], *, is_namespaced: bool = False, allowed: Allowed | None = None
 ) -> list[Diagnostic]:
     """All findings of repository folders that one server is to serve, by model. What a load would
-    refuse without opening a model is refused here in the same words. `pickles`: the models of
-    `--allow-pickle`."""
+    refuse without opening a model is refused here in the same words. `allowed`: by options of the
+    server."""
     places = ", ".join(map(str, roots))
     try:
         snapshot = scan(roots, is_namespaced=is_namespaced)
@@ -49,7 +50,7 @@ def validate(
         Diagnostic("error", "folder-unusable", name, reason)
         for name, reason in snapshot.problems.items()
     ]
-    models = OfflineModels(snapshot, pickles)
+    models = OfflineModels(snapshot, allowed)
     for folder in snapshot.models.values():
         diagnostics = (*_check_model(folder, models), *_ambiguous_steps(folder, models))
         root = folder.path if folder.lone else folder.path.parent

@@ -58,6 +58,8 @@ class Answers:
     def answer(self, job: Job) -> None:
         """The answers of a computed batch."""
         self.executed(job, job.batch.size)
+        if job.batch.num_tokens is not None:
+            _charge(job)
         for index in range(len(job.tickets)):
             self.answer_one(job, index)
 
@@ -180,6 +182,13 @@ class Answers:
         if self._empty is not None and self._in_progress == 0:
             self._empty.set()
             self._empty = None
+
+
+def _charge(job: Job) -> None:
+    for index, count in (job.batch.num_tokens or {}).items():
+        pay = job.tickets[index].request.on_tokens
+        if pay is not None:
+            pay(count)
 
 
 def _execution(ticket: Ticket, job: Job) -> Execution:

@@ -24,13 +24,13 @@ from trivet.backends.api import (
 from trivet.server.scheduling.alarm import Alarm
 from trivet.server.scheduling.answers import Answers
 from trivet.server.scheduling.decoupled import DecoupledSender
+from trivet.server.scheduling.dispatch import PLAIN, Dispatch
 from trivet.server.scheduling.expiry import Expiry
 from trivet.server.scheduling.inline import measure_of
-from trivet.server.scheduling.joining import LengthOf, MakeBatch, join_key_of, marker_of
+from trivet.server.scheduling.joining import LengthOf, join_key_of, marker_of
 from trivet.server.scheduling.policy import BatchPolicy, Policy, Run, RunThese, WaitUntil
 from trivet.server.scheduling.pool import STOPPING, InstancePool
 from trivet.server.scheduling.queue import RequestQueue
-from trivet.server.scheduling.rate_limit import Permit
 from trivet.server.scheduling.rebound import Rebound
 from trivet.server.scheduling.statistics import ModelStatistics
 from trivet.server.scheduling.ticket import Ticket, labelled
@@ -47,14 +47,9 @@ class Schedule:
     queue: RequestQueue
     policy: Policy
     preserve_ordering: bool = False
-    hold_until: int = 0
-    """Test hook: start nothing before so many requests are queued (once)."""
-    permits: Mapping[str, Permit] | None = None
-    """By instance name, under a rate limiter."""
+    dispatch: Dispatch = PLAIN
     part_size: int = 0
     """How many rows of a request are computed at once; 0: all."""
-    make_batch: MakeBatch = Batch
-    """Another kind of batch, where the model's config asks for one."""
     length_of: LengthOf | None = None
     """Of a request, where the policy goes by it."""
 
@@ -79,14 +74,14 @@ class BatchingExecutor:
         self._mark = marker_of(join_key, schedule.length_of)
         self._queue = schedule.queue
         self._policy = schedule.policy
-        self._make_batch = schedule.make_batch
-        self._hold_until = schedule.hold_until
+        self._make_batch = schedule.dispatch.make_batch
+        self._hold_until = schedule.dispatch.hold_until
         self._statistics = statistics
         self._answers = Answers(model, signature, statistics)
         self._loop = asyncio.get_running_loop()
         self._pool = InstancePool(
             instances,
-            schedule.permits,
+            schedule.dispatch.permits,
             self,
             preserves_order=schedule.preserve_ordering,
             part_size=schedule.part_size,

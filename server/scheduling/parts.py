@@ -70,5 +70,7 @@ def _add_counts(batch: Batch, part: Batch) -> None:
     for kind, size_bytes in part.copies.items():
         batch.copied(kind, size_bytes)
     batch.synchronisations += part.synchronisations
+    for index, count in (part.num_tokens or {}).items():
+        batch.read_tokens(index, count)
     batch.gathered_ns = batch.gathered_ns or part.gathered_ns
     batch.computed_ns = part.computed_ns

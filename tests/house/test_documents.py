@@ -8,10 +8,11 @@ import pytest
 from documents import ROOT, Document, documents
 
 from trivet.server.cli import main
-from trivet.server.settings import IGNORED_FLAGS, Row, rows
+from trivet.server.commands.triton_flags import IGNORED_FLAGS
+from trivet.server.settings import Row, rows
 
 # Flags of other programs that the documents call.
-FOREIGN_FLAGS: set[str] = set()
+FOREIGN_FLAGS = {"--hash", "--index-url"}
 
 
 @pytest.fixture(params=documents(), ids=lambda document: document.name)

@@ -216,7 +216,8 @@ def test_the_document_s_model_does_what_it_says(
     server = serve(tmp_path)
     answer = requests.post(path(server, "m"), body([1, 2, 3]), timeout=patience()).json()
     assert answer["outputs"][0]["data"] == [1, 2, 3]
-    assert 'my_items_total{stage="read"} 3\n' in server.metrics()
+    counted = 'my_items_total{stage="read"} 3\n'
+    server.wait_until(lambda: counted in server.metrics(), "counted: no answer waits for that")
 
 
 def test_no_name_of_the_server_s_page_is_open_to_models(server: RunningServer) -> None:

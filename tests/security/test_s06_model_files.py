@@ -17,6 +17,7 @@ from house_rules import sources
 
 from trivet.backends.api import LoadFailed, ModelFiles
 from trivet.backends.pytorch.backend import BACKEND
+from trivet.server.models.allowed import Allowed
 from trivet.server.models.catalog import RegistryCatalog
 from trivet.server.models.loader import Loader
 from trivet.server.models.registry import Registry
@@ -125,7 +126,7 @@ def test_a_sent_model_is_not_the_one_that_the_operator_allowed(tmp_path: Path) -
     """Nor does a config's word allow anything."""
     canary = tmp_path / "canary"
     upload = Upload.store("m", {"1/model.pkl": payload(canary)}, 10_000)
-    loader = Loader(RegistryCatalog(Registry()), pickles=frozenset({"m"}))
+    loader = Loader(RegistryCatalog(Registry()), allowed=Allowed(frozenset({"m"})))
     config = (
         '{"backend": "sklearn", "parameters": {"allow_pickle": {"string_value": "true"}, '
         '"isolation": {"string_value": "none"}}}'
@@ -138,3 +139,18 @@ def test_a_sent_model_is_not_the_one_that_the_operator_allowed(tmp_path: Path) -
         upload.close()
 
     assert not canary.exists()
+
+
+def test_a_sent_model_installs_nothing_whatever_its_name(tmp_path: Path) -> None:
+    """Nor does it name an environment that lies elsewhere."""
+    files = {"1/model.py": b"", "1/requirements.txt": b"no-such-package"}
+    upload = Upload.store("m", files, 10_000)
+    loader = Loader(RegistryCatalog(Registry()), allowed=Allowed(installs=frozenset({"m"})))
+    elsewhere = f'{{"parameters": {{"EXECUTION_ENV_PATH": {{"string_value": "{tmp_path}"}}}}}}'
+
+    try:
+        for config, text in ((None, "--allow-install m,"), (elsewhere, "leads out of the model")):
+            with pytest.raises(LoadFailed, match=text):
+                loader.open(loader.plan(upload.folder, config), 1)
+    finally:
+        upload.close()

@@ -3,11 +3,7 @@
 import logging
 import os
 import select
-import signal
 import socket
-import subprocess
-import sys
-import threading
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -20,13 +16,10 @@ from trivet.backends.llm.messages import Failed, FrameReader, Logged, Message, R
 from trivet.backends.llm.process.logs import log_of_engine
 from trivet.backends.llm.settings import EngineSettings
 from trivet.backends.process.ending import Ending, MemoryKills
-from trivet.backends.process.output import OutputLines
-from trivet.backends.process.program import program
+from trivet.backends.process.launch import Launched, launch
 
 log = logging.getLogger(__name__)
 _SOCKET_BYTES = 1 << 20
-_LAST_WORDS_S = 1.0
-"""How long ranks may outlive their engine before nobody waits for what they print."""
 
 
 class StartedEngine(Protocol):
@@ -66,74 +59,50 @@ class EngineProcess:
     """An engine in a process of its own."""
 
     name: str
-    process: "subprocess.Popen[bytes]"
-    socket: socket.socket
+    launched: Launched
     info: dict[str, Any]
     early: Sequence[Message]
-    printing: threading.Thread | None = None
-    """Passes on what it and its ranks print; ends with them. None: nobody does."""
     memory_kills: MemoryKills = field(default_factory=MemoryKills)
+
+    @property
+    def socket(self) -> socket.socket:
+        """See StartedEngine."""
+        return self.launched.socket
 
     def is_running(self) -> bool:
         """Whether the process has not ended."""
-        return self.process.poll() is None
+        return self.launched.process.poll() is None
 
     def look(self) -> None:
         """See StartedEngine."""
         self.memory_kills.look()
 
     def kill(self) -> None:
-        """Ends the process at once, if it has not ended, and frees what it held."""
-        if self.process.poll() is None:
-            self.process.send_signal(signal.SIGKILL)
-        self.process.wait()
-        if self.printing is not None:
-            self.printing.join(_LAST_WORDS_S)
-        self.socket.close()
+        """See StartedEngine."""
+        self.launched.kill()
 
     def ending(self) -> Ending:
         """How it ended."""
-        return Ending.of(self.process.wait(), is_out_of_memory=self.memory_kills.are_fresh())
+        code = self.launched.process.wait()
+        return Ending.of(code, is_out_of_memory=self.memory_kills.are_fresh())
 
 
 def start_process(name: str, settings: EngineSettings) -> EngineProcess:
     """Starts an engine's process and waits until its model is loaded. Raises LoadFailed."""
-    ours, theirs = socket.socketpair()
-    ours.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _SOCKET_BYTES)
-    read_fd, write_fd = os.pipe()
-    output = OutputLines(read_fd, name, name)
-    with theirs, os.fdopen(write_fd, "wb") as printed:
-        theirs.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SOCKET_BYTES)
-        process = subprocess.Popen(  # noqa: S603  # our own interpreter and program
-            [
-                sys.executable,
-                "-P",
-                "-c",
-                program("trivet.backends.llm.process.child"),
-                str(theirs.fileno()),
-                name,
-            ],
-            pass_fds=[theirs.fileno()],
-            stdin=subprocess.PIPE,
-            stdout=printed,
-            stderr=printed,
-            env=_environment(settings),
-        )
-    output.pid = process.pid
-    printing = threading.Thread(target=output.follow, name=f"output of {name}", daemon=True)
-    printing.start()
-    assert process.stdin is not None
-    with process.stdin:
-        process.stdin.write(orjson.dumps(settings.to_json()))
+    launched = launch(
+        "trivet.backends.llm.process.child",
+        [name],
+        orjson.dumps(settings.to_json()),
+        (name, name),
+        environment=_environment(settings),
+        socket_bytes=_SOCKET_BYTES,
+    )
     try:
-        info, early = handshake(name, ours, settings.load_timeout_s)
+        info, early = handshake(name, launched.socket, settings.load_timeout_s)
     except BaseException:
-        process.kill()
-        process.wait()
-        printing.join(_LAST_WORDS_S)
-        ours.close()
+        launched.kill()
         raise
-    return EngineProcess(name, process, ours, info, early, printing)
+    return EngineProcess(name, launched, info, early)
 
 
 def _environment(settings: EngineSettings) -> dict[str, str]:

@@ -5,7 +5,6 @@ import logging
 import os
 import socket
 import subprocess
-import sys
 import tempfile
 import threading
 from collections.abc import Callable
@@ -19,13 +18,11 @@ from trivet.backends.llm.ranks.step_frames import packed_step
 from trivet.backends.llm.sampling.draws import Draws
 from trivet.backends.llm.scheduling.batch_state import StepArrays
 from trivet.backends.llm.settings import EngineSettings
-from trivet.backends.process.output import OutputLines
-from trivet.backends.process.program import program
+from trivet.backends.process.launch import launch
 
 log = logging.getLogger(__name__)
 LOAD_GRACE_S = 10.0
 """So long rank 0 may go on loading after another has ended."""
-_MAIN = "trivet.backends.llm.ranks.child"
 
 
 class RankProcesses:
@@ -49,8 +46,12 @@ class RankProcesses:
     ) -> "RankProcesses":
         """Starts them; they load their parts of the model while rank 0 loads its own."""
         ranks = cls(tempfile.TemporaryDirectory(prefix="trivet-ranks-"))
-        for rank in range(1, settings.tensor_parallel_size):
-            ranks._start(rank, settings, on_death)
+        try:
+            for rank in range(1, settings.tensor_parallel_size):
+                ranks._start(rank, settings, on_death)
+        except BaseException:
+            ranks.close()
+            raise
         return ranks
 
     def note_loaded(self) -> None:
@@ -74,24 +75,14 @@ class RankProcesses:
         self._folder.cleanup()
 
     def _start(self, rank: int, settings: EngineSettings, on_death: Callable[[], None]) -> None:
-        ours, theirs = socket.socketpair()
-        read_fd, write_fd = os.pipe()
-        output = OutputLines(read_fd, f"rank {rank}", "")
-        with theirs, os.fdopen(write_fd, "wb") as printed:
-            process = subprocess.Popen(  # noqa: S603  # our own interpreter and program
-                [sys.executable, "-P", "-c", program(_MAIN), str(theirs.fileno()), str(rank),
-                 self.meeting],
-                pass_fds=[theirs.fileno()],
-                stdin=subprocess.PIPE,
-                stdout=printed,
-                stderr=printed,
-            )  # fmt: skip
-        output.pid = process.pid
-        threading.Thread(target=output.follow, daemon=True).start()
-        assert process.stdin is not None
-        with process.stdin:
-            process.stdin.write(orjson.dumps(settings.to_json()))
-        self._sockets.append(ours)
+        launched = launch(
+            "trivet.backends.llm.ranks.child",
+            [str(rank), self.meeting],
+            orjson.dumps(settings.to_json()),
+            (f"rank {rank}", ""),
+        )
+        process = launched.process
+        self._sockets.append(launched.socket)
         self.processes.append(process)
         threading.Thread(target=self._watch, args=(rank, process, on_death), daemon=True).start()
 

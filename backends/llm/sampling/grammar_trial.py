@@ -7,12 +7,14 @@ import queue
 import resource
 import select
 import signal
+import socket
 import subprocess
 import sys
 import threading
 import weakref
 from collections.abc import Callable
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, BinaryIO
 
 import orjson
 
@@ -33,7 +35,7 @@ class GrammarTrial:
 
     def __init__(self, tokenizer_json: str, eos_token_id: int, vocabulary_size: int) -> None:
         self._tokenizer = [tokenizer_json, eos_token_id, vocabulary_size]
-        self._process: subprocess.Popen[bytes] | None = None
+        self._running: _Running | None = None
         self._end: Callable[[], object] = lambda: None
 
     def check(self, grammar: Grammar) -> None:
@@ -50,74 +52,87 @@ class GrammarTrial:
 
     def close(self) -> None:
         """Ends the process, if there is one."""
-        self._process = None
+        self._running = None
         self._end()
 
     def _ask(self, question: list[Any]) -> str | None:
         """The process's answer; None when it ended or took too long."""
-        process = self._process or self._start()
-        assert process.stdin is not None
-        assert process.stdout is not None
-        with contextlib.suppress(BrokenPipeError):
-            _write(process.stdin, question)
-            if select.select([process.stdout], [], [], _WALL_S)[0]:
-                line = process.stdout.readline()
+        running = self._running or self._start()
+        with contextlib.suppress(OSError):
+            running.send(question)
+            if select.select([running.lines], [], [], _WALL_S)[0]:
+                line = running.lines.readline()
                 return orjson.loads(line) if line else None
         return None
 
-    def _start(self) -> "subprocess.Popen[bytes]":
-        self._process = process = subprocess.Popen(  # noqa: S603  # our own interpreter and program
-            [sys.executable, "-P", "-c", _PROGRAM],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            # A compiler that runs out of memory says so there.
-            stderr=subprocess.DEVNULL,
-        )
+    def _start(self) -> "_Running":
+        self._running = running = _Running.start()
         # It does not outlive who asks it, closed or not.
-        self._end = weakref.finalize(self, _end, process)
-        assert process.stdin is not None
-        with contextlib.suppress(BrokenPipeError):
-            _write(process.stdin, self._tokenizer)
-        return process
+        self._end = weakref.finalize(self, running.end)
+        with contextlib.suppress(OSError):
+            running.send(self._tokenizer)
+        return running
 
 
-def _end(process: "subprocess.Popen[bytes]") -> None:
-    process.kill()
-    process.wait()
-    for end in (process.stdin, process.stdout):
-        assert end is not None
-        with contextlib.suppress(BrokenPipeError):  # what was not sent need not be
-            end.close()
+@dataclass(frozen=True, slots=True)
+class _Running:
+    """The process, and our end of the socket over which it is asked: what a library prints goes
+    where the engine's own prints go."""
 
+    process: "subprocess.Popen[bytes]"
+    socket: socket.socket
+    lines: BinaryIO
 
-def _write(end: Any, value: object) -> None:
-    end.write(orjson.dumps(value) + b"\n")
-    end.flush()
+    @classmethod
+    def start(cls) -> "_Running":
+        ours, theirs = socket.socketpair()
+        with theirs, contextlib.ExitStack() as undo:
+            undo.callback(ours.close)
+            process = subprocess.Popen(  # noqa: S603  # our own interpreter and program
+                [sys.executable, "-P", "-c", _PROGRAM, str(theirs.fileno())],
+                pass_fds=[theirs.fileno()],
+                stdin=subprocess.DEVNULL,
+                # A compiler that runs out of memory says so there.
+                stderr=subprocess.DEVNULL,
+            )
+            undo.pop_all()
+        return cls(process, ours, ours.makefile("rb"))
+
+    def send(self, value: object) -> None:
+        self.socket.sendall(orjson.dumps(value) + b"\n")
+
+    def end(self) -> None:
+        self.process.kill()
+        self.process.wait()
+        self.lines.close()
+        self.socket.close()
 
 
 # -- in the process --------------------------------------------------------------------------------
 
 
 def main() -> None:
-    """Reads the tokenizer, then grammars, a JSON line each; answers each with what is wrong."""
+    """Reads the tokenizer, then grammars, a JSON line each; answers each with what is wrong. argv:
+    descriptor of the socket."""
+    end = socket.socket(fileno=int(sys.argv[1]))
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)  # the engine decides when to stop
     room = STACK_BYTES + MEMORY_BYTES
     resource.setrlimit(resource.RLIMIT_DATA, (room, room))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     lines: queue.SimpleQueue[bytes] = queue.SimpleQueue()
-    threading.Thread(target=_read, args=(lines,), daemon=True).start()
-    start_deep_thread(lambda: _serve(lines), "trials").join()
+    threading.Thread(target=_read, args=(end, lines), daemon=True).start()
+    start_deep_thread(lambda: _serve(end, lines), "trials").join()
 
 
-def _read(lines: "queue.SimpleQueue[bytes]") -> None:
-    for line in sys.stdin.buffer:
+def _read(end: socket.socket, lines: "queue.SimpleQueue[bytes]") -> None:
+    for line in end.makefile("rb"):
         lines.put(line)
     # The engine is gone: nobody waits for what is being compiled.
     os._exit(0)
 
 
-def _serve(lines: "queue.SimpleQueue[bytes]") -> None:
+def _serve(end: socket.socket, lines: "queue.SimpleQueue[bytes]") -> None:
     library = GrammarLibrary(*orjson.loads(lines.get()))
     while True:
         grammar = Grammar(*orjson.loads(lines.get()))
@@ -130,4 +145,4 @@ def _serve(lines: "queue.SimpleQueue[bytes]") -> None:
             answer = error.message
         finally:
             signal.setitimer(signal.ITIMER_PROF, 0)
-        _write(sys.stdout.buffer, answer)
+        end.sendall(orjson.dumps(answer) + b"\n")

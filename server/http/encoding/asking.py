@@ -15,7 +15,7 @@ from trivet.backends.api import (
     Tensor,
 )
 from trivet.backends.api.encoder import EncoderInfo
-from trivet.server.core import Inference
+from trivet.server.core import Inference, Payer
 from trivet.server.http.encoding.chosen import Chosen
 from trivet.server.http.sinks import SingleSink
 
@@ -66,9 +66,11 @@ async def ask(
     """The outputs of the items, of which there is one at least, in their order, and `num_tokens` of
     each. Raises a ServingError."""
     results: list[Values] = [{} for _ in items]
+    payer = core.account()
 
     async def part(indices: Sequence[int]) -> None:
-        found = await _infer(core, request_id, chosen, [items[i] for i in indices], question)
+        request = _request(request_id, chosen, [items[i] for i in indices], question)
+        found = await _infer(core, chosen, request, payer)
         for index, values in zip(indices, found, strict=True):
             results[index] = values
 
@@ -115,30 +117,28 @@ def _parts(items: Sequence[Item], info: EncoderInfo, most: int) -> Iterator[list
     yield part
 
 
-async def _infer(
-    core: Inference, request_id: str, chosen: Chosen, items: Sequence[Item], question: Question
-) -> list[Values]:
+def _request(
+    request_id: str, chosen: Chosen, items: Sequence[Item], question: Question
+) -> InferRequest:
     outputs = ("num_tokens", *question.outputs)
-    request = InferRequest(
-        chosen.name,
-        None,
-        request_id,
-        _tensors(items),
-        outputs,
-        question.parameters,
-        question.priority,
+    tensors, parameters = _tensors(items), question.parameters
+    return InferRequest(
+        chosen.name, None, request_id, tensors, outputs, parameters, question.priority
     )
-    sink, context = SingleSink(), RequestContext()
+
+
+async def _infer(
+    core: Inference, chosen: Chosen, request: InferRequest, payer: Payer | None
+) -> list[Values]:
+    sink, context = SingleSink(), RequestContext(on_tokens=payer)
     core.infer(chosen.admitted, request, context, sink)
     wrong = f"model '{chosen.name}' must give one response"
     response = await sink.result(context.cancel, wrong)
     arrays = {tensor.name: tensor.numpy() for tensor in response.outputs}
     counts = arrays["num_tokens"][:, 0].tolist()
+    names = request.output_names[1:]
     return [
-        {
-            "num_tokens": count,
-            **{name: _row(name, arrays[name][row], count) for name in question.outputs},
-        }
+        {"num_tokens": count, **{name: _row(name, arrays[name][row], count) for name in names}}
         for row, count in enumerate(counts)
     ]
 

@@ -18,6 +18,7 @@ from trivet.backends.api import (
     Tensor,
 )
 from trivet.backends.api.encoder import Task
+from trivet.server.core import Payer
 from trivet.server.http.answers import json_answer
 from trivet.server.http.encoding.asking import ask
 from trivet.server.http.encoding.chosen import Chosen, EncodingCore, choose, named_encoder
@@ -94,20 +95,23 @@ class Embeddings:
     async def _answer(
         self, call: Call, fields: EmbeddingFields, encoder: Encoder[T], inputs: Sequence[T]
     ) -> web.StreamResponse:
-        infer = partial(self._infer, call.request_id)
+        payer = self._core.account()
+        infer = partial(self._infer, call.request_id, payer)
         parts, num_tokens = [], 0
         for start in range(0, len(inputs), encoder.batch_size):
             encoded = await encoder.encode(inputs[start : start + encoder.batch_size], infer)
             parts.append(shortened(encoded.vectors, fields.dimensions))
             num_tokens += encoded.num_tokens
+            if payer is not None:
+                payer(encoded.num_tokens)
         return json_answer(_document(fields, np.concatenate(parts), num_tokens))
 
     async def _infer(
-        self, request_id: str, admitted: Admitted, inputs: dict[str, Tensor]
+        self, request_id: str, payer: Payer | None, admitted: Admitted, inputs: dict[str, Tensor]
     ) -> InferResponse:
         request = InferRequest(admitted.name, None, request_id, inputs)
         sink = SingleSink()
-        context = RequestContext()
+        context = RequestContext(on_tokens=payer)
         self._core.infer(admitted, request, context, sink)
         return await sink.result(context.cancel, f"model '{admitted.name}' must give one response")
 

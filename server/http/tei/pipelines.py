@@ -8,6 +8,7 @@ import orjson
 
 from trivet.backends.api import InvalidRequest
 from trivet.backends.api.encoder import EncoderInfo, activated
+from trivet.backends.api.image_classifier import ImageClassifierInfo
 
 _FUNCTIONS = ("softmax", "sigmoid", "none")
 _OUTSIDE = "O"
@@ -23,9 +24,11 @@ def scored_labels(labels: Sequence[str], scores: np.ndarray) -> list[dict[str, A
 
 
 def labels_answer(
-    info: EncoderInfo, logits: Sequence[np.ndarray], parameters: Mapping[str, Any]
+    info: EncoderInfo | ImageClassifierInfo,
+    logits: Sequence[np.ndarray] | np.ndarray,
+    parameters: Mapping[str, Any],
 ) -> list[list[dict[str, Any]]]:
-    """Of each text, `top_k` labels; 5 of them where it is not given, as there. Raises
+    """Of each text or image, `top_k` labels; 5 of them where it is not given, as there. Raises
     InvalidRequest."""
     top_k = parameters.get("top_k")
     if top_k is not None and (type(top_k) is not int or top_k < 1):

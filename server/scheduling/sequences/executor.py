@@ -12,7 +12,6 @@ from dataclasses import dataclass
 
 from trivet.backends.api import (
     BackendFailed,
-    Batch,
     Cause,
     CheckedRequest,
     Instance,
@@ -25,10 +24,9 @@ from trivet.backends.api import (
 from trivet.server.scheduling.alarm import Alarm
 from trivet.server.scheduling.answers import Answers
 from trivet.server.scheduling.decoupled import DecoupledSender
+from trivet.server.scheduling.dispatch import PLAIN, Dispatch
 from trivet.server.scheduling.inline import measure_of
-from trivet.server.scheduling.joining import MakeBatch
 from trivet.server.scheduling.pool import STOPPING, InstancePool
-from trivet.server.scheduling.rate_limit import Permit
 from trivet.server.scheduling.sequences.lanes import Lane, Step, make_lane
 from trivet.server.scheduling.sequences.plan import SequencePlan
 from trivet.server.scheduling.sequences.queue import SequenceQueue, cancelled
@@ -61,12 +59,7 @@ class SequenceSchedule:
     plan: SequencePlan
     max_waiting: int = 0
     """Requests that may wait beyond one per slot; 0: any number."""
-    hold_until: int = 0
-    """Test hook: start nothing before so many requests wait (once)."""
-    permits: Mapping[str, Permit] | None = None
-    """By instance name, under a rate limiter."""
-    make_batch: MakeBatch = Batch
-    """Another kind of batch, where the model's config asks for one."""
+    dispatch: Dispatch = PLAIN
 
 
 class SequenceExecutor:
@@ -87,8 +80,8 @@ class SequenceExecutor:
         self._signature = signature
         self._plan = plan = schedule.plan
         self._requests = SequenceRequests.of(plan, signature)
-        self._make_batch = schedule.make_batch
-        self._hold_until = schedule.hold_until
+        self._make_batch = schedule.dispatch.make_batch
+        self._hold_until = schedule.dispatch.hold_until
         self._answers = Answers(model, signature, statistics)
         self._queue = SequenceQueue(
             plan, len(instances), schedule.max_waiting, statistics, self._answers, self
@@ -96,7 +89,7 @@ class SequenceExecutor:
         self._loop = asyncio.get_running_loop()
         self._pool = InstancePool(
             instances,
-            schedule.permits,
+            schedule.dispatch.permits,
             self,
             preserves_order=plan.batching.oldest.preserve_ordering,
             measure=measure_of(

@@ -73,14 +73,20 @@ def prompts() -> list[list[int]]:
 
 def references(chosen: Sequence[int] = range(len(LENGTHS))) -> list[Reference]:
     """Of those prompts; those of equal length together, so that nothing is padded."""
-    return [_of_length(LENGTHS[index])[index] for index in chosen]
+    lengths = {LENGTHS[index] for index in chosen}
+    for length in lengths:
+        _refer([index for index in chosen if LENGTHS[index] == length and index not in _REFERENCES])
+    return [_REFERENCES[index] for index in chosen]
 
 
-@cache
-def _of_length(length: int) -> dict[int, Reference]:
-    members = [index for index, each in enumerate(LENGTHS) if each == length]
-    generated = _generate(torch.tensor([prompts()[index] for index in members]))
-    return dict(zip(members, generated, strict=True))
+_REFERENCES: dict[int, Reference] = {}
+
+
+def _refer(members: Sequence[int]) -> None:
+    """Asks the reference for prompts of one length."""
+    if members:
+        generated = _generate(torch.tensor([prompts()[index] for index in members]))
+        _REFERENCES.update(zip(members, generated, strict=True))
 
 
 def _generate(ids: torch.Tensor) -> list[Reference]:

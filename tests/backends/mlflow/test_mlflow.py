@@ -25,6 +25,7 @@ from sklearn.linear_model import LogisticRegression
 from tree_models import ROWS, THREE, WORDS, catboost_model, parameters, prediction
 
 from trivet.backends.api import Instance, LoadFailed, ModelFiles, Pickles, Placement
+from trivet.backends.environments.installing import InstallRecipe
 from trivet.backends.mlflow.manifest import read_manifest
 from trivet.backends.registry import choose_about, open_backend
 from trivet.protos.model_config_pb2 import ModelConfig
@@ -134,6 +135,38 @@ def test_a_python_function_runs_in_a_process_of_its_own(files: ModelFiles) -> No
     instance.close()
 
     np.testing.assert_allclose(answer["predict"][:, 0], FRAME.sum(axis=1))
+
+
+def wanted(files: ModelFiles, text: str = "", **allowed: Any) -> Any:
+    """The environment of a `python_function` that lists a package which is not there."""
+    files.version_dir.mkdir(exist_ok=True)
+    (files.version_dir / "MLmodel").write_text(text or CODE)
+    (files.version_dir / "requirements.txt").write_text("mlflow\nno-such-package==1\n")
+    config = ModelConfig(name="m", backend="mlflow")
+    return open_backend("mlflow").environment(config, replace(files, **allowed))  # type: ignore[attr-defined]
+
+
+def test_what_it_lists_is_installed_where_that_is_allowed(files: ModelFiles) -> None:
+    recipe = wanted(files, pickles=Pickles.APART, may_install=True)
+
+    assert isinstance(recipe, InstallRecipe)
+    assert recipe.text == "mlflow\nno-such-package==1\n"
+
+
+def test_what_it_lists_and_may_not_be_installed_is_said(
+    files: ModelFiles, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It may load with what there is, as it does for MLflow."""
+    assert wanted(files, pickles=Pickles.APART) is None
+
+    assert "'no-such-package==1' (not installed)" in caplog.text
+    assert "--allow-install m," in caplog.text
+
+
+def test_a_flavor_that_is_data_or_refused_installs_nothing(files: ModelFiles) -> None:
+    assert wanted(files, may_install=True) is None
+    data = "flavors: {xgboost: {data: model.ubj}, python_function: {}}"
+    assert wanted(files, data, pickles=Pickles.APART, may_install=True) is None
 
 
 CODE = """

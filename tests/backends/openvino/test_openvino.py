@@ -235,12 +235,51 @@ def test_parameters_of_triton_and_older_names_are_openvinos_properties() -> None
     }
 
 
+def test_tritons_oldest_names_are_read_too() -> None:
+    config = given(ENFORCE_BF16="yes", CPU_BIND_THREAD="no")
+
+    assert properties(config, PLACED) == {
+        "ENABLE_CPU_PINNING": "NO",
+        "INFERENCE_NUM_THREADS": "2",
+        "INFERENCE_PRECISION_HINT": "bf16",
+        "NUM_STREAMS": "1",
+    }
+    assert "ENABLE_CPU_PINNING" not in properties(given(CPU_BIND_THREAD="NUMA"), PLACED)
+
+
+def test_a_graph_may_be_given_the_same_number_of_rows_always(home: Home) -> None:
+    """As Triton's SKIP_OV_DYNAMIC_BATCHSIZE with ENABLE_BATCH_PADDING does."""
+    home.put(weighted((1, 4)))
+    text = "max_batch_size: 4"
+    usual = run_one(home.open(text), x=FOUR)["y"]
+
+    config = given(text, SKIP_OV_DYNAMIC_BATCHSIZE="YES", ENABLE_BATCH_PADDING="YES")
+    completed = OpenVinoBackend().complete(config, home.files)
+    instance = OpenVinoBackend().open(completed, home.files, PLACED)
+
+    assert list(completed.input[0].dims) == [4]
+    np.testing.assert_allclose(run_one(instance, x=FOUR)["y"], usual, rtol=1e-6)
+    asked = [make_request({"x": values}) for values in (FOUR[:1], FOUR, FOUR[1:])]
+    rows = [tensors[0].numpy() for tensors in run_batch(instance, *asked).outputs]
+    np.testing.assert_allclose(rows[2], usual[1:], rtol=1e-6)
+    home.put(flattening())
+    with pytest.raises(InvalidConfig, match="cannot be given 4 rows, its max_batch_size"):
+        OpenVinoBackend().complete(config, home.files)
+
+
 @pytest.mark.parametrize(
     ("name", "value", "said"),
     [
+        (
+            "TARGET_DEVICE",
+            "GPU",
+            "'TARGET_DEVICE' is 'GPU'; backend 'openvino' computes on the CPU",
+        ),
+        ("CPU_EXTENSION_PATH", "/opt/x.so", r"is not read, .*op_library_filename"),
+        ("CPU_BIND_THREAD", "maybe", "'CPU_BIND_THREAD' must be YES, NO or NUMA, got 'maybe'"),
         ("INFERENCE_NUM_THREADS", "many", r"'INFERENCE_NUM_THREADS' .*got 'many'"),
         ("NUM_STREAMS", "many", r"'NUM_STREAMS' must be AUTO, NUMA or a whole"),
-        ("PERFORMANCE_HINT", "fast", r"cannot compile the model: .*PERFORMANCE_HINT"),
+        ("PERFORMANCE_HINT", "fast", "must be LATENCY, THROUGHPUT or CUMULATIVE_"),
         ("HINT_BF16", "maybe", r"'HINT_BF16' must be YES or NO, got 'maybe'"),
         ("RESHAPE_IO_LAYERS", "maybe", r"'RESHAPE_IO_LAYERS' must be YES or NO"),
     ],

@@ -3,11 +3,12 @@
 import os
 import socket
 import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import joblib
+import network
 import numpy as np
 import pytest
 from google.protobuf import text_format
@@ -16,6 +17,8 @@ from sklearn.ensemble import RandomForestClassifier
 from tree_models import ROWS, WORDS, Home, parameters, xgboost_model
 
 from trivet.backends.api import Instance, LoadFailed, ModelFiles, Pickles, Placement
+from trivet.backends.process import spawn
+from trivet.backends.process.forking import ForkServer
 from trivet.backends.registry import open_backend
 from trivet.protos.model_config_pb2 import ModelConfig
 
@@ -77,6 +80,26 @@ def test_an_allowed_pickle_predicts_as_the_library(home: Home) -> None:
     np.testing.assert_array_equal(answers["predict_proba"], model.predict_proba(FULL))
 
 
+def test_scikit_learn_is_imported_once_to_complete_and_to_open(
+    home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    joblib.dump(RandomForestClassifier(5, random_state=0).fit(FULL, WORDS), home.path("model.pkl"))
+    interpreters: list[str] = []
+
+    class Counted(subprocess.Popen[bytes]):
+        def __init__(self, command: list[str], **options: Any) -> None:
+            interpreters.append(command[3])
+            super().__init__(command, **options)
+
+    own = ForkServer("sklearn")
+    monkeypatch.setattr(spawn, "fork_server_of", lambda _: own)
+    monkeypatch.setattr(subprocess, "Popen", Counted)
+    opened(home, Pickles.APART).close()
+    assert len(interpreters) == 1
+    assert "fork_server" in interpreters[0]
+    own._end()
+
+
 def witness(home: Home, port: int) -> ModelFiles:
     """A pickle of a class in a module beside it."""
     home.path("herder.py").write_text(WITNESS)
@@ -96,15 +119,8 @@ def test_it_runs_apart_without_the_network(home: Home) -> None:
 
     assert pid != os.getpid()
     assert user == os.getuid()
-    if network_can_be_left():
+    if network.can_be_left():
         assert reached == 0
-
-
-def network_can_be_left() -> bool:
-    """Whether this kernel lets a process do so."""
-    program = "import sys; from trivet.backends.confinement import leave_network as leave; "
-    told = subprocess.run([sys.executable, "-c", program + "sys.exit(bool(leave()))"])
-    return told.returncode == 0
 
 
 @pytest.mark.parametrize(

@@ -1,10 +1,11 @@
-"""A server over small encoders: one of each task, as their folders lie."""
+"""A server over small encoders as their folders lie: one of each task, and one of images."""
 
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from encoder_folders import add_modules, make_encoder, set_tokenizer, write_json
+from image_folders import make_classifier
 from llm_site import Call, caller
 from serving import RunningServer, start_server
 
@@ -23,6 +24,7 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
     pairs = make_encoder(made / "pairs/1", "bert", "ForSequenceClassification", ("LABEL_0",))
     set_tokenizer(pairs, "BertTokenizer")
     make_encoder(made / "tags/1", "distilbert", "ForTokenClassification", TAGS)
+    make_classifier(made / "pictures/1")
     return made
 
 

@@ -133,6 +133,23 @@ async def test_a_model_removed_and_copied_in_again_while_it_loads_is_known(
     assert "m" not in lifecycle._registry.models
 
 
+async def test_the_end_of_a_version_that_was_replaced_is_told(loader: HeldLoader) -> None:
+    """What has been loaded is frozen for the garbage collector until something is told."""
+    loader.gate.set()
+    ended = asyncio.Event()
+    lifecycle = lifecycle_of(loader, on_end=ended.set)
+    await lifecycle.load(folder_of(1))
+    executor = lifecycle._registry.models["m"][1].executor
+    assert isinstance(executor, Executor)
+    executor.idle.clear()
+    await lifecycle.load(folder_of(2))
+    await asyncio.sleep(0)
+    assert not ended.is_set(), "it still answers what it has taken"
+    executor.idle.set()
+    async with asyncio.timeout(patience()):
+        await ended.wait()
+
+
 async def test_a_model_removed_while_it_loads_is_gone(
     loader: HeldLoader, lifecycle: Lifecycle
 ) -> None:

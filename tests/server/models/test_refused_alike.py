@@ -64,6 +64,19 @@ CASES: dict[str, tuple[Make, str]] = {
     ),
     "another input": (another_input, "the model file needs the inputs ['x'], which the config"),
     "no model file": (config('backend: "python"'), "has no file 'model.py' in"),
+    "packages that are not there": (
+        config('backend: "python"', "1/model.py", "1/requirements.txt"),
+        "model 'm': its requirements.txt asks for what the server's environment does not have: 'x' "
+        "(not installed). Start the server with --allow-install m, ",
+    ),
+    "an environment that is not there": (
+        config(
+            'backend: "python" parameters { key: "EXECUTION_ENV_PATH" value { '
+            'string_value: "$$TRITON_MODEL_DIRECTORY/env.tar.gz" } }',
+            "1/model.py",
+        ),
+        "model 'm': parameter EXECUTION_ENV_PATH 'env.tar.gz' is not there",
+    ),
     "no version": (
         config('version_policy { specific { versions: 7 } } backend: "identity"'),
         "no version is available: the folder has versions [1], none of which its version_policy",

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from serving import adder_bytes, write_adder, write_identity
 
+from trivet.server.models.allowed import Allowed
 from trivet.server.models.diagnostic import Diagnostic
 from trivet.server.models.validate import validate
 
@@ -197,4 +198,6 @@ def test_pickles_and_code_are_refused_as_by_a_load(
     assert [each.code for each in errors] == ["model-file"]
     assert text in errors[0].message
     assert "--allow-pickle m," in errors[0].message
-    assert not any(each.severity == "error" for each in validate([tmp_path], pickles=["m"]))
+    assert not any(
+        each.severity == "error" for each in validate([tmp_path], allowed=Allowed(frozenset({"m"})))
+    )

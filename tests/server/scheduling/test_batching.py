@@ -25,6 +25,7 @@ from trivet.backends.api import (
     Unavailable,
 )
 from trivet.server.scheduling.batching import BatchingExecutor, Schedule
+from trivet.server.scheduling.dispatch import Dispatch
 from trivet.server.scheduling.inline import FIRST_TRIAL
 from trivet.server.scheduling.joining import LengthOf
 from trivet.server.scheduling.lengths import LengthPolicy
@@ -56,7 +57,7 @@ async def make_executor() -> AsyncIterator[Make]:
             ("m", 1),
             signature or make_signature(),
             [(f"m_0_{index}", instance) for index, instance in enumerate(instances)],
-            Schedule(queue, policy, preserve_ordering, hold_until, length_of=length_of),
+            Schedule(queue, policy, preserve_ordering, Dispatch(hold_until), length_of=length_of),
             ModelStatistics("m", 1),
         )
         made.append(executor)

@@ -32,6 +32,35 @@ def test_requests_are_served_in_arrival_order() -> None:
     assert names(queue) == ["c"]
 
 
+def test_chosen_requests_leave_and_the_others_keep_their_order() -> None:
+    queue = RequestQueue(QueuePolicy({1: LevelPolicy(), 2: LevelPolicy()}, default_level=2))
+    by_name = {name: ticket(name, priority=2 - name.isupper()) for name in "aAbBcCd"}
+    for each in by_name.values():
+        queue.push(each)
+    taken = queue.take([by_name[name] for name in "cBb"])
+    assert [each.request.id for each in taken] == ["B", "b", "c"]
+    assert names(queue) == ["A", "C", "a", "d"]
+    assert len(queue) == 4
+
+
+def test_to_take_requests_near_the_head_looks_at_no_others() -> None:
+    class Looked(Ticket):
+        num_looks = 0
+
+        def __hash__(self) -> int:
+            Looked.num_looks += 1
+            return id(self)
+
+    queue = queue_of()
+    request = CheckedRequest("m", 1, "", {})
+    tickets = [Looked(request, None, 0) for _ in range(1000)]  # type: ignore[arg-type] # no sink
+    for each in tickets:
+        queue.push(each)
+    queue.take([tickets[3], tickets[7]])
+    assert Looked.num_looks <= 2 + 8
+    assert len(queue) == 998
+
+
 def test_a_higher_level_is_served_first_and_unknown_priorities_are_the_default() -> None:
     queue = RequestQueue(QueuePolicy({1: LevelPolicy(), 2: LevelPolicy()}, default_level=2))
     for name, priority in (("default", 0), ("low", 2), ("high", 1), ("unknown", 9)):

@@ -14,6 +14,7 @@ from trivet.backends.api import InvalidConfig, Placement
 from trivet.protos.model_config_pb2 import ModelConfig
 from trivet.protos.pool import POOL
 from trivet.server.scheduling.batching import BatchingExecutor, Schedule
+from trivet.server.scheduling.dispatch import Dispatch
 from trivet.server.scheduling.policy import OneByOne
 from trivet.server.scheduling.queue import LevelPolicy, QueuePolicy, RequestQueue
 from trivet.server.scheduling.rate_limit import (
@@ -149,7 +150,7 @@ async def make_executor() -> AsyncIterator[Make]:
             ("m", 1),
             make_signature(),
             list(zip(names, instances, strict=True)),
-            Schedule(queue, OneByOne(), permits=permits),
+            Schedule(queue, OneByOne(), dispatch=Dispatch(permits=permits)),
             ModelStatistics("m", 1),
         )
         made.append(executor)

@@ -107,7 +107,7 @@ def test_a_device_by_uuid_is_the_only_one_that_the_engine_sees(
             "end.sendall(pack(Failed(os.environ['CUDA_VISIBLE_DEVICES'])))"
         )
 
-    monkeypatch.setattr("trivet.backends.llm.process.process.program", tells_what_it_sees)
+    monkeypatch.setattr("trivet.backends.process.launch.program", tells_what_it_sees)
     with pytest.raises(LoadFailed, match=r"^MIG-1$"):
         start_process("m", settings)
 

@@ -195,6 +195,7 @@ def test_needless_weights_of_old_checkpoints_do_no_harm() -> None:
     assert build(wanted.config, wanted.weights | old)
 
 
+@pytest.mark.slow  # its tokens are compared in test_acceptance.py
 @pytest.mark.skipif(not SMOLLM2.exists(), reason="run model_repository/build.py")
 def test_smollm2_equals_transformers() -> None:
     model: Any = transformers.AutoModelForCausalLM.from_pretrained(

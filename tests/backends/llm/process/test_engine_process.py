@@ -25,6 +25,7 @@ CONFIG = f"""
 backend: "llm"
 parameters {{ key: "kv_cache_bytes" value {{ string_value: "134217728" }} }}
 parameters {{ key: "max_model_len" value {{ string_value: "2048" }} }}
+parameters {{ key: "num_threads" value {{ string_value: "1" }} }}
 parameters {{ key: "heartbeat_timeout_s" value {{ string_value: "{SILENT_S:g}" }} }}
 """
 
@@ -233,7 +234,7 @@ def test_a_reload_lets_streams_finish_and_ends_the_old_engine(
     server: RunningServer, repository: Path, call: Call
 ) -> None:
     (old,) = engines(server)
-    stream = Stream(server, max_tokens=150)
+    stream = Stream(server, max_tokens=80)
     changed = CONFIG + 'parameters { key: "max_num_seqs" value { string_value: "7" } }\n'
     (repository / "smollm2" / "config.pbtxt").write_text(changed)
     assert call("/v2/repository/models/smollm2/load", {}).status == 200
@@ -249,7 +250,7 @@ def test_an_unload_lets_streams_finish_and_ends_the_engine(
     server: RunningServer, call: Call
 ) -> None:
     (old,) = engines(server)
-    stream = Stream(server, max_tokens=100)
+    stream = Stream(server, max_tokens=60)
     assert call("/v2/repository/models/smollm2/unload", {}).status == 200
     assert call("/v1/completions", PROMPT).status in (404, 503)
     stream.join(patience())
@@ -274,10 +275,10 @@ def test_sigterm_lets_streams_finish_and_the_server_ends_well(
     server: RunningServer, call: Call
 ) -> None:
     """The last of this module: it ends the server that the others use."""
-    stream = Stream(server, max_tokens=200)
+    stream = Stream(server, max_tokens=120)
     replies = []
     unary = threading.Thread(
-        target=lambda: replies.append(call("/v1/completions", {**PROMPT, "max_tokens": 150}))
+        target=lambda: replies.append(call("/v1/completions", {**PROMPT, "max_tokens": 100}))
     )
     unary.start()
     server.wait_until(lambda: running(server) == 2, "running both")

@@ -1,17 +1,20 @@
 """Grammars on the real model: outputs match them, and a wrong one costs its own request only."""
 
 import json
+import os
 import re
 import time
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from patience import patience
 from real_engine import GREEDY, DrivenEngine, needs_weights, open_engine, real_tokenizer, submit
 
-from trivet.backends.api import Grammar
+from trivet.backends.api import Grammar, InvalidRequest
 from trivet.backends.llm.messages import Abort
 from trivet.backends.llm.sampling import grammar as grammars
+from trivet.backends.llm.sampling.grammar_trial import GrammarTrial
 
 pytestmark = needs_weights
 PROMPT = "Tell me of a person: "
@@ -170,3 +173,17 @@ def test_the_same_grammar_is_tried_only_once(monkeypatch: pytest.MonkeyPatch) ->
     for grammar in (regex, regex, other, regex):
         made.constraint(submit("a", [1], replace(GREEDY, grammar=grammar)))
     assert tried == [regex, other]
+
+
+def test_what_a_library_prints_while_a_grammar_is_tried_is_no_answer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "sitecustomize.py").write_text("print('raw words', flush=True)\n")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)
+    tokenizer = real_tokenizer()
+    trial = GrammarTrial(tokenizer.to_json(), tokenizer.eos_token_ids[0], 49_152)
+    trial.check(Grammar("regex", "[a-z]"))
+    with pytest.raises(InvalidRequest):
+        trial.check(Grammar("regex", "["))
+    trial.close()
+    assert capfd.readouterr().out == "raw words\n", "it goes where the engine's own prints go"

@@ -97,7 +97,7 @@ def test_template_is_rendered_and_tokenised_as_by_transformers(
     assert rendered == wanted
     path = tmp_path / "tokenizer.json"
     path.write_text(tokenizer_json())
-    theirs: Any = transformers.PreTrainedTokenizerFast(tokenizer_file=str(path))  # type: ignore[no-untyped-call]  # it has no types
+    theirs: Any = transformers.PreTrainedTokenizerFast(tokenizer_file=str(path))
     ours = Tokenizer.from_files(TokenizerFiles(path.read_text(), (256,), SPECIAL))
     ids = ours.encode(rendered, add_special_tokens=False)
     assert ids == theirs.encode(wanted, add_special_tokens=False)

@@ -28,6 +28,7 @@ from trivet.backends.api import (
 )
 from trivet.protos.model_config_pb2 import ModelConfig
 from trivet.protos.pool import POOL
+from trivet.server.scheduling.dispatch import Dispatch
 from trivet.server.scheduling.pool import STOPPING
 from trivet.server.scheduling.sequences.executor import SequenceExecutor, SequenceSchedule
 from trivet.server.scheduling.sequences.plan import SequencePlan
@@ -84,7 +85,7 @@ async def make_executor() -> AsyncIterator[Make]:
             ("m", 1),
             make_signature(max_batch_size=max_batch_size),
             [(f"m_0_{number}", instance) for number, instance in enumerate(instances)],
-            SequenceSchedule(plan_of(text, max_batch_size), max_waiting, hold_until),
+            SequenceSchedule(plan_of(text, max_batch_size), max_waiting, Dispatch(hold_until)),
             ModelStatistics("m", 1),
         )
         made.append(executor)

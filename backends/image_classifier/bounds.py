@@ -1,0 +1,73 @@
+"""How large an image may be before it is decoded, and what it may be. Pure."""
+
+from dataclasses import dataclass
+from typing import Self
+
+from trivet.backends.api import InvalidConfig, InvalidRequest, parameter
+from trivet.backends.hugging_face.folder import number_of
+from trivet.protos.model_config_pb2 import ModelConfig
+
+USUAL_FORMATS = ("BMP", "GIF", "JPEG", "PNG", "WEBP")
+"""What browsers show and people have, by Pillow's names."""
+KNOWN_FORMATS = (*USUAL_FORMATS, "AVIF", "PPM", "TIFF")
+_MAX_IMAGE_BYTES = 32 << 20
+_MAX_PIXELS = 1 << 25
+"""Of most cameras' largest photographs. Measured: decoding and preprocessing by NumPy take 13 bytes
+a pixel, 450 MB for so many, on each thread that does."""
+_MAX_ASPECT_RATIO = 50
+"""Preprocessing scales the shorter side up to some hundred pixels: a line one pixel wide would take
+gigabytes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """Of a model."""
+
+    formats: tuple[str, ...] = USUAL_FORMATS
+    max_bytes: int = _MAX_IMAGE_BYTES
+    max_pixels: int = _MAX_PIXELS
+    max_aspect_ratio: int = _MAX_ASPECT_RATIO
+
+    @classmethod
+    def of(cls, config: ModelConfig) -> Self:
+        """As parameters of a config say. Raises InvalidConfig."""
+        return cls(
+            _formats(config),
+            number_of(config, "max_image_bytes", _MAX_IMAGE_BYTES),
+            number_of(config, "max_pixels", _MAX_PIXELS),
+            number_of(config, "max_aspect_ratio", _MAX_ASPECT_RATIO),
+        )
+
+    def check_file(self, num_bytes: int) -> None:
+        """Raises InvalidRequest."""
+        if num_bytes > self.max_bytes:
+            raise InvalidRequest(
+                f"{num_bytes} bytes are more than the {self.max_bytes} that the model takes (its "
+                "parameter max_image_bytes)"
+            )
+
+    def check_size(self, width: int, height: int) -> None:
+        """Raises InvalidRequest."""
+        if width * height > self.max_pixels:
+            raise InvalidRequest(
+                f"{width} x {height} are {width * height} pixels, more than the "
+                f"{self.max_pixels} that the model takes (its parameter max_pixels)"
+            )
+        if max(width, height) > min(width, height) * self.max_aspect_ratio:
+            raise InvalidRequest(
+                f"one side of {width} x {height} is more than {self.max_aspect_ratio} times the "
+                "other (the model's parameter max_aspect_ratio)"
+            )
+
+
+def _formats(config: ModelConfig) -> tuple[str, ...]:
+    text = parameter(config, "image_formats")
+    if not text:
+        return USUAL_FORMATS
+    given = tuple(each.strip().upper() for each in text.split(","))
+    if unknown := [each for each in given if each not in KNOWN_FORMATS]:
+        raise InvalidConfig(
+            f"model '{config.name}': parameter image_formats has {unknown}; it may list "
+            f"{', '.join(KNOWN_FORMATS)}"
+        )
+    return given

@@ -1,0 +1,67 @@
+"""Encoded files to pixels, as transformers' pipelines read them, within bounds."""
+
+import struct
+import warnings
+import zlib
+from io import BytesIO
+from typing import Any
+
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from trivet.backends.api import InvalidRequest
+from trivet.backends.image_classifier.bounds import Bounds
+
+_TOO_MANY = (Image.DecompressionBombError, Image.DecompressionBombWarning)
+"""Pillow's own limit, which no model's bounds go beyond."""
+_DAMAGED = (
+    AttributeError,
+    EOFError,
+    LookupError,
+    OSError,
+    RuntimeError,
+    SyntaxError,
+    TypeError,
+    ValueError,
+    struct.error,
+    zlib.error,
+)
+"""What Pillow's readers raise for files that are not whole, or not what they say."""
+
+
+class Decoder:
+    """Used by several threads."""
+
+    def __init__(self, bounds: Bounds) -> None:
+        self._bounds = bounds
+        # How many pixels are too many is decided by the bounds.
+        warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
+
+    def __call__(self, data: bytes) -> Any:
+        """An RGB image, upright. Raises InvalidRequest.
+
+        Sizes are checked by what the file's head says, before memory is taken for them.
+        """
+        bounds = self._bounds
+        bounds.check_file(len(data))
+        try:
+            with Image.open(BytesIO(data), formats=bounds.formats) as image:
+                bounds.check_size(*image.size)
+                # Copies of large images are not made where nothing changes.
+                ImageOps.exif_transpose(image, in_place=True)
+                image.load()
+                return image if image.mode == "RGB" else image.convert("RGB")
+        except UnidentifiedImageError:
+            raise InvalidRequest(_unknown(data, bounds)) from None
+        except _TOO_MANY as error:
+            raise InvalidRequest(
+                f"{error}; the model takes {bounds.max_pixels} (its parameter max_pixels)"
+            ) from None
+        except _DAMAGED as error:
+            raise InvalidRequest(f"the file cannot be decoded: {str(error)[:200]}") from None
+
+
+def _unknown(data: bytes, bounds: Bounds) -> str:
+    if not data:
+        return "it is empty; the bytes of an image file are needed"
+    taken = ", ".join(bounds.formats)
+    return f"{len(data)} bytes that are no image file of a kind that the model takes: {taken}"

@@ -1,0 +1,193 @@
+"""Processes that are forked from one that has imported what they share: the server's side.
+
+Fifteen of them share the pages of what was imported once, and each starts in milliseconds.
+"""
+
+import ctypes
+import logging
+import os
+import socket
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from functools import cache
+from typing import Protocol
+
+from trivet.backends.process.launch import Launched, launch
+from trivet.backends.process.order import (
+    FORK,
+    NO_PROCESS,
+    PROCESS_ID,
+    READY,
+    Order,
+    instance_variables,
+)
+
+log = logging.getLogger(__name__)
+
+_PROGRAM = "trivet.backends.process.fork_server"
+_PR_SET_CHILD_SUBREAPER = 36
+_adopting = threading.Lock()
+_START_S = 300.0
+"""How long a fork server may take to import what it shares: seconds, but on a machine that is not
+busy."""
+_ANSWER_S = 60.0
+"""How long it may take for an answer before it is ended."""
+_KEEP_S = 5.0
+"""How long it stays after the last process that was forked from it has ended: a config is completed
+in one, and the instance opened in the next."""
+
+
+class CannotFork(Exception):
+    """The process has to be started otherwise."""
+
+
+class StartedProcess(Protocol):
+    """A child of this process, however it was started."""
+
+    @property
+    def pid(self) -> int:
+        """Its id."""
+
+    def wait(self) -> int:
+        """Waits for its end and reaps it, which nobody else does; its exit code, below 0 the number
+        of a signal."""
+
+
+class ForkServer:
+    """Owns the process that others are forked from. It is started when it is needed first, again
+    when it has died, and ended when there are no others any more. For any thread."""
+
+    def __init__(self, backend: str) -> None:
+        """`backend`: whose instances it is for."""
+        self._backend = backend
+        self._lock = threading.Lock()
+        self._launched: Launched | None = None
+        self._num_running = 0
+        self._end_later: threading.Timer | None = None
+        self._is_refused = False
+        """Whether it has not even started, and would not the next time."""
+
+    def fork(self, order: Order, fds: Sequence[int]) -> "Forked":
+        """A new process with copies of these descriptors: of two links and its output. Raises
+        CannotFork."""
+        with order.written() as order_fd, self._lock:
+            self._keep()
+            # It may have died since it was asked last.
+            pid = self._ask((order_fd, *fds)) or self._ask((order_fd, *fds))
+            if pid is None:
+                raise CannotFork
+            if not _is_ours(pid):
+                self._refuse("the system gives them another parent")
+                raise CannotFork
+            self._num_running += 1
+        return Forked(pid, self)
+
+    def note_end(self) -> None:
+        """A process that was forked has ended."""
+        with self._lock:
+            self._num_running -= 1
+            if self._num_running == 0:
+                self._end_later = threading.Timer(_KEEP_S, self._end_unless_needed)
+                self._end_later.daemon = True
+                self._end_later.start()
+
+    def _ask(self, fds: Sequence[int]) -> int | None:
+        """The id of the new process; None where there is none."""
+        if self._is_refused:
+            return None
+        launched = self._launched = self._launched or self._launch()
+        if launched is None:
+            return None
+        answer = b""
+        with suppress(OSError), _adopting_orphans():
+            socket.send_fds(launched.socket, [FORK], fds)
+            answer = launched.socket.recv(PROCESS_ID.size)
+        if not answer:
+            self._end()
+            return None
+        pid: int = PROCESS_ID.unpack(answer)[0]
+        return None if pid == NO_PROCESS else pid
+
+    def _launch(self) -> Launched | None:
+        """Started, and with all imported."""
+        arguments = [str(os.getpid()), self._backend]
+        output = ("fork server", "")
+        launched = launch(
+            _PROGRAM, arguments, b"", output, environment=instance_variables(os.environ, 1)
+        )
+        launched.socket.settimeout(_START_S)
+        with suppress(OSError):
+            if launched.socket.recv(len(READY)) == READY:
+                launched.socket.settimeout(_ANSWER_S)
+                return launched
+        launched.kill()
+        self._refuse("a fork server does not start; its output is in this log")
+        return None
+
+    def _refuse(self, reason: str) -> None:
+        self._is_refused = True
+        text = "backend '%s': each process is started by itself and not forked: %s"
+        log.warning(text, self._backend, reason)
+
+    def _keep(self) -> None:
+        if self._end_later is not None:
+            self._end_later.cancel()
+            self._end_later = None
+
+    def _end_unless_needed(self) -> None:
+        with self._lock:
+            if self._num_running == 0:
+                self._end()
+
+    def _end(self) -> None:
+        launched, self._launched = self._launched, None
+        if launched is not None:
+            launched.kill()
+
+
+@dataclass(frozen=True, slots=True)
+class Forked:
+    """A process that was forked, and is a child of this one."""
+
+    pid: int
+    server: ForkServer
+
+    def wait(self) -> int:
+        """See StartedProcess."""
+        try:
+            _, status = os.waitpid(self.pid, 0)
+        except ChildProcessError:
+            # Whoever started the server has the system reap its children.
+            status = 0
+        self.server.note_end()
+        return os.waitstatus_to_exitcode(status)
+
+
+@cache
+def fork_server_of(backend: str) -> ForkServer:
+    """The one of this process for a backend's instances."""
+    return ForkServer(backend)
+
+
+@contextmanager
+def _adopting_orphans() -> Iterator[None]:
+    """Descendants whose parent ends meanwhile become children of this process. Only meanwhile: it
+    would have to reap what models start and leave behind."""
+    library = ctypes.CDLL(None, use_errno=True)
+    with _adopting:
+        if library.prctl(_PR_SET_CHILD_SUBREAPER, 1) != 0:
+            raise OSError(ctypes.get_errno(), "orphans cannot be adopted")
+        try:
+            yield
+        finally:
+            library.prctl(_PR_SET_CHILD_SUBREAPER, 0)
+
+
+def _is_ours(pid: int) -> bool:
+    try:
+        os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+    except ChildProcessError:
+        return False
+    return True
