@@ -52,7 +52,7 @@ some_families = pytest.mark.parametrize(
 def _one_thread() -> Any:
     before = torch.get_num_threads()
     torch.set_num_threads(1)
-    transformers.utils.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    transformers.utils.logging.disable_progress_bar()
     yield
     torch.set_num_threads(before)
 
