@@ -1,6 +1,7 @@
 """How large a key/value cache is, and by what one of 8 bits is divided."""
 
 import logging
+from collections import Counter
 from collections.abc import Mapping
 
 import torch
@@ -32,7 +33,10 @@ def size_cache(
 ) -> int:
     """The number of cache blocks in `size_bytes`; prints the arithmetic. Raises LoadFailed when too
     few."""
-    numbers = sum(kind.num_kv_heads * kind.head_dim for kind in config.attentions)
+    kinds = Counter(
+        (each.attention.num_kv_heads, each.attention.head_dim) for each in config.layers
+    )
+    numbers = sum(count * heads * size for (heads, size), count in kinds.items())
     token_bytes = 2 * numbers * dtype.itemsize
     block_bytes = token_bytes * settings.block_size
     num_blocks = size_bytes // block_bytes
@@ -43,7 +47,7 @@ def size_cache(
     log.info(
         "key/value cache: 2 x %s x %d bytes = %d bytes a token; %d MiB hold "
         "%d tokens in %d blocks of %d: %.1f sequences of %d tokens",
-        _shape(config, numbers), dtype.itemsize, token_bytes,
+        _product(kinds), dtype.itemsize, token_bytes,
         num_blocks * block_bytes // MIB, num_tokens, num_blocks, settings.block_size,
         num_tokens / settings.max_model_len, settings.max_model_len,
     )  # fmt: skip
@@ -57,9 +61,6 @@ def size_cache(
     return num_blocks
 
 
-def _shape(config: LlmConfig, numbers: int) -> str:
-    shapes = {(kind.num_kv_heads, kind.head_dim) for kind in config.attentions}
-    if len(shapes) > 1:
-        return f"{numbers} numbers of {config.num_layers} layers"
-    num_kv_heads, head_dim = shapes.pop()
-    return f"{config.num_layers} layers x {num_kv_heads} heads x {head_dim}"
+def _product(kinds: Mapping[tuple[int, int], int]) -> str:
+    parts = [f"{count} layers x {heads} heads x {size}" for (heads, size), count in kinds.items()]
+    return parts[0] if len(parts) == 1 else f"({' + '.join(parts)})"

@@ -35,6 +35,8 @@ class LlmConfig:
     logit_multiplier: float = 1.0
     logit_cap: float = 0.0
     """Logits become cap * tanh(logit / cap); 0: they stay."""
+    keeps_states: bool = False
+    """Sequences have a state beside their blocks, so that blocks alone do not make up a prefix."""
 
     @property
     def num_layers(self) -> int:

@@ -49,3 +49,4 @@ class Need(StrEnum):
     LOGIT_MULTIPLIER = "a multiplier of logits"
     LOGIT_CAP = "capped logits"
     DIFFERENT_LAYERS = "layers that differ"
+    FOREIGN = "architecture of transformers' own classes"

@@ -38,7 +38,7 @@ FAMILIES: tuple[Family, ...] = (
 def from_hub(values: Mapping[str, Any], families: Sequence[Family] = FAMILIES) -> LlmConfig:
     """The config of a Hugging Face folder. Raises LoadFailed for what is not supported."""
     config = Described(values, "config.json")
-    name = (config.get("architectures") or ["?"])[0]
+    name = _hub_class(values)
     known = {family.hub_class: family for family in families}
     if name not in known:
         raise LoadFailed(
@@ -46,6 +46,15 @@ def from_hub(values: Mapping[str, Any], families: Sequence[Family] = FAMILIES) -
         )
     refuse_quantisations(config.get("quantization_config") or {})
     return known[name].from_hub(config)
+
+
+def is_known(values: Mapping[str, Any], families: Sequence[Family] = FAMILIES) -> bool:
+    """Whether a config.json's model is of one of the families."""
+    return _hub_class(values) in {family.hub_class for family in families}
+
+
+def _hub_class(values: Mapping[str, Any]) -> str:
+    return str((values.get("architectures") or ["?"])[0])
 
 
 def from_gguf(

@@ -48,9 +48,9 @@ def load_model(
     """Config, weights of one type by Hugging Face's names, and tokenizer; of one of the families.
     Raises LoadFailed."""
     if path.is_dir():
-        described = _json(path / "config.json")
+        described = read_json(path / "config.json")
         config = from_hub(described, families)
-        weights = _safetensors(path, dtype)
+        weights = read_safetensors(path, dtype)
         blocks = scale_blocks(described.get("quantization_config") or {})
         if blocks is not None:
             _multiply_blocks(weights, blocks, dtype)
@@ -73,7 +73,8 @@ def load_tokenizer_files(path: Path) -> TokenizerFiles:
     )
 
 
-def _json(path: Path) -> dict[str, Any]:
+def read_json(path: Path) -> dict[str, Any]:
+    """A file's object. Raises LoadFailed."""
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
@@ -84,7 +85,8 @@ def _json(path: Path) -> dict[str, Any]:
     return document
 
 
-def _safetensors(folder: Path, dtype: torch.dtype) -> dict[str, Tensor]:
+def read_safetensors(folder: Path, dtype: torch.dtype | None) -> dict[str, Tensor]:
+    """A folder's weights by name, in one type, or in the file's own. Raises LoadFailed."""
     from safetensors import SafetensorError, safe_open
 
     weights: dict[str, Tensor] = {}
@@ -93,7 +95,8 @@ def _safetensors(folder: Path, dtype: torch.dtype) -> dict[str, Tensor]:
             check_readable(folder / name)
             with safe_open(folder / name, framework="pt") as file:
                 for key in file.keys():  # noqa: SIM118  # it is no mapping
-                    weights[key] = _in_type(key, file.get_tensor(key), dtype)
+                    tensor = file.get_tensor(key)
+                    weights[key] = tensor if dtype is None else _in_type(key, tensor, dtype)
         except (OSError, SafetensorError) as error:
             raise LoadFailed(f"'{name}' cannot be read: {_reason(error)}") from error
     return weights
@@ -151,7 +154,7 @@ def _shards(folder: Path) -> list[str]:
     if not index.exists():
         _refuse_other_weights(folder)
         return [_ONLY_SHARD]
-    places = _json(index).get("weight_map")
+    places = read_json(index).get("weight_map")
     if not isinstance(places, dict) or not all(isinstance(name, str) for name in places.values()):
         raise LoadFailed(f"'{_INDEX}' must have a 'weight_map' from weights to files")
     for name in places.values():

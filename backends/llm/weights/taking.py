@@ -46,12 +46,18 @@ class Weights:
         """What this process computes."""
         self._tensors = _Noted(tensors)
         self._device = device
-        self._quantization = quantization
+        self.quantization = quantization
+        """The format that dense matrices of layers get; empty: they stay dense."""
+
+    @property
+    def tensors(self) -> Mapping[str, Tensor]:
+        """As they were given."""
+        return self._tensors.tensors
 
     @property
     def formats(self) -> frozenset[str]:
         """Of all matrices, by name."""
-        return formats_of(self._tensors.tensors, self._quantization)
+        return formats_of(self._tensors.tensors, self.quantization)
 
     @property
     def nbytes(self) -> int:
@@ -59,7 +65,7 @@ class Weights:
         sizes = (tensor.numel() * tensor.itemsize for tensor in self._tensors.tensors.values())
         total = sum(sizes) // self.ranks.size
         # Quantised at load, a number takes half its bytes.
-        return total // 2 if self._quantization else total
+        return total // 2 if self.quantization else total
 
     def matrix(
         self, outputs: Mapping[Role, int], inputs: int, layer: int = 0, expert: int = 0
@@ -74,7 +80,7 @@ class Weights:
                 mine = self._part(whole, name, role, span, layer)
                 mine = mine if self._device is None else mine.to(self._device)
                 stays = role in _NEVER_QUANTISED
-                parts.append(mine if stays else quantised(mine, self._quantization))
+                parts.append(mine if stays else quantised(mine, self.quantization))
         return join(parts, " and ".join(outputs))
 
     def bias(self, outputs: Mapping[Role, int], layer: int = 0) -> Tensor:
