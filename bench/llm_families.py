@@ -20,8 +20,8 @@ from trivet.backends.llm.steps.runner import Model
 from trivet.backends.llm.weights.taking import Weights
 
 SHAPE: dict[str, Any] = {
-    "vocab_size": 32_000, "hidden_size": 1536, "intermediate_size": 4096, "num_hidden_layers": 12,
-    "num_attention_heads": 24, "num_key_value_heads": 8, "max_position_embeddings": 2048,
+    "vocab_size": 16_000, "hidden_size": 1024, "intermediate_size": 2816, "num_hidden_layers": 12,
+    "num_attention_heads": 16, "num_key_value_heads": 8, "max_position_embeddings": 2048,
 }  # fmt: skip
 STREAMS = (1, 16, 32)
 CONTEXT = 256
