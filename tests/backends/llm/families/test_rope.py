@@ -71,9 +71,10 @@ def spelt(kind: str, place: str, key: str, theta: str, original: int | None) -> 
     return config
 
 
-def test_positions_are_those_of_transformers_or_refused_by_name() -> None:
+@pytest.mark.parametrize("each", [7, pytest.param(1, marks=pytest.mark.slow)])
+def test_positions_are_those_of_transformers_or_refused_by_name(each: int) -> None:
     num_computed = 0
-    for name, config in configs():
+    for name, config in itertools.islice(configs(), 0, None, each):
         try:
             model = from_hub(config)
         except LoadFailed as error:
@@ -89,7 +90,7 @@ def test_positions_are_those_of_transformers_or_refused_by_name() -> None:
         found = rotary_table(model.attention, count, torch.float32)
         for mine, wanted in zip(found, of_transformers(config, count), strict=True):
             torch.testing.assert_close(mine, wanted, atol=1e-4, rtol=0, msg=name)
-    assert num_computed > 200
+    assert num_computed > 400 // each
 
 
 def of_transformers(config: dict[str, Any], count: int) -> tuple[torch.Tensor, torch.Tensor]:
