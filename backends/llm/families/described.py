@@ -6,6 +6,11 @@ from typing import Any
 from trivet.backends.api import LoadFailed
 
 
+class NotComputed(LoadFailed):
+    """A family reads a value with which it computes nothing, though the model may be a right one:
+    whoever computes it otherwise may."""
+
+
 class Described(dict[str, Any]):
     """A config.json, or GGUF metadata. Raises LoadFailed for what it should say and does not, and
     for what it says and nobody can compute."""
@@ -70,11 +75,11 @@ class Described(dict[str, Any]):
         return bool(value)
 
     def only(self, name: str, *computed: Any) -> None:
-        """Raises LoadFailed where the file gives a key another value than those that are
+        """Raises NotComputed where the file gives a key another value than those that are
         computed; the first is what counts where it does not give it."""
         value = self.get(name, computed[0])
         if value not in computed:
-            raise LoadFailed(
+            raise NotComputed(
                 f"{self._source} has {name} {value!r}, with which this architecture is not "
                 f"computed; {_told(computed)}"
             )

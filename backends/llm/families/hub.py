@@ -7,7 +7,7 @@ from typing import Any
 
 from trivet.backends.api import LoadFailed
 from trivet.backends.llm.families.config import LlmConfig
-from trivet.backends.llm.families.described import Described
+from trivet.backends.llm.families.described import Described, NotComputed
 from trivet.backends.llm.families.kinds import Activation, Layer, Norm
 from trivet.backends.llm.families.names import Names
 from trivet.backends.llm.families.rope import hub_positions
@@ -30,11 +30,11 @@ SLIDING, FULL = "sliding_attention", "full_attention"
 
 
 def activation(config: Described, name: str = "hidden_act", default: str = "silu") -> Activation:
-    """Raises LoadFailed for one that is not computed."""
+    """Raises NotComputed."""
     word = config.get(name, default)
     if not isinstance(word, str) or word not in ACTIVATIONS:
         known = ", ".join(sorted(ACTIVATIONS))
-        raise LoadFailed(f"config.json has {name} {word!r}; supported are {known}")
+        raise NotComputed(f"config.json has {name} {word!r}; supported are {known}")
     return ACTIVATIONS[word]
 
 
@@ -75,7 +75,7 @@ def layer_types(config: Described, default: Sequence[str]) -> Sequence[str]:
         )
     for index, word in enumerate(types):
         if word not in (SLIDING, FULL):
-            raise LoadFailed(
+            raise NotComputed(
                 f"config.json has layer_types with {word!r} for layer {index}; supported are "
                 f"'{SLIDING}' and '{FULL}'"
             )
