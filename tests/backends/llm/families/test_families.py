@@ -174,6 +174,29 @@ def of_transformers(made: Made, values: dict[str, Any]) -> tuple[Any, Tensor] | 
     return (model, found) if found.isfinite().all() else None
 
 
+@pytest.mark.parametrize(
+    ("name", "changes"),
+    [
+        ("OPT", {"do_layer_norm_before": False}),
+        ("OPT", {"word_embed_proj_dim": 16}),
+        ("StableLm", {"qk_layernorm": True}),
+        ("Bloom", {"apply_residual_connection_post_layernorm": True}),
+        ("Falcon", {"alibi": True}),
+        ("Llama", {"hidden_act": "tanh"}),
+    ],
+)
+def test_what_a_family_does_not_compute_is_computed_by_transformers_classes(
+    name: str, changes: dict[str, Any], tmp_path: Path
+) -> None:
+    made = BY_NAME[name]
+    values = made.values(changes)
+    model = made.model(values)
+    saved(model, values, tmp_path)
+    wanted = [generated(model, prompt)[0] for prompt in PROMPTED]
+    engine = opened(tmp_path, prefix_caching=True)
+    assert engine.tokens(PROMPTED, SAMPLING) == wanted
+
+
 # -- what is told ----------------------------------------------------------------------------------
 
 
