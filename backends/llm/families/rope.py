@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from trivet.backends.api import LoadFailed
-from trivet.backends.llm.families.described import Described
+from trivet.backends.llm.families.described import Described, NotComputed
 from trivet.backends.llm.families.kinds import Rope, RopeScaling
 
 DEFAULT_THETA = 10_000.0
@@ -102,7 +102,7 @@ class _Spelling:
         kind = self.rules.renamed.get(kind, kind) if isinstance(kind, str) else kind
         if kind not in _OF_KIND:
             known = ", ".join(sorted(_OF_KIND.keys() - {"default"}))
-            raise LoadFailed(f"rope scaling '{kind}' is not supported; {known} are ({self.where})")
+            raise NotComputed(f"rope scaling '{kind}' is not supported; {known} are ({self.where})")
         return str(kind)
 
     def _theta(self) -> float:
@@ -123,7 +123,7 @@ class _Spelling:
         if share is None or share == 1.0:
             return 0
         if self.rules.share is None:
-            raise LoadFailed(
+            raise NotComputed(
                 f"config.json has partial_rotary_factor {share}; models of this architecture that "
                 "rotate a part of each head only are not supported"
             )
