@@ -34,8 +34,9 @@ from trivet.server.models.lifecycle import Lifecycle
 from trivet.server.models.loader import Loader
 from trivet.server.models.registry import Registry
 from trivet.server.models.strangers import Strangers
+from trivet.server.remote.repositories import Repositories
 from trivet.server.repository.plan import Action, Load, Problem, Stranger, Unload, plan
-from trivet.server.repository.scan import RepositoryUnreadableError, Snapshot, scan
+from trivet.server.repository.scan import RepositoryUnreadableError, Snapshot
 from trivet.server.repository.watcher import Watcher
 from trivet.server.scheduling.rate_limit import RateLimiter, ResourceLimits
 from trivet.server.settings import Settings
@@ -56,7 +57,7 @@ def run(settings: Settings) -> int:
         return 1
     try:
         server = Server(settings, log_output)
-    except ServingError as error:
+    except (ServingError, RepositoryUnreadableError) as error:
         log.critical("the server cannot start: %s", error)
         return 1
     with asyncio.Runner(loop_factory=loop_factory()) as runner:
@@ -96,7 +97,8 @@ class Server:
         self.registry.suggests_names = not settings.auth_keys_file
         self._progress = LoadProgress(enabled=not settings.no_progress)
         self._loaded_objects = LoadedObjects()
-        self._control = control = RepositoryControl(settings)
+        self._repositories = Repositories(settings)
+        self._control = control = RepositoryControl(settings, self._repositories)
         limits = _limits(settings)
         self._caching = Caching.open(settings)
         dispatcher = RequestDispatcher(self.registry, control)
@@ -181,11 +183,8 @@ class Server:
         a model failed and `exit_on_error` is set.
         """
         await self.frontends.start()
-        snapshot = await asyncio.to_thread(
-            scan,
-            self.settings.model_repository,
-            is_namespaced=self.settings.model_namespacing,
-        )
+        await self._repositories.fetch()
+        snapshot = await asyncio.to_thread(self._repositories.scan)
         failed = await self._load_repository(snapshot)
         if failed and self.settings.exit_on_error:
             raise LoadFailed(
@@ -202,6 +201,7 @@ class Server:
         """Not ready at once, takes requests for drain_delay_secs more, answers what was taken for
         up to exit_timeout_secs, then frees all."""
         self.hall.stop()
+        self._repositories.end()
         self.lifecycle.stop_making()
         self.frontends.leave()
         if self._watcher is not None:
@@ -215,6 +215,7 @@ class Server:
         await self.frontends.drain(max(0.0, ends_at_s - time.monotonic()))
         self._control.close()
         await self.lifecycle.stop(max(0.0, ends_at_s - time.monotonic()))
+        await self._repositories.close()
         await self.frontends.close()
         await self.hall.tracing.close()
         if self._caching is not None:
@@ -281,15 +282,17 @@ class Server:
 
     async def _watch(self, snapshot: Snapshot) -> None:
         self._watcher = Watcher(
-            self.settings.model_repository,
+            self._repositories.roots,
             self.settings.model_control_mode,
             poll_secs=self.settings.repository_poll_secs,
             applied=snapshot,
             apply=self._apply,
             owed=self.lifecycle.unreadable,
             is_namespaced=self.settings.model_namespacing,
+            addresses=self._repositories.addresses,
         )
         await self._watcher.start()
+        self._repositories.follow(self._watcher.notice)
 
     def _apply(self, actions: tuple[Action, ...]) -> None:
         """Begins to carry actions out; one model's slow load does not hold up another's."""

@@ -38,6 +38,23 @@ class LevelRange(click.IntRange):
         return int(super().convert(level, param, ctx))
 
 
+class RepositoryPlace(click.ParamType[Path | str]):
+    """A folder, or the address of a repository that lies elsewhere."""
+
+    name = "folder or address"
+
+    def convert(
+        self,
+        value: Any,
+        param: click.Parameter | None,  # noqa: ARG002 - click's signature
+        ctx: click.Context | None,  # noqa: ARG002
+    ) -> Path | str:
+        text = str(value)
+        if text.startswith("models:/"):  # as MLflow writes it
+            return f"mlflow://{text}"
+        return text if "://" in text else Path(value)
+
+
 class LazyGroup(click.Group):
     """Imports a verb's module when the verb is used, so that `trivet --help` is instant."""
 
@@ -182,7 +199,7 @@ def _type(row: Row) -> click.ParamType[Any]:
     if row.option.choices:
         return click.Choice(row.option.choices)
     if row.name == "model_repository":
-        return click.Path(path_type=Path)
+        return RepositoryPlace()
     least, most = row.option.least, row.option.most
     if row.option.is_level:
         return LevelRange(least, most)
@@ -194,15 +211,19 @@ def _type(row: Row) -> click.ParamType[Any]:
     return click.STRING if row.option.multiple else kind
 
 
-def _serve(repositories: tuple[Path, ...], config_file: Path | None, **values: Any) -> None:  # noqa: ARG001
-    """Serve the models of one or more repository folders."""
-    folders = (*repositories, *(values.pop("model_repository") or ()))
-    if not folders:
+def _serve(
+    repositories: tuple[Path | str, ...],
+    config_file: Path | None,  # noqa: ARG001
+    **values: Any,
+) -> None:
+    """Serve the models of one or more repositories, each a folder or an address."""
+    given = (*repositories, *(values.pop("model_repository") or ()))
+    if not given:
         raise click.UsageError("give a model repository: trivet serve FOLDER")
-    for folder in folders:
-        if not folder.is_dir():
-            raise click.UsageError(f"model repository '{folder}' is not a folder")
-    settings = Settings.of({**values, "model_repository": folders})
+    for repository in given:
+        if isinstance(repository, Path) and not repository.is_dir():
+            raise click.UsageError(f"model repository '{repository}' is not a folder")
+    settings = Settings.of({**values, "model_repository": given})
     from trivet.server.app import run
 
     sys.exit(run(settings))
@@ -214,9 +235,7 @@ main.add_command(
         callback=_serve,
         help=_serve.__doc__,
         params=[
-            click.Argument(
-                ["repositories"], nargs=-1, type=click.Path(path_type=Path), metavar="FOLDER..."
-            ),
+            click.Argument(["repositories"], nargs=-1, type=RepositoryPlace(), metavar="FOLDER..."),
             click.Option(
                 ["--config-file"],
                 type=click.Path(path_type=Path, dir_okay=False),

@@ -17,14 +17,11 @@ from trivet.backends.api.naming import name_in, namespace_in
 from trivet.server.logs.outage import Outage
 from trivet.server.models.lifecycle import Lifecycle
 from trivet.server.models.texts import did_you_mean
+from trivet.server.remote.repositories import Repositories
 from trivet.server.repository.config import config_of
 from trivet.server.repository.layout import ModelFolder
 from trivet.server.repository.names import Names, ambiguous
-from trivet.server.repository.scan import (
-    RepositoryUnreadableError,
-    Snapshot,
-    scan,
-)
+from trivet.server.repository.scan import RepositoryUnreadableError, Snapshot
 from trivet.server.repository.steps import ReadConfig, Steps
 from trivet.server.repository.upload import NO_FILES, Upload
 from trivet.server.settings import Settings
@@ -36,8 +33,9 @@ NOT_EXPLICIT = "explicit model load / unload is not allowed if polling is enable
 class RepositoryControl:
     """Loads and unloads models of the repositories by name."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, repositories: Repositories) -> None:
         self._settings = settings
+        self._repositories = repositories
         self._read: ReadConfig = partial(config_of, config_name=settings.model_config_name)
         self._with_ensemble: set[str] = set()
         """Models that nobody asked for but an ensemble that is made of them."""
@@ -173,7 +171,7 @@ class RepositoryControl:
         one. Raises InvalidRequest."""
         if not self._settings.model_namespacing:
             return ""
-        repositories = [str(each) for each in self._settings.model_repository]
+        repositories = self._repositories.names
         namespace = namespace_in(name)
         if namespace and namespace not in repositories:
             raise InvalidRequest(
@@ -198,11 +196,8 @@ class RepositoryControl:
     async def _scan(self, name: str) -> Snapshot:
         """What lies in the repositories. Raises Unavailable, which does not say where they are."""
         try:
-            return await asyncio.to_thread(
-                scan,
-                self._settings.model_repository,
-                is_namespaced=self._settings.model_namespacing,
-            )
+            await self._repositories.refresh()
+            return await asyncio.to_thread(self._repositories.scan)
         except RepositoryUnreadableError as error:
             if self._outage.goes_on():
                 log.error("%s; what serves goes on serving", error)  # noqa: TRY400 - no traceback

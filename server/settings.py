@@ -39,12 +39,12 @@ def option(default: Any, group: str, help: str, **more: Any) -> Any:  # noqa: A0
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """All options of one server."""
+    """All options of one server. A repository that is no Path is an address."""
 
-    model_repository: tuple[Path, ...] = option(
+    model_repository: tuple[Path | str, ...] = option(
         (),
         "models",
-        "folder of models; may be given several times",
+        "folder of models, or an address such as s3://bucket/models; may be given several times",
         multiple=True,
         aliases=("--model-store",),
     )
@@ -62,6 +62,17 @@ class Settings:
         choices=("watch", "none", "poll", "explicit"),
     )
     repository_poll_secs: float = option(15.0, "models", "time between two looks", unit="s")
+    remote_cache: str = option(
+        "",
+        "models",
+        "folder for files of repositories elsewhere; default: trivet in the user's cache folder",
+    )
+    remote_cache_size: int = option(
+        64 * 1024 * MIB,
+        "models",
+        "size of that folder; above it files that no server uses go, unused for longest first",
+        unit="bytes",
+    )
     load_model: tuple[str, ...] = option(
         (), "models", "model to load at start in explicit mode, '*' for all", multiple=True
     )

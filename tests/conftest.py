@@ -57,7 +57,7 @@ def serve() -> Iterator[Callable[..., RunningServer]]:
     """Starts servers and stops them at the end of the module."""
     servers: list[RunningServer] = []
 
-    def start(repository: Path, *flags: str, wait: bool = True) -> RunningServer:
+    def start(repository: Path | str, *flags: str, wait: bool = True) -> RunningServer:
         servers.append(start_server(repository, *flags, wait=wait))
         return servers[-1]
 

@@ -117,7 +117,7 @@ def _get(url: str) -> tuple[int, str]:
 LISTENING = re.compile(r"(HTTP|gRPC|metrics) .*?127\.0\.0\.1:(\d+)")
 
 
-def start_server(repository: Path, *flags: str, wait: bool = True) -> RunningServer:
+def start_server(repository: Path | str, *flags: str, wait: bool = True) -> RunningServer:
     """Starts `trivet serve` on free ports and waits until it is ready."""
     command = [sys.executable, "-m", "trivet", "serve", str(repository)]
     command += ["--http-port=0", "--grpc-port=0", "--metrics-port=0", *flags]

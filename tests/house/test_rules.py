@@ -27,6 +27,8 @@ DOORS = {
     ("server/scheduling/worker.py", "Worker._run"): "the same while it closes",
     ("server/models/loader.py", "Loader.open"): "backends raise anything while they open",
     ("server/models/warmup.py", "_run"): "user code: execute",
+    ("server/remote/follower.py", "Follower._serve"): "a round, told to whoever waits for it",
+    ("server/remote/follower.py", "Follower._poll"): "a round: the next one may go better",
     ("backends/llm/engine/engine.py", "Engine._try"): "the engine's loop: a step costs its batch",
     (
         "backends/llm/engine/engine.py",

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from patience import patience
@@ -113,9 +114,9 @@ class Hands:
         self.now_s = 0.0
         self.num_looks = 0
 
-    def scan(self, roots: list[Path], *, is_namespaced: bool) -> Snapshot:
+    def scan(self, roots: list[Path], **options: Any) -> Snapshot:
         self.num_looks += 1
-        return scan(roots, is_namespaced=is_namespaced)
+        return scan(roots, **options)
 
     async def looked(self, watcher: Watcher) -> None:
         """Returns when a look that began after now has been acted on, and no event is left."""

@@ -1,0 +1,155 @@
+"""The thread that keeps one mirror up to date: when it is asked to, and every now and then."""
+
+import logging
+import time
+from collections.abc import Callable
+from concurrent.futures import Future
+from contextlib import suppress
+from dataclasses import dataclass, field
+from queue import Empty, SimpleQueue
+from threading import Event, Thread
+from typing import Protocol
+
+from trivet.server.remote.cache import Stopped
+from trivet.server.remote.source import RemoteError, Unreachable
+
+log = logging.getLogger(__name__)
+SETTLE_S = 2.0
+"""What is new must be the same for so long where nobody waits for it, or until the next round."""
+NUM_STARTS = 5
+START_PAUSE_S = 1.0
+"""At the start: rounds in which models that are being written are waited for, and between them."""
+
+
+class Followed(Protocol):
+    """What is kept up to date: a Mirror."""
+
+    def sync(self, *, settle_s: float, bar: bool = False) -> bool:
+        """One round; whether something is being written and waits for the next. Raises RemoteError,
+        OSError and Stopped."""
+
+    def restore(self) -> bool:
+        """Takes what was there last time. Raises OSError."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Round:
+    """One that somebody waits for."""
+
+    is_first: bool = False
+    bar: bool = False
+    done: "Future[None]" = field(default_factory=Future)
+
+
+class Follower:
+    """Owns its mirror and one thread, which does nothing before it is asked to."""
+
+    def __init__(self, mirror: Followed, address: str, stop: Event) -> None:
+        """`stop` is set before `close`."""
+        self._mirror = mirror
+        self._address = address
+        self._stop = stop
+        self._asked: SimpleQueue[_Round | None] = SimpleQueue()
+        self._poll_s: float | None = None
+        self._notice: Callable[[], None] = _nobody
+        self._outage = ""
+        """What was last said about a source that cannot be read."""
+        self._thread = Thread(target=self._run, name="remote", daemon=True)
+        self._thread.start()
+
+    def start(self, *, bar: bool) -> "Future[None]":
+        """The first round: raises RemoteError or OSError if it gives nothing to serve."""
+        return self._ask(_Round(is_first=True, bar=bar))
+
+    def sync(self) -> "Future[None]":
+        """A round that begins after this call; raises RemoteError or OSError."""
+        return self._ask(_Round())
+
+    def follow(self, poll_s: float, notice: Callable[[], None]) -> None:
+        """From now on a round every so often. `notice` is called in the thread, after each."""
+        self._poll_s, self._notice = poll_s, notice
+        self._asked.put(None)
+
+    def close(self, timeout_s: float) -> bool:
+        """Ends the thread; returns whether it has ended. It may hang in a dead network."""
+        self._asked.put(None)
+        self._thread.join(timeout_s)
+        return not self._thread.is_alive()
+
+    def _ask(self, asked: _Round) -> "Future[None]":
+        self._asked.put(asked)
+        if self._stop.is_set():
+            self._turn_away()
+        return asked.done
+
+    def _turn_away(self) -> None:
+        """Whoever waits when nothing is done any more."""
+        with suppress(Empty):
+            while True:
+                asked = self._asked.get_nowait()
+                if asked is not None:
+                    asked.done.set_exception(Stopped())
+
+    def _run(self) -> None:
+        due_s = time.monotonic()
+        while not self._stop.is_set():
+            asked = None
+            try:
+                # Without polls: until somebody asks.
+                wait_s = None if self._poll_s is None else max(0.0, due_s - time.monotonic())
+                asked = self._asked.get(timeout=wait_s)
+            except Empty:
+                self._poll()
+            if asked is not None and not self._stop.is_set():
+                self._serve(asked)
+            elif asked is not None:
+                asked.done.set_exception(Stopped())
+            else:
+                due_s = time.monotonic() + (self._poll_s or 0.0)
+        self._turn_away()
+
+    def _serve(self, asked: _Round) -> None:
+        try:
+            if asked.is_first:
+                self._first(bar=asked.bar)
+            else:
+                self._mirror.sync(settle_s=0.0)
+        except Exception as error:  # noqa: BLE001 - whoever waits gets it
+            asked.done.set_exception(error)
+        else:
+            asked.done.set_result(None)
+        self._notice()
+
+    def _first(self, *, bar: bool) -> None:
+        try:
+            for _ in range(NUM_STARTS):
+                if not self._mirror.sync(settle_s=0.0, bar=bar):
+                    return
+                if self._stop.wait(START_PAUSE_S):
+                    raise Stopped
+        except Unreachable as error:
+            if not self._mirror.restore():
+                raise
+            self._outage = str(error)
+            log.warning("%s; serving what was there last time", error)
+
+    def _poll(self) -> None:
+        try:
+            self._mirror.sync(settle_s=min(SETTLE_S, self._poll_s or 0.0))
+        except Stopped:
+            return
+        except (RemoteError, OSError) as error:
+            if self._outage != str(error):
+                self._outage = str(error)
+                log.warning("%s; what serves goes on serving", error)
+        except Exception:  # the next round may go better
+            log.exception("%s: a round failed unexpectedly", self._address)
+        else:
+            if self._outage:
+                self._outage = ""
+                log.info("%s can be read again", self._address)
+        self._notice()
+
+
+def _nobody() -> None:
+    pass

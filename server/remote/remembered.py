@@ -1,0 +1,34 @@
+"""What sources held when all of it was last here, so that a server can start without them."""
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+
+from trivet.server.remote.paths import checked
+from trivet.server.remote.source import Stamp
+
+
+def remember(cache: Path, address: str, files: Mapping[str, Stamp]) -> None:
+    """Raises OSError."""
+    note = _note(cache, address)
+    note.parent.mkdir(mode=0o700, exist_ok=True)
+    written = note.with_suffix(f".{os.getpid()}")
+    rows = {path: (stamp.size, stamp.tag, stamp.sha256) for path, stamp in files.items()}
+    written.write_text(json.dumps({"address": address, "files": rows}))
+    written.replace(note)
+
+
+def remembered(cache: Path, address: str) -> dict[str, Stamp]:
+    """The files by their paths; none if nothing is remembered."""
+    with suppress(OSError, ValueError, KeyError, TypeError):
+        rows = json.loads(_note(cache, address).read_text())["files"]
+        found = {path: Stamp(*row) for path, row in rows.items()}
+        return dict(checked(found).files)
+    return {}
+
+
+def _note(cache: Path, address: str) -> Path:
+    return cache / "sources" / f"{hashlib.sha256(address.encode()).hexdigest()}.json"

@@ -1,0 +1,210 @@
+"""The repositories of one server, of which some lie in a bucket: on the event loop."""
+
+import asyncio
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from threading import Event
+from typing import Any
+
+import pytest
+from bucket_site import BUCKET, Bucket, small_bucket
+from mirror_room import AT_ONCE
+from patience import patience
+
+from trivet.backends.api import InvalidRequest, Unavailable
+from trivet.server.control import RepositoryControl
+from trivet.server.remote.repositories import Repositories
+from trivet.server.repository.scan import RepositoryUnreadableError
+from trivet.server.settings import Settings
+
+ADDRESS = f"gs://{BUCKET}/models"
+
+
+@pytest.fixture
+def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[Bucket]:
+    with small_bucket("gs") as opened:
+        monkeypatch.setenv("GOOGLE_BASE_URL", opened.url)
+        monkeypatch.setenv("GOOGLE_SKIP_SIGNATURE", "true")
+        opened.put_all({"add/1/model.onnx": b"first", "add/config.pbtxt": b""})
+        yield opened
+
+
+def settings_of(folder: Path, **more: Any) -> Settings:
+    (folder / "local/other/1").mkdir(parents=True, exist_ok=True)
+    repositories = (folder / "local", ADDRESS)
+    return Settings(model_repository=repositories, remote_cache=str(folder / "cache"), **more)
+
+
+async def fetched(settings: Settings) -> Repositories:
+    repositories = Repositories(settings, AT_ONCE)
+    await repositories.fetch()
+    return repositories
+
+
+def num_of(folder: Path, pattern: str) -> int:
+    return len([*folder.glob(pattern)])
+
+
+async def test_a_bucket_is_a_folder_like_any_other(bucket: Bucket, tmp_path: Path) -> None:
+    repositories = await fetched(settings_of(tmp_path))
+    assert sorted(repositories.scan().models) == ["add", "other"]
+    assert repositories.names == [str(tmp_path / "local"), ADDRESS]
+    await repositories.close()
+    assert num_of(tmp_path, "cache/trees/*") == 0
+    assert num_of(tmp_path, "cache/blobs/*/*") == 2
+
+
+async def test_the_namespace_of_a_bucket_is_its_address(bucket: Bucket, tmp_path: Path) -> None:
+    repositories = await fetched(settings_of(tmp_path, model_namespacing=True))
+    assert f"{ADDRESS}::add" in repositories.scan().models
+    await repositories.close()
+
+
+async def test_a_model_in_a_folder_and_in_a_bucket_names_both(
+    bucket: Bucket, tmp_path: Path
+) -> None:
+    (tmp_path / "local/add/1").mkdir(parents=True)
+    repositories = await fetched(settings_of(tmp_path))
+    assert f"'{tmp_path / 'local'}' and '{ADDRESS}'" in repositories.scan().problems["add"]
+    await repositories.close()
+
+
+async def test_a_bucket_is_followed(bucket: Bucket, tmp_path: Path) -> None:
+    settings = settings_of(tmp_path, repository_poll_secs=0.01)
+    repositories = await fetched(settings)
+    noticed = asyncio.Event()
+    bucket.put("add/2/model.onnx", b"second")
+    repositories.follow(noticed.set)
+    await asyncio.wait_for(noticed.wait(), patience())
+    while 2 not in repositories.scan().models["add"].versions:
+        await asyncio.sleep(0.01)
+    await repositories.close()
+
+
+async def test_the_loop_goes_on_while_files_come(bucket: Bucket, tmp_path: Path) -> None:
+    here = Event()
+
+    def hold() -> None:
+        assert here.wait(patience())
+
+    bucket.faults.before = [hold]
+    repositories = Repositories(settings_of(tmp_path), AT_ONCE)
+    fetching = asyncio.ensure_future(repositories.fetch())
+    await asyncio.sleep(0.05)
+    here.set()
+    await fetching
+    await repositories.close()
+
+
+async def test_a_server_that_ends_breaks_off_what_comes(bucket: Bucket, tmp_path: Path) -> None:
+    bucket.put("big/1/weights", bytes(8 << 20))
+    repositories = Repositories(settings_of(tmp_path), AT_ONCE)
+    bucket.faults.before = [repositories.end] * 3
+    with pytest.raises(RepositoryUnreadableError, match="the server ends"):
+        await repositories.fetch()
+    await repositories.close()
+
+
+async def test_a_server_starts_with_what_the_last_one_had(
+    bucket: Bucket, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    await (await fetched(settings_of(tmp_path))).close()
+    bucket.faults.refusals = [(503, "Unavailable")] * 20
+    repositories = await fetched(settings_of(tmp_path))
+    assert "add" in repositories.scan().models
+    assert "serving what was there last time" in caplog.text
+    await repositories.close()
+
+
+async def test_a_bucket_that_is_not_there_stops_the_start(bucket: Bucket, tmp_path: Path) -> None:
+    bucket.faults.is_gone = True
+    repositories = Repositories(settings_of(tmp_path), AT_ONCE)
+    with pytest.raises(RepositoryUnreadableError, match="there is no bucket 'bucket'"):
+        await repositories.fetch()
+    await repositories.close()
+
+
+def test_a_cache_that_cannot_be_made_names_the_option(bucket: Bucket, tmp_path: Path) -> None:
+    (tmp_path / "cache").write_text("a file")
+    with pytest.raises(RepositoryUnreadableError, match="--remote-cache"):
+        Repositories(settings_of(tmp_path))
+
+
+def test_a_cache_that_somebody_else_may_have_filled_is_not_used(
+    bucket: Bucket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 1 << 30)
+    with pytest.raises(RepositoryUnreadableError, match=r"another user's.*--remote-cache"):
+        Repositories(settings_of(tmp_path))
+
+
+# -- explicit mode -----------------------------------------------------------------------------
+
+
+class Loads:
+    """A Lifecycle that notes what is loaded, with the bytes of its newest version."""
+
+    def __init__(self) -> None:
+        self.loaded: list[bytes] = []
+        self.known: dict[str, object] = {}
+        self.composition = self
+
+    def serving(self) -> set[str]:
+        return set()
+
+    async def load(self, folder: Any, _: str | None = None) -> None:
+        newest = folder.path / str(max(folder.versions)) / "model.onnx"
+        self.loaded.append(newest.read_bytes())
+
+
+@pytest.fixture
+def loads() -> Loads:
+    return Loads()
+
+
+async def controlled(folder: Path, loads: Loads) -> tuple[RepositoryControl, Repositories]:
+    settings = settings_of(folder, model_control_mode="explicit")
+    repositories = await fetched(settings)
+    control = RepositoryControl(settings, repositories)
+    lifecycle: Any = loads
+    control.attach(lifecycle)
+    return control, repositories
+
+
+async def test_a_load_takes_what_is_there_now(bucket: Bucket, tmp_path: Path, loads: Loads) -> None:
+    control, repositories = await controlled(tmp_path, loads)
+    bucket.put("add/2/model.onnx", b"second")
+    await control.load("add", None)
+    assert loads.loaded == [b"second"]
+    await repositories.close()
+
+
+async def test_a_load_while_the_bucket_is_gone_is_for_later(
+    bucket: Bucket, tmp_path: Path, loads: Loads
+) -> None:
+    control, repositories = await controlled(tmp_path, loads)
+    bucket.faults.is_gone = True
+    with pytest.raises(Unavailable, match="cannot be read now; the server log has the details"):
+        await control.load("add", None)
+    bucket.faults.is_gone = False
+    await control.load("add", None)
+    assert loads.loaded == [b"first"]
+    await repositories.close()
+
+
+@pytest.mark.parametrize(
+    "name", [f"gs://{BUCKET}/others", "s3://bucket/m", "hf://org/name", "mlflow:", "gs:bucket"]
+)
+async def test_no_request_names_a_repository(
+    bucket: Bucket, tmp_path: Path, loads: Loads, name: str
+) -> None:
+    control, repositories = await controlled(tmp_path, loads)
+    before = len(bucket.faults.seen)
+    with pytest.raises(InvalidRequest):
+        await control.load(name, None)
+    with pytest.raises(InvalidRequest):
+        await control.load(f"{name}::add", None)
+    assert set(bucket.faults.seen[before:]) <= {f"/{BUCKET}"}
+    assert loads.loaded == []
+    await repositories.close()
