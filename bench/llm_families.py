@@ -59,7 +59,7 @@ def _both(dtype: torch.dtype) -> tuple[Model, Model]:
     config = transformers.LlamaConfig(**SHAPE)
     config.architectures = ["LlamaForCausalLM"]
     torch.manual_seed(3)
-    made: Any = transformers.LlamaForCausalLM(config).to(dtype).eval()  # type: ignore[arg-type]
+    made: Any = transformers.LlamaForCausalLM(config).to(dtype).eval()
     own = from_hub(config.to_dict())
     weights = {name: weight.clone() for name, weight in made.state_dict().items()}
     cache = _cache(own, dtype)

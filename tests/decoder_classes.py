@@ -75,7 +75,7 @@ def outcome_of(model_type: str, *, with_families: bool = False) -> Outcome:
 def save(model: Any, folder: Path) -> None:
     """As Hugging Face's folders are."""
     # Without what a class would do besides, such as ending each text in a mark.
-    model.generation_config = GenerationConfig()  # type: ignore[no-untyped-call]  # theirs
+    model.generation_config = GenerationConfig()
     model.save_pretrained(folder)
     (folder / "generation_config.json").unlink(missing_ok=True)
     model.outer_config.save_pretrained(folder)

@@ -44,8 +44,8 @@ def make_model(found: Found, tensors: dict[str, Tensor], dtype: torch.dtype) -> 
     """A model with these weights, by the names that files have. Raises LoadFailed."""
     import transformers
 
-    transformers.utils.logging.disable_progress_bar()  # type: ignore[no-untyped-call]  # theirs
-    transformers.utils.logging.set_verbosity_error()  # type: ignore[no-untyped-call]  # theirs
+    transformers.utils.logging.disable_progress_bar()
+    transformers.utils.logging.set_verbosity_error()
     try:
         model, report = found.kind.from_pretrained(
             None,

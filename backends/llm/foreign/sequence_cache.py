@@ -35,12 +35,12 @@ class Turn:
     """Slots of all tokens up to the last of them."""
 
 
-class PagedLayer(DynamicLayer):  # type: ignore[no-untyped-call]  # transformers has no types
+class PagedLayer(DynamicLayer):  # type: ignore[misc]  # transformers has no types
     """Keys and values in our pages."""
 
     def __init__(self, turn: Turn, keys: Tensor, values: Tensor, *, is_sliding: bool) -> None:
         """`keys`, `values`: [slots, width]."""
-        super().__init__()  # type: ignore[no-untyped-call]  # theirs
+        super().__init__()
         self.is_initialized = True
         self.is_sliding = is_sliding
         self._turn = turn
@@ -81,7 +81,7 @@ class PagedLayer(DynamicLayer):  # type: ignore[no-untyped-call]  # transformers
         return self.get_seq_length() + query_length, 0
 
 
-class PagedStateLayer(LinearAttentionLayer, PagedLayer):  # type: ignore[misc,no-untyped-call,override]  # as theirs
+class PagedStateLayer(LinearAttentionLayer, PagedLayer):  # type: ignore[misc]  # the same
     """A state, and keys and values in our pages."""
 
     is_compileable = False
@@ -120,7 +120,7 @@ def plan_layer(used: Any) -> LayerPlan | None:
             keeps_state=False,
         )
     if type(used) is DummyLayer:
-        return LayerPlan(lambda *_: DummyLayer(), 0, keeps_state=False)  # type: ignore[no-untyped-call]  # theirs
+        return LayerPlan(lambda *_: DummyLayer(), 0, keeps_state=False)
     if isinstance(used, LinearAttentionLayer):
         count = used.number_of_states
         if type(used) is LinearAttentionLayer:
@@ -143,7 +143,7 @@ def _width(states: Tensor) -> int:
     return states.shape[1] * states.shape[3]
 
 
-class SequenceCache(Cache):
+class SequenceCache(Cache):  # type: ignore[misc]  # the same
     """Of one sequence, or, where no layer keeps a state, of the one whose turn it is."""
 
     def begin(self) -> None:

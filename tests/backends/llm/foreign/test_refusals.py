@@ -21,7 +21,7 @@ from trivet.backends.llm.foreign.products import pack_products
 class LeakingNorm(nn.Module):
     """Adds what the other tokens of a step are to each: a model that mixes sequences."""
 
-    def __init__(self, inner: nn.Module, *, is_causal: bool) -> None:
+    def __init__(self, inner: Any, *, is_causal: bool) -> None:
         super().__init__()
         self.inner = inner
         self._is_causal = is_causal
@@ -34,7 +34,7 @@ class LeakingNorm(nn.Module):
 class ReadsWeights(nn.Module):
     """Multiplies by its linear layer's weight itself."""
 
-    def __init__(self, inner: nn.Module) -> None:
+    def __init__(self, inner: nn.Linear) -> None:
         super().__init__()
         self.inner = inner
 
