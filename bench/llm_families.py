@@ -11,7 +11,7 @@ import torch
 from bench.figures import Figures, Row, alternate
 from trivet.backends.llm.attention.base import StepInputs
 from trivet.backends.llm.attention.kv_cache import KvCache
-from trivet.backends.llm.attention.layered import torch_attention
+from trivet.backends.llm.attention.torch_reference import TorchAttention
 from trivet.backends.llm.device.devices import choose_dtype
 from trivet.backends.llm.families.config import LlmConfig
 from trivet.backends.llm.families.registry import from_hub
@@ -63,11 +63,11 @@ def _both(dtype: torch.dtype) -> tuple[Model, Model]:
     own = from_hub(config.to_dict())
     weights = {name: weight.clone() for name, weight in made.state_dict().items()}
     cache = _cache(own, dtype)
-    ours = TorchDecoder(Weights(weights, own), torch_attention(own, cache))
+    ours = TorchDecoder(Weights(weights, own), TorchAttention(cache, own.attentions))
     plan = plan_model(made, dtype, max(STREAMS))
     pack_products(made, plan.config.vocabulary_size)
     cache = _cache(plan.config, dtype)
-    return ours, plan.make(cache, torch_attention(plan.config, cache))
+    return ours, plan.make(cache, TorchAttention(cache, plan.config.attentions))
 
 
 def _cache(config: LlmConfig, dtype: torch.dtype) -> KvCache:

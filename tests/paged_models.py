@@ -113,7 +113,7 @@ def reference(model: Any, prompts: list[list[int]]) -> list[Tensor]:
 
 def torch_model(config: LlmConfig, weights: dict[str, Tensor], cache: KvCache) -> Model:
     """The reference."""
-    attention = TorchAttention(cache, config.attention.scale, config.attention.window)
+    attention = TorchAttention(cache, config.attentions)
     return TorchDecoder(Weights(weights, config), attention)
 
 

@@ -34,8 +34,19 @@ class EnvironmentCache:
 
     def __init__(self, folder: Path, max_bytes: int = 1 << 40) -> None:
         """`max_bytes`: that an archive may hold."""
-        self._folder = folder.expanduser()
+        self._given = folder
         self._max_bytes = max_bytes
+
+    @property
+    def _folder(self) -> Path:
+        """Raises LoadFailed for a user without a home."""
+        try:
+            return self._given.expanduser()
+        except RuntimeError:
+            raise LoadFailed(
+                f"environments of models would be kept in '{self._given}', but the server's user "
+                "has no home; let --environment-cache name a folder"
+            ) from None
 
     def find(self, recipe: Recipe) -> Environment | None:
         """The environment where it has been made. Raises LoadFailed."""

@@ -49,36 +49,38 @@ class Requirements:
     listed: Sequence[Requirement]
     text: str
     """As a file for pip: the same, and nothing else."""
+    refusal: str = ""
+    """Why it cannot be installed as it is: what of it is not taken. Packages that are there do
+    nevertheless."""
 
     @classmethod
     def read(cls, path: Path, model: str) -> "Requirements":
-        """Raises InvalidConfig, OSError."""
+        """Raises OSError."""
         where = f"model '{model}': its {path.name}"
         with path.open("rb") as file:
             content = file.read(MAX_BYTES + 1)
         if len(content) > MAX_BYTES:
-            raise InvalidConfig(f"{where} has more than {MAX_BYTES} bytes")
+            return cls((), "", f"{where} has more than {MAX_BYTES} bytes")
         try:
             text = content.decode("utf-8-sig")
-        except UnicodeDecodeError as error:
-            raise InvalidConfig(f"{where} is not UTF-8 text") from error
+        except UnicodeDecodeError:
+            return cls((), "", f"{where} is not UTF-8 text")
         return cls.parse(_lines(text), where)
 
     @classmethod
     def parse(cls, lines: Iterator[tuple[int, str]], where: str) -> "Requirements":
-        """Of numbered lines. Raises InvalidConfig."""
-        listed, kept = [], []
+        """Of numbered lines."""
+        listed, kept, refusals = [], [], []
         for number, line in lines:
             words, *options = re.split(r"\s+(?=--)", line)
-            listed.append(_requirement(words, f"{where}, line {number}"))
-            wrong = [each for each in options if not _HASH.fullmatch(each)]
-            if wrong:
-                raise InvalidConfig(
-                    f"{where}, line {number}: the option '{_option(wrong[0])}' is not taken; of "
-                    "options only --hash is"
-                )
-            kept.append(" ".join((str(listed[-1]), *options)))
-        return cls(tuple(listed), "\n".join((*kept, "")))
+            try:
+                listed.append(_requirement(words))
+                _check_options(options)
+            except InvalidConfig as error:
+                refusals.append(f"{where}, line {number}: {error.message}")
+            else:
+                kept.append(" ".join((str(listed[-1]), *options)))
+        return cls(tuple(listed), "\n".join((*kept, "")), next(iter(refusals), ""))
 
     def unmet(self) -> list[Unmet]:
         """What the environment that this runs in does not have."""
@@ -112,27 +114,35 @@ def _lines(text: str) -> Iterator[tuple[int, str]]:
         yield first, joined.strip()
 
 
-def _requirement(text: str, where: str) -> Requirement:
+def _requirement(text: str) -> Requirement:
+    """Raises InvalidConfig."""
     if text.startswith("-"):
         option = _option(text)
         fix = f"write the lines of that file into it, too; {_WHERE}" if option in _FILES else _WHERE
-        raise InvalidConfig(f"{where}: the option '{option}' is not taken: {fix}")
+        raise InvalidConfig(f"the option '{option}' is not taken: {fix}")
     is_named = "@" in text.partition("://")[0]
     if not is_named and ("://" in text or text.startswith((".", "/")) or text.endswith(_ARCHIVES)):
-        raise InvalidConfig(
-            f"{where}: packages by URL or path are not taken: name the package; {_WHERE}"
-        )
+        raise InvalidConfig(f"packages by URL or path are not taken: name the package; {_WHERE}")
     try:
         found = Requirement(text)
     except InvalidRequirement as error:
         reason = str(error).splitlines()[0]
-        raise InvalidConfig(f"{where}: '{text[:_SHOWN]}' is no requirement: {reason}") from error
+        raise InvalidConfig(f"'{text[:_SHOWN]}' is no requirement: {reason}") from error
     if found.url is not None:
         raise InvalidConfig(
-            f"{where}: package '{found.name}' is named by a URL, which is not taken: give its "
-            f"version; {_WHERE}"
+            f"package '{found.name}' is named by a URL, which is not taken: give its version; "
+            f"{_WHERE}"
         )
     return found
+
+
+def _check_options(options: Sequence[str]) -> None:
+    """Raises InvalidConfig."""
+    wrong = [each for each in options if not _HASH.fullmatch(each)]
+    if wrong:
+        raise InvalidConfig(
+            f"the option '{_option(wrong[0])}' is not taken; of options only --hash is"
+        )
 
 
 def _option(text: str) -> str:

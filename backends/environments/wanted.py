@@ -1,5 +1,7 @@
 """Which environment a model wants: one that its config names, or one of its requirements."""
 
+import logging
+from collections.abc import Sequence
 from pathlib import Path
 
 from trivet.backends.api import (
@@ -13,9 +15,11 @@ from trivet.backends.api import (
 from trivet.backends.environments.archive import ArchiveRecipe
 from trivet.backends.environments.installing import InstallRecipe
 from trivet.backends.environments.layout import Layout
-from trivet.backends.environments.requirements import FILE, Requirements, pip_line
+from trivet.backends.environments.requirements import FILE, Requirements, Unmet, pip_line
 from trivet.backends.environments.work import Work, limit_of
 from trivet.protos.model_config_pb2 import ModelConfig
+
+log = logging.getLogger(__name__)
 
 PARAMETER = "EXECUTION_ENV_PATH"
 _MODEL_FOLDER = "$$TRITON_MODEL_DIRECTORY"
@@ -42,18 +46,27 @@ def required(path: Path, config: ModelConfig, files: ModelFiles) -> Recipe | Non
     """How to make one of the file's packages; None where the server's environment has them all.
     Raises InvalidConfig, OSError, and LoadFailed where they may not be installed."""
     wanted = Requirements.read(path, config.name)
+    if files.may_install and wanted.refusal:
+        raise InvalidConfig(wanted.refusal)
     lacking = wanted.unmet()
-    if not lacking:
-        return None
-    what = f"model '{config.name}': its {path.name}"
-    if not files.may_install:
-        raise LoadFailed(
-            f"{what} asks for what the server's environment does not have: "
-            f"{', '.join(map(str, lacking))}. Start the server with --allow-install {config.name}, "
-            "which installs all of it into an environment of the model's own, or install it beside "
-            f"the server: {pip_line(lacking)}"
-        )
-    return InstallRecipe(wanted.text, Work(config.name, what, limit_of(config)))
+    if lacking and files.may_install:
+        what = f"model '{config.name}': its {path.name}"
+        return InstallRecipe(wanted.text, Work(config.name, what, limit_of(config)))
+    if lacking:
+        raise LoadFailed(_missing(wanted, lacking, path.name, config.name))
+    if wanted.refusal:
+        log.warning("%s (it is loaded with what the server has)", wanted.refusal)
+    return None
+
+
+def _missing(wanted: Requirements, lacking: Sequence[Unmet], file: str, model: str) -> str:
+    text = (
+        f"model '{model}': its {file} asks for what the server's environment does not have: "
+        f"{', '.join(map(str, lacking))}. Start the server with --allow-install {model}, which "
+        "installs all of it into an environment of the model's own, or install it beside the "
+        f"server: {pip_line(lacking)}"
+    )
+    return f"{text} (for the first: {wanted.refusal})" if wanted.refusal else text
 
 
 def _packed(given: str, config: ModelConfig, files: ModelFiles) -> Environment | Recipe:

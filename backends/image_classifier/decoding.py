@@ -1,5 +1,6 @@
 """Encoded files to pixels, as transformers' pipelines read them, within bounds."""
 
+import re
 import struct
 import warnings
 import zlib
@@ -11,6 +12,8 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from trivet.backends.api import InvalidRequest
 from trivet.backends.image_classifier.bounds import Bounds
 
+_TRIED = 256
+_BASE64 = re.compile(rb"[A-Za-z0-9+/]{32,}={0,2}")
 _TOO_MANY = (Image.DecompressionBombError, Image.DecompressionBombWarning)
 """Pillow's own limit, which no model's bounds go beyond."""
 _DAMAGED = (
@@ -64,4 +67,7 @@ def _unknown(data: bytes, bounds: Bounds) -> str:
     if not data:
         return "it is empty; the bytes of an image file are needed"
     taken = ", ".join(bounds.formats)
-    return f"{len(data)} bytes that are no image file of a kind that the model takes: {taken}"
+    text = f"{len(data)} bytes that are no image file of a kind that the model takes: {taken}"
+    if _BASE64.fullmatch(data[:_TRIED]):
+        text += ". They look like base64; send the bytes of the file as binary data"
+    return text

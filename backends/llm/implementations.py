@@ -14,10 +14,9 @@ from trivet.backends.api import LoadFailed
 from trivet.backends.llm.attention.base import Attention
 from trivet.backends.llm.attention.choice import choose_attention
 from trivet.backends.llm.attention.kv_cache import KvCache
-from trivet.backends.llm.attention.layered import attention_of, torch_attention
 from trivet.backends.llm.attention.torch_reference import TorchAttention
 from trivet.backends.llm.families.config import LlmConfig
-from trivet.backends.llm.families.kinds import Need
+from trivet.backends.llm.families.needs import Need
 from trivet.backends.llm.foreign.plan import ModelTensors
 from trivet.backends.llm.foreign.products import pack_products
 from trivet.backends.llm.matrices.dense import Dense
@@ -138,16 +137,13 @@ def make_model(weights: Weights, cache: KvCache, attention: str = "auto") -> Mod
     `attention`: the kernels on a GPU, by name. Raises LoadFailed."""
     if cache.layers[0].device.type != "cpu":
         return make_held_model(weights, cache, attention)
-    return _first(
-        ON_PROCESSORS, Task(weights, cache, attention_of(weights.config, cache, torch_attention))
-    )
+    attention_in_torch = TorchAttention(cache, weights.config.attentions)
+    return _first(ON_PROCESSORS, Task(weights, cache, attention_in_torch))
 
 
 def make_held_model(weights: Weights, cache: KvCache, attention: str = "auto") -> HeldModel:
     """The same for a device, whose cache may be exchanged."""
-    chosen = attention_of(
-        weights.config, cache, lambda config, part: choose_attention(config, part, attention)
-    )
+    chosen = choose_attention(weights.config, cache, attention)
     return _first(ON_DEVICES, Task(weights, cache, chosen))
 
 

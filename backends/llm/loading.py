@@ -20,6 +20,7 @@ from trivet.backends.llm.device.devices import (
 from trivet.backends.llm.device.group import Ranks
 from trivet.backends.llm.device.staging import make_staging
 from trivet.backends.llm.families.config import LlmConfig
+from trivet.backends.llm.families.described import NotComputed
 from trivet.backends.llm.families.family import Family
 from trivet.backends.llm.families.registry import FAMILIES, is_known
 from trivet.backends.llm.foreign.reading import read_foreign
@@ -67,11 +68,21 @@ def load_part(
 def _read(
     settings: EngineSettings, dtype: torch.dtype, families: Sequence[Family]
 ) -> tuple[LlmConfig, Mapping[str, Tensor], TokenizerFiles]:
-    """By the family that knows the model, or by transformers' classes."""
+    """By the family that knows the model, or by transformers' classes: also where the family does
+    not compute what the config says."""
     path = Path(settings.model_path)
     if path.is_dir() and not is_known(read_json(path / "config.json"), families):
         return read_foreign(path, dtype, settings.max_num_seqs)
-    return load_model(path, dtype, families)
+    try:
+        return load_model(path, dtype, families)
+    except NotComputed as reason:
+        if not path.is_dir():
+            raise
+        log.info("not computed by its family: %s", reason)
+        try:
+            return read_foreign(path, dtype, settings.max_num_seqs)
+        except LoadFailed as error:
+            raise LoadFailed(f"{reason}; nor by transformers' own classes: {error}") from error
 
 
 def build_part(

@@ -19,6 +19,8 @@ _SAFETENSORS, _GGUF, _ONNX = ".safetensors", ".gguf", ".onnx"
 _OTHERS = (".keras", ".h5", ".hdf5", ".tflite", ".skops", ".ubj", ".cbm", ".xml")
 _BESIDE = (".json", ".txt", ".model", ".jinja", ".tiktoken", ".vocab")
 """Configs and tokenizers. Models of XGBoost and LightGBM are called so, too."""
+_ORDERS = "requirements.txt"
+"""Of the name of a file that says what is to be installed."""
 _MAIN_WEIGHTS = re.compile(r"model(-\d{5}-of-\d{5})?\.safetensors")
 """The names that are loaded; other safetensors beside them are the same weights once more."""
 _INDEX = ".safetensors.index.json"
@@ -37,7 +39,7 @@ _NUM_LISTED = 8
 def choose(paths: Collection[str], wanted: str, where: str) -> Places:
     """`wanted`: the file that the address names, if any; `where`: the address without it, for error
     texts. Raises RemoteError where nothing can be served."""
-    seen = [path for path in paths if not _is_hidden(path)]
+    seen = [path for path in paths if not _is_hidden(path) and not path.endswith(_ORDERS)]
     if wanted:
         return _named(seen, wanted, where)
     if "model_index.json" in seen:

@@ -396,20 +396,23 @@ def test_r32_archives_of_environments(room: Room, wrong: Path, case: str) -> Non
     assert list(room.repository.parent.rglob("evil")) == []
 
 
-@pytest.mark.rows("R33a", "R33b")
-@pytest.mark.parametrize(
-    "line",
-    [
-        pytest.param("no-such-package==1", id="R33a"),
-        *(
-            pytest.param(line, id="R33b")
-            for line in ("--index-url http://x/", "x @ http://x/x.whl", "./x.whl", "-r more.txt")
-        ),
-    ],
-)
-def test_r33_requirements(room: Room, wrong: Path, line: str) -> None:
+def requiring(room: Room, wrong: Path, line: str) -> str:
     write(wrong, 'backend: "python"', {"model.py": "", "requirements.txt": line})
-    assert "its requirements.txt" in loaded(room, "wrong")
+    return loaded(room, "wrong")
+
+
+@pytest.mark.rows("R33a")
+def test_r33_packages_that_are_not_there(room: Room, wrong: Path) -> None:
+    assert "'no-such-package==1' (not installed)" in requiring(room, wrong, "no-such-package==1")
+    room.assert_unharmed()
+
+
+@pytest.mark.rows("R33b")
+@pytest.mark.parametrize(
+    "line", ["--index-url http://x/", "x @ http://x/x.whl", "./x.whl", "-r more.txt"]
+)
+def test_r33_places_that_they_come_from(room: Room, wrong: Path, line: str) -> None:
+    assert "whoever runs the server" in requiring(room, wrong, f"{line}\nno-such-package")
     room.assert_unharmed()
 
 

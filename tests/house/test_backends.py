@@ -16,6 +16,8 @@ NAMING = {
     ("server/grpc/http2/messages.py", "identity"): "the same",
     ("server/http/body.py", "identity"): "the same",
     ("server/http/compression.py", "identity"): "the same",
+    ("server/remote/hub.py", "identity"): "the same",
+    ("server/remote/addresses.py", "mlflow"): "how addresses of its registry begin",
 }
 
 

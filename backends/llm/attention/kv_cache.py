@@ -1,8 +1,5 @@
 """The memory of keys and values: one tensor a layer, in blocks that the block pool hands out."""
 
-from collections.abc import Sequence
-from copy import copy
-
 import torch
 from torch import Tensor
 
@@ -33,10 +30,3 @@ class KvCache:
             torch.zeros(shape, dtype=dtype, device=device) for shape in shapes
         ]
         """For each layer: keys and values, [2, blocks, block size, key/value heads, head size]."""
-
-    def part(self, places: Sequence[int]) -> "KvCache":
-        """The same memory of some of its layers."""
-        mine = copy(self)
-        mine.scales = [self.scales[place] for place in places]
-        mine.layers = [self.layers[place] for place in places]
-        return mine

@@ -7,11 +7,11 @@ from trivet.backends.llm.families.config import LlmConfig
 from trivet.backends.llm.families.kinds import (
     GroupedAttention,
     Layer,
-    Need,
     PlainMlp,
     RmsNorm,
 )
 from trivet.backends.llm.families.names import Names
+from trivet.backends.llm.families.needs import Need
 from trivet.backends.llm.foreign.positions import max_positions
 
 _UNKNOWN_MLP = PlainMlp(0)

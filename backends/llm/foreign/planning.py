@@ -17,7 +17,7 @@ from transformers.cache_utils import (
 
 from trivet.backends.api import LoadFailed
 from trivet.backends.llm.attention.kv_cache import KvCache
-from trivet.backends.llm.attention.layered import attention_of, torch_attention
+from trivet.backends.llm.attention.torch_reference import TorchAttention
 from trivet.backends.llm.foreign import bridge
 from trivet.backends.llm.foreign.checking import differs, make_prompts, references_of
 from trivet.backends.llm.foreign.config import config_of
@@ -97,7 +97,7 @@ def _tried(
         plan = way()
 
         def make(cache: KvCache) -> HeldModel:
-            return plan.make(cache, attention_of(plan.config, cache, torch_attention))
+            return plan.make(cache, TorchAttention(cache, plan.config.attentions))
 
         reason = differs(plan.config, make, references, prompts, dtype)
     except OtherWayError as error:

@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from trivet.backends.llm.matrices.fp8 import FP8
 from trivet.backends.llm.text.tokenizer_files import TokenizerFiles, gguf_tokenizer, hub_tokenizer
 from trivet.backends.llm.weights.gguf_header import GgufTensor
 from trivet.backends.llm.weights.gguf_parts import GgufFile, GgufModel, read_model
+from trivet.backends.llm.weights.rows import computed_order
 
 # Files of other quantisations or frameworks must not be taken for weights; pickles are never read.
 _INDEX = "model.safetensors.index.json"
@@ -37,6 +38,7 @@ _OTHER_WEIGHTS = {
 }
 """What may lie there instead, by ending, and what to do about it."""
 _INVERSE = "_scale_inv"
+_CORRECTION = ".e_score_correction_bias"
 _LAYER = re.compile(r"[0-9]{1,5}")
 
 
@@ -101,10 +103,12 @@ def read_safetensors(folder: Path, dtype: torch.dtype | None) -> dict[str, Tenso
 
 
 def _in_type(name: str, weight: Tensor, dtype: torch.dtype) -> Tensor:
-    """8-bit numbers and their scales stay what they are."""
+    """8-bit numbers and their scales stay what they are, and so do corrections of a router's
+    scores, which differ little."""
     if weight.dtype == FP8:
         return weight
-    return weight.to(torch.float32 if name.endswith(("_scale", _INVERSE)) else dtype)
+    is_kept = name.endswith(("_scale", _INVERSE, _CORRECTION))
+    return weight.to(torch.float32 if is_kept else dtype)
 
 
 def _multiply_blocks(
@@ -189,9 +193,9 @@ def _dequantised(config: LlmConfig, file: GgufFile, dtype: torch.dtype) -> dict[
         weight = _floats(gguf_name, tensor, data)
         name = _GgufName.parsed(gguf_name, config)
         # Divisors of rotary frequencies: rounding them would turn far positions the wrong way.
-        if gguf_name != config.names.rope_divisors:
-            weight = weight.to(dtype)
-        weights[name.in_hub] = _as_in_hub(weight, name, config)
+        kept = gguf_name == config.names.rope_divisors
+        for hub_name, part in _as_in_hub(weight, name, config):
+            weights[hub_name] = part if kept else part.to(dtype)
     return weights
 
 
@@ -215,23 +219,34 @@ class _GgufName:
         weight = config.names.of_gguf(stem) if layer < config.num_layers else None
         return cls(name, weight, layer, ending)
 
-    @property
-    def in_hub(self) -> str:
+    def in_hub(self, expert: int = 0) -> str:
         """Hugging Face's name; its own where there is none."""
-        return (
-            self.name if self.weight is None else f"{self.weight.in_hub(self.layer)}.{self.ending}"
-        )
+        if self.weight is None:
+            return self.name
+        return f"{self.weight.in_hub(self.layer, expert)}.{self.ending}"
 
 
-def _as_in_hub(weight: Tensor, name: _GgufName, config: LlmConfig) -> Tensor:
-    """As Hugging Face's files have it."""
-    if name.weight is None:
-        return weight
-    if name.weight.gguf_interleaves:
-        attention = config.layers[name.layer].attention
-        is_query = Role.QUERY in name.weight.roles
-        weight = _unpermuted(weight, attention.num_heads if is_query else attention.num_kv_heads)
-    return weight.t() if name.weight.is_transposed and weight.dim() > 1 else weight
+def _as_in_hub(tensor: Tensor, name: _GgufName, config: LlmConfig) -> Iterator[tuple[str, Tensor]]:
+    """As Hugging Face's files have it, where each expert has a weight of its own."""
+    weight = name.weight
+    if weight is None:
+        yield name.in_hub(), tensor
+        return
+    if weight.is_of_experts:
+        yield from ((name.in_hub(expert), part) for expert, part in enumerate(tensor))
+        return
+    attention = config.layers[name.layer].attention
+    if weight.gguf_interleaves:
+        is_query = Role.QUERY in weight.roles
+        tensor = _unpermuted(tensor, attention.num_heads if is_query else attention.num_kv_heads)
+    if weight.groups_heads:
+        order = computed_order(weight, attention)
+        assert order is not None
+        tensor = tensor[order.argsort()]
+    if weight.gguf_offset and name.ending == "weight":
+        tensor = tensor - weight.gguf_offset
+    is_turned = weight.is_transposed and tensor.dim() > 1
+    yield name.in_hub(), tensor.t() if is_turned else tensor
 
 
 def _floats(name: str, tensor: GgufTensor, data: np.ndarray) -> Tensor:

@@ -6,10 +6,12 @@ from pathlib import Path
 import pytest
 from made_environments import archive_of, make_conda, make_venv, member, pack
 
-from trivet.backends.api import LoadFailed
+from trivet.backends.api import LoadFailed, UnreadableFiles, judged
+from trivet.backends.environments import unpack
 from trivet.backends.environments.archive import ArchiveRecipe
 from trivet.backends.environments.cache import EnvironmentCache
 from trivet.backends.environments.work import Work
+from trivet.backends.process.chore import Ended
 
 
 def recipe(path: Path) -> ArchiveRecipe:
@@ -67,3 +69,17 @@ def test_one_that_was_replaced_meanwhile_is_not_kept_as_the_other(
     with pytest.raises(LoadFailed, match="was changed while it was unpacked"):
         cache.make(before, threading.Event())
     assert cache.find(before) is None
+
+
+def test_a_disk_that_is_full_is_no_fault_of_the_archive(
+    tmp_path: Path, cache: EnvironmentCache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is tried again, as other faults of the disk are."""
+    archive = pack(make_venv(tmp_path / "made"), tmp_path / "env.tar.gz")
+    full = Ended(unpack.FAILED, is_stopped=False, is_late=False, lines=("28",))
+    monkeypatch.setattr(Work, "run", lambda *_: full)
+
+    with pytest.raises(LoadFailed, match="there is no space left in the folder of") as raised:
+        cache.make(recipe(archive), threading.Event())
+
+    assert isinstance(judged(raised.value), UnreadableFiles)

@@ -185,3 +185,13 @@ def test_a_link_to_what_somebody_has_removed_counts_as_none(
 
     assert cache.find(Recipe()) is None
     assert make(cache, Recipe()).folder.is_dir()
+
+
+def test_a_user_without_a_home_is_told_the_option(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in a container; a server without such models does not notice."""
+    monkeypatch.delenv("HOME")
+    monkeypatch.setattr("os.getuid", lambda: 987654)
+    cache = EnvironmentCache(Path("~/.cache"))
+
+    with pytest.raises(LoadFailed, match="has no home; let --environment-cache name a folder"):
+        make(cache, Recipe())

@@ -240,6 +240,24 @@ def test_the_operator_may_let_them_be_installed(maker: Maker) -> None:
     assert (found.text, found.work.limit_s) == ("no-such-package==2\n", 7.0)
 
 
+def test_a_file_that_says_more_than_packages_is_not_installed(
+    maker: Maker, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What it lists by name may be there nevertheless: others than this server do not read it."""
+    files, config = maker.files(""), make_config(name="m")
+    place = files.model_dir / "requirements.txt"
+    place.write_text("--extra-index-url https://host/\nnumpy\n")
+    refusal = "line 1: the option '--extra-index-url' is not taken"
+
+    assert BACKEND.environment(config, files) is None
+    assert refusal in caplog.text
+    with pytest.raises(InvalidConfig, match=refusal):
+        BACKEND.environment(config, replace(files, may_install=True))
+    place.write_text("--extra-index-url https://host/\nno-such-package\n")
+    with pytest.raises(LoadFailed, match=rf"pip install no-such-package \(for the .*{refusal}"):
+        BACKEND.environment(config, files)
+
+
 def test_a_lone_file_has_no_requirements(tmp_path: Path) -> None:
     """What lies beside it in the repository is nobody's."""
     (tmp_path / "m.py").write_text("")

@@ -6,7 +6,7 @@ from trivet.server.remote.hub_files import choose
 from trivet.server.remote.source import RemoteError
 
 WHERE = "hf://org/name"
-ABOUT = ("README.md", ".gitattributes", "assets/plot.png")
+ABOUT = ("README.md", "requirements.txt", ".gitattributes", "assets/plot.png")
 TOKENIZER = ("tokenizer.json", "tokenizer_config.json", "vocab.txt")
 FOLDER = ("config.json", *TOKENIZER)
 
