@@ -19,7 +19,7 @@ def test_a_file_that_is_replaced_within_a_second_is_the_one_that_runs(
         path.write_text(f"NUMBER = {number}\n")
         os.utime(path, (1_700_000_000, 1_700_000_000))
         module = run_source(f"made_{number}", path)
-        assert module.NUMBER == number
+        assert number == module.NUMBER
     assert [each.name for each in tmp_path.iterdir()] == ["model.py"]
 
 
