@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from typing import Any
 
 import grpc
 import grpc.aio
@@ -97,8 +98,9 @@ async def test_what_fails_once_the_deadline_has_passed_is_too_late_whatever_is_h
 ) -> None:
     call = method(channel, "Hold")(b"", timeout=patience())
     await site.holds(1)
-    site.held[0].deadline = 0.0
-    site.held[0].fail(Code.INTERNAL, "the model that was asked had not answered")
+    held: Any = site.held[0]
+    held.deadline = 0.0
+    held.fail(Code.INTERNAL, "the model that was asked had not answered")
     assert (await failure(call)).code() is grpc.StatusCode.DEADLINE_EXCEEDED
 
 
