@@ -10,6 +10,7 @@ import os
 import socket
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack, suppress
 from importlib import import_module
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from trivet.backends.registry import about_of, open_backend
 SetThreads = Callable[[int], object]
 
 _NUM_FDS = 4
+_GO = b"g"
 _LIBRARIES = ("openblas", "gomp")
 """Parts of the names of those whose number of threads can be set after they were loaded, which is
 when they read the environment."""
@@ -69,46 +71,58 @@ def _fork_on_demand(control: socket.socket) -> list[int]:
         if not fds:
             return []
         try:
-            pid = _fork_for_server()
+            forked = _fork_for_server()
         except OSError:
-            pid = NO_PROCESS
-        if pid is None:
+            _close(fds)
+            control.sendall(PROCESS_ID.pack(NO_PROCESS))
+            continue
+        if forked is None:
             control.close()
             return fds
-        for fd in fds:
-            os.close(fd)
-        control.sendall(PROCESS_ID.pack(pid))
+        _close(fds)
+        pid, waiting = forked
+        with waiting:
+            control.sendall(PROCESS_ID.pack(pid))
+            # The server, its parent by now, knows of it.
+            with suppress(OSError):
+                waiting.sendall(_GO)
 
 
-def _fork_for_server() -> int | None:
+def _close(fds: Sequence[int]) -> None:
+    for fd in fds:
+        os.close(fd)
+
+
+def _fork_for_server() -> tuple[int, socket.socket] | None:
     """Forks a process whose parent is the server, as the nearest reaper of what a process in
-    between leaves behind. Its id, which leads a session; None in it. Raises OSError."""
-    told, tell = os.pipe()
-    wait, go = os.pipe()
-    try:
-        between = os.fork()
-    except OSError:
-        for fd in (told, tell, wait, go):
-            os.close(fd)
-        raise
-    if between == 0:
-        _fork_and_leave()
-        os.setsid()
-        os.write(tell, PROCESS_ID.pack(os.getpid()))
-        for fd in (told, tell, go):
-            os.close(fd)
-        os.read(wait, 1)
-        os.close(wait)
-        return None
-    for fd in (tell, wait):
-        os.close(fd)
-    os.waitpid(between, 0)
-    answer = os.read(told, PROCESS_ID.size)
-    # Now that its parent is the server, it goes on.
-    for fd in (told, go):
-        os.close(fd)
-    pid: int = PROCESS_ID.unpack(answer)[0] if answer else NO_PROCESS
-    return pid
+    between leaves behind. It leads a session. Its id and where it waits for _GO; None in it.
+    Raises OSError."""
+    ours, theirs = socket.socketpair()
+    with ExitStack() as undo:
+        undo.callback(ours.close)
+        with theirs:
+            between = os.fork()
+            if between == 0:
+                _fork_and_leave()
+                ours.close()
+                os.setsid()
+                _wait(theirs)
+                return None
+        os.waitpid(between, 0)
+        answer = ours.recv(PROCESS_ID.size)
+        undo.pop_all()
+    return PROCESS_ID.unpack(answer)[0] if answer else NO_PROCESS, ours
+
+
+def _wait(end: socket.socket) -> None:
+    """Ends the process where what it was forked from dies first: the server does not know of it,
+    and has another one forked for what it has descriptors of."""
+    is_known = False
+    with suppress(OSError):
+        end.sendall(PROCESS_ID.pack(os.getpid()))
+        is_known = end.recv(len(_GO)) == _GO
+    if not is_known:
+        os._exit(1)
 
 
 def _fork_and_leave() -> None:

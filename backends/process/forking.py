@@ -63,8 +63,11 @@ class ForkServer:
         """`backend`: whose instances it is for."""
         self._backend = backend
         self._lock = threading.Lock()
+        """Held while it is asked, which may take long where it does not answer."""
         self._launched: Launched | None = None
+        self._counting = threading.Lock()
         self._num_running = 0
+        """Processes that were forked, or are being forked."""
         self._end_later: threading.Timer | None = None
         self._is_refused = False
         """Whether it has not even started, and would not the next time."""
@@ -72,26 +75,39 @@ class ForkServer:
     def fork(self, order: Order, fds: Sequence[int]) -> "Forked":
         """A new process with copies of these descriptors: of two links and its output. Raises
         CannotFork."""
-        with order.written() as order_fd, self._lock:
-            self._keep()
-            # It may have died since it was asked last.
-            pid = self._ask((order_fd, *fds)) or self._ask((order_fd, *fds))
-            if pid is None:
-                raise CannotFork
-            if not _is_ours(pid):
-                self._refuse("the system gives them another parent")
-                raise CannotFork
+        self._note_start()
+        try:
+            with order.written() as order_fd, self._lock:
+                return Forked(self._fork((order_fd, *fds)), self)
+        except BaseException:
+            self.note_end()
+            raise
+
+    def _note_start(self) -> None:
+        with self._counting:
             self._num_running += 1
-        return Forked(pid, self)
+            if self._end_later is not None:
+                self._end_later.cancel()
+                self._end_later = None
 
     def note_end(self) -> None:
-        """A process that was forked has ended."""
-        with self._lock:
+        """A process that was forked has ended. Does not wait for one that is being forked."""
+        with self._counting:
             self._num_running -= 1
             if self._num_running == 0:
                 self._end_later = threading.Timer(_KEEP_S, self._end_unless_needed)
                 self._end_later.daemon = True
                 self._end_later.start()
+
+    def _fork(self, fds: Sequence[int]) -> int:
+        # It may have died since it was asked last.
+        pid = self._ask(fds) or self._ask(fds)
+        if pid is None:
+            raise CannotFork
+        if not _is_ours(pid):
+            self._refuse("the system gives them another parent")
+            raise CannotFork
+        return pid
 
     def _ask(self, fds: Sequence[int]) -> int | None:
         """The id of the new process; None where there is none."""
@@ -131,13 +147,8 @@ class ForkServer:
         text = "backend '%s': each process is started by itself and not forked: %s"
         log.warning(text, self._backend, reason)
 
-    def _keep(self) -> None:
-        if self._end_later is not None:
-            self._end_later.cancel()
-            self._end_later = None
-
     def _end_unless_needed(self) -> None:
-        with self._lock:
+        with self._lock, self._counting:
             if self._num_running == 0:
                 self._end()
 

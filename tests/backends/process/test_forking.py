@@ -7,6 +7,7 @@ import os
 import resource
 import signal
 import socket
+import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
@@ -34,6 +35,20 @@ class TritonPythonModel:
     def execute(self, requests):
         told = np.array([json.dumps({expression}).encode()], np.object_)
         return [pb_utils.InferenceResponse([pb_utils.Tensor("OUT", told)])]
+"""
+DIES = """
+import os
+from pathlib import Path
+from trivet.backends.process import fork_server
+fork = fork_server._fork_for_server
+def fork_and_die():
+    forked = fork()
+    if forked is not None and not Path({died!r}).exists():
+        Path({died!r}).touch()
+        os._exit(1)
+    return forked
+fork_server._fork_for_server = fork_and_die
+main = fork_server.main
 """
 _PR_GET_CHILD_SUBREAPER = 37
 
@@ -248,3 +263,41 @@ def test_what_was_imported_once_is_not_the_models_own(
     ask(forked), ask(started)
     own_bytes = [host_bytes([each], Measure.OUTSIDE) for each in (forked, started)]
     assert own_bytes[0] * 2 < own_bytes[1]
+
+
+def test_where_it_dies_while_it_forks_there_are_no_two_processes_for_one_link(
+    teller: Teller, own: ForkServer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    died = tmp_path / "died"
+    (tmp_path / "fork_server_that_dies.py").write_text(DIES.format(died=str(died)))
+    monkeypatch.setenv("PYTHONPATH", f"{tmp_path}:{os.environ.get('PYTHONPATH', '')}")
+    monkeypatch.setattr(forking, "_PROGRAM", "fork_server_that_dies")
+    before = set(psutil.Process().children())
+    instance = teller.open("os.getpid()")
+    assert died.exists()
+    assert ask(instance) == process_of(instance).pid
+    assert own._launched is not None
+    known = {process_of(instance).pid, own._launched.process.pid}
+    others = {each for each in psutil.Process().children() if each.pid not in known} - before
+    assert [each for each in others if each.status() != psutil.STATUS_ZOMBIE] == []
+
+
+def test_it_ends_where_all_that_it_forks_is_nobodys_child(
+    teller: Teller, own: ForkServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(forking, "_adopting_orphans", nullcontext)
+    teller.open("1")
+    assert own._launched is not None
+    assert own._end_later is not None
+    own._end_unless_needed()
+    assert own._launched is None
+
+
+def test_an_end_is_noted_while_it_does_not_answer(teller: Teller, own: ForkServer) -> None:
+    first = teller.open("1")
+    teller.opened.clear()
+    with own._lock:
+        closing = threading.Thread(target=first.close)
+        closing.start()
+        closing.join(patience())
+        assert not closing.is_alive()
