@@ -196,6 +196,9 @@ class RepositoryControl:
     async def _scan(self, name: str) -> Snapshot:
         """What lies in the repositories. Raises Unavailable, which does not say where they are."""
         try:
+            snapshot = await asyncio.to_thread(self._repositories.scan)
+            if self._lies_here(name, snapshot):  # and waits for nobody elsewhere
+                return snapshot
             await self._repositories.refresh()
             return await asyncio.to_thread(self._repositories.scan)
         except RepositoryUnreadableError as error:
@@ -205,6 +208,11 @@ class RepositoryControl:
                 f"failed to load '{name}': the model repository cannot be read now; the server "
                 "log has the details"
             ) from None
+
+    def _lies_here(self, name: str, snapshot: Snapshot) -> bool:
+        """Whether a folder of this machine has it, and none that only mirrors another one."""
+        found = [snapshot.models[key].path for key in snapshot.models if _is_meant(key, name)]
+        return bool(found) and not any(map(self._repositories.is_elsewhere, found))
 
     async def _load_steps(
         self, folder: ModelFolder, config_json: str | None, snapshot: Snapshot

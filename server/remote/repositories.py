@@ -62,6 +62,10 @@ class Repositories:
         """Brings here what there is now. Raises RepositoryUnreadableError."""
         await _all(follower.sync() for follower in self._followers)
 
+    def is_elsewhere(self, path: Path) -> bool:
+        """Whether a folder here is of a repository that lies elsewhere."""
+        return any(path.is_relative_to(root) for root in self.addresses)
+
     def follow(self, notice: Callable[[], None]) -> None:
         """From now on looks every `--repository-poll-secs`, and calls `notice` on the loop after
         each look."""

@@ -253,3 +253,16 @@ async def test_no_request_names_a_repository(
     assert set(bucket.faults.seen[before:]) <= {f"/{BUCKET}"}
     assert loads.loaded == []
     await repositories.close()
+
+
+async def test_what_lies_here_is_loaded_though_a_bucket_is_gone(
+    bucket: Bucket, tmp_path: Path, loads: Loads
+) -> None:
+    control, repositories = await controlled(tmp_path, loads)
+    (tmp_path / "local/other/1/model.onnx").write_bytes(b"other")
+    bucket.faults.is_gone = True
+    await control.load("other", None)
+    with pytest.raises(Unavailable, match="cannot be read now"):
+        await control.load("add", None)
+    assert loads.loaded == [b"other"]
+    await repositories.close()
