@@ -14,7 +14,7 @@ FUZZ_S ?= 60
 # Containers often set it; each server that a test starts would compile the project anew.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: serve check types together check-all examples format kinds bench clean
+.PHONY: serve check types together check-all examples format kinds classes bench clean
 
 # Installs, prepares the example models and serves them on 127.0.0.1:8000 (HTTP), 8001 (gRPC) and
 # 8002 (metrics). More flags: make serve FLAGS="--log-verbose=1".
@@ -57,6 +57,10 @@ check-all: check
 # The table in docs/models.md of what may lie in a repository, from tests/acceptance/kinds.
 kinds: $(VENV)/.dev
 	PYTHONPATH=.:tests $(BIN)/python -m acceptance.table
+
+# The table in docs/llm.md of what becomes of each of transformers' classes that generate text.
+classes: $(VENV)/.dev
+	PYTHONPATH=.:tests $(BIN)/python -m decoder_classes
 
 # Ratios against bare echoes and in-process loops, in one run.
 bench: $(VENV)/.dev examples

@@ -28,6 +28,7 @@ from bench.frameworks import bench_frameworks
 from bench.infer import bench_infer
 from bench.large import bench_large
 from bench.llm import bench_llm, bench_llm_alone, bench_llm_batching
+from bench.llm_families import bench_llm_families
 from bench.llm_step import bench_llm_step
 from bench.minilm import bench_minilm
 from bench.nested import bench_nested
@@ -50,6 +51,7 @@ PARTS = {
     "llm-alone": bench_llm_alone,
     "llm-batching": bench_llm_batching,
     "llm-step": bench_llm_step,
+    "llm-families": bench_llm_families,
     "sse": bench_sse,
     "overload": bench_overload,
     "frameworks": bench_frameworks,

@@ -2,6 +2,7 @@
 
 import importlib
 import math
+import os
 import sys
 import tomllib
 from difflib import get_close_matches
@@ -42,6 +43,12 @@ class RepositoryPlace(click.ParamType[Path | str]):
     """A folder, or the address of a repository that lies elsewhere."""
 
     name = "folder or address"
+
+    def split_envvar_value(self, rv: str) -> list[str]:
+        """Folders alone with colons between, as PATH has them; addresses have colons themselves, so
+        with one there it is blanks."""
+        has_address = "://" in rv or "models:/" in rv
+        return rv.split() if has_address else [each for each in rv.split(os.pathsep) if each]
 
     def convert(
         self,

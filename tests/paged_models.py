@@ -77,7 +77,12 @@ def random_model(family: str, changes: dict[str, Any]) -> Any:
     config.architectures = [f"{family}ForCausalLM"]
     config._attn_implementation = "eager"
     torch.manual_seed(7)
-    model = getattr(transformers, f"{family}ForCausalLM")(config).eval()
+    return made_random(getattr(transformers, f"{family}ForCausalLM")(config))
+
+
+def made_random(model: Any) -> Any:
+    """With weights of which each matters to the logits."""
+    model.eval()
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             noise = torch.randn_like(parameter)
@@ -90,9 +95,14 @@ def save_model(folder: Path) -> Path:
     made = random_model("Llama", {"num_hidden_layers": 2, "vocab_size": 400})
     made.config.eos_token_id = 1
     made.save_pretrained(folder)
+    save_tokenizer(folder)
+    return folder
+
+
+def save_tokenizer(folder: Path) -> None:
+    """Of 400 tokens at most."""
     metadata = trained(pre_tokenizers.ByteLevel(add_prefix_space=False))
     (folder / "tokenizer.json").write_text(gguf_tokenizer(Described(metadata, "a file")).json)
-    return folder
 
 
 def reference(model: Any, prompts: list[list[int]]) -> list[Tensor]:
@@ -103,7 +113,7 @@ def reference(model: Any, prompts: list[list[int]]) -> list[Tensor]:
 
 def torch_model(config: LlmConfig, weights: dict[str, Tensor], cache: KvCache) -> Model:
     """The reference."""
-    attention = TorchAttention(cache, config.attention.scale, config.attention.window)
+    attention = TorchAttention(cache, config.attentions)
     return TorchDecoder(Weights(weights, config), attention)
 
 

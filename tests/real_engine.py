@@ -146,6 +146,7 @@ def rescheduled(
     max_batched_tokens: int,
     prefix_caching: bool,
     max_num_seqs: int = 32,
+    max_model_len: int = MODEL_LEN,
 ) -> DrivenEngine:
     """Another engine over the model and the cache of `built`, which has that block size."""
     driven = DrivenEngine()
@@ -156,9 +157,11 @@ def rescheduled(
         max_batched_tokens=max_batched_tokens or None,
         block_size=block_size,
         enable_prefix_caching=prefix_caching,
-        max_model_len=MODEL_LEN,
+        max_model_len=max_model_len,
     )
-    state = BatchState(max_num_seqs=max_num_seqs, max_model_len=MODEL_LEN, block_size=block_size)
+    state = BatchState(
+        max_num_seqs=max_num_seqs, max_model_len=max_model_len, block_size=block_size
+    )
     old = built.engine
     driven.engine = Engine(scheduler, state, old._runner, old._grammars, driven.send)
     return driven

@@ -17,6 +17,7 @@ _BASE64 = re.compile(rb"[A-Za-z0-9+/]{32,}={0,2}")
 _TOO_MANY = (Image.DecompressionBombError, Image.DecompressionBombWarning)
 """Pillow's own limit, which no model's bounds go beyond."""
 _DAMAGED = (
+    ArithmeticError,
     AttributeError,
     EOFError,
     LookupError,

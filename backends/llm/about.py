@@ -32,15 +32,17 @@ PARAMETERS = (
     "tool_call_parser",
 )
 
-_CAUSAL = "ForCausalLM"
-"""How the architectures end that Hugging Face's files name; encoders and the like end otherwise."""
+_CAUSAL = ("ForCausalLM", "LMHead", "BertGenerationDecoder")
+"""What is in the architectures that Hugging Face's files name; encoders and the like have names of
+other kinds."""
 _LATER_PART = re.compile(r"-(?!00001)\d{5}-of-\d{5}\.gguf$")
 """Of a model that is split into several files: all but the first."""
 
 
 def _recognise(listing: Listing) -> Claim | Match | None:
     """A Hugging Face folder of a language model, or the only GGUF file, perhaps in parts."""
-    if listing.ending(".safetensors") and _CAUSAL in _architecture(listing):
+    architecture = _architecture(listing)
+    if listing.ending(".safetensors") and any(part in architecture for part in _CAUSAL):
         return Claim.CONTENT
     models = _gguf_models(listing)
     return Match(Claim.CONTENT, models[0]) if len(models) == 1 else None

@@ -16,7 +16,9 @@ from trivet.backends.llm.attention.choice import choose_attention
 from trivet.backends.llm.attention.kv_cache import KvCache
 from trivet.backends.llm.attention.torch_reference import TorchAttention
 from trivet.backends.llm.families.config import LlmConfig
-from trivet.backends.llm.families.kinds import Need
+from trivet.backends.llm.families.needs import Need
+from trivet.backends.llm.foreign.plan import ModelTensors
+from trivet.backends.llm.foreign.products import pack_products
 from trivet.backends.llm.matrices.dense import Dense
 from trivet.backends.llm.models import torch_decoder
 from trivet.backends.llm.models.torch_decoder import TorchDecoder
@@ -87,6 +89,24 @@ def _make_fused(task: Task) -> HeldModel:
     return FusedLlama(task.weights, task.attention)
 
 
+def _foreign_why_not(task: Task) -> str:
+    if task.weights.ranks.size > 1:
+        return "it computes whole models (model parameter tensor_parallel_size)"
+    if task.weights.quantization:
+        return "it does not quantise matrices (model parameter quantization)"
+    if task.cache.layers[0].element_size() == 1:
+        return "it reads no cache of 8-bit numbers (model parameter kv_cache_dtype)"
+    return ""
+
+
+def _make_foreign(task: Task) -> HeldModel:
+    tensors = task.weights.tensors
+    assert isinstance(tensors, ModelTensors)
+    tensors.model.to(task.cache.layers[0].device)
+    pack_products(tensors.model, task.weights.config.vocabulary_size)
+    return tensors.plan.make(task.cache, task.attention)
+
+
 NATIVE: Implementation[Model] = Implementation(
     "the compiled step", decoder.COMPUTES, _native_why_not, _make_native
 )
@@ -105,8 +125,11 @@ TORCH: Implementation[HeldModel] = Implementation(
     lambda task: "",  # noqa: ARG005  # all sizes and formats, anywhere
     lambda task: TorchDecoder(task.weights, task.attention),
 )
-ON_PROCESSORS: tuple[Implementation[Model], ...] = (NATIVE, TORCH)
-ON_DEVICES: tuple[Implementation[HeldModel], ...] = (FUSED, TORCH)
+FOREIGN: Implementation[HeldModel] = Implementation(
+    "transformers' own classes", frozenset({Need.FOREIGN}), _foreign_why_not, _make_foreign
+)
+ON_PROCESSORS: tuple[Implementation[Model], ...] = (NATIVE, TORCH, FOREIGN)
+ON_DEVICES: tuple[Implementation[HeldModel], ...] = (FUSED, TORCH, FOREIGN)
 
 
 def make_model(weights: Weights, cache: KvCache, attention: str = "auto") -> Model:
@@ -114,10 +137,8 @@ def make_model(weights: Weights, cache: KvCache, attention: str = "auto") -> Mod
     `attention`: the kernels on a GPU, by name. Raises LoadFailed."""
     if cache.layers[0].device.type != "cpu":
         return make_held_model(weights, cache, attention)
-    heads = weights.config.attention
-    return _first(
-        ON_PROCESSORS, Task(weights, cache, TorchAttention(cache, heads.scale, heads.window))
-    )
+    attention_in_torch = TorchAttention(cache, weights.config.attentions)
+    return _first(ON_PROCESSORS, Task(weights, cache, attention_in_torch))
 
 
 def make_held_model(weights: Weights, cache: KvCache, attention: str = "auto") -> HeldModel:

@@ -20,8 +20,10 @@ from trivet.backends.llm.device.devices import (
 from trivet.backends.llm.device.group import Ranks
 from trivet.backends.llm.device.staging import make_staging
 from trivet.backends.llm.families.config import LlmConfig
+from trivet.backends.llm.families.described import NotComputed
 from trivet.backends.llm.families.family import Family
-from trivet.backends.llm.families.registry import FAMILIES
+from trivet.backends.llm.families.registry import FAMILIES, is_known
+from trivet.backends.llm.foreign.reading import read_foreign
 from trivet.backends.llm.implementations import make_held_model, make_model
 from trivet.backends.llm.matrices.fp8 import FP8
 from trivet.backends.llm.settings import EngineSettings
@@ -29,7 +31,7 @@ from trivet.backends.llm.steps.graphs import CudaRecorder, GraphedModel
 from trivet.backends.llm.steps.measure import CudaMeter, Meter, largest_step
 from trivet.backends.llm.steps.runner import HeldModel, Model, TorchRunner
 from trivet.backends.llm.text.tokenizer_files import TokenizerFiles
-from trivet.backends.llm.weights.files import load_model
+from trivet.backends.llm.weights.files import load_model, read_json
 from trivet.backends.llm.weights.taking import Weights
 
 log = logging.getLogger(__name__)
@@ -59,8 +61,28 @@ def load_part(
     """What the settings name, a model of one of the families, and its tokenizer. Raises
     LoadFailed."""
     dtype = choose_dtype(settings.dtype, device)
-    config, weights, files = load_model(Path(settings.model_path), dtype, families)
+    config, weights, files = _read(settings, dtype, families)
     return build_part(settings, config, weights, dtype, device, ranks), files
+
+
+def _read(
+    settings: EngineSettings, dtype: torch.dtype, families: Sequence[Family]
+) -> tuple[LlmConfig, Mapping[str, Tensor], TokenizerFiles]:
+    """By the family that knows the model, or by transformers' classes: also where the family does
+    not compute what the config says."""
+    path = Path(settings.model_path)
+    if path.is_dir() and not is_known(read_json(path / "config.json"), families):
+        return read_foreign(path, dtype, settings.max_num_seqs)
+    try:
+        return load_model(path, dtype, families)
+    except NotComputed as reason:
+        if not path.is_dir():
+            raise
+        log.info("not computed by its family: %s", reason)
+        try:
+            return read_foreign(path, dtype, settings.max_num_seqs)
+        except LoadFailed as error:
+            raise LoadFailed(f"{reason}; nor by transformers' own classes: {error}") from error
 
 
 def build_part(

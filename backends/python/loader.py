@@ -1,15 +1,15 @@
 """Imports a `model.py`, with what it expects to be able to import."""
 
-import importlib.util
 import re
 import sys
 from importlib.machinery import ModuleSpec
+from importlib.util import module_from_spec
 from pathlib import Path
-from types import ModuleType
 from zlib import crc32
 
 from trivet.backends.api import InvalidConfig
 from trivet.backends.python.shim import triton_python_backend_utils
+from trivet.backends.source import run_source
 
 _CLASS = "TritonPythonModel"
 
@@ -24,7 +24,7 @@ def load_model_class(path: Path, model_name: str) -> type:
     place = crc32(str(path.parent).encode())
     package = re.sub(r"\W", "_", f"trivet_model_{model_name}_{path.parent.name}_{place:08x}")
     _add_package(package, path.parent)
-    module = _run(f"{package}.{path.stem}", path)
+    module = run_source(f"{package}.{path.stem}", path)
     found = getattr(module, _CLASS, None)
     if not isinstance(found, type):
         raise InvalidConfig(f"'{path.name}' of model '{model_name}' has no class {_CLASS}")
@@ -38,14 +38,4 @@ def load_model_class(path: Path, model_name: str) -> type:
 def _add_package(name: str, folder: Path) -> None:
     spec = ModuleSpec(name, None, is_package=True)
     spec.submodule_search_locations = [str(folder)]
-    sys.modules[name] = importlib.util.module_from_spec(spec)
-
-
-def _run(name: str, path: Path) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(name, path)
-    if spec is None or spec.loader is None:
-        raise InvalidConfig(f"'{path.name}' is not a Python file; default_model_filename names it")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module
-    spec.loader.exec_module(module)
-    return module
+    sys.modules[name] = module_from_spec(spec)

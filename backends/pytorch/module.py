@@ -1,9 +1,7 @@
 """Python modules with weights: a torch.nn.Module class in `model.py` beside its state dict."""
 
-import importlib.util
 import inspect
 import logging
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from pickle import UnpicklingError  # noqa: TID251 - the name of an error, nothing is unpickled
@@ -23,6 +21,7 @@ from trivet.backends.pytorch.about import MODULE_FILE, WEIGHT_FILES
 from trivet.backends.pytorch.names import match_positions
 from trivet.backends.pytorch.parameters import PyTorchParameters
 from trivet.backends.pytorch.program import Program, Value, storages
+from trivet.backends.source import run_source
 from trivet.protos.model_config_pb2 import ModelConfig
 
 log = logging.getLogger(__name__)
@@ -113,14 +112,7 @@ def _class_of(source: Path, files: ModelFiles, class_name: str) -> type[torch.nn
 def _import(source: Path, files: ModelFiles) -> ModuleType:
     """Runs the file as a module of its own name, so that versions do not meet."""
     name = f"trivet_models.{files.name}.v{files.version}.{source.stem}"
-    spec = importlib.util.spec_from_file_location(name, source)
-    if spec is None or spec.loader is None:
-        raise InvalidConfig(f"'{source.name}' is no Python file")
-    module = importlib.util.module_from_spec(spec)
-    # torch.compile and dataclasses look their module up by name.
-    sys.modules[name] = module
-    spec.loader.exec_module(module)
-    return module
+    return run_source(name, source)
 
 
 def _weights(config: ModelConfig, files: ModelFiles) -> dict[str, torch.Tensor] | None:

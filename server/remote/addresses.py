@@ -22,7 +22,8 @@ def open_source(address: str, settings: Settings) -> Source:
     scheme = address.partition("://")[0]
     if scheme not in SCHEMES:
         raise RemoteError(
-            f"model repository '{address}': '{scheme}://' is not known; there are folders and "
+            # The rest may hold a password.
+            f"model repository '{scheme}://...': '{scheme}://' is not known; there are folders and "
             f"{', '.join(f'{each}://' for each in SCHEMES)}"
         )
     module, function, extra = SCHEMES[scheme]

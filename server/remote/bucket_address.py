@@ -17,6 +17,13 @@ FORMS = {
     "gs": "gs://BUCKET/PREFIX",
     "as": "as://ACCOUNT/CONTAINER/PREFIX",
 }
+HOW_TO_SAY = {
+    "s3": "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE, or "
+    "AWS_SKIP_SIGNATURE=true for a public bucket",
+    "gs": "set GOOGLE_APPLICATION_CREDENTIALS, or GOOGLE_SKIP_SIGNATURE=true for a public bucket",
+    "as": "set AZURE_STORAGE_KEY, or AZURE_SKIP_SIGNATURE=true for a public container",
+}
+"""Whose keys open it."""
 _SERVICE = re.compile(r"(?:(https?)://)?([^/]+)(?:/+(.*))?")
 
 
@@ -51,13 +58,12 @@ def parse(address: str) -> BucketAddress:
     if service is not None and (service[1] or re.fullmatch(r".+:\d+", service[2])):
         endpoint = f"{service[1] or 'http'}://{service[2]}"
         rest = service[3] or ""
-    if "@" in endpoint:
-        raise RemoteError(
-            f"a {scheme}:// address has no place for credentials; set AWS_ACCESS_KEY_ID and "
-            "AWS_SECRET_ACCESS_KEY"
-        )
     names = [name for name in rest.split("/") if name]
     num_needed = 2 if scheme == "as" else 1
+    if "@" in endpoint or any("@" in name for name in names[:num_needed]):
+        raise RemoteError(
+            f"a {scheme}:// address has no place for credentials: {HOW_TO_SAY[scheme]}"
+        )
     if len(names) < num_needed or {".", ".."} & set(names):
         raise RemoteError(f"'{address}' is no address of a model repository: give {FORMS[scheme]}")
     account = names.pop(0) if scheme == "as" else ""

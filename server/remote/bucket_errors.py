@@ -7,7 +7,7 @@ addresses of requests, which may carry a signature.
 
 import re
 
-from trivet.server.remote.bucket_address import BucketAddress
+from trivet.server.remote.bucket_address import HOW_TO_SAY, BucketAddress
 from trivet.server.remote.source import RemoteError, Unreachable
 
 _STATUS = re.compile(r"status code: (\d{3})")
@@ -24,12 +24,6 @@ _REASONS = (
     ("operation timed out", "it does not answer in time"),
 )
 _BUCKET = {"s3": "bucket", "gs": "bucket", "as": "container"}
-_HOW_TO_SAY = {
-    "s3": "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE, or "
-    "AWS_SKIP_SIGNATURE=true for a public bucket",
-    "gs": "set GOOGLE_APPLICATION_CREDENTIALS, or GOOGLE_SKIP_SIGNATURE=true for a public bucket",
-    "as": "set AZURE_STORAGE_KEY, or AZURE_SKIP_SIGNATURE=true for a public container",
-}
 
 
 def told(error: Exception, address: BucketAddress, path: str = "") -> RemoteError:
@@ -40,7 +34,7 @@ def told(error: Exception, address: BucketAddress, path: str = "") -> RemoteErro
     status = int(status_found[1]) if status_found else 0
     code = code_found[1] if code_found else ""
     answer = f"{status} {code}".strip()
-    how = f"{_HOW_TO_SAY[address.scheme]} (or the file of TRITON_CLOUD_CREDENTIAL_PATH)"
+    how = f"{HOW_TO_SAY[address.scheme]} (or the file of TRITON_CLOUD_CREDENTIAL_PATH)"
     if any(each in text for each in _LAST_RESORT):
         return RemoteError(f"{where} cannot be read without credentials, and there are none: {how}")
     if status in (401, 403) or "Token" in code or "Authent" in code:

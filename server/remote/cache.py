@@ -13,6 +13,7 @@ import fcntl
 import hashlib
 import os
 import shutil
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -40,10 +41,11 @@ class Cache:
         self._stop = stop
         # What lies here is loaded as models: nobody else may put anything in.
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        for name in ("blobs", "parts", "used", "trees"):
+        for name in ("blobs", "parts", "sources", "trees", "used"):
             below = folder / name
             below.mkdir(mode=0o700, exist_ok=True)
-            if below.stat().st_uid != os.geteuid():
+            status = below.lstat()
+            if status.st_uid != os.geteuid() or not stat.S_ISDIR(status.st_mode):
                 raise PermissionError(errno.EPERM, "what lies in it is another user's", str(folder))
 
     def has(self, source: Source, stamp: Stamp) -> bool:
@@ -98,10 +100,11 @@ class Cache:
 
     def trim(self) -> None:
         """Removes what is in no tree, longest unused first, down to the cap."""
-        found = [
-            (_last_use(self.folder / "used" / file.name), file, file.stat())
-            for file in [*self.folder.glob("blobs/*/*"), *self.folder.glob("parts/*")]
-        ]
+        found: list[tuple[int, Path, os.stat_result]] = []
+        for file in [*self.folder.glob("blobs/*/*"), *self.folder.glob("parts/*")]:
+            # Parts become blobs meanwhile, and other servers make room, too.
+            with suppress(FileNotFoundError):
+                found.append((_last_use(self.folder / "used" / file.name), file, file.stat()))
         excess = sum(status.st_size for _, _, status in found) - self._max_bytes
         for _, file, status in sorted(found, key=lambda each: each[0]):
             if excess <= 0:

@@ -40,6 +40,10 @@ class _Round:
     bar: bool = False
     done: "Future[None]" = field(default_factory=Future)
 
+    def begin(self) -> bool:
+        """Whether anybody waits still; from now on nobody can leave."""
+        return self.done.set_running_or_notify_cancel()
+
 
 class Follower:
     """Owns its mirror and one thread, which does nothing before it is asked to."""
@@ -87,7 +91,7 @@ class Follower:
         with suppress(Empty):
             while True:
                 asked = self._asked.get_nowait()
-                if asked is not None:
+                if asked is not None and asked.begin():
                     asked.done.set_exception(Stopped())
 
     def _run(self) -> None:
@@ -100,25 +104,44 @@ class Follower:
                 asked = self._asked.get(timeout=wait_s)
             except Empty:
                 self._poll()
-            if asked is not None and not self._stop.is_set():
-                self._serve(asked)
-            elif asked is not None:
-                asked.done.set_exception(Stopped())
+            if asked is not None:
+                self._serve([asked, *self._also_asked()])
             else:
                 due_s = time.monotonic() + (self._poll_s or 0.0)
         self._turn_away()
 
-    def _serve(self, asked: _Round) -> None:
+    def _also_asked(self) -> list[_Round]:
+        """Who waits already: one round answers all."""
+        found = []
+        with suppress(Empty):
+            while True:
+                found.append(self._asked.get_nowait())
+        return [asked for asked in found if asked is not None]
+
+    def _serve(self, asked: list[_Round]) -> None:
+        waiting = [each for each in asked if each.begin()]
+        if not waiting:
+            return
+        error = self._error_of(waiting)
+        for each in waiting:
+            if error is None:
+                each.done.set_result(None)
+            else:
+                each.done.set_exception(error)
+        self._notice()
+
+    def _error_of(self, waiting: list[_Round]) -> Exception | None:
+        """Makes the round."""
         try:
-            if asked.is_first:
-                self._first(bar=asked.bar)
+            if self._stop.is_set():
+                return Stopped()
+            if any(each.is_first for each in waiting):
+                self._first(bar=any(each.bar for each in waiting))
             else:
                 self._mirror.sync(settle_s=0.0)
         except Exception as error:  # noqa: BLE001 - whoever waits gets it
-            asked.done.set_exception(error)
-        else:
-            asked.done.set_result(None)
-        self._notice()
+            return error
+        return None
 
     def _first(self, *, bar: bool) -> None:
         try:

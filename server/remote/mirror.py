@@ -63,7 +63,7 @@ class Mirror:
         moving = {_model_in(path, wanted) for path in failures.changed()}
         moving |= self._moving(wanted, settle_s) if changed else set()
         held = refused | failed | moving
-        self._switch(wanted, held)
+        self._switch(wanted, held, is_remembered=not failed)
         self._tell(listed, moving)
         self._raise(failures)
         if not held:
@@ -113,14 +113,14 @@ class Mirror:
         places = wanted.keys() | now.keys()
         return {model_of(place) for place in places if wanted.get(place) != now.get(place)}
 
-    def _switch(self, wanted: Pieces, held: set[str]) -> None:
+    def _switch(self, wanted: Pieces, held: set[str], *, is_remembered: bool) -> None:
         before = self.tree.pieces
         if held and ROOT in {*wanted, *before}:
             return  # the whole repository is one model
         target = {place: piece for place, piece in wanted.items() if model_of(place) not in held}
         target |= {place: piece for place, piece in before.items() if model_of(place) in held}
         self._switch_to(target)
-        if not held:
+        if is_remembered:
             remember(self._cache.folder, self.source.address, _files_of(target))
         self._cache.trim()
 

@@ -28,12 +28,13 @@ def checked(listing: Mapping[str, Stamp]) -> Checked:
     left out, as in a folder; so are the empty objects by which tools mark folders."""
     files: dict[str, Stamp] = {}
     refused: dict[str, str] = {}
-    folders = {folder for path in listing for folder in _folders_above(path)}
+    # The mark of the repository's own folder has no name below it.
+    folders = {"", *(folder for path in listing for folder in _folders_above(path))}
     for path, stamp in listing.items():
+        if stamp.size == 0 and path in folders:
+            continue
         why = _why_no_file(path)
         if not why and path in folders:
-            if stamp.size == 0:
-                continue
             why = "it has the name of a folder with other files in it; rename one of them"
         if why:
             refused[path] = f"object {path[:300]!r} cannot be a file: {why}"

@@ -89,7 +89,7 @@ def read_address(text: str) -> Address:
 
 def masked(text: str) -> str:
     """An address or a message without what may be a password in it."""
-    return re.sub(r"//[^/@\s]*:[^/@\s]*@", "//", text)
+    return re.sub(r"//[^/@\s]*@", "//", text)
 
 
 def open_registry(address: str, settings: Settings) -> "RegistrySource":  # noqa: ARG001 - of OpenSource

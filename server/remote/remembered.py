@@ -6,6 +6,7 @@ import os
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
+from tempfile import mkstemp
 
 from trivet.server.remote.paths import checked
 from trivet.server.remote.source import Stamp
@@ -14,11 +15,16 @@ from trivet.server.remote.source import Stamp
 def remember(cache: Path, address: str, files: Mapping[str, Stamp]) -> None:
     """Raises OSError."""
     note = _note(cache, address)
-    note.parent.mkdir(mode=0o700, exist_ok=True)
-    written = note.with_suffix(f".{os.getpid()}")
     rows = {path: (stamp.size, stamp.tag, stamp.sha256) for path, stamp in files.items()}
-    written.write_text(json.dumps({"address": address, "files": rows}))
-    written.replace(note)
+    # Servers in containers may share the folder and have the same process id.
+    descriptor, name = mkstemp(dir=note.parent)
+    os.close(descriptor)
+    written = Path(name)
+    try:
+        written.write_text(json.dumps({"address": address, "files": rows}))
+        written.replace(note)
+    finally:
+        written.unlink(missing_ok=True)
 
 
 def remembered(cache: Path, address: str) -> dict[str, Stamp]:

@@ -17,8 +17,8 @@ from trivet.server.remote.tree import Tree, remove_abandoned
 from trivet.server.repository.scan import RepositoryUnreadableError, Snapshot, scan
 from trivet.server.settings import Settings
 
-CLOSE_S = 5.0
-"""How long threads have at the end to notice it."""
+CLOSE_S = 1.0
+"""How long threads have at the end to notice it; one that hangs in a dead network does not."""
 
 
 class Repositories:
@@ -81,15 +81,16 @@ class Repositories:
     async def close(self) -> None:
         """Removes the folders: nothing serves any more."""
         self._stop.set()
-        for follower, tree in zip(self._followers, self._trees, strict=True):
-            # One that hangs may write yet; the next server removes what it leaves.
-            if await asyncio.to_thread(follower.close, CLOSE_S):
-                await asyncio.to_thread(tree.close)
+        followed = zip(self._followers, self._trees, strict=True)
+        await asyncio.gather(*(asyncio.to_thread(_close, *each) for each in followed))
 
     def _folder_of(self, repository: Path | str) -> Path:
         if isinstance(repository, Path):
             return repository
         source = open_source(repository, self._settings)
+        for root, address in self.addresses.items():
+            if address == source.address:  # given twice, as folders may be
+                return root
         if self._cache is None:
             self._cache = self._opened_cache()
         tree = Tree(source, self._cache)
@@ -112,6 +113,12 @@ class Repositories:
             ) from error
         remove_abandoned(cache)
         return cache
+
+
+def _close(follower: Follower, tree: Tree) -> None:
+    # One that hangs may write yet; the next server removes what it leaves.
+    if follower.close(CLOSE_S):
+        tree.close()
 
 
 async def _all(rounds: Iterable["Future[None]"]) -> None:

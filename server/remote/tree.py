@@ -50,7 +50,8 @@ class Tree:
         # A model that gets version folders, or a file that becomes a folder.
         in_the_way = {old for old in gone if any(are_nested(old, new) for new in changed)}
         self._remove(in_the_way)
-        for place in sorted(changed):
+        # A config before the versions that it is for: whoever looks between finds no version yet.
+        for place in sorted(changed, key=lambda place: (not wanted[place].is_file, place)):
             self._put(place, wanted[place])
         self._remove(gone - in_the_way)
 
@@ -67,7 +68,7 @@ class Tree:
             self._cache.link(self._source, stamp, into)
         target = self.root / place
         target.parent.mkdir(parents=True, exist_ok=True)
-        if target.is_dir():
+        if target.is_dir() or (target.exists() and self._staged.is_dir()):
             _exchange(self._staged, target)
             self._clear_staged()
         else:
@@ -119,7 +120,7 @@ def _name_of(address: str) -> str:
     """A repository that is one model is called by the last part of its address."""
     last = address.partition("://")[2].rstrip("/").rpartition("/")[2].partition("@")[0]
     kept = "".join(each for each in last if each.isalnum() or each in "._-+").lstrip(".")
-    return kept[:100] if kept and kept not in ("lock", "staged") else "models"
+    return kept[:100] if kept and kept not in ("aside", "lock", "staged") else "models"
 
 
 def _locked(path: Path) -> int:

@@ -92,9 +92,6 @@ def fields_of(outer: str) -> dict[str, str]:
         "Python file": word % "python" + plain + f'default_model_filename: "{outer}"\n',
         "weights": word % "llm"
         + f'parameters {{ key: "model_path" value {{ string_value: "{outer}" }} }}',
-        "environment": word % "python"
-        + plain
-        + f'parameters {{ key: "EXECUTION_ENV_PATH" value {{ string_value: "{outer}" }} }}',
         "torch module": word % "pytorch"
         + plain
         + f'parameters {{ key: "MODULE" value {{ string_value: "{outer}" }} }}',

@@ -79,6 +79,27 @@ def test_repositories_are_positional_or_flags_and_several(started: Started, tmp_
     assert settings.load_model == ("a", "b")
 
 
+@pytest.mark.parametrize(
+    ("given", "read"),
+    [
+        ("{a}", ("{a}",)),
+        ("{a}:{b}", ("{a}", "{b}")),
+        ("s3://host:9000/bucket models:/fraud@champion {b}",
+         ("s3://host:9000/bucket", "mlflow://models:/fraud@champion", "{b}")),
+    ],
+)  # fmt: skip
+def test_repositories_of_the_environment_are_several(
+    started: Started, tmp_path: Path, given: str, read: tuple[str, ...]
+) -> None:
+    folders = {"a": str(tmp_path / "with a blank"), "b": str(tmp_path / "b")}
+    for folder in folders.values():
+        Path(folder).mkdir()
+    settings = started.serve(env={"TRIVET_MODEL_REPOSITORY": given.format(**folders)})
+    assert [str(each) for each in settings.model_repository[1:]] == [
+        each.format(**folders) for each in read
+    ]
+
+
 def test_triton_flags_without_a_meaning_are_taken_with_a_notice(started: Started) -> None:
     arguments = ["serve", str(started.folder), "--pinned-memory-pool-byte-size", "5"]
     result = CliRunner().invoke(cli.main, [*arguments, "--http-thread-count=3"])

@@ -1,6 +1,7 @@
 """How large a key/value cache is, and by what one of 8 bits is divided."""
 
 import logging
+from collections import Counter
 from collections.abc import Mapping
 
 import torch
@@ -32,8 +33,11 @@ def size_cache(
 ) -> int:
     """The number of cache blocks in `size_bytes`; prints the arithmetic. Raises LoadFailed when too
     few."""
-    heads = config.attention
-    token_bytes = 2 * config.num_layers * heads.num_kv_heads * heads.head_dim * dtype.itemsize
+    kinds = Counter(
+        (each.attention.num_kv_heads, each.attention.head_dim) for each in config.layers
+    )
+    numbers = sum(count * heads * size for (heads, size), count in kinds.items())
+    token_bytes = 2 * numbers * dtype.itemsize
     block_bytes = token_bytes * settings.block_size
     num_blocks = size_bytes // block_bytes
     # More than every sequence at its full length would never be used.
@@ -41,9 +45,9 @@ def size_cache(
     num_blocks = min(num_blocks, most)
     num_tokens = max(num_blocks - 1, 0) * settings.block_size
     log.info(
-        "key/value cache: 2 x %d layers x %d heads x %d x %d bytes = %d bytes a token; %d MiB hold "
+        "key/value cache: 2 x %s x %d bytes = %d bytes a token; %d MiB hold "
         "%d tokens in %d blocks of %d: %.1f sequences of %d tokens",
-        config.num_layers, heads.num_kv_heads, heads.head_dim, dtype.itemsize, token_bytes,
+        _product(kinds), dtype.itemsize, token_bytes,
         num_blocks * block_bytes // MIB, num_tokens, num_blocks, settings.block_size,
         num_tokens / settings.max_model_len, settings.max_model_len,
     )  # fmt: skip
@@ -55,3 +59,8 @@ def size_cache(
             f"parameter kv_cache_bytes to {needed} or max_model_len to {num_tokens}"
         )
     return num_blocks
+
+
+def _product(kinds: Mapping[tuple[int, int], int]) -> str:
+    parts = [f"{count} layers x {heads} heads x {size}" for (heads, size), count in kinds.items()]
+    return parts[0] if len(parts) == 1 else f"({' + '.join(parts)})"

@@ -8,10 +8,13 @@ from trivet.backends.llm.attention.base import Attention
 from trivet.backends.llm.attention.kv_cache import KvCache
 from trivet.backends.llm.attention.torch_reference import TorchAttention
 from trivet.backends.llm.families.config import LlmConfig
+from trivet.backends.llm.families.needs import Need
 
 log = logging.getLogger(__name__)
 ORDER = ("fa3", "varlen", "triton", "flashinfer", "torch")
 """FlashInfer is behind our own kernels, for it waits for the device at each step."""
+_ONLY_TORCH = frozenset({Need.SCORE_CAP, Need.LINEAR_BIASES})
+"""What changes scores in a way that no kernel here knows."""
 Make = Callable[[], Attention]
 
 
@@ -34,12 +37,12 @@ def choose_attention(config: LlmConfig, cache: KvCache, wanted: str = "auto") ->
 
 def _candidate(name: str, config: LlmConfig, cache: KvCache) -> tuple[str, Make]:
     """Why it cannot be used, or nothing, and how it is made."""
-    heads = config.attention
     if name == "torch":
         is_8bit = cache.layers[0].element_size() == 1
         reason = "it reads no cache of 8-bit numbers" if is_8bit else ""
-        scale, window = heads.scale, heads.window
-        return reason, lambda: TorchAttention(cache, scale, window)
+        return reason, lambda: TorchAttention(cache, config.attentions)
+    if reason := _plain_why_not(config):
+        return reason, _never
     try:
         # Triton looks for a compiler and a driver when it is imported: only where it is needed.
         from trivet.backends.llm.attention import libraries, triton_paged
@@ -47,10 +50,26 @@ def _candidate(name: str, config: LlmConfig, cache: KvCache) -> tuple[str, Make]
         return f"triton cannot be imported ({error})", _never
     if name == "triton":
         return triton_paged.why_not(config), lambda: triton_paged.TritonAttention(
-            cache, heads.num_heads, heads.scale, heads.window
+            cache, config.attentions
         )
+    if len(_read_alike(config)) > 1:
+        return "layers see differently, by windows or scales", _never
     library = libraries.BY_NAME[name]
     return library.why_not(config, cache), lambda: library(cache, config)
+
+
+def _plain_why_not(config: LlmConfig) -> str:
+    """Why kernels that know scales and windows only cannot be used; empty if they can."""
+    needs = [need for kind in config.attentions for need in kind.needs() if need in _ONLY_TORCH]
+    if needs:
+        return f"it computes no {needs[0].value}"
+    shapes = {(kind.num_heads, kind.num_kv_heads, kind.head_dim) for kind in config.attentions}
+    return "layers have heads of different shapes" if len(shapes) > 1 else ""
+
+
+def _read_alike(config: LlmConfig) -> set[tuple[float, int]]:
+    """What kernels are told of layers: one where all are read alike."""
+    return {(kind.scale, kind.window) for kind in config.attentions}
 
 
 def _never() -> Attention:

@@ -43,7 +43,8 @@ class Library(PagedAttention):
 
     def __init__(self, cache: KvCache, config: LlmConfig) -> None:
         super().__init__(cache)
-        self._heads = config.attention
+        # What they are told is the same for all layers.
+        self._heads = config.attentions[0]
         window = self._heads.window
         self._window = (window - 1, 0) if window else (-1, 0)
 
@@ -70,8 +71,8 @@ class Fa3Attention(Library):
                   "max_seqlen_q", "softmax_scale", "causal", "window_size"}  # fmt: skip
         if cache.layers[0].element_size() != 2:
             return "the cache is not of 16-bit numbers"
-        if config.attention.head_dim not in HEAD_SIZES:
-            return f"heads are of size {config.attention.head_dim}"
+        if config.attentions[0].head_dim not in HEAD_SIZES:
+            return f"heads are of size {config.attentions[0].head_dim}"
         if not _is_hopper(cache.layers[0].device):
             return "the GPU is no Hopper"
         return missing("flash_attn_interface", "flash_attn_with_kvcache", wanted)
@@ -107,8 +108,8 @@ class VarlenAttention(Library):
             return "the cache is not of 16-bit numbers"
         if cache.block_size % FA2_PAGE:
             return f"its pages are multiples of {FA2_PAGE} places, block_size is {cache.block_size}"
-        if config.attention.head_dim not in HEAD_SIZES:
-            return f"heads are of size {config.attention.head_dim}"
+        if config.attentions[0].head_dim not in HEAD_SIZES:
+            return f"heads are of size {config.attentions[0].head_dim}"
         wanted = {"block_table", "seqused_k", "enable_gqa", "scale", "window_size"}
         return missing("torch.nn.attention.varlen", "varlen_attn", wanted)
 
@@ -141,8 +142,8 @@ class FlashInferAttention(Library):
         """Empty if it can be used."""
         if cache.layers[0].element_size() != 2:
             return "the cache is not of 16-bit numbers"
-        if config.attention.head_dim not in HEAD_SIZES:
-            return f"heads are of size {config.attention.head_dim}"
+        if config.attentions[0].head_dim not in HEAD_SIZES:
+            return f"heads are of size {config.attentions[0].head_dim}"
         return missing(
             "flashinfer", "BatchPrefillWithPagedKVCacheWrapper", {"float_workspace_buffer"}
         )

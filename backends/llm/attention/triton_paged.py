@@ -1,5 +1,6 @@
 """Attention by our own Triton kernels: on a GPU, or anywhere under Triton's interpreter."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +13,7 @@ from trivet.backends.llm.attention.base import StepInputs
 from trivet.backends.llm.attention.kv_cache import KvCache
 from trivet.backends.llm.attention.pages import PagedAttention
 from trivet.backends.llm.families.config import LlmConfig
+from trivet.backends.llm.families.kinds import GroupedAttention
 
 DECODE_TILE = 64
 """Places that a decode program reads at a time."""
@@ -26,7 +28,7 @@ MAX_HEAD_SIZE = 256
 
 def why_not(config: LlmConfig) -> str:
     """Why the kernels cannot compute this model; empty if they can."""
-    size = config.attention.head_dim
+    size = config.attentions[0].head_dim
     if size & (size - 1) or not MIN_ROWS <= size <= MAX_HEAD_SIZE:
         return f"heads are of size {size}, no power of 2 from {MIN_ROWS} to {MAX_HEAD_SIZE}"
     return ""
@@ -61,11 +63,12 @@ class TritonAttention(PagedAttention):
     """Reads pages where they lie: nothing is gathered, and no number of a step is asked from the
     device. Sequences with one query are decoded, the rest are chunks, whatever their order."""
 
-    def __init__(
-        self, cache: KvCache, num_heads: int, scale: float, sliding_window: int = 0
-    ) -> None:
+    def __init__(self, cache: KvCache, layers: Sequence[GroupedAttention]) -> None:
+        """`layers`: of this process, which may differ by scale and window."""
         super().__init__(cache)
-        self._scale = scale
+        num_heads = layers[0].num_heads
+        self._score_scales = [kind.scale for kind in layers]
+        self._windows = [kind.window for kind in layers]
         keys, _ = self.pages(0)
         head_size = keys.shape[2]
         self._group = num_heads // self._num_kv_heads
@@ -82,7 +85,6 @@ class TritonAttention(PagedAttention):
         self._pages: dict[str, Any] = {
             "GROUP": self._group,
             "BLOCK_SIZE": cache.block_size,
-            "WINDOW": sliding_window,
         }
 
     def begin(self, inputs: StepInputs) -> None:
@@ -108,12 +110,13 @@ class TritonAttention(PagedAttention):
         num_sequences = len(inputs.sequence_lengths)
         paged_kernels.decode_split[(num_sequences, self._num_kv_heads, num_splits)](
             query, keys, values, inputs.block_tables, inputs.sequence_lengths, inputs.query_starts,
-            output, self._partial, self._log_sums, self._scale * key_scale, value_scale,
+            output, self._partial, self._log_sums,
+            self._score_scales[layer] * key_scale, value_scale,
             query.stride(0), query.stride(1), keys.stride(0), keys.stride(1),
             inputs.block_tables.stride(0),
             PADDED_GROUP=max(MIN_ROWS, triton.next_power_of_2(self._group)),
             TILE=DECODE_TILE, NUM_SPLITS=num_splits, num_warps=4, num_stages=3,
-            **self._shape, **self._pages,
+            WINDOW=self._windows[layer], **self._shape, **self._pages,
         )  # fmt: skip
         if num_splits > 1:
             paged_kernels.combine_splits[(num_sequences, query.shape[1])](
@@ -129,11 +132,12 @@ class TritonAttention(PagedAttention):
         num_programs = len(query) // num_queries + num_sequences
         paged_kernels.attend_chunks[(num_programs, self._num_kv_heads)](
             query, keys, values, inputs.block_tables, inputs.sequence_lengths, inputs.query_starts,
-            output, self._scale * key_scale, value_scale, num_sequences,
+            output, self._score_scales[layer] * key_scale, value_scale, num_sequences,
             query.stride(0), query.stride(1), keys.stride(0), keys.stride(1),
             inputs.block_tables.stride(0),
             ROWS=tiles.rows, QUERIES=num_queries, TILE=tiles.places,
-            num_warps=tiles.num_warps, num_stages=3, **self._shape, **self._pages,
+            num_warps=tiles.num_warps, num_stages=3,
+            WINDOW=self._windows[layer], **self._shape, **self._pages,
         )  # fmt: skip
 
 

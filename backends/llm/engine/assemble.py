@@ -109,7 +109,7 @@ def make_scheduler(settings: EngineSettings, loaded: LoadedPart) -> Scheduler:
         max_num_seqs=settings.max_num_seqs,
         max_batched_tokens=settings.step_tokens(loaded.device.type),
         block_size=settings.block_size,
-        enable_prefix_caching=settings.prefix_caching,
+        enable_prefix_caching=settings.prefix_caching and not loaded.config.keeps_states,
         max_model_len=loaded.max_model_len,
         max_num_waiting=settings.max_num_waiting,
     )

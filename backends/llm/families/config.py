@@ -3,8 +3,9 @@
 from dataclasses import dataclass
 
 from trivet.backends.api import LoadFailed
-from trivet.backends.llm.families.kinds import GroupedAttention, Layer, Need, Norm
+from trivet.backends.llm.families.kinds import GroupedAttention, Layer, Norm
 from trivet.backends.llm.families.names import Names
+from trivet.backends.llm.families.needs import Need
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +23,20 @@ class LlmConfig:
     """Behind the last layer."""
     has_learned_positions: bool = False
     """A vector for each position is added to the embedding."""
+    first_position: int = 0
+    """The row of the first position in their table."""
+    embedding_multiplier: float = 1.0
+    embedding_norm: Norm | None = None
     ties_embeddings: bool = False
+    has_head_bias: bool = False
+    num_further_layers: int = 0
+    """So many layers may be in files behind the last, for what is not computed (DeepSeek's, which
+    predict several tokens)."""
+    logit_multiplier: float = 1.0
+    logit_cap: float = 0.0
+    """Logits become cap * tanh(logit / cap); 0: they stay."""
+    keeps_states: bool = False
+    """Sequences have a state beside their blocks, so that blocks alone do not make up a prefix."""
 
     @property
     def num_layers(self) -> int:
@@ -30,23 +44,34 @@ class LlmConfig:
         return len(self.layers)
 
     @property
+    def attentions(self) -> tuple[GroupedAttention, ...]:
+        """Of all layers."""
+        return tuple(layer.attention for layer in self.layers)
+
+    @property
     def attention(self) -> GroupedAttention:
-        """That of all layers. Raises LoadFailed when they differ, which no way of computing it can
-        do yet."""
+        """That of all layers, for those who compute one kind only. Raises LoadFailed when they
+        differ."""
         first = self.layers[0].attention
         for index, layer in enumerate(self.layers):
             if layer.attention != first:
                 raise LoadFailed(
                     f"attention of layer {index} is of another kind than that of layer 0: models "
-                    "whose layers differ so cannot be computed"
+                    "whose layers differ so are not computed this way"
                 )
         return first
 
     def needs(self) -> dict[Need, str]:
         """All that must be computed, and where first."""
         found: dict[Need, str] = {}
-        if self.has_learned_positions:
-            found[Need.LEARNED_POSITIONS] = "the embedding"
+        flags = {
+            Need.LEARNED_POSITIONS: self.has_learned_positions,
+            Need.EMBEDDING_MULTIPLIER: self.embedding_multiplier != 1.0,
+            Need.EMBEDDING_NORM: self.embedding_norm is not None,
+        }
+        found |= {need: "the embedding" for need, is_there in flags.items() if is_there}
+        if self.embedding_norm is not None:
+            found |= dict.fromkeys(self.embedding_norm.needs(), "the embedding")
         for index, layer in enumerate(self.layers):
             for need in layer.needs():
                 found.setdefault(need, f"layer {index}")
@@ -54,4 +79,10 @@ class LlmConfig:
                 found.setdefault(Need.DIFFERENT_LAYERS, f"layer {index}")
         for need in self.norm.needs():
             found.setdefault(need, "the last norm")
+        flags = {
+            Need.HEAD_BIAS: self.has_head_bias,
+            Need.LOGIT_MULTIPLIER: self.logit_multiplier != 1.0,
+            Need.LOGIT_CAP: bool(self.logit_cap),
+        }
+        found |= {need: "the logits" for need, is_there in flags.items() if is_there}
         return found

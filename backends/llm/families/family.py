@@ -23,3 +23,5 @@ class Family:
     from_hub: HubReader
     from_gguf: GgufReader | None = None
     """None: its GGUF files are not read."""
+    is_of_experts: bool = False
+    """Whether it is the one with experts of those that GGUF has one word for."""

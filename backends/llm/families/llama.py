@@ -4,14 +4,16 @@ Source: Touvron et al., LLaMA (2023).
 """
 
 from collections.abc import Container
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
-from trivet.backends.api import LoadFailed
 from trivet.backends.llm.families.config import LlmConfig
 from trivet.backends.llm.families.described import Described
 from trivet.backends.llm.families.family import Family
+from trivet.backends.llm.families.gguf_rope import gguf_rope
+from trivet.backends.llm.families.hub import SLIDING, HeadSizes, activation, layer_types
 from trivet.backends.llm.families.kinds import (
+    Activation,
     GatedMlp,
     GroupedAttention,
     Layer,
@@ -19,11 +21,10 @@ from trivet.backends.llm.families.kinds import (
     Rope,
     RopeScaling,
 )
-from trivet.backends.llm.families.names import Names, Role, Share, WeightName
-from trivet.backends.llm.families.rope import gguf_rope, hub_rope
+from trivet.backends.llm.families.names import Names, Role, weight
+from trivet.backends.llm.families.rope import RopeRules, hub_positions, hub_rope
 
 _HUB = "model.layers.{layer}."
-_GGUF = "blk.{layer}."
 
 
 def llama_names(*, gguf_interleaves: bool = False) -> Names:
@@ -31,27 +32,25 @@ def llama_names(*, gguf_interleaves: bool = False) -> Names:
     attention, mlp = f"{_HUB}self_attn.", f"{_HUB}mlp."
     return Names(
         (
-            WeightName((Role.EMBEDDING,), "model.embed_tokens", "token_embd", Share.TOKENS),
-            WeightName((Role.ATTENTION_NORM,), f"{_HUB}input_layernorm", f"{_GGUF}attn_norm"),
-            WeightName((Role.QUERY,), f"{attention}q_proj", f"{_GGUF}attn_q", Share.HEADS,
-                       gguf_interleaves=gguf_interleaves),
-            WeightName((Role.KEY,), f"{attention}k_proj", f"{_GGUF}attn_k", Share.HEADS,
-                       gguf_interleaves=gguf_interleaves),
-            WeightName((Role.VALUE,), f"{attention}v_proj", f"{_GGUF}attn_v", Share.HEADS),
-            WeightName((Role.QUERY_NORM,), f"{attention}q_norm", f"{_GGUF}attn_q_norm"),
-            WeightName((Role.KEY_NORM,), f"{attention}k_norm", f"{_GGUF}attn_k_norm"),
-            WeightName((Role.OUTPUT,), f"{attention}o_proj", f"{_GGUF}attn_output", Share.INPUTS),
-            WeightName((Role.MLP_NORM,), f"{_HUB}post_attention_layernorm", f"{_GGUF}ffn_norm"),
-            WeightName((Role.GATE,), f"{mlp}gate_proj", f"{_GGUF}ffn_gate", Share.OUTPUTS),
-            WeightName((Role.UP,), f"{mlp}up_proj", f"{_GGUF}ffn_up", Share.OUTPUTS),
-            WeightName((Role.DOWN,), f"{mlp}down_proj", f"{_GGUF}ffn_down", Share.INPUTS),
-            WeightName((Role.FINAL_NORM,), "model.norm", "output_norm"),
-            WeightName((Role.HEAD,), "lm_head", "output", Share.TOKENS),
+            weight("model.embed_tokens", Role.EMBEDDING),
+            weight(f"{_HUB}input_layernorm", Role.ATTENTION_NORM),
+            weight(f"{attention}q_proj", Role.QUERY, gguf_interleaves=gguf_interleaves),
+            weight(f"{attention}k_proj", Role.KEY, gguf_interleaves=gguf_interleaves),
+            weight(f"{attention}v_proj", Role.VALUE),
+            weight(f"{attention}q_norm", Role.QUERY_NORM),
+            weight(f"{attention}k_norm", Role.KEY_NORM),
+            weight(f"{attention}o_proj", Role.OUTPUT),
+            weight(f"{_HUB}post_attention_layernorm", Role.MLP_NORM),
+            weight(f"{mlp}gate_proj", Role.GATE),
+            weight(f"{mlp}up_proj", Role.UP),
+            weight(f"{mlp}down_proj", Role.DOWN),
+            weight("model.norm", Role.FINAL_NORM),
+            weight("lm_head", Role.HEAD),
         ),
         needless=("rotary_emb.inv_freq", ".k_scale", ".v_scale", ".output_scale"),
         cache_scales=f"{attention}{{kind}}_scale",
         rope_divisors="rope_freqs.weight",
-    )  # fmt: skip
+    )
 
 
 LLAMA_NAMES = llama_names(gguf_interleaves=True)
@@ -60,7 +59,7 @@ HALVES_NAMES = llama_names()
 
 @dataclass(frozen=True, slots=True)
 class LlamaShape:
-    """The numbers of a model of the Llama shape, whose layers are all alike."""
+    """The numbers of a model of the Llama shape, whose layers are alike but for their windows."""
 
     architecture: str
     hidden_size: int
@@ -75,6 +74,10 @@ class LlamaShape:
     rope_theta: float
     rope_scaling: RopeScaling | None = None
     sliding_window: int = 0
+    windows: tuple[int, ...] = ()
+    """Of each layer, where they differ."""
+    activation: Activation = Activation.SILU
+    has_mlp_bias: bool = False
     has_qkv_bias: bool = False
     has_output_bias: bool = False
     has_qk_norm: bool = False
@@ -94,71 +97,63 @@ class LlamaShape:
             has_qkv_bias=self.has_qkv_bias,
             has_output_bias=self.has_output_bias,
         )
-        layer = Layer(attention, GatedMlp(self.intermediate_size), norm)
+        mlp = GatedMlp(self.intermediate_size, self.activation, self.has_mlp_bias)
+        windows = self.windows or (self.sliding_window,) * self.num_layers
+        kinds = {window: replace(attention, window=window) for window in windows}
         return LlmConfig(
             architecture=self.architecture,
             names=self.names,
             hidden_size=self.hidden_size,
             vocabulary_size=self.vocabulary_size,
             max_positions=self.max_positions,
-            layers=(layer,) * self.num_layers,
+            layers=tuple(Layer(kinds[window], mlp, norm) for window in windows),
             norm=norm,
             ties_embeddings=self.ties_embeddings,
         )
 
 
-def hub_shape(config: Described, architecture: str, **own: Any) -> LlamaShape:
+def hub_shape(
+    config: Described, architecture: str, rope_rules: RopeRules | None = None, **own: Any
+) -> LlamaShape:
     """The numbers in a config.json that families share; `own`: fields that a family reads itself.
     Raises LoadFailed."""
-    _refuse_variants(config)
-    rope = hub_rope(config)
-    num_heads = config["num_attention_heads"]
+    heads = HeadSizes.of(config)
+    rope = hub_rope(config, heads.head_dim, rope_rules)
     return LlamaShape(
         architecture=architecture,
-        hidden_size=config["hidden_size"],
-        num_layers=config["num_hidden_layers"],
-        num_heads=num_heads,
-        num_kv_heads=config.get("num_key_value_heads") or num_heads,
-        head_dim=config.get("head_dim") or config["hidden_size"] // num_heads,
-        intermediate_size=config["intermediate_size"],
-        vocabulary_size=config["vocab_size"],
-        max_positions=config["max_position_embeddings"],
-        rms_norm_eps=config["rms_norm_eps"],
+        hidden_size=config.size("hidden_size"),
+        num_layers=config.size("num_hidden_layers"),
+        num_heads=heads.num_heads,
+        num_kv_heads=heads.num_kv_heads,
+        head_dim=heads.head_dim,
+        intermediate_size=config.size("intermediate_size"),
+        vocabulary_size=config.size("vocab_size"),
+        max_positions=hub_positions(config, rope),
+        rms_norm_eps=config.number("rms_norm_eps"),
         rope_theta=rope.theta,
         rope_scaling=rope.scaling,
-        ties_embeddings=bool(config.get("tie_word_embeddings", False)),
+        activation=activation(config),
+        ties_embeddings=config.flag("tie_word_embeddings", default=False),
         **own,
     )
 
 
-def _refuse_variants(config: Described) -> None:
-    activation = config.get("hidden_act") or "silu"
-    if activation != "silu":
-        raise LoadFailed(f"config.json has hidden_act '{activation}'; only 'silu' is supported")
-    if config.get("mlp_bias"):
-        raise LoadFailed("config.json has mlp_bias true; biases of the MLP are not supported")
+def one_window(config: Described, default: int | None = None) -> int:
+    """The window of all layers, 0 for none, by a config.json; `default`: where it does not say."""
+    return config.size("sliding_window", 0) if "sliding_window" in config else default or 0
 
 
-def sliding_window(config: Described, *, is_default: bool = False) -> int:
-    """A config.json's window of attention, 0 for none; `is_default`: whether one is used where the
-    file does not say. Raises LoadFailed where some layers have one only."""
-    if not config.get("use_sliding_window", is_default):
-        return 0
-    window: int = config.get("sliding_window") or 0
-    kinds = set(config.get("layer_types") or ())
-    if not kinds and not is_default:
-        num_layers = config["num_hidden_layers"]
-        first = config.get("max_window_layers", num_layers)
-        kinds = {
-            "sliding_attention" if layer >= first else "full_attention"
-            for layer in range(num_layers)
-        }
-    if window and len(kinds) > 1:
-        raise LoadFailed(
-            f"config.json gives a sliding window of {window} tokens to some layers only; all or "
-            "none is supported"
-        )
-    return 0 if kinds == {"full_attention"} else window
+def some_windows(config: Described) -> tuple[int, ...]:
+    """Qwen's windows of each layer, 0 for none, by a config.json. Raises LoadFailed."""
+    num_layers = config.size("num_hidden_layers")
+    if not config.flag("use_sliding_window", default=False):
+        return (0,) * num_layers
+    window = one_window(config, 4096)
+    first = config.get("max_window_layers", 28)
+    default = [
+        SLIDING if window and layer >= first else "full_attention" for layer in range(num_layers)
+    ]
+    return tuple(window if word == SLIDING else 0 for word in layer_types(config, default))
 
 
 def gguf_shape(
@@ -203,12 +198,12 @@ def gguf_shape(
 
 
 def _from_hub(config: Described) -> LlmConfig:
-    has_bias = bool(config.get("attention_bias"))
+    has_bias = config.flag("attention_bias", default=False)
     return hub_shape(
         config,
         "llama",
         names=LLAMA_NAMES,
-        sliding_window=sliding_window(config),
+        has_mlp_bias=config.flag("mlp_bias", default=False),
         has_qkv_bias=has_bias,
         has_output_bias=has_bias,
     ).config()

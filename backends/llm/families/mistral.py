@@ -5,11 +5,11 @@ from collections.abc import Container
 from trivet.backends.llm.families.config import LlmConfig
 from trivet.backends.llm.families.described import Described
 from trivet.backends.llm.families.family import Family
-from trivet.backends.llm.families.llama import gguf_shape, hub_shape, sliding_window
+from trivet.backends.llm.families.llama import gguf_shape, hub_shape, one_window
 
 
 def _from_hub(config: Described) -> LlmConfig:
-    window = sliding_window(config, is_default=True)
+    window = one_window(config, 4096)
     return hub_shape(config, "mistral", sliding_window=window).config()
 
 

@@ -1,7 +1,8 @@
 """What a family's weights are called in files, and how ranks share each of them out."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum, StrEnum
+from typing import Any
 
 
 class Role(StrEnum):
@@ -9,6 +10,7 @@ class Role(StrEnum):
 
     EMBEDDING = "embedding"
     POSITIONS = "positions"
+    EMBEDDING_NORM = "embedding norm"
     FINAL_NORM = "final norm"
     HEAD = "head"
     ATTENTION_NORM = "attention norm"
@@ -18,10 +20,20 @@ class Role(StrEnum):
     QUERY_NORM = "query norm"
     KEY_NORM = "key norm"
     OUTPUT = "output"
+    ATTENTION_POST_NORM = "norm behind attention"
     MLP_NORM = "MLP norm"
     GATE = "gate"
     UP = "up"
     DOWN = "down"
+    MLP_POST_NORM = "norm behind the MLP"
+    ROUTER = "router"
+    EXPERT_GATE = "experts' gate"
+    EXPERT_UP = "experts' up"
+    EXPERT_DOWN = "experts' down"
+    SHARED_GATE = "shared expert's gate"
+    SHARED_UP = "shared expert's up"
+    SHARED_DOWN = "shared expert's down"
+    SHARED_SHARE = "shared expert's share"
 
 
 class Share(Enum):
@@ -42,19 +54,83 @@ class WeightName:
     roles: tuple[Role, ...]
     """Several where a file joins matrices that read the same input, one above the other."""
     hub: str
-    """In Hugging Face's files, without the `.weight` behind it; `{layer}` is the layer's number."""
+    """In Hugging Face's files, without the `.weight` behind it; `{layer}` is the layer's number,
+    `{expert}` the expert's."""
     gguf: str
-    """In GGUF files; empty if there is none."""
+    """In GGUF files, where all experts of a layer are one tensor; empty if there is none."""
     share: Share = Share.WHOLE
     is_transposed: bool = False
     """Hugging Face's files have it as [inputs, outputs] (GPT-2's Conv1D)."""
+    groups_heads: bool = False
+    """Hugging Face's files have the queries, the key and the value of each key/value head together;
+    GGUF's have all queries, all keys, all values."""
+    interleaves: bool = False
+    """Hugging Face's files, and GGUF's, have it for a rotation of neighbours instead of halves."""
     gguf_interleaves: bool = False
     """GGUF's converters interleave the two halves of each of its heads, for a rotation of
     neighbours instead of halves."""
+    gguf_offset: float = 0.0
+    """GGUF's converters have added it."""
 
-    def in_hub(self, layer: int) -> str:
-        """The name in Hugging Face's files, for a layer."""
-        return self.hub.format(layer=layer)
+    @property
+    def is_of_experts(self) -> bool:
+        """Whether each expert has one."""
+        return "{expert}" in self.hub
+
+    def in_hub(self, layer: int, expert: int = 0) -> str:
+        """The name in Hugging Face's files, for a layer and an expert."""
+        return self.hub.format(layer=layer, expert=expert)
+
+
+_SHARES = {
+    Share.TOKENS: {Role.EMBEDDING, Role.HEAD},
+    Share.HEADS: {Role.QUERY, Role.KEY, Role.VALUE},
+    Share.INPUTS: {Role.OUTPUT, Role.DOWN, Role.EXPERT_DOWN, Role.SHARED_DOWN},
+    Share.OUTPUTS: {
+        Role.GATE, Role.UP, Role.EXPERT_GATE, Role.EXPERT_UP, Role.SHARED_GATE, Role.SHARED_UP,
+    },
+}  # fmt: skip
+_OF_BLOCK = {
+    (Role.ATTENTION_NORM,): "attn_norm",
+    (Role.QUERY,): "attn_q",
+    (Role.KEY,): "attn_k",
+    (Role.VALUE,): "attn_v",
+    (Role.QUERY, Role.KEY, Role.VALUE): "attn_qkv",
+    (Role.QUERY_NORM,): "attn_q_norm",
+    (Role.KEY_NORM,): "attn_k_norm",
+    (Role.OUTPUT,): "attn_output",
+    (Role.ATTENTION_POST_NORM,): "post_attention_norm",
+    (Role.MLP_NORM,): "ffn_norm",
+    (Role.GATE,): "ffn_gate",
+    (Role.UP,): "ffn_up",
+    (Role.GATE, Role.UP): "ffn_up",
+    (Role.DOWN,): "ffn_down",
+    (Role.MLP_POST_NORM,): "post_ffw_norm",
+    (Role.ROUTER,): "ffn_gate_inp",
+    (Role.EXPERT_GATE,): "ffn_gate_exps",
+    (Role.EXPERT_UP,): "ffn_up_exps",
+    (Role.EXPERT_DOWN,): "ffn_down_exps",
+    (Role.SHARED_GATE,): "ffn_gate_shexp",
+    (Role.SHARED_UP,): "ffn_up_shexp",
+    (Role.SHARED_DOWN,): "ffn_down_shexp",
+    (Role.SHARED_SHARE,): "ffn_gate_inp_shexp",
+}
+_GGUF = {
+    (Role.EMBEDDING,): "token_embd",
+    (Role.EMBEDDING_NORM,): "token_embd_norm",
+    (Role.POSITIONS,): "position_embd",
+    (Role.FINAL_NORM,): "output_norm",
+    (Role.HEAD,): "output",
+    **{roles: f"blk.{{layer}}.{name}" for roles, name in _OF_BLOCK.items()},
+}
+
+
+def weight(hub: str, *roles: Role, **own: Any) -> WeightName:
+    """A weight that GGUF's files call as they usually call one of its roles, and that is shared out
+    as such a one usually is."""
+    share = next((share for share, its in _SHARES.items() if roles[0] in its), Share.WHOLE)
+    given: dict[str, Any] = {"gguf": _GGUF.get(roles, ""), "share": share}
+    return WeightName(roles, hub, **given | own)
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +145,12 @@ class Names:
     which is k or v."""
     rope_divisors: str = ""
     """What divides rotary frequencies in GGUF files: Llama 3's scaling, worked out in advance."""
+
+    def having(self, *weights: WeightName, **own: Any) -> "Names":
+        """These names, but for the roles of `weights`."""
+        roles = {role for weight in weights for role in weight.roles}
+        kept = (weight for weight in self.weights if not roles.intersection(weight.roles))
+        return replace(self, weights=(*kept, *weights), **own)
 
     def of(self, role: Role) -> WeightName:
         """The weight that has a role, alone or with others. Raises LookupError where the family

@@ -8,12 +8,12 @@ from trivet.backends.llm.families.family import Family
 from trivet.backends.llm.families.llama import (
     gguf_shape,
     hub_shape,
-    sliding_window,
+    some_windows,
 )
 
 
 def _qwen2_from_hub(config: Described) -> LlmConfig:
-    shape = hub_shape(config, "qwen2", sliding_window=sliding_window(config), has_qkv_bias=True)
+    shape = hub_shape(config, "qwen2", windows=some_windows(config), has_qkv_bias=True)
     return shape.config()
 
 
@@ -22,11 +22,11 @@ def _qwen2_from_gguf(metadata: Described, tensor_names: Container[str]) -> LlmCo
 
 
 def _qwen3_from_hub(config: Described) -> LlmConfig:
-    has_bias = bool(config.get("attention_bias"))
+    has_bias = config.flag("attention_bias", default=False)
     return hub_shape(
         config,
         "qwen3",
-        sliding_window=sliding_window(config),
+        windows=some_windows(config),
         has_qkv_bias=has_bias,
         has_output_bias=has_bias,
         has_qk_norm=True,

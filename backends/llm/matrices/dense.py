@@ -47,6 +47,10 @@ class Dense:
         """See Matrix."""
         return Dense(self.data.narrow(axis, start, stop - start).contiguous())
 
+    def reordered(self, order: Tensor) -> "Dense":
+        """See Matrix."""
+        return Dense(self.data[order])
+
     def to(self, device: torch.device) -> "Dense":
         """See Matrix."""
         return Dense(self.data.to(device))

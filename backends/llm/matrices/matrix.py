@@ -33,6 +33,9 @@ class Matrix(Protocol):
         """The outputs or inputs from `start` on. Raises LoadFailed where the format cannot be cut
         there."""
 
+    def reordered(self, order: Tensor) -> Self:
+        """With its outputs in another order: int64 [outputs]."""
+
     def to(self, device: torch.device) -> Self:
         """On a device."""
 

@@ -3,11 +3,12 @@
 from collections.abc import Callable, Mapping
 from functools import partial
 
+import torch
 from torch import Tensor
 from torch.nn import functional
 
-from trivet.backends.llm.families.kinds import Activation, GatedMlp, Mlp
-from trivet.backends.llm.models.parts import MlpWeights
+from trivet.backends.llm.families.kinds import Activation, ExpertMlp, GatedMlp, PlainMlp
+from trivet.backends.llm.models.parts import ExpertWeights, MlpWeights
 
 MlpFunction = Callable[[Tensor], Tensor]
 """[N, hidden] to this rank's part of the sum, [N, hidden]."""
@@ -15,11 +16,14 @@ ACTIVATIONS: Mapping[Activation, Callable[[Tensor], Tensor]] = {
     Activation.SILU: functional.silu,
     Activation.GELU: functional.gelu,
     Activation.GELU_TANH: partial(functional.gelu, approximate="tanh"),
+    Activation.GELU_SIGMOID: lambda states: states * torch.sigmoid(1.702 * states),
+    Activation.RELU: functional.relu,
+    Activation.RELU_SQUARED: lambda states: functional.relu(states).square_(),
 }
 
 
-def make_mlp(kind: Mlp, weights: MlpWeights) -> MlpFunction:
-    """An MLP of its kind."""
+def make_mlp(kind: GatedMlp | PlainMlp, weights: MlpWeights) -> MlpFunction:
+    """A dense MLP of its kind."""
     inner = weights.inner.product(weights.inner_bias)
     down = weights.down.product(weights.down_bias)
     activate = ACTIVATIONS[kind.activation]
@@ -31,3 +35,74 @@ def make_mlp(kind: Mlp, weights: MlpWeights) -> MlpFunction:
 
         return gated
     return lambda states: down(activate(inner(states)))
+
+
+class Experts:
+    """A mixture of experts. Tokens are sorted by expert: each expert that a token has chosen
+    multiplies all its tokens at once, and the others are not touched."""
+
+    def __init__(self, kind: ExpertMlp, weights: ExpertWeights) -> None:
+        self._kind = kind
+        self._router = weights.router.product()
+        self._correction = weights.correction
+        self._experts = [make_mlp(kind.expert, each) for each in weights.experts]
+        self._shared = _shared(kind, weights)
+
+    def __call__(self, states: Tensor) -> Tensor:
+        """See MlpFunction."""
+        shares, chosen = self._choose(states)
+        order = chosen.flatten().argsort(stable=True)
+        tokens = order // self._kind.num_active
+        outputs = self._of_experts(states[tokens], chosen) * shares.flatten()[order].unsqueeze(1)
+        result = torch.zeros_like(states).index_add_(0, tokens, outputs.to(states.dtype))
+        if self._shared is not None:
+            result += self._shared(states)
+        return result
+
+    def _choose(self, states: Tensor) -> tuple[Tensor, Tensor]:
+        """Shares and numbers of each token's experts, both [N, active]."""
+        kind = self._kind
+        logits = self._router(states).float()
+        if self._correction is None:
+            scores = logits.softmax(dim=-1)
+            wanted = scores
+        else:
+            scores = logits.sigmoid()
+            wanted = scores + self._correction
+        if kind.num_groups > 1:
+            wanted = _of_best_groups(wanted, kind)
+        chosen = wanted.topk(kind.num_active, dim=-1).indices
+        shares = scores.gather(1, chosen)
+        if kind.is_normalised:
+            # The least is DeepSeek's, against a division by 0.
+            shares = shares / shares.sum(dim=-1, keepdim=True).clamp_min(1e-20)
+        return (shares * kind.multiplier).to(states.dtype), chosen
+
+    def _of_experts(self, rows: Tensor, chosen: Tensor) -> Tensor:
+        """`rows`: of all tokens and their experts, sorted by expert."""
+        counts = chosen.flatten().bincount(minlength=self._kind.num_experts).tolist()
+        outputs, start = torch.empty_like(rows), 0
+        for expert, count in zip(self._experts, counts, strict=True):
+            if count:
+                outputs[start : start + count] = expert(rows[start : start + count])
+                start += count
+        return outputs
+
+
+def _of_best_groups(wanted: Tensor, kind: ExpertMlp) -> Tensor:
+    """Without the experts of other groups than those whose best two are wanted most."""
+    groups = wanted.view(len(wanted), kind.num_groups, -1)
+    best = groups.topk(2, dim=-1).values.sum(dim=-1).topk(kind.num_active_groups, dim=-1).indices
+    is_best = torch.zeros_like(groups[..., 0], dtype=torch.bool).scatter_(1, best, value=True)
+    return groups.masked_fill(~is_best.unsqueeze(-1), -torch.inf).view(wanted.shape)
+
+
+def _shared(kind: ExpertMlp, weights: ExpertWeights) -> MlpFunction | None:
+    """The expert of all tokens."""
+    if kind.shared is None or weights.shared is None:
+        return None
+    whole = make_mlp(kind.shared, weights.shared)
+    if weights.shared_share is None:
+        return whole
+    share = weights.shared_share.product()
+    return lambda states: torch.sigmoid(share(states)) * whole(states)

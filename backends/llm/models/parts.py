@@ -1,14 +1,27 @@
 """The weights of a layer's parts, by kind: what all implementations read them with. Matrices that
 read the same input are one."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from torch import Tensor
 
-from trivet.backends.llm.families.kinds import LayerNorm, Mlp, Norm
+from trivet.backends.llm.families.kinds import (
+    ExpertMlp,
+    GatedMlp,
+    GroupedAttention,
+    LayerNorm,
+    Norm,
+    NormSpan,
+    PlainMlp,
+    Scoring,
+)
 from trivet.backends.llm.families.names import Role
 from trivet.backends.llm.matrices.matrix import Matrix
 from trivet.backends.llm.weights.taking import Weights
+
+CORRECTION = "e_score_correction_bias"
+"""What files call it, beside a router's weight."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,8 +40,10 @@ class AttentionWeights:
     """[(heads + 2 key/value heads) * head size, hidden]."""
     qkv_bias: Tensor | None
     query_norm: Tensor | None
-    """[head size]."""
+    """[head size]; [heads, head size] where each has its own; [heads * head size] of all as one."""
     key_norm: Tensor | None
+    query_norm_bias: Tensor | None
+    key_norm_bias: Tensor | None
     output: Matrix
     """[hidden, heads * head size]."""
     output_bias: Tensor | None
@@ -46,41 +61,119 @@ class MlpWeights:
     down_bias: Tensor | None
 
 
+@dataclass(frozen=True, slots=True)
+class ExpertWeights:
+    """Of an ExpertMlp."""
+
+    router: Matrix
+    """[experts, hidden]."""
+    correction: Tensor | None
+    """float32 [experts]: of a router's scores, where it has sigmoids."""
+    experts: list[MlpWeights]
+    shared: MlpWeights | None
+    shared_share: Matrix | None
+    """[1, hidden]."""
+
+
 def take_norm(weights: Weights, kind: Norm, role: Role, layer: int = 0) -> NormWeights:
     """Of a norm over the hidden size."""
-    size = weights.whole.hidden_size
-    has_bias = isinstance(kind, LayerNorm) and kind.has_bias
-    return NormWeights(
-        weights.vector(role, size, layer),
-        weights.vector(role, size, layer, "bias") if has_bias else None,
-    )
+    return _norm(weights, kind, role, (weights.whole.hidden_size,), layer)
+
+
+def _norm(
+    weights: Weights, kind: Norm, role: Role, shape: tuple[int, ...], layer: int
+) -> NormWeights:
+    if isinstance(kind, LayerNorm):
+        return NormWeights(
+            weights.vector(role, shape, layer) if kind.has_weight else weights.ones(shape),
+            weights.vector(role, shape, layer, "bias") if kind.has_bias else None,
+        )
+    return NormWeights(weights.vector(role, shape, layer), None)
 
 
 def take_attention(weights: Weights, layer: int) -> AttentionWeights:
     """Of a layer's attention. Raises LoadFailed."""
     kind, hidden = weights.whole.layers[layer].attention, weights.whole.hidden_size
     output = {Role.OUTPUT: hidden}
-    norms: list[Tensor | None] = [None, None]
-    if kind.head_norm is not None:
-        roles = (Role.QUERY_NORM, Role.KEY_NORM)
-        norms = [weights.vector(role, kind.head_dim, layer) for role in roles]
+    query, key = (
+        _head_norm(weights, kind, role, layer) for role in (Role.QUERY_NORM, Role.KEY_NORM)
+    )
     return AttentionWeights(
         qkv=weights.matrix(kind.outputs, hidden, layer),
         qkv_bias=weights.bias(kind.outputs, layer) if kind.has_qkv_bias else None,
-        query_norm=norms[0],
-        key_norm=norms[1],
+        query_norm=query.weight if query else None,
+        key_norm=key.weight if key else None,
+        query_norm_bias=query.bias if query else None,
+        key_norm_bias=key.bias if key else None,
         output=weights.matrix(output, kind.outputs[Role.QUERY], layer),
         output_bias=weights.bias(output, layer) if kind.has_output_bias else None,
     )
 
 
+def _head_norm(
+    weights: Weights, kind: GroupedAttention, role: Role, layer: int
+) -> NormWeights | None:
+    if kind.head_norm is None:
+        return None
+    count = kind.num_heads if role is Role.QUERY_NORM else kind.num_kv_heads
+    shapes = {
+        NormSpan.HEAD: (kind.head_dim,),
+        NormSpan.OWN: (count, kind.head_dim),
+        NormSpan.ALL: (count * kind.head_dim,),
+    }
+    return _norm(weights, kind.head_norm, role, shapes[kind.norm_span], layer)
+
+
 def take_mlp(weights: Weights, layer: int) -> MlpWeights:
-    """Of a layer's MLP. Raises LoadFailed."""
-    kind: Mlp = weights.whole.layers[layer].mlp
-    hidden, down = weights.whole.hidden_size, {Role.DOWN: weights.whole.hidden_size}
+    """Of a layer's dense MLP. Raises LoadFailed."""
+    kind = weights.whole.layers[layer].mlp
+    assert not isinstance(kind, ExpertMlp)
+    return _mlp(weights, kind, kind.outputs, Role.DOWN, layer)
+
+
+def take_experts(weights: Weights, layer: int) -> ExpertWeights:
+    """Of a layer's mixture of experts. Raises LoadFailed."""
+    kind, hidden = weights.whole.layers[layer].mlp, weights.whole.hidden_size
+    assert isinstance(kind, ExpertMlp)
+    shared = kind.shared
+    inner = {
+        role: shared.intermediate_size for role in (Role.SHARED_GATE, Role.SHARED_UP) if shared
+    }
+    return ExpertWeights(
+        router=weights.matrix({Role.ROUTER: kind.num_experts}, hidden, layer),
+        correction=_correction(weights, kind, layer),
+        experts=[
+            _mlp(weights, kind.expert, kind.outputs, Role.EXPERT_DOWN, layer, expert)
+            for expert in range(kind.num_experts)
+        ],
+        shared=_mlp(weights, shared, inner, Role.SHARED_DOWN, layer) if shared else None,
+        shared_share=(
+            weights.matrix({Role.SHARED_SHARE: 1}, hidden, layer)
+            if shared and kind.has_share
+            else None
+        ),
+    )
+
+
+def _correction(weights: Weights, kind: ExpertMlp, layer: int) -> Tensor | None:
+    if kind.scoring is not Scoring.SIGMOID:
+        return None
+    return weights.vector(Role.ROUTER, (kind.num_experts,), layer, CORRECTION)
+
+
+def _mlp(
+    weights: Weights,
+    kind: GatedMlp | PlainMlp,
+    outputs: Mapping[Role, int],
+    down_role: Role,
+    layer: int,
+    expert: int = 0,
+) -> MlpWeights:
+    hidden = weights.whole.hidden_size
+    down = {down_role: hidden}
     return MlpWeights(
-        inner=weights.matrix(kind.outputs, hidden, layer),
-        inner_bias=weights.bias(kind.outputs, layer) if kind.has_bias else None,
-        down=weights.matrix(down, kind.intermediate_size, layer),
+        inner=weights.matrix(outputs, hidden, layer, expert),
+        inner_bias=weights.bias(outputs, layer) if kind.has_bias else None,
+        down=weights.matrix(down, kind.intermediate_size, layer, expert),
         down_bias=weights.bias(down, layer) if kind.has_bias else None,
     )

@@ -32,7 +32,9 @@ class Vocabulary:
         head = take_head(weights, self._embedding)
         self._missing = len(self._embedding) - head.shape[0]
         """Logits to fill this rank's part up with, so that all have as many."""
-        self._head = head.product()
+        whole = weights.whole
+        bias = weights.bias({Role.HEAD: whole.vocabulary_size}) if whole.has_head_bias else None
+        self._head = head.product(bias)
         self._ranks = weights.ranks
         self._total = weights.whole.vocabulary_size
         self._first = weights.ranks.rank * len(self._embedding)

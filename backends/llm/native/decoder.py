@@ -8,8 +8,9 @@ from torch import Tensor
 from trivet.backends.llm.attention.base import StepInputs
 from trivet.backends.llm.attention.kv_cache import KvCache
 from trivet.backends.llm.families.config import LlmConfig
-from trivet.backends.llm.families.kinds import Need
+from trivet.backends.llm.families.kinds import GatedMlp
 from trivet.backends.llm.families.names import Role
+from trivet.backends.llm.families.needs import Need
 from trivet.backends.llm.matrices.dense import Dense
 from trivet.backends.llm.matrices.matrix import Matrix
 from trivet.backends.llm.models.parts import take_attention, take_mlp, take_norm
@@ -34,6 +35,7 @@ COMPUTES = frozenset({
 def why_not(config: LlmConfig, dtype: torch.dtype) -> str:
     """Why the compiled step cannot compute a model of its kinds; empty if it can."""
     heads, mlp = config.attention, config.layers[0].mlp
+    assert isinstance(mlp, GatedMlp)
     if dtype != torch.bfloat16:
         return f"it computes in bfloat16, not {str(dtype).removeprefix('torch.')}"
     if heads.head_dim not in HEAD_SIZES:
@@ -55,7 +57,8 @@ class NativeModel:
     def __init__(self, weights: Weights, cache: KvCache, native: Native) -> None:
         """`why_not` must have said nothing. Raises LoadFailed as TorchDecoder does."""
         config = weights.config
-        heads = config.attention
+        heads, mlp = config.attention, config.layers[0].mlp
+        assert isinstance(mlp, GatedMlp)
         self._functions = native.functions
         self._vocabulary = config.vocabulary_size
         embedding = take_embedding(weights)
@@ -66,7 +69,7 @@ class NativeModel:
         norm = take_norm(weights, config.norm, Role.FINAL_NORM).weight
         self._kept: list[Tensor] = [embedding, norm, head, cosines, sines]
         self._model = CModel(
-            config.hidden_size, config.layers[0].mlp.intermediate_size, heads.num_heads,
+            config.hidden_size, mlp.intermediate_size, heads.num_heads,
             heads.num_kv_heads, heads.head_dim, config.num_layers,
             -(-config.vocabulary_size // PANEL) * PANEL, cache.block_size, heads.window,
             native.has_amx, torch.get_num_threads(), config.norm.eps, heads.scale,

@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from trivet.backends.llm.matrices.fp8 import FP8
 from trivet.backends.llm.text.tokenizer_files import TokenizerFiles, gguf_tokenizer, hub_tokenizer
 from trivet.backends.llm.weights.gguf_header import GgufTensor
 from trivet.backends.llm.weights.gguf_parts import GgufFile, GgufModel, read_model
+from trivet.backends.llm.weights.rows import computed_order
 
 # Files of other quantisations or frameworks must not be taken for weights; pickles are never read.
 _INDEX = "model.safetensors.index.json"
@@ -37,6 +38,7 @@ _OTHER_WEIGHTS = {
 }
 """What may lie there instead, by ending, and what to do about it."""
 _INVERSE = "_scale_inv"
+_CORRECTION = ".e_score_correction_bias"
 _LAYER = re.compile(r"[0-9]{1,5}")
 
 
@@ -46,9 +48,9 @@ def load_model(
     """Config, weights of one type by Hugging Face's names, and tokenizer; of one of the families.
     Raises LoadFailed."""
     if path.is_dir():
-        described = _json(path / "config.json")
+        described = read_json(path / "config.json")
         config = from_hub(described, families)
-        weights = _safetensors(path, dtype)
+        weights = read_safetensors(path, dtype)
         blocks = scale_blocks(described.get("quantization_config") or {})
         if blocks is not None:
             _multiply_blocks(weights, blocks, dtype)
@@ -71,7 +73,8 @@ def load_tokenizer_files(path: Path) -> TokenizerFiles:
     )
 
 
-def _json(path: Path) -> dict[str, Any]:
+def read_json(path: Path) -> dict[str, Any]:
+    """A file's object. Raises LoadFailed."""
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
@@ -82,7 +85,8 @@ def _json(path: Path) -> dict[str, Any]:
     return document
 
 
-def _safetensors(folder: Path, dtype: torch.dtype) -> dict[str, Tensor]:
+def read_safetensors(folder: Path, dtype: torch.dtype | None) -> dict[str, Tensor]:
+    """A folder's weights by name, in one type, or in the file's own. Raises LoadFailed."""
     from safetensors import SafetensorError, safe_open
 
     weights: dict[str, Tensor] = {}
@@ -91,17 +95,20 @@ def _safetensors(folder: Path, dtype: torch.dtype) -> dict[str, Tensor]:
             check_readable(folder / name)
             with safe_open(folder / name, framework="pt") as file:
                 for key in file.keys():  # noqa: SIM118  # it is no mapping
-                    weights[key] = _in_type(key, file.get_tensor(key), dtype)
+                    tensor = file.get_tensor(key)
+                    weights[key] = tensor if dtype is None else _in_type(key, tensor, dtype)
         except (OSError, SafetensorError) as error:
             raise LoadFailed(f"'{name}' cannot be read: {_reason(error)}") from error
     return weights
 
 
 def _in_type(name: str, weight: Tensor, dtype: torch.dtype) -> Tensor:
-    """8-bit numbers and their scales stay what they are."""
+    """8-bit numbers and their scales stay what they are, and so do corrections of a router's
+    scores, which differ little."""
     if weight.dtype == FP8:
         return weight
-    return weight.to(torch.float32 if name.endswith(("_scale", _INVERSE)) else dtype)
+    is_kept = name.endswith(("_scale", _INVERSE, _CORRECTION))
+    return weight.to(torch.float32 if is_kept else dtype)
 
 
 def _multiply_blocks(
@@ -147,7 +154,7 @@ def _shards(folder: Path) -> list[str]:
     if not index.exists():
         _refuse_other_weights(folder)
         return [_ONLY_SHARD]
-    places = _json(index).get("weight_map")
+    places = read_json(index).get("weight_map")
     if not isinstance(places, dict) or not all(isinstance(name, str) for name in places.values()):
         raise LoadFailed(f"'{_INDEX}' must have a 'weight_map' from weights to files")
     for name in places.values():
@@ -186,9 +193,9 @@ def _dequantised(config: LlmConfig, file: GgufFile, dtype: torch.dtype) -> dict[
         weight = _floats(gguf_name, tensor, data)
         name = _GgufName.parsed(gguf_name, config)
         # Divisors of rotary frequencies: rounding them would turn far positions the wrong way.
-        if gguf_name != config.names.rope_divisors:
-            weight = weight.to(dtype)
-        weights[name.in_hub] = _as_in_hub(weight, name, config)
+        kept = gguf_name == config.names.rope_divisors
+        for hub_name, part in _as_in_hub(weight, name, config):
+            weights[hub_name] = part if kept else part.to(dtype)
     return weights
 
 
@@ -212,23 +219,34 @@ class _GgufName:
         weight = config.names.of_gguf(stem) if layer < config.num_layers else None
         return cls(name, weight, layer, ending)
 
-    @property
-    def in_hub(self) -> str:
+    def in_hub(self, expert: int = 0) -> str:
         """Hugging Face's name; its own where there is none."""
-        return (
-            self.name if self.weight is None else f"{self.weight.in_hub(self.layer)}.{self.ending}"
-        )
+        if self.weight is None:
+            return self.name
+        return f"{self.weight.in_hub(self.layer, expert)}.{self.ending}"
 
 
-def _as_in_hub(weight: Tensor, name: _GgufName, config: LlmConfig) -> Tensor:
-    """As Hugging Face's files have it."""
-    if name.weight is None:
-        return weight
-    if name.weight.gguf_interleaves:
-        attention = config.layers[name.layer].attention
-        is_query = Role.QUERY in name.weight.roles
-        weight = _unpermuted(weight, attention.num_heads if is_query else attention.num_kv_heads)
-    return weight.t() if name.weight.is_transposed and weight.dim() > 1 else weight
+def _as_in_hub(tensor: Tensor, name: _GgufName, config: LlmConfig) -> Iterator[tuple[str, Tensor]]:
+    """As Hugging Face's files have it, where each expert has a weight of its own."""
+    weight = name.weight
+    if weight is None:
+        yield name.in_hub(), tensor
+        return
+    if weight.is_of_experts:
+        yield from ((name.in_hub(expert), part) for expert, part in enumerate(tensor))
+        return
+    attention = config.layers[name.layer].attention
+    if weight.gguf_interleaves:
+        is_query = Role.QUERY in weight.roles
+        tensor = _unpermuted(tensor, attention.num_heads if is_query else attention.num_kv_heads)
+    if weight.groups_heads:
+        order = computed_order(weight, attention)
+        assert order is not None
+        tensor = tensor[order.argsort()]
+    if weight.gguf_offset and name.ending == "weight":
+        tensor = tensor - weight.gguf_offset
+    is_turned = weight.is_transposed and tensor.dim() > 1
+    yield name.in_hub(), tensor.t() if is_turned else tensor
 
 
 def _floats(name: str, tensor: GgufTensor, data: np.ndarray) -> Tensor:

@@ -16,8 +16,11 @@ from trivet.backends.llm.families.sharing import sharded_config
 from trivet.backends.llm.matrices.dense import Dense
 from trivet.backends.llm.matrices.formats import formats_of, join, quantised, take_matrix
 from trivet.backends.llm.matrices.matrix import INPUTS, OUTPUTS, Matrix
+from trivet.backends.llm.weights.rows import computed_order, neighbours
 
 M = TypeVar("M", bound=Matrix)
+_NEVER_QUANTISED = {Role.HEAD, Role.ROUTER, Role.SHARED_SHARE}
+"""A router's scores decide which experts are asked; its matrix is small."""
 
 
 class Weights:
@@ -39,16 +42,22 @@ class Weights:
         self.whole = config
         """The config of the whole model."""
         size = self.ranks.size
-        self.config = config if size == 1 else sharded_config(config, size)
+        self.config = config if size == 1 else sharded_config(config, size, self.ranks.rank)
         """What this process computes."""
         self._tensors = _Noted(tensors)
         self._device = device
-        self._quantization = quantization
+        self.quantization = quantization
+        """The format that dense matrices of layers get; empty: they stay dense."""
+
+    @property
+    def tensors(self) -> Mapping[str, Tensor]:
+        """As they were given."""
+        return self._tensors.tensors
 
     @property
     def formats(self) -> frozenset[str]:
         """Of all matrices, by name."""
-        return formats_of(self._tensors.tensors, self._quantization)
+        return formats_of(self._tensors.tensors, self.quantization)
 
     @property
     def nbytes(self) -> int:
@@ -56,27 +65,31 @@ class Weights:
         sizes = (tensor.numel() * tensor.itemsize for tensor in self._tensors.tensors.values())
         total = sum(sizes) // self.ranks.size
         # Quantised at load, a number takes half its bytes.
-        return total // 2 if self._quantization else total
+        return total // 2 if self.quantization else total
 
-    def matrix(self, outputs: Mapping[Role, int], inputs: int, layer: int = 0) -> Matrix:
+    def matrix(
+        self, outputs: Mapping[Role, int], inputs: int, layer: int = 0, expert: int = 0
+    ) -> Matrix:
         """This process's part of the weights of some roles, one below the other; `outputs` and
         `inputs` are the whole model's. Raises LoadFailed for one that is missing or of another
         shape."""
         parts = []
         for name, roles in self._named(outputs):
-            whole = self._read(name, sum(roles.values()), inputs, layer)
+            whole = self._read(name, (sum(roles.values()), inputs), layer, expert)
             for role, span in _spans(roles):
                 mine = self._part(whole, name, role, span, layer)
                 mine = mine if self._device is None else mine.to(self._device)
-                is_layers = role is not Role.HEAD
-                parts.append(quantised(mine, self._quantization) if is_layers else mine)
+                stays = role in _NEVER_QUANTISED
+                parts.append(mine if stays else quantised(mine, self.quantization))
         return join(parts, " and ".join(outputs))
 
     def bias(self, outputs: Mapping[Role, int], layer: int = 0) -> Tensor:
         """This process's part of the biases beside the weights of some roles."""
         parts = []
         for name, roles in self._named(outputs):
-            whole = self._tensor(f"{name.in_hub(layer)}.bias", sum(roles.values()))
+            whole = self._tensor(f"{name.in_hub(layer)}.bias", (sum(roles.values()),))
+            order = computed_order(name, self.whole.layers[layer].attention)
+            whole = whole if order is None else whole[order]
             if name.share is Share.INPUTS:
                 # The sum over all ranks holds it once.
                 parts.append(whole if self.ranks.rank == 0 else torch.zeros_like(whole))
@@ -86,16 +99,27 @@ class Weights:
                 parts.append(self._part(column, name, role, span, layer).data.squeeze(1))
         return self._there(parts[0] if len(parts) == 1 else torch.cat(parts))
 
-    def vector(self, role: Role, size: int, layer: int = 0, ending: str = "weight") -> Tensor:
-        """A weight [size] that all ranks hold."""
-        name = self.whole.names.of(role).in_hub(layer)
-        return self._there(self._tensor(f"{name}.{ending}", size))
+    def vector(
+        self, role: Role, shape: tuple[int, ...], layer: int = 0, ending: str = "weight"
+    ) -> Tensor:
+        """A weight that all ranks hold."""
+        name = self.whole.names.of(role)
+        tensor = self._tensor(f"{name.in_hub(layer)}.{ending}", shape)
+        if name.interleaves:
+            tensor = tensor[..., neighbours(self.whole.layers[layer].attention)]
+        return self._there(tensor)
+
+    def ones(self, shape: tuple[int, ...]) -> Tensor:
+        """A weight that multiplies nothing, of the type of the others."""
+        name = self.whole.names.of(Role.EMBEDDING)
+        embedding = self._tensors.tensors.get(f"{name.in_hub(0)}.weight")
+        return self._there(torch.ones(shape, dtype=None if embedding is None else embedding.dtype))
 
     def table(self, role: Role, rows: int) -> Tensor:
         """A weight [rows, hidden size] that is looked up in, of which each rank holds a part if it
         is the vocabulary's; the last is filled up with zeros."""
         name = self.whole.names.of(role)
-        table = self._tensor(f"{name.in_hub(0)}.weight", rows, self.whole.hidden_size)
+        table = self._tensor(f"{name.in_hub(0)}.weight", (rows, self.whole.hidden_size))
         if name.share is Share.TOKENS and self.ranks.size > 1:
             count = self.config.vocabulary_size
             table = table[self.ranks.rank * count : (self.ranks.rank + 1) * count]
@@ -113,13 +137,20 @@ class Weights:
         needless = {f"{names.of(Role.HEAD).in_hub(0)}.weight", names.rope_divisors}
         rest = sorted(
             name for name in self._tensors.keys() - self._tensors.taken - needless
-            if not name.endswith(names.needless)
+            if not name.endswith(names.needless) and not name.startswith(self._further())
         )  # fmt: skip
         if rest:
             raise LoadFailed(
                 f"the model's files have {len(rest)} weights that this architecture does not know, "
                 f"'{rest[0]}' the first: the model is of another shape than its config says"
             )
+
+    def _further(self) -> tuple[str, ...]:
+        """What names of layers begin with that are not computed."""
+        first = self.whole.num_layers
+        name = self.whole.names.of(Role.OUTPUT).hub.partition("{layer}")[0]
+        numbers = range(first, first + self.whole.num_further_layers)
+        return tuple(f"{name}{number}." for number in numbers)
 
     def _named(self, outputs: Mapping[Role, int]) -> Iterator[tuple[WeightName, dict[Role, int]]]:
         """The weights in the file that have these roles, each with its own, in order."""
@@ -128,18 +159,22 @@ class Weights:
             name = self.whole.names.of(next(iter(left)))
             yield name, {role: left.pop(role) for role in name.roles if role in left}
 
-    def _read(self, name: WeightName, outputs: int, inputs: int, layer: int) -> Matrix:
-        stem = name.in_hub(layer)
+    def _read(self, name: WeightName, shape: tuple[int, int], layer: int, expert: int) -> Matrix:
+        """[outputs, inputs] in the order in which they are computed."""
+        stem = name.in_hub(layer, expert)
         matrix = take_matrix(self._tensors, stem)
-        wanted = (inputs, outputs) if name.is_transposed else (outputs, inputs)
+        wanted = shape[::-1] if name.is_transposed else shape
         if matrix.shape != wanted:
             raise _of_another_shape(f"{stem}.weight", matrix.shape, wanted)
-        if not name.is_transposed:
-            return matrix
-        if not isinstance(matrix, Dense):
-            kind = type(matrix).__name__
-            raise LoadFailed(f"weight '{stem}' is transposed, which matrices of {kind} cannot be")
-        return Dense(matrix.data.t().contiguous())
+        if name.is_transposed:
+            if not isinstance(matrix, Dense):
+                kind = type(matrix).__name__
+                raise LoadFailed(
+                    f"weight '{stem}' is transposed, which matrices of {kind} cannot be"
+                )
+            matrix = Dense(matrix.data.t().contiguous())
+        order = computed_order(name, self.whole.layers[layer].attention)
+        return matrix if order is None else matrix.reordered(order)
 
     def _part(self, whole: M, name: WeightName, role: Role, span: tuple[int, int], layer: int) -> M:
         """This rank's part of the outputs from `start` on."""
@@ -171,7 +206,7 @@ class Weights:
         num_heads = attention.num_heads if role is Role.QUERY else attention.num_kv_heads
         return min(num_heads, self.ranks.size)
 
-    def _tensor(self, name: str, *shape: int) -> Tensor:
+    def _tensor(self, name: str, shape: tuple[int, ...]) -> Tensor:
         if name not in self._tensors:
             raise LoadFailed(f"the model's files have no weight '{name}'")
         tensor = self._tensors[name]

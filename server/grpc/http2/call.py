@@ -15,6 +15,7 @@ log = logging.getLogger(__name__)
 HIGH_WATER_BYTES = 1024 * 1024
 _BATCH = 256
 """Messages that waited are taken so many at a time."""
+_TOO_LATE = Code.DEADLINE_EXCEEDED, "Deadline Exceeded"
 INTERNAL_TEXT = "internal error; the server log has the details"
 
 
@@ -111,6 +112,9 @@ class Http2Call:
         self._end(Code.OK, "")
 
     def fail(self, code: Code, text: str) -> None:
+        if self.deadline is not None and time.monotonic() >= self.deadline:
+            # What fails since the time is up may be heard before the timer.
+            code, text = _TOO_LATE
         self._end(code, text)
 
     def _end(self, code: Code, text: str) -> None:
@@ -287,7 +291,7 @@ class Http2Call:
             self.stop(Code.INTERNAL, INTERNAL_TEXT)
 
     def _expire(self) -> None:
-        self.stop(Code.DEADLINE_EXCEEDED, "Deadline Exceeded")
+        self.stop(*_TOO_LATE)
 
     def _settle(self) -> None:
         self._is_ended = True

@@ -19,6 +19,24 @@ def _hub_folder(place: Path) -> Prediction:
     return _predicted(save_model(model_folder(place, "")))
 
 
+def _without_family(place: Path) -> Prediction:
+    """Short convolutions between attentions, which transformers' class computes."""
+    import torch
+    import transformers
+    from paged_models import made_random, save_tokenizer
+
+    config = transformers.Lfm2Config(
+        vocab_size=400, hidden_size=48, intermediate_size=80, num_hidden_layers=4, eos_token_id=1,
+        num_attention_heads=6, num_key_value_heads=2, max_position_embeddings=256,
+        layer_types=["conv", "full_attention", "conv", "full_attention"],
+    )  # fmt: skip
+    folder = model_folder(place, "")
+    torch.manual_seed(7)
+    made_random(transformers.Lfm2ForCausalLM(config)).save_pretrained(folder)
+    save_tokenizer(folder)
+    return _predicted(folder)
+
+
 def _gguf(place: Path, *, path: str, tensors_per_part: int = 0) -> Prediction:
     """The file that llama.cpp's converter makes of a folder, in float32."""
     import gguf
@@ -101,6 +119,17 @@ KINDS = (
         extra="llm",
         make=_hub_folder,
         ask=_complete,
+    ),
+    Kind(
+        title="Language model of Hugging Face of any other architecture of transformers ([which]"
+        "(llm.md#models-without-a-family))",
+        files="the same, also of a `...LMHeadModel`",
+        backend="llm",
+        library="transformers under trivet's engine",
+        extra="llm-transformers",
+        make=_without_family,
+        ask=_complete,
+        slow=True,
     ),
     Kind(
         title="Language model as GGUF",

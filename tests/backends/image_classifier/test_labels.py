@@ -1,7 +1,9 @@
 """Image classifiers' answers, compared with transformers' pipeline."""
 
 import base64
+import io
 import random
+import struct
 import zlib
 from contextlib import suppress
 from pathlib import Path
@@ -232,6 +234,17 @@ def test_damaged_files_are_read_or_refused_and_nothing_else(kind: str) -> None:
             file[place] = draw.randrange(256)
         with suppress(InvalidRequest):
             assert decoder(bytes(file)).mode == "RGB"
+
+
+def test_a_photograph_whose_exif_leads_nowhere_fails_its_request_alone(instance: Instance) -> None:
+    # Turned, with a place for a maker's own data that no file is long enough for.
+    entries = ((0x0112, 3, 1, 6), (0x8769, 16, 1, 116))
+    packed = b"".join(struct.pack("<HHII", *each) for each in entries)
+    exif = b"II*\0\x08\0\0\0\x02\0" + packed + bytes(86) + b"\xff" * 100
+    picture().save(file := io.BytesIO(), "JPEG", exif=b"Exif\0\0" + exif)
+    batch = run(instance, request(file.getvalue()), request(encoded(picture())))
+    assert [bool(outputs) for outputs in batch.outputs] == [False, True]
+    assert "the file cannot be decoded" in batch.errors[0].message
 
 
 def bomb(width: int, height: int) -> bytes:

@@ -40,7 +40,7 @@ PROMPTS = [[(7 * n + at) % SHAPE["vocab_size"] for at in range(n)] for n in LENG
 
 def logits(config: LlmConfig, weights: dict[str, Tensor], quantization: str = "") -> Tensor:
     def make(config: LlmConfig, weights: dict[str, Tensor], cache: KvCache) -> Model:
-        attention = TorchAttention(cache, config.attention.scale)
+        attention = TorchAttention(cache, config.attentions)
         return TorchDecoder(Weights(weights, config, quantization=quantization), attention)
 
     return torch.cat(Paged(config, weights, 16, LENGTHS, make).run(PROMPTS, whole()))

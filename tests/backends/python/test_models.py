@@ -456,7 +456,6 @@ def test_the_log_of_the_model_is_the_servers(
 @pytest.mark.parametrize(
     ("key", "value", "text"),
     [
-        ("EXECUTION_ENV_PATH", "/envs/a.tar.gz", "EXECUTION_ENV_PATH is not supported"),
         ("FORCE_CPU_ONLY_INPUT_TENSORS", "maybe", "must be 'yes' or 'no'"),
         ("isolation", "container", "must be 'none' or 'process'"),
         ("load_timeout_s", "soon", "must be a number of seconds"),

@@ -11,6 +11,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import encoder_folders
+import image_folders
 import numpy as np
 import onnx_models
 import pytest
@@ -123,6 +124,11 @@ def encoder(root: Path) -> tuple[Backend, str]:
     return open_backend("encoder"), ""
 
 
+def image_classifier(root: Path) -> tuple[Backend, str]:
+    image_folders.make_classifier(root / "m/1")
+    return open_backend("image_classifier"), ""
+
+
 def ensemble(root: Path) -> tuple[Backend, str]:
     step = Signature.from_config(text_format.Parse(STEP, ModelConfig(name="step")))
     catalog: Any = SimpleNamespace(
@@ -161,6 +167,7 @@ SITES: dict[str, Site] = {
     "encoder": encoder,
     "ensemble": ensemble,
     "fil": fil,
+    "image_classifier": image_classifier,
     "keras": keras,
     "llm": llm,
     "mlflow": mlflow,
@@ -247,6 +254,9 @@ def test_what_pip_should_install_is_an_extra_with_its_packages(about: About) -> 
     assert installed_by(extra) >= set(about.packages)
 
 
+IMPORTED_AS = {"pillow": "PIL"}
+
+
 def installed_by(extra: str) -> set[str]:
     """The packages of an extra and of those that it names."""
     found: set[str] = set()
@@ -257,7 +267,7 @@ def installed_by(extra: str) -> set[str]:
         else:
             # On the package index with dashes; what is imported has underscores.
             name = requirement.partition(">")[0].replace("-", "_")
-            found.add(name.removesuffix("_cpu"))
+            found.add(IMPORTED_AS.get(name, name.removesuffix("_cpu")))
     return found
 
 

@@ -1,4 +1,4 @@
-"""Clients of other houses, unmodified: each test skips where its client is not installed."""
+"""Clients of other houses, unmodified."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -33,7 +33,8 @@ def scores(repository: Path) -> np.ndarray:
 
 
 def test_langchain_s_openai_embeddings(encoders: RunningServer, vectors: np.ndarray) -> None:
-    langchain = pytest.importorskip("langchain_openai")
+    import langchain_openai as langchain
+
     # Otherwise it sends token ids of OpenAI's vocabulary.
     made = langchain.OpenAIEmbeddings(
         model="vectors",
@@ -53,7 +54,8 @@ def test_langchain_s_openai_embeddings(encoders: RunningServer, vectors: np.ndar
 @pytest.fixture
 def asked(encoders: RunningServer) -> Iterator[dict[str, Any]]:
     """What Cohere's clients are made with; they leave a connection of their own open."""
-    httpx = pytest.importorskip("httpx")
+    import httpx
+
     with httpx.Client(timeout=patience()) as client:
         yield {
             "api_key": "none",
@@ -64,7 +66,8 @@ def asked(encoders: RunningServer) -> Iterator[dict[str, Any]]:
 
 @pytest.mark.parametrize("name", ["ClientV2", "Client"])
 def test_cohere_s_rerank(asked: dict[str, Any], scores: np.ndarray, name: str) -> None:
-    cohere = pytest.importorskip("cohere")
+    import cohere
+
     client = getattr(cohere, name)(**asked)
 
     answer = client.rerank(model="pairs", query=QUERY, documents=DOCUMENTS, top_n=2)
@@ -76,7 +79,7 @@ def test_cohere_s_rerank(asked: dict[str, Any], scores: np.ndarray, name: str) -
 
 
 def test_cohere_s_client_raises_its_own_errors(asked: dict[str, Any]) -> None:
-    cohere = pytest.importorskip("cohere")
+    import cohere
 
     with pytest.raises(cohere.errors.NotFoundError, match="`nobody` does not exist"):
         cohere.ClientV2(**asked).rerank(model="nobody", query=QUERY, documents=DOCUMENTS)

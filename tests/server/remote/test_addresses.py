@@ -41,6 +41,11 @@ def test_tritons_forms_are_read(address: str, expected: BucketAddress) -> None:
         ("as://account", "give as://ACCOUNT/CONTAINER/PREFIX"),
         ("s3://bucket/../other", "is no address"),
         ("s3://https://key:secret@host/bucket", "no place for credentials"),
+        ("s3://key:secret@bucket/models", "no place for credentials"),
+        ("gs://secret@bucket", "no place for credentials"),
+        ("as://account:secret@host", "no place for credentials"),
+        ("https://key:secret@host/models", "'https://' is not known"),
+        ("mlflow://secret@host/fraud", "does not have the form"),
         ("ftp://host/models", "'ftp://' is not known; there are folders and s3://"),
     ],
 )

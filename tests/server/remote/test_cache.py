@@ -117,6 +117,21 @@ def test_what_is_in_a_tree_stays_however_small_the_cap(full: Room) -> None:
     assert size_of(full.cache.folder) == 100
 
 
+def test_what_vanishes_while_room_is_made_is_nothing(full: Room) -> None:
+    (full.cache.folder / "parts/gone").symlink_to("renamed-meanwhile")
+    Cache(full.cache.folder, 0, Event()).trim()
+    assert len([*full.cache.folder.glob("blobs/*/*")]) == 1
+    assert full.files() == full.source.files
+
+
+@pytest.mark.parametrize("name", ["blobs", "parts", "sources", "trees", "used"])
+def test_a_folder_that_is_a_link_to_another_is_not_used(tmp_path: Path, name: str) -> None:
+    (tmp_path / "documents").mkdir()
+    (tmp_path / name).symlink_to("documents")
+    with pytest.raises(PermissionError):
+        open_cache(tmp_path)
+
+
 def test_what_another_server_is_fetching_stays(source: ScriptedSource, tmp_path: Path) -> None:
     stamp = source.stamp("m/1/weights")
     other = open_cache(tmp_path, max_bytes=0)

@@ -11,7 +11,7 @@ from scripted_source import refused, throttled
 
 from trivet.server.remote import follower as module
 from trivet.server.remote.cache import Stopped
-from trivet.server.remote.follower import Follower
+from trivet.server.remote.follower import Followed, Follower
 from trivet.server.remote.source import RemoteError, Unreachable
 
 WARNING = "test://place/models may not be read: scripted; what serves goes on serving"
@@ -38,6 +38,22 @@ class ScriptedMirror:
         return self._remembers
 
 
+class HeldMirror:
+    """Each round takes as long as the test wants."""
+
+    def __init__(self) -> None:
+        self.has_begun, self.may_end = Event(), Event()
+        self.num_rounds = 0
+
+    def sync(self, *, settle_s: float, bar: bool = False) -> bool:
+        self.num_rounds += 1
+        self.has_begun.set()
+        return not self.may_end.wait(patience())
+
+    def restore(self) -> bool:
+        return False
+
+
 @pytest.fixture
 def stop() -> Iterator[Event]:
     stop = Event()
@@ -45,7 +61,7 @@ def stop() -> Iterator[Event]:
     stop.set()
 
 
-def follower_of(mirror: ScriptedMirror, stop: Event) -> Follower:
+def follower_of(mirror: Followed, stop: Event) -> Follower:
     return Follower(mirror, "test://place/models", stop)
 
 
@@ -137,3 +153,27 @@ def test_whoever_asks_after_the_end_is_turned_away(stop: Event) -> None:
     with pytest.raises(Stopped):
         follower.sync().result(patience())
     assert mirror.settle_s == []
+
+
+def test_whoever_leaves_ends_nothing(stop: Event) -> None:
+    mirror = HeldMirror()
+    follower = follower_of(mirror, stop)
+    under_way = follower.sync()
+    assert mirror.has_begun.wait(patience())
+    assert not under_way.cancel()
+    assert follower.sync().cancel()
+    mirror.may_end.set()
+    follower.sync().result(patience())
+    assert mirror.num_rounds == 2
+
+
+def test_one_round_answers_all_who_wait_when_it_begins(stop: Event) -> None:
+    mirror = HeldMirror()
+    follower = follower_of(mirror, stop)
+    first = follower.sync()
+    assert mirror.has_begun.wait(patience())
+    others = [follower.sync() for _ in range(10)]
+    mirror.may_end.set()
+    for each in (first, *others):
+        each.result(patience())
+    assert mirror.num_rounds == 2

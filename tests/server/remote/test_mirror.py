@@ -9,7 +9,7 @@ import pytest
 from mirror_room import Room
 from scripted_source import Fault, ScriptedSource, broken, refused, throttled
 
-from trivet.server.remote.source import RemoteError, Unreachable
+from trivet.server.remote.source import RemoteError, Source, Stamp, Unreachable
 from trivet.server.repository.scan import scan
 
 ADD = {"add/config.pbtxt": b"config", "add/1/model.onnx": b"first version"}
@@ -66,6 +66,21 @@ def test_a_changed_version_takes_the_place_of_the_old_one_at_once(
     os.close(held)
 
 
+def test_no_version_is_seen_before_its_config(
+    room: Room, source: ScriptedSource, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[list[str]] = []
+    link = room.cache.link
+
+    def linked(source: Source, stamp: Stamp, into: Path) -> None:
+        seen.append(sorted(room.files()))
+        link(source, stamp, into)
+
+    monkeypatch.setattr(room.cache, "link", linked)
+    room.sync()
+    assert seen == [[], ["add/config.pbtxt"]]
+
+
 def test_what_has_gone_there_goes_here(room: Room, source: ScriptedSource) -> None:
     source.files |= {"add/2/model.onnx": b"second", "lone.onnx": b"lone", "b/1/m": b"b"}
     room.sync()
@@ -87,6 +102,9 @@ def test_what_has_gone_there_goes_here(room: Room, source: ScriptedSource) -> No
         ({"m": b"a file", "n/1/x": b"x"}, {"m/1/x": b"a folder", "n/1/x": b"x"}),
         ({"m/1/x": b"a folder", "n/1/x": b"x"}, {"m": b"a file", "n/1/x": b"x"}),
         ({"config.json": b"{}"}, {"config.json": b"{'a': 1}", "model.gguf": b"weights"}),
+        ({"m": b"", "n/1/x": b"x"}, {"m/config.json": b"{}", "n/1/x": b"x"}),
+        ({"n/1/x": b"x", "n/2": b""}, {"n/1/x": b"x", "n/2/x": b"x"}),
+        ({"m/config.json": b"{}", "n/1/x": b"x"}, {"m": b"a file", "n/1/x": b"x"}),
     ],
 )
 def test_models_may_change_their_form(
@@ -108,6 +126,18 @@ def test_a_repository_that_is_one_model_has_its_address_s_name(tmp_path: Path) -
 
 
 # -- what is being written ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "files", [ADD, {"config.json": b"{}", "model.gguf": b"w"}], ids=["models", "one model"]
+)
+def test_the_mark_of_the_repository_s_own_folder_is_nothing(
+    room: Room, source: ScriptedSource, files: dict[str, bytes]
+) -> None:
+    source.files = {"": b"", **files}
+    assert not room.sync()
+    assert room.files() == files
+    assert room.mirror.restore()
 
 
 def test_a_version_that_grows_while_it_is_fetched_waits_for_the_next_round(
@@ -240,6 +270,17 @@ def test_a_model_with_a_name_that_cannot_be_a_file_keeps_no_other_back(
 
 def test_a_server_can_start_with_what_the_last_one_had(tmp_path: Path) -> None:
     source = ScriptedSource(dict(ADD))
+    first = Room(source, tmp_path)
+    first.sync()
+    first.close()
+    second = Room(source, tmp_path)
+    assert second.mirror.restore()
+    assert second.files() == ADD
+    second.close()
+
+
+def test_a_name_that_cannot_be_a_file_keeps_nothing_from_being_remembered(tmp_path: Path) -> None:
+    source = ScriptedSource({**ADD, "evil/../x": b""})
     first = Room(source, tmp_path)
     first.sync()
     first.close()

@@ -4,7 +4,7 @@ import asyncio
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from threading import Event
+from threading import Barrier, Event
 from typing import Any
 
 import pytest
@@ -14,6 +14,7 @@ from patience import patience
 
 from trivet.backends.api import InvalidRequest, Unavailable
 from trivet.server.control import RepositoryControl
+from trivet.server.remote.follower import Follower
 from trivet.server.remote.repositories import Repositories
 from trivet.server.repository.scan import RepositoryUnreadableError
 from trivet.server.settings import Settings
@@ -70,6 +71,17 @@ async def test_a_model_in_a_folder_and_in_a_bucket_names_both(
     await repositories.close()
 
 
+async def test_an_address_that_is_given_twice_is_one_repository(
+    bucket: Bucket, tmp_path: Path
+) -> None:
+    addresses = (ADDRESS, f"{ADDRESS}/")
+    settings = Settings(model_repository=addresses, remote_cache=str(tmp_path / "cache"))
+    repositories = await fetched(settings)
+    assert [*repositories.scan().models] == ["add"]
+    assert not repositories.scan().problems
+    await repositories.close()
+
+
 async def test_a_bucket_is_followed(bucket: Bucket, tmp_path: Path) -> None:
     settings = settings_of(tmp_path, repository_poll_secs=0.01)
     repositories = await fetched(settings)
@@ -104,6 +116,22 @@ async def test_a_server_that_ends_breaks_off_what_comes(bucket: Bucket, tmp_path
     with pytest.raises(RepositoryUnreadableError, match="the server ends"):
         await repositories.fetch()
     await repositories.close()
+
+
+async def test_repositories_are_closed_together(
+    bucket: Bucket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    together, close = Barrier(2), Follower.close
+
+    def closed(follower: Follower, timeout_s: float) -> bool:
+        together.wait(patience())
+        return close(follower, timeout_s)
+
+    monkeypatch.setattr(Follower, "close", closed)
+    addresses = (ADDRESS, f"gs://{BUCKET}/others")
+    settings = Settings(model_repository=addresses, remote_cache=str(tmp_path / "cache"))
+    await Repositories(settings, AT_ONCE).close()
+    assert num_of(tmp_path, "cache/trees/*") == 0
 
 
 async def test_a_server_starts_with_what_the_last_one_had(

@@ -76,9 +76,10 @@ def launch(
     config = LlamaShape(
         architecture="llama", vocabulary_size=8, hidden_size=8, intermediate_size=8, num_layers=1,
         num_heads=num_heads, num_kv_heads=num_kv, head_dim=size, max_positions=1,
-        rms_norm_eps=1e-5, rope_theta=1e4,
+        rms_norm_eps=1e-5, rope_theta=1e4, sliding_window=window,
     ).config()  # fmt: skip
-    attention = triton_paged.TritonAttention(KvCache(config, 2, 16, dtype), num_heads, 0.1, window)
+    cache = KvCache(config, 2, 16, dtype)
+    attention = triton_paged.TritonAttention(cache, config.attentions)
     num_tokens = num_sequences + 100
     attention.begin(StepInputs(
         token_ids=torch.zeros(num_tokens, dtype=torch.int64),

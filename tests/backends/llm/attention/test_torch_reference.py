@@ -1,5 +1,7 @@
 """Sequences that begin alike, decoded together: what they share is attended to once."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import Tensor
@@ -7,6 +9,7 @@ from torch import Tensor
 from trivet.backends.llm.attention.base import StepInputs
 from trivet.backends.llm.attention.kv_cache import KvCache
 from trivet.backends.llm.attention.torch_reference import TorchAttention
+from trivet.backends.llm.families.kinds import GroupedAttention
 from trivet.backends.llm.families.llama import LlamaShape
 
 HEADS, KV_HEADS, SIZE, BLOCK, SHARED_BLOCKS, SCALE = 6, 2, 32, 16, 8, 0.4
@@ -15,6 +18,16 @@ CONFIG = LlamaShape(
     num_layers=1, num_heads=HEADS, num_kv_heads=KV_HEADS, head_dim=SIZE, max_positions=4096,
     rms_norm_eps=1e-5, rope_theta=1e4,
 ).config()  # fmt: skip
+
+
+KIND = GroupedAttention(HEADS, KV_HEADS, SIZE, None, score_multiplier=SCALE)
+
+
+def is_split(attention: TorchAttention) -> bool:
+    """Whether what rows begin with is attended to apart."""
+    [seen] = attention._seen
+    assert seen.decodes is not None
+    return seen.decodes.shared is not None
 
 
 def step(num_rows: int, chunk: int = 0) -> StepInputs:
@@ -88,11 +101,10 @@ def test_a_shared_beginning_changes_no_output(
     query, key, value = (
         torch.randn(count, heads, SIZE).to(dtype) for heads in (HEADS, KV_HEADS, KV_HEADS)
     )
-    attention = TorchAttention(cache, SCALE)
+    attention = TorchAttention(cache, [KIND])
     attention.begin(inputs)
     found = attention.attend(0, query, key, value)
-    assert attention._decodes is not None
-    assert (attention._decodes.shared is not None) == is_apart
+    assert is_split(attention) == is_apart
     wanted = exact(cache, inputs, query)
     assert wanted.std() > 0.1
     torch.testing.assert_close(found.double(), wanted, atol=tolerance, rtol=tolerance)
@@ -100,7 +112,6 @@ def test_a_shared_beginning_changes_no_output(
 
 def test_windows_are_not_split_into_shared_and_own() -> None:
     cache = filled(24, torch.float32)
-    attention = TorchAttention(cache, SCALE, sliding_window=64)
+    attention = TorchAttention(cache, [replace(KIND, window=64)])
     attention.begin(step(24))
-    assert attention._decodes is not None
-    assert attention._decodes.shared is None
+    assert not is_split(attention)

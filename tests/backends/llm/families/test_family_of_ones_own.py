@@ -1,7 +1,8 @@
-"""A family that trivet does not have, declared in this file alone: GPT-2's learned positions, layer
-norms with biases and GELU. It is read, computed, batched and shared out to ranks as the built-in
-ones are."""
+"""A family that is not in the registry, declared in this file alone: GPT-2's learned positions,
+layer norms with biases and GELU. It is read, computed, batched and shared out to ranks as the
+built-in ones are."""
 
+import json
 import random
 import threading
 from collections.abc import Callable
@@ -73,7 +74,7 @@ def gpt2_config(values: Described) -> LlmConfig:
     inner = values.get("n_inner") or 4 * hidden
     mlp = PlainMlp(inner, ACTIVATIONS[values["activation_function"]])
     return LlmConfig(
-        architecture="gpt2",
+        architecture="own",
         names=NAMES,
         hidden_size=hidden,
         vocabulary_size=values["vocab_size"],
@@ -85,7 +86,8 @@ def gpt2_config(values: Described) -> LlmConfig:
     )
 
 
-GPT2 = Family("gpt2", "GPT2LMHeadModel", gpt2_config)
+OWN = {"architectures": ["OwnLMHeadModel"]}
+GPT2 = Family("own", "OwnLMHeadModel", gpt2_config)
 KNOWN = (*FAMILIES, GPT2)
 
 # -- what it gives ---------------------------------------------------------------------------------
@@ -101,7 +103,6 @@ def gpt2(activation: str = "gelu_new") -> Any:
         vocab_size=VOCABULARY, n_positions=96, n_embd=48, n_layer=3, n_head=6,
         activation_function=activation,
     )  # fmt: skip
-    config.architectures = ["GPT2LMHeadModel"]
     config._attn_implementation = "eager"
     torch.manual_seed(5)
     model: Any = transformers.GPT2LMHeadModel(config)
@@ -115,7 +116,7 @@ def gpt2(activation: str = "gelu_new") -> Any:
 
 
 def config_of(model: Any) -> LlmConfig:
-    return from_hub(model.config.to_dict(), KNOWN)
+    return from_hub(model.config.to_dict() | OWN, KNOWN)
 
 
 @pytest.mark.parametrize("steps", [whole, chunked, one_by_one, mixed])
@@ -132,13 +133,15 @@ def test_logits_equal_transformers(steps: Callable[[], Steps], activation: str) 
 def test_a_folder_is_read_by_the_family_that_is_given(tmp_path: Path) -> None:
     model = gpt2()
     model.save_pretrained(tmp_path)
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | OWN))
     tokenizers.Tokenizer(tokenizers.models.BPE()).save(str(tmp_path / "tokenizer.json"))
     config, weights, _ = load_model(tmp_path, torch.float32, KNOWN)
     found = Paged(config, weights, 16, LENGTHS).run(PROMPTS, whole())
     torch.testing.assert_close(
         torch.cat(found), torch.cat(reference(model, PROMPTS)), atol=1e-4, rtol=0
     )
-    with pytest.raises(LoadFailed, match="'GPT2LMHeadModel'; supported are"):
+    with pytest.raises(LoadFailed, match="'OwnLMHeadModel'; supported are"):
         load_model(tmp_path, torch.float32)
 
 
@@ -163,7 +166,7 @@ def rank_logits(rank: ThreadRank, found: list[Tensor]) -> None:
     config, weights = config_of(gpt2()), gpt2().state_dict()
 
     def make(mine: LlmConfig, weights: dict[str, Tensor], cache: KvCache) -> Model:
-        attention = TorchAttention(cache, mine.attention.scale)
+        attention = TorchAttention(cache, mine.attentions)
         return TorchDecoder(Weights(weights, config, rank), attention)
 
     mine = sharded_config(config, rank.size)

@@ -10,38 +10,55 @@ from trivet.backends.api import LoadFailed
 from trivet.backends.llm.families.config import LlmConfig
 from trivet.backends.llm.families.kinds import (
     Activation,
+    Arrangement,
+    ExpertMlp,
     GatedMlp,
     GroupedAttention,
     Layer,
     LayerNorm,
-    Need,
+    NormSpan,
     PlainMlp,
     RmsNorm,
     Rope,
+    Scoring,
 )
 from trivet.backends.llm.families.llama import LlamaShape
 from trivet.backends.llm.families.names import Names, Role
+from trivet.backends.llm.families.needs import Need
 from trivet.backends.llm.implementations import FUSED, NATIVE, TORCH, missing
 
 NORM = RmsNorm(1e-5)
 ATTENTION = GroupedAttention(6, 2, 16, Rope(500.0))
 LAYER = Layer(ATTENTION, GatedMlp(96), NORM)
-NUMBERS = {"eps", "num_heads", "num_kv_heads", "head_dim", "intermediate_size"}
-"""Sizes and the like, which an implementation asks about by itself."""
+EXPERTS = ExpertMlp(4, 2, GatedMlp(96))
+NUMBERS = {
+    "eps", "num_heads", "num_kv_heads", "head_dim", "intermediate_size", "score_multiplier",
+    "num_experts", "num_active", "is_normalised", "multiplier", "num_active_groups", "has_share",
+}  # fmt: skip
+"""Sizes and the like, which an implementation asks about by itself; whoever computes experts asks
+how their shares are made."""
+BY_WEIGHTS = {"has_weight"}
+"""What is seen in the weights alone, which are taken accordingly."""
 OTHERS: dict[str, Any] = {
     "rope": None, "window": 16, "head_norm": NORM, "has_qkv_bias": True, "has_output_bias": True,
     "activation": Activation.GELU_TANH, "norm": LayerNorm(1e-5), "mlp": PlainMlp(96),
+    "offset": 1.0, "norm_span": NormSpan.ALL, "score_cap": 30.0, "slopes": (0.5,) * 6,
+    "qkv_clip": 8.0, "arrangement": Arrangement.SANDWICH, "residual_multiplier": 0.5,
+    "expert": GatedMlp(96, Activation.GELU), "shared": GatedMlp(32),
+    "scoring": Scoring.SIGMOID, "num_groups": 2,
 }  # fmt: skip
 """For each field, a value that no kind has by itself."""
-ONE_OF_ITS_KIND = {"arrangement", "attention"}
+ONE_OF_ITS_KIND = {"attention"}
 
 
 @pytest.mark.parametrize(
-    "kind", [NORM, LayerNorm(1e-5), ATTENTION, GatedMlp(96), PlainMlp(96), LAYER], ids=repr
+    "kind",
+    [NORM, LayerNorm(1e-5), ATTENTION, GatedMlp(96), PlainMlp(96), EXPERTS, LAYER],
+    ids=repr,
 )
 def test_each_field_that_changes_what_is_computed_changes_the_needs(kind: Any) -> None:
     for field in fields(kind):
-        if field.name in NUMBERS | ONE_OF_ITS_KIND:
+        if field.name in NUMBERS | BY_WEIGHTS | ONE_OF_ITS_KIND:
             continue
         value = getattr(kind, field.name)
         other = not value if field.name == "has_bias" else OTHERS[field.name]
@@ -64,7 +81,7 @@ def test_all_implementations_compute_the_llama_shape() -> None:
 
 
 def test_a_layer_that_is_not_like_the_others_is_named() -> None:
-    other = replace(LAYER, mlp=replace(LAYER.mlp, activation=Activation.GELU))
+    other = replace(LAYER, mlp=GatedMlp(96, Activation.GELU))
     config = llama(layers=(LAYER, LAYER, other))
     assert config.needs()[Need.DIFFERENT_LAYERS] == "layer 2"
     said = "it computes no gelu (layer 2), it computes no layers that differ (layer 2)"
@@ -76,6 +93,24 @@ def test_layers_whose_attention_differs_are_refused_by_number() -> None:
     narrow = replace(LAYER, attention=replace(ATTENTION, window=16))
     with pytest.raises(LoadFailed, match="attention of layer 1 is of another kind"):
         _ = llama(layers=(LAYER, narrow)).attention
+
+
+def test_each_field_of_a_model_that_changes_what_is_computed_is_a_need() -> None:
+    changes: dict[str, tuple[Any, Need]] = {
+        "has_learned_positions": (True, Need.LEARNED_POSITIONS),
+        "embedding_multiplier": (2.0, Need.EMBEDDING_MULTIPLIER),
+        "embedding_norm": (NORM, Need.EMBEDDING_NORM),
+        "has_head_bias": (True, Need.HEAD_BIAS),
+        "logit_multiplier": (0.5, Need.LOGIT_MULTIPLIER),
+        "logit_cap": (30.0, Need.LOGIT_CAP),
+    }
+    assert not llama().needs().keys() & {need for _, need in changes.values()}
+    for name, (value, need) in changes.items():
+        assert need in llama(**{name: value}).needs(), name
+
+
+def test_torch_computes_all_that_there_is() -> None:
+    assert set(Need) - {Need.FOREIGN} == TORCH.computes
 
 
 def test_a_role_without_a_name_is_the_declarations_mistake() -> None:

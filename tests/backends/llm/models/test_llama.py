@@ -164,7 +164,7 @@ def test_bfloat16_stays_near_float32() -> None:
 
 def build(config: LlmConfig, weights: dict[str, Tensor]) -> TorchDecoder:
     """A model that is only built."""
-    attention = TorchAttention(KvCache(config, 2, 16, torch.float32), config.attention.scale)
+    attention = TorchAttention(KvCache(config, 2, 16, torch.float32), config.attentions)
     return TorchDecoder(Weights(weights, config), attention)
 
 

@@ -46,7 +46,7 @@ def part_logits(
     mine = sharded_config(config, rank.size)
 
     def make(mine: LlmConfig, weights: dict[str, Tensor], cache: KvCache) -> Model:
-        attention = TorchAttention(cache, mine.attention.scale)
+        attention = TorchAttention(cache, mine.attentions)
         return TorchDecoder(Weights(weights, config, rank), attention)
 
     found[rank.rank] = torch.cat(Paged(mine, weights, 16, LENGTHS, make).run(PROMPTS, whole()))

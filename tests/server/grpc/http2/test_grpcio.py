@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from typing import Any
 
 import grpc
 import grpc.aio
@@ -11,6 +12,7 @@ from patience import patience
 
 from trivet.server.grpc.http2.options import Http2Options
 from trivet.server.grpc.http2.server import Http2Transport
+from trivet.server.grpc.transport import Code
 
 LARGE = [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)]
 
@@ -89,6 +91,17 @@ async def test_handlers_see_the_deadline(channel: grpc.aio.Channel, site: Site) 
     site.held[0].send([])
     site.held[0].finish()
     assert await call == b""
+
+
+async def test_what_fails_once_the_deadline_has_passed_is_too_late_whatever_is_heard_first(
+    channel: grpc.aio.Channel, site: Site
+) -> None:
+    call = method(channel, "Hold")(b"", timeout=patience())
+    await site.holds(1)
+    held: Any = site.held[0]
+    held.deadline = 0.0
+    held.fail(Code.INTERNAL, "the model that was asked had not answered")
+    assert (await failure(call)).code() is grpc.StatusCode.DEADLINE_EXCEEDED
 
 
 async def test_cancelling_cancels_the_work(channel: grpc.aio.Channel, site: Site) -> None:

@@ -14,6 +14,7 @@ from trivet.backends.llm.attention.kv_cache import KvCache
 from trivet.backends.llm.attention.torch_reference import TorchAttention
 from trivet.backends.llm.attention.triton_paged import TritonAttention
 from trivet.backends.llm.families.config import LlmConfig
+from trivet.backends.llm.families.kinds import GroupedAttention
 from trivet.backends.llm.families.llama import LlamaShape
 
 SCALE = 0.3
@@ -131,9 +132,17 @@ def exact(step: Step, window: int = 0) -> Tensor:
     return torch.cat(parts)
 
 
+def kind(step: Step, window: int = 0) -> GroupedAttention:
+    """Of the step's heads."""
+    _, num_heads, size = step.query.shape
+    return GroupedAttention(
+        num_heads, step.key.shape[1], size, None, window=window, score_multiplier=SCALE
+    )
+
+
 def compute(step: Step, window: int = 0) -> Tensor:
     """The output of the kernels."""
-    attention = TritonAttention(step.cache, step.query.shape[1], SCALE, window)
+    attention = TritonAttention(step.cache, [kind(step, window)])
     attention.begin(step.inputs)
     return attention.attend(0, step.query, step.key, step.value)
 
@@ -171,7 +180,7 @@ def test_long_sequences_are_decoded_in_splits(
     device: torch.device, length: int, block_size: int
 ) -> None:
     step = make_step(device, [length, 1024, 3], [1, 1, 1], block_size=block_size)
-    attention = TritonAttention(step.cache, 6, SCALE)
+    attention = TritonAttention(step.cache, [kind(step)])
     attention.begin(step.inputs)
     assert attention._num_splits > 1
     assert_exact(step)
@@ -214,7 +223,7 @@ def test_chunks_cross_the_programs_that_compute_them(device: torch.device) -> No
 @pytest.mark.parametrize("window", [0, 20])
 def test_plain_torch_gives_the_same(device: torch.device, window: int) -> None:
     step = make_step(device, [70, 1, 133, 64], [1, 1, 33, 64])
-    reference = TorchAttention(step.cache, SCALE, window)
+    reference = TorchAttention(step.cache, [kind(step, window)])
     found = compute(step, window)
     reference.begin(step.inputs)
     wanted = reference.attend(0, step.query, step.key, step.value)
@@ -232,7 +241,7 @@ def test_rows_that_fill_up_a_batch_touch_nothing(device: torch.device) -> None:
         block_tables=torch.nn.functional.pad(inputs.block_tables, (0, 0, 0, 2)),
         sample_rows=inputs.sample_rows,
     )  # fmt: skip
-    attention = TritonAttention(step.cache, 6, SCALE)
+    attention = TritonAttention(step.cache, [kind(step)])
     attention.begin(padded)
     before = [layer.clone() for layer in step.cache.layers]
     rows = [torch.nn.functional.pad(x, (0, 0, 0, 0, 0, 2)) for x in (step.query, step.key,

@@ -126,7 +126,7 @@ def test_an_engine_as_on_a_gpu_gives_the_tokens_of_plain_torch(
         pass
     runner = TorchRunner(model, DeviceStaging(device), max_num_seqs=MOST_SEQUENCES)
     cache = KvCache(config, NUM_BLOCKS, BLOCK_SIZE, torch.float32)
-    plain = TorchDecoder(Weights(weights, config), TorchAttention(cache, config.attention.scale))
+    plain = TorchDecoder(Weights(weights, config), TorchAttention(cache, config.attentions))
 
     found = tokens(runner, overlaps=True)
 

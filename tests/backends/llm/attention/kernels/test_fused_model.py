@@ -42,9 +42,7 @@ EIGHT_BIT = HEADS | {"hidden_size": 96, "intermediate_size": 96}
 def fused(
     config: LlmConfig, weights: dict[str, Tensor], cache: KvCache, quantization: str = ""
 ) -> Model:
-    attention = TritonAttention(
-        cache, config.attention.num_heads, config.attention.scale, config.attention.window
-    )
+    attention = TritonAttention(cache, config.attentions)
     return FusedLlama(Weights(weights, config, quantization=quantization), attention)
 
 
@@ -160,7 +158,7 @@ def test_replayed_steps_filled_up_with_rows_equal_computed_ones(device: torch.de
 
 
 def plain_8bit(config: LlmConfig, weights: dict[str, Tensor], cache: KvCache) -> Model:
-    attention = TorchAttention(cache, config.attention.scale)
+    attention = TorchAttention(cache, config.attentions)
     return TorchDecoder(Weights(weights, config, quantization="fp8"), attention)
 
 

@@ -23,13 +23,15 @@ ARCHITECTURES: dict[str, tuple[str, dict[str, Any]]] = {
     "llama": ("Llama", HEADS),
     "mistral, window": ("Mistral", HEADS | {"sliding_window": 16}),
     "qwen3, no grouping": ("Qwen3", HEADS | {"num_key_value_heads": 6}),
+    "qwen2, a window of some layers": (
+        "Qwen2",
+        HEADS | {"use_sliding_window": True, "sliding_window": 16, "max_window_layers": 1},
+    ),
 }
 
 
 def triton_model(config: LlmConfig, weights: dict[str, Tensor], cache: KvCache) -> Model:
-    attention = TritonAttention(
-        cache, config.attention.num_heads, config.attention.scale, config.attention.window
-    )
+    attention = TritonAttention(cache, config.attentions)
     return TorchDecoder(Weights(weights, config), attention)
 
 

@@ -1,0 +1,104 @@
+"""OLMo (AI2, 2024), whose norms have no weights, OLMo 2 with norms behind attention and MLP, and
+OLMo 3 with windows (2025)."""
+
+from dataclasses import replace
+
+from trivet.backends.llm.families.config import LlmConfig
+from trivet.backends.llm.families.described import Described
+from trivet.backends.llm.families.family import Family
+from trivet.backends.llm.families.gguf import GgufKeys, gguf_reader
+from trivet.backends.llm.families.hub import (
+    FULL,
+    SLIDING,
+    HeadSizes,
+    activation,
+    every,
+    hub_model,
+    layer_types,
+)
+from trivet.backends.llm.families.kinds import (
+    Arrangement,
+    GatedMlp,
+    GroupedAttention,
+    Layer,
+    LayerNorm,
+    NormSpan,
+    RmsNorm,
+    Rope,
+)
+from trivet.backends.llm.families.llama import HALVES_NAMES
+from trivet.backends.llm.families.names import Role, weight
+from trivet.backends.llm.families.rope import RopeRules, hub_rope
+
+_LAYER = "model.layers.{layer}."
+_NAMES = HALVES_NAMES.having(
+    weight(f"{_LAYER}post_attention_layernorm", Role.ATTENTION_POST_NORM),
+    weight(f"{_LAYER}post_feedforward_layernorm", Role.MLP_POST_NORM),
+)
+
+
+def _olmo(config: Described) -> LlmConfig:
+    norm = LayerNorm(1e-5, has_bias=False, has_weight=False)
+    attention = replace(olmo_attention(config, _rope(config)), qkv_clip=clip(config))
+    layer = Layer(attention, _mlp(config), norm)
+    layers = [layer] * config.size("num_hidden_layers")
+    return hub_model(config, "olmo", HALVES_NAMES, layers, norm)
+
+
+def _olmo2(config: Described) -> LlmConfig:
+    layers = [_layer(config, _rope(config))] * config.size("num_hidden_layers")
+    return hub_model(config, "olmo2", _NAMES, layers, _norm(config))
+
+
+def _olmo3(config: Described) -> LlmConfig:
+    theta = 500_000.0
+    full = _layer(config, _rope(config, RopeRules(theta, layer_type=FULL)))
+    local = _layer(
+        config, _rope(config.without("rope_scaling"), RopeRules(theta, "", layer_type=SLIDING))
+    )
+    window = config.size("sliding_window", 4096)
+    kinds = {FULL: full, SLIDING: replace(local, attention=replace(local.attention, window=window))}
+    types = layer_types(config, every(4, config.size("num_hidden_layers")))
+    return hub_model(config, "olmo3", _NAMES, [kinds[word] for word in types], _norm(config))
+
+
+def clip(config: Described) -> float:
+    """Null for none."""
+    return 0.0 if config.get("clip_qkv") is None else config.number("clip_qkv")
+
+
+def olmo_attention(config: Described, rope: Rope) -> GroupedAttention:
+    """Without what its kinds differ in."""
+    heads = HeadSizes.of(config)
+    has_bias = config.flag("attention_bias", default=False)
+    return GroupedAttention(
+        heads.num_heads,
+        heads.num_kv_heads,
+        heads.head_dim,
+        rope=rope,
+        has_qkv_bias=has_bias,
+        has_output_bias=has_bias,
+    )
+
+
+def _rope(config: Described, rules: RopeRules | None = None) -> Rope:
+    return hub_rope(config, HeadSizes.of(config).head_dim, rules)
+
+
+def _norm(config: Described) -> RmsNorm:
+    return RmsNorm(config.number("rms_norm_eps", 1e-5))
+
+
+def _mlp(config: Described) -> GatedMlp:
+    return GatedMlp(config.size("intermediate_size"), activation(config))
+
+
+def _layer(config: Described, rope: Rope) -> Layer:
+    norm = _norm(config)
+    attention = replace(olmo_attention(config, rope), head_norm=norm, norm_span=NormSpan.ALL)
+    return Layer(attention, _mlp(config), norm, Arrangement.POST_NORM)
+
+
+OLMO = Family("olmo", "OlmoForCausalLM", _olmo)
+OLMO2 = Family("olmo2", "Olmo2ForCausalLM", _olmo2, gguf_reader(_olmo2, "olmo2", GgufKeys()))
+OLMO3 = Family("olmo3", "Olmo3ForCausalLM", _olmo3)

@@ -1,0 +1,1 @@
+"""Models computed by transformers' own classes, over our cache: what no family knows."""

@@ -1,0 +1,66 @@
+"""Reads a Hugging Face folder into a model of transformers: our reading of files, its classes."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from trivet.backends.api import LoadFailed
+from trivet.backends.llm.foreign.classes import Found, find_class
+from trivet.backends.llm.foreign.config import ForeignConfig
+from trivet.backends.llm.foreign.plan import ModelTensors
+from trivet.backends.llm.text.tokenizer_files import TokenizerFiles, hub_tokenizer
+from trivet.backends.llm.weights.files import read_json, read_safetensors
+
+_REPORTED = {
+    "missing_keys": "the model's files lack {count} weights that {name} has, '{first}' the first",
+    "mismatched_keys": "{count} weights are of another shape than {name}'s, '{first}' the first",
+    "unexpected_keys": (
+        "the model's files have {count} weights that {name} does not know, '{first}' the first: "
+        "the model is of another shape than its config says"
+    ),
+    "error_msgs": "transformers cannot load {name}: {first}",
+}
+"""What transformers tells of a load that must not be, and what is said of it."""
+
+
+def read_foreign(
+    folder: Path, dtype: torch.dtype, max_num_seqs: int
+) -> tuple[ForeignConfig, ModelTensors, TokenizerFiles]:
+    """Config, weights and tokenizer of a model that transformers knows; so many sequences run at a
+    time. Raises LoadFailed."""
+    found = find_class(read_json(folder / "config.json"))
+    files = hub_tokenizer(folder)
+    model = make_model(found, read_safetensors(folder, None), dtype)
+    # Imports transformers, as `find_class` has: only where it is needed.
+    from trivet.backends.llm.foreign.planning import plan_model
+
+    plan = plan_model(model, dtype, max_num_seqs)
+    return plan.config, ModelTensors(model, plan), files
+
+
+def make_model(found: Found, tensors: dict[str, Tensor], dtype: torch.dtype) -> Any:
+    """A model with these weights, by the names that files have. Raises LoadFailed."""
+    import transformers
+
+    transformers.utils.logging.disable_progress_bar()
+    transformers.utils.logging.set_verbosity_error()
+    try:
+        model, report = found.kind.from_pretrained(
+            None,
+            config=found.config,
+            state_dict=tensors,
+            dtype=dtype,
+            output_loading_info=True,
+        )
+    except (OSError, ValueError, RuntimeError, KeyError, TypeError, AttributeError) as error:
+        raise LoadFailed(f"transformers cannot load the folder: {error}") from error
+    _refuse_other_weights(found, report)
+    return model.eval()
+
+
+def _refuse_other_weights(found: Found, report: dict[str, Any]) -> None:
+    for kind, told in _REPORTED.items():
+        if keys := sorted(map(str, report[kind])):
+            raise LoadFailed(told.format(count=len(keys), name=found.name, first=keys[0]))
