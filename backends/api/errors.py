@@ -16,9 +16,9 @@ ServingError
 ├── Unsupported           a feature this model or server does not offer
 ├── BackendFailed         the model failed while computing
 ├── ResponseTooLarge      the model's answer is over a size limit of the server
-├── LoadFailed            a model could not be loaded
-│   └── UnreadableFiles   its files are there, but the disk does not give them out now
-└── InvalidConfig         a model configuration is wrong; the text gives file and line
+└── LoadFailed            a model could not be loaded
+    ├── UnreadableFiles   its files are there, but the disk does not give them out now
+    └── InvalidConfig     a model configuration is wrong; the text gives file and line
 
 The text of a ServingError is written for the client and is sent to it as it is. Text of foreign
 exceptions (a framework's, user code's) goes to the log; only errors that a model raises on purpose

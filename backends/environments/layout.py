@@ -73,12 +73,14 @@ class Layout:
             )
         home = Path(sys.base_prefix) / "bin"
         base = next(each for each in (home / self._name, home / "python3") if each.is_file())
-        for path in (*_interpreters(self.folder), self.folder / "bin" / self._name):
-            path.unlink(missing_ok=True)
-            path.symlink_to(base)
         config = self.folder / _VENV
         lines = config.read_text(encoding="utf-8", errors="replace").splitlines()
         kept = [line for line in lines if line.partition("=")[0].strip() != "home"]
+        for path in (*_interpreters(self.folder), self.folder / "bin" / self._name):
+            path.unlink(missing_ok=True)
+            path.symlink_to(base)
+        # It may be a link to what has just become one that leads out.
+        config.unlink()
         config.write_text("\n".join((f"home = {home}", *kept, "")), encoding="utf-8")
 
     @property

@@ -7,7 +7,7 @@ depends on the Python; the rules here do not.
 - Names have no `..` and are not absolute. Nothing is written through a link.
 - Links lead nowhere but into the folder. The interpreter of a virtual environment, which always
   leads out, is left out; see `Layout.settle`.
-- Files, folders and links only; at most so many of them, and so many bytes.
+- Files, folders and links only; at most so many of them, so deep, and so many bytes.
 """
 
 import errno
@@ -17,6 +17,7 @@ import resource
 import sys
 import tarfile
 import zlib
+from contextlib import suppress
 from lzma import LZMAError
 from pathlib import Path
 from typing import NoReturn
@@ -26,6 +27,8 @@ REFUSED = 65
 FAILED = 74
 """Exit code: the system is, and the last line is its error number."""
 MAX_MEMBERS = 1_000_000
+MAX_DEPTH = 200
+"""Of folders in each other: what removes them goes down step by step."""
 _MAX_MEMORY_BYTES = 4 << 30
 _CHUNK_BYTES = 1 << 20
 _INTERPRETER = "bin/python"
@@ -120,6 +123,8 @@ class Unpacker:
         parts = name.split("/")
         if given.startswith("/") or ".." in parts or "\0" in given:
             raise BadArchive(f"{given!r} leads out of it")
+        if len(parts) > MAX_DEPTH:
+            raise BadArchive(f"{given[:64]!r}... lies more than {MAX_DEPTH} folders deep")
         for count in range(1, len(parts)):
             if "/".join(parts[:count]) in self._links:
                 raise BadArchive(f"{given!r} lies behind a link")
@@ -157,6 +162,10 @@ class Unpacker:
         with open(os.open(path, flags, 0o600 | member.mode & 0o755), "wb") as file:  # noqa: PTH123
             while chunk := content.read(_CHUNK_BYTES):
                 file.write(chunk)
+            file.flush()
+            # Byte code knows by its source's time that it is of that source.
+            with suppress(ValueError, OverflowError):
+                os.utime(file.fileno(), (member.mtime, member.mtime))
 
 
 def _is_interpreter(name: str) -> bool:

@@ -11,6 +11,8 @@ from collections import deque
 
 log = logging.getLogger(__name__)
 _READ_BYTES = 64 << 10
+_MOST_READS = 16
+"""At once: who prints without end does not keep the reader from what else it waits for."""
 _MAX_LINE_BYTES = 64 << 10
 _NUM_LAST = 20
 
@@ -31,8 +33,9 @@ class OutputLines:
         os.set_blocking(fd, False)
 
     def forward(self) -> bool:
-        """Passes on what has been printed; False when nobody can print any more."""
-        while True:
+        """Passes on what has been printed, or a part that is large enough; False when nobody can
+        print any more."""
+        for _ in range(_MOST_READS):
             try:
                 data = os.read(self.fd, _READ_BYTES)
             except BlockingIOError:
@@ -44,6 +47,7 @@ class OutputLines:
                 lines.append(self._partial)
                 self._partial = b""
             self._write(lines)
+        return True
 
     def follow(self) -> None:
         """Passes on until nobody can print any more, and closes. For a thread of its own."""

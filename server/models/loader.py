@@ -186,11 +186,17 @@ class Loader:
 
     def make(self, recipe: Recipe, stop: threading.Event) -> None:
         """Makes an environment that `open` lacked, which may take minutes; `stop` has it give up.
-        Raises LoadFailed, UnreadableFiles."""
+        Raises a ServingError as `open` does."""
         try:
             self.environments.make(recipe, stop)
         except ServingError as error:
             raise judged(error) from error.__cause__
+        except Exception:
+            log.exception("the environment of model '%s' cannot be made", recipe.model)
+            raise LoadFailed(
+                f"the environment of model '{recipe.model}' cannot be made; the server log has the "
+                "details"
+            ) from None
 
     def prepare(self, plan: LoadPlan, files: ModelFiles, found: FoundBackend) -> Prepared:
         """All that is decided before anything is opened: a complete config, checked. Runs code of

@@ -1,5 +1,6 @@
 """Archives that are unpacked for a model: what becomes of them, and of those that change."""
 
+import shutil
 import threading
 from pathlib import Path
 
@@ -57,6 +58,18 @@ def test_others_are_refused_with_what_they_are(
 
     with pytest.raises(LoadFailed, match=text):
         cache.make(recipe(archive), threading.Event())
+
+
+def test_one_of_which_somebody_has_removed_some_is_unpacked_again(
+    tmp_path: Path, cache: EnvironmentCache
+) -> None:
+    archive = pack(make_venv(tmp_path / "made"), tmp_path / "env.tar.gz")
+    made = cache.make(recipe(archive), threading.Event())
+    shutil.rmtree(made.folder / "bin")
+
+    assert cache.find(recipe(archive)) is None
+    assert cache.make(recipe(archive), threading.Event()).python.is_file()
+    assert not made.folder.exists()
 
 
 def test_one_that_was_replaced_meanwhile_is_not_kept_as_the_other(

@@ -96,3 +96,21 @@ def test_two_pythons_are_none(tmp_path: Path) -> None:
     site_packages(environment, OTHER)
 
     assert "one lib/python3.N" in refusal(environment)
+
+
+def test_a_config_that_is_a_link_to_the_interpreter_does_not_overwrite_the_server_s(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = tmp_path / "server" / "bin" / f"python{VERSION}"
+    server.parent.mkdir(parents=True)
+    server.write_text("the server's")
+    monkeypatch.setattr("sys.base_prefix", str(tmp_path / "server"))
+    folder = make_venv(tmp_path / "made")
+    (folder / "bin" / "python3").unlink()
+    (folder / "pyvenv.cfg").rename(folder / "bin" / "python3")
+    (folder / "pyvenv.cfg").symlink_to("bin/python3")
+
+    Layout.of(folder, "it").settle("it")
+
+    assert server.read_text() == "the server's"
+    assert (folder / "pyvenv.cfg").read_text().startswith(f"home = {server.parent}\n")

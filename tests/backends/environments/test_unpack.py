@@ -34,6 +34,7 @@ OUT: dict[str, tuple[list[Member], str]] = {
     "file as folder": ([FILE, member("lib/a/b", content=b"x")], "as a file and as a folder"),
     "folder as link": ([FILE, member("lib", tarfile.SYMTYPE, "x")], "as a file and as a folder"),
     "long name": ([member("n" * 300, content=b"x")], "is too long a name"),
+    "deep": ([member("d/" * 300 + "f", content=b"x")], "more than 200 folders deep"),
     "too much": ([member("big", content=bytes(2000))], "more than 1000 bytes"),
     "nothing": ([], "it is an empty archive"),
 }
@@ -133,6 +134,17 @@ def test_of_a_file_that_is_given_twice_the_last_counts(tmp_path: Path, folder: P
     Unpacker(folder, max_bytes=1000).unpack(archive)
 
     assert ((folder / "a").read_text(), (folder / "b").read_text()) == ("2", "1")
+
+
+def test_files_have_their_times(tmp_path: Path, folder: Path) -> None:
+    """Python would compile everything again at each start where it may not write."""
+    at, before = member("a", content=b"1"), member("b", content=b"2")
+    at[0].mtime, before[0].mtime = 1_700_000_000, 1 << 70
+
+    Unpacker(folder, max_bytes=1000).unpack(archive_of(tmp_path / "env.tar.gz", at, before))
+
+    assert (folder / "a").stat().st_mtime == 1_700_000_000
+    assert (folder / "b").read_text() == "2"
 
 
 def test_files_may_be_executed_but_not_as_somebody_else(tmp_path: Path, folder: Path) -> None:

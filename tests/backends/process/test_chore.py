@@ -57,6 +57,11 @@ def test_one_that_takes_too_long_is_ended_with_what_it_has_started(tmp_path: Pat
     assert num_children() == before
 
 
+def test_so_is_one_that_prints_without_end(tmp_path: Path) -> None:
+    ended = run("while True: print('again' * 1000)", tmp_path, limit_s=fires_after(0.5))
+    assert ended.is_late
+
+
 def test_so_is_one_that_nobody_waits_for(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     before, stop = num_children(), threading.Event()
 

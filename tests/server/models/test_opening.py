@@ -10,8 +10,11 @@ import pytest
 from patience import patience
 
 from trivet.backends.api import LoadFailed
+from trivet.server.models.catalog import RegistryCatalog
+from trivet.server.models.loader import Loader as RealLoader
 from trivet.server.models.loader import NotMade
 from trivet.server.models.opening import Opener
+from trivet.server.models.registry import Registry
 
 
 class Loader:
@@ -83,6 +86,21 @@ async def test_one_that_cannot_be_made_is_a_load_s_failure(loader: Loader) -> No
 
     assert loader.num_made == 3, "it is tried as often as the load"
     opening.close()
+
+
+async def test_nothing_foreign_comes_of_making_one() -> None:
+    """Nobody would end the load."""
+
+    class Broken:
+        def make(self, recipe: Any, stop: threading.Event) -> Any:
+            raise RecursionError("maximum recursion depth exceeded")
+
+    environments: Any = Broken()
+    loader = RealLoader(RegistryCatalog(Registry()), environments=environments)
+    recipe: Any = SimpleNamespace(key="k", model="m")
+
+    with pytest.raises(LoadFailed, match="the environment of model 'm' cannot be made"):
+        loader.make(recipe, threading.Event())
 
 
 async def test_the_end_of_the_server_gives_up_what_is_being_made(loader: Loader) -> None:
