@@ -26,6 +26,7 @@ DOORS = {
     ("server/scheduling/worker.py", "Worker.compute"): "the instance's thread: models raise all",
     ("server/scheduling/worker.py", "Worker._run"): "the same while it closes",
     ("server/models/loader.py", "Loader.open"): "backends raise anything while they open",
+    ("server/models/loader.py", "Loader.make"): "unpackers and installers do, too",
     ("server/models/warmup.py", "_run"): "user code: execute",
     ("server/remote/follower.py", "Follower._error_of"): "a round, told to whoever waits for it",
     ("server/remote/follower.py", "Follower._poll"): "a round: the next one may go better",
