@@ -12,6 +12,7 @@ import xgboost
 from trivet.backends.api import LoadFailed
 from trivet.backends.api.content import describe_content
 from trivet.backends.fil.forest import Facts, softmax
+from trivet.backends.fil.ubjson import check_whole
 
 _BINARY_OBJECTIVES = ("binary:logistic", "binary:hinge")
 _PLACE_IN_SOURCES = re.compile(r"^\[[\d:]+\] \S+: ")
@@ -62,7 +63,7 @@ class XGBoostForest:
 
 def open_xgboost(path: Path, *, all_iterations: bool) -> XGBoostForest:
     """Raises LoadFailed."""
-    content = bytearray(path.read_bytes())
+    content = path.read_bytes()
     if not content.startswith(b"{"):
         raise LoadFailed(
             f"'{path.name}' is no XGBoost model in JSON or UBJSON; it is {describe_content(path)}. "
@@ -71,13 +72,22 @@ def open_xgboost(path: Path, *, all_iterations: bool) -> XGBoostForest:
         )
     booster = xgboost.Booster({"nthread": 1})
     try:
-        booster.load_model(content)
+        _check_whole(content)
+        booster.load_model(bytearray(content))
         return XGBoostForest(booster, all_iterations=all_iterations)
     except (xgboost.core.XGBoostError, KeyError, ValueError) as error:
         raise LoadFailed(
             f"'{path.name}' could not be read by XGBoost {xgboost.__version__} (it is "
             f"{describe_content(path)}, damaged or cut off): {_reason(error)}"
         ) from error
+
+
+def _check_whole(content: bytes) -> None:
+    """Raises ValueError."""
+    if content[1:2] in b'"}' or content[1:2].isspace():
+        json.loads(content)
+    else:
+        check_whole(content)
 
 
 def _facts(booster: xgboost.Booster, learner: Mapping[str, Any], objective: str) -> Facts:

@@ -167,6 +167,20 @@ def test_a_file_cut_off_is_refused_by_name(home: Home, name: str, share: float) 
     assert len(raised.value.message) < 500
 
 
+def test_no_part_of_an_xgboost_file_reaches_its_reader(
+    home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It reads on behind the end."""
+    home.put("model.ubj", "three")
+    content = home.path("model.ubj").read_bytes()
+    home.complete()
+    monkeypatch.setattr(xgboost.Booster, "load_model", None)
+    for size in {*range(1, len(content), 97), len(content) - 1}:
+        home.path("model.ubj").write_bytes(content[:size])
+        with pytest.raises(LoadFailed, match=r"model\.ubj"):
+            home.complete()
+
+
 @pytest.mark.more_of("R29")
 def test_a_text_whose_nodes_lead_nowhere_is_refused(home: Home) -> None:
     """LightGBM would follow them out of its memory."""
