@@ -13,7 +13,9 @@ GROUPS = {
     "language_server": (
         "tests/protocol/openai/",
         "tests/protocol/tgi/",
-        "tests/backends/llm/test_acceptance.py",  # the reference model, which takes 15 s to load
+        # With the reference model, which takes 15 s to load.
+        "tests/backends/llm/test_acceptance.py",
+        "tests/backends/llm/engine/test_logprobs.py",
     ),
     "example_server": ("tests/examples/", "tests/house/test_commands_in_documents.py"),
     "security": ("tests/security/",),
@@ -23,7 +25,7 @@ GROUPS = {
 """Files and folders that share a server or a model, by its name."""
 
 SECONDS = {
-    "language_server": 150,
+    "language_server": 170,
     "tests/backends/llm/process/test_engine_process.py": 70,
     "tests/faults/test_faulty_disk.py": 60,
     "example_server": 50,

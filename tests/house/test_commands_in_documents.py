@@ -44,6 +44,7 @@ NOT_RUN_HERE = {
     "make bench": "minutes long; tests/bench runs its parts",
     "python -m bench": "the same",
     "docker run": "needs an engine; tests/distribution builds the image",
+    "docker build -f docker/Dockerfile -t trivet --build-arg EXTRAS": "the same",
     "pytest -m gpu": "needs a GPU",
     "import tritonclient.utils.cuda_shared_memory": "needs a GPU",
     "trivet serve my_python_models": "needs an index; tests/protocol/test_environments.py has one",
