@@ -77,13 +77,13 @@ class AtOnce:
     def _remember_head(self, data: bytes, head: Head, begin: Begin) -> None:
         """By these bytes, if they say what was parsed, and may come again."""
         message = head.message
+        # Those that name one request never come again.
+        if head.request_id or _TRACEPARENT in message.headers:
+            return
         line = f"{message.method} {message.path} HTTP/1.1\r\n".encode("utf-8", "surrogateescape")
         is_alone = data.startswith(line) and data.find(HEAD_END) == len(data) - len(HEAD_END)
         num_lines = len(message.raw_headers) + 2
         if not is_alone or len(data) > _REMEMBERED_BYTES or data.count(b"\r\n") != num_lines:
-            return
-        # Those that name one request never come again.
-        if head.request_id or _TRACEPARENT in message.headers:
             return
         if len(self._heads) >= _REMEMBERED_HEADS:
             del self._heads[next(iter(self._heads))]

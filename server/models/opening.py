@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import TypeVar
 
-from trivet.backends.api import Recipe, ServingError
+from trivet.backends.api import LoadFailed, Recipe, ServingError
 from trivet.server.models.loader import Loader, LoadPlan, NotMade, Opened
 from trivet.server.repository.layout import ModelFolder
 
@@ -17,6 +17,8 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 _NUM_MAKERS = 4
 """Environments that are made side by side."""
+_MOST_MADE = 3
+"""For one load."""
 
 
 class Opener:
@@ -44,13 +46,18 @@ class Opener:
         return await self._open(plan, version)
 
     async def _open(self, plan: LoadPlan, version: int) -> Opened:
-        while True:
+        for _ in range(_MOST_MADE):
             try:
                 return await _in(self._threads, self._loader.open, plan, version)
             except NotMade as wanted:
                 recipe: Recipe = wanted.recipe
             # Afterwards it is there, unless the model wants another one by now.
             await _in(self._makers, self._loader.make, recipe, self._stop)
+        raise LoadFailed(
+            f"the environment of model '{recipe.model}' was made {_MOST_MADE} times and was gone, "
+            "or another one was wanted, each time: does something else change the model's folder "
+            "or --environment-cache?"
+        )
 
     def stop_making(self) -> None:
         """Environments that are being made are given up: the server ends."""

@@ -26,6 +26,7 @@ class Loader:
         self.made: set[str] = set()
         self.num_made = 0
         self.fails = False
+        self.stays = True
 
     def open(self, plan: Any, version: int) -> Any:
         if "packages" in plan.name and plan.name not in self.made:
@@ -40,7 +41,8 @@ class Loader:
                 raise LoadFailed("closed")
         if self.fails:
             raise LoadFailed("swordfish")
-        self.made.add(recipe.model)
+        if self.stays:
+            self.made.add(recipe.model)
 
 
 @pytest.fixture
@@ -113,3 +115,11 @@ async def test_the_end_of_the_server_gives_up_what_is_being_made(loader: Loader)
     with pytest.raises(LoadFailed, match="closed"):
         await asyncio.wait_for(task, patience())
     opening.close()
+
+
+async def test_an_environment_that_never_stays_ends_the_load(loader: Loader) -> None:
+    loader.gate.set()
+    loader.stays = False
+    with pytest.raises(LoadFailed, match=r"'packages' was made 3 times and was gone"):
+        await opener(loader).open(plan("packages"), 1)
+    assert loader.num_made == 3
