@@ -13,9 +13,12 @@ from tiny_decoders import tiny_model
 from torch import Tensor, nn
 
 from trivet.backends.api import LoadFailed
+from trivet.backends.llm.foreign import bridge
+from trivet.backends.llm.foreign.looking import OtherWayError, look
 from trivet.backends.llm.foreign.memories import Part, States
 from trivet.backends.llm.foreign.planning import plan_model
 from trivet.backends.llm.foreign.products import pack_products
+from trivet.backends.llm.foreign.serial_ways import IN_OWN_CACHES
 
 
 class LeakingNorm(nn.Module):
@@ -62,6 +65,35 @@ def test_a_cap_on_scores_that_changes_little_is_not_overlooked() -> None:
     model = tiny_model("gemma2")
     assert model.config.attn_logit_softcapping == 50.0
     assert plan_model(model, torch.float32, 8).name == "one sequence after the other"
+
+
+def test_keys_that_are_chosen_where_there_are_many_are_not_overlooked() -> None:
+    model = tiny_model("minimax_m3_vl_text")
+    assert "minimax_m3_sparse" in model.config.layer_types
+    assert plan_model(model, torch.float32, 8).name == IN_OWN_CACHES
+
+
+class HandsOnAnIndex(nn.Module):
+    """Calls our attention with an index of keys, as layers do whose kernels choose by one."""
+
+    def __init__(self, inner: Any) -> None:
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        return self.inner(*args, **kwargs, block_indices=torch.zeros(1, dtype=torch.int64))
+
+
+def test_a_layer_that_hands_on_what_attention_may_choose_by_is_passed_over() -> None:
+    model = tiny_model("stablelm")
+    layer = model.model.layers[1]
+    layer.self_attn = HandsOnAnIndex(layer.self_attn)
+    bridge.register()
+    with (
+        torch.no_grad(),
+        pytest.raises(OtherWayError, match=r"layer 1 .* hands its attention block_indices"),
+    ):
+        look(model, torch.arange(3, 9)[None])
 
 
 def drop_a_weight(weights: dict[str, Tensor]) -> None:
