@@ -146,9 +146,12 @@ def test_products_whose_weights_the_model_reads_itself_are_left_alone() -> None:
     assert head.weight.numel() > 0
 
 
-def part(start: int, num_tokens: int, first_block: int = 1) -> Part:
+def part(
+    start: int, num_tokens: int, first_block: int = 1, new_blocks: tuple[int, ...] = ()
+) -> Part:
     nothing = torch.empty(0, dtype=torch.int64)
-    return Part(torch.zeros(num_tokens, dtype=torch.int64), start, first_block, nothing, nothing)
+    tokens = torch.zeros(num_tokens, dtype=torch.int64)
+    return Part(tokens, start, first_block, new_blocks or (first_block,), nothing, nothing)
 
 
 def test_a_state_of_other_tokens_is_not_gone_on_with() -> None:
@@ -168,3 +171,22 @@ def test_states_of_sequences_that_run_outlive_those_of_others() -> None:
     with pytest.raises(RuntimeError):
         states.take(part(5, 1, 1))
     assert states.take(part(0, 1, 3)) is None
+
+
+def test_a_state_goes_when_a_block_of_its_sequence_is_anothers() -> None:
+    states: States[str] = States(max_num_states=8)
+    states.put(part(0, 8, 1, (1, 3)), "ended")
+    states.put(part(0, 4, 2), "runs")
+    states.put(part(4, 4, 2, (3,)), "runs on")
+    assert states.take(part(8, 1, 2)) == "runs on"
+    with pytest.raises(RuntimeError, match="of 8 tokens goes on, of which a state after 0"):
+        states.take(part(8, 1, 1))
+
+
+def test_a_sequence_does_not_answer_for_blocks_of_one_that_began_where_it_does() -> None:
+    states: States[str] = States(max_num_states=8)
+    states.put(part(0, 8, 1, (1, 3)), "ended")
+    assert states.take(part(0, 4, 1)) is None
+    states.put(part(0, 4, 1), "runs")
+    states.put(part(0, 4, 3), "another")
+    assert states.take(part(4, 1, 1)) == "runs"
