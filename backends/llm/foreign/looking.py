@@ -38,8 +38,6 @@ class SeenLayer:
     """That calls it."""
     kind: GroupedAttention
     """What the cache keeps for it: keys or values are filled up with zeros to its head size."""
-    scale: float
-    """What scores are multiplied by."""
     value_size: int
     """Of a head."""
 
@@ -91,8 +89,10 @@ class _Look:
             if not _equal(_attention(queries * factor, keys, values, scale, window), exact):
                 raise OtherWayError(f"{where} computes attention in a way of its own")
         size = max(key.shape[-1], value.shape[-1])
-        kind = GroupedAttention(query.shape[1], key.shape[1], size, rope=None, window=window)
-        self.layers.append(SeenLayer(module, kind, scale, value.shape[-1]))
+        kind = GroupedAttention(
+            query.shape[1], key.shape[1], size, rope=None, window=window, score_multiplier=scale
+        )
+        self.layers.append(SeenLayer(module, kind, value.shape[-1]))
         return wanted, weights
 
     def _window(self, mask: Tensor | None, where: str) -> int:
