@@ -69,3 +69,19 @@ def parameter(config: ModelConfig, name: str, default: str = "") -> str:
     """The string value of a config parameter."""
     # A map read by key would insert it.
     return config.parameters[name].string_value if name in config.parameters else default
+
+
+def seconds(config: ModelConfig, name: str, default: float) -> float:
+    """A config parameter that bounds a time. Raises InvalidConfig."""
+    text = parameter(config, name)
+    if not text:
+        return default
+    try:
+        found = float(text)
+    except ValueError:
+        found = -1.0
+    if not 0 < found < float("inf"):
+        raise InvalidConfig(
+            f"model '{config.name}': parameter {name} is '{text}', but must be a number of seconds"
+        )
+    return found

@@ -1,5 +1,6 @@
 """The bases of generators that change one thing about another."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
 from trivet.backends.api.generate import (
@@ -14,13 +15,13 @@ from trivet.backends.api.generate import (
 )
 
 
-class DelegatingTokens:
+class DelegatingTokens(ABC):
     """The part of a Generator that knows about tokens, left to another one."""
 
     @property
+    @abstractmethod
     def _inner(self) -> Generator:
         """Whom it is left to. Raises a ServingError where there is nobody."""
-        raise NotImplementedError
 
     async def encode(self, text: str, *, add_special_tokens: bool) -> list[int]:
         """See Generator."""

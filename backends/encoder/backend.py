@@ -1,7 +1,5 @@
 """The backend word "encoder": encoders of Hugging Face, as their folders lie."""
 
-from importlib import import_module
-
 from trivet.backends.api import (
     DataType,
     Instance,
@@ -21,6 +19,7 @@ from trivet.backends.encoder.instance import EncoderInstance, most_text_bytes
 from trivet.backends.encoder.lengths import IDS, PAIR, TEXT
 from trivet.backends.encoder.tokens import FolderTokenizer
 from trivet.backends.hugging_face.folder import compute_of, dtype_name, lacking, number_of
+from trivet.backends.hugging_face.gpus import can_use_gpus
 from trivet.backends.process import Isolation, isolation_of, open_isolated
 from trivet.protos.model_config_pb2 import ModelConfig, ModelInstanceGroup
 
@@ -35,12 +34,6 @@ class EncoderBackend:
 
     def can_use_gpus(self) -> bool:
         """See UsesGpus."""
-        try:
-            import_module("torch")
-        except ModuleNotFoundError:
-            return False
-        from trivet.backends.hugging_face.torch_model import can_use_gpus
-
         return can_use_gpus()
 
     def complete(self, config: ModelConfig, files: ModelFiles) -> ModelConfig:

@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 
-from trivet.backends.api import InvalidConfig, LoadFailed, Making, parameter
+from trivet.backends.api import LoadFailed, Making
+from trivet.backends.api.config import seconds
 from trivet.backends.process.chore import Chore, Ended
 from trivet.backends.process.start import plain
 from trivet.protos.model_config_pb2 import ModelConfig
@@ -63,18 +64,7 @@ def _shown(line: str) -> str:
 
 def limit_of(config: ModelConfig) -> float:
     """How long a program may take, as the config says. Raises InvalidConfig."""
-    text = parameter(config, LIMIT)
-    if not text:
-        return _USUAL_LIMIT_S
-    try:
-        seconds = float(text)
-    except ValueError:
-        seconds = -1.0
-    if not 0 < seconds < float("inf"):
-        raise InvalidConfig(
-            f"model '{config.name}': parameter {LIMIT} is '{text}', but must be a number of seconds"
-        )
-    return seconds
+    return seconds(config, LIMIT, _USUAL_LIMIT_S)
 
 
 def interpreter_words() -> str:

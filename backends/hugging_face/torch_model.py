@@ -11,11 +11,6 @@ from trivet.backends.api import LoadFailed
 from trivet.backends.hugging_face.folder import DTYPES, dtype_name
 
 
-def can_use_gpus() -> bool:
-    """Whether torch, as it is installed, computes on GPUs here."""
-    return torch.cuda.is_available()
-
-
 def dtype_of(config: Mapping[str, Any], wanted: str, *, is_gpu: bool) -> torch.dtype:
     """See dtype_name. Raises LoadFailed."""
     name = dtype_name(config, wanted, is_gpu=is_gpu)

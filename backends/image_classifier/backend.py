@@ -1,7 +1,5 @@
 """The backend word "image_classifier": image classifiers of Hugging Face, as their folders lie."""
 
-from importlib import import_module
-
 from trivet.backends.api import (
     DataType,
     Instance,
@@ -13,6 +11,7 @@ from trivet.backends.api import (
 from trivet.backends.api.completion import ModelTensor, complete_config
 from trivet.backends.api.image_classifier import IMAGE
 from trivet.backends.hugging_face.folder import compute_of, lacking
+from trivet.backends.hugging_face.gpus import can_use_gpus
 from trivet.backends.image_classifier.about import ABOUT
 from trivet.backends.image_classifier.bounds import Bounds
 from trivet.backends.image_classifier.folder import read_folder
@@ -24,12 +23,6 @@ class ImageClassifierBackend:
 
     def can_use_gpus(self) -> bool:
         """See UsesGpus."""
-        try:
-            import_module("torch")
-        except ModuleNotFoundError:
-            return False
-        from trivet.backends.hugging_face.torch_model import can_use_gpus
-
         return can_use_gpus()
 
     def complete(self, config: ModelConfig, files: ModelFiles) -> ModelConfig:

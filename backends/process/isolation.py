@@ -6,7 +6,7 @@ from dataclasses import replace
 from enum import Enum
 
 from trivet.backends.api import About, Instance, InvalidConfig, ModelFiles, Placement
-from trivet.backends.api.config import parameter
+from trivet.backends.api.config import parameter, seconds
 from trivet.backends.api.meters import MeterStore
 from trivet.backends.process.instance import Limits, ProcessInstance
 from trivet.backends.process.spawn import ChildProcess
@@ -91,23 +91,8 @@ def _limits(config: ModelConfig) -> Limits:
     default = Limits()
     names = ("load_timeout_s", "close_timeout_s", "heartbeat_timeout_s", "execute_timeout_s")
     return replace(
-        default, **{name: _seconds(config, name, getattr(default, name)) for name in names}
+        default, **{name: seconds(config, name, getattr(default, name)) for name in names}
     )
-
-
-def _seconds(config: ModelConfig, key: str, default: float) -> float:
-    text = parameter(config, key)
-    if not text:
-        return default
-    try:
-        seconds = float(text)
-    except ValueError:
-        seconds = -1.0
-    if not 0 < seconds < float("inf"):
-        raise InvalidConfig(
-            f"model '{config.name}': parameter {key} is '{text}', but must be a number of seconds"
-        )
-    return seconds
 
 
 def _log_level() -> int:

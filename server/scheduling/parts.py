@@ -38,6 +38,7 @@ def execute_in_parts(instance: Instance, batch: Batch, num_rows: int) -> None:
         outputs.append(part.outputs[0])
         parameters.update(part.parameters.get(0, {}))
     if not _fit(outputs):
+        batch.num_tokens = None  # they are read once more, and count once
         instance.execute(batch)
         return
     if parameters:

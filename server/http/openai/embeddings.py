@@ -96,14 +96,15 @@ class Embeddings:
         self, call: Call, fields: EmbeddingFields, encoder: Encoder[T], inputs: Sequence[T]
     ) -> web.StreamResponse:
         payer = self._core.account()
-        infer = partial(self._infer, call.request_id, payer)
+        bill = None if payer is None else _Bill(payer)
+        infer = partial(self._infer, call.request_id, None if bill is None else bill.charge)
         parts, num_tokens = [], 0
         for start in range(0, len(inputs), encoder.batch_size):
             encoded = await encoder.encode(inputs[start : start + encoder.batch_size], infer)
             parts.append(shortened(encoded.vectors, fields.dimensions))
             num_tokens += encoded.num_tokens
-            if payer is not None:
-                payer(encoded.num_tokens)
+            if bill is not None:
+                bill.settle(num_tokens)
         return json_answer(_document(fields, np.concatenate(parts), num_tokens))
 
     async def _infer(
@@ -114,6 +115,25 @@ class Embeddings:
         context = RequestContext(on_tokens=payer)
         self._core.infer(admitted, request, context, sink)
         return await sink.result(context.cancel, f"model '{admitted.name}' must give one response")
+
+
+class _Bill:
+    """What was charged for a request: models that count what they read charge it themselves, as an
+    encoder does that is a step of an ensemble. Of others the tokens are charged here."""
+
+    def __init__(self, payer: Payer) -> None:
+        self._payer = payer
+        self._num_charged = 0
+
+    def charge(self, num_tokens: int) -> None:
+        """See Payer."""
+        self._num_charged += num_tokens
+        self._payer(num_tokens)
+
+    def settle(self, num_tokens: int) -> None:
+        """Charges what is lacking of so many in all."""
+        if num_tokens > self._num_charged:
+            self.charge(num_tokens - self._num_charged)
 
 
 def shortened(vectors: np.ndarray, dimensions: int | None) -> np.ndarray:

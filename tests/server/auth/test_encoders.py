@@ -14,12 +14,26 @@ from tritonclient.utils import InferenceServerException
 TEXT = "a trivet carries hot dishes"
 NUM_TOKENS = 7
 LIMIT = 10
+COMPOSED = """
+platform: "ensemble"
+max_batch_size: 8
+input { name: "text" data_type: TYPE_STRING dims: [ 1 ] }
+output { name: "embedding" data_type: TYPE_FP32 dims: [ -1 ] }
+output { name: "attention_mask" data_type: TYPE_INT32 dims: [ 1 ] }
+ensemble_scheduling { step {
+  model_name: "vectors"
+  input_map { key: "text" value: "text" }
+  output_map { key: "embedding" value: "embedding" }
+  output_map { key: "num_tokens" value: "attention_mask" }
+} }
+"""
+"""Tells how many tokens it read, which its step has charged."""
 
 
 @pytest.fixture(scope="module")
 def keys(tmp_path_factory: pytest.TempPathFactory) -> Keys:
     made = Keys(tmp_path_factory.mktemp("keys") / "keys.toml")
-    for name in ("openai", "tei", "many", "tensors", "ids"):
+    for name in ("openai", "composed", "tei", "many", "tensors", "ids"):
         made.add(name, "infer", more=f"tokens_per_minute = {LIMIT}")
     return made
 
@@ -28,6 +42,8 @@ def keys(tmp_path_factory: pytest.TempPathFactory) -> Keys:
 def server(keys: Keys, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
     repository = tmp_path_factory.mktemp("models")
     make_encoder(repository / "vectors/1")
+    (repository / "composed/1").mkdir(parents=True)
+    (repository / "composed/config.pbtxt").write_text(COMPOSED)
     opened = start_server(repository, f"--auth-keys-file={keys.path}")
     yield opened
     assert opened.stop() == 0
@@ -38,6 +54,7 @@ def server(keys: Keys, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run
     ("name", "path", "body"),
     [
         ("openai", "/v1/embeddings", {"model": "vectors", "input": TEXT}),
+        ("composed", "/v1/embeddings", {"model": "composed", "input": TEXT}),
         ("tei", "/embed", {"inputs": TEXT}),
     ],
 )

@@ -114,3 +114,16 @@ def test_parameters_of_the_parts_are_the_answer_s() -> None:
     batch = run(Recorder(tell), request(6), 4)
 
     assert batch.parameters == {0: {"rows": 2, "of 4": True, "of 2": True}}
+
+
+@pytest.mark.parametrize("most_columns", [1, 9])
+def test_tokens_count_once(most_columns: int) -> None:
+    """Also where parts are computed again, as one."""
+
+    def read(batch: Batch) -> None:
+        batch.read_tokens(0, batch.size * 7)
+        batch.scatter("y", np.zeros((batch.size, min(batch.size, most_columns))))
+
+    batch = run(Recorder(read), request(5), 2)
+
+    assert batch.num_tokens == {0: 35}
