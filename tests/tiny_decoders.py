@@ -120,6 +120,12 @@ OWN: dict[str, dict[str, Any]] = {
     },
     "mamba2": {"num_heads": 8, "head_dim": 8, "n_groups": 2},
     "minimax": {**_DELTA, "head_dim": 8},
+    "minimax_m3_vl_text": {
+        "layer_types": ["full_attention", "minimax_m3_sparse"],
+        "index_n_heads": 2,
+        "index_block_size": 8,
+        "index_topk_blocks": 2,
+    },
     "ministral": {"head_dim": 8},
     "moshi": {"sliding_window": MAX_POSITIONS},
     "nemotron": {"num_key_value_heads": 2},

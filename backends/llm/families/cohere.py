@@ -10,9 +10,9 @@ from trivet.backends.llm.families.gguf import GgufKeys, gguf_reader
 from trivet.backends.llm.families.hub import (
     FULL,
     SLIDING,
-    HeadSizes,
     activation,
     every,
+    hub_attention,
     hub_model,
     layer_types,
 )
@@ -26,7 +26,7 @@ from trivet.backends.llm.families.kinds import (
 )
 from trivet.backends.llm.families.llama import HALVES_NAMES
 from trivet.backends.llm.families.names import Role, weight
-from trivet.backends.llm.families.rope import RopeRules, hub_rope
+from trivet.backends.llm.families.rope import RopeRules
 
 _ATTENTION = "model.layers.{layer}.self_attn."
 _NAMES = HALVES_NAMES.having(
@@ -38,7 +38,7 @@ _NAMES = HALVES_NAMES.having(
 
 
 def _cohere(config: Described) -> LlmConfig:
-    attention = _attention(config, RopeRules(theta=500_000.0))
+    attention = hub_attention(config, RopeRules(theta=500_000.0))
     if config.flag("use_qk_norm", default=False):
         attention = replace(attention, head_norm=_norm(config), norm_span=NormSpan.OWN)
     layers = [_layer(config, attention)] * config.size("num_hidden_layers")
@@ -46,7 +46,7 @@ def _cohere(config: Described) -> LlmConfig:
 
 
 def _cohere2(config: Described) -> LlmConfig:
-    attention = _attention(config.without("head_dim"), RopeRules())
+    attention = hub_attention(config.without("head_dim"))
     pattern = config.size("sliding_window_pattern", 4)
     types = layer_types(config, every(pattern, config.size("num_hidden_layers")))
     kinds = {
@@ -54,19 +54,6 @@ def _cohere2(config: Described) -> LlmConfig:
         SLIDING: replace(attention, window=config.size("sliding_window", 4096)),
     }
     return _model(config, "cohere2", [_layer(config, kinds[word]) for word in types])
-
-
-def _attention(config: Described, rules: RopeRules) -> GroupedAttention:
-    heads = HeadSizes.of(config)
-    has_bias = config.flag("attention_bias", default=False)
-    return GroupedAttention(
-        heads.num_heads,
-        heads.num_kv_heads,
-        heads.head_dim,
-        rope=hub_rope(config, heads.head_dim, rules),
-        has_qkv_bias=has_bias,
-        has_output_bias=has_bias,
-    )
 
 
 def _norm(config: Described) -> LayerNorm:

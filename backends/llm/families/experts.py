@@ -9,7 +9,14 @@ from trivet.backends.llm.families.config import LlmConfig
 from trivet.backends.llm.families.described import Described
 from trivet.backends.llm.families.family import Family
 from trivet.backends.llm.families.gguf import GgufKeys, gguf_reader
-from trivet.backends.llm.families.hub import SLIDING, HeadSizes, activation, hub_model, layer_types
+from trivet.backends.llm.families.hub import (
+    SLIDING,
+    HeadSizes,
+    activation,
+    hub_attention,
+    hub_model,
+    layer_types,
+)
 from trivet.backends.llm.families.kinds import (
     ExpertMlp,
     GatedMlp,
@@ -22,7 +29,7 @@ from trivet.backends.llm.families.kinds import (
 )
 from trivet.backends.llm.families.llama import HALVES_NAMES, LLAMA_NAMES, one_window
 from trivet.backends.llm.families.names import Names, Role, weight
-from trivet.backends.llm.families.olmo import clip, olmo_attention
+from trivet.backends.llm.families.olmo import clip
 from trivet.backends.llm.families.rope import RopeRules, hub_rope
 
 _LAYER = "model.layers.{layer}."
@@ -91,15 +98,10 @@ def _qwen2_moe(given: Described) -> LlmConfig:
 def _qwen3_moe(given: Described) -> LlmConfig:
     config = given.renamed({"num_experts": "num_local_experts"})
     config = config.renamed({"num_local_experts": "num_experts"})
-    heads = HeadSizes.of(config, num_kv_heads=4)
-    has_bias = config.flag("attention_bias", default=False)
     is_windowed = config.flag("use_sliding_window", default=False)
     attention = replace(
-        _attention(heads),
-        rope=hub_rope(config, heads.head_dim),
+        hub_attention(config, num_kv_heads=4),
         head_norm=RmsNorm(config.number("rms_norm_eps", 1e-6)),
-        has_qkv_bias=has_bias,
-        has_output_bias=has_bias,
     )
     expert = GatedMlp(config.size("moe_intermediate_size", 768), activation(config))
     windows = [one_window(config, 4096) if is_windowed else 0] * config.size("num_hidden_layers")
@@ -109,13 +111,9 @@ def _qwen3_moe(given: Described) -> LlmConfig:
 
 def _olmoe(given: Described) -> LlmConfig:
     config = given.renamed({"num_local_experts": "num_experts"})
-    heads = HeadSizes.of(config)
     norm = RmsNorm(config.number("rms_norm_eps", 1e-5))
     attention = replace(
-        olmo_attention(config, hub_rope(config, heads.head_dim)),
-        head_norm=norm,
-        norm_span=NormSpan.ALL,
-        qkv_clip=clip(config),
+        hub_attention(config), head_norm=norm, norm_span=NormSpan.ALL, qkv_clip=clip(config)
     )
     expert = GatedMlp(config.size("intermediate_size"), activation(config))
     mlp = _qwen_mixture(config, 64, 8, expert)

@@ -12,9 +12,9 @@ from trivet.backends.llm.families.gguf import GgufKeys, Values, gguf_reader
 from trivet.backends.llm.families.hub import (
     FULL,
     SLIDING,
-    HeadSizes,
     activation,
     every,
+    hub_attention,
     hub_model,
     layer_types,
 )
@@ -24,7 +24,6 @@ from trivet.backends.llm.families.kinds import (
     GroupedAttention,
     Layer,
     RmsNorm,
-    Rope,
 )
 from trivet.backends.llm.families.llama import HALVES_NAMES
 from trivet.backends.llm.families.names import Names, Role, weight
@@ -50,16 +49,14 @@ def _gemma(config: Described) -> LlmConfig:
     if config.get("hidden_act") == "gelu":
         config = config.having(hidden_act="gelu_pytorch_tanh")  # as transformers takes it
     act = activation(config, default="gelu_pytorch_tanh")
-    attention = replace(_attention(config, _rope(config)), score_multiplier=None)
+    attention = replace(_attention(config), score_multiplier=None)
     mlp = GatedMlp(config.size("intermediate_size"), act)
     layer = Layer(attention, mlp, _norm(config))
     return _model(config, "gemma", _GEMMA_NAMES, [layer] * config.size("num_hidden_layers"))
 
 
 def _gemma2(config: Described) -> LlmConfig:
-    attention = replace(
-        _attention(config, _rope(config)), score_cap=_cap(config, "attn_logit_softcapping", 50.0)
-    )
+    attention = replace(_attention(config), score_cap=_cap(config, "attn_logit_softcapping", 50.0))
     types = layer_types(config, every(2, config.size("num_hidden_layers")))
     windowed = replace(attention, window=config.size("sliding_window", 4096))
     kinds = {FULL: attention, SLIDING: windowed}
@@ -72,14 +69,14 @@ def _gemma3(config: Described) -> LlmConfig:
     rules = RopeRules(theta=1_000_000.0, layer_type=FULL)
     local = RopeRules(theta_key="rope_local_base_freq", layer_type=SLIDING)
     attention = replace(
-        _attention(config, _rope(config, rules)),
+        _attention(config, rules),
         head_norm=_norm(config),
         score_cap=_cap(config, "attn_logit_softcapping", 0.0),
     )
     windowed = replace(
         attention,
         window=config.size("sliding_window", 4096),
-        rope=_rope(config.without("rope_scaling"), local),
+        rope=hub_rope(config.without("rope_scaling"), attention.head_dim, local),
     )
     pattern = config.size("sliding_window_pattern", 6)
     types = layer_types(config, every(pattern, config.size("num_hidden_layers")))
@@ -93,23 +90,10 @@ def _norm(config: Described) -> RmsNorm:
     return RmsNorm(config.number("rms_norm_eps", 1e-6), offset=1.0)
 
 
-def _rope(config: Described, rules: RopeRules | None = None) -> Rope:
-    return hub_rope(config, HeadSizes.of(config).head_dim, rules)
-
-
-def _attention(config: Described, rope: Rope) -> GroupedAttention:
+def _attention(config: Described, rules: RopeRules | None = None) -> GroupedAttention:
     config.only("use_bidirectional_attention", None, False)
-    heads = HeadSizes.of(config)
-    has_bias = config.flag("attention_bias", default=False)
-    return GroupedAttention(
-        heads.num_heads,
-        heads.num_kv_heads,
-        heads.head_dim,
-        rope=rope,
-        score_multiplier=config.number("query_pre_attn_scalar", 256) ** -0.5,
-        has_qkv_bias=has_bias,
-        has_output_bias=has_bias,
-    )
+    multiplier = config.number("query_pre_attn_scalar", 256) ** -0.5
+    return replace(hub_attention(config, rules), score_multiplier=multiplier)
 
 
 def _sandwich(config: Described, attention: GroupedAttention) -> Layer:

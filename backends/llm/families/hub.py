@@ -8,9 +8,9 @@ from typing import Any
 from trivet.backends.api import LoadFailed
 from trivet.backends.llm.families.config import LlmConfig
 from trivet.backends.llm.families.described import Described, NotComputed
-from trivet.backends.llm.families.kinds import Activation, Layer, Norm
+from trivet.backends.llm.families.kinds import Activation, GroupedAttention, Layer, Norm
 from trivet.backends.llm.families.names import Names
-from trivet.backends.llm.families.rope import hub_positions
+from trivet.backends.llm.families.rope import RopeRules, hub_positions, hub_rope
 
 ACTIVATIONS: Mapping[str, Activation] = {
     "silu": Activation.SILU,
@@ -61,6 +61,23 @@ class HeadSizes:
                 f"num_key_value_heads {num_kv_heads}"
             )
         return cls(num_heads, num_kv_heads, head_dim)
+
+
+def hub_attention(
+    config: Described, rules: RopeRules | None = None, *, num_kv_heads: int | None = None
+) -> GroupedAttention:
+    """With rotated heads, and biases in all products or in none (`attention_bias`): what a family
+    has besides, it puts in. `num_kv_heads`: see HeadSizes. Raises LoadFailed."""
+    heads = HeadSizes.of(config, num_kv_heads=num_kv_heads)
+    has_bias = config.flag("attention_bias", default=False)
+    return GroupedAttention(
+        heads.num_heads,
+        heads.num_kv_heads,
+        heads.head_dim,
+        rope=hub_rope(config, heads.head_dim, rules),
+        has_qkv_bias=has_bias,
+        has_output_bias=has_bias,
+    )
 
 
 def layer_types(config: Described, default: Sequence[str]) -> Sequence[str]:

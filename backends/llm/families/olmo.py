@@ -10,25 +10,23 @@ from trivet.backends.llm.families.gguf import GgufKeys, gguf_reader
 from trivet.backends.llm.families.hub import (
     FULL,
     SLIDING,
-    HeadSizes,
     activation,
     every,
+    hub_attention,
     hub_model,
     layer_types,
 )
 from trivet.backends.llm.families.kinds import (
     Arrangement,
     GatedMlp,
-    GroupedAttention,
     Layer,
     LayerNorm,
     NormSpan,
     RmsNorm,
-    Rope,
 )
 from trivet.backends.llm.families.llama import HALVES_NAMES
 from trivet.backends.llm.families.names import Role, weight
-from trivet.backends.llm.families.rope import RopeRules, hub_rope
+from trivet.backends.llm.families.rope import RopeRules
 
 _LAYER = "model.layers.{layer}."
 _NAMES = HALVES_NAMES.having(
@@ -39,23 +37,21 @@ _NAMES = HALVES_NAMES.having(
 
 def _olmo(config: Described) -> LlmConfig:
     norm = LayerNorm(1e-5, has_bias=False, has_weight=False)
-    attention = replace(olmo_attention(config, _rope(config)), qkv_clip=clip(config))
+    attention = replace(hub_attention(config), qkv_clip=clip(config))
     layer = Layer(attention, _mlp(config), norm)
     layers = [layer] * config.size("num_hidden_layers")
     return hub_model(config, "olmo", HALVES_NAMES, layers, norm)
 
 
 def _olmo2(config: Described) -> LlmConfig:
-    layers = [_layer(config, _rope(config))] * config.size("num_hidden_layers")
+    layers = [_layer(config)] * config.size("num_hidden_layers")
     return hub_model(config, "olmo2", _NAMES, layers, _norm(config))
 
 
 def _olmo3(config: Described) -> LlmConfig:
     theta = 500_000.0
-    full = _layer(config, _rope(config, RopeRules(theta, layer_type=FULL)))
-    local = _layer(
-        config, _rope(config.without("rope_scaling"), RopeRules(theta, "", layer_type=SLIDING))
-    )
+    full = _layer(config, RopeRules(theta, layer_type=FULL))
+    local = _layer(config.without("rope_scaling"), RopeRules(theta, "", layer_type=SLIDING))
     window = config.size("sliding_window", 4096)
     kinds = {FULL: full, SLIDING: replace(local, attention=replace(local.attention, window=window))}
     types = layer_types(config, every(4, config.size("num_hidden_layers")))
@@ -67,24 +63,6 @@ def clip(config: Described) -> float:
     return 0.0 if config.get("clip_qkv") is None else config.number("clip_qkv")
 
 
-def olmo_attention(config: Described, rope: Rope) -> GroupedAttention:
-    """Without what its kinds differ in."""
-    heads = HeadSizes.of(config)
-    has_bias = config.flag("attention_bias", default=False)
-    return GroupedAttention(
-        heads.num_heads,
-        heads.num_kv_heads,
-        heads.head_dim,
-        rope=rope,
-        has_qkv_bias=has_bias,
-        has_output_bias=has_bias,
-    )
-
-
-def _rope(config: Described, rules: RopeRules | None = None) -> Rope:
-    return hub_rope(config, HeadSizes.of(config).head_dim, rules)
-
-
 def _norm(config: Described) -> RmsNorm:
     return RmsNorm(config.number("rms_norm_eps", 1e-5))
 
@@ -93,9 +71,9 @@ def _mlp(config: Described) -> GatedMlp:
     return GatedMlp(config.size("intermediate_size"), activation(config))
 
 
-def _layer(config: Described, rope: Rope) -> Layer:
+def _layer(config: Described, rules: RopeRules | None = None) -> Layer:
     norm = _norm(config)
-    attention = replace(olmo_attention(config, rope), head_norm=norm, norm_span=NormSpan.ALL)
+    attention = replace(hub_attention(config, rules), head_norm=norm, norm_span=NormSpan.ALL)
     return Layer(attention, _mlp(config), norm, Arrangement.POST_NORM)
 
 

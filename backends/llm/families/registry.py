@@ -38,7 +38,7 @@ FAMILIES: tuple[Family, ...] = (
 def from_hub(values: Mapping[str, Any], families: Sequence[Family] = FAMILIES) -> LlmConfig:
     """The config of a Hugging Face folder. Raises LoadFailed for what is not supported."""
     config = Described(values, "config.json")
-    name = _hub_class(values)
+    name = hub_class(values)
     known = {family.hub_class: family for family in families}
     if name not in known:
         raise LoadFailed(
@@ -50,11 +50,13 @@ def from_hub(values: Mapping[str, Any], families: Sequence[Family] = FAMILIES) -
 
 def is_known(values: Mapping[str, Any], families: Sequence[Family] = FAMILIES) -> bool:
     """Whether a config.json's model is of one of the families."""
-    return _hub_class(values) in {family.hub_class for family in families}
+    return hub_class(values) in {family.hub_class for family in families}
 
 
-def _hub_class(values: Mapping[str, Any]) -> str:
-    return str((values.get("architectures") or ["?"])[0])
+def hub_class(values: Mapping[str, Any]) -> str:
+    """The class that a config.json names; '?' where it names none."""
+    named = values.get("architectures")
+    return str(named[0]) if isinstance(named, list) and named else "?"
 
 
 def from_gguf(

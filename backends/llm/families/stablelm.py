@@ -5,7 +5,7 @@ from trivet.backends.llm.families.config import LlmConfig
 from trivet.backends.llm.families.described import Described
 from trivet.backends.llm.families.family import Family
 from trivet.backends.llm.families.gguf import GgufKeys, gguf_reader
-from trivet.backends.llm.families.hub import HeadSizes, activation, hub_model
+from trivet.backends.llm.families.hub import HeadSizes, activation, hub_attention, hub_model
 from trivet.backends.llm.families.kinds import (
     Arrangement,
     GatedMlp,
@@ -37,17 +37,8 @@ def _stablelm(config: Described) -> LlmConfig:
 
 
 def _nemotron(config: Described) -> LlmConfig:
-    heads = HeadSizes.of(config)
+    attention = hub_attention(config, RopeRules(share=0.5))
     norm = LayerNorm(config.number("norm_eps", 1e-5), offset=1.0)
-    has_bias = config.flag("attention_bias", default=False)
-    attention = GroupedAttention(
-        heads.num_heads,
-        heads.num_kv_heads,
-        heads.head_dim,
-        rope=hub_rope(config, heads.head_dim, RopeRules(share=0.5)),
-        has_qkv_bias=has_bias,
-        has_output_bias=has_bias,
-    )
     act = activation(config, default="relu2")
     mlp = PlainMlp(config.size("intermediate_size"), act, config.flag("mlp_bias", default=False))
     layers = [Layer(attention, mlp, norm)] * config.size("num_hidden_layers")

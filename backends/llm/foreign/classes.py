@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from trivet.backends.api import LoadFailed
+from trivet.backends.llm.families.registry import hub_class
 
 INSTALL = "pip install 'trivet[llm-transformers]'"
 _OURS_TO_CHOOSE = frozenset({
@@ -31,7 +32,7 @@ class Found:
 
 def find_class(values: Mapping[str, Any]) -> Found:
     """The class that transformers has for a config.json's language model. Raises LoadFailed."""
-    named = str((values.get("architectures") or ["?"])[0])
+    named = hub_class(values)
     try:
         import transformers
         from transformers.models.auto.configuration_auto import CONFIG_MAPPING
@@ -61,17 +62,28 @@ def find_class(values: Mapping[str, Any]) -> Found:
             f"config.json names the architecture '{named}'; of model_type '{model_type}' the "
             f"language model is '{kind.__name__}'"
         )
-    # JSON has no infinity: transformers 5 writes an object for it.
-    decoded = getattr(config_class, "_decode_special_floats", dict)(values)
-    config = config_class.from_dict(_without_choices(decoded))
+    config = _read(config_class, values)
     if kind.config_class is config.sub_configs.get("text_config"):
         config = config.get_text_config()
     return Found(kind, config)
 
 
+def _read(kind: Any, values: Mapping[str, Any]) -> Any:
+    from huggingface_hub.errors import StrictDataclassError
+
+    try:
+        # JSON has no infinity: transformers 5 writes an object for it.
+        decoded = getattr(kind, "_decode_special_floats", dict)(values)
+        return kind.from_dict(_without_choices(decoded))
+    except (StrictDataclassError, AttributeError, KeyError, TypeError, ValueError) as error:
+        raise LoadFailed(
+            f"config.json is none that transformers' {kind.__name__} can be made with: {error}"
+        ) from error
+
+
 def _refuse_quantised(values: Mapping[str, Any]) -> None:
-    if values.get("quantization_config"):
-        method = str(values["quantization_config"].get("quant_method", "?"))[:64]
+    if given := values.get("quantization_config"):
+        method = str(given.get("quant_method", "?") if isinstance(given, Mapping) else given)[:64]
         raise LoadFailed(
             f"the weights are quantised by '{method}' (config.json, quantization_config), which is "
             "not read for models that transformers' classes compute: take the unquantised weights"

@@ -21,6 +21,10 @@ TOLERANCE = 1e-4
 _LARGE = 20.0
 """A mean product of a query's and a key's numbers."""
 
+_NOT_OF_SCORES = frozenset({"position_ids"})
+"""Tensors that layers hand on to an attention, which makes nothing of them. By any other it may
+choose what is seen, as an index of keys does where there are more than were looked at."""
+
 
 class OtherWayError(Exception):
     """Why a model cannot be computed in some way."""
@@ -34,8 +38,6 @@ class SeenLayer:
     """That calls it."""
     kind: GroupedAttention
     """What the cache keeps for it: keys or values are filled up with zeros to its head size."""
-    scale: float
-    """What scores are multiplied by."""
     value_size: int
     """Of a head."""
 
@@ -71,6 +73,9 @@ class _Look:
         eager = getattr(sys.modules[type(module).__module__], "eager_attention_forward", None)
         if eager is None:
             raise OtherWayError(f"{where} has no attention of its own to compare with")
+        given = [name for name, each in kwargs.items() if isinstance(each, Tensor)]
+        if others := sorted(set(given) - _NOT_OF_SCORES):
+            raise OtherWayError(f"{where} hands its attention {', '.join(others)}")
         if key.shape[1] != value.shape[1]:
             raise OtherWayError(f"{where} has {key.shape[1]} key heads, {value.shape[1]} of values")
         window = self._window(attention_mask, where)
@@ -84,8 +89,10 @@ class _Look:
             if not _equal(_attention(queries * factor, keys, values, scale, window), exact):
                 raise OtherWayError(f"{where} computes attention in a way of its own")
         size = max(key.shape[-1], value.shape[-1])
-        kind = GroupedAttention(query.shape[1], key.shape[1], size, rope=None, window=window)
-        self.layers.append(SeenLayer(module, kind, scale, value.shape[-1]))
+        kind = GroupedAttention(
+            query.shape[1], key.shape[1], size, rope=None, window=window, score_multiplier=scale
+        )
+        self.layers.append(SeenLayer(module, kind, value.shape[-1]))
         return wanted, weights
 
     def _window(self, mask: Tensor | None, where: str) -> int:

@@ -1,7 +1,7 @@
 """What a model of transformers remembers of a sequence's earlier tokens, where it is computed one
 sequence after the other. Pages are in `sequence_cache`; what is here lies beside them."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, Protocol, TypeVar
 
@@ -23,6 +23,8 @@ class Part:
     """Tokens before them."""
     first_block: int
     """Of the sequence; where states are kept, sequences have no blocks in common."""
+    new_blocks: Sequence[int]
+    """In which these tokens lie."""
     new_slots: Tensor
     """[N]: of these tokens in the cache."""
     slots: Tensor
@@ -58,22 +60,31 @@ class Memory(Protocol):
 
 class States(Generic[T]):
     """Of sequences, each with the number of tokens that it has come from. A sequence that ends is
-    not told of: those that have been used last are kept, as many as run at a time."""
+    not told of: a state goes when a block of its sequence is another's, so that all together are of
+    no more tokens than the blocks hold; and of many short ones those stay that were used last, as
+    many as run at a time."""
 
     def __init__(self, max_num_states: int) -> None:
         self._max_num_states = max_num_states
         self._of: dict[int, tuple[int, T]] = {}
+        """By first block, as are the next."""
+        self._blocks: dict[int, list[int]] = {}
+        self._owners: dict[int, int] = {}
+        """Whose a block is: the reverse of `_blocks`."""
 
     def clear(self) -> None:
         """Forgets all."""
         self._of.clear()
+        self._blocks.clear()
+        self._owners.clear()
 
     def take(self, part: Part) -> T | None:
         """What a sequence has before a part of it; None before its first. Raises RuntimeError where
         it is not at hand: whatever came of that would be wrong."""
-        num_tokens, state = self._of.pop(part.first_block, (0, None))
         if part.start == 0:
+            self._forget(part.first_block)
             return None
+        num_tokens, state = self._of.pop(part.first_block, (0, None))
         if num_tokens != part.start:
             raise RuntimeError(
                 f"a sequence of {part.start} tokens goes on, of which a state after {num_tokens} "
@@ -83,9 +94,23 @@ class States(Generic[T]):
 
     def put(self, part: Part, state: T) -> None:
         """What it has behind the part."""
-        self._of[part.first_block] = part.end, state
+        first = part.first_block
+        for block in part.new_blocks:
+            owner = self._owners.get(block)
+            if owner == first:
+                continue
+            if owner is not None:
+                self._forget(owner)
+            self._owners[block] = first
+            self._blocks.setdefault(first, []).append(block)
+        self._of[first] = part.end, state
         if len(self._of) > self._max_num_states:
-            del self._of[next(iter(self._of))]
+            self._forget(next(iter(self._of)))
+
+    def _forget(self, first_block: int) -> None:
+        self._of.pop(first_block, None)
+        for block in self._blocks.pop(first_block, ()):
+            del self._owners[block]
 
 
 class OwnMemory:

@@ -59,12 +59,10 @@ class PackedModel:
         at, layer = self._layers[module]
         size = layer.kind.head_dim
         queries, keys, values = (_tokens_first(each, size) for each in (query, key, value))
-        if scaling is not None and scaling != layer.scale:
+        if scaling is not None and scaling != layer.kind.scale:
             raise RuntimeError(
-                f"layer {at} multiplies scores by {scaling}, and {layer.scale} before"
+                f"layer {at} multiplies scores by {scaling}, and {layer.kind.scale} before"
             )
-        if layer.scale != layer.kind.scale:
-            queries = queries * (layer.scale / layer.kind.scale)
         output = self._attention.attend(at, queries, keys, values)
         if layer.value_size != size:
             output = output[..., : layer.value_size]

@@ -10,9 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor
 from transformers.cache_utils import (
+    DummyLayer,
     DynamicCache,
+    DynamicLayer,
     DynamicSlidingWindowLayer,
-    LinearAttentionLayer,
 )
 
 from trivet.backends.api import LoadFailed
@@ -29,6 +30,8 @@ from trivet.backends.llm.steps.runner import HeldModel
 
 log = logging.getLogger(__name__)
 AS_ONE_BATCH = "as one flattened batch"
+_OF_KEYS_AND_VALUES = (DynamicLayer, DynamicSlidingWindowLayer, DummyLayer)
+"""Layers of transformers' cache that keep nothing else: neither states nor indices of keys."""
 _FAULTS = (
     AssertionError, AttributeError, ImportError, IndexError, KeyError, NotImplementedError,
     RuntimeError, TypeError, ValueError,
@@ -109,8 +112,8 @@ def _tried(
 
 def _packed(model: Any, prompt: Tensor, vocabulary_size: int) -> Plan:
     stock = DynamicCache(config=model.config)
-    if any(isinstance(each, LinearAttentionLayer) for each in stock.layers):
-        raise OtherWayError("some layers keep a state beside keys and values")
+    if any(type(each) not in _OF_KEYS_AND_VALUES for each in stock.layers):
+        raise OtherWayError("some layers keep more than keys and values")
     layers = look(model, prompt[None])
     config = config_of(
         model.config, tuple(each.kind for each in layers), vocabulary_size=vocabulary_size

@@ -8,6 +8,7 @@ _LIMITS = (
     "max_seq_len",
     "max_sequence_length",
     "seq_length",
+    "max_target_positions",
 )
 _WITHOUT_LIMIT = 8192
 """Of models whose config names none: those without positions, or with biases instead."""

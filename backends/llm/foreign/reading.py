@@ -13,6 +13,11 @@ from trivet.backends.llm.foreign.plan import ModelTensors
 from trivet.backends.llm.text.tokenizer_files import TokenizerFiles, hub_tokenizer
 from trivet.backends.llm.weights.files import read_json, read_safetensors
 
+_FAULTS = (
+    ArithmeticError, AssertionError, AttributeError, IndexError, KeyError, OSError, RuntimeError,
+    TypeError, ValueError,
+)  # fmt: skip
+"""What making a model raises for a config whose numbers do not fit each other."""
 _REPORTED = {
     "missing_keys": "the model's files lack {count} weights that {name} has, '{first}' the first",
     "mismatched_keys": "{count} weights are of another shape than {name}'s, '{first}' the first",
@@ -54,7 +59,7 @@ def make_model(found: Found, tensors: dict[str, Tensor], dtype: torch.dtype) -> 
             dtype=dtype,
             output_loading_info=True,
         )
-    except (OSError, ValueError, RuntimeError, KeyError, TypeError, AttributeError) as error:
+    except _FAULTS as error:
         raise LoadFailed(f"transformers cannot load the folder: {error}") from error
     _refuse_other_weights(found, report)
     return model.eval()

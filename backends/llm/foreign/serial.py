@@ -67,6 +67,7 @@ class SerialModel:
             table = inputs.block_tables[row]
             places = torch.arange(length, device=table.device)
             slots = table[places // size].long() * size + places % size
+            blocks = table.tolist()
             step = 1 if done and self._goes_on_singly else max(end - begin, 1)
             for first in range(begin, end, step):
                 start = done + first - begin
@@ -75,7 +76,8 @@ class SerialModel:
                     Part(
                         inputs.token_ids[first : first + step],
                         start,
-                        int(table[0]),
+                        blocks[0],
+                        blocks[start // size : -(-(start + step) // size)],
                         inputs.slot_mapping[first : first + step],
                         slots[: start + step],
                     ),

@@ -3,9 +3,11 @@
 from typing import Any
 
 import pytest
+import torch
 
 from trivet.backends.api import LoadFailed
 from trivet.backends.llm.foreign.classes import find_class
+from trivet.backends.llm.foreign.reading import make_model
 
 STABLELM: dict[str, Any] = {
     "architectures": ["StableLmForCausalLM"], "model_type": "stablelm", "hidden_size": 32,
@@ -40,8 +42,17 @@ def test_what_a_file_would_have_fetched_or_chosen_is_left_out() -> None:
         ({"architectures": ["StableLmForTokenClassification"]},
          "'StableLmForTokenClassification'; of model_type 'stablelm' .* 'StableLmForCausalLM'"),
         ({"quantization_config": {"quant_method": "awq"}}, "quantised by 'awq'"),
+        ({"quantization_config": "awq"}, "quantised by 'awq'"),
+        ({"hidden_size": "wide"}, "StableLmConfig can be made with: .*'hidden_size'"),
+        ({"rope_scaling": "far"}, "StableLmConfig can be made with: .*'rope_parameters'"),
+        ({"torch_dtype": "nope"}, "StableLmConfig can be made with: .*'nope'"),
     ],
 )  # fmt: skip
 def test_what_is_no_decoder_is_refused_with_the_reason(changes: dict[str, Any], said: str) -> None:
     with pytest.raises(LoadFailed, match=said):
         find_class({**STABLELM, **changes})
+
+
+def test_numbers_that_make_no_model_are_refused_with_the_reason() -> None:
+    with pytest.raises(LoadFailed, match=r"transformers cannot load the folder: .*zero"):
+        make_model(find_class({**STABLELM, "num_attention_heads": 0}), {}, torch.float32)

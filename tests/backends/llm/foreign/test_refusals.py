@@ -13,9 +13,12 @@ from tiny_decoders import tiny_model
 from torch import Tensor, nn
 
 from trivet.backends.api import LoadFailed
+from trivet.backends.llm.foreign import bridge
+from trivet.backends.llm.foreign.looking import OtherWayError, look
 from trivet.backends.llm.foreign.memories import Part, States
 from trivet.backends.llm.foreign.planning import plan_model
 from trivet.backends.llm.foreign.products import pack_products
+from trivet.backends.llm.foreign.serial_ways import IN_OWN_CACHES
 
 
 class LeakingNorm(nn.Module):
@@ -62,6 +65,35 @@ def test_a_cap_on_scores_that_changes_little_is_not_overlooked() -> None:
     model = tiny_model("gemma2")
     assert model.config.attn_logit_softcapping == 50.0
     assert plan_model(model, torch.float32, 8).name == "one sequence after the other"
+
+
+def test_keys_that_are_chosen_where_there_are_many_are_not_overlooked() -> None:
+    model = tiny_model("minimax_m3_vl_text")
+    assert "minimax_m3_sparse" in model.config.layer_types
+    assert plan_model(model, torch.float32, 8).name == IN_OWN_CACHES
+
+
+class HandsOnAnIndex(nn.Module):
+    """Calls our attention with an index of keys, as layers do whose kernels choose by one."""
+
+    def __init__(self, inner: Any) -> None:
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        return self.inner(*args, **kwargs, block_indices=torch.zeros(1, dtype=torch.int64))
+
+
+def test_a_layer_that_hands_on_what_attention_may_choose_by_is_passed_over() -> None:
+    model = tiny_model("stablelm")
+    layer = model.model.layers[1]
+    layer.self_attn = HandsOnAnIndex(layer.self_attn)
+    bridge.register()
+    with (
+        torch.no_grad(),
+        pytest.raises(OtherWayError, match=r"layer 1 .* hands its attention block_indices"),
+    ):
+        look(model, torch.arange(3, 9)[None])
 
 
 def drop_a_weight(weights: dict[str, Tensor]) -> None:
@@ -114,9 +146,12 @@ def test_products_whose_weights_the_model_reads_itself_are_left_alone() -> None:
     assert head.weight.numel() > 0
 
 
-def part(start: int, num_tokens: int, first_block: int = 1) -> Part:
+def part(
+    start: int, num_tokens: int, first_block: int = 1, new_blocks: tuple[int, ...] = ()
+) -> Part:
     nothing = torch.empty(0, dtype=torch.int64)
-    return Part(torch.zeros(num_tokens, dtype=torch.int64), start, first_block, nothing, nothing)
+    tokens = torch.zeros(num_tokens, dtype=torch.int64)
+    return Part(tokens, start, first_block, new_blocks or (first_block,), nothing, nothing)
 
 
 def test_a_state_of_other_tokens_is_not_gone_on_with() -> None:
@@ -136,3 +171,22 @@ def test_states_of_sequences_that_run_outlive_those_of_others() -> None:
     with pytest.raises(RuntimeError):
         states.take(part(5, 1, 1))
     assert states.take(part(0, 1, 3)) is None
+
+
+def test_a_state_goes_when_a_block_of_its_sequence_is_anothers() -> None:
+    states: States[str] = States(max_num_states=8)
+    states.put(part(0, 8, 1, (1, 3)), "ended")
+    states.put(part(0, 4, 2), "runs")
+    states.put(part(4, 4, 2, (3,)), "runs on")
+    assert states.take(part(8, 1, 2)) == "runs on"
+    with pytest.raises(RuntimeError, match="of 8 tokens goes on, of which a state after 0"):
+        states.take(part(8, 1, 1))
+
+
+def test_a_sequence_does_not_answer_for_blocks_of_one_that_began_where_it_does() -> None:
+    states: States[str] = States(max_num_states=8)
+    states.put(part(0, 8, 1, (1, 3)), "ended")
+    assert states.take(part(0, 4, 1)) is None
+    states.put(part(0, 4, 1), "runs")
+    states.put(part(0, 4, 3), "another")
+    assert states.take(part(4, 1, 1)) == "runs"
