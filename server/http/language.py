@@ -33,6 +33,23 @@ _COMPLETION_FIELDS = "openai.sampling_fields:CompletionFields"
 _CHAT = Operation(
     OPENAI, "Go on in a conversation", "openai.chat_fields:ChatFields", OBJECT, (EVENTS,)
 )
+_RESPONSE_FIELDS = "openai.responses.fields:ResponseFields"
+_RESPOND = Operation(OPENAI, "A response to an input", _RESPONSE_FIELDS, OBJECT, (EVENTS,))
+_COUNT = Operation(OPENAI, "An input's tokens", "openai.responses.fields:AskedFields")
+_RESPONSE = Operation(
+    OPENAI, "A response that was made before", media=(EVENTS,),
+    query={"stream": {"type": "boolean"}, "starting_after": {"type": "integer", "minimum": 0}},
+)  # fmt: skip
+_FORGET = Operation(OPENAI, "Keep it no more")
+_CANCEL = Operation(OPENAI, "End it, where it runs in the background")
+_ITEMS = Operation(
+    OPENAI, "What it was given",
+    query={
+        "limit": {"type": "integer", "minimum": 1, "maximum": 100},
+        "order": {"enum": ["asc", "desc"]},
+        "after": {"type": "string"},
+    },
+)  # fmt: skip
 _COMPLETE = Operation(OPENAI, "Go on with a text", _COMPLETION_FIELDS, OBJECT, (EVENTS,))
 _EMBED = Operation(OPENAI, "Texts to vectors", "openai.embeddings:EmbeddingFields")
 _MODELS = Operation(OPENAI, "The language models")
@@ -84,9 +101,20 @@ class Language:
         if core.generators() or core.encoders() or core.image_classifiers():
             await self._rooms.get()
 
+    def leave(self, timeout_s: float) -> None:
+        """No more requests come: what nobody waits for ends, the rest within that time."""
+        if self._rooms.made is not None:
+            self._rooms.made.responses.leave(timeout_s)
+
+    async def close(self) -> None:
+        """Ends what runs without a client."""
+        if self._rooms.made is not None:
+            await self._rooms.made.responses.close()
+
     def routes(self) -> list[Route]:
         return [
             *_answering(openai_errors.answers_errors, self._openai()),
+            *_answering(openai_errors.answers_errors, self._responses()),
             *_answering(tgi_errors.answers_errors, self._tgi()),
             *_answering(tei_errors.answers_errors, self._tei()),
         ]
@@ -124,6 +152,25 @@ class Language:
             Route("GET", "/tokenizer_info", settings, any_key, Api.METADATA, _TOKENIZER),
             Route("GET", "/version", models.version, any_key, Api.METADATA, _VERSION),
             Route("GET", "/load", models.load, any_key, Api.STATISTICS, _LOAD),
+        ]
+
+    def _responses(self) -> list[Route]:
+        rooms = self._rooms
+        create = rooms.handler(lambda made: made.responses.create)
+        count = rooms.handler(lambda made: made.responses.count)
+        retrieve = rooms.handler(lambda made: made.responses.retrieve)
+        delete = rooms.handler(lambda made: made.responses.delete)
+        cancel = rooms.handler(lambda made: made.responses.cancel)
+        items = rooms.handler(lambda made: made.responses.input_items)
+        infer, inference = Scope.INFER, Api.INFERENCE
+        one = "/v1/responses/{response}"
+        return [
+            Route("POST", "/v1/responses", create, infer, inference, _RESPOND),
+            Route("POST", "/v1/responses/input_tokens", count, infer, inference, _COUNT),
+            Route("GET", one, retrieve, infer, inference, _RESPONSE),
+            Route("DELETE", one, delete, infer, inference, _FORGET),
+            Route("POST", f"{one}/cancel", cancel, infer, inference, _CANCEL),
+            Route("GET", f"{one}/input_items", items, infer, inference, _ITEMS),
         ]
 
     def _tgi(self) -> list[Route]:

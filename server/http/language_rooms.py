@@ -9,6 +9,7 @@ from trivet.server.http.openai.chat import Chat
 from trivet.server.http.openai.completions import Completions
 from trivet.server.http.openai.embeddings import Embeddings
 from trivet.server.http.openai.pooling import Pooling
+from trivet.server.http.openai.responses.handlers import Responses
 from trivet.server.http.openai.tokens import Tokens
 from trivet.server.http.routes import Handler
 from trivet.server.http.shared_paths import SharedPaths
@@ -23,6 +24,7 @@ class LanguageRooms:
     """One of each."""
 
     chat: Chat
+    responses: Responses
     completions: Completions
     embeddings: Embeddings
     tokens: Tokens
@@ -41,6 +43,7 @@ class LanguageRooms:
         shared = SharedPaths(core, limits, texts, TeiAbout(core))
         return cls(
             Chat(core, limits),
+            Responses(core, limits),
             Completions(core, limits),
             Embeddings(core, limits),
             Tokens(core, limits, shared.tokenize(about.tokenize)),
