@@ -21,12 +21,14 @@ _TEXTS = ("output_text", "reasoning_text", "reasoning_summary_text", "function_c
 
 def response_of(body: bytes | str) -> Response:
     """A document that is as the client's types say, and holds nothing else."""
-    return _strict(_RESPONSE, body)
+    made: Response = _strict(_RESPONSE, body)
+    return made
 
 
 def items_of(body: bytes | str) -> ResponseItemList:
     """The same of a list of items."""
-    return _strict(_ITEMS, body)
+    made: ResponseItemList = _strict(_ITEMS, body)
+    return made
 
 
 def events_of(body: bytes | str) -> list[Any]:

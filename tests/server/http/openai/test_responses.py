@@ -1,4 +1,4 @@
-"""Responses as OpenAI's own types and client see them, with a model that writes what the test says."""
+"""Responses as OpenAI's own types see them, with a model that writes what the test says."""
 
 import asyncio
 import json
@@ -174,7 +174,8 @@ async def test_thoughts_are_told_as_a_summary_where_one_is_wanted(site: Site) ->
 async def test_log_probabilities_come_with_the_text(site: Site) -> None:
     events = await site.stream(include=["message.output_text.logprobs"], top_logprobs=2)
     response = told_whole(events)
-    assert [each.token for each in response.output[0].content[0].logprobs] == ["Hello"]  # type: ignore
+    (part,) = response.output[0].content  # type: ignore[union-attr, misc]
+    assert [each.token for each in part.logprobs] == ["Hello"]  # type: ignore[union-attr]
     (delta,) = (each for each in events if each.type == "response.output_text.delta")
     assert [each.logprob for each in delta.logprobs] == [-1.0]
     assert site.model.requests[0].sampling.logprobs == 2
