@@ -106,7 +106,15 @@ class Door:
             target = self._routes.find(request.method, request.raw_path)
             if self._gate is None and target.route.begin is not None:
                 self.at_once.remember(request.raw_path, target)
-            call = Call(request, request_id, target.model, target.version, target.region, admission)
+            call = Call(
+                request,
+                request_id,
+                target.model,
+                target.version,
+                target.region,
+                admission,
+                target.response,
+            )
             if self._gate is not None and admission is not None:
                 refusal = self._gate.admit(request, target.route, admission)
                 if refusal is not None:

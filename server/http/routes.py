@@ -36,6 +36,8 @@ class Call:
     region: str
     admission: Admission | None = None
     """None: everybody may ask, from anywhere."""
+    response: str = ""
+    """The id of one that was made before, where the path has it."""
 
     def more_headers(self) -> Mapping[str, str]:
         """What every answer to it has besides its own headers."""
@@ -76,6 +78,7 @@ class Target:
     model: str
     version: int | None
     region: str
+    response: str = ""
 
 
 class RouteTable:
@@ -136,7 +139,8 @@ def _target(route: Route, match: re.Match[str]) -> Target:
         else:
             names[group] = name
     version = parse_version(names.get("version", ""))
-    return Target(route, names.get("model", ""), version, names.get("region", ""))
+    get = names.get
+    return Target(route, get("model", ""), version, get("region", ""), get("response", ""))
 
 
 def _is_segment(name: str) -> bool:
