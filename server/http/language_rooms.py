@@ -4,6 +4,7 @@ builds the models of all their fields, a tenth of a second that other servers ne
 from dataclasses import dataclass
 
 from trivet.server.core import Core
+from trivet.server.http.anthropic.messages import Messages
 from trivet.server.http.limits import HttpLimits
 from trivet.server.http.openai.chat import Chat
 from trivet.server.http.openai.completions import Completions
@@ -23,6 +24,7 @@ class LanguageRooms:
     """One of each."""
 
     chat: Chat
+    messages: Messages
     completions: Completions
     embeddings: Embeddings
     tokens: Tokens
@@ -41,6 +43,7 @@ class LanguageRooms:
         shared = SharedPaths(core, limits, texts, TeiAbout(core))
         return cls(
             Chat(core, limits),
+            Messages(core, limits),
             Completions(core, limits),
             Embeddings(core, limits),
             Tokens(core, limits, shared.tokenize(about.tokenize)),
