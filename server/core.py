@@ -7,7 +7,14 @@ Each part is what one kind of front room needs. `Hall` fulfils all of them, and 
 from collections.abc import Callable, Iterable, Mapping
 from typing import Protocol
 
-from trivet.backends.api import Generator, InferRequest, Measured, RequestContext, Sink
+from trivet.backends.api import (
+    Generator,
+    InferRequest,
+    Measured,
+    PrefixCaching,
+    RequestContext,
+    Sink,
+)
 from trivet.backends.api.encoder import EncoderInfo
 from trivet.backends.api.image_classifier import ImageClassifierInfo
 from trivet.protos import grpc_service_pb2 as pb
@@ -156,6 +163,9 @@ class ServerSettings(Protocol):
 
 class ModelControl(Protocol):
     """Loads and unloads."""
+
+    def prefix_caches(self) -> Iterable[tuple[str, PrefixCaching]]:
+        """Every version of a model that keeps what prompts begin with, and the model's name."""
 
     async def load(
         self,

@@ -12,6 +12,7 @@ from trivet.backends.api import (
     InvalidRequest,
     Measured,
     ModelNotFound,
+    PrefixCaching,
     RequestContext,
     ServingError,
     Sink,
@@ -314,6 +315,10 @@ class Hall:
         return (model for versions in self._registry.models.values() for model in versions.values())
 
     # -- model control -------------------------------------------------------------------------
+
+    def prefix_caches(self) -> Iterable[tuple[str, PrefixCaching]]:
+        found = ((model.key, model.executor) for model in self.loaded())
+        return [(name, each) for name, each in found if isinstance(each, PrefixCaching)]
 
     async def load(
         self,

@@ -17,6 +17,7 @@ from trivet.backends.api import (
     InvalidRequest,
     Measured,
     ModelNotFound,
+    PrefixCaching,
     RequestContext,
     Signature,
     Sink,
@@ -180,6 +181,11 @@ class FakeCore:
 
     def measured(self) -> dict[str, Measured]:
         return {}
+
+    def prefix_caches(self) -> Iterable[tuple[str, PrefixCaching]]:
+        return [
+            (name, each) for name, each in self.models.items() if isinstance(each, PrefixCaching)
+        ]
 
     def trace_settings(self, name: str = "") -> Described:
         if name:

@@ -11,6 +11,7 @@ from xdist.scheduler import LoadScopeScheduling
 
 GROUPS = {
     "language_server": (
+        "tests/protocol/anthropic/",
         "tests/protocol/openai/",
         "tests/protocol/tgi/",
         # With the reference model, which takes 15 s to load.

@@ -10,6 +10,7 @@ from trivet.backends.api import (
     Generator,
     InferRequest,
     Measured,
+    PrefixCaching,
     RequestContext,
     ServingError,
     Sink,
@@ -179,6 +180,10 @@ class GuardedCore:
     def change_log_settings(self, changes: Mapping[str, object]) -> dict[str, LogValue]:
         """See Core. Names no model."""
         return self._core.change_log_settings(changes)
+
+    def prefix_caches(self) -> Iterable[tuple[str, PrefixCaching]]:
+        """See Core. The caller's."""
+        return [pair for pair in self._core.prefix_caches() if _is_visible(pair[0])]
 
     async def load(
         self,

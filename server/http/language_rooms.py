@@ -4,6 +4,7 @@ builds the models of all their fields, a tenth of a second that other servers ne
 from dataclasses import dataclass
 
 from trivet.server.core import Core
+from trivet.server.http.anthropic.messages import Messages
 from trivet.server.http.limits import HttpLimits
 from trivet.server.http.openai.chat import Chat
 from trivet.server.http.openai.completions import Completions
@@ -25,6 +26,7 @@ class LanguageRooms:
 
     chat: Chat
     responses: Responses
+    messages: Messages
     completions: Completions
     embeddings: Embeddings
     tokens: Tokens
@@ -44,6 +46,7 @@ class LanguageRooms:
         return cls(
             Chat(core, limits),
             Responses(core, limits),
+            Messages(core, limits),
             Completions(core, limits),
             Embeddings(core, limits),
             Tokens(core, limits, shared.tokenize(about.tokenize)),

@@ -8,7 +8,7 @@ OBJECT: Mapping[str, Any] = {"type": "object"}
 ARRAY: Mapping[str, Any] = {"type": "array"}
 NUMBERS = "application/octet-stream"
 EVENTS = "text/event-stream"
-OPENAI, TGI, TEI = "OpenAI", "TGI", "TEI"
+OPENAI, ANTHROPIC, TGI, TEI = "OpenAI", "Anthropic", "TGI", "TEI"
 """Tags of the APIs of language models and encoders."""
 
 

@@ -19,16 +19,17 @@ from trivet.backends.llm.engine.generation import (
     choose,
     logits_rows,
     output_of,
+    row_of,
 )
 from trivet.backends.llm.engine.outbox import BegunStep, Outbox
-from trivet.backends.llm.messages import Abort, Message, Output, Quit, Submit
+from trivet.backends.llm.messages import Abort, Message, Output, Quit, ResetPrefixCache, Submit
 from trivet.backends.llm.sampling.grammar_compiling import (
     Compiled,
     GrammarCompiler,
     Grammars,
     LearningConstraint,
 )
-from trivet.backends.llm.sampling.sampler import Logprobs, RowState
+from trivet.backends.llm.sampling.sampler import Logprobs
 from trivet.backends.llm.scheduling.batch_state import BatchState, StepArrays
 from trivet.backends.llm.scheduling.scheduler import Scheduler, StepPlan
 from trivet.backends.llm.scheduling.sequence import PENDING, Sequence, SequenceStatus
@@ -154,6 +155,9 @@ class Engine:
                 self._add_compiled(message)
             elif isinstance(message, Abort):
                 self._abort(message.ids)
+            elif isinstance(message, ResetPrefixCache):
+                self._land_alone()
+                self._scheduler.reset_prefix_cache(is_anew=message.is_anew)
 
     def _receive(self, submit: Submit) -> None:
         if submit.sampling.grammar is None:
@@ -183,14 +187,7 @@ class Engine:
                 needs_prompt_logprobs=sampling.prompt_logprobs is not None,
                 cache_salt=submit.cache_salt,
             )
-            row = RowState(
-                sampling,
-                submit.seed,
-                submit.prompt_ids,
-                tuple(submit.end_ids),
-                tuple(map(tuple, submit.bad_word_ids)),
-                constraint,
-            )
+            row = row_of(submit, constraint)
             self._scheduler.add(sequence)
         except ServingError as error:
             self._refuse(submit.id, error)

@@ -204,7 +204,7 @@ class Completion:
 
     def _logprobs(self, scored: Sequence[TokenLogprob], offset: int) -> dict[str, Any]:
         as_ids = bool(self._fields.return_tokens_as_token_ids)
-        num_top = self._fields.logprobs or 0
+        num_top = max(self._fields.logprobs or 0, len(self._fields.logprob_token_ids or ()))
         return docs.completion_logprobs(scored, offset, num_top, as_ids=as_ids)
 
 

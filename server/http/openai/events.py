@@ -132,15 +132,17 @@ async def pump(
     write: Callable[[Sequence[tuple[int, Chunk]]], bytes],
     told: Callable[[ServingError], bytes],
     keep_alive_s: float,
+    keep_alive: bytes = KEEP_ALIVE,
 ) -> bool:
-    """Opens the stream and writes all that comes; False if it ended with an error, of which `told`
-    makes its last event. Raises an error that comes before anything was written."""
+    """Opens the stream and writes all that comes, and `keep_alive` while nothing does; False if it
+    ended with an error, of which `told` makes its last event. Raises an error that comes before
+    anything was written."""
     with outputs.nudged(keep_alive_s):
         chunks = await outputs.next()
         await events.open()
         try:
             while chunks or outputs.is_open:
-                await events.write(write(chunks) if chunks else KEEP_ALIVE)
+                await events.write(write(chunks) if chunks else keep_alive)
                 chunks = await outputs.next()
         except ServingError as error:
             await events.write(told(error))

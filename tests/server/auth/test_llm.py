@@ -1,7 +1,9 @@
 """Keys and language models: OpenAI's client unchanged, tokens of a key counted and limited."""
 
 from collections.abc import Iterator
+from typing import Any
 
+import anthropic
 import numpy as np
 import openai
 import pytest
@@ -24,6 +26,7 @@ def keys(tmp_path_factory: pytest.TempPathFactory) -> Keys:
     made.add("free", "infer")
     made.add("other", "infer", more='models = ["other"]')
     made.add("admin", "admin")
+    made.add("messages", "infer", more="tokens_per_minute = 1000")
     for name in ("whole", "stream", "tensors"):
         made.add(name, "infer", more="tokens_per_minute = 10")
     return made
@@ -62,6 +65,34 @@ def test_openais_client_raises_its_own_errors(server: RunningServer, keys: Keys)
             with pytest.raises(openai.PermissionDeniedError) as denied:
                 made.completions.create(model="small", prompt="Once", max_tokens=2)
             assert denied.value.code == "insufficient_permissions"
+
+
+@pytest.mark.more_of("O01", "O02")
+def test_anthropics_client_has_its_keys_checked_and_its_tokens_counted_once(
+    server: RunningServer, keys: Keys
+) -> None:
+    def make(secret: str) -> anthropic.Anthropic:
+        return anthropic.Anthropic(
+            base_url=f"http://{server.http}", api_key=secret, max_retries=0, timeout=patience()
+        )
+
+    asked: Any = {"model": "small", "messages": [{"role": "user", "content": "Once upon a time"}]}
+    for secret, error, kind in (
+        ("sk-wrong", anthropic.AuthenticationError, "authentication_error"),
+        (keys.secrets["admin"], anthropic.PermissionDeniedError, "permission_error"),
+        (keys.secrets["other"], anthropic.PermissionDeniedError, "permission_error"),
+    ):
+        with make(secret) as client, pytest.raises(error) as refused:
+            client.messages.create(max_tokens=2, **asked)
+        assert refused.value.type == kind
+    with make(keys.secrets["messages"]) as client:
+        counted = client.messages.with_raw_response.count_tokens(**asked)
+        assert counted.headers["x-ratelimit-remaining-tokens"] == "1000"
+        told = client.messages.with_raw_response.create(max_tokens=16, **asked)
+        usage = told.parse().usage
+        spent = usage.input_tokens + usage.output_tokens
+        # Some are given back meanwhile: so many a second.
+        assert 1000 - spent <= int(told.headers["x-ratelimit-remaining-tokens"]) < 1000
 
 
 def test_models_of_others_are_not_listed(server: RunningServer, keys: Keys) -> None:
