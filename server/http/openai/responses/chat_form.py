@@ -22,6 +22,8 @@ _HANDED_ON = (
 """vLLM's further fields, which mean the same as in chats."""
 _NAMES = {
     "messages": "input",
+    "prompt": "input",
+    "max_tokens": "max_output_tokens",
     "response_format": "text.format",
     "max_completion_tokens": "max_output_tokens",
     "reasoning_effort": "reasoning.effort",

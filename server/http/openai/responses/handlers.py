@@ -46,8 +46,8 @@ class Responses:
     async def create(self, call: Call) -> web.StreamResponse:
         """One answer, a stream of events, or the beginning of what goes on without its client."""
         asked = parse(ResponseFields, await read_json_body(call.request, self._limits), FORMS)
+        asked.check()
         with under_own_names():
-            asked.check()
             if asked.background:
                 return await self._begin(call, asked)
             asking = self._asking(call, asked)
@@ -61,8 +61,8 @@ class Responses:
     async def count(self, call: Call) -> web.StreamResponse:
         """The tokens of an input."""
         asked = parse(AskedFields, await read_json_body(call.request, self._limits), FORMS)
+        asked.check()
         with under_own_names():
-            asked.check()
             count = await self._asking(call, asked).read()
         return json_answer({"object": "response.input_tokens", "input_tokens": count})
 

@@ -4,15 +4,21 @@ import asyncio
 import json
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import aiohttp
 import pytest
+from auth_site import GuardedSite, Keys
+from http_site import FakeCore
+from patience import patience
 from response_events import events_of, items_of, response_of, told_whole
 from scripted_model import ScriptedModel, served
 
 from trivet.backends.api import Finish
-from trivet.server.http.app import HttpLimits
+from trivet.server.auth.keyring import Keyring
+from trivet.server.http.app import HttpLimits, HttpServer
+from trivet.server.http.openai.responses import background
 
 WEATHER: dict[str, Any] = {
     "type": "function",
@@ -392,16 +398,91 @@ async def test_client_that_leaves_ends_its_response_unless_it_is_in_the_backgrou
         await asyncio.sleep(0)
 
 
-async def test_server_that_stops_ends_what_nobody_reads() -> None:
-    model = ScriptedModel()
+async def test_server_that_stops_ends_what_nobody_reads(model: ScriptedModel) -> None:
     model.waits_for = asyncio.Event()
     async with served({"m": model}) as url, aiohttp.ClientSession() as session:
-        site = Site(model, url, session)
-        await site.ask(background=True)
-        asked = {"model": "m", "input": "Hi", "background": True, "stream": True}
-        answer = await session.post(f"{url}/v1/responses", json=asked)
-    assert [request.cancel.cancelled for request in model.requests] == [True, True]
-    answer.close()
+        await Site(model, url, session).ask(background=True)
+    assert model.requests[0].cancel.cancelled
+
+
+async def test_server_that_stops_lets_a_reader_hear_the_end(
+    model: ScriptedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(background, "ENDS_EARLY_S", patience())
+    model.waits_for = asyncio.Event()
+    server = HttpServer(FakeCore({"m": model}), HttpLimits(), "127.0.0.1", 0)
+    url = f"http://127.0.0.1:{await server.start()}/v1/responses"
+    asked = {"model": "m", "input": "Hi", "background": True, "stream": True}
+    async with aiohttp.ClientSession() as session, session.post(url, json=asked) as answer:
+        seen = await answer.content.readany()
+        draining = asyncio.ensure_future(server.drain(patience()))
+        events = events_of(seen + await answer.read())
+        await draining
+    await server.close()
+    assert [each.type for each in events if each.type.endswith("ed")][-1] == "response.failed"
+    assert told_whole(events).error.message.startswith("the server is shutting down")  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("kind", ["whole", "background"])
+async def test_no_key_sees_what_another_has_made(
+    model: ScriptedModel, tmp_path: Path, kind: str
+) -> None:
+    keys = Keys(tmp_path / "keys.toml")
+    keys.add("mine", "infer")
+    keys.add("other", "infer", more='tenant = "mine"')
+    asked = {"model": "m", "input": "Hi", "background": kind == "background"}
+    async with GuardedSite(Keyring(keys.path)) as site:
+        site.core.models["m"] = model
+
+        async def send(name: str, method: str, path: str = "", body: object = None) -> Any:
+            url, headers = f"/v1/responses{path}", keys.header(name)
+            async with site.session.request(method, url, json=body, headers=headers) as answer:
+                return answer.status, await answer.json()
+
+        _, made = await send("mine", "POST", "", asked)
+        path, item = f"/{made['id']}", {"id": "none"}
+        for method, below in (("GET", ""), ("GET", "/input_items"), ("POST", "/cancel")):
+            status, told = await send("other", method, path + below)
+            assert status == 404, told
+            missing = await send("other", method, f"/resp_{'0' * 48}{below}")
+            assert told["error"]["message"].replace(made["id"], "") == missing[1]["error"][
+                "message"
+            ].replace(f"resp_{'0' * 48}", "")
+        assert (await send("other", "DELETE", path))[0] == 404
+        _, told = await send("other", "POST", "", {**asked, "previous_response_id": made["id"]})
+        assert told["error"]["code"] == "previous_response_not_found"
+        status, found = await send("mine", "GET", path)
+        assert (status, found["id"]) == (200, made["id"])
+        item = found["output"][0] if found["output"] else item
+        status, _ = await send("other", "POST", "", {**asked, "input": [{"id": item["id"]}]})
+        assert status == 400
+
+
+async def test_response_that_waits_is_refused_what_a_new_one_would_be(site: Site) -> None:
+    site.model.waits_for = asyncio.Event()
+    made = await site.ask(background=True)
+    status, error = await site.refused(previous_response_id=made.id)
+    assert (status, error["param"]) == (400, "previous_response_id")
+    assert "has not ended" in error["message"]
+
+
+async def test_conversation_that_is_too_long_loses_its_oldest_turns(site: Site) -> None:
+    def turn(number: int) -> list[dict[str, Any]]:
+        return [
+            {"role": "user", "content": f"u{number}"},
+            {"role": "assistant", "content": f"a{number}"},
+        ]
+
+    site.model.tokens_per_message = 1000
+    given = [item for number in range(5) for item in turn(number)] + turn(5)[:1]
+    await site.ask(input=given, instructions="Be brief.", truncation="auto", max_output_tokens=90)
+    told = [each["content"] for each in site.model.rendered[-1].messages]
+    assert told == ["Be brief.", "u4", "a4", "u5"]
+    status, error = await site.refused(input=given)
+    assert (status, error["param"]) == (400, None)
+    site.model.tokens_per_message = 5000
+    status, _ = await site.refused(input=given, truncation="auto")
+    assert status == 400
 
 
 BAD: list[tuple[dict[str, Any], str, str]] = [
