@@ -1,10 +1,14 @@
 """OpenAI's agents, whose default is /v1/responses, unmodified, in an environment of their own."""
 
+import asyncio
 import json
+from pathlib import Path
 
 import pytest
 from client_environments import client_environment
-from serving import RunningServer
+from scripted_model import ScriptedModel, served
+
+from trivet.backends.api import GenerateRequest, GenerateSink
 
 AGENT = """
 import asyncio, json, os
@@ -26,7 +30,7 @@ async def main():
     client = AsyncOpenAI(base_url=os.environ["URL"], api_key="none", max_retries=0)
     set_default_openai_client(client)
     agent = Agent(
-        name="painter", instructions="Be brief.", model="smollm2", tools=[choose],
+        name="a", instructions="Be brief.", model="painter", tools=[choose],
         # Only the first turn is forced: afterwards an agent is free again.
         model_settings=ModelSettings(tool_choice="required", temperature=0, max_tokens=60),
     )
@@ -36,25 +40,39 @@ async def main():
     print(json.dumps({
         "called": called, "kinds": kinds, "output": [whole.final_output, streamed.final_output],
         "turns": [len(whole.raw_responses), len(streamed.raw_responses)],
-        "tokens": whole.raw_responses[0].usage.input_tokens,
+        "tokens": [each.usage.input_tokens for each in whole.raw_responses[:1]]
+        + [each.usage.output_tokens for each in whole.raw_responses[:1]],
     }))
 
 asyncio.run(main())
 """
 
 
+class Painter(ScriptedModel):
+    """Calls the tool it is forced to call, and tells what came of it."""
+
+    def generate(self, request: GenerateRequest, sink: GenerateSink) -> None:
+        is_answered = self.rendered[-1].messages[-1]["role"] == "tool"
+        call = ['[{"name": "choose", "para', 'meters": {"colour": "red"}}]']
+        self.pieces = ["It is", " red."] if is_answered else call
+        super().generate(request, sink)
+
+
 @pytest.mark.slow
-def test_an_agent_calls_its_tool_and_answers_whole_and_streamed(
-    server: RunningServer, tmp_path_factory: pytest.TempPathFactory
-) -> None:
-    made = client_environment(tmp_path_factory.mktemp("clients"), "openai-agents")
-    told = made.run("python", "-c", AGENT, env={"URL": f"http://{server.http}/v1"})
+async def test_an_agent_calls_its_tool_and_answers_whole_and_streamed(tmp_path: Path) -> None:
+    made = await asyncio.to_thread(client_environment, tmp_path, "openai-agents")
+    model = Painter()
+    async with served({"painter": model}) as url:
+        env = {"URL": f"{url}/v1"}
+        told = await asyncio.to_thread(made.run, "python", "-c", AGENT, env=env)
     found = json.loads(told.splitlines()[-1])
-    assert len(found["called"]) >= 2
-    assert found["output"][0] == found["output"][1]
-    assert found["output"][0]
+    assert found["called"] == ["red", "red"]
+    assert found["output"] == ["It is red."] * 2
     assert found["turns"] == [2, 2]
-    assert found["tokens"] > 0
-    assert found["kinds"].count("response.created") == found["kinds"].count("response.completed")
-    assert "response.function_call_arguments.done" in found["kinds"]
-    assert "response.output_text.delta" in found["kinds"]
+    assert found["tokens"] == [3, 2]
+    kinds = [kind.removeprefix("response.") for kind in found["kinds"]]
+    assert kinds.count("created") == kinds.count("completed") == 2
+    assert {"function_call_arguments.done", "output_text.delta"} <= set(kinds)
+    forced, free = (request.sampling.grammar for request in model.requests[:2])
+    assert forced is not None
+    assert free is None
