@@ -11,6 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from trivet.backends.api import ServingError
+from trivet.server.http.anthropic.chats import chat_of
+from trivet.server.http.anthropic.fields import MessagesFields
 from trivet.server.http.generate import decode_generate
 from trivet.server.http.json_document import parse_object
 from trivet.server.http.limits import JsonLimits
@@ -46,6 +48,7 @@ TOOL = {
     "type": "function",
     "function": {"name": "f", "parameters": {"type": "object", "properties": {}}},
 }
+TEXT = {"type": "text", "text": "a"}
 SAMPLING = {
     "model": "m",
     "temperature": 0.5,
@@ -69,6 +72,8 @@ SAMPLING = {
     "cache_salt": "s",
     "truncate_prompt_tokens": 5,
     "request_id": "i",
+    "logprob_token_ids": [1],
+    "thinking_token_budget": 5,
 }
 CHAT = {
     **SAMPLING,
@@ -88,6 +93,38 @@ CHAT = {
     "chat_template_kwargs": {"a": 1},
     "documents": [{"a": "b"}],
     "continue_final_message": False,
+}
+MESSAGES = {
+    "model": "m",
+    "max_tokens": 2000,
+    "system": [{"type": "text", "text": "a"}],
+    "messages": [
+        {"role": "user", "content": [{"type": "text", "text": "a"}]},
+        {
+            "role": "assistant",
+            "content": [
+                {"type": "thinking", "thinking": "a", "signature": "b"},
+                {"type": "tool_use", "id": "1", "name": "f", "input": {"a": 1}},
+            ],
+        },
+        {
+            "role": "user",
+            "content": [
+                {"type": "tool_result", "tool_use_id": "1", "content": [TEXT], "is_error": True},
+                TEXT,
+                {"type": "image", "source": {"type": "url", "url": "a"}},
+            ],
+        },
+    ],
+    "tools": [{"name": "f", "input_schema": {"type": "object"}, "description": "a"}],
+    "tool_choice": {"type": "tool", "name": "f", "disable_parallel_tool_use": True},
+    "thinking": {"type": "enabled", "budget_tokens": 1024},
+    "output_config": {"format": {"type": "json_schema", "schema": {}}, "effort": "low"},
+    "stop_sequences": ["a"],
+    "temperature": 0.5,
+    "top_k": 3,
+    "stream": True,
+    "metadata": {"user_id": "u"},
 }
 PARAMETERS = {
     "best_of": 1,
@@ -166,6 +203,18 @@ def test_openai_chat(body: bytes) -> None:
         fields.template_arguments()
         json.dumps([plain_message(message) for message in fields.messages])
         json.dumps(fields.shown_tools())
+
+
+@fuzzed
+@given(body=json_bodies(MESSAGES))
+def test_anthropic_messages(body: bytes) -> None:
+    with contextlib.suppress(ServingError):
+        fields = parse(MessagesFields, body)
+        fields.check()
+        chat = chat_of(fields)
+        chat.sampling(chat.token_limit, None, {})
+        json.dumps([plain_message(message) for message in chat.messages])
+        json.dumps(chat.shown_tools())
 
 
 @fuzzed
