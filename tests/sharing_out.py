@@ -11,6 +11,7 @@ from xdist.scheduler import LoadScopeScheduling
 
 GROUPS = {
     "language_server": (
+        "tests/clients/",
         "tests/protocol/anthropic/",
         "tests/protocol/openai/",
         "tests/protocol/tgi/",

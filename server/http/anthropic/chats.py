@@ -67,7 +67,7 @@ def _sampling(fields: CountFields) -> dict[str, Any]:
 
 def _tool(definition: ToolDefinition) -> ToolFields:
     """Made without being checked: names of this API may be longer."""
-    told = {"name": definition.name, "parameters": definition.input_schema}
+    told: dict[str, Any] = {"name": definition.name, "parameters": definition.input_schema}
     if definition.description is not None:
         told["description"] = definition.description
     function = FunctionFields.model_construct(**told)

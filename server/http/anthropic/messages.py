@@ -22,7 +22,7 @@ from trivet.server.http.openai.prompts import named_generator
 from trivet.server.http.routes import Call
 from trivet.server.http.sse import EventStream
 
-_FORMS = {"system": "a text or a list of text blocks"}
+_FORMS: dict[int | str, str] = {"system": "a text or a list of text blocks"}
 _THOUGHTLESS = ("", "none")
 PING = named_event("ping", {"type": "ping"})
 

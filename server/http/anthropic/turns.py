@@ -35,10 +35,10 @@ def messages_of(
 
 def is_begun(messages: Sequence[Turn]) -> bool:
     """Whether the model is to go on in the last message, which is its own."""
-    return messages[-1]["role"] == "assistant"
+    return bool(messages[-1]["role"] == "assistant")
 
 
-def _blocks(where: str, turn: MessageFields) -> list[Block]:
+def _blocks(where: str, turn: MessageFields) -> Sequence[Block]:
     if isinstance(turn.content, str):
         return [{"type": "text", "text": turn.content}]
     for number, block in enumerate(turn.content):
@@ -47,7 +47,7 @@ def _blocks(where: str, turn: MessageFields) -> list[Block]:
 
 
 def _check_block(where: str, block: Block, kinds: Sequence[str]) -> None:
-    kind = block.get("type")
+    kind = str(block.get("type"))
     if kind not in kinds:
         raise Unsupported(f"{where}.type: one of {', '.join(kinds)} is offered here")
     for name, cls in _NEEDED[kind].items():
@@ -55,6 +55,8 @@ def _check_block(where: str, block: Block, kinds: Sequence[str]) -> None:
             raise InvalidRequest(f"{where}.{name}: it must be {_CALLED[cls]}")
     if kind == "image":
         _check_source(f"{where}.source", block["source"])
+    if kind == "tool_use":
+        _check_input(f"{where}.input", block["input"])
     content = block.get("content")
     if kind != "tool_result" or content is None or isinstance(content, str):
         return
@@ -70,6 +72,13 @@ def _check_source(where: str, source: Block) -> None:
     for name in ("media_type", "data") if source["type"] == "base64" else ("url",):
         if not isinstance(source.get(name), str):
             raise InvalidRequest(f"{where}.{name}: it must be a text")
+
+
+def _check_input(where: str, given: Block) -> None:
+    try:
+        orjson.dumps(given)
+    except orjson.JSONEncodeError:
+        raise InvalidRequest(f"{where}: it is nested too deeply") from None
 
 
 def _check(where: str, message: Turn) -> None:
@@ -204,7 +213,7 @@ _NEEDED: dict[str, dict[str, type]] = {
     "redacted_thinking": {},
     "tool_use": {"id": str, "name": str, "input": dict},
 }
-_CALLED = {str: "a text", dict: "an object"}
+_CALLED: dict[type, str] = {str: "a text", dict: "an object"}
 _READERS = {
     "user": _user_messages,
     "assistant": _assistant_messages,

@@ -78,7 +78,7 @@ class Conversation:
     def _recommended(self, sampling: Sampling) -> Sampling:
         """With the limit that the model's makers recommend, where the request has none; a limit of
         its own is cut where it may be."""
-        limit = self._fields.token_limit
+        limit: float | None = self._fields.token_limit
         if limit is None:
             limit = self._generator.info.sampling_defaults.get("max_tokens")
         elif not self._fields.fits_limit:

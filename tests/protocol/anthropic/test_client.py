@@ -34,8 +34,8 @@ class City(BaseModel):
 
 
 def ask(client: anthropic.Anthropic, **wishes: Any) -> Any:
-    asked = {"model": MODEL, "messages": USER, "max_tokens": 8, "extra_body": GREEDY}
-    return client.messages.create(**asked | wishes)
+    asked: dict[str, Any] = {"model": MODEL, "messages": USER, "max_tokens": 8}
+    return client.messages.create(**asked | wishes, extra_body=GREEDY)
 
 
 def test_messages_are_those_of_chats(client: anthropic.Anthropic, call: Call) -> None:
@@ -57,8 +57,9 @@ def test_streams_tell_the_same(client: anthropic.Anthropic) -> None:
     ) as stream:
         text = "".join(stream.text_stream)
         message = stream.get_final_message()
-    assert text == whole.content[0].text
-    assert message.content == whole.content
+    (block,) = message.content
+    assert block.type == "text"
+    assert text == block.text == whole.content[0].text
     assert message.usage.output_tokens == 8
 
 

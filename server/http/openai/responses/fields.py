@@ -184,4 +184,5 @@ _REFUSED: Refusals = {
     "n": (1, ", for a response has one output"),
     "echo": (False, ""),
     "prompt_logprobs": (None, ""),
+    "logprob_token_ids": ([], ""),
 }

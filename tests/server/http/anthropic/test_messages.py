@@ -10,8 +10,10 @@ from typing import Any
 import aiohttp
 import pytest
 from anthropic.types import Message, MessageTokensCount, RawMessageStreamEvent
+from heard import hear
 from patience import patience
 from pydantic import TypeAdapter
+from row_marks import shows
 from scripted_model import ScriptedModel, served
 
 from trivet.backends.api import BackendFailed, Chunk, Finish, QueueFull
@@ -66,6 +68,7 @@ def events_of(text: str) -> list[tuple[str, Any]]:
 async def refused(body: Mapping[str, Any], path: str = "/v1/messages") -> Any:
     async with posted(ScriptedModel(), body, path) as answer:
         document = await answer.json()
+        hear(answer.status, text=await answer.text())
         assert answer.headers["request-id"] == document["request_id"]
         return answer.status, document["error"]
 
@@ -218,6 +221,8 @@ async def test_tokens_are_counted_without_a_message() -> None:
     assert not model.requests
 
 
+VIDEO = {"type": "video"}
+ORPHAN = {"type": "tool_result", "tool_use_id": "c"}
 FORM = {"type": "json_schema", "schema": {}}
 # What is asked besides, and where the error says that it is wrong.
 WRONG: list[tuple[dict[str, Any], str]] = [
@@ -226,6 +231,11 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"messages": []}, "messages"),
     ({"messages": [{"role": "tool", "content": "a"}]}, "messages[0].role"),
     ({"messages": [{"role": "user"}]}, "messages[0].content"),
+    (
+        {"messages": [{"role": "user", "content": [{"type": "video"}]}]},
+        "messages[0].content[0].type",
+    ),
+    ({"messages": [{"role": "user", "content": [ORPHAN]}]}, "messages"),
     ({"system": 5}, "system"),
     ({"temperature": -1}, "temperature"),
     ({"stop_sequences": [""]}, "stop_sequences"),
@@ -249,7 +259,14 @@ WRONG: list[tuple[dict[str, Any], str]] = [
 ]
 
 
-@pytest.mark.parametrize(("wish", "place"), WRONG, ids=lambda value: str(value)[:60])
+def row_of(place: str) -> str:
+    return "O49" if place.startswith("messages") else "O50"
+
+
+@pytest.mark.parametrize(
+    ("wish", "place"),
+    [shows(row_of(place), wish, place, label=f"{wish}"[:60]) for wish, place in WRONG],
+)
 async def test_what_is_wrong_is_refused_by_its_name(wish: dict[str, Any], place: str) -> None:
     status, error = await refused(ASKED | wish)
     assert (status, error["type"]) == (400, "invalid_request_error")

@@ -61,6 +61,9 @@ def test_thoughts_come_back_to_the_template() -> None:
     assert found[1] == {"role": "assistant", "content": "b", "reasoning": "hm"}
 
 
+DEEP: dict[str, Any] = {}
+for _ in range(300):
+    DEEP = {"a": DEEP}
 # Turns, where the error says that it is.
 WRONG: list[tuple[list[tuple[str, Any]], str]] = [
     ([("user", [{"text": "a"}])], "messages[0].content[0].type"),
@@ -73,6 +76,7 @@ WRONG: list[tuple[list[tuple[str, Any]], str]] = [
     ([("user", [{"type": "image", "source": {"type": "url"}}])], "content[0].source.url"),
     ([("user", "a"), ("user", [{"type": "image", "source": PIXEL}])], "messages[1].content[0]"),
     ([("assistant", [{**CALL, "input": "{}"}])], "messages[0].content[0].input"),
+    ([("assistant", [{**CALL, "input": DEEP}])], "messages[0].content[0].input"),
     ([("user", [{**RESULT, "content": 5}])], "messages[0].content[0].content"),
     ([("user", [{**RESULT, "content": [{"type": "x"}]}])], "content[0].content[0].type"),
     ([("user", [RESULT])], "messages"),
