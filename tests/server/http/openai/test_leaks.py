@@ -16,6 +16,8 @@ KINDS: list[tuple[str, dict[str, Any]]] = [
     ("/v1/chat/completions", {**CHAT, "stream": True, "tools": TOOLS}),
     ("/v1/chat/completions", {**CHAT, "temperature": -1}),
     ("/v1/completions", {"model": "m", "prompt": ["a", "b"], "stream": True}),
+    ("/v1/messages", {**CHAT, "max_tokens": 5}),
+    ("/v1/messages", {**CHAT, "max_tokens": 5, "stream": True}),
     ("/v1/completions", {"model": "unknown", "prompt": "a"}),
     ("/generate", {"inputs": "a"}),
     ("/generate_stream", {"inputs": "a"}),
