@@ -128,6 +128,7 @@ static void fill(Layer *layers) {
                                 .is_normalised = 1,
                                 .groups = 3,
                                 .active_groups = 2,
+                                .telling = 2,
                                 .multiplier = 2,
                                 .weight = numbers(PANEL * HIDDEN),
                                 .correction = floats(EXPERTS),

@@ -16,18 +16,24 @@ static inline int highest_of(const float *numbers, int count) {
     return best;
 }
 
-/* Leaves only the experts of those groups whose best two are wanted most. */
+/* The sum of the best of a group's numbers, which are lost. */
+static float best_of(float *numbers, int count, int telling) {
+    float sum = 0.0f;
+    for (int i = 0; i < telling; i++) {
+        const int best = highest_of(numbers, count);
+        sum += numbers[best], numbers[best] = -INFINITY;
+    }
+    return sum;
+}
+
+/* Leaves only the experts of the best groups. */
 static void keep_best_groups(const Router *router, float *wanted) {
     const int size = router->count / router->groups;
-    float sums[MAX_EXPERTS];
+    float sums[MAX_EXPERTS], left[MAX_EXPERTS];
     int is_kept[MAX_EXPERTS] = {0};
-    for (int group = 0; group < router->groups; group++) {
-        float *mine = wanted + group * size, second = -INFINITY;
-        const int best = highest_of(mine, size);
-        for (int i = 0; i < size; i++)
-            if (i != best && mine[i] > second) second = mine[i];
-        sums[group] = mine[best] + second;
-    }
+    memcpy(left, wanted, router->count * sizeof(float));
+    for (int group = 0; group < router->groups; group++)
+        sums[group] = best_of(left + group * size, size, router->telling);
     for (int i = 0; i < router->active_groups; i++) {
         const int best = highest_of(sums, router->groups);
         is_kept[best] = 1, sums[best] = -INFINITY;

@@ -26,6 +26,7 @@ typedef struct {
 typedef struct {
     int32_t count, active; /* count 0: the layer's only MLP is that of all tokens */
     int32_t is_sigmoid, is_normalised, groups, active_groups;
+    int32_t telling; /* so many of a group's scores say how good it is, its best ones */
     float multiplier;
     const bf16 *weight;      /* packed; [count to whole panels, hidden] */
     const float *correction; /* of scores, for the choice only */

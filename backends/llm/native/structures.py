@@ -27,6 +27,7 @@ class CRouter(Structure):
     _fields_ = (
         *((name, c_int32) for name in (
             "count", "active", "is_sigmoid", "is_normalised", "groups", "active_groups",
+            "telling",
         )),
         ("multiplier", c_float),
         *((name, c_void_p) for name in ("weight", "correction", "shared")),

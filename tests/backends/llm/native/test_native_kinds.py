@@ -43,12 +43,16 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     }),
 }  # fmt: skip
 
+LEFT_TO_TORCH: frozenset[Need] = frozenset()
+
 
 @pytest.mark.parametrize("name", VARIANTS)
 def test_every_kind_is_as_near_to_float32_as_torchs(name: str, make: Make, tmp_path: Path) -> None:
     of_family, changes = VARIANTS[name]
     made = family(of_family, changes, tmp_path)
-    assert missing(COMPUTES, made.config) == ""
+    if missing(COMPUTES, made.config):
+        assert made.config.needs().keys() & LEFT_TO_TORCH
+        return
     assert why_not(made.config, torch.bfloat16) == ""
     exact = made.exact()
     found = made.run(mixed(), make)
