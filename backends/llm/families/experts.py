@@ -51,10 +51,11 @@ EXPERT_NAMES: Names = HALVES_NAMES.having(
     weight(f"{_QWEN}shared_expert.down_proj", Role.SHARED_DOWN),
     weight(f"{_QWEN}shared_expert_gate", Role.SHARED_SHARE),
 )
-_GLM_NAMES: Names = EXPERT_NAMES.having(
+CORRECTED_NAMES: Names = EXPERT_NAMES.having(
     weight(f"{_QWEN}shared_experts.gate_proj", Role.SHARED_GATE),
     weight(f"{_QWEN}shared_experts.up_proj", Role.SHARED_UP),
     weight(f"{_QWEN}shared_experts.down_proj", Role.SHARED_DOWN),
+    weight(f"{_QWEN}gate.e_score_correction_bias", Role.CORRECTION, is_bare=True),
 )
 
 
@@ -64,7 +65,7 @@ def _mixtral(given: Described) -> LlmConfig:
     rope = hub_rope(config, heads.head_dim, RopeRules(theta=1_000_000.0))
     attention = replace(_attention(heads), rope=rope, window=one_window(config))
     expert = GatedMlp(config.size("intermediate_size"), activation(config))
-    mlp = _mixture(config, config.size("num_local_experts", 8), 2, expert, is_normalised=True)
+    mlp = mixture(config, config.size("num_local_experts", 8), 2, expert, is_normalised=True)
     norm = RmsNorm(config.number("rms_norm_eps", 1e-5))
     layers = [Layer(attention, mlp, norm)] * config.size("num_hidden_layers")
     return hub_model(config, "mixtral", MIXTRAL_NAMES, layers, norm)
@@ -91,8 +92,8 @@ def _qwen2_moe(given: Described) -> LlmConfig:
     act = activation(config)
     shared = GatedMlp(config.size("shared_expert_intermediate_size", 5632), act)
     expert = GatedMlp(config.size("moe_intermediate_size", 1408), act)
-    mixture = replace(_qwen_mixture(config, 60, 4, expert), shared=shared)
-    return _qwen_model(config, "qwen2moe", attention, mixture, windows)
+    mixed = replace(_qwen_mixture(config, 60, 4, expert), shared=shared)
+    return _qwen_model(config, "qwen2moe", attention, mixed, windows)
 
 
 def _qwen3_moe(given: Described) -> LlmConfig:
@@ -105,8 +106,8 @@ def _qwen3_moe(given: Described) -> LlmConfig:
     )
     expert = GatedMlp(config.size("moe_intermediate_size", 768), activation(config))
     windows = [one_window(config, 4096) if is_windowed else 0] * config.size("num_hidden_layers")
-    mixture = _qwen_mixture(config, 128, 8, expert)
-    return _qwen_model(config, "qwen3moe", attention, mixture, windows)
+    mixed = _qwen_mixture(config, 128, 8, expert)
+    return _qwen_model(config, "qwen3moe", attention, mixed, windows)
 
 
 def _olmoe(given: Described) -> LlmConfig:
@@ -136,40 +137,44 @@ def _glm4_moe(given: Described) -> LlmConfig:
         has_qkv_bias=config.flag("attention_bias", default=False),
     )
     act, width = activation(config), config.size("moe_intermediate_size", 1408)
-    mixture = _mixture(
+    mixed = mixture(
         config,
         config.size("n_routed_experts", 128),
         8,
         GatedMlp(width, act),
         is_normalised=config.flag("norm_topk_prob", default=True),
     )
-    mixture = replace(
-        mixture,
+    mixed = replace(
+        mixed,
         shared=GatedMlp(width * config.size("n_shared_experts", 1), act),
         has_share=False,
         scoring=Scoring.SIGMOID,
         multiplier=config.number("routed_scaling_factor", 1.0),
-        num_groups=config.size("n_group", 1),
-        num_active_groups=config.size("topk_group", 1),
     )
+    mixed = in_groups(mixed, config.size("n_group", 1), config.size("topk_group", 1))
     dense = GatedMlp(config.size("intermediate_size"), act)
     num_dense = config.get("first_k_dense_replace", 1)
     layers = [
-        Layer(attention, mixture if index >= num_dense else dense, norm)
+        Layer(attention, mixed if index >= num_dense else dense, norm)
         for index in range(config.size("num_hidden_layers"))
     ]
     further = config.get("num_mtp_layers", 1) or 0
-    return hub_model(config, "glm4moe", _GLM_NAMES, layers, norm, num_further_layers=further)
+    return hub_model(config, "glm4moe", CORRECTED_NAMES, layers, norm, num_further_layers=further)
 
 
 def _attention(heads: HeadSizes) -> GroupedAttention:
     return GroupedAttention(heads.num_heads, heads.num_kv_heads, heads.head_dim, rope=None)
 
 
-def _mixture(
-    config: Described, num_experts: int, num_active: int, expert: GatedMlp, *, is_normalised: bool
+def mixture(
+    config: Described,
+    num_experts: int,
+    num_active: int | None,
+    expert: GatedMlp,
+    *,
+    is_normalised: bool,
 ) -> ExpertMlp:
-    """`num_active`: where the file does not say."""
+    """`num_active`: where the file does not say; None: it must. Raises LoadFailed."""
     num_active = config.size("num_experts_per_tok", num_active)
     if num_active > num_experts:
         raise LoadFailed(
@@ -178,29 +183,42 @@ def _mixture(
     return ExpertMlp(num_experts, num_active, expert, is_normalised)
 
 
+def in_groups(experts: ExpertMlp, num_groups: int, num_active: int) -> ExpertMlp:
+    """A mixture whose experts are chosen by groups. Raises LoadFailed where it cannot be."""
+    size, rest = divmod(experts.num_experts, num_groups)
+    too_few = size < experts.num_telling if num_groups > 1 else False
+    if rest or too_few or not experts.num_active // size <= num_active <= num_groups:
+        raise LoadFailed(
+            f"config.json has n_group {num_groups} and topk_group {num_active}, in which its "
+            f"n_routed_experts {experts.num_experts} cannot be to choose num_experts_per_tok "
+            f"{experts.num_active} of them"
+        )
+    return replace(experts, num_groups=num_groups, num_active_groups=num_active)
+
+
 def _qwen_mixture(
     config: Described, num_experts: int, num_active: int, expert: GatedMlp
 ) -> ExpertMlp:
     is_normalised = config.flag("norm_topk_prob", default=False)
     num_experts = config.size("num_experts", num_experts)
-    return _mixture(config, num_experts, num_active, expert, is_normalised=is_normalised)
+    return mixture(config, num_experts, num_active, expert, is_normalised=is_normalised)
 
 
 def _qwen_model(
     config: Described,
     architecture: str,
     attention: GroupedAttention,
-    mixture: ExpertMlp,
+    mixed: ExpertMlp,
     windows: Iterable[int],
 ) -> LlmConfig:
     """Of layers with a mixture, but for those that the file says have a dense MLP."""
     norm = RmsNorm(config.number("rms_norm_eps", 1e-6))
-    dense = GatedMlp(config.size("intermediate_size"), mixture.expert.activation)
+    dense = GatedMlp(config.size("intermediate_size"), mixed.expert.activation)
     step, only = config.size("decoder_sparse_step", 1), config.get("mlp_only_layers") or []
     layers = []
     for index, window in enumerate(windows):
         is_mixture = index not in only and (index + 1) % step == 0
-        mlp: Mlp = mixture if is_mixture else dense
+        mlp: Mlp = mixed if is_mixture else dense
         layers.append(Layer(replace(attention, window=window), mlp, norm))
     return hub_model(config, architecture, EXPERT_NAMES, layers, norm)
 

@@ -50,6 +50,8 @@ class GgufKeys:
     is_typed: bool = False
     """Rotary positions are those of layers that see all; the others have usual ones."""
     has_rope: bool = True
+    rope: Mapping[str, Any] = field(default_factory=dict)
+    """What of scaled rotary positions files do not say."""
 
 
 def gguf_reader(from_hub: HubReader, architecture: str, keys: GgufKeys) -> GgufReader:
@@ -113,7 +115,7 @@ def _rope(metadata: Described, architecture: str, values: Values, keys: GgufKeys
         given["partial_rotary_factor"] = ((rope.size or head_dim) + 0.25) / head_dim
     scaling = rope.scaling
     if scaling is not None:
-        given |= {"rope_type": scaling.kind, "factor": scaling.factor}
+        given |= {"rope_type": scaling.kind, "factor": scaling.factor, **keys.rope}
         if scaling.kind == "yarn":
             given["original_max_position_embeddings"] = scaling.original_positions
     if keys.is_typed:

@@ -150,9 +150,9 @@ class _Spelling:
     def _yarn(self) -> RopeScaling:
         factor = self._factor("yarn")
         scales = [self._number(name, 0.0) for name in ("mscale", "mscale_all_dim")]
-        usual = _yarn_scale(factor, 1.0)
+        usual = yarn_scale(factor, 1.0)
         if all(scales):
-            usual = _yarn_scale(factor, scales[0]) / _yarn_scale(factor, scales[1])
+            usual = yarn_scale(factor, scales[0]) / yarn_scale(factor, scales[1])
         truncates = self.given.get("truncate", True)
         if not isinstance(truncates, bool):
             raise LoadFailed(f"config.json has {self.where}.truncate {truncates!r}, no boolean")
@@ -164,6 +164,7 @@ class _Spelling:
             beta_slow=self._number("beta_slow", 1.0) or 1.0,
             truncates=truncates,
             attention_factor=self._number("attention_factor", usual),
+            all_dim_share=scales[1],
         )
 
     def _longrope(self) -> RopeScaling:
@@ -244,7 +245,8 @@ def _of_type(
     return f"{where}.{layer_type}", found
 
 
-def _yarn_scale(factor: float, share: float) -> float:
+def yarn_scale(factor: float, share: float) -> float:
+    """By what YaRN has scores grow (Peng et al., 2023, 3.4), as DeepSeek's files spell it."""
     return 0.1 * share * math.log(factor) + 1.0 if factor > 1 else 1.0
 
 
