@@ -237,7 +237,7 @@ FAMILIES: tuple[Made, ...] = (
 )  # fmt: skip
 BY_NAME = {made.name: made for made in FAMILIES}
 
-_NEVER = {
+NEVER = {
     "return_dict", "output_hidden_states", "output_attentions", "dtype", "chunk_size_feed_forward",
     "is_encoder_decoder", "id2label", "label2id", "problem_type", "architectures", "model_type",
     "transformers_version", "rope_parameters", "layer_types", "attn_config", "mlp_only_layers",
@@ -245,7 +245,7 @@ _NEVER = {
 }  # fmt: skip
 """Fields that every config has and no model reads, and those whose values are declared."""
 _ACTIVATIONS = ("silu", "gelu", "gelu_new", "gelu_fast", "relu", "relu2", "quick_gelu", "tanh")
-_COUNTS = {
+COUNTS = {
     "num_hidden_layers", "n_layer", "n_layers", "num_attention_heads", "n_head", "n_heads",
     "num_key_value_heads", "num_kv_heads", "hidden_size", "n_embd", "d_model", "head_dim",
     "max_position_embeddings", "n_positions", "max_seq_len", "vocab_size", "intermediate_size",
@@ -260,15 +260,16 @@ def variants(made: Made) -> Iterator[dict[str, Any]]:
     """Changes of a family's config.json: each field with other values, one at a time, each left
     out, and what is declared."""
     for name, value in made.values().items():
-        if name in _NEVER or name.endswith("_token_id"):
+        if name in NEVER or name.endswith("_token_id"):
             continue
-        if name not in _COUNTS:
+        if name not in COUNTS:
             yield {name: MISSING}
-            yield from ({name: other} for other in _others(name, value))
+            yield from ({name: other} for other in others(name, value))
     yield from made.variants
 
 
-def _others(name: str, value: Any) -> Iterator[Any]:
+def others(name: str, value: Any) -> Iterator[Any]:
+    """Values of a key that may change what a model gives."""
     if name in ("hidden_act", "hidden_activation", "activation_function", "activation"):
         yield from (word for word in _ACTIVATIONS if word != value)
     elif isinstance(value, bool):

@@ -7,8 +7,8 @@ from dataclasses import replace
 from trivet.backends.api import LoadFailed
 from trivet.backends.llm.families.config import LlmConfig
 from trivet.backends.llm.families.described import Described
-from trivet.backends.llm.families.experts import CORRECTED_NAMES, in_groups, mixture
 from trivet.backends.llm.families.family import Family
+from trivet.backends.llm.families.gguf import GgufKeys, Values, gguf_reader
 from trivet.backends.llm.families.hub import activation, hub_model
 from trivet.backends.llm.families.kinds import (
     ExpertMlp,
@@ -18,6 +18,15 @@ from trivet.backends.llm.families.kinds import (
     Layer,
     RmsNorm,
     Scoring,
+)
+from trivet.backends.llm.families.mixtures import (
+    CORRECTED_KEYS,
+    CORRECTED_NAMES,
+    SIGMOID_GATING,
+    SOFTMAX_GATING,
+    in_groups,
+    mixture,
+    without_further,
 )
 from trivet.backends.llm.families.names import Names, Role, weight
 from trivet.backends.llm.families.rope import hub_rope, yarn_scale
@@ -155,5 +164,60 @@ def _attention(config: Described) -> GroupedAttention:
     )
 
 
-DEEPSEEK2 = Family("deepseek2", "DeepseekV2ForCausalLM", _v2)
+def _of_gguf(values: Described) -> LlmConfig:
+    """Both are one architecture of GGUF's."""
+    gating = values.get("gating", SOFTMAX_GATING)
+    if gating == SIGMOID_GATING:
+        return _v3(values)
+    if gating != SOFTMAX_GATING:
+        raise LoadFailed(
+            f"the GGUF file has expert_gating_func {gating}; {SOFTMAX_GATING}, softmax, and "
+            f"{SIGMOID_GATING}, sigmoids, are computed"
+        )
+    if values.get("norm_topk_prob"):
+        raise LoadFailed(
+            "the GGUF file has expert_weights_norm true, with which this architecture is computed "
+            "with sigmoids only (expert_gating_func 2)"
+        )
+    is_grouped = values.get("n_group", 1) > 1
+    return _v2(values.having(topk_method="group_limited_greedy" if is_grouped else "greedy"))
+
+
+def _derived(values: Values) -> Values:
+    """Files say how long keys and values are, in newer ones beside what is cached of them."""
+    rotated = values["rotated"]
+    key = values.get("whole_key", values.get("key"))
+    value = values.get("whole_value", values.get("value"))
+    if key is None or value is None:
+        raise LoadFailed("the GGUF file has no deepseek2.attention.key_length, or no value_length")
+    return {
+        "num_key_value_heads": values["num_attention_heads"],
+        "q_lora_rank": values.get("q_lora_rank"),
+        "qk_rope_head_dim": rotated,
+        "qk_nope_head_dim": key - rotated,
+        "v_head_dim": value,
+        "head_dim": rotated,
+        "n_group": values.get("n_group", 1),
+        "topk_group": values.get("topk_group", 1),
+        **without_further(values),
+    }
+
+
+_KEYS = GgufKeys(
+    {
+        **CORRECTED_KEYS,
+        "attention.q_lora_rank": "q_lora_rank",
+        "attention.kv_lora_rank": "kv_lora_rank",
+        "attention.key_length": "key",
+        "attention.key_length_mla": "whole_key",
+        "attention.value_length": "value",
+        "attention.value_length_mla": "whole_value",
+        "rope.dimension_count": "rotated",
+    },
+    derived=_derived,
+    scales_scores=True,
+)
+DEEPSEEK2 = Family(
+    "deepseek2", "DeepseekV2ForCausalLM", _v2, gguf_reader(_of_gguf, "deepseek2", _KEYS)
+)
 DEEPSEEK3 = Family("deepseek2", "DeepseekV3ForCausalLM", _v3)

@@ -8,7 +8,7 @@ from trivet.backends.api import LoadFailed
 from trivet.backends.llm.families.config import LlmConfig
 from trivet.backends.llm.families.described import Described
 from trivet.backends.llm.families.family import Family
-from trivet.backends.llm.families.gguf import GgufKeys, gguf_reader
+from trivet.backends.llm.families.gguf import GgufKeys, Values, gguf_reader
 from trivet.backends.llm.families.hub import (
     SLIDING,
     HeadSizes,
@@ -27,7 +27,16 @@ from trivet.backends.llm.families.kinds import (
     RmsNorm,
     Scoring,
 )
-from trivet.backends.llm.families.llama import HALVES_NAMES, LLAMA_NAMES, one_window
+from trivet.backends.llm.families.llama import LLAMA_NAMES, one_window
+from trivet.backends.llm.families.mixtures import (
+    CORRECTED_KEYS,
+    CORRECTED_NAMES,
+    EXPERT_NAMES,
+    SIGMOID_GATING,
+    in_groups,
+    mixture,
+    without_further,
+)
 from trivet.backends.llm.families.names import Names, Role, weight
 from trivet.backends.llm.families.olmo import clip
 from trivet.backends.llm.families.rope import RopeRules, hub_rope
@@ -40,22 +49,12 @@ MIXTRAL_NAMES: Names = LLAMA_NAMES.having(
     weight(f"{_MIXTRAL}experts.{{expert}}.w3", Role.EXPERT_UP),
     weight(f"{_MIXTRAL}experts.{{expert}}.w2", Role.EXPERT_DOWN),
 )
-_QWEN = f"{_LAYER}mlp."
-EXPERT_NAMES: Names = HALVES_NAMES.having(
-    weight(f"{_QWEN}gate", Role.ROUTER),
-    weight(f"{_QWEN}experts.{{expert}}.gate_proj", Role.EXPERT_GATE),
-    weight(f"{_QWEN}experts.{{expert}}.up_proj", Role.EXPERT_UP),
-    weight(f"{_QWEN}experts.{{expert}}.down_proj", Role.EXPERT_DOWN),
-    weight(f"{_QWEN}shared_expert.gate_proj", Role.SHARED_GATE),
-    weight(f"{_QWEN}shared_expert.up_proj", Role.SHARED_UP),
-    weight(f"{_QWEN}shared_expert.down_proj", Role.SHARED_DOWN),
-    weight(f"{_QWEN}shared_expert_gate", Role.SHARED_SHARE),
-)
-CORRECTED_NAMES: Names = EXPERT_NAMES.having(
-    weight(f"{_QWEN}shared_experts.gate_proj", Role.SHARED_GATE),
-    weight(f"{_QWEN}shared_experts.up_proj", Role.SHARED_UP),
-    weight(f"{_QWEN}shared_experts.down_proj", Role.SHARED_DOWN),
-    weight(f"{_QWEN}gate.e_score_correction_bias", Role.CORRECTION, is_bare=True),
+_GLM_NAMES: Names = CORRECTED_NAMES.having(
+    weight(
+        f"{_LAYER}post_attention_layernorm",
+        Role.MLP_NORM,
+        gguf="blk.{layer}.post_attention_norm",
+    ),
 )
 
 
@@ -159,41 +158,11 @@ def _glm4_moe(given: Described) -> LlmConfig:
         for index in range(config.size("num_hidden_layers"))
     ]
     further = config.get("num_mtp_layers", 1) or 0
-    return hub_model(config, "glm4moe", CORRECTED_NAMES, layers, norm, num_further_layers=further)
+    return hub_model(config, "glm4moe", _GLM_NAMES, layers, norm, num_further_layers=further)
 
 
 def _attention(heads: HeadSizes) -> GroupedAttention:
     return GroupedAttention(heads.num_heads, heads.num_kv_heads, heads.head_dim, rope=None)
-
-
-def mixture(
-    config: Described,
-    num_experts: int,
-    num_active: int | None,
-    expert: GatedMlp,
-    *,
-    is_normalised: bool,
-) -> ExpertMlp:
-    """`num_active`: where the file does not say; None: it must. Raises LoadFailed."""
-    num_active = config.size("num_experts_per_tok", num_active)
-    if num_active > num_experts:
-        raise LoadFailed(
-            f"config.json has num_experts_per_tok {num_active}, more than its {num_experts} experts"
-        )
-    return ExpertMlp(num_experts, num_active, expert, is_normalised)
-
-
-def in_groups(experts: ExpertMlp, num_groups: int, num_active: int) -> ExpertMlp:
-    """A mixture whose experts are chosen by groups. Raises LoadFailed where it cannot be."""
-    size, rest = divmod(experts.num_experts, num_groups)
-    too_few = size < experts.num_telling if num_groups > 1 else False
-    if rest or too_few or not experts.num_active // size <= num_active <= num_groups:
-        raise LoadFailed(
-            f"config.json has n_group {num_groups} and topk_group {num_active}, in which its "
-            f"n_routed_experts {experts.num_experts} cannot be to choose num_experts_per_tok "
-            f"{experts.num_active} of them"
-        )
-    return replace(experts, num_groups=num_groups, num_active_groups=num_active)
 
 
 def _qwen_mixture(
@@ -252,4 +221,23 @@ QWEN3_MOE = Family(
     gguf_reader(_qwen3_moe, "qwen3moe", _QWEN3_KEYS),
 )
 OLMOE = Family("olmoe", "OlmoeForCausalLM", _olmoe, gguf_reader(_olmoe, "olmoe", _OLMOE_KEYS))
-GLM4_MOE = Family("glm4moe", "Glm4MoeForCausalLM", _glm4_moe)
+
+
+def _glm_derived(values: Values) -> Values:
+    if values.get("gating", SIGMOID_GATING) != SIGMOID_GATING:
+        raise LoadFailed(
+            f"the GGUF file has expert_gating_func {values['gating']}; models of this architecture "
+            f"are computed with {SIGMOID_GATING}, sigmoids, only"
+        )
+    return without_further(values)
+
+
+_GLM_KEYS = GgufKeys(
+    CORRECTED_KEYS,
+    {"attention_bias": "attn_q.bias", "use_qk_norm": "attn_q_norm.weight"},
+    derived=_glm_derived,
+    rotates_part=True,
+)
+GLM4_MOE = Family(
+    "glm4moe", "Glm4MoeForCausalLM", _glm4_moe, gguf_reader(_glm4_moe, "glm4moe", _GLM_KEYS)
+)

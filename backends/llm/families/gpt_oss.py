@@ -5,12 +5,12 @@ from dataclasses import replace
 
 from trivet.backends.llm.families.config import LlmConfig
 from trivet.backends.llm.families.described import Described
-from trivet.backends.llm.families.experts import mixture
 from trivet.backends.llm.families.family import Family
 from trivet.backends.llm.families.gguf import GgufKeys, gguf_reader
 from trivet.backends.llm.families.hub import FULL, SLIDING, hub_attention, hub_model, layer_types
 from trivet.backends.llm.families.kinds import Activation, GatedMlp, Layer, RmsNorm
 from trivet.backends.llm.families.llama import HALVES_NAMES
+from trivet.backends.llm.families.mixtures import mixture
 from trivet.backends.llm.families.names import Names, Role, StackedExperts, weight
 from trivet.backends.llm.families.rope import RopeRules
 

@@ -130,6 +130,8 @@ class RopeScaling:
     """What cosines and sines are multiplied by."""
     divisors: tuple[float, ...] = ()
     """Of each frequency."""
+    long_divisors: tuple[float, ...] = ()
+    """Of longer sequences than before."""
     all_dim_share: float = 0.0
     """YaRN's mscale_all_dim, by which DeepSeek's scores grow."""
 

@@ -73,5 +73,8 @@ def from_gguf(
     found.sort(key=lambda family: family.is_of_experts == has_experts)
     if not found or (read := found[-1].from_gguf) is None:
         names = sorted({family.architecture for family in known})
-        raise LoadFailed(f"the GGUF file's architecture is '{architecture}'; supported are {names}")
+        raise LoadFailed(
+            f"the GGUF file's architecture is '{architecture}'; supported are {names}; of others, "
+            "serve the model's Hugging Face folder, which transformers' own classes compute"
+        )
     return read(metadata, tensor_names)

@@ -23,6 +23,7 @@ from trivet.backends.llm.matrices.fp8 import FP8
 from trivet.backends.llm.text.tokenizer_files import TokenizerFiles, gguf_tokenizer, hub_tokenizer
 from trivet.backends.llm.weights.gguf_header import GgufTensor
 from trivet.backends.llm.weights.gguf_parts import GgufFile, GgufModel, read_model
+from trivet.backends.llm.weights.latents import join_latents
 from trivet.backends.llm.weights.rows import computed_order
 from trivet.backends.llm.weights.stacked import is_packed, unstack
 
@@ -65,6 +66,7 @@ def load_model(
         for file in model.files
         for name, weight in _dequantised(config, file, dtype).items()
     }
+    join_latents(weights, config)
     return config, weights, gguf_tokenizer(metadata)
 
 

@@ -167,7 +167,7 @@ class Weights:
         first = self.whole.num_layers
         name = self.whole.names.of(Role.OUTPUT).hub.partition("{layer}")[0]
         numbers = range(first, first + self.whole.num_further_layers)
-        return tuple(f"{name}{number}." for number in numbers)
+        return tuple(f"{stem}{number}." for number in numbers for stem in (name, "blk."))
 
     def _named(self, outputs: Mapping[Role, int]) -> Iterator[tuple[WeightName, dict[Role, int]]]:
         """The weights in the file that have these roles, each with its own, in order."""
