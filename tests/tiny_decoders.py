@@ -210,9 +210,15 @@ def tiny_model(model_type: str) -> Any:
     # As AutoModelForCausalLM does with models of several kinds of input.
     if kind.config_class is config.sub_configs.get("text_config"):
         config = config.get_text_config()
+    model = random_model(kind, config)
+    model.outer_config = outer
+    return model
+
+
+def random_model(kind: Any, config: Any) -> Any:
+    """A model of a class, whose every weight matters to its logits."""
     torch.manual_seed(11)
     model = kind(config).eval()
-    model.outer_config = outer
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             noise = torch.randn_like(parameter)
