@@ -146,6 +146,9 @@ class Lifecycle:
         known.wanted = Wanted(folder, override_json) if plan.steps else None
         if plan.steps:
             await self._wait_for_steps(folder.key, known)
+        if not self._registry.is_shared_out(folder.key):
+            # So that a version which is to get a part does not get all while others still load.
+            self._registry.share_out(folder.key, plan.traffic)
         stale = [version for version in plan.versions if not self._is_current(plan, version)]
         for version in set(plan.versions) - set(stale):
             # A reload that failed before may have left its reason here.
@@ -157,6 +160,7 @@ class Lifecycle:
         if failures:
             raise LoadFailed(f"load failed for model '{folder.key}': {'; '.join(failures)}")
         known.outage.ends()
+        self._registry.share_out(folder.key, plan.traffic)
         for version in set(self._registry.models[folder.key]) - set(plan.versions):
             self._retire(folder.key, version, known)
         for version in set(known.versions) - set(folder.versions):

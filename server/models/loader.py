@@ -43,6 +43,7 @@ from trivet.server.models.gpu_memory import GPU_KIND, GpuLedger, LoadMemory
 from trivet.server.models.host_policy import Cores, HostPolicies, on_cores
 from trivet.server.models.labels import read_labels
 from trivet.server.models.model import Source
+from trivet.server.models.traffic import EVEN, Traffic, read_traffic
 from trivet.server.models.unread import warn_of_unread
 from trivet.server.models.warmup import warm
 from trivet.server.repository import config as configs
@@ -69,6 +70,8 @@ class LoadPlan:
     """The models that an ensemble is made of."""
     is_overridden: bool = False
     """Whether `given` is not the folder's config."""
+    traffic: Traffic = EVEN
+    """Who gets which version."""
 
     def source_of(self, version: int) -> Source | None:
         """What a version that is loaded now will have been loaded from."""
@@ -156,11 +159,14 @@ class Loader:
             given = configs.config_of(folder, override_json, self.config_name)
         except InvalidConfig as error:
             raise judged(error) from error.__cause__
-        versions = tuple(sorted(configs.select_versions(given, folder.versions)))
-        if not versions:
+        traffic = read_traffic(folder)
+        # What requests are sent to serves, whatever the policy says of versions.
+        chosen = {*configs.select_versions(given, folder.versions), *traffic.versions}
+        if not chosen:
             raise LoadFailed(f"failed to load '{folder.name}', {configs.no_version(folder)}")
         steps = steps_of(given, folder.namespace)
-        return LoadPlan(folder, given, versions, steps, override_json is not None)
+        versions = tuple(sorted(chosen))
+        return LoadPlan(folder, given, versions, steps, override_json is not None, traffic)
 
     def open(self, plan: LoadPlan, version: int) -> Opened:
         """Completes the config and opens, then warms, all instances of a version.

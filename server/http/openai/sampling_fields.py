@@ -38,6 +38,7 @@ class SamplingFields(Fields):
     model_config = ConfigDict(extra="allow", strict=True)
 
     model: str
+    user: str | None = None
     frequency_penalty: Annotated[Finite, Field(ge=-2, le=2)] | None = None
     presence_penalty: Annotated[Finite, Field(ge=-2, le=2)] | None = None
     repetition_penalty: Annotated[Finite, Field(gt=0, le=100)] | None = None
