@@ -19,7 +19,8 @@ from trivet.server.models.assemble import Assembler
 from trivet.server.models.composition import Composition
 from trivet.server.models.ending import end
 from trivet.server.models.known import Known, State, Status, Wanted
-from trivet.server.models.loader import Loader, LoadPlan
+from trivet.server.models.load_plan import LoadPlan
+from trivet.server.models.loader import Loader
 from trivet.server.models.model import Model
 from trivet.server.models.opening import Opener
 from trivet.server.models.registry import Registry

@@ -13,7 +13,7 @@ canary = 5
 
 import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
@@ -57,8 +57,13 @@ class Traffic:
 
     @property
     def versions(self) -> frozenset[int]:
-        """Those that it needs."""
+        """Those that it names."""
         return frozenset((*self.labels.values(), *(share.version for share in self.split)))
+
+    def among(self, chosen: Iterable[int]) -> tuple[int, ...]:
+        """The versions that serve where the policy chooses these, ascending: what requests are sent
+        to does so, whatever the policy says."""
+        return tuple(sorted({*chosen, *self.versions}))
 
 
 EVEN = Traffic()

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import tritonclient.grpc as grpcclient
 import tritonclient.http as httpclient
+from patience import patience
 from sequence_models import write_accumulator
 from serving import RunningServer, write_adder
 from tritonclient.utils import InferenceServerException
@@ -58,7 +59,7 @@ def ask(
     tensor = {"name": "x", "shape": [1], "datatype": "FP32", "data": [0]}
     document = {"inputs": [tensor], **(body or {})}
     url = f"http://{server.http}/v2/models/{path}/infer"
-    return httpx.post(url, json=document, headers=given, timeout=30)
+    return httpx.post(url, json=document, headers=given, timeout=patience())
 
 
 def version_of(answer: httpx.Response) -> int:
