@@ -102,7 +102,7 @@ class Site:
         self.registry.publish(made_model("m", signature, executor, version=version))
 
     def ask(
-        self, request: InferRequest, context: RequestContext, version: int | None = None
+        self, request: InferRequest, context: RequestContext, version: int | str | None = None
     ) -> CountingSink:
         admitted = self.registry.routers.resolve(request.model_name, version, request.key)
         sink = CountingSink()

@@ -16,14 +16,14 @@ from trivet.server.http.openai.responses.items import Item, as_items, kept, kind
 from trivet.server.http.openai.responses.output import OutputItems
 from trivet.server.http.openai.responses.store import Record, ResponseStore
 from trivet.server.http.openai.responses.telling import Telling
-from trivet.server.models.routing import Key
+from trivet.server.http.routes import Call
 
 
 class Asking:
     """One of them. Raises what a chat raises."""
 
     def __init__(
-        self, asked: AskedFields, core: Generators, store: ResponseStore, owner: bytes, key: Key
+        self, asked: AskedFields, core: Generators, store: ResponseStore, owner: bytes, call: Call
     ) -> None:
         """Raises InvalidRequest, Unsupported, ModelNotFound, ModelNotReady."""
         self.id = new_id("resp")
@@ -32,7 +32,7 @@ class Asking:
         self._new = _resolved(as_items(asked.input), store, owner)
         before = store.conversation(asked.previous_response_id, owner)
         self._chat = chat_of(asked, before, self._new)
-        asked.model, self._generator = named_generator(core, asked.model, key)
+        asked.model, self._generator = named_generator(core, asked.model, call)
         self.conversation = Conversation(self._chat, self._generator, self.id)
 
     async def read(self) -> int:

@@ -47,6 +47,7 @@ class Responses:
         """One answer, a stream of events, or the beginning of what goes on without its client."""
         asked = parse(ResponseFields, await read_json_body(call.request, self._limits), FORMS)
         asked.check()
+        call.user = asked.user or ""
         with under_own_names():
             if asked.background:
                 return await self._begin(call, asked)
@@ -111,7 +112,7 @@ class Responses:
     # -- on the way ----------------------------------------------------------------------------
 
     def _asking(self, call: Call, asked: AskedFields) -> Asking:
-        return Asking(asked, self._core, self._store, _owner(call), call.request_id)
+        return Asking(asked, self._core, self._store, _owner(call), call)
 
     def _record(self, call: Call) -> Record:
         return self._store.get(call.response, _owner(call))

@@ -10,7 +10,7 @@ from trivet.backends.api import Generator, InvalidRequest, ModelNotFound, ModelN
 from trivet.server.core import Generators
 from trivet.server.http.routes import Call
 from trivet.server.http.tgi.models import choose
-from trivet.server.models.routing import Key
+from trivet.server.models.routing import NOBODY, Asker, Key
 
 
 class FakeCore:
@@ -26,7 +26,9 @@ class FakeCore:
     def unnamed_generators(self) -> list[str]:
         return list(self._unnamed)
 
-    def generator(self, name: str, version: int | str | None = None, key: Key = "") -> Generator:
+    def generator(
+        self, name: str, version: int | str | None = None, key: Key = "", asker: Asker = NOBODY
+    ) -> Generator:
         if name not in self._found:
             raise ModelNotFound(name)
         return self._found[name]
