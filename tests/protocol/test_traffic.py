@@ -52,12 +52,9 @@ def server(serve: Serve, repository: Path) -> Iterator[RunningServer]:
     assert running.stop() == 0
 
 
-def ask(
-    server: RunningServer, path: str = "adder", body: dict[str, Any] | None = None, **headers: str
-) -> httpx.Response:
+def ask(server: RunningServer, path: str = "adder", **headers: str) -> httpx.Response:
     given = {name.replace("_", "-"): text for name, text in headers.items()}
-    tensor = {"name": "x", "shape": [1], "datatype": "FP32", "data": [0]}
-    document = {"inputs": [tensor], **(body or {})}
+    document = {"inputs": [{"name": "x", "shape": [1], "datatype": "FP32", "data": [0]}]}
     url = f"http://{server.http}/v2/models/{path}/infer"
     return httpx.post(url, json=document, headers=given, timeout=patience())
 

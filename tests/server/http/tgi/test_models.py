@@ -38,7 +38,8 @@ class FakeCore:
 
 
 def chosen(core: Generators, named: str | None = None, **headers: str) -> str:
-    call = cast(Call, SimpleNamespace(request=SimpleNamespace(headers=headers), request_id="r"))
+    request = SimpleNamespace(headers=headers)
+    call = cast(Call, SimpleNamespace(request=request, request_id="r", version=None))
     name, generator = choose(core, call, named)
     assert generator is core.generator(name)
     return name
