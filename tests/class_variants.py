@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from family_models import COUNTS, NEVER, others
 from paged_models import Paged, reference
-from tiny_decoders import MODEL_TYPES, VOCABULARY, random_model, tiny_model
+from tiny_decoders import MODEL_TYPES, VOCABULARY, decoder_of, random_model, tiny_config
 from torch import Tensor
 
 from trivet.backends.api import LoadFailed
@@ -60,7 +60,7 @@ def all_variants() -> Iterator[Variant]:
 
 def _keys(model_type: str) -> Iterator[tuple[str, Any]]:
     try:
-        config = tiny_model(model_type).config
+        _, config = decoder_of(tiny_config(model_type))
     except Exception:  # noqa: BLE001  # whatever its code says of what cannot be made
         return
     for key, value in config.to_dict().items():
@@ -80,7 +80,7 @@ def outcome(variant: Variant) -> str:
     if not all(bool(each.isfinite().all()) for each in wanted):
         return "none"
     try:
-        plan = plan_model(model, torch.float32, len(PROMPTS))
+        plan = plan_model(model, torch.float32, 8)
     except LoadFailed as error:
         return f"refused: {error}"
     if plan.config.max_positions < max(LENGTHS):
@@ -92,11 +92,9 @@ def outcome(variant: Variant) -> str:
 
 
 def _made(variant: Variant) -> Any:
-    plain = tiny_model(variant.model_type)
-    values = copy.deepcopy(plain.config.to_dict()) | {variant.key: variant.value}
-    config = type(plain.config).from_dict(values)
-    config._attn_implementation = plain.config._attn_implementation
-    return random_model(type(plain), config)
+    kind, plain = decoder_of(tiny_config(variant.model_type))
+    values = copy.deepcopy(plain.to_dict()) | {variant.key: variant.value}
+    return random_model(kind, type(plain).from_dict(values))
 
 
 def _computed(plan: Plan) -> list[Tensor]:
