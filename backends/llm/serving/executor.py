@@ -211,7 +211,7 @@ class LlmExecutor:
             [*ends, *sampling.stop_token_ids],
             request.priority,
             request.cache_salt,
-            self._thought_marks(sampling),
+            thought_marks=self._thought_marks(sampling),
         )
 
     def _thought_marks(self, sampling: Sampling) -> list[list[int]]:

@@ -11,6 +11,9 @@ from trivet.server.http.openai.messages import check_messages
 
 Block = Mapping[str, Any]
 Turn = dict[str, Any]
+_FOR_THE_SERVER = "x-anthropic-billing-header"
+"""A block that Claude Code sends first and new each time: read by a model, nothing behind it would
+ever be found in the prefix cache. vLLM leaves it out, too."""
 _TEXT_KINDS = ("text",)
 _USER_KINDS = ("text", "image", "tool_result")
 _ASSISTANT_KINDS = ("text", "thinking", "redacted_thinking", "tool_use")
@@ -21,7 +24,7 @@ def messages_of(
     system: str | Sequence[SystemBlock] | None, turns: Sequence[MessageFields]
 ) -> list[Turn]:
     """The conversation. Raises InvalidRequest, Unsupported, with the place in the turns."""
-    told = system if isinstance(system, str) else "\n".join(each.text for each in system or ())
+    told = system if isinstance(system, str) else _told(system or ())
     messages: list[Turn] = [{"role": "system", "content": told}] if told else []
     for index, turn in enumerate(turns):
         where = f"messages[{index}]"
@@ -31,6 +34,11 @@ def messages_of(
                 messages.append(message)
     _check_results(messages)
     return messages
+
+
+def _told(system: Sequence[SystemBlock]) -> str:
+    texts = (each.text for each in system)
+    return "\n".join(text for text in texts if not text.startswith(_FOR_THE_SERVER))
 
 
 def is_begun(messages: Sequence[Turn]) -> bool:

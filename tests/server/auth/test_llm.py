@@ -1,5 +1,6 @@
 """Keys and language models: OpenAI's client unchanged, tokens of a key counted and limited."""
 
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -101,6 +102,7 @@ def test_models_of_others_are_not_listed(server: RunningServer, keys: Keys) -> N
 
 
 def test_a_key_that_has_overdrawn_its_tokens_waits(server: RunningServer, keys: Keys) -> None:
+    began_s = time.monotonic()
     with client(server, keys.secrets["whole"]) as made:
         told = made.completions.with_raw_response.create(
             model="small", prompt="Once upon a time", max_tokens=16, extra_body={"ignore_eos": True}
@@ -112,7 +114,9 @@ def test_a_key_that_has_overdrawn_its_tokens_waits(server: RunningServer, keys: 
         assert refused.value.code == "rate_limit_exceeded"
         assert refused.value.type == "tokens"
         # 4 of the prompt and 16 of the answer, of which 10 were free: 10 and 1 more to wait for.
-        assert 40 <= int(refused.value.response.headers["retry-after"]) <= 66
+        # Some of it may have come back while the machine was busy.
+        wait_s = int(refused.value.response.headers["retry-after"])
+        assert wait_s <= 66 <= wait_s + time.monotonic() - began_s + 2
         assert made.models.retrieve("small").id == "small"
 
 

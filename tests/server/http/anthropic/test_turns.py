@@ -31,6 +31,12 @@ def test_texts_and_blocks_of_texts_are_messages() -> None:
     ]  # fmt: skip
 
 
+def test_what_is_for_anthropics_server_is_not_for_the_model() -> None:
+    texts = ("x-anthropic-billing-header: cc_version=1; cch=5f3", "be")
+    system = [SystemBlock(type="text", text=text) for text in texts]
+    assert read(("user", "a"), system=system)[0]["content"] == "be"
+
+
 def test_neighbours_of_one_role_are_one_turn() -> None:
     found = read(("user", "a"), ("user", [text("b"), text("c")]), ("assistant", "d"))
     assert [each["content"] for each in found] == ["a\nb\nc", "d"]

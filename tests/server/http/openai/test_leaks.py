@@ -23,6 +23,8 @@ KINDS: list[tuple[str, dict[str, Any]]] = [
     ("/v1/responses", {**RESPONSE, "stream": True, "background": True}),
     ("/v1/responses", {**RESPONSE, "previous_response_id": "resp_1"}),
     ("/v1/completions", {"model": "m", "prompt": ["a", "b"], "stream": True}),
+    ("/v1/messages", {**CHAT, "max_tokens": 5}),
+    ("/v1/messages", {**CHAT, "max_tokens": 5, "stream": True}),
     ("/v1/completions", {"model": "unknown", "prompt": "a"}),
     ("/generate", {"inputs": "a"}),
     ("/generate_stream", {"inputs": "a"}),
