@@ -28,7 +28,7 @@ def keys(tmp_path_factory: pytest.TempPathFactory) -> Keys:
     made.add("other", "infer", more='models = ["other"]')
     made.add("admin", "admin")
     made.add("messages", "infer", more="tokens_per_minute = 60")
-    for name in ("whole", "stream", "tensors"):
+    for name in ("whole", "stream", "tensors", "background"):
         made.add(name, "infer", more="tokens_per_minute = 10")
     return made
 
@@ -129,6 +129,24 @@ def test_streams_are_counted_too(server: RunningServer, keys: Keys) -> None:
         assert len(list(stream)) > 1
         with pytest.raises(openai.RateLimitError):
             list(made.completions.create(model="small", prompt="Once", stream=True))
+
+
+def test_a_response_in_the_background_is_counted_once(server: RunningServer, keys: Keys) -> None:
+    with client(server, keys.secrets["background"]) as made:
+        begun = made.responses.create(
+            model="small", input="Once", max_output_tokens=16, background=True,
+            extra_body={"ignore_eos": True},
+        )  # fmt: skip
+        server.wait_until(
+            lambda: made.responses.retrieve(begun.id).status == "incomplete", "complete"
+        )
+        usage = made.responses.retrieve(begun.id).usage
+        assert usage is not None
+        with pytest.raises(openai.RateLimitError) as refused:
+            made.responses.create(model="small", input="Once", background=True)
+    # 10 were free: the rest is to wait for, and 1 more, at 6 s each; twice as much would be longer.
+    waited_for = 6 * (usage.total_tokens - 10 + 1)
+    assert waited_for / 2 < int(refused.value.response.headers["retry-after"]) <= waited_for
 
 
 def test_the_tensor_form_is_counted_too(server: RunningServer, keys: Keys) -> None:

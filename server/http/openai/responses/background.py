@@ -20,7 +20,7 @@ class Background:
         self.num_bytes = 0
         """Of its events."""
         self.num_readers = 0
-        self._telling = telling
+        self._telling: Telling | None = telling
         self._outputs = outputs
         self._events: list[bytes] = []
         self._waiting: set[asyncio.Future[None]] = set()
@@ -30,21 +30,28 @@ class Background:
     @property
     def is_over(self) -> bool:
         """Whether it has ended."""
-        return self._telling.is_over
+        return self._telling is None or self._telling.is_over
 
     def document(self) -> dict[str, Any]:
-        """The response as it is now."""
+        """The response as it is now; until `release`."""
+        assert self._telling is not None
         return self._telling.document()
+
+    def release(self) -> None:
+        """It has ended and its document is elsewhere: only its events are kept."""
+        self._telling = None
 
     def cancel(self) -> None:
         """Ends it as cancelled, unless it has ended."""
-        self._note(self._telling.cancel())
-        self._outputs.fail(Cancelled("the response was cancelled"))
+        if self._telling is not None:
+            self._note(self._telling.cancel())
+            self._outputs.fail(Cancelled("the response was cancelled"))
 
     def fail(self, error: ServingError) -> None:
         """Ends it with an error, unless it has ended."""
-        self._note(self._telling.fail(renamed(error)))
-        self._outputs.fail(error)
+        if self._telling is not None:
+            self._note(self._telling.fail(renamed(error)))
+            self._outputs.fail(error)
 
     def when_done(self, call: Callable[[], None]) -> None:
         """Calls back once its end is noted and nothing of it runs any more."""
@@ -68,7 +75,9 @@ class Background:
 
     async def _run(self) -> None:
         try:
-            while (chunks := await self._outputs.next()) and not self.is_over:
+            while chunks := await self._outputs.next():
+                if self._telling is None or self._telling.is_over:
+                    break
                 self._note(self._telling.take(chunks))
         except ServingError as error:
             self.fail(error)

@@ -190,6 +190,7 @@ class Responses:
         document = background.document()
         record.document = orjson.dumps(document)
         record.item_ids += tuple(item["id"] for item in document["output"])
+        background.release()
         if self._store.has(record):
             self._store.put(record)
 

@@ -10,6 +10,7 @@ from typing import Any
 import aiohttp
 import pytest
 from auth_site import GuardedSite, Keys
+from heard import hear
 from http_site import FakeCore
 from patience import patience
 from response_events import events_of, items_of, response_of, told_whole
@@ -40,7 +41,9 @@ class Site:
     async def send(self, method: str, path: str, body: object = None) -> tuple[int, bytes]:
         url = f"{self.url}/v1/responses{path}"
         async with self.session.request(method, url, json=body) as answer:
-            return answer.status, await answer.read()
+            told = await answer.read()
+        hear(answer.status, text=told)
+        return answer.status, told
 
     async def ask(self, **fields: Any) -> Any:
         """A whole response."""
@@ -249,6 +252,7 @@ async def test_reference_stands_for_an_item_that_is_kept(site: Site) -> None:
     assert (status, error["param"]) == (400, "input[0].id")
 
 
+@pytest.mark.rows("O54a")
 async def test_response_is_kept_until_it_is_deleted(site: Site) -> None:
     made = await site.ask()
     status, body = await site.send("GET", f"/{made.id}")
@@ -283,6 +287,7 @@ async def test_items_are_listed_a_page_at_a_time(site: Site) -> None:
         assert status == 400
 
 
+@pytest.mark.rows("O54a", "O54b")
 async def test_response_that_is_not_to_be_kept_is_not(site: Site) -> None:
     made = await site.ask(store=False)
     status, _ = await site.refused("GET", f"/{made.id}")
@@ -423,6 +428,7 @@ async def test_server_that_stops_lets_a_reader_hear_the_end(
     assert told_whole(events).error.message.startswith("the server is shutting down")  # type: ignore[union-attr]
 
 
+@pytest.mark.rows("O54a", "O54b")
 @pytest.mark.parametrize("kind", ["whole", "background"])
 async def test_no_key_sees_what_another_has_made(
     model: ScriptedModel, tmp_path: Path, kind: str
@@ -437,6 +443,7 @@ async def test_no_key_sees_what_another_has_made(
         async def send(name: str, method: str, path: str = "", body: object = None) -> Any:
             url, headers = f"/v1/responses{path}", keys.header(name)
             async with site.session.request(method, url, json=body, headers=headers) as answer:
+                hear(answer.status, text=await answer.read())
                 return answer.status, await answer.json()
 
         _, made = await send("mine", "POST", "", asked)
@@ -526,6 +533,7 @@ BAD: list[tuple[dict[str, Any], str, str]] = [
 ]  # fmt: skip
 
 
+@pytest.mark.rows("O55")
 @pytest.mark.parametrize(("fields", "param", "text"), BAD, ids=[str(each[0])[:50] for each in BAD])
 async def test_bad_request_names_its_field(
     site: Site, fields: dict[str, Any], param: str, text: str
