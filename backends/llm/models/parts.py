@@ -17,7 +17,7 @@ from trivet.backends.llm.families.kinds import (
     Scoring,
 )
 from trivet.backends.llm.families.names import Role
-from trivet.backends.llm.matrices.matrix import Matrix
+from trivet.backends.llm.matrices.matrix import Multiplied
 from trivet.backends.llm.weights.taking import Weights
 
 CORRECTION = "e_score_correction_bias"
@@ -36,7 +36,7 @@ class NormWeights:
 class AttentionWeights:
     """Of GroupedAttention."""
 
-    qkv: Matrix
+    qkv: Multiplied
     """[(heads + 2 key/value heads) * head size, hidden]."""
     qkv_bias: Tensor | None
     query_norm: Tensor | None
@@ -44,7 +44,7 @@ class AttentionWeights:
     key_norm: Tensor | None
     query_norm_bias: Tensor | None
     key_norm_bias: Tensor | None
-    output: Matrix
+    output: Multiplied
     """[hidden, heads * head size]."""
     output_bias: Tensor | None
 
@@ -53,10 +53,10 @@ class AttentionWeights:
 class MlpWeights:
     """Of a GatedMlp or a PlainMlp."""
 
-    inner: Matrix
+    inner: Multiplied
     """[2 * intermediate, hidden], the gate first; without a gate [intermediate, hidden]."""
     inner_bias: Tensor | None
-    down: Matrix
+    down: Multiplied
     """[hidden, intermediate]."""
     down_bias: Tensor | None
 
@@ -65,13 +65,13 @@ class MlpWeights:
 class ExpertWeights:
     """Of an ExpertMlp."""
 
-    router: Matrix
+    router: Multiplied
     """[experts, hidden]."""
     correction: Tensor | None
     """float32 [experts]: of a router's scores, where it has sigmoids."""
     experts: list[MlpWeights]
     shared: MlpWeights | None
-    shared_share: Matrix | None
+    shared_share: Multiplied | None
     """[1, hidden]."""
 
 

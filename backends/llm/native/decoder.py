@@ -12,12 +12,13 @@ from trivet.backends.llm.families.kinds import GatedMlp
 from trivet.backends.llm.families.names import Role
 from trivet.backends.llm.families.needs import Need
 from trivet.backends.llm.matrices.dense import Dense
-from trivet.backends.llm.matrices.matrix import Matrix
+from trivet.backends.llm.matrices.matrix import Multiplied
 from trivet.backends.llm.models.parts import take_attention, take_mlp, take_norm
 from trivet.backends.llm.models.rotary import rotary_table
 from trivet.backends.llm.models.vocabulary import take_embedding, take_head
 from trivet.backends.llm.native.library import Native
 from trivet.backends.llm.native.structures import CLayer, CModel, CStep
+from trivet.backends.llm.weights.adaptable import Adaptable
 from trivet.backends.llm.weights.taking import Weights
 
 PANEL = 32
@@ -131,7 +132,9 @@ def _interleaved(gate_up: Tensor) -> Tensor:
     return gate_up.view(2, -1, 16, gate_up.shape[1]).transpose(0, 1).flatten(0, 2)
 
 
-def _data(matrix: Matrix) -> Tensor:
+def _data(matrix: Multiplied) -> Tensor:
+    if isinstance(matrix, Adaptable):
+        matrix = matrix.matrix
     assert isinstance(matrix, Dense)  # of the formats that it multiplies
     return matrix.data
 
