@@ -27,6 +27,7 @@ from trivet.protos.model_config_pb2 import ModelConfig
 from trivet.server.core import Payer
 from trivet.server.logs.log import Log
 from trivet.server.logs.setting import LogValue
+from trivet.server.models.adapters import Adapters
 from trivet.server.models.check import submit
 from trivet.server.models.dispatcher import RequestDispatcher
 from trivet.server.models.known import IndexRow, State, Status
@@ -80,6 +81,7 @@ class Hall:
         strangers: Strangers | None = None,
     ) -> None:
         self._registry = registry
+        self._adapters = Adapters(registry)
         self._lifecycle = lifecycle
         self._dispatcher = dispatcher
         self.shared_memory = shared_memory
@@ -131,12 +133,22 @@ class Hall:
 
     def generators(self) -> dict[str, Generator]:
         found = ((name, model.executor) for name, model in self._registry.newest())
-        return {
+        ready = {
             name: each for name, each in found if isinstance(each, Generator) and each.is_ready()
         }
+        return ready | self._adapters.generators(ready)
 
     def unnamed_generators(self) -> list[str]:
-        return [name for name, each in self.generators().items() if not each.info.is_ensemble]
+        infos = ((name, each.info) for name, each in self.generators().items())
+        return [name for name, info in infos if not info.is_ensemble and not info.parent]
+
+    async def load_adapter(
+        self, name: str, folder: str, base: str = "", *, in_place: bool = False
+    ) -> None:
+        await self._adapters.load(name, folder, base, in_place=in_place)
+
+    async def unload_adapter(self, name: str, base: str = "") -> None:
+        await self._adapters.unload(name, base)
 
     def encoders(self) -> dict[str, EncoderInfo]:
         newest = self._registry.newest()
@@ -209,7 +221,8 @@ class Hall:
 
     def model_metadata(self, name: str, version: int | None) -> pb.ModelMetadataResponse:
         model = self._find(name, version).model
-        versions = [version] if version is not None else sorted(self._registry.models[model.key])
+        own = self._registry.models.get(model.key, {model.version: model})  # else an adapter
+        versions = [version] if version is not None else sorted(own)
         metadata = pb.ModelMetadataResponse(
             name=model.name,
             versions=map(str, versions),
@@ -250,7 +263,8 @@ class Hall:
             if version is not None and router is not None:
                 text = f"requested model version is not available for model '{name}'"
             raise InvalidRequest(text) from None
-        assert router is not None, "a version of it was found"
+        if router is None:
+            return [self._find(name, version).model]  # an adapter
         versions = self._registry.models[router.newest.key]
         return [versions[v] for v in sorted(versions) if version in (None, v)]
 
@@ -289,6 +303,7 @@ class Hall:
             if not ready_only and (known.failure or not known.versions):
                 shown = State.UNAVAILABLE.value if known.failure else ""
                 rows.append(IndexRow(*model, state=shown, reason=known.failure))
+        rows += self._adapters.index(ready_only=ready_only)
         rows.sort(key=lambda row: (row.name, row.namespace))
         return rows if ready_only else [*rows, *self._strangers_rows(is_alone=not rows)]
 

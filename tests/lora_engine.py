@@ -1,7 +1,6 @@
 """The engine over a folder and its adapters, in the test's own thread."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,14 +12,6 @@ from trivet.backends.llm.messages import AdapterRead, LoadAdapter, Message, Quit
 from trivet.backends.llm.settings import EngineSettings
 
 
-@dataclass(frozen=True, slots=True)
-class Asked:
-    """A request of an adapter, or of the base: ""."""
-
-    adapter: str
-    prompt: Sequence[int]
-
-
 class AdaptedEngine(DrivenEngine):
     """One with adapters."""
 
@@ -28,6 +19,7 @@ class AdaptedEngine(DrivenEngine):
         super().__init__()
         self.read: dict[str, AdapterRead] = {}
         self._keys: dict[str, str] = {}
+        self._forgotten: set[str] = set()
 
     def send(self, message: Message) -> None:
         if isinstance(message, AdapterRead):
@@ -43,6 +35,10 @@ class AdaptedEngine(DrivenEngine):
         self.engine.run()
         return self.read[key]
 
+    def forget(self, request_id: str) -> None:
+        """Nobody waits for the end of this one."""
+        self._forgotten.add(request_id)
+
     def key(self, name: str) -> str:
         """Of an adapter that was loaded; the base's is empty."""
         return self._keys[name] if name else ""
@@ -55,13 +51,16 @@ class AdaptedEngine(DrivenEngine):
             Submit(str(i), list(prompt), sampling, 0, [], [], 0, salt, self.key(name))
             for i, (name, prompt) in enumerate(wanted)
         ]
+        self.expected = len(submits) - len(self._forgotten)
         results = self.run(submits)
         return [results[str(index)] for index in range(len(wanted))]
 
 
-def open_adapted(folder: Path, adapters: Mapping[str, Path], **given: Any) -> AdaptedEngine:
+def open_adapted(
+    folder: Path, adapters: Mapping[str, Path], driven: AdaptedEngine | None = None, **given: Any
+) -> AdaptedEngine:
     """Built as the server builds it: 4 tokens in a block, 16 in a step."""
-    driven = AdaptedEngine()
+    driven = driven or AdaptedEngine()
     settings = EngineSettings(
         str(folder),
         **{

@@ -72,7 +72,10 @@ class LoadPlan:
 
     def source_of(self, version: int) -> Source | None:
         """What a version that is loaded now will have been loaded from."""
-        return None if self.is_overridden else (self.folder.config, self.folder.versions[version])
+        folder = self.folder
+        if self.is_overridden:
+            return None
+        return folder.config, folder.versions[version], folder.adapters
 
 
 class NotMade(Exception):

@@ -4,12 +4,13 @@ Pure: a router is made anew whenever the versions change, and knows no clock and
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Protocol
 
-from trivet.backends.api import NotFound, ServingError
-from trivet.server.models.model import Model
+from trivet.backends.api import Adapting, InvalidRequest, NotFound, ServingError
+from trivet.backends.api.adapting import SEPARATOR
+from trivet.server.models.model import Model, adapted
 
 Key = int | str
 """What choices stick to: requests of one key get one version, as long as the versions stay."""
@@ -103,11 +104,13 @@ class Routers:
     """The routers of all models that serve, by what they can be asked by. Owned by the event loop,
     which alone changes them; read from any thread."""
 
-    __slots__ = ("_by_name", "_why_none")
+    __slots__ = ("_adapting", "_by_name", "_why_none")
 
     def __init__(self, why_none: Callable[[str], ServingError]) -> None:
         """`why_none` says why a model has no version that serves."""
         self._by_name: dict[str, VersionRouter] = {}
+        self._adapting: dict[str, Adapting] = {}
+        """Those of them that have adapters."""
         self._why_none = why_none
 
     def resolve(self, name: str, version: int | str | None, key: Key = "") -> Admitted:
@@ -118,8 +121,37 @@ class Routers:
         """
         router = self._by_name.get(name)
         if router is None:
-            raise self._why_none(name)
+            return self._adapted(name, version, key)
         return router.choose(version, key)
+
+    def _adapted(self, name: str, version: int | str | None, key: Key) -> Admitted:
+        """An adapter over one of the models: by its name, or by the base's and its own."""
+        base, separator, adapter = name.rpartition(SEPARATOR)
+        # A model may be there by two names.
+        all_bases = {executor: base for base, executor in self._adapting.items()}.values()
+        bases = [base] if separator else list(all_bases)
+        found = [each for each in bases if self._has(each, adapter)]
+        if len(found) > 1:
+            names = " or ".join(f"'{base}{SEPARATOR}{adapter}'" for base in sorted(found))
+            raise InvalidRequest(
+                f"There are {len(found)} adapters '{adapter}', over models {', '.join(found)}; "
+                f"name {names}"
+            )
+        if not found:
+            raise self._why_none(name)
+        admitted = self._by_name[found[0]].choose(version, key)
+        executor = admitted.model.executor
+        assert isinstance(executor, Adapting)
+        if adapter not in executor.adapters:
+            raise NotFound(executor.adapter_troubles.get(adapter, f"no adapter '{adapter}'"))
+        return replace(admitted, model=adapted(admitted.model, adapter))
+
+    def _has(self, base: str, adapter: str) -> bool:
+        """Whether the newest version of a model has an adapter, well or not."""
+        executor = self._adapting.get(base)
+        if executor is None:
+            return False
+        return adapter in executor.adapters or adapter in executor.adapter_troubles
 
     def find(self, name: str) -> VersionRouter | None:
         """None for a model of which no version serves."""
@@ -130,7 +162,10 @@ class Routers:
     ) -> None:
         """Other versions of a model serve from now on; perhaps none. `held_back`: why others do
         not."""
-        if versions:
-            self._by_name[name] = VersionRouter(versions, held_back)
-        else:
+        self._adapting.pop(name, None)
+        if not versions:
             self._by_name.pop(name, None)
+            return
+        router = self._by_name[name] = VersionRouter(versions, held_back)
+        if isinstance(router.newest.executor, Adapting):
+            self._adapting[name] = router.newest.executor

@@ -21,6 +21,7 @@ from trivet.server.repository.layout import (
     is_one_model,
     lone_models,
     model_of_file,
+    parted,
 )
 
 log = logging.getLogger(__name__)
@@ -136,8 +137,8 @@ def _attempt(
 
 
 def _scan_whole(root: Path, place: Path) -> ModelFolder:
-    stamps = tuple(_walk(root, place, "", MAX_FILES))
-    return ModelFolder(place.name, root, (), {1: stamps}, is_flat=True)
+    own, adapters = parted(tuple(_walk(root, place, "", MAX_FILES)))
+    return ModelFolder(place.name, root, (), {1: own}, is_flat=True, adapters=adapters)
 
 
 def _is_lone(entry: os.DirEntry[str]) -> bool:
@@ -211,8 +212,10 @@ def _scan_model(path: Path, root: Path, known: Abouts) -> ModelFolder:
             versions[int(entry.name)] = fingerprint
         elif not entry.name.isdigit():
             config += _walk(Path(entry.path), root, f"{entry.name}/", budget)
-    stamps = tuple(sorted(config))
-    return ModelFolder(path.name, path, stamps, versions) if versions else flat(path, stamps, known)
+    stamps, adapters = parted(tuple(sorted(config)))
+    if versions:
+        return ModelFolder(path.name, path, stamps, versions, adapters=adapters)
+    return flat(path, stamps, known, adapters)
 
 
 def _walk(

@@ -87,6 +87,10 @@ class AdapterBank:
         self._adapters.pop(slot, None)
         self._forget(slot)
 
+    def has(self, slot: int) -> bool:
+        """Whether somebody's adapter is there."""
+        return slot in self._adapters
+
     def _forget(self, slot: int) -> None:
         if self._stack is not None and slot in self._stack.slots:
             self._stack = None

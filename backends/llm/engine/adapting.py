@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 from trivet.backends.api import (
     BackendFailed,
@@ -38,6 +39,16 @@ class ReadAdapter:
 Read = Callable[[LoadAdapter], Adapter]
 """Raises a ServingError."""
 Stamps = tuple[tuple[int, int, int], ...]
+
+
+class Reader(Protocol):
+    """Reads adapters beside the engine's loop."""
+
+    def read(self, wanted: LoadAdapter) -> None:
+        """Returns at once."""
+
+    def close(self) -> None:
+        """Nobody waits any more."""
 
 
 class AdapterReader:
@@ -89,14 +100,13 @@ class AdapterDesk:
         self,
         bank: AdapterBank | str,
         residency: Residency,
-        read: Read,
-        inbox: Callable[[ReadAdapter], None],
+        reader: Reader,
         send: Callable[[Message], None],
     ) -> None:
         """`bank`: or why there is none."""
         self._bank = bank
         self._residency = residency
-        self._reader = AdapterReader(read, inbox)
+        self._reader = reader
         self._send = send
         self._known: dict[str, LoadAdapter] = {}
         self._reading: set[str] = set()
@@ -255,4 +265,4 @@ def make_desk(
         folder = Path(wanted.folder)
         return read_adapter(folder, bank.places, bank.max_rank, bank.dtype, bank.device)
 
-    return lambda inbox: AdapterDesk(bank, Residency(num_slots), read, inbox, send)
+    return lambda inbox: AdapterDesk(bank, Residency(num_slots), AdapterReader(read, inbox), send)
