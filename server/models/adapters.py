@@ -87,7 +87,7 @@ class Adapters:
                 raise _ambiguous(list(bases))
             (name,) = bases
         if name not in bases:
-            raise ModelNotFound(f"model: '{name[:128]}' is no model that takes adapters")
+            raise ModelNotFound(f"lora_name: '{name[:128]}' is no model that takes adapters")
         return bases[name]
 
     def _bases(self) -> Iterator[tuple[str, Model, Adapting]]:
@@ -113,6 +113,6 @@ class Adapters:
 def _ambiguous(bases: list[str]) -> InvalidRequest:
     listed = ", ".join(f"'{base}'" for base in sorted(bases))
     return InvalidRequest(
-        f"model: {len(bases)} models may be meant{f' ({listed})' if bases else ''}; name the base, "
+        f"lora_name: {len(bases)} models may be meant{f' ({listed})' if bases else ''}; name the base, "
         "as 'model' or in front of the adapter's name (BASE:NAME)"
     )

@@ -24,7 +24,10 @@ from trivet.backends.llm.weights.rows import computed_order, neighbours
 M = TypeVar("M", bound=Matrix)
 _NEVER_QUANTISED = {Role.HEAD, Role.ROUTER, Role.SHARED_SHARE}
 """A router's scores decide which experts are asked; its matrix is small."""
-_NEVER_ADAPTED = {Role.HEAD, Role.EXPERT_GATE, Role.EXPERT_UP, Role.EXPERT_DOWN}
+_NEVER_ADAPTED = {
+    Role.HEAD, Role.ROUTER, Role.EXPERT_GATE, Role.EXPERT_UP, Role.EXPERT_DOWN, Role.SHARED_GATE,
+    Role.SHARED_UP, Role.SHARED_DOWN, Role.SHARED_SHARE,
+}  # fmt: skip
 """The head is adapted as a table of tokens is. An expert's rows are not a step's tokens."""
 
 

@@ -148,10 +148,11 @@ def test_one_that_is_loaded_by_name_serves_until_it_is_unloaded(call: Call, fold
         ({"lora_name": "base", "lora_path": "one"}, "'base' is a model"),
         ({"lora_name": "x"}, "lora_path"),
         ({"lora_name": "", "lora_path": "one"}, "lora_name"),
-        ({"lora_name": "other:x", "lora_path": "one"}, "'other' is no model that takes adapters"),
-        ({"lora_name": "x", "lora_path": "one", "model": "nowhere"}, "is no model that takes"),
+        ({"lora_name": "other:x", "lora_path": "one"}, "lora_name: 'other' is no model that takes"),
+        ({"lora_name": "x", "lora_path": "one", "model": "no"}, "'no' is no model that takes"),
     ],
 )
+@pytest.mark.rows("R39")
 def test_what_cannot_be_loaded_is_refused_by_name(
     call: Call, body: dict[str, str], told: str
 ) -> None:
@@ -175,6 +176,7 @@ def test_a_folder_that_is_dropped_in_serves_and_goes_with_its_folder(
     assert not any("'base' version 1 is ready" in line for line in server.output[-20:])
 
 
+@pytest.mark.rows("R38")
 def test_a_bad_one_is_told_and_troubles_nobody_else(
     call: Call, server: RunningServer, folder: Path
 ) -> None:

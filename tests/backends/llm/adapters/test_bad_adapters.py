@@ -43,6 +43,7 @@ def spoilt(weight: torch.Tensor) -> torch.Tensor:
     return weight
 
 
+@pytest.mark.more_of("R38")
 @pytest.mark.parametrize(
     ("spoil", "told"),
     [
