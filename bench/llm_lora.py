@@ -59,13 +59,13 @@ def bench_llm_lora(seconds: float, rounds: int) -> list[Row]:  # noqa: ARG001  #
             warm_up()
         found = in_turn(sides, rounds)
     cell = f"{STREAMS} streams over {ADAPTERS} adapters of rank {RANK} next to"
+    ours, others = found["adapters"], f"{ADAPTERS} engines of {STREAMS // ADAPTERS}"
+    base = {"ours": ours, "bare": found["base"]}
+    engines = {"ours": ours, "bare": found["engines"]}
     return [
-        ratio_row(f"{cell} {what}", "tokens/s", {"ours": found["adapters"], "bare": found[side]}, bar)
-        for what, side, bar in (
-            (f"{STREAMS} of the base", "base", LEAST_OF_BASE),
-            (f"{ADAPTERS} engines of {STREAMS // ADAPTERS}", "engines", LEAST_OF_ENGINES),
-        )
-    ]  # fmt: skip
+        ratio_row(f"{cell} {STREAMS} of the base", "tokens/s", base, LEAST_OF_BASE),
+        ratio_row(f"{cell} {others}", "tokens/s", engines, LEAST_OF_ENGINES),
+    ]
 
 
 def _open(model: str, num_threads: int) -> tuple[Engine, queue.SimpleQueue[Message]]:

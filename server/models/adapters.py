@@ -111,8 +111,8 @@ class Adapters:
 
 
 def _ambiguous(bases: list[str]) -> InvalidRequest:
-    listed = ", ".join(f"'{base}'" for base in sorted(bases))
+    listed = f" ({', '.join(sorted(bases))})" if bases else ""
     return InvalidRequest(
-        f"lora_name: {len(bases)} models may be meant{f' ({listed})' if bases else ''}; name the base, "
-        "as 'model' or in front of the adapter's name (BASE:NAME)"
+        f"lora_name: {len(bases)} models may be meant{listed}; name the base, as 'model' or in "
+        "front of the adapter's name (BASE:NAME)"
     )

@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -69,7 +69,11 @@ class AdapterShelf:
         if self._root is None:
             return
         async with self._lock:
-            found = await asyncio.to_thread(look, self._root)
+            try:
+                found = await asyncio.to_thread(self._look)
+            except LoadFailed as error:
+                log.error("adapters of '%s': %s", self._base, error.message)  # noqa: TRY400  # it says all
+                return
             wanted = {name: _Found(name, stamps) for name, stamps in found.items()}
             wanted |= {
                 name: _Found(folder, found[folder])
@@ -95,7 +99,7 @@ class AdapterShelf:
                     f"lora_name: The lora adapter '{name}' has already been loaded. If you want to "
                     "load the adapter in place, set 'load_inplace' to True."
                 )
-            stamps = {} if self._root is None else await asyncio.to_thread(look, self._root)
+            stamps = await asyncio.to_thread(self._look)
             if folder not in stamps:
                 raise NotFound(
                     f"lora_path: model '{self._base}' has no adapter '{folder}': it would be the "
@@ -147,6 +151,13 @@ class AdapterShelf:
         """Nothing is loaded any more."""
         for task in self._tasks:
             task.cancel()
+
+    def _look(self) -> Mapping[str, Stamps]:
+        """Raises LoadFailed."""
+        try:
+            return {} if self._root is None else look(self._root)
+        except OSError as error:
+            raise LoadFailed(f"the folder of adapters cannot be read: {error.strerror}") from error
 
     # -- one of them ---------------------------------------------------------------------------
 

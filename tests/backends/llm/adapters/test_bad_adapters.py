@@ -54,7 +54,7 @@ def spoilt(weight: torch.Tensor) -> torch.Tensor:
         (lambda f: edit(f, peft_type="IA3"), "'peft_type' is 'IA3': LORA is served"),
         (lambda f: edit(f, task_type="SEQ_CLS"), "'task_type' is 'SEQ_CLS'"),
         (lambda f: edit(f, bias="all"), "'bias' is 'all'"),
-        (lambda f: edit(f, r=8), "of shape \\[4, 32\\]; with this base and rank 8 .* \\[8, 32\\]"),
+        (lambda f: edit(f, r=8), "of shape \\[4, 48\\]; with this base and rank 8 .* \\[8, 48\\]"),
         (lambda f: edit(f, r=65), "'r' is '65': the limit is 64 .*max_lora_rank"),
         (lambda f: edit(f, r="four"), "'r' is 'four': it must be a whole number"),
         (lambda f: edit(f, lora_alpha=None), "'lora_alpha' is 'None': it must be a number"),
@@ -93,7 +93,7 @@ def test_an_adapter_of_another_base_says_whose_it_is(site: tuple[Path, AdaptedEn
     folder, engine = site
     edit(folder / "other", base_model_name_or_path="org/larger")
     error = engine.load("other", folder / "other").error
-    assert "of shape [4, 64]; with this base and rank 4" in error
+    assert "of shape [64, 4]; with this base and rank 4" in error
     assert error.endswith("it says that it is of base 'org/larger'")
 
 
