@@ -72,10 +72,8 @@ class LoadPlan:
 
     def source_of(self, version: int) -> Source | None:
         """What a version that is loaded now will have been loaded from."""
-        folder = self.folder
-        if self.is_overridden:
-            return None
-        return folder.config, folder.versions[version], folder.adapters
+        own = self.folder
+        return None if self.is_overridden else (own.config, own.versions[version], own.adapters)
 
 
 class NotMade(Exception):
