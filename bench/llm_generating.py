@@ -1,6 +1,7 @@
 """Whole requests through a model of transformers' classes: our engine around it, next to
 transformers' own continuous batching."""
 
+import logging
 import queue
 import time
 from collections.abc import Mapping
@@ -50,6 +51,7 @@ def fallback_of(sizes: Mapping[str, Any], weights: Mapping[str, Tensor]) -> Mode
 
 def bench_generating(sizes: Mapping[str, Any], rounds: int) -> Row:
     """Tokens a second of requests that come all at once."""
+    logging.getLogger("ContinuousBatchingLogger").setLevel(logging.ERROR)  # of a kept manager
     weights = Decoder.of("Llama", **sizes).weights
     seen: queue.SimpleQueue[Message] = queue.SimpleQueue()
     engine = _engine(fallback_of(sizes, weights), seen)

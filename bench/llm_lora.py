@@ -72,7 +72,7 @@ def _open(model: str, num_threads: int) -> tuple[Engine, queue.SimpleQueue[Messa
     seen: queue.SimpleQueue[Message] = queue.SimpleQueue()
     settings = EngineSettings(
         model, prefix_caching=False, max_loras=ADAPTERS, num_threads=num_threads,
-        max_model_len=512, kv_cache_bytes=1 << 29,
+        max_model_len=512, kv_cache_bytes=1 << 27,
     )  # fmt: skip
     engine, _ = make_engine(settings, seen.put)
     return engine, seen

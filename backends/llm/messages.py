@@ -32,8 +32,18 @@ class Submit:
     """Tokens that end the output, end-of-text first; without `ignore_eos` ones."""
     priority: int = 0
     cache_salt: str = ""
+    thought_marks: list[list[int]] = field(default_factory=list)
+    """Before and behind thoughts, where these are limited."""
     adapter: str = ""
     """The key of one that was loaded; empty: the base alone."""
+
+
+@dataclass(frozen=True, slots=True)
+class ResetPrefixCache:
+    """Forget what prompts begin with."""
+
+    is_anew: bool
+    """Whether what runs is to be computed anew, too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,11 +166,11 @@ class Quit:
 
 
 Message = (
-    Submit | Abort | Outputs | Heartbeat | Ready | Failed | Logged | Quit
+    Submit | Abort | Outputs | Heartbeat | Ready | Failed | Logged | Quit | ResetPrefixCache
     | LoadAdapter | UnloadAdapter | AdapterRead
 )  # fmt: skip
 _KINDS: tuple[type, ...] = (
-    Submit, Abort, Outputs, Heartbeat, Ready, Failed, Logged, Quit,
+    Submit, Abort, Outputs, Heartbeat, Ready, Failed, Logged, Quit, ResetPrefixCache,
     LoadAdapter, UnloadAdapter, AdapterRead,
 )  # fmt: skip
 _NUMBERS = {kind: index for index, kind in enumerate(_KINDS)}
@@ -195,9 +205,12 @@ def unpack(body: bytes | memoryview) -> Message:
     return message
 
 
+_TUPLES = ("stop", "stop_token_ids", "allowed_token_ids", "bad_words", "logprob_token_ids")
+
+
 def _sampling(values: Mapping[str, Any]) -> Sampling:
     changed = dict(values)
-    for name in ("stop", "stop_token_ids", "allowed_token_ids", "bad_words"):
+    for name in _TUPLES:
         changed[name] = tuple(changed[name])
     if changed["grammar"] is not None:
         changed["grammar"] = Grammar(**changed["grammar"])

@@ -17,7 +17,7 @@ from trivet.server.models.registry import Registry
 
 
 class Adapters:
-    """Of the newest version of each base. Used on the event loop."""
+    """Of the usual version of each base. Used on the event loop."""
 
     def __init__(self, registry: Registry) -> None:
         self._registry = registry
@@ -91,14 +91,14 @@ class Adapters:
         return bases[name]
 
     def _bases(self) -> Iterator[tuple[str, Model, Adapting]]:
-        for name, model in self._registry.newest():
+        for name, model in self._registry.usual():
             if isinstance(model.executor, Adapting):
                 yield name, model, model.executor
 
     def _means(self, adapter: str, base: Model) -> bool:
         """Whether the name alone is this adapter's."""
         try:
-            found = self._registry.routers.resolve(adapter, None)
+            found = self._registry.routers.describe(adapter, None)
         except ServingError:
             return False
         return found.model.name == f"{base.name}{SEPARATOR}{adapter}"

@@ -48,6 +48,7 @@ def make_engine(
     engine = Engine(
         make_scheduler(settings, loaded), make_state(settings, loaded), runner, grammars, send,
         launcher, prepare, make_desk(loaded.adapters, settings.max_loras, send),
+        keeps_states=loaded.config.keeps_states,
     )  # fmt: skip
     info = GeneratorInfo(
         max_model_len=loaded.max_model_len,

@@ -15,6 +15,7 @@ from trivet.backends.llm.sampling.sampler import (
     logprobs_of,
     sample,
 )
+from trivet.backends.llm.sampling.thinking import ThinkingBudget
 from trivet.backends.llm.scheduling.scheduler import StepPlan
 from trivet.backends.llm.scheduling.sequence import Sequence
 
@@ -55,7 +56,12 @@ def sequence_of(submit: Submit, most_tokens: int, adapter_slot: int) -> Sequence
 
 
 def row_of(submit: Submit, constraint: Constraint | None) -> RowState:
-    """A request as the sampler has it."""
+    """What sampling must know of a request."""
+    budget = submit.sampling.thinking_token_budget
+    thinking = None
+    if budget is not None and submit.thought_marks:
+        opening, closing = submit.thought_marks
+        thinking = ThinkingBudget(budget, opening, closing, submit.prompt_ids)
     return RowState(
         submit.sampling,
         submit.seed,
@@ -63,6 +69,7 @@ def row_of(submit: Submit, constraint: Constraint | None) -> RowState:
         tuple(submit.end_ids),
         tuple(map(tuple, submit.bad_word_ids)),
         constraint,
+        thinking,
     )
 
 
@@ -159,8 +166,10 @@ def _choose_some(
     for index, token in zip(alive, chosen, strict=True):
         tokens[index] = token
     for index, row in zip(wanted, raw, strict=True):
-        num_top = generations[index].submit.sampling.logprobs or 0  # type: ignore[union-attr]
-        (logprobs[index],) = logprobs_of(row.unsqueeze(0), [tokens[index]], num_top)
+        sampling = generations[index].submit.sampling  # type: ignore[union-attr]
+        (logprobs[index],) = logprobs_of(
+            row.unsqueeze(0), [tokens[index]], sampling.logprobs or 0, sampling.logprob_token_ids
+        )
     return tokens, logprobs, {alive[index]: text for index, text in failed.items()}
 
 

@@ -16,6 +16,7 @@ from trivet.backends.llm.messages import (
     Logged,
     Message,
     Outputs,
+    ResetPrefixCache,
     Submit,
     UnloadAdapter,
     pack,
@@ -97,6 +98,11 @@ class EngineClient:
         """Nobody will ask for it any more."""
         if self._engine is not None:
             self._send(UnloadAdapter(key))
+
+    def reset_prefix_cache(self, *, is_anew: bool) -> None:
+        """Before whatever is submitted from now on. An engine that is being started has none."""
+        if self._engine is not None:
+            self._send(ResetPrefixCache(is_anew))
 
     async def close(self) -> None:
         """Ends the engine."""

@@ -12,7 +12,7 @@ from trivet.backends.llm.weights.files import load_tokenizer_files
 
 Stamps = tuple[tuple[str, int, int, int], ...]
 """Of each file: name, size in bytes, modification time in ns, inode."""
-NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._+@-]{0,254}")
+NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._+-]{0,254}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +51,7 @@ def check_name(field: str, name: str) -> None:
     if not NAME.fullmatch(name):
         raise InvalidRequest(
             f"{field}: {name[:128]!r} is no name of an adapter: it is a folder below the base's "
-            "'adapters', and no path; names have 1 to 255 of A-Z a-z 0-9 . _ + @ -"
+            "'adapters', and no path; names have 1 to 255 of A-Z a-z 0-9 . _ + -"
         )
 
 

@@ -231,6 +231,12 @@ class LlmExecutor(Spoken):
             running.engine_has_it = False
             running.fail(error)
 
+    # -- PrefixCaching -------------------------------------------------------------------------
+
+    def reset_prefix_cache(self, *, is_anew: bool) -> None:
+        """Forgets what prompts begin with. Requests that come afterwards find nothing of it."""
+        self._client.reset_prefix_cache(is_anew=is_anew)
+
 
 def _info(
     engine: StartedEngine, settings: EngineSettings, template: ChatTemplate | None

@@ -16,6 +16,7 @@ from trivet.backends.api import (
     GenerateSink,
     GeneratorInfo,
     InvalidRequest,
+    Sampling,
     ServingError,
     Sink,
     Token,
@@ -23,7 +24,7 @@ from trivet.backends.api import (
 )
 from trivet.backends.llm.messages import Submit
 from trivet.backends.llm.serving.tensor_form import TensorSink, parse_tensors
-from trivet.backends.llm.text.chat import ChatTemplate
+from trivet.backends.llm.text.chat import THOUGHT_MARKS, ChatTemplate
 from trivet.backends.llm.text.tokenizer import Tokenizer
 
 LONG_TEXT = 4096
@@ -110,8 +111,21 @@ class Spoken(ABC):
             [*ends, *sampling.stop_token_ids],
             request.priority,
             request.cache_salt,
+            self._thought_marks(sampling),
             adapter,
         )
+
+    def _thought_marks(self, sampling: Sampling) -> list[list[int]]:
+        """The tokens before and behind thoughts, where these are limited. Raises InvalidRequest."""
+        if sampling.thinking_token_budget is None or sampling.grammar is not None:
+            return []  # What a grammar forces has no thoughts.
+        marks = THOUGHT_MARKS.get(self._info.reasoning_parser)
+        if marks is None:
+            raise InvalidRequest(
+                f"thinking_token_budget: how model '{self._name}' begins and ends its thoughts is "
+                f"not known; model parameter reasoning_parser may be {', '.join(THOUGHT_MARKS)}"
+            )
+        return [self.tokenizer.encode(mark, add_special_tokens=False) for mark in marks]
 
     def _check(self, request: GenerateRequest) -> None:
         """Raises InvalidRequest for what the engine could not do."""
@@ -217,6 +231,7 @@ def _check_sampling(request: GenerateRequest, info: GeneratorInfo) -> None:
         ("logit_bias", sampling.logit_bias),
         ("allowed_token_ids", sampling.allowed_token_ids),
         ("stop_token_ids", sampling.stop_token_ids),
+        ("logprob_token_ids", sampling.logprob_token_ids),
     ):
         for token in ids:
             if not 0 <= token < info.vocabulary_size:

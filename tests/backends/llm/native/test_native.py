@@ -165,3 +165,8 @@ def test_a_lesser_processor_and_a_missing_library_say_so(
     assert "avx512_bf16" in str(library.load_native.__wrapped__())
     monkeypatch.setattr(library, "LIBRARY", library.LIBRARY.with_name("missing.so"))
     assert "not built" in str(library.load_native.__wrapped__())
+
+
+def test_a_library_of_other_sources_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(library, "STRUCTURE_BYTES", library.STRUCTURE_BYTES + 8)
+    assert "other sources" in str(library.load_native.__wrapped__())
