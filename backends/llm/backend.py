@@ -12,6 +12,7 @@ from trivet.backends.api import (
     parameter,
 )
 from trivet.backends.api.about import SERVER_PARAMETERS, is_among
+from trivet.backends.api.adapting import ADAPTERS
 from trivet.backends.llm.about import ABOUT
 from trivet.backends.llm.process.process import StartedEngine
 from trivet.backends.llm.process.starting import start_engine
@@ -159,6 +160,7 @@ class LlmInstance:
             self._tokenizer,
             self._template,
             self._observer,
+            None if self._files.lone else self._files.model_dir / ADAPTERS,
         )
 
     def execute(self, batch: Batch) -> None:

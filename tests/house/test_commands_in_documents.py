@@ -50,6 +50,7 @@ NOT_RUN_HERE = {
     "trivet serve my_python_models": "needs an index; tests/protocol/test_environments.py has one",
     "conda create": "needs conda; tests/backends/python/test_environment.py has such archives",
     "trivet build-engine": "minutes long; tests/backends/tensorrt builds for profiles",
+    "curl localhost:8000/v1/load_lora_adapter": "tests/protocol/openai/test_adapters.py asks so",
     PYTHON_MODEL: "served below",
     '"""What the backend for frobs': "served by tests/backends/registry/test_own_backend.py",
     '"""Opens frobs': "the same",
