@@ -12,6 +12,7 @@ from trivet.backends.api.completion import ModelTensor, complete_config
 from trivet.backends.api.encoder import EncoderInfo, Task
 from trivet.backends.encoder.about import ABOUT, TOKENIZER
 from trivet.backends.encoder.apart import ApartEncoder
+from trivet.backends.encoder.bodies import Bodies, of_one_instance, with_all_threads
 from trivet.backends.encoder.computing import Body
 from trivet.backends.encoder.folder import Folder, read_folder
 from trivet.backends.encoder.heads import head_of, outputs_of
@@ -31,6 +32,9 @@ CPU_BATCH_TOKENS, GPU_BATCH_TOKENS = 512, 16_384
 
 class EncoderBackend:
     """Knows version folders that transformers or sentence-transformers have written."""
+
+    def __init__(self) -> None:
+        self._bodies = Bodies()
 
     def can_use_gpus(self) -> bool:
         """See UsesGpus."""
@@ -80,13 +84,22 @@ class EncoderBackend:
     def open(self, config: ModelConfig, files: ModelFiles, placement: Placement) -> Instance:
         """Raises LoadFailed, InvalidConfig."""
         if self.starts_processes(config):
-            return open_isolated(ABOUT.word, config, files, placement, kind=ApartEncoder)
+            alone = of_one_instance(config)
+            return open_isolated(ABOUT.word, alone, files, placement, kind=ApartEncoder)
         folder = read_folder(files.version_dir, files.name)
         info = _info(config, folder, is_gpu=placement.kind == "KIND_GPU")
         tokenizer = FolderTokenizer(folder.path / TOKENIZER, lowers=folder.lowers)
         tokenizer.check(info.vocabulary_size)
-        body = _body(config, folder, placement)
+        body = self._body(config, folder, placement)
         return EncoderInstance(folder, info, tokenizer, body, head_of(folder, body, tokenizer))
+
+    def _body(self, config: ModelConfig, folder: Folder, placement: Placement) -> Body:
+        compute = compute_of(config, folder.path, folder.onnx)
+        placed = with_all_threads(placement, config)
+        try:
+            return self._bodies.get(compute, folder, placed, parameter(config, "dtype"))
+        except ModuleNotFoundError as error:
+            raise lacking(ABOUT, error) from error
 
 
 def _info(config: ModelConfig, folder: Folder, *, is_gpu: bool) -> EncoderInfo:
@@ -110,21 +123,6 @@ def _info(config: ModelConfig, folder: Folder, *, is_gpu: bool) -> EncoderInfo:
         folder.activation if folder.labels else "",
         tuple(folder.prompts.by_name),
     )
-
-
-def _body(config: ModelConfig, folder: Folder, placement: Placement) -> Body:
-    compute = compute_of(config, folder.path, folder.onnx)
-    try:
-        if compute == "onnx":
-            from trivet.backends.encoder.onnx_body import OnnxBody
-
-            assert folder.onnx is not None, "checked above"
-            return OnnxBody(folder, folder.onnx, placement)
-        from trivet.backends.encoder.torch_body import TorchBody
-
-        return TorchBody(folder, placement, parameter(config, "dtype"))
-    except ModuleNotFoundError as error:
-        raise lacking(ABOUT, error) from error
 
 
 BACKEND = EncoderBackend()
