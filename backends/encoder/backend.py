@@ -12,12 +12,17 @@ from trivet.backends.api.completion import ModelTensor, complete_config
 from trivet.backends.api.encoder import EncoderInfo, Task
 from trivet.backends.encoder.about import ABOUT, TOKENIZER
 from trivet.backends.encoder.apart import ApartEncoder
-from trivet.backends.encoder.bodies import Bodies, of_one_instance, with_all_threads
 from trivet.backends.encoder.computing import Body
 from trivet.backends.encoder.folder import Folder, read_folder
 from trivet.backends.encoder.heads import head_of, outputs_of
 from trivet.backends.encoder.instance import EncoderInstance, most_text_bytes
 from trivet.backends.encoder.lengths import IDS, PAIR, TEXT
+from trivet.backends.encoder.sharing import (
+    Shared,
+    key_of,
+    of_one_instance,
+    with_all_threads,
+)
 from trivet.backends.encoder.tokens import FolderTokenizer
 from trivet.backends.hugging_face.folder import compute_of, dtype_name, lacking, number_of
 from trivet.backends.hugging_face.gpus import can_use_gpus
@@ -34,7 +39,8 @@ class EncoderBackend:
     """Knows version folders that transformers or sentence-transformers have written."""
 
     def __init__(self) -> None:
-        self._bodies = Bodies()
+        self._bodies: Shared[Body] = Shared()
+        self._tokenizers: Shared[FolderTokenizer] = Shared()
 
     def can_use_gpus(self) -> bool:
         """See UsesGpus."""
@@ -88,18 +94,35 @@ class EncoderBackend:
             return open_isolated(ABOUT.word, alone, files, placement, kind=ApartEncoder)
         folder = read_folder(files.version_dir, files.name)
         info = _info(config, folder, is_gpu=placement.kind == "KIND_GPU")
-        tokenizer = FolderTokenizer(folder.path / TOKENIZER, lowers=folder.lowers)
+        path, lowers = folder.path / TOKENIZER, folder.lowers
+        tokenizer = self._tokenizers.get(
+            key_of(folder.path, lowers), lambda: FolderTokenizer(path, lowers=lowers)
+        )
         tokenizer.check(info.vocabulary_size)
         body = self._body(config, folder, placement)
         return EncoderInstance(folder, info, tokenizer, body, head_of(folder, body, tokenizer))
 
     def _body(self, config: ModelConfig, folder: Folder, placement: Placement) -> Body:
-        compute = compute_of(config, folder.path, folder.onnx)
+        compute, dtype = compute_of(config, folder.path, folder.onnx), parameter(config, "dtype")
         placed = with_all_threads(placement, config)
+        # Of a GPU each instance has its own.
+        own = placement.name if placement.kind == "KIND_GPU" else ""
+        key = key_of(folder.path, compute, dtype, placed.cpu_threads, own)
         try:
-            return self._bodies.get(compute, folder, placed, parameter(config, "dtype"))
+            return self._bodies.get(key, lambda: _open(compute, folder, placed, dtype))
         except ModuleNotFoundError as error:
             raise lacking(ABOUT, error) from error
+
+
+def _open(compute: str, folder: Folder, placement: Placement, dtype: str) -> Body:
+    if compute == "onnx":
+        from trivet.backends.encoder.onnx_body import OnnxBody
+
+        assert folder.onnx is not None, "checked by compute_of"
+        return OnnxBody(folder, folder.onnx, placement)
+    from trivet.backends.encoder.torch_body import TorchBody
+
+    return TorchBody(folder, placement, dtype)
 
 
 def _info(config: ModelConfig, folder: Folder, *, is_gpu: bool) -> EncoderInfo:
