@@ -21,6 +21,7 @@ from trivet.backends.api import (
     ModelNotReady,
     Observer,
     QueueFull,
+    Sampling,
     ServingError,
     Sink,
     Token,
@@ -34,7 +35,7 @@ from trivet.backends.llm.serving.requests import Running
 from trivet.backends.llm.serving.statistics import MeasuredSink
 from trivet.backends.llm.serving.tensor_form import TensorSink, parse_tensors
 from trivet.backends.llm.settings import EngineSettings
-from trivet.backends.llm.text.chat import ChatTemplate
+from trivet.backends.llm.text.chat import THOUGHT_MARKS, ChatTemplate
 from trivet.backends.llm.text.tokenizer import Tokenizer
 
 log = logging.getLogger(__name__)
@@ -210,7 +211,20 @@ class LlmExecutor:
             [*ends, *sampling.stop_token_ids],
             request.priority,
             request.cache_salt,
+            thought_marks=self._thought_marks(sampling),
         )
+
+    def _thought_marks(self, sampling: Sampling) -> list[list[int]]:
+        """The tokens before and behind thoughts, where these are limited. Raises InvalidRequest."""
+        if sampling.thinking_token_budget is None or sampling.grammar is not None:
+            return []  # What a grammar forces has no thoughts.
+        marks = THOUGHT_MARKS.get(self._info.reasoning_parser)
+        if marks is None:
+            raise InvalidRequest(
+                f"thinking_token_budget: how model '{self._name}' begins and ends its thoughts is "
+                f"not known; model parameter reasoning_parser may be {', '.join(THOUGHT_MARKS)}"
+            )
+        return [self._tokenizer.encode(mark, add_special_tokens=False) for mark in marks]
 
     def _check(self, request: GenerateRequest) -> None:
         """Raises InvalidRequest for what the engine could not do."""
@@ -271,6 +285,12 @@ class LlmExecutor:
         for running in list(self._running.values()):
             running.engine_has_it = False
             running.fail(error)
+
+    # -- PrefixCaching -------------------------------------------------------------------------
+
+    def reset_prefix_cache(self, *, is_anew: bool) -> None:
+        """Forgets what prompts begin with. Requests that come afterwards find nothing of it."""
+        self._client.reset_prefix_cache(is_anew=is_anew)
 
     # -- text ----------------------------------------------------------------------------------
 
@@ -351,6 +371,7 @@ def _check_sampling(request: GenerateRequest, info: GeneratorInfo) -> None:
         ("logit_bias", sampling.logit_bias),
         ("allowed_token_ids", sampling.allowed_token_ids),
         ("stop_token_ids", sampling.stop_token_ids),
+        ("logprob_token_ids", sampling.logprob_token_ids),
     ):
         for token in ids:
             if not 0 <= token < info.vocabulary_size:

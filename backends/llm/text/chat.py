@@ -19,6 +19,8 @@ from trivet.backends.llm.text.tool_texts import parser_of, with_written_tools
 
 _FAULTS = (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
 """What expressions of a template raise."""
+THOUGHT_MARKS = {"think": ("<think>", "</think>")}
+"""What stands before and behind thoughts, by how a model writes them."""
 _REASONING = ("reasoning_content", "thinking", "reasoning")
 MAX_INDENT = 16
 MAX_FAULT_CHARACTERS = 200
