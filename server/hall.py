@@ -12,6 +12,7 @@ from trivet.backends.api import (
     InvalidRequest,
     Measured,
     ModelNotFound,
+    PrefixCaching,
     RequestContext,
     ServingError,
     Sink,
@@ -33,7 +34,7 @@ from trivet.server.models.known import IndexRow, State, Status
 from trivet.server.models.lifecycle import Lifecycle
 from trivet.server.models.model import Model
 from trivet.server.models.registry import Registry
-from trivet.server.models.routing import Admitted, Key
+from trivet.server.models.routing import NOBODY, Admitted, Asker, Choice, Key
 from trivet.server.models.strangers import Strangers
 from trivet.server.models.texts import nearest
 from trivet.server.repository.layout import EMPTY
@@ -94,17 +95,24 @@ class Hall:
 
     # -- inference -----------------------------------------------------------------------------
 
-    def resolve(self, name: str, version: int | str | None, key: Key = "") -> Admitted:
+    def resolve(
+        self, name: str, version: int | str | None, key: Key = "", asker: Asker = NOBODY
+    ) -> Admitted:
         try:
-            return self._find(name, version, key)
+            return self._find(name, version, key, asker)
         except ServingError as error:
             tracer = self.tracing.tracer
             if tracer is not None:
                 tracer.refused(name, str(key), error)
             raise
 
-    def _find(self, name: str, version: int | str | None, key: Key = "") -> Admitted:
-        return self._registry.routers.resolve(name, version, key)
+    def _find(
+        self, name: str, version: int | str | None, key: Key = "", asker: Asker = NOBODY
+    ) -> Admitted:
+        return self._registry.routers.resolve(name, version, key, asker)
+
+    def _described(self, name: str, version: int | str | None) -> Admitted:
+        return self._registry.routers.describe(name, version)
 
     def account(self) -> Payer | None:
         return None
@@ -117,20 +125,28 @@ class Hall:
             context, sink = changed(context, trace=traced.part), traced
         submit(admitted.model, request, context, sink)
 
-    def generator(self, name: str, version: int | str | None = None, key: Key = "") -> Generator:
+    def generator(
+        self,
+        name: str,
+        version: int | str | None = None,
+        key: Key = "",
+        asker: Asker = NOBODY,
+    ) -> Generator:
         try:
-            model = self._find(name, version, key).model
+            admitted = self._find(name, version, key, asker)
         except ModelNotFound:
             near = nearest(name, self._registry.suggestions)
             meant = f" Did you mean `{near}`?" if near else ""
             raise ModelNotFound(f"The model `{name[:128]}` does not exist.{meant}") from None
+        asker.chose(admitted)
+        model = admitted.model
         executor, tracer = model.executor, self.tracing.tracer
         if not isinstance(executor, Generator):
             raise ModelNotFound(f"The model `{name[:128]}` does not generate text.")
         return executor if tracer is None else TracedGenerator(executor, tracer, model)
 
     def generators(self) -> dict[str, Generator]:
-        found = ((name, model.executor) for name, model in self._registry.newest())
+        found = ((name, model.executor) for name, model in self._registry.usual())
         return {
             name: each for name, each in found if isinstance(each, Generator) and each.is_ready()
         }
@@ -139,25 +155,25 @@ class Hall:
         return [name for name, each in self.generators().items() if not each.info.is_ensemble]
 
     def encoders(self) -> dict[str, EncoderInfo]:
-        newest = self._registry.newest()
-        found = ((name, EncoderInfo.of(m.config)) for name, m in newest if m.executor.is_ready())
+        usual = self._registry.usual()
+        found = ((name, EncoderInfo.of(m.config)) for name, m in usual if m.executor.is_ready())
         return {name: info for name, info in found if info is not None}
 
     def image_classifiers(self) -> dict[str, ImageClassifierInfo]:
-        newest = ((n, m) for n, m in self._registry.newest() if m.executor.is_ready())
-        found = ((name, ImageClassifierInfo.of(model.config)) for name, model in newest)
+        usual = ((n, m) for n, m in self._registry.usual() if m.executor.is_ready())
+        found = ((name, ImageClassifierInfo.of(model.config)) for name, model in usual)
         return {name: info for name, info in found if info is not None}
 
     def measured(self) -> dict[str, Measured]:
-        newest = ((name, model.executor) for name, model in self._registry.newest())
-        return {name: each for name, each in newest if isinstance(each, Measured)}
+        usual = ((name, model.executor) for name, model in self._registry.usual())
+        return {name: each for name, each in usual if isinstance(each, Measured)}
 
     def is_generating(self) -> bool:
-        newest = (model.executor for _, model in self._registry.newest())
+        usual = (model.executor for _, model in self._registry.usual())
         return (
             self._is_started
             and not self._is_stopping
-            and all(each.is_ready() for each in newest if isinstance(each, Generator))
+            and all(each.is_ready() for each in usual if isinstance(each, Generator))
         )
 
     # -- health --------------------------------------------------------------------------------
@@ -207,9 +223,11 @@ class Hall:
             name=self._id, version=self._version, extensions=EXTENSIONS
         )
 
-    def model_metadata(self, name: str, version: int | None) -> pb.ModelMetadataResponse:
-        model = self._find(name, version).model
-        versions = [version] if version is not None else sorted(self._registry.models[model.key])
+    def model_metadata(self, name: str, version: int | str | None) -> pb.ModelMetadataResponse:
+        found = self._described(name, version)
+        model = found.model
+        is_named = version is not None or found.choice is Choice.LABEL
+        versions = [model.version] if is_named else sorted(self._registry.models[model.key])
         metadata = pb.ModelMetadataResponse(
             name=model.name,
             versions=map(str, versions),
@@ -226,42 +244,44 @@ class Hall:
                 )
         return metadata
 
-    def model_config(self, name: str, version: int | None) -> ModelConfig:
-        return self._find(name, version).model.config
+    def model_config(self, name: str, version: int | str | None) -> ModelConfig:
+        return self._described(name, version).model.config
 
-    def statistics(self, name: str = "", version: int | None = None) -> pb.ModelStatisticsResponse:
+    def statistics(
+        self, name: str = "", version: int | str | None = None
+    ) -> pb.ModelStatisticsResponse:
         stats = (model.statistics.to_message() for model in self._chosen(name, version))
         return pb.ModelStatisticsResponse(model_stats=stats)
 
     def all_statistics(self) -> Iterable[ModelStatistics]:
         return self._lifecycle.statistics()
 
-    def _chosen(self, name: str, version: int | None) -> list[Model]:
+    def _chosen(self, name: str, version: int | str | None) -> list[Model]:
         if not name:
             models = self._registry.models
             return [models[n][v] for n in sorted(models) for v in sorted(models[n])]
-        router = self._registry.routers.find(name)
         try:
-            self._find(name, version)
+            found = self._described(name, version)
         except InvalidRequest:
             raise
         except ServingError:
             text = f"requested model '{name}' is not available"
-            if version is not None and router is not None:
+            if version is not None and self._registry.routers.find(name) is not None:
                 text = f"requested model version is not available for model '{name}'"
             raise InvalidRequest(text) from None
-        assert router is not None, "a version of it was found"
-        versions = self._registry.models[router.newest.key]
-        return [versions[v] for v in sorted(versions) if version in (None, v)]
+        if version is not None or found.choice is Choice.LABEL:
+            return [found.model]
+        versions = self._registry.models[found.model.key]
+        return [versions[v] for v in sorted(versions)]
 
     def trace_settings(self, name: str = "") -> Described:
         if name:
-            self._find(name, None)
+            self._described(name, None)
         return self.tracing.describe(name)
 
     def change_trace_settings(self, changes: Mapping[str, Change], name: str = "") -> Described:
         if name:
-            self._find(name, None)
+            self._described(name, None)
         self.tracing.update(changes, name)
         return self.tracing.describe(name)
 
@@ -314,6 +334,10 @@ class Hall:
         return (model for versions in self._registry.models.values() for model in versions.values())
 
     # -- model control -------------------------------------------------------------------------
+
+    def prefix_caches(self) -> Iterable[tuple[str, PrefixCaching]]:
+        found = ((model.key, model.executor) for model in self.loaded())
+        return [(name, each) for name, each in found if isinstance(each, PrefixCaching)]
 
     async def load(
         self,

@@ -215,6 +215,12 @@ class Settings:
     )
     http_max_json_values: int = option(10_000_000, "http", "values in a JSON body", unit="values")
     http_max_connections: int = option(4096, "http", "connections at a time")
+    response_store_count: int = option(
+        1000, "http", "answers of /v1/responses that are kept; 0 keeps none", unit="responses"
+    )
+    response_store_size: int = option(
+        64 * MIB, "http", "what they may take in memory", unit="bytes"
+    )
     http_header_timeout_s: float = option(
         10.0, "http", "how long a client may take to send its request head", unit="s"
     )

@@ -163,5 +163,7 @@ def rescheduled(
         max_num_seqs=max_num_seqs, max_model_len=max_model_len, block_size=block_size
     )
     old = built.engine
-    driven.engine = Engine(scheduler, state, old._runner, old._grammars, driven.send)
+    driven.engine = Engine(
+        scheduler, state, old._runner, old._grammars, driven.send, keeps_states=old._keeps_states
+    )
     return driven

@@ -16,6 +16,7 @@ from trivet.backends.api import (
     GenerateSink,
     Generator,
     GeneratorInfo,
+    InvalidRequest,
     Token,
     TokenLogprob,
 )
@@ -43,6 +44,8 @@ class ScriptedModel:
         """What the last piece waits for."""
         self.requests: list[GenerateRequest] = []
         self.rendered: list[ChatInput] = []
+        self.tokens_per_message = 0
+        """Of conversations; 0: a prompt has three tokens, whatever it is."""
 
     def generate(self, request: GenerateRequest, sink: GenerateSink) -> None:
         self.requests.append(request)
@@ -63,7 +66,11 @@ class ScriptedModel:
         sink.chunk(end)
 
     async def encode(self, text: str, *, add_special_tokens: bool) -> list[int]:
-        return list(range(1, 4))
+        per_message = self.tokens_per_message
+        count = 3 if not per_message else per_message * len(self.rendered[-1].messages)
+        if count >= self.info.max_model_len:
+            raise InvalidRequest(f"the prompt is longer than {self.info.max_model_len} tokens")
+        return list(range(1, count + 1))
 
     async def tokenize(self, text: str, *, add_special_tokens: bool) -> list[Token]:
         return []

@@ -60,10 +60,14 @@ class Sampling:
     """Texts that must not come out."""
     logprobs: int | None = None
     """How many most likely tokens to tell beside each chosen one; None: nothing."""
+    logprob_token_ids: tuple[int, ...] = ()
+    """Tokens to tell of instead of the most likely ones."""
     prompt_logprobs: int | None = None
     """The same for the prompt's tokens."""
     grammar: Grammar | None = None
     skip_special_tokens: bool = True
+    thinking_token_budget: int | None = None
+    """So many tokens of thoughts, then the mark is forced that ends them."""
 
 
 @dataclass(slots=True, eq=False)
@@ -271,3 +275,12 @@ class Generator(Protocol):
     async def render(self, chat: ChatInput, account: Account = NO_ACCOUNT, /) -> str:
         """The conversation as the model's chat template writes it, or as the steps of an ensemble
         do, on the account. Raises a ServingError."""
+
+
+@runtime_checkable
+class PrefixCaching(Protocol):
+    """A generating model that keeps what it has computed of prompts, for others that begin so."""
+
+    def reset_prefix_cache(self, *, is_anew: bool) -> None:
+        """Forgets it, before whatever is asked from now on. `is_anew`: requests that run compute
+        what they have once more."""

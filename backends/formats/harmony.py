@@ -23,6 +23,8 @@ _RECIPIENT = re.compile(r"\bto=([^\s<]+)")
 _MARK = re.compile(r"<\|\w+\|>")
 _MAX_HEAD = 512
 _FUNCTIONS = "functions."
+THOUGHT_MARKS = (f"{_CHANNEL}analysis{_MESSAGE}", "<|end|>")
+"""Around what is thought."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +115,7 @@ def _force(forcing: Forcing) -> str | None:
 
     # The model has learnt to think first, and one call ends its turn.
     between = f"<|end|>{_START}assistant"
-    thought = f"{forcing.text(f'{_CHANNEL}analysis{_MESSAGE}')} {forcing.free(between)}"
+    thought = f"{forcing.text(THOUGHT_MARKS[0])} {forcing.free(between)}"
     calls = forcing.calls(one, f"{_CALL}{_START}assistant")
     return f"({thought})? {calls} {forcing.text(_CALL)}"
 

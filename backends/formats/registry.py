@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from trivet.backends.formats import thoughts
 from trivet.backends.formats.format import ThoughtFormat, ToolFormat
 from trivet.backends.formats.gemma import FUNCTION_GEMMA, GEMMA4
-from trivet.backends.formats.harmony import HARMONY
+from trivet.backends.formats.harmony import HARMONY, THOUGHT_MARKS
 from trivet.backends.formats.marked_json import (
     GRANITE,
     GRANITE_CODE,
@@ -79,6 +79,14 @@ def tool_format(name: str) -> ToolFormat | None:
 def thought_format(name: str) -> ThoughtFormat | None:
     """By name; None where thoughts are not told apart, or by the format of calls."""
     return _THOUGHTS.get(name)
+
+
+def thought_marks(name: str) -> tuple[str, str] | None:
+    """What stands before and behind thoughts; None where that is not known."""
+    if name == HARMONY_THOUGHTS:
+        return THOUGHT_MARKS
+    form = _THOUGHTS.get(name)
+    return None if form is None else (form.opening, form.closing)
 
 
 def tool_format_of(template: str) -> str:

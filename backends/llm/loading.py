@@ -23,6 +23,7 @@ from trivet.backends.llm.families.config import LlmConfig
 from trivet.backends.llm.families.described import NotComputed
 from trivet.backends.llm.families.family import Family
 from trivet.backends.llm.families.registry import FAMILIES, is_known
+from trivet.backends.llm.families.stretching import for_length
 from trivet.backends.llm.foreign.reading import read_foreign
 from trivet.backends.llm.implementations import make_held_model, make_model
 from trivet.backends.llm.matrices.fp8 import FP8
@@ -94,6 +95,7 @@ def build_part(
     ranks: Ranks,
 ) -> LoadedPart:
     """One rank's part of a model of these tensors. Raises LoadFailed."""
+    config = for_length(config, settings.max_model_len)
     max_model_len = min(settings.max_model_len or config.max_positions, config.max_positions)
     settings = replace(settings, max_model_len=max_model_len)
     weights = Weights(tensors, config, ranks, device, settings.quantization)

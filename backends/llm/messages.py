@@ -32,6 +32,16 @@ class Submit:
     """Tokens that end the output, end-of-text first; without `ignore_eos` ones."""
     priority: int = 0
     cache_salt: str = ""
+    thought_marks: list[list[int]] = field(default_factory=list)
+    """Before and behind thoughts, where these are limited."""
+
+
+@dataclass(frozen=True, slots=True)
+class ResetPrefixCache:
+    """Forget what prompts begin with."""
+
+    is_anew: bool
+    """Whether what runs is to be computed anew, too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,8 +133,10 @@ class Quit:
     """Stop."""
 
 
-Message = Submit | Abort | Outputs | Heartbeat | Ready | Failed | Logged | Quit
-_KINDS: tuple[type, ...] = (Submit, Abort, Outputs, Heartbeat, Ready, Failed, Logged, Quit)
+Message = Submit | Abort | Outputs | Heartbeat | Ready | Failed | Logged | Quit | ResetPrefixCache
+_KINDS: tuple[type, ...] = (
+    Submit, Abort, Outputs, Heartbeat, Ready, Failed, Logged, Quit, ResetPrefixCache,
+)  # fmt: skip
 _NUMBERS = {kind: index for index, kind in enumerate(_KINDS)}
 _FIELDS = {kind: tuple(f.name for f in fields(kind)) for kind in _KINDS}
 
@@ -157,9 +169,12 @@ def unpack(body: bytes | memoryview) -> Message:
     return message
 
 
+_TUPLES = ("stop", "stop_token_ids", "allowed_token_ids", "bad_words", "logprob_token_ids")
+
+
 def _sampling(values: Mapping[str, Any]) -> Sampling:
     changed = dict(values)
-    for name in ("stop", "stop_token_ids", "allowed_token_ids", "bad_words"):
+    for name in _TUPLES:
         changed[name] = tuple(changed[name])
     if changed["grammar"] is not None:
         changed["grammar"] = Grammar(**changed["grammar"])

@@ -19,7 +19,8 @@ from trivet.server.models.assemble import Assembler
 from trivet.server.models.composition import Composition
 from trivet.server.models.ending import end
 from trivet.server.models.known import Known, State, Status, Wanted
-from trivet.server.models.loader import Loader, LoadPlan
+from trivet.server.models.load_plan import LoadPlan
+from trivet.server.models.loader import Loader
 from trivet.server.models.model import Model
 from trivet.server.models.opening import Opener
 from trivet.server.models.registry import Registry
@@ -146,6 +147,9 @@ class Lifecycle:
         known.wanted = Wanted(folder, override_json) if plan.steps else None
         if plan.steps:
             await self._wait_for_steps(folder.key, known)
+        if not self._registry.is_shared_out(folder.key):
+            # So that a version which is to get a part does not get all while others still load.
+            self._registry.share_out(folder.key, plan.traffic)
         stale = [version for version in plan.versions if not self._is_current(plan, version)]
         for version in set(plan.versions) - set(stale):
             # A reload that failed before may have left its reason here.
@@ -157,6 +161,7 @@ class Lifecycle:
         if failures:
             raise LoadFailed(f"load failed for model '{folder.key}': {'; '.join(failures)}")
         known.outage.ends()
+        self._registry.share_out(folder.key, plan.traffic)
         for version in set(self._registry.models[folder.key]) - set(plan.versions):
             self._retire(folder.key, version, known)
         for version in set(known.versions) - set(folder.versions):

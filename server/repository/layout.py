@@ -23,6 +23,8 @@ EMPTY = (
     "the model repository holds no model; put one in as a folder, NAME/1/FILE or NAME/FILE, or as "
     "a lone file such as NAME.onnx or NAME.gguf"
 )
+TRAFFIC_FILE = "traffic.toml"
+"""Says who gets which version; what the versions are made of does not depend on it."""
 CONFIG_FOLDERS = ("configs", "initial_state", "warmup")
 """Folders beside the versions that hold nothing of a version."""
 _CONFIG_SUFFIXES = (".pbtxt", ".txt")
@@ -54,6 +56,8 @@ class ModelFolder:
     """Whether a client has sent it: what the operator allows a model of that name is not for it."""
     namespace: str = ""
     """The repository, where these are namespaces."""
+    traffic: Fingerprint = ()
+    """Of its traffic.toml, where it has one."""
 
     @property
     def key(self) -> str:

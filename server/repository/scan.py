@@ -14,6 +14,7 @@ from types import MappingProxyType
 from trivet.backends.api.naming import key_of
 from trivet.backends.registry import abouts
 from trivet.server.repository.layout import (
+    TRAFFIC_FILE,
     Abouts,
     Fingerprint,
     ModelFolder,
@@ -198,12 +199,15 @@ def is_ignored(name: str) -> bool:
 
 def _scan_model(path: Path, root: Path, known: Abouts) -> ModelFolder:
     config: list[tuple[str, int, int, int]] = []
+    traffic: Fingerprint = ()
     versions: dict[int, Fingerprint] = {}
     budget = MAX_FILES
     for entry in _entries(path, root):
         if is_ignored(entry.name):
             continue
-        if not entry.is_dir():
+        if entry.name == TRAFFIC_FILE:
+            traffic = (_stamp(entry, entry.name),)
+        elif not entry.is_dir():
             config.append(_stamp(entry, entry.name))
         elif _VERSION.fullmatch(entry.name):
             fingerprint = tuple(_walk(Path(entry.path), root, "", budget))
@@ -212,7 +216,9 @@ def _scan_model(path: Path, root: Path, known: Abouts) -> ModelFolder:
         elif not entry.name.isdigit():
             config += _walk(Path(entry.path), root, f"{entry.name}/", budget)
     stamps = tuple(sorted(config))
-    return ModelFolder(path.name, path, stamps, versions) if versions else flat(path, stamps, known)
+    if versions:
+        return ModelFolder(path.name, path, stamps, versions, traffic=traffic)
+    return flat(path, stamps, known)
 
 
 def _walk(

@@ -16,6 +16,7 @@ WALL = {
 TELLING = {
     "server/http/answers.py": "the Date header",
     "server/http/openai/documents.py": "`created` in OpenAI's documents",
+    "server/http/anthropic/models.py": "`created_at` in Anthropic's documents",
     "server/scheduling/statistics.py": "`last_inference` of the statistics extension",
     "server/tracing/otlp.py": "spans have wall-clock times; one difference for a whole trace",
     "backends/llm/text/chat.py": "strftime_now in chat templates",

@@ -46,7 +46,7 @@ def make_engine(
     grammars = Grammars(tokenizer.to_json(), tokenizer.eos_token_ids[0], vocabulary_size)
     engine = Engine(
         make_scheduler(settings, loaded), make_state(settings, loaded), runner, grammars, send,
-        launcher, prepare,
+        launcher, prepare, keeps_states=loaded.config.keeps_states,
     )  # fmt: skip
     info = GeneratorInfo(
         max_model_len=loaded.max_model_len,

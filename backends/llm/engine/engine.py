@@ -6,12 +6,12 @@ import time
 from collections.abc import Callable, Iterable
 from typing import Protocol
 
-import torch
 from torch import Tensor
 
-from trivet.backends.api import BackendFailed, ServingError
+from trivet.backends.api import ServingError
 from trivet.backends.llm.device.border import Waits, current_waits
-from trivet.backends.llm.device.devices import DEVICE_LOST, free_memory, no_memory
+from trivet.backends.llm.device.devices import DEVICE_LOST
+from trivet.backends.llm.engine.attempts import Attempts
 from trivet.backends.llm.engine.flight import Flight, Launcher, draws_of, needs_host
 from trivet.backends.llm.engine.generation import (
     Generation,
@@ -19,22 +19,22 @@ from trivet.backends.llm.engine.generation import (
     choose,
     logits_rows,
     output_of,
+    row_of,
 )
 from trivet.backends.llm.engine.outbox import BegunStep, Outbox
-from trivet.backends.llm.messages import Abort, Message, Output, Quit, Submit
+from trivet.backends.llm.messages import Abort, Message, Output, Quit, ResetPrefixCache, Submit
 from trivet.backends.llm.sampling.grammar_compiling import (
     Compiled,
     GrammarCompiler,
     Grammars,
     LearningConstraint,
 )
-from trivet.backends.llm.sampling.sampler import Logprobs, RowState
+from trivet.backends.llm.sampling.sampler import Logprobs
 from trivet.backends.llm.scheduling.batch_state import BatchState, StepArrays
 from trivet.backends.llm.scheduling.scheduler import Scheduler, StepPlan
 from trivet.backends.llm.scheduling.sequence import PENDING, Sequence, SequenceStatus
 
 log = logging.getLogger(__name__)
-FAILED = "the model failed while computing; the server log has the details"
 
 
 class StepRunner(Protocol):
@@ -56,10 +56,12 @@ class Engine:
         send: Callable[[Message], None],
         launcher: Launcher | None = None,
         prepare: Callable[[], bool] = lambda: False,
+        *,
+        keeps_states: bool = False,
     ) -> None:
         """`launcher`: of a device that computes by itself; the next step is planned and launched
         while it does. Without one, a step ends before the next begins. `prepare`: a piece of work
-        for idle moments; False when there is none left."""
+        for idle moments; False when there is none left. `keeps_states`: see LlmConfig."""
         self._scheduler = scheduler
         self._state = state
         self._runner = runner
@@ -77,6 +79,10 @@ class Engine:
         self._generations: dict[str, Generation] = {}
         self._unstarted: dict[str, Generation] = {}
         """Those of them that no step has computed a token of."""
+        self._keeps_states = keeps_states
+        self._attempts = Attempts(
+            self._compute_whole, self._fail, self._take_back, keeps_states=keeps_states
+        )
         self._outbox = Outbox(send, self.stats)
         self._waits = Waits()
         self.inbox: queue.SimpleQueue[Message | Compiled] = queue.SimpleQueue()
@@ -154,6 +160,9 @@ class Engine:
                 self._add_compiled(message)
             elif isinstance(message, Abort):
                 self._abort(message.ids)
+            elif isinstance(message, ResetPrefixCache):
+                self._land_alone()
+                self._scheduler.reset_prefix_cache(is_anew=message.is_anew)
 
     def _receive(self, submit: Submit) -> None:
         if submit.sampling.grammar is None:
@@ -183,14 +192,7 @@ class Engine:
                 needs_prompt_logprobs=sampling.prompt_logprobs is not None,
                 cache_salt=submit.cache_salt,
             )
-            row = RowState(
-                sampling,
-                submit.seed,
-                submit.prompt_ids,
-                tuple(submit.end_ids),
-                tuple(map(tuple, submit.bad_word_ids)),
-                constraint,
-            )
+            row = row_of(submit, constraint)
             self._scheduler.add(sequence)
         except ServingError as error:
             self._refuse(submit.id, error)
@@ -222,38 +224,10 @@ class Engine:
     # -- a step --------------------------------------------------------------------------------
 
     def _compute(self, plan: StepPlan, planning_s: float) -> None:
-        """All of a step; in halves, once, where memory does not suffice for it."""
+        """All of a step, as far as it can be."""
         step = BegunStep(plan, self._note_starts(plan), planning_s)
-        if not self._try(plan, step):
-            free_memory()
-            for half in plan.halves():
-                part = half.alive()
-                if part.rows and not self._try(part, step):
-                    sequences = [row.sequence for row in part.rows]
-                    self._fail(sequences, no_memory(len(sequences), part.num_tokens))
-                    step.has_failed = True
-            if plan.num_tokens == 1:
-                step.has_failed = True
-                self._fail([plan.rows[0].sequence], no_memory(1, 1))
+        self._attempts.compute(plan, step)
         self._outbox.end_step(step)
-
-    def _try(self, plan: StepPlan, step: BegunStep) -> bool:
-        """Computes a step; False where memory does not suffice."""
-        try:
-            self._compute_whole(plan, step)
-        except DEVICE_LOST:
-            # Nothing more can be computed in this process; another is started in its place.
-            log.exception("the device failed")
-            raise
-        except torch.OutOfMemoryError as error:
-            log.error("out of memory in a step: %s", str(error).splitlines()[0])  # noqa: TRY400  # it says all
-            return False
-        except Exception:
-            # The batch is lost, the engine is not: its caches hold only what was published.
-            log.exception("a step failed")
-            step.has_failed = True
-            self._fail([row.sequence for row in plan.rows], BackendFailed(FAILED))
-        return True
 
     def _compute_whole(self, plan: StepPlan, step: BegunStep) -> None:
         begun_s = time.monotonic()
@@ -284,6 +258,8 @@ class Engine:
                 log.exception("a step could not be launched")
                 self._is_careful = True
         self._land(launched)
+        if self._keeps_states and plan.rows and launched is None:
+            self._take_back(row.sequence for row in plan.rows)
 
     def _needs_host(self, plan: StepPlan) -> bool:
         """Whether a step chooses tokens, or scores a prompt, on the host."""
@@ -388,6 +364,11 @@ class Engine:
         self._host_bound.discard(request_id)
         self._scheduler.finish(request_id)
         self._state.leave(request_id)
+
+    def _take_back(self, sequences: Iterable[Sequence]) -> None:
+        for sequence in sequences:
+            self._scheduler.take_back(sequence)
+            self._state.leave(sequence.id)
 
     def _fail(self, sequences: Iterable[Sequence], error: ServingError) -> None:
         for sequence in sequences:

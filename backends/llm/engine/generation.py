@@ -8,7 +8,14 @@ from torch import Tensor
 
 from trivet.backends.api import ServingError
 from trivet.backends.llm.messages import Output, Submit, TopLogprobs
-from trivet.backends.llm.sampling.sampler import Logprobs, RowState, logprobs_of, sample
+from trivet.backends.llm.sampling.sampler import (
+    Constraint,
+    Logprobs,
+    RowState,
+    logprobs_of,
+    sample,
+)
+from trivet.backends.llm.sampling.thinking import ThinkingBudget
 from trivet.backends.llm.scheduling.scheduler import StepPlan
 from trivet.backends.llm.scheduling.sequence import Sequence
 
@@ -29,6 +36,24 @@ class Generation:
         if not self.is_started:
             self.is_started = True
             self.queue_s = time.monotonic() - self.added_s
+
+
+def row_of(submit: Submit, constraint: Constraint | None) -> RowState:
+    """What sampling must know of a request."""
+    budget = submit.sampling.thinking_token_budget
+    thinking = None
+    if budget is not None and submit.thought_marks:
+        opening, closing = submit.thought_marks
+        thinking = ThinkingBudget(budget, opening, closing, submit.prompt_ids)
+    return RowState(
+        submit.sampling,
+        submit.seed,
+        submit.prompt_ids,
+        tuple(submit.end_ids),
+        tuple(map(tuple, submit.bad_word_ids)),
+        constraint,
+        thinking,
+    )
 
 
 def logits_rows(plan: StepPlan) -> list[int]:
@@ -124,8 +149,10 @@ def _choose_some(
     for index, token in zip(alive, chosen, strict=True):
         tokens[index] = token
     for index, row in zip(wanted, raw, strict=True):
-        num_top = generations[index].submit.sampling.logprobs or 0  # type: ignore[union-attr]
-        (logprobs[index],) = logprobs_of(row.unsqueeze(0), [tokens[index]], num_top)
+        sampling = generations[index].submit.sampling  # type: ignore[union-attr]
+        (logprobs[index],) = logprobs_of(
+            row.unsqueeze(0), [tokens[index]], sampling.logprobs or 0, sampling.logprob_token_ids
+        )
     return tokens, logprobs, {alive[index]: text for index, text in failed.items()}
 
 

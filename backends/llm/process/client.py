@@ -14,6 +14,7 @@ from trivet.backends.llm.messages import (
     Logged,
     Message,
     Outputs,
+    ResetPrefixCache,
     Submit,
     pack,
 )
@@ -79,6 +80,11 @@ class EngineClient:
         """Nobody waits for this request any more."""
         if self._engine is not None:
             self._send(Abort([request_id]))
+
+    def reset_prefix_cache(self, *, is_anew: bool) -> None:
+        """Before whatever is submitted from now on. An engine that is being started has none."""
+        if self._engine is not None:
+            self._send(ResetPrefixCache(is_anew))
 
     async def close(self) -> None:
         """Ends the engine."""

@@ -42,6 +42,7 @@ class Sequence:
     num_computed: int = field(init=False, default=0)
     num_pending: int = field(init=False, default=0)
     num_cached: int = field(init=False, default=0)  # prompt tokens found in the cache at first
+    max_chunk: int = field(init=False, default=0)  # tokens of it in a step at most; 0: any number
     num_preemptions: int = field(init=False, default=0)
     block_ids: list[int] = field(init=False, default_factory=list)
     block_keys: list[BlockKey] = field(init=False, default_factory=list)  # of full blocks, lazily

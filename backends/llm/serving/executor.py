@@ -21,12 +21,14 @@ from trivet.backends.api import (
     ModelNotReady,
     Observer,
     QueueFull,
+    Sampling,
     ServingError,
     Sink,
     Token,
     Unavailable,
     Unsupported,
 )
+from trivet.backends.formats.registry import thought_marks
 from trivet.backends.llm.messages import Outputs, Submit
 from trivet.backends.llm.process.client import EngineClient
 from trivet.backends.llm.process.process import StartedEngine
@@ -210,7 +212,20 @@ class LlmExecutor:
             [*ends, *sampling.stop_token_ids],
             request.priority,
             request.cache_salt,
+            thought_marks=self._thought_marks(sampling),
         )
+
+    def _thought_marks(self, sampling: Sampling) -> list[list[int]]:
+        """The tokens before and behind thoughts, where these are limited. Raises InvalidRequest."""
+        if sampling.thinking_token_budget is None or sampling.grammar is not None:
+            return []  # What a grammar forces has no thoughts.
+        marks = thought_marks(self._info.reasoning_parser)
+        if marks is None:
+            raise InvalidRequest(
+                f"thinking_token_budget: how model '{self._name}' begins and ends its thoughts is "
+                "not known; model parameter reasoning_parser names that"
+            )
+        return [self._tokenizer.encode(mark, add_special_tokens=False) for mark in marks]
 
     def _check(self, request: GenerateRequest) -> None:
         """Raises InvalidRequest for what the engine could not do."""
@@ -271,6 +286,12 @@ class LlmExecutor:
         for running in list(self._running.values()):
             running.engine_has_it = False
             running.fail(error)
+
+    # -- PrefixCaching -------------------------------------------------------------------------
+
+    def reset_prefix_cache(self, *, is_anew: bool) -> None:
+        """Forgets what prompts begin with. Requests that come afterwards find nothing of it."""
+        self._client.reset_prefix_cache(is_anew=is_anew)
 
     # -- text ----------------------------------------------------------------------------------
 
@@ -351,6 +372,7 @@ def _check_sampling(request: GenerateRequest, info: GeneratorInfo) -> None:
         ("logit_bias", sampling.logit_bias),
         ("allowed_token_ids", sampling.allowed_token_ids),
         ("stop_token_ids", sampling.stop_token_ids),
+        ("logprob_token_ids", sampling.logprob_token_ids),
     ):
         for token in ids:
             if not 0 <= token < info.vocabulary_size:

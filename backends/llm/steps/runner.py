@@ -16,11 +16,23 @@ from trivet.backends.llm.scheduling.batch_state import StepArrays
 from trivet.backends.llm.scheduling.sequence import PENDING
 
 
+class RowFailedError(RuntimeError):
+    """A sequence of a step cannot be computed, while the others can: raised from what was wrong
+    with it."""
+
+    def __init__(self, row: int, error: Exception) -> None:
+        super().__init__(f"{type(error).__name__}: {error}")
+        self.row = row
+        """Its place in the step."""
+        self.is_of_memory = isinstance(error, torch.OutOfMemoryError)
+
+
 class Model(Protocol):
     """A loaded model over its cache."""
 
     def forward(self, inputs: StepInputs) -> Tensor:
-        """Logits, float32 [R, vocabulary], of `inputs.sample_rows`."""
+        """Logits, float32 [R, vocabulary], of `inputs.sample_rows`. Raises RowFailedError where it
+        knows which sequence cannot be computed."""
 
 
 class HeldModel(Model, Protocol):

@@ -19,8 +19,9 @@ from trivet.backends.llm.matrices.matrix import INPUTS, OUTPUTS, Matrix
 from trivet.backends.llm.weights.rows import computed_order, neighbours
 
 M = TypeVar("M", bound=Matrix)
-_NEVER_QUANTISED = {Role.HEAD, Role.ROUTER, Role.SHARED_SHARE}
-"""A router's scores decide which experts are asked; its matrix is small."""
+_NEVER_QUANTISED = {Role.HEAD, Role.ROUTER, Role.SHARED_SHARE, Role.LATENT_UP}
+"""A router's scores decide which experts are asked; its matrix is small. What leads from a latent
+is multiplied head by head."""
 
 
 class Weights:
@@ -83,11 +84,21 @@ class Weights:
                 parts.append(mine if stays else quantised(mine, self.quantization))
         return join(parts, " and ".join(outputs))
 
-    def bias(self, outputs: Mapping[Role, int], layer: int = 0) -> Tensor:
+    def dense(self, outputs: Mapping[Role, int], inputs: int, layer: int) -> Tensor:
+        """The same as plain numbers. Raises LoadFailed where the file has it in another format."""
+        matrix = self.matrix(outputs, inputs, layer)
+        if not isinstance(matrix, Dense):
+            raise LoadFailed(
+                f"the weights {' and '.join(outputs)} of layer {layer} are matrices of "
+                f"{type(matrix).__name__}; this architecture needs them as whole numbers"
+            )
+        return matrix.data
+
+    def bias(self, outputs: Mapping[Role, int], layer: int = 0, expert: int = 0) -> Tensor:
         """This process's part of the biases beside the weights of some roles."""
         parts = []
         for name, roles in self._named(outputs):
-            whole = self._tensor(f"{name.in_hub(layer)}.bias", (sum(roles.values()),))
+            whole = self._tensor(f"{name.in_hub(layer, expert)}.bias", (sum(roles.values()),))
             order = computed_order(name, self.whole.layers[layer].attention)
             whole = whole if order is None else whole[order]
             if name.share is Share.INPUTS:
@@ -99,12 +110,18 @@ class Weights:
                 parts.append(self._part(column, name, role, span, layer).data.squeeze(1))
         return self._there(parts[0] if len(parts) == 1 else torch.cat(parts))
 
+    def of_heads(self, role: Role, num_heads: int, layer: int) -> Tensor:
+        """This process's part of a weight that has one number for each query head."""
+        whole = self.vector(role, (num_heads,), layer).unsqueeze(1)
+        name = self.whole.names.of(role)
+        return self._part(Dense(whole), name, role, (0, num_heads), layer).data.squeeze(1)
+
     def vector(
         self, role: Role, shape: tuple[int, ...], layer: int = 0, ending: str = "weight"
     ) -> Tensor:
         """A weight that all ranks hold."""
         name = self.whole.names.of(role)
-        tensor = self._tensor(f"{name.in_hub(layer)}.{ending}", shape)
+        tensor = self._tensor(name.whole_in_hub(ending, layer), shape)
         if name.interleaves:
             tensor = tensor[..., neighbours(self.whole.layers[layer].attention)]
         return self._there(tensor)
@@ -150,7 +167,7 @@ class Weights:
         first = self.whole.num_layers
         name = self.whole.names.of(Role.OUTPUT).hub.partition("{layer}")[0]
         numbers = range(first, first + self.whole.num_further_layers)
-        return tuple(f"{name}{number}." for number in numbers)
+        return tuple(f"{stem}{number}." for number in numbers for stem in (name, "blk."))
 
     def _named(self, outputs: Mapping[Role, int]) -> Iterator[tuple[WeightName, dict[Role, int]]]:
         """The weights in the file that have these roles, each with its own, in order."""
@@ -203,7 +220,8 @@ class Weights:
     def _num_holders(self, role: Role, layer: int) -> int:
         """In how many parts heads are cut."""
         attention = self.whole.layers[layer].attention
-        num_heads = attention.num_heads if role is Role.QUERY else attention.num_kv_heads
+        is_of_states = role in (Role.KEY, Role.VALUE)
+        num_heads = attention.num_kv_heads if is_of_states else attention.num_heads
         return min(num_heads, self.ranks.size)
 
     def _tensor(self, name: str, shape: tuple[int, ...]) -> Tensor:

@@ -7,7 +7,7 @@ from pydantic import Field
 from trivet.backends.api import Grammar, InvalidRequest
 from trivet.server.http.openai.fields import CONTINUES_AND_ADDS, Listed
 from trivet.server.http.openai.messages import check_messages
-from trivet.server.http.openai.sampling_fields import SamplingFields
+from trivet.server.http.openai.sampling_fields import LOGPROBS_OF_NOTHING, SamplingFields
 from trivet.server.http.openai.tools import ToolChoice, ToolFields, check_tools
 
 _RESERVED = {
@@ -39,6 +39,8 @@ class ChatFields(SamplingFields):
         super().check()
         if self.top_logprobs and not self.logprobs:
             raise InvalidRequest("top_logprobs: it is allowed only with logprobs=true")
+        if self.logprob_token_ids and not self.logprobs:
+            raise InvalidRequest(LOGPROBS_OF_NOTHING)
         if self.max_tokens is not None and self.max_completion_tokens is not None:
             raise InvalidRequest("max_tokens: give it or max_completion_tokens, not both")
         if self.max_tokens == 0:

@@ -78,9 +78,14 @@ class Conversation:
         return sampling
 
     def _recommended(self, sampling: Sampling) -> Sampling:
-        """With the limit that the model's makers recommend, where the request has none."""
-        recommended = self._generator.info.sampling_defaults.get("max_tokens")
-        if self._fields.token_limit is not None or recommended is None:
+        """With the limit that the model's makers recommend, where the request has none; a limit of
+        its own is cut where it may be."""
+        limit: float | None = self._fields.token_limit
+        if limit is None:
+            limit = self._generator.info.sampling_defaults.get("max_tokens")
+        elif not self._fields.fits_limit:
+            return sampling
+        if limit is None:
             return sampling
         room = self._generator.info.max_model_len - len(self.prompt)
-        return replace(sampling, max_tokens=max(min(int(recommended), room), 1))
+        return replace(sampling, max_tokens=max(min(int(limit), room), 1))
