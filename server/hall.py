@@ -195,6 +195,10 @@ class Hall:
         self._is_started = True
         self._registry.is_starting = False
 
+    def is_started(self) -> bool:
+        """Whether the first load of the repository is over."""
+        return self._is_started
+
     def stop(self) -> None:
         """The server is stopping: not ready from now on."""
         self._is_stopping = True

@@ -37,6 +37,8 @@ class ScriptedModel:
             tool_call_parser=tool_call_parser,
         )
         self.pieces: Sequence[str] = ("Hello",)
+        self.prompt = "prompt"
+        """What its chat template writes."""
         self.finish = Finish("stop")
         self.waits_for: asyncio.Event | None = None
         """What the last piece waits for."""
@@ -84,7 +86,7 @@ class ScriptedModel:
 
     async def render(self, chat: ChatInput, account: Account = NO_ACCOUNT, /) -> str:
         self.rendered.append(chat)
-        return "prompt"
+        return self.prompt
 
 
 @asynccontextmanager

@@ -47,6 +47,7 @@ NOT_RUN_HERE = {
     "docker build -f docker/Dockerfile -t trivet --build-arg EXTRAS": "the same",
     "pytest -m gpu": "needs a GPU",
     "import tritonclient.utils.cuda_shared_memory": "needs a GPU",
+    "trivet serve hf://org/name": "needs a hub; tests/protocol/test_hub_and_registry.py has one",
     "trivet serve my_python_models": "needs an index; tests/protocol/test_environments.py has one",
     "conda create": "needs conda; tests/backends/python/test_environment.py has such archives",
     "trivet build-engine": "minutes long; tests/backends/tensorrt builds for profiles",

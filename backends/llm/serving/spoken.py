@@ -22,9 +22,10 @@ from trivet.backends.api import (
     Token,
     Unsupported,
 )
+from trivet.backends.formats.registry import thought_marks
 from trivet.backends.llm.messages import Submit
 from trivet.backends.llm.serving.tensor_form import TensorSink, parse_tensors
-from trivet.backends.llm.text.chat import THOUGHT_MARKS, ChatTemplate
+from trivet.backends.llm.text.chat import ChatTemplate
 from trivet.backends.llm.text.tokenizer import Tokenizer
 
 LONG_TEXT = 4096
@@ -119,11 +120,11 @@ class Spoken(ABC):
         """The tokens before and behind thoughts, where these are limited. Raises InvalidRequest."""
         if sampling.thinking_token_budget is None or sampling.grammar is not None:
             return []  # What a grammar forces has no thoughts.
-        marks = THOUGHT_MARKS.get(self._info.reasoning_parser)
+        marks = thought_marks(self._info.reasoning_parser)
         if marks is None:
             raise InvalidRequest(
                 f"thinking_token_budget: how model '{self._name}' begins and ends its thoughts is "
-                f"not known; model parameter reasoning_parser may be {', '.join(THOUGHT_MARKS)}"
+                "not known; model parameter reasoning_parser names that"
             )
         return [self.tokenizer.encode(mark, add_special_tokens=False) for mark in marks]
 
