@@ -14,8 +14,9 @@ Messages = Sequence[Mapping[str, Any]]
 
 @dataclass(frozen=True, slots=True)
 class Grammar:
-    """What the output must match. `kind`: json_schema, json_object, regex, choice, lark, or
-    structural_tag, whose value is a list of [trigger, begin, schema, end]."""
+    """What the output must match. `kind`: json_schema, json_object, regex, choice, lark,
+    structural_tag, whose value is a list of [trigger, begin, schema, end], or calls, whose value
+    is of `backends/formats/grammar.py`."""
 
     kind: str
     value: str
@@ -230,15 +231,17 @@ class GeneratorInfo:
     max_num_requests: int = 0
     """Running and waiting ones together."""
     tool_call_parser: str = ""
-    """How the model writes calls of tools: hermes, llama3_json, mistral; empty: nobody knows."""
+    """How the model writes calls of tools: a name of `backends/formats`; empty: nobody knows."""
     reasoning_parser: str = ""
-    """How the model writes what it thinks: think; anything else: it does not."""
+    """How the model writes what it thinks: the same; anything else: it does not."""
     chat_template: str = ""
     """As the model brings it; empty: it has none."""
     special_tokens: Mapping[str, str] = field(default_factory=dict)
     """bos_token and the like."""
     sampling_defaults: Mapping[str, float] = field(default_factory=dict)
     """What the model's makers take where a request does not say: names of Sampling's fields."""
+    parent: str = ""
+    """Of an adapter: its base's name; it is never meant where no model is named."""
     is_ensemble: bool = False
     """Whether it is asked through the steps of an ensemble: never meant where no model is named."""
 

@@ -124,7 +124,9 @@ class HttpServer:
             self._socket.close()
         if self._listener is not None:
             self._listener.pre_shutdown()
+            self._language.leave(timeout_s)
             await self._listener.shutdown(timeout_s)
+            await self._language.close()
             await self._listener.flush(until_s)
 
     async def close(self) -> None:

@@ -37,6 +37,23 @@ _COMPLETION_FIELDS = "openai.sampling_fields:CompletionFields"
 _CHAT = Operation(
     OPENAI, "Go on in a conversation", "openai.chat_fields:ChatFields", OBJECT, (EVENTS,)
 )
+_RESPONSE_FIELDS = "openai.responses.fields:ResponseFields"
+_RESPOND = Operation(OPENAI, "A response to an input", _RESPONSE_FIELDS, OBJECT, (EVENTS,))
+_COUNT_INPUT = Operation(OPENAI, "An input's tokens", "openai.responses.fields:AskedFields")
+_RESPONSE = Operation(
+    OPENAI, "A response that was made before", media=(EVENTS,),
+    query={"stream": {"type": "boolean"}, "starting_after": {"type": "integer", "minimum": 0}},
+)  # fmt: skip
+_FORGET = Operation(OPENAI, "Keep it no more")
+_CANCEL = Operation(OPENAI, "End it, where it runs in the background")
+_ITEMS = Operation(
+    OPENAI, "What it was given",
+    query={
+        "limit": {"type": "integer", "minimum": 1, "maximum": 100},
+        "order": {"enum": ["asc", "desc"]},
+        "after": {"type": "string"},
+    },
+)  # fmt: skip
 _MESSAGE = Operation(
     ANTHROPIC, "Go on in a conversation", "anthropic.fields:MessagesFields", OBJECT, (EVENTS,)
 )
@@ -51,6 +68,12 @@ _TOKENIZER = Operation(OPENAI, "The tokenizer's settings")
 _VERSION = Operation(OPENAI, "The server's version")
 _RESET = Operation(OPENAI, "Forget what prompts begin with", answer=None)
 _LOAD = Operation(OPENAI, "Requests in progress")
+_LOAD_ADAPTER = Operation(
+    OPENAI, "Serve an adapter of a base's folder", "openai.adapters:LoadAdapterFields", None
+)
+_UNLOAD_ADAPTER = Operation(
+    OPENAI, "Serve an adapter no more", "openai.adapters:UnloadAdapterFields", None
+)
 
 _POOL = Operation(OPENAI, "What a model makes of texts", "openai.pooling_fields:PoolingFields")
 _CLASSIFY = Operation(OPENAI, "Texts to labels", "openai.pooling_fields:ClassifyFields")
@@ -94,9 +117,20 @@ class Language:
         if core.generators() or core.encoders() or core.image_classifiers():
             await self._rooms.get()
 
+    def leave(self, timeout_s: float) -> None:
+        """No more requests come: what nobody waits for ends, the rest within that time."""
+        if self._rooms.made is not None:
+            self._rooms.made.responses.leave(timeout_s)
+
+    async def close(self) -> None:
+        """Ends what runs without a client."""
+        if self._rooms.made is not None:
+            await self._rooms.made.responses.close()
+
     def routes(self) -> list[Route]:
         return [
             *_answering(openai_errors.answers_errors, self._openai()),
+            *_answering(openai_errors.answers_errors, self._responses()),
             *_answering(anthropic_errors.answers_errors, self._anthropic()),
             *_answering(tgi_errors.answers_errors, self._tgi()),
             *_answering(tei_errors.answers_errors, self._tei()),
@@ -118,6 +152,9 @@ class Language:
         score = rooms.handler(lambda made: made.pooling.score)
         rerank = rooms.handler(lambda made: made.pooling.rerank)
         cohere_rerank = rooms.handler(lambda made: made.pooling.cohere_rerank)
+        load = rooms.handler(lambda made: made.adapters.load)
+        unload = rooms.handler(lambda made: made.adapters.unload)
+        admin, repository = Scope.ADMIN, Api.MODEL_REPOSITORY
         reset = PrefixCaches(self._core).reset
         return [
             Route("POST", "/v1/chat/completions", chat, infer, inference, _CHAT),
@@ -131,6 +168,8 @@ class Language:
             Route("POST", "/rerank", rerank, infer, inference, _RERANK),
             Route("POST", "/v1/rerank", rerank, infer, inference, _RERANK),
             Route("POST", "/v2/rerank", cohere_rerank, infer, inference, _RERANK),
+            Route("POST", "/v1/load_lora_adapter", load, admin, repository, _LOAD_ADAPTER),
+            Route("POST", "/v1/unload_lora_adapter", unload, admin, repository, _UNLOAD_ADAPTER),
             Route("GET", "/v1/models", listed, any_key, Api.METADATA, _MODELS),
             Route("GET", "/v1/models/{model}", one, any_key, Api.METADATA, _MODEL),
             Route("POST", "/tokenize", tokenize, infer, inference, _TOKENIZE),
@@ -139,6 +178,25 @@ class Language:
             Route("GET", "/version", models.version, any_key, Api.METADATA, _VERSION),
             Route("POST", "/reset_prefix_cache", reset, Scope.ADMIN, Api.MODEL_REPOSITORY, _RESET),
             Route("GET", "/load", models.load, any_key, Api.STATISTICS, _LOAD),
+        ]
+
+    def _responses(self) -> list[Route]:
+        rooms = self._rooms
+        create = rooms.handler(lambda made: made.responses.create)
+        count = rooms.handler(lambda made: made.responses.count)
+        retrieve = rooms.handler(lambda made: made.responses.retrieve)
+        delete = rooms.handler(lambda made: made.responses.delete)
+        cancel = rooms.handler(lambda made: made.responses.cancel)
+        items = rooms.handler(lambda made: made.responses.input_items)
+        infer, inference = Scope.INFER, Api.INFERENCE
+        one = "/v1/responses/{response}"
+        return [
+            Route("POST", "/v1/responses", create, infer, inference, _RESPOND),
+            Route("POST", "/v1/responses/input_tokens", count, infer, inference, _COUNT_INPUT),
+            Route("GET", one, retrieve, infer, inference, _RESPONSE),
+            Route("DELETE", one, delete, infer, inference, _FORGET),
+            Route("POST", f"{one}/cancel", cancel, infer, inference, _CANCEL),
+            Route("GET", f"{one}/input_items", items, infer, inference, _ITEMS),
         ]
 
     def _anthropic(self) -> list[Route]:

@@ -87,6 +87,9 @@ def _operation(row: Route, body: Mapping[str, Any] | None) -> dict[str, Any]:
             {"name": name, "in": "path", "required": True,
              "schema": _NUMBERS.get(name, {"type": "string", "minLength": 1})}
             for name in _NAME.findall(row.template)
+        ] + [
+            {"name": name, "in": "query", "required": False, "schema": schema}
+            for name, schema in operation.query.items()
         ],
         "responses": _responses(operation),
     }  # fmt: skip

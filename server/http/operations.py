@@ -29,3 +29,5 @@ class Operation:
     takes: tuple[str, ...] = ()
     """Other media types that it takes."""
     needs_body: bool = True
+    query: Mapping[str, Any] = field(default_factory=dict)
+    """The schemas of what its query may hold."""

@@ -20,6 +20,9 @@ from trivet.server.http.openai.chat_fields import ChatFields
 from trivet.server.http.openai.embeddings import EmbeddingFields
 from trivet.server.http.openai.fields import DetokenizeFields, TokenizeFields, parse
 from trivet.server.http.openai.messages import plain_message
+from trivet.server.http.openai.responses.chat_form import chat_of as response_chat
+from trivet.server.http.openai.responses.fields import FORMS, ResponseFields
+from trivet.server.http.openai.responses.items import as_items, kept
 from trivet.server.http.openai.sampling_fields import CompletionFields
 from trivet.server.http.raw_request import decode_raw
 from trivet.server.http.tensors import InferDecoder
@@ -93,6 +96,28 @@ CHAT = {
     "chat_template_kwargs": {"a": 1},
     "documents": [{"a": "b"}],
     "continue_final_message": False,
+}
+RESPONSE = {
+    "model": "m",
+    "input": [
+        {"role": "user", "content": [{"type": "input_text", "text": "a"}]},
+        {"type": "reasoning", "id": "rs_1", "summary": [{"type": "summary_text", "text": "b"}]},
+        {"type": "function_call", "call_id": "c", "name": "f", "arguments": "{}"},
+        {"type": "function_call_output", "call_id": "c", "output": "d"},
+    ],
+    "instructions": "e",
+    "tools": [{"type": "function", "name": "f", "parameters": {"type": "object"}}],
+    "tool_choice": {"type": "function", "name": "f"},
+    "text": {"format": {"type": "json_schema", "name": "n", "schema": {"type": "object"}}},
+    "reasoning": {"effort": "low", "summary": "auto"},
+    "include": ["message.output_text.logprobs"],
+    "metadata": {"a": "b"},
+    "top_logprobs": 1,
+    "max_output_tokens": 5,
+    "temperature": 0.5,
+    "stream": True,
+    "seed": 1,
+    "top_k": 5,
 }
 MESSAGES = {
     "model": "m",
@@ -203,6 +228,20 @@ def test_openai_chat(body: bytes) -> None:
         fields.template_arguments()
         json.dumps([plain_message(message) for message in fields.messages])
         json.dumps(fields.shown_tools())
+
+
+@fuzzed
+@given(body=json_bodies(RESPONSE))
+def test_openai_responses(body: bytes) -> None:
+    with contextlib.suppress(ServingError):
+        asked = parse(ResponseFields, body, FORMS)
+        asked.check()
+        items = as_items(asked.input)
+        chat = response_chat(asked, [], items)
+        chat.sampling(chat.token_limit, chat.top_logprobs, {})
+        json.dumps([plain_message(message) for message in chat.messages])
+        json.dumps(chat.shown_tools())
+        json.dumps([kept(item) for item in items])
 
 
 @fuzzed

@@ -267,6 +267,12 @@ class Scheduler:
             self._take_back(sequence)
         return ended
 
+    def take_back(self, sequence: Sequence) -> None:
+        """Has a running sequence computed anew from its first token: what lies beside its blocks
+        is lost. Nothing is under way. One that does not run stays as it is."""
+        if sequence.status is SequenceStatus.RUNNING:
+            self._take_back(sequence)
+
     def stats(self) -> SchedulerStats:
         """Numbers for metrics."""
         return SchedulerStats(
@@ -336,7 +342,7 @@ class Scheduler:
     def _plan_chunk(self, rows: list[PlannedRow], sequence: Sequence, budget: int) -> int:
         start = sequence.num_computed
         missing = len(sequence.token_ids) - start
-        count = min(missing, budget)
+        count = min(missing, budget, sequence.max_chunk or missing)
         rows.append(PlannedRow(sequence, start, count, count == missing))
         return count
 

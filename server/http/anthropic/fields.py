@@ -134,6 +134,12 @@ class MessagesFields(CountFields):
     top_k: Annotated[int, Field(ge=0)] | None = None
     metadata: dict[str, Any] | None = None
 
+    @property
+    def user(self) -> str:
+        """Whom the metadata names as its user; empty: nobody."""
+        given = (self.metadata or {}).get("user_id")
+        return given if isinstance(given, str) else ""
+
     def check(self) -> None:
         """See CountFields."""
         super().check()

@@ -38,6 +38,7 @@ class Messages:
         """One message or the events that it is told by."""
         fields = parse(MessagesFields, await read_json_body(call.request, self._limits), _FORMS)
         fields.check()
+        call.user = fields.user
         message_id = f"msg_{uuid.uuid4().hex}"
         conversation = self._conversation(call, fields, message_id)
         await conversation.start()
@@ -57,7 +58,7 @@ class Messages:
 
     def _conversation(self, call: Call, fields: CountFields, message_id: str) -> Conversation:
         chat = chat_of(fields)
-        fields.model, generator = named_generator(self._core, fields.model, call.request_id)
+        fields.model, generator = named_generator(self._core, fields.model, call)
         chat.thinking_token_budget = _budget(fields, generator)
         return Conversation(chat, generator, message_id)
 

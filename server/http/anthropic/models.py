@@ -52,7 +52,7 @@ class AnthropicModels:
 
     async def one(self, call: Call) -> web.StreamResponse:
         """One of them."""
-        generator = generator_for(self._core, call.model, call.request_id)
+        generator = generator_for(self._core, call.model, call)
         return NamedAnswer((orjson.dumps(self._document(call.model, generator)),))
 
     def _document(self, name: str, generator: Generator) -> dict[str, Any]:

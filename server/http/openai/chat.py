@@ -32,7 +32,8 @@ class Chat:
         """One answer or a stream of events."""
         fields = parse(ChatFields, await read_json_body(call.request, self._limits))
         fields.check()
-        fields.model, generator = named_generator(self._core, fields.model, call.request_id)
+        call.user = fields.user or ""
+        fields.model, generator = named_generator(self._core, fields.model, call)
         chat = ChatAnswer(fields, generator)
         await chat.conversation.start()
         outputs = chat.conversation.outputs

@@ -41,7 +41,8 @@ class Completions:
         """One answer or a stream of events."""
         fields = parse(CompletionFields, await read_json_body(call.request, self._limits))
         fields.check()
-        fields.model, generator = named_generator(self._core, fields.model, call.request_id)
+        call.user = fields.user or ""
+        fields.model, generator = named_generator(self._core, fields.model, call)
         completion = Completion(fields, generator)
         await completion.start()
         if fields.stream:

@@ -53,6 +53,9 @@ class Conversation:
         sampling = self._sampling()
         await self.read()
         sampling = self._recommended(sampling)
+        forced = self.tools.grammar()
+        if forced is not None:
+            sampling = replace(sampling, grammar=forced)
         choices = Choices(self.num_choices)
         for index in range(self.num_choices):
             request = GenerateRequest(
@@ -70,8 +73,7 @@ class Conversation:
         fields.check_logprobs(info.max_logprobs)
         num_top = (fields.top_logprobs or 0) if fields.logprobs else None
         sampling = fields.sampling(fields.token_limit, num_top, info.sampling_defaults)
-        if self.tools.is_free:
-            # The marks of calls are special tokens of some models.
+        if self.tools.keeps_marks:
             sampling = replace(sampling, skip_special_tokens=False)
         return sampling
 

@@ -74,10 +74,12 @@ def parse(
     try:
         return kind.model_validate(document)
     except ValidationError as error:
-        raise InvalidRequest(_told(error, forms or _ONE_OF_SEVERAL)) from None
+        raise InvalidRequest(told(error, forms)) from None
 
 
-def _told(error: ValidationError, forms: Mapping[int | str, str]) -> str:
+def told(error: ValidationError, forms: Mapping[int | str, str] | None = None) -> str:
+    """Each wrong field and what it must be."""
+    forms = forms or _ONE_OF_SEVERAL
     lines: list[str] = []
     for each in error.errors(include_url=False, include_context=False)[:_MAX_TOLD_ERRORS]:
         field = each["loc"][0] if each["loc"] else ""

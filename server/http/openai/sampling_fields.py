@@ -45,6 +45,7 @@ class SamplingFields(Fields):
     """Whether a limit of tokens that is beyond the model's length is cut, not refused."""
 
     model: str
+    user: str | None = None
     frequency_penalty: Annotated[Finite, Field(ge=-2, le=2)] | None = None
     presence_penalty: Annotated[Finite, Field(ge=-2, le=2)] | None = None
     repetition_penalty: Annotated[Finite, Field(gt=0, le=100)] | None = None

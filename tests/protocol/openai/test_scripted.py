@@ -180,7 +180,7 @@ def test_texts_are_bounded_in_the_form_of_tensors_too(
 
 
 @pytest.mark.parametrize(
-    ("method", "path"), [("GET", "/v1/nothing"), ("POST", "/v1/responses/x"), ("GET", "/v1/")]
+    ("method", "path"), [("GET", "/v1/nothing"), ("POST", "/v1/threads/x"), ("GET", "/v1/")]
 )
 def test_unknown_path_is_answered_as_by_openai(call: Call, method: str, path: str) -> None:
     reply = call(path, {} if method == "POST" else None)

@@ -8,20 +8,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import TypeAdapter
 
+from trivet.backends.formats.marked_json import HERMES
+from trivet.backends.formats.thoughts import THINK, ThoughtReader
 from trivet.server.http.anthropic.blocks import Blocks, Event, whole_content
-from trivet.server.http.openai.chat_tools import ChoiceCalls
-from trivet.server.http.openai.reasoning import ThinkingChoice, ThoughtSplitter
-from trivet.server.http.openai.tool_calls import PARSERS
+from trivet.server.http.openai.chat_tools import ChoiceCalls, Telling
 
+TELLING = Telling(lambda: "c1", in_parallel=True, is_named=False, tells_thoughts=True)
 EVENTS: TypeAdapter[Any] = TypeAdapter(RawMessageStreamEvent)
 CALL = '<tool_call>{"name": "f", "arguments": {"a": [1, 2]}}</tool_call>'
 CUT = '<tool_call>{"name": "f", "arguments": {"a": [1, '
 
 
 def events(pieces: list[str], *, eager: frozenset[str] = frozenset()) -> tuple[list[Event], Blocks]:
-    calls = ChoiceCalls(PARSERS["hermes"](), lambda: "c1", in_parallel=True, is_named=False)
-    parts = ThinkingChoice(ThoughtSplitter(is_thinking=False), calls, tells_thoughts=True)
-    blocks = Blocks(parts, eager=eager, tells_thoughts=True)
+    reader = ThoughtReader(THINK, HERMES.reader({}), is_thinking=False)
+    blocks = Blocks(ChoiceCalls(reader, TELLING), eager=eager, tells_thoughts=True)
     *others, last = pieces or [""]
     found = [each for piece in others for each in blocks.events(piece, is_last=False)]
     found += blocks.events(last, is_last=True)
@@ -67,7 +67,7 @@ def test_an_eager_tool_s_input_is_told_as_it_comes() -> None:
 
 
 def test_thoughts_that_are_not_to_be_told_are_still_signed() -> None:
-    parts = ThinkingChoice(ThoughtSplitter(is_thinking=True), None, tells_thoughts=True)
+    parts = ChoiceCalls(ThoughtReader(THINK, is_thinking=True), TELLING)
     blocks = Blocks(parts, eager=frozenset(), tells_thoughts=False)
     thought, answer = whole_content(blocks.events("hm</think>a", is_last=True))
     assert (thought["thinking"], len(thought["signature"])) == ("", 64)
