@@ -199,6 +199,20 @@ class ModelControl(Protocol):
         """
 
 
+class AdapterControl(Protocol):
+    """Loads and unloads what is made of a model while it serves."""
+
+    async def load_adapter(
+        self, name: str, folder: str, base: str = "", *, in_place: bool = False
+    ) -> None:
+        """Serves the adapter in a folder below the base's `adapters`, in every control mode;
+        `base` may be empty where there is one, or where the name has it in front. Raises
+        InvalidRequest, NotFound, LoadFailed."""
+
+    async def unload_adapter(self, name: str, base: str = "") -> None:
+        """Serves it no more, until its files change. Raises InvalidRequest, NotFound."""
+
+
 class Core(
     Inference,
     Generators,
@@ -209,6 +223,7 @@ class Core(
     Counters,
     ServerSettings,
     ModelControl,
+    AdapterControl,
     Protocol,
 ):
     """All of it: what a whole protocol asks."""

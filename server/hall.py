@@ -28,6 +28,7 @@ from trivet.protos.model_config_pb2 import ModelConfig
 from trivet.server.core import Payer
 from trivet.server.logs.log import Log
 from trivet.server.logs.setting import LogValue
+from trivet.server.models.adapters import Adapters
 from trivet.server.models.check import submit
 from trivet.server.models.dispatcher import RequestDispatcher
 from trivet.server.models.known import IndexRow, State, Status
@@ -81,6 +82,7 @@ class Hall:
         strangers: Strangers | None = None,
     ) -> None:
         self._registry = registry
+        self._adapters = Adapters(registry)
         self._lifecycle = lifecycle
         self._dispatcher = dispatcher
         self.shared_memory = shared_memory
@@ -147,12 +149,22 @@ class Hall:
 
     def generators(self) -> dict[str, Generator]:
         found = ((name, model.executor) for name, model in self._registry.usual())
-        return {
+        ready = {
             name: each for name, each in found if isinstance(each, Generator) and each.is_ready()
         }
+        return ready | self._adapters.generators(ready)
 
     def unnamed_generators(self) -> list[str]:
-        return [name for name, each in self.generators().items() if not each.info.is_ensemble]
+        infos = ((name, each.info) for name, each in self.generators().items())
+        return [name for name, info in infos if not info.is_ensemble and not info.parent]
+
+    async def load_adapter(
+        self, name: str, folder: str, base: str = "", *, in_place: bool = False
+    ) -> None:
+        await self._adapters.load(name, folder, base, in_place=in_place)
+
+    async def unload_adapter(self, name: str, base: str = "") -> None:
+        await self._adapters.unload(name, base)
 
     def encoders(self) -> dict[str, EncoderInfo]:
         usual = self._registry.usual()
@@ -182,6 +194,10 @@ class Hall:
         """The first load of the repository is over, well or not."""
         self._is_started = True
         self._registry.is_starting = False
+
+    def is_started(self) -> bool:
+        """Whether the first load of the repository is over."""
+        return self._is_started
 
     def stop(self) -> None:
         """The server is stopping: not ready from now on."""
@@ -227,7 +243,8 @@ class Hall:
         found = self._described(name, version)
         model = found.model
         is_named = version is not None or found.choice is Choice.LABEL
-        versions = [model.version] if is_named else sorted(self._registry.models[model.key])
+        own = self._registry.models.get(model.key, {model.version: model})  # else an adapter
+        versions = [model.version] if is_named else sorted(own)
         metadata = pb.ModelMetadataResponse(
             name=model.name,
             versions=map(str, versions),
@@ -271,7 +288,9 @@ class Hall:
             raise InvalidRequest(text) from None
         if version is not None or found.choice is Choice.LABEL:
             return [found.model]
-        versions = self._registry.models[found.model.key]
+        versions = self._registry.models.get(found.model.key)
+        if versions is None:
+            return [found.model]  # an adapter
         return [versions[v] for v in sorted(versions)]
 
     def trace_settings(self, name: str = "") -> Described:
@@ -309,6 +328,7 @@ class Hall:
             if not ready_only and (known.failure or not known.versions):
                 shown = State.UNAVAILABLE.value if known.failure else ""
                 rows.append(IndexRow(*model, state=shown, reason=known.failure))
+        rows += self._adapters.index(ready_only=ready_only)
         rows.sort(key=lambda row: (row.name, row.namespace))
         return rows if ready_only else [*rows, *self._strangers_rows(is_alone=not rows)]
 

@@ -73,6 +73,12 @@ class Settings:
         "size of that folder; above it files that no server uses go, unused for longest first",
         unit="bytes",
     )
+    remote_config: tuple[str, ...] = option(
+        (),
+        "models",
+        "config.pbtxt for a model of a hub or registry, as MODEL=FILE; may be given several times",
+        multiple=True,
+    )
     load_model: tuple[str, ...] = option(
         (), "models", "model to load at start in explicit mode, '*' for all", multiple=True
     )
@@ -103,6 +109,13 @@ class Settings:
     )
     max_environment_size: int = option(
         32 * 1024 * MIB, "models", "largest environment in an archive, unpacked", unit="bytes"
+    )
+    environment_cache_size: int = option(
+        64 * 1024 * MIB,
+        "models",
+        "size of that folder; above it environments that no server has used since it started go, "
+        "unused for longest first",
+        unit="bytes",
     )
     disable_auto_complete_config: bool = option(
         False,

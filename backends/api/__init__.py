@@ -1,6 +1,7 @@
 """The contract between server and backends. Knows numpy and the messages, no framework."""
 
 from trivet.backends.api.about import About, Claim, Match, Measure, Memory
+from trivet.backends.api.adapting import Adapting
 from trivet.backends.api.backend import (
     Backend,
     BringsExecutor,
@@ -110,6 +111,7 @@ __all__ = [
     "NO_ACCOUNT",
     "About",
     "Account",
+    "Adapting",
     "AlreadyExists",
     "Asker",
     "AsksFromThreads",

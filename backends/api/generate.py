@@ -240,6 +240,8 @@ class GeneratorInfo:
     """bos_token and the like."""
     sampling_defaults: Mapping[str, float] = field(default_factory=dict)
     """What the model's makers take where a request does not say: names of Sampling's fields."""
+    parent: str = ""
+    """Of an adapter: its base's name; it is never meant where no model is named."""
     is_ensemble: bool = False
     """Whether it is asked through the steps of an ensemble: never meant where no model is named."""
 

@@ -60,6 +60,11 @@ class EngineSettings:
     """Whether decode steps are recorded."""
     num_threads: int = 0
     """0: one for each core."""
+    max_loras: int = 8
+    """Adapters that can be computed at once, each in a slot of the model's memory; 0: none at all.
+    There may be more: they take turns."""
+    max_lora_rank: int = 64
+    """The largest rank that an adapter may have."""
     max_logprobs: int = 20
     step_timeout_s: float = 120.0
     """A step that takes longer has hung: the engine is restarted."""

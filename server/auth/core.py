@@ -222,6 +222,18 @@ class GuardedCore:
         self._require(name)
         await self._core.unload(name, unload_dependents=unload_dependents)
 
+    async def load_adapter(
+        self, name: str, folder: str, base: str = "", *, in_place: bool = False
+    ) -> None:
+        """See Core. The name as it is given is what the key has to name."""
+        self._require(f"{base}:{name}" if base else name)
+        await self._core.load_adapter(name, folder, base, in_place=in_place)
+
+    async def unload_adapter(self, name: str, base: str = "") -> None:
+        """See Core."""
+        self._require(f"{base}:{name}" if base else name)
+        await self._core.unload_adapter(name, base)
+
 
 def _on_account(caller: Caller, context: RequestContext) -> RequestContext:
     """The context of a request that the caller pays for. Raises RateLimited."""

@@ -68,6 +68,12 @@ _TOKENIZER = Operation(OPENAI, "The tokenizer's settings")
 _VERSION = Operation(OPENAI, "The server's version")
 _RESET = Operation(OPENAI, "Forget what prompts begin with", answer=None)
 _LOAD = Operation(OPENAI, "Requests in progress")
+_LOAD_ADAPTER = Operation(
+    OPENAI, "Serve an adapter of a base's folder", "openai.adapters:LoadAdapterFields", None
+)
+_UNLOAD_ADAPTER = Operation(
+    OPENAI, "Serve an adapter no more", "openai.adapters:UnloadAdapterFields", None
+)
 
 _POOL = Operation(OPENAI, "What a model makes of texts", "openai.pooling_fields:PoolingFields")
 _CLASSIFY = Operation(OPENAI, "Texts to labels", "openai.pooling_fields:ClassifyFields")
@@ -146,6 +152,9 @@ class Language:
         score = rooms.handler(lambda made: made.pooling.score)
         rerank = rooms.handler(lambda made: made.pooling.rerank)
         cohere_rerank = rooms.handler(lambda made: made.pooling.cohere_rerank)
+        load = rooms.handler(lambda made: made.adapters.load)
+        unload = rooms.handler(lambda made: made.adapters.unload)
+        admin, repository = Scope.ADMIN, Api.MODEL_REPOSITORY
         reset = PrefixCaches(self._core).reset
         return [
             Route("POST", "/v1/chat/completions", chat, infer, inference, _CHAT),
@@ -159,6 +168,8 @@ class Language:
             Route("POST", "/rerank", rerank, infer, inference, _RERANK),
             Route("POST", "/v1/rerank", rerank, infer, inference, _RERANK),
             Route("POST", "/v2/rerank", cohere_rerank, infer, inference, _RERANK),
+            Route("POST", "/v1/load_lora_adapter", load, admin, repository, _LOAD_ADAPTER),
+            Route("POST", "/v1/unload_lora_adapter", unload, admin, repository, _UNLOAD_ADAPTER),
             Route("GET", "/v1/models", listed, any_key, Api.METADATA, _MODELS),
             Route("GET", "/v1/models/{model}", one, any_key, Api.METADATA, _MODEL),
             Route("POST", "/tokenize", tokenize, infer, inference, _TOKENIZE),

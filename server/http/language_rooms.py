@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from trivet.server.core import Core
 from trivet.server.http.anthropic.messages import Messages
 from trivet.server.http.limits import HttpLimits
+from trivet.server.http.openai.adapters import Adapters
 from trivet.server.http.openai.chat import Chat
 from trivet.server.http.openai.completions import Completions
 from trivet.server.http.openai.embeddings import Embeddings
@@ -31,6 +32,7 @@ class LanguageRooms:
     embeddings: Embeddings
     tokens: Tokens
     pooling: Pooling
+    adapters: Adapters
     generate: TgiGenerate
     about: About
     texts: TeiTexts
@@ -51,6 +53,7 @@ class LanguageRooms:
             Embeddings(core, limits),
             Tokens(core, limits, shared.tokenize(about.tokenize)),
             Pooling(core, limits, texts.rerank),
+            Adapters(core, limits),
             generate,
             about,
             texts,

@@ -14,7 +14,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager, suppress
 
-from trivet.backends.api import LoadFailed, ServingError, UnreadableFiles
+from trivet.backends.api import Adapting, LoadFailed, ServingError, UnreadableFiles
 from trivet.server.models.assemble import Assembler
 from trivet.server.models.composition import Composition
 from trivet.server.models.ending import end
@@ -167,6 +167,9 @@ class Lifecycle:
         for version in set(known.versions) - set(folder.versions):
             if known.versions[version].state is State.UNAVAILABLE:
                 del known.versions[version]
+        for model in self._registry.models[folder.key].values():
+            if isinstance(model.executor, Adapting):
+                await model.executor.follow_adapters()
 
     async def _wait_for_steps(self, key: str, known: Known) -> None:
         try:
@@ -180,9 +183,11 @@ class Lifecycle:
         source = plan.source_of(version)
         # An override is not part of the files, nor are an ensemble's steps: nothing says that they
         # are what serves now.
-        return (
-            not plan.steps and source is not None and model is not None and model.source == source
-        )
+        if plan.steps or source is None or model is None or model.source is None:
+            return False
+        # A base follows its adapters by itself.
+        count = 2 if isinstance(model.executor, Adapting) else 3
+        return model.source[:count] == source[:count]
 
     async def _load_version(self, plan: LoadPlan, version: int, known: Known) -> str:
         """Loads and publishes one version; returns why it failed, or an empty text."""

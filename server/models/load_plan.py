@@ -27,4 +27,5 @@ class LoadPlan:
 
     def source_of(self, version: int) -> Source | None:
         """What a version that is loaded now will have been loaded from."""
-        return None if self.is_overridden else (self.folder.config, self.folder.versions[version])
+        own = self.folder
+        return None if self.is_overridden else (own.config, own.versions[version], own.adapters)

@@ -211,8 +211,9 @@ class Loader:
 
     def _open(self, plan: LoadPlan, files: ModelFiles) -> Opened:
         found = find_backend(plan.given, files)
-        warn_of_unread(plan.given, found.about, is_namespaced=bool(plan.folder.namespace))
         files = self._equipped(plan, files, found)
+        # A load whose environment has to be made first comes here again.
+        warn_of_unread(plan.given, found.about, is_namespaced=bool(plan.folder.namespace))
         prepared = self.prepare(plan, files, found)
         about, backend, config = prepared.about, prepared.backend, prepared.config
         labels, sequences = prepared.labels, prepared.sequences

@@ -4,14 +4,15 @@ A router is made anew whenever the versions or their traffic change, and knows n
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from functools import partial
 from types import MappingProxyType
 from typing import Protocol
 
-from trivet.backends.api import InvalidRequest, NotFound, ServingError
-from trivet.server.models.model import Model
+from trivet.backends.api import Adapting, InvalidRequest, NotFound, ServingError
+from trivet.backends.api.adapting import SEPARATOR
+from trivet.server.models.model import Model, adapted
 from trivet.server.models.splitting import Split
 from trivet.server.models.texts import did_you_mean
 from trivet.server.models.traffic import EVEN, Traffic, is_label
@@ -212,11 +213,13 @@ class Routers:
     """The routers of all models that serve, by what they can be asked by. Owned by the event loop,
     which alone changes them; read from any thread."""
 
-    __slots__ = ("_by_name", "_why_none")
+    __slots__ = ("_adapting", "_by_name", "_why_none")
 
     def __init__(self, why_none: Callable[[str], ServingError]) -> None:
         """`why_none` says why a model has no version that serves."""
         self._by_name: dict[str, VersionRouter] = {}
+        self._adapting: dict[str, Adapting] = {}
+        """Those of them that have adapters."""
         self._why_none = why_none
 
     def resolve(
@@ -231,6 +234,8 @@ class Routers:
         """
         router = self._by_name.get(name)
         if router is None:
+            if (found := self._adapter(name)) is not None:
+                return _adapted(found[0].choose(version, key, asker), found[1])
             router, version = self._labelled(name, version)
         return router.choose(version, key, asker)
 
@@ -238,6 +243,10 @@ class Routers:
         """The same for what is no request: without a version what is usual. Raises alike."""
         router = self._by_name.get(name)
         if router is None:
+            if (found := self._adapter(name)) is not None:
+                router, adapter = found
+                chosen = router.usual if version is None else router.choose(version, "")
+                return _adapted(chosen, adapter)
             router, version = self._labelled(name, version)
         return router.usual if version is None else router.choose(version, "")
 
@@ -253,6 +262,28 @@ class Routers:
             )
         return router, label
 
+    def _adapter(self, name: str) -> tuple[VersionRouter, str] | None:
+        """An adapter by its name, or by its base's and its own: the base, and the adapter."""
+        base, separator, adapter = name.rpartition(SEPARATOR)
+        # A model may be there by two names.
+        all_bases = {executor: base for base, executor in self._adapting.items()}.values()
+        bases = [base] if separator else list(all_bases)
+        found = [each for each in bases if self._has(each, adapter)]
+        if len(found) > 1:
+            names = " or ".join(f"'{base}{SEPARATOR}{adapter}'" for base in sorted(found))
+            raise InvalidRequest(
+                f"There are {len(found)} adapters '{adapter}', over models {', '.join(found)}; "
+                f"name {names}"
+            )
+        return (self._by_name[found[0]], adapter) if found else None
+
+    def _has(self, base: str, adapter: str) -> bool:
+        """Whether the usual version of a model has an adapter, well or not."""
+        executor = self._adapting.get(base)
+        if executor is None:
+            return False
+        return adapter in executor.adapters or adapter in executor.adapter_troubles
+
     def find(self, name: str) -> VersionRouter | None:
         """None for a model of which no version serves."""
         return self._by_name.get(name)
@@ -266,7 +297,20 @@ class Routers:
     ) -> None:
         """Other versions of a model serve from now on, or they are shared out otherwise; perhaps
         none. `held_back`: why others do not."""
-        if versions:
-            self._by_name[name] = VersionRouter(versions, held_back, traffic)
-        else:
+        self._adapting.pop(name, None)
+        if not versions:
             self._by_name.pop(name, None)
+            return
+        router = self._by_name[name] = VersionRouter(versions, held_back, traffic)
+        executor = router.usual.model.executor
+        if isinstance(executor, Adapting):
+            self._adapting[name] = executor
+
+
+def _adapted(admitted: Admitted, adapter: str) -> Admitted:
+    """One of the base's versions with an adapter. Raises NotFound where that did not load."""
+    executor = admitted.model.executor
+    if not isinstance(executor, Adapting) or adapter not in executor.adapters:
+        troubles = executor.adapter_troubles if isinstance(executor, Adapting) else {}
+        raise NotFound(troubles.get(adapter, f"version {admitted.version} has no '{adapter}'"))
+    return replace(admitted, model=adapted(admitted.model, adapter))

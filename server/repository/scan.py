@@ -22,6 +22,7 @@ from trivet.server.repository.layout import (
     is_one_model,
     lone_models,
     model_of_file,
+    parted,
 )
 
 log = logging.getLogger(__name__)
@@ -137,8 +138,8 @@ def _attempt(
 
 
 def _scan_whole(root: Path, place: Path) -> ModelFolder:
-    stamps = tuple(_walk(root, place, "", MAX_FILES))
-    return ModelFolder(place.name, root, (), {1: stamps}, is_flat=True)
+    own, adapters = parted(tuple(_walk(root, place, "", MAX_FILES)))
+    return ModelFolder(place.name, root, (), {1: own}, is_flat=True, adapters=adapters)
 
 
 def _is_lone(entry: os.DirEntry[str]) -> bool:
@@ -215,10 +216,10 @@ def _scan_model(path: Path, root: Path, known: Abouts) -> ModelFolder:
             versions[int(entry.name)] = fingerprint
         elif not entry.name.isdigit():
             config += _walk(Path(entry.path), root, f"{entry.name}/", budget)
-    stamps = tuple(sorted(config))
+    stamps, adapters = parted(tuple(sorted(config)))
     if versions:
-        return ModelFolder(path.name, path, stamps, versions, traffic=traffic)
-    return flat(path, stamps, known)
+        return ModelFolder(path.name, path, stamps, versions, traffic=traffic, adapters=adapters)
+    return flat(path, stamps, known, adapters)
 
 
 def _walk(

@@ -14,6 +14,7 @@ WALL = {
 }
 # Who tells the wall clock's time to somebody, and to whom. Nobody compares or adds it.
 TELLING = {
+    "server/metrics/generating.py": "vLLM's metric of adapters, whose value is the time",
     "server/http/answers.py": "the Date header",
     "server/http/openai/documents.py": "`created` in OpenAI's documents",
     "server/http/anthropic/models.py": "`created_at` in Anthropic's documents",

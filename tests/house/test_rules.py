@@ -39,6 +39,10 @@ DOORS = {
         "Engine._launch",
     ): "the same, a step ahead: it is tried again alone",
     (
+        "backends/llm/engine/adapting.py",
+        "AdapterReader._run",
+    ): "a reader's thread: an adapter is refused, and who waits for it gets an end",
+    (
         "backends/llm/sampling/sampler.py",
         "_try_process",
     ): "a request's own rules must not hurt others",

@@ -38,6 +38,23 @@ class Generation:
             self.queue_s = time.monotonic() - self.added_s
 
 
+def sequence_of(submit: Submit, most_tokens: int, adapter_slot: int) -> Sequence:
+    """A request as the scheduler has it. `most_tokens`: of any sequence."""
+    wanted = submit.sampling.max_tokens
+    return Sequence(
+        submit.id,
+        submit.prompt_ids,
+        # Where it is not said, the scheduler cuts it to what fits behind the prompt. Scoring alone
+        # takes a token too, which is not told.
+        max_new_tokens=most_tokens if wanted is None else max(wanted, 1),
+        priority=submit.priority,
+        needs_prompt_logprobs=submit.sampling.prompt_logprobs is not None,
+        # An adapter's key has no NUL: no salt makes a prefix another's.
+        cache_salt=f"{submit.adapter}\0{submit.cache_salt}",
+        adapter_slot=adapter_slot,
+    )
+
+
 def row_of(submit: Submit, constraint: Constraint | None) -> RowState:
     """What sampling must know of a request."""
     budget = submit.sampling.thinking_token_budget

@@ -155,7 +155,9 @@ def _process(logits: Tensor, row: RowState) -> None:
     """Applies a row's own rules to its logits, float32 [vocabulary], in place."""
     sampling = row.sampling
     if row.constraint is not None:
-        logits.masked_fill_(~brought(row.constraint.mask(), logits.device), -torch.inf)
+        allowed = brought(row.constraint.mask(), logits.device)
+        logits[: len(allowed)].masked_fill_(~allowed, -torch.inf)
+        logits[len(allowed) :] = -torch.inf  # of an adapter that has more tokens than its base
     if sampling.allowed_token_ids:
         _keep_only(logits, sampling.allowed_token_ids)
     for word in row.bad_word_ids:

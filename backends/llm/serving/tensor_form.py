@@ -96,7 +96,7 @@ def parse_tensors(request: CheckedRequest) -> TextRequest:
         _check_names(inner)
         options |= inner
     if options.get("lora") or options.get("lora_name"):
-        raise InvalidRequest("parameter 'lora': adapters are not offered here")
+        raise InvalidRequest("parameter 'lora': name the adapter as the model, BASE:NAME")
     sampling = sampling_of(options)
     if flags & {"return_logprobs", "return_cumulative_logprob"} and sampling.logprobs is None:
         sampling = replace(sampling, logprobs=0)

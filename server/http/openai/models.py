@@ -43,6 +43,9 @@ class Models:
         # What a model's makers recommend changes outputs: it is told, too.
         recommended = dict(generator.info.sampling_defaults)
         document = self._document(name, generator.info.max_model_len)
+        parent = generator.info.parent
+        if parent:
+            document |= {"parent": parent, "root": parent}
         return {**document, "sampling_defaults": recommended}
 
     def _document(self, name: str, max_tokens: int) -> dict[str, Any]:

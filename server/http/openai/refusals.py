@@ -56,7 +56,7 @@ _REFUSED: Refusals = {
     "ebnf": (None, "; use structured_outputs.grammar"),
     "stop_regex": (None, ""),
     "no_stop_trim": (None, "; use include_stop_str_in_output"),
-    "lora_path": (None, ""),
+    "lora_path": (None, "; name the adapter as the model"),
     "session_params": (None, ""),
     "custom_logit_processor": (None, ""),
     "return_hidden_states": (None, ""),

@@ -95,7 +95,7 @@ class AskedFields(Fields):
     @property
     def text_format(self) -> TextFormat:
         """What the text must match; plain text where nothing is said."""
-        return (self.text and self.text.format) or TextFormat()
+        return (self.text and self.text.format) or TextFormat(schema=None)
 
 
 class ResponseFields(AskedFields):

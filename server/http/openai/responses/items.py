@@ -73,11 +73,15 @@ class Transcript:
 
     def _add_thoughts(self, where: str, item: Item) -> None:
         # A summary of ours is all that was thought.
-        parts = item.get("content") or item.get("summary") or []
-        texts = [part.get("text") for part in parts if isinstance(part, dict)]
-        if not isinstance(parts, list) or not all(isinstance(text, str) for text in texts):
-            raise InvalidRequest(f"{where}.content: it must be a list of parts with a text")
-        self._thoughts += "".join(texts)
+        name = "content" if item.get("content") else "summary"
+        parts = item.get(name) or []
+        if not isinstance(parts, list):
+            raise InvalidRequest(f"{where}.{name}: it must be a list of parts")
+        for number, part in enumerate(parts):
+            place = f"{where}.{name}[{number}]"
+            if not isinstance(part, dict):
+                raise InvalidRequest(f"{place}: it must be an object")
+            self._thoughts += _text(place, part, "text")
 
     def _add_call(self, where: str, item: Item) -> None:
         name, arguments = _text(where, item, "name"), _text(where, item, "arguments")

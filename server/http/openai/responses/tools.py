@@ -58,7 +58,7 @@ def _allowed(
     if not isinstance(listed, list) or not listed:
         raise InvalidRequest("tool_choice.tools: it must be a list of tools, each with its name")
     names = [_name(each, f"tool_choice.tools[{index}]") for index, each in enumerate(listed)]
-    known = {tool["function"].get("name") for tool in tools}
+    known = [tool["function"].get("name") for tool in tools]
     for index, name in enumerate(names):
         if name not in known:
             raise InvalidRequest(f"tool_choice.tools[{index}].name: no tool has it: {name[:64]!r}")

@@ -258,7 +258,7 @@ async def test_response_is_kept_until_it_is_deleted(site: Site) -> None:
     assert (status, response_of(body)) == (200, made)
     _, body = await site.send("GET", f"/{made.id}/input_items")
     listed = items_of(body)
-    assert listed.data[0].content[0].text == "Hi"  # type: ignore[union-attr]
+    assert listed.model_dump()["data"][0]["content"][0]["text"] == "Hi"
     _, body = await site.send("DELETE", f"/{made.id}")
     assert json.loads(body) == {"id": made.id, "object": "response", "deleted": True}
     for method, path in (("GET", ""), ("DELETE", ""), ("GET", "/input_items"), ("POST", "/cancel")):
@@ -502,6 +502,8 @@ BAD: list[tuple[dict[str, Any], str, str]] = [
      "input[0].call_id", "no function_call"),
     ({"input": [{"type": "function_call", "call_id": "x", "name": "a", "arguments": "["}]},
      "input[0].arguments", "JSON object"),
+    ({"input": [{"type": "reasoning", "summary": 5}]}, "input[0].summary", "a list"),
+    ({"input": [{"type": "reasoning", "content": ["a"]}]}, "input[0].content[0]", "an object"),
     ({"input": [{"role": "user", "content": [{"type": "input_file", "file_id": "f"}]}]},
      "input[0].content[0].type", "not offered"),
     ({"input": [{"role": "user", "content": [{"type": "input_image", "file_id": "f"}]}]},
@@ -513,6 +515,9 @@ BAD: list[tuple[dict[str, Any], str, str]] = [
     ({"tools": [{**WEATHER, "name": "a b"}]}, "tools[0].name", "match pattern"),
     ({"tools": [WEATHER], "tool_choice": "must"}, "tool_choice", "one of"),
     ({"tools": [WEATHER], "tool_choice": {"type": "web_search"}}, "tool_choice.type", "offered"),
+    ({"tools": [{**WEATHER, "name": {}}], "tool_choice": {
+        "type": "allowed_tools", "mode": "auto", "tools": [{"name": "weather"}]}},
+     "tool_choice.tools[0].name", "no tool has it"),
     ({"tool_choice": "required"}, "tool_choice", "only with tools"),
     ({"conversation": "conv_1"}, "conversation", "previous_response_id"),
     ({"prompt": {"id": "p"}}, "prompt", "instructions"),
