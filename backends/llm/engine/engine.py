@@ -11,6 +11,7 @@ from torch import Tensor
 from trivet.backends.api import ServingError
 from trivet.backends.llm.device.border import Waits, current_waits
 from trivet.backends.llm.device.devices import DEVICE_LOST
+from trivet.backends.llm.engine.adapting import MakeAdapters, ReadAdapter, no_adapters
 from trivet.backends.llm.engine.attempts import Attempts
 from trivet.backends.llm.engine.flight import Flight, Launcher, draws_of, needs_host
 from trivet.backends.llm.engine.generation import (
@@ -19,16 +20,23 @@ from trivet.backends.llm.engine.generation import (
     choose,
     logits_rows,
     output_of,
+    row_of,
+    sequence_of,
 )
+from trivet.backends.llm.engine.intake import Intake
 from trivet.backends.llm.engine.outbox import BegunStep, Outbox
-from trivet.backends.llm.messages import Abort, Message, Output, Quit, Submit
-from trivet.backends.llm.sampling.grammar_compiling import (
-    Compiled,
-    GrammarCompiler,
-    Grammars,
-    LearningConstraint,
+from trivet.backends.llm.messages import (
+    Abort,
+    LoadAdapter,
+    Message,
+    Output,
+    Quit,
+    ResetPrefixCache,
+    Submit,
+    UnloadAdapter,
 )
-from trivet.backends.llm.sampling.sampler import Logprobs, RowState
+from trivet.backends.llm.sampling.grammar_compiling import Compiled, Grammars, LearningConstraint
+from trivet.backends.llm.sampling.sampler import Logprobs
 from trivet.backends.llm.scheduling.batch_state import BatchState, StepArrays
 from trivet.backends.llm.scheduling.scheduler import Scheduler, StepPlan
 from trivet.backends.llm.scheduling.sequence import PENDING, Sequence, SequenceStatus
@@ -55,6 +63,7 @@ class Engine:
         send: Callable[[Message], None],
         launcher: Launcher | None = None,
         prepare: Callable[[], bool] = lambda: False,
+        make_adapters: MakeAdapters = no_adapters,
         *,
         keeps_states: bool = False,
     ) -> None:
@@ -64,9 +73,6 @@ class Engine:
         self._scheduler = scheduler
         self._state = state
         self._runner = runner
-        self._grammars = grammars
-        self._compiling: set[str] = set()
-        """Requests whose grammars are not there yet."""
         self._launcher = launcher
         self._prepare = prepare
         self._flight: Flight | None = None
@@ -84,8 +90,8 @@ class Engine:
         )
         self._outbox = Outbox(send, self.stats)
         self._waits = Waits()
-        self.inbox: queue.SimpleQueue[Message | Compiled] = queue.SimpleQueue()
-        self._compiler = GrammarCompiler(grammars, self.inbox.put)
+        self.inbox: queue.SimpleQueue[Message | Compiled | ReadAdapter] = queue.SimpleQueue()
+        self._intake = Intake(grammars, make_adapters, self.inbox.put, self._add, self._refuse)
         self.step_started_s = 0.0
         """Monotonic time at which the present step began, 0 between steps; for the heartbeat."""
 
@@ -103,7 +109,7 @@ class Engine:
 
     def close(self) -> None:
         """Ends what runs beside it. `run` has returned."""
-        self._compiler.close()
+        self._intake.close()
 
     def step(self) -> None:
         """Computes or launches one step and sends what came of it or of the one before."""
@@ -132,7 +138,7 @@ class Engine:
         stats = self._scheduler.stats()
         return {
             "running": stats.num_running,
-            "waiting": stats.num_waiting,
+            "waiting": stats.num_waiting + self._intake.adapters.num_waiting,
             "preemptions": stats.total_preemptions,
             "prompt_tokens": stats.total_prompt_tokens,
             "cached_tokens": stats.total_cached_tokens,
@@ -154,48 +160,20 @@ class Engine:
             if isinstance(message, Quit):
                 return False
             if isinstance(message, Submit):
-                self._receive(message)
-            elif isinstance(message, Compiled):
-                self._add_compiled(message)
+                self._intake.receive(message)
             elif isinstance(message, Abort):
                 self._abort(message.ids)
-
-    def _receive(self, submit: Submit) -> None:
-        if submit.sampling.grammar is None:
-            self._add(submit, None)
-        else:
-            self._compiling.add(submit.id)
-            self._compiler.compile(submit)
-
-    def _add_compiled(self, compiled: Compiled) -> None:
-        submit_id = compiled.submit.id
-        if submit_id not in self._compiling:  # aborted meanwhile
-            return
-        self._compiling.remove(submit_id)
-        if compiled.error is None:
-            self._add(compiled.submit, compiled.constraint)
-        else:
-            self._refuse(submit_id, compiled.error)
+            elif isinstance(message, Compiled | LoadAdapter | UnloadAdapter | ReadAdapter):
+                self._intake.note(message)
+            elif isinstance(message, ResetPrefixCache):
+                self._land_alone()
+                self._scheduler.reset_prefix_cache(is_anew=message.is_anew)
 
     def _add(self, submit: Submit, constraint: LearningConstraint | None) -> None:
-        sampling = submit.sampling
         try:
-            sequence = Sequence(
-                submit.id,
-                submit.prompt_ids,
-                max_new_tokens=self._max_new_tokens(submit),
-                priority=submit.priority,
-                needs_prompt_logprobs=sampling.prompt_logprobs is not None,
-                cache_salt=submit.cache_salt,
-            )
-            row = RowState(
-                sampling,
-                submit.seed,
-                submit.prompt_ids,
-                tuple(submit.end_ids),
-                tuple(map(tuple, submit.bad_word_ids)),
-                constraint,
-            )
+            slot = self._intake.adapters.slot_of(submit)
+            sequence = sequence_of(submit, self._scheduler.limits.max_tokens, slot)
+            row = row_of(submit, constraint)
             self._scheduler.add(sequence)
         except ServingError as error:
             self._refuse(submit.id, error)
@@ -209,18 +187,11 @@ class Engine:
         kind = type(error).__name__
         self._outbox.outputs.append(Output(request_id, [], "error", error.message, kind))
         self._outbox.flush()
-
-    def _max_new_tokens(self, submit: Submit) -> int:
-        wanted = submit.sampling.max_tokens
-        if wanted is None:
-            # The scheduler cuts it to what fits behind the prompt.
-            return self._scheduler.limits.max_tokens
-        # Scoring alone takes a token too, which is not told.
-        return max(wanted, 1)
+        self._intake.end(request_id)
 
     def _abort(self, ids: Iterable[str]) -> None:
         for request_id in ids:
-            self._compiling.discard(request_id)
+            self._intake.abort(request_id)
             if self._generations.pop(request_id, None) is not None:
                 self._forget(request_id)
 
@@ -367,6 +338,7 @@ class Engine:
         self._host_bound.discard(request_id)
         self._scheduler.finish(request_id)
         self._state.leave(request_id)
+        self._intake.end(request_id)
 
     def _take_back(self, sequences: Iterable[Sequence]) -> None:
         for sequence in sequences:

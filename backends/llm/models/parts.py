@@ -18,7 +18,7 @@ from trivet.backends.llm.families.kinds import (
     Scoring,
 )
 from trivet.backends.llm.families.names import Role
-from trivet.backends.llm.matrices.matrix import Matrix
+from trivet.backends.llm.matrices.matrix import Multiplied
 from trivet.backends.llm.weights.taking import Weights
 
 
@@ -34,7 +34,7 @@ class NormWeights:
 class AttentionWeights:
     """Of GroupedAttention."""
 
-    qkv: Matrix
+    qkv: Multiplied
     """[(heads + 2 key/value heads) * head size, hidden]."""
     qkv_bias: Tensor | None
     query_norm: Tensor | None
@@ -42,7 +42,7 @@ class AttentionWeights:
     key_norm: Tensor | None
     query_norm_bias: Tensor | None
     key_norm_bias: Tensor | None
-    output: Matrix
+    output: Multiplied
     """[hidden, heads * head size]."""
     output_bias: Tensor | None
     sinks: Tensor | None
@@ -53,13 +53,13 @@ class AttentionWeights:
 class LatentWeights:
     """Of GroupedAttention with a Latent."""
 
-    queries: Matrix
+    queries: Multiplied
     """[heads * (rotated + plain), hidden or query rank]: of each head what is rotated, first."""
-    query_down: Matrix | None
+    query_down: Multiplied | None
     """[query rank, hidden]."""
     query_down_bias: Tensor | None
     query_norm: NormWeights | None
-    latent: Matrix
+    latent: Multiplied
     """[rotated + rank, hidden]: what is rotated, first."""
     latent_bias: Tensor | None
     latent_norm: NormWeights
@@ -68,7 +68,7 @@ class LatentWeights:
     """[heads, plain, rank]: what brings queries to the latent, which would make keys of it."""
     values: Tensor
     """[heads, rank, value size]."""
-    output: Matrix
+    output: Multiplied
     """[hidden, heads * value size]."""
     output_bias: Tensor | None
 
@@ -77,10 +77,10 @@ class LatentWeights:
 class MlpWeights:
     """Of a GatedMlp or a PlainMlp."""
 
-    inner: Matrix
+    inner: Multiplied
     """[2 * intermediate, hidden], the gate first; without a gate [intermediate, hidden]."""
     inner_bias: Tensor | None
-    down: Matrix
+    down: Multiplied
     """[hidden, intermediate]."""
     down_bias: Tensor | None
 
@@ -89,14 +89,14 @@ class MlpWeights:
 class ExpertWeights:
     """Of an ExpertMlp."""
 
-    router: Matrix
+    router: Multiplied
     """[experts, hidden]."""
     router_bias: Tensor | None
     correction: Tensor | None
     """float32 [experts]: of a router's scores, where it has sigmoids."""
     experts: list[MlpWeights]
     shared: MlpWeights | None
-    shared_share: Matrix | None
+    shared_share: Multiplied | None
     """[1, hidden]."""
 
 

@@ -125,6 +125,8 @@ class Scheduler:
         self._waiting: list[Sequence] = []  # both lists are sorted by _order
         self._running: list[Sequence] = []
         self._sequences: dict[str, Sequence] = {}
+        self._set_back: list[Sequence] = []
+        """Preempted since the last plan, which is to tell."""
         self._num_added = 0
         self._total_preemptions = 0
         self._total_prompt_tokens = 0
@@ -172,10 +174,19 @@ class Scheduler:
         """End a sequence whose answer is complete; nothing happens if it has ended before."""
         self.abort(sequence_id)
 
+    def reset_prefix_cache(self, *, is_anew: bool) -> None:
+        """Forgets what prompts begin with. What runs goes on with what it has, unless it is to be
+        computed `is_anew`, too. No step may be under way."""
+        while is_anew and self._running:
+            victim = self._running.pop()
+            self._preempt(victim)
+            self._set_back.append(victim)
+        self._tables.forget(self._sequences.values())
+
     def schedule(self) -> StepPlan:
         """Choose the next step's tokens, at most `max_batched_tokens`, and reserve their blocks."""
         rows: list[PlannedRow] = []
-        preempted: list[Sequence] = []
+        preempted, self._set_back = self._set_back, []
         partial = self._plan_decodes(rows, preempted)
         num_samples = len(rows)
         budget = self._budget - len(rows)

@@ -34,6 +34,7 @@ class Sequence:
     priority: int = 0  # lower goes first
     needs_prompt_logprobs: bool = False  # every prompt token is computed, cached or not
     cache_salt: str = ""  # only sequences of equal salt share cached blocks
+    adapter_slot: int = 0  # where its adapter is among those that can be computed; 0: it has none
     arrival: int = 0  # given by Scheduler.add; breaks ties of priority
     token_ids: list[int] = field(init=False)
     num_prompt: int = field(init=False)

@@ -2,6 +2,7 @@
 brought to its device, in the format that is wanted."""
 
 from collections.abc import Iterator, Mapping
+from collections.abc import Set as AbstractSet
 from typing import TypeVar
 
 import torch
@@ -9,19 +10,26 @@ from torch import Tensor
 from torch.nn import functional
 
 from trivet.backends.api import LoadFailed
+from trivet.backends.llm.adapters.bank import AdapterBank
+from trivet.backends.llm.adapters.places import Part
 from trivet.backends.llm.device.group import Alone, Ranks
 from trivet.backends.llm.families.config import LlmConfig
 from trivet.backends.llm.families.names import Role, Share, WeightName
 from trivet.backends.llm.families.sharing import sharded_config
 from trivet.backends.llm.matrices.dense import Dense
 from trivet.backends.llm.matrices.formats import formats_of, join, quantised, take_matrix
-from trivet.backends.llm.matrices.matrix import INPUTS, OUTPUTS, Matrix
+from trivet.backends.llm.matrices.matrix import INPUTS, OUTPUTS, Matrix, Multiplied
+from trivet.backends.llm.weights.adaptable import Adaptable
 from trivet.backends.llm.weights.rows import computed_order, neighbours
 
 M = TypeVar("M", bound=Matrix)
 _NEVER_QUANTISED = {Role.HEAD, Role.ROUTER, Role.SHARED_SHARE, Role.LATENT_UP}
 """A router's scores decide which experts are asked; its matrix is small. What leads from a latent
 is multiplied head by head."""
+_ADAPTED_HEADS = frozenset({Role.QUERY, Role.KEY, Role.VALUE, Role.OUTPUT})
+_ADAPTED_MLP = frozenset({Role.GATE, Role.UP, Role.DOWN})
+"""The head is adapted as a table of tokens is. An expert's rows are not a step's tokens, and what
+leads to a latent and from it is not computed as the file has it."""
 
 
 class Weights:
@@ -35,10 +43,11 @@ class Weights:
         ranks: Ranks | None = None,
         device: torch.device | None = None,
         quantization: str = "",
+        adapters: AdapterBank | None = None,
     ) -> None:
         """`tensors`: by Hugging Face's names; `config`: of the whole model; `device`: None where
-        they lie; `quantization`: the format that dense matrices of layers get. Raises LoadFailed
-        where the model cannot be shared out."""
+        they lie; `quantization`: the format that dense matrices of layers get; `adapters`: learns
+        what can be adapted. Raises LoadFailed where the model cannot be shared out."""
         self.ranks = ranks or Alone()
         self.whole = config
         """The config of the whole model."""
@@ -49,6 +58,10 @@ class Weights:
         self._device = device
         self.quantization = quantization
         """The format that dense matrices of layers get; empty: they stay dense."""
+        self.adapters = adapters
+        """Over the model; None: there are never any."""
+        if adapters is not None:
+            self._note_vocabulary(adapters)
 
     @property
     def tensors(self) -> Mapping[str, Tensor]:
@@ -70,7 +83,7 @@ class Weights:
 
     def matrix(
         self, outputs: Mapping[Role, int], inputs: int, layer: int = 0, expert: int = 0
-    ) -> Matrix:
+    ) -> Multiplied:
         """This process's part of the weights of some roles, one below the other; `outputs` and
         `inputs` are the whole model's. Raises LoadFailed for one that is missing or of another
         shape."""
@@ -82,7 +95,32 @@ class Weights:
                 mine = mine if self._device is None else mine.to(self._device)
                 stays = role in _NEVER_QUANTISED
                 parts.append(mine if stays else quantised(mine, self.quantization))
-        return join(parts, " and ".join(outputs))
+        joined = join(parts, " and ".join(outputs))
+        if self.adapters is None or not self._is_adapted(outputs.keys(), layer):
+            return joined
+        place = self.adapters.places.add(tuple(self._parts(outputs, layer)), inputs)
+        return Adaptable(joined, place, self.adapters)
+
+    def _is_adapted(self, roles: AbstractSet[Role], layer: int) -> bool:
+        has_heads = self.whole.layers[layer].attention.latent is None
+        return roles <= _ADAPTED_MLP or (has_heads and roles <= _ADAPTED_HEADS)
+
+    def _parts(self, outputs: Mapping[Role, int], layer: int) -> Iterator[Part]:
+        """What adapters may change of a product."""
+        start = 0
+        for name, roles in self._named(outputs):
+            stop = start + sum(roles.values())
+            order = computed_order(name, self.whole.layers[layer].attention)
+            yield Part(name.in_hub(layer), start, stop, order)
+            start = stop
+
+    def _note_vocabulary(self, adapters: AdapterBank) -> None:
+        whole, places = self.whole, adapters.places
+        places.vocabulary_size, places.hidden_size = whole.vocabulary_size, whole.hidden_size
+        places.embedding = whole.names.of(Role.EMBEDDING).in_hub(0)
+        places.head = whole.names.of(Role.HEAD).in_hub(0)
+        places.ties_embeddings = whole.ties_embeddings
+        places.has_head_bias = whole.has_head_bias
 
     def dense(self, outputs: Mapping[Role, int], inputs: int, layer: int) -> Tensor:
         """The same as plain numbers. Raises LoadFailed where the file has it in another format."""
