@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import Tensor
 
-from bench.figures import Figures, Row, in_turn, ratio_row
+from bench.figures import Figures, Measure, Row, in_turn, ratio_row
 from bench.llm_alone import generate
 from bench.llm_decoders import BLOCK_SIZE, CONTEXT, DTYPE, MOST_STREAMS, Decoder
 from trivet.backends.llm.attention.kv_cache import KvCache
@@ -22,7 +22,7 @@ from trivet.backends.llm.scheduling.blocks import BlockPool
 from trivet.backends.llm.scheduling.scheduler import Scheduler
 from trivet.backends.llm.steps.runner import Model, TorchRunner
 
-STREAMS, PROMPT_TOKENS, NEW_TOKENS = 16, 32, 16
+STREAMS, PROMPT_TOKENS, NEW_TOKENS = 16, 32, 64
 LEAST_OF_THEIRS = 3.0
 _NUM_BLOCKS = MOST_STREAMS * CONTEXT // BLOCK_SIZE + 1
 
@@ -56,12 +56,11 @@ def bench_generating(sizes: Mapping[str, Any], rounds: int) -> Row:
     seen: queue.SimpleQueue[Message] = queue.SimpleQueue()
     engine = _engine(fallback_of(sizes, weights), seen)
     theirs = llama_of(sizes, weights)
-    sides = {
+    sides: dict[str, Measure] = {
         "ours": lambda: _ours(engine, seen),
         "bare": lambda: _theirs(theirs),
     }
-    for warm_up in sides.values():
-        warm_up()
+    in_turn(sides, 1)  # to warm up
     cell = f"Llama by transformers' class in our engine next to generate_batch, {STREAMS} requests"
     try:
         return ratio_row(cell, "tokens/s", in_turn(sides, rounds), LEAST_OF_THEIRS)

@@ -35,7 +35,8 @@ def pack_tiles(weight: Tensor) -> Tensor:
 
 def interleaved(gate_up: Tensor) -> Tensor:
     """[2 * N, ..], a gate and what it lets through in the same block."""
-    return gate_up.unflatten(0, (2, -1, HALF)).transpose(0, 1).flatten(0, 2)
+    parts = gate_up.view(2, -1, HALF, *gate_up.shape[1:])
+    return parts.transpose(0, 1).flatten(0, 2)
 
 
 def padded(rows: Tensor) -> Tensor:

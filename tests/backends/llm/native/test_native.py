@@ -29,6 +29,7 @@ from trivet.backends.llm.native import library
 from trivet.backends.llm.native.kinds import why_not
 from trivet.backends.llm.native.library import Native
 from trivet.backends.llm.native.packing import pack
+from trivet.backends.llm.native.structures import STRUCTURE_BYTES
 from trivet.backends.llm.steps.runner import Model
 
 pytestmark = pytest.mark.skipif(isinstance(NATIVE, str), reason=str(NATIVE))
@@ -134,7 +135,7 @@ def test_packed_weights_hold_each_number_once_in_the_documented_place() -> None:
     [
         ({"head_dim": 40}, "40"),
         ({"head_dim": 272}, "272"),
-        ({"hidden_size": 200}, "multiples of 32"),
+        ({"hidden_size": 200}, "200 numbers, no multiple of 32"),
         ({"num_heads": 34, "num_kv_heads": 2}, "16 query heads"),
     ],
 )
@@ -168,5 +169,5 @@ def test_a_lesser_processor_and_a_missing_library_say_so(
 
 
 def test_a_library_of_other_sources_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(library, "STRUCTURE_BYTES", library.STRUCTURE_BYTES + 8)
+    monkeypatch.setattr(library, "STRUCTURE_BYTES", STRUCTURE_BYTES + 8)
     assert "other sources" in str(library.load_native.__wrapped__())
