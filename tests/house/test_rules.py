@@ -30,7 +30,10 @@ DOORS = {
     ("server/models/warmup.py", "_run"): "user code: execute",
     ("server/remote/follower.py", "Follower._error_of"): "a round, told to whoever waits for it",
     ("server/remote/follower.py", "Follower._poll"): "a round: the next one may go better",
-    ("backends/llm/engine/attempts.py", "Attempts._try"): "the engine's loop: a step costs its rows",
+    (
+        "backends/llm/engine/attempts.py",
+        "Attempts._try",
+    ): "the engine's loop: a step costs its rows",
     (
         "backends/llm/engine/engine.py",
         "Engine._launch",
