@@ -16,6 +16,7 @@ from trivet.backends.api import (
     GenerateSink,
     Generator,
     GeneratorInfo,
+    InvalidRequest,
     Token,
     TokenLogprob,
 )
@@ -76,6 +77,8 @@ class ScriptedModel:
         return prompt
 
     async def render(self, chat: ChatInput, account: Account = NO_ACCOUNT, /) -> str:
+        if images := chat.images:
+            raise InvalidRequest(f"{images[0].where}: the script reads no images")
         self.rendered.append(chat)
         return "prompt"
 

@@ -19,6 +19,16 @@ TopLogprobs = tuple[int, float, int, list[int], list[float]]
 """Token, its log probability, its rank (1: none is likelier), the likeliest tokens and theirs."""
 
 
+class SubmittedImage(NamedTuple):
+    """An image of a prompt, in the order in which they stand there."""
+
+    digest: bytes
+    """Of the file."""
+    num_tokens: int
+    """Of the prompt, that are its own."""
+    file: bytes
+
+
 @dataclass(frozen=True, slots=True)
 class Submit:
     """Go on with a prompt."""
@@ -32,6 +42,7 @@ class Submit:
     """Tokens that end the output, end-of-text first; without `ignore_eos` ones."""
     priority: int = 0
     cache_salt: str = ""
+    images: list[SubmittedImage] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,6 +138,7 @@ Message = Submit | Abort | Outputs | Heartbeat | Ready | Failed | Logged | Quit
 _KINDS: tuple[type, ...] = (Submit, Abort, Outputs, Heartbeat, Ready, Failed, Logged, Quit)
 _NUMBERS = {kind: index for index, kind in enumerate(_KINDS)}
 _FIELDS = {kind: tuple(f.name for f in fields(kind)) for kind in _KINDS}
+_IMAGES = _FIELDS[Submit].index("images")
 
 
 def pack(message: Message) -> bytes:
@@ -148,6 +160,7 @@ def unpack(body: bytes | memoryview) -> Message:
         kind = _KINDS[number]
         if kind is Submit:
             values[2] = _sampling(values[2])
+            values[_IMAGES] = [SubmittedImage(*each) for each in values[_IMAGES]]
         elif kind is Outputs:
             values[0] = [Output(*each) for each in values[0]]
             values[3] = [ComputedStep(*each) for each in values[3]]

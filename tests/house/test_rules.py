@@ -31,6 +31,7 @@ DOORS = {
     ("server/remote/follower.py", "Follower._error_of"): "a round, told to whoever waits for it",
     ("server/remote/follower.py", "Follower._poll"): "a round: the next one may go better",
     ("backends/llm/engine/engine.py", "Engine._try"): "the engine's loop: a step costs its batch",
+    ("backends/llm/engine/engine.py", "Engine._look"): "the same of an image: its requests fail",
     (
         "backends/llm/engine/engine.py",
         "Engine._launch",

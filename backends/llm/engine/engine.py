@@ -4,15 +4,20 @@ import logging
 import queue
 import time
 from collections.abc import Callable, Iterable
-from typing import Protocol
 
 import torch
-from torch import Tensor
 
 from trivet.backends.api import BackendFailed, ServingError
 from trivet.backends.llm.device.border import Waits, current_waits
 from trivet.backends.llm.device.devices import DEVICE_LOST, free_memory, no_memory
-from trivet.backends.llm.engine.flight import Flight, Launcher, draws_of, needs_host
+from trivet.backends.llm.engine.entrance import Entrance, Entrant
+from trivet.backends.llm.engine.flight import (
+    Flight,
+    Launcher,
+    StepRunner,
+    draws_of,
+    needs_host,
+)
 from trivet.backends.llm.engine.generation import (
     Generation,
     StepResult,
@@ -20,28 +25,17 @@ from trivet.backends.llm.engine.generation import (
     logits_rows,
     output_of,
 )
+from trivet.backends.llm.engine.image_desk import ImageDesk, Prepared
 from trivet.backends.llm.engine.outbox import BegunStep, Outbox
 from trivet.backends.llm.messages import Abort, Message, Output, Quit, Submit
-from trivet.backends.llm.sampling.grammar_compiling import (
-    Compiled,
-    GrammarCompiler,
-    Grammars,
-    LearningConstraint,
-)
+from trivet.backends.llm.sampling.grammar_compiling import Compiled, Grammars
 from trivet.backends.llm.sampling.sampler import Logprobs, RowState
-from trivet.backends.llm.scheduling.batch_state import BatchState, StepArrays
+from trivet.backends.llm.scheduling.batch_state import BatchState
 from trivet.backends.llm.scheduling.scheduler import Scheduler, StepPlan
 from trivet.backends.llm.scheduling.sequence import PENDING, Sequence, SequenceStatus
 
 log = logging.getLogger(__name__)
 FAILED = "the model failed while computing; the server log has the details"
-
-
-class StepRunner(Protocol):
-    """Computes a step."""
-
-    def run(self, arrays: StepArrays, rows: list[int]) -> Tensor:
-        """Logits, float32 [len(rows), vocabulary], of the step's tokens at these places."""
 
 
 class Engine:
@@ -56,16 +50,15 @@ class Engine:
         send: Callable[[Message], None],
         launcher: Launcher | None = None,
         prepare: Callable[[], bool] = lambda: False,
+        desk: ImageDesk | None = None,
     ) -> None:
         """`launcher`: of a device that computes by itself; the next step is planned and launched
         while it does. Without one, a step ends before the next begins. `prepare`: a piece of work
-        for idle moments; False when there is none left."""
+        for idle moments; False when there is none left. `desk`: of a model that reads images."""
         self._scheduler = scheduler
         self._state = state
         self._runner = runner
         self._grammars = grammars
-        self._compiling: set[str] = set()
-        """Requests whose grammars are not there yet."""
         self._launcher = launcher
         self._prepare = prepare
         self._flight: Flight | None = None
@@ -79,8 +72,9 @@ class Engine:
         """Those of them that no step has computed a token of."""
         self._outbox = Outbox(send, self.stats)
         self._waits = Waits()
-        self.inbox: queue.SimpleQueue[Message | Compiled] = queue.SimpleQueue()
-        self._compiler = GrammarCompiler(grammars, self.inbox.put)
+        self.inbox: queue.SimpleQueue[Message | Compiled | Prepared] = queue.SimpleQueue()
+        self._entrance = Entrance(grammars, self.inbox.put, desk)
+        self._sees = desk is not None
         self.step_started_s = 0.0
         """Monotonic time at which the present step began, 0 between steps; for the heartbeat."""
 
@@ -94,15 +88,17 @@ class Engine:
     @property
     def has_work(self) -> bool:
         """Whether a step is to be computed or under way."""
-        return self._scheduler.has_work or self._flight is not None
+        return self._scheduler.has_work or self._flight is not None or self._entrance.has_work
 
     def close(self) -> None:
         """Ends what runs beside it. `run` has returned."""
-        self._compiler.close()
+        self._entrance.close()
 
     def step(self) -> None:
         """Computes or launches one step and sends what came of it or of the one before."""
         self.step_started_s = time.monotonic()
+        if self._sees and self._entrance.has_work:
+            self._look()
         if self._is_careful:
             self._land_alone()
         begun_s = time.monotonic()
@@ -127,7 +123,7 @@ class Engine:
         stats = self._scheduler.stats()
         return {
             "running": stats.num_running,
-            "waiting": stats.num_waiting,
+            "waiting": stats.num_waiting + self._entrance.num_waiting,
             "preemptions": stats.total_preemptions,
             "prompt_tokens": stats.total_prompt_tokens,
             "cached_tokens": stats.total_cached_tokens,
@@ -149,35 +145,38 @@ class Engine:
             if isinstance(message, Quit):
                 return False
             if isinstance(message, Submit):
-                self._receive(message)
-            elif isinstance(message, Compiled):
-                self._add_compiled(message)
+                self._enter(self._entrance.take(message))
+            elif isinstance(message, Compiled | Prepared):
+                self._enter(self._entrance.came(message))
             elif isinstance(message, Abort):
                 self._abort(message.ids)
 
-    def _receive(self, submit: Submit) -> None:
-        if submit.sampling.grammar is None:
-            self._add(submit, None)
+    def _look(self) -> None:
+        """At a part of an image; then those whose images have all been seen are let in."""
+        try:
+            entrants = self._entrance.look()
+        except DEVICE_LOST:
+            log.exception("the device failed")
+            raise
+        except Exception:
+            log.exception("an image could not be looked at")
+            self._entrance.give_up(BackendFailed(FAILED))
         else:
-            self._compiling.add(submit.id)
-            self._compiler.compile(submit)
+            for each in entrants:
+                self._enter(each)
 
-    def _add_compiled(self, compiled: Compiled) -> None:
-        submit_id = compiled.submit.id
-        if submit_id not in self._compiling:  # aborted meanwhile
-            return
-        self._compiling.remove(submit_id)
-        if compiled.error is None:
-            self._add(compiled.submit, compiled.constraint)
-        else:
-            self._refuse(submit_id, compiled.error)
+    def _enter(self, entrant: Entrant | None) -> None:
+        if entrant is not None and entrant.error is None:
+            self._add(entrant)
+        elif entrant is not None and entrant.error is not None:
+            self._refuse(entrant.submit.id, entrant.error)
 
-    def _add(self, submit: Submit, constraint: LearningConstraint | None) -> None:
-        sampling = submit.sampling
+    def _add(self, entrant: Entrant) -> None:
+        submit, sampling = entrant.submit, entrant.submit.sampling
         try:
             sequence = Sequence(
                 submit.id,
-                submit.prompt_ids,
+                self._entrance.ids_of(submit),
                 max_new_tokens=self._max_new_tokens(submit),
                 priority=submit.priority,
                 needs_prompt_logprobs=sampling.prompt_logprobs is not None,
@@ -189,7 +188,7 @@ class Engine:
                 submit.prompt_ids,
                 tuple(submit.end_ids),
                 tuple(map(tuple, submit.bad_word_ids)),
-                constraint,
+                entrant.constraint,
             )
             self._scheduler.add(sequence)
         except ServingError as error:
@@ -201,6 +200,7 @@ class Engine:
             self._host_bound.add(submit.id)
 
     def _refuse(self, request_id: str, error: ServingError) -> None:
+        self._entrance.leave(request_id)
         kind = type(error).__name__
         self._outbox.outputs.append(Output(request_id, [], "error", error.message, kind))
         self._outbox.flush()
@@ -215,8 +215,9 @@ class Engine:
 
     def _abort(self, ids: Iterable[str]) -> None:
         for request_id in ids:
-            self._compiling.discard(request_id)
-            if self._generations.pop(request_id, None) is not None:
+            if self._generations.pop(request_id, None) is None:
+                self._entrance.leave(request_id)
+            else:
                 self._forget(request_id)
 
     # -- a step --------------------------------------------------------------------------------
@@ -384,6 +385,7 @@ class Engine:
         self._outbox.outputs.append(output)
 
     def _forget(self, request_id: str) -> None:
+        self._entrance.leave(request_id)
         self._unstarted.pop(request_id, None)
         self._host_bound.discard(request_id)
         self._scheduler.finish(request_id)

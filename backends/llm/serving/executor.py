@@ -17,6 +17,7 @@ from trivet.backends.api import (
     GenerateSink,
     GenerateStatistics,
     GeneratorInfo,
+    Image,
     InvalidRequest,
     ModelNotReady,
     Observer,
@@ -27,9 +28,10 @@ from trivet.backends.api import (
     Unavailable,
     Unsupported,
 )
-from trivet.backends.llm.messages import Outputs, Submit
+from trivet.backends.llm.messages import Outputs, Submit, SubmittedImage
 from trivet.backends.llm.process.client import EngineClient
 from trivet.backends.llm.process.process import StartedEngine
+from trivet.backends.llm.serving.images import ImageReader
 from trivet.backends.llm.serving.requests import Running
 from trivet.backends.llm.serving.statistics import MeasuredSink
 from trivet.backends.llm.serving.tensor_form import TensorSink, parse_tensors
@@ -59,8 +61,10 @@ class LlmExecutor:
         tokenizer: Tokenizer,
         template: ChatTemplate | None,
         observer: Observer | None = None,
+        images: ImageReader | None = None,
     ) -> None:
         self._name = name
+        self._images = images
         self._observer = observer
         self._num_waits = 0.0
         self._version = version
@@ -81,6 +85,7 @@ class LlmExecutor:
             or ("" if template is None else template.reasoning_parser),
             chat_template="" if template is None else template.source,
             special_tokens={} if template is None else template.special_tokens,
+            takes_images=images is not None and template is not None and template.shows_images,
         )
         self._statistics = GenerateStatistics(
             self._info.max_model_len,
@@ -145,6 +150,8 @@ class LlmExecutor:
         self._is_stopping = True
         for running in list(self._running.values()):
             running.fail(Unavailable(f"model '{self._name}': {_STOPPING}"))
+        if self._images is not None:
+            self._images.close()
         await self._client.close()
 
     def is_ready(self) -> bool:
@@ -210,6 +217,7 @@ class LlmExecutor:
             [*ends, *sampling.stop_token_ids],
             request.priority,
             request.cache_salt,
+            [SubmittedImage(each.digest, each.num_tokens, each.file) for each in request.images],
         )
 
     def _check(self, request: GenerateRequest) -> None:
@@ -329,7 +337,21 @@ class LlmExecutor:
             raise Unsupported(
                 f"messages: model '{self._name}' has no chat template; use /v1/completions"
             )
+        if images := chat.images:
+            return await self._render_images(chat, images, self._template)
         return await asyncio.to_thread(self._template.render, chat)
+
+    async def _render_images(
+        self, chat: ChatInput, images: Sequence[Image], template: ChatTemplate
+    ) -> str:
+        reader = self._images
+        if reader is None:
+            raise InvalidRequest(
+                f"{images[0].where}: model '{self._name}' reads no images; send text alone"
+            )
+        reader.check(images, template)
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(reader.threads, reader.render, chat, images, template)
 
 
 def _check_texts(name: str, texts: Sequence[str]) -> None:

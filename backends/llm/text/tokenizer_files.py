@@ -77,7 +77,9 @@ def hub_tokenizer(folder: Path) -> TokenizerFiles:
         for name, value in config.items()
         if name.endswith("_token") and isinstance(value, str | dict)
     }
-    templates = _hub_templates(folder, config.get("chat_template") or "")
+    # Processors of images had their templates in a file of its own before transformers 5.
+    told = optional_json(folder / "chat_template.json").get("chat_template")
+    templates = _hub_templates(folder, told or config.get("chat_template") or "")
     recommended = sampling_defaults(optional_json(folder / "generation_config.json"))
     return TokenizerFiles(
         text,
@@ -116,7 +118,8 @@ def completed_tokenizer(text: str, folder: Path, config: Mapping[str, Any]) -> s
     if not tokens:
         return text
     tokenizer = read_tokenizer(text)
-    size = optional_json(folder / "config.json").get("vocab_size")
+    described = optional_json(folder / "config.json")
+    size = (described.get("text_config") or described).get("vocab_size")
     if not with_added_tokens(tokenizer, tokens, size if isinstance(size, int) else None):
         return text
     completed: str = tokenizer.to_str()

@@ -6,7 +6,14 @@ from typing import Any
 
 from aiohttp import web
 
-from trivet.backends.api import ChatInput, Choices, Chunk, GenerateRequest, Generator
+from trivet.backends.api import (
+    ChatInput,
+    Choices,
+    Chunk,
+    GenerateRequest,
+    Generator,
+    InvalidRequest,
+)
 from trivet.server.core import Generators
 from trivet.server.http.answers import json_answer
 from trivet.server.http.generation import Outputs
@@ -18,7 +25,7 @@ from trivet.server.http.openai.chat_stream import ChatStream
 from trivet.server.http.openai.chat_tools import ChatTools, whole_message
 from trivet.server.http.openai.events import Merging, stream
 from trivet.server.http.openai.fields import parse
-from trivet.server.http.openai.messages import plain_message
+from trivet.server.http.openai.messages import plain_messages
 from trivet.server.http.openai.prompts import named_generator, seeded, truncated
 from trivet.server.http.routes import Call
 
@@ -69,15 +76,17 @@ class Conversation:
         if self._tools.is_free:
             # The marks of calls are special tokens of some models.
             sampling = replace(sampling, skip_special_tokens=False)
-        text = await self._generator.render(
-            ChatInput(
-                [plain_message(message) for message in fields.messages],
-                tools=fields.shown_tools(),
-                add_generation_prompt=fields.add_generation_prompt,
-                continue_final_message=fields.continue_final_message,
-                arguments=fields.template_arguments(),
-            )
+        given = ChatInput(
+            plain_messages(fields.messages),
+            tools=fields.shown_tools(),
+            add_generation_prompt=fields.add_generation_prompt,
+            continue_final_message=fields.continue_final_message,
+            arguments=fields.template_arguments(),
         )
+        images = given.images
+        if images and fields.truncate_prompt_tokens is not None:
+            raise InvalidRequest("truncate_prompt_tokens: it is not offered with images")
+        text = await self._generator.render(given)
         self._tools.note_prompt(text)
         ids = await self._generator.encode(text, add_special_tokens=fields.add_special_tokens)
         self._prompt = truncated(
@@ -96,6 +105,7 @@ class Conversation:
                 priority=fields.priority,
                 cache_salt=fields.cache_salt or "",
                 choices=choices,
+                images=images,
             )
             self.outputs.start(self._generator, request)
 
