@@ -17,7 +17,6 @@ from trivet.backends.api import (
     GenerateSink,
     GenerateStatistics,
     GeneratorInfo,
-    Image,
     InvalidRequest,
     ModelNotReady,
     Observer,
@@ -45,6 +44,8 @@ LONG_TEXT = 4096
 MAX_TEXTS = 128
 MAX_TEXT_CHARACTERS = 1000
 """Of those that end an output, or must not be in it."""
+IMAGE_IN_TEXT = "](data:image/"
+"""As text-generation-inference takes images in prompts."""
 SILENT = "its engine shows no sign of life; it is killed after a while"
 _STOPPING = "the model is being unloaded"
 
@@ -284,6 +285,10 @@ class LlmExecutor:
 
     async def compose(self, prompt: str, _account: Account = NO_ACCOUNT, /) -> str:
         """The model reads a prompt as it is."""
+        if self._images is not None and IMAGE_IN_TEXT in prompt:
+            raise InvalidRequest(
+                "prompt: it has an image in it, and images are taken by /v1/chat/completions alone"
+            )
         return prompt
 
     async def encode(self, text: str, *, add_special_tokens: bool) -> list[int]:
@@ -333,22 +338,17 @@ class LlmExecutor:
 
     async def render(self, chat: ChatInput, _account: Account = NO_ACCOUNT, /) -> str:
         """The conversation as the model's chat template writes it. Raises InvalidRequest."""
-        if self._template is None:
-            raise Unsupported(
-                f"messages: model '{self._name}' has no chat template; use /v1/completions"
-            )
-        if images := chat.images:
-            return await self._render_images(chat, images, self._template)
-        return await asyncio.to_thread(self._template.render, chat)
-
-    async def _render_images(
-        self, chat: ChatInput, images: Sequence[Image], template: ChatTemplate
-    ) -> str:
-        reader = self._images
-        if reader is None:
+        images, template, reader = chat.images, self._template, self._images
+        if images and reader is None:
             raise InvalidRequest(
                 f"{images[0].where}: model '{self._name}' reads no images; send text alone"
             )
+        if template is None:
+            raise Unsupported(
+                f"messages: model '{self._name}' has no chat template; use /v1/completions"
+            )
+        if reader is None or not images:
+            return await asyncio.to_thread(template.render, chat)
         reader.check(images, template)
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(reader.threads, reader.render, chat, images, template)
