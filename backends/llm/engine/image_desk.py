@@ -5,17 +5,19 @@ import logging
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
 
-from trivet.backends.api import BackendFailed, InvalidRequest, ServingError
+from trivet.backends.api import BackendFailed, InvalidRequest, QueueFull, ServingError
 from trivet.backends.llm.engine.embeddings import Embeddings, HeldImage, Key
 from trivet.backends.llm.foreign.plan import Pixels, Sight
 from trivet.backends.llm.messages import Submit, SubmittedImage
 
 log = logging.getLogger(__name__)
+MAX_WAITING_BYTES = 1 << 30
+"""Of files that nobody has made pixels of."""
 MAX_PREPARED = 2
 """Images that are pixels, or are becoming it: they take some hundred times what their files do."""
 _UNPREPARED = "an image could not be made the model's input; the server log has the details"
@@ -95,6 +97,12 @@ class ImageDesk:
 
     def take(self, submit: Submit) -> None:
         """A request with images; `step` tells when they have been looked at."""
+        waiting = sum(len(each.file) for other in self._waiting for each in other.images)
+        waiting += sum(len(file) for _, file in self._files)
+        if waiting and waiting + sum(len(each.file) for each in submit.images) > MAX_WAITING_BYTES:
+            full = f"images of {waiting} bytes wait to be looked at; try again later"
+            self._seen.append(Seen(submit, QueueFull(full)))
+            return
         self._waiting.append(submit)
         self._begin()
 
@@ -153,10 +161,12 @@ class ImageDesk:
             keys = [(submit.cache_salt, each.digest) for each in submit.images]
             counts = {key: each.num_tokens for key, each in zip(keys, submit.images, strict=True)}
             if not self._embeddings.fits(counts):
-                return
+                break
             self._waiting.popleft()
             images = [self._lease(key, each) for key, each in zip(keys, submit.images, strict=True)]
-            self._open[submit.id] = _Open(submit, images)
+            # Who runs for long keeps no files.
+            without = [each._replace(file=b"") for each in submit.images]
+            self._open[submit.id] = _Open(replace(submit, images=without), images)
             self._note_seen(images[0])
         self._prepare()
 

@@ -183,6 +183,7 @@ class LlmExecutor:
             return
         # The engine's id is ours: clients may use one id twice at a time.
         request.id = message.id
+        request.images = ()  # the engine has them
         self._empty.clear()
         running = Running(request, sink, self._tokenizer, self._on_end)
         if running.engine_has_it:

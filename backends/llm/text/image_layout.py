@@ -128,7 +128,11 @@ def read_layout(folder: Path) -> ImageLayout | None:
             "processor_config.json, which say how images are made the model's input"
         )
     tokenizer = optional_json(folder / "tokenizer_config.json")
-    named = {**tokenizer, **_mapping(tokenizer.get("extra_special_tokens"))}
+    named = {
+        **tokenizer,
+        **_mapping(tokenizer.get("extra_special_tokens")),
+        **_mapping(tokenizer.get("model_specific_special_tokens")),
+    }
     # The older of the two classes knows no names but these.
     if processor.get("processor_class") == "Idefics3Processor":
         named = {}

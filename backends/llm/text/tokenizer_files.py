@@ -118,12 +118,20 @@ def completed_tokenizer(text: str, folder: Path, config: Mapping[str, Any]) -> s
     if not tokens:
         return text
     tokenizer = read_tokenizer(text)
-    described = optional_json(folder / "config.json")
-    size = (described.get("text_config") or described).get("vocab_size")
-    if not with_added_tokens(tokenizer, tokens, size if isinstance(size, int) else None):
+    size = _vocabulary_size(optional_json(folder / "config.json"))
+    if not with_added_tokens(tokenizer, tokens, size):
         return text
     completed: str = tokenizer.to_str()
     return completed
+
+
+def _vocabulary_size(config: Mapping[str, Any]) -> int | None:
+    """As a config.json says, which may have its language model's apart."""
+    of_text = config.get("text_config")
+    for each in (config, of_text if isinstance(of_text, Mapping) else {}):
+        if isinstance(size := each.get("vocab_size"), int):
+            return size
+    return None
 
 
 def sampling_defaults(config: Mapping[str, Any]) -> dict[str, float]:

@@ -10,11 +10,12 @@ from typing import Any
 import pytest
 import torch
 from image_folders import encoded, picture
+from PIL import Image
 from real_engine import DrivenEngine, Result, submit
 from vision_folders import KINDS, ROWS_PER_TILE, Reference, make_vision_model
 
 from trivet.backends.api import Sampling
-from trivet.backends.llm.engine import assemble
+from trivet.backends.llm.engine import assemble, image_desk
 from trivet.backends.llm.engine.embeddings import FIRST_ID, Embeddings
 from trivet.backends.llm.engine.engine import Engine
 from trivet.backends.llm.messages import Abort, Quit, Submit, SubmittedImage
@@ -28,6 +29,8 @@ BLUE = encoded(picture(70, 40, seed=1))
 RED = encoded(picture(40, 30, seed=4), "JPEG")
 WHOLE = encoded(picture(30, 30, seed=2), "WEBP", lossless=True)
 """Each is cut into four tiles, which are looked at with the whole."""
+ON_ITS_SIDE = Image.Exif()
+ON_ITS_SIDE[0x0112] = 6
 
 
 @dataclass(frozen=True, slots=True)
@@ -269,6 +272,7 @@ def test_prompts_with_images_are_scored_by_their_tokens(smolvlm: Path) -> None:
 def test_an_aborted_request_frees_its_images(smolvlm: Path, when: str) -> None:
     driven = drive(smolvlm, max_batched_tokens=8)
     engine, embeddings = driven.engine, embeddings_of(driven)
+    driven._num_open = 1
     engine.inbox.put(cases(smolvlm)["two"].submit("a", replace(GREEDY, max_tokens=50)))
     if when != "waiting":
         step_until(engine, lambda: bool(engine._entrance._desk._looking))  # type: ignore[union-attr]
@@ -330,6 +334,47 @@ def test_a_step_that_fails_while_looking_costs_its_requests_alone(smolvlm: Path)
     other.check(results["b"])
     one.check(run(driven, {"one": one})["one"])
     assert embeddings_of(driven).num_leased == 0
+
+
+def test_files_that_wait_have_a_bound(smolvlm: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    driven = drive(smolvlm)
+    embeddings_of(driven)._max_rows = 25
+    monkeypatch.setattr(image_desk, "MAX_WAITING_BYTES", len(BLUE) + len(RED))
+    one, other = cases(smolvlm)["one"], cases(smolvlm)["other"]
+
+    names = ("a", "b", "c", "d", "e")
+    results = driven.run(
+        [case.submit(name) for name, case in zip(names, [one, other, one, other, one], strict=True)]
+    )
+
+    refused = [name for name in names if "wait to be looked at" in results[name].error]
+    assert refused
+    assert results["a"].tokens == one.tokens
+    assert all(results[name].tokens for name in names if name not in refused)
+
+
+@pytest.mark.parametrize(
+    "file",
+    [
+        encoded(picture(40, 30).convert("P")),
+        encoded(picture(40, 30).convert("RGBA")),
+        encoded(Image.new("I;16", (40, 30), 200)),
+        encoded(picture(40, 30), "JPEG", exif=ON_ITS_SIDE),
+        encoded(picture(40, 30), "WEBP", save_all=True, append_images=[picture(40, 30, seed=9)]),
+    ],
+    ids=["palette", "alpha", "16 bits", "turned", "animated"],
+)
+def test_odd_images_are_seen_as_transformers_sees_them(smolvlm: Path, file: bytes) -> None:
+    content = [{"type": "image"}, {"type": "text", "text": "What?"}]
+    made = Reference(smolvlm).generate([{"role": "user", "content": content}], [file], NUM_NEW)
+    case = Case(made[0], (file,), made[1], made[2])
+
+    case.check(shared(smolvlm).run([case.submit("a")])["a"])
+
+
+@cache
+def shared(folder: Path) -> DrivenEngine:
+    return drive(folder)
 
 
 def test_rows_are_found_by_their_ids() -> None:
