@@ -1,8 +1,11 @@
 """Medians over alternating rounds, and the rows of the final table."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
+
+from bench.against.comparison import verdict
+from bench.against.interval import Interval, ratio_interval
 
 Figures = dict[str, float]
 Measure = Callable[[], Figures]
@@ -21,6 +24,8 @@ class Row:
     no bar."""
     is_difference: bool = False
     note: str = ""
+    interval: Interval | None = None
+    """Where the ratio lies, from all rounds: then the verdict is OK, MISS or UNSURE."""
 
     @property
     def result(self) -> float:
@@ -30,6 +35,8 @@ class Row:
     def verdict(self) -> str:
         if self.bar is None:
             return ""
+        if self.interval is not None:
+            return verdict(self.interval, self.bar)
         is_pass = self.result <= self.bar if self.is_difference else self.result >= self.bar
         return "pass" if is_pass else "MISS"
 
@@ -37,11 +44,35 @@ class Row:
 def alternate(sides: Mapping[str, Measure], rounds: int) -> dict[str, Figures]:
     """Measures the sides in turn, A/B/A/B, so that slow drifts of the machine meet both; returns
     the medians."""
+    return {name: _median(each) for name, each in in_turn(sides, rounds).items()}
+
+
+def in_turn(sides: Mapping[str, Measure], rounds: int) -> dict[str, list[Figures]]:
+    """The same, round by round."""
     seen: dict[str, list[Figures]] = {name: [] for name in sides}
     for _ in range(rounds):
         for name, measure in sides.items():
             seen[name].append(measure())
-    return {name: _median(each) for name, each in seen.items()}
+    return seen
+
+
+def ratio_row(
+    cell: str,
+    unit: str,
+    seen: Mapping[str, Sequence[Figures]],
+    bar: float | None,
+    *,
+    by: float = 1.0,
+    note: str = "",
+) -> Row:
+    """Rates of "ours" next to those of "bare", round by round; `by`: how much more work one of ours
+    is."""
+    ours, bare = ([each["rate_per_s"] for each in seen[side]] for side in ("ours", "bare"))
+    ours = [each * by for each in ours]
+    interval = ratio_interval([1 / each for each in bare], [1 / each for each in ours])
+    between = f"{interval.low:.2f} to {interval.high:.2f}"
+    told = f"{between}; {note}" if note else between
+    return Row(cell, unit, median(ours), median(bare), bar, note=told, interval=interval)
 
 
 def _median(figures: list[Figures]) -> Figures:

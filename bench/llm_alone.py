@@ -74,10 +74,18 @@ def _skewed(model: str, count: int, size: int, num_new: int, *, at_a_time: int) 
 def _run(
     built: Engine, seen: queue.SimpleQueue[Message], count: int, size: int, num_new: int
 ) -> dict[str, float]:
+    return generate(built, seen, prompts(count, size), num_new)
+
+
+def generate(
+    built: Engine, seen: queue.SimpleQueue[Message], given: list[list[int]], num_new: int
+) -> dict[str, float]:
+    """So many tokens to each prompt, all of them at once."""
     sampling = Sampling(max_tokens=num_new, temperature=0.0, ignore_eos=True)
+    count = len(given)
     started_s = time.perf_counter()
-    for index, prompt in enumerate(prompts(count, size)):
-        built.inbox.put(Submit(f"{size}-{index}", prompt, sampling, index, [], []))
+    for index, prompt in enumerate(given):
+        built.inbox.put(Submit(f"{len(prompt)}-{index}", prompt, sampling, index, [], []))
     times: dict[str, list[float]] = {}
     num_open = count
     while num_open:

@@ -13,7 +13,8 @@
 #include "decoder.c"
 
 enum { THREADS = 3, TOKENS = 40, SEQUENCES = 2, BLOCK = 4, BLOCKS = 16, SAMPLES = 3 };
-enum { HIDDEN = 128, INNER = 96, HEADS = 4, KV_HEADS = 2, SIZE = 64, LAYERS = 2, WORDS = 64 };
+enum { HIDDEN = 128, INNER = 96, HEADS = 4, KV_HEADS = 2, SIZE = 48, LAYERS = 3, WORDS = 64 };
+enum { ROTATED = 24, EXPERTS = 6 };
 enum { QKV = (HEADS + 2 * KV_HEADS) * SIZE, STATES = BLOCK * BLOCKS * KV_HEADS * SIZE };
 
 int omp_get_num_threads(void) {
@@ -42,45 +43,102 @@ static bf16 *numbers(int64_t count) {
     return made;
 }
 
+static float *floats(int64_t count) {
+    const bf16 *from = numbers(count);
+    float *made = aligned(count * 4);
+    for (int64_t i = 0; i < count; i++) {
+        const uint32_t bits = (uint32_t)from[i] << 16;
+        memcpy(made + i, &bits, 4);
+    }
+    return made;
+}
+
+static Norm norm(int kind, int size) {
+    return (Norm){.kind = kind, .eps = 1e-5f, .weight = floats(size), .bias = floats(size)};
+}
+
 static Model a_model(void) {
     Model model = {.hidden = HIDDEN,
-                   .inner = INNER,
-                   .heads = HEADS,
-                   .kv_heads = KV_HEADS,
-                   .head_dim = SIZE,
                    .layers = LAYERS,
                    .vocabulary = WORDS,
                    .block_size = BLOCK,
-                   .window = 8,
                    .threads = 1,
-                   .eps = 1e-5f,
-                   .scale = 0.125f};
+                   .embedding_multiplier = 2,
+                   .logit_multiplier = 3,
+                   .logit_cap = 5};
     model.embedding = numbers(WORDS * HIDDEN);
-    model.norm = numbers(HIDDEN);
+    model.places = numbers(TOKENS * HIDDEN);
+    model.embedding_norm = norm(LAYER_NORM, HIDDEN);
+    model.norm = norm(RMS_ROUNDED, HIDDEN);
     model.head = numbers(WORDS * HIDDEN);
-    model.cosines = numbers(TOKENS * SIZE);
-    model.sines = numbers(TOKENS * SIZE);
+    model.head_bias = numbers(WORDS);
     return model;
 }
 
+static Mlp an_mlp(int inner, int is_gated) {
+    const int columns = inner * (1 + is_gated);
+    return (Mlp){.inner = inner,
+                 .is_gated = is_gated,
+                 .activation = is_gated ? SILU : GELU,
+                 .into = numbers(columns * HIDDEN),
+                 .into_bias = numbers(columns),
+                 .down = numbers(inner * HIDDEN),
+                 .down_bias = numbers(HIDDEN)};
+}
+
+/* Heads of a size that fills half a tile, in part rotated. */
+static Layer a_layer(void) {
+    return (Layer){.heads = HEADS,
+                   .kv_heads = KV_HEADS,
+                   .head_dim = SIZE,
+                   .rotated = ROTATED,
+                   .window = 8,
+                   .scale = 0.125f,
+                   .clip = 4,
+                   .score_cap = 6,
+                   .multiplier = 0.5f,
+                   .slopes = floats(HEADS),
+                   .cosines = numbers(TOKENS * ROTATED),
+                   .sines = numbers(TOKENS * ROTATED),
+                   .before_attention = norm(RMS, HIDDEN),
+                   .before_mlp = norm(LAYER_NORM, HIDDEN),
+                   .query_norm = norm(RMS, HEADS * SIZE),
+                   .key_norm = norm(RMS, KV_HEADS * SIZE),
+                   .qkv = numbers(QKV * HIDDEN),
+                   .qkv_bias = numbers(QKV),
+                   .output = numbers(HEADS * SIZE * HIDDEN),
+                   .output_bias = numbers(HIDDEN),
+                   .keys = aligned(STATES * 2),
+                   .values = aligned(STATES * 2)};
+}
+
+/* One whose norms stand on both sides, one whose MLP is beside attention, and one of experts. */
 static void fill(Layer *layers) {
-    for (int i = 0; i < LAYERS; i++)
-        layers[i] = (Layer){.input_norm = numbers(HIDDEN),
-                            .qkv = numbers(QKV * HIDDEN),
-                            .qkv_bias = numbers(QKV),
-                            .query_norm = numbers(SIZE),
-                            .key_norm = numbers(SIZE),
-                            .output = numbers(HEADS * SIZE * HIDDEN),
-                            .post_norm = numbers(HIDDEN),
-                            .gate_up = numbers(2 * INNER * HIDDEN),
-                            .down = numbers(INNER * HIDDEN),
-                            .keys = aligned(STATES * 2),
-                            .values = aligned(STATES * 2)};
+    for (int i = 0; i < LAYERS; i++) layers[i] = a_layer();
+    Mlp *mlps = aligned((2 + EXPERTS + 1) * sizeof(Mlp));
+    layers[0].mlps = mlps, layers[1].mlps = mlps + 1, layers[2].mlps = mlps + 2;
+    mlps[0] = an_mlp(INNER, 1), mlps[1] = an_mlp(INNER, 0);
+    for (int i = 2; i <= 2 + EXPERTS; i++) mlps[i] = an_mlp(INNER, 1);
+    layers[0].after_attention = layers[0].after_mlp = norm(RMS_ROUNDED, HIDDEN);
+    layers[1].is_parallel = layers[2].joins_heads = 1;
+    layers[2].after_mlp = norm(RMS, HIDDEN);
+    layers[2].router = (Router){.count = EXPERTS,
+                                .active = 2,
+                                .is_sigmoid = 1,
+                                .is_normalised = 1,
+                                .groups = 3,
+                                .active_groups = 2,
+                                .telling = 2,
+                                .multiplier = 2,
+                                .weight = numbers(PANEL * HIDDEN),
+                                .correction = floats(EXPERTS),
+                                .shared = numbers(HIDDEN),
+                                .has_shared = 1};
 }
 
 /* One sequence of 38 tokens and one of 2, whose blocks lie scattered, in memory of their own: a
  * step beyond the end of any of them is found. */
-static Step a_step(const Model *model) {
+static Step a_step(const Model *model, const Layer *layers) {
     static const int lengths[SEQUENCES] = {TOKENS - 2, 2};
     Step step = {.tokens = TOKENS, .sequences = SEQUENCES, .most_blocks = 10, .samples = SAMPLES};
     int64_t *ids = aligned(TOKENS * 8), *positions = aligned(TOKENS * 8);
@@ -103,7 +161,7 @@ static Step a_step(const Model *model) {
     step.token_ids = ids, step.positions = positions, step.slots = slots, step.sample_rows = rows;
     step.starts = starts, step.lengths = ends, step.tables = tables;
     step.logits = aligned(SAMPLES * WORDS * 4);
-    step.scratch = aligned(scratch_bytes(model, TOKENS, SAMPLES));
+    step.scratch = aligned(scratch_bytes(model, layers, TOKENS, SAMPLES));
     return step;
 }
 
@@ -113,21 +171,21 @@ typedef struct {
     const Step *step;
     Team *team;
     int thread;
-} Part;
+} Walker;
 
 static void *run(void *argument) {
-    const Part *part = argument;
+    const Walker *part = argument;
     compute(part->model, part->layers, part->step, part->thread, part->team);
     return NULL;
 }
 
 static void decode_together(Model *model, const Layer *layers, const Step *step) {
     pthread_t started[THREADS];
-    Part parts[THREADS];
+    Walker parts[THREADS];
     Team team = {.threads = THREADS};
     model->threads = THREADS;
     for (int i = 0; i < THREADS; i++) {
-        parts[i] = (Part){model, layers, step, &team, i};
+        parts[i] = (Walker){model, layers, step, &team, i};
         if (pthread_create(&started[i], NULL, run, &parts[i])) abort();
     }
     for (int i = 0; i < THREADS; i++) pthread_join(started[i], NULL);
@@ -137,7 +195,7 @@ int main(void) {
     Model model = a_model();
     Layer layers[LAYERS];
     fill(layers);
-    Step step = a_step(&model);
+    Step step = a_step(&model, layers);
     float alone[SAMPLES * WORDS];
     decode(&model, layers, &step);
     memcpy(alone, step.logits, sizeof alone);

@@ -1,13 +1,13 @@
 """The model itself, by transformers' own classes on torch."""
 
 import inspect
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-import transformers
 from safetensors.torch import load_file
 from transformers.models.auto.tokenization_auto import TOKENIZER_MAPPING_NAMES
 
@@ -15,6 +15,7 @@ from trivet.backends.api import LoadFailed, Placement
 from trivet.backends.api.encoder import Task
 from trivet.backends.encoder.computing import Computed, Padded
 from trivet.backends.encoder.folder import Folder
+from trivet.backends.hugging_face.library import transformers
 from trivet.backends.hugging_face.torch_model import dtype_of, load_model
 from trivet.backends.torch_threads import THREADS
 
@@ -37,6 +38,7 @@ class TorchBody:
     def __init__(self, folder: Folder, placement: Placement, dtype: str) -> None:
         """Raises LoadFailed."""
         THREADS.use(placement.cpu_threads)
+        self.turn = threading.Lock()
         is_gpu = placement.kind == "KIND_GPU"
         self._device = torch.device("cuda", placement.device_id) if is_gpu else torch.device("cpu")
         self._dtype = dtype_of(folder.config, dtype, is_gpu=is_gpu)

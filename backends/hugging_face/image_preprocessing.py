@@ -5,10 +5,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import transformers
 
 from trivet.backends.api import InvalidRequest, LoadFailed
 from trivet.backends.hugging_face.files import PREPROCESSOR
+from trivet.backends.hugging_face.library import transformers
 
 Pixels = Mapping[str, np.ndarray]
 """The model's inputs for one image, each with a first dimension of 1."""

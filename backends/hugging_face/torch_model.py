@@ -5,10 +5,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import transformers
 
 from trivet.backends.api import LoadFailed
 from trivet.backends.hugging_face.folder import DTYPES, dtype_name
+from trivet.backends.hugging_face.library import transformers
 
 
 def dtype_of(config: Mapping[str, Any], wanted: str, *, is_gpu: bool) -> torch.dtype:

@@ -22,6 +22,8 @@ PARAMETERS = (
     "max_batched_tokens",
     "max_image_bytes",
     "max_logprobs",
+    "max_lora_rank",
+    "max_loras",
     "max_model_len",
     "max_num_seqs",
     "max_num_waiting",

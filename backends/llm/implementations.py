@@ -22,7 +22,8 @@ from trivet.backends.llm.foreign.products import pack_products
 from trivet.backends.llm.matrices.dense import Dense
 from trivet.backends.llm.models import torch_decoder
 from trivet.backends.llm.models.torch_decoder import TorchDecoder
-from trivet.backends.llm.native import decoder
+from trivet.backends.llm.native import kinds
+from trivet.backends.llm.native.decoder import NativeModel
 from trivet.backends.llm.native.library import Native, load_native
 from trivet.backends.llm.steps.runner import HeldModel, Model
 from trivet.backends.llm.weights.taking import Weights
@@ -64,14 +65,14 @@ def _native_why_not(task: Task) -> str:
         return "it computes whole models"
     if others := task.weights.formats - {Dense.name}:
         return f"it multiplies no matrices of {', '.join(sorted(others))}"
-    return decoder.why_not(task.weights.config, task.cache.layers[0].dtype)
+    return kinds.why_not(task.weights.config, task.cache.layers[0].dtype)
 
 
 def _make_native(task: Task) -> Model:
     native = load_native()
     assert isinstance(native, Native)
     log.info("the compiled step computes with%s AMX", "" if native.has_amx else "out")
-    return decoder.NativeModel(task.weights, task.cache, native)
+    return NativeModel(task.weights, task.cache, native)
 
 
 def _fused_why_not(task: Task) -> str:
@@ -113,7 +114,7 @@ def _make_foreign(task: Task) -> HeldModel:
 
 
 NATIVE: Implementation[Model] = Implementation(
-    "the compiled step", decoder.COMPUTES, _native_why_not, _make_native
+    "the compiled step", kinds.COMPUTES, _native_why_not, _make_native
 )
 FUSED: Implementation[HeldModel] = Implementation(
     "fused kernels",

@@ -16,11 +16,11 @@ from trivet.backends.llm.native.library import NEEDED_FLAGS, processor_flags
 
 MISSING = sorted(NEEDED_FLAGS - processor_flags())
 needs_vectors = pytest.mark.skipif(bool(MISSING), reason=f"this processor has no {MISSING}")
-KERNEL_TESTS = "tests/backends/llm/native/test_native.py"
-PAST_THE_END = ("decoder.c", "i < kv_heads * size; i += TILE", "i <= kv_heads * size; i += TILE")
+KERNEL_TESTS = "tests/backends/llm/native"
+PAST_THE_END = ("heads.h", "i < kv_heads * size; i += TILE", "i <= kv_heads * size; i += TILE")
 PAST_THE_RANGES = ("shm_guard.c", "&ranges[i].end, start + size", "&ranges[i + 1024].end, 0")
 OVERFLOW = ("team.h", "*from = (int)((int64_t)total *", "*from = (int)(total * 1000000007 *")
-NO_BARRIER = ("decoder.c", "    meet(team);\n    attend(", "    attend(")
+NO_BARRIER = ("decoder.c", "    meet(w->team);\n    attend(", "    attend(")
 Make = Callable[..., Workshop]
 Fault = tuple[str, str, str]
 

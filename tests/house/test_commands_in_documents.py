@@ -49,9 +49,11 @@ NOT_RUN_HERE = {
     'curl -s localhost:8000/v1/chat/completions -d \'{"model": "smolvlm"': "needs a model that "
     "reads images; tests/protocol/openai/test_images.py has one",
     "import tritonclient.utils.cuda_shared_memory": "needs a GPU",
+    "trivet serve hf://org/name": "needs a hub; tests/protocol/test_hub_and_registry.py has one",
     "trivet serve my_python_models": "needs an index; tests/protocol/test_environments.py has one",
     "conda create": "needs conda; tests/backends/python/test_environment.py has such archives",
     "trivet build-engine": "minutes long; tests/backends/tensorrt builds for profiles",
+    "curl localhost:8000/v1/load_lora_adapter": "tests/protocol/openai/test_adapters.py asks so",
     PYTHON_MODEL: "served below",
     '"""What the backend for frobs': "served by tests/backends/registry/test_own_backend.py",
     '"""Opens frobs': "the same",

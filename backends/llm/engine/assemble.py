@@ -11,6 +11,7 @@ import torch
 from trivet.backends.api import GeneratorInfo, LoadFailed
 from trivet.backends.llm.device.devices import choose_device
 from trivet.backends.llm.device.group import Alone, join
+from trivet.backends.llm.engine.adapting import make_desk
 from trivet.backends.llm.engine.embeddings import Embeddings
 from trivet.backends.llm.engine.engine import Engine
 from trivet.backends.llm.engine.flight import Runs
@@ -46,12 +47,13 @@ def make_engine(
     vocabulary_size = loaded.config.vocabulary_size
     _check_ids(tokenizer, vocabulary_size)
     grammars = Grammars(tokenizer.to_json(), tokenizer.eos_token_ids[0], vocabulary_size)
-    runner, desk = _seeing(settings, loaded, runner)
+    runner, images = _seeing(settings, loaded, runner)
     # A processor that computes has no time to plan the next step meanwhile.
     launcher = runner if loaded.device.type == "cuda" else None
     engine = Engine(
         make_scheduler(settings, loaded), make_state(settings, loaded), runner, grammars, send,
-        launcher, prepare, desk,
+        launcher, prepare, make_desk(loaded.adapters, settings.max_loras, send),
+        keeps_states=loaded.config.keeps_states, images=images,
     )  # fmt: skip
     info = GeneratorInfo(
         max_model_len=loaded.max_model_len,
@@ -138,4 +140,5 @@ def make_state(settings: EngineSettings, loaded: LoadedPart) -> BatchState:
         max_num_seqs=settings.max_num_seqs,
         max_model_len=loaded.max_model_len,
         block_size=settings.block_size,
+        has_adapters=not isinstance(loaded.adapters, str),
     )

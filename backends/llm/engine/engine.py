@@ -5,12 +5,11 @@ import queue
 import time
 from collections.abc import Callable, Iterable
 
-import torch
-
 from trivet.backends.api import BackendFailed, ServingError
 from trivet.backends.llm.device.border import Waits, current_waits
-from trivet.backends.llm.device.devices import DEVICE_LOST, free_memory, no_memory
-from trivet.backends.llm.engine.entrance import Entrance, Entrant
+from trivet.backends.llm.device.devices import DEVICE_LOST
+from trivet.backends.llm.engine.adapting import MakeAdapters, ReadAdapter, no_adapters
+from trivet.backends.llm.engine.attempts import FAILED, Attempts
 from trivet.backends.llm.engine.flight import (
     Flight,
     Launcher,
@@ -24,18 +23,27 @@ from trivet.backends.llm.engine.generation import (
     choose,
     logits_rows,
     output_of,
+    row_of,
+    sequence_of,
 )
 from trivet.backends.llm.engine.image_desk import ImageDesk, Prepared
+from trivet.backends.llm.engine.intake import Intake, Note
 from trivet.backends.llm.engine.outbox import BegunStep, Outbox
-from trivet.backends.llm.messages import Abort, Message, Output, Quit, Submit
-from trivet.backends.llm.sampling.grammar_compiling import Compiled, Grammars
-from trivet.backends.llm.sampling.sampler import Logprobs, RowState
+from trivet.backends.llm.messages import (
+    Abort,
+    Message,
+    Output,
+    Quit,
+    ResetPrefixCache,
+    Submit,
+)
+from trivet.backends.llm.sampling.grammar_compiling import Compiled, Grammars, LearningConstraint
+from trivet.backends.llm.sampling.sampler import Logprobs
 from trivet.backends.llm.scheduling.batch_state import BatchState
 from trivet.backends.llm.scheduling.scheduler import Scheduler, StepPlan
 from trivet.backends.llm.scheduling.sequence import PENDING, Sequence, SequenceStatus
 
 log = logging.getLogger(__name__)
-FAILED = "the model failed while computing; the server log has the details"
 
 
 class Engine:
@@ -50,15 +58,18 @@ class Engine:
         send: Callable[[Message], None],
         launcher: Launcher | None = None,
         prepare: Callable[[], bool] = lambda: False,
-        desk: ImageDesk | None = None,
+        make_adapters: MakeAdapters = no_adapters,
+        *,
+        keeps_states: bool = False,
+        images: ImageDesk | None = None,
     ) -> None:
         """`launcher`: of a device that computes by itself; the next step is planned and launched
         while it does. Without one, a step ends before the next begins. `prepare`: a piece of work
-        for idle moments; False when there is none left. `desk`: of a model that reads images."""
+        for idle moments; False when there is none left. `keeps_states`: see LlmConfig.
+        `images`: of a model that reads them."""
         self._scheduler = scheduler
         self._state = state
         self._runner = runner
-        self._grammars = grammars
         self._launcher = launcher
         self._prepare = prepare
         self._flight: Flight | None = None
@@ -70,11 +81,18 @@ class Engine:
         self._generations: dict[str, Generation] = {}
         self._unstarted: dict[str, Generation] = {}
         """Those of them that no step has computed a token of."""
+        self._keeps_states = keeps_states
+        self._attempts = Attempts(
+            self._compute_whole, self._fail, self._take_back, keeps_states=keeps_states
+        )
         self._outbox = Outbox(send, self.stats)
         self._waits = Waits()
-        self.inbox: queue.SimpleQueue[Message | Compiled | Prepared] = queue.SimpleQueue()
-        self._entrance = Entrance(grammars, self.inbox.put, desk)
-        self._sees = desk is not None
+        self.inbox: queue.SimpleQueue[Message | Compiled | ReadAdapter | Prepared]
+        self.inbox = queue.SimpleQueue()
+        self._intake = Intake(
+            grammars, make_adapters, self.inbox.put, self._add, self._refuse, images
+        )
+        self._sees = images is not None
         self.step_started_s = 0.0
         """Monotonic time at which the present step began, 0 between steps; for the heartbeat."""
 
@@ -88,16 +106,16 @@ class Engine:
     @property
     def has_work(self) -> bool:
         """Whether a step is to be computed or under way."""
-        return self._scheduler.has_work or self._flight is not None or self._entrance.has_work
+        return self._scheduler.has_work or self._flight is not None or self._intake.has_work
 
     def close(self) -> None:
         """Ends what runs beside it. `run` has returned."""
-        self._entrance.close()
+        self._intake.close()
 
     def step(self) -> None:
         """Computes or launches one step and sends what came of it or of the one before."""
         self.step_started_s = time.monotonic()
-        if self._sees and self._entrance.has_work:
+        if self._sees and self._intake.has_work:
             self._look()
         if self._is_careful:
             self._land_alone()
@@ -123,7 +141,7 @@ class Engine:
         stats = self._scheduler.stats()
         return {
             "running": stats.num_running,
-            "waiting": stats.num_waiting + self._entrance.num_waiting,
+            "waiting": stats.num_waiting + self._intake.num_waiting,
             "preemptions": stats.total_preemptions,
             "prompt_tokens": stats.total_prompt_tokens,
             "cached_tokens": stats.total_cached_tokens,
@@ -145,51 +163,31 @@ class Engine:
             if isinstance(message, Quit):
                 return False
             if isinstance(message, Submit):
-                self._enter(self._entrance.take(message))
-            elif isinstance(message, Compiled | Prepared):
-                self._enter(self._entrance.came(message))
+                self._intake.receive(message)
             elif isinstance(message, Abort):
                 self._abort(message.ids)
+            elif isinstance(message, Note):
+                self._intake.note(message)
+            elif isinstance(message, ResetPrefixCache):
+                self._land_alone()
+                self._scheduler.reset_prefix_cache(is_anew=message.is_anew)
 
     def _look(self) -> None:
-        """At a part of an image; then those whose images have all been seen are let in."""
         try:
-            entrants = self._entrance.look()
+            self._intake.look()
         except DEVICE_LOST:
             log.exception("the device failed")
             raise
         except Exception:
             log.exception("an image could not be looked at")
-            self._entrance.give_up(BackendFailed(FAILED))
-        else:
-            for each in entrants:
-                self._enter(each)
+            self._intake.give_up(BackendFailed(FAILED))
 
-    def _enter(self, entrant: Entrant | None) -> None:
-        if entrant is not None and entrant.error is None:
-            self._add(entrant)
-        elif entrant is not None and entrant.error is not None:
-            self._refuse(entrant.submit.id, entrant.error)
-
-    def _add(self, entrant: Entrant) -> None:
-        submit, sampling = entrant.submit, entrant.submit.sampling
+    def _add(self, submit: Submit, constraint: LearningConstraint | None) -> None:
         try:
-            sequence = Sequence(
-                submit.id,
-                self._entrance.ids_of(submit),
-                max_new_tokens=self._max_new_tokens(submit),
-                priority=submit.priority,
-                needs_prompt_logprobs=sampling.prompt_logprobs is not None,
-                cache_salt=submit.cache_salt,
-            )
-            row = RowState(
-                sampling,
-                submit.seed,
-                submit.prompt_ids,
-                tuple(submit.end_ids),
-                tuple(map(tuple, submit.bad_word_ids)),
-                entrant.constraint,
-            )
+            slot = self._intake.adapters.slot_of(submit)
+            known = self._intake.scheduled(submit)
+            sequence = sequence_of(known, self._scheduler.limits.max_tokens, slot)
+            row = row_of(submit, constraint)
             self._scheduler.add(sequence)
         except ServingError as error:
             self._refuse(submit.id, error)
@@ -200,61 +198,24 @@ class Engine:
             self._host_bound.add(submit.id)
 
     def _refuse(self, request_id: str, error: ServingError) -> None:
-        self._entrance.leave(request_id)
         kind = type(error).__name__
         self._outbox.outputs.append(Output(request_id, [], "error", error.message, kind))
         self._outbox.flush()
-
-    def _max_new_tokens(self, submit: Submit) -> int:
-        wanted = submit.sampling.max_tokens
-        if wanted is None:
-            # The scheduler cuts it to what fits behind the prompt.
-            return self._scheduler.limits.max_tokens
-        # Scoring alone takes a token too, which is not told.
-        return max(wanted, 1)
+        self._intake.end(request_id)
 
     def _abort(self, ids: Iterable[str]) -> None:
         for request_id in ids:
-            if self._generations.pop(request_id, None) is None:
-                self._entrance.leave(request_id)
-            else:
+            self._intake.abort(request_id)
+            if self._generations.pop(request_id, None) is not None:
                 self._forget(request_id)
 
     # -- a step --------------------------------------------------------------------------------
 
     def _compute(self, plan: StepPlan, planning_s: float) -> None:
-        """All of a step; in halves, once, where memory does not suffice for it."""
+        """All of a step, as far as it can be."""
         step = BegunStep(plan, self._note_starts(plan), planning_s)
-        if not self._try(plan, step):
-            free_memory()
-            for half in plan.halves():
-                part = half.alive()
-                if part.rows and not self._try(part, step):
-                    sequences = [row.sequence for row in part.rows]
-                    self._fail(sequences, no_memory(len(sequences), part.num_tokens))
-                    step.has_failed = True
-            if plan.num_tokens == 1:
-                step.has_failed = True
-                self._fail([plan.rows[0].sequence], no_memory(1, 1))
+        self._attempts.compute(plan, step)
         self._outbox.end_step(step)
-
-    def _try(self, plan: StepPlan, step: BegunStep) -> bool:
-        """Computes a step; False where memory does not suffice."""
-        try:
-            self._compute_whole(plan, step)
-        except DEVICE_LOST:
-            # Nothing more can be computed in this process; another is started in its place.
-            log.exception("the device failed")
-            raise
-        except torch.OutOfMemoryError as error:
-            log.error("out of memory in a step: %s", str(error).splitlines()[0])  # noqa: TRY400  # it says all
-            return False
-        except Exception:
-            # The batch is lost, the engine is not: its caches hold only what was published.
-            log.exception("a step failed")
-            step.has_failed = True
-            self._fail([row.sequence for row in plan.rows], BackendFailed(FAILED))
-        return True
 
     def _compute_whole(self, plan: StepPlan, step: BegunStep) -> None:
         begun_s = time.monotonic()
@@ -285,6 +246,8 @@ class Engine:
                 log.exception("a step could not be launched")
                 self._is_careful = True
         self._land(launched)
+        if self._keeps_states and plan.rows and launched is None:
+            self._take_back(row.sequence for row in plan.rows)
 
     def _needs_host(self, plan: StepPlan) -> bool:
         """Whether a step chooses tokens, or scores a prompt, on the host."""
@@ -385,11 +348,16 @@ class Engine:
         self._outbox.outputs.append(output)
 
     def _forget(self, request_id: str) -> None:
-        self._entrance.leave(request_id)
         self._unstarted.pop(request_id, None)
         self._host_bound.discard(request_id)
         self._scheduler.finish(request_id)
         self._state.leave(request_id)
+        self._intake.end(request_id)
+
+    def _take_back(self, sequences: Iterable[Sequence]) -> None:
+        for sequence in sequences:
+            self._scheduler.take_back(sequence)
+            self._state.leave(sequence.id)
 
     def _fail(self, sequences: Iterable[Sequence], error: ServingError) -> None:
         for sequence in sequences:

@@ -35,12 +35,13 @@ def find_class(values: Mapping[str, Any]) -> Found:
     """The class that transformers has for a config.json's language model. Raises LoadFailed."""
     named = hub_class(values)
     try:
-        import transformers
         from transformers.models.auto.configuration_auto import CONFIG_MAPPING
         from transformers.models.auto.modeling_auto import (
             MODEL_FOR_CAUSAL_LM_MAPPING,
             MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING,
         )
+
+        from trivet.backends.hugging_face.library import transformers
     except ImportError as error:
         raise LoadFailed(
             f"config.json names the architecture '{named}', for which trivet has no family of its "

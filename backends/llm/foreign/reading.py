@@ -86,7 +86,7 @@ def _sight_of(
 
 def make_model(found: Found, tensors: dict[str, Tensor], dtype: torch.dtype) -> Any:
     """A model with these weights, by the names that files have. Raises LoadFailed."""
-    import transformers
+    from trivet.backends.hugging_face.library import transformers
 
     transformers.utils.logging.disable_progress_bar()
     transformers.utils.logging.set_verbosity_error()

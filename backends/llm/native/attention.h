@@ -3,12 +3,7 @@
 #include <string.h>
 
 #include "vectors.h"
-
-/* What a step keeps between its phases; rows are padded to whole tiles. */
-typedef struct {
-    float *residual, *qkv;
-    bf16 *normed, *query, *attended, *activated;
-} Buffers;
+#include "walk.h"
 
 /* The sums of 16 vectors, one in each lane. */
 static inline __m512 sum_each(__m512 *v) {
@@ -45,27 +40,64 @@ static inline __attribute__((always_inline)) __m512 score(const bf16 *query,
     return sum_each(products);
 }
 
+/* The same for a size that is any multiple of 16. */
+static __m512 score_any(const bf16 *query, const bf16 *const *keys, int size) {
+    __m512 products[16];
+    for (int key = 0; key < 16; key++) {
+        products[key] = _mm512_setzero_ps();
+        for (int i = 0; i < size; i += 32) {
+            const __mmask32 there = size - i < 32 ? 0xffff : 0xffffffff;
+            products[key] =
+                _mm512_dpbf16_ps(products[key], (__m512bh)_mm512_loadu_si512(query + i),
+                                 (__m512bh)_mm512_maskz_loadu_epi16(there, keys[key] + i));
+        }
+    }
+    return sum_each(products);
+}
+
+static inline __m512 score_16(const bf16 *query, const bf16 *const *keys, int size) {
+    switch (size) {
+    case 64: return score(query, keys, 64);
+    case 128: return score(query, keys, 128);
+    case 256: return score(query, keys, 256);
+    default: return score_any(query, keys, size);
+    }
+}
+
+/* Sums to scores, of keys from `distance` behind the query on (0: its own, before: negative). */
+static inline __m512 scored(const Layer *layer, __m512 sums, int head, int distance) {
+    sums = _mm512_mul_ps(sums, _mm512_set1_ps(layer->scale));
+    if (layer->score_cap) sums = capped(sums, layer->score_cap);
+    if (layer->slopes) {
+        const __m512 lanes = _mm512_setr_ps(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+        __m512 places = _mm512_add_ps(lanes, _mm512_set1_ps((float)distance));
+        sums = _mm512_fmadd_ps(places, _mm512_set1_ps(layer->slopes[head]), sums);
+    }
+    return sums;
+}
+
 /* One query head's way through the keys: its highest score, and its sums weighted by it. */
 typedef struct {
     float most, total;
     float sums[MAX_HEAD];
 } Head;
 
-/* Adds weighted values to the sums of `heads` queries that share them. */
-static inline __attribute__((always_inline)) void weigh(const int heads, const int size,
+/* Adds weighted values to the sums of `heads` queries that share them: `size` columns of a head
+ * from `column` on. */
+static inline __attribute__((always_inline)) void weigh(const int heads, const int size, int column,
                                                         const float *weights,
                                                         const bf16 *const *values, int count,
                                                         Head *head) {
-    __m512 total[4][MAX_HEAD / TILE];
+    __m512 total[4][128 / TILE];
 #pragma GCC unroll 16
     for (int h = 0; h < heads; h++)
 #pragma GCC unroll 16
         for (int i = 0; i < size / TILE; i++)
-            total[h][i] = _mm512_loadu_ps(head[h].sums + i * TILE);
+            total[h][i] = _mm512_loadu_ps(head[h].sums + column + i * TILE);
     for (int place = 0; place < count; place++)
 #pragma GCC unroll 16
         for (int i = 0; i < size / TILE; i++) {
-            __m512 value = load_bf16(values[place] + i * TILE);
+            __m512 value = load_bf16(values[place] + column + i * TILE);
 #pragma GCC unroll 16
             for (int h = 0; h < heads; h++)
                 total[h][i] =
@@ -75,31 +107,46 @@ static inline __attribute__((always_inline)) void weigh(const int heads, const i
     for (int h = 0; h < heads; h++)
 #pragma GCC unroll 16
         for (int i = 0; i < size / TILE; i++)
-            _mm512_storeu_ps(head[h].sums + i * TILE, total[h][i]);
+            _mm512_storeu_ps(head[h].sums + column + i * TILE, total[h][i]);
+}
+
+/* As many columns at a time as fit into registers. */
+static void weigh_some(int heads, int size, const float *weights, const bf16 *const *values,
+                       int count, Head *head) {
+    for (int column = 0, width; column < size; column += width) {
+        const int left = size - column;
+        width = left >= 128 && heads <= 2 ? 128 : left >= 64 ? 64 : TILE;
+        switch (width + heads) {
+        case 17: weigh(1, 16, column, weights, values, count, head); break;
+        case 18: weigh(2, 16, column, weights, values, count, head); break;
+        case 19: weigh(3, 16, column, weights, values, count, head); break;
+        case 20: weigh(4, 16, column, weights, values, count, head); break;
+        case 65: weigh(1, 64, column, weights, values, count, head); break;
+        case 66: weigh(2, 64, column, weights, values, count, head); break;
+        case 67: weigh(3, 64, column, weights, values, count, head); break;
+        case 68: weigh(4, 64, column, weights, values, count, head); break;
+        case 129: weigh(1, 128, column, weights, values, count, head); break;
+        default: weigh(2, 128, column, weights, values, count, head); break;
+        }
+    }
 }
 
 static void weigh_heads(int heads, int size, const float *weights, const bf16 *const *values,
                         int count, Head *head) {
+    const int most = size % 128 ? 4 : 2;
     while (heads > 0) {
-        int some = size == 64 ? (heads > 4 ? 4 : heads) : (heads > 2 ? 2 : heads);
-        switch (size + some) {
-        case 65: weigh(1, 64, weights, values, count, head); break;
-        case 66: weigh(2, 64, weights, values, count, head); break;
-        case 67: weigh(3, 64, weights, values, count, head); break;
-        case 68: weigh(4, 64, weights, values, count, head); break;
-        case 129: weigh(1, 128, weights, values, count, head); break;
-        default: weigh(2, 128, weights, values, count, head); break;
-        }
+        const int some = heads > most ? most : heads;
+        weigh_some(some, size, weights, values, count, head);
         heads -= some, weights += some * KEYS, head += some;
     }
 }
 
 /* Where the first head's keys (or values) of positions `from` ... lie, in units of the cache's
  * numbers; those past `to` stand in as `to` - 1. */
-static inline void find_rows(const Model *model, const Step *step, int sequence, int from, int to,
-                             int64_t *rows) {
+static inline void find_rows(const Model *model, const Layer *layer, const Step *step, int sequence,
+                             int from, int to, int64_t *rows) {
     const int32_t *table = step->tables + (int64_t)sequence * step->most_blocks;
-    const int64_t slot_size = (int64_t)model->kv_heads * model->head_dim;
+    const int64_t slot_size = (int64_t)layer->kv_heads * layer->head_dim;
     for (int i = 0; i < KEYS; i++) {
         int place = from + i < to ? from + i : to - 1;
         rows[i] = ((int64_t)table[place / model->block_size] * model->block_size +
@@ -114,14 +161,14 @@ static inline void prefetch_rows(const bf16 *states, const int64_t *rows, int si
             _mm_prefetch((const char *)(states + rows[i] + line), _MM_HINT_T1);
 }
 
-/* Weights of `count` keys; what the head has summed fades where a higher score has come. */
-static inline void look(const Model *model, Head *head, const bf16 *query, const bf16 *const *keys,
-                        int count, float *weights) {
-    const int size = model->head_dim;
+/* Weights of `count` keys, the first of them `distance` behind the query; what the head has summed
+ * fades where a higher score has come. `number`: the head's. */
+static inline void look(const Layer *layer, Head *head, int number, const bf16 *query,
+                        const bf16 *const *keys, int count, int distance, float *weights) {
+    const int size = layer->head_dim;
     __m512 highest = _mm512_set1_ps(-INFINITY), added = _mm512_setzero_ps();
     for (int i = 0; i < count; i += 16) {
-        __m512 found = size == 64 ? score(query, keys + i, 64) : score(query, keys + i, 128);
-        found = _mm512_mul_ps(found, _mm512_set1_ps(model->scale));
+        __m512 found = scored(layer, score_16(query, keys + i, size), number, distance + i);
         if (count - i < 16)
             found = _mm512_mask_mov_ps(_mm512_set1_ps(-INFINITY), (1u << (count - i)) - 1, found);
         _mm512_store_ps(weights + i, found);
@@ -145,10 +192,11 @@ static inline void look(const Model *model, Head *head, const bf16 *query, const
  * together, because their keys are neighbours in memory. */
 static void attend_token(const Model *model, const Layer *layer, const Step *step, const Buffers *b,
                          int sequence, int token, int kv_from, int kv_to) {
-    const int size = model->head_dim, group = model->heads / model->kv_heads;
+    const int size = layer->head_dim, group = layer->heads / layer->kv_heads;
+    const int stride = padded_head(size), first_head = kv_from * group;
     const int length = (int)step->positions[token] + 1, width = (kv_to - kv_from) * size;
-    const int begin = model->window && length > model->window ? length - model->window : 0;
-    const int64_t place = ((int64_t)token * model->heads + kv_from * group) * size;
+    const int begin = layer->window && length > layer->window ? length - layer->window : 0;
+    const int64_t place = (int64_t)token * layer->heads + first_head; /* in heads */
     const bf16 *first_keys = layer->keys + kv_from * size,
                *first_values = layer->values + kv_from * size;
     const bf16 *keys[KEYS], *values[KEYS];
@@ -159,12 +207,12 @@ static void attend_token(const Model *model, const Layer *layer, const Step *ste
         memset(heads[h].sums, 0, size * sizeof(float));
         heads[h].most = -INFINITY, heads[h].total = 0;
     }
-    find_rows(model, step, sequence, begin, length, next);
+    find_rows(model, layer, step, sequence, begin, length, next);
     for (int from = begin; from < length; from += KEYS) {
         const int count = length - from < KEYS ? length - from : KEYS;
         memcpy(rows, next, sizeof rows);
         if (from + KEYS < length) {
-            find_rows(model, step, sequence, from + KEYS, length, next);
+            find_rows(model, layer, step, sequence, from + KEYS, length, next);
             prefetch_rows(first_keys, next, width);
             prefetch_rows(first_values, next, width);
         }
@@ -174,12 +222,14 @@ static void attend_token(const Model *model, const Layer *layer, const Step *ste
                 keys[i] = first_keys + rows[i] + kv_head * size;
                 values[i] = first_values + rows[i] + kv_head * size;
             }
-            for (int h = 0; h < group; h++)
-                look(model, mine + h, b->query + place + (kv_head * group + h) * size, keys, count,
-                     weights + h * KEYS);
+            for (int h = 0; h < group; h++) {
+                const int number = kv_head * group + h;
+                look(layer, mine + h, first_head + number, b->query + (place + number) * stride,
+                     keys, count, from - length + 1, weights + h * KEYS);
+            }
             weigh_heads(group, size, weights, values, count, mine);
         }
     }
     for (int h = 0; h < (kv_to - kv_from) * group; h++)
-        store_share(heads[h].sums, size, heads[h].total, b->attended + place + h * size);
+        store_share(heads[h].sums, size, heads[h].total, b->attended + (place + h) * size);
 }

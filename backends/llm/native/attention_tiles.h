@@ -3,11 +3,11 @@
 #pragma once
 #include "attention.h"
 
-/* 16 x 16 words turned over, into a tile. */
-static inline void transpose(const bf16 *const *rows, int offset, char *tile) {
+/* 16 x 16 words turned over, into a tile; zeros for those that are not `there`. */
+static inline void transpose(const bf16 *const *rows, int offset, __mmask16 there, char *tile) {
     __m512i a[16], b[16];
 #pragma GCC unroll 16
-    for (int i = 0; i < 16; i++) a[i] = _mm512_loadu_si512(rows[i] + offset);
+    for (int i = 0; i < 16; i++) a[i] = _mm512_maskz_loadu_epi32(there, rows[i] + offset);
 #pragma GCC unroll 16
     for (int i = 0; i < 16; i += 2) {
         b[i] = _mm512_unpacklo_epi32(a[i], a[i + 1]);
@@ -54,23 +54,24 @@ typedef struct {
     int begin, length; /* positions of keys */
 } Span;
 
-static Span span_of(const Model *model, const Step *step, int sequence, int first) {
+static Span span_of(const Layer *layer, const Step *step, int sequence, int first) {
     const int end = step->starts[sequence + 1];
     Span span = {.first = first, .tokens = end - first < TILE ? end - first : TILE};
     span.length = (int)step->positions[first + span.tokens - 1] + 1;
     const int seen = (int)step->positions[first] + 1;
-    if (model->window && seen > model->window) span.begin = (seen - model->window) / KEYS * KEYS;
+    if (layer->window && seen > layer->window) span.begin = (seen - layer->window) / KEYS * KEYS;
     return span;
 }
 
 static void load_tiles(const bf16 *keys, const bf16 *values, const int64_t *places, int size,
                        KeyTiles *tiles) {
     const bf16 *rows[KEYS];
-    const int steps = size / 32, columns = size / TILE;
+    const int steps = padded_head(size) / 32, columns = size / TILE;
     for (int i = 0; i < KEYS; i++) rows[i] = keys + places[i];
     for (int part = 0; part < KEYS / TILE; part++)
         for (int k = 0; k < steps; k++)
-            transpose(rows + part * TILE, k * 32, tiles->keys + (part * steps + k) * TILE_BYTES);
+            transpose(rows + part * TILE, k * 32, first_lanes(size / 2 - k * TILE),
+                      tiles->keys + (part * steps + k) * TILE_BYTES);
     for (int i = 0; i < KEYS; i++) rows[i] = values + places[i];
     for (int pair = 0; pair < KEYS / 2; pair++)
         for (int i = 0; i < columns; i++) {
@@ -85,7 +86,7 @@ static void load_tiles(const bf16 *keys, const bf16 *values, const int64_t *plac
 /* [16 tokens, 64 keys] of one head. */
 static void score_tiles(const bf16 *query, int stride, int size, const KeyTiles *tiles,
                         float *scores) {
-    const int steps = size / 32, part = steps * TILE_BYTES;
+    const int steps = padded_head(size) / 32, part = steps * TILE_BYTES;
     _tile_zero(0);
     _tile_zero(1);
     _tile_zero(2);
@@ -109,20 +110,22 @@ static void score_tiles(const bf16 *query, int stride, int size, const KeyTiles 
 }
 
 /* Which of the 64 keys from `from` on a token sees: those up to itself, within the window. */
-static uint64_t seen_keys(const Model *model, int position, int from) {
+static uint64_t seen_keys(const Layer *layer, int position, int from) {
     const int last = position - from;
-    const int lowest = model->window ? last - model->window + 1 : 0;
+    const int lowest = layer->window ? last - layer->window + 1 : 0;
     uint64_t seen = last >= 63 ? ~0ull : last < 0 ? 0 : (1ull << (last + 1)) - 1;
     if (lowest > 63) return 0;
     return lowest > 0 ? seen & ~0ull << lowest : seen;
 }
 
-/* One token's scores to weights; what it has summed fades where a higher score has come. */
-static void weigh_row(const Model *model, HeadTile *head, int row, uint64_t seen,
-                      const float *scores, bf16 *weights) {
+/* One token's scores to weights; what it has summed fades where a higher score has come. `number`:
+ * the head's; `distance`: of the first key behind the token. */
+static void weigh_row(const Layer *layer, HeadTile *head, int number, int row, uint64_t seen,
+                      int distance, const float *scores, bf16 *weights) {
+    const int size = layer->head_dim;
     __m512 found[4], highest = _mm512_set1_ps(-INFINITY), added = _mm512_setzero_ps();
     for (int i = 0; i < 4; i++) {
-        found[i] = _mm512_mul_ps(_mm512_load_ps(scores + i * 16), _mm512_set1_ps(model->scale));
+        found[i] = scored(layer, _mm512_load_ps(scores + i * 16), number, distance + i * 16);
         found[i] =
             _mm512_mask_mov_ps(_mm512_set1_ps(-INFINITY), (__mmask16)(seen >> (16 * i)), found[i]);
         highest = _mm512_max_ps(highest, found[i]);
@@ -136,7 +139,7 @@ static void weigh_row(const Model *model, HeadTile *head, int row, uint64_t seen
     }
     if (peak != head->most[row]) {
         const float fade = head->most[row] == -INFINITY ? 0.0f : expf(head->most[row] - peak);
-        multiply_by(head->sums + row * model->head_dim, model->head_dim, fade);
+        multiply_by(head->sums + row * size, size, fade);
         head->total[row] *= fade;
         head->most[row] = peak;
     }
@@ -160,10 +163,10 @@ static void add_values(HeadTile *head, int size, const bf16 *weights, const KeyT
 /* Up to 16 tokens of one sequence, from `first` on; the heads that share a key/value head. */
 static void attend_tile(const Model *model, const Layer *layer, const Step *step, const Buffers *b,
                         int sequence, int first, int kv_head) {
-    const int size = model->head_dim, group = model->heads / model->kv_heads;
-    const int stride = model->heads * size;
-    const Span span = span_of(model, step, sequence, first);
-    const int64_t place = (int64_t)first * stride + kv_head * group * size;
+    const int size = layer->head_dim, group = layer->heads / layer->kv_heads;
+    const int padded_size = padded_head(size), first_head = kv_head * group;
+    const Span span = span_of(layer, step, sequence, first);
+    const int64_t place = (int64_t)first * layer->heads + first_head; /* in heads */
     KeyTiles tiles;
     HeadTile heads[MAX_GROUP];
     float scores[TILE * KEYS] __attribute__((aligned(64)));
@@ -176,16 +179,18 @@ static void attend_tile(const Model *model, const Layer *layer, const Step *step
     }
     for (int from = span.begin; from < span.length; from += KEYS) {
         int64_t places[KEYS];
-        find_rows(model, step, sequence, from, span.length, places);
+        find_rows(model, layer, step, sequence, from, span.length, places);
         load_tiles(layer->keys + kv_head * size, layer->values + kv_head * size, places, size,
                    &tiles);
         for (int h = 0; h < group; h++) {
-            score_tiles(b->query + place + h * size, stride, size, &tiles, scores);
+            score_tiles(b->query + (place + h) * padded_size, layer->heads * padded_size, size,
+                        &tiles, scores);
             for (int row = 0; row < span.tokens; row++) {
-                uint64_t seen = seen_keys(model, (int)step->positions[first + row], from);
+                const int position = (int)step->positions[first + row];
+                const uint64_t seen = seen_keys(layer, position, from);
                 if (seen)
-                    weigh_row(model, heads + h, row, seen, scores + row * KEYS,
-                              weights + row * KEYS);
+                    weigh_row(layer, heads + h, first_head + h, row, seen, from - position,
+                              scores + row * KEYS, weights + row * KEYS);
                 else
                     memset(weights + row * KEYS, 0, KEYS * sizeof(bf16));
             }
@@ -195,5 +200,5 @@ static void attend_tile(const Model *model, const Layer *layer, const Step *step
     for (int h = 0; h < group; h++)
         for (int row = 0; row < span.tokens; row++)
             store_share(heads[h].sums + row * size, size, heads[h].total[row],
-                        b->attended + place + (int64_t)row * stride + h * size);
+                        b->attended + (place + (int64_t)row * layer->heads + h) * size);
 }

@@ -1,82 +1,42 @@
-"""The Llama shape computed by the compiled step; models/torch_decoder.py says what it must give."""
+"""A model computed by the compiled step; models/torch_decoder.py says what it must give."""
 
 import ctypes
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
+from trivet.backends.llm.adapters.bank import AdapterBank, StepAdapters
 from trivet.backends.llm.attention.base import StepInputs
 from trivet.backends.llm.attention.kv_cache import KvCache
-from trivet.backends.llm.families.config import LlmConfig
-from trivet.backends.llm.families.kinds import GatedMlp
 from trivet.backends.llm.families.names import Role
-from trivet.backends.llm.families.needs import Need
-from trivet.backends.llm.matrices.dense import Dense
-from trivet.backends.llm.matrices.matrix import Matrix
-from trivet.backends.llm.models.parts import take_attention, take_mlp, take_norm
-from trivet.backends.llm.models.rotary import rotary_table
+from trivet.backends.llm.models.parts import take_norm
 from trivet.backends.llm.models.vocabulary import take_embedding, take_head
+from trivet.backends.llm.native.adding import Adding
+from trivet.backends.llm.native.layers import Taken
 from trivet.backends.llm.native.library import Native
+from trivet.backends.llm.native.packing import numbers_of, pack, padded
 from trivet.backends.llm.native.structures import CLayer, CModel, CStep
 from trivet.backends.llm.weights.taking import Weights
-
-PANEL = 32
-"""Columns that one block of packed weights makes."""
-HEAD_SIZES = (64, 128)
-MAX_GROUP = 16
-"""Query heads to a key/value head."""
-COMPUTES = frozenset({
-    Need.PRE_NORM, Need.RMS_NORM, Need.ROTARY, Need.WINDOW, Need.QKV_BIAS, Need.OUTPUT_BIAS,
-    Need.HEAD_NORMS, Need.GATED_MLP, Need.SILU,
-})  # fmt: skip
-"""See Implementation."""
-
-
-def why_not(config: LlmConfig, dtype: torch.dtype) -> str:
-    """Why the compiled step cannot compute a model of its kinds; empty if it can."""
-    heads, mlp = config.attention, config.layers[0].mlp
-    assert isinstance(mlp, GatedMlp)
-    if dtype != torch.bfloat16:
-        return f"it computes in bfloat16, not {str(dtype).removeprefix('torch.')}"
-    if heads.head_dim not in HEAD_SIZES:
-        return f"heads are of size {heads.head_dim}, not one of {HEAD_SIZES}"
-    if config.hidden_size % PANEL or mlp.intermediate_size % PANEL:
-        return f"layer sizes are no multiples of {PANEL}"
-    if heads.num_heads // heads.num_kv_heads > MAX_GROUP:
-        return f"more than {MAX_GROUP} query heads share a key/value head"
-    # It knows one epsilon.
-    if any(norm is not None and norm.eps != config.norm.eps for norm in (
-        config.layers[0].norm, heads.head_norm)):  # fmt: skip
-        return "its norms are of several epsilons"
-    return ""
 
 
 class NativeModel:
     """A decoder over the paged cache. Owned by the engine's thread."""
 
     def __init__(self, weights: Weights, cache: KvCache, native: Native) -> None:
-        """`why_not` must have said nothing. Raises LoadFailed as TorchDecoder does."""
+        """`kinds.why_not` must have said nothing. Raises LoadFailed as TorchDecoder does."""
         config = weights.config
-        heads, mlp = config.attention, config.layers[0].mlp
-        assert isinstance(mlp, GatedMlp)
         self._functions = native.functions
         self._vocabulary = config.vocabulary_size
-        embedding = take_embedding(weights)
-        head = pack(_padded(_data(take_head(weights, embedding))))
-        cosines, sines = rotary_table(
-            heads, config.max_positions, embedding.dtype, weights.rope_divisors()
-        )
-        norm = take_norm(weights, config.norm, Role.FINAL_NORM).weight
-        self._kept: list[Tensor] = [embedding, norm, head, cosines, sines]
-        self._model = CModel(
-            config.hidden_size, mlp.intermediate_size, heads.num_heads,
-            heads.num_kv_heads, heads.head_dim, config.num_layers,
-            -(-config.vocabulary_size // PANEL) * PANEL, cache.block_size, heads.window,
-            native.has_amx, torch.get_num_threads(), config.norm.eps, heads.scale,
-            *map(_address, self._kept),
-        )  # fmt: skip
-        layers = [self._layer(weights, index, states) for index, states in enumerate(cache.layers)]
+        self._taken = Taken(weights)
+        self._model = _model(weights, self._taken)
+        self._model.block_size = cache.block_size
+        self._model.has_amx, self._model.threads = native.has_amx, torch.get_num_threads()
+        layers = [self._taken.layer(index, states) for index, states in enumerate(cache.layers)]
         weights.refuse_rest()
+        self._adapters = weights.adapters
+        self._adding = Adding(self._taken.places)
+        self._multiplier, self._cap = config.logit_multiplier, config.logit_cap
         self._layers = (CLayer * len(layers))(*layers)
         self._scratch = torch.empty(0, dtype=torch.uint8)
 
@@ -90,56 +50,78 @@ class NativeModel:
             inputs.sequence_lengths, inputs.block_tables.contiguous(), inputs.sample_rows, logits,
             self._memory(num_tokens, num_samples),
         )  # fmt: skip
-        step = CStep(num_tokens, num_sequences, most_blocks, num_samples, *map(_address, tensors))
-        self._functions.decode(ctypes.byref(self._model), self._layers, ctypes.byref(step))
+        addresses = (tensor.data_ptr() for tensor in tensors)
+        step = CStep(num_tokens, num_sequences, most_blocks, num_samples, *addresses)
+        if self._adapters is not None and self._adapters.step is not None:
+            return self._adapted(self._adapters, self._adapters.step, step, inputs, logits)
+        self._decode(step)
         return logits[:, : self._vocabulary]
 
+    def _decode(self, step: CStep) -> None:
+        self._functions.decode(ctypes.byref(self._model), self._layers, ctypes.byref(step))
+
+    def _adapted(
+        self,
+        bank: AdapterBank,
+        adapters: StepAdapters,
+        step: CStep,
+        inputs: StepInputs,
+        logits: Tensor,
+    ) -> Tensor:
+        """A step of which some rows have adapters."""
+        step.adapters, step.adapter_slots, step.lowered, step.lowered_too = self._adding.addresses(
+            adapters
+        )
+        if adapters.embeddings:
+            embedded = bank.embed(inputs.token_ids, self._look_up).contiguous()
+            step.embedded = embedded.data_ptr()
+        if not adapters.heads:
+            self._decode(step)
+            return logits[:, : self._vocabulary]
+        states = torch.empty(len(logits), self._model.hidden, dtype=torch.bfloat16)
+        step.states = states.data_ptr()
+        # What becomes of logits comes behind the heads that adapters bring.
+        self._model.logit_multiplier, self._model.logit_cap = 1.0, 0.0
+        self._decode(step)
+        self._model.logit_multiplier, self._model.logit_cap = self._multiplier, self._cap
+        scored = bank.score(states, logits[:, : self._vocabulary]) * self._multiplier
+        return torch.tanh(scored / self._cap) * self._cap if self._cap else scored
+
+    def _look_up(self, token_ids: Tensor) -> Tensor:
+        return functional.embedding(token_ids, self._taken.embedding)
+
     def _memory(self, num_tokens: int, num_samples: int) -> Tensor:
-        size = self._functions.scratch_bytes(ctypes.byref(self._model), num_tokens, num_samples)
+        size = self._functions.scratch_bytes(
+            ctypes.byref(self._model), self._layers, num_tokens, num_samples
+        )
         if len(self._scratch) < size:
             # Zeroed, for rows that only fill up a tile are computed with, too.
             self._scratch = torch.zeros(size, dtype=torch.uint8)
         return self._scratch
 
-    def _layer(self, weights: Weights, index: int, states: Tensor) -> CLayer:
-        kind = weights.config.layers[index]
-        attention, mlp = take_attention(weights, index), take_mlp(weights, index)
-        tensors = (
-            take_norm(weights, kind.norm, Role.ATTENTION_NORM, index).weight,
-            pack(_data(attention.qkv)), attention.qkv_bias, attention.query_norm,
-            attention.key_norm, pack(_data(attention.output)), attention.output_bias,
-            take_norm(weights, kind.norm, Role.MLP_NORM, index).weight,
-            pack(_interleaved(_data(mlp.inner))), pack(_data(mlp.down)), states[0], states[1],
-        )  # fmt: skip
-        self._kept += [tensor for tensor in tensors if tensor is not None]
-        return CLayer(*map(_address, tensors))
 
-
-def pack(weight: Tensor) -> Tensor:
-    """[N, K], both multiples of 32, as the products of decoder.c read it, from first to last byte.
-
-    [N / 32, K / 32] blocks of two tiles of 16 columns each; a tile has 16 rows of 16 pairs, each
-    pair two neighbours in K. (Intel's VNNI layout, which AMX and AVX512-BF16 share.)
-    """
-    columns, depth = weight.shape
-    tiles = weight.view(columns // PANEL, 2, 16, depth // 32, 16, 2)
-    return tiles.permute(0, 3, 1, 4, 2, 5).contiguous()
-
-
-def _interleaved(gate_up: Tensor) -> Tensor:
-    """[2 * N, K], a gate and what it lets through in the same block."""
-    return gate_up.view(2, -1, 16, gate_up.shape[1]).transpose(0, 1).flatten(0, 2)
-
-
-def _data(matrix: Matrix) -> Tensor:
-    assert isinstance(matrix, Dense)  # of the formats that it multiplies
-    return matrix.data
-
-
-def _padded(head: Tensor) -> Tensor:
-    missing = -len(head) % PANEL
-    return torch.nn.functional.pad(head, (0, 0, 0, missing)) if missing else head
-
-
-def _address(tensor: Tensor | None) -> int | None:
-    return None if tensor is None else tensor.data_ptr()
+def _model(weights: Weights, taken: Taken) -> CModel:
+    config = weights.config
+    embedding = take_embedding(weights)
+    head = padded(numbers_of(take_head(weights, embedding)))
+    # Rounded to what states are of, as models that have a multiplier were trained.
+    multiplier = torch.tensor(config.embedding_multiplier).bfloat16()
+    taken.embedding = embedding
+    made = CModel(
+        hidden=config.hidden_size, layers=config.num_layers, vocabulary=len(head),
+        first_position=config.first_position, embedding_multiplier=float(multiplier),
+        logit_multiplier=config.logit_multiplier, logit_cap=config.logit_cap,
+        embedding=taken.address(embedding), head=taken.address(pack(head)),
+        norm=taken.norm(config.norm, take_norm(weights, config.norm, Role.FINAL_NORM)),
+    )  # fmt: skip
+    if config.has_head_bias:
+        made.head_bias = taken.bias(weights.bias({Role.HEAD: config.vocabulary_size}))
+    if config.has_learned_positions:
+        rows = config.max_positions + config.first_position
+        made.places = taken.address(weights.table(Role.POSITIONS, rows).contiguous())
+    if config.embedding_norm is not None:
+        role = Role.EMBEDDING_NORM
+        made.embedding_norm = taken.norm(
+            config.embedding_norm, take_norm(weights, config.embedding_norm, role)
+        )
+    return made

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
+from trivet.backends.llm.native.structures import STRUCTURE_BYTES
+
 LIBRARY = Path(__file__).with_name("_decoder.so")
 NEEDED_FLAGS = frozenset({"avx512f", "avx512bw", "avx512vl", "avx512dq", "avx512_bf16"})
 TILE_FLAGS = frozenset({"amx_tile", "amx_bf16"})
@@ -33,6 +35,8 @@ def load_native() -> Native | str:
         return f"this processor has no {', '.join(sorted(missing))}"
     # Its OpenMP is then torch's, which must be loaded before: two would take each other's cores.
     functions = ctypes.CDLL(str(LIBRARY))
+    if not hasattr(functions, "structure_bytes") or functions.structure_bytes() != STRUCTURE_BYTES:
+        return "it was built from other sources than these: install trivet again"
     functions.scratch_bytes.restype = ctypes.c_int64
     has_amx = wish != "avx512" and flags >= TILE_FLAGS and bool(functions.allow_tiles())
     return Native(functions, has_amx)

@@ -1,23 +1,84 @@
-/* What a step is told. native/structures.py has the same, field by field. */
+/* What a step is told. native/structures.py has the same, field by field.
+ *
+ * Kinds that a layer lacks are zeros: no norm, no window, no cap, no bias, no rotation. */
 #pragma once
 #include <stdint.h>
 
 typedef uint16_t bf16;
 
+/* families/kinds.py says what each is. */
 typedef struct {
-    int32_t hidden, inner, heads, kv_heads, head_dim, layers, vocabulary, block_size, window;
+    enum { NO_NORM, RMS_ROUNDED, RMS, LAYER_NORM } kind; /* RMS_ROUNDED: before its weight */
+    float eps;
+    const float *weight, *bias; /* with the number that a family adds to its weights */
+} Norm;
+
+enum { SILU, GELU, GELU_TANH, GELU_SIGMOID, RELU, RELU_SQUARED };
+
+/* Matrices are packed, see pack() in packing.py. Absent parts are null. */
+typedef struct {
+    int32_t inner, activation, is_gated;
+    const bf16 *into, *into_bias; /* a gate and what it lets through in the same panel */
+    const bf16 *down, *down_bias;
+} Mlp;
+
+/* Chooses `active` of `count` experts for each token. */
+typedef struct {
+    int32_t count, active; /* count 0: the layer's only MLP is that of all tokens */
+    int32_t is_sigmoid, is_normalised, groups, active_groups;
+    int32_t telling; /* so many of a group's scores say how good it is, its best ones */
+    float multiplier;
+    const bf16 *weight;      /* packed; [count to whole panels, hidden] */
+    const float *correction; /* of scores, for the choice only */
+    const bf16 *shared;      /* [hidden]: the share of the expert behind the last, of all tokens */
+    int32_t has_shared;      /* without `shared`, that expert's share is 1 */
+} Router;
+
+typedef struct {
+    int32_t heads, kv_heads, head_dim;
+    int32_t rotated; /* how much of a head */
+    int32_t window;
+    int32_t joins_heads; /* query and key norms are of all heads as one */
+    int32_t is_parallel; /* attention and MLP read the same states; without a norm of its own the
+                            MLP reads what attention reads */
+    float scale, score_cap, clip;
+    float multiplier;            /* of what attention and MLP add */
+    const float *slopes;         /* [heads] */
+    const bf16 *cosines, *sines; /* [positions, rotated] */
+    Norm before_attention, after_attention, before_mlp, after_mlp;
+    Norm query_norm, key_norm; /* [heads, head_dim], [kv_heads, head_dim] */
+    const bf16 *qkv, *qkv_bias;
+    const bf16 *output, *output_bias;
+    bf16 *keys, *values; /* [slots, kv_heads, head_dim] */
+    const Mlp *mlps;     /* one, or the router's, and behind them the shared one */
+    Router router;
+} Layer;
+
+typedef struct {
+    int32_t hidden, layers, vocabulary, block_size;
     int32_t has_amx, threads;
-    float eps, scale;
-    const bf16 *embedding, *norm, *head; /* head is packed */
-    const bf16 *cosines, *sines;         /* [positions, head_dim] */
+    int32_t first_position; /* the row of the first one in `places` */
+    float embedding_multiplier, logit_multiplier, logit_cap;
+    const bf16 *embedding, *places; /* learned positions */
+    Norm embedding_norm, norm;
+    const bf16 *head, *head_bias; /* head is packed */
 } Model;
 
-/* Matrices are packed, see pack() in decoder.py. Absent parts are null. */
+enum { MAX_PARTS = 4 };
+
+/* What adapters add to a product. A part is one of the file's matrices: some of the product's
+ * outputs, in tiles of 16. */
 typedef struct {
-    const bf16 *input_norm, *qkv, *qkv_bias, *query_norm, *key_norm;
-    const bf16 *output, *output_bias, *post_norm, *gate_up, *down;
-    bf16 *keys, *values; /* [slots, kv_heads, head_dim] */
-} Layer;
+    int32_t depth, parts; /* the ranks of all adapters and parts, each part's to whole panels */
+    const bf16 *down;     /* packed; [depth, inputs] */
+    const int32_t *owners; /* [depth]: the slot of each column's adapter */
+    int32_t first_tiles[MAX_PARTS], last_tiles[MAX_PARTS], first_columns[MAX_PARTS + 1];
+    const bf16 *ups[MAX_PARTS]; /* see pack_tiles() in packing.py; [outputs, a part's depth] */
+} Added;
+
+typedef struct {
+    Added qkv, output, into, down;
+} Adapters;
 
 typedef struct {
     int32_t tokens, sequences, most_blocks, samples;
@@ -25,7 +86,13 @@ typedef struct {
     const int32_t *starts, *lengths, *tables;     /* as in StepInputs */
     const int64_t *sample_rows;
     float *logits; /* [samples, vocabulary] */
-    char *scratch; /* scratch_bytes(model, tokens, samples), 64-byte aligned */
+    char *scratch; /* scratch_bytes(model, layers, tokens, samples), 64-byte aligned */
+    /* Null in steps of the base alone: */
+    const Adapters *adapters;     /* [layers] */
+    const int32_t *adapter_slots; /* [tokens] */
+    bf16 *lowered, *lowered_too;  /* [tokens to whole panels, the most depth of any product] */
+    const bf16 *embedded;         /* [tokens, hidden], instead of the embedding's */
+    bf16 *states;                 /* [samples, hidden]: takes what the head reads */
 } Step;
 
 enum {
@@ -34,7 +101,7 @@ enum {
     TILE_BYTES = 1024,
     ROWS = 32,
     KEYS = 64,
-    MAX_HEAD = 128,
+    MAX_HEAD = 256,
     MAX_HEADS = 64,
     MAX_GROUP = 16
 };

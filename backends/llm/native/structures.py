@@ -1,28 +1,94 @@
-"""What the compiled step is told: decoder.c's structures, field by field."""
+"""What the compiled step is told: model.h's structures, field by field."""
 
+import ctypes
 from ctypes import Structure, c_float, c_int32, c_void_p
 
 
-class CModel(Structure):
-    """Sizes, and the weights that are not of one layer."""
+class CNorm(Structure):
+    """A norm, in float32; all zeros where there is none."""
+
+    _fields_ = (
+        ("kind", c_int32), ("eps", c_float), ("weight", c_void_p), ("bias", c_void_p),
+    )  # fmt: skip
+
+
+class CMlp(Structure):
+    """A dense MLP, or one expert."""
+
+    _fields_ = (
+        *((name, c_int32) for name in ("inner", "activation", "is_gated")),
+        *((name, c_void_p) for name in ("into", "into_bias", "down", "down_bias")),
+    )
+
+
+class CRouter(Structure):
+    """How a mixture's experts are chosen; all zeros where there are none."""
 
     _fields_ = (
         *((name, c_int32) for name in (
-            "hidden", "inner", "heads", "kv_heads", "head_dim", "layers", "vocabulary",
-            "block_size", "window", "has_amx", "threads",
+            "count", "active", "is_sigmoid", "is_normalised", "groups", "active_groups",
+            "telling",
         )),
-        *((name, c_float) for name in ("eps", "scale")),
-        *((name, c_void_p) for name in ("embedding", "norm", "head", "cosines", "sines")),
+        ("multiplier", c_float),
+        *((name, c_void_p) for name in ("weight", "correction", "shared")),
+        ("has_shared", c_int32),
     )  # fmt: skip
 
 
 class CLayer(Structure):
-    """One layer's weights, and its part of the cache."""
+    """One layer's kinds and weights, and its part of the cache."""
 
-    _fields_ = tuple((name, c_void_p) for name in (
-        "input_norm", "qkv", "qkv_bias", "query_norm", "key_norm", "output", "output_bias",
-        "post_norm", "gate_up", "down", "keys", "values",
-    ))  # fmt: skip
+    _fields_ = (
+        *((name, c_int32) for name in (
+            "heads", "kv_heads", "head_dim", "rotated", "window", "joins_heads", "is_parallel",
+        )),
+        *((name, c_float) for name in ("scale", "score_cap", "clip", "multiplier")),
+        *((name, c_void_p) for name in ("slopes", "cosines", "sines")),
+        *((name, CNorm) for name in (
+            "before_attention", "after_attention", "before_mlp", "after_mlp", "query_norm",
+            "key_norm",
+        )),
+        *((name, c_void_p) for name in (
+            "qkv", "qkv_bias", "output", "output_bias", "keys", "values",
+        )),
+        ("mlps", ctypes.POINTER(CMlp)),
+        ("router", CRouter),
+    )  # fmt: skip
+
+
+class CModel(Structure):
+    """Sizes, and what is not of one layer."""
+
+    _fields_ = (
+        *((name, c_int32) for name in (
+            "hidden", "layers", "vocabulary", "block_size", "has_amx", "threads", "first_position",
+        )),
+        *((name, c_float) for name in ("embedding_multiplier", "logit_multiplier", "logit_cap")),
+        *((name, c_void_p) for name in ("embedding", "places")),
+        *((name, CNorm) for name in ("embedding_norm", "norm")),
+        *((name, c_void_p) for name in ("head", "head_bias")),
+    )  # fmt: skip
+
+
+MAX_PARTS = 4
+
+
+class CAdded(Structure):
+    """What adapters add to a product; all zeros where they add nothing."""
+
+    _fields_ = (
+        *((name, c_int32) for name in ("depth", "parts")),
+        *((name, c_void_p) for name in ("down", "owners")),
+        *((name, c_int32 * MAX_PARTS) for name in ("first_tiles", "last_tiles")),
+        ("first_columns", c_int32 * (MAX_PARTS + 1)),
+        ("ups", c_void_p * MAX_PARTS),
+    )  # fmt: skip
+
+
+class CAdapters(Structure):
+    """A layer's products, as adapters change them."""
+
+    _fields_ = tuple((name, CAdded) for name in ("qkv", "output", "into", "down"))
 
 
 class CStep(Structure):
@@ -32,6 +98,11 @@ class CStep(Structure):
         *((name, c_int32) for name in ("tokens", "sequences", "most_blocks", "samples")),
         *((name, c_void_p) for name in (
             "token_ids", "positions", "slots", "starts", "lengths", "tables", "sample_rows",
-            "logits", "scratch",
+            "logits", "scratch", "adapters", "adapter_slots", "lowered", "lowered_too",
+            "embedded", "states",
         )),
     )  # fmt: skip
+
+
+STRUCTURE_BYTES = sum(ctypes.sizeof(each) for each in (CModel, CLayer, CMlp, CStep, CAdapters))
+"""What the library must have been compiled with."""

@@ -1,4 +1,4 @@
-/* bfloat16 in and out of vectors, and what is computed element by element. */
+/* bfloat16 in and out of vectors, and functions of vectors. */
 #pragma once
 #include <immintrin.h>
 #include <math.h>
@@ -13,8 +13,29 @@ static inline __m512 load_bf16(const bf16 *from) {
     return _mm512_castsi512_ps(_mm512_slli_epi32(widen(from), 16));
 }
 
+/* Of the first numbers only, zeros for the others, which are not touched. */
+static inline __m512 load_some_bf16(const bf16 *from, __mmask16 some) {
+    __m512i wide = _mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(some, from));
+    return _mm512_castsi512_ps(_mm512_slli_epi32(wide, 16));
+}
+
 static inline void store_bf16(bf16 *to, __m512 values) {
     _mm256_storeu_si256((__m256i *)to, (__m256i)_mm512_cvtneps_pbh(values));
+}
+
+static inline void store_some_bf16(bf16 *to, __mmask16 some, __m512 values) {
+    _mm256_mask_storeu_epi16(to, some, (__m256i)_mm512_cvtneps_pbh(values));
+}
+
+/* To bfloat16 and back. */
+static inline __m512 rounded(__m512 values) {
+    __m256i halves = (__m256i)_mm512_cvtneps_pbh(values);
+    return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(halves), 16));
+}
+
+/* The first of 16 that `count` numbers fill. */
+static inline __mmask16 first_lanes(int count) {
+    return (__mmask16)(count >= TILE ? 0xffff : (1u << count) - 1);
 }
 
 /* exp by 2^n * 2^f: Cody and Waite's reduction and a polynomial; 2e-7 relative. */
@@ -39,6 +60,17 @@ static inline __m512 reciprocal(__m512 x) {
     return _mm512_mul_ps(near, _mm512_fnmadd_ps(x, near, _mm512_set1_ps(2.0f)));
 }
 
+static inline __m512 sigmoid(__m512 x) {
+    __m512 decay = exponential(_mm512_sub_ps(_mm512_setzero_ps(), x));
+    return reciprocal(_mm512_add_ps(_mm512_set1_ps(1.0f), decay));
+}
+
+/* cap * tanh(x / cap). */
+static inline __m512 capped(__m512 x, float cap) {
+    __m512 share = sigmoid(_mm512_mul_ps(x, _mm512_set1_ps(2.0f / cap)));
+    return _mm512_fmsub_ps(share, _mm512_set1_ps(2.0f * cap), _mm512_set1_ps(cap));
+}
+
 static inline void multiply_by(float *numbers, int count, float factor) {
     for (int i = 0; i < count; i += TILE)
         _mm512_storeu_ps(numbers + i,
@@ -50,37 +82,4 @@ static inline void store_share(const float *sums, int count, float total, bf16 *
     const __m512 share = _mm512_set1_ps(1.0f / total);
     for (int i = 0; i < count; i += TILE)
         store_bf16(to + i, _mm512_mul_ps(_mm512_loadu_ps(sums + i), share));
-}
-
-static void normalise(const float *from, const bf16 *weight, int size, float eps, bf16 *to) {
-    __m512 squares = _mm512_setzero_ps();
-    for (int i = 0; i < size; i += TILE) {
-        __m512 x = _mm512_loadu_ps(from + i);
-        squares = _mm512_fmadd_ps(x, x, squares);
-    }
-    __m512 factor = _mm512_set1_ps(1.0f / sqrtf(_mm512_reduce_add_ps(squares) / size + eps));
-    for (int i = 0; i < size; i += TILE) {
-        /* Rounded before the weight, as the model was trained. */
-        __m256i rounded =
-            (__m256i)_mm512_cvtneps_pbh(_mm512_mul_ps(_mm512_loadu_ps(from + i), factor));
-        __m512 x = _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(rounded), 16));
-        store_bf16(to + i, _mm512_mul_ps(x, load_bf16(weight + i)));
-    }
-}
-
-static void normalise_head(float *head, const bf16 *weight, int size, float eps) {
-    bf16 normed[MAX_HEAD];
-    normalise(head, weight, size, eps, normed);
-    for (int i = 0; i < size; i += TILE) _mm512_storeu_ps(head + i, load_bf16(normed + i));
-}
-
-/* Rotates one head and rounds it. The halves of a head turn together (GPT-NeoX). */
-static void rotate(const float *head, const bf16 *cosines, const bf16 *sines, int size, bf16 *to) {
-    int half = size / 2;
-    for (int i = 0; i < half; i += TILE) {
-        __m512 first = _mm512_loadu_ps(head + i), second = _mm512_loadu_ps(head + half + i);
-        __m512 cosine = load_bf16(cosines + i), sine = load_bf16(sines + i);
-        store_bf16(to + i, _mm512_fnmadd_ps(second, sine, _mm512_mul_ps(first, cosine)));
-        store_bf16(to + half + i, _mm512_fmadd_ps(first, sine, _mm512_mul_ps(second, cosine)));
-    }
 }

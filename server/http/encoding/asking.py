@@ -9,6 +9,7 @@ import numpy as np
 
 from trivet.backends.api import (
     InferRequest,
+    InvalidRequest,
     Parameters,
     RequestContext,
     ServingError,
@@ -151,12 +152,20 @@ def _row(name: str, values: np.ndarray, num_tokens: int) -> Any:
 
 def _tensors(items: Sequence[Item]) -> dict[str, Tensor]:
     if items[0].ids:
-        ids = np.array([item.ids for item in items], dtype=np.int64)
-        return {"input_ids": Tensor.of("input_ids", ids)}
+        return {"input_ids": Tensor.of("input_ids", _array([item.ids for item in items]))}
     tensors = {"text": _texts("text", [item.text for item in items])}
     if items[0].pair is not None:
         tensors["text_pair"] = _texts("text_pair", [item.pair or "" for item in items])
     return tensors
+
+
+def _array(ids: list[tuple[int, ...]]) -> np.ndarray:
+    try:
+        return np.array(ids, dtype=np.int64)
+    except OverflowError:
+        # JSON's integers reach to 2**64; a model says of smaller ones that it does not know them.
+        wrong = max(max(row) for row in ids)
+        raise InvalidRequest(f"input_ids: {wrong} is no token of any model") from None
 
 
 def _texts(name: str, texts: Sequence[str]) -> Tensor:

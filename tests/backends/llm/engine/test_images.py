@@ -108,7 +108,7 @@ def drive(folder: Path, **settings: Any) -> DrivenEngine:
 
 
 def embeddings_of(driven: DrivenEngine) -> Embeddings:
-    desk = driven.engine._entrance._desk
+    desk = driven.engine._intake._images
     assert desk is not None
     return desk._embeddings
 
@@ -186,7 +186,7 @@ def test_tenants_share_no_image(smolvlm: Path) -> None:
 
 def counting_looks(driven: DrivenEngine) -> list[int]:
     """Of tiles, from now on."""
-    desk = driven.engine._entrance._desk
+    desk = driven.engine._intake._images
     assert desk is not None
     seen: list[int] = []
     look: Callable[..., Any] = desk._sight.look
@@ -275,7 +275,7 @@ def test_an_aborted_request_frees_its_images(smolvlm: Path, when: str) -> None:
     driven._num_open = 1
     engine.inbox.put(cases(smolvlm)["two"].submit("a", replace(GREEDY, max_tokens=50)))
     if when != "waiting":
-        step_until(engine, lambda: bool(engine._entrance._desk._looking))  # type: ignore[union-attr]
+        step_until(engine, lambda: bool(engine._intake._images._looking))  # type: ignore[union-attr]
     if when == "running":
         step_until(engine, lambda: bool(engine._generations))
     assert when == "waiting" or embeddings.num_leased == 40
@@ -316,7 +316,7 @@ def test_an_image_that_cannot_be_processed_costs_its_requests_alone(smolvlm: Pat
 
 def test_a_step_that_fails_while_looking_costs_its_requests_alone(smolvlm: Path) -> None:
     driven = drive(smolvlm)
-    desk = driven.engine._entrance._desk
+    desk = driven.engine._intake._images
     assert desk is not None
     look, calls = desk._sight.look, iter([None, RuntimeError("broken"), *[None] * 50])
 

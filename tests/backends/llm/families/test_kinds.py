@@ -14,6 +14,7 @@ from trivet.backends.llm.families.kinds import (
     ExpertMlp,
     GatedMlp,
     GroupedAttention,
+    Latent,
     Layer,
     LayerNorm,
     NormSpan,
@@ -34,6 +35,7 @@ EXPERTS = ExpertMlp(4, 2, GatedMlp(96))
 NUMBERS = {
     "eps", "num_heads", "num_kv_heads", "head_dim", "intermediate_size", "score_multiplier",
     "num_experts", "num_active", "is_normalised", "multiplier", "num_active_groups", "has_share",
+    "num_telling",
 }  # fmt: skip
 """Sizes and the like, which an implementation asks about by itself; whoever computes experts asks
 how their shares are made."""
@@ -45,7 +47,8 @@ OTHERS: dict[str, Any] = {
     "offset": 1.0, "norm_span": NormSpan.ALL, "score_cap": 30.0, "slopes": (0.5,) * 6,
     "qkv_clip": 8.0, "arrangement": Arrangement.SANDWICH, "residual_multiplier": 0.5,
     "expert": GatedMlp(96, Activation.GELU), "shared": GatedMlp(32),
-    "scoring": Scoring.SIGMOID, "num_groups": 2,
+    "scoring": Scoring.SIGMOID, "num_groups": 2, "has_router_bias": True, "limit": 7.0,
+    "up_offset": 1.0, "has_sinks": True, "latent": Latent(8, 0, 8, 8, NORM),
 }  # fmt: skip
 """For each field, a value that no kind has by itself."""
 ONE_OF_ITS_KIND = {"attention"}
@@ -85,8 +88,27 @@ def test_a_layer_that_is_not_like_the_others_is_named() -> None:
     config = llama(layers=(LAYER, LAYER, other))
     assert config.needs()[Need.DIFFERENT_LAYERS] == "layer 2"
     said = "it computes no gelu (layer 2), it computes no layers that differ (layer 2)"
-    assert missing(NATIVE.computes, config) == said
+    assert missing(FUSED.computes, config) == said
     assert missing(TORCH.computes, config) == ""
+
+
+@pytest.mark.parametrize(
+    ("layer", "said"),
+    [
+        (replace(LAYER, attention=replace(ATTENTION, window=16)), ""),
+        (replace(LAYER, attention=replace(ATTENTION, head_norm=NORM)), ""),
+        (replace(LAYER, attention=replace(ATTENTION, head_norm=LayerNorm(1e-5))), "layer norms"),
+        (replace(LAYER, attention=replace(ATTENTION, score_cap=30.0)), "capped scores"),
+        (replace(LAYER, norm=LayerNorm(1e-5)), "layer norms"),
+        (replace(LAYER, norm=RmsNorm(1e-5, 1.0)), "norms whose weights are added to a number"),
+        (replace(LAYER, arrangement=Arrangement.PARALLEL), "attention and MLP side by side"),
+        (replace(LAYER, mlp=GatedMlp(96, Activation.GELU_TANH)), "gelu by tanh"),
+        (replace(LAYER, mlp=EXPERTS), "mixtures of experts"),
+    ],
+)
+def test_the_fused_kernels_compute_a_kind_or_say_which_they_do_not(layer: Layer, said: str) -> None:
+    found = missing(FUSED.computes, llama(layers=(layer,) * 3))
+    assert f"it computes no {said} (layer 0)" in found if said else found == ""
 
 
 def test_layers_whose_attention_differs_are_refused_by_number() -> None:

@@ -1,13 +1,14 @@
 """The compiled step gives what torch gives: one suite over processors with AMX and without."""
 
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
-from functools import cache, partial
+from functools import cache
 from typing import Any
 
 import pytest
 import torch
+from native_models import EXACT, NATIVE, error_of
 from paged_models import (
     LENGTHS,
     SHAPE,
@@ -21,17 +22,15 @@ from paged_models import (
 )
 from torch import Tensor
 
-from trivet.backends.llm.attention.kv_cache import KvCache
 from trivet.backends.llm.families.config import LlmConfig
 from trivet.backends.llm.families.llama import LlamaShape
 from trivet.backends.llm.families.registry import from_hub
 from trivet.backends.llm.native import library
-from trivet.backends.llm.native.decoder import NativeModel, pack, why_not
-from trivet.backends.llm.native.library import Native, load_native
+from trivet.backends.llm.native.kinds import why_not
+from trivet.backends.llm.native.library import Native
+from trivet.backends.llm.native.packing import pack
 from trivet.backends.llm.steps.runner import Model
-from trivet.backends.llm.weights.taking import Weights
 
-NATIVE = load_native()
 pytestmark = pytest.mark.skipif(isinstance(NATIVE, str), reason=str(NATIVE))
 HEADS_64 = {
     "hidden_size": 192, "intermediate_size": 96, "num_attention_heads": 6, "head_dim": 64,
@@ -50,8 +49,6 @@ ARCHITECTURES: dict[str, tuple[str, dict[str, Any]]] = {
                                       "num_key_value_heads": 1}),
     "qwen3": ("Qwen3", {}),
 }  # fmt: skip
-EXACT = 2**-8
-"""One rounding to bfloat16."""
 
 
 @cache
@@ -76,35 +73,6 @@ def exact(name: str) -> Tensor:
     config, weights = model(name)
     full = {key: weight.float() for key, weight in weights.items()}
     return torch.cat(Paged(config, full, 16, LENGTHS).run(prompts(), whole()))
-
-
-def native_model(
-    config: LlmConfig, weights: dict[str, Tensor], cache: KvCache, *, amx: bool
-) -> Model:
-    assert isinstance(NATIVE, Native)
-    return NativeModel(Weights(weights, config), cache, replace(NATIVE, has_amx=amx))
-
-
-@pytest.fixture(params=["amx", "avx512"])
-def make(request: pytest.FixtureRequest) -> Callable[..., Model]:
-    """Makes a model for a kind of processor."""
-    assert isinstance(NATIVE, Native)
-    if request.param == "amx" and not NATIVE.has_amx:
-        pytest.skip("this processor has no AMX")
-    return partial(native_model, amx=request.param == "amx")
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """Threads that meet many times a millisecond want a core each, which tests do not have."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
-def error_of(found: Tensor, wanted: Tensor) -> float:
-    return float((found - wanted).square().mean().sqrt() / wanted.std())
 
 
 @pytest.mark.parametrize("block_size", [1, 16, 64])
@@ -164,7 +132,8 @@ def test_packed_weights_hold_each_number_once_in_the_documented_place() -> None:
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"head_dim": 96}, "96"),
+        ({"head_dim": 40}, "40"),
+        ({"head_dim": 272}, "272"),
         ({"hidden_size": 200}, "multiples of 32"),
         ({"num_heads": 34, "num_kv_heads": 2}, "16 query heads"),
     ],
@@ -196,3 +165,8 @@ def test_a_lesser_processor_and_a_missing_library_say_so(
     assert "avx512_bf16" in str(library.load_native.__wrapped__())
     monkeypatch.setattr(library, "LIBRARY", library.LIBRARY.with_name("missing.so"))
     assert "not built" in str(library.load_native.__wrapped__())
+
+
+def test_a_library_of_other_sources_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(library, "STRUCTURE_BYTES", library.STRUCTURE_BYTES + 8)
+    assert "other sources" in str(library.load_native.__wrapped__())

@@ -152,7 +152,7 @@ def turned() -> bytes:
 def test_odd_images_are_what_transformers_makes_of_them(make: Callable[[], bytes]) -> None:
     """Its load_image: the first picture, upright, without what is behind colours."""
     file = make()
-    wanted = ImageOps.exif_transpose(Pillow.open(BytesIO(file))).convert("RGB")  # type: ignore[union-attr]
+    wanted = ImageOps.exif_transpose(Pillow.open(BytesIO(file))).convert("RGB")
     reader = ImageReader(LAYOUT, BOUNDS, 2)
 
     assert reader._decode(file).tobytes() == wanted.tobytes()

@@ -1,0 +1,52 @@
+"""Matrices in the order in which the compiled step reads them."""
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from trivet.backends.llm.matrices.dense import Dense
+from trivet.backends.llm.matrices.matrix import Multiplied
+from trivet.backends.llm.weights.adaptable import Adaptable
+
+PANEL = 32
+"""Columns that one block of packed weights makes."""
+HALF = PANEL // 2
+
+
+def pack(weight: Tensor) -> Tensor:
+    """[N, K], both multiples of 32, as the products of products.h read it, from first to last byte.
+
+    [N / 32, K / 32] blocks of two tiles of 16 columns each; a tile has 16 rows of 16 pairs, each
+    pair two neighbours in K. (Intel's VNNI layout, which AMX and AVX512-BF16 share.)
+    """
+    columns, depth = weight.shape
+    tiles = weight.view(columns // PANEL, 2, HALF, depth // 32, 16, 2)
+    return tiles.permute(0, 3, 1, 4, 2, 5).contiguous()
+
+
+def pack_tiles(weight: Tensor) -> Tensor:
+    """[N, K], of 16 and of 32 numbers a multiple, in tiles as `pack` has them, all of a tile's
+    columns one after the other: [N / 16, K / 32]."""
+    columns, depth = weight.shape
+    return (
+        weight.view(columns // HALF, HALF, depth // 32, 16, 2).permute(0, 2, 3, 1, 4).contiguous()
+    )
+
+
+def interleaved(gate_up: Tensor) -> Tensor:
+    """[2 * N, ..], a gate and what it lets through in the same block."""
+    return gate_up.unflatten(0, (2, -1, HALF)).transpose(0, 1).flatten(0, 2)
+
+
+def padded(rows: Tensor) -> Tensor:
+    """To whole blocks, with zeros."""
+    missing = -len(rows) % PANEL
+    return functional.pad(rows, (0, 0) * (rows.dim() - 1) + (0, missing)) if missing else rows
+
+
+def numbers_of(matrix: Multiplied) -> Tensor:
+    """[outputs, inputs]."""
+    if isinstance(matrix, Adaptable):
+        matrix = matrix.matrix
+    assert isinstance(matrix, Dense)  # of the formats that the step multiplies
+    return matrix.data.to(torch.bfloat16)
