@@ -55,16 +55,15 @@ def bench_llm_lora(seconds: float, rounds: int) -> list[Row]:  # noqa: ARG001  #
             "base": lambda: _figures(engine, seen, [""] * STREAMS),
             "engines": lambda: _together(engines),
         }
-        for warm_up in sides.values():
-            warm_up()
+        in_turn(sides, 1)  # to warm up
         found = in_turn(sides, rounds)
     cell = f"{STREAMS} streams over {ADAPTERS} adapters of rank {RANK} next to"
     ours, others = found["adapters"], f"{ADAPTERS} engines of {STREAMS // ADAPTERS}"
-    base = {"ours": ours, "bare": found["base"]}
-    engines = {"ours": ours, "bare": found["engines"]}
+    to_base = {"ours": ours, "bare": found["base"]}
+    to_engines = {"ours": ours, "bare": found["engines"]}
     return [
-        ratio_row(f"{cell} {STREAMS} of the base", "tokens/s", base, LEAST_OF_BASE),
-        ratio_row(f"{cell} {others}", "tokens/s", engines, LEAST_OF_ENGINES),
+        ratio_row(f"{cell} {STREAMS} of the base", "tokens/s", to_base, LEAST_OF_BASE),
+        ratio_row(f"{cell} {others}", "tokens/s", to_engines, LEAST_OF_ENGINES),
     ]
 
 

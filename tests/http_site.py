@@ -268,6 +268,14 @@ class FakeCore:
             raise InvalidRequest("no such model")
         self.control.append(("unload", name, unload_dependents))
 
+    async def load_adapter(
+        self, name: str, folder: str, base: str = "", *, in_place: bool = False
+    ) -> None:
+        self.control.append(("load_adapter", name, folder, base, in_place))
+
+    async def unload_adapter(self, name: str, base: str = "") -> None:
+        self.control.append(("unload_adapter", name, base))
+
 
 def all_routes() -> tuple[Route, ...]:
     """Every row of the HTTP front room."""

@@ -61,13 +61,11 @@ def open_adapted(
 ) -> AdaptedEngine:
     """Built as the server builds it: 4 tokens in a block, 16 in a step."""
     driven = driven or AdaptedEngine()
-    settings = EngineSettings(
-        str(folder),
-        **{
-            "dtype": "float32", "num_threads": 1, "block_size": 4, "max_batched_tokens": 16,
-            "kv_cache_bytes": 1 << 21, "max_num_seqs": 16,
-        } | given,
-    )  # fmt: skip
+    usual: dict[str, Any] = {
+        "dtype": "float32", "num_threads": 1, "block_size": 4, "max_batched_tokens": 16,
+        "kv_cache_bytes": 1 << 21, "max_num_seqs": 16,
+    }  # fmt: skip
+    settings = EngineSettings(str(folder), **{**usual, **given})
     driven.engine, _ = assemble.make_engine(settings, driven.send)
     for name, path in adapters.items():
         read = driven.load(name, path)

@@ -23,9 +23,10 @@ from trivet.backends.llm.messages import AdapterRead, Outputs
 from trivet.backends.llm.process.client import EngineClient
 from trivet.backends.llm.process.process import StartedEngine
 from trivet.backends.llm.serving.adapted import AdaptedExecutor
+from trivet.backends.llm.serving.adapter_folders import ReadFolder
 from trivet.backends.llm.serving.images import ImageReader
 from trivet.backends.llm.serving.requests import Running
-from trivet.backends.llm.serving.shelf import AdapterShelf, ReadFolder
+from trivet.backends.llm.serving.shelf import AdapterShelf
 from trivet.backends.llm.serving.spoken import Spoken
 from trivet.backends.llm.serving.statistics import MeasuredSink
 from trivet.backends.llm.settings import EngineSettings

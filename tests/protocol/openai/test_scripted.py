@@ -125,7 +125,7 @@ def test_a_prompt_may_have_begun_the_thoughts(call: Call) -> None:
 
 
 def test_what_a_grammar_forces_has_no_thoughts_to_end(call: Call) -> None:
-    wish = {"thinking_token_budget": 0, "structured_outputs": {"choice": ["AB"]}}
+    wish: dict[str, Any] = {"thinking_token_budget": 0, "structured_outputs": {"choice": ["AB"]}}
     assert completed(call, prompt="<think><s0>", **wish)["text"] == "AB"
 
 

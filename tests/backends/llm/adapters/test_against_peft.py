@@ -93,7 +93,7 @@ def test_all_in_one_batch_with_the_base_equal_their_merged_models(
 ) -> None:
     engine = site.open(prefix_caching=prefix_caching)
     check(site, engine, ["", *ADAPTERS, "", *ADAPTERS])
-    check(site, engine, [*reversed(ADAPTERS), ""])  # with whatever is cached by now
+    check(site, engine, [*reversed(list(ADAPTERS)), ""])  # with whatever is cached by now
 
 
 def test_each_alone_equals_its_merged_model(site: Site) -> None:
@@ -123,7 +123,7 @@ def test_a_salt_of_a_client_opens_no_other_prefix(site: Site) -> None:
 
 def test_more_adapters_than_slots_take_turns(site: Site) -> None:
     engine = site.open(max_loras=2)
-    check(site, engine, [*ADAPTERS, "", *reversed(ADAPTERS)])
+    check(site, engine, [*ADAPTERS, "", *reversed(list(ADAPTERS))])
 
 
 @pytest.mark.parametrize("family", ["Qwen2", "Gemma2", "Phi3", "GPT2", "GPTNeoX"])

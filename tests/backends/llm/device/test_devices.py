@@ -196,6 +196,7 @@ def test_weights_come_to_the_device_as_they_are_taken() -> None:
     config, given = from_hub(made.config.to_dict()), made.state_dict()
     there = Weights(given, config, device=torch.device("meta"))
     taken = take_mlp(there, 0)
+    assert isinstance(taken.down, Dense)
     assert taken.down.to(torch.device("meta")).shape == (48, 80)
     assert isinstance(taken.inner, Dense)
     assert taken.inner.data.device.type == "meta"

@@ -10,7 +10,7 @@ import pytest
 from patience import patience
 
 from trivet.backends.api import Cause, InstanceDied, LoadFailed, Sampling
-from trivet.backends.llm.messages import Heartbeat, Outputs, Submit, pack
+from trivet.backends.llm.messages import AdapterRead, Heartbeat, Outputs, Submit, pack
 from trivet.backends.llm.process import client as client_module
 from trivet.backends.llm.process.client import EngineClient
 from trivet.backends.llm.settings import EngineSettings
@@ -47,6 +47,10 @@ class Listener:
         self.lost = asyncio.Event()
 
     def on_outputs(self, outputs: Outputs) -> None: ...
+
+    def on_adapter(self, read: AdapterRead) -> None: ...
+
+    def on_back(self) -> None: ...
 
     def on_lost(self, error: Exception) -> None:
         self.lost.set()

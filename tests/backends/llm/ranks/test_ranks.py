@@ -25,7 +25,6 @@ from trivet.backends.llm.families.config import LlmConfig
 from trivet.backends.llm.families.registry import from_hub
 from trivet.backends.llm.families.sharing import sharded_config
 from trivet.backends.llm.matrices.fp8 import Fp8
-from trivet.backends.llm.matrices.matrix import Matrix
 from trivet.backends.llm.models.parts import take_mlp
 from trivet.backends.llm.models.torch_decoder import TorchDecoder
 from trivet.backends.llm.ranks.processes import RankedRunner
@@ -115,7 +114,7 @@ def test_parts_of_8_bit_weights_have_their_scales(by_row: bool) -> None:
         torch.testing.assert_close(_numbers(mlp.down), down[:, own])
 
 
-def _numbers(matrix: Matrix) -> Tensor:
+def _numbers(matrix: object) -> Tensor:
     assert isinstance(matrix, Fp8)
     return matrix.data.float() * matrix.scales.unsqueeze(1)
 
