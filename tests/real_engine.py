@@ -165,7 +165,8 @@ def rescheduled(
         max_num_seqs=max_num_seqs, max_model_len=max_model_len, block_size=block_size
     )
     old = built.engine
+    grammars = old._intake._compiler._grammars
     driven.engine = Engine(
-        scheduler, state, old._runner, old._grammars, driven.send, keeps_states=old._keeps_states
+        scheduler, state, old._runner, grammars, driven.send, keeps_states=old._keeps_states
     )
     return driven
