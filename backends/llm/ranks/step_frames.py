@@ -30,14 +30,14 @@ def packed_step(
     """A RankStep as a frame."""
     given = [] if arrays is None else [getattr(arrays, each.name) for each in fields(arrays)]
     drawn = None if draws is None else [_packed(each) for each in draws.arrays]
-    body: bytes = msgpack.packb([[_packed(each) for each in given], rows or [], drawn])
+    body: bytes = msgpack.packb([[_packed_or_none(each) for each in given], rows or [], drawn])
     return _LENGTH.pack(len(body)) + body
 
 
 def unpacked_step(body: bytes) -> RankStep:
     """The RankStep of a frame's body."""
     packed, rows, drawn = msgpack.unpackb(body)
-    arrays = StepArrays(*map(_array, packed)) if packed else None
+    arrays = StepArrays(*map(_array_or_none, packed)) if packed else None
     draws = None
     if drawn is not None:
         state_rows, plain, likely, *wishes = map(_array, drawn)
@@ -57,6 +57,14 @@ def bodies(data: bytearray) -> Iterator[bytes]:
 
 def _packed(array: np.ndarray) -> tuple[str, tuple[int, ...], bytes]:
     return array.dtype.str, array.shape, array.tobytes()
+
+
+def _packed_or_none(array: np.ndarray | None) -> tuple[str, tuple[int, ...], bytes] | None:
+    return None if array is None else _packed(array)
+
+
+def _array_or_none(packed: Any) -> Any:
+    return None if packed is None else _array(packed)
 
 
 def _array(packed: Any) -> np.ndarray:
