@@ -85,7 +85,8 @@ def _adapter(listing: Listing) -> str:
         return ""
     return (
         f"'adapter_config.json' is of an adapter (LoRA) for '{_shown(base)}' and no model; "
-        "merge it (peft: merge_and_unload) and put the folder that save_pretrained writes here"
+        "put it into the folder 'adapters' of its base, where that is a language model; or merge "
+        "it (peft: merge_and_unload) and put the folder that save_pretrained writes here"
     )
 
 

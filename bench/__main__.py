@@ -29,6 +29,7 @@ from bench.infer import bench_infer
 from bench.large import bench_large
 from bench.llm import bench_llm, bench_llm_alone, bench_llm_batching
 from bench.llm_families import bench_llm_families
+from bench.llm_lora import bench_llm_lora
 from bench.llm_step import bench_llm_step
 from bench.minilm import bench_minilm
 from bench.nested import bench_nested
@@ -52,6 +53,7 @@ PARTS = {
     "llm-batching": bench_llm_batching,
     "llm-step": bench_llm_step,
     "llm-families": bench_llm_families,
+    "llm-lora": bench_llm_lora,
     "sse": bench_sse,
     "overload": bench_overload,
     "frameworks": bench_frameworks,

@@ -10,111 +10,107 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import psutil
 
-ROWS = np.ones((4, 4), np.float32)
-
-
-def make(word: str, folder: Path) -> None:
-    """The smallest model that has weights: y = x w."""
-    folder.mkdir(parents=True)
-    {
-        "keras": _make_keras,
-        "onnxruntime": _make_onnx,
-        "openvino": _make_openvino,
-        "pytorch": _make_torch,
-        "tensorflow": _make_tensorflow,
-        "tflite": _make_tflite,
-    }[word](folder)
-
-
-def _net() -> Any:
-    import keras
-
-    return keras.Sequential([keras.layers.Input((4,), name="x"), keras.layers.Dense(3)])
-
-
-def _make_keras(folder: Path) -> None:
-    _net().save(folder / "model.keras")
-
-
-def _make_tensorflow(folder: Path) -> None:
-    _net().export(str(folder / "model.savedmodel"), verbose=False)
-
-
-def _make_tflite(folder: Path) -> None:
-    import tensorflow as tf
-
-    converted = tf.lite.TFLiteConverter.from_keras_model(_net()).convert()
-    (folder / "model.tflite").write_bytes(converted)
-
-
-def _make_onnx(folder: Path) -> None:
-    from onnx import TensorProto, helper, numpy_helper
-
-    graph = helper.make_graph(
-        [helper.make_node("MatMul", ["x", "w"], ["y"])],
-        "g",
-        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["rows", 4])],
-        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["rows", 3])],
-        [numpy_helper.from_array(np.ones((4, 3), np.float32), "w")],
-    )
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
-    (folder / "model.onnx").write_bytes(model.SerializeToString())
-
-
-def _make_openvino(folder: Path) -> None:
-    import openvino
-
-    _make_onnx(folder)
-    model = openvino.Core().read_model(folder / "model.onnx")
-    openvino.save_model(model, folder / "model.xml", compress_to_fp16=False)
-    (folder / "model.onnx").unlink()
-
-
-def _make_torch(folder: Path) -> None:
-    import torch
-
-    shapes = ({0: torch.export.Dim.DYNAMIC},)
-    rows = torch.ones(4, 4)
-    program = torch.export.export(torch.nn.Linear(4, 3), (rows,), dynamic_shapes=shapes)
-    torch.export.save(program, folder / "model.pt2")
+from bench.framework_models import FILES, ROWS, TEXT, make
 
 
 def bare(word: str, folder: Path) -> Callable[[], object]:
     """Imports the library and opens the model, as its users do; what it returns computes."""
-    if word == "onnxruntime":
-        import onnxruntime
+    opens: dict[str, Callable[[Path], Callable[[], object]]] = {
+        "catboost": _catboost,
+        "encoder": _transformers,
+        "keras": _keras,
+        "lightgbm": _lightgbm,
+        "onnxruntime": _onnxruntime,
+        "openvino": _openvino,
+        "pytorch": _torch,
+        "sklearn": _sklearn,
+        "tensorflow": _tensorflow,
+        "tflite": _litert,
+        "xgboost": _xgboost,
+    }
+    return opens[word](folder)
 
-        session = onnxruntime.InferenceSession(folder / "model.onnx")
-        return lambda: session.run(None, {"x": ROWS})
-    if word == "pytorch":
-        import torch
 
-        module = torch.export.load(folder / "model.pt2").module()
-        return lambda: module(torch.from_numpy(ROWS)).detach().numpy()
-    if word == "tflite":
-        from ai_edge_litert.interpreter import Interpreter
+def _onnxruntime(folder: Path) -> Callable[[], object]:
+    import onnxruntime
 
-        runner = Interpreter(str(folder / "model.tflite")).get_signature_runner()
-        return lambda: runner(x=ROWS)
-    if word == "openvino":
-        import openvino
+    session = onnxruntime.InferenceSession(folder / "model.onnx")
+    return lambda: session.run(None, {"x": ROWS})
 
-        compiled = openvino.compile_model(folder / "model.xml", "CPU")
-        return lambda: compiled(ROWS)
-    if word == "tensorflow":
-        import tensorflow as tf
 
-        loaded = tf.saved_model.load(str(folder / "model.savedmodel"))
-        return lambda: loaded.signatures["serving_default"](x=tf.constant(ROWS))
+def _torch(folder: Path) -> Callable[[], object]:
+    import torch
+
+    module = torch.export.load(folder / "model.pt2").module()
+    return lambda: module(torch.from_numpy(ROWS)).detach().numpy()
+
+
+def _litert(folder: Path) -> Callable[[], object]:
+    from ai_edge_litert.interpreter import Interpreter
+
+    runner = Interpreter(str(folder / "model.tflite")).get_signature_runner()
+    return lambda: runner(x=ROWS)
+
+
+def _openvino(folder: Path) -> Callable[[], object]:
+    import openvino
+
+    compiled = openvino.compile_model(folder / "model.xml", "CPU")
+    return lambda: compiled(ROWS)
+
+
+def _tensorflow(folder: Path) -> Callable[[], object]:
+    import tensorflow as tf
+
+    loaded = tf.saved_model.load(str(folder / "model.savedmodel"))
+    return lambda: loaded.signatures["serving_default"](x=tf.constant(ROWS))
+
+
+def _keras(folder: Path) -> Callable[[], object]:
     import keras
 
     net = keras.saving.load_model(folder / "model.keras", compile=False)
     return lambda: net.predict(ROWS, verbose=0)
+
+
+def _sklearn(folder: Path) -> Callable[[], object]:
+    import skops.io
+
+    model = skops.io.load(folder / "model.skops")
+    return lambda: model.predict(ROWS)
+
+
+def _xgboost(folder: Path) -> Callable[[], object]:
+    import xgboost
+
+    booster = xgboost.Booster(model_file=folder / FILES["xgboost"])
+    return lambda: booster.inplace_predict(ROWS)
+
+
+def _lightgbm(folder: Path) -> Callable[[], object]:
+    import lightgbm
+
+    booster = lightgbm.Booster(model_file=folder / FILES["lightgbm"])
+    return lambda: booster.predict(ROWS)
+
+
+def _catboost(folder: Path) -> Callable[[], object]:
+    import catboost
+
+    model = catboost.CatBoost().load_model(str(folder / FILES["catboost"]))
+    return lambda: model.predict(ROWS)
+
+
+def _transformers(folder: Path) -> Callable[[], object]:
+    import transformers
+
+    reader = transformers.AutoTokenizer.from_pretrained(folder)
+    model = transformers.AutoModel.from_pretrained(folder).eval()
+    return lambda: model(**reader(TEXT, return_tensors="pt")).last_hidden_state.detach().numpy()
 
 
 def ours(word: str, folder: Path) -> Callable[[], object]:
@@ -129,13 +125,16 @@ def ours(word: str, folder: Path) -> Callable[[], object]:
     config = found.backend.complete(ModelConfig(name=word), files)
     placement = Placement(f"{word}_0", "KIND_CPU", 0, max(1, psutil.cpu_count() or 1))
     if isolation_of(config, found.about) is Isolation.PROCESS:
-        instance = open_isolated(word, config, files, placement)
+        instance = open_isolated(found.about.word, config, files, placement)
     else:
         instance = found.backend.open(config, files, placement)
-    tensors = {given.name: Tensor.of(given.name, ROWS) for given in config.input}
+    tensors = {each.name: Tensor.of(each.name, ROWS) for each in config.input}
+    if word == "encoder":
+        tensors = {"text": Tensor.of("text", np.array([[TEXT.encode()]], dtype=object))}
+    size = len(next(iter(tensors.values())).numpy())
 
     def compute() -> object:
-        batch = Batch([CheckedRequest(word, 1, "", tensors, (), batch_size=4)], batching=True)
+        batch = Batch([CheckedRequest(word, 1, "", tensors, (), batch_size=size)], batching=True)
         instance.execute(batch)
         assert batch.outputs[0], "no output"
         return instance

@@ -3,7 +3,7 @@
 Each side is a process of its own, so that nothing is loaded already: the library alone, which opens
 the file and computes once; and the backend, which does the same, in a process of the model's own
 where it has one. Memory is what the model adds: that whole process, or by how much the server's
-grows. The models are as small as can be: what is measured is the framework.
+grows. The models are as small as can be, but for the encoder: what is measured is the framework.
 """
 
 import json
@@ -15,7 +15,19 @@ import tempfile
 from bench.figures import Figures, Measure, Row, alternate
 from bench.processes import HERE
 
-FRAMEWORKS = ("onnxruntime", "pytorch", "tflite", "openvino", "tensorflow", "keras")
+FRAMEWORKS = (
+    "onnxruntime",
+    "pytorch",
+    "tflite",
+    "openvino",
+    "xgboost",
+    "lightgbm",
+    "catboost",
+    "sklearn",
+    "encoder",
+    "tensorflow",
+    "keras",
+)
 
 
 def bench_frameworks(seconds: float, rounds: int) -> list[Row]:  # noqa: ARG001 - each runs once

@@ -24,11 +24,10 @@ class Recorder:
 
     def answered(self, sent_ns: int, parts: Parts) -> None:
         """One whole answer, in the pieces in which it came."""
+        self._first = self._first or parts
         self._last = parts
         if self._is_recording:
             self._latencies_ns.append(time.perf_counter_ns() - sent_ns)
-        elif not self._first:
-            self._first = parts
 
     def begin(self) -> None:
         """The warm-up is over."""

@@ -2,10 +2,14 @@
 
 import asyncio
 import logging
+import os
 import signal
+import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
+from typing import NoReturn
 
 from trivet import __version__
 from trivet.backends.api import LoadFailed, ServingError
@@ -45,6 +49,8 @@ from trivet.server.tracing.config import TraceConfig
 from trivet.server.tracing.tracing import Tracing
 
 log = logging.getLogger(__name__)
+_BREAK_OFF_S = 5.0
+"""How long a server that has not started yet takes to close what it has."""
 
 
 def run(settings: Settings) -> int:
@@ -55,13 +61,28 @@ def run(settings: Settings) -> int:
         reason = error.strerror or error
         log.critical("the server cannot start: --log-file=%s: %s", settings.log_file, reason)
         return 1
+    # Until the loop handles it: the first process of a container is not ended by it otherwise.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     try:
         server = Server(settings, log_output)
     except (ServingError, RepositoryUnreadableError) as error:
         log.critical("the server cannot start: %s", error)
         return 1
     with asyncio.Runner(loop_factory=loop_factory()) as runner:
-        return runner.run(server.serve())
+        code = runner.run(server.serve())
+        if server.is_broken_off:
+            _leave(code)
+        return code
+
+
+def _leave(code: int) -> NoReturn:
+    """Ends the process without its threads: models that are being loaded hear of nothing, and may
+    take minutes. Their processes end with this one."""
+    logging.shutdown()
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError, ValueError):
+            stream.flush()
+    os._exit(code)
 
 
 def _parameters(settings: Settings) -> dict[str, dict[str, str]]:
@@ -98,6 +119,11 @@ class Server:
         self._progress = LoadProgress(enabled=not settings.no_progress)
         self._loaded_objects = LoadedObjects()
         self._repositories = Repositories(settings)
+        self._environments = EnvironmentCache(
+            Path(settings.environment_cache),
+            settings.max_environment_size,
+            settings.environment_cache_size,
+        )
         self._control = control = RepositoryControl(settings, self._repositories)
         limits = _limits(settings)
         self._caching = Caching.open(settings)
@@ -140,6 +166,8 @@ class Server:
         self._watcher: Watcher | None = None
         self._changes: set[asyncio.Task[str]] = set()
         self._stop_requested = asyncio.Event()
+        self.is_broken_off = False
+        """Whether it was stopped before it had started."""
 
     def _loader(
         self, limits: ResourceLimits | None, custom_metrics: CustomMetrics, gpus: Gpus
@@ -157,24 +185,39 @@ class Server:
             custom_metrics,
             DefaultBatchSizes.parse(settings.default_max_batch_size, settings.backend_config),
             Allowed(frozenset(settings.allow_pickle), frozenset(settings.allow_install)),
-            EnvironmentCache(Path(settings.environment_cache), settings.max_environment_size),
+            self._environments,
             GpuLedger(gpus, parse_limits(settings.model_load_gpu_limit)),
         )
 
     async def serve(self) -> int:
         """Starts, serves until told to stop, drains; returns the exit code."""
+        self._handle_signals()
+        starting = asyncio.ensure_future(self.start())
+        stopping = asyncio.ensure_future(self._stop_requested.wait())
+        await asyncio.wait((starting, stopping), return_when=asyncio.FIRST_COMPLETED)
+        if not starting.done():
+            await self._break_off(starting)
+            return 0
         try:
-            await self.start()
+            starting.result()
         except (OSError, ServingError, RepositoryUnreadableError) as error:
+            stopping.cancel()
             log.critical("the server cannot start: %s", error)
             await self.stop()
             return 1
-        self._handle_signals()
-        # Whoever reads that it serves may ask it to stop.
         print_banner(self.settings, self.frontends, self.core)
-        await self._stop_requested.wait()
+        await stopping
         await self.stop()
         return 0
+
+    async def _break_off(self, starting: "asyncio.Future[None]") -> None:
+        """Ends a server that is told to stop before it has started: nobody is served yet, so
+        nothing is waited for."""
+        self.is_broken_off = True
+        starting.cancel()
+        await asyncio.wait((starting,))
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self.stop(), _BREAK_OFF_S)
 
     async def start(self) -> None:
         """Listens first, so that probes see a live server, then loads the repository.
@@ -208,7 +251,7 @@ class Server:
             await self._watcher.close()
         for change in self._changes:
             change.cancel()
-        if self._stop_requested.is_set():
+        if self._stop_requested.is_set() and not self.is_broken_off:
             await asyncio.sleep(self.settings.drain_delay_secs)
         ends_at_s = time.monotonic() + self.settings.exit_timeout_secs
         await self.lifecycle.finish_sequences(self.settings.exit_timeout_secs)
@@ -220,6 +263,7 @@ class Server:
         await self.hall.tracing.close()
         if self._caching is not None:
             await self._caching.cache.close()
+        self._environments.close()
         self._loaded_objects.close()
 
     # -- repository ----------------------------------------------------------------------------
@@ -230,6 +274,8 @@ class Server:
             self._strangers.warn_of_nothing()
         actions = plan(snapshot, None)
         if self.settings.model_control_mode == "explicit":
+            snapshot = await self._control.completed(self.settings.load_model, snapshot)
+            actions = plan(snapshot, None)
             wanted = await self._control.closure(self.settings.load_model, snapshot)
             actions = self._chosen(actions, wanted)
         self._announce(actions)
@@ -248,13 +294,14 @@ class Server:
             Problem(name, not_in_repository(name, advice.get(name, ""), found))
             for name in sorted(wanted - found)
         )
-        for key in found - wanted:
+        for key in (found | self._repositories.unfetched().keys()) - wanted:
             self.lifecycle.know(key)
         chosen = (action for action in actions if action.key in wanted | advice.keys())
         return (*chosen, *missing)
 
     def _on_status(self, name: str, version: int, status: Status) -> None:
         self._progress.on_status(name, version, status)
+        self._repositories.note_serving(name, self.registry.models.get(name, ()))
         self._loaded_objects.changed()
 
     def _announce(self, actions: tuple[Action, ...]) -> None:
@@ -288,8 +335,7 @@ class Server:
             applied=snapshot,
             apply=self._apply,
             owed=self.lifecycle.unreadable,
-            is_namespaced=self.settings.model_namespacing,
-            addresses=self._repositories.addresses,
+            look=self._repositories.scan,
         )
         await self._watcher.start()
         self._repositories.follow(self._watcher.notice)
@@ -313,6 +359,10 @@ class Server:
         if self._stop_requested.is_set():
             log.warning("second %s: stopping now", number.name)
             raise SystemExit(1)
+        if not self.hall.is_started():
+            log.info("%s: the server has not started yet, and ends", number.name)
+            self._stop_requested.set()
+            return
         settings = self.settings
         delay = f"serving for {settings.drain_delay_secs:g} s more, then "
         log.info(

@@ -7,8 +7,8 @@ halfway would leave versions that nobody loads any more, and instances that nobo
 import asyncio
 import copy
 import logging
-from collections.abc import Coroutine, Iterable, Mapping
-from contextlib import suppress
+from collections.abc import Collection, Coroutine, Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 
@@ -103,7 +103,9 @@ class RepositoryControl:
         keys = [key for key in (*snapshot.models, *snapshot.problems) if _is_meant(key, name)]
         if not keys:
             # With keys, a caller may not know of all models.
-            known = () if self._settings.auth_keys_file else map(name_in, snapshot.models)
+            elsewhere = self._repositories.unfetched().values()
+            names = (*map(name_in, snapshot.models), *elsewhere)
+            known = () if self._settings.auth_keys_file else names
             raise InvalidRequest(not_in_repository(name, "", known))
         failures: list[ServingError] = []
         for key in keys:
@@ -124,6 +126,7 @@ class RepositoryControl:
         if folder.is_stranger:
             raise InvalidRequest(not_in_repository(key, folder.advice))
         self._with_ensemble.discard(key)
+        snapshot = await self._with_steps(folder, config_json, snapshot)
         await self._load_steps(folder, config_json, snapshot)
         await self._lifecycle.load(folder, config_json)
         await self._keep(key, None)
@@ -159,6 +162,7 @@ class RepositoryControl:
         key = upload.folder.key
         try:
             self._with_ensemble.discard(key)
+            snapshot = await self._with_steps(upload.folder, config_json, snapshot)
             await self._load_steps(upload.folder, config_json, snapshot)
             await self._lifecycle.load(upload.folder, config_json)
         except BaseException:
@@ -194,13 +198,28 @@ class RepositoryControl:
     # -- what lies in repositories -------------------------------------------------------------
 
     async def _scan(self, name: str) -> Snapshot:
-        """What lies in the repositories. Raises Unavailable, which does not say where they are."""
-        try:
+        """What lies in the repositories. Raises Unavailable."""
+        with self._readable(name):
             snapshot = await asyncio.to_thread(self._repositories.scan)
-            if self._lies_here(name, snapshot):  # and waits for nobody elsewhere
-                return snapshot
-            await self._repositories.refresh()
+        if self._lies_here(name, snapshot):  # and waits for nobody elsewhere
+            return snapshot
+        snapshot = await self._fetched(name, {self._name_in(name)})
+        if not any(_is_meant(key, name) for key in (*snapshot.models, *snapshot.problems)):
+            self._repositories.give_up({self._name_in(name)})
+        return snapshot
+
+    async def _fetched(self, name: str, wanted: Collection[str]) -> Snapshot:
+        """What lies in the repositories once these have come from elsewhere, for a load of `name`.
+        Raises Unavailable."""
+        with self._readable(name):
+            await self._repositories.refresh(wanted)
             return await asyncio.to_thread(self._repositories.scan)
+
+    @contextmanager
+    def _readable(self, name: str) -> Iterator[None]:
+        """Raises Unavailable, which does not say where repositories are."""
+        try:
+            yield
         except RepositoryUnreadableError as error:
             if self._outage.goes_on():
                 log.error("%s; what serves goes on serving", error)  # noqa: TRY400 - no traceback
@@ -209,9 +228,30 @@ class RepositoryControl:
                 "log has the details"
             ) from None
 
+    async def completed(self, names: Iterable[str], snapshot: Snapshot) -> Snapshot:
+        """With what these models are made of, where that lies elsewhere and has not come yet.
+        Raises Unavailable."""
+        for name in names:
+            for key in [key for key in snapshot.models if _is_meant(key, name)]:
+                snapshot = await self._with_steps(snapshot.models[key], None, snapshot)
+        return snapshot
+
+    async def _with_steps(
+        self, folder: ModelFolder, config_json: str | None, snapshot: Snapshot
+    ) -> Snapshot:
+        while elsewhere := self._repositories.unfetched():
+            steps = await asyncio.to_thread(Steps(self._read, snapshot).of, folder, config_json)
+            missing = {name_in(key) for key in steps.keys if key not in snapshot.models}
+            if not missing.intersection(elsewhere.values()):
+                break
+            snapshot = await self._fetched(folder.key, missing.intersection(elsewhere.values()))
+        return snapshot
+
     def _lies_here(self, name: str, snapshot: Snapshot) -> bool:
         """Whether a folder of this machine has it, and none that only mirrors another one."""
         found = [snapshot.models[key].path for key in snapshot.models if _is_meant(key, name)]
+        if any(_is_meant(key, name) for key in self._repositories.unfetched()):
+            return False
         return bool(found) and not any(map(self._repositories.is_elsewhere, found))
 
     async def _load_steps(
@@ -238,6 +278,7 @@ class RepositoryControl:
         steps = self._lifecycle.composition.steps(key)
         await self._lifecycle.unload(key)
         await self._keep(key, None)
+        self._repositories.give_up({name_in(key)} - set(map(name_in, self._lifecycle.serving())))
         if not unload_dependents:
             return
         for step in sorted(steps & self._with_ensemble):

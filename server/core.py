@@ -7,7 +7,14 @@ Each part is what one kind of front room needs. `Hall` fulfils all of them, and 
 from collections.abc import Callable, Iterable, Mapping
 from typing import Protocol
 
-from trivet.backends.api import Generator, InferRequest, Measured, RequestContext, Sink
+from trivet.backends.api import (
+    Generator,
+    InferRequest,
+    Measured,
+    PrefixCaching,
+    RequestContext,
+    Sink,
+)
 from trivet.backends.api.encoder import EncoderInfo
 from trivet.backends.api.image_classifier import ImageClassifierInfo
 from trivet.protos import grpc_service_pb2 as pb
@@ -15,7 +22,7 @@ from trivet.protos.model_config_pb2 import ModelConfig
 from trivet.server.logs.setting import LogValue
 from trivet.server.models.known import IndexRow
 from trivet.server.models.model import Model
-from trivet.server.models.routing import Admitted, Key
+from trivet.server.models.routing import NOBODY, Admitted, Asker, Key
 from trivet.server.repository.upload import NO_FILES
 from trivet.server.scheduling.statistics import ModelStatistics
 from trivet.server.shared_memory.system import SharedMemory
@@ -29,10 +36,13 @@ Payer = Callable[[int], None]
 class Resolving(Protocol):
     """Finds models."""
 
-    def resolve(self, name: str, version: int | str | None, key: Key = "") -> Admitted:
+    def resolve(
+        self, name: str, version: int | str | None, key: Key = "", asker: Asker = NOBODY
+    ) -> Admitted:
         """The version of a model that a request gets: asked once, by whoever takes the request in.
 
-        `key` is what the choice may stick to. Raises ModelNotFound, NotFound, ModelNotReady.
+        `key` is what the choice may stick to, unless `asker` has what is meant for that.
+        Raises ModelNotFound, NotFound, ModelNotReady.
         """
 
 
@@ -61,8 +71,15 @@ class Inference(Resolving, Protocol):
 class Generators(Protocol):
     """Finds models that generate text."""
 
-    def generator(self, name: str, version: int | str | None = None, key: Key = "") -> Generator:
-        """A model that generates text, asked for once a request as `resolve` is. Raises
+    def generator(
+        self,
+        name: str,
+        version: int | str | None = None,
+        key: Key = "",
+        asker: Asker = NOBODY,
+    ) -> Generator:
+        """A model that generates text, asked for once a request as `resolve` is; `asker` hears
+        which version it is. Raises
         ModelNotFound, also for models of other kinds, NotFound, ModelNotReady."""
 
     def generators(self) -> dict[str, Generator]:
@@ -111,13 +128,15 @@ class Descriptions(Protocol):
     def server_metadata(self) -> pb.ServerMetadataResponse:
         """Name, version and extensions of the server."""
 
-    def model_metadata(self, name: str, version: int | None) -> pb.ModelMetadataResponse:
+    def model_metadata(self, name: str, version: int | str | None) -> pb.ModelMetadataResponse:
         """A model's inputs and outputs; `versions` are all ready ones unless one was asked for."""
 
-    def model_config(self, name: str, version: int | None) -> ModelConfig:
+    def model_config(self, name: str, version: int | str | None) -> ModelConfig:
         """The full config of a version, after auto-completion."""
 
-    def statistics(self, name: str = "", version: int | None = None) -> pb.ModelStatisticsResponse:
+    def statistics(
+        self, name: str = "", version: int | str | None = None
+    ) -> pb.ModelStatisticsResponse:
         """Statistics of all ready versions, of a model's, or of one. Raises InvalidRequest."""
 
     def index(self, *, ready_only: bool) -> list[IndexRow]:
@@ -157,6 +176,9 @@ class ServerSettings(Protocol):
 class ModelControl(Protocol):
     """Loads and unloads."""
 
+    def prefix_caches(self) -> Iterable[tuple[str, PrefixCaching]]:
+        """Every version of a model that keeps what prompts begin with, and the model's name."""
+
     async def load(
         self,
         name: str,
@@ -177,6 +199,20 @@ class ModelControl(Protocol):
         """
 
 
+class AdapterControl(Protocol):
+    """Loads and unloads what is made of a model while it serves."""
+
+    async def load_adapter(
+        self, name: str, folder: str, base: str = "", *, in_place: bool = False
+    ) -> None:
+        """Serves the adapter in a folder below the base's `adapters`, in every control mode;
+        `base` may be empty where there is one, or where the name has it in front. Raises
+        InvalidRequest, NotFound, LoadFailed."""
+
+    async def unload_adapter(self, name: str, base: str = "") -> None:
+        """Serves it no more, until its files change. Raises InvalidRequest, NotFound."""
+
+
 class Core(
     Inference,
     Generators,
@@ -187,6 +223,7 @@ class Core(
     Counters,
     ServerSettings,
     ModelControl,
+    AdapterControl,
     Protocol,
 ):
     """All of it: what a whole protocol asks."""

@@ -101,6 +101,8 @@ class Frontends:
             max_response_bytes=settings.max_response_size,
             json=JsonLimits(settings.http_max_json_depth, settings.http_max_json_values),
             max_connections=settings.http_max_connections,
+            max_stored_responses=settings.response_store_count,
+            max_stored_response_bytes=settings.response_store_size,
             head_timeout_s=settings.http_header_timeout_s,
             body_idle_timeout_s=settings.http_body_timeout_s,
             compression_level=LEVELS[settings.http_response_compression_level],

@@ -12,6 +12,7 @@ from trivet.backends.api import (
     InvalidRequest,
     Measured,
     ModelNotFound,
+    PrefixCaching,
     RequestContext,
     ServingError,
     Sink,
@@ -27,13 +28,14 @@ from trivet.protos.model_config_pb2 import ModelConfig
 from trivet.server.core import Payer
 from trivet.server.logs.log import Log
 from trivet.server.logs.setting import LogValue
+from trivet.server.models.adapters import Adapters
 from trivet.server.models.check import submit
 from trivet.server.models.dispatcher import RequestDispatcher
 from trivet.server.models.known import IndexRow, State, Status
 from trivet.server.models.lifecycle import Lifecycle
 from trivet.server.models.model import Model
 from trivet.server.models.registry import Registry
-from trivet.server.models.routing import Admitted, Key
+from trivet.server.models.routing import NOBODY, Admitted, Asker, Choice, Key
 from trivet.server.models.strangers import Strangers
 from trivet.server.models.texts import nearest
 from trivet.server.repository.layout import EMPTY
@@ -80,6 +82,7 @@ class Hall:
         strangers: Strangers | None = None,
     ) -> None:
         self._registry = registry
+        self._adapters = Adapters(registry)
         self._lifecycle = lifecycle
         self._dispatcher = dispatcher
         self.shared_memory = shared_memory
@@ -94,17 +97,24 @@ class Hall:
 
     # -- inference -----------------------------------------------------------------------------
 
-    def resolve(self, name: str, version: int | str | None, key: Key = "") -> Admitted:
+    def resolve(
+        self, name: str, version: int | str | None, key: Key = "", asker: Asker = NOBODY
+    ) -> Admitted:
         try:
-            return self._find(name, version, key)
+            return self._find(name, version, key, asker)
         except ServingError as error:
             tracer = self.tracing.tracer
             if tracer is not None:
                 tracer.refused(name, str(key), error)
             raise
 
-    def _find(self, name: str, version: int | str | None, key: Key = "") -> Admitted:
-        return self._registry.routers.resolve(name, version, key)
+    def _find(
+        self, name: str, version: int | str | None, key: Key = "", asker: Asker = NOBODY
+    ) -> Admitted:
+        return self._registry.routers.resolve(name, version, key, asker)
+
+    def _described(self, name: str, version: int | str | None) -> Admitted:
+        return self._registry.routers.describe(name, version)
 
     def account(self) -> Payer | None:
         return None
@@ -117,47 +127,65 @@ class Hall:
             context, sink = changed(context, trace=traced.part), traced
         submit(admitted.model, request, context, sink)
 
-    def generator(self, name: str, version: int | str | None = None, key: Key = "") -> Generator:
+    def generator(
+        self,
+        name: str,
+        version: int | str | None = None,
+        key: Key = "",
+        asker: Asker = NOBODY,
+    ) -> Generator:
         try:
-            model = self._find(name, version, key).model
+            admitted = self._find(name, version, key, asker)
         except ModelNotFound:
             near = nearest(name, self._registry.suggestions)
             meant = f" Did you mean `{near}`?" if near else ""
             raise ModelNotFound(f"The model `{name[:128]}` does not exist.{meant}") from None
+        asker.chose(admitted)
+        model = admitted.model
         executor, tracer = model.executor, self.tracing.tracer
         if not isinstance(executor, Generator):
             raise ModelNotFound(f"The model `{name[:128]}` does not generate text.")
         return executor if tracer is None else TracedGenerator(executor, tracer, model)
 
     def generators(self) -> dict[str, Generator]:
-        found = ((name, model.executor) for name, model in self._registry.newest())
-        return {
+        found = ((name, model.executor) for name, model in self._registry.usual())
+        ready = {
             name: each for name, each in found if isinstance(each, Generator) and each.is_ready()
         }
+        return ready | self._adapters.generators(ready)
 
     def unnamed_generators(self) -> list[str]:
-        return [name for name, each in self.generators().items() if not each.info.is_ensemble]
+        infos = ((name, each.info) for name, each in self.generators().items())
+        return [name for name, info in infos if not info.is_ensemble and not info.parent]
+
+    async def load_adapter(
+        self, name: str, folder: str, base: str = "", *, in_place: bool = False
+    ) -> None:
+        await self._adapters.load(name, folder, base, in_place=in_place)
+
+    async def unload_adapter(self, name: str, base: str = "") -> None:
+        await self._adapters.unload(name, base)
 
     def encoders(self) -> dict[str, EncoderInfo]:
-        newest = self._registry.newest()
-        found = ((name, EncoderInfo.of(m.config)) for name, m in newest if m.executor.is_ready())
+        usual = self._registry.usual()
+        found = ((name, EncoderInfo.of(m.config)) for name, m in usual if m.executor.is_ready())
         return {name: info for name, info in found if info is not None}
 
     def image_classifiers(self) -> dict[str, ImageClassifierInfo]:
-        newest = ((n, m) for n, m in self._registry.newest() if m.executor.is_ready())
-        found = ((name, ImageClassifierInfo.of(model.config)) for name, model in newest)
+        usual = ((n, m) for n, m in self._registry.usual() if m.executor.is_ready())
+        found = ((name, ImageClassifierInfo.of(model.config)) for name, model in usual)
         return {name: info for name, info in found if info is not None}
 
     def measured(self) -> dict[str, Measured]:
-        newest = ((name, model.executor) for name, model in self._registry.newest())
-        return {name: each for name, each in newest if isinstance(each, Measured)}
+        usual = ((name, model.executor) for name, model in self._registry.usual())
+        return {name: each for name, each in usual if isinstance(each, Measured)}
 
     def is_generating(self) -> bool:
-        newest = (model.executor for _, model in self._registry.newest())
+        usual = (model.executor for _, model in self._registry.usual())
         return (
             self._is_started
             and not self._is_stopping
-            and all(each.is_ready() for each in newest if isinstance(each, Generator))
+            and all(each.is_ready() for each in usual if isinstance(each, Generator))
         )
 
     # -- health --------------------------------------------------------------------------------
@@ -166,6 +194,10 @@ class Hall:
         """The first load of the repository is over, well or not."""
         self._is_started = True
         self._registry.is_starting = False
+
+    def is_started(self) -> bool:
+        """Whether the first load of the repository is over."""
+        return self._is_started
 
     def stop(self) -> None:
         """The server is stopping: not ready from now on."""
@@ -207,9 +239,12 @@ class Hall:
             name=self._id, version=self._version, extensions=EXTENSIONS
         )
 
-    def model_metadata(self, name: str, version: int | None) -> pb.ModelMetadataResponse:
-        model = self._find(name, version).model
-        versions = [version] if version is not None else sorted(self._registry.models[model.key])
+    def model_metadata(self, name: str, version: int | str | None) -> pb.ModelMetadataResponse:
+        found = self._described(name, version)
+        model = found.model
+        is_named = version is not None or found.choice is Choice.LABEL
+        own = self._registry.models.get(model.key, {model.version: model})  # else an adapter
+        versions = [model.version] if is_named else sorted(own)
         metadata = pb.ModelMetadataResponse(
             name=model.name,
             versions=map(str, versions),
@@ -226,42 +261,46 @@ class Hall:
                 )
         return metadata
 
-    def model_config(self, name: str, version: int | None) -> ModelConfig:
-        return self._find(name, version).model.config
+    def model_config(self, name: str, version: int | str | None) -> ModelConfig:
+        return self._described(name, version).model.config
 
-    def statistics(self, name: str = "", version: int | None = None) -> pb.ModelStatisticsResponse:
+    def statistics(
+        self, name: str = "", version: int | str | None = None
+    ) -> pb.ModelStatisticsResponse:
         stats = (model.statistics.to_message() for model in self._chosen(name, version))
         return pb.ModelStatisticsResponse(model_stats=stats)
 
     def all_statistics(self) -> Iterable[ModelStatistics]:
         return self._lifecycle.statistics()
 
-    def _chosen(self, name: str, version: int | None) -> list[Model]:
+    def _chosen(self, name: str, version: int | str | None) -> list[Model]:
         if not name:
             models = self._registry.models
             return [models[n][v] for n in sorted(models) for v in sorted(models[n])]
-        router = self._registry.routers.find(name)
         try:
-            self._find(name, version)
+            found = self._described(name, version)
         except InvalidRequest:
             raise
         except ServingError:
             text = f"requested model '{name}' is not available"
-            if version is not None and router is not None:
+            if version is not None and self._registry.routers.find(name) is not None:
                 text = f"requested model version is not available for model '{name}'"
             raise InvalidRequest(text) from None
-        assert router is not None, "a version of it was found"
-        versions = self._registry.models[router.newest.key]
-        return [versions[v] for v in sorted(versions) if version in (None, v)]
+        if version is not None or found.choice is Choice.LABEL:
+            return [found.model]
+        versions = self._registry.models.get(found.model.key)
+        if versions is None:
+            return [found.model]  # an adapter
+        return [versions[v] for v in sorted(versions)]
 
     def trace_settings(self, name: str = "") -> Described:
         if name:
-            self._find(name, None)
+            self._described(name, None)
         return self.tracing.describe(name)
 
     def change_trace_settings(self, changes: Mapping[str, Change], name: str = "") -> Described:
         if name:
-            self._find(name, None)
+            self._described(name, None)
         self.tracing.update(changes, name)
         return self.tracing.describe(name)
 
@@ -289,6 +328,7 @@ class Hall:
             if not ready_only and (known.failure or not known.versions):
                 shown = State.UNAVAILABLE.value if known.failure else ""
                 rows.append(IndexRow(*model, state=shown, reason=known.failure))
+        rows += self._adapters.index(ready_only=ready_only)
         rows.sort(key=lambda row: (row.name, row.namespace))
         return rows if ready_only else [*rows, *self._strangers_rows(is_alone=not rows)]
 
@@ -314,6 +354,10 @@ class Hall:
         return (model for versions in self._registry.models.values() for model in versions.values())
 
     # -- model control -------------------------------------------------------------------------
+
+    def prefix_caches(self) -> Iterable[tuple[str, PrefixCaching]]:
+        found = ((model.key, model.executor) for model in self.loaded())
+        return [(name, each) for name, each in found if isinstance(each, PrefixCaching)]
 
     async def load(
         self,

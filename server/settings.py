@@ -73,6 +73,12 @@ class Settings:
         "size of that folder; above it files that no server uses go, unused for longest first",
         unit="bytes",
     )
+    remote_config: tuple[str, ...] = option(
+        (),
+        "models",
+        "config.pbtxt for a model of a hub or registry, as MODEL=FILE; may be given several times",
+        multiple=True,
+    )
     load_model: tuple[str, ...] = option(
         (), "models", "model to load at start in explicit mode, '*' for all", multiple=True
     )
@@ -103,6 +109,13 @@ class Settings:
     )
     max_environment_size: int = option(
         32 * 1024 * MIB, "models", "largest environment in an archive, unpacked", unit="bytes"
+    )
+    environment_cache_size: int = option(
+        64 * 1024 * MIB,
+        "models",
+        "size of that folder; above it environments that no server has used since it started go, "
+        "unused for longest first",
+        unit="bytes",
     )
     disable_auto_complete_config: bool = option(
         False,
@@ -215,6 +228,12 @@ class Settings:
     )
     http_max_json_values: int = option(10_000_000, "http", "values in a JSON body", unit="values")
     http_max_connections: int = option(4096, "http", "connections at a time")
+    response_store_count: int = option(
+        1000, "http", "answers of /v1/responses that are kept; 0 keeps none", unit="responses"
+    )
+    response_store_size: int = option(
+        64 * MIB, "http", "what they may take in memory", unit="bytes"
+    )
     http_header_timeout_s: float = option(
         10.0, "http", "how long a client may take to send its request head", unit="s"
     )

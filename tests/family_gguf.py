@@ -77,8 +77,65 @@ class GgufForm:
     has_rope: bool = True
     changes: Mapping[str, Any] = field(default_factory=dict)
     """What the small model must be for llama.cpp to compute it so."""
+    prepare: Callable[[dict[str, Tensor], dict[str, Any]], dict[str, Tensor]] = (
+        lambda state, values: state  # most are written as they are
+    )
+    """Weights that the converter cuts up, by their config's keys."""
+    constants: Mapping[str, Any] = field(default_factory=dict)
+    """Further metadata."""
 
 
+def one_by_one(state: dict[str, Tensor], values: dict[str, Any]) -> dict[str, Tensor]:
+    """gpt-oss' experts, which its files have as one tensor."""
+    found = {}
+    for name, weight in state.items():
+        stem, _, kind = name.partition(".mlp.experts.")
+        if not kind:
+            found[name.replace(".sinks", ".sinks.weight")] = weight
+            continue
+        ending = "bias" if kind.endswith("_bias") else "weight"
+        whole = weight if ending == "bias" else weight.transpose(1, 2)
+        parts = {"down_proj": whole}
+        if kind.startswith("gate_up"):
+            parts = {"gate_proj": whole[:, ::2], "up_proj": whole[:, 1::2]}
+        for part, tensor in parts.items():
+            for expert, each in enumerate(tensor):
+                found[f"{stem}.mlp.experts.{expert}.{part}.{ending}"] = each.contiguous()
+    return found
+
+
+def corrected(state: dict[str, Tensor], values: dict[str, Any]) -> dict[str, Tensor]:
+    """A correction is written as a bias."""
+    return {
+        name.replace("e_score_correction_bias", "e_score_correction.bias"): weight
+        for name, weight in state.items()
+    }
+
+
+def apart(state: dict[str, Tensor], values: dict[str, Any]) -> dict[str, Tensor]:
+    """DeepSeek's keys and values of the latent, as newer files have them."""
+    found = {}
+    plain, size = values["qk_nope_head_dim"], values["v_head_dim"]
+    for name, weight in corrected(state, values).items():
+        if not name.endswith("kv_b_proj.weight"):
+            found[name] = weight
+            continue
+        heads = weight.view(values["num_attention_heads"], plain + size, -1)
+        keys = heads[:, :plain].transpose(1, 2).contiguous()
+        found[name.replace("kv_b_proj", "k_b_proj")] = keys
+        found[name.replace("kv_b_proj", "v_b_proj")] = heads[:, plain:].contiguous()
+    return found
+
+
+DEEPSEEK = {
+    "n_routed_experts": "expert_count", "num_experts_per_tok": "expert_used_count",
+    "moe_intermediate_size": "expert_feed_forward_length", "n_shared_experts":
+    "expert_shared_count", "routed_scaling_factor": "expert_weights_scale",
+    "first_k_dense_replace": "leading_dense_block_count",
+}  # fmt: skip
+LATENTS = {
+    "q_lora_rank": "attention.q_lora_rank", "kv_lora_rank": "attention.kv_lora_rank",
+}  # fmt: skip
 LAYER_NORM = "attention.layer_norm_epsilon"
 HALF = {"partial_rotary_factor": 0.5}
 FORMS: Mapping[str, GgufForm] = {
@@ -133,6 +190,31 @@ FORMS: Mapping[str, GgufForm] = {
         "num_local_experts": "expert_count", "num_experts_per_tok": "expert_used_count",
         "moe_intermediate_size": "expert_feed_forward_length",
     }, changes={"norm_topk_prob": True}),
+    "Olmo": GgufForm("olmo", permuted, changes={"clip_qkv": None}),
+    "GPTBigCode": GgufForm("starcoder", has_rope=False,
+                           constants={"attention.head_count_kv": 1, "feed_forward_length": 128}),
+    "Nemotron": GgufForm("nemotron", offset, {"norm_eps": LAYER_NORM}, changes=HALF),
+    "Glm4": GgufForm("glm4", changes=HALF),
+    "Glm4Moe": GgufForm("glm4moe", keys=DEEPSEEK | {"norm_topk_prob": "expert_weights_norm"},
+                        changes=HALF | {"n_group": 1, "topk_group": 1}, prepare=corrected,
+                        constants={"expert_gating_func": 2}),
+    "DeepseekV2": GgufForm("deepseek2", keys=DEEPSEEK | LATENTS, constants={
+        "attention.key_length": 18, "attention.value_length": 6, "expert_gating_func": 1,
+    }),
+    "DeepseekV3": GgufForm("deepseek2", keys=DEEPSEEK | LATENTS | {
+        "norm_topk_prob": "expert_weights_norm", "n_group": "expert_group_count",
+        "topk_group": "expert_group_used_count",
+    }, prepare=apart, constants={
+        "attention.key_length": 28, "attention.value_length": 20, "expert_gating_func": 2,
+        "attention.key_length_mla": 18, "attention.value_length_mla": 6,
+        "attention.head_count_kv": 1,
+    }),
+    "GptOss": GgufForm("gpt-oss", keys={
+        "num_local_experts": "expert_count", "num_experts_per_tok": "expert_used_count",
+        "sliding_window": "attention.sliding_window",
+    }, changes={"layer_types": None, "rope_parameters": {"rope_type": "default",
+                                                         "rope_theta": 500.0}},
+        prepare=one_by_one),
     "Olmoe": GgufForm("olmoe", keys={
         "num_experts": "expert_count", "num_experts_per_tok": "expert_used_count"}),
 }  # fmt: skip
@@ -166,9 +248,10 @@ def write_family(
         metadata[f"{prefix}rope.freq_base"] = 500.0
         share = values.get("partial_rotary_factor", values.get("rotary_pct", 1.0))
         metadata[f"{prefix}rope.dimension_count"] = int(size * share)
+    metadata |= {prefix + name: value for name, value in form.constants.items()}
     tensors = {
         name: (weight.float().numpy(), gguf.GGMLQuantizationType.F32)
-        for name, weight in _named(form, values, state).items()
+        for name, weight in _named(form, values, form.prepare(state, values)).items()
     }
     write_gguf(path, form.architecture, metadata, tensors)
 

@@ -68,6 +68,11 @@ ROPES: tuple[dict[str, Any], ...] = (
     {"rope_parameters": LONG | {"attention_factor": 1.4}},
 )
 """Ways of rotary positions."""
+LATENT_VARIANTS = (
+    *ROPES, {"q_lora_rank": None}, {"attention_bias": True},
+    {"attention_bias": True, "q_lora_rank": None},
+    {"rope_parameters": YARN | {"mscale": 1.0, "mscale_all_dim": 1.0}},
+)  # fmt: skip
 TYPED_ROPES: tuple[dict[str, Any], ...] = tuple(
     {"rope_parameters": {FULL: full, SLIDING: {"rope_type": "default", "rope_theta": 50.0}}}
     for full in (LINEAR, YARN | {"rope_theta": 900.0}, LLAMA3, DYNAMIC)
@@ -137,6 +142,10 @@ class Made:
 
 SMALL_WINDOW = {"sliding_window": 12}
 EXPERTS = {"num_experts": 6, "num_experts_per_tok": 2, "moe_intermediate_size": 24}
+LATENT = {
+    "kv_lora_rank": 20, "q_lora_rank": 12, "qk_rope_head_dim": 8, "qk_nope_head_dim": 10,
+    "v_head_dim": 6, "num_key_value_heads": 4,
+}  # fmt: skip
 FAMILIES: tuple[Made, ...] = (
     Made("Llama"),
     Made("Mistral", SMALL_WINDOW, variants=ROPES + WINDOWS),
@@ -210,11 +219,25 @@ FAMILIES: tuple[Made, ...] = (
         "num_mtp_layers": 0, "routed_scaling_factor": 1.5,
     }, variants=(*ROPES, {"n_group": 4, "topk_group": 2}, {"first_k_dense_replace": 0},
                  {"n_shared_experts": 2})),
+    Made("DeepseekV2", LATENT | {
+        "n_routed_experts": 8, "num_experts_per_tok": 3, "moe_intermediate_size": 24,
+        "first_k_dense_replace": 1, "routed_scaling_factor": 1.5,
+    }, variants=(*LATENT_VARIANTS, {"topk_method": "group_limited_greedy", "n_group": 4,
+                                    "topk_group": 2}, {"mlp_bias": True},
+                 {"first_k_dense_replace": 0}, {"n_shared_experts": 1})),
+    Made("DeepseekV3", LATENT | {
+        "n_routed_experts": 8, "num_experts_per_tok": 3, "moe_intermediate_size": 24, "n_group": 4,
+        "topk_group": 2, "first_k_dense_replace": 1, "num_mtp_layers": 0,
+    }, variants=(*LATENT_VARIANTS, {"n_group": 1, "topk_group": 1}, {"rope_interleave": False},
+                 {"n_shared_experts": 2})),
+    Made("GptOss", SMALL_WINDOW | {"num_local_experts": 5, "num_experts_per_tok": 2, "head_dim": 8},
+         variants=(*ROPES, *TYPES, *({"sliding_window": size} for size in (1, 7, 40)),
+                   {"rope_parameters": None}, {"swiglu_limit": 0.5})),
     Made("Olmoe", {"num_experts": 6, "num_experts_per_tok": 3}),
 )  # fmt: skip
 BY_NAME = {made.name: made for made in FAMILIES}
 
-_NEVER = {
+NEVER = {
     "return_dict", "output_hidden_states", "output_attentions", "dtype", "chunk_size_feed_forward",
     "is_encoder_decoder", "id2label", "label2id", "problem_type", "architectures", "model_type",
     "transformers_version", "rope_parameters", "layer_types", "attn_config", "mlp_only_layers",
@@ -222,12 +245,13 @@ _NEVER = {
 }  # fmt: skip
 """Fields that every config has and no model reads, and those whose values are declared."""
 _ACTIVATIONS = ("silu", "gelu", "gelu_new", "gelu_fast", "relu", "relu2", "quick_gelu", "tanh")
-_COUNTS = {
+COUNTS = {
     "num_hidden_layers", "n_layer", "n_layers", "num_attention_heads", "n_head", "n_heads",
     "num_key_value_heads", "num_kv_heads", "hidden_size", "n_embd", "d_model", "head_dim",
     "max_position_embeddings", "n_positions", "max_seq_len", "vocab_size", "intermediate_size",
     "ffn_dim", "ffn_hidden_size", "num_local_experts", "num_experts", "moe_intermediate_size",
-    "shared_expert_intermediate_size", "n_inner", "word_embed_proj_dim",
+    "shared_expert_intermediate_size", "n_inner", "word_embed_proj_dim", "kv_lora_rank",
+    "q_lora_rank", "qk_rope_head_dim", "qk_nope_head_dim", "v_head_dim", "n_routed_experts",
 }  # fmt: skip
 """Sizes: the shapes of weights hold them to what they must be."""
 
@@ -236,15 +260,16 @@ def variants(made: Made) -> Iterator[dict[str, Any]]:
     """Changes of a family's config.json: each field with other values, one at a time, each left
     out, and what is declared."""
     for name, value in made.values().items():
-        if name in _NEVER or name.endswith("_token_id"):
+        if name in NEVER or name.endswith("_token_id"):
             continue
-        if name not in _COUNTS:
+        if name not in COUNTS:
             yield {name: MISSING}
-            yield from ({name: other} for other in _others(name, value))
+            yield from ({name: other} for other in others(name, value))
     yield from made.variants
 
 
-def _others(name: str, value: Any) -> Iterator[Any]:
+def others(name: str, value: Any) -> Iterator[Any]:
+    """Values of a key that may change what a model gives."""
     if name in ("hidden_act", "hidden_activation", "activation_function", "activation"):
         yield from (word for word in _ACTIVATIONS if word != value)
     elif isinstance(value, bool):

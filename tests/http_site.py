@@ -17,6 +17,7 @@ from trivet.backends.api import (
     InvalidRequest,
     Measured,
     ModelNotFound,
+    PrefixCaching,
     RequestContext,
     Signature,
     Sink,
@@ -34,7 +35,7 @@ from trivet.server.logs.setting import LogSetting, LogValue
 from trivet.server.models.check import submit
 from trivet.server.models.known import IndexRow
 from trivet.server.models.model import Model
-from trivet.server.models.routing import Admitted, Key, VersionRouter
+from trivet.server.models.routing import NOBODY, Admitted, Asker, Key, VersionRouter
 from trivet.server.scheduling.statistics import ModelStatistics
 from trivet.server.shared_memory.system import SharedMemory
 from trivet.server.tracing.setting import Change
@@ -132,7 +133,9 @@ class FakeCore:
         self.stopping = False
         self.control: list[tuple[object, ...]] = []
 
-    def resolve(self, name: str, version: int | str | None, key: Key = "") -> Admitted:
+    def resolve(
+        self, name: str, version: int | str | None, key: Key = "", asker: Asker = NOBODY
+    ) -> Admitted:
         if name not in self.signatures:
             raise ModelNotFound(f"Request for unknown model: '{name}' is not found")
         model = made_model(
@@ -152,7 +155,9 @@ class FakeCore:
     ) -> None:
         submit(admitted.model, request, context, sink)
 
-    def generator(self, name: str, version: int | str | None = None, key: Key = "") -> Generator:
+    def generator(
+        self, name: str, version: int | str | None = None, key: Key = "", asker: Asker = NOBODY
+    ) -> Generator:
         if name not in self.models:
             raise ModelNotFound(f"The model `{name}` does not exist.")
         return self.models[name]
@@ -180,6 +185,11 @@ class FakeCore:
 
     def measured(self) -> dict[str, Measured]:
         return {}
+
+    def prefix_caches(self) -> Iterable[tuple[str, PrefixCaching]]:
+        return [
+            (name, each) for name, each in self.models.items() if isinstance(each, PrefixCaching)
+        ]
 
     def trace_settings(self, name: str = "") -> Described:
         if name:
@@ -214,7 +224,7 @@ class FakeCore:
     def server_metadata(self) -> pb.ServerMetadataResponse:
         return pb.ServerMetadataResponse(name="trivet", version="1.2", extensions=["a", "b"])
 
-    def model_metadata(self, name: str, version: int | None) -> pb.ModelMetadataResponse:
+    def model_metadata(self, name: str, version: int | str | None) -> pb.ModelMetadataResponse:
         sig = self.resolve(name, version).model.signature
         metadata = pb.ModelMetadataResponse(name=name, versions=["1"], platform="fake")
         for each in sig.inputs.values():
@@ -223,7 +233,7 @@ class FakeCore:
             )
         return metadata
 
-    def model_config(self, name: str, version: int | None) -> ModelConfig:
+    def model_config(self, name: str, version: int | str | None) -> ModelConfig:
         return self.resolve(name, version).model.config
 
     def _config(self, name: str) -> ModelConfig:
@@ -235,7 +245,9 @@ class FakeCore:
             )
         return config
 
-    def statistics(self, name: str = "", version: int | None = None) -> pb.ModelStatisticsResponse:
+    def statistics(
+        self, name: str = "", version: int | str | None = None
+    ) -> pb.ModelStatisticsResponse:
         names = [name] if name else list(self.signatures)
         stats = [pb.ModelStatistics(name=each, version="1", inference_count=3) for each in names]
         return pb.ModelStatisticsResponse(model_stats=stats)

@@ -6,6 +6,7 @@ from threading import Event
 from scripted_source import ScriptedSource
 
 from trivet.server.remote.cache import Cache
+from trivet.server.remote.chosen import Chosen
 from trivet.server.remote.fetching import Fetcher, Patience
 from trivet.server.remote.mirror import Mirror
 from trivet.server.remote.tree import Tree
@@ -16,13 +17,19 @@ AT_ONCE = Patience(first_s=0.0, most_s=0.0, num_tries=3)
 class Room:
     """What one server has of one source."""
 
-    def __init__(self, source: ScriptedSource, folder: Path, max_bytes: int = 1 << 30) -> None:
+    def __init__(
+        self,
+        source: ScriptedSource,
+        folder: Path,
+        max_bytes: int = 1 << 30,
+        chosen: Chosen | None = None,
+    ) -> None:
         self.source = source
         self.stop = Event()
         self.cache = Cache(folder, max_bytes, self.stop)
         self.tree = Tree(source, self.cache)
         fetcher = Fetcher(source, self.cache, self.stop, AT_ONCE)
-        self.mirror = Mirror(source, self.cache, self.tree, fetcher, self.stop)
+        self.mirror = Mirror(source, self.cache, self.tree, fetcher, self.stop, chosen)
 
     def sync(self) -> bool:
         return self.mirror.sync(settle_s=0.0)

@@ -56,11 +56,13 @@ class DrivenEngine:
         self.steps: list[ComputedStep] = []
         self.preempted: list[str] = []
         self._num_open = 0
+        self.expected: int | None = None
+        """So many of the requests come to an end; None: all."""
 
     def run(self, submits: Sequence[Submit]) -> dict[str, Result]:
         """All of them at once; returns when the last has ended."""
         self.results = {}
-        self._num_open = len(submits)
+        self._num_open = len(submits) if self.expected is None else self.expected
         for submit in submits:
             self.engine.inbox.put(submit)
         self.engine.run()
@@ -163,5 +165,7 @@ def rescheduled(
         max_num_seqs=max_num_seqs, max_model_len=max_model_len, block_size=block_size
     )
     old = built.engine
-    driven.engine = Engine(scheduler, state, old._runner, old._grammars, driven.send)
+    driven.engine = Engine(
+        scheduler, state, old._runner, old._grammars, driven.send, keeps_states=old._keeps_states
+    )
     return driven

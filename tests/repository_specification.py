@@ -53,7 +53,7 @@ class State:
         is_coming = self.loading is not None and not self.labels
         return Refusal.COMING if is_coming else Refusal.NOT_FOUND
 
-    def label(self, version: int | None) -> tuple[int, str] | None:
+    def label(self, version: int | str | None) -> tuple[int, str] | None:
         """What answers a request for a version, or for none."""
         if version is None:
             return self.labels[-1] if self.labels else None
@@ -201,5 +201,5 @@ def _is_right(state: State, event: Question) -> bool:
     return state.label(event.asked) is None and event.refusal is state.refusal
 
 
-def _text(version: int | None) -> str:
+def _text(version: int | str | None) -> str:
     return "newest" if version is None else str(version)

@@ -16,6 +16,7 @@ from trivet.backends.api import (
     GenerateSink,
     Generator,
     GeneratorInfo,
+    InvalidRequest,
     Token,
     TokenLogprob,
 )
@@ -36,11 +37,15 @@ class ScriptedModel:
             tool_call_parser=tool_call_parser,
         )
         self.pieces: Sequence[str] = ("Hello",)
+        self.prompt = "prompt"
+        """What its chat template writes."""
         self.finish = Finish("stop")
         self.waits_for: asyncio.Event | None = None
         """What the last piece waits for."""
         self.requests: list[GenerateRequest] = []
         self.rendered: list[ChatInput] = []
+        self.tokens_per_message = 0
+        """Of conversations; 0: a prompt has three tokens, whatever it is."""
 
     def generate(self, request: GenerateRequest, sink: GenerateSink) -> None:
         self.requests.append(request)
@@ -61,7 +66,11 @@ class ScriptedModel:
         sink.chunk(end)
 
     async def encode(self, text: str, *, add_special_tokens: bool) -> list[int]:
-        return list(range(1, 4))
+        per_message = self.tokens_per_message
+        count = 3 if not per_message else per_message * len(self.rendered[-1].messages)
+        if count >= self.info.max_model_len:
+            raise InvalidRequest(f"the prompt is longer than {self.info.max_model_len} tokens")
+        return list(range(1, count + 1))
 
     async def tokenize(self, text: str, *, add_special_tokens: bool) -> list[Token]:
         return []
@@ -77,7 +86,7 @@ class ScriptedModel:
 
     async def render(self, chat: ChatInput, account: Account = NO_ACCOUNT, /) -> str:
         self.rendered.append(chat)
-        return "prompt"
+        return self.prompt
 
 
 @asynccontextmanager

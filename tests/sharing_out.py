@@ -11,6 +11,8 @@ from xdist.scheduler import LoadScopeScheduling
 
 GROUPS = {
     "language_server": (
+        "tests/clients/",
+        "tests/protocol/anthropic/",
         "tests/protocol/openai/",
         "tests/protocol/tgi/",
         # With the reference model, which takes 15 s to load.

@@ -202,17 +202,28 @@ def _small(values: dict[str, Any], own: dict[str, Any]) -> dict[str, Any]:
     return found | {name: value for name, value in own.items() if not name.endswith("config")}
 
 
+def decoder_of(outer: Any) -> tuple[Any, Any]:
+    """The class that AutoModelForCausalLM has for a config, and the config that it is made with: of
+    models of several kinds of input that of the text."""
+    kind: Any = MODEL_FOR_CAUSAL_LM_MAPPING[type(outer)]
+    is_outer = kind.config_class is outer.sub_configs.get("text_config")
+    return kind, outer.get_text_config() if is_outer else outer
+
+
 def tiny_model(model_type: str) -> Any:
     """A model of it in float32; its `outer_config` is what a folder of it has."""
-    outer = config = tiny_config(model_type)
-    kind: Any = MODEL_FOR_CAUSAL_LM_MAPPING[type(config)]
+    outer = tiny_config(model_type)
+    kind, config = decoder_of(outer)
     outer.architectures = [kind.__name__]
-    # As AutoModelForCausalLM does with models of several kinds of input.
-    if kind.config_class is config.sub_configs.get("text_config"):
-        config = config.get_text_config()
+    model = random_model(kind, config)
+    model.outer_config = outer
+    return model
+
+
+def random_model(kind: Any, config: Any) -> Any:
+    """A model of a class, whose every weight matters to its logits."""
     torch.manual_seed(11)
     model = kind(config).eval()
-    model.outer_config = outer
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             noise = torch.randn_like(parameter)

@@ -1,6 +1,7 @@
 """The contract between server and backends. Knows numpy and the messages, no framework."""
 
 from trivet.backends.api.about import About, Claim, Match, Measure, Memory
+from trivet.backends.api.adapting import Adapting
 from trivet.backends.api.backend import (
     Backend,
     BringsExecutor,
@@ -68,6 +69,7 @@ from trivet.backends.api.generate import (
     GeneratorInfo,
     Grammar,
     Messages,
+    PrefixCaching,
     Sampling,
     Token,
     TokenLogprob,
@@ -109,6 +111,7 @@ __all__ = [
     "NO_ACCOUNT",
     "About",
     "Account",
+    "Adapting",
     "AlreadyExists",
     "Asker",
     "AsksFromThreads",
@@ -180,6 +183,7 @@ __all__ = [
     "Parameters",
     "Pickles",
     "Placement",
+    "PrefixCaching",
     "QueueFull",
     "QueueTimeout",
     "Recipe",

@@ -31,6 +31,8 @@ class ModelFiles:
     """Whether the operator lets the packages that they ask for be installed."""
     is_clients: bool = False
     """Whether a client has sent them, or the config: then no path in it leads out of the folder."""
+    is_sent: bool = False
+    """Whether a client has sent the files: what is allowed by a model's name is not for them."""
     environment: Environment | None = None
     """What processes of the model run with; None: as the server itself."""
 

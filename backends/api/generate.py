@@ -14,8 +14,9 @@ Messages = Sequence[Mapping[str, Any]]
 
 @dataclass(frozen=True, slots=True)
 class Grammar:
-    """What the output must match. `kind`: json_schema, json_object, regex, choice, lark, or
-    structural_tag, whose value is a list of [trigger, begin, schema, end]."""
+    """What the output must match. `kind`: json_schema, json_object, regex, choice, lark,
+    structural_tag, whose value is a list of [trigger, begin, schema, end], or calls, whose value
+    is of `backends/formats/grammar.py`."""
 
     kind: str
     value: str
@@ -59,10 +60,14 @@ class Sampling:
     """Texts that must not come out."""
     logprobs: int | None = None
     """How many most likely tokens to tell beside each chosen one; None: nothing."""
+    logprob_token_ids: tuple[int, ...] = ()
+    """Tokens to tell of instead of the most likely ones."""
     prompt_logprobs: int | None = None
     """The same for the prompt's tokens."""
     grammar: Grammar | None = None
     skip_special_tokens: bool = True
+    thinking_token_budget: int | None = None
+    """So many tokens of thoughts, then the mark is forced that ends them."""
 
 
 @dataclass(slots=True, eq=False)
@@ -226,15 +231,17 @@ class GeneratorInfo:
     max_num_requests: int = 0
     """Running and waiting ones together."""
     tool_call_parser: str = ""
-    """How the model writes calls of tools: hermes, llama3_json, mistral; empty: nobody knows."""
+    """How the model writes calls of tools: a name of `backends/formats`; empty: nobody knows."""
     reasoning_parser: str = ""
-    """How the model writes what it thinks: think; anything else: it does not."""
+    """How the model writes what it thinks: the same; anything else: it does not."""
     chat_template: str = ""
     """As the model brings it; empty: it has none."""
     special_tokens: Mapping[str, str] = field(default_factory=dict)
     """bos_token and the like."""
     sampling_defaults: Mapping[str, float] = field(default_factory=dict)
     """What the model's makers take where a request does not say: names of Sampling's fields."""
+    parent: str = ""
+    """Of an adapter: its base's name; it is never meant where no model is named."""
     is_ensemble: bool = False
     """Whether it is asked through the steps of an ensemble: never meant where no model is named."""
 
@@ -270,3 +277,12 @@ class Generator(Protocol):
     async def render(self, chat: ChatInput, account: Account = NO_ACCOUNT, /) -> str:
         """The conversation as the model's chat template writes it, or as the steps of an ensemble
         do, on the account. Raises a ServingError."""
+
+
+@runtime_checkable
+class PrefixCaching(Protocol):
+    """A generating model that keeps what it has computed of prompts, for others that begin so."""
+
+    def reset_prefix_cache(self, *, is_anew: bool) -> None:
+        """Forgets it, before whatever is asked from now on. `is_anew`: requests that run compute
+        what they have once more."""

@@ -3,6 +3,7 @@
 The hot path adds plain numbers; the metrics page reads them when asked.
 """
 
+from collections import Counter
 from collections.abc import Mapping
 from typing import NamedTuple, Protocol, runtime_checkable
 
@@ -65,9 +66,14 @@ class ComputedStep(NamedTuple):
 class GenerateStatistics:
     """Counters and histograms of one loaded model; they begin anew when it is loaded anew."""
 
-    def __init__(self, max_model_len: int, cache: Mapping[str, str]) -> None:
+    def __init__(self, max_model_len: int, cache: Mapping[str, str], max_adapters: int = 0) -> None:
         """`cache`: what does not change about the key/value cache, by name."""
         self.cache = cache
+        self.max_adapters = max_adapters
+        """So many can be computed at once."""
+        self.waiting_adapters: Counter[str] = Counter()
+        """Requests of each that have no token yet; of those that have none, there is no entry."""
+        self.running_adapters: Counter[str] = Counter()
         self.num_requests = 0
         self.num_prompt_tokens = 0
         self.num_cached_tokens = 0

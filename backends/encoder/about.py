@@ -57,5 +57,10 @@ ABOUT = About(
     only_reads=True,
     fields=(),
     parameters=PARAMETERS,
-    memory=Memory(weight_suffixes=(".safetensors", ".bin", ".onnx", ".onnx_data")),
+    # One reads texts and hands answers back while the other computes.
+    cpu_instances=2,
+    memory=Memory(
+        weight_suffixes=(".safetensors", ".bin", ".onnx", ".onnx_data"),
+        shared_on=("KIND_CPU",),
+    ),
 )

@@ -17,6 +17,12 @@ from trivet.backends.encoder.folder import Folder, read_folder
 from trivet.backends.encoder.heads import head_of, outputs_of
 from trivet.backends.encoder.instance import EncoderInstance, most_text_bytes
 from trivet.backends.encoder.lengths import IDS, PAIR, TEXT
+from trivet.backends.encoder.sharing import (
+    Shared,
+    key_of,
+    of_one_instance,
+    with_all_threads,
+)
 from trivet.backends.encoder.tokens import FolderTokenizer
 from trivet.backends.hugging_face.folder import compute_of, dtype_name, lacking, number_of
 from trivet.backends.hugging_face.gpus import can_use_gpus
@@ -31,6 +37,10 @@ CPU_BATCH_TOKENS, GPU_BATCH_TOKENS = 512, 16_384
 
 class EncoderBackend:
     """Knows version folders that transformers or sentence-transformers have written."""
+
+    def __init__(self) -> None:
+        self._bodies: Shared[Body] = Shared()
+        self._tokenizers: Shared[FolderTokenizer] = Shared()
 
     def can_use_gpus(self) -> bool:
         """See UsesGpus."""
@@ -80,13 +90,39 @@ class EncoderBackend:
     def open(self, config: ModelConfig, files: ModelFiles, placement: Placement) -> Instance:
         """Raises LoadFailed, InvalidConfig."""
         if self.starts_processes(config):
-            return open_isolated(ABOUT.word, config, files, placement, kind=ApartEncoder)
+            alone = of_one_instance(config)
+            return open_isolated(ABOUT.word, alone, files, placement, kind=ApartEncoder)
         folder = read_folder(files.version_dir, files.name)
         info = _info(config, folder, is_gpu=placement.kind == "KIND_GPU")
-        tokenizer = FolderTokenizer(folder.path / TOKENIZER, lowers=folder.lowers)
+        path, lowers = folder.path / TOKENIZER, folder.lowers
+        tokenizer = self._tokenizers.get(
+            key_of(folder.path, lowers), lambda: FolderTokenizer(path, lowers=lowers)
+        )
         tokenizer.check(info.vocabulary_size)
-        body = _body(config, folder, placement)
+        body = self._body(config, folder, placement)
         return EncoderInstance(folder, info, tokenizer, body, head_of(folder, body, tokenizer))
+
+    def _body(self, config: ModelConfig, folder: Folder, placement: Placement) -> Body:
+        compute, dtype = compute_of(config, folder.path, folder.onnx), parameter(config, "dtype")
+        placed = with_all_threads(placement, config)
+        # Of a GPU each instance has its own.
+        own = placement.name if placement.kind == "KIND_GPU" else ""
+        key = key_of(folder.path, compute, dtype, placed.cpu_threads, own)
+        try:
+            return self._bodies.get(key, lambda: _open(compute, folder, placed, dtype))
+        except ModuleNotFoundError as error:
+            raise lacking(ABOUT, error) from error
+
+
+def _open(compute: str, folder: Folder, placement: Placement, dtype: str) -> Body:
+    if compute == "onnx":
+        from trivet.backends.encoder.onnx_body import OnnxBody
+
+        assert folder.onnx is not None, "checked by compute_of"
+        return OnnxBody(folder, folder.onnx, placement)
+    from trivet.backends.encoder.torch_body import TorchBody
+
+    return TorchBody(folder, placement, dtype)
 
 
 def _info(config: ModelConfig, folder: Folder, *, is_gpu: bool) -> EncoderInfo:
@@ -110,21 +146,6 @@ def _info(config: ModelConfig, folder: Folder, *, is_gpu: bool) -> EncoderInfo:
         folder.activation if folder.labels else "",
         tuple(folder.prompts.by_name),
     )
-
-
-def _body(config: ModelConfig, folder: Folder, placement: Placement) -> Body:
-    compute = compute_of(config, folder.path, folder.onnx)
-    try:
-        if compute == "onnx":
-            from trivet.backends.encoder.onnx_body import OnnxBody
-
-            assert folder.onnx is not None, "checked above"
-            return OnnxBody(folder, folder.onnx, placement)
-        from trivet.backends.encoder.torch_body import TorchBody
-
-        return TorchBody(folder, placement, parameter(config, "dtype"))
-    except ModuleNotFoundError as error:
-        raise lacking(ABOUT, error) from error
 
 
 BACKEND = EncoderBackend()

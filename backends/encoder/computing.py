@@ -1,6 +1,7 @@
 """What a framework gives of padded ids, and the arrays that it speaks: numpy's or torch's."""
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -61,8 +62,13 @@ class Body(Protocol):
     def arrays(self) -> Any:
         """The module whose arrays it speaks: numpy or torch."""
 
+    @property
+    def turn(self) -> AbstractContextManager[Any]:
+        """Held by the instance that computes, from the ids to the vectors or scores: where all
+        cores work for one, a second one would only be in its way."""
+
     def compute(self, padded: Padded) -> Computed:
-        """In the instance's thread."""
+        """In the instance's thread. Several instances may share it."""
 
     def weights(self, path: Any) -> dict[str, Array]:
         """A module's own weights, where it computes."""

@@ -148,8 +148,9 @@ class EncoderInstance:
             chosen = [row for row in chosen if not batch.requests[row.request].cancel.cancelled]
             if chosen:
                 ids, types = [row.ids for row in chosen], [row.type_ids for row in chosen]
-                computed = body.compute(Padded.of(ids, types, self._padding_id))
-                self._head.fill(computed, chosen, wanted)
+                padded = Padded.of(ids, types, self._padding_id)
+                with body.turn:
+                    self._head.fill(body.compute(padded), chosen, wanted)
 
 
 def most_text_bytes(max_tokens: int) -> int:

@@ -1,5 +1,6 @@
 """The model itself, from an ONNX file that lies in the folder."""
 
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,10 @@ class OnnxBody:
 
     def __init__(self, folder: Folder, path: Path, placement: Placement) -> None:
         """Raises LoadFailed."""
-        self._session = open_session(path, placement)
+        # Its threads help whoever computes, so that no instance has to wait for its turn. Were they
+        # to spin in between, they would take the cores from the other one and the event loop.
+        self._session = open_session(path, placement, spins=False)
+        self.turn = nullcontext()
         self._inputs = {each.name for each in self._session.get_inputs()}
         unknown = self._inputs - {"input_ids", "attention_mask", "token_type_ids"}
         if unknown:

@@ -1,5 +1,6 @@
 """Texts to tokens by the folder's own tokenizer, cut only where the request says so."""
 
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -40,7 +41,7 @@ class Row:
 
 
 class FolderTokenizer:
-    """Used by one thread."""
+    """Used by the threads of all instances."""
 
     def __init__(self, path: Path, *, lowers: bool) -> None:
         """Raises LoadFailed."""
@@ -55,6 +56,7 @@ class FolderTokenizer:
         for each in (self._plain, self._cutting):
             each.no_truncation()
             each.no_padding()
+        self._is_cutting = threading.Lock()
         self._lowers = lowers
         self._prompt_sizes: dict[str, int] = {}
 
@@ -126,9 +128,10 @@ class FolderTokenizer:
                 f"max_tokens: {options.max_tokens} leave no room beside the {num_special} special "
                 "tokens that the tokenizer adds"
             )
-        self._cutting.enable_truncation(options.max_tokens, direction=options.direction)
         text, pair = row.options.prompt + row.text, row.pair
-        return self._cutting.encode(text, pair, add_special_tokens=adds)
+        with self._is_cutting:
+            self._cutting.enable_truncation(options.max_tokens, direction=options.direction)
+            return self._cutting.encode(text, pair, add_special_tokens=adds)
 
     def prompt_size(self, prompt: str) -> int:
         """How many tokens at the beginning are the prompt's."""

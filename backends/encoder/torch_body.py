@@ -1,6 +1,7 @@
 """The model itself, by transformers' own classes on torch."""
 
 import inspect
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -37,6 +38,7 @@ class TorchBody:
     def __init__(self, folder: Folder, placement: Placement, dtype: str) -> None:
         """Raises LoadFailed."""
         THREADS.use(placement.cpu_threads)
+        self.turn = threading.Lock()
         is_gpu = placement.kind == "KIND_GPU"
         self._device = torch.device("cuda", placement.device_id) if is_gpu else torch.device("cpu")
         self._dtype = dtype_of(folder.config, dtype, is_gpu=is_gpu)

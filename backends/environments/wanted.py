@@ -53,18 +53,25 @@ def required(path: Path, config: ModelConfig, files: ModelFiles) -> Recipe | Non
         what = f"model '{config.name}': its {path.name}"
         return InstallRecipe(wanted.text, Work(config.name, what, limit_of(config)))
     if lacking:
-        raise LoadFailed(_missing(wanted, lacking, path.name, config.name))
+        raise LoadFailed(_missing(wanted, lacking, path.name, files, config.name))
     if wanted.refusal:
         log.warning("%s (it is loaded with what the server has)", wanted.refusal)
     return None
 
 
-def _missing(wanted: Requirements, lacking: Sequence[Unmet], file: str, model: str) -> str:
+def _missing(
+    wanted: Requirements, lacking: Sequence[Unmet], file: str, files: ModelFiles, model: str
+) -> str:
+    beside = f"nstall it beside the server: {pip_line(lacking)}"
+    way = (
+        f"Start the server with --allow-install {model}, which installs all of it into an "
+        f"environment of the model's own, or i{beside}"
+    )
+    if files.is_sent:
+        way = f"For a model that a client sends nothing is installed, whatever its name: i{beside}"
     text = (
         f"model '{model}': its {file} asks for what the server's environment does not have: "
-        f"{', '.join(map(str, lacking))}. Start the server with --allow-install {model}, which "
-        "installs all of it into an environment of the model's own, or install it beside the "
-        f"server: {pip_line(lacking)}"
+        f"{', '.join(map(str, lacking))}. {way}"
     )
     return f"{text} (for the first: {wanted.refusal})" if wanted.refusal else text
 

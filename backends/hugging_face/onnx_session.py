@@ -20,10 +20,15 @@ _ERRORS: tuple[type[Exception], ...] = (
 )
 
 
-def open_session(path: Path, placement: Placement) -> Any:
-    """An InferenceSession. Raises LoadFailed."""
+_SPINNING = "session.intra_op.allow_spinning"
+
+
+def open_session(path: Path, placement: Placement, *, spins: bool = True) -> Any:
+    """An InferenceSession. `spins`: whether its threads wait for work busily, which is faster where
+    the cores have nothing else to do. Raises LoadFailed."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = max(1, placement.cpu_threads)
+    options.add_session_config_entry(_SPINNING, str(int(spins)))
     try:
         session = onnxruntime.InferenceSession(path, options, providers=_providers(placement))
     except _ERRORS as error:

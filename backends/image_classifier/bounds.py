@@ -14,6 +14,9 @@ _MAX_IMAGE_BYTES = 32 << 20
 _MAX_PIXELS = 1 << 25
 """Of most cameras' largest photographs. Measured: decoding and preprocessing by NumPy take 13 bytes
 a pixel, 450 MB for so many, on each thread that does."""
+_MAX_PASSES = 16
+"""Over an image of so many pixels: progressive JPEGs of usual programs have ten scans. Each goes
+over all pixels, so smaller images may have more."""
 _MAX_ASPECT_RATIO = 50
 """Preprocessing scales the shorter side up to some hundred pixels: a line one pixel wide would take
 gigabytes."""
@@ -57,6 +60,16 @@ class Bounds:
             raise InvalidRequest(
                 f"one side of {width} x {height} is more than {self.max_aspect_ratio} times the "
                 "other (the model's parameter max_aspect_ratio)"
+            )
+
+    def check_passes(self, num_passes: int, width: int, height: int) -> None:
+        """How often decoding goes over the pixels. Raises InvalidRequest."""
+        most = self.max_pixels * _MAX_PASSES // max(1, width * height)
+        if num_passes > most:
+            raise InvalidRequest(
+                f"{width} x {height} pixels in {num_passes} scans, of which the model decodes "
+                f"{most} for an image of this size; save it with fewer scans, or raise the model's "
+                "parameter max_pixels"
             )
 
 

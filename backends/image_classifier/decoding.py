@@ -13,6 +13,9 @@ from trivet.backends.api import InvalidRequest
 from trivet.backends.image_classifier.bounds import Bounds
 
 _TRIED = 256
+_WITH_SCANS = ("JPEG", "MPO")
+_SCAN = b"\xff\xda"
+"""What begins a scan of a JPEG: within one these bytes do not stand together."""
 _BASE64 = re.compile(rb"[A-Za-z0-9+/]{32,}={0,2}")
 _TOO_MANY = (Image.DecompressionBombError, Image.DecompressionBombWarning)
 """Pillow's own limit, which no model's bounds go beyond."""
@@ -50,6 +53,8 @@ class Decoder:
         try:
             with Image.open(BytesIO(data), formats=bounds.formats) as image:
                 bounds.check_size(*image.size)
+                if image.format in _WITH_SCANS:
+                    bounds.check_passes(data.count(_SCAN), *image.size)
                 # Copies of large images are not made where nothing changes.
                 ImageOps.exif_transpose(image, in_place=True)
                 image.load()

@@ -19,6 +19,8 @@ PARAMETERS = (
     "load_timeout_s",
     "max_batched_tokens",
     "max_logprobs",
+    "max_lora_rank",
+    "max_loras",
     "max_model_len",
     "max_num_seqs",
     "max_num_waiting",

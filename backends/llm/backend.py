@@ -12,7 +12,10 @@ from trivet.backends.api import (
     parameter,
 )
 from trivet.backends.api.about import SERVER_PARAMETERS, is_among
+from trivet.backends.api.adapting import ADAPTERS
 from trivet.backends.llm.about import ABOUT
+from trivet.backends.llm.families.registry import is_known
+from trivet.backends.llm.foreign.classes import find_class
 from trivet.backends.llm.process.process import StartedEngine
 from trivet.backends.llm.process.starting import start_engine
 from trivet.backends.llm.serving.executor import LlmExecutor
@@ -24,7 +27,7 @@ from trivet.backends.llm.settings import (
 )
 from trivet.backends.llm.text.chat import ChatTemplate
 from trivet.backends.llm.text.tokenizer import Tokenizer
-from trivet.backends.llm.weights.files import load_tokenizer_files
+from trivet.backends.llm.weights.files import load_tokenizer_files, read_json
 from trivet.protos.model_config_pb2 import ModelConfig, ModelInstanceGroup
 
 INPUTS = (
@@ -73,6 +76,14 @@ class LlmBackend:
         del completed.instance_group[:]
         completed.instance_group.append(_group(config))
         return completed
+
+    def check_files(self, config: ModelConfig, files: ModelFiles) -> None:
+        """See ChecksFiles: a tokenizer that is not there, and a config.json that names no language
+        model that anybody here knows, are refused without an engine, too. Raises LoadFailed."""
+        path = find_model(config, files)
+        load_tokenizer_files(path)
+        if path.is_dir() and not is_known(values := read_json(path / "config.json")):
+            find_class(values)
 
     def starts_processes(self, config: ModelConfig) -> bool:  # noqa: ARG002
         """See StartsProcesses: the engine is one."""
@@ -159,6 +170,7 @@ class LlmInstance:
             self._tokenizer,
             self._template,
             self._observer,
+            None if self._files.lone else self._files.model_dir / ADAPTERS,
         )
 
     def execute(self, batch: Batch) -> None:

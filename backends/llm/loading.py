@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from trivet.backends.api import LoadFailed
+from trivet.backends.llm.adapters.bank import AdapterBank
 from trivet.backends.llm.attention.cache_size import cache_scales, size_cache
 from trivet.backends.llm.attention.kv_cache import KvCache
 from trivet.backends.llm.device.devices import (
@@ -23,8 +24,12 @@ from trivet.backends.llm.families.config import LlmConfig
 from trivet.backends.llm.families.described import NotComputed
 from trivet.backends.llm.families.family import Family
 from trivet.backends.llm.families.registry import FAMILIES, is_known
+from trivet.backends.llm.families.stretching import for_length
+from trivet.backends.llm.foreign.plan import ModelTensors
 from trivet.backends.llm.foreign.reading import read_foreign
 from trivet.backends.llm.implementations import make_held_model, make_model
+from trivet.backends.llm.matrices.dense import Dense
+from trivet.backends.llm.matrices.formats import formats_of
 from trivet.backends.llm.matrices.fp8 import FP8
 from trivet.backends.llm.settings import EngineSettings
 from trivet.backends.llm.steps.graphs import CudaRecorder, GraphedModel
@@ -50,6 +55,8 @@ class LoadedPart:
     runner: TorchRunner
     prepare: Callable[[], bool]
     """Work for idle moments; see Engine."""
+    adapters: AdapterBank | str
+    """Over the model; or why there can be none."""
 
 
 def load_part(
@@ -94,24 +101,51 @@ def build_part(
     ranks: Ranks,
 ) -> LoadedPart:
     """One rank's part of a model of these tensors. Raises LoadFailed."""
+    config = for_length(config, settings.max_model_len)
     max_model_len = min(settings.max_model_len or config.max_positions, config.max_positions)
     settings = replace(settings, max_model_len=max_model_len)
-    weights = Weights(tensors, config, ranks, device, settings.quantization)
+    adapters = _adapters(settings, config, tensors, ranks, dtype, device)
+    bank = adapters if isinstance(adapters, AdapterBank) else None
+    weights = Weights(tensors, config, ranks, device, settings.quantization, bank)
     if device.type == "cpu":
         model, num_blocks = _load_plain(settings, weights, dtype)
         prepare = _no_work
     else:
         scales = cache_scales(tensors, config)
         held, num_blocks = _load_measured(settings, weights, dtype, device, scales)
-        model, prepare = _recorded(held, settings, device)
+        model, prepare = _recorded(held, settings, device, bank)
     runner = TorchRunner(
-        model, make_staging(device), max_num_seqs=settings.max_num_seqs, ranks=ranks
+        model,
+        make_staging(device),
+        max_num_seqs=settings.max_num_seqs,
+        ranks=ranks,
+        adapters=bank,
     )
-    return LoadedPart(config, device, dtype, max_model_len, num_blocks, runner, prepare)
+    return LoadedPart(config, device, dtype, max_model_len, num_blocks, runner, prepare, adapters)
+
+
+def _adapters(
+    settings: EngineSettings,
+    config: LlmConfig,
+    tensors: Mapping[str, Tensor],
+    ranks: Ranks,
+    dtype: torch.dtype,
+    device: torch.device,
+) -> AdapterBank | str:
+    """What adapts a model's products; or why nothing does."""
+    if not settings.max_loras:
+        return "the base takes none (model parameter max_loras is 0)"
+    if ranks.size > 1:
+        return "of a base that several GPUs compute none are (model parameter tensor_parallel_size)"
+    if isinstance(tensors, ModelTensors):
+        return f"of architecture '{config.architecture}', by transformers' classes, none are"
+    if formats := formats_of(tensors, settings.quantization) - {Dense.name}:
+        return f"of matrices of {', '.join(sorted(formats))} none are"
+    return AdapterBank(dtype, device, settings.max_lora_rank)
 
 
 def _recorded(
-    model: HeldModel, settings: EngineSettings, device: torch.device
+    model: HeldModel, settings: EngineSettings, device: torch.device, adapters: AdapterBank | None
 ) -> tuple[Model, Callable[[], bool]]:
     """With decode steps that are recorded, if they can be, and what records them."""
     if not settings.cuda_graphs or not model.is_recordable:
@@ -123,6 +157,7 @@ def _recorded(
         device,
         max_num_seqs=settings.max_num_seqs,
         max_num_blocks=-(-settings.max_model_len // settings.block_size) + 1,
+        adapters=adapters,
     )
     return graphed, graphed.record_next
 

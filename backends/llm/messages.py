@@ -32,6 +32,18 @@ class Submit:
     """Tokens that end the output, end-of-text first; without `ignore_eos` ones."""
     priority: int = 0
     cache_salt: str = ""
+    thought_marks: list[list[int]] = field(default_factory=list)
+    """Before and behind thoughts, where these are limited."""
+    adapter: str = ""
+    """The key of one that was loaded; empty: the base alone."""
+
+
+@dataclass(frozen=True, slots=True)
+class ResetPrefixCache:
+    """Forget what prompts begin with."""
+
+    is_anew: bool
+    """Whether what runs is to be computed anew, too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +51,36 @@ class Abort:
     """Nobody waits for these any more."""
 
     ids: list[str]
+
+
+@dataclass(frozen=True, slots=True)
+class LoadAdapter:
+    """Requests may ask for an adapter; answered by AdapterRead."""
+
+    key: str
+    """Of this load: what is read again later under another name shares nothing with it."""
+    name: str
+    """In error texts."""
+    folder: str
+
+
+@dataclass(frozen=True, slots=True)
+class UnloadAdapter:
+    """No further request asks for it. Those that use it end as they would have."""
+
+    key: str
+
+
+@dataclass(frozen=True, slots=True)
+class AdapterRead:
+    """What came of a LoadAdapter."""
+
+    key: str
+    error: str = ""
+    """Why it cannot be computed; empty: it can."""
+    is_unreadable: bool = False
+    """Whether the disk does not give out its files now."""
+    vocabulary_size: int = 0
 
 
 class Output(NamedTuple):
@@ -123,8 +165,14 @@ class Quit:
     """Stop."""
 
 
-Message = Submit | Abort | Outputs | Heartbeat | Ready | Failed | Logged | Quit
-_KINDS: tuple[type, ...] = (Submit, Abort, Outputs, Heartbeat, Ready, Failed, Logged, Quit)
+Message = (
+    Submit | Abort | Outputs | Heartbeat | Ready | Failed | Logged | Quit | ResetPrefixCache
+    | LoadAdapter | UnloadAdapter | AdapterRead
+)  # fmt: skip
+_KINDS: tuple[type, ...] = (
+    Submit, Abort, Outputs, Heartbeat, Ready, Failed, Logged, Quit, ResetPrefixCache,
+    LoadAdapter, UnloadAdapter, AdapterRead,
+)  # fmt: skip
 _NUMBERS = {kind: index for index, kind in enumerate(_KINDS)}
 _FIELDS = {kind: tuple(f.name for f in fields(kind)) for kind in _KINDS}
 
@@ -157,9 +205,12 @@ def unpack(body: bytes | memoryview) -> Message:
     return message
 
 
+_TUPLES = ("stop", "stop_token_ids", "allowed_token_ids", "bad_words", "logprob_token_ids")
+
+
 def _sampling(values: Mapping[str, Any]) -> Sampling:
     changed = dict(values)
-    for name in ("stop", "stop_token_ids", "allowed_token_ids", "bad_words"):
+    for name in _TUPLES:
         changed[name] = tuple(changed[name])
     if changed["grammar"] is not None:
         changed["grammar"] = Grammar(**changed["grammar"])

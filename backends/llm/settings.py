@@ -6,14 +6,14 @@ from pathlib import Path
 from typing import Any
 
 from trivet.backends.api import InvalidConfig, ModelFiles, Placement, parameter
+from trivet.backends.formats.registry import THOUGHT_NAMES, TOOL_NAMES, nearest
 from trivet.protos.model_config_pb2 import ModelConfig
 
-TOOL_CALL_PARSERS = ("", "hermes", "llama3_json", "mistral")
 CHOICES = {
     "dtype": ("auto", "bfloat16", "float16", "float32"),
-    "tool_call_parser": TOOL_CALL_PARSERS,
+    "tool_call_parser": ("", *TOOL_NAMES),
     "generation_config": ("auto", "none"),
-    "reasoning_parser": ("", "think", "none"),
+    "reasoning_parser": ("", *THOUGHT_NAMES),
     "quantization": ("", "fp8"),
     "kv_cache_dtype": ("auto", "fp8"),
     "attention": ("auto", "triton", "fa3", "varlen", "flashinfer", "torch"),
@@ -60,6 +60,11 @@ class EngineSettings:
     """Whether decode steps are recorded."""
     num_threads: int = 0
     """0: one for each core."""
+    max_loras: int = 8
+    """Adapters that can be computed at once, each in a slot of the model's memory; 0: none at all.
+    There may be more: they take turns."""
+    max_lora_rank: int = 64
+    """The largest rank that an adapter may have."""
     max_logprobs: int = 20
     step_timeout_s: float = 120.0
     """A step that takes longer has hung: the engine is restarted."""
@@ -72,7 +77,7 @@ class EngineSettings:
     tool_call_parser: str = ""
     """How the model writes calls of tools; empty: what its chat template contains decides."""
     reasoning_parser: str = ""
-    """"think": what stands before </think> is told as reasoning; empty: if the template has it."""
+    """How it writes what it thinks, which is told as reasoning; empty: as with calls."""
     in_process: bool = False
     """For debugging: the engine runs in a thread of the server."""
     device_uuid: str = ""
@@ -96,9 +101,11 @@ def engine_settings(config: ModelConfig, files: ModelFiles) -> EngineSettings:
             given[name] = _value(name, text, default)
     for name, choices in CHOICES.items():
         if name in given and given[name] not in choices:
+            meant = nearest(given[name], choices)
+            hint = f"; did you mean '{meant}'?" if meant else ""
             raise InvalidConfig(
                 f"parameter '{name}' is '{given[name]}'; it must be one of "
-                f"{', '.join(filter(None, choices))}"
+                f"{', '.join(filter(None, choices))}{hint}"
             )
     if given.get("tensor_parallel_size", 1) < 1:
         raise InvalidConfig(

@@ -60,8 +60,10 @@ def _check(set_threads: Sequence[SetThreads]) -> None:
     """A fork has none of the threads, and whatever locks they held for ever."""
     if len(list(Path("/proc/self/task").iterdir())) > 1:
         sys.exit("what instance processes share has started threads, so nothing is forked")
-    if not set_threads:
+    if not any("openblas" in Path(path).name for path in _loaded_libraries()):
         sys.exit("NumPy computes with another library than OpenBLAS, so nothing is forked")
+    if not set_threads:
+        sys.exit("OpenBLAS has no function that sets its threads, so nothing is forked")
 
 
 def _fork_on_demand(control: socket.socket) -> list[int]:

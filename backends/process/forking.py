@@ -28,7 +28,6 @@ log = logging.getLogger(__name__)
 
 _PROGRAM = "trivet.backends.process.fork_server"
 _PR_SET_CHILD_SUBREAPER = 36
-_adopting = threading.Lock()
 _START_S = 300.0
 """How long a fork server may take to import what it shares: seconds, but on a machine that is not
 busy."""
@@ -117,7 +116,7 @@ class ForkServer:
         if launched is None:
             return None
         answer = b""
-        with suppress(OSError), _adopting_orphans():
+        with suppress(OSError), _ADOPTION.needed():
             socket.send_fds(launched.socket, [FORK], fds)
             answer = launched.socket.recv(PROCESS_ID.size)
         if not answer:
@@ -182,18 +181,34 @@ def fork_server_of(backend: str) -> ForkServer:
     return ForkServer(backend)
 
 
-@contextmanager
-def _adopting_orphans() -> Iterator[None]:
-    """Descendants whose parent ends meanwhile become children of this process. Only meanwhile: it
-    would have to reap what models start and leave behind."""
-    library = ctypes.CDLL(None, use_errno=True)
-    with _adopting:
-        if library.prctl(_PR_SET_CHILD_SUBREAPER, 1) != 0:
-            raise OSError(ctypes.get_errno(), "orphans cannot be adopted")
+class _Adoption:
+    """Whether this process adopts orphans: while somebody waits for a fork. Not longer: it would
+    have to reap what models start and leave behind."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._num_waiting = 0
+
+    @contextmanager
+    def needed(self) -> Iterator[None]:
+        """Descendants whose parent ends meanwhile become children of this process. Several may wait
+        at a time, and none for another: a fork server may not answer for long."""
+        library = ctypes.CDLL(None, use_errno=True)
+        with self._lock:
+            if library.prctl(_PR_SET_CHILD_SUBREAPER, 1) != 0:
+                raise OSError(ctypes.get_errno(), "orphans cannot be adopted")
+            self._num_waiting += 1
         try:
             yield
         finally:
-            library.prctl(_PR_SET_CHILD_SUBREAPER, 0)
+            with self._lock:
+                self._num_waiting -= 1
+                if self._num_waiting == 0:
+                    library.prctl(_PR_SET_CHILD_SUBREAPER, 0)
+
+
+_ADOPTION = _Adoption()
+"""Of this process: the system knows one such flag."""
 
 
 def _is_ours(pid: int) -> bool:

@@ -10,6 +10,7 @@ from trivet.backends.api import (
     Generator,
     InferRequest,
     Measured,
+    PrefixCaching,
     RequestContext,
     ServingError,
     Sink,
@@ -25,7 +26,7 @@ from trivet.server.core import Core, Payer
 from trivet.server.logs.setting import LogValue
 from trivet.server.models.known import IndexRow
 from trivet.server.models.model import Model
-from trivet.server.models.routing import Admitted, Key
+from trivet.server.models.routing import NOBODY, Admitted, Asker, Key
 from trivet.server.repository.upload import NO_FILES
 from trivet.server.scheduling.statistics import ModelStatistics
 from trivet.server.tracing.setting import Change
@@ -45,12 +46,26 @@ class GuardedCore:
         self.shared_memory = core.shared_memory
         self.tracing = core.tracing
 
+    def _require(self, model: str) -> None:
+        caller = current_caller.get()
+        if caller is None:
+            return
+        # Keys name models by their names: a namespace before it opens no other.
+        name = name_in(model)
+        base, at, _ = name.rpartition("@")
+        if at and not caller.may_use(name) and caller.may_use(base):
+            # A version by its label, unless another model is called so.
+            name = self._core.resolve(model, None).name
+        caller.require_model(name)
+
     # -- what a model is asked -----------------------------------------------------------------
 
-    def resolve(self, name: str, version: int | str | None, key: Key = "") -> Admitted:
+    def resolve(
+        self, name: str, version: int | str | None, key: Key = "", asker: Asker = NOBODY
+    ) -> Admitted:
         """See Core. Who has what this gives may ask it: `infer` looks no further."""
-        _require(name)
-        return self._core.resolve(name, version, key)
+        self._require(name)
+        return self._core.resolve(name, version, key, asker)
 
     def account(self) -> Payer | None:
         """See Core. The caller pays."""
@@ -70,10 +85,16 @@ class GuardedCore:
                 return
         self._core.infer(admitted, request, context, sink)
 
-    def generator(self, name: str, version: int | str | None = None, key: Key = "") -> Generator:
+    def generator(
+        self,
+        name: str,
+        version: int | str | None = None,
+        key: Key = "",
+        asker: Asker = NOBODY,
+    ) -> Generator:
         """See Core. The caller pays."""
-        _require(name)
-        return _callers(self._core.generator(name, version, key))
+        self._require(name)
+        return _callers(self._core.generator(name, version, key, asker))
 
     def generators(self) -> dict[str, Generator]:
         """See Core. The caller's."""
@@ -100,20 +121,22 @@ class GuardedCore:
         """See Core. Names no model."""
         return self._core.server_metadata()
 
-    def model_metadata(self, name: str, version: int | None) -> pb.ModelMetadataResponse:
+    def model_metadata(self, name: str, version: int | str | None) -> pb.ModelMetadataResponse:
         """See Core."""
-        _require(name)
+        self._require(name)
         return self._core.model_metadata(name, version)
 
-    def model_config(self, name: str, version: int | None) -> ModelConfig:
+    def model_config(self, name: str, version: int | str | None) -> ModelConfig:
         """See Core."""
-        _require(name)
+        self._require(name)
         return self._core.model_config(name, version)
 
-    def statistics(self, name: str = "", version: int | None = None) -> pb.ModelStatisticsResponse:
+    def statistics(
+        self, name: str = "", version: int | str | None = None
+    ) -> pb.ModelStatisticsResponse:
         """See Core. The caller's models."""
         if name:
-            _require(name)
+            self._require(name)
         found = self._core.statistics(name, version)
         kept = [each for each in found.model_stats if _is_visible(each.name)]
         return pb.ModelStatisticsResponse(model_stats=kept)
@@ -163,13 +186,13 @@ class GuardedCore:
     def trace_settings(self, name: str = "") -> Described:
         """See Core."""
         if name:
-            _require(name)
+            self._require(name)
         return self._core.trace_settings(name)
 
     def change_trace_settings(self, changes: Mapping[str, Change], name: str = "") -> Described:
         """See Core."""
         if name:
-            _require(name)
+            self._require(name)
         return self._core.change_trace_settings(changes, name)
 
     def log_settings(self) -> dict[str, LogValue]:
@@ -180,6 +203,10 @@ class GuardedCore:
         """See Core. Names no model."""
         return self._core.change_log_settings(changes)
 
+    def prefix_caches(self) -> Iterable[tuple[str, PrefixCaching]]:
+        """See Core. The caller's."""
+        return [pair for pair in self._core.prefix_caches() if _is_visible(pair[0])]
+
     async def load(
         self,
         name: str,
@@ -187,13 +214,25 @@ class GuardedCore:
         files: Mapping[str, bytes] = NO_FILES,
     ) -> None:
         """See Core."""
-        _require(name)
+        self._require(name)
         await self._core.load(name, config_json, files)
 
     async def unload(self, name: str, *, unload_dependents: bool = False) -> None:
         """See Core."""
-        _require(name)
+        self._require(name)
         await self._core.unload(name, unload_dependents=unload_dependents)
+
+    async def load_adapter(
+        self, name: str, folder: str, base: str = "", *, in_place: bool = False
+    ) -> None:
+        """See Core. The name as it is given is what the key has to name."""
+        self._require(f"{base}:{name}" if base else name)
+        await self._core.load_adapter(name, folder, base, in_place=in_place)
+
+    async def unload_adapter(self, name: str, base: str = "") -> None:
+        """See Core."""
+        self._require(f"{base}:{name}" if base else name)
+        await self._core.unload_adapter(name, base)
 
 
 def _on_account(caller: Caller, context: RequestContext) -> RequestContext:
@@ -220,13 +259,6 @@ def _payer_of(caller: Caller) -> Payer | None:
         return None
     allowance.require_tokens()
     return allowance.charge_tokens
-
-
-def _require(model: str) -> None:
-    caller = current_caller.get()
-    if caller is not None:
-        # Keys name models by their names: a namespace before it opens no other.
-        caller.require_model(name_in(model))
 
 
 def _is_visible(model: str) -> bool:

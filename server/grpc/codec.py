@@ -58,7 +58,7 @@ class Template:
     """All of a request but its id and its raw tensor bytes. Clients repeat it call after call."""
 
     model_name: str
-    model_version: int | None
+    model_version: int | str | None
     inputs: tuple[InputPlan, ...]
     num_raw: int
     wishes: Mapping[str, OutputWish]

@@ -19,6 +19,7 @@ from trivet.protos import health_pb2
 from trivet.server.auth.restricted import Api
 from trivet.server.auth.scopes import Scope
 from trivet.server.core import Core
+from trivet.server.grpc.asking import resolved
 from trivet.server.grpc.codec import Decoded, Decoder, Encoder
 from trivet.server.grpc.errors import code_of
 from trivet.server.grpc.handlers import (
@@ -147,7 +148,7 @@ class Service:
                 request = self._forwarding.added(request, call.metadata.items())
             if self.core.tracing.tracer is not None:
                 note_arrival(call)
-            admitted = self.core.resolve(request.model_name, request.model_version, request.key)
+            admitted = resolved(self.core, request, call)
             if admitted.model.signature.decoupled:
                 raise Unsupported(
                     "ModelInfer RPC doesn't support models with decoupled transaction policy"

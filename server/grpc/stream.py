@@ -12,6 +12,7 @@ from trivet.backends.api import CancelToken, InferResponse, RequestContext, Serv
 from trivet.backends.api.request import ON_HOST
 from trivet.protos import grpc_service_pb2 as pb
 from trivet.server.core import Inference
+from trivet.server.grpc.asking import resolved
 from trivet.server.grpc.codec import Decoded, Decoder, Encoder
 from trivet.server.grpc.errors import code_of
 from trivet.server.grpc.handlers import unsendable
@@ -89,7 +90,7 @@ class InferStream:
                 request = self._forwarding.added(request, self._call.metadata.items())
             if self._core.tracing.tracer is not None:
                 note_arrival(self._call)
-            admitted = self._core.resolve(request.model_name, request.model_version, request.key)
+            admitted = resolved(self._core, request, self._call)
         except ServingError as error:
             slot = Slot(_id_of(message), is_ordered=True)
             self._in_order.append(slot)

@@ -46,6 +46,8 @@ class Answer(web.StreamResponse):
         self.request_id = ""
         self.more_headers = NO_HEADERS
         """What the door adds to every answer."""
+        self.told = NO_HEADERS
+        """Of the version that computed it; see Admitted."""
         self.on_sent: Callable[[], None] | None = None
         """Called when it has been written, or cannot be."""
         self._parts = parts
@@ -96,7 +98,7 @@ class Answer(web.StreamResponse):
             self._size_bytes,
             self.request_id,
             self._type,
-            {**self._extra_headers, **self.more_headers},
+            {**self._extra_headers, **self.more_headers, **self.told},
             connection,
         )
 

@@ -4,6 +4,7 @@ import asyncio
 
 from trivet.server.auth.tls import Tls, socket_options
 from trivet.server.core import Core
+from trivet.server.http.anthropic.errors import fault as anthropic_fault
 from trivet.server.http.connection import Connection
 from trivet.server.http.door import Door
 from trivet.server.http.gate import Gate
@@ -71,7 +72,8 @@ class HttpServer:
         ids = RequestIds()
         self._language = Language(core, limits)
         routes = build_routes(core, limits, self._language, forwarding)
-        door = Door(routes, ids, gate, core.tracing, {"/v1/": fault})
+        faults = {"/v1/messages": anthropic_fault, "/v1/": fault}
+        door = Door(routes, ids, gate, core.tracing, faults)
         self._tls = tls
         self._door = door
         self._make_request_id = ids.make
@@ -122,7 +124,9 @@ class HttpServer:
             self._socket.close()
         if self._listener is not None:
             self._listener.pre_shutdown()
+            self._language.leave(timeout_s)
             await self._listener.shutdown(timeout_s)
+            await self._language.close()
             await self._listener.flush(until_s)
 
     async def close(self) -> None:

@@ -20,6 +20,7 @@ from trivet.server.http.pipelined import HEAD_END
 from trivet.server.http.request_ids import RequestIds
 from trivet.server.http.routes import Begin, Target
 from trivet.server.http.sinks import Exchange
+from trivet.server.protocol.versions import version_in
 from trivet.server.tracing.tracing import Tracing
 
 _TRACEPARENT = "traceparent"
@@ -121,12 +122,13 @@ def _head_of(message: RawRequestMessage, target: Target, body_bytes: int) -> Hea
         return None
     try:
         header_length = header_length_of(headers)
+        version = target.version if target.version is not None else version_in(headers)
     except InvalidRequest:
         return None
     return Head(
         message,
         target.model,
-        target.version,
+        version,
         RequestIds.given(headers),
         header_length,
         headers.get(ACCEPT_ENCODING),

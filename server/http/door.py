@@ -20,7 +20,8 @@ from trivet.server.http.errors import HttpError
 from trivet.server.http.gate import Gate
 from trivet.server.http.host import is_host
 from trivet.server.http.request_ids import RequestIds
-from trivet.server.http.routes import Call, RouteTable
+from trivet.server.http.routes import Call, Route, RouteTable
+from trivet.server.protocol.versions import version_in
 from trivet.server.tracing.arrival import Arrival, current_arrival
 from trivet.server.tracing.tracing import Tracing
 
@@ -106,14 +107,21 @@ class Door:
             target = self._routes.find(request.method, request.raw_path)
             if self._gate is None and target.route.begin is not None:
                 self.at_once.remember(request.raw_path, target)
-            call = Call(request, request_id, target.model, target.version, target.region, admission)
+            version = target.version if target.version is not None else version_in(request.headers)
+            call = Call(
+                request,
+                request_id,
+                target.model,
+                version,
+                target.region,
+                admission,
+                target.response,
+            )
             if self._gate is not None and admission is not None:
                 refusal = self._gate.admit(request, target.route, admission)
                 if refusal is not None:
                     return refusal
-            if TIMEOUT not in request.headers or (timeout_s := timeout_of(request)) is None:
-                return await target.route.handler(call)
-            return await answer_within(timeout_s, target.route, call) or _unsendable(request)
+            return await _handled(target.route, call)
         except ServingError as error:
             return refusal_of(error)
         except HttpError as error:
@@ -137,6 +145,17 @@ class Door:
             if error.status in _NO_ROUTE and request.raw_path.startswith(beginning):
                 return answer(target_text(request.method, request.raw_path), error)
         return error_answer(error.status, error.message, error.headers, closes=error.closes)
+
+
+async def _handled(route: Route, call: Call) -> web.StreamResponse:
+    request = call.request
+    if TIMEOUT not in request.headers or (timeout_s := timeout_of(request)) is None:
+        answer = await route.handler(call)
+    else:
+        answer = await answer_within(timeout_s, route, call) or _unsendable(request)
+    if call.told and isinstance(answer, Answer):
+        answer.told = call.told
+    return answer
 
 
 def _note_access(request: web.BaseRequest, request_id: str, status: int, started_s: float) -> None:

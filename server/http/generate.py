@@ -95,7 +95,8 @@ class Generate:
     async def _decode(self, call: Call) -> tuple[Admitted, InferRequest]:
         body = await read_body(call.request, self._limits)
         document = parse_object(bytes(body), self._limits.json)
-        admitted = self._core.resolve(call.model, call.version, _key(document))
+        admitted = self._core.resolve(call.model, call.version, _key(document), call)
+        call.chose(admitted)
         signature = admitted.model.signature
         request = decode_generate(document, signature, call.model, call.version)
         if self._forwarding is not None:
@@ -112,7 +113,7 @@ def _key(document: JsonObject) -> Key:
 
 
 def decode_generate(
-    document: JsonObject, signature: Signature, model: str, version: int | None
+    document: JsonObject, signature: Signature, model: str, version: int | str | None
 ) -> InferRequest:
     """The request that a generate body means: keys named like an input are tensors, all others
     parameters. Raises InvalidRequest."""

@@ -49,6 +49,11 @@ class Outputs:
         """Whether more may come."""
         return self._num_open > 0 and self._error is None
 
+    @property
+    def error(self) -> ServingError | None:
+        """Why they ended, if it was not the model's own end."""
+        return self._error
+
     def start(self, generator: Generator, request: GenerateRequest) -> None:
         """One more output, with the next index."""
         request.cancel = self.cancel

@@ -5,6 +5,8 @@ from multidict import MultiMapping, istr
 
 from trivet.backends.api import InvalidRequest
 from trivet.backends.api.value import value
+from trivet.server.models.routing import Admitted
+from trivet.server.models.traffic import given_in
 
 HEADER_LENGTH = istr("Inference-Header-Content-Length")
 
@@ -15,13 +17,20 @@ class Head:
 
     message: RawRequestMessage
     model: str
-    version: int | None
+    version: int | str | None
     request_id: str
     """The client's own name for its request; empty: it gave none."""
     header_length: int | None
     """How many bytes of the body are its JSON part; None: all."""
     accepted_codings: str | None
     body_bytes: int
+
+    def given(self, source: str) -> str | None:
+        """See Asker."""
+        return given_in(self.message.headers, source)
+
+    def chose(self, admitted: Admitted) -> None:
+        """Not needed: an Exchange has what was chosen."""
 
 
 def header_length_of(headers: MultiMapping[str]) -> int | None:

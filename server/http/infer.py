@@ -21,6 +21,7 @@ from trivet.server.http.raw_request import decode_raw
 from trivet.server.http.routes import Call, Route
 from trivet.server.http.sinks import Asked, Exchange, SingleSink
 from trivet.server.http.tensors import Body, InferDecoder, encode_infer
+from trivet.server.models.routing import Asker
 from trivet.server.protocol.forwarding import Forwarding
 from trivet.server.protocol.outputs import fulfil, residence_of, unsendable
 
@@ -68,7 +69,8 @@ class Infer:
         headers = call.request.headers
         header_length = header_length_of(headers)
         body = await read_body(call.request, self._limits, align_at=header_length)
-        asked = self._ask(body, header_length, call.model, call.version, headers)
+        asked = self._ask(body, header_length, call.model, call.version, headers, call)
+        call.chose(asked.admitted)
         sink = SingleSink()
         self._core.infer(asked.admitted, asked.request, asked.context, sink)
         response = await sink.result(asked.context.cancel, _NOT_ONE_RESPONSE)
@@ -84,7 +86,7 @@ class Infer:
         if len(body) > self._limits.max_body_bytes:
             raise too_large(f"{len(body)}", self._limits.max_body_bytes)
         headers = head.message.headers
-        asked = self._ask(body, head.header_length, head.model, head.version, headers)
+        asked = self._ask(body, head.header_length, head.model, head.version, headers, head)
         exchange.expect(asked, self._end)
         self._core.infer(asked.admitted, asked.request, asked.context, exchange)
 
@@ -108,11 +110,12 @@ class Infer:
         body: Body,
         header_length: int | None,
         model: str,
-        version: int | None,
+        version: int | str | None,
         headers: Mapping[str, str],
+        asker: Asker,
     ) -> Asked:
         if header_length == 0:
-            admitted = self._core.resolve(model, version)
+            admitted = self._core.resolve(model, version, "", asker)
             decoded = decode_raw(body, admitted.model.signature, model, version)
         elif header_length is not None and header_length > len(body):
             raise InvalidRequest(
@@ -120,7 +123,7 @@ class Infer:
             )
         else:
             decoded = self._decoder.decode(body, header_length, model, version)
-            admitted = self._core.resolve(model, version, decoded.request.key)
+            admitted = self._core.resolve(model, version, decoded.request.key, asker)
         request, wishes = decoded.request, decoded.wishes
         if self._forwarding is not None:
             request = self._forwarding.added(request, headers.items())

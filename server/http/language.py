@@ -1,4 +1,4 @@
-"""The routes of the language APIs: OpenAI's with vLLM's, TGI's and TEI's."""
+"""The routes of the language APIs: OpenAI's with vLLM's, Anthropic's, TGI's and TEI's."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -7,11 +7,15 @@ from typing import TYPE_CHECKING
 from trivet.server.auth.restricted import Api
 from trivet.server.auth.scopes import Scope
 from trivet.server.core import Core
+from trivet.server.http.anthropic import errors as anthropic_errors
+from trivet.server.http.anthropic.models import AnthropicModels, by_version
 from trivet.server.http.later import Later
 from trivet.server.http.limits import HttpLimits
 from trivet.server.http.openai import errors as openai_errors
 from trivet.server.http.openai.models import Models
+from trivet.server.http.openai.prefix_caches import PrefixCaches
 from trivet.server.http.operations import (
+    ANTHROPIC,
     ARRAY,
     EVENTS,
     NUMBERS,
@@ -33,6 +37,27 @@ _COMPLETION_FIELDS = "openai.sampling_fields:CompletionFields"
 _CHAT = Operation(
     OPENAI, "Go on in a conversation", "openai.chat_fields:ChatFields", OBJECT, (EVENTS,)
 )
+_RESPONSE_FIELDS = "openai.responses.fields:ResponseFields"
+_RESPOND = Operation(OPENAI, "A response to an input", _RESPONSE_FIELDS, OBJECT, (EVENTS,))
+_COUNT_INPUT = Operation(OPENAI, "An input's tokens", "openai.responses.fields:AskedFields")
+_RESPONSE = Operation(
+    OPENAI, "A response that was made before", media=(EVENTS,),
+    query={"stream": {"type": "boolean"}, "starting_after": {"type": "integer", "minimum": 0}},
+)  # fmt: skip
+_FORGET = Operation(OPENAI, "Keep it no more")
+_CANCEL = Operation(OPENAI, "End it, where it runs in the background")
+_ITEMS = Operation(
+    OPENAI, "What it was given",
+    query={
+        "limit": {"type": "integer", "minimum": 1, "maximum": 100},
+        "order": {"enum": ["asc", "desc"]},
+        "after": {"type": "string"},
+    },
+)  # fmt: skip
+_MESSAGE = Operation(
+    ANTHROPIC, "Go on in a conversation", "anthropic.fields:MessagesFields", OBJECT, (EVENTS,)
+)
+_COUNT = Operation(ANTHROPIC, "The tokens of one", "anthropic.fields:CountFields")
 _COMPLETE = Operation(OPENAI, "Go on with a text", _COMPLETION_FIELDS, OBJECT, (EVENTS,))
 _EMBED = Operation(OPENAI, "Texts to vectors", "openai.embeddings:EmbeddingFields")
 _MODELS = Operation(OPENAI, "The language models")
@@ -41,7 +66,14 @@ _TOKENIZE = Operation(OPENAI, "A text's tokens", "openai.fields:TokenizeFields",
 _DETOKENIZE = Operation(OPENAI, "The text of tokens", "openai.fields:DetokenizeFields")
 _TOKENIZER = Operation(OPENAI, "The tokenizer's settings")
 _VERSION = Operation(OPENAI, "The server's version")
+_RESET = Operation(OPENAI, "Forget what prompts begin with", answer=None)
 _LOAD = Operation(OPENAI, "Requests in progress")
+_LOAD_ADAPTER = Operation(
+    OPENAI, "Serve an adapter of a base's folder", "openai.adapters:LoadAdapterFields", None
+)
+_UNLOAD_ADAPTER = Operation(
+    OPENAI, "Serve an adapter no more", "openai.adapters:UnloadAdapterFields", None
+)
 
 _POOL = Operation(OPENAI, "What a model makes of texts", "openai.pooling_fields:PoolingFields")
 _CLASSIFY = Operation(OPENAI, "Texts to labels", "openai.pooling_fields:ClassifyFields")
@@ -76,6 +108,7 @@ class Language:
         self._limits = limits
         self._rooms = Later(self._make)
         self._models = Models(core)
+        self._anthropic_models = AnthropicModels(core)
         self._probes = Probes(core)
 
     async def prepare(self) -> None:
@@ -84,15 +117,29 @@ class Language:
         if core.generators() or core.encoders() or core.image_classifiers():
             await self._rooms.get()
 
+    def leave(self, timeout_s: float) -> None:
+        """No more requests come: what nobody waits for ends, the rest within that time."""
+        if self._rooms.made is not None:
+            self._rooms.made.responses.leave(timeout_s)
+
+    async def close(self) -> None:
+        """Ends what runs without a client."""
+        if self._rooms.made is not None:
+            await self._rooms.made.responses.close()
+
     def routes(self) -> list[Route]:
         return [
             *_answering(openai_errors.answers_errors, self._openai()),
+            *_answering(openai_errors.answers_errors, self._responses()),
+            *_answering(anthropic_errors.answers_errors, self._anthropic()),
             *_answering(tgi_errors.answers_errors, self._tgi()),
             *_answering(tei_errors.answers_errors, self._tei()),
         ]
 
     def _openai(self) -> list[Route]:
         rooms, models = self._rooms, self._models
+        listed = by_version(models.list, self._anthropic_models.list)
+        one = by_version(models.one, self._anthropic_models.one)
         chat = rooms.handler(lambda made: made.chat.complete)
         complete = rooms.handler(lambda made: made.completions.complete)
         embed = rooms.handler(lambda made: made.embeddings.embed)
@@ -105,6 +152,10 @@ class Language:
         score = rooms.handler(lambda made: made.pooling.score)
         rerank = rooms.handler(lambda made: made.pooling.rerank)
         cohere_rerank = rooms.handler(lambda made: made.pooling.cohere_rerank)
+        load = rooms.handler(lambda made: made.adapters.load)
+        unload = rooms.handler(lambda made: made.adapters.unload)
+        admin, repository = Scope.ADMIN, Api.MODEL_REPOSITORY
+        reset = PrefixCaches(self._core).reset
         return [
             Route("POST", "/v1/chat/completions", chat, infer, inference, _CHAT),
             Route("POST", "/v1/completions", complete, infer, inference, _COMPLETE),
@@ -117,13 +168,44 @@ class Language:
             Route("POST", "/rerank", rerank, infer, inference, _RERANK),
             Route("POST", "/v1/rerank", rerank, infer, inference, _RERANK),
             Route("POST", "/v2/rerank", cohere_rerank, infer, inference, _RERANK),
-            Route("GET", "/v1/models", models.list, any_key, Api.METADATA, _MODELS),
-            Route("GET", "/v1/models/{model}", models.one, any_key, Api.METADATA, _MODEL),
+            Route("POST", "/v1/load_lora_adapter", load, admin, repository, _LOAD_ADAPTER),
+            Route("POST", "/v1/unload_lora_adapter", unload, admin, repository, _UNLOAD_ADAPTER),
+            Route("GET", "/v1/models", listed, any_key, Api.METADATA, _MODELS),
+            Route("GET", "/v1/models/{model}", one, any_key, Api.METADATA, _MODEL),
             Route("POST", "/tokenize", tokenize, infer, inference, _TOKENIZE),
             Route("POST", "/detokenize", detokenize, infer, inference, _DETOKENIZE),
             Route("GET", "/tokenizer_info", settings, any_key, Api.METADATA, _TOKENIZER),
             Route("GET", "/version", models.version, any_key, Api.METADATA, _VERSION),
+            Route("POST", "/reset_prefix_cache", reset, Scope.ADMIN, Api.MODEL_REPOSITORY, _RESET),
             Route("GET", "/load", models.load, any_key, Api.STATISTICS, _LOAD),
+        ]
+
+    def _responses(self) -> list[Route]:
+        rooms = self._rooms
+        create = rooms.handler(lambda made: made.responses.create)
+        count = rooms.handler(lambda made: made.responses.count)
+        retrieve = rooms.handler(lambda made: made.responses.retrieve)
+        delete = rooms.handler(lambda made: made.responses.delete)
+        cancel = rooms.handler(lambda made: made.responses.cancel)
+        items = rooms.handler(lambda made: made.responses.input_items)
+        infer, inference = Scope.INFER, Api.INFERENCE
+        one = "/v1/responses/{response}"
+        return [
+            Route("POST", "/v1/responses", create, infer, inference, _RESPOND),
+            Route("POST", "/v1/responses/input_tokens", count, infer, inference, _COUNT_INPUT),
+            Route("GET", one, retrieve, infer, inference, _RESPONSE),
+            Route("DELETE", one, delete, infer, inference, _FORGET),
+            Route("POST", f"{one}/cancel", cancel, infer, inference, _CANCEL),
+            Route("GET", f"{one}/input_items", items, infer, inference, _ITEMS),
+        ]
+
+    def _anthropic(self) -> list[Route]:
+        create = self._rooms.handler(lambda made: made.messages.create)
+        count = self._rooms.handler(lambda made: made.messages.count)
+        infer, inference = Scope.INFER, Api.INFERENCE
+        return [
+            Route("POST", "/v1/messages", create, infer, inference, _MESSAGE),
+            Route("POST", "/v1/messages/count_tokens", count, infer, inference, _COUNT),
         ]
 
     def _tgi(self) -> list[Route]:

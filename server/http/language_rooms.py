@@ -4,11 +4,14 @@ builds the models of all their fields, a tenth of a second that other servers ne
 from dataclasses import dataclass
 
 from trivet.server.core import Core
+from trivet.server.http.anthropic.messages import Messages
 from trivet.server.http.limits import HttpLimits
+from trivet.server.http.openai.adapters import Adapters
 from trivet.server.http.openai.chat import Chat
 from trivet.server.http.openai.completions import Completions
 from trivet.server.http.openai.embeddings import Embeddings
 from trivet.server.http.openai.pooling import Pooling
+from trivet.server.http.openai.responses.handlers import Responses
 from trivet.server.http.openai.tokens import Tokens
 from trivet.server.http.routes import Handler
 from trivet.server.http.shared_paths import SharedPaths
@@ -23,10 +26,13 @@ class LanguageRooms:
     """One of each."""
 
     chat: Chat
+    responses: Responses
+    messages: Messages
     completions: Completions
     embeddings: Embeddings
     tokens: Tokens
     pooling: Pooling
+    adapters: Adapters
     generate: TgiGenerate
     about: About
     texts: TeiTexts
@@ -41,10 +47,13 @@ class LanguageRooms:
         shared = SharedPaths(core, limits, texts, TeiAbout(core))
         return cls(
             Chat(core, limits),
+            Responses(core, limits),
+            Messages(core, limits),
             Completions(core, limits),
             Embeddings(core, limits),
             Tokens(core, limits, shared.tokenize(about.tokenize)),
             Pooling(core, limits, texts.rerank),
+            Adapters(core, limits),
             generate,
             about,
             texts,

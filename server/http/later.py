@@ -28,6 +28,11 @@ class Later(Generic[R]):
 
         return handle
 
+    @property
+    def made(self) -> R | None:
+        """All of them, if one was asked for."""
+        return self._made
+
     async def get(self) -> R:
         """All of them, made by now."""
         if self._made is None:

@@ -44,5 +44,9 @@ class HttpLimits:
     min_body_bytes_per_s: int = 1024
     lingering_s: float = 5.0
     """How long the unread rest of a refused body is taken in: its sender then sees the answer."""
+    max_stored_responses: int = 1000
+    """`--response-store-count`."""
+    max_stored_response_bytes: int = 64 * 1024 * 1024
+    """`--response-store-size`."""
     compression_level: int = 1
     """zlib's, of answers to clients that accept compression; 0: none."""

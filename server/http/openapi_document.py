@@ -21,19 +21,21 @@ _ERROR = {
     "required": ["error"],
     "properties": {
         "error": {
-            "description": "a text; of the OpenAI API an object",
+            "description": "a text; of the OpenAI and Anthropic APIs an object",
             "anyOf": [
                 {"type": "string"},
-                {"type": "object", "required": ["message", "type", "param", "code"]},
+                {"type": "object", "required": ["message", "type"]},
             ],
         },
         "error_type": {"type": "string", "description": "of the TGI API"},
+        "type": {"type": "string", "description": "of the Anthropic API"},
     },
 }
 _INFO = {
     "title": "trivet",
     "version": __version__,
-    "description": "Triton's HTTP protocol, OpenAI's API and that of text-generation-inference.",
+    "description": "Triton's HTTP protocol and the APIs of OpenAI, Anthropic and "
+    "text-generation-inference.",
 }
 _NUMBERS = {"version": {"type": "integer", "minimum": 1}}
 """Schemas of path parameters that are no plain texts."""
@@ -85,6 +87,9 @@ def _operation(row: Route, body: Mapping[str, Any] | None) -> dict[str, Any]:
             {"name": name, "in": "path", "required": True,
              "schema": _NUMBERS.get(name, {"type": "string", "minLength": 1})}
             for name in _NAME.findall(row.template)
+        ] + [
+            {"name": name, "in": "query", "required": False, "schema": schema}
+            for name, schema in operation.query.items()
         ],
         "responses": _responses(operation),
     }  # fmt: skip

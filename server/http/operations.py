@@ -8,7 +8,7 @@ OBJECT: Mapping[str, Any] = {"type": "object"}
 ARRAY: Mapping[str, Any] = {"type": "array"}
 NUMBERS = "application/octet-stream"
 EVENTS = "text/event-stream"
-OPENAI, TGI, TEI = "OpenAI", "TGI", "TEI"
+OPENAI, ANTHROPIC, TGI, TEI = "OpenAI", "Anthropic", "TGI", "TEI"
 """Tags of the APIs of language models and encoders."""
 
 
@@ -29,3 +29,5 @@ class Operation:
     takes: tuple[str, ...] = ()
     """Other media types that it takes."""
     needs_body: bool = True
+    query: Mapping[str, Any] = field(default_factory=dict)
+    """The schemas of what its query may hold."""

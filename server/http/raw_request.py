@@ -11,7 +11,7 @@ from trivet.server.protocol.inputs import byte_size, check_byte_size
 _LENGTH = struct.Struct("<I")
 
 
-def decode_raw(body: Body, signature: Signature, model: str, version: int | None) -> Decoded:
+def decode_raw(body: Body, signature: Signature, model: str, version: int | str | None) -> Decoded:
     """The request of a body without a JSON part. All outputs are wanted as binary data.
 
     Raises InvalidRequest where the model's inputs do not tell what the bytes are.

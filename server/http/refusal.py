@@ -4,9 +4,10 @@ from aiohttp import web
 
 from trivet.backends.api import ServingError
 from trivet.server.http.answers import Answer, error_answer
+from trivet.server.http.anthropic import errors as anthropic_errors
 from trivet.server.http.errors import headers_of, status_of
 from trivet.server.http.openai import errors as openai_errors
-from trivet.server.http.operations import OPENAI, TEI, TGI
+from trivet.server.http.operations import ANTHROPIC, OPENAI, TEI, TGI
 from trivet.server.http.routes import Route
 from trivet.server.http.tei import errors as tei_errors
 from trivet.server.http.tgi import errors as tgi_errors
@@ -17,6 +18,8 @@ def refusal(error: ServingError, route: Route, request: web.BaseRequest) -> Answ
     tag = route.operation.tag
     if tag == OPENAI:
         answer = openai_errors.refusal(error)
+    elif tag == ANTHROPIC:
+        answer = anthropic_errors.refusal(error)
     elif tag == TGI:
         answer = tgi_errors.refusal(error)
     elif tag == TEI:

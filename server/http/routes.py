@@ -3,7 +3,7 @@ wire, names decoded."""
 
 import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from http import HTTPStatus
 from urllib.parse import unquote
@@ -18,6 +18,8 @@ from trivet.server.http.answers import NO_HEADERS
 from trivet.server.http.errors import HttpError
 from trivet.server.http.operations import Operation
 from trivet.server.http.sinks import Exchange
+from trivet.server.models.routing import Admitted
+from trivet.server.models.traffic import given_in
 from trivet.server.protocol.versions import parse_version
 
 _CACHED_PATH_CHARACTERS = 512
@@ -32,14 +34,31 @@ class Call:
     request: web.BaseRequest
     request_id: str
     model: str
-    version: int | None
+    version: int | str | None
+    """As the path or a header names it."""
     region: str
     admission: Admission | None = None
     """None: everybody may ask, from anywhere."""
+    response: str = ""
+    """The id of one that was made before, where the path has it."""
+    user: str = ""
+    """Whom the body names as its user, once it has been read."""
+    told: Mapping[str, str] = field(default_factory=lambda: NO_HEADERS)
+    """See Admitted."""
 
     def more_headers(self) -> Mapping[str, str]:
         """What every answer to it has besides its own headers."""
-        return NO_HEADERS if self.admission is None else self.admission.headers()
+        if self.admission is None:
+            return self.told
+        return {**self.admission.headers(), **self.told}
+
+    def given(self, source: str) -> str | None:
+        """See Asker."""
+        return self.user if source == "user" else given_in(self.request.headers, source)
+
+    def chose(self, admitted: Admitted) -> None:
+        """See Asker."""
+        self.told = admitted.told
 
 
 Handler = Callable[[Call], Awaitable[web.StreamResponse]]
@@ -74,8 +93,9 @@ class Target:
 
     route: Route
     model: str
-    version: int | None
+    version: int | str | None
     region: str
+    response: str = ""
 
 
 class RouteTable:
@@ -136,7 +156,8 @@ def _target(route: Route, match: re.Match[str]) -> Target:
         else:
             names[group] = name
     version = parse_version(names.get("version", ""))
-    return Target(route, names.get("model", ""), version, names.get("region", ""))
+    get = names.get
+    return Target(route, get("model", ""), version, get("region", ""), get("response", ""))
 
 
 def _is_segment(name: str) -> bool:

@@ -92,7 +92,7 @@ class SharedPaths:
         if not name or (name in PLACEHOLDERS and name not in self._core.generators()):
             return not self._core.unnamed_generators() and bool(self._core.encoders())
         try:
-            found = self._core.resolve(name, None, call.request_id)
+            found = self._core.resolve(name, call.version, call.request_id, call)
         except (ModelNotFound, ModelNotReady, NotFound):
             return False
         return EncoderInfo.of(found.model.config) is not None

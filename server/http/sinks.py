@@ -184,6 +184,8 @@ class Exchange(SingleSink):
         connection = self._connection
         transport = connection.transport
         closes = self.head.message.should_close or connection.is_leaving
+        if self.asked is not None and self.asked.admitted.told:
+            headers = {**headers, **self.asked.admitted.told}
         if transport is not None and not transport.is_closing():
             size_bytes = sum(map(len, parts))
             line = CLOSE if closes else ""

@@ -1,7 +1,10 @@
 """Server-sent events: one `data:` line for each event, written as it comes."""
 
+from collections.abc import Mapping
+
 from aiohttp import web
 
+from trivet.server.http.answers import NO_HEADERS
 from trivet.server.http.connection import Connection
 from trivet.server.http.routes import Call
 
@@ -9,7 +12,8 @@ from trivet.server.http.routes import Call
 class EventStream:
     """The answer to one request, open until `close`."""
 
-    def __init__(self, call: Call) -> None:
+    def __init__(self, call: Call, headers: Mapping[str, str] = NO_HEADERS) -> None:
+        """`headers`: further ones."""
         self._request = call.request
         self.response = web.StreamResponse(
             headers={
@@ -17,6 +21,7 @@ class EventStream:
                 "Cache-Control": "no-cache",
                 "x-request-id": call.request_id,
                 **call.more_headers(),
+                **headers,
             }
         )
 

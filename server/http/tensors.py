@@ -72,7 +72,7 @@ class InferDecoder:
         self._numbered = lru_cache(maxsize=_CACHED_PLANS)(self._plan_numbered)
 
     def decode(
-        self, body: Body, header_length: int | None, model_name: str, version: int | None
+        self, body: Body, header_length: int | None, model_name: str, version: int | str | None
     ) -> Decoded:
         """The request of a body whose first `header_length` bytes (None: all) are its JSON part.
 
@@ -104,7 +104,9 @@ class InferDecoder:
             return self._remembered(header, model_name), ""
         return self._remembered(rest, model_name), leading[1].decode()
 
-    def _decode_numbers(self, text: bytes, model_name: str, version: int | None) -> Decoded | None:
+    def _decode_numbers(
+        self, text: bytes, model_name: str, version: int | str | None
+    ) -> Decoded | None:
         """The request of a text of which all but the numbers came before, or might come again;
         None where all of it has to be parsed."""
         if len(text) > min(MAX_BYTES, self._json_limits.max_values):
@@ -170,7 +172,7 @@ def _decoded(
     request_id: str,
     inputs: dict[str, Tensor],
     model_name: str,
-    version: int | None,
+    version: int | str | None,
 ) -> Decoded:
     options = plan.options
     request = InferRequest(

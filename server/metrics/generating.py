@@ -4,6 +4,7 @@ Both sets tell the same counters. vLLM's labels are `model_name` and `engine`; T
 `model_name` here, for one server has several models.
 """
 
+import time
 from collections.abc import Callable, Iterator, Mapping
 
 from trivet.backends.api import GenerateStatistics, Histogram, Measured
@@ -183,6 +184,27 @@ def write_generators(page: Page, models: Models) -> None:
         ]
         page.family(name, "histogram", text, buckets(name, steps))
     _write_cache(page, models)
+    _write_adapters(page, models)
+
+
+def _write_adapters(page: Page, models: Models) -> None:
+    """vLLM's: which adapters are asked for is in the labels, and the time in the value."""
+    name, now_s = "vllm:lora_requests_info", time.time()
+    rows = [
+        (
+            name,
+            {
+                **_labels(name, model),
+                "max_lora": str(measured.statistics.max_adapters),
+                "running_lora_adapters": ",".join(sorted(measured.statistics.running_adapters)),
+                "waiting_lora_adapters": ",".join(sorted(measured.statistics.waiting_adapters)),
+            },
+            now_s,
+        )
+        for model, measured in models.items()
+        if measured.statistics.max_adapters
+    ]
+    page.family(name, "gauge", "Adapters that requests ask for", rows)
 
 
 def _write_cache(page: Page, models: Models) -> None:

@@ -29,4 +29,5 @@ class Allowed:
             pickles=Pickles.APART if is_named and folder.name in self.pickles else files.pickles,
             may_install=is_named and folder.name in self.installs,
             is_clients=folder.is_sent or is_overridden,
+            is_sent=folder.is_sent,
         )

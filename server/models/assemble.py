@@ -17,7 +17,8 @@ from trivet.backends.api import (
 from trivet.server.cache.caching import Caching
 from trivet.server.models.asker import LoopAsker
 from trivet.server.models.host_policy import pinned
-from trivet.server.models.loader import LoadPlan, Opened
+from trivet.server.models.load_plan import LoadPlan
+from trivet.server.models.loader import Opened
 from trivet.server.models.model import Model
 from trivet.server.models.observer import StatisticsObserver
 from trivet.server.models.schedulers import schedule_of

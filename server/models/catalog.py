@@ -36,9 +36,10 @@ class RegistryCatalog:
 
     def _model(self, name: str, version: int | str | None) -> Model:
         """Who asks has waited for all that is loaded beside it: what is not known is not there."""
-        if not self._registry.is_known(name):
+        base = name.rpartition("@")[0]
+        if not (self._registry.is_known(name) or self._registry.is_known(base)):
             raise ModelNotFound(not_in_repository(name, self._registry.suggestions))
-        return self._registry.routers.resolve(name, version).model
+        return self._registry.routers.describe(name, version).model
 
     def parts(self, key: str) -> frozenset[str]:
         """The model, and whatever it is made of."""

@@ -15,6 +15,7 @@ from trivet.backends.api import (
 from trivet.backends.api.model_server import MAX_DEPTH
 from trivet.server.models.check import submit
 from trivet.server.models.registry import Registry
+from trivet.server.models.routing import Admitted
 from trivet.server.repository.upload import NO_FILES
 
 
@@ -36,6 +37,7 @@ class RequestDispatcher:
     def __init__(self, registry: Registry, control: ModelControl, namespace: str = "") -> None:
         """`namespace`: of the model that asks; empty for clients, and without namespaces."""
         self._registry = registry
+        self._namespace = namespace
         self._resolve = registry.resolver(namespace)
         self._control = control
 
@@ -56,12 +58,12 @@ class RequestDispatcher:
 
     def signature(self, name: str, version: int | str | None) -> Signature:
         """What a model takes and gives. Raises ModelNotFound, NotFound, ModelNotReady."""
-        return self._resolve(name, version).model.signature
+        return self._describe(name, version).model.signature
 
     def is_ready(self, name: str, version: int | str | None) -> bool:
         """Whether a version, or the newest, can compute now; False for what is not there."""
         try:
-            return self._resolve(name, version).model.executor.is_ready()
+            return self._describe(name, version).model.executor.is_ready()
         except ServingError:
             return False
 
@@ -70,6 +72,10 @@ class RequestDispatcher:
         does."""
         executor = self._resolve(name, version).model.executor
         return executor if isinstance(executor, Generator) else None
+
+    def _describe(self, name: str, version: int | str | None) -> Admitted:
+        meant = self._registry.within(self._namespace, name)
+        return self._registry.routers.describe(meant, version)
 
     async def load(
         self,

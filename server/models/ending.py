@@ -28,9 +28,8 @@ async def _finish_sequences(model: Model, routers: Routers) -> None:
     router = routers.find(model.key)
     if router is None or not isinstance(model.executor, SequenceExecutor):
         return
-    # Requests of running sequences come to the version that the router gives to those which
-    # name none; with several of these, each would have to inherit.
-    successor = router.newest
+    # The router looks for the version that has a sequence, and this one says that it has those too.
+    successor = router.usual.model
     if isinstance(successor.executor, SequenceExecutor):
         successor.executor.inherit(model.executor)
         with suppress(TimeoutError):

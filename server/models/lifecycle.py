@@ -14,12 +14,13 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager, suppress
 
-from trivet.backends.api import LoadFailed, ServingError, UnreadableFiles
+from trivet.backends.api import Adapting, LoadFailed, ServingError, UnreadableFiles
 from trivet.server.models.assemble import Assembler
 from trivet.server.models.composition import Composition
 from trivet.server.models.ending import end
 from trivet.server.models.known import Known, State, Status, Wanted
-from trivet.server.models.loader import Loader, LoadPlan
+from trivet.server.models.load_plan import LoadPlan
+from trivet.server.models.loader import Loader
 from trivet.server.models.model import Model
 from trivet.server.models.opening import Opener
 from trivet.server.models.registry import Registry
@@ -146,6 +147,9 @@ class Lifecycle:
         known.wanted = Wanted(folder, override_json) if plan.steps else None
         if plan.steps:
             await self._wait_for_steps(folder.key, known)
+        if not self._registry.is_shared_out(folder.key):
+            # So that a version which is to get a part does not get all while others still load.
+            self._registry.share_out(folder.key, plan.traffic)
         stale = [version for version in plan.versions if not self._is_current(plan, version)]
         for version in set(plan.versions) - set(stale):
             # A reload that failed before may have left its reason here.
@@ -157,11 +161,15 @@ class Lifecycle:
         if failures:
             raise LoadFailed(f"load failed for model '{folder.key}': {'; '.join(failures)}")
         known.outage.ends()
+        self._registry.share_out(folder.key, plan.traffic)
         for version in set(self._registry.models[folder.key]) - set(plan.versions):
             self._retire(folder.key, version, known)
         for version in set(known.versions) - set(folder.versions):
             if known.versions[version].state is State.UNAVAILABLE:
                 del known.versions[version]
+        for model in self._registry.models[folder.key].values():
+            if isinstance(model.executor, Adapting):
+                await model.executor.follow_adapters()
 
     async def _wait_for_steps(self, key: str, known: Known) -> None:
         try:
@@ -175,9 +183,11 @@ class Lifecycle:
         source = plan.source_of(version)
         # An override is not part of the files, nor are an ensemble's steps: nothing says that they
         # are what serves now.
-        return (
-            not plan.steps and source is not None and model is not None and model.source == source
-        )
+        if plan.steps or source is None or model is None or model.source is None:
+            return False
+        # A base follows its adapters by itself.
+        count = 2 if isinstance(model.executor, Adapting) else 3
+        return model.source[:count] == source[:count]
 
     async def _load_version(self, plan: LoadPlan, version: int, known: Known) -> str:
         """Loads and publishes one version; returns why it failed, or an empty text."""

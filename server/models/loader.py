@@ -42,37 +42,18 @@ from trivet.server.models.cpu_memory import host_bytes, reported
 from trivet.server.models.gpu_memory import GPU_KIND, GpuLedger, LoadMemory
 from trivet.server.models.host_policy import Cores, HostPolicies, on_cores
 from trivet.server.models.labels import read_labels
-from trivet.server.models.model import Source
+from trivet.server.models.load_plan import LoadPlan
+from trivet.server.models.traffic import read_traffic
 from trivet.server.models.unread import warn_of_unread
 from trivet.server.models.warmup import warm
 from trivet.server.repository import config as configs
 from trivet.server.repository.check import check
 from trivet.server.repository.layout import ModelFolder
-from trivet.server.repository.names import Reference
 from trivet.server.repository.steps import steps_of
 from trivet.server.scheduling.rate_limit import ResourceLimits
 from trivet.server.scheduling.sequences.plan import SequencePlan
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class LoadPlan:
-    """What a model folder asks for, before anything is opened."""
-
-    folder: ModelFolder
-    given: ModelConfig
-    """The config as written (or overridden), before auto-completion."""
-    versions: tuple[int, ...]
-    """The versions that should serve, ascending."""
-    steps: frozenset[Reference] = frozenset()
-    """The models that an ensemble is made of."""
-    is_overridden: bool = False
-    """Whether `given` is not the folder's config."""
-
-    def source_of(self, version: int) -> Source | None:
-        """What a version that is loaded now will have been loaded from."""
-        return None if self.is_overridden else (self.folder.config, self.folder.versions[version])
 
 
 class NotMade(Exception):
@@ -156,11 +137,12 @@ class Loader:
             given = configs.config_of(folder, override_json, self.config_name)
         except InvalidConfig as error:
             raise judged(error) from error.__cause__
-        versions = tuple(sorted(configs.select_versions(given, folder.versions)))
+        traffic = read_traffic(folder)
+        versions = traffic.among(configs.select_versions(given, folder.versions))
         if not versions:
             raise LoadFailed(f"failed to load '{folder.name}', {configs.no_version(folder)}")
         steps = steps_of(given, folder.namespace)
-        return LoadPlan(folder, given, versions, steps, override_json is not None)
+        return LoadPlan(folder, given, versions, steps, override_json is not None, traffic)
 
     def open(self, plan: LoadPlan, version: int) -> Opened:
         """Completes the config and opens, then warms, all instances of a version.
@@ -229,8 +211,9 @@ class Loader:
 
     def _open(self, plan: LoadPlan, files: ModelFiles) -> Opened:
         found = find_backend(plan.given, files)
-        warn_of_unread(plan.given, found.about, is_namespaced=bool(plan.folder.namespace))
         files = self._equipped(plan, files, found)
+        # A load whose environment has to be made first comes here again.
+        warn_of_unread(plan.given, found.about, is_namespaced=bool(plan.folder.namespace))
         prepared = self.prepare(plan, files, found)
         about, backend, config = prepared.about, prepared.backend, prepared.config
         labels, sequences = prepared.labels, prepared.sequences

@@ -1,9 +1,10 @@
 """One loaded version of a model: what the registry hands to the core."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
-from trivet.backends.api import Executor, Signature
+from trivet.backends.api import Adapting, Executor, Signature
+from trivet.backends.api.adapting import SEPARATOR
 from trivet.backends.api.naming import key_of
 from trivet.protos.model_config_pb2 import ModelConfig
 from trivet.server.models.gpu_memory import LoadMemory
@@ -11,8 +12,8 @@ from trivet.server.repository.layout import Fingerprint
 from trivet.server.scheduling.reshape import Reshape
 from trivet.server.scheduling.statistics import ModelStatistics
 
-Source = tuple[Fingerprint, Fingerprint]
-"""The fingerprints of the config files and of the version folder."""
+Source = tuple[Fingerprint, Fingerprint, Fingerprint]
+"""The fingerprints of the config files, of the version folder and of the folder of adapters."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -38,3 +39,10 @@ class Model:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "key", key_of(self.namespace, self.name))
+
+
+def adapted(base: Model, adapter: str) -> Model:
+    """A base with an adapter that serves, as a model of its own."""
+    assert isinstance(base.executor, Adapting)
+    executor = base.executor.adapters[adapter]
+    return replace(base, name=f"{base.name}{SEPARATOR}{adapter}", executor=executor)

@@ -16,7 +16,8 @@ from trivet.backends.registry import find_backend
 from trivet.protos.model_config_pb2 import ModelConfig
 from trivet.server.models.allowed import Allowed
 from trivet.server.models.composition import Composition
-from trivet.server.models.loader import Loader, LoadPlan, Prepared
+from trivet.server.models.load_plan import LoadPlan
+from trivet.server.models.loader import Loader, Prepared
 from trivet.server.models.texts import held_back, not_in_repository
 from trivet.server.repository.config import config_of, select_versions
 from trivet.server.repository.layout import ModelFolder

@@ -10,7 +10,8 @@ from contextlib import suppress
 from typing import TypeVar
 
 from trivet.backends.api import LoadFailed, Recipe, ServingError
-from trivet.server.models.loader import Loader, LoadPlan, NotMade, Opened
+from trivet.server.models.load_plan import LoadPlan
+from trivet.server.models.loader import Loader, NotMade, Opened
 from trivet.server.repository.layout import ModelFolder
 
 log = logging.getLogger(__name__)

@@ -10,8 +10,9 @@ from types import MappingProxyType
 from trivet.backends.api import ModelNotFound, ModelNotReady, NotFound, ServingError
 from trivet.backends.api.naming import key_of, name_in
 from trivet.server.models.model import Model
-from trivet.server.models.routing import Admitted, Key, Resolve, Routers
+from trivet.server.models.routing import NOBODY, Admitted, Asker, Key, Resolve, Routers
 from trivet.server.models.texts import NO_SUGGESTIONS, did_you_mean
+from trivet.server.models.traffic import EVEN, Traffic
 from trivet.server.repository.names import Names, ambiguous
 
 Versions = Mapping[int, Model]
@@ -28,6 +29,7 @@ class Registry:
         """Who gets which of them: by key, and by a name that only one model bears."""
         self._unready: dict[str, bool] = {}
         self._held_back: dict[str, Mapping[int, str]] = {}
+        self._traffic: dict[str, Traffic] = {}
         self.trouble_of: Callable[[str], str] = lambda _: ""
         """Why a known model has no version that serves."""
         self.suggests_names = True
@@ -46,21 +48,30 @@ class Registry:
         keys = self._models.keys() | self._unready.keys()
         return {name_in(key) for key in keys} if self.suggests_names else NO_SUGGESTIONS
 
-    def newest(self) -> Iterator[tuple[str, Model]]:
-        """The newest version of each of them, with what it can be asked by."""
-        for key, versions in self._models.items():
-            yield self.names.shown(key), versions[max(versions)]
+    def usual(self) -> Iterator[tuple[str, Model]]:
+        """The version of each that most requests get, with what it can be asked by."""
+        for key in self._models:
+            router = self.routers.find(key)
+            assert router is not None, "a version of it serves"
+            yield self.names.shown(key), router.usual.model
 
     def resolver(self, namespace: str) -> Resolve:
         """Finds models for one of this namespace: there first, then everywhere."""
         if not namespace:
             return self.routers.resolve
 
-        def resolve(name: str, version: int | str | None, key: Key = "") -> Admitted:
-            own = key_of(namespace, name)
-            return self.routers.resolve(own if self.names.has(own) else name, version, key)
+        def resolve(
+            name: str, version: int | str | None, key: Key = "", asker: Asker = NOBODY
+        ) -> Admitted:
+            return self.routers.resolve(self.within(namespace, name), version, key, asker)
 
         return resolve
+
+    def within(self, namespace: str, name: str) -> str:
+        """What a model of this namespace, if there are any, means by a name."""
+        own = key_of(namespace, name)
+        is_own = self.names.has(own) or self.names.has(own.rpartition("@")[0])
+        return own if is_own else name
 
     def _why_unready(self, name: str) -> ServingError:
         bearers = self.names.bearers(name)
@@ -113,6 +124,7 @@ class Registry:
         """The model is in no repository any more."""
         self._unready.pop(key, None)
         self._held_back.pop(key, None)
+        self._traffic.pop(key, None)
 
     def is_known(self, key: str) -> bool:
         """Whether there is such a model, ready or not."""
@@ -121,9 +133,16 @@ class Registry:
     def hold_back(self, key: str, reasons: Mapping[int, str]) -> None:
         """Why versions that lie in a model's folder may not serve."""
         self._held_back[key] = reasons
-        if key in self._models:
-            self.routers.replace(key, self._models[key], reasons)
-            self._settle(key)
+        self._route(key)
+
+    def is_shared_out(self, key: str) -> bool:
+        """Whether anything but the newest version is meant for requests, or has a name."""
+        return self._traffic.get(key, EVEN) != EVEN
+
+    def share_out(self, key: str, traffic: Traffic) -> None:
+        """Who gets which version of a model from now on."""
+        self._traffic[key] = traffic
+        self._route(key)
 
     def _set(self, key: str, versions: dict[int, Model]) -> None:
         models = dict(self._models)
@@ -131,9 +150,17 @@ class Registry:
             models[key] = MappingProxyType(versions)
         else:
             models.pop(key, None)
-        self.routers.replace(key, versions, self._held_back.get(key, {}))
         self._models = MappingProxyType(models)
+        self._route(key)
+
+    def _route(self, key: str) -> None:
+        self._replace(key, key)
         self._settle(key)
+
+    def _replace(self, name: str, key: str) -> None:
+        """Whoever gives the name gets the model with that key; empty: none."""
+        versions, held_back = self._models.get(key, {}), self._held_back.get(key, {})
+        self.routers.replace(name, versions, held_back, self._traffic.get(key, EVEN))
 
     def _settle(self, key: str) -> None:
         """Whoever gives the name alone gets the only model that bears it, or none."""
@@ -141,5 +168,4 @@ class Registry:
         if name == key:
             return
         bearers = self.names.bearers(name)
-        only = bearers[0] if len(bearers) == 1 else ""
-        self.routers.replace(name, self._models.get(only, {}), self._held_back.get(only, {}))
+        self._replace(name, bearers[0] if len(bearers) == 1 else "")

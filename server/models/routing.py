@@ -1,18 +1,51 @@
 """Which version of a model a request gets: decided here, once a request, and nowhere else.
 
-Pure: a router is made anew whenever the versions change, and knows no clock and no counters.
+A router is made anew whenever the versions or their traffic change, and knows no clock.
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from enum import Enum
+from functools import partial
+from types import MappingProxyType
 from typing import Protocol
 
-from trivet.backends.api import NotFound, ServingError
-from trivet.server.models.model import Model
+from trivet.backends.api import Adapting, InvalidRequest, NotFound, ServingError
+from trivet.backends.api.adapting import SEPARATOR
+from trivet.server.models.model import Model, adapted
+from trivet.server.models.splitting import Split
+from trivet.server.models.texts import did_you_mean
+from trivet.server.models.traffic import EVEN, Traffic, is_label
+from trivet.server.repository.layout import TRAFFIC_FILE
+from trivet.server.scheduling.sequences.executor import SequenceExecutor
 
 Key = int | str
-"""What choices stick to: requests of one key get one version, as long as the versions stay."""
+"""What choices stick to: requests of one key get one version, as long as the shares stay."""
+
+
+class Asker(Protocol):
+    """Who asks, as far as the choice goes by it."""
+
+    def given(self, source: str) -> str | None:
+        """What a request has at a place that `Traffic.sticky` names; None: nothing."""
+
+    def chose(self, admitted: "Admitted") -> None:
+        """Which version it gets; told where what is asked for is not an `Admitted`."""
+
+
+class Nobody:
+    """The Asker of what has no client, such as a request of a model."""
+
+    def given(self, source: str) -> None:
+        """Nothing."""
+
+    def chose(self, admitted: "Admitted") -> None:
+        """Not needed."""
+
+
+NOBODY = Nobody()
+VERSION_HEADER, ROUTE_HEADER = "x-trivet-version", "x-trivet-route"
+NOTHING_TOLD: Mapping[str, str] = MappingProxyType({})
 
 
 class Choice(Enum):
@@ -20,6 +53,12 @@ class Choice(Enum):
 
     NAMED = "named"
     """The request says which."""
+    LABEL = "label"
+    """The request says what it is called."""
+    SEQUENCE = "sequence"
+    """It goes on where its sequence began."""
+    SPLIT = "split"
+    """The request says nothing, and the model's traffic is split."""
     NEWEST = "newest"
     """The request says nothing: the one with the highest number."""
 
@@ -30,6 +69,10 @@ class Admitted:
 
     model: Model
     choice: Choice
+    label: str = ""
+    """The label that was asked for, or the arm of the split."""
+    told: Mapping[str, str] = field(default_factory=lambda: NOTHING_TOLD)
+    """What answers say of it, by header: nothing of models whose traffic is nobody's concern."""
 
     @property
     def name(self) -> str:
@@ -42,60 +85,127 @@ class Admitted:
         return self.model.version
 
 
+def _admitted(model: Model, choice: Choice, label: str = "", *, tells: bool = True) -> Admitted:
+    if not tells:
+        return Admitted(model, choice, label)
+    route = f"{choice.value}:{label}" if label else choice.value
+    told = {VERSION_HEADER: str(model.version), ROUTE_HEADER: route}
+    return Admitted(model, choice, label, MappingProxyType(told))
+
+
 class VersionRouter:
-    """Chooses among the versions of one model that serve.
+    """Chooses among the versions of one model that serve."""
 
-    Requests of a sequence come with the sequence's id as their key. A router that splits would have
-    to keep to it: an executor knows only the sequences that began on its own version (or that it
-    passes on to the version that it has replaced, see `SequenceExecutor.inherit`).
-    """
-
-    __slots__ = ("_held_back", "_named", "_newest")
+    __slots__ = (
+        "_held_back",
+        "_is_plain",
+        "_keepers",
+        "_named",
+        "_newest",
+        "_split",
+        "_traffic",
+        "_usual",
+    )
 
     def __init__(
-        self, versions: Mapping[int, Model], held_back: Mapping[int, str] | None = None
+        self,
+        versions: Mapping[int, Model],
+        held_back: Mapping[int, str] | None = None,
+        traffic: Traffic = EVEN,
     ) -> None:
-        """`versions`: at least one; `held_back`: why others do not serve."""
+        """`versions`: at least one; `held_back`: why others do not serve. What `traffic` names and
+        does not serve has no part in it: its share goes to the others."""
         self._held_back = held_back or {}
-        self._named = {
-            version: Admitted(model, Choice.NAMED) for version, model in versions.items()
+        self._traffic = traffic
+        make = partial(_admitted, tells=traffic != EVEN)
+        self._named: dict[int | str, Admitted] = {
+            version: make(model, Choice.NAMED) for version, model in versions.items()
         }
-        self._newest = Admitted(versions[max(versions)], Choice.NEWEST)
+        for label, version in traffic.labels.items():
+            if version in versions:
+                self._named[label] = make(versions[version], Choice.LABEL, label)
+        self._newest = make(versions[max(versions)], Choice.NEWEST)
+        self._split = _split_over(versions, traffic)
+        self._usual = self._newest
+        if self._split is not None:
+            largest = max(traffic.split, key=lambda each: each.weight * (each.version in versions))
+            self._usual = self._named[largest.version]
+        self._keepers = [
+            make(model, Choice.SEQUENCE)
+            for model in versions.values()
+            if len(versions) > 1 and isinstance(model.executor, SequenceExecutor)
+        ]
+        self._is_plain = self._split is None and not self._keepers
 
     @property
-    def newest(self) -> Model:
-        """What is told and measured of a model where no request asks."""
-        return self._newest.model
+    def usual(self) -> Admitted:
+        """What most requests get that name no version: it is told of a model where none asks."""
+        return self._usual
 
-    def choose(self, version: int | str | None, key: Key) -> Admitted:  # noqa: ARG002
+    def choose(self, version: int | str | None, key: Key, asker: Asker = NOBODY) -> Admitted:
         """The version that a request gets which asks for this number or label, or for none.
 
-        Nothing is split today, so the key is not looked at. Raises NotFound.
+        Raises NotFound.
         """
         if version is None:
-            return self._newest
-        found = self._named.get(version) if isinstance(version, int) else None
+            return self._newest if self._is_plain else self._shared_out(key, asker)
+        found = self._named.get(version)
         if found is None:
             raise self._not_found(version)
         return found
 
-    def _not_found(self, version: int | str) -> NotFound:
-        name = self.newest.name
+    def _shared_out(self, key: Key, asker: Asker) -> Admitted:
+        for keeper in self._keepers:
+            assert isinstance(keeper.model.executor, SequenceExecutor)
+            if keeper.model.executor.holds(key):
+                # Whatever the shares are by now: only this version knows how the sequence began.
+                return keeper
+        if self._split is None:
+            return self._newest
+        if not self._keepers:
+            for source in self._traffic.sticky:
+                if given := asker.given(source):
+                    return self._split.choose(given)
+        return self._split.choose(key)
+
+    def _not_found(self, version: int | str) -> ServingError:
+        name = self._newest.name
         if isinstance(version, int):
             text = f"Request for unknown model: '{name}' version {version} is not found"
             why = self._held_back.get(version, "")
             return NotFound(f"{text}: {why}" if why else text)
-        known = ", ".join(map(str, sorted(self._named)))
-        return NotFound(
-            f"Request for unknown model: '{name}' has no version with label '{version[:64]}'; "
-            f"its versions are {known}"
-        )
+        if not self._traffic.labels:
+            return InvalidRequest(
+                f"failed to get model version from specified version string '{version}': it is no "
+                f"number, and model '{name}' has no labels ({TRAFFIC_FILE} gives them)"
+            )
+        text = f"Request for unknown model: '{name}' has no version with label '{version[:64]}'"
+        if version in self._traffic.labels:
+            number = self._traffic.labels[version]
+            why = self._held_back.get(number, "it does not serve")
+            return NotFound(f"{text} now: that is version {number}; {why}")
+        known = ", ".join(map(str, sorted(self._named, key=str)))
+        near = did_you_mean(version, self._traffic.labels)
+        return NotFound(f"{text}; its versions and labels are {known}{near}")
+
+
+def _split_over(versions: Mapping[int, Model], traffic: Traffic) -> Split[Admitted] | None:
+    """None: nothing of it serves, or there is none."""
+    shares = [(share, versions.get(share.version)) for share in traffic.split]
+    weights = [share.weight if model is not None else 0 for share, model in shares]
+    if not any(weights):
+        return None
+    some = next(model for _, model in shares if model is not None)
+    arms = [_admitted(model or some, Choice.SPLIT, share.name) for share, model in shares]
+    return Split(arms, weights, some.name)
 
 
 class Resolve(Protocol):
     """Finds the version of a model that a request gets."""
 
-    def __call__(self, name: str, version: int | str | None, key: Key = "") -> Admitted:
+    def __call__(
+        self, name: str, version: int | str | None, key: Key = "", asker: Asker = NOBODY
+    ) -> Admitted:
         """See Routers.resolve."""
 
 
@@ -103,34 +213,104 @@ class Routers:
     """The routers of all models that serve, by what they can be asked by. Owned by the event loop,
     which alone changes them; read from any thread."""
 
-    __slots__ = ("_by_name", "_why_none")
+    __slots__ = ("_adapting", "_by_name", "_why_none")
 
     def __init__(self, why_none: Callable[[str], ServingError]) -> None:
         """`why_none` says why a model has no version that serves."""
         self._by_name: dict[str, VersionRouter] = {}
+        self._adapting: dict[str, Adapting] = {}
+        """Those of them that have adapters."""
         self._why_none = why_none
 
-    def resolve(self, name: str, version: int | str | None, key: Key = "") -> Admitted:
+    def resolve(
+        self, name: str, version: int | str | None, key: Key = "", asker: Asker = NOBODY
+    ) -> Admitted:
         """The version of model `name` that a request gets. Asked once a request.
+
+        A name that no model bears may end in `@` and a label.
 
         Raises ModelNotFound, NotFound for a version, ModelNotReady for one that is on its way,
         InvalidRequest for a name that several models bear.
         """
         router = self._by_name.get(name)
         if router is None:
+            if (found := self._adapter(name)) is not None:
+                return _adapted(found[0].choose(version, key, asker), found[1])
+            router, version = self._labelled(name, version)
+        return router.choose(version, key, asker)
+
+    def describe(self, name: str, version: int | str | None) -> Admitted:
+        """The same for what is no request: without a version what is usual. Raises alike."""
+        router = self._by_name.get(name)
+        if router is None:
+            if (found := self._adapter(name)) is not None:
+                router, adapter = found
+                chosen = router.usual if version is None else router.choose(version, "")
+                return _adapted(chosen, adapter)
+            router, version = self._labelled(name, version)
+        return router.usual if version is None else router.choose(version, "")
+
+    def _labelled(self, name: str, version: int | str | None) -> tuple[VersionRouter, str]:
+        base, at, label = name.rpartition("@")
+        router = self._by_name.get(base)
+        if not at or router is None or not is_label(label):
             raise self._why_none(name)
-        return router.choose(version, key)
+        if version is not None:
+            raise InvalidRequest(
+                f"'{name[:128]}' names version '{label}', and the request version '{version}' "
+                "besides; name one"
+            )
+        return router, label
+
+    def _adapter(self, name: str) -> tuple[VersionRouter, str] | None:
+        """An adapter by its name, or by its base's and its own: the base, and the adapter."""
+        base, separator, adapter = name.rpartition(SEPARATOR)
+        # A model may be there by two names.
+        all_bases = {executor: base for base, executor in self._adapting.items()}.values()
+        bases = [base] if separator else list(all_bases)
+        found = [each for each in bases if self._has(each, adapter)]
+        if len(found) > 1:
+            names = " or ".join(f"'{base}{SEPARATOR}{adapter}'" for base in sorted(found))
+            raise InvalidRequest(
+                f"There are {len(found)} adapters '{adapter}', over models {', '.join(found)}; "
+                f"name {names}"
+            )
+        return (self._by_name[found[0]], adapter) if found else None
+
+    def _has(self, base: str, adapter: str) -> bool:
+        """Whether the usual version of a model has an adapter, well or not."""
+        executor = self._adapting.get(base)
+        if executor is None:
+            return False
+        return adapter in executor.adapters or adapter in executor.adapter_troubles
 
     def find(self, name: str) -> VersionRouter | None:
         """None for a model of which no version serves."""
         return self._by_name.get(name)
 
     def replace(
-        self, name: str, versions: Mapping[int, Model], held_back: Mapping[int, str]
+        self,
+        name: str,
+        versions: Mapping[int, Model],
+        held_back: Mapping[int, str],
+        traffic: Traffic,
     ) -> None:
-        """Other versions of a model serve from now on; perhaps none. `held_back`: why others do
-        not."""
-        if versions:
-            self._by_name[name] = VersionRouter(versions, held_back)
-        else:
+        """Other versions of a model serve from now on, or they are shared out otherwise; perhaps
+        none. `held_back`: why others do not."""
+        self._adapting.pop(name, None)
+        if not versions:
             self._by_name.pop(name, None)
+            return
+        router = self._by_name[name] = VersionRouter(versions, held_back, traffic)
+        executor = router.usual.model.executor
+        if isinstance(executor, Adapting):
+            self._adapting[name] = executor
+
+
+def _adapted(admitted: Admitted, adapter: str) -> Admitted:
+    """One of the base's versions with an adapter. Raises NotFound where that did not load."""
+    executor = admitted.model.executor
+    if not isinstance(executor, Adapting) or adapter not in executor.adapters:
+        troubles = executor.adapter_troubles if isinstance(executor, Adapting) else {}
+        raise NotFound(troubles.get(adapter, f"version {admitted.version} has no '{adapter}'"))
+    return replace(admitted, model=adapted(admitted.model, adapter))

@@ -17,7 +17,7 @@ from obstore.store import AzureStore, GCSStore, S3Store
 from trivet.server.remote.bucket_address import BucketAddress, parse
 from trivet.server.remote.bucket_errors import invalid_key, told
 from trivet.server.remote.credentials import Options, credentials_of
-from trivet.server.remote.source import CHUNK_BYTES, Changed, RemoteError, Source, Stamp
+from trivet.server.remote.source import CHUNK_BYTES, Changed, Doubtful, Source, Stamp
 from trivet.server.settings import Settings
 
 if TYPE_CHECKING:
@@ -104,7 +104,7 @@ class Bucket:
         except InvalidPathError as error:
             key = invalid_key(error, self._parsed)
             if folder is None:
-                raise RemoteError(
+                raise Doubtful(
                     f"{self.address}: object {key!r} cannot be a file, and hides all others; "
                     "rename or remove it"
                 ) from None

@@ -2,6 +2,7 @@
 
     blobs/ab/abcd...      whole files, read-only; trees hold hard links to them
     parts/abcd...         what has been fetched so far; goes on from there, also after a restart
+    parts/abcd....whole   what a client library has put down beside it, to be read from there
     used/abcd...          an empty file, touched when the blob is taken: who was used last
 
 Several servers may share the folder. A part belongs to whoever holds its lock. A blob with a second
@@ -109,7 +110,7 @@ class Cache:
         for _, file, status in sorted(found, key=lambda each: each[0]):
             if excess <= 0:
                 return
-            if status.st_nlink == 1 and _remove_unlocked(file):
+            if status.st_nlink == 1 and _remove_unlocked(file, file.with_suffix("")):
                 (self.folder / "used" / file.name).unlink(missing_ok=True)
                 excess -= status.st_size
 
@@ -185,16 +186,18 @@ def _is_file_of(descriptor: int, path: Path) -> bool:
         return False
 
 
-def _remove_unlocked(file: Path) -> bool:
-    """Removes a blob, or a part that nobody is fetching."""
+def _remove_unlocked(file: Path, locked: Path) -> bool:
+    """Removes a blob, or a part that nobody is fetching. `locked`: what is then locked, if there:
+    the file itself, or the part that it lies beside."""
     with suppress(FileNotFoundError):
-        descriptor = os.open(file, os.O_RDONLY | os.O_CLOEXEC)
+        descriptor = os.open(locked, os.O_RDONLY | os.O_CLOEXEC)
         try:
             if not _try_lock(descriptor):
                 return False
             file.unlink()
         finally:
             os.close(descriptor)
+    file.unlink(missing_ok=True)
     return True
 
 

@@ -48,10 +48,19 @@ class Failures:
         """The paths of files that were no longer what they were listed as."""
         return [path for path, error in self.by_path.items() if isinstance(error, Changed)]
 
+    def refused(self) -> dict[str, Exception]:
+        """The files that the source does not give: others are not concerned."""
+        return {path: error for path, error in self.by_path.items() if _is_refusal(error)}
+
     def first(self) -> Exception | None:
-        """One to tell, if something other than a change of the file has gone wrong."""
+        """One to tell, if something other than a change of the file has gone wrong: one that others
+        may share goes before a refusal."""
         errors = (each for each in self.by_path.values() if not isinstance(each, Changed))
-        return next(errors, None)
+        return min(errors, key=_is_refusal, default=None)
+
+
+def _is_refusal(error: Exception) -> bool:
+    return isinstance(error, RemoteError) and not isinstance(error, Unreachable)
 
 
 class Fetcher:

@@ -11,7 +11,7 @@ from threading import Event, Thread
 from typing import Protocol
 
 from trivet.server.remote.cache import Stopped
-from trivet.server.remote.source import RemoteError, Unreachable
+from trivet.server.remote.source import Doubtful, RemoteError, Unreachable
 
 log = logging.getLogger(__name__)
 SETTLE_S = 2.0
@@ -29,7 +29,7 @@ class Followed(Protocol):
         OSError and Stopped."""
 
     def restore(self) -> bool:
-        """Takes what was there last time. Raises OSError."""
+        """Takes what was there last time; returns whether there is anything now. Raises OSError."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,8 +56,8 @@ class Follower:
         self._asked: SimpleQueue[_Round | None] = SimpleQueue()
         self._poll_s: float | None = None
         self._notice: Callable[[], None] = _nobody
-        self._outage = ""
-        """What was last said about a source that cannot be read."""
+        self._is_out = False
+        """Whether the source could not be read the last time, which has been said then."""
         self._thread = Thread(target=self._run, name="remote", daemon=True)
         self._thread.start()
 
@@ -150,10 +150,10 @@ class Follower:
                     return
                 if self._stop.wait(START_PAUSE_S):
                     raise Stopped
-        except Unreachable as error:
+        except (Unreachable, Doubtful) as error:
             if not self._mirror.restore():
                 raise
-            self._outage = str(error)
+            self._is_out = True
             log.warning("%s; serving what was there last time", error)
 
     def _poll(self) -> None:
@@ -162,14 +162,15 @@ class Follower:
         except Stopped:
             return
         except (RemoteError, OSError) as error:
-            if self._outage != str(error):
-                self._outage = str(error)
-                log.warning("%s; what serves goes on serving", error)
+            # Words that change are of the same trouble: a line for each would be one for each look.
+            level = logging.DEBUG if self._is_out else logging.WARNING
+            self._is_out = True
+            log.log(level, "%s; what serves goes on serving", error)
         except Exception:  # the next round may go better
             log.exception("%s: a round failed unexpectedly", self._address)
         else:
-            if self._outage:
-                self._outage = ""
+            if self._is_out:
+                self._is_out = False
                 log.info("%s can be read again", self._address)
         self._notice()
 

@@ -1,8 +1,8 @@
 """`hf://ORG/NAME[@REVISION][/FILE]`: a model of a hub, as a repository that holds this one model.
 
 Its files lie under NAME/VERSION. What is served first is version 1; when the branch has moved on to
-other files these are the next version, so that the one before serves until they are loaded. A
-commit never moves, so the hub is asked for it once.
+other files these are the next version. The one before serves until they are loaded, and is listed
+as long as it serves: they may be broken. A commit never moves, so the hub is asked for it once.
 """
 
 import json
@@ -64,16 +64,33 @@ class HubSource:
         self._endpoint = constants.ENDPOINT
         self._lock = threading.Lock()
         self._version: _Version | None = None
+        self._before: tuple[_Version, ...] = ()
+        """Versions that may serve yet."""
+        self._kept: frozenset[int] = frozenset()
         self._left_alone = _LeftAlone("", 0.0)
+
+    @property
+    def model(self) -> str:
+        """See OneModel."""
+        return self._asked.model
+
+    def keep(self, versions: frozenset[int]) -> None:
+        """See OneModel."""
+        self._kept = versions
 
     def listing(self) -> dict[str, Stamp]:
         """See Source."""
         with self._lock:
             if self._version is None or not self._asked.is_fixed:
                 self._version = self._next(*self._ask())
-            version = self._version
-        folder = f"{self._asked.model}/{version.number}"
-        return {f"{folder}/{place}": stamp for place, stamp in version.stamps.items()}
+            kept = self._kept
+            self._before = tuple(each for each in self._before if each.number in kept)
+            versions = (*self._before, self._version)
+        return {
+            f"{self.model}/{version.number}/{place}": stamp
+            for version in versions
+            for place, stamp in version.stamps.items()
+        }
 
     def fetch(self, path: str, stamp: Stamp, into: Path, at: int) -> Iterator[int]:
         """See Source."""
@@ -107,6 +124,8 @@ class HubSource:
         if before is not None and before.stamps == stamps:
             return _Version(before.number, commit, places, stamps)
         number = 1 if before is None else before.number + 1
+        if before is not None:
+            self._before = (*self._before, before)
         log.info(
             "%s: commit %s is version %d of model '%s'%s",
             self.address,
@@ -120,12 +139,13 @@ class HubSource:
     def _origin(self, path: str, stamp: Stamp) -> tuple[str, str]:
         """The commit and the path there of a file that was listed. Raises Changed."""
         with self._lock:
-            version = self._version
-        assert version is not None, "fetched before it was listed"
-        place = path.removeprefix(f"{self._asked.model}/{version.number}/")
-        if version.stamps.get(place) != stamp:
-            raise Changed
-        return version.commit, version.places[place]
+            versions = (*self._before, self._version)
+        for version in versions:
+            assert version is not None, "fetched before it was listed"
+            place = path.removeprefix(f"{self.model}/{version.number}/")
+            if version.stamps.get(place) == stamp:
+                return version.commit, version.places[place]
+        raise Changed
 
     # -- the hub -------------------------------------------------------------------------------
 

@@ -2,7 +2,7 @@
 
 A model is switched when all its files have come and a second listing says that nothing of it has
 changed meanwhile; until then what there is of it stays. So does everything when the source cannot
-be read. Models wait for themselves only.
+be read. Models wait for themselves only, and one that the source does not give is left out.
 """
 
 import logging
@@ -10,34 +10,54 @@ from collections.abc import Mapping
 from threading import Event
 
 from trivet.server.remote.cache import Cache, Stopped
+from trivet.server.remote.chosen import Chosen, taken
 from trivet.server.remote.fetching import Failures, Fetcher
 from trivet.server.remote.paths import Checked, checked
 from trivet.server.remote.pieces import ROOT, Pieces, model_of, pieces_of
 from trivet.server.remote.progress import readable, shown
 from trivet.server.remote.remembered import remember, remembered
-from trivet.server.remote.source import RemoteError, Source, Stamp
+from trivet.server.remote.source import Doubtful, RemoteError, Source, Stamp
 from trivet.server.remote.tree import Tree
 
 log = logging.getLogger(__name__)
 NUM_SWITCHES = 3
 """How often files are fetched again that another server's trimming has removed meanwhile."""
+_NOT_GIVEN = (
+    "not all of its files could be fetched from where the repository lies; the server log has the "
+    "details"
+)
 
 
 class Mirror:
     """One source and its tree. Owned by the thread that follows the source."""
 
     def __init__(
-        self, source: Source, cache: Cache, tree: Tree, fetcher: Fetcher, stop: Event
+        self,
+        source: Source,
+        cache: Cache,
+        tree: Tree,
+        fetcher: Fetcher,
+        stop: Event,
+        chosen: Chosen | None = None,
     ) -> None:
+        """`chosen`: what of it is wanted; None: all."""
         self.source = source
         self.tree = tree
+        self.unfetched: frozenset[str] = frozenset()
+        """Models and lone files that are there and not wanted here."""
+        self.left_out: Mapping[str, str] = {}
+        """By model: why it is not, or not wholly, here. It tells no addresses."""
         self._cache = cache
         self._fetcher = fetcher
         self._stop = stop
+        self._chosen = chosen or Chosen()
+        is_part = self._chosen.names is not None
+        # Another server may want all of the same address.
+        self._memory = f"{source.address}{' in part' if is_part else ''}"
         self._told: frozenset[str] = frozenset()
         """What has been said about paths and models that are left as they are."""
-        self._taken: dict[str, Stamp] | None = None
-        """The last listing, if the tree is all that it says."""
+        self._taken: tuple[dict[str, Stamp], object] | None = None
+        """The last listing and what of it was wanted, if the tree is all of that."""
 
     def sync(self, *, settle_s: float, bar: bool = False) -> bool:
         """One round; returns whether models wait for the next because they are being written.
@@ -45,13 +65,16 @@ class Mirror:
         `settle_s`: how long what is new must have been the same. Raises RemoteError or OSError,
         after it has switched what could be, and Stopped.
         """
+        names = self._chosen.names
         found = self._fetcher.listing()
-        if found == self._taken:
+        if (found, names) == self._taken:
             return False
         self._taken = None
         listed = checked(found)
-        wanted = pieces_of(listed.files)
-        self._require_files(wanted)
+        everything = pieces_of(listed.files)
+        self._require_files(everything)
+        wanted = taken(everything, names, self.tree.root.name)
+        self.unfetched = frozenset(map(model_of, everything.keys() - wanted.keys()))
         refused = _models_refused(listed, wanted)
         changed = {
             place: piece
@@ -62,29 +85,36 @@ class Mirror:
         failed = {_model_in(path, wanted) for path in failures.by_path}
         moving = {_model_in(path, wanted) for path in failures.changed()}
         moving |= self._moving(wanted, settle_s) if changed else set()
-        held = refused | failed | moving
-        self._switch(wanted, held, is_remembered=not failed)
-        self._tell(listed, moving)
-        self._raise(failures)
+        held = refused.keys() | failed | moving
+        is_known = failures.by_path.keys() == failures.refused().keys()
+        self._switch(wanted, held, is_remembered=is_known)
+        not_given = {_model_in(path, wanted): each for path, each in failures.refused().items()}
+        self.left_out = {**dict.fromkeys(not_given, _NOT_GIVEN), **refused}
+        self._tell(listed, not_given, moving)
+        # Whoever serves nothing is told why.
+        if not is_known or not self.tree.pieces:
+            self._raise(failures)
         if not held:
-            self._taken = found
+            self._taken = (found, names)
         return bool(moving)
 
-    def _require_files(self, wanted: Pieces) -> None:
-        if not wanted and self.tree.pieces:
-            raise RemoteError(
-                f"{self.source.address} holds no files any more; put the models back, or stop the "
-                "server if it shall serve none"
+    def _require_files(self, pieces: Pieces) -> None:
+        if not pieces and (self.tree.pieces or self._remembered()):
+            raise Doubtful(
+                f"{self.source.address} holds no files any more; put the models back, or start the "
+                "server without it, or with an empty --remote-cache, if it shall serve none of them"
             )
 
     def restore(self) -> bool:
         """Makes the tree what the source last held, if all of it is still here: for a start without
-        the source. Raises OSError."""
-        files = remembered(self._cache.folder, self.source.address)
-        if not files or not all(self._cache.has(self.source, each) for each in files.values()):
-            return False
-        self.tree.switch(pieces_of(files))
-        return True
+        the source. Returns whether it holds anything. Raises OSError."""
+        if files := self._remembered():
+            self.tree.switch(pieces_of(files))
+        return bool(self.tree.pieces)
+
+    def _remembered(self) -> dict[str, Stamp]:
+        files = remembered(self._cache.folder, self._memory)
+        return files if all(self._cache.has(self.source, each) for each in files.values()) else {}
 
     def _fetch(self, files: Mapping[str, Stamp], *, bar: bool) -> Failures:
         missing = {
@@ -109,7 +139,8 @@ class Mirror:
         """The models that are not what they were when they were listed."""
         if self._stop.wait(settle_s):
             raise Stopped
-        now = pieces_of(checked(self._fetcher.listing()).files)
+        everything = pieces_of(checked(self._fetcher.listing()).files)
+        now = taken(everything, self._chosen.names, self.tree.root.name)
         places = wanted.keys() | now.keys()
         return {model_of(place) for place in places if wanted.get(place) != now.get(place)}
 
@@ -121,7 +152,7 @@ class Mirror:
         target |= {place: piece for place, piece in before.items() if model_of(place) in held}
         self._switch_to(target)
         if is_remembered:
-            remember(self._cache.folder, self.source.address, _files_of(target))
+            remember(self._cache.folder, self._memory, _files_of(target))
         self._cache.trim()
 
     def _switch_to(self, target: Pieces) -> None:
@@ -146,22 +177,26 @@ class Mirror:
         if error is not None:
             raise error
 
-    def _tell(self, listed: Checked, moving: set[str]) -> None:
+    def _tell(self, listed: Checked, not_given: Mapping[str, Exception], moving: set[str]) -> None:
         """Each once while it holds."""
         notes = dict.fromkeys(listed.refused.values(), logging.WARNING)
+        for model, error in not_given.items():
+            notes[f"{_named(model)} is left as it is: {error}"] = logging.WARNING
         for model in moving:
-            named = f"model '{model}'" if model != ROOT else "the model"
-            notes[f"{named} is being written; it is taken when it is still"] = logging.INFO
+            notes[f"{_named(model)} is being written; it is taken when it is still"] = logging.INFO
         for note, level in notes.items():
             if note not in self._told:
                 log.log(level, "%s: %s", self.source.address, note)
         self._told = frozenset(notes)
 
 
-def _models_refused(listed: Checked, wanted: Pieces) -> set[str]:
-    if ROOT in wanted:
-        return {ROOT} if listed.refused else set()
-    return {path.partition("/")[0] for path in listed.refused}
+def _models_refused(listed: Checked, wanted: Pieces) -> dict[str, str]:
+    """And why."""
+    return {_model_in(path, wanted): why for path, why in listed.refused.items()}
+
+
+def _named(model: str) -> str:
+    return f"model '{model}'" if model != ROOT else "the model"
 
 
 def _model_in(path: str, wanted: Pieces) -> str:

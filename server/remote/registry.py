@@ -1,5 +1,6 @@
 """`mlflow://models:/NAME@ALIAS`: a model of an MLflow registry, as a repository that holds this one
-model. Its version folder has MLflow's number, so an alias that moves is another version.
+model. Its version folder has MLflow's number, so an alias that moves is another version. Where it
+has moved on, the one before is listed as long as it serves; where it moves back, that goes first.
 """
 
 import logging
@@ -118,6 +119,18 @@ class RegistrySource:
         self._registry = registry
         self._lock = threading.Lock()
         self._version: _Version | None = None
+        self._before: tuple[_Version, ...] = ()
+        """Versions that may serve yet."""
+        self._kept: frozenset[int] = frozenset()
+
+    @property
+    def model(self) -> str:
+        """See OneModel."""
+        return self._asked.model
+
+    def keep(self, versions: frozenset[int]) -> None:
+        """See OneModel."""
+        self._kept = versions
 
     @cached_property
     def _client(self) -> "MlflowClient":
@@ -130,24 +143,40 @@ class RegistrySource:
         with self._lock:
             if self._version is None or not self._asked.is_fixed:
                 with refusals(self._registry, self._asked.uri):
-                    self._version = self._found()
-            version = self._version
-        folder = f"{self._asked.model}/{version.number}"
-        return {f"{folder}/{path}": stamp for path, stamp in version.stamps.items()}
+                    self._turn_to(self._found())
+            assert self._version is not None, "found above, now or before"
+            versions = (*self._before, self._version)
+        return {
+            f"{self.model}/{version.number}/{path}": stamp
+            for version in versions
+            for path, stamp in version.stamps.items()
+        }
+
+    def _turn_to(self, version: _Version) -> None:
+        kept = self._kept
+        older = (*self._before, *((self._version,) if self._version is not None else ()))
+        self._before = tuple(e for e in older if e.number in kept and e.number < version.number)
+        self._version = version
 
     def fetch(self, path: str, stamp: Stamp, into: Path, at: int) -> Iterator[int]:
         """See Source."""
-        with self._lock:
-            version = self._version
-        assert version is not None, "fetched before it was listed"
-        place = path.removeprefix(f"{self._asked.model}/{version.number}/")
-        if version.stamps.get(place) != stamp:
-            raise Changed
+        version, place = self._origin(path, stamp)
         with into.open("ab") as file:
             for chunk in self._content(version, place, into, at):
                 file.write(chunk)
                 file.flush()
                 yield len(chunk)
+
+    def _origin(self, path: str, stamp: Stamp) -> tuple[_Version, str]:
+        """The version and the path there of a file that was listed. Raises Changed."""
+        with self._lock:
+            versions = (*self._before, self._version)
+        for version in versions:
+            assert version is not None, "fetched before it was listed"
+            place = path.removeprefix(f"{self.model}/{version.number}/")
+            if version.stamps.get(place) == stamp:
+                return version, place
+        raise Changed
 
     def _content(self, version: _Version, place: str, into: Path, at: int) -> Iterator[bytes]:
         with refusals(self._registry, f"{self._asked.uri}, '{place}'"):

@@ -2,19 +2,24 @@
 
 import asyncio
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future
 from pathlib import Path
 from threading import Event
 
+from trivet.backends.api.naming import key_of, name_in
+from trivet.backends.registry import abouts
 from trivet.server.remote.addresses import open_source
 from trivet.server.remote.cache import Cache, Stopped
+from trivet.server.remote.chosen import Chosen
+from trivet.server.remote.configured import OPTION, configured, parse_configs
 from trivet.server.remote.fetching import PATIENCE, Fetcher, Patience
 from trivet.server.remote.follower import Follower
 from trivet.server.remote.mirror import Mirror
-from trivet.server.remote.source import RemoteError
+from trivet.server.remote.source import OneModel, RemoteError
 from trivet.server.remote.tree import Tree, remove_abandoned
-from trivet.server.repository.scan import RepositoryUnreadableError, Snapshot, scan
+from trivet.server.repository.layout import ModelFolder, model_of_file
+from trivet.server.repository.scan import NAME, RepositoryUnreadableError, Snapshot, scan
 from trivet.server.settings import Settings
 
 CLOSE_S = 1.0
@@ -31,16 +36,21 @@ class Repositories:
         self._stop = Event()
         self._cache: Cache | None = None
         self._followers: list[Follower] = []
-        self._trees: list[Tree] = []
+        self._mirrors: list[Mirror] = []
+        self._moving: list[tuple[Path, OneModel]] = []
+        """What goes on to other versions, by its folder here."""
+        self._chosen = Chosen(_names_at_first(settings))
         self.addresses: dict[Path, str] = {}
         """What folders here stand for."""
         try:
+            self._configs = parse_configs(settings.remote_config)
             self.roots = tuple(map(self._folder_of, settings.model_repository))
+            self._check_configs()
         except (RemoteError, OSError) as error:
             raise RepositoryUnreadableError(str(error)) from error
 
     async def fetch(self) -> None:
-        """Brings everything here for the first time. Raises RepositoryUnreadableError."""
+        """Brings here for the first time what is wanted. Raises RepositoryUnreadableError."""
         # Two bars would write over each other.
         bar = not self._settings.no_progress and len(self._followers) == 1
         await _all(follower.start(bar=bar) for follower in self._followers)
@@ -52,15 +62,55 @@ class Repositories:
 
     def scan(self) -> Snapshot:
         """What lies in all of them now. Raises RepositoryUnreadableError."""
-        return scan(
+        found = scan(
             self.roots,
             is_namespaced=self._settings.model_namespacing,
             addresses=self.addresses,
         )
+        left_out = {each.key: each for each in self._left_out()}
+        seen = found.models.keys() | found.problems.keys()
+        more = {key: folder for key, folder in left_out.items() if key not in seen}
+        return Snapshot({**found.models, **more}, found.problems) if more else found
 
-    async def refresh(self) -> None:
-        """Brings here what there is now. Raises RepositoryUnreadableError."""
+    def _left_out(self) -> Iterator[ModelFolder]:
+        """Models that could not be brought here."""
+        for mirror in self._mirrors:
+            root = mirror.tree.root
+            for model, why in mirror.left_out.items():
+                name = model or root.name
+                if NAME.fullmatch(name):
+                    namespace = self._namespace_of(root)
+                    yield ModelFolder(name, root, (), {}, advice=why, namespace=namespace)
+
+    def unfetched(self) -> dict[str, str]:
+        """By key: the names of models elsewhere that nobody has wanted yet."""
+        known = abouts().values()
+        found: dict[str, str] = {}
+        for mirror in self._mirrors:
+            root, pieces = mirror.tree.root, mirror.unfetched
+            for place in pieces:
+                name = model_of_file(place, known) or place or root.name
+                found[key_of(self._namespace_of(root), name)] = name
+        return found
+
+    def _namespace_of(self, root: Path) -> str:
+        return self.addresses.get(root, str(root)) if self._settings.model_namespacing else ""
+
+    async def refresh(self, names: Iterable[str]) -> None:
+        """Brings here what there is now, with these models if only some are wanted. Raises
+        RepositoryUnreadableError."""
+        self._chosen.add(names)
         await _all(follower.sync() for follower in self._followers)
+
+    def give_up(self, names: Iterable[str]) -> None:
+        """Nobody wants these models any more. Their files go with the next refresh."""
+        self._chosen.discard(names)
+
+    def note_serving(self, key: str, versions: Iterable[int]) -> None:
+        """These versions of a model serve now."""
+        for root, source in self._moving:
+            if key == key_of(self._namespace_of(root), source.model):
+                source.keep(frozenset(versions))
 
     def is_elsewhere(self, path: Path) -> bool:
         """Whether a folder here is of a repository that lies elsewhere."""
@@ -85,8 +135,8 @@ class Repositories:
     async def close(self) -> None:
         """Removes the folders: nothing serves any more."""
         self._stop.set()
-        followed = zip(self._followers, self._trees, strict=True)
-        await asyncio.gather(*(asyncio.to_thread(_close, *each) for each in followed))
+        followed = zip(self._followers, self._mirrors, strict=True)
+        await asyncio.gather(*(asyncio.to_thread(_close, f, m.tree) for f, m in followed))
 
     def _folder_of(self, repository: Path | str) -> Path:
         if isinstance(repository, Path):
@@ -98,12 +148,26 @@ class Repositories:
         if self._cache is None:
             self._cache = self._opened_cache()
         tree = Tree(source, self._cache)
+        if isinstance(source, OneModel):
+            self._moving.append((tree.root, source))
+        source = configured(source, self._configs)
         fetcher = Fetcher(source, self._cache, self._stop, self._patience)
-        mirror = Mirror(source, self._cache, tree, fetcher, self._stop)
-        self._trees.append(tree)
+        mirror = Mirror(source, self._cache, tree, fetcher, self._stop, self._chosen)
+        self._mirrors.append(mirror)
         self._followers.append(Follower(mirror, source.address, self._stop))
         self.addresses[tree.root] = source.address
         return tree.root
+
+    def _check_configs(self) -> None:
+        models = {source.model for _, source in self._moving}
+        for name, file in self._configs.items():
+            if name not in models:
+                there = ", ".join(sorted(models)) or "none"
+                raise RemoteError(
+                    f"{OPTION}={name}={file}: no address of a hub or registry has a model "
+                    f"'{name}'; there is {there}. A model in a folder or bucket has its "
+                    "config.pbtxt there"
+                )
 
     def _opened_cache(self) -> Cache:
         given = self._settings.remote_cache
@@ -123,6 +187,12 @@ class Repositories:
             ) from error
         remove_abandoned(cache)
         return cache
+
+
+def _names_at_first(settings: Settings) -> tuple[str, ...] | None:
+    """Which models are brought here at the start; None: all. Others when somebody loads them."""
+    is_all = settings.model_control_mode != "explicit" or "*" in settings.load_model
+    return None if is_all else tuple(map(name_in, settings.load_model))
 
 
 def _close(follower: Follower, tree: Tree) -> None:

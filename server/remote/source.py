@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from trivet.server.settings import Settings
 
@@ -15,6 +15,10 @@ class RemoteError(Exception):
     """The source says no, or its files are not what can be served: asking again changes nothing
     before somebody acts. The text is a sentence for the log that says what to do; it holds no
     credentials."""
+
+
+class Doubtful(RemoteError):
+    """What the source shows can hardly be all that it has: what was there before is kept."""
 
 
 class Unreachable(RemoteError):
@@ -56,6 +60,19 @@ class Source(Protocol):
         """Appends the file's bytes from offset `at` to `into`, which has `at` bytes; yields how
         many it has written since the last yield. Tries once: whoever asks tries again. Raises
         Unreachable, RemoteError, or Changed if the file is no longer the stamp's."""
+
+
+@runtime_checkable
+class OneModel(Protocol):
+    """A source that holds one model, which goes on to other versions."""
+
+    @property
+    def model(self) -> str:
+        """Its name."""
+
+    def keep(self, versions: frozenset[int]) -> None:
+        """These serve: they are listed beside a newer one until they do not any more, for their
+        instances may have to open their files again. From any thread."""
 
 
 class OpenSource(Protocol):

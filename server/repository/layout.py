@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePath
 
 from trivet.backends.api import About, Claim, Listing, ModelFiles
+from trivet.backends.api.adapting import ADAPTERS
 from trivet.backends.api.naming import key_of
 from trivet.backends.registry import advice, claims
 
@@ -23,6 +24,8 @@ EMPTY = (
     "the model repository holds no model; put one in as a folder, NAME/1/FILE or NAME/FILE, or as "
     "a lone file such as NAME.onnx or NAME.gguf"
 )
+TRAFFIC_FILE = "traffic.toml"
+"""Says who gets which version; what the versions are made of does not depend on it."""
 CONFIG_FOLDERS = ("configs", "initial_state", "warmup")
 """Folders beside the versions that hold nothing of a version."""
 _CONFIG_SUFFIXES = (".pbtxt", ".txt")
@@ -54,6 +57,10 @@ class ModelFolder:
     """Whether a client has sent it: what the operator allows a model of that name is not for it."""
     namespace: str = ""
     """The repository, where these are namespaces."""
+    traffic: Fingerprint = ()
+    """Of its traffic.toml, where it has one."""
+    adapters: Fingerprint = ()
+    """Of what is made of the model while it serves: its folder `adapters`."""
 
     @property
     def key(self) -> str:
@@ -78,14 +85,21 @@ class ModelFolder:
         return ModelFiles(self.path, version, self.is_flat, self.lone, given_name)
 
 
-def flat(path: Path, stamps: Fingerprint, known: Abouts) -> ModelFolder:
+def parted(stamps: Fingerprint) -> tuple[Fingerprint, Fingerprint]:
+    """The files of a model's folder that are the model's, and those of its adapters."""
+    prefix = f"{ADAPTERS}/"
+    own = tuple(stamp for stamp in stamps if not stamp[0].startswith(prefix))
+    return own, tuple(stamp for stamp in stamps if stamp[0].startswith(prefix))
+
+
+def flat(path: Path, stamps: Fingerprint, known: Abouts, adapters: Fingerprint) -> ModelFolder:
     """A folder in which no version folder lies: version 1 itself, or a stranger. Raises OSError."""
     name, has_config = path.name, any(stamp[0].endswith(".pbtxt") for stamp in stamps)
     listing = Listing.of(ModelFiles(path, 1, is_flat=True))
     is_claimed = any(match.claim is not Claim.MODEL_NAME for match, _ in claims(listing, known))
     if is_claimed or (has_config and any(map(_is_content, stamps))):
         content = tuple(stamp for stamp in stamps if not stamp[0].endswith(".pbtxt"))
-        return ModelFolder(name, path, stamps, {1: content}, is_flat=True)
+        return ModelFolder(name, path, stamps, {1: content}, is_flat=True, adapters=adapters)
     if has_config or not stamps:
         return ModelFolder(name, path, stamps, {})
     return ModelFolder(name, path, stamps, {}, advice=advice(listing, known))

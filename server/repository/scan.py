@@ -14,6 +14,7 @@ from types import MappingProxyType
 from trivet.backends.api.naming import key_of
 from trivet.backends.registry import abouts
 from trivet.server.repository.layout import (
+    TRAFFIC_FILE,
     Abouts,
     Fingerprint,
     ModelFolder,
@@ -21,6 +22,7 @@ from trivet.server.repository.layout import (
     is_one_model,
     lone_models,
     model_of_file,
+    parted,
 )
 
 log = logging.getLogger(__name__)
@@ -136,8 +138,8 @@ def _attempt(
 
 
 def _scan_whole(root: Path, place: Path) -> ModelFolder:
-    stamps = tuple(_walk(root, place, "", MAX_FILES))
-    return ModelFolder(place.name, root, (), {1: stamps}, is_flat=True)
+    own, adapters = parted(tuple(_walk(root, place, "", MAX_FILES)))
+    return ModelFolder(place.name, root, (), {1: own}, is_flat=True, adapters=adapters)
 
 
 def _is_lone(entry: os.DirEntry[str]) -> bool:
@@ -198,12 +200,15 @@ def is_ignored(name: str) -> bool:
 
 def _scan_model(path: Path, root: Path, known: Abouts) -> ModelFolder:
     config: list[tuple[str, int, int, int]] = []
+    traffic: Fingerprint = ()
     versions: dict[int, Fingerprint] = {}
     budget = MAX_FILES
     for entry in _entries(path, root):
         if is_ignored(entry.name):
             continue
-        if not entry.is_dir():
+        if entry.name == TRAFFIC_FILE:
+            traffic = (_stamp(entry, entry.name),)
+        elif not entry.is_dir():
             config.append(_stamp(entry, entry.name))
         elif _VERSION.fullmatch(entry.name):
             fingerprint = tuple(_walk(Path(entry.path), root, "", budget))
@@ -211,8 +216,10 @@ def _scan_model(path: Path, root: Path, known: Abouts) -> ModelFolder:
             versions[int(entry.name)] = fingerprint
         elif not entry.name.isdigit():
             config += _walk(Path(entry.path), root, f"{entry.name}/", budget)
-    stamps = tuple(sorted(config))
-    return ModelFolder(path.name, path, stamps, versions) if versions else flat(path, stamps, known)
+    stamps, adapters = parted(tuple(sorted(config)))
+    if versions:
+        return ModelFolder(path.name, path, stamps, versions, traffic=traffic, adapters=adapters)
+    return flat(path, stamps, known, adapters)
 
 
 def _walk(

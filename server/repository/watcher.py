@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -12,17 +12,14 @@ from watchfiles import awatch
 from trivet.server.logs.outage import Outage
 from trivet.server.repository.layout import ModelFolder
 from trivet.server.repository.plan import Action, plan
-from trivet.server.repository.scan import (
-    NO_ADDRESSES,
-    RepositoryUnreadableError,
-    Snapshot,
-    scan,
-)
+from trivet.server.repository.scan import RepositoryUnreadableError, Snapshot, scan
 
 log = logging.getLogger(__name__)
 Apply = Callable[[tuple[Action, ...]], None]
 Owed = Callable[[], Collection[str]]
 """The models to load again although their folders are as they were."""
+Look = Callable[[], Snapshot]
+"""What lies in the repositories now. Raises RepositoryUnreadableError."""
 EVENT_STEP_MS = 50
 SETTLE_S = 0.25
 """A folder that has not changed for so long is taken as completely copied."""
@@ -75,13 +72,13 @@ class Watcher:
         applied: Snapshot,
         apply: Apply,
         owed: Owed = tuple,
-        is_namespaced: bool = False,
-        addresses: Mapping[Path, str] = NO_ADDRESSES,
+        look: Look | None = None,
         settle_s: float = SETTLE_S,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
+        """`look`: where that is more than what lies in the roots."""
         self._roots = roots
-        self._scan = partial(scan, roots, is_namespaced=is_namespaced, addresses=addresses)
+        self._scan = look or partial(scan, roots)
         self._watches_events = mode == "watch"
         self._poll_s = poll_secs
         self._settling = Settling(settle_s)

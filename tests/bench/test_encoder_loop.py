@@ -1,6 +1,6 @@
 """The loop that the encoder's folder is measured next to computes what the folder does."""
 
-from bench.encoder import LONGEST, NUM_TEXTS, SHORTEST, texts
+from bench.encoder_alone import LONGEST, NUM_TEXTS, SHORTEST, texts
 
 
 def test_texts_are_of_mixed_lengths_and_always_the_same() -> None:

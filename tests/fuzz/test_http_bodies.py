@@ -11,6 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from trivet.backends.api import ServingError
+from trivet.server.http.anthropic.chats import chat_of
+from trivet.server.http.anthropic.fields import MessagesFields
 from trivet.server.http.generate import decode_generate
 from trivet.server.http.json_document import parse_object
 from trivet.server.http.limits import JsonLimits
@@ -18,6 +20,9 @@ from trivet.server.http.openai.chat_fields import ChatFields
 from trivet.server.http.openai.embeddings import EmbeddingFields
 from trivet.server.http.openai.fields import DetokenizeFields, TokenizeFields, parse
 from trivet.server.http.openai.messages import plain_message
+from trivet.server.http.openai.responses.chat_form import chat_of as response_chat
+from trivet.server.http.openai.responses.fields import FORMS, ResponseFields
+from trivet.server.http.openai.responses.items import as_items, kept
 from trivet.server.http.openai.sampling_fields import CompletionFields
 from trivet.server.http.raw_request import decode_raw
 from trivet.server.http.tensors import InferDecoder
@@ -46,6 +51,7 @@ TOOL = {
     "type": "function",
     "function": {"name": "f", "parameters": {"type": "object", "properties": {}}},
 }
+TEXT = {"type": "text", "text": "a"}
 SAMPLING = {
     "model": "m",
     "temperature": 0.5,
@@ -69,6 +75,8 @@ SAMPLING = {
     "cache_salt": "s",
     "truncate_prompt_tokens": 5,
     "request_id": "i",
+    "logprob_token_ids": [1],
+    "thinking_token_budget": 5,
 }
 CHAT = {
     **SAMPLING,
@@ -88,6 +96,60 @@ CHAT = {
     "chat_template_kwargs": {"a": 1},
     "documents": [{"a": "b"}],
     "continue_final_message": False,
+}
+RESPONSE = {
+    "model": "m",
+    "input": [
+        {"role": "user", "content": [{"type": "input_text", "text": "a"}]},
+        {"type": "reasoning", "id": "rs_1", "summary": [{"type": "summary_text", "text": "b"}]},
+        {"type": "function_call", "call_id": "c", "name": "f", "arguments": "{}"},
+        {"type": "function_call_output", "call_id": "c", "output": "d"},
+    ],
+    "instructions": "e",
+    "tools": [{"type": "function", "name": "f", "parameters": {"type": "object"}}],
+    "tool_choice": {"type": "function", "name": "f"},
+    "text": {"format": {"type": "json_schema", "name": "n", "schema": {"type": "object"}}},
+    "reasoning": {"effort": "low", "summary": "auto"},
+    "include": ["message.output_text.logprobs"],
+    "metadata": {"a": "b"},
+    "top_logprobs": 1,
+    "max_output_tokens": 5,
+    "temperature": 0.5,
+    "stream": True,
+    "seed": 1,
+    "top_k": 5,
+}
+MESSAGES = {
+    "model": "m",
+    "max_tokens": 2000,
+    "system": [{"type": "text", "text": "a"}],
+    "messages": [
+        {"role": "user", "content": [{"type": "text", "text": "a"}]},
+        {
+            "role": "assistant",
+            "content": [
+                {"type": "thinking", "thinking": "a", "signature": "b"},
+                {"type": "tool_use", "id": "1", "name": "f", "input": {"a": 1}},
+            ],
+        },
+        {
+            "role": "user",
+            "content": [
+                {"type": "tool_result", "tool_use_id": "1", "content": [TEXT], "is_error": True},
+                TEXT,
+                {"type": "image", "source": {"type": "url", "url": "a"}},
+            ],
+        },
+    ],
+    "tools": [{"name": "f", "input_schema": {"type": "object"}, "description": "a"}],
+    "tool_choice": {"type": "tool", "name": "f", "disable_parallel_tool_use": True},
+    "thinking": {"type": "enabled", "budget_tokens": 1024},
+    "output_config": {"format": {"type": "json_schema", "schema": {}}, "effort": "low"},
+    "stop_sequences": ["a"],
+    "temperature": 0.5,
+    "top_k": 3,
+    "stream": True,
+    "metadata": {"user_id": "u"},
 }
 PARAMETERS = {
     "best_of": 1,
@@ -166,6 +228,32 @@ def test_openai_chat(body: bytes) -> None:
         fields.template_arguments()
         json.dumps([plain_message(message) for message in fields.messages])
         json.dumps(fields.shown_tools())
+
+
+@fuzzed
+@given(body=json_bodies(RESPONSE))
+def test_openai_responses(body: bytes) -> None:
+    with contextlib.suppress(ServingError):
+        asked = parse(ResponseFields, body, FORMS)
+        asked.check()
+        items = as_items(asked.input)
+        chat = response_chat(asked, [], items)
+        chat.sampling(chat.token_limit, chat.top_logprobs, {})
+        json.dumps([plain_message(message) for message in chat.messages])
+        json.dumps(chat.shown_tools())
+        json.dumps([kept(item) for item in items])
+
+
+@fuzzed
+@given(body=json_bodies(MESSAGES))
+def test_anthropic_messages(body: bytes) -> None:
+    with contextlib.suppress(ServingError):
+        fields = parse(MessagesFields, body)
+        fields.check()
+        chat = chat_of(fields)
+        chat.sampling(chat.token_limit, None, {})
+        json.dumps([plain_message(message) for message in chat.messages])
+        json.dumps(chat.shown_tools())
 
 
 @fuzzed

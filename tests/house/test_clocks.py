@@ -14,8 +14,10 @@ WALL = {
 }
 # Who tells the wall clock's time to somebody, and to whom. Nobody compares or adds it.
 TELLING = {
+    "server/metrics/generating.py": "vLLM's metric of adapters, whose value is the time",
     "server/http/answers.py": "the Date header",
     "server/http/openai/documents.py": "`created` in OpenAI's documents",
+    "server/http/anthropic/models.py": "`created_at` in Anthropic's documents",
     "server/scheduling/statistics.py": "`last_inference` of the statistics extension",
     "server/tracing/otlp.py": "spans have wall-clock times; one difference for a whole trace",
     "backends/llm/text/chat.py": "strftime_now in chat templates",

@@ -30,11 +30,18 @@ DOORS = {
     ("server/models/warmup.py", "_run"): "user code: execute",
     ("server/remote/follower.py", "Follower._error_of"): "a round, told to whoever waits for it",
     ("server/remote/follower.py", "Follower._poll"): "a round: the next one may go better",
-    ("backends/llm/engine/engine.py", "Engine._try"): "the engine's loop: a step costs its batch",
+    (
+        "backends/llm/engine/attempts.py",
+        "Attempts._try",
+    ): "the engine's loop: a step costs its rows",
     (
         "backends/llm/engine/engine.py",
         "Engine._launch",
     ): "the same, a step ahead: it is tried again alone",
+    (
+        "backends/llm/engine/adapting.py",
+        "AdapterReader._run",
+    ): "a reader's thread: an adapter is refused, and who waits for it gets an end",
     (
         "backends/llm/sampling/sampler.py",
         "_try_process",

@@ -1,6 +1,7 @@
 """Models of a hub and of a registry, served by their addresses: followed while they change, and
 served while nobody answers."""
 
+import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,7 @@ class Site:
     hub: FakeHub
     registry: FakeRegistry
     server: RunningServer
+    cache: Path
 
     def sum_of(self, model: str, value: float) -> float:
         """What the model makes of one number."""
@@ -58,13 +60,16 @@ def site(
     registry.register("fraud", logged_onnx(adder_bytes(10)))
     registry.register("fraud", logged_onnx(adder_bytes(20)))
     registry.aliases["fraud", "champion"] = 2
+    cache, config = tmp_path_factory.mktemp("cache"), tmp_path_factory.mktemp("own") / "config"
+    config.write_text('parameters { key: "intra_op_thread_count" value { string_value: "1" } }')
     server = start_server(
         HUB,
         f"--model-repository={REGISTRY}",
-        f"--remote-cache={tmp_path_factory.mktemp('cache')}",
+        f"--remote-config=adder={config}",
+        f"--remote-cache={cache}",
         "--repository-poll-secs=0.2",
     )
-    yield Site(hub, registry, server)
+    yield Site(hub, registry, server, cache)
     assert server.stop() == 0
     server.end()
 
@@ -99,6 +104,17 @@ def test_what_cannot_be_loaded_leaves_what_serves(site: Site) -> None:
     site.server.wait_until(is_told, "told that version 3 does not load")
     assert site.serves("adder") == ["2"]
     assert site.sum_of("adder", 1) == 6
+    # An instance that starts again finds its files.
+    assert {path.parent.name for path in site.cache.glob("trees/*/*/adder/*/model.onnx")} == {
+        "2",
+        "3",
+    }
+
+
+def test_a_config_of_the_operators_own_is_the_model_s(site: Site) -> None:
+    _, text = site.server.get("/v2/models/adder/config")
+    parameters = json.loads(text)["parameters"]
+    assert parameters["intra_op_thread_count"] == {"string_value": "1"}
 
 
 @pytest.mark.rows("R36")
@@ -128,6 +144,6 @@ def test_a_restart_while_nobody_answers_serves_what_was_there(
     assert serve(*arguments).stop() == 0
     with pytest.MonkeyPatch.context() as environment:
         environment.setenv("HF_HUB_OFFLINE", "1")
-        again = Site(hub, registry, serve(*arguments))
+        again = Site(hub, registry, serve(*arguments), tmp_path)
     assert any("HF_HUB_OFFLINE is set" in line for line in again.server.output)
     assert again.sum_of("other", 1) == 4

@@ -75,6 +75,16 @@ async def test_parts_that_would_be_fetched_or_decoded_are_refused(part: dict[str
         assert "only text parts are offered" in error["message"]
 
 
+@pytest.mark.more_of("O25")
+@pytest.mark.parametrize("url", URLS[:4])
+async def test_images_of_anthropics_messages_are_not_fetched_either(url: str) -> None:
+    block = {"type": "image", "source": {"type": "url", "url": url}}
+    body = {"model": "m", "max_tokens": 1, "messages": [{"role": "user", "content": [block]}]}
+    status, document = await ask("/v1/messages", body)
+    assert status == 400
+    assert document["error"]["message"].startswith("messages[0].content[0]")
+
+
 @pytest.mark.rows("O27b")
 @pytest.mark.parametrize(
     "path", ["/v1/audio/transcriptions", "/v1/audio/speech", "/v1/images/generations", "/v1/files"]

@@ -32,7 +32,13 @@ BODIES = {
     "surrogates": b'{"model": "\\ud800", "inputs": [], "messages": [{"role": "\\udfff"}]}',
 }
 NOISE = [b"", b"\xff" * 30, b"\x0a\x05{0.x}", b"\x0a\x03%s\0"]
-NAMES = {"model": "%7B0.__class__%7D", "model*": "a%25s", "version": "1", "region": "%25s%25n"}
+NAMES = {
+    "model": "%7B0.__class__%7D",
+    "model*": "a%25s",
+    "version": "1",
+    "region": "%25s%25n",
+    "response": "%25s%7B0%7D",
+}
 
 
 def told_of_us(text: str) -> list[str]:

@@ -38,6 +38,9 @@ class Attention(Protocol):
     def begin(self, inputs: StepInputs) -> None:
         """A step begins: what all its layers share can be prepared."""
 
-    def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    def attend(
+        self, layer: int, query: Tensor, key: Tensor, value: Tensor, sinks: Tensor | None = None
+    ) -> Tensor:
         """Puts the new keys and values [N, key/value heads, head size] into the cache and attends
-        causally with the queries [N, heads, head size]; same shape out."""
+        causally with the queries [N, heads, head size]; same shape out. `sinks`: of each head a
+        score that takes its share and gives nothing, where the layer's kind has them."""

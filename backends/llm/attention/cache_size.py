@@ -1,6 +1,7 @@
 """How large a key/value cache is, and by what one of 8 bits is divided."""
 
 import logging
+import math
 from collections import Counter
 from collections.abc import Mapping
 
@@ -34,10 +35,10 @@ def size_cache(
     """The number of cache blocks in `size_bytes`; prints the arithmetic. Raises LoadFailed when too
     few."""
     kinds = Counter(
-        (each.attention.num_kv_heads, each.attention.head_dim) for each in config.layers
+        (kind.num_cached, kind.num_kv_heads, kind.head_dim) for kind in config.attentions
     )
-    numbers = sum(count * heads * size for (heads, size), count in kinds.items())
-    token_bytes = 2 * numbers * dtype.itemsize
+    numbers = sum(count * math.prod(shape) for shape, count in kinds.items())
+    token_bytes = numbers * dtype.itemsize
     block_bytes = token_bytes * settings.block_size
     num_blocks = size_bytes // block_bytes
     # More than every sequence at its full length would never be used.
@@ -45,7 +46,7 @@ def size_cache(
     num_blocks = min(num_blocks, most)
     num_tokens = max(num_blocks - 1, 0) * settings.block_size
     log.info(
-        "key/value cache: 2 x %s x %d bytes = %d bytes a token; %d MiB hold "
+        "key/value cache: %s x %d bytes = %d bytes a token; %d MiB hold "
         "%d tokens in %d blocks of %d: %.1f sequences of %d tokens",
         _product(kinds), dtype.itemsize, token_bytes,
         num_blocks * block_bytes // MIB, num_tokens, num_blocks, settings.block_size,
@@ -61,6 +62,9 @@ def size_cache(
     return num_blocks
 
 
-def _product(kinds: Mapping[tuple[int, int], int]) -> str:
-    parts = [f"{count} layers x {heads} heads x {size}" for (heads, size), count in kinds.items()]
+def _product(kinds: Mapping[tuple[int, int, int], int]) -> str:
+    parts = [
+        f"{num_cached} x {count} layers x {heads} heads x {size}"
+        for (num_cached, heads, size), count in kinds.items()
+    ]
     return parts[0] if len(parts) == 1 else f"({' + '.join(parts)})"

@@ -13,8 +13,8 @@ from trivet.backends.llm.families.needs import Need
 log = logging.getLogger(__name__)
 ORDER = ("fa3", "varlen", "triton", "flashinfer", "torch")
 """FlashInfer is behind our own kernels, for it waits for the device at each step."""
-_ONLY_TORCH = frozenset({Need.SCORE_CAP, Need.LINEAR_BIASES})
-"""What changes scores in a way that no kernel here knows."""
+_ONLY_TORCH = frozenset({Need.SCORE_CAP, Need.LINEAR_BIASES, Need.SINKS, Need.LATENT})
+"""What changes scores, or the cache, in a way that no kernel here knows."""
 Make = Callable[[], Attention]
 
 

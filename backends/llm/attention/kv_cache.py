@@ -25,8 +25,12 @@ class KvCache:
         self.block_size = block_size
         self.scales = scales or [(1.0, 1.0)] * config.num_layers
         kinds = [layer.attention for layer in config.layers]
-        shapes = [(2, num_blocks, block_size, kind.num_kv_heads, kind.head_dim) for kind in kinds]
+        shapes = [
+            (kind.num_cached, num_blocks, block_size, kind.num_kv_heads, kind.head_dim)
+            for kind in kinds
+        ]
         self.layers: list[Tensor] = [
             torch.zeros(shape, dtype=dtype, device=device) for shape in shapes
         ]
-        """For each layer: keys and values, [2, blocks, block size, key/value heads, head size]."""
+        """For each layer: keys and values, [2, blocks, block size, key/value heads, head size]; 1
+        for 2 where they are the same."""

@@ -33,8 +33,11 @@ class PagedAttention(ABC):
         """See Attention."""
         self._inputs = inputs
 
-    def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    def attend(
+        self, layer: int, query: Tensor, key: Tensor, value: Tensor, sinks: Tensor | None = None
+    ) -> Tensor:
         """See Attention."""
+        assert sinks is None, "models that have some are not computed this way"
         self._write(layer, key, value)
         return self.read(layer, query)
 

@@ -14,6 +14,11 @@ _MIN_SAVED_TOKENS = 2048
 costs 0.1 ms a layer."""
 
 
+def is_changed(kind: GroupedAttention) -> bool:
+    """Whether something is done to scores that no kernel of torch's does."""
+    return bool(kind.score_cap or kind.has_sinks)
+
+
 @dataclass(frozen=True, slots=True)
 class Sight:
     """What decides which tokens a layer's queries see, and with which bias."""
@@ -22,18 +27,18 @@ class Sight:
     slopes: tuple[float, ...]
     num_kv_heads: int
     """Whose query heads the slopes are of, in groups."""
-    is_capped: bool
-    """Whether scores are, so that parts cannot be attended to apart."""
+    is_whole: bool
+    """Whether scores are changed, or joined by sinks, so that parts cannot be attended to apart."""
 
     @classmethod
     def of(cls, kind: GroupedAttention) -> "Sight":
         """A layer's."""
-        return cls(kind.window, kind.slopes, kind.num_kv_heads, bool(kind.score_cap))
+        return cls(kind.window, kind.slopes, kind.num_kv_heads, is_changed(kind))
 
     @property
     def is_plain(self) -> bool:
         """Whether all that came before is seen alike."""
-        return not (self.window or self.slopes or self.is_capped)
+        return not (self.window or self.slopes or self.is_whole)
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,13 @@ from torch.nn import functional
 
 from trivet.backends.llm.attention.base import StepInputs
 from trivet.backends.llm.attention.kv_cache import KvCache
-from trivet.backends.llm.attention.seen_tokens import Chunk, Decodes, Sight, StepTokens
+from trivet.backends.llm.attention.seen_tokens import (
+    Chunk,
+    Decodes,
+    Sight,
+    StepTokens,
+    is_changed,
+)
 from trivet.backends.llm.families.kinds import GroupedAttention
 
 
@@ -47,7 +53,10 @@ class TorchAttention:
         self._cache = cache
         # [slots, key/value heads, head size] of each layer.
         self._keys = [layer[0].flatten(0, 1) for layer in cache.layers]
-        self._values = [layer[1].flatten(0, 1) for layer in cache.layers]
+        self._values = [
+            keys if len(layer) == 1 else layer[1].flatten(0, 1)
+            for layer, keys in zip(cache.layers, self._keys, strict=True)
+        ]
 
     def begin(self, inputs: StepInputs) -> None:
         """Finds out, once for all layers that see alike, where each sequence's tokens lie."""
@@ -69,22 +78,25 @@ class TorchAttention:
             for sight in self._sights
         ]
 
-    def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    def attend(
+        self, layer: int, query: Tensor, key: Tensor, value: Tensor, sinks: Tensor | None = None
+    ) -> Tensor:
         """See Attention."""
         keys, values = self._keys[layer], self._values[layer]
         keys[self._slot_mapping] = key
-        values[self._slot_mapping] = value
+        if values is not keys:
+            values[self._slot_mapping] = value
         seen, kind = self._seen[self._places[layer]], self._kinds[layer]
         decodes = seen.decodes
         if decodes is not None and not seen.chunks:
-            return self._decode(kind, decodes, query, (keys, values))
+            return self._decode(kind, decodes, query, (keys, values), sinks)
         output = torch.empty_like(query)
         if decodes is not None:
             part = query[decodes.tokens]
-            output[decodes.tokens] = self._decode(kind, decodes, part, (keys, values))
+            output[decodes.tokens] = self._decode(kind, decodes, part, (keys, values), sinks)
         for chunk in seen.chunks:
             part = query[chunk.start : chunk.end]
-            output[chunk.start : chunk.end] = _of_chunk(kind, chunk, part, (keys, values))
+            output[chunk.start : chunk.end] = _of_chunk(kind, chunk, part, (keys, values), sinks)
         return output
 
     def _decode(
@@ -93,6 +105,7 @@ class TorchAttention:
         decodes: Decodes,
         query: Tensor,
         states: tuple[Tensor, Tensor],
+        sinks: Tensor | None,
     ) -> Tensor:
         rows, num_heads, size = query.shape
         num_kv = states[0].shape[1]
@@ -106,8 +119,8 @@ class TorchAttention:
             own = _partial(kind.scale, grouped, keys, values, decodes.mask)
             shared = _of_shared(kind.scale, decodes.shared, grouped, states)
             return _joined(own, shared).reshape(rows, num_heads, size)
-        if kind.score_cap:
-            output = _capped(kind, grouped, keys, values, decodes.mask)
+        if is_changed(kind):
+            output = _changed(kind, grouped, (keys, values), decodes.mask, sinks)
         else:
             output = functional.scaled_dot_product_attention(
                 grouped, keys, values, attn_mask=decodes.mask, scale=kind.scale
@@ -116,18 +129,23 @@ class TorchAttention:
 
 
 def _of_chunk(
-    kind: GroupedAttention, chunk: Chunk, query: Tensor, states: tuple[Tensor, Tensor]
+    kind: GroupedAttention,
+    chunk: Chunk,
+    query: Tensor,
+    states: tuple[Tensor, Tensor],
+    sinks: Tensor | None,
 ) -> Tensor:
     keys, values = (each.index_select(0, chunk.slots).transpose(0, 1) for each in states)
     heads = query.transpose(0, 1)
-    if kind.score_cap:
+    if is_changed(kind):
         num_heads, num_queries, size = heads.shape
         grouped = heads.reshape(len(keys), -1, num_queries, size)
         # One for each head where they differ.
         mask = chunk.mask
         is_of_heads = len(mask.shape) > len(("queries", "places"))
         mask = mask.view(len(keys), -1, *mask.shape[1:]) if is_of_heads else mask
-        output = _capped(kind, grouped, keys.unsqueeze(1), values.unsqueeze(1), mask)
+        own = None if sinks is None else sinks.unsqueeze(-1)
+        output = _changed(kind, grouped, (keys.unsqueeze(1), values.unsqueeze(1)), mask, own)
         return output.reshape(num_heads, num_queries, size).transpose(0, 1)
     output = functional.scaled_dot_product_attention(
         heads.unsqueeze(0),
@@ -140,13 +158,25 @@ def _of_chunk(
     return output[0].transpose(0, 1)
 
 
-def _capped(
-    kind: GroupedAttention, query: Tensor, keys: Tensor, values: Tensor, mask: Tensor
+def _changed(
+    kind: GroupedAttention,
+    query: Tensor,
+    states: tuple[Tensor, Tensor],
+    mask: Tensor,
+    sinks: Tensor | None,
 ) -> Tensor:
-    """Attention whose scores are capped before they are masked, which no kernel of torch's does."""
+    """Attention whose scores are capped before they are masked, or joined by sinks: of each head
+    one, [heads], or with a further axis for queries."""
+    keys, values = states
     scores = (query @ keys.transpose(-1, -2)).float() * kind.scale
-    scores = torch.tanh(scores / kind.score_cap) * kind.score_cap + mask
-    return scores.softmax(dim=-1).to(values.dtype) @ values
+    if kind.score_cap:
+        scores = torch.tanh(scores / kind.score_cap) * kind.score_cap
+    scores = scores + mask
+    if sinks is not None:
+        own = sinks.float().view(kind.num_kv_heads, -1, *sinks.shape[1:], 1)
+        scores = torch.cat((scores, own.expand(*scores.shape[:-1], 1)), dim=-1)
+    shares = scores.softmax(dim=-1)[..., : keys.shape[-2]]
+    return shares.to(values.dtype) @ values
 
 
 def _of_shared(

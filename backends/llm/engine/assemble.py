@@ -11,6 +11,7 @@ import torch
 from trivet.backends.api import GeneratorInfo, LoadFailed
 from trivet.backends.llm.device.devices import choose_device
 from trivet.backends.llm.device.group import Alone, join
+from trivet.backends.llm.engine.adapting import make_desk
 from trivet.backends.llm.engine.engine import Engine
 from trivet.backends.llm.loading import LoadedPart, load_part
 from trivet.backends.llm.messages import Message
@@ -46,7 +47,8 @@ def make_engine(
     grammars = Grammars(tokenizer.to_json(), tokenizer.eos_token_ids[0], vocabulary_size)
     engine = Engine(
         make_scheduler(settings, loaded), make_state(settings, loaded), runner, grammars, send,
-        launcher, prepare,
+        launcher, prepare, make_desk(loaded.adapters, settings.max_loras, send),
+        keeps_states=loaded.config.keeps_states,
     )  # fmt: skip
     info = GeneratorInfo(
         max_model_len=loaded.max_model_len,
@@ -121,4 +123,5 @@ def make_state(settings: EngineSettings, loaded: LoadedPart) -> BatchState:
         max_num_seqs=settings.max_num_seqs,
         max_model_len=loaded.max_model_len,
         block_size=settings.block_size,
+        has_adapters=not isinstance(loaded.adapters, str),
     )

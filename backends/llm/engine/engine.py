@@ -6,12 +6,13 @@ import time
 from collections.abc import Callable, Iterable
 from typing import Protocol
 
-import torch
 from torch import Tensor
 
-from trivet.backends.api import BackendFailed, ServingError
+from trivet.backends.api import ServingError
 from trivet.backends.llm.device.border import Waits, current_waits
-from trivet.backends.llm.device.devices import DEVICE_LOST, free_memory, no_memory
+from trivet.backends.llm.device.devices import DEVICE_LOST
+from trivet.backends.llm.engine.adapting import MakeAdapters, ReadAdapter, no_adapters
+from trivet.backends.llm.engine.attempts import Attempts
 from trivet.backends.llm.engine.flight import Flight, Launcher, draws_of, needs_host
 from trivet.backends.llm.engine.generation import (
     Generation,
@@ -19,22 +20,28 @@ from trivet.backends.llm.engine.generation import (
     choose,
     logits_rows,
     output_of,
+    row_of,
+    sequence_of,
 )
+from trivet.backends.llm.engine.intake import Intake
 from trivet.backends.llm.engine.outbox import BegunStep, Outbox
-from trivet.backends.llm.messages import Abort, Message, Output, Quit, Submit
-from trivet.backends.llm.sampling.grammar_compiling import (
-    Compiled,
-    GrammarCompiler,
-    Grammars,
-    LearningConstraint,
+from trivet.backends.llm.messages import (
+    Abort,
+    LoadAdapter,
+    Message,
+    Output,
+    Quit,
+    ResetPrefixCache,
+    Submit,
+    UnloadAdapter,
 )
-from trivet.backends.llm.sampling.sampler import Logprobs, RowState
+from trivet.backends.llm.sampling.grammar_compiling import Compiled, Grammars, LearningConstraint
+from trivet.backends.llm.sampling.sampler import Logprobs
 from trivet.backends.llm.scheduling.batch_state import BatchState, StepArrays
 from trivet.backends.llm.scheduling.scheduler import Scheduler, StepPlan
 from trivet.backends.llm.scheduling.sequence import PENDING, Sequence, SequenceStatus
 
 log = logging.getLogger(__name__)
-FAILED = "the model failed while computing; the server log has the details"
 
 
 class StepRunner(Protocol):
@@ -56,16 +63,16 @@ class Engine:
         send: Callable[[Message], None],
         launcher: Launcher | None = None,
         prepare: Callable[[], bool] = lambda: False,
+        make_adapters: MakeAdapters = no_adapters,
+        *,
+        keeps_states: bool = False,
     ) -> None:
         """`launcher`: of a device that computes by itself; the next step is planned and launched
         while it does. Without one, a step ends before the next begins. `prepare`: a piece of work
-        for idle moments; False when there is none left."""
+        for idle moments; False when there is none left. `keeps_states`: see LlmConfig."""
         self._scheduler = scheduler
         self._state = state
         self._runner = runner
-        self._grammars = grammars
-        self._compiling: set[str] = set()
-        """Requests whose grammars are not there yet."""
         self._launcher = launcher
         self._prepare = prepare
         self._flight: Flight | None = None
@@ -77,10 +84,14 @@ class Engine:
         self._generations: dict[str, Generation] = {}
         self._unstarted: dict[str, Generation] = {}
         """Those of them that no step has computed a token of."""
+        self._keeps_states = keeps_states
+        self._attempts = Attempts(
+            self._compute_whole, self._fail, self._take_back, keeps_states=keeps_states
+        )
         self._outbox = Outbox(send, self.stats)
         self._waits = Waits()
-        self.inbox: queue.SimpleQueue[Message | Compiled] = queue.SimpleQueue()
-        self._compiler = GrammarCompiler(grammars, self.inbox.put)
+        self.inbox: queue.SimpleQueue[Message | Compiled | ReadAdapter] = queue.SimpleQueue()
+        self._intake = Intake(grammars, make_adapters, self.inbox.put, self._add, self._refuse)
         self.step_started_s = 0.0
         """Monotonic time at which the present step began, 0 between steps; for the heartbeat."""
 
@@ -98,7 +109,7 @@ class Engine:
 
     def close(self) -> None:
         """Ends what runs beside it. `run` has returned."""
-        self._compiler.close()
+        self._intake.close()
 
     def step(self) -> None:
         """Computes or launches one step and sends what came of it or of the one before."""
@@ -127,7 +138,7 @@ class Engine:
         stats = self._scheduler.stats()
         return {
             "running": stats.num_running,
-            "waiting": stats.num_waiting,
+            "waiting": stats.num_waiting + self._intake.adapters.num_waiting,
             "preemptions": stats.total_preemptions,
             "prompt_tokens": stats.total_prompt_tokens,
             "cached_tokens": stats.total_cached_tokens,
@@ -149,48 +160,20 @@ class Engine:
             if isinstance(message, Quit):
                 return False
             if isinstance(message, Submit):
-                self._receive(message)
-            elif isinstance(message, Compiled):
-                self._add_compiled(message)
+                self._intake.receive(message)
             elif isinstance(message, Abort):
                 self._abort(message.ids)
-
-    def _receive(self, submit: Submit) -> None:
-        if submit.sampling.grammar is None:
-            self._add(submit, None)
-        else:
-            self._compiling.add(submit.id)
-            self._compiler.compile(submit)
-
-    def _add_compiled(self, compiled: Compiled) -> None:
-        submit_id = compiled.submit.id
-        if submit_id not in self._compiling:  # aborted meanwhile
-            return
-        self._compiling.remove(submit_id)
-        if compiled.error is None:
-            self._add(compiled.submit, compiled.constraint)
-        else:
-            self._refuse(submit_id, compiled.error)
+            elif isinstance(message, Compiled | LoadAdapter | UnloadAdapter | ReadAdapter):
+                self._intake.note(message)
+            elif isinstance(message, ResetPrefixCache):
+                self._land_alone()
+                self._scheduler.reset_prefix_cache(is_anew=message.is_anew)
 
     def _add(self, submit: Submit, constraint: LearningConstraint | None) -> None:
-        sampling = submit.sampling
         try:
-            sequence = Sequence(
-                submit.id,
-                submit.prompt_ids,
-                max_new_tokens=self._max_new_tokens(submit),
-                priority=submit.priority,
-                needs_prompt_logprobs=sampling.prompt_logprobs is not None,
-                cache_salt=submit.cache_salt,
-            )
-            row = RowState(
-                sampling,
-                submit.seed,
-                submit.prompt_ids,
-                tuple(submit.end_ids),
-                tuple(map(tuple, submit.bad_word_ids)),
-                constraint,
-            )
+            slot = self._intake.adapters.slot_of(submit)
+            sequence = sequence_of(submit, self._scheduler.limits.max_tokens, slot)
+            row = row_of(submit, constraint)
             self._scheduler.add(sequence)
         except ServingError as error:
             self._refuse(submit.id, error)
@@ -204,56 +187,21 @@ class Engine:
         kind = type(error).__name__
         self._outbox.outputs.append(Output(request_id, [], "error", error.message, kind))
         self._outbox.flush()
-
-    def _max_new_tokens(self, submit: Submit) -> int:
-        wanted = submit.sampling.max_tokens
-        if wanted is None:
-            # The scheduler cuts it to what fits behind the prompt.
-            return self._scheduler.limits.max_tokens
-        # Scoring alone takes a token too, which is not told.
-        return max(wanted, 1)
+        self._intake.end(request_id)
 
     def _abort(self, ids: Iterable[str]) -> None:
         for request_id in ids:
-            self._compiling.discard(request_id)
+            self._intake.abort(request_id)
             if self._generations.pop(request_id, None) is not None:
                 self._forget(request_id)
 
     # -- a step --------------------------------------------------------------------------------
 
     def _compute(self, plan: StepPlan, planning_s: float) -> None:
-        """All of a step; in halves, once, where memory does not suffice for it."""
+        """All of a step, as far as it can be."""
         step = BegunStep(plan, self._note_starts(plan), planning_s)
-        if not self._try(plan, step):
-            free_memory()
-            for half in plan.halves():
-                part = half.alive()
-                if part.rows and not self._try(part, step):
-                    sequences = [row.sequence for row in part.rows]
-                    self._fail(sequences, no_memory(len(sequences), part.num_tokens))
-                    step.has_failed = True
-            if plan.num_tokens == 1:
-                step.has_failed = True
-                self._fail([plan.rows[0].sequence], no_memory(1, 1))
+        self._attempts.compute(plan, step)
         self._outbox.end_step(step)
-
-    def _try(self, plan: StepPlan, step: BegunStep) -> bool:
-        """Computes a step; False where memory does not suffice."""
-        try:
-            self._compute_whole(plan, step)
-        except DEVICE_LOST:
-            # Nothing more can be computed in this process; another is started in its place.
-            log.exception("the device failed")
-            raise
-        except torch.OutOfMemoryError as error:
-            log.error("out of memory in a step: %s", str(error).splitlines()[0])  # noqa: TRY400  # it says all
-            return False
-        except Exception:
-            # The batch is lost, the engine is not: its caches hold only what was published.
-            log.exception("a step failed")
-            step.has_failed = True
-            self._fail([row.sequence for row in plan.rows], BackendFailed(FAILED))
-        return True
 
     def _compute_whole(self, plan: StepPlan, step: BegunStep) -> None:
         begun_s = time.monotonic()
@@ -284,6 +232,8 @@ class Engine:
                 log.exception("a step could not be launched")
                 self._is_careful = True
         self._land(launched)
+        if self._keeps_states and plan.rows and launched is None:
+            self._take_back(row.sequence for row in plan.rows)
 
     def _needs_host(self, plan: StepPlan) -> bool:
         """Whether a step chooses tokens, or scores a prompt, on the host."""
@@ -388,6 +338,12 @@ class Engine:
         self._host_bound.discard(request_id)
         self._scheduler.finish(request_id)
         self._state.leave(request_id)
+        self._intake.end(request_id)
+
+    def _take_back(self, sequences: Iterable[Sequence]) -> None:
+        for sequence in sequences:
+            self._scheduler.take_back(sequence)
+            self._state.leave(sequence.id)
 
     def _fail(self, sequences: Iterable[Sequence], error: ServingError) -> None:
         for sequence in sequences:

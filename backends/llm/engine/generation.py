@@ -8,7 +8,14 @@ from torch import Tensor
 
 from trivet.backends.api import ServingError
 from trivet.backends.llm.messages import Output, Submit, TopLogprobs
-from trivet.backends.llm.sampling.sampler import Logprobs, RowState, logprobs_of, sample
+from trivet.backends.llm.sampling.sampler import (
+    Constraint,
+    Logprobs,
+    RowState,
+    logprobs_of,
+    sample,
+)
+from trivet.backends.llm.sampling.thinking import ThinkingBudget
 from trivet.backends.llm.scheduling.scheduler import StepPlan
 from trivet.backends.llm.scheduling.sequence import Sequence
 
@@ -29,6 +36,41 @@ class Generation:
         if not self.is_started:
             self.is_started = True
             self.queue_s = time.monotonic() - self.added_s
+
+
+def sequence_of(submit: Submit, most_tokens: int, adapter_slot: int) -> Sequence:
+    """A request as the scheduler has it. `most_tokens`: of any sequence."""
+    wanted = submit.sampling.max_tokens
+    return Sequence(
+        submit.id,
+        submit.prompt_ids,
+        # Where it is not said, the scheduler cuts it to what fits behind the prompt. Scoring alone
+        # takes a token too, which is not told.
+        max_new_tokens=most_tokens if wanted is None else max(wanted, 1),
+        priority=submit.priority,
+        needs_prompt_logprobs=submit.sampling.prompt_logprobs is not None,
+        # An adapter's key has no NUL: no salt makes a prefix another's.
+        cache_salt=f"{submit.adapter}\0{submit.cache_salt}",
+        adapter_slot=adapter_slot,
+    )
+
+
+def row_of(submit: Submit, constraint: Constraint | None) -> RowState:
+    """What sampling must know of a request."""
+    budget = submit.sampling.thinking_token_budget
+    thinking = None
+    if budget is not None and submit.thought_marks:
+        opening, closing = submit.thought_marks
+        thinking = ThinkingBudget(budget, opening, closing, submit.prompt_ids)
+    return RowState(
+        submit.sampling,
+        submit.seed,
+        submit.prompt_ids,
+        tuple(submit.end_ids),
+        tuple(map(tuple, submit.bad_word_ids)),
+        constraint,
+        thinking,
+    )
 
 
 def logits_rows(plan: StepPlan) -> list[int]:
@@ -124,8 +166,10 @@ def _choose_some(
     for index, token in zip(alive, chosen, strict=True):
         tokens[index] = token
     for index, row in zip(wanted, raw, strict=True):
-        num_top = generations[index].submit.sampling.logprobs or 0  # type: ignore[union-attr]
-        (logprobs[index],) = logprobs_of(row.unsqueeze(0), [tokens[index]], num_top)
+        sampling = generations[index].submit.sampling  # type: ignore[union-attr]
+        (logprobs[index],) = logprobs_of(
+            row.unsqueeze(0), [tokens[index]], sampling.logprobs or 0, sampling.logprob_token_ids
+        )
     return tokens, logprobs, {alive[index]: text for index, text in failed.items()}
 
 

@@ -21,6 +21,9 @@ class LlmConfig:
     layers: tuple[Layer, ...]
     norm: Norm
     """Behind the last layer."""
+    stretched_positions: int = 0
+    """How many there are where rotary positions are stretched (`stretching.py`); 0: they are not.
+    """
     has_learned_positions: bool = False
     """A vector for each position is added to the embedding."""
     first_position: int = 0

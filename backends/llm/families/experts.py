@@ -8,7 +8,7 @@ from trivet.backends.api import LoadFailed
 from trivet.backends.llm.families.config import LlmConfig
 from trivet.backends.llm.families.described import Described
 from trivet.backends.llm.families.family import Family
-from trivet.backends.llm.families.gguf import GgufKeys, gguf_reader
+from trivet.backends.llm.families.gguf import GgufKeys, Values, gguf_reader
 from trivet.backends.llm.families.hub import (
     SLIDING,
     HeadSizes,
@@ -27,7 +27,16 @@ from trivet.backends.llm.families.kinds import (
     RmsNorm,
     Scoring,
 )
-from trivet.backends.llm.families.llama import HALVES_NAMES, LLAMA_NAMES, one_window
+from trivet.backends.llm.families.llama import LLAMA_NAMES, one_window
+from trivet.backends.llm.families.mixtures import (
+    CORRECTED_KEYS,
+    CORRECTED_NAMES,
+    EXPERT_NAMES,
+    SIGMOID_GATING,
+    in_groups,
+    mixture,
+    without_further,
+)
 from trivet.backends.llm.families.names import Names, Role, weight
 from trivet.backends.llm.families.olmo import clip
 from trivet.backends.llm.families.rope import RopeRules, hub_rope
@@ -40,21 +49,12 @@ MIXTRAL_NAMES: Names = LLAMA_NAMES.having(
     weight(f"{_MIXTRAL}experts.{{expert}}.w3", Role.EXPERT_UP),
     weight(f"{_MIXTRAL}experts.{{expert}}.w2", Role.EXPERT_DOWN),
 )
-_QWEN = f"{_LAYER}mlp."
-EXPERT_NAMES: Names = HALVES_NAMES.having(
-    weight(f"{_QWEN}gate", Role.ROUTER),
-    weight(f"{_QWEN}experts.{{expert}}.gate_proj", Role.EXPERT_GATE),
-    weight(f"{_QWEN}experts.{{expert}}.up_proj", Role.EXPERT_UP),
-    weight(f"{_QWEN}experts.{{expert}}.down_proj", Role.EXPERT_DOWN),
-    weight(f"{_QWEN}shared_expert.gate_proj", Role.SHARED_GATE),
-    weight(f"{_QWEN}shared_expert.up_proj", Role.SHARED_UP),
-    weight(f"{_QWEN}shared_expert.down_proj", Role.SHARED_DOWN),
-    weight(f"{_QWEN}shared_expert_gate", Role.SHARED_SHARE),
-)
-_GLM_NAMES: Names = EXPERT_NAMES.having(
-    weight(f"{_QWEN}shared_experts.gate_proj", Role.SHARED_GATE),
-    weight(f"{_QWEN}shared_experts.up_proj", Role.SHARED_UP),
-    weight(f"{_QWEN}shared_experts.down_proj", Role.SHARED_DOWN),
+_GLM_NAMES: Names = CORRECTED_NAMES.having(
+    weight(
+        f"{_LAYER}post_attention_layernorm",
+        Role.MLP_NORM,
+        gguf="blk.{layer}.post_attention_norm",
+    ),
 )
 
 
@@ -64,7 +64,7 @@ def _mixtral(given: Described) -> LlmConfig:
     rope = hub_rope(config, heads.head_dim, RopeRules(theta=1_000_000.0))
     attention = replace(_attention(heads), rope=rope, window=one_window(config))
     expert = GatedMlp(config.size("intermediate_size"), activation(config))
-    mlp = _mixture(config, config.size("num_local_experts", 8), 2, expert, is_normalised=True)
+    mlp = mixture(config, config.size("num_local_experts", 8), 2, expert, is_normalised=True)
     norm = RmsNorm(config.number("rms_norm_eps", 1e-5))
     layers = [Layer(attention, mlp, norm)] * config.size("num_hidden_layers")
     return hub_model(config, "mixtral", MIXTRAL_NAMES, layers, norm)
@@ -91,8 +91,8 @@ def _qwen2_moe(given: Described) -> LlmConfig:
     act = activation(config)
     shared = GatedMlp(config.size("shared_expert_intermediate_size", 5632), act)
     expert = GatedMlp(config.size("moe_intermediate_size", 1408), act)
-    mixture = replace(_qwen_mixture(config, 60, 4, expert), shared=shared)
-    return _qwen_model(config, "qwen2moe", attention, mixture, windows)
+    mixed = replace(_qwen_mixture(config, 60, 4, expert), shared=shared)
+    return _qwen_model(config, "qwen2moe", attention, mixed, windows)
 
 
 def _qwen3_moe(given: Described) -> LlmConfig:
@@ -105,8 +105,8 @@ def _qwen3_moe(given: Described) -> LlmConfig:
     )
     expert = GatedMlp(config.size("moe_intermediate_size", 768), activation(config))
     windows = [one_window(config, 4096) if is_windowed else 0] * config.size("num_hidden_layers")
-    mixture = _qwen_mixture(config, 128, 8, expert)
-    return _qwen_model(config, "qwen3moe", attention, mixture, windows)
+    mixed = _qwen_mixture(config, 128, 8, expert)
+    return _qwen_model(config, "qwen3moe", attention, mixed, windows)
 
 
 def _olmoe(given: Described) -> LlmConfig:
@@ -136,26 +136,25 @@ def _glm4_moe(given: Described) -> LlmConfig:
         has_qkv_bias=config.flag("attention_bias", default=False),
     )
     act, width = activation(config), config.size("moe_intermediate_size", 1408)
-    mixture = _mixture(
+    mixed = mixture(
         config,
         config.size("n_routed_experts", 128),
         8,
         GatedMlp(width, act),
         is_normalised=config.flag("norm_topk_prob", default=True),
     )
-    mixture = replace(
-        mixture,
+    mixed = replace(
+        mixed,
         shared=GatedMlp(width * config.size("n_shared_experts", 1), act),
         has_share=False,
         scoring=Scoring.SIGMOID,
         multiplier=config.number("routed_scaling_factor", 1.0),
-        num_groups=config.size("n_group", 1),
-        num_active_groups=config.size("topk_group", 1),
     )
+    mixed = in_groups(mixed, config.size("n_group", 1), config.size("topk_group", 1))
     dense = GatedMlp(config.size("intermediate_size"), act)
     num_dense = config.get("first_k_dense_replace", 1)
     layers = [
-        Layer(attention, mixture if index >= num_dense else dense, norm)
+        Layer(attention, mixed if index >= num_dense else dense, norm)
         for index in range(config.size("num_hidden_layers"))
     ]
     further = config.get("num_mtp_layers", 1) or 0
@@ -166,41 +165,29 @@ def _attention(heads: HeadSizes) -> GroupedAttention:
     return GroupedAttention(heads.num_heads, heads.num_kv_heads, heads.head_dim, rope=None)
 
 
-def _mixture(
-    config: Described, num_experts: int, num_active: int, expert: GatedMlp, *, is_normalised: bool
-) -> ExpertMlp:
-    """`num_active`: where the file does not say."""
-    num_active = config.size("num_experts_per_tok", num_active)
-    if num_active > num_experts:
-        raise LoadFailed(
-            f"config.json has num_experts_per_tok {num_active}, more than its {num_experts} experts"
-        )
-    return ExpertMlp(num_experts, num_active, expert, is_normalised)
-
-
 def _qwen_mixture(
     config: Described, num_experts: int, num_active: int, expert: GatedMlp
 ) -> ExpertMlp:
     is_normalised = config.flag("norm_topk_prob", default=False)
     num_experts = config.size("num_experts", num_experts)
-    return _mixture(config, num_experts, num_active, expert, is_normalised=is_normalised)
+    return mixture(config, num_experts, num_active, expert, is_normalised=is_normalised)
 
 
 def _qwen_model(
     config: Described,
     architecture: str,
     attention: GroupedAttention,
-    mixture: ExpertMlp,
+    mixed: ExpertMlp,
     windows: Iterable[int],
 ) -> LlmConfig:
     """Of layers with a mixture, but for those that the file says have a dense MLP."""
     norm = RmsNorm(config.number("rms_norm_eps", 1e-6))
-    dense = GatedMlp(config.size("intermediate_size"), mixture.expert.activation)
+    dense = GatedMlp(config.size("intermediate_size"), mixed.expert.activation)
     step, only = config.size("decoder_sparse_step", 1), config.get("mlp_only_layers") or []
     layers = []
     for index, window in enumerate(windows):
         is_mixture = index not in only and (index + 1) % step == 0
-        mlp: Mlp = mixture if is_mixture else dense
+        mlp: Mlp = mixed if is_mixture else dense
         layers.append(Layer(replace(attention, window=window), mlp, norm))
     return hub_model(config, architecture, EXPERT_NAMES, layers, norm)
 
@@ -234,4 +221,23 @@ QWEN3_MOE = Family(
     gguf_reader(_qwen3_moe, "qwen3moe", _QWEN3_KEYS),
 )
 OLMOE = Family("olmoe", "OlmoeForCausalLM", _olmoe, gguf_reader(_olmoe, "olmoe", _OLMOE_KEYS))
-GLM4_MOE = Family("glm4moe", "Glm4MoeForCausalLM", _glm4_moe)
+
+
+def _glm_derived(values: Values) -> Values:
+    if values.get("gating", SIGMOID_GATING) != SIGMOID_GATING:
+        raise LoadFailed(
+            f"the GGUF file has expert_gating_func {values['gating']}; models of this architecture "
+            f"are computed with {SIGMOID_GATING}, sigmoids, only"
+        )
+    return without_further(values)
+
+
+_GLM_KEYS = GgufKeys(
+    CORRECTED_KEYS,
+    {"attention_bias": "attn_q.bias", "use_qk_norm": "attn_q_norm.weight"},
+    derived=_glm_derived,
+    rotates_part=True,
+)
+GLM4_MOE = Family(
+    "glm4moe", "Glm4MoeForCausalLM", _glm4_moe, gguf_reader(_glm4_moe, "glm4moe", _GLM_KEYS)
+)

@@ -50,6 +50,10 @@ class GgufKeys:
     is_typed: bool = False
     """Rotary positions are those of layers that see all; the others have usual ones."""
     has_rope: bool = True
+    scales_scores: bool = False
+    """By YaRN's mscale_all_dim."""
+    rope: Mapping[str, Any] = field(default_factory=dict)
+    """What of scaled rotary positions files do not say."""
 
 
 def gguf_reader(from_hub: HubReader, architecture: str, keys: GgufKeys) -> GgufReader:
@@ -74,12 +78,13 @@ def _values(metadata: Described, architecture: str, keys: GgufKeys) -> Values:
     values: Values = {"vocab_size": len(metadata["tokenizer.ggml.tokens"])}
     prefix = f"{architecture}."
     for name, value in metadata.items():
-        if not name.startswith(prefix) or name.startswith(f"{prefix}rope."):
-            continue
         own = name.removeprefix(prefix)
+        is_of_rope = own.startswith("rope.") and own not in keys.renamed
+        if not name.startswith(prefix) or is_of_rope:
+            continue
         if own in _SAYS_NOTHING:
             continue
-        if own == "attention.value_length":
+        if own == "attention.value_length" and own not in keys.renamed:
             _refuse_other_values(metadata, prefix, value)
             continue
         if own not in names:
@@ -106,14 +111,23 @@ def _rope(metadata: Described, architecture: str, values: Values, keys: GgufKeys
     local = f"{architecture}.rope.freq_base_swa"
     local_theta = metadata.get(local, DEFAULT_THETA)
     metadata = metadata.without(local) if keys.is_typed else metadata
-    rope = gguf_rope(metadata, architecture, head_dim, is_partial=keys.rotates_part)
+    rope = gguf_rope(
+        metadata,
+        architecture,
+        head_dim,
+        is_partial=keys.rotates_part,
+        scales_scores=keys.scales_scores,
+    )
     given: Values = {"rope_theta": rope.theta}
     if keys.rotates_part:
         # A bit more than the share, which is cut down to a whole number again.
         given["partial_rotary_factor"] = ((rope.size or head_dim) + 0.25) / head_dim
     scaling = rope.scaling
     if scaling is not None:
-        given |= {"rope_type": scaling.kind, "factor": scaling.factor}
+        if scaling.all_dim_share:
+            share = scaling.all_dim_share
+            given |= {"mscale": share, "mscale_all_dim": share}
+        given |= {"rope_type": scaling.kind, "factor": scaling.factor, **keys.rope}
         if scaling.kind == "yarn":
             given["original_max_position_embeddings"] = scaling.original_positions
     if keys.is_typed:

@@ -13,16 +13,23 @@ from trivet.backends.llm.families.rope import DEFAULT_THETA
 _READ = {
     "dimension_count", "freq_base", "scaling.type", "scaling.factor", "scale_linear",
 }  # fmt: skip
+_LOG_MULTIPLIER = "scaling.yarn_log_multiplier"
+"""A tenth of YaRN's mscale_all_dim: scores are scaled then, cosines and sines are not."""
 _ABOUT_TRAINING = {"scaling.finetuned", "scaling.original_context_length"}
 """What a file tells of its making, which changes nothing but for YaRN."""
 _NEUTRAL = {"scaling.attn_factor": 1.0}
 
 
 def gguf_rope(
-    metadata: Described, architecture: str, head_dim: int, *, is_partial: bool = False
+    metadata: Described,
+    architecture: str,
+    head_dim: int,
+    *,
+    is_partial: bool = False,
+    scales_scores: bool = False,
 ) -> Rope:
-    """A GGUF file's. `is_partial`: whether a part of each head may be rotated. Raises LoadFailed
-    naming the key."""
+    """A GGUF file's. `is_partial`: whether a part of each head may be rotated; `scales_scores`:
+    whether the model reads YaRN's mscale_all_dim. Raises LoadFailed naming the key."""
     prefix = f"{architecture}.rope."
     given = {
         name.removeprefix(prefix): value
@@ -35,7 +42,7 @@ def gguf_rope(
             f"the GGUF file has {prefix}dimension_count {size}; models of this architecture that "
             f"rotate a part of each head only ({head_dim} numbers) are not supported"
         )
-    _refuse_unread(given, prefix)
+    _refuse_unread(given, prefix, {_LOG_MULTIPLIER} if scales_scores else set())
     theta = _number(f"{prefix}freq_base", given.get("freq_base", DEFAULT_THETA))
     return Rope(theta, _scaling(metadata, given, prefix), 0 if size == head_dim else size)
 
@@ -62,11 +69,12 @@ def _scaling(metadata: Described, given: Mapping[str, Any], prefix: str) -> Rope
         factor,
         original_positions=int(metadata[f"{prefix}scaling.original_context_length"]),
         attention_factor=0.1 * math.log(factor) + 1.0 if factor > 1 else 1.0,
+        all_dim_share=given.get(_LOG_MULTIPLIER, 0.0) / 0.1,
     )
 
 
-def _refuse_unread(given: Mapping[str, Any], prefix: str) -> None:
-    known: Iterable[str] = _READ | _ABOUT_TRAINING
+def _refuse_unread(given: Mapping[str, Any], prefix: str, further: set[str]) -> None:
+    known: Iterable[str] = _READ | _ABOUT_TRAINING | further
     for name, value in given.items():
         if name not in known and value != _NEUTRAL.get(name):
             raise LoadFailed(

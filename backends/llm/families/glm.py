@@ -4,6 +4,7 @@ it lets through."""
 from trivet.backends.llm.families.config import LlmConfig
 from trivet.backends.llm.families.described import Described
 from trivet.backends.llm.families.family import Family
+from trivet.backends.llm.families.gguf import GgufKeys, gguf_reader
 from trivet.backends.llm.families.hub import HeadSizes, activation, hub_model
 from trivet.backends.llm.families.kinds import (
     Arrangement,
@@ -54,4 +55,5 @@ def _model(
 
 
 GLM = Family("glm", "GlmForCausalLM", _glm)
-GLM4 = Family("glm4", "Glm4ForCausalLM", _glm4)
+_KEYS = GgufKeys(biases={"attention_bias": "attn_q.bias"}, rotates_part=True)
+GLM4 = Family("glm4", "Glm4ForCausalLM", _glm4, gguf_reader(_glm4, "glm4", _KEYS))

@@ -11,6 +11,7 @@ from trivet.backends.llm.families.described import Described, NotComputed
 from trivet.backends.llm.families.kinds import Activation, GroupedAttention, Layer, Norm
 from trivet.backends.llm.families.names import Names
 from trivet.backends.llm.families.rope import RopeRules, hub_positions, hub_rope
+from trivet.backends.llm.families.stretching import most_positions
 
 ACTIVATIONS: Mapping[str, Activation] = {
     "silu": Activation.SILU,
@@ -117,9 +118,9 @@ def hub_model(
     """The model around its layers; `ties`: whether embeddings and head are one where the file does
     not say; `own`: fields that a family reads itself. Raises LoadFailed."""
     if "max_positions" not in own:
-        own["max_positions"] = min(
-            hub_positions(config, rope) for rope in {layer.attention.rope for layer in layers}
-        )
+        ropes = {layer.attention.rope for layer in layers}
+        own["max_positions"] = min(hub_positions(config, rope) for rope in ropes)
+        own["stretched_positions"] = most_positions(ropes, config.size("max_position_embeddings"))
     return LlmConfig(
         architecture=architecture,
         names=names,

@@ -130,6 +130,10 @@ class RopeScaling:
     """What cosines and sines are multiplied by."""
     divisors: tuple[float, ...] = ()
     """Of each frequency."""
+    long_divisors: tuple[float, ...] = ()
+    """Of longer sequences than before."""
+    all_dim_share: float = 0.0
+    """YaRN's mscale_all_dim, by which DeepSeek's scores grow."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,6 +144,25 @@ class Rope:
     scaling: RopeScaling | None = None
     size: int = 0
     """How much of a head is rotated, from its beginning; 0: all."""
+
+
+@dataclass(frozen=True, slots=True)
+class Latent:
+    """How queries, keys and values are made of small vectors, and attended to by those (multi-head
+    latent attention: DeepSeek-V2, 2024): a token's latent is the key and the value that all heads
+    share, and queries are brought to where it lies. Of its GroupedAttention a head is what is
+    rotated and then the latent; that is cached once."""
+
+    rank: int
+    """Numbers of the latent, without what is rotated."""
+    query_rank: int
+    """Numbers of the vector that queries are made of; 0: they are made of the states."""
+    plain_size: int
+    """How much of a query is not rotated."""
+    value_size: int
+    """Of what the output is made of, for each head."""
+    norm: RmsNorm
+    """Of both vectors."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,6 +189,9 @@ class GroupedAttention:
     """
     qkv_clip: float = 0.0
     """Queries, keys and values are brought between its negative and itself; 0: they stay."""
+    has_sinks: bool = False
+    """Each head has a score that no token has, and which takes its share (gpt-oss)."""
+    latent: Latent | None = None
 
     @property
     def scale(self) -> float:
@@ -179,8 +205,16 @@ class GroupedAttention:
         return self.rope.size or self.head_dim if self.rope else 0
 
     @property
+    def num_cached(self) -> int:
+        """Vectors of a token and key/value head in the cache: key and value, or one for both."""
+        return 1 if self.latent else 2
+
+    @property
     def outputs(self) -> dict[Role, int]:
         """How many numbers the first products give."""
+        if self.latent is not None:
+            query = self.rotary_size + self.latent.plain_size
+            return {Role.QUERY: self.num_heads * query, Role.LATENT: self.head_dim}
         states = self.num_kv_heads * self.head_dim
         return {Role.QUERY: self.num_heads * self.head_dim, Role.KEY: states, Role.VALUE: states}
 
@@ -196,6 +230,8 @@ class GroupedAttention:
             Need.SCORE_CAP: self.score_cap,
             Need.LINEAR_BIASES: self.slopes,
             Need.QKV_CLIP: self.qkv_clip,
+            Need.SINKS: self.has_sinks,
+            Need.LATENT: self.latent,
         }
         yield from (need for need, is_there in flags.items() if is_there)
         if self.head_norm is not None:
@@ -211,6 +247,11 @@ class GatedMlp:
     intermediate_size: int
     activation: Activation = Activation.SILU
     has_bias: bool = False
+    limit: float = 0.0
+    """The gate is brought below it, and what it lets through between its negative and itself
+    (gpt-oss); 0: they stay."""
+    up_offset: float = 0.0
+    """What is added to what the gate lets through."""
 
     @property
     def outputs(self) -> dict[Role, int]:
@@ -221,8 +262,12 @@ class GatedMlp:
         """See Need."""
         yield Need.GATED_MLP
         yield _ACTIVATIONS[self.activation]
-        if self.has_bias:
-            yield Need.MLP_BIAS
+        flags = {
+            Need.MLP_BIAS: self.has_bias,
+            Need.MLP_LIMIT: self.limit,
+            Need.UP_OFFSET: self.up_offset,
+        }
+        yield from (need for need, is_there in flags.items() if is_there)
 
     def widths(self) -> Iterator[int]:
         """What ranks share out."""
@@ -283,6 +328,9 @@ class ExpertMlp:
     num_groups: int = 1
     """Experts are in so many groups of equal size, of which the best are chosen first."""
     num_active_groups: int = 1
+    num_telling: int = 2
+    """So many of a group's scores say how good it is, its best ones: no Need, see `multiplier`."""
+    has_router_bias: bool = False
 
     @property
     def outputs(self) -> dict[Role, int]:
@@ -298,6 +346,8 @@ class ExpertMlp:
             yield Need.SIGMOID_ROUTER
         if self.num_groups > 1:
             yield Need.EXPERT_GROUPS
+        if self.has_router_bias:
+            yield Need.ROUTER_BIAS
         if self.shared is not None:
             yield Need.SHARED_BY_SHARE if self.has_share else Need.SHARED_EXPERT
             yield from self.shared.needs()

@@ -23,6 +23,7 @@ from trivet.backends.llm.families.kinds import (
 )
 from trivet.backends.llm.families.names import Names, Role, weight
 from trivet.backends.llm.families.rope import RopeRules, hub_positions, hub_rope
+from trivet.backends.llm.families.stretching import most_positions
 
 _HUB = "model.layers.{layer}."
 
@@ -73,6 +74,7 @@ class LlamaShape:
     rms_norm_eps: float
     rope_theta: float
     rope_scaling: RopeScaling | None = None
+    stretched_positions: int = 0
     sliding_window: int = 0
     windows: tuple[int, ...] = ()
     """Of each layer, where they differ."""
@@ -106,6 +108,7 @@ class LlamaShape:
             hidden_size=self.hidden_size,
             vocabulary_size=self.vocabulary_size,
             max_positions=self.max_positions,
+            stretched_positions=self.stretched_positions,
             layers=tuple(Layer(kinds[window], mlp, norm) for window in windows),
             norm=norm,
             ties_embeddings=self.ties_embeddings,
@@ -129,6 +132,7 @@ def hub_shape(
         intermediate_size=config.size("intermediate_size"),
         vocabulary_size=config.size("vocab_size"),
         max_positions=hub_positions(config, rope),
+        stretched_positions=most_positions([rope], config.size("max_position_embeddings")),
         rms_norm_eps=config.number("rms_norm_eps"),
         rope_theta=rope.theta,
         rope_scaling=rope.scaling,

@@ -20,6 +20,12 @@ class Role(StrEnum):
     QUERY_NORM = "query norm"
     KEY_NORM = "key norm"
     OUTPUT = "output"
+    SINKS = "attention sinks"
+    QUERY_DOWN = "way to the queries' latent"
+    QUERY_DOWN_NORM = "norm of the queries' latent"
+    LATENT = "latent of keys and values"
+    LATENT_NORM = "norm of the latent"
+    LATENT_UP = "way from the latent"
     ATTENTION_POST_NORM = "norm behind attention"
     MLP_NORM = "MLP norm"
     GATE = "gate"
@@ -27,6 +33,7 @@ class Role(StrEnum):
     DOWN = "down"
     MLP_POST_NORM = "norm behind the MLP"
     ROUTER = "router"
+    CORRECTION = "correction of a router's scores"
     EXPERT_GATE = "experts' gate"
     EXPERT_UP = "experts' up"
     EXPERT_DOWN = "experts' down"
@@ -71,6 +78,8 @@ class WeightName:
     neighbours instead of halves."""
     gguf_offset: float = 0.0
     """GGUF's converters have added it."""
+    is_bare: bool = False
+    """Hugging Face's files call it so, without an ending."""
 
     @property
     def is_of_experts(self) -> bool:
@@ -81,10 +90,26 @@ class WeightName:
         """The name in Hugging Face's files, for a layer and an expert."""
         return self.hub.format(layer=layer, expert=expert)
 
+    def whole_in_hub(self, ending: str, layer: int, expert: int = 0) -> str:
+        """The same with its ending, if it has one."""
+        name = self.in_hub(layer, expert)
+        return name if self.is_bare else f"{name}.{ending}"
+
+
+@dataclass(frozen=True, slots=True)
+class StackedExperts:
+    """Hugging Face's files have the matrices of all experts of a layer as one tensor [experts,
+    inputs, outputs], and their biases beside it as one that ends with `_bias`."""
+
+    hub: str
+    """Its whole name; `{layer}` is the layer's number."""
+    roles: tuple[Role, ...]
+    """What each expert's weights would be for; of several, the outputs alternate."""
+
 
 _SHARES = {
     Share.TOKENS: {Role.EMBEDDING, Role.HEAD},
-    Share.HEADS: {Role.QUERY, Role.KEY, Role.VALUE},
+    Share.HEADS: {Role.QUERY, Role.KEY, Role.VALUE, Role.SINKS, Role.LATENT_UP},
     Share.INPUTS: {Role.OUTPUT, Role.DOWN, Role.EXPERT_DOWN, Role.SHARED_DOWN},
     Share.OUTPUTS: {
         Role.GATE, Role.UP, Role.EXPERT_GATE, Role.EXPERT_UP, Role.SHARED_GATE, Role.SHARED_UP,
@@ -99,6 +124,12 @@ _OF_BLOCK = {
     (Role.QUERY_NORM,): "attn_q_norm",
     (Role.KEY_NORM,): "attn_k_norm",
     (Role.OUTPUT,): "attn_output",
+    (Role.SINKS,): "attn_sinks",
+    (Role.QUERY_DOWN,): "attn_q_a",
+    (Role.QUERY_DOWN_NORM,): "attn_q_a_norm",
+    (Role.LATENT,): "attn_kv_a_mqa",
+    (Role.LATENT_NORM,): "attn_kv_a_norm",
+    (Role.LATENT_UP,): "attn_kv_b",
     (Role.ATTENTION_POST_NORM,): "post_attention_norm",
     (Role.MLP_NORM,): "ffn_norm",
     (Role.GATE,): "ffn_gate",
@@ -107,6 +138,7 @@ _OF_BLOCK = {
     (Role.DOWN,): "ffn_down",
     (Role.MLP_POST_NORM,): "post_ffw_norm",
     (Role.ROUTER,): "ffn_gate_inp",
+    (Role.CORRECTION,): "exp_probs_b",
     (Role.EXPERT_GATE,): "ffn_gate_exps",
     (Role.EXPERT_UP,): "ffn_up_exps",
     (Role.EXPERT_DOWN,): "ffn_down_exps",
@@ -143,6 +175,8 @@ class Names:
     cache_scales: str = ""
     """What files that are calibrated for a cache of 8 bits divide it by; `{layer}`, and `{kind}`,
     which is k or v."""
+    stacked: tuple[StackedExperts, ...] = ()
+    """What stands for experts' weights, where files have all of a layer as one."""
     rope_divisors: str = ""
     """What divides rotary frequencies in GGUF files: Llama 3's scaling, worked out in advance."""
 

@@ -24,7 +24,7 @@ from trivet.backends.llm.families.kinds import (
     NormSpan,
     RmsNorm,
 )
-from trivet.backends.llm.families.llama import HALVES_NAMES
+from trivet.backends.llm.families.llama import HALVES_NAMES, LLAMA_NAMES
 from trivet.backends.llm.families.names import Role, weight
 from trivet.backends.llm.families.rope import RopeRules
 
@@ -40,7 +40,7 @@ def _olmo(config: Described) -> LlmConfig:
     attention = replace(hub_attention(config), qkv_clip=clip(config))
     layer = Layer(attention, _mlp(config), norm)
     layers = [layer] * config.size("num_hidden_layers")
-    return hub_model(config, "olmo", HALVES_NAMES, layers, norm)
+    return hub_model(config, "olmo", LLAMA_NAMES, layers, norm)
 
 
 def _olmo2(config: Described) -> LlmConfig:
@@ -77,6 +77,7 @@ def _layer(config: Described, rules: RopeRules | None = None) -> Layer:
     return Layer(attention, _mlp(config), norm, Arrangement.POST_NORM)
 
 
-OLMO = Family("olmo", "OlmoForCausalLM", _olmo)
+_KEYS = GgufKeys({"attention.clamp_kqv": "clip_qkv", "attention.layer_norm_epsilon": ""})
+OLMO = Family("olmo", "OlmoForCausalLM", _olmo, gguf_reader(_olmo, "olmo", _KEYS))
 OLMO2 = Family("olmo2", "Olmo2ForCausalLM", _olmo2, gguf_reader(_olmo2, "olmo2", GgufKeys()))
 OLMO3 = Family("olmo3", "Olmo3ForCausalLM", _olmo3)

@@ -7,8 +7,10 @@ from trivet.backends.api import LoadFailed
 
 
 def refuse_quantisations(given: Mapping[str, Any]) -> None:
-    """Which files of 8 bits can be read: e4m3 with a scale for a matrix, for each of its rows or
-    for each of its blocks."""
+    """Which quantised files can be read: of 8 bits, e4m3 with a scale for a matrix, for each of its
+    rows or for each of its blocks, and experts that are stacked in MXFP4."""
+    if given.get("quant_method") == "mxfp4":
+        return
     method = given.get("quant_method") or "fp8"
     kind = given.get("format") or "float-quantized"
     if method not in ("fp8", "compressed-tensors"):

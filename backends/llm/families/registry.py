@@ -7,6 +7,7 @@ from trivet.backends.api import LoadFailed
 from trivet.backends.llm.families.alibi import BLOOM, MPT
 from trivet.backends.llm.families.cohere import COHERE, COHERE2
 from trivet.backends.llm.families.config import LlmConfig
+from trivet.backends.llm.families.deepseek import DEEPSEEK2, DEEPSEEK3
 from trivet.backends.llm.families.described import Described
 from trivet.backends.llm.families.experts import GLM4_MOE, MIXTRAL, OLMOE, QWEN2_MOE, QWEN3_MOE
 from trivet.backends.llm.families.falcon import FALCON
@@ -14,6 +15,7 @@ from trivet.backends.llm.families.family import Family
 from trivet.backends.llm.families.gemma import GEMMA, GEMMA2, GEMMA3
 from trivet.backends.llm.families.glm import GLM, GLM4
 from trivet.backends.llm.families.gpt2 import GPT2
+from trivet.backends.llm.families.gpt_oss import GPT_OSS
 from trivet.backends.llm.families.gptj import GPT_NEOX, GPTJ
 from trivet.backends.llm.families.granite import GRANITE
 from trivet.backends.llm.families.llama import LLAMA
@@ -31,7 +33,7 @@ FAMILIES: tuple[Family, ...] = (
     LLAMA, MISTRAL, QWEN2, QWEN3, GEMMA, GEMMA2, GEMMA3, PHI, PHI3, GRANITE, COHERE, COHERE2,
     SMOLLM3, OLMO, OLMO2, OLMO3, STARCODER, STARCODER2, STABLELM, NEMOTRON, GLM, GLM4, GPT2, GPTJ,
     GPT_NEOX, OPT, FALCON, BLOOM, MPT, MIXTRAL, QWEN2_MOE, QWEN3_MOE, OLMOE,
-    GLM4_MOE,
+    GLM4_MOE, DEEPSEEK2, DEEPSEEK3, GPT_OSS,
 )  # fmt: skip
 
 
@@ -71,5 +73,8 @@ def from_gguf(
     found.sort(key=lambda family: family.is_of_experts == has_experts)
     if not found or (read := found[-1].from_gguf) is None:
         names = sorted({family.architecture for family in known})
-        raise LoadFailed(f"the GGUF file's architecture is '{architecture}'; supported are {names}")
+        raise LoadFailed(
+            f"the GGUF file's architecture is '{architecture}'; supported are {names}; of others, "
+            "serve the model's Hugging Face folder, which transformers' own classes compute"
+        )
     return read(metadata, tensor_names)

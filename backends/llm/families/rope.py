@@ -56,8 +56,8 @@ def hub_rope(config: Described, head_dim: int, rules: RopeRules | None = None) -
 
 
 def hub_positions(config: Described, rope: Rope | None) -> int:
-    """How many positions a model has. With long and short divisors only so many as the short ones
-    are for: beyond, what was computed before would have to be computed anew."""
+    """How many positions a model has; with long and short divisors as many as the short ones are
+    for (`stretching.py`)."""
     positions = config.size("max_position_embeddings")
     if rope is not None and rope.scaling is not None and rope.scaling.kind == "longrope":
         return min(positions, rope.scaling.original_positions)
@@ -89,10 +89,6 @@ class _Spelling:
         kind = self._kind()
         self._refuse_unused(kind)
         rope = Rope(self._theta(), size=self._size())
-        if kind == "dynamic":
-            # It changes nothing up to max_position_embeddings, which is all that is served.
-            self._needed(kind, "factor")
-            return rope
         if kind == "default":
             return rope
         return replace(rope, scaling=getattr(self, f"_{kind}")())
@@ -150,9 +146,9 @@ class _Spelling:
     def _yarn(self) -> RopeScaling:
         factor = self._factor("yarn")
         scales = [self._number(name, 0.0) for name in ("mscale", "mscale_all_dim")]
-        usual = _yarn_scale(factor, 1.0)
+        usual = yarn_scale(factor, 1.0)
         if all(scales):
-            usual = _yarn_scale(factor, scales[0]) / _yarn_scale(factor, scales[1])
+            usual = yarn_scale(factor, scales[0]) / yarn_scale(factor, scales[1])
         truncates = self.given.get("truncate", True)
         if not isinstance(truncates, bool):
             raise LoadFailed(f"config.json has {self.where}.truncate {truncates!r}, no boolean")
@@ -164,19 +160,26 @@ class _Spelling:
             beta_slow=self._number("beta_slow", 1.0) or 1.0,
             truncates=truncates,
             attention_factor=self._number("attention_factor", usual),
+            all_dim_share=scales[1],
         )
 
     def _longrope(self) -> RopeScaling:
         factor, original = self._factor("longrope"), self._original()
         usual = math.sqrt(1 + math.log(factor) / math.log(original)) if factor > 1 else 1.0
-        self._divisors("long_factor")  # which must be there, though short ones are served only
         return RopeScaling(
             "longrope",
             factor,
             original_positions=original,
             attention_factor=self._number("attention_factor", usual),
             divisors=self._divisors("short_factor"),
+            long_divisors=self._divisors("long_factor"),
         )
+
+    def _dynamic(self) -> RopeScaling:
+        """Which changes nothing up to the positions that there are."""
+        num_positions = self.config.size("max_position_embeddings")
+        factor = self._needed("dynamic", "factor")
+        return RopeScaling("dynamic", factor, original_positions=num_positions)
 
     def _factor(self, kind: str) -> float:
         """By how much there are more positions than before."""
@@ -244,7 +247,8 @@ def _of_type(
     return f"{where}.{layer_type}", found
 
 
-def _yarn_scale(factor: float, share: float) -> float:
+def yarn_scale(factor: float, share: float) -> float:
+    """By what YaRN has scores grow (Peng et al., 2023, 3.4), as DeepSeek's files spell it."""
     return 0.1 * share * math.log(factor) + 1.0 if factor > 1 else 1.0
 
 

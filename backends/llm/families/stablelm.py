@@ -15,7 +15,15 @@ from trivet.backends.llm.families.kinds import (
     PlainMlp,
 )
 from trivet.backends.llm.families.llama import HALVES_NAMES
+from trivet.backends.llm.families.names import Role, weight
 from trivet.backends.llm.families.rope import RopeRules, hub_rope
+
+_LAYER = "model.layers.{layer}."
+_NEMOTRON_NAMES = HALVES_NAMES.having(
+    weight(f"{_LAYER}input_layernorm", Role.ATTENTION_NORM, gguf_offset=1.0),
+    weight(f"{_LAYER}post_attention_layernorm", Role.MLP_NORM, gguf_offset=1.0),
+    weight("model.norm", Role.FINAL_NORM, gguf_offset=1.0),
+)
 
 
 def _stablelm(config: Described) -> LlmConfig:
@@ -42,7 +50,7 @@ def _nemotron(config: Described) -> LlmConfig:
     act = activation(config, default="relu2")
     mlp = PlainMlp(config.size("intermediate_size"), act, config.flag("mlp_bias", default=False))
     layers = [Layer(attention, mlp, norm)] * config.size("num_hidden_layers")
-    return hub_model(config, "nemotron", HALVES_NAMES, layers, norm)
+    return hub_model(config, "nemotron", _NEMOTRON_NAMES, layers, norm)
 
 
 _KEYS = GgufKeys(
@@ -53,4 +61,11 @@ _KEYS = GgufKeys(
 STABLELM = Family(
     "stablelm", "StableLmForCausalLM", _stablelm, gguf_reader(_stablelm, "stablelm", _KEYS)
 )
-NEMOTRON = Family("nemotron", "NemotronForCausalLM", _nemotron)
+_NEMOTRON_KEYS = GgufKeys(
+    {"attention.layer_norm_epsilon": "norm_eps"},
+    {"attention_bias": "attn_q.bias", "mlp_bias": "ffn_up.bias"},
+    rotates_part=True,
+)
+NEMOTRON = Family(
+    "nemotron", "NemotronForCausalLM", _nemotron, gguf_reader(_nemotron, "nemotron", _NEMOTRON_KEYS)
+)

@@ -46,7 +46,21 @@ def _starcoder(given: Described) -> LlmConfig:
     return gpt2_model(config, "starcoder", layers, is_transposed=False, groups_heads=not is_shared)
 
 
-STARCODER = Family("starcoder", "GPTBigCodeForCausalLM", _starcoder)
+_KEYS = GgufKeys(
+    {
+        "attention.layer_norm_epsilon": "layer_norm_epsilon",
+        "feed_forward_length": "n_inner",
+        "attention.head_count_kv": "num_shared",
+    },
+    derived=lambda values: {"multi_query": values.get("num_shared") == 1},
+    has_rope=False,
+)
+STARCODER = Family(
+    "starcoder",
+    "GPTBigCodeForCausalLM",
+    _starcoder,
+    gguf_reader(_starcoder, "starcoder", _KEYS),
+)
 _KEYS2 = GgufKeys({"attention.layer_norm_epsilon": "norm_epsilon"}, {"use_bias": "attn_q.bias"})
 STARCODER2 = Family(
     "starcoder2",

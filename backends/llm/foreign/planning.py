@@ -26,7 +26,7 @@ from trivet.backends.llm.foreign.looking import OtherWayError, look
 from trivet.backends.llm.foreign.packed import PackedModel
 from trivet.backends.llm.foreign.plan import Plan
 from trivet.backends.llm.foreign.serial_ways import SerialWays
-from trivet.backends.llm.steps.runner import HeldModel
+from trivet.backends.llm.steps.runner import HeldModel, RowFailedError
 
 log = logging.getLogger(__name__)
 AS_ONE_BATCH = "as one flattened batch"
@@ -105,6 +105,8 @@ def _tried(
         reason = differs(plan.config, make, references, prompts, dtype)
     except OtherWayError as error:
         return None, str(error)
+    except RowFailedError as error:
+        return None, str(error).splitlines()[0][:250]
     except _FAULTS as error:
         return None, _first_line(error)
     return (None, reason) if reason else (plan, "")

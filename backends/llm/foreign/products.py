@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from trivet.backends.llm.foreign.checking import error_of, make_prompts
+from trivet.backends.llm.foreign.memories import OwnMemory
 from trivet.backends.llm.matrices.dense import Dense
 
 log = logging.getLogger(__name__)
@@ -23,13 +24,15 @@ def pack_products(model: Any, vocabulary_size: int) -> bool:
     if not layers:
         return False
     prompt = make_prompts(vocabulary_size)[0]
-    before = model(input_ids=prompt[None], use_cache=False).logits[0].float()
+    before = _computed(model, prompt)
     weights = [layer.weight for layer in layers]
     for layer in layers:
         _pack(layer)
     try:
-        after = model(input_ids=prompt[None], use_cache=False).logits[0].float()
-        is_same = not error_of(after, before, is_exact=False)
+        after = _computed(model, prompt)
+        is_same = len(after) == len(before) and not any(
+            error_of(*each, is_exact=False) for each in zip(after, before, strict=True)
+        )
     except _FAULTS:
         is_same = False
     if not is_same:
@@ -38,6 +41,22 @@ def pack_products(model: Any, vocabulary_size: int) -> bool:
             layer.weight = weight
         log.info("products are computed from unpacked weights, which the model reads itself")
     return is_same
+
+
+def _computed(model: Any, prompt: Tensor) -> list[Tensor]:
+    """Logits without a cache, and of the last tokens with what the first ones left, if that can be:
+    code may multiply otherwise there."""
+    ids, middle = prompt[None], len(prompt) // 2
+    found = [model(input_ids=ids, use_cache=False).logits[0].float()]
+    try:
+        output = model(input_ids=ids[:, :middle], use_cache=True)
+        left = {name: getattr(output, name, None) for name in OwnMemory.NAMES}
+        given = {name: state for name, state in left.items() if state is not None}
+        rest = model(input_ids=ids[:, middle:], use_cache=True, **given)
+        one = model(input_ids=ids[:, -1:], use_cache=True, **given)
+    except _FAULTS:
+        return found
+    return [*found, rest.logits[0].float(), one.logits[0].float()]
 
 
 def _is_packable(layer: nn.Linear) -> bool:

@@ -10,8 +10,16 @@ from torch import Tensor
 
 from trivet.backends.llm.attention.base import StepInputs
 from trivet.backends.llm.attention.kv_cache import KvCache
+from trivet.backends.llm.device.devices import DEVICE_LOST
 from trivet.backends.llm.foreign import bridge
 from trivet.backends.llm.foreign.memories import Memory, Part
+from trivet.backends.llm.steps.runner import RowFailedError
+
+_FAULTS = (
+    ArithmeticError, AssertionError, AttributeError, ImportError, IndexError, KeyError,
+    NotImplementedError, RuntimeError, TypeError, ValueError,
+)  # fmt: skip
+"""What a model's code raises for one sequence, memory that does not suffice among it."""
 
 
 class SerialModel:
@@ -49,17 +57,23 @@ class SerialModel:
         wanted = inputs.sample_rows.tolist()
         found: list[Tensor] = []
         begin = 0
-        for first, part in self._parts(inputs):
+        for row, first, part in self._parts(inputs):
             last = first + len(part.token_ids)
             end = begin
             while end < len(wanted) and wanted[end] < last:
                 end += 1
-            found.append(self._compute(part, [place - first for place in wanted[begin:end]]))
+            try:
+                found.append(self._compute(part, [place - first for place in wanted[begin:end]]))
+            except DEVICE_LOST:
+                raise
+            except _FAULTS as error:
+                raise RowFailedError(row, error) from error
             begin = end
         return torch.cat(found)
 
-    def _parts(self, inputs: StepInputs) -> Iterator[tuple[int, Part]]:
-        """What is computed at once, with the place of its first token in the step."""
+    def _parts(self, inputs: StepInputs) -> Iterator[tuple[int, int, Part]]:
+        """What is computed at once, with its sequence's row and the place of its first token in the
+        step."""
         starts, size = inputs.query_starts.tolist(), self._block_size
         for row, length in enumerate(inputs.sequence_lengths.tolist()):
             begin, end = starts[row], starts[row + 1]
@@ -72,6 +86,7 @@ class SerialModel:
             for first in range(begin, end, step):
                 start = done + first - begin
                 yield (
+                    row,
                     first,
                     Part(
                         inputs.token_ids[first : first + step],

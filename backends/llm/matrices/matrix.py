@@ -18,12 +18,20 @@ Product = Callable[[Tensor], Tensor]
 """[N, inputs] to [N, outputs], in the type of what comes in."""
 
 
-class Matrix(Protocol):
-    """[outputs, inputs] numbers in some format, not changed once made."""
+class Multiplied(Protocol):
+    """A matrix as those who compute have it."""
 
     @property
     def shape(self) -> tuple[int, int]:
         """Outputs and inputs."""
+
+    def product(self, bias: Tensor | None = None) -> Product:
+        """In the layout that its device multiplies best. Raises LoadFailed for a shape that cannot
+        be multiplied."""
+
+
+class Matrix(Multiplied, Protocol):
+    """[outputs, inputs] numbers in some format, not changed once made."""
 
     @property
     def nbytes(self) -> int:
@@ -41,10 +49,6 @@ class Matrix(Protocol):
 
     def joined(self, others: Sequence[Self]) -> Self:
         """With others of the same inputs below it."""
-
-    def product(self, bias: Tensor | None = None) -> Product:
-        """In the layout that its device multiplies best. Raises LoadFailed for a shape that cannot
-        be multiplied."""
 
 
 class Format(Protocol):

@@ -9,10 +9,17 @@ from torch import Tensor
 from trivet.backends.llm.attention.base import Attention
 from trivet.backends.llm.families.kinds import Arrangement, ExpertMlp
 from trivet.backends.llm.families.names import Role
-from trivet.backends.llm.models.heads import Heads, Turn
+from trivet.backends.llm.models.heads import AttendFunction, Heads, Turn
+from trivet.backends.llm.models.latent_heads import LatentHeads
 from trivet.backends.llm.models.mlps import Experts, MlpFunction, make_mlp
 from trivet.backends.llm.models.norms import NormFunction, make_norm
-from trivet.backends.llm.models.parts import take_attention, take_experts, take_mlp, take_norm
+from trivet.backends.llm.models.parts import (
+    take_attention,
+    take_experts,
+    take_latent,
+    take_mlp,
+    take_norm,
+)
 from trivet.backends.llm.weights.taking import Weights
 
 
@@ -29,7 +36,7 @@ class _Layer:
     def __init__(self, weights: Weights, attention: Attention, layer: int) -> None:
         kind = weights.config.layers[layer]
         self._weights, self._index, self._kind = weights, layer, kind.norm
-        self._attend = Heads(kind.attention, take_attention(weights, layer), attention, layer)
+        self._attend = _attend(weights, attention, layer)
         self._mlp: MlpFunction
         if isinstance(kind.mlp, ExpertMlp):
             self._mlp = Experts(kind.mlp, take_experts(weights, layer))
@@ -43,6 +50,13 @@ class _Layer:
 
     def _added(self, states: Tensor, change: Tensor) -> Tensor:
         return torch.add(states, change, alpha=self._multiplier)
+
+
+def _attend(weights: Weights, attention: Attention, layer: int) -> AttendFunction:
+    kind = weights.config.layers[layer].attention
+    if kind.latent is not None:
+        return LatentHeads(kind, take_latent(weights, layer), attention, layer)
+    return Heads(kind, take_attention(weights, layer), attention, layer)
 
 
 class PreNorm(_Layer):

@@ -14,7 +14,7 @@ from trivet.backends.llm.attention.kv_cache import KvCache
 from trivet.backends.llm.attention.pages import PagedAttention
 from trivet.backends.llm.families.names import Role
 from trivet.backends.llm.matrices.fp8 import FP8, Fp8Product
-from trivet.backends.llm.matrices.matrix import Matrix
+from trivet.backends.llm.matrices.matrix import Multiplied
 from trivet.backends.llm.models import step_kernels
 from trivet.backends.llm.models.parts import take_attention, take_mlp, take_norm
 from trivet.backends.llm.models.rotary import rotary_table
@@ -96,7 +96,7 @@ class FusedLlama:
 class _Product:
     """A product that reads what the kernel before it wrote."""
 
-    def __init__(self, matrix: Matrix, dtype: torch.dtype, bias: Tensor | None = None) -> None:
+    def __init__(self, matrix: Multiplied, dtype: torch.dtype, bias: Tensor | None = None) -> None:
         self._dtype = dtype
         self._multiply = matrix.product(bias)
         self._eight_bit = self._multiply if isinstance(self._multiply, Fp8Product) else None

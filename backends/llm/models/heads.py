@@ -13,6 +13,8 @@ from trivet.backends.llm.models.parts import AttentionWeights, NormWeights
 Turn = tuple[Tensor, Tensor]
 """Cosines and sines of a step's positions, each [N, 1, what is rotated]; sines are negative in the
 first half: what a rotation takes away there it adds in the second."""
+AttendFunction = Callable[[Tensor, Turn | None], Tensor]
+"""One layer's attention: [N, hidden] to this rank's part of the sum, [N, hidden]."""
 
 
 class Turns:
@@ -37,13 +39,14 @@ class Heads:
         """`kind`: of what this process computes."""
         self._num_heads, self._num_kv_heads = kind.num_heads, kind.num_kv_heads
         self._head_dim = kind.head_dim
-        self._rotate = _rotated_part if kind.rope and kind.rope.size else _rotated
+        self._rotate = rotated_part if kind.rope and kind.rope.size else _rotated
         self._clip = kind.qkv_clip
         self._attention = attention
         self._layer = layer
         self._qkv = weights.qkv.product(weights.qkv_bias)
         self._output = weights.output.product(weights.output_bias)
         self._norm = _heads_norm(kind, weights)
+        self._sinks = weights.sinks
 
     def __call__(self, states: Tensor, turn: Turn | None) -> Tensor:
         """[N, hidden] to this rank's part of the sum, [N, hidden]; `turn`: None where heads are not
@@ -58,7 +61,7 @@ class Heads:
         if turn is not None:
             heads = self._rotate(heads, *turn)
         query, key = torch.split(heads, [num_heads, num_kv_heads], dim=1)
-        attended = self._attention.attend(self._layer, query, key, value)
+        attended = self._attention.attend(self._layer, query, key, value, self._sinks)
         return self._output(attended.reshape(len(states), -1))
 
 
@@ -109,6 +112,7 @@ def _rotated(states: Tensor, cosines: Tensor, sines: Tensor) -> Tensor:
     return torch.addcmul(states * cosines, swapped, sines)
 
 
-def _rotated_part(states: Tensor, cosines: Tensor, sines: Tensor) -> Tensor:
+def rotated_part(states: Tensor, cosines: Tensor, sines: Tensor) -> Tensor:
+    """Of heads [N, heads, size] what comes first is rotated."""
     turned, kept = states.tensor_split([cosines.shape[-1]], dim=-1)
     return torch.cat((_rotated(turned, cosines, sines), kept), dim=-1)

@@ -28,12 +28,19 @@ def make_mlp(kind: GatedMlp | PlainMlp, weights: MlpWeights) -> MlpFunction:
     down = weights.down.product(weights.down_bias)
     activate = ACTIVATIONS[kind.activation]
     if isinstance(kind, GatedMlp):
+        limit, offset = kind.limit, kind.up_offset
+
+        def limited(states: Tensor) -> Tensor:
+            gate, up = inner(states).chunk(2, dim=-1)
+            if limit:
+                gate, up = gate.clamp(max=limit), up.clamp(-limit, limit)
+            return down(activate(gate).mul_(up + offset))
 
         def gated(states: Tensor) -> Tensor:
             gate, up = inner(states).chunk(2, dim=-1)
             return down(activate(gate).mul_(up))
 
-        return gated
+        return limited if limit or offset else gated
     return lambda states: down(activate(inner(states)))
 
 
@@ -43,7 +50,7 @@ class Experts:
 
     def __init__(self, kind: ExpertMlp, weights: ExpertWeights) -> None:
         self._kind = kind
-        self._router = weights.router.product()
+        self._router = weights.router.product(weights.router_bias)
         self._correction = weights.correction
         self._experts = [make_mlp(kind.expert, each) for each in weights.experts]
         self._shared = _shared(kind, weights)
@@ -90,9 +97,14 @@ class Experts:
 
 
 def _of_best_groups(wanted: Tensor, kind: ExpertMlp) -> Tensor:
-    """Without the experts of other groups than those whose best two are wanted most."""
+    """Without the experts of other groups than those whose best ones are wanted most."""
     groups = wanted.view(len(wanted), kind.num_groups, -1)
-    best = groups.topk(2, dim=-1).values.sum(dim=-1).topk(kind.num_active_groups, dim=-1).indices
+    best = (
+        groups.topk(kind.num_telling, dim=-1)
+        .values.sum(dim=-1)
+        .topk(kind.num_active_groups, dim=-1)
+        .indices
+    )
     is_best = torch.zeros_like(groups[..., 0], dtype=torch.bool).scatter_(1, best, value=True)
     return groups.masked_fill(~is_best.unsqueeze(-1), -torch.inf).view(wanted.shape)
 

@@ -17,11 +17,8 @@ from trivet.backends.llm.families.kinds import (
     Scoring,
 )
 from trivet.backends.llm.families.names import Role
-from trivet.backends.llm.matrices.matrix import Matrix
+from trivet.backends.llm.matrices.matrix import Multiplied
 from trivet.backends.llm.weights.taking import Weights
-
-CORRECTION = "e_score_correction_bias"
-"""What files call it, beside a router's weight."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +33,7 @@ class NormWeights:
 class AttentionWeights:
     """Of GroupedAttention."""
 
-    qkv: Matrix
+    qkv: Multiplied
     """[(heads + 2 key/value heads) * head size, hidden]."""
     qkv_bias: Tensor | None
     query_norm: Tensor | None
@@ -44,8 +41,34 @@ class AttentionWeights:
     key_norm: Tensor | None
     query_norm_bias: Tensor | None
     key_norm_bias: Tensor | None
-    output: Matrix
+    output: Multiplied
     """[hidden, heads * head size]."""
+    output_bias: Tensor | None
+    sinks: Tensor | None
+    """[heads]."""
+
+
+@dataclass(frozen=True, slots=True)
+class LatentWeights:
+    """Of GroupedAttention with a Latent."""
+
+    queries: Multiplied
+    """[heads * (rotated + plain), hidden or query rank]: of each head what is rotated, first."""
+    query_down: Multiplied | None
+    """[query rank, hidden]."""
+    query_down_bias: Tensor | None
+    query_norm: NormWeights | None
+    latent: Multiplied
+    """[rotated + rank, hidden]: what is rotated, first."""
+    latent_bias: Tensor | None
+    latent_norm: NormWeights
+    """[rank]."""
+    keys: Tensor
+    """[heads, plain, rank]: what brings queries to the latent, which would make keys of it."""
+    values: Tensor
+    """[heads, rank, value size]."""
+    output: Multiplied
+    """[hidden, heads * value size]."""
     output_bias: Tensor | None
 
 
@@ -53,10 +76,10 @@ class AttentionWeights:
 class MlpWeights:
     """Of a GatedMlp or a PlainMlp."""
 
-    inner: Matrix
+    inner: Multiplied
     """[2 * intermediate, hidden], the gate first; without a gate [intermediate, hidden]."""
     inner_bias: Tensor | None
-    down: Matrix
+    down: Multiplied
     """[hidden, intermediate]."""
     down_bias: Tensor | None
 
@@ -65,13 +88,14 @@ class MlpWeights:
 class ExpertWeights:
     """Of an ExpertMlp."""
 
-    router: Matrix
+    router: Multiplied
     """[experts, hidden]."""
+    router_bias: Tensor | None
     correction: Tensor | None
     """float32 [experts]: of a router's scores, where it has sigmoids."""
     experts: list[MlpWeights]
     shared: MlpWeights | None
-    shared_share: Matrix | None
+    shared_share: Multiplied | None
     """[1, hidden]."""
 
 
@@ -107,6 +131,35 @@ def take_attention(weights: Weights, layer: int) -> AttentionWeights:
         key_norm_bias=key.bias if key else None,
         output=weights.matrix(output, kind.outputs[Role.QUERY], layer),
         output_bias=weights.bias(output, layer) if kind.has_output_bias else None,
+        sinks=weights.of_heads(Role.SINKS, kind.num_heads, layer) if kind.has_sinks else None,
+    )
+
+
+def take_latent(weights: Weights, layer: int) -> LatentWeights:
+    """Of a layer's latent attention. Raises LoadFailed."""
+    kind, hidden = weights.whole.layers[layer].attention, weights.whole.hidden_size
+    latent = kind.latent
+    assert latent is not None
+    outputs = kind.outputs
+    query, own = ({role: outputs[role]} for role in (Role.QUERY, Role.LATENT))
+    down, output = {Role.QUERY_DOWN: latent.query_rank}, {Role.OUTPUT: hidden}
+    is_small, has_bias = bool(latent.query_rank), kind.has_qkv_bias
+    each = latent.plain_size + latent.value_size
+    up = weights.dense({Role.LATENT_UP: kind.num_heads * each}, latent.rank, layer)
+    keys, values = up.view(-1, each, latent.rank).split([latent.plain_size, latent.value_size], 1)
+    down_norm = Role.QUERY_DOWN_NORM, (latent.query_rank,), layer
+    return LatentWeights(
+        queries=weights.matrix(query, latent.query_rank or hidden, layer),
+        query_down=weights.matrix(down, hidden, layer) if is_small else None,
+        query_down_bias=weights.bias(down, layer) if is_small and has_bias else None,
+        query_norm=_norm(weights, latent.norm, *down_norm) if is_small else None,
+        latent=weights.matrix(own, hidden, layer),
+        latent_bias=weights.bias(own, layer) if has_bias else None,
+        latent_norm=_norm(weights, latent.norm, Role.LATENT_NORM, (latent.rank,), layer),
+        keys=keys.contiguous(),
+        values=values.transpose(1, 2).contiguous(),
+        output=weights.matrix(output, kind.num_heads * latent.value_size, layer),
+        output_bias=weights.bias(output, layer) if kind.has_output_bias else None,
     )
 
 
@@ -140,7 +193,8 @@ def take_experts(weights: Weights, layer: int) -> ExpertWeights:
         role: shared.intermediate_size for role in (Role.SHARED_GATE, Role.SHARED_UP) if shared
     }
     return ExpertWeights(
-        router=weights.matrix({Role.ROUTER: kind.num_experts}, hidden, layer),
+        router=weights.matrix(router := {Role.ROUTER: kind.num_experts}, hidden, layer),
+        router_bias=weights.bias(router, layer) if kind.has_router_bias else None,
         correction=_correction(weights, kind, layer),
         experts=[
             _mlp(weights, kind.expert, kind.outputs, Role.EXPERT_DOWN, layer, expert)
@@ -158,7 +212,7 @@ def take_experts(weights: Weights, layer: int) -> ExpertWeights:
 def _correction(weights: Weights, kind: ExpertMlp, layer: int) -> Tensor | None:
     if kind.scoring is not Scoring.SIGMOID:
         return None
-    return weights.vector(Role.ROUTER, (kind.num_experts,), layer, CORRECTION)
+    return weights.vector(Role.CORRECTION, (kind.num_experts,), layer)
 
 
 def _mlp(
@@ -173,7 +227,7 @@ def _mlp(
     down = {down_role: hidden}
     return MlpWeights(
         inner=weights.matrix(outputs, hidden, layer, expert),
-        inner_bias=weights.bias(outputs, layer) if kind.has_bias else None,
+        inner_bias=weights.bias(outputs, layer, expert) if kind.has_bias else None,
         down=weights.matrix(down, kind.intermediate_size, layer, expert),
-        down_bias=weights.bias(down, layer) if kind.has_bias else None,
+        down_bias=weights.bias(down, layer, expert) if kind.has_bias else None,
     )

@@ -69,6 +69,7 @@ def _longrope(frequencies: Tensor, rope: Rope, scaling: RopeScaling) -> Tensor: 
 
 SCALINGS: Mapping[str, Callable[[Tensor, Rope, RopeScaling], Tensor]] = {
     "linear": _linear,
+    "dynamic": lambda frequencies, rope, scaling: frequencies,  # noqa: ARG005  # see stretching.py
     "llama3": _llama3,
     "yarn": _yarn,
     "longrope": _longrope,

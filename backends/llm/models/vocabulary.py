@@ -6,7 +6,7 @@ from torch.nn import functional
 
 from trivet.backends.llm.families.names import Role
 from trivet.backends.llm.matrices.dense import Dense
-from trivet.backends.llm.matrices.matrix import Matrix
+from trivet.backends.llm.matrices.matrix import Multiplied
 from trivet.backends.llm.weights.taking import Weights
 
 
@@ -15,7 +15,7 @@ def take_embedding(weights: Weights) -> Tensor:
     return weights.table(Role.EMBEDDING, weights.whole.vocabulary_size)
 
 
-def take_head(weights: Weights, embedding: Tensor) -> Matrix:
+def take_head(weights: Weights, embedding: Tensor) -> Multiplied:
     """[vocabulary, hidden], of this rank's part; the last rank's may have fewer tokens."""
     whole = weights.whole
     if whole.ties_embeddings:
@@ -38,6 +38,7 @@ class Vocabulary:
         self._ranks = weights.ranks
         self._total = weights.whole.vocabulary_size
         self._first = weights.ranks.rank * len(self._embedding)
+        self._adapters = weights.adapters
 
     @property
     def dtype(self) -> torch.dtype:
@@ -51,16 +52,23 @@ class Vocabulary:
 
     def embed(self, token_ids: Tensor) -> Tensor:
         """[N, hidden]."""
+        if self._adapters is not None:
+            return self._adapters.embed(token_ids, self._look_up)
         if self._ranks.size == 1:
-            return functional.embedding(token_ids, self._embedding)
+            return self._look_up(token_ids)
         places = token_ids - self._first
         is_mine = (places >= 0) & (places < len(self._embedding))
         found = functional.embedding(torch.where(is_mine, places, 0), self._embedding)
         return self._ranks.sum(found.masked_fill(~is_mine.unsqueeze(-1), 0.0))
 
+    def _look_up(self, token_ids: Tensor) -> Tensor:
+        return functional.embedding(token_ids, self._embedding)
+
     def logits(self, states: Tensor) -> Tensor:
         """float32 [N, vocabulary]."""
         logits = self._head(states)
+        if self._adapters is not None:
+            return self._adapters.score(states, logits).float()
         if self._missing:
             logits = functional.pad(logits, (0, self._missing))
         return self._ranks.joined(logits)[:, : self._total].float()

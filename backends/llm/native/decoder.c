@@ -71,13 +71,44 @@ static Finish finish_for(const Walk *w, const Layer *layer, const Norm *after) {
 static void make_heads(const Walk *w, const Layer *layer) {
     const int all = (layer->heads + 2 * layer->kv_heads) * layer->head_dim;
     Finish store = {.kind = STORE, .floats = w->buffers.qkv, .bias = layer->qkv_bias, .width = all};
+    if (w->adapters) add_from(&w->adapters->qkv, w->step->lowered, &store);
     multiply(w->model, w->buffers.normed, w->step->tokens, w->model->hidden, layer->qkv,
              all / PANEL, w->thread, &store);
+}
+
+/* Reads what all threads have met behind, and meets them again. */
+static void lower_heads(const Walk *w, const Layer *layer, const bf16 *of_mlp) {
+    const Adapters *adapters = w->adapters;
+    if (!adapters) return;
+    lower(w, &adapters->qkv, w->buffers.normed, w->model->hidden, w->step->lowered);
+    if (layer->is_parallel)
+        lower(w, &adapters->into, of_mlp, w->model->hidden, w->step->lowered_too);
+    meet(w->team);
+}
+
+static void lower_attended(const Walk *w, const Layer *layer) {
+    if (!w->adapters) return;
+    lower(w, &w->adapters->output, w->buffers.attended, layer->heads * layer->head_dim,
+          w->step->lowered);
+    meet(w->team);
+}
+
+static void lower_into(const Walk *w) {
+    if (!w->adapters) return;
+    lower(w, &w->adapters->into, w->buffers.normed, w->model->hidden, w->step->lowered_too);
+    meet(w->team);
+}
+
+static void lower_down(const Walk *w, const Layer *layer) {
+    if (!w->adapters) return;
+    lower(w, &w->adapters->down, w->buffers.activated, layer->mlps[0].inner, w->step->lowered_too);
+    meet(w->team);
 }
 
 static void leave_attention(const Walk *w, const Layer *layer) {
     Finish finish = finish_for(w, layer, &layer->after_attention);
     finish.bias = layer->output_bias;
+    if (w->adapters) add_from(&w->adapters->output, w->step->lowered, &finish);
     multiply(w->model, w->buffers.attended, w->step->tokens, layer->heads * layer->head_dim,
              layer->output, w->model->hidden / PANEL, w->thread, &finish);
 }
@@ -102,6 +133,7 @@ static void compute_layer(Walk *w, const Layer *layer) {
     norm_rows(w, &layer->before_attention, b->normed);
     if (has_two_norms) norm_rows(w, &layer->before_mlp, b->beside);
     meet(w->team);
+    lower_heads(w, layer, has_two_norms ? b->beside : b->normed);
     make_heads(w, layer);
     if (layer->is_parallel) enter_mlp(w, layer, has_two_norms ? b->beside : b->normed);
     meet(w->team);
@@ -109,6 +141,7 @@ static void compute_layer(Walk *w, const Layer *layer) {
     meet(w->team);
     attend(w->model, layer, w->step, b, w->team);
     meet(w->team);
+    lower_attended(w, layer);
     leave_attention(w, layer);
     if (!layer->is_parallel) {
         meet(w->team);
@@ -116,9 +149,11 @@ static void compute_layer(Walk *w, const Layer *layer) {
         norm_rows(w, &layer->before_mlp, b->normed);
         clear_change(w, layer);
         meet(w->team);
+        lower_into(w);
         enter_mlp(w, layer, b->normed);
         meet(w->team);
     }
+    lower_down(w, layer);
     leave_mlp(w, layer, finish_for_mlp(w, layer));
     meet(w->team);
     take_in(w, layer, &layer->after_mlp);
@@ -126,7 +161,8 @@ static void compute_layer(Walk *w, const Layer *layer) {
 
 /* One token to what the first layer reads. */
 static void embed(const Model *m, const Step *step, int token, float *to) {
-    const bf16 *from = m->embedding + step->token_ids[token] * m->hidden;
+    const bf16 *from = step->embedded ? step->embedded + (int64_t)token * m->hidden
+                                      : m->embedding + step->token_ids[token] * m->hidden;
     const int64_t place = (step->positions[token] + m->first_position) * m->hidden;
     const __m512 factor = _mm512_set1_ps(m->embedding_multiplier);
     for (int i = 0; i < m->hidden; i += TILE) {
@@ -146,6 +182,9 @@ static void compute_logits(const Walk *w) {
     for (int row = from; row < to; row++)
         normalise(&m->norm, b->residual + step->sample_rows[row] * m->hidden, m->hidden,
                   b->normed + (int64_t)row * m->hidden);
+    if (step->states)
+        memcpy(step->states + (int64_t)from * m->hidden, b->normed + (int64_t)from * m->hidden,
+               (int64_t)(to - from) * m->hidden * sizeof(bf16));
     meet(w->team);
     Finish store = {.kind = STORE,
                     .floats = step->logits,
@@ -164,7 +203,10 @@ static void compute(const Model *m, const Layer *layers, const Step *step, int t
     share(step->tokens, thread, m->threads, &walk.from, &walk.to);
     for (int row = walk.from; row < walk.to; row++)
         embed(m, step, row, walk.buffers.residual + (int64_t)row * m->hidden);
-    for (int index = 0; index < m->layers; index++) compute_layer(&walk, layers + index);
+    for (int index = 0; index < m->layers; index++) {
+        walk.adapters = step->adapters ? step->adapters + index : 0;
+        compute_layer(&walk, layers + index);
+    }
     meet(team);
     compute_logits(&walk);
     if (m->has_amx) _tile_release();
@@ -189,9 +231,10 @@ int64_t scratch_bytes(const Model *model, const Layer *layers, int32_t tokens, i
     return lay_out(model, layers, &step, (char *)0, &buffers) - (char *)0;
 }
 
-/* Of Model, Layer, Mlp and Step: whoever fills them in must have the same. */
+/* Of Model, Layer, Mlp, Step and Adapters: whoever fills them in must have the same. */
 int32_t structure_bytes(void) {
-    return (int32_t)(sizeof(Model) + sizeof(Layer) + sizeof(Mlp) + sizeof(Step));
+    return (int32_t)(sizeof(Model) + sizeof(Layer) + sizeof(Mlp) + sizeof(Step) +
+                     sizeof(Adapters));
 }
 
 int32_t allow_tiles(void) {

@@ -4,12 +4,15 @@ import ctypes
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
+from trivet.backends.llm.adapters.bank import AdapterBank, StepAdapters
 from trivet.backends.llm.attention.base import StepInputs
 from trivet.backends.llm.attention.kv_cache import KvCache
 from trivet.backends.llm.families.names import Role
 from trivet.backends.llm.models.parts import take_norm
 from trivet.backends.llm.models.vocabulary import take_embedding, take_head
+from trivet.backends.llm.native.adding import Adding
 from trivet.backends.llm.native.layers import Taken
 from trivet.backends.llm.native.library import Native
 from trivet.backends.llm.native.packing import numbers_of, pack, padded
@@ -31,6 +34,9 @@ class NativeModel:
         self._model.has_amx, self._model.threads = native.has_amx, torch.get_num_threads()
         layers = [self._taken.layer(index, states) for index, states in enumerate(cache.layers)]
         weights.refuse_rest()
+        self._adapters = weights.adapters
+        self._adding = Adding(self._taken.places)
+        self._multiplier, self._cap = config.logit_multiplier, config.logit_cap
         self._layers = (CLayer * len(layers))(*layers)
         self._scratch = torch.empty(0, dtype=torch.uint8)
 
@@ -46,8 +52,43 @@ class NativeModel:
         )  # fmt: skip
         addresses = (tensor.data_ptr() for tensor in tensors)
         step = CStep(num_tokens, num_sequences, most_blocks, num_samples, *addresses)
-        self._functions.decode(ctypes.byref(self._model), self._layers, ctypes.byref(step))
+        if self._adapters is not None and self._adapters.step is not None:
+            return self._adapted(self._adapters, self._adapters.step, step, inputs, logits)
+        self._decode(step)
         return logits[:, : self._vocabulary]
+
+    def _decode(self, step: CStep) -> None:
+        self._functions.decode(ctypes.byref(self._model), self._layers, ctypes.byref(step))
+
+    def _adapted(
+        self,
+        bank: AdapterBank,
+        adapters: StepAdapters,
+        step: CStep,
+        inputs: StepInputs,
+        logits: Tensor,
+    ) -> Tensor:
+        """A step of which some rows have adapters."""
+        step.adapters, step.adapter_slots, step.lowered, step.lowered_too = self._adding.addresses(
+            adapters
+        )
+        if adapters.embeddings:
+            embedded = bank.embed(inputs.token_ids, self._look_up).contiguous()
+            step.embedded = embedded.data_ptr()
+        if not adapters.heads:
+            self._decode(step)
+            return logits[:, : self._vocabulary]
+        states = torch.empty(len(logits), self._model.hidden, dtype=torch.bfloat16)
+        step.states = states.data_ptr()
+        # What becomes of logits comes behind the heads that adapters bring.
+        self._model.logit_multiplier, self._model.logit_cap = 1.0, 0.0
+        self._decode(step)
+        self._model.logit_multiplier, self._model.logit_cap = self._multiplier, self._cap
+        scored = bank.score(states, logits[:, : self._vocabulary]) * self._multiplier
+        return torch.tanh(scored / self._cap) * self._cap if self._cap else scored
+
+    def _look_up(self, token_ids: Tensor) -> Tensor:
+        return functional.embedding(token_ids, self._taken.embedding)
 
     def _memory(self, num_tokens: int, num_samples: int) -> Tensor:
         size = self._functions.scratch_bytes(
@@ -65,6 +106,7 @@ def _model(weights: Weights, taken: Taken) -> CModel:
     head = padded(numbers_of(take_head(weights, embedding)))
     # Rounded to what states are of, as models that have a multiplier were trained.
     multiplier = torch.tensor(config.embedding_multiplier).bfloat16()
+    taken.embedding = embedding
     made = CModel(
         hidden=config.hidden_size, layers=config.num_layers, vocabulary=len(head),
         first_position=config.first_position, embedding_multiplier=float(multiplier),

@@ -15,6 +15,7 @@ from trivet.backends.llm.families.kinds import (
     Rope,
     Scoring,
 )
+from trivet.backends.llm.matrices.matrix import Multiplied
 from trivet.backends.llm.models.parts import (
     AttentionWeights,
     ExpertWeights,
@@ -26,6 +27,7 @@ from trivet.backends.llm.models.parts import (
     take_norm,
 )
 from trivet.backends.llm.models.rotary import rotary_table
+from trivet.backends.llm.native.adding import LayerPlaces, place_of
 from trivet.backends.llm.native.kinds import ACTIVATIONS, NORMS, PARALLEL, norm_kind
 from trivet.backends.llm.native.packing import interleaved, numbers_of, pack, padded
 from trivet.backends.llm.native.structures import CLayer, CMlp, CNorm, CRouter
@@ -44,6 +46,10 @@ class Taken:
         self._weights = weights
         self._kept: list[object] = []
         self._tables: dict[tuple[Rope, int], tuple[int, int]] = {}
+        self.embedding = torch.empty(0)
+        """The model's, once it is taken."""
+        self.places: list[LayerPlaces] = []
+        """Where adapters may change each layer."""
 
     def address(self, tensor: Tensor | None) -> int | None:
         """Of a tensor that is kept from now on; null of none."""
@@ -81,11 +87,16 @@ class Taken:
         for name, role in NORMS[arrangement].items():
             taken = take_norm(self._weights, kind.norm, role, index)
             setattr(made, name, self.norm(kind.norm, taken))
-        self._attention(made, heads, take_attention(self._weights, index))
+        attention = take_attention(self._weights, index)
+        self._attention(made, heads, attention)
+        products: list[Multiplied] = [attention.qkv, attention.output]
         if isinstance(kind.mlp, ExpertMlp):
             self._experts(made, kind.mlp, take_experts(self._weights, index))
         else:
-            made.mlps = self._array([self._mlp(kind.mlp, take_mlp(self._weights, index))])
+            mlp = take_mlp(self._weights, index)
+            made.mlps = self._array([self._mlp(kind.mlp, mlp)])
+            products += [mlp.inner, mlp.down]
+        self.places.append([place_of(product) for product in products])
         return made
 
     def _rotations(self, heads: GroupedAttention, rope: Rope) -> tuple[int, int]:

@@ -2,6 +2,24 @@
 #pragma once
 #include "experts.h"
 
+/* This thread's panels of what a product's rows are lowered to; threads meet behind it. */
+static void lower(const Walk *w, const Added *added, const bf16 *rows, int depth, bf16 *to) {
+    Finish finish = {.kind = LOWER,
+                     .halves = to,
+                     .width = added->depth,
+                     .owners = added->owners,
+                     .slots = w->step->adapter_slots};
+    if (added->parts)
+        multiply(w->model, rows, w->step->tokens, depth, added->down, added->depth / PANEL,
+                 w->thread, &finish);
+}
+
+/* Has a product add what its rows were lowered to. */
+static void add_from(const Added *added, const bf16 *lowered, Finish *finish) {
+    finish->added = added->parts ? added : 0;
+    finish->lowered = lowered;
+}
+
 /* Rows that one MLP computes. */
 typedef struct {
     const Mlp *mlp;
@@ -49,6 +67,7 @@ static void enter_mlp(Walk *w, const Layer *layer, const bf16 *states) {
                          .halves = part.activated,
                          .bias = mlp->into_bias,
                          .width = mlp->inner};
+        if (w->adapters) add_from(&w->adapters->into, w->step->lowered_too, &finish);
         multiply(w->model, part.states, part.rows, w->model->hidden, mlp->into,
                  mlp->inner / (mlp->is_gated ? TILE : PANEL), w->thread, &finish);
     }
@@ -62,6 +81,7 @@ static void leave_mlp(Walk *w, const Layer *layer, Finish finish) {
         finish.bias = part.mlp->down_bias;
         finish.places = part.places;
         finish.shares = part.shares;
+        if (w->adapters) add_from(&w->adapters->down, w->step->lowered_too, &finish);
         multiply(w->model, part.activated, part.rows, part.mlp->inner, part.mlp->down,
                  w->model->hidden / PANEL, w->thread, &finish);
     }

@@ -64,6 +64,22 @@ typedef struct {
     const bf16 *head, *head_bias; /* head is packed */
 } Model;
 
+enum { MAX_PARTS = 4 };
+
+/* What adapters add to a product. A part is one of the file's matrices: some of the product's
+ * outputs, in tiles of 16. */
+typedef struct {
+    int32_t depth, parts; /* the ranks of all adapters and parts, each part's to whole panels */
+    const bf16 *down;     /* packed; [depth, inputs] */
+    const int32_t *owners; /* [depth]: the slot of each column's adapter */
+    int32_t first_tiles[MAX_PARTS], last_tiles[MAX_PARTS], first_columns[MAX_PARTS + 1];
+    const bf16 *ups[MAX_PARTS]; /* see pack_tiles() in packing.py; [outputs, a part's depth] */
+} Added;
+
+typedef struct {
+    Added qkv, output, into, down;
+} Adapters;
+
 typedef struct {
     int32_t tokens, sequences, most_blocks, samples;
     const int64_t *token_ids, *positions, *slots; /* [tokens] */
@@ -71,6 +87,12 @@ typedef struct {
     const int64_t *sample_rows;
     float *logits; /* [samples, vocabulary] */
     char *scratch; /* scratch_bytes(model, layers, tokens, samples), 64-byte aligned */
+    /* Null in steps of the base alone: */
+    const Adapters *adapters;     /* [layers] */
+    const int32_t *adapter_slots; /* [tokens] */
+    bf16 *lowered, *lowered_too;  /* [tokens to whole panels, the most depth of any product] */
+    const bf16 *embedded;         /* [tokens, hidden], instead of the embedding's */
+    bf16 *states;                 /* [samples, hidden]: takes what the head reads */
 } Step;
 
 enum {

@@ -5,7 +5,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from trivet.backends.llm.matrices.dense import Dense
-from trivet.backends.llm.matrices.matrix import Matrix
+from trivet.backends.llm.matrices.matrix import Multiplied
+from trivet.backends.llm.weights.adaptable import Adaptable
 
 PANEL = 32
 """Columns that one block of packed weights makes."""
@@ -23,6 +24,15 @@ def pack(weight: Tensor) -> Tensor:
     return tiles.permute(0, 3, 1, 4, 2, 5).contiguous()
 
 
+def pack_tiles(weight: Tensor) -> Tensor:
+    """[N, K], of 16 and of 32 numbers a multiple, in tiles as `pack` has them, all of a tile's
+    columns one after the other: [N / 16, K / 32]."""
+    columns, depth = weight.shape
+    return (
+        weight.view(columns // HALF, HALF, depth // 32, 16, 2).permute(0, 2, 3, 1, 4).contiguous()
+    )
+
+
 def interleaved(gate_up: Tensor) -> Tensor:
     """[2 * N, ..], a gate and what it lets through in the same block."""
     parts = gate_up.view(2, -1, HALF, *gate_up.shape[1:])
@@ -35,7 +45,9 @@ def padded(rows: Tensor) -> Tensor:
     return functional.pad(rows, (0, 0) * (rows.dim() - 1) + (0, missing)) if missing else rows
 
 
-def numbers_of(matrix: Matrix) -> Tensor:
+def numbers_of(matrix: Multiplied) -> Tensor:
     """[outputs, inputs]."""
+    if isinstance(matrix, Adaptable):
+        matrix = matrix.matrix
     assert isinstance(matrix, Dense)  # of the formats that the step multiplies
     return matrix.data.to(torch.bfloat16)

@@ -70,6 +70,27 @@ class CModel(Structure):
     )  # fmt: skip
 
 
+MAX_PARTS = 4
+
+
+class CAdded(Structure):
+    """What adapters add to a product; all zeros where they add nothing."""
+
+    _fields_ = (
+        *((name, c_int32) for name in ("depth", "parts")),
+        *((name, c_void_p) for name in ("down", "owners")),
+        *((name, c_int32 * MAX_PARTS) for name in ("first_tiles", "last_tiles")),
+        ("first_columns", c_int32 * (MAX_PARTS + 1)),
+        ("ups", c_void_p * MAX_PARTS),
+    )  # fmt: skip
+
+
+class CAdapters(Structure):
+    """A layer's products, as adapters change them."""
+
+    _fields_ = tuple((name, CAdded) for name in ("qkv", "output", "into", "down"))
+
+
 class CStep(Structure):
     """One step's inputs, its logits and its memory."""
 
@@ -77,10 +98,11 @@ class CStep(Structure):
         *((name, c_int32) for name in ("tokens", "sequences", "most_blocks", "samples")),
         *((name, c_void_p) for name in (
             "token_ids", "positions", "slots", "starts", "lengths", "tables", "sample_rows",
-            "logits", "scratch",
+            "logits", "scratch", "adapters", "adapter_slots", "lowered", "lowered_too",
+            "embedded", "states",
         )),
     )  # fmt: skip
 
 
-STRUCTURE_BYTES = sum(ctypes.sizeof(each) for each in (CModel, CLayer, CMlp, CStep))
+STRUCTURE_BYTES = sum(ctypes.sizeof(each) for each in (CModel, CLayer, CMlp, CStep, CAdapters))
 """What the library must have been compiled with."""

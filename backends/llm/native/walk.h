@@ -31,6 +31,7 @@ typedef struct {
     Team *team;
     int thread;
     int from, to; /* rows that this thread norms and places */
+    const Adapters *adapters; /* of the layer under way, or null */
 } Walk;
 
 /* The most that any layer needs, for each row. */

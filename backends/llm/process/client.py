@@ -9,12 +9,16 @@ from typing import Protocol
 from trivet.backends.api import Cause, InstanceDied, LoadFailed, ServingError
 from trivet.backends.llm.messages import (
     Abort,
+    AdapterRead,
     FrameReader,
     Heartbeat,
+    LoadAdapter,
     Logged,
     Message,
     Outputs,
+    ResetPrefixCache,
     Submit,
+    UnloadAdapter,
     pack,
 )
 from trivet.backends.llm.process.logs import log_of_engine
@@ -39,6 +43,12 @@ class EngineListener(Protocol):
 
     def on_outputs(self, outputs: Outputs) -> None:
         """What a step gave."""
+
+    def on_adapter(self, read: AdapterRead) -> None:
+        """What came of loading one."""
+
+    def on_back(self) -> None:
+        """Another engine is there, which has to be told all again."""
 
     def on_lost(self, error: ServingError) -> None:
         """The engine is gone: nothing that was submitted will be answered."""
@@ -79,6 +89,20 @@ class EngineClient:
         """Nobody waits for this request any more."""
         if self._engine is not None:
             self._send(Abort([request_id]))
+
+    def load_adapter(self, key: str, name: str, folder: str) -> None:
+        """Answered by `on_adapter`. Raises InstanceDied while there is no engine."""
+        self._send(LoadAdapter(key, name, folder))
+
+    def unload_adapter(self, key: str) -> None:
+        """Nobody will ask for it any more."""
+        if self._engine is not None:
+            self._send(UnloadAdapter(key))
+
+    def reset_prefix_cache(self, *, is_anew: bool) -> None:
+        """Before whatever is submitted from now on. An engine that is being started has none."""
+        if self._engine is not None:
+            self._send(ResetPrefixCache(is_anew))
 
     async def close(self) -> None:
         """Ends the engine."""
@@ -164,6 +188,8 @@ class EngineClient:
         elif isinstance(message, Heartbeat):
             self.stats = message.stats
             self._step_s = message.step_s
+        elif isinstance(message, AdapterRead):
+            self._listener.on_adapter(message)
         elif isinstance(message, Logged):
             log_of_engine(self._name, message)
 
@@ -222,6 +248,7 @@ class EngineClient:
                 raise
             else:
                 self._attach(engine)
+                self._listener.on_back()
                 log.info("the engine of '%s' is back", self._name)
                 return
 

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from trivet.backends.api import Grammar, InvalidRequest
+from trivet.backends.llm.sampling.call_grammars import lark
 from trivet.backends.llm.sampling.json_schemas import closed_objects, probe, without_remarks
 
 MAX_COST = 500_000
@@ -31,6 +32,12 @@ class GrammarLibrary:
         self._tokenizer = llguidance.LLTokenizer(
             tokenizer_json, n_vocab=vocabulary_size, eos_token=eos_token_id
         )
+        self._marks = {
+            token["content"]: token["id"]
+            for token in added
+            if token["id"] < vocabulary_size and self._tokenizer.is_special_token(token["id"])
+        }
+        """What the library takes for tokens that are not spelled: more than tokenizers do."""
 
     def constraint(self, grammar: Grammar) -> "GrammarConstraint":
         """The grammar at an output's beginning, whose first tokens are found already. Raises
@@ -70,6 +77,9 @@ class GrammarLibrary:
             # Marks that the model has tokens for are not spelled.
             is_special = any(tag.trigger in self._special_texts for tag in tags)
             return self._lib.StructTag.to_grammar(tags, assume_special=is_special)
+        if grammar.kind == "calls":
+            rules = lark(grammar.value, self._marks, lambda text: self._schema(text, grammar.field))
+            return matcher.grammar_from_lark(rules)
         return matcher.grammar_from_lark(grammar.value)
 
     def _schema(self, text: str, field: str) -> str:

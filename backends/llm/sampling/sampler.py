@@ -25,6 +25,7 @@ from trivet.backends.llm.sampling.draws import (
     pick,
     wish_arrays,
 )
+from trivet.backends.llm.sampling.thinking import ThinkingBudget
 
 log = logging.getLogger(__name__)
 _GREEDY = 1e-5
@@ -49,6 +50,7 @@ class RowState:
     """Tokens that end the output: not before `min_tokens`."""
     bad_word_ids: tuple[tuple[int, ...], ...] = ()
     constraint: Constraint | None = None
+    thinking: ThinkingBudget | None = None
     output_ids: list[int] = field(default_factory=list)
     is_greedy: bool = field(init=False)
     has_rules: bool = field(init=False)
@@ -61,6 +63,7 @@ class RowState:
         self.wants_logprobs = s.logprobs is not None
         self.has_rules = (
             self.constraint is not None
+            or self.thinking is not None
             or s.min_tokens > 0
             or bool(s.logit_bias or s.allowed_token_ids or self.bad_word_ids)
             or s.repetition_penalty != 1.0
@@ -83,7 +86,7 @@ class RowState:
 
 @dataclass(frozen=True, slots=True)
 class Logprobs:
-    """Of one place: the token itself and the likeliest, best first."""
+    """Of one place: the token itself and the likeliest, best first, or those that were asked of."""
 
     token_id: int
     logprob: float
@@ -108,12 +111,19 @@ def sample(logits: Tensor, rows: Sequence[RowState]) -> tuple[list[int], dict[in
     return _draw_groups(logits, rows), errors
 
 
-def logprobs_of(logits: Tensor, token_ids: Sequence[int], num_top: int) -> list[Logprobs]:
-    """Log probabilities of a token for each row of `logits`, and of the `num_top` likeliest."""
+def logprobs_of(
+    logits: Tensor, token_ids: Sequence[int], num_top: int, asked: Sequence[int] = ()
+) -> list[Logprobs]:
+    """Log probabilities of a token for each row of `logits`, and of the `num_top` likeliest, or of
+    those that are `asked` of."""
     totals = torch.logsumexp(logits, dim=-1, keepdim=True)
     own = logits.gather(1, placed(token_ids, logits.device).unsqueeze(1))
     ranks = (logits > own).sum(dim=-1) + 1
-    values, ids = torch.topk(logits, num_top, dim=-1) if num_top else (logits[:, :0],) * 2
+    if asked:
+        ids = placed(asked, logits.device).expand(len(logits), -1)
+        values = logits.gather(1, ids)
+    else:
+        values, ids = torch.topk(logits, num_top, dim=-1) if num_top else (logits[:, :0],) * 2
     found = map(listed, ((own - totals)[:, 0], ranks, ids, values - totals))
     return [
         Logprobs(token, logprob, rank, [int(i) for i in top_ids], top)
@@ -145,7 +155,9 @@ def _process(logits: Tensor, row: RowState) -> None:
     """Applies a row's own rules to its logits, float32 [vocabulary], in place."""
     sampling = row.sampling
     if row.constraint is not None:
-        logits.masked_fill_(~brought(row.constraint.mask(), logits.device), -torch.inf)
+        allowed = brought(row.constraint.mask(), logits.device)
+        logits[: len(allowed)].masked_fill_(~allowed, -torch.inf)
+        logits[len(allowed) :] = -torch.inf  # of an adapter that has more tokens than its base
     if sampling.allowed_token_ids:
         _keep_only(logits, sampling.allowed_token_ids)
     for word in row.bad_word_ids:
@@ -158,6 +170,10 @@ def _process(logits: Tensor, row: RowState) -> None:
         ids = placed(list(sampling.logit_bias), logits.device)
         logits[ids] += logits.new_tensor(list(sampling.logit_bias.values()))
     _penalise(logits, row)
+    if row.thinking is not None and (token := row.thinking.forced(row.output_ids)) is not None:
+        # Whatever else the request forbids.
+        logits.fill_(-torch.inf)
+        logits[token] = 0.0
 
 
 def _keep_only(logits: Tensor, token_ids: Sequence[int]) -> None:

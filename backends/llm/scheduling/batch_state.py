@@ -4,6 +4,7 @@ A sequence keeps its row while it runs, so that a step writes only what has chan
 rest: at 256 sequences that costs a twentieth of building the arrays anew.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -29,17 +30,28 @@ class StepArrays:
     """int32 [S]: tokens in the cache after this step."""
     block_tables: np.ndarray
     """int32 [S, most blocks of a row]; what is not used is the null block 0."""
+    adapters: np.ndarray | None = None
+    """int64 [S]: the slots of the rows' adapters, 0 for the base alone; None: of all."""
 
 
 class BatchState:
     """Owned by the engine's thread."""
 
-    def __init__(self, *, max_num_seqs: int, max_model_len: int, block_size: int) -> None:
+    def __init__(
+        self,
+        *,
+        max_num_seqs: int,
+        max_model_len: int,
+        block_size: int,
+        has_adapters: bool = False,
+    ) -> None:
+        """`has_adapters`: whether sequences may have some."""
         self._block_size = block_size
         max_blocks = -(-max_model_len // block_size) + 1
         self._tables = np.zeros((max_num_seqs, max_blocks), dtype=np.int32)
         self._num_written = [0] * max_num_seqs
         self._rows: dict[str, int] = {}
+        self._has_adapters = has_adapters
         self._free = list(range(max_num_seqs - 1, -1, -1))
 
     def leave(self, sequence_id: str) -> None:
@@ -74,10 +86,16 @@ class BatchState:
             np.array(table_rows),
             np.array(starts, dtype=np.int64),
             np.array(counts, dtype=np.int64),
+            _slots(sequences) if self._has_adapters else None,
         )
 
     def _gather(
-        self, token_ids: np.ndarray, rows: np.ndarray, starts: np.ndarray, counts: np.ndarray
+        self,
+        token_ids: np.ndarray,
+        rows: np.ndarray,
+        starts: np.ndarray,
+        counts: np.ndarray,
+        adapters: np.ndarray | None,
     ) -> StepArrays:
         lengths = starts + counts
         num_blocks = -(-int(lengths.max()) // self._block_size)
@@ -94,7 +112,7 @@ class BatchState:
         if token_ids.min() < 0:
             token_ids = np.where(token_ids < 0, -1 - rows[owners], token_ids)
         return StepArrays(
-            token_ids, positions, slots, query_starts, lengths.astype(np.int32), tables
+            token_ids, positions, slots, query_starts, lengths.astype(np.int32), tables, adapters
         )
 
     def _write(self, sequence: Sequence, row: int | None) -> int:
@@ -105,3 +123,8 @@ class BatchState:
         self._tables[row, written : len(block_ids)] = block_ids[written:]
         self._num_written[row] = len(block_ids)
         return row
+
+
+def _slots(sequences: Iterable[Sequence]) -> np.ndarray | None:
+    slots = [sequence.adapter_slot for sequence in sequences]
+    return np.array(slots, dtype=np.int64) if any(slots) else None

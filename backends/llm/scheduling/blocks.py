@@ -90,6 +90,12 @@ class BlockPool:
         assert self._references[block_id] > 0, f"block {block_id} published while not in use"
         return self.prefix.add(key, block_id)
 
+    def forget(self) -> None:
+        """All cached blocks become free, and so do those in use once they are released."""
+        self._free += self._cached
+        self._cached.clear()
+        self.prefix.clear()
+
     def references(self, block_id: int) -> int:
         """How many tables hold the block."""
         return self._references[block_id]

@@ -73,6 +73,12 @@ class PrefixIndex:
         """Forget a block that will hold other tokens."""
         del self._entries[self._digest_of_block.pop(block_id)]
 
+    def clear(self) -> None:
+        """Forget all, and what is published with keys from before."""
+        self._seed = secrets.token_bytes(SEED_SIZE_BYTES)
+        self._entries.clear()
+        self._digest_of_block.clear()
+
     def __contains__(self, block_id: int) -> bool:
         return block_id in self._digest_of_block
 

@@ -125,6 +125,8 @@ class Scheduler:
         self._waiting: list[Sequence] = []  # both lists are sorted by _order
         self._running: list[Sequence] = []
         self._sequences: dict[str, Sequence] = {}
+        self._set_back: list[Sequence] = []
+        """Preempted since the last plan, which is to tell."""
         self._num_added = 0
         self._total_preemptions = 0
         self._total_prompt_tokens = 0
@@ -172,10 +174,19 @@ class Scheduler:
         """End a sequence whose answer is complete; nothing happens if it has ended before."""
         self.abort(sequence_id)
 
+    def reset_prefix_cache(self, *, is_anew: bool) -> None:
+        """Forgets what prompts begin with. What runs goes on with what it has, unless it is to be
+        computed `is_anew`, too. No step may be under way."""
+        while is_anew and self._running:
+            victim = self._running.pop()
+            self._preempt(victim)
+            self._set_back.append(victim)
+        self._tables.forget(self._sequences.values())
+
     def schedule(self) -> StepPlan:
         """Choose the next step's tokens, at most `max_batched_tokens`, and reserve their blocks."""
         rows: list[PlannedRow] = []
-        preempted: list[Sequence] = []
+        preempted, self._set_back = self._set_back, []
         partial = self._plan_decodes(rows, preempted)
         num_samples = len(rows)
         budget = self._budget - len(rows)
@@ -256,6 +267,12 @@ class Scheduler:
             self._take_back(sequence)
         return ended
 
+    def take_back(self, sequence: Sequence) -> None:
+        """Has a running sequence computed anew from its first token: what lies beside its blocks
+        is lost. Nothing is under way. One that does not run stays as it is."""
+        if sequence.status is SequenceStatus.RUNNING:
+            self._take_back(sequence)
+
     def stats(self) -> SchedulerStats:
         """Numbers for metrics."""
         return SchedulerStats(
@@ -325,7 +342,7 @@ class Scheduler:
     def _plan_chunk(self, rows: list[PlannedRow], sequence: Sequence, budget: int) -> int:
         start = sequence.num_computed
         missing = len(sequence.token_ids) - start
-        count = min(missing, budget)
+        count = min(missing, budget, sequence.max_chunk or missing)
         rows.append(PlannedRow(sequence, start, count, count == missing))
         return count
 

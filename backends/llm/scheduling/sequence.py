@@ -34,6 +34,7 @@ class Sequence:
     priority: int = 0  # lower goes first
     needs_prompt_logprobs: bool = False  # every prompt token is computed, cached or not
     cache_salt: str = ""  # only sequences of equal salt share cached blocks
+    adapter_slot: int = 0  # where its adapter is among those that can be computed; 0: it has none
     arrival: int = 0  # given by Scheduler.add; breaks ties of priority
     token_ids: list[int] = field(init=False)
     num_prompt: int = field(init=False)
@@ -42,6 +43,7 @@ class Sequence:
     num_computed: int = field(init=False, default=0)
     num_pending: int = field(init=False, default=0)
     num_cached: int = field(init=False, default=0)  # prompt tokens found in the cache at first
+    max_chunk: int = field(init=False, default=0)  # tokens of it in a step at most; 0: any number
     num_preemptions: int = field(init=False, default=0)
     block_ids: list[int] = field(init=False, default_factory=list)
     block_keys: list[BlockKey] = field(init=False, default_factory=list)  # of full blocks, lazily

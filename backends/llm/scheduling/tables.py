@@ -1,5 +1,7 @@
 """Fills and empties the block tables of sequences. Decides nothing about order or budgets."""
 
+from collections.abc import Iterable
+
 from trivet.backends.llm.scheduling.blocks import BlockPool
 from trivet.backends.llm.scheduling.sequence import Sequence
 
@@ -53,6 +55,13 @@ class BlockTables:
         self._pool.release(sequence.block_ids)
         sequence.block_ids = []
         sequence.num_computed = 0
+
+    def forget(self, sequences: Iterable[Sequence]) -> None:
+        """Nothing is cached any more, also for those of the sequences that wait."""
+        self._pool.forget()
+        for sequence in sequences:
+            if not sequence.block_ids:
+                sequence.block_keys.clear()
 
     def _cached_blocks(self, sequence: Sequence) -> list[int]:
         """Known blocks before the last token, which is always computed: its logits are needed."""

@@ -1,6 +1,7 @@
 """Times and counts the requests of a model: stands between a request and its sink."""
 
 import time
+from collections import Counter
 from collections.abc import Callable
 
 from trivet.backends.api import (
@@ -26,7 +27,12 @@ class MeasuredSink:
         sink: GenerateSink,
         statistics: GenerateStatistics,
         now: Callable[[], float] = time.monotonic,
+        adapter: str = "",
     ) -> None:
+        """`adapter`: its name; empty: the request is of the base."""
+        self._adapter = adapter
+        if adapter:
+            statistics.waiting_adapters[adapter] += 1
         self._request = request
         self._sink = sink
         self._statistics = statistics
@@ -55,16 +61,29 @@ class MeasuredSink:
         if chunk.finish is not None:
             self._note_end(chunk.finish.reason)
             statistics.preemptions.observe(chunk.num_preemptions)
+            self._leave_adapter()
         self._sink.chunk(chunk)
 
     def fail(self, error: ServingError) -> None:
         """Ends the request with an error."""
         self._note_failure(error)
+        self._leave_adapter()
         self._sink.fail(error)
+
+    def _leave_adapter(self) -> None:
+        if self._adapter:
+            statistics = self._statistics
+            _take(
+                statistics.running_adapters if self._first_s else statistics.waiting_adapters,
+                self._adapter,
+            )
 
     def _note_first(self, chunk: Chunk, now_s: float) -> None:
         statistics = self._statistics
         self._first_s = now_s
+        if self._adapter:
+            _take(statistics.waiting_adapters, self._adapter)
+            statistics.running_adapters[self._adapter] += 1
         self._queue_s = chunk.queue_s
         statistics.first_token_s.observe(now_s - self._started_s)
         statistics.queue_s.observe(chunk.queue_s)
@@ -112,3 +131,10 @@ class MeasuredSink:
         else:
             statistics.finished["error"] += 1
             statistics.failed["generation"] += 1
+
+
+def _take(counts: Counter[str], name: str) -> None:
+    """One less; none leaves no entry."""
+    counts[name] -= 1
+    if not counts[name]:
+        del counts[name]

@@ -39,6 +39,8 @@ FLAGS = (
     "return_num_output_tokens",
 )
 _TUPLES = {"stop", "stop_token_ids", "allowed_token_ids", "bad_words"}
+_APART = {"grammar", "logprob_token_ids"}
+"""Fields of Sampling that are read otherwise, or have no place in the outputs here."""
 _RANGES = {
     "max_tokens": (1, 2**31),
     "min_tokens": (0, 2**31),
@@ -53,6 +55,7 @@ _RANGES = {
     "seed": (-(2**63), 2**63 - 1),
     "logprobs": (0, 2**31),
     "prompt_logprobs": (0, 2**31),
+    "thinking_token_budget": (-1, 2**31),
 }
 _ALIASES = {"include_stop_str_in_output": "include_stop"}
 _HARMLESS: dict[str, Any] = {
@@ -93,7 +96,7 @@ def parse_tensors(request: CheckedRequest) -> TextRequest:
         _check_names(inner)
         options |= inner
     if options.get("lora") or options.get("lora_name"):
-        raise InvalidRequest("parameter 'lora': adapters are not offered here")
+        raise InvalidRequest("parameter 'lora': name the adapter as the model, BASE:NAME")
     sampling = sampling_of(options)
     if flags & {"return_logprobs", "return_cumulative_logprob"} and sampling.logprobs is None:
         sampling = replace(sampling, logprobs=0)
@@ -102,7 +105,7 @@ def parse_tensors(request: CheckedRequest) -> TextRequest:
 
 def _check_names(options: Mapping[str, Any]) -> None:
     """Raises InvalidRequest for what would be passed over: a wish that is not heard is an error."""
-    known = {field.name for field in fields(Sampling)} - {"grammar"}
+    known = {field.name for field in fields(Sampling)} - _APART
     for name, value in options.items():
         if name in known or name in _ALIASES or name in _GRAMMARS or value is None:
             continue
@@ -118,11 +121,13 @@ def sampling_of(options: Mapping[str, Any]) -> Sampling:
     values: dict[str, Any] = {"max_tokens": DEFAULT_MAX_TOKENS}
     for name, value in options.items():
         field = known.get(_ALIASES.get(name, name))
-        if field is None or field.name == "grammar" or value is None:
+        if field is None or field.name in _APART or value is None:
             continue
         values[field.name] = _value(name, field.name, value)
         _check_range(name, values[field.name])
     values["top_k"] = max(values.get("top_k", 0), 0)
+    if values.get("thinking_token_budget") == -1:
+        values["thinking_token_budget"] = None
     for name in _GRAMMARS:
         if options.get(name) is not None:
             values["grammar"] = _grammar(name, options[name])

@@ -12,6 +12,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from trivet.backends.llm.adapters.bank import AdapterBank
 from trivet.backends.llm.attention.base import StepInputs
 from trivet.backends.llm.steps.runner import Model
 
@@ -72,10 +73,12 @@ class GraphedModel:
         *,
         max_num_seqs: int,
         max_num_blocks: int,
+        adapters: AdapterBank | None = None,
     ) -> None:
-        """`max_num_blocks`: of one sequence."""
+        """`max_num_blocks`: of one sequence. `adapters`: steps that have some are not replayed."""
         self._model = model
         self._recorder = recorder
+        self._adapters = adapters
         self._sizes = bucket_sizes(max_num_seqs)
         self._graphs: dict[int, Callable[[], Tensor]] = {}
         self._misses: Counter[int] = Counter()
@@ -84,6 +87,8 @@ class GraphedModel:
 
     def forward(self, inputs: StepInputs) -> Tensor:
         """See Model."""
+        if self._adapters is not None and self._adapters.step is not None:
+            return self._model.forward(inputs)
         num_rows = len(inputs.token_ids)
         is_decode = num_rows == len(inputs.sequence_lengths) == len(inputs.sample_rows)
         size = self._bucket(num_rows) if is_decode else None
@@ -96,6 +101,8 @@ class GraphedModel:
     def record_next(self) -> bool:
         """Records the bucket that is missed most, or else the largest: its memory does for the
         smaller ones. False when none is left."""
+        if self._adapters is not None:
+            self._adapters.step = None  # what is recorded is the base
         missing = [size for size in self._sizes if size not in self._graphs]
         if not missing or not self._is_able:
             return False

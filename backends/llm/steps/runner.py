@@ -6,6 +6,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from trivet.backends.llm.adapters.bank import AdapterBank
 from trivet.backends.llm.attention.base import StepInputs
 from trivet.backends.llm.attention.kv_cache import KvCache
 from trivet.backends.llm.device.border import listed, note_wait
@@ -16,11 +17,23 @@ from trivet.backends.llm.scheduling.batch_state import StepArrays
 from trivet.backends.llm.scheduling.sequence import PENDING
 
 
+class RowFailedError(RuntimeError):
+    """A sequence of a step cannot be computed, while the others can: raised from what was wrong
+    with it."""
+
+    def __init__(self, row: int, error: Exception) -> None:
+        super().__init__(f"{type(error).__name__}: {error}")
+        self.row = row
+        """Its place in the step."""
+        self.is_of_memory = isinstance(error, torch.OutOfMemoryError)
+
+
 class Model(Protocol):
     """A loaded model over its cache."""
 
     def forward(self, inputs: StepInputs) -> Tensor:
-        """Logits, float32 [R, vocabulary], of `inputs.sample_rows`."""
+        """Logits, float32 [R, vocabulary], of `inputs.sample_rows`. Raises RowFailedError where it
+        knows which sequence cannot be computed."""
 
 
 class HeldModel(Model, Protocol):
@@ -44,11 +57,13 @@ class TorchRunner:
         *,
         max_num_seqs: int = 0,
         ranks: Ranks | None = None,
+        adapters: AdapterBank | None = None,
     ) -> None:
         """`max_num_seqs`: how many sequences keep their last token on the device; 0: `launch` is
-        not used. `ranks`: rank 0 chooses the tokens for all."""
+        not used. `ranks`: rank 0 chooses the tokens for all. `adapters`: over the model."""
         self._ranks = ranks or Alone()
         self._model = model
+        self._adapters = adapters
         self._staging = staging or HostStaging()
         self._last_tokens: Tensor | None = None
         self._max_num_seqs = max_num_seqs
@@ -57,7 +72,15 @@ class TorchRunner:
     def run(self, arrays: StepArrays, rows: list[int]) -> Tensor:
         """Logits, float32 [len(rows), vocabulary] on the model's device, of the step's tokens at
         these places."""
-        return self._model.forward(StepInputs(*self._staging.bring(step_arrays(arrays, rows))))
+        inputs = StepInputs(*self._staging.bring(step_arrays(arrays, rows)))
+        return self._forward(arrays, rows, inputs)
+
+    def _forward(self, arrays: StepArrays, rows: list[int], inputs: StepInputs) -> Tensor:
+        adapters = self._adapters
+        if adapters is None:
+            return self._model.forward(inputs)
+        adapters.begin(arrays.adapters, arrays.query_starts, rows)
+        return adapters.bar(self._model.forward(inputs))
 
     @torch.no_grad()
     def launch(self, arrays: StepArrays, rows: list[int], draws: Draws) -> Callable[[], list[int]]:
@@ -70,7 +93,7 @@ class TorchRunner:
         # An undecided token gives a row that nobody reads, of a token that exists.
         known = last_tokens[(-1 - token_ids).clamp_min(0)].clamp_min(0)
         token_ids = torch.where(token_ids < 0, known, token_ids)
-        logits = self._model.forward(StepInputs(token_ids, *others))
+        logits = self._forward(arrays, rows, StepInputs(token_ids, *others))
         if self._ranks.rank == 0:
             tokens = chosen(logits, draws, drawing, PENDING)
         else:

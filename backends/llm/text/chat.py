@@ -9,13 +9,15 @@ import jinja2
 import jinja2.meta
 
 from trivet.backends.api import ChatInput, InvalidRequest, LoadFailed, Messages
+from trivet.backends.formats.marked_json import HERMES
+from trivet.backends.formats.registry import thought_format_of, tool_format_of
 from trivet.backends.llm.text.literal import Literals
 from trivet.backends.llm.text.template_limits import (
     MAX_PROMPT_CHARACTERS,
     BoundedEnvironment,
     TemplateLimit,
 )
-from trivet.backends.llm.text.tool_texts import parser_of, with_written_tools
+from trivet.backends.llm.text.tool_texts import with_object_arguments, with_written_tools
 
 _FAULTS = (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
 """What expressions of a template raise."""
@@ -57,9 +59,10 @@ class ChatTemplate:
             raise LoadFailed(text) from error
         named = jinja2.meta.find_undeclared_variables(environment.parse(source))
         self._writes_tools = "tools" in named
-        self.tool_call_parser = parser_of(source, writes_tools=self._writes_tools)
+        # A template that writes no tools tells the model to write calls as here.
+        self.tool_call_parser = tool_format_of(source) if self._writes_tools else HERMES.name
         """How the model writes calls of tools; empty: the template does not tell."""
-        self.reasoning_parser = "think" if "</think>" in source else ""
+        self.reasoning_parser = thought_format_of(source)
         """The same of what it thinks before it answers."""
         self._for_tools: ChatTemplate | None = None
         if tool_source:
@@ -77,7 +80,7 @@ class ChatTemplate:
             if not self._writes_tools:
                 messages, tools = with_written_tools(messages, tools or ()), None
             marked = self._literals.marked
-            messages = marked(messages)
+            messages = with_object_arguments(marked(messages))
             values = {
                 **self.special_tokens,
                 "documents": None,  # defined, as transformers has it

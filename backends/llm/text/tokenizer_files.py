@@ -1,12 +1,13 @@
 """Where a tokenizer's parts come from: tokenizer.json and its neighbours, or GGUF metadata."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from trivet.backends.api import LoadFailed
+from trivet.backends.formats.registry import tool_format, tool_format_of
 from trivet.backends.llm.families.described import Described
 from trivet.backends.llm.text.tokenizer_additions import (
     added_tokens,
@@ -79,9 +80,10 @@ def hub_tokenizer(folder: Path) -> TokenizerFiles:
     }
     templates = _hub_templates(folder, config.get("chat_template") or "")
     recommended = sampling_defaults(optional_json(folder / "generation_config.json"))
+    ends = with_ends(_hub_eos(folder, text, special), text, templates.get("default", ""))
     return TokenizerFiles(
         text,
-        _hub_eos(folder, text, special),
+        ends,
         special,
         templates.get("default", ""),
         recommended,
@@ -162,14 +164,25 @@ def gguf_tokenizer(metadata: Described) -> TokenizerFiles:
     if bos is not None:
         special["bos_token"] = _token(metadata, bos)
     # End of turn is an end too; some files name it apart.
-    ends = [eos, metadata.get("tokenizer.ggml.eot_token_id", eos)]
+    ends = (eos, metadata.get("tokenizer.ggml.eot_token_id", eos))
+    text = _bpe_json(metadata, special.get("bos_token"))
+    template = metadata.get("tokenizer.chat_template", "")
     return TokenizerFiles(
-        _bpe_json(metadata, special.get("bos_token")),
-        tuple(dict.fromkeys(ends)),
+        text,
+        with_ends(ends, text, template),
         special,
-        metadata.get("tokenizer.chat_template", ""),
+        template,
         tool_template=metadata.get("tokenizer.chat_template.tool_use", ""),
     )
+
+
+def with_ends(ends: Sequence[int], text: str, template: str) -> tuple[int, ...]:
+    """End tokens, and those that the chat template's format of calls has besides."""
+    form = tool_format(tool_format_of(template))
+    if form is not None and form.ends:
+        tokenizer = read_tokenizer(text)
+        ends = [*ends, *map(tokenizer.token_to_id, form.ends)]
+    return tuple(dict.fromkeys(end for end in ends if end is not None))
 
 
 def _token(metadata: Described, index: int) -> str:

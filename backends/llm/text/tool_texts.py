@@ -22,18 +22,37 @@ For each function call, return a json object with function name and arguments wi
 </tool_call>"""
 
 
-def parser_of(template: str, *, writes_tools: bool) -> str:
-    """How a model with this chat template writes calls, by the marks in it; empty: unknown."""
-    if not writes_tools:
-        # It is told to write them as here.
-        return "hermes"
-    if "<tool_call>" in template and "<function=" not in template:
-        return "hermes"
-    if "[TOOL_CALLS]" in template:
-        return "mistral"
-    if "<|python_tag|>" in template or '"parameters": dictionary' in template:
-        return "llama3_json"
-    return ""
+class Arguments(dict[str, Any]):
+    """A call's arguments for templates of all kinds: to some they are an object, others put them
+    between texts as if they were JSON."""
+
+    def __str__(self) -> str:
+        return _json(self)
+
+    def __add__(self, text: str) -> str:
+        return f"{self}{text}"
+
+    def __radd__(self, text: str) -> str:
+        return f"{text}{self}"
+
+
+def with_object_arguments(messages: Messages) -> Messages:
+    """The conversation with such arguments."""
+    return [
+        {**message, "tool_calls": list(map(_with_arguments, message["tool_calls"]))}
+        if isinstance(message.get("tool_calls"), list)
+        else message
+        for message in messages
+    ]
+
+
+def _with_arguments(call: Any) -> Any:
+    if not isinstance(call, Mapping) or not isinstance(call.get("function"), Mapping):
+        return call
+    function = call["function"]
+    if not isinstance(function.get("arguments"), Mapping):
+        return call
+    return {**call, "function": {**function, "arguments": Arguments(function["arguments"])}}
 
 
 def with_written_tools(messages: Messages, tools: Sequence[Mapping[str, Any]]) -> Messages:

@@ -23,7 +23,9 @@ from trivet.backends.llm.matrices.fp8 import FP8
 from trivet.backends.llm.text.tokenizer_files import TokenizerFiles, gguf_tokenizer, hub_tokenizer
 from trivet.backends.llm.weights.gguf_header import GgufTensor
 from trivet.backends.llm.weights.gguf_parts import GgufFile, GgufModel, read_model
+from trivet.backends.llm.weights.latents import join_latents
 from trivet.backends.llm.weights.rows import computed_order
+from trivet.backends.llm.weights.stacked import is_packed, unstack
 
 # Files of other quantisations or frameworks must not be taken for weights; pickles are never read.
 _INDEX = "model.safetensors.index.json"
@@ -54,6 +56,7 @@ def load_model(
         blocks = scale_blocks(described.get("quantization_config") or {})
         if blocks is not None:
             _multiply_blocks(weights, blocks, dtype)
+        unstack(weights, config, dtype)
         return config, weights, hub_tokenizer(path)
     model = read_model(path)
     metadata = _described(path, model)
@@ -63,6 +66,7 @@ def load_model(
         for file in model.files
         for name, weight in _dequantised(config, file, dtype).items()
     }
+    join_latents(weights, config)
     return config, weights, gguf_tokenizer(metadata)
 
 
@@ -105,7 +109,7 @@ def read_safetensors(folder: Path, dtype: torch.dtype | None) -> dict[str, Tenso
 def _in_type(name: str, weight: Tensor, dtype: torch.dtype) -> Tensor:
     """8-bit numbers and their scales stay what they are, and so do corrections of a router's
     scores, which differ little."""
-    if weight.dtype == FP8:
+    if weight.dtype == FP8 or is_packed(name):
         return weight
     is_kept = name.endswith(("_scale", _INVERSE, _CORRECTION))
     return weight.to(torch.float32 if is_kept else dtype)
@@ -193,7 +197,8 @@ def _dequantised(config: LlmConfig, file: GgufFile, dtype: torch.dtype) -> dict[
         weight = _floats(gguf_name, tensor, data)
         name = _GgufName.parsed(gguf_name, config)
         # Divisors of rotary frequencies: rounding them would turn far positions the wrong way.
-        kept = gguf_name == config.names.rope_divisors
+        is_correction = name.weight is not None and Role.CORRECTION in name.weight.roles
+        kept = gguf_name == config.names.rope_divisors or is_correction
         for hub_name, part in _as_in_hub(weight, name, config):
             weights[hub_name] = part if kept else part.to(dtype)
     return weights
@@ -223,7 +228,7 @@ class _GgufName:
         """Hugging Face's name; its own where there is none."""
         if self.weight is None:
             return self.name
-        return f"{self.weight.in_hub(self.layer, expert)}.{self.ending}"
+        return self.weight.whole_in_hub(self.ending, self.layer, expert)
 
 
 def _as_in_hub(tensor: Tensor, name: _GgufName, config: LlmConfig) -> Iterator[tuple[str, Tensor]]:

@@ -4,12 +4,14 @@ computed: all queries, then all keys, then all values, each head's for a rotatio
 import torch
 from torch import Tensor
 
-from trivet.backends.llm.families.kinds import GroupedAttention
-from trivet.backends.llm.families.names import WeightName
+from trivet.backends.llm.families.kinds import GroupedAttention, Latent
+from trivet.backends.llm.families.names import Role, WeightName
 
 
 def computed_order(name: WeightName, kind: GroupedAttention) -> Tensor | None:
     """The rows of Hugging Face's file, in our order; None where that is the file's."""
+    if kind.latent is not None:
+        return _of_latent(name, kind, kind.latent)
     if name.groups_heads:
         return _grouped(kind)
     if name.interleaves:
@@ -17,6 +19,19 @@ def computed_order(name: WeightName, kind: GroupedAttention) -> Tensor | None:
         heads = torch.arange(total).view(-1, kind.head_dim)
         return heads[:, neighbours(kind)].flatten()
     return None
+
+
+def _of_latent(name: WeightName, kind: GroupedAttention, latent: Latent) -> Tensor | None:
+    """What is rotated comes last in files, and first here."""
+    role = name.roles[0]
+    plain = {Role.QUERY: latent.plain_size, Role.LATENT: latent.rank}.get(role)
+    if plain is None:
+        return None
+    rows = torch.arange(kind.outputs[role]).view(-1, plain + kind.rotary_size)
+    turned = rows[:, plain:]
+    if name.interleaves:
+        turned = torch.cat((turned[:, ::2], turned[:, 1::2]), dim=1)
+    return torch.cat((turned, rows[:, :plain]), dim=1).flatten()
 
 
 def neighbours(kind: GroupedAttention) -> Tensor:

@@ -2,6 +2,7 @@
 brought to its device, in the format that is wanted."""
 
 from collections.abc import Iterator, Mapping
+from collections.abc import Set as AbstractSet
 from typing import TypeVar
 
 import torch
@@ -9,18 +10,26 @@ from torch import Tensor
 from torch.nn import functional
 
 from trivet.backends.api import LoadFailed
+from trivet.backends.llm.adapters.bank import AdapterBank
+from trivet.backends.llm.adapters.places import Part
 from trivet.backends.llm.device.group import Alone, Ranks
 from trivet.backends.llm.families.config import LlmConfig
 from trivet.backends.llm.families.names import Role, Share, WeightName
 from trivet.backends.llm.families.sharing import sharded_config
 from trivet.backends.llm.matrices.dense import Dense
 from trivet.backends.llm.matrices.formats import formats_of, join, quantised, take_matrix
-from trivet.backends.llm.matrices.matrix import INPUTS, OUTPUTS, Matrix
+from trivet.backends.llm.matrices.matrix import INPUTS, OUTPUTS, Matrix, Multiplied
+from trivet.backends.llm.weights.adaptable import Adaptable
 from trivet.backends.llm.weights.rows import computed_order, neighbours
 
 M = TypeVar("M", bound=Matrix)
-_NEVER_QUANTISED = {Role.HEAD, Role.ROUTER, Role.SHARED_SHARE}
-"""A router's scores decide which experts are asked; its matrix is small."""
+_NEVER_QUANTISED = {Role.HEAD, Role.ROUTER, Role.SHARED_SHARE, Role.LATENT_UP}
+"""A router's scores decide which experts are asked; its matrix is small. What leads from a latent
+is multiplied head by head."""
+_ADAPTED_HEADS = frozenset({Role.QUERY, Role.KEY, Role.VALUE, Role.OUTPUT})
+_ADAPTED_MLP = frozenset({Role.GATE, Role.UP, Role.DOWN})
+"""The head is adapted as a table of tokens is. An expert's rows are not a step's tokens, and what
+leads to a latent and from it is not computed as the file has it."""
 
 
 class Weights:
@@ -34,10 +43,11 @@ class Weights:
         ranks: Ranks | None = None,
         device: torch.device | None = None,
         quantization: str = "",
+        adapters: AdapterBank | None = None,
     ) -> None:
         """`tensors`: by Hugging Face's names; `config`: of the whole model; `device`: None where
-        they lie; `quantization`: the format that dense matrices of layers get. Raises LoadFailed
-        where the model cannot be shared out."""
+        they lie; `quantization`: the format that dense matrices of layers get; `adapters`: learns
+        what can be adapted. Raises LoadFailed where the model cannot be shared out."""
         self.ranks = ranks or Alone()
         self.whole = config
         """The config of the whole model."""
@@ -48,6 +58,10 @@ class Weights:
         self._device = device
         self.quantization = quantization
         """The format that dense matrices of layers get; empty: they stay dense."""
+        self.adapters = adapters
+        """Over the model; None: there are never any."""
+        if adapters is not None:
+            self._note_vocabulary(adapters)
 
     @property
     def tensors(self) -> Mapping[str, Tensor]:
@@ -69,7 +83,7 @@ class Weights:
 
     def matrix(
         self, outputs: Mapping[Role, int], inputs: int, layer: int = 0, expert: int = 0
-    ) -> Matrix:
+    ) -> Multiplied:
         """This process's part of the weights of some roles, one below the other; `outputs` and
         `inputs` are the whole model's. Raises LoadFailed for one that is missing or of another
         shape."""
@@ -81,13 +95,48 @@ class Weights:
                 mine = mine if self._device is None else mine.to(self._device)
                 stays = role in _NEVER_QUANTISED
                 parts.append(mine if stays else quantised(mine, self.quantization))
-        return join(parts, " and ".join(outputs))
+        joined = join(parts, " and ".join(outputs))
+        if self.adapters is None or not self._is_adapted(outputs.keys(), layer):
+            return joined
+        place = self.adapters.places.add(tuple(self._parts(outputs, layer)), inputs)
+        return Adaptable(joined, place, self.adapters)
 
-    def bias(self, outputs: Mapping[Role, int], layer: int = 0) -> Tensor:
+    def _is_adapted(self, roles: AbstractSet[Role], layer: int) -> bool:
+        has_heads = self.whole.layers[layer].attention.latent is None
+        return roles <= _ADAPTED_MLP or (has_heads and roles <= _ADAPTED_HEADS)
+
+    def _parts(self, outputs: Mapping[Role, int], layer: int) -> Iterator[Part]:
+        """What adapters may change of a product."""
+        start = 0
+        for name, roles in self._named(outputs):
+            stop = start + sum(roles.values())
+            order = computed_order(name, self.whole.layers[layer].attention)
+            yield Part(name.in_hub(layer), start, stop, order)
+            start = stop
+
+    def _note_vocabulary(self, adapters: AdapterBank) -> None:
+        whole, places = self.whole, adapters.places
+        places.vocabulary_size, places.hidden_size = whole.vocabulary_size, whole.hidden_size
+        places.embedding = whole.names.of(Role.EMBEDDING).in_hub(0)
+        places.head = whole.names.of(Role.HEAD).in_hub(0)
+        places.ties_embeddings = whole.ties_embeddings
+        places.has_head_bias = whole.has_head_bias
+
+    def dense(self, outputs: Mapping[Role, int], inputs: int, layer: int) -> Tensor:
+        """The same as plain numbers. Raises LoadFailed where the file has it in another format."""
+        matrix = self.matrix(outputs, inputs, layer)
+        if not isinstance(matrix, Dense):
+            raise LoadFailed(
+                f"the weights {' and '.join(outputs)} of layer {layer} are matrices of "
+                f"{type(matrix).__name__}; this architecture needs them as whole numbers"
+            )
+        return matrix.data
+
+    def bias(self, outputs: Mapping[Role, int], layer: int = 0, expert: int = 0) -> Tensor:
         """This process's part of the biases beside the weights of some roles."""
         parts = []
         for name, roles in self._named(outputs):
-            whole = self._tensor(f"{name.in_hub(layer)}.bias", (sum(roles.values()),))
+            whole = self._tensor(f"{name.in_hub(layer, expert)}.bias", (sum(roles.values()),))
             order = computed_order(name, self.whole.layers[layer].attention)
             whole = whole if order is None else whole[order]
             if name.share is Share.INPUTS:
@@ -99,12 +148,18 @@ class Weights:
                 parts.append(self._part(column, name, role, span, layer).data.squeeze(1))
         return self._there(parts[0] if len(parts) == 1 else torch.cat(parts))
 
+    def of_heads(self, role: Role, num_heads: int, layer: int) -> Tensor:
+        """This process's part of a weight that has one number for each query head."""
+        whole = self.vector(role, (num_heads,), layer).unsqueeze(1)
+        name = self.whole.names.of(role)
+        return self._part(Dense(whole), name, role, (0, num_heads), layer).data.squeeze(1)
+
     def vector(
         self, role: Role, shape: tuple[int, ...], layer: int = 0, ending: str = "weight"
     ) -> Tensor:
         """A weight that all ranks hold."""
         name = self.whole.names.of(role)
-        tensor = self._tensor(f"{name.in_hub(layer)}.{ending}", shape)
+        tensor = self._tensor(name.whole_in_hub(ending, layer), shape)
         if name.interleaves:
             tensor = tensor[..., neighbours(self.whole.layers[layer].attention)]
         return self._there(tensor)
@@ -150,7 +205,7 @@ class Weights:
         first = self.whole.num_layers
         name = self.whole.names.of(Role.OUTPUT).hub.partition("{layer}")[0]
         numbers = range(first, first + self.whole.num_further_layers)
-        return tuple(f"{name}{number}." for number in numbers)
+        return tuple(f"{stem}{number}." for number in numbers for stem in (name, "blk."))
 
     def _named(self, outputs: Mapping[Role, int]) -> Iterator[tuple[WeightName, dict[Role, int]]]:
         """The weights in the file that have these roles, each with its own, in order."""
@@ -203,7 +258,8 @@ class Weights:
     def _num_holders(self, role: Role, layer: int) -> int:
         """In how many parts heads are cut."""
         attention = self.whole.layers[layer].attention
-        num_heads = attention.num_heads if role is Role.QUERY else attention.num_kv_heads
+        is_of_states = role in (Role.KEY, Role.VALUE)
+        num_heads = attention.num_kv_heads if is_of_states else attention.num_heads
         return min(num_heads, self.ranks.size)
 
     def _tensor(self, name: str, shape: tuple[int, ...]) -> Tensor:

@@ -8,7 +8,8 @@ from trivet.backends.api import InvalidRequest, ModelNotFound, ModelNotReady
 from trivet.backends.api.encoder import EncoderInfo, Task
 from trivet.server.core import Encoders, Inference
 from trivet.server.http.openai.prompts import PLACEHOLDERS
-from trivet.server.models.routing import Admitted, Key
+from trivet.server.http.routes import Call
+from trivet.server.models.routing import Admitted
 
 _MAKES = {
     Task.EMBED: "makes embeddings",
@@ -35,7 +36,7 @@ class Chosen:
         return self.admitted.name
 
 
-def choose(core: EncodingCore, named: str | None, key: Key, tasks: Collection[Task]) -> Chosen:
+def choose(core: EncodingCore, named: str | None, call: Call, tasks: Collection[Task]) -> Chosen:
     """The model of that name, or the only one that does one of the tasks.
 
     Raises InvalidRequest where several do and none is named, or the named one does another task;
@@ -44,7 +45,7 @@ def choose(core: EncodingCore, named: str | None, key: Key, tasks: Collection[Ta
     name = named or ""
     if not name or (name in PLACEHOLDERS and name not in core.encoders()):
         name = _only(core, tasks)
-    found = named_encoder(core, name, key)
+    found = named_encoder(core, name, call)
     if found is None:
         raise ModelNotFound(f"model: `{name[:128]}` reads no texts")
     if found.info.task not in tasks:
@@ -55,12 +56,13 @@ def choose(core: EncodingCore, named: str | None, key: Key, tasks: Collection[Ta
     return found
 
 
-def named_encoder(core: Inference, name: str, key: Key) -> Chosen | None:
+def named_encoder(core: Inference, name: str, call: Call) -> Chosen | None:
     """The model of that name; None for one of another kind. Raises ModelNotFound, ModelNotReady."""
     try:
-        admitted = core.resolve(name, None, key)
+        admitted = core.resolve(name, call.version, call.request_id, call)
     except ModelNotFound:
         raise ModelNotFound(f"The model `{name[:128]}` does not exist.") from None
+    call.chose(admitted)
     info = EncoderInfo.of(admitted.model.config)
     return None if info is None else Chosen(admitted, info)
 

@@ -16,8 +16,9 @@ from trivet.backends.api import (
 )
 from trivet.backends.api.image_classifier import IMAGE, ImageClassifierInfo
 from trivet.server.core import ImageClassifiers, Inference
+from trivet.server.http.routes import Call
 from trivet.server.http.sinks import SingleSink
-from trivet.server.models.routing import Admitted, Key
+from trivet.server.models.routing import Admitted
 
 _LOGITS = "logits"
 
@@ -34,14 +35,15 @@ class ChosenClassifier:
     info: ImageClassifierInfo
 
 
-def choose_classifier(core: ImagingCore, named: str, key: Key) -> ChosenClassifier:
+def choose_classifier(core: ImagingCore, named: str, call: Call) -> ChosenClassifier:
     """The model of that name, or the only one that labels images. Raises InvalidRequest where
     several do and none is named, ModelNotFound, ModelNotReady."""
     name = named or _only(core)
     try:
-        admitted = core.resolve(name, None, key)
+        admitted = core.resolve(name, call.version, call.request_id, call)
     except ModelNotFound:
         raise ModelNotFound(f"The model `{name[:128]}` does not exist.") from None
+    call.chose(admitted)
     info = ImageClassifierInfo.of(admitted.model.config)
     if info is None:
         raise ModelNotFound(f"model: `{name[:128]}` labels no images")

@@ -1,25 +1,23 @@
 """POST /v1/chat/completions."""
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
 from aiohttp import web
 
-from trivet.backends.api import ChatInput, Choices, Chunk, GenerateRequest, Generator
+from trivet.backends.api import Chunk, Generator
 from trivet.server.core import Generators
 from trivet.server.http.answers import json_answer
-from trivet.server.http.generation import Outputs
 from trivet.server.http.limits import HttpLimits
 from trivet.server.http.openai import documents as docs
 from trivet.server.http.openai.bodies import read_json_body
 from trivet.server.http.openai.chat_fields import ChatFields
 from trivet.server.http.openai.chat_stream import ChatStream
-from trivet.server.http.openai.chat_tools import ChatTools, whole_message
+from trivet.server.http.openai.chat_tools import whole_message
+from trivet.server.http.openai.conversation import Conversation
 from trivet.server.http.openai.events import Merging, stream
 from trivet.server.http.openai.fields import parse
-from trivet.server.http.openai.messages import plain_message
-from trivet.server.http.openai.prompts import named_generator, seeded, truncated
+from trivet.server.http.openai.prompts import named_generator
 from trivet.server.http.routes import Call
 
 
@@ -34,89 +32,49 @@ class Chat:
         """One answer or a stream of events."""
         fields = parse(ChatFields, await read_json_body(call.request, self._limits))
         fields.check()
-        fields.model, generator = named_generator(self._core, fields.model, call.request_id)
-        chat = Conversation(fields, generator)
-        await chat.start()
+        call.user = fields.user or ""
+        fields.model, generator = named_generator(self._core, fields.model, call)
+        chat = ChatAnswer(fields, generator)
+        await chat.conversation.start()
+        outputs = chat.conversation.outputs
         if fields.stream:
             keep_alive_s = self._limits.event_keep_alive_s
             writer = Merging(chat.stream(), fields.stream_interval)
-            return await stream(call, chat.outputs, writer, keep_alive_s)
-        return json_answer(chat.document(await chat.outputs.all()))
+            return await stream(call, outputs, writer, keep_alive_s)
+        return json_answer(chat.document(await outputs.all()))
 
 
-class Conversation:
-    """One request on its way."""
+class ChatAnswer:
+    """One request's answer in the form of this API."""
 
     def __init__(self, fields: ChatFields, generator: Generator) -> None:
         """Raises Unsupported."""
         self._fields = fields
-        self._generator = generator
         self._head = docs.Head(
             docs.new_id("chatcmpl", fields.request_id), docs.now_s(), fields.model
         )
-        self._prompt: list[int] = []
-        self._num_choices = fields.n or 1
-        self._tools = ChatTools(fields, generator.info)
-        self.outputs = Outputs()
-
-    async def start(self) -> None:
-        """Renders, tokenises and submits. Raises InvalidRequest."""
-        fields = self._fields
-        fields.check_logprobs(self._generator.info.max_logprobs)
-        num_top = (fields.top_logprobs or 0) if fields.logprobs else None
-        defaults = self._generator.info.sampling_defaults
-        sampling = fields.sampling(fields.token_limit, num_top, defaults)
-        if self._tools.is_free:
-            # The marks of calls are special tokens of some models.
-            sampling = replace(sampling, skip_special_tokens=False)
-        text = await self._generator.render(
-            ChatInput(
-                [plain_message(message) for message in fields.messages],
-                tools=fields.shown_tools(),
-                add_generation_prompt=fields.add_generation_prompt,
-                continue_final_message=fields.continue_final_message,
-                arguments=fields.template_arguments(),
-            )
-        )
-        self._tools.note_prompt(text)
-        ids = await self._generator.encode(text, add_special_tokens=fields.add_special_tokens)
-        self._prompt = truncated(
-            ids, fields.truncate_prompt_tokens, self._generator, fields.truncation_side
-        )
-        recommended = defaults.get("max_tokens")
-        if fields.token_limit is None and recommended is not None:
-            room = self._generator.info.max_model_len - len(self._prompt)
-            sampling = replace(sampling, max_tokens=max(min(int(recommended), room), 1))
-        choices = Choices(self._num_choices)
-        for index in range(self._num_choices):
-            request = GenerateRequest(
-                self._head.id,
-                self._prompt,
-                seeded(sampling, index),
-                priority=fields.priority,
-                cache_salt=fields.cache_salt or "",
-                choices=choices,
-            )
-            self.outputs.start(self._generator, request)
+        self.conversation = Conversation(fields, generator, self._head.id)
 
     def stream(self) -> ChatStream:
         """Writes the answer as events."""
-        return ChatStream(self._fields, self._head, self._prompt, self._tools)
+        conversation = self.conversation
+        return ChatStream(self._fields, self._head, conversation.prompt, conversation.tools)
 
     def document(self, chunks: Sequence[tuple[int, Chunk]]) -> dict[str, Any]:
         """The whole answer."""
-        outputs = docs.collect(chunks, self._num_choices)
+        prompt = self.conversation.prompt
+        outputs = docs.collect(chunks, self.conversation.num_choices)
         num_output = sum(len(output.token_ids) for output in outputs)
         scored = outputs[0].prompt_logprobs
         document = {
             **self._head.fields("chat.completion"),
             "service_tier": None,
             "choices": [self._choice(index, output) for index, output in enumerate(outputs)],
-            "usage": docs.usage(len(self._prompt), num_output, outputs[0].num_cached),
+            "usage": docs.usage(len(prompt), num_output, outputs[0].num_cached),
             "prompt_logprobs": None if scored is None else docs.prompt_logprobs(scored),
         }
         if self._fields.return_token_ids:
-            document["prompt_token_ids"] = self._prompt
+            document["prompt_token_ids"] = prompt
         return document
 
     def _choice(self, index: int, output: docs.Output) -> dict[str, Any]:
@@ -138,7 +96,7 @@ class Conversation:
 
     def _message(self, output: docs.Output) -> tuple[dict[str, Any], dict[str, Any]]:
         """The message without its role, and why it ended."""
-        calls = self._tools.choice()
+        calls = self.conversation.tools.choice()
         if calls is None:
             echoed = docs.echoed(self._fields.messages) if self._fields.echo else ""
             return {"content": echoed + output.text}, docs.finish_fields(output.finish)

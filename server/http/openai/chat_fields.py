@@ -7,8 +7,8 @@ from pydantic import Field
 from trivet.backends.api import Grammar, InvalidRequest
 from trivet.server.http.openai.fields import CONTINUES_AND_ADDS, Listed
 from trivet.server.http.openai.messages import check_messages
-from trivet.server.http.openai.sampling_fields import SamplingFields
-from trivet.server.http.openai.tools import ToolChoice, ToolFields, check_tools, forced_grammar
+from trivet.server.http.openai.sampling_fields import LOGPROBS_OF_NOTHING, SamplingFields
+from trivet.server.http.openai.tools import ToolChoice, ToolFields, check_tools
 
 _RESERVED = {
     "messages", "tools", "add_generation_prompt", "chat_template", "tokenize", "conversation",
@@ -39,6 +39,8 @@ class ChatFields(SamplingFields):
         super().check()
         if self.top_logprobs and not self.logprobs:
             raise InvalidRequest("top_logprobs: it is allowed only with logprobs=true")
+        if self.logprob_token_ids and not self.logprobs:
+            raise InvalidRequest(LOGPROBS_OF_NOTHING)
         if self.max_tokens is not None and self.max_completion_tokens is not None:
             raise InvalidRequest("max_tokens: give it or max_completion_tokens, not both")
         if self.max_tokens == 0:
@@ -58,6 +60,11 @@ class ChatFields(SamplingFields):
     def calls_in_parallel(self) -> bool:
         """Whether an answer may have several calls."""
         return self.parallel_tool_calls is not False
+
+    @property
+    def forces_call(self) -> bool:
+        """Whether the answer must be calls."""
+        return self.tool_choice not in (None, "auto", "none")
 
     def shown_tools(self) -> list[dict[str, Any]] | None:
         """What the chat template is told of tools, as the client wrote it."""
@@ -80,14 +87,13 @@ class ChatFields(SamplingFields):
         return told | (self.chat_template_kwargs or {})
 
     def grammar(self) -> Grammar | None:
-        """What the output must match, calls that are forced included. Raises InvalidRequest."""
+        """What the output must match, but for calls that are forced. Raises InvalidRequest."""
         wished = super().grammar()
-        forced = forced_grammar(self.tools or (), self.tool_choice, parallel=self.calls_in_parallel)
-        if wished is not None and forced is not None:
+        if wished is not None and self.forces_call:
             raise InvalidRequest(
                 f"{wished.field}: it is not allowed together with a tool_choice that forces a call"
             )
-        return forced or wished
+        return wished
 
 
 def check_template_arguments(given: dict[str, Any] | None) -> None:

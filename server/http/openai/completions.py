@@ -41,7 +41,8 @@ class Completions:
         """One answer or a stream of events."""
         fields = parse(CompletionFields, await read_json_body(call.request, self._limits))
         fields.check()
-        fields.model, generator = named_generator(self._core, fields.model, call.request_id)
+        call.user = fields.user or ""
+        fields.model, generator = named_generator(self._core, fields.model, call)
         completion = Completion(fields, generator)
         await completion.start()
         if fields.stream:
@@ -204,7 +205,7 @@ class Completion:
 
     def _logprobs(self, scored: Sequence[TokenLogprob], offset: int) -> dict[str, Any]:
         as_ids = bool(self._fields.return_tokens_as_token_ids)
-        num_top = self._fields.logprobs or 0
+        num_top = max(self._fields.logprobs or 0, len(self._fields.logprob_token_ids or ()))
         return docs.completion_logprobs(scored, offset, num_top, as_ids=as_ids)
 
 

@@ -62,23 +62,24 @@ class Embeddings:
     async def embed(self, call: Call) -> web.StreamResponse:
         """The vectors of some inputs, in their order."""
         fields = parse(EmbeddingFields, await read_json_body(call.request, self._limits))
+        call.user = fields.user or ""
         chosen = self._chosen(call, fields.model)
         if chosen is not None:
             return await self._of_folder(call, fields, chosen)
         if texts := fields.texts():
-            encoder = find_text_encoder(self._core, fields.model, call.request_id)
+            encoder = find_text_encoder(self._core, fields.model, call)
             encoder.check(texts)
             return await self._answer(call, fields, encoder, texts)
         token_ids = fields.token_ids()
-        id_encoder = find_id_encoder(self._core, fields.model, call.request_id)
+        id_encoder = find_id_encoder(self._core, fields.model, call)
         id_encoder.check(token_ids)
         return await self._answer(call, fields, id_encoder, token_ids)
 
     def _chosen(self, call: Call, name: str) -> Chosen | None:
         """A model that tokenises by itself; None: one that is put together of several."""
         if name in PLACEHOLDERS and self._core.encoders():
-            return choose(self._core, name, call.request_id, (Task.EMBED,))
-        chosen = named_encoder(self._core, name, call.request_id)
+            return choose(self._core, name, call, (Task.EMBED,))
+        chosen = named_encoder(self._core, name, call)
         if chosen is not None and chosen.info.task is not Task.EMBED:
             raise ModelNotFound(f"The model `{name[:128]}` does not make embeddings.")
         return chosen

@@ -22,6 +22,7 @@ from trivet.backends.api import (
 )
 from trivet.backends.api.naming import key_of
 from trivet.server.core import Resolving
+from trivet.server.http.routes import Call
 from trivet.server.models.model import Model
 from trivet.server.models.routing import Admitted, Key
 
@@ -158,16 +159,18 @@ class IdEncoder:
         }
 
 
-def find_text_encoder(core: Resolving, name: str, key: Key) -> TextEncoder:
+def find_text_encoder(core: Resolving, name: str, call: Call) -> TextEncoder:
     """The encoder of that name with its tokenizer. Raises ModelNotFound when there is none."""
-    return _text_encoder(core, _resolved(core, name, key), key)
+    return _text_encoder(core, _resolved(core, name, call), call.request_id)
 
 
-def _resolved(core: Resolving, name: str, key: Key) -> Admitted:
+def _resolved(core: Resolving, name: str, call: Call) -> Admitted:
     try:
-        return core.resolve(name, None, key)
+        admitted = core.resolve(name, call.version, call.request_id, call)
     except ModelNotFound:
         raise ModelNotFound(f"The model `{name[:128]}` does not exist.") from None
+    call.chose(admitted)
+    return admitted
 
 
 def _named_by(core: Resolving, model: Model, name: str, key: Key) -> Admitted:
@@ -211,15 +214,15 @@ def _whole_encoder(admitted: Admitted, signature: Signature) -> TextEncoder | No
     return TextEncoder(admitted, None, texts[0].name, (), outputs[0].name, size)
 
 
-def find_id_encoder(core: Resolving, name: str, key: Key) -> IdEncoder:
+def find_id_encoder(core: Resolving, name: str, call: Call) -> IdEncoder:
     """The model that takes token ids where texts would go to `name`. Raises ModelNotFound when that
     makes no embeddings, and Unsupported when it makes them of texts alone."""
-    asked = admitted = _resolved(core, name, key)
+    asked = admitted = _resolved(core, name, call)
     # Nothing in an ensemble says which of its inner tensors ids are, so it names a model.
     named = parameter(asked.model.config, ENCODER, name)
     if named != name:
         try:
-            admitted = _named_by(core, asked.model, named, key)
+            admitted = _named_by(core, asked.model, named, call.request_id)
         except (ModelNotFound, NotFound):
             raise _no_encoder(name) from None
     signature, config = admitted.model.signature, admitted.model.config
@@ -227,7 +230,7 @@ def find_id_encoder(core: Resolving, name: str, key: Key) -> IdEncoder:
     sizes = [parameter(config, key) for key in (VOCABULARY, MAX_TOKENS)]
     fits = _takes_ids(signature) and all(map(str.isdecimal, sizes))
     if not (fits and signature.max_batch_size and len(outputs) == 1):
-        _text_encoder(core, asked, key)
+        _text_encoder(core, asked, call.request_id)
         raise Unsupported(
             f"input: model '{named}' makes no embeddings of token ids; send texts. It would with "
             f"an input {_IDS} (and {_MASK}, token_type_ids) and the parameters {VOCABULARY} and "

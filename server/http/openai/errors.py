@@ -18,6 +18,7 @@ from trivet.server.auth.errors import PermissionDenied, RateLimited, Unauthentic
 from trivet.server.http.answers import Answer
 from trivet.server.http.errors import HttpError, headers_of, status_of
 from trivet.server.http.guarding import answering
+from trivet.server.http.openai.responses.errors import PreviousResponseNotFound, ResponseNotFound
 
 _TYPES: tuple[tuple[type[ServingError], str], ...] = (
     (ModelNotFound, "NotFoundError"),
@@ -34,6 +35,7 @@ _CODES: tuple[tuple[type[ServingError], str], ...] = (
     (Unauthenticated, "invalid_api_key"),
     (PermissionDenied, "insufficient_permissions"),
     (RateLimited, "rate_limit_exceeded"),
+    (PreviousResponseNotFound, "previous_response_not_found"),
 )
 """What OpenAI calls these; all others have their status."""
 _PARAM = re.compile(r"[a-z_][a-z0-9_.\[\]]*(?=: )")
@@ -51,9 +53,10 @@ def error_status(error: ServingError) -> int:
 def error_document(error: ServingError) -> dict[str, object]:
     """The body of an error answer, or of an event that ends a stream."""
     named = _PARAM.match(error.message)
-    # All that these routes look up by name is a model.
+    # All others that these routes look up by name are models.
     is_missing = isinstance(error, ModelNotFound | NotFound)
-    param = "model" if is_missing else named[0] if named else None
+    name = "response_id" if isinstance(error, ResponseNotFound) else "model"
+    param = name if is_missing else named[0] if named else None
     message = error.message.encode(errors="replace").decode()
     return {
         "error": {

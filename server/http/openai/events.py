@@ -22,6 +22,16 @@ def event(document: object) -> bytes:
     return b"data: %b\n\n" % orjson.dumps(document)
 
 
+def named_event(name: str, document: object) -> bytes:
+    """One event of an API that names its events beside their data."""
+    return b"event: %b\ndata: %b\n\n" % (name.encode(), orjson.dumps(document))
+
+
+def error_event(error: ServingError) -> bytes:
+    """The event that ends a stream with an error."""
+    return event(error_document(error))
+
+
 class StreamWriter(Protocol):
     """Makes events of chunks."""
 
@@ -108,7 +118,7 @@ async def stream(
     """
     events = EventStream(call)
     try:
-        if await pump(events, outputs, writer.write, error_document, keep_alive_s):
+        if await pump(events, outputs, writer.write, error_event, keep_alive_s):
             await events.write(writer.end() + DONE)
         await events.close()
     finally:
@@ -120,19 +130,21 @@ async def pump(
     events: EventStream,
     outputs: Outputs,
     write: Callable[[Sequence[tuple[int, Chunk]]], bytes],
-    told: Callable[[ServingError], object],
+    told: Callable[[ServingError], bytes],
     keep_alive_s: float,
+    keep_alive: bytes = KEEP_ALIVE,
 ) -> bool:
-    """Opens the stream and writes all that comes; False if it ended with an error, `told` in its
-    last event. Raises an error that comes before anything was written."""
+    """Opens the stream and writes all that comes, and `keep_alive` while nothing does; False if it
+    ended with an error, of which `told` makes its last event. Raises an error that comes before
+    anything was written."""
     with outputs.nudged(keep_alive_s):
         chunks = await outputs.next()
         await events.open()
         try:
             while chunks or outputs.is_open:
-                await events.write(write(chunks) if chunks else KEEP_ALIVE)
+                await events.write(write(chunks) if chunks else keep_alive)
                 chunks = await outputs.next()
         except ServingError as error:
-            await events.write(event(told(error)))
+            await events.write(told(error))
             return False
     return True

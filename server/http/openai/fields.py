@@ -3,6 +3,7 @@
 Unknown fields are ignored, as OpenAI's clients expect. Known ones that are not offered are refused.
 """
 
+from collections.abc import Mapping
 from typing import Annotated, Any, TypeVar
 
 import orjson
@@ -59,8 +60,11 @@ class DetokenizeFields(Fields):
     tokens: Listed[TokenId]
 
 
-def parse(kind: type[R], body: bytes | memoryview) -> R:
-    """The body's fields. Raises InvalidRequest with each wrong field and what it must be."""
+def parse(
+    kind: type[R], body: bytes | memoryview, forms: Mapping[int | str, str] | None = None
+) -> R:
+    """The body's fields. Raises InvalidRequest with each wrong field and what it must be; `forms`
+    says that of fields that may be one of several things, where another API has its own."""
     try:
         document = orjson.loads(body)
     except orjson.JSONDecodeError as error:
@@ -70,16 +74,18 @@ def parse(kind: type[R], body: bytes | memoryview) -> R:
     try:
         return kind.model_validate(document)
     except ValidationError as error:
-        raise InvalidRequest(_told(error)) from None
+        raise InvalidRequest(told(error, forms)) from None
 
 
-def _told(error: ValidationError) -> str:
+def told(error: ValidationError, forms: Mapping[int | str, str] | None = None) -> str:
+    """Each wrong field and what it must be."""
+    forms = forms or _ONE_OF_SEVERAL
     lines: list[str] = []
     for each in error.errors(include_url=False, include_context=False)[:_MAX_TOLD_ERRORS]:
         field = each["loc"][0] if each["loc"] else ""
-        if field in _ONE_OF_SEVERAL and each["type"] != "missing":
+        if field in forms and each["type"] != "missing":
             # Each form has complained, though at most one was meant.
-            text = f"{field}: it must be {_ONE_OF_SEVERAL[field]}"
+            text = f"{field}: it must be {forms[field]}"
             lines += [text] * (text not in lines)
             continue
         place = "".join(

@@ -14,10 +14,11 @@ _ROLES = {"system", "developer", "user", "assistant", "tool"}
 def check_messages(messages: Sequence[Message]) -> None:
     """Raises InvalidRequest for what is no conversation of texts."""
     for index, message in enumerate(messages):
-        _check_message(f"messages[{index}]", message)
+        check_message(f"messages[{index}]", message)
 
 
-def _check_message(where: str, message: Message) -> None:
+def check_message(where: str, message: Message) -> None:
+    """Raises InvalidRequest for one that is none; `where` is its place in the request."""
     role, content = message.get("role"), message.get("content")
     if role not in _ROLES:
         raise InvalidRequest(f"{where}.role: it must be one of {', '.join(sorted(_ROLES))}")

@@ -36,13 +36,16 @@ class Models:
         info = self._core.encoders().get(call.model)
         if info is not None:
             return json_answer(self._document(call.model, info.max_tokens))
-        generator = generator_for(self._core, call.model, call.request_id)
+        generator = generator_for(self._core, call.model, call)
         return json_answer(self._generator_document(call.model, generator))
 
     def _generator_document(self, name: str, generator: Generator) -> dict[str, Any]:
         # What a model's makers recommend changes outputs: it is told, too.
         recommended = dict(generator.info.sampling_defaults)
         document = self._document(name, generator.info.max_model_len)
+        parent = generator.info.parent
+        if parent:
+            document |= {"parent": parent, "root": parent}
         return {**document, "sampling_defaults": recommended}
 
     def _document(self, name: str, max_tokens: int) -> dict[str, Any]:
@@ -70,7 +73,7 @@ class Models:
     async def tokenizer_info(self, call: Call) -> web.StreamResponse:
         """What a client must know to tokenise itself, with the names of tokenizer_config.json."""
         name = call.request.query.get("model")
-        info = generator_for(self._core, name, call.request_id).info
+        info = generator_for(self._core, name, call).info
         return json_answer(
             {
                 "model_max_length": info.max_model_len,

@@ -52,7 +52,8 @@ class Pooling:
         """What the model makes of texts, whatever that is."""
         fields = parse(PoolingFields, await self._body(call))
         tasks = tuple(Task) if fields.task is None else (_OUTPUTS[fields.task][0],)
-        chosen = choose(self._core, fields.model, call.request_id, tasks)
+        call.user = fields.user or ""
+        chosen = choose(self._core, fields.model, call, tasks)
         output = _OUTPUTS[fields.task or _USUAL[chosen.info.task]][1]
         if fields.dimensions is not None and output != "embedding":
             raise Unsupported("dimensions: it is offered for embeddings only")
@@ -69,7 +70,8 @@ class Pooling:
     async def classify(self, call: Call) -> web.StreamResponse:
         """The scores of each label, and the best one."""
         fields = parse(ClassifyFields, await self._body(call))
-        chosen = choose(self._core, fields.model, call.request_id, (Task.CLASSIFY, Task.SCORE))
+        call.user = fields.user or ""
+        chosen = choose(self._core, fields.model, call, (Task.CLASSIFY, Task.SCORE))
         output = "logits" if fields.use_activation is False else "scores"
         question = fields.question(output)
         found = await ask(self._core, call.request_id, chosen, fields.items(), question)
@@ -88,7 +90,8 @@ class Pooling:
     async def score(self, call: Call) -> web.StreamResponse:
         """One score for each pair."""
         fields = parse(ScoreFields, await self._body(call))
-        chosen = choose(self._core, fields.model, call.request_id, SCORING)
+        call.user = fields.user or ""
+        chosen = choose(self._core, fields.model, call, SCORING)
         raw = fields.use_activation is False
         pairs, question = fields.pairs(), fields.question()
         scored = await score(self._core, call.request_id, chosen, pairs, question, raw=raw)
@@ -112,7 +115,8 @@ class Pooling:
 
     async def _rank(self, call: Call, body: bytes) -> web.StreamResponse:
         fields = parse(RerankFields, body)
-        chosen = choose(self._core, fields.model, call.request_id, SCORING)
+        call.user = fields.user or ""
+        chosen = choose(self._core, fields.model, call, SCORING)
         texts, question = fields.texts(), fields.question()
         pairs = [(fields.query, text) for text in texts]
         raw = fields.use_activation is False

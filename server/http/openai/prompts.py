@@ -4,30 +4,31 @@ from dataclasses import replace
 
 from trivet.backends.api import Generator, InvalidRequest, ModelNotFound, Sampling
 from trivet.server.core import Generators
-from trivet.server.models.routing import Key
+from trivet.server.http.request_ids import RequestIds
+from trivet.server.http.routes import Call
 
 PLACEHOLDERS = ("tgi", "dummy")
 """What clients of Hugging Face send for the model that is there: its servers have one."""
 
 
-def named_generator(core: Generators, name: str, key: Key) -> tuple[str, Generator]:
+def named_generator(core: Generators, name: str, call: Call) -> tuple[str, Generator]:
     """The model of that name and its own name: for a placeholder it is the only one that generates.
     Raises ModelNotFound, ModelNotReady."""
     if name in PLACEHOLDERS and name not in core.generators():
         found = core.unnamed_generators()
         if len(found) == 1:
             (name,) = found
-    return name, core.generator(name, key=key)
+    return name, core.generator(name, call.version, RequestIds.given(call.request.headers), call)
 
 
-def generator_for(core: Generators, name: str | None, key: Key) -> Generator:
+def generator_for(core: Generators, name: str | None, call: Call) -> Generator:
     """The model named, or the only one. Raises ModelNotFound, ModelNotReady."""
     if name is None:
         found = core.unnamed_generators()
         if len(found) != 1:
             raise ModelNotFound(f"model: {len(found)} models generate text; name one of them")
         (name,) = found
-    return core.generator(name, key=key)
+    return core.generator(name, call.version, RequestIds.given(call.request.headers), call)
 
 
 def seeded(sampling: Sampling, index: int) -> Sampling:

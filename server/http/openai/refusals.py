@@ -5,18 +5,22 @@ from typing import Any
 
 from trivet.backends.api import Unsupported
 
+Refusals = Mapping[str, tuple[Any, str]]
+"""By name: a value that asks for nothing, and what to do instead."""
 
-def refuse_known(extra: Mapping[str, Any]) -> None:
+
+def refuse_known(extra: Mapping[str, Any], of_api: Refusals | None = None) -> None:
     """Raises Unsupported for the first field that asks for what is not here. A field that asks for
-    nothing, such as `"best_of": 1`, is taken."""
+    nothing, such as `"best_of": 1`, is taken. `of_api`: what one API does not offer besides."""
+    refused = _REFUSED if of_api is None else {**_REFUSED, **of_api}
     for name, value in extra.items():
-        if name in _REFUSED and value is not None and value is not False:
-            harmless, instead = _REFUSED[name]
+        if name in refused and value is not None and value is not False:
+            harmless, instead = refused[name]
             if value != harmless:
                 raise Unsupported(f"{name}: it is not offered here{instead}")
 
 
-_REFUSED: dict[str, tuple[Any, str]] = {
+_REFUSED: Refusals = {
     # OpenAI
     "best_of": (1, ""),
     "suffix": ("", ""),
@@ -35,9 +39,7 @@ _REFUSED: dict[str, tuple[Any, str]] = {
     "guided_grammar": (None, "; use structured_outputs.grammar"),
     "prompt_embeds": (None, ""),
     "chat_template": (None, ", for a template is code; the model's own is used"),
-    "logprob_token_ids": ([], ""),
     "spaces_between_special_tokens": (True, ""),
-    "thinking_token_budget": (None, ""),
     "watermarking": (None, ""),
     "repetition_detection": (None, ""),
     "return_token_offsets": (None, ""),
@@ -54,9 +56,8 @@ _REFUSED: dict[str, tuple[Any, str]] = {
     "ebnf": (None, "; use structured_outputs.grammar"),
     "stop_regex": (None, ""),
     "no_stop_trim": (None, "; use include_stop_str_in_output"),
-    "lora_path": (None, ""),
+    "lora_path": (None, "; name the adapter as the model"),
     "session_params": (None, ""),
     "custom_logit_processor": (None, ""),
     "return_hidden_states": (None, ""),
 }
-"""By name: a value that asks for nothing, and what to do instead."""

@@ -1,7 +1,7 @@
 """The fields that /v1/completions and /v1/chat/completions share, and those of the first."""
 
 from collections.abc import Mapping
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import BeforeValidator, ConfigDict, Field
 
@@ -15,6 +15,7 @@ MAX_STOPS = 4
 MAX_STOP_CHARACTERS = 1000
 MAX_PROMPTS = 1024
 MAX_LOGIT_BIASES = 1024
+MAX_LOGPROB_TOKEN_IDS = 128
 
 
 def _few(biases: object) -> object:
@@ -22,6 +23,9 @@ def _few(biases: object) -> object:
     if isinstance(biases, dict) and len(biases) > MAX_LOGIT_BIASES:
         raise ValueError(f"{len(biases)} biases; at most {MAX_LOGIT_BIASES} are allowed")
     return biases
+
+
+LOGPROBS_OF_NOTHING = "logprob_token_ids: it is allowed only with logprobs"
 
 
 class StreamOptions(Fields):
@@ -36,8 +40,12 @@ class SamplingFields(Fields):
 
     # Kept, so that those among them which are known can be refused.
     model_config = ConfigDict(extra="allow", strict=True)
+    max_stops: ClassVar[int] = MAX_STOPS
+    fits_limit: ClassVar[bool] = False
+    """Whether a limit of tokens that is beyond the model's length is cut, not refused."""
 
     model: str
+    user: str | None = None
     frequency_penalty: Annotated[Finite, Field(ge=-2, le=2)] | None = None
     presence_penalty: Annotated[Finite, Field(ge=-2, le=2)] | None = None
     repetition_penalty: Annotated[Finite, Field(gt=0, le=100)] | None = None
@@ -65,6 +73,10 @@ class SamplingFields(Fields):
     allowed_token_ids: Annotated[Listed[TokenId], Field(min_length=1)] | None = None
     bad_words: Annotated[Listed[str], Field(max_length=128)] | None = None
     prompt_logprobs: Annotated[int, Field(ge=0)] | None = None
+    logprob_token_ids: (
+        Annotated[Listed[TokenId], Field(max_length=MAX_LOGPROB_TOKEN_IDS)] | None
+    ) = None
+    thinking_token_budget: Annotated[int, Field(ge=-1)] | None = None
     stream: bool | None = None
     stream_options: StreamOptions | None = None
     response_format: ResponseFormat | None = None
@@ -90,8 +102,8 @@ class SamplingFields(Fields):
     def stops(self) -> tuple[str, ...]:
         """The stop texts. Raises InvalidRequest."""
         stops = (self.stop,) if isinstance(self.stop, str) else tuple(self.stop or ())
-        if len(stops) > MAX_STOPS:
-            raise InvalidRequest(f"stop: {len(stops)} texts; at most {MAX_STOPS} are allowed")
+        if len(stops) > self.max_stops:
+            raise InvalidRequest(f"stop: {len(stops)} texts; at most {self.max_stops} are allowed")
         for stop in stops:
             if not 0 < len(stop) <= MAX_STOP_CHARACTERS:
                 raise InvalidRequest(
@@ -140,9 +152,14 @@ class SamplingFields(Fields):
             allowed_token_ids=tuple(self.allowed_token_ids or ()),
             bad_words=tuple(self.bad_words or ()),
             logprobs=logprobs,
+            logprob_token_ids=tuple(self.logprob_token_ids or ()),
             prompt_logprobs=self.prompt_logprobs,
             grammar=self.grammar(),
             skip_special_tokens=self.skip_special_tokens,
+            # -1 is vLLM's word for no limit.
+            thinking_token_budget=None
+            if self.thinking_token_budget == -1
+            else self.thinking_token_budget,
         )
 
 
@@ -152,6 +169,14 @@ class CompletionFields(SamplingFields):
     prompt: str | Listed[str] | Listed[TokenId] | Listed[Listed[TokenId]]
     logprobs: Annotated[int, Field(ge=0)] | None = None
     add_special_tokens: bool = True
+
+    def check(self) -> None:
+        """See SamplingFields."""
+        super().check()
+        if self.logprob_token_ids and self.logprobs is None:
+            raise InvalidRequest(LOGPROBS_OF_NOTHING)
+        if self.logprob_token_ids and self.max_tokens == 0:
+            raise InvalidRequest("logprob_token_ids: with max_tokens 0 no token is chosen")
 
     def prompts(self) -> list[str | list[int]]:
         """The prompts, one or several. Raises InvalidRequest."""

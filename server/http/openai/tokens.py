@@ -36,7 +36,7 @@ class Tokens:
             return other
         fields = parse(TokenizeFields, body)
         fields.check()
-        generator = generator_for(self._core, fields.model, call.request_id)
+        generator = generator_for(self._core, fields.model, call)
         if (fields.prompt is None) == (fields.messages is None):
             raise InvalidRequest("prompt: give either it or messages")
         is_prompt = fields.prompt is not None
@@ -56,7 +56,7 @@ class Tokens:
     async def detokenize(self, call: Call) -> web.StreamResponse:
         """Token ids to text."""
         fields = parse(DetokenizeFields, await read_json_body(call.request, self._limits))
-        generator = generator_for(self._core, fields.model, call.request_id)
+        generator = generator_for(self._core, fields.model, call)
         text = await generator.decode(fields.tokens, skip_special_tokens=False)
         return json_answer({"prompt": text})
 

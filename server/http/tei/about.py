@@ -24,14 +24,14 @@ class TeiAbout:
     def info(self, call: Call) -> web.StreamResponse:
         """The model and its limits."""
         name = call.request.headers.get("model")
-        chosen = choose(self._core, name, call.request_id, tuple(Task))
+        chosen = choose(self._core, name, call, tuple(Task))
         return json_answer(_info(chosen))
 
     async def tokenize(self, call: Call, body: Body) -> web.StreamResponse:
         """The tokens of each text."""
         fields: TokenizeFields = parse(TokenizeFields, body)
         name = fields.model or call.request.headers.get("model")
-        chosen = choose(self._core, name, call.request_id, tuple(Task))
+        chosen = choose(self._core, name, call, tuple(Task))
         items = [Item(text) for text in texts_of(fields.inputs)]
         given: dict[str, bool | str] = {"add_special_tokens": fields.add_special_tokens}
         if fields.prompt_name is not None:

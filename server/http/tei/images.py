@@ -61,7 +61,7 @@ class Images:
         self, call: Call, named: str, images: Sequence[bytes], parameters: Mapping[str, Any]
     ) -> list[list[dict[str, Any]]]:
         named = named or call.request.headers.get("model", "")
-        chosen = choose_classifier(self._core, named, call.request_id)
+        chosen = choose_classifier(self._core, named, call)
         try:
             logits = await logits_of(self._core, call.request_id, chosen, images)
         except InvalidRequest as error:

@@ -197,7 +197,7 @@ class TeiTexts:
 
     def _choose(self, call: Call, named: str | None, *tasks: Task) -> Chosen:
         name = named or call.request.headers.get("model")
-        return choose(self._core, name, call.request_id, tasks)
+        return choose(self._core, name, call, tasks)
 
     async def _ask(
         self, call: Call, chosen: Chosen, items: Sequence[Item], question: Question

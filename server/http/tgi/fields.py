@@ -76,8 +76,6 @@ class Parameters(Fields):
         """What no single field can say. Raises InvalidRequest, Unsupported."""
         if self.watermark:
             raise Unsupported("watermark: it is not offered here")
-        if self.adapter_id:
-            raise Unsupported("adapter_id: adapters are not offered here")
         for stop in self.stop or ():
             if not 0 < len(stop) <= MAX_STOP_CHARACTERS:
                 raise InvalidRequest(

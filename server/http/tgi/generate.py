@@ -3,11 +3,13 @@
 import orjson
 from aiohttp import web
 
+from trivet.backends.api import ServingError
+from trivet.backends.api.adapting import SEPARATOR
 from trivet.server.core import Generators
 from trivet.server.http.answers import Answer
 from trivet.server.http.limits import HttpLimits
 from trivet.server.http.openai.bodies import read_json_body
-from trivet.server.http.openai.events import pump
+from trivet.server.http.openai.events import event, pump
 from trivet.server.http.openai.fields import parse
 from trivet.server.http.routes import Call
 from trivet.server.http.sse import EventStream
@@ -44,7 +46,10 @@ class TgiGenerate:
 
     def _generation(self, call: Call, fields: GenerateFields, *, is_stream: bool) -> Generation:
         parameters = fields.check(is_stream=is_stream)
-        _, generator = choose(self._core, call, fields.model)
+        name, generator = choose(self._core, call, fields.model)
+        if parameters.adapter_id:
+            adapter = f"{name}{SEPARATOR}{parameters.adapter_id}"
+            generator = self._core.generator(adapter, key=call.request_id)
         return Generation(call.request_id, fields.inputs, parameters, generator)
 
     async def _whole(
@@ -67,8 +72,12 @@ class TgiGenerate:
         events.response.headers.update({**generation.first_headers(), "X-Accel-Buffering": "no"})
         try:
             keep_alive_s = self._limits.event_keep_alive_s
-            await pump(events, outputs, generation.write, error_document, keep_alive_s)
+            await pump(events, outputs, generation.write, _error_event, keep_alive_s)
             await events.close()
         finally:
             outputs.close()
         return events.response
+
+
+def _error_event(error: ServingError) -> bytes:
+    return event(error_document(error))

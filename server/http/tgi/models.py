@@ -3,6 +3,7 @@
 from trivet.backends.api import Generator, InvalidRequest, ModelNotReady
 from trivet.server.core import Generators
 from trivet.server.http.openai.prompts import PLACEHOLDERS
+from trivet.server.http.request_ids import RequestIds
 from trivet.server.http.routes import Call
 
 
@@ -12,8 +13,9 @@ def choose(core: Generators, call: Call, named: str | None) -> tuple[str, Genera
     Raises InvalidRequest when several do and none is named, ModelNotFound, ModelNotReady.
     """
     name = named or call.request.headers.get("model", "")
+    key = RequestIds.given(call.request.headers)
     if name and (name not in PLACEHOLDERS or name in core.generators()):
-        return name, core.generator(name, key=call.request_id)
+        return name, core.generator(name, call.version, key, call)
     found = core.unnamed_generators()
     if not found:
         raise ModelNotReady("no model that generates text is ready")
@@ -23,4 +25,4 @@ def choose(core: Generators, call: Call, named: str | None) -> tuple[str, Genera
             "the field or header 'model'"
         )
     (name,) = found
-    return name, core.generator(name, key=call.request_id)
+    return name, core.generator(name, call.version, key, call)

@@ -3,7 +3,7 @@
 import errno
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -50,8 +50,10 @@ def folder(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def cache(folder: Path) -> EnvironmentCache:
-    return EnvironmentCache(folder, 77)
+def cache(folder: Path) -> Iterator[EnvironmentCache]:
+    made = EnvironmentCache(folder, 77)
+    yield made
+    made.close()
 
 
 def make(cache: EnvironmentCache, recipe: Recipe) -> Environment:
@@ -60,7 +62,7 @@ def make(cache: EnvironmentCache, recipe: Recipe) -> Environment:
 
 def left(folder: Path) -> set[str]:
     """What lies there beside locks."""
-    return {path.name for path in folder.iterdir() if path.suffix != ".lock"}
+    return {path.name for path in folder.iterdir() if path.suffix not in (".lock", ".used")}
 
 
 def test_what_was_made_is_found_by_another_server(cache: EnvironmentCache, folder: Path) -> None:
@@ -195,3 +197,65 @@ def test_a_user_without_a_home_is_told_the_option(monkeypatch: pytest.MonkeyPatc
 
     with pytest.raises(LoadFailed, match="has no home; let --environment-cache name a folder"):
         make(cache, Recipe())
+
+
+# -- the cap -----------------------------------------------------------------------------------
+
+
+def made_before(folder: Path, *keys: str) -> None:
+    """By a server that has ended."""
+    cache = EnvironmentCache(folder)
+    for key in keys:
+        make(cache, Recipe(key))
+    cache.close()
+
+
+@pytest.fixture
+def capped(folder: Path) -> Iterator[EnvironmentCache]:
+    """Of another server, whose cap holds no two environments."""
+    cache = EnvironmentCache(folder, 77, max_total_bytes=1)
+    yield cache
+    cache.close()
+
+
+def test_what_no_server_uses_makes_room_unused_for_longest_first(folder: Path) -> None:
+    made_before(folder, "old", "older", "new")
+    os.utime(folder / "older.used", (1, 1))
+    size = int((folder / "new.used").read_text())
+    cache = EnvironmentCache(folder, 77, max_total_bytes=3 * size)
+
+    last = make(cache, Recipe("last"))
+
+    assert {name for name in left(folder) if "." not in name} == {"old", "new", "last"}
+    assert not [*folder.glob("older.*/")]
+    assert last.folder.is_dir()
+    cache.close()
+
+
+def test_what_a_server_uses_stays_however_small_the_cap(
+    folder: Path, capped: EnvironmentCache
+) -> None:
+    made_before(folder, "found")
+    user = EnvironmentCache(folder)
+    made, found = make(user, Recipe("made")), user.find(Recipe("found"))
+
+    make(capped, Recipe("last"))
+
+    assert found is not None
+    assert made.folder.is_dir()
+    assert found.folder.is_dir()
+    user.close()
+
+
+def test_what_has_gone_to_make_room_is_made_again(folder: Path, capped: EnvironmentCache) -> None:
+    made_before(folder, "k")
+    make(capped, Recipe("other"))
+    assert "k" not in left(folder)
+
+    again = EnvironmentCache(folder)
+    assert again.find(Recipe("k")) is None
+    made = make(again, Recipe("k"))
+    make(capped, Recipe("third"))
+
+    assert made.folder.is_dir()
+    again.close()

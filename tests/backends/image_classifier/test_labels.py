@@ -268,6 +268,17 @@ def test_an_image_is_refused_by_its_head(instance: Instance, file: bytes, text: 
         answer(instance, file)
 
 
+def test_a_jpeg_is_not_decoded_again_and_again(folder: Path) -> None:
+    picture(60, 40).save(file := io.BytesIO(), "JPEG", progressive=True)
+    usual = open_classifier(folder, max_pixels="2400")
+    assert answer(usual, file.getvalue())["scores"].shape == (1, 3)
+    num_scans = file.getvalue().count(b"\xff\xda")
+    many = rf"60 x 40 pixels in {16 * num_scans} scans.* decodes 16"
+    with pytest.raises(InvalidRequest, match=many):
+        Bounds(max_pixels=2400).check_passes(16 * num_scans, 60, 40)
+    Bounds().check_passes(16 * num_scans, 60, 40)
+
+
 def test_a_model_s_parameters_move_the_bounds(folder: Path) -> None:
     file = encoded(picture(60, 40))
     small = open_classifier(folder, max_image_bytes="100", image_formats="PNG, tiff")

@@ -241,10 +241,30 @@ def test_many_may_ask_at_once_and_nothing_is_adopted_afterwards(own: ForkServer)
     assert [each for each in psutil.Process().children() if each.status() == "zombie"] == []
 
 
+def test_one_that_does_not_answer_keeps_no_other_from_forking(
+    teller: Teller, own: ForkServer
+) -> None:
+    teller.open("1")
+    assert own._launched is not None
+    stuck, other = own._launched, ForkServer("python")
+    stuck.process.send_signal(signal.SIGSTOP)
+    order = Order.of_caller(instance_variables(os.environ, 1), 1, is_confined=False)
+    ours, theirs = socket.socketpair()
+    with ThreadPoolExecutor(1) as pool, ours, theirs:
+        waiting = pool.submit(own._ask, [theirs.fileno()] * 4)
+        while not own._lock.locked() and forking._ADOPTION._num_waiting == 0:
+            pass
+        other.fork(order, [theirs.fileno()] * 3).wait()
+        assert not waiting.done()
+        stuck.kill()
+        waiting.result(patience())
+    other._end()
+
+
 def test_where_forks_become_nobodys_children_they_are_given_up(
     teller: Teller, own: ForkServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(forking, "_adopting_orphans", nullcontext)
+    monkeypatch.setattr(forking._ADOPTION, "needed", nullcontext)
     process = process_of(teller.open("1"))
     assert "backends.process.child" in " ".join(process.cmdline())
     assert own._is_refused

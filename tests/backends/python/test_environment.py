@@ -228,6 +228,19 @@ def test_others_are_named_with_both_commands(maker: Maker, place: str) -> None:
         BACKEND.check_files(make_config(name="m"), files)
 
 
+def test_for_what_a_client_has_sent_no_option_is_advised_in_vain(maker: Maker) -> None:
+    files = replace(maker.files(""), is_sent=True)
+    (files.model_dir / "requirements.txt").write_text("no-such-package==2\n")
+
+    with pytest.raises(LoadFailed) as raised:
+        BACKEND.environment(make_config(name="m"), files)
+
+    text = raised.value.message
+    assert "--allow-install" not in text
+    assert "For a model that a client sends nothing is installed, whatever its name" in text
+    assert text.endswith("install it beside the server: pip install no-such-package==2")
+
+
 def test_the_operator_may_let_them_be_installed(maker: Maker) -> None:
     files = replace(maker.files(""), may_install=True)
     (files.model_dir / "requirements.txt").write_text("no-such-package==2  # one\n")

@@ -120,3 +120,45 @@ def test_chat_tells_probabilities_below_one(call: Call) -> None:
         assert entry["logprob"] == pytest.approx(entry["top_logprobs"][0]["logprob"])
         assert sum(math.exp(each["logprob"]) for each in entry["top_logprobs"]) < 1
         assert bytes(entry["bytes"]).decode(errors="replace")
+
+
+def test_tokens_that_are_asked_of_are_told_instead_of_the_likeliest(call: Call) -> None:
+    asked = {"model": "smollm2", "prompt": CONTEXT, "temperature": 0, "max_tokens": 2}
+    wish = {"logprob_token_ids": [4000, 17, 12000], "return_tokens_as_token_ids": True}
+    choice = call("/v1/completions", asked | wish | {"logprobs": 1}).json["choices"][0]
+    told = choice["logprobs"]
+    ids = encoded(CONTEXT + choice["text"])
+    for row, token, top in zip(
+        hub_logprobs(ids)[len(ids) - 3 : -1], ids[-2:], told["top_logprobs"], strict=True
+    ):
+        assert top == {
+            f"token_id:{each}": pytest.approx(float(row[each]), abs=TOLERANCE)
+            for each in (token, 4000, 17, 12000)
+        }
+    chat = {"model": "smollm2", "messages": [{"role": "user", "content": "a"}], "max_tokens": 1}
+    body = chat | wish | {"logprobs": True, "top_logprobs": 5}
+    (entry,) = call("/v1/chat/completions", body).json["choices"][0]["logprobs"]["content"]
+    assert [top["token"] for top in entry["top_logprobs"]] == [
+        "token_id:4000", "token_id:17", "token_id:12000",
+    ]  # fmt: skip
+
+
+@pytest.mark.rows("O52")
+@pytest.mark.parametrize(
+    ("wish", "told"),
+    [
+        ({}, "it is allowed only with logprobs"),
+        ({"logprobs": 1, "logprob_token_ids": [49_152]}, "is not in the vocabulary"),
+        ({"logprobs": 1, "logprob_token_ids": [1] * 129}, "at most 128"),
+        ({"logprobs": 1, "logprob_token_ids": [-1]}, "greater than or equal to 0"),
+        ({"logprobs": 1, "max_tokens": 0, "echo": True}, "no token is chosen"),
+    ],
+)
+def test_tokens_that_cannot_be_told_are_refused(
+    call: Call, wish: dict[str, object], told: str
+) -> None:
+    asked = {"model": "smollm2", "prompt": "a", "max_tokens": 1, "logprob_token_ids": [1]}
+    reply = call("/v1/completions", asked | wish)
+    assert reply.status == 400
+    assert reply.json["error"]["message"].startswith("logprob_token_ids")
+    assert told in reply.json["error"]["message"]

@@ -21,8 +21,9 @@ SCORE = {
 RAW = "raw words"
 EVIL = {"code": "__import__('os').system('true')"}
 CALLING = f'<tool_call>{{"name": "f", "arguments": {json.dumps(EVIL)}}}</tool_call>'
-SCRIPTS: list[Script] = [bytes_of("ABCDEFGHIJKLM"), ['{"score":1', ","], [CALLING]]
-TEMPLATE = "{% if tools %}{# written as <tool_call> #}<s2>{% endif %}"
+THOUGHTS = ["<think>", "one ", "two ", "three ", "</think>", "done"]
+SCRIPTS: list[Script] = [bytes_of("ABCDEFGHIJKLM"), ['{"score":1', ","], [CALLING], THOUGHTS]
+TEMPLATE = "{% if tools %}{# written as <tool_call> #}<s2>{% else %}{# </think> #}<s3>{% endif %}"
 
 
 @pytest.fixture(scope="module")
@@ -103,6 +104,31 @@ def test_schema_without_a_way_out_is_refused(call: Call) -> None:
     assert "patternProperties '^score$'" in reply.json["error"]["message"]
 
 
+@pytest.mark.parametrize(
+    ("budget", "thoughts"), [(0, ""), (2, "one two "), (3, "one two three "), (9, None), (-1, None)]
+)
+def test_thoughts_end_with_their_budget(call: Call, budget: int, thoughts: str | None) -> None:
+    thoughts = "one two three " if thoughts is None else thoughts
+    wish = {"thinking_token_budget": budget}
+    assert completed(call, 3, **wish)["text"] == f"<think>{thoughts}</think>done"
+    asked = {
+        "model": "scripted", "messages": [{"role": "user", "content": "a"}], "temperature": 0,
+        **wish,
+    }  # fmt: skip
+    message = call("/v1/chat/completions", asked).json["choices"][0]["message"]
+    assert (message.get("reasoning", ""), message["content"]) == (thoughts, "done")
+
+
+def test_a_prompt_may_have_begun_the_thoughts(call: Call) -> None:
+    wish = {"prompt": "<s3><think>", "thinking_token_budget": 1}
+    assert completed(call, **wish)["text"] == "one </think>done"
+
+
+def test_what_a_grammar_forces_has_no_thoughts_to_end(call: Call) -> None:
+    wish = {"thinking_token_budget": 0, "structured_outputs": {"choice": ["<think>one "]}}
+    assert completed(call, 3, **wish)["text"] == "<think>one "
+
+
 @pytest.mark.rows("O21")
 def test_code_that_a_model_writes_as_an_argument_is_a_text(call: Call) -> None:
     asked = {
@@ -154,7 +180,7 @@ def test_texts_are_bounded_in_the_form_of_tensors_too(
 
 
 @pytest.mark.parametrize(
-    ("method", "path"), [("GET", "/v1/nothing"), ("POST", "/v1/responses/x"), ("GET", "/v1/")]
+    ("method", "path"), [("GET", "/v1/nothing"), ("POST", "/v1/threads/x"), ("GET", "/v1/")]
 )
 def test_unknown_path_is_answered_as_by_openai(call: Call, method: str, path: str) -> None:
     reply = call(path, {} if method == "POST" else None)

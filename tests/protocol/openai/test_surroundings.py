@@ -47,8 +47,6 @@ REFUSED: list[tuple[str, Any, Any]] = [
     ("modalities", ["audio"], ["text"]),
     ("prediction", {"type": "content"}, None),
     ("length_penalty", 0.5, 1.0),
-    ("logprob_token_ids", [1], None),
-    ("thinking_token_budget", 5, None),
     ("repetition_detection", {}, None),
     ("return_prompt_text", True, False),
     ("media_io_kwargs", {"a": 1}, {}),
@@ -70,6 +68,15 @@ def test_known_fields_that_are_not_offered_are_refused_by_name(
 ) -> None:
     assert call("/v1/completions", {**TEXT, field: wrong}).json["error"]["param"] == field
     assert call("/v1/completions", {**TEXT, field: harmless}).status == 200
+
+
+@pytest.mark.rows("O51")
+@pytest.mark.parametrize("budget", [5, -2, "some"])
+def test_a_model_that_is_not_known_to_think_takes_no_budget_for_it(
+    call: Call, budget: object
+) -> None:
+    reply = call("/v1/completions", {**TEXT, "thinking_token_budget": budget})
+    assert (reply.status, reply.json["error"]["param"]) == (400, "thinking_token_budget")
 
 
 @pytest.mark.parametrize("field", ["spaces_between_special_tokens", "include_reasoning"])

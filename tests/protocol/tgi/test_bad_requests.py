@@ -48,7 +48,6 @@ PARAMETERS: list[tuple[str, dict[str, Any], str]] = [
     ("grammar without a value", {"grammar": {"type": "json"}}, "grammar.value"),
     ("grammar that is none", {"grammar": {"type": "regex", "value": "("}}, "grammar"),
     ("watermark", {"watermark": True}, "watermark"),
-    ("adapter_id", {"adapter_id": "mine"}, "adapter_id"),
 ]
 
 

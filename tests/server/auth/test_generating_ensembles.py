@@ -1,6 +1,7 @@
 """Keys and ensembles that end in a language model: what the steps before it keep and what they ask
 of language models is the caller's, as everywhere else."""
 
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -174,13 +175,16 @@ def test_tokens_that_a_step_has_a_language_model_write_are_counted(
     server: RunningServer, keys: Keys, step: str
 ) -> None:
     """One request may overdraw, whichever of its steps does; the next is refused."""
+    began_s = time.monotonic()
     with client(server, keys.secrets[step]) as made:
         assert num_prompt_tokens(made, f"to_{step}", "chat") < 10
         with pytest.raises(openai.RateLimitError) as refused:
             num_prompt_tokens(made, f"to_{step}", "chat")
 
     # 20 a minute: what the step has had written is more than the minute's, and is owed.
-    assert int(refused.value.response.headers["retry-after"]) > 5
+    # Some of it may have come back while the machine was busy.
+    owed_s = int(refused.value.response.headers["retry-after"]) + time.monotonic() - began_s
+    assert owed_s > 5
 
 
 class Steps(ScriptedModel):

@@ -29,7 +29,7 @@ HEALTH_ROUTES = {
     "/v2/health/live", "/v2/health/ready", "/v2/models/{model}/ready",
     "/v2/models/{model}/versions/{version}/ready", "/health", "/ping",
 }  # fmt: skip
-NAMES = {"model": "m", "model*": "m", "version": 1, "region": "r"}
+NAMES = {"model": "m", "model*": "m", "version": 1, "region": "r", "response": "s"}
 HEALTH_RPCS = {"ServerLive", "ServerReady", "ModelReady", "Check"}
 
 
@@ -100,9 +100,7 @@ async def statuses(
     async with GuardedSite(Keyring(keys.path)) as site:
         for route in routes:
             for name in callers(route.scope) if route.scope is not Scope.OPEN else ():
-                path = route.template.format(
-                    **{"model": "m", "model*": "m", "version": 1, "region": "r"}
-                )
+                path = route.template.format(**NAMES)
                 headers = keys.header(name) if name in keys.secrets else strangers[name]
                 async with site.session.request(route.method, path, headers=headers) as answer:
                     found[route.method, route.template, name] = answer.status

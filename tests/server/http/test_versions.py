@@ -1,4 +1,4 @@
-"""Version texts: plain positive decimals, or nothing."""
+"""Version texts: plain positive decimals, labels, or nothing."""
 
 import pytest
 
@@ -12,7 +12,11 @@ def test_a_decimal_is_its_number_and_nothing_is_the_newest() -> None:
     assert parse_version("9" * 19) == int("9" * 19)
 
 
-@pytest.mark.parametrize("text", ["v1", "-1", "+1", "01", "0", "1.0", "1" * 20, " 1", "\u0661"])
+def test_what_begins_with_a_letter_is_a_label() -> None:
+    assert parse_version("v1") == "v1"
+
+
+@pytest.mark.parametrize("text", ["_v1", "-1", "+1", "01", "0", "1.0", "1" * 20, " 1", "\u0661"])
 def test_anything_else_is_refused(text: str) -> None:
     with pytest.raises(InvalidRequest, match="failed to get model version from specified version"):
         parse_version(text)

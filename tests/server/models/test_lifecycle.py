@@ -14,7 +14,7 @@ from trivet.backends.api import LoadFailed, UnreadableFiles
 from trivet.protos.model_config_pb2 import ModelConfig
 from trivet.server.models.known import State, Status
 from trivet.server.models.lifecycle import Lifecycle
-from trivet.server.models.loader import LoadPlan
+from trivet.server.models.load_plan import LoadPlan
 from trivet.server.models.registry import Registry
 from trivet.server.repository.layout import ModelFolder
 

@@ -1,6 +1,7 @@
 """What a load refuses without opening a model, `trivet repo validate` refuses in the same words."""
 
 import shutil
+import struct
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -9,6 +10,10 @@ from serving import RunningServer, adder_bytes, start_server, write_identity
 
 from trivet.server.models.validate import validate
 
+TOKENIZER = (
+    '{"version": "1.0", "added_tokens": [], "model": {"type": "WordLevel", "vocab": {"a": 0}, '
+    '"unk_token": "a"}}'
+)
 Make = Callable[[Path], None]
 TENSORS = """
 input [{ name: "INPUT0" data_type: TYPE_FP32 dims: [ 16 ] }]
@@ -51,6 +56,18 @@ def another_input(root: Path) -> None:
     put(root, "m/config.pbtxt", TENSORS % "")
 
 
+def without_tokenizer(root: Path) -> None:
+    unknown_language_model(root)
+    (root / "m/1/tokenizer.json").unlink()
+
+
+def unknown_language_model(root: Path) -> None:
+    put(root, "m/1/tokenizer.json", TOKENIZER)
+    put(root, "m/1/config.json", '{"architectures": ["FooForCausalLM"], "model_type": "foo"}')
+    header = b'{"w":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}}'
+    put(root, "m/1/model.safetensors", struct.pack("<Q", len(header)) + header + bytes(4))
+
+
 CASES: dict[str, tuple[Make, str]] = {
     "a step that is not there": (
         ensemble("resize", "resise"),
@@ -84,7 +101,14 @@ CASES: dict[str, tuple[Make, str]] = {
     "a state dict": (config("", "1/net.pth"), "'net.pth' was saved by torch.save"),
     "two models": (config("", "1/a.onnx", "1/b.pt2"), "could be of several backends: "),
     "several files": (config("", "1/a.onnx", "1/b.onnx"), "are several models of backend"),
+    "no tokenizer": (without_tokenizer, "the model's folder has no 'tokenizer.json'"),
+    "an unknown architecture": (
+        unknown_language_model,
+        "config.json names the architecture 'FooForCausalLM' of model_type 'foo', which neither",
+    ),
 }
+SLOW = {"an unknown architecture", "no tokenizer"}
+"""They import torch."""
 
 
 @pytest.fixture(scope="module")
@@ -100,7 +124,10 @@ def server(repository: Path) -> Iterator[RunningServer]:
     server.end()
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize(
+    "case",
+    [pytest.param(case, marks=[pytest.mark.slow] if case in SLOW else []) for case in CASES],
+)
 def test_a_load_and_validate_refuse_in_the_same_words(
     tmp_path: Path, repository: Path, server: RunningServer, case: str
 ) -> None:

@@ -102,7 +102,7 @@ class Site:
         self.registry.publish(made_model("m", signature, executor, version=version))
 
     def ask(
-        self, request: InferRequest, context: RequestContext, version: int | None = None
+        self, request: InferRequest, context: RequestContext, version: int | str | None = None
     ) -> CountingSink:
         admitted = self.registry.routers.resolve(request.model_name, version, request.key)
         sink = CountingSink()
@@ -202,7 +202,10 @@ async def test_who_names_no_version_gets_the_newest_and_is_told_how_it_was_chose
 
 @pytest.mark.parametrize(
     ("version", "text"),
-    [(3, "version 3 is not found"), ("canary", "no version with label 'canary'.*are 1, 2")],
+    [
+        (3, "version 3 is not found"),
+        ("canary", "'canary': it is no number, and model 'm' has no labels"),
+    ],
 )
 async def test_a_version_that_is_not_there_is_told(
     site: Site, version: int | str, text: str

@@ -143,6 +143,26 @@ def test_what_another_server_is_fetching_stays(source: ScriptedSource, tmp_path:
     assert size_of(tmp_path) == 0
 
 
+def test_what_a_client_library_has_put_down_stays_as_long_as_its_file_is_fetched(
+    source: ScriptedSource, tmp_path: Path
+) -> None:
+    stamp, other = source.stamp("m/1/weights"), open_cache(tmp_path, max_bytes=0)
+    seen: list[bool] = []
+
+    def put_down() -> None:
+        (part,) = tmp_path.glob("parts/*")
+        whole = part.with_name(f"{part.name}.whole")
+        whole.write_bytes(b"all of it")
+        other.trim()
+        seen.append(whole.exists())
+
+    source.fetch_faults = [Fault(before=put_down)]
+    open_cache(tmp_path).fetch(source, "m/1/weights", stamp, ignore)
+    assert seen == [True]
+    other.trim()
+    assert size_of(tmp_path) == 0
+
+
 def test_what_is_trimmed_between_fetch_and_switch_is_fetched_again(
     source: ScriptedSource, tmp_path: Path
 ) -> None:

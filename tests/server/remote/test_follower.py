@@ -85,6 +85,22 @@ def test_a_source_that_vanishes_is_told_once_and_so_is_its_return(
     assert messages == [WARNING, "test://place/models can be read again"]
 
 
+def test_an_outage_in_other_words_is_the_same_outage(
+    stop: Event, caplog: pytest.LogCaptureFixture
+) -> None:
+    outage = [refused(), throttled()] * 3
+    with caplog.at_level(logging.INFO):
+        polled(ScriptedMirror(*outage, False, throttled(), False), stop, 9)
+    messages = [record.getMessage() for record in caplog.records]
+    back = "test://place/models can be read again"
+    assert messages == [
+        WARNING,
+        back,
+        f"{throttled()}; what serves goes on serving",
+        back,
+    ]
+
+
 def test_a_fault_of_ours_is_not_the_last_round(
     stop: Event, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -173,6 +173,20 @@ def test_a_branch_that_moves_on_is_the_next_version(hub: FakeHub, tmp_path: Path
         list(source.fetch("name/1/config.json", before["name/1/config.json"], tmp_path / "y", 0))
 
 
+def test_the_version_that_serves_is_listed_until_it_does_not(hub: FakeHub, tmp_path: Path) -> None:
+    source = opened()
+    source.listing()
+    source.keep(frozenset({1}))
+    for content in (b"broken", b"broken, too"):
+        hub.repo("org/name").push({**FILES, "config.json": content})
+        after = source.listing()
+    assert {path.split("/")[1] for path in after} == {"1", "3"}
+    assert fetched(source, "name/1/config.json", tmp_path / "x") == FILES["config.json"]
+    assert fetched(source, "name/3/config.json", tmp_path / "y") == b"broken, too"
+    source.keep(frozenset({3}))
+    assert {path.split("/")[1] for path in source.listing()} == {"3"}
+
+
 def test_a_commit_that_changes_no_file_of_the_model_is_no_version(hub: FakeHub) -> None:
     source = opened()
     before = source.listing()

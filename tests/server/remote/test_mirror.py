@@ -9,7 +9,8 @@ import pytest
 from mirror_room import Room
 from scripted_source import Fault, ScriptedSource, broken, refused, throttled
 
-from trivet.server.remote.source import RemoteError, Source, Stamp, Unreachable
+from trivet.server.remote.chosen import Chosen
+from trivet.server.remote.source import Doubtful, RemoteError, Source, Stamp, Unreachable
 from trivet.server.repository.scan import scan
 
 ADD = {"add/config.pbtxt": b"config", "add/1/model.onnx": b"first version"}
@@ -209,15 +210,36 @@ def test_a_broken_fetch_goes_on_where_it_broke(room: Room, source: ScriptedSourc
     assert room.files() == source.files
 
 
-def test_a_model_that_does_not_come_keeps_no_other_back(room: Room, source: ScriptedSource) -> None:
+def test_a_model_that_does_not_come_keeps_no_other_back(
+    room: Room, source: ScriptedSource, caplog: pytest.LogCaptureFixture
+) -> None:
     room.sync()
     source.files |= {"bad/1/model": b"never", "good/1/model": b"comes"}
     source.fetch_faults = [Fault(refused())]
-    with pytest.raises(RemoteError):
+    with caplog.at_level(logging.WARNING):
         room.sync()
     assert len(room.files()) == 3
+    (model,) = room.mirror.left_out
+    assert f"model '{model}' is left as it is: test://place/models may not be read" in caplog.text
+    assert "test://" not in room.mirror.left_out[model]
     room.sync()
     assert room.files() == source.files
+    assert room.mirror.left_out == {}
+
+
+def test_a_start_without_one_model_serves_the_others(room: Room, source: ScriptedSource) -> None:
+    source.files |= {"bad/1/model": b"never", "evil/1/../../../x": b"x"}
+    source.fetch_faults = [Fault(refused())]
+    room.sync()
+    assert room.files()
+    assert len(room.mirror.left_out) == 2
+    assert "cannot be a file" in room.mirror.left_out["evil"]
+
+
+def test_whoever_gets_no_model_at_all_is_told_why(room: Room, source: ScriptedSource) -> None:
+    source.fetch_faults = [Fault(refused())] * 2
+    with pytest.raises(RemoteError, match="may not be read"):
+        room.sync()
 
 
 def test_content_that_is_not_what_the_source_promises_is_fetched_anew(
@@ -300,3 +322,86 @@ def test_a_server_does_not_start_with_half_of_it(tmp_path: Path) -> None:
     assert not second.mirror.restore()
     assert second.files() == {}
     second.close()
+
+
+def test_a_source_that_is_empty_at_a_start_has_what_it_had(tmp_path: Path) -> None:
+    source = ScriptedSource(dict(ADD))
+    first = Room(source, tmp_path)
+    first.sync()
+    first.close()
+    source.files.clear()
+    second = Room(source, tmp_path)
+    with pytest.raises(Doubtful, match=r"holds no files any more.*empty --remote-cache"):
+        second.sync()
+    assert second.mirror.restore()
+    assert second.files() == ADD
+    second.close()
+
+
+def test_a_source_that_never_held_anything_may_be_empty(tmp_path: Path) -> None:
+    room = Room(ScriptedSource({}), tmp_path)
+    room.sync()
+    assert room.files() == {}
+    room.close()
+
+
+# -- some of it --------------------------------------------------------------------------------
+
+
+SEVERAL = {
+    "add/1/model.onnx": b"a",
+    "add/config.pbtxt": b"c",
+    "other/1/model.onnx": b"o",
+    "lone.onnx": b"l",
+    "lone.onnx_data": b"d",
+    "parts-00001-of-00002.gguf": b"1",
+    "parts-00002-of-00002.gguf": b"2",
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "files"),
+    [
+        ("add", {"add/1/model.onnx", "add/config.pbtxt"}),
+        ("lone", {"lone.onnx", "lone.onnx_data"}),
+        ("parts", {"parts-00001-of-00002.gguf", "parts-00002-of-00002.gguf"}),
+        ("none", set()),
+    ],
+)
+def test_only_what_is_wanted_is_fetched(tmp_path: Path, name: str, files: set[str]) -> None:
+    source, chosen = ScriptedSource(dict(SEVERAL)), Chosen(())
+    room = Room(source, tmp_path, chosen=chosen)
+    room.sync()
+    assert source.fetched == []
+    assert room.mirror.unfetched == {path.partition("/")[0] for path in SEVERAL}
+    chosen.add([name])
+    room.sync()
+    assert room.files().keys() == files
+    assert {path for path, _ in source.fetched} == files
+    chosen.discard([name])
+    room.sync()
+    assert room.files() == {}
+    room.close()
+
+
+def test_a_repository_that_is_one_model_is_wanted_by_its_name(tmp_path: Path) -> None:
+    source, chosen = ScriptedSource({"config.json": b"{}"}, address="test://org/tiny"), Chosen(())
+    room = Room(source, tmp_path, chosen=chosen)
+    room.sync()
+    assert room.files() == {}
+    chosen.add(["tiny"])
+    room.sync()
+    assert room.files() == source.files
+    room.close()
+
+
+def test_whoever_has_some_of_it_does_not_forget_the_rest_for_others(tmp_path: Path) -> None:
+    source = ScriptedSource(dict(SEVERAL))
+    for chosen in (None, Chosen(["add"])):
+        room = Room(source, tmp_path, chosen=chosen)
+        room.sync()
+        room.close()
+    again = Room(source, tmp_path)
+    assert again.mirror.restore()
+    assert again.files() == SEVERAL
+    again.close()

@@ -100,6 +100,24 @@ def test_an_alias_that_moves_is_another_version(registry: FakeRegistry, tmp_path
     assert source.listing() == before
 
 
+def test_the_version_that_serves_is_listed_where_the_alias_has_moved_on(
+    registry: FakeRegistry, tmp_path: Path
+) -> None:
+    source = opened()
+    source.listing()
+    registry.register("fraud", FILES)
+    source.keep(frozenset({1}))
+    registry.aliases["fraud", "champion"] = 2
+    after = source.listing()
+    assert {path.split("/")[1] for path in after} == {"1", "2"}
+    assert fetched(source, "fraud/1/model.skops", tmp_path / "x") == FILES["model.skops"]
+    source.keep(frozenset({2}))
+    assert {path.split("/")[1] for path in source.listing()} == {"2"}
+    # Moved back: what is newer would be taken for the one to serve.
+    registry.aliases["fraud", "champion"] = 1
+    assert {path.split("/")[1] for path in source.listing()} == {"1"}
+
+
 def test_files_are_listed_once_a_version(registry: FakeRegistry) -> None:
     source = opened()
     source.listing()

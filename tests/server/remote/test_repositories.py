@@ -266,3 +266,87 @@ async def test_what_lies_here_is_loaded_though_a_bucket_is_gone(
         await control.load("add", None)
     assert loads.loaded == [b"other"]
     await repositories.close()
+
+
+ENSEMBLE = b"""
+platform: "ensemble"
+input { name: "x" data_type: TYPE_FP32 dims: [ 1 ] }
+output { name: "y" data_type: TYPE_FP32 dims: [ 1 ] }
+ensemble_scheduling { step {
+  model_name: "add" model_version: -1
+  input_map { key: "x" value: "x" } output_map { key: "y" value: "y" }
+} }
+"""
+
+
+def num_fetched(bucket: Bucket, name: str) -> int:
+    """How often objects of a model were asked for."""
+    return sum(f"/models/{name}/" in path for path in bucket.faults.seen)
+
+
+async def test_what_nobody_loads_is_not_fetched(
+    bucket: Bucket, tmp_path: Path, loads: Loads
+) -> None:
+    bucket.put_all({"large/1/model.onnx": b"large", "large/config.pbtxt": b""})
+    control, repositories = await controlled(tmp_path, loads)
+    assert sorted(repositories.unfetched().values()) == ["add", "large"]
+    assert sorted(repositories.scan().models) == ["other"]
+    await control.load("add", None)
+    assert loads.loaded == [b"first"]
+    assert (num_fetched(bucket, "add"), num_fetched(bucket, "large")) == (1, 0)
+    await repositories.close()
+
+
+async def test_an_ensemble_brings_what_it_is_made_of(
+    bucket: Bucket, tmp_path: Path, loads: Loads
+) -> None:
+    bucket.put_all({"all/config.pbtxt": ENSEMBLE, "all/1/model.onnx": b"", "large/1/m": b"large"})
+    control, repositories = await controlled(tmp_path, loads)
+    await control.load("all", None)
+    assert loads.loaded == [b"first", b""]
+    assert sorted(repositories.unfetched().values()) == ["large"]
+    snapshot = await control.completed(["all"], repositories.scan())
+    assert {"add", "all"} <= snapshot.models.keys()
+    await repositories.close()
+
+
+async def test_what_is_named_at_the_start_is_fetched_then(bucket: Bucket, tmp_path: Path) -> None:
+    bucket.put("large/1/model.onnx", b"large")
+    settings = settings_of(tmp_path, model_control_mode="explicit", load_model=("large",))
+    repositories = await fetched(settings)
+    assert sorted(repositories.scan().models) == ["large", "other"]
+    assert sorted(repositories.unfetched().values()) == ["add"]
+    repositories.give_up({"large"})
+    await repositories.refresh({"add"})
+    assert sorted(repositories.scan().models) == ["add", "other"]
+    await repositories.close()
+
+
+async def test_a_name_that_nobody_has_is_not_kept(
+    bucket: Bucket, tmp_path: Path, loads: Loads
+) -> None:
+    control, repositories = await controlled(tmp_path, loads)
+    with pytest.raises(InvalidRequest, match="did you mean"):
+        await control.load("adds", None)
+    assert repositories._chosen.names == frozenset()
+    await repositories.close()
+
+
+async def test_a_model_that_does_not_come_is_shown_with_the_reason(
+    bucket: Bucket, tmp_path: Path
+) -> None:
+    bucket.put_all({"evil/1/x": b"a file", "evil/1/x/y": b"and a folder"})
+    repositories = await fetched(settings_of(tmp_path))
+    found = repositories.scan().models
+    assert sorted(found) == ["add", "evil", "other"]
+    assert found["evil"].is_stranger
+    assert "cannot be a file" in found["evil"].advice
+    await repositories.close()
+
+
+@pytest.mark.parametrize("given", ["add=x", "nobody=x"])
+def test_a_config_is_for_a_model_of_a_hub_or_registry(
+    bucket: Bucket, tmp_path: Path, given: str
+) -> None:
+    with pytest.raises(RepositoryUnreadableError, match=r"no address of a hub or registry has"):
+        Repositories(settings_of(tmp_path, remote_config=(given,)), AT_ONCE)

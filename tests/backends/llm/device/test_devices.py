@@ -255,7 +255,9 @@ class Zero:
     def begin(self, inputs: StepInputs) -> None:
         pass
 
-    def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    def attend(
+        self, layer: int, query: Tensor, key: Tensor, value: Tensor, sinks: Tensor | None = None
+    ) -> Tensor:
         return torch.zeros_like(query)
 
 

@@ -39,9 +39,9 @@ PROMPTED = [[3, *PROMPTS[1][:40]], [3, *PROMPTS[1][:40], 8], [9] * 5, PROMPTS[1]
 """Two of them begin alike."""
 TOLERANCE = 1e-4
 every_family = pytest.mark.parametrize("name", BY_NAME)
-ALWAYS = {"Gemma2", "Cohere2", "Bloom", "Qwen2Moe"}
-"""Between them they have caps, windows, linear biases, layers that differ and experts; the others
-are generated with in the long tier."""
+ALWAYS = {"Gemma2", "Cohere2", "Bloom", "Qwen2Moe", "DeepseekV3", "GptOss"}
+"""Between them they have caps, windows, linear biases, layers that differ, experts, latents and
+sinks; the others are generated with in the long tier."""
 some_families = pytest.mark.parametrize(
     "name",
     [pytest.param(name, marks=[] if name in ALWAYS else [pytest.mark.slow]) for name in BY_NAME],

@@ -5,14 +5,14 @@ from pathlib import Path
 
 import pytest
 import torch
-from family_gguf import FORMS, values_for_gguf, write_family
+from family_gguf import FORMS, USUAL, values_for_gguf, write_family
 from family_models import BY_NAME, logits, saved
 from paged_models import Paged
 from safetensors.torch import load_file
 
 from trivet.backends.api import LoadFailed
 from trivet.backends.llm.families.described import Described
-from trivet.backends.llm.families.registry import from_gguf
+from trivet.backends.llm.families.registry import from_gguf, from_hub
 from trivet.backends.llm.weights.files import load_model
 
 LENGTHS = (37, 5)
@@ -40,6 +40,30 @@ def test_logits_equal_those_of_transformers(name: str, tmp_path: Path) -> None:
     torch.testing.assert_close(found, theirs, atol=1e-4, rtol=0)
 
 
+def test_scores_grow_by_what_yarn_says_of_them() -> None:
+    made = BY_NAME["DeepseekV3"]
+    rope = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 24,
+            "mscale": 0.7, "mscale_all_dim": 0.7}  # fmt: skip
+    values = made.values({"rope_parameters": {**rope, "rope_theta": 500.0}})
+    prefix = "deepseek2."
+    metadata = {
+        "general.architecture": "deepseek2", "tokenizer.ggml.tokens": ["a"],
+        f"{prefix}rope.scaling.type": "yarn", f"{prefix}rope.scaling.factor": 4.0,
+        f"{prefix}rope.scaling.original_context_length": 24, f"{prefix}rope.freq_base": 500.0,
+        f"{prefix}rope.scaling.yarn_log_multiplier": 0.07, f"{prefix}rope.dimension_count": 8,
+        **{prefix + key: values[name] for name, key in {
+            **USUAL, **FORMS["DeepseekV3"].keys}.items() if name in values},
+        **{prefix + key: value for key, value in FORMS["DeepseekV3"].constants.items()},
+    }  # fmt: skip
+    found = from_gguf(Described(metadata, "a file"), set()).attention
+    wanted = from_hub(values).attention
+    assert found.scale == pytest.approx(wanted.scale)
+    assert found.rope is not None
+    assert found.rope.scaling is not None
+    assert found.rope.scaling.attention_factor == pytest.approx(1.0)
+    assert found.latent == wanted.latent
+
+
 @pytest.mark.parametrize(
     ("architecture", "key", "value", "reason"),
     [
@@ -47,6 +71,8 @@ def test_logits_equal_those_of_transformers(name: str, tmp_path: Path) -> None:
         ("granite", "attention.value_length", 4, "granite.attention.value_length 4, other than"),
         ("olmo2", "rope.scaling.type", "longrope", "'longrope' is not supported in GGUF files"),
         ("mamba", "block_count", 2, "architecture is 'mamba'; supported are"),
+        ("mamba", "block_count", 2, "of others, serve the model's Hugging Face folder"),
+        ("olmo2", "rope.scaling.yarn_log_multiplier", 0.1, "yarn_log_multiplier 0.1, which"),
     ],
 )  # fmt: skip
 def test_what_is_not_computed_is_refused_by_name(

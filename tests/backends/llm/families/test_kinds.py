@@ -14,6 +14,7 @@ from trivet.backends.llm.families.kinds import (
     ExpertMlp,
     GatedMlp,
     GroupedAttention,
+    Latent,
     Layer,
     LayerNorm,
     NormSpan,
@@ -34,6 +35,7 @@ EXPERTS = ExpertMlp(4, 2, GatedMlp(96))
 NUMBERS = {
     "eps", "num_heads", "num_kv_heads", "head_dim", "intermediate_size", "score_multiplier",
     "num_experts", "num_active", "is_normalised", "multiplier", "num_active_groups", "has_share",
+    "num_telling",
 }  # fmt: skip
 """Sizes and the like, which an implementation asks about by itself; whoever computes experts asks
 how their shares are made."""
@@ -45,7 +47,8 @@ OTHERS: dict[str, Any] = {
     "offset": 1.0, "norm_span": NormSpan.ALL, "score_cap": 30.0, "slopes": (0.5,) * 6,
     "qkv_clip": 8.0, "arrangement": Arrangement.SANDWICH, "residual_multiplier": 0.5,
     "expert": GatedMlp(96, Activation.GELU), "shared": GatedMlp(32),
-    "scoring": Scoring.SIGMOID, "num_groups": 2,
+    "scoring": Scoring.SIGMOID, "num_groups": 2, "has_router_bias": True, "limit": 7.0,
+    "up_offset": 1.0, "has_sinks": True, "latent": Latent(8, 0, 8, 8, NORM),
 }  # fmt: skip
 """For each field, a value that no kind has by itself."""
 ONE_OF_ITS_KIND = {"attention"}

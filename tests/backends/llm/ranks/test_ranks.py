@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from family_models import BY_NAME, saved
 from paged_models import LENGTHS, SHAPE, Paged, random_model, save_model, whole
 from patience import patience
 from rank_threads import Meeting, ThreadRank
@@ -33,6 +34,7 @@ from trivet.backends.llm.sampling.draws import Draws
 from trivet.backends.llm.scheduling.batch_state import StepArrays
 from trivet.backends.llm.settings import EngineSettings
 from trivet.backends.llm.steps.runner import Model
+from trivet.backends.llm.weights.files import load_model
 from trivet.backends.llm.weights.taking import Weights
 
 GREEDY = Sampling(max_tokens=10, temperature=0.0, ignore_eos=True)
@@ -66,7 +68,18 @@ def test_parts_together_give_what_the_whole_gives(
 ) -> None:
     monkeypatch.setitem(SHAPE, "vocab_size", changes.get("vocab_size", 120))
     made = random_model(family, {"num_hidden_layers": 2, **changes})
-    config, weights = from_hub(made.config.to_dict()), made.state_dict()
+    assert_parts_give_the_whole(from_hub(made.config.to_dict()), made.state_dict(), size)
+
+
+@pytest.mark.parametrize("name", ["DeepseekV3", "GptOss"])
+def test_latents_sinks_and_experts_are_shared_out(name: str, tmp_path: Path) -> None:
+    values = BY_NAME[name].values({"vocab_size": 120})
+    folder = saved(BY_NAME[name].model(values), values, tmp_path)
+    config, weights, _ = load_model(folder, torch.float32)
+    assert_parts_give_the_whole(config, weights, 2)
+
+
+def assert_parts_give_the_whole(config: LlmConfig, weights: dict[str, Tensor], size: int) -> None:
     wanted = torch.cat(Paged(config, weights, 16, LENGTHS).run(PROMPTS, whole()))
     meeting, found = Meeting(size), [torch.empty(0)] * size
     threads = [

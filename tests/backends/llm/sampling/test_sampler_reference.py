@@ -160,3 +160,12 @@ def test_a_rank_counts_the_likelier_tokens_however_many_are_told(num_top: int) -
     logits = torch.tensor([[1.0, 5.0, 3.0, 3.0, 4.0, -torch.inf]]).repeat(6, 1)
     found = logprobs_of(logits, range(6), num_top)
     assert [each.rank for each in found] == [5, 1, 3, 3, 2, 6]
+
+
+def test_tokens_that_are_asked_of_are_told_whether_likely_or_not() -> None:
+    logits = logits_of(3).unsqueeze(0)
+    wanted = torch.log_softmax(logits[0], dim=-1)
+    (found,) = logprobs_of(logits, [4], 2, [0, 4, 2])
+    assert found.top_ids == [0, 4, 2]
+    assert found.top_logprobs == pytest.approx(wanted[[0, 4, 2]].tolist())
+    assert found.logprob == pytest.approx(wanted[4].item())

@@ -7,7 +7,9 @@ from typing import Any
 import pytest
 import tokenizers
 import transformers
+from format_templates import HARMONY
 from gguf_files import TEXT, trained, write_gguf
+from scripted_llama import EOS, write_script
 from tokenizers import pre_tokenizers
 from transformers.models.qwen2.tokenization_qwen2 import PRETOKENIZE_REGEX
 
@@ -303,3 +305,15 @@ def test_tokenizer_goes_through_its_own_json() -> None:
     for text in TEXTS:
         ids = tokenizer.encode(text, add_special_tokens=True)
         assert again.encode(text, add_special_tokens=True) == ids
+
+
+def test_a_format_s_own_end_tokens_end_outputs_too(tmp_path: Path) -> None:
+    folder = write_script(tmp_path, [["<|return|>", "<|call|>"]], chat_template=HARMONY)
+    files = hub_tokenizer(folder)
+    tokenizer = Tokenizer.from_files(files)
+    marks = [
+        tokenizer.encode(text, add_special_tokens=False) for text in ("<|return|>", "<|call|>")
+    ]
+    assert files.eos_token_ids == (EOS, *marks[0], *marks[1])
+    plain = hub_tokenizer(write_script(tmp_path / "plain", chat_template="{{ messages }}"))
+    assert plain.eos_token_ids == (EOS,)

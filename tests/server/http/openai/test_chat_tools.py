@@ -1,13 +1,14 @@
 """Tools over HTTP as OpenAI's own client sees them, with a model that writes what the test says."""
 
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from typing import Any
 
 import openai
 import pytest
 from scripted_model import ScriptedModel, served
 
-from trivet.backends.api import Finish
+from trivet.backends.api import Finish, GenerateRequest, Grammar
 
 TOOL: dict[str, Any] = {
     "type": "function",
@@ -28,11 +29,15 @@ def model() -> ScriptedModel:
 
 
 @pytest.fixture
-async def client(model: ScriptedModel) -> AsyncIterator[openai.AsyncOpenAI]:
+def unknown() -> ScriptedModel:
+    return ScriptedModel(tool_call_parser="")
+
+
+@pytest.fixture
+async def client(model: ScriptedModel, unknown: ScriptedModel) -> AsyncIterator[openai.AsyncOpenAI]:
     others = {name: ScriptedModel(tool_call_parser=name) for name in ("mistral", "llama3_json")}
     others["mistral"].pieces = ["[TOOL_CALLS]", f'[{{"name": "weather", "arguments": {ROME}}}]']
     others["llama3_json"].pieces = [f'{{"name": "weather", "parameters": {ROME}}}']
-    unknown = ScriptedModel(tool_call_parser="")
     async with (
         served({"scripted": model, "unknown": unknown, **others}) as url,
         openai.AsyncOpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0) as made,
@@ -188,12 +193,91 @@ async def test_model_whose_calls_nobody_knows_may_be_forced_but_not_be_free(
     assert await ask(client, model="unknown", tool_choice="none")
 
 
-async def test_forced_lists_become_calls(client: openai.AsyncOpenAI, model: ScriptedModel) -> None:
-    model.pieces = list(f'[{{"name": "weather", "parameters": {ROME}}}]')
-    choice = await both(client, tool_choice="required")
+def forced(request: GenerateRequest) -> Grammar:
+    grammar = request.sampling.grammar
+    assert grammar is not None
+    return grammar
+
+
+NAMED: Any = {"type": "function", "function": {"name": "weather"}}
+
+
+@pytest.mark.parametrize(
+    ("choice", "pieces", "reason"),
+    [
+        ("required", f'[{{"name": "weather", "parameters": {ROME}}}]', "tool_calls"),
+        (NAMED, ROME, "stop"),
+    ],
+)
+async def test_forced_calls_of_a_model_whose_format_is_unknown_are_json(
+    client: openai.AsyncOpenAI, unknown: ScriptedModel, choice: Any, pieces: str, reason: str
+) -> None:
+    unknown.pieces = list(pieces)
+    told = await both(client, model="unknown", tool_choice=choice)
+    assert told.finish_reason == reason
+    assert told.message.content is None
+    assert told.message.tool_calls[0].function.arguments == ROME
+    assert {forced(request).kind for request in unknown.requests} == {"json_schema"}
+
+
+@pytest.mark.parametrize("choice", ["required", NAMED])
+async def test_forced_calls_are_in_the_model_s_own_format(
+    client: openai.AsyncOpenAI, model: ScriptedModel, choice: Any
+) -> None:
+    model.pieces = list(CALL)
+    told = await both(client, tool_choice=choice)
+    assert told.message.tool_calls[0].function.arguments == ROME
+    assert forced(model.requests[0]).kind == "calls"
+    assert not model.requests[0].sampling.skip_special_tokens
+
+
+async def test_forced_calls_come_behind_thoughts_that_the_prompt_has_begun(
+    client: openai.AsyncOpenAI, model: ScriptedModel
+) -> None:
+    model.info = replace(model.info, reasoning_parser="think")
+    model.pieces = list(CALL)
+    assert len((await both(client, tool_choice="required")).message.tool_calls) == 1
+    assert '"free": {}' in forced(model.requests[0]).value
+    model.prompt = "user: a\nassistant: <think>\n"
+    model.pieces = ["so", "</th", "ink>\n", *CALL]
+    told = (await both(client, tool_choice="required")).message
+    assert (told.reasoning, len(told.tool_calls)) == ("so", 1)
+    assert "</think>" in forced(model.requests[-1]).value
+
+
+CHANNELS = [
+    "<|channel|>", "analysis", "<|message|>", "so", "<|end|>", "<|start|>", "assistant",
+    "<|channel|>", "commentary", " to=", "functions.weather", "<|message|>", *ROME, "<|call|>",
+]  # fmt: skip
+FINAL = [*CHANNELS[:8], "final", "<|message|>", "It is", " so.", "<|return|>"]
+
+
+async def test_harmony_is_told_apart_with_tools_and_without(
+    client: openai.AsyncOpenAI, model: ScriptedModel
+) -> None:
+    model.info = replace(model.info, tool_call_parser="openai", reasoning_parser="openai_gptoss")
+    model.pieces = CHANNELS
+    choice = await both(client)
     assert choice.finish_reason == "tool_calls"
-    assert choice.message.content is None
+    assert (choice.message.content, choice.message.reasoning) == (None, "so")
     assert choice.message.tool_calls[0].function.arguments == ROME
+    model.pieces = FINAL
+    for options in ({}, {"tools": openai.omit}):
+        told = await both(client, **options)
+        assert (told.message.content, told.message.reasoning) == ("It is so.", "so")
+        assert not model.requests[-1].sampling.skip_special_tokens
+    hidden = await ask(client, extra_body={"include_reasoning": False})
+    assert "reasoning" not in hidden.choices[0].message.model_dump(exclude_unset=True)
+
+
+async def test_a_model_s_own_ids_are_told(client: openai.AsyncOpenAI, model: ScriptedModel) -> None:
+    model.info = replace(model.info, tool_call_parser="kimi_k2")
+    call = f"<|tool_call_begin|>functions.weather:7<|tool_call_argument_begin|>{ROME}"
+    model.pieces = [
+        "<|tool_calls_section_begin|>", *call, "<|tool_call_end|>", "<|tool_calls_section_end|>"
+    ]  # fmt: skip
+    (told,) = (await ask(client)).choices[0].message.tool_calls
+    assert (told.id, told.function.arguments) == ("functions.weather:7", ROME)
 
 
 async def test_choices_have_their_own_calls(

@@ -2,6 +2,7 @@
 
 import asyncio
 from typing import Any
+from unittest.mock import MagicMock
 
 import numpy as np
 import pytest
@@ -18,7 +19,8 @@ from trivet.backends.api import (
 from trivet.backends.api.naming import name_in, namespace_in
 from trivet.protos.model_config_pb2 import ModelConfig
 from trivet.server.http.openai.encoders import IdEncoder, find_id_encoder
-from trivet.server.models.routing import Admitted, Key, VersionRouter
+from trivet.server.http.routes import Call
+from trivet.server.models.routing import NOBODY, Admitted, Asker, Key, VersionRouter
 
 LIMITS = """
 parameters { key: "embeddings_vocabulary_size" value { string_value: "100" } }
@@ -40,7 +42,9 @@ class FakeCore:
             name: text_format.Parse(head + text, ModelConfig()) for name, text in configs.items()
         }
 
-    def resolve(self, name: str, version: int | str | None, key: Key = "") -> Admitted:
+    def resolve(
+        self, name: str, version: int | str | None, key: Key = "", asker: Asker = NOBODY
+    ) -> Admitted:
         if name not in self._configs:
             raise ModelNotFound(name)
         config = self._configs[name]
@@ -50,7 +54,8 @@ class FakeCore:
 
 
 def found(name: str, **configs: str) -> IdEncoder:
-    return find_id_encoder(FakeCore(**configs), name, "")
+    call = Call(MagicMock(), "r1", "", None, "")
+    return find_id_encoder(FakeCore(**configs), name, call)
 
 
 def given(encoder: IdEncoder, batch: list[list[int]]) -> dict[str, np.ndarray]:

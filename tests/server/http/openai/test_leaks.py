@@ -8,18 +8,28 @@ from typing import Any
 import aiohttp
 from scripted_model import ScriptedModel, served
 
+from trivet.server.http.app import HttpLimits
+
 CHAT: dict[str, Any] = {"model": "m", "messages": [{"role": "user", "content": "a"}]}
+RESPONSE: dict[str, Any] = {"model": "m", "input": "a"}
 TOOLS = [{"type": "function", "function": {"name": "f"}}]
 KINDS: list[tuple[str, dict[str, Any]]] = [
     ("/v1/chat/completions", CHAT),
     ("/v1/chat/completions", {**CHAT, "stream": True, "n": 2}),
     ("/v1/chat/completions", {**CHAT, "stream": True, "tools": TOOLS}),
     ("/v1/chat/completions", {**CHAT, "temperature": -1}),
+    ("/v1/responses", RESPONSE),
+    ("/v1/responses", {**RESPONSE, "stream": True}),
+    ("/v1/responses", {**RESPONSE, "stream": True, "background": True}),
+    ("/v1/responses", {**RESPONSE, "previous_response_id": "resp_1"}),
     ("/v1/completions", {"model": "m", "prompt": ["a", "b"], "stream": True}),
+    ("/v1/messages", {**CHAT, "max_tokens": 5}),
+    ("/v1/messages", {**CHAT, "max_tokens": 5, "stream": True}),
     ("/v1/completions", {"model": "unknown", "prompt": "a"}),
     ("/generate", {"inputs": "a"}),
     ("/generate_stream", {"inputs": "a"}),
 ]
+LIMITS = HttpLimits(max_stored_responses=4)
 ALLOWED_BYTES = 256 * 1024
 """330 bytes for each of the requests that are looked at; one of them held would be more."""
 
@@ -37,7 +47,7 @@ async def ask(url: str, session: aiohttp.ClientSession, count: int) -> None:
 
 async def test_requests_leave_no_object_behind() -> None:
     async with (
-        served({"m": ScriptedModelWithoutMemory()}) as url,
+        served({"m": ScriptedModelWithoutMemory()}, LIMITS) as url,
         aiohttp.ClientSession() as session,
     ):
         tracemalloc.start()

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scripted_model import ScriptedModel, served
 
-from trivet.server.http.openai.reasoning import ThoughtSplitter
+from trivet.backends.formats.thoughts import THINK, ThoughtReader
 
 TOOLS = [{"type": "function", "function": {"name": "f"}}]
 CALL = '<tool_call>{"name": "f", "arguments": {}}</tool_call>'
@@ -18,11 +18,13 @@ CALL = '<tool_call>{"name": "f", "arguments": {}}</tool_call>'
 
 def split(pieces: list[str], *, is_thinking: bool = False) -> tuple[str, str]:
     """Thoughts and answer."""
-    splitter = ThoughtSplitter(is_thinking=is_thinking)
-    parts = [part for piece in pieces for part in splitter.push(piece)] + splitter.flush()
-    return tuple(
-        "".join(text for kind, text in parts if kind is wanted) for wanted in (True, False)
-    )  # type: ignore[return-value]
+    reader = ThoughtReader(THINK, is_thinking=is_thinking)
+    parts = [part for piece in pieces for part in reader.push(piece)] + reader.flush()
+    thoughts, answer = (
+        "".join(part.text for part in parts if part.is_thought is wanted)
+        for wanted in (True, False)
+    )
+    return thoughts, answer
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from trivet.backends.api import Generator, InvalidRequest, ModelNotFound, ModelN
 from trivet.server.core import Generators
 from trivet.server.http.routes import Call
 from trivet.server.http.tgi.models import choose
-from trivet.server.models.routing import Key
+from trivet.server.models.routing import NOBODY, Asker, Key
 
 
 class FakeCore:
@@ -26,7 +26,9 @@ class FakeCore:
     def unnamed_generators(self) -> list[str]:
         return list(self._unnamed)
 
-    def generator(self, name: str, version: int | str | None = None, key: Key = "") -> Generator:
+    def generator(
+        self, name: str, version: int | str | None = None, key: Key = "", asker: Asker = NOBODY
+    ) -> Generator:
         if name not in self._found:
             raise ModelNotFound(name)
         return self._found[name]
@@ -36,7 +38,8 @@ class FakeCore:
 
 
 def chosen(core: Generators, named: str | None = None, **headers: str) -> str:
-    call = cast(Call, SimpleNamespace(request=SimpleNamespace(headers=headers), request_id="r"))
+    request = SimpleNamespace(headers=headers)
+    call = cast(Call, SimpleNamespace(request=request, request_id="r", version=None))
     name, generator = choose(core, call, named)
     assert generator is core.generator(name)
     return name

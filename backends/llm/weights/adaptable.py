@@ -1,0 +1,28 @@
+"""Matrices that adapters may change, as those who compute have them."""
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from trivet.backends.llm.adapters.bank import AdapterBank
+from trivet.backends.llm.adapters.places import Place
+from trivet.backends.llm.matrices.matrix import Matrix, Product
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Adaptable:
+    """A Multiplied whose products a step's adapters add to."""
+
+    matrix: Matrix
+    """Of the base."""
+    place: Place
+    bank: AdapterBank
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """See Multiplied."""
+        return self.matrix.shape
+
+    def product(self, bias: Tensor | None = None) -> Product:
+        """See Multiplied."""
+        return self.bank.adapted(self.place, self.matrix.product(bias))

@@ -1,0 +1,32 @@
+"""Which version a request over gRPC gets."""
+
+from trivet.backends.api import InferRequest
+from trivet.server.core import Resolving
+from trivet.server.grpc.transport import Call
+from trivet.server.models.routing import Admitted
+from trivet.server.models.traffic import given_in
+from trivet.server.protocol.versions import version_in
+
+
+def resolved(core: Resolving, request: InferRequest, call: Call) -> Admitted:
+    """What it asks for, or else what its call's metadata names. Raises a ServingError."""
+    version = request.model_version
+    if version is None:
+        version = version_in(call.metadata)
+    return core.resolve(request.model_name, version, request.key, MetadataAsker(call))
+
+
+class MetadataAsker:
+    """An Asker."""
+
+    __slots__ = ("_call",)
+
+    def __init__(self, call: Call) -> None:
+        self._call = call
+
+    def given(self, source: str) -> str | None:
+        """In the call's metadata."""
+        return given_in(self._call.metadata, source)
+
+    def chose(self, admitted: Admitted) -> None:
+        """Not needed: who asks has it."""

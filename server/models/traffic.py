@@ -1,0 +1,215 @@
+"""`traffic.toml` beside a model's version folders: names for versions, and who gets which of them.
+
+sticky = ["header:x-user", "cookie:session", "user"]
+
+[labels]
+stable = 3
+canary = 4
+
+[split]
+stable = 95
+canary = 5
+"""
+
+import re
+import tomllib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any
+
+from trivet.backends.api import InvalidConfig, UnreadableFiles
+from trivet.server.models.splitting import MAX_ARMS
+from trivet.server.models.texts import did_you_mean
+from trivet.server.repository.layout import TRAFFIC_FILE, ModelFolder
+
+WHOLE = 10_000
+"""All requests, in hundredths of a percent."""
+NO_LABELS: Mapping[str, int] = MappingProxyType({})
+_KEYS = ("labels", "split", "sticky")
+_LABEL = re.compile(r"[A-Za-z][A-Za-z0-9._-]{0,62}")
+_SOURCE = re.compile(r"(?:header|cookie):[A-Za-z0-9!#$%&'*+.^_`|~-]{1,128}|user")
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """One arm of a split."""
+
+    name: str
+    """As the file has it: a label, or a version's number."""
+    version: int
+    weight: int
+    """In hundredths of a percent."""
+
+
+@dataclass(frozen=True, slots=True)
+class Traffic:
+    """How requests for a model that name no version are shared out, and what its versions are
+    called."""
+
+    labels: Mapping[str, int] = field(default_factory=lambda: NO_LABELS)
+    split: tuple[Share, ...] = ()
+    """In the file's order, which decides who gets what: put new arms at the end. Empty: the newest
+    version gets all."""
+    sticky: tuple[str, ...] = ()
+    """Where a request's key is looked for, in order: `header:NAME`, `cookie:NAME`, or `user`, which
+    is the field of OpenAI's APIs. A sequence sticks to its id, whatever stands here."""
+
+    @property
+    def versions(self) -> frozenset[int]:
+        """Those that it names."""
+        return frozenset((*self.labels.values(), *(share.version for share in self.split)))
+
+    def among(self, chosen: Iterable[int]) -> tuple[int, ...]:
+        """The versions that serve where the policy chooses these, ascending: what requests are sent
+        to does so, whatever the policy says."""
+        return tuple(sorted({*chosen, *self.versions}))
+
+
+EVEN = Traffic()
+"""Of a model without the file: the newest version gets all."""
+
+
+def given_in(headers: Mapping[str, str], source: str) -> str | None:
+    """What headers, or metadata, have at a place that `Traffic.sticky` names; None: nothing."""
+    kind, _, name = source.partition(":")
+    if kind == "header":
+        return headers.get(name)
+    if kind != "cookie":
+        return None
+    for part in headers.get("cookie", "").split(";"):
+        key, _, given = part.strip().partition("=")
+        if key == name:
+            return given
+    return None
+
+
+def is_label(text: str) -> bool:
+    """Whether a version may be called so."""
+    return _LABEL.fullmatch(text) is not None
+
+
+def read_traffic(folder: ModelFolder) -> Traffic:
+    """What a model's folder says. Raises InvalidConfig, UnreadableFiles."""
+    if not folder.traffic:
+        return EVEN
+    try:
+        text = (folder.path / TRAFFIC_FILE).read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise InvalidConfig(f"{TRAFFIC_FILE} is not UTF-8 text") from error
+    except FileNotFoundError:
+        return EVEN  # It went since; the next look at the folder finds that.
+    except OSError as error:
+        raise UnreadableFiles(f"{TRAFFIC_FILE} cannot be read: {error.strerror}") from error
+    traffic = parse_traffic(text)
+    gone = sorted(traffic.versions - folder.versions.keys())
+    if gone:
+        there = ", ".join(map(str, sorted(folder.versions)))
+        raise InvalidConfig(
+            f"{TRAFFIC_FILE} names version {gone[0]}, which is not in the folder; it has {there}"
+        )
+    return traffic
+
+
+def parse_traffic(text: str) -> Traffic:
+    """What a file says. Raises InvalidConfig."""
+    try:
+        document = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise InvalidConfig(f"{TRAFFIC_FILE} is no TOML: {error}") from error
+    for key in document:
+        if key not in _KEYS:
+            near = did_you_mean(key, _KEYS)
+            raise InvalidConfig(f"{TRAFFIC_FILE}: it has no key '{key[:64]}'{near or _known()}")
+    labels = _labels(_table(document, "labels"))
+    return Traffic(labels, _split(_table(document, "split"), labels), _sticky(document))
+
+
+def _shown(given: object) -> str:
+    return repr(given)[:64]
+
+
+def _known() -> str:
+    return f"; its keys are {', '.join(_KEYS)}"
+
+
+def _table(document: Mapping[str, Any], key: str) -> Mapping[str, Any]:
+    table = document.get(key, {})
+    if not isinstance(table, dict):
+        raise InvalidConfig(
+            f"{TRAFFIC_FILE}: '{key}' is to be a table, [{key}], of names and numbers"
+        )
+    return table
+
+
+def _labels(table: Mapping[str, Any]) -> Mapping[str, int]:
+    for label, version in table.items():
+        if not is_label(label):
+            raise InvalidConfig(
+                f"{TRAFFIC_FILE}: '{label[:64]}' is no label: it begins with a letter and has at "
+                "most 63 of A-Z a-z 0-9 . _ -"
+            )
+        if type(version) is not int or version < 1:
+            raise InvalidConfig(
+                f"{TRAFFIC_FILE}: label '{label}' is to be the number of a version, got "
+                f"{_shown(version)}"
+            )
+    return MappingProxyType(dict(table))
+
+
+def _split(table: Mapping[str, Any], labels: Mapping[str, int]) -> tuple[Share, ...]:
+    if len(table) > MAX_ARMS:
+        raise InvalidConfig(
+            f"{TRAFFIC_FILE}: [split] has {len(table)} arms; at most {MAX_ARMS} are allowed"
+        )
+    shares = tuple(
+        Share(name, _arm(name, labels), _weight(name, given)) for name, given in table.items()
+    )
+    versions = [share.version for share in shares]
+    for share in shares:
+        if versions.count(share.version) > 1:
+            raise InvalidConfig(
+                f"{TRAFFIC_FILE}: [split] has version {share.version} twice; add the two up"
+            )
+    total = sum(share.weight for share in shares)
+    if shares and total != WHOLE:
+        raise InvalidConfig(
+            f"{TRAFFIC_FILE}: the percentages of [split] sum to {total / 100:g}; make them 100"
+        )
+    return shares
+
+
+def _arm(name: str, labels: Mapping[str, int]) -> int:
+    if name in labels:
+        return labels[name]
+    if name.isascii() and name.isdigit() and not name.startswith("0"):
+        return int(name)
+    known = ", ".join(labels) or "none"
+    raise InvalidConfig(
+        f"{TRAFFIC_FILE}: split.{name[:64]} is neither a label of [labels] ({known}) nor a "
+        f"version's number{did_you_mean(name, labels)}"
+    )
+
+
+def _weight(name: str, given: object) -> int:
+    if isinstance(given, int | float) and not isinstance(given, bool) and 0 <= given <= 100:
+        weight = round(given * 100)
+        if abs(weight - given * 100) < 1e-6:
+            return weight
+    raise InvalidConfig(
+        f"{TRAFFIC_FILE}: split.{name} is to be a percentage from 0 to 100 with at most two "
+        f"decimals, got {_shown(given)}"
+    )
+
+
+def _sticky(document: Mapping[str, Any]) -> tuple[str, ...]:
+    sources = document.get("sticky", [])
+    if not isinstance(sources, list):
+        raise InvalidConfig(f"{TRAFFIC_FILE}: 'sticky' is to be a list, got {_shown(sources)}")
+    for source in sources:
+        if not isinstance(source, str) or not _SOURCE.fullmatch(source):
+            raise InvalidConfig(
+                f"{TRAFFIC_FILE}: sticky has {_shown(source)}; a request's key is taken from "
+                "'header:NAME' (over gRPC its metadata), 'cookie:NAME' or 'user'"
+            )
+    return tuple(each.lower() if each.startswith("header:") else each for each in sources)
