@@ -144,6 +144,11 @@ class GeneratingEnsemble(EnsembleExecutor, DelegatingTokens):
                 f"{asked[0]}: ensemble '{self.name}' writes the prompt itself, without a chat "
                 f"template; ask model '{self._ending.step.model}' for that"
             )
+        if images := chat.images:
+            raise Unsupported(
+                f"{images[0].where}: ensemble '{self.name}' takes texts alone; ask model "
+                f"'{self._ending.step.model}' about images"
+            )
         messages = chat.messages
         if not messages or messages[-1].get("role") != "user":
             raise InvalidRequest(

@@ -19,7 +19,7 @@ CONFIG = "adapter_config.json"
 def write_adapter(base: Any, folder: Path, seed: int, **given: Any) -> Any:
     """An adapter of `base` with weights of its own, as `save_pretrained` writes it; returns what
     the base becomes with it merged."""
-    wanted = {"r": 4, "lora_alpha": 8, "target_modules": list(ALL_LINEAR)} | given
+    wanted: dict[str, Any] = {"r": 4, "lora_alpha": 8, "target_modules": list(ALL_LINEAR)} | given
     tokens = wanted.pop("tokens", 0)
     chance = torch.Generator().manual_seed(seed)
     model = copy.deepcopy(base)
@@ -32,7 +32,7 @@ def write_adapter(base: Any, folder: Path, seed: int, **given: Any) -> Any:
             if weight.requires_grad or (tokens and ("embed_tokens" in name or "lm_head" in name)):
                 noise = torch.randn(weight.shape, generator=chance)
                 weight.data = noise * 0.3 if "lora" in name else weight.data + noise * 0.1
-        adapted.save_pretrained(folder, save_embedding_layers=True if tokens else "auto")
+        adapted.save_pretrained(str(folder), save_embedding_layers=True if tokens else "auto")
         return adapted.merge_and_unload().eval()
 
 

@@ -48,7 +48,7 @@ class AdaptedEngine(DrivenEngine):
     ) -> list[Result]:
         """Requests of adapters and prompts, all at once."""
         submits = [
-            Submit(str(i), list(prompt), sampling, 0, [], [], 0, salt, self.key(name))
+            Submit(str(i), list(prompt), sampling, 0, [], [], 0, salt, adapter=self.key(name))
             for i, (name, prompt) in enumerate(wanted)
         ]
         self.expected = len(submits) - len(self._forgotten)

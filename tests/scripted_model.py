@@ -85,6 +85,8 @@ class ScriptedModel:
         return prompt
 
     async def render(self, chat: ChatInput, account: Account = NO_ACCOUNT, /) -> str:
+        if images := chat.images:
+            raise InvalidRequest(f"{images[0].where}: the script reads no images")
         self.rendered.append(chat)
         return self.prompt
 

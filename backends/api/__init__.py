@@ -76,6 +76,7 @@ from trivet.backends.api.generate import (
 )
 from trivet.backends.api.generate_statistics import ComputedStep, GenerateStatistics, Measured
 from trivet.backends.api.histogram import Histogram
+from trivet.backends.api.images import Image
 from trivet.backends.api.listing import Listing
 from trivet.backends.api.model_server import (
     Asker,
@@ -156,6 +157,7 @@ __all__ = [
     "GeneratorInfo",
     "Grammar",
     "Histogram",
+    "Image",
     "InferRequest",
     "InferResponse",
     "Instance",

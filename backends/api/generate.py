@@ -6,10 +6,12 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
 from trivet.backends.api.errors import ServingError
+from trivet.backends.api.images import Image, images_of
 from trivet.backends.api.request import CancelToken
 
 Messages = Sequence[Mapping[str, Any]]
-"""A conversation in OpenAI's form: role, content and what else a chat template reads."""
+"""A conversation in OpenAI's form: role, content and what else a chat template reads. A content is
+a text, or, where images are in it, a list of parts of type text and image."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +108,8 @@ class GenerateRequest:
     """It and its like."""
     on_tokens: Callable[[int], None] | None = None
     """Told how many tokens were read or written, as it happens. On the event loop."""
+    images: Sequence[Image] = ()
+    """Those of the conversation that the prompt was rendered from."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,6 +137,11 @@ class ChatInput:
     """It ends within the last message, which the model goes on with."""
     arguments: Mapping[str, Any] | None = None
     """What else the template reads."""
+
+    @property
+    def images(self) -> list[Image]:
+        """In the order in which the template shows them."""
+        return images_of(self.messages)
 
 
 @dataclass(frozen=True, slots=True)
@@ -240,6 +249,8 @@ class GeneratorInfo:
     """bos_token and the like."""
     sampling_defaults: Mapping[str, float] = field(default_factory=dict)
     """What the model's makers take where a request does not say: names of Sampling's fields."""
+    takes_images: bool = False
+    """Whether conversations may have images in them."""
     parent: str = ""
     """Of an adapter: its base's name; it is never meant where no model is named."""
     is_ensemble: bool = False
@@ -276,7 +287,8 @@ class Generator(Protocol):
 
     async def render(self, chat: ChatInput, account: Account = NO_ACCOUNT, /) -> str:
         """The conversation as the model's chat template writes it, or as the steps of an ensemble
-        do, on the account. Raises a ServingError."""
+        do, on the account. Its images are read, and their tokens are in it: what it is encoded to
+        is generated from together with `chat.images`. Raises a ServingError."""
 
 
 @runtime_checkable

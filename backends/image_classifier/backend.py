@@ -12,8 +12,8 @@ from trivet.backends.api.completion import ModelTensor, complete_config
 from trivet.backends.api.image_classifier import IMAGE
 from trivet.backends.hugging_face.folder import compute_of, lacking
 from trivet.backends.hugging_face.gpus import can_use_gpus
+from trivet.backends.hugging_face.image_bounds import Bounds
 from trivet.backends.image_classifier.about import ABOUT
-from trivet.backends.image_classifier.bounds import Bounds
 from trivet.backends.image_classifier.folder import read_folder
 from trivet.protos.model_config_pb2 import ModelConfig
 
@@ -51,10 +51,10 @@ class ImageClassifierBackend:
         folder = read_folder(files.version_dir, files.name)
         compute = compute_of(config, folder.path, folder.onnx)
         try:
+            from trivet.backends.hugging_face.image_decoding import Decoder
+            from trivet.backends.hugging_face.image_preprocessing import Preprocessor
             from trivet.backends.image_classifier.bodies import open_body
-            from trivet.backends.image_classifier.decoding import Decoder
             from trivet.backends.image_classifier.instance import ImageClassifierInstance
-            from trivet.backends.image_classifier.preprocessing import Preprocessor
 
             decoder, preprocessor = Decoder(Bounds.of(config)), Preprocessor(folder.path)
             body = open_body(compute, folder, placement, parameter(config, "dtype"))

@@ -5,8 +5,8 @@ from typing import Protocol
 import numpy as np
 
 from trivet.backends.api import Placement
+from trivet.backends.hugging_face.image_preprocessing import Pixels
 from trivet.backends.image_classifier.folder import Folder
-from trivet.backends.image_classifier.preprocessing import Pixels
 
 
 class Body(Protocol):

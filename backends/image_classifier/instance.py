@@ -11,9 +11,9 @@ import numpy as np
 from trivet.backends.api import Batch, InvalidRequest, Tensor
 from trivet.backends.api.encoder import activated
 from trivet.backends.api.image_classifier import IMAGE, ImageClassifierInfo
+from trivet.backends.hugging_face.image_decoding import Decoder
+from trivet.backends.hugging_face.image_preprocessing import Pixels, Preprocessor
 from trivet.backends.image_classifier.bodies import Body
-from trivet.backends.image_classifier.decoding import Decoder
-from trivet.backends.image_classifier.preprocessing import Pixels, Preprocessor
 
 SCORES, LABEL, LOGITS = "scores", "label", "logits"
 

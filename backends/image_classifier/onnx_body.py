@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 
 from trivet.backends.api import LoadFailed, Placement
+from trivet.backends.hugging_face.image_preprocessing import Pixels
 from trivet.backends.hugging_face.onnx_session import open_session
-from trivet.backends.image_classifier.preprocessing import Pixels
 
 _LOGITS = "logits"
 

@@ -4,10 +4,10 @@ import numpy as np
 import torch
 
 from trivet.backends.api import Placement
+from trivet.backends.hugging_face.image_preprocessing import Pixels
 from trivet.backends.hugging_face.library import transformers
 from trivet.backends.hugging_face.torch_model import dtype_of, load_model
 from trivet.backends.image_classifier.folder import Folder
-from trivet.backends.image_classifier.preprocessing import Pixels
 from trivet.backends.torch_threads import THREADS
 
 

@@ -16,14 +16,18 @@ PARAMETERS = (
     "in_process",
     "kv_cache_bytes",
     "kv_cache_dtype",
+    "limit_mm_per_prompt",
     "load_timeout_s",
+    "max_aspect_ratio",
     "max_batched_tokens",
+    "max_image_bytes",
     "max_logprobs",
     "max_lora_rank",
     "max_loras",
     "max_model_len",
     "max_num_seqs",
     "max_num_waiting",
+    "max_pixels",
     "model_path",
     "num_threads",
     "prefix_caching",
@@ -37,6 +41,8 @@ PARAMETERS = (
 _CAUSAL = ("ForCausalLM", "LMHead", "BertGenerationDecoder")
 """What is in the architectures that Hugging Face's files name; encoders and the like have names of
 other kinds."""
+SEEING = ("Idefics3ForConditionalGeneration", "SmolVLMForConditionalGeneration")
+"""Those that read images, too; named one by one, as translators and others end alike."""
 _LATER_PART = re.compile(r"-(?!00001)\d{5}-of-\d{5}\.gguf$")
 """Of a model that is split into several files: all but the first."""
 
@@ -44,7 +50,8 @@ _LATER_PART = re.compile(r"-(?!00001)\d{5}-of-\d{5}\.gguf$")
 def _recognise(listing: Listing) -> Claim | Match | None:
     """A Hugging Face folder of a language model, or the only GGUF file, perhaps in parts."""
     architecture = _architecture(listing)
-    if listing.ending(".safetensors") and any(part in architecture for part in _CAUSAL):
+    is_known = architecture in SEEING or any(part in architecture for part in _CAUSAL)
+    if listing.ending(".safetensors") and is_known:
         return Claim.CONTENT
     models = _gguf_models(listing)
     return Match(Claim.CONTENT, models[0]) if len(models) == 1 else None

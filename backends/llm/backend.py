@@ -6,6 +6,7 @@ from trivet.backends.api import (
     DataType,
     Executor,
     InvalidConfig,
+    LoadFailed,
     ModelFiles,
     Observer,
     Placement,
@@ -19,6 +20,7 @@ from trivet.backends.llm.foreign.classes import find_class
 from trivet.backends.llm.process.process import StartedEngine
 from trivet.backends.llm.process.starting import start_engine
 from trivet.backends.llm.serving.executor import LlmExecutor
+from trivet.backends.llm.serving.images import ImageReader
 from trivet.backends.llm.settings import (
     EngineSettings,
     engine_settings,
@@ -26,6 +28,7 @@ from trivet.backends.llm.settings import (
     placed,
 )
 from trivet.backends.llm.text.chat import ChatTemplate
+from trivet.backends.llm.text.image_layout import ImageLayout, read_layout
 from trivet.backends.llm.text.tokenizer import Tokenizer
 from trivet.backends.llm.weights.files import load_tokenizer_files, read_json
 from trivet.protos.model_config_pb2 import ModelConfig, ModelInstanceGroup
@@ -92,17 +95,35 @@ class LlmBackend:
     def open(self, config: ModelConfig, files: ModelFiles, placement: Placement) -> "LlmInstance":
         """Starts the engine and waits for its model. Raises LoadFailed."""
         settings = placed(engine_settings(config, files), placement)
-        tokenizer_files = load_tokenizer_files(find_model(config, files))
+        path = find_model(config, files)
+        tokenizer_files = load_tokenizer_files(path)
         tokenizer = Tokenizer.from_files(tokenizer_files)
+        layout = read_layout(path) if path.is_dir() else None
         template = None
         if tokenizer_files.chat_template:
             template = ChatTemplate(
                 tokenizer_files.chat_template,
                 tokenizer_files.special_texts,
-                tokenizer.special_texts,
+                tokenizer.special_texts + (layout.control_texts if layout else ()),
                 tokenizer_files.tool_template,
+                layout.image_token if layout else "",
             )
-        return LlmInstance(files, start_engine(files.name, settings), settings, tokenizer, template)
+        images = _image_reader(layout, settings)
+        engine = start_engine(files.name, settings)
+        return LlmInstance(files, engine, settings, tokenizer, template, images)
+
+
+def _image_reader(layout: ImageLayout | None, settings: EngineSettings) -> ImageReader | None:
+    """Raises LoadFailed."""
+    if layout is None:
+        return None
+    try:
+        return ImageReader(layout, settings.image_bounds, settings.max_images)
+    except ImportError as error:
+        raise LoadFailed(
+            "the model reads images, and Pillow, which decodes them, is missing: "
+            "pip install 'trivet[llm-transformers]'"
+        ) from error
 
 
 def _refuse_unknown(config: ModelConfig) -> None:
@@ -148,8 +169,10 @@ class LlmInstance:
         settings: EngineSettings,
         tokenizer: Tokenizer,
         template: ChatTemplate | None,
+        images: ImageReader | None,
     ) -> None:
         self._files = files
+        self._images = images
         self._engine = engine
         self._settings = settings
         self._tokenizer = tokenizer
@@ -171,6 +194,7 @@ class LlmInstance:
             self._template,
             self._observer,
             None if self._files.lone else self._files.model_dir / ADAPTERS,
+            self._images,
         )
 
     def execute(self, batch: Batch) -> None:
@@ -183,6 +207,8 @@ class LlmInstance:
 
     def close(self) -> None:
         """Ends an engine that was never served."""
+        if self._images is not None:
+            self._images.close()
         self._engine.kill()
 
 

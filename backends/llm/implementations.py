@@ -104,8 +104,13 @@ def _make_foreign(task: Task) -> HeldModel:
     tensors = task.weights.tensors
     assert isinstance(tensors, ModelTensors)
     tensors.model.to(task.cache.layers[0].device)
-    pack_products(tensors.model, task.weights.config.vocabulary_size)
-    return tensors.plan.make(task.cache, task.attention)
+    sight = tensors.sight
+    besides = () if sight is None else sight.modules()
+    pack_products(tensors.model, task.weights.config.vocabulary_size, besides)
+    made = tensors.plan.make(task.cache, task.attention)
+    if sight is not None:
+        sight.open()
+    return made
 
 
 NATIVE: Implementation[Model] = Implementation(

@@ -25,7 +25,7 @@ from trivet.backends.llm.families.described import NotComputed
 from trivet.backends.llm.families.family import Family
 from trivet.backends.llm.families.registry import FAMILIES, is_known
 from trivet.backends.llm.families.stretching import for_length
-from trivet.backends.llm.foreign.plan import ModelTensors
+from trivet.backends.llm.foreign.plan import ModelTensors, Sight
 from trivet.backends.llm.foreign.reading import read_foreign
 from trivet.backends.llm.implementations import make_held_model, make_model
 from trivet.backends.llm.matrices.dense import Dense
@@ -57,6 +57,8 @@ class LoadedPart:
     """Work for idle moments; see Engine."""
     adapters: AdapterBank | str
     """Over the model; or why there can be none."""
+    sight: Sight | None = None
+    """Of a model that reads images."""
 
 
 def load_part(
@@ -79,7 +81,7 @@ def _read(
     not compute what the config says."""
     path = Path(settings.model_path)
     if path.is_dir() and not is_known(read_json(path / "config.json"), families):
-        return read_foreign(path, dtype, settings.max_num_seqs)
+        return read_foreign(path, dtype, settings)
     try:
         return load_model(path, dtype, families)
     except NotComputed as reason:
@@ -87,7 +89,7 @@ def _read(
             raise
         log.info("not computed by its family: %s", reason)
         try:
-            return read_foreign(path, dtype, settings.max_num_seqs)
+            return read_foreign(path, dtype, settings)
         except LoadFailed as error:
             raise LoadFailed(f"{reason}; nor by transformers' own classes: {error}") from error
 
@@ -121,7 +123,10 @@ def build_part(
         ranks=ranks,
         adapters=bank,
     )
-    return LoadedPart(config, device, dtype, max_model_len, num_blocks, runner, prepare, adapters)
+    sight = tensors.sight if isinstance(tensors, ModelTensors) else None
+    return LoadedPart(
+        config, device, dtype, max_model_len, num_blocks, runner, prepare, adapters, sight
+    )
 
 
 def _adapters(
@@ -198,6 +203,8 @@ def _load_measured(
         loaded = meter.allocated()
         largest_step(model, settings, device)  # compiles kernels, which takes memory of its own
         peak = meter.peak(lambda: largest_step(model, settings, device))
+        if isinstance(weights.tensors, ModelTensors) and weights.tensors.sight is not None:
+            peak = max(peak, meter.peak(weights.tensors.sight.look_at_most))
         # What a recorded step gives: logits in both types.
         graphs = settings.max_num_seqs * weights.whole.vocabulary_size * (dtype.itemsize + 4)
         use = replace(

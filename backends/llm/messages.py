@@ -19,6 +19,16 @@ TopLogprobs = tuple[int, float, int, list[int], list[float]]
 """Token, its log probability, its rank (1: none is likelier), the likeliest tokens and theirs."""
 
 
+class SubmittedImage(NamedTuple):
+    """An image of a prompt, in the order in which they stand there."""
+
+    digest: bytes
+    """Of the file."""
+    num_tokens: int
+    """Of the prompt, that are its own."""
+    file: bytes
+
+
 @dataclass(frozen=True, slots=True)
 class Submit:
     """Go on with a prompt."""
@@ -36,6 +46,7 @@ class Submit:
     """Before and behind thoughts, where these are limited."""
     adapter: str = ""
     """The key of one that was loaded; empty: the base alone."""
+    images: list[SubmittedImage] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,6 +186,7 @@ _KINDS: tuple[type, ...] = (
 )  # fmt: skip
 _NUMBERS = {kind: index for index, kind in enumerate(_KINDS)}
 _FIELDS = {kind: tuple(f.name for f in fields(kind)) for kind in _KINDS}
+_IMAGES = _FIELDS[Submit].index("images")
 
 
 def pack(message: Message) -> bytes:
@@ -196,6 +208,7 @@ def unpack(body: bytes | memoryview) -> Message:
         kind = _KINDS[number]
         if kind is Submit:
             values[2] = _sampling(values[2])
+            values[_IMAGES] = [SubmittedImage(*each) for each in values[_IMAGES]]
         elif kind is Outputs:
             values[0] = [Output(*each) for each in values[0]]
             values[3] = [ComputedStep(*each) for each in values[3]]

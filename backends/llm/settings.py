@@ -1,5 +1,6 @@
 """What a model's config says about its engine."""
 
+import json
 import re
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -7,6 +8,7 @@ from typing import Any
 
 from trivet.backends.api import InvalidConfig, ModelFiles, Placement, parameter
 from trivet.backends.formats.registry import THOUGHT_NAMES, TOOL_NAMES, nearest
+from trivet.backends.hugging_face.image_bounds import MAX_ASPECT_RATIO, MAX_PIXELS, Bounds
 from trivet.protos.model_config_pb2 import ModelConfig
 
 CHOICES = {
@@ -22,6 +24,9 @@ STEP_TOKENS = {"cpu": 512, "cuda": 8192}
 """So many that their products take longer than reading the weights, and not so many that those who
 wait for their next token notice."""
 DEVICE = re.compile(r"auto|cpu|cuda(:\d{1,3})?")
+IMAGE_FORMATS = ("JPEG", "PNG", "WEBP")
+MAX_IMAGES = 8
+"""Of a conversation."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +83,13 @@ class EngineSettings:
     """How the model writes calls of tools; empty: what its chat template contains decides."""
     reasoning_parser: str = ""
     """How it writes what it thinks, which is told as reasoning; empty: as with calls."""
+    limit_mm_per_prompt: str = ""
+    """How many images a conversation may have, as vLLM writes it: {"image": N}; empty: 8."""
+    max_image_bytes: int = 16 << 20
+    """Of one image's file."""
+    max_pixels: int = MAX_PIXELS
+    """Of one image, however small its file is."""
+    max_aspect_ratio: int = MAX_ASPECT_RATIO
     in_process: bool = False
     """For debugging: the engine runs in a thread of the server."""
     device_uuid: str = ""
@@ -86,6 +98,16 @@ class EngineSettings:
     def step_tokens(self, device_type: str) -> int:
         """Tokens computed in one step on such a device."""
         return self.max_batched_tokens or STEP_TOKENS.get(device_type, STEP_TOKENS["cpu"])
+
+    @property
+    def image_bounds(self) -> Bounds:
+        """What an image may be."""
+        return Bounds(IMAGE_FORMATS, self.max_image_bytes, self.max_pixels, self.max_aspect_ratio)
+
+    @property
+    def max_images(self) -> int:
+        """Of a conversation."""
+        return image_limit(self.limit_mm_per_prompt)
 
     def to_json(self) -> dict[str, Any]:
         """For the engine's process."""
@@ -122,7 +144,26 @@ def engine_settings(config: ModelConfig, files: ModelFiles) -> EngineSettings:
             f"parameter 'gpu_memory_utilization' is {given['gpu_memory_utilization']:g}; it must "
             "be more than 0 and at most 1"
         )
+    image_limit(given.get("limit_mm_per_prompt", ""))
     return EngineSettings(str(find_model(config, files)), **given)
+
+
+def image_limit(text: str) -> int:
+    """How many images a conversation may have, of the parameter limit_mm_per_prompt. Raises
+    InvalidConfig."""
+    try:
+        limits = json.loads(text or "{}")
+    except ValueError:
+        limits = None
+    if not isinstance(limits, dict) or any(
+        type(limit) is not int or limit < 0 or (limit and name != "image")
+        for name, limit in limits.items()
+    ):
+        raise InvalidConfig(
+            f"parameter 'limit_mm_per_prompt' is '{text}'; it must be as "
+            f'{{"image": {MAX_IMAGES}}}: videos and sounds are not taken'
+        )
+    return int(limits.get("image", MAX_IMAGES))
 
 
 def placed(settings: EngineSettings, placement: Placement) -> EngineSettings:

@@ -32,7 +32,7 @@ output_type: generate_until
 doc_to_text: "{{question}}"
 doc_to_target: "{{wanted}}"
 generation_kwargs: { until: ["\\n"], max_gen_toks: 6, temperature: 0 }
-metric_list: [ { metric: exact_match } ]
+metric_list: [ { metric: exact_match, regexes_to_ignore: ['\\s+'] } ]
 """
 QUESTIONS = [
     ("The capital of France is", [" Paris", " refrigerator"], 0),
@@ -49,7 +49,7 @@ def environment(environment_of: Callable[[str], ClientEnvironment]) -> ClientEnv
 def written(server: RunningServer, question: str) -> str:
     """What the model goes on with, as this server's own tests ask it."""
     body = {
-        "model": "smollm2", "prompt": question, "max_tokens": 6, "temperature": 0, "stop": ["\\n"],
+        "model": "smollm2", "prompt": question, "max_tokens": 6, "temperature": 0, "stop": ["\n"],
     }  # fmt: skip
     text: str = caller(server)("/v1/completions", body).json["choices"][0]["text"]
     return text

@@ -46,6 +46,8 @@ NOT_RUN_HERE = {
     "docker run": "needs an engine; tests/distribution builds the image",
     "docker build -f docker/Dockerfile -t trivet --build-arg EXTRAS": "the same",
     "pytest -m gpu": "needs a GPU",
+    'curl -s localhost:8000/v1/chat/completions -d \'{"model": "smolvlm"': "needs a model that "
+    "reads images; tests/protocol/openai/test_images.py has one",
     "import tritonclient.utils.cuda_shared_memory": "needs a GPU",
     "trivet serve hf://org/name": "needs a hub; tests/protocol/test_hub_and_registry.py has one",
     "trivet serve my_python_models": "needs an index; tests/protocol/test_environments.py has one",

@@ -34,6 +34,7 @@ DOORS = {
         "backends/llm/engine/attempts.py",
         "Attempts._try",
     ): "the engine's loop: a step costs its rows",
+    ("backends/llm/engine/engine.py", "Engine._look"): "the same of an image: its requests fail",
     (
         "backends/llm/engine/engine.py",
         "Engine._launch",

@@ -1,5 +1,6 @@
-"""S12: the server connects to nobody because a request says so. It takes no addresses: parts of a
-message that would have to be fetched, decoded or sent are refused by name."""
+"""S12: the server connects to nobody because a request says so. Of addresses it takes those alone
+that hold the image themselves: parts of a message that would have to be fetched or sent are refused
+by name."""
 
 import base64
 from typing import Any
@@ -17,11 +18,15 @@ URLS = [
     "http://0x7f.1:1/", "http://2130706433:1/", "http://localhost:1/", "http://a\\@127.0.0.1:1/",
     "http://evil.example#@127.0.0.1:1/", "https://rebinding.example/x.png", "file:///etc/passwd",
     "ftp://127.0.0.1:1/x", "gopher://127.0.0.1:1/", "//127.0.0.1:1/x", "/etc/passwd", "",
+    "data:,x", "data:image/png,x", "data:image/svg+xml,<svg/>", "data:text/plain;base64,QUJD",
+    "data:image/svg+xml;base64,PHN2Zy8+", " data:image/png;base64,QUJD",
+    "data:image/gif;base64," + "R0lGODlh" * 100_000,
 ]  # fmt: skip
 DATA = [
-    "data:image/png;base64,!!!", f"data:image/png;base64,{PNG}", "data:image/svg+xml,<svg/>",
-    "data:image/gif;base64," + "R0lGODlh" * 100_000, "data:image/jpeg;base64,/9j/",
-]  # fmt: skip
+    "data:image/png;base64,!!!",
+    f"data:image/png;base64,{PNG}",
+    "data:image/jpeg;base64,/9j/",
+]
 MEDIA = [
     {"type": "input_audio", "input_audio": {"data": "AAAA" * 1000, "format": "wav"}},
     {"type": "audio_url", "audio_url": {"url": "http://127.0.0.1:1/a.opus"}},
@@ -57,22 +62,32 @@ async def ask(path: str, body: Any) -> tuple[int, Any]:
 
 
 @pytest.mark.parametrize(
-    "part",
+    ("part", "field", "told"),
     [
-        *(shows("O25", image(url)) for url in URLS),
-        *(shows("O26", image(data)) for data in DATA),
-        *(shows("O27a", part) for part in MEDIA),
+        *(shows("O25", image(url), ".image_url.url", "nothing is fetched") for url in URLS),
+        *(shows("O26a", image(data), "", "reads no images") for data in DATA),
+        *(shows("O27a", part, ".type", "only text and image_url parts are") for part in MEDIA),
     ],
     ids=lambda part: str(part)[:70],
 )
-async def test_parts_that_would_be_fetched_or_decoded_are_refused(part: dict[str, Any]) -> None:
+async def test_parts_that_would_be_fetched_or_decoded_are_refused(
+    part: dict[str, Any], field: str, told: str
+) -> None:
     text = {"type": "text", "text": "What is this?"}
     messages = [{"role": "user", "content": [text, part]}]
     for path in ("/v1/chat/completions", "/tokenize"):
         status, document = await ask(path, {"model": "m", "messages": messages})
         error = document["error"]
-        assert (status, error["param"]) == (400, "messages[0].content[1].type")
-        assert "only text parts are offered" in error["message"]
+        assert (status, error["param"]) == (400, f"messages[0].content[1]{field}")
+        assert told in error["message"]
+
+
+@pytest.mark.parametrize("role", ["system", "assistant", "developer"])
+async def test_only_the_user_sends_images(role: str) -> None:
+    messages = [{"role": role, "content": [image(f"data:image/png;base64,{PNG}")]}]
+    status, document = await ask("/v1/chat/completions", {"model": "m", "messages": messages})
+    assert (status, document["error"]["param"]) == (400, "messages[0].content[0].type")
+    assert "the user's messages" in document["error"]["message"]
 
 
 @pytest.mark.more_of("O25")

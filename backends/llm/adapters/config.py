@@ -46,11 +46,12 @@ class AdapterConfig:
 
     def rank_of(self, module: str) -> int:
         """Of a module's matrices."""
-        return _matching(self.ranks, module, self.rank)
+        return int(_matching(self.ranks, module, self.rank))
 
     def scaling_of(self, module: str) -> float:
         """What a module's product is times."""
-        alpha, rank = _matching(self.alphas, module, self.alpha), self.rank_of(module)
+        alpha = float(_matching(self.alphas, module, self.alpha))
+        rank = self.rank_of(module)
         return alpha / (math.sqrt(rank) if self.is_rank_stabilised else rank)
 
 

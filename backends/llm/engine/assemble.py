@@ -12,7 +12,11 @@ from trivet.backends.api import GeneratorInfo, LoadFailed
 from trivet.backends.llm.device.devices import choose_device
 from trivet.backends.llm.device.group import Alone, join
 from trivet.backends.llm.engine.adapting import make_desk
+from trivet.backends.llm.engine.embeddings import Embeddings
 from trivet.backends.llm.engine.engine import Engine
+from trivet.backends.llm.engine.flight import Runs
+from trivet.backends.llm.engine.image_desk import ImageDesk
+from trivet.backends.llm.engine.seeing import SeeingRunner
 from trivet.backends.llm.loading import LoadedPart, load_part
 from trivet.backends.llm.messages import Message
 from trivet.backends.llm.ranks.processes import RankedRunner, RankProcesses
@@ -37,18 +41,19 @@ def make_engine(
         loaded, files, others = _load_ranks(settings)
     else:
         loaded, files = load_part(settings, choose_device(settings.device), Alone())
-    runner = loaded.runner if others is None else RankedRunner(loaded, others)
+    runner: Runs = loaded.runner if others is None else RankedRunner(loaded, others)
     prepare = runner.prepare if isinstance(runner, RankedRunner) else loaded.prepare
-    # A processor that computes has no time to plan the next step meanwhile.
-    launcher = runner if loaded.device.type == "cuda" else None
     tokenizer = Tokenizer.from_files(files)
     vocabulary_size = loaded.config.vocabulary_size
     _check_ids(tokenizer, vocabulary_size)
     grammars = Grammars(tokenizer.to_json(), tokenizer.eos_token_ids[0], vocabulary_size)
+    runner, images = _seeing(settings, loaded, runner)
+    # A processor that computes has no time to plan the next step meanwhile.
+    launcher = runner if loaded.device.type == "cuda" else None
     engine = Engine(
         make_scheduler(settings, loaded), make_state(settings, loaded), runner, grammars, send,
         launcher, prepare, make_desk(loaded.adapters, settings.max_loras, send),
-        keeps_states=loaded.config.keeps_states,
+        keeps_states=loaded.config.keeps_states, images=images,
     )  # fmt: skip
     info = GeneratorInfo(
         max_model_len=loaded.max_model_len,
@@ -62,6 +67,18 @@ def make_engine(
         max_num_requests=settings.max_num_seqs + settings.max_num_waiting,
     )
     return engine, asdict(info)
+
+
+def _seeing(
+    settings: EngineSettings, loaded: LoadedPart, runner: Runs
+) -> tuple[Runs, ImageDesk | None]:
+    """What else a model has that reads images: of more rows of them than its cache has tokens,
+    nothing could be made."""
+    if loaded.sight is None:
+        return runner, None
+    embeddings = Embeddings(loaded.num_blocks * settings.block_size)
+    desk = ImageDesk(loaded.sight, embeddings)
+    return SeeingRunner(runner, loaded.sight, embeddings), desk
 
 
 def _check_ids(tokenizer: Tokenizer, vocabulary_size: int) -> None:

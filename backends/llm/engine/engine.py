@@ -4,16 +4,19 @@ import logging
 import queue
 import time
 from collections.abc import Callable, Iterable
-from typing import Protocol
 
-from torch import Tensor
-
-from trivet.backends.api import ServingError
+from trivet.backends.api import BackendFailed, ServingError
 from trivet.backends.llm.device.border import Waits, current_waits
 from trivet.backends.llm.device.devices import DEVICE_LOST
 from trivet.backends.llm.engine.adapting import MakeAdapters, ReadAdapter, no_adapters
-from trivet.backends.llm.engine.attempts import Attempts
-from trivet.backends.llm.engine.flight import Flight, Launcher, draws_of, needs_host
+from trivet.backends.llm.engine.attempts import FAILED, Attempts
+from trivet.backends.llm.engine.flight import (
+    Flight,
+    Launcher,
+    StepRunner,
+    draws_of,
+    needs_host,
+)
 from trivet.backends.llm.engine.generation import (
     Generation,
     StepResult,
@@ -23,32 +26,24 @@ from trivet.backends.llm.engine.generation import (
     row_of,
     sequence_of,
 )
-from trivet.backends.llm.engine.intake import Intake
+from trivet.backends.llm.engine.image_desk import ImageDesk, Prepared
+from trivet.backends.llm.engine.intake import Intake, Note
 from trivet.backends.llm.engine.outbox import BegunStep, Outbox
 from trivet.backends.llm.messages import (
     Abort,
-    LoadAdapter,
     Message,
     Output,
     Quit,
     ResetPrefixCache,
     Submit,
-    UnloadAdapter,
 )
 from trivet.backends.llm.sampling.grammar_compiling import Compiled, Grammars, LearningConstraint
 from trivet.backends.llm.sampling.sampler import Logprobs
-from trivet.backends.llm.scheduling.batch_state import BatchState, StepArrays
+from trivet.backends.llm.scheduling.batch_state import BatchState
 from trivet.backends.llm.scheduling.scheduler import Scheduler, StepPlan
 from trivet.backends.llm.scheduling.sequence import PENDING, Sequence, SequenceStatus
 
 log = logging.getLogger(__name__)
-
-
-class StepRunner(Protocol):
-    """Computes a step."""
-
-    def run(self, arrays: StepArrays, rows: list[int]) -> Tensor:
-        """Logits, float32 [len(rows), vocabulary], of the step's tokens at these places."""
 
 
 class Engine:
@@ -66,10 +61,12 @@ class Engine:
         make_adapters: MakeAdapters = no_adapters,
         *,
         keeps_states: bool = False,
+        images: ImageDesk | None = None,
     ) -> None:
         """`launcher`: of a device that computes by itself; the next step is planned and launched
         while it does. Without one, a step ends before the next begins. `prepare`: a piece of work
-        for idle moments; False when there is none left. `keeps_states`: see LlmConfig."""
+        for idle moments; False when there is none left. `keeps_states`: see LlmConfig.
+        `images`: of a model that reads them."""
         self._scheduler = scheduler
         self._state = state
         self._runner = runner
@@ -90,8 +87,12 @@ class Engine:
         )
         self._outbox = Outbox(send, self.stats)
         self._waits = Waits()
-        self.inbox: queue.SimpleQueue[Message | Compiled | ReadAdapter] = queue.SimpleQueue()
-        self._intake = Intake(grammars, make_adapters, self.inbox.put, self._add, self._refuse)
+        self.inbox: queue.SimpleQueue[Message | Compiled | ReadAdapter | Prepared]
+        self.inbox = queue.SimpleQueue()
+        self._intake = Intake(
+            grammars, make_adapters, self.inbox.put, self._add, self._refuse, images
+        )
+        self._sees = images is not None
         self.step_started_s = 0.0
         """Monotonic time at which the present step began, 0 between steps; for the heartbeat."""
 
@@ -105,7 +106,7 @@ class Engine:
     @property
     def has_work(self) -> bool:
         """Whether a step is to be computed or under way."""
-        return self._scheduler.has_work or self._flight is not None
+        return self._scheduler.has_work or self._flight is not None or self._intake.has_work
 
     def close(self) -> None:
         """Ends what runs beside it. `run` has returned."""
@@ -114,6 +115,8 @@ class Engine:
     def step(self) -> None:
         """Computes or launches one step and sends what came of it or of the one before."""
         self.step_started_s = time.monotonic()
+        if self._sees and self._intake.has_work:
+            self._look()
         if self._is_careful:
             self._land_alone()
         begun_s = time.monotonic()
@@ -138,7 +141,7 @@ class Engine:
         stats = self._scheduler.stats()
         return {
             "running": stats.num_running,
-            "waiting": stats.num_waiting + self._intake.adapters.num_waiting,
+            "waiting": stats.num_waiting + self._intake.num_waiting,
             "preemptions": stats.total_preemptions,
             "prompt_tokens": stats.total_prompt_tokens,
             "cached_tokens": stats.total_cached_tokens,
@@ -163,16 +166,27 @@ class Engine:
                 self._intake.receive(message)
             elif isinstance(message, Abort):
                 self._abort(message.ids)
-            elif isinstance(message, Compiled | LoadAdapter | UnloadAdapter | ReadAdapter):
+            elif isinstance(message, Note):
                 self._intake.note(message)
             elif isinstance(message, ResetPrefixCache):
                 self._land_alone()
                 self._scheduler.reset_prefix_cache(is_anew=message.is_anew)
 
+    def _look(self) -> None:
+        try:
+            self._intake.look()
+        except DEVICE_LOST:
+            log.exception("the device failed")
+            raise
+        except Exception:
+            log.exception("an image could not be looked at")
+            self._intake.give_up(BackendFailed(FAILED))
+
     def _add(self, submit: Submit, constraint: LearningConstraint | None) -> None:
         try:
             slot = self._intake.adapters.slot_of(submit)
-            sequence = sequence_of(submit, self._scheduler.limits.max_tokens, slot)
+            known = self._intake.scheduled(submit)
+            sequence = sequence_of(known, self._scheduler.limits.max_tokens, slot)
             row = row_of(submit, constraint)
             self._scheduler.add(sequence)
         except ServingError as error:

@@ -5,12 +5,20 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
+from torch import Tensor
 
 from trivet.backends.llm.engine.generation import Generation
 from trivet.backends.llm.engine.outbox import BegunStep
 from trivet.backends.llm.sampling.draws import Draws, wish_arrays
 from trivet.backends.llm.scheduling.batch_state import BatchState, StepArrays
 from trivet.backends.llm.scheduling.scheduler import StepPlan
+
+
+class StepRunner(Protocol):
+    """Computes a step."""
+
+    def run(self, arrays: StepArrays, rows: list[int]) -> Tensor:
+        """Logits, float32 [len(rows), vocabulary], of the step's tokens at these places."""
 
 
 class Launcher(Protocol):
@@ -22,6 +30,10 @@ class Launcher(Protocol):
         A token id below 0 in `arrays` stands for the last token of the sequence that keeps it at
         -1 - id, which this step or an earlier one puts there.
         """
+
+
+class Runs(StepRunner, Launcher, Protocol):
+    """Does both."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -128,7 +128,8 @@ class StepResult:
             if have >= count:
                 continue
             num_top = generation.submit.sampling.prompt_logprobs or 0
-            token_ids = sequence.prompt_ids[start + have + 1 : start + count + 1]
+            # The scheduler's own ids are of images' rows where the prompt has tokens.
+            token_ids = generation.submit.prompt_ids[start + have + 1 : start + count + 1]
             found = logprobs_of(self._logits[row + have : row + count], token_ids, num_top)
             generation.prompt_logprobs += [_plain(each) for each in found]
 

@@ -1,9 +1,12 @@
-"""A request's way into the engine: its adapter gets a slot, its grammar is compiled."""
+"""A request's way into the engine: its adapter gets a slot, its images are looked at, its grammar
+is compiled."""
 
 from collections.abc import Callable
+from dataclasses import replace
 
-from trivet.backends.api import ServingError
+from trivet.backends.api import InvalidRequest, ServingError
 from trivet.backends.llm.engine.adapting import AdapterDesk, MakeAdapters, ReadAdapter
+from trivet.backends.llm.engine.image_desk import ImageDesk, Prepared
 from trivet.backends.llm.messages import LoadAdapter, Submit, UnloadAdapter
 from trivet.backends.llm.sampling.grammar_compiling import (
     Compiled,
@@ -14,7 +17,7 @@ from trivet.backends.llm.sampling.grammar_compiling import (
 
 Add = Callable[[Submit, LearningConstraint | None], None]
 Refuse = Callable[[str, ServingError], None]
-Note = Compiled | LoadAdapter | UnloadAdapter | ReadAdapter
+Note = Compiled | LoadAdapter | UnloadAdapter | ReadAdapter | Prepared
 
 
 class Intake:
@@ -24,18 +27,32 @@ class Intake:
         self,
         grammars: Grammars,
         make_adapters: MakeAdapters,
-        put: Callable[[Compiled | ReadAdapter], None],
+        put: Callable[[Compiled | ReadAdapter | Prepared], None],
         add: Add,
         refuse: Refuse,
+        images: ImageDesk | None = None,
     ) -> None:
         """`put`: into the inbox; `add` takes a request that is ready, `refuse` one that never
-        is."""
+        is. `images`: of a model that reads them."""
         self._add = add
         self._refuse = refuse
         self._compiler = GrammarCompiler(grammars, put)
         self._compiling: set[str] = set()
         """Requests whose grammars are not there yet."""
         self.adapters: AdapterDesk = make_adapters(put)
+        self._images = images
+        if images is not None:
+            images.open(put)
+
+    @property
+    def has_work(self) -> bool:
+        """Whether `look` has something to do."""
+        return self._images is not None and self._images.has_work
+
+    @property
+    def num_waiting(self) -> int:
+        """Requests that wait for an adapter, or for their images to be looked at."""
+        return self.adapters.num_waiting + (self._images.num_waiting if self._images else 0)
 
     def receive(self, submit: Submit) -> None:
         """A request has come."""
@@ -45,12 +62,36 @@ class Intake:
             self._refuse(submit.id, error)
             return
         if is_in:
-            self._compile(submit)
+            self._enter(submit)
+
+    def look(self) -> None:
+        """At a part of an image; then those whose images have all been seen go on."""
+        assert self._images is not None, "called where there is such work"
+        for seen in self._images.step():
+            if seen.error is None:
+                self._compile(seen.submit)
+            else:
+                self._refuse(seen.submit.id, seen.error)
+
+    def give_up(self, error: ServingError) -> None:
+        """The image that `look` was at cannot be looked at."""
+        assert self._images is not None, "called after `look`"
+        self._images.give_up(error)
+
+    def scheduled(self, submit: Submit) -> Submit:
+        """A request as the scheduler is to know it."""
+        if self._images is None or not submit.images:
+            return submit
+        return replace(submit, prompt_ids=self._images.ids_of(submit))
 
     def note(self, message: Note) -> None:
         """What else concerns requests on their way."""
         if isinstance(message, Compiled):
             self._note_compiled(message)
+            return
+        if isinstance(message, Prepared):
+            assert self._images is not None, "nobody else prepares images"
+            self._images.came(message)
             return
         failed: list[tuple[Submit, ServingError]] = []
         if isinstance(message, LoadAdapter):
@@ -66,12 +107,16 @@ class Intake:
     def abort(self, request_id: str) -> None:
         """Nobody waits for a request any more; perhaps it is on its way."""
         self.adapters.abort(request_id)
+        if self._images is not None:
+            self._images.release(request_id)
         if request_id in self._compiling:
             self._compiling.discard(request_id)
             self.end(request_id)
 
     def end(self, request_id: str) -> None:
         """A request has ended, or was refused."""
+        if self._images is not None:
+            self._images.release(request_id)
         if self.adapters.end(request_id):
             self._let_in()
 
@@ -79,10 +124,20 @@ class Intake:
         """Ends what runs beside the engine."""
         self._compiler.close()
         self.adapters.close()
+        if self._images is not None:
+            self._images.close()
 
     def _let_in(self) -> None:
         for submit in self.adapters.let_in():
+            self._enter(submit)
+
+    def _enter(self, submit: Submit) -> None:
+        if not submit.images:
             self._compile(submit)
+        elif self._images is None:
+            self._refuse(submit.id, InvalidRequest("messages: the model reads no images"))
+        else:
+            self._images.take(submit)
 
     def _compile(self, submit: Submit) -> None:
         if submit.sampling.grammar is None:

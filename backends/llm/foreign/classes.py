@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from trivet.backends.api import LoadFailed
+from trivet.backends.llm.about import SEEING
 from trivet.backends.llm.families.registry import hub_class
 
 INSTALL = "pip install 'trivet[llm-transformers]'"
@@ -35,7 +36,10 @@ def find_class(values: Mapping[str, Any]) -> Found:
     named = hub_class(values)
     try:
         from transformers.models.auto.configuration_auto import CONFIG_MAPPING
-        from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
+        from transformers.models.auto.modeling_auto import (
+            MODEL_FOR_CAUSAL_LM_MAPPING,
+            MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING,
+        )
 
         from trivet.backends.hugging_face.library import transformers
     except ImportError as error:
@@ -44,6 +48,7 @@ def find_class(values: Mapping[str, Any]) -> Found:
             f"own, and transformers, whose classes compute all others, is missing: {INSTALL}"
         ) from error
     model_type = str(values.get("model_type"))
+    sees = named in SEEING
     has = f"transformers {transformers.__version__} has"
     if model_type not in CONFIG_MAPPING:
         raise LoadFailed(
@@ -52,12 +57,13 @@ def find_class(values: Mapping[str, Any]) -> Found:
         )
     _refuse_quantised(values)
     config_class = CONFIG_MAPPING[model_type]
-    if config_class not in MODEL_FOR_CAUSAL_LM_MAPPING:
+    classes = MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING if sees else MODEL_FOR_CAUSAL_LM_MAPPING
+    if config_class not in classes:
         raise LoadFailed(
             f"config.json names the architecture '{named}' of model_type '{model_type}', for which "
             f"{has} no language model that generates text"
         )
-    kind: Any = MODEL_FOR_CAUSAL_LM_MAPPING[config_class]
+    kind: Any = classes[config_class]
     if named not in ("?", kind.__name__):
         raise LoadFailed(
             f"config.json names the architecture '{named}'; of model_type '{model_type}' the "

@@ -2,6 +2,7 @@
 order in which they are multiplied, as those of our own models are."""
 
 import logging
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -17,10 +18,16 @@ _FAULTS = (AttributeError, IndexError, RuntimeError, TypeError, ValueError)
 
 
 @torch.no_grad()
-def pack_products(model: Any, vocabulary_size: int) -> bool:
+def pack_products(model: Any, vocabulary_size: int, besides: Iterable[nn.Module] = ()) -> bool:
     """Packs the weights of all linear layers, if the model then gives what it gave before; False,
-    and nothing is changed, if not."""
-    layers = [each for each in model.modules() if type(each) is nn.Linear and _is_packable(each)]
+    and nothing is changed, if not. `besides`: those that text does not pass through, of which that
+    would say nothing."""
+    spared = set(besides)
+    layers = [
+        each
+        for each in model.modules()
+        if type(each) is nn.Linear and _is_packable(each) and each not in spared
+    ]
     if not layers:
         return False
     prompt = make_prompts(vocabulary_size)[0]

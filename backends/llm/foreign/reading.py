@@ -7,10 +7,16 @@ import torch
 from torch import Tensor
 
 from trivet.backends.api import LoadFailed
-from trivet.backends.llm.foreign.classes import Found, find_class
+from trivet.backends.llm.foreign.classes import INSTALL, Found, find_class
 from trivet.backends.llm.foreign.config import ForeignConfig
-from trivet.backends.llm.foreign.plan import ModelTensors
-from trivet.backends.llm.text.tokenizer_files import TokenizerFiles, hub_tokenizer
+from trivet.backends.llm.foreign.plan import ModelTensors, Sight
+from trivet.backends.llm.settings import EngineSettings
+from trivet.backends.llm.text.image_layout import ImageLayout, read_layout
+from trivet.backends.llm.text.tokenizer_files import (
+    TokenizerFiles,
+    hub_tokenizer,
+    read_tokenizer,
+)
 from trivet.backends.llm.weights.files import read_json, read_safetensors
 
 _FAULTS = (
@@ -31,18 +37,51 @@ _REPORTED = {
 
 
 def read_foreign(
-    folder: Path, dtype: torch.dtype, max_num_seqs: int
+    folder: Path, dtype: torch.dtype, settings: EngineSettings
 ) -> tuple[ForeignConfig, ModelTensors, TokenizerFiles]:
-    """Config, weights and tokenizer of a model that transformers knows; so many sequences run at a
-    time. Raises LoadFailed."""
+    """Config, weights and tokenizer of a model that transformers knows. Raises LoadFailed."""
     found = find_class(read_json(folder / "config.json"))
     files = hub_tokenizer(folder)
+    layout = read_layout(folder)
+    if layout is not None:
+        _check_image_token(layout, files)
     model = make_model(found, read_safetensors(folder, None), dtype)
+    own_attention = str(model.config._attn_implementation)  # noqa: SLF001  # the only way
     # Imports transformers, as `find_class` has: only where it is needed.
-    from trivet.backends.llm.foreign.planning import plan_model
+    from trivet.backends.llm.foreign.planning import AS_ONE_BATCH, plan_model
 
-    plan = plan_model(model, dtype, max_num_seqs)
-    return plan.config, ModelTensors(model, plan), files
+    plan = plan_model(model, dtype, settings.max_num_seqs)
+    if layout is None:
+        return plan.config, ModelTensors(model, plan), files
+    if plan.name != AS_ONE_BATCH:
+        raise LoadFailed(
+            f"{found.name} of transformers reads images, and is computed {plan.name}: images are "
+            f"taken by models that are computed {AS_ONE_BATCH}"
+        )
+    sight = _sight_of(model, folder, layout, settings, own_attention)
+    return plan.config, ModelTensors(model, plan, sight), files
+
+
+def _check_image_token(layout: ImageLayout, files: TokenizerFiles) -> None:
+    found = read_tokenizer(files.json).token_to_id(layout.image_token)
+    if found != layout.image_token_id:
+        raise LoadFailed(
+            f"image_token_id is {layout.image_token_id} (config.json), but the tokenizer's "
+            f"'{layout.image_token}' is {found}"
+        )
+
+
+def _sight_of(
+    model: Any, folder: Path, layout: ImageLayout, settings: EngineSettings, own_attention: str
+) -> Sight:
+    try:
+        from trivet.backends.llm.foreign.sight import ModelSight
+    except ImportError as error:
+        raise LoadFailed(
+            f"the model reads images, and Pillow, which decodes them, is missing: {INSTALL}"
+        ) from error
+    with torch.no_grad():
+        return ModelSight(model, folder, layout, settings.image_bounds, own_attention)
 
 
 def make_model(found: Found, tensors: dict[str, Tensor], dtype: torch.dtype) -> Any:

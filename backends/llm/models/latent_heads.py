@@ -40,16 +40,13 @@ class LatentHeads:
     def __call__(self, states: Tensor, turn: Turn | None) -> Tensor:
         """See AttendFunction."""
         assert turn is not None
-        rotated, plain = (
-            self._queries(states)
-            .view(len(states), self._num_heads, -1)
-            .split([self._rotary_size, self._plain_size], dim=-1)
-        )
+        queries = self._queries(states).view(len(states), self._num_heads, -1)
+        rotated, plain = torch.split(queries, [self._rotary_size, self._plain_size], dim=-1)
         brought = torch.bmm(plain.transpose(0, 1), self._keys).transpose(0, 1)
-        key, latent = self._latent(states).split([self._rotary_size, self._rank], dim=-1)
+        key, latent = torch.split(self._latent(states), [self._rotary_size, self._rank], dim=-1)
         cached = torch.cat((key, self._norm(latent)), dim=-1).unsqueeze(1)
         heads = torch.cat((torch.cat((rotated, brought), dim=-1), cached), dim=1)
-        query, cached = rotated_part(heads, *turn).split([self._num_heads, 1], dim=1)
+        query, cached = torch.split(rotated_part(heads, *turn), [self._num_heads, 1], dim=1)
         attended = self._attention.attend(self._layer, query, cached, cached)
         latents = attended[..., self._rotary_size :]
         values = torch.bmm(latents.transpose(0, 1), self._values).transpose(0, 1)

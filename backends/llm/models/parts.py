@@ -4,6 +4,7 @@ read the same input are one."""
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from trivet.backends.llm.families.kinds import (
@@ -146,7 +147,9 @@ def take_latent(weights: Weights, layer: int) -> LatentWeights:
     is_small, has_bias = bool(latent.query_rank), kind.has_qkv_bias
     each = latent.plain_size + latent.value_size
     up = weights.dense({Role.LATENT_UP: kind.num_heads * each}, latent.rank, layer)
-    keys, values = up.view(-1, each, latent.rank).split([latent.plain_size, latent.value_size], 1)
+    keys, values = torch.split(
+        up.view(-1, each, latent.rank), [latent.plain_size, latent.value_size], dim=1
+    )
     down_norm = Role.QUERY_DOWN_NORM, (latent.query_rank,), layer
     return LatentWeights(
         queries=weights.matrix(query, latent.query_rank or hidden, layer),

@@ -23,6 +23,7 @@ from trivet.backends.llm.messages import AdapterRead, Outputs
 from trivet.backends.llm.process.client import EngineClient
 from trivet.backends.llm.process.process import StartedEngine
 from trivet.backends.llm.serving.adapted import AdaptedExecutor
+from trivet.backends.llm.serving.images import ImageReader
 from trivet.backends.llm.serving.requests import Running
 from trivet.backends.llm.serving.shelf import AdapterShelf, ReadFolder
 from trivet.backends.llm.serving.spoken import Spoken
@@ -49,9 +50,11 @@ class LlmExecutor(Spoken):
         template: ChatTemplate | None,
         observer: Observer | None = None,
         adapters: Path | None = None,
+        images: ImageReader | None = None,
     ) -> None:
         """`adapters`: the folder of those over it."""
-        super().__init__(name, version, _info(engine, settings, template), tokenizer, template)
+        info = _info(engine, settings, template)
+        super().__init__(name, version, info, tokenizer, template, images)
         self._observer = observer
         self._num_waits = 0.0
         self._running: dict[str, Running] = {}
@@ -95,6 +98,8 @@ class LlmExecutor(Spoken):
         self._shelf.close()
         for running in list(self._running.values()):
             running.fail(Unavailable(f"model '{self._name}': {_STOPPING}"))
+        if self._images is not None:
+            self._images.close()
         await self._client.close()
 
     def is_ready(self) -> bool:
@@ -137,6 +142,7 @@ class LlmExecutor(Spoken):
             return
         # The engine's id is ours: clients may use one id twice at a time.
         request.id = message.id
+        request.images = ()  # the engine has them
         self._empty.clear()
         running = Running(request, sink, spoken.tokenizer, self._on_end)
         if running.engine_has_it:

@@ -6,6 +6,7 @@ import secrets
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from dataclasses import replace
 
 from trivet.backends.api import (
     NO_ACCOUNT,
@@ -23,11 +24,14 @@ from trivet.backends.api import (
     Unsupported,
 )
 from trivet.backends.formats.registry import thought_marks
-from trivet.backends.llm.messages import Submit
+from trivet.backends.llm.messages import Submit, SubmittedImage
+from trivet.backends.llm.serving.images import ImageReader
 from trivet.backends.llm.serving.tensor_form import TensorSink, parse_tensors
 from trivet.backends.llm.text.chat import ChatTemplate
 from trivet.backends.llm.text.tokenizer import Tokenizer
 
+IMAGE_IN_TEXT = "](data:image/"
+"""As text-generation-inference takes images in prompts."""
 LONG_TEXT = 4096
 """Texts longer than that are tokenised in a thread: they would hold up the event loop."""
 MAX_TEXTS = 128
@@ -45,7 +49,11 @@ class Spoken(ABC):
         info: GeneratorInfo,
         tokenizer: Tokenizer,
         template: ChatTemplate | None,
+        images: ImageReader | None = None,
     ) -> None:
+        takes_images = images is not None and template is not None and template.shows_images
+        info = replace(info, takes_images=takes_images)
+        self._images = images
         self._name = name
         self._version = version
         self._info = info
@@ -72,7 +80,8 @@ class Spoken(ABC):
         begun_s = time.monotonic()
         try:
             parsed = parse_tensors(request)
-            ids = await self.encode(parsed.text, add_special_tokens=True)
+            prompt = await self.compose(parsed.text)
+            ids = await self.encode(prompt, add_special_tokens=True)
         except ServingError as error:
             sink.fail(error)
             return
@@ -114,6 +123,7 @@ class Spoken(ABC):
             request.cache_salt,
             self._thought_marks(sampling),
             adapter,
+            [SubmittedImage(each.digest, each.num_tokens, each.file) for each in request.images],
         )
 
     def _thought_marks(self, sampling: Sampling) -> list[list[int]]:
@@ -157,6 +167,10 @@ class Spoken(ABC):
 
     async def compose(self, prompt: str, _account: Account = NO_ACCOUNT, /) -> str:
         """The model reads a prompt as it is."""
+        if self._images is not None and IMAGE_IN_TEXT in prompt:
+            raise InvalidRequest(
+                "prompt: it has an image in it, and images are taken by /v1/chat/completions alone"
+            )
         return prompt
 
     async def encode(self, text: str, *, add_special_tokens: bool) -> list[int]:
@@ -206,11 +220,20 @@ class Spoken(ABC):
 
     async def render(self, chat: ChatInput, _account: Account = NO_ACCOUNT, /) -> str:
         """The conversation as the model's chat template writes it. Raises InvalidRequest."""
-        if self.template is None:
+        images, template, reader = chat.images, self.template, self._images
+        if images and reader is None:
+            raise InvalidRequest(
+                f"{images[0].where}: model '{self._name}' reads no images; send text alone"
+            )
+        if template is None:
             raise Unsupported(
                 f"messages: model '{self._name}' has no chat template; use /v1/completions"
             )
-        return await asyncio.to_thread(self.template.render, chat)
+        if reader is None or not images:
+            return await asyncio.to_thread(template.render, chat)
+        reader.check(images, template)
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(reader.threads, reader.render, chat, images, template)
 
 
 def _check_texts(name: str, texts: Sequence[str]) -> None:

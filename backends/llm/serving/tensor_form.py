@@ -83,6 +83,10 @@ def parse_tensors(request: CheckedRequest) -> TextRequest:
     text = _text(request, "text_input")
     if text is None:
         raise InvalidRequest("input 'text_input' is missing; it holds the prompt")
+    if "image" in request.parameters:
+        raise InvalidRequest(
+            "image: tensors take texts alone; images are taken by /v1/chat/completions"
+        )
     flags = frozenset(name for name in FLAGS if _flag(request, name))
     given = _text(request, "sampling_parameters")
     options: dict[str, Any] = dict(request.parameters)

@@ -11,6 +11,7 @@ import jinja2.meta
 from trivet.backends.api import ChatInput, InvalidRequest, LoadFailed, Messages
 from trivet.backends.formats.marked_json import HERMES
 from trivet.backends.formats.registry import thought_format_of, tool_format_of
+from trivet.backends.llm.text.content_parts import ONE_IMAGE, last_text, with_parts
 from trivet.backends.llm.text.literal import Literals
 from trivet.backends.llm.text.template_limits import (
     MAX_PROMPT_CHARACTERS,
@@ -40,10 +41,12 @@ class ChatTemplate:
         special_tokens: Mapping[str, str],
         control_texts: Iterable[str] = (),
         tool_source: str = "",
+        image_token: str = "",
     ) -> None:
         """`control_texts`: what must not get a meaning when a client writes it. `tool_source`: the
-        template for requests with tools, where the model has one of its own. Raises LoadFailed
-        when a template is no Jinja."""
+        template for requests with tools, where the model has one of its own. `image_token`: what
+        it writes in place of an image, if the model reads any. Raises LoadFailed when a template is
+        no Jinja."""
         self._environment = environment = BoundedEnvironment()
         environment.filters["tojson"] = _to_json
         environment.globals["raise_exception"] = _refuse
@@ -66,8 +69,15 @@ class ChatTemplate:
         """The same of what it thinks before it answers."""
         self._for_tools: ChatTemplate | None = None
         if tool_source:
-            self._for_tools = ChatTemplate(tool_source, special_tokens, control_texts)
+            self._for_tools = ChatTemplate(
+                tool_source, special_tokens, control_texts, image_token=image_token
+            )
             self.tool_call_parser = self._for_tools.tool_call_parser
+        self.shows_images = False
+        """Whether it reads contents as parts, and has a place for images."""
+        if image_token:
+            self.shows_images = True
+            self.shows_images = self._counts_one(image_token)
 
     def render(self, chat: ChatInput) -> str:
         """The prompt: a `Prompt` when a client's text in it looks like special tokens. Raises
@@ -79,6 +89,8 @@ class ChatTemplate:
         try:
             if not self._writes_tools:
                 messages, tools = with_written_tools(messages, tools or ()), None
+            if self.shows_images:
+                messages = with_parts(messages)
             marked = self._literals.marked
             messages = with_object_arguments(marked(messages))
             values = {
@@ -111,6 +123,13 @@ class ChatTemplate:
             text = _cut_after_last(text, messages)
         return self._literals.prompt(text)
 
+    def _counts_one(self, image_token: str) -> bool:
+        try:
+            text = self.render(ChatInput([ONE_IMAGE], add_generation_prompt=True))
+        except InvalidRequest:
+            return False
+        return text.count(image_token) == 1
+
 
 def _with_reasoning(message: Mapping[str, Any]) -> Mapping[str, Any]:
     """What it thought, under each name by which templates read it, as in transformers."""
@@ -131,7 +150,7 @@ def _bounded(pieces: Any) -> Any:
 
 def _cut_after_last(text: str, messages: Messages) -> str:
     """Without what the template wrote behind the last message, so that the model goes on in it."""
-    content = str(messages[-1].get("content") or "").strip()
+    content = last_text(messages[-1].get("content")).strip()
     place = text.rfind(content)
     if not content or place < 0:
         raise InvalidRequest(

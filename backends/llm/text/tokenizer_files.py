@@ -78,7 +78,9 @@ def hub_tokenizer(folder: Path) -> TokenizerFiles:
         for name, value in config.items()
         if name.endswith("_token") and isinstance(value, str | dict)
     }
-    templates = _hub_templates(folder, config.get("chat_template") or "")
+    # Processors of images had their templates in a file of its own before transformers 5.
+    told = optional_json(folder / "chat_template.json").get("chat_template")
+    templates = _hub_templates(folder, told or config.get("chat_template") or "")
     recommended = sampling_defaults(optional_json(folder / "generation_config.json"))
     ends = with_ends(_hub_eos(folder, text, special), text, templates.get("default", ""))
     return TokenizerFiles(
@@ -118,11 +120,20 @@ def completed_tokenizer(text: str, folder: Path, config: Mapping[str, Any]) -> s
     if not tokens:
         return text
     tokenizer = read_tokenizer(text)
-    size = optional_json(folder / "config.json").get("vocab_size")
-    if not with_added_tokens(tokenizer, tokens, size if isinstance(size, int) else None):
+    size = _vocabulary_size(optional_json(folder / "config.json"))
+    if not with_added_tokens(tokenizer, tokens, size):
         return text
     completed: str = tokenizer.to_str()
     return completed
+
+
+def _vocabulary_size(config: Mapping[str, Any]) -> int | None:
+    """As a config.json says, which may have its language model's apart."""
+    of_text = config.get("text_config")
+    for each in (config, of_text if isinstance(of_text, Mapping) else {}):
+        if isinstance(size := each.get("vocab_size"), int):
+            return size
+    return None
 
 
 def sampling_defaults(config: Mapping[str, Any]) -> dict[str, float]:

@@ -7,12 +7,14 @@ from trivet.backends.api import (
     Choices,
     GenerateRequest,
     Generator,
+    Image,
+    InvalidRequest,
     Sampling,
 )
 from trivet.server.http.generation import Outputs
 from trivet.server.http.openai.chat_fields import ChatFields
 from trivet.server.http.openai.chat_tools import ChatTools
-from trivet.server.http.openai.messages import plain_message
+from trivet.server.http.openai.messages import plain_messages
 from trivet.server.http.openai.prompts import seeded, truncated
 
 
@@ -29,19 +31,22 @@ class Conversation:
         self._fields = fields
         self._generator = generator
         self._id = answer_id
+        self._images: list[Image] = []
 
     async def read(self) -> None:
         """Renders and tokenises. Raises InvalidRequest."""
         fields = self._fields
-        text = await self._generator.render(
-            ChatInput(
-                [plain_message(message) for message in fields.messages],
-                tools=fields.shown_tools(),
-                add_generation_prompt=fields.add_generation_prompt,
-                continue_final_message=fields.continue_final_message,
-                arguments=fields.template_arguments(),
-            )
+        chat = ChatInput(
+            plain_messages(fields.messages),
+            tools=fields.shown_tools(),
+            add_generation_prompt=fields.add_generation_prompt,
+            continue_final_message=fields.continue_final_message,
+            arguments=fields.template_arguments(),
         )
+        self._images = chat.images
+        if self._images and fields.truncate_prompt_tokens is not None:
+            raise InvalidRequest("truncate_prompt_tokens: it is not offered with images")
+        text = await self._generator.render(chat)
         self.tools.note_prompt(text)
         ids = await self._generator.encode(text, add_special_tokens=fields.add_special_tokens)
         self.prompt = truncated(
@@ -65,6 +70,7 @@ class Conversation:
                 priority=self._fields.priority,
                 cache_salt=self._fields.cache_salt or "",
                 choices=choices,
+                images=self._images,
             )
             self.outputs.start(self._generator, request)
 

@@ -80,7 +80,10 @@ def now_s() -> int:
 
 def echoed(messages: Sequence[Message]) -> str:
     """What `echo` puts before a chat's output: the last message."""
-    return str(plain_message(messages[-1]).get("content") or "")
+    content = plain_message(messages[-1]).get("content") or ""
+    if isinstance(content, str):
+        return content
+    return "\n".join(part["text"] for part in content if part["type"] == "text")
 
 
 def usage(num_prompt: int, num_output: int, num_cached: int) -> dict[str, Any]:

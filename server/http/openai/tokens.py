@@ -12,7 +12,7 @@ from trivet.server.http.limits import HttpLimits
 from trivet.server.http.openai.bodies import read_json_body
 from trivet.server.http.openai.chat_fields import check_template_arguments
 from trivet.server.http.openai.fields import DetokenizeFields, TokenizeFields, parse
-from trivet.server.http.openai.messages import check_messages, plain_message
+from trivet.server.http.openai.messages import check_messages, plain_messages
 from trivet.server.http.openai.prompts import generator_for
 from trivet.server.http.routes import Call
 
@@ -66,7 +66,7 @@ async def _rendered(fields: TokenizeFields, generator: Generator) -> str:
     check_template_arguments(fields.chat_template_kwargs)
     return await generator.render(
         ChatInput(
-            [plain_message(message) for message in fields.messages or ()],
+            plain_messages(fields.messages or ()),
             tools=fields.tools,
             add_generation_prompt=fields.add_generation_prompt,
             continue_final_message=fields.continue_final_message,

@@ -20,7 +20,7 @@ from trivet.server.http.body import Body
 from trivet.server.http.limits import HttpLimits
 from trivet.server.http.openai.bodies import read_json_body
 from trivet.server.http.openai.fields import parse
-from trivet.server.http.openai.messages import check_messages, plain_message
+from trivet.server.http.openai.messages import check_messages, plain_messages
 from trivet.server.http.routes import Call
 from trivet.server.http.tgi.errors import TemplateError, refusal
 from trivet.server.http.tgi.fields import (
@@ -72,7 +72,7 @@ class About:
         try:
             text = await generator.render(
                 ChatInput(
-                    [plain_message(message) for message in fields.messages],
+                    plain_messages(fields.messages),
                     tools=fields.tools,
                     add_generation_prompt=fields.add_generation_prompt,
                     arguments=fields.chat_template_kwargs,

@@ -1,5 +1,6 @@
 """Language models: a Hugging Face folder and GGUF, answered as transformers does."""
 
+from base64 import b64encode
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
@@ -99,6 +100,37 @@ def _predicted(folder: Path) -> Prediction:
     return Prediction({"prompt": np.array(PROMPT)}, {"text": np.array(text)})
 
 
+def _vision_folder(place: Path) -> Prediction:
+    from image_folders import encoded, picture
+    from vision_folders import Reference, make_vision_model
+
+    folder = make_vision_model(model_folder(place, ""))
+    file = encoded(picture(70, 40))
+    content = [{"type": "image"}, {"type": "text", "text": PROMPT}]
+    reference = Reference(folder)
+    _, tokens, _ = reference.generate([{"role": "user", "content": content}], [file], NUM_TOKENS)
+    text = reference.processor.decode(tokens, skip_special_tokens=True)
+    return Prediction({"prompt": np.array(PROMPT), "image": np.array(b64encode(file).decode())},
+                      {"text": np.array(text)})  # fmt: skip
+
+
+def _chat(server: RunningServer, prediction: Prediction) -> Mapping[str, Array]:
+    address = f"data:image/png;base64,{prediction.inputs['image']}"
+    content = [
+        {"type": "image_url", "image_url": {"url": address}},
+        {"type": "text", "text": str(prediction.inputs["prompt"])},
+    ]
+    body = {
+        "model": MODEL,
+        "messages": [{"role": "user", "content": content}],
+        "max_tokens": NUM_TOKENS,
+        "temperature": 0,
+        "ignore_eos": True,
+    }
+    (choice,) = server.post("/v1/chat/completions", body)["choices"]
+    return {"text": np.array(choice["message"]["content"])}
+
+
 def _complete(server: RunningServer, prediction: Prediction) -> Mapping[str, Array]:
     body = {
         "model": MODEL,
@@ -129,6 +161,17 @@ KINDS = (
         extra="llm-transformers",
         make=_without_family,
         ask=_complete,
+        slow=True,
+    ),
+    Kind(
+        title="Language model of Hugging Face that reads images ([which](llm.md#images))",
+        files="`config.json` of a `SmolVLMForConditionalGeneration` or "
+        "`Idefics3ForConditionalGeneration`, `*.safetensors`, the files of tokenizer and processor",
+        backend="llm",
+        library="transformers under trivet's engine",
+        extra="llm-transformers",
+        make=_vision_folder,
+        ask=_chat,
         slow=True,
     ),
     Kind(

@@ -25,8 +25,8 @@ from trivet.backends.api import (
     Tensor,
 )
 from trivet.backends.api.image_classifier import ImageClassifierInfo
-from trivet.backends.image_classifier.bounds import Bounds
-from trivet.backends.image_classifier.decoding import Decoder
+from trivet.backends.hugging_face.image_bounds import Bounds
+from trivet.backends.hugging_face.image_decoding import Decoder
 from trivet.backends.process import open_isolated
 from trivet.backends.registry import choose_about, find_backend
 from trivet.protos.model_config_pb2 import ModelConfig

@@ -53,7 +53,7 @@ class Painter(ScriptedModel):
 
     def generate(self, request: GenerateRequest, sink: GenerateSink) -> None:
         is_answered = self.rendered[-1].messages[-1]["role"] == "tool"
-        call = ['[{"name": "choose", "para', 'meters": {"colour": "red"}}]']
+        call = ['<tool_call>{"name": "choose", "argu', 'ments": {"colour": "red"}}</tool_call>']
         self.pieces = ["It is", " red."] if is_answered else call
         super().generate(request, sink)
 

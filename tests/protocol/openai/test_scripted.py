@@ -120,13 +120,13 @@ def test_thoughts_end_with_their_budget(call: Call, budget: int, thoughts: str |
 
 
 def test_a_prompt_may_have_begun_the_thoughts(call: Call) -> None:
-    wish = {"prompt": "<s3><think>", "thinking_token_budget": 1}
+    wish: dict[str, Any] = {"prompt": "<s3><think>", "thinking_token_budget": 1}
     assert completed(call, **wish)["text"] == "one </think>done"
 
 
 def test_what_a_grammar_forces_has_no_thoughts_to_end(call: Call) -> None:
-    wish = {"thinking_token_budget": 0, "structured_outputs": {"choice": ["<think>one "]}}
-    assert completed(call, 3, **wish)["text"] == "<think>one "
+    wish = {"thinking_token_budget": 0, "structured_outputs": {"choice": ["AB"]}}
+    assert completed(call, prompt="<think><s0>", **wish)["text"] == "AB"
 
 
 @pytest.mark.rows("O21")

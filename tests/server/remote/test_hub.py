@@ -10,6 +10,7 @@ from fake_hub import TOKEN, FakeHub, Refusal
 from huggingface_hub import constants
 
 from trivet.server.remote.addresses import open_source
+from trivet.server.remote.hub import HubSource
 from trivet.server.remote.hub_address import read_address
 from trivet.server.remote.source import Changed, RemoteError, Source, Unreachable
 from trivet.server.settings import Settings
@@ -40,8 +41,10 @@ def hub(running: FakeHub, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Fa
     return running
 
 
-def opened(address: str = "hf://org/name") -> Source:
-    return open_source(address, Settings())
+def opened(address: str = "hf://org/name") -> HubSource:
+    source = open_source(address, Settings())
+    assert isinstance(source, HubSource)
+    return source
 
 
 def fetched(source: Source, path: str, into: Path, at: int = 0) -> bytes:

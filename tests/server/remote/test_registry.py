@@ -10,7 +10,7 @@ from fake_registry import FakeRegistry
 
 from trivet.server.cli import RepositoryPlace
 from trivet.server.remote.addresses import open_source
-from trivet.server.remote.registry import read_address
+from trivet.server.remote.registry import RegistrySource, read_address
 from trivet.server.remote.source import Changed, RemoteError, Source, Unreachable
 from trivet.server.settings import Settings
 
@@ -56,8 +56,10 @@ def registry(running: FakeRegistry, monkeypatch: pytest.MonkeyPatch) -> FakeRegi
     return running
 
 
-def opened(address: str = CHAMPION) -> Source:
-    return open_source(address, Settings())
+def opened(address: str = CHAMPION) -> RegistrySource:
+    source = open_source(address, Settings())
+    assert isinstance(source, RegistrySource)
+    return source
 
 
 def fetched(source: Source, path: str, into: Path, at: int = 0) -> bytes:

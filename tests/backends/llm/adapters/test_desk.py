@@ -1,7 +1,5 @@
 """Who is let in with an adapter, who waits, and whose slot is given away."""
 
-from collections.abc import Iterator
-
 import pytest
 import torch
 
@@ -62,7 +60,7 @@ class Room:
 
 
 @pytest.fixture
-def room() -> Iterator[Room]:
+def room() -> Room:
     return Room(2)
 
 

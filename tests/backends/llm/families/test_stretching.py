@@ -50,7 +50,7 @@ def test_dynamic_frequencies_are_those_of_the_full_length(name: str, tmp_path: P
     values = made.values({"rope_parameters": DYNAMIC, "sliding_window": None})
     model = made.model(values)
     config, weights, _ = load_model(saved(model, values, tmp_path), torch.float32)
-    full = int(MAX_POSITIONS * DYNAMIC["factor"])
+    full = 3 * MAX_POSITIONS
     prompt = [(3 + 5 * place) % 96 for place in range(full)]
     found = Paged(for_length(config, full), weights, 16, (full,)).run([prompt], [[full]])
     torch.testing.assert_close(torch.cat(found), _whole(model, prompt), atol=1e-4, rtol=0)

@@ -15,6 +15,8 @@ from trivet.backends.llm.about import ABOUT
         ("GPT2LMHeadModel", True),
         ("XLMWithLMHeadModel", True),
         ("BertGenerationDecoder", True),
+        ("SmolVLMForConditionalGeneration", True),
+        ("Idefics3ForConditionalGeneration", True),
         ("BertForMaskedLM", False),
         ("T5ForConditionalGeneration", False),
         ("BertModel", False),

@@ -147,11 +147,10 @@ async def test_calls_are_items_of_their_own_behind_the_text(site: Site) -> None:
 
 
 async def test_forced_calls_follow_a_grammar(site: Site) -> None:
-    site.model.pieces = [ROME]
+    site.model.pieces = list(CALL)
     named = {"type": "function", "name": "weather"}
     (call,) = (await site.both(tools=[WEATHER], tool_choice=named)).output
     assert call.arguments == ROME
-    site.model.pieces = [f'[{{"name": "weather", "parameters": {ROME}}}]']
     allowed = {"type": "allowed_tools", "mode": "required", "tools": [named]}
     other = {"type": "function", "name": "other"}
     (call,) = (await site.both(tools=[WEATHER, other], tool_choice=allowed)).output

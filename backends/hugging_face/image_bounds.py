@@ -10,14 +10,14 @@ from trivet.protos.model_config_pb2 import ModelConfig
 USUAL_FORMATS = ("BMP", "GIF", "JPEG", "PNG", "WEBP")
 """What browsers show and people have, by Pillow's names."""
 KNOWN_FORMATS = (*USUAL_FORMATS, "AVIF", "PPM", "TIFF")
-_MAX_IMAGE_BYTES = 32 << 20
-_MAX_PIXELS = 1 << 25
+MAX_IMAGE_BYTES = 32 << 20
+MAX_PIXELS = 1 << 25
 """Of most cameras' largest photographs. Measured: decoding and preprocessing by NumPy take 13 bytes
 a pixel, 450 MB for so many, on each thread that does."""
 _MAX_PASSES = 16
 """Over an image of so many pixels: progressive JPEGs of usual programs have ten scans. Each goes
 over all pixels, so smaller images may have more."""
-_MAX_ASPECT_RATIO = 50
+MAX_ASPECT_RATIO = 50
 """Preprocessing scales the shorter side up to some hundred pixels: a line one pixel wide would take
 gigabytes."""
 
@@ -27,18 +27,18 @@ class Bounds:
     """Of a model."""
 
     formats: tuple[str, ...] = USUAL_FORMATS
-    max_bytes: int = _MAX_IMAGE_BYTES
-    max_pixels: int = _MAX_PIXELS
-    max_aspect_ratio: int = _MAX_ASPECT_RATIO
+    max_bytes: int = MAX_IMAGE_BYTES
+    max_pixels: int = MAX_PIXELS
+    max_aspect_ratio: int = MAX_ASPECT_RATIO
 
     @classmethod
     def of(cls, config: ModelConfig) -> Self:
         """As parameters of a config say. Raises InvalidConfig."""
         return cls(
             _formats(config),
-            number_of(config, "max_image_bytes", _MAX_IMAGE_BYTES),
-            number_of(config, "max_pixels", _MAX_PIXELS),
-            number_of(config, "max_aspect_ratio", _MAX_ASPECT_RATIO),
+            number_of(config, "max_image_bytes", MAX_IMAGE_BYTES),
+            number_of(config, "max_pixels", MAX_PIXELS),
+            number_of(config, "max_aspect_ratio", MAX_ASPECT_RATIO),
         )
 
     def check_file(self, num_bytes: int) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from trivet.backends.api import InvalidRequest
-from trivet.backends.image_classifier.bounds import Bounds
+from trivet.backends.hugging_face.image_bounds import Bounds
 
 _TRIED = 256
 _WITH_SCANS = ("JPEG", "MPO")
