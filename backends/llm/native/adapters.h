@@ -41,8 +41,8 @@ static void add_raised(const Model *model, const Added *added, const bf16 *lower
             if (tile < added->first_tiles[part] || tile >= added->last_tiles[part]) continue;
             const int first = added->first_columns[part];
             const int depth = added->first_columns[part + 1] - first;
-            const bf16 *right = added->ups[part] +
-                                (int64_t)(tile - added->first_tiles[part]) * TILE * depth;
+            const bf16 *right =
+                added->ups[part] + (int64_t)(tile - added->first_tiles[part]) * TILE * depth;
             const bf16 *left = lowered + first;
             if (!model->has_amx) {
                 raise_vectors(left, added->depth, rows, depth, right, sums);

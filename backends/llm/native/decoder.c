@@ -233,8 +233,7 @@ int64_t scratch_bytes(const Model *model, const Layer *layers, int32_t tokens, i
 
 /* Of Model, Layer, Mlp, Step and Adapters: whoever fills them in must have the same. */
 int32_t structure_bytes(void) {
-    return (int32_t)(sizeof(Model) + sizeof(Layer) + sizeof(Mlp) + sizeof(Step) +
-                     sizeof(Adapters));
+    return (int32_t)(sizeof(Model) + sizeof(Layer) + sizeof(Mlp) + sizeof(Step) + sizeof(Adapters));
 }
 
 int32_t allow_tiles(void) {

@@ -34,8 +34,6 @@ from trivet.backends.llm.native.structures import CLayer, CMlp, CNorm, CRouter
 from trivet.backends.llm.weights.taking import Weights
 
 Dense = GatedMlp | PlainMlp
-TELLING = 2
-"""So many of a group's scores say how good it is, its best ones (see models/mlps.py)."""
 
 
 class Taken:
@@ -142,7 +140,7 @@ class Taken:
     def _experts(self, made: CLayer, kind: ExpertMlp, weights: ExpertWeights) -> None:
         made.router = CRouter(
             kind.num_experts, kind.num_active, kind.scoring is Scoring.SIGMOID, kind.is_normalised,
-            kind.num_groups, kind.num_active_groups, TELLING, kind.multiplier,
+            kind.num_groups, kind.num_active_groups, kind.num_telling, kind.multiplier,
             self.address(pack(padded(numbers_of(weights.router)))),
         )  # fmt: skip
         if weights.correction is not None:

@@ -69,8 +69,8 @@ enum { MAX_PARTS = 4 };
 /* What adapters add to a product. A part is one of the file's matrices: some of the product's
  * outputs, in tiles of 16. */
 typedef struct {
-    int32_t depth, parts; /* the ranks of all adapters and parts, each part's to whole panels */
-    const bf16 *down;     /* packed; [depth, inputs] */
+    int32_t depth, parts;  /* the ranks of all adapters and parts, each part's to whole panels */
+    const bf16 *down;      /* packed; [depth, inputs] */
     const int32_t *owners; /* [depth]: the slot of each column's adapter */
     int32_t first_tiles[MAX_PARTS], last_tiles[MAX_PARTS], first_columns[MAX_PARTS + 1];
     const bf16 *ups[MAX_PARTS]; /* see pack_tiles() in packing.py; [outputs, a part's depth] */

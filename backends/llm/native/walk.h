@@ -30,7 +30,7 @@ typedef struct {
     Buffers buffers;
     Team *team;
     int thread;
-    int from, to; /* rows that this thread norms and places */
+    int from, to;             /* rows that this thread norms and places */
     const Adapters *adapters; /* of the layer under way, or null */
 } Walk;
 
