@@ -182,6 +182,33 @@ def test_a_model_of_texts_says_that_it_reads_no_images(call: Call) -> None:
         assert "model 'text' reads no images" in error["message"]
 
 
+def test_the_other_apis_of_chats_read_the_same_images(call: Call, client: openai.OpenAI) -> None:
+    asked = [{"role": "user", "content": [image(BLUE), text("What?")]}]
+    said = ask(client, asked)
+    counted = said.usage.prompt_tokens
+    limit = {"model": "smolvlm", "temperature": 0, "ignore_eos": True}
+
+    source = {"type": "base64", "media_type": "image/png", "data": address(BLUE).split(",")[1]}
+    blocks = [{"type": "image", "source": source}, text("What?")]
+    message = call(
+        "/v1/messages",
+        {**limit, "max_tokens": NUM_NEW, "messages": [{"role": "user", "content": blocks}]},
+    ).json
+    parts = [
+        {"type": "input_image", "image_url": address(BLUE)},
+        {"type": "input_text", "text": "What?"},
+    ]
+    response = call(
+        "/v1/responses",
+        {**limit, "max_output_tokens": NUM_NEW, "input": [{"role": "user", "content": parts}]},
+    ).json
+
+    usage = message["usage"]
+    assert usage["input_tokens"] + usage["cache_read_input_tokens"] == counted
+    assert response["usage"]["input_tokens"] == counted
+    assert message["content"][0]["text"] == said.choices[0].message.content
+
+
 def test_images_are_not_cut_away(call: Call) -> None:
     body = {"model": "smolvlm", "messages": TURNS, "truncate_prompt_tokens": 9}
 
