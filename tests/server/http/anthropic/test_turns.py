@@ -80,7 +80,6 @@ WRONG: list[tuple[list[tuple[str, Any]], str]] = [
     ([("user", [{"type": "image"}])], "messages[0].content[0].source"),
     ([("user", [{"type": "image", "source": {"type": "file"}}])], "messages[0].content[0].source"),
     ([("user", [{"type": "image", "source": {"type": "url"}}])], "content[0].source.url"),
-    ([("user", "a"), ("user", [{"type": "image", "source": PIXEL}])], "messages[1].content[0]"),
     ([("assistant", [{**CALL, "input": "{}"}])], "messages[0].content[0].input"),
     ([("assistant", [{**CALL, "input": DEEP}])], "messages[0].content[0].input"),
     ([("user", [{**RESULT, "content": 5}])], "messages[0].content[0].content"),
