@@ -11,7 +11,6 @@ from trivet.server.http.anthropic.turns import messages_of
 CALL = {"type": "tool_use", "id": "c1", "name": "f", "input": {"a": 1}}
 CALLED = {"id": "c1", "type": "function", "function": {"name": "f", "arguments": '{"a":1}'}}
 RESULT = {"type": "tool_result", "tool_use_id": "c1", "content": "4"}
-PIXEL = {"type": "base64", "media_type": "image/png", "data": "AAAA"}
 
 
 def text(words: str) -> dict[str, str]:
