@@ -11,6 +11,7 @@ from trivet.server.http.anthropic.turns import messages_of
 CALL = {"type": "tool_use", "id": "c1", "name": "f", "input": {"a": 1}}
 CALLED = {"id": "c1", "type": "function", "function": {"name": "f", "arguments": '{"a":1}'}}
 RESULT = {"type": "tool_result", "tool_use_id": "c1", "content": "4"}
+PIXEL = {"type": "base64", "media_type": "image/png", "data": "AAAA"}
 
 
 def text(words: str) -> dict[str, str]:
@@ -66,6 +67,7 @@ def test_thoughts_come_back_to_the_template() -> None:
     assert found[1] == {"role": "assistant", "content": "b", "reasoning": "hm"}
 
 
+FETCHED = {"type": "url", "url": "https://example.org/a.png"}
 DEEP: dict[str, Any] = {}
 for _ in range(300):
     DEEP = {"a": DEEP}
@@ -79,6 +81,7 @@ WRONG: list[tuple[list[tuple[str, Any]], str]] = [
     ([("user", [{"type": "image"}])], "messages[0].content[0].source"),
     ([("user", [{"type": "image", "source": {"type": "file"}}])], "messages[0].content[0].source"),
     ([("user", [{"type": "image", "source": {"type": "url"}}])], "content[0].source.url"),
+    ([("user", "a"), ("user", [{"type": "image", "source": FETCHED}])], "messages[1].content[0]"),
     ([("assistant", [{**CALL, "input": "{}"}])], "messages[0].content[0].input"),
     ([("assistant", [{**CALL, "input": DEEP}])], "messages[0].content[0].input"),
     ([("user", [{**RESULT, "content": 5}])], "messages[0].content[0].content"),
@@ -95,6 +98,12 @@ def test_wrong_turns_are_refused_where_they_are(turns: list[tuple[str, Any]], pl
     with pytest.raises(ServingError) as caught:
         read(*turns)
     assert place in caught.value.message.partition(": ")[0]
+
+
+def test_an_image_goes_where_chats_take_them() -> None:
+    (found,) = read(("user", [{"type": "image", "source": PIXEL}]))
+    address = {"url": "data:image/png;base64,AAAA"}
+    assert found["content"] == [{"type": "image_url", "image_url": address}]
 
 
 def test_an_unanswered_call_is_named() -> None:
