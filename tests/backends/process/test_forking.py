@@ -250,14 +250,16 @@ def test_one_that_does_not_answer_keeps_no_other_from_forking(
     stuck.process.send_signal(signal.SIGSTOP)
     order = Order.of_caller(instance_variables(os.environ, 1), 1, is_confined=False)
     ours, theirs = socket.socketpair()
-    with ThreadPoolExecutor(1) as pool, ours, theirs:
+    with ThreadPoolExecutor(1) as pool, theirs:
         waiting = pool.submit(own._ask, [theirs.fileno()] * 4)
-        while not own._lock.locked() and forking._ADOPTION._num_waiting == 0:
+        while forking._ADOPTION._num_waiting == 0:
             pass
-        other.fork(order, [theirs.fileno()] * 3).wait()
+        forked = other.fork(order, [theirs.fileno()] * 3)
         assert not waiting.done()
-        stuck.kill()
+        stuck.process.kill()
         waiting.result(patience())
+    ours.close()
+    forked.wait()
     other._end()
 
 
@@ -305,7 +307,7 @@ def test_where_it_dies_while_it_forks_there_are_no_two_processes_for_one_link(
 def test_it_ends_where_all_that_it_forks_is_nobodys_child(
     teller: Teller, own: ForkServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(forking, "_adopting_orphans", nullcontext)
+    monkeypatch.setattr(forking._ADOPTION, "needed", nullcontext)
     teller.open("1")
     assert own._launched is not None
     assert own._end_later is not None
