@@ -149,7 +149,10 @@ def test_a_sent_model_installs_nothing_whatever_its_name(tmp_path: Path) -> None
     elsewhere = f'{{"parameters": {{"EXECUTION_ENV_PATH": {{"string_value": "{tmp_path}"}}}}}}'
 
     try:
-        for config, text in ((None, "--allow-install m,"), (elsewhere, "leads out of the model")):
+        for config, text in (
+            (None, "client sends nothing is installed"),
+            (elsewhere, "leads out of the model"),
+        ):
             with pytest.raises(LoadFailed, match=text):
                 loader.open(loader.plan(upload.folder, config), 1)
     finally:
