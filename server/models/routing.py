@@ -15,8 +15,7 @@ from trivet.backends.api.adapting import SEPARATOR
 from trivet.server.models.model import Model, adapted
 from trivet.server.models.splitting import Split
 from trivet.server.models.texts import did_you_mean
-from trivet.server.models.traffic import EVEN, Traffic, is_label
-from trivet.server.repository.layout import TRAFFIC_FILE
+from trivet.server.models.traffic import EVEN, Traffic, is_label, no_version
 from trivet.server.scheduling.sequences.executor import SequenceExecutor
 
 Key = int | str
@@ -175,10 +174,7 @@ class VersionRouter:
             why = self._held_back.get(version, "")
             return NotFound(f"{text}: {why}" if why else text)
         if not self._traffic.labels:
-            return InvalidRequest(
-                f"failed to get model version from specified version string '{version}': it is no "
-                f"number, and model '{name}' has no labels ({TRAFFIC_FILE} gives them)"
-            )
+            return no_version(version)
         text = f"Request for unknown model: '{name}' has no version with label '{version[:64]}'"
         if version in self._traffic.labels:
             number = self._traffic.labels[version]

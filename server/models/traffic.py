@@ -18,11 +18,13 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
 
-from trivet.backends.api import InvalidConfig, UnreadableFiles
+from trivet.backends.api import InvalidConfig, InvalidRequest, UnreadableFiles
 from trivet.server.models.splitting import MAX_ARMS
 from trivet.server.models.texts import did_you_mean
 from trivet.server.repository.layout import TRAFFIC_FILE, ModelFolder
 
+MAX_DIGITS = 19
+"""Of a version's number."""
 WHOLE = 10_000
 """All requests, in hundredths of a percent."""
 NO_LABELS: Mapping[str, int] = MappingProxyType({})
@@ -82,6 +84,14 @@ def given_in(headers: Mapping[str, str], source: str) -> str | None:
         if key == name:
             return given
     return None
+
+
+def no_version(text: str) -> InvalidRequest:
+    """The refusal of what is no version's number, and no label where there are any."""
+    return InvalidRequest(
+        f"failed to get model version from specified version string '{text[:64]}': a version is a "
+        f"positive decimal number of at most {MAX_DIGITS} digits without a leading zero"
+    )
 
 
 def is_label(text: str) -> bool:

@@ -2,12 +2,10 @@
 
 from collections.abc import Mapping
 
-from trivet.backends.api import InvalidRequest
-from trivet.server.models.traffic import is_label
+from trivet.server.models.traffic import MAX_DIGITS, is_label, no_version
 
 HEADER = "x-model-version"
 """What a request may say that has no other place for a version."""
-_MAX_DIGITS = 19
 
 
 def version_in(headers: Mapping[str, str]) -> int | str | None:
@@ -24,9 +22,6 @@ def parse_version(text: str) -> int | str | None:
         return None
     if is_label(text):
         return text
-    if not (text.isascii() and text.isdigit() and len(text) <= _MAX_DIGITS) or text[0] == "0":
-        raise InvalidRequest(
-            f"failed to get model version from specified version string '{text[:64]}': a version "
-            f"is a positive decimal number of at most {_MAX_DIGITS} digits without a leading zero"
-        )
+    if not (text.isascii() and text.isdigit() and len(text) <= MAX_DIGITS) or text[0] == "0":
+        raise no_version(text)
     return int(text)

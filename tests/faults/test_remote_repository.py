@@ -158,7 +158,9 @@ def test_a_name_that_leads_out_of_the_folder_keeps_its_own_model_back(
     bucket.put("good/1/weights", b"good")
     server.wait_until(lambda: ("good", "1") in server.index(), "served the other one")
     wait_for(server, "cannot be a file: its name leads out of its folder")
-    assert not any(name == "evil" for name, _ in server.index())
+    (row,) = [row for (name, _), row in server.index().items() if name == "evil"]
+    assert row["state"] == "UNAVAILABLE"
+    assert "its name leads out of its folder" in row["reason"]
     assert not [*cache.parent.rglob("planted")]
     bucket.delete("evil/1/../../../../planted")
 

@@ -31,7 +31,7 @@ def files_in(folder: Path) -> ModelFiles:
     [
         ("max_model_length", "did you mean 'max_model_len'?"),
         ("tensor_parallel", "did you mean 'tensor_parallel_size'?"),
-        ("enable_lora", "it reads attention, block_size"),
+        ("enable_lora", "did you mean 'max_loras'?"),
         ("TRITON_BATCH_STRATEGY_PATH", "it reads attention, block_size"),
     ],
 )

@@ -204,7 +204,7 @@ async def test_who_names_no_version_gets_the_newest_and_is_told_how_it_was_chose
     ("version", "text"),
     [
         (3, "version 3 is not found"),
-        ("canary", "'canary': it is no number, and model 'm' has no labels"),
+        ("canary", "version string 'canary': a version is a positive decimal number"),
     ],
 )
 async def test_a_version_that_is_not_there_is_told(
