@@ -97,14 +97,13 @@ def test_three_threads_compute_what_one_does_under_sanitizers(
 
 
 @needs_vectors
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("sanitizers", "fault", "found"),
     [
         pytest.param(MEMORY, PAST_THE_END, "heap-buffer-overflow", id="past the end"),
-        pytest.param(
-            MEMORY, OVERFLOW, "signed integer overflow", id="undefined", marks=pytest.mark.slow
-        ),
-        pytest.param(THREADS, NO_BARRIER, "data race", id="race", marks=pytest.mark.slow),
+        pytest.param(MEMORY, OVERFLOW, "signed integer overflow", id="undefined"),
+        pytest.param(THREADS, NO_BARRIER, "data race", id="race"),
     ],
 )
 def test_a_planted_fault_would_be_found(

@@ -82,6 +82,7 @@ def test_the_logits_are_right_on_a_processor_too() -> None:
     assert row.ours > 0
 
 
+@pytest.mark.slow
 def test_transformers_is_asked_in_a_process_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(peers, "LLAMA", TINY)
     figure, reason = peers.ask("transformers", sys.executable, (3, 8, 4))
@@ -102,6 +103,7 @@ def fake_subject(folder: Path, name: str, text: str) -> bench_gpu.Subject:
     return bench_gpu.Subject(name, name, needs_s=1)
 
 
+@pytest.mark.slow
 def test_a_subject_that_fails_leaves_the_others_standing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
