@@ -53,8 +53,8 @@ class GuardedCore:
         # Keys name models by their names: a namespace before it opens no other.
         name = name_in(model)
         base, at, _ = name.rpartition("@")
-        if at and not caller.may_use(name) and caller.may_use(base):
-            # A version by its label, unless another model is called so.
+        if at and (caller.may_use(name) or caller.may_use(base)):
+            # A version by its label, unless another model is called so: what it means counts.
             name = self._core.resolve(model, None).name
         caller.require_model(name)
 

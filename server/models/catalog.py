@@ -36,8 +36,7 @@ class RegistryCatalog:
 
     def _model(self, name: str, version: int | str | None) -> Model:
         """Who asks has waited for all that is loaded beside it: what is not known is not there."""
-        base = name.rpartition("@")[0]
-        if not (self._registry.is_known(name) or self._registry.is_known(base)):
+        if not self._registry.is_known(self._registry.names.unlabelled(name)[0]):
             raise ModelNotFound(not_in_repository(name, self._registry.suggestions))
         return self._registry.routers.describe(name, version).model
 
@@ -45,7 +44,7 @@ class RegistryCatalog:
         """The model, and whatever it is made of."""
         names = self._registry.names
         found: set[str] = set()
-        todo = {key}
+        todo = {names.unlabelled(key)[0]}
         while todo:
             part = todo.pop()
             found.add(part)

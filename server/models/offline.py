@@ -19,6 +19,7 @@ from trivet.server.models.composition import Composition
 from trivet.server.models.load_plan import LoadPlan
 from trivet.server.models.loader import Loader, Prepared
 from trivet.server.models.texts import held_back, not_in_repository
+from trivet.server.models.traffic import read_traffic
 from trivet.server.repository.config import config_of, select_versions
 from trivet.server.repository.layout import ModelFolder
 from trivet.server.repository.names import Names, Reference
@@ -73,11 +74,17 @@ class OfflineModels:
 
     def signature(self, key: str, version: int | str | None) -> Signature:
         """What a model takes and gives. Raises ModelNotFound, NotFound, NotInFilesError."""
+        key, label = self.names.unlabelled(key)
         if not self.names.has(key):
             raise ModelNotFound(not_in_repository(key, self._shown()))
         folder = self.folders.get(key)
+        if label and folder is not None:
+            version = read_traffic(folder).labels.get(label, label)
         config = _config(folder) if folder is not None else None
-        chosen = select_versions(config, folder.versions) if folder and config else []
+        chosen = []
+        if folder and config:
+            picked = select_versions(config, folder.versions)
+            chosen = list(read_traffic(folder).among(picked))
         if folder is None or config is None or not chosen:
             raise NotInFilesError
         number = chosen[-1] if version is None else version
@@ -98,7 +105,7 @@ class OfflineModels:
     def parts(self, key: str) -> frozenset[str]:
         """The model, and whatever it is made of."""
         found: set[str] = set()
-        todo = {key}
+        todo = {self.names.unlabelled(key)[0]}
         while todo:
             found.add(part := todo.pop())
             todo |= self._composition.steps(part) - found

@@ -67,21 +67,31 @@ class Names:
     def meant(self, reference: Reference) -> tuple[str, ...]:
         """The keys that a reference may mean: several where it is ambiguous, the name itself where
         nobody bears it."""
-        bearers = self.bearers(reference.name)
+        name, _ = self.unlabelled(reference.name)
+        bearers = self.bearers(name)
         for namespace in reference.namespaces:
-            key = key_of(namespace, reference.name)
+            key = key_of(namespace, name)
             if key in bearers:
                 return (key,)
         return bearers or (reference.name,)
+
+    def unlabelled(self, name: str) -> tuple[str, str]:
+        """A name or key without the label of a version that it ends in, and the label; empty where
+        a model is called so as a whole, or nobody is."""
+        base, at, label = name.rpartition("@")
+        if at and not self.bearers(name_in(name)) and self.bearers(name_in(base)):
+            return base, label
+        return name, ""
 
     def all_meant(self, references: Iterable[Reference]) -> frozenset[str]:
         """The keys that any of several references may mean."""
         return frozenset(key for each in references for key in self.meant(each))
 
     def find(self, reference: Reference) -> str:
-        """The key that a reference means; the name itself where nobody bears it. Raises
-        InvalidRequest for one that is ambiguous."""
+        """The key that a reference means, with its label if it has one; the name itself where
+        nobody bears it. Raises InvalidRequest for one that is ambiguous."""
         meant = self.meant(reference)
         if len(meant) > 1:
             raise ambiguous(reference.name, meant)
-        return meant[0]
+        _, label = self.unlabelled(reference.name)
+        return f"{meant[0]}@{label}" if label else meant[0]

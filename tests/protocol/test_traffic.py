@@ -27,6 +27,15 @@ canary = 2
 stable = 50
 canary = 50
 """
+WHOLE = """
+platform: "ensemble"
+input { name: "x" data_type: TYPE_FP32 dims: 1 }
+output { name: "y" data_type: TYPE_FP32 dims: 1 }
+ensemble_scheduling { step {
+  model_name: "adder@canary" model_version: -1
+  input_map { key: "x" value: "x" } output_map { key: "y" value: "y" }
+} }
+"""
 
 
 @pytest.fixture(scope="module")
@@ -135,6 +144,24 @@ def test_tritons_clients_take_labels(server: RunningServer) -> None:
     assert int(asked.as_numpy("y")[0]) == 2
     assert described["versions"] == ["2"]
     assert [each.version for each in statistics] == ["2"]
+
+
+def test_a_step_of_an_ensemble_may_be_a_label(serve: Serve, tmp_path: Path) -> None:
+    for version in (1, 2):
+        write_adder(tmp_path, "adder", version)
+    share_out(tmp_path, "adder", "[labels]\ncanary = 1")
+    (tmp_path / "whole" / "1").mkdir(parents=True)
+    (tmp_path / "whole" / "config.pbtxt").write_text(WHOLE)
+    server = serve(tmp_path, "--model-control-mode=explicit", "--load-model=whole")
+
+    def computed() -> float:
+        return float(ask(server, "whole").json()["outputs"][0]["data"][0])
+
+    assert {name for name, _ in server.index()} == {"adder", "whole"}
+    assert computed() == 1
+    share_out(tmp_path, "adder", "[labels]\ncanary = 2")
+    httpx.post(f"http://{server.http}/v2/repository/models/adder/load", timeout=patience())
+    server.wait_until(lambda: computed() == 2, "asked the version that is called so now")
 
 
 def test_what_is_not_a_label_is_named(server: RunningServer) -> None:

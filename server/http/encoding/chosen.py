@@ -8,6 +8,7 @@ from trivet.backends.api import InvalidRequest, ModelNotFound, ModelNotReady
 from trivet.backends.api.encoder import EncoderInfo, Task
 from trivet.server.core import Encoders, Inference
 from trivet.server.http.openai.prompts import PLACEHOLDERS
+from trivet.server.http.request_ids import RequestIds
 from trivet.server.http.routes import Call
 from trivet.server.models.routing import Admitted
 
@@ -59,7 +60,7 @@ def choose(core: EncodingCore, named: str | None, call: Call, tasks: Collection[
 def named_encoder(core: Inference, name: str, call: Call) -> Chosen | None:
     """The model of that name; None for one of another kind. Raises ModelNotFound, ModelNotReady."""
     try:
-        admitted = core.resolve(name, call.version, call.request_id, call)
+        admitted = core.resolve(name, call.version, RequestIds.given(call.request.headers), call)
     except ModelNotFound:
         raise ModelNotFound(f"The model `{name[:128]}` does not exist.") from None
     call.chose(admitted)

@@ -16,6 +16,7 @@ from trivet.backends.api import (
 )
 from trivet.backends.api.image_classifier import IMAGE, ImageClassifierInfo
 from trivet.server.core import ImageClassifiers, Inference
+from trivet.server.http.request_ids import RequestIds
 from trivet.server.http.routes import Call
 from trivet.server.http.sinks import SingleSink
 from trivet.server.models.routing import Admitted
@@ -40,7 +41,7 @@ def choose_classifier(core: ImagingCore, named: str, call: Call) -> ChosenClassi
     several do and none is named, ModelNotFound, ModelNotReady."""
     name = named or _only(core)
     try:
-        admitted = core.resolve(name, call.version, call.request_id, call)
+        admitted = core.resolve(name, call.version, RequestIds.given(call.request.headers), call)
     except ModelNotFound:
         raise ModelNotFound(f"The model `{name[:128]}` does not exist.") from None
     call.chose(admitted)

@@ -4,7 +4,6 @@ import orjson
 from aiohttp import web
 
 from trivet.backends.api import ServingError
-from trivet.backends.api.adapting import SEPARATOR
 from trivet.server.core import Generators
 from trivet.server.http.answers import Answer
 from trivet.server.http.limits import HttpLimits
@@ -46,10 +45,7 @@ class TgiGenerate:
 
     def _generation(self, call: Call, fields: GenerateFields, *, is_stream: bool) -> Generation:
         parameters = fields.check(is_stream=is_stream)
-        name, generator = choose(self._core, call, fields.model)
-        if parameters.adapter_id:
-            adapter = f"{name}{SEPARATOR}{parameters.adapter_id}"
-            generator = self._core.generator(adapter, key=call.request_id)
+        _, generator = choose(self._core, call, fields.model, parameters.adapter_id or "")
         return Generation(call.request_id, fields.inputs, parameters, generator)
 
     async def _whole(
