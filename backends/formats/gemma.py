@@ -131,10 +131,10 @@ def _members(
 
 
 def _value(marks: Marks, forcing: Forcing, schema: Schema, root: Schema, depth: int) -> str | None:
+    if depth > _MAX_FORCED_DEPTH or not forcing.may_visit():
+        return None
     schema = followed(schema, root)
     kinds = kinds_of(schema, root)
-    if depth > _MAX_FORCED_DEPTH:
-        return None
     if kinds == TEXT:
         inner = text_value(forcing, schema, marks.quote)
         return inner and f"{forcing.text(marks.quote)} {inner}"

@@ -162,6 +162,8 @@ def _forced_call(marks: Markup, forcing: Forcing, tool: Tool) -> str | None:
 def _forced_member(
     marks: Markup, forcing: Forcing, name: str, schema: Schema, root: Schema
 ) -> str | None:
+    if not forcing.may_visit():
+        return None
     kind = ""
     if marks.kinds:
         is_text = kinds_of(schema, root) == TEXT

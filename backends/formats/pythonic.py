@@ -148,6 +148,8 @@ def _forced_call(forcing: Forcing, tool: Tool) -> str | None:
 
 
 def _forced_member(forcing: Forcing, name: str, schema: Schema, root: Schema) -> str | None:
+    if not forcing.may_visit():
+        return None
     begun = forcing.text(f"{name}=")
     schema = followed(schema, root)
     if is_any_boolean(schema, root):
