@@ -255,6 +255,23 @@ def test_python_s_own_spellings_are_understood(text: str, told: dict[str, Any]) 
         assert json.loads(given) == told
 
 
+@pytest.mark.parametrize(
+    ("name", "text", "shown", "given"),
+    [
+        ("pythonic", '[weather(city="x", days=foo)]', "foo)]", '{"city": "x", "days": '),
+        ("pythonic", "[weather(tags=[1, foo])]", "foo])]", '{"tags": [1, '),
+        ("pythonic", "[weather(place={foo: 1})]", "foo: 1})]", '{"place": {'),
+        ("pythonic", "[weather(days=1, so it is)]", "so it is)]", '{"days": 1'),
+        ("pythonic", "[weather(days=12", "", '{"days": 12'),
+        ("pythonic", "[weather(place={'la", "", '{"place": {"la'),
+        ("gemma4", "<|tool_call>call:weather{days:12", "", '{"days": 12'),
+    ],
+)  # fmt: skip
+def test_what_breaks_a_call_off_is_not_lost(name: str, text: str, shown: str, given: str) -> None:
+    for parts in cuts(text):
+        assert read(reader_of(name), parts) == ("", shown, [("weather", given)])
+
+
 @pytest.mark.parametrize("text", ["[weather]", "[1, 2]", "[link](http://x)", "[other(a=1)]", "[a"])
 def test_brackets_that_are_no_calls_are_text(text: str) -> None:
     assert read(reader_of("pythonic"), [text]) == ("", text, [])
