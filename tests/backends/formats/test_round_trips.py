@@ -265,6 +265,9 @@ def test_python_s_own_spellings_are_understood(text: str, told: dict[str, Any]) 
         ("pythonic", "[weather(days=12", "", '{"days": 12'),
         ("pythonic", "[weather(place={'la", "", '{"place": {"la'),
         ("gemma4", "<|tool_call>call:weather{days:12", "", '{"days": 12'),
+        ("glm45", "<tool_call>weather\n<arg_key>days</arg_key>\n<arg_value>12", "",
+         '{"days": 12'),
+        ("glm45", "<tool_call>weather\n<arg_key>days</arg_key>\n<arg_value>", "", '{"days": '),
     ],
 )  # fmt: skip
 def test_what_breaks_a_call_off_is_not_lost(name: str, text: str, shown: str, given: str) -> None:
