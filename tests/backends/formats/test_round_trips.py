@@ -195,6 +195,7 @@ HARMONIES: list[tuple[str, str, str, list[tuple[str, str]]]] = [
     (f" to=functions.weather<|channel|>commentary json<|message|>{F[1]}<|call|>", "", "", [F]),
     (f"<|channel|>commentary to=weather<|message|>{F[1]}<|call|>", "", "", [F]),
     (" to=functions.now<|channel|>commentary json<|message|><|call|>", "", "", [("now", "{}")]),
+    (" to=functions.now<|channel|>commentary json<|message|>", "", "", [("now", "{}")]),
     (
         f"{THOUGHT}<|channel|>commentary<|message|>I look.<|end|><|start|>assistant"
         f"<|channel|>commentary to=functions.weather<|message|>{F[1]}<|call|>",
