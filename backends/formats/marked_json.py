@@ -1,5 +1,6 @@
 """Calls as JSON objects with name and arguments, between marks: the most common formats."""
 
+from collections.abc import Container
 from dataclasses import dataclass
 from functools import partial
 
@@ -65,13 +66,16 @@ class LeadingJson(Reader):
 
     def _calls(self) -> Reading[None]:
         source = self.source
+        # Without a mark, any JSON could be one.
+        known = self.tools or None
         yield from source.spaces()
         if (yield from source.has("<|python_")):
+            known = None
             if not (yield from source.has("tag|>")):
                 yield from source.expect("start|>")
             yield from source.spaces()
-        yield from call_object(self, needs_arguments=True)
-        yield from more(self, needs_arguments=True)
+        yield from call_object(self, needs_arguments=True, known=known)
+        yield from more(self, needs_arguments=True, known=known)
         if (yield from source.has("<|python_end|>")):
             self.settle()
 
@@ -89,7 +93,9 @@ def listed(reader: Reader) -> Reading[None]:
         yield from source.has(",")
 
 
-def more(reader: Reader, *, needs_arguments: bool = False) -> Reading[None]:
+def more(
+    reader: Reader, *, needs_arguments: bool = False, known: Container[str] | None = None
+) -> Reading[None]:
     """Further calls behind a comma or semicolon."""
     source = reader.source
     while True:
@@ -98,7 +104,7 @@ def more(reader: Reader, *, needs_arguments: bool = False) -> Reading[None]:
             return
         yield from source.next()
         yield from source.spaces()
-        yield from call_object(reader, needs_arguments=needs_arguments)
+        yield from call_object(reader, needs_arguments=needs_arguments, known=known)
 
 
 def force(style: Style, forcing: Forcing) -> str | None:

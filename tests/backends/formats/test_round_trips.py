@@ -256,6 +256,26 @@ def test_python_s_own_spellings_are_understood(text: str, told: dict[str, Any]) 
         assert json.loads(given) == told
 
 
+BOB = '{"name": "Bob", "arguments": {"days": 1}}'
+KNOWN = '{"name": "weather", "arguments": {"days": 1}}'
+
+
+@pytest.mark.parametrize(
+    ("text", "shown", "called"),
+    [
+        (BOB, BOB, []),
+        ('{"arguments": {}, "name": "Bob"}', '{"arguments": {}, "name": "Bob"}', []),
+        (f"{KNOWN}; {BOB}", f"; {BOB}", ["weather"]),
+        (f"<|python_tag|>{BOB}", "", ["Bob"]),
+    ],
+    ids=["bare", "name last", "second", "marked"],
+)
+def test_json_without_marks_calls_tools_only(text: str, shown: str, called: list[str]) -> None:
+    for parts in cuts(text):
+        _, told_text, told = read(reader_of("llama3_json"), parts)
+        assert (told_text, [name for name, _ in told]) == (shown, called)
+
+
 @pytest.mark.parametrize(
     ("name", "text", "shown", "given"),
     [
