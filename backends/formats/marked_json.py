@@ -8,7 +8,10 @@ from trivet.backends.formats.format import ToolFormat
 from trivet.backends.formats.grammar import Forcing, Tool
 from trivet.backends.formats.json_text import call_object
 from trivet.backends.formats.reader import Reader, Tools
-from trivet.backends.formats.source import Reading
+from trivet.backends.formats.source import SPACE, Malformed, Reading
+
+_STRAY = f"}}{SPACE}"
+"""What may stand between a call and its closing mark: models miscount brackets."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,16 +47,22 @@ class MarkedJson(Reader):
             yield from self.attempt(mark, self._calls())
 
     def _calls(self) -> Reading[None]:
-        source = self.source
+        source, closing = self.source, self._style.closing
         yield from source.spaces()
-        if (yield from source.has("[")):
-            yield from listed(self)
-        else:
-            yield from call_object(self)
-            yield from more(self)
-        if self._style.closing:
-            yield from source.spaces()
-            if (yield from source.has(self._style.closing)):
+        try:
+            if (yield from source.has("[")):
+                yield from listed(self)
+            else:
+                yield from call_object(self)
+                yield from more(self)
+        except Malformed:
+            # A call that is told needs no last bracket, if no more stands before the mark.
+            if source.taken or not closing or not (yield from source.sees(closing)):
+                raise
+        if closing:
+            while (yield from source.peek()) in _STRAY:
+                yield from source.next()
+            if (yield from source.has(closing)):
                 self.settle()
 
 
