@@ -38,7 +38,12 @@ def test_schemas_that_unfold_without_end_are_read_to_an_end(
 ) -> None:
     visits: list[Any] = []
     own_kinds = values._own_kinds
-    monkeypatch.setattr(values, "_own_kinds", lambda each: visits.append(each) or own_kinds(each))
+
+    def counted(each: Any) -> values.Kinds:
+        visits.append(each)
+        return own_kinds(each)
+
+    monkeypatch.setattr(values, "_own_kinds", counted)
     form = tool_format(name)
     assert form is not None
     form.force(Forcing([Tool("f", schema)], is_single=True))
@@ -51,6 +56,7 @@ def test_types_are_those_of_all_that_a_schema_refers_to() -> None:
     assert kinds_of({"oneOf": [{"$ref": "#/$defs/a"}, {"enum": [1, "b"]}]}, root) == {
         "null", "integer", "string"
     }  # fmt: skip
-    for anything in ({"anyOf": [{}, {"type": "null"}]}, {"anyOf": []}, {"$ref": "#/no"}, None):
+    choices: list[Any] = [{"anyOf": [{}, {"type": "null"}]}, {"anyOf": []}, {"$ref": "#/no"}, None]
+    for anything in choices:
         assert kinds_of(anything, root) == ANY
     assert kinds_of({"anyOf": [{"type": "null"}] * 1_000}, root) == ANY
