@@ -18,6 +18,8 @@ _OF_OBJECTS = _REMARKS | {
 }  # fmt: skip
 _OR_NOTHING = frozenset({"string", "null"})
 _MAX_REFERENCES = 8
+_PART = 1 / 50
+"""What a part of a schema costs of a request's visits, where schemas are walked whole."""
 PYTHON_BOOLEAN = '("True" | "False")'
 
 
@@ -48,10 +50,10 @@ def plain_value(
     if kinds == TEXT:
         return text_value(forcing, schema, closing)
     if "string" in kinds:
-        is_free = kinds <= _OR_NOTHING and _is_free(schema)
+        is_free = kinds <= _OR_NOTHING and _is_free(forcing, schema)
         return forcing.free(closing) if is_free else None
     if not kinds:
-        return forcing.free(closing) if _is_free(schema) else None
+        return forcing.free(closing) if _is_free(forcing, schema) else None
     is_python = as_python and is_any_boolean(schema, root)
     written = PYTHON_BOOLEAN if is_python else json_value(forcing, schema, root)
     return written and f"{written} {forcing.text(closing)}"
@@ -63,6 +65,8 @@ def text_value(forcing: Forcing, schema: Schema, closing: str) -> str | None:
         return None
     choices = [schema["const"]] if "const" in schema else schema.get("enum")
     if choices is not None:
+        if not forcing.may_visit(len(choices) * _PART):
+            return None
         return forcing.rule(" | ".join(forcing.text(f"{choice}{closing}") for choice in choices))
     pattern = schema.get("pattern")
     least, most = schema.get("minLength", 0), schema.get("maxLength", "")
@@ -81,7 +85,7 @@ def json_value(forcing: Forcing, schema: Schema, root: Schema) -> str | None:
     """The rule of a value as JSON, with the definitions that it refers to."""
     definitions = {key: root[key] for key in ("$defs", "definitions") if key in root}
     whole = {**schema, **definitions}
-    return forcing.json(whole) if _refers_to_definitions(whole) else None
+    return forcing.json(whole) if _refers_to_definitions(forcing, whole) else None
 
 
 def followed(schema: Schema, root: Schema) -> Schema:
@@ -106,20 +110,24 @@ def is_nameable(tool: Tool) -> bool:
     return all(name.isidentifier() for name in properties(tool.schema))
 
 
-def _is_free(schema: Schema) -> bool:
+def _is_free(forcing: Forcing, schema: Schema) -> bool:
     """Whether it asks for nothing but types."""
+    if not forcing.may_visit(_PART):
+        return False
     inner = schema.get("anyOf", ())
     return schema.keys() <= _REMARKS | {"anyOf"} and all(
-        isinstance(each, Mapping) and _is_free(each) for each in inner
+        isinstance(each, Mapping) and _is_free(forcing, each) for each in inner
     )
 
 
-def _refers_to_definitions(value: Any) -> bool:
+def _refers_to_definitions(forcing: Forcing, value: Any) -> bool:
+    if not forcing.may_visit(_PART):
+        return False
     if isinstance(value, list):
-        return all(map(_refers_to_definitions, value))
+        return all(_refers_to_definitions(forcing, each) for each in value)
     if not isinstance(value, Mapping):
         return True
     reference = value.get("$ref")
     if isinstance(reference, str) and not reference.startswith(("#/$defs/", "#/definitions/")):
         return False
-    return all(map(_refers_to_definitions, value.values()))
+    return all(_refers_to_definitions(forcing, each) for each in value.values())

@@ -17,7 +17,7 @@ from trivet.backends.formats.format import ToolFormat
 from trivet.backends.formats.grammar import Forcing, Schema, Tool
 from trivet.backends.formats.named_json import until_mark
 from trivet.backends.formats.reader import Reader, Tools
-from trivet.backends.formats.source import Malformed, Reading, Sink
+from trivet.backends.formats.source import Ended, Malformed, Reading, Sink
 from trivet.backends.formats.values import TEXT, inside_quotes, kinds_of, text_as_json
 
 MAX_DEPTH = 64
@@ -100,12 +100,16 @@ class GemmaCalls(Reader):
 
     def _word(self, sink: Sink) -> Reading[None]:
         parts: list[str] = []
-        while True:
-            yield from self.source.peek()
-            text = self.source.run(_WORD)
-            if not text:
-                break
-            parts.append(text)
+        try:
+            while True:
+                yield from self.source.peek()
+                text = self.source.run(_WORD)
+                if not text:
+                    break
+                parts.append(text)
+        except Ended:
+            sink("".join(parts))
+            raise
         if not parts:
             raise Malformed("a value")
         sink(text_as_json("".join(parts), _SCALARS))
@@ -131,10 +135,10 @@ def _members(
 
 
 def _value(marks: Marks, forcing: Forcing, schema: Schema, root: Schema, depth: int) -> str | None:
+    if depth > _MAX_FORCED_DEPTH or not forcing.may_visit():
+        return None
     schema = followed(schema, root)
     kinds = kinds_of(schema, root)
-    if depth > _MAX_FORCED_DEPTH:
-        return None
     if kinds == TEXT:
         inner = text_value(forcing, schema, marks.quote)
         return inner and f"{forcing.text(marks.quote)} {inner}"

@@ -14,6 +14,8 @@ _SPACING = {"whitespace_flexible": False, "item_separator": ", ", "key_separator
 """As Python's json writes it, for that is what models have been trained on."""
 
 
+MAX_VISITS = 2_000
+"""Of schemas, for one request's rules: those that refer to each other can unfold without end."""
 PARTS = ("rules", "texts", "free", "schemas")
 """Kinds of rules: bodies of names; texts; a text's end and its pattern before that; schemas."""
 
@@ -38,11 +40,17 @@ class Forcing:
     """The model's chat template, where a format has several spellings."""
     _parts: dict[str, dict[str, Any]] = field(default_factory=lambda: {part: {} for part in PARTS})
     _names: dict[tuple[str, str], str] = field(default_factory=dict)
+    _num_visits: float = 0
 
     def value(self, start: str) -> str:
         """The whole, for a Grammar of kind `calls`."""
         rules = {"start": start, **self._parts["rules"]}
         return json.dumps({**self._parts, "rules": rules})
+
+    def may_visit(self, cost: float = 1) -> bool:
+        """Whether a schema may be looked at, which counts; False: there have been too many."""
+        self._num_visits += cost
+        return self._num_visits <= MAX_VISITS
 
     # -- parts, each of which gives the name of a rule -----------------------------------------
 

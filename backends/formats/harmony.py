@@ -81,10 +81,12 @@ class HarmonyReader(Reader):
         else:
             sink = self._separated(self.show, is_new=self._has_shown)
             self._has_shown = True
-        end = yield from self.source.until(_ENDS, sink)
-        if name and not self._num_arguments:
-            self.argue("{}")
-        return end
+        try:
+            return (yield from self.source.until(_ENDS, sink))
+        finally:
+            # The output may end here, too.
+            if name and not self._num_arguments:
+                self.argue("{}")
 
     def _argue(self, text: str) -> None:
         self._num_arguments = 1

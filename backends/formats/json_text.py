@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections.abc import Container
 from dataclasses import dataclass
 
 from trivet.backends.formats.reader import Reader
@@ -85,12 +86,16 @@ class _Call:
     is_told: bool = False
     early: str | None = None
     """Arguments that came before the name."""
+    known: Container[str] | None = None
+    """The names that are believed; None: all."""
 
 
-def call_object(reader: Reader, *, needs_arguments: bool = False) -> Reading[None]:
+def call_object(
+    reader: Reader, *, needs_arguments: bool = False, known: Container[str] | None = None
+) -> Reading[None]:
     """`{"name": ..., "arguments": ...}` in any order of keys; the arguments' text goes out as it
-    comes once the name is known. Raises Malformed for what is no call."""
-    source, call = reader.source, _Call()
+    comes once the name is known. Raises Malformed for what is no call, or none of a known name."""
+    source, call = reader.source, _Call(known=known)
     yield from source.expect("{")
     while True:
         yield from source.spaces()
@@ -115,7 +120,7 @@ def call_object(reader: Reader, *, needs_arguments: bool = False) -> Reading[Non
 def _member(reader: Reader, call: _Call, key: str) -> Reading[None]:
     if key == "name":
         call.name = yield from string(reader.source)
-        if not call.name:
+        if not call.name or (call.known is not None and call.name not in call.known):
             raise Malformed("a name")
         if call.early is not None:
             _tell(reader, call, call.early)

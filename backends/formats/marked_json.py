@@ -1,5 +1,6 @@
 """Calls as JSON objects with name and arguments, between marks: the most common formats."""
 
+from collections.abc import Container
 from dataclasses import dataclass
 from functools import partial
 
@@ -7,7 +8,10 @@ from trivet.backends.formats.format import ToolFormat
 from trivet.backends.formats.grammar import Forcing, Tool
 from trivet.backends.formats.json_text import call_object
 from trivet.backends.formats.reader import Reader, Tools
-from trivet.backends.formats.source import Reading
+from trivet.backends.formats.source import SPACE, Malformed, Reading
+
+_STRAY = f"}}{SPACE}"
+"""What may stand between a call and its closing mark: models miscount brackets."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,16 +47,22 @@ class MarkedJson(Reader):
             yield from self.attempt(mark, self._calls())
 
     def _calls(self) -> Reading[None]:
-        source = self.source
+        source, closing = self.source, self._style.closing
         yield from source.spaces()
-        if (yield from source.has("[")):
-            yield from listed(self)
-        else:
-            yield from call_object(self)
-            yield from more(self)
-        if self._style.closing:
-            yield from source.spaces()
-            if (yield from source.has(self._style.closing)):
+        try:
+            if (yield from source.has("[")):
+                yield from listed(self)
+            else:
+                yield from call_object(self)
+                yield from more(self)
+        except Malformed:
+            # A call that is told needs no last bracket, if no more stands before the mark.
+            if source.taken or not closing or not (yield from source.sees(closing)):
+                raise
+        if closing:
+            while (yield from source.peek()) in _STRAY:
+                yield from source.next()
+            if (yield from source.has(closing)):
                 self.settle()
 
 
@@ -65,13 +75,16 @@ class LeadingJson(Reader):
 
     def _calls(self) -> Reading[None]:
         source = self.source
+        # Without a mark, any JSON could be one.
+        known = self.tools or None
         yield from source.spaces()
         if (yield from source.has("<|python_")):
+            known = None
             if not (yield from source.has("tag|>")):
                 yield from source.expect("start|>")
             yield from source.spaces()
-        yield from call_object(self, needs_arguments=True)
-        yield from more(self, needs_arguments=True)
+        yield from call_object(self, needs_arguments=True, known=known)
+        yield from more(self, needs_arguments=True, known=known)
         if (yield from source.has("<|python_end|>")):
             self.settle()
 
@@ -89,7 +102,9 @@ def listed(reader: Reader) -> Reading[None]:
         yield from source.has(",")
 
 
-def more(reader: Reader, *, needs_arguments: bool = False) -> Reading[None]:
+def more(
+    reader: Reader, *, needs_arguments: bool = False, known: Container[str] | None = None
+) -> Reading[None]:
     """Further calls behind a comma or semicolon."""
     source = reader.source
     while True:
@@ -98,7 +113,7 @@ def more(reader: Reader, *, needs_arguments: bool = False) -> Reading[None]:
             return
         yield from source.next()
         yield from source.spaces()
-        yield from call_object(reader, needs_arguments=needs_arguments)
+        yield from call_object(reader, needs_arguments=needs_arguments, known=known)
 
 
 def force(style: Style, forcing: Forcing) -> str | None:

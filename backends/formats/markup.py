@@ -13,7 +13,7 @@ from trivet.backends.formats.format import ToolFormat
 from trivet.backends.formats.grammar import Forcing, Schema, Tool
 from trivet.backends.formats.named_json import until_mark
 from trivet.backends.formats.reader import Reader, Tools
-from trivet.backends.formats.source import Malformed, Reading
+from trivet.backends.formats.source import Ended, Malformed, Reading
 from trivet.backends.formats.values import (
     TEXT,
     Kinds,
@@ -136,7 +136,13 @@ class MarkupCalls(Reader):
             self.argue('"')
             return
         parts: list[str] = []
-        yield from source.until(ends, parts.append)
+        try:
+            yield from source.until(ends, parts.append)
+        except Ended:
+            # Cut off: what there is, is told.
+            if parts:
+                self.argue(text_as_json("".join(parts), kinds))
+            raise
         self.argue(text_as_json("".join(parts), kinds))
 
 
@@ -162,6 +168,8 @@ def _forced_call(marks: Markup, forcing: Forcing, tool: Tool) -> str | None:
 def _forced_member(
     marks: Markup, forcing: Forcing, name: str, schema: Schema, root: Schema
 ) -> str | None:
+    if not forcing.may_visit():
+        return None
     kind = ""
     if marks.kinds:
         is_text = kinds_of(schema, root) == TEXT

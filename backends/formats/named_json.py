@@ -98,6 +98,7 @@ def until_mark(reader: Reader, mark: str) -> Reading[str]:
         if (yield from source.has(mark)):
             return "".join(parts)
         parts.append((yield from source.next()))
+    source.leave("".join(parts))
     raise Malformed("a name")
 
 

@@ -25,7 +25,7 @@ def literal(source: Source, sink: Sink, depth: int = 0) -> Reading[None]:
     elif char in _CLOSING:
         yield from _collection(source, sink, depth)
     else:
-        sink((yield from _word(source)))
+        yield from _word(source, sink)
 
 
 def as_json(text: str) -> str:
@@ -70,7 +70,11 @@ def _collection(source: Source, sink: Sink, depth: int) -> Reading[None]:
 
 def _key(source: Source, sink: Sink) -> Reading[None]:
     parts: list[str] = []
-    yield from literal(source, parts.append, MAX_DEPTH)
+    try:
+        yield from literal(source, parts.append, MAX_DEPTH)
+    except (Ended, Malformed):
+        sink("".join(parts))
+        raise
     key = "".join(parts)
     # JSON's keys are strings.
     sink(key if key.startswith('"') else json.dumps(key))
@@ -127,18 +131,20 @@ def _inside(text: str) -> str:
     return json.dumps(text, ensure_ascii=False)[1:-1]
 
 
-def _word(source: Source) -> Reading[str]:
+def _word(source: Source, sink: Sink) -> Reading[None]:
     """A number, True, False or None."""
-    parts: list[str] = []
-    while True:
-        yield from source.peek()
-        text = source.run(_WORD)
-        if not text:
-            break
-        parts.append(text)
-    word = "".join(parts)
-    if word in _WORDS or word in _WORDS.values():
-        return _WORDS.get(word, word)
-    if not _NUMBER.fullmatch(word):
+    word = ""
+    try:
+        while True:
+            yield from source.peek()
+            text = source.run(_WORD)
+            if not text:
+                break
+            word += text
+    except Ended:
+        sink(_WORDS.get(word, word))
+        raise
+    if word not in _WORDS and word not in _WORDS.values() and not _NUMBER.fullmatch(word):
+        source.leave(word)
         raise Malformed("a literal")
-    return word
+    sink(_WORDS.get(word, word))

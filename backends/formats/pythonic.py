@@ -16,7 +16,7 @@ from trivet.backends.formats.format import ToolFormat
 from trivet.backends.formats.grammar import Forcing, Schema, Tool
 from trivet.backends.formats.python_text import literal
 from trivet.backends.formats.reader import Reader, Tools
-from trivet.backends.formats.source import Malformed, Reading
+from trivet.backends.formats.source import SPACE, Malformed, Reading
 
 _NAME = re.compile(r"[\w.-]+")
 
@@ -117,11 +117,14 @@ class PythonCalls(Reader):
             if not text:
                 break
             parts.append(text)
-        yield from source.spaces()
-        yield from source.expect(behind)
-        if not parts:
+        name, blank = "".join(parts), ""
+        while (yield from source.peek()) in SPACE:
+            blank += yield from source.next()
+        if not name or not (yield from source.sees(behind)):
+            source.leave(name + blank)
             raise Malformed("a name")
-        return "".join(parts)
+        yield from source.expect(behind)
+        return name
 
 
 def _force(style: Style, forcing: Forcing) -> str | None:
@@ -148,6 +151,8 @@ def _forced_call(forcing: Forcing, tool: Tool) -> str | None:
 
 
 def _forced_member(forcing: Forcing, name: str, schema: Schema, root: Schema) -> str | None:
+    if not forcing.may_visit():
+        return None
     begun = forcing.text(f"{name}=")
     schema = followed(schema, root)
     if is_any_boolean(schema, root):

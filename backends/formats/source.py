@@ -51,6 +51,11 @@ class Source:
         """What was taken is told already."""
         self._taken = None
 
+    def leave(self, text: str) -> None:
+        """What was taken last and is nobody's: it is remembered even if nothing else is."""
+        if self._taken is None:
+            self._taken = [text]
+
     @property
     def taken(self) -> str:
         """Since `remember`; empty after `forget`."""

@@ -1,7 +1,7 @@
 """Arguments that are written as plain text: which JSON they are, by the schema. Pure."""
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from trivet.backends.formats.grammar import Schema
@@ -11,13 +11,33 @@ Kinds = frozenset[str]
 ANY: Kinds = frozenset()
 """The schema does not say."""
 TEXT: Kinds = frozenset({"string"})
-_MAX_REFERENCES = 32
+MAX_SCHEMAS = 256
+"""As many are looked at to know the types of one value; with more, it may be anything."""
 _WORDS = {"true": "true", "false": "false", "none": "null", "null": "null"}
 
 
-def kinds_of(schema: Any, root: Schema, depth: int = 0) -> Kinds:
-    """The types that a value may have."""
-    if not isinstance(schema, Mapping) or depth > _MAX_REFERENCES:
+def kinds_of(schema: Any, root: Schema) -> Kinds:
+    """The types that a value may have. Looks at so many schemas and no more, for schemas are the
+    clients', and may refer to themselves in many ways."""
+    found: set[str] = set()
+    waiting, num_seen, followed = [schema], 1, set[Any]()
+    while waiting:
+        here = waiting.pop()
+        kinds = _own_kinds(here)
+        if kinds:
+            found |= kinds
+            continue
+        more = _behind(here, root, followed)
+        num_seen += len(more or ())
+        if more is None or num_seen > MAX_SCHEMAS:
+            return ANY
+        waiting += more
+    return frozenset(found)
+
+
+def _own_kinds(schema: Any) -> Kinds:
+    """What a schema says by itself."""
+    if not isinstance(schema, Mapping):
         return ANY
     named = schema.get("type")
     if isinstance(named, str):
@@ -26,12 +46,25 @@ def kinds_of(schema: Any, root: Schema, depth: int = 0) -> Kinds:
         return frozenset(each for each in named if isinstance(each, str))
     if "const" in schema:
         return frozenset({_kind(schema["const"])})
-    if isinstance(schema.get("enum"), list):
-        return frozenset(map(_kind, schema["enum"]))
+    values = schema.get("enum")
+    return frozenset(map(_kind, values)) if isinstance(values, list) else ANY
+
+
+def _behind(schema: Any, root: Schema, followed: set[Any]) -> Sequence[Any] | None:
+    """The schemas that tell instead of one, but for references that were followed before; None:
+    there are none, so it may be anything."""
+    if not isinstance(schema, Mapping) or "enum" in schema:
+        return None
     for key in ("anyOf", "oneOf", "allOf"):
         if isinstance(schema.get(key), list):
-            return _union(kinds_of(each, root, depth + 1) for each in schema[key])
-    return kinds_of(resolved(schema, root), root, depth + 1) if "$ref" in schema else ANY
+            return schema[key] or None
+    reference = schema.get("$ref")
+    if not isinstance(reference, str):
+        return None
+    if reference in followed:
+        return ()
+    followed.add(reference)
+    return (resolved(schema, root),)
 
 
 def resolved(schema: Schema, root: Schema) -> Any:
@@ -98,12 +131,6 @@ def _kind_of_json(text: str) -> str:
 
 def _refuse(word: str) -> Any:
     raise ValueError(word)
-
-
-def _union(found: Iterable[Kinds]) -> Kinds:
-    """ANY, if one of them may be anything."""
-    each = list(found)
-    return frozenset().union(*each) if all(each) else ANY
 
 
 def _kind(value: Any) -> str:

@@ -195,6 +195,7 @@ HARMONIES: list[tuple[str, str, str, list[tuple[str, str]]]] = [
     (f" to=functions.weather<|channel|>commentary json<|message|>{F[1]}<|call|>", "", "", [F]),
     (f"<|channel|>commentary to=weather<|message|>{F[1]}<|call|>", "", "", [F]),
     (" to=functions.now<|channel|>commentary json<|message|><|call|>", "", "", [("now", "{}")]),
+    (" to=functions.now<|channel|>commentary json<|message|>", "", "", [("now", "{}")]),
     (
         f"{THOUGHT}<|channel|>commentary<|message|>I look.<|end|><|start|>assistant"
         f"<|channel|>commentary to=functions.weather<|message|>{F[1]}<|call|>",
@@ -253,6 +254,46 @@ def test_python_s_own_spellings_are_understood(text: str, told: dict[str, Any]) 
     for parts in cuts(text):
         ((_, given),) = read(reader_of("pythonic"), parts)[2]
         assert json.loads(given) == told
+
+
+BOB = '{"name": "Bob", "arguments": {"days": 1}}'
+KNOWN = '{"name": "weather", "arguments": {"days": 1}}'
+
+
+@pytest.mark.parametrize(
+    ("text", "shown", "called"),
+    [
+        (BOB, BOB, []),
+        ('{"arguments": {}, "name": "Bob"}', '{"arguments": {}, "name": "Bob"}', []),
+        (f"{KNOWN}; {BOB}", f"; {BOB}", ["weather"]),
+        (f"<|python_tag|>{BOB}", "", ["Bob"]),
+    ],
+    ids=["bare", "name last", "second", "marked"],
+)
+def test_json_without_marks_calls_tools_only(text: str, shown: str, called: list[str]) -> None:
+    for parts in cuts(text):
+        _, told_text, told = read(reader_of("llama3_json"), parts)
+        assert (told_text, [name for name, _ in told]) == (shown, called)
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "shown", "given"),
+    [
+        ("pythonic", '[weather(city="x", days=foo)]', "foo)]", '{"city": "x", "days": '),
+        ("pythonic", "[weather(tags=[1, foo])]", "foo])]", '{"tags": [1, '),
+        ("pythonic", "[weather(place={foo: 1})]", "foo: 1})]", '{"place": {'),
+        ("pythonic", "[weather(days=1, so it is)]", "so it is)]", '{"days": 1'),
+        ("pythonic", "[weather(days=12", "", '{"days": 12'),
+        ("pythonic", "[weather(place={'la", "", '{"place": {"la'),
+        ("gemma4", "<|tool_call>call:weather{days:12", "", '{"days": 12'),
+        ("glm45", "<tool_call>weather\n<arg_key>days</arg_key>\n<arg_value>12", "",
+         '{"days": 12'),
+        ("glm45", "<tool_call>weather\n<arg_key>days</arg_key>\n<arg_value>", "", '{"days": '),
+    ],
+)  # fmt: skip
+def test_what_breaks_a_call_off_is_not_lost(name: str, text: str, shown: str, given: str) -> None:
+    for parts in cuts(text):
+        assert read(reader_of(name), parts) == ("", shown, [("weather", given)])
 
 
 @pytest.mark.parametrize("text", ["[weather]", "[1, 2]", "[link](http://x)", "[other(a=1)]", "[a"])
