@@ -83,12 +83,17 @@ class ResponseStore:
         return self._max_count > 0 and self._max_bytes > 0
 
     def put(self, record: Record) -> None:
-        """Keeps one, or what it has become. Raises Unavailable where what runs leaves no room."""
+        """Keeps one, or what it has become, but not one that is larger than all room. Raises
+        Unavailable where what runs leaves no room."""
         if record.id not in self._records and record.is_running:
             self._require_room()
+        size = record.size_bytes
+        if size > self._max_bytes and not record.is_running:
+            # All others would leave for it, and then it, too.
+            self.drop(record)
+            return
         self._records[record.id] = record
         self._records.move_to_end(record.id)
-        size = record.size_bytes
         self.num_bytes += size - self._sizes.get(record.id, 0)
         self._sizes[record.id] = size
         self._items |= dict.fromkeys(record.item_ids, record.id)

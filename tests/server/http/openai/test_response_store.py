@@ -74,7 +74,19 @@ def test_what_is_larger_than_all_room_is_not_kept() -> None:
     store = ResponseStore(100, 5000)
     store.put(record("a"))
     store.put(record("b", size=6000))
-    assert names(store, "a", "b") == []
+    assert names(store, "a", "b") == ["a"]
+
+
+def test_what_becomes_larger_than_all_room_leaves_alone() -> None:
+    store = ResponseStore(100, 5000)
+    store.put(record("a"))
+    before = store.num_bytes
+    made = running("b")
+    store.put(made)
+    made.background, made.document = None, b"x" * 6000
+    store.put(made)
+    assert names(store, "a", "b") == ["a"]
+    assert store.num_bytes == before
 
 
 def test_a_record_that_is_put_again_is_counted_once() -> None:
