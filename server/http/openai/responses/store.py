@@ -70,8 +70,8 @@ class ResponseStore:
         self._records: OrderedDict[str, Record] = OrderedDict()
         """The least recently used first."""
         self._sizes: dict[str, int] = {}
-        self._items: dict[str, str] = {}
-        """The response that holds an item, by the item's id."""
+        self._items: dict[tuple[bytes, str], str] = {}
+        """The response that holds an item, by its owner and the item's id, which clients choose."""
         self.num_bytes = 0
 
     def __len__(self) -> int:
@@ -96,7 +96,7 @@ class ResponseStore:
         self._records.move_to_end(record.id)
         self.num_bytes += size - self._sizes.get(record.id, 0)
         self._sizes[record.id] = size
-        self._items |= dict.fromkeys(record.item_ids, record.id)
+        self._items |= {(record.owner, each): record.id for each in record.item_ids}
         self._evict()
 
     def has(self, record: Record) -> bool:
@@ -116,8 +116,8 @@ class ResponseStore:
         if self._records.pop(record.id, None) is not None:
             self.num_bytes -= self._sizes.pop(record.id)
             for each in record.item_ids:
-                if self._items.get(each) == record.id:
-                    del self._items[each]
+                if self._items.get((record.owner, each)) == record.id:
+                    del self._items[record.owner, each]
 
     def conversation(self, response_id: str | None, owner: bytes) -> list[dict[str, Any]]:
         """The items of a response and of all that it went on from, the oldest first. Raises
@@ -136,9 +136,8 @@ class ResponseStore:
 
     def items(self, ids: Collection[str], owner: bytes) -> dict[str, dict[str, Any]]:
         """Those of these items that are in the owner's responses, by their ids."""
-        holders = {self._items[each] for each in ids if each in self._items}
-        records = [self._records[holder] for holder in holders]
-        mine = [item for record in records if record.owner == owner for item in record.items()]
+        holders = {self._items[owner, each] for each in ids if (owner, each) in self._items}
+        mine = [item for holder in holders for item in self._records[holder].items()]
         return {item["id"]: item for item in mine if item["id"] in ids}
 
     def _require_room(self) -> None:

@@ -154,3 +154,15 @@ def test_one_owner_finds_nothing_of_another() -> None:
         store.conversation("a", ME)
     assert store.items({"in_a"}, ME) == {}
     assert store.items({"in_a"}, OTHER)["in_a"]["id"] == "in_a"
+
+
+def test_an_id_of_one_owner_takes_no_item_away_from_another() -> None:
+    store = ResponseStore(10, 1 << 20)
+    store.put(record("a"))
+    taken = record("b", owner=OTHER)
+    taken.input, taken.item_ids = b'[{"id":"in_a","text":"theirs"}]', ("in_a", "out_b")
+    store.put(taken)
+    assert store.items({"in_a"}, ME)["in_a"]["text"] == ""
+    assert store.items({"in_a"}, OTHER)["in_a"]["text"] == "theirs"
+    store.drop(taken)
+    assert set(store.items({"in_a"}, ME)) == {"in_a"}
