@@ -86,7 +86,7 @@ class ResponseStore:
         """Keeps one, or what it has become, but not one that is larger than all room. Raises
         Unavailable where what runs leaves no room."""
         if record.id not in self._records and record.is_running:
-            self._require_room()
+            self._require_room(record)
         size = record.size_bytes
         if size > self._max_bytes and not record.is_running:
             # All others would leave for it, and then it, too.
@@ -140,11 +140,20 @@ class ResponseStore:
         mine = [item for holder in holders for item in self._records[holder].items()]
         return {item["id"]: item for item in mine if item["id"] in ids}
 
-    def _require_room(self) -> None:
-        if sum(record.is_running for record in self._records.values()) >= self._max_count:
+    def _require_room(self, new: Record) -> None:
+        running = [record for record in self._records.values() if record.is_running]
+        if len(running) >= self._max_count:
             raise Unavailable(
                 f"{self._max_count} responses run in the background, as many as are kept "
                 "(--response-store-count); wait for some to end"
+            )
+        # What has been told since they were put is part of their size now.
+        size = new.size_bytes + sum(record.size_bytes for record in running)
+        if size > self._max_bytes:
+            raise Unavailable(
+                f"with this one the responses that run in the background take {size} bytes; at "
+                f"most {self._max_bytes} are kept (--response-store-size): wait for some to end, "
+                "or give a shorter input"
             )
 
     def _evict(self) -> None:

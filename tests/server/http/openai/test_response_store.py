@@ -110,6 +110,20 @@ def test_what_runs_is_never_evicted_and_leaves_no_room_for_more_of_it() -> None:
         store.put(running("d"))
 
 
+def test_what_runs_leaves_no_room_for_more_once_it_has_told_much() -> None:
+    store = ResponseStore(10, 10_000)
+    made = running("a")
+    store.put(made)
+    store.put(running("b"))
+    assert made.background is not None
+    made.background.num_bytes = 9000
+    with pytest.raises(Unavailable, match="--response-store-size"):
+        store.put(running("c"))
+    assert names(store, "a", "b", "c") == ["a", "b"]
+    made.background.num_bytes = 0
+    store.put(running("c"))
+
+
 def test_a_conversation_is_a_chain_with_the_oldest_items_first() -> None:
     store = ResponseStore(10, 1 << 20)
     store.put(record("a"))
