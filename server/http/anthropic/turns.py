@@ -1,6 +1,8 @@
 """Anthropic's turns as the messages that chat templates read. Pure."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import groupby, takewhile
+from operator import itemgetter
 from typing import Any
 
 import orjson
@@ -30,10 +32,10 @@ def messages_of(
         where = f"messages[{index}]"
         for message in _READERS[turn.role](_blocks(where, turn)):
             _check(where, message)
-            if not _is_joined(messages, message):
-                messages.append(message)
-    _check_results(messages)
-    return messages
+            messages.append(message)
+    joined = list(_joined(messages))
+    _check_results(joined)
+    return joined
 
 
 def _told(system: Sequence[SystemBlock]) -> str:
@@ -166,22 +168,34 @@ def _call(block: Block) -> Block:
 # -- messages --------------------------------------------------------------------------------------
 
 
-def _is_joined(messages: list[Turn], message: Turn) -> bool:
+def _joined(messages: Sequence[Turn]) -> Iterator[Turn]:
     """Neighbours of one role are one turn: many templates want turns to alternate."""
-    if not messages or messages[-1]["role"] != message["role"] or message["role"] == "tool":
-        return False
-    first = messages[-1]
-    joined = {**first, **message, "content": _joined(first["content"], message["content"])}
-    if "tool_calls" in first and "tool_calls" in message:
-        joined["tool_calls"] = [*first["tool_calls"], *message["tool_calls"]]
-    messages[-1] = joined
-    return True
+    for role, run in groupby(messages, key=itemgetter("role")):
+        if role == "tool":
+            yield from run
+        else:
+            yield _one_turn(list(run))
 
 
-def _joined(first: str | list[Block], second: str | list[Block]) -> str | list[Block]:
-    if isinstance(first, str) and isinstance(second, str):
-        return f"{first}\n{second}"
-    return [*_parts(first), *_parts(second)]
+def _one_turn(run: Sequence[Turn]) -> Turn:
+    if len(run) == 1:
+        return run[0]
+    joined: Turn = {}
+    for each in run:
+        joined |= each
+    joined["content"] = _one_content([each["content"] for each in run])
+    if "tool_calls" in joined:
+        joined["tool_calls"] = [call for each in run for call in each.get("tool_calls", ())]
+    return joined
+
+
+def _one_content(contents: Sequence[str | list[Block]]) -> str | list[Block]:
+    texts = list(takewhile(lambda each: isinstance(each, str), contents))
+    text = "\n".join(map(str, texts))
+    if len(texts) == len(contents):
+        return text
+    rest = [part for content in contents[len(texts) :] for part in _parts(content)]
+    return [*_parts(text), *rest] if texts else rest
 
 
 def _parts(content: str | list[Block]) -> list[Block]:

@@ -1,5 +1,6 @@
 """OpenAI's event streams: one write for all that has come, an error as the last event."""
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Protocol
@@ -134,15 +135,23 @@ async def pump(
     keep_alive_s: float,
     keep_alive: bytes = KEEP_ALIVE,
 ) -> bool:
-    """Opens the stream and writes all that comes, and `keep_alive` while nothing does; False if it
-    ended with an error, of which `told` makes its last event. Raises an error that comes before
-    anything was written."""
+    """Opens the stream and writes all that comes, and `keep_alive` while nothing does or all of it
+    is held back; False if it ended with an error, of which `told` makes its last event. Raises an
+    error that comes before anything was written."""
     with outputs.nudged(keep_alive_s):
         chunks = await outputs.next()
         await events.open()
+        written_s = time.monotonic()
         try:
             while chunks or outputs.is_open:
-                await events.write(write(chunks) if chunks else keep_alive)
+                data = write(chunks) if chunks else keep_alive
+                now_s = time.monotonic()
+                # A call's arguments, say, are held back until they are whole.
+                if not data and now_s - written_s >= keep_alive_s:
+                    data = keep_alive
+                if data:
+                    written_s = now_s
+                    await events.write(data)
                 chunks = await outputs.next()
         except ServingError as error:
             await events.write(told(error))

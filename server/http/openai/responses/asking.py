@@ -80,15 +80,21 @@ def _resolved(items: list[Item], store: ResponseStore, owner: bytes) -> list[Ite
     if not wanted:
         return items
     found = store.items(wanted, owner)
-    resolved = []
+    used: set[str] = set()
+    resolved: list[Item] = []
     for number, item in enumerate(items):
-        is_reference = kind_of(item) == "item_reference"
-        there = found.get(str(item.get("id"))) if is_reference else item
+        if kind_of(item) != "item_reference":
+            resolved.append(item)
+            continue
+        item_id = str(item.get("id"))
+        # Each once: a small request must not become as large as it likes.
+        there = found.pop(item_id, None)
         if there is None:
+            why = "was referred to before" if item_id in used else "is not kept here"
             raise InvalidRequest(
-                f"input[{number}].id: no item {str(item.get('id'))[:64]!r} is kept here; give the "
-                "item itself"
+                f"input[{number}].id: the item {item_id[:64]!r} {why}; give the item itself"
             )
+        used.add(item_id)
         resolved.append(there)
     return resolved
 

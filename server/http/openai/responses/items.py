@@ -39,7 +39,7 @@ class Transcript:
     def __init__(self) -> None:
         self.messages: list[dict[str, Any]] = []
         self._called: set[str] = set()
-        self._thoughts = ""
+        self._thoughts: list[str] = []
         """Those that belong to the assistant's next message."""
         self._adding: Mapping[str, Callable[[str, Item], None]] = {
             "message": self._add_message,
@@ -81,7 +81,8 @@ class Transcript:
             place = f"{where}.{name}[{number}]"
             if not isinstance(part, dict):
                 raise InvalidRequest(f"{place}: it must be an object")
-            self._thoughts += _text(place, part, "text")
+            if text := _text(place, part, "text"):
+                self._thoughts.append(text)
 
     def _add_call(self, where: str, item: Item) -> None:
         name, arguments = _text(where, item, "name"), _text(where, item, "arguments")
@@ -115,8 +116,8 @@ class Transcript:
 
     def _taken_thoughts(self) -> dict[str, str]:
         # The name that chat templates read.
-        thoughts, self._thoughts = self._thoughts, ""
-        return {"reasoning_content": thoughts} if thoughts else {}
+        thoughts, self._thoughts = self._thoughts, []
+        return {"reasoning_content": "".join(thoughts)} if thoughts else {}
 
 
 def kept(item: Item) -> dict[str, Any]:

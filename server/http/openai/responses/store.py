@@ -70,8 +70,8 @@ class ResponseStore:
         self._records: OrderedDict[str, Record] = OrderedDict()
         """The least recently used first."""
         self._sizes: dict[str, int] = {}
-        self._items: dict[str, str] = {}
-        """The response that holds an item, by the item's id."""
+        self._items: dict[tuple[bytes, str], str] = {}
+        """The response that holds an item, by its owner and the item's id, which clients choose."""
         self.num_bytes = 0
 
     def __len__(self) -> int:
@@ -83,15 +83,20 @@ class ResponseStore:
         return self._max_count > 0 and self._max_bytes > 0
 
     def put(self, record: Record) -> None:
-        """Keeps one, or what it has become. Raises Unavailable where what runs leaves no room."""
+        """Keeps one, or what it has become, but not one that is larger than all room. Raises
+        Unavailable where what runs leaves no room."""
         if record.id not in self._records and record.is_running:
-            self._require_room()
+            self._require_room(record)
+        size = record.size_bytes
+        if size > self._max_bytes and not record.is_running:
+            # All others would leave for it, and then it, too.
+            self.drop(record)
+            return
         self._records[record.id] = record
         self._records.move_to_end(record.id)
-        size = record.size_bytes
         self.num_bytes += size - self._sizes.get(record.id, 0)
         self._sizes[record.id] = size
-        self._items |= dict.fromkeys(record.item_ids, record.id)
+        self._items |= {(record.owner, each): record.id for each in record.item_ids}
         self._evict()
 
     def has(self, record: Record) -> bool:
@@ -111,8 +116,8 @@ class ResponseStore:
         if self._records.pop(record.id, None) is not None:
             self.num_bytes -= self._sizes.pop(record.id)
             for each in record.item_ids:
-                if self._items.get(each) == record.id:
-                    del self._items[each]
+                if self._items.get((record.owner, each)) == record.id:
+                    del self._items[record.owner, each]
 
     def conversation(self, response_id: str | None, owner: bytes) -> list[dict[str, Any]]:
         """The items of a response and of all that it went on from, the oldest first. Raises
@@ -131,16 +136,24 @@ class ResponseStore:
 
     def items(self, ids: Collection[str], owner: bytes) -> dict[str, dict[str, Any]]:
         """Those of these items that are in the owner's responses, by their ids."""
-        holders = {self._items[each] for each in ids if each in self._items}
-        records = [self._records[holder] for holder in holders]
-        mine = [item for record in records if record.owner == owner for item in record.items()]
+        holders = {self._items[owner, each] for each in ids if (owner, each) in self._items}
+        mine = [item for holder in holders for item in self._records[holder].items()]
         return {item["id"]: item for item in mine if item["id"] in ids}
 
-    def _require_room(self) -> None:
-        if sum(record.is_running for record in self._records.values()) >= self._max_count:
+    def _require_room(self, new: Record) -> None:
+        running = [record for record in self._records.values() if record.is_running]
+        if len(running) >= self._max_count:
             raise Unavailable(
                 f"{self._max_count} responses run in the background, as many as are kept "
                 "(--response-store-count); wait for some to end"
+            )
+        # What has been told since they were put is part of their size now.
+        size = new.size_bytes + sum(record.size_bytes for record in running)
+        if size > self._max_bytes:
+            raise Unavailable(
+                f"with this one the responses that run in the background take {size} bytes; at "
+                f"most {self._max_bytes} are kept (--response-store-size): wait for some to end, "
+                "or give a shorter input"
             )
 
     def _evict(self) -> None:

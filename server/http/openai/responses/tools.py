@@ -58,11 +58,17 @@ def _allowed(
     if not isinstance(listed, list) or not listed:
         raise InvalidRequest("tool_choice.tools: it must be a list of tools, each with its name")
     names = [_name(each, f"tool_choice.tools[{index}]") for index, each in enumerate(listed)]
-    known = [tool["function"].get("name") for tool in tools]
+    known = {tool["function"].get("name") for tool in tools if _is_named(tool)}
     for index, name in enumerate(names):
         if name not in known:
             raise InvalidRequest(f"tool_choice.tools[{index}].name: no tool has it: {name[:64]!r}")
-    return mode, [tool for tool in tools if tool["function"].get("name") in names]
+    allowed = set(names)
+    return mode, [tool for tool in tools if _is_named(tool) and tool["function"]["name"] in allowed]
+
+
+def _is_named(tool: Mapping[str, Any]) -> bool:
+    """What else stands there, a list maybe, is told when the chat's fields are read."""
+    return isinstance(tool["function"].get("name"), str)
 
 
 def _name(owner: object, where: str) -> str:

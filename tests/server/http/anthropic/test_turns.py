@@ -42,6 +42,19 @@ def test_neighbours_of_one_role_are_one_turn() -> None:
     assert [each["content"] for each in found] == ["a\nb\nc", "d"]
 
 
+def test_many_neighbours_keep_their_order_their_images_and_their_calls() -> None:
+    calls = [{**CALL, "id": f"c{number}"} for number in range(1000)]
+    results = [{**RESULT, "tool_use_id": each["id"]} for each in calls]
+    image = {"type": "image", "source": PIXEL}
+    asked = [("user", content) for content in ("a", "b", [image], "c", "d")]
+    called = [("assistant", [text("e"), call]) for call in calls]
+    user, assistant, *answers = read(*asked, *called, ("user", results))
+    assert [part.get("text") for part in user["content"]] == ["a\nb", None, "c", "d"]
+    assert assistant["content"] == "\n".join("e" * 1000)
+    assert [call["id"] for call in assistant["tool_calls"]] == [each["id"] for each in calls]
+    assert [each["tool_call_id"] for each in answers] == [each["id"] for each in calls]
+
+
 def test_calls_and_results_are_those_of_chats() -> None:
     found = read(
         ("user", "a"),

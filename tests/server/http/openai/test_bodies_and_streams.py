@@ -1,13 +1,19 @@
 """Media types, and streams that have nothing to say for a while."""
 
 import asyncio
-from typing import Any
+import time
+from collections.abc import Sequence
+from typing import Any, cast
 
 import aiohttp
 import pytest
 from scripted_model import ScriptedModel, served
 
+from trivet.backends.api import Chunk, Finish, GenerateRequest, Sampling
+from trivet.server.http.generation import Outputs
 from trivet.server.http.limits import HttpLimits
+from trivet.server.http.openai.events import KEEP_ALIVE, error_event, pump
+from trivet.server.http.sse import EventStream
 
 CHAT: dict[str, Any] = {"model": "m", "messages": [{"role": "user", "content": "a"}]}
 BODIES: dict[str, dict[str, Any]] = {
@@ -33,6 +39,44 @@ async def test_stream_says_that_it_lives_until_text_comes(path: str) -> None:
         rest = await answer.content.read()
     assert rest.replace(b": keep-alive\n\n", b"").startswith(b"data: {")
     assert b"Hello" in rest
+
+
+class Written:
+    """Stands for a stream of events."""
+
+    def __init__(self) -> None:
+        self.data: list[bytes] = []
+
+    async def open(self) -> None:
+        pass
+
+    async def write(self, data: bytes) -> None:
+        self.data.append(data)
+
+
+async def test_stream_says_that_it_lives_while_what_comes_is_held_back() -> None:
+    outputs, events = Outputs(), Written()
+    held: list[bytes] = []
+
+    def hold(chunks: Sequence[tuple[int, Chunk]]) -> bytes:
+        # Whatever comes is followed by more at once, and told at the end.
+        if chunks[-1][1].finish:
+            return b"told"
+        time.sleep(0.001)
+        held.append(b"a")
+        is_last = len(events.data) >= 2 or len(held) == 1000
+        outputs.put(0, Chunk("a", (1,), finish=Finish("stop") if is_last else None))
+        return b""
+
+    model = ScriptedModel()
+    model.waits_for = asyncio.Event()
+    outputs.start(model, GenerateRequest("r", (1,), Sampling()))
+    outputs.put(0, Chunk("a", (1,)))
+    stream = cast(EventStream, events)
+    assert await pump(stream, outputs, hold, error_event, 0.01)
+    *signs, last = events.data
+    assert (set(signs), last) == ({KEEP_ALIVE}, b"told")
+    assert len(signs) > 1
 
 
 async def test_stream_that_speaks_needs_no_sign_of_life() -> None:

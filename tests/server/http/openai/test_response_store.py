@@ -74,7 +74,19 @@ def test_what_is_larger_than_all_room_is_not_kept() -> None:
     store = ResponseStore(100, 5000)
     store.put(record("a"))
     store.put(record("b", size=6000))
-    assert names(store, "a", "b") == []
+    assert names(store, "a", "b") == ["a"]
+
+
+def test_what_becomes_larger_than_all_room_leaves_alone() -> None:
+    store = ResponseStore(100, 5000)
+    store.put(record("a"))
+    before = store.num_bytes
+    made = running("b")
+    store.put(made)
+    made.background, made.document = None, b"x" * 6000
+    store.put(made)
+    assert names(store, "a", "b") == ["a"]
+    assert store.num_bytes == before
 
 
 def test_a_record_that_is_put_again_is_counted_once() -> None:
@@ -96,6 +108,20 @@ def test_what_runs_is_never_evicted_and_leaves_no_room_for_more_of_it() -> None:
     assert names(store, "a", "b", "c") == ["a", "b"]
     with pytest.raises(Unavailable, match="--response-store-count"):
         store.put(running("d"))
+
+
+def test_what_runs_leaves_no_room_for_more_once_it_has_told_much() -> None:
+    store = ResponseStore(10, 10_000)
+    made = running("a")
+    store.put(made)
+    store.put(running("b"))
+    assert made.background is not None
+    made.background.num_bytes = 9000
+    with pytest.raises(Unavailable, match="--response-store-size"):
+        store.put(running("c"))
+    assert names(store, "a", "b", "c") == ["a", "b"]
+    made.background.num_bytes = 0
+    store.put(running("c"))
 
 
 def test_a_conversation_is_a_chain_with_the_oldest_items_first() -> None:
@@ -142,3 +168,15 @@ def test_one_owner_finds_nothing_of_another() -> None:
         store.conversation("a", ME)
     assert store.items({"in_a"}, ME) == {}
     assert store.items({"in_a"}, OTHER)["in_a"]["id"] == "in_a"
+
+
+def test_an_id_of_one_owner_takes_no_item_away_from_another() -> None:
+    store = ResponseStore(10, 1 << 20)
+    store.put(record("a"))
+    taken = record("b", owner=OTHER)
+    taken.input, taken.item_ids = b'[{"id":"in_a","text":"theirs"}]', ("in_a", "out_b")
+    store.put(taken)
+    assert store.items({"in_a"}, ME)["in_a"]["text"] == ""
+    assert store.items({"in_a"}, OTHER)["in_a"]["text"] == "theirs"
+    store.drop(taken)
+    assert set(store.items({"in_a"}, ME)) == {"in_a"}

@@ -251,6 +251,15 @@ async def test_reference_stands_for_an_item_that_is_kept(site: Site) -> None:
     assert (status, error["param"]) == (400, "input[0].id")
 
 
+async def test_an_item_is_referred_to_once(site: Site) -> None:
+    first = await site.ask()
+    reference = {"type": "item_reference", "id": first.output[0].id}
+    between = {"role": "user", "content": "Go on."}
+    status, error = await site.refused(input=[reference, between, reference])
+    assert (status, error["param"]) == (400, "input[2].id")
+    assert "was referred to before" in error["message"]
+
+
 @pytest.mark.rows("O54a")
 async def test_response_is_kept_until_it_is_deleted(site: Site) -> None:
     made = await site.ask()
