@@ -163,20 +163,26 @@ class AdapterShelf:
 
     async def _try(self, name: str, found: _Found) -> None:
         self._dismissed.pop(name, None)
+        before = self._known.get(name)
         self._known[name] = found
         self._num_loads += 1
         key = f"{name}#{self._num_loads}"
         try:
             files = await asyncio.to_thread(read_folder, inside(self._root, found.folder))
             read = await self._read(key, name, found.folder)
-            if read.error:
-                raise (UnreadableFiles if read.is_unreadable else LoadFailed)(read.error)
             files.check(read.vocabulary_size)
         except ServingError as error:
+            self._engine.unload_adapter(key)
             self._fail(name, error.message)
             if isinstance(error, UnreadableFiles):
                 del self._known[name]  # tried again at the next look
             return
+        except BaseException:  # who asked for it has left, perhaps: what served before serves on
+            self._engine.unload_adapter(key)
+            self._known.pop(name)
+            if before is not None:
+                self._known[name] = before
+            raise
         replaced = self.ready.get(name)
         self.ready[name] = self._make(name, read, files)
         self.troubles.pop(name, None)
@@ -185,6 +191,7 @@ class AdapterShelf:
         log.info("adapter '%s' of '%s' is ready", name, self._base)
 
     async def _read(self, key: str, name: str, folder: str) -> AdapterRead:
+        """Raises LoadFailed."""
         pending = asyncio.get_running_loop().create_future()
         self._pending[key] = pending
         try:
@@ -192,6 +199,8 @@ class AdapterShelf:
             read: AdapterRead = await pending
         finally:
             self._pending.pop(key, None)
+        if read.error:
+            raise (UnreadableFiles if read.is_unreadable else LoadFailed)(read.error)
         return read
 
     def _path(self, folder: str) -> str:

@@ -1,0 +1,79 @@
+"""Which adapters serve when loads are given up, fail for a while, or never end."""
+
+import asyncio
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+
+from trivet.backends.llm.messages import AdapterRead
+from trivet.backends.llm.serving.shelf import AdapterShelf
+
+
+class Engine:
+    """Reads adapters at once, unless the test has it wait."""
+
+    def __init__(self) -> None:
+        self.shelf: AdapterShelf
+        self.answers = True
+        self.known: set[str] = set()
+
+    def load_adapter(self, key: str, name: str, folder: str) -> None:
+        self.known.add(key)
+        if self.answers:
+            read = AdapterRead(key, vocabulary_size=96)
+            asyncio.get_running_loop().call_soon(self.shelf.note, read)
+
+    def unload_adapter(self, key: str) -> None:
+        self.known.discard(key)
+
+
+class Room:
+    """A shelf over one adapter, 'a'."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.write("one")
+        self.engine = Engine()
+        made: Any = lambda _, read, __: SimpleNamespace(key=read.key)  # noqa: E731
+        self.shelf = self.engine.shelf = AdapterShelf("base", root, self.engine, made)
+
+    def write(self, text: str) -> None:
+        (self.root / "a").mkdir(parents=True, exist_ok=True)
+        (self.root / "a" / "adapter_config.json").write_text(text)
+
+    @property
+    def serving(self) -> set[str]:
+        return {cast("Any", executor).key for executor in self.shelf.ready.values()}
+
+    async def begin_load(self) -> "asyncio.Task[None]":
+        """A load that the engine has, and does not answer."""
+        self.engine.answers = False
+        num_known = len(self.engine.known)
+        task = asyncio.ensure_future(self.shelf.load("a", "a", in_place=True))
+        async with asyncio.timeout(10):
+            while len(self.engine.known) == num_known:
+                await asyncio.sleep(0.001)
+        return task
+
+
+@pytest.fixture
+def room(tmp_path: Path) -> Room:
+    return Room(tmp_path / "adapters")
+
+
+def test_a_load_that_is_given_up_changes_nothing(room: Room) -> None:
+    async def give_up() -> None:
+        await room.shelf.follow()
+        room.write("another")
+        load = await room.begin_load()
+        load.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await load
+        assert room.serving == room.engine.known == {"a#1"}
+        room.engine.answers = True
+        await room.shelf.follow()
+        assert room.serving == room.engine.known == {"a#3"}
+
+    asyncio.run(give_up())
