@@ -7,7 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from trivet.backends.api import InvalidRequest, LoadFailed, NotFound, ServingError, UnreadableFiles
+from trivet.backends.api import (
+    InstanceDied,
+    InvalidRequest,
+    LoadFailed,
+    NotFound,
+    ServingError,
+    UnreadableFiles,
+)
 from trivet.backends.llm.messages import AdapterRead
 from trivet.backends.llm.serving.adapted import AdaptedExecutor
 from trivet.backends.llm.serving.adapter_folders import (
@@ -80,7 +87,7 @@ class AdapterShelf:
                 for name, folder in self._renamed.items()
                 if folder in found
             }
-            for name in self._known.keys() - wanted.keys():
+            for name in (self._known.keys() | self.troubles.keys()) - wanted.keys():
                 self._forget(name)
             for name in self._dismissed.keys() - wanted.keys():
                 del self._dismissed[name]
@@ -174,7 +181,7 @@ class AdapterShelf:
         except ServingError as error:
             self._engine.unload_adapter(key)
             self._fail(name, error.message)
-            if isinstance(error, UnreadableFiles):
+            if isinstance(error, UnreadableFiles | InstanceDied):
                 del self._known[name]  # tried again at the next look
             return
         except BaseException:  # who asked for it has left, perhaps: what served before serves on

@@ -1,12 +1,14 @@
 """Which adapters serve when loads are given up, fail for a while, or never end."""
 
 import asyncio
+import shutil
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
 
+from trivet.backends.api import InstanceDied
 from trivet.backends.llm.messages import AdapterRead
 from trivet.backends.llm.serving.shelf import AdapterShelf
 
@@ -17,9 +19,12 @@ class Engine:
     def __init__(self) -> None:
         self.shelf: AdapterShelf
         self.answers = True
+        self.is_down = False
         self.known: set[str] = set()
 
     def load_adapter(self, key: str, name: str, folder: str) -> None:
+        if self.is_down:
+            raise InstanceDied("it is being restarted")
         self.known.add(key)
         if self.answers:
             read = AdapterRead(key, vocabulary_size=96)
@@ -77,3 +82,29 @@ def test_a_load_that_is_given_up_changes_nothing(room: Room) -> None:
         assert room.serving == room.engine.known == {"a#3"}
 
     asyncio.run(give_up())
+
+
+def test_what_was_found_while_the_engine_restarts_is_tried_again(room: Room) -> None:
+    async def restart() -> None:
+        room.engine.is_down = True
+        await room.shelf.follow()
+        assert "restarted" in room.shelf.troubles["a"]
+        room.engine.is_down = False
+        room.shelf.restore()
+        async with asyncio.timeout(10):
+            while not room.serving:
+                await asyncio.sleep(0.001)
+        assert room.shelf.troubles == {}
+
+    asyncio.run(restart())
+
+
+def test_trouble_ends_with_the_folder(room: Room) -> None:
+    async def remove() -> None:
+        room.engine.is_down = True
+        await room.shelf.follow()
+        shutil.rmtree(room.root / "a")
+        await room.shelf.follow()
+        assert room.shelf.troubles == {}
+
+    asyncio.run(remove())
