@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Protocol
 
 from trivet.backends.api import (
-    InstanceDied,
     InvalidRequest,
     LoadFailed,
     NotFound,
     ServingError,
+    Unavailable,
     UnreadableFiles,
 )
 from trivet.backends.llm.messages import AdapterRead
@@ -33,7 +33,8 @@ class EngineSide(Protocol):
     """Whom the shelf tells."""
 
     def load_adapter(self, key: str, name: str, folder: str) -> None:
-        """Answered by AdapterRead. Raises InstanceDied while there is no engine."""
+        """Answered by AdapterRead. Raises InstanceDied, which is Unavailable, while there is no
+        engine."""
 
     def unload_adapter(self, key: str) -> None:
         """Nobody will ask for it any more."""
@@ -115,9 +116,10 @@ class AdapterShelf:
             self._renamed.pop(name, None)
             if name != folder:
                 self._renamed[name] = folder
-            await self._try(name, _Found(folder, stamps[folder]))
-            if name in self.troubles:
-                raise LoadFailed(f"lora_path: {self.troubles[name]}")
+            error = await self._try(name, _Found(folder, stamps[folder]))
+            if error is not None:
+                kind = Unavailable if isinstance(error, Unavailable) else LoadFailed
+                raise kind(f"lora_path: {self.troubles[name]}")
 
     async def unload(self, name: str) -> None:
         """Serves it no more. Raises NotFound."""
@@ -155,9 +157,12 @@ class AdapterShelf:
             self.note(AdapterRead(key, error.message, is_unreadable=True))
 
     def close(self) -> None:
-        """Nothing is loaded any more."""
+        """Nothing is loaded any more; what is being loaded fails."""
         for task in self._tasks:
             task.cancel()
+        for pending in self._pending.values():
+            if not pending.done():
+                pending.set_exception(Unavailable("the model is being unloaded"))
 
     def _look(self) -> Mapping[str, Stamps]:
         """Raises LoadFailed."""
@@ -168,7 +173,8 @@ class AdapterShelf:
 
     # -- one of them ---------------------------------------------------------------------------
 
-    async def _try(self, name: str, found: _Found) -> None:
+    async def _try(self, name: str, found: _Found) -> ServingError | None:
+        """Why it does not serve, if it does not."""
         self._dismissed.pop(name, None)
         before = self._known.get(name)
         self._known[name] = found
@@ -181,9 +187,9 @@ class AdapterShelf:
         except ServingError as error:
             self._engine.unload_adapter(key)
             self._fail(name, error.message)
-            if isinstance(error, UnreadableFiles | InstanceDied):
+            if isinstance(error, UnreadableFiles | Unavailable):
                 del self._known[name]  # tried again at the next look
-            return
+            return error
         except BaseException:  # who asked for it has left, perhaps: what served before serves on
             self._engine.unload_adapter(key)
             self._known.pop(name)
@@ -196,9 +202,10 @@ class AdapterShelf:
         if replaced is not None:
             self._engine.unload_adapter(replaced.key)
         log.info("adapter '%s' of '%s' is ready", name, self._base)
+        return None
 
     async def _read(self, key: str, name: str, folder: str) -> AdapterRead:
-        """Raises LoadFailed."""
+        """Raises LoadFailed, and Unavailable while there is no engine."""
         pending = asyncio.get_running_loop().create_future()
         self._pending[key] = pending
         try:

@@ -8,7 +8,7 @@ from typing import Any, cast
 
 import pytest
 
-from trivet.backends.api import InstanceDied
+from trivet.backends.api import InstanceDied, Unavailable
 from trivet.backends.llm.messages import AdapterRead
 from trivet.backends.llm.serving.shelf import AdapterShelf
 
@@ -108,3 +108,13 @@ def test_trouble_ends_with_the_folder(room: Room) -> None:
         assert room.shelf.troubles == {}
 
     asyncio.run(remove())
+
+
+def test_a_load_ends_with_the_model(room: Room) -> None:
+    async def close() -> None:
+        load = await room.begin_load()
+        room.shelf.close()
+        with pytest.raises(Unavailable, match="lora_path: .* the model is being unloaded"):
+            await asyncio.wait_for(load, 10)
+
+    asyncio.run(close())
