@@ -10,6 +10,7 @@ import pytest
 
 from trivet.backends.api import InstanceDied, Unavailable
 from trivet.backends.llm.messages import AdapterRead
+from trivet.backends.llm.serving.adapter_folders import look
 from trivet.backends.llm.serving.shelf import AdapterShelf
 
 
@@ -114,7 +115,37 @@ def test_a_load_ends_with_the_model(room: Room) -> None:
     async def close() -> None:
         load = await room.begin_load()
         room.shelf.close()
-        with pytest.raises(Unavailable, match="lora_path: .* the model is being unloaded"):
+        with pytest.raises(Unavailable, match=r"lora_path: .* the model is being unloaded"):
             await asyncio.wait_for(load, 10)
 
     asyncio.run(close())
+
+
+def test_a_file_that_vanishes_during_a_look_hides_no_adapter(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("a", "b", "gone"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "kept").write_text("x")
+    (tmp_path / "b" / "passing.tmp").write_text("x")
+    iterdir = Path.iterdir
+    is_file = Path.is_file
+
+    def list_late(self: Path) -> Any:
+        if self.name == "gone":
+            shutil.rmtree(self)
+        return iterdir(self)
+
+    def vanish(self: Path) -> bool:
+        found = is_file(self)
+        if self.suffix == ".tmp":
+            self.unlink()
+        return found
+
+    monkeypatch.setattr(Path, "iterdir", list_late)
+    monkeypatch.setattr(Path, "is_file", vanish)
+    found = look(tmp_path)
+    assert {name: [each[0] for each in stamps] for name, stamps in found.items()} == {
+        "a": ["kept"],
+        "b": ["kept"],
+    }
