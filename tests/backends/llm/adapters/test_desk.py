@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 
-from trivet.backends.api import InvalidRequest, LoadFailed, Sampling
+from trivet.backends.api import LoadFailed, Sampling, Unavailable
 from trivet.backends.llm.adapters.adapter import Adapter
 from trivet.backends.llm.adapters.bank import AdapterBank
 from trivet.backends.llm.adapters.residency import Residency
@@ -141,7 +141,7 @@ def test_an_adapter_unloaded_while_it_computes_leaves_with_its_last_request(room
     assert room.ask("1", "a")
     assert room.ask("2", "a")
     assert room.desk.unload("a") == []
-    with pytest.raises(InvalidRequest, match="not loaded any more"):
+    with pytest.raises(Unavailable, match="not loaded any more"):
         room.ask("3", "a")
     slot = room.desk.slot_of(Submit("1", [1], Sampling(), 0, [], [], adapter="a"))
     assert slot
@@ -183,7 +183,7 @@ def test_one_that_cannot_be_read_costs_no_other_its_slot(room: Room) -> None:
     assert room.sent[-1] == AdapterRead("x", "it is torn")
     assert room.ask("1", "a")
     assert room.ask("2", "b")
-    with pytest.raises(InvalidRequest):
+    with pytest.raises(Unavailable):
         room.ask("3", "x")
 
 
