@@ -196,7 +196,7 @@ class _Reading:
                     f"and rank {rank} ({CONFIG_FILE}) it would be {list(shape)}"
                 )
         self._rank = max(self._rank, rank)
-        return LowRank(self._there(down), self._there(up.float() * scaling))
+        return LowRank(self._there(module, down), self._there(module, up.float() * scaling))
 
     def _table(self, module: str, tensors: dict[str, Tensor], *, is_head: bool) -> TokenTable:
         places = self._places
@@ -221,7 +221,8 @@ class _Reading:
             looked_up = self._low_rank(module, pair, size, places.hidden_size)
             low_rank = LowRank(looked_up.down.t().contiguous(), looked_up.up)
         ids, rows = self._token_rows(module, tensors, size)
-        return TokenTable(None if table is None else self._there(table), low_rank, ids, rows)
+        made = None if table is None else self._there(module, table)
+        return TokenTable(made, low_rank, ids, rows)
 
     def _token_rows(
         self, module: str, tensors: dict[str, Tensor], size: int
@@ -235,7 +236,13 @@ class _Reading:
                 f"'{module}' has rows of shape {list(rows.shape)} for the {len(ids)} token ids of "
                 f"trainable_token_indices, of {size} tokens"
             )
-        return torch.tensor(ids, device=self._device), self._there(rows)
+        return torch.tensor(ids, device=self._device), self._there(module, rows)
 
-    def _there(self, tensor: Tensor) -> Tensor:
-        return tensor.to(self._device, self._dtype).contiguous()
+    def _there(self, module: str, tensor: Tensor) -> Tensor:
+        made = tensor.to(self._device, self._dtype).contiguous()
+        if not made.isfinite().all():  # times the zeros of others' rows it would be NaN
+            raise LoadFailed(
+                f"'{module}' has weights that, scaled, are too large for {self._dtype}, in which "
+                f"the base computes: the limit is {torch.finfo(self._dtype).max:.4g}"
+            )
+        return made

@@ -11,7 +11,6 @@ from typing import Protocol
 
 from trivet.backends.api import (
     BackendFailed,
-    InvalidRequest,
     LoadFailed,
     ServingError,
     Unavailable,
@@ -138,11 +137,11 @@ class AdapterDesk:
         return self._refused(key, gone)
 
     def admit(self, submit: Submit) -> bool:
-        """Whether a request goes on now; otherwise it is kept. Raises InvalidRequest for an adapter
-        that is not there."""
+        """Whether a request goes on now; otherwise it is kept. Raises Unavailable for an adapter
+        that is not there: it was replaced while the prompt was read, perhaps."""
         key = submit.adapter
         if key not in self._known:
-            raise InvalidRequest("the adapter that was asked for is not loaded any more")
+            raise Unavailable("the adapter that was asked for is not loaded any more")
         if not self._waiting and self._residency.slot(key) is not None:
             self._residency.use(key, submit.id)
             return True

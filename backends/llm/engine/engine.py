@@ -205,9 +205,10 @@ class Engine:
 
     def _abort(self, ids: Iterable[str]) -> None:
         for request_id in ids:
-            self._intake.abort(request_id)
             if self._generations.pop(request_id, None) is not None:
                 self._forget(request_id)
+            else:
+                self._intake.abort(request_id)
 
     # -- a step --------------------------------------------------------------------------------
 

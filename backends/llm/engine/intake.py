@@ -105,13 +105,10 @@ class Intake:
         self._let_in()
 
     def abort(self, request_id: str) -> None:
-        """Nobody waits for a request any more; perhaps it is on its way."""
+        """Nobody waits any more for a request that is on its way."""
         self.adapters.abort(request_id)
-        if self._images is not None:
-            self._images.release(request_id)
-        if request_id in self._compiling:
-            self._compiling.discard(request_id)
-            self.end(request_id)
+        self._compiling.discard(request_id)
+        self.end(request_id)
 
     def end(self, request_id: str) -> None:
         """A request has ended, or was refused."""

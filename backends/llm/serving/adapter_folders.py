@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -35,15 +36,25 @@ class ReadFolder:
 def look(root: Path) -> Mapping[str, Stamps]:
     """The adapters that lie in a folder, by name; none where it cannot be read."""
     try:
-        folders = [path for path in root.iterdir() if NAME.fullmatch(path.name) and path.is_dir()]
-        return {path.name: _stamps(path) for path in folders}
+        paths = list(root.iterdir())
     except FileNotFoundError:
         return {}
+    found = {}
+    for path in paths:
+        if NAME.fullmatch(path.name) and path.is_dir():
+            with suppress(FileNotFoundError):  # gone meanwhile
+                found[path.name] = _stamps(path)
+    return found
 
 
 def _stamps(folder: Path) -> Stamps:
-    files = ((path.name, path.stat()) for path in sorted(folder.iterdir()) if path.is_file())
-    return tuple((name, each.st_size, each.st_mtime_ns, each.st_ino) for name, each in files)
+    stamps = []
+    for path in sorted(folder.iterdir()):
+        with suppress(FileNotFoundError):  # gone meanwhile
+            if path.is_file():
+                status = path.stat()
+                stamps.append((path.name, status.st_size, status.st_mtime_ns, status.st_ino))
+    return tuple(stamps)
 
 
 def check_name(field: str, name: str) -> None:

@@ -7,7 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from trivet.backends.api import InvalidRequest, LoadFailed, NotFound, ServingError, UnreadableFiles
+from trivet.backends.api import (
+    InvalidRequest,
+    LoadFailed,
+    NotFound,
+    ServingError,
+    Unavailable,
+    UnreadableFiles,
+)
 from trivet.backends.llm.messages import AdapterRead
 from trivet.backends.llm.serving.adapted import AdaptedExecutor
 from trivet.backends.llm.serving.adapter_folders import (
@@ -26,7 +33,8 @@ class EngineSide(Protocol):
     """Whom the shelf tells."""
 
     def load_adapter(self, key: str, name: str, folder: str) -> None:
-        """Answered by AdapterRead. Raises InstanceDied while there is no engine."""
+        """Answered by AdapterRead. Raises InstanceDied, which is Unavailable, while there is no
+        engine."""
 
     def unload_adapter(self, key: str) -> None:
         """Nobody will ask for it any more."""
@@ -80,7 +88,7 @@ class AdapterShelf:
                 for name, folder in self._renamed.items()
                 if folder in found
             }
-            for name in self._known.keys() - wanted.keys():
+            for name in (self._known.keys() | self.troubles.keys()) - wanted.keys():
                 self._forget(name)
             for name in self._dismissed.keys() - wanted.keys():
                 del self._dismissed[name]
@@ -108,9 +116,10 @@ class AdapterShelf:
             self._renamed.pop(name, None)
             if name != folder:
                 self._renamed[name] = folder
-            await self._try(name, _Found(folder, stamps[folder]))
-            if name in self.troubles:
-                raise LoadFailed(f"lora_path: {self.troubles[name]}")
+            error = await self._try(name, _Found(folder, stamps[folder]))
+            if error is not None:
+                kind = Unavailable if isinstance(error, Unavailable) else LoadFailed
+                raise kind(f"lora_path: {self.troubles[name]}")
 
     async def unload(self, name: str) -> None:
         """Serves it no more. Raises NotFound."""
@@ -148,9 +157,12 @@ class AdapterShelf:
             self.note(AdapterRead(key, error.message, is_unreadable=True))
 
     def close(self) -> None:
-        """Nothing is loaded any more."""
+        """Nothing is loaded any more; what is being loaded fails."""
         for task in self._tasks:
             task.cancel()
+        for pending in self._pending.values():
+            if not pending.done():
+                pending.set_exception(Unavailable("the model is being unloaded"))
 
     def _look(self) -> Mapping[str, Stamps]:
         """Raises LoadFailed."""
@@ -161,30 +173,39 @@ class AdapterShelf:
 
     # -- one of them ---------------------------------------------------------------------------
 
-    async def _try(self, name: str, found: _Found) -> None:
+    async def _try(self, name: str, found: _Found) -> ServingError | None:
+        """Why it does not serve, if it does not."""
         self._dismissed.pop(name, None)
+        before = self._known.get(name)
         self._known[name] = found
         self._num_loads += 1
         key = f"{name}#{self._num_loads}"
         try:
             files = await asyncio.to_thread(read_folder, inside(self._root, found.folder))
             read = await self._read(key, name, found.folder)
-            if read.error:
-                raise (UnreadableFiles if read.is_unreadable else LoadFailed)(read.error)
             files.check(read.vocabulary_size)
         except ServingError as error:
+            self._engine.unload_adapter(key)
             self._fail(name, error.message)
-            if isinstance(error, UnreadableFiles):
+            if isinstance(error, UnreadableFiles | Unavailable):
                 del self._known[name]  # tried again at the next look
-            return
+            return error
+        except BaseException:  # who asked for it has left, perhaps: what served before serves on
+            self._engine.unload_adapter(key)
+            self._known.pop(name)
+            if before is not None:
+                self._known[name] = before
+            raise
         replaced = self.ready.get(name)
         self.ready[name] = self._make(name, read, files)
         self.troubles.pop(name, None)
         if replaced is not None:
             self._engine.unload_adapter(replaced.key)
         log.info("adapter '%s' of '%s' is ready", name, self._base)
+        return None
 
     async def _read(self, key: str, name: str, folder: str) -> AdapterRead:
+        """Raises LoadFailed, and Unavailable while there is no engine."""
         pending = asyncio.get_running_loop().create_future()
         self._pending[key] = pending
         try:
@@ -192,6 +213,8 @@ class AdapterShelf:
             read: AdapterRead = await pending
         finally:
             self._pending.pop(key, None)
+        if read.error:
+            raise (UnreadableFiles if read.is_unreadable else LoadFailed)(read.error)
         return read
 
     def _path(self, folder: str) -> str:

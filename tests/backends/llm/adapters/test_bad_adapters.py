@@ -11,8 +11,11 @@ import torch
 from family_models import BY_NAME, saved
 from lora_adapters import CONFIG, WEIGHTS, edit, reweigh, write_adapter
 from lora_engine import AdaptedEngine, open_adapted
+from safetensors.torch import save_file
 
-from trivet.backends.api import Sampling
+from trivet.backends.api import LoadFailed, Sampling
+from trivet.backends.llm.adapters.places import Part, Places
+from trivet.backends.llm.adapters.reading import read_adapter
 
 Spoil = Callable[[Path], Any]
 Q = "base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight"
@@ -101,3 +104,30 @@ def test_a_base_without_slots_takes_none(site: tuple[Path, AdaptedEngine]) -> No
     folder, _ = site
     engine = open_adapted(folder / "base", {}, max_loras=0)
     assert "model parameter max_loras is 0" in engine.load("good", folder / "good").error
+
+
+@pytest.mark.parametrize(
+    ("dtype", "value", "alpha"),
+    [
+        (torch.float16, 70000.0, 4),
+        (torch.float16, 40000.0, 8),  # only with its scaling
+        (torch.bfloat16, 3e38, 8),
+        (torch.bfloat16, 3.4e38, 4),  # rounded up
+    ],
+)
+def test_weights_too_large_for_the_bases_type_are_refused(
+    tmp_path: Path, dtype: torch.dtype, value: float, alpha: int
+) -> None:
+    places = Places()
+    places.vocabulary_size, places.hidden_size = 10, 32
+    places.embedding, places.head = "model.embed_tokens", "lm_head"
+    module = "model.layers.0.self_attn.o_proj"
+    places.add((Part(module, 0, 32),), 32)
+    (tmp_path / CONFIG).write_text(f'{{"peft_type": "LORA", "r": 4, "lora_alpha": {alpha}}}')
+    prefix = f"base_model.model.{module}"
+    down, up = torch.ones(4, 32), torch.zeros(32, 4)
+    up[0, 0] = value
+    weights = {f"{prefix}.lora_A.weight": down, f"{prefix}.lora_B.weight": up}
+    save_file(weights, tmp_path / WEIGHTS)
+    with pytest.raises(LoadFailed, match=rf"'{module}' has weights .* too large for {dtype}"):
+        read_adapter(tmp_path, places, 64, dtype, torch.device("cpu"))

@@ -1,13 +1,17 @@
 """Who is let in with an adapter, who waits, and whose slot is given away."""
 
+from types import SimpleNamespace
+from typing import Any
+
 import pytest
 import torch
 
-from trivet.backends.api import InvalidRequest, LoadFailed, Sampling
+from trivet.backends.api import LoadFailed, Sampling, Unavailable
 from trivet.backends.llm.adapters.adapter import Adapter
 from trivet.backends.llm.adapters.bank import AdapterBank
 from trivet.backends.llm.adapters.residency import Residency
 from trivet.backends.llm.engine.adapting import AdapterDesk, ReadAdapter
+from trivet.backends.llm.engine.intake import Intake
 from trivet.backends.llm.messages import AdapterRead, LoadAdapter, Message, Submit
 
 
@@ -137,7 +141,7 @@ def test_an_adapter_unloaded_while_it_computes_leaves_with_its_last_request(room
     assert room.ask("1", "a")
     assert room.ask("2", "a")
     assert room.desk.unload("a") == []
-    with pytest.raises(InvalidRequest, match="not loaded any more"):
+    with pytest.raises(Unavailable, match="not loaded any more"):
         room.ask("3", "a")
     slot = room.desk.slot_of(Submit("1", [1], Sampling(), 0, [], [], adapter="a"))
     assert slot
@@ -179,7 +183,7 @@ def test_one_that_cannot_be_read_costs_no_other_its_slot(room: Room) -> None:
     assert room.sent[-1] == AdapterRead("x", "it is torn")
     assert room.ask("1", "a")
     assert room.ask("2", "b")
-    with pytest.raises(InvalidRequest):
+    with pytest.raises(Unavailable):
         room.ask("3", "x")
 
 
@@ -190,3 +194,40 @@ def test_files_that_have_changed_are_not_read_under_the_old_name(room: Room) -> 
     assert room.arrive() == ["1 failed"]
     assert room.ask("2", "a")
     assert room.ask("3", "b")
+
+
+def intake(room: Room, images: Any = None) -> tuple[Intake, list[str]]:
+    """Before a desk; whom it lets in."""
+    let_in: list[str] = []
+
+    def refuse(request_id: str, error: Exception) -> None:
+        raise AssertionError(f"{request_id} is refused: {error}")
+
+    def add(submit: Submit, _: object) -> None:
+        let_in.append(submit.id)
+
+    grammars: Any = None
+    made = Intake(grammars, lambda _: room.desk, lambda _: None, add, refuse, images)
+    return made, let_in
+
+
+def test_who_is_behind_one_who_leaves_is_let_in(room: Room) -> None:
+    room.load("a", "b", "c")
+    way, let_in = intake(room)
+    for request_id, key in (("1", "a"), ("2", "b"), ("3", "c"), ("4", "a")):
+        way.receive(Submit(request_id, [1], Sampling(), 0, [], [], adapter=key))
+    assert let_in == ["1", "2"]
+    way.abort("3")
+    assert let_in == ["1", "2", "4"]
+
+
+def test_one_who_leaves_while_images_are_looked_at_gives_its_adapter_back() -> None:
+    room = Room(1)
+    room.load("a", "b")
+    nothing = lambda _: None  # noqa: E731
+    way, _ = intake(room, SimpleNamespace(open=nothing, take=nothing, release=nothing))
+    image: Any = None
+    way.receive(Submit("1", [1], Sampling(), 0, [], [], adapter="a", images=[image]))
+    way.abort("1")
+    assert not room.ask("2", "b")
+    assert room.arrive() == ["2"]
