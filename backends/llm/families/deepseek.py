@@ -73,6 +73,7 @@ def _v2(given: Described) -> LlmConfig:
         ),
         shared=shared,
         has_share=False,
+        has_exact_router=True,
         multiplier=config.number("routed_scaling_factor", 1.0),
         num_telling=1,
     )
@@ -99,6 +100,7 @@ def _v3(given: Described) -> LlmConfig:
         ),
         shared=GatedMlp(width * config.size("n_shared_experts", 1), act),
         has_share=False,
+        has_exact_router=True,
         scoring=Scoring.SIGMOID,
         multiplier=config.number("routed_scaling_factor", 2.5),
     )

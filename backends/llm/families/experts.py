@@ -147,6 +147,7 @@ def _glm4_moe(given: Described) -> LlmConfig:
         mixed,
         shared=GatedMlp(width * config.size("n_shared_experts", 1), act),
         has_share=False,
+        has_exact_router=True,
         scoring=Scoring.SIGMOID,
         multiplier=config.number("routed_scaling_factor", 1.0),
     )

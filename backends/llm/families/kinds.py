@@ -331,6 +331,9 @@ class ExpertMlp:
     num_telling: int = 2
     """So many of a group's scores say how good it is, its best ones: no Need, see `multiplier`."""
     has_router_bias: bool = False
+    has_exact_router: bool = False
+    """Whether it computes in float32, and shares stay that: of hundreds of experts, many are liked
+    almost alike. Who computes experts asks for it: no Need."""
 
     @property
     def outputs(self) -> dict[Role, int]:

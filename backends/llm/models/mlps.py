@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from trivet.backends.llm.families.kinds import Activation, ExpertMlp, GatedMlp, PlainMlp
+from trivet.backends.llm.matrices.dense import Dense
 from trivet.backends.llm.models.parts import ExpertWeights, MlpWeights
 
 MlpFunction = Callable[[Tensor], Tensor]
@@ -50,7 +51,7 @@ class Experts:
 
     def __init__(self, kind: ExpertMlp, weights: ExpertWeights) -> None:
         self._kind = kind
-        self._router = weights.router.product(weights.router_bias)
+        self._router = _router(kind, weights)
         self._correction = weights.correction
         self._experts = [make_mlp(kind.expert, each) for each in weights.experts]
         self._shared = _shared(kind, weights)
@@ -69,7 +70,7 @@ class Experts:
     def _choose(self, states: Tensor) -> tuple[Tensor, Tensor]:
         """Shares and numbers of each token's experts, both [N, active]."""
         kind = self._kind
-        logits = self._router(states).float()
+        logits = self._router(states)
         if self._correction is None:
             scores = logits.softmax(dim=-1)
             wanted = scores
@@ -83,7 +84,8 @@ class Experts:
         if kind.is_normalised:
             # The least is DeepSeek's, against a division by 0.
             shares = shares / shares.sum(dim=-1, keepdim=True).clamp_min(1e-20)
-        return (shares * kind.multiplier).to(states.dtype), chosen
+        shares = shares * kind.multiplier
+        return shares if kind.has_exact_router else shares.to(states.dtype), chosen
 
     def _of_experts(self, rows: Tensor, chosen: Tensor) -> Tensor:
         """`rows`: of all tokens and their experts, sorted by expert."""
@@ -94,6 +96,16 @@ class Experts:
                 outputs[start : start + count] = expert(rows[start : start + count])
                 start += count
         return outputs
+
+
+def _router(kind: ExpertMlp, weights: ExpertWeights) -> MlpFunction:
+    """Logits in float32, [N, experts]."""
+    matrix, bias = weights.router, weights.router_bias
+    if kind.has_exact_router and isinstance(matrix, Dense):
+        data, exact_bias = matrix.data.float(), None if bias is None else bias.float()
+        return lambda states: functional.linear(states.float(), data, exact_bias)
+    product = matrix.product(bias)
+    return lambda states: product(states).float()
 
 
 def _of_best_groups(wanted: Tensor, kind: ExpertMlp) -> Tensor:

@@ -1,12 +1,15 @@
 /* Mixtures of experts: rows are sorted by the experts that they have chosen, each of which
  * multiplies all its rows at once. models/mlps.py says what this must give. */
 #pragma once
+#include <float.h>
 #include <string.h>
 
 #include "products.h"
 #include "walk.h"
 
 enum { MAX_EXPERTS = 512 };
+/* Wanted least of those that can be chosen. */
+static const float LEAST = -1e30f;
 
 /* The highest of `count` numbers; the first, of several. */
 static inline int highest_of(const float *numbers, int count) {
@@ -39,7 +42,7 @@ static void keep_best_groups(const Router *router, float *wanted) {
         is_kept[best] = 1, sums[best] = -INFINITY;
     }
     for (int i = 0; i < router->count; i++)
-        if (!is_kept[i / size]) wanted[i] = -INFINITY;
+        if (!is_kept[i / size]) wanted[i] = -FLT_MAX; /* yet more than what was chosen before */
 }
 
 /* A router's logits to scores. */
@@ -60,6 +63,10 @@ static void choose(const Router *router, const float *logits, int32_t *experts, 
     score_experts(router, logits, scores);
     for (int i = 0; i < router->count; i++)
         wanted[i] = scores[i] + (router->correction ? router->correction[i] : 0.0f);
+    /* Tiles have as many rows as there are tokens, at most: nobody chooses one twice, whatever its
+     * numbers are. NaN, which is above nothing, would win each time where it stands first. */
+    for (int i = 0; i < router->count; i++)
+        if (!(wanted[i] >= LEAST)) wanted[i] = LEAST;
     if (router->groups > 1) keep_best_groups(router, wanted);
     for (int i = 0; i < router->active; i++) {
         experts[i] = highest_of(wanted, router->count);

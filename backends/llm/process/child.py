@@ -103,7 +103,19 @@ class Line:
             self._socket.shutdown(socket.SHUT_RDWR)
 
     def read(self, engine: Engine) -> None:
-        """Brings messages into the engine's inbox; the last is Quit when the server is gone."""
+        """Brings messages into the engine's inbox; the last is Quit when the server is gone, or
+        when what it sends cannot be read: it starts the engine again then."""
+        try:
+            if self._read_messages(engine):
+                return
+        except ValueError:
+            # Without this thread the engine would look alive and answer nobody.
+            log.exception("the server sent nonsense; the engine ends")
+        engine.inbox.put(Quit())
+        self._note_gone()
+
+    def _read_messages(self, engine: Engine) -> bool:
+        """Whether the last was Quit."""
         reader = FrameReader()
         # One for all. A new one each time, of which most is given back at once, would leave holes
         # in what the allocator has for this thread, 400 bytes a request for as long as it runs.
@@ -112,9 +124,8 @@ class Line:
             for message in reader.feed(buffer[:size]):
                 engine.inbox.put(message)
                 if isinstance(message, Quit):
-                    return
-        engine.inbox.put(Quit())
-        self._note_gone()
+                    return True
+        return False
 
     def _receive(self, buffer: memoryview) -> int:
         """How many bytes have come; 0 at the end."""

@@ -6,8 +6,16 @@ import time
 from collections import Counter
 from typing import Protocol
 
-from trivet.backends.api import Cause, InstanceDied, LoadFailed, ServingError
+from trivet.backends.api import (
+    Cause,
+    InstanceDied,
+    InvalidRequest,
+    LoadFailed,
+    QueueFull,
+    ServingError,
+)
 from trivet.backends.llm.messages import (
+    MAX_FRAME_BYTES,
     Abort,
     AdapterRead,
     FrameReader,
@@ -34,6 +42,8 @@ _WATCH_S = 0.25
 _FIRST_DELAY_S = 0.5
 _LONGEST_DELAY_S = 30.0
 _READ_BYTES = 1 << 18
+MAX_UNSENT_BYTES = 256 * 1024 * 1024
+"""While the engine does not read. Each choice of a request has its images again."""
 _END_S = 1.0
 """Between losing the connection to an engine and its end, by which its exit code is its own."""
 
@@ -82,27 +92,47 @@ class EngineClient:
         return self._engine is not None and time.monotonic() - self._heard_s < SILENT_S
 
     def submit(self, message: Submit) -> None:
-        """Raises InstanceDied while there is no engine."""
-        self._send(message)
+        """Raises InstanceDied while there is no engine, QueueFull while it does not take in what
+        was sent, InvalidRequest for what it never would."""
+        self._check_engine()
+        # Before images are copied, too: that would hold up the event loop once for each choice.
+        self._check_size(sum(len(image.file) for image in message.images))
+        frame = pack(message)
+        self._check_size(len(frame))
+        self._send(frame)
+
+    def _check_size(self, size: int) -> None:
+        if size > MAX_FRAME_BYTES:
+            raise InvalidRequest(
+                f"messages: {size} bytes with all images; at most {MAX_FRAME_BYTES} may be sent to "
+                "an engine together; send fewer or smaller images"
+            )
+        if self._unsent and len(self._unsent) + size > MAX_UNSENT_BYTES:
+            raise QueueFull(
+                f"the engine of model '{self._name}' has not taken in what was sent, "
+                f"{len(self._unsent)} bytes; {size} more would exceed {MAX_UNSENT_BYTES}; try "
+                "again later, or with fewer images or choices"
+            )
 
     def abort(self, request_id: str) -> None:
         """Nobody waits for this request any more."""
         if self._engine is not None:
-            self._send(Abort([request_id]))
+            self._send(pack(Abort([request_id])))
 
     def load_adapter(self, key: str, name: str, folder: str) -> None:
         """Answered by `on_adapter`. Raises InstanceDied while there is no engine."""
-        self._send(LoadAdapter(key, name, folder))
+        self._check_engine()
+        self._send(pack(LoadAdapter(key, name, folder)))
 
     def unload_adapter(self, key: str) -> None:
         """Nobody will ask for it any more."""
         if self._engine is not None:
-            self._send(UnloadAdapter(key))
+            self._send(pack(UnloadAdapter(key)))
 
     def reset_prefix_cache(self, *, is_anew: bool) -> None:
         """Before whatever is submitted from now on. An engine that is being started has none."""
         if self._engine is not None:
-            self._send(ResetPrefixCache(is_anew))
+            self._send(pack(ResetPrefixCache(is_anew)))
 
     async def close(self) -> None:
         """Ends the engine."""
@@ -135,15 +165,18 @@ class EngineClient:
             self._loop.remove_writer(engine.socket.fileno())
         return engine
 
-    def _send(self, message: Message) -> None:
+    def _check_engine(self) -> None:
         if self._engine is None:
             raise InstanceDied(
                 f"the engine of model '{self._name}' is being restarted",
                 retry_after_s=self._delay_s,
             )
+
+    def _send(self, frame: bytes) -> None:
+        assert self._engine is not None
         if not self._unsent:
             self._loop.add_writer(self._engine.socket.fileno(), self._on_writable)
-        self._unsent += pack(message)
+        self._unsent += frame
         self._on_writable()
 
     def _on_writable(self) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from hashlib import blake2b
 
-from trivet.backends.api import ChatInput, Image, InvalidRequest
+from trivet.backends.api import ChatInput, Image, InvalidRequest, ModelNotReady
 from trivet.backends.hugging_face.image_bounds import Bounds
 from trivet.backends.llm.text.chat import ChatTemplate
 from trivet.backends.llm.text.image_layout import Grid, ImageLayout
@@ -29,9 +29,12 @@ class ImageReader:
         self._decode = Decoder(bounds)
         self._max_images = max_images
         self.threads = ThreadPoolExecutor(NUM_THREADS, "images")
+        self._is_closed = False
 
     def check(self, images: Sequence[Image], template: ChatTemplate) -> None:
-        """Before any is looked at. Raises InvalidRequest."""
+        """Before any is looked at. Raises InvalidRequest, and ModelNotReady once closed."""
+        if self._is_closed:
+            raise ModelNotReady("the model is being unloaded and reads no more images")
         if not template.shows_images:
             raise InvalidRequest(
                 f"{images[0].where}: the model's chat template has no place for images; send text "
@@ -49,8 +52,10 @@ class ImageReader:
         return self._layout.placed(template.render(chat), grids)
 
     def close(self) -> None:
-        """Nobody waits any more."""
-        self.threads.shutdown(wait=False, cancel_futures=True)
+        """Takes no further conversation. Those that wait are read: somebody waits for an answer,
+        and a call that is cancelled gives none."""
+        self._is_closed = True
+        self.threads.shutdown(wait=False)
 
     def _read(self, image: Image) -> Grid:
         try:

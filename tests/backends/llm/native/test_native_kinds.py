@@ -1,6 +1,7 @@
 """The compiled step computes every kind that torch's way does, on processors with AMX and without;
 what it does not, it leaves to torch with the reason."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,7 @@ import pytest
 import torch
 from family_models import BY_NAME
 from native_models import EXACT, NATIVE, Make, error_of, family, usual_error_of
-from paged_models import mixed
+from paged_models import mixed, one_by_one
 
 from trivet.backends.llm.families.needs import Need
 from trivet.backends.llm.implementations import missing
@@ -65,3 +66,23 @@ def test_every_kind_is_as_near_to_float32_as_torchs(name: str, make: Make, tmp_p
 
 def test_what_it_leaves_to_torch_is_what_is_listed_here() -> None:
     assert torch_decoder.COMPUTES - COMPUTES == LEFT_TO_TORCH
+
+
+@pytest.mark.parametrize("name", ["Mixtral", "groups of experts"])
+def test_a_token_of_nan_does_no_harm_to_those_beside_it(
+    name: str, make: Make, tmp_path: Path
+) -> None:
+    """Its experts are distinct as any token's are: tiles have rows for each token once."""
+    of_family, changes = VARIANTS[name]
+    made = family(of_family, changes, tmp_path)
+    nan_id = made.config.vocabulary_size - 1
+    healthy = [[token % nan_id for token in prompt] for prompt in made.prompts]
+    table = next(key for key in made.weights if "embed_tokens" in key)
+    made.weights[table][nan_id] = torch.nan
+    found, wanted = (
+        replace(made, prompts=[first, *healthy[1:]]).run(one_by_one(), make)
+        for first in ([nan_id] * len(healthy[0]), healthy[0])
+    )
+
+    assert found[: len(healthy[0])].isnan().all()
+    assert torch.equal(found[len(healthy[0]) :], wanted[len(healthy[0]) :])

@@ -9,8 +9,22 @@ from typing import Any
 import pytest
 from patience import patience
 
-from trivet.backends.api import Cause, InstanceDied, LoadFailed, Sampling
-from trivet.backends.llm.messages import AdapterRead, Heartbeat, Outputs, Submit, pack
+from trivet.backends.api import (
+    Cause,
+    InstanceDied,
+    InvalidRequest,
+    LoadFailed,
+    QueueFull,
+    Sampling,
+)
+from trivet.backends.llm.messages import (
+    AdapterRead,
+    Heartbeat,
+    Outputs,
+    Submit,
+    SubmittedImage,
+    pack,
+)
 from trivet.backends.llm.process import client as client_module
 from trivet.backends.llm.process.client import EngineClient
 from trivet.backends.llm.settings import EngineSettings
@@ -123,3 +137,27 @@ async def test_an_engine_that_does_not_start_again_is_tried_with_growing_pauses_
     assert client.deaths == {Cause.SIGNAL: 1}
     await client.close()
     again_theirs.close()
+
+
+def with_images(*sizes: int) -> Submit:
+    images = [SubmittedImage(b"d", 1, bytes(size)) for size in sizes]
+    return Submit("1", [1], Sampling(), 0, [], [], images=images)
+
+
+async def test_images_that_are_too_large_or_that_nobody_takes_in_are_refused(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """An engine ends with a frame that is too large, and each choice sends its images again."""
+    monkeypatch.setattr(client_module, "MAX_FRAME_BYTES", 1_000_000)
+    monkeypatch.setattr(client_module, "MAX_UNSENT_BYTES", 2_000_000)
+    ours, theirs = socket.socketpair()
+    client = EngineClient(FakeEngine(ours), EngineSettings(""), Listener())
+    with pytest.raises(InvalidRequest, match="1200000 bytes with all images; at most 1000000"):
+        client.submit(with_images(600_000, 600_000))
+    for _ in range(2):
+        client.submit(with_images(900_000))
+    with pytest.raises(QueueFull, match="try again later"):
+        client.submit(with_images(900_000))
+    client.abort("1")  # is always taken
+    await client.close()
+    theirs.close()

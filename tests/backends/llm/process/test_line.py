@@ -2,13 +2,16 @@
 
 import queue
 import socket
+import struct
 import tracemalloc
 from types import SimpleNamespace
 from typing import Any, cast
 
+import pytest
+
 from trivet.backends.api import Sampling
 from trivet.backends.llm.engine.engine import Engine
-from trivet.backends.llm.messages import Message, Quit, Submit, pack
+from trivet.backends.llm.messages import MAX_FRAME_BYTES, Message, Quit, Submit, pack
 from trivet.backends.llm.process.child import Line
 
 NUM_MESSAGES = 50
@@ -69,3 +72,23 @@ def test_the_end_of_the_line_ends_the_engine() -> None:
     assert isinstance(inbox.get_nowait(), Quit)
     assert line.gone.is_set()
     assert gone == [True]
+
+
+@pytest.mark.parametrize(
+    "frame", [struct.pack("<I", MAX_FRAME_BYTES + 1), struct.pack("<I", 1) + b"x"]
+)
+def test_what_cannot_be_read_ends_the_engine(
+    frame: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It would go on saying that it lives, and answer nobody."""
+    ours, theirs = socket.socketpair()
+    gone = []
+    with ours, theirs:
+        ours.sendall(frame)
+        inbox: queue.SimpleQueue[Message] = queue.SimpleQueue()
+        line = Line(theirs, on_gone=lambda: gone.append(True))
+        line.read(cast(Engine, SimpleNamespace(inbox=inbox)))
+    assert isinstance(inbox.get_nowait(), Quit)
+    assert line.gone.is_set()
+    assert gone == [True]
+    assert "the server sent nonsense" in caplog.text

@@ -1,6 +1,7 @@
 """Images of conversations, as they come: what is read, and what is refused before it is decoded."""
 
 import struct
+import threading
 import zlib
 from base64 import b64encode
 from collections.abc import Callable
@@ -9,12 +10,13 @@ from io import BytesIO
 from typing import Any
 
 import pytest
+from patience import patience
 from PIL import Image as Pillow
 from PIL import ImageOps
 
-from trivet.backends.api import ChatInput, Image, InvalidRequest
+from trivet.backends.api import ChatInput, Image, InvalidRequest, ModelNotReady
 from trivet.backends.hugging_face.image_bounds import Bounds
-from trivet.backends.llm.serving.images import ImageReader
+from trivet.backends.llm.serving.images import NUM_THREADS, ImageReader
 from trivet.backends.llm.settings import IMAGE_FORMATS
 from trivet.backends.llm.text.chat import ChatTemplate
 from trivet.backends.llm.text.image_layout import ImageLayout
@@ -195,3 +197,20 @@ def test_bounds_are_the_models(reader: ImageReader) -> None:
 
     with pytest.raises(InvalidRequest, match="cannot be decoded"):
         read(larger, png_that_says(2000, 2))
+
+
+def test_an_unload_leaves_no_conversation_without_an_answer(reader: ImageReader) -> None:
+    chats = [conversation(saved(GREEN)) for _ in range(8)]
+    begun = threading.Event()
+    blocked = [reader.threads.submit(begun.wait) for _ in range(NUM_THREADS)]
+    waiting = [
+        reader.threads.submit(reader.render, chat, chat.images, template()) for chat in chats
+    ]
+
+    reader.close()
+    begun.set()
+
+    assert all(each.result(patience()) for each in blocked)
+    assert all(each.result(patience()).endswith("?") for each in waiting)
+    with pytest.raises(ModelNotReady, match="is being unloaded"):
+        reader.check(chats[0].images, template())
