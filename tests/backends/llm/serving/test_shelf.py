@@ -7,6 +7,7 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
+from patience import patience
 
 from trivet.backends.api import InstanceDied, Unavailable
 from trivet.backends.llm.messages import AdapterRead
@@ -58,7 +59,7 @@ class Room:
         self.engine.answers = False
         num_known = len(self.engine.known)
         task = asyncio.ensure_future(self.shelf.load("a", "a", in_place=True))
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(patience()):
             while len(self.engine.known) == num_known:
                 await asyncio.sleep(0.001)
         return task
@@ -92,7 +93,7 @@ def test_what_was_found_while_the_engine_restarts_is_tried_again(room: Room) -> 
         assert "restarted" in room.shelf.troubles["a"]
         room.engine.is_down = False
         room.shelf.restore()
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(patience()):
             while not room.serving:
                 await asyncio.sleep(0.001)
         assert room.shelf.troubles == {}
@@ -116,7 +117,7 @@ def test_a_load_ends_with_the_model(room: Room) -> None:
         load = await room.begin_load()
         room.shelf.close()
         with pytest.raises(Unavailable, match=r"lora_path: .* the model is being unloaded"):
-            await asyncio.wait_for(load, 10)
+            await asyncio.wait_for(load, patience())
 
     asyncio.run(close())
 
