@@ -5,14 +5,14 @@ from trivet.server.core import Resolving
 from trivet.server.grpc.transport import Call
 from trivet.server.models.routing import Admitted
 from trivet.server.models.traffic import given_in
-from trivet.server.protocol.versions import version_in
+from trivet.server.protocol.versions import HEADER, parse_version
 
 
 def resolved(core: Resolving, request: InferRequest, call: Call) -> Admitted:
     """What it asks for, or else what its call's metadata names. Raises a ServingError."""
     version = request.model_version
-    if version is None:
-        version = version_in(call.metadata)
+    if version is None and (named := call.metadata.get(HEADER)):
+        version = parse_version(named)
     return core.resolve(request.model_name, version, request.key, MetadataAsker(call))
 
 
