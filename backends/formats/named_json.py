@@ -48,10 +48,7 @@ class NamedJson(Reader):
 
     def read(self) -> Reading[None]:
         """See Reader."""
-        opening = self._marks.opening
-        while True:
-            yield from self.source.until((opening,), self.show)
-            yield from self.attempt(opening, self._calls())
+        yield from self.behind_each(self._marks.opening, self._calls)
 
     def _calls(self) -> Reading[None]:
         source, marks = self.source, self._marks

@@ -6,7 +6,8 @@ together are the same however the output was cut.
 
 import json
 import re
-from collections.abc import Mapping
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 from trivet.backends.formats.pieces import Pieces
@@ -27,7 +28,7 @@ class OutputReader(Protocol):
         """What was held back: the output has ended."""
 
 
-class Reader:
+class Reader(ABC):
     """An OutputReader; a format says in `read` how its outputs go on."""
 
     def __init__(self, tools: Tools) -> None:
@@ -67,9 +68,9 @@ class Reader:
         if self._blank and not self._num_calls:
             self._pieces.add_text("".join(self._blank))
 
+    @abstractmethod
     def read(self) -> Reading[None]:
         """The whole output; what it leaves is text. May raise Ended."""
-        raise NotImplementedError
 
     # -- for formats ---------------------------------------------------------------------------
 
@@ -91,6 +92,12 @@ class Reader:
     def think(self, text: str) -> None:
         """It is thought."""
         self._pieces.add_text(text, is_thought=True)
+
+    def behind_each(self, opening: str, calls: Callable[[], Reading[None]]) -> Reading[None]:
+        """Text up to each mark, and what seems to be calls behind it. Ends with the output."""
+        while True:
+            yield from self.source.until((opening,), self.show)
+            yield from self.attempt(opening, calls())
 
     def attempt(self, taken: str, reading: Reading[None]) -> Reading[bool]:
         """Reads what seems to be calls behind a mark that was taken; what is none is shown. Gives
