@@ -61,10 +61,10 @@ def wish_arrays(
 def draw_plain(logits: Tensor, wishes: Wishes) -> Tensor:
     """From all tokens: int64 [rows]."""
     rows = _ROWS_TOGETHER if logits.is_cpu else len(logits)
-    parts = (part.split(rows) for part in (logits, wishes.temperature, wishes.numbers))
+    some = [slice(first, first + rows) for first in range(0, len(logits), rows)]
     drawn = [
-        pick(torch.softmax(some / temperature, dim=-1), numbers)
-        for some, temperature, numbers in zip(*parts, strict=True)
+        pick(torch.softmax(logits[at] / wishes.temperature[at], dim=-1), wishes.numbers[at])
+        for at in some
     ]
     return drawn[0] if len(drawn) == 1 else torch.cat(drawn)
 
