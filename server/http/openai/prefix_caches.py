@@ -33,9 +33,7 @@ class PrefixCaches:
             if wanted in (None, name, name_in(name))
         ]
         if wanted is not None and not found:
-            self._core.generator(
-                wanted, call.version, call.request_id, call
-            )  # Raises what is wrong with the name.
+            asked_generator(self._core, wanted, call)  # Raises what is wrong with the name.
             raise Unsupported(f"model: `{wanted[:128]}` keeps nothing of what prompts begin with")
         for name, cache in found:
             cache.reset_prefix_cache(is_anew=is_anew)
