@@ -8,6 +8,7 @@ from trivet.backends.api import InvalidRequest, Unsupported
 from trivet.backends.api.naming import name_in
 from trivet.server.core import Core
 from trivet.server.http.answers import empty_answer
+from trivet.server.http.openai.prompts import asked_generator
 from trivet.server.http.origin import refuse_other_sites
 from trivet.server.http.routes import Call
 
