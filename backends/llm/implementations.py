@@ -17,6 +17,7 @@ from trivet.backends.llm.attention.kv_cache import KvCache
 from trivet.backends.llm.attention.torch_reference import TorchAttention
 from trivet.backends.llm.families.config import LlmConfig
 from trivet.backends.llm.families.needs import Need
+from trivet.backends.llm.foreign.adapting import adapt_products
 from trivet.backends.llm.foreign.plan import ModelTensors
 from trivet.backends.llm.foreign.products import pack_products
 from trivet.backends.llm.matrices.dense import Dense
@@ -72,6 +73,10 @@ def _make_native(task: Task) -> Model:
     native = load_native()
     assert isinstance(native, Native)
     log.info("the compiled step computes with%s AMX", "" if native.has_amx else "out")
+    if task.weights.adapters is not None:
+        task.weights.adapters.places.why_no_experts = (
+            "the compiled step changes none (model parameter dtype float32 has torch compute)"
+        )
     return NativeModel(task.weights, task.cache, native)
 
 
@@ -107,7 +112,9 @@ def _make_foreign(task: Task) -> HeldModel:
     sight = tensors.sight
     besides = () if sight is None else sight.modules()
     pack_products(tensors.model, task.weights.config.vocabulary_size, besides)
-    made = tensors.plan.make(task.cache, task.attention)
+    if task.weights.adapters is not None:
+        adapt_products(tensors.model, task.weights.adapters, task.weights.config.vocabulary_size)
+    made = tensors.plan.make(task.cache, task.attention, task.weights.adapters)
     if sight is not None:
         sight.open()
     return made

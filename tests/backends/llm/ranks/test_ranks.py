@@ -28,7 +28,7 @@ from trivet.backends.llm.matrices.fp8 import Fp8
 from trivet.backends.llm.models.parts import take_mlp
 from trivet.backends.llm.models.torch_decoder import TorchDecoder
 from trivet.backends.llm.ranks.processes import RankedRunner
-from trivet.backends.llm.ranks.step_frames import bodies, packed_step, unpacked_step
+from trivet.backends.llm.ranks.step_frames import bodies, packed_step, unpacked
 from trivet.backends.llm.sampling.draws import Draws
 from trivet.backends.llm.scheduling.batch_state import StepArrays
 from trivet.backends.llm.settings import EngineSettings
@@ -139,9 +139,9 @@ def test_steps_come_to_other_ranks_as_they_were() -> None:
     stream = bytearray(packed_step(arrays, [4], draws) + packed_step() + packed_step(arrays, [4]))
     half = stream[: len(stream) // 2]
     rest = stream[len(half) :]
-    found = [unpacked_step(body) for body in bodies(half)]
+    found = [unpacked(body) for body in bodies(half)]
     half += rest
-    launched, idle, run = found + [unpacked_step(body) for body in bodies(half)]
+    launched, idle, run = found + [unpacked(body) for body in bodies(half)]
     assert (idle.arrays, run.draws) == (None, None)
     assert launched.arrays is not None
     assert launched.draws is not None

@@ -1,0 +1,66 @@
+"""Adapters over a model of transformers: they change the linear layers that each token of a step
+goes through, in order. Which these are is seen when the model computes."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from trivet.backends.llm.adapters.bank import AdapterBank
+from trivet.backends.llm.adapters.places import Part, Place
+from trivet.backends.llm.foreign.checking import make_prompts
+
+_DIMENSIONS = 3
+"""[1, tokens, inputs]: where tokens were sorted or chosen there is no sequence any more."""
+
+
+def adapt_products(model: Any, bank: AdapterBank, vocabulary_size: int) -> None:
+    """Lets a step's adapters add to the model's products. Embedding and head stay as they are."""
+    bank.places.vocabulary_size = vocabulary_size
+    head = model.get_output_embeddings()
+    reached = _reached(model, make_prompts(vocabulary_size)[0])
+    for name, layer in model.named_modules():
+        if layer in reached and layer is not head:
+            outputs, inputs = layer.out_features, layer.in_features
+            place = bank.places.add((Part(name, 0, outputs, outputs),), inputs)
+            layer.forward = _adapted(layer.forward, place, bank)
+
+
+@torch.no_grad()
+def _reached(model: Any, prompt: Tensor) -> set[nn.Linear]:
+    """The layers that all tokens of a prompt go through, whenever they are asked."""
+    reached: set[nn.Linear] = set()
+    passed: set[nn.Linear] = set()
+
+    def note(layer: nn.Linear, given: tuple[Tensor, ...]) -> None:
+        is_whole = given[0].dim() == _DIMENSIONS and given[0].shape[:2] == (1, len(prompt))
+        (reached if is_whole else passed).add(layer)
+
+    layers = [each for each in model.modules() if type(each) is nn.Linear]
+    hooks = [layer.register_forward_pre_hook(note) for layer in layers]
+    try:
+        model(input_ids=prompt[None].to(model.device), use_cache=False)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return reached - passed
+
+
+def _adapted(
+    multiply: Callable[[Tensor], Tensor], place: Place, bank: AdapterBank
+) -> Callable[[Tensor], Tensor]:
+    def forward(states: Tensor) -> Tensor:
+        made = multiply(states)
+        step = bank.step
+        if step is not None:
+            rows = states.reshape(-1, place.inputs)
+            if len(rows) != step.num_rows:
+                module = place.parts[0].module
+                raise RuntimeError(
+                    f"'{module}' multiplies {len(rows)} rows of a step of {step.num_rows} tokens"
+                )
+            step.add(place, rows, made.view(-1, place.outputs))
+        return made
+
+    return forward
