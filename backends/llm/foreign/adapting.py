@@ -16,7 +16,7 @@ _DIMENSIONS = 3
 
 
 def adapt_products(model: Any, bank: AdapterBank, vocabulary_size: int) -> None:
-    """Lets a step's adapters add to the model's products. Embedding and head stay as they are."""
+    """Lets a step's adapters add to the model's products."""
     bank.places.vocabulary_size = vocabulary_size
     head = model.get_output_embeddings()
     reached = _reached(model, make_prompts(vocabulary_size)[0])
@@ -25,6 +25,35 @@ def adapt_products(model: Any, bank: AdapterBank, vocabulary_size: int) -> None:
             outputs, inputs = layer.out_features, layer.in_features
             place = bank.places.add((Part(name, 0, outputs, outputs),), inputs)
             layer.forward = _adapted(layer.forward, place, bank)
+
+
+def adapt_vocabulary(model: Any, bank: AdapterBank, *, is_tied: bool) -> None:
+    """Lets them change the embedding and the head of a model that is asked for a step's tokens and
+    gives the logits that are wanted; not where either is more than a matrix."""
+    embedding, head = model.get_input_embeddings(), model.get_output_embeddings()
+    if type(embedding) is not nn.Embedding or type(head) is not nn.Linear:
+        return
+    names = {module: name for name, module in model.named_modules()}
+    places = bank.places
+    places.hidden_size = embedding.embedding_dim
+    places.embedding, places.head = names[embedding], names[head]
+    places.ties_embeddings, places.has_head_bias = is_tied, head.bias is not None
+    look_up, multiply = embedding.forward, head.forward
+
+    def embed(ids: Tensor) -> Tensor:
+        return bank.embed(ids[0], look_up).unsqueeze(0)
+
+    def score(states: Tensor) -> Tensor:
+        logits = multiply(states)
+        return logits if bank.step is None else bank.score(states[0], logits[0]).unsqueeze(0)
+
+    embedding.forward, head.forward = embed, score  # type: ignore[method-assign]
+
+
+def is_tied(model: Any) -> bool:
+    """Whether its head is its embedding; to be asked before products are packed."""
+    head = model.get_output_embeddings()
+    return head is not None and head.weight is model.get_input_embeddings().weight
 
 
 @torch.no_grad()
