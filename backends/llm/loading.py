@@ -215,11 +215,12 @@ def _with_adapters(
     size, rank, places = bank.dtype.itemsize, settings.max_lora_rank, bank.places.all
     # Each in its slot and in a step's stack.
     most = settings.max_loras * 2 * size * sum(place.num_numbers(rank) for place in places)
-    bank.budget = weights.ranks.least(adapter_bytes(settings, use, most))
     columns = settings.max_loras * rank * max((len(place.parts) for place in places), default=0)
     # What rows are lowered to, and which of it is not theirs.
     lowered = settings.step_tokens(device.type) * columns * (size + 1)
-    return replace(use, adapters=bank.budget + (lowered if bank.budget else 0))
+    given = weights.ranks.least(adapter_bytes(settings, use, most + lowered))
+    bank.budget = given * most // max(most + lowered, 1)
+    return replace(use, adapters=given)
 
 
 def _no_work() -> bool:

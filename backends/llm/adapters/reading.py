@@ -91,7 +91,7 @@ def _tensors(weights: bytes) -> dict[str, Tensor]:
 def _by_module(tensors: Mapping[str, Tensor]) -> dict[str, dict[str, Tensor]]:
     """Modules, and their tensors by what is behind the module's name."""
     modules: dict[str, dict[str, Tensor]] = {}
-    for name, tensor in tensors.items():
+    for name, tensor in sorted(tensors.items()):
         ending = next((each for each in _ENDINGS if name.endswith(f".{each}")), "")
         if not ending:
             raise LoadFailed(

@@ -317,7 +317,9 @@ def test_adapters_have_a_budget_of_their_own(
     assert few.budget == 3 * 2 * 4 * ranks, "in slots, and in a step's stack"
     left = (500 - 1 - 10 - 20 - 256) * MIB
     load_measured(monkeypatch, replace(settings, max_lora_rank=1 << 20, max_loras=1), many)
-    assert many.budget == (left - kv_cache_bytes if kv_cache_bytes else left // 8)
+    share = left - kv_cache_bytes if kv_cache_bytes else left // 8
+    assert many.budget is not None
+    assert share / 2 < many.budget < share, "rows of a step are lowered to some of it"
 
 
 def test_the_longest_context_that_fits_is_proposed() -> None:
