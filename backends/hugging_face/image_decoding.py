@@ -64,9 +64,9 @@ class Decoder:
         """Width and height of the image upright, by the file's head: pixels are not decoded, and
         what is wrong with them shows later. Raises InvalidRequest for what the head tells."""
         with self._opened(data) as image:
-            if image.format == "PNG" and not any(each in data for each in _ORIENTED):
-                return image.size  # Pillow would decode it to look behind its pixels
             width, height = image.size
+            if image.format == "PNG" and not any(each in data for each in _ORIENTED):
+                return width, height  # Pillow would decode it to look behind its pixels
             is_lying = image.getexif().get(ExifTags.Base.Orientation) in _LYING
             return (height, width) if is_lying else (width, height)
 

@@ -47,7 +47,8 @@ def adapt_vocabulary(model: Any, bank: AdapterBank, *, is_tied: bool) -> None:
         logits = multiply(states)
         return logits if bank.step is None else bank.score(states[0], logits[0]).unsqueeze(0)
 
-    embedding.forward, head.forward = embed, score  # type: ignore[method-assign]
+    embedding.forward = embed  # type: ignore[method-assign,assignment]
+    head.forward = score  # type: ignore[method-assign,assignment]
 
 
 def is_tied(model: Any) -> bool:

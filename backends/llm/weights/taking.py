@@ -102,10 +102,9 @@ class Weights:
         joined = join(parts, " and ".join(outputs))
         if self.adapters is None or not outputs.keys() <= _ADAPTED:
             return joined
-        places, mine = self.adapters.places, joined.shape[INPUTS]
-        first = 0 if mine == inputs else self.ranks.rank * mine
-        parts = tuple(self._parts(outputs, layer, expert))
-        place = places.add(parts, mine, inputs, first)
+        places, num_mine = self.adapters.places, joined.shape[INPUTS]
+        first = 0 if num_mine == inputs else self.ranks.rank * num_mine
+        place = places.add(tuple(self._parts(outputs, layer, expert)), num_mine, inputs, first)
         self._note_expert(place, outputs.keys(), layer)
         return Adaptable(joined, place, self.adapters)
 

@@ -195,8 +195,10 @@ MIXTURES: Mapping[str, Sequence[str]] = {
 
 @pytest.mark.parametrize("family", MIXTURES)
 def test_mixtures_of_experts_equal_their_merged_models(family: str, tmp_path: Path) -> None:
-    given = {"target_modules": list(MIXTURES[family]), "target_parameters": EXPERTS}
-    others = {
+    given: dict[str, Any] = {
+        "target_modules": list(MIXTURES[family]), "target_parameters": EXPERTS,
+    }  # fmt: skip
+    others: dict[str, dict[str, Any]] = {
         "two": {**given, "r": 3, "alpha_pattern": {"experts.down_proj": 5}},
         "down": {"target_modules": ["q_proj"], "target_parameters": EXPERTS[1:]},
     }
@@ -269,15 +271,14 @@ def in_8_bits(merged: Any, base: Mapping[str, Any]) -> Any:
     for name, layer in made.named_modules():
         if isinstance(layer, torch.nn.Linear) and "layers" in name:
             change = layer.weight.data - base[name].weight.data
-            layer.forward = partial(
-                multiplied, Fp8.of(Dense(base[name].weight.data)).product(), change.t()
-            )
+            product = Fp8.of(Dense(base[name].weight.data)).product()
+            layer.forward = partial(multiplied, product, change.t())  # type: ignore[method-assign]
     return made
 
 
 def multiplied(product: Fp8Product, change: torch.Tensor, states: torch.Tensor) -> torch.Tensor:
-    base = product(states.flatten(0, 1)).unflatten(0, states.shape[:2])
-    return base + states @ change
+    made: torch.Tensor = product(states[0]) + states[0] @ change
+    return made.unsqueeze(0)
 
 
 @pytest.mark.parametrize(
@@ -333,12 +334,12 @@ FOREIGN: Mapping[str, Mapping[str, Any]] = {
 def test_models_of_transformers_own_classes_equal_their_merged_models(
     name: str, tmp_path: Path
 ) -> None:
-    sizes = {
+    sizes: dict[str, Any] = {
         "vocab_size": VOCABULARY, "hidden_size": 32, "num_hidden_layers": 2,
         "num_attention_heads": 4, "num_key_value_heads": 2, "tie_word_embeddings": False,
         "max_position_embeddings": 128, "bos_token_id": 0, "eos_token_id": 1,
     }  # fmt: skip
-    config = getattr(transformers, f"{name}Config")(**(sizes | FOREIGN[name]))
+    config = getattr(transformers, f"{name}Config")(**{**sizes, **FOREIGN[name]})
     config.architectures = [f"{name}ForCausalLM"]
     torch.manual_seed(7)
     base = made_random(getattr(transformers, f"{name}ForCausalLM")(config))

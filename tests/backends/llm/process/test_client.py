@@ -22,6 +22,7 @@ from trivet.backends.llm.messages import (
     AdapterRead,
     FrameReader,
     Heartbeat,
+    Message,
     Outputs,
     Submit,
     SubmittedImage,
@@ -178,7 +179,8 @@ async def test_an_image_is_sent_as_it_lies_and_comes_whole() -> None:
     client.submit(message)
     client.abort("1")
     client.submit(Submit("2", [1], Sampling(), 0, [], []))
-    loop, reader, found = asyncio.get_running_loop(), FrameReader(), []
+    loop, reader = asyncio.get_running_loop(), FrameReader()
+    found: list[Message] = []
     async with asyncio.timeout(patience()):
         while len(found) < 3:
             found += reader.feed(await loop.sock_recv(theirs, 1 << 20))
