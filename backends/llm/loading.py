@@ -14,6 +14,7 @@ from trivet.backends.llm.attention.cache_size import cache_scales, size_cache
 from trivet.backends.llm.attention.kv_cache import KvCache
 from trivet.backends.llm.device.devices import (
     MemoryUse,
+    adapter_bytes,
     cache_bytes,
     choose_dtype,
     memory_told,
@@ -28,8 +29,6 @@ from trivet.backends.llm.families.stretching import for_length
 from trivet.backends.llm.foreign.plan import ModelTensors, Sight
 from trivet.backends.llm.foreign.reading import read_foreign
 from trivet.backends.llm.implementations import make_held_model, make_model
-from trivet.backends.llm.matrices.dense import Dense
-from trivet.backends.llm.matrices.formats import formats_of
 from trivet.backends.llm.matrices.fp8 import FP8
 from trivet.backends.llm.settings import EngineSettings
 from trivet.backends.llm.steps.graphs import CudaRecorder, GraphedModel
@@ -106,7 +105,7 @@ def build_part(
     config = for_length(config, settings.max_model_len)
     max_model_len = min(settings.max_model_len or config.max_positions, config.max_positions)
     settings = replace(settings, max_model_len=max_model_len)
-    adapters = _adapters(settings, config, tensors, ranks, dtype, device)
+    adapters = _adapters(settings, dtype, device)
     bank = adapters if isinstance(adapters, AdapterBank) else None
     weights = Weights(tensors, config, ranks, device, settings.quantization, bank)
     if device.type == "cpu":
@@ -130,22 +129,11 @@ def build_part(
 
 
 def _adapters(
-    settings: EngineSettings,
-    config: LlmConfig,
-    tensors: Mapping[str, Tensor],
-    ranks: Ranks,
-    dtype: torch.dtype,
-    device: torch.device,
+    settings: EngineSettings, dtype: torch.dtype, device: torch.device
 ) -> AdapterBank | str:
     """What adapts a model's products; or why nothing does."""
     if not settings.max_loras:
         return "the base takes none (model parameter max_loras is 0)"
-    if ranks.size > 1:
-        return "of a base that several GPUs compute none are (model parameter tensor_parallel_size)"
-    if isinstance(tensors, ModelTensors):
-        return f"of architecture '{config.architecture}', by transformers' classes, none are"
-    if formats := formats_of(tensors, settings.quantization) - {Dense.name}:
-        return f"of matrices of {', '.join(sorted(formats))} none are"
     return AdapterBank(dtype, device, settings.max_lora_rank)
 
 
@@ -210,10 +198,29 @@ def _load_measured(
         use = replace(
             use, weights=loaded, step=peak - loaded, graphs=graphs if settings.cuda_graphs else 0
         )
+        use = _with_adapters(use, settings, weights, device)
         num_blocks = size_cache(config, settings, kind, cache_bytes(settings, use))
         num_blocks = weights.ranks.least(num_blocks)
         model.hold(KvCache(config, num_blocks, settings.block_size, kind, device, scales))
     return model, num_blocks
+
+
+def _with_adapters(
+    use: MemoryUse, settings: EngineSettings, weights: Weights, device: torch.device
+) -> MemoryUse:
+    """With what adapters may take, which they are told."""
+    bank = weights.adapters
+    if bank is None:
+        return use
+    size, rank, places = bank.dtype.itemsize, settings.max_lora_rank, bank.places.all
+    # Each in its slot and in a step's stack.
+    most = settings.max_loras * 2 * size * sum(place.num_numbers(rank) for place in places)
+    columns = settings.max_loras * rank * max((len(place.parts) for place in places), default=0)
+    # What rows are lowered to, and which of it is not theirs.
+    lowered = settings.step_tokens(device.type) * columns * (size + 1)
+    given = weights.ranks.least(adapter_bytes(settings, use, most + lowered))
+    bank.budget = given * most // max(most + lowered, 1)
+    return replace(use, adapters=given)
 
 
 def _no_work() -> bool:

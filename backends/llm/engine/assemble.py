@@ -11,7 +11,7 @@ import torch
 from trivet.backends.api import GeneratorInfo, LoadFailed
 from trivet.backends.llm.device.devices import choose_device
 from trivet.backends.llm.device.group import Alone, join
-from trivet.backends.llm.engine.adapting import make_desk
+from trivet.backends.llm.engine.adapting import Slots, make_desk
 from trivet.backends.llm.engine.embeddings import Embeddings
 from trivet.backends.llm.engine.engine import Engine
 from trivet.backends.llm.engine.flight import Runs
@@ -19,7 +19,7 @@ from trivet.backends.llm.engine.image_desk import ImageDesk
 from trivet.backends.llm.engine.seeing import SeeingRunner
 from trivet.backends.llm.loading import LoadedPart, load_part
 from trivet.backends.llm.messages import Message
-from trivet.backends.llm.ranks.processes import RankedRunner, RankProcesses
+from trivet.backends.llm.ranks.processes import RankedRunner, RankedSlots, RankProcesses
 from trivet.backends.llm.sampling.grammar import Grammars
 from trivet.backends.llm.scheduling.batch_state import BatchState
 from trivet.backends.llm.scheduling.blocks import BlockPool
@@ -52,7 +52,8 @@ def make_engine(
     launcher = runner if loaded.device.type == "cuda" else None
     engine = Engine(
         make_scheduler(settings, loaded), make_state(settings, loaded), runner, grammars, send,
-        launcher, prepare, make_desk(loaded.adapters, settings.max_loras, send),
+        launcher, prepare,
+        make_desk(loaded.adapters, settings.max_loras, send, _slots(loaded, others)),
         keeps_states=loaded.config.keeps_states, images=images,
     )  # fmt: skip
     info = GeneratorInfo(
@@ -67,6 +68,11 @@ def make_engine(
         max_num_requests=settings.max_num_seqs + settings.max_num_waiting,
     )
     return engine, asdict(info)
+
+
+def _slots(loaded: LoadedPart, others: RankProcesses | None) -> Slots | None:
+    bank = loaded.adapters
+    return None if others is None or isinstance(bank, str) else RankedSlots(bank, others)
 
 
 def _seeing(
