@@ -20,7 +20,8 @@ from trivet.backends.llm.families.names import Role, WeightName
 from trivet.backends.llm.families.quantisation import scale_blocks
 from trivet.backends.llm.families.registry import FAMILIES, from_gguf, from_hub
 from trivet.backends.llm.matrices.fp8 import FP8
-from trivet.backends.llm.text.tokenizer_files import TokenizerFiles, gguf_tokenizer, hub_tokenizer
+from trivet.backends.llm.text.gguf_tokenizer import gguf_tokenizer
+from trivet.backends.llm.text.tokenizer_files import TokenizerFiles, hub_tokenizer
 from trivet.backends.llm.weights.gguf_header import GgufTensor
 from trivet.backends.llm.weights.gguf_parts import GgufFile, GgufModel, read_model
 from trivet.backends.llm.weights.latents import join_latents
