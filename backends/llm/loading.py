@@ -24,7 +24,7 @@ from trivet.backends.llm.device.staging import make_staging
 from trivet.backends.llm.families.config import LlmConfig
 from trivet.backends.llm.families.described import NotComputed
 from trivet.backends.llm.families.family import Family
-from trivet.backends.llm.families.registry import FAMILIES, is_known
+from trivet.backends.llm.families.registry import FAMILIES, UnknownArchitecture, is_known
 from trivet.backends.llm.families.stretching import for_length
 from trivet.backends.llm.foreign.plan import ModelTensors, Sight
 from trivet.backends.llm.foreign.reading import read_foreign
@@ -84,7 +84,8 @@ def _read(
     try:
         return load_model(path, dtype, families)
     except NotComputed as reason:
-        if not path.is_dir():
+        # A table of GGUF's keys is only as good as what is known of the family behind it.
+        if not path.is_dir() and not isinstance(reason, UnknownArchitecture):
             raise
         log.info("not computed by its family: %s", reason)
         try:
