@@ -124,7 +124,8 @@ class Server:
             settings.max_environment_size,
             settings.environment_cache_size,
         )
-        self._control = control = RepositoryControl(settings, self._repositories)
+        self._strangers = Strangers()
+        self._control = control = RepositoryControl(settings, self._repositories, self._strangers)
         limits = _limits(settings)
         self._caching = Caching.open(settings)
         dispatcher = RequestDispatcher(self.registry, control)
@@ -147,7 +148,6 @@ class Server:
             has_summaries=MetricsConfig.parse(settings.metrics_config).summary_latencies,
         )
         control.attach(self.lifecycle)
-        self._strangers = Strangers()
         self.hall = Hall(
             self.registry,
             self.lifecycle,

@@ -1,7 +1,7 @@
 """What lies in the repositories and nothing takes for a model, with the sentences that help."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 
 from trivet.server.repository.layout import EMPTY
 
@@ -28,6 +28,10 @@ class Strangers:
     def forget(self, name: str) -> None:
         """It is gone, or is a model now."""
         self._advice.pop(name, None)
+
+    def keep_only(self, names: Container[str]) -> None:
+        """Only these are still what nothing takes for a model."""
+        self._advice = {name: text for name, text in self._advice.items() if name in names}
 
     def warn_of_nothing(self) -> None:
         """Nothing in the repositories might serve."""
