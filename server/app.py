@@ -125,6 +125,7 @@ class Server:
             settings.environment_cache_size,
         )
         self._strangers = Strangers()
+        self.registry.is_stranger = self._strangers.has
         self._control = control = RepositoryControl(settings, self._repositories, self._strangers)
         limits = _limits(settings)
         self._caching = Caching.open(settings)

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Container, Mapping
+from pathlib import PurePath
 
 from trivet.server.repository.layout import EMPTY
 
@@ -18,6 +19,10 @@ class Strangers:
     def advice(self) -> Mapping[str, str]:
         """By name of the folder or file."""
         return self._advice
+
+    def has(self, name: str) -> bool:
+        """Whether one has that name, or is a file that would be a model of that name."""
+        return any(name in (each, PurePath(each).stem) for each in self._advice)
 
     def note(self, name: str, advice: str) -> None:
         """It was seen; the log says so once for each advice."""
