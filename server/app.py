@@ -124,7 +124,9 @@ class Server:
             settings.max_environment_size,
             settings.environment_cache_size,
         )
-        self._control = control = RepositoryControl(settings, self._repositories)
+        self._strangers = Strangers()
+        self.registry.is_stranger = self._strangers.has
+        self._control = control = RepositoryControl(settings, self._repositories, self._strangers)
         limits = _limits(settings)
         self._caching = Caching.open(settings)
         dispatcher = RequestDispatcher(self.registry, control)
@@ -147,7 +149,6 @@ class Server:
             has_summaries=MetricsConfig.parse(settings.metrics_config).summary_latencies,
         )
         control.attach(self.lifecycle)
-        self._strangers = Strangers()
         self.hall = Hall(
             self.registry,
             self.lifecycle,

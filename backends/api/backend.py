@@ -97,10 +97,10 @@ class StartsProcesses(Protocol):
 @runtime_checkable
 class ChecksFiles(Protocol):
     """A backend that can refuse some files, or a config that does not fit them, without the device,
-    process or code that its `complete` may need."""
+    process or code that its `complete` and `open` may need."""
 
     def check_files(self, config: ModelConfig, files: ModelFiles) -> None:
-        """Raises the ServingError that `complete` raises for them."""
+        """Raises the ServingError that `complete` or `open` raises for them."""
 
 
 @runtime_checkable
