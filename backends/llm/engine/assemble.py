@@ -25,6 +25,8 @@ from trivet.backends.llm.scheduling.batch_state import BatchState
 from trivet.backends.llm.scheduling.blocks import BlockPool
 from trivet.backends.llm.scheduling.scheduler import Scheduler
 from trivet.backends.llm.settings import EngineSettings
+from trivet.backends.llm.speculation.lookup import Lookup
+from trivet.backends.llm.speculation.speculation import Speculation
 from trivet.backends.llm.text.tokenizer import Tokenizer
 from trivet.backends.llm.text.tokenizer_files import TokenizerFiles
 
@@ -48,12 +50,15 @@ def make_engine(
     _check_ids(tokenizer, vocabulary_size)
     grammars = Grammars(tokenizer.to_json(), tokenizer.eos_token_ids[0], vocabulary_size)
     runner, images = _seeing(settings, loaded, runner)
-    # A processor that computes has no time to plan the next step meanwhile.
-    launcher = runner if loaded.device.type == "cuda" else None
+    speculation = _speculation(settings, loaded)
+    # A processor that computes has no time to plan the next step meanwhile, and what is guessed
+    # stands behind what the last step has told.
+    is_launched = loaded.device.type == "cuda" and speculation is None
+    launcher = runner if is_launched else None
     engine = Engine(
         make_scheduler(settings, loaded), make_state(settings, loaded), runner, grammars, send,
         launcher, prepare, make_desk(loaded.adapters, settings.max_loras, send),
-        keeps_states=loaded.config.keeps_states, images=images,
+        keeps_states=loaded.config.keeps_states, images=images, speculation=speculation,
     )  # fmt: skip
     info = GeneratorInfo(
         max_model_len=loaded.max_model_len,
@@ -79,6 +84,22 @@ def _seeing(
     embeddings = Embeddings(loaded.num_blocks * settings.block_size)
     desk = ImageDesk(loaded.sight, embeddings)
     return SeeingRunner(runner, loaded.sight, embeddings), desk
+
+
+def _speculation(settings: EngineSettings, loaded: LoadedPart) -> Speculation | None:
+    """What guesses tokens, as the settings say. Raises LoadFailed."""
+    config = settings.speculative
+    if config is None:
+        return None
+    if loaded.config.keeps_states:
+        raise LoadFailed(
+            f"speculative_config: architecture '{loaded.config.architecture}' keeps states that "
+            "cannot go back behind a wrong guess; leave it out"
+        )
+    drafter = Lookup(
+        config.shortest, config.longest, loaded.config.vocabulary_size, config.num_kept_outputs
+    )
+    return Speculation(drafter, config.num_guesses)
 
 
 def _check_ids(tokenizer: Tokenizer, vocabulary_size: int) -> None:
