@@ -39,7 +39,7 @@ from trivet.backends.llm.messages import (
     Submit,
 )
 from trivet.backends.llm.sampling.grammar_compiling import Compiled, Grammars, LearningConstraint
-from trivet.backends.llm.sampling.sampler import Logprobs
+from trivet.backends.llm.sampling.sampler import Logprobs, RowState
 from trivet.backends.llm.scheduling.batch_state import BatchState
 from trivet.backends.llm.scheduling.plan import StepPlan
 from trivet.backends.llm.scheduling.scheduler import Scheduler
@@ -91,9 +91,11 @@ class Engine:
             self._compute_whole, self._fail, self._take_back, keeps_states=keeps_states
         )
         self._outbox = Outbox(send, self.stats)
-        self._guesses = speculation and Guesses(
-            speculation, scheduler, self._outbox, self._fail, self._tell_all
-        )
+        self._guesses: Guesses | None = None
+        if speculation is not None:
+            self._guesses = Guesses(
+                speculation, scheduler, self._outbox, self._fail, self._tell_all
+            )
         self._waits = Waits()
         self.inbox: queue.SimpleQueue[Message | Compiled | ReadAdapter | Prepared]
         self.inbox = queue.SimpleQueue()
@@ -141,7 +143,7 @@ class Engine:
             if plan.rows:
                 self._is_careful = False
                 if self._speculation is not None:
-                    plan = self._speculation.guess(plan)
+                    plan = self._speculation.guess(plan, self._row_of)
                 self._compute(plan, planning_s)
         else:
             self._launch(plan, planning_s)
@@ -337,6 +339,9 @@ class Engine:
                 tell((generation.sequence.id, token))
             else:
                 self._tell(generation, token, logprobs.get(index))
+
+    def _row_of(self, sequence: Sequence) -> RowState:
+        return self._generations[sequence.id].row
 
     def _note_starts(self, plan: StepPlan) -> int:
         """How many requests this step is the first of."""

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from collections.abc import Sequence as Row
 from dataclasses import dataclass, field
 
+from trivet.backends.llm.sampling.sampler import RowState
 from trivet.backends.llm.scheduling.sequence import Sequence
 
 _INDEXED_AT_ONCE = 4096
@@ -53,7 +54,7 @@ class Lookup:
         self._texts: dict[str, _Text] = {}
         self._others = _Others(num_kept_outputs, self._sizes) if num_kept_outputs else None
 
-    def draft(self, sequences: Row[Sequence]) -> None:
+    def draft(self, sequences: Row[Sequence], _rows: Row[RowState], /) -> None:
         """See Drafter."""
         for sequence in sequences:
             text = self._texts.get(sequence.id)

@@ -11,9 +11,11 @@ import logging
 import math
 import time
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from trivet.backends.llm.device.devices import DEVICE_LOST
+from trivet.backends.llm.sampling.sampler import RowState
 from trivet.backends.llm.scheduling.plan import StepPlan
 from trivet.backends.llm.scheduling.sequence import Sequence
 from trivet.backends.llm.speculation.costs import StepCosts
@@ -86,22 +88,23 @@ class Speculation:
             return self._most
         return min(int(math.log(needed) / math.log(luck.chance)), self._most)
 
-    def guess(self, plan: StepPlan) -> StepPlan:
-        """The plan with guesses behind the rows that have room for some."""
+    def guess(self, plan: StepPlan, row_of: Callable[[Sequence], RowState]) -> StepPlan:
+        """The plan with guesses behind the rows that have room for some. `row_of`: how a sequence's
+        tokens are chosen."""
         is_decode = plan.is_decode
         if is_decode:
             self._num_decoding = len(plan.rows)
-        plan = self._guess(plan)
+        plan = self._guess(plan, row_of)
         self._num_tokens = plan.num_tokens if is_decode else 0
         return plan
 
-    def _guess(self, plan: StepPlan) -> StepPlan:
+    def _guess(self, plan: StepPlan, row_of: Callable[[Sequence], RowState]) -> StepPlan:
         guessing = [row.sequence for row in plan.rows if row.sequence.draft_room]
         if not guessing:
             return plan
         begun_s = time.monotonic()
         try:
-            self._drafter.draft(guessing)
+            self._drafter.draft(guessing, [row_of(sequence) for sequence in guessing])
         except DEVICE_LOST:
             raise
         except Exception:
