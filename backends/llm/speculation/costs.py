@@ -2,8 +2,8 @@
 
 _KEPT = 0.98
 """Of what a step says, at each step after it: some fifty steps count."""
-_FIRST_SHARE = 1 / 16
-"""A further token's time of a whole step's, until steps of several sizes were seen."""
+_FIRST_FIXED = 16
+"""What a step takes beside its tokens, in tokens, until steps of several sizes were seen."""
 
 
 class StepCosts:
@@ -34,6 +34,6 @@ class StepCosts:
         mean = self._tokens / self._weight
         spread = self._squares / self._weight - mean * mean
         if spread < 0.01 * mean * mean:
-            return _FIRST_SHARE * self._seconds / self._weight
+            return self._seconds / self._weight / (mean + _FIRST_FIXED)
         covariance = self._products / self._weight - mean * self._seconds / self._weight
         return max(covariance / spread, 0.0)

@@ -22,9 +22,9 @@ from trivet.backends.llm.speculation.costs import StepCosts
 from trivet.backends.llm.speculation.drafter import Drafter
 
 log = logging.getLogger(__name__)
-_KEPT = 0.9
+_KEPT = 0.95
 """Of what is known of a sequence's guesses, at each guess after it."""
-_IDLE_KEPT = 0.99
+_IDLE_KEPT = 0.995
 """The same at a step without a guess, so that it is tried again at some time."""
 _FIRST_CHANCE, _FIRST_WEIGHT = 0.5, 2.0
 """That a guess is right, as long as nothing is known; as if so many had been seen."""
