@@ -125,7 +125,7 @@ def build_part(
         prepare = _no_work
     else:
         scales = cache_scales(tensors, config)
-        held, num_blocks = _load_measured(settings, weights, dtype, device, scales, beside)
+        held, num_blocks = _load_measured(settings, weights, dtype, device, scales, beside=beside)
         model, prepare = _recorded(held, settings, device, bank)
     runner = TorchRunner(
         model,
@@ -200,8 +200,8 @@ def _load_measured(
     dtype: torch.dtype,
     device: torch.device,
     scales: list[tuple[float, float]],
-    beside: Companion = Companion(),
     meter: Meter | None = None,
+    beside: Companion = Companion(),
 ) -> tuple[HeldModel, int]:
     """On a GPU: the cache gets what weights and the largest step leave. `scales`: of a cache of 8
     bits."""

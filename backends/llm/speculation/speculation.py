@@ -67,6 +67,8 @@ class Speculation:
         """Of the step under way, if it only decodes; else 0."""
         self.num_drafts = 0
         self.num_draft_tokens = 0
+        self.num_tried = 0
+        """Guesses that stood behind none that was wrong."""
         self.accepted: Counter[int] = Counter()
         """Guesses that were right, by their place, 0 for the first."""
 
@@ -122,6 +124,7 @@ class Speculation:
         """What became of a sequence's guesses."""
         self.num_drafts += 1
         self.num_draft_tokens += num_drafts
+        self.num_tried += min(num_right + 1, num_drafts)
         for place in range(num_right):
             self.accepted[place] += 1
         if luck := self._luck.get(sequence.id):
