@@ -16,7 +16,8 @@ from paged_model import (
 )
 
 from trivet.backends.llm.scheduling.blocks import NULL_BLOCK, BlockPool
-from trivet.backends.llm.scheduling.scheduler import Scheduler, StepPlan
+from trivet.backends.llm.scheduling.plan import StepPlan
+from trivet.backends.llm.scheduling.scheduler import Scheduler
 from trivet.backends.llm.scheduling.sequence import Sequence, SequenceStatus
 
 STEPS_OF_A_WALK = 5000
