@@ -111,7 +111,7 @@ class Asks:
         runs = [[tensor] for tensor in tensors]
         if self._num_waiting == self._num_written:
             try:
-                if self._events.try_send(header, runs):
+                if self._events.try_send(header, runs) is not None:
                     return
             except ChannelClosed:
                 return
