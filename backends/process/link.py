@@ -78,12 +78,10 @@ class Link:
         return size_bytes
 
     def try_send(self, header: Header, runs: Sequence[Sequence[Tensor]] = ()) -> int | None:
-        """Sends a short message, unless that would block, and returns how many bytes of tensors it
-        copied; None where it did not."""
+        """Sends a short message (see `may_be_short`), unless that would block, and returns how many
+        bytes of tensors it copied; None where it did not."""
         payload, message, size_bytes = b"", dict(header), 0
         if runs:
-            if not _may_be_short(runs):
-                return None
             plan, message["runs"], size_bytes = _lay_out(runs)
             if size_bytes > MAX_PAYLOAD_BYTES:
                 return None
@@ -154,8 +152,8 @@ class Link:
         return self._reader.lease(region_id, size_bytes)
 
 
-def _may_be_short(runs: Sequence[Sequence[Tensor]]) -> bool:
-    """Whether to look closer: before texts are packed, or fetched from a device."""
+def may_be_short(runs: Iterable[Iterable[Tensor]]) -> bool:
+    """Whether to try: before texts are packed, or values fetched from a device."""
     size_bytes = 0
     for tensors in runs:
         for tensor in tensors:

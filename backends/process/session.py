@@ -18,7 +18,7 @@ from trivet.backends.api import (
 from trivet.backends.process.asks import Asks
 from trivet.backends.process.channel import ChannelClosed
 from trivet.backends.process.ending import Ending
-from trivet.backends.process.link import Link, Message
+from trivet.backends.process.link import Link, Message, may_be_short
 from trivet.backends.process.pulse import BEAT_S, Pulse
 from trivet.backends.process.replies import ReplyWatch
 from trivet.backends.process.spawn import POLL_S, ChildProcess
@@ -98,7 +98,11 @@ class Session:
     ) -> bool:
         """See ComputesElsewhere: False where the batch is large, or will take long, or will be
         answered later; then `deliver` is to be called."""
-        if not self._is_quick or batch.senders or not self.child.in_use.acquire(blocking=False):
+        if not self._is_quick or batch.senders:
+            return False
+        if not may_be_short(request.inputs.values() for request in batch.requests):
+            return False
+        if not self.child.in_use.acquire(blocking=False):
             return False
         if not self._try_send(batch):
             self._drop()
@@ -124,8 +128,10 @@ class Session:
         """Waits for the reply. Raises ChannelClosed, or the model's error."""
         tokens, self._sent = self._sent, _NOTHING
         try:
-            watched = {} if batch.senders else dict(zip(tokens, batch.requests, strict=True))
-            reply = self._await_reply(watched)
+            reply = self._replies.take()
+            if reply is None:
+                watched = {} if batch.senders else dict(zip(tokens, batch.requests, strict=True))
+                reply = self._await_reply(watched)
             if not batch.senders:
                 self._forget(tokens)
         finally:
@@ -242,8 +248,6 @@ class Session:
 
     def _await_reply(self, watched: dict[int, CheckedRequest]) -> Message:
         self._is_quick = True
-        if (here := self._replies.take()) is not None:
-            return here
         limit_s = self._execute_timeout_s
         ends_s = time.monotonic() + limit_s
         while True:
