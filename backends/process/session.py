@@ -72,6 +72,8 @@ class Session:
         """Requests without an end, by token."""
         self._watched: dict[int, CheckedRequest] = {}
         """Those of them that have not been cancelled."""
+        self._passed_on_s = 0.0
+        """When the process was last told of cancellations."""
 
     @property
     def poll_timeout_s(self) -> float:
@@ -168,12 +170,16 @@ class Session:
     def tick(self) -> None:
         """Passes on cancellations of open requests and memory that clients have finished with, and
         looks whether the process lives."""
-        self._pulse.look(time.monotonic())
+        now_s = time.monotonic()
+        self._pulse.look(now_s)
         if not self._senders:
             return
         with suppress(ChannelClosed):
             self.child.events.send_news()
-            _pass_on_cancellations(self.child.events, self._watched)
+            # It looks at each of them, and comes after each response of any.
+            if now_s - self._passed_on_s >= POLL_S:
+                self._passed_on_s = now_s
+                _pass_on_cancellations(self.child.events, self._watched)
 
     def end(self, error: ServingError) -> None:
         """Fails what is still open: its process is gone."""
