@@ -115,6 +115,11 @@ class Channel:
                 return None
         return self._frames[0].header if self._frames else None
 
+    @property
+    def is_long(self) -> bool:
+        """Whether more of a frame has come than one read takes, and it is not whole."""
+        return len(self._pending) >= _READ_BYTES
+
     def receive_available(self) -> list[Frame]:
         """The frames that have arrived, without waiting. Raises ChannelClosed at the end."""
         if not self._frames:

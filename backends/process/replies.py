@@ -32,17 +32,26 @@ class ReplyWatch:
         self._num_expected = 0
         self._timer: TimerHandle | None = None
 
-    def expect(self, loop: "AbstractEventLoop", replied: Callable[[bool], None]) -> None:
-        """`replied` is called once: with True when the reply can be taken; with False when a thread
-        has to wait for it, or to see why there is none."""
-        self._replied = replied
-        self._num_expected += 1
+    def watches(self, loop: "AbstractEventLoop") -> bool:
+        """Begins to watch, if it does not yet; False where the system has no descriptor left."""
+        if self._fd is not None:
+            return True
         self._loop = loop
-        if self._fd is None:
+        try:
             self._fd = os.dup(self._link.channel.fileno())
             loop.add_reader(self._fd, self._read)
-        if self._timer is None:
-            self._timer = loop.call_later(_LOOK_S, self._look, self._num_expected)
+        except OSError:
+            self._stop()
+            return False
+        return True
+
+    def expect(self, replied: Callable[[bool], None]) -> None:
+        """A reply will come to where it watches. `replied` is called once: with True when the reply
+        can be taken; with False when a thread has to wait for it, or to see why there is none."""
+        self._replied = replied
+        self._num_expected += 1
+        if self._timer is None and self._loop is not None:
+            self._timer = self._loop.call_later(_LOOK_S, self._look, self._num_expected)
 
     def take(self) -> Message | None:
         """The reply, if it has come here; from any thread."""
@@ -56,9 +65,10 @@ class ReplyWatch:
             return
         try:
             header = self._link.channel.peek()
-            if header is None:
+            if header is None and not self._link.channel.is_long:
                 return
-            if "region" not in header:  # mapping new memory takes long
+            # The rest of a long one, and new memory to be mapped, are for a thread.
+            if header is not None and "region" not in header:
                 self._reply = self._link.receive()
         except ChannelClosed:
             # Whoever reads next is told so, too.

@@ -106,10 +106,10 @@ class Session:
             return False
         if not self.child.in_use.acquire(blocking=False):
             return False
-        if not self._try_send(batch):
+        if not self._replies.watches(loop) or not self._try_send(batch):
             self._drop()
             return False
-        self._replies.expect(loop, replied)
+        self._replies.expect(replied)
         return True
 
     def deliver(self, batch: Batch) -> None:

@@ -1,6 +1,8 @@
 """Batches that are begun on the event loop: threads wait only for what is worth it."""
 
 import asyncio
+import errno
+import os
 import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -34,7 +36,8 @@ class TritonPythonModel:
         values = pb_utils.get_input_tensor_by_name(request, "IN").as_numpy()
         if word == "grow":
             values = np.repeat(values, 200_000)
-        return pb_utils.InferenceResponse([pb_utils.Tensor("OUT", values)])
+        told = {"why": "x" * 300_000} if word == "talk" else None
+        return pb_utils.InferenceResponse([pb_utils.Tensor("OUT", values)], parameters=told)
 """
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -136,7 +139,9 @@ async def test_what_is_long_in_coming_is_waited_for_by_the_thread(shared: Proces
         await model.computed_here()
 
 
-@pytest.mark.parametrize("request_", [ask(size=100_000), ask("grow")], ids=["batch", "answer"])
+@pytest.mark.parametrize(
+    "request_", [ask(size=100_000), ask("grow"), ask("talk")], ids=["batch", "answer", "parameters"]
+)
 async def test_what_is_large_is_for_the_thread(
     shared: ProcessInstance, request_: CheckedRequest
 ) -> None:
@@ -144,8 +149,24 @@ async def test_what_is_large_is_for_the_thread(
         await model.computed_here()
         outcome = await model.computed(request_)
         assert isinstance(outcome, np.ndarray)
-        assert outcome.size in (100_000, 600_000)
+        assert outcome.size in (100_000, 600_000, 3)
         assert not model.were_here[-1]
+        await model.computed_here()
+
+
+async def test_without_a_descriptor_the_thread_waits(
+    shared: ProcessInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(fd: int) -> int:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    async with served(shared) as model:
+        await model.computed(ask("slow"))  # what it watched by is closed
+        with monkeypatch.context() as full:
+            full.setattr(os, "dup", refuse)
+            for _ in range(3):
+                np.testing.assert_array_equal(await model.computed(ask()), [0, 1, 2])
+            assert True not in model.were_here
         await model.computed_here()
 
 
