@@ -4,7 +4,7 @@ import asyncio
 import errno
 import os
 import threading
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import cast
@@ -102,7 +102,7 @@ def ask(word: str = "", size: int = 3) -> CheckedRequest:
 
 
 @pytest.fixture(scope="module")
-def shared(tmp_path_factory: pytest.TempPathFactory) -> "AsyncIterator[ProcessInstance]":
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ProcessInstance]:
     maker = Maker(tmp_path_factory.mktemp("models"))
     yield opened(maker)
     maker.close()
