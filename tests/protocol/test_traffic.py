@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import grpc
 import httpx
 import numpy as np
 import pytest
@@ -16,6 +17,8 @@ from patience import patience
 from sequence_models import write_accumulator
 from serving import RunningServer, write_adder
 from tritonclient.utils import InferenceServerException
+
+from trivet.protos import grpc_service_pb2 as pb
 
 Serve = Callable[..., RunningServer]
 HALVES = """
@@ -118,6 +121,23 @@ def test_over_grpc_metadata_is_what_headers_are(server: RunningServer) -> None:
     assert named == 2
 
 
+def test_over_grpc_what_was_chosen_stands_behind_the_answer(server: RunningServer) -> None:
+    request = pb.ModelInferRequest(model_name="adder", model_version="canary")
+    tensor = request.inputs.add(name="x", datatype="FP32", shape=[1])
+    tensor.contents.fp32_contents.append(0.0)
+    with grpc.insecure_channel(server.grpc) as channel:
+        ask_one = channel.unary_unary(
+            "/inference.GRPCInferenceService/ModelInfer",
+            request_serializer=pb.ModelInferRequest.SerializeToString,
+            response_deserializer=pb.ModelInferResponse.FromString,
+        )
+        answer, call = ask_one.with_call(request, timeout=patience())
+
+    told = {name: value for name, value in call.trailing_metadata()}
+    assert answer.model_version == "2"
+    assert told == {"x-trivet-version": "2", "x-trivet-route": "label:canary"}
+
+
 @pytest.mark.parametrize("way", ["path", "header", "name"])
 def test_a_label_is_taken_where_a_version_is(server: RunningServer, way: str) -> None:
     path = {"path": "adder/versions/canary", "header": "adder", "name": "adder@canary"}[way]
@@ -135,11 +155,11 @@ def test_tritons_clients_take_labels(server: RunningServer) -> None:
         asked = http.infer("adder", [given], model_version="canary")
         described = http.get_model_metadata("adder", "canary")
         assert http.is_model_ready("adder", "canary")
-    with grpcclient.InferenceServerClient(server.grpc) as grpc:
-        assert add(grpc, model_version="stable") == 1
-        assert add(grpc, "adder@canary") == 2
-        assert grpc.get_model_metadata("adder", "canary").versions == ["2"]
-        statistics = grpc.get_inference_statistics("adder", "canary").model_stats
+    with grpcclient.InferenceServerClient(server.grpc) as over_grpc:
+        assert add(over_grpc, model_version="stable") == 1
+        assert add(over_grpc, "adder@canary") == 2
+        assert over_grpc.get_model_metadata("adder", "canary").versions == ["2"]
+        statistics = over_grpc.get_inference_statistics("adder", "canary").model_stats
 
     assert int(asked.as_numpy("y")[0]) == 2
     assert described["versions"] == ["2"]
