@@ -9,6 +9,9 @@ canary = 4
 [split]
 stable = 95
 canary = 5
+
+In the place of [split] may stand [rollout], how new versions get their part by and by
+(`server/rollouts/policy.py`).
 """
 
 import re
@@ -28,7 +31,7 @@ MAX_DIGITS = 19
 WHOLE = 10_000
 """All requests, in hundredths of a percent."""
 NO_LABELS: Mapping[str, int] = MappingProxyType({})
-_KEYS = ("labels", "split", "sticky")
+_KEYS = ("labels", "split", "sticky", "rollout")
 _LABEL = re.compile(r"[A-Za-z][A-Za-z0-9._-]{0,62}")
 _SOURCE = re.compile(r"(?:header|cookie):[A-Za-z0-9!#$%&'*+.^_`|~-]{1,128}|user")
 
@@ -56,6 +59,8 @@ class Traffic:
     sticky: tuple[str, ...] = ()
     """Where a request's key is looked for, in order: `header:NAME`, `cookie:NAME`, or `user`, which
     is the field of OpenAI's APIs. A sequence sticks to its id, whatever stands here."""
+    rollout: Mapping[str, Any] | None = None
+    """How versions are rolled out, as it is written; None: not by this file."""
 
     @property
     def versions(self) -> frozenset[int]:
@@ -131,8 +136,18 @@ def parse_traffic(text: str) -> Traffic:
         if key not in _KEYS:
             near = did_you_mean(key, _KEYS)
             raise InvalidConfig(f"{TRAFFIC_FILE}: it has no key '{key[:64]}'{near or _known()}")
+    if "split" in document and "rollout" in document:
+        raise InvalidConfig(
+            f"{TRAFFIC_FILE}: [split] and [rollout] both say who gets which version; keep one"
+        )
+    return parse_document(document)
+
+
+def parse_document(document: Mapping[str, Any]) -> Traffic:
+    """The same, once its keys are known. Raises InvalidConfig."""
     labels = _labels(_table(document, "labels"))
-    return Traffic(labels, _split(_table(document, "split"), labels), _sticky(document))
+    rollout = _table(document, "rollout") if "rollout" in document else None
+    return Traffic(labels, _split(_table(document, "split"), labels), _sticky(document), rollout)
 
 
 def _shown(given: object) -> str:

@@ -133,7 +133,7 @@ def test_over_grpc_what_was_chosen_stands_behind_the_answer(server: RunningServe
         )
         answer, call = ask_one.with_call(request, timeout=patience())
 
-    told = {name: value for name, value in call.trailing_metadata()}
+    told = dict(call.trailing_metadata())
     assert answer.model_version == "2"
     assert told == {"x-trivet-version": "2", "x-trivet-route": "label:canary"}
 

@@ -1,0 +1,57 @@
+"""The metrics of splits: what became of the requests of each arm."""
+
+from collections.abc import Iterable
+
+from trivet.backends.api.naming import name_in, namespace_in
+from trivet.server.metrics.text import Labels, Page, buckets, observed
+from trivet.server.rollouts.arms import Arm
+
+
+def write_arms(page: Page, arms: Iterable[tuple[str, Arm]]) -> None:
+    """Of all models whose traffic is shared out."""
+    labelled = [(_labels(name, arm), arm) for name, arm in arms]
+    for metric, text, values in (
+        (
+            "trivet_arm_requests_total",
+            "Requests that a version got by a split and that have ended",
+            [(labels, arm.num_requests) for labels, arm in labelled],
+        ),
+        (
+            "trivet_arm_errors_total",
+            "Those of them that got no answer",
+            [(labels, arm.num_errors) for labels, arm in labelled],
+        ),
+        (
+            "trivet_arm_outcomes_total",
+            "Numbers that clients reported about them",
+            [
+                ({**labels, "outcome": name}, each.count)
+                for labels, arm in labelled
+                for name, each in arm.outcomes.items()
+            ],
+        ),
+    ):
+        page.family(metric, "counter", text, ((metric, *value) for value in values))
+    mean, latency = "trivet_arm_outcome_mean", "trivet_arm_request_duration_seconds"
+    page.family(
+        mean,
+        "gauge",
+        "Mean of the numbers that clients reported",
+        (
+            (mean, {**labels, "outcome": name}, each.mean)
+            for labels, arm in labelled
+            for name, each in arm.outcomes.items()
+        ),
+    )
+    page.family(
+        latency,
+        "histogram",
+        "Duration of those that were answered in seconds",
+        buckets(latency, observed((labels, arm.latency) for labels, arm in labelled)),
+    )
+
+
+def _labels(name: str, arm: Arm) -> Labels:
+    labels = {"model": name_in(arm.key), "version": str(arm.version), "arm": name}
+    namespace = namespace_in(arm.key)
+    return {**labels, "namespace": namespace} if namespace else labels
