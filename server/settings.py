@@ -187,6 +187,8 @@ class Settings:
         "GPU:SHARE, the used share of a GPU's memory from which on no model is loaded there",
         multiple=True,
     )
+    state_dir: str = option("~/.local/state/trivet", "models", "folder for what is to outlive it")
+    rollout_state: str = option("", "models", "folder or redis:// URL of roll-outs; else state_dir")
     rollout_policy: str = option("", "models", "TOML file: how new versions of models roll out")
     rollout_webhook: str = option("", "models", "URL that is told what happens to roll-outs")
     llm_in_process: bool = option(
@@ -208,7 +210,6 @@ class Settings:
         30.0, "server", "how long requests in progress may take after SIGTERM", unit="s"
     )
     server_id: str = option("triton", "server", "name in the server metadata", flag="id")
-    state_dir: str = option("", "server", "folder or redis:// for what is to outlive the server")
     no_progress: bool = option(False, "server", "no progress display")
     max_response_size: int = option(
         1024 * MIB, "server", "largest answer of a model: the bytes of its outputs", unit="bytes"

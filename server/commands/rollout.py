@@ -1,5 +1,6 @@
 """`trivet rollout`: versions that take the traffic step by step, on a running server."""
 
+import time
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,9 @@ import orjson
 from rich.console import Console
 from rich.table import Table
 
-from trivet.server.commands.client import Client, api_key_option
+from trivet.server.commands.client import LOAD_TIMEOUT_S, Client, api_key_option
+
+_LOOK_S = 0.2
 
 
 @click.group()
@@ -36,13 +39,18 @@ def _path(model: str, rest: str = "") -> str:
 )
 @click.pass_obj
 def start(client: Client, model: str, version: int | None, policy: Path | None) -> None:
-    """Begin to roll a version out."""
+    """Begin to roll a version out; returns when it gets its first part, or does not load."""
     body: dict[str, Any] = {}
     if version is not None:
         body["version"] = version
     if policy is not None:
         body["policy"] = _table(policy)
-    _tell(client.call("POST", _path(model, "/start"), body))
+    found = client.call("POST", _path(model, "/start"), body)
+    ends_at_s = time.monotonic() + LOAD_TIMEOUT_S
+    while found["phase"] == "waiting" and time.monotonic() < ends_at_s:
+        time.sleep(_LOOK_S)
+        found = client.call("GET", _path(model))
+    _tell(found)
 
 
 def _table(policy: Path) -> dict[str, Any]:

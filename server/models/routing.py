@@ -59,6 +59,9 @@ class Watch(Protocol):
     def generator(self, inner: Generator) -> Generator:
         """The same for what asks a model that generates text."""
 
+    def note(self, series: str, value: float) -> None:
+        """A figure of a request that its answers do not tell, such as its cost."""
+
 
 WatchOf = Callable[[Model, Traffic], Watch | None]
 NOBODY = Nobody()

@@ -13,7 +13,7 @@ many values are normal, so it says nothing before there are a few of each.
 from dataclasses import dataclass
 from math import exp, inf, log, sqrt
 
-LEAST = 30
+LEAST = 100
 """Outcomes of each arm before anything is said."""
 CONFIDENCE = 0.95
 

@@ -93,14 +93,6 @@ class Evidence:
             for each, ratio in zip(self._logs, RATIOS, strict=True)
         ]
 
-    def bound(self, candidate: Counted, rate: float) -> None:
-        """A window went by, in which events should have been no more frequent than `rate`."""
-        others = candidate.requests - candidate.events
-        for index, ratio in enumerate(RATIOS):
-            raised = min(rate * ratio, (1.0 + rate) / 2)
-            self._logs[index] += candidate.events * log(raised / rate)
-            self._logs[index] += others * log((1.0 - raised) / (1.0 - rate))
-
 
 def _log_sum(first: float, second: float) -> float:
     most = max(first, second)

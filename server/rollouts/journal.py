@@ -58,51 +58,44 @@ class NoJournal:
 
 
 class FileJournal:
-    """In a folder. One thread at a time uses it."""
+    """In a folder, which is made when there is something to keep. One thread at a time uses it."""
 
     def __init__(self, folder: Path) -> None:
-        """Raises OSError where the folder cannot be made or written to."""
-        folder.mkdir(parents=True, exist_ok=True)
+        self._folder = folder
         self._path = folder / FILE
-        self._lock_path = folder / LOCK
-        self._file = os.open(self._path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o600)
+        self._file: int | None = None
         self._lock: int | None = None
         self._read_to = 0
-        _sync_folder(folder)
 
     def read(self) -> list[Record]:
-        size = os.fstat(self._file).st_size
+        if self._file is None and not self._path.exists():
+            return []
+        file = self._opened()
+        size = os.fstat(file).st_size
         if size <= self._read_to:
             return []
-        data = os.pread(self._file, size - self._read_to, self._read_to)
+        data = os.pread(file, size - self._read_to, self._read_to)
         whole, _, torn = data.rpartition(b"\n")
         self._read_to += len(data) - len(torn)
         lines = whole.split(b"\n") if whole else []
         return [record for line in lines if (record := self._parsed(line)) is not None]
 
     def append(self, records: Iterable[Record]) -> None:
+        file = self._opened()
         lines = b"".join(map(written, records))
-        if not self._ends_a_line():
+        size = os.fstat(file).st_size
+        if size and os.pread(file, 1, size - 1) != b"\n":
             # A server was killed while it wrote: what it wrote ends here, and is no record.
             lines = b"\n" + lines
-        if os.write(self._file, lines) < len(lines):
+        if os.write(file, lines) < len(lines):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self._path))
-        os.fsync(self._file)
-
-    def _ends_a_line(self) -> bool:
-        size = os.fstat(self._file).st_size
-        return size == 0 or os.pread(self._file, 1, size - 1) == b"\n"
-
-    def _parsed(self, line: bytes) -> Record | None:
-        record = parsed(line)
-        if record is None and line:
-            log.error("%s has a broken line, which is passed over: %.60s", self._path, ascii(line))
-        return record
+        os.fsync(file)
 
     def leads(self) -> bool:
-        if self._lock is not None:
+        if self._lock is not None or not self._folder.exists():
+            # Before the folder is made, no other server knows of anything.
             return True
-        lock = os.open(self._lock_path, os.O_RDWR | os.O_CREAT, 0o600)
+        lock = os.open(self._folder / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
@@ -112,10 +105,24 @@ class FileJournal:
         return True
 
     def close(self) -> None:
-        if self._lock is not None:
-            os.close(self._lock)
-            self._lock = None
-        os.close(self._file)
+        for descriptor in (self._lock, self._file):
+            if descriptor is not None:
+                os.close(descriptor)
+        self._lock = self._file = None
+
+    def _opened(self) -> int:
+        if self._file is None:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
+            self._file = os.open(self._path, flags, 0o600)
+            _sync_folder(self._folder)
+        return self._file
+
+    def _parsed(self, line: bytes) -> Record | None:
+        record = parsed(line)
+        if record is None and line:
+            log.error("%s has a broken line, which is passed over: %.60s", self._path, ascii(line))
+        return record
 
 
 def written(record: Record) -> bytes:

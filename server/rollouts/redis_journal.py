@@ -58,7 +58,7 @@ class RedisJournal:
         try:
             return ask()
         except RedisError as error:
-            raise OSError(f"Redis at --state-dir: {error}") from error
+            raise OSError(f"Redis at --rollout-state: {error}") from error
 
 
 def _parsed(line: bytes) -> Record | None:

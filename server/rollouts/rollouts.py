@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import replace
-from typing import Any, Protocol
+from typing import Any
 
 from trivet.backends.api import Generator, InvalidConfig, InvalidRequest, NotFound
 from trivet.server.models.known import State, Status
@@ -32,7 +32,7 @@ from trivet.server.rollouts.direction import (
     traffic_of,
 )
 from trivet.server.rollouts.experiments import Experiments
-from trivet.server.rollouts.guards import GENERATED
+from trivet.server.rollouts.guards import COST, GENERATED
 from trivet.server.rollouts.looking import Look
 from trivet.server.rollouts.machine import Phase, Rollout
 from trivet.server.rollouts.policy import Policy, parse_policy
@@ -42,11 +42,9 @@ LOOK_S = 0.25
 PROGRESS_S = 10.0
 
 
-class Gate(Protocol):
-    """Says whether a version may have traffic at all."""
-
-    async def __call__(self, key: str, version: int) -> str:
-        """Empty: it may; else why not. Asked once it is loaded."""
+Gate = Callable[[str, int], str | None]
+"""Whether a version of a model may have traffic at all: empty, it may; a text, why not; None: that
+is not known yet. Asked once it is loaded, again and again."""
 
 
 class Rollouts:
@@ -60,36 +58,38 @@ class Rollouts:
         *,
         policy: Policy | None = None,
         gate: Gate | None = None,
+        has_costs: bool = False,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`policy`: of models whose own traffic.toml says nothing of it; None: none."""
+        """`policy`: of models whose own traffic.toml says nothing of it; None: none. `has_costs`:
+        whether requests are priced."""
         self._registry = registry
         self._chronicle = chronicle
         self._experiments = experiments
         self._policy = policy
         self._gate = gate
+        self._has_costs = has_costs
         self._clock = clock
         self._looks: dict[str, Look] = {}
         self._plans: dict[str, LoadPlan] = {}
         """What each model's folder asked for when it was looked at last."""
-        self._gates: dict[tuple[str, int], asyncio.Task[None]] = {}
         self._reload: Callable[[LoadPlan], None] = lambda _: None
         self._looked_s = self._saved_s = clock()
         self._task: asyncio.Task[None] | None = None
 
-    async def start(self, reload: Callable[[LoadPlan], None]) -> None:
-        """Reads what was decided before, and begins to look; `reload` loads a model again. Raises
-        OSError."""
+    def loads_by(self, reload: Callable[[LoadPlan], None]) -> None:
+        """Who loads a model again."""
         self._reload = reload
-        await self._chronicle.start(self._on_others)
+
+    async def start(self) -> None:
+        """Reads what was decided before, and begins to look. Raises OSError."""
+        await self._chronicle.start(self.on_others)
         self._task = asyncio.ensure_future(self._go_on())
 
     async def close(self) -> None:
         """Looks no more; what is decided is written down."""
         if self._task is not None:
             self._task.cancel()
-        for gate in self._gates.values():
-            gate.cancel()
         self._save()
         await self._chronicle.close()
 
@@ -189,7 +189,7 @@ class Rollouts:
         if status.state is State.UNAVAILABLE and status.reason != "unloaded":
             self.end(key, Event.ROLLED_BACK, f"it did not load: {status.reason}")
 
-    def _on_others(self, key: str) -> None:
+    def on_others(self, key: str) -> None:
         """Another server has decided."""
         with suppress(InvalidConfig):  # which the load tells
             self.share_out(key)
@@ -242,32 +242,28 @@ class Rollouts:
                 self.share_out(key)
 
     def _ask_gate(self, key: str, model: Model) -> None:
-        if self._gate is None:
+        why_not = "" if self._gate is None else self._gate(key, model.version)
+        if why_not == "":
             self._let_in(key, model)
-        elif (key, model.version) not in self._gates:
-            task = asyncio.ensure_future(self._pass_gate(self._gate, key, model))
-            self._gates[key, model.version] = task
-            task.add_done_callback(lambda _: self._gates.pop((key, model.version), None))
-
-    async def _pass_gate(self, gate: Gate, key: str, model: Model) -> None:
-        why_not = await gate(key, model.version)
-        rollout = self.entries()[key].running
-        if rollout is None or rollout.candidate != model.version:
-            return
-        if why_not:
+        elif why_not is not None:
             self.end(key, Event.ROLLED_BACK, f"its gate: {why_not}")
-        else:
-            self._let_in(key, model)
 
     def _let_in(self, key: str, model: Model) -> None:
         rollout = self.running(key)
-        lacking = [each.name for each in rollout.policy.guards if each.series in GENERATED]
-        if lacking and not isinstance(model.executor, Generator):
-            reason = f"guard '{lacking[0]}' is for models that generate text, which this is not"
-            self.end(key, Event.ROLLED_BACK, reason)
+        if lacking := self._lacking(rollout.policy, model):
+            self.end(key, Event.ROLLED_BACK, lacking)
             return
         self._chronicle.happens(key, Event.BEGAN, candidate=rollout.candidate)
         self.share_out(key)
+
+    def _lacking(self, policy: Policy, model: Model) -> str:
+        """Why a guard would never see anything; empty: all will."""
+        for guard in policy.guards:
+            if guard.series in GENERATED and not isinstance(model.executor, Generator):
+                return f"guard '{guard.name}' is for models that generate text, which this is not"
+            if guard.series == COST and not self._has_costs:
+                return f"guard '{guard.name}' needs prices, which this server has not"
+        return ""
 
     def _save(self) -> None:
         for key, entry in list(self.entries().items()):

@@ -3,7 +3,7 @@
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import httpx
 import pytest
@@ -41,7 +41,7 @@ class Load:
                 version = answer.headers.get("x-trivet-version", "")
                 self.answers.append((version, answer.status_code))
 
-    def __enter__(self) -> "Load":
+    def __enter__(self) -> Self:
         self._thread.start()
         return self
 
@@ -58,7 +58,7 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def server(serve: Serve, repository: Path) -> Iterator[RunningServer]:
     write_adder(repository, "calm", 1)
-    running = serve(repository, f"--state-dir={repository.parent / 'state'}")
+    running = serve(repository, f"--rollout-state={repository.parent / 'state'}")
     yield running
     assert running.stop() == 0
 
@@ -191,7 +191,7 @@ def test_one_at_a_time_and_by_command(server: RunningServer, repository: Path) -
 def test_killed_in_a_step_it_goes_on_there(serve: Serve, tmp_path: Path) -> None:
     repository, state = tmp_path / "models", tmp_path / "state"
     repository.mkdir()
-    first = serve(repository, f"--state-dir={state}", "--exit-on-error=false")
+    first = serve(repository, f"--rollout-state={state}", "--exit-on-error=false")
     put(first, repository, "led", SLOW)
     write_adder(repository, "led", 2)
     wait_for(first, "led", "running")
@@ -200,7 +200,7 @@ def test_killed_in_a_step_it_goes_on_there(serve: Serve, tmp_path: Path) -> None
     first.process.kill()
     first.process.wait()
 
-    second = serve(repository, f"--state-dir={state}")
+    second = serve(repository, f"--rollout-state={state}")
     found = status(second, "led")
 
     assert (found["phase"], found["candidate"], found["stable"]) == ("running", 2, 1)
