@@ -121,7 +121,7 @@ class RolloutRequest(_message.Message):
     def __init__(self, model: _Optional[str] = ...) -> None: ...
 
 class RolloutState(_message.Message):
-    __slots__ = ("model", "stable", "phase", "candidate", "percent", "step", "steps", "elapsed_s", "bake_s", "samples", "min_samples", "reason", "guards", "refused")
+    __slots__ = ("model", "stable", "phase", "candidate", "percent", "step", "steps", "elapsed_s", "bake_s", "samples", "min_samples", "reason", "guards", "refused", "verdicts")
     class RefusedEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -129,6 +129,13 @@ class RolloutState(_message.Message):
         key: int
         value: str
         def __init__(self, key: _Optional[int] = ..., value: _Optional[str] = ...) -> None: ...
+    class VerdictsEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: int
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[int] = ...) -> None: ...
     MODEL_FIELD_NUMBER: _ClassVar[int]
     STABLE_FIELD_NUMBER: _ClassVar[int]
     PHASE_FIELD_NUMBER: _ClassVar[int]
@@ -143,6 +150,7 @@ class RolloutState(_message.Message):
     REASON_FIELD_NUMBER: _ClassVar[int]
     GUARDS_FIELD_NUMBER: _ClassVar[int]
     REFUSED_FIELD_NUMBER: _ClassVar[int]
+    VERDICTS_FIELD_NUMBER: _ClassVar[int]
     model: str
     stable: int
     phase: str
@@ -157,7 +165,8 @@ class RolloutState(_message.Message):
     reason: str
     guards: _containers.RepeatedCompositeFieldContainer[Guard]
     refused: _containers.ScalarMap[int, str]
-    def __init__(self, model: _Optional[str] = ..., stable: _Optional[int] = ..., phase: _Optional[str] = ..., candidate: _Optional[int] = ..., percent: _Optional[float] = ..., step: _Optional[int] = ..., steps: _Optional[_Iterable[float]] = ..., elapsed_s: _Optional[float] = ..., bake_s: _Optional[float] = ..., samples: _Optional[int] = ..., min_samples: _Optional[int] = ..., reason: _Optional[str] = ..., guards: _Optional[_Iterable[_Union[Guard, _Mapping]]] = ..., refused: _Optional[_Mapping[int, str]] = ...) -> None: ...
+    verdicts: _containers.ScalarMap[str, int]
+    def __init__(self, model: _Optional[str] = ..., stable: _Optional[int] = ..., phase: _Optional[str] = ..., candidate: _Optional[int] = ..., percent: _Optional[float] = ..., step: _Optional[int] = ..., steps: _Optional[_Iterable[float]] = ..., elapsed_s: _Optional[float] = ..., bake_s: _Optional[float] = ..., samples: _Optional[int] = ..., min_samples: _Optional[int] = ..., reason: _Optional[str] = ..., guards: _Optional[_Iterable[_Union[Guard, _Mapping]]] = ..., refused: _Optional[_Mapping[int, str]] = ..., verdicts: _Optional[_Mapping[str, int]] = ...) -> None: ...
 
 class Guard(_message.Message):
     __slots__ = ("name", "tolerance", "candidate", "stable", "chance")

@@ -1,6 +1,7 @@
 """The metrics of splits: what became of the requests of each arm."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 from trivet.backends.api.naming import name_in, namespace_in
 from trivet.server.metrics.text import Labels, Page, buckets, observed
@@ -51,7 +52,37 @@ def write_arms(page: Page, arms: Iterable[tuple[str, Arm]]) -> None:
     )
 
 
+def write_rollouts(page: Page, rollouts: Iterable[Mapping[str, Any]]) -> None:
+    """The part of the traffic that each candidate has, and how roll-outs have ended."""
+    known = list(rollouts)
+    part, ended = "trivet_rollout_percent", "trivet_rollouts_ended_total"
+    page.family(
+        part,
+        "gauge",
+        "Part of the requests that a version which is being rolled out gets",
+        (
+            (part, {**_model(each["model"]), "version": str(each["candidate"])}, each["percent"])
+            for each in known
+            if each.get("phase") in ("waiting", "running", "paused")
+        ),
+    )
+    page.family(
+        ended,
+        "counter",
+        "Roll-outs that have ended, by how",
+        (
+            (ended, {**_model(each["model"]), "verdict": verdict}, count)
+            for each in known
+            for verdict, count in each["verdicts"].items()
+        ),
+    )
+
+
 def _labels(name: str, arm: Arm) -> Labels:
-    labels = {"model": name_in(arm.key), "version": str(arm.version), "arm": name}
-    namespace = namespace_in(arm.key)
+    return {**_model(arm.key), "version": str(arm.version), "arm": name}
+
+
+def _model(key: str) -> Labels:
+    namespace = namespace_in(key)
+    labels = {"model": name_in(key)}
     return {**labels, "namespace": namespace} if namespace else labels

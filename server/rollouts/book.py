@@ -2,13 +2,14 @@
 is the same after a restart, and in every server that reads them."""
 
 import hashlib
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
 from trivet.backends.api import ServingError
+from trivet.server.models.traffic import parse_document
 from trivet.server.repository.layout import Fingerprint
 from trivet.server.rollouts.journal import Record
 from trivet.server.rollouts.machine import Phase, Rollout
@@ -58,6 +59,8 @@ class Entry:
     """Of its candidate."""
     traffic: Mapping[str, Any] | None = None
     """What somebody has set in the place of the file."""
+    verdicts: Counter[Phase] = field(default_factory=Counter)
+    """How many of its roll-outs have ended so."""
     history: deque[Record] = field(default_factory=lambda: deque(maxlen=MOST_HISTORY))
 
     @property
@@ -70,6 +73,7 @@ class Entry:
         """The roll-out has ended: its candidate is stable, or refused."""
         rollout = self.rollout
         assert rollout is not None, "one has been started"
+        self.verdicts[rollout.phase] += 1
         if rollout.phase is Phase.PROMOTED:
             self.stable = rollout.candidate
         else:
@@ -119,6 +123,8 @@ class Book:
 def _apply(entry: Entry, event: Event, record: Record) -> None:
     """Raises KeyError, TypeError, ValueError or a ServingError for what cannot be."""
     if event is Event.TRAFFIC:
+        if record["traffic"] is not None:
+            parse_document(record["traffic"])
         entry.traffic = record["traffic"]
     elif event is Event.ADOPTED:
         entry.stable = int(record["version"])

@@ -67,5 +67,6 @@ class Chronicle:
             self._listener.happened(record)
 
     def _hear(self, records: list[Record]) -> None:
-        for key in {str(record["model"]) for record in records if self.book.apply(record)}:
+        news = [record for record in records if self.book.apply(record)]
+        for key in {str(each["model"]) for each in news if each["event"] != Event.PROGRESS}:
             self._changed(key)

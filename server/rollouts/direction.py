@@ -3,7 +3,7 @@
 from collections.abc import Collection
 from dataclasses import dataclass, replace
 
-from trivet.backends.api import InvalidRequest, NotFound
+from trivet.backends.api import InvalidRequest, LoadFailed, NotFound
 from trivet.server.models.load_plan import LoadPlan
 from trivet.server.models.traffic import WHOLE, Share, Traffic
 from trivet.server.repository.config import select_versions
@@ -92,7 +92,7 @@ def refusal(entry: Entry, version: int, files: Fingerprint) -> str:
 
 def directed(plan: LoadPlan, entry: Entry, *, is_by_policy: bool) -> LoadPlan:
     """The plan as it is to be carried out. Without a policy, and while nothing is rolled out, the
-    newest version that may serve gets all."""
+    newest version that may serve gets all. Raises LoadFailed where none may."""
     files = plan.folder.versions
     withheld = {
         version: reason for version in files if (reason := refusal(entry, version, files[version]))
@@ -106,6 +106,9 @@ def directed(plan: LoadPlan, entry: Entry, *, is_by_policy: bool) -> LoadPlan:
         for version in files:
             if version > entry.stable and version not in withheld:
                 withheld[version] = "waits for the server that decides on roll-outs"
+    if len(withheld) == len(files):
+        told = "; ".join(f"version {each}: {why}" for each, why in sorted(withheld.items()))
+        raise LoadFailed(f"no version of model '{plan.folder.key}' may serve: {told}")
     traffic = traffic_of(plan.traffic, entry, is_by_policy=is_by_policy)
     versions = _versions(plan, withheld, traffic, running.candidate if running else None)
     on_trial = frozenset({running.candidate} & set(versions)) if running else frozenset()

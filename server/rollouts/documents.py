@@ -19,7 +19,8 @@ def rollout_document(model: str, entry: Entry) -> Document:
     if entry.rollout is not None:
         document |= _rollout(entry.rollout)
     refused = {str(version): each.reason for version, each in sorted(entry.refused.items())}
-    return {**document, "refused": refused}
+    verdicts = {phase.value: count for phase, count in entry.verdicts.items()}
+    return {**document, "refused": refused, "verdicts": verdicts}
 
 
 def _rollout(rollout: Rollout) -> Document:

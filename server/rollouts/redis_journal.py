@@ -28,15 +28,15 @@ class RedisJournal:
 
     def __init__(self, url: str) -> None:
         """Raises OSError where no Redis answers there."""
-        self._client = redis.Redis.from_url(
+        self.client = redis.Redis.from_url(
             url, socket_timeout=TIMEOUT_S, socket_connect_timeout=TIMEOUT_S
         )
         self._name = uuid4().hex
         self._num_read = 0
-        self._do(self._client.ping)
+        self._do(self.client.ping)
 
     def read(self) -> list[Record]:
-        lines = self._do(lambda: self._client.lrange(LIST, self._num_read, -1))
+        lines = self._do(lambda: self.client.lrange(LIST, self._num_read, -1))
         assert isinstance(lines, list)
         self._num_read += len(lines)
         records = (_parsed(line) for line in lines)
@@ -44,15 +44,15 @@ class RedisJournal:
 
     def append(self, records: Iterable[Record]) -> None:
         lines = [orjson.dumps(record) for record in records]
-        self._do(lambda: self._client.rpush(LIST, *lines))
+        self._do(lambda: self.client.rpush(LIST, *lines))
 
     def leads(self) -> bool:
         given = (self._name, str(int(LEAD_S * 1000)))
-        return self._do(lambda: self._client.eval(_RENEW, 1, LEADER, *given)) == 1
+        return self._do(lambda: self.client.eval(_RENEW, 1, LEADER, *given)) == 1
 
     def close(self) -> None:
-        self._do(lambda: self._client.eval(_LEAVE, 1, LEADER, self._name))
-        self._client.close()
+        self._do(lambda: self.client.eval(_LEAVE, 1, LEADER, self._name))
+        self.client.close()
 
     def _do(self, ask: Callable[[], object]) -> object:
         try:

@@ -20,7 +20,7 @@ from trivet.server.models.model import Model
 from trivet.server.models.registry import Registry
 from trivet.server.models.traffic import parse_document
 from trivet.server.repository.layout import TRAFFIC_FILE
-from trivet.server.rollouts.book import Entry, Event, told
+from trivet.server.rollouts.book import Entry, Event, digest_of, told
 from trivet.server.rollouts.chronicle import SERVER, Chronicle
 from trivet.server.rollouts.direction import (
     Adopt,
@@ -39,7 +39,7 @@ from trivet.server.rollouts.policy import Policy, parse_policy
 
 log = logging.getLogger(__name__)
 LOOK_S = 0.25
-PROGRESS_S = 10.0
+PROGRESS_S = 30.0
 
 
 Gate = Callable[[str, int], str | None]
@@ -85,6 +85,7 @@ class Rollouts:
         """Reads what was decided before, and begins to look. Raises OSError."""
         await self._chronicle.start(self.on_others)
         self._task = asyncio.ensure_future(self._go_on())
+        self._task.add_done_callback(_tell_of)
 
     async def close(self) -> None:
         """Looks no more; what is decided is written down."""
@@ -106,19 +107,20 @@ class Rollouts:
 
     def plan_of(self, key: str) -> LoadPlan:
         """What a model's folder asks for, and what was set by hand. Raises NotFound."""
-        plan, traffic = self._plans.get(key), self._chronicle.book.of(key).traffic
+        plan = self._plans.get(key)
         if plan is None:
             raise NotFound(f"model '{key}' was not loaded from a repository")
-        return plan if traffic is None else replace(plan, traffic=parse_document(traffic))
+        return _by_hand(plan, self._chronicle.book.of(key))
 
     # -- what serves ---------------------------------------------------------------------------
 
     def directed(self, plan: LoadPlan) -> LoadPlan:
-        """What is to serve of a model that is about to be loaded. Raises InvalidConfig."""
+        """What is to serve of a model that is about to be loaded. Raises InvalidConfig, and
+        LoadFailed where nothing is left."""
         key, entry = plan.folder.key, self._chronicle.book.of(plan.folder.key)
-        self._plans[key] = plan
-        plan = self.plan_of(key)
+        given, plan = plan, _by_hand(plan, entry)
         policy = self.policy_of(plan)
+        self._plans[key] = given
         if self._chronicle.leads and (policy is not None or entry.running is not None):
             self._prepare(key, entry, plan, policy)
         return directed(plan, entry, is_by_policy=policy is not None)
@@ -186,7 +188,9 @@ class Rollouts:
         rollout = None if entry is None else entry.running
         if rollout is None or version != rollout.candidate or not self._chronicle.leads:
             return
-        if status.state is State.UNAVAILABLE and status.reason != "unloaded":
+        # Files that do not load where older ones serve leave those READY, with the reason.
+        is_told = status.state in (State.UNAVAILABLE, State.READY)
+        if is_told and status.reason not in ("", "unloaded"):
             self.end(key, Event.ROLLED_BACK, f"it did not load: {status.reason}")
 
     def on_others(self, key: str) -> None:
@@ -230,7 +234,8 @@ class Rollouts:
         if not model.executor.is_ready():
             self.end(key, Event.ROLLED_BACK, "its instances stopped")
         elif rollout.phase is Phase.WAITING:
-            self._ask_gate(key, model)
+            if model.source is None or digest_of(model.source[1]) == self.entries()[key].files:
+                self._ask_gate(key, model)
         else:
             step = rollout.step
             rollout.look(passed_s, window)
@@ -348,3 +353,15 @@ class Rollouts:
         """It goes on. Raises InvalidRequest, NotFound."""
         candidate = self.running(key).candidate
         self._chronicle.happens(key, Event.RESUMED, by, candidate=candidate)
+
+
+def _by_hand(plan: LoadPlan, entry: Entry) -> LoadPlan:
+    """The plan with what somebody has set in the place of the model's file."""
+    if entry.traffic is None:
+        return plan
+    return replace(plan, traffic=parse_document(entry.traffic))
+
+
+def _tell_of(task: "asyncio.Task[None]") -> None:
+    if not task.cancelled() and (error := task.exception()) is not None:
+        log.error("roll-outs are not looked at any more", exc_info=error)

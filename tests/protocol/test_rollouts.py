@@ -1,7 +1,9 @@
 """Versions that take the traffic step by step, and go back by themselves, on a real server."""
 
 import threading
+import time
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Self
 
@@ -26,20 +28,21 @@ SLOW = POLICY.replace("bake_s = 0.5", "bake_s = 600")
 class Load:
     """A client that asks without end, and notes what it gets."""
 
-    def __init__(self, server: RunningServer, model: str) -> None:
+    def __init__(self, server: RunningServer, model: str, pause_s: float = 0.0) -> None:
         self._url = f"http://{server.http}/v2/models/{model}/infer"
+        self._pause_s = pause_s
         self._is_over = threading.Event()
         self._thread = threading.Thread(target=self._ask)
-        self.answers: list[tuple[str, int]] = []
-        """Of each request, who answered it ("": nobody knows) and the status."""
+        self.answers: list[tuple[tuple[str, int], float]] = []
+        """Of each request, who answered it ("": nobody knows) and the status, and when."""
 
     def _ask(self) -> None:
         document = {"inputs": [{"name": "x", "shape": [1], "datatype": "FP32", "data": [0]}]}
         with httpx.Client(timeout=patience()) as client:
-            while not self._is_over.is_set():
+            while not self._is_over.wait(self._pause_s):
                 answer = client.post(self._url, json=document)
                 version = answer.headers.get("x-trivet-version", "")
-                self.answers.append((version, answer.status_code))
+                self.answers.append(((version, answer.status_code), time.monotonic()))
 
     def __enter__(self) -> Self:
         self._thread.start()
@@ -109,7 +112,7 @@ def test_a_dropped_version_takes_the_traffic_step_by_step(
 
     assert events(server, "good") == ["adopted", "started", "began", "stepped", "promoted"]
     assert version_of(server, "good") == "2"
-    assert {code for _, code in load.answers} == {200}
+    assert {code for (_, code), _ in load.answers} == {200}
     server.wait_until(
         lambda: server.index()["good", "1"]["state"] == "UNAVAILABLE", "the first one is unloaded"
     )
@@ -154,8 +157,8 @@ def test_what_is_worse_goes_back_by_itself_and_no_request_of_the_stable_version_
     assert found["refused"].keys() == {"2", "3"}
     assert "errors: " in found["refused"]["3"]
     assert "aborted: another one is meant" in found["refused"]["2"]
-    assert all(code == 200 for version, code in load.answers if version == "1")
-    assert all(code == 200 for _, code in load.answers[number + 1 :])
+    assert all(code == 200 for (version, code), _ in load.answers if version == "1")
+    assert all(code == 200 for (_, code), _ in load.answers[number + 1 :])
 
 
 def write_other(repository: Path, name: str, version: int) -> None:
@@ -164,6 +167,70 @@ def write_other(repository: Path, name: str, version: int) -> None:
     made.mkdir()
     (made / "model.onnx").write_bytes(adder_bytes(version, "z"))
     made.rename(repository / name / str(version))
+
+
+@pytest.mark.slow
+@pytest.mark.alone
+def test_under_load_a_canary_that_turns_bad_is_gone_within_a_second(
+    serve: Serve, tmp_path: Path
+) -> None:
+    repository, flag = tmp_path / "models", tmp_path / "bad"
+    folder = repository / "moody"
+    folder.mkdir(parents=True)
+    (folder / "config.pbtxt").write_text(MOODY)
+    (folder / "traffic.toml").write_text(SLOW.replace("[20, 100]", "[25, 100]"))
+    write_moody(folder, 1, "")
+    server = serve(repository, f"--rollout-state={tmp_path / 'state'}")
+    loads = [Load(server, "moody", pause_s=0.02) for _ in range(6)]
+    with ExitStack() as stack:
+        for load in loads:
+            stack.enter_context(load)
+        write_moody(folder, 2, str(flag))
+        wait_for(server, "moody", "running")
+        asked = len(loads[0].answers)
+        server.wait_until(lambda: len(loads[0].answers) > asked + 100, "it computed for a while")
+        flag.touch()
+        wait_for(server, "moody", "rolled back")
+        ended = len(loads[0].answers)
+        server.wait_until(lambda: len(loads[0].answers) > ended + 50, "it went on")
+    answers = [answer for load in loads for answer in load.answers]
+    failed_s = [at_s for (_, code), at_s in answers if code != 200]
+
+    assert {version for (version, code), _ in answers if code != 200} == {"2"}
+    assert failed_s
+    assert max(failed_s) - min(failed_s) <= patience(1.0)
+    assert max(at_s for (version, _), at_s in answers if version == "1") > max(failed_s)
+
+
+MOODY = """
+backend: "python"
+input [{ name: "x" data_type: TYPE_FP32 dims: [ 1 ] }]
+output [{ name: "y" data_type: TYPE_FP32 dims: [ 1 ] }]
+"""
+MOODY_MODEL = """
+import os
+
+import triton_python_backend_utils as pb_utils
+
+
+class TritonPythonModel:
+    def execute(self, requests):
+        return [self._answer(request) for request in requests]
+
+    def _answer(self, request):
+        if {flag!r} and os.path.exists({flag!r}):
+            return pb_utils.InferenceResponse(error=pb_utils.TritonError("in a bad mood"))
+        x = pb_utils.get_input_tensor_by_name(request, "x").as_numpy()
+        return pb_utils.InferenceResponse([pb_utils.Tensor("y", x)])
+"""
+
+
+def write_moody(folder: Path, version: int, flag: str) -> None:
+    """A Python model that fails while the flag is there; "": never."""
+    made = folder.parent.parent / f"moody-{version}"
+    made.mkdir()
+    (made / "model.py").write_text(MOODY_MODEL.format(flag=flag))
+    made.rename(folder / str(version))
 
 
 def test_one_at_a_time_and_by_command(server: RunningServer, repository: Path) -> None:

@@ -13,12 +13,14 @@ import numpy as np
 import pytest
 import tritonclient.grpc as grpcclient
 import tritonclient.http as httpclient
+from google.protobuf.message import Message
 from patience import patience
 from sequence_models import write_accumulator
 from serving import RunningServer, write_adder
 from tritonclient.utils import InferenceServerException
 
 from trivet.protos import grpc_service_pb2 as pb
+from trivet.protos import releases_pb2 as releases
 
 Serve = Callable[..., RunningServer]
 HALVES = """
@@ -59,14 +61,18 @@ def share_out(repository: Path, name: str, text: str) -> None:
 
 @pytest.fixture(scope="module")
 def server(serve: Serve, repository: Path) -> Iterator[RunningServer]:
-    running = serve(repository)
+    running = serve(repository, f"--state-dir={repository.parent}")
     yield running
     assert running.stop() == 0
 
 
 def ask(server: RunningServer, path: str = "adder", **headers: str) -> httpx.Response:
     given = {name.replace("_", "-"): text for name, text in headers.items()}
-    document = {"inputs": [{"name": "x", "shape": [1], "datatype": "FP32", "data": [0]}]}
+    document: dict[str, Any] = {
+        "inputs": [{"name": "x", "shape": [1], "datatype": "FP32", "data": [0]}]
+    }
+    if request_id := given.pop("request-id", ""):
+        document["id"] = request_id
     url = f"http://{server.http}/v2/models/{path}/infer"
     return httpx.post(url, json=document, headers=given, timeout=patience())
 
@@ -216,6 +222,67 @@ def test_another_split_takes_effect_without_a_load_and_a_wrong_one_has_none(
         1,
         1,
     ]
+
+
+def test_shares_are_set_from_outside_and_feedback_reaches_their_arms(
+    server: RunningServer,
+) -> None:
+    url = f"http://{server.http}/v2/models/adder/traffic"
+    given = {"labels": {"old": 1, "new": 3}, "split": {"old": 50, "new": 50}}
+    assert httpx.put(url, json=given, timeout=patience()).json()["labels"] == given["labels"]
+    try:
+        answers = [ask(server, request_id=f"r{number}") for number in range(8)]
+        assert Counter(map(version_of, answers)) == {1: 4, 3: 4}
+        told = [report(server, f"r{number}", 1.0).status_code for number in range(8)]
+        assert told == [200] * 8
+        assert report(server, "r8", 1.0).status_code == 404
+        arms = httpx.get(url, timeout=patience()).json()["arms"]
+        assert {name: arm["outcomes"]["liked"]["count"] for name, arm in arms.items()} == {
+            "old": 4,
+            "new": 4,
+        }
+        assert (
+            'trivet_arm_requests_total{arm="new",model="adder",version="3"} 4' in server.metrics()
+        )
+        assert ask(server, "adder@canary").status_code == 404
+    finally:
+        assert httpx.delete(url, timeout=patience()).json()["labels"] == {"stable": 1, "canary": 2}
+    assert version_of(ask(server, "adder@canary")) == 2
+
+
+def report(server: RunningServer, request_id: str, value: float) -> httpx.Response:
+    document = {"request_id": request_id, "name": "liked", "value": value}
+    return httpx.post(f"http://{server.http}/v2/feedback", json=document, timeout=patience())
+
+
+def test_the_same_over_grpc(server: RunningServer) -> None:
+    def call(name: str, request: Message, answer: type[Message]) -> Any:
+        ask_one = channel.unary_unary(
+            f"/trivet.Releases/{name}",
+            request_serializer=type(request).SerializeToString,
+            response_deserializer=answer.FromString,
+        )
+        return ask_one(request, timeout=patience())
+
+    state = releases.TrafficInForce
+    with grpc.insecure_channel(server.grpc) as channel:
+        share = releases.Share(arm="only", percent=100)
+        request = releases.SetTrafficRequest(model="adder", labels={"only": 2}, split=[share])
+        assert dict(call("SetTraffic", request, state).labels) == {"only": 2}
+        assert version_of(ask(server)) == 2
+        reset = call("ResetTraffic", releases.TrafficRequest(model="adder"), state)
+        assert dict(reset.labels) == {"stable": 1, "canary": 2}
+        one = releases.RolloutRequest(model="adder")
+        assert call("Rollout", one, releases.RolloutState).phase == ""
+        history = call("RolloutHistory", one, releases.RolloutHistoryResponse).records
+        assert {each.event for each in history} == {"traffic"}
+        change = releases.ChangeRolloutRequest(model="adder", command="start")
+        with pytest.raises(grpc.RpcError, match="the requests of model 'adder' are split"):
+            call("ChangeRollout", change, releases.RolloutState)
+        feedback = releases.FeedbackRequest(request_id="none", name="liked", value=1)
+        with pytest.raises(grpc.RpcError, match="request 'none' is not known here"):
+            call("Feedback", feedback, releases.FeedbackResponse)
+        assert call("Rollouts", releases.RolloutsRequest(), releases.RolloutsResponse) is not None
 
 
 def test_a_sequence_stays_where_it_began(serve: Serve, tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ import pytest
 from patience import patience
 from release_site import POLICY, Site
 
-from trivet.backends.api import InvalidConfig, InvalidRequest, NotFound
+from trivet.backends.api import InvalidConfig, InvalidRequest, LoadFailed, NotFound
 from trivet.server.models.traffic import parse_traffic
 from trivet.server.rollouts.journal import FileJournal
 from trivet.server.rollouts.machine import Phase
@@ -260,3 +260,19 @@ async def heard(site: Site, event: str) -> None:
     async with asyncio.timeout(patience()):
         while event not in events(site):
             await asyncio.sleep(0.01)
+
+
+async def test_what_alone_is_left_and_was_taken_back_does_not_serve() -> None:
+    site = await running()
+    site.passes(0.5, failing=[2])
+    with pytest.raises(LoadFailed, match="no version of model 'm' may serve: version 2: rolled ba"):
+        site.remove(1)
+
+
+async def test_new_files_that_do_not_load_are_not_taken_for_the_old_ones() -> None:
+    site = await running()
+    site.broken.add(2)
+    site.drop(2, stamp=2)
+
+    assert phase(site) == Phase.ROLLED_BACK
+    assert site.asked(10) == {1: 10}
