@@ -4,6 +4,7 @@ Each part is what one kind of front room needs. `Hall` fulfils all of them, and 
 `GuardedCore`, for servers with keys. Called on the event loop only.
 """
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Protocol
 
@@ -26,6 +27,7 @@ from trivet.server.models.routing import NOBODY, Admitted, Asker, Key
 from trivet.server.repository.upload import NO_FILES
 from trivet.server.rollouts.arms import Arm
 from trivet.server.scheduling.statistics import ModelStatistics
+from trivet.server.shadows.mirror import Verdict
 from trivet.server.shared_memory.system import SharedMemory
 from trivet.server.tracing.setting import Change
 from trivet.server.tracing.tracing import Described, Tracing
@@ -255,8 +257,18 @@ class RollingOut(Protocol):
         """Starts, pauses, resumes, promotes or aborts one. Raises also InvalidRequest."""
 
 
-class Releases(Sharing, RollingOut, Protocol):
-    """Both."""
+class Shadowing(Protocol):
+    """Versions that are asked beside."""
+
+    def shadows(self) -> Iterable[tuple[str, int, Counter[Verdict]]]:
+        """What became of the copies, by model and version: of all models, for the metrics page."""
+
+    async def shadow_differences(self, name: str) -> list[bytes]:
+        """The last differences of a model, each as JSON. Raises as `Sharing.traffic`."""
+
+
+class Releases(Sharing, RollingOut, Shadowing, Protocol):
+    """All of it."""
 
 
 class Releasing(Protocol):

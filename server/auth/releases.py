@@ -1,5 +1,6 @@
 """Roll-outs and traffic for servers with keys: a caller sees and changes those of its models."""
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -7,6 +8,7 @@ from trivet.backends.api.naming import name_in
 from trivet.server.auth.caller import current_caller
 from trivet.server.core import Releases
 from trivet.server.rollouts.arms import Arm
+from trivet.server.shadows.mirror import Verdict
 
 
 class GuardedReleases:
@@ -44,6 +46,15 @@ class GuardedReleases:
     def arms(self) -> Iterable[tuple[str, Arm]]:
         """See Sharing. Of all models: the metrics page has a scope of its own."""
         return self._releases.arms()
+
+    def shadows(self) -> Iterable[tuple[str, int, Counter[Verdict]]]:
+        """See Shadowing. Of all models, as `arms`."""
+        return self._releases.shadows()
+
+    async def shadow_differences(self, name: str) -> list[bytes]:
+        """See Shadowing."""
+        self._require(name)
+        return await self._releases.shadow_differences(name)
 
     def rollouts(self) -> list[dict[str, Any]]:
         """See RollingOut. The caller's."""

@@ -11,7 +11,14 @@ from aiohttp.hdrs import TRANSFER_ENCODING
 
 from trivet.backends.api import ServingError
 from trivet.server.http.admission import Admission
-from trivet.server.http.answers import NO_HEADERS, Answer, error_answer, fault_answer, refusal_of, target_text
+from trivet.server.http.answers import (
+    NO_HEADERS,
+    Answer,
+    error_answer,
+    fault_answer,
+    refusal_of,
+    target_text,
+)
 from trivet.server.http.at_once import AtOnce
 from trivet.server.http.connection import Connection
 from trivet.server.http.deadline import HEADER as TIMEOUT

@@ -6,7 +6,7 @@ from trivet.backends.api import InvalidRequest
 from trivet.server.auth.restricted import Api
 from trivet.server.auth.scopes import Scope
 from trivet.server.core import Releasing
-from trivet.server.http.answers import empty_answer, json_answer
+from trivet.server.http.answers import Answer, empty_answer, json_answer
 from trivet.server.http.body import read_body
 from trivet.server.http.json_document import JsonObject, parse_object, type_name
 from trivet.server.http.limits import HttpLimits
@@ -18,6 +18,7 @@ _TAG = "releases"
 _TRAFFIC = Operation(_TAG, "Who gets which version, and what came of it")
 _SET = Operation(_TAG, "Set labels, split and sticky keys", "v2_fields:TrafficBody", OBJECT)
 _RESET = Operation(_TAG, "Let the model's traffic.toml count again")
+_DIFFERENCES = Operation(_TAG, "The last answers of a shadow that differ", "", ARRAY)
 _ALL = Operation(_TAG, "All roll-outs", "", ARRAY)
 _ROLLOUT = Operation(_TAG, "A model's roll-out")
 _HISTORY = Operation(_TAG, "Who did what with a model's roll-outs, and when", "", ARRAY)
@@ -46,6 +47,7 @@ class ReleaseRoutes:
             Route("GET", traffic, self.traffic, Scope.ANY, api, _TRAFFIC),
             Route("PUT", traffic, self.set_traffic, admin, api, _SET),
             Route("DELETE", traffic, self.reset_traffic, admin, api, _RESET),
+            Route("GET", f"{traffic}/differences", self.differences, admin, api, _DIFFERENCES),
             Route("GET", "/v2/rollouts", self.rollouts, admin, api, _ALL),
             Route("GET", rollout, self.rollout, admin, api, _ROLLOUT),
             Route("GET", f"{rollout}/history", self.history, admin, api, _HISTORY),
@@ -64,6 +66,10 @@ class ReleaseRoutes:
     async def reset_traffic(self, call: Call) -> web.StreamResponse:
         refuse_other_sites(call)
         return json_answer(self._core.releases.set_traffic(call.model, None))
+
+    async def differences(self, call: Call) -> web.StreamResponse:
+        lines = await self._core.releases.shadow_differences(call.model)
+        return Answer([b"[", b",".join(lines), b"]"])
 
     async def rollouts(self, call: Call) -> web.StreamResponse:  # noqa: ARG002
         return json_answer(self._core.releases.rollouts())

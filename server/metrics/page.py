@@ -21,7 +21,7 @@ from trivet.server.metrics.config import MetricsConfig
 from trivet.server.metrics.custom import CustomMetrics
 from trivet.server.metrics.generating import write_generators
 from trivet.server.metrics.machine import Machine, write_process
-from trivet.server.metrics.releases import write_arms, write_rollouts
+from trivet.server.metrics.releases import write_arms, write_rollouts, write_shadows
 from trivet.server.metrics.sequences import write_sequences
 from trivet.server.metrics.supervision import write_supervision
 from trivet.server.metrics.text import (
@@ -257,6 +257,7 @@ class MetricsServer:
         write_models(page, list(self._core.all_statistics()), self._config)
         write_supervision(page, self._core.loaded())
         write_arms(page, self._releases.arms())
+        write_shadows(page, self._releases.shadows())
         write_rollouts(page, self._releases.rollouts())
         write_generators(page, self._core.measured())
         write_cache(page, self._cache)

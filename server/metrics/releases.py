@@ -6,6 +6,7 @@ from typing import Any
 from trivet.backends.api.naming import name_in, namespace_in
 from trivet.server.metrics.text import Labels, Page, buckets, observed
 from trivet.server.rollouts.arms import Arm
+from trivet.server.shadows.mirror import Verdict
 
 
 def write_arms(page: Page, arms: Iterable[tuple[str, Arm]]) -> None:
@@ -49,6 +50,21 @@ def write_arms(page: Page, arms: Iterable[tuple[str, Arm]]) -> None:
         "histogram",
         "Duration of those that were answered in seconds",
         buckets(latency, observed((labels, arm.latency) for labels, arm in labelled)),
+    )
+
+
+def write_shadows(page: Page, shadows: Iterable[tuple[str, int, Mapping[Verdict, int]]]) -> None:
+    """What became of the copies that versions are asked beside."""
+    name = "trivet_shadow_requests_total"
+    page.family(
+        name,
+        "counter",
+        "Requests whose copy was for a shadow, by what became of it",
+        (
+            (name, {**_model(key), "version": str(version), "verdict": verdict.value}, count)
+            for key, version, counts in shadows
+            for verdict, count in counts.items()
+        ),
     )
 
 

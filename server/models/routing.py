@@ -159,7 +159,8 @@ class VersionRouter:
         for label, version in traffic.labels.items():
             if version in versions:
                 self._named[label] = make(versions[version], Choice.LABEL, label)
-        self._newest = make(versions[max(versions)], Choice.NEWEST)
+        newest = versions[max(versions)]
+        self._newest = make(newest, Choice.NEWEST, watch=watch_of(newest, traffic))
         self._split = _split_over(versions, traffic, watch_of)
         self._usual = self._newest
         if self._split is not None:

@@ -1,5 +1,7 @@
 """What operators and clients may ask of roll-outs and traffic, by the models' names."""
 
+import asyncio
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from math import isfinite
 from typing import Any
@@ -15,6 +17,7 @@ from trivet.server.rollouts.documents import Document, rollout_document, traffic
 from trivet.server.rollouts.experiments import Experiments
 from trivet.server.rollouts.journal import NoJournal
 from trivet.server.rollouts.rollouts import Rollouts
+from trivet.server.shadows.mirror import Verdict
 
 OPERATOR = "operator"
 """Who asks, where nobody has a name."""
@@ -56,7 +59,10 @@ class ReleaseDesk:
         """See Sharing."""
         key = self.key_of(name)
         traffic, arms = self._registry.traffic_of(key), self._experiments.arms(key)
-        return traffic_document(key, traffic, arms, self._experiments.differences(key))
+        shadows = self._experiments.shadows
+        beside = {} if shadows is None else shadows.counts_of(key)
+        differences = self._experiments.differences(key)
+        return traffic_document(key, traffic, arms, differences, beside)
 
     def set_traffic(
         self, name: str, document: Mapping[str, Any] | None, by: str = OPERATOR
@@ -112,6 +118,16 @@ class ReleaseDesk:
     def arms(self) -> Iterable[tuple[str, Arm]]:
         """See Sharing."""
         return self._experiments.all_arms()
+
+    def shadows(self) -> Iterable[tuple[str, int, Counter[Verdict]]]:
+        """See Shadowing."""
+        shadows = self._experiments.shadows
+        return () if shadows is None else shadows.counts()
+
+    async def shadow_differences(self, name: str) -> list[bytes]:
+        """See Shadowing."""
+        key, shadows = self.key_of(name), self._experiments.shadows
+        return [] if shadows is None else await asyncio.to_thread(shadows.kept, key)
 
     # -- roll-outs -----------------------------------------------------------------------------
 

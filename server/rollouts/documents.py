@@ -9,6 +9,7 @@ from trivet.server.rollouts.arms import Arm
 from trivet.server.rollouts.book import Entry, told
 from trivet.server.rollouts.comparing import Difference
 from trivet.server.rollouts.machine import Rollout, Watched
+from trivet.server.shadows.mirror import Verdict
 
 Document = dict[str, Any]
 
@@ -56,6 +57,7 @@ def traffic_document(
     traffic: Traffic,
     arms: Mapping[str, Arm],
     differences: Mapping[str, Mapping[str, Difference]],
+    shadows: Mapping[int, Mapping[Verdict, int]],
 ) -> Document:
     """Who gets which version, and what came of it."""
     return {
@@ -67,6 +69,10 @@ def traffic_document(
         "differences": {
             name: {arm: _difference(each) for arm, each in others.items()}
             for name, others in differences.items()
+        },
+        "shadows": {
+            str(version): {verdict.value: counts.get(verdict, 0) for verdict in Verdict}
+            for version, counts in shadows.items()
         },
     }
 

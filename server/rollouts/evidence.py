@@ -93,6 +93,15 @@ class Evidence:
             for each, ratio in zip(self._logs, RATIOS, strict=True)
         ]
 
+    def bound(self, counted: Counted, rate: float) -> None:
+        """A window of one version alone, in which events are to be no more frequent than `rate`:
+        the same quotient for a rate that is known."""
+        others = counted.requests - counted.events
+        for index, ratio in enumerate(RATIOS):
+            raised = min(rate * ratio, (1.0 + rate) / 2)
+            self._logs[index] += counted.events * log(raised / rate)
+            self._logs[index] += others * log((1.0 - raised) / (1.0 - rate))
+
 
 def _log_sum(first: float, second: float) -> float:
     most = max(first, second)

@@ -4,28 +4,38 @@ event loop."""
 from collections.abc import Iterator, Mapping
 
 from trivet.server.models.model import Model
+from trivet.server.models.routing import Watch
 from trivet.server.models.traffic import Traffic
 from trivet.server.rollouts.arms import Arm
 from trivet.server.rollouts.comparing import Comparison, Difference
 from trivet.server.rollouts.feedback import Answered
+from trivet.server.rollouts.guards import DIFFERENCE
+from trivet.server.shadows.shadows import Mirrored, Shadows
 
 
 class Experiments:
     """By the models' keys and versions."""
 
-    def __init__(self) -> None:
+    def __init__(self, shadows: Shadows | None = None) -> None:
+        self.shadows = shadows
         self._answered: Answered[Arm] = Answered()
         self._arms: dict[str, dict[int, Arm]] = {}
         self._names: dict[str, dict[int, str]] = {}
         """What the arms of a split are called, the first one first."""
         self._comparisons: dict[tuple[str, int, int, str], Comparison] = {}
 
-    def watch_of(self, model: Model, traffic: Traffic) -> Arm | None:
-        """Who looks at requests for a version; nobody, where there is no choice."""
-        if len(traffic.split) < 2:
-            return None
-        self._names[model.key] = {share.version: share.name for share in traffic.split}
-        return self.arm(model.key, model.version)
+    def watch_of(self, model: Model, traffic: Traffic) -> Watch | None:
+        """Who looks at requests for a version; nobody, where there is neither choice nor shadow."""
+        key, arm = model.key, None
+        if len(traffic.split) > 1:
+            self._names[key] = {share.version: share.name for share in traffic.split}
+            arm = self.arm(key, model.version)
+        if self.shadows is None:
+            return arm
+        mirror = self.shadows.mirror(
+            model, traffic, lambda version, value: self.arm(key, version).note(DIFFERENCE, value)
+        )
+        return arm if mirror is None else Mirrored(arm, mirror)
 
     def arm(self, key: str, version: int) -> Arm:
         """A version's."""

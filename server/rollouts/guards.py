@@ -25,10 +25,13 @@ ERROR, LATENCY, FIRST_TOKEN, LENGTH, REFUSAL, COST = (
 """Series of values, one of each request that has it. Times are in seconds."""
 OUTCOME = "outcome:"
 """And a name: numbers that clients report afterwards."""
+DIFFERENCE = "difference"
+"""Whether a shadow's answer differs from that of the version that was asked."""
 GENERATED = (FIRST_TOKEN, LENGTH, REFUSAL)
 """Series that only models which generate text have."""
 _QUANTILE = re.compile(r"(?:(?P<series>first_token|length|cost)_)?p(?P<digits>[1-9]\d{0,3})")
 _RATES = {"errors": ERROR, "refusals": REFUSAL}
+_DIFFERENCES = "differences"
 _OUTCOME = re.compile(r"outcome:[A-Za-z][A-Za-z0-9._-]{0,62}")
 _MOST_TOLERANCE = 100.0
 
@@ -42,6 +45,8 @@ class Kind(Enum):
     """Those above a quantile of the stable version's."""
     OUTCOME = "outcome"
     """Those below the stable version's mean: the higher, the better."""
+    BOUND = "bound"
+    """Those that are not zero, of the candidate alone: `tolerance` is how frequent they may be."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +76,8 @@ def guard_of(name: str, tolerance: object) -> Guard:
     number = _tolerance(name, tolerance)
     if name in _RATES:
         return Guard(name, Kind.RATE, _RATES[name], tolerance=number)
+    if name == _DIFFERENCES:
+        return _bound(name, number)
     if _OUTCOME.fullmatch(name):
         return Guard(name, Kind.OUTCOME, name, tolerance=number)
     if found := _QUANTILE.fullmatch(name):
@@ -78,7 +85,7 @@ def guard_of(name: str, tolerance: object) -> Guard:
         digits = found["digits"]
         quantile = int(digits) / 10 ** max(2, len(digits))
         return Guard(name, Kind.QUANTILE, found["series"] or LATENCY, quantile, number)
-    known = (*_RATES, "p50", "p99", "first_token_p99", "length_p50", "cost_p50")
+    known = (*_RATES, _DIFFERENCES, "p50", "p99", "first_token_p99", "length_p50", "cost_p50")
     raise InvalidConfig(
         f"guard '{name[:64]}' is not known; there are {', '.join(known)} (any percentile) and "
         f"outcome:NAME{did_you_mean(name, known)}"
@@ -88,6 +95,15 @@ def guard_of(name: str, tolerance: object) -> Guard:
 def guards_of(table: Mapping[str, Any]) -> tuple[Guard, ...]:
     """All of a policy's. Raises InvalidConfig."""
     return tuple(guard_of(name, tolerance) for name, tolerance in table.items())
+
+
+def _bound(name: str, tolerance: float) -> Guard:
+    if not 0.0 < tolerance < 1.0:
+        raise InvalidConfig(
+            f"guard '{name}' is the part of a shadow's answers that may differ: above 0 and below "
+            f"1, got {tolerance:g}"
+        )
+    return Guard(name, Kind.BOUND, DIFFERENCE, tolerance=tolerance)
 
 
 def _tolerance(name: str, given: object) -> float:

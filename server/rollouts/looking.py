@@ -40,6 +40,8 @@ class Look:
         for guard in self._guards:
             mine = self._counted(guard, candidate.get(guard.series, ()), guard.stretch)
             theirs = self._counted(guard, stable.get(guard.series, ()), 1.0)
+            if guard.kind is Kind.BOUND:
+                theirs = NONE
             seen[guard.name] = (mine, theirs)
         for series, values in self._before.items():
             values.extend(stable.get(series, ()))
@@ -59,7 +61,7 @@ class Look:
             self._next_s = RENEWED_S
 
     def _counted(self, guard: Guard, values: Sequence[float], stretch: float) -> Counted:
-        if guard.kind is Kind.RATE:
+        if guard.kind in (Kind.RATE, Kind.BOUND):
             return Counted(len(values), sum(value != 0.0 for value in values))
         limit = self._limits.get(guard.name)
         if limit is None:

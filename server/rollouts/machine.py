@@ -60,11 +60,16 @@ class Watched:
         """A window's."""
         self.candidate += candidate
         self.stable += stable
-        self.evidence.compare(candidate, stable, self.guard.event_tolerance)
+        if self.guard.kind is Kind.BOUND:
+            self.evidence.bound(candidate, self.guard.tolerance)
+        else:
+            self.evidence.compare(candidate, stable, self.guard.event_tolerance)
 
     def told(self) -> str:
         """Why the candidate is taken back."""
         mine = f"{self.guard.name}: {_told(self.candidate)} of the candidate's requests"
+        if self.guard.kind is Kind.BOUND:
+            return f"{mine} differ, and {100 * self.guard.tolerance:.4g} % may"
         return f"{mine} against {_told(self.stable)} of the stable version's{self._meaning()}"
 
     def _meaning(self) -> str:

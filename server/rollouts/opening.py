@@ -16,6 +16,7 @@ from trivet.server.rollouts.policy import read_policy
 from trivet.server.rollouts.rollouts import Gate, Rollouts
 from trivet.server.rollouts.webhooks import Webhook
 from trivet.server.settings import Settings
+from trivet.server.shadows.shadows import Shadows
 
 _REDIS = ("redis://", "rediss://", "unix://")
 
@@ -27,7 +28,8 @@ class ReleaseRoom:
         """Raises InvalidConfig."""
         self._webhook = Webhook(settings.rollout_webhook) if settings.rollout_webhook else None
         chronicle = Chronicle(_journal(settings), self._webhook)
-        experiments = Experiments()
+        self._shadows = Shadows(registry, _usual_folder(settings) / "differences")
+        experiments = Experiments(self._shadows)
         policy = read_policy(Path(settings.rollout_policy)) if settings.rollout_policy else None
         self._rollouts = Rollouts(registry, chronicle, experiments, policy=policy, gate=gate)
         self.desk = ReleaseDesk(registry, chronicle, experiments, self._rollouts)
@@ -47,6 +49,7 @@ class ReleaseRoom:
 
     async def close(self) -> None:
         """Writes down what is decided."""
+        self._shadows.close()
         await self._rollouts.close()
         if self._webhook is not None:
             self._webhook.close()

@@ -32,7 +32,7 @@ from trivet.server.rollouts.direction import (
     traffic_of,
 )
 from trivet.server.rollouts.experiments import Experiments
-from trivet.server.rollouts.guards import COST, GENERATED
+from trivet.server.rollouts.guards import COST, DIFFERENCE, GENERATED
 from trivet.server.rollouts.looking import Look
 from trivet.server.rollouts.machine import Phase, Rollout
 from trivet.server.rollouts.policy import Policy, parse_policy
@@ -266,9 +266,16 @@ class Rollouts:
         for guard in policy.guards:
             if guard.series in GENERATED and not isinstance(model.executor, Generator):
                 return f"guard '{guard.name}' is for models that generate text, which this is not"
+            if guard.series == DIFFERENCE and not self._has_shadow(model):
+                return f"guard '{guard.name}' needs a [shadow] that is the candidate"
             if guard.series == COST and not self._has_costs:
                 return f"guard '{guard.name}' needs prices, which this server has not"
         return ""
+
+    def _has_shadow(self, model: Model) -> bool:
+        traffic = self._registry.traffic_of(model.key)
+        shadow = traffic.shadow
+        return shadow is not None and shadow.version_in(traffic.labels) == model.version
 
     def _save(self) -> None:
         for key, entry in list(self.entries().items()):

@@ -250,6 +250,25 @@ def test_shares_are_set_from_outside_and_feedback_reaches_their_arms(
     assert version_of(ask(server, "adder@canary")) == 2
 
 
+def test_a_shadow_is_asked_beside_and_told_to_nobody(serve: Serve, tmp_path: Path) -> None:
+    (tmp_path / "models").mkdir()
+    for version in (1, 2):
+        write_adder(tmp_path / "models", "adder", version)
+    share_out(tmp_path / "models", "adder", "[split]\n1 = 100\n[shadow]\nversion = 2")
+    server = serve(tmp_path / "models", f"--state-dir={tmp_path}")
+    url = f"http://{server.http}/v2/models/adder/traffic"
+
+    assert [version_of(ask(server, request_id=f"r{number}")) for number in range(3)] == [1, 1, 1]
+    told = 'trivet_shadow_requests_total{model="adder",verdict="different",version="2"} 3'
+    server.wait_until(lambda: told in server.metrics(), "compared")
+    found = httpx.get(f"{url}/differences", timeout=patience()).json()
+    assert [each["request"] for each in found] == ["r0", "r1", "r2"]
+    assert found[0]["differences"] == ["y: 1 of 1 numbers differ, by up to 1"]
+    counted = httpx.get(url, timeout=patience()).json()["shadows"]
+    assert counted == {"2": {"same": 0, "different": 3, "failed": 0, "shed": 0}}
+    assert server.stop() == 0
+
+
 def report(server: RunningServer, request_id: str, value: float) -> httpx.Response:
     document = {"request_id": request_id, "name": "liked", "value": value}
     return httpx.post(f"http://{server.http}/v2/feedback", json=document, timeout=patience())

@@ -1,6 +1,7 @@
 """Roll-outs and traffic of a server with keys: a caller's models alone, in the name of its key."""
 
 import inspect
+from collections import Counter
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ from trivet.server.auth.releases import GuardedReleases
 from trivet.server.core import Releases
 from trivet.server.rollouts.arms import Arm
 from trivet.server.rollouts.desk import ReleaseDesk
+from trivet.server.shadows.mirror import Verdict
 
 
 class Recorded:
@@ -36,6 +38,12 @@ class Recorded:
 
     def arms(self) -> list[tuple[str, Arm]]:
         return []
+
+    def shadows(self) -> list[tuple[str, int, Counter[Verdict]]]:
+        return []
+
+    async def shadow_differences(self, name: str) -> list[bytes]:
+        return [name.encode()]
 
     def rollouts(self) -> list[dict[str, Any]]:
         return [{"model": "mine"}, {"model": "yours"}]

@@ -1,5 +1,7 @@
 """A roll-out's states, with a fake clock."""
 
+from dataclasses import replace
+
 import pytest
 
 from trivet.backends.api import InvalidRequest
@@ -119,3 +121,16 @@ def test_a_verdict_is_the_last_word() -> None:
 def test_what_does_not_serve_yet_is_not_promoted() -> None:
     with pytest.raises(InvalidRequest, match="version 2 does not serve yet"):
         Rollout(POLICY, 1, 2).promote("by somebody")
+
+
+def test_a_shadow_whose_answers_differ_is_back() -> None:
+    rollout = Rollout(replace(POLICY, guards=(guard_of("differences", 0.05),)), 1, 2)
+    rollout.begin()
+    for _ in range(10):
+        rollout.look(0.5, Window(0, {"differences": (Counted(50, 2), Counted())}))
+    assert rollout.phase is Phase.RUNNING
+
+    for _ in range(10):
+        rollout.look(0.5, Window(0, {"differences": (Counted(50, 15), Counted())}))
+    assert rollout.phase is Phase.ROLLED_BACK
+    assert rollout.reason.endswith(" of the candidate's requests differ, and 5 % may")
