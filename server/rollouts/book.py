@@ -160,7 +160,8 @@ def _go_on(rollout: Rollout, event: Event, record: Record) -> None:
     elif event is Event.RESUMED:
         rollout.resume()
     elif event is Event.PROMOTED:
-        rollout.promote(str(record["reason"]))
+        # Whether it could be has been looked at where it was decided.
+        rollout.inherit(str(record["reason"]))
     elif event is Event.ROLLED_BACK:
         rollout.fail(str(record["reason"]))
     elif event is Event.ABORTED:

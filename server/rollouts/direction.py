@@ -37,16 +37,24 @@ class GiveUp:
     reason: str
 
 
-Step = Adopt | Start | GiveUp
+@dataclass(frozen=True, slots=True)
+class Inherit:
+    """There is nobody else: what is rolled out gets everything."""
+
+    reason: str
+
+
+Step = Adopt | Start | GiveUp | Inherit
 
 
 def next_step(entry: Entry, plan: LoadPlan) -> Step | None:
     """What is to happen, by the versions that lie in the folder, before it is loaded."""
     running, files = entry.running, plan.folder.versions
     if running is not None:
-        for version, name in ((running.candidate, "it"), (running.stable, "the stable version")):
-            if version not in files:
-                return GiveUp(f"{name} is not in the model's folder any more")
+        if running.candidate not in files:
+            return GiveUp("it is not in the model's folder any more")
+        if running.stable not in files:
+            return Inherit("the stable version is not in the model's folder any more")
         if digest_of(files[running.candidate]) != entry.files:
             return GiveUp("its files changed")
         return None

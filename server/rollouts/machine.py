@@ -185,6 +185,10 @@ class Rollout:
         self._require_begun("promoted")
         self._end(Phase.PROMOTED, reason)
 
+    def inherit(self, reason: str) -> None:
+        """It gets all the traffic, wherever it stands."""
+        self._end(Phase.PROMOTED, reason)
+
     def pause(self) -> None:
         """It stays where it is. Raises InvalidRequest for one that does not run."""
         self._require_begun("paused")

@@ -25,6 +25,7 @@ from trivet.server.rollouts.chronicle import SERVER, Chronicle
 from trivet.server.rollouts.direction import (
     Adopt,
     GiveUp,
+    Inherit,
     Start,
     directed,
     next_step,
@@ -141,6 +142,10 @@ class Rollouts:
         if isinstance(step, GiveUp):
             self.end(key, Event.ABORTED, step.reason)
             step = next_step(entry, plan)
+        if isinstance(step, Inherit):
+            rollout = self.running(key)
+            rollout.inherit(step.reason)
+            self._ended(key, rollout)
         if policy is None:
             return
         if isinstance(step, Start) and self._serves_already(key, step.candidate):
