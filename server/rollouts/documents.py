@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from math import isfinite
 from typing import Any
 
-from trivet.server.models.traffic import Traffic
+from trivet.server.models.traffic import WHOLE, Traffic
 from trivet.server.rollouts.arms import Arm
 from trivet.server.rollouts.book import Entry, told
 from trivet.server.rollouts.comparing import Difference
@@ -28,7 +28,7 @@ def _rollout(rollout: Rollout) -> Document:
     policy = rollout.policy
     return {
         "phase": rollout.phase.value,
-        "stable": rollout.candidate if rollout.weight == 10_000 else rollout.stable,
+        "stable": rollout.candidate if rollout.weight == WHOLE else rollout.stable,
         "candidate": rollout.candidate,
         "percent": rollout.weight / 100,
         "step": rollout.step,
