@@ -150,6 +150,10 @@ class Registry:
         """Whether anything but the newest version is meant for requests, or has a name."""
         return self._traffic.get(key, EVEN) != EVEN
 
+    def traffic_of(self, key: str) -> Traffic:
+        """Who gets which version of a model."""
+        return self._traffic.get(key, EVEN)
+
     def share_out(self, key: str, traffic: Traffic) -> None:
         """Who gets which version of a model from now on."""
         self._traffic[key] = traffic

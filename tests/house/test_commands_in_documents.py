@@ -81,6 +81,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     made = tmp_path_factory.mktemp("reader")
     (made / ".venv").symlink_to(sys.prefix)
     (made / "my_models").mkdir()
+    (made / "my_state").mkdir()
     for version in (1, 2):
         write_adder(made / "my_models", "fraud", version)
     (made / "my_llms" / "assistant").mkdir(parents=True)
@@ -268,6 +269,8 @@ def test_a_command_of_a_document_works(
         "TRIVET_HEALTH_URL": address,
         "TRIVET_INFER_URL": address,
         "TRIVET_MODELS_URL": address,
+        "TRIVET_ROLLOUT_URL": address,
+        "TRIVET_TRAFFIC_URL": address,
     }
 
     told = subprocess.run(
