@@ -123,7 +123,10 @@ class Spoken(ABC):
             request.cache_salt,
             self._thought_marks(sampling),
             adapter,
-            [SubmittedImage(each.digest, each.num_tokens, each.file) for each in request.images],
+            [
+                SubmittedImage(each.digest, each.num_tokens, each.where, each.file)
+                for each in request.images
+            ],
         )
 
     def _thought_marks(self, sampling: Sampling) -> list[list[int]]:

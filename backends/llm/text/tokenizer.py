@@ -41,6 +41,19 @@ class Tokenizer:
         inner.no_padding()
         return cls(inner, files.eos_token_ids)
 
+    def words(self) -> dict[str, int]:
+        """The token of each word, as the file has them."""
+        words: dict[str, int] = self._inner.get_vocab(with_added_tokens=True)
+        return words
+
+    def difference(self, other: "Tokenizer") -> str:
+        """The first word that another vocabulary has otherwise; empty if there is none."""
+        ours, theirs = self.words(), other.words()
+        for word, token in sorted(theirs.items(), key=lambda item: item[1]):
+            if ours.get(word) != token:
+                return f"{word!r} is {token} there and {ours.get(word, 'no token')} here"
+        return ""
+
     def to_json(self) -> str:
         """In the form of tokenizer.json."""
         text: str = self._inner.to_str()

@@ -67,6 +67,17 @@ def load_model(
     return config, weights, gguf_tokenizer(metadata)
 
 
+def read_config(path: Path, families: Sequence[Family] = FAMILIES) -> LlmConfig:
+    """The config alone; that the files with the weights are there is looked at, too. Raises
+    LoadFailed."""
+    if path.is_dir():
+        config = from_hub(read_json(path / "config.json"), families)
+        _shards(path)
+        return config
+    model = read_model(path)
+    return from_gguf(_described(path, model), model.tensors, families)
+
+
 def load_tokenizer_files(path: Path) -> TokenizerFiles:
     """The tokenizer alone. Raises LoadFailed."""
     return (
