@@ -126,7 +126,9 @@ class Server:
             settings.max_environment_size,
             settings.environment_cache_size,
         )
-        self._control = control = RepositoryControl(settings, self._repositories)
+        self._strangers = Strangers()
+        self.registry.is_stranger = self._strangers.has
+        self._control = control = RepositoryControl(settings, self._repositories, self._strangers)
         self._releases = ReleaseRoom(settings, self.registry)
         limits = _limits(settings)
         self._caching = Caching.open(settings)
@@ -151,7 +153,6 @@ class Server:
             direct=self._releases.directed,
         )
         control.attach(self.lifecycle)
-        self._strangers = Strangers()
         self.hall = self._hall(dispatcher, log_output)
         self.core: Core = GuardedCore(self.hall) if settings.auth_keys_file else self.hall
         cache = self._caching.cache if self._caching is not None else None

@@ -80,10 +80,10 @@ class Generators(Protocol):
         version: int | str | None = None,
         key: Key = "",
         asker: Asker = NOBODY,
-    ) -> Generator:
-        """A model that generates text, asked for once a request as `resolve` is; `asker` hears
-        which version it is. Raises
-        ModelNotFound, also for models of other kinds, NotFound, ModelNotReady."""
+    ) -> tuple[Generator, Mapping[str, str]]:
+        """A model that generates text, asked for once a request as `resolve` is, and what answers
+        say of its version (see Admitted). Raises ModelNotFound, also for models of other kinds,
+        NotFound, ModelNotReady."""
 
     def generators(self) -> dict[str, Generator]:
         """All models that generate text and are ready, by name: to list them, not to ask them."""

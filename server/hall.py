@@ -139,20 +139,20 @@ class Hall:
         version: int | str | None = None,
         key: Key = "",
         asker: Asker = NOBODY,
-    ) -> Generator:
+    ) -> tuple[Generator, Mapping[str, str]]:
         try:
             admitted = self._find(name, version, key, asker)
         except ModelNotFound:
             near = nearest(name, self._registry.suggestions)
             meant = f" Did you mean `{near}`?" if near else ""
             raise ModelNotFound(f"The model `{name[:128]}` does not exist.{meant}") from None
-        asker.chose(admitted)
         model = admitted.model
         executor, tracer = model.executor, self.tracing.tracer
         if not isinstance(executor, Generator):
             raise ModelNotFound(f"The model `{name[:128]}` does not generate text.")
         found = executor if admitted.watch is None else admitted.watch.generator(executor)
-        return found if tracer is None else TracedGenerator(found, tracer, model)
+        asked = found if tracer is None else TracedGenerator(found, tracer, model)
+        return asked, admitted.told
 
     def generators(self) -> dict[str, Generator]:
         found = ((name, model.executor) for name, model in self._registry.usual())

@@ -160,10 +160,10 @@ class FakeCore:
 
     def generator(
         self, name: str, version: int | str | None = None, key: Key = "", asker: Asker = NOBODY
-    ) -> Generator:
+    ) -> tuple[Generator, dict[str, str]]:
         if name not in self.models:
             raise ModelNotFound(f"The model `{name}` does not exist.")
-        return self.models[name]
+        return self.models[name], {}
 
     def generators(self) -> dict[str, Generator]:
         return dict(self.models)

@@ -31,6 +31,3 @@ class MetadataAsker:
     def given(self, source: str) -> str | None:
         """In the call's metadata."""
         return given_in(self._call.metadata, source)
-
-    def chose(self, admitted: Admitted) -> None:
-        """Not needed: who asks has it."""

@@ -59,8 +59,18 @@ NOT_RUN_HERE = {
     '"""Opens frobs': "the same",
 }
 """How blocks begin that no marker stands before, and why."""
-SLOW = ("docs/tasks/tensorflow-model.md", "docs/tasks/hub-or-registry.md")
-"""Pages whose commands load TensorFlow, or much for what other tests show: of the tier `make
+SLOW = tuple(
+    f"docs/tasks/{page}.md"
+    for page in (
+        "embedding-model",
+        "hub-or-registry",
+        "hugging-face-model",
+        "image-classifier",
+        "tensorflow-model",
+        "tree-model",
+    )
+)
+"""Pages whose commands load a framework each, or much for what other tests show: of the tier `make
 check-all` only."""
 SHELL = 'set -euo pipefail\ncurl() { command curl --fail-with-body "$@"; }\n'
 
