@@ -7,6 +7,7 @@ protocol; its answers are the wire messages that both protocols share.
 from collections.abc import Iterable, Mapping
 
 from trivet.backends.api import (
+    AsksAnother,
     Generator,
     InferRequest,
     InvalidRequest,
@@ -145,6 +146,8 @@ class Hall:
         executor, tracer = model.executor, self.tracing.tracer
         if not isinstance(executor, Generator):
             raise ModelNotFound(f"The model `{name[:128]}` does not generate text.")
+        if isinstance(executor, AsksAnother):
+            executor = executor.for_one_request()
         return executor if tracer is None else TracedGenerator(executor, tracer, model)
 
     def generators(self) -> dict[str, Generator]:

@@ -59,6 +59,7 @@ from trivet.backends.api.files import ModelFiles, Placement
 from trivet.backends.api.generate import (
     NO_ACCOUNT,
     Account,
+    AsksAnother,
     ChatInput,
     Choices,
     Chunk,
@@ -115,6 +116,7 @@ __all__ = [
     "Adapting",
     "AlreadyExists",
     "Asker",
+    "AsksAnother",
     "AsksFromThreads",
     "AsksModels",
     "Backend",

@@ -49,7 +49,7 @@ from trivet.server.models.warmup import warm
 from trivet.server.repository import config as configs
 from trivet.server.repository.check import check
 from trivet.server.repository.layout import ModelFolder
-from trivet.server.repository.steps import steps_of
+from trivet.server.repository.steps import parts_of
 from trivet.server.scheduling.rate_limit import ResourceLimits
 from trivet.server.scheduling.sequences.plan import SequencePlan
 
@@ -141,7 +141,7 @@ class Loader:
         versions = traffic.among(configs.select_versions(given, folder.versions))
         if not versions:
             raise LoadFailed(f"failed to load '{folder.name}', {configs.no_version(folder)}")
-        steps = steps_of(given, folder.namespace)
+        steps = parts_of(given, folder, versions)
         return LoadPlan(folder, given, versions, steps, override_json is not None, traffic)
 
     def open(self, plan: LoadPlan, version: int) -> Opened:
