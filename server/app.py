@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import NoReturn
 
@@ -20,7 +21,9 @@ from trivet.server.banner import LoadProgress, print_banner
 from trivet.server.cache.caching import Caching
 from trivet.server.control import RepositoryControl, not_in_repository
 from trivet.server.core import Core
+from trivet.server.evaluation.demand import Demands
 from trivet.server.frontends import Frontends
+from trivet.server.gating.evaluations import Evaluations
 from trivet.server.hall import Hall
 from trivet.server.logs.log import Log, setup_logging
 from trivet.server.metrics.config import MetricsConfig
@@ -31,9 +34,10 @@ from trivet.server.models.batch_size import DefaultBatchSizes
 from trivet.server.models.catalog import RegistryCatalog
 from trivet.server.models.dispatcher import RequestDispatcher
 from trivet.server.models.garbage import LoadedObjects
+from trivet.server.models.gate import Gatekeeper
 from trivet.server.models.gpu_memory import GpuLedger, parse_limits
 from trivet.server.models.host_policy import HostPolicies
-from trivet.server.models.known import Status
+from trivet.server.models.known import State, Status
 from trivet.server.models.lifecycle import Lifecycle
 from trivet.server.models.loader import Loader
 from trivet.server.models.registry import Registry
@@ -130,9 +134,11 @@ class Server:
         dispatcher = RequestDispatcher(self.registry, control)
         gpus = Gpus.find()
         custom_metrics = CustomMetrics()
+        self.gatekeeper = Gatekeeper(self.registry)
+        demands = Demands(Path(settings.state_dir).expanduser())
         self.lifecycle = Lifecycle(
             self.registry,
-            self._loader(limits, custom_metrics, gpus),
+            replace(self._loader(limits, custom_metrics, gpus), demands=demands),
             Assembler(
                 dispatcher,
                 settings.default_queue_size,
@@ -145,6 +151,7 @@ class Server:
             listener=self._on_status,
             on_end=self._loaded_objects.changed,
             has_summaries=MetricsConfig.parse(settings.metrics_config).summary_latencies,
+            direct=self.gatekeeper.direct,
         )
         control.attach(self.lifecycle)
         self._strangers = Strangers()
@@ -159,6 +166,9 @@ class Server:
             tracing=Tracing(TraceConfig.parse(settings.trace_config)),
             log_output=log_output,
             strangers=self._strangers,
+        )
+        self._evaluations = Evaluations(
+            self.hall, self.gatekeeper, demands.history_dir, self.lifecycle.load
         )
         self.core: Core = GuardedCore(self.hall) if settings.auth_keys_file else self.hall
         cache = self._caching.cache if self._caching is not None else None
@@ -237,6 +247,7 @@ class Server:
         await self.frontends.prepare()
         self._loaded_objects.settle()
         self.hall.started()
+        self._evaluations.start()
         if self.settings.model_control_mode in ("watch", "poll"):
             await self._watch(snapshot)
 
@@ -247,6 +258,7 @@ class Server:
         self._repositories.end()
         self.lifecycle.stop_making()
         self.frontends.leave()
+        await self._evaluations.close()
         if self._watcher is not None:
             await self._watcher.close()
         for change in self._changes:
@@ -303,6 +315,8 @@ class Server:
         self._progress.on_status(name, version, status)
         self._repositories.note_serving(name, self.registry.models.get(name, ()))
         self._loaded_objects.changed()
+        if status.state is State.READY:
+            self.gatekeeper.loaded(name, version)
 
     def _announce(self, actions: tuple[Action, ...]) -> None:
         """Ensembles wait for those of their steps that are loaded together with them."""

@@ -350,7 +350,8 @@ class Hall:
         """State and reason: a version that was loaded well may have lost its process since."""
         model = self._registry.models.get(name, {}).get(version)
         if status.state is not State.READY or model is None or model.executor.is_ready():
-            return status.state, status.reason
+            candidate = self._registry.candidates(name).get(version)
+            return status.state, status.reason or (f"candidate: {candidate}" if candidate else "")
         return State.UNAVAILABLE, trouble_of([model.executor]) or "not ready"
 
     def loaded(self) -> Iterable[Model]:

@@ -102,6 +102,11 @@ class Settings:
         "own; that runs code of the packages",
         multiple=True,
     )
+    state_dir: str = option(
+        "~/.local/state/trivet",
+        "models",
+        "folder for what the server remembers over restarts: the reports of evaluations",
+    )
     environment_cache: str = option(
         "~/.cache/trivet/environments",
         "models",

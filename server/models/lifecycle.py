@@ -47,11 +47,14 @@ class Lifecycle:
         on_end: Callable[[], None] = lambda: None,
         load_retries: int = 0,
         has_summaries: bool = False,
+        direct: Callable[[LoadPlan], LoadPlan] = lambda plan: plan,
     ) -> None:
         """`on_end`: called when a version is gone, maybe long after `listener`; `load_retries`:
         how often a version that did not load is tried again at once; `has_summaries`: whether
-        statistics keep quantiles, too."""
+        statistics keep quantiles, too; `direct`: which versions are to serve after all, and
+        who gets which."""
         self._has_summaries = has_summaries
+        self._direct = direct
         self._registry = registry
         self._opener = Opener(loader, threads=load_threads, retries=load_retries)
         self._assembler = assembler
@@ -137,7 +140,8 @@ class Lifecycle:
         known.is_unreadable = False
         self.composition.followed(folder.key)
         try:
-            plan = await self._opener.plan(folder, override_json)
+            asked = await self._opener.plan(folder, override_json)
+            plan = self._direct(asked)
         except ServingError as error:
             self._note_failure(folder.key, known, error)
             raise
@@ -150,6 +154,7 @@ class Lifecycle:
         if not self._registry.is_shared_out(folder.key):
             # So that a version which is to get a part does not get all while others still load.
             self._registry.share_out(folder.key, plan.traffic)
+        self._registry.withhold(folder.key, plan.traffic.candidates)
         stale = [version for version in plan.versions if not self._is_current(plan, version)]
         for version in set(plan.versions) - set(stale):
             # A reload that failed before may have left its reason here.
@@ -161,7 +166,7 @@ class Lifecycle:
         if failures:
             raise LoadFailed(f"load failed for model '{folder.key}': {'; '.join(failures)}")
         known.outage.ends()
-        self._registry.share_out(folder.key, plan.traffic)
+        self._registry.share_out(folder.key, self._direct(asked).traffic)
         for version in set(self._registry.models[folder.key]) - set(plan.versions):
             self._retire(folder.key, version, known)
         for version in set(known.versions) - set(folder.versions):

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from trivet.protos.model_config_pb2 import ModelConfig
+from trivet.server.evaluation.demand import Demand
 from trivet.server.models.model import Source
 from trivet.server.models.traffic import EVEN, Traffic
 from trivet.server.repository.layout import ModelFolder
@@ -24,6 +25,8 @@ class LoadPlan:
     """Whether `given` is not the folder's config."""
     traffic: Traffic = EVEN
     """Who gets which version."""
+    demand: Demand | None = None
+    """What the model's gate asks of its versions; None: nothing."""
 
     def source_of(self, version: int) -> Source | None:
         """What a version that is loaded now will have been loaded from."""

@@ -36,6 +36,7 @@ from trivet.backends.environments.cache import USUAL_FOLDER, EnvironmentCache
 from trivet.backends.registry import FoundBackend, find_backend
 from trivet.protos.model_config_pb2 import ModelConfig, ModelInstanceGroup
 from trivet.server.cache.key import digest_of_model
+from trivet.server.evaluation.demand import Demands
 from trivet.server.models.allowed import Allowed
 from trivet.server.models.batch_size import DefaultBatchSizes
 from trivet.server.models.cpu_memory import host_bytes, reported
@@ -124,6 +125,8 @@ class Loader:
     """Of models whose config and file give none."""
     allowed: Allowed = field(default_factory=Allowed)
     environments: EnvironmentCache = field(default_factory=lambda: EnvironmentCache(USUAL_FOLDER))
+    demands: Demands | None = None
+    """Of models with a gate; None: gates are of no concern."""
     gpus: GpuLedger = field(default_factory=lambda: GpuLedger(Gpus.none("none were looked for")))
 
     def plan(self, folder: ModelFolder, override_json: str | None) -> LoadPlan:
@@ -142,7 +145,9 @@ class Loader:
         if not versions:
             raise LoadFailed(f"failed to load '{folder.name}', {configs.no_version(folder)}")
         steps = parts_of(given, folder, versions)
-        return LoadPlan(folder, given, versions, steps, override_json is not None, traffic)
+        demand = self.demands.of(folder, sorted(folder.versions)) if self.demands else None
+        is_overridden = override_json is not None
+        return LoadPlan(folder, given, versions, steps, is_overridden, traffic, demand)
 
     def open(self, plan: LoadPlan, version: int) -> Opened:
         """Completes the config and opens, then warms, all instances of a version.

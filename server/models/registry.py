@@ -53,7 +53,8 @@ class Registry:
         for key in self._models:
             router = self.routers.find(key)
             assert router is not None, "a version of it serves"
-            yield self.names.shown(key), router.usual.model
+            if router.takes_requests:
+                yield self.names.shown(key), router.usual.model
 
     def resolver(self, namespace: str) -> Resolve:
         """Finds models for one of this namespace: there first, then everywhere."""
@@ -138,6 +139,17 @@ class Registry:
     def is_shared_out(self, key: str) -> bool:
         """Whether anything but the newest version is meant for requests, or has a name."""
         return self._traffic.get(key, EVEN) != EVEN
+
+    def candidates(self, key: str) -> Mapping[int, str]:
+        """The versions of a model that have not passed their evaluation, and why."""
+        return self._traffic.get(key, EVEN).candidates
+
+    def withhold(self, key: str, candidates: Mapping[int, str]) -> None:
+        """Which versions have not passed their evaluation: said before they are published, as a
+        candidate must never be the newest."""
+        traffic = self._traffic.get(key, EVEN)
+        if traffic.candidates != candidates:
+            self.share_out(key, traffic.with_candidates(candidates))
 
     def share_out(self, key: str, traffic: Traffic) -> None:
         """Who gets which version of a model from now on."""

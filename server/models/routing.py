@@ -10,12 +10,12 @@ from functools import partial
 from types import MappingProxyType
 from typing import Protocol
 
-from trivet.backends.api import Adapting, InvalidRequest, NotFound, ServingError
+from trivet.backends.api import Adapting, InvalidRequest, ModelNotReady, NotFound, ServingError
 from trivet.backends.api.adapting import SEPARATOR
 from trivet.server.models.model import Model, adapted
 from trivet.server.models.splitting import Split
 from trivet.server.models.texts import did_you_mean
-from trivet.server.models.traffic import EVEN, Traffic, is_label, no_version
+from trivet.server.models.traffic import CANDIDATE, EVEN, Traffic, is_label, no_version
 from trivet.server.scheduling.sequences.executor import SequenceExecutor
 
 Key = int | str
@@ -58,6 +58,8 @@ class Choice(Enum):
     """It goes on where its sequence began."""
     SPLIT = "split"
     """The request says nothing, and the model's traffic is split."""
+    CANDIDATE = "candidate"
+    """The request says which, and that has not passed its evaluation."""
     NEWEST = "newest"
     """The request says nothing: the one with the highest number."""
 
@@ -102,6 +104,7 @@ class VersionRouter:
         "_named",
         "_newest",
         "_split",
+        "_takes_requests",
         "_traffic",
         "_usual",
     )
@@ -117,13 +120,20 @@ class VersionRouter:
         self._held_back = held_back or {}
         self._traffic = traffic
         make = partial(_admitted, tells=traffic != EVEN)
+        candidates = {v: m for v, m in versions.items() if v in traffic.candidates}
+        versions = {v: m for v, m in versions.items() if v not in candidates}
+        self._takes_requests = bool(versions)
         self._named: dict[int | str, Admitted] = {
             version: make(model, Choice.NAMED) for version, model in versions.items()
         }
         for label, version in traffic.labels.items():
             if version in versions:
                 self._named[label] = make(versions[version], Choice.LABEL, label)
-        self._newest = make(versions[max(versions)], Choice.NEWEST)
+        for version, model in sorted(candidates.items()):
+            named = make(model, Choice.CANDIDATE, CANDIDATE)
+            self._named[version] = self._named[CANDIDATE] = named
+        newest = max(versions or candidates)
+        self._newest = make((versions or candidates)[newest], Choice.NEWEST)
         self._split = _split_over(versions, traffic)
         self._usual = self._newest
         if self._split is not None:
@@ -134,12 +144,31 @@ class VersionRouter:
             for model in versions.values()
             if len(versions) > 1 and isinstance(model.executor, SequenceExecutor)
         ]
-        self._is_plain = self._split is None and not self._keepers
+        self._is_plain = self._takes_requests and self._split is None and not self._keepers
+
+    @property
+    def takes_requests(self) -> bool:
+        """Whether any version may get those that name none: not of candidates alone."""
+        return self._takes_requests
 
     @property
     def usual(self) -> Admitted:
         """What most requests get that name no version: it is told of a model where none asks."""
         return self._usual
+
+    def described(self) -> Admitted:
+        """The same, for who names the model. Raises ModelNotReady where there are candidates
+        alone."""
+        if not self._takes_requests:
+            raise self._only_candidates()
+        return self._usual
+
+    def _only_candidates(self) -> ServingError:
+        told = "; ".join(f"version {v}: {why}" for v, why in self._traffic.candidates.items())
+        return ModelNotReady(
+            f"Request for unknown model: '{self._newest.name}' has no version that has passed its "
+            f"evaluation ({told})"
+        )
 
     def choose(self, version: int | str | None, key: Key, asker: Asker = NOBODY) -> Admitted:
         """The version that a request gets which asks for this number or label, or for none.
@@ -160,7 +189,7 @@ class VersionRouter:
                 # Whatever the shares are by now: only this version knows how the sequence began.
                 return keeper
         if self._split is None:
-            return self._newest
+            return self.described() if not self._takes_requests else self._newest
         if not self._keepers:
             for source in self._traffic.sticky:
                 if given := asker.given(source):
@@ -173,7 +202,7 @@ class VersionRouter:
             text = f"Request for unknown model: '{name}' version {version} is not found"
             why = self._held_back.get(version, "")
             return NotFound(f"{text}: {why}" if why else text)
-        if not self._traffic.labels:
+        if not self._traffic.labels and version != CANDIDATE:
             return no_version(version)
         text = f"Request for unknown model: '{name}' has no version with label '{version[:64]}'"
         if version in self._traffic.labels:
@@ -241,10 +270,10 @@ class Routers:
         if router is None:
             if (found := self._adapter(name)) is not None:
                 router, adapter = found
-                chosen = router.usual if version is None else router.choose(version, "")
+                chosen = router.described() if version is None else router.choose(version, "")
                 return _adapted(chosen, adapter)
             router, version = self._labelled(name, version)
-        return router.usual if version is None else router.choose(version, "")
+        return router.described() if version is None else router.choose(version, "")
 
     def _labelled(self, name: str, version: int | str | None) -> tuple[VersionRouter, str]:
         base, at, label = name.rpartition("@")
