@@ -21,10 +21,11 @@ from trivet.server.banner import LoadProgress, print_banner
 from trivet.server.cache.caching import Caching
 from trivet.server.control import RepositoryControl, not_in_repository
 from trivet.server.core import Core
+from trivet.server.cost.bookkeeping import Bookkeeping
+from trivet.server.cost.hall import PricedHall, make_hall
 from trivet.server.evaluation.demand import Demands
 from trivet.server.frontends import Frontends
 from trivet.server.gating.evaluations import Evaluations
-from trivet.server.hall import Hall
 from trivet.server.logs.log import Log, setup_logging
 from trivet.server.metrics.config import MetricsConfig
 from trivet.server.metrics.custom import CustomMetrics
@@ -155,7 +156,7 @@ class Server:
         )
         control.attach(self.lifecycle)
         self._strangers = Strangers()
-        self.hall = Hall(
+        self.hall = make_hall(settings)(
             self.registry,
             self.lifecycle,
             dispatcher,
@@ -172,7 +173,9 @@ class Server:
         )
         self.core: Core = GuardedCore(self.hall) if settings.auth_keys_file else self.hall
         cache = self._caching.cache if self._caching is not None else None
-        self.frontends = Frontends(self.core, settings, cache, gpus, custom_metrics)
+        ledger = self.hall.ledger if isinstance(self.hall, PricedHall) else None
+        self._bookkeeping = Bookkeeping(ledger) if ledger is not None else None
+        self.frontends = Frontends(self.core, settings, cache, gpus, custom_metrics, ledger)
         self._watcher: Watcher | None = None
         self._changes: set[asyncio.Task[str]] = set()
         self._stop_requested = asyncio.Event()
@@ -248,6 +251,8 @@ class Server:
         self._loaded_objects.settle()
         self.hall.started()
         self._evaluations.start()
+        if self._bookkeeping is not None:
+            self._bookkeeping.start()
         if self.settings.model_control_mode in ("watch", "poll"):
             await self._watch(snapshot)
 
@@ -273,6 +278,8 @@ class Server:
         await self._repositories.close()
         await self.frontends.close()
         await self.hall.tracing.close()
+        if self._bookkeeping is not None:
+            await self._bookkeeping.close()
         if self._caching is not None:
             await self._caching.cache.close()
         self._environments.close()

@@ -17,6 +17,7 @@ from trivet.backends.api import (
     RequestContext,
     ServingError,
     Sink,
+    Trace,
     Unsupported,
     trouble_of,
 )
@@ -125,8 +126,12 @@ class Hall:
     ) -> None:
         tracer = self.tracing.tracer
         if tracer is not None and (traced := tracer.begin(request, sink)) is not None:
-            context, sink = changed(context, trace=traced.part), traced
+            context, sink = changed(context, trace=self._part(context, traced.part)), traced
         submit(admitted.model, request, context, sink)
+
+    def _part(self, context: RequestContext, part: Trace) -> Trace:  # noqa: ARG002
+        """What models tell of a traced request."""
+        return part
 
     def generator(
         self,

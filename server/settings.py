@@ -105,7 +105,13 @@ class Settings:
     state_dir: str = option(
         "~/.local/state/trivet",
         "models",
-        "folder for what the server remembers over restarts: the reports of evaluations",
+        "folder for what the server remembers over restarts: the reports of evaluations, and what "
+        "requests have cost",
+    )
+    prices: str = option(
+        "",
+        "models",
+        "TOML file that says what an hour of this machine costs: requests are then charged",
     )
     environment_cache: str = option(
         "~/.cache/trivet/environments",
