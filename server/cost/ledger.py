@@ -48,7 +48,8 @@ def today() -> date:
 
 
 class Ledger:
-    """All accounts, owned by the event loop: since the start, for the metrics, and of the day, for the files."""
+    """All accounts: since the start, for the metrics, and of the day, for the files. Owned by the
+    event loop."""
 
     def __init__(self, folder: Path, today: Callable[[], date] = today) -> None:
         """`folder` may not be there yet. A day that began before the server goes on."""

@@ -18,6 +18,7 @@ from trivet.server.models.model import Model
 from trivet.server.models.registry import Registry
 from trivet.server.models.routing import Choice
 from trivet.server.models.traffic import Traffic, parse_traffic
+from trivet.server.models.validate import validate
 from trivet.server.repository.scan import scan
 from trivet.server.scheduling.statistics import ModelStatistics
 
@@ -206,3 +207,12 @@ def test_a_broken_eval_toml_is_named(site: Site) -> None:
     (site.model / "eval.toml").write_text('gate = "requried"')
     with pytest.raises(InvalidConfig, match=r"eval\.toml: gate is 'required' or 'off'"):
         site.plan()
+
+
+def test_what_is_wrong_with_a_set_is_found_without_a_server(site: Site) -> None:
+    case = chat("a", "b", {"match": "exakt", "value": "c"})
+    write_set(site.model / "evals" / "golden.jsonl", case)
+    found = [each for each in validate([site.root]) if each.code == "evaluation"]
+
+    assert "there is no matcher 'exakt'; did you mean 'exact'?" in found[0].message
+    assert found[0].path == "m/eval.toml"
