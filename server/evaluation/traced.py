@@ -19,14 +19,13 @@ def add_case(
 ) -> Mapping[str, Any]:
     """Appends it to a set, which may not be there yet; returns it. Raises SetFault."""
     tensors = _tensors_of(_entries(trace), request_id, trace)
-    inputs = {each["name"]: _values(each, trace) for each in tensors[_INPUT]}
     expect = [_expected(each, tolerance, trace) for each in tensors[_OUTPUT]]
-    if not inputs or not expect:
+    if not tensors[_INPUT] or not expect:
         raise SetFault(
             f"{trace}: request '{request_id}' was traced without its tensors; trace with "
             "--trace-config level=TENSORS"
         )
-    case = {"id": case_id, "inputs": inputs, "expect": expect}
+    case = {"id": case_id, **_asked(tensors[_INPUT], trace), "expect": expect}
     if path.exists() and case_id in {each.id for each in read_set(path).cases}:
         raise SetFault(f"{path}: it has a case '{case_id}' already; give another --id")
     _append(path, json.dumps(case))
@@ -74,8 +73,23 @@ def _tensors_of(
     return found
 
 
+def _asked(tensors: Sequence[Mapping[str, str]], trace: Path) -> Mapping[str, Any]:
+    """What was asked: of a language model its text."""
+    first = tensors[0]
+    if first["name"] == "messages" and len(tensors) == 1:
+        try:
+            return {"messages": json.loads(first["data"])}
+        except ValueError as error:
+            raise SetFault(f"{trace}: the conversation is no JSON: {error}") from None
+    if first["name"] == "prompt" and len(tensors) == 1:
+        return {"prompt": first["data"]}
+    return {"inputs": {each["name"]: _values(each, trace) for each in tensors}}
+
+
 def _expected(tensor: Mapping[str, str], tolerance: float, trace: Path) -> Mapping[str, Any]:
     values = _values(tensor, trace)
+    if tensor["name"] == "text_output":
+        return {"match": "exact", "value": tensor["data"].strip()}
     if BY_NAME[tensor["dtype"]] is DataType.BYTES:
         return {"match": "exact", "output": tensor["name"], "value": values}
     return {

@@ -82,7 +82,7 @@ def test_costs_are_told_counted_limited_and_written_down(
     )
     with urllib.request.urlopen(page, timeout=patience()) as answer:
         text = answer.read().decode()
-    assert 'trivet_cost_total{model="m",version="1",key="rich"}' in text
+    assert 'trivet_cost_total{key="rich",model="m",version="1"}' in text
 
     server.stop()
     arguments = ["cost", f"--state-dir={folder}/state", "-o", "json", "--by-key"]

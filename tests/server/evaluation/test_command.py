@@ -18,6 +18,14 @@ TRACE = [
     {"id": 1, "activity": "TENSOR_BACKEND_OUTPUT", "tensor": {"name": "y", "data": "2,4", "shape":
      "2", "dtype": "FP32"}},
 ]  # fmt: skip
+SAID = '[{"role": "user", "content": "hello, you"}]'
+TRACED_CHAT = [
+    {"id": 2, "model_name": "m", "model_version": 1, "request_id": "chatcmpl-1"},
+    {"id": 2, "activity": "TENSOR_QUEUE_INPUT", "tensor": {"name": "messages", "data": SAID,
+     "shape": "1", "dtype": "BYTES"}},
+    {"id": 2, "activity": "TENSOR_BACKEND_OUTPUT", "tensor": {"name": "text_output", "data":
+     "HELLO, YOU", "shape": "1", "dtype": "BYTES"}},
+]  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -74,3 +82,14 @@ def test_a_traced_request_becomes_a_case(site: Site, tmp_path: Path) -> None:
     assert "it has a case 'doubled' already" in twice.output
     lost = trivet("add", target, "--from-trace", trace, "--request", "r9")
     assert "there is no request 'r9'; there are r1" in lost.output
+
+
+def test_a_traced_chat_becomes_a_case(site: Site, tmp_path: Path) -> None:
+    trace, target = tmp_path / "trace.json", tmp_path / "set.jsonl"
+    trace.write_text(json.dumps(TRACED_CHAT))
+    added = trivet("add", target, "--from-trace", trace, "--request", "chatcmpl-1")
+    assert added.exit_code == 0, added.output
+    run = trivet("m", target, "--url", site.url, "--history", tmp_path / "history")
+
+    assert json.loads(target.read_text())["messages"] == json.loads(SAID)
+    assert run.exit_code == 0, run.output
