@@ -19,6 +19,7 @@ class Account(NamedTuple):
     """What costs are told by."""
 
     model: str
+    """What the server knows it by: its name, behind its repository where these are namespaces."""
     version: int
     key: str
     """Its name; empty on servers without keys."""
@@ -56,6 +57,8 @@ class Ledger:
         self._folder = folder
         self._today = today
         self.accounts: Accounts = {}
+        self.on_spent: Callable[[Account, float], None] = lambda _account, _cost: None
+        """Told of each request: who compares versions by what they cost."""
         self._day = today()
         self._of_day = _read(self._path(self._day))
         self._has_news = False
@@ -72,6 +75,7 @@ class Ledger:
                 spent = accounts[account] = Spent()
             spent.add(compute_s, cost)
         self._has_news = True
+        self.on_spent(account, cost)
 
     def of_version(self, model: str, version: int) -> Spent:
         """What a version's requests cost, whoever sent them, since the start."""

@@ -79,6 +79,12 @@ class Gatekeeper:
             return OPEN
         return self._verdict(plan, plan.demand, version)
 
+    def admits(self, key: str, version: int) -> str | None:
+        """The same in a word, for who shares out traffic step by step: empty, it may have some; a
+        text, why not; None: that is not known yet."""
+        verdict = self.gate(key, version)
+        return None if verdict.state is GateState.WAITING else verdict.why
+
     def direct(self, plan: LoadPlan) -> LoadPlan:
         """The plan with its candidates named, and with a version beside them that may take the
         traffic meanwhile, where there is one."""
