@@ -104,9 +104,8 @@ class PricedHall(Hall):
     def _spending(self, admitted: Admitted, told: dict[str, str]) -> Spending:
         """Raises RateLimited where a budget is used up."""
         caller: Caller | None = current_caller.get()
-        account = Account(
-            admitted.name, admitted.version, "" if caller is None else caller.key.name
-        )
+        key = "" if caller is None else caller.key.name
+        account = Account(admitted.model.key, admitted.version, key)
         allowance = None if caller is None else caller.allowance
         if allowance is None or not allowance.has_budget:
             return Spending(account, self.ledger, told)

@@ -107,9 +107,11 @@ def test_a_first_version_waits_for_its_report(site: Site) -> None:
     assert site.asked("candidate") == (1, Choice.CANDIDATE)
     assert [(each.key, each.version) for each in site.wanted] == [("m", 1)]
     assert site.keeper.gate("m", 1).state is GateState.WAITING
+    assert site.keeper.admits("m", 1) is None
 
     site.report(1)
     site.load()
+    assert site.keeper.admits("m", 1) == ""
     assert site.asked() == (1, Choice.NEWEST)
     assert site.keeper.gate("m", 1).passed
 
