@@ -42,6 +42,7 @@ class Evaluations:
     def start(self) -> None:
         """Begins: the models of the start are loaded, among which may be judges."""
         self._task = asyncio.get_running_loop().create_task(self._run())
+        self._task.add_done_callback(_tell_of)
 
     async def close(self) -> None:
         """Breaks off what runs; it is run anew by the next start."""
@@ -113,3 +114,10 @@ class Evaluations:
             return
         with suppress(ServingError):  # The lifecycle has logged it.
             await self._load(plan.folder)
+        if self._gatekeeper.lacks_report(wanted):
+            self._gatekeeper.broke_off(wanted, "its report is not in --state-dir, where it was put")
+
+
+def _tell_of(task: "asyncio.Task[None]") -> None:
+    if not task.cancelled() and (error := task.exception()) is not None:
+        log.error("no more evaluations are run", exc_info=error)

@@ -129,6 +129,13 @@ class Gatekeeper:
         self._broken[wanted.key, wanted.digest] = why
         log.error("model '%s' version %d stays a candidate: %s", wanted.key, wanted.version, why)
 
+    def lacks_report(self, wanted: Wanted) -> bool:
+        """Whether nothing came of an evaluation, although what it is of is still there."""
+        if not self.is_wanted(wanted) or (wanted.key, wanted.digest) in self._broken:
+            return False
+        demand = self._plans[wanted.key].demand
+        return demand is not None and wanted.version not in demand.faults
+
     def plan_of(self, key: str) -> LoadPlan | None:
         """What a model with a gate was last asked for."""
         return self._plans.get(key)
