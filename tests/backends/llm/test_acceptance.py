@@ -8,10 +8,11 @@ from functools import cache
 
 import pytest
 import torch
+from hub_reference import hub_model
 from real_engine import (
     GREEDY,
+    SMOLLM2,
     DrivenEngine,
-    hub_model,
     needs_weights,
     open_engine,
     real_tokenizer,
@@ -90,7 +91,7 @@ def _refer(members: Sequence[int]) -> None:
 
 
 def _generate(ids: torch.Tensor) -> list[Reference]:
-    generated = hub_model().generate(
+    generated = hub_model(SMOLLM2).generate(
         ids,
         attention_mask=torch.ones_like(ids),
         do_sample=False,
