@@ -166,7 +166,7 @@ class Lifecycle:
         if failures:
             raise LoadFailed(f"load failed for model '{folder.key}': {'; '.join(failures)}")
         known.outage.ends()
-        self._registry.share_out(folder.key, self._direct(asked).traffic)
+        self._registry.settle_traffic(folder.key, self._direct(asked).traffic)
         for version in set(self._registry.models[folder.key]) - set(plan.versions):
             self._retire(folder.key, version, known)
         for version in set(known.versions) - set(folder.versions):

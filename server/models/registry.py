@@ -12,7 +12,7 @@ from trivet.backends.api.naming import key_of, name_in
 from trivet.server.models.model import Model
 from trivet.server.models.routing import NOBODY, Admitted, Asker, Key, Resolve, Routers
 from trivet.server.models.texts import NO_SUGGESTIONS, did_you_mean
-from trivet.server.models.traffic import EVEN, Traffic
+from trivet.server.models.traffic import EVEN, NO_CANDIDATES, Traffic
 from trivet.server.repository.names import Names, ambiguous
 
 Versions = Mapping[int, Model]
@@ -30,6 +30,7 @@ class Registry:
         self._unready: dict[str, bool] = {}
         self._held_back: dict[str, Mapping[int, str]] = {}
         self._traffic: dict[str, Traffic] = {}
+        self._candidates: dict[str, Mapping[int, str]] = {}
         self.trouble_of: Callable[[str], str] = lambda _: ""
         """Why a known model has no version that serves."""
         self.suggests_names = True
@@ -126,6 +127,7 @@ class Registry:
         self._unready.pop(key, None)
         self._held_back.pop(key, None)
         self._traffic.pop(key, None)
+        self._candidates.pop(key, None)
 
     def is_known(self, key: str) -> bool:
         """Whether there is such a model, ready or not."""
@@ -142,14 +144,19 @@ class Registry:
 
     def candidates(self, key: str) -> Mapping[int, str]:
         """The versions of a model that have not passed their evaluation, and why."""
-        return self._traffic.get(key, EVEN).candidates
+        return self._candidates.get(key, NO_CANDIDATES)
 
     def withhold(self, key: str, candidates: Mapping[int, str]) -> None:
-        """Which versions have not passed their evaluation: said before they are published, as a
-        candidate must never be the newest."""
-        traffic = self._traffic.get(key, EVEN)
-        if traffic.candidates != candidates:
-            self.share_out(key, traffic.with_candidates(candidates))
+        """Which versions have not passed their evaluation, whatever is shared out: said before they
+        are published, as a candidate must never be the newest."""
+        if candidates != self.candidates(key):
+            self._candidates[key] = candidates
+            self._route(key)
+
+    def settle_traffic(self, key: str, traffic: Traffic) -> None:
+        """Who gets which version of a model, and which ones are candidates, from now on."""
+        self.withhold(key, traffic.candidates)
+        self.share_out(key, traffic)
 
     def share_out(self, key: str, traffic: Traffic) -> None:
         """Who gets which version of a model from now on."""
@@ -172,7 +179,10 @@ class Registry:
     def _replace(self, name: str, key: str) -> None:
         """Whoever gives the name gets the model with that key; empty: none."""
         versions, held_back = self._models.get(key, {}), self._held_back.get(key, {})
-        self.routers.replace(name, versions, held_back, self._traffic.get(key, EVEN))
+        traffic = self._traffic.get(key, EVEN)
+        if (candidates := self.candidates(key)) != traffic.candidates:
+            traffic = traffic.with_candidates(candidates)
+        self.routers.replace(name, versions, held_back, traffic)
 
     def _settle(self, key: str) -> None:
         """Whoever gives the name alone gets the only model that bears it, or none."""

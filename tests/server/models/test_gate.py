@@ -67,7 +67,7 @@ class Site:
             if version not in self.registry.models.get("m", {}):
                 self.registry.publish(self.made(version, plan))
             self.keeper.loaded("m", version)
-        self.registry.share_out("m", self.keeper.direct(asked).traffic)
+        self.registry.settle_traffic("m", self.keeper.direct(asked).traffic)
         for version in self.registry.models["m"].keys() - set(plan.versions):
             self.registry.withdraw("m", version)
 
@@ -182,6 +182,16 @@ def test_a_candidate_has_no_label_and_no_part_of_a_split(site: Site) -> None:
     assert {site.asked() for _ in range(50)} == {(1, Choice.SPLIT)}
     with pytest.raises(Exception, match="has no version with label 'next' now"):
         site.asked("next")
+
+
+def test_who_shares_traffic_out_otherwise_sends_nothing_to_a_candidate(site: Site) -> None:
+    site.report(1)
+    site.drop(2)
+    site.load(1, 2)
+    split = "[labels]\nstable = 1\nnext = 2\n[split]\nstable = 50\nnext = 50"
+    site.registry.share_out("m", parse_traffic(split))
+
+    assert {site.asked() for _ in range(50)} == {(1, Choice.SPLIT)}
 
 
 def test_candidate_is_a_label_that_no_file_gives() -> None:
