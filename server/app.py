@@ -8,7 +8,6 @@ import sys
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import replace
 from pathlib import Path
 from typing import NoReturn
 
@@ -21,11 +20,9 @@ from trivet.server.banner import LoadProgress, print_banner
 from trivet.server.cache.caching import Caching
 from trivet.server.control import RepositoryControl, not_in_repository
 from trivet.server.core import Core
-from trivet.server.cost.bookkeeping import Bookkeeping
-from trivet.server.cost.hall import PricedHall, make_hall
-from trivet.server.evaluation.demand import Demands
+from trivet.server.cost.opening import CostRoom
 from trivet.server.frontends import Frontends
-from trivet.server.gating.evaluations import Evaluations
+from trivet.server.gating.opening import GateRoom
 from trivet.server.logs.log import Log, setup_logging
 from trivet.server.metrics.config import MetricsConfig
 from trivet.server.metrics.custom import CustomMetrics
@@ -35,10 +32,9 @@ from trivet.server.models.batch_size import DefaultBatchSizes
 from trivet.server.models.catalog import RegistryCatalog
 from trivet.server.models.dispatcher import RequestDispatcher
 from trivet.server.models.garbage import LoadedObjects
-from trivet.server.models.gate import Gatekeeper
 from trivet.server.models.gpu_memory import GpuLedger, parse_limits
 from trivet.server.models.host_policy import HostPolicies
-from trivet.server.models.known import State, Status
+from trivet.server.models.known import Status
 from trivet.server.models.lifecycle import Lifecycle
 from trivet.server.models.loader import Loader
 from trivet.server.models.registry import Registry
@@ -135,11 +131,11 @@ class Server:
         dispatcher = RequestDispatcher(self.registry, control)
         gpus = Gpus.find()
         custom_metrics = CustomMetrics()
-        self.gatekeeper = Gatekeeper(self.registry)
-        demands = Demands(Path(settings.state_dir).expanduser())
+        self._gates = GateRoom(settings, self.registry)
+        self._costs = CostRoom(settings)
         self.lifecycle = Lifecycle(
             self.registry,
-            replace(self._loader(limits, custom_metrics, gpus), demands=demands),
+            self._loader(limits, custom_metrics, gpus),
             Assembler(
                 dispatcher,
                 settings.default_queue_size,
@@ -152,11 +148,11 @@ class Server:
             listener=self._on_status,
             on_end=self._loaded_objects.changed,
             has_summaries=MetricsConfig.parse(settings.metrics_config).summary_latencies,
-            direct=self.gatekeeper.direct,
+            direct=self._gates.keeper.direct,
         )
         control.attach(self.lifecycle)
         self._strangers = Strangers()
-        self.hall = make_hall(settings)(
+        self.hall = self._costs.make_hall(
             self.registry,
             self.lifecycle,
             dispatcher,
@@ -168,14 +164,10 @@ class Server:
             log_output=log_output,
             strangers=self._strangers,
         )
-        self._evaluations = Evaluations(
-            self.hall, self.gatekeeper, demands.history_dir, self.lifecycle.load
-        )
         self.core: Core = GuardedCore(self.hall) if settings.auth_keys_file else self.hall
         cache = self._caching.cache if self._caching is not None else None
-        ledger = self.hall.ledger if isinstance(self.hall, PricedHall) else None
-        self._bookkeeping = Bookkeeping(ledger) if ledger is not None else None
-        self.frontends = Frontends(self.core, settings, cache, gpus, custom_metrics, ledger)
+        seen = (cache, gpus, custom_metrics, self._costs.ledger)
+        self.frontends = Frontends(self.core, settings, *seen)
         self._watcher: Watcher | None = None
         self._changes: set[asyncio.Task[str]] = set()
         self._stop_requested = asyncio.Event()
@@ -200,6 +192,7 @@ class Server:
             Allowed(frozenset(settings.allow_pickle), frozenset(settings.allow_install)),
             self._environments,
             GpuLedger(gpus, parse_limits(settings.model_load_gpu_limit)),
+            self._gates.demands,
         )
 
     async def serve(self) -> int:
@@ -250,9 +243,8 @@ class Server:
         await self.frontends.prepare()
         self._loaded_objects.settle()
         self.hall.started()
-        self._evaluations.start()
-        if self._bookkeeping is not None:
-            self._bookkeeping.start()
+        self._gates.start(self.hall, self.lifecycle.load)
+        self._costs.start()
         if self.settings.model_control_mode in ("watch", "poll"):
             await self._watch(snapshot)
 
@@ -263,7 +255,7 @@ class Server:
         self._repositories.end()
         self.lifecycle.stop_making()
         self.frontends.leave()
-        await self._evaluations.close()
+        await self._gates.close()
         if self._watcher is not None:
             await self._watcher.close()
         for change in self._changes:
@@ -278,8 +270,7 @@ class Server:
         await self._repositories.close()
         await self.frontends.close()
         await self.hall.tracing.close()
-        if self._bookkeeping is not None:
-            await self._bookkeeping.close()
+        await self._costs.close()
         if self._caching is not None:
             await self._caching.cache.close()
         self._environments.close()
@@ -322,8 +313,7 @@ class Server:
         self._progress.on_status(name, version, status)
         self._repositories.note_serving(name, self.registry.models.get(name, ()))
         self._loaded_objects.changed()
-        if status.state is State.READY:
-            self.gatekeeper.loaded(name, version)
+        self._gates.on_status(name, version, status)
 
     def _announce(self, actions: tuple[Action, ...]) -> None:
         """Ensembles wait for those of their steps that are loaded together with them."""

@@ -3,8 +3,6 @@
 import time
 from collections.abc import Callable
 from dataclasses import replace
-from functools import partial
-from pathlib import Path
 from typing import Any
 
 from trivet.backends.api import (
@@ -21,8 +19,8 @@ from trivet.backends.api.adapting import SEPARATOR
 from trivet.backends.api.delegating import DelegatingGenerator
 from trivet.backends.api.value import changed
 from trivet.server.auth.caller import Caller, current_caller
-from trivet.server.cost.ledger import COSTS, Account, Ledger
-from trivet.server.cost.prices import Prices, read_prices
+from trivet.server.cost.ledger import Account, Ledger
+from trivet.server.cost.prices import Prices
 from trivet.server.cost.shared_clock import SharedClock
 from trivet.server.cost.spending import (
     EndingGenerateSink,
@@ -33,7 +31,6 @@ from trivet.server.cost.spending import (
 )
 from trivet.server.hall import Hall
 from trivet.server.models.routing import NOBODY, Admitted, Asker, Key
-from trivet.server.settings import Settings
 
 
 class PricedHall(Hall):
@@ -183,11 +180,3 @@ class PricedGenerator(DelegatingGenerator):
             spending.end()
 
         self._inner.generate(request, EndingGenerateSink(sink, end))
-
-
-def make_hall(settings: Settings) -> Callable[..., Hall]:
-    """What makes the hall: one that charges where there are prices. Raises InvalidConfig."""
-    if not settings.prices:
-        return Hall
-    ledger = Ledger(Path(settings.state_dir).expanduser() / COSTS)
-    return partial(PricedHall, prices=read_prices(Path(settings.prices)), ledger=ledger)

@@ -26,22 +26,20 @@ Load = Callable[[ModelFolder], Awaitable[None]]
 class Evaluations:
     """Runs what the gatekeeper wants."""
 
-    def __init__(self, core: Core, gatekeeper: Gatekeeper, history: Path, load: Load) -> None:
-        """`core`: whom the evaluations ask; `history`: the folder for reports; `load`: has versions
-        shared out anew."""
-        self._core = core
+    def __init__(self, gatekeeper: Gatekeeper, history: Path) -> None:
+        """`history`: the folder for reports."""
         self._gatekeeper = gatekeeper
         self._history = history
-        self._load = load
         self._waiting: dict[tuple[str, str], Wanted] = {}
         """By key and digest."""
         self._has_work = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         gatekeeper.on_wanted = self._want
 
-    def start(self) -> None:
-        """Begins: the models of the start are loaded, among which may be judges."""
-        self._task = asyncio.get_running_loop().create_task(self._run())
+    def start(self, core: Core, load: Load) -> None:
+        """Begins, once the models of the start are loaded, among which may be judges. `core`: whom
+        the evaluations ask; `load`: has versions shared out anew."""
+        self._task = asyncio.get_running_loop().create_task(self._run(core, load))
         self._task.add_done_callback(_tell_of)
 
     async def close(self) -> None:
@@ -56,21 +54,22 @@ class Evaluations:
         self._waiting.setdefault((wanted.key, wanted.digest), wanted)
         self._has_work.set()
 
-    async def _run(self) -> None:
+    async def _run(self, core: Core, load: Load) -> None:
         while True:
             await self._has_work.wait()
             place = next(iter(self._waiting))
             wanted = self._waiting[place]
             if self._gatekeeper.is_wanted(wanted):
-                await self._evaluate(wanted)
+                await self._evaluate(wanted, core)
+                await self._share_out_anew(wanted, load)
             del self._waiting[place]
             if not self._waiting:
                 self._has_work.clear()
 
-    async def _evaluate(self, wanted: Wanted) -> None:
+    async def _evaluate(self, wanted: Wanted, core: Core) -> None:
         log.info("model '%s' version %d: its evaluation begins", wanted.key, wanted.version)
         try:
-            async with open_private_door(self._core) as door:
+            async with open_private_door(core) as door:
                 code, said = await self._in_process(wanted, door)
         except OSError as error:
             self._gatekeeper.broke_off(wanted, f"its evaluation cannot be run: {error}")
@@ -82,7 +81,6 @@ class Evaluations:
                 )
             verdict = "has passed" if code == _PASSED else "has not passed"
             log.info("model '%s' version %d %s", wanted.key, wanted.version, verdict)
-        await self._share_out_anew(wanted)
 
     async def _in_process(self, wanted: Wanted, door: PrivateDoor) -> tuple[int, str]:
         """Exit code, and what was said of faults. Raises OSError."""
@@ -108,12 +106,12 @@ class Evaluations:
         assert process.returncode is not None, "it was waited for"
         return process.returncode, said.decode(errors="replace")
 
-    async def _share_out_anew(self, wanted: Wanted) -> None:
+    async def _share_out_anew(self, wanted: Wanted, load: Load) -> None:
         plan = self._gatekeeper.plan_of(wanted.key)
         if plan is None or not self._gatekeeper.is_wanted(wanted):
             return
         with suppress(ServingError):  # The lifecycle has logged it.
-            await self._load(plan.folder)
+            await load(plan.folder)
         if self._gatekeeper.lacks_report(wanted):
             self._gatekeeper.broke_off(wanted, "its report is not in --state-dir, where it was put")
 

@@ -125,9 +125,9 @@ class Loader:
     """Of models whose config and file give none."""
     allowed: Allowed = field(default_factory=Allowed)
     environments: EnvironmentCache = field(default_factory=lambda: EnvironmentCache(USUAL_FOLDER))
+    gpus: GpuLedger = field(default_factory=lambda: GpuLedger(Gpus.none("none were looked for")))
     demands: Demands | None = None
     """Of models with a gate; None: gates are of no concern."""
-    gpus: GpuLedger = field(default_factory=lambda: GpuLedger(Gpus.none("none were looked for")))
 
     def plan(self, folder: ModelFolder, override_json: str | None) -> LoadPlan:
         """Reads the config and chooses versions. Raises InvalidConfig, UnreadableFiles or
