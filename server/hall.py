@@ -151,9 +151,10 @@ class Hall:
         executor, tracer = model.executor, self.tracing.tracer
         if not isinstance(executor, Generator):
             raise ModelNotFound(f"The model `{name[:128]}` does not generate text.")
+        found: Generator = executor
         if isinstance(executor, AsksAnother):
-            executor = executor.for_one_request()
-        return executor if tracer is None else TracedGenerator(executor, tracer, model)
+            found = executor.for_one_request()
+        return found if tracer is None else TracedGenerator(found, tracer, model)
 
     def generators(self) -> dict[str, Generator]:
         found = ((name, model.executor) for name, model in self._registry.usual())

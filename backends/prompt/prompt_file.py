@@ -290,18 +290,19 @@ def _values(given: object, variables: Mapping[str, Value | None], place: str) ->
 
 
 def _stops(given: object) -> tuple[str, ...]:
-    stops = (given,) if isinstance(given, str) else given
-    is_list = isinstance(stops, list | tuple) and all(isinstance(s, str) and s for s in stops)
-    if not is_list or len(stops) > MAX_STOPS:
-        raise _fault(f"sampling.stop is to be at most {MAX_STOPS} texts, got {_shown(given)}")
-    return tuple(stops)
+    stops = [given] if isinstance(given, str) else given
+    if isinstance(stops, list) and len(stops) <= MAX_STOPS:
+        texts = tuple(stop for stop in stops if isinstance(stop, str) and stop)
+        if len(texts) == len(stops):
+            return texts
+    raise _fault(f"sampling.stop is to be at most {MAX_STOPS} texts, got {_shown(given)}")
 
 
 def _number(name: str, given: object) -> float:
     least, most = SAMPLING[name]
-    is_number = isinstance(given, int | float) and not isinstance(given, bool)
-    is_whole = name not in WHOLE_NUMBERS or isinstance(given, int)
-    if is_number and is_whole and least <= given <= most:
+    kinds = int if name in WHOLE_NUMBERS else int | float
+    is_number = isinstance(given, kinds) and not isinstance(given, bool)
+    if is_number and isinstance(given, int | float) and least <= given <= most:
         return given
     raise _fault(f"sampling.{name} is to be from {least} to {most}, got {_shown(given)}")
 

@@ -65,7 +65,9 @@ def parse_with(request: CheckedRequest, file: PromptFile) -> TextRequest:
     """What the tensors say, and the prompt where they do not. Raises InvalidRequest."""
     parsed = parse_tensors(request)
     said = _said(request)
-    values = {name: value for name, value in file.sampling.items() if name not in said}
+    values: dict[str, Any] = {
+        name: value for name, value in file.sampling.items() if name not in said
+    }
     return replace(parsed, sampling=replace(parsed.sampling, **values)) if values else parsed
 
 

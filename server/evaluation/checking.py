@@ -28,10 +28,11 @@ def _validated(schema: Any, value: Any) -> dict[str, Any]:
         validator = jsonschema_rs.validator_for(schema, retriever=_refuse)
     except (ValueError, jsonschema_rs.ValidationError, jsonschema_rs.ReferencingError) as error:
         return {"fault": f"it is no JSON schema: {_first_line(error)}"}
-    for error in validator.iter_errors(value):
-        path = "".join(f"[{step!r}]" for step in error.instance_path)
-        return {"why": f"{path or 'it'}: {error.message[:400]}"}
-    return {"why": ""}
+    found = next(iter(validator.iter_errors(value)), None)
+    if found is None:
+        return {"why": ""}
+    path = "".join(f"[{step!r}]" for step in found.instance_path)
+    return {"why": f"{path or 'it'}: {found.message[:400]}"}
 
 
 def _refuse(address: str) -> Any:

@@ -45,8 +45,10 @@ def as_junit(report: Report) -> str:
                 ET.SubElement(element, "skipped", message=_xml(f"never passed: {case.why}"))
             elif case.outcome in _BAD:
                 kind = "error" if case.outcome is Outcome.ERROR else "failure"
-                told = ET.SubElement(element, kind, type=case.outcome.value, message=_xml(case.why))
-                told.text = _xml(case.answer)
+                fault = ET.SubElement(
+                    element, kind, type=case.outcome.value, message=_xml(case.why)
+                )
+                fault.text = _xml(case.answer)
     broken = [budget for budget in report.budgets if not budget.is_kept]
     suite = _suite(root, "budgets", len(report.budgets), len(broken), 0)
     for budget in report.budgets:
@@ -114,7 +116,7 @@ def _changed(change: Change) -> str:
 
 def _suite(root: ET.Element, name: str, tests: int, failures: int, errors: int) -> ET.Element:
     counts = {"tests": str(tests), "failures": str(failures), "errors": str(errors)}
-    return ET.SubElement(root, "testsuite", name=name, **counts)
+    return ET.SubElement(root, "testsuite", {"name": name, **counts})
 
 
 def _xml(text: str) -> str:

@@ -51,11 +51,12 @@ class Site:
         path = write_prompt(folder, "desk", text)
         self.base = ScriptedModel()
         self.base.info = replace(self.base.info, chat_template="a template")
-        self.server: Any = OneModel(self.base)
+        self.server = OneModel(self.base)
         self.statistics = ModelStatistics("desk", 1)
         templates = PromptTemplates(read_prompt_file(ModelFiles(path.parent, 1)))
         observer = StatisticsObserver(self.statistics)
-        self.executor = PromptExecutor("desk", 1, templates, self.server, observer)
+        server: Any = self.server  # as far as it is asked
+        self.executor = PromptExecutor("desk", 1, templates, server, observer)
 
     async def infer(self, **inputs: object) -> CountingSink:
         tensors = {name: tensor(name, given) for name, given in inputs.items()}

@@ -106,21 +106,31 @@ def test_tensors_are_answered(call: Call, server: RunningServer, desk: str) -> N
 def test_tools_come_with_the_prompt(
     client: openai.OpenAI, repository: Path, language_server: RunningServer
 ) -> None:
-    tools = """tools = [{type = "function", function = {name = "ask", parameters = {
-        type = "object", properties = {desk = {enum = ["a"]}}, required = ["desk"]}}}]
-    """.replace("\n", " ")
-    write_prompt(repository, "caller", tools + "\n" + DESK.replace("= 6", "= 40"), base="smollm2")
+    parameters = {"type": "object", "properties": {"desk": {"type": "string"}}}
+    tool = {"type": "function", "function": {"name": "ask", "parameters": parameters}}
+    made = write_prompt(
+        repository.parent / "made", "caller", 'tools = "tools.json"\n' + DESK, base="smollm2"
+    )
+    (made / "tools.json").write_text(json.dumps([tool]))
+    made.parent.rename(repository / "caller")
     language_server.wait_until(lambda: ("caller", "1") in language_server.index(), "served")
-    answer = client.chat.completions.create(
-        model="caller",
-        messages=[{"role": "user", "content": LETTER}],
-        extra_body={"tool_choice": "required"},
+    messages = [{"role": "user", "content": LETTER}]
+    ours = client.chat.completions.create(model="caller", messages=messages)  # type: ignore[arg-type]
+    user = f"Which desk gets this letter?\n{LETTER}"
+    theirs = client.chat.completions.create(
+        model="smollm2",
+        messages=[
+            {"role": "system", "content": "You sort letters of Example Ltd."},
+            {"role": "user", "content": user},
+        ],
+        tools=[tool],  # type: ignore[list-item]
+        max_tokens=6,
     )
     shutil.rmtree(repository / "caller")
 
-    (called, *_) = answer.choices[0].message.tool_calls or []
-    assert called.type == "function"
-    assert (called.function.name, json.loads(called.function.arguments)) == ("ask", {"desk": "a"})
+    assert ours.usage is not None
+    assert theirs.usage is not None
+    assert ours.usage.prompt_tokens == theirs.usage.prompt_tokens
 
 
 @pytest.mark.parametrize("base", ["nobody", "identity"])

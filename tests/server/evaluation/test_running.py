@@ -117,7 +117,8 @@ def test_a_judge_votes_and_is_remembered(runner: Runner) -> None:
 
     assert first.passed
     assert first.judge is not None
-    assert (first.judge.votes, first.judge.cost) == (3, pytest.approx(0.6))
+    assert first.judge.votes == 3
+    assert first.judge.cost == pytest.approx(0.6)
     assert math.isclose(first.judge.agreement, 2 / 3)
     assert second.judge is not None
     assert (second.judge.votes, second.judge.cached) == (0, 3)
