@@ -113,7 +113,8 @@ def test_tools_come_with_the_prompt(
     )
     (made / "tools.json").write_text(json.dumps([tool]))
     made.parent.rename(repository / "caller")
-    language_server.wait_until(lambda: ("caller", "1") in language_server.index(), "served")
+    place, shown = ("caller", "1"), language_server.index
+    language_server.wait_until(lambda: shown().get(place, {}).get("state") == "READY", "served")
     messages = [{"role": "user", "content": LETTER}]
     ours = client.chat.completions.create(model="caller", messages=messages)  # type: ignore[arg-type]
     user = f"Which desk gets this letter?\n{LETTER}"
