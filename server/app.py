@@ -6,7 +6,6 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import NoReturn
@@ -23,6 +22,7 @@ from trivet.server.core import Core
 from trivet.server.cost.opening import CostRoom
 from trivet.server.frontends import Frontends
 from trivet.server.gating.opening import GateRoom
+from trivet.server.hall import Hall
 from trivet.server.logs.log import Log, setup_logging
 from trivet.server.metrics.config import MetricsConfig
 from trivet.server.metrics.custom import CustomMetrics
@@ -36,6 +36,7 @@ from trivet.server.models.gpu_memory import GpuLedger, parse_limits
 from trivet.server.models.host_policy import HostPolicies
 from trivet.server.models.known import Status
 from trivet.server.models.lifecycle import Lifecycle
+from trivet.server.models.load_plan import LoadPlan
 from trivet.server.models.loader import Loader
 from trivet.server.models.registry import Registry
 from trivet.server.models.strangers import Strangers
@@ -43,9 +44,11 @@ from trivet.server.remote.repositories import Repositories
 from trivet.server.repository.plan import Action, Load, Problem, Stranger, Unload, plan
 from trivet.server.repository.scan import RepositoryUnreadableError, Snapshot
 from trivet.server.repository.watcher import Watcher
+from trivet.server.rollouts.opening import ReleaseRoom
 from trivet.server.scheduling.rate_limit import RateLimiter, ResourceLimits
 from trivet.server.settings import Settings
 from trivet.server.shared_memory.system import SharedMemory
+from trivet.server.sockets import loop_factory
 from trivet.server.tracing.config import TraceConfig
 from trivet.server.tracing.tracing import Tracing
 
@@ -97,16 +100,6 @@ def _limits(settings: Settings) -> ResourceLimits | None:
     return ResourceLimits.parse(settings.rate_limit_resource) if is_on else None
 
 
-def loop_factory() -> Callable[[], asyncio.AbstractEventLoop]:
-    """uvloop's where it is installed."""
-    try:
-        import uvloop
-    except ImportError:
-        return asyncio.new_event_loop
-    factory: Callable[[], asyncio.AbstractEventLoop] = uvloop.new_event_loop
-    return factory
-
-
 class Server:
     """One server in one process, from start to stop."""
 
@@ -125,14 +118,18 @@ class Server:
             settings.max_environment_size,
             settings.environment_cache_size,
         )
-        self._control = control = RepositoryControl(settings, self._repositories)
+        self._strangers = Strangers()
+        self.registry.is_stranger = self._strangers.has
+        self._control = control = RepositoryControl(settings, self._repositories, self._strangers)
+        self._gates = GateRoom(settings, self.registry)
+        self._costs = CostRoom(settings)
+        self._releases = ReleaseRoom(settings, self.registry, self._gates.keeper.admits)
+        self._costs.tell(self._releases.spent)
         limits = _limits(settings)
         self._caching = Caching.open(settings)
         dispatcher = RequestDispatcher(self.registry, control)
         gpus = Gpus.find()
         custom_metrics = CustomMetrics()
-        self._gates = GateRoom(settings, self.registry)
-        self._costs = CostRoom(settings)
         self.lifecycle = Lifecycle(
             self.registry,
             self._loader(limits, custom_metrics, gpus),
@@ -148,11 +145,23 @@ class Server:
             listener=self._on_status,
             on_end=self._loaded_objects.changed,
             has_summaries=MetricsConfig.parse(settings.metrics_config).summary_latencies,
-            direct=self._gates.keeper.direct,
+            direct=lambda plan: self._gates.keeper.direct(self._releases.directed(plan)),
         )
         control.attach(self.lifecycle)
-        self._strangers = Strangers()
-        self.hall = self._costs.make_hall(
+        self.hall = self._open_hall(dispatcher, log_output)
+        self.core: Core = GuardedCore(self.hall) if settings.auth_keys_file else self.hall
+        cache = self._caching.cache if self._caching is not None else None
+        seen = (cache, gpus, custom_metrics, self._costs.ledger)
+        self.frontends = Frontends(self.core, settings, *seen)
+        self._watcher: Watcher | None = None
+        self._changes: set[asyncio.Task[str]] = set()
+        self._stop_requested = asyncio.Event()
+        self.is_broken_off = False
+        """Whether it was stopped before it had started."""
+
+    def _open_hall(self, dispatcher: RequestDispatcher, log_output: Log | None) -> Hall:
+        settings = self.settings
+        return self._costs.make_hall(
             self.registry,
             self.lifecycle,
             dispatcher,
@@ -163,16 +172,8 @@ class Server:
             tracing=Tracing(TraceConfig.parse(settings.trace_config)),
             log_output=log_output,
             strangers=self._strangers,
+            releases=self._releases.desk,
         )
-        self.core: Core = GuardedCore(self.hall) if settings.auth_keys_file else self.hall
-        cache = self._caching.cache if self._caching is not None else None
-        seen = (cache, gpus, custom_metrics, self._costs.ledger)
-        self.frontends = Frontends(self.core, settings, *seen)
-        self._watcher: Watcher | None = None
-        self._changes: set[asyncio.Task[str]] = set()
-        self._stop_requested = asyncio.Event()
-        self.is_broken_off = False
-        """Whether it was stopped before it had started."""
 
     def _loader(
         self, limits: ResourceLimits | None, custom_metrics: CustomMetrics, gpus: Gpus
@@ -232,6 +233,7 @@ class Server:
         a model failed and `exit_on_error` is set.
         """
         await self.frontends.start()
+        await self._releases.start(self._load_again)
         await self._repositories.fetch()
         snapshot = await asyncio.to_thread(self._repositories.scan)
         failed = await self._load_repository(snapshot)
@@ -266,6 +268,7 @@ class Server:
         await self.lifecycle.finish_sequences(self.settings.exit_timeout_secs)
         await self.frontends.drain(max(0.0, ends_at_s - time.monotonic()))
         self._control.close()
+        await self._releases.close()
         await self.lifecycle.stop(max(0.0, ends_at_s - time.monotonic()))
         await self._repositories.close()
         await self.frontends.close()
@@ -314,6 +317,12 @@ class Server:
         self._repositories.note_serving(name, self.registry.models.get(name, ()))
         self._loaded_objects.changed()
         self._gates.on_status(name, version, status)
+        self._releases.on_status(name, version, status)
+
+    def _load_again(self, asked: LoadPlan) -> None:
+        """Other versions of a model are to serve, of the files that it was loaded from."""
+        if not asked.is_overridden:
+            self._apply((Load(asked.folder),))
 
     def _announce(self, actions: tuple[Action, ...]) -> None:
         """Ensembles wait for those of their steps that are loaded together with them."""

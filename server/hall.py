@@ -27,7 +27,7 @@ from trivet.backends.api.naming import name_in, namespace_in
 from trivet.backends.api.value import changed
 from trivet.protos import grpc_service_pb2 as pb
 from trivet.protos.model_config_pb2 import ModelConfig
-from trivet.server.core import Payer
+from trivet.server.core import Payer, Releases
 from trivet.server.logs.log import Log
 from trivet.server.logs.setting import LogValue
 from trivet.server.models.adapters import Adapters
@@ -42,6 +42,7 @@ from trivet.server.models.strangers import Strangers
 from trivet.server.models.texts import nearest
 from trivet.server.repository.layout import EMPTY
 from trivet.server.repository.upload import NO_FILES
+from trivet.server.rollouts.desk import ReleaseDesk
 from trivet.server.scheduling.statistics import ModelStatistics
 from trivet.server.shared_memory.system import SharedMemory
 from trivet.server.tracing.generating import TracedGenerator
@@ -82,7 +83,10 @@ class Hall:
         tracing: Tracing | None = None,
         log_output: Log | None = None,
         strangers: Strangers | None = None,
+        releases: Releases | None = None,
     ) -> None:
+        """Without `releases` nothing is rolled out."""
+        self.releases = releases or ReleaseDesk.alone(registry)
         self._registry = registry
         self._adapters = Adapters(registry)
         self._lifecycle = lifecycle
@@ -124,6 +128,8 @@ class Hall:
     def infer(
         self, admitted: Admitted, request: InferRequest, context: RequestContext, sink: Sink
     ) -> None:
+        if admitted.watch is not None:
+            sink = admitted.watch.observed(request, sink)
         tracer = self.tracing.tracer
         if tracer is not None and (traced := tracer.begin(request, sink)) is not None:
             context, sink = changed(context, trace=self._part(context, traced.part)), traced
@@ -139,22 +145,33 @@ class Hall:
         version: int | str | None = None,
         key: Key = "",
         asker: Asker = NOBODY,
-    ) -> Generator:
+    ) -> tuple[Generator, Mapping[str, str]]:
+        admitted = self._find_generator(name, version, key, asker)
+        return self._generator_of(admitted), admitted.told
+
+    def _find_generator(
+        self, name: str, version: int | str | None, key: Key, asker: Asker
+    ) -> Admitted:
+        """Raises as `generator` does."""
         try:
             admitted = self._find(name, version, key, asker)
         except ModelNotFound:
             near = nearest(name, self._registry.suggestions)
             meant = f" Did you mean `{near}`?" if near else ""
             raise ModelNotFound(f"The model `{name[:128]}` does not exist.{meant}") from None
-        asker.chose(admitted)
-        model = admitted.model
-        executor, tracer = model.executor, self.tracing.tracer
-        if not isinstance(executor, Generator):
+        if not isinstance(admitted.model.executor, Generator):
             raise ModelNotFound(f"The model `{name[:128]}` does not generate text.")
+        return admitted
+
+    def _generator_of(self, admitted: Admitted) -> Generator:
+        executor, tracer = admitted.model.executor, self.tracing.tracer
+        assert isinstance(executor, Generator), "found as one"
         found: Generator = executor
         if isinstance(executor, AsksAnother):
             found = executor.for_one_request()
-        return found if tracer is None else TracedGenerator(found, tracer, model)
+        if admitted.watch is not None:
+            found = admitted.watch.generator(found)
+        return found if tracer is None else TracedGenerator(found, tracer, admitted.model)
 
     def generators(self) -> dict[str, Generator]:
         found = ((name, model.executor) for name, model in self._registry.usual())

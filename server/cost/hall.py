@@ -1,7 +1,7 @@
 """The hall where time has a price: every request is charged to whoever sent it."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -83,13 +83,11 @@ class PricedHall(Hall):
         version: int | str | None = None,
         key: Key = "",
         asker: Asker = NOBODY,
-    ) -> Generator:
+    ) -> tuple[Generator, Mapping[str, str]]:
         """See Core."""
-        seen = _Seen(asker)
-        inner = super().generator(name, version, key, seen)
-        admitted = seen.admitted
-        assert admitted is not None, "whoever finds one says which"
-        return PricedGenerator(inner, self, admitted, seen.told)
+        admitted = self._find_generator(name, version, key, asker)
+        told = dict(admitted.told)
+        return PricedGenerator(self._generator_of(admitted), self, admitted, told), told
 
     def begin(self, admitted: Admitted, told: dict[str, str]) -> tuple[Spending, EngineShare]:
         """A request to a model that generates text. Raises RateLimited."""
@@ -135,25 +133,6 @@ class PricedHall(Hall):
         if clock is None:
             clock = self._clocks[base] = SharedClock(self._clock)
         return clock
-
-
-class _Seen:
-    """An Asker in front of another: keeps which version it was."""
-
-    def __init__(self, asker: Asker) -> None:
-        self._asker = asker
-        self.admitted: Admitted | None = None
-        self.told: dict[str, str] = {}
-
-    def given(self, source: str) -> str | None:
-        """See Asker."""
-        return self._asker.given(source)
-
-    def chose(self, admitted: Admitted) -> None:
-        """See Asker."""
-        self.told = dict(admitted.told)
-        self.admitted = replace(admitted, told=self.told)
-        self._asker.chose(self.admitted)
 
 
 class PricedGenerator(DelegatingGenerator):

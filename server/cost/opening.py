@@ -26,6 +26,11 @@ class CostRoom:
             self.make_hall = partial(PricedHall, prices=prices, ledger=ledger)
         self._books = None if self.ledger is None else Bookkeeping(self.ledger)
 
+    def tell(self, on_spent: Callable[[str, int, float], None]) -> None:
+        """Who hears of each request: the model's key, its version, the cost."""
+        if self.ledger is not None:
+            self.ledger.on_spent = lambda account, cost: on_spent(*account[:2], cost)
+
     def start(self) -> None:
         """Begins to write costs down."""
         if self._books is not None:

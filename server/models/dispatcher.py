@@ -57,6 +57,8 @@ class RequestDispatcher:
         except ServingError as error:
             sink.fail(error)
             return
+        if admitted.watch is not None:
+            sink = admitted.watch.observed(request, sink)
         submit(admitted.model, request, context, sink)
 
     def signature(self, name: str, version: int | str | None) -> Signature:
@@ -77,7 +79,9 @@ class RequestDispatcher:
         if admitted.choice is Choice.CANDIDATE:
             raise _is_candidate(admitted)
         executor = admitted.model.executor
-        return executor if isinstance(executor, Generator) else None
+        if not isinstance(executor, Generator):
+            return None
+        return executor if admitted.watch is None else admitted.watch.generator(executor)
 
     def _describe(self, name: str, version: int | str | None) -> Admitted:
         meant = self._registry.within(self._namespace, name)

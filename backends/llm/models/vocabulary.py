@@ -54,21 +54,22 @@ class Vocabulary:
         """[N, hidden]."""
         if self._adapters is not None:
             return self._adapters.embed(token_ids, self._look_up)
+        return self._look_up(token_ids)
+
+    def _look_up(self, token_ids: Tensor) -> Tensor:
         if self._ranks.size == 1:
-            return self._look_up(token_ids)
+            return functional.embedding(token_ids, self._embedding)
         places = token_ids - self._first
         is_mine = (places >= 0) & (places < len(self._embedding))
         found = functional.embedding(torch.where(is_mine, places, 0), self._embedding)
         return self._ranks.sum(found.masked_fill(~is_mine.unsqueeze(-1), 0.0))
 
-    def _look_up(self, token_ids: Tensor) -> Tensor:
-        return functional.embedding(token_ids, self._embedding)
-
     def logits(self, states: Tensor) -> Tensor:
         """float32 [N, vocabulary]."""
         logits = self._head(states)
-        if self._adapters is not None:
-            return self._adapters.score(states, logits).float()
         if self._missing:
             logits = functional.pad(logits, (0, self._missing))
-        return self._ranks.joined(logits)[:, : self._total].float()
+        logits = self._ranks.joined(logits)[:, : self._total]
+        if self._adapters is not None:
+            logits = self._adapters.score(states, logits)
+        return logits.float()
