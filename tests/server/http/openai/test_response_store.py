@@ -115,12 +115,11 @@ def test_what_runs_leaves_no_room_for_more_once_it_has_told_much() -> None:
     made = running("a")
     store.put(made)
     store.put(running("b"))
-    assert made.background is not None
-    made.background.num_bytes = 9000
+    cast(Any, made.background).num_bytes = 9000
     with pytest.raises(Unavailable, match="--response-store-size"):
         store.put(running("c"))
     assert names(store, "a", "b", "c") == ["a", "b"]
-    made.background.num_bytes = 0
+    cast(Any, made.background).num_bytes = 0
     store.put(running("c"))
 
 
