@@ -1,5 +1,8 @@
 """The backend word "llm": language models on our own engine."""
 
+from dataclasses import dataclass
+from pathlib import Path
+
 from trivet.backends.api import (
     BackendFailed,
     Batch,
@@ -15,8 +18,7 @@ from trivet.backends.api import (
 from trivet.backends.api.about import SERVER_PARAMETERS, is_among
 from trivet.backends.api.adapting import ADAPTERS
 from trivet.backends.llm.about import ABOUT
-from trivet.backends.llm.families.registry import is_known
-from trivet.backends.llm.foreign.classes import find_class
+from trivet.backends.llm.checking import check_model
 from trivet.backends.llm.process.process import StartedEngine
 from trivet.backends.llm.process.starting import start_engine
 from trivet.backends.llm.serving.executor import LlmExecutor
@@ -30,7 +32,7 @@ from trivet.backends.llm.settings import (
 from trivet.backends.llm.text.chat import ChatTemplate
 from trivet.backends.llm.text.image_layout import ImageLayout, read_layout
 from trivet.backends.llm.text.tokenizer import Tokenizer
-from trivet.backends.llm.weights.files import load_tokenizer_files, read_json
+from trivet.backends.llm.weights.files import load_tokenizer_files
 from trivet.protos.model_config_pb2 import ModelConfig, ModelInstanceGroup
 
 INPUTS = (
@@ -81,12 +83,10 @@ class LlmBackend:
         return completed
 
     def check_files(self, config: ModelConfig, files: ModelFiles) -> None:
-        """See ChecksFiles: a tokenizer that is not there, and a config.json that names no language
-        model that anybody here knows, are refused without an engine, too. Raises LoadFailed."""
+        """See ChecksFiles: all but the weights is read without an engine. Raises LoadFailed."""
         path = find_model(config, files)
-        load_tokenizer_files(path)
-        if path.is_dir() and not is_known(values := read_json(path / "config.json")):
-            find_class(values)
+        _Texts.read(path)
+        check_model(path)
 
     def starts_processes(self, config: ModelConfig) -> bool:  # noqa: ARG002
         """See StartsProcesses: the engine is one."""
@@ -96,21 +96,36 @@ class LlmBackend:
         """Starts the engine and waits for its model. Raises LoadFailed."""
         settings = placed(engine_settings(config, files), placement)
         path = find_model(config, files)
-        tokenizer_files = load_tokenizer_files(path)
-        tokenizer = Tokenizer.from_files(tokenizer_files)
+        texts = _Texts.read(path)
+        images = _image_reader(texts.layout, settings)
+        engine = start_engine(files.name, settings)
+        return LlmInstance(files, engine, settings, texts.tokenizer, texts.template, images)
+
+
+@dataclass(frozen=True, slots=True)
+class _Texts:
+    """What makes tokens of texts, chats and images."""
+
+    tokenizer: Tokenizer
+    template: ChatTemplate | None
+    layout: ImageLayout | None
+
+    @classmethod
+    def read(cls, path: Path) -> "_Texts":
+        """Of a model's folder or GGUF file. Raises LoadFailed."""
+        files = load_tokenizer_files(path)
+        tokenizer = Tokenizer.from_files(files)
         layout = read_layout(path) if path.is_dir() else None
         template = None
-        if tokenizer_files.chat_template:
+        if files.chat_template:
             template = ChatTemplate(
-                tokenizer_files.chat_template,
-                tokenizer_files.special_texts,
+                files.chat_template,
+                files.special_texts,
                 tokenizer.special_texts + (layout.control_texts if layout else ()),
-                tokenizer_files.tool_template,
+                files.tool_template,
                 layout.image_token if layout else "",
             )
-        images = _image_reader(layout, settings)
-        engine = start_engine(files.name, settings)
-        return LlmInstance(files, engine, settings, tokenizer, template, images)
+        return cls(tokenizer, template, layout)
 
 
 def _image_reader(layout: ImageLayout | None, settings: EngineSettings) -> ImageReader | None:

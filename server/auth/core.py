@@ -23,7 +23,8 @@ from trivet.protos import grpc_service_pb2 as pb
 from trivet.protos.model_config_pb2 import ModelConfig
 from trivet.server.auth.caller import Caller, current_caller
 from trivet.server.auth.metering import MeteredGenerator, TenantsGenerator
-from trivet.server.core import Core, Payer
+from trivet.server.auth.releases import GuardedReleases
+from trivet.server.core import Core, Payer, Releases
 from trivet.server.logs.setting import LogValue
 from trivet.server.models.known import IndexRow
 from trivet.server.models.model import Model
@@ -46,6 +47,7 @@ class GuardedCore:
         self._core = core
         self.shared_memory = core.shared_memory
         self.tracing = core.tracing
+        self.releases: Releases = GuardedReleases(core.releases, self._require)
 
     def _require(self, model: str) -> None:
         caller = current_caller.get()

@@ -10,7 +10,15 @@ from functools import partial
 from types import MappingProxyType
 from typing import Protocol
 
-from trivet.backends.api import Adapting, InvalidRequest, NotFound, ServingError
+from trivet.backends.api import (
+    Adapting,
+    Generator,
+    InferRequest,
+    InvalidRequest,
+    NotFound,
+    ServingError,
+    Sink,
+)
 from trivet.backends.api.adapting import SEPARATOR
 from trivet.server.models.model import Model, adapted
 from trivet.server.models.splitting import Split
@@ -36,6 +44,20 @@ class Nobody:
         """Nothing."""
 
 
+class Watch(Protocol):
+    """Sees what becomes of requests that got a version by a choice of the server's."""
+
+    def observed(self, request: InferRequest, sink: Sink) -> Sink:
+        """The sink in whose place the request's answers go."""
+
+    def generator(self, inner: Generator) -> Generator:
+        """The same for what asks a model that generates text."""
+
+    def note(self, series: str, value: float) -> None:
+        """A figure of a request that its answers do not tell, such as its cost."""
+
+
+WatchOf = Callable[[Model, Traffic], Watch | None]
 NOBODY = Nobody()
 VERSION_HEADER, ROUTE_HEADER = "x-trivet-version", "x-trivet-route"
 NOTHING_TOLD: Mapping[str, str] = MappingProxyType({})
@@ -66,6 +88,8 @@ class Admitted:
     """The label that was asked for, or the arm of the split."""
     told: Mapping[str, str] = field(default_factory=lambda: NOTHING_TOLD)
     """What answers say of it, by header: nothing of models whose traffic is nobody's concern."""
+    watch: Watch | None = None
+    """Who sees what becomes of the request."""
 
     @property
     def name(self) -> str:
@@ -78,12 +102,23 @@ class Admitted:
         return self.model.version
 
 
-def _admitted(model: Model, choice: Choice, label: str = "", *, tells: bool = True) -> Admitted:
+def no_watch(_model: Model, _traffic: Traffic) -> None:
+    """Nobody looks."""
+
+
+def _admitted(
+    model: Model,
+    choice: Choice,
+    label: str = "",
+    *,
+    tells: bool = True,
+    watch: Watch | None = None,
+) -> Admitted:
     if not tells:
         return Admitted(model, choice, label)
     route = f"{choice.value}:{label}" if label else choice.value
     told = {VERSION_HEADER: str(model.version), ROUTE_HEADER: route}
-    return Admitted(model, choice, label, MappingProxyType(told))
+    return Admitted(model, choice, label, MappingProxyType(told), watch)
 
 
 class VersionRouter:
@@ -106,6 +141,7 @@ class VersionRouter:
         held_back: Mapping[int, str] | None = None,
         traffic: Traffic = EVEN,
         owed: Sequence[float] = (),
+        watch_of: WatchOf = no_watch,
     ) -> None:
         """`versions`: at least one; `held_back`: why others do not serve. What `traffic` names and
         does not serve has no part in it: its share goes to the others. `owed`: what was owed by the
@@ -119,14 +155,15 @@ class VersionRouter:
         for label, version in traffic.labels.items():
             if version in versions:
                 self._named[label] = make(versions[version], Choice.LABEL, label)
-        self._newest = make(versions[max(versions)], Choice.NEWEST)
-        self._split = _split_over(versions, traffic, owed)
+        newest = versions[max(versions)]
+        self._newest = make(newest, Choice.NEWEST, watch=watch_of(newest, traffic))
+        self._split = _split_over(versions, traffic, owed, watch_of)
         self._usual = self._newest
         if self._split is not None:
             largest = max(traffic.split, key=lambda each: each.weight * (each.version in versions))
             self._usual = self._named[largest.version]
         self._keepers = [
-            make(model, Choice.SEQUENCE)
+            make(model, Choice.SEQUENCE, watch=watch_of(model, traffic))
             for model in versions.values()
             if len(versions) > 1 and isinstance(model.executor, SequenceExecutor)
         ]
@@ -187,7 +224,7 @@ class VersionRouter:
 
 
 def _split_over(
-    versions: Mapping[int, Model], traffic: Traffic, owed: Sequence[float]
+    versions: Mapping[int, Model], traffic: Traffic, owed: Sequence[float], watch_of: WatchOf
 ) -> Split[Admitted] | None:
     """None: nothing of it serves, or there is none."""
     shares = [(share, versions.get(share.version)) for share in traffic.split]
@@ -195,7 +232,10 @@ def _split_over(
     if not any(weights):
         return None
     some = next(model for _, model in shares if model is not None)
-    arms = [_admitted(model or some, Choice.SPLIT, share.name) for share, model in shares]
+    arms = []
+    for share, model in shares:
+        watch = watch_of(model, traffic) if model is not None else None
+        arms.append(_admitted(model or some, Choice.SPLIT, share.name, watch=watch))
     return Split(arms, weights, some.name, owed)
 
 
@@ -212,10 +252,12 @@ class Routers:
     """The routers of all models that serve, by what they can be asked by. Owned by the event loop,
     which alone changes them; read from any thread."""
 
-    __slots__ = ("_adapting", "_by_name", "_owed", "_why_none")
+    __slots__ = ("_adapting", "_by_name", "_owed", "_why_none", "watch_of")
 
     def __init__(self, why_none: Callable[[str], ServingError]) -> None:
         """`why_none` says why a model has no version that serves."""
+        self.watch_of: WatchOf = no_watch
+        """Who sees what becomes of requests that are shared out."""
         self._by_name: dict[str, VersionRouter] = {}
         self._adapting: dict[str, Adapting] = {}
         """Those of them that have adapters."""
@@ -311,7 +353,8 @@ class Routers:
             self._by_name.pop(name, None)
             return
         known, owed = self._owed.get(name, (EVEN, ()))
-        router = VersionRouter(versions, held_back, traffic, owed if known == traffic else ())
+        owed = owed if known == traffic else ()
+        router = VersionRouter(versions, held_back, traffic, owed, self.watch_of)
         self._by_name[name] = router
         executor = router.usual.model.executor
         if isinstance(executor, Adapting):

@@ -66,7 +66,9 @@ class Experts:
         tokens = order // self._kind.num_active
         outputs = self._of_experts(states[tokens], chosen, tokens)
         outputs = outputs * shares.flatten()[order].unsqueeze(1)
-        result = torch.zeros_like(states).index_add_(0, tokens, outputs.to(states.dtype))
+        # Each token's together: summed one after the other, each sum would be rounded.
+        own = outputs[order.argsort()].view(*chosen.shape, -1)
+        result = own.sum(dim=1).to(states.dtype)
         if self._shared is not None:
             result += self._shared(states)
         return result
@@ -89,7 +91,8 @@ class Experts:
             # The least is DeepSeek's, against a division by 0.
             shares = shares / shares.sum(dim=-1, keepdim=True).clamp_min(1e-20)
         shares = shares * kind.multiplier
-        return shares if kind.has_exact_router else shares.to(states.dtype), chosen
+        is_exact = kind.has_exact_router or kind.has_exact_shares
+        return shares if is_exact else shares.to(states.dtype), chosen
 
     def _of_experts(self, rows: Tensor, chosen: Tensor, tokens: Tensor) -> Tensor:
         """`rows`: of all tokens and their experts, sorted by expert; `tokens`: theirs."""

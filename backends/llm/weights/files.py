@@ -20,9 +20,10 @@ from trivet.backends.llm.families.names import Role, WeightName
 from trivet.backends.llm.families.quantisation import scale_blocks
 from trivet.backends.llm.families.registry import FAMILIES, from_gguf, from_hub
 from trivet.backends.llm.matrices.fp8 import FP8
-from trivet.backends.llm.text.tokenizer_files import TokenizerFiles, gguf_tokenizer, hub_tokenizer
+from trivet.backends.llm.text.gguf_tokenizer import gguf_tokenizer
+from trivet.backends.llm.text.tokenizer_files import TokenizerFiles, hub_tokenizer
 from trivet.backends.llm.weights.gguf_header import GgufTensor
-from trivet.backends.llm.weights.gguf_parts import GgufFile, GgufModel, read_model
+from trivet.backends.llm.weights.gguf_parts import GgufModel, read_model
 from trivet.backends.llm.weights.latents import join_latents
 from trivet.backends.llm.weights.rows import computed_order
 from trivet.backends.llm.weights.stacked import is_packed, unstack
@@ -61,13 +62,20 @@ def load_model(
     model = read_model(path)
     metadata = _described(path, model)
     config = from_gguf(metadata, model.tensors, families)
-    weights = {
-        name: weight
-        for file in model.files
-        for name, weight in _dequantised(config, file, dtype).items()
-    }
+    weights = _dequantised(config, model, dtype)
     join_latents(weights, config)
     return config, weights, gguf_tokenizer(metadata)
+
+
+def read_config(path: Path, families: Sequence[Family] = FAMILIES) -> LlmConfig:
+    """The config alone; that the files with the weights are there is looked at, too. Raises
+    LoadFailed."""
+    if path.is_dir():
+        config = from_hub(read_json(path / "config.json"), families)
+        _shards(path)
+        return config
+    model = read_model(path)
+    return from_gguf(_described(path, model), model.tensors, families)
 
 
 def load_tokenizer_files(path: Path) -> TokenizerFiles:
@@ -190,11 +198,18 @@ def _described(path: Path, model: GgufModel) -> Described:
     return Described(model.metadata, f"the metadata of '{path.name}'")
 
 
-def _dequantised(config: LlmConfig, file: GgufFile, dtype: torch.dtype) -> dict[str, Tensor]:
+def gguf_values(model: GgufModel) -> Iterator[tuple[str, np.ndarray]]:
+    """Names and numbers of a model's tensors, one after the other. Raises LoadFailed."""
+    for file in model.files:
+        data = np.asarray(np.memmap(file.path, mode="r"))
+        for name, tensor in file.header.tensors.items():
+            yield name, _floats(name, tensor, data)
+
+
+def _dequantised(config: LlmConfig, model: GgufModel, dtype: torch.dtype) -> dict[str, Tensor]:
     weights = {}
-    data = np.asarray(np.memmap(file.path, mode="r"))
-    for gguf_name, tensor in file.header.tensors.items():
-        weight = _floats(gguf_name, tensor, data)
+    for gguf_name, values in gguf_values(model):
+        weight = torch.from_numpy(values.copy())
         name = _GgufName.parsed(gguf_name, config)
         # Divisors of rotary frequencies: rounding them would turn far positions the wrong way.
         is_correction = name.weight is not None and Role.CORRECTION in name.weight.roles
@@ -254,14 +269,14 @@ def _as_in_hub(tensor: Tensor, name: _GgufName, config: LlmConfig) -> Iterator[t
     yield name.in_hub(), tensor.t() if is_turned else tensor
 
 
-def _floats(name: str, tensor: GgufTensor, data: np.ndarray) -> Tensor:
+def _floats(name: str, tensor: GgufTensor, data: np.ndarray) -> np.ndarray:
     from gguf import GGMLQuantizationType
     from gguf.quants import dequantize
 
     kind = GGMLQuantizationType(tensor.kind)
     rows = data[tensor.start : tensor.start + tensor.size_bytes].reshape(tensor.shape)
     try:
-        return torch.from_numpy(dequantize(rows, kind).copy())
+        return dequantize(rows, kind)
     except NotImplementedError as error:
         raise LoadFailed(f"tensor '{name}' is of type {kind.name}, which cannot be read") from error
 

@@ -79,8 +79,17 @@ def _taken(weights: dict[str, Tensor], name: str, dtype: torch.dtype) -> Tensor 
 def _expanded(blocks: Tensor, scales: Tensor, dtype: torch.dtype) -> Tensor:
     """MXFP4: uint8 [experts, outputs, blocks, bytes of a block], the first of two numbers in the
     lower bits, and a scale for each block, to [experts, inputs, outputs]."""
-    values = torch.tensor((*_E2M1, *(-value for value in _E2M1)), dtype=dtype)
+    num_experts, outputs, num_blocks, num_bytes = blocks.shape
+    whole = torch.empty(num_experts, outputs, num_blocks * num_bytes * 2, dtype=dtype)
+    # One by one: what leads to an expert's numbers takes several times their memory.
+    for expert, into in enumerate(whole):
+        into.copy_(_numbers(blocks[expert], scales[expert]))
+    return whole.transpose(1, 2)
+
+
+def _numbers(blocks: Tensor, scales: Tensor) -> Tensor:
+    """An expert's, in float32."""
+    values = torch.tensor((*_E2M1, *(-value for value in _E2M1)))
     numbers = torch.stack((blocks & 15, blocks >> _FOUR_BITS), dim=-1).flatten(-2)
     exponents = scales.int().unsqueeze(-1) - _SCALE_BIAS
-    expanded = torch.ldexp(values[numbers.long()], exponents).to(dtype)
-    return expanded.flatten(-2).transpose(1, 2)
+    return torch.ldexp(values[numbers.int()], exponents).flatten(-2)

@@ -115,11 +115,12 @@ def test_what_runs_leaves_no_room_for_more_once_it_has_told_much() -> None:
     made = running("a")
     store.put(made)
     store.put(running("b"))
-    cast(Any, made.background).num_bytes = 9000
+    told = cast("Running", made.background)
+    told.num_bytes = 9000
     with pytest.raises(Unavailable, match="--response-store-size"):
         store.put(running("c"))
     assert names(store, "a", "b", "c") == ["a", "b"]
-    cast(Any, made.background).num_bytes = 0
+    told.num_bytes = 0
     store.put(running("c"))
 
 
