@@ -36,7 +36,7 @@ def unpack_codes(low: Tensor, high: Tensor | None, bits: int) -> Tensor:
 def _plane(codes: Tensor, width: int) -> Tensor:
     if width == 8:
         return codes.contiguous()
-    parts = codes.unflatten(-1, (-1, 8 // width, 4 * width)).unbind(-2)
+    parts = torch.unflatten(codes, -1, (-1, 8 // width, 4 * width)).unbind(-2)
     packed = parts[0].clone()
     for place, part in enumerate(parts[1:], start=1):
         packed |= part << (place * width)
@@ -46,7 +46,7 @@ def _plane(codes: Tensor, width: int) -> Tensor:
 def _spread(plane: Tensor, width: int) -> Tensor:
     if width == 8:
         return plane
-    chunks = plane.unflatten(-1, (-1, 4 * width))
+    chunks = torch.unflatten(plane, -1, (-1, 4 * width))
     mask = (1 << width) - 1
     parts = [(chunks >> shift) & mask for shift in range(0, 8, width)]
     return torch.stack(parts, dim=-2).flatten(-3)

@@ -81,6 +81,11 @@ class Grouped:
         return self.shape[INPUTS] // self.scales.shape[1]
 
     @property
+    def device(self) -> torch.device:
+        """See Matrix."""
+        return self.low.device
+
+    @property
     def nbytes(self) -> int:
         """See Matrix."""
         tensors = self.low, self.high, self.scales, self.minimums, self.order
@@ -153,7 +158,7 @@ class Grouped:
 
     def in_places(self, dtype: torch.dtype) -> Tensor:
         """Its numbers, [outputs, inputs], in the order of places."""
-        codes = self.codes().unflatten(1, (self.scales.shape[1], -1))
+        codes = torch.unflatten(self.codes(), 1, (self.scales.shape[1], -1))
         if self.code.table:
             worth = _table(self.code, codes.device)[codes.int()]
         else:
