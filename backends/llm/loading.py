@@ -6,7 +6,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
 from trivet.backends.api import LoadFailed
 from trivet.backends.llm.adapters.bank import AdapterBank
@@ -30,12 +29,14 @@ from trivet.backends.llm.foreign.plan import ModelTensors, Sight
 from trivet.backends.llm.foreign.reading import read_foreign
 from trivet.backends.llm.implementations import make_held_model, make_model
 from trivet.backends.llm.matrices.fp8 import FP8
+from trivet.backends.llm.matrices.matrix import Stored
 from trivet.backends.llm.settings import EngineSettings
 from trivet.backends.llm.steps.graphs import CudaRecorder, GraphedModel
 from trivet.backends.llm.steps.measure import CudaMeter, Meter, largest_step
 from trivet.backends.llm.steps.runner import HeldModel, Model, TorchRunner
 from trivet.backends.llm.text.tokenizer_files import TokenizerFiles
-from trivet.backends.llm.weights.files import load_model, read_json
+from trivet.backends.llm.weights.documents import read_json
+from trivet.backends.llm.weights.files import load_model
 from trivet.backends.llm.weights.taking import Weights
 
 log = logging.getLogger(__name__)
@@ -85,7 +86,7 @@ def load_part(
 
 def read_model(
     settings: EngineSettings, dtype: torch.dtype, families: Sequence[Family] = FAMILIES
-) -> tuple[LlmConfig, Mapping[str, Tensor], TokenizerFiles]:
+) -> tuple[LlmConfig, Mapping[str, Stored], TokenizerFiles]:
     """By the family that knows the model, or by transformers' classes: also where the family does
     not compute what the config says."""
     path = Path(settings.model_path)
@@ -107,7 +108,7 @@ def read_model(
 def build_part(
     settings: EngineSettings,
     config: LlmConfig,
-    tensors: Mapping[str, Tensor],
+    tensors: Mapping[str, Stored],
     dtype: torch.dtype,
     device: torch.device,
     ranks: Ranks,

@@ -28,14 +28,16 @@ class NativeModel:
         config = weights.config
         self._functions = native.functions
         self._vocabulary = config.vocabulary_size
-        self._taken = Taken(weights)
-        self._model = _model(weights, self._taken)
+        taken = Taken(weights)
+        self._model = _model(weights, taken)
         self._model.block_size = cache.block_size
         self._model.has_amx, self._model.threads = native.has_amx, torch.get_num_threads()
-        layers = [self._taken.layer(index, states) for index, states in enumerate(cache.layers)]
+        layers = [taken.layer(index, states) for index, states in enumerate(cache.layers)]
         weights.refuse_rest()
         self._adapters = weights.adapters
-        self._adding = Adding(self._taken.places)
+        self._adding = Adding(taken.places)
+        # Not `taken`: it holds the files' weights, of which these are in the order of products.
+        self._embedding, self._kept = taken.embedding, taken.kept
         self._multiplier, self._cap = config.logit_multiplier, config.logit_cap
         self._layers = (CLayer * len(layers))(*layers)
         self._scratch = torch.empty(0, dtype=torch.uint8)
@@ -88,7 +90,7 @@ class NativeModel:
         return torch.tanh(scored / self._cap) * self._cap if self._cap else scored
 
     def _look_up(self, token_ids: Tensor) -> Tensor:
-        return functional.embedding(token_ids, self._taken.embedding)
+        return functional.embedding(token_ids, self._embedding)
 
     def _memory(self, num_tokens: int, num_samples: int) -> Tensor:
         size = self._functions.scratch_bytes(
@@ -102,8 +104,8 @@ class NativeModel:
 
 def _model(weights: Weights, taken: Taken) -> CModel:
     config = weights.config
-    embedding = take_embedding(weights)
-    head = padded(numbers_of(take_head(weights, embedding)))
+    matrix = take_embedding(weights)
+    embedding, head = numbers_of(matrix), padded(numbers_of(take_head(weights, matrix)))
     # Rounded to what states are of, as models that have a multiplier were trained.
     multiplier = torch.tensor(config.embedding_multiplier).bfloat16()
     taken.embedding = embedding

@@ -42,7 +42,8 @@ class Taken:
     def __init__(self, weights: Weights) -> None:
         """Raises LoadFailed, as all of it does, for what is missing or of another shape."""
         self._weights = weights
-        self._kept: list[object] = []
+        self.kept: list[object] = []
+        """What addresses point to."""
         self._tables: dict[tuple[Rope, int], tuple[int, int]] = {}
         self.embedding = torch.empty(0)
         """The model's, once it is taken."""
@@ -53,7 +54,7 @@ class Taken:
         """Of a tensor that is kept from now on; null of none."""
         if tensor is None:
             return None
-        self._kept.append(tensor)
+        self.kept.append(tensor)
         return tensor.data_ptr()
 
     def bias(self, tensor: Tensor | None) -> int | None:
@@ -105,7 +106,7 @@ class Taken:
             cosines, sines = rotary_table(
                 heads, config.max_positions, torch.bfloat16, self._weights.rope_divisors()
             )
-            self._kept += [cosines, sines]
+            self.kept += [cosines, sines]
             self._tables[key] = cosines.data_ptr(), sines.data_ptr()
         return self._tables[key]
 
@@ -155,7 +156,7 @@ class Taken:
 
     def _array(self, mlps: Sequence[CMlp]) -> object:
         array = (CMlp * len(mlps))(*mlps)
-        self._kept.append(array)
+        self.kept.append(array)
         return array
 
 
