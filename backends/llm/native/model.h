@@ -100,6 +100,7 @@ enum {
     PANEL = 32,
     TILE_BYTES = 1024,
     ROWS = 32,
+    PIECE_ROWS = 64, /* rows of a piece of a product */
     KEYS = 64,
     MAX_HEAD = 256,
     MAX_HEADS = 64,

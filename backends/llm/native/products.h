@@ -4,7 +4,7 @@
 
 #include "activations.h"
 #include "adapters.h"
-#include "team.h"
+#include "walk.h"
 
 typedef struct {
     uint8_t palette, start_row, reserved[14];
@@ -21,6 +21,8 @@ static void configure_tiles(int rows) {
         config.bytes[tile] = 64;
         config.rows[tile] = (uint8_t)(tile < 6 ? rows : TILE);
     }
+    /* GCC takes it to read the first 8 bytes only, and may leave out writing the others. */
+    asm volatile("" : : "r"(&config) : "memory");
     _tile_loadconfig(&config);
 }
 
@@ -188,27 +190,58 @@ static void finish_block(const Finish *finish, const float *sums, int row, int r
     }
 }
 
-/* This thread's panels of left [rows, depth] x weight, each against all rows while it is near. */
-static void multiply(const Model *model, const bf16 *left, int rows, int depth, const bf16 *weight,
-                     int panels, int thread, const Finish *finish) {
-    float sums[ROWS * PANEL] __attribute__((aligned(64)));
-    int from, to;
-    share(panels, thread, model->threads, &from, &to);
-    for (int panel = from; panel < to; panel++) {
-        const bf16 *right = weight + (int64_t)panel * PANEL * depth;
-        for (int row = 0; row < rows; row += ROWS) {
-            int count = rows - row < ROWS ? rows - row : ROWS;
-            const bf16 *some = left + (int64_t)row * depth;
-            if (model->has_amx && row == 0)
-                multiply_tiles(some, count, depth, right, 1, sums);
-            else if (model->has_amx)
-                multiply_tiles(some, count, depth, right, 0, sums);
-            else
-                multiply_vectors(some, count, depth, right, sums);
-            if (finish->added)
-                add_raised(model, finish->added, finish->lowered + row * finish->added->depth,
-                           count, panel, finish->kind == GATE ? finish->width : 0, sums);
-            finish_block(finish, sums, row, count, panel);
-        }
+/* left [rows, depth] x weight, and what becomes of it. */
+typedef struct {
+    const bf16 *left;
+    int rows, depth;
+    const bf16 *weight;
+    Finish finish;
+} Product;
+
+static inline int blocks_of(int rows) {
+    return (rows + PIECE_ROWS - 1) / PIECE_ROWS;
+}
+
+static inline int rows_in(const Product *product, int block) {
+    const int left = product->rows - block * PIECE_ROWS;
+    return left < PIECE_ROWS ? left : PIECE_ROWS;
+}
+
+/* [the block's rows, PANEL]. */
+static void sum_block(const Model *model, const Product *product, int panel, int block,
+                      float *sums) {
+    const int depth = product->depth;
+    const bf16 *right = product->weight + (int64_t)panel * PANEL * depth;
+    const Finish *finish = &product->finish;
+    const int end = block * PIECE_ROWS + rows_in(product, block);
+    for (int row = block * PIECE_ROWS; row < end; row += ROWS, sums += ROWS * PANEL) {
+        const int some = end - row < ROWS ? end - row : ROWS;
+        const bf16 *left = product->left + (int64_t)row * depth;
+        if (model->has_amx && row == 0)
+            multiply_tiles(left, some, depth, right, 1, sums);
+        else if (model->has_amx)
+            multiply_tiles(left, some, depth, right, 0, sums);
+        else
+            multiply_vectors(left, some, depth, right, sums);
+        if (finish->added)
+            add_raised(model, finish->added, finish->lowered + row * finish->added->depth, some,
+                       panel, finish->kind == GATE ? finish->width : 0, sums);
     }
+}
+
+/* One panel of some rows. */
+static void multiply_block(const Walk *w, const Product *product, int panel, int block,
+                           Work *work) {
+    float sums[PIECE_ROWS * PANEL] __attribute__((aligned(64)));
+    sum_block(w->model, product, panel, block, sums);
+    if (!may_keep(work)) return;
+    finish_block(&product->finish, sums, block * PIECE_ROWS, rows_in(product, block), panel);
+    kept(work);
+}
+
+/* Each panel against all rows while it is near. */
+static void multiply(Walk *w, const Product *product, int panels) {
+    const int blocks = blocks_of(product->rows);
+    Work work = begin_repeatable(w, panels * blocks);
+    while (take(&work)) multiply_block(w, product, work.piece / blocks, work.piece % blocks, &work);
 }

@@ -30,9 +30,18 @@ typedef struct {
     Buffers buffers;
     Team *team;
     int thread;
-    int from, to;             /* rows that this thread norms and places */
+    uint32_t phase;           /* the last that was begun */
     const Adapters *adapters; /* of the layer under way, or null */
 } Walk;
+
+/* Of short pieces, which are done once. */
+static inline Work begin_short(Walk *w, int pieces) {
+    return begin(w->team, w->thread, &w->phase, pieces, 0);
+}
+
+static inline Work begin_repeatable(Walk *w, int pieces) {
+    return begin(w->team, w->thread, &w->phase, pieces, 1);
+}
 
 /* The most that any layer needs, for each row. */
 typedef struct {
