@@ -100,7 +100,7 @@ static void make_heads(Walk *w, const Layer *layer) {
         .finish = {.kind = STORE, .floats = w->buffers.qkv, .bias = layer->qkv_bias, .width = all},
     };
     if (w->adapters) add_from(&w->adapters->qkv, w->step->lowered, &product.finish);
-    multiply(w, &product, all / PANEL);
+    multiply(w, product, all / PANEL);
 }
 
 static void lower_heads(Walk *w, const Layer *layer, const bf16 *of_mlp) {
@@ -138,7 +138,7 @@ static void leave_attention(Walk *w, const Layer *layer) {
     };
     product.finish.bias = layer->output_bias;
     if (w->adapters) add_from(&w->adapters->output, w->step->lowered, &product.finish);
-    multiply(w, &product, w->model->hidden / PANEL);
+    multiply(w, product, w->model->hidden / PANEL);
 }
 
 /* Experts add to one another. */
@@ -244,12 +244,12 @@ static void compute_logits(Walk *w, const Layer *last) {
             take_in(w, last, &last->after_mlp, work.piece);
     for (Work work = begin_short(w, w->step->samples); take(&work); kept(&work))
         norm_sample(w, work.piece);
-    multiply(w, &product, m->vocabulary / PANEL);
+    multiply(w, product, m->vocabulary / PANEL);
 }
 
 static void compute(const Model *m, const Layer *layers, const Step *step, int thread, Team *team) {
     Walk walk = {.model = m, .step = step, .team = team, .thread = thread};
-    lay_out(m, layers, step, step->scratch, &walk.buffers);
+    lay_out(m, layers, step, thread, step->scratch, &walk.buffers);
     if (m->has_amx) configure_tiles(step->tokens < TILE ? step->tokens : TILE);
     for (Work work = begin_short(&walk, step->tokens); take(&work); kept(&work))
         embed(m, step, work.piece, row_of(walk.buffers.residual, &walk, work.piece));
@@ -273,12 +273,13 @@ void decode(const Model *model, const Layer *layers, const Step *step) {
 int64_t scratch_bytes(const Model *model, const Layer *layers, int32_t tokens, int32_t samples) {
     Buffers buffers;
     const Step step = {.tokens = tokens, .samples = samples};
-    return lay_out(model, layers, &step, (char *)0, &buffers) - (char *)0;
+    return lay_out(model, layers, &step, 0, (char *)0, &buffers) - (char *)0;
 }
 
-/* Of Model, Layer, Mlp, Step and Adapters: whoever fills them in must have the same. */
+/* Of Model, Layer, Mlp, Step, Adapters and Matrix: whoever fills them in must have the same. */
 int32_t structure_bytes(void) {
-    return (int32_t)(sizeof(Model) + sizeof(Layer) + sizeof(Mlp) + sizeof(Step) + sizeof(Adapters));
+    return (int32_t)(sizeof(Model) + sizeof(Layer) + sizeof(Mlp) + sizeof(Step) + sizeof(Adapters) +
+                     sizeof(Matrix));
 }
 
 int32_t allow_tiles(void) {

@@ -121,14 +121,16 @@ static void gather_rows(Walk *w, const Layer *layer, const bf16 *states) {
     Choice *choice = &w->buffers.choice;
     const int size = w->model->hidden, tokens = w->step->tokens;
     const int64_t width = panels_of(router->count) * PANEL;
+    const Matrix weight = {
+        .panels = (int32_t)panels_of(router->count), .bits = 16, .low = router->weight};
     const Product scores = {
         .left = states,
         .rows = tokens,
         .depth = size,
-        .weight = router->weight,
+        .weight = &weight,
         .finish = {.kind = STORE, .floats = choice->logits, .width = width},
     };
-    multiply(w, &scores, (int)(width / PANEL));
+    multiply(w, scores, weight.panels);
     choose_all(w, router, states);
     for (Work work = begin_short(w, 1); take(&work); kept(&work)) sort_rows(router, tokens, choice);
     for (Work work = begin_short(w, tokens * router->active); take(&work); kept(&work))

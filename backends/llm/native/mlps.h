@@ -4,18 +4,19 @@
 
 /* What a product's rows are lowered to. */
 static void lower(Walk *w, const Added *added, const bf16 *rows, int depth, bf16 *to) {
+    const Matrix weight = {.panels = added->depth / PANEL, .bits = 16, .low = added->down};
     const Product product = {
         .left = rows,
         .rows = w->step->tokens,
         .depth = depth,
-        .weight = added->down,
+        .weight = &weight,
         .finish = {.kind = LOWER,
                    .halves = to,
                    .width = added->depth,
                    .owners = added->owners,
                    .slots = w->step->adapter_slots},
     };
-    if (added->parts) multiply(w, &product, added->depth / PANEL);
+    if (added->parts) multiply(w, product, weight.panels);
 }
 
 /* Has a product add what its rows were lowered to. */
@@ -80,28 +81,35 @@ static inline int panels_into(const Mlp *mlp) {
     return mlp->inner / (mlp->is_gated ? TILE : PANEL);
 }
 
-static int pieces_into(const Part *part) {
-    return panels_into(part->mlp) * blocks_of(part->rows);
+/* One of the experts' products, and the first of its pieces. */
+typedef struct {
+    int number, first, pieces;
+    Product product;
+} Entered;
+
+static Entered enter_expert(const Walk *w, const Layer *layer, const bf16 *states, int number,
+                            int first) {
+    const Part part = part_of(w, layer, states, number);
+    Entered entered = {.number = number, .first = first, .product = into_mlp(w, &part)};
+    entered.pieces = panels_into(part.mlp) * blocks_of(&entered.product);
+    return entered;
 }
 
 /* All experts' pieces are of one phase. */
 static void enter_experts(Walk *w, const Layer *layer, const bf16 *states) {
-    int pieces = 0, number = 0, first = 0; /* the first piece of the part under way */
-    for (int i = 0; i < parts_of(layer); i++) {
-        const Part part = part_of(w, layer, states, i);
-        pieces += pieces_into(&part);
-    }
-    Part part = part_of(w, layer, states, number);
+    int pieces = 0;
+    for (int number = 0; number < parts_of(layer); number++)
+        pieces += enter_expert(w, layer, states, number, 0).pieces;
+    Entered at = enter_expert(w, layer, states, 0, 0);
     Work work = begin_repeatable(w, pieces);
     /* One who comes late may have counted the next layer's. */
     if (has_passed(&work)) work.pieces = 0;
     while (take(&work)) {
-        if (work.piece < first) number = first = 0, part = part_of(w, layer, states, number);
-        for (int count; work.piece >= first + (count = pieces_into(&part)); first += count)
-            part = part_of(w, layer, states, ++number);
-        const int piece = work.piece - first, blocks = blocks_of(part.rows);
-        const Product product = into_mlp(w, &part);
-        multiply_block(w, &product, piece / blocks, piece % blocks, &work);
+        if (work.piece < at.first) at = enter_expert(w, layer, states, 0, 0);
+        while (work.piece >= at.first + at.pieces)
+            at = enter_expert(w, layer, states, at.number + 1, at.first + at.pieces);
+        const int piece = work.piece - at.first, blocks = blocks_of(&at.product);
+        multiply_piece(w, &at.product, piece / blocks, piece % blocks, &work);
     }
 }
 
@@ -113,7 +121,7 @@ static void enter_mlp(Walk *w, const Layer *layer, const bf16 *states) {
     }
     const Part part = part_of(w, layer, states, 0);
     const Product product = into_mlp(w, &part);
-    multiply(w, &product, panels_into(part.mlp));
+    multiply(w, product, panels_into(part.mlp));
 }
 
 static Product down_from(const Walk *w, const Part *part, const Finish *finish) {
@@ -134,15 +142,15 @@ static Product down_from(const Walk *w, const Part *part, const Finish *finish) 
 /* Experts add to the same rows: a panel of all of them is one piece. */
 static void leave_experts(Walk *w, const Layer *layer, const Finish *finish) {
     Work work = begin_short(w, w->model->hidden / PANEL);
-    float sums[PIECE_ROWS * PANEL] __attribute__((aligned(64)));
+    float sums[MOST_ROWS * PANEL] __attribute__((aligned(64)));
     for (; take(&work); kept(&work))
         for (int number = 0; number < parts_of(layer); number++) {
             const Part part = part_of(w, layer, NULL, number);
             const Product product = down_from(w, &part, finish);
-            for (int block = 0; block < blocks_of(part.rows); block++) {
-                sum_block(w->model, &product, work.piece, block, sums);
-                finish_block(&product.finish, sums, block * PIECE_ROWS, rows_in(&product, block),
-                             work.piece);
+            for (int block = 0; block < blocks_of(&product); block++) {
+                const Rows rows = rows_of(&product, block);
+                sum_block(w->model, &product, work.piece, rows, sums);
+                finish_block(&product.finish, sums, rows.first, rows.count, work.piece);
             }
         }
 }
@@ -155,5 +163,5 @@ static void leave_mlp(Walk *w, const Layer *layer, const Finish *finish) {
     }
     const Part part = part_of(w, layer, NULL, 0);
     const Product product = down_from(w, &part, finish);
-    multiply(w, &product, w->model->hidden / PANEL);
+    multiply(w, product, w->model->hidden / PANEL);
 }

@@ -1,0 +1,70 @@
+/* Codes to bfloat16, in the order of packed numbers: worth it where many rows read them. */
+#pragma once
+#include "codes.h"
+
+/* What 16 columns' codes of a group are worth: worth * scale + offset, where a table may stand for
+ * the codes. */
+typedef struct {
+    __m512 scale, offset;
+} Worth;
+
+static inline Worth worth_of(const Matrix *matrix, const PanelCodes *panel, int group, int half) {
+    const __m512 scale = load_floats(matrix, panel->scales, group, half);
+    const __m512 least =
+        panel->minimums ? load_floats(matrix, panel->minimums, group, half) : _mm512_setzero_ps();
+    const __m512 zero = _mm512_set1_ps(matrix->has_table ? 0.0f : (float)matrix->zero);
+    return (Worth){scale, _mm512_fnmadd_ps(zero, scale, least)};
+}
+
+/* One of the four inputs in each lane. */
+INLINE __m512 one_of_four(const Matrix *matrix, __m512i codes, const int place, Worth worth) {
+    __m512i code = _mm512_srli_epi32(codes, 8 * place);
+    if (place < 3) code = _mm512_and_si512(code, _mm512_set1_epi32(255));
+    const __m512 number = matrix->has_table
+                              ? _mm512_permutexvar_ps(code, _mm512_loadu_ps(matrix->table))
+                              : _mm512_cvtepi32_ps(code);
+    return _mm512_fmadd_ps(number, worth.scale, worth.offset);
+}
+
+/* Lane by lane side by side. */
+INLINE __m512i in_pairs(__m512 even, __m512 odd) {
+    static const uint16_t order[32] __attribute__((aligned(64))) = {
+        0, 16, 1, 17, 2,  18, 3,  19, 4,  20, 5,  21, 6,  22, 7,  23,
+        8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31,
+    };
+    const __m512i halves = (__m512i)_mm512_cvtne2ps_pbh(odd, even);
+    return _mm512_permutexvar_epi16(_mm512_load_si512(order), halves);
+}
+
+/* 32 inputs, from `chunk` * 32 on, to two tiles. */
+INLINE void expand_chunk(const int bits, const Matrix *matrix, const PanelCodes *panel, int chunk,
+                         bf16 *to) {
+    const char *low = panel->low + chunk * plane_bytes(low_bits(bits));
+    const char *high = panel->high + chunk * plane_bytes(bits - low_bits(bits));
+    const int first = chunk * 32 / matrix->group, last = (chunk * 32 + 16) / matrix->group;
+#pragma GCC unroll 2
+    for (int half = 0; half < 2; half++) {
+        const Worth worths[2] = {worth_of(matrix, panel, first, half),
+                                 worth_of(matrix, panel, last, half)};
+#pragma GCC unroll 8
+        for (int i = 0; i < 8; i++, to += 64) {
+            const __m512i codes = codes_at(bits, low, high, half * 8 + i);
+            const Worth worth = worths[i / 4];
+            _mm512_storeu_si512(to, in_pairs(one_of_four(matrix, codes, 0, worth),
+                                             one_of_four(matrix, codes, 1, worth)));
+            _mm512_storeu_si512(to + 32, in_pairs(one_of_four(matrix, codes, 2, worth),
+                                                  one_of_four(matrix, codes, 3, worth)));
+        }
+    }
+}
+
+INLINE void expand_chunks(const int bits, const Matrix *matrix, const PanelCodes *panel, int from,
+                          int to, bf16 *tiles) {
+    for (int chunk = from; chunk < to; chunk++, tiles += 2 * TILE * 32)
+        expand_chunk(bits, matrix, panel, chunk, tiles);
+}
+
+/* The inputs from `from` to `to`, multiples of 32. */
+static void expand(const Matrix *matrix, const PanelCodes *panel, int from, int to, bf16 *tiles) {
+    FOR_BITS(matrix->bits, expand_chunks, matrix, panel, from / 32, to / 32, tiles)
+}
