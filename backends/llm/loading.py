@@ -6,7 +6,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
 from trivet.backends.api import LoadFailed
 from trivet.backends.llm.adapters.bank import AdapterBank
@@ -31,6 +30,8 @@ from trivet.backends.llm.implementations import make_held_model, make_model
 from trivet.backends.llm.matrices.dense import Dense
 from trivet.backends.llm.matrices.formats import formats_of
 from trivet.backends.llm.matrices.fp8 import FP8
+from trivet.backends.llm.matrices.grouped import Grouped
+from trivet.backends.llm.matrices.matrix import Stored
 from trivet.backends.llm.settings import EngineSettings
 from trivet.backends.llm.steps.graphs import CudaRecorder, GraphedModel
 from trivet.backends.llm.steps.measure import CudaMeter, Meter, largest_step
@@ -76,7 +77,7 @@ def load_part(
 
 def _read(
     settings: EngineSettings, dtype: torch.dtype, families: Sequence[Family]
-) -> tuple[LlmConfig, Mapping[str, Tensor], TokenizerFiles]:
+) -> tuple[LlmConfig, Mapping[str, Stored], TokenizerFiles]:
     """By the family that knows the model, or by transformers' classes: also where the family does
     not compute what the config says."""
     path = Path(settings.model_path)
@@ -97,7 +98,7 @@ def _read(
 def build_part(
     settings: EngineSettings,
     config: LlmConfig,
-    tensors: Mapping[str, Tensor],
+    tensors: Mapping[str, Stored],
     dtype: torch.dtype,
     device: torch.device,
     ranks: Ranks,
@@ -132,7 +133,7 @@ def build_part(
 def _adapters(
     settings: EngineSettings,
     config: LlmConfig,
-    tensors: Mapping[str, Tensor],
+    tensors: Mapping[str, Stored],
     ranks: Ranks,
     dtype: torch.dtype,
     device: torch.device,
@@ -144,7 +145,7 @@ def _adapters(
         return "of a base that several GPUs compute none are (model parameter tensor_parallel_size)"
     if isinstance(tensors, ModelTensors):
         return f"of architecture '{config.architecture}', by transformers' classes, none are"
-    if formats := formats_of(tensors, settings.quantization) - {Dense.name}:
+    if formats := formats_of(tensors, settings.quantization) - {Dense.name, Grouped.name}:
         return f"of matrices of {', '.join(sorted(formats))} none are"
     return AdapterBank(dtype, device, settings.max_lora_rank)
 

@@ -45,7 +45,7 @@ def read_foreign(
     layout = read_layout(folder)
     if layout is not None:
         _check_image_token(layout, files)
-    model = make_model(found, read_safetensors(folder, None), dtype)
+    model = make_model(found, read_safetensors(folder), dtype)
     own_attention = str(model.config._attn_implementation)  # noqa: SLF001  # the only way
     # Imports transformers, as `find_class` has: only where it is needed.
     from trivet.backends.llm.foreign.planning import AS_ONE_BATCH, plan_model

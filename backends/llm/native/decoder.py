@@ -102,8 +102,8 @@ class NativeModel:
 
 def _model(weights: Weights, taken: Taken) -> CModel:
     config = weights.config
-    embedding = take_embedding(weights)
-    head = padded(numbers_of(take_head(weights, embedding)))
+    matrix = take_embedding(weights)
+    embedding, head = numbers_of(matrix), padded(numbers_of(take_head(weights, matrix)))
     # Rounded to what states are of, as models that have a multiplier were trained.
     multiplier = torch.tensor(config.embedding_multiplier).bfloat16()
     taken.embedding = embedding

@@ -4,9 +4,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from trivet.backends.llm.matrices.dense import Dense
 from trivet.backends.llm.matrices.matrix import Multiplied
-from trivet.backends.llm.weights.adaptable import Adaptable
 
 PANEL = 32
 """Columns that one block of packed weights makes."""
@@ -47,7 +45,4 @@ def padded(rows: Tensor) -> Tensor:
 
 def numbers_of(matrix: Multiplied) -> Tensor:
     """[outputs, inputs]."""
-    if isinstance(matrix, Adaptable):
-        matrix = matrix.matrix
-    assert isinstance(matrix, Dense)  # of the formats that the step multiplies
-    return matrix.data.to(torch.bfloat16)
+    return matrix.expanded().to(torch.bfloat16)
