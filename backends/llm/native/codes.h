@@ -39,6 +39,23 @@ typedef struct {
     const void *scales, *minimums; /* [groups, PANEL]; minimums may be null */
 } PanelCodes;
 
+static inline int bits_at(int width, const char *plane, int vector, int byte) {
+    const int sharing = 8 / width;
+    const uint8_t bytes = (uint8_t)plane[64 * (vector / sharing) + byte];
+    return bytes >> width * (vector % sharing) & ((1 << width) - 1);
+}
+
+/* One code: that of input `place` of a column. */
+static int code_at(int bits, const PanelCodes *panel, int place, int half, int lane) {
+    const int width = low_bits(bits), chunk = place / 32, vector = half * 8 + place % 32 / 4;
+    const int byte = lane * 4 + place % 4;
+    int code = bits_at(width, panel->low + chunk * plane_bytes(width), vector, byte);
+    if (bits > width)
+        code |= bits_at(bits - width, panel->high + chunk * plane_bytes(bits - width), vector, byte)
+                << width;
+    return code;
+}
+
 static inline const void *floats_at(const Matrix *matrix, const void *from, int64_t index) {
     return (const char *)from + index * (matrix->scale_kind == FLOAT32 ? 4 : 2);
 }

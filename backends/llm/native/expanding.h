@@ -12,17 +12,28 @@ static inline Worth worth_of(const Matrix *matrix, const PanelCodes *panel, int 
     const __m512 scale = load_floats(matrix, panel->scales, group, half);
     const __m512 least =
         panel->minimums ? load_floats(matrix, panel->minimums, group, half) : _mm512_setzero_ps();
-    const __m512 zero = _mm512_set1_ps(matrix->has_table ? 0.0f : (float)matrix->zero);
+    const __m512 zero = _mm512_set1_ps(matrix->worth == WHOLE ? (float)matrix->zero : 0.0f);
     return (Worth){scale, _mm512_fnmadd_ps(zero, scale, least)};
+}
+
+/* e4m3: the bits of a float32 of another exponent. */
+static inline __m512 from_float8(__m512i codes) {
+    const __m512i sign = _mm512_slli_epi32(_mm512_and_si512(codes, _mm512_set1_epi32(128)), 24);
+    const __m512i rest = _mm512_slli_epi32(_mm512_and_si512(codes, _mm512_set1_epi32(127)), 20);
+    return _mm512_mul_ps(_mm512_castsi512_ps(_mm512_or_si512(sign, rest)),
+                         _mm512_set1_ps(0x1p120f));
 }
 
 /* One of the four inputs in each lane. */
 INLINE __m512 one_of_four(const Matrix *matrix, __m512i codes, const int place, Worth worth) {
     __m512i code = _mm512_srli_epi32(codes, 8 * place);
     if (place < 3) code = _mm512_and_si512(code, _mm512_set1_epi32(255));
-    const __m512 number = matrix->has_table
-                              ? _mm512_permutexvar_ps(code, _mm512_loadu_ps(matrix->table))
-                              : _mm512_cvtepi32_ps(code);
+    __m512 number;
+    switch (matrix->worth) {
+    case TABLE: number = _mm512_permutexvar_ps(code, _mm512_loadu_ps(matrix->table)); break;
+    case FLOAT8: number = from_float8(code); break;
+    default: number = _mm512_cvtepi32_ps(code);
+    }
     return _mm512_fmadd_ps(number, worth.scale, worth.offset);
 }
 
@@ -67,4 +78,25 @@ INLINE void expand_chunks(const int bits, const Matrix *matrix, const PanelCodes
 /* The inputs from `from` to `to`, multiples of 32. */
 static void expand(const Matrix *matrix, const PanelCodes *panel, int from, int to, bf16 *tiles) {
     FOR_BITS(matrix->bits, expand_chunks, matrix, panel, from / 32, to / 32, tiles)
+}
+
+/* One column's inputs. */
+static void expand_column(const Matrix *matrix, int depth, int column, float *to) {
+    const int panel = column / PANEL, half = column % PANEL / TILE, lane = column % TILE;
+    const PanelCodes codes = panel_codes(matrix, depth, panel);
+    float numbers[TILE], scales[TILE], offsets[TILE];
+    for (int from = 0; from < depth; from += TILE) {
+        const Worth worth = worth_of(matrix, &codes, from / matrix->group, half);
+        const Worth plain = {_mm512_set1_ps(1.0f), _mm512_setzero_ps()};
+        __m512i found = _mm512_setzero_si512();
+        for (int i = 0; i < TILE; i++)
+            found = _mm512_mask_set1_epi32(found, 1u << i,
+                                           code_at(matrix->bits, &codes, from + i, half, lane));
+        _mm512_storeu_ps(numbers, one_of_four(matrix, found, 0, plain));
+        _mm512_storeu_ps(scales, worth.scale);
+        _mm512_storeu_ps(offsets, worth.offset);
+        for (int i = 0; i < TILE; i++)
+            to[matrix->order ? matrix->order[from + i] : from + i] =
+                numbers[i] * scales[lane] + offsets[lane];
+    }
 }

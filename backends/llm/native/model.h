@@ -10,20 +10,21 @@ typedef uint16_t bf16;
  * matrices/grouped.py says what codes are, packing.py how they and numbers lie here. */
 typedef struct {
     int32_t panels;
-    int32_t bits;            /* of a code; 16: `low` are bfloat16 numbers */
-    int32_t zero;            /* the code (or the table's worth) of 0 */
-    int32_t group;           /* inputs that share a scale: 16, or a multiple of 32 */
-    int32_t scale_kind;      /* FLOAT32 ... */
-    int32_t has_table;       /* for codes of 4 bits */
-    int32_t is_whole;        /* the table's numbers are whole, from -zero to 255 - zero */
-    float table[16];         /* what codes are worth, */
-    uint8_t worths[16];      /* and that above -zero */
-    const void *low, *high;  /* planes */
+    int32_t bits;                  /* of a code; 16: `low` are bfloat16 numbers */
+    int32_t zero;                  /* the code (or the table's worth) of 0 */
+    int32_t group;                 /* inputs that share a scale: 16, or a multiple of 32 */
+    int32_t scale_kind;            /* FLOAT32 ... */
+    int32_t worth;                 /* WHOLE: code - zero; TABLE: what it says; FLOAT8: e4m3 */
+    int32_t is_whole;              /* all worths are whole, from -zero to 255 - zero */
+    float table[16];               /* of codes of 4 bits: what they are worth, */
+    uint8_t worths[16];            /* and that above -zero */
+    const void *low, *high;        /* planes */
     const void *scales, *minimums; /* [panels, groups, PANEL]; minimums may be null */
-    const int32_t *order;    /* [inputs]: which one is read at each place; null: in order */
+    const int32_t *order;          /* [inputs]: which one is read at each place; null: in order */
 } Matrix;
 
 enum { FLOAT32, FLOAT16, BFLOAT16 };
+enum { WHOLE, TABLE, FLOAT8 };
 
 /* families/kinds.py says what each is. */
 typedef struct {
@@ -82,7 +83,9 @@ typedef struct {
     int32_t has_amx, threads;
     int32_t first_position; /* the row of the first one in `places` */
     float embedding_multiplier, logit_multiplier, logit_cap;
-    const bf16 *embedding, *places; /* learned positions */
+    const bf16 *embedding;
+    const Matrix *embedding_codes; /* instead */
+    const bf16 *places;            /* learned positions */
     Norm embedding_norm, norm;
     const Matrix *head;
     const bf16 *head_bias;
@@ -124,10 +127,10 @@ enum {
     PANEL = 32,
     TILE_BYTES = 1024,
     ROWS = 32,
-    PIECE_ROWS = 64,   /* rows of a piece of a product */
-    MOST_ROWS = 512,   /* the same where weights are expanded for them */
-    FEW_ROWS = 8,      /* for as many at most, codes are multiplied as they are */
-    DEPTH = 1024,      /* of weights that are expanded at a time */
+    PIECE_ROWS = 64, /* rows of a piece of a product */
+    MOST_ROWS = 512, /* the same where weights are expanded for them */
+    FEW_ROWS = 8,    /* for as many at most, codes are multiplied as they are */
+    DEPTH = 1024,    /* of weights that are expanded at a time */
     KEYS = 64,
     MAX_HEAD = 256,
     MAX_HEADS = 64,

@@ -85,14 +85,14 @@ static void sum_block(const Model *model, const Product *product, int panel, Row
     for (; own >= matrix->panels; matrix++) own -= matrix->panels;
     if (is_packed(matrix)) {
         const PanelCodes codes = panel_codes(matrix, product->depth, own);
-        if (product->rounded && (!matrix->has_table || matrix->is_whole))
+        if (product->rounded && matrix->is_whole)
             multiply_rounded(matrix, &codes, product->rounded, rows.first, rows.count,
                              product->depth, sums);
         else
             sum_expanded(model, product, matrix, &codes, rows, sums);
     } else {
-        sum_numbers(model, product, (const bf16 *)matrix->low + (int64_t)own * PANEL * product->depth,
-                    rows, sums);
+        sum_numbers(model, product,
+                    (const bf16 *)matrix->low + (int64_t)own * PANEL * product->depth, rows, sums);
     }
     if (product->finish.added) raise(model, product, panel, rows, sums);
 }

@@ -4,9 +4,9 @@
 
 /* Rows in 8 bits, 32 numbers of which share a scale. */
 typedef struct {
-    int8_t *codes;  /* [rows, depth] */
-    float *scales;  /* [rows, depth / 32] */
-    int32_t *sums;  /* [rows, depth / 16]: of the codes */
+    int8_t *codes; /* [rows, depth] */
+    float *scales; /* [rows, depth / 32] */
+    int32_t *sums; /* [rows, depth / 16]: of the codes */
 } Rounded;
 
 static inline int64_t rounded_bytes(int64_t rows, int64_t depth) {
@@ -69,7 +69,7 @@ INLINE void add_part(const int bits, const int count, const Matrix *matrix, cons
 #pragma GCC unroll 8
     for (int i = part * 4; i < part * 4 + parts * 4; i++) {
         __m512i codes = codes_at(bits, low, high, half * 8 + i);
-        if (matrix->has_table)
+        if (matrix->worth == TABLE)
             codes = _mm512_shuffle_epi8(
                 _mm512_broadcast_i32x4(_mm_loadu_si128((const __m128i *)matrix->worths)), codes);
 #pragma GCC unroll 8
@@ -82,15 +82,15 @@ INLINE void add_part(const int bits, const int count, const Matrix *matrix, cons
     const __m512 scale = load_floats(matrix, panel->scales, group, half);
 #pragma GCC unroll 8
     for (int row = 0; row < count; row++)
-        sums[row] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(dots[row]),
-                                    _mm512_mul_ps(scale, _mm512_set1_ps(rows[row].scale)),
-                                    sums[row]);
+        sums[row] =
+            _mm512_fmadd_ps(_mm512_cvtepi32_ps(dots[row]),
+                            _mm512_mul_ps(scale, _mm512_set1_ps(rows[row].scale)), sums[row]);
     if (!panel->minimums) return;
     const __m512 least = load_floats(matrix, panel->minimums, group, half);
 #pragma GCC unroll 8
     for (int row = 0; row < count; row++)
-        sums[row] = _mm512_fmadd_ps(
-            least, _mm512_set1_ps(rows[row].scale * (float)totals[row]), sums[row]);
+        sums[row] =
+            _mm512_fmadd_ps(least, _mm512_set1_ps(rows[row].scale * (float)totals[row]), sums[row]);
 }
 
 /* `count` rows from `row` on: [count, PANEL]. */

@@ -20,8 +20,8 @@ typedef struct {
     float *residual, *qkv;
     float *change; /* what is normed before it is added */
     bf16 *normed, *query, *attended, *activated;
-    bf16 *beside; /* normed for the MLP of a layer whose attention reads something else */
-    bf16 *arranged;             /* rows in the order of a matrix's inputs */
+    bf16 *beside;   /* normed for the MLP of a layer whose attention reads something else */
+    bf16 *arranged; /* rows in the order of a matrix's inputs */
     char *rounded, *own_rounded; /* rows in 8 bits, and few of them that the thread alone reads */
     Choice choice;
 } Buffers;
