@@ -10,6 +10,7 @@ from functools import partial
 
 from bench.figures import Figures, Measure, Row, alternate
 from bench.llm import MODEL
+from trivet.backends.llm.process.process import SHORT_WAITS
 
 STREAMS = (1, 16)
 BESIDE_A_THREAD, TOGETHER = 0.6, 0.9
@@ -70,7 +71,7 @@ def _side(*, native: int) -> Iterator[Side]:
     process = subprocess.Popen(
         [sys.executable, "-m", "bench.llm_sharing_side", str(MODEL)],
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-        env=os.environ | {"TRIVET_NATIVE": str(native)},
+        env=SHORT_WAITS | os.environ | {"TRIVET_NATIVE": str(native)},
     )  # fmt: skip
     try:
         yield Side(process)

@@ -219,34 +219,44 @@ static void *run(void *argument) {
     return NULL;
 }
 
-static void decode_together(Model *model, const Layer *layers, const Step *step) {
+/* By the threads from `first` on, of THREADS: the others have no core. */
+static void decode_by(int first, Model *model, const Layer *layers, const Step *step) {
     pthread_t started[THREADS];
     Walker parts[THREADS];
     Seat seats[THREADS] = {0};
     Team team = {.threads = THREADS, .patience = WAITS, .seats = seats};
     model->threads = THREADS;
-    for (int i = 0; i < THREADS; i++) {
+    for (int i = first; i < THREADS; i++) {
         parts[i] = (Walker){model, layers, step, &team, i};
         if (pthread_create(&started[i], NULL, run, &parts[i])) abort();
     }
-    for (int i = 0; i < THREADS; i++) pthread_join(started[i], NULL);
+    for (int i = first; i < THREADS; i++) pthread_join(started[i], NULL);
+}
+
+static int is_same(const float *alone, const float *found, int threads) {
+    for (int i = 0; i < SAMPLES * WORDS; i++)
+        if (!(alone[i] == found[i] && alone[i] - alone[i] == 0)) {
+            printf("logit %d: %g by one thread, %g by %d\n", i, alone[i], found[i], threads);
+            return 0;
+        }
+    return 1;
 }
 
 int main(void) {
     Model model = a_model();
     Layer layers[LAYERS];
     fill(layers);
+    model.threads = THREADS; /* each has memory of its own */
     Step step = a_step(&model, layers);
     float alone[SAMPLES * WORDS];
+    model.threads = 1;
     decode(&model, layers, &step);
     memcpy(alone, step.logits, sizeof alone);
-    memset(step.logits, 0, sizeof alone);
-    decode_together(&model, layers, &step);
-    for (int i = 0; i < SAMPLES * WORDS; i++)
-        if (!(alone[i] == step.logits[i] && alone[i] - alone[i] == 0)) {
-            printf("logit %d: %g by one thread, %g by three\n", i, alone[i], step.logits[i]);
-            return 2;
-        }
+    for (int first = 0; first < THREADS; first++) {
+        memset(step.logits, 0, sizeof alone);
+        decode_by(first, &model, layers, &step);
+        if (!is_same(alone, step.logits, THREADS - first)) return 2;
+    }
     printf("the same %d logits\n", SAMPLES * WORDS);
     return 0;
 }

@@ -17,20 +17,13 @@ static inline int64_t plane_bytes(int width) {
     return CODE_VECTORS * 64 * width / 8;
 }
 
-/* The i-th vector of a plane of `width` bits, of which 8 / width share their bytes. */
+/* The i-th vector of a plane (or of its second half) of `width` bits, of which 8 / width share
+ * their bytes. */
 INLINE __m512i from_plane(const int width, const char *plane, const int i) {
     const int sharing = 8 / width, shift = width * (i % sharing);
     __m512i bytes = _mm512_loadu_si512(plane + 64 * (i / sharing));
     if (shift) bytes = _mm512_srli_epi16(bytes, shift);
     return width == 8 ? bytes : _mm512_and_si512(bytes, _mm512_set1_epi8((1 << width) - 1));
-}
-
-/* The i-th vector of codes. */
-INLINE __m512i codes_at(const int bits, const char *low, const char *high, const int i) {
-    const int width = low_bits(bits);
-    const __m512i below = from_plane(width, low, i);
-    if (width == bits) return below;
-    return _mm512_or_si512(below, _mm512_slli_epi16(from_plane(bits - width, high, i), width));
 }
 
 /* Where the codes of a panel lie, and what they are scaled by. */
@@ -80,6 +73,26 @@ static inline __m512 load_floats(const Matrix *matrix, const void *from, int gro
     case BFLOAT16: return load_bf16(at);
     default: return _mm512_loadu_ps(at);
     }
+}
+
+/* The planes of 32 inputs of half a panel. */
+typedef struct {
+    const char *low, *high;
+} Planes;
+
+INLINE Planes planes_at(const int bits, const PanelCodes *panel, int chunk, int half) {
+    const int low = low_bits(bits), high = bits - low;
+    return (Planes){panel->low + chunk * plane_bytes(low) + half * plane_bytes(low) / 2,
+                    panel->high + chunk * plane_bytes(high) + half * plane_bytes(high) / 2};
+}
+
+/* The i-th vector of codes. */
+INLINE __m512i codes_at(const int bits, Planes planes, const int i) {
+    const int width = low_bits(bits);
+    const __m512i below = from_plane(width, planes.low, i);
+    if (width == bits) return below;
+    return _mm512_or_si512(below,
+                           _mm512_slli_epi16(from_plane(bits - width, planes.high, i), width));
 }
 
 /* Calls a function whose first argument is a constant. */

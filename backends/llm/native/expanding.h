@@ -24,17 +24,21 @@ static inline __m512 from_float8(__m512i codes) {
                          _mm512_set1_ps(0x1p120f));
 }
 
+/* What 16 codes are worth, before they are scaled. */
+INLINE __m512 numbers_of(const int worth, const Matrix *matrix, __m512i codes) {
+    switch (worth) {
+    case TABLE: return _mm512_permutexvar_ps(codes, _mm512_loadu_ps(matrix->table));
+    case FLOAT8: return from_float8(codes);
+    default: return _mm512_cvtepi32_ps(codes);
+    }
+}
+
 /* One of the four inputs in each lane. */
-INLINE __m512 one_of_four(const Matrix *matrix, __m512i codes, const int place, Worth worth) {
+INLINE __m512 one_of_four(const int kind, const Matrix *matrix, __m512i codes, const int place,
+                          Worth worth) {
     __m512i code = _mm512_srli_epi32(codes, 8 * place);
     if (place < 3) code = _mm512_and_si512(code, _mm512_set1_epi32(255));
-    __m512 number;
-    switch (matrix->worth) {
-    case TABLE: number = _mm512_permutexvar_ps(code, _mm512_loadu_ps(matrix->table)); break;
-    case FLOAT8: number = from_float8(code); break;
-    default: number = _mm512_cvtepi32_ps(code);
-    }
-    return _mm512_fmadd_ps(number, worth.scale, worth.offset);
+    return _mm512_fmadd_ps(numbers_of(kind, matrix, code), worth.scale, worth.offset);
 }
 
 /* Lane by lane side by side. */
@@ -47,37 +51,38 @@ INLINE __m512i in_pairs(__m512 even, __m512 odd) {
     return _mm512_permutexvar_epi16(_mm512_load_si512(order), halves);
 }
 
-/* 32 inputs, from `chunk` * 32 on, to two tiles. */
-INLINE void expand_chunk(const int bits, const Matrix *matrix, const PanelCodes *panel, int chunk,
-                         bf16 *to) {
-    const char *low = panel->low + chunk * plane_bytes(low_bits(bits));
-    const char *high = panel->high + chunk * plane_bytes(bits - low_bits(bits));
+/* 32 inputs of half a panel, from `chunk` * 32 on, to a tile. */
+INLINE void expand_half(const int bits, const int kind, const Matrix *matrix,
+                        const PanelCodes *panel, int chunk, int half, bf16 *to) {
+    const Planes planes = planes_at(bits, panel, chunk, half);
     const int first = chunk * 32 / matrix->group, last = (chunk * 32 + 16) / matrix->group;
-#pragma GCC unroll 2
-    for (int half = 0; half < 2; half++) {
-        const Worth worths[2] = {worth_of(matrix, panel, first, half),
-                                 worth_of(matrix, panel, last, half)};
+    const Worth worths[2] = {worth_of(matrix, panel, first, half),
+                             worth_of(matrix, panel, last, half)};
 #pragma GCC unroll 8
-        for (int i = 0; i < 8; i++, to += 64) {
-            const __m512i codes = codes_at(bits, low, high, half * 8 + i);
-            const Worth worth = worths[i / 4];
-            _mm512_storeu_si512(to, in_pairs(one_of_four(matrix, codes, 0, worth),
-                                             one_of_four(matrix, codes, 1, worth)));
-            _mm512_storeu_si512(to + 32, in_pairs(one_of_four(matrix, codes, 2, worth),
-                                                  one_of_four(matrix, codes, 3, worth)));
-        }
+    for (int i = 0; i < 8; i++, to += 64) {
+        const __m512i codes = codes_at(bits, planes, i);
+        const Worth worth = worths[i / 4];
+        _mm512_storeu_si512(to, in_pairs(one_of_four(kind, matrix, codes, 0, worth),
+                                         one_of_four(kind, matrix, codes, 1, worth)));
+        _mm512_storeu_si512(to + 32, in_pairs(one_of_four(kind, matrix, codes, 2, worth),
+                                              one_of_four(kind, matrix, codes, 3, worth)));
     }
 }
 
-INLINE void expand_chunks(const int bits, const Matrix *matrix, const PanelCodes *panel, int from,
-                          int to, bf16 *tiles) {
-    for (int chunk = from; chunk < to; chunk++, tiles += 2 * TILE * 32)
-        expand_chunk(bits, matrix, panel, chunk, tiles);
+INLINE void expand_chunks(const int bits, const int kind, const Matrix *matrix,
+                          const PanelCodes *panel, int from, int to, bf16 *tiles) {
+    for (int half = from * 2; half < to * 2; half++, tiles += TILE * 32)
+        expand_half(bits, kind, matrix, panel, half / 2, half % 2, tiles);
 }
 
 /* The inputs from `from` to `to`, multiples of 32. */
 static void expand(const Matrix *matrix, const PanelCodes *panel, int from, int to, bf16 *tiles) {
-    FOR_BITS(matrix->bits, expand_chunks, matrix, panel, from / 32, to / 32, tiles)
+    from /= 32, to /= 32;
+    switch (matrix->worth) {
+    case TABLE: expand_chunks(4, TABLE, matrix, panel, from, to, tiles); break;
+    case FLOAT8: expand_chunks(8, FLOAT8, matrix, panel, from, to, tiles); break;
+    default: FOR_BITS(matrix->bits, expand_chunks, WHOLE, matrix, panel, from, to, tiles)
+    }
 }
 
 /* One column's inputs. */
@@ -87,12 +92,11 @@ static void expand_column(const Matrix *matrix, int depth, int column, float *to
     float numbers[TILE], scales[TILE], offsets[TILE];
     for (int from = 0; from < depth; from += TILE) {
         const Worth worth = worth_of(matrix, &codes, from / matrix->group, half);
-        const Worth plain = {_mm512_set1_ps(1.0f), _mm512_setzero_ps()};
         __m512i found = _mm512_setzero_si512();
         for (int i = 0; i < TILE; i++)
             found = _mm512_mask_set1_epi32(found, 1u << i,
                                            code_at(matrix->bits, &codes, from + i, half, lane));
-        _mm512_storeu_ps(numbers, one_of_four(matrix, found, 0, plain));
+        _mm512_storeu_ps(numbers, numbers_of(matrix->worth, matrix, found));
         _mm512_storeu_ps(scales, worth.scale);
         _mm512_storeu_ps(offsets, worth.offset);
         for (int i = 0; i < TILE; i++)

@@ -91,7 +91,9 @@ static Entered enter_expert(const Walk *w, const Layer *layer, const bf16 *state
                             int first) {
     const Part part = part_of(w, layer, states, number);
     Entered entered = {.number = number, .first = first, .product = into_mlp(w, &part)};
-    entered.pieces = panels_into(part.mlp) * blocks_of(&entered.product);
+    const int panels = panels_into(part.mlp);
+    entered.product.at_once = rows_at_once(w->model, part.mlp->into, panels);
+    entered.pieces = panels * blocks_of(&entered.product);
     return entered;
 }
 
@@ -146,7 +148,8 @@ static void leave_experts(Walk *w, const Layer *layer, const Finish *finish) {
     for (; take(&work); kept(&work))
         for (int number = 0; number < parts_of(layer); number++) {
             const Part part = part_of(w, layer, NULL, number);
-            const Product product = down_from(w, &part, finish);
+            Product product = down_from(w, &part, finish);
+            product.at_once = rows_at_once(w->model, product.weight, work.pieces);
             for (int block = 0; block < blocks_of(&product); block++) {
                 const Rows rows = rows_of(&product, block);
                 sum_block(w->model, &product, work.piece, rows, sums);

@@ -13,19 +13,21 @@ typedef struct {
     const Matrix *weight;
     Finish finish;
     const Rounded *rounded; /* the rows in 8 bits, or null */
+    int at_once;            /* rows of a piece */
 } Product;
 
 static inline int is_packed(const Matrix *matrix) {
     return matrix->bits != 16;
 }
 
-/* Rows of a piece. A panel that is expanded is so for as many as can be. */
-static inline int rows_at_once(const Product *product) {
-    return is_packed(product->weight) ? MOST_ROWS : PIECE_ROWS;
+/* Rows of a piece. A panel that is expanded is so for as many as can be, unless threads would have
+ * nothing to do. */
+static inline int rows_at_once(const Model *model, const Matrix *weight, int panels) {
+    return is_packed(weight) && panels >= 2 * model->threads ? MOST_ROWS : PIECE_ROWS;
 }
 
 static inline int blocks_of(const Product *product) {
-    return (product->rows + rows_at_once(product) - 1) / rows_at_once(product);
+    return (product->rows + product->at_once - 1) / product->at_once;
 }
 
 /* Rows of a block of a product: from the `first`th on. */
@@ -34,8 +36,8 @@ typedef struct {
 } Rows;
 
 static inline Rows rows_of(const Product *product, int block) {
-    const int first = block * rows_at_once(product), left = product->rows - first;
-    return (Rows){first, left < rows_at_once(product) ? left : rows_at_once(product)};
+    const int first = block * product->at_once, left = product->rows - first;
+    return (Rows){first, left < product->at_once ? left : product->at_once};
 }
 
 static void sum_numbers(const Model *model, const Product *product, const bf16 *panel, Rows rows,
@@ -85,7 +87,7 @@ static void sum_block(const Model *model, const Product *product, int panel, Row
     for (; own >= matrix->panels; matrix++) own -= matrix->panels;
     if (is_packed(matrix)) {
         const PanelCodes codes = panel_codes(matrix, product->depth, own);
-        if (product->rounded && matrix->is_whole)
+        if (product->rounded && can_round(matrix))
             multiply_rounded(matrix, &codes, product->rounded, rows.first, rows.count,
                              product->depth, sums);
         else
@@ -143,6 +145,7 @@ static void multiply(Walk *w, Product product, int panels) {
         rounded = rounded_rows(w, &product);
         product.rounded = &rounded;
     }
+    product.at_once = rows_at_once(w->model, product.weight, panels);
     const int blocks = blocks_of(&product);
     Work work = begin_repeatable(w, panels * blocks);
     while (take(&work))

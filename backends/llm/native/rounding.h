@@ -55,24 +55,35 @@ INLINE RowChunk row_chunk(const Rounded *rows, int row, int depth, int chunk) {
                       rows->sums + (int64_t)row * (depth / 16) + chunk * 2};
 }
 
-/* Adds 16 inputs (`part` 0 or 1), or all 32 (`parts` 2), of 16 columns to the rows' sums. */
-INLINE void add_part(const int bits, const int count, const Matrix *matrix, const PanelCodes *panel,
-                     const char *low, const char *high, int group, const int half, const int part,
-                     const int parts, const RowChunk *rows, __m512 *sums) {
-    __m512i dots[8];
-    int32_t totals[8];
-#pragma GCC unroll 8
+/* Groups of 16 inputs: such as codes of these bits have in files. */
+INLINE int is_fine(const int bits) {
+    return bits == 2 || bits == 3 || bits == 6;
+}
+
+/* Whether rows in 8 bits can be multiplied with them. */
+static inline int can_round(const Matrix *matrix) {
+    return matrix->is_whole && (matrix->group > TILE || is_fine(matrix->bits));
+}
+
+/* Adds some of a chunk's inputs, `vectors` of 4 from `first` on, to the rows' sums of 16 columns.
+ */
+INLINE void add_group(const int bits, const int count, const int first, const int vectors,
+                      const Matrix *matrix, const PanelCodes *panel, Planes planes, int group,
+                      int half, const RowChunk *rows, __m512 *sums) {
+    __m512i dots[4];
+    int32_t totals[4];
+#pragma GCC unroll 4
     for (int row = 0; row < count; row++) {
-        totals[row] = rows[row].sums[part] + (parts == 2 ? rows[row].sums[1] : 0);
+        totals[row] = rows[row].sums[first / 4] + (vectors == 8 ? rows[row].sums[1] : 0);
         dots[row] = _mm512_set1_epi32(-matrix->zero * totals[row]);
     }
 #pragma GCC unroll 8
-    for (int i = part * 4; i < part * 4 + parts * 4; i++) {
-        __m512i codes = codes_at(bits, low, high, half * 8 + i);
-        if (matrix->worth == TABLE)
+    for (int i = first; i < first + vectors; i++) {
+        __m512i codes = codes_at(bits, planes, i);
+        if (bits == 4 && matrix->worth == TABLE)
             codes = _mm512_shuffle_epi8(
                 _mm512_broadcast_i32x4(_mm_loadu_si128((const __m128i *)matrix->worths)), codes);
-#pragma GCC unroll 8
+#pragma GCC unroll 4
         for (int row = 0; row < count; row++) {
             int32_t four;
             memcpy(&four, rows[row].codes + 4 * i, 4);
@@ -80,14 +91,14 @@ INLINE void add_part(const int bits, const int count, const Matrix *matrix, cons
         }
     }
     const __m512 scale = load_floats(matrix, panel->scales, group, half);
-#pragma GCC unroll 8
+#pragma GCC unroll 4
     for (int row = 0; row < count; row++)
         sums[row] =
             _mm512_fmadd_ps(_mm512_cvtepi32_ps(dots[row]),
                             _mm512_mul_ps(scale, _mm512_set1_ps(rows[row].scale)), sums[row]);
     if (!panel->minimums) return;
     const __m512 least = load_floats(matrix, panel->minimums, group, half);
-#pragma GCC unroll 8
+#pragma GCC unroll 4
     for (int row = 0; row < count; row++)
         sums[row] =
             _mm512_fmadd_ps(least, _mm512_set1_ps(rows[row].scale * (float)totals[row]), sums[row]);
@@ -97,31 +108,28 @@ INLINE void add_part(const int bits, const int count, const Matrix *matrix, cons
 INLINE void sum_rounded(const int bits, const int count, const Matrix *matrix,
                         const PanelCodes *panel, const Rounded *rows, int row, int depth,
                         float *to) {
-    __m512 sums[2][8];
-    const char *low = panel->low, *high = panel->high;
-    const int64_t step = plane_bytes(low_bits(bits)), more = plane_bytes(bits - low_bits(bits));
-#pragma GCC unroll 8
+    __m512 sums[2][4];
+    const int64_t step = plane_bytes(low_bits(bits));
+#pragma GCC unroll 4
     for (int i = 0; i < count; i++) sums[0][i] = sums[1][i] = _mm512_setzero_ps();
-    for (int chunk = 0; chunk < depth / 32; chunk++, low += step, high += more) {
-        RowChunk some[8];
+    for (int chunk = 0; chunk < depth / 32; chunk++) {
+        RowChunk some[4];
         for (int line = 0; line < step; line += 64)
-            _mm_prefetch(low + 4 * step + line, _MM_HINT_T0);
-#pragma GCC unroll 8
+            _mm_prefetch(panel->low + (chunk + 6) * step + line, _MM_HINT_T0);
+#pragma GCC unroll 4
         for (int i = 0; i < count; i++) some[i] = row_chunk(rows, row + i, depth, chunk);
-        const int group = chunk * 32 / matrix->group;
-#pragma GCC unroll 2
-        for (int half = 0; half < 2; half++)
-            if (matrix->group == 16) {
-                add_part(bits, count, matrix, panel, low, high, group, half, 0, 1, some,
-                         sums[half]);
-                add_part(bits, count, matrix, panel, low, high, group + 1, half, 1, 1, some,
-                         sums[half]);
+        const int group = chunk * 32 / matrix->group, last = (chunk * 32 + 16) / matrix->group;
+        for (int half = 0; half < 2; half++) {
+            const Planes planes = planes_at(bits, panel, chunk, half);
+            if (is_fine(bits)) {
+                add_group(bits, count, 0, 4, matrix, panel, planes, group, half, some, sums[half]);
+                add_group(bits, count, 4, 4, matrix, panel, planes, last, half, some, sums[half]);
             } else {
-                add_part(bits, count, matrix, panel, low, high, group, half, 0, 2, some,
-                         sums[half]);
+                add_group(bits, count, 0, 8, matrix, panel, planes, group, half, some, sums[half]);
             }
+        }
     }
-#pragma GCC unroll 8
+#pragma GCC unroll 4
     for (int i = 0; i < count; i++) {
         _mm512_storeu_ps(to + i * PANEL, sums[0][i]);
         _mm512_storeu_ps(to + i * PANEL + TILE, sums[1][i]);
@@ -132,12 +140,11 @@ INLINE void sum_rounded(const int bits, const int count, const Matrix *matrix,
 INLINE void sum_rounded_rows(const int bits, const Matrix *matrix, const PanelCodes *panel,
                              const Rounded *rows, int row, int count, int depth, float *to) {
     for (int end = row + count, some; row < end; row += some, to += some * PANEL) {
-        some = end - row >= 6 ? 6 : end - row >= 4 ? 4 : end - row >= 2 ? 2 : 1;
+        some = end - row >= 4 ? 4 : end - row >= 2 ? 2 : 1;
         switch (some) {
         case 1: sum_rounded(bits, 1, matrix, panel, rows, row, depth, to); break;
         case 2: sum_rounded(bits, 2, matrix, panel, rows, row, depth, to); break;
-        case 4: sum_rounded(bits, 4, matrix, panel, rows, row, depth, to); break;
-        default: sum_rounded(bits, 6, matrix, panel, rows, row, depth, to); break;
+        default: sum_rounded(bits, 4, matrix, panel, rows, row, depth, to); break;
         }
     }
 }

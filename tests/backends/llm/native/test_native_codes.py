@@ -27,7 +27,27 @@ SHAPE = {
 }  # fmt: skip
 ROUNDED = 0.02
 """What rounding rows to 8 bits may change, relative to how much logits differ."""
-IQ4 = Code(4, table=(-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113))
+IQ4 = Code(
+    4,
+    table=(
+        -127.0,
+        -104.0,
+        -83.0,
+        -65.0,
+        -49.0,
+        -35.0,
+        -22.0,
+        -10.0,
+        1.0,
+        13.0,
+        25.0,
+        38.0,
+        53.0,
+        69.0,
+        89.0,
+        113.0,
+    ),
+)
 NF4 = Code(4, table=tuple(float(value) for value in torch.linspace(-1, 1, 16).pow(3)))
 
 
@@ -54,8 +74,8 @@ class Form:
             codes[codes & 127 == 127] = 0  # no numbers
         shape = outputs, inputs // group
         scales = (torch.rand(shape, generator=chance) + 0.5) / 2**self.code.bits / 8
-        if self.code == E4M3:
-            scales /= 16
+        if self.code.table:
+            scales /= max(self.code.table) / 8
         least = torch.randn(shape, generator=chance) / 50
         order = torch.randperm(inputs, generator=chance) if self.has_order else None
         return Grouped.of_codes(
