@@ -21,8 +21,8 @@ from trivet.backends.process.launch import Launched, launch
 log = logging.getLogger(__name__)
 _SOCKET_BYTES = 1 << 20
 SHORT_WAITS = {"GOMP_SPINCOUNT": "2000", "KMP_BLOCKTIME": "1"}
-"""Threads of OpenMP that wait for one another give up their core after some 100 us, and not after some
-20 ms: somebody else may want it. An operator's own variables count more."""
+"""Threads of OpenMP that wait for one another give up their core after some 100 us, not after 20 ms:
+somebody else may want it. An operator's own variables count more."""
 
 
 class StartedEngine(Protocol):
