@@ -21,7 +21,7 @@ from trivet.backends.process.launch import Launched, launch
 log = logging.getLogger(__name__)
 _SOCKET_BYTES = 1 << 20
 SHORT_WAITS = {"GOMP_SPINCOUNT": "2000", "KMP_BLOCKTIME": "1"}
-"""Threads of OpenMP that wait for one another give up their core after some 100 us, not after 20 ms:
+"""Threads of OpenMP that wait for one another give up their core after 100 us, not after 20 ms, for
 somebody else may want it. An operator's own variables count more."""
 
 
