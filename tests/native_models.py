@@ -37,7 +37,7 @@ class Weighed:
     """A model, and prompts for it."""
 
     config: LlmConfig
-    weights: Mapping[str, Stored]
+    weights: dict[str, Tensor]
     prompts: list[list[int]]
 
     def run(self, steps: Steps, make: Make = torch_model) -> Tensor:
@@ -47,10 +47,7 @@ class Weighed:
 
     def exact(self) -> Tensor:
         """Those of the same weights in float32."""
-        full = {
-            name: (weight if isinstance(weight, Tensor) else weight.expanded()).float()
-            for name, weight in self.weights.items()
-        }
+        full = {name: weight.float() for name, weight in self.weights.items()}
         return replace(self, weights=full).run(whole())
 
 
@@ -62,7 +59,8 @@ def family(name: str, changes: dict[str, Any], folder: Path) -> Weighed:
     config, weights, _ = load_model(saved(made.model(values), values, folder), torch.bfloat16)
     chance = random.Random(3)
     prompts = [[chance.randrange(config.vocabulary_size) for _ in range(n)] for n in LENGTHS]
-    return Weighed(config, dict(weights), prompts)
+    plain = {name: each for name, each in weights.items() if isinstance(each, Tensor)}
+    return Weighed(config, plain, prompts)
 
 
 def native_model(

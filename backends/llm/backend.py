@@ -1,5 +1,9 @@
 """The backend word "llm": language models on our own engine."""
 
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
 from trivet.backends.api import (
     BackendFailed,
     Batch,
@@ -30,7 +34,7 @@ from trivet.backends.llm.settings import (
 from trivet.backends.llm.text.chat import ChatTemplate
 from trivet.backends.llm.text.image_layout import ImageLayout, read_layout
 from trivet.backends.llm.text.tokenizer import Tokenizer
-from trivet.backends.llm.weights.files import load_tokenizer_files, read_json
+from trivet.backends.llm.weights.documents import load_tokenizer_files, read_json
 from trivet.protos.model_config_pb2 import ModelConfig, ModelInstanceGroup
 
 INPUTS = (
@@ -96,21 +100,42 @@ class LlmBackend:
         """Starts the engine and waits for its model. Raises LoadFailed."""
         settings = placed(engine_settings(config, files), placement)
         path = find_model(config, files)
-        tokenizer_files = load_tokenizer_files(path)
-        tokenizer = Tokenizer.from_files(tokenizer_files)
+        # Both read the tokenizer, each in a process of its own.
+        with ThreadPoolExecutor(1, "reading a tokenizer") as other:
+            reading = other.submit(_Texts.read, path, settings)
+            engine = start_engine(files.name, settings)
+        try:
+            texts = reading.result()
+        except BaseException:
+            engine.kill()
+            raise
+        return LlmInstance(files, engine, settings, texts)
+
+
+@dataclass(frozen=True, slots=True)
+class _Texts:
+    """The server's side of a model: what becomes of requests before its engine sees them."""
+
+    tokenizer: Tokenizer
+    template: ChatTemplate | None
+    images: ImageReader | None
+
+    @classmethod
+    def read(cls, path: Path, settings: EngineSettings) -> "_Texts":
+        """Raises LoadFailed."""
+        files = load_tokenizer_files(path)
+        tokenizer = Tokenizer.from_files(files)
         layout = read_layout(path) if path.is_dir() else None
         template = None
-        if tokenizer_files.chat_template:
+        if files.chat_template:
             template = ChatTemplate(
-                tokenizer_files.chat_template,
-                tokenizer_files.special_texts,
+                files.chat_template,
+                files.special_texts,
                 tokenizer.special_texts + (layout.control_texts if layout else ()),
-                tokenizer_files.tool_template,
+                files.tool_template,
                 layout.image_token if layout else "",
             )
-        images = _image_reader(layout, settings)
-        engine = start_engine(files.name, settings)
-        return LlmInstance(files, engine, settings, tokenizer, template, images)
+        return cls(tokenizer, template, _image_reader(layout, settings))
 
 
 def _image_reader(layout: ImageLayout | None, settings: EngineSettings) -> ImageReader | None:
@@ -167,16 +192,12 @@ class LlmInstance:
         files: ModelFiles,
         engine: StartedEngine,
         settings: EngineSettings,
-        tokenizer: Tokenizer,
-        template: ChatTemplate | None,
-        images: ImageReader | None,
+        texts: _Texts,
     ) -> None:
         self._files = files
-        self._images = images
+        self._texts = texts
         self._engine = engine
         self._settings = settings
-        self._tokenizer = tokenizer
-        self._template = template
         self._observer: Observer | None = None
 
     def observe(self, observer: Observer) -> None:
@@ -190,11 +211,11 @@ class LlmInstance:
             self._files.version,
             self._engine,
             self._settings,
-            self._tokenizer,
-            self._template,
+            self._texts.tokenizer,
+            self._texts.template,
             self._observer,
             None if self._files.lone else self._files.model_dir / ADAPTERS,
-            self._images,
+            self._texts.images,
         )
 
     def execute(self, batch: Batch) -> None:
@@ -207,8 +228,8 @@ class LlmInstance:
 
     def close(self) -> None:
         """Ends an engine that was never served."""
-        if self._images is not None:
-            self._images.close()
+        if self._texts.images is not None:
+            self._texts.images.close()
         self._engine.kill()
 
 

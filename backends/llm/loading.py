@@ -38,7 +38,8 @@ from trivet.backends.llm.steps.graphs import CudaRecorder, GraphedModel
 from trivet.backends.llm.steps.measure import CudaMeter, Meter, largest_step
 from trivet.backends.llm.steps.runner import HeldModel, Model, TorchRunner
 from trivet.backends.llm.text.tokenizer_files import TokenizerFiles
-from trivet.backends.llm.weights.files import load_model, read_json
+from trivet.backends.llm.weights.documents import read_json
+from trivet.backends.llm.weights.files import load_model
 from trivet.backends.llm.weights.taking import Weights
 
 log = logging.getLogger(__name__)

@@ -71,13 +71,13 @@ def quantisation(given: Given) -> Quantised | None:
     if not given:
         return None
     method = str(given.get("quant_method") or "fp8")[:64]
-    if method not in _METHODS:
-        known = ", ".join(sorted(_METHODS))
+    if method not in METHODS:
+        known = ", ".join(sorted(METHODS))
         raise LoadFailed(
             f"the weights are quantised by '{method}' (config.json, "
             f"quantization_config.quant_method), which cannot be read; {known} are, and GGUF files"
         )
-    return _METHODS[method](given)
+    return METHODS[method](given)
 
 
 def _fp8(given: Given) -> Fp8Files:
@@ -85,7 +85,7 @@ def _fp8(given: Given) -> Fp8Files:
 
 
 def _gptq(given: Given) -> GptqFiles:
-    version = str(given.get("checkpoint_format") or "gptq")[:64]
+    version = str(given.get("checkpoint_format") or given.get("format") or "gptq")[:64]
     if version not in _GPTQ_ZEROS:
         raise _cannot("checkpoint_format", version, ", ".join(_GPTQ_ZEROS))
     return GptqFiles(
@@ -135,7 +135,7 @@ def _bitsandbytes(given: Given) -> BitsandbytesFiles:
     return BitsandbytesFiles()
 
 
-_METHODS: Mapping[str, Callable[[Given], Quantised]] = {
+METHODS: Mapping[str, Callable[[Given], Quantised]] = {
     "awq": _awq,
     "bitsandbytes": _bitsandbytes,
     "compressed-tensors": _compressed,

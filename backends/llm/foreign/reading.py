@@ -17,7 +17,8 @@ from trivet.backends.llm.text.tokenizer_files import (
     hub_tokenizer,
     read_tokenizer,
 )
-from trivet.backends.llm.weights.files import read_json, read_safetensors
+from trivet.backends.llm.weights.documents import read_json
+from trivet.backends.llm.weights.files import read_safetensors
 
 _FAULTS = (
     ArithmeticError, AssertionError, AttributeError, IndexError, KeyError, OSError, RuntimeError,

@@ -17,6 +17,8 @@ AT_LOAD: Mapping[str, Callable[[Dense], Matrix]] = {
     "int8": rounded_to_8,
 }
 """What the model parameter `quantization` makes of dense matrices."""
+SHARES = {"fp8": 1 / 2, "int4": 5 / 16, "int8": 1 / 2}
+"""What is left of numbers of 16 bits."""
 _MADE = {"int4": Grouped.name, "int8": Grouped.name}
 """Of which format that is."""
 

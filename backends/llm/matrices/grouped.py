@@ -16,7 +16,9 @@ from trivet.backends.llm.matrices.bits import CHUNK, LOW_BITS, pack_codes, unpac
 from trivet.backends.llm.matrices.matrix import INPUTS, Product
 
 _EXPANDED_AT_ONCE = 1 << 20
-"""Numbers: as much as stays near the processor until it is multiplied."""
+"""Numbers: as many as stay near the processor until they are multiplied."""
+_EXPANDED_ON_GPU = 1 << 24
+"""As many as keep it busy."""
 _BYTE = 8
 
 
@@ -176,7 +178,8 @@ class Grouped:
     def product(self, bias: Tensor | None = None) -> Product:
         """See Matrix. As many outputs as stay near the processor are expanded, and multiplied."""
         outputs, inputs = self.shape
-        count = max(_EXPANDED_AT_ONCE // inputs, 1)
+        at_once = _EXPANDED_AT_ONCE if self.device.type == "cpu" else _EXPANDED_ON_GPU
+        count = max(at_once // inputs, 1)
         parts = [self._outputs(start, start + count) for start in range(0, outputs, count)]
         order = self.order
 

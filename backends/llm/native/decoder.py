@@ -30,15 +30,17 @@ class NativeModel:
         config = weights.config
         self._functions = native.functions
         self._vocabulary = config.vocabulary_size
-        self._taken = Taken(weights)
-        self._embedding = take_embedding(weights)
-        self._model = _model(weights, self._taken, self._embedding)
+        taken, embedding = Taken(weights), take_embedding(weights)
+        self._model = _model(weights, taken, embedding)
         self._model.block_size = cache.block_size
         self._model.has_amx, self._model.threads = native.has_amx, torch.get_num_threads()
-        layers = [self._taken.layer(index, states) for index, states in enumerate(cache.layers)]
+        layers = [taken.layer(index, states) for index, states in enumerate(cache.layers)]
         weights.refuse_rest()
         self._adapters = weights.adapters
-        self._adding = Adding(self._taken.places)
+        self._adding = Adding(taken.places)
+        # Not `taken`: it holds the files' weights, of which these are in the order of products.
+        self._kept = taken.kept
+        self._embedding = None if self._adapters is None else embedding
         self._multiplier, self._cap = config.logit_multiplier, config.logit_cap
         self._layers = (CLayer * len(layers))(*layers)
         self._scratch = torch.empty(0, dtype=torch.uint8)
@@ -91,6 +93,7 @@ class NativeModel:
         return torch.tanh(scored / self._cap) * self._cap if self._cap else scored
 
     def _look_up(self, token_ids: Tensor) -> Tensor:
+        assert self._embedding is not None
         return self._embedding.reordered(token_ids).expanded().to(torch.bfloat16)
 
     def _memory(self, num_tokens: int, num_samples: int) -> Tensor:
@@ -112,7 +115,7 @@ def _model(weights: Weights, taken: Taken, embedding: Matrix) -> CModel:
         hidden=config.hidden_size, layers=config.num_layers, vocabulary=head.num_columns,
         first_position=config.first_position, embedding_multiplier=float(multiplier),
         logit_multiplier=config.logit_multiplier, logit_cap=config.logit_cap,
-        head=taken.kept(head),
+        head=taken.address_of(head),
         norm=taken.norm(config.norm, take_norm(weights, config.norm, Role.FINAL_NORM)),
     )  # fmt: skip
     if isinstance(embedding, Grouped) and can_stay_packed(embedding):

@@ -44,7 +44,8 @@ class Taken:
     def __init__(self, weights: Weights) -> None:
         """Raises LoadFailed, as all of it does, for what is missing or of another shape."""
         self._weights = weights
-        self._kept: list[object] = []
+        self.kept: list[object] = []
+        """What addresses point to."""
         self._tables: dict[tuple[Rope, int], tuple[int, int]] = {}
         self.places: list[LayerPlaces] = []
         """Where adapters may change each layer."""
@@ -53,16 +54,16 @@ class Taken:
         """Of a tensor that is kept from now on; null of none."""
         if tensor is None:
             return None
-        self._kept.append(tensor)
+        self.kept.append(tensor)
         return tensor.data_ptr()
 
     def matrix(self, weights: Multiplied, *, is_gated: bool = False) -> int:
         """Of a product's weights."""
-        return self.kept(PackedMatrix(weights, is_gated=is_gated))
+        return self.address_of(PackedMatrix(weights, is_gated=is_gated))
 
-    def kept(self, matrix: PackedMatrix) -> int:
-        """The address of one that is kept from now on."""
-        self._kept.append(matrix)
+    def address_of(self, matrix: PackedMatrix) -> int:
+        """Of one that is kept from now on."""
+        self.kept.append(matrix)
         return ctypes.addressof(matrix.array)
 
     def bias(self, tensor: Tensor | None) -> int | None:
@@ -114,7 +115,7 @@ class Taken:
             cosines, sines = rotary_table(
                 heads, config.max_positions, torch.bfloat16, self._weights.rope_divisors()
             )
-            self._kept += [cosines, sines]
+            self.kept += [cosines, sines]
             self._tables[key] = cosines.data_ptr(), sines.data_ptr()
         return self._tables[key]
 
@@ -164,7 +165,7 @@ class Taken:
 
     def _array(self, mlps: Sequence[CMlp]) -> object:
         array = (CMlp * len(mlps))(*mlps)
-        self._kept.append(array)
+        self.kept.append(array)
         return array
 
 

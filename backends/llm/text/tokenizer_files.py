@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import orjson
+
 from trivet.backends.api import LoadFailed
 from trivet.backends.formats.registry import tool_format, tool_format_of
 from trivet.backends.llm.families.described import Described
@@ -206,34 +208,36 @@ def _token(metadata: Described, index: int) -> str:
 
 
 def _bpe_json(metadata: Described, bos: str | None) -> str:
-    from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, processors
+    from tokenizers import Tokenizer, decoders, models, normalizers, processors
 
     tokens = metadata["tokenizer.ggml.tokens"]
-    merges = [tuple(merge.split(" ", 1)) for merge in metadata["tokenizer.ggml.merges"]]
     vocabulary = {token: index for index, token in enumerate(tokens)}
     pre = metadata.get("tokenizer.ggml.pre", "default")
     # Llama 3 takes a whole word that is a token without merging; GGUF files do not say so, nor
     # that its texts begin with a mark, nor that Qwen composes characters first.
     is_llama3 = pre in _LLAMA3
-    tokenizer = Tokenizer(models.BPE(vocabulary, merges, ignore_merges=is_llama3))
+    tokenizer = Tokenizer(models.BPE(ignore_merges=is_llama3))
     if pre == "qwen2":
         tokenizer.normalizer = normalizers.NFC()
     tokenizer.pre_tokenizer = _pre_tokenizer(pre)
     tokenizer.decoder = decoders.ByteLevel()
-    types = metadata["tokenizer.ggml.token_type"]
-    by_type = {
-        wanted: [AddedToken(t, normalized=False, special=wanted == _CONTROL)
-                 for t, kind in zip(tokens, types, strict=True) if kind == wanted]
-        for wanted in (_CONTROL, _USER_DEFINED)
-    }  # fmt: skip
-    tokenizer.add_special_tokens(by_type[_CONTROL])
-    tokenizer.add_tokens(by_type[_USER_DEFINED])
     if bos is not None and metadata.get("tokenizer.ggml.add_bos_token", is_llama3):
         tokenizer.post_processor = processors.TemplateProcessing(
             single=f"{bos} $A", special_tokens=[(bos, vocabulary[bos])]
         )
-    text: str = tokenizer.to_str()
-    return text
+    # What is large is written here: a vocabulary that goes through the library twice takes seconds.
+    document = json.loads(tokenizer.to_str())
+    document["model"]["vocab"] = vocabulary
+    document["model"]["merges"] = [
+        merge.split(" ", 1) for merge in metadata["tokenizer.ggml.merges"]
+    ]
+    document["added_tokens"] = [
+        {"id": vocabulary[token], "content": token, "single_word": False, "lstrip": False,
+         "rstrip": False, "normalized": False, "special": kind == _CONTROL}
+        for token, kind in zip(tokens, metadata["tokenizer.ggml.token_type"], strict=True)
+        if kind in (_CONTROL, _USER_DEFINED)
+    ]  # fmt: skip
+    return orjson.dumps(document).decode()
 
 
 def _pre_tokenizer(name: str) -> Any:

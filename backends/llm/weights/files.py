@@ -1,9 +1,7 @@
 """Reads a language model from disk: a Hugging Face folder, or GGUF."""
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -11,13 +9,13 @@ from torch import Tensor
 from trivet.backends.api import LoadFailed
 from trivet.backends.api.content import check_readable
 from trivet.backends.llm.families.config import LlmConfig
-from trivet.backends.llm.families.described import Described
 from trivet.backends.llm.families.family import Family
 from trivet.backends.llm.families.quantisation import quantisation
 from trivet.backends.llm.families.registry import FAMILIES, from_gguf, from_hub
 from trivet.backends.llm.matrices.matrix import Stored
 from trivet.backends.llm.text.tokenizer_files import TokenizerFiles, gguf_tokenizer, hub_tokenizer
-from trivet.backends.llm.weights.gguf_parts import GgufModel, read_model
+from trivet.backends.llm.weights.documents import described, read_json, reason_of
+from trivet.backends.llm.weights.gguf_parts import read_model
 from trivet.backends.llm.weights.gguf_weights import gguf_weights
 from trivet.backends.llm.weights.quantised.reading import pack_quantised
 from trivet.backends.llm.weights.stacked import unstack
@@ -43,10 +41,10 @@ def load_model(
     """Config, weights, of one type or packed, by Hugging Face's names, and tokenizer; of one of
     the families. Raises LoadFailed."""
     if path.is_dir():
-        described = read_json(path / "config.json")
-        config = from_hub(described, families)
+        values = read_json(path / "config.json")
+        config = from_hub(values, families)
         weights: dict[str, Stored] = dict(read_safetensors(path))
-        if files := quantisation(described.get("quantization_config") or {}):
+        if files := quantisation(values.get("quantization_config") or {}):
             pack_quantised(weights, files, dtype)
         unstack(weights, config, dtype)
         for name, weight in weights.items():
@@ -54,28 +52,9 @@ def load_model(
                 weights[name] = _in_type(name, weight, dtype)
         return config, weights, hub_tokenizer(path)
     model = read_model(path)
-    metadata = _described(path, model)
+    metadata = described(path, model)
     config = from_gguf(metadata, model.tensors, families)
     return config, gguf_weights(model, config, dtype), gguf_tokenizer(metadata)
-
-
-def load_tokenizer_files(path: Path) -> TokenizerFiles:
-    """The tokenizer alone. Raises LoadFailed."""
-    return (
-        hub_tokenizer(path) if path.is_dir() else gguf_tokenizer(_described(path, read_model(path)))
-    )
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """A file's object. Raises LoadFailed."""
-    try:
-        document = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        text = _reason(error) if isinstance(error, OSError) else type(error).__name__
-        raise LoadFailed(f"'{path.name}' cannot be read as JSON: {text}") from error
-    if not isinstance(document, dict):
-        raise LoadFailed(f"'{path.name}' must be a JSON object")
-    return document
 
 
 def read_safetensors(folder: Path) -> dict[str, Tensor]:
@@ -90,7 +69,7 @@ def read_safetensors(folder: Path) -> dict[str, Tensor]:
                 for key in file.keys():  # noqa: SIM118  # it is no mapping
                     weights[key] = file.get_tensor(key)
         except (OSError, SafetensorError) as error:
-            raise LoadFailed(f"'{name}' cannot be read: {_reason(error)}") from error
+            raise LoadFailed(f"'{name}' cannot be read: {reason_of(error)}") from error
     return weights
 
 
@@ -125,14 +104,3 @@ def _refuse_other_weights(folder: Path) -> None:
             raise LoadFailed(
                 f"'{_ONLY_SHARD}' cannot be read: there is none, but '{found[0]}', {advice}"
             )
-
-
-def _reason(error: Exception) -> str:
-    if isinstance(error, OSError):
-        # Its own text says where the repository lies, too, which clients need not know.
-        return error.strerror or type(error).__name__
-    return str(error)
-
-
-def _described(path: Path, model: GgufModel) -> Described:
-    return Described(model.metadata, f"the metadata of '{path.name}'")

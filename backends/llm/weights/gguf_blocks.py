@@ -38,9 +38,9 @@ Read = Callable[[Tensor], _Groups]
 def grouped(kind: int, rows: Tensor, dtype: torch.dtype) -> Grouped | None:
     """Of a GGMLQuantizationType: `rows` are its bytes, uint8 [outputs, bytes of a row]. None where
     the type does not stay packed."""
-    if kind not in _KINDS:
+    if kind not in KINDS:
         return None
-    code, block_bytes, read = _KINDS[kind]
+    code, block_bytes, read = KINDS[kind]
     groups = read(torch.unflatten(rows, 1, (-1, block_bytes)))
     if groups.plane is not None:
         plane = groups.plane.flatten(1).contiguous()
@@ -162,7 +162,7 @@ def _mxfp4(blocks: Tensor) -> _Groups:
     return _Groups(e8m0_halves(blocks[..., 0]), plane=blocks[..., 1:])
 
 
-_KINDS: Mapping[int, tuple[Code, int, Read]] = {
+KINDS: Mapping[int, tuple[Code, int, Read]] = {
     2: (Code(4, 8), 18, _q4_0),
     3: (Code(4), 20, _q4_1),
     6: (Code(5, 16), 22, _q5_0),

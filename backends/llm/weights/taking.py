@@ -16,7 +16,7 @@ from trivet.backends.llm.families.config import LlmConfig
 from trivet.backends.llm.families.names import Role, Share, WeightName
 from trivet.backends.llm.families.sharing import sharded_config
 from trivet.backends.llm.matrices.dense import Dense
-from trivet.backends.llm.matrices.formats import formats_of, join, quantised
+from trivet.backends.llm.matrices.formats import SHARES, formats_of, join, quantised
 from trivet.backends.llm.matrices.matrix import INPUTS, OUTPUTS, Matrix, Multiplied, Stored
 from trivet.backends.llm.weights.adaptable import Adaptable
 from trivet.backends.llm.weights.rows import computed_order, neighbours
@@ -76,8 +76,7 @@ class Weights:
     def nbytes(self) -> int:
         """About what all take on the device: this rank's part of a model whose parts are alike."""
         total = sum(each.nbytes for each in self._tensors.tensors.values()) // self.ranks.size
-        # Quantised at load, a number takes half its bytes.
-        return total // 2 if self.quantization else total
+        return int(total * SHARES[self.quantization]) if self.quantization else total
 
     def matrix(
         self, outputs: Mapping[Role, int], inputs: int, layer: int = 0, expert: int = 0

@@ -24,7 +24,7 @@ from trivet.backends.llm.families.registry import from_hub
 from trivet.backends.llm.matrices.dense import Dense
 from trivet.backends.llm.matrices.formats import join, quantised
 from trivet.backends.llm.matrices.fp8 import FP8, Fp8
-from trivet.backends.llm.matrices.matrix import Stored
+from trivet.backends.llm.matrices.matrix import Matrix, Stored
 from trivet.backends.llm.matrices.rounding import rounded_to_8
 from trivet.backends.llm.models.torch_decoder import TorchDecoder
 from trivet.backends.llm.settings import EngineSettings
@@ -182,7 +182,7 @@ def test_a_product_of_8_bit_numbers_is_near_the_exact_one() -> None:
 def test_matrices_of_different_formats_are_multiplied_as_one() -> None:
     torch.manual_seed(1)
     dense = Dense(torch.randn(32, 64))
-    parts = [dense, rounded_to_8(dense), Dense(torch.randn(16, 64))]
+    parts: list[Matrix] = [dense, rounded_to_8(dense), Dense(torch.randn(16, 64))]
     rows, bias = torch.randn(3, 64), torch.randn(80)
     joined = join(parts)
     assert joined.shape == (80, 64)

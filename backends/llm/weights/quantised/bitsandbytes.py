@@ -27,7 +27,7 @@ def read_bitsandbytes(source: Source) -> None:
 
 def _eight_bits(source: Source, stem: str) -> Grouped:
     name = f"{stem}.weight"
-    data, largest = source.need(name, f"{stem}.SCB"), source.need(f"{stem}.SCB", name)
+    data, largest = source.need_matrix(name, f"{stem}.SCB"), source.need(f"{stem}.SCB", name)
     source.take(f"{stem}.weight_format")
     check_shape(f"{stem}.SCB", largest, (len(data),), f"'{name}'")
     scales = (largest.float() / _LARGEST).unsqueeze(1)
@@ -43,7 +43,9 @@ def _four_bits(source: Source, stem: str, kind: str) -> Grouped:
     shape, size = state.get("shape"), state.get("blocksize")
     if (
         not isinstance(shape, list) or len(shape) != len(("outputs", "inputs"))
-        or not isinstance(size, int) or len(table) != 1 << 4
+        or not all(isinstance(each, int) and each > 0 for each in shape)
+        or not isinstance(size, int) or size < 1
+        or len(table) != 1 << 4
     ):  # fmt: skip
         raise LoadFailed(
             f"weight '{state_name}' has shape {shape} and blocksize {size}, with a table of "
@@ -53,10 +55,12 @@ def _four_bits(source: Source, stem: str, kind: str) -> Grouped:
     check_shape(name, packed, (outputs * inputs // 2,), f"a matrix {shape} of 4 bits")
     # Blocks are cut out of the matrix as one row: those that reach into the next are none of ours.
     check_groups(name, inputs, inputs // size, size)
-    largest = _largest(source, name, state).view(outputs, -1)
-    check_shape(f"{name}.absmax", largest, (outputs, inputs // size), f"a matrix {shape}")
+    largest = _largest(source, name, state)
+    why = f"a matrix {shape} in blocks of {size}"
+    check_shape(f"{name}.absmax", largest, (outputs * inputs // size,), why)
     # The first of two is in the upper bits.
     codes = torch.stack((packed >> 4, packed & 15), dim=-1).view(outputs, inputs)
+    largest = largest.view(outputs, -1)
     return Grouped.of_codes(codes, largest, Code(4, table=table), source.dtype)
 
 

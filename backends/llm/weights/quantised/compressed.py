@@ -30,8 +30,9 @@ def read_compressed(source: Source, files: CompressedFiles) -> None:
 
 def _packed(source: Source, stem: str, files: CompressedFiles) -> Grouped:
     name = f"{stem}.weight_packed"
-    words = source.need(name, name)
-    outputs, inputs = source.need(f"{stem}.weight_shape", name).tolist()
+    words, shape = source.need_matrix(name, name), source.need(f"{stem}.weight_shape", name)
+    check_shape(f"{stem}.weight_shape", shape, (2,), f"'{name}'")
+    outputs, inputs = shape.tolist()
     bits = _bits(name, tuple(words.shape), (outputs, inputs), files)
     scales = check_scales(f"{stem}.weight_scale", source.need(f"{stem}.weight_scale", name))
     num_groups = scales.numel() // outputs

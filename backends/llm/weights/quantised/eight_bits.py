@@ -77,7 +77,7 @@ def _of_blocks(
 def read_int8(source: Source, stem: str) -> None:
     """A matrix of whole numbers, `X.weight`, with `X.weight_scale`. Raises LoadFailed."""
     name = f"{stem}.weight"
-    data = source.need(name, name)
+    data = source.need_matrix(name, name)
     scales = check_scales(f"{name}_scale", source.need(f"{name}_scale", name))
     rows, columns = data.shape
     scales = _by_row(f"{name}_scale", scales, rows)

@@ -27,8 +27,8 @@ def read_gptq(source: Source, files: GptqFiles) -> None:
 
 def _gptq(source: Source, stem: str, files: GptqFiles) -> Grouped:
     name = f"{stem}.qweight"
-    words, zeros = source.need(name, name), source.need(f"{stem}.qzeros", name)
-    scales = check_scales(f"{stem}.scales", source.need(f"{stem}.scales", name))
+    words, zeros = source.need_matrix(name, name), source.need_matrix(f"{stem}.qzeros", name)
+    scales = check_scales(f"{stem}.scales", source.need_matrix(f"{stem}.scales", name))
     groups_of = source.take(f"{stem}.g_idx")
     outputs, num_groups = words.shape[1], len(scales)
     # Words tell the bits, where the inputs are known.
@@ -96,8 +96,8 @@ def read_awq(source: Source, files: AwqFiles) -> None:
 
 def _awq(source: Source, stem: str, files: AwqFiles) -> Grouped:
     name = f"{stem}.qweight"
-    words, zeros = source.need(name, name), source.take(f"{stem}.qzeros")
-    scales = check_scales(f"{stem}.scales", source.need(f"{stem}.scales", name))
+    words, zeros = source.need_matrix(name, name), source.take(f"{stem}.qzeros")
+    scales = check_scales(f"{stem}.scales", source.need_matrix(f"{stem}.scales", name))
     inputs, outputs = len(words), words.shape[1] * WORD_BITS // _AWQ_BITS
     check_groups(name, inputs, len(scales), files.group_size or inputs)
     why = f"'{name}' of 4 bits and {len(scales)} groups"

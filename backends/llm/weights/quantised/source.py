@@ -41,6 +41,13 @@ class Source:
             raise LoadFailed(f"the packed weight '{beside}' has no '{name}' beside it")
         return found
 
+    def need_matrix(self, name: str, beside: str) -> Tensor:
+        """The same of two dimensions, neither of which is 0. Raises LoadFailed."""
+        found = self.need(name, beside)
+        if found.dim() != len(("rows", "columns")) or not found.numel():
+            raise LoadFailed(f"weight '{name}' is of shape {list(found.shape)}, which is no matrix")
+        return found
+
     def put(self, stem: str, matrix: Matrix) -> None:
         """As the weight of that name."""
         self.weights[f"{stem}.weight"] = matrix

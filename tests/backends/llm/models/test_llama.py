@@ -67,7 +67,7 @@ class Expected:
     """What `transformers` gives."""
 
     config: LlmConfig
-    weights: Mapping[str, Stored]
+    weights: dict[str, Tensor]
     prompts: list[list[int]]
     logits: list[Tensor]
     """[tokens, vocabulary] of each prompt."""

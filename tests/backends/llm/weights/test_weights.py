@@ -26,7 +26,8 @@ from trivet.backends.llm.families.registry import from_hub
 from trivet.backends.llm.matrices.matrix import Stored
 from trivet.backends.llm.models.rotary import rotary_table
 from trivet.backends.llm.models.torch_decoder import TorchDecoder
-from trivet.backends.llm.weights.files import load_model, load_tokenizer_files
+from trivet.backends.llm.weights.documents import load_tokenizer_files
+from trivet.backends.llm.weights.files import load_model
 from trivet.backends.llm.weights.taking import Weights
 
 HIDDEN, INNER, HEADS, KEY_HEADS, HEAD_SIZE, LAYERS, VOCABULARY = 64, 96, 4, 2, 16, 2, 380
@@ -275,7 +276,7 @@ def gguf_metadata(architecture: str) -> dict[str, Any]:
 
 
 def gguf_tensors(
-    architecture: str, weights: Mapping[str, Stored], kind: Kind = Kind.F32
+    architecture: str, weights: dict[str, Tensor], kind: Kind = Kind.F32
 ) -> dict[str, tuple[np.ndarray[Any, Any], Kind]]:
     """As llama.cpp's converter writes them; vectors stay float32."""
     tensors = {}
