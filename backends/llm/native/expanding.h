@@ -55,6 +55,8 @@ INLINE __m512i in_pairs(__m512 even, __m512 odd) {
 INLINE void expand_half(const int bits, const int kind, const Matrix *matrix,
                         const PanelCodes *panel, int chunk, int half, bf16 *to) {
     const Planes planes = planes_at(bits, panel, chunk, half);
+    for (int line = 0; line < plane_bytes(low_bits(bits)) / 2; line += 64)
+        _mm_prefetch(planes.low + 8 * plane_bytes(low_bits(bits)) + line, _MM_HINT_T0);
     const int first = chunk * 32 / matrix->group, last = (chunk * 32 + 16) / matrix->group;
     const Worth worths[2] = {worth_of(matrix, panel, first, half),
                              worth_of(matrix, panel, last, half)};

@@ -130,7 +130,7 @@ enum {
     PIECE_ROWS = 64, /* rows of a piece of a product */
     MOST_ROWS = 512, /* the same where weights are expanded for them */
     FEW_ROWS = 8,    /* for as many at most, codes are multiplied as they are */
-    DEPTH = 1024,    /* of weights that are expanded at a time */
+    DEPTH = 512,     /* of weights that are expanded at a time: they stay in the nearest cache */
     KEYS = 64,
     MAX_HEAD = 256,
     MAX_HEADS = 64,
