@@ -18,6 +18,7 @@ from trivet.backends.llm.device.devices import (
     choose_dtype,
     memory_told,
 )
+from trivet.backends.llm.device.free_cores import FreeCores
 from trivet.backends.llm.device.group import Ranks
 from trivet.backends.llm.device.staging import make_staging
 from trivet.backends.llm.families.config import LlmConfig
@@ -134,11 +135,19 @@ def build_part(
         max_num_seqs=settings.max_num_seqs,
         ranks=ranks,
         adapters=bank,
+        cores=_free_cores(settings, device),
     )
     sight = tensors.sight if isinstance(tensors, ModelTensors) else None
     return LoadedPart(
         config, device, dtype, max_model_len, num_blocks, runner, prepare, adapters, sight
     )
+
+
+def _free_cores(settings: EngineSettings, device: torch.device) -> FreeCores | None:
+    """Of a processor, where nobody has said how many of them are to compute."""
+    if device.type != "cpu" or settings.num_threads or settings.tensor_parallel_size > 1:
+        return None
+    return FreeCores(torch.get_num_threads(), torch.set_num_threads)
 
 
 def _adapters(
