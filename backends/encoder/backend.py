@@ -118,18 +118,17 @@ class EncoderBackend:
         own = placement.name if placement.kind == "KIND_GPU" else ""
         key = key_of(folder.path, compute, dtype, placed.cpu_threads, own)
         try:
-            share = placement.cpu_threads
-            return self._bodies.get(key, lambda: _open(compute, folder, placed, share, dtype))
+            return self._bodies.get(key, lambda: _open(compute, folder, placed, dtype))
         except ModuleNotFoundError as error:
             raise lacking(ABOUT, error) from error
 
 
-def _open(compute: str, folder: Folder, placement: Placement, share: int, dtype: str) -> Body:
+def _open(compute: str, folder: Folder, placement: Placement, dtype: str) -> Body:
     if compute == "onnx":
         from trivet.backends.encoder.onnx_body import OnnxBody
 
         assert folder.onnx is not None, "checked by compute_of"
-        return OnnxBody(folder, folder.onnx, placement, max(1, share))
+        return OnnxBody(folder, folder.onnx, placement)
     from trivet.backends.encoder.torch_body import TorchBody
 
     return TorchBody(folder, placement, dtype)
