@@ -1,12 +1,12 @@
 """The backend word "llm": language models on our own engine."""
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
 from trivet.backends.api import (
     BackendFailed,
     Batch,
-    DataType,
     Executor,
     InvalidConfig,
     LoadFailed,
@@ -17,6 +17,7 @@ from trivet.backends.api import (
 )
 from trivet.backends.api.about import SERVER_PARAMETERS, is_among
 from trivet.backends.api.adapting import ADAPTERS
+from trivet.backends.generating.tensor_form import with_tensors
 from trivet.backends.llm.about import ABOUT
 from trivet.backends.llm.checking import check_model
 from trivet.backends.llm.process.process import StartedEngine
@@ -32,28 +33,8 @@ from trivet.backends.llm.settings import (
 from trivet.backends.llm.text.chat import ChatTemplate
 from trivet.backends.llm.text.image_layout import ImageLayout, read_layout
 from trivet.backends.llm.text.tokenizer import Tokenizer
-from trivet.backends.llm.weights.files import load_tokenizer_files
+from trivet.backends.llm.weights.documents import load_tokenizer_files
 from trivet.protos.model_config_pb2 import ModelConfig, ModelInstanceGroup
-
-INPUTS = (
-    ("text_input", DataType.BYTES, False),
-    ("stream", DataType.BOOL, True),
-    ("sampling_parameters", DataType.BYTES, True),
-    ("exclude_input_in_output", DataType.BOOL, True),
-    ("return_finish_reason", DataType.BOOL, True),
-    ("return_cumulative_logprob", DataType.BOOL, True),
-    ("return_logprobs", DataType.BOOL, True),
-    ("return_num_input_tokens", DataType.BOOL, True),
-    ("return_num_output_tokens", DataType.BOOL, True),
-)
-OUTPUTS = (
-    ("text_output", DataType.BYTES),
-    ("finish_reason", DataType.BYTES),
-    ("cumulative_logprob", DataType.FP32),
-    ("logprobs", DataType.BYTES),
-    ("num_input_tokens", DataType.UINT32),
-    ("num_output_tokens", DataType.UINT32),
-)
 
 
 class LlmBackend:
@@ -63,21 +44,12 @@ class LlmBackend:
         """The tensors are the same for all. Raises InvalidConfig."""
         _refuse_unknown(config)
         engine_settings(config, files)
-        completed = ModelConfig()
-        completed.CopyFrom(config)
         if config.max_batch_size:
             raise InvalidConfig(
                 f"max_batch_size is {config.max_batch_size}; an llm model forms its batches itself "
                 "and takes one prompt a request: leave it out"
             )
-        completed.model_transaction_policy.decoupled = True
-        del completed.input[:], completed.output[:]
-        for name, datatype, is_optional in INPUTS:
-            completed.input.add(
-                name=name, data_type=datatype.to_config(), dims=[1], optional=is_optional
-            )
-        for name, datatype in OUTPUTS:
-            completed.output.add(name=name, data_type=datatype.to_config(), dims=[1])
+        completed = with_tensors(config)
         del completed.instance_group[:]
         completed.instance_group.append(_group(config))
         return completed
@@ -96,9 +68,16 @@ class LlmBackend:
         """Starts the engine and waits for its model. Raises LoadFailed."""
         settings = placed(engine_settings(config, files), placement)
         path = find_model(config, files)
-        texts = _Texts.read(path)
-        images = _image_reader(texts.layout, settings)
-        engine = start_engine(files.name, settings)
+        # Both read the tokenizer, each in a process of its own.
+        with ThreadPoolExecutor(1, "reading a tokenizer") as other:
+            reading = other.submit(_Texts.read, path)
+            engine = start_engine(files.name, settings)
+        try:
+            texts = reading.result()
+            images = _image_reader(texts.layout, settings)
+        except BaseException:
+            engine.kill()
+            raise
         return LlmInstance(files, engine, settings, texts.tokenizer, texts.template, images)
 
 
