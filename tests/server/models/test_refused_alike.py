@@ -71,7 +71,7 @@ def broken_tokenizer(root: Path) -> None:
 
 
 def encoder_with_broken_tokenizer(root: Path) -> None:
-    language_model(root, '{"architectures": ["BertModel"], "model_type": "bert"}')
+    language_model(root, '{"architectures": ["BertModel"], "model_type": "bert", "hidden_size": 4}')
     put(root, "m/1/tokenizer.json", "{}")
 
 
