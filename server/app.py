@@ -153,7 +153,19 @@ class Server:
             direct=self._releases.directed,
         )
         control.attach(self.lifecycle)
-        self.hall = Hall(
+        self.hall = self._hall(dispatcher, log_output)
+        self.core: Core = GuardedCore(self.hall) if settings.auth_keys_file else self.hall
+        cache = self._caching.cache if self._caching is not None else None
+        self.frontends = Frontends(self.core, settings, cache, gpus, custom_metrics)
+        self._watcher: Watcher | None = None
+        self._changes: set[asyncio.Task[str]] = set()
+        self._stop_requested = asyncio.Event()
+        self.is_broken_off = False
+        """Whether it was stopped before it had started."""
+
+    def _hall(self, dispatcher: RequestDispatcher, log_output: Log | None) -> Hall:
+        settings = self.settings
+        return Hall(
             self.registry,
             self.lifecycle,
             dispatcher,
@@ -166,14 +178,6 @@ class Server:
             strangers=self._strangers,
             releases=self._releases.desk,
         )
-        self.core: Core = GuardedCore(self.hall) if settings.auth_keys_file else self.hall
-        cache = self._caching.cache if self._caching is not None else None
-        self.frontends = Frontends(self.core, settings, cache, gpus, custom_metrics)
-        self._watcher: Watcher | None = None
-        self._changes: set[asyncio.Task[str]] = set()
-        self._stop_requested = asyncio.Event()
-        self.is_broken_off = False
-        """Whether it was stopped before it had started."""
 
     def _loader(
         self, limits: ResourceLimits | None, custom_metrics: CustomMetrics, gpus: Gpus
