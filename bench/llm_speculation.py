@@ -34,7 +34,7 @@ from trivet.backends.llm.speculation.draft_model import DraftModel
 from trivet.backends.llm.speculation.speculation import Speculation
 from trivet.backends.llm.steps.runner import TorchRunner
 from trivet.backends.llm.text.tokenizer import Tokenizer
-from trivet.backends.llm.weights.files import load_tokenizer_files
+from trivet.backends.llm.weights.documents import load_tokenizer_files
 from trivet.backends.llm.weights.taking import Weights
 
 LEAST_REPEATING, LEAST_WITH_DRAFT, LEAST_ELSEWHERE = 2.0, 1.5, 0.97

@@ -15,7 +15,7 @@ from trivet.backends.llm.serving.executor import LlmExecutor
 from trivet.backends.llm.settings import EngineSettings
 from trivet.backends.llm.text.chat import ChatTemplate
 from trivet.backends.llm.text.tokenizer import Tokenizer
-from trivet.backends.llm.weights.files import load_tokenizer_files
+from trivet.backends.llm.weights.documents import load_tokenizer_files
 from trivet.backends.process.launch import launch
 from trivet.server.core import Core
 from trivet.server.http.app import HttpLimits, HttpServer

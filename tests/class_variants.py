@@ -3,7 +3,7 @@ key that any of them has is given each of its values in a few."""
 
 import copy
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +19,7 @@ from trivet.backends.llm.attention.torch_reference import TorchAttention
 from trivet.backends.llm.families.config import LlmConfig
 from trivet.backends.llm.foreign.plan import Plan
 from trivet.backends.llm.foreign.planning import plan_model
+from trivet.backends.llm.matrices.matrix import Stored
 from trivet.backends.llm.steps.runner import Model
 
 LENGTHS = (45, 9)
@@ -98,7 +99,7 @@ def _made(variant: Variant) -> Any:
 
 
 def _computed(plan: Plan) -> list[Tensor]:
-    def make(config: LlmConfig, _: dict[str, Tensor], cache: KvCache) -> Model:
+    def make(config: LlmConfig, _: Mapping[str, Stored], cache: KvCache) -> Model:
         return plan.make(cache, TorchAttention(cache, config.attentions))
 
     like = {"": torch.empty(0)}

@@ -1,7 +1,7 @@
 """Models for the compiled step: whole families, in bfloat16, of sizes that it computes."""
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from torch import Tensor
 
 from trivet.backends.llm.attention.kv_cache import KvCache
 from trivet.backends.llm.families.config import LlmConfig
+from trivet.backends.llm.matrices.matrix import Stored
 from trivet.backends.llm.native.decoder import NativeModel
 from trivet.backends.llm.native.library import Native, load_native
 from trivet.backends.llm.steps.runner import Model
@@ -22,7 +23,7 @@ from trivet.backends.llm.weights.taking import Weights
 NATIVE = load_native()
 EXACT = 2**-8
 """One rounding to bfloat16."""
-Make = Callable[[LlmConfig, dict[str, Tensor], KvCache], Model]
+Make = Callable[[LlmConfig, Mapping[str, Stored], KvCache], Model]
 SIZES: dict[str, Any] = {
     "hidden_size": 64, "n_embd": 64, "d_model": 64, "intermediate_size": 96, "ffn_dim": 96,
     "head_dim": 16, "rotary_dim": 8, "word_embed_proj_dim": 64, "moe_intermediate_size": 32,
@@ -58,11 +59,12 @@ def family(name: str, changes: dict[str, Any], folder: Path) -> Weighed:
     config, weights, _ = load_model(saved(made.model(values), values, folder), torch.bfloat16)
     chance = random.Random(3)
     prompts = [[chance.randrange(config.vocabulary_size) for _ in range(n)] for n in LENGTHS]
-    return Weighed(config, dict(weights), prompts)
+    plain = {name: each for name, each in weights.items() if isinstance(each, Tensor)}
+    return Weighed(config, plain, prompts)
 
 
 def native_model(
-    config: LlmConfig, weights: dict[str, Tensor], cache: KvCache, *, amx: bool
+    config: LlmConfig, weights: Mapping[str, Stored], cache: KvCache, *, amx: bool
 ) -> Model:
     """On a processor with AMX or without."""
     assert isinstance(NATIVE, Native)

@@ -1,7 +1,7 @@
 """Random models of transformers, and the same weights over a paged cache."""
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from trivet.backends.llm.attention.kv_cache import KvCache
 from trivet.backends.llm.attention.torch_reference import TorchAttention
 from trivet.backends.llm.families.config import LlmConfig
 from trivet.backends.llm.families.described import Described
+from trivet.backends.llm.matrices.matrix import Stored
 from trivet.backends.llm.models.torch_decoder import TorchDecoder
 from trivet.backends.llm.steps.runner import Model
 from trivet.backends.llm.text.gguf_tokenizer import gguf_tokenizer
@@ -111,7 +112,7 @@ def reference(model: Any, prompts: list[list[int]]) -> list[Tensor]:
         return [model(torch.tensor([prompt]), use_cache=False).logits[0] for prompt in prompts]
 
 
-def torch_model(config: LlmConfig, weights: dict[str, Tensor], cache: KvCache) -> Model:
+def torch_model(config: LlmConfig, weights: Mapping[str, Stored], cache: KvCache) -> Model:
     """The reference."""
     attention = TorchAttention(cache, config.attentions)
     return TorchDecoder(Weights(weights, config), attention)
@@ -123,10 +124,10 @@ class Paged:
     def __init__(
         self,
         config: LlmConfig,
-        weights: dict[str, Tensor],
+        weights: Mapping[str, Stored],
         block_size: int,
         lengths: Sequence[int],
-        make: Callable[[LlmConfig, dict[str, Tensor], KvCache], Model] = torch_model,
+        make: Callable[[LlmConfig, Mapping[str, Stored], KvCache], Model] = torch_model,
     ) -> None:
         counts = [-(-length // block_size) for length in lengths]
         like = next(iter(weights.values()))

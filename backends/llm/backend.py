@@ -1,5 +1,6 @@
 """The backend word "llm": language models on our own engine."""
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -32,7 +33,7 @@ from trivet.backends.llm.settings import (
 from trivet.backends.llm.text.chat import ChatTemplate
 from trivet.backends.llm.text.image_layout import ImageLayout, read_layout
 from trivet.backends.llm.text.tokenizer import Tokenizer
-from trivet.backends.llm.weights.files import load_tokenizer_files
+from trivet.backends.llm.weights.documents import load_tokenizer_files
 from trivet.protos.model_config_pb2 import ModelConfig, ModelInstanceGroup
 
 
@@ -67,9 +68,16 @@ class LlmBackend:
         """Starts the engine and waits for its model. Raises LoadFailed."""
         settings = placed(engine_settings(config, files), placement)
         path = find_model(config, files)
-        texts = _Texts.read(path)
-        images = _image_reader(texts.layout, settings)
-        engine = start_engine(files.name, settings)
+        # Both read the tokenizer, each in a process of its own.
+        with ThreadPoolExecutor(1, "reading a tokenizer") as other:
+            reading = other.submit(_Texts.read, path)
+            engine = start_engine(files.name, settings)
+        try:
+            texts = reading.result()
+            images = _image_reader(texts.layout, settings)
+        except BaseException:
+            engine.kill()
+            raise
         return LlmInstance(files, engine, settings, texts.tokenizer, texts.template, images)
 
 

@@ -6,7 +6,7 @@ from trivet.backends.api import LoadFailed
 from trivet.backends.llm.families.described import NotComputed
 from trivet.backends.llm.families.registry import is_known
 from trivet.backends.llm.foreign.classes import find_class
-from trivet.backends.llm.weights.files import read_config, read_json
+from trivet.backends.llm.weights.documents import read_config, read_json
 
 
 def check_model(path: Path) -> None:

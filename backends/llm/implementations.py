@@ -22,6 +22,7 @@ from trivet.backends.llm.foreign.packed import PackedModel
 from trivet.backends.llm.foreign.plan import ModelTensors
 from trivet.backends.llm.foreign.products import pack_products
 from trivet.backends.llm.matrices.dense import Dense
+from trivet.backends.llm.matrices.grouped import Grouped
 from trivet.backends.llm.models import torch_decoder
 from trivet.backends.llm.models.torch_decoder import TorchDecoder
 from trivet.backends.llm.native import kinds
@@ -65,7 +66,7 @@ def _native_why_not(task: Task) -> str:
         return native
     if task.weights.ranks.size > 1:
         return "it computes whole models"
-    if others := task.weights.formats - {Dense.name}:
+    if others := task.weights.formats - {Dense.name, Grouped.name}:
         return f"it multiplies no matrices of {', '.join(sorted(others))}"
     return kinds.why_not(task.weights.config, task.cache.layers[0].dtype)
 

@@ -6,7 +6,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
 from trivet.backends.api import LoadFailed
 from trivet.backends.llm.adapters.bank import AdapterBank
@@ -19,6 +18,7 @@ from trivet.backends.llm.device.devices import (
     choose_dtype,
     memory_told,
 )
+from trivet.backends.llm.device.free_cores import FreeCores
 from trivet.backends.llm.device.group import Ranks
 from trivet.backends.llm.device.staging import make_staging
 from trivet.backends.llm.families.config import LlmConfig
@@ -30,12 +30,14 @@ from trivet.backends.llm.foreign.plan import ModelTensors, Sight
 from trivet.backends.llm.foreign.reading import read_foreign
 from trivet.backends.llm.implementations import make_held_model, make_model
 from trivet.backends.llm.matrices.fp8 import FP8
+from trivet.backends.llm.matrices.matrix import Stored
 from trivet.backends.llm.settings import EngineSettings
 from trivet.backends.llm.steps.graphs import CudaRecorder, GraphedModel
 from trivet.backends.llm.steps.measure import CudaMeter, Meter, largest_step
 from trivet.backends.llm.steps.runner import HeldModel, Model, TorchRunner
 from trivet.backends.llm.text.tokenizer_files import TokenizerFiles
-from trivet.backends.llm.weights.files import load_model, read_json
+from trivet.backends.llm.weights.documents import read_json
+from trivet.backends.llm.weights.files import load_model
 from trivet.backends.llm.weights.taking import Weights
 
 log = logging.getLogger(__name__)
@@ -85,7 +87,7 @@ def load_part(
 
 def read_model(
     settings: EngineSettings, dtype: torch.dtype, families: Sequence[Family] = FAMILIES
-) -> tuple[LlmConfig, Mapping[str, Tensor], TokenizerFiles]:
+) -> tuple[LlmConfig, Mapping[str, Stored], TokenizerFiles]:
     """By the family that knows the model, or by transformers' classes: also where the family does
     not compute what the config says."""
     path = Path(settings.model_path)
@@ -107,7 +109,7 @@ def read_model(
 def build_part(
     settings: EngineSettings,
     config: LlmConfig,
-    tensors: Mapping[str, Tensor],
+    tensors: Mapping[str, Stored],
     dtype: torch.dtype,
     device: torch.device,
     ranks: Ranks,
@@ -133,11 +135,19 @@ def build_part(
         max_num_seqs=settings.max_num_seqs,
         ranks=ranks,
         adapters=bank,
+        cores=_free_cores(settings, device),
     )
     sight = tensors.sight if isinstance(tensors, ModelTensors) else None
     return LoadedPart(
         config, device, dtype, max_model_len, num_blocks, runner, prepare, adapters, sight
     )
+
+
+def _free_cores(settings: EngineSettings, device: torch.device) -> FreeCores | None:
+    """Of a processor, where nobody has said how many of them are to compute."""
+    if device.type != "cpu" or settings.num_threads or settings.tensor_parallel_size > 1:
+        return None
+    return FreeCores(torch.get_num_threads(), torch.set_num_threads)
 
 
 def _adapters(

@@ -21,7 +21,7 @@ CHOICES = {
     "tool_call_parser": ("", *TOOL_NAMES),
     "generation_config": ("auto", "none"),
     "reasoning_parser": ("", *THOUGHT_NAMES),
-    "quantization": ("", "fp8"),
+    "quantization": ("", "fp8", "int8", "int4"),
     "kv_cache_dtype": ("auto", "fp8"),
     "attention": ("auto", "triton", "fa3", "varlen", "flashinfer", "torch"),
 }
@@ -59,7 +59,8 @@ class EngineSettings:
     max_num_waiting: int = 1024
     prefix_caching: bool = True
     quantization: str = ""
-    """fp8: the layers' matrices become 8-bit numbers at load. Files of 8 bits stay as they are."""
+    """fp8, int8 or int4: what the layers' matrices become at load. What a file has quantised stays
+    as it is."""
     kv_cache_dtype: str = "auto"
     """fp8: twice the tokens in the same memory. "auto": what the model computes in."""
     tensor_parallel_size: int = 1

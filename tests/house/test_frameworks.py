@@ -80,6 +80,12 @@ def test_a_backend_with_processes_of_its_own_loads_its_framework_there(word: str
     assert loaded_by(module) & FOREIGN == set()
 
 
+def test_a_language_model_loads_torch_in_its_engine_only() -> None:
+    module = abouts()["llm"].backend.partition(":")[0]
+
+    assert loaded_by(module) & FOREIGN == {"tokenizers"}
+
+
 def test_asking_for_help_is_instant() -> None:
     assert loaded_by("trivet.server.cli") & {*FOREIGN, "aiohttp", "numpy", "google"} == set()
 

@@ -10,23 +10,22 @@ from torch import Tensor
 
 from trivet.backends.api import LoadFailed
 from trivet.backends.llm.families.config import LlmConfig
+from trivet.backends.llm.matrices.matrix import Stored
 from trivet.backends.llm.settings import EngineSettings
 
 log = logging.getLogger(__name__)
 MIB = 1024 * 1024
 
 
-def cache_scales(weights: Mapping[str, Tensor], config: LlmConfig) -> list[tuple[float, float]]:
+def cache_scales(weights: Mapping[str, Stored], config: LlmConfig) -> list[tuple[float, float]]:
     """What a checkpoint that was calibrated for it divides a cache of 8 bits by; else 1."""
-    one, name = torch.ones(()), config.names.cache_scales
-    keys, values = (
-        [
-            float(weights.get(name.format(layer=layer, kind=kind), one).max())
-            for layer in range(config.num_layers)
-        ]
-        for kind in "kv"
-    )
-    return list(zip(keys, values, strict=True))
+    name = config.names.cache_scales
+
+    def scale(layer: int, kind: str) -> float:
+        found = weights.get(name.format(layer=layer, kind=kind))
+        return float(found.max()) if isinstance(found, Tensor) else 1.0
+
+    return [(scale(layer, "k"), scale(layer, "v")) for layer in range(config.num_layers)]
 
 
 def token_bytes_of(config: LlmConfig, dtype: torch.dtype) -> int:

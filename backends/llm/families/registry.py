@@ -23,7 +23,7 @@ from trivet.backends.llm.families.mistral import MISTRAL
 from trivet.backends.llm.families.olmo import OLMO, OLMO2, OLMO3
 from trivet.backends.llm.families.opt import OPT
 from trivet.backends.llm.families.phi import PHI, PHI3
-from trivet.backends.llm.families.quantisation import refuse_quantisations
+from trivet.backends.llm.families.quantisation import quantisation
 from trivet.backends.llm.families.qwen import QWEN2, QWEN3
 from trivet.backends.llm.families.smollm import SMOLLM3
 from trivet.backends.llm.families.stablelm import NEMOTRON, STABLELM
@@ -50,7 +50,7 @@ def from_hub(values: Mapping[str, Any], families: Sequence[Family] = FAMILIES) -
         raise LoadFailed(
             f"config.json names the architecture '{name}'; supported are {sorted(known)}"
         )
-    refuse_quantisations(config.get("quantization_config") or {})
+    quantisation(config.get("quantization_config") or {})
     return known[name].from_hub(config)
 
 

@@ -16,8 +16,8 @@ from trivet.backends.llm.families.described import Described
 from trivet.backends.llm.foreign.classes import Found, find_class
 from trivet.backends.llm.text.gguf_tokenizer import gguf_tokenizer
 from trivet.backends.llm.text.tokenizer_files import TokenizerFiles
-from trivet.backends.llm.weights.files import gguf_values
 from trivet.backends.llm.weights.gguf_parts import GgufModel, read_model
+from trivet.backends.llm.weights.gguf_weights import gguf_values
 
 _SAYS_NOTHING = {"vocab_size", "attention.causal", "context_length", "pooling_type"}
 FAULTS = (

@@ -19,7 +19,8 @@ from trivet.backends.llm.text.tokenizer_files import (
     hub_tokenizer,
     read_tokenizer,
 )
-from trivet.backends.llm.weights.files import read_json, read_safetensors
+from trivet.backends.llm.weights.documents import read_json
+from trivet.backends.llm.weights.files import read_safetensors
 
 _REPORTED = {
     "missing_keys": "the model's files lack {count} weights that {name} has, '{first}' the first",
@@ -44,7 +45,7 @@ def read_foreign(
         layout = read_layout(path)
         if layout is not None:
             _check_image_token(layout, files)
-        model = make_model(found, read_safetensors(path, None), dtype)
+        model = make_model(found, read_safetensors(path), dtype)
     else:
         found, tensors, files = read_gguf(path, dtype)
         model = make_model(found, tensors, dtype)

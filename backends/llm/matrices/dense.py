@@ -1,6 +1,6 @@
 """Matrices of whole numbers: float32, float16 or bfloat16."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -8,7 +8,6 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from trivet.backends.api import LoadFailed
 from trivet.backends.llm.matrices.matrix import Product
 
 
@@ -20,23 +19,21 @@ class Dense:
     data: Tensor
     """[outputs, inputs]."""
 
-    @classmethod
-    def is_in(cls, tensors: Mapping[str, Tensor]) -> bool:  # noqa: ARG003
-        """See Format: embeddings and norms always are."""
-        return True
-
-    @classmethod
-    def take(cls, tensors: Mapping[str, Tensor], name: str) -> "Dense":
-        """See Format."""
-        if f"{name}.weight" not in tensors:
-            raise LoadFailed(f"the model's files have no weight '{name}.weight'")
-        return cls(tensors[f"{name}.weight"])
-
     @property
     def shape(self) -> tuple[int, int]:
         """See Matrix."""
         outputs, inputs = self.data.shape
         return outputs, inputs
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """See Matrix."""
+        return self.data.dtype
+
+    @property
+    def device(self) -> torch.device:
+        """See Matrix."""
+        return self.data.device
 
     @property
     def nbytes(self) -> int:
@@ -55,9 +52,17 @@ class Dense:
         """See Matrix."""
         return Dense(self.data.to(device))
 
+    def can_join(self, other: "Dense") -> bool:  # noqa: ARG002  # all are alike
+        """See Matrix."""
+        return True
+
     def joined(self, others: "Sequence[Dense]") -> "Dense":
         """See Matrix."""
         return Dense(torch.cat([self.data, *(other.data for other in others)])) if others else self
+
+    def expanded(self) -> Tensor:
+        """See Matrix."""
+        return self.data
 
     def product(self, bias: Tensor | None = None) -> Product:
         """See Matrix. oneDNN multiplies bfloat16 in blocks, into which `functional.linear` brings

@@ -1,49 +1,49 @@
-"""The formats that there are, and how one is found, joined and made of another."""
+"""The formats that matrices have in memory: how they are joined, and made of dense ones."""
 
 from collections.abc import Callable, Mapping, Sequence
 
 from torch import Tensor
 
-from trivet.backends.api import LoadFailed
 from trivet.backends.llm.matrices.dense import Dense
-from trivet.backends.llm.matrices.fp8 import Fp8
-from trivet.backends.llm.matrices.matrix import Format, Matrix
+from trivet.backends.llm.matrices.fp8 import E4M3, Fp8
+from trivet.backends.llm.matrices.grouped import Grouped
+from trivet.backends.llm.matrices.matrix import Matrix, Multiplied, Stored
+from trivet.backends.llm.matrices.mixed import Mixed
+from trivet.backends.llm.matrices.rounding import rounded_to_4, rounded_to_8
 
-FORMATS: tuple[Format, ...] = (Fp8, Dense)
-"""In the order in which they are asked for a matrix; the last says what is missing."""
-AT_LOAD: Mapping[str, Callable[[Dense], Matrix]] = {Fp8.name: Fp8.of}
+AT_LOAD: Mapping[str, Callable[[Dense], Matrix]] = {
+    Fp8.name: Fp8.of,
+    "int4": rounded_to_4,
+    "int8": rounded_to_8,
+}
 """What the model parameter `quantization` makes of dense matrices."""
+SHARES = {"fp8": 1 / 2, "int4": 5 / 16, "int8": 1 / 2}
+"""What is left of numbers of 16 bits."""
+_MADE = {"int4": Grouped.name, "int8": Grouped.name}
+"""Of which format that is."""
 
 
-def take_matrix(tensors: Mapping[str, Tensor], name: str) -> Matrix:
-    """A matrix in the format in which the file has it. Raises LoadFailed if it is not there."""
-    for each in FORMATS:
-        matrix = each.take(tensors, name)
-        if matrix is not None:
-            return matrix
-    raise AssertionError("the last format takes or raises")
-
-
-def formats_of(tensors: Mapping[str, Tensor], quantization: str) -> frozenset[str]:
+def formats_of(weights: Mapping[str, Stored], quantization: str) -> frozenset[str]:
     """The formats of a model's matrices, by name, once they are loaded."""
-    made = {quantization} if quantization else set()
-    return frozenset(each.name for each in FORMATS if each.is_in(tensors)) | made
+    packed = {each.name for each in weights.values() if not isinstance(each, Tensor)}
+    # Embeddings and norms always are dense numbers.
+    made = {_MADE.get(quantization, quantization)} if quantization else set()
+    return frozenset({Dense.name}) | packed | made
 
 
 def quantised(matrix: Matrix, quantization: str) -> Matrix:
-    """As the model parameter `quantization` wants it. Whatever a file has quantised stays so."""
-    if not quantization or not isinstance(matrix, Dense):
+    """As the model parameter `quantization` wants it. Whatever a file has quantised stays so, but
+    for e4m3 blocks, which are multiplied in 8 bits with scales of their rows only."""
+    if not quantization:
         return matrix
-    return AT_LOAD[quantization](matrix)
+    if quantization == Fp8.name and isinstance(matrix, Grouped) and matrix.code == E4M3:
+        matrix = Dense(matrix.expanded())
+    return AT_LOAD[quantization](matrix) if isinstance(matrix, Dense) else matrix
 
 
-def join(parts: Sequence[Matrix], names: str) -> Matrix:
-    """Matrices of the same inputs as one, each below the one before it. Raises LoadFailed where
-    they are of several formats."""
+def join(parts: Sequence[Matrix]) -> Multiplied:
+    """Matrices of the same inputs as one, each below the one before it."""
     first, *others = parts
-    if any(type(other) is not type(first) for other in others):
-        kinds = ", ".join(type(part).__name__ for part in parts)
-        raise LoadFailed(
-            f"the weights {names} are of different formats ({kinds}), but are multiplied as one"
-        )
-    return first.joined(others)
+    if all(type(other) is type(first) and first.can_join(other) for other in others):
+        return first.joined(others)
+    return Mixed(tuple(parts))

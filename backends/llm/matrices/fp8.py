@@ -1,7 +1,7 @@
 """Matrices of 8-bit numbers, multiplied with rows of 8-bit numbers."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import torch
@@ -9,12 +9,17 @@ from torch import Tensor
 
 from trivet.backends.api import LoadFailed
 from trivet.backends.llm.matrices.dense import Dense
+from trivet.backends.llm.matrices.grouped import Code
 from trivet.backends.llm.matrices.matrix import OUTPUTS
 
 FP8 = torch.float8_e4m3fn
 FP8_MAX = torch.finfo(FP8).max
 FP8_MULTIPLE = 16
 """Inputs and outputs of an 8-bit product are multiples of that."""
+
+
+E4M3 = Code(8, table=tuple(torch.arange(256, dtype=torch.uint8).view(FP8).float().tolist()))
+"""Of grouped matrices: those whose blocks have scales."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,40 +31,25 @@ class Fp8:
     """float8_e4m3fn [outputs, inputs]."""
     scales: Tensor
     """float32 [outputs]: what each output's numbers are times."""
-
-    @classmethod
-    def is_in(cls, tensors: Mapping[str, Tensor]) -> bool:
-        """See Format."""
-        return any(tensor.dtype == FP8 for tensor in tensors.values())
-
-    @classmethod
-    def take(cls, tensors: Mapping[str, Tensor], name: str) -> "Fp8 | None":
-        """See Format. The scale is one for all or for each output."""
-        if f"{name}.weight" not in tensors or tensors[f"{name}.weight"].dtype != FP8:
-            return None
-        data = tensors[f"{name}.weight"]
-        scales = tensors.get(f"{name}.weight_scale")
-        if scales is None or scales.numel() not in (1, len(data)):
-            raise LoadFailed(
-                f"the 8-bit weight '{name}.weight' has no scale, or not one for all or for each of "
-                f"its {len(data)} rows, in '{name}.weight_scale'"
-            )
-        # Rows to multiply get scales of their own at each step, at least as precise as the one
-        # that a checkpoint was calibrated to.
-        tensors.get(f"{name}.input_scale")
-        return cls(data, scales.float().flatten().expand(len(data)).contiguous())
+    dtype: torch.dtype
+    """Of the numbers that it stands for, once they are expanded."""
 
     @classmethod
     def of(cls, matrix: Dense) -> "Fp8":
         """Each output by its own largest number."""
         data, scales = quantised_rows(matrix.data)
-        return cls(data, scales[:, 0])
+        return cls(data, scales[:, 0], matrix.data.dtype)
 
     @property
     def shape(self) -> tuple[int, int]:
         """See Matrix."""
         outputs, inputs = self.data.shape
         return outputs, inputs
+
+    @property
+    def device(self) -> torch.device:
+        """See Matrix."""
+        return self.data.device
 
     @property
     def nbytes(self) -> int:
@@ -69,23 +59,35 @@ class Fp8:
     def part(self, axis: int, start: int, stop: int) -> "Fp8":
         """See Matrix."""
         data = self.data.narrow(axis, start, stop - start).contiguous()
-        return Fp8(data, self.scales[start:stop] if axis == OUTPUTS else self.scales)
+        scales = self.scales[start:stop] if axis == OUTPUTS else self.scales
+        return replace(self, data=data, scales=scales)
 
     def reordered(self, order: Tensor) -> "Fp8":
         """See Matrix."""
         # As bytes: indexing knows no 8-bit floats everywhere.
-        return Fp8(self.data.view(torch.uint8)[order].view(FP8), self.scales[order])
+        data = self.data.view(torch.uint8)[order].view(FP8)
+        return replace(self, data=data, scales=self.scales[order])
 
     def to(self, device: torch.device) -> "Fp8":
         """See Matrix."""
-        return Fp8(self.data.to(device), self.scales.to(device))
+        return replace(self, data=self.data.to(device), scales=self.scales.to(device))
+
+    def can_join(self, other: "Fp8") -> bool:  # noqa: ARG002  # all are alike
+        """See Matrix."""
+        return True
 
     def joined(self, others: "Sequence[Fp8]") -> "Fp8":
         """See Matrix."""
         parts = (self, *others)
-        return Fp8(
-            torch.cat([part.data for part in parts]), torch.cat([part.scales for part in parts])
+        return replace(
+            self,
+            data=torch.cat([part.data for part in parts]),
+            scales=torch.cat([part.scales for part in parts]),
         )
+
+    def expanded(self) -> Tensor:
+        """See Matrix."""
+        return (self.data.float() * self.scales.float().unsqueeze(1)).to(self.dtype)
 
     def product(self, bias: Tensor | None = None) -> "Fp8Product":
         """See Matrix."""

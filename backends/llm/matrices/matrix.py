@@ -1,12 +1,12 @@
 """What a format of matrices must do, from a file's tensors to a product.
 
-A format is a class: it is listed in `formats.py`, and nothing else changes. Its life, of which each
-step is one method:
+A format is a class. What lies in files is brought into it by a reader (`weights/`); from then
+on, each step of its life is one method:
 
-    file's tensors | take | part (a rank's) | to (a device) | joined (q, k, v) | product |
+    file's tensors | part (a rank's) | to (a device) | joined (q, k, v) | product |
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol, Self
 
 import torch
@@ -25,6 +25,9 @@ class Multiplied(Protocol):
     def shape(self) -> tuple[int, int]:
         """Outputs and inputs."""
 
+    def expanded(self) -> Tensor:
+        """Its numbers, [outputs, inputs]."""
+
     def product(self, bias: Tensor | None = None) -> Product:
         """In the layout that its device multiplies best. Raises LoadFailed for a shape that cannot
         be multiplied."""
@@ -32,6 +35,18 @@ class Multiplied(Protocol):
 
 class Matrix(Multiplied, Protocol):
     """[outputs, inputs] numbers in some format, not changed once made."""
+
+    @property
+    def name(self) -> str:
+        """The format's, in settings and logs."""
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of its numbers, once they are expanded."""
+
+    @property
+    def device(self) -> torch.device:
+        """Where it lies."""
 
     @property
     def nbytes(self) -> int:
@@ -42,25 +57,18 @@ class Matrix(Multiplied, Protocol):
         there."""
 
     def reordered(self, order: Tensor) -> Self:
-        """With its outputs in another order: int64 [outputs]."""
+        """Of some of its outputs, in an order: int64 [any]."""
 
     def to(self, device: torch.device) -> Self:
         """On a device."""
 
+    def can_join(self, other: Self) -> bool:
+        """Whether one matrix can hold both, of the same inputs."""
+
     def joined(self, others: Sequence[Self]) -> Self:
-        """With others of the same inputs below it."""
+        """With others below it, such as `can_join` says."""
 
 
-class Format(Protocol):
-    """A class of Matrix, as files are read by it."""
-
-    @property
-    def name(self) -> str:
-        """In settings and logs."""
-
-    def is_in(self, tensors: Mapping[str, Tensor]) -> bool:
-        """Whether some of a file's matrices may be of this format."""
-
-    def take(self, tensors: Mapping[str, Tensor], name: str) -> Matrix | None:
-        """The matrix whose tensors have a name and an ending each; None if it is of another format.
-        Takes all that belongs to it, for what nobody takes is refused. Raises LoadFailed."""
+Stored = Tensor | Matrix
+"""A weight by its name: `X.weight` is a Matrix where the file has it packed, and then always
+[outputs, inputs]."""

@@ -191,7 +191,7 @@ static inline void look(const Layer *layer, Head *head, int number, const bf16 *
 /* One query token, by online softmax over 64 keys at a time. Heads from `kv_from` to `kv_to` go
  * together, because their keys are neighbours in memory. */
 static void attend_token(const Model *model, const Layer *layer, const Step *step, const Buffers *b,
-                         int sequence, int token, int kv_from, int kv_to) {
+                         int sequence, int token, int kv_from, int kv_to, Work *work) {
     const int size = layer->head_dim, group = layer->heads / layer->kv_heads;
     const int stride = padded_head(size), first_head = kv_from * group;
     const int length = (int)step->positions[token] + 1, width = (kv_to - kv_from) * size;
@@ -230,6 +230,8 @@ static void attend_token(const Model *model, const Layer *layer, const Step *ste
             weigh_heads(group, size, weights, values, count, mine);
         }
     }
+    if (!may_keep(work)) return;
     for (int h = 0; h < (kv_to - kv_from) * group; h++)
         store_share(heads[h].sums, size, heads[h].total, b->attended + (place + h) * size);
+    kept(work);
 }

@@ -162,7 +162,7 @@ static void add_values(HeadTile *head, int size, const bf16 *weights, const KeyT
 
 /* Up to 16 tokens of one sequence, from `first` on; the heads that share a key/value head. */
 static void attend_tile(const Model *model, const Layer *layer, const Step *step, const Buffers *b,
-                        int sequence, int first, int kv_head) {
+                        int sequence, int first, int kv_head, Work *work) {
     const int size = layer->head_dim, group = layer->heads / layer->kv_heads;
     const int padded_size = padded_head(size), first_head = kv_head * group;
     const Span span = span_of(layer, step, sequence, first);
@@ -197,8 +197,10 @@ static void attend_tile(const Model *model, const Layer *layer, const Step *step
             add_values(heads + h, size, weights, &tiles);
         }
     }
+    if (!may_keep(work)) return;
     for (int h = 0; h < group; h++)
         for (int row = 0; row < span.tokens; row++)
             store_share(heads[h].sums + row * size, size, heads[h].total[row],
                         b->attended + (place + (int64_t)row * layer->heads + h) * size);
+    kept(work);
 }

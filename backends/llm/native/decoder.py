@@ -4,18 +4,20 @@ import ctypes
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from trivet.backends.llm.adapters.bank import AdapterBank, StepAdapters
 from trivet.backends.llm.attention.base import StepInputs
 from trivet.backends.llm.attention.kv_cache import KvCache
 from trivet.backends.llm.families.names import Role
+from trivet.backends.llm.matrices.grouped import Grouped
+from trivet.backends.llm.matrices.matrix import Matrix
 from trivet.backends.llm.models.parts import take_norm
 from trivet.backends.llm.models.vocabulary import take_embedding, take_head
 from trivet.backends.llm.native.adding import Adding
 from trivet.backends.llm.native.layers import Taken
 from trivet.backends.llm.native.library import Native
-from trivet.backends.llm.native.packing import numbers_of, pack, padded
+from trivet.backends.llm.native.matrices import PackedMatrix, can_stay_packed
+from trivet.backends.llm.native.packing import numbers_of
 from trivet.backends.llm.native.structures import CLayer, CModel, CStep
 from trivet.backends.llm.weights.taking import Weights
 
@@ -28,14 +30,17 @@ class NativeModel:
         config = weights.config
         self._functions = native.functions
         self._vocabulary = config.vocabulary_size
-        self._taken = Taken(weights)
-        self._model = _model(weights, self._taken)
+        taken, embedding = Taken(weights), take_embedding(weights)
+        self._model = _model(weights, taken, embedding)
         self._model.block_size = cache.block_size
         self._model.has_amx, self._model.threads = native.has_amx, torch.get_num_threads()
-        layers = [self._taken.layer(index, states) for index, states in enumerate(cache.layers)]
+        layers = [taken.layer(index, states) for index, states in enumerate(cache.layers)]
         weights.refuse_rest()
         self._adapters = weights.adapters
-        self._adding = Adding(self._taken.places)
+        self._adding = Adding(taken.places)
+        # Not `taken`: it holds the files' weights, of which these are in the order of products.
+        self._kept = taken.kept
+        self._embedding = None if self._adapters is None else embedding
         self._multiplier, self._cap = config.logit_multiplier, config.logit_cap
         self._layers = (CLayer * len(layers))(*layers)
         self._scratch = torch.empty(0, dtype=torch.uint8)
@@ -88,7 +93,8 @@ class NativeModel:
         return torch.tanh(scored / self._cap) * self._cap if self._cap else scored
 
     def _look_up(self, token_ids: Tensor) -> Tensor:
-        return functional.embedding(token_ids, self._taken.embedding)
+        assert self._embedding is not None
+        return self._embedding.reordered(token_ids).expanded().to(torch.bfloat16)
 
     def _memory(self, num_tokens: int, num_samples: int) -> Tensor:
         size = self._functions.scratch_bytes(
@@ -100,20 +106,23 @@ class NativeModel:
         return self._scratch
 
 
-def _model(weights: Weights, taken: Taken) -> CModel:
+def _model(weights: Weights, taken: Taken, embedding: Matrix) -> CModel:
     config = weights.config
-    embedding = take_embedding(weights)
-    head = padded(numbers_of(take_head(weights, embedding)))
+    head = PackedMatrix(take_head(weights, embedding))
     # Rounded to what states are of, as models that have a multiplier were trained.
     multiplier = torch.tensor(config.embedding_multiplier).bfloat16()
-    taken.embedding = embedding
     made = CModel(
-        hidden=config.hidden_size, layers=config.num_layers, vocabulary=len(head),
+        hidden=config.hidden_size, layers=config.num_layers, vocabulary=head.num_columns,
         first_position=config.first_position, embedding_multiplier=float(multiplier),
         logit_multiplier=config.logit_multiplier, logit_cap=config.logit_cap,
-        embedding=taken.address(embedding), head=taken.address(pack(head)),
+        head=taken.address_of(head),
         norm=taken.norm(config.norm, take_norm(weights, config.norm, Role.FINAL_NORM)),
     )  # fmt: skip
+    if isinstance(embedding, Grouped) and can_stay_packed(embedding):
+        is_tied = config.ties_embeddings
+        made.embedding_codes = made.head if is_tied else taken.matrix(embedding)
+    else:
+        made.embedding = taken.address(numbers_of(embedding).contiguous())
     if config.has_head_bias:
         made.head_bias = taken.bias(weights.bias({Role.HEAD: config.vocabulary_size}))
     if config.has_learned_positions:

@@ -103,28 +103,37 @@ static void sort_rows(const Router *router, int tokens, Choice *choice) {
     }
 }
 
-/* From what the MLP reads to each expert's rows, side by side. All threads meet behind it. */
+static void choose_all(Walk *w, const Router *router, const bf16 *states) {
+    const Choice *choice = &w->buffers.choice;
+    const int64_t width = panels_of(router->count) * PANEL, size = w->model->hidden;
+    Work work = begin_short(w, w->step->tokens);
+    for (; take(&work); kept(&work)) {
+        const int64_t row = work.piece;
+        choose(router, choice->logits + row * width, choice->experts + row * router->active,
+               choice->scores + row * router->active);
+        choice->of_shared[row] = share_of_all(router, states + row * size, (int)size);
+    }
+}
+
+/* From what the MLP reads to each expert's rows, side by side. */
 static void gather_rows(Walk *w, const Layer *layer, const bf16 *states) {
     const Router *router = &layer->router;
     Choice *choice = &w->buffers.choice;
-    const int size = w->model->hidden, tokens = w->step->tokens, active = router->active;
+    const int size = w->model->hidden, tokens = w->step->tokens;
     const int64_t width = panels_of(router->count) * PANEL;
-    Finish store = {.kind = STORE, .floats = choice->logits, .width = width};
-    multiply(w->model, states, tokens, size, router->weight, (int)(width / PANEL), w->thread,
-             &store);
-    meet(w->team);
-    for (int row = w->from; row < w->to; row++) {
-        choose(router, choice->logits + row * width, choice->experts + row * active,
-               choice->scores + row * active);
-        choice->of_shared[row] = share_of_all(router, states + (int64_t)row * size, size);
-    }
-    meet(w->team);
-    if (w->thread == 0) sort_rows(router, tokens, choice);
-    meet(w->team);
-    int from, to;
-    share(tokens * active, w->thread, w->model->threads, &from, &to);
-    for (int row = from; row < to; row++)
-        memcpy(choice->gathered + (int64_t)row * size, states + (int64_t)choice->places[row] * size,
-               size * sizeof(bf16));
-    meet(w->team);
+    const Matrix weight = {
+        .panels = (int32_t)panels_of(router->count), .bits = 16, .low = router->weight};
+    const Product scores = {
+        .left = states,
+        .rows = tokens,
+        .depth = size,
+        .weight = &weight,
+        .finish = {.kind = STORE, .floats = choice->logits, .width = width},
+    };
+    multiply(w, scores, weight.panels);
+    choose_all(w, router, states);
+    for (Work work = begin_short(w, 1); take(&work); kept(&work)) sort_rows(router, tokens, choice);
+    for (Work work = begin_short(w, tokens * router->active); take(&work); kept(&work))
+        memcpy(choice->gathered + (int64_t)work.piece * size,
+               states + (int64_t)choice->places[work.piece] * size, size * sizeof(bf16));
 }

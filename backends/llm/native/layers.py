@@ -1,5 +1,6 @@
 """A model's weights as the compiled step reads them."""
 
+import ctypes
 from collections.abc import Sequence
 
 import torch
@@ -29,6 +30,7 @@ from trivet.backends.llm.models.parts import (
 from trivet.backends.llm.models.rotary import rotary_table
 from trivet.backends.llm.native.adding import LayerPlaces, place_of
 from trivet.backends.llm.native.kinds import ACTIVATIONS, NORMS, PARALLEL, norm_kind
+from trivet.backends.llm.native.matrices import PackedMatrix
 from trivet.backends.llm.native.packing import interleaved, numbers_of, pack, padded
 from trivet.backends.llm.native.structures import CLayer, CMlp, CNorm, CRouter
 from trivet.backends.llm.weights.taking import Weights
@@ -42,10 +44,9 @@ class Taken:
     def __init__(self, weights: Weights) -> None:
         """Raises LoadFailed, as all of it does, for what is missing or of another shape."""
         self._weights = weights
-        self._kept: list[object] = []
+        self.kept: list[object] = []
+        """What addresses point to."""
         self._tables: dict[tuple[Rope, int], tuple[int, int]] = {}
-        self.embedding = torch.empty(0)
-        """The model's, once it is taken."""
         self.places: list[LayerPlaces] = []
         """Where adapters may change each layer."""
 
@@ -53,8 +54,17 @@ class Taken:
         """Of a tensor that is kept from now on; null of none."""
         if tensor is None:
             return None
-        self._kept.append(tensor)
+        self.kept.append(tensor)
         return tensor.data_ptr()
+
+    def matrix(self, weights: Multiplied, *, is_gated: bool = False) -> int:
+        """Of a product's weights."""
+        return self.address_of(PackedMatrix(weights, is_gated=is_gated))
+
+    def address_of(self, matrix: PackedMatrix) -> int:
+        """Of one that is kept from now on."""
+        self.kept.append(matrix)
+        return ctypes.addressof(matrix.array)
 
     def bias(self, tensor: Tensor | None) -> int | None:
         """Of a product: filled up to whole panels."""
@@ -105,14 +115,14 @@ class Taken:
             cosines, sines = rotary_table(
                 heads, config.max_positions, torch.bfloat16, self._weights.rope_divisors()
             )
-            self._kept += [cosines, sines]
+            self.kept += [cosines, sines]
             self._tables[key] = cosines.data_ptr(), sines.data_ptr()
         return self._tables[key]
 
     def _attention(self, made: CLayer, kind: GroupedAttention, weights: AttentionWeights) -> None:
-        made.qkv = self.address(pack(numbers_of(weights.qkv)))
+        made.qkv = self.matrix(weights.qkv)
         made.qkv_bias = self.bias(weights.qkv_bias)
-        made.output = self.address(pack(numbers_of(weights.output)))
+        made.output = self.matrix(weights.output)
         made.output_bias = self.bias(weights.output_bias)
         if kind.head_norm is None:
             return
@@ -128,13 +138,13 @@ class Taken:
 
     def _mlp(self, kind: Dense, weights: MlpWeights) -> CMlp:
         is_gated = isinstance(kind, GatedMlp)
-        into, bias = numbers_of(weights.inner), weights.inner_bias
-        if is_gated:
-            into, bias = interleaved(into), None if bias is None else interleaved(bias)
+        bias = weights.inner_bias
+        if is_gated and bias is not None:
+            bias = interleaved(bias)
         return CMlp(
             kind.intermediate_size, ACTIVATIONS.index(kind.activation), is_gated,
-            self.address(pack(into)), self.bias(bias),
-            self.address(pack(numbers_of(weights.down))), self.bias(weights.down_bias),
+            self.matrix(weights.inner, is_gated=is_gated), self.bias(bias),
+            self.matrix(weights.down), self.bias(weights.down_bias),
         )  # fmt: skip
 
     def _experts(self, made: CLayer, kind: ExpertMlp, weights: ExpertWeights) -> None:
@@ -155,7 +165,7 @@ class Taken:
 
     def _array(self, mlps: Sequence[CMlp]) -> object:
         array = (CMlp * len(mlps))(*mlps)
-        self._kept.append(array)
+        self.kept.append(array)
         return array
 
 

@@ -9,7 +9,9 @@ from pathlib import Path
 from trivet.backends.llm.native.structures import STRUCTURE_BYTES
 
 LIBRARY = Path(__file__).with_name("_decoder.so")
-NEEDED_FLAGS = frozenset({"avx512f", "avx512bw", "avx512vl", "avx512dq", "avx512_bf16"})
+NEEDED_FLAGS = frozenset(
+    {"avx512f", "avx512bw", "avx512vl", "avx512dq", "avx512_bf16", "avx512_vnni"}
+)
 TILE_FLAGS = frozenset({"amx_tile", "amx_bf16"})
 
 

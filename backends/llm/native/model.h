@@ -6,6 +6,26 @@
 
 typedef uint16_t bf16;
 
+/* Some of a product's columns, of one format; the next in an array has those behind them.
+ * matrices/grouped.py says what codes are, packing.py how they and numbers lie here. */
+typedef struct {
+    int32_t panels;
+    int32_t bits;                  /* of a code; 16: `low` are bfloat16 numbers */
+    int32_t zero;                  /* the code (or the table's worth) of 0 */
+    int32_t group;                 /* inputs that share a scale: 16, or a multiple of 32 */
+    int32_t scale_kind;            /* FLOAT32 ... */
+    int32_t worth;                 /* WHOLE: code - zero; TABLE: what it says; FLOAT8: e4m3 */
+    int32_t is_whole;              /* all worths are whole, from -zero to 255 - zero */
+    float table[16];               /* of codes of 4 bits: what they are worth, */
+    uint8_t worths[16];            /* and that above -zero */
+    const void *low, *high;        /* planes */
+    const void *scales, *minimums; /* [panels, groups, PANEL]; minimums may be null */
+    const int32_t *order;          /* [inputs]: which one is read at each place; null: in order */
+} Matrix;
+
+enum { FLOAT32, FLOAT16, BFLOAT16 };
+enum { WHOLE, TABLE, FLOAT8 };
+
 /* families/kinds.py says what each is. */
 typedef struct {
     enum { NO_NORM, RMS_ROUNDED, RMS, LAYER_NORM } kind; /* RMS_ROUNDED: before its weight */
@@ -15,11 +35,13 @@ typedef struct {
 
 enum { SILU, GELU, GELU_TANH, GELU_SIGMOID, RELU, RELU_SQUARED };
 
-/* Matrices are packed, see pack() in packing.py. Absent parts are null. */
+/* Absent parts are null. */
 typedef struct {
     int32_t inner, activation, is_gated;
-    const bf16 *into, *into_bias; /* a gate and what it lets through in the same panel */
-    const bf16 *down, *down_bias;
+    const Matrix *into; /* a gate and what it lets through in the same panel */
+    const bf16 *into_bias;
+    const Matrix *down;
+    const bf16 *down_bias;
 } Mlp;
 
 /* Chooses `active` of `count` experts for each token. */
@@ -47,8 +69,10 @@ typedef struct {
     const bf16 *cosines, *sines; /* [positions, rotated] */
     Norm before_attention, after_attention, before_mlp, after_mlp;
     Norm query_norm, key_norm; /* [heads, head_dim], [kv_heads, head_dim] */
-    const bf16 *qkv, *qkv_bias;
-    const bf16 *output, *output_bias;
+    const Matrix *qkv;
+    const bf16 *qkv_bias;
+    const Matrix *output;
+    const bf16 *output_bias;
     bf16 *keys, *values; /* [slots, kv_heads, head_dim] */
     const Mlp *mlps;     /* one, or the router's, and behind them the shared one */
     Router router;
@@ -59,9 +83,12 @@ typedef struct {
     int32_t has_amx, threads;
     int32_t first_position; /* the row of the first one in `places` */
     float embedding_multiplier, logit_multiplier, logit_cap;
-    const bf16 *embedding, *places; /* learned positions */
+    const bf16 *embedding;
+    const Matrix *embedding_codes; /* instead */
+    const bf16 *places;            /* learned positions */
     Norm embedding_norm, norm;
-    const bf16 *head, *head_bias; /* head is packed */
+    const Matrix *head;
+    const bf16 *head_bias;
 } Model;
 
 enum { MAX_PARTS = 4 };
@@ -100,6 +127,10 @@ enum {
     PANEL = 32,
     TILE_BYTES = 1024,
     ROWS = 32,
+    PIECE_ROWS = 64, /* rows of a piece of a product */
+    MOST_ROWS = 512, /* the same where weights are expanded for them */
+    FEW_ROWS = 8,    /* for as many at most, codes are multiplied as they are */
+    DEPTH = 512,     /* of weights that are expanded at a time: they stay in the nearest cache */
     KEYS = 64,
     MAX_HEAD = 256,
     MAX_HEADS = 64,

@@ -4,9 +4,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from trivet.backends.llm.matrices.dense import Dense
 from trivet.backends.llm.matrices.matrix import Multiplied
-from trivet.backends.llm.weights.adaptable import Adaptable
 
 PANEL = 32
 """Columns that one block of packed weights makes."""
@@ -33,6 +31,24 @@ def pack_tiles(weight: Tensor) -> Tensor:
     )
 
 
+def pack_codes(codes: Tensor, bits: int) -> Tensor:
+    """uint8 [N, K], below 2 ** bits, both multiples of 32: a plane of bits as codes.h reads it.
+
+    [N / 32, K / 32] blocks of 16 vectors, 8 of the first 16 columns and 8 of the others; a vector
+    has four neighbours in K of each column. 8 / bits vectors share their bytes, the first lowest.
+    """
+    columns, depth = codes.shape
+    # Four neighbours as one number: they stay together.
+    fours = codes.contiguous().view(torch.int32).view(columns // PANEL, 2, HALF, depth // 32, 8)
+    vectors = fours.permute(0, 3, 1, 4, 2).contiguous().view(torch.uint8)
+    sharing = 8 // bits
+    vectors = vectors.view(columns // PANEL, depth // 32, 16 // sharing, sharing, 64)
+    packed = vectors[:, :, :, 0].clone()
+    for place in range(1, sharing):
+        packed |= vectors[:, :, :, place] << (bits * place)
+    return packed
+
+
 def interleaved(gate_up: Tensor) -> Tensor:
     """[2 * N, ..], a gate and what it lets through in the same block."""
     parts = gate_up.view(2, -1, HALF, *gate_up.shape[1:])
@@ -47,7 +63,4 @@ def padded(rows: Tensor) -> Tensor:
 
 def numbers_of(matrix: Multiplied) -> Tensor:
     """[outputs, inputs]."""
-    if isinstance(matrix, Adaptable):
-        matrix = matrix.matrix
-    assert isinstance(matrix, Dense)  # of the formats that the step multiplies
-    return matrix.data.to(torch.bfloat16)
+    return matrix.expanded().to(torch.bfloat16)

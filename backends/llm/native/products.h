@@ -1,214 +1,153 @@
-/* Matrix products with packed weights: [rows, depth] x [depth, 32 columns] at a time. */
+/* Matrix products: a piece is one panel of 32 columns, against some rows. */
 #pragma once
-#include <string.h>
+#include "blocks.h"
+#include "expanding.h"
+#include "finishes.h"
+#include "rounding.h"
+#include "walk.h"
 
-#include "activations.h"
-#include "adapters.h"
-#include "team.h"
-
+/* left [rows, depth] x weight, and what becomes of it. */
 typedef struct {
-    uint8_t palette, start_row, reserved[14];
-    uint16_t bytes[16];
-    uint8_t rows[16];
-} __attribute__((aligned(64))) TileConfig;
+    const bf16 *left;
+    int rows, depth;
+    const Matrix *weight;
+    Finish finish;
+    const Rounded *rounded; /* the rows in 8 bits, or null */
+    int at_once;            /* rows of a piece */
+} Product;
 
-/* Tiles 0 to 3 sum, 4 and 5 hold rows of the left matrix, 6 and 7 of the packed right one. */
-static void configure_tiles(int rows) {
-    TileConfig config;
-    memset(&config, 0, sizeof config);
-    config.palette = 1;
-    for (int tile = 0; tile < 8; tile++) {
-        config.bytes[tile] = 64;
-        config.rows[tile] = (uint8_t)(tile < 6 ? rows : TILE);
+static inline int is_packed(const Matrix *matrix) {
+    return matrix->bits != 16;
+}
+
+/* Rows of a piece. A panel that is expanded is so for as many as can be, unless threads would have
+ * nothing to do. */
+static inline int rows_at_once(const Model *model, const Matrix *weight, int panels) {
+    return is_packed(weight) && panels >= 2 * model->threads ? MOST_ROWS : PIECE_ROWS;
+}
+
+static inline int blocks_of(const Product *product) {
+    return (product->rows + product->at_once - 1) / product->at_once;
+}
+
+/* Rows of a block of a product: from the `first`th on. */
+typedef struct {
+    int first, count;
+} Rows;
+
+static inline Rows rows_of(const Product *product, int block) {
+    const int first = block * product->at_once, left = product->rows - first;
+    return (Rows){first, left < product->at_once ? left : product->at_once};
+}
+
+static void sum_numbers(const Model *model, const Product *product, const bf16 *panel, Rows rows,
+                        float *sums) {
+    for (int i = 0; i < rows.count; i += ROWS, sums += ROWS * PANEL) {
+        const int row = rows.first + i;
+        const Left left = {.rows = product->left + (int64_t)row * product->depth,
+                           .count = rows.count - i < ROWS ? rows.count - i : ROWS,
+                           .width = product->depth,
+                           .depth = product->depth};
+        multiply_block(model, &left, panel, row == 0, sums);
     }
-    _tile_loadconfig(&config);
 }
 
-/* Weights come from memory once, in order; the processor's own prefetcher stops at each page. */
-static inline void prefetch_panel(const char *right) {
-    for (int line = 0; line < 2 * TILE_BYTES; line += 64)
-        _mm_prefetch(right + 8 * TILE_BYTES + line, _MM_HINT_T0);
-}
-
-static inline __attribute__((always_inline)) void multiply_tiles(const bf16 *left, int rows,
-                                                                 int depth, const bf16 *panel,
-                                                                 const int is_first, float *sums) {
-    const int stride = depth * 2;
-    const char *right = (const char *)panel;
-    _tile_zero(0);
-    _tile_zero(1);
-    if (rows <= TILE) {
-        for (int k = 0; k < depth; k += 32, right += 2 * TILE_BYTES) {
-            if (is_first) prefetch_panel(right);
-            _tile_loadd(4, left + k, stride);
-            _tile_loadd(6, right, 64);
-            _tile_loadd(7, right + TILE_BYTES, 64);
-            _tile_dpbf16ps(0, 4, 6);
-            _tile_dpbf16ps(1, 4, 7);
+static void sum_expanded(const Model *model, const Product *product, const Matrix *matrix,
+                         const PanelCodes *panel, Rows rows, float *sums) {
+    bf16 tiles[DEPTH * PANEL] __attribute__((aligned(64)));
+    for (int from = 0; from < product->depth; from += DEPTH) {
+        const int depth = product->depth - from < DEPTH ? product->depth - from : DEPTH;
+        expand(matrix, panel, from, from + depth, tiles);
+        for (int i = 0; i < rows.count; i += ROWS) {
+            const bf16 *some = product->left + (int64_t)(rows.first + i) * product->depth + from;
+            const Left left = {.rows = some,
+                               .count = rows.count - i < ROWS ? rows.count - i : ROWS,
+                               .width = product->depth,
+                               .depth = depth,
+                               .is_begun = from > 0};
+            multiply_block(model, &left, tiles, 0, sums + i * PANEL);
         }
+    }
+}
+
+static void raise(const Model *model, const Product *product, int panel, Rows rows, float *sums) {
+    const Finish *finish = &product->finish;
+    for (int i = 0; i < rows.count; i += ROWS, sums += ROWS * PANEL) {
+        const int row = rows.first + i, some = rows.count - i < ROWS ? rows.count - i : ROWS;
+        add_raised(model, finish->added, finish->lowered + row * finish->added->depth, some, panel,
+                   finish->kind == GATE ? finish->width : 0, sums);
+    }
+}
+
+/* [the block's rows, PANEL]. */
+static void sum_block(const Model *model, const Product *product, int panel, Rows rows,
+                      float *sums) {
+    const Matrix *matrix = product->weight;
+    int own = panel; /* of the matrix that has it */
+    for (; own >= matrix->panels; matrix++) own -= matrix->panels;
+    if (is_packed(matrix)) {
+        const PanelCodes codes = panel_codes(matrix, product->depth, own);
+        if (product->rounded && can_round(matrix))
+            multiply_rounded(matrix, &codes, product->rounded, rows.first, rows.count,
+                             product->depth, sums);
+        else
+            sum_expanded(model, product, matrix, &codes, rows, sums);
     } else {
-        const bf16 *below = left + TILE * depth;
-        _tile_zero(2);
-        _tile_zero(3);
-        for (int k = 0; k < depth; k += 32, right += 2 * TILE_BYTES) {
-            if (is_first) prefetch_panel(right);
-            _tile_loadd(4, left + k, stride);
-            _tile_loadd(6, right, 64);
-            _tile_dpbf16ps(0, 4, 6);
-            _tile_loadd(7, right + TILE_BYTES, 64);
-            _tile_dpbf16ps(1, 4, 7);
-            _tile_loadd(5, below + k, stride);
-            _tile_dpbf16ps(2, 5, 6);
-            _tile_dpbf16ps(3, 5, 7);
-        }
-        _tile_stored(2, sums + TILE * PANEL, PANEL * 4);
-        _tile_stored(3, sums + TILE * PANEL + TILE, PANEL * 4);
+        sum_numbers(model, product,
+                    (const bf16 *)matrix->low + (int64_t)own * PANEL * product->depth, rows, sums);
     }
-    _tile_stored(0, sums, PANEL * 4);
-    _tile_stored(1, sums + TILE, PANEL * 4);
+    if (product->finish.added) raise(model, product, panel, rows, sums);
 }
 
-static inline __attribute__((always_inline)) void
-multiply_rows(const int rows, const bf16 *left, int depth, const bf16 *panel, float *sums) {
-    __m512 low[8], high[8];
-#pragma GCC unroll 16
-    for (int row = 0; row < rows; row++) low[row] = high[row] = _mm512_setzero_ps();
-    const bf16 *right = panel;
-    for (int k = 0; k < depth; k += 32, right += 2 * TILE * 32) {
-        for (int pair = 0; pair < 16; pair++) {
-            _mm_prefetch((const char *)(right + pair * 32) + 4096, _MM_HINT_T0);
-            _mm_prefetch((const char *)(right + pair * 32) + 4096 + TILE_BYTES, _MM_HINT_T0);
-            __m512bh first = (__m512bh)_mm512_loadu_si512(right + pair * 32);
-            __m512bh second = (__m512bh)_mm512_loadu_si512(right + TILE * 32 + pair * 32);
-#pragma GCC unroll 16
-            for (int row = 0; row < rows; row++) {
-                int32_t two;
-                memcpy(&two, left + row * depth + k + 2 * pair, 4);
-                __m512bh spread = (__m512bh)_mm512_set1_epi32(two);
-                low[row] = _mm512_dpbf16_ps(low[row], spread, first);
-                high[row] = _mm512_dpbf16_ps(high[row], spread, second);
-            }
-        }
-    }
-#pragma GCC unroll 16
-    for (int row = 0; row < rows; row++) {
-        _mm512_storeu_ps(sums + row * PANEL, low[row]);
-        _mm512_storeu_ps(sums + row * PANEL + TILE, high[row]);
-    }
+/* One panel of some rows. */
+static void multiply_piece(const Walk *w, const Product *product, int panel, int block,
+                           Work *work) {
+    float sums[MOST_ROWS * PANEL] __attribute__((aligned(64)));
+    const Rows rows = rows_of(product, block);
+    sum_block(w->model, product, panel, rows, sums);
+    if (!may_keep(work)) return;
+    finish_block(&product->finish, sums, rows.first, rows.count, panel);
+    kept(work);
 }
 
-static void multiply_vectors(const bf16 *left, int rows, int depth, const bf16 *panel,
-                             float *sums) {
-    for (int row = 0; row < rows; row += 8, left += 8 * depth, sums += 8 * PANEL) {
-        switch (rows - row) {
-        case 1: multiply_rows(1, left, depth, panel, sums); break;
-        case 2: multiply_rows(2, left, depth, panel, sums); break;
-        case 3: multiply_rows(3, left, depth, panel, sums); break;
-        case 4: multiply_rows(4, left, depth, panel, sums); break;
-        case 5: multiply_rows(5, left, depth, panel, sums); break;
-        case 6: multiply_rows(6, left, depth, panel, sums); break;
-        case 7: multiply_rows(7, left, depth, panel, sums); break;
-        default: multiply_rows(8, left, depth, panel, sums); break;
-        }
+/* The rows with their inputs in the weight's order. */
+static const bf16 *arranged(Walk *w, const Product *product) {
+    const int32_t *order = product->weight->order;
+    bf16 *to = w->buffers.arranged;
+    if (!order) return product->left;
+    for (Work work = begin_short(w, product->rows); take(&work); kept(&work)) {
+        const int64_t row = (int64_t)work.piece * product->depth;
+        for (int i = 0; i < product->depth; i++) to[row + i] = product->left[row + order[i]];
     }
+    return to;
 }
 
-/* What becomes of a block of sums: `rows` of them from `row` on, columns of panel `panel`. */
-typedef struct {
-    enum { STORE, ADD, ACTIVATE, GATE, LOWER } kind;
-    int32_t activation;    /* ACTIVATE, GATE */
-    float *floats;         /* STORE, ADD: [rows, width] */
-    bf16 *halves;          /* ACTIVATE, GATE, LOWER: [rows, width] */
-    const bf16 *bias;      /* of each column, or null */
-    float multiplier, cap; /* STORE, ADD: 0 is none */
-    int64_t width;
-    const int32_t *places; /* ADD: where each row is added, or null: in order */
-    const float *shares;   /* of each row, by which it is multiplied; with places only */
-    const Added *added;    /* by adapters, or null; of `lowered` */
-    const bf16 *lowered;
-    const int32_t *owners, *slots; /* LOWER: of columns and rows */
-} Finish;
-
-/* Of what a row was lowered to, its own adapter's. */
-static void keep_own(const Finish *finish, __m512 first, __m512 second, int row, int panel) {
-    const __m512i slot = _mm512_set1_epi32(finish->slots[row]);
-    const int32_t *owners = finish->owners + panel * PANEL;
-    const __mmask16 is_first = _mm512_cmpeq_epi32_mask(slot, _mm512_loadu_si512(owners));
-    const __mmask16 is_second = _mm512_cmpeq_epi32_mask(slot, _mm512_loadu_si512(owners + TILE));
-    bf16 *to = finish->halves + row * finish->width + (int64_t)panel * PANEL;
-    store_bf16(to, _mm512_maskz_mov_ps(is_first, first));
-    store_bf16(to + TILE, _mm512_maskz_mov_ps(is_second, second));
+/* The rows in 8 bits, each thread's own if they are few: to meet would take longer. */
+static Rounded rounded_rows(Walk *w, const Product *product) {
+    if (product->rows <= FEW_ROWS) {
+        const Rounded own = rounded_in(w->buffers.own_rounded, FEW_ROWS, product->depth);
+        for (int row = 0; row < product->rows; row++)
+            round_row(&own, row, product->left + (int64_t)row * product->depth, product->depth);
+        return own;
+    }
+    const Rounded all = rounded_in(w->buffers.rounded, product->rows, product->depth);
+    for (Work work = begin_short(w, product->rows); take(&work); kept(&work))
+        round_row(&all, work.piece, product->left + (int64_t)work.piece * product->depth,
+                  product->depth);
+    return all;
 }
 
-static void keep_sums(const Finish *finish, __m512 first, __m512 second, int row, int panel) {
-    const int place = finish->places ? finish->places[row] : row;
-    float *to = finish->floats + place * finish->width + (int64_t)panel * PANEL;
-    float multiplier = finish->multiplier ? finish->multiplier : 1.0f;
-    if (finish->shares) multiplier *= finish->shares[row];
-    if (multiplier != 1.0f) {
-        first = _mm512_mul_ps(first, _mm512_set1_ps(multiplier));
-        second = _mm512_mul_ps(second, _mm512_set1_ps(multiplier));
+/* Each panel against many rows while it is near. */
+static void multiply(Walk *w, Product product, int panels) {
+    Rounded rounded;
+    product.left = arranged(w, &product);
+    if (is_packed(product.weight) && (!w->model->has_amx || product.rows <= FEW_ROWS)) {
+        rounded = rounded_rows(w, &product);
+        product.rounded = &rounded;
     }
-    if (finish->cap) {
-        first = capped(first, finish->cap);
-        second = capped(second, finish->cap);
-    }
-    if (finish->kind == ADD) {
-        first = _mm512_add_ps(first, _mm512_loadu_ps(to));
-        second = _mm512_add_ps(second, _mm512_loadu_ps(to + TILE));
-    }
-    _mm512_storeu_ps(to, first);
-    _mm512_storeu_ps(to + TILE, second);
-}
-
-static void finish_block(const Finish *finish, const float *sums, int row, int rows, int panel) {
-    const int width = finish->kind == GATE ? TILE : PANEL;
-    for (int end = row + rows; row < end; row++, sums += PANEL) {
-        __m512 first = _mm512_loadu_ps(sums), second = _mm512_loadu_ps(sums + TILE);
-        if (finish->bias) {
-            first = _mm512_add_ps(first, load_bf16(finish->bias + panel * PANEL));
-            second = _mm512_add_ps(second, load_bf16(finish->bias + panel * PANEL + TILE));
-        }
-        if (finish->kind == LOWER) {
-            keep_own(finish, first, second, row, panel);
-            continue;
-        }
-        if (finish->kind == STORE || finish->kind == ADD) {
-            keep_sums(finish, first, second, row, panel);
-            continue;
-        }
-        bf16 *to = finish->halves + row * finish->width + (int64_t)panel * width;
-        first = activate(finish->activation, first);
-        if (finish->kind == GATE) { /* the other half is what it lets through */
-            store_bf16(to, _mm512_mul_ps(first, second));
-        } else {
-            store_bf16(to, first);
-            store_bf16(to + TILE, activate(finish->activation, second));
-        }
-    }
-}
-
-/* This thread's panels of left [rows, depth] x weight, each against all rows while it is near. */
-static void multiply(const Model *model, const bf16 *left, int rows, int depth, const bf16 *weight,
-                     int panels, int thread, const Finish *finish) {
-    float sums[ROWS * PANEL] __attribute__((aligned(64)));
-    int from, to;
-    share(panels, thread, model->threads, &from, &to);
-    for (int panel = from; panel < to; panel++) {
-        const bf16 *right = weight + (int64_t)panel * PANEL * depth;
-        for (int row = 0; row < rows; row += ROWS) {
-            int count = rows - row < ROWS ? rows - row : ROWS;
-            const bf16 *some = left + (int64_t)row * depth;
-            if (model->has_amx && row == 0)
-                multiply_tiles(some, count, depth, right, 1, sums);
-            else if (model->has_amx)
-                multiply_tiles(some, count, depth, right, 0, sums);
-            else
-                multiply_vectors(some, count, depth, right, sums);
-            if (finish->added)
-                add_raised(model, finish->added, finish->lowered + row * finish->added->depth,
-                           count, panel, finish->kind == GATE ? finish->width : 0, sums);
-            finish_block(finish, sums, row, count, panel);
-        }
-    }
+    product.at_once = rows_at_once(w->model, product.weight, panels);
+    const int blocks = blocks_of(&product);
+    Work work = begin_repeatable(w, panels * blocks);
+    while (take(&work))
+        multiply_piece(w, &product, work.piece / blocks, work.piece % blocks, &work);
 }

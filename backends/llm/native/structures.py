@@ -1,7 +1,20 @@
 """What the compiled step is told: model.h's structures, field by field."""
 
 import ctypes
-from ctypes import Structure, c_float, c_int32, c_void_p
+from ctypes import Structure, c_float, c_int32, c_uint8, c_void_p
+
+
+class CMatrix(Structure):
+    """Some columns of a product's weights."""
+
+    _fields_ = (
+        *((name, c_int32) for name in (
+            "panels", "bits", "zero", "group", "scale_kind", "worth", "is_whole",
+        )),
+        ("table", c_float * 16),
+        ("worths", c_uint8 * 16),
+        *((name, c_void_p) for name in ("low", "high", "scales", "minimums", "order")),
+    )  # fmt: skip
 
 
 class CNorm(Structure):
@@ -64,7 +77,7 @@ class CModel(Structure):
             "hidden", "layers", "vocabulary", "block_size", "has_amx", "threads", "first_position",
         )),
         *((name, c_float) for name in ("embedding_multiplier", "logit_multiplier", "logit_cap")),
-        *((name, c_void_p) for name in ("embedding", "places")),
+        *((name, c_void_p) for name in ("embedding", "embedding_codes", "places")),
         *((name, CNorm) for name in ("embedding_norm", "norm")),
         *((name, c_void_p) for name in ("head", "head_bias")),
     )  # fmt: skip
@@ -104,5 +117,7 @@ class CStep(Structure):
     )  # fmt: skip
 
 
-STRUCTURE_BYTES = sum(ctypes.sizeof(each) for each in (CModel, CLayer, CMlp, CStep, CAdapters))
+STRUCTURE_BYTES = sum(
+    ctypes.sizeof(each) for each in (CModel, CLayer, CMlp, CStep, CAdapters, CMatrix)
+)
 """What the library must have been compiled with."""

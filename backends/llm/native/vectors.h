@@ -5,6 +5,8 @@
 
 #include "model.h"
 
+#define INLINE static inline __attribute__((always_inline))
+
 static inline __m512i widen(const bf16 *from) {
     return _mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i *)from));
 }

@@ -1,6 +1,6 @@
 /* One thread's way through a step, and the memory in which threads leave things for one another. */
 #pragma once
-#include "model.h"
+#include "rounding.h"
 #include "team.h"
 
 /* Which experts a step's tokens have chosen. */
@@ -20,7 +20,9 @@ typedef struct {
     float *residual, *qkv;
     float *change; /* what is normed before it is added */
     bf16 *normed, *query, *attended, *activated;
-    bf16 *beside; /* normed for the MLP of a layer whose attention reads something else */
+    bf16 *beside;   /* normed for the MLP of a layer whose attention reads something else */
+    bf16 *arranged; /* rows in the order of a matrix's inputs */
+    char *rounded, *own_rounded; /* rows in 8 bits, and few of them that the thread alone reads */
     Choice choice;
 } Buffers;
 
@@ -30,13 +32,23 @@ typedef struct {
     Buffers buffers;
     Team *team;
     int thread;
-    int from, to;             /* rows that this thread norms and places */
+    uint32_t phase;           /* the last that was begun */
     const Adapters *adapters; /* of the layer under way, or null */
 } Walk;
+
+/* Of short pieces, which are done once. */
+static inline Work begin_short(Walk *w, int pieces) {
+    return begin(w->team, w->thread, &w->phase, pieces, 0);
+}
+
+static inline Work begin_repeatable(Walk *w, int pieces) {
+    return begin(w->team, w->thread, &w->phase, pieces, 1);
+}
 
 /* The most that any layer needs, for each row. */
 typedef struct {
     int64_t qkv, query, attended, activated, experts, active;
+    int64_t rounded, arranged; /* rows of the products that want it */
 } Widths;
 
 /* Queries lie in whole tiles of 32, zeros behind each. */
@@ -52,6 +64,11 @@ static inline void at_least(int64_t *width, int64_t wanted) {
     if (*width < wanted) *width = wanted;
 }
 
+static void read_by(const Matrix *matrix, int64_t depth, Widths *most) {
+    if (matrix->bits != 16) at_least(&most->rounded, depth);
+    if (matrix->order) at_least(&most->arranged, depth);
+}
+
 static Widths widths_of(const Model *model, const Layer *layers) {
     Widths most = {0};
     for (const Layer *layer = layers; layer < layers + model->layers; layer++) {
@@ -65,7 +82,13 @@ static Widths widths_of(const Model *model, const Layer *layers) {
         if (router->count) inner *= router->active;
         if (router->has_shared) inner += layer->mlps[router->count].inner;
         at_least(&most.activated, inner);
+        read_by(layer->qkv, model->hidden, &most);
+        read_by(layer->output, (int64_t)layer->heads * layer->head_dim, &most);
+        if (router->count) continue;
+        read_by(layer->mlps[0].into, model->hidden, &most);
+        read_by(layer->mlps[0].down, layer->mlps[0].inner, &most);
     }
+    read_by(model->head, model->hidden, &most);
     return most;
 }
 
@@ -89,7 +112,8 @@ static void lay_out_choice(const Model *m, const Widths *most, int64_t rows, cha
     choice->of_shared = (float *)cut(from, most->experts ? rows * 4 : 0);
 }
 
-static char *lay_out(const Model *m, const Layer *layers, const Step *step, char *from,
+/* `thread`'s. */
+static char *lay_out(const Model *m, const Layer *layers, const Step *step, int thread, char *from,
                      Buffers *b) {
     const Widths most = widths_of(m, layers);
     const int64_t rows =
@@ -102,6 +126,10 @@ static char *lay_out(const Model *m, const Layer *layers, const Step *step, char
     b->query = (bf16 *)cut(&from, rows * most.query * 2);
     b->attended = (bf16 *)cut(&from, rows * most.attended * 2);
     b->activated = (bf16 *)cut(&from, (rows + ROWS) * most.activated * 2);
+    b->arranged = (bf16 *)cut(&from, rows * most.arranged * 2);
+    b->rounded = cut(&from, m->has_amx ? 0 : rounded_bytes(rows, most.rounded));
+    const int64_t own = (rounded_bytes(FEW_ROWS, most.rounded) + 63) / 64 * 64;
+    b->own_rounded = cut(&from, own * m->threads) + own * thread;
     lay_out_choice(m, &most, rows, &from, &b->choice);
     return from;
 }

@@ -9,7 +9,7 @@ from pathlib import Path
 from trivet.backends.api import InvalidRequest, LoadFailed
 from trivet.backends.llm.text.chat import ChatTemplate
 from trivet.backends.llm.text.tokenizer import Tokenizer
-from trivet.backends.llm.weights.files import load_tokenizer_files
+from trivet.backends.llm.weights.documents import load_tokenizer_files
 
 Stamps = tuple[tuple[str, int, int, int], ...]
 """Of each file: name, size in bytes, modification time in ns, inode."""

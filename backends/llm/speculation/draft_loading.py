@@ -4,7 +4,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import torch
-from torch import Tensor
 
 from trivet.backends.api import LoadFailed
 from trivet.backends.llm.attention.cache_size import token_bytes_of
@@ -16,6 +15,7 @@ from trivet.backends.llm.families.config import LlmConfig
 from trivet.backends.llm.families.stretching import for_length
 from trivet.backends.llm.implementations import make_model
 from trivet.backends.llm.loading import Companion, LoadedPart, read_model
+from trivet.backends.llm.matrices.matrix import Stored
 from trivet.backends.llm.settings import EngineSettings
 from trivet.backends.llm.steps.runner import TorchRunner
 from trivet.backends.llm.text.tokenizer import Tokenizer
@@ -49,7 +49,7 @@ def read_draft(settings: EngineSettings, device: torch.device) -> ReadDraft | No
         return None
     dtype = choose_dtype(settings.dtype, device)
     own = replace(settings, model_path=path, quantization="", max_loras=0)
-    tensors: Mapping[str, Tensor]
+    tensors: Mapping[str, Stored]
     config, tensors, files = read_model(own, dtype)
     config = for_length(config, settings.max_model_len)
     if config.keeps_states:

@@ -1,5 +1,6 @@
 """Computes steps with a model on a device."""
 
+import time
 from collections.abc import Callable
 from typing import Protocol
 
@@ -10,6 +11,7 @@ from trivet.backends.llm.adapters.bank import AdapterBank
 from trivet.backends.llm.attention.base import StepInputs
 from trivet.backends.llm.attention.kv_cache import KvCache
 from trivet.backends.llm.device.border import listed, note_wait
+from trivet.backends.llm.device.free_cores import FreeCores
 from trivet.backends.llm.device.group import Alone, Ranks
 from trivet.backends.llm.device.staging import HostStaging, Staging, step_arrays
 from trivet.backends.llm.sampling.draws import Draws, chosen
@@ -58,9 +60,12 @@ class TorchRunner:
         max_num_seqs: int = 0,
         ranks: Ranks | None = None,
         adapters: AdapterBank | None = None,
+        cores: FreeCores | None = None,
     ) -> None:
         """`max_num_seqs`: how many sequences keep their last token on the device; 0: `launch` is
-        not used. `ranks`: rank 0 chooses the tokens for all. `adapters`: over the model."""
+        not used. `ranks`: rank 0 chooses the tokens for all. `adapters`: over the model.
+        `cores`: that compute; None: always the same."""
+        self._cores = cores
         self._ranks = ranks or Alone()
         self._model = model
         self._adapters = adapters
@@ -72,6 +77,8 @@ class TorchRunner:
     def run(self, arrays: StepArrays, rows: list[int]) -> Tensor:
         """Logits, float32 [len(rows), vocabulary] on the model's device, of the step's tokens at
         these places."""
+        if self._cores is not None:
+            self._cores.look(time.monotonic())
         inputs = StepInputs(*self._staging.bring(step_arrays(arrays, rows)))
         return self._forward(arrays, rows, inputs)
 

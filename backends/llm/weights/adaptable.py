@@ -6,14 +6,14 @@ from torch import Tensor
 
 from trivet.backends.llm.adapters.bank import AdaptedProduct, AdapterBank
 from trivet.backends.llm.adapters.places import Place
-from trivet.backends.llm.matrices.matrix import Matrix
+from trivet.backends.llm.matrices.matrix import Multiplied
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Adaptable:
     """A Multiplied whose products a step's adapters add to."""
 
-    matrix: Matrix
+    matrix: Multiplied
     """Of the base."""
     place: Place
     bank: AdapterBank
@@ -22,6 +22,10 @@ class Adaptable:
     def shape(self) -> tuple[int, int]:
         """See Multiplied."""
         return self.matrix.shape
+
+    def expanded(self) -> Tensor:
+        """See Multiplied: the base's."""
+        return self.matrix.expanded()
 
     def product(self, bias: Tensor | None = None) -> AdaptedProduct:
         """See Multiplied."""

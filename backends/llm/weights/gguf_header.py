@@ -114,7 +114,7 @@ class _Walk:
             raise BrokenHeader(f"{name[:64]!r} claims {num_elements} elements")
         if kind != _TEXT:
             return list(self._scalars(kind, num_elements))
-        return [self._text() for _ in range(num_elements)]
+        return self._texts(num_elements)
 
     def _tensor(self) -> tuple[str, GgufTensor]:
         """A name, and its tensor as if the data began where the file does."""
@@ -133,7 +133,10 @@ class _Walk:
             raise BrokenHeader(f"tensor {name[:64]!r} is of the unknown type {kind}") from None
         num_elements = prod(dims)
         if 0 in dims or (dims and dims[0] % block_elements):
-            raise BrokenHeader(f"tensor {name[:64]!r} has rows of no whole blocks")
+            raise BrokenHeader(
+                f"tensor {name[:64]!r} has rows of {dims[0]} numbers, which are no whole blocks of "
+                f"{block_elements}"
+            )
         row_bytes = dims[0] // block_elements * block_bytes if dims else block_bytes
         shape = (*reversed(dims[1:]), row_bytes)
         return name, GgufTensor(kind, shape, start, num_elements // block_elements * block_bytes)
@@ -182,6 +185,25 @@ class _Walk:
             return text.decode()
         except UnicodeDecodeError:
             raise BrokenHeader(f"the text {text[:64]!r} is no UTF-8") from None
+
+    def _texts(self, count: int) -> list[str]:
+        """A vocabulary's and its merges': a hundred thousand, one behind the other."""
+        data, place, end = self.data, self.place, len(self.data)
+        size_at = struct.Struct("<Q").unpack_from
+        found = []
+        for _ in range(count):
+            stop = place + 8
+            if stop <= end:
+                place, stop = stop, stop + size_at(data, place)[0]
+            if stop > end:
+                raise BrokenHeader(f"it ends at byte {end}, within its header")
+            found.append(data[place:stop])
+            place = stop
+        self.place = place
+        try:
+            return [text.decode() for text in found]
+        except UnicodeDecodeError as error:
+            raise BrokenHeader(f"the text {error.object[:64]!r} is no UTF-8") from None
 
     def _scalars(self, kind: int, count: int) -> tuple[Any, ...]:
         form = f"<{count}{_scalar_format(kind)}"

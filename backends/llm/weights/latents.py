@@ -7,16 +7,17 @@ from torch import Tensor
 from trivet.backends.api import LoadFailed
 from trivet.backends.llm.families.config import LlmConfig
 from trivet.backends.llm.families.names import Role
+from trivet.backends.llm.matrices.matrix import Stored
 
 
-def join_latents(weights: dict[str, Tensor], config: LlmConfig) -> None:
+def join_latents(weights: dict[str, Stored], config: LlmConfig) -> None:
     """Puts one matrix [heads * (key + value), rank] in the place of two, of which that of keys is
     [heads, rank, key] and that of values [heads, value, rank]. Raises LoadFailed."""
     for layer, kind in enumerate(config.layers):
         keys = weights.pop(f"blk.{layer}.attn_k_b.weight", None)
         values = weights.pop(f"blk.{layer}.attn_v_b.weight", None)
         latent = kind.attention.latent
-        if latent is None or keys is None or values is None:
+        if latent is None or not isinstance(keys, Tensor) or not isinstance(values, Tensor):
             continue
         heads = kind.attention.num_heads
         wanted = {

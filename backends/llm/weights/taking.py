@@ -7,7 +7,6 @@ from typing import TypeVar
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from trivet.backends.api import LoadFailed
 from trivet.backends.llm.adapters.bank import AdapterBank
@@ -17,8 +16,8 @@ from trivet.backends.llm.families.config import LlmConfig
 from trivet.backends.llm.families.names import Role, Share, WeightName
 from trivet.backends.llm.families.sharing import sharded_config
 from trivet.backends.llm.matrices.dense import Dense
-from trivet.backends.llm.matrices.formats import formats_of, join, quantised, take_matrix
-from trivet.backends.llm.matrices.matrix import INPUTS, OUTPUTS, Matrix, Multiplied
+from trivet.backends.llm.matrices.formats import SHARES, formats_of, join, quantised
+from trivet.backends.llm.matrices.matrix import INPUTS, OUTPUTS, Matrix, Multiplied, Stored
 from trivet.backends.llm.weights.adaptable import Adaptable
 from trivet.backends.llm.weights.rows import computed_order, neighbours
 
@@ -42,7 +41,7 @@ class Weights:
 
     def __init__(
         self,
-        tensors: Mapping[str, Tensor],
+        tensors: Mapping[str, Stored],
         config: LlmConfig,
         ranks: Ranks | None = None,
         device: torch.device | None = None,
@@ -68,7 +67,7 @@ class Weights:
             self._note_vocabulary(adapters)
 
     @property
-    def tensors(self) -> Mapping[str, Tensor]:
+    def tensors(self) -> Mapping[str, Stored]:
         """As they were given."""
         return self._tensors.tensors
 
@@ -80,10 +79,8 @@ class Weights:
     @property
     def nbytes(self) -> int:
         """About what all take on the device: this rank's part of a model whose parts are alike."""
-        sizes = (tensor.numel() * tensor.itemsize for tensor in self._tensors.tensors.values())
-        total = sum(sizes) // self.ranks.size
-        # Quantised at load, a number takes half its bytes.
-        return total // 2 if self.quantization else total
+        total = sum(each.nbytes for each in self._tensors.tensors.values()) // self.ranks.size
+        return int(total * SHARES[self.quantization]) if self.quantization else total
 
     def matrix(
         self, outputs: Mapping[Role, int], inputs: int, layer: int = 0, expert: int = 0
@@ -96,10 +93,10 @@ class Weights:
             whole = self._read(name, (sum(roles.values()), inputs), layer, expert)
             for role, span in _spans(roles):
                 mine = self._part(whole, name, role, span, layer)
-                mine = mine if self._device is None else mine.to(self._device)
+                mine = self._moved(mine)
                 stays = role in _NEVER_QUANTISED
                 parts.append(mine if stays else quantised(mine, self.quantization))
-        joined = join(parts, " and ".join(outputs))
+        joined = join(parts)
         if self.adapters is None or not outputs.keys() <= _ADAPTED:
             return joined
         places, num_mine = self.adapters.places, joined.shape[INPUTS]
@@ -148,14 +145,8 @@ class Weights:
         places.has_head_bias = whole.has_head_bias
 
     def dense(self, outputs: Mapping[Role, int], inputs: int, layer: int) -> Tensor:
-        """The same as plain numbers. Raises LoadFailed where the file has it in another format."""
-        matrix = self.matrix(outputs, inputs, layer)
-        if not isinstance(matrix, Dense):
-            raise LoadFailed(
-                f"the weights {' and '.join(outputs)} of layer {layer} are matrices of "
-                f"{type(matrix).__name__}; this architecture needs them as whole numbers"
-            )
-        return matrix.data
+        """The same as whole numbers."""
+        return self.matrix(outputs, inputs, layer).expanded()
 
     def bias(self, outputs: Mapping[Role, int], layer: int = 0, expert: int = 0) -> Tensor:
         """This process's part of the biases beside the weights of some roles."""
@@ -195,20 +186,21 @@ class Weights:
         embedding = self._tensors.tensors.get(f"{name.in_hub(0)}.weight")
         return self._there(torch.ones(shape, dtype=None if embedding is None else embedding.dtype))
 
+    def embedding(self) -> Matrix:
+        """[vocabulary, hidden size], of this rank's part; the last rank's may have fewer tokens."""
+        name, rows = self.whole.names.of(Role.EMBEDDING), self.whole.vocabulary_size
+        matrix = self._read(name, (rows, self.whole.hidden_size), 0, 0)
+        return self._moved(self._part(matrix, name, Role.EMBEDDING, (0, rows), 0))
+
     def table(self, role: Role, rows: int) -> Tensor:
-        """A weight [rows, hidden size] that is looked up in, of which each rank holds a part if it
-        is the vocabulary's; the last is filled up with zeros."""
-        name = self.whole.names.of(role)
-        table = self._tensor(f"{name.in_hub(0)}.weight", (rows, self.whole.hidden_size))
-        if name.share is Share.TOKENS and self.ranks.size > 1:
-            count = self.config.vocabulary_size
-            table = table[self.ranks.rank * count : (self.ranks.rank + 1) * count]
-            table = functional.pad(table, (0, 0, 0, count - len(table)))
-        return self._there(table)
+        """A weight [rows, hidden size] that is looked up in, and that all ranks hold."""
+        name = f"{self.whole.names.of(role).in_hub(0)}.weight"
+        return self._there(self._tensor(name, (rows, self.whole.hidden_size)))
 
     def rope_divisors(self) -> Tensor | None:
         """What divides the rotary frequencies, if the file says so."""
-        return self._tensors.get(self.whole.names.rope_divisors)
+        divisors = self._tensors.get(self.whole.names.rope_divisors)
+        return divisors if isinstance(divisors, Tensor) else None
 
     def refuse_rest(self) -> None:
         """Raises LoadFailed for a weight that nothing took: without it the output is wrong."""
@@ -242,17 +234,16 @@ class Weights:
     def _read(self, name: WeightName, shape: tuple[int, int], layer: int, expert: int) -> Matrix:
         """[outputs, inputs] in the order in which they are computed."""
         stem = name.in_hub(layer, expert)
-        matrix = take_matrix(self._tensors, stem)
-        wanted = shape[::-1] if name.is_transposed else shape
-        if matrix.shape != wanted:
-            raise _of_another_shape(f"{stem}.weight", matrix.shape, wanted)
-        if name.is_transposed:
-            if not isinstance(matrix, Dense):
-                kind = type(matrix).__name__
-                raise LoadFailed(
-                    f"weight '{stem}' is transposed, which matrices of {kind} cannot be"
-                )
-            matrix = Dense(matrix.data.t().contiguous())
+        stored = self._stored(f"{stem}.weight")
+        # Whatever is packed has been brought into the order of products.
+        is_transposed = name.is_transposed and isinstance(stored, Tensor)
+        wanted = shape[::-1] if is_transposed else shape
+        if tuple(stored.shape) != wanted:
+            raise _of_another_shape(f"{stem}.weight", tuple(stored.shape), wanted)
+        if isinstance(stored, Tensor):
+            matrix: Matrix = Dense(stored.t().contiguous() if is_transposed else stored)
+        else:
+            matrix = stored
         order = computed_order(name, self.whole.layers[layer].attention)
         return matrix if order is None else matrix.reordered(order)
 
@@ -288,25 +279,31 @@ class Weights:
         return min(num_heads, self.ranks.size)
 
     def _tensor(self, name: str, shape: tuple[int, ...]) -> Tensor:
+        stored = self._stored(name)
+        if tuple(stored.shape) != shape:
+            raise _of_another_shape(name, tuple(stored.shape), shape)
+        return stored if isinstance(stored, Tensor) else stored.expanded()
+
+    def _stored(self, name: str) -> Stored:
         if name not in self._tensors:
             raise LoadFailed(f"the model's files have no weight '{name}'")
-        tensor = self._tensors[name]
-        if tuple(tensor.shape) != shape:
-            raise _of_another_shape(name, tuple(tensor.shape), shape)
-        return tensor
+        return self._tensors[name]
+
+    def _moved(self, matrix: M) -> M:
+        return matrix if self._device is None else matrix.to(self._device)
 
     def _there(self, tensor: Tensor) -> Tensor:
         return tensor if self._device is None else tensor.to(self._device)
 
 
-class _Noted(Mapping[str, Tensor]):
+class _Noted(Mapping[str, Stored]):
     """Tensors, and which of them have been looked at."""
 
-    def __init__(self, tensors: Mapping[str, Tensor]) -> None:
+    def __init__(self, tensors: Mapping[str, Stored]) -> None:
         self.tensors = tensors
         self.taken: set[str] = set()
 
-    def __getitem__(self, name: str) -> Tensor:
+    def __getitem__(self, name: str) -> Stored:
         tensor = self.tensors[name]
         self.taken.add(name)
         return tensor

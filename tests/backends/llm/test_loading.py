@@ -1,7 +1,7 @@
 """What a process loads of a model: 8-bit weights, the measured cache, what is refused."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -25,6 +25,8 @@ from trivet.backends.llm.families.registry import from_hub
 from trivet.backends.llm.matrices.dense import Dense
 from trivet.backends.llm.matrices.formats import join, quantised
 from trivet.backends.llm.matrices.fp8 import FP8, Fp8
+from trivet.backends.llm.matrices.matrix import Matrix, Stored
+from trivet.backends.llm.matrices.rounding import rounded_to_8
 from trivet.backends.llm.models.torch_decoder import TorchDecoder
 from trivet.backends.llm.settings import EngineSettings
 from trivet.backends.llm.steps.measure import largest_step
@@ -39,8 +41,8 @@ MATRICES = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "dow
 PROMPTS = [[(7 * n + at) % SHAPE["vocab_size"] for at in range(n)] for n in LENGTHS]
 
 
-def logits(config: LlmConfig, weights: dict[str, Tensor], quantization: str = "") -> Tensor:
-    def make(config: LlmConfig, weights: dict[str, Tensor], cache: KvCache) -> Model:
+def logits(config: LlmConfig, weights: Mapping[str, Stored], quantization: str = "") -> Tensor:
+    def make(config: LlmConfig, weights: Mapping[str, Stored], cache: KvCache) -> Model:
         attention = TorchAttention(cache, config.attentions)
         return TorchDecoder(Weights(weights, config, quantization=quantization), attention)
 
@@ -94,7 +96,9 @@ def test_files_of_8_bit_numbers_are_multiplied_as_such(
 ) -> None:
     _, exact = save_8bit(tmp_path, scale, method)
     config, weights, _ = load_model(tmp_path, torch.float32)
-    assert weights["model.layers.0.self_attn.q_proj.weight"].dtype == FP8
+    matrix = weights["model.layers.0.self_attn.q_proj.weight"]
+    assert isinstance(matrix, Fp8)
+    assert matrix.data.dtype == FP8
     # What is left is the rounding of what they are multiplied with.
     assert error(logits(config, weights), logits(config, exact)) < 0.12
 
@@ -176,10 +180,16 @@ def test_a_product_of_8_bit_numbers_is_near_the_exact_one() -> None:
     assert error(found / by_row / by_column.T, rows @ data.T) < 0.06
 
 
-def test_matrices_of_different_formats_are_not_joined() -> None:
+def test_matrices_of_different_formats_are_multiplied_as_one() -> None:
+    torch.manual_seed(1)
     dense = Dense(torch.randn(32, 64))
-    with pytest.raises(LoadFailed, match=r"query and key are of different formats \(Dense, Fp8\)"):
-        join([dense, Fp8.of(dense)], "query and key")
+    parts: list[Matrix] = [dense, rounded_to_8(dense), Dense(torch.randn(16, 64))]
+    rows, bias = torch.randn(3, 64), torch.randn(80)
+    joined = join(parts)
+    assert joined.shape == (80, 64)
+    wanted = rows @ torch.cat([part.expanded() for part in parts]).T + bias
+    torch.testing.assert_close(joined.product(bias)(rows), wanted, atol=1e-4, rtol=0)
+    torch.testing.assert_close(joined.expanded() @ rows.T, (wanted - bias).T, atol=1e-4, rtol=0)
 
 
 def test_shapes_that_8_bit_products_cannot_have_are_refused() -> None:
@@ -189,17 +199,35 @@ def test_shapes_that_8_bit_products_cannot_have_are_refused() -> None:
 
 def test_an_8_bit_weight_without_a_scale_is_named(tmp_path: Path) -> None:
     save_8bit(tmp_path, per_tensor)
-    config, weights, _ = load_model(tmp_path, torch.float32)
-    del weights["model.layers.0.mlp.down_proj.weight_scale"]
+    stored = load_file(tmp_path / "model.safetensors")
+    del stored["model.layers.0.mlp.down_proj.weight_scale"]
+    save_file(stored, tmp_path / "model.safetensors")
     with pytest.raises(LoadFailed, match=r"'model.layers.0.mlp.down_proj.weight' has no scale"):
-        logits(config, weights)
+        load_model(tmp_path, torch.float32)
 
 
 @pytest.mark.parametrize(
     ("given", "said"),
     [
-        ({"quant_method": "awq"}, "quantised by 'awq'"),
-        ({"quant_method": "compressed-tensors", "format": "pack-quantized"}, "'pack-quantized'"),
+        ({"quant_method": "eetq"}, "quantised by 'eetq'"),
+        ({"quant_method": "compressed-tensors", "format": "marlin-24"}, "format 'marlin-24'"),
+        ({"quant_method": "gptq", "bits": 3, "group_size": 128}, "bits 3, which cannot be read"),
+        ({"quant_method": "gptq", "bits": 4, "group_size": 0}, "group_size 0"),
+        ({"quant_method": "gptq", "bits": 4, "checkpoint_format": "marlin"}, "'marlin'"),
+        ({"quant_method": "awq", "bits": 4, "version": "gemv"}, "version 'gemv'"),
+        ({"quant_method": "awq", "bits": 8}, "bits 8, which cannot be read; 4 can"),
+        (
+            {"quant_method": "bitsandbytes", "load_in_4bit": True, "bnb_4bit_quant_type": "int4"},
+            "bnb_4bit_quant_type 'int4'",
+        ),
+        (
+            {
+                "quant_method": "compressed-tensors",
+                "format": "pack-quantized",
+                "config_groups": {"group_0": {"weights": {"num_bits": 3}}},
+            },
+            "num_bits 3",
+        ),
         (
             {"quant_method": "fp8", "weight_block_size": [128]},
             r"weight_block_size \[128\]; it must",

@@ -30,7 +30,8 @@ def test_it_is_read_as_it_was_written(tmp_path: Path) -> None:
 
 def test_a_file_that_is_cut_anywhere_loses_no_whole_line(tmp_path: Path) -> None:
     whole = b"".join(map(written, RECORDS))
-    for size in range(len(whole)):
+    ends = [n for n in range(len(whole)) if whole[n : n + 1] == b"\n"]
+    for size in sorted({*range(0, len(whole), 16), *ends, *(end + 1 for end in ends[:-1])}):
         (tmp_path / FILE).write_bytes(whole[:size])
         journal = FileJournal(tmp_path)
         before = journal.read()

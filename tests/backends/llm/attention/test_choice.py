@@ -1,6 +1,7 @@
 """Which kernels are taken: probed by what their functions take, with libraries that are made up."""
 
 import sys
+from collections.abc import Mapping
 from itertools import pairwise
 from types import ModuleType
 from typing import Any
@@ -20,6 +21,7 @@ from trivet.backends.llm.attention.triton_paged import TritonAttention
 from trivet.backends.llm.families.config import LlmConfig
 from trivet.backends.llm.families.llama import LlamaShape
 from trivet.backends.llm.families.registry import from_hub
+from trivet.backends.llm.matrices.matrix import Stored
 from trivet.backends.llm.models.torch_decoder import TorchDecoder
 from trivet.backends.llm.steps.runner import Model
 from trivet.backends.llm.weights.taking import Weights
@@ -183,7 +185,7 @@ def test_libraries_get_our_cache_and_steps_as_they_lie(
     # Triton, which writes the cache, does not run here outside its interpreter.
     monkeypatch.setattr(libraries.Library, "_write", write)
 
-    def make(config: LlmConfig, weights: dict[str, Tensor], cache: KvCache) -> Model:
+    def make(config: LlmConfig, weights: Mapping[str, Stored], cache: KvCache) -> Model:
         return TorchDecoder(Weights(weights, config), choose_attention(config, cache, name))
 
     found = Paged(config, weights, 16, LENGTHS, make).run(prompts, mixed())

@@ -1,6 +1,6 @@
 """Where an engine computes: choices, and what is said when a device or its memory is not there."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -26,6 +26,7 @@ from trivet.backends.llm.families.config import LlmConfig
 from trivet.backends.llm.families.registry import from_hub
 from trivet.backends.llm.implementations import make_model
 from trivet.backends.llm.matrices.dense import Dense
+from trivet.backends.llm.matrices.matrix import Stored
 from trivet.backends.llm.messages import Message, Outputs, Quit, Submit
 from trivet.backends.llm.models.parts import take_mlp
 from trivet.backends.llm.models.torch_decoder import TorchDecoder
@@ -286,7 +287,7 @@ def test_a_model_on_a_gpu_gives_what_float32_gives(steps: Callable[[], Steps]) -
     wanted = torch.cat(Paged(config, exact, 16, LENGTHS).run(prompts, whole()))
     there = {key: weight.bfloat16().cuda() for key, weight in exact.items()}
 
-    def make(config: LlmConfig, weights: dict[str, Tensor], cache: KvCache) -> Model:
+    def make(config: LlmConfig, weights: Mapping[str, Stored], cache: KvCache) -> Model:
         return make_model(Weights(weights, config), cache)
 
     paged = Paged(config, there, 16, LENGTHS, make)

@@ -5,7 +5,7 @@ built-in ones are."""
 import json
 import random
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -35,6 +35,7 @@ from trivet.backends.llm.families.names import Names, Role, Share, WeightName
 from trivet.backends.llm.families.registry import FAMILIES, from_hub
 from trivet.backends.llm.families.sharing import sharded_config
 from trivet.backends.llm.implementations import FUSED, make_model, missing
+from trivet.backends.llm.matrices.matrix import Stored
 from trivet.backends.llm.models.torch_decoder import TorchDecoder
 from trivet.backends.llm.steps.runner import Model
 from trivet.backends.llm.weights.files import load_model
@@ -164,7 +165,7 @@ def test_implementations_that_lack_a_kind_are_passed_over_and_say_why(
 def rank_logits(rank: ThreadRank, found: list[Tensor]) -> None:
     config, weights = config_of(gpt2()), gpt2().state_dict()
 
-    def make(mine: LlmConfig, weights: dict[str, Tensor], cache: KvCache) -> Model:
+    def make(mine: LlmConfig, weights: Mapping[str, Stored], cache: KvCache) -> Model:
         attention = TorchAttention(cache, mine.attentions)
         return TorchDecoder(Weights(weights, config, rank), attention)
 

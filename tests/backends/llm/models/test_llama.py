@@ -1,7 +1,7 @@
 """The Llama shape over the paged cache gives the logits of `transformers`, however it is cut up."""
 
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -30,6 +30,7 @@ from trivet.backends.llm.attention.kv_cache import KvCache
 from trivet.backends.llm.attention.torch_reference import TorchAttention
 from trivet.backends.llm.families.config import LlmConfig
 from trivet.backends.llm.families.registry import from_hub
+from trivet.backends.llm.matrices.matrix import Stored
 from trivet.backends.llm.models.torch_decoder import TorchDecoder
 from trivet.backends.llm.weights.files import load_model
 from trivet.backends.llm.weights.taking import Weights
@@ -162,7 +163,7 @@ def test_bfloat16_stays_near_float32() -> None:
     assert error < 0.03 * torch.cat(wanted.logits).std()
 
 
-def build(config: LlmConfig, weights: dict[str, Tensor]) -> TorchDecoder:
+def build(config: LlmConfig, weights: Mapping[str, Stored]) -> TorchDecoder:
     """A model that is only built."""
     attention = TorchAttention(KvCache(config, 2, 16, torch.float32), config.attentions)
     return TorchDecoder(Weights(weights, config), attention)

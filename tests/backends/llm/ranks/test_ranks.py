@@ -3,7 +3,7 @@
 import os
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -23,9 +23,11 @@ from trivet.backends.llm.attention.torch_reference import TorchAttention
 from trivet.backends.llm.engine import assemble
 from trivet.backends.llm.engine.engine import Engine
 from trivet.backends.llm.families.config import LlmConfig
+from trivet.backends.llm.families.quantisation import Fp8Files
 from trivet.backends.llm.families.registry import from_hub
 from trivet.backends.llm.families.sharing import sharded_config
 from trivet.backends.llm.matrices.fp8 import Fp8
+from trivet.backends.llm.matrices.matrix import Stored
 from trivet.backends.llm.models.parts import take_mlp
 from trivet.backends.llm.models.torch_decoder import TorchDecoder
 from trivet.backends.llm.ranks.processes import RankedRunner
@@ -42,6 +44,7 @@ from trivet.backends.llm.scheduling.batch_state import StepArrays
 from trivet.backends.llm.settings import EngineSettings
 from trivet.backends.llm.steps.runner import Model
 from trivet.backends.llm.weights.files import load_model
+from trivet.backends.llm.weights.quantised.reading import pack_quantised
 from trivet.backends.llm.weights.taking import Weights
 
 GREEDY = Sampling(max_tokens=10, temperature=0.0, ignore_eos=True)
@@ -50,11 +53,11 @@ PROMPTS = [[(7 * n + at) % 119 for at in range(n)] for n in LENGTHS]
 
 
 def part_logits(
-    config: LlmConfig, weights: dict[str, Tensor], rank: ThreadRank, found: list[Tensor]
+    config: LlmConfig, weights: Mapping[str, Stored], rank: ThreadRank, found: list[Tensor]
 ) -> None:
     mine = sharded_config(config, rank.size)
 
-    def make(mine: LlmConfig, weights: dict[str, Tensor], cache: KvCache) -> Model:
+    def make(mine: LlmConfig, weights: Mapping[str, Stored], cache: KvCache) -> Model:
         attention = TorchAttention(cache, mine.attentions)
         return TorchDecoder(Weights(weights, config, rank), attention)
 
@@ -86,7 +89,9 @@ def test_latents_sinks_and_experts_are_shared_out(name: str, tmp_path: Path) -> 
     assert_parts_give_the_whole(config, weights, 2)
 
 
-def assert_parts_give_the_whole(config: LlmConfig, weights: dict[str, Tensor], size: int) -> None:
+def assert_parts_give_the_whole(
+    config: LlmConfig, weights: Mapping[str, Stored], size: int
+) -> None:
     wanted = torch.cat(Paged(config, weights, 16, LENGTHS).run(PROMPTS, whole()))
     meeting, found = Meeting(size), [torch.empty(0)] * size
     threads = [
@@ -106,18 +111,20 @@ def assert_parts_give_the_whole(config: LlmConfig, weights: dict[str, Tensor], s
 @pytest.mark.parametrize("by_row", [False, True])
 def test_parts_of_8_bit_weights_have_their_scales(by_row: bool) -> None:
     made = random_model("Llama", {"hidden_size": 96, "intermediate_size": 96})
-    config, weights = from_hub(made.config.to_dict()), made.state_dict()
-    for name, weight in list(weights.items()):
+    config, given = from_hub(made.config.to_dict()), made.state_dict()
+    for name, weight in list(given.items()):
         if name.endswith("_proj.weight"):
             scale = weight.abs().amax(dim=1, keepdim=True) if by_row else weight.abs().max()
-            weights[f"{name}_scale"] = scale / 448
-            weights[name] = (weight / scale * 448).to(torch.float8_e4m3fn)
+            given[f"{name}_scale"] = scale / 448
+            given[name] = (weight / scale * 448).to(torch.float8_e4m3fn)
+    weights: dict[str, Stored] = dict(given)
+    pack_quantised(weights, Fp8Files(), torch.float32)
     meeting = Meeting(2)
     for rank in range(2):
         mlp = take_mlp(Weights(weights, config, ThreadRank(rank, meeting)), 1)
         own = slice(48 * rank, 48 * (rank + 1))
         name = "model.layers.1.mlp."
-        gate, down = (_exact(weights, f"{name}{kind}_proj.weight") for kind in ("gate", "down"))
+        gate, down = (_exact(given, f"{name}{kind}_proj.weight") for kind in ("gate", "down"))
         torch.testing.assert_close(_numbers(mlp.inner)[:48], gate[own])
         torch.testing.assert_close(_numbers(mlp.down), down[:, own])
 
@@ -127,7 +134,7 @@ def _numbers(matrix: object) -> Tensor:
     return matrix.data.float() * matrix.scales.unsqueeze(1)
 
 
-def _exact(weights: dict[str, Tensor], name: str) -> Tensor:
+def _exact(weights: Mapping[str, Tensor], name: str) -> Tensor:
     return weights[name].float() * weights[f"{name}_scale"]
 
 

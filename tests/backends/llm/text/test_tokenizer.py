@@ -18,7 +18,7 @@ from trivet.backends.llm.families.described import Described
 from trivet.backends.llm.text.gguf_tokenizer import gguf_tokenizer
 from trivet.backends.llm.text.tokenizer import Tokenizer
 from trivet.backends.llm.text.tokenizer_files import TokenizerFiles, hub_tokenizer
-from trivet.backends.llm.weights.files import load_tokenizer_files
+from trivet.backends.llm.weights.documents import load_tokenizer_files
 
 SMOLLM2 = Path(__file__).parents[4] / "model_repository" / "smollm2" / "1" / "model.gguf"
 WHOLE_WORDS = pre_tokenizers.ByteLevel(add_prefix_space=False)

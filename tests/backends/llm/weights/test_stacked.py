@@ -14,6 +14,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from transformers.integrations.mxfp4 import convert_moe_packed_tensors
 
 from trivet.backends.api import LoadFailed
+from trivet.backends.llm.matrices.matrix import Stored
 from trivet.backends.llm.weights.files import load_model
 from trivet.backends.llm.weights.stacked import unstack
 
@@ -74,15 +75,17 @@ class _Largest(TorchDispatchMode):
         return made
 
 
-def test_experts_in_mxfp4_take_no_more_memory_than_they_have_numbers(tmp_path: Path) -> None:
+def test_experts_in_mxfp4_stay_packed_in_no_more_memory_than_they_have_numbers(
+    tmp_path: Path,
+) -> None:
     folder = packed_folder(tmp_path)
     config, _, _ = load_model(folder, torch.bfloat16)
-    weights = {
-        name: each for name, each in load_file(folder / "model.safetensors").items()
-        if each.dtype == torch.uint8
-    }  # fmt: skip
-    packed = [each for name, each in weights.items() if name.endswith("_blocks")]
+    stored = load_file(folder / "model.safetensors")
+    packed = [each for name, each in stored.items() if name.endswith("_blocks")]
     largest = max(each.numel() * 2 * torch.bfloat16.itemsize for each in packed)
+    weights = dict[str, Stored]({
+        name: each for name, each in stored.items() if each.dtype == torch.uint8
+    })  # fmt: skip
     with _Largest() as made:
         unstack(weights, config, torch.bfloat16)
     assert made.nbytes <= largest

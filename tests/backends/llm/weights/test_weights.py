@@ -1,7 +1,7 @@
 """Models from disk: what is read is what was written; what cannot be read is refused by name."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -23,9 +23,11 @@ from trivet.backends.llm.attention.torch_reference import TorchAttention
 from trivet.backends.llm.families.config import LlmConfig
 from trivet.backends.llm.families.kinds import RmsNorm, Rope, RopeScaling
 from trivet.backends.llm.families.registry import from_hub
+from trivet.backends.llm.matrices.matrix import Stored
 from trivet.backends.llm.models.rotary import rotary_table
 from trivet.backends.llm.models.torch_decoder import TorchDecoder
-from trivet.backends.llm.weights.files import load_model, load_tokenizer_files
+from trivet.backends.llm.weights.documents import load_tokenizer_files
+from trivet.backends.llm.weights.files import load_model
 from trivet.backends.llm.weights.taking import Weights
 
 HIDDEN, INNER, HEADS, KEY_HEADS, HEAD_SIZE, LAYERS, VOCABULARY = 64, 96, 4, 2, 16, 2, 380
@@ -213,10 +215,19 @@ def test_weights_of_another_kind_are_named(folder: Path, name: str, advice: str)
     assert advice in refusal(folder)
 
 
+def test_quantisation_that_cannot_be_read_is_named(folder: Path) -> None:
+    edit_config(folder, quantization_config={"quant_method": "eetq", "bits": 8})
+    assert "the weights are quantised by 'eetq'" in refusal(folder)
+
+
 @pytest.mark.parametrize("method", ["gptq", "awq", "bitsandbytes"])
-def test_quantisation_that_cannot_be_read_is_named(folder: Path, method: str) -> None:
+def test_weights_that_are_not_packed_as_the_config_says_are_refused(
+    folder: Path, method: str
+) -> None:
     edit_config(folder, quantization_config={"quant_method": method, "bits": 4})
-    assert f"the weights are quantised by '{method}' of 4 bits" in refusal(folder)
+    assert f"packed as config.json says (quantization_config, quant_method '{method}')" in refusal(
+        folder
+    )
 
 
 @pytest.mark.parametrize("size", [0, 4, 200, -1])
@@ -352,7 +363,7 @@ def test_quantised_weights_are_within_a_step_of_the_originals(
     _, weights, _ = load_model(path, torch.float32)
     for name, original in model.state_dict().items():
         bound = step * original.abs().max() if original.ndim == 2 else 0
-        assert (weights[name] - original).abs().max() <= bound, name
+        assert (numbers_of(weights[name]) - original).abs().max() <= bound, name
 
 
 def test_llama3_scaling_in_gguf_is_the_one_of_its_config() -> None:
@@ -378,7 +389,9 @@ def test_llama3_divisors_of_a_gguf_file_turn_its_table(tmp_path: Path) -> None:
     write_model(path, extra={"rope_freqs.weight": (divisors, Kind.F32)})
     config, weights, _ = load_model(path, torch.bfloat16)
     # bfloat16 would move the angle of position 127 by a quarter of a radian.
-    assert weights["rope_freqs.weight"].tolist() == divisors.tolist()
+    read = weights["rope_freqs.weight"]
+    assert isinstance(read, Tensor)
+    assert read.tolist() == divisors.tolist()
     assert build(config, weights)
 
 
@@ -466,12 +479,16 @@ def test_tokenizer_alone_is_that_of_the_model(tmp_path: Path) -> None:
     assert load_tokenizer_files(path) == load_model(path, torch.float32)[2]
 
 
-def assert_same(found: dict[str, Tensor], wanted: dict[str, Tensor]) -> None:
+def assert_same(found: Mapping[str, Stored], wanted: dict[str, Tensor]) -> None:
     """Bit for bit; a tied head need not be there."""
     assert wanted.keys() - found.keys() <= {"lm_head.weight"}
     assert found.keys() <= wanted.keys()
     for name, weight in found.items():
-        assert torch.equal(weight, wanted[name]), name
+        assert torch.equal(numbers_of(weight), wanted[name]), name
+
+
+def numbers_of(weight: Stored) -> Tensor:
+    return weight if isinstance(weight, Tensor) else weight.expanded()
 
 
 def describe(config: LlmConfig) -> LlmConfig:
@@ -486,7 +503,7 @@ def describe(config: LlmConfig) -> LlmConfig:
     return replace(config, norm=norm, layers=tuple(layers))
 
 
-def build(config: LlmConfig, weights: dict[str, Tensor]) -> TorchDecoder:
+def build(config: LlmConfig, weights: Mapping[str, Stored]) -> TorchDecoder:
     """A model that is only built."""
     cache = KvCache(config, 2, 16, weights["model.norm.weight"].dtype)
     return TorchDecoder(Weights(weights, config), TorchAttention(cache, config.attentions))

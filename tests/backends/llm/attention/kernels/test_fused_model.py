@@ -2,7 +2,7 @@
 
 import random
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import cache
 from typing import Any
 
@@ -21,6 +21,7 @@ from trivet.backends.llm.attention.triton_paged import TritonAttention
 from trivet.backends.llm.families.config import LlmConfig
 from trivet.backends.llm.families.registry import from_hub
 from trivet.backends.llm.matrices.fp8 import FP8
+from trivet.backends.llm.matrices.matrix import Stored
 from trivet.backends.llm.models import step_kernels
 from trivet.backends.llm.models.fused_llama import FusedLlama
 from trivet.backends.llm.models.torch_decoder import TorchDecoder
@@ -40,7 +41,7 @@ EIGHT_BIT = HEADS | {"hidden_size": 96, "intermediate_size": 96}
 
 
 def fused(
-    config: LlmConfig, weights: dict[str, Tensor], cache: KvCache, quantization: str = ""
+    config: LlmConfig, weights: Mapping[str, Stored], cache: KvCache, quantization: str = ""
 ) -> Model:
     attention = TritonAttention(cache, config.attentions)
     return FusedLlama(Weights(weights, config, quantization=quantization), attention)
@@ -54,7 +55,7 @@ class Again:
         return compute
 
 
-def replayed(config: LlmConfig, weights: dict[str, Tensor], cache: KvCache) -> Model:
+def replayed(config: LlmConfig, weights: Mapping[str, Stored], cache: KvCache) -> Model:
     """Steps of up to 3 rows are filled up to 4."""
     made = GraphedModel(
         fused(config, weights, cache), Again(), weights["model.norm.weight"].device,
@@ -157,12 +158,12 @@ def test_replayed_steps_filled_up_with_rows_equal_computed_ones(device: torch.de
     torch.testing.assert_close(logits, expected("llama, biased")[3], atol=2e-4, rtol=0)
 
 
-def plain_8bit(config: LlmConfig, weights: dict[str, Tensor], cache: KvCache) -> Model:
+def plain_8bit(config: LlmConfig, weights: Mapping[str, Stored], cache: KvCache) -> Model:
     attention = TorchAttention(cache, config.attentions)
     return TorchDecoder(Weights(weights, config, quantization="fp8"), attention)
 
 
-def fused_8bit(config: LlmConfig, weights: dict[str, Tensor], cache: KvCache) -> Model:
+def fused_8bit(config: LlmConfig, weights: Mapping[str, Stored], cache: KvCache) -> Model:
     return fused(config, weights, cache, "fp8")
 
 
@@ -174,7 +175,7 @@ def test_eight_bit_weights_are_multiplied_as_plain_torch_does(device: torch.devi
 
 
 def test_an_eight_bit_cache_changes_little(device: torch.device) -> None:
-    def eight_bit(config: LlmConfig, weights: dict[str, Tensor], cache: KvCache) -> Model:
+    def eight_bit(config: LlmConfig, weights: Mapping[str, Stored], cache: KvCache) -> Model:
         like = cache.layers[0]
         small = KvCache(
             config, like.shape[1], like.shape[2], FP8, like.device, [(0.02, 0.05), (0.03, 0.01)]

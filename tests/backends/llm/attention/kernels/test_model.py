@@ -1,7 +1,7 @@
 """Whole models through the kernels give the logits of plain torch, however they are cut up."""
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import cache
 from typing import Any
 
@@ -14,6 +14,7 @@ from trivet.backends.llm.attention.kv_cache import KvCache
 from trivet.backends.llm.attention.triton_paged import TritonAttention
 from trivet.backends.llm.families.config import LlmConfig
 from trivet.backends.llm.families.registry import from_hub
+from trivet.backends.llm.matrices.matrix import Stored
 from trivet.backends.llm.models.torch_decoder import TorchDecoder
 from trivet.backends.llm.steps.runner import Model
 from trivet.backends.llm.weights.taking import Weights
@@ -30,7 +31,7 @@ ARCHITECTURES: dict[str, tuple[str, dict[str, Any]]] = {
 }
 
 
-def triton_model(config: LlmConfig, weights: dict[str, Tensor], cache: KvCache) -> Model:
+def triton_model(config: LlmConfig, weights: Mapping[str, Stored], cache: KvCache) -> Model:
     attention = TritonAttention(cache, config.attentions)
     return TorchDecoder(Weights(weights, config), attention)
 

@@ -1,0 +1,1 @@
+"""Quantised weights of Hugging Face files, brought into the formats of `matrices`."""
