@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
 from functools import cache
 from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
@@ -172,7 +173,10 @@ def about_of(word: str) -> About:
         return built_in
     for entry_point in entry_points(group=ENTRY_POINT_GROUP, name=word):
         return _read(entry_point)
-    raise InvalidConfig(f"unknown backend '{word}'; the known ones are {sorted(abouts())}")
+    known = sorted(abouts())
+    raise InvalidConfig(
+        f"unknown backend '{word}'{_meant(word, known)}; the known ones are {known}"
+    )
 
 
 @cache
@@ -212,8 +216,14 @@ def _of_platform(platform: str, known: Mapping[str, About]) -> About:
             return about
     words = sorted(word for about in known.values() for word in about.platforms)
     raise InvalidConfig(
-        f"unknown platform '{platform}'; the known ones are {words}. Set `backend` instead"
+        f"unknown platform '{platform}'{_meant(platform, words)}; the known ones are {words}. Set "
+        "`backend` instead"
     )
+
+
+def _meant(word: str, known: Sequence[str]) -> str:
+    near = get_close_matches(word[:255].lower(), known, n=1)
+    return f" (did you mean '{near[0]}'?)" if near else ""
 
 
 def _open(about: About) -> Backend:

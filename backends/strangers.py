@@ -113,7 +113,7 @@ def _hub_folder(listing: Listing) -> str:
         )
     return (
         f"'config.json' is of '{architecture}', but its weights are not there; put *.safetensors "
-        "beside it (huggingface-cli download NAME --local-dir FOLDER)"
+        "beside it (hf download NAME --local-dir FOLDER)"
     )
 
 
@@ -197,7 +197,7 @@ def nothing_known(listing: Listing, known: list[str]) -> str:
     """The sentence for what no other fits; `known`: names by which models are known."""
     there = f"there is {_listed(sorted(listing.names))}" if listing.names else "there is no file"
     return (
-        f"the config names no backend and no file tells it ({there}); models are known by names "
+        f"no config names its backend and no file tells it ({there}); models are known by names "
         f"such as {', '.join(known)}; for others, set `backend` in a config.pbtxt"
     )
 

@@ -31,6 +31,7 @@ from bench.llm import bench_llm, bench_llm_alone, bench_llm_batching
 from bench.llm_families import bench_llm_families
 from bench.llm_lora import bench_llm_lora
 from bench.llm_sharing import bench_llm_sharing
+from bench.llm_speculation import bench_llm_speculation
 from bench.llm_step import bench_llm_step
 from bench.minilm import bench_minilm
 from bench.nested import bench_nested
@@ -56,6 +57,7 @@ PARTS = {
     "llm-families": bench_llm_families,
     "llm-lora": bench_llm_lora,
     "llm-sharing": bench_llm_sharing,
+    "llm-speculation": bench_llm_speculation,
     "sse": bench_sse,
     "overload": bench_overload,
     "frameworks": bench_frameworks,

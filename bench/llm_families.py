@@ -105,9 +105,9 @@ def _touched(decoder: Decoder, streams: int) -> float:
     counts = []
     computed = Experts._of_experts  # noqa: SLF001  # nothing outside need know
 
-    def noted(self: Experts, rows: Tensor, chosen: Tensor) -> Tensor:
+    def noted(self: Experts, rows: Tensor, chosen: Tensor, tokens: Tensor) -> Tensor:
         counts.append(len(set(chosen.flatten().tolist())))
-        return computed(self, rows, chosen)
+        return computed(self, rows, chosen, tokens)
 
     with mock.patch.object(Experts, "_of_experts", noted):
         in_torch(decoder).forward(decode_step(streams))

@@ -19,7 +19,6 @@ from trivet.backends.llm.weights.documents import load_tokenizer_files
 from trivet.backends.process.launch import launch
 from trivet.server.core import Core
 from trivet.server.http.app import HttpLimits, HttpServer
-from trivet.server.models.routing import Key
 from trivet.server.shared_memory.system import SharedMemory
 from trivet.server.tracing.tracing import Tracing
 
@@ -37,11 +36,11 @@ class OneModel:
         self.shared_memory = SharedMemory(enabled=False)
         self.tracing = Tracing()
 
-    def generator(self, name: str, version: None = None, key: Key = "") -> Generator:  # noqa: ARG002
+    def generator(self, name: str, *_: object) -> tuple[Generator, dict[str, str]]:
         """Whose name is "fake"."""
         if name != "fake":
             raise ModelNotFound(f"The model `{name}` does not exist.")
-        return self._generator
+        return self._generator, {}
 
 
 def start_engine() -> EngineProcess:

@@ -35,6 +35,7 @@ from trivet.server.models.gpu_memory import GpuLedger, parse_limits
 from trivet.server.models.host_policy import HostPolicies
 from trivet.server.models.known import Status
 from trivet.server.models.lifecycle import Lifecycle
+from trivet.server.models.load_plan import LoadPlan
 from trivet.server.models.loader import Loader
 from trivet.server.models.registry import Registry
 from trivet.server.models.strangers import Strangers
@@ -42,6 +43,7 @@ from trivet.server.remote.repositories import Repositories
 from trivet.server.repository.plan import Action, Load, Problem, Stranger, Unload, plan
 from trivet.server.repository.scan import RepositoryUnreadableError, Snapshot
 from trivet.server.repository.watcher import Watcher
+from trivet.server.rollouts.opening import ReleaseRoom
 from trivet.server.scheduling.rate_limit import RateLimiter, ResourceLimits
 from trivet.server.settings import Settings
 from trivet.server.shared_memory.system import SharedMemory
@@ -124,7 +126,10 @@ class Server:
             settings.max_environment_size,
             settings.environment_cache_size,
         )
-        self._control = control = RepositoryControl(settings, self._repositories)
+        self._strangers = Strangers()
+        self.registry.is_stranger = self._strangers.has
+        self._control = control = RepositoryControl(settings, self._repositories, self._strangers)
+        self._releases = ReleaseRoom(settings, self.registry)
         limits = _limits(settings)
         self._caching = Caching.open(settings)
         dispatcher = RequestDispatcher(self.registry, control)
@@ -145,10 +150,22 @@ class Server:
             listener=self._on_status,
             on_end=self._loaded_objects.changed,
             has_summaries=MetricsConfig.parse(settings.metrics_config).summary_latencies,
+            direct=self._releases.directed,
         )
         control.attach(self.lifecycle)
-        self._strangers = Strangers()
-        self.hall = Hall(
+        self.hall = self._hall(dispatcher, log_output)
+        self.core: Core = GuardedCore(self.hall) if settings.auth_keys_file else self.hall
+        cache = self._caching.cache if self._caching is not None else None
+        self.frontends = Frontends(self.core, settings, cache, gpus, custom_metrics)
+        self._watcher: Watcher | None = None
+        self._changes: set[asyncio.Task[str]] = set()
+        self._stop_requested = asyncio.Event()
+        self.is_broken_off = False
+        """Whether it was stopped before it had started."""
+
+    def _hall(self, dispatcher: RequestDispatcher, log_output: Log | None) -> Hall:
+        settings = self.settings
+        return Hall(
             self.registry,
             self.lifecycle,
             dispatcher,
@@ -159,15 +176,8 @@ class Server:
             tracing=Tracing(TraceConfig.parse(settings.trace_config)),
             log_output=log_output,
             strangers=self._strangers,
+            releases=self._releases.desk,
         )
-        self.core: Core = GuardedCore(self.hall) if settings.auth_keys_file else self.hall
-        cache = self._caching.cache if self._caching is not None else None
-        self.frontends = Frontends(self.core, settings, cache, gpus, custom_metrics)
-        self._watcher: Watcher | None = None
-        self._changes: set[asyncio.Task[str]] = set()
-        self._stop_requested = asyncio.Event()
-        self.is_broken_off = False
-        """Whether it was stopped before it had started."""
 
     def _loader(
         self, limits: ResourceLimits | None, custom_metrics: CustomMetrics, gpus: Gpus
@@ -226,6 +236,7 @@ class Server:
         a model failed and `exit_on_error` is set.
         """
         await self.frontends.start()
+        await self._releases.start(self._load_again)
         await self._repositories.fetch()
         snapshot = await asyncio.to_thread(self._repositories.scan)
         failed = await self._load_repository(snapshot)
@@ -257,6 +268,7 @@ class Server:
         await self.lifecycle.finish_sequences(self.settings.exit_timeout_secs)
         await self.frontends.drain(max(0.0, ends_at_s - time.monotonic()))
         self._control.close()
+        await self._releases.close()
         await self.lifecycle.stop(max(0.0, ends_at_s - time.monotonic()))
         await self._repositories.close()
         await self.frontends.close()
@@ -303,6 +315,12 @@ class Server:
         self._progress.on_status(name, version, status)
         self._repositories.note_serving(name, self.registry.models.get(name, ()))
         self._loaded_objects.changed()
+        self._releases.on_status(name, version, status)
+
+    def _load_again(self, asked: LoadPlan) -> None:
+        """Other versions of a model are to serve, of the files that it was loaded from."""
+        if not asked.is_overridden:
+            self._apply((Load(asked.folder),))
 
     def _announce(self, actions: tuple[Action, ...]) -> None:
         """Ensembles wait for those of their steps that are loaded together with them."""

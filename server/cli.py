@@ -72,6 +72,8 @@ class LazyGroup(click.Group):
         "keys": "Make keys for clients.",
         "models": "List, load and unload the models of a running server.",
         "repo": "Look at a model repository.",
+        "rollout": "Roll versions of a running server's models out, and back.",
+        "traffic": "Say which requests get which version of a model.",
     }
     """Those that are not here, each a module of its name, and what each does."""
 

@@ -16,6 +16,7 @@ from trivet.backends.api import InvalidRequest, LoadFailed, ServingError, Unavai
 from trivet.backends.api.naming import name_in, namespace_in
 from trivet.server.logs.outage import Outage
 from trivet.server.models.lifecycle import Lifecycle
+from trivet.server.models.strangers import Strangers
 from trivet.server.models.texts import did_you_mean
 from trivet.server.remote.repositories import Repositories
 from trivet.server.repository.config import config_of
@@ -33,9 +34,12 @@ NOT_EXPLICIT = "explicit model load / unload is not allowed if polling is enable
 class RepositoryControl:
     """Loads and unloads models of the repositories by name."""
 
-    def __init__(self, settings: Settings, repositories: Repositories) -> None:
+    def __init__(
+        self, settings: Settings, repositories: Repositories, strangers: Strangers
+    ) -> None:
         self._settings = settings
         self._repositories = repositories
+        self._strangers = strangers
         self._read: ReadConfig = partial(config_of, config_name=settings.model_config_name)
         self._with_ensemble: set[str] = set()
         """Models that nobody asked for but an ensemble that is made of them."""
@@ -213,7 +217,9 @@ class RepositoryControl:
         Raises Unavailable."""
         with self._readable(name):
             await self._repositories.refresh(wanted)
-            return await asyncio.to_thread(self._repositories.scan)
+            snapshot = await asyncio.to_thread(self._repositories.scan)
+        self._strangers.keep_only(snapshot.strangers())
+        return snapshot
 
     @contextmanager
     def _readable(self, name: str) -> Iterator[None]:

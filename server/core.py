@@ -4,8 +4,9 @@ Each part is what one kind of front room needs. `Hall` fulfils all of them, and 
 `GuardedCore`, for servers with keys. Called on the event loop only.
 """
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
-from typing import Protocol
+from typing import Any, Protocol
 
 from trivet.backends.api import (
     Generator,
@@ -24,7 +25,9 @@ from trivet.server.models.known import IndexRow
 from trivet.server.models.model import Model
 from trivet.server.models.routing import NOBODY, Admitted, Asker, Key
 from trivet.server.repository.upload import NO_FILES
+from trivet.server.rollouts.arms import Arm
 from trivet.server.scheduling.statistics import ModelStatistics
+from trivet.server.shadows.mirror import Verdict
 from trivet.server.shared_memory.system import SharedMemory
 from trivet.server.tracing.setting import Change
 from trivet.server.tracing.tracing import Described, Tracing
@@ -77,10 +80,10 @@ class Generators(Protocol):
         version: int | str | None = None,
         key: Key = "",
         asker: Asker = NOBODY,
-    ) -> Generator:
-        """A model that generates text, asked for once a request as `resolve` is; `asker` hears
-        which version it is. Raises
-        ModelNotFound, also for models of other kinds, NotFound, ModelNotReady."""
+    ) -> tuple[Generator, Mapping[str, str]]:
+        """A model that generates text, asked for once a request as `resolve` is, and what answers
+        say of its version (see Admitted). Raises ModelNotFound, also for models of other kinds,
+        NotFound, ModelNotReady."""
 
     def generators(self) -> dict[str, Generator]:
         """All models that generate text and are ready, by name: to list them, not to ask them."""
@@ -213,6 +216,69 @@ class AdapterControl(Protocol):
         """Serves it no more, until its files change. Raises InvalidRequest, NotFound."""
 
 
+class Sharing(Protocol):
+    """Who gets which version of a model, and what came of it."""
+
+    def traffic(self, name: str) -> dict[str, Any]:
+        """Labels, split, and the figures of its arms. Raises ModelNotFound, NotFound,
+        ModelNotReady, as all that name a model here."""
+
+    def set_traffic(
+        self, name: str, document: Mapping[str, Any] | None, by: str = "operator"
+    ) -> dict[str, Any]:
+        """Sets labels, split and sticky keys in the place of the model's file; None: the file
+        counts again. Raises also InvalidRequest."""
+
+    def model_of(self, request_id: str) -> str:
+        """The model that answered a request which was shared out. Raises NotFound."""
+
+    def report(self, request_id: str, name: str, value: float) -> None:
+        """How such a request turned out. Raises InvalidRequest, NotFound."""
+
+    def arms(self) -> Iterable[tuple[str, Arm]]:
+        """The parts of all splits, with their names: of all models, for the metrics page."""
+
+
+class RollingOut(Protocol):
+    """Versions that take the traffic step by step."""
+
+    def rollouts(self) -> list[dict[str, Any]]:
+        """Those that go on, and the last ones of other models."""
+
+    def rollout(self, name: str) -> dict[str, Any]:
+        """A model's. Raises as `Sharing.traffic`."""
+
+    def rollout_history(self, name: str) -> list[dict[str, Any]]:
+        """Who did what, and when: of one model, the oldest first. Raises alike."""
+
+    def change_rollout(
+        self, name: str, command: str, given: Mapping[str, Any], by: str = "operator"
+    ) -> dict[str, Any]:
+        """Starts, pauses, resumes, promotes or aborts one. Raises also InvalidRequest."""
+
+
+class Shadowing(Protocol):
+    """Versions that are asked beside."""
+
+    def shadows(self) -> Iterable[tuple[str, int, Counter[Verdict]]]:
+        """What became of the copies, by model and version: of all models, for the metrics page."""
+
+    async def shadow_differences(self, name: str) -> list[bytes]:
+        """The last differences of a model, each as JSON. Raises as `Sharing.traffic`."""
+
+
+class Releases(Sharing, RollingOut, Shadowing, Protocol):
+    """All of it."""
+
+
+class Releasing(Protocol):
+    """Has them."""
+
+    @property
+    def releases(self) -> Releases:
+        """Of all models that the caller may use."""
+
+
 class Core(
     Inference,
     Generators,
@@ -224,6 +290,7 @@ class Core(
     ServerSettings,
     ModelControl,
     AdapterControl,
+    Releasing,
     Protocol,
 ):
     """All of it: what a whole protocol asks."""

@@ -25,7 +25,7 @@ from trivet.backends.api.naming import name_in, namespace_in
 from trivet.backends.api.value import changed
 from trivet.protos import grpc_service_pb2 as pb
 from trivet.protos.model_config_pb2 import ModelConfig
-from trivet.server.core import Payer
+from trivet.server.core import Payer, Releases
 from trivet.server.logs.log import Log
 from trivet.server.logs.setting import LogValue
 from trivet.server.models.adapters import Adapters
@@ -40,6 +40,7 @@ from trivet.server.models.strangers import Strangers
 from trivet.server.models.texts import nearest
 from trivet.server.repository.layout import EMPTY
 from trivet.server.repository.upload import NO_FILES
+from trivet.server.rollouts.desk import ReleaseDesk
 from trivet.server.scheduling.statistics import ModelStatistics
 from trivet.server.shared_memory.system import SharedMemory
 from trivet.server.tracing.generating import TracedGenerator
@@ -80,7 +81,10 @@ class Hall:
         tracing: Tracing | None = None,
         log_output: Log | None = None,
         strangers: Strangers | None = None,
+        releases: Releases | None = None,
     ) -> None:
+        """Without `releases` nothing is rolled out."""
+        self.releases = releases or ReleaseDesk.alone(registry)
         self._registry = registry
         self._adapters = Adapters(registry)
         self._lifecycle = lifecycle
@@ -122,6 +126,8 @@ class Hall:
     def infer(
         self, admitted: Admitted, request: InferRequest, context: RequestContext, sink: Sink
     ) -> None:
+        if admitted.watch is not None:
+            sink = admitted.watch.observed(request, sink)
         tracer = self.tracing.tracer
         if tracer is not None and (traced := tracer.begin(request, sink)) is not None:
             context, sink = changed(context, trace=traced.part), traced
@@ -133,19 +139,20 @@ class Hall:
         version: int | str | None = None,
         key: Key = "",
         asker: Asker = NOBODY,
-    ) -> Generator:
+    ) -> tuple[Generator, Mapping[str, str]]:
         try:
             admitted = self._find(name, version, key, asker)
         except ModelNotFound:
             near = nearest(name, self._registry.suggestions)
             meant = f" Did you mean `{near}`?" if near else ""
             raise ModelNotFound(f"The model `{name[:128]}` does not exist.{meant}") from None
-        asker.chose(admitted)
         model = admitted.model
         executor, tracer = model.executor, self.tracing.tracer
         if not isinstance(executor, Generator):
             raise ModelNotFound(f"The model `{name[:128]}` does not generate text.")
-        return executor if tracer is None else TracedGenerator(executor, tracer, model)
+        found = executor if admitted.watch is None else admitted.watch.generator(executor)
+        asked = found if tracer is None else TracedGenerator(found, tracer, model)
+        return asked, admitted.told
 
     def generators(self) -> dict[str, Generator]:
         found = ((name, model.executor) for name, model in self._registry.usual())

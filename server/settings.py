@@ -187,6 +187,10 @@ class Settings:
         "GPU:SHARE, the used share of a GPU's memory from which on no model is loaded there",
         multiple=True,
     )
+    state_dir: str = option("~/.local/state/trivet", "models", "folder for what is to outlive it")
+    rollout_state: str = option("", "models", "folder or redis:// URL of roll-outs; else state_dir")
+    rollout_policy: str = option("", "models", "TOML file: how new versions of models roll out")
+    rollout_webhook: str = option("", "models", "URL that is told what happens to roll-outs")
     llm_in_process: bool = option(
         False,
         "models",

@@ -200,6 +200,18 @@ TOOL_TEMPLATES: dict[str, str] = {
         _PYTHON + "{{ '\n' if not loop.last }}",
         "{{ '\n```' }}",
     ),
+    "cohere_command3": _around(
+        "<|START_ACTION|>",
+        "{{ '<|START_ACTION|>[\n    ' }}",
+        "{{ '{\"tool_call_id\": \"' ~ loop.index0 ~ '\", \"tool_name\": \"' ~ f.name ~ '\", \"parameters\": ' ~ (f.arguments | tojson) ~ '}' }}{{ ',\n    ' if not loop.last }}",
+        "{{ '\n]<|END_ACTION|>' }}",
+    ),
+    "command_r": _around(
+        '"tool_name": title of the tool',
+        "{{ 'Action: ```json\n[\n    ' }}",
+        "{{ '{\n        \"tool_name\": \"' ~ f.name ~ '\",\n        \"parameters\": ' ~ (f.arguments | tojson) ~ '\n    }' }}{{ ',\n    ' if not loop.last }}",
+        "{{ '\n]\n```' }}",
+    ),
     "functiongemma": _gemma("<start_function_call>", "<end_function_call>", "<escape>"),
     "gemma4": _gemma("<|tool_call>", "<tool_call|>", '<|"|>'),
 }
@@ -231,6 +243,7 @@ THOUGHT_TEMPLATES: dict[str, str] = {
         ("mistral", "[THINK]", "[/THINK]"),
         ("seed_oss", "<seed:think>", "</seed:think>"),
         ("gemma4", "<|channel>thought\n", "<channel|>"),
+        ("cohere_command3", "<|START_THINKING|>", "<|END_THINKING|>"),
         ("granite", "Here is my thought process:", "Here is my response:"),
     )
 }

@@ -35,7 +35,9 @@ from trivet.server.logs.setting import LogSetting, LogValue
 from trivet.server.models.check import submit
 from trivet.server.models.known import IndexRow
 from trivet.server.models.model import Model
+from trivet.server.models.registry import Registry
 from trivet.server.models.routing import NOBODY, Admitted, Asker, Key, VersionRouter
+from trivet.server.rollouts.desk import ReleaseDesk
 from trivet.server.scheduling.statistics import ModelStatistics
 from trivet.server.shared_memory.system import SharedMemory
 from trivet.server.tracing.setting import Change
@@ -129,6 +131,7 @@ class FakeCore:
         self.responses: dict[str, Respond] = {}
         self.requests: list[CheckedRequest] = []
         self.shared_memory = SharedMemory(enabled=True)
+        self.releases = ReleaseDesk.alone(Registry())
         self.ready = True
         self.stopping = False
         self.control: list[tuple[object, ...]] = []
@@ -157,10 +160,10 @@ class FakeCore:
 
     def generator(
         self, name: str, version: int | str | None = None, key: Key = "", asker: Asker = NOBODY
-    ) -> Generator:
+    ) -> tuple[Generator, dict[str, str]]:
         if name not in self.models:
             raise ModelNotFound(f"The model `{name}` does not exist.")
-        return self.models[name]
+        return self.models[name], {}
 
     def generators(self) -> dict[str, Generator]:
         return dict(self.models)

@@ -6,7 +6,8 @@ A block that is shared wrongly, reused too early or not filled changes the outpu
 from collections.abc import Iterable
 
 from trivet.backends.llm.scheduling.blocks import BlockPool
-from trivet.backends.llm.scheduling.scheduler import PlannedRow, Scheduler, StepPlan
+from trivet.backends.llm.scheduling.plan import PlannedRow, StepPlan
+from trivet.backends.llm.scheduling.scheduler import Scheduler
 from trivet.backends.llm.scheduling.sequence import Sequence
 
 VOCABULARY_SIZE = 50

@@ -20,7 +20,7 @@ from trivet.backends.llm.families.described import Described
 from trivet.backends.llm.matrices.matrix import Stored
 from trivet.backends.llm.models.torch_decoder import TorchDecoder
 from trivet.backends.llm.steps.runner import Model
-from trivet.backends.llm.text.tokenizer_files import gguf_tokenizer
+from trivet.backends.llm.text.gguf_tokenizer import gguf_tokenizer
 from trivet.backends.llm.weights.taking import Weights
 
 MAX_POSITIONS = 256

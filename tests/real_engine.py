@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-import transformers
+from hub_reference import hub_model
 from torch import Tensor
 
 from trivet.backends.api import ComputedStep, Sampling
@@ -115,18 +115,10 @@ def real_tokenizer() -> Tokenizer:
     return Tokenizer.from_files(real_weights()[2])
 
 
-@cache
-def hub_model() -> Any:
-    """The same weights in `transformers`."""
-    return transformers.AutoModelForCausalLM.from_pretrained(
-        SMOLLM2.parent, gguf_file=SMOLLM2.name, dtype=torch.float32
-    )
-
-
 def hub_logprobs(ids: Sequence[int]) -> Tensor:
     """What `transformers` gives, [tokens, vocabulary]: of what follows each token."""
     with torch.no_grad():
-        return torch.log_softmax(hub_model()(torch.tensor([ids])).logits[0], dim=-1)
+        return torch.log_softmax(hub_model(SMOLLM2)(torch.tensor([ids])).logits[0], dim=-1)
 
 
 def open_engine(**settings: Any) -> DrivenEngine:

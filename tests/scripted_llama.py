@@ -6,7 +6,7 @@ the token that follows. A token can follow one other only: scripts share no toke
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -37,18 +37,24 @@ def write_script(
     chat_template: str = "",
     tokenizer_config: Mapping[str, Any] | None = None,
     num_spare_tokens: int = 0,
+    marks: Collection[str] = (),
+    is_gpt_oss: bool = False,
 ) -> Path:
     """A folder of Hugging Face's form. The prompt `<s0>` starts the first script. `otherwise`: the
     token that is taken where a grammar forbids the scripted one. `num_spare_tokens`: which the
-    model has and its tokenizer.json has not."""
+    model has and its tokenizer.json has not. `marks`: texts that are special tokens.
+    `is_gpt_oss`: it is none of Llama's, but of gpt-oss, whose experts add nothing either."""
     folder.mkdir(parents=True, exist_ok=True)
-    tokenizer = byte_tokenizer(scripts)
+    tokenizer = byte_tokenizer(scripts, marks)
     following = _following(tokenizer, scripts) + [EOS] * num_spare_tokens
     hidden = -(-len(following) // HEAD_SIZE) * HEAD_SIZE
     weights = _weights(following, hidden, otherwise)
+    if is_gpt_oss:
+        weights = _as_gpt_oss(weights)
     save_file(weights, folder / "model.safetensors", {"format": "pt"})
     tokenizer.save(str(folder / "tokenizer.json"))
-    _write(folder / "config.json", _config(len(following), hidden))
+    config = _config(len(following), hidden)
+    _write(folder / "config.json", config | _GPT_OSS if is_gpt_oss else config)
     told = {"tokenizer_class": "PreTrainedTokenizerFast", "eos_token": "<eos>"}
     told |= {"chat_template": chat_template} if chat_template else {}
     _write(folder / "tokenizer_config.json", told | dict(tokenizer_config or {}))
@@ -76,8 +82,8 @@ def byte_letters() -> list[str]:
     return [chr(byte if byte in shown else 256 + hidden.index(byte)) for byte in range(256)]
 
 
-def byte_tokenizer(scripts: Sequence[Script] = ()) -> Any:
-    """Each byte is a token, and so is each text of the scripts."""
+def byte_tokenizer(scripts: Sequence[Script] = (), marks: Collection[str] = ()) -> Any:
+    """Each byte is a token, and so is each text of the scripts; marks are special."""
     vocabulary = {letter: byte for byte, letter in enumerate(byte_letters())}
     tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=[]))
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
@@ -85,6 +91,8 @@ def byte_tokenizer(scripts: Sequence[Script] = ()) -> Any:
     tokenizer.add_special_tokens([AddedToken("<eos>", special=True)])
     texts = [f"<s{number}>" for number in range(len(scripts))]
     texts += [piece for script in scripts for piece in script if isinstance(piece, str)]
+    tokenizer.add_special_tokens([AddedToken(mark, special=True) for mark in marks])
+    texts = [text for text in texts if text not in marks]
     tokenizer.add_tokens([AddedToken(text, special=False, normalized=False) for text in texts])
     return tokenizer
 
@@ -122,6 +130,32 @@ def _weights(following: Sequence[int], hidden: int, otherwise: int | None) -> di
     for name in "qkvo":
         weights[f"{layer}self_attn.{name}_proj.weight"] = torch.zeros(hidden, hidden)
     return weights
+
+
+_NUM_EXPERTS = 2
+_GPT_OSS: dict[str, Any] = {
+    "architectures": ["GptOssForCausalLM"], "model_type": "gpt_oss", "head_dim": HEAD_SIZE,
+    "num_local_experts": _NUM_EXPERTS, "num_experts_per_tok": 1, "sliding_window": 16,
+    "layer_types": ["sliding_attention"], "attention_bias": True, "swiglu_limit": 7.0,
+    "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0},
+}  # fmt: skip
+
+
+def _as_gpt_oss(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    layer, inner = "model.layers.0.", HEAD_SIZE
+    hidden = weights["model.norm.weight"].shape[0]
+    found = {name: weight for name, weight in weights.items() if ".mlp." not in name}
+    for name in "qkvo":
+        found[f"{layer}self_attn.{name}_proj.bias"] = torch.zeros(hidden)
+    found[f"{layer}self_attn.sinks"] = torch.zeros(hidden // HEAD_SIZE)
+    shapes = {
+        "router.weight": (hidden,), "router.bias": (), "experts.gate_up_proj": (hidden, 2 * inner),
+        "experts.gate_up_proj_bias": (2 * inner,), "experts.down_proj": (inner, hidden),
+        "experts.down_proj_bias": (hidden,),
+    }  # fmt: skip
+    for name, shape in shapes.items():
+        found[f"{layer}mlp.{name}"] = torch.zeros(_NUM_EXPERTS, *shape)
+    return found
 
 
 def _config(vocabulary_size: int, hidden: int) -> dict[str, Any]:

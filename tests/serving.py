@@ -160,16 +160,16 @@ def write_adder(repository: Path, name: str, version: int, *, amount: float | No
     return folder
 
 
-def adder_bytes(amount: float) -> bytes:
-    """An ONNX model: y = x + amount, FP32 [1]."""
+def adder_bytes(amount: float, name: str = "x") -> bytes:
+    """An ONNX model: y = x + amount, FP32 [1]; `name`: of its input."""
     from onnx import TensorProto, helper
 
     def value(label: str) -> Any:
         return helper.make_tensor_value_info(label, TensorProto.FLOAT, [1])
 
     constant = helper.make_tensor("amount", TensorProto.FLOAT, [1], [amount])
-    node = helper.make_node("Add", ["x", "amount"], ["y"])
-    graph = helper.make_graph([node], "adder", [value("x")], [value("y")], [constant])
+    node = helper.make_node("Add", [name, "amount"], ["y"])
+    graph = helper.make_graph([node], "adder", [value(name)], [value("y")], [constant])
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
     serialised: bytes = model.SerializeToString()
     return serialised

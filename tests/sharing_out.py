@@ -15,11 +15,12 @@ GROUPS = {
         "tests/protocol/anthropic/",
         "tests/protocol/openai/",
         "tests/protocol/tgi/",
-        # With the reference model, which takes 15 s to load.
+    ),
+    "example_server": ("tests/examples/", "tests/house/test_commands_in_documents.py"),
+    "reference_model": (
         "tests/backends/llm/test_acceptance.py",
         "tests/backends/llm/engine/test_logprobs.py",
     ),
-    "example_server": ("tests/examples/", "tests/house/test_commands_in_documents.py"),
     "security": ("tests/security/",),
     "encoders": ("tests/protocol/encoders/",),
     "tensorflow": ("tests/backends/tensorflow/",),
@@ -30,6 +31,7 @@ SECONDS = {
     "language_server": 170,
     "tests/backends/llm/process/test_engine_process.py": 70,
     "tests/faults/test_faulty_disk.py": 60,
+    "reference_model": 60,
     "example_server": 50,
     "security": 45,
     "encoders": 25,

@@ -1,7 +1,7 @@
 """The interfaces that a backend implements and that the server calls."""
 
-from collections.abc import Mapping
-from typing import Protocol, runtime_checkable
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from trivet.backends.api.batch import Batch
 from trivet.backends.api.checked import CheckedRequest
@@ -9,6 +9,9 @@ from trivet.backends.api.environment import Environment, Recipe
 from trivet.backends.api.files import ModelFiles, Placement
 from trivet.backends.api.sink import Sink
 from trivet.protos.model_config_pb2 import ModelConfig
+
+if TYPE_CHECKING:  # instance processes have no event loop
+    from asyncio import AbstractEventLoop
 
 
 class Instance(Protocol):
@@ -35,6 +38,21 @@ class ComputeOnly:
     itself cheaper than handing the batch to a thread; still one call at a time."""
 
     __slots__ = ()
+
+
+@runtime_checkable
+class ComputesElsewhere(Protocol):
+    """An instance that leaves computing to another process: no thread need wait for that."""
+
+    def begin(
+        self, batch: Batch, loop: "AbstractEventLoop", replied: Callable[[bool], None]
+    ) -> bool:
+        """Hands a batch on. Called on the event loop, so it must not block. False: nothing has
+        begun, and a thread is to call `execute`.
+
+        After True `replied` is called once, on the loop, and then `execute` with this batch: right
+        there where it was called with True, for that will not wait; by a thread if with False.
+        """
 
 
 class Executor(Protocol):
@@ -97,10 +115,10 @@ class StartsProcesses(Protocol):
 @runtime_checkable
 class ChecksFiles(Protocol):
     """A backend that can refuse some files, or a config that does not fit them, without the device,
-    process or code that its `complete` may need."""
+    process or code that its `complete` and `open` may need."""
 
     def check_files(self, config: ModelConfig, files: ModelFiles) -> None:
-        """Raises the ServingError that `complete` raises for them."""
+        """Raises the ServingError that `complete` or `open` raises for them."""
 
 
 @runtime_checkable

@@ -145,4 +145,5 @@ class Measured(Protocol):
     @property
     def stats(self) -> Mapping[str, float]:
         """Its engine's last numbers: running, waiting, preemptions, prompt_tokens, cached_tokens,
-        kv_usage (0 … 1), num_blocks, host_synchronisations. Empty before the first."""
+        kv_usage (0 … 1), num_blocks, host_synchronisations; where tokens are guessed drafts,
+        draft_tokens, accepted_tokens and accepted_at_0 …, by place. Empty before the first."""

@@ -14,21 +14,33 @@ T = TypeVar("T")
 Key = tuple[object, ...]
 
 
+class _Turn:
+    """To open one thing; there as long as somebody waits for it."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+
+
 class Shared(Generic[T]):
     """Things in use, each opened once. Held weakly: one lives as long as an instance has it."""
 
     def __init__(self) -> None:
         self._things: WeakValueDictionary[Key, T] = WeakValueDictionary()
+        self._opening: WeakValueDictionary[Key, _Turn] = WeakValueDictionary()
         self._lock = threading.Lock()
 
     def get(self, key: Key, open_it: Callable[[], T]) -> T:
-        """Raises what opening raises."""
+        """Raises what opening raises. Whoever wants what is being opened waits for it: opened twice
+        it would take twice the memory. Others go on."""
         with self._lock:
-            found = self._things.get(key)
-        if found is None:
-            found = open_it()
+            turn = self._opening.setdefault(key, _Turn())
+        with turn.lock:
             with self._lock:
-                found = self._things.setdefault(key, found)
+                found = self._things.get(key)
+            if found is None:
+                found = open_it()
+                with self._lock:
+                    self._things[key] = found
         return found
 
 

@@ -9,15 +9,17 @@ from trivet.backends.formats.reader import Reader
 from trivet.backends.formats.source import SPACE, Malformed, Reading, Sink, Source
 
 _IN_STRING = re.compile(r'[^"\\]+')
-_OUTSIDE = re.compile(r'[^"{}\[\]]+')
+_OUTSIDE = re.compile(r'[^"{}\[\]<]+')
+_CLOSING = {"{": "}", "[": "]"}
 _ARGUMENTS = ("arguments", "parameters")
 
 
-def value(source: Source, sink: Sink) -> Reading[None]:
-    """One value of any kind; the sink gets its characters."""
+def value(source: Source, sink: Sink, end: str = "") -> Reading[None]:
+    """One value of any kind; the sink gets its characters. `end`: a mark before which an object or
+    a list ends, even if brackets are missing, which the sink gets, too."""
     char = yield from source.peek()
     if char in "{[":
-        yield from _nested(source, sink)
+        yield from _nested(source, sink, end)
     elif char == '"':
         sink((yield from source.next()))
         yield from _rest_of_string(source, sink)
@@ -37,22 +39,25 @@ def string(source: Source) -> Reading[str]:
     return str(content)
 
 
-def _nested(source: Source, sink: Sink) -> Reading[None]:
-    depth = 0
+def _nested(source: Source, sink: Sink, end: str) -> Reading[None]:
+    missing: list[str] = []
     while True:
         text = source.run(_OUTSIDE)
         if text:
             sink(text)
             continue
+        if end and (yield from source.sees(end)):
+            sink("".join(reversed(missing)))
+            return
         char = yield from source.next()
         sink(char)
         if char == '"':
             yield from _rest_of_string(source, sink)
-        elif char in "{[":
-            depth += 1
+        elif char in _CLOSING:
+            missing.append(_CLOSING[char])
         elif char in "]}":
-            depth -= 1
-            if not depth:
+            missing.pop()
+            if not missing:
                 return
 
 
@@ -88,14 +93,22 @@ class _Call:
     """Arguments that came before the name."""
     known: Container[str] | None = None
     """The names that are believed; None: all."""
+    name_key: str = "name"
+    end: str = ""
 
 
 def call_object(
-    reader: Reader, *, needs_arguments: bool = False, known: Container[str] | None = None
+    reader: Reader,
+    *,
+    needs_arguments: bool = False,
+    known: Container[str] | None = None,
+    name_key: str = "name",
+    end: str = "",
 ) -> Reading[None]:
     """`{"name": ..., "arguments": ...}` in any order of keys; the arguments' text goes out as it
-    comes once the name is known. Raises Malformed for what is no call, or none of a known name."""
-    source, call = reader.source, _Call(known=known)
+    comes once the name is known. `end`: a mark before which arguments end, whole or not. Raises
+    Malformed for what is no call, or none of a known name."""
+    source, call = reader.source, _Call(known=known, name_key=name_key, end=end)
     yield from source.expect("{")
     while True:
         yield from source.spaces()
@@ -118,7 +131,7 @@ def call_object(
 
 
 def _member(reader: Reader, call: _Call, key: str) -> Reading[None]:
-    if key == "name":
+    if key == call.name_key:
         call.name = yield from string(reader.source)
         if not call.name or (call.known is not None and call.name not in call.known):
             raise Malformed("a name")
@@ -135,7 +148,7 @@ def _arguments(reader: Reader, call: _Call) -> Reading[None]:
     is_object = (yield from source.peek()) in "{["
     if is_object and call.name and not call.is_told:
         _tell(reader, call, "")
-        yield from value(source, reader.argue)
+        yield from value(source, reader.argue, call.end)
         return
     parts: list[str] = []
     yield from value(source, parts.append)

@@ -1,6 +1,6 @@
 """Calls as JSON objects with name and arguments, between marks: the most common formats."""
 
-from collections.abc import Container
+from collections.abc import Callable, Container
 from dataclasses import dataclass
 from functools import partial
 
@@ -51,12 +51,12 @@ class MarkedJson(Reader):
         yield from source.spaces()
         try:
             if (yield from source.has("[")):
-                yield from listed(self)
+                yield from listed(self, partial(call_object, self, end=closing))
             else:
-                yield from call_object(self)
+                yield from call_object(self, end=closing)
                 yield from more(self)
         except Malformed:
-            # A call that is told needs no last bracket, if no more stands before the mark.
+            # A call that is told needs no last brackets, if no more stands before the mark.
             if source.taken or not closing or not (yield from source.sees(closing)):
                 raise
         if closing:
@@ -83,21 +83,26 @@ class LeadingJson(Reader):
             if not (yield from source.has("tag|>")):
                 yield from source.expect("start|>")
             yield from source.spaces()
+        elif (yield from source.has("```")):
+            # Gemma puts into a fence what it is asked to write alone.
+            yield from source.has("json")
+            yield from source.spaces()
         yield from call_object(self, needs_arguments=True, known=known)
         yield from more(self, needs_arguments=True, known=known)
-        if (yield from source.has("<|python_end|>")):
+        if (yield from source.has("<|python_end|>")) or (yield from source.has("```")):
             self.settle()
 
 
-def listed(reader: Reader) -> Reading[None]:
-    """Calls behind the bracket of a list, and its end."""
+def listed(reader: Reader, one: Callable[[], Reading[None]] | None = None) -> Reading[None]:
+    """Calls behind the bracket of a list, and its end; `one`: how one is read."""
+    one = one or partial(call_object, reader)
     source = reader.source
     while True:
         yield from source.spaces()
         if (yield from source.has("]")):
             reader.settle()
             return
-        yield from call_object(reader)
+        yield from one()
         yield from source.spaces()
         yield from source.has(",")
 
@@ -204,7 +209,7 @@ INTERNLM = _format(
 LLAMA3_JSON = ToolFormat(
     "llama3_json",
     '{"name": "f", "parameters": {"a": 1}}',
-    "Llama 3.1 to 3.3, Llama 4",
+    "Llama 3.1 to 3.3, Llama 4, Gemma 3 with Google's JSON prompt (in a fence, too)",
     LeadingJson,
     force_bare,
     (("<|python_tag|>",), ('"parameters": dictionary',)),

@@ -16,7 +16,7 @@ from trivet.backends.formats.format import ToolFormat
 from trivet.backends.formats.grammar import Forcing, Schema, Tool
 from trivet.backends.formats.python_text import literal
 from trivet.backends.formats.reader import Reader, Tools
-from trivet.backends.formats.source import SPACE, Malformed, Reading
+from trivet.backends.formats.source import SPACE, Ended, Malformed, Reading, Sink
 
 _NAME = re.compile(r"[\w.-]+")
 
@@ -92,7 +92,7 @@ class PythonCalls(Reader):
         yield from source.spaces()
         is_told = False
         while not (yield from source.has(")")):
-            key = yield from self._word("=")
+            key = yield from self._word("=", self.argue_cut_name if is_told else None)
             yield from source.spaces()
             if not is_told:
                 self.tell(name)
@@ -107,19 +107,23 @@ class PythonCalls(Reader):
             self.tell(name)
         self.argue_end()
 
-    def _word(self, behind: str) -> Reading[str]:
-        """A name and what comes behind it."""
+    def _word(self, behind: str, cut_off: Sink | None = None) -> Reading[str]:
+        """A name and what comes behind it; `cut_off`: gets one at which the output ends."""
         source = self.source
-        parts: list[str] = []
-        while True:
-            yield from source.peek()
-            text = source.run(_NAME)
-            if not text:
-                break
-            parts.append(text)
-        name, blank = "".join(parts), ""
-        while (yield from source.peek()) in SPACE:
-            blank += yield from source.next()
+        name, blank = "", ""
+        try:
+            while True:
+                yield from source.peek()
+                text = source.run(_NAME)
+                if not text:
+                    break
+                name += text
+            while (yield from source.peek()) in SPACE:
+                blank += yield from source.next()
+        except Ended:
+            if name and cut_off is not None:
+                cut_off(name)
+            raise
         if not name or not (yield from source.sees(behind)):
             source.leave(name + blank)
             raise Malformed("a name")

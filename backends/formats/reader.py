@@ -133,6 +133,11 @@ class Reader(ABC):
         self._num_arguments += 1
         self.argue(f"{before}{json.dumps(name, ensure_ascii=False)}: ")
 
+    def argue_cut_name(self, name: str) -> None:
+        """The output ends within the next argument's name."""
+        before = ", " if self._num_arguments else "{"
+        self.argue(before + json.dumps(name, ensure_ascii=False)[:-1])
+
     def argue_end(self) -> None:
         """There are no more of those."""
         self.argue("}" if self._num_arguments else "{}")

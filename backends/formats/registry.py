@@ -4,6 +4,7 @@ import difflib
 from collections.abc import Sequence
 
 from trivet.backends.formats import thoughts
+from trivet.backends.formats.cohere import COHERE, COMMAND_R
 from trivet.backends.formats.format import ThoughtFormat, ToolFormat
 from trivet.backends.formats.gemma import FUNCTION_GEMMA, GEMMA4
 from trivet.backends.formats.harmony import HARMONY, THOUGHT_MARKS
@@ -44,6 +45,8 @@ TOOL_FORMATS: Sequence[ToolFormat] = (
     LLAMA4_PYTHONIC,
     PYTHONIC,
     TOOL_CODE,
+    COHERE,
+    COMMAND_R,
     GRANITE,
     GRANITE_CODE,
     PHI4_MINI,
@@ -60,6 +63,7 @@ THOUGHT_FORMATS: Sequence[ThoughtFormat] = (
     thoughts.GEMMA4,
     thoughts.MISTRAL,
     thoughts.THINK,
+    thoughts.COHERE,
     thoughts.GRANITE,
 )
 HARMONY_THOUGHTS = "openai_gptoss"

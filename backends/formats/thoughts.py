@@ -23,6 +23,14 @@ SEED_OSS = ThoughtFormat("seed_oss", "<seed:think>", "</seed:think>", (("</seed:
 GEMMA4 = ThoughtFormat(
     "gemma4", "<|channel>thought\n", "<channel|>", (("<|channel>", "<channel|>"),), is_special=True
 )
+COHERE = ThoughtFormat(
+    "cohere_command3",
+    "<|START_THINKING|>",
+    "<|END_THINKING|>",
+    (("<|START_THINKING|>",),),
+    aliases=("cohere_command4",),
+    is_special=True,
+)
 GRANITE = ThoughtFormat(
     "granite",
     "Here is my thought process:",

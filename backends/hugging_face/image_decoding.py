@@ -4,10 +4,12 @@ import re
 import struct
 import warnings
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from io import BytesIO
 from typing import Any
 
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from trivet.backends.api import InvalidRequest
 from trivet.backends.hugging_face.image_bounds import Bounds
@@ -16,6 +18,10 @@ _TRIED = 256
 _WITH_SCANS = ("JPEG", "MPO")
 _SCAN = b"\xff\xda"
 """What begins a scan of a JPEG: within one these bytes do not stand together."""
+_ORIENTED = (b"eXIf", b"Raw profile type exif", b"com.adobe.xmp")
+"""Where a PNG may say how it is to be turned."""
+_LYING = (5, 6, 7, 8)
+"""Orientations (EXIF) whose width is the image's height."""
 _BASE64 = re.compile(rb"[A-Za-z0-9+/]{32,}={0,2}")
 _TOO_MANY = (Image.DecompressionBombError, Image.DecompressionBombWarning)
 """Pillow's own limit, which no model's bounds go beyond."""
@@ -48,6 +54,25 @@ class Decoder:
 
         Sizes are checked by what the file's head says, before memory is taken for them.
         """
+        with self._opened(data) as image:
+            # Copies of large images are not made where nothing changes.
+            ImageOps.exif_transpose(image, in_place=True)
+            image.load()
+            return image if image.mode == "RGB" else image.convert("RGB")
+
+    def measure(self, data: bytes) -> tuple[int, int]:
+        """Width and height of the image upright, by the file's head: pixels are not decoded, and
+        what is wrong with them shows later. Raises InvalidRequest for what the head tells."""
+        with self._opened(data) as image:
+            width, height = image.size
+            if image.format == "PNG" and not any(each in data for each in _ORIENTED):
+                return width, height  # Pillow would decode it to look behind its pixels
+            is_lying = image.getexif().get(ExifTags.Base.Orientation) in _LYING
+            return (height, width) if is_lying else (width, height)
+
+    @contextmanager
+    def _opened(self, data: bytes) -> Iterator[Any]:
+        """Within bounds, not decoded yet."""
         bounds = self._bounds
         bounds.check_file(len(data))
         try:
@@ -55,10 +80,7 @@ class Decoder:
                 bounds.check_size(*image.size)
                 if image.format in _WITH_SCANS:
                     bounds.check_passes(data.count(_SCAN), *image.size)
-                # Copies of large images are not made where nothing changes.
-                ImageOps.exif_transpose(image, in_place=True)
-                image.load()
-                return image if image.mode == "RGB" else image.convert("RGB")
+                yield image
         except UnidentifiedImageError:
             raise InvalidRequest(_unknown(data, bounds)) from None
         except _TOO_MANY as error:

@@ -33,6 +33,8 @@ PARAMETERS = (
     "prefix_caching",
     "quantization",
     "reasoning_parser",
+    "speculative_config",
+    "speculative_model",
     "step_timeout_s",
     "tensor_parallel_size",
     "tool_call_parser",

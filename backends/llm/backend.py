@@ -19,8 +19,7 @@ from trivet.backends.api import (
 from trivet.backends.api.about import SERVER_PARAMETERS, is_among
 from trivet.backends.api.adapting import ADAPTERS
 from trivet.backends.llm.about import ABOUT
-from trivet.backends.llm.families.registry import is_known
-from trivet.backends.llm.foreign.classes import find_class
+from trivet.backends.llm.checking import check_model
 from trivet.backends.llm.process.process import StartedEngine
 from trivet.backends.llm.process.starting import start_engine
 from trivet.backends.llm.serving.executor import LlmExecutor
@@ -34,7 +33,7 @@ from trivet.backends.llm.settings import (
 from trivet.backends.llm.text.chat import ChatTemplate
 from trivet.backends.llm.text.image_layout import ImageLayout, read_layout
 from trivet.backends.llm.text.tokenizer import Tokenizer
-from trivet.backends.llm.weights.documents import load_tokenizer_files, read_json
+from trivet.backends.llm.weights.documents import load_tokenizer_files
 from trivet.protos.model_config_pb2 import ModelConfig, ModelInstanceGroup
 
 INPUTS = (
@@ -85,12 +84,10 @@ class LlmBackend:
         return completed
 
     def check_files(self, config: ModelConfig, files: ModelFiles) -> None:
-        """See ChecksFiles: a tokenizer that is not there, and a config.json that names no language
-        model that anybody here knows, are refused without an engine, too. Raises LoadFailed."""
+        """See ChecksFiles: all but the weights is read without an engine. Raises LoadFailed."""
         path = find_model(config, files)
-        load_tokenizer_files(path)
-        if path.is_dir() and not is_known(values := read_json(path / "config.json")):
-            find_class(values)
+        _Texts.read(path)
+        check_model(path)
 
     def starts_processes(self, config: ModelConfig) -> bool:  # noqa: ARG002
         """See StartsProcesses: the engine is one."""
@@ -102,27 +99,28 @@ class LlmBackend:
         path = find_model(config, files)
         # Both read the tokenizer, each in a process of its own.
         with ThreadPoolExecutor(1, "reading a tokenizer") as other:
-            reading = other.submit(_Texts.read, path, settings)
+            reading = other.submit(_Texts.read, path)
             engine = start_engine(files.name, settings)
         try:
             texts = reading.result()
+            images = _image_reader(texts.layout, settings)
         except BaseException:
             engine.kill()
             raise
-        return LlmInstance(files, engine, settings, texts)
+        return LlmInstance(files, engine, settings, texts.tokenizer, texts.template, images)
 
 
 @dataclass(frozen=True, slots=True)
 class _Texts:
-    """The server's side of a model: what becomes of requests before its engine sees them."""
+    """What makes tokens of texts, chats and images."""
 
     tokenizer: Tokenizer
     template: ChatTemplate | None
-    images: ImageReader | None
+    layout: ImageLayout | None
 
     @classmethod
-    def read(cls, path: Path, settings: EngineSettings) -> "_Texts":
-        """Raises LoadFailed."""
+    def read(cls, path: Path) -> "_Texts":
+        """Of a model's folder or GGUF file. Raises LoadFailed."""
         files = load_tokenizer_files(path)
         tokenizer = Tokenizer.from_files(files)
         layout = read_layout(path) if path.is_dir() else None
@@ -135,7 +133,7 @@ class _Texts:
                 files.tool_template,
                 layout.image_token if layout else "",
             )
-        return cls(tokenizer, template, _image_reader(layout, settings))
+        return cls(tokenizer, template, layout)
 
 
 def _image_reader(layout: ImageLayout | None, settings: EngineSettings) -> ImageReader | None:
@@ -192,12 +190,16 @@ class LlmInstance:
         files: ModelFiles,
         engine: StartedEngine,
         settings: EngineSettings,
-        texts: _Texts,
+        tokenizer: Tokenizer,
+        template: ChatTemplate | None,
+        images: ImageReader | None,
     ) -> None:
         self._files = files
-        self._texts = texts
+        self._images = images
         self._engine = engine
         self._settings = settings
+        self._tokenizer = tokenizer
+        self._template = template
         self._observer: Observer | None = None
 
     def observe(self, observer: Observer) -> None:
@@ -211,11 +213,11 @@ class LlmInstance:
             self._files.version,
             self._engine,
             self._settings,
-            self._texts.tokenizer,
-            self._texts.template,
+            self._tokenizer,
+            self._template,
             self._observer,
             None if self._files.lone else self._files.model_dir / ADAPTERS,
-            self._texts.images,
+            self._images,
         )
 
     def execute(self, batch: Batch) -> None:
@@ -228,8 +230,8 @@ class LlmInstance:
 
     def close(self) -> None:
         """Ends an engine that was never served."""
-        if self._texts.images is not None:
-            self._texts.images.close()
+        if self._images is not None:
+            self._images.close()
         self._engine.kill()
 
 

@@ -17,6 +17,8 @@ from trivet.backends.llm.attention.kv_cache import KvCache
 from trivet.backends.llm.attention.torch_reference import TorchAttention
 from trivet.backends.llm.families.config import LlmConfig
 from trivet.backends.llm.families.needs import Need
+from trivet.backends.llm.foreign.adapting import adapt_products, adapt_vocabulary, is_tied
+from trivet.backends.llm.foreign.packed import PackedModel
 from trivet.backends.llm.foreign.plan import ModelTensors
 from trivet.backends.llm.foreign.products import pack_products
 from trivet.backends.llm.matrices.dense import Dense
@@ -73,6 +75,10 @@ def _make_native(task: Task) -> Model:
     native = load_native()
     assert isinstance(native, Native)
     log.info("the compiled step computes with%s AMX", "" if native.has_amx else "out")
+    if task.weights.adapters is not None:
+        task.weights.adapters.places.why_no_experts = (
+            "the compiled step changes none (model parameter dtype float32 has torch compute)"
+        )
     return NativeModel(task.weights, task.cache, native)
 
 
@@ -107,8 +113,14 @@ def _make_foreign(task: Task) -> HeldModel:
     tensors.model.to(task.cache.layers[0].device)
     sight = tensors.sight
     besides = () if sight is None else sight.modules()
-    pack_products(tensors.model, task.weights.config.vocabulary_size, besides)
-    made = tensors.plan.make(task.cache, task.attention)
+    ties, size = is_tied(tensors.model), task.weights.config.vocabulary_size
+    pack_products(tensors.model, size, besides)
+    bank = task.weights.adapters
+    if bank is not None:
+        adapt_products(tensors.model, bank, size)
+    made = tensors.plan.make(task.cache, task.attention, bank)
+    if bank is not None and isinstance(made, PackedModel) and made.slices:
+        adapt_vocabulary(tensors.model, bank, is_tied=ties)
     if sight is not None:
         sight.open()
     return made

@@ -13,6 +13,7 @@ from trivet.backends.llm.attention.cache_size import cache_scales, size_cache
 from trivet.backends.llm.attention.kv_cache import KvCache
 from trivet.backends.llm.device.devices import (
     MemoryUse,
+    adapter_bytes,
     cache_bytes,
     choose_dtype,
     memory_told,
@@ -23,15 +24,12 @@ from trivet.backends.llm.device.staging import make_staging
 from trivet.backends.llm.families.config import LlmConfig
 from trivet.backends.llm.families.described import NotComputed
 from trivet.backends.llm.families.family import Family
-from trivet.backends.llm.families.registry import FAMILIES, is_known
+from trivet.backends.llm.families.registry import FAMILIES, UnknownArchitecture, is_known
 from trivet.backends.llm.families.stretching import for_length
 from trivet.backends.llm.foreign.plan import ModelTensors, Sight
 from trivet.backends.llm.foreign.reading import read_foreign
 from trivet.backends.llm.implementations import make_held_model, make_model
-from trivet.backends.llm.matrices.dense import Dense
-from trivet.backends.llm.matrices.formats import formats_of
 from trivet.backends.llm.matrices.fp8 import FP8
-from trivet.backends.llm.matrices.grouped import Grouped
 from trivet.backends.llm.matrices.matrix import Stored
 from trivet.backends.llm.settings import EngineSettings
 from trivet.backends.llm.steps.graphs import CudaRecorder, GraphedModel
@@ -43,6 +41,15 @@ from trivet.backends.llm.weights.files import load_model
 from trivet.backends.llm.weights.taking import Weights
 
 log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Companion:
+    """What a smaller model takes whose cache has blocks of the same numbers."""
+
+    token_bytes: int = 0
+    """Of its cache."""
+    weight_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,16 +76,17 @@ def load_part(
     device: torch.device,
     ranks: Ranks,
     families: Sequence[Family] = FAMILIES,
+    beside: Companion = Companion(),
 ) -> tuple[LoadedPart, TokenizerFiles]:
-    """What the settings name, a model of one of the families, and its tokenizer. Raises
-    LoadFailed."""
+    """What the settings name, a model of one of the families, and its tokenizer. `beside`: what is
+    to be left to another. Raises LoadFailed."""
     dtype = choose_dtype(settings.dtype, device)
-    config, weights, files = _read(settings, dtype, families)
-    return build_part(settings, config, weights, dtype, device, ranks), files
+    config, weights, files = read_model(settings, dtype, families)
+    return build_part(settings, config, weights, dtype, device, ranks, beside), files
 
 
-def _read(
-    settings: EngineSettings, dtype: torch.dtype, families: Sequence[Family]
+def read_model(
+    settings: EngineSettings, dtype: torch.dtype, families: Sequence[Family] = FAMILIES
 ) -> tuple[LlmConfig, Mapping[str, Stored], TokenizerFiles]:
     """By the family that knows the model, or by transformers' classes: also where the family does
     not compute what the config says."""
@@ -88,7 +96,8 @@ def _read(
     try:
         return load_model(path, dtype, families)
     except NotComputed as reason:
-        if not path.is_dir():
+        # A table of GGUF's keys is only as good as what is known of the family behind it.
+        if not path.is_dir() and not isinstance(reason, UnknownArchitecture):
             raise
         log.info("not computed by its family: %s", reason)
         try:
@@ -104,20 +113,21 @@ def build_part(
     dtype: torch.dtype,
     device: torch.device,
     ranks: Ranks,
+    beside: Companion = Companion(),
 ) -> LoadedPart:
     """One rank's part of a model of these tensors. Raises LoadFailed."""
     config = for_length(config, settings.max_model_len)
     max_model_len = min(settings.max_model_len or config.max_positions, config.max_positions)
     settings = replace(settings, max_model_len=max_model_len)
-    adapters = _adapters(settings, config, tensors, ranks, dtype, device)
+    adapters = _adapters(settings, dtype, device)
     bank = adapters if isinstance(adapters, AdapterBank) else None
     weights = Weights(tensors, config, ranks, device, settings.quantization, bank)
     if device.type == "cpu":
-        model, num_blocks = _load_plain(settings, weights, dtype)
+        model, num_blocks = _load_plain(settings, weights, dtype, beside)
         prepare = _no_work
     else:
         scales = cache_scales(tensors, config)
-        held, num_blocks = _load_measured(settings, weights, dtype, device, scales)
+        held, num_blocks = _load_measured(settings, weights, dtype, device, scales, beside=beside)
         model, prepare = _recorded(held, settings, device, bank)
     runner = TorchRunner(
         model,
@@ -141,22 +151,11 @@ def _free_cores(settings: EngineSettings, device: torch.device) -> FreeCores | N
 
 
 def _adapters(
-    settings: EngineSettings,
-    config: LlmConfig,
-    tensors: Mapping[str, Stored],
-    ranks: Ranks,
-    dtype: torch.dtype,
-    device: torch.device,
+    settings: EngineSettings, dtype: torch.dtype, device: torch.device
 ) -> AdapterBank | str:
     """What adapts a model's products; or why nothing does."""
     if not settings.max_loras:
         return "the base takes none (model parameter max_loras is 0)"
-    if ranks.size > 1:
-        return "of a base that several GPUs compute none are (model parameter tensor_parallel_size)"
-    if isinstance(tensors, ModelTensors):
-        return f"of architecture '{config.architecture}', by transformers' classes, none are"
-    if formats := formats_of(tensors, settings.quantization) - {Dense.name, Grouped.name}:
-        return f"of matrices of {', '.join(sorted(formats))} none are"
     return AdapterBank(dtype, device, settings.max_lora_rank)
 
 
@@ -179,7 +178,7 @@ def _recorded(
 
 
 def _load_plain(
-    settings: EngineSettings, weights: Weights, dtype: torch.dtype
+    settings: EngineSettings, weights: Weights, dtype: torch.dtype, beside: Companion
 ) -> tuple[Model, int]:
     """On a processor, whose cache is of a given size."""
     if settings.kv_cache_dtype != "auto":
@@ -187,7 +186,8 @@ def _load_plain(
             f"kv_cache_dtype is '{settings.kv_cache_dtype}', which needs a GPU; the model's device "
             "is cpu (model parameters kv_cache_dtype and device)"
         )
-    num_blocks = size_cache(weights.config, settings, dtype, cache_bytes(settings, None))
+    size_bytes = cache_bytes(settings, None)
+    num_blocks = size_cache(weights.config, settings, dtype, size_bytes, beside.token_bytes)
     num_blocks = weights.ranks.least(num_blocks)
     cache = KvCache(weights.config, num_blocks, settings.block_size, dtype)
     return make_model(weights, cache), num_blocks
@@ -200,13 +200,14 @@ def _load_measured(
     device: torch.device,
     scales: list[tuple[float, float]],
     meter: Meter | None = None,
+    beside: Companion = Companion(),
 ) -> tuple[HeldModel, int]:
     """On a GPU: the cache gets what weights and the largest step leave. `scales`: of a cache of 8
     bits."""
     meter = meter or CudaMeter(device)
     config = weights.config
     kind = FP8 if settings.kv_cache_dtype == "fp8" else dtype
-    use = MemoryUse.before(device, weights.nbytes)
+    use = MemoryUse.before(device, weights.nbytes + beside.weight_bytes)
     cache_bytes(replace(settings, kv_cache_bytes=0), use)  # refuses what cannot fit
     with memory_told():
         small = KvCache(config, 2, settings.block_size, kind, device, scales)
@@ -219,12 +220,35 @@ def _load_measured(
         # What a recorded step gives: logits in both types.
         graphs = settings.max_num_seqs * weights.whole.vocabulary_size * (dtype.itemsize + 4)
         use = replace(
-            use, weights=loaded, step=peak - loaded, graphs=graphs if settings.cuda_graphs else 0
+            use,
+            weights=loaded + beside.weight_bytes,
+            step=peak - loaded,
+            graphs=graphs if settings.cuda_graphs else 0,
         )
-        num_blocks = size_cache(config, settings, kind, cache_bytes(settings, use))
+        use = _with_adapters(use, settings, weights, device)
+        size_bytes = cache_bytes(settings, use)
+        num_blocks = size_cache(config, settings, kind, size_bytes, beside.token_bytes)
         num_blocks = weights.ranks.least(num_blocks)
         model.hold(KvCache(config, num_blocks, settings.block_size, kind, device, scales))
     return model, num_blocks
+
+
+def _with_adapters(
+    use: MemoryUse, settings: EngineSettings, weights: Weights, device: torch.device
+) -> MemoryUse:
+    """With what adapters may take, which they are told."""
+    bank = weights.adapters
+    if bank is None:
+        return use
+    size, rank, places = bank.dtype.itemsize, settings.max_lora_rank, bank.places.all
+    # Each in its slot and in a step's stack.
+    most = settings.max_loras * 2 * size * sum(place.num_numbers(rank) for place in places)
+    columns = settings.max_loras * rank * max((len(place.parts) for place in places), default=0)
+    # What rows are lowered to, and which of it is not theirs.
+    lowered = settings.step_tokens(device.type) * columns * (size + 1)
+    given = weights.ranks.least(adapter_bytes(settings, use, most + lowered))
+    bank.budget = given * most // max(most + lowered, 1)
+    return replace(use, adapters=given)
 
 
 def _no_work() -> bool:

@@ -15,6 +15,8 @@ from trivet.backends.api import ComputedStep, Grammar, Sampling
 
 MAX_FRAME_BYTES = 256 * 1024 * 1024
 _LENGTH = struct.Struct("<I")
+_FILE, _BYTES = struct.Struct(">BI"), 0xC6
+"""What msgpack has before bytes: `bin 32` and their number."""
 TopLogprobs = tuple[int, float, int, list[int], list[float]]
 """Token, its log probability, its rank (1: none is likelier), the likeliest tokens and theirs."""
 
@@ -26,7 +28,10 @@ class SubmittedImage(NamedTuple):
     """Of the file."""
     num_tokens: int
     """Of the prompt, that are its own."""
+    where: str
+    """In the request, for errors."""
     file: bytes
+    """The last: it is sent as it lies."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +52,7 @@ class Submit:
     adapter: str = ""
     """The key of one that was loaded; empty: the base alone."""
     images: list[SubmittedImage] = field(default_factory=list)
+    """The last, for their files."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,6 +201,26 @@ def pack(message: Message) -> bytes:
     values = [_encode(getattr(message, name)) for name in _FIELDS[kind]]
     body: bytes = msgpack.packb([_NUMBERS[kind], *values])
     return _LENGTH.pack(len(body)) + body
+
+
+def pack_in_parts(message: Submit) -> list[bytes]:
+    """A frame in parts, of which files are not copied: one may take as long as a step."""
+    if not message.images:
+        return [pack(message)]
+    packer, names = msgpack.Packer(autoreset=False), _FIELDS[Submit]
+    packer.pack_array_header(1 + len(names))
+    packer.pack(_NUMBERS[Submit])
+    for name in names[:-1]:
+        packer.pack(_encode(getattr(message, name)))
+    packer.pack_array_header(len(message.images))
+    parts = []
+    for image in message.images:
+        packer.pack_array_header(len(image))
+        for value in image[:-1]:
+            packer.pack(value)
+        parts += [packer.bytes() + _FILE.pack(_BYTES, len(image.file)), image.file]
+        packer.reset()
+    return [_LENGTH.pack(sum(map(len, parts))), *parts]
 
 
 def _encode(value: Any) -> Any:

@@ -9,6 +9,11 @@ from typing import Any
 from trivet.backends.api import InvalidConfig, ModelFiles, Placement, parameter
 from trivet.backends.formats.registry import THOUGHT_NAMES, TOOL_NAMES, nearest
 from trivet.backends.hugging_face.image_bounds import MAX_ASPECT_RATIO, MAX_PIXELS, Bounds
+from trivet.backends.llm.speculative_config import (
+    SpeculativeConfig,
+    read_speculative_config,
+    without_model,
+)
 from trivet.protos.model_config_pb2 import ModelConfig
 
 CHOICES = {
@@ -71,6 +76,12 @@ class EngineSettings:
     There may be more: they take turns."""
     max_lora_rank: int = 64
     """The largest rank that an adapter may have."""
+    speculative_config: str = ""
+    """How tokens are guessed that one step then tells together, as vLLM writes it; empty: none
+    are."""
+    speculative_model: str = ""
+    """A smaller model in the version's folder that guesses them; as "model" in
+    `speculative_config`."""
     max_logprobs: int = 20
     step_timeout_s: float = 120.0
     """A step that takes longer has hung: the engine is restarted."""
@@ -99,6 +110,11 @@ class EngineSettings:
     def step_tokens(self, device_type: str) -> int:
         """Tokens computed in one step on such a device."""
         return self.max_batched_tokens or STEP_TOKENS.get(device_type, STEP_TOKENS["cpu"])
+
+    @property
+    def speculative(self) -> SpeculativeConfig | None:
+        """How tokens are guessed; None: none are."""
+        return read_speculative_config(self.speculative_config, self.speculative_model)
 
     @property
     def image_bounds(self) -> Bounds:
@@ -146,6 +162,12 @@ def engine_settings(config: ModelConfig, files: ModelFiles) -> EngineSettings:
             "be more than 0 and at most 1"
         )
     image_limit(given.get("limit_mm_per_prompt", ""))
+    speculative = read_speculative_config(
+        given.get("speculative_config", ""), given.get("speculative_model", "")
+    )
+    if speculative is not None and speculative.model:
+        given["speculative_model"] = str(files.inside(files.version_dir, speculative.model))
+        given["speculative_config"] = without_model(given.get("speculative_config", ""))
     return EngineSettings(str(find_model(config, files)), **given)
 
 

@@ -23,7 +23,7 @@ from trivet.backends.api import (
     Tensor,
 )
 from trivet.backends.process.channel import ChannelClosed, Header
-from trivet.backends.process.link import Link, Message
+from trivet.backends.process.link import Link, Message, may_be_short
 from trivet.backends.process.wire import decode_context, decode_question, encode_error
 
 log = logging.getLogger(__name__)
@@ -111,7 +111,7 @@ class Asks:
         runs = [[tensor] for tensor in tensors]
         if self._num_waiting == self._num_written:
             try:
-                if self._events.try_send(header, runs):
+                if may_be_short(runs) and self._events.try_send(header, runs) is not None:
                     return
             except ChannelClosed:
                 return

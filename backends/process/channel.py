@@ -9,17 +9,20 @@ import socket
 import struct
 import threading
 from collections import deque
-from dataclasses import dataclass
 from typing import Any
 
 import orjson
+
+from trivet.backends.api.value import value
 
 MAX_HEADER_BYTES = 16 << 20
 MAX_PAYLOAD_BYTES = 32 << 10
 """Up to here the copies through the socket cost less than the bookkeeping of shared memory."""
 
 _LENGTHS = struct.Struct("<II")
-_MAX_WHOLE_BYTES = 4096
+_MAX_WHOLE_BYTES = 32 << 10
+"""A local socket takes a write of so much whole or not at all, and so it takes less than half of
+its buffer."""
 _READ_BYTES = 64 << 10
 _MAX_FDS_PER_READ = 16
 _ANCILLARY_BYTES = socket.CMSG_SPACE(_MAX_FDS_PER_READ * array.array("i").itemsize)
@@ -31,7 +34,7 @@ class ChannelClosed(Exception):
     """The other end is gone, or what it sent is not a frame."""
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Frame:
     """One message. `payload` is a view on bytes that nobody changes."""
 
@@ -48,6 +51,8 @@ class Channel:
     def __init__(self, end: socket.socket) -> None:
         self._socket = end
         self._send_lock = threading.Lock()
+        buffer_bytes = end.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF)
+        self._max_whole_bytes = min(_MAX_WHOLE_BYTES, buffer_bytes // 2 - 64)
         self._pending = b""
         self._frames: deque[Frame] = deque()
         self._fds: deque[int] = deque()
@@ -66,8 +71,11 @@ class Channel:
         data = b"".join((_LENGTHS.pack(len(text), len(payload)), text, payload))
         try:
             with self._send_lock:
-                sent = 0 if fd is None else socket.send_fds(self._socket, [data], [fd])
-                self._socket.sendall(memoryview(data)[sent:])
+                if fd is None:
+                    self._socket.sendall(data)
+                else:
+                    sent = socket.send_fds(self._socket, [data], [fd])
+                    self._socket.sendall(memoryview(data)[sent:])
         except OSError as error:
             raise ChannelClosed(str(error)) from error
 
@@ -75,17 +83,20 @@ class Channel:
         """Sends a short frame unless that would block; whether it did."""
         text = orjson.dumps(header)
         data = b"".join((_LENGTHS.pack(len(text), len(payload)), text, payload))
-        # One write of less than a page is taken whole or not at all by a local socket.
-        if len(data) > _MAX_WHOLE_BYTES or not self._send_lock.acquire(blocking=False):
+        if len(data) > self._max_whole_bytes or not self._send_lock.acquire(blocking=False):
             return False
         try:
-            self._socket.send(data, socket.MSG_DONTWAIT)
+            num_sent = self._socket.send(data, socket.MSG_DONTWAIT)
         except BlockingIOError:
             return False
         except OSError as error:
             raise ChannelClosed(str(error)) from error
         finally:
             self._send_lock.release()
+        if num_sent < len(data):
+            # Half a frame cannot be taken back.
+            self.hang_up()
+            raise ChannelClosed("a frame was cut")
         return True
 
     def receive(self) -> Frame:
@@ -93,6 +104,21 @@ class Channel:
         while not self._frames:
             self._read(0)
         return self._frames.popleft()
+
+    def peek(self) -> Header | None:
+        """The header of the next frame if that has arrived, without waiting. It is still to be
+        received. Raises ChannelClosed at the end."""
+        if not self._frames:
+            try:
+                self._read(socket.MSG_DONTWAIT)
+            except BlockingIOError:
+                return None
+        return self._frames[0].header if self._frames else None
+
+    @property
+    def is_long(self) -> bool:
+        """Whether more of a frame has come than one read takes, and it is not whole."""
+        return len(self._pending) >= _READ_BYTES
 
     def receive_available(self) -> list[Frame]:
         """The frames that have arrived, without waiting. Raises ChannelClosed at the end."""

@@ -178,8 +178,8 @@ class _Server:
                 sender.release()
             done: Header = {"op": "done", "results": [], "times": [0, 0, 0], "rescheduled": again}
             return _Reply(done, [], isinstance(error, DeviceLost))
-        for request in message.header["requests"]:
-            self._requests.forget(request["token"])
+        for index in range(len(batch.requests)):
+            self._requests.forget(message.header["token"] + index)
         if error is not None:
             return _Reply(encode_error(error), [], isinstance(error, DeviceLost))
         return _Reply(*encode_result(batch), is_lost=False)

@@ -4,8 +4,9 @@ import logging
 import threading
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from trivet.backends.api import (
     Asker,
@@ -23,6 +24,9 @@ from trivet.backends.process.ending import Ending
 from trivet.backends.process.session import NotDelivered, Session
 from trivet.backends.process.spawn import ChildProcess
 from trivet.backends.process.task import Task
+
+if TYPE_CHECKING:
+    from asyncio import AbstractEventLoop
 
 log = logging.getLogger(__name__)
 
@@ -48,10 +52,11 @@ class Limits:
 class ProcessInstance:
     """An `Instance` that lives in a child process.
 
-    A keeper thread starts the process, reads what it says and starts it again; the instance's own
-    thread sends batches and reads their replies itself, so that a batch takes no detour through
-    another thread. `_child` is the last process, set by the keeper; `_session` is the one that has
-    loaded the model, None while there is none.
+    A keeper thread starts the process, reads what it says and starts it again. A small batch is
+    sent on the event loop, and its reply read there; what has to be waited for is for the
+    instance's own thread. So a batch takes no detour through another thread. `_child` is the last
+    process, set by the keeper; `_session` is the one that has loaded the model, None while there is
+    none.
     """
 
     def __init__(self, task: Task, limits: Limits, store: MeterStore | None = None) -> None:
@@ -62,6 +67,8 @@ class ProcessInstance:
         self._changed = threading.Condition()
         self._child: ChildProcess | None = None
         self._session: Session | None = None
+        self._begun: Session | None = None
+        """Which one has the batch that `begin` has handed on."""
         self._failure: ServingError | None = None
         self._remembers = _keeps_sequences(task)
         self._last_session: Session | None = None
@@ -100,26 +107,46 @@ class ProcessInstance:
         """See AsksFromThreads: what the process asks goes this way."""
         self._asker = asker
 
+    def begin(
+        self, batch: Batch, loop: "AbstractEventLoop", replied: Callable[[bool], None]
+    ) -> bool:
+        """See ComputesElsewhere."""
+        session = self._session
+        if session is None or (self._remembers and session is not self._last_session):
+            return False
+        if not session.begin(batch, loop, replied):
+            return False
+        self._begun = session
+        return True
+
     def execute(self, batch: Batch) -> None:
-        """Has the batch computed in the process; see `Instance.execute`.
+        """Has the batch computed in the process, or the one completed that has begun; see
+        `Instance.execute`.
 
         Raises InstanceDied when the process dies meanwhile, or is not back in time.
         """
+        begun, self._begun = self._begun, None
+        session = begun or self._deliver(batch)
+        try:
+            session.complete(batch)
+        except ChannelClosed:
+            self._lose(session)
+            self._last_session = None
+            session.child.exited.wait(_EXIT_NOTICE_S)
+            raise self._died(session.child) from None
+
+    def _deliver(self, batch: Batch) -> Session:
+        """The session that has been given the batch."""
         for _ in range(_MAX_DELIVERIES):
             session = self._await_session()
             if self._remembers:
                 self._check_memory(session)
             try:
-                session.run(batch)
+                session.deliver(batch)
             except NotDelivered:
                 self._lose(session)
-            except ChannelClosed:
-                self._lose(session)
-                self._last_session = None
-                session.child.exited.wait(_EXIT_NOTICE_S)
-                raise self._died(session.child) from None
             else:
-                return
+                return session
         raise InstanceDied(f"{self._subject} keeps dying; it is being restarted")
 
     def is_ready(self) -> bool:

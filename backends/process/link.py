@@ -6,14 +6,16 @@ carries them in its frame, a large one in shared memory; see `regions`.
 """
 
 import os
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Sequence
+from dataclasses import field
+from math import prod
 from typing import Any
 
 import numpy as np
 
-from trivet.backends.api import DataType, Shape, Tensor
+from trivet.backends.api import DataType, PackedBytes, Shape, Tensor
 from trivet.backends.api.datatype import BY_NAME
+from trivet.backends.api.value import value
 from trivet.backends.process.channel import (
     MAX_PAYLOAD_BYTES,
     Channel,
@@ -24,21 +26,29 @@ from trivet.backends.process.channel import (
 from trivet.backends.process.regions import RegionReader, RegionWriter
 
 _ALIGNMENT_BYTES = 64
-_MAX_TRIED_BYTES = 2048
+_COPIED_BYTES = 4096
+"""Up to here a copy costs less than a view."""
 _MAX_NEWS = 256
 """Regions in one notice, which must stay short enough to be sent whole or not at all."""
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Run:
     """Tensors of one name and datatype that lie next to each other in memory."""
 
     tensors: list[Tensor]
-    whole: np.ndarray
-    """All their bytes, as uint8."""
+    root: np.ndarray
+    """The bytes of the message's tensors, as uint8."""
+    start: int
+    stop: int
+
+    @property
+    def whole(self) -> np.ndarray:
+        """All their bytes, as uint8."""
+        return self.root[self.start : self.stop]
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Message:
     """A received header and the runs that came with it."""
 
@@ -64,26 +74,24 @@ class Link:
         if size_bytes > MAX_PAYLOAD_BYTES:
             self._send_shared(header, plan, size_bytes)
         else:
-            payload = bytearray(size_bytes)
-            _fill(np.frombuffer(payload, dtype=np.uint8), plan)
-            self.channel.send(header, payload)
+            self.channel.send(header, _joined(plan))
         return size_bytes
 
-    def try_send(self, header: Header, runs: Sequence[Sequence[Tensor]]) -> bool:
-        """Sends a short message unless that would block; whether it did."""
-        payload, message = bytearray(), dict(header)
+    def try_send(self, header: Header, runs: Sequence[Sequence[Tensor]] = ()) -> int | None:
+        """Sends a short message (see `may_be_short`), unless that would block, and returns how many
+        bytes of tensors it copied; None where it did not."""
+        payload, message, size_bytes = b"", dict(header), 0
         if runs:
             plan, message["runs"], size_bytes = _lay_out(runs)
-            if size_bytes > _MAX_TRIED_BYTES:
-                return False
-            payload = bytearray(size_bytes)
-            _fill(np.frombuffer(payload, dtype=np.uint8), plan)
+            if size_bytes > MAX_PAYLOAD_BYTES:
+                return None
+            payload = _joined(plan)
         if released := self._reader.take_released(_MAX_NEWS):
             message["released"] = released
-        is_sent = self.channel.try_send(message, payload)
-        if not is_sent:
-            self._reader.put_back(released)
-        return is_sent
+        if self.channel.try_send(message, payload):
+            return size_bytes
+        self._reader.put_back(released)
+        return None
 
     def send_news(self) -> None:
         """Tells the other end which regions are free again, unless it is too busy to listen."""
@@ -144,24 +152,56 @@ class Link:
         return self._reader.lease(region_id, size_bytes)
 
 
-Plan = list[tuple[int, memoryview]]
+def may_be_short(runs: Iterable[Iterable[Tensor]]) -> bool:
+    """Whether to try: before texts are packed, or values fetched from a device."""
+    size_bytes = 0
+    for tensors in runs:
+        for tensor in tensors:
+            if not tensor.is_on_host:
+                return False
+            data = tensor.data
+            size_bytes += len(data.blob) if isinstance(data, PackedBytes) else data.nbytes
+    return size_bytes <= MAX_PAYLOAD_BYTES
+
+
+Plan = list[tuple[int, memoryview | bytes]]
 """Where in the message which bytes go."""
 
 
 def _lay_out(runs: Sequence[Sequence[Tensor]]) -> tuple[Plan, list[list[object]], int]:
+    """Of each run are told its name, datatype and beginning, and the tensors' shapes and sizes: of
+    several that are alike, once, and how many there are."""
     plan: Plan = []
     described: list[list[object]] = []
     offset = 0
     for tensors in runs:
         start = offset = -(-offset // _ALIGNMENT_BYTES) * _ALIGNMENT_BYTES
-        shapes_and_sizes = []
+        first, sizes = tensors[0], []
+        are_alike = True
         for tensor in tensors:
-            raw = tensor.raw()
+            raw = tensor.small_raw(_COPIED_BYTES)
             plan.append((offset, raw))
-            shapes_and_sizes.append((tensor.shape, len(raw)))
+            sizes.append(len(raw))
             offset += len(raw)
-        described.append([tensors[0].name, tensors[0].datatype.value, start, shapes_and_sizes])
+            are_alike = are_alike and tensor.shape == first.shape
+        head = [first.name, first.datatype.value, start]
+        if are_alike and offset > start and first.datatype is not DataType.BYTES:
+            described.append([*head, offset, len(tensors), first.shape])
+        else:
+            shapes = (tensor.shape for tensor in tensors)
+            described.append([*head, offset, list(zip(shapes, sizes, strict=True))])
     return plan, described, offset
+
+
+def _joined(plan: Plan) -> bytes:
+    parts: list[memoryview | bytes] = []
+    position = 0
+    for offset, raw in plan:
+        if offset > position:
+            parts.append(bytes(offset - position))
+        parts.append(raw)
+        position = offset + len(raw)
+    return b"".join(parts)
 
 
 def _fill(target: np.ndarray, plan: Plan) -> None:
@@ -171,17 +211,28 @@ def _fill(target: np.ndarray, plan: Plan) -> None:
 
 
 def _read_run(described: list[Any], root: np.ndarray) -> Run:
-    name, datatype_name, start, shapes_and_sizes = described
+    name, datatype_name, start, stop, *rest = described
     datatype = BY_NAME[datatype_name]
+    if len(rest) == 2:
+        count, shape = rest[0], tuple(rest[1])
+        size_bytes = prod(shape) * datatype.size
+        if size_bytes <= 0 or count * size_bytes != stop - start:
+            raise ValueError(f"{count} tensors of {size_bytes} bytes in {stop - start}")
+        arrays = _arrays(root, datatype, start, count, shape)
+        return Run([Tensor(name, datatype, shape, each) for each in arrays], root, start, stop)
     tensors, offset = [], start
-    for shape, size_bytes in shapes_and_sizes:
+    for shape, size_bytes in rest[0]:
         raw = root[offset : offset + size_bytes]
-        tensors.append(_read_tensor(name, datatype, tuple(shape), raw))
+        tensors.append(Tensor.from_raw(name, datatype, tuple(shape), raw.data))
         offset += size_bytes
-    return Run(tensors, root[start:offset])
+    return Run(tensors, root, start, stop)
 
 
-def _read_tensor(name: str, datatype: DataType, shape: Shape, raw: np.ndarray) -> Tensor:
-    if datatype is DataType.BYTES:
-        return Tensor.from_raw(name, datatype, shape, raw.data)
-    return Tensor(name, datatype, shape, raw.view(datatype.dtype).reshape(shape))
+def _arrays(
+    root: np.ndarray, datatype: DataType, start: int, count: int, shape: Shape
+) -> Iterable[np.ndarray]:
+    """Some of one shape that lie one after another."""
+    dtype, size = datatype.dtype, datatype.size
+    if count > 1 and shape:
+        return np.ndarray((count, *shape), dtype, root, start)
+    return [np.ndarray(shape, dtype, root, start + index * size) for index in range(count)]

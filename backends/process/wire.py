@@ -44,20 +44,27 @@ def decode_error(header: Header) -> ServingError:
     return _ERRORS.get(header["error"], BackendFailed)(header["message"])
 
 
-def encode_batch(batch: Batch, tokens: Sequence[int]) -> tuple[Header, list[list[Tensor]]]:
-    """An `execute` message. `tokens` name the requests in later messages about them."""
+def encode_batch(batch: Batch, first_token: int) -> tuple[Header, list[list[Tensor]]]:
+    """An `execute` message. Later messages about its requests name them by tokens: the first one
+    has this, the others those that follow."""
     requests = batch.requests
+    first = requests[0]
     header: Header = {
         "op": "execute",
         "batching": batch.batching,
         "decoupled": bool(batch.senders),
-        "requests": [
-            {**encode_request(request, request, token), "batch_size": request.batch_size}
-            for request, token in zip(requests, tokens, strict=True)
-        ],
+        "token": first_token,
+        "model": first.model_name,
+        "version": first.model_version,
+        "requests": [_encode_checked(request) for request in requests],
     }
-    names = requests[0].inputs
-    return header, [[request.inputs[name] for request in requests] for name in names]
+    return header, [[request.inputs[name] for request in requests] for name in first.inputs]
+
+
+def _encode_checked(request: CheckedRequest) -> Header:
+    header: Header = {"id": request.id, "batch_size": request.batch_size}
+    _encode_wishes(header, request, request)
+    return header
 
 
 def encode_request(
@@ -70,6 +77,14 @@ def encode_request(
         "version": request.model_version,
         "id": request.id,
     }
+    _encode_wishes(header, request, context)
+    return header
+
+
+def _encode_wishes(
+    header: Header, request: InferRequest | CheckedRequest, context: RequestContext | CheckedRequest
+) -> None:
+    """What most requests do not have."""
     if request.output_names:
         header["outputs"] = request.output_names
     if request.parameters:
@@ -86,7 +101,6 @@ def encode_request(
         header["callers"] = context.callers
     if context.cancel.cancelled:
         header["cancelled"] = True
-    return header
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,44 +161,48 @@ def decode_batch(
     make_sender: Callable[[int, CheckedRequest], ResponseSender],
 ) -> ReceivedBatch:
     """The batch of an `execute` message, with cancel tokens and senders by request token."""
-    header = message.header
+    header, runs = message.header, message.runs
+    model, first_token = (header["model"], header["version"]), header["token"]
     requests = [
-        decode_request(each, register(each["token"]), index, message.runs)
+        _decode_checked(each, model, register(first_token + index), index, runs)
         for index, each in enumerate(header["requests"])
     ]
-    senders = [
-        make_sender(each["token"], request)
-        for each, request in zip(header["requests"], requests, strict=True)
-        if header["decoupled"]
-    ]
-    runs = {run.tensors[0].name: run for run in message.runs}
-    return ReceivedBatch(requests, runs, batching=header["batching"], senders=senders)
+    senders = []
+    if header["decoupled"]:
+        senders = [make_sender(first_token + i, each) for i, each in enumerate(requests)]
+    by_name = {run.tensors[0].name: run for run in runs}
+    return ReceivedBatch(requests, by_name, batching=header["batching"], senders=senders)
 
 
-def decode_request(
-    header: Header, cancel: CancelToken, index: int, runs: list[Run]
+def _decode_checked(
+    header: Header, model: tuple[str, int], cancel: CancelToken, index: int, runs: list[Run]
 ) -> CheckedRequest:
     """The request of a batch with tensor `index` of each run."""
+    inputs = {run.tensors[index].name: run.tensors[index] for run in runs}
+    if len(header) == 2:
+        # The usual one, written out: it has an id and a batch size.
+        return CheckedRequest(
+            *model, header["id"], inputs, batch_size=header["batch_size"], cancel=cancel
+        )
     sequence_id, sequence_start, sequence_end = header.get("sequence", (0, False, False))
     priority, timeout_us, deadline = header.get("schedule", (0, 0, None))
     if header.get("cancelled"):
         cancel.cancel()
     return CheckedRequest(
-        model_name=header["model"],
-        model_version=header["version"],
-        id=header["id"],
-        inputs={run.tensors[index].name: run.tensors[index] for run in runs},
-        output_names=tuple(header.get("outputs", ())),
-        parameters=header.get("parameters", {}),
-        priority=priority,
-        timeout_us=timeout_us,
-        sequence_id=sequence_id,
-        sequence_start=sequence_start,
-        sequence_end=sequence_end,
-        deadline=deadline,
-        cancel=cancel,
-        batch_size=header["batch_size"],
-        callers=tuple(header.get("callers", ())),
+        *model,
+        header["id"],
+        inputs,
+        tuple(header.get("outputs", ())),
+        header.get("parameters", {}),
+        priority,
+        timeout_us,
+        sequence_id,
+        sequence_start,
+        sequence_end,
+        header["batch_size"],
+        cancel,
+        deadline,
+        tuple(header.get("callers", ())),
         trace=CarriedTrace(traceparent) if (traceparent := header.get("traceparent")) else None,
         window=_window(header),
     )
@@ -233,6 +251,37 @@ def _window(header: Header) -> Window | None:
 
 def encode_result(batch: Batch) -> tuple[Header, list[list[Tensor]]]:
     """The reply to an `execute` message."""
+    times = [batch.gathered_ns, batch.computed_ns, batch.gathered_bytes]
+    header: Header = {"op": "done", "times": times}
+    columns = _columns(batch)
+    if columns is None:
+        header["results"], columns = _results(batch)
+    if batch.copies or batch.synchronisations:
+        copies = {kind.value: size_bytes for kind, size_bytes in batch.copies.items()}
+        header["copied"] = [copies, batch.synchronisations]
+    if batch.rescheduled:
+        header["rescheduled"] = sorted(batch.rescheduled)
+    if batch.num_tokens:
+        header["tokens"] = list(batch.num_tokens.items())
+    return header, columns
+
+
+def _columns(batch: Batch) -> list[list[Tensor]] | None:
+    """The outputs, each of all requests: where all requests have the same and nothing else, and
+    none is of texts. None elsewhere."""
+    first = [(tensor.name, tensor.datatype) for tensor in batch.outputs[0]]
+    if batch.errors or batch.parameters or not first:
+        return None
+    for outputs in batch.outputs:
+        if [(tensor.name, tensor.datatype) for tensor in outputs] != first:
+            return None
+    if any(datatype is DataType.BYTES for _, datatype in first):
+        return None
+    return [list(column) for column in zip(*batch.outputs, strict=True)]
+
+
+def _results(batch: Batch) -> tuple[list[Header], list[list[Tensor]]]:
+    """What became of each request, and its outputs, one after another."""
     results: list[Header] = []
     runs: list[list[Tensor]] = []
     for index, outputs in enumerate(batch.outputs):
@@ -249,16 +298,7 @@ def encode_result(batch: Batch) -> tuple[Header, list[list[Tensor]]]:
         if parameters := batch.parameters.get(index):
             result["parameters"] = dict(parameters)
         results.append(result)
-    times = [batch.gathered_ns, batch.computed_ns, batch.gathered_bytes]
-    header = {"op": "done", "results": results, "times": times}
-    if batch.copies or batch.synchronisations:
-        copies = {kind.value: size_bytes for kind, size_bytes in batch.copies.items()}
-        header["copied"] = [copies, batch.synchronisations]
-    if batch.rescheduled:
-        header["rescheduled"] = sorted(batch.rescheduled)
-    if batch.num_tokens:
-        header["tokens"] = list(batch.num_tokens.items())
-    return header, runs
+    return results, runs
 
 
 def _packed(outputs: list[Tensor]) -> list[Tensor] | ServingError:
@@ -282,12 +322,13 @@ def decode_result(message: Message, batch: Batch) -> None:
     batch.rescheduled.update(message.header.get("rescheduled", ()))
     for index, count in message.header.get("tokens", ()):
         batch.read_tokens(index, count)
-    outputs = iter(message.runs)
-    for index, result in enumerate(message.header["results"]):
-        if "error" in result:
-            batch.fail(index, decode_error(result))
-        tensors = [next(outputs).tensors[0] for _ in range(result["num_outputs"])]
-        batch.respond(index, tensors, result.get("parameters"))
+    results = message.header.get("results")
+    if results is None:
+        columns = (run.tensors for run in message.runs)
+        for index, tensors in enumerate(zip(*columns, strict=True)):
+            batch.respond(index, list(tensors))
+    else:
+        _decode_results(results, message.runs, batch)
     gathered_ns, computed_ns, gathered_bytes = message.header["times"]
     # Both processes read the same monotonic clock.
     batch.gathered_ns = gathered_ns or batch.gathered_ns
@@ -297,3 +338,12 @@ def decode_result(message: Message, batch: Batch) -> None:
     batch.synchronisations += num_waits
     for kind, size_bytes in copies.items():
         batch.copied(CopyKind(kind), size_bytes)
+
+
+def _decode_results(results: Sequence[Header], runs: Sequence[Run], batch: Batch) -> None:
+    outputs = iter(runs)
+    for index, result in enumerate(results):
+        if "error" in result:
+            batch.fail(index, decode_error(result))
+        tensors = [next(outputs).tensors[0] for _ in range(result["num_outputs"])]
+        batch.respond(index, tensors, result.get("parameters"))

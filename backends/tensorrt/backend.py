@@ -51,6 +51,7 @@ class TensorRtBackend:
         """
         number = _first_gpu(config)
         plan = self._plan(config, files, number)
+        require_header(plan)
         note = Description.read(plan)
         if note is None and parameter(config, "gpu_uuids"):
             raise InvalidConfig(
@@ -59,7 +60,7 @@ class TensorRtBackend:
                 "trivet build-engine writes"
             )
         if note is None:
-            note = self._shared(config, plan, self._gpu(config, number)).description
+            note = self._shared(config, plan, self._gpu(config, number, plan)).description
         return complete_from_engine(config, note)
 
     def check_files(self, config: ModelConfig, files: ModelFiles) -> None:
@@ -137,11 +138,17 @@ class TensorRtBackend:
 
         return self._engines.get(plan, gpu.number, runs_host_code=runs_host_code, make=make)
 
-    def _gpu(self, config: ModelConfig, number: int) -> Gpu:
+    def _gpu(self, config: ModelConfig, number: int, plan: Path | None = None) -> Gpu:
         try:
             return self._gpu_of(number)
         except LoadFailed as error:
-            raise LoadFailed(f"model '{config.name}': {error.message}") from error
+            told = error.message
+            if plan is not None:
+                told = (
+                    f"'{plan.name}' is an engine of TensorRT, for a GPU: {told}; without a "
+                    "GPU serve the ONNX model that it was made of"
+                )
+            raise LoadFailed(f"model '{config.name}': {told}") from error
 
     def _plan(self, config: ModelConfig, files: ModelFiles, gpu_number: int) -> Path:
         """The file for the GPU: by compute capability where cc_model_filenames has it."""

@@ -15,6 +15,7 @@ from trivet.backends.api import (
     ServingError,
     Sink,
 )
+from trivet.backends.api.adapting import SEPARATOR
 from trivet.backends.api.encoder import EncoderInfo
 from trivet.backends.api.image_classifier import ImageClassifierInfo
 from trivet.backends.api.naming import name_in
@@ -22,7 +23,8 @@ from trivet.protos import grpc_service_pb2 as pb
 from trivet.protos.model_config_pb2 import ModelConfig
 from trivet.server.auth.caller import Caller, current_caller
 from trivet.server.auth.metering import MeteredGenerator, TenantsGenerator
-from trivet.server.core import Core, Payer
+from trivet.server.auth.releases import GuardedReleases
+from trivet.server.core import Core, Payer, Releases
 from trivet.server.logs.setting import LogValue
 from trivet.server.models.known import IndexRow
 from trivet.server.models.model import Model
@@ -45,6 +47,7 @@ class GuardedCore:
         self._core = core
         self.shared_memory = core.shared_memory
         self.tracing = core.tracing
+        self.releases: Releases = GuardedReleases(core.releases, self._require)
 
     def _require(self, model: str) -> None:
         caller = current_caller.get()
@@ -52,8 +55,9 @@ class GuardedCore:
             return
         # Keys name models by their names: a namespace before it opens no other.
         name = name_in(model)
-        base, at, _ = name.rpartition("@")
-        if at and (caller.may_use(name) or caller.may_use(base)):
+        base, at, label = name.rpartition("@")
+        plain = f"{base}{label[label.find(SEPARATOR) :] if SEPARATOR in label else ''}"
+        if at and any(map(caller.may_use, (name, base, plain))):
             # A version by its label, unless another model is called so: what it means counts.
             name = self._core.resolve(model, None).name
         caller.require_model(name)
@@ -91,10 +95,11 @@ class GuardedCore:
         version: int | str | None = None,
         key: Key = "",
         asker: Asker = NOBODY,
-    ) -> Generator:
+    ) -> tuple[Generator, Mapping[str, str]]:
         """See Core. The caller pays."""
         self._require(name)
-        return _callers(self._core.generator(name, version, key, asker))
+        generator, told = self._core.generator(name, version, key, asker)
+        return _callers(generator), told
 
     def generators(self) -> dict[str, Generator]:
         """See Core. The caller's."""

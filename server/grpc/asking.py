@@ -9,11 +9,15 @@ from trivet.server.protocol.versions import HEADER, parse_version
 
 
 def resolved(core: Resolving, request: InferRequest, call: Call) -> Admitted:
-    """What it asks for, or else what its call's metadata names. Raises a ServingError."""
+    """What it asks for, or else what its call's metadata names. The call says
+    behind its answer what was chosen: a stream, for its last request. Raises a ServingError."""
     version = request.model_version
     if version is None and (named := call.metadata.get(HEADER)):
         version = parse_version(named)
-    return core.resolve(request.model_name, version, request.key, MetadataAsker(call))
+    admitted = core.resolve(request.model_name, version, request.key, MetadataAsker(call))
+    if admitted.told:
+        call.tell(admitted.told)
+    return admitted
 
 
 class MetadataAsker:
@@ -27,6 +31,3 @@ class MetadataAsker:
     def given(self, source: str) -> str | None:
         """In the call's metadata."""
         return given_in(self._call.metadata, source)
-
-    def chose(self, admitted: Admitted) -> None:
-        """Not needed: who asks has it."""

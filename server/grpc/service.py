@@ -1,4 +1,4 @@
-"""The RPC table of inference.GRPCInferenceService and grpc.health.v1.Health."""
+"""The RPC table of inference.GRPCInferenceService, grpc.health.v1.Health and trivet.Releases."""
 
 import asyncio
 import logging
@@ -30,6 +30,7 @@ from trivet.server.grpc.handlers import (
     unsendable,
 )
 from trivet.server.grpc.logging import answer_log_settings
+from trivet.server.grpc.releases import ReleaseRpcs
 from trivet.server.grpc.shared_memory import SharedMemoryRpcs
 from trivet.server.grpc.stream import InferStream
 from trivet.server.grpc.trace import answer_trace_setting, note_arrival
@@ -136,6 +137,7 @@ class Service:
             PREFIX + "TraceSetting": Unary(trace, Scope.ADMIN, Api.TRACE),
             PREFIX + "LogSettings": Unary(log_settings, Scope.ADMIN, Api.LOGGING),
             **self._regions.rows(PREFIX),
+            **ReleaseRpcs(self.core).rows(),
         }
 
     # -- inference -----------------------------------------------------------------------------

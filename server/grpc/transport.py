@@ -56,6 +56,10 @@ class Call(Protocol):
         """Calls `callback` once if the client cancels, disconnects or its deadline passes before
         the call has ended."""
 
+    def tell(self, metadata: Mapping[str, str]) -> None:
+        """What the client is told behind the answer, in the call's trailing metadata: ASCII, names
+        in lower case. What was told before is told no more."""
+
     def send(self, message: Sequence[Buffer]) -> None:
         """Sends one response message, given in pieces that need not be joined. The pieces must not
         change until they are written. Never blocks: look at `is_writable`."""

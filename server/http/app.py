@@ -18,6 +18,7 @@ from trivet.server.http.logging import LogSettings
 from trivet.server.http.metadata import Metadata
 from trivet.server.http.openai.errors import fault
 from trivet.server.http.openapi import OpenApi
+from trivet.server.http.releases import ReleaseRoutes
 from trivet.server.http.repository import Repository
 from trivet.server.http.request_ids import RequestIds
 from trivet.server.http.routes import RouteTable
@@ -42,6 +43,7 @@ def build_routes(
         *Metadata(core).routes(),
         *Generate(core, limits, forwarding).routes(),
         *Repository(core, limits).routes(),
+        *ReleaseRoutes(core, limits).routes(),
         *SharedMemoryRoutes(core, limits).routes(),
         *TraceSettings(core, limits).routes(),
         *LogSettings(core, limits).routes(),

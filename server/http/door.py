@@ -11,7 +11,14 @@ from aiohttp.hdrs import TRANSFER_ENCODING
 
 from trivet.backends.api import ServingError
 from trivet.server.http.admission import Admission
-from trivet.server.http.answers import Answer, error_answer, fault_answer, refusal_of, target_text
+from trivet.server.http.answers import (
+    NO_HEADERS,
+    Answer,
+    error_answer,
+    fault_answer,
+    refusal_of,
+    target_text,
+)
 from trivet.server.http.at_once import AtOnce
 from trivet.server.http.connection import Connection
 from trivet.server.http.deadline import HEADER as TIMEOUT
@@ -67,7 +74,7 @@ class Door:
         finally:
             connection.mark_idle()
         if _log.isEnabledFor(logging.DEBUG):
-            _note_access(request, request_id, answer.status, started_s)
+            _note_access(request, request_id, answer, started_s)
         if isinstance(answer, Answer):
             if connection.is_leaving:
                 answer.force_close()
@@ -97,6 +104,7 @@ class Door:
     async def _answer(
         self, request: web.BaseRequest, request_id: str, admission: Admission | None
     ) -> web.StreamResponse:
+        call: Call | None = None
         try:
             _check_protocol(request)
             _check_host(request)
@@ -123,7 +131,10 @@ class Door:
                     return refusal
             return await _handled(target.route, call)
         except ServingError as error:
-            return refusal_of(error)
+            refusal = refusal_of(error)
+            if call is not None:
+                refusal.told = call.told
+            return refusal
         except HttpError as error:
             return self._fault(request, error)
         except ConnectionError:
@@ -158,14 +169,18 @@ async def _handled(route: Route, call: Call) -> web.StreamResponse:
     return answer
 
 
-def _note_access(request: web.BaseRequest, request_id: str, status: int, started_s: float) -> None:
+def _note_access(
+    request: web.BaseRequest, request_id: str, answer: web.StreamResponse, started_s: float
+) -> None:
     """The line that each request has with --log-verbose=1."""
+    told = answer.told if isinstance(answer, Answer) else NO_HEADERS
     fields = {
         "request_id": request_id,
         "method": request.method,
         "path": ascii(request.raw_path[:200])[1:-1],
-        "status": status,
+        "status": answer.status,
         "elapsed_ms": round((time.monotonic() - started_s) * 1e3, 3),
+        **{name.removeprefix("x-trivet-"): value for name, value in told.items()},
     }
     _log.debug("access", extra=fields)
 

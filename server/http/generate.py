@@ -23,7 +23,7 @@ from trivet.server.http.answers import Answer
 from trivet.server.http.body import read_body
 from trivet.server.http.json_document import JsonObject, parse_object
 from trivet.server.http.json_fields import object_at, request_id, scalars
-from trivet.server.http.json_values import flatten, output_data, output_scalar, to_array
+from trivet.server.http.json_values import flatten, output_scalar, output_text, to_array
 from trivet.server.http.limits import HttpLimits
 from trivet.server.http.operations import EVENTS, Operation
 from trivet.server.http.routes import Call, Route
@@ -152,7 +152,9 @@ def generated_json(response: InferResponse) -> bytes:
     document.update(response.parameters)
     for tensor in response.outputs:
         is_single = prod(tensor.shape) == 1
-        document[tensor.name] = output_scalar(tensor) if is_single else output_data(tensor)
+        document[tensor.name] = (
+            output_scalar(tensor) if is_single else orjson.Fragment(output_text(tensor))
+        )
     return orjson.dumps(document, option=orjson.OPT_SERIALIZE_NUMPY)
 
 

@@ -5,7 +5,6 @@ from multidict import MultiMapping, istr
 
 from trivet.backends.api import InvalidRequest
 from trivet.backends.api.value import value
-from trivet.server.models.routing import Admitted
 from trivet.server.models.traffic import given_in
 
 HEADER_LENGTH = istr("Inference-Header-Content-Length")
@@ -28,9 +27,6 @@ class Head:
     def given(self, source: str) -> str | None:
         """See Asker."""
         return given_in(self.message.headers, source)
-
-    def chose(self, admitted: Admitted) -> None:
-        """Not needed: an Exchange has what was chosen."""
 
 
 def header_length_of(headers: MultiMapping[str]) -> int | None:

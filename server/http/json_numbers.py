@@ -1,12 +1,13 @@
 """JSON requests apart from their numbers. Clients repeat a request with other values: then all of
 its text but those is the same, and is parsed and checked once. Pure."""
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from math import prod
 
 import orjson
 
 from trivet.backends.api import InvalidRequest, Tensor
+from trivet.backends.api.value import value
 from trivet.server.http.json_document import JsonObject, parse_object
 from trivet.server.http.json_values import to_tensor
 from trivet.server.http.limits import JsonLimits
@@ -20,7 +21,7 @@ _NUMBERS = b"0123456789+-.eE, \t\r\n"
 """What numbers and the commas between them are made of: nothing that has structure."""
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Numbered:
     """A text whose arrays of numbers were taken out, each with its place in its stead."""
 

@@ -1,7 +1,9 @@
 """Tensor values as JSON: numbers, booleans and strings in arrays, strictly by datatype."""
 
 import json
+import struct
 from collections.abc import Sequence
+from functools import lru_cache
 from itertools import accumulate, chain
 from math import prod
 from operator import mul
@@ -15,12 +17,8 @@ from trivet.server.http.json_document import type_name
 
 _BINARY_ONLY = frozenset({DataType.FP16, DataType.BF16})
 _FLOATS = frozenset({DataType.FP32, DataType.FP64})
-_LARGEST = {
-    DataType.FP32: float(np.finfo(np.float32).max),
-    DataType.FP64: float(np.finfo(np.float64).max),
-}
 _FEW = 64
-"""Up to so many values Python looks at them sooner than numpy is ready to."""
+"""Up to so many values Python packs them sooner than numpy is ready to."""
 _INTEGER_TYPES: frozenset[type] = frozenset({int})
 _FLOAT_TYPES: frozenset[type] = frozenset({int, float})
 # bool is a subclass of int; comparing types themselves keeps `true` out of the numbers.
@@ -80,20 +78,22 @@ def to_array(name: str, datatype: DataType, values: list[object]) -> np.ndarray:
         raise _out_of_range(name, datatype, values) from None
 
 
-def output_data(tensor: Tensor) -> object:
-    """An output's values as orjson can write them: flat. Raises InvalidRequest where JSON cannot
-    hold them. NaN and infinities become the literals NaN, Infinity and -Infinity, as in Triton."""
+def output_text(tensor: Tensor) -> bytes:
+    """An output's values as a flat array of JSON. Raises InvalidRequest where JSON cannot hold
+    them. NaN and infinities become the literals NaN, Infinity and -Infinity, as in Triton."""
     _refuse_binary_only(tensor)
     values = tensor.numpy().reshape(-1)
     if tensor.datatype is DataType.BYTES:
-        return [_text(tensor.name, value) for value in values]
-    if tensor.datatype in _FLOATS and not np.isfinite(values).all():
-        return orjson.Fragment(json.dumps(_short_floats(values)))
-    return values
+        return orjson.dumps([_text(tensor.name, value) for value in values])
+    text = orjson.dumps(values, option=orjson.OPT_SERIALIZE_NUMPY)
+    # What is not finite became `null`; to look for that costs less than to ask numpy.
+    if b"n" in text and tensor.datatype in _FLOATS:
+        return json.dumps(_short_floats(values)).encode()
+    return text
 
 
 def output_scalar(tensor: Tensor) -> object:
-    """The value of a one-element output, as `output_data` would give it in its list."""
+    """The value of a one-element output, as `output_text` would give it in its list."""
     _refuse_binary_only(tensor)
     (value,) = tensor.numpy().reshape(-1)
     if tensor.datatype is DataType.BYTES:
@@ -127,10 +127,17 @@ def _strings(values: Sequence[object]) -> np.ndarray:
     return array
 
 
+@lru_cache(maxsize=2 * _FEW)
+def _packer(datatype: DataType, count: int) -> struct.Struct:
+    return struct.Struct(f"<{count}{'f' if datatype is DataType.FP32 else 'd'}")
+
+
 def _floats(name: str, datatype: DataType, values: list[Any]) -> np.ndarray:
-    largest = _LARGEST[datatype]
-    if 0 < len(values) <= _FEW and -largest <= min(values) and max(values) <= largest:
-        return np.array(values, dtype=datatype.dtype)
+    if 0 < len(values) <= _FEW:
+        try:
+            return np.frombuffer(_packer(datatype, len(values)).pack(*values), datatype.dtype)
+        except (OverflowError, struct.error):
+            pass  # told below
     with np.errstate(over="ignore"):
         array = np.array(values, dtype=datatype.dtype)
     # JSON has no infinity of its own, so one can only have come from a value out of range.

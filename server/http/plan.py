@@ -40,10 +40,12 @@ class Wishes:
     """Those of `named` that want more than the tensor itself: classes, shared memory."""
     are_binary: bool = False
     """Whether every output that is answered is wanted as bytes."""
+    are_json: bool = False
+    """Whether every one is wanted as JSON."""
 
 
 ALL_BINARY = Wishes({}, others_binary=True, special={}, are_binary=True)
-ALL_JSON = Wishes({}, others_binary=False, special={}, are_binary=False)
+ALL_JSON = Wishes({}, others_binary=False, special={}, are_json=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,8 +134,10 @@ def _plan_outputs(document: JsonObject, *, others_binary: bool) -> Wishes:
             raise InvalidRequest(f"output '{name}' already exists in request")
         named[name] = parse_wish(name, scalars(object_at(tensor, "parameters", where)))
     special = {name: wish for name, wish in named.items() if not wish.is_plain}
-    are_binary = all(wish.binary for wish in named.values()) if named else others_binary
-    return Wishes(named, others_binary, special, are_binary and not special)
+    binary = {wish.binary for wish in named.values()} if named else {others_binary}
+    if special:
+        return Wishes(named, others_binary, special)
+    return Wishes(named, others_binary, special, binary == {True}, binary == {False})
 
 
 def _datatype(tensor: JsonObject, name: str) -> DataType:

@@ -57,7 +57,7 @@ class Call:
         return self.user if source == "user" else given_in(self.request.headers, source)
 
     def chose(self, admitted: Admitted) -> None:
-        """See Asker."""
+        """Which version it gets."""
         self.told = admitted.told
 
 

@@ -20,7 +20,7 @@ from trivet.backends.api import (
 )
 from trivet.server.http.json_document import parse_object
 from trivet.server.http.json_numbers import MAX_BYTES, Numbered, plan_numbered
-from trivet.server.http.json_values import output_data
+from trivet.server.http.json_values import output_text
 from trivet.server.http.limits import JsonLimits
 from trivet.server.http.plan import RequestPlan, Wishes, plan_request
 from trivet.server.protocol.inputs import InputPlan
@@ -194,8 +194,11 @@ def _decoded(
 def encode_infer(response: InferResponse, wishes: Wishes) -> Encoded:
     """The answer's JSON part and buffers, not joined. Raises InvalidRequest where JSON is wanted of
     values that it cannot hold."""
-    if wishes.are_binary and not response.parameters:
-        return _encode_binary(response)
+    if response.outputs and not response.parameters:
+        if wishes.are_binary:
+            return _encode_binary(response)
+        if wishes.are_json:
+            return _encode_json(response)
     buffers: list[Body] = []
     document: dict[str, object] = {
         "model_name": response.model_name,
@@ -206,7 +209,7 @@ def encode_infer(response: InferResponse, wishes: Wishes) -> Encoded:
         document["id"] = response.id
     if response.parameters:
         document["parameters"] = dict(response.parameters)
-    return Encoded(orjson.dumps(document, option=orjson.OPT_SERIALIZE_NUMPY), buffers)
+    return Encoded(orjson.dumps(document), buffers)
 
 
 def _encode_binary(response: InferResponse) -> Encoded:
@@ -217,9 +220,38 @@ def _encode_binary(response: InferResponse) -> Encoded:
         buffers.append(raw)
         described.append((tensor.name, tensor.datatype, tensor.shape, len(raw)))
     text = _binary_text(response.model_name, response.model_version, tuple(described))
-    if response.id:
-        text = b'%b,"id":%b}' % (text[:-1], orjson.dumps(response.id))
-    return Encoded(text, buffers)
+    return Encoded(_with_id(text, response.id), buffers)
+
+
+def _encode_json(response: InferResponse) -> Encoded:
+    """The same where the values are in the text: all but these is kept."""
+    outputs = response.outputs
+    described = tuple((tensor.name, tensor.datatype, tensor.shape) for tensor in outputs)
+    first, *others, last = _json_texts(response.model_name, response.model_version, described)
+    pieces = [first, output_text(outputs[0])]
+    for between, tensor in zip(others, outputs[1:], strict=True):
+        pieces += (between, output_text(tensor))
+    pieces.append(last)
+    return Encoded(_with_id(b"".join(pieces), response.id), [])
+
+
+def _with_id(document: bytes, request_id: str) -> bytes:
+    """The same with the request's id, if it has one."""
+    return b'%b,"id":%b}' % (document[:-1], orjson.dumps(request_id)) if request_id else document
+
+
+@lru_cache(maxsize=_CACHED_PLANS)
+def _json_texts(
+    model_name: str, version: int, described: tuple[tuple[str, DataType, Shape], ...]
+) -> list[bytes]:
+    """What stands before the values of the first output, between them, and behind the last."""
+    document = {"model_name": model_name, "model_version": str(version), "outputs": []}
+    texts, before = [], orjson.dumps(document).removesuffix(b"]}")
+    for name, datatype, shape in described:
+        entry = orjson.dumps({"name": name, "datatype": datatype.value, "shape": shape})
+        texts.append(b'%b%b,"data":' % (before, entry[:-1]))
+        before = b"},"
+    return [*texts, b"}]}"]
 
 
 @lru_cache(maxsize=_CACHED_PLANS)
@@ -290,5 +322,5 @@ def _entry(tensor: Tensor, wishes: Wishes, buffers: list[Body]) -> dict[str, obj
         buffers.append(raw)
         entry["parameters"] = {"binary_data_size": len(raw)}
     elif wish is None or wish.region is None:
-        entry["data"] = output_data(tensor)
+        entry["data"] = orjson.Fragment(output_text(tensor))
     return entry

@@ -76,3 +76,27 @@ class RegionBody(V2Body):
 
 class SettingsBody(V2Body):
     """Names of settings and their new values; null is the default."""
+
+
+class TrafficBody(V2Body):
+    """Who gets which version: percentages by label or version, which sum to 100."""
+
+    labels: dict[str, int] | None = None
+    split: dict[str, float] | None = None
+    sticky: list[str] | None = None
+
+
+class RolloutBody(V2Body):
+    """Of a start, which version is rolled out, and how; of an abort, the reason."""
+
+    version: int | None = None
+    policy: dict[str, Any] | None = None
+    reason: str | None = None
+
+
+class FeedbackBody(V2Body):
+    """How a request turned out: a number, the higher the better."""
+
+    request_id: str
+    name: str
+    value: float

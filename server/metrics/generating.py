@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 
 from trivet.backends.api import GenerateStatistics, Histogram, Measured
+from trivet.server.metrics.speculating import write_speculation
 from trivet.server.metrics.text import Labels, Page, buckets
 
 Models = Mapping[str, Measured]
@@ -185,6 +186,7 @@ def write_generators(page: Page, models: Models) -> None:
         page.family(name, "histogram", text, buckets(name, steps))
     _write_cache(page, models)
     _write_adapters(page, models)
+    write_speculation(page, models)
 
 
 def _write_adapters(page: Page, models: Models) -> None:

@@ -4,6 +4,7 @@ Nothing here is on the request path: a scrape reads the models' counters.
 """
 
 from collections.abc import Iterable, Sequence
+from typing import Protocol
 
 from aiohttp import web
 from prometheus_client.exposition import choose_encoder, gzip_accepted
@@ -15,11 +16,12 @@ from trivet.server.auth.scopes import Scope
 from trivet.server.auth.tls import Tls
 from trivet.server.cache.entry import Cache
 from trivet.server.cache.metrics import write_cache, write_cache_summaries, write_cached_models
-from trivet.server.core import Counters
+from trivet.server.core import Counters, Releasing
 from trivet.server.metrics.config import MetricsConfig
 from trivet.server.metrics.custom import CustomMetrics
 from trivet.server.metrics.generating import write_generators
 from trivet.server.metrics.machine import Machine, write_process
+from trivet.server.metrics.releases import write_arms, write_rollouts, write_shadows
 from trivet.server.metrics.sequences import write_sequences
 from trivet.server.metrics.supervision import write_supervision
 from trivet.server.metrics.text import (
@@ -196,12 +198,16 @@ def _total_us(model: ModelStatistics, stage: str) -> int:
     return duration.total_ns // 1000
 
 
+class Counted(Counters, Releasing, Protocol):
+    """What the page tells of."""
+
+
 class MetricsServer:
     """Answers GET /metrics on a port of its own."""
 
     def __init__(
         self,
-        core: Counters,
+        core: Counted,
         settings: Settings,
         cache: Cache | None = None,
         *,
@@ -212,6 +218,7 @@ class MetricsServer:
     ) -> None:
         """Without a keyring everybody may read; without TLS it speaks plain text."""
         self._core = core
+        self._releases = core.releases
         self._cache = cache
         self._custom = custom
         self._keyring = keyring
@@ -249,6 +256,9 @@ class MetricsServer:
         page = Page(form)
         write_models(page, list(self._core.all_statistics()), self._config)
         write_supervision(page, self._core.loaded())
+        write_arms(page, self._releases.arms())
+        write_shadows(page, self._releases.shadows())
+        write_rollouts(page, self._releases.rollouts())
         write_generators(page, self._core.measured())
         write_cache(page, self._cache)
         self._machine.write(page)

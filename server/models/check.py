@@ -130,7 +130,7 @@ def _raise_batch_size(signature: Signature, name: str, spec: TensorSpec, batch_s
         )
     raise InvalidRequest(
         f"inference request batch-size must be <= {signature.max_batch_size} for '{name}', "
-        f"got {batch_size} (config.pbtxt, max_batch_size)"
+        f"got {batch_size} (max_batch_size of its config.pbtxt; else --default-max-batch-size)"
     )
 
 

@@ -54,6 +54,8 @@ class RequestDispatcher:
         except ServingError as error:
             sink.fail(error)
             return
+        if admitted.watch is not None:
+            sink = admitted.watch.observed(request, sink)
         submit(admitted.model, request, context, sink)
 
     def signature(self, name: str, version: int | str | None) -> Signature:
@@ -70,8 +72,11 @@ class RequestDispatcher:
     def generator(self, name: str, version: int | str | None) -> Generator | None:
         """A model as one that generates text; None for one that does not. Raises as `signature`
         does."""
-        executor = self._resolve(name, version).model.executor
-        return executor if isinstance(executor, Generator) else None
+        admitted = self._resolve(name, version)
+        executor = admitted.model.executor
+        if not isinstance(executor, Generator):
+            return None
+        return executor if admitted.watch is None else admitted.watch.generator(executor)
 
     def _describe(self, name: str, version: int | str | None) -> Admitted:
         meant = self._registry.within(self._namespace, name)

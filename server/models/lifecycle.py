@@ -47,11 +47,14 @@ class Lifecycle:
         on_end: Callable[[], None] = lambda: None,
         load_retries: int = 0,
         has_summaries: bool = False,
+        direct: Callable[[LoadPlan], LoadPlan] = lambda plan: plan,
     ) -> None:
         """`on_end`: called when a version is gone, maybe long after `listener`; `load_retries`:
         how often a version that did not load is tried again at once; `has_summaries`: whether
-        statistics keep quantiles, too."""
+        statistics keep quantiles, too; `direct`: which versions serve after all, and who gets
+        which."""
         self._has_summaries = has_summaries
+        self._direct = direct
         self._registry = registry
         self._opener = Opener(loader, threads=load_threads, retries=load_retries)
         self._assembler = assembler
@@ -137,12 +140,14 @@ class Lifecycle:
         known.is_unreadable = False
         self.composition.followed(folder.key)
         try:
-            plan = await self._opener.plan(folder, override_json)
+            asked = await self._opener.plan(folder, override_json)
+            plan = self._direct(asked)
         except ServingError as error:
             self._note_failure(folder.key, known, error)
             raise
         known.failure = ""
-        self._registry.hold_back(folder.key, held_back(plan.given, folder.versions, plan.versions))
+        others = held_back(plan.given, folder.versions, plan.versions)
+        self._registry.hold_back(folder.key, {**others, **plan.withheld})
         self.composition.made_of(folder.key, plan.steps)
         known.wanted = Wanted(folder, override_json) if plan.steps else None
         if plan.steps:
@@ -150,20 +155,24 @@ class Lifecycle:
         if not self._registry.is_shared_out(folder.key):
             # So that a version which is to get a part does not get all while others still load.
             self._registry.share_out(folder.key, plan.traffic)
-        stale = [version for version in plan.versions if not self._is_current(plan, version)]
+        served = self._registry.models.get(folder.key, {})
+        stale = [each for each in plan.versions if not plan.is_current(each, served.get(each))]
         for version in set(plan.versions) - set(stale):
             # A reload that failed before may have left its reason here.
             self._set(folder.key, version, known, Status(State.READY))
         results = await asyncio.gather(
             *(self._load_version(plan, version, known) for version in stale)
         )
-        failures = [failure for failure in results if failure]
+        ends = zip(stale, results, strict=True)
+        failures = [each for version, each in ends if each and version not in plan.on_trial]
         if failures:
             raise LoadFailed(f"load failed for model '{folder.key}': {'; '.join(failures)}")
         known.outage.ends()
-        self._registry.share_out(folder.key, plan.traffic)
+        self._registry.share_out(folder.key, self._direct(asked).traffic)
+        for version in plan.withheld.keys() - self._registry.models[folder.key].keys():
+            self._set(folder.key, version, known, Status(State.UNAVAILABLE, plan.withheld[version]))
         for version in set(self._registry.models[folder.key]) - set(plan.versions):
-            self._retire(folder.key, version, known)
+            self._retire(folder.key, version, known, plan.withheld.get(version, "unloaded"))
         for version in set(known.versions) - set(folder.versions):
             if known.versions[version].state is State.UNAVAILABLE:
                 del known.versions[version]
@@ -177,17 +186,6 @@ class Lifecycle:
         except ServingError as error:
             self._note_failure(key, known, error)
             raise
-
-    def _is_current(self, plan: LoadPlan, version: int) -> bool:
-        model = self._registry.models.get(plan.folder.key, {}).get(version)
-        source = plan.source_of(version)
-        # An override is not part of the files, nor are an ensemble's steps: nothing says that they
-        # are what serves now.
-        if plan.steps or source is None or model is None or model.source is None:
-            return False
-        # A base follows its adapters by itself.
-        count = 2 if isinstance(model.executor, Adapting) else 3
-        return model.source[:count] == source[:count]
 
     async def _load_version(self, plan: LoadPlan, version: int, known: Known) -> str:
         """Loads and publishes one version; returns why it failed, or an empty text."""

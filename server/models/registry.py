@@ -32,6 +32,8 @@ class Registry:
         self._traffic: dict[str, Traffic] = {}
         self.trouble_of: Callable[[str], str] = lambda _: ""
         """Why a known model has no version that serves."""
+        self.is_stranger: Callable[[str], bool] = lambda _: False
+        """Whether something of that name lies in a repository and is taken for no model."""
         self.suggests_names = True
         """Whether errors may name models that are called like what was asked for."""
         self.is_starting = False
@@ -83,12 +85,21 @@ class Registry:
                 f"Request for model '{name[:128]}': the server is starting and still loads models"
             )
         if is_coming is None:
-            near = did_you_mean(name, self.suggestions)
-            return ModelNotFound(f"Request for unknown model: '{name}' is not found{near}")
+            return ModelNotFound(
+                f"Request for unknown model: '{name}' is not found{self._what_is_there(name)}"
+            )
         trouble = self.trouble_of(bearers[0] if bearers else name)
         text = f"Request for unknown model: '{name}' has no available versions"
         text += f": {trouble}" if trouble else ""
         return ModelNotReady(text) if is_coming else NotFound(text)
+
+    def _what_is_there(self, name: str) -> str:
+        if self.suggests_names and self.is_stranger(name):
+            return (
+                ": what lies in the repository under that name is not taken for a model; the "
+                "repository index has the reason"
+            )
+        return did_you_mean(name, self.suggestions)
 
     def publish(self, model: Model) -> Model | None:
         """Makes a version answer from now on; returns the one it replaces."""
@@ -138,6 +149,10 @@ class Registry:
     def is_shared_out(self, key: str) -> bool:
         """Whether anything but the newest version is meant for requests, or has a name."""
         return self._traffic.get(key, EVEN) != EVEN
+
+    def traffic_of(self, key: str) -> Traffic:
+        """Who gets which version of a model."""
+        return self._traffic.get(key, EVEN)
 
     def share_out(self, key: str, traffic: Traffic) -> None:
         """Who gets which version of a model from now on."""

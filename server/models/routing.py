@@ -3,14 +3,22 @@
 A router is made anew whenever the versions or their traffic change, and knows no clock.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import Enum
 from functools import partial
 from types import MappingProxyType
 from typing import Protocol
 
-from trivet.backends.api import Adapting, InvalidRequest, NotFound, ServingError
+from trivet.backends.api import (
+    Adapting,
+    Generator,
+    InferRequest,
+    InvalidRequest,
+    NotFound,
+    ServingError,
+    Sink,
+)
 from trivet.backends.api.adapting import SEPARATOR
 from trivet.server.models.model import Model, adapted
 from trivet.server.models.splitting import Split
@@ -28,9 +36,6 @@ class Asker(Protocol):
     def given(self, source: str) -> str | None:
         """What a request has at a place that `Traffic.sticky` names; None: nothing."""
 
-    def chose(self, admitted: "Admitted") -> None:
-        """Which version it gets; told where what is asked for is not an `Admitted`."""
-
 
 class Nobody:
     """The Asker of what has no client, such as a request of a model."""
@@ -38,10 +43,21 @@ class Nobody:
     def given(self, source: str) -> None:
         """Nothing."""
 
-    def chose(self, admitted: "Admitted") -> None:
-        """Not needed."""
+
+class Watch(Protocol):
+    """Sees what becomes of requests that got a version by a choice of the server's."""
+
+    def observed(self, request: InferRequest, sink: Sink) -> Sink:
+        """The sink in whose place the request's answers go."""
+
+    def generator(self, inner: Generator) -> Generator:
+        """The same for what asks a model that generates text."""
+
+    def note(self, series: str, value: float) -> None:
+        """A figure of a request that its answers do not tell, such as its cost."""
 
 
+WatchOf = Callable[[Model, Traffic], Watch | None]
 NOBODY = Nobody()
 VERSION_HEADER, ROUTE_HEADER = "x-trivet-version", "x-trivet-route"
 NOTHING_TOLD: Mapping[str, str] = MappingProxyType({})
@@ -72,6 +88,8 @@ class Admitted:
     """The label that was asked for, or the arm of the split."""
     told: Mapping[str, str] = field(default_factory=lambda: NOTHING_TOLD)
     """What answers say of it, by header: nothing of models whose traffic is nobody's concern."""
+    watch: Watch | None = None
+    """Who sees what becomes of the request."""
 
     @property
     def name(self) -> str:
@@ -84,12 +102,23 @@ class Admitted:
         return self.model.version
 
 
-def _admitted(model: Model, choice: Choice, label: str = "", *, tells: bool = True) -> Admitted:
+def no_watch(_model: Model, _traffic: Traffic) -> None:
+    """Nobody looks."""
+
+
+def _admitted(
+    model: Model,
+    choice: Choice,
+    label: str = "",
+    *,
+    tells: bool = True,
+    watch: Watch | None = None,
+) -> Admitted:
     if not tells:
         return Admitted(model, choice, label)
     route = f"{choice.value}:{label}" if label else choice.value
     told = {VERSION_HEADER: str(model.version), ROUTE_HEADER: route}
-    return Admitted(model, choice, label, MappingProxyType(told))
+    return Admitted(model, choice, label, MappingProxyType(told), watch)
 
 
 class VersionRouter:
@@ -102,8 +131,8 @@ class VersionRouter:
         "_named",
         "_newest",
         "_split",
-        "_traffic",
         "_usual",
+        "traffic",
     )
 
     def __init__(
@@ -111,11 +140,14 @@ class VersionRouter:
         versions: Mapping[int, Model],
         held_back: Mapping[int, str] | None = None,
         traffic: Traffic = EVEN,
+        owed: Sequence[float] = (),
+        watch_of: WatchOf = no_watch,
     ) -> None:
         """`versions`: at least one; `held_back`: why others do not serve. What `traffic` names and
-        does not serve has no part in it: its share goes to the others."""
+        does not serve has no part in it: its share goes to the others. `owed`: what was owed by the
+        router before, of the same traffic."""
         self._held_back = held_back or {}
-        self._traffic = traffic
+        self.traffic = traffic
         make = partial(_admitted, tells=traffic != EVEN)
         self._named: dict[int | str, Admitted] = {
             version: make(model, Choice.NAMED) for version, model in versions.items()
@@ -123,14 +155,15 @@ class VersionRouter:
         for label, version in traffic.labels.items():
             if version in versions:
                 self._named[label] = make(versions[version], Choice.LABEL, label)
-        self._newest = make(versions[max(versions)], Choice.NEWEST)
-        self._split = _split_over(versions, traffic)
+        newest = versions[max(versions)]
+        self._newest = make(newest, Choice.NEWEST, watch=watch_of(newest, traffic))
+        self._split = _split_over(versions, traffic, owed, watch_of)
         self._usual = self._newest
         if self._split is not None:
             largest = max(traffic.split, key=lambda each: each.weight * (each.version in versions))
             self._usual = self._named[largest.version]
         self._keepers = [
-            make(model, Choice.SEQUENCE)
+            make(model, Choice.SEQUENCE, watch=watch_of(model, traffic))
             for model in versions.values()
             if len(versions) > 1 and isinstance(model.executor, SequenceExecutor)
         ]
@@ -140,6 +173,11 @@ class VersionRouter:
     def usual(self) -> Admitted:
         """What most requests get that name no version: it is told of a model where none asks."""
         return self._usual
+
+    @property
+    def owed(self) -> Sequence[float]:
+        """What each arm of the split lacks; empty where nothing of it serves, or there is none."""
+        return self._split.owed if self._split is not None else ()
 
     def choose(self, version: int | str | None, key: Key, asker: Asker = NOBODY) -> Admitted:
         """The version that a request gets which asks for this number or label, or for none.
@@ -162,7 +200,7 @@ class VersionRouter:
         if self._split is None:
             return self._newest
         if not self._keepers:
-            for source in self._traffic.sticky:
+            for source in self.traffic.sticky:
                 if given := asker.given(source):
                     return self._split.choose(given)
         return self._split.choose(key)
@@ -173,27 +211,32 @@ class VersionRouter:
             text = f"Request for unknown model: '{name}' version {version} is not found"
             why = self._held_back.get(version, "")
             return NotFound(f"{text}: {why}" if why else text)
-        if not self._traffic.labels:
+        if not self.traffic.labels:
             return no_version(version)
         text = f"Request for unknown model: '{name}' has no version with label '{version[:64]}'"
-        if version in self._traffic.labels:
-            number = self._traffic.labels[version]
+        if version in self.traffic.labels:
+            number = self.traffic.labels[version]
             why = self._held_back.get(number, "it does not serve")
             return NotFound(f"{text} now: that is version {number}; {why}")
         known = ", ".join(map(str, sorted(self._named, key=str)))
-        near = did_you_mean(version, self._traffic.labels)
+        near = did_you_mean(version, self.traffic.labels)
         return NotFound(f"{text}; its versions and labels are {known}{near}")
 
 
-def _split_over(versions: Mapping[int, Model], traffic: Traffic) -> Split[Admitted] | None:
+def _split_over(
+    versions: Mapping[int, Model], traffic: Traffic, owed: Sequence[float], watch_of: WatchOf
+) -> Split[Admitted] | None:
     """None: nothing of it serves, or there is none."""
     shares = [(share, versions.get(share.version)) for share in traffic.split]
     weights = [share.weight if model is not None else 0 for share, model in shares]
     if not any(weights):
         return None
     some = next(model for _, model in shares if model is not None)
-    arms = [_admitted(model or some, Choice.SPLIT, share.name) for share, model in shares]
-    return Split(arms, weights, some.name)
+    arms = []
+    for share, model in shares:
+        watch = watch_of(model, traffic) if model is not None else None
+        arms.append(_admitted(model or some, Choice.SPLIT, share.name, watch=watch))
+    return Split(arms, weights, some.name, owed)
 
 
 class Resolve(Protocol):
@@ -209,13 +252,17 @@ class Routers:
     """The routers of all models that serve, by what they can be asked by. Owned by the event loop,
     which alone changes them; read from any thread."""
 
-    __slots__ = ("_adapting", "_by_name", "_why_none")
+    __slots__ = ("_adapting", "_by_name", "_owed", "_why_none", "watch_of")
 
     def __init__(self, why_none: Callable[[str], ServingError]) -> None:
         """`why_none` says why a model has no version that serves."""
+        self.watch_of: WatchOf = no_watch
+        """Who sees what becomes of requests that are shared out."""
         self._by_name: dict[str, VersionRouter] = {}
         self._adapting: dict[str, Adapting] = {}
         """Those of them that have adapters."""
+        self._owed: dict[str, tuple[Traffic, Sequence[float]]] = {}
+        """What arms lacked when the last router of a name with a split went."""
         self._why_none = why_none
 
     def resolve(
@@ -223,40 +270,45 @@ class Routers:
     ) -> Admitted:
         """The version of model `name` that a request gets. Asked once a request.
 
-        A name that no model bears may end in `@` and a label.
+        A name that no model bears may be an adapter's, or end in `@` and a label, behind which `:`
+        and an adapter may stand.
 
         Raises ModelNotFound, NotFound for a version, ModelNotReady for one that is on its way,
         InvalidRequest for a name that several models bear.
         """
         router = self._by_name.get(name)
-        if router is None:
-            if (found := self._adapter(name)) is not None:
-                return _adapted(found[0].choose(version, key, asker), found[1])
-            router, version = self._labelled(name, version)
-        return router.choose(version, key, asker)
+        if router is not None:
+            return router.choose(version, key, asker)
+        router, version, adapter = self._meant(name, version)
+        return _adapted(router.choose(version, key, asker), adapter)
 
     def describe(self, name: str, version: int | str | None) -> Admitted:
         """The same for what is no request: without a version what is usual. Raises alike."""
-        router = self._by_name.get(name)
+        router, adapter = self._by_name.get(name), ""
         if router is None:
-            if (found := self._adapter(name)) is not None:
-                router, adapter = found
-                chosen = router.usual if version is None else router.choose(version, "")
-                return _adapted(chosen, adapter)
-            router, version = self._labelled(name, version)
-        return router.usual if version is None else router.choose(version, "")
+            router, version, adapter = self._meant(name, version)
+        chosen = router.usual if version is None else router.choose(version, "")
+        return _adapted(chosen, adapter)
 
-    def _labelled(self, name: str, version: int | str | None) -> tuple[VersionRouter, str]:
-        base, at, label = name.rpartition("@")
-        router = self._by_name.get(base)
-        if not at or router is None or not is_label(label):
+    def _meant(
+        self, name: str, version: int | str | None
+    ) -> tuple[VersionRouter, int | str | None, str]:
+        """Of a name that no model bears: whose versions, which of them, and which adapter of it;
+        empty: none."""
+        if (found := self._adapter(name)) is not None:
+            router, adapter = found
+            return router, version, adapter
+        base, _, behind = name.rpartition("@")
+        label, separator, adapter = behind.partition(SEPARATOR)
+        labelled = self._by_name.get(base)
+        if labelled is None or not is_label(label) or (separator and not adapter):
             raise self._why_none(name)
         if version is not None:
             raise InvalidRequest(
                 f"'{name[:128]}' names version '{label}', and the request version '{version}' "
                 "besides; name one"
             )
-        return router, label
+        return labelled, label, adapter
 
     def _adapter(self, name: str) -> tuple[VersionRouter, str] | None:
         """An adapter by its name, or by its base's and its own: the base, and the adapter."""
@@ -294,19 +346,29 @@ class Routers:
         """Other versions of a model serve from now on, or they are shared out otherwise; perhaps
         none. `held_back`: why others do not."""
         self._adapting.pop(name, None)
+        before = self._by_name.get(name)
+        if before is not None and before.owed:
+            self._owed[name] = before.traffic, before.owed
         if not versions:
             self._by_name.pop(name, None)
             return
-        router = self._by_name[name] = VersionRouter(versions, held_back, traffic)
+        known, owed = self._owed.get(name, (EVEN, ()))
+        owed = owed if known == traffic else ()
+        router = VersionRouter(versions, held_back, traffic, owed, self.watch_of)
+        self._by_name[name] = router
         executor = router.usual.model.executor
         if isinstance(executor, Adapting):
             self._adapting[name] = executor
 
 
 def _adapted(admitted: Admitted, adapter: str) -> Admitted:
-    """One of the base's versions with an adapter. Raises NotFound where that did not load."""
+    """One of the base's versions with an adapter, if one is meant. Raises NotFound where that did
+    not load."""
+    if not adapter:
+        return admitted
     executor = admitted.model.executor
     if not isinstance(executor, Adapting) or adapter not in executor.adapters:
         troubles = executor.adapter_troubles if isinstance(executor, Adapting) else {}
-        raise NotFound(troubles.get(adapter, f"version {admitted.version} has no '{adapter}'"))
+        none = f"version {admitted.version} of '{admitted.name}' has no adapter '{adapter[:128]}'"
+        raise NotFound(troubles.get(adapter, none))
     return replace(admitted, model=adapted(admitted.model, adapter))

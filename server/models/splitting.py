@@ -7,7 +7,9 @@ a key has the same arm in every process and after a restart; an arm that grows t
 others, and none of these gets another's.
 
 Requests without a key go by Tijdeman's rule ("The chairman assignment problem", 1980): after any
-number of them, each arm has had its share to within one request.
+number of them, each arm has had its share to within one request. What each lacks is handed on to
+the split that follows over the same shares, so that this holds over loads of a model, too. While an
+arm is away nobody can give it what it lacks, and the others take turns by what they do.
 """
 
 from collections.abc import Sequence
@@ -27,8 +29,11 @@ class Split(Generic[Arm]):
 
     __slots__ = ("_arms", "_draws", "_owed", "_running", "_salt", "_total", "_weights")
 
-    def __init__(self, arms: Sequence[Arm], weights: Sequence[int], salt: str) -> None:
-        """`weights`: not all zero; `salt`: makes the splits of two models independent."""
+    def __init__(
+        self, arms: Sequence[Arm], weights: Sequence[int], salt: str, owed: Sequence[float] = ()
+    ) -> None:
+        """`weights`: not all zero; `salt`: makes the splits of two models independent; `owed`: of
+        the split of as many arms that this one follows."""
         self._arms = tuple(arms)
         self._weights = tuple(weights)
         self._total = sum(weights)
@@ -36,8 +41,13 @@ class Split(Generic[Arm]):
         self._running = tuple((i, 1 / weight) for i, weight in enumerate(weights) if weight)
         self._draws = Struct(f"<{len(arms)}Q").unpack_from
         self._salt = blake2b(salt.encode("utf-8", "surrogatepass"), digest_size=16).digest()
-        self._owed = [0] * len(arms)
+        self._owed = [round(each * self._total) for each in owed] or [0] * len(arms)
         """How many requests without a key each arm lacks, in parts of `_total`."""
+
+    @property
+    def owed(self) -> Sequence[float]:
+        """How many requests without a key each arm lacks."""
+        return [each / self._total for each in self._owed]
 
     def choose(self, key: int | str) -> Arm:
         """The arm of a request with this key; the empty key is none."""
@@ -57,7 +67,7 @@ class Split(Generic[Arm]):
             return self._running[0][0]
         total, owed = self._total, self._owed
         parts = 2 * len(self._running) - 2
-        best, least = 0, float("inf")
+        best, least = -1, float("inf")
         for i, inverse in self._running:
             owed[i] += self._weights[i]
             due = owed[i] * parts
@@ -66,5 +76,7 @@ class Split(Generic[Arm]):
                 wait = ((parts - 1) * total - due) * inverse
                 if wait < least:
                     best, least = i, wait
+        if best < 0:  # the arms that are away lack all that is lacking
+            best = max((owed[i], i) for i, _ in self._running)[1]
         owed[best] -= total
         return best

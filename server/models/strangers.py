@@ -1,7 +1,8 @@
 """What lies in the repositories and nothing takes for a model, with the sentences that help."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
+from pathlib import PurePath
 
 from trivet.server.repository.layout import EMPTY
 
@@ -19,6 +20,10 @@ class Strangers:
         """By name of the folder or file."""
         return self._advice
 
+    def has(self, name: str) -> bool:
+        """Whether one has that name, or is a file that would be a model of that name."""
+        return any(name in (each, PurePath(each).stem) for each in self._advice)
+
     def note(self, name: str, advice: str) -> None:
         """It was seen; the log says so once for each advice."""
         if self._advice.get(name) != advice:
@@ -28,6 +33,10 @@ class Strangers:
     def forget(self, name: str) -> None:
         """It is gone, or is a model now."""
         self._advice.pop(name, None)
+
+    def keep_only(self, names: Container[str]) -> None:
+        """Only these are still what nothing takes for a model."""
+        self._advice = {name: text for name, text in self._advice.items() if name in names}
 
     def warn_of_nothing(self) -> None:
         """Nothing in the repositories might serve."""

@@ -9,6 +9,9 @@ canary = 4
 [split]
 stable = 95
 canary = 5
+
+In the place of [split] may stand [rollout], how new versions get their part by and by
+(`server/rollouts/policy.py`); [shadow] says who is asked beside (`shadowing.py`).
 """
 
 import re
@@ -19,6 +22,7 @@ from types import MappingProxyType
 from typing import Any
 
 from trivet.backends.api import InvalidConfig, InvalidRequest, UnreadableFiles
+from trivet.server.models.shadowing import Shadow, parse_shadow
 from trivet.server.models.splitting import MAX_ARMS
 from trivet.server.models.texts import did_you_mean
 from trivet.server.repository.layout import TRAFFIC_FILE, ModelFolder
@@ -28,7 +32,7 @@ MAX_DIGITS = 19
 WHOLE = 10_000
 """All requests, in hundredths of a percent."""
 NO_LABELS: Mapping[str, int] = MappingProxyType({})
-_KEYS = ("labels", "split", "sticky")
+_KEYS = ("labels", "split", "sticky", "rollout", "shadow")
 _LABEL = re.compile(r"[A-Za-z][A-Za-z0-9._-]{0,62}")
 _SOURCE = re.compile(r"(?:header|cookie):[A-Za-z0-9!#$%&'*+.^_`|~-]{1,128}|user")
 
@@ -56,11 +60,18 @@ class Traffic:
     sticky: tuple[str, ...] = ()
     """Where a request's key is looked for, in order: `header:NAME`, `cookie:NAME`, or `user`, which
     is the field of OpenAI's APIs. A sequence sticks to its id, whatever stands here."""
+    rollout: Mapping[str, Any] | None = None
+    """How versions are rolled out, as it is written; None: not by this file."""
+    shadow: Shadow | None = None
+    """Who is asked beside."""
 
     @property
     def versions(self) -> frozenset[int]:
         """Those that it names."""
-        return frozenset((*self.labels.values(), *(share.version for share in self.split)))
+        shadow = None if self.shadow is None else self.shadow.version_in(self.labels)
+        shadows = () if shadow is None else (shadow,)
+        shares = (share.version for share in self.split)
+        return frozenset((*self.labels.values(), *shares, *shadows))
 
     def among(self, chosen: Iterable[int]) -> tuple[int, ...]:
         """The versions that serve where the policy chooses these, ascending: what requests are sent
@@ -131,8 +142,27 @@ def parse_traffic(text: str) -> Traffic:
         if key not in _KEYS:
             near = did_you_mean(key, _KEYS)
             raise InvalidConfig(f"{TRAFFIC_FILE}: it has no key '{key[:64]}'{near or _known()}")
+    if "split" in document and "rollout" in document:
+        raise InvalidConfig(
+            f"{TRAFFIC_FILE}: [split] and [rollout] both say who gets which version; keep one"
+        )
+    return parse_document(document)
+
+
+def parse_document(document: Mapping[str, Any]) -> Traffic:
+    """The same, once its keys are known. Raises InvalidConfig."""
     labels = _labels(_table(document, "labels"))
-    return Traffic(labels, _split(_table(document, "split"), labels), _sticky(document))
+    rollout = _table(document, "rollout") if "rollout" in document else None
+    shadow = _shadow(_table(document, "shadow"), labels) if "shadow" in document else None
+    split = _split(_table(document, "split"), labels)
+    return Traffic(labels, split, _sticky(document), rollout, shadow)
+
+
+def _shadow(table: Mapping[str, Any], labels: Mapping[str, int]) -> Shadow:
+    try:
+        return parse_shadow(table, labels)
+    except InvalidConfig as error:
+        raise InvalidConfig(f"{TRAFFIC_FILE}: {error.message}") from None
 
 
 def _shown(given: object) -> str:

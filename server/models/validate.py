@@ -6,7 +6,14 @@ from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
-from trivet.backends.api import About, ChecksFiles, InvalidConfig, LoadFailed, ServingError
+from trivet.backends.api import (
+    About,
+    ChecksFiles,
+    InvalidConfig,
+    LoadFailed,
+    ModelFiles,
+    ServingError,
+)
 from trivet.backends.registry import choose_about, find_backend, open_backend
 from trivet.protos.model_config_pb2 import ModelConfig
 from trivet.server.models.allowed import Allowed
@@ -220,8 +227,9 @@ def _check_version(
     yield from labels
     try:
         models.prepare(folder, config, version)
+        yield from _check_files(models, folder, config, version, path, is_prepared=True)
     except NotInFilesError:
-        yield from _check_artifact(models, folder, config, version, path)
+        yield from _check_files(models, folder, config, version, path, is_prepared=False)
     except StepMissing as error:
         yield Diagnostic("error", "step-missing", f"{folder.name}/{CONFIG_NAME}", error.message)
     except LoadFailed as error:
@@ -250,24 +258,36 @@ def _refusal(
     return Diagnostic("error", "model-file", path, error.message)
 
 
-def _check_artifact(
-    models: OfflineModels, folder: ModelFolder, config: ModelConfig, version: int, path: str
+def _check_files(
+    models: OfflineModels,
+    folder: ModelFolder,
+    config: ModelConfig,
+    version: int,
+    path: str,
+    *,
+    is_prepared: bool,
 ) -> Iterator[Diagnostic]:
-    """What a load refuses before it runs anything, where no more is known without running it."""
+    """What a load refuses before it runs anything, and no config tells. `is_prepared`: whether its
+    backend has found the model file."""
     files = models.files(folder, version)
     found = find_backend(config, files)
     given = ModelConfig()
     given.CopyFrom(config)
     given.default_model_filename = config.default_model_filename or found.model_file
-    names = (*found.about.model_files, *found.about.shared_names)
-    is_there = any((files.version_dir / name).exists() for name in names)
     try:
-        if found.about.model_files and not is_there and not config.cc_model_filenames:
-            files.artifact(given, found.about.model_files[0])
+        if not is_prepared:
+            _require_artifact(given, files, found.about)
         if isinstance(found.backend, ChecksFiles):
             found.backend.check_files(given, files)
     except ServingError as error:
         yield Diagnostic("error", "model-file", path, error.message)
+
+
+def _require_artifact(config: ModelConfig, files: ModelFiles, about: About) -> None:
+    names = (*about.model_files, *about.shared_names)
+    is_there = any((files.version_dir / name).exists() for name in names)
+    if about.model_files and not is_there and not config.cc_model_filenames:
+        files.artifact(config, about.model_files[0])
 
 
 def _check_labels(folder: ModelFolder, config: ModelConfig, version: int) -> Iterator[Diagnostic]:

@@ -150,10 +150,10 @@ class Follower:
                     return
                 if self._stop.wait(START_PAUSE_S):
                     raise Stopped
-        except (Unreachable, Doubtful) as error:
-            if not self._mirror.restore():
-                raise
+        except (RemoteError, OSError) as error:
             self._is_out = True
+            if not isinstance(error, Unreachable | Doubtful) or not self._mirror.restore():
+                raise
             log.warning("%s; serving what was there last time", error)
 
     def _poll(self) -> None:

@@ -26,6 +26,10 @@ _NOT_GIVEN = (
     "not all of its files could be fetched from where the repository lies; the server log has the "
     "details"
 )
+_NOTHING_GIVEN = (
+    "nothing could be fetched from where the repository lies, so none of its models is here; the "
+    "server log has the details"
+)
 
 
 class Mirror:
@@ -111,6 +115,12 @@ class Mirror:
         if files := self._remembered():
             self.tree.switch(pieces_of(files))
         return bool(self.tree.pieces)
+
+    def leave_out(self) -> None:
+        """Shows that nothing is here, where it is not known of which models: for a start without
+        the source. Nobody follows it yet."""
+        if not self.left_out:
+            self.left_out = {ROOT: _NOTHING_GIVEN}
 
     def _remembered(self) -> dict[str, Stamp]:
         files = remembered(self._cache.folder, self._memory)

@@ -1,6 +1,7 @@
 """The repositories of one server, of which some lie elsewhere: as folders here, kept up to date."""
 
 import asyncio
+import logging
 import os
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future
@@ -22,6 +23,7 @@ from trivet.server.repository.layout import ModelFolder, model_of_file
 from trivet.server.repository.scan import NAME, RepositoryUnreadableError, Snapshot, scan
 from trivet.server.settings import Settings
 
+log = logging.getLogger(__name__)
 CLOSE_S = 1.0
 """How long threads have at the end to notice it; one that hangs in a dead network does not."""
 
@@ -50,10 +52,40 @@ class Repositories:
             raise RepositoryUnreadableError(str(error)) from error
 
     async def fetch(self) -> None:
-        """Brings here for the first time what is wanted. Raises RepositoryUnreadableError."""
+        """Brings here for the first time what is wanted. An address that gives nothing is left out
+        for now. Raises RepositoryUnreadableError if there is no other repository: such a server
+        would have nothing to serve, and whoever has mistyped its address shall see that at once."""
         # Two bars would write over each other.
         bar = not self._settings.no_progress and len(self._followers) == 1
-        await _all(follower.start(bar=bar) for follower in self._followers)
+        failed = await self._failed(follower.start(bar=bar) for follower in self._followers)
+        if failed and len(failed) == len(set(self.roots)):
+            raise RepositoryUnreadableError("; ".join(map(str, failed.values())))
+        for mirror in self._mirrors:
+            if error := failed.get(mirror.tree.root):
+                mirror.leave_out()
+                log.error("%s; the other repositories are served. %s", error, self._when_again())
+
+    def _when_again(self) -> str:
+        mode = self._settings.model_control_mode
+        if mode == "none":
+            return "It is not asked again (--model-control-mode none)"
+        if mode == "explicit":
+            return "It is asked again when a model is loaded"
+        return f"It is asked again every {self._settings.repository_poll_secs:g} s"
+
+    async def _failed(self, rounds: "Iterable[Future[None]]") -> dict[Path, Exception]:
+        """Waits for one round of each follower; by root: what could not be read, and why. Raises
+        RepositoryUnreadableError when the server ends."""
+        results = await asyncio.gather(*map(asyncio.wrap_future, rounds), return_exceptions=True)
+        failed: dict[Path, Exception] = {}
+        for mirror, error in zip(self._mirrors, results, strict=True):
+            if isinstance(error, RemoteError | OSError):
+                failed[mirror.tree.root] = error
+            elif isinstance(error, Stopped):
+                raise RepositoryUnreadableError("the server ends") from error
+            elif error is not None:
+                raise error
+        return failed
 
     @property
     def names(self) -> list[str]:
@@ -77,10 +109,14 @@ class Repositories:
         for mirror in self._mirrors:
             root = mirror.tree.root
             for model, why in mirror.left_out.items():
-                name = model or root.name
+                name = model or self._whole_name(root)
                 if NAME.fullmatch(name):
                     namespace = self._namespace_of(root)
                     yield ModelFolder(name, root, (), {}, advice=why, namespace=namespace)
+
+    def _whole_name(self, root: Path) -> str:
+        """What a repository is called that is, or may be, one model."""
+        return next((source.model for place, source in self._moving if place == root), root.name)
 
     def unfetched(self) -> dict[str, str]:
         """By key: the names of models elsewhere that nobody has wanted yet."""
@@ -98,9 +134,19 @@ class Repositories:
 
     async def refresh(self, names: Iterable[str]) -> None:
         """Brings here what there is now, with these models if only some are wanted. Raises
-        RepositoryUnreadableError."""
-        self._chosen.add(names)
-        await _all(follower.sync() for follower in self._followers)
+        RepositoryUnreadableError if what cannot be read has one of them, or may have it."""
+        wanted = frozenset(names)
+        self._chosen.add(wanted)
+        failed = await self._failed(follower.sync() for follower in self._followers)
+        if not failed:
+            return
+        found = (await asyncio.to_thread(self.scan)).models.values()
+        here = {each.name for each in found if not _is_of(each.path, failed)}
+        there = {each.name for each in found if _is_of(each.path, failed)}
+        told = "; ".join(map(str, failed.values()))
+        if not wanted <= here - there:
+            raise RepositoryUnreadableError(told)
+        log.warning("%s; what lies in other repositories is loaded", told)
 
     def give_up(self, names: Iterable[str]) -> None:
         """Nobody wants these models any more. Their files go with the next refresh."""
@@ -114,7 +160,7 @@ class Repositories:
 
     def is_elsewhere(self, path: Path) -> bool:
         """Whether a folder here is of a repository that lies elsewhere."""
-        return any(path.is_relative_to(root) for root in self.addresses)
+        return _is_of(path, self.addresses)
 
     def follow(self, notice: Callable[[], None]) -> None:
         """From now on looks every `--repository-poll-secs`, and calls `notice` on the loop after
@@ -201,15 +247,8 @@ def _close(follower: Follower, tree: Tree) -> None:
         tree.close()
 
 
-async def _all(rounds: Iterable["Future[None]"]) -> None:
-    results = await asyncio.gather(*map(asyncio.wrap_future, rounds), return_exceptions=True)
-    for error in results:
-        if isinstance(error, RemoteError | OSError):
-            raise RepositoryUnreadableError(str(error)) from error
-        if isinstance(error, Stopped):
-            raise RepositoryUnreadableError("the server ends") from error
-        if error is not None:
-            raise error
+def _is_of(path: Path, roots: Iterable[Path]) -> bool:
+    return any(path.is_relative_to(root) for root in roots)
 
 
 def _default_folder() -> Path:

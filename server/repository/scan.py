@@ -55,6 +55,10 @@ class Snapshot:
         """Of all that is taken for a model."""
         return [key for key, folder in self.models.items() if not folder.is_stranger]
 
+    def strangers(self) -> list[str]:
+        """The keys of all that is taken for none."""
+        return [key for key, folder in self.models.items() if folder.is_stranger]
+
     @property
     def is_empty(self) -> bool:
         """Whether there is nothing that might serve."""

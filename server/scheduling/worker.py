@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from trivet.backends.api import BackendFailed, Batch, Instance, ServingError
+from trivet.backends.api import BackendFailed, Batch, ComputesElsewhere, Instance, ServingError
 from trivet.server.scheduling.inline import FAST_NS, NOTHING, Extent
 from trivet.server.scheduling.parts import execute_in_parts
 from trivet.server.scheduling.statistics import BatchTiming
@@ -35,7 +35,11 @@ class Job:
 
 
 class Worker:
-    """Owns an instance and its thread. `start` is called on the loop, `done` too."""
+    """Owns an instance and its thread. `start` is called on the loop, `done` too.
+
+    A batch that another process computes is handed to it, and its reply taken, on the loop: waking
+    a thread for either costs as much as the rest. The thread takes what it has to wait for.
+    """
 
     def __init__(
         self,
@@ -51,6 +55,10 @@ class Worker:
         self._loop = loop
         self._done = done
         self._part_size = part_size or sys.maxsize
+        self._elsewhere = instance if isinstance(instance, ComputesElsewhere) else None
+        self._begun: Job | None = None
+        """The one that is computed elsewhere, while no thread waits for it. The loop's."""
+        self._is_closing = False
         self._inbox: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
         self._closed = asyncio.Event()
         self._was_long = False
@@ -61,11 +69,35 @@ class Worker:
 
     def start(self, job: Job) -> None:
         """Gives the idle instance a batch; `done` is called with it afterwards."""
-        self._inbox.put(job)
+        if self._elsewhere is None or not self._begins(self._elsewhere, job):
+            self._inbox.put(job)
+
+    def _begins(self, instance: ComputesElsewhere, job: Job) -> bool:
+        if self._is_in_parts(job.batch):
+            return False
+        started_ns = time.monotonic_ns()
+        if not instance.begin(job.batch, self._loop, self._replied):
+            return False
+        job.started_ns = started_ns
+        self._begun = job
+        return True
+
+    def _replied(self, is_here: bool) -> None:  # noqa: FBT001 - see ComputesElsewhere
+        job, self._begun = self._begun, None
+        assert job is not None
+        if is_here:
+            self.compute(job)
+            self._done(self, job)
+        else:
+            self._inbox.put(job)
+        if self._is_closing:
+            self._inbox.put(None)
 
     async def close(self, timeout_s: float) -> bool:
         """Closes the instance after the batch in progress; False if it took longer than that."""
-        self._inbox.put(None)
+        self._is_closing = True
+        if self._begun is None:
+            self._inbox.put(None)
         try:
             await asyncio.wait_for(self._closed.wait(), timeout_s)
         except TimeoutError:
@@ -90,9 +122,9 @@ class Worker:
         batch = job.batch
         was_long = self._was_long
         cpu_ns = time.thread_time_ns() if was_long else 0
-        started_ns = job.started_ns = time.monotonic_ns()
+        started_ns = job.started_ns = job.started_ns or time.monotonic_ns()
         try:
-            if batch.size > self._part_size and len(batch.requests) == 1:
+            if self._is_in_parts(batch):
                 execute_in_parts(self.instance, batch, self._part_size)
             else:
                 self.instance.execute(batch)
@@ -117,6 +149,9 @@ class Worker:
         job.timing = BatchTiming(
             gathered_ns - started_ns, computed_ns - gathered_ns, ended_ns - computed_ns
         )
+
+    def _is_in_parts(self, batch: Batch) -> bool:
+        return batch.size > self._part_size and len(batch.requests) == 1
 
     def _post(self, callback: Callable[..., None], *arguments: object) -> None:
         try:

@@ -61,7 +61,7 @@ V2_ROWS = [
         400,
         (
             "[request id: <id_unknown>] inference request batch-size must be <= 8 for "
-            "'simple', got 9 (config.pbtxt, max_batch_size)"
+            "'simple', got 9 (max_batch_size of its config.pbtxt; else --default-max-batch-size)"
         ),
     ),
     Row(

@@ -330,7 +330,14 @@ def knows(server: RunningServer, keys: Keys, name: str) -> bool:
             return error.code != 401
 
 
-@pytest.mark.parametrize("kind", ["open", "read", "stat"])
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "open",
+        pytest.param("read", marks=pytest.mark.slow),
+        pytest.param("stat", marks=pytest.mark.slow),
+    ],
+)
 def test_keys_that_cannot_be_read_leave_the_old_ones_in_force_and_are_taken_once_they_can(
     serve: Serve, disk: FaultyDisk, models: Path, tmp_path: Path, kind: str
 ) -> None:

@@ -86,7 +86,8 @@ def test_a_fault_of_the_guard_would_be_found_by_its_tests(workshop: Make) -> Non
 
 
 @needs_vectors
-@pytest.mark.parametrize("sanitizers", [MEMORY, pytest.param(THREADS, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("sanitizers", [MEMORY, THREADS])
 def test_three_threads_compute_what_one_does_under_sanitizers(
     workshop: Make, sanitizers: str
 ) -> None:

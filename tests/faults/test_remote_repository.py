@@ -165,6 +165,7 @@ def test_a_name_that_leads_out_of_the_folder_keeps_its_own_model_back(
     bucket.delete("evil/1/../../../../planted")
 
 
+@pytest.mark.rows("R40b")
 def test_wrong_keys_end_the_start_with_a_sentence(
     serve: Callable[..., RunningServer], bucket: Bucket, tmp_path: Path
 ) -> None:

@@ -59,7 +59,7 @@ from repository_specification import Event, Listed, Refused, Repository, State, 
 from serving import RunningServer
 
 Serve = Callable[..., RunningServer]
-NUM_RACES = 30
+NUM_RACES = 12
 NUM_LONG_RACES = int(os.environ.get("TRIVET_RACES", "600"))
 NUM_CLIENTS = 5
 MODELS = ("a", "b")

@@ -168,7 +168,7 @@ FILES = [
     onnx("LFS pointer", "Git LFS pointer", LFS),
     onnx("pickle", "not an ONNX model", canary(Path("/nowhere"))),
     Wrong("R08 no file", "no file 'model.onnx'", 'backend: "onnxruntime"\n'),
-    Wrong("R08 nothing says what it is", "names no backend", TENSORS),
+    Wrong("R08 nothing says what it is", "no config names its backend", TENSORS),
     Wrong("R09 pickle as .pt", "run code", TORCH, make=write_pickle("model.pt")),
     Wrong("R09 pickle as .pt2", "run code", TORCH, make=write_pickle("model.pt2")),
     Wrong("R13 file link", "points outside the model repository",

@@ -20,6 +20,8 @@ TELLING = {
     "server/http/anthropic/models.py": "`created_at` in Anthropic's documents",
     "server/scheduling/statistics.py": "`last_inference` of the statistics extension",
     "server/tracing/otlp.py": "spans have wall-clock times; one difference for a whole trace",
+    "server/shadows/mirror.py": "`at` of differences that are kept",
+    "server/rollouts/chronicle.py": "`at` in the history of roll-outs",
     "backends/llm/text/chat.py": "strftime_now in chat templates",
 }
 

@@ -59,8 +59,18 @@ NOT_RUN_HERE = {
     '"""Opens frobs': "the same",
 }
 """How blocks begin that no marker stands before, and why."""
-SLOW = ("docs/tasks/tensorflow-model.md", "docs/tasks/hub-or-registry.md")
-"""Pages whose commands load TensorFlow, or much for what other tests show: of the tier `make
+SLOW = tuple(
+    f"docs/tasks/{page}.md"
+    for page in (
+        "embedding-model",
+        "hub-or-registry",
+        "hugging-face-model",
+        "image-classifier",
+        "tensorflow-model",
+        "tree-model",
+    )
+)
+"""Pages whose commands load a framework each, or much for what other tests show: of the tier `make
 check-all` only."""
 SHELL = 'set -euo pipefail\ncurl() { command curl --fail-with-body "$@"; }\n'
 
@@ -71,6 +81,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     made = tmp_path_factory.mktemp("reader")
     (made / ".venv").symlink_to(sys.prefix)
     (made / "my_models").mkdir()
+    (made / "my_state").mkdir()
     for version in (1, 2):
         write_adder(made / "my_models", "fraud", version)
     (made / "my_llms" / "assistant").mkdir(parents=True)
@@ -258,6 +269,8 @@ def test_a_command_of_a_document_works(
         "TRIVET_HEALTH_URL": address,
         "TRIVET_INFER_URL": address,
         "TRIVET_MODELS_URL": address,
+        "TRIVET_ROLLOUT_URL": address,
+        "TRIVET_TRAFFIC_URL": address,
     }
 
     told = subprocess.run(

@@ -75,7 +75,9 @@ def statistics(server: RunningServer) -> Any:
 
 
 def test_limits_of_requests_are_told(server: RunningServer) -> None:
-    assert "batch-size must be <= 1024 for 'free', got 1025" in refusal(server, "free", 1025)
+    told = refusal(server, "free", 1025)
+    assert "batch-size must be <= 1024 for 'free', got 1025" in told
+    assert "--default-max-batch-size" in told
     assert "batch-size must be <= 8 for 'set', got 9" in refusal(server, "set", 9)
     config = config_of(server, "free")
     assert config["max_batch_size"] == 1024

@@ -9,11 +9,14 @@ from pathlib import Path
 import fake_hub
 import fake_registry
 import pytest
-from fake_hub import FakeHub
+from fake_hub import FakeHub, Refusal
 from fake_registry import FakeRegistry, logged_onnx
 from serving import RunningServer, adder_bytes, start_server
 
 HUB, REGISTRY = "hf://org/adder", "mlflow://models:/fraud@champion"
+LATE = "hf://org/late"
+"""Nobody may read it when the server starts."""
+REFUSAL = "/api/models/org/late"
 
 
 @dataclass
@@ -57,6 +60,8 @@ def site(
 ) -> Iterator[Site]:
     hub, registry = places
     hub.repo("org/adder").push({"model.onnx": adder_bytes(1), "pytorch_model.bin": b"a pickle"})
+    hub.repo("org/late").push({"model.onnx": adder_bytes(7)})
+    hub.refusals[REFUSAL] = Refusal(403)
     registry.register("fraud", logged_onnx(adder_bytes(10)))
     registry.register("fraud", logged_onnx(adder_bytes(20)))
     registry.aliases["fraud", "champion"] = 2
@@ -65,6 +70,7 @@ def site(
     server = start_server(
         HUB,
         f"--model-repository={REGISTRY}",
+        f"--model-repository={LATE}",
         f"--remote-config=adder={config}",
         f"--remote-cache={cache}",
         "--repository-poll-secs=0.2",
@@ -81,6 +87,20 @@ def test_both_are_served_under_their_own_names_and_numbers(site: Site) -> None:
     assert any(
         "pytorch_model.bin: pickles are never fetched" in line for line in site.server.output
     )
+
+
+@pytest.mark.rows("R40a")
+def test_what_refuses_at_the_start_is_shown_and_served_once_it_does_not(site: Site) -> None:
+    told = "does not let the token read 'org/late' (403): give HF_TOKEN one with read access to it"
+    assert any(f"{told}; the other repositories are served" in line for line in site.server.output)
+    entry = site.server.index()["late", ""]
+    assert entry["state"] == "UNAVAILABLE"
+    assert entry["reason"].startswith("nothing could be fetched")
+    assert site.server.is_ready()
+    del site.hub.refusals[REFUSAL]
+    site.wait_for("late", "1")
+    assert site.sum_of("late", 1) == 8
+    assert ("late", "") not in site.server.index()
 
 
 def test_what_moves_is_another_version_and_its_predecessor_goes(site: Site) -> None:

@@ -7,15 +7,20 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import grpc
 import httpx
 import numpy as np
 import pytest
 import tritonclient.grpc as grpcclient
 import tritonclient.http as httpclient
+from google.protobuf.message import Message
 from patience import patience
 from sequence_models import write_accumulator
 from serving import RunningServer, write_adder
 from tritonclient.utils import InferenceServerException
+
+from trivet.protos import grpc_service_pb2 as pb
+from trivet.protos import releases_pb2 as releases
 
 Serve = Callable[..., RunningServer]
 HALVES = """
@@ -56,14 +61,18 @@ def share_out(repository: Path, name: str, text: str) -> None:
 
 @pytest.fixture(scope="module")
 def server(serve: Serve, repository: Path) -> Iterator[RunningServer]:
-    running = serve(repository)
+    running = serve(repository, f"--state-dir={repository.parent}")
     yield running
     assert running.stop() == 0
 
 
 def ask(server: RunningServer, path: str = "adder", **headers: str) -> httpx.Response:
     given = {name.replace("_", "-"): text for name, text in headers.items()}
-    document = {"inputs": [{"name": "x", "shape": [1], "datatype": "FP32", "data": [0]}]}
+    document: dict[str, Any] = {
+        "inputs": [{"name": "x", "shape": [1], "datatype": "FP32", "data": [0]}]
+    }
+    if request_id := given.pop("request-id", ""):
+        document["id"] = request_id
     url = f"http://{server.http}/v2/models/{path}/infer"
     return httpx.post(url, json=document, headers=given, timeout=patience())
 
@@ -118,6 +127,23 @@ def test_over_grpc_metadata_is_what_headers_are(server: RunningServer) -> None:
     assert named == 2
 
 
+def test_over_grpc_what_was_chosen_stands_behind_the_answer(server: RunningServer) -> None:
+    request = pb.ModelInferRequest(model_name="adder", model_version="canary")
+    tensor = request.inputs.add(name="x", datatype="FP32", shape=[1])
+    tensor.contents.fp32_contents.append(0.0)
+    with grpc.insecure_channel(server.grpc) as channel:
+        ask_one = channel.unary_unary(
+            "/inference.GRPCInferenceService/ModelInfer",
+            request_serializer=pb.ModelInferRequest.SerializeToString,
+            response_deserializer=pb.ModelInferResponse.FromString,
+        )
+        answer, call = ask_one.with_call(request, timeout=patience())
+
+    told = dict(call.trailing_metadata())
+    assert answer.model_version == "2"
+    assert told == {"x-trivet-version": "2", "x-trivet-route": "label:canary"}
+
+
 @pytest.mark.parametrize("way", ["path", "header", "name"])
 def test_a_label_is_taken_where_a_version_is(server: RunningServer, way: str) -> None:
     path = {"path": "adder/versions/canary", "header": "adder", "name": "adder@canary"}[way]
@@ -135,11 +161,11 @@ def test_tritons_clients_take_labels(server: RunningServer) -> None:
         asked = http.infer("adder", [given], model_version="canary")
         described = http.get_model_metadata("adder", "canary")
         assert http.is_model_ready("adder", "canary")
-    with grpcclient.InferenceServerClient(server.grpc) as grpc:
-        assert add(grpc, model_version="stable") == 1
-        assert add(grpc, "adder@canary") == 2
-        assert grpc.get_model_metadata("adder", "canary").versions == ["2"]
-        statistics = grpc.get_inference_statistics("adder", "canary").model_stats
+    with grpcclient.InferenceServerClient(server.grpc) as over_grpc:
+        assert add(over_grpc, model_version="stable") == 1
+        assert add(over_grpc, "adder@canary") == 2
+        assert over_grpc.get_model_metadata("adder", "canary").versions == ["2"]
+        statistics = over_grpc.get_inference_statistics("adder", "canary").model_stats
 
     assert int(asked.as_numpy("y")[0]) == 2
     assert described["versions"] == ["2"]
@@ -196,6 +222,87 @@ def test_another_split_takes_effect_without_a_load_and_a_wrong_one_has_none(
         1,
         1,
     ]
+
+
+def test_shares_are_set_from_outside_and_feedback_reaches_their_arms(
+    server: RunningServer,
+) -> None:
+    url = f"http://{server.http}/v2/models/adder/traffic"
+    given = {"labels": {"old": 1, "new": 3}, "split": {"old": 50, "new": 50}}
+    assert httpx.put(url, json=given, timeout=patience()).json()["labels"] == given["labels"]
+    try:
+        answers = [ask(server, request_id=f"r{number}") for number in range(8)]
+        # By their ids, which are the same each time.
+        assert Counter(map(version_of, answers)) == {1: 5, 3: 3}
+        told = [report(server, f"r{number}", 1.0).status_code for number in range(8)]
+        assert told == [200] * 8
+        assert report(server, "r8", 1.0).status_code == 404
+        arms = httpx.get(url, timeout=patience()).json()["arms"]
+        assert {name: arm["outcomes"]["liked"]["count"] for name, arm in arms.items()} == {
+            "old": 5,
+            "new": 3,
+        }
+        assert (
+            'trivet_arm_requests_total{arm="new",model="adder",version="3"} 3' in server.metrics()
+        )
+        assert ask(server, "adder@canary").status_code == 404
+    finally:
+        assert httpx.delete(url, timeout=patience()).json()["labels"] == {"stable": 1, "canary": 2}
+    assert version_of(ask(server, "adder@canary")) == 2
+
+
+def test_a_shadow_is_asked_beside_and_told_to_nobody(serve: Serve, tmp_path: Path) -> None:
+    (tmp_path / "models").mkdir()
+    for version in (1, 2):
+        write_adder(tmp_path / "models", "adder", version)
+    share_out(tmp_path / "models", "adder", "[split]\n1 = 100\n[shadow]\nversion = 2")
+    server = serve(tmp_path / "models", f"--state-dir={tmp_path}")
+    url = f"http://{server.http}/v2/models/adder/traffic"
+
+    assert [version_of(ask(server, request_id=f"r{number}")) for number in range(3)] == [1, 1, 1]
+    told = 'trivet_shadow_requests_total{model="adder",verdict="different",version="2"} 3'
+    server.wait_until(lambda: told in server.metrics(), "compared")
+    found = httpx.get(f"{url}/differences", timeout=patience()).json()
+    assert [each["request"] for each in found] == ["r0", "r1", "r2"]
+    assert found[0]["differences"] == ["y: 1 of 1 numbers differ, by up to 1"]
+    counted = httpx.get(url, timeout=patience()).json()["shadows"]
+    assert counted == {"2": {"same": 0, "different": 3, "failed": 0, "shed": 0}}
+    assert server.stop() == 0
+
+
+def report(server: RunningServer, request_id: str, value: float) -> httpx.Response:
+    document = {"request_id": request_id, "name": "liked", "value": value}
+    return httpx.post(f"http://{server.http}/v2/feedback", json=document, timeout=patience())
+
+
+def test_the_same_over_grpc(server: RunningServer) -> None:
+    def call(name: str, request: Message, answer: type[Message]) -> Any:
+        ask_one = channel.unary_unary(
+            f"/trivet.Releases/{name}",
+            request_serializer=type(request).SerializeToString,
+            response_deserializer=answer.FromString,
+        )
+        return ask_one(request, timeout=patience())
+
+    state = releases.TrafficInForce
+    with grpc.insecure_channel(server.grpc) as channel:
+        share = releases.Share(arm="only", percent=100)
+        request = releases.SetTrafficRequest(model="adder", labels={"only": 2}, split=[share])
+        assert dict(call("SetTraffic", request, state).labels) == {"only": 2}
+        assert version_of(ask(server)) == 2
+        reset = call("ResetTraffic", releases.TrafficRequest(model="adder"), state)
+        assert dict(reset.labels) == {"stable": 1, "canary": 2}
+        one = releases.RolloutRequest(model="adder")
+        assert call("Rollout", one, releases.RolloutState).phase == ""
+        history = call("RolloutHistory", one, releases.RolloutHistoryResponse).records
+        assert {each.event for each in history} == {"traffic"}
+        change = releases.ChangeRolloutRequest(model="adder", command="start")
+        with pytest.raises(grpc.RpcError, match="the requests of model 'adder' are split"):
+            call("ChangeRollout", change, releases.RolloutState)
+        feedback = releases.FeedbackRequest(request_id="none", name="liked", value=1)
+        with pytest.raises(grpc.RpcError, match="request 'none' is not known here"):
+            call("Feedback", feedback, releases.FeedbackResponse)
+        assert call("Rollouts", releases.RolloutsRequest(), releases.RolloutsResponse) is not None
 
 
 def test_a_sequence_stays_where_it_began(serve: Serve, tmp_path: Path) -> None:

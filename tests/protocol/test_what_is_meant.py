@@ -23,6 +23,9 @@ def server(
     for version in (1, 2, 3):
         write_adder(root, "resnet50", version)
     write_identity(root, "asleep")
+    (root / "odd").mkdir()
+    for stranger in ("odd/net.pth", "net.pth"):
+        (root / stranger).write_bytes(b"PK")
     write_identity(root, "broken", more='parameters { key: "fail_with" }').joinpath(
         "config.pbtxt"
     ).write_text("backend: 'warp'")
@@ -51,6 +54,8 @@ def refusal(server: RunningServer, path: str, body: Any = SCALAR) -> str:
         ("resnet5", "'resnet5' is not found; did you mean 'resnet50'?"),
         ("ResNet50", "'ResNet50' is not found; did you mean 'resnet50'?"),
         ("another", "Request for unknown model: 'another' is not found"),
+        ("odd", "'odd' is not found: what lies in the repository under that name is not taken for"),
+        ("net", "'net' is not found: what lies in the repository under that name is not taken for"),
         ("asleep", "'asleep' has no available versions: it is in the repository, but it is not"),
         ("broken", "'broken' has no available versions: it does not serve; the repository index"),
         (

@@ -11,6 +11,7 @@ from patience import patience
 from trivet.backends.api import LoadFailed
 from trivet.server.control import RepositoryControl
 from trivet.server.models.composition import Composition
+from trivet.server.models.strangers import Strangers
 from trivet.server.remote.repositories import Repositories
 from trivet.server.repository.layout import ModelFolder
 from trivet.server.repository.names import Names
@@ -49,7 +50,7 @@ def lifecycle() -> HeldLifecycle:
 def control(lifecycle: HeldLifecycle, tmp_path: Path) -> RepositoryControl:
     (tmp_path / "m" / "1").mkdir(parents=True)
     settings = Settings(model_repository=(tmp_path,), model_control_mode="explicit")
-    control = RepositoryControl(settings, Repositories(settings))
+    control = RepositoryControl(settings, Repositories(settings), Strangers())
     held: Any = lifecycle
     control.attach(held)
     return control

@@ -7,8 +7,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from trivet.backends.llm.adapters.adapter import Adapter, TokenTable
+from trivet.backends.api import LoadFailed
+from trivet.backends.llm.adapters.adapter import Adapter, AdapterFiles, TokenTable
 from trivet.backends.llm.adapters.places import Place, Places
+from trivet.backends.llm.adapters.reading import read_adapter
 from trivet.backends.llm.adapters.stack import Stack, StackedPlace, stack
 from trivet.backends.llm.matrices.matrix import Product
 
@@ -45,6 +47,13 @@ class StepAdapters:
     """int64 [R]: the vocabulary of each row that gives logits; None: all have the base's."""
     masks: dict[int, Tensor] = field(default_factory=dict)
     """By the layout of a place: which columns are not of a token's adapter."""
+    tokens: Tensor | None = None
+    """int64: those that the next products are of; None: all."""
+
+    @property
+    def num_rows(self) -> int:
+        """Of the next products."""
+        return len(self.slots if self.tokens is None else self.tokens)
 
     def add(self, place: Place, rows: Tensor, product: Tensor) -> None:
         """Adds to a product of `rows` what their adapters change."""
@@ -59,11 +68,30 @@ class StepAdapters:
 
     def others(self, stacked: StackedPlace) -> Tensor:
         """bool [N, K]: which columns are of another adapter than a token's."""
+        if self.tokens is not None:
+            return self.slots[self.tokens].unsqueeze(1) != stacked.owners
         key = id(stacked.owners)
         mask = self.masks.get(key)
         if mask is None:
             mask = self.masks[key] = self.slots.unsqueeze(1) != stacked.owners
         return mask
+
+
+class AdaptedProduct:
+    """A product of the base, to which a step's adapters add theirs."""
+
+    __slots__ = ("_place", "bank", "base")
+
+    def __init__(self, bank: "AdapterBank", place: Place, base: Product) -> None:
+        self.bank, self.base = bank, base
+        self._place = place
+
+    def __call__(self, rows: Tensor) -> Tensor:
+        """See Product."""
+        made = self.base(rows)
+        if self.bank.step is not None:
+            self.bank.step.add(self._place, rows, made)
+        return made
 
 
 class AdapterBank:
@@ -72,14 +100,27 @@ class AdapterBank:
     def __init__(self, dtype: torch.dtype, device: torch.device, max_rank: int) -> None:
         self.places = Places()
         self.dtype, self.device, self.max_rank = dtype, device, max_rank
+        self.budget: int | None = None
+        """Bytes of the device's memory that all may take; None: it is not counted."""
         self.step: StepAdapters | None = None
         """None: all rows are the base's."""
         self._adapters: dict[int, Adapter] = {}
         self._stack: Stack | None = None
 
+    def read(self, files: AdapterFiles) -> Adapter:
+        """What is in some files, on the host. Any thread may call. Raises LoadFailed."""
+        adapter = read_adapter(files, self.places, self.max_rank, self.dtype)
+        if self.budget is not None and adapter.nbytes > self.budget:
+            raise LoadFailed(
+                f"with its part of a step's stack it takes {adapter.nbytes} bytes of the GPU's "
+                f"memory, and adapters have {self.budget} in all (model parameters "
+                "gpu_memory_utilization, kv_cache_bytes and max_loras)"
+            )
+        return adapter.brought(Tensor.pin_memory) if self.device.type == "cuda" else adapter
+
     def put(self, slot: int, adapter: Adapter) -> None:
         """An adapter can be computed from now on."""
-        self._adapters[slot] = adapter
+        self._adapters[slot] = adapter.on(self.device)
         self._forget(slot)
 
     def drop(self, slot: int) -> None:
@@ -95,16 +136,10 @@ class AdapterBank:
         if self._stack is not None and slot in self._stack.slots:
             self._stack = None
 
-    def adapted(self, place: Place, product: Product) -> Product:
-        """A product of the base, to which a step's adapters add theirs."""
-
-        def adapted(rows: Tensor) -> Tensor:
-            made = product(rows)
-            if self.step is not None:
-                self.step.add(place, rows, made)
-            return made
-
-        return adapted
+    def focus(self, tokens: Tensor | None) -> None:
+        """The next products are of these tokens of a step; None: of all."""
+        if self.step is not None:
+            self.step.tokens = tokens
 
     # -- a step --------------------------------------------------------------------------------
 
@@ -132,6 +167,8 @@ class AdapterBank:
         kept = self._stack
         rank = sum(adapter.rank for adapter in used.values())
         if kept is None or not kept.slots >= used.keys() or kept.rank > MOST_WASTE * rank:
+            # The last one goes first: there is room for one.
+            kept = self._stack = self.step = None
             kept = self._stack = stack(used, self.places.all)
         return kept
 

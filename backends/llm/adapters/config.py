@@ -19,7 +19,7 @@ _NEEDLESS = frozenset({
     "eva_config", "exclude_modules", "fan_in_fan_out", "inference_mode", "init_lora_weights",
     "layers_pattern", "layers_to_transform", "loftq_config", "lora_dropout", "lora_ga_config",
     "megatron_core", "peft_version", "qalora_group_size", "revision", "runtime_config",
-    "target_modules",
+    "target_modules", "target_parameters",
 })  # fmt: skip
 """They say how an adapter was trained, or which matrices it has, which its weights say, too."""
 _INSTEAD = {

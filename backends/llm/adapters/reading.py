@@ -1,8 +1,8 @@
-"""From a PEFT folder to an adapter over a model, with everything checked that could be wrong."""
+"""From a PEFT folder to an adapter over a model, or over a rank's part of it, with everything
+checked that could be wrong."""
 
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -10,9 +10,10 @@ from torch import Tensor
 
 from trivet.backends.api import LoadFailed
 from trivet.backends.api.content import check_readable
-from trivet.backends.llm.adapters.adapter import Adapter, LowRank, TokenTable
+from trivet.backends.llm.adapters.adapter import Adapter, AdapterFiles, LowRank, TokenTable
 from trivet.backends.llm.adapters.config import CONFIG_FILE, AdapterConfig, read_config
-from trivet.backends.llm.adapters.places import Places, is_same
+from trivet.backends.llm.adapters.experts import EXPERTS, stack_of
+from trivet.backends.llm.adapters.places import ExpertPlaces, Place, Places, is_same
 from trivet.backends.llm.text.tokenizer_additions import optional_json
 
 WEIGHTS_FILE = "adapter_model.safetensors"
@@ -25,25 +26,40 @@ _ROWS = "token_adapter.trainable_tokens_delta"
 _ENDINGS = (_DOWN, _UP, _EMBEDDING_DOWN, _EMBEDDING_UP, _ROWS, "base_layer.weight", "weight")
 
 
-def read_adapter(
-    folder: Path, places: Places, max_rank: int, dtype: torch.dtype, device: torch.device
-) -> Adapter:
-    """The adapter of a folder. Raises LoadFailed for one that is broken, of another base, or of a
-    kind that is not computed."""
+def read_files(folder: Path) -> AdapterFiles:
+    """What lies in a folder. Raises LoadFailed."""
     document = optional_json(folder / CONFIG_FILE)
     if not document:
         raise LoadFailed(f"there is no {CONFIG_FILE}, or nothing in it")
     stamps = _stamps(folder)
-    config = read_config(document, max_rank)
-    modules = _by_module(_read_weights(folder))
-    reading = _Reading(config, places, dtype, device)
+    path = folder / WEIGHTS_FILE
+    if not path.exists():
+        if (folder / _PICKLE).exists():
+            raise LoadFailed(
+                f"'{_PICKLE}' is a pickle, which could run code: save the adapter as safetensors "
+                "(PEFT: model.save_pretrained(folder, safe_serialization=True))"
+            )
+        raise LoadFailed(f"there is no '{WEIGHTS_FILE}'")
+    try:
+        check_readable(path)
+        return AdapterFiles(document, path.read_bytes(), stamps)
+    except OSError as error:
+        raise LoadFailed(f"'{WEIGHTS_FILE}' cannot be read: {error.strerror}") from error
+
+
+def read_adapter(files: AdapterFiles, places: Places, max_rank: int, dtype: torch.dtype) -> Adapter:
+    """The adapter of some files, on the host. Raises LoadFailed for one that is broken, of another
+    base, or of a kind that is not computed."""
+    config = read_config(files.document, max_rank)
+    modules = _by_module(_tensors(files.weights))
+    reading = _Reading(config, places, dtype)
     try:
         for module, tensors in modules.items():
             reading.take(module, tensors)
     except LoadFailed as error:
         base = f"; it says that it is of base '{config.base[:100]}'" if config.base else ""
         raise LoadFailed(f"{error.message}{base}") from error
-    return replace(reading.adapter(), stamps=stamps)
+    return reading.adapter(files)
 
 
 def _stamps(folder: Path) -> tuple[tuple[int, int, int], ...]:
@@ -55,25 +71,15 @@ def _stamps(folder: Path) -> tuple[tuple[int, int, int], ...]:
     return tuple(found)
 
 
-def _read_weights(folder: Path) -> dict[str, Tensor]:
+def _tensors(weights: bytes) -> dict[str, Tensor]:
     """Raises LoadFailed, also for numbers that are none: in a batch they would spoil others."""
     from safetensors import SafetensorError
-    from safetensors.torch import load_file
+    from safetensors.torch import load
 
-    path = folder / WEIGHTS_FILE
-    if not path.exists():
-        if (folder / _PICKLE).exists():
-            raise LoadFailed(
-                f"'{_PICKLE}' is a pickle, which could run code: save the adapter as safetensors "
-                "(PEFT: model.save_pretrained(folder, safe_serialization=True))"
-            )
-        raise LoadFailed(f"there is no '{WEIGHTS_FILE}'")
     try:
-        check_readable(path)
-        tensors = load_file(path)
-    except (OSError, SafetensorError) as error:
-        reason = getattr(error, "strerror", None) or str(error)
-        raise LoadFailed(f"'{WEIGHTS_FILE}' cannot be read: {reason}") from error
+        tensors = load(weights)
+    except SafetensorError as error:
+        raise LoadFailed(f"'{WEIGHTS_FILE}' cannot be read: {error}") from error
     for name, tensor in tensors.items():
         if not tensor.is_floating_point():
             raise LoadFailed(f"weight '{name}' is of {tensor.dtype}, which is no kind of fraction")
@@ -85,7 +91,7 @@ def _read_weights(folder: Path) -> dict[str, Tensor]:
 def _by_module(tensors: Mapping[str, Tensor]) -> dict[str, dict[str, Tensor]]:
     """Modules, and their tensors by what is behind the module's name."""
     modules: dict[str, dict[str, Tensor]] = {}
-    for name, tensor in tensors.items():
+    for name, tensor in sorted(tensors.items()):
         ending = next((each for each in _ENDINGS if name.endswith(f".{each}")), "")
         if not ending:
             raise LoadFailed(
@@ -99,22 +105,11 @@ def _by_module(tensors: Mapping[str, Tensor]) -> dict[str, dict[str, Tensor]]:
     return modules
 
 
-@dataclass(slots=True)
-class _Tokens:
-    """A TokenTable in the making."""
-
-    parts: dict[str, Tensor] = field(default_factory=dict)
-    module: str = ""
-
-
 class _Reading:
     """An adapter in the making."""
 
-    def __init__(
-        self, config: AdapterConfig, places: Places, dtype: torch.dtype, device: torch.device
-    ) -> None:
-        self._config, self._places = config, places
-        self._dtype, self._device = dtype, device
+    def __init__(self, config: AdapterConfig, places: Places, dtype: torch.dtype) -> None:
+        self._config, self._places, self._dtype = config, places, dtype
         self._matrices: dict[tuple[int, int], LowRank] = {}
         self._embedding: TokenTable | None = None
         self._head: TokenTable | None = None
@@ -128,10 +123,12 @@ class _Reading:
             self._embedding = self._table(module, tensors, is_head=False)
         elif places.head and is_same(module, places.head):
             self._head = self._table(module, tensors, is_head=True)
+        elif (layer := EXPERTS.fullmatch(module)) and int(layer[1]) in places.experts:
+            self._take_experts(module, tensors, places.experts[int(layer[1])])
         else:
             self._take_matrix(module, tensors)
 
-    def adapter(self) -> Adapter:
+    def adapter(self, files: AdapterFiles) -> Adapter:
         """What was taken. Raises LoadFailed."""
         places = self._places
         embedding, head = self._embedding, self._head
@@ -151,7 +148,7 @@ class _Reading:
                 f"tokens were added (there are {size}, of the base {places.vocabulary_size}), but "
                 "not to both embedding and head (PEFT: save_embedding_layers=True)"
             )
-        return Adapter(self._matrices, embedding, head, size, self._rank)
+        return Adapter(self._matrices, embedding, head, size, self._rank, files)
 
     def _tied(self, embedding: TokenTable) -> TokenTable:
         """The head of a model whose head is its embedding."""
@@ -168,17 +165,41 @@ class _Reading:
         if found is None:
             raise LoadFailed(f"the base has no matrix '{module}' that can be adapted")
         place, number = found
-        part = place.parts[number]
         if tensors.keys() != {_DOWN, _UP}:
             raise LoadFailed(
                 f"'{module}' has {', '.join(sorted(tensors))}: of a layer's matrices changes of "
                 "low rank are computed (lora_A and lora_B), of modules_to_save embedding and head"
             )
-        low_rank = self._low_rank(module, tensors, place.inputs, part.stop - part.start)
-        if part.order is not None:
-            low_rank = LowRank(low_rank.down, low_rank.up[part.order.to(self._device)])
+        shapes = place.whole_inputs, place.parts[number].whole_outputs
+        self._put(module, place, number, self._low_rank(module, tensors, *shapes))
+
+    def _take_experts(self, module: str, tensors: dict[str, Tensor], experts: ExpertPlaces) -> None:
+        """Of a matrix that all experts have together: PEFT wraps the one around the other, and its
+        file says by the shapes alone which one it is."""
+        if tensors.keys() != {_DOWN, _UP}:
+            raise LoadFailed(
+                f"'{module}' has {', '.join(sorted(tensors))}: of experts changes of low rank are "
+                "computed (lora_A and lora_B)"
+            )
+        stack = stack_of(module, tensors[_DOWN], tensors[_UP], experts, self._config)
+        for place, low_rank in zip(stack.places, stack.low_ranks(), strict=True):
+            for number, up in enumerate(stack.of_parts(low_rank.up)):
+                part = LowRank(self._there(module, low_rank.down), self._there(module, up))
+                self._put(module, place, number, part)
+        self._rank = max(self._rank, stack.rank)
+
+    def _put(self, module: str, place: Place, number: int, low_rank: LowRank) -> None:
+        """What is computed here of a change of a whole matrix."""
+        part, why = place.parts[number], self._places.why_no_experts
+        if part.is_of_expert and why:
+            raise LoadFailed(f"'{module}' is of experts, which are not adapted here: {why}")
         if (place.index, number) in self._matrices:
             raise LoadFailed(f"'{module}' is there twice")
+        if part.order is not None:
+            low_rank = LowRank(low_rank.down, low_rank.up[part.order])
+        if place.inputs != place.whole_inputs:
+            mine = low_rank.down.narrow(1, place.first_input, place.inputs).contiguous()
+            low_rank = LowRank(mine, low_rank.up)
         self._matrices[place.index, number] = low_rank
 
     def _low_rank(
@@ -236,10 +257,10 @@ class _Reading:
                 f"'{module}' has rows of shape {list(rows.shape)} for the {len(ids)} token ids of "
                 f"trainable_token_indices, of {size} tokens"
             )
-        return torch.tensor(ids, device=self._device), self._there(module, rows)
+        return torch.tensor(ids), self._there(module, rows)
 
     def _there(self, module: str, tensor: Tensor) -> Tensor:
-        made = tensor.to(self._device, self._dtype).contiguous()
+        made = tensor.to(self._dtype).contiguous()
         if not made.isfinite().all():  # times the zeros of others' rows it would be NaN
             raise LoadFailed(
                 f"'{module}' has weights that, scaled, are too large for {self._dtype}, in which "

@@ -7,42 +7,49 @@ class Residency:
     """Slots 1 … `num_slots`. Owned by the engine's thread.
 
     free ──place──► idle ──use──► used ──end (the last request)──► idle
-      ▲              └─place (least recently used first)──► another's
+      ▲              └─make_room (least recently used first)──► free
       └──── drop, once nobody uses it
     """
 
-    def __init__(self, num_slots: int) -> None:
+    def __init__(self, num_slots: int, budget: int | None = None) -> None:
+        """`budget`: bytes that those with a slot may take together."""
         self._free = list(range(num_slots, 0, -1))
+        self._budget = budget
         self._slots: OrderedDict[str, int] = OrderedDict()
         """The least recently used first."""
+        self._sizes: dict[str, int] = {}
+        """Of those with a slot."""
         self._adapters: dict[str, str] = {}
         """By request."""
         self._num_requests: dict[str, int] = {}
         self._leaving: set[str] = set()
 
-    @property
-    def has_free(self) -> bool:
-        """Whether a slot is nobody's."""
-        return bool(self._free)
+    def has_free(self, size: int) -> bool:
+        """Whether a slot is nobody's, and so are so many bytes."""
+        return bool(self._free) and self._fits(size, self._slots)
 
-    @property
-    def has_room(self) -> bool:
-        """Whether `place` would find a slot."""
-        return bool(self._free) or len(self._num_requests) < len(self._slots)
+    def has_room(self, size: int) -> bool:
+        """Whether `make_room` would find them."""
+        has_slot = bool(self._free) or len(self._num_requests) < len(self._slots)
+        return has_slot and self._fits(size, self._num_requests)
 
     def slot(self, adapter: str) -> int | None:
         """Where it is; None where it has none."""
         return self._slots.get(adapter)
 
-    def place(self, adapter: str) -> int | None:
-        """A slot for another adapter, perhaps that of one which nobody uses now; None where all are
-        used."""
-        if not self._free:
-            idle = next((each for each in self._slots if each not in self._num_requests), None)
-            if idle is None:
-                return None
-            self._free.append(self._slots.pop(idle))
+    def make_room(self, size: int) -> list[int]:
+        """A free slot and so many bytes, if `has_room`; the slots of those that had to go, which
+        nobody uses now."""
+        gone = []
+        while not self.has_free(size):
+            idle = next(each for each in self._slots if each not in self._num_requests)
+            gone.append(self._forget(idle))
+        return gone
+
+    def place(self, adapter: str, size: int) -> int:
+        """A slot that is free."""
         slot = self._slots[adapter] = self._free.pop()
+        self._sizes[adapter] = size
         return slot
 
     def use(self, adapter: str, request_id: str) -> None:
@@ -69,7 +76,15 @@ class Residency:
             self._leaving.add(adapter)
             return None
         self._leaving.discard(adapter)
-        slot = self._slots.pop(adapter, None)
-        if slot is not None:
-            self._free.append(slot)
+        return self._forget(adapter) if adapter in self._slots else None
+
+    def _fits(self, size: int, others: "OrderedDict[str, int] | dict[str, int]") -> bool:
+        if self._budget is None:
+            return True
+        return sum(self._sizes[each] for each in others) + size <= self._budget
+
+    def _forget(self, adapter: str) -> int:
+        slot = self._slots.pop(adapter)
+        del self._sizes[adapter]
+        self._free.append(slot)
         return slot

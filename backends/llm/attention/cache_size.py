@@ -28,16 +28,23 @@ def cache_scales(weights: Mapping[str, Stored], config: LlmConfig) -> list[tuple
     return [(scale(layer, "k"), scale(layer, "v")) for layer in range(config.num_layers)]
 
 
+def token_bytes_of(config: LlmConfig, dtype: torch.dtype) -> int:
+    """What a token's keys and values take in all layers."""
+    numbers = sum(count * math.prod(shape) for shape, count in _kinds(config).items())
+    return numbers * dtype.itemsize
+
+
 def size_cache(
-    config: LlmConfig, settings: EngineSettings, dtype: torch.dtype, size_bytes: int
+    config: LlmConfig,
+    settings: EngineSettings,
+    dtype: torch.dtype,
+    size_bytes: int,
+    beside: int = 0,
 ) -> int:
-    """The number of cache blocks in `size_bytes`; prints the arithmetic. Raises LoadFailed when too
-    few."""
-    kinds = Counter(
-        (kind.num_cached, kind.num_kv_heads, kind.head_dim) for kind in config.attentions
-    )
-    numbers = sum(count * math.prod(shape) for shape, count in kinds.items())
-    token_bytes = numbers * dtype.itemsize
+    """The number of cache blocks in `size_bytes`; prints the arithmetic. `beside`: bytes a token of
+    another model's cache, of as many blocks. Raises LoadFailed when too few."""
+    kinds = _kinds(config)
+    token_bytes = token_bytes_of(config, dtype) + beside
     block_bytes = token_bytes * settings.block_size
     num_blocks = size_bytes // block_bytes
     # More than every sequence at its full length would never be used.
@@ -45,9 +52,10 @@ def size_cache(
     num_blocks = min(num_blocks, most)
     num_tokens = max(num_blocks - 1, 0) * settings.block_size
     log.info(
-        "key/value cache: %s x %d bytes = %d bytes a token; %d MiB hold "
+        "key/value cache: %s x %d bytes%s = %d bytes a token; %d MiB hold "
         "%d tokens in %d blocks of %d: %.1f sequences of %d tokens",
-        _product(kinds), dtype.itemsize, token_bytes,
+        _product(kinds), dtype.itemsize, f" + {beside} of the model that guesses" if beside else "",
+        token_bytes,
         num_blocks * block_bytes // MIB, num_tokens, num_blocks, settings.block_size,
         num_tokens / settings.max_model_len, settings.max_model_len,
     )  # fmt: skip
@@ -59,6 +67,12 @@ def size_cache(
             f"parameter kv_cache_bytes to {needed} or max_model_len to {num_tokens}"
         )
     return num_blocks
+
+
+def _kinds(config: LlmConfig) -> Counter[tuple[int, int, int]]:
+    return Counter(
+        (kind.num_cached, kind.num_kv_heads, kind.head_dim) for kind in config.attentions
+    )
 
 
 def _product(kinds: Mapping[tuple[int, int, int], int]) -> str:

@@ -105,12 +105,31 @@ class MemoryUse:
     """What the largest step takes beside."""
     graphs: int = 0
     """What recorded steps keep."""
+    adapters: int = 0
+    """What adapters may take, in slots and in a step."""
+
+    @property
+    def taken(self) -> int:
+        """All but the cache, libraries included."""
+        return self.others + self.weights + self.step + self.graphs + self.adapters + LIBRARY_BYTES
 
     @classmethod
     def before(cls, device: torch.device, weights: int) -> "MemoryUse":
         """Now, with weights of so many bytes to come."""
         free, total = torch.cuda.mem_get_info(device)
         return cls(total, total - free, weights)
+
+
+ADAPTERS_SHARE = 8
+"""Adapters get one part in so many of what weights and steps leave, unless they need less: whoever
+has none loses that much of the cache, and 8 of rank 16 fit beside a model of half the GPU."""
+
+
+def adapter_bytes(settings: EngineSettings, use: MemoryUse, most: int) -> int:
+    """What adapters may take of a GPU that is used so, of `most` that they could."""
+    left = int(use.total * settings.gpu_memory_utilization) - use.taken
+    share = left - settings.kv_cache_bytes if settings.kv_cache_bytes else left // ADAPTERS_SHARE
+    return max(min(most, share), 0)
 
 
 def cache_bytes(settings: EngineSettings, use: MemoryUse | None) -> int:
@@ -124,9 +143,10 @@ def cache_bytes(settings: EngineSettings, use: MemoryUse | None) -> int:
         "of weights": use.weights,
         "for a step": use.step,
         "for recorded steps": use.graphs,
+        "for adapters": use.adapters,
         "for libraries": LIBRARY_BYTES,
     }
-    left = usable - sum(taken.values())
+    left = usable - use.taken
     parts = ", ".join(f"{size // MIB} MiB {name}" for name, size in taken.items() if size)
     arithmetic = (
         f"{use.total // MIB} MiB of the GPU x gpu_memory_utilization "

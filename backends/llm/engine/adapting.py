@@ -19,7 +19,7 @@ from trivet.backends.api import (
 )
 from trivet.backends.llm.adapters.adapter import Adapter
 from trivet.backends.llm.adapters.bank import AdapterBank
-from trivet.backends.llm.adapters.reading import read_adapter
+from trivet.backends.llm.adapters.reading import read_files
 from trivet.backends.llm.adapters.residency import Residency
 from trivet.backends.llm.messages import AdapterRead, LoadAdapter, Message, Submit
 
@@ -87,6 +87,16 @@ class AdapterReader:
             self._done(ReadAdapter(wanted.key, adapter, error))
 
 
+class Slots(Protocol):
+    """Where adapters are computed from."""
+
+    def put(self, slot: int, adapter: Adapter) -> None:
+        """An adapter can be computed from now on."""
+
+    def drop(self, slot: int) -> None:
+        """Nobody asks for it any more."""
+
+
 class AdapterDesk:
     """Owned by the engine's thread.
 
@@ -97,13 +107,13 @@ class AdapterDesk:
 
     def __init__(
         self,
-        bank: AdapterBank | str,
+        slots: Slots | str,
         residency: Residency,
         reader: Reader,
         send: Callable[[Message], None],
     ) -> None:
-        """`bank`: or why there is none."""
-        self._bank = bank
+        """`slots`: or why there are none."""
+        self._slots = slots
         self._residency = residency
         self._reader = reader
         self._send = send
@@ -111,6 +121,8 @@ class AdapterDesk:
         self._reading: set[str] = set()
         self._read: dict[str, Stamps] = {}
         """Those that were read, and what of: read again, they must be the same."""
+        self._sizes: dict[str, int] = {}
+        """Their bytes."""
         self._waiting: deque[Submit] = deque()
 
     @property
@@ -120,8 +132,8 @@ class AdapterDesk:
 
     def load(self, wanted: LoadAdapter) -> None:
         """Requests will ask for an adapter."""
-        if isinstance(self._bank, str):
-            self._send(AdapterRead(wanted.key, f"no adapter can be served: {self._bank}"))
+        if isinstance(self._slots, str):
+            self._send(AdapterRead(wanted.key, f"no adapter can be served: {self._slots}"))
             return
         self._known[wanted.key] = wanted
         self._start(wanted.key)
@@ -132,6 +144,7 @@ class AdapterDesk:
         if wanted is None:
             return []
         self._read.pop(key, None)
+        self._sizes.pop(key, None)
         self._drop(key)
         gone = Unavailable(f"adapter '{wanted.name}' was unloaded while the request waited for it")
         return self._refused(key, gone)
@@ -162,7 +175,7 @@ class AdapterDesk:
         is_first = read.key not in self._read
         if adapter is None:
             pass
-        elif self._read.setdefault(read.key, adapter.stamps) != adapter.stamps:
+        elif self._read.setdefault(read.key, adapter.files.stamps) != adapter.files.stamps:
             error = LoadFailed("its files are others than were loaded; they are loaded anew")
         else:
             self._place(read.key, adapter, only_free=is_first)
@@ -212,7 +225,8 @@ class AdapterDesk:
         """Has the adapter read that is waited for first, once there is room."""
         if self._waiting:
             key = self._waiting[0].adapter
-            if self._residency.slot(key) is None and self._residency.has_room:
+            has_room = self._residency.has_room(self._sizes.get(key, 0))
+            if self._residency.slot(key) is None and has_room:
                 self._start(key)
 
     def _start(self, key: str) -> None:
@@ -222,16 +236,18 @@ class AdapterDesk:
 
     def _place(self, key: str, adapter: Adapter, *, only_free: bool) -> None:
         """One that nobody has asked for yet takes no other's slot."""
-        residency = self._residency
+        assert not isinstance(self._slots, str)
+        residency, size = self._residency, adapter.nbytes
+        self._sizes[key] = size
         is_wanted = bool(self._waiting) and self._waiting[0].adapter == key
         if residency.slot(key) is not None or (
-            only_free and not is_wanted and not residency.has_free
+            only_free and not is_wanted and not residency.has_free(size)
         ):
             return
-        slot = residency.place(key)
-        if slot is not None:
-            assert not isinstance(self._bank, str)
-            self._bank.put(slot, adapter)
+        if residency.has_room(size):
+            for gone in residency.make_room(size):
+                self._slots.drop(gone)
+            self._slots.put(residency.place(key, size), adapter)
 
     def _refused(self, key: str, error: ServingError) -> list[tuple[Submit, ServingError]]:
         failed = [each for each in self._waiting if each.adapter == key]
@@ -241,8 +257,8 @@ class AdapterDesk:
 
     def _drop(self, key: str) -> None:
         slot = self._residency.drop(key)
-        if slot is not None and not isinstance(self._bank, str):
-            self._bank.drop(slot)
+        if slot is not None and not isinstance(self._slots, str):
+            self._slots.drop(slot)
 
 
 MakeAdapters = Callable[[Callable[[ReadAdapter], None]], AdapterDesk]
@@ -255,13 +271,17 @@ def no_adapters(inbox: Callable[[ReadAdapter], None]) -> AdapterDesk:
 
 
 def make_desk(
-    bank: AdapterBank | str, num_slots: int, send: Callable[[Message], None] = lambda _: None
+    bank: AdapterBank | str,
+    num_slots: int,
+    send: Callable[[Message], None] = lambda _: None,
+    slots: Slots | None = None,
 ) -> MakeAdapters:
-    """Over the adapters of a model."""
+    """Over the adapters of a model. `slots`: of all ranks, where there are several."""
 
     def read(wanted: LoadAdapter) -> Adapter:
         assert isinstance(bank, AdapterBank)  # else nothing is read
-        folder = Path(wanted.folder)
-        return read_adapter(folder, bank.places, bank.max_rank, bank.dtype, bank.device)
+        return bank.read(read_files(Path(wanted.folder)))
 
-    return lambda inbox: AdapterDesk(bank, Residency(num_slots), AdapterReader(read, inbox), send)
+    budget = bank.budget if isinstance(bank, AdapterBank) else None
+    residency = Residency(num_slots, budget)
+    return lambda inbox: AdapterDesk(slots or bank, residency, AdapterReader(read, inbox), send)

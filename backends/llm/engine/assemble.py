@@ -11,20 +11,22 @@ import torch
 from trivet.backends.api import GeneratorInfo, LoadFailed
 from trivet.backends.llm.device.devices import choose_device
 from trivet.backends.llm.device.group import Alone, join
-from trivet.backends.llm.engine.adapting import make_desk
+from trivet.backends.llm.engine.adapting import Slots, make_desk
 from trivet.backends.llm.engine.embeddings import Embeddings
 from trivet.backends.llm.engine.engine import Engine
 from trivet.backends.llm.engine.flight import Runs
 from trivet.backends.llm.engine.image_desk import ImageDesk
 from trivet.backends.llm.engine.seeing import SeeingRunner
-from trivet.backends.llm.loading import LoadedPart, load_part
+from trivet.backends.llm.loading import Companion, LoadedPart, load_part
 from trivet.backends.llm.messages import Message
-from trivet.backends.llm.ranks.processes import RankedRunner, RankProcesses
+from trivet.backends.llm.ranks.processes import RankedRunner, RankedSlots, RankProcesses
 from trivet.backends.llm.sampling.grammar import Grammars
 from trivet.backends.llm.scheduling.batch_state import BatchState
 from trivet.backends.llm.scheduling.blocks import BlockPool
 from trivet.backends.llm.scheduling.scheduler import Scheduler
 from trivet.backends.llm.settings import EngineSettings
+from trivet.backends.llm.speculation.draft_loading import read_draft
+from trivet.backends.llm.speculation.making import make_speculation
 from trivet.backends.llm.text.tokenizer import Tokenizer
 from trivet.backends.llm.text.tokenizer_files import TokenizerFiles
 
@@ -37,10 +39,15 @@ def make_engine(
     """A loaded engine and what it says of itself. Raises LoadFailed."""
     torch.set_num_threads(settings.num_threads or len(os.sched_getaffinity(0)))
     others: RankProcesses | None = None
+    draft = (
+        read_draft(settings, choose_device(settings.device)) if settings.speculative_model else None
+    )
+    beside = draft.companion if draft else Companion()
     if settings.tensor_parallel_size > 1:
-        loaded, files, others = _load_ranks(settings)
+        loaded, files, others = _load_ranks(settings, beside)
     else:
-        loaded, files = load_part(settings, choose_device(settings.device), Alone())
+        device = choose_device(settings.device)
+        loaded, files = load_part(settings, device, Alone(), beside=beside)
     runner: Runs = loaded.runner if others is None else RankedRunner(loaded, others)
     prepare = runner.prepare if isinstance(runner, RankedRunner) else loaded.prepare
     tokenizer = Tokenizer.from_files(files)
@@ -48,12 +55,17 @@ def make_engine(
     _check_ids(tokenizer, vocabulary_size)
     grammars = Grammars(tokenizer.to_json(), tokenizer.eos_token_ids[0], vocabulary_size)
     runner, images = _seeing(settings, loaded, runner)
-    # A processor that computes has no time to plan the next step meanwhile.
-    launcher = runner if loaded.device.type == "cuda" else None
+    state = make_state(settings, loaded)
+    speculation = make_speculation(settings, loaded, tokenizer, state, draft)
+    # A processor that computes has no time to plan the next step meanwhile, and what is guessed
+    # stands behind what the last step has told.
+    is_launched = loaded.device.type == "cuda" and speculation is None
+    launcher = runner if is_launched else None
     engine = Engine(
-        make_scheduler(settings, loaded), make_state(settings, loaded), runner, grammars, send,
-        launcher, prepare, make_desk(loaded.adapters, settings.max_loras, send),
-        keeps_states=loaded.config.keeps_states, images=images,
+        make_scheduler(settings, loaded), state, runner, grammars, send,
+        launcher, prepare,
+        make_desk(loaded.adapters, settings.max_loras, send, _slots(loaded, others)),
+        keeps_states=loaded.config.keeps_states, images=images, speculation=speculation,
     )  # fmt: skip
     info = GeneratorInfo(
         max_model_len=loaded.max_model_len,
@@ -67,6 +79,11 @@ def make_engine(
         max_num_requests=settings.max_num_seqs + settings.max_num_waiting,
     )
     return engine, asdict(info)
+
+
+def _slots(loaded: LoadedPart, others: RankProcesses | None) -> Slots | None:
+    bank = loaded.adapters
+    return None if others is None or isinstance(bank, str) else RankedSlots(bank, others)
 
 
 def _seeing(
@@ -92,7 +109,9 @@ def _check_ids(tokenizer: Tokenizer, vocabulary_size: int) -> None:
         )
 
 
-def _load_ranks(settings: EngineSettings) -> tuple[LoadedPart, TokenizerFiles, RankProcesses]:
+def _load_ranks(
+    settings: EngineSettings, beside: Companion
+) -> tuple[LoadedPart, TokenizerFiles, RankProcesses]:
     """Rank 0's part, while the others load theirs. Raises LoadFailed."""
     size = settings.tensor_parallel_size
     if settings.in_process:
@@ -105,7 +124,9 @@ def _load_ranks(settings: EngineSettings) -> tuple[LoadedPart, TokenizerFiles, R
     device = choose_device(settings.device)
     others = RankProcesses.start(settings)
     try:
-        loaded, files = load_part(settings, device, join(0, size, device, others.meeting))
+        loaded, files = load_part(
+            settings, device, join(0, size, device, others.meeting), beside=beside
+        )
     except BaseException:
         others.close()
         raise

@@ -8,7 +8,7 @@ import torch
 from trivet.backends.api import BackendFailed, ServingError
 from trivet.backends.llm.device.devices import DEVICE_LOST, free_memory, no_memory
 from trivet.backends.llm.engine.outbox import BegunStep
-from trivet.backends.llm.scheduling.scheduler import PlannedRow, StepPlan
+from trivet.backends.llm.scheduling.plan import PlannedRow, StepPlan
 from trivet.backends.llm.scheduling.sequence import Sequence
 from trivet.backends.llm.steps.runner import RowFailedError
 
@@ -40,6 +40,7 @@ class Attempts:
             _tell(error)
             free_memory()
             row = error.row if isinstance(error, RowFailedError) else None
+            plan = plan.without_drafts()
             if self._keeps_states or row is not None:
                 self._in_smaller_steps(plan, step, row)
             else:

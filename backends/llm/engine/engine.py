@@ -26,6 +26,7 @@ from trivet.backends.llm.engine.generation import (
     row_of,
     sequence_of,
 )
+from trivet.backends.llm.engine.guess import Guesses
 from trivet.backends.llm.engine.image_desk import ImageDesk, Prepared
 from trivet.backends.llm.engine.intake import Intake, Note
 from trivet.backends.llm.engine.outbox import BegunStep, Outbox
@@ -38,10 +39,12 @@ from trivet.backends.llm.messages import (
     Submit,
 )
 from trivet.backends.llm.sampling.grammar_compiling import Compiled, Grammars, LearningConstraint
-from trivet.backends.llm.sampling.sampler import Logprobs
+from trivet.backends.llm.sampling.sampler import Logprobs, RowState
 from trivet.backends.llm.scheduling.batch_state import BatchState
-from trivet.backends.llm.scheduling.scheduler import Scheduler, StepPlan
+from trivet.backends.llm.scheduling.plan import StepPlan
+from trivet.backends.llm.scheduling.scheduler import Scheduler
 from trivet.backends.llm.scheduling.sequence import PENDING, Sequence, SequenceStatus
+from trivet.backends.llm.speculation.speculation import Speculation
 
 log = logging.getLogger(__name__)
 
@@ -62,11 +65,13 @@ class Engine:
         *,
         keeps_states: bool = False,
         images: ImageDesk | None = None,
+        speculation: Speculation | None = None,
     ) -> None:
         """`launcher`: of a device that computes by itself; the next step is planned and launched
         while it does. Without one, a step ends before the next begins. `prepare`: a piece of work
         for idle moments; False when there is none left. `keeps_states`: see LlmConfig.
-        `images`: of a model that reads them."""
+        `images`: of a model that reads them. `speculation`: needs steps that end before the next
+        begins."""
         self._scheduler = scheduler
         self._state = state
         self._runner = runner
@@ -86,6 +91,11 @@ class Engine:
             self._compute_whole, self._fail, self._take_back, keeps_states=keeps_states
         )
         self._outbox = Outbox(send, self.stats)
+        self._guesses: Guesses | None = None
+        if speculation is not None:
+            self._guesses = Guesses(
+                speculation, scheduler, self._outbox, self._fail, self._tell_all
+            )
         self._waits = Waits()
         self.inbox: queue.SimpleQueue[Message | Compiled | ReadAdapter | Prepared]
         self.inbox = queue.SimpleQueue()
@@ -93,6 +103,8 @@ class Engine:
             grammars, make_adapters, self.inbox.put, self._add, self._refuse, images
         )
         self._sees = images is not None
+        self._speculation = speculation
+        self._wanted = None if speculation is None else speculation.wanted
         self.step_started_s = 0.0
         """Monotonic time at which the present step began, 0 between steps; for the heartbeat."""
 
@@ -120,7 +132,7 @@ class Engine:
         if self._is_careful:
             self._land_alone()
         begun_s = time.monotonic()
-        plan = self._scheduler.schedule()
+        plan = self._scheduler.schedule(self._wanted)
         planning_s = time.monotonic() - begun_s
         for sequence in plan.preempted:
             self._state.leave(sequence.id)
@@ -130,6 +142,8 @@ class Engine:
             plan = plan.alive()
             if plan.rows:
                 self._is_careful = False
+                if self._speculation is not None:
+                    plan = self._speculation.guess(plan, self._row_of)
                 self._compute(plan, planning_s)
         else:
             self._launch(plan, planning_s)
@@ -148,6 +162,7 @@ class Engine:
             "kv_usage": stats.blocks.used / max(stats.blocks.total, 1),
             "num_blocks": stats.blocks.total,
             "host_synchronisations": self._waits.count,
+            **({} if self._speculation is None else self._speculation.stats()),
         }
 
     # -- messages in ---------------------------------------------------------------------------
@@ -205,8 +220,9 @@ class Engine:
 
     def _abort(self, ids: Iterable[str]) -> None:
         for request_id in ids:
-            if self._generations.pop(request_id, None) is not None:
-                self._forget(request_id)
+            generation = self._generations.pop(request_id, None)
+            if generation is not None:
+                self._forget(generation.sequence)
             else:
                 self._intake.abort(request_id)
 
@@ -216,6 +232,8 @@ class Engine:
         """All of a step, as far as it can be."""
         step = BegunStep(plan, self._note_starts(plan), planning_s)
         self._attempts.compute(plan, step)
+        if self._speculation is not None:
+            self._speculation.note_step(time.monotonic() - step.begun_s)
         self._outbox.end_step(step)
 
     def _compute_whole(self, plan: StepPlan, step: BegunStep) -> None:
@@ -232,6 +250,8 @@ class Engine:
             generations[index] = None
         self._scheduler.update(plan, tokens)
         self._tell_all(generations, tokens, logprobs)
+        if self._guesses is not None and plan.has_drafts:
+            self._guesses.settle(result, generations, tokens)
 
     def _launch(self, plan: StepPlan, planning_s: float) -> None:
         """Starts a step behind the one under way, then tells what that gave."""
@@ -320,6 +340,9 @@ class Engine:
             else:
                 self._tell(generation, token, logprobs.get(index))
 
+    def _row_of(self, sequence: Sequence) -> RowState:
+        return self._generations[sequence.id].row
+
     def _note_starts(self, plan: StepPlan) -> int:
         """How many requests this step is the first of."""
         num_unstarted = len(self._unstarted)
@@ -345,15 +368,18 @@ class Engine:
 
     def _end(self, sequence: Sequence, output: Output) -> None:
         self._generations.pop(sequence.id, None)
-        self._forget(sequence.id)
+        self._forget(sequence)
         self._outbox.outputs.append(output)
 
-    def _forget(self, request_id: str) -> None:
+    def _forget(self, sequence: Sequence) -> None:
+        request_id = sequence.id
         self._unstarted.pop(request_id, None)
         self._host_bound.discard(request_id)
         self._scheduler.finish(request_id)
         self._state.leave(request_id)
         self._intake.end(request_id)
+        if self._speculation is not None:
+            self._speculation.forget(sequence)
 
     def _take_back(self, sequences: Iterable[Sequence]) -> None:
         for sequence in sequences:

@@ -11,7 +11,7 @@ from trivet.backends.llm.engine.generation import Generation
 from trivet.backends.llm.engine.outbox import BegunStep
 from trivet.backends.llm.sampling.draws import Draws, wish_arrays
 from trivet.backends.llm.scheduling.batch_state import BatchState, StepArrays
-from trivet.backends.llm.scheduling.scheduler import StepPlan
+from trivet.backends.llm.scheduling.plan import StepPlan
 
 
 class StepRunner(Protocol):

@@ -16,7 +16,7 @@ from trivet.backends.llm.sampling.sampler import (
     sample,
 )
 from trivet.backends.llm.sampling.thinking import ThinkingBudget
-from trivet.backends.llm.scheduling.scheduler import StepPlan
+from trivet.backends.llm.scheduling.plan import StepPlan
 from trivet.backends.llm.scheduling.sequence import Sequence
 
 
@@ -75,7 +75,8 @@ def row_of(submit: Submit, constraint: Constraint | None) -> RowState:
 
 def logits_rows(plan: StepPlan) -> list[int]:
     """The tokens of a step, by their place in it, whose logits are needed: the last of each row
-    that samples, and all but the last prompt token of those whose prompt is scored."""
+    that samples and those of its guesses, and all but the last prompt token of those whose prompt
+    is scored."""
     if plan.is_decode:
         return list(range(plan.num_tokens))
     rows: list[int] = []
@@ -85,7 +86,7 @@ def logits_rows(plan: StepPlan) -> list[int]:
             end = min(start + count, sequence.num_prompt - 1)
             rows.extend(range(place, place + end - start))
         if samples:
-            rows.append(place + count - 1)
+            rows.extend(range(place + count - 1 - len(sequence.draft_ids), place + count))
         place += count
     return rows
 
@@ -96,9 +97,11 @@ class StepResult:
     def __init__(self, plan: StepPlan, logits: Tensor) -> None:
         self._logits = logits
         self.sampled: list[int] = []
-        """Rows of logits to sample from, one for each plan row that samples."""
+        """Rows of logits to sample from, one for each plan row that samples; those of its guesses
+        lie behind it. Of a plan that decodes each row is one."""
         self.scored: list[tuple[Sequence, int, int, int]] = []
         """Sequence, its first position, first row and number of rows of logits."""
+        self._is_decode = plan.is_decode
         if plan.is_decode:
             return
         row = 0
@@ -109,13 +112,17 @@ class StepResult:
                 row += num_rows
             if samples:
                 self.sampled.append(row)
-                row += 1
+                row += 1 + len(sequence.draft_ids)
 
     def sampling_logits(self) -> Tensor:
         """float32 [rows that sample, vocabulary]; may be changed."""
-        if not self.scored:
+        if self._is_decode or len(self.sampled) == len(self._logits):
             return self._logits
         return self._logits[self.sampled]
+
+    def logits_at(self, rows: Row[int]) -> Tensor:
+        """float32 [rows, vocabulary] of these rows; may be changed."""
+        return self._logits[list(rows)]
 
     def score(self, generations: dict[str, Generation]) -> None:
         """Adds the log probabilities of the prompt tokens that this step computed."""

@@ -225,7 +225,13 @@ class ImageDesk:
         for opened in self._open.values():
             if not opened.is_seen and image in opened.images:
                 opened.is_seen = True
-                self._seen.append(Seen(opened.submit, error))
+                where = opened.submit.images[opened.images.index(image)].where
+                self._seen.append(Seen(opened.submit, _at(where, error)))
+
+
+def _at(where: str, error: ServingError) -> ServingError:
+    """What is wrong with an image names its place in the request."""
+    return InvalidRequest(f"{where}: {error.message}") if type(error) is InvalidRequest else error
 
 
 def _told(error: BaseException) -> ServingError:

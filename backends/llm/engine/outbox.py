@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 from trivet.backends.api import ComputedStep
 from trivet.backends.llm.messages import Message, Output, Outputs
-from trivet.backends.llm.scheduling.scheduler import StepPlan
+from trivet.backends.llm.scheduling.plan import StepPlan
 
 
 class BegunStep:

@@ -15,26 +15,31 @@ class Described(dict[str, Any]):
     """A config.json, or GGUF metadata. Raises LoadFailed for what it should say and does not, and
     for what it says and nobody can compute."""
 
-    def __init__(self, values: Mapping[str, Any], source: str) -> None:
+    def __init__(
+        self, values: Mapping[str, Any], source: str, spelled: Mapping[str, str] | None = None
+    ) -> None:
+        """`spelled`: the file's own names of keys that have others here."""
         super().__init__(values)
         self._source = source
+        self._spelled = spelled or {}
 
     def __missing__(self, name: str) -> Any:
-        raise LoadFailed(f"{self._source} has no '{name}', which the model needs")
+        named = self._spelled.get(name, name)
+        raise LoadFailed(f"{self._source} has no '{named}', which the model needs")
 
     def renamed(self, names: Mapping[str, str]) -> "Described":
         """With other names for some keys: `names` are those in the file, and ours."""
         ours = {names.get(name, name): value for name, value in self.items()}
-        return Described(ours, self._source)
+        return Described(ours, self._source, self._spelled)
 
     def having(self, **values: Any) -> "Described":
         """With other values for some keys."""
-        return Described({**self, **values}, self._source)
+        return Described({**self, **values}, self._source, self._spelled)
 
     def without(self, *names: str) -> "Described":
         """As if it did not give some keys."""
         kept = {name: value for name, value in self.items() if name not in names}
-        return Described(kept, self._source)
+        return Described(kept, self._source, self._spelled)
 
     def within(self, name: str) -> "Described":
         """What stands in an object of it; nothing where there is none."""

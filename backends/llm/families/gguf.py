@@ -30,7 +30,7 @@ _USUAL = {
     "expert_used_count": "num_experts_per_tok",
 }
 """GGUF's keys without the architecture, and config.json's."""
-_SAYS_NOTHING = {"vocab_size", "attention.causal", "tensor_data_layout"}
+_SAYS_NOTHING = {"vocab_size", "attention.causal", "tensor_data_layout", "pooling_type"}
 Values = dict[str, Any]
 
 
@@ -60,21 +60,34 @@ def gguf_reader(from_hub: HubReader, architecture: str, keys: GgufKeys) -> GgufR
     """A family's."""
 
     def read(metadata: Described, tensor_names: Container[str]) -> LlmConfig:
-        values = _values(metadata, architecture, keys)
-        values |= {name: f"blk.0.{tensor}" in tensor_names for name, tensor in keys.biases.items()}
-        values["tie_word_embeddings"] = "output.weight" not in tensor_names
-        values |= keys.constants
-        values |= keys.derived(values)
-        if keys.has_rope:
-            values |= _rope(metadata, architecture, values, keys)
-        return from_hub(Described(values, "the GGUF file"))
+        return from_hub(as_in_hub(metadata, tensor_names, architecture, keys))
 
     return read
 
 
+def as_in_hub(
+    metadata: Described, tensor_names: Container[str], architecture: str, keys: GgufKeys
+) -> Described:
+    """What a config.json would say. Raises LoadFailed for a key that is not known."""
+    spelled = {ours: f"{architecture}.{own}" for own, ours in _names(keys).items()}
+    values = Described(_values(metadata, architecture, keys), "the GGUF file", spelled)
+    values |= {name: f"blk.0.{tensor}" in tensor_names for name, tensor in keys.biases.items()}
+    values["tie_word_embeddings"] = "output.weight" not in tensor_names
+    values |= keys.constants
+    values |= keys.derived(values)
+    if keys.has_rope:
+        values |= _rope(metadata, architecture, values, keys)
+    return values
+
+
+def _names(keys: GgufKeys) -> dict[str, str]:
+    """Of an architecture's keys, and config.json's."""
+    return {**_USUAL, **keys.renamed}
+
+
 def _values(metadata: Described, architecture: str, keys: GgufKeys) -> Values:
     """Raises LoadFailed for a key that is not known."""
-    names = {**_USUAL, **keys.renamed}
+    names = _names(keys)
     values: Values = {"vocab_size": len(metadata["tokenizer.ggml.tokens"])}
     prefix = f"{architecture}."
     for name, value in metadata.items():

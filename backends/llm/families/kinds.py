@@ -334,6 +334,9 @@ class ExpertMlp:
     has_exact_router: bool = False
     """Whether it computes in float32, and shares stay that: of hundreds of experts, many are liked
     almost alike. Who computes experts asks for it: no Need."""
+    has_exact_shares: bool = False
+    """Whether shares stay in float32 though the router does not compute in it (Mixtral): no Need,
+    see `has_exact_router`."""
 
     @property
     def outputs(self) -> dict[Role, int]:

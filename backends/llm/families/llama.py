@@ -10,7 +10,7 @@ from typing import Any
 from trivet.backends.llm.families.config import LlmConfig
 from trivet.backends.llm.families.described import Described
 from trivet.backends.llm.families.family import Family
-from trivet.backends.llm.families.gguf_rope import gguf_rope
+from trivet.backends.llm.families.gguf import GgufKeys, as_in_hub
 from trivet.backends.llm.families.hub import SLIDING, HeadSizes, activation, layer_types
 from trivet.backends.llm.families.kinds import (
     Activation,
@@ -168,36 +168,15 @@ def gguf_shape(
 ) -> LlamaShape:
     """The numbers in GGUF metadata; what a layer has beside its matrices, the tensors tell. Raises
     LoadFailed."""
-
-    def needed(name: str) -> Any:
-        return metadata[f"{architecture}.{name}"]
-
-    def value(name: str, default: Any) -> Any:
-        return metadata.get(f"{architecture}.{name}", default)
-
-    num_heads = needed("attention.head_count")
-    hidden_size = needed("embedding_length")
-    head_dim = value("attention.key_length", hidden_size // num_heads)
-    rope = gguf_rope(metadata, architecture, head_dim)
-    return LlamaShape(
-        architecture=architecture,
+    config = as_in_hub(metadata, tensor_names, architecture, GgufKeys())
+    return hub_shape(
+        config,
+        architecture,
         names=names,
-        hidden_size=hidden_size,
-        num_layers=needed("block_count"),
-        num_heads=num_heads,
-        num_kv_heads=value("attention.head_count_kv", num_heads),
-        head_dim=head_dim,
-        intermediate_size=needed("feed_forward_length"),
-        vocabulary_size=len(metadata["tokenizer.ggml.tokens"]),
-        max_positions=needed("context_length"),
-        rms_norm_eps=needed("attention.layer_norm_rms_epsilon"),
-        rope_theta=rope.theta,
-        rope_scaling=rope.scaling,
-        sliding_window=value("attention.sliding_window", 0),
+        sliding_window=one_window(config),
         has_qkv_bias="blk.0.attn_q.bias" in tensor_names,
         has_output_bias="blk.0.attn_output.bias" in tensor_names,
         has_qk_norm="blk.0.attn_q_norm.weight" in tensor_names,
-        ties_embeddings="output.weight" not in tensor_names,
     )
 
 

@@ -62,6 +62,7 @@ def mixture(
     expert: GatedMlp,
     *,
     is_normalised: bool,
+    has_exact_shares: bool = False,
 ) -> ExpertMlp:
     """`num_active`: where the file does not say; None: it must. Raises LoadFailed."""
     num_active = config.size("num_experts_per_tok", num_active)
@@ -69,7 +70,9 @@ def mixture(
         raise LoadFailed(
             f"config.json has num_experts_per_tok {num_active}, more than its {num_experts} experts"
         )
-    return ExpertMlp(num_experts, num_active, expert, is_normalised)
+    return ExpertMlp(
+        num_experts, num_active, expert, is_normalised, has_exact_shares=has_exact_shares
+    )
 
 
 def in_groups(experts: ExpertMlp, num_groups: int, num_active: int) -> ExpertMlp:

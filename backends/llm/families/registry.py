@@ -8,7 +8,7 @@ from trivet.backends.llm.families.alibi import BLOOM, MPT
 from trivet.backends.llm.families.cohere import COHERE, COHERE2
 from trivet.backends.llm.families.config import LlmConfig
 from trivet.backends.llm.families.deepseek import DEEPSEEK2, DEEPSEEK3
-from trivet.backends.llm.families.described import Described
+from trivet.backends.llm.families.described import Described, NotComputed
 from trivet.backends.llm.families.experts import GLM4_MOE, MIXTRAL, OLMOE, QWEN2_MOE, QWEN3_MOE
 from trivet.backends.llm.families.falcon import FALCON
 from trivet.backends.llm.families.family import Family
@@ -35,6 +35,10 @@ FAMILIES: tuple[Family, ...] = (
     GPT_NEOX, OPT, FALCON, BLOOM, MPT, MIXTRAL, QWEN2_MOE, QWEN3_MOE, OLMOE,
     GLM4_MOE, DEEPSEEK2, DEEPSEEK3, GPT_OSS,
 )  # fmt: skip
+
+
+class UnknownArchitecture(NotComputed):
+    """A GGUF file's architecture, of which there is no family."""
 
 
 def from_hub(values: Mapping[str, Any], families: Sequence[Family] = FAMILIES) -> LlmConfig:
@@ -73,7 +77,7 @@ def from_gguf(
     found.sort(key=lambda family: family.is_of_experts == has_experts)
     if not found or (read := found[-1].from_gguf) is None:
         names = sorted({family.architecture for family in known})
-        raise LoadFailed(
+        raise UnknownArchitecture(
             f"the GGUF file's architecture is '{architecture}'; supported are {names}; of others, "
             "serve the model's Hugging Face folder, which transformers' own classes compute"
         )

@@ -23,7 +23,8 @@ class PackedModel:
         self._model = model
         self._attention = attention
         self._layers = {layer.module: (at, layer) for at, layer in enumerate(layers)}
-        self._slices = "logits_to_keep" in inspect.signature(model.forward).parameters
+        self.slices = "logits_to_keep" in inspect.signature(model.forward).parameters
+        """Whether the model gives the logits that are wanted alone."""
         bridge.use(model, bridge.PAGED)
 
     def hold(self, cache: KvCache) -> None:
@@ -33,7 +34,7 @@ class PackedModel:
     def forward(self, inputs: StepInputs) -> Tensor:
         """Logits, float32 [R, vocabulary], of `inputs.sample_rows`."""
         rows = inputs.sample_rows
-        wanted = {"logits_to_keep": rows} if self._slices else {}
+        wanted = {"logits_to_keep": rows} if self.slices else {}
         self._attention.begin(inputs)
         with bridge.attending(self._attend):
             output = self._model(
@@ -43,7 +44,7 @@ class PackedModel:
                 **wanted,
             )
         logits: Tensor = output.logits[0]
-        return (logits if self._slices else logits[rows]).float()
+        return (logits if self.slices else logits[rows]).float()
 
     def _attend(
         self,

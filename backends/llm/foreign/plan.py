@@ -1,15 +1,25 @@
 """How a model of transformers is computed. Nothing of transformers is imported for this."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 from torch import Tensor, nn
 
+from trivet.backends.llm.adapters.bank import AdapterBank
 from trivet.backends.llm.attention.base import Attention
 from trivet.backends.llm.attention.kv_cache import KvCache
 from trivet.backends.llm.foreign.config import ForeignConfig
 from trivet.backends.llm.steps.runner import HeldModel
+
+
+class MakeModel(Protocol):
+    """Makes what computes a model."""
+
+    def __call__(
+        self, cache: KvCache, attention: Attention, adapters: AdapterBank | None = None, /
+    ) -> HeldModel:
+        """Over a cache; it may use the attention over it or not. `adapters`: over its products."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,8 +29,7 @@ class Plan:
     name: str
     """In the log."""
     config: ForeignConfig
-    make: Callable[[KvCache, Attention], HeldModel]
-    """Over a cache; it may use the attention over it or not."""
+    make: MakeModel
 
 
 Pixels = Mapping[str, Tensor]

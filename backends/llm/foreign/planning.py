@@ -17,6 +17,8 @@ from transformers.cache_utils import (
 )
 
 from trivet.backends.api import LoadFailed
+from trivet.backends.llm.adapters.bank import AdapterBank
+from trivet.backends.llm.attention.base import Attention
 from trivet.backends.llm.attention.kv_cache import KvCache
 from trivet.backends.llm.attention.torch_reference import TorchAttention
 from trivet.backends.llm.foreign import bridge
@@ -129,7 +131,15 @@ def _packed(model: Any, prompt: Tensor, vocabulary_size: int) -> Plan:
         and stock_layer.sliding_window != seen.kind.window
     ]
     config = replace(config, max_positions=min([config.max_positions, *forgetting]))
-    return Plan(AS_ONE_BATCH, config, lambda _, attention: PackedModel(model, layers, attention))
+
+    def make(
+        cache: KvCache,  # noqa: ARG001  # the attention has it
+        attention: Attention,
+        adapters: AdapterBank | None = None,  # noqa: ARG001  # all rows are a step's
+    ) -> HeldModel:
+        return PackedModel(model, layers, attention)
+
+    return Plan(AS_ONE_BATCH, config, make)
 
 
 def _refusal(model: Any, reasons: list[str]) -> LoadFailed:

@@ -1,4 +1,5 @@
-"""Reads a Hugging Face folder into a model of transformers: our reading of files, its classes."""
+"""Reads a Hugging Face folder, or a GGUF file, into a model of transformers: our reading of files,
+its classes."""
 
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from torch import Tensor
 from trivet.backends.api import LoadFailed
 from trivet.backends.llm.foreign.classes import INSTALL, Found, find_class
 from trivet.backends.llm.foreign.config import ForeignConfig
+from trivet.backends.llm.foreign.gguf_files import FAULTS, read_gguf
 from trivet.backends.llm.foreign.plan import ModelTensors, Sight
 from trivet.backends.llm.settings import EngineSettings
 from trivet.backends.llm.text.image_layout import ImageLayout, read_layout
@@ -20,11 +22,6 @@ from trivet.backends.llm.text.tokenizer_files import (
 from trivet.backends.llm.weights.documents import read_json
 from trivet.backends.llm.weights.files import read_safetensors
 
-_FAULTS = (
-    ArithmeticError, AssertionError, AttributeError, IndexError, KeyError, OSError, RuntimeError,
-    TypeError, ValueError,
-)  # fmt: skip
-"""What making a model raises for a config whose numbers do not fit each other."""
 _REPORTED = {
     "missing_keys": "the model's files lack {count} weights that {name} has, '{first}' the first",
     "mismatched_keys": "{count} weights are of another shape than {name}'s, '{first}' the first",
@@ -38,15 +35,20 @@ _REPORTED = {
 
 
 def read_foreign(
-    folder: Path, dtype: torch.dtype, settings: EngineSettings
+    path: Path, dtype: torch.dtype, settings: EngineSettings
 ) -> tuple[ForeignConfig, ModelTensors, TokenizerFiles]:
     """Config, weights and tokenizer of a model that transformers knows. Raises LoadFailed."""
-    found = find_class(read_json(folder / "config.json"))
-    files = hub_tokenizer(folder)
-    layout = read_layout(folder)
-    if layout is not None:
-        _check_image_token(layout, files)
-    model = make_model(found, read_safetensors(folder), dtype)
+    layout = None
+    if path.is_dir():
+        found = find_class(read_json(path / "config.json"))
+        files = hub_tokenizer(path)
+        layout = read_layout(path)
+        if layout is not None:
+            _check_image_token(layout, files)
+        model = make_model(found, read_safetensors(path), dtype)
+    else:
+        found, tensors, files = read_gguf(path, dtype)
+        model = make_model(found, tensors, dtype)
     own_attention = str(model.config._attn_implementation)  # noqa: SLF001  # the only way
     # Imports transformers, as `find_class` has: only where it is needed.
     from trivet.backends.llm.foreign.planning import AS_ONE_BATCH, plan_model
@@ -59,7 +61,7 @@ def read_foreign(
             f"{found.name} of transformers reads images, and is computed {plan.name}: images are "
             f"taken by models that are computed {AS_ONE_BATCH}"
         )
-    sight = _sight_of(model, folder, layout, settings, own_attention)
+    sight = _sight_of(model, path, layout, settings, own_attention)
     return plan.config, ModelTensors(model, plan, sight), files
 
 
@@ -99,7 +101,7 @@ def make_model(found: Found, tensors: dict[str, Tensor], dtype: torch.dtype) -> 
             dtype=dtype,
             output_loading_info=True,
         )
-    except _FAULTS as error:
+    except FAULTS as error:
         raise LoadFailed(f"transformers cannot load the folder: {error}") from error
     _refuse_other_weights(found, report)
     return model.eval()

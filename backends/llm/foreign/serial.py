@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from trivet.backends.llm.adapters.bank import AdapterBank
 from trivet.backends.llm.attention.base import StepInputs
 from trivet.backends.llm.attention.kv_cache import KvCache
 from trivet.backends.llm.device.devices import DEVICE_LOST
@@ -36,10 +37,13 @@ class SerialModel:
         *,
         gives_positions: bool,
         goes_on_singly: bool,
+        adapters: AdapterBank | None = None,
     ) -> None:
         """`own_attention`: transformers' name of the attention that the model computes with.
-        `goes_on_singly`: tokens behind a sequence's first part are computed one at a time."""
+        `goes_on_singly`: tokens behind a sequence's first part are computed one at a time.
+        `adapters`: over the model's products."""
         self._model = model
+        self._adapters = adapters
         self._memory = memory
         self._gives_positions = gives_positions
         self._goes_on_singly = goes_on_singly
@@ -63,7 +67,8 @@ class SerialModel:
             while end < len(wanted) and wanted[end] < last:
                 end += 1
             try:
-                found.append(self._compute(part, [place - first for place in wanted[begin:end]]))
+                rows = [place - first for place in wanted[begin:end]]
+                found.append(self._compute(part, first, rows))
             except DEVICE_LOST:
                 raise
             except _FAULTS as error:
@@ -98,9 +103,12 @@ class SerialModel:
                     ),
                 )
 
-    def _compute(self, part: Part, rows: list[int]) -> Tensor:
-        """Logits of some of its tokens."""
+    def _compute(self, part: Part, first: int, rows: list[int]) -> Tensor:
+        """Logits of some of its tokens, of which the first has that place in the step."""
         given = self._memory.begin(part)
+        if self._adapters is not None:
+            # Its sequence's adapter is every token's, also of those that are computed anew.
+            self._adapters.focus(torch.full_like(given.token_ids, first))
         earlier = len(given.token_ids) - len(part.token_ids)
         arguments: dict[str, Any] = {}
         if self._gives_positions:

@@ -8,6 +8,7 @@ from typing import Any
 from torch import Tensor
 from transformers.cache_utils import DynamicCache
 
+from trivet.backends.llm.adapters.bank import AdapterBank
 from trivet.backends.llm.attention.base import Attention
 from trivet.backends.llm.attention.kv_cache import KvCache
 from trivet.backends.llm.families.kinds import GroupedAttention
@@ -76,13 +77,18 @@ class SerialWays:
             front = (getattr(self.model.config, "pad_token_id", None) or 0) + 1
             config = replace(config, max_positions=config.max_positions - front)
 
-        def make(cache: KvCache, _: Attention) -> HeldModel:
+        def make(
+            cache: KvCache,
+            attention: Attention,  # noqa: ARG001  # its own is used
+            adapters: AdapterBank | None = None,
+        ) -> HeldModel:
             made = SerialModel(
                 self.model,
                 self.own_attention,
                 remembered.make(),
                 gives_positions=gives_positions,
                 goes_on_singly=singly,
+                adapters=adapters,
             )
             made.hold(cache)
             return made

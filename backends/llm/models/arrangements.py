@@ -39,7 +39,7 @@ class _Layer:
         self._attend = _attend(weights, attention, layer)
         self._mlp: MlpFunction
         if isinstance(kind.mlp, ExpertMlp):
-            self._mlp = Experts(kind.mlp, take_experts(weights, layer))
+            self._mlp = Experts(kind.mlp, take_experts(weights, layer), weights.adapters)
         else:
             self._mlp = make_mlp(kind.mlp, take_mlp(weights, layer))
         self._sum = weights.ranks.sum

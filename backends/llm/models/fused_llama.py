@@ -9,6 +9,7 @@ import torch
 import triton
 from torch import Tensor
 
+from trivet.backends.llm.adapters.bank import AdaptedProduct, AdapterBank
 from trivet.backends.llm.attention.base import StepInputs
 from trivet.backends.llm.attention.kv_cache import KvCache
 from trivet.backends.llm.attention.pages import PagedAttention
@@ -98,15 +99,21 @@ class _Product:
 
     def __init__(self, matrix: Multiplied, dtype: torch.dtype, bias: Tensor | None = None) -> None:
         self._dtype = dtype
-        self._multiply = matrix.product(bias)
-        self._eight_bit = self._multiply if isinstance(self._multiply, Fp8Product) else None
-        self.is_8bit = self._eight_bit is not None
-        """Whether the rows it reads are."""
+        self._multiply = base = matrix.product(bias)
+        self._adapters: AdapterBank | None = None
+        if isinstance(self._multiply, AdaptedProduct):
+            self._adapters, base = self._multiply.bank, self._multiply.base
+        self._eight_bit = base if isinstance(base, Fp8Product) else None
+
+    @property
+    def is_8bit(self) -> bool:
+        """Whether the rows it reads are: adapters read them as they were."""
+        has_adapters = self._adapters is not None and self._adapters.step is not None
+        return self._eight_bit is not None and not has_adapters
 
     def __call__(self, rows: Rows) -> Tensor:
         """[N, outputs]."""
-        if self._eight_bit is not None:
-            assert rows.scales is not None
+        if self._eight_bit is not None and rows.scales is not None:
             return self._eight_bit.of_quantised(rows.data, rows.scales, self._dtype)
         return self._multiply(rows.data)
 

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from trivet.backends.llm.adapters.bank import AdapterBank
 from trivet.backends.llm.families.kinds import Activation, ExpertMlp, GatedMlp, PlainMlp
 from trivet.backends.llm.matrices.dense import Dense
 from trivet.backends.llm.models.parts import ExpertWeights, MlpWeights
@@ -49,8 +50,10 @@ class Experts:
     """A mixture of experts. Tokens are sorted by expert: each expert that a token has chosen
     multiplies all its tokens at once, and the others are not touched."""
 
-    def __init__(self, kind: ExpertMlp, weights: ExpertWeights) -> None:
-        self._kind = kind
+    def __init__(
+        self, kind: ExpertMlp, weights: ExpertWeights, adapters: AdapterBank | None = None
+    ) -> None:
+        self._kind, self._adapters = kind, adapters
         self._router = _router(kind, weights)
         self._correction = weights.correction
         self._experts = [make_mlp(kind.expert, each) for each in weights.experts]
@@ -61,8 +64,11 @@ class Experts:
         shares, chosen = self._choose(states)
         order = chosen.flatten().argsort(stable=True)
         tokens = order // self._kind.num_active
-        outputs = self._of_experts(states[tokens], chosen) * shares.flatten()[order].unsqueeze(1)
-        result = torch.zeros_like(states).index_add_(0, tokens, outputs.to(states.dtype))
+        outputs = self._of_experts(states[tokens], chosen, tokens)
+        outputs = outputs * shares.flatten()[order].unsqueeze(1)
+        # Each token's together: summed one after the other, each sum would be rounded.
+        own = outputs[order.argsort()].view(*chosen.shape, -1)
+        result = own.sum(dim=1).to(states.dtype)
         if self._shared is not None:
             result += self._shared(states)
         return result
@@ -85,16 +91,22 @@ class Experts:
             # The least is DeepSeek's, against a division by 0.
             shares = shares / shares.sum(dim=-1, keepdim=True).clamp_min(1e-20)
         shares = shares * kind.multiplier
-        return shares if kind.has_exact_router else shares.to(states.dtype), chosen
+        is_exact = kind.has_exact_router or kind.has_exact_shares
+        return shares if is_exact else shares.to(states.dtype), chosen
 
-    def _of_experts(self, rows: Tensor, chosen: Tensor) -> Tensor:
-        """`rows`: of all tokens and their experts, sorted by expert."""
+    def _of_experts(self, rows: Tensor, chosen: Tensor, tokens: Tensor) -> Tensor:
+        """`rows`: of all tokens and their experts, sorted by expert; `tokens`: theirs."""
         counts = chosen.flatten().bincount(minlength=self._kind.num_experts).tolist()
         outputs, start = torch.empty_like(rows), 0
         for expert, count in zip(self._experts, counts, strict=True):
             if count:
-                outputs[start : start + count] = expert(rows[start : start + count])
+                mine = slice(start, start + count)
+                if self._adapters is not None:
+                    self._adapters.focus(tokens[mine])
+                outputs[mine] = expert(rows[mine])
                 start += count
+        if self._adapters is not None:
+            self._adapters.focus(None)
         return outputs
 
 

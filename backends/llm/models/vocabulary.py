@@ -56,23 +56,27 @@ class Vocabulary:
         """[N, hidden]."""
         if self._adapters is not None:
             return self._adapters.embed(token_ids, self._look_up)
-        if self._ranks.size == 1:
-            return self._look_up(token_ids)
-        places = token_ids - self._first
-        is_mine = (places >= 0) & (places < self._embedding.shape[OUTPUTS])
-        found = self._look_up(torch.where(is_mine, places, 0))
-        return self._ranks.sum(found.masked_fill(~is_mine.unsqueeze(-1), 0.0))
+        return self._look_up(token_ids)
 
     def _look_up(self, token_ids: Tensor) -> Tensor:
+        if self._ranks.size == 1:
+            return self._rows(token_ids)
+        places = token_ids - self._first
+        is_mine = (places >= 0) & (places < self._embedding.shape[OUTPUTS])
+        found = self._rows(torch.where(is_mine, places, 0))
+        return self._ranks.sum(found.masked_fill(~is_mine.unsqueeze(-1), 0.0))
+
+    def _rows(self, places: Tensor) -> Tensor:
         if self._data is not None:
-            return functional.embedding(token_ids, self._data)
-        return self._embedding.reordered(token_ids).expanded()
+            return functional.embedding(places, self._data)
+        return self._embedding.reordered(places).expanded()
 
     def logits(self, states: Tensor) -> Tensor:
         """float32 [N, vocabulary]."""
         logits = self._head(states)
-        if self._adapters is not None:
-            return self._adapters.score(states, logits).float()
         if self._missing:
             logits = functional.pad(logits, (0, self._missing))
-        return self._ranks.joined(logits)[:, : self._total].float()
+        logits = self._ranks.joined(logits)[:, : self._total]
+        if self._adapters is not None:
+            logits = self._adapters.score(states, logits)
+        return logits.float()

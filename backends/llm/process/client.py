@@ -3,7 +3,8 @@
 import asyncio
 import logging
 import time
-from collections import Counter
+from collections import Counter, deque
+from itertools import islice
 from typing import Protocol
 
 from trivet.backends.api import (
@@ -28,6 +29,7 @@ from trivet.backends.llm.messages import (
     Submit,
     UnloadAdapter,
     pack,
+    pack_in_parts,
 )
 from trivet.backends.llm.process.logs import log_of_engine
 from trivet.backends.llm.process.process import StartedEngine
@@ -42,6 +44,7 @@ _WATCH_S = 0.25
 _FIRST_DELAY_S = 0.5
 _LONGEST_DELAY_S = 30.0
 _READ_BYTES = 1 << 18
+_PARTS_AT_ONCE = 64
 MAX_UNSENT_BYTES = 256 * 1024 * 1024
 """While the engine does not read. Each choice of a request has its images again."""
 _END_S = 1.0
@@ -95,11 +98,9 @@ class EngineClient:
         """Raises InstanceDied while there is no engine, QueueFull while it does not take in what
         was sent, InvalidRequest for what it never would."""
         self._check_engine()
-        # Before images are copied, too: that would hold up the event loop once for each choice.
-        self._check_size(sum(len(image.file) for image in message.images))
-        frame = pack(message)
-        self._check_size(len(frame))
-        self._send(frame)
+        parts = pack_in_parts(message)
+        self._check_size(sum(map(len, parts)))
+        self._send(*parts)
 
     def _check_size(self, size: int) -> None:
         if size > MAX_FRAME_BYTES:
@@ -107,10 +108,10 @@ class EngineClient:
                 f"messages: {size} bytes with all images; at most {MAX_FRAME_BYTES} may be sent to "
                 "an engine together; send fewer or smaller images"
             )
-        if self._unsent and len(self._unsent) + size > MAX_UNSENT_BYTES:
+        if self._unsent and self._num_unsent + size > MAX_UNSENT_BYTES:
             raise QueueFull(
                 f"the engine of model '{self._name}' has not taken in what was sent, "
-                f"{len(self._unsent)} bytes; {size} more would exceed {MAX_UNSENT_BYTES}; try "
+                f"{self._num_unsent} bytes; {size} more would exceed {MAX_UNSENT_BYTES}; try "
                 "again later, or with fewer images or choices"
             )
 
@@ -149,7 +150,8 @@ class EngineClient:
     def _attach(self, engine: StartedEngine) -> None:
         self._engine = engine
         self._reader = FrameReader()
-        self._unsent = bytearray()
+        self._unsent: deque[memoryview] = deque()
+        self._num_unsent = 0
         self._heard_s = self._checked_s = time.monotonic()
         self._silent_s = self._step_s = 0.0
         self.trouble = ""
@@ -172,24 +174,30 @@ class EngineClient:
                 retry_after_s=self._delay_s,
             )
 
-    def _send(self, frame: bytes) -> None:
+    def _send(self, *parts: bytes) -> None:
+        """A frame, which may be in parts."""
         assert self._engine is not None
         if not self._unsent:
             self._loop.add_writer(self._engine.socket.fileno(), self._on_writable)
-        self._unsent += frame
+        self._unsent += map(memoryview, parts)
+        self._num_unsent += sum(map(len, parts))
         self._on_writable()
 
     def _on_writable(self) -> None:
         assert self._engine is not None
         try:
-            sent = self._engine.socket.send(self._unsent)
+            sent = self._engine.socket.sendmsg(list(islice(self._unsent, _PARTS_AT_ONCE)))
         except BlockingIOError:
             return
         except OSError:
             # The reader sees the end too, and tells the rest.
-            sent = len(self._unsent)
-        del self._unsent[:sent]
-        if not self._unsent:
+            sent = self._num_unsent
+        self._num_unsent -= sent
+        while self._unsent and sent >= len(self._unsent[0]):
+            sent -= len(self._unsent.popleft())
+        if self._unsent:
+            self._unsent[0] = self._unsent[0][sent:]
+        else:
             self._loop.remove_writer(self._engine.socket.fileno())
 
     def _on_readable(self) -> None:

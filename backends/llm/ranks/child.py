@@ -11,10 +11,11 @@ import threading
 import orjson
 import torch
 
+from trivet.backends.llm.adapters.bank import AdapterBank
 from trivet.backends.llm.device.devices import choose_device
 from trivet.backends.llm.device.group import join
 from trivet.backends.llm.loading import LoadedPart, load_part
-from trivet.backends.llm.ranks.step_frames import RankStep, bodies, unpacked_step
+from trivet.backends.llm.ranks.step_frames import RankSlot, RankStep, bodies, unpacked
 from trivet.backends.llm.settings import EngineSettings
 
 log = logging.getLogger(__name__)
@@ -26,7 +27,7 @@ def main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the server decides when to stop
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
     settings = EngineSettings(**orjson.loads(sys.stdin.buffer.read()))
-    steps: queue.SimpleQueue[RankStep] = queue.SimpleQueue()
+    steps: queue.SimpleQueue[RankStep | RankSlot] = queue.SimpleQueue()
     threading.Thread(target=read, args=(end, steps), daemon=True).start()
     torch.set_num_threads(settings.num_threads or len(os.sched_getaffinity(0)))
     device = choose_device(settings.device, rank)
@@ -36,9 +37,11 @@ def main() -> None:
         follow(loaded, steps.get())
 
 
-def follow(loaded: LoadedPart, step: RankStep) -> None:
+def follow(loaded: LoadedPart, step: RankStep | RankSlot) -> None:
     """Does this rank's part of what rank 0 does. What it gives, rank 0 has too."""
-    if step.arrays is None:
+    if isinstance(step, RankSlot):
+        _fill(loaded, step)
+    elif step.arrays is None:
         loaded.prepare()
     elif step.draws is None:
         loaded.runner.run(step.arrays, step.rows)
@@ -46,14 +49,24 @@ def follow(loaded: LoadedPart, step: RankStep) -> None:
         loaded.runner.launch(step.arrays, step.rows, step.draws)
 
 
-def read(end: socket.socket, steps: "queue.SimpleQueue[RankStep]") -> None:
+def _fill(loaded: LoadedPart, step: RankSlot) -> None:
+    """Rank 0 has read the same files, and found nothing wrong with them."""
+    bank = loaded.adapters
+    assert isinstance(bank, AdapterBank)
+    if step.files is None:
+        bank.drop(step.slot)
+    else:
+        bank.put(step.slot, bank.read(step.files))
+
+
+def read(end: socket.socket, steps: "queue.SimpleQueue[RankStep | RankSlot]") -> None:
     """Brings frames into the queue. Ends the process when rank 0 is gone, which the thread that
     computes would not notice while it waits for the others."""
     data = bytearray()
     while received := _receive(end):
         data += received
         for body in bodies(data):
-            steps.put(unpacked_step(body))
+            steps.put(unpacked(body))
     os._exit(0)
 
 

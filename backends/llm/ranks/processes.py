@@ -13,8 +13,10 @@ from pathlib import Path
 import orjson
 from torch import Tensor
 
+from trivet.backends.llm.adapters.adapter import Adapter
+from trivet.backends.llm.adapters.bank import AdapterBank
 from trivet.backends.llm.loading import LoadedPart
-from trivet.backends.llm.ranks.step_frames import packed_step
+from trivet.backends.llm.ranks.step_frames import packed_slot, packed_step
 from trivet.backends.llm.sampling.draws import Draws
 from trivet.backends.llm.scheduling.batch_state import StepArrays
 from trivet.backends.llm.settings import EngineSettings
@@ -118,3 +120,22 @@ class RankedRunner:
         """All ranks do the same piece of work for idle moments."""
         self._others.tell(packed_step())
         return self._loaded.prepare()
+
+
+class RankedSlots:
+    """The slots of all ranks: each takes its part of the same files. They come through the socket,
+    for what lies in the folder may be another adapter by now. See Slots."""
+
+    def __init__(self, bank: AdapterBank, others: RankProcesses) -> None:
+        self._bank = bank
+        self._others = others
+
+    def put(self, slot: int, adapter: Adapter) -> None:
+        """See Slots."""
+        self._others.tell(packed_slot(slot, adapter.files))
+        self._bank.put(slot, adapter)
+
+    def drop(self, slot: int) -> None:
+        """See Slots."""
+        self._others.tell(packed_slot(slot))
+        self._bank.drop(slot)

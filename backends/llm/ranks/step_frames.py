@@ -1,4 +1,5 @@
-"""Steps as frames from rank 0 to the others: a uint32 length and a msgpack list; never code."""
+"""Steps and adapters as frames from rank 0 to the others: a uint32 length and a msgpack list; never
+code."""
 
 import struct
 from collections.abc import Iterator
@@ -7,7 +8,9 @@ from typing import Any, NamedTuple
 
 import msgpack
 import numpy as np
+import orjson
 
+from trivet.backends.llm.adapters.adapter import AdapterFiles
 from trivet.backends.llm.sampling.draws import Draws
 from trivet.backends.llm.scheduling.batch_state import StepArrays
 
@@ -24,19 +27,47 @@ class RankStep(NamedTuple):
     """None: the step is run, not launched."""
 
 
+class RankSlot(NamedTuple):
+    """What is in a slot of adapters from now on."""
+
+    slot: int
+    files: AdapterFiles | None
+    """None: nothing."""
+
+
+def packed_slot(slot: int, files: AdapterFiles | None = None) -> bytes:
+    """A RankSlot as a frame."""
+    given = None if files is None else [orjson.dumps(files.document), files.weights]
+    return _framed(msgpack.packb([slot, given]))
+
+
+def _framed(body: bytes) -> bytes:
+    return _LENGTH.pack(len(body)) + body
+
+
 def packed_step(
     arrays: StepArrays | None = None, rows: list[int] | None = None, draws: Draws | None = None
 ) -> bytes:
     """A RankStep as a frame."""
     given = [] if arrays is None else [getattr(arrays, each.name) for each in fields(arrays)]
     drawn = None if draws is None else [_packed(each) for each in draws.arrays]
-    body: bytes = msgpack.packb([[_packed_or_none(each) for each in given], rows or [], drawn])
-    return _LENGTH.pack(len(body)) + body
+    return _framed(msgpack.packb([[_packed_or_none(each) for each in given], rows or [], drawn]))
 
 
-def unpacked_step(body: bytes) -> RankStep:
-    """The RankStep of a frame's body."""
-    packed, rows, drawn = msgpack.unpackb(body)
+def unpacked(body: bytes) -> RankStep | RankSlot:
+    """What a frame's body says."""
+    given = msgpack.unpackb(body)
+    return _slot(*given) if len(given) == len(RankSlot._fields) else _step(*given)
+
+
+def _slot(slot: int, given: Any) -> RankSlot:
+    if given is None:
+        return RankSlot(slot, None)
+    document, weights = given
+    return RankSlot(slot, AdapterFiles(orjson.loads(document), weights))
+
+
+def _step(packed: Any, rows: list[int], drawn: Any) -> RankStep:
     arrays = StepArrays(*map(_array_or_none, packed)) if packed else None
     draws = None
     if drawn is not None:

@@ -1,4 +1,5 @@
-"""Grammars of calls (kind `calls`) as llguidance reads them: with the ids of special tokens. Pure.
+"""Grammars of calls (kind `calls`), and of text with tags in it (kind `structural_tag`), as
+llguidance reads them: with the ids of special tokens. Pure.
 
 A model writes a special token as one, never letter by letter, so the library must be told of it by
 its number; all else is text.
@@ -6,7 +7,7 @@ its number; all else is text.
 
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 Schema = Callable[[str], str]
@@ -22,6 +23,22 @@ def lark(value: str, marks: Mapping[str, int], schema: Schema) -> str:
         lines += _free(name, closing, pattern, marks)
     for name, each in parts["schemas"].items():
         lines.append(f"{name}: %json {schema(json.dumps(each))}")
+    return "\n".join(lines)
+
+
+def tagged(tags: Sequence[Sequence[Any]], marks: Mapping[str, int], schema: Schema) -> str:
+    """Text in which each trigger begins a tag. `tags`: trigger, begin, schema and end of each."""
+    names = [f"tag-{number}" for number in range(len(tags))]
+    lines = [f"start: ({' | '.join(names)})* rest", "rest: TEXT", r"TEXT: /(.|\n)*/"]
+    for name, (trigger, begin, form, end) in zip(names, tags, strict=True):
+        first = _pieces(trigger, marks)[0]
+        begun, rest = "TEXT", begin
+        if first not in marks:
+            # What is spelled is looked for in the text, and ends it.
+            begun, rest = f"{name}-begun", begin.removeprefix(first)
+            lines.append(f"{begun}[lazy]: TEXT {_quoted(first)}")
+        inner = f"%json {schema(json.dumps(form))}"
+        lines.append(f"{name}: {begun} {_spelled(rest, marks)} {inner} {_spelled(end, marks)}")
     return "\n".join(lines)
 
 

@@ -17,6 +17,9 @@ from trivet.backends.llm.sampling.randomness import uniform
 FIRST_CANDIDATES = 1024
 """So many of the likeliest tokens nearly always hold the probability that top_p asks for; sorting
 the whole vocabulary takes ten times as long."""
+_ROWS_TOGETHER = 4
+"""Of the whole vocabulary, where a draw runs on the host: five numbers a token for each row of a
+large batch would be the most memory that a step takes, and not be in the processor's caches."""
 _COLUMNS = ("temperature", "top_p", "min_p")
 
 
@@ -57,7 +60,13 @@ def wish_arrays(
 
 def draw_plain(logits: Tensor, wishes: Wishes) -> Tensor:
     """From all tokens: int64 [rows]."""
-    return pick(torch.softmax(logits / wishes.temperature, dim=-1), wishes.numbers)
+    rows = _ROWS_TOGETHER if logits.is_cpu else len(logits)
+    some = [slice(first, first + rows) for first in range(0, len(logits), rows)]
+    drawn = [
+        pick(torch.softmax(logits[at] / wishes.temperature[at], dim=-1), wishes.numbers[at])
+        for at in some
+    ]
+    return drawn[0] if len(drawn) == 1 else torch.cat(drawn)
 
 
 def draw_likely(
@@ -95,7 +104,7 @@ def keep(probabilities: Tensor, wishes: Wishes, *, is_whole: bool) -> tuple[Tens
 
 def pick(weights: Tensor, numbers: Tensor) -> Tensor:
     """The column in which each row's number falls, by weight: int64 [rows]."""
-    sums = weights.double().cumsum(dim=-1)
+    sums = weights.cumsum(dim=-1, dtype=torch.float64)
     picked = torch.searchsorted(sums, numbers * sums[:, -1:], right=True)[:, 0]
     return picked.clamp_max(weights.shape[1] - 1)
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from trivet.backends.api import Grammar, InvalidRequest
-from trivet.backends.llm.sampling.call_grammars import lark
+from trivet.backends.llm.sampling.call_grammars import lark, tagged
 from trivet.backends.llm.sampling.json_schemas import closed_objects, probe, without_remarks
 
 MAX_COST = 500_000
@@ -28,7 +28,6 @@ class GrammarLibrary:
         self._formats: dict[str, bool] = {}
         """Which the library knows, as far as they have been asked for."""
         added = json.loads(tokenizer_json).get("added_tokens") or ()
-        self._special_texts = {token["content"] for token in added if token.get("special")}
         self._tokenizer = llguidance.LLTokenizer(
             tokenizer_json, n_vocab=vocabulary_size, eos_token=eos_token_id
         )
@@ -65,18 +64,9 @@ class GrammarLibrary:
             choices = "|".join(re.escape(each) for each in json.loads(grammar.value))
             return matcher.grammar_from_regex(choices)
         if grammar.kind == "structural_tag":
-            tags = [
-                self._lib.StructTag(
-                    trigger=trigger,
-                    begin=begin,
-                    grammar=json.loads(self._schema(json.dumps(schema), grammar.field)),
-                    end=end,
-                )
-                for trigger, begin, schema, end in json.loads(grammar.value)
-            ]
-            # Marks that the model has tokens for are not spelled.
-            is_special = any(tag.trigger in self._special_texts for tag in tags)
-            return self._lib.StructTag.to_grammar(tags, assume_special=is_special)
+            tags = json.loads(grammar.value)
+            rules = tagged(tags, self._marks, lambda text: self._schema(text, grammar.field))
+            return matcher.grammar_from_lark(rules)
         if grammar.kind == "calls":
             rules = lark(grammar.value, self._marks, lambda text: self._schema(text, grammar.field))
             return matcher.grammar_from_lark(rules)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from trivet.backends.llm.scheduling.scheduler import StepPlan
+from trivet.backends.llm.scheduling.plan import StepPlan
 from trivet.backends.llm.scheduling.sequence import Sequence
 
 
@@ -76,11 +76,13 @@ class BatchState:
             table_rows.append(row)
         sequences, starts, counts, _ = zip(*plan.rows, strict=True)
         if plan.is_decode:
-            token_ids = [sequence.token_ids[-1] for sequence in sequences]
+            token_ids = [(sequence.draft_ids or sequence.token_ids)[-1] for sequence in sequences]
         else:
             token_ids = []
             for sequence, start, count, _ in plan.rows:
                 token_ids += sequence.token_ids[start : start + count]
+                if sequence.draft_ids:
+                    token_ids += sequence.draft_ids
         return self._gather(
             np.array(token_ids, dtype=np.int64),
             np.array(table_rows),

@@ -1,69 +1,20 @@
 """Which tokens of which sequences the next step computes. No tensors, no clock, no threads."""
 
 from bisect import bisect_left, insort
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from operator import attrgetter
-from typing import NamedTuple
 
 from trivet.backends.api.errors import InvalidConfig, InvalidRequest, QueueFull
 from trivet.backends.llm.scheduling.blocks import BlockPool, BlockStats
 from trivet.backends.llm.scheduling.limits import SequenceLimits
+from trivet.backends.llm.scheduling.plan import PlannedRow, StepPlan
 from trivet.backends.llm.scheduling.sequence import PENDING, Sequence, SequenceStatus
 from trivet.backends.llm.scheduling.tables import BlockTables
 
 DEFAULT_MAX_NUM_WAITING = 1024
 
 _order = attrgetter("priority", "arrival")
-
-
-class PlannedRow(NamedTuple):
-    """Tokens `start … start + count` of a sequence; a tuple, since hundreds are made a step."""
-
-    sequence: Sequence
-    start: int
-    count: int  # type: ignore[assignment]  # hides tuple.count, which no one needs here
-    samples: bool  # the row reaches the last known token: its logits give the next one
-
-
-@dataclass(frozen=True, slots=True)
-class StepPlan:
-    """One step's work: decode rows first, then chunks of prompts. Empty when nothing can run."""
-
-    rows: tuple[PlannedRow, ...]
-    num_tokens: int
-    num_samples: int
-    preempted: tuple[Sequence, ...] = ()
-
-    @property
-    def is_decode(self) -> bool:
-        """Whether each row is one token that gives the next: no part of a prompt is scored."""
-        return self.num_samples == self.num_tokens
-
-    @classmethod
-    def of(cls, rows: "Iterable[PlannedRow]") -> "StepPlan":
-        """A step of these rows."""
-        rows = tuple(rows)
-        return cls(rows, sum(row.count for row in rows), sum(row.samples for row in rows))
-
-    def alive(self) -> "StepPlan":
-        """What is left when some of its sequences have ended or been taken back meanwhile."""
-        running = SequenceStatus.RUNNING
-        if all([row.sequence.status is running for row in self.rows]):  # noqa: C419  # a list is twice as fast
-            return self
-        return StepPlan.of(row for row in self.rows if row.sequence.status is running)
-
-    def halves(self) -> "tuple[StepPlan, ...]":
-        """Two steps that do in turn what this one does; none if it is one token."""
-        if len(self.rows) > 1:
-            middle = len(self.rows) // 2
-            return StepPlan.of(self.rows[:middle]), StepPlan.of(self.rows[middle:])
-        if self.num_tokens < 2:
-            return ()
-        ((sequence, start, count, samples),) = self.rows
-        first = PlannedRow(sequence, start, count // 2, samples=False)
-        second = PlannedRow(sequence, start + count // 2, count - count // 2, samples)
-        return StepPlan.of([first]), StepPlan.of([second])
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,8 +134,12 @@ class Scheduler:
             self._set_back.append(victim)
         self._tables.forget(self._sequences.values())
 
-    def schedule(self) -> StepPlan:
-        """Choose the next step's tokens, at most `max_batched_tokens`, and reserve their blocks."""
+    def schedule(self, wanted: Callable[[Sequence], int] | None = None) -> StepPlan:
+        """Choose the next step's tokens, at most `max_batched_tokens`, and reserve their blocks.
+
+        `wanted`: how many tokens may be guessed behind a sequence's last; as far as nobody else
+        needs blocks and budget, it gets `draft_room` for them.
+        """
         rows: list[PlannedRow] = []
         preempted, self._set_back = self._set_back, []
         partial = self._plan_decodes(rows, preempted)
@@ -196,6 +151,8 @@ class Scheduler:
         if self._waiting and not preempted:  # else the preempted would take their blocks back
             budget = self._admit(rows, budget)
         num_samples += sum(row.samples for row in rows[num_samples:])
+        if wanted is not None:
+            self._make_room(rows, budget, wanted)
         return StepPlan(tuple(rows), self._budget - budget, num_samples, tuple(preempted))
 
     def update(self, plan: StepPlan, sampled: list[int]) -> list[Sequence]:
@@ -214,7 +171,10 @@ class Scheduler:
                 token = next(tokens)
             if sequence.status is not running:
                 continue
-            sequence.num_computed = end = start + count
+            end = start + count
+            if sequence.draft_ids:
+                end -= len(sequence.draft_ids)  # until `accept` says that they were right
+            sequence.num_computed = end
             if samples:
                 sequence.token_ids.append(token)
                 if len(sequence.token_ids) >= sequence.token_limit:
@@ -224,6 +184,19 @@ class Scheduler:
         for sequence in ended:
             self.finish(sequence.id)
         return ended
+
+    def accept(self, sequences: Iterable[Sequence], tokens: Iterable[int]) -> None:
+        """Of each sequence the last token was guessed, so that the step recorded last computed it,
+        too; `tokens` are what comes behind. Those that have ended meanwhile are passed over."""
+        for sequence, token in zip(sequences, tokens, strict=True):
+            if sequence.status is not SequenceStatus.RUNNING:
+                continue
+            sequence.num_computed += 1
+            sequence.token_ids.append(token)
+            if sequence.num_computed >= (sequence.num_published + 1) * self._block_size:
+                self._tables.publish(sequence, sequence.num_computed)
+            if len(sequence.token_ids) >= sequence.token_limit:
+                self.finish(sequence.id)
 
     def launch(self, plan: StepPlan) -> None:
         """A step is under way: the next plan goes on behind it, with tokens yet to be told."""
@@ -323,6 +296,8 @@ class Scheduler:
 
     def _requeue(self, sequence: Sequence) -> None:
         self._tables.release(sequence)
+        sequence.draft_room = 0
+        sequence.draft_ids.clear()
         sequence.status = SequenceStatus.PREEMPTED
         insort(self._waiting, sequence, key=_order)
 
@@ -364,6 +339,25 @@ class Scheduler:
             insort(self._running, sequence, key=_order)
             budget -= self._plan_chunk(rows, sequence, budget)
         return budget
+
+    def _make_room(
+        self, rows: list[PlannedRow], budget: int, wanted: Callable[[Sequence], int]
+    ) -> None:
+        for sequence, _, count, samples in rows:
+            sequence.draft_room = 0
+            sequence.draft_ids.clear()
+            num_known = len(sequence.token_ids)
+            if count > 1 or not samples:
+                continue
+            # The token that is chosen behind the last guess needs no room in this step.
+            room = min(wanted(sequence), sequence.token_limit - num_known - 1, budget)
+            while room > 0 and num_known + room > len(sequence.block_ids) * self._block_size:
+                # A guess is worth no preemption: each that runs may need a block at the next step.
+                is_scarce = self._pool.num_available <= len(self._running)
+                if is_scarce or not self._tables.grow(sequence):
+                    room = len(sequence.block_ids) * self._block_size - num_known
+            sequence.draft_room = max(room, 0)
+            budget -= sequence.draft_room
 
     def _count_prompt(self, sequence: Sequence) -> None:
         if sequence.status is SequenceStatus.WAITING:

@@ -48,6 +48,9 @@ class Sequence:
     block_ids: list[int] = field(init=False, default_factory=list)
     block_keys: list[BlockKey] = field(init=False, default_factory=list)  # of full blocks, lazily
     num_published: int = field(init=False, default=0)  # leading blocks offered to the prefix index
+    draft_room: int = field(init=False, default=0)  # tokens that may be guessed for the next step
+    draft_ids: list[int] = field(init=False, default_factory=list)
+    """Guesses that the next step computes behind the last token. Whoever guesses writes them."""
 
     def __post_init__(self) -> None:
         self.token_ids = list(self.prompt_ids)

@@ -1,5 +1,5 @@
-"""Images of conversations, on the server's side: decoded once to see that they can be, measured,
-and given their places in the prompt. The engine makes pixels of the same bytes."""
+"""Images of conversations, on the server's side: measured by their heads and given their places in
+the prompt. The engine makes pixels of the same bytes, and says what cannot be decoded."""
 
 import binascii
 from base64 import b64decode
@@ -13,7 +13,7 @@ from trivet.backends.llm.text.chat import ChatTemplate
 from trivet.backends.llm.text.image_layout import Grid, ImageLayout
 
 NUM_THREADS = 2
-"""A decoded image takes four bytes a pixel meanwhile."""
+"""An image takes three times its file meanwhile."""
 DIGEST_BYTES = 32
 
 
@@ -26,7 +26,7 @@ class ImageReader:
 
         self._layout = layout
         self._bounds = bounds
-        self._decode = Decoder(bounds)
+        self._decoder = Decoder(bounds)
         self._max_images = max_images
         self.threads = ThreadPoolExecutor(NUM_THREADS, "images")
         self._is_closed = False
@@ -60,7 +60,7 @@ class ImageReader:
     def _read(self, image: Image) -> Grid:
         try:
             file = self._bytes(image.base64)
-            width, height = self._decode(file).size
+            width, height = self._decoder.measure(file)
         except InvalidRequest as error:
             raise InvalidRequest(f"{image.where}: {error.message}") from None
         grid = self._layout.grid(width, height)

@@ -42,7 +42,10 @@ class Running:
         self._tokenizer = tokenizer
         self._on_end = on_end
         sampling = request.sampling
-        self._detokenizer = Detokenizer(tokenizer, skip_special_tokens=sampling.skip_special_tokens)
+        self._decoder = tokenizer.within_text
+        self._detokenizer = Detokenizer(
+            self._decoder, skip_special_tokens=sampling.skip_special_tokens
+        )
         self._stops = StopMatcher(sampling.stop, include=sampling.include_stop)
         self._num_tokens = 0
         self._is_ended = False
@@ -132,7 +135,7 @@ class Running:
         )
 
     def _text(self, token: int) -> str:
-        return self._tokenizer.decode([token], skip_special_tokens=False)
+        return self._decoder.decode([token], skip_special_tokens=False)
 
     def _end(self, chunk: Chunk) -> None:
         self._settle()

@@ -123,14 +123,22 @@ class Spoken(ABC):
             request.cache_salt,
             self._thought_marks(sampling),
             adapter,
-            [SubmittedImage(each.digest, each.num_tokens, each.file) for each in request.images],
+            [
+                SubmittedImage(each.digest, each.num_tokens, each.where, each.file)
+                for each in request.images
+            ],
         )
 
     def _thought_marks(self, sampling: Sampling) -> list[list[int]]:
         """The tokens before and behind thoughts, where these are limited. Raises InvalidRequest."""
-        if sampling.thinking_token_budget is None or sampling.grammar is not None:
-            return []  # What a grammar forces has no thoughts.
+        if sampling.thinking_token_budget is None:
+            return []
+        grammar = sampling.grammar
+        if grammar is not None and grammar.kind != "calls":
+            return []  # What it forces has no thoughts; calls may stand behind some.
         marks = thought_marks(self._info.reasoning_parser)
+        if marks is None and grammar is not None:
+            return []
         if marks is None:
             raise InvalidRequest(
                 f"thinking_token_budget: how model '{self._name}' begins and ends its thoughts is "

@@ -1,4 +1,4 @@
-"""Where a tokenizer's parts come from: tokenizer.json and its neighbours, or GGUF metadata."""
+"""Where a tokenizer's parts come from: tokenizer.json and its neighbours."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -6,11 +6,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import orjson
-
 from trivet.backends.api import LoadFailed
 from trivet.backends.formats.registry import tool_format, tool_format_of
-from trivet.backends.llm.families.described import Described
 from trivet.backends.llm.text.tokenizer_additions import (
     added_tokens,
     optional_json,
@@ -18,15 +15,6 @@ from trivet.backends.llm.text.tokenizer_additions import (
     with_space_in_front,
 )
 
-# Regular expressions of pre-tokenizers by GGUF's name of them; from the models' tokenizer.json.
-_LLAMA3_SPLIT = (
-    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}|"
-    r" ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
-)
-_QWEN2_SPLIT = _LLAMA3_SPLIT.replace(r"\p{N}{1,3}", r"\p{N}")
-_LLAMA3 = {"llama-bpe", "llama3", "llama-v3"}
-_SPLITS = {"qwen2": _QWEN2_SPLIT, **dict.fromkeys(_LLAMA3, _LLAMA3_SPLIT)}
-_SINGLE_DIGITS = {"smollm", "default-digits"}
 _RECOMMENDED = {
     "temperature": ("temperature", 0.0, 2.0),
     "top_p": ("top_p", 1e-6, 1.0),
@@ -36,7 +24,6 @@ _RECOMMENDED = {
     "max_new_tokens": ("max_tokens", 1, 2**31),
 }
 """What is taken of a generation_config.json, as vLLM does: our name, least and most."""
-_CONTROL, _USER_DEFINED = 3, 4  # llama.cpp's token types
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,32 +150,6 @@ def _hub_eos(folder: Path, text: str, special: Mapping[str, str]) -> tuple[int, 
     return (found,)
 
 
-def gguf_tokenizer(metadata: Described) -> TokenizerFiles:
-    """From GGUF metadata. Raises LoadFailed for a kind other than byte-level BPE."""
-    kind = metadata.get("tokenizer.ggml.model")
-    if kind != "gpt2":
-        raise LoadFailed(
-            f"the GGUF file's tokenizer is of kind '{kind}'; only 'gpt2' (byte-level BPE) is "
-            "supported: use the Hugging Face folder of the model"
-        )
-    eos = metadata["tokenizer.ggml.eos_token_id"]
-    special = {"eos_token": _token(metadata, eos)}
-    bos = metadata.get("tokenizer.ggml.bos_token_id")
-    if bos is not None:
-        special["bos_token"] = _token(metadata, bos)
-    # End of turn is an end too; some files name it apart.
-    ends = (eos, metadata.get("tokenizer.ggml.eot_token_id", eos))
-    text = _bpe_json(metadata, special.get("bos_token"))
-    template = metadata.get("tokenizer.chat_template", "")
-    return TokenizerFiles(
-        text,
-        with_ends(ends, text, template),
-        special,
-        template,
-        tool_template=metadata.get("tokenizer.chat_template.tool_use", ""),
-    )
-
-
 def with_ends(ends: Sequence[int], text: str, template: str) -> tuple[int, ...]:
     """End tokens, and those that the chat template's format of calls has besides."""
     form = tool_format(tool_format_of(template))
@@ -196,62 +157,3 @@ def with_ends(ends: Sequence[int], text: str, template: str) -> tuple[int, ...]:
         tokenizer = read_tokenizer(text)
         ends = [*ends, *map(tokenizer.token_to_id, form.ends)]
     return tuple(dict.fromkeys(end for end in ends if end is not None))
-
-
-def _token(metadata: Described, index: int) -> str:
-    tokens: list[str] = metadata["tokenizer.ggml.tokens"]
-    if index >= len(tokens):
-        raise LoadFailed(
-            f"the GGUF file's metadata name token {index} of a vocabulary of {len(tokens)}"
-        )
-    return tokens[index]
-
-
-def _bpe_json(metadata: Described, bos: str | None) -> str:
-    from tokenizers import Tokenizer, decoders, models, normalizers, processors
-
-    tokens = metadata["tokenizer.ggml.tokens"]
-    vocabulary = {token: index for index, token in enumerate(tokens)}
-    pre = metadata.get("tokenizer.ggml.pre", "default")
-    # Llama 3 takes a whole word that is a token without merging; GGUF files do not say so, nor
-    # that its texts begin with a mark, nor that Qwen composes characters first.
-    is_llama3 = pre in _LLAMA3
-    tokenizer = Tokenizer(models.BPE(ignore_merges=is_llama3))
-    if pre == "qwen2":
-        tokenizer.normalizer = normalizers.NFC()
-    tokenizer.pre_tokenizer = _pre_tokenizer(pre)
-    tokenizer.decoder = decoders.ByteLevel()
-    if bos is not None and metadata.get("tokenizer.ggml.add_bos_token", is_llama3):
-        tokenizer.post_processor = processors.TemplateProcessing(
-            single=f"{bos} $A", special_tokens=[(bos, vocabulary[bos])]
-        )
-    # What is large is written here: a vocabulary that goes through the library twice takes seconds.
-    document = json.loads(tokenizer.to_str())
-    document["model"]["vocab"] = vocabulary
-    document["model"]["merges"] = [
-        merge.split(" ", 1) for merge in metadata["tokenizer.ggml.merges"]
-    ]
-    document["added_tokens"] = [
-        {"id": vocabulary[token], "content": token, "single_word": False, "lstrip": False,
-         "rstrip": False, "normalized": False, "special": kind == _CONTROL}
-        for token, kind in zip(tokens, metadata["tokenizer.ggml.token_type"], strict=True)
-        if kind in (_CONTROL, _USER_DEFINED)
-    ]  # fmt: skip
-    return orjson.dumps(document).decode()
-
-
-def _pre_tokenizer(name: str) -> Any:
-    from tokenizers import Regex
-    from tokenizers.pre_tokenizers import ByteLevel, Digits, Sequence, Split
-
-    if name in _SPLITS:
-        split = Split(Regex(_SPLITS[name]), behavior="isolated")
-        return Sequence([split, ByteLevel(add_prefix_space=False, use_regex=False)])
-    if name in _SINGLE_DIGITS:
-        return Sequence([Digits(individual_digits=True), ByteLevel(add_prefix_space=False)])
-    if name in ("default", "gpt-2", "gpt2"):
-        return ByteLevel(add_prefix_space=False)
-    raise LoadFailed(
-        f"the GGUF file's pre-tokenizer '{name}' is not known; use the Hugging Face folder of the "
-        "model, which says how text is split"
-    )

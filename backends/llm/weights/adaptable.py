@@ -4,9 +4,9 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from trivet.backends.llm.adapters.bank import AdapterBank
+from trivet.backends.llm.adapters.bank import AdaptedProduct, AdapterBank
 from trivet.backends.llm.adapters.places import Place
-from trivet.backends.llm.matrices.matrix import Multiplied, Product
+from trivet.backends.llm.matrices.matrix import Multiplied
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -27,6 +27,6 @@ class Adaptable:
         """See Multiplied: the base's."""
         return self.matrix.expanded()
 
-    def product(self, bias: Tensor | None = None) -> Product:
+    def product(self, bias: Tensor | None = None) -> AdaptedProduct:
         """See Multiplied."""
-        return self.bank.adapted(self.place, self.matrix.product(bias))
+        return AdaptedProduct(self.bank, self.place, self.matrix.product(bias))

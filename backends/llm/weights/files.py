@@ -13,25 +13,14 @@ from trivet.backends.llm.families.family import Family
 from trivet.backends.llm.families.quantisation import quantisation
 from trivet.backends.llm.families.registry import FAMILIES, from_gguf, from_hub
 from trivet.backends.llm.matrices.matrix import Stored
-from trivet.backends.llm.text.tokenizer_files import TokenizerFiles, gguf_tokenizer, hub_tokenizer
-from trivet.backends.llm.weights.documents import described, read_json, reason_of
+from trivet.backends.llm.text.gguf_tokenizer import gguf_tokenizer
+from trivet.backends.llm.text.tokenizer_files import TokenizerFiles, hub_tokenizer
+from trivet.backends.llm.weights.documents import described, read_json, reason_of, shards
 from trivet.backends.llm.weights.gguf_parts import read_model
 from trivet.backends.llm.weights.gguf_weights import gguf_weights
 from trivet.backends.llm.weights.quantised.reading import pack_quantised
 from trivet.backends.llm.weights.stacked import unstack
 
-# Files of other quantisations or frameworks must not be taken for weights; pickles are never read.
-_INDEX = "model.safetensors.index.json"
-_ONLY_SHARD = "model.safetensors"
-_OTHER_WEIGHTS = {
-    ".bin": "a pickle, which could run code: save it as safetensors",
-    ".pt": "a pickle, which could run code: save it as safetensors",
-    ".pth": "a pickle, which could run code: save it as safetensors",
-    ".h5": "weights of TensorFlow: save them as safetensors",
-    ".msgpack": "weights of Flax: save them as safetensors",
-    ".safetensors": f"whose name says nothing: call it '{_ONLY_SHARD}', or give it an '{_INDEX}'",
-}
-"""What may lie there instead, by ending, and what to do about it."""
 _CORRECTION = ".e_score_correction_bias"
 
 
@@ -62,7 +51,7 @@ def read_safetensors(folder: Path) -> dict[str, Tensor]:
     from safetensors import SafetensorError, safe_open
 
     weights: dict[str, Tensor] = {}
-    for name in _shards(folder):
+    for name in shards(folder):
         try:
             check_readable(folder / name)
             with safe_open(folder / name, framework="pt") as file:
@@ -78,29 +67,3 @@ def _in_type(name: str, weight: Tensor, dtype: torch.dtype) -> Tensor:
     little."""
     is_kept = name.endswith(("_scale", _CORRECTION))
     return weight.to(torch.float32 if is_kept else dtype)
-
-
-def _shards(folder: Path) -> list[str]:
-    index = folder / _INDEX
-    if not index.exists():
-        _refuse_other_weights(folder)
-        return [_ONLY_SHARD]
-    places = read_json(index).get("weight_map")
-    if not isinstance(places, dict) or not all(isinstance(name, str) for name in places.values()):
-        raise LoadFailed(f"'{_INDEX}' must have a 'weight_map' from weights to files")
-    for name in places.values():
-        if Path(name).name != name:
-            raise LoadFailed(f"'{_INDEX}' names '{name}', which is no file of the folder")
-    return sorted(set(places.values()))
-
-
-def _refuse_other_weights(folder: Path) -> None:
-    """Raises LoadFailed that names what lies there instead of weights that can be read."""
-    if (folder / _ONLY_SHARD).exists():
-        return
-    for ending, advice in reversed(_OTHER_WEIGHTS.items()):
-        found = sorted(path.name for path in folder.glob(f"*{ending}"))
-        if found:
-            raise LoadFailed(
-                f"'{_ONLY_SHARD}' cannot be read: there is none, but '{found[0]}', {advice}"
-            )

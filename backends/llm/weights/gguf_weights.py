@@ -49,11 +49,8 @@ def _read(
     weights: dict[str, Stored],
     expanded: Counter[str],
 ) -> None:
-    # Copied on write, of which there is none: torch warns of memory that cannot be written to.
-    data = torch.from_numpy(np.asarray(np.memmap(file.path, mode="c")))
-    for gguf_name, tensor in file.header.tensors.items():
+    for gguf_name, tensor, rows in _tensors(file):
         name = _GgufName.parsed(gguf_name, config)
-        rows = data[tensor.start : tensor.start + tensor.size_bytes].view(tensor.shape)
         packed = list(_packed(tensor, rows, name, config, dtype))
         weights.update(packed)
         if packed:
@@ -64,6 +61,22 @@ def _read(
         kept = gguf_name == config.names.rope_divisors or is_correction
         for hub_name, part in _as_in_hub(weight, name, config):
             weights[hub_name] = part if kept else part.to(dtype)
+
+
+def gguf_values(model: GgufModel) -> Iterator[tuple[str, np.ndarray]]:
+    """Names and numbers of a model's tensors, one after the other. Raises LoadFailed."""
+    for file in model.files:
+        for name, tensor, rows in _tensors(file):
+            yield name, _values(name, tensor, rows)
+
+
+def _tensors(file: GgufFile) -> Iterator[tuple[str, GgufTensor, Tensor]]:
+    """Each with its bytes where they lie."""
+    # Copied on write, of which there is none: torch warns of memory that cannot be written to.
+    data = torch.from_numpy(np.asarray(np.memmap(file.path, mode="c")))
+    for name, tensor in file.header.tensors.items():
+        rows = data[tensor.start : tensor.start + tensor.size_bytes].view(tensor.shape)
+        yield name, tensor, rows
 
 
 def _packed(
@@ -154,12 +167,20 @@ def _file_order(
 
 def _floats(name: str, tensor: GgufTensor, rows: Tensor, expanded: Counter[str]) -> Tensor:
     from gguf import GGMLQuantizationType
+
+    kind = GGMLQuantizationType(tensor.kind).name
+    if kind not in ("F32", "F16", "BF16", "F64"):
+        expanded[kind] += 1
+    return torch.from_numpy(_values(name, tensor, rows).copy())
+
+
+def _values(name: str, tensor: GgufTensor, rows: Tensor) -> np.ndarray:
+    """As the gguf package has them. Raises LoadFailed."""
+    from gguf import GGMLQuantizationType
     from gguf.quants import dequantize
 
     kind = GGMLQuantizationType(tensor.kind)
-    if kind.name not in ("F32", "F16", "BF16", "F64"):
-        expanded[kind.name] += 1
     try:
-        return torch.from_numpy(dequantize(rows.numpy(), kind).copy())
+        return dequantize(rows.numpy(), kind)
     except NotImplementedError as error:
         raise LoadFailed(f"tensor '{name}' is of type {kind.name}, which cannot be read") from error

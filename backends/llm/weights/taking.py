@@ -10,7 +10,7 @@ from torch import Tensor
 
 from trivet.backends.api import LoadFailed
 from trivet.backends.llm.adapters.bank import AdapterBank
-from trivet.backends.llm.adapters.places import Part
+from trivet.backends.llm.adapters.places import ExpertPlaces, Part, Place
 from trivet.backends.llm.device.group import Alone, Ranks
 from trivet.backends.llm.families.config import LlmConfig
 from trivet.backends.llm.families.names import Role, Share, WeightName
@@ -25,10 +25,14 @@ M = TypeVar("M", bound=Matrix)
 _NEVER_QUANTISED = {Role.HEAD, Role.ROUTER, Role.SHARED_SHARE, Role.LATENT_UP}
 """A router's scores decide which experts are asked; its matrix is small. What leads from a latent
 is multiplied head by head."""
-_ADAPTED_HEADS = frozenset({Role.QUERY, Role.KEY, Role.VALUE, Role.OUTPUT})
-_ADAPTED_MLP = frozenset({Role.GATE, Role.UP, Role.DOWN})
-"""The head is adapted as a table of tokens is. An expert's rows are not a step's tokens, and what
-leads to a latent and from it is not computed as the file has it."""
+_ADAPTED = frozenset({
+    Role.QUERY, Role.KEY, Role.VALUE, Role.OUTPUT, Role.QUERY_DOWN, Role.LATENT, Role.GATE, Role.UP,
+    Role.DOWN, Role.EXPERT_GATE, Role.EXPERT_UP, Role.EXPERT_DOWN, Role.SHARED_GATE, Role.SHARED_UP,
+    Role.SHARED_DOWN,
+})  # fmt: skip
+"""The head is adapted as a table of tokens is. What leads from a latent is not computed as the file
+has it, and a router's scores in a precision of their own."""
+_OF_EXPERTS = frozenset(role for role in _ADAPTED if "expert" in role)
 
 
 class Weights:
@@ -59,7 +63,7 @@ class Weights:
         """The format that dense matrices of layers get; empty: they stay dense."""
         self.adapters = adapters
         """Over the model; None: there are never any."""
-        if adapters is not None:
+        if adapters is not None and config.names.weights:
             self._note_vocabulary(adapters)
 
     @property
@@ -93,23 +97,44 @@ class Weights:
                 stays = role in _NEVER_QUANTISED
                 parts.append(mine if stays else quantised(mine, self.quantization))
         joined = join(parts)
-        if self.adapters is None or not self._is_adapted(outputs.keys(), layer):
+        if self.adapters is None or not outputs.keys() <= _ADAPTED:
             return joined
-        place = self.adapters.places.add(tuple(self._parts(outputs, layer)), inputs)
+        places, num_mine = self.adapters.places, joined.shape[INPUTS]
+        first = 0 if num_mine == inputs else self.ranks.rank * num_mine
+        place = places.add(tuple(self._parts(outputs, layer, expert)), num_mine, inputs, first)
+        self._note_expert(place, outputs.keys(), layer)
         return Adaptable(joined, place, self.adapters)
 
-    def _is_adapted(self, roles: AbstractSet[Role], layer: int) -> bool:
-        has_heads = self.whole.layers[layer].attention.latent is None
-        return roles <= _ADAPTED_MLP or (has_heads and roles <= _ADAPTED_HEADS)
-
-    def _parts(self, outputs: Mapping[Role, int], layer: int) -> Iterator[Part]:
-        """What adapters may change of a product."""
+    def _parts(self, outputs: Mapping[Role, int], layer: int, expert: int) -> Iterator[Part]:
+        """What adapters may change of a product: cut as the matrices themselves are."""
         start = 0
         for name, roles in self._named(outputs):
-            stop = start + sum(roles.values())
+            size = sum(roles.values())
             order = computed_order(name, self.whole.layers[layer].attention)
-            yield Part(name.in_hub(layer), start, stop, order)
-            start = stop
+            all_rows = torch.arange(size) if order is None else order
+            if name.share is not Share.INPUTS:
+                column = Dense(all_rows.unsqueeze(1))
+                mine = [self._part(column, name, *each, layer).data for each in _spans(roles)]
+                all_rows = torch.cat(mine).squeeze(1)
+            is_whole = order is None and len(all_rows) == size
+            yield Part(
+                name.in_hub(layer, expert),
+                start,
+                start + len(all_rows),
+                size,
+                None if is_whole else all_rows,
+                is_of_expert=outputs.keys() <= _OF_EXPERTS,
+            )
+            start += len(all_rows)
+
+    def _note_expert(self, place: Place, roles: AbstractSet[Role], layer: int) -> None:
+        """What files may have as one matrix for all experts."""
+        assert self.adapters is not None
+        if not self.whole.names.of(next(iter(roles))).is_of_experts:
+            return
+        experts = self.adapters.places.experts.setdefault(layer, ExpertPlaces())
+        experts.alternates = any(len(each.roles) > 1 for each in self.whole.names.stacked)
+        (experts.down if Role.EXPERT_DOWN in roles else experts.gate_up).append(place)
 
     def _note_vocabulary(self, adapters: AdapterBank) -> None:
         whole, places = self.whole, adapters.places

@@ -5,6 +5,7 @@ import logging
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import Protocol
 
 from trivet.server.grpc.http2.messages import Assembler, BadMessageError, Packed, packed
@@ -13,6 +14,7 @@ from trivet.server.protocol.inflate import Plain
 
 log = logging.getLogger(__name__)
 HIGH_WATER_BYTES = 1024 * 1024
+NOTHING_TOLD: Mapping[str, str] = MappingProxyType({})
 _BATCH = 256
 """Messages that waited are taken so many at a time."""
 _TOO_LATE = Code.DEADLINE_EXCEEDED, "Deadline Exceeded"
@@ -43,7 +45,7 @@ class Http2Call:
         "_on_cancel", "_on_writable", "_owner", "_row", "_unpacking", "_waiting", "assembler",
         "deadline", "has_sent_head", "id", "is_behind", "is_half_closed", "metadata",
         "missing_bytes", "queue",
-        "queued_bytes", "receive_window", "send_window", "trailers",
+        "queued_bytes", "receive_window", "send_window", "told", "trailers",
     )  # fmt: skip
 
     def __init__(
@@ -69,6 +71,8 @@ class Http2Call:
         self.queued_bytes = 0
         self.trailers: tuple[Code, str] | None = None
         """Set once the answer is complete but waits in the queue."""
+        self.told = NOTHING_TOLD
+        """Metadata that go with the trailers."""
         self._row: Unary | None = None
         self._handler: MessageHandler | None = None
         self._message: Buffer | None = None
@@ -98,6 +102,9 @@ class Http2Call:
             self._on_cancel = [callback]
         else:
             self._on_cancel.append(callback)
+
+    def tell(self, metadata: Mapping[str, str]) -> None:
+        self.told = metadata
 
     def send(self, message: Sequence[Buffer]) -> None:
         if not self._is_ended:

@@ -224,6 +224,12 @@ def trailers_block(code: Code, text: str) -> bytes:
     return _literal(b"grpc-status", b"%d" % code) + _literal(b"grpc-message", message)
 
 
+def metadata_block(metadata: Mapping[str, str]) -> bytes:
+    """Fields of ours, behind the status."""
+    pairs = ((name.encode("ascii"), value.encode("ascii")) for name, value in metadata.items())
+    return b"".join(_literal(*pair) for pair in pairs)
+
+
 def _quoted(text: str) -> bytes:
     return quote(text, safe=" !\"#$&'()*+,-./:;<=>?@[\\]^_`{|}~").encode()
 

@@ -25,6 +25,7 @@ from trivet.server.grpc.http2.heads import (
     answer_end,
     answer_head,
     failure_block,
+    metadata_block,
     trailers_block,
 )
 from trivet.server.grpc.transport import Buffer, Code
@@ -86,6 +87,7 @@ class Outbox:
         if (
             call.has_sent_head
             or call.answers_gzip
+            or call.told
             or self._is_paused
             or size > min(self._window, call.send_window, self.max_frame_bytes)
         ):
@@ -121,6 +123,8 @@ class Outbox:
             block = ANSWER_BLOCK + OK_TRAILERS if code is Code.OK else failure_block(code, text)
         else:
             block = trailers_block(code, text)
+        if call.told:
+            block += metadata_block(call.told)
         self._add(_headers(call.id, block, END_HEADERS | END_STREAM))
         self._on_sent(call)
 

@@ -43,7 +43,7 @@ class Completions:
         fields.check()
         call.user = fields.user or ""
         fields.model, generator = named_generator(self._core, fields.model, call)
-        completion = Completion(fields, generator)
+        completion = Completion(fields, generator, docs.fingerprint_of(call.told))
         await completion.start()
         if fields.stream:
             keep_alive_s = self._limits.event_keep_alive_s
@@ -55,10 +55,12 @@ class Completions:
 class Completion:
     """One request on its way."""
 
-    def __init__(self, fields: CompletionFields, generator: Generator) -> None:
+    def __init__(self, fields: CompletionFields, generator: Generator, fingerprint: str) -> None:
         self._fields = fields
         self._generator = generator
-        self._head = docs.Head(docs.new_id("cmpl", fields.request_id), docs.now_s(), fields.model)
+        self._head = docs.Head(
+            docs.new_id("cmpl", fields.request_id), docs.now_s(), fields.model, fingerprint
+        )
         self._events = EventWriter(self._head.fields(_KIND))
         self._prompts: list[list[int]] = []
         self._texts: list[str] = []

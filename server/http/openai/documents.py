@@ -2,15 +2,22 @@
 
 import time
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from trivet import __version__
 from trivet.backends.api import Chunk, Finish, TokenLogprob
 from trivet.server.http.openai.messages import Message, plain_message
+from trivet.server.models.routing import VERSION_HEADER
 
 FINGERPRINT = f"trivet-{__version__}"
+
+
+def fingerprint_of(told: Mapping[str, str]) -> str:
+    """What changes with what computes: with the model's version, too, where answers tell of it."""
+    version = told.get(VERSION_HEADER)
+    return f"{FINGERPRINT}-v{version}" if version else FINGERPRINT
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,6 +27,7 @@ class Head:
     id: str
     created_s: int
     model: str
+    fingerprint: str = FINGERPRINT
 
     def fields(self, kind: str) -> dict[str, Any]:
         """As a document has them; `kind` is its `object`."""
@@ -29,7 +37,7 @@ class Head:
             "created": self.created_s,
             "model": self.model,
             # TGI's client takes no null for it.
-            "system_fingerprint": FINGERPRINT,
+            "system_fingerprint": self.fingerprint,
         }
 
 

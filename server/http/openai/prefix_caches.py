@@ -8,6 +8,7 @@ from trivet.backends.api import InvalidRequest, Unsupported
 from trivet.backends.api.naming import name_in
 from trivet.server.core import Core
 from trivet.server.http.answers import empty_answer
+from trivet.server.http.openai.prompts import asked_generator
 from trivet.server.http.origin import refuse_other_sites
 from trivet.server.http.routes import Call
 
@@ -33,9 +34,7 @@ class PrefixCaches:
             if wanted in (None, name, name_in(name))
         ]
         if wanted is not None and not found:
-            self._core.generator(
-                wanted, call.version, call.request_id, call
-            )  # Raises what is wrong with the name.
+            asked_generator(self._core, wanted, call)  # Raises what is wrong with the name.
             raise Unsupported(f"model: `{wanted[:128]}` keeps nothing of what prompts begin with")
         for name, cache in found:
             cache.reset_prefix_cache(is_anew=is_anew)

@@ -18,7 +18,7 @@ def named_generator(core: Generators, name: str, call: Call) -> tuple[str, Gener
         found = core.unnamed_generators()
         if len(found) == 1:
             (name,) = found
-    return name, core.generator(name, call.version, RequestIds.given(call.request.headers), call)
+    return name, asked_generator(core, name, call)
 
 
 def generator_for(core: Generators, name: str | None, call: Call) -> Generator:
@@ -28,7 +28,15 @@ def generator_for(core: Generators, name: str | None, call: Call) -> Generator:
         if len(found) != 1:
             raise ModelNotFound(f"model: {len(found)} models generate text; name one of them")
         (name,) = found
-    return core.generator(name, call.version, RequestIds.given(call.request.headers), call)
+    return asked_generator(core, name, call)
+
+
+def asked_generator(core: Generators, name: str, call: Call) -> Generator:
+    """The model of that name; the call's answers say which version it is. Raises ModelNotFound,
+    NotFound, ModelNotReady."""
+    key = RequestIds.given(call.request.headers)
+    generator, call.told = core.generator(name, call.version, key, call)
+    return generator
 
 
 def seeded(sampling: Sampling, index: int) -> Sampling:

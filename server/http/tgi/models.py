@@ -3,8 +3,7 @@
 from trivet.backends.api import Generator, InvalidRequest, ModelNotReady
 from trivet.backends.api.adapting import SEPARATOR
 from trivet.server.core import Generators
-from trivet.server.http.openai.prompts import PLACEHOLDERS
-from trivet.server.http.request_ids import RequestIds
+from trivet.server.http.openai.prompts import PLACEHOLDERS, asked_generator
 from trivet.server.http.routes import Call
 
 
@@ -17,9 +16,8 @@ def choose(
     Raises InvalidRequest when several do and none is named, ModelNotFound, ModelNotReady.
     """
     name = named or call.request.headers.get("model", "")
-    key = RequestIds.given(call.request.headers)
     if name and (name not in PLACEHOLDERS or name in core.generators()):
-        return name, core.generator(_adapted(name, adapter), call.version, key, call)
+        return name, asked_generator(core, _adapted(name, adapter), call)
     found = core.unnamed_generators()
     if not found:
         raise ModelNotReady("no model that generates text is ready")
@@ -29,7 +27,7 @@ def choose(
             "the field or header 'model'"
         )
     (name,) = found
-    return name, core.generator(_adapted(name, adapter), call.version, key, call)
+    return name, asked_generator(core, _adapted(name, adapter), call)
 
 
 def _adapted(name: str, adapter: str) -> str:

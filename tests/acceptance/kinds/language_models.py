@@ -46,7 +46,7 @@ def _gguf(place: Path, *, path: str, tensors_per_part: int = 0) -> Prediction:
     from tokenizers import pre_tokenizers
 
     from trivet.backends.llm.families.described import Described
-    from trivet.backends.llm.text.tokenizer_files import gguf_tokenizer
+    from trivet.backends.llm.text.gguf_tokenizer import gguf_tokenizer
 
     tokens = trained(pre_tokenizers.ByteLevel(add_prefix_space=False))
     vocabulary_size = len(tokens["tokenizer.ggml.tokens"])

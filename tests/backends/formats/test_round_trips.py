@@ -276,6 +276,43 @@ def test_json_without_marks_calls_tools_only(text: str, shown: str, called: list
         assert (told_text, [name for name, _ in told]) == (shown, called)
 
 
+def test_json_in_a_fence_is_a_call_if_its_function_is_known() -> None:
+    for parts in cuts(f"```json\n{KNOWN}\n```"):
+        assert read(reader_of("llama3_json"), parts) == ("", "", [("weather", '{"days": 1}')])
+    for text in (f"```json\n{BOB}\n```", "```json\n[1]\n```", "```\nx\n```", "``"):
+        assert all(read(reader_of("llama3_json"), parts) == ("", text, []) for parts in cuts(text))
+
+
+COHERE = "<|START_ACTION|>[\n    {CALL}\n]<|END_ACTION|>"
+ACTION = '{"tool_call_id": "0", "tool_name": "weather", "parameters": {"days": 1}}'
+ANSWER = "<|START_RESPONSE|>It rains.<|END_RESPONSE|>"
+
+
+@pytest.mark.parametrize(
+    ("output", "thoughts", "text", "calls"),
+    [
+        (COHERE.replace("{CALL}", ACTION), "so", "", [F]),
+        (ANSWER, "so", "It rains.", []),
+        (ANSWER.replace("RESPONSE", "TEXT"), "so", "It rains.", []),
+        ("It rains.", "so", "It rains.", []),
+        (COHERE.replace("{CALL}", "5"), "so", COHERE.replace("{CALL}", "5"), []),
+    ],
+)
+def test_cohere_s_marks_around_thoughts_and_answers_are_told_nowhere(
+    output: str, thoughts: str, text: str, calls: list[tuple[str, str]]
+) -> None:
+    for parts in cuts(f"<|START_THINKING|>so<|END_THINKING|>{output}"):
+        assert read(reader_of("cohere_command3"), parts) == (thoughts, text, calls)
+    for parts in cuts(output):
+        assert read(reader_of("cohere_command3"), parts) == ("", text, calls)
+
+
+def test_command_r_calls_the_client_s_functions_only() -> None:
+    text = 'Action: ```json\n[{"tool_name": "directly_answer", "parameters": {}}]\n```'
+    for parts in cuts(text):
+        assert read(reader_of("command_r"), parts) == ("", text, [])
+
+
 @pytest.mark.parametrize(
     ("name", "text", "shown", "given"),
     [
@@ -285,6 +322,13 @@ def test_json_without_marks_calls_tools_only(text: str, shown: str, called: list
         ("pythonic", "[weather(days=1, so it is)]", "so it is)]", '{"days": 1'),
         ("pythonic", "[weather(days=12", "", '{"days": 12'),
         ("pythonic", "[weather(place={'la", "", '{"place": {"la'),
+        ("pythonic", "[weather(days=1, no", "", '{"days": 1, "no'),
+        ("hermes", '<tool_call>{"name": "weather", "arguments": {"days": 1</tool_call>', "",
+         '{"days": 1}'),
+        ("hermes", '<tool_call>{"name": "weather", "arguments": {"tags": ["<"\n</tool_call>', "",
+         '{"tags": ["<"\n]}'),
+        ("hermes", '<tool_call>[{"name": "weather", "arguments": {"days": 1</tool_call>', "",
+         '{"days": 1}'),
         ("gemma4", "<|tool_call>call:weather{days:12", "", '{"days": 12'),
         ("glm45", "<tool_call>weather\n<arg_key>days</arg_key>\n<arg_value>12", "",
          '{"days": 12'),

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from trivet.backends.api import LoadFailed
 from trivet.backends.llm import loading
+from trivet.backends.llm.adapters.bank import AdapterBank
 from trivet.backends.llm.attention.base import StepInputs
 from trivet.backends.llm.attention.cache_size import cache_scales, size_cache
 from trivet.backends.llm.attention.kv_cache import KvCache
@@ -284,7 +285,7 @@ class ScriptedMeter:
 
 
 def load_measured(
-    monkeypatch: pytest.MonkeyPatch, settings: EngineSettings
+    monkeypatch: pytest.MonkeyPatch, settings: EngineSettings, adapters: AdapterBank | None = None
 ) -> tuple[HeldModel, int, LlmConfig]:
     """A model as a GPU of 1000 MiB would get it, on a processor."""
     made = random_model("Llama", SIZES)
@@ -292,8 +293,9 @@ def load_measured(
     monkeypatch.setattr(
         MemoryUse, "before", classmethod(lambda cls, device, size: cls(1000 * MIB, MIB, size))
     )
+    taken = Weights(weights, config, adapters=adapters)
     model, num_blocks = loading._load_measured(
-        settings, Weights(weights, config), torch.float32, CPU, [(1.0, 1.0)], ScriptedMeter()
+        settings, taken, torch.float32, CPU, [(1.0, 1.0)], ScriptedMeter()
     )
     return model, num_blocks, config
 
@@ -325,6 +327,27 @@ def test_recorded_steps_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
     _, with_graphs, _ = load_measured(monkeypatch, settings)
     _, without, _ = load_measured(monkeypatch, replace(settings, cuda_graphs=False))
     assert (without - with_graphs) * 4096 == pytest.approx(16 * 120 * 8, abs=4096)
+
+
+@pytest.mark.parametrize("kv_cache_bytes", [0, 150 * MIB])
+def test_adapters_have_a_budget_of_their_own(
+    monkeypatch: pytest.MonkeyPatch, kv_cache_bytes: int
+) -> None:
+    settings = EngineSettings(
+        "model", attention="torch", max_model_len=2000, max_num_seqs=16, cuda_graphs=False,
+        gpu_memory_utilization=0.5, kv_cache_bytes=kv_cache_bytes, max_batched_tokens=64,
+    )  # fmt: skip
+    few, many = (AdapterBank(torch.float32, CPU, rank) for rank in (8, 1 << 20))
+    load_measured(monkeypatch, replace(settings, max_lora_rank=8, max_loras=3), few)
+    ranks = 8 * sum(
+        place.inputs + part.stop - part.start for place in few.places.all for part in place.parts
+    )
+    assert few.budget == 3 * 2 * 4 * ranks, "in slots, and in a step's stack"
+    left = (500 - 1 - 10 - 20 - 256) * MIB
+    load_measured(monkeypatch, replace(settings, max_lora_rank=1 << 20, max_loras=1), many)
+    share = left - kv_cache_bytes if kv_cache_bytes else left // 8
+    assert many.budget is not None
+    assert share / 2 < many.budget < share, "rows of a step are lowered to some of it"
 
 
 def test_the_longest_context_that_fits_is_proposed() -> None:

@@ -180,6 +180,13 @@ def test_unknown_backend_names_itself_and_the_known_ones(tmp_path: Path) -> None
         find_backend(make_config('backend: "onnx"'), make_files(tmp_path))
 
 
+def test_a_misspelt_backend_or_platform_has_its_word(tmp_path: Path) -> None:
+    with pytest.raises(InvalidConfig, match=r"'onnxruntim' \(did you mean 'onnxruntime'\?\)"):
+        find_backend(make_config('backend: "onnxruntim"'), make_files(tmp_path))
+    with pytest.raises(InvalidConfig, match=r"\(did you mean 'tensorflow_savedmodel'\?\)"):
+        find_backend(make_config('platform: "tensorflow_savedmodl"'), make_files(tmp_path))
+
+
 @pytest.mark.parametrize("word", ["api", "../x", "testing.identity", "", "registry", "Identity"])
 def test_a_word_reaches_no_module_but_a_backend(word: str) -> None:
     with pytest.raises(InvalidConfig, match="unknown backend"):

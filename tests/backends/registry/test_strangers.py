@@ -53,7 +53,7 @@ CASES: dict[str, tuple[dict[str, bytes], str]] = {
     "tokenizer": ({"tokenizer.json": b"{}"}, "'tokenizer.json' is a tokenizer, and its model"),
     "a version in other words": ({"v2/model.onnx": b""}, "'v2' looks like a version.*name that"),
     "anything": ({"a.foo": b"", "b.bar": b""}, "\\(there is 'a.foo', 'b.bar'\\).*model.onnx"),
-    "nothing": ({}, "names no backend and no file tells it \\(there is no file\\)"),
+    "nothing": ({}, "no config names its backend and no file tells it \\(there is no file\\)"),
 }
 
 

@@ -22,6 +22,7 @@ from trivet.backends.api import (
     Tensor,
     Unavailable,
 )
+from trivet.backends.device.driver import Gpu
 from trivet.backends.tensorrt.about import ABOUT
 from trivet.backends.tensorrt.backend import TensorRtBackend
 from trivet.backends.tensorrt.description import Description, EngineTensor, Range
@@ -286,6 +287,22 @@ def test_a_plan_for_another_library_gpu_or_version_says_which(site: Site) -> Non
     site.fake.refuses_with = "Serialization assertion failed"
     with pytest.raises(LoadFailed, match=r"made by version 9\.1\.0\.35: build it again"):
         site.open(plan(version=bytes((9, 1, 0, 35))))
+
+
+def test_a_plan_where_no_gpu_is_says_what_to_serve_instead(site: Site) -> None:
+    def no_gpu(_: int) -> Gpu:
+        raise LoadFailed("GPU 0 cannot be used: scripted")
+
+    backend = TensorRtBackend(lambda: site.fake.library, no_gpu)
+    folder = write_plan(site.root, plan(), GPU_GROUP)
+    told = (
+        r"'model.plan' is an engine of TensorRT.* cannot be used: scripted; .*serve the ONNX model"
+    )
+    with pytest.raises(LoadFailed, match=told):
+        backend.complete(read_config(folder), ModelFiles(folder, 1))
+    (folder / "1" / "model.plan").write_bytes(b"no plan")
+    with pytest.raises(LoadFailed, match=r"is no TensorRT engine"):
+        backend.complete(read_config(folder), ModelFiles(folder, 1))
 
 
 def test_the_note_tells_of_an_engine_for_another_gpu(site: Site) -> None:

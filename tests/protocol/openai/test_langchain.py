@@ -9,6 +9,7 @@ from patience import patience
 from pydantic import BaseModel, ConfigDict
 from serving import RunningServer
 
+pytestmark = pytest.mark.slow
 QUESTION = [HumanMessage("Name a city and say how big it is.")]
 
 

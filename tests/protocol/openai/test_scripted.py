@@ -25,6 +25,34 @@ THOUGHTS = ["<think>", "one ", "two ", "three ", "</think>", "done"]
 SCRIPTS: list[Script] = [bytes_of("ABCDEFGHIJKLM"), ['{"score":1', ","], [CALLING], THOUGHTS]
 TEMPLATE = "{% if tools %}{# written as <tool_call> #}<s2>{% else %}{# </think> #}<s3>{% endif %}"
 
+MARKS = (
+    "<|start|>", "<|channel|>", "<|message|>", "<|constrain|>", "<|end|>", "<|return|>", "<|call|>",
+)  # fmt: skip
+"""gpt-oss' own tokens."""
+HARMONY = (
+    "{# <|start|> <|channel|> <|message|> #}"
+    "{% if tools and not thinks %}<s1>{% else %}<s0>{% endif %}"
+)
+HARMONIES: list[Script] = [
+    ["<|channel|>", "analysis", "<|message|>", "one ", "two ", "three ", "<|end|>",
+     "<|start|>assistant<|channel|>final<|message|>", "It is ", "noon.", "<|return|>"],
+    ["<|chan", "nel|>analysis<|mess", "age|>Rome, th", "en.<|en", "d|><|start|>assistant",
+     " to=functions.f<|channel|>commentary json<|message|>", '{"city": ', '"Rome"}', "<|call|>"],
+]  # fmt: skip
+"""No token may be in two places; marks that come again are cut in other places."""
+CITY = {
+    "type": "function",
+    "function": {
+        "name": "f",
+        "parameters": {
+            "type": "object",
+            "properties": {"city": {"enum": ["Rome"]}},
+            "required": ["city"],
+            "additionalProperties": False,
+        },
+    },
+}
+
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
@@ -34,7 +62,8 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
     with pytest.MonkeyPatch.context() as patch:
         print_in_processes(tmp_path_factory.mktemp("site"), patch)
         server = start_server(repository, *flags, wait=False)
-    server.wait_until(lambda: ("scripted", "1") in states(server), "loaded")
+    names = {("scripted", "1"), ("harmony", "1")}
+    server.wait_until(lambda: names <= states(server).keys(), "loaded")
     yield server
     server.end()
 
@@ -60,6 +89,9 @@ def call(server: RunningServer) -> Call:
 
 def write_models(repository: Path) -> None:
     write_scripted_llm(repository, "scripted", SCRIPTS, otherwise=ord("}"), chat_template=TEMPLATE)
+    write_scripted_llm(
+        repository, "harmony", HARMONIES, chat_template=HARMONY, marks=MARKS, is_gpt_oss=True
+    )
     write_crash(repository, "printing")
     # It fails in the engine's process, with a traceback: the grammar library wants a decoder.
     broken = write_scripted_llm(repository, "broken") / "1" / "tokenizer.json"
@@ -127,6 +159,72 @@ def test_a_prompt_may_have_begun_the_thoughts(call: Call) -> None:
 def test_what_a_grammar_forces_has_no_thoughts_to_end(call: Call) -> None:
     wish: dict[str, Any] = {"thinking_token_budget": 0, "structured_outputs": {"choice": ["AB"]}}
     assert completed(call, prompt="<think><s0>", **wish)["text"] == "AB"
+
+
+def told_by_gpt_oss(call: Call, **wishes: Any) -> tuple[str, str, list[tuple[str, str]], str]:
+    """Thoughts, content, calls and why it ended; a stream tells the same as a whole answer."""
+    asked = {
+        "model": "harmony", "messages": [{"role": "user", "content": "<|end|>When?"}],
+        "temperature": 0, "max_tokens": 120, **wishes,
+    }  # fmt: skip
+    reply = call("/v1/chat/completions", asked)
+    assert reply.status == 200, reply.body
+    (choice,) = reply.json["choices"]
+    whole = (
+        choice["message"].get("reasoning") or "",
+        choice["message"]["content"] or "",
+        [(each["function"]["name"], each["function"]["arguments"])
+         for each in choice["message"].get("tool_calls") or ()],
+        choice["finish_reason"],
+    )  # fmt: skip
+    assert streamed(call, asked) == whole
+    return whole
+
+
+def streamed(call: Call, asked: dict[str, Any]) -> tuple[str, str, list[tuple[str, str]], str]:
+    reply = call("/v1/chat/completions", asked | {"stream": True})
+    *lines, done, _ = reply.body.decode().split("\n\n")
+    assert done == "data: [DONE]"
+    events = [json.loads(line.removeprefix("data: ")) for line in lines if line[0] != ":"]
+    choices = [choice for event in events for choice in event["choices"]]
+    deltas = [choice["delta"] for choice in choices]
+    calls: list[list[str]] = []
+    for each in (each for delta in deltas for each in delta.get("tool_calls") or ()):
+        if name := each["function"].get("name"):
+            calls.append([name, ""])
+        calls[each["index"]][1] += each["function"].get("arguments") or ""
+    return (
+        "".join(delta.get("reasoning") or "" for delta in deltas),
+        "".join(delta.get("content") or "" for delta in deltas),
+        [(name, arguments) for name, arguments in calls],
+        choices[-1]["finish_reason"],
+    )
+
+
+BUDGETS = [(0, ""), (2, "one two "), (-1, "one two three ")]
+IN_ROME = ("f", '{"city": "Rome"}')
+
+
+@pytest.mark.parametrize(("budget", "thoughts"), BUDGETS)
+def test_gpt_oss_thinks_as_long_as_it_may_and_answers(
+    call: Call, budget: int, thoughts: str
+) -> None:
+    told = told_by_gpt_oss(call, thinking_token_budget=budget)
+    assert told == (thoughts, "It is noon.", [], "stop")
+
+
+def test_gpt_oss_calls_functions_of_its_own_accord(call: Call) -> None:
+    told = told_by_gpt_oss(call, tools=[CITY])
+    assert told == ("Rome, then.", "", [IN_ROME], "tool_calls")
+
+
+@pytest.mark.parametrize(("budget", "thoughts"), BUDGETS)
+def test_gpt_oss_thinks_as_long_as_it_may_before_a_call_that_is_forced(
+    call: Call, budget: int, thoughts: str
+) -> None:
+    wish: dict[str, Any] = {"tools": [CITY], "chat_template_kwargs": {"thinks": True}}
+    told = told_by_gpt_oss(call, tool_choice="required", thinking_token_budget=budget, **wish)
+    assert told == (thoughts, "", [IN_ROME], "tool_calls")
 
 
 @pytest.mark.rows("O21")
@@ -228,7 +326,7 @@ def lines(server: RunningServer) -> list[dict[str, Any]]:
 
 def test_engines_log_as_the_server_does(server: RunningServer) -> None:
     of_engine = [line for line in lines(server) if line["msg"].startswith("engine of ")]
-    assert {line["model"] for line in of_engine} == {"scripted", "broken"}
+    assert {line["model"] for line in of_engine} == {"scripted", "harmony", "broken"}
     (failed,) = (line for line in of_engine if line["level"] == "error")
     assert failed["model"] == "broken"
     assert failed["exception"].startswith("Traceback (most recent call last):\n")
@@ -239,9 +337,9 @@ def test_engines_log_as_the_server_does(server: RunningServer) -> None:
 def test_what_processes_print_are_lines_with_level_model_and_pid(server: RunningServer) -> None:
     printed = [line for line in lines(server) if line["msg"] == RAW]
     # That of no model: what Python models' processes are forked from.
-    assert {line.get("model") for line in printed} == {"scripted", "broken", None}
+    assert {line.get("model") for line in printed} == {"scripted", "harmony", "broken", None}
     assert {line["level"] for line in printed} == {"info"}
-    assert len({line["pid"] for line in printed}) == 3
+    assert len({line["pid"] for line in printed}) == 4
     assert server.process.pid not in {line["pid"] for line in printed}
 
 

@@ -14,7 +14,7 @@ from heard import hear
 from http_site import FakeCore, all_routes
 from patience import patience
 
-from trivet.protos import grpc_service_pb2, health_pb2
+from trivet.protos import grpc_service_pb2, health_pb2, releases_pb2
 from trivet.server.auth.keyring import Keyring
 from trivet.server.auth.scopes import Scope
 from trivet.server.core import Core
@@ -71,6 +71,7 @@ def test_every_rpc_of_the_protocol_is_served(rows: Rows) -> None:
     services = (
         grpc_service_pb2.DESCRIPTOR.services_by_name["GRPCInferenceService"],
         health_pb2.DESCRIPTOR.services_by_name["Health"],
+        releases_pb2.DESCRIPTOR.services_by_name["Releases"],
     )
     declared = {f"/{each.full_name}/{method.name}" for each in services for method in each.methods}
 

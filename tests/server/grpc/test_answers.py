@@ -31,6 +31,9 @@ class RecordedCall:
     def on_cancel(self, callback: Callable[[], None]) -> None:
         """Nobody cancels."""
 
+    def tell(self, metadata: Mapping[str, str]) -> None:
+        """Of no concern here."""
+
     def send(self, message: Sequence[Buffer]) -> None:
         self.messages.append(b"".join(message))
 

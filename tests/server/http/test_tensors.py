@@ -19,10 +19,9 @@ from trivet.backends.api import (
     Tensor,
 )
 from trivet.server.http.limits import JsonLimits
-from trivet.server.http.plan import ALL_BINARY, Wishes
+from trivet.server.http.plan import ALL_BINARY, ALL_JSON, Wishes
 from trivet.server.http.tensors import Decoded, InferDecoder, encode_infer
 
-ALL_JSON = Wishes({}, others_binary=False, special={})
 NUMBERS: list[DataType] = [datatype for datatype in DataType if datatype is not DataType.BYTES]
 JSON_NUMBERS: list[DataType] = [d for d in NUMBERS if d not in (DataType.FP16, DataType.BF16)]
 
@@ -370,3 +369,24 @@ def test_shared_inputs_are_read_where_they_are() -> None:
     assert asked == [("r", 8, 8)]
     assert tensor.numpy().tolist() == [3, 4]
     assert np.shares_memory(tensor.numpy(), np.frombuffer(memory, np.uint8))
+
+
+@pytest.mark.parametrize("name", ["", "r1", 'quoted "\n'])
+@pytest.mark.parametrize(
+    "arrays",
+    [
+        [np.array([[0.5, 3.3]], np.float32)],
+        [np.array([np.nan, -np.inf, 1.5]), np.array([2**63], np.uint64)],
+        [np.array([True, False]), np.array([[b"a", b""]], dtype=object), np.zeros((0, 2))],
+        [],
+    ],
+)
+def test_an_answer_of_kept_texts_is_the_one_that_is_written_anew(
+    name: str, arrays: list[np.ndarray]
+) -> None:
+    tensors = [Tensor.of(f"out {i}", array) for i, array in enumerate(arrays)]
+    response = InferResponse("m", 2, name, tensors)
+    anew = encode_infer(response, Wishes({}, others_binary=False, special={}))
+    for _ in range(2):
+        assert encode_infer(response, ALL_JSON) == anew
+    assert anew.text.startswith(b'{"model_name":"m","model_version":"2","outputs":[')

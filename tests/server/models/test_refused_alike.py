@@ -62,8 +62,30 @@ def without_tokenizer(root: Path) -> None:
 
 
 def unknown_language_model(root: Path) -> None:
+    language_model(root, '{"architectures": ["FooForCausalLM"], "model_type": "foo"}')
+
+
+def broken_tokenizer(root: Path) -> None:
+    unknown_language_model(root)
+    put(root, "m/1/tokenizer.json", "{}")
+
+
+def encoder_with_broken_tokenizer(root: Path) -> None:
+    language_model(root, '{"architectures": ["BertModel"], "model_type": "bert"}')
+    put(root, "m/1/tokenizer.json", "{}")
+
+
+def unknown_quantisation(root: Path) -> None:
+    language_model(
+        root,
+        '{"architectures": ["LlamaForCausalLM"], "model_type": "llama", "eos_token_id": 0, '
+        '"quantization_config": {"quant_method": "foo"}}',
+    )
+
+
+def language_model(root: Path, described: str) -> None:
     put(root, "m/1/tokenizer.json", TOKENIZER)
-    put(root, "m/1/config.json", '{"architectures": ["FooForCausalLM"], "model_type": "foo"}')
+    put(root, "m/1/config.json", described)
     header = b'{"w":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}}'
     put(root, "m/1/model.safetensors", struct.pack("<Q", len(header)) + header + bytes(4))
 
@@ -101,13 +123,29 @@ CASES: dict[str, tuple[Make, str]] = {
     "a state dict": (config("", "1/net.pth"), "'net.pth' was saved by torch.save"),
     "two models": (config("", "1/a.onnx", "1/b.pt2"), "could be of several backends: "),
     "several files": (config("", "1/a.onnx", "1/b.onnx"), "are several models of backend"),
+    "an encoder's tokenizer": (
+        encoder_with_broken_tokenizer,
+        "tokenizer.json cannot be read by tokenizers: Model missing",
+    ),
     "no tokenizer": (without_tokenizer, "the model's folder has no 'tokenizer.json'"),
+    "a broken tokenizer": (broken_tokenizer, "the tokenizer cannot be read: Model missing"),
+    "a quantisation": (unknown_quantisation, "foo"),
+    "half a GGUF file": (
+        lambda root: put(root, "m/1/model.gguf", b"GGUF" + bytes(3)),
+        "'model.gguf' is no readable GGUF file: it ends at byte 7, within its header",
+    ),
     "an unknown architecture": (
         unknown_language_model,
         "config.json names the architecture 'FooForCausalLM' of model_type 'foo', which neither",
     ),
 }
-SLOW = {"an unknown architecture", "no tokenizer"}
+SLOW = {
+    "an unknown architecture",
+    "no tokenizer",
+    "a broken tokenizer",
+    "a quantisation",
+    "half a GGUF file",
+}
 """They import torch."""
 
 

@@ -1,11 +1,12 @@
 """Who gets which version."""
 
 from collections import Counter
+from collections.abc import Mapping
 
 import pytest
-from made_models import made_model
+from made_models import NoExecutor, made_model
 
-from trivet.backends.api import InvalidRequest, NotFound, Signature
+from trivet.backends.api import Executor, InvalidRequest, NotFound, Signature
 from trivet.protos.model_config_pb2 import ModelConfig
 from trivet.server.models.model import Model
 from trivet.server.models.routing import Admitted, Choice, Nobody, Routers, VersionRouter
@@ -22,6 +23,24 @@ class Asks(Nobody):
 
     def given(self, source: str) -> str | None:  # type: ignore[override]
         return self._given.get(source)
+
+
+class Base(NoExecutor):
+    """Computes adapters, too."""
+
+    adapter_troubles: Mapping[str, str] = {"broken": "it is broken"}
+
+    def __init__(self, *adapters: str) -> None:
+        self.adapters: Mapping[str, Executor] = {name: NoExecutor() for name in adapters}
+
+    async def follow_adapters(self) -> None:
+        """There is no folder."""
+
+    async def load_adapter(self, name: str, folder: str, *, in_place: bool) -> None:
+        """Not asked."""
+
+    async def unload_adapter(self, name: str) -> None:
+        """Not asked."""
 
 
 def versions(*numbers: int) -> dict[int, Model]:
@@ -115,3 +134,59 @@ def test_descriptions_are_of_what_most_get_and_count_nothing() -> None:
 
     assert {made.describe("m", None).version for _ in range(20)} == {1}
     assert [made.resolve("m", None).version for _ in range(10)].count(2) == 1
+
+
+def test_a_label_and_an_adapter_stand_together() -> None:
+    made = routers(SPLIT)
+    signature = Signature.from_config(ModelConfig())
+    bases = {
+        number: made_model("m", signature, Base("noted", *names), version=number)
+        for number, names in ((1, ()), (2, ("newer",)))
+    }
+    made.replace("m", bases, {}, SPLIT)
+
+    for find in (made.resolve, made.describe):
+        found = find("m@canary:noted", None)
+        assert (found.name, found.version, found.choice) == ("m:noted", 2, Choice.LABEL)
+        assert find("m@canary:newer", None).version == 2, "which the usual version has not"
+        assert find("noted", None).version == find("m:noted", None).version == 1
+        for name, why in (
+            ("m@stable:newer", "version 1 of 'm' has no adapter 'newer'"),
+            ("m@canary:broken", "it is broken"),
+            ("m@canary:", "is not here"),
+            ("x@canary:noted", "is not here"),
+            ("m@none:noted", "no version with label 'none'"),
+        ):
+            with pytest.raises(NotFound, match=why):
+                find(name, None)
+        with pytest.raises(InvalidRequest, match="the request version '1' besides"):
+            find("m@canary:noted", 1)
+
+
+def test_each_arm_is_within_one_request_of_its_share_over_loads_of_the_model() -> None:
+    traffic = parse_traffic("[split]\n1 = 50\n2 = 30\n3 = 20")
+    made = routers(traffic, 1, 2, 3)
+    counts: Counter[int] = Counter()
+
+    for number in range(1, 301):
+        counts[made.resolve("m", None).version] += 1
+        lacks = [number * share - counts[arm] for arm, share in ((1, 0.5), (2, 0.3), (3, 0.2))]
+        assert max(map(abs, lacks)) <= 1
+        if number % 10 == 0:
+            made.replace("m", {}, {}, traffic)
+        made.replace("m", versions(1, 2, 3), {}, traffic)
+
+
+def test_other_shares_begin_anew_and_who_is_away_is_owed_nothing_it_could_not_have() -> None:
+    traffic = parse_traffic("[split]\n1 = 50\n2 = 50")
+    made = routers(traffic, 1, 2)
+    first = made.resolve("m", None).version
+    made.replace("m", versions(first), {}, traffic)
+    assert {made.resolve("m", None).version for _ in range(9)} == {first}
+    made.replace("m", versions(1, 2), {}, traffic)
+    assert made.resolve("m", None).version == 3 - first, "whose turn it was"
+    made.resolve("m", None)
+    made.resolve("m", None)
+
+    made.replace("m", versions(1, 2), {}, parse_traffic("[split]\n1 = 10\n2 = 90"))
+    assert [made.resolve("m", None).version for _ in range(10)].count(1) == 1

@@ -6,6 +6,9 @@ from pathlib import Path
 import pytest
 from serving import adder_bytes, write_adder, write_identity
 
+from trivet.backends.api import LoadFailed, ModelFiles
+from trivet.backends.registry import open_backend
+from trivet.protos.model_config_pb2 import ModelConfig
 from trivet.server.models.allowed import Allowed
 from trivet.server.models.diagnostic import Diagnostic
 from trivet.server.models.validate import validate
@@ -133,6 +136,18 @@ def test_a_config_is_held_against_the_onnx_file(tmp_path: Path) -> None:
     (found,) = validate([tmp_path])
     assert (found.code, found.severity) == ("model-file", "error")
     assert "'z'" in found.message
+
+
+def test_files_are_looked_at_also_where_the_config_is_complete(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(config: ModelConfig, files: ModelFiles) -> None:
+        raise LoadFailed(f"{config.default_model_filename or files.version} is refused")
+
+    monkeypatch.setattr(open_backend("onnxruntime"), "check_files", refuse, raising=False)
+    file(tmp_path, "m/1/odd.onnx", adder_bytes(1))
+    (found,) = validate([tmp_path])
+    assert (found.code, found.message) == ("model-file", "odd.onnx is refused")
 
 
 def test_no_model_code_is_run(tmp_path: Path) -> None:

@@ -152,6 +152,21 @@ def test_a_start_without_the_source_and_without_memory_fails(stop: Event) -> Non
         follower.start(bar=False).result(patience())
 
 
+def test_what_ended_the_first_round_is_told_by_who_waited_for_it_and_by_no_look(
+    stop: Event, caplog: pytest.LogCaptureFixture
+) -> None:
+    notices: SimpleQueue[bool] = SimpleQueue()
+    with caplog.at_level(logging.INFO):
+        follower = follower_of(ScriptedMirror(refused(), refused(), False), stop)
+        with pytest.raises(RemoteError):
+            follower.start(bar=False).result(patience())
+        follower.follow(0.001, lambda: notices.put(True))
+        for _ in range(2):
+            notices.get(timeout=patience())
+    messages = [record.getMessage() for record in caplog.records]
+    assert messages == ["test://place/models can be read again"]
+
+
 def test_a_source_that_refuses_us_gives_nothing_from_memory(stop: Event) -> None:
     mirror = ScriptedMirror(refused(), remembers=True)
     with pytest.raises(RemoteError):

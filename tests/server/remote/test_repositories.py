@@ -14,6 +14,7 @@ from patience import patience
 
 from trivet.backends.api import InvalidRequest, Unavailable
 from trivet.server.control import RepositoryControl
+from trivet.server.models.strangers import Strangers
 from trivet.server.remote.follower import Follower
 from trivet.server.remote.repositories import Repositories
 from trivet.server.repository.scan import RepositoryUnreadableError
@@ -162,11 +163,54 @@ async def test_a_server_starts_with_what_the_last_one_had(
     await repositories.close()
 
 
-async def test_a_bucket_that_is_not_there_stops_the_start(bucket: Bucket, tmp_path: Path) -> None:
+async def test_a_bucket_that_is_not_there_stops_the_start_where_there_is_nothing_else(
+    bucket: Bucket, tmp_path: Path
+) -> None:
     bucket.faults.is_gone = True
-    repositories = Repositories(settings_of(tmp_path), AT_ONCE)
+    settings = Settings(model_repository=(ADDRESS,), remote_cache=str(tmp_path / "cache"))
+    repositories = Repositories(settings, AT_ONCE)
     with pytest.raises(RepositoryUnreadableError, match="there is no bucket 'bucket'"):
         await repositories.fetch()
+    await repositories.close()
+
+
+@pytest.mark.parametrize(
+    ("mode", "when"),
+    [
+        ("poll", "asked again every 0.01 s"),
+        ("none", "not asked again"),
+        ("explicit", "asked again when a model is loaded"),
+    ],
+)
+async def test_a_bucket_that_is_not_there_is_left_out_of_the_others_and_told(
+    bucket: Bucket, tmp_path: Path, caplog: pytest.LogCaptureFixture, mode: str, when: str
+) -> None:
+    bucket.faults.is_gone = True
+    settings = settings_of(tmp_path, repository_poll_secs=0.01, model_control_mode=mode)
+    repositories = await fetched(settings)
+    found = repositories.scan().models
+    assert sorted(found) == ["models", "other"]
+    assert "could be fetched" in found["models"].advice
+    assert ADDRESS not in found["models"].advice
+    assert "there is no bucket 'bucket' (404 NoSuchBucket)" in caplog.text
+    assert when in caplog.text
+    await repositories.close()
+
+
+@pytest.mark.rows("R40a")
+async def test_a_bucket_that_comes_after_the_start_is_taken_by_the_next_look(
+    bucket: Bucket, tmp_path: Path
+) -> None:
+    bucket.faults.needs = "nobody has this"
+    repositories = await fetched(settings_of(tmp_path, repository_poll_secs=0.01))
+    noticed = asyncio.Event()
+    repositories.follow(noticed.set)
+    await asyncio.wait_for(noticed.wait(), patience())
+    assert sorted(repositories.scan().models) == ["models", "other"]
+    bucket.faults.needs = ""
+    while "add" not in repositories.scan().models:
+        await asyncio.sleep(0.01)
+    assert sorted(repositories.scan().models) == ["add", "other"]
     await repositories.close()
 
 
@@ -211,7 +255,7 @@ def loads() -> Loads:
 async def controlled(folder: Path, loads: Loads) -> tuple[RepositoryControl, Repositories]:
     settings = settings_of(folder, model_control_mode="explicit")
     repositories = await fetched(settings)
-    control = RepositoryControl(settings, repositories)
+    control = RepositoryControl(settings, repositories, Strangers())
     lifecycle: Any = loads
     control.attach(lifecycle)
     return control, repositories
@@ -265,6 +309,26 @@ async def test_what_lies_here_is_loaded_though_a_bucket_is_gone(
     with pytest.raises(Unavailable, match="cannot be read now"):
         await control.load("add", None)
     assert loads.loaded == [b"other"]
+    await repositories.close()
+
+
+async def test_one_bucket_that_is_gone_holds_up_no_model_of_another(
+    bucket: Bucket, tmp_path: Path, loads: Loads
+) -> None:
+    gone = "s3://127.0.0.1:1/bucket/gone"
+    addresses = (ADDRESS, gone)
+    cache = str(tmp_path / "cache")
+    settings = Settings(
+        model_repository=addresses, remote_cache=cache, model_control_mode="explicit"
+    )
+    repositories = await fetched(settings)
+    control = RepositoryControl(settings, repositories, Strangers())
+    lifecycle: Any = loads
+    control.attach(lifecycle)
+    await control.load("add", None)
+    assert loads.loaded == [b"first"]
+    with pytest.raises(Unavailable, match="cannot be read now"):
+        await control.load("perhaps-there", None)
     await repositories.close()
 
 

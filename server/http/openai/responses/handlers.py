@@ -76,7 +76,7 @@ class Responses:
         after = query.get("starting_after")
         number = -1 if after is None else number_in("starting_after", after, 0, _MOST_EVENTS)
         background = record.background
-        if background is None or not background.num_bytes:
+        if background is None or not background.has_events:
             raise InvalidRequest(
                 "stream: only the events of responses that were made with background=true and "
                 "stream=true are kept"
@@ -183,7 +183,14 @@ class Responses:
             background.cancel()
             raise
         self._backgrounds.add(background)
+        background.when_grown(lambda: self._make_room(record, background))
         background.when_done(lambda: self._settle(record, background))
+
+    def _make_room(self, record: Record, background: Background) -> None:
+        try:
+            self._store.grow(record)
+        except Unavailable as error:
+            background.outgrow(error)
 
     def _settle(self, record: Record, background: Background) -> None:
         """It has ended: its size is known."""
@@ -197,15 +204,14 @@ class Responses:
     async def _follow(self, call: Call, background: Background, number: int) -> web.StreamResponse:
         """The events behind one of that number, until the last."""
         events, wait_s = EventStream(call), self._limits.event_keep_alive_s
-        background.num_readers += 1
-        try:
+        with background.reading():
             await events.open()
-            while (found := await background.after(number, wait_s)) or not background.is_over:
+            while True:
+                found, number = await background.after(number, wait_s)
+                if not found and background.is_over:
+                    break
                 await events.write(b"".join(found) or KEEP_ALIVE)
-                number += len(found)
             await events.close()
-        finally:
-            background.num_readers -= 1
         return events.response
 
 

@@ -14,6 +14,20 @@ _ID_BYTES = 24
 _PREFIXES = {
     "message": "msg", "reasoning": "rs", "function_call": "fc", "function_call_output": "fco",
 }  # fmt: skip
+_FIELDS = {
+    "message": ("role", "content", "phase"),
+    "reasoning": ("summary", "content", "encrypted_content"),
+    "function_call": ("call_id", "name", "arguments"),
+    "function_call_output": ("call_id", "output"),
+}  # fmt: skip
+"""What is kept of an item, besides its id, type and status: what the API has, as far as it is
+offered here."""
+_PART_FIELDS = {
+    "input_image": ("image_url", "detail"),
+    "output_text": ("text", "annotations", "logprobs"),
+    "refusal": ("refusal",),
+}
+"""Of a part, besides its type; of others the text."""
 _ROLES = ("assistant", "developer", "system", "user")
 
 
@@ -121,16 +135,28 @@ class Transcript:
 
 
 def kept(item: Item) -> dict[str, Any]:
-    """An item of an input as it is told later: with an id and its content in parts."""
-    kind = kind_of(item)
-    made = {"id": item_id(kind), **item, "type": kind}
-    if not isinstance(made["id"], str):
-        made["id"] = item_id(kind)
+    """An item of an input as it is told later: with an id and its content in parts, and without
+    what this API does not know."""
+    kind, given = kind_of(item), item.get("id")
+    made: dict[str, Any] = {"id": given if isinstance(given, str) else item_id(kind), "type": kind}
+    made |= {name: _known(item[name]) for name in ("status", *_FIELDS[kind]) if name in item}
     if kind == "message" and isinstance(item.get("content"), str):
         is_answer = item.get("role") == "assistant"
         part = {"type": "output_text", "annotations": []} if is_answer else {"type": "input_text"}
         made["content"] = [{**part, "text": item["content"]}]
     return made if kind == "reasoning" else {"status": "completed", **made}
+
+
+def _known(value: object) -> object:
+    """What is kept of a field: of parts, what the API has."""
+    if not isinstance(value, list):
+        return value
+    return [_known_part(part) for part in value if isinstance(part, dict)]
+
+
+def _known_part(part: Mapping[str, Any]) -> dict[str, Any]:
+    fields = _PART_FIELDS.get(str(part.get("type")), ("text",))
+    return {name: part[name] for name in ("type", *fields) if name in part}
 
 
 def as_items(given: str | Sequence[Item] | None) -> list[Item]:

@@ -58,6 +58,11 @@ class OutputItems:
             events = self._turn_to("message", message_item(self._place))
         return events + self._close(status)
 
+    def forget(self) -> None:
+        """Gives up all items so far."""
+        self._items, self._open, self._kind = [], None, ""
+        self._unscored.clear()
+
     def items(self) -> list[dict[str, Any]]:
         """All so far, the open one as it is now."""
         if self._open is None:

@@ -94,10 +94,23 @@ class ResponseStore:
             return
         self._records[record.id] = record
         self._records.move_to_end(record.id)
-        self.num_bytes += size - self._sizes.get(record.id, 0)
-        self._sizes[record.id] = size
+        self._measure(record)
         self._items |= {(record.owner, each): record.id for each in record.item_ids}
         self._evict()
+
+    def grow(self, record: Record) -> None:
+        """One that runs has become larger: those that have ended make room. Raises Unavailable
+        where that is not enough."""
+        if not self.has(record):
+            return
+        self._measure(record)
+        self._evict()
+        if self.num_bytes > self._max_bytes:
+            raise Unavailable(
+                f"the responses that run in the background have come to take {self.num_bytes} "
+                f"bytes; at most {self._max_bytes} are kept (--response-store-size): ask with a "
+                "smaller max_output_tokens, without logprobs, or without background"
+            )
 
     def has(self, record: Record) -> bool:
         """Whether it is kept, still."""
@@ -140,6 +153,11 @@ class ResponseStore:
         mine = [item for holder in holders for item in self._records[holder].items()]
         return {item["id"]: item for item in mine if item["id"] in ids}
 
+    def _measure(self, record: Record) -> None:
+        size = record.size_bytes
+        self.num_bytes += size - self._sizes.get(record.id, 0)
+        self._sizes[record.id] = size
+
     def _require_room(self, new: Record) -> None:
         running = [record for record in self._records.values() if record.is_running]
         if len(running) >= self._max_count:
@@ -147,7 +165,6 @@ class ResponseStore:
                 f"{self._max_count} responses run in the background, as many as are kept "
                 "(--response-store-count); wait for some to end"
             )
-        # What has been told since they were put is part of their size now.
         size = new.size_bytes + sum(record.size_bytes for record in running)
         if size > self._max_bytes:
             raise Unavailable(

@@ -84,6 +84,10 @@ class Telling:
         self._error = self._error if self.is_over else error_of(error)
         return self._cut_off("failed", "failed")
 
+    def forget(self) -> None:
+        """Gives up what has been written so far; what follows tells of its end alone."""
+        self._output.forget()
+
     def cancel(self) -> list[bytes]:
         """It ends because somebody said so. The API has no event of that name: it is incomplete,
         and its status says why."""

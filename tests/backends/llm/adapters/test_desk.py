@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from trivet.backends.api import LoadFailed, Sampling, Unavailable
-from trivet.backends.llm.adapters.adapter import Adapter
+from trivet.backends.llm.adapters.adapter import Adapter, AdapterFiles, LowRank
 from trivet.backends.llm.adapters.bank import AdapterBank
 from trivet.backends.llm.adapters.residency import Residency
 from trivet.backends.llm.engine.adapting import AdapterDesk, ReadAdapter
@@ -31,16 +31,18 @@ class SlowReader:
 class Room:
     """A desk whose reading takes as long as the test wants."""
 
-    def __init__(self, num_slots: int) -> None:
+    def __init__(self, num_slots: int, budget: int | None = None) -> None:
         self.sent: list[Message] = []
         reader = SlowReader()
         self.wanted = reader.wanted
         self.stamps: dict[str, int] = {}
+        self.matrices: dict[str, dict[tuple[int, int], LowRank]] = {}
         self.bank = AdapterBank(torch.float32, torch.device("cpu"), 8)
-        self.desk = AdapterDesk(self.bank, Residency(num_slots), reader, self.sent.append)
+        self.desk = AdapterDesk(self.bank, Residency(num_slots, budget), reader, self.sent.append)
 
     def adapter(self, key: str) -> Adapter:
-        return Adapter({}, None, None, 96, 4, ((self.stamps.get(key, 0), 0, 0),))
+        files = AdapterFiles({}, b"", ((self.stamps.get(key, 0), 0, 0),))
+        return Adapter(self.matrices.get(key, {}), None, None, 96, 4, files)
 
     def load(self, *keys: str) -> None:
         for key in keys:
@@ -231,3 +233,31 @@ def test_one_who_leaves_while_images_are_looked_at_gives_its_adapter_back() -> N
     way.abort("1")
     assert not room.ask("2", "b")
     assert room.arrive() == ["2"]
+
+
+def of_bytes(size: int) -> dict[tuple[int, int], LowRank]:
+    """Of an adapter that takes so many, half in a step's stack."""
+    return {(0, 0): LowRank(torch.zeros(size // 8), torch.zeros(0))}
+
+
+def test_those_with_a_slot_keep_within_the_budget() -> None:
+    room = Room(8, budget=1000)
+    room.matrices = {"a": of_bytes(400), "b": of_bytes(400), "c": of_bytes(400), "d": of_bytes(960)}
+    room.load("a", "b", "c", "d")
+    assert [room.bank.has(slot) for slot in (1, 2, 3)] == [True, True, False]
+    assert room.ask("1", "a")
+    assert room.ask("2", "b")
+    assert not room.ask("3", "d"), "for which both must go"
+    assert not room.ask("4", "c"), "which is behind it"
+    assert room.wanted == []
+    room.desk.end("1")
+    assert room.let_in() == []
+    assert room.wanted == [], "there is no room yet"
+    room.desk.end("2")
+    assert room.let_in() == []
+    assert room.arrive() == ["3"]
+    assert sum(room.bank.has(slot) for slot in range(1, 9)) == 1
+    room.desk.end("3")
+    assert room.let_in() == []
+    assert room.arrive() == ["4"]
+    assert sum(room.bank.has(slot) for slot in range(1, 9)) == 1

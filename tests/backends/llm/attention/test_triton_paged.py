@@ -10,7 +10,7 @@ import pytest
 
 ROOT = Path(__file__).parents[4]
 KERNELS = Path(__file__).parent / "kernels"
-SOME = "over_splits or (test_fused_model and qwen3)"
+SOME = "over_splits"
 
 
 @pytest.mark.slow

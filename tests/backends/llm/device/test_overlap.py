@@ -236,7 +236,11 @@ def test_steps_that_overlap_do_not_count_each_others_time() -> None:
         assert {step.is_decode for step in steps} == {True, False}
         assert not any(step.has_failed for step in steps)
         assert all(0 < step.forward_s <= step.seconds for step in steps)
-        assert 0 < sum(step.seconds + step.planning_s for step in steps) <= passed_s
+        planning_s = sum(step.planning_s for step in steps)
+        # A step that is planned while another is under way takes no time of its own for that.
+        besides_s = 0.0 if overlaps else planning_s
+        assert 0 < planning_s <= passed_s
+        assert 0 < sum(step.seconds for step in steps) + besides_s <= passed_s
 
 
 def test_a_grammar_among_others_keeps_its_word() -> None:

@@ -44,7 +44,7 @@ class Case:
 
     def submit(self, name: str, sampling: Sampling = GREEDY, salt: str = "") -> Submit:
         images = [
-            SubmittedImage(blake2b(file, digest_size=16).digest(), 5 * ROWS_PER_TILE, file)
+            SubmittedImage(blake2b(file, digest_size=16).digest(), 5 * ROWS_PER_TILE, "there", file)
             for file in self.files
         ]
         made = submit(name, self.prompt, sampling)
@@ -307,7 +307,7 @@ def test_an_image_that_cannot_be_processed_costs_its_requests_alone(smolvlm: Pat
 
     results = driven.run([broken, misfit, one.submit("one"), text.submit("text")])
 
-    assert "cannot be decoded" in results["broken"].error
+    assert results["broken"].error.startswith("there: the file cannot be decoded")
     assert "places for 20 tokens of images" in results["misfit"].error
     one.check(results["one"])
     text.check(results["text"])

@@ -68,6 +68,9 @@ def test_scores_grow_by_what_yarn_says_of_them() -> None:
     ("architecture", "key", "value", "reason"),
     [
         ("gemma2", "attention.key_length_mla", 8, "key_length_mla 8, which is not known"),
+        ("qwen2", "attention.scale", 0.5, "qwen2.attention.scale 0.5, which is not known"),
+        ("llama", "logit_scale", 0.5, "llama.logit_scale 0.5, which is not known"),
+        ("gemma2", "block_count", None, "the GGUF file has no 'gemma2.block_count'"),
         ("granite", "attention.value_length", 4, "granite.attention.value_length 4, other than"),
         ("olmo2", "rope.scaling.type", "longrope", "'longrope' is not supported in GGUF files"),
         ("mamba", "block_count", 2, "architecture is 'mamba'; supported are"),
@@ -87,6 +90,7 @@ def test_what_is_not_computed_is_refused_by_name(
         f"{architecture}.block_count": 2,
         f"{architecture}.{key}": value,
     }
+    metadata = {name: each for name, each in metadata.items() if each is not None}
     with pytest.raises(LoadFailed) as caught:
         from_gguf(Described(metadata, "a file"), set())
     assert reason in str(caught.value)

@@ -35,7 +35,7 @@ EXPERTS = ExpertMlp(4, 2, GatedMlp(96))
 NUMBERS = {
     "eps", "num_heads", "num_kv_heads", "head_dim", "intermediate_size", "score_multiplier",
     "num_experts", "num_active", "is_normalised", "multiplier", "num_active_groups", "has_share",
-    "num_telling", "has_exact_router",
+    "num_telling", "has_exact_router", "has_exact_shares",
 }  # fmt: skip
 """Sizes and the like, which an implementation asks about by itself; whoever computes experts asks
 how their shares are made, and how exactly."""

@@ -63,3 +63,23 @@ def test_routers_compute_as_transformers_has_it(name: str, is_exact: bool) -> No
     mlp = from_hub(BY_NAME[name].values()).layers[-1].mlp
     assert isinstance(mlp, ExpertMlp)
     assert mlp.has_exact_router is is_exact
+
+
+@pytest.mark.parametrize("name", ["Mixtral", "Qwen3Moe"])
+def test_shares_are_rounded_where_transformers_rounds_them(name: str) -> None:
+    """To the bit, which a share that is rounded otherwise changes."""
+    made = BY_NAME[name]
+    mlp = from_hub(made.values()).layers[-1].mlp
+    assert isinstance(mlp, ExpertMlp)
+    theirs = made.model(made.values()).bfloat16().model.layers[-1].mlp
+    into, back = theirs.experts.gate_up_proj, theirs.experts.down_proj
+    experts = [
+        MlpWeights(Dense(one), None, Dense(other), None)
+        for one, other in zip(into.data, back.data, strict=True)
+    ]
+    weights = ExpertWeights(Dense(theirs.gate.weight.data), None, None, experts, None, None)
+    states = random(torch.Generator().manual_seed(5), 200, into.shape[-1])
+    with torch.no_grad():
+        wanted = theirs(states[None])
+    wanted = wanted[0] if isinstance(wanted, tuple) else wanted
+    assert torch.equal(Experts(mlp, weights)(states), wanted.view(states.shape))

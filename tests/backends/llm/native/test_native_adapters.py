@@ -12,7 +12,7 @@ from native_models import EXACT, NATIVE, Weighed, error_of, family
 from paged_models import Paged, Steps
 from torch import Tensor
 
-from trivet.backends.llm.adapters.adapter import Adapter, LowRank, TokenTable
+from trivet.backends.llm.adapters.adapter import Adapter, AdapterFiles, LowRank, TokenTable
 from trivet.backends.llm.adapters.bank import AdapterBank
 from trivet.backends.llm.attention.base import StepInputs
 from trivet.backends.llm.attention.kv_cache import KvCache
@@ -73,11 +73,11 @@ def adapter(bank: AdapterBank, rank: int, *, has_tables: bool) -> Adapter:
         )
         for place in bank.places.all
         for number, part in enumerate(place.parts)
-        if (place.index + number) % rank
+        if (place.index + number) % rank and not part.is_of_expert  # those are refused
     }
     size, hidden = bank.places.vocabulary_size, bank.places.hidden_size
     table = TokenTable(random(size, hidden)) if has_tables else None
-    return Adapter(matrices, table, table, size, rank)
+    return Adapter(matrices, table, table, size, rank, AdapterFiles({}, b""))
 
 
 def over(make: OverBank, config: LlmConfig, weights: dict[str, Tensor], cache: KvCache) -> Model:

@@ -18,12 +18,16 @@ from trivet.backends.api import (
     Sampling,
 )
 from trivet.backends.llm.messages import (
+    Abort,
     AdapterRead,
+    FrameReader,
     Heartbeat,
+    Message,
     Outputs,
     Submit,
     SubmittedImage,
     pack,
+    pack_in_parts,
 )
 from trivet.backends.llm.process import client as client_module
 from trivet.backends.llm.process.client import EngineClient
@@ -140,7 +144,7 @@ async def test_an_engine_that_does_not_start_again_is_tried_with_growing_pauses_
 
 
 def with_images(*sizes: int) -> Submit:
-    images = [SubmittedImage(b"d", 1, bytes(size)) for size in sizes]
+    images = [SubmittedImage(b"d", 1, "", bytes(size)) for size in sizes]
     return Submit("1", [1], Sampling(), 0, [], [], images=images)
 
 
@@ -152,12 +156,34 @@ async def test_images_that_are_too_large_or_that_nobody_takes_in_are_refused(
     monkeypatch.setattr(client_module, "MAX_UNSENT_BYTES", 2_000_000)
     ours, theirs = socket.socketpair()
     client = EngineClient(FakeEngine(ours), EngineSettings(""), Listener())
-    with pytest.raises(InvalidRequest, match="1200000 bytes with all images; at most 1000000"):
+    with pytest.raises(InvalidRequest, match=r"1200\d\d\d bytes with all images; at most 1000000"):
         client.submit(with_images(600_000, 600_000))
     for _ in range(2):
         client.submit(with_images(900_000))
     with pytest.raises(QueueFull, match="try again later"):
         client.submit(with_images(900_000))
     client.abort("1")  # is always taken
+    await client.close()
+    theirs.close()
+
+
+async def test_an_image_is_sent_as_it_lies_and_comes_whole() -> None:
+    message = with_images(3_000_000, 0, 7)
+    parts = pack_in_parts(message)
+    assert all(any(part is image.file for part in parts) for image in message.images)
+    assert list(FrameReader().feed(b"".join(parts))) == [message]
+
+    ours, theirs = socket.socketpair()
+    theirs.setblocking(False)
+    client = EngineClient(FakeEngine(ours), EngineSettings(""), Listener())
+    client.submit(message)
+    client.abort("1")
+    client.submit(Submit("2", [1], Sampling(), 0, [], []))
+    loop, reader = asyncio.get_running_loop(), FrameReader()
+    found: list[Message] = []
+    async with asyncio.timeout(patience()):
+        while len(found) < 3:
+            found += reader.feed(await loop.sock_recv(theirs, 1 << 20))
+    assert found == [message, Abort(["1"]), Submit("2", [1], Sampling(), 0, [], [])]
     await client.close()
     theirs.close()

@@ -230,6 +230,7 @@ def test_an_engine_that_stays_silent_is_killed_and_replaced(
     assert greedy(call) == before
 
 
+@pytest.mark.slow  # what an unload and a hot reload show
 def test_a_reload_lets_streams_finish_and_ends_the_old_engine(
     server: RunningServer, repository: Path, call: Call
 ) -> None:

@@ -17,6 +17,7 @@ from real_engine import DrivenEngine, submit
 from torch import Tensor
 
 from trivet.backends.api import LoadFailed, Sampling
+from trivet.backends.llm.adapters.adapter import AdapterFiles
 from trivet.backends.llm.attention.kv_cache import KvCache
 from trivet.backends.llm.attention.torch_reference import TorchAttention
 from trivet.backends.llm.engine import assemble
@@ -30,7 +31,14 @@ from trivet.backends.llm.matrices.matrix import Stored
 from trivet.backends.llm.models.parts import take_mlp
 from trivet.backends.llm.models.torch_decoder import TorchDecoder
 from trivet.backends.llm.ranks.processes import RankedRunner
-from trivet.backends.llm.ranks.step_frames import bodies, packed_step, unpacked_step
+from trivet.backends.llm.ranks.step_frames import (
+    RankSlot,
+    RankStep,
+    bodies,
+    packed_slot,
+    packed_step,
+    unpacked,
+)
 from trivet.backends.llm.sampling.draws import Draws
 from trivet.backends.llm.scheduling.batch_state import StepArrays
 from trivet.backends.llm.settings import EngineSettings
@@ -146,9 +154,12 @@ def test_steps_come_to_other_ranks_as_they_were() -> None:
     stream = bytearray(packed_step(arrays, [4], draws) + packed_step() + packed_step(arrays, [4]))
     half = stream[: len(stream) // 2]
     rest = stream[len(half) :]
-    found = [unpacked_step(body) for body in bodies(half)]
+    found = [unpacked(body) for body in bodies(half)]
     half += rest
-    launched, idle, run = found + [unpacked_step(body) for body in bodies(half)]
+    launched, idle, run = found + [unpacked(body) for body in bodies(half)]
+    assert isinstance(launched, RankStep)
+    assert isinstance(idle, RankStep)
+    assert isinstance(run, RankStep)
     assert (idle.arrays, run.draws) == (None, None)
     assert launched.arrays is not None
     assert launched.draws is not None
@@ -157,6 +168,12 @@ def test_steps_come_to_other_ranks_as_they_were() -> None:
         np.testing.assert_array_equal(getattr(launched.arrays, name), getattr(arrays, name))
     assert launched.draws.plain.tolist() == [0]
     assert [each.tolist() for each in launched.draws.wishes] == [[[1.0]]] * 5
+
+
+def test_adapters_come_to_other_ranks_as_they_lie() -> None:
+    files = AdapterFiles({"r": 4}, bytes(range(256)))
+    found = [unpacked(body) for body in bodies(bytearray(packed_slot(3, files) + packed_slot(3)))]
+    assert found == [RankSlot(3, files), RankSlot(3, None)]
 
 
 @pytest.fixture(scope="module")

@@ -208,3 +208,34 @@ def test_texts_of_mark_up_hold_to_their_schemas(
             "</tool_call>"
         )
         assert model.takes(output, tools=[tool]) is is_taken
+
+
+@pytest.mark.parametrize(
+    ("mark", "is_special"),
+    [("<tool_call>", False), ("<tool_call>", True), ("[TOOL_CALLS]", True), ("[TOOL_CALLS]", False),
+     ("tool:", None)],
+)  # fmt: skip
+def test_tags_are_written_with_the_tokens_that_the_model_has_for_their_marks(
+    mark: str, is_special: bool | None
+) -> None:
+    tokenizer = byte_tokenizer()
+    end = mark.replace("<", "</")
+    if is_special is not None:
+        tokens = [AddedToken(each, special=is_special, normalized=False) for each in {mark, end}]
+        add = tokenizer.add_special_tokens if is_special else tokenizer.add_tokens
+        add(tokens)
+    library = GrammarLibrary(tokenizer.to_str(), EOS, tokenizer.get_vocab_size())
+    tags = [[mark, f"{mark}\n", {"enum": [17]}, end]]
+
+    def takes(text: str) -> bool:
+        constraint = library.constraint(Grammar("structural_tag", json.dumps(tags), "tags"))
+        for token in tokenizer.encode(text, add_special_tokens=False).ids:
+            if not constraint.mask()[token]:
+                return False
+            constraint.accept(token)
+        return bool(constraint.mask()[EOS])
+
+    assert takes("No.")
+    assert takes(f"So: {mark}\n17{end} and {mark}\n17{end}")
+    assert not takes(f"So: {mark}\n18{end}")
+    assert not takes(f"So: {mark}\n17")

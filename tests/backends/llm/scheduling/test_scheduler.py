@@ -6,7 +6,7 @@ import pytest
 from paged_model import add_all, expected_output, make_scheduler, run_step, run_until_done
 
 from trivet.backends.api.errors import InvalidConfig, InvalidRequest, Unavailable
-from trivet.backends.llm.scheduling.scheduler import StepPlan
+from trivet.backends.llm.scheduling.plan import StepPlan
 from trivet.backends.llm.scheduling.sequence import Sequence, SequenceStatus
 
 

@@ -16,7 +16,8 @@ from paged_model import (
 )
 
 from trivet.backends.llm.scheduling.blocks import NULL_BLOCK, BlockPool
-from trivet.backends.llm.scheduling.scheduler import Scheduler, StepPlan
+from trivet.backends.llm.scheduling.plan import StepPlan
+from trivet.backends.llm.scheduling.scheduler import Scheduler
 from trivet.backends.llm.scheduling.sequence import Sequence, SequenceStatus
 
 STEPS_OF_A_WALK = 5000
@@ -160,7 +161,7 @@ def make_walk(seed: int) -> Walk:
     )
 
 
-@pytest.mark.parametrize("seed", range(20))
+@pytest.mark.parametrize("seed", range(12))
 def test_a_random_walk_keeps_every_invariant_and_drains_to_an_unused_pool(seed: int) -> None:
     walk = make_walk(seed)
     while walk.num_steps < STEPS_OF_A_WALK:
@@ -194,7 +195,7 @@ prompts = st.lists(
 )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(
     requests=prompts,
     block_size=st.sampled_from([1, 4, 16, 64]),

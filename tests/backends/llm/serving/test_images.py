@@ -97,9 +97,7 @@ def test_an_image_gets_its_tokens_its_bytes_and_a_digest(reader: ImageReader) ->
         (b"A text, whatever its type says.", "no image file of a kind that the model takes"),
         (saved(GREEN, "GIF"), "no image file of a kind that the model takes: JPEG, PNG, WEBP"),
         (saved(GREEN, "BMP"), "no image file of a kind"),
-        (NOISE[:1500], "cannot be decoded"),
         (saved(GREEN)[:25], "cannot be decoded"),
-        (png_that_says(40, 40), "cannot be decoded"),
         (png_that_says(50_000, 50_000), "max_pixels"),
         (png_that_says(2**31 - 1, 2**31 - 1), "max_pixels"),
         (png_that_says(2000, 2), "max_aspect_ratio"),
@@ -127,15 +125,29 @@ def test_a_header_that_claims_much_takes_no_memory(
         read(reader, png_that_says(30_000, 30_000))
 
 
+def test_an_image_is_measured_and_not_decoded(
+    reader: ImageReader, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What cannot be decoded is for the engine to say, which has to do it."""
+
+    def load(*_: object) -> None:
+        pytest.fail("it was decoded")
+
+    files = [saved(GREEN), saved(GREEN, "WEBP"), NOISE[:1500], png_that_says(40, 40), turned()]
+    monkeypatch.setattr("PIL.ImageFile.ImageFile.load", load)
+    for file in files:
+        assert read(reader, file)[1][0].num_tokens
+
+
 def animated() -> bytes:
     frames = [Pillow.new("RGB", (20, 20), color) for color in ("red", "blue")]
     return saved(frames[0], "WEBP", save_all=True, append_images=frames[1:], lossless=True)
 
 
-def turned() -> bytes:
+def turned(kind: str = "JPEG") -> bytes:
     exif = Pillow.Exif()
     exif[0x0112] = 6
-    return saved(Pillow.linear_gradient("L").resize((60, 20)), "JPEG", exif=exif)
+    return saved(Pillow.linear_gradient("L").resize((60, 20)), kind, exif=exif, lossless=True)
 
 
 @pytest.mark.parametrize(
@@ -143,6 +155,8 @@ def turned() -> bytes:
     [
         animated,
         turned,
+        lambda: turned("PNG"),
+        lambda: turned("WEBP"),
         lambda: saved(GREEN.convert("P")),
         lambda: saved(Pillow.new("RGBA", (20, 20), (250, 0, 0, 40))),
         lambda: saved(Pillow.new("LA", (20, 20), (250, 40))),
@@ -157,7 +171,8 @@ def test_odd_images_are_what_transformers_makes_of_them(make: Callable[[], bytes
     wanted = ImageOps.exif_transpose(Pillow.open(BytesIO(file))).convert("RGB")
     reader = ImageReader(LAYOUT, BOUNDS, 2)
 
-    assert reader._decode(file).tobytes() == wanted.tobytes()
+    assert reader._decoder(file).tobytes() == wanted.tobytes()
+    assert reader._decoder.measure(file) == wanted.size
     _, (image,) = read(reader, file)
     assert image.num_tokens == 2 * LAYOUT.grid(*wanted.size).num_tiles
 
@@ -195,8 +210,7 @@ def test_conversations_of_texts_are_shown_as_parts() -> None:
 def test_bounds_are_the_models(reader: ImageReader) -> None:
     larger = ImageReader(LAYOUT, replace(BOUNDS, max_aspect_ratio=2000), 2)
 
-    with pytest.raises(InvalidRequest, match="cannot be decoded"):
-        read(larger, png_that_says(2000, 2))
+    assert read(larger, png_that_says(2000, 2))[1][0].num_tokens
 
 
 def test_an_unload_leaves_no_conversation_without_an_answer(reader: ImageReader) -> None:

@@ -15,8 +15,9 @@ from transformers.models.qwen2.tokenization_qwen2 import PRETOKENIZE_REGEX
 
 from trivet.backends.api import LoadFailed, Token
 from trivet.backends.llm.families.described import Described
+from trivet.backends.llm.text.gguf_tokenizer import gguf_tokenizer
 from trivet.backends.llm.text.tokenizer import Tokenizer
-from trivet.backends.llm.text.tokenizer_files import TokenizerFiles, gguf_tokenizer, hub_tokenizer
+from trivet.backends.llm.text.tokenizer_files import TokenizerFiles, hub_tokenizer
 from trivet.backends.llm.weights.documents import load_tokenizer_files
 
 SMOLLM2 = Path(__file__).parents[4] / "model_repository" / "smollm2" / "1" / "model.gguf"

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -9,10 +10,13 @@ from family_models import BY_NAME, logits, saved
 from paged_models import Paged
 from safetensors.torch import load_file, save_file
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 from transformers.integrations.mxfp4 import convert_moe_packed_tensors
 
 from trivet.backends.api import LoadFailed
+from trivet.backends.llm.matrices.matrix import Stored
 from trivet.backends.llm.weights.files import load_model
+from trivet.backends.llm.weights.stacked import unstack
 
 EXPERTS = "mlp.experts."
 LENGTHS = (21, 5)
@@ -55,6 +59,36 @@ def test_experts_in_mxfp4_are_what_transformers_makes_of_them(tmp_path: Path) ->
     config, ours, _ = load_model(folder, torch.float32)
     found = torch.cat(Paged(config, ours, 16, LENGTHS).run(PROMPTS, [LENGTHS]))
     torch.testing.assert_close(found, torch.cat(logits(model, PROMPTS)), atol=1e-4, rtol=0)
+
+
+class _Largest(TorchDispatchMode):
+    """Notes the bytes of the largest tensor that is made."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]  # torch's own lack
+        self.nbytes = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        made = func(*args, **(kwargs or {}))
+        if isinstance(made, Tensor):
+            self.nbytes = max(self.nbytes, made.nbytes)
+        return made
+
+
+def test_experts_in_mxfp4_stay_packed_in_no_more_memory_than_they_have_numbers(
+    tmp_path: Path,
+) -> None:
+    folder = packed_folder(tmp_path)
+    config, _, _ = load_model(folder, torch.bfloat16)
+    stored = load_file(folder / "model.safetensors")
+    packed = [each for name, each in stored.items() if name.endswith("_blocks")]
+    largest = max(each.numel() * 2 * torch.bfloat16.itemsize for each in packed)
+    weights = dict[str, Stored]({
+        name: each for name, each in stored.items() if each.dtype == torch.uint8
+    })  # fmt: skip
+    with _Largest() as made:
+        unstack(weights, config, torch.bfloat16)
+    assert made.nbytes <= largest
 
 
 @pytest.mark.parametrize(

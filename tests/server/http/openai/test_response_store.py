@@ -115,12 +115,12 @@ def test_what_runs_leaves_no_room_for_more_once_it_has_told_much() -> None:
     made = running("a")
     store.put(made)
     store.put(running("b"))
-    assert made.background is not None
-    made.background.num_bytes = 9000
+    told = cast("Running", made.background)
+    told.num_bytes = 9000
     with pytest.raises(Unavailable, match="--response-store-size"):
         store.put(running("c"))
     assert names(store, "a", "b", "c") == ["a", "b"]
-    made.background.num_bytes = 0
+    told.num_bytes = 0
     store.put(running("c"))
 
 
@@ -180,3 +180,24 @@ def test_an_id_of_one_owner_takes_no_item_away_from_another() -> None:
     assert store.items({"in_a"}, OTHER)["in_a"]["text"] == "theirs"
     store.drop(taken)
     assert set(store.items({"in_a"}, ME)) == {"in_a"}
+
+
+def test_what_runs_and_grows_puts_out_what_has_ended_and_then_fails() -> None:
+    store = ResponseStore(100, 20_000)
+    store.put(record("a", size=3000))
+    store.put(record("b", size=3000))
+    told = Running()
+    growing = Record("r", ME, None, b"[]", background=cast(Background, told))
+    store.put(growing)
+    for size in (5000, 8000, 12_000):
+        told.num_bytes = size
+        store.grow(growing)
+        assert store.num_bytes <= 20_000
+    assert names(store, "a", "b", "r") == ["b", "r"]
+    told.num_bytes = 25_000
+    with pytest.raises(Unavailable, match=r"take 26\d\d\d bytes; at most 20000 are kept"):
+        store.grow(growing)
+    assert names(store, "b", "r") == ["r"]
+    store.drop(growing)
+    store.grow(growing)
+    assert store.num_bytes == 0

@@ -379,6 +379,30 @@ async def test_background_response_is_cancelled_once(site: Site) -> None:
     assert (await until_ended(site, made.id)).status == "cancelled"
 
 
+@pytest.mark.parametrize("streamed", [True, False])
+async def test_background_response_that_outgrows_the_store_fails_and_says_so(
+    streamed: bool,
+) -> None:
+    model = ScriptedModel()
+    model.pieces, model.waits_for = ["x" * 1000] * 20, asyncio.Event()
+    async with (
+        served({"m": model}, HttpLimits(max_stored_response_bytes=15_000)) as url,
+        aiohttp.ClientSession() as session,
+    ):
+        site = Site(model, url, session)
+        asked = {"model": "m", "input": "Hi", "background": True, "stream": streamed}
+        _, told = await site.send("POST", "", asked)
+        made = events_of(told)[0].response if streamed else response_of(told)
+        ended = await until_ended(site, made.id)
+        assert (ended.status, ended.output) == ("failed", [])
+        assert "at most 15000 are kept (--response-store-size)" in ended.error.message
+        assert model.requests[0].cancel.cancelled
+        if streamed:
+            assert events_of(told)[-1].type == "response.failed"
+            _, again = await site.send("GET", f"/{made.id}?stream=true")
+            assert [each.type for each in events_of(again)] == ["response.failed"]
+
+
 async def test_what_is_deleted_while_it_is_read_ends_its_stream(site: Site) -> None:
     site.model.pieces, site.model.waits_for = ["Hel", "lo"], asyncio.Event()
     asked = {"model": "m", "input": "Hi", "background": True, "stream": True}

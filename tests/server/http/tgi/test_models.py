@@ -28,10 +28,10 @@ class FakeCore:
 
     def generator(
         self, name: str, version: int | str | None = None, key: Key = "", asker: Asker = NOBODY
-    ) -> Generator:
+    ) -> tuple[Generator, dict[str, str]]:
         if name not in self._found:
             raise ModelNotFound(name)
-        return self._found[name]
+        return self._found[name], {}
 
     def is_generating(self) -> bool:
         return True
@@ -41,7 +41,7 @@ def chosen(core: Generators, named: str | None = None, **headers: str) -> str:
     request = SimpleNamespace(headers=headers)
     call = cast(Call, SimpleNamespace(request=request, request_id="r", version=None))
     name, generator = choose(core, call, named)
-    assert generator is core.generator(name)
+    assert generator is core.generator(name)[0]
     return name
 
 

@@ -1,0 +1,95 @@
+"""All arms of a server, and what their clients report: every split is an experiment. Owned by the
+event loop."""
+
+from collections.abc import Iterator, Mapping
+
+from trivet.server.models.model import Model
+from trivet.server.models.routing import Watch
+from trivet.server.models.traffic import Traffic
+from trivet.server.rollouts.arms import Arm
+from trivet.server.rollouts.comparing import Comparison, Difference
+from trivet.server.rollouts.feedback import Answered
+from trivet.server.rollouts.guards import DIFFERENCE
+from trivet.server.shadows.shadows import Mirrored, Shadows
+
+
+class Experiments:
+    """By the models' keys and versions."""
+
+    def __init__(self, shadows: Shadows | None = None) -> None:
+        self.shadows = shadows
+        self._answered: Answered[Arm] = Answered()
+        self._arms: dict[str, dict[int, Arm]] = {}
+        self._names: dict[str, dict[int, str]] = {}
+        """What the arms of a split are called, the first one first."""
+        self._comparisons: dict[tuple[str, int, int, str], Comparison] = {}
+
+    def watch_of(self, model: Model, traffic: Traffic) -> Watch | None:
+        """Who looks at requests for a version; nobody, where there is neither choice nor shadow."""
+        key, arm = model.key, None
+        if len(traffic.split) > 1:
+            self._names[key] = {share.version: share.name for share in traffic.split}
+            arm = self.arm(key, model.version)
+        if self.shadows is None:
+            return arm
+        mirror = self.shadows.mirror(
+            model, traffic, lambda version, value: self.arm(key, version).note(DIFFERENCE, value)
+        )
+        return arm if mirror is None else Mirrored(arm, mirror)
+
+    def arm(self, key: str, version: int) -> Arm:
+        """A version's."""
+        arms = self._arms.setdefault(key, {})
+        if version not in arms:
+            arms[version] = Arm(key, version, self._answered)
+        return arms[version]
+
+    def arms(self, key: str) -> Mapping[str, Arm]:
+        """Those of a model's split, by name."""
+        arms = self._arms.get(key, {})
+        names = self._names.get(key, {})
+        return {name: arms[version] for version, name in names.items() if version in arms}
+
+    def all_arms(self) -> Iterator[tuple[str, Arm]]:
+        """Of all models, with their names."""
+        for key in self._names:
+            yield from self.arms(key).items()
+
+    def let_go(self, key: str) -> None:
+        """Nobody takes the values of a model's arms any more."""
+        for arm in self._arms.get(key, {}).values():
+            arm.is_looked_at = False
+            arm.take()
+
+    def model_of(self, request_id: str) -> str:
+        """The key of the model that answered a request. Raises NotFound."""
+        return self._answered.arm_of(request_id).key
+
+    def report(self, request_id: str, name: str, value: float) -> None:
+        """How a request turned out. Raises NotFound."""
+        arm = self._answered.arm_of(request_id)
+        arm.reported(name, value)
+        for comparison in self._comparing(arm.key, name).values():
+            comparison.update()
+
+    def differences(self, key: str) -> Mapping[str, Mapping[str, Difference]]:
+        """By what was reported, how other arms of a model differ from the first one."""
+        names = {name for arm in self.arms(key).values() for name in arm.outcomes}
+        return {
+            name: {arm: each.difference for arm, each in self._comparing(key, name).items()}
+            for name in sorted(names)
+        }
+
+    def _comparing(self, key: str, name: str) -> Mapping[str, Comparison]:
+        arms = self.arms(key)
+        if not arms:
+            return {}
+        first, *others = arms
+        found = {}
+        for other in others:
+            pair = (arms[first], arms[other])
+            which = (key, pair[0].version, pair[1].version, name)
+            if which not in self._comparisons:
+                self._comparisons[which] = Comparison(*(arm.outcomes_of(name) for arm in pair))
+            found[other] = self._comparisons[which]
+        return found

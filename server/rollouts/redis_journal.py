@@ -1,0 +1,69 @@
+"""A journal in a Redis server, for replicas that share no folder: a list of records, and a key that
+the one who decides renews."""
+
+from collections.abc import Callable, Iterable
+from uuid import uuid4
+
+import orjson
+import redis
+from redis.exceptions import RedisError
+
+from trivet.server.rollouts.journal import Record
+
+TIMEOUT_S = 2.0
+LEAD_S = 10.0
+"""Who has not renewed its key for so long decides no more."""
+LIST, LEADER = "trivet:rollouts", "trivet:rollouts:leader"
+_RENEW = """
+if redis.call('get', KEYS[1]) == ARGV[1] then
+  return redis.call('pexpire', KEYS[1], ARGV[2])
+end
+return redis.call('set', KEYS[1], ARGV[1], 'NX', 'PX', ARGV[2]) and 1 or 0
+"""
+_LEAVE = "if redis.call('get', KEYS[1]) == ARGV[1] then redis.call('del', KEYS[1]) end return 0"
+
+
+class RedisJournal:
+    """One thread at a time uses it. What Redis cannot do now is an OSError."""
+
+    def __init__(self, url: str) -> None:
+        """Raises OSError where no Redis answers there."""
+        self.client = redis.Redis.from_url(
+            url, socket_timeout=TIMEOUT_S, socket_connect_timeout=TIMEOUT_S
+        )
+        self._name = uuid4().hex
+        self._num_read = 0
+        self._do(self.client.ping)
+
+    def read(self) -> list[Record]:
+        lines = self._do(lambda: self.client.lrange(LIST, self._num_read, -1))
+        assert isinstance(lines, list)
+        self._num_read += len(lines)
+        records = (_parsed(line) for line in lines)
+        return [record for record in records if record is not None]
+
+    def append(self, records: Iterable[Record]) -> None:
+        lines = [orjson.dumps(record) for record in records]
+        self._do(lambda: self.client.rpush(LIST, *lines))
+
+    def leads(self) -> bool:
+        given = (self._name, str(int(LEAD_S * 1000)))
+        return self._do(lambda: self.client.eval(_RENEW, 1, LEADER, *given)) == 1
+
+    def close(self) -> None:
+        self._do(lambda: self.client.eval(_LEAVE, 1, LEADER, self._name))
+        self.client.close()
+
+    def _do(self, ask: Callable[[], object]) -> object:
+        try:
+            return ask()
+        except RedisError as error:
+            raise OSError(f"Redis at --rollout-state: {error}") from error
+
+
+def _parsed(line: bytes) -> Record | None:
+    try:
+        record = orjson.loads(line)
+    except orjson.JSONDecodeError:
+        return None
+    return record if isinstance(record, dict) else None

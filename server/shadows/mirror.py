@@ -1,0 +1,230 @@
+"""Asks a shadow what another version was asked, after that has answered, and compares.
+
+Nothing of it is a client's matter: the copy is made when the answer has gone out, waits in a queue
+of its own until the version that answers has nothing waiting, and is dropped where that is full.
+"""
+
+import asyncio
+import os
+import threading
+from collections import Counter, deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from enum import StrEnum
+
+from trivet.backends.api import (
+    CancelToken,
+    InferRequest,
+    InferResponse,
+    RequestContext,
+    ServingError,
+    Tensor,
+)
+from trivet.server.models.check import submit
+from trivet.server.models.model import Model
+from trivet.server.models.shadowing import Shadow
+from trivet.server.shadows.differing import differences
+from trivet.server.shadows.kept import KeptDifferences, shown
+
+MOST_BYTES = 1024 * 1024
+"""Of a request and its answer together; larger ones have no shadow: copying them takes time."""
+LOOK_S = 0.01
+"""Between two looks whether the version that answers is idle."""
+LOWEST = 19
+"""Of the niceness of threads: they get what nobody else wants."""
+
+
+class Verdict(StrEnum):
+    """What became of a request that should have had a shadow."""
+
+    SAME = "same"
+    DIFFERENT = "different"
+    FAILED = "failed"
+    """The shadow did not answer."""
+    SHED = "shed"
+    """It was not asked: there was no time for it, or it was too large."""
+
+
+def compare_threads() -> ThreadPoolExecutor:
+    """One thread, of the lowest priority."""
+    return ThreadPoolExecutor(1, thread_name_prefix="shadow", initializer=_step_back)
+
+
+def _step_back() -> None:
+    os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), LOWEST)
+
+
+@dataclass(frozen=True, slots=True)
+class _Copy:
+    """A request and what it was answered with."""
+
+    request: InferRequest
+    outputs: Sequence[Tensor]
+    version: int
+
+
+class Mirror:
+    """Of one model, to one shadow. Owned by the event loop."""
+
+    def __init__(
+        self,
+        primary: Model,
+        shadow: Model,
+        setting: Shadow,
+        counts: Counter[Verdict],
+        *,
+        kept: KeptDifferences,
+        thread: ThreadPoolExecutor,
+        note: Callable[[float], None],
+    ) -> None:
+        """`note` hears 1 for each difference or failure, and 0 for an equal answer."""
+        self._primary = primary
+        self._shadow = shadow
+        self._setting = setting
+        self._counts = counts
+        self._kept = kept
+        self._thread = thread
+        self._note = note
+        self._waiting: deque[_Copy] = deque()
+        self._running: set[CancelToken] = set()
+        self._owed = 0.0
+        self._timer: asyncio.TimerHandle | None = None
+        self._classes = frozenset(primary.labels)
+
+    def offer(self, request: InferRequest, answer: Sequence[Tensor]) -> None:
+        """A request has been answered so."""
+        if request.sequence_id or not self._is_chosen():
+            return
+        size_bytes = sum(each.nbytes for each in (*request.inputs.values(), *answer))
+        if len(self._waiting) >= self._setting.queue or size_bytes > MOST_BYTES:
+            self._counts[Verdict.SHED] += 1
+            return
+        inputs = {name: _copied(tensor) for name, tensor in request.inputs.items()}
+        asked = InferRequest(
+            self._shadow.name,
+            self._shadow.version,
+            request.id,
+            inputs,
+            request.output_names,
+            request.parameters,
+        )
+        outputs = [_copied(tensor) for tensor in answer]
+        self._waiting.append(_Copy(asked, outputs, self._primary.version))
+        self._look_later()
+
+    def _is_chosen(self) -> bool:
+        self._owed += self._setting.percent
+        if self._owed < 100.0:
+            return False
+        self._owed -= 100.0
+        return True
+
+    def is_of(self, primary: Model, shadow: Model, setting: Shadow) -> bool:
+        """Whether it is the mirror of these."""
+        return (self._primary, self._shadow, self._setting) == (primary, shadow, setting)
+
+    def close(self) -> None:
+        """Asks nothing more."""
+        if self._timer is not None:
+            self._timer.cancel()
+        self._counts[Verdict.SHED] += len(self._waiting)
+        self._waiting.clear()
+        for token in self._running:
+            token.cancel()
+
+    def _look_later(self) -> None:
+        if self._timer is None and self._waiting:
+            self._timer = asyncio.get_running_loop().call_later(LOOK_S, self._look)
+
+    def _look(self) -> None:
+        self._timer = None
+        is_idle = self._primary.statistics.pending == 0
+        while is_idle and self._waiting and len(self._running) < self._setting.concurrency:
+            self._ask(self._waiting.popleft())
+        self._look_later()
+
+    def _ask(self, copy: _Copy) -> None:
+        token = CancelToken()
+        self._running.add(token)
+        context = RequestContext(token, None, ())
+        submit(self._shadow, copy.request, context, _ShadowSink(self, copy, token))
+
+    def answered(self, copy: _Copy, token: CancelToken, response: InferResponse) -> None:
+        """The shadow has answered."""
+        outputs = [_copied(tensor) for tensor in response.outputs]
+        loop = asyncio.get_running_loop()
+        told = loop.run_in_executor(self._thread, self._compare, copy, outputs)
+        told.add_done_callback(lambda ended: self._compared(token, ended))
+
+    def failed(self, copy: _Copy, token: CancelToken, error: ServingError) -> None:
+        """It has not."""
+        self._running.discard(token)
+        if token.cancelled:
+            return
+        self._counts[Verdict.FAILED] += 1
+        self._note(1.0)
+        self._thread.submit(self._keep, copy, [f"the shadow failed: {error.message}"], ())
+
+    def _compare(self, copy: _Copy, outputs: Sequence[Tensor]) -> bool:
+        """In the thread."""
+        found = differences(copy.outputs, outputs, self._setting, self._classes)
+        if found:
+            self._keep(copy, found, outputs)
+        return bool(found)
+
+    def _compared(self, token: CancelToken, ended: "asyncio.Future[bool]") -> None:
+        self._running.discard(token)
+        if ended.cancelled() or ended.exception() is not None:
+            self._counts[Verdict.FAILED] += 1
+            return
+        differs = ended.result()
+        self._counts[Verdict.DIFFERENT if differs else Verdict.SAME] += 1
+        self._note(float(differs))
+
+    def _keep(self, copy: _Copy, found: Sequence[str], outputs: Sequence[Tensor]) -> None:
+        setting = self._setting
+        self._kept.keep(
+            self._primary.key,
+            {
+                "at": datetime.now(UTC).isoformat(timespec="milliseconds"),
+                "request": copy.request.id,
+                "version": copy.version,
+                "shadow": self._shadow.version,
+                "differences": list(found),
+                "inputs": shown(list(copy.request.inputs.values()), setting),
+                "outputs": shown(copy.outputs, setting),
+                "shadow_outputs": shown(outputs, setting),
+            },
+        )
+
+
+class _ShadowSink:
+    """Where the shadow's answer goes: of several responses the first counts."""
+
+    __slots__ = ("_copy", "_is_ended", "_mirror", "_token")
+
+    def __init__(self, mirror: Mirror, copy: _Copy, token: CancelToken) -> None:
+        self._mirror = mirror
+        self._copy = copy
+        self._token = token
+        self._is_ended = False
+
+    def send(self, response: InferResponse, *, final: bool) -> None:  # noqa: ARG002
+        if not self._is_ended:
+            self._is_ended = True
+            self._mirror.answered(self._copy, self._token, response)
+
+    def finish(self) -> None:
+        self.fail(ServingError("it has no answer"))
+
+    def fail(self, error: ServingError) -> None:
+        if not self._is_ended:
+            self._is_ended = True
+            self._mirror.failed(self._copy, self._token, error)
+
+
+def _copied(tensor: Tensor) -> Tensor:
+    """On memory of its own: that of a request or an answer may be another's soon."""
+    return Tensor.from_raw(tensor.name, tensor.datatype, tensor.shape, bytes(tensor.raw()))

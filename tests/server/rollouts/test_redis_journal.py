@@ -1,0 +1,59 @@
+"""A journal that servers share by a real Redis."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from redis_site import RedisServer
+
+from trivet.server.rollouts.journal import Record
+from trivet.server.rollouts.redis_journal import LEADER, RedisJournal
+
+RECORDS: list[Record] = [{"event": "started", "n": str(n)} for n in range(3)]
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
+    made = RedisServer(tmp_path_factory.mktemp("redis")).start()
+    yield made
+    made.stop()
+
+
+@pytest.fixture
+def url(server: RedisServer) -> str:
+    return f"redis://127.0.0.1:{server.port}/0"
+
+
+def test_one_writes_and_decides_and_the_other_reads_and_takes_over(url: str) -> None:
+    first, second = RedisJournal(url), RedisJournal(url)
+    assert first.leads()
+    assert first.leads()
+    assert not second.leads()
+
+    first.append(RECORDS)
+    assert first.read() == second.read() == RECORDS
+    second.append(RECORDS[:1])
+    assert first.read() == RECORDS[:1]
+    first.close()
+    assert second.leads()
+    second.close()
+
+
+def test_who_has_gone_without_a_word_leads_for_a_while_only(url: str) -> None:
+    first, second = RedisJournal(url), RedisJournal(url)
+    assert first.leads()
+    left_ms = first.client.pttl(LEADER)
+
+    assert isinstance(left_ms, int)
+    assert 0 < left_ms <= 10_000
+    first.client.delete(LEADER)  # as Redis does it then
+    assert second.leads()
+    assert not first.leads()
+    second.close()
+    first.close()
+
+
+def test_without_redis_it_says_so(tmp_path: Path) -> None:
+    gone = RedisServer(tmp_path)
+    with pytest.raises(OSError, match="Redis at --rollout-state"):
+        RedisJournal(f"redis://127.0.0.1:{gone.port}/0")

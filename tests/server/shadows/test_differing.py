@@ -1,0 +1,48 @@
+"""In what two answers differ."""
+
+import numpy as np
+import pytest
+
+from trivet.backends.api import Tensor
+from trivet.server.models.shadowing import Shadow
+from trivet.server.shadows.differing import differences
+
+SETTING = Shadow("2", tolerance=1e-3, similarity=0.9)
+
+
+def numbers(*values: float, name: str = "y") -> Tensor:
+    return Tensor.of(name, np.array([values], np.float32))
+
+
+def texts(*values: bytes) -> Tensor:
+    return Tensor.of("y", np.array(values, dtype=object))
+
+
+def found(first: Tensor, second: Tensor, *classes: str) -> list[str]:
+    return differences([first], [second], SETTING, frozenset(classes))
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "told"),
+    [
+        (numbers(1, 2), numbers(1, 2.001), []),
+        (numbers(1, 2), numbers(1, 2.5), ["y: 1 of 2 numbers differ, by up to 0.5"]),
+        (numbers(float("nan")), numbers(float("nan")), []),
+        (numbers(1, 2), numbers(1), ["y: shape [1, 2] became [1, 1]"]),
+        (numbers(1), texts(b"1"), ["y: FP32 became BYTES"]),
+        (numbers(1), numbers(1, name="z"), ["y: it is missing", "z: it is new"]),
+        (texts(b"the same"), texts(b"the same"), []),
+        (texts(b"The capital is Paris."), texts(b"The capital is Paris!"), []),
+        (texts(b"The capital is Paris."), texts(b"No."), ["y: a text is 8.3 % alike"]),
+        (texts(b"\xff"), texts(b"\xff"), []),
+    ],
+)
+def test_each_output_is_told(first: Tensor, second: Tensor, told: list[str]) -> None:
+    assert found(first, second) == told
+
+
+def test_labels_that_flip_count_where_an_output_has_any() -> None:
+    first, second = numbers(0.50001, 0.5), numbers(0.5, 0.50001)
+
+    assert found(first, second) == []
+    assert found(first, second, "y") == ["y: 1 of 1 labels flipped"]
