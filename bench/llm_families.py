@@ -49,7 +49,7 @@ def bench_llm_families(seconds: float, rounds: int) -> list[Row]:
     each_s = seconds / 8
     return [
         *_fallback_steps(each_s, rounds),
-        bench_generating(LLAMA, rounds),
+        *bench_generating(LLAMA, rounds),
         *_shapes(each_s, rounds),
         *_mixtures(each_s, rounds),
     ]

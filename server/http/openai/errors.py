@@ -7,6 +7,7 @@ import orjson
 
 from trivet.backends.api import (
     InvalidRequest,
+    LoadFailed,
     ModelNotFound,
     NotFound,
     ServingError,
@@ -27,6 +28,7 @@ _TYPES: tuple[tuple[type[ServingError], str], ...] = (
     (NotFound, "NotFoundError"),
     (Unsupported, "BadRequestError"),
     (Unavailable, "ServiceUnavailableError"),
+    (LoadFailed, "BadRequestError"),
     (Unauthenticated, "invalid_request_error"),
     (PermissionDenied, "invalid_request_error"),
     (ServingError, "InternalServerError"),
