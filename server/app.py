@@ -6,7 +6,6 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import NoReturn
@@ -20,7 +19,9 @@ from trivet.server.banner import LoadProgress, print_banner
 from trivet.server.cache.caching import Caching
 from trivet.server.control import RepositoryControl, not_in_repository
 from trivet.server.core import Core
+from trivet.server.cost.opening import CostRoom
 from trivet.server.frontends import Frontends
+from trivet.server.gating.opening import GateRoom
 from trivet.server.hall import Hall
 from trivet.server.logs.log import Log, setup_logging
 from trivet.server.metrics.config import MetricsConfig
@@ -47,6 +48,7 @@ from trivet.server.rollouts.opening import ReleaseRoom
 from trivet.server.scheduling.rate_limit import RateLimiter, ResourceLimits
 from trivet.server.settings import Settings
 from trivet.server.shared_memory.system import SharedMemory
+from trivet.server.sockets import loop_factory
 from trivet.server.tracing.config import TraceConfig
 from trivet.server.tracing.tracing import Tracing
 
@@ -98,16 +100,6 @@ def _limits(settings: Settings) -> ResourceLimits | None:
     return ResourceLimits.parse(settings.rate_limit_resource) if is_on else None
 
 
-def loop_factory() -> Callable[[], asyncio.AbstractEventLoop]:
-    """uvloop's where it is installed."""
-    try:
-        import uvloop
-    except ImportError:
-        return asyncio.new_event_loop
-    factory: Callable[[], asyncio.AbstractEventLoop] = uvloop.new_event_loop
-    return factory
-
-
 class Server:
     """One server in one process, from start to stop."""
 
@@ -129,7 +121,10 @@ class Server:
         self._strangers = Strangers()
         self.registry.is_stranger = self._strangers.has
         self._control = control = RepositoryControl(settings, self._repositories, self._strangers)
-        self._releases = ReleaseRoom(settings, self.registry)
+        self._gates = GateRoom(settings, self.registry)
+        self._costs = CostRoom(settings)
+        self._releases = ReleaseRoom(settings, self.registry, self._gates.keeper.admits)
+        self._costs.tell(self._releases.spent)
         limits = _limits(settings)
         self._caching = Caching.open(settings)
         dispatcher = RequestDispatcher(self.registry, control)
@@ -150,10 +145,23 @@ class Server:
             listener=self._on_status,
             on_end=self._loaded_objects.changed,
             has_summaries=MetricsConfig.parse(settings.metrics_config).summary_latencies,
-            direct=self._releases.directed,
+            direct=lambda plan: self._gates.keeper.direct(self._releases.directed(plan)),
         )
         control.attach(self.lifecycle)
-        self.hall = Hall(
+        self.hall = self._open_hall(dispatcher, log_output)
+        self.core: Core = GuardedCore(self.hall) if settings.auth_keys_file else self.hall
+        cache = self._caching.cache if self._caching is not None else None
+        seen = (cache, gpus, custom_metrics, self._costs.ledger)
+        self.frontends = Frontends(self.core, settings, *seen)
+        self._watcher: Watcher | None = None
+        self._changes: set[asyncio.Task[str]] = set()
+        self._stop_requested = asyncio.Event()
+        self.is_broken_off = False
+        """Whether it was stopped before it had started."""
+
+    def _open_hall(self, dispatcher: RequestDispatcher, log_output: Log | None) -> Hall:
+        settings = self.settings
+        return self._costs.make_hall(
             self.registry,
             self.lifecycle,
             dispatcher,
@@ -166,14 +174,6 @@ class Server:
             strangers=self._strangers,
             releases=self._releases.desk,
         )
-        self.core: Core = GuardedCore(self.hall) if settings.auth_keys_file else self.hall
-        cache = self._caching.cache if self._caching is not None else None
-        self.frontends = Frontends(self.core, settings, cache, gpus, custom_metrics)
-        self._watcher: Watcher | None = None
-        self._changes: set[asyncio.Task[str]] = set()
-        self._stop_requested = asyncio.Event()
-        self.is_broken_off = False
-        """Whether it was stopped before it had started."""
 
     def _loader(
         self, limits: ResourceLimits | None, custom_metrics: CustomMetrics, gpus: Gpus
@@ -193,6 +193,7 @@ class Server:
             Allowed(frozenset(settings.allow_pickle), frozenset(settings.allow_install)),
             self._environments,
             GpuLedger(gpus, parse_limits(settings.model_load_gpu_limit)),
+            self._gates.demands,
         )
 
     async def serve(self) -> int:
@@ -244,6 +245,8 @@ class Server:
         await self.frontends.prepare()
         self._loaded_objects.settle()
         self.hall.started()
+        self._gates.start(self.hall, self.lifecycle.load)
+        self._costs.start()
         if self.settings.model_control_mode in ("watch", "poll"):
             await self._watch(snapshot)
 
@@ -254,6 +257,7 @@ class Server:
         self._repositories.end()
         self.lifecycle.stop_making()
         self.frontends.leave()
+        await self._gates.close()
         if self._watcher is not None:
             await self._watcher.close()
         for change in self._changes:
@@ -269,6 +273,7 @@ class Server:
         await self._repositories.close()
         await self.frontends.close()
         await self.hall.tracing.close()
+        await self._costs.close()
         if self._caching is not None:
             await self._caching.cache.close()
         self._environments.close()
@@ -311,6 +316,7 @@ class Server:
         self._progress.on_status(name, version, status)
         self._repositories.note_serving(name, self.registry.models.get(name, ()))
         self._loaded_objects.changed()
+        self._gates.on_status(name, version, status)
         self._releases.on_status(name, version, status)
 
     def _load_again(self, asked: LoadPlan) -> None:

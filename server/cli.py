@@ -67,15 +67,19 @@ class LazyGroup(click.Group):
 
     verbs: ClassVar = {
         "build-engine": "Build a TensorRT engine of an ONNX model.",
+        "cost": "Show what requests have cost, by day and model.",
+        "eval": "Run sets of cases against a model, and say whether it is good enough.",
         "health": "Tell whether a running server is ready.",
         "infer": "Run one inference and print its outputs as JSON.",
         "keys": "Make keys for clients.",
         "models": "List, load and unload the models of a running server.",
         "repo": "Look at a model repository.",
         "rollout": "Roll versions of a running server's models out, and back.",
-        "traffic": "Say which requests of a running server's models get which version.",
+        "traffic": "Say which requests get which version of a model.",
     }
     """Those that are not here, each a module of its name, and what each does."""
+    modules: ClassVar = {"eval": "evaluate"}
+    """Of verbs that no module can be called as."""
 
     def list_commands(self, context: click.Context) -> list[str]:
         """All verbs."""
@@ -84,7 +88,7 @@ class LazyGroup(click.Group):
     def get_command(self, context: click.Context, name: str) -> click.Command | None:
         """The verb, imported if need be."""
         if name in self.verbs:
-            verb = name.replace("-", "_")
+            verb = self.modules.get(name, name.replace("-", "_"))
             module = importlib.import_module(f"trivet.server.commands.{verb}")
             command: click.Command = getattr(module, verb)
             return command

@@ -3,9 +3,10 @@
 import asyncio
 
 from trivet.backends.device.nvml import Gpus
-from trivet.server.auth.exposure import refuse_exposure
+from trivet.server.auth.exposure import refuse_budgets, refuse_exposure
 from trivet.server.cache.entry import Cache
 from trivet.server.core import Core
+from trivet.server.cost.ledger import Ledger
 from trivet.server.grpc.http2.options import Http2Options
 from trivet.server.grpc.http2.server import Http2Transport
 from trivet.server.grpc.service import Service
@@ -29,19 +30,22 @@ class Frontends:
         cache: Cache | None = None,
         gpus: Gpus | None = None,
         custom: CustomMetrics | None = None,
+        ledger: Ledger | None = None,
     ) -> None:
-        """`cache`, `gpus` and `custom` are those that the metrics page shows. Raises
+        """`cache`, `gpus`, `custom` and `ledger` are those that the metrics page shows. Raises
         InvalidConfig."""
         refuse_exposure(settings)
         self._core = core
         self._cache = cache
         self._gpus = gpus
         self._custom = custom
+        self._ledger = ledger
         self._settings = settings
         self._http: HttpServer | None = None
         self._grpc: Http2Transport | None = None
         self._metrics: MetricsServer | None = None
         self._security = Security(settings)
+        refuse_budgets(self._security.keyring, settings)
         self.addresses: dict[str, str] = {}
         """Where each service listens, by its name: HTTP, gRPC, metrics."""
 
@@ -85,6 +89,7 @@ class Frontends:
                 gpus=self._gpus,
                 keyring=security.keyring,
                 tls=security.metrics_tls,
+                ledger=self._ledger,
             )
             self._note("metrics", settings.metrics_address, await self._metrics.start())
         security.start()

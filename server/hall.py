@@ -7,6 +7,7 @@ protocol; its answers are the wire messages that both protocols share.
 from collections.abc import Iterable, Mapping
 
 from trivet.backends.api import (
+    AsksAnother,
     Generator,
     InferRequest,
     InvalidRequest,
@@ -16,6 +17,7 @@ from trivet.backends.api import (
     RequestContext,
     ServingError,
     Sink,
+    Trace,
     Unsupported,
     trouble_of,
 )
@@ -130,8 +132,12 @@ class Hall:
             sink = admitted.watch.observed(request, sink)
         tracer = self.tracing.tracer
         if tracer is not None and (traced := tracer.begin(request, sink)) is not None:
-            context, sink = changed(context, trace=traced.part), traced
+            context, sink = changed(context, trace=self._part(context, traced.part)), traced
         submit(admitted.model, request, context, sink)
+
+    def _part(self, context: RequestContext, part: Trace) -> Trace:  # noqa: ARG002
+        """What models tell of a traced request."""
+        return part
 
     def generator(
         self,
@@ -140,19 +146,32 @@ class Hall:
         key: Key = "",
         asker: Asker = NOBODY,
     ) -> tuple[Generator, Mapping[str, str]]:
+        admitted = self._find_generator(name, version, key, asker)
+        return self._generator_of(admitted), admitted.told
+
+    def _find_generator(
+        self, name: str, version: int | str | None, key: Key, asker: Asker
+    ) -> Admitted:
+        """Raises as `generator` does."""
         try:
             admitted = self._find(name, version, key, asker)
         except ModelNotFound:
             near = nearest(name, self._registry.suggestions)
             meant = f" Did you mean `{near}`?" if near else ""
             raise ModelNotFound(f"The model `{name[:128]}` does not exist.{meant}") from None
-        model = admitted.model
-        executor, tracer = model.executor, self.tracing.tracer
-        if not isinstance(executor, Generator):
+        if not isinstance(admitted.model.executor, Generator):
             raise ModelNotFound(f"The model `{name[:128]}` does not generate text.")
-        found = executor if admitted.watch is None else admitted.watch.generator(executor)
-        asked = found if tracer is None else TracedGenerator(found, tracer, model)
-        return asked, admitted.told
+        return admitted
+
+    def _generator_of(self, admitted: Admitted) -> Generator:
+        executor, tracer = admitted.model.executor, self.tracing.tracer
+        assert isinstance(executor, Generator), "found as one"
+        found: Generator = executor
+        if isinstance(executor, AsksAnother):
+            found = executor.for_one_request()
+        if admitted.watch is not None:
+            found = admitted.watch.generator(found)
+        return found if tracer is None else TracedGenerator(found, tracer, admitted.model)
 
     def generators(self) -> dict[str, Generator]:
         found = ((name, model.executor) for name, model in self._registry.usual())
@@ -354,7 +373,8 @@ class Hall:
         """State and reason: a version that was loaded well may have lost its process since."""
         model = self._registry.models.get(name, {}).get(version)
         if status.state is not State.READY or model is None or model.executor.is_ready():
-            return status.state, status.reason
+            candidate = self._registry.candidates(name).get(version)
+            return status.state, status.reason or (f"candidate: {candidate}" if candidate else "")
         return State.UNAVAILABLE, trouble_of([model.executor]) or "not ready"
 
     def loaded(self) -> Iterable[Model]:

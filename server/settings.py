@@ -1,8 +1,7 @@
 """Every option of the server, once: flag, environment variable, file key, default, unit, help.
 
 A row gives the flag `--http-port`, the variable `TRIVET_HTTP_PORT` and the file key `http_port`.
-Flag beats environment beats file beats default. Nothing else in the server reads the environment.
-"""
+Flag beats environment beats file beats default. Nothing else here reads the environment."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
@@ -188,6 +187,7 @@ class Settings:
         multiple=True,
     )
     state_dir: str = option("~/.local/state/trivet", "models", "folder for what is to outlive it")
+    prices: str = option("", "models", "TOML file: what an hour costs; requests are charged by it")
     rollout_state: str = option("", "models", "folder or redis:// URL of roll-outs; else state_dir")
     rollout_policy: str = option("", "models", "TOML file: how new versions of models roll out")
     rollout_webhook: str = option("", "models", "URL that is told what happens to roll-outs")

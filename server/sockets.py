@@ -1,7 +1,9 @@
-"""What the kernel does for our connections: it notices peers that are gone without a word."""
+"""What the kernel does for our connections: it notices peers that are gone without a word. And the
+loop that they are served in."""
 
 import asyncio
 import socket
+from collections.abc import Callable
 
 KEEPALIVE_IDLE_S = 60
 KEEPALIVE_PERIOD_S = 10
@@ -25,3 +27,13 @@ def notice_dead_peers(server: asyncio.Server) -> None:
             option = getattr(socket, name, None)  # not every system has them all
             if option is not None:
                 listening.setsockopt(socket.IPPROTO_TCP, option, value)
+
+
+def loop_factory() -> Callable[[], asyncio.AbstractEventLoop]:
+    """uvloop's where it is installed."""
+    try:
+        import uvloop
+    except ImportError:
+        return asyncio.new_event_loop
+    factory: Callable[[], asyncio.AbstractEventLoop] = uvloop.new_event_loop
+    return factory

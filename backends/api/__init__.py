@@ -60,6 +60,7 @@ from trivet.backends.api.files import ModelFiles, Placement
 from trivet.backends.api.generate import (
     NO_ACCOUNT,
     Account,
+    AsksAnother,
     ChatInput,
     Choices,
     Chunk,
@@ -116,6 +117,7 @@ __all__ = [
     "Adapting",
     "AlreadyExists",
     "Asker",
+    "AsksAnother",
     "AsksFromThreads",
     "AsksModels",
     "Backend",

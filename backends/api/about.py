@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from enum import Enum, IntEnum
-from pathlib import PurePath
+from pathlib import Path, PurePath
 
 from trivet.backends.api.listing import Listing
 
@@ -125,6 +125,9 @@ class About:
     advise: Callable[[Listing], str | None] | None = None
     """For what looks like its kind and is not: one sentence that names the file and says what to
     do. Asked where no backend claims the model; raises OSError as the listing does."""
+    made_of: Callable[[Path], frozenset[str]] | None = None
+    """For models that ask others: which ones a model file names. It loads after them, and with them
+    again. What cannot be read names none; raises OSError."""
     takes_any_name: bool = True
     """Whether the only file with one of its suffixes is its, whatever the rest of the name is."""
     preference: int = 100

@@ -253,6 +253,10 @@ class GeneratorInfo:
     """Whether conversations may have images in them."""
     parent: str = ""
     """Of an adapter: its base's name; it is never meant where no model is named."""
+    tools: Sequence[Mapping[str, Any]] = ()
+    """In OpenAI's form: those of chats that bring none."""
+    response_schema: Mapping[str, Any] | None = None
+    """What answers match where a request does not say: a JSON schema."""
     is_ensemble: bool = False
     """Whether it is asked through the steps of an ensemble: never meant where no model is named."""
 
@@ -289,6 +293,14 @@ class Generator(Protocol):
         """The conversation as the model's chat template writes it, or as the steps of an ensemble
         do, on the account. Its images are read, and their tokens are in it: what it is encoded to
         is generated from together with `chat.images`. Raises a ServingError."""
+
+
+@runtime_checkable
+class AsksAnother(Protocol):
+    """A generating model that asks another one: which version of that, is chosen once a request."""
+
+    def for_one_request(self) -> Generator:
+        """It, for all that one request asks of it. Raises a ServingError."""
 
 
 @runtime_checkable

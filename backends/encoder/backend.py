@@ -83,6 +83,11 @@ class EncoderBackend:
         _info(config, read_folder(files.version_dir, files.name), is_gpu=True).write(config)
         return config
 
+    def check_files(self, config: ModelConfig, files: ModelFiles) -> None:
+        """See ChecksFiles: the tokenizer is read without the model, too. Raises LoadFailed."""
+        folder = read_folder(files.version_dir, files.name)
+        self._tokenizer(folder, _info(config, folder, is_gpu=False))
+
     def starts_processes(self, config: ModelConfig) -> bool:
         """See StartsProcesses."""
         return isolation_of(config, ABOUT) is Isolation.PROCESS
@@ -94,13 +99,17 @@ class EncoderBackend:
             return open_isolated(ABOUT.word, alone, files, placement, kind=ApartEncoder)
         folder = read_folder(files.version_dir, files.name)
         info = _info(config, folder, is_gpu=placement.kind == "KIND_GPU")
+        tokenizer = self._tokenizer(folder, info)
+        body = self._body(config, folder, placement)
+        return EncoderInstance(folder, info, tokenizer, body, head_of(folder, body, tokenizer))
+
+    def _tokenizer(self, folder: Folder, info: EncoderInfo) -> FolderTokenizer:
         path, lowers = folder.path / TOKENIZER, folder.lowers
         tokenizer = self._tokenizers.get(
             key_of(folder.path, lowers), lambda: FolderTokenizer(path, lowers=lowers)
         )
         tokenizer.check(info.vocabulary_size)
-        body = self._body(config, folder, placement)
-        return EncoderInstance(folder, info, tokenizer, body, head_of(folder, body, tokenizer))
+        return tokenizer
 
     def _body(self, config: ModelConfig, folder: Folder, placement: Placement) -> Body:
         compute, dtype = compute_of(config, folder.path, folder.onnx), parameter(config, "dtype")
@@ -109,17 +118,18 @@ class EncoderBackend:
         own = placement.name if placement.kind == "KIND_GPU" else ""
         key = key_of(folder.path, compute, dtype, placed.cpu_threads, own)
         try:
-            return self._bodies.get(key, lambda: _open(compute, folder, placed, dtype))
+            share = placement.cpu_threads
+            return self._bodies.get(key, lambda: _open(compute, folder, placed, share, dtype))
         except ModuleNotFoundError as error:
             raise lacking(ABOUT, error) from error
 
 
-def _open(compute: str, folder: Folder, placement: Placement, dtype: str) -> Body:
+def _open(compute: str, folder: Folder, placement: Placement, share: int, dtype: str) -> Body:
     if compute == "onnx":
         from trivet.backends.encoder.onnx_body import OnnxBody
 
         assert folder.onnx is not None, "checked by compute_of"
-        return OnnxBody(folder, folder.onnx, placement)
+        return OnnxBody(folder, folder.onnx, placement, max(1, share))
     from trivet.backends.encoder.torch_body import TorchBody
 
     return TorchBody(folder, placement, dtype)

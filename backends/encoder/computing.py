@@ -1,6 +1,6 @@
 """What a framework gives of padded ids, and the arrays that it speaks: numpy's or torch's."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -55,6 +55,9 @@ class Computed:
     """As `values` is: on its device."""
 
 
+Compute = Callable[[Padded], Computed]
+
+
 class Body(Protocol):
     """A loaded model."""
 
@@ -62,13 +65,9 @@ class Body(Protocol):
     def arrays(self) -> Any:
         """The module whose arrays it speaks: numpy or torch."""
 
-    @property
-    def turn(self) -> AbstractContextManager[Any]:
-        """Held by the instance that computes, from the ids to the vectors or scores: where all
-        cores work for one, a second one would only be in its way."""
-
-    def compute(self, padded: Padded) -> Computed:
-        """In the instance's thread. Several instances may share it."""
+    def working(self) -> AbstractContextManager[Compute]:
+        """Held by an instance while it has a batch, and what computes it, in that thread: those
+        that share a model share the cores."""
 
     def weights(self, path: Any) -> dict[str, Array]:
         """A module's own weights, where it computes."""

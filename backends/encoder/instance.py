@@ -7,7 +7,7 @@ import numpy as np
 from trivet.backends.api import Batch, CheckedRequest, InvalidRequest, Tensor
 from trivet.backends.api.encoder import EncoderInfo
 from trivet.backends.encoder.budget import groups_of
-from trivet.backends.encoder.computing import Body, Padded
+from trivet.backends.encoder.computing import Body, Compute, Padded
 from trivet.backends.encoder.folder import Folder
 from trivet.backends.encoder.heads import NUM_TOKENS, ON_DEMAND, TOKENS, Head, json_text
 from trivet.backends.encoder.lengths import IDS, PAIR, TEXT, TextLengths
@@ -50,11 +50,18 @@ class EncoderInstance:
 
     def execute(self, batch: Batch) -> None:
         """See Instance. A request that is wrong fails alone."""
+        body = self._body
+        assert body is not None, "executed after close"
+        with body.working() as compute:
+            self._execute(batch, compute)
+
+    def _execute(self, batch: Batch, compute: Compute) -> None:
         rows = self._read(batch)
         wanted = ON_DEMAND & {name for each in batch.requests for name in each.output_names}
         self._tokenise(batch, rows, wanted)
         batch.mark_gathered()
-        self._compute(batch, [row for row in rows if row.request not in batch.errors], wanted)
+        live = [row for row in rows if row.request not in batch.errors]
+        self._compute(batch, compute, live, wanted)
         batch.mark_computed()
         by_request: list[list[Row]] = [[] for _ in batch.requests]
         for row in rows:
@@ -135,9 +142,9 @@ class EncoderInstance:
         for index, error in errors.items():
             batch.fail(index, error)
 
-    def _compute(self, batch: Batch, rows: Sequence[Row], wanted: frozenset[str]) -> None:
-        body = self._body
-        assert body is not None, "executed after close"
+    def _compute(
+        self, batch: Batch, compute: Compute, rows: Sequence[Row], wanted: frozenset[str]
+    ) -> None:
         needed = [row for row in rows if not _only_tokens(batch.requests[row.request])]
         if TOKENS in wanted:
             for row in rows:
@@ -149,8 +156,7 @@ class EncoderInstance:
             if chosen:
                 ids, types = [row.ids for row in chosen], [row.type_ids for row in chosen]
                 padded = Padded.of(ids, types, self._padding_id)
-                with body.turn:
-                    self._head.fill(body.compute(padded), chosen, wanted)
+                self._head.fill(compute(padded), chosen, wanted)
 
 
 def most_text_bytes(max_tokens: int) -> int:

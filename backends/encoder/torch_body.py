@@ -1,8 +1,8 @@
 """The model itself, by transformers' own classes on torch."""
 
 import inspect
-import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,8 @@ from transformers.models.auto.tokenization_auto import TOKENIZER_MAPPING_NAMES
 
 from trivet.backends.api import LoadFailed, Placement
 from trivet.backends.api.encoder import Task
-from trivet.backends.encoder.computing import Computed, Padded
+from trivet.backends.encoder.computing import Compute, Computed, Padded
+from trivet.backends.encoder.cores import Cores
 from trivet.backends.encoder.folder import Folder
 from trivet.backends.hugging_face.library import transformers
 from trivet.backends.hugging_face.torch_model import dtype_of, load_model
@@ -38,7 +39,7 @@ class TorchBody:
     def __init__(self, folder: Folder, placement: Placement, dtype: str) -> None:
         """Raises LoadFailed."""
         THREADS.use(placement.cpu_threads)
-        self.turn = threading.Lock()
+        self._cores = Cores(THREADS.usual)
         is_gpu = placement.kind == "KIND_GPU"
         self._device = torch.device("cuda", placement.device_id) if is_gpu else torch.device("cpu")
         self._dtype = dtype_of(folder.config, dtype, is_gpu=is_gpu)
@@ -48,8 +49,14 @@ class TorchBody:
         self._takes_types = has_types and TYPES in taken and TYPES in _tokenizer_makes(folder)
         self._is_embedder = folder.task is Task.EMBED
 
-    def compute(self, padded: Padded) -> Computed:
+    @contextmanager
+    def working(self) -> Iterator[Compute]:
         """See Body."""
+        with self._cores.shared() as num_threads:
+            THREADS.have(num_threads)
+            yield self._compute
+
+    def _compute(self, padded: Padded) -> Computed:
         with torch.inference_mode():
             mask = self._bring(padded.mask)
             given = {"input_ids": self._bring(padded.ids), "attention_mask": mask}

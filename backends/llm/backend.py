@@ -6,7 +6,6 @@ from pathlib import Path
 from trivet.backends.api import (
     BackendFailed,
     Batch,
-    DataType,
     Executor,
     InvalidConfig,
     LoadFailed,
@@ -17,6 +16,7 @@ from trivet.backends.api import (
 )
 from trivet.backends.api.about import SERVER_PARAMETERS, is_among
 from trivet.backends.api.adapting import ADAPTERS
+from trivet.backends.generating.tensor_form import with_tensors
 from trivet.backends.llm.about import ABOUT
 from trivet.backends.llm.checking import check_model
 from trivet.backends.llm.process.process import StartedEngine
@@ -35,26 +35,6 @@ from trivet.backends.llm.text.tokenizer import Tokenizer
 from trivet.backends.llm.weights.files import load_tokenizer_files
 from trivet.protos.model_config_pb2 import ModelConfig, ModelInstanceGroup
 
-INPUTS = (
-    ("text_input", DataType.BYTES, False),
-    ("stream", DataType.BOOL, True),
-    ("sampling_parameters", DataType.BYTES, True),
-    ("exclude_input_in_output", DataType.BOOL, True),
-    ("return_finish_reason", DataType.BOOL, True),
-    ("return_cumulative_logprob", DataType.BOOL, True),
-    ("return_logprobs", DataType.BOOL, True),
-    ("return_num_input_tokens", DataType.BOOL, True),
-    ("return_num_output_tokens", DataType.BOOL, True),
-)
-OUTPUTS = (
-    ("text_output", DataType.BYTES),
-    ("finish_reason", DataType.BYTES),
-    ("cumulative_logprob", DataType.FP32),
-    ("logprobs", DataType.BYTES),
-    ("num_input_tokens", DataType.UINT32),
-    ("num_output_tokens", DataType.UINT32),
-)
-
 
 class LlmBackend:
     """Knows version folders with a .gguf file, or a Hugging Face model with safetensors."""
@@ -63,21 +43,12 @@ class LlmBackend:
         """The tensors are the same for all. Raises InvalidConfig."""
         _refuse_unknown(config)
         engine_settings(config, files)
-        completed = ModelConfig()
-        completed.CopyFrom(config)
         if config.max_batch_size:
             raise InvalidConfig(
                 f"max_batch_size is {config.max_batch_size}; an llm model forms its batches itself "
                 "and takes one prompt a request: leave it out"
             )
-        completed.model_transaction_policy.decoupled = True
-        del completed.input[:], completed.output[:]
-        for name, datatype, is_optional in INPUTS:
-            completed.input.add(
-                name=name, data_type=datatype.to_config(), dims=[1], optional=is_optional
-            )
-        for name, datatype in OUTPUTS:
-            completed.output.add(name=name, data_type=datatype.to_config(), dims=[1])
+        completed = with_tensors(config)
         del completed.instance_group[:]
         completed.instance_group.append(_group(config))
         return completed

@@ -22,13 +22,15 @@ from trivet.backends.api.naming import name_in
 from trivet.protos import grpc_service_pb2 as pb
 from trivet.protos.model_config_pb2 import ModelConfig
 from trivet.server.auth.caller import Caller, current_caller
+from trivet.server.auth.errors import PermissionDenied
 from trivet.server.auth.metering import MeteredGenerator, TenantsGenerator
 from trivet.server.auth.releases import GuardedReleases
+from trivet.server.auth.scopes import Scope
 from trivet.server.core import Core, Payer, Releases
 from trivet.server.logs.setting import LogValue
 from trivet.server.models.known import IndexRow
 from trivet.server.models.model import Model
-from trivet.server.models.routing import NOBODY, Admitted, Asker, Key
+from trivet.server.models.routing import NOBODY, Admitted, Asker, Choice, Key
 from trivet.server.repository.upload import NO_FILES
 from trivet.server.scheduling.statistics import ModelStatistics
 from trivet.server.tracing.setting import Change
@@ -62,6 +64,18 @@ class GuardedCore:
             name = self._core.resolve(model, None).name
         caller.require_model(name)
 
+    def _require_for_candidate(self, name: str, version: int | str | None) -> None:
+        """A version that has not passed its evaluation answers the scope `admin` alone."""
+        caller = current_caller.get()
+        if caller is None or (version is None and "@" not in name):
+            return  # Nobody gets a candidate who names none.
+        admitted = self._core.resolve(name, version)
+        if admitted.choice is Choice.CANDIDATE and Scope.ADMIN not in caller.key.scopes:
+            raise PermissionDenied(
+                f"version {admitted.version} of model '{admitted.name[:128]}' has not passed its "
+                f"evaluation: key '{caller.key.name}' needs the scope '{Scope.ADMIN}' for it"
+            )
+
     # -- what a model is asked -----------------------------------------------------------------
 
     def resolve(
@@ -69,6 +83,7 @@ class GuardedCore:
     ) -> Admitted:
         """See Core. Who has what this gives may ask it: `infer` looks no further."""
         self._require(name)
+        self._require_for_candidate(name, version)
         return self._core.resolve(name, version, key, asker)
 
     def account(self) -> Payer | None:
@@ -98,6 +113,7 @@ class GuardedCore:
     ) -> tuple[Generator, Mapping[str, str]]:
         """See Core. The caller pays."""
         self._require(name)
+        self._require_for_candidate(name, version)
         generator, told = self._core.generator(name, version, key, asker)
         return _callers(generator), told
 

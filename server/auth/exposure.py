@@ -4,6 +4,7 @@ import ipaddress
 from pathlib import Path
 
 from trivet.backends.api import InvalidConfig
+from trivet.server.auth.keyring import Keyring
 from trivet.server.auth.tls import Tls, TlsFiles
 from trivet.server.settings import Settings
 
@@ -45,6 +46,14 @@ def _tls(service: str, flags: str, cert: str, key: str, client_ca: str) -> Tls |
         raise InvalidConfig(f"--{flags}-cert and --{flags}-key go together; one is missing")
     root = Path(client_ca) if client_ca else None
     return Tls(TlsFiles(service, Path(cert), Path(key), root), "http/1.1")
+
+
+def refuse_budgets(keyring: Keyring | None, settings: Settings) -> None:
+    """A budget that nothing is charged to would be none. Raises InvalidConfig."""
+    if keyring is not None and keyring.has_budgets and not settings.prices:
+        raise InvalidConfig(
+            f"{keyring.path}: a key has 'cost_per_day', and requests cost nothing without --prices"
+        )
 
 
 def refuse_exposure(settings: Settings) -> None:

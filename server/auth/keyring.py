@@ -58,6 +58,11 @@ class Keyring:
         _log.info("%d key(s) read from %s", len(keys), self.path)
         return True
 
+    @property
+    def has_budgets(self) -> bool:
+        """Whether what requests cost is limited for any key."""
+        return any(each.key.limits.cost_per_day for each in self._callers.values())
+
     def admit(self, secret: str | None, scope: Scope) -> Caller:
         """The caller, if its key is known and allows the scope, and one request is left of it.
 

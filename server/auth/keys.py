@@ -137,7 +137,7 @@ def _expiry(given: object, place: str) -> float | None:
 def _limits(table: Mapping[str, Any], place: str) -> Limits:
     given = {name: table[name] for name in _LIMITS if name in table}
     for name, value in given.items():
-        kinds = (int, float) if name == "requests_per_second" else (int,)
+        kinds = (int, float) if name in ("requests_per_second", "cost_per_day") else (int,)
         if isinstance(value, bool) or not isinstance(value, kinds) or not 0 < value < 1e15:
             kind = "number" if float in kinds else "whole number"
             raise InvalidConfig(

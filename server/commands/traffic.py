@@ -14,7 +14,7 @@ from trivet.server.commands.client import Client, api_key_option
 @api_key_option
 @click.pass_context
 def traffic(context: click.Context, url: str, api_key: str) -> None:
-    """Say which requests of a running server's models get which version."""
+    """Say which requests get which version of a model."""
     context.obj = Client(url, api_key)
 
 

@@ -14,7 +14,7 @@ from trivet.server.grpc.handlers import plain
 from trivet.server.grpc.transport import Rows, Unary
 
 PREFIX = "/trivet.Releases/"
-_MEANS_NONE = (None, "", {}, [])
+_MEANS_NONE: tuple[object, ...] = (None, "", {}, [])
 
 
 class ReleaseRpcs:

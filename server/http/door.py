@@ -104,6 +104,7 @@ class Door:
     async def _answer(
         self, request: web.BaseRequest, request_id: str, admission: Admission | None
     ) -> web.StreamResponse:
+        call: Call | None = None
         try:
             _check_protocol(request)
             _check_host(request)
@@ -130,7 +131,10 @@ class Door:
                     return refusal
             return await _handled(target.route, call)
         except ServingError as error:
-            return refusal_of(error)
+            refusal = refusal_of(error)
+            if call is not None:
+                refusal.told = call.told
+            return refusal
         except HttpError as error:
             return self._fault(request, error)
         except ConnectionError:

@@ -204,6 +204,8 @@ class Exchange(SingleSink):
         closes = self.head.message.should_close or connection.is_leaving
         if transport is not None and not transport.is_closing():
             answer.request_id = self.request_id
+            if self.asked is not None:
+                answer.told = self.asked.admitted.told
             closes = not answer.write_to(transport, keep_alive=not closes)
         connection.release(closes=closes)
 

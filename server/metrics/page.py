@@ -17,7 +17,9 @@ from trivet.server.auth.tls import Tls
 from trivet.server.cache.entry import Cache
 from trivet.server.cache.metrics import write_cache, write_cache_summaries, write_cached_models
 from trivet.server.core import Counters, Releasing
+from trivet.server.cost.ledger import Ledger
 from trivet.server.metrics.config import MetricsConfig
+from trivet.server.metrics.cost import write_costs
 from trivet.server.metrics.custom import CustomMetrics
 from trivet.server.metrics.generating import write_generators
 from trivet.server.metrics.machine import Machine, write_process
@@ -215,12 +217,14 @@ class MetricsServer:
         gpus: Gpus | None = None,
         keyring: Keyring | None = None,
         tls: Tls | None = None,
+        ledger: Ledger | None = None,
     ) -> None:
         """Without a keyring everybody may read; without TLS it speaks plain text."""
         self._core = core
         self._releases = core.releases
         self._cache = cache
         self._custom = custom
+        self._ledger = ledger
         self._keyring = keyring
         self._tls = tls
         self._address = (settings.metrics_address, settings.metrics_port)
@@ -261,6 +265,7 @@ class MetricsServer:
         write_rollouts(page, self._releases.rollouts())
         write_generators(page, self._core.measured())
         write_cache(page, self._cache)
+        write_costs(page, self._ledger)
         self._machine.write(page)
         write_process(page)
         if self._custom is not None:

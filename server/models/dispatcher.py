@@ -7,6 +7,7 @@ from trivet.backends.api import (
     Generator,
     InferRequest,
     InvalidRequest,
+    ModelNotReady,
     RequestContext,
     ServingError,
     Signature,
@@ -15,7 +16,7 @@ from trivet.backends.api import (
 from trivet.backends.api.model_server import MAX_DEPTH
 from trivet.server.models.check import submit
 from trivet.server.models.registry import Registry
-from trivet.server.models.routing import Admitted
+from trivet.server.models.routing import Admitted, Choice
 from trivet.server.repository.upload import NO_FILES
 
 
@@ -51,6 +52,8 @@ class RequestDispatcher:
             admitted = self._resolve(request.model_name, request.model_version, request.key)
             if context.callers:
                 _check_callers(admitted.model.key, context.callers)
+            if admitted.choice is Choice.CANDIDATE:
+                raise _is_candidate(admitted)
         except ServingError as error:
             sink.fail(error)
             return
@@ -73,6 +76,8 @@ class RequestDispatcher:
         """A model as one that generates text; None for one that does not. Raises as `signature`
         does."""
         admitted = self._resolve(name, version)
+        if admitted.choice is Choice.CANDIDATE:
+            raise _is_candidate(admitted)
         executor = admitted.model.executor
         if not isinstance(executor, Generator):
             return None
@@ -101,6 +106,14 @@ class RequestDispatcher:
         `unload_dependents` also unloads the steps of an ensemble that were loaded for it alone.
         """
         await self._control.unload(name, unload_dependents=unload_dependents)
+
+
+def _is_candidate(admitted: Admitted) -> ModelNotReady:
+    """A model may not ask it: what it computes would be traffic."""
+    return ModelNotReady(
+        f"version {admitted.version} of model '{admitted.name}' has not passed its evaluation, and "
+        "answers those alone that may administer the server"
+    )
 
 
 def _check_callers(name: str, callers: tuple[str, ...]) -> None:

@@ -155,6 +155,7 @@ class Lifecycle:
         if not self._registry.is_shared_out(folder.key):
             # So that a version which is to get a part does not get all while others still load.
             self._registry.share_out(folder.key, plan.traffic)
+        self._registry.withhold(folder.key, plan.traffic.candidates)
         served = self._registry.models.get(folder.key, {})
         stale = [each for each in plan.versions if not plan.is_current(each, served.get(each))]
         for version in set(plan.versions) - set(stale):
@@ -168,7 +169,7 @@ class Lifecycle:
         if failures:
             raise LoadFailed(f"load failed for model '{folder.key}': {'; '.join(failures)}")
         known.outage.ends()
-        self._registry.share_out(folder.key, self._direct(asked).traffic)
+        self._registry.settle_traffic(folder.key, self._direct(asked).traffic)
         for version in plan.withheld.keys() - self._registry.models[folder.key].keys():
             self._set(folder.key, version, known, Status(State.UNAVAILABLE, plan.withheld[version]))
         for version in set(self._registry.models[folder.key]) - set(plan.versions):

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 
 from trivet.backends.api import Adapting
 from trivet.protos.model_config_pb2 import ModelConfig
+from trivet.server.evaluation.demand import Demand
 from trivet.server.models.model import Model, Source
 from trivet.server.models.traffic import EVEN, Traffic
 from trivet.server.repository.layout import ModelFolder
@@ -26,6 +27,8 @@ class LoadPlan:
     """Whether `given` is not the folder's config."""
     traffic: Traffic = EVEN
     """Who gets which version."""
+    demand: Demand | None = None
+    """What the model's gate asks of its versions; None: nothing."""
     withheld: Mapping[int, str] = field(default_factory=dict)
     """Why others are not to serve, whatever the config says."""
     on_trial: frozenset[int] = frozenset()

@@ -36,6 +36,7 @@ from trivet.backends.environments.cache import USUAL_FOLDER, EnvironmentCache
 from trivet.backends.registry import FoundBackend, find_backend
 from trivet.protos.model_config_pb2 import ModelConfig, ModelInstanceGroup
 from trivet.server.cache.key import digest_of_model
+from trivet.server.evaluation.demand import Demands
 from trivet.server.models.allowed import Allowed
 from trivet.server.models.batch_size import DefaultBatchSizes
 from trivet.server.models.cpu_memory import host_bytes, reported
@@ -49,7 +50,7 @@ from trivet.server.models.warmup import warm
 from trivet.server.repository import config as configs
 from trivet.server.repository.check import check
 from trivet.server.repository.layout import ModelFolder
-from trivet.server.repository.steps import steps_of
+from trivet.server.repository.steps import parts_of
 from trivet.server.scheduling.rate_limit import ResourceLimits
 from trivet.server.scheduling.sequences.plan import SequencePlan
 
@@ -125,6 +126,8 @@ class Loader:
     allowed: Allowed = field(default_factory=Allowed)
     environments: EnvironmentCache = field(default_factory=lambda: EnvironmentCache(USUAL_FOLDER))
     gpus: GpuLedger = field(default_factory=lambda: GpuLedger(Gpus.none("none were looked for")))
+    demands: Demands | None = None
+    """Of models with a gate; None: gates are of no concern."""
 
     def plan(self, folder: ModelFolder, override_json: str | None) -> LoadPlan:
         """Reads the config and chooses versions. Raises InvalidConfig, UnreadableFiles or
@@ -141,8 +144,10 @@ class Loader:
         versions = traffic.among(configs.select_versions(given, folder.versions))
         if not versions:
             raise LoadFailed(f"failed to load '{folder.name}', {configs.no_version(folder)}")
-        steps = steps_of(given, folder.namespace)
-        return LoadPlan(folder, given, versions, steps, override_json is not None, traffic)
+        steps = parts_of(given, folder, versions)
+        demand = self.demands.of(folder, sorted(folder.versions)) if self.demands else None
+        is_overridden = override_json is not None
+        return LoadPlan(folder, given, versions, steps, is_overridden, traffic, demand)
 
     def open(self, plan: LoadPlan, version: int) -> Opened:
         """Completes the config and opens, then warms, all instances of a version.

@@ -24,7 +24,7 @@ from trivet.server.repository.config import config_of, select_versions
 from trivet.server.repository.layout import ModelFolder
 from trivet.server.repository.names import Names, Reference
 from trivet.server.repository.scan import Snapshot
-from trivet.server.repository.steps import steps_of
+from trivet.server.repository.steps import parts_of
 
 
 class NotInFilesError(Exception):
@@ -66,7 +66,7 @@ class OfflineModels:
             raise NotInFilesError
         self._composition.check(folder.key)
         self._check_steps(folder, config)
-        steps = steps_of(config, folder.namespace)
+        steps = parts_of(config, folder, (version,))
         if any(len(self.names.meant(step)) > 1 for step in steps):
             raise NotInFilesError
         plan = LoadPlan(folder, config, (version,), steps)
@@ -160,6 +160,6 @@ def _config(folder: ModelFolder) -> ModelConfig:
 
 def _steps(folder: ModelFolder) -> frozenset[Reference]:
     try:
-        return steps_of(config_of(folder), folder.namespace)
+        return parts_of(config_of(folder), folder, folder.versions)
     except ServingError:
         return frozenset()

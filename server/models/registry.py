@@ -12,7 +12,7 @@ from trivet.backends.api.naming import key_of, name_in
 from trivet.server.models.model import Model
 from trivet.server.models.routing import NOBODY, Admitted, Asker, Key, Resolve, Routers
 from trivet.server.models.texts import NO_SUGGESTIONS, did_you_mean
-from trivet.server.models.traffic import EVEN, Traffic
+from trivet.server.models.traffic import EVEN, NO_CANDIDATES, Traffic
 from trivet.server.repository.names import Names, ambiguous
 
 Versions = Mapping[int, Model]
@@ -30,6 +30,7 @@ class Registry:
         self._unready: dict[str, bool] = {}
         self._held_back: dict[str, Mapping[int, str]] = {}
         self._traffic: dict[str, Traffic] = {}
+        self._candidates: dict[str, Mapping[int, str]] = {}
         self.trouble_of: Callable[[str], str] = lambda _: ""
         """Why a known model has no version that serves."""
         self.is_stranger: Callable[[str], bool] = lambda _: False
@@ -55,7 +56,8 @@ class Registry:
         for key in self._models:
             router = self.routers.find(key)
             assert router is not None, "a version of it serves"
-            yield self.names.shown(key), router.usual.model
+            if router.takes_requests:
+                yield self.names.shown(key), router.usual.model
 
     def resolver(self, namespace: str) -> Resolve:
         """Finds models for one of this namespace: there first, then everywhere."""
@@ -136,6 +138,7 @@ class Registry:
         self._unready.pop(key, None)
         self._held_back.pop(key, None)
         self._traffic.pop(key, None)
+        self._candidates.pop(key, None)
 
     def is_known(self, key: str) -> bool:
         """Whether there is such a model, ready or not."""
@@ -149,6 +152,22 @@ class Registry:
     def is_shared_out(self, key: str) -> bool:
         """Whether anything but the newest version is meant for requests, or has a name."""
         return self._traffic.get(key, EVEN) != EVEN
+
+    def candidates(self, key: str) -> Mapping[int, str]:
+        """The versions of a model that have not passed their evaluation, and why."""
+        return self._candidates.get(key, NO_CANDIDATES)
+
+    def withhold(self, key: str, candidates: Mapping[int, str]) -> None:
+        """Which versions have not passed their evaluation, whatever is shared out: said before they
+        are published, as a candidate must never be the newest."""
+        if candidates != self.candidates(key):
+            self._candidates[key] = candidates
+            self._route(key)
+
+    def settle_traffic(self, key: str, traffic: Traffic) -> None:
+        """Who gets which version of a model, and which ones are candidates, from now on."""
+        self.withhold(key, traffic.candidates)
+        self.share_out(key, traffic)
 
     def traffic_of(self, key: str) -> Traffic:
         """Who gets which version of a model."""
@@ -175,7 +194,10 @@ class Registry:
     def _replace(self, name: str, key: str) -> None:
         """Whoever gives the name gets the model with that key; empty: none."""
         versions, held_back = self._models.get(key, {}), self._held_back.get(key, {})
-        self.routers.replace(name, versions, held_back, self._traffic.get(key, EVEN))
+        traffic = self._traffic.get(key, EVEN)
+        if (candidates := self.candidates(key)) != traffic.candidates:
+            traffic = traffic.with_candidates(candidates)
+        self.routers.replace(name, versions, held_back, traffic)
 
     def _settle(self, key: str) -> None:
         """Whoever gives the name alone gets the only model that bears it, or none."""

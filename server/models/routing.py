@@ -15,6 +15,7 @@ from trivet.backends.api import (
     Generator,
     InferRequest,
     InvalidRequest,
+    ModelNotReady,
     NotFound,
     ServingError,
     Sink,
@@ -22,8 +23,8 @@ from trivet.backends.api import (
 from trivet.backends.api.adapting import SEPARATOR
 from trivet.server.models.model import Model, adapted
 from trivet.server.models.splitting import Split
-from trivet.server.models.texts import did_you_mean
-from trivet.server.models.traffic import EVEN, Traffic, is_label, no_version
+from trivet.server.models.texts import did_you_mean, only_candidates
+from trivet.server.models.traffic import CANDIDATE, EVEN, Traffic, is_label, no_version
 from trivet.server.scheduling.sequences.executor import SequenceExecutor
 
 Key = int | str
@@ -74,6 +75,8 @@ class Choice(Enum):
     """It goes on where its sequence began."""
     SPLIT = "split"
     """The request says nothing, and the model's traffic is split."""
+    CANDIDATE = "candidate"
+    """The request says which, and that has not passed its evaluation."""
     NEWEST = "newest"
     """The request says nothing: the one with the highest number."""
 
@@ -131,6 +134,7 @@ class VersionRouter:
         "_named",
         "_newest",
         "_split",
+        "_takes_requests",
         "_usual",
         "traffic",
     )
@@ -149,13 +153,19 @@ class VersionRouter:
         self._held_back = held_back or {}
         self.traffic = traffic
         make = partial(_admitted, tells=traffic != EVEN)
+        candidates = {v: m for v, m in versions.items() if v in traffic.candidates}
+        versions = {v: m for v, m in versions.items() if v not in candidates}
+        self._takes_requests = bool(versions)
         self._named: dict[int | str, Admitted] = {
             version: make(model, Choice.NAMED) for version, model in versions.items()
         }
         for label, version in traffic.labels.items():
             if version in versions:
                 self._named[label] = make(versions[version], Choice.LABEL, label)
-        newest = versions[max(versions)]
+        for version, model in sorted(candidates.items()):
+            named = make(model, Choice.CANDIDATE, CANDIDATE)
+            self._named[version] = self._named[CANDIDATE] = named
+        newest = (versions or candidates)[max(versions or candidates)]
         self._newest = make(newest, Choice.NEWEST, watch=watch_of(newest, traffic))
         self._split = _split_over(versions, traffic, owed, watch_of)
         self._usual = self._newest
@@ -167,11 +177,22 @@ class VersionRouter:
             for model in versions.values()
             if len(versions) > 1 and isinstance(model.executor, SequenceExecutor)
         ]
-        self._is_plain = self._split is None and not self._keepers
+        self._is_plain = self._takes_requests and self._split is None and not self._keepers
+
+    @property
+    def takes_requests(self) -> bool:
+        """Whether any version may get those that name none: not of candidates alone."""
+        return self._takes_requests
 
     @property
     def usual(self) -> Admitted:
         """What most requests get that name no version: it is told of a model where none asks."""
+        return self._usual
+
+    def described(self) -> Admitted:
+        """The same, for who names the model. Raises ModelNotReady where all are candidates."""
+        if not self._takes_requests:
+            raise ModelNotReady(only_candidates(self._newest.name, self.traffic.candidates))
         return self._usual
 
     @property
@@ -198,7 +219,7 @@ class VersionRouter:
                 # Whatever the shares are by now: only this version knows how the sequence began.
                 return keeper
         if self._split is None:
-            return self._newest
+            return self.described() if not self._takes_requests else self._newest
         if not self._keepers:
             for source in self.traffic.sticky:
                 if given := asker.given(source):
@@ -211,7 +232,7 @@ class VersionRouter:
             text = f"Request for unknown model: '{name}' version {version} is not found"
             why = self._held_back.get(version, "")
             return NotFound(f"{text}: {why}" if why else text)
-        if not self.traffic.labels:
+        if not self.traffic.labels and version != CANDIDATE:
             return no_version(version)
         text = f"Request for unknown model: '{name}' has no version with label '{version[:64]}'"
         if version in self.traffic.labels:
@@ -287,7 +308,7 @@ class Routers:
         router, adapter = self._by_name.get(name), ""
         if router is None:
             router, version, adapter = self._meant(name, version)
-        chosen = router.usual if version is None else router.choose(version, "")
+        chosen = router.described() if version is None else router.choose(version, "")
         return _adapted(chosen, adapter)
 
     def _meant(

@@ -39,3 +39,10 @@ def held_back(
     kept = f"it is in the repository, but {which} serves {listed} only"
     failed = "it is loading or did not load; the repository index says which"
     return {version: failed if version in chosen else kept for version in available}
+
+
+def only_candidates(name: str, candidates: Mapping[int, str]) -> str:
+    """Of a model of which no version has passed its evaluation."""
+    told = "; ".join(f"version {version}: {why}" for version, why in sorted(candidates.items()))
+    text = f"Request for unknown model: '{name}' has no version that has passed its evaluation"
+    return f"{text} ({told})"

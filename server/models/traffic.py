@@ -17,9 +17,9 @@ In the place of [split] may stand [rollout], how new versions get their part by 
 import re
 import tomllib
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Self
 
 from trivet.backends.api import InvalidConfig, InvalidRequest, UnreadableFiles
 from trivet.server.models.shadowing import Shadow, parse_shadow
@@ -32,6 +32,9 @@ MAX_DIGITS = 19
 WHOLE = 10_000
 """All requests, in hundredths of a percent."""
 NO_LABELS: Mapping[str, int] = MappingProxyType({})
+NO_CANDIDATES: Mapping[int, str] = MappingProxyType({})
+CANDIDATE = "candidate"
+"""The label of those, which no file gives."""
 _KEYS = ("labels", "split", "sticky", "rollout", "shadow")
 _LABEL = re.compile(r"[A-Za-z][A-Za-z0-9._-]{0,62}")
 _SOURCE = re.compile(r"(?:header|cookie):[A-Za-z0-9!#$%&'*+.^_`|~-]{1,128}|user")
@@ -64,6 +67,14 @@ class Traffic:
     """How versions are rolled out, as it is written; None: not by this file."""
     shadow: Shadow | None = None
     """Who is asked beside."""
+
+    candidates: Mapping[int, str] = field(default_factory=lambda: NO_CANDIDATES)
+    """Versions that have not passed their gate, and why: they get no requests but those that name
+    them, and no label but `candidate`."""
+
+    def with_candidates(self, candidates: Mapping[int, str]) -> Self:
+        """The same with these."""
+        return replace(self, candidates=MappingProxyType(dict(candidates)))
 
     @property
     def versions(self) -> frozenset[int]:
@@ -188,6 +199,11 @@ def _labels(table: Mapping[str, Any]) -> Mapping[str, int]:
             raise InvalidConfig(
                 f"{TRAFFIC_FILE}: '{label[:64]}' is no label: it begins with a letter and has at "
                 "most 63 of A-Z a-z 0-9 . _ -"
+            )
+        if label == CANDIDATE:
+            raise InvalidConfig(
+                f"{TRAFFIC_FILE}: '{CANDIDATE}' is what a version is called that has not passed "
+                "its evaluation; choose another label"
             )
         if type(version) is not int or version < 1:
             raise InvalidConfig(

@@ -16,6 +16,9 @@ from trivet.backends.api import (
 )
 from trivet.backends.registry import choose_about, find_backend, open_backend
 from trivet.protos.model_config_pb2 import ModelConfig
+from trivet.server.evaluation.case import read_set
+from trivet.server.evaluation.config import read_config
+from trivet.server.evaluation.faults import SetFault
 from trivet.server.models.allowed import Allowed
 from trivet.server.models.diagnostic import Diagnostic, code_of, line_of, positioned
 from trivet.server.models.labels import read_labels
@@ -28,7 +31,7 @@ from trivet.server.repository.config import (
     normalise,
     select_versions,
 )
-from trivet.server.repository.layout import EMPTY, ModelFolder
+from trivet.server.repository.layout import EMPTY, EVALUATION_FILE, ModelFolder
 from trivet.server.repository.names import ambiguous
 from trivet.server.repository.scan import (
     RepositoryUnreadableError,
@@ -76,6 +79,7 @@ def _check_model(folder: ModelFolder, models: OfflineModels) -> Iterator[Diagnos
     if folder.is_stranger:
         yield Diagnostic("error", "not-a-model", name, folder.advice)
         return
+    yield from _check_evaluation(folder)
     config_path = f"{name}/{CONFIG_NAME}"
     try:
         config = config_of(folder)
@@ -101,6 +105,17 @@ def _check_model(folder: ModelFolder, models: OfflineModels) -> Iterator[Diagnos
         for each in _check_version(folder, config, version, models):
             if not any(message in each.message for message in told):
                 yield each
+
+
+def _check_evaluation(folder: ModelFolder) -> Iterator[Diagnostic]:
+    """What is wrong with its eval.toml, in the words of a load, and with the sets."""
+    if not folder.evaluation:
+        return
+    try:
+        for path in read_config(folder.path).files:
+            read_set(path)
+    except (SetFault, OSError) as fault:
+        yield Diagnostic("error", "evaluation", f"{folder.name}/{EVALUATION_FILE}", str(fault))
 
 
 def _ambiguous_steps(folder: ModelFolder, models: OfflineModels) -> Iterator[Diagnostic]:

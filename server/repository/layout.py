@@ -26,6 +26,9 @@ EMPTY = (
 )
 TRAFFIC_FILE = "traffic.toml"
 """Says who gets which version; what the versions are made of does not depend on it."""
+EVALUATION_FILE = "eval.toml"
+EVALUATION_FOLDER = "evals"
+"""What an evaluation of the versions is: they do not depend on it either."""
 CONFIG_FOLDERS = ("configs", "initial_state", "warmup")
 """Folders beside the versions that hold nothing of a version."""
 _CONFIG_SUFFIXES = (".pbtxt", ".txt")
@@ -59,6 +62,8 @@ class ModelFolder:
     """The repository, where these are namespaces."""
     traffic: Fingerprint = ()
     """Of its traffic.toml, where it has one."""
+    evaluation: Fingerprint = ()
+    """Of its eval.toml and its folder `evals`."""
     adapters: Fingerprint = ()
     """Of what is made of the model while it serves: its folder `adapters`."""
 

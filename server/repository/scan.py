@@ -14,6 +14,8 @@ from types import MappingProxyType
 from trivet.backends.api.naming import key_of
 from trivet.backends.registry import abouts
 from trivet.server.repository.layout import (
+    EVALUATION_FILE,
+    EVALUATION_FOLDER,
     TRAFFIC_FILE,
     Abouts,
     Fingerprint,
@@ -205,6 +207,7 @@ def is_ignored(name: str) -> bool:
 def _scan_model(path: Path, root: Path, known: Abouts) -> ModelFolder:
     config: list[tuple[str, int, int, int]] = []
     traffic: Fingerprint = ()
+    evaluation: list[tuple[str, int, int, int]] = []
     versions: dict[int, Fingerprint] = {}
     budget = MAX_FILES
     for entry in _entries(path, root):
@@ -212,6 +215,10 @@ def _scan_model(path: Path, root: Path, known: Abouts) -> ModelFolder:
             continue
         if entry.name == TRAFFIC_FILE:
             traffic = (_stamp(entry, entry.name),)
+        elif entry.name == EVALUATION_FILE:
+            evaluation.append(_stamp(entry, entry.name))
+        elif entry.name == EVALUATION_FOLDER and entry.is_dir():
+            evaluation += _walk(Path(entry.path), root, f"{entry.name}/", budget)
         elif not entry.is_dir():
             config.append(_stamp(entry, entry.name))
         elif _VERSION.fullmatch(entry.name):
@@ -221,9 +228,12 @@ def _scan_model(path: Path, root: Path, known: Abouts) -> ModelFolder:
         elif not entry.name.isdigit():
             config += _walk(Path(entry.path), root, f"{entry.name}/", budget)
     stamps, adapters = parted(tuple(sorted(config)))
+    apart = tuple(sorted(evaluation))
     if versions:
-        return ModelFolder(path.name, path, stamps, versions, traffic=traffic, adapters=adapters)
-    return flat(path, stamps, known, adapters)
+        found = ModelFolder(path.name, path, stamps, versions, traffic=traffic, adapters=adapters)
+    else:
+        found = flat(path, stamps, known, adapters)
+    return replace(found, evaluation=apart)
 
 
 def _walk(

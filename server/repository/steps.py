@@ -1,10 +1,11 @@
-"""What ensembles are made of, by their configs: nothing of it needs to serve."""
+"""What models are made of, by configs of ensembles and by files: nothing of it needs to serve."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from typing import Self
 
-from trivet.backends.api import ServingError
+from trivet.backends.api import About, ServingError
+from trivet.backends.registry import abouts
 from trivet.ensembles.settings import step_settings
 from trivet.protos.model_config_pb2 import ModelConfig
 from trivet.server.repository.layout import ModelFolder
@@ -29,6 +30,29 @@ def steps_of(config: ModelConfig, own: str = "") -> frozenset[Reference]:
     return frozenset(found)
 
 
+def parts_of(
+    config: ModelConfig, folder: ModelFolder, versions: Iterable[int]
+) -> frozenset[Reference]:
+    """The models that a model is made of: by its config, or by the files of these versions. Raises
+    InvalidConfig as `steps_of` does."""
+    naming = [about for about in abouts().values() if about.made_of is not None]
+    found = steps_of(config, folder.namespace)
+    for version in versions:
+        for about in naming:
+            found |= _named(folder, version, about)
+    return found
+
+
+def _named(folder: ModelFolder, version: int, about: About) -> frozenset[Reference]:
+    assert about.made_of is not None, "asked of those that have it"
+    there = {stamp[0] for stamp in folder.versions[version]}
+    names: frozenset[str] = frozenset()
+    for file in there.intersection(about.model_files):
+        with suppress(OSError):
+            names |= about.made_of(folder.files(version).version_dir / file)
+    return frozenset(Reference(name, (folder.namespace,)) for name in names)
+
+
 class Steps:
     """All that an ensemble is made of. What cannot be read has no steps."""
 
@@ -49,7 +73,7 @@ class Steps:
     def _add(self, folder: ModelFolder, config_json: str | None, seen: set[str]) -> None:
         with suppress(ServingError):
             config = self._read(folder, config_json)
-            for reference in sorted(steps_of(config, folder.namespace)):
+            for reference in sorted(parts_of(config, folder, folder.versions)):
                 key, *others = self._names.meant(reference)
                 if others:
                     self.ambiguous[reference.name] = (key, *others)

@@ -9,7 +9,7 @@ from trivet.server.models.traffic import Traffic
 from trivet.server.rollouts.arms import Arm
 from trivet.server.rollouts.comparing import Comparison, Difference
 from trivet.server.rollouts.feedback import Answered
-from trivet.server.rollouts.guards import DIFFERENCE
+from trivet.server.rollouts.guards import COST, DIFFERENCE
 from trivet.server.shadows.shadows import Mirrored, Shadows
 
 
@@ -43,6 +43,12 @@ class Experiments:
         if version not in arms:
             arms[version] = Arm(key, version, self._answered)
         return arms[version]
+
+    def spent(self, key: str, version: int, cost: float) -> None:
+        """What a request cost; of no concern where nobody looks at its version."""
+        arm = self._arms.get(key, {}).get(version)
+        if arm is not None:
+            arm.note(COST, cost)
 
     def arms(self, key: str) -> Mapping[str, Arm]:
         """Those of a model's split, by name."""

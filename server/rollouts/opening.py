@@ -29,9 +29,16 @@ class ReleaseRoom:
         self._webhook = Webhook(settings.rollout_webhook) if settings.rollout_webhook else None
         chronicle = Chronicle(_journal(settings), self._webhook)
         self._shadows = Shadows(registry, _usual_folder(settings) / "differences")
-        experiments = Experiments(self._shadows)
+        experiments = self._experiments = Experiments(self._shadows)
         policy = read_policy(Path(settings.rollout_policy)) if settings.rollout_policy else None
-        self._rollouts = Rollouts(registry, chronicle, experiments, policy=policy, gate=gate)
+        self._rollouts = Rollouts(
+            registry,
+            chronicle,
+            experiments,
+            policy=policy,
+            gate=gate,
+            has_costs=bool(settings.prices),
+        )
         self.desk = ReleaseDesk(registry, chronicle, experiments, self._rollouts)
 
     async def start(self, reload: Callable[[LoadPlan], None]) -> None:
@@ -46,6 +53,10 @@ class ReleaseRoom:
     def on_status(self, key: str, version: int, status: Status) -> None:
         """See Rollouts."""
         self._rollouts.on_status(key, version, status)
+
+    def spent(self, key: str, version: int, cost: float) -> None:
+        """What a request cost, for the guards that go by that."""
+        self._experiments.spent(key, version, cost)
 
     async def close(self) -> None:
         """Writes down what is decided."""

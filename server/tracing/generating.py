@@ -1,8 +1,11 @@
 """Traces of what language models generate: a span for each output, with the gen_ai attributes of
 OpenTelemetry's conventions and, beside them, the older names that vLLM has."""
 
+import json
 import time
 from typing import Protocol
+
+import numpy as np
 
 from trivet.backends.api import (
     NO_ACCOUNT,
@@ -17,10 +20,12 @@ from trivet.backends.api import (
 from trivet.backends.api.delegating import DelegatingGenerator
 from trivet.server.tracing.arrival import current_arrival
 from trivet.server.tracing.context import new_span_id
-from trivet.server.tracing.live import LiveTrace, Part
-from trivet.server.tracing.record import AttributeValue, Span, Stamp
+from trivet.server.tracing.live import BACKEND_OUTPUT, QUEUE_INPUT, LiveTrace, Part
+from trivet.server.tracing.record import AttributeValue, SeenTensor, Span, Stamp
 from trivet.server.tracing.tracer import Tracer
 
+MESSAGES, PROMPT, TEXT_OUTPUT = "messages", "prompt", "text_output"
+"""What traced texts are called, which are tensors of one element: the first is JSON."""
 SPAN = "llm_request"
 PROVIDER = "trivet"
 CHAT, TEXT = "chat", "text_completion"
@@ -49,11 +54,19 @@ class TracedGenerator(DelegatingGenerator):
         self._live: LiveTrace | None = None
         self._is_decided = False
         self._operation = TEXT
+        self._said: tuple[str, object] | None = None
+        """What the client says: `messages` or `prompt`, and these."""
 
     async def render(self, chat: ChatInput, account: Account = NO_ACCOUNT, /) -> str:
         """What follows answers a conversation."""
         self._operation = CHAT
+        self._said = (MESSAGES, chat.messages)
         return await super().render(chat, account)
+
+    async def compose(self, prompt: str, account: Account = NO_ACCOUNT, /) -> str:
+        """What follows goes on with a text."""
+        self._said = (PROMPT, prompt)
+        return await super().compose(prompt, account)
 
     def generate(self, request: GenerateRequest, sink: GenerateSink) -> None:
         """Never blocks and never raises."""
@@ -62,6 +75,8 @@ class TracedGenerator(DelegatingGenerator):
             self._live = self._tracer.start(self._model.name, current_arrival.get())
         if self._live is not None:
             sink = _begin(self._live, self._model, self._operation, request, sink)
+            if self._live.setting.has_tensors and self._said is not None:
+                sink.keep(*self._said)
         self._inner.generate(request, sink)
 
 
@@ -105,7 +120,7 @@ def _asked(model: str, request: GenerateRequest) -> dict[str, AttributeValue]:
 class GenerationSink:
     """Counts one output's tokens and times on their way."""
 
-    __slots__ = ("_first_ns", "_num_tokens", "_part", "_queue_s", "_request", "_sink")
+    __slots__ = ("_first_ns", "_num_tokens", "_part", "_queue_s", "_request", "_sink", "_texts")
 
     def __init__(self, part: Part, request: GenerateRequest, sink: GenerateSink) -> None:
         self._part = part
@@ -114,10 +129,20 @@ class GenerationSink:
         self._num_tokens = 0
         self._first_ns = 0
         self._queue_s = 0.0
+        self._texts: list[str] | None = None
+        """Where texts are traced."""
+
+    def keep(self, name: str, said: object) -> None:
+        """Texts are traced, too: what was said, and from now on what is answered."""
+        text = said if isinstance(said, str) else json.dumps(said, default=str)
+        self._part.span.tensors.append(_seen(QUEUE_INPUT, name, text))
+        self._texts = []
 
     def chunk(self, chunk: Chunk) -> None:
         """The next piece."""
         self._num_tokens += len(chunk.token_ids)
+        if self._texts is not None:
+            self._texts.append(chunk.text)
         if not self._first_ns:
             self._first_ns = time.monotonic_ns()
             self._queue_s = chunk.queue_s
@@ -148,5 +173,11 @@ class GenerationSink:
             attributes["gen_ai.latency.time_to_first_token"] = first_s
             attributes["gen_ai.latency.time_in_model_prefill"] = max(first_s - self._queue_s, 0.0)
             attributes["gen_ai.latency.time_in_model_decode"] = decode_s
+        if self._texts is not None:
+            part.span.tensors.append(_seen(BACKEND_OUTPUT, TEXT_OUTPUT, "".join(self._texts)))
         part.span.stamps.append(Stamp("REQUEST_END", now_ns))
         part.end(error)
+
+
+def _seen(activity: str, name: str, text: str) -> SeenTensor:
+    return SeenTensor(activity, name, "BYTES", np.array([text.encode()], dtype=np.object_))

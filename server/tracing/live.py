@@ -21,6 +21,9 @@ from trivet.server.tracing.setting import TraceSetting
 
 BATCH_SIZE = "trivet.batch_size"
 
+QUEUE_INPUT, BACKEND_OUTPUT = "TENSOR_QUEUE_INPUT", "TENSOR_BACKEND_OUTPUT"
+"""Where tensors were seen, in Triton's words."""
+
 
 @dataclass(slots=True, eq=False)
 class LiveTrace:
@@ -72,7 +75,7 @@ class Part:
         span.copied_bytes = {}
         span.stamps.append(Stamp("REQUEST_START", now_ns))
         if self.live.setting.has_tensors:
-            span.tensors += _seen("TENSOR_QUEUE_INPUT", inputs.values())
+            span.tensors += _seen(QUEUE_INPUT, inputs.values())
         return Part(self.live, span)
 
     def ending(self, sink: Sink) -> Sink:
@@ -132,7 +135,7 @@ class PartSink:
     def send(self, response: InferResponse, *, final: bool) -> None:
         """One response."""
         if not self._is_ended and self._part.live.setting.has_tensors:
-            self._part.span.tensors += _seen("TENSOR_BACKEND_OUTPUT", response.outputs)
+            self._part.span.tensors += _seen(BACKEND_OUTPUT, response.outputs)
         if final:
             self._end()
         self._sink.send(response, final=final)

@@ -1,6 +1,7 @@
 """How many threads PyTorch computes with, whichever backends of a process ask."""
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -32,3 +33,18 @@ def test_a_number_that_a_config_names_counts_whoever_came_before() -> None:
     threads.use(1)
 
     assert torch.get_num_threads() == 2
+
+
+def test_a_thread_may_have_a_number_of_its_own_and_others_keep_theirs() -> None:
+    threads = TorchThreads()
+    threads.use(3)
+
+    def with_its_own() -> int:
+        threads.have(1)
+        return torch.get_num_threads()
+
+    with ThreadPoolExecutor(1) as pool:
+        assert pool.submit(with_its_own).result() == 1
+    assert torch.get_num_threads() == 3
+    with ThreadPoolExecutor(1) as pool:
+        assert pool.submit(torch.get_num_threads).result() == 3

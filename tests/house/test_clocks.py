@@ -21,6 +21,8 @@ TELLING = {
     "server/scheduling/statistics.py": "`last_inference` of the statistics extension",
     "server/tracing/otlp.py": "spans have wall-clock times; one difference for a whole trace",
     "server/shadows/mirror.py": "`at` of differences that are kept",
+    "server/cost/ledger.py": "the day in the files of costs",
+    "server/evaluation/running.py": "`started_at` of reports",
     "server/rollouts/chronicle.py": "`at` in the history of roll-outs",
     "backends/llm/text/chat.py": "strftime_now in chat templates",
 }

@@ -12,8 +12,9 @@ import orjson
 from serving import write_identity
 
 import trivet
-from trivet.server.app import Server, loop_factory
+from trivet.server.app import Server
 from trivet.server.settings import Settings
+from trivet.server.sockets import loop_factory
 
 MAX_FILES = 22
 WARM_UP = 100

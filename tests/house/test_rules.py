@@ -44,6 +44,10 @@ DOORS = {
         "AdapterReader._run",
     ): "a reader's thread: an adapter is refused, and who waits for it gets an end",
     (
+        "backends/llm/speculation/speculation.py",
+        "Speculation._guess",
+    ): "a guess that cannot be made costs no request anything",
+    (
         "backends/llm/sampling/sampler.py",
         "_try_process",
     ): "a request's own rules must not hurt others",

@@ -11,9 +11,9 @@ import pytest
 from audit import watched
 
 from trivet.backends.api import ChatInput, InvalidRequest, LoadFailed
-from trivet.backends.llm.text import template_limits
 from trivet.backends.llm.text.chat import ChatTemplate
-from trivet.backends.llm.text.template_limits import CPU_S, MAX_MADE_BYTES, MAX_PROMPT_CHARACTERS
+from trivet.backends.templates import limits as template_limits
+from trivet.backends.templates.limits import CPU_S, MAX_MADE_BYTES, MAX_PROMPT_CHARACTERS
 
 SOON_S = 0.5
 MESSAGES: list[dict[str, Any]] = [{"role": "user", "content": "Hello"}]

@@ -3,7 +3,6 @@ limits. A base and the adapters over it have one each."""
 
 import asyncio
 import secrets
-import time
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import replace
@@ -24,9 +23,9 @@ from trivet.backends.api import (
     Unsupported,
 )
 from trivet.backends.formats.registry import thought_marks
+from trivet.backends.generating.tensor_form import answer_tensors, parse_tensors
 from trivet.backends.llm.messages import Submit, SubmittedImage
 from trivet.backends.llm.serving.images import ImageReader
-from trivet.backends.llm.serving.tensor_form import TensorSink, parse_tensors
 from trivet.backends.llm.text.chat import ChatTemplate
 from trivet.backends.llm.text.tokenizer import Tokenizer
 
@@ -77,26 +76,12 @@ class Spoken(ABC):
         task.add_done_callback(self._tasks.discard)
 
     async def _submit(self, request: CheckedRequest, sink: Sink) -> None:
-        begun_s = time.monotonic()
         try:
             parsed = parse_tensors(request)
-            prompt = await self.compose(parsed.text)
-            ids = await self.encode(prompt, add_special_tokens=True)
         except ServingError as error:
             sink.fail(error)
             return
-        generate = GenerateRequest(
-            request.id,
-            ids,
-            parsed.sampling,
-            priority=request.priority,
-            cache_salt=request.tenant,
-            deadline=request.deadline,
-            cancel=request.cancel,
-            prepared_s=time.monotonic() - begun_s,
-            on_tokens=request.on_tokens,
-        )
-        self.generate(generate, TensorSink(request, parsed, len(ids), self._version, sink))
+        await answer_tensors(self, request, parsed, self._version, sink)
 
     # -- requests ------------------------------------------------------------------------------
 

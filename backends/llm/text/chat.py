@@ -13,12 +13,12 @@ from trivet.backends.formats.marked_json import HERMES
 from trivet.backends.formats.registry import thought_format_of, tool_format_of
 from trivet.backends.llm.text.content_parts import ONE_IMAGE, last_text, with_parts
 from trivet.backends.llm.text.literal import Literals
-from trivet.backends.llm.text.template_limits import (
+from trivet.backends.llm.text.tool_texts import with_object_arguments, with_written_tools
+from trivet.backends.templates.limits import (
     MAX_PROMPT_CHARACTERS,
     BoundedEnvironment,
     TemplateLimit,
 )
-from trivet.backends.llm.text.tool_texts import with_object_arguments, with_written_tools
 
 _FAULTS = (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
 """What expressions of a template raise."""

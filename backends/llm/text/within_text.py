@@ -28,7 +28,7 @@ def _described(part: Any) -> Any:
 
 
 def _has_space(part: Any) -> bool:
-    return _without_space(part) != part
+    return bool(_without_space(part) != part)
 
 
 def _without_space(part: Any) -> Any:

@@ -4,8 +4,9 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from trivet.backends.api import Grammar, InvalidRequest
+from trivet.backends.api import GeneratorInfo, Grammar, InvalidRequest
 from trivet.server.http.openai.fields import CONTINUES_AND_ADDS, Listed
+from trivet.server.http.openai.grammars import ResponseFormat
 from trivet.server.http.openai.messages import check_messages
 from trivet.server.http.openai.sampling_fields import LOGPROBS_OF_NOTHING, SamplingFields
 from trivet.server.http.openai.tools import ToolChoice, ToolFields, check_tools
@@ -50,6 +51,22 @@ class ChatFields(SamplingFields):
         check_tools(self.tools or (), self.tool_choice)
         check_template_arguments(self.chat_template_kwargs)
         check_messages(self.messages)
+
+    def take_over(self, info: GeneratorInfo) -> None:
+        """What the model brings where the request does not: tools, and a form of answers. Raises
+        InvalidRequest for tools where the answer has a form."""
+        if info.tools and not self.tools:
+            self.tools = [ToolFields.model_validate(each) for each in info.tools]
+        if info.response_schema is None or self.grammar() is not None:
+            return
+        if self.tools:
+            raise InvalidRequest(
+                f"tools: model '{self.model}' answers by a schema of its own, and calls no tools"
+            )
+        described = {"name": "answer", "schema": dict(info.response_schema)}
+        self.response_format = ResponseFormat.model_validate(
+            {"type": "json_schema", "json_schema": described}
+        )
 
     @property
     def token_limit(self) -> int | None:

@@ -22,7 +22,8 @@ class Conversation:
     """One request's, in whichever API it came."""
 
     def __init__(self, fields: ChatFields, generator: Generator, answer_id: str) -> None:
-        """`fields` are checked. Raises Unsupported."""
+        """`fields` are checked. Raises InvalidRequest, Unsupported."""
+        fields.take_over(generator.info)
         self.outputs = Outputs()
         self.tools = ChatTools(fields, generator.info)
         self.prompt: list[int] = []

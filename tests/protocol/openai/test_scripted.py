@@ -36,7 +36,7 @@ HARMONY = (
 HARMONIES: list[Script] = [
     ["<|channel|>", "analysis", "<|message|>", "one ", "two ", "three ", "<|end|>",
      "<|start|>assistant<|channel|>final<|message|>", "It is ", "noon.", "<|return|>"],
-    ["<|channel|>ana", "lysis<|mess", "age|>Rome, th", "en.<|en", "d|><|start|>assistant",
+    ["<|chan", "nel|>analysis<|mess", "age|>Rome, th", "en.<|en", "d|><|start|>assistant",
      " to=functions.f<|channel|>commentary json<|message|>", '{"city": ', '"Rome"}', "<|call|>"],
 ]  # fmt: skip
 """No token may be in two places; marks that come again are cut in other places."""
@@ -182,7 +182,10 @@ def told_by_gpt_oss(call: Call, **wishes: Any) -> tuple[str, str, list[tuple[str
 
 
 def streamed(call: Call, asked: dict[str, Any]) -> tuple[str, str, list[tuple[str, str]], str]:
-    events = call("/v1/chat/completions", asked | {"stream": True}).events
+    reply = call("/v1/chat/completions", asked | {"stream": True})
+    *lines, done, _ = reply.body.decode().split("\n\n")
+    assert done == "data: [DONE]"
+    events = [json.loads(line.removeprefix("data: ")) for line in lines if line[0] != ":"]
     choices = [choice for event in events for choice in event["choices"]]
     deltas = [choice["delta"] for choice in choices]
     calls: list[list[str]] = []
@@ -323,7 +326,7 @@ def lines(server: RunningServer) -> list[dict[str, Any]]:
 
 def test_engines_log_as_the_server_does(server: RunningServer) -> None:
     of_engine = [line for line in lines(server) if line["msg"].startswith("engine of ")]
-    assert {line["model"] for line in of_engine} == {"scripted", "broken"}
+    assert {line["model"] for line in of_engine} == {"scripted", "harmony", "broken"}
     (failed,) = (line for line in of_engine if line["level"] == "error")
     assert failed["model"] == "broken"
     assert failed["exception"].startswith("Traceback (most recent call last):\n")
@@ -334,9 +337,9 @@ def test_engines_log_as_the_server_does(server: RunningServer) -> None:
 def test_what_processes_print_are_lines_with_level_model_and_pid(server: RunningServer) -> None:
     printed = [line for line in lines(server) if line["msg"] == RAW]
     # That of no model: what Python models' processes are forked from.
-    assert {line.get("model") for line in printed} == {"scripted", "broken", None}
+    assert {line.get("model") for line in printed} == {"scripted", "harmony", "broken", None}
     assert {line["level"] for line in printed} == {"info"}
-    assert len({line["pid"] for line in printed}) == 3
+    assert len({line["pid"] for line in printed}) == 4
     assert server.process.pid not in {line["pid"] for line in printed}
 
 

@@ -70,6 +70,11 @@ def broken_tokenizer(root: Path) -> None:
     put(root, "m/1/tokenizer.json", "{}")
 
 
+def encoder_with_broken_tokenizer(root: Path) -> None:
+    language_model(root, '{"architectures": ["BertModel"], "model_type": "bert"}')
+    put(root, "m/1/tokenizer.json", "{}")
+
+
 def unknown_quantisation(root: Path) -> None:
     language_model(
         root,
@@ -118,6 +123,10 @@ CASES: dict[str, tuple[Make, str]] = {
     "a state dict": (config("", "1/net.pth"), "'net.pth' was saved by torch.save"),
     "two models": (config("", "1/a.onnx", "1/b.pt2"), "could be of several backends: "),
     "several files": (config("", "1/a.onnx", "1/b.onnx"), "are several models of backend"),
+    "an encoder's tokenizer": (
+        encoder_with_broken_tokenizer,
+        "tokenizer.json cannot be read by tokenizers: Model missing",
+    ),
     "no tokenizer": (without_tokenizer, "the model's folder has no 'tokenizer.json'"),
     "a broken tokenizer": (broken_tokenizer, "the tokenizer cannot be read: Model missing"),
     "a quantisation": (unknown_quantisation, "foo"),

@@ -63,3 +63,27 @@ async def test_span_has_the_names_of_the_conventions_and_the_old_ones(
         "gen_ai.request.max_tokens": 8,
     }
     assert wanted.items() <= span.attributes.items()
+
+
+@pytest.mark.parametrize("level", ["TIMESTAMPS", "TENSORS"])
+async def test_texts_are_kept_where_tensors_are(level: str) -> None:
+    traces: list[Trace] = []
+    always = Sampler(TraceSetting((level,), rate=1))
+    model = ScriptedModel()
+    model.pieces = ("one, ", "two")
+    generator = TracedGenerator(model, Tracer(always, {}, traces.append), Named())
+    await generator.render(ChatInput([{"role": "user", "content": "hi, you"}]))
+    ended = Ended()
+    generator.generate(GenerateRequest("r1", [1], Sampling()), ended)
+    await ended.event.wait()
+    ((span,),) = (trace.spans for trace in traces)
+
+    kept = [(each.activity, each.name, each.values[0]) for each in span.tensors]
+    assert kept == (
+        []
+        if level == "TIMESTAMPS"
+        else [
+            ("TENSOR_QUEUE_INPUT", "messages", b'[{"role": "user", "content": "hi, you"}]'),
+            ("TENSOR_BACKEND_OUTPUT", "text_output", b"one, two"),
+        ]
+    )

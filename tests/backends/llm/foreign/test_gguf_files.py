@@ -62,7 +62,8 @@ def metadata_of(model: Any, more: Mapping[str, Any]) -> dict[str, Any]:
         for key, name in GGUF_CONFIG_MAPPING[config.model_type].items()
         if values.get(name) is not None
     }
-    keys |= OWN[config.model_type](model) | more
+    keys |= OWN[config.model_type](model)
+    keys |= more
     return TOKENIZER | {f"{config.model_type}.{key}": value for key, value in keys.items()}
 
 

@@ -7,6 +7,7 @@ Out: text_output and what was asked for.
 """
 
 import json
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any
@@ -17,6 +18,9 @@ import orjson
 from trivet.backends.api import (
     CheckedRequest,
     Chunk,
+    DataType,
+    GenerateRequest,
+    Generator,
     Grammar,
     InferResponse,
     InvalidRequest,
@@ -26,7 +30,28 @@ from trivet.backends.api import (
     Tensor,
     TokenLogprob,
 )
+from trivet.protos.model_config_pb2 import ModelConfig
 
+INPUTS = (
+    ("text_input", DataType.BYTES, False),
+    ("stream", DataType.BOOL, True),
+    ("sampling_parameters", DataType.BYTES, True),
+    ("exclude_input_in_output", DataType.BOOL, True),
+    ("return_finish_reason", DataType.BOOL, True),
+    ("return_cumulative_logprob", DataType.BOOL, True),
+    ("return_logprobs", DataType.BOOL, True),
+    ("return_num_input_tokens", DataType.BOOL, True),
+    ("return_num_output_tokens", DataType.BOOL, True),
+)
+"""Name, type, whether it may be left out."""
+OUTPUTS = (
+    ("text_output", DataType.BYTES),
+    ("finish_reason", DataType.BYTES),
+    ("cumulative_logprob", DataType.FP32),
+    ("logprobs", DataType.BYTES),
+    ("num_input_tokens", DataType.UINT32),
+    ("num_output_tokens", DataType.UINT32),
+)
 DEFAULT_MAX_TOKENS = 16
 MAX_GRAMMAR_CHARACTERS = 256 * 1024
 FLAGS = (
@@ -67,6 +92,21 @@ _GRAMMARS = ("structured_outputs", "guided_decoding")
 _KINDS = {"json": "json_schema", "regex": "regex", "choice": "choice", "grammar": "lark"}
 
 
+def with_tensors(config: ModelConfig) -> ModelConfig:
+    """A copy of a config, with the tensors of this form and no others."""
+    completed = ModelConfig()
+    completed.CopyFrom(config)
+    completed.model_transaction_policy.decoupled = True
+    del completed.input[:], completed.output[:]
+    for name, datatype, is_optional in INPUTS:
+        completed.input.add(
+            name=name, data_type=datatype.to_config(), dims=[1], optional=is_optional
+        )
+    for name, datatype in OUTPUTS:
+        completed.output.add(name=name, data_type=datatype.to_config(), dims=[1])
+    return completed
+
+
 @dataclass(frozen=True, slots=True)
 class TextRequest:
     """What the tensors say."""
@@ -105,6 +145,31 @@ def parse_tensors(request: CheckedRequest) -> TextRequest:
     if flags & {"return_logprobs", "return_cumulative_logprob"} and sampling.logprobs is None:
         sampling = replace(sampling, logprobs=0)
     return TextRequest(text, sampling, flags)
+
+
+async def answer_tensors(
+    generator: Generator, request: CheckedRequest, text: TextRequest, version: int, sink: Sink
+) -> None:
+    """Has a request generated; every outcome goes to the sink, exactly one end."""
+    begun_s = time.monotonic()
+    try:
+        prompt = await generator.compose(text.text)
+        ids = await generator.encode(prompt, add_special_tokens=True)
+    except ServingError as error:
+        sink.fail(error)
+        return
+    generate = GenerateRequest(
+        request.id,
+        ids,
+        text.sampling,
+        priority=request.priority,
+        cache_salt=request.tenant,
+        deadline=request.deadline,
+        cancel=request.cancel,
+        prepared_s=time.monotonic() - begun_s,
+        on_tokens=request.on_tokens,
+    )
+    generator.generate(generate, TensorSink(request, text, len(ids), version, sink))
 
 
 def _check_names(options: Mapping[str, Any]) -> None:

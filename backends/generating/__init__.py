@@ -1,0 +1,1 @@
+"""What every backend of generating models does alike with tensors."""

@@ -1,0 +1,1 @@
+"""Prompts as versions: a folder with a prompt.toml is a model on another model's engine."""

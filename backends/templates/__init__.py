@@ -1,0 +1,1 @@
+"""Jinja templates that strangers write: run in a sandbox, with limits."""

@@ -1,0 +1,1 @@
+"""Runs the evaluations that gates ask for: in processes of low priority, against this server."""
