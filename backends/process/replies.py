@@ -40,6 +40,8 @@ class ReplyWatch:
         try:
             self._fd = os.dup(self._link.channel.fileno())
             loop.add_reader(self._fd, self._read)
+            # uvloop makes it non-blocking, and with it the socket that a thread may wait on.
+            os.set_blocking(self._fd, True)
         except OSError:
             self._stop()
             return False

@@ -127,10 +127,10 @@ enum {
     PANEL = 32,
     TILE_BYTES = 1024,
     ROWS = 32,
-    PIECE_ROWS = 64, /* rows of a piece of a product */
-    MOST_ROWS = 512, /* the same where weights are expanded for them */
-    FEW_ROWS = 8,    /* for as many at most, codes are multiplied as they are */
-    DEPTH = 512,     /* of weights that are expanded at a time: they stay in the nearest cache */
+    PIECE_ROWS = 128, /* rows of a piece of a product */
+    MOST_ROWS = 512,  /* the same where weights are expanded for them */
+    FEW_ROWS = 8,     /* for as many at most, codes are multiplied as they are */
+    DEPTH = 512,      /* of weights that are expanded at a time: they stay in the nearest cache */
     KEYS = 64,
     MAX_HEAD = 256,
     MAX_HEADS = 64,

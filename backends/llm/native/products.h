@@ -99,14 +99,20 @@ static void sum_block(const Model *model, const Product *product, int panel, Row
     if (product->finish.added) raise(model, product, panel, rows, sums);
 }
 
-/* One panel of some rows. */
+/* One panel of some rows. What becomes of a few rows' sums is computed while the next rows are
+ * multiplied: so a piece of many is this thread's for good once its first rows are done. */
 static void multiply_piece(const Walk *w, const Product *product, int panel, int block,
                            Work *work) {
     float sums[MOST_ROWS * PANEL] __attribute__((aligned(64)));
     const Rows rows = rows_of(product, block);
-    sum_block(w->model, product, panel, rows, sums);
-    if (!may_keep(work)) return;
-    finish_block(&product->finish, sums, rows.first, rows.count, panel);
+    const int at_once = is_packed(product->weight) ? MOST_ROWS : ROWS;
+    for (int i = 0; i < rows.count; i += at_once) {
+        const int left = rows.count - i;
+        const Rows some = {rows.first + i, left < at_once ? left : at_once};
+        sum_block(w->model, product, panel, some, sums);
+        if (i == 0 && !may_keep(work)) return;
+        finish_block(&product->finish, sums, some.first, some.count, panel);
+    }
     kept(work);
 }
 

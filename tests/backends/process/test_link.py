@@ -1,17 +1,21 @@
 """Frames, shared memory and back-off, without a process."""
 
+import asyncio
 import os
 import socket
 import struct
 
 import numpy as np
 import pytest
+from patience import patience
 
 from trivet.backends.api import Tensor
 from trivet.backends.process.backoff import Backoff
 from trivet.backends.process.channel import MAX_HEADER_BYTES, Channel, ChannelClosed
-from trivet.backends.process.link import Link
+from trivet.backends.process.link import Link, Message
 from trivet.backends.process.regions import RegionReader, RegionWriter
+from trivet.backends.process.replies import ReplyWatch
+from trivet.server.app import loop_factory
 
 
 @pytest.fixture
@@ -152,3 +156,28 @@ def test_delays_double_up_to_a_limit_and_start_over_after_success() -> None:
     assert delays[-1] == 30.0
     backoff.reset()
     assert backoff.next_delay_s() == 0.1
+
+
+def test_a_thread_can_wait_on_what_the_servers_loop_has_watched() -> None:
+    ends = [Link(Channel(end), RegionWriter(), RegionReader()) for end in socket.socketpair()]
+    watch = ReplyWatch(ends[0])
+
+    async def take() -> Message | None:
+        loop = asyncio.get_running_loop()
+        replied: asyncio.Future[bool] = loop.create_future()
+        assert watch.watches(loop)
+        assert os.get_blocking(ends[0].channel.fileno())
+        watch.expect(replied.set_result)
+        ends[1].send({"op": "done"})
+        assert await asyncio.wait_for(replied, patience())
+        ends[1].channel.hang_up()
+        for _ in range(10):  # until the end of the stream is seen
+            await asyncio.sleep(0)
+        return watch.take()
+
+    with asyncio.Runner(loop_factory=loop_factory()) as runner:
+        reply = runner.run(take())
+    assert reply is not None
+    assert reply.header == {"op": "done"}
+    for each in ends:
+        each.channel.close()
