@@ -163,6 +163,11 @@ def sklearn(root: Path) -> tuple[Backend, str]:
     return open_backend("sklearn"), 'parameters { key: "isolation" value { string_value: "none" } }'
 
 
+def prompt_template(root: Path) -> tuple[Backend, str]:
+    put(root, "prompt.toml", 'base = "large"\nsystem = "Be short."\n')
+    return open_backend("prompt_template"), ""
+
+
 SITES: dict[str, Site] = {
     "encoder": encoder,
     "ensemble": ensemble,
@@ -173,6 +178,7 @@ SITES: dict[str, Site] = {
     "mlflow": mlflow,
     "onnxruntime": onnxruntime,
     "openvino": openvino,
+    "prompt_template": prompt_template,
     "python": python,
     "pytorch": pytorch,
     "sklearn": sklearn,
