@@ -36,7 +36,8 @@ class Site:
     def serves(self, model: str) -> list[str]:
         """Its versions that are ready."""
         index = self.server.index()
-        return [v for (name, v), each in index.items() if (name, each["state"]) == (model, "READY")]
+        ready = (model, "READY")
+        return [v for (name, v), each in index.items() if (name, each.get("state")) == ready]
 
     def wait_for(self, model: str, version: str) -> None:
         self.server.wait_until(lambda: self.serves(model) == [version], f"only version {version}")

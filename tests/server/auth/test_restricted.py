@@ -27,7 +27,7 @@ def test_whatever_computes_is_inference(rpcs: dict[str, set[str]]) -> None:
     assert routes_of("inference") == {
         route.template for route in all_routes() if route.scope is Scope.INFER
     }
-    assert rpcs["inference"] == {"ModelInfer", "ModelStreamInfer"}
+    assert rpcs["inference"] == {"ModelInfer", "ModelStreamInfer", "Feedback"}
 
 
 @pytest.mark.parametrize(
@@ -53,7 +53,12 @@ def test_rpcs_are_grouped_as_in_triton(rpcs: dict[str, set[str]]) -> None:
     assert found["metadata"] == {"ServerMetadata", "ModelMetadata"}
     assert found["model-config"] == {"ModelConfig"}
     assert found["statistics"] == {"ModelStatistics"}
-    assert len(found["model-repository"]) == 3
+    assert found["model-repository"] == {
+        *("RepositoryIndex", "RepositoryModelLoad", "RepositoryModelUnload"),
+        # Ours: who gets which version.
+        *("Traffic", "SetTraffic", "ResetTraffic"),
+        *("Rollouts", "Rollout", "RolloutHistory", "ChangeRollout"),
+    }
     assert len(found["shared-memory"]) == 6
     assert found["trace"] | found["logging"] == {"TraceSetting", "LogSettings"}
 
