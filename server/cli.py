@@ -67,7 +67,7 @@ class LazyGroup(click.Group):
 
     verbs: ClassVar = {
         "build-engine": "Build a TensorRT engine of an ONNX model.",
-        "cost": "Show what requests have cost, by day and model.",
+        "cost": "Show what requests have cost, by day, model and version.",
         "eval": "Run sets of cases against a model, and say whether it is good enough.",
         "health": "Tell whether a running server is ready.",
         "infer": "Run one inference and print its outputs as JSON.",
