@@ -116,6 +116,16 @@ def test_a_first_version_waits_for_its_report(site: Site) -> None:
     assert site.keeper.gate("m", 1).passed
 
 
+def test_a_version_that_a_roll_out_took_back_takes_nobody_s_place(site: Site) -> None:
+    site.drop(2)
+    site.drop(3)
+    site.report(2)
+    asked = replace(site.plan(1, 3), withheld={2: "rolled back: errors"})
+
+    assert site.keeper.direct(asked).versions == (1, 3)
+    assert site.keeper.direct(replace(asked, withheld={})).versions == (1, 2, 3)
+
+
 def test_the_version_before_goes_on_whatever_the_policy_says(site: Site) -> None:
     site.report(1)
     site.load()
