@@ -8,7 +8,7 @@ import orjson
 import redis
 from redis.exceptions import RedisError
 
-from trivet.server.rollouts.journal import Record
+from trivet.server.rollouts.journal import Record, as_json
 
 TIMEOUT_S = 2.0
 LEAD_S = 10.0
@@ -43,7 +43,7 @@ class RedisJournal:
         return [record for record in records if record is not None]
 
     def append(self, records: Iterable[Record]) -> None:
-        lines = [orjson.dumps(record) for record in records]
+        lines = [as_json(record) for record in records]
         self._do(lambda: self.client.rpush(LIST, *lines))
 
     def leads(self) -> bool:

@@ -63,3 +63,11 @@ def test_one_of_several_decides_and_another_follows_when_it_ends(tmp_path: Path)
     first.close()
     assert second.leads()
     second.close()
+
+
+def test_a_reason_with_half_a_character_is_kept_as_far_as_it_can_be(tmp_path: Path) -> None:
+    journal = FileJournal(tmp_path)
+    journal.append([{"event": "rolled back", "reason": "no file \udcff"}])
+
+    assert journal.read() == [{"event": "rolled back", "reason": "no file ?"}]
+    journal.close()
