@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from trivet.server.rollouts.journal import FILE, FileJournal, Record, written
+from trivet.server.rollouts.journal import FILE, FileJournal, NoJournal, Record, written
+from trivet.server.rollouts.writing import Writer
 
 RECORDS: list[Record] = [{"event": "started", "n": n} for n in range(3)]
 
@@ -71,3 +72,18 @@ def test_a_reason_with_half_a_character_is_kept_as_far_as_it_can_be(tmp_path: Pa
 
     assert journal.read() == [{"event": "rolled back", "reason": "no file ?"}]
     journal.close()
+
+
+class Gone(NoJournal):
+    """A place that is away by the end."""
+
+    def close(self) -> None:
+        raise OSError("it is away")
+
+
+async def test_a_place_that_is_away_holds_up_no_end(caplog: pytest.LogCaptureFixture) -> None:
+    writer = Writer(Gone(), lambda _: None)
+    await writer.start()
+    await writer.close()
+
+    assert "roll-outs are not handed over: it is away" in caplog.text

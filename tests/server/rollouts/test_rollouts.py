@@ -276,9 +276,7 @@ async def test_a_model_that_was_unloaded_stays_so_whatever_others_decide(tmp_pat
     site.rollouts.on_others("m")
 
     assert site.served == set()
-    assert journal_lines(tmp_path)[-1:] == [Event.BEGAN], (
-        "and how far it is is not written for ever"
-    )
+    assert journal_lines(tmp_path)[-1:] == [Event.BEGAN], "not how far it is, for ever"
 
 
 def journal_lines(folder: Path) -> list[object]:
