@@ -50,6 +50,11 @@ class PromptExecutor(DelegatingTokens):
         self._tasks: dict[asyncio.Task[None], Sink] = {}
         """Of requests as tensors, until their base is asked."""
 
+    @property
+    def engine(self) -> str:
+        """See AsksAnother."""
+        return self._templates.file.base
+
     def for_one_request(self, given: Values = NOTHING_GIVEN) -> PromptGenerator:
         """See AsksAnother. Raises a ServingError."""
         if self._is_stopping:
