@@ -29,7 +29,7 @@ from trivet.backends.api import (
     Tensor,
     Unsupported,
 )
-from trivet.backends.api.delegating import DelegatingTokens
+from trivet.backends.api.delegating import DelegatingGenerator, DelegatingTokens
 from trivet.ensembles.executor import EnsembleExecutor
 from trivet.ensembles.graph import Edge, Graph, Step
 
@@ -101,6 +101,15 @@ class GeneratingEnsemble(EnsembleExecutor, DelegatingTokens):
     async def close(self) -> None:
         """See Executor."""
         await asyncio.gather(super().close(), self._before.close())
+
+    @property
+    def engine(self) -> str:
+        """See AsksAnother: its other steps compute, too."""
+        return ""
+
+    def for_one_request(self) -> Generator:
+        """See AsksAnother. Raises a ServingError."""
+        return _OneRequest(self, self._inner)
 
     # -- Generator -----------------------------------------------------------------------------
 
@@ -181,6 +190,28 @@ class GeneratingEnsemble(EnsembleExecutor, DelegatingTokens):
         except asyncio.CancelledError:
             request.cancel.cancel()
             raise
+
+
+class _OneRequest(DelegatingGenerator):
+    """The ensemble over one version of its language model: what that version's tokens are, it is
+    asked to go on with."""
+
+    def __init__(self, ensemble: GeneratingEnsemble, model: Generator) -> None:
+        super().__init__(model)
+        self._ensemble = ensemble
+
+    @property
+    def info(self) -> GeneratorInfo:
+        """See Generator."""
+        return replace(self._inner.info, is_ensemble=True)
+
+    async def compose(self, prompt: str, account: Account = NO_ACCOUNT, /) -> str:
+        """See Generator."""
+        return await self._ensemble.compose(prompt, account)
+
+    async def render(self, chat: ChatInput, account: Account = NO_ACCOUNT, /) -> str:
+        """See Generator."""
+        return await self._ensemble.render(chat, account)
 
 
 class _Answer:

@@ -248,7 +248,9 @@ class Hall:
     def _serves(self, name: str) -> bool:
         versions = self._registry.models.get(name)
         if versions:
-            return all(model.executor.is_ready() for model in versions.values())
+            # A candidate gets no requests: whether it is well is no concern of who sends some.
+            asked = versions.keys() - self._registry.candidates(name).keys()
+            return all(versions[each].executor.is_ready() for each in asked)
         known = self._lifecycle.known[name]
         return not known.failure and all(
             status.reason == "unloaded" or status.state is State.UNLOADING
@@ -256,7 +258,10 @@ class Hall:
         )
 
     def is_model_ready(self, name: str, version: int | str | None) -> bool:
-        return self._dispatcher.is_ready(name, version)
+        try:
+            return self._described(name, version).model.executor.is_ready()
+        except ServingError:
+            return False
 
     # -- what there is -------------------------------------------------------------------------
 

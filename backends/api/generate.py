@@ -299,6 +299,10 @@ class Generator(Protocol):
 class AsksAnother(Protocol):
     """A generating model that asks another one: which version of that, is chosen once a request."""
 
+    @property
+    def engine(self) -> str:
+        """The model that computes all of it; empty where others compute besides."""
+
     def for_one_request(self) -> Generator:
         """It, for all that one request asks of it. Raises a ServingError."""
 

@@ -47,7 +47,13 @@ class PromptExecutor(DelegatingTokens):
         self._server = server
         self._counting = Counting(observer)
         self._is_stopping = False
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks: dict[asyncio.Task[None], Sink] = {}
+        """Of requests as tensors, until their base is asked."""
+
+    @property
+    def engine(self) -> str:
+        """See AsksAnother."""
+        return self._templates.file.base
 
     def for_one_request(self, given: Values = NOTHING_GIVEN) -> PromptGenerator:
         """See AsksAnother. Raises a ServingError."""
@@ -66,8 +72,8 @@ class PromptExecutor(DelegatingTokens):
     def submit(self, request: CheckedRequest, sink: Sink) -> None:
         """See Executor."""
         task = asyncio.get_running_loop().create_task(self._submit(request, sink))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        self._tasks[task] = sink
+        task.add_done_callback(self._tasks.pop)
 
     async def _submit(self, request: CheckedRequest, sink: Sink) -> None:
         file = self._templates.file
@@ -89,9 +95,12 @@ class PromptExecutor(DelegatingTokens):
     async def close(self) -> None:
         """See Executor."""
         self._is_stopping = True
-        for task in list(self._tasks):
-            task.cancel()
-        self._counting.end_all(Unavailable(f"model '{self._name}': {_STOPPING}"))
+        error = Unavailable(f"model '{self._name}': {_STOPPING}")
+        for task, sink in list(self._tasks.items()):
+            # One that is done has handed its sink on, or has ended it.
+            if task.cancel():
+                sink.fail(error)
+        self._counting.end_all(error)
 
     def is_ready(self) -> bool:
         """See Executor."""

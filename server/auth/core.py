@@ -64,18 +64,6 @@ class GuardedCore:
             name = self._core.resolve(model, None).name
         caller.require_model(name)
 
-    def _require_for_candidate(self, name: str, version: int | str | None) -> None:
-        """A version that has not passed its evaluation answers the scope `admin` alone."""
-        caller = current_caller.get()
-        if caller is None or (version is None and "@" not in name):
-            return  # Nobody gets a candidate who names none.
-        admitted = self._core.resolve(name, version)
-        if admitted.choice is Choice.CANDIDATE and Scope.ADMIN not in caller.key.scopes:
-            raise PermissionDenied(
-                f"version {admitted.version} of model '{admitted.name[:128]}' has not passed its "
-                f"evaluation: key '{caller.key.name}' needs the scope '{Scope.ADMIN}' for it"
-            )
-
     # -- what a model is asked -----------------------------------------------------------------
 
     def resolve(
@@ -83,8 +71,9 @@ class GuardedCore:
     ) -> Admitted:
         """See Core. Who has what this gives may ask it: `infer` looks no further."""
         self._require(name)
-        self._require_for_candidate(name, version)
-        return self._core.resolve(name, version, key, asker)
+        admitted = self._core.resolve(name, version, key, asker)
+        _require_for_candidate(admitted)
+        return admitted
 
     def account(self) -> Payer | None:
         """See Core. The caller pays."""
@@ -113,7 +102,8 @@ class GuardedCore:
     ) -> tuple[Generator, Mapping[str, str]]:
         """See Core. The caller pays."""
         self._require(name)
-        self._require_for_candidate(name, version)
+        if version is not None or "@" in name:  # nobody gets a candidate who names none
+            _require_for_candidate(self._core.resolve(name, version))
         generator, told = self._core.generator(name, version, key, asker)
         return _callers(generator), told
 
@@ -297,3 +287,16 @@ def _callers(generator: Generator) -> Generator:
     if allowance is None or not allowance.counts_tokens:
         return own
     return MeteredGenerator(own, allowance)
+
+
+def _require_for_candidate(admitted: Admitted) -> None:
+    """A version that has not passed its evaluation answers the scope `admin` alone. Raises
+    PermissionDenied."""
+    if admitted.choice is not Choice.CANDIDATE:
+        return
+    caller = current_caller.get()
+    if caller is not None and Scope.ADMIN not in caller.key.scopes:
+        raise PermissionDenied(
+            f"version {admitted.version} of model '{admitted.name[:128]}' has not passed its "
+            f"evaluation: key '{caller.key.name}' needs the scope '{Scope.ADMIN}' for it"
+        )

@@ -27,9 +27,10 @@ class Bookkeeping:
             task.cancel()
             with suppress(asyncio.CancelledError):
                 await task
-        self._ledger.write()
+        await asyncio.to_thread(self._ledger.write)
 
     async def _run(self) -> None:
         while True:
             await asyncio.sleep(self._period_s)
-            self._ledger.write()
+            # Not on the loop: a disk that is busy would hold up all requests.
+            await asyncio.to_thread(self._ledger.put, self._ledger.take())

@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 from trivet.backends.api import (
+    AsksAnother,
     GenerateRequest,
     GenerateSink,
     Generator,
@@ -121,7 +122,10 @@ class PricedHall(Hall):
         """See Pricing."""
         try:
             executor = self._described(name, version).model.executor
-            if not isinstance(executor, Generator) or executor.info.is_ensemble:
+            if isinstance(executor, AsksAnother):
+                # Not its `info`: to ask for that is a request's turn among the versions it asks.
+                return self._clock_named(executor.engine) if executor.engine else None
+            if not isinstance(executor, Generator):
                 return None
             return self._clock_named(executor.info.parent or name)
         except ServingError:

@@ -2,7 +2,8 @@
 
 import json
 import logging
-from collections.abc import Callable, Iterator, Mapping
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from pathlib import Path
@@ -41,6 +42,7 @@ class Spent:
 
 
 Accounts = dict[Account, Spent]
+Rows = Sequence[Mapping[str, Any]]
 
 
 def today() -> date:
@@ -50,7 +52,7 @@ def today() -> date:
 
 class Ledger:
     """All accounts: since the start, for the metrics, and of the day, for the files. Owned by the
-    event loop."""
+    event loop, but for `put`."""
 
     def __init__(self, folder: Path, today: Callable[[], date] = today) -> None:
         """`folder` may not be there yet. A day that began before the server goes on."""
@@ -61,14 +63,18 @@ class Ledger:
         """Told of each request: who compares versions by what they cost."""
         self._day = today()
         self._of_day = _read(self._path(self._day))
+        self._ended: dict[date, Accounts] = {}
+        """Days that are over and not written down yet."""
         self._has_news = False
+        self._writing = threading.Lock()
 
     def add(self, account: Account, compute_s: float, cost: float) -> None:
         """A request has ended."""
         day = self._today()
         if day != self._day:
-            self.write()
-            self._day, self._of_day = day, _read(self._path(day))
+            self._ended[self._day] = self._of_day
+            known = self._ended.pop(day, None)
+            self._day, self._of_day = day, _read(self._path(day)) if known is None else known
         for accounts in (self.accounts, self._of_day):
             spent = accounts.get(account)
             if spent is None:
@@ -86,18 +92,31 @@ class Ledger:
         return total
 
     def write(self) -> None:
-        """Writes the day down, if there is anything new. What cannot be written is told, and tried
-        again."""
+        """Writes all of it. What cannot be written is told, and tried again. Blocking."""
+        self._has_news = True  # what somebody has taken may not have been written
+        self.put(self.take())
+
+    def take(self) -> Mapping[date, Rows]:
+        """What is to be written if there is anything new, by day: by whoever takes it."""
         if not self._has_news:
-            return
-        rows = [_row(account, spent) for account, spent in sorted(self._of_day.items())]
-        try:
-            self._folder.mkdir(parents=True, exist_ok=True)
-            write_whole(self._path(self._day), json.dumps(rows))
-        except OSError as error:
-            log.warning("what requests cost cannot be written down: %s", error)
-            return
+            return {}
         self._has_news = False
+        days = {**self._ended, self._day: self._of_day}
+        return {day: [_row(*each) for each in sorted(of.items())] for day, of in days.items() if of}
+
+    def put(self, taken: Mapping[date, Rows]) -> None:
+        """Writes it. In any thread, for it waits for the disk."""
+        with self._writing:
+            for day, rows in taken.items():
+                try:
+                    self._folder.mkdir(parents=True, exist_ok=True)
+                    write_whole(self._path(day), json.dumps(rows))
+                except OSError as error:
+                    log.warning("what requests cost cannot be written down: %s", error)
+                    self._has_news = True
+                    return
+                if day != self._day:
+                    self._ended.pop(day, None)
 
     def _path(self, day: date) -> Path:
         return self._folder / f"{day.isoformat()}.json"

@@ -52,9 +52,10 @@ class Demands:
             return None
         history = History(self.history_dir)
         digests = {version: self._digests.of(folder, version) for version in versions}
-        faults = {}
-        for version, digest in digests.items():
-            report = history.with_digest(folder.name, digest)
-            if report is not None:
-                faults[version] = "; ".join(report.faults)
+        reports = history.by_digest(folder.name)
+        faults = {
+            version: "; ".join(reports[digest].faults)
+            for version, digest in digests.items()
+            if digest in reports
+        }
         return Demand(config, folder.path, digests, faults)

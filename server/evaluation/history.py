@@ -2,6 +2,7 @@
 
 import json
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from urllib.parse import quote
 
@@ -9,7 +10,8 @@ from trivet.server.evaluation.judge import VoteCache
 from trivet.server.evaluation.report import Outcome, Report
 
 _MAX_REPORTS = 50
-"""Of a model: older ones go."""
+"""Of a model: older ones go, but for the last one of each version's files."""
+_MAX_NEEDED = 500
 
 
 class History:
@@ -45,8 +47,11 @@ class History:
 
     def with_digest(self, model: str, digest: str) -> Report | None:
         """The last one of exactly these files."""
-        found = [each for each in self.reports(model) if digest and each.digest == digest]
-        return found[-1] if found else None
+        return self.by_digest(model).get(digest)
+
+    def by_digest(self, model: str) -> dict[str, Report]:
+        """The last one of each version's files."""
+        return {each.digest: each for each in self.reports(model) if each.digest}
 
     def ever_passed(self, model: str) -> set[str]:
         """The digests of cases that have passed once."""
@@ -65,7 +70,7 @@ class History:
         write_whole(self._passed(report.model), json.dumps(sorted(passed)))
         name = f"{report.started_at.replace(':', '')}-{report.version}.json"
         write_whole(folder / name, json.dumps(report.to_json()))
-        for old in sorted(folder.glob("*.json"))[:-_MAX_REPORTS]:
+        for old in _dispensable(sorted(folder.glob("*.json"))):
             old.unlink(missing_ok=True)
 
     def _of(self, model: str) -> Path:
@@ -73,6 +78,25 @@ class History:
 
     def _passed(self, model: str) -> Path:
         return self._folder / f"passed-{quote(model, safe='')}.json"
+
+
+def _dispensable(paths: Sequence[Path]) -> Sequence[Path]:
+    """The reports that go, the oldest first. Those that a gate may ask for stay longer: without its
+    report a version that serves would be a candidate after the next restart."""
+    num_over = len(paths) - _MAX_REPORTS
+    if num_over <= 0:
+        return ()
+    last = {_digest_in(path): path for path in paths}
+    needed = {path for digest, path in last.items() if digest}
+    others = [path for path in paths if path not in needed]
+    return (*others[:num_over], *sorted(needed)[:-_MAX_NEEDED])
+
+
+def _digest_in(path: Path) -> str:
+    try:
+        return str(json.loads(path.read_text(encoding="utf-8"))["digest"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return ""
 
 
 def write_whole(path: Path, text: str) -> None:

@@ -15,8 +15,8 @@ def resolved(core: Resolving, request: InferRequest, call: Call) -> Admitted:
     if version is None and (named := call.metadata.get(HEADER)):
         version = parse_version(named)
     admitted = core.resolve(request.model_name, version, request.key, MetadataAsker(call))
-    if admitted.told:
-        call.tell(admitted.told)
+    # Also where nothing is told yet: what it costs stands there by the end.
+    call.tell(admitted.told)
     return admitted
 
 

@@ -66,11 +66,13 @@ class RequestDispatcher:
         return self._describe(name, version).model.signature
 
     def is_ready(self, name: str, version: int | str | None) -> bool:
-        """Whether a version, or the newest, can compute now; False for what is not there."""
+        """Whether a version, or the newest, can compute for a model now; False for what is not
+        there, and for a candidate, which no model may ask."""
         try:
-            return self._describe(name, version).model.executor.is_ready()
+            admitted = self._describe(name, version)
         except ServingError:
             return False
+        return admitted.choice is not Choice.CANDIDATE and admitted.model.executor.is_ready()
 
     def generator(self, name: str, version: int | str | None) -> Generator | None:
         """A model as one that generates text; None for one that does not. Raises as `signature`

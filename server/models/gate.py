@@ -98,7 +98,9 @@ class Gatekeeper:
         versions = plan.versions
         if len(candidates) == len(versions):
             # What serves now goes on, whatever version_policy says; after a restart, what passed.
-            others = [each for each in demand.digests if each not in versions]
+            # What a roll-out has taken back does not return by having passed its gate once.
+            kept_out = {*versions, *plan.withheld}
+            others = [each for each in demand.digests if each not in kept_out]
             stable = [each for each in others if self._verdict(plan, demand, each).passed]
             versions = tuple(sorted({*versions, *stable[-1:]}))
         return replace(plan, versions=versions, traffic=plan.traffic.with_candidates(candidates))

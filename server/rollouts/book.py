@@ -17,6 +17,8 @@ from trivet.server.rollouts.policy import parse_policy
 
 MOST_HISTORY = 1000
 """Records of one model that are shown."""
+MOST_SEEN = 10_000
+"""Records that are known by their numbers: far more than ever wait to be read back."""
 
 
 class Event(StrEnum):
@@ -85,7 +87,8 @@ class Book:
 
     def __init__(self) -> None:
         self._entries: dict[str, Entry] = {}
-        self._seen: set[str] = set()
+        self._seen: dict[str, None] = {}
+        """The last records' numbers, in order."""
 
     @property
     def entries(self) -> Mapping[str, Entry]:
@@ -115,7 +118,9 @@ class Book:
 
     def note(self, record: Record) -> None:
         """Something has happened already."""
-        self._seen.add(str(record["n"]))
+        self._seen[str(record["n"])] = None
+        if len(self._seen) > MOST_SEEN:
+            del self._seen[next(iter(self._seen))]
         if record["event"] != Event.PROGRESS:
             self.of(str(record["model"])).history.append(record)
 

@@ -25,6 +25,8 @@ COMMANDS = ("start", "pause", "resume", "promote", "abort")
 _TRAFFIC_KEYS = ("labels", "split", "sticky")
 _START_KEYS = ("version", "policy")
 _MOST_NAME = 64
+MOST_VALUE = 1e12
+"""Of feedback: larger numbers would leave no mean and no variance."""
 
 
 class ReleaseDesk:
@@ -109,6 +111,8 @@ class ReleaseDesk:
             )
         if not isfinite(value):
             raise InvalidRequest(f"'value' is to be a finite number, got {value}")
+        if abs(value) > MOST_VALUE:
+            raise InvalidRequest(f"'value' is to be at most {MOST_VALUE:g}, got {value:g}")
         self._experiments.report(request_id, name, value)
 
     def model_of(self, request_id: str) -> str:

@@ -3,6 +3,7 @@ event loop."""
 
 from collections.abc import Iterator, Mapping
 
+from trivet.backends.api import InvalidRequest
 from trivet.server.models.model import Model
 from trivet.server.models.routing import Watch
 from trivet.server.models.traffic import Traffic
@@ -11,6 +12,9 @@ from trivet.server.rollouts.comparing import Comparison, Difference
 from trivet.server.rollouts.feedback import Answered
 from trivet.server.rollouts.guards import COST, DIFFERENCE
 from trivet.server.shadows.shadows import Mirrored, Shadows
+
+MOST_OUTCOMES = 32
+"""Names under which is reported how a version's requests turned out: each is a metric, for good."""
 
 
 class Experiments:
@@ -72,8 +76,14 @@ class Experiments:
         return self._answered.arm_of(request_id).key
 
     def report(self, request_id: str, name: str, value: float) -> None:
-        """How a request turned out. Raises NotFound."""
+        """How a request turned out. Raises InvalidRequest, NotFound."""
         arm = self._answered.arm_of(request_id)
+        if name not in arm.outcomes and len(arm.outcomes) >= MOST_OUTCOMES:
+            raise InvalidRequest(
+                f"'{name}' is one name too many: {MOST_OUTCOMES} are known for version "
+                f"{arm.version} of model '{arm.key}', and no more are kept: report under one of "
+                "those"
+            )
         arm.reported(name, value)
         for comparison in self._comparing(arm.key, name).values():
             comparison.update()

@@ -9,6 +9,7 @@ others have appended, and the one that holds the lock decides.
 
 import errno
 import fcntl
+import json
 import logging
 import os
 import zlib
@@ -127,8 +128,18 @@ class FileJournal:
 
 def written(record: Record) -> bytes:
     """A line."""
-    text = orjson.dumps(record)
+    text = as_json(record)
     return b"%08x " % zlib.crc32(text) + text + b"\n"
+
+
+def as_json(record: Record) -> bytes:
+    """Also of what no file can hold as it is: a reason may be the text of a model's own fault, with
+    halves of characters in it."""
+    try:
+        return orjson.dumps(record)
+    except TypeError:
+        text = json.dumps(record, ensure_ascii=False, default=str)
+        return text.encode("utf-8", "replace")
 
 
 def parsed(line: bytes) -> Record | None:

@@ -53,7 +53,9 @@ class Look:
             return
         for guard in self._guards:
             before = self._before.get(guard.series, ())
-            if guard.kind is Kind.QUANTILE and len(before) >= max(LEAST, 5 / (1 - guard.quantile)):
+            # Of the furthest quantiles as many as are remembered have to do.
+            enough = min(max(LEAST, 5 / (1 - guard.quantile)), MOST_REMEMBERED)
+            if guard.kind is Kind.QUANTILE and len(before) >= enough:
                 self._limits[guard.name] = sorted(before)[int(guard.quantile * len(before))]
             elif guard.kind is Kind.OUTCOME and len(before) >= LEAST:
                 self._limits[guard.name] = sum(before) / len(before)

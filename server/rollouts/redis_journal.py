@@ -8,7 +8,7 @@ import orjson
 import redis
 from redis.exceptions import RedisError
 
-from trivet.server.rollouts.journal import Record
+from trivet.server.rollouts.journal import Record, as_json
 
 TIMEOUT_S = 2.0
 LEAD_S = 10.0
@@ -33,17 +33,29 @@ class RedisJournal:
         )
         self._name = uuid4().hex
         self._num_read = 0
+        self._last: bytes | None = None
+        """The last line that was read."""
         self._do(self.client.ping)
 
     def read(self) -> list[Record]:
-        lines = self._do(lambda: self.client.lrange(LIST, self._num_read, -1))
-        assert isinstance(lines, list)
-        self._num_read += len(lines)
+        lines = self._behind(max(self._num_read - 1, 0))
+        if self._last is not None:
+            if lines[:1] == [self._last]:
+                del lines[0]
+            else:  # Redis has lost the list, and may have another one since
+                self._num_read, lines = 0, self._behind(0)
+        if lines:
+            self._num_read, self._last = self._num_read + len(lines), lines[-1]
         records = (_parsed(line) for line in lines)
         return [record for record in records if record is not None]
 
+    def _behind(self, number: int) -> list[bytes]:
+        lines = self._do(lambda: self.client.lrange(LIST, number, -1))
+        assert isinstance(lines, list)
+        return lines
+
     def append(self, records: Iterable[Record]) -> None:
-        lines = [orjson.dumps(record) for record in records]
+        lines = [as_json(record) for record in records]
         self._do(lambda: self.client.rpush(LIST, *lines))
 
     def leads(self) -> bool:

@@ -174,8 +174,9 @@ class Rollouts:
         self.share_out(key)
 
     def reload(self, key: str) -> None:
-        """What is to serve is another now."""
-        if key in self._plans:
+        """What is to serve is another now; not where somebody has unloaded the model, or removed it
+        meanwhile: that is not taken back by a verdict."""
+        if key in self._plans and key in self._registry.models:
             self._reload(self._plans[key])
 
     def share_out(self, key: str) -> None:
@@ -285,7 +286,9 @@ class Rollouts:
     def _save(self) -> None:
         for key, entry in list(self.entries().items()):
             rollout = entry.running
-            if rollout is not None and rollout.phase is not Phase.WAITING and self._chronicle.leads:
+            if key not in self._registry.models or not self._chronicle.leads:
+                continue  # it stands still, and what is written is written for good
+            if rollout is not None and rollout.phase is not Phase.WAITING:
                 candidate, saved = rollout.candidate, rollout.saved()
                 self._chronicle.happened(key, Event.PROGRESS, candidate=candidate, saved=saved)
 

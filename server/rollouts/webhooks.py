@@ -1,15 +1,15 @@
 """Tells an address what happens to roll-outs: a POST of JSON for each event, in order."""
 
+import http.client
 import logging
 import queue
 import threading
 import urllib.error
 import urllib.request
-
-import orjson
+from contextlib import suppress
 
 from trivet.backends.api import InvalidConfig
-from trivet.server.rollouts.journal import Record
+from trivet.server.rollouts.journal import Record, as_json
 
 log = logging.getLogger(__name__)
 TIMEOUT_S = 10.0
@@ -43,8 +43,9 @@ class Webhook:
     def close(self) -> None:
         """What waits is told no more."""
         self._stop.set()
-        while not self._waiting.empty():
-            self._waiting.get_nowait()
+        with suppress(queue.Empty):
+            while True:
+                self._waiting.get_nowait()
         self._waiting.put_nowait(None)
 
     def _tell_all(self) -> None:
@@ -55,11 +56,11 @@ class Webhook:
 
     def _is_told(self, record: Record) -> bool:
         request = urllib.request.Request(  # noqa: S310 - __init__ has looked at it
-            self._url, orjson.dumps(record), {"Content-Type": "application/json"}
+            self._url, as_json(record), {"Content-Type": "application/json"}
         )
         try:
             with urllib.request.urlopen(request, timeout=TIMEOUT_S):  # noqa: S310
                 return True
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, http.client.HTTPException) as error:
             log.warning("the roll-out webhook did not take '%s': %s", record["event"], error)
             return False

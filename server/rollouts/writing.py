@@ -47,7 +47,11 @@ class Writer:
         if self._task is not None:
             self._task.cancel()
             await self._exchange()
-        await self._in_thread(self._journal.close)
+        try:
+            await self._in_thread(self._journal.close)
+        except OSError as error:
+            # Whoever else decides finds out by the time that goes by; the server ends nevertheless.
+            log.warning("roll-outs are not handed over: %s", error.strerror or error)
         self._thread.shutdown(wait=False)
 
     async def _go_on(self) -> None:

@@ -153,6 +153,9 @@ class Mirror:
 
     def answered(self, copy: _Copy, token: CancelToken, response: InferResponse) -> None:
         """The shadow has answered."""
+        if token.cancelled:  # nobody compares any more, and no thread may be there for it
+            self._running.discard(token)
+            return
         outputs = [_copied(tensor) for tensor in response.outputs]
         loop = asyncio.get_running_loop()
         told = loop.run_in_executor(self._thread, self._compare, copy, outputs)

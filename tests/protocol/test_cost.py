@@ -7,11 +7,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import grpc
 import pytest
 from click.testing import CliRunner
 from patience import patience
 from serving import RunningServer, start_server, write_identity
 
+from trivet.protos import grpc_service_pb2 as pb
 from trivet.server.auth.keys import digest_of, new_secret
 from trivet.server.cli import main
 
@@ -84,8 +86,21 @@ def test_costs_are_told_counted_limited_and_written_down(
         text = answer.read().decode()
     assert 'trivet_cost_total{key="rich",model="m",version="1"}' in text
 
+    with grpc.insecure_channel(server.grpc) as channel:
+        ask_one = channel.unary_unary(
+            "/inference.GRPCInferenceService/ModelInfer",
+            request_serializer=pb.ModelInferRequest.SerializeToString,
+            response_deserializer=pb.ModelInferResponse.FromString,
+        )
+        asked = pb.ModelInferRequest(model_name="m")
+        tensor = asked.inputs.add(name="INPUT0", datatype="FP32", shape=[1, 16])
+        tensor.contents.fp32_contents.extend([1.0] * 16)
+        metadata = [("authorization", f"Bearer {secrets['rich']}")]
+        _, call = ask_one.with_call(asked, metadata=metadata, timeout=patience())
+    assert float(dict(call.trailing_metadata())["x-trivet-cost"]) > 0
+
     server.stop()
     arguments = ["cost", f"--state-dir={folder}/state", "-o", "json", "--by-key"]
     told = json.loads(CliRunner().invoke(main, arguments).output)
-    assert {row["key"]: row["requests"] for row in told} == {"rich": 2, "poor": 1}
+    assert {row["key"]: row["requests"] for row in told} == {"rich": 3, "poor": 1}
     assert all(row["model"] == "m" and row["cost"] > 0 for row in told)

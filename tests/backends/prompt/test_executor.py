@@ -172,3 +172,17 @@ async def test_closing_ends_what_is_under_way(site: Site) -> None:
     assert request.cancel.cancelled
     assert [type(each) for each in ends] == [Unavailable]
     await site.executor.drain()
+
+
+async def test_a_request_whose_conversation_is_being_written_ends_with_the_model(
+    site: Site,
+) -> None:
+    sinks = [CountingSink(), CountingSink()]
+    asked = CheckedRequest("desk", 1, "id", {"text_input": tensor("text_input", "Where is it?")})
+    site.executor.submit(asked, sinks[0])
+    await asyncio.sleep(0)
+    site.executor.submit(asked, sinks[1])  # its task has not begun
+    await site.executor.close()
+    await site.executor.drain()
+
+    assert [type(sink.error) for sink in sinks] == [Unavailable, Unavailable]

@@ -1,5 +1,8 @@
 """What requests are charged: their part of batches and engines, once, whatever becomes of them."""
 
+import asyncio
+import os
+import threading
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -7,10 +10,12 @@ from typing import Any
 import numpy as np
 import pytest
 from fakes import CountingSink
+from patience import patience
 
 from trivet.backends.api import Execution, InferRequest, InferResponse, Tensor, Unavailable
 from trivet.server.auth.errors import RateLimited
 from trivet.server.auth.limits import DAY_S, Allowance, Limits
+from trivet.server.cost.bookkeeping import Bookkeeping
 from trivet.server.cost.ledger import Account, Ledger, Spent, days
 from trivet.server.cost.shared_clock import SharedClock
 from trivet.server.cost.spending import EndingSink, Spending, SpendingTrace
@@ -129,6 +134,30 @@ def test_days_are_written_down_and_go_on_after_a_restart(tmp_path: Path) -> None
     assert dict(days(tmp_path)) == {
         "2026-01-31": {ACCOUNT: Spent(2, 2.0, 4.0)},
         "2026-02-01": {ACCOUNT: Spent(1, 0.5, 1.0)},
+    }
+
+
+async def test_who_writes_down_waits_for_the_disk_beside_the_loop(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    today, threads = [date(2026, 1, 31)], list[int]()
+    kept = Ledger(tmp_path, lambda: today[0])
+    monkeypatch.setattr(os, "fsync", lambda _: threads.append(threading.get_ident()))
+    kept.add(ACCOUNT, 1.0, 2.0)
+    for day in (date(2026, 2, 1), date(2026, 1, 31), date(2026, 2, 1)):  # a clock that jumps
+        today[0] = day
+        kept.add(ACCOUNT, 0.5, 1.0)
+    books = Bookkeeping(kept, 0.001)
+    books.start()
+    async with asyncio.timeout(patience()):
+        while len(threads) < 2:
+            await asyncio.sleep(0.001)
+    await books.close()
+
+    assert threading.get_ident() not in threads
+    assert {path: of[ACCOUNT] for path, of in days(tmp_path)} == {
+        "2026-01-31": Spent(2, 1.5, 3.0),
+        "2026-02-01": Spent(2, 1.0, 2.0),
     }
 
 

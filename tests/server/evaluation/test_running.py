@@ -186,3 +186,14 @@ def test_a_report_cut_in_half_is_passed_over(runner: Runner) -> None:
 
     assert report.passed
     assert runner.history.reports("m") == []
+
+
+def test_the_report_of_what_serves_outlives_many_others(tmp_path: Path) -> None:
+    history = History(tmp_path)
+    for number in range(60):
+        digest = "serving" if number == 0 else ""
+        at = f"2026-01-01T00:00:{number:02}"
+        history.add(Report("m", "1", digest, {}, at, (), ()))
+
+    assert len(history.reports("m")) == 50
+    assert history.with_digest("m", "serving") is not None

@@ -12,6 +12,7 @@ from trivet.protos.model_config_pb2 import ModelConfig
 from trivet.server.evaluation.demand import Demands
 from trivet.server.evaluation.history import History
 from trivet.server.evaluation.report import Budget, Report
+from trivet.server.models.dispatcher import RequestDispatcher
 from trivet.server.models.gate import Gatekeeper, GateState, Wanted
 from trivet.server.models.load_plan import LoadPlan
 from trivet.server.models.model import Model
@@ -114,6 +115,27 @@ def test_a_first_version_waits_for_its_report(site: Site) -> None:
     assert site.keeper.admits("m", 1) == ""
     assert site.asked() == (1, Choice.NEWEST)
     assert site.keeper.gate("m", 1).passed
+
+
+def test_a_model_that_would_ask_a_candidate_is_not_ready(site: Site) -> None:
+    control: Any = None  # nothing is loaded
+    dispatcher = RequestDispatcher(site.registry, control)
+    site.load()
+    assert not dispatcher.is_ready("m", 1)
+
+    site.report(1)
+    site.load()
+    assert dispatcher.is_ready("m", 1)
+
+
+def test_a_version_that_a_roll_out_took_back_takes_nobody_s_place(site: Site) -> None:
+    site.drop(2)
+    site.drop(3)
+    site.report(2)
+    asked = replace(site.plan(1, 3), withheld={2: "rolled back: errors"})
+
+    assert site.keeper.direct(asked).versions == (1, 3)
+    assert site.keeper.direct(replace(asked, withheld={})).versions == (1, 2, 3)
 
 
 def test_the_version_before_goes_on_whatever_the_policy_says(site: Site) -> None:

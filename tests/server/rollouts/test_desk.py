@@ -10,7 +10,7 @@ from release_site import SIGNATURE, Site
 from trivet.backends.api import Cancelled, InferRequest, InferResponse, InvalidRequest, NotFound
 from trivet.server.models.traffic import parse_traffic
 from trivet.server.rollouts.arms import Arm
-from trivet.server.rollouts.experiments import Experiments
+from trivet.server.rollouts.experiments import MOST_OUTCOMES, Experiments
 from trivet.server.rollouts.feedback import Answered
 from trivet.server.rollouts.journal import FileJournal
 from trivet.server.rollouts.refusals import is_refusal
@@ -101,6 +101,24 @@ async def test_feedback_reaches_the_arm_that_answered() -> None:
         site.desk.report("r0", "score", float("nan"))
     with pytest.raises(InvalidRequest, match="'name' says what is reported"):
         site.desk.report("r0", "", 1.0)
+
+
+async def test_clients_fill_no_memory_and_spoil_no_mean_with_feedback() -> None:
+    site = await two()
+    site.desk.set_traffic("m", HALVES)
+    long = "r" * 4096
+    admitted = site.registry.routers.resolve("m", None)
+    assert admitted.watch is not None
+    admitted.watch.observed(request(long), Silent()).finish()
+    for number in range(MOST_OUTCOMES):
+        site.desk.report(long, f"score-{number}", 1.0)
+    with pytest.raises(InvalidRequest, match="'one-more' is one name too many: 32 are known"):
+        site.desk.report(long, "one-more", 1.0)
+    with pytest.raises(InvalidRequest, match=r"at most 1e\+12, got 1e\+300"):
+        site.desk.report(long, "score-1", 1e300)
+
+    site.desk.report(long, "score-1", 3.0)
+    assert site.experiments.arm("m", admitted.version).outcomes_of("score-1").mean == 2.0
 
 
 async def test_a_model_that_is_not_shared_out_is_not_watched() -> None:

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from trivet.server.rollouts.journal import FILE, FileJournal, Record, written
+from trivet.server.rollouts.journal import FILE, FileJournal, NoJournal, Record, written
+from trivet.server.rollouts.writing import Writer
 
 RECORDS: list[Record] = [{"event": "started", "n": n} for n in range(3)]
 
@@ -64,3 +65,26 @@ def test_one_of_several_decides_and_another_follows_when_it_ends(tmp_path: Path)
     first.close()
     assert second.leads()
     second.close()
+
+
+def test_a_reason_with_half_a_character_is_kept_as_far_as_it_can_be(tmp_path: Path) -> None:
+    journal = FileJournal(tmp_path)
+    journal.append([{"event": "rolled back", "reason": "no file \udcff"}])
+
+    assert journal.read() == [{"event": "rolled back", "reason": "no file ?"}]
+    journal.close()
+
+
+class Gone(NoJournal):
+    """A place that is away by the end."""
+
+    def close(self) -> None:
+        raise OSError("it is away")
+
+
+async def test_a_place_that_is_away_holds_up_no_end(caplog: pytest.LogCaptureFixture) -> None:
+    writer = Writer(Gone(), lambda _: None)
+    await writer.start()
+    await writer.close()
+
+    assert "roll-outs are not handed over: it is away" in caplog.text

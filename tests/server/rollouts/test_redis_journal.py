@@ -7,7 +7,7 @@ import pytest
 from redis_site import RedisServer
 
 from trivet.server.rollouts.journal import Record
-from trivet.server.rollouts.redis_journal import LEADER, RedisJournal
+from trivet.server.rollouts.redis_journal import LEADER, LIST, RedisJournal
 
 RECORDS: list[Record] = [{"event": "started", "n": str(n)} for n in range(3)]
 
@@ -36,6 +36,22 @@ def test_one_writes_and_decides_and_the_other_reads_and_takes_over(url: str) -> 
     assert first.read() == RECORDS[:1]
     first.close()
     assert second.leads()
+    second.close()
+
+
+def test_what_comes_after_redis_has_lost_all_is_read(url: str) -> None:
+    first, second = RedisJournal(url), RedisJournal(url)
+    first.client.delete(LIST)
+    first.append(RECORDS)
+    assert second.read() == RECORDS
+    assert second.read() == []
+    first.client.delete(LIST)
+    assert second.read() == []
+    first.append(RECORDS[1:2])
+
+    assert second.read() == RECORDS[1:2]
+    first.client.delete(LIST)
+    first.close()
     second.close()
 
 

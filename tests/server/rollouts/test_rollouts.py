@@ -9,7 +9,12 @@ from release_site import POLICY, Site
 
 from trivet.backends.api import InvalidConfig, InvalidRequest, LoadFailed, NotFound
 from trivet.server.models.traffic import parse_traffic
+from trivet.server.rollouts import book
+from trivet.server.rollouts.book import Book, Event
+from trivet.server.rollouts.evidence import Counted
+from trivet.server.rollouts.guards import guard_of
 from trivet.server.rollouts.journal import FileJournal
+from trivet.server.rollouts.looking import Look
 from trivet.server.rollouts.machine import Phase
 
 
@@ -260,6 +265,46 @@ async def heard(site: Site, event: str) -> None:
     async with asyncio.timeout(patience()):
         while event not in events(site):
             await asyncio.sleep(0.01)
+
+
+async def test_a_model_that_was_unloaded_stays_so_whatever_others_decide(tmp_path: Path) -> None:
+    journal = FileJournal(tmp_path)
+    site = await running(journal)
+    for version in site.served:
+        site.registry.withdraw("m", version)
+    await site.rollouts.close()
+    site.rollouts.on_others("m")
+
+    assert site.served == set()
+    assert journal_lines(tmp_path)[-1:] == [Event.BEGAN], "not how far it is, for ever"
+
+
+def journal_lines(folder: Path) -> list[object]:
+    journal = FileJournal(folder)
+    try:
+        return [each["event"] for each in journal.read()]
+    finally:
+        journal.close()
+
+
+def test_numbers_of_old_records_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(book, "MOST_SEEN", 2)
+    known = Book()
+    record = {"model": "m", "event": Event.ADOPTED, "version": 1}
+    for number in "abc":
+        assert known.apply({**record, "n": number})
+
+    assert not known.apply({**record, "n": "c"})
+    assert len(known._seen) == 2
+
+
+def test_the_furthest_quantile_is_looked_at_too() -> None:
+    look = Look((guard_of("p9999", 0),))
+    stable = {"latency": [float(each) for each in range(10_000)]}
+    look.window({}, stable, 1.0)
+    seen = look.window({"latency": [20_000.0]}, {}, 1.0).seen
+
+    assert seen["p9999"][0] == Counted(1, 1)
 
 
 async def test_what_alone_is_left_and_was_taken_back_does_not_serve() -> None:

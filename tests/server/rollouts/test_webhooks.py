@@ -1,6 +1,7 @@
 """An address that is told what happens."""
 
 import json
+import socket
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -59,6 +60,29 @@ def test_it_is_told_of_each_event_in_order_also_if_it_refuses_once(stubborn: Lis
     told = [stubborn.told.get(timeout=patience()) for _ in range(3)]
     assert told == ["started", "began", "promoted"]
     webhook.close()
+
+
+def test_an_answer_that_is_no_http_does_not_end_the_telling(stubborn: Listening) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        stranger = threading.Thread(target=_answer_nonsense, args=(server,), daemon=True)
+        stranger.start()
+        webhook = Webhook(f"http://127.0.0.1:{port}/")
+        webhook.happened({"event": "started"})
+        stranger.join(patience())
+        webhook._url = stubborn.url
+        webhook.happened({"event": "began"})
+
+        told = {stubborn.told.get(timeout=patience())}
+        assert told <= {"started", "began"}
+        webhook.close()
+
+
+def _answer_nonsense(server: socket.socket) -> None:
+    connection, _ = server.accept()
+    with connection:
+        connection.recv(65_536)
+        connection.sendall(b"220 mail.example ESMTP\r\n\r\n")
 
 
 def test_what_is_no_address_is_refused() -> None:

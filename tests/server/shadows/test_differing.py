@@ -5,6 +5,7 @@ import pytest
 
 from trivet.backends.api import Tensor
 from trivet.server.models.shadowing import Shadow
+from trivet.server.shadows import differing
 from trivet.server.shadows.differing import differences
 
 SETTING = Shadow("2", tolerance=1e-3, similarity=0.9)
@@ -39,6 +40,19 @@ def found(first: Tensor, second: Tensor, *classes: str) -> list[str]:
 )
 def test_each_output_is_told(first: Tensor, second: Tensor, told: list[str]) -> None:
     assert found(first, second) == told
+
+
+def test_of_many_long_texts_few_are_compared_exactly(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[int] = []
+    monkeypatch.setattr(differing.SequenceMatcher, "ratio", lambda _: asked.append(1) or 0.95)
+    ones, others = ([each * 2048] * 40 for each in (b"ab", b"ba"))
+    exactly = Shadow("2", similarity=1.0)
+
+    assert differences([texts(*ones)], [texts(*others)], exactly, frozenset()) != []
+    assert len(asked) == 2
+    ends = [texts(b"a" * 5000), texts(b"a" * 5000 + b"b")]
+    monkeypatch.undo()
+    assert differences(ends[:1], ends[1:], exactly, frozenset()) == ["y: a text is 100.0 % alike"]
 
 
 def test_labels_that_flip_count_where_an_output_has_any() -> None:

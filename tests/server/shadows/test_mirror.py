@@ -205,6 +205,18 @@ async def test_only_so_many_are_computed_at_a_time(tmp_path: Path) -> None:
     site.shadows.close()
 
 
+async def test_an_answer_that_comes_after_the_end_harms_no_executor(site: Site) -> None:
+    site.shadow.is_held = True
+    site.ask()
+    async with asyncio.timeout(patience()):
+        while not site.shadow.held:
+            await asyncio.sleep(0.001)
+    site.shadows.close()
+    site.shadow.release()
+
+    assert not any(site.counts.values())
+
+
 async def test_a_part_of_the_requests_has_a_shadow(tmp_path: Path) -> None:
     site = Site(tmp_path, BESIDE + "percent = 25")
     for _ in range(8):
