@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence as Row
 from dataclasses import dataclass
+from itertools import compress
 
 import torch
 from torch import Tensor
@@ -40,12 +41,15 @@ class DraftModel:
     """A Drafter. Its tokens are drawn as the larger model's are, with the number of their place: so
     both choose the same one more often than by chance of their own."""
 
-    def __init__(self, runner: TorchRunner, state: BatchState, most_tokens: int) -> None:
+    def __init__(
+        self, runner: TorchRunner, state: BatchState, most_tokens: int, vocabulary_size: int
+    ) -> None:
         """`state`: the engine's, whose blocks it fills in its own cache. `most_tokens`: of a
-        step."""
+        step. `vocabulary_size`: its own."""
         self._runner = runner
         self._state = state
         self._most_tokens = most_tokens
+        self._vocabulary_size = vocabulary_size
         self._filled: dict[str, _Filled] = {}
         """By sequence."""
 
@@ -53,6 +57,11 @@ class DraftModel:
         """See Drafter."""
         for sequence in sequences:
             sequence.draft_ids.clear()
+        known = [self._knows_words_of(sequence) for sequence in sequences]
+        if not all(known):
+            sequences, rows = list(compress(sequences, known)), list(compress(rows, known))
+        if not sequences:
+            return
         # Two are what one lacks whose guesses were all right.
         most = max(self._most_tokens // len(sequences), 2)
         starts = [self._catch_up(sequence, most) for sequence in sequences]
@@ -79,6 +88,12 @@ class DraftModel:
     def forget(self, sequence: Sequence) -> None:
         """See Drafter."""
         self._filled.pop(sequence.id, None)
+
+    def _knows_words_of(self, sequence: Sequence) -> bool:
+        """Whether it knows all tokens: an adapter may bring some of its own."""
+        filled = self._filled.get(sequence.id)
+        start = 0 if filled is None else filled.num_known
+        return max(sequence.token_ids[start:], default=0) < self._vocabulary_size
 
     def _catch_up(self, sequence: Sequence, most: int) -> int:
         """Computes what is known but for a last part, of `most` tokens, whose start it returns: a

@@ -12,7 +12,7 @@ from trivet.backends.llm.scheduling.sequence import Sequence
 from trivet.backends.llm.speculation.draft_model import DraftModel
 from trivet.backends.llm.steps.runner import TorchRunner
 
-MOST, SAID = 8, 9
+MOST, SAID, VOCABULARY = 8, 9, 16
 ROW = row_of(Submit("0", [1], GREEDY, 0, [], [1], 0, ""), None)
 
 
@@ -25,7 +25,7 @@ class Model:
 
     def forward(self, inputs: StepInputs) -> Tensor:
         self.places.append(inputs.positions.tolist())
-        logits = torch.zeros(len(inputs.sample_rows), 16)
+        logits = torch.zeros(len(inputs.sample_rows), VOCABULARY)
         logits[:, SAID] = 1
         return logits
 
@@ -33,7 +33,7 @@ class Model:
 def drafting() -> tuple[Model, DraftModel]:
     model = Model()
     state = BatchState(max_num_seqs=4, max_model_len=64, block_size=4)
-    return model, DraftModel(TorchRunner(model), state, MOST)
+    return model, DraftModel(TorchRunner(model), state, MOST, VOCABULARY)
 
 
 def sequence_of(name: str, num_tokens: int) -> Sequence:
@@ -65,3 +65,16 @@ def test_no_step_has_more_tokens_than_it_may() -> None:
     drafter.draft(sequences, [ROW] * 3)
     assert max(map(len, model.places)) <= MOST
     assert [sequence.draft_ids for sequence in sequences] == [[SAID] * 3] * 3
+
+
+def test_tokens_that_only_an_adapter_knows_are_not_read() -> None:
+    model, drafter = drafting()
+    own, strange = sequence_of("0", 2), sequence_of("1", 3)
+    strange.token_ids.append(VOCABULARY)
+    drafter.draft([own, strange], [ROW] * 2)
+    assert model.places == [[0, 1], [2], [3]]
+    assert (own.draft_ids, strange.draft_ids) == ([SAID] * 3, [])
+    strange.token_ids.append(1)
+    model.places.clear()
+    drafter.draft([strange], [ROW])
+    assert model.places == []
