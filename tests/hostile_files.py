@@ -43,6 +43,7 @@ GGUF: dict[str, bytes] = {
     "10^9 dims": header(1, 0, text(b"a") + number(10**9, 4)),
     "an unknown type": header(1, 0, tensor(b"a", 32, kind=99)),
     "no whole blocks": header(1, 0, tensor(b"a", 33, kind=2)),
+    "one number in blocks": header(1, 0, tensor(b"a", kind=2) + bytes(999)),
     "a start past the end": header(1, 0, tensor(b"a", 32, start=2**40)),
     "a start that overflows": header(1, 0, tensor(b"a", 32, start=TWO_64 - 31)),
     "a start between": header(1, 0, tensor(b"a", 32, start=5) + bytes(999)),

@@ -39,8 +39,10 @@ class Attempts:
         except (torch.OutOfMemoryError, RowFailedError) as error:
             _tell(error)
             free_memory()
+            if plan.has_drafts:  # without them the step may fit as it is
+                self.compute(plan.without_drafts(), step)
+                return
             row = error.row if isinstance(error, RowFailedError) else None
-            plan = plan.without_drafts()
             if self._keeps_states or row is not None:
                 self._in_smaller_steps(plan, step, row)
             else:

@@ -1,9 +1,13 @@
 """How many of a step's guesses were right, and what comes behind those."""
 
+import logging
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
+import torch
+
 from trivet.backends.api import ServingError
+from trivet.backends.llm.device.devices import free_memory
 from trivet.backends.llm.engine.generation import Generation, StepResult, choose
 from trivet.backends.llm.engine.outbox import Outbox
 from trivet.backends.llm.sampling.sampler import Logprobs
@@ -11,6 +15,7 @@ from trivet.backends.llm.scheduling.scheduler import Scheduler
 from trivet.backends.llm.scheduling.sequence import Sequence, SequenceStatus
 from trivet.backends.llm.speculation.speculation import Speculation
 
+log = logging.getLogger(__name__)
 Fail = Callable[[Iterable[Sequence], ServingError], None]
 Tell = Callable[[list[Generation | None], list[int], dict[int, Logprobs]], None]
 
@@ -67,18 +72,20 @@ class Guesses:
                 if guess not in right:
                     sequence = guess.generation.sequence
                     self._speculation.note(sequence, len(guess.draft_ids), guess.num_right)
-            if right:
-                self._go_on(result, right)
-            guesses = right
+            guesses = right if right and self._go_on(result, right) else []
 
-    def _go_on(self, result: StepResult, guesses: list[_Guess]) -> None:
+    def _go_on(self, result: StepResult, guesses: list[_Guess]) -> bool:
+        """False where memory does not suffice: the next step computes them, then."""
         self._outbox.flush()  # a message has no order
-        generations: list[Generation | None] = []
-        for guess in guesses:
-            guess.num_right += 1
-            generations.append(guess.generation)
-        logits = result.logits_at([guess.row + guess.num_right for guess in guesses])
-        tokens, logprobs, errors = choose(logits, generations)
+        generations: list[Generation | None] = [guess.generation for guess in guesses]
+        try:
+            logits = result.logits_at([guess.row + guess.num_right + 1 for guess in guesses])
+            tokens, logprobs, errors = choose(logits, generations)
+        except torch.OutOfMemoryError:
+            # The step is recorded, and must not be tried again.
+            log.exception("guesses that were right are computed again")
+            free_memory()
+            return False
         for index, error in errors.items():
             self._fail([guesses[index].generation.sequence], error)
             generations[index] = None
@@ -86,3 +93,5 @@ class Guesses:
         self._tell(generations, tokens, logprobs)
         for guess, token in zip(guesses, tokens, strict=True):
             guess.token = token
+            guess.num_right += 1
+        return True

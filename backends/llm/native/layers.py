@@ -57,9 +57,11 @@ class Taken:
         self.kept.append(tensor)
         return tensor.data_ptr()
 
-    def matrix(self, weights: Multiplied, *, is_gated: bool = False) -> int:
+    def matrix(
+        self, weights: Multiplied, *, is_gated: bool = False, is_in_order: bool = False
+    ) -> int:
         """Of a product's weights."""
-        return self.address_of(PackedMatrix(weights, is_gated=is_gated))
+        return self.address_of(PackedMatrix(weights, is_gated=is_gated, is_in_order=is_in_order))
 
     def address_of(self, matrix: PackedMatrix) -> int:
         """Of one that is kept from now on."""
@@ -136,15 +138,16 @@ class Taken:
                 each = _for_each_head(each, count)
             setattr(made, name, self.norm(kind.head_norm, each))
 
-    def _mlp(self, kind: Dense, weights: MlpWeights) -> CMlp:
+    def _mlp(self, kind: Dense, weights: MlpWeights, *, is_of_experts: bool = False) -> CMlp:
         is_gated = isinstance(kind, GatedMlp)
         bias = weights.inner_bias
         if is_gated and bias is not None:
             bias = interleaved(bias)
         return CMlp(
             kind.intermediate_size, ACTIVATIONS.index(kind.activation), is_gated,
-            self.matrix(weights.inner, is_gated=is_gated), self.bias(bias),
-            self.matrix(weights.down), self.bias(weights.down_bias),
+            self.matrix(weights.inner, is_gated=is_gated, is_in_order=is_of_experts),
+            self.bias(bias),
+            self.matrix(weights.down, is_in_order=is_of_experts), self.bias(weights.down_bias),
         )  # fmt: skip
 
     def _experts(self, made: CLayer, kind: ExpertMlp, weights: ExpertWeights) -> None:
@@ -155,9 +158,10 @@ class Taken:
         )  # fmt: skip
         if weights.correction is not None:
             made.router.correction = self.address(weights.correction.float().contiguous())
-        mlps = [self._mlp(kind.expert, each) for each in weights.experts]
+        # All experts' products are one phase: nobody arranges rows for each of them.
+        mlps = [self._mlp(kind.expert, each, is_of_experts=True) for each in weights.experts]
         if kind.shared is not None and weights.shared is not None:
-            mlps.append(self._mlp(kind.shared, weights.shared))
+            mlps.append(self._mlp(kind.shared, weights.shared, is_of_experts=True))
             made.router.has_shared = True
             if weights.shared_share is not None:
                 made.router.shared = self.address(numbers_of(weights.shared_share).contiguous())

@@ -35,10 +35,16 @@ _FACTORS = (1, 2, 4)
 class PackedMatrix:
     """One product's weights. Keeps what their addresses point to."""
 
-    def __init__(self, matrix: Multiplied, *, is_gated: bool = False) -> None:
-        """`is_gated`: a gate and what it lets through, which then lie in the same panels."""
+    def __init__(
+        self, matrix: Multiplied, *, is_gated: bool = False, is_in_order: bool = False
+    ) -> None:
+        """`is_gated`: a gate and what it lets through, which then lie in the same panels.
+        `is_in_order`: whoever multiplies reads rows as they are, so that codes in another order
+        become numbers."""
         if isinstance(matrix, Adaptable):
             matrix = matrix.matrix
+        if is_in_order and isinstance(matrix, Grouped) and matrix.order is not None:
+            matrix = Dense(matrix.expanded())
         self._kept: list[Tensor] = []
         made = [self._one(part, is_gated=is_gated) for part in _parts_of(matrix, is_gated=is_gated)]
         self.array = (CMatrix * len(made))(*made)

@@ -41,5 +41,6 @@ def make_speculation(
         )
     else:
         runner = load_draft(draft, settings, loaded, tokenizer)
-        drafter = DraftModel(runner, state, settings.step_tokens(loaded.device.type))
+        most_tokens = settings.step_tokens(loaded.device.type)
+        drafter = DraftModel(runner, state, most_tokens, draft.config.vocabulary_size)
     return Speculation(drafter, config.num_guesses)

@@ -103,6 +103,8 @@ class Speculation:
     def _guess(self, plan: StepPlan, row_of: Callable[[Sequence], RowState]) -> StepPlan:
         guessing = [row.sequence for row in plan.rows if row.sequence.draft_room]
         if not guessing:
+            # One guess that was slow is not held against all: they are tried again at some time.
+            self._drafting_s *= _IDLE_KEPT
             return plan
         begun_s = time.monotonic()
         try:

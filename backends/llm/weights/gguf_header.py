@@ -124,7 +124,7 @@ class _Walk:
         num_dims = self._number(4)
         if num_dims > _MAX_DIMS:
             raise BrokenHeader(f"tensor {name[:64]!r} has {num_dims} dimensions; 4 can be")
-        dims = [self._number(8) for _ in range(num_dims)]
+        dims = [self._number(8) for _ in range(num_dims)] or [1]
         kind = self._number(4)
         start = self._number(8)
         try:
@@ -132,12 +132,12 @@ class _Walk:
         except (KeyError, ValueError):
             raise BrokenHeader(f"tensor {name[:64]!r} is of the unknown type {kind}") from None
         num_elements = prod(dims)
-        if 0 in dims or (dims and dims[0] % block_elements):
+        if 0 in dims or dims[0] % block_elements:
             raise BrokenHeader(
                 f"tensor {name[:64]!r} has rows of {dims[0]} numbers, which are no whole blocks of "
                 f"{block_elements}"
             )
-        row_bytes = dims[0] // block_elements * block_bytes if dims else block_bytes
+        row_bytes = dims[0] // block_elements * block_bytes
         shape = (*reversed(dims[1:]), row_bytes)
         return name, GgufTensor(kind, shape, start, num_elements // block_elements * block_bytes)
 

@@ -30,7 +30,7 @@ def read_compressed(source: Source, files: CompressedFiles) -> None:
 
 def _packed(source: Source, stem: str, files: CompressedFiles) -> Grouped:
     name = f"{stem}.weight_packed"
-    words, shape = source.need_matrix(name, name), source.need(f"{stem}.weight_shape", name)
+    words, shape = source.need_words(name, name), source.need(f"{stem}.weight_shape", name)
     check_shape(f"{stem}.weight_shape", shape, (2,), f"'{name}'")
     outputs, inputs = shape.tolist()
     bits = _bits(name, tuple(words.shape), (outputs, inputs), files)
@@ -40,7 +40,9 @@ def _packed(source: Source, stem: str, files: CompressedFiles) -> Grouped:
     why = f"'{name}' of {bits} bits and {num_groups} groups"
     check_shape(f"{stem}.weight_scale", scales, (outputs, num_groups), why)
     codes = unpacked_words(words, bits, 1)[:, :inputs]
-    order = group_order(f"{stem}.weight_g_idx", source.take(f"{stem}.weight_g_idx"), num_groups)
+    if (groups_of := source.take(f"{stem}.weight_g_idx")) is not None:
+        check_shape(f"{stem}.weight_g_idx", groups_of, (inputs,), why)
+    order = group_order(f"{stem}.weight_g_idx", groups_of, num_groups)
     codes = codes if order is None else codes[:, order]
     minimums, zeros = None, source.take(f"{stem}.weight_zero_point")
     if zeros is not None:

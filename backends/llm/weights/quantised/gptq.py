@@ -27,7 +27,7 @@ def read_gptq(source: Source, files: GptqFiles) -> None:
 
 def _gptq(source: Source, stem: str, files: GptqFiles) -> Grouped:
     name = f"{stem}.qweight"
-    words, zeros = source.need_matrix(name, name), source.need_matrix(f"{stem}.qzeros", name)
+    words, zeros = source.need_words(name, name), source.need_words(f"{stem}.qzeros", name)
     scales = check_scales(f"{stem}.scales", source.need_matrix(f"{stem}.scales", name))
     groups_of = source.take(f"{stem}.g_idx")
     outputs, num_groups = words.shape[1], len(scales)
@@ -96,7 +96,7 @@ def read_awq(source: Source, files: AwqFiles) -> None:
 
 def _awq(source: Source, stem: str, files: AwqFiles) -> Grouped:
     name = f"{stem}.qweight"
-    words, zeros = source.need_matrix(name, name), source.take(f"{stem}.qzeros")
+    words, zeros = source.need_words(name, name), source.take(f"{stem}.qzeros")
     scales = check_scales(f"{stem}.scales", source.need_matrix(f"{stem}.scales", name))
     inputs, outputs = len(words), words.shape[1] * WORD_BITS // _AWQ_BITS
     check_groups(name, inputs, len(scales), files.group_size or inputs)

@@ -48,6 +48,16 @@ class Source:
             raise LoadFailed(f"weight '{name}' is of shape {list(found.shape)}, which is no matrix")
         return found
 
+    def need_words(self, name: str, beside: str) -> Tensor:
+        """The same of int32, each of which holds several codes. Raises LoadFailed."""
+        found = self.need_matrix(name, beside)
+        if found.dtype != torch.int32:
+            raise LoadFailed(
+                f"weight '{name}' is of type {str(found.dtype).removeprefix('torch.')}; words of "
+                "codes must be int32"
+            )
+        return found
+
     def put(self, stem: str, matrix: Matrix) -> None:
         """As the weight of that name."""
         self.weights[f"{stem}.weight"] = matrix

@@ -2,13 +2,14 @@
 what is multiplied with them leaves it."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
 import pytest
 import torch
-from native_models import NATIVE, Make, error_of
+from native_models import NATIVE, Make, error_of, family
 from paged_models import LENGTHS, Paged, Steps, one_by_one, random_model, whole
 from torch import Tensor
 
@@ -125,12 +126,12 @@ def prompts() -> list[list[int]]:
             for size in LENGTHS]  # fmt: skip
 
 
-def check(given: Packed, steps: Steps, make: Make) -> None:
+def check(given: Packed, steps: Steps, make: Make, ids: list[list[int]] | None = None) -> None:
     """That logits are not farther from those of the exact numbers than torch's, by much."""
-    config, weights = given
-    exact = Paged(config, expanded(weights, torch.float32), 16, LENGTHS).run(prompts(), whole())
-    found = torch.cat(Paged(config, weights, 16, LENGTHS, make).run(prompts(), steps))
-    plain = torch.cat(Paged(config, weights, 16, LENGTHS).run(prompts(), steps))
+    (config, weights), ids = given, ids or prompts()
+    exact = Paged(config, expanded(weights, torch.float32), 16, LENGTHS).run(ids, whole())
+    found = torch.cat(Paged(config, weights, 16, LENGTHS, make).run(ids, steps))
+    plain = torch.cat(Paged(config, weights, 16, LENGTHS).run(ids, steps))
     assert not found.isnan().any()
     assert error_of(found, torch.cat(exact)) < error_of(plain, torch.cat(exact)) + ROUNDED
 
@@ -157,3 +158,13 @@ def test_packed_codes_lie_in_the_documented_place() -> None:
     byte = planes[1, 2, (8 + 5) // 2, 4 * 7 + 3]
     assert byte >> 4 == codes[32 + 16 + 7, 2 * 32 + 4 * 5 + 3]
     assert byte & 15 == codes[32 + 16 + 7, 2 * 32 + 4 * 4 + 3]
+
+
+def test_experts_may_have_their_inputs_in_orders_of_their_own(make: Make, tmp_path: Path) -> None:
+    plain = family("Mixtral", {}, tmp_path)
+    form = replace(FORMS["4 bits, in another order"], group=32)
+    weights: dict[str, Stored] = {
+        name: form.of(weight) if ".experts." in name else weight
+        for name, weight in plain.weights.items()
+    }
+    check((plain.config, weights), whole(), make, plain.prompts)

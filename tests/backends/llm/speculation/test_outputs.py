@@ -11,9 +11,11 @@ import torch
 import transformers
 from paged_models import save_model, save_tokenizer
 from real_engine import DrivenEngine, Result
+from torch import Tensor
 
 from trivet.backends.api import Grammar, Sampling
 from trivet.backends.llm.engine import assemble
+from trivet.backends.llm.engine.generation import StepResult
 from trivet.backends.llm.messages import Abort, Submit
 from trivet.backends.llm.sampling.sampler import RowState
 from trivet.backends.llm.scheduling.sequence import Sequence
@@ -177,6 +179,19 @@ def test_a_drafter_that_guesses_nonsense_or_fails_costs_no_request_anything(
     assert_same(driven, plain)
     assert faulty.num_calls > 1
     assert "guessing failed" in caplog.text
+
+
+def test_guesses_that_do_not_fit_into_memory_are_computed_again(
+    opened: Open, plain: dict[str, Result], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    driven = opened("ngram")
+
+    def full(_result: StepResult, _rows: Row[int]) -> Tensor:
+        raise torch.OutOfMemoryError("full")
+
+    monkeypatch.setattr(StepResult, "logits_at", full)
+    assert_same(driven, plain)
+    assert driven.engine.stats()["accepted_tokens"] == 0
 
 
 @pytest.mark.parametrize("method", GUESSES)

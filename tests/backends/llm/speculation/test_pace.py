@@ -39,10 +39,18 @@ class Drafter:
 
 
 def guesses_per_step(
-    *, share_right: float, fixed_s: float, each_s: float, running: int, steps: int = 400
+    *,
+    share_right: float,
+    fixed_s: float,
+    each_s: float,
+    running: int,
+    steps: int = 400,
+    once_s: float = 0.0,
 ) -> float:
-    """The mean of a sequence's guesses over the last steps of many."""
+    """The mean of a sequence's guesses over the last steps of many. `once_s`: what guessing seems
+    to take at first."""
     speculation = Speculation(Drafter(), MOST)
+    speculation._drafting_s = once_s
     sequences = [Sequence(str(i), [1], 10_000) for i in range(running)]
     row = RowState.__new__(RowState)  # nobody looks at it
     luck = 0.0
@@ -71,6 +79,13 @@ def guesses_per_step(
 
 def test_guesses_that_are_right_become_as_many_as_may_be() -> None:
     assert guesses_per_step(share_right=1, fixed_s=0.01, each_s=0.0005, running=1) == MOST
+
+
+def test_guessing_that_was_slow_once_is_tried_again() -> None:
+    pace = guesses_per_step(
+        share_right=1, fixed_s=0.01, each_s=0.0005, running=1, steps=1500, once_s=0.1
+    )
+    assert pace > MOST - 1
 
 
 def test_what_is_never_right_is_hardly_tried() -> None:
