@@ -68,7 +68,7 @@ class LazyGroup(click.Group):
     verbs: ClassVar = {
         "build-engine": "Build a TensorRT engine of an ONNX model.",
         "cost": "Show what requests have cost, by day, model and version.",
-        "eval": "Run sets of cases against a model, and say whether it is good enough.",
+        "eval": "Run golden sets against a model of a running server.",
         "health": "Tell whether a running server is ready.",
         "infer": "Run one inference and print its outputs as JSON.",
         "keys": "Make keys for clients.",

@@ -15,7 +15,7 @@ from trivet.backends.process.channel import MAX_HEADER_BYTES, Channel, ChannelCl
 from trivet.backends.process.link import Link, Message
 from trivet.backends.process.regions import RegionReader, RegionWriter
 from trivet.backends.process.replies import ReplyWatch
-from trivet.server.app import loop_factory
+from trivet.server.sockets import loop_factory
 
 
 @pytest.fixture
