@@ -87,6 +87,7 @@ def test_a_fault_of_the_guard_would_be_found_by_its_tests(workshop: Make) -> Non
 
 @needs_vectors
 @pytest.mark.slow
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize("sanitizers", [MEMORY, THREADS])
 def test_three_threads_compute_what_one_does_under_sanitizers(
     workshop: Make, sanitizers: str
@@ -99,6 +100,7 @@ def test_three_threads_compute_what_one_does_under_sanitizers(
 
 @needs_vectors
 @pytest.mark.slow
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize(
     ("sanitizers", "fault", "found"),
     [

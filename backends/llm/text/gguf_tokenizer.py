@@ -26,6 +26,11 @@ _READ = frozenset({
     "eot_token_id", "eom_token_id", "unknown_token_id", "add_bos_token", "add_eos_token",
     "add_space_prefix",
 })  # fmt: skip
+_ARRAYS: dict[str, tuple[type, ...]] = {
+    "tokens": (str,), "merges": (str,), "token_type": (int,), "scores": (int, float),
+}  # fmt: skip
+"""Of what; an array's elements all are of one type."""
+_TEXTS = ("tokenizer.chat_template", "tokenizer.chat_template.tool_use")
 _SAYS_NOTHING = frozenset({
     "padding_token_id", "seperator_token_id", "separator_token_id", "cls_token_id",
     "mask_token_id", "prefix_token_id", "suffix_token_id", "middle_token_id", "token_type_count",
@@ -55,6 +60,7 @@ _SAMPLING = {
 def gguf_tokenizer(metadata: Described) -> TokenizerFiles:
     """Raises LoadFailed for a kind that is not known, and for what is not done."""
     _refuse_unread(metadata)
+    _refuse_other_types(metadata)
     marks = _Marks.of(metadata)
     kind = metadata.get(f"{_PREFIX}model")
     if kind == "gpt2":
@@ -251,3 +257,22 @@ def _refuse_unread(metadata: Described) -> None:
                 f"the GGUF file has {name} {str(value)[:64]}, which changes tokens in a way that "
                 "is not supported"
             )
+
+
+def _refuse_other_types(metadata: Described) -> None:
+    for own, kinds in _ARRAYS.items():
+        value = metadata.get(f"{_PREFIX}{own}", [])
+        if not isinstance(value, list) or not isinstance(next(iter(value), kinds[0]()), kinds):
+            names = " or ".join(kind.__name__ for kind in kinds)
+            raise _of_other_type(f"{_PREFIX}{own}", value, f"an array of {names}")
+    for own in _READ:
+        value = metadata.get(f"{_PREFIX}{own}", 0)
+        if own.endswith("_token_id") and type(value) is not int:
+            raise _of_other_type(f"{_PREFIX}{own}", value, "a whole number")
+    for name in _TEXTS:
+        if not isinstance(metadata.get(name, ""), str):
+            raise _of_other_type(name, metadata[name], "a text")
+
+
+def _of_other_type(name: str, value: Any, wanted: str) -> LoadFailed:
+    return LoadFailed(f"the GGUF file has {name} {str(value)[:64]}; it must be {wanted}")

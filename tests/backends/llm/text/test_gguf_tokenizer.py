@@ -208,3 +208,13 @@ def test_what_is_not_done_is_refused_by_name(
 def test_keys_that_ask_for_nothing_are_taken() -> None:
     quiet = {"add_sep_token": False, "suppress_tokens": [], "padding_token_id": 3}
     assert json.loads(files_of(byte_pairs(**quiet)).json) == json.loads(files_of(byte_pairs()).json)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("tokens", "abcd"), ("merges", [1]), ("scores", ["a"]), ("eos_token_id", "x"),
+     ("unknown_token_id", 1.5), ("token_type", 3)],
+)  # fmt: skip
+def test_values_of_other_types_are_refused_by_name(key: str, value: object) -> None:
+    with pytest.raises(LoadFailed, match=f"has {KEYS}{key} .*; it must be"):
+        files_of(byte_pairs() | {f"{KEYS}{key}": value})
