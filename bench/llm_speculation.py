@@ -158,7 +158,8 @@ def _pair(*, guesses: bool) -> Opened:
     state = BatchState(max_num_seqs=16, max_model_len=512, block_size=BLOCK_SIZE)
     speculation = None
     if guesses:
-        speculation = Speculation(DraftModel(_runner(small, blocks), state, 512), 5)
+        drafter = DraftModel(_runner(small, blocks), state, 512, small.config.vocabulary_size)
+        speculation = Speculation(drafter, 5)
     engine = Engine(
         scheduler, state, _runner(large, blocks), NoGrammars(), seen.put, speculation=speculation
     )
