@@ -108,7 +108,10 @@ def _awq(given: Given) -> AwqFiles:
 
 
 def _compressed(given: Given) -> CompressedFiles:
-    groups = list((given.get("config_groups") or {}).values())
+    named = given.get("config_groups") or {}
+    groups: list[Any] = list(named.values()) if isinstance(named, Mapping) else [None]
+    if not all(isinstance(each, Mapping) for each in groups):
+        raise _cannot("config_groups", named, "an object of objects")
     kinds = {str(each.get("format") or given.get("format"))[:64] for each in groups}
     for kind in kinds or {str(given.get("format"))[:64]}:
         if kind not in _COMPRESSED:
@@ -117,7 +120,7 @@ def _compressed(given: Given) -> CompressedFiles:
     sizes = [each["block_structure"] for each in weights if each.get("block_structure")]
     bits = [each.get("num_bits", 8) for each in weights]
     for each in bits:
-        if each not in (2, 4, 8):
+        if type(each) is not int or each not in (2, 4, 8):
             raise _cannot("num_bits", each, "2, 4 and 8")
     return CompressedFiles(frozenset(bits), _block(sizes[0]) if sizes else None)
 
@@ -155,9 +158,8 @@ def _group_size(given: Given) -> int:
 
 def _one_of(given: Given, name: str, choices: tuple[int, ...]) -> int:
     value = given.get(name)
-    if value not in choices:
+    if type(value) is not int or value not in choices:
         raise _cannot(name, value, ", ".join(map(str, choices)))
-    assert isinstance(value, int)
     return value
 
 

@@ -4,6 +4,7 @@ import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import gguf
 import pytest
@@ -16,7 +17,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from trivet.backends.api import LoadFailed
-from trivet.backends.llm.families.quantisation import METHODS
+from trivet.backends.llm.families.quantisation import METHODS, quantisation
 from trivet.backends.llm.matrices.grouped import Grouped
 from trivet.backends.llm.weights.files import load_model
 from trivet.backends.llm.weights.gguf_blocks import KINDS
@@ -148,6 +149,19 @@ def test_formats_that_are_half_right_are_refused_with_name_and_numbers(
     save_file(stored, tmp_path / "model.safetensors")
     with pytest.raises(LoadFailed, match=told):
         load_model(tmp_path, torch.float32)
+
+
+@pytest.mark.parametrize(
+    "given",
+    [{"quant_method": "gptq", "bits": 4.0},
+     {"quant_method": "compressed-tensors", "config_groups": [{}]},
+     {"quant_method": "compressed-tensors", "config_groups": {"a": 3}},
+     {"quant_method": "compressed-tensors", "format": "pack-quantized",
+      "config_groups": {"a": {"weights": {"num_bits": 4.0}}}}],
+)  # fmt: skip
+def test_configs_of_other_types_are_refused_by_name(given: dict[str, Any]) -> None:
+    with pytest.raises(LoadFailed, match=r"quantization_config\.\w+ .*, which cannot be read"):
+        quantisation(given)
 
 
 def test_the_documents_table_has_what_stays_packed() -> None:
