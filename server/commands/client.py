@@ -50,7 +50,8 @@ class Client:
         except OSError as error:
             raise click.ClickException(
                 f"no server answers at {self.url}: {error}. Start one with `trivet serve FOLDER` "
-                "or name another with --url"
+                "or name another with --url (of models, rollout and traffic "
+                "it stands before the verb: `trivet traffic --url URL show NAME`)"
             ) from None
         finally:
             connection.close()

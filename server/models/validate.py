@@ -13,6 +13,7 @@ from trivet.backends.api import (
     LoadFailed,
     ModelFiles,
     ServingError,
+    UnreadableFiles,
 )
 from trivet.backends.registry import choose_about, find_backend, open_backend
 from trivet.protos.model_config_pb2 import ModelConfig
@@ -23,6 +24,7 @@ from trivet.server.models.allowed import Allowed
 from trivet.server.models.diagnostic import Diagnostic, code_of, line_of, positioned
 from trivet.server.models.labels import read_labels
 from trivet.server.models.offline import NotInFilesError, OfflineModels, StepMissing
+from trivet.server.models.traffic import read_traffic
 from trivet.server.repository.check import faults
 from trivet.server.repository.config import (
     CONFIG_NAME,
@@ -31,7 +33,7 @@ from trivet.server.repository.config import (
     normalise,
     select_versions,
 )
-from trivet.server.repository.layout import EMPTY, EVALUATION_FILE, ModelFolder
+from trivet.server.repository.layout import EMPTY, EVALUATION_FILE, TRAFFIC_FILE, ModelFolder
 from trivet.server.repository.names import ambiguous
 from trivet.server.repository.scan import (
     RepositoryUnreadableError,
@@ -40,6 +42,7 @@ from trivet.server.repository.scan import (
 )
 from trivet.server.repository.steps import steps_of
 from trivet.server.repository.unread import unread_fields, unread_parameters
+from trivet.server.rollouts.policy import policy_of
 
 _LFS = b"version https://git-lfs"
 _PICKLE_SUFFIXES = (".pkl", ".pickle", ".joblib", ".bin", ".pth")
@@ -80,6 +83,7 @@ def _check_model(folder: ModelFolder, models: OfflineModels) -> Iterator[Diagnos
         yield Diagnostic("error", "not-a-model", name, folder.advice)
         return
     yield from _check_evaluation(folder)
+    yield from _check_traffic(folder)
     config_path = f"{name}/{CONFIG_NAME}"
     try:
         config = config_of(folder)
@@ -116,6 +120,14 @@ def _check_evaluation(folder: ModelFolder) -> Iterator[Diagnostic]:
             read_set(path)
     except (SetFault, OSError) as fault:
         yield Diagnostic("error", "evaluation", f"{folder.name}/{EVALUATION_FILE}", str(fault))
+
+
+def _check_traffic(folder: ModelFolder) -> Iterator[Diagnostic]:
+    """What is wrong with its traffic.toml, in the words of a load."""
+    try:
+        policy_of(read_traffic(folder))
+    except (InvalidConfig, UnreadableFiles) as error:
+        yield Diagnostic("error", "traffic", f"{folder.name}/{TRAFFIC_FILE}", error.message)
 
 
 def _ambiguous_steps(folder: ModelFolder, models: OfflineModels) -> Iterator[Diagnostic]:

@@ -19,7 +19,8 @@ from typing import Any
 
 from trivet.backends.api import InvalidConfig
 from trivet.server.models.texts import did_you_mean
-from trivet.server.models.traffic import WHOLE
+from trivet.server.models.traffic import WHOLE, Traffic
+from trivet.server.repository.layout import TRAFFIC_FILE
 from trivet.server.rollouts.guards import Guard, guard_of, guards_of
 
 USUAL_GUARDS = (guard_of("errors", 0), guard_of("p50", 0.1), guard_of("p99", 0.1))
@@ -113,6 +114,16 @@ def parse_policy(table: Mapping[str, Any]) -> Policy:
         )
     policy.check_rate(MOST_REQUESTS_PER_S)
     return policy
+
+
+def policy_of(traffic: Traffic) -> Policy | None:
+    """That of a model's own file; None: it says nothing of it. Raises InvalidConfig."""
+    if traffic.rollout is None:
+        return None
+    try:
+        return parse_policy(traffic.rollout)
+    except InvalidConfig as error:
+        raise InvalidConfig(f"{TRAFFIC_FILE}: [rollout]: {error.message}") from error
 
 
 def read_policy(path: Path) -> Policy:

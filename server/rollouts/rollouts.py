@@ -36,7 +36,7 @@ from trivet.server.rollouts.experiments import Experiments
 from trivet.server.rollouts.guards import COST, DIFFERENCE, GENERATED
 from trivet.server.rollouts.looking import Look
 from trivet.server.rollouts.machine import Phase, Rollout
-from trivet.server.rollouts.policy import Policy, parse_policy
+from trivet.server.rollouts.policy import Policy, parse_policy, policy_of
 
 log = logging.getLogger(__name__)
 LOOK_S = 0.25
@@ -130,12 +130,7 @@ class Rollouts:
         """None: nothing starts by itself. Raises InvalidConfig."""
         if plan.traffic.split or plan.is_overridden or plan.folder.is_flat:
             return None
-        if plan.traffic.rollout is None:
-            return self._policy
-        try:
-            return parse_policy(plan.traffic.rollout)
-        except InvalidConfig as error:
-            raise InvalidConfig(f"{TRAFFIC_FILE}: [rollout]: {error.message}") from error
+        return policy_of(plan.traffic) or self._policy
 
     def _prepare(self, key: str, entry: Entry, plan: LoadPlan, policy: Policy | None) -> None:
         step = next_step(entry, plan)

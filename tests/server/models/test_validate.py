@@ -33,6 +33,14 @@ def link_out(root: Path) -> None:
     (root / "m/1/x").symlink_to("/etc/passwd")
 
 
+def traffic(text: str) -> Callable[[Path], None]:
+    def write(root: Path) -> None:
+        write_identity(root, "m")
+        file(root, "m/traffic.toml", text)
+
+    return write
+
+
 def ensemble(step: str, *, inner: str = "INPUT0") -> Callable[[Path], None]:
     """m, over model 'one' and another one."""
 
@@ -120,6 +128,21 @@ def test_each_fault_has_its_code_and_place(tmp_path: Path, code: str) -> None:
     assert found[code].path == (path or str(root))
     assert found[code].line == line
     assert found[code].message
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("[rollout]\nmin_sample = 5", "'min_samples'"),
+        ("[labels]\nold = 7", "version 7, which is not in the folder"),
+        ("[splits]", "'split'"),
+    ],
+)
+def test_traffic_is_looked_at_as_a_load_does(tmp_path: Path, text: str, told: str) -> None:
+    traffic(text)(tmp_path)
+    (found,) = validate([tmp_path])
+    assert (found.code, found.path) == ("traffic", "m/traffic.toml")
+    assert told in found.message
 
 
 def test_a_good_repository_has_no_findings(tmp_path: Path) -> None:
