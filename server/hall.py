@@ -40,6 +40,7 @@ from trivet.server.models.registry import Registry
 from trivet.server.models.routing import NOBODY, Admitted, Asker, Choice, Key
 from trivet.server.models.strangers import Strangers
 from trivet.server.models.texts import nearest
+from trivet.server.protocol.extensions import EXTENSIONS
 from trivet.server.repository.layout import EMPTY
 from trivet.server.repository.upload import NO_FILES
 from trivet.server.rollouts.desk import ReleaseDesk
@@ -48,23 +49,6 @@ from trivet.server.shared_memory.system import SharedMemory
 from trivet.server.tracing.generating import TracedGenerator
 from trivet.server.tracing.setting import Change
 from trivet.server.tracing.tracing import Described, Tracing
-
-EXTENSIONS = (
-    "classification",
-    "sequence",
-    "model_repository",
-    "model_repository(unload_dependents)",
-    "schedule_policy",
-    "model_configuration",
-    "system_shared_memory",
-    "cuda_shared_memory",
-    "binary_tensor_data",
-    "parameters",
-    "statistics",
-    "trace",
-    "logging",
-)
-"""In Triton's order (its server metadata)."""
 
 
 class Hall:
