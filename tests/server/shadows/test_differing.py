@@ -1,11 +1,12 @@
 """In what two answers differ."""
 
+from difflib import SequenceMatcher
+
 import numpy as np
 import pytest
 
 from trivet.backends.api import Tensor
 from trivet.server.models.shadowing import Shadow
-from trivet.server.shadows import differing
 from trivet.server.shadows.differing import differences
 
 SETTING = Shadow("2", tolerance=1e-3, similarity=0.9)
@@ -44,7 +45,12 @@ def test_each_output_is_told(first: Tensor, second: Tensor, told: list[str]) -> 
 
 def test_of_many_long_texts_few_are_compared_exactly(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[int] = []
-    monkeypatch.setattr(differing.SequenceMatcher, "ratio", lambda _: asked.append(1) or 0.95)
+
+    def ratio(_: object) -> float:
+        asked.append(1)
+        return 0.95
+
+    monkeypatch.setattr(SequenceMatcher, "ratio", ratio)
     ones, others = ([each * 2048] * 40 for each in (b"ab", b"ba"))
     exactly = Shadow("2", similarity=1.0)
 
