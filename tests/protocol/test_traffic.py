@@ -248,6 +248,8 @@ def test_shares_are_set_from_outside_and_feedback_reaches_their_arms(
         assert ask(server, "adder@canary").status_code == 404
     finally:
         assert httpx.delete(url, timeout=patience()).json()["labels"] == {"stable": 1, "canary": 2}
+    # What no label named meanwhile may have been unloaded, and is loaded again.
+    server.wait_until(lambda: ask(server, "adder@canary").status_code == 200, "back")
     assert version_of(ask(server, "adder@canary")) == 2
 
 
