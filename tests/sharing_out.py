@@ -10,12 +10,9 @@ import pytest
 from xdist.scheduler import LoadScopeScheduling
 
 GROUPS = {
-    "language_server": (
-        "tests/clients/",
-        "tests/protocol/anthropic/",
-        "tests/protocol/openai/",
-        "tests/protocol/tgi/",
-    ),
+    "language_server": ("tests/protocol/openai/",),
+    # A server of its own: all of them together would be what the others wait for at the end.
+    "other_language_apis": ("tests/clients/", "tests/protocol/anthropic/", "tests/protocol/tgi/"),
     "example_server": ("tests/examples/", "tests/house/test_commands_in_documents.py"),
     "reference_model": (
         "tests/backends/llm/test_acceptance.py",
@@ -28,7 +25,8 @@ GROUPS = {
 """Files and folders that share a server or a model, by its name."""
 
 SECONDS = {
-    "language_server": 170,
+    "language_server": 400,
+    "other_language_apis": 150,
     "tests/backends/llm/process/test_engine_process.py": 70,
     "tests/faults/test_faulty_disk.py": 60,
     "reference_model": 60,
