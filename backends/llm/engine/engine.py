@@ -387,6 +387,8 @@ class Engine:
             self._state.leave(sequence.id)
 
     def _fail(self, sequences: Iterable[Sequence], error: ServingError) -> None:
+        """Those that have ended before have had their end."""
+        kind = type(error).__name__
         for sequence in sequences:
-            kind = type(error).__name__
-            self._end(sequence, Output(sequence.id, [], "error", error.message, kind))
+            if sequence.id in self._generations:
+                self._end(sequence, Output(sequence.id, [], "error", error.message, kind))

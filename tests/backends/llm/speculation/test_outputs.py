@@ -1,5 +1,6 @@
 """Outputs are those without speculation, token by token, whatever is guessed."""
 
+import itertools
 from collections.abc import Callable, Iterable, Iterator
 from collections.abc import Sequence as Row
 from dataclasses import replace
@@ -14,7 +15,7 @@ from real_engine import DrivenEngine, Result
 from torch import Tensor
 
 from trivet.backends.api import Grammar, Sampling
-from trivet.backends.llm.engine import assemble
+from trivet.backends.llm.engine import assemble, generation
 from trivet.backends.llm.engine.generation import StepResult
 from trivet.backends.llm.messages import Abort, Submit
 from trivet.backends.llm.sampling.sampler import RowState
@@ -246,3 +247,27 @@ def chances(model: Any, ids: list[int]) -> dict[int, float]:
         logits = model(torch.tensor([ids])).logits[0, -1] / 0.7
     values, tokens = logits.topk(8)
     return dict(zip(tokens.tolist(), torch.softmax(values, dim=-1).tolist(), strict=True))
+
+
+def test_a_fault_behind_a_right_guess_ends_each_request_once(
+    opened: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also those that the same step had ended; the driven engine says if one ends twice."""
+    driven = opened("draft_model")
+    whole = generation.StepResult.logits_at
+    submits = [
+        Submit(str(number), [11, 12, 13, 14], replace(GREEDY, max_tokens=2 + number), 0, [], [1])
+        for number in range(8)
+    ]
+    for number_of_call in range(6):
+        calls = itertools.count()
+
+        def broken(result: generation.StepResult, rows: Row[int]) -> torch.Tensor:
+            if next(calls) == number_of_call:  # noqa: B023  # called before the next one
+                raise RuntimeError("logits are gone")
+            return whole(result, rows)
+
+        monkeypatch.setattr(generation.StepResult, "logits_at", broken)
+        results = driven.run(submits)
+        assert {each.finish for each in results.values()} <= {"error", "length"}
+        assert driven.engine.stats()["kv_usage"] == 0
