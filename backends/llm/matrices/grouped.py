@@ -1,5 +1,6 @@
 """Matrices of codes of few bits, of which each group along the inputs has a scale of its own: what
-all formats of 2 to 8 bits become, whoever wrote the file. They stay packed in memory."""
+all formats of 2 to 8 bits become, whoever wrote the file. The compiled step multiplies them as they
+lie."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -9,16 +10,12 @@ from typing import ClassVar
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from trivet.backends.api import LoadFailed
 from trivet.backends.llm.matrices.bits import CHUNK, LOW_BITS, pack_codes, unpack_codes
+from trivet.backends.llm.matrices.dense import Dense
 from trivet.backends.llm.matrices.matrix import INPUTS, Product
 
-_EXPANDED_AT_ONCE = 1 << 20
-"""Numbers: as many as stay near the processor until they are multiplied."""
-_EXPANDED_ON_GPU = 1 << 24
-"""As many as keep it busy."""
 _BYTE = 8
 
 
@@ -176,25 +173,9 @@ class Grouped:
         return numbers if self.order is None else numbers[:, self.order.argsort()]
 
     def product(self, bias: Tensor | None = None) -> Product:
-        """See Matrix. As many outputs as stay near the processor are expanded, and multiplied."""
-        outputs, inputs = self.shape
-        at_once = _EXPANDED_AT_ONCE if self.device.type == "cpu" else _EXPANDED_ON_GPU
-        count = max(at_once // inputs, 1)
-        parts = [self._outputs(start, start + count) for start in range(0, outputs, count)]
-        order = self.order
-
-        def multiplied(rows: Tensor) -> Tensor:
-            if order is not None:
-                rows = rows[:, order]
-            products = [functional.linear(rows, part.in_places(rows.dtype)) for part in parts]
-            product = products[0] if len(products) == 1 else torch.cat(products, dim=1)
-            return product if bias is None else product + bias
-
-        return multiplied
-
-    def _outputs(self, start: int, stop: int) -> "Grouped":
-        """Some of them where they lie."""
-        return self._each(lambda tensor: tensor[start:stop])
+        """See Matrix. Of its numbers, expanded once: torch has no product of codes, and to expand
+        them at each step takes many times as long as to read the numbers."""
+        return Dense(self.expanded()).product(bias)
 
     def _each(self, change: Callable[[Tensor], Tensor]) -> "Grouped":
         """With what has a row for each output changed."""

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from trivet.backends.llm.matrices.dense import Dense
 from trivet.backends.llm.matrices.matrix import INPUTS, OUTPUTS, Matrix, Product
 
 
@@ -26,7 +27,4 @@ class Mixed:
 
     def product(self, bias: Tensor | None = None) -> Product:
         """See Multiplied."""
-        sizes = [part.shape[OUTPUTS] for part in self.parts]
-        biases = [None] * len(sizes) if bias is None else torch.split(bias, sizes)
-        products = [part.product(own) for part, own in zip(self.parts, biases, strict=True)]
-        return lambda rows: torch.cat([product(rows) for product in products], dim=1)
+        return Dense(self.expanded()).product(bias)
