@@ -17,10 +17,7 @@ from trivet.backends.llm.attention.kv_cache import KvCache
 from trivet.backends.llm.attention.torch_reference import TorchAttention
 from trivet.backends.llm.families.config import LlmConfig
 from trivet.backends.llm.families.needs import Need
-from trivet.backends.llm.foreign.adapting import adapt_products, adapt_vocabulary, is_tied
-from trivet.backends.llm.foreign.packed import PackedModel
 from trivet.backends.llm.foreign.plan import ModelTensors
-from trivet.backends.llm.foreign.products import pack_products
 from trivet.backends.llm.matrices.dense import Dense
 from trivet.backends.llm.matrices.grouped import Grouped
 from trivet.backends.llm.models import torch_decoder
@@ -68,7 +65,7 @@ def _native_why_not(task: Task) -> str:
         return "it computes whole models"
     if others := task.weights.formats - {Dense.name, Grouped.name}:
         return f"it multiplies no matrices of {', '.join(sorted(others))}"
-    return kinds.why_not(task.weights.config, task.cache.layers[0].dtype)
+    return kinds.why_not(task.weights.config, task.cache.read_as)
 
 
 def _make_native(task: Task) -> Model:
@@ -108,6 +105,11 @@ def _foreign_why_not(task: Task) -> str:
 
 
 def _make_foreign(task: Task) -> HeldModel:
+    # They need transformers, which takes seconds to import: where it is needed.
+    from trivet.backends.llm.foreign.adapting import adapt_products, adapt_vocabulary, is_tied
+    from trivet.backends.llm.foreign.packed import PackedModel
+    from trivet.backends.llm.foreign.products import pack_products
+
     tensors = task.weights.tensors
     assert isinstance(tensors, ModelTensors)
     tensors.model.to(task.cache.layers[0].device)

@@ -10,7 +10,7 @@ import torch
 from trivet.backends.api import LoadFailed
 from trivet.backends.llm.adapters.bank import AdapterBank
 from trivet.backends.llm.attention.cache_size import cache_scales, size_cache
-from trivet.backends.llm.attention.kv_cache import KvCache
+from trivet.backends.llm.attention.kv_cache import CPU, KvCache
 from trivet.backends.llm.device.devices import (
     MemoryUse,
     adapter_bytes,
@@ -122,11 +122,11 @@ def build_part(
     adapters = _adapters(settings, dtype, device)
     bank = adapters if isinstance(adapters, AdapterBank) else None
     weights = Weights(tensors, config, ranks, device, settings.quantization, bank)
+    scales = cache_scales(tensors, config)
     if device.type == "cpu":
-        model, num_blocks = _load_plain(settings, weights, dtype, beside)
+        model, num_blocks = _load_plain(settings, weights, dtype, scales, beside)
         prepare = _no_work
     else:
-        scales = cache_scales(tensors, config)
         held, num_blocks = _load_measured(settings, weights, dtype, device, scales, beside=beside)
         model, prepare = _recorded(held, settings, device, bank)
     runner = TorchRunner(
@@ -178,19 +178,23 @@ def _recorded(
 
 
 def _load_plain(
-    settings: EngineSettings, weights: Weights, dtype: torch.dtype, beside: Companion
+    settings: EngineSettings,
+    weights: Weights,
+    dtype: torch.dtype,
+    scales: list[tuple[float, float]],
+    beside: Companion,
 ) -> tuple[Model, int]:
-    """On a processor, whose cache is of a given size."""
-    if settings.kv_cache_dtype != "auto":
-        raise LoadFailed(
-            f"kv_cache_dtype is '{settings.kv_cache_dtype}', which needs a GPU; the model's device "
-            "is cpu (model parameters kv_cache_dtype and device)"
-        )
-    size_bytes = cache_bytes(settings, None)
-    num_blocks = size_cache(weights.config, settings, dtype, size_bytes, beside.token_bytes)
+    """On a processor, whose cache is of a given size. `scales`: of a cache of 8 bits."""
+    config, kind = weights.config, _kept_as(settings, dtype)
+    num_blocks = size_cache(config, settings, kind, cache_bytes(settings, None), beside.token_bytes)
     num_blocks = weights.ranks.least(num_blocks)
-    cache = KvCache(weights.config, num_blocks, settings.block_size, dtype)
+    cache = KvCache(config, num_blocks, settings.block_size, kind, CPU, scales, dtype)
     return make_model(weights, cache), num_blocks
+
+
+def _kept_as(settings: EngineSettings, dtype: torch.dtype) -> torch.dtype:
+    """Keys and values of a model that computes with `dtype`."""
+    return FP8 if settings.kv_cache_dtype == "fp8" else dtype
 
 
 def _load_measured(
@@ -206,7 +210,7 @@ def _load_measured(
     bits."""
     meter = meter or CudaMeter(device)
     config = weights.config
-    kind = FP8 if settings.kv_cache_dtype == "fp8" else dtype
+    kind = _kept_as(settings, dtype)
     use = MemoryUse.before(device, weights.nbytes + beside.weight_bytes)
     cache_bytes(replace(settings, kv_cache_bytes=0), use)  # refuses what cannot fit
     with memory_told():

@@ -20,9 +20,12 @@ class KvCache:
         dtype: torch.dtype,
         device: torch.device = CPU,
         scales: list[tuple[float, float]] | None = None,
+        read_as: torch.dtype | None = None,
     ) -> None:
-        """`scales`: of each layer's keys and values, by which a cache of 8 bits divides them."""
+        """`dtype`: of what is kept. `scales`: of each layer's keys and values, by which a cache of
+        8 bits divides them. `read_as`: the type that they are computed with; None: the same."""
         self.block_size = block_size
+        self.read_as = read_as or dtype
         self.scales = scales or [(1.0, 1.0)] * config.num_layers
         kinds = [layer.attention for layer in config.layers]
         shapes = [

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 from native_models import NATIVE, Make, error_of, family
-from paged_models import LENGTHS, Paged, Steps, one_by_one, random_model, whole
+from paged_models import LENGTHS, Paged, Steps, chunked, one_by_one, random_model, whole
 from torch import Tensor
 
 from trivet.backends.llm.families.config import LlmConfig
@@ -136,7 +136,7 @@ def check(given: Packed, steps: Steps, make: Make, ids: list[list[int]] | None =
     assert error_of(found, torch.cat(exact)) < error_of(plain, torch.cat(exact)) + ROUNDED
 
 
-@pytest.mark.parametrize("steps", [whole, one_by_one])
+@pytest.mark.parametrize("steps", [whole, chunked, one_by_one])
 @pytest.mark.parametrize("name", FORMS)
 def test_codes_give_what_their_numbers_give(
     name: str, steps: Callable[[], Steps], make: Make
@@ -144,7 +144,7 @@ def test_codes_give_what_their_numbers_give(
     check(packed(FORMS[name]), steps(), make)
 
 
-@pytest.mark.parametrize("steps", [whole, one_by_one])
+@pytest.mark.parametrize("steps", [whole, chunked, one_by_one])
 def test_a_product_may_be_of_several_formats(steps: Callable[[], Steps], make: Make) -> None:
     others = {"k_proj": FORMS["6 bits"], "v_proj": None, "up_proj": FORMS["8 bits"]}
     check(packed(FORMS["4 bits"], others), steps(), make)
