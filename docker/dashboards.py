@@ -86,10 +86,7 @@ MODELS = (
                 _rate("process_cpu_seconds_total", "pod", _PODS),
                 "{{pod}} CPU",
             ),
-            (
-                _quantile(0.99, "trivet_event_loop_lateness_seconds", "pod", _PODS),
-                "{{pod}} loop late p99",
-            ),
+            (f"trivet_event_loop_lateness_seconds{{{_PODS}}}", "{{pod}} loop late at worst"),
         ),
     ),
     Panel(

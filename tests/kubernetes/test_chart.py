@@ -186,3 +186,24 @@ def test_what_does_not_fit_together_is_refused(environment: ClientEnvironment) -
     for name, (_, text) in REFUSED.items():
         assert text in told[name]["error"], name
         assert told[name]["objects"] == []
+
+
+LEFT_ON_PURPOSE = {
+    "CKV_K8S_11": "CPU has no limit: throttling makes the slowest requests slower",
+    "CKV_K8S_35": "credentials of buckets and hubs are variables, as their libraries read them",
+    "CKV_K8S_43": "the digest of an image is whose image it is",
+}
+
+
+def test_checkov_finds_nothing_but_what_is_left_on_purpose(examples: Told, tmp_path: Path) -> None:
+    checkov = client_environment(tmp_path, "checkov")
+    folder = tmp_path / "examples"
+    folder.mkdir()
+    for name, told in examples.items():
+        text = yaml.safe_dump_all(told["objects"])
+        (folder / f"{name}.yaml").write_text(text, encoding="utf-8")
+    command = ("checkov", "-d", str(folder), "--framework", "kubernetes", "-o", "json")
+    found = json.loads(checkov.run(*command, "--soft-fail"))
+    assert found["summary"]["passed"] > 500
+    failed = {each["check_id"] for each in found["results"]["failed_checks"]}
+    assert failed == set(LEFT_ON_PURPOSE)
