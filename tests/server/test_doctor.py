@@ -1,10 +1,12 @@
 """`trivet doctor`: what it finds here, and what it says where something is missing."""
 
 import json
+import shutil
 import socket
 from pathlib import Path
 from typing import NamedTuple
 
+import psutil
 import pytest
 from click.testing import CliRunner
 from serving import write_adder
@@ -75,15 +77,15 @@ def test_what_is_not_installed_is_told_with_what_installs_it(
 def test_little_shared_memory_and_few_files_could_be_better(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(examination.shutil, "disk_usage", lambda _: Usage(1 << 26, 0, 1 << 26))
-    monkeypatch.setattr(examination.psutil.Process, "rlimit", lambda *_: (256, 4096))
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: Usage(1 << 26, 0, 1 << 26))
+    monkeypatch.setattr(psutil.Process, "rlimit", lambda *_: (256, 4096))
     assert found("shared memory").state is State.BETTER
     assert "--shm-size" in found("shared memory").mend
     assert found("open files").mend == "ulimit -n 4096"
 
 
 def test_without_a_compiler_it_says_which(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(examination.shutil, "which", lambda _: None)
+    monkeypatch.setattr(shutil, "which", lambda _: None)
     monkeypatch.setattr(examination, "STEP", tmp_path / "none.so")
     step = found("compiled step")
     assert step.state is State.BETTER
