@@ -27,11 +27,11 @@ GROUPS = {
 """Files and folders that share a server or a model, by its name; the first that fits counts."""
 
 SECONDS = {
-    "language_server": 400,
-    "other_language_apis": 150,
-    "tests/backends/llm/process/test_engine_process.py": 70,
+    "reference_model": 70,
+    "language_server": 60,
     "tests/faults/test_faulty_disk.py": 60,
-    "reference_model": 60,
+    "tests/backends/llm/process/test_engine_process.py": 60,
+    "other_language_apis": 30,
     "example_server": 50,
     "security": 45,
     "encoders": 25,
