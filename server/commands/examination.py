@@ -1,5 +1,6 @@
 """What `trivet doctor` looks at: each finding is good, could be better, or is wrong."""
 
+import importlib
 import importlib.util
 import os
 import re
@@ -7,7 +8,7 @@ import shutil
 import socket
 import sys
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from enum import Enum
 from importlib.metadata import requires
@@ -17,8 +18,6 @@ import psutil
 
 from trivet.backends.api import About
 from trivet.backends.device.nvml import Gpus
-from trivet.backends.llm.native.library import LIBRARY as STEP
-from trivet.backends.llm.native.library import NEEDED_FLAGS, TILE_FLAGS, processor_flags
 from trivet.backends.registry import abouts
 from trivet.server.shared_memory.native.shm_guard import LIBRARY as GUARD
 
@@ -73,23 +72,35 @@ def _python() -> Finding:
 
 
 def _compiled() -> Iterator[Finding]:
-    compiler = next(filter(None, map(shutil.which, ("cc", "gcc", "clang"))), None)
-    again = "install trivet again: pip install --force-reinstall --no-deps trivet"
-    if compiler is None:
-        again = f"install a C compiler (Debian: apt install gcc libc6-dev), then {again}"
-    for about, library, without in (
-        ("compiled step", STEP, "language models on this CPU compute with PyTorch alone, slower"),
-        ("guarded mapping", GUARD, "clients cannot register shared memory"),
-    ):
-        if not library.exists():
-            yield Finding(about, State.BETTER, f"not built: {without}", again)
-        elif library is STEP and (missing := NEEDED_FLAGS - processor_flags()):
-            text = f"built, but this processor has no {', '.join(sorted(missing))}: {without}"
-            yield Finding(about, State.BETTER, text, "a processor with AVX-512 and bfloat16")
+    """Of what is compiled at installation."""
+    unused = {
+        f"compiled part of {each.word}": _attribute(each.compiled)()
+        for each in abouts().values()
+        if each.compiled and _is_there(each)
+    }
+    unused["guarded mapping"] = "" if GUARD.exists() else "clients cannot register shared memory"
+    for about, why in unused.items():
+        if why:
+            yield Finding(about, State.BETTER, f"not used: {why}", _build_again())
         else:
-            tiles = " and AMX" if library is STEP and processor_flags() >= TILE_FLAGS else ""
-            vectors = f", with AVX-512{tiles}" if library is STEP else ""
-            yield Finding(about, State.GOOD, f"built{vectors}")
+            yield Finding(about, State.GOOD, "used")
+
+
+def _build_again() -> str:
+    again = "pip install --force-reinstall --no-deps trivet"
+    if any(map(shutil.which, ("cc", "gcc", "clang"))):
+        return again
+    return f"install a C compiler (Debian: apt install gcc libc6-dev), then {again}"
+
+
+def _attribute(place: str) -> Callable[[], str]:
+    module, _, name = place.partition(":")
+    found: Callable[[], str] = getattr(importlib.import_module(module), name)
+    return found
+
+
+def _is_there(about: About) -> bool:
+    return all(importlib.util.find_spec(package) for package in about.packages)
 
 
 def _backends() -> Iterator[Finding]:
@@ -98,7 +109,7 @@ def _backends() -> Iterator[Finding]:
     for each in abouts().values():
         if not each.install:
             continue
-        if all(importlib.util.find_spec(package) for package in each.packages):
+        if _is_there(each):
             there.append(each.word)
         else:
             missing[each.install].append(each)

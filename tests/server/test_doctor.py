@@ -12,6 +12,7 @@ from click.testing import CliRunner
 from serving import write_adder
 
 from trivet.backends.api import About
+from trivet.backends.llm.native.library import why_not_used
 from trivet.server.cli import main
 from trivet.server.commands import examination
 from trivet.server.commands.examination import Finding, State, examine
@@ -85,8 +86,9 @@ def test_little_shared_memory_and_few_files_could_be_better(
 
 
 def test_without_a_compiler_it_says_which(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    assert found("compiled part of llm").text in ("used", f"not used: {why_not_used()}")
     monkeypatch.setattr(shutil, "which", lambda _: None)
-    monkeypatch.setattr(examination, "STEP", tmp_path / "none.so")
-    step = found("compiled step")
-    assert step.state is State.BETTER
-    assert "apt install gcc" in step.mend
+    monkeypatch.setattr(examination, "GUARD", tmp_path / "none.so")
+    guard = found("guarded mapping")
+    assert guard.state is State.BETTER
+    assert "apt install gcc" in guard.mend
