@@ -17,7 +17,6 @@ from fault_load import bystanders, callers
 from fault_models import write_crash, write_model, write_repeat
 from fault_room import MIB, Room, metric
 from nginx_site import free_ports
-from patience import patience
 from serving import RunningServer
 from slow_clients import (
     read_slowly_over_grpc,
