@@ -12,6 +12,7 @@
 
 #include "attention_pieces.h"
 #include "heads.h"
+#include "laying.h"
 #include "mlps.h"
 
 static inline float *row_of(float *rows, const Walk *w, int row) {

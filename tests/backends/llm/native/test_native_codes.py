@@ -15,10 +15,11 @@ from torch import Tensor
 
 from trivet.backends.llm.families.config import LlmConfig
 from trivet.backends.llm.families.registry import from_hub
+from trivet.backends.llm.matrices.bits import pack_codes as file_codes
 from trivet.backends.llm.matrices.fp8 import E4M3
 from trivet.backends.llm.matrices.grouped import Code, Grouped
 from trivet.backends.llm.matrices.matrix import Stored
-from trivet.backends.llm.native.packing import pack_codes
+from trivet.backends.llm.native.packing import laid_plane, pack_codes
 from trivet.backends.llm.weights.gguf_blocks import E2M1
 
 pytestmark = pytest.mark.skipif(isinstance(NATIVE, str), reason=str(NATIVE))
@@ -158,6 +159,14 @@ def test_packed_codes_lie_in_the_documented_place() -> None:
     byte = planes[1, 2, (8 + 5) // 2, 4 * 7 + 3]
     assert byte >> 4 == codes[32 + 16 + 7, 2 * 32 + 4 * 5 + 3]
     assert byte & 15 == codes[32 + 16 + 7, 2 * 32 + 4 * 4 + 3]
+
+
+def test_a_files_rows_are_laid_as_their_codes_are_packed() -> None:
+    codes = torch.randint(16, (80, 96), dtype=torch.uint8)
+    order = torch.randperm(80)[:72]
+    plane, _ = file_codes(codes, 4)
+    filled = torch.cat((codes[order], torch.zeros(24, 96, dtype=torch.uint8)))
+    assert torch.equal(laid_plane(plane, 4, order), pack_codes(filled, 4))
 
 
 def test_experts_may_have_their_inputs_in_orders_of_their_own(make: Make, tmp_path: Path) -> None:
