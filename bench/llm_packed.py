@@ -36,7 +36,7 @@ _MEASURED_BYTES = 1 << 29
 
 def bench_llm_packed(seconds: float, rounds: int) -> list[Row]:
     """Of SmolLM2 and of a made model of width 2048."""
-    rows = []
+    rows: list[Row] = []
     with tempfile.TemporaryDirectory() as folder:
         for name, path in _files(Path(folder)).items():
             rows += _next_to_numbers(name, path, seconds, rounds)

@@ -59,7 +59,8 @@ def _spread(codes: Numbers, width: int, run: int) -> Numbers:
     """Runs of `run` bytes: 8 / width runs of codes in each, the first in the lowest bits."""
     parts = codes.reshape(*codes.shape[:-1], -1, 8 // width, run)
     shifts = np.arange(0, 8, width, dtype=np.uint8)[:, None]
-    return np.bitwise_or.reduce(parts << shifts, axis=-2).reshape(*codes.shape[:-1], -1)
+    packed: Numbers = np.bitwise_or.reduce(parts << shifts, axis=-2)
+    return packed.reshape(*codes.shape[:-1], -1)
 
 
 def _six_bit_pairs(scales: Numbers, minimums: Numbers) -> Numbers:

@@ -1,7 +1,7 @@
 """`--against`: which parts can be compared, in what order they run, and their table."""
 
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from fnmatch import fnmatchcase
 from pathlib import Path
 
@@ -16,7 +16,8 @@ from bench.against.served import ENSEMBLE, INFER, ServedPart
 from bench.against.start import StartPart
 
 SERVED = {"infer": INFER, "ensemble": ENSEMBLE}
-OTHERS = {"llm-step": EnginePart, "llm-start": StartPart}
+OTHERS: dict[str, Callable[[float], Part]] = {"llm-step": EnginePart, "llm-start": StartPart}
+"""By name; they are told how long a measurement takes."""
 COMPARED = (*SERVED, *OTHERS)
 
 

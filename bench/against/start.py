@@ -59,7 +59,8 @@ def _first_token(port: int) -> None:
 def _cpu_s(pid: int) -> float:
     """Of a process and of all that it has started."""
     mine = psutil.Process(pid)
-    times = [each.cpu_times() for each in (mine, *mine.children(recursive=True))]
-    return sum(each.user + each.system for each in times) + sum(
-        each.children_user + each.children_system for each in times
-    )
+    total = 0.0
+    for each in (mine, *mine.children(recursive=True)):
+        times = each.cpu_times()
+        total += times.user + times.system + times.children_user + times.children_system
+    return total
