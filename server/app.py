@@ -39,6 +39,7 @@ from trivet.server.models.lifecycle import Lifecycle
 from trivet.server.models.load_plan import LoadPlan
 from trivet.server.models.loader import Loader
 from trivet.server.models.registry import Registry
+from trivet.server.models.sleeping.opening import memory_terms
 from trivet.server.models.strangers import Strangers
 from trivet.server.remote.repositories import Repositories
 from trivet.server.repository.plan import Action, Load, Problem, Stranger, Unload, plan
@@ -145,6 +146,8 @@ class Server:
             listener=self._on_status,
             on_end=self._loaded_objects.changed,
             has_summaries=MetricsConfig.parse(settings.metrics_config).summary_latencies,
+            terms=memory_terms(settings, gpus),
+            is_held=self._releases.is_rolling_out,
             direct=lambda plan: self._gates.keeper.direct(self._releases.directed(plan)),
         )
         control.attach(self.lifecycle)

@@ -237,6 +237,8 @@ class GeneratorInfo:
     architecture: str
     eos_token_ids: tuple[int, ...]
     device: str = "cpu"
+    host_cache_bytes: int = 0
+    """What its cache takes of host memory once it is full."""
     max_num_requests: int = 0
     """Running and waiting ones together."""
     tool_call_parser: str = ""

@@ -2,7 +2,7 @@
 
 import re
 
-from trivet.backends.api import About, Claim, Listing, Match, Memory
+from trivet.backends.api import About, Claim, Listing, Match, Measure, Memory
 
 PARAMETERS = (
     "attention",
@@ -99,5 +99,5 @@ ABOUT = About(
     only_reads=True,
     fields=("default_model_filename",),
     parameters=PARAMETERS,
-    memory=Memory(weight_suffixes=(".gguf", ".safetensors")),
+    memory=Memory(weight_suffixes=(".gguf", ".safetensors"), measure=Measure.REPORT),
 )

@@ -1,12 +1,13 @@
 """Memory that instances take, by their own word or by that of their processes.
 
-That of an instance inside the server which does not report it is not known.
+That of an instance inside the server which does not report it can only be told by how much the
+server grows while it is opened, and by its files.
 """
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
-from typing import Protocol, runtime_checkable
+from typing import Protocol, Self, runtime_checkable
 
 import psutil
 
@@ -35,6 +36,17 @@ def reported(instances: Iterable[Instance], measure: Measure) -> Counter[int | N
             if isinstance(instance, ReportsMemory):
                 sizes.update(instance.memory_bytes())
     return sizes
+
+
+class Growth:
+    """How much this process grows within the context; what others do meanwhile is in it, too."""
+
+    def __enter__(self) -> Self:
+        self.size_bytes = -psutil.Process().memory_info().rss
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.size_bytes = max(0, self.size_bytes + psutil.Process().memory_info().rss)
 
 
 def _bytes_of_processes(instances: Iterable[object]) -> int:

@@ -139,11 +139,21 @@ class EngineClient:
         """Ends the engine."""
         self._is_closed = True
         self._watch.cancel()
+        await self.part()
+
+    async def part(self) -> None:
+        """Ends the engine, if there is one; none is started before `take`."""
         if self._restart is not None:
             self._restart.cancel()
         engine = self._detach()
+        self.stats = {}
         if engine is not None:
             await asyncio.to_thread(engine.kill)
+
+    def take(self, engine: StartedEngine) -> None:
+        """Another one, which has to be told all again."""
+        self._attach(engine)
+        self._listener.on_back()
 
     # -- the socket ----------------------------------------------------------------------------
 
@@ -288,8 +298,7 @@ class EngineClient:
                 starting.add_done_callback(_kill_late)
                 raise
             else:
-                self._attach(engine)
-                self._listener.on_back()
+                self.take(engine)
                 log.info("the engine of '%s' is back", self._name)
                 return
 

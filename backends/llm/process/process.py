@@ -6,10 +6,12 @@ import select
 import socket
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import orjson
+import psutil
 
 from trivet.backends.api import LoadFailed, UnreadableFiles
 from trivet.backends.llm.messages import Failed, FrameReader, Logged, Message, Ready
@@ -50,6 +52,9 @@ class StartedEngine(Protocol):
     def look(self) -> None:
         """To be called often: how it ended cannot be known otherwise."""
 
+    def memory_bytes(self) -> int:
+        """What its processes have in host memory and share with no others."""
+
     def kill(self) -> None:
         """Ends it, if it has not ended, and frees what it held. Nobody else does."""
 
@@ -79,6 +84,14 @@ class EngineProcess:
     def look(self) -> None:
         """See StartedEngine."""
         self.memory_kills.look()
+
+    def memory_bytes(self) -> int:
+        """See StartedEngine. Ranks are processes that it has started."""
+        with suppress(psutil.Error):  # it has just died
+            first = psutil.Process(self.launched.process.pid)
+            each = (first, *first.children(recursive=True))
+            return sum(process.memory_full_info().uss for process in each)
+        return 0
 
     def kill(self) -> None:
         """See StartedEngine."""
