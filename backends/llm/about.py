@@ -99,5 +99,6 @@ ABOUT = About(
     only_reads=True,
     fields=("default_model_filename",),
     parameters=PARAMETERS,
+    shared_imports=("trivet.backends.llm.engine.assemble",),
     memory=Memory(weight_suffixes=(".gguf", ".safetensors"), measure=Measure.REPORT),
 )

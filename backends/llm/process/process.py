@@ -8,6 +8,7 @@ import time
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any, Protocol
 
 import orjson
@@ -18,7 +19,10 @@ from trivet.backends.llm.messages import Failed, FrameReader, Logged, Message, R
 from trivet.backends.llm.process.logs import log_of_engine
 from trivet.backends.llm.settings import EngineSettings
 from trivet.backends.process.ending import Ending, MemoryKills
+from trivet.backends.process.forked_launch import launch_forked
+from trivet.backends.process.forking import CannotFork, ForkServer
 from trivet.backends.process.launch import Launched, launch
+from trivet.backends.process.order import Order
 
 log = logging.getLogger(__name__)
 _SOCKET_BYTES = 1 << 20
@@ -105,20 +109,34 @@ class EngineProcess:
 
 def start_process(name: str, settings: EngineSettings) -> EngineProcess:
     """Starts an engine's process and waits until its model is loaded. Raises LoadFailed."""
-    launched = launch(
-        "trivet.backends.llm.process.child",
-        [name],
-        orjson.dumps(settings.to_json()),
-        (name, name),
-        environment=_environment(settings),
-        socket_bytes=_SOCKET_BYTES,
-    )
+    launched = _launched(name, settings)
     try:
         info, early = handshake(name, launched.socket, settings.load_timeout_s)
     except BaseException:
         launched.kill()
         raise
     return EngineProcess(name, launched, info, early)
+
+
+@cache
+def parent_of_engines() -> ForkServer:
+    """The one of this process: it has imported the engine, which takes longer than all else of a
+    start."""
+    return ForkServer("llm", "trivet.backends.llm.process.forked", SHORT_WAITS)
+
+
+def _launched(name: str, settings: EngineSettings) -> Launched:
+    given, output = orjson.dumps(settings.to_json()), (name, name)
+    environment = _environment(settings)
+    num_threads = settings.num_threads or len(os.sched_getaffinity(0))
+    order = Order.of_caller(environment, num_threads, is_confined=False)
+    # Where the system is short of something, starting one says of what.
+    with suppress(CannotFork, OSError):
+        return launch_forked(parent_of_engines(), order, given, output, _SOCKET_BYTES)
+    module = "trivet.backends.llm.process.child"
+    return launch(
+        module, [name], given, output, environment=environment, socket_bytes=_SOCKET_BYTES
+    )
 
 
 def _environment(settings: EngineSettings) -> dict[str, str]:

@@ -362,7 +362,7 @@ async def test_a_model_larger_than_the_budget_is_refused_and_leaves_nothing_open
     await room.load("small")
     room.opener.sizes["large"] = 40
     room.opener.estimates["large"] = 40 if is_known else 20
-    with pytest.raises(LoadFailed, match="model 'large' takes 0.0 MiB of host memory"):
+    with pytest.raises(LoadFailed, match="model 'large' takes 0"):
         await room.load("large")
     assert [name for name, each in room.opener.opened if not each.is_closed] == ["small"]
     assert room.opener.num_opening == (1 if is_known else 2)
