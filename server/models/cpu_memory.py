@@ -4,10 +4,12 @@ That of an instance inside the server which does not report it can only be told 
 server grows while it is opened, and by its files.
 """
 
+import threading
 from collections import Counter
-from collections.abc import Iterable, Sequence
-from contextlib import suppress
-from typing import Protocol, Self, runtime_checkable
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
 
 import psutil
 
@@ -38,15 +40,28 @@ def reported(instances: Iterable[Instance], measure: Measure) -> Counter[int | N
     return sizes
 
 
+@dataclass(slots=True)
 class Growth:
-    """How much this process grows within the context; what others do meanwhile is in it, too."""
+    """How much this process has grown within a context."""
 
-    def __enter__(self) -> Self:
-        self.size_bytes = -psutil.Process().memory_info().rss
-        return self
+    size_bytes: int = 0
 
-    def __exit__(self, *_: object) -> None:
-        self.size_bytes = max(0, self.size_bytes + psutil.Process().memory_info().rss)
+
+class GrowthMeter:
+    """Tells how much this process grows while something is opened in it. For any thread: one after
+    another, or each would be told of the others' growth, too."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._process = psutil.Process()
+
+    @contextmanager
+    def measured(self) -> Iterator[Growth]:
+        """Told at the end of the context."""
+        with self._lock:
+            growth, before = Growth(), self._process.memory_info().rss
+            yield growth
+            growth.size_bytes = max(0, self._process.memory_info().rss - before)
 
 
 def _bytes_of_processes(instances: Iterable[object]) -> int:

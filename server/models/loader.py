@@ -3,6 +3,7 @@
 import logging
 import threading
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Protocol
@@ -38,7 +39,7 @@ from trivet.server.evaluation.demand import Demands
 from trivet.server.models.allowed import Allowed
 from trivet.server.models.apart import completed, is_apart, starts_processes, takes_uuids
 from trivet.server.models.batch_size import DefaultBatchSizes
-from trivet.server.models.cpu_memory import Growth, host_bytes, reported
+from trivet.server.models.cpu_memory import Growth, GrowthMeter, host_bytes, reported
 from trivet.server.models.file_sizes import weight_bytes
 from trivet.server.models.gpu_memory import GPU_KIND, GpuLedger, LoadMemory
 from trivet.server.models.host_policy import Cores, HostPolicies, on_cores
@@ -129,6 +130,8 @@ class Loader:
     allowed: Allowed = field(default_factory=Allowed)
     environments: EnvironmentCache = field(default_factory=lambda: EnvironmentCache(USUAL_FOLDER))
     gpus: GpuLedger = field(default_factory=lambda: GpuLedger(Gpus.none("none were looked for")))
+    meter: GrowthMeter | None = None
+    """With --model-memory-budget."""
     demands: Demands | None = None
     """Of models with a gate; None: gates are of no concern."""
 
@@ -238,7 +241,7 @@ class Loader:
             )
         measure = about.memory.measure
         loading = self.gpus.loading(config.name, about.memory, files, placements)
-        with Growth() as grown, loading as memory:
+        with self._grows(about, backend, config) as grown, loading as memory:
             named = self._open_instances(about, backend, config, files, sequences)
             instances = [instance for _, instance in named]
             memory.told = reported(instances, measure)
@@ -249,6 +252,13 @@ class Loader:
         return Opened(
             config, named, labels, sequences, pins, digest, memory, cpu_memory_bytes, sizes
         )
+
+    def _grows(
+        self, about: About, backend: Backend, config: ModelConfig
+    ) -> AbstractContextManager[Growth]:
+        """Instances inside the server, where somebody wants to know what they take."""
+        is_outside = is_apart(about, config) or starts_processes(backend, config)
+        return nullcontext(Growth()) if self.meter is None or is_outside else self.meter.measured()
 
     def estimate(self, plan: LoadPlan, version: int) -> Sizes:
         """What a version will take at least, by its files. Raises a ServingError."""

@@ -70,8 +70,6 @@ class Residency:
         self._clock = clock
         self._residents: dict[Model, Resident] = {}
         self._claims = Claims()
-        self._one_load = asyncio.Lock()
-        """What a load takes is measured: with a budget they are one after another."""
         self._tasks: set[asyncio.Task[None]] = set()
         self._timer: asyncio.TimerHandle | None = None
         self._is_closed = False
@@ -94,19 +92,18 @@ class Residency:
             opened = await self._opener.open(plan, version)
             self._admit(plan, publish(opened), opened, terms)
             return
-        async with self._one_load:
-            estimate = await self._opener.estimate(plan, version)
-            self._require(plan, estimate)
-            claim = Claim(estimate, terms.priority, lambda: True)
-            with self._claims.held(claim):
-                await self._granted(claim)
-                opened = await self._opener.open(plan, version)
-                try:
-                    self._require(plan, opened.sizes)
-                except LoadFailed:
-                    await _close(opened)
-                    raise
-            self._admit(plan, publish(opened), opened, terms)
+        estimate = await self._opener.estimate(plan, version)
+        self._require(plan, estimate)
+        claim = Claim(estimate, terms.priority, lambda: True)
+        with self._claims.held(claim):
+            await self._granted(claim)
+            opened = await self._opener.open(plan, version)
+            try:
+                self._require(plan, opened.sizes)
+            except LoadFailed:
+                await _close(opened)
+                raise
+        self._admit(plan, publish(opened), opened, terms)
         self._settle()
 
     def _require(self, plan: LoadPlan, sizes: Sizes) -> None:
@@ -230,6 +227,9 @@ class Residency:
             resident.rest = Rest.AWAKE
             return
         resident.rest = Rest.ASLEEP
+        statistics, memory = resident.model.statistics, resident.model.gpu_memory
+        statistics.cpu_memory_bytes = 0
+        statistics.gpu_memory = memory.taken = {}
         await asyncio.to_thread(give_back)
         self._on_change()
         log.info("%s is asleep: %s", resident.label, reason)
@@ -284,6 +284,7 @@ class Residency:
             with self._claims.held(claim):
                 if self._budget is not None:
                     await self._granted(claim)
+                resident.rest = Rest.WAKING
                 instances = await self._open(resident)
                 if not resident.is_over:
                     self._awake(resident, instances, started_s)
@@ -306,6 +307,7 @@ class Residency:
             await _close(opened)
             if not resident.is_over:
                 raise LoadFailed("its files say otherwise than when it was loaded; load it again")
+        model.gpu_memory.taken = opened.gpu_memory.taken
         return self._assembler.connected(plan, opened, model.statistics)
 
     def _awake(

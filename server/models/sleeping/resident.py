@@ -66,8 +66,8 @@ class Resident:
 
     @property
     def has_memory(self) -> bool:
-        """Whether it takes any, or soon will."""
-        return self.rest in (Rest.AWAKE, Rest.FALLING, Rest.WAKING)
+        """Whether it takes any. One that wakes has a claim to it."""
+        return self.rest in (Rest.AWAKE, Rest.FALLING)
 
     def look(self, now_s: float) -> None:
         """Sees whether it is used."""
