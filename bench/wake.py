@@ -17,6 +17,7 @@ from bench.processes import trivet
 
 MODELS = Path(__file__).resolve().parent.parent / "model_repository"
 MOST_OF_A_COLD_START = 0.35
+LEAST_RATIO = round(1 / MOST_OF_A_COLD_START, 2)
 NUM_WAKES = 3
 """In each round."""
 
@@ -64,7 +65,7 @@ KINDS = (
 
 
 def bench_wake(_seconds: float, rounds: int) -> list[Row]:
-    """Seconds, by kind of model."""
+    """Milliseconds, by kind of model."""
     with tempfile.TemporaryDirectory() as name:
         return [_row(kind, Path(name), rounds) for kind in KINDS]
 
@@ -88,10 +89,10 @@ def _row(kind: Kind, folder: Path, rounds: int) -> Row:
                 asked_s = time.monotonic()
                 _post(f"{address}{kind.path}", kind.body)
                 awake_s.append(time.monotonic() - asked_s)
-    cold, awake = median(cold_s), median(awake_s)
+    cold, awake = 1000 * median(cold_s), 1000 * median(awake_s)
     note = f"a wake takes {awake / cold:.2f} of a cold start; {MOST_OF_A_COLD_START} may be"
     cell = f"{kind.name}: a cold start next to a wake"
-    return Row(cell, "s", cold, awake, 1 / MOST_OF_A_COLD_START, note=note)
+    return Row(cell, "ms", cold, awake, LEAST_RATIO, note=note)
 
 
 def _post(url: str, body: Mapping[str, object]) -> None:

@@ -76,8 +76,9 @@ class SleepyRoom:
         self.held: set[str] = set()
         limits = None if budget is None else Budget({None: budget})
         opener: Any = self.opener
+        assembler: Any = _Connects()
         self.residency = Residency(
-            opener, _Connects(), MemoryTerms(limits, idle_s),
+            opener, assembler, MemoryTerms(limits, idle_s),
             is_held=lambda key: key in self.held, clock=lambda: self.now_s,
         )  # fmt: skip
         self.models: dict[str, Model] = {}

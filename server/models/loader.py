@@ -247,7 +247,7 @@ class Loader:
             memory.told = reported(instances, measure)
         cpu_memory_bytes = host_bytes(instances, measure)
         pins = self._pins(config)
-        sizes = {info.number: size for info, size in memory.taken.items()}
+        sizes: dict[int | None, int] = {i.number: size for i, size in memory.taken.items()}
         sizes[None] = cpu_memory_bytes or max(grown.size_bytes, weight_bytes(files, about.memory))
         return Opened(
             config, named, labels, sequences, pins, digest, memory, cpu_memory_bytes, sizes

@@ -3,7 +3,7 @@
 import pytest
 
 from trivet.backends.api import InvalidConfig, LoadFailed
-from trivet.server.models.sleeping.budget import Budget, Place
+from trivet.server.models.sleeping.budget import Budget, Place, Sizes
 
 GIB = 1 << 30
 
@@ -56,7 +56,11 @@ def test_a_model_larger_than_the_budget_is_refused_with_the_arithmetic() -> None
 
 def test_a_model_that_does_not_fit_beside_what_is_pinned_is_refused_by_their_names() -> None:
     budget = Budget({None: 4 * GIB})
-    fixed = {"kept": {None: 2 * GIB}, "other": {None: GIB, 0: GIB}, "elsewhere": {0: GIB}}
+    fixed: dict[str, Sizes] = {
+        "kept": {None: 2 * GIB},
+        "other": {None: GIB, 0: GIB},
+        "elsewhere": {0: GIB},
+    }
     with pytest.raises(LoadFailed) as caught:
         budget.require("m", {None: 2 * GIB}, fixed)
     assert caught.value.message == (
