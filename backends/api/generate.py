@@ -108,6 +108,8 @@ class GenerateRequest:
     """It and its like."""
     on_tokens: Callable[[int], None] | None = None
     """Told how many tokens were read or written, as it happens. On the event loop."""
+    callers: tuple[str, ...] = ()
+    """The models on whose behalf it is asked; see RequestContext."""
     images: Sequence[Image] = ()
     """Those of the conversation that the prompt was rendered from."""
 

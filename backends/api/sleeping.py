@@ -8,6 +8,11 @@ from trivet.backends.api.backend import Instance
 from trivet.backends.api.errors import ModelNotReady
 
 
+OnWanted = Callable[[tuple[str, ...]], None]
+"""Told of a request that waits for instances: the models on whose behalf it comes, the first first.
+They wait for it, too."""
+
+
 @dataclass(frozen=True, slots=True)
 class Use:
     """What an executor does at one moment."""
@@ -16,6 +21,8 @@ class Use:
     """How many requests it has taken so far: another number says that it was used meanwhile."""
     is_busy: bool
     """Whether a request is in it that has not ended."""
+    has_begun: bool
+    """Whether it computes one of them."""
     is_bound: bool = False
     """Whether its instances know something for clients that others would not: open sequences."""
 
@@ -33,7 +40,7 @@ class Sleeps(Protocol):
     def use(self) -> Use:
         """Asked a few times a second."""
 
-    async def sleep(self, on_wanted: Callable[[], None]) -> None:
+    async def sleep(self, on_wanted: OnWanted) -> None:
         """Begins nothing more, lets what has begun end, and frees the instances. `on_wanted` is
         called for each request that comes from now on, until it wakes."""
 

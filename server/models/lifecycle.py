@@ -197,8 +197,7 @@ class Lifecycle:
     async def _load_version(self, plan: LoadPlan, version: int, known: Known) -> str:
         """Loads and publishes one version; returns why it failed, or an empty text."""
         key = plan.folder.key
-        served = self._registry.models.get(key, {}).get(version)
-        if served is None:
+        if version not in self._registry.models.get(key, {}):
             self._set(key, version, known, Status(State.LOADING))
         started = time.monotonic()
 

@@ -7,7 +7,7 @@ instances compute on threads of their own.
 import asyncio
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from trivet.backends.api import (
@@ -24,6 +24,7 @@ from trivet.backends.api import (
     Unavailable,
     Use,
 )
+from trivet.backends.api.sleeping import OnWanted
 from trivet.server.scheduling.alarm import Alarm
 from trivet.server.scheduling.answers import Answers
 from trivet.server.scheduling.decoupled import DecoupledSender
@@ -100,7 +101,7 @@ class BatchingExecutor:
         self._expiry = Expiry(self._loop, self._expire)
         self._is_sweep_due = False
         self._stopping = ""
-        self._on_wanted: Callable[[], None] | None = None
+        self._on_wanted: OnWanted | None = None
         """Who is told of requests; None while there are instances."""
         self._why_asleep = ""
         """Why there were none to be had when it was to wake last."""
@@ -128,7 +129,7 @@ class BatchingExecutor:
             # It will wait: its client's going must free its place.
             request.cancel.on_cancel(self._sweep_soon)
             if self._on_wanted is not None:
-                self._on_wanted()
+                self._on_wanted(request.callers)
         self._dispatch_soon()
 
     def _push(self, ticket: Ticket) -> None:
@@ -255,9 +256,10 @@ class BatchingExecutor:
 
     def use(self) -> Use:
         """See Sleeps."""
-        return Use(self._answers.num_taken, self._answers.num_in_progress > 0)
+        num_here = self._answers.num_in_progress
+        return Use(self._answers.num_taken, num_here > 0, num_here > self._queue.size)
 
-    async def sleep(self, on_wanted: Callable[[], None]) -> None:
+    async def sleep(self, on_wanted: OnWanted) -> None:
         """See Sleeps."""
         self._on_wanted = on_wanted
         self._hold_until = sys.maxsize
@@ -269,8 +271,7 @@ class BatchingExecutor:
         await self._pool.retire(CLOSE_S)
         for ticket in self._queue:
             ticket.request.cancel.on_cancel(self._sweep_soon)
-        if self._queue.size:
-            on_wanted()
+            on_wanted(ticket.request.callers)
 
     def wake(self, instances: Sequence[tuple[str, Instance]]) -> None:
         """See Sleeps."""

@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Protocol, runtime_checkable
@@ -22,6 +22,7 @@ from trivet.backends.api import (
     Unavailable,
     Use,
 )
+from trivet.backends.api.sleeping import OnWanted
 from trivet.backends.llm.messages import AdapterRead, Outputs, Submit
 from trivet.backends.llm.process.client import EngineClient
 from trivet.backends.llm.process.process import StartedEngine
@@ -72,7 +73,7 @@ class LlmExecutor(Spoken):
         self._running: dict[str, Running] = {}
         self._num_submitted = 0
         self._is_stopping = False
-        self._on_wanted: Callable[[], None] | None = None
+        self._on_wanted: OnWanted | None = None
         """Who is told of requests; None while there is to be an engine."""
         self._why_asleep = ""
         self._held: dict[str, Submit] = {}
@@ -177,7 +178,7 @@ class LlmExecutor(Spoken):
         if running.engine_has_it:
             self._running[message.id] = running
             if self._on_wanted is not None:
-                self._on_wanted()
+                self._on_wanted(request.callers)
 
     def _check_room(self) -> None:
         """Raises QueueFull: at once, where the engine would say so behind its present step."""
@@ -211,9 +212,10 @@ class LlmExecutor(Spoken):
     def use(self) -> Use:
         """See Sleeps. An engine that is being started again is left alone."""
         is_back = self.is_asleep or self._client.is_ready
-        return Use(self._num_submitted, bool(self._running) or not is_back)
+        has_begun = len(self._running) > len(self._held)
+        return Use(self._num_submitted, bool(self._running) or not is_back, has_begun)
 
-    async def sleep(self, on_wanted: Callable[[], None]) -> None:
+    async def sleep(self, on_wanted: OnWanted) -> None:
         """See Sleeps."""
         self._on_wanted = on_wanted
         self._awake.clear()
@@ -222,8 +224,6 @@ class LlmExecutor(Spoken):
             await self._fewer.wait()
         await self._client.part()
         self._num_waits = 0.0
-        if self._held:
-            on_wanted()
 
     def wake(self, instances: Sequence[tuple[str, Instance]]) -> None:
         """See Sleeps."""
@@ -256,7 +256,7 @@ class LlmExecutor(Spoken):
         if self._on_wanted is None:
             return
         self._awake.clear()
-        self._on_wanted()
+        self._on_wanted(())
         await self._awake.wait()
         if self._why_asleep:
             raise ModelNotReady(self._why_asleep)

@@ -17,6 +17,8 @@ class Claim:
     priority: int
     is_wanted: Callable[[], bool]
     """Whether anybody still waits for what it is for."""
+    is_urgent: Callable[[], bool] = lambda: False
+    """Whether a model that computes waits for it, and frees nothing before it has it."""
     number: int = 0
     granted: "asyncio.Future[None]" = field(
         default_factory=lambda: asyncio.get_running_loop().create_future()
@@ -48,6 +50,10 @@ class Claims:
             for claims in (self._waiting, self.granted):
                 if claim in claims:
                     claims.remove(claim)
+
+    def urgent(self) -> list[Claim]:
+        """Those that others cannot be waited for with."""
+        return [claim for claim in self._waiting if claim.is_urgent() and claim.is_wanted()]
 
     def first(self) -> Claim | None:
         """Who is to be served next. Those for whom nobody waits any more are sent away."""

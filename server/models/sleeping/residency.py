@@ -21,7 +21,7 @@ from trivet.server.models.load_plan import LoadPlan
 from trivet.server.models.loader import Opened
 from trivet.server.models.model import Model
 from trivet.server.models.opening import Opener
-from trivet.server.models.sleeping.budget import Budget, Sizes, total
+from trivet.server.models.sleeping.budget import FLAG, Budget, Sizes, total
 from trivet.server.models.sleeping.claims import Claim, Claims, NotWanted
 from trivet.server.models.sleeping.policy import Awake, Terms, who_sleeps
 from trivet.server.models.sleeping.resident import TAGS, Resident, Rest
@@ -160,6 +160,8 @@ class Residency:
         now_s = self._clock()
         for resident in self._residents.values():
             resident.look(now_s)
+        for urgent in self._claims.urgent():
+            self._serve_at_once(urgent, now_s)
         while (claim := self._claims.first()) is not None:
             lacking = self._budget.lacking(self._used(), claim.sizes)
             if lacking:
@@ -170,13 +172,34 @@ class Residency:
         if lacking := self._budget.lacking(self._used(), {}):
             self._make_room(lacking, now_s, None)
 
-    def _make_room(self, lacking: Sizes, now_s: float, priority: int | None) -> None:
+    def _serve_at_once(self, claim: Claim, now_s: float) -> None:
+        """Who waits for it computes until it has an answer, and may be the one whose memory is
+        lacking: where those that are idle do not do, the budget is exceeded meanwhile."""
+        assert self._budget is not None
+        lacking = self._budget.lacking(self._used(), claim.sizes)
+        if lacking and self._make_room(lacking, now_s, None):
+            return
+        if lacking:
+            text = "models take more than %s: one of them waits for another that had to wake"
+            log.warning(text, FLAG)
+        self._claims.grant(claim)
+
+    def _make_room(self, lacking: Sizes, now_s: float, priority: int | None) -> bool:
+        """Has others give back what is lacking; see `who_sleeps`. Whether it will be there: without
+        a priority, soon."""
         residents = list(self._residents.values())
-        coming = total(each.sizes for each in residents if each.rest is Rest.FALLING)
+        falling = [each for each in residents if each.rest is Rest.FALLING]
+        if priority is None:
+            falling = [each for each in falling if not each.has_begun()]
+        coming = total(each.sizes for each in falling)
         missing = {place: size - coming.get(place, 0) for place, size in lacking.items()}
+        if not any(size > 0 for size in missing.values()):
+            return True
         awake = [self._seen(n, e) for n, e in enumerate(residents) if e.rest is Rest.AWAKE]
-        for each in who_sleeps(missing, awake, now_s, priority=priority):
+        chosen = who_sleeps(missing, awake, now_s, priority=priority)
+        for each in chosen:
             self._begin_sleep(residents[each.index], "others need its memory")
+        return bool(chosen)
 
     def _seen(self, index: int, resident: Resident) -> Awake:
         return resident.seen(index, is_held=self._is_held(resident.model.key))
@@ -235,12 +258,15 @@ class Residency:
         log.info("%s is asleep: %s", resident.label, reason)
         self._settle()
         if resident.is_wanted:
-            self._wanted(resident)
+            self._wanted(resident, ())
 
     # -- awake again ---------------------------------------------------------------------------
 
-    def _wanted(self, resident: Resident) -> None:
+    def _wanted(self, resident: Resident, callers: tuple[str, ...]) -> None:
         """A request has come, and waits in the executor."""
+        if callers and any(e.model.key in callers for e in self._residents.values()):
+            resident.is_urgent = True
+            self._settle()
         if resident.rest is not Rest.ASLEEP:
             resident.is_wanted = True
             return
@@ -279,7 +305,9 @@ class Residency:
         def still_wanted() -> bool:
             return not resident.is_over and is_wanted()
 
-        claim = Claim(resident.sizes, resident.terms.priority, still_wanted)
+        claim = Claim(
+            resident.sizes, resident.terms.priority, still_wanted, lambda: resident.is_urgent
+        )
         try:
             with self._claims.held(claim):
                 if self._budget is not None:
@@ -290,6 +318,7 @@ class Residency:
                     self._awake(resident, instances, started_s)
         except NotWanted:
             resident.rest = Rest.ASLEEP
+            resident.is_wanted = resident.is_urgent = False
         except ServingError as error:
             self._did_not_wake(resident, error)
         self._settle()
@@ -314,7 +343,8 @@ class Residency:
         self, resident: Resident, instances: Sequence[tuple[str, Instance]], started_s: float
     ) -> None:
         now_s = self._clock()
-        resident.rest, resident.error, resident.is_wanted = Rest.AWAKE, None, False
+        resident.rest, resident.error = Rest.AWAKE, None
+        resident.is_wanted = resident.is_urgent = False
         resident.retry_s, resident.tags = 0.0, set()
         resident.used_s = resident.woke_s = now_s
         resident.wake_took_s = now_s - started_s
@@ -327,7 +357,8 @@ class Residency:
     def _did_not_wake(self, resident: Resident, error: ServingError) -> None:
         """What waits ends with the error. It is tried again after a while, and with what comes
         then."""
-        resident.rest, resident.is_wanted = Rest.ASLEEP, False
+        resident.rest = Rest.ASLEEP
+        resident.is_wanted = resident.is_urgent = False
         resident.num_failures += 1
         resident.retry_s = min(2 * resident.retry_s or _FIRST_RETRY_S, _LAST_RETRY_S)
         resident.error = ModelNotReady(

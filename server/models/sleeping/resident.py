@@ -45,6 +45,8 @@ class Resident:
     wake_took_s: float = 0.0
     is_wanted: bool = False
     """A request came while it fell asleep."""
+    is_urgent: bool = False
+    """A model that computes waits for an answer of it."""
     is_over: bool = False
     """It is unloaded."""
     tags: set[str] = field(default_factory=set)
@@ -68,6 +70,10 @@ class Resident:
     def has_memory(self) -> bool:
         """Whether it takes any. One that wakes has a claim to it."""
         return self.rest in (Rest.AWAKE, Rest.FALLING)
+
+    def has_begun(self) -> bool:
+        """Whether something of it computes: more has come than waits."""
+        return self.sleeps.use().has_begun
 
     def look(self, now_s: float) -> None:
         """Sees whether it is used."""

@@ -7,7 +7,7 @@ instances compute on threads of their own.
 import asyncio
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from collections.abc import Sequence as Many
 from dataclasses import dataclass
 
@@ -24,6 +24,7 @@ from trivet.backends.api import (
     Sink,
     Use,
 )
+from trivet.backends.api.sleeping import OnWanted
 from trivet.server.scheduling.alarm import Alarm
 from trivet.server.scheduling.answers import Answers
 from trivet.server.scheduling.batching import CLOSE_S
@@ -104,7 +105,7 @@ class SequenceExecutor:
         self._seats = [self._seat(*each) for each in enumerate(self._pool.workers)]
         self._seat_of = {seat.worker: seat for seat in self._seats}
         self._predecessors: list[SequenceExecutor] = []
-        self._on_wanted: Callable[[], None] | None = None
+        self._on_wanted: OnWanted | None = None
         """Who is told of requests; None while there are instances."""
         self._why_asleep = ""
         """Why there were none to be had when it was to wake last."""
@@ -128,7 +129,7 @@ class SequenceExecutor:
         except ServingError as error:
             self._answers.fail(ticket, type(error)(labelled(request, error.message)))
         if self._on_wanted is not None:
-            self._on_wanted()
+            self._on_wanted(request.callers)
 
     def _keeper_of(self, sequence_id: CorrelationId) -> "SequenceExecutor":
         """Who has the sequence that a request continues; this one where nobody has."""
@@ -288,9 +289,11 @@ class SequenceExecutor:
     def use(self) -> Use:
         """See Sleeps."""
         num_open, answers = self._queue.num_sequences, self._answers
-        return Use(answers.num_taken, answers.num_in_progress > 0 or num_open > 0, num_open > 0)
+        num_here = answers.num_in_progress
+        has_begun = num_here > len(self._queue)
+        return Use(answers.num_taken, num_here > 0 or num_open > 0, has_begun, num_open > 0)
 
-    async def sleep(self, on_wanted: Callable[[], None]) -> None:
+    async def sleep(self, on_wanted: OnWanted) -> None:
         """See Sleeps. While there are sequences it does not: its instances know them."""
         if self.use().is_busy:
             return

@@ -128,7 +128,7 @@ class Room:
         return sink
 
     async def sleep(self) -> None:
-        def wanted() -> None:
+        def wanted(_callers: tuple[str, ...]) -> None:
             self.num_wanted += 1
 
         await self.executor.sleep(wanted)

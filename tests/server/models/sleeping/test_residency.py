@@ -343,6 +343,25 @@ async def test_one_that_is_asked_all_the_time_makes_way_after_its_turn(make_room
     assert room.opener.most_bytes == 10
 
 
+async def test_what_a_model_asks_while_it_computes_wakes_though_there_is_no_room(
+    make_room: Make,
+) -> None:
+    """It frees nothing before it has its answer."""
+    room = make_room(budget=10)
+    await room.load("asked")
+    room.opener.is_held = True
+    await room.load("asks")
+    asks = room.ask("asks")
+    await room.until(lambda: bool(room.opener.instance("asks").batches))
+    room.opener.is_held = False
+    asked = room.ask("asked", callers=("asks",))
+    await ended(asked)
+    assert asked.error is None
+    room.opener.instance("asks").release()
+    await ended(asks)
+    await room.until(lambda: len(room.at_rest(Rest.AWAKE)) == 1)
+
+
 async def test_a_model_that_takes_more_than_its_files_say_makes_others_sleep(
     make_room: Make,
 ) -> None:
