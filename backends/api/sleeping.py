@@ -7,7 +7,6 @@ from typing import Protocol, runtime_checkable
 from trivet.backends.api.backend import Instance
 from trivet.backends.api.errors import ModelNotReady
 
-
 OnWanted = Callable[[tuple[str, ...]], None]
 """Told of a request that waits for instances: the models on whose behalf it comes, the first first.
 They wait for it, too."""

@@ -25,7 +25,7 @@ from trivet.server.metrics.generating import write_generators
 from trivet.server.metrics.machine import Machine, write_process
 from trivet.server.metrics.releases import write_arms, write_rollouts, write_shadows
 from trivet.server.metrics.sequences import write_sequences
-from trivet.server.metrics.sleeping import write_sleepers
+from trivet.server.metrics.sleeping import write_engine_sleep, write_sleepers
 from trivet.server.metrics.supervision import write_supervision
 from trivet.server.metrics.text import (
     Format,
@@ -266,6 +266,7 @@ class MetricsServer:
         write_shadows(page, self._releases.shadows())
         write_rollouts(page, self._releases.rollouts())
         write_generators(page, self._core.measured())
+        write_engine_sleep(page, self._core.measured())
         write_cache(page, self._cache)
         write_costs(page, self._ledger)
         self._machine.write(page)

@@ -1,8 +1,9 @@
 """Metrics of models that may sleep: which do, what they would take, how often and how fast they
 wake."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
+from trivet.backends.api import Measured, Sleeps
 from trivet.server.metrics.text import Page, buckets, labels_of, observed
 from trivet.server.models.sleeping.resident import Resident, Rest
 
@@ -27,6 +28,7 @@ def write_sleepers(page: Page, residents: Iterable[Resident]) -> None:
             (memory, {**labels, "place": "host" if place is None else f"gpu_{place}"}, size)
             for labels, each in labelled
             for place, size in each.sizes.items()
+            if size
         ),
     )
     page.family(
@@ -46,4 +48,24 @@ def write_sleepers(page: Page, residents: Iterable[Resident]) -> None:
         "histogram",
         "From the first request for a model that sleeps until it computes, in seconds",
         buckets(took, observed((labels, each.wakes_s) for labels, each in labelled)),
+    )
+
+
+def write_engine_sleep(page: Page, models: Mapping[str, Measured]) -> None:
+    """The same of models that generate text, by vLLM's name: one that sleeps keeps nothing."""
+    name = "vllm:engine_sleep_state"
+    page.family(
+        name,
+        "gauge",
+        "Whether an engine is awake (1), and what was given up of one that is not",
+        (
+            (name, {"model_name": model, "engine": "0", "sleep_state": state}, float(is_so))
+            for model, engine in models.items()
+            if isinstance(engine, Sleeps)
+            for state, is_so in (
+                ("awake", not engine.is_asleep),
+                ("weights_offloaded", False),
+                ("discard_all", engine.is_asleep),
+            )
+        ),
     )

@@ -84,7 +84,8 @@ class Opened:
     cpu_memory_bytes: int = 0
     """Of the instances' own processes."""
     sizes: Sizes = field(default_factory=dict)
-    """What would be free without it, as far as that can be told."""
+    """What would be free without it, as far as that can be told; of one inside the server with a
+    budget only."""
 
 
 class NamespacedCatalog(Protocol):
@@ -248,7 +249,9 @@ class Loader:
         cpu_memory_bytes = host_bytes(instances, measure)
         pins = self._pins(config)
         sizes: dict[int | None, int] = {i.number: size for i, size in memory.taken.items()}
-        sizes[None] = cpu_memory_bytes or max(grown.size_bytes, weight_bytes(files, about.memory))
+        sizes[None] = cpu_memory_bytes
+        if not cpu_memory_bytes and self.meter is not None:
+            sizes[None] = max(grown.size_bytes, weight_bytes(files, about.memory))
         return Opened(
             config, named, labels, sequences, pins, digest, memory, cpu_memory_bytes, sizes
         )

@@ -1,4 +1,4 @@
-"""A stateful model without instances: sequences that begin wait, those that are open keep it awake."""
+"""A stateful model without instances: sequences that begin wait, open ones keep it awake."""
 
 from collections.abc import AsyncIterator
 
