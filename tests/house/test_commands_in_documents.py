@@ -266,6 +266,7 @@ def test_a_command_of_a_document_works(
         **os.environ,
         "COLUMNS": "100",
         "PATH": f"{programs}{os.pathsep}{os.environ['PATH']}",
+        "TRIVET_CHAT_URL": address,
         "TRIVET_HEALTH_URL": address,
         "TRIVET_INFER_URL": address,
         "TRIVET_MODELS_URL": address,
