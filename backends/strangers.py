@@ -36,6 +36,9 @@ _BY_SUFFIX: dict[tuple[str, ...], str] = {
         "is a pickle, which could run code and is not loaded; save scikit-learn's models with "
         "skops (skops.io.dump) or as ONNX (skl2onnx)"
     ),
+    (".joblib.gz", ".joblib.bz2", ".joblib.xz", ".pkl.gz", ".pkl.bz2", ".pkl.xz"): (
+        "is a compressed pickle; call it model.joblib, as which joblib reads it as it is"
+    ),
     (".mar",): (
         "is TorchServe's archive; unpack it (unzip FILE) and put the model file in it here, as "
         "model.pt with a config.pbtxt or as model.pt2"

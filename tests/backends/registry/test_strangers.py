@@ -57,6 +57,7 @@ CASES: dict[str, tuple[dict[str, bytes], str]] = {
     ),
     "zip": ({"model.zip": ZIP}, "'model.zip' is an archive; unpack it"),
     "tar": ({"model.tar.gz": b"\x1f\x8b"}, "'model.tar.gz' is an archive; unpack it"),
+    "compressed pickle": ({"model.pkl.gz": b"\x1f\x8b"}, "'model.pkl.gz' is a compressed pickle"),
     "torchserve": ({"net.mar": ZIP}, "'net.mar' is TorchServe's archive; unpack it"),
     "several": ({"a.onnx": b"", "b.onnx": b""}, "'a.onnx', 'b.onnx' are several models"),
     "several gguf": ({"a.gguf": b"", "b.gguf": b""}, "2 GGUF models \\('a.gguf', 'b.gguf'\\)"),
