@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 from rich.console import Console
 
-from trivet.server.commands.client import Client, api_key_option
+from trivet.server.commands.client import Client, Command, api_key_option
 from trivet.server.commands.conversation import Conversation
 
 _HELP = """\
@@ -18,16 +18,34 @@ _HELP = """\
 /bye              ends, as Ctrl-D does; Ctrl-C breaks an answer off"""
 
 
+def conversation_options(command: Command) -> Command:
+    """`--system` and `--set`, of every verb that talks."""
+    system = click.option("--system", default="", help="what the model is told before everything")
+    given = click.option(
+        "--set", "given", multiple=True, metavar="NAME=VALUE", help="such as max_tokens=100"
+    )
+    return system(given(command))
+
+
 @click.command()
 @click.argument("model", default="")
 @click.option("--url", default="http://127.0.0.1:8000", show_default=True, help="HTTP address")
-@click.option("--system", default="", help="what the model is told before everything")
+@conversation_options
 @api_key_option
-def chat(model: str, url: str, system: str, api_key: str) -> None:
+def chat(model: str, url: str, system: str, given: tuple[str, ...], api_key: str) -> None:
     """Talk to a language model of a running server: MODEL, or the only one there is. What comes
     through a pipe is one prompt, and the answer is all that is printed."""
     client = Client(url, api_key)
-    converse(Conversation(client, model or only_model(client), system))
+    converse(begun(client, model, system, given))
+
+
+def begun(client: Client, model: str, system: str, given: tuple[str, ...]) -> Conversation:
+    """A conversation as the options of `conversation_options` want it."""
+    conversation = Conversation(client, model or only_model(client), system)
+    for each in given:
+        name, _, value = each.partition("=")
+        conversation.set(name, value)
+    return conversation
 
 
 def only_model(client: Client) -> str:

@@ -18,9 +18,8 @@ from typing import Any
 import click
 from rich.console import Console
 
-from trivet.server.commands.chat import converse
+from trivet.server.commands.chat import begun, conversation_options, converse
 from trivet.server.commands.client import Client
-from trivet.server.commands.conversation import Conversation
 
 _CATALOGUE = Path(__file__).with_name("catalogue.toml")
 _POLL_S = 0.2
@@ -31,10 +30,18 @@ _STOP_S = 40.0
 @click.command()
 @click.argument("model")
 @click.argument("flags", nargs=-1, type=click.UNPROCESSED, metavar="[-- FLAG...]")
-@click.option("--system", default="", help="what a language model is told before everything")
+@conversation_options
 @click.option("--http-port", default=0, help="port of its HTTP; 0: any free one")
 @click.option("--verbose", is_flag=True, help="show the server's log")
-def run(model: str, flags: tuple[str, ...], system: str, http_port: int, *, verbose: bool) -> None:
+def run(
+    model: str,
+    flags: tuple[str, ...],
+    system: str,
+    given: tuple[str, ...],
+    http_port: int,
+    *,
+    verbose: bool,
+) -> None:
     """Serve one model and talk to it. MODEL is a file, a folder, an address such as hf://ORG/NAME
     or a short name such as smollm2. FLAGs go to `trivet serve`.
 
@@ -48,7 +55,7 @@ def run(model: str, flags: tuple[str, ...], system: str, http_port: int, *, verb
         server.wait(client)
         names = [each["id"] for each in client.call("GET", "/v1/models")["data"]]
         if names:
-            converse(Conversation(client, str(names[0]), system))
+            converse(begun(client, str(names[0]), system, given))
         else:
             _serve_on(server, client)
 

@@ -43,6 +43,7 @@ NOT_RUN_HERE = {
     "make check": "what runs the tests",
     "make bench": "minutes long; tests/bench runs its parts",
     "python -m bench": "the same",
+    "cat > values.yaml": "needs a cluster; tests/kubernetes renders the chart",
     "docker run": "needs an engine; tests/distribution builds the image",
     "docker build -f docker/Dockerfile -t trivet --build-arg EXTRAS": "the same",
     "pytest -m gpu": "needs a GPU",

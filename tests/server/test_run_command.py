@@ -42,7 +42,7 @@ def test_addresses_and_short_names_are_where_they_are() -> None:
 
 def run(model: Path, prompt: str) -> "subprocess.CompletedProcess[str]":
     return subprocess.run(
-        [sys.executable, "-m", "trivet", "run", str(model)],
+        [sys.executable, "-m", "trivet", "run", str(model), "--set", "max_tokens=4"],
         input=prompt, capture_output=True, text=True, timeout=patience(60), check=False,
     )  # fmt: skip
 

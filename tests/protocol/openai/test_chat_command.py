@@ -17,7 +17,7 @@ MODEL = "small"
 
 
 def chat(server: RunningServer, *arguments: str, prompt: str = "hello") -> Result:
-    command = ["chat", *arguments, "--url", f"http://{server.http}"]
+    command = ["chat", *arguments, "--url", f"http://{server.http}", "--set", "max_tokens=4"]
     return CliRunner().invoke(main, command, input=prompt)
 
 
@@ -52,6 +52,7 @@ def test_what_cannot_be_is_told(server: RunningServer) -> None:
     unknown = chat(server, "nobody")
     assert unknown.exit_code == 1
     assert "nobody" in unknown.output
+    assert "'colour' is no setting" in chat(server, MODEL, "--set", "colour=red").output
 
 
 def test_each_answer_is_part_of_what_is_asked_next(server: RunningServer) -> None:
