@@ -173,8 +173,11 @@ class Grouped:
         return numbers if self.order is None else numbers[:, self.order.argsort()]
 
     def product(self, bias: Tensor | None = None) -> Product:
-        """See Matrix. Of its numbers, expanded once: torch has no product of codes, and to expand
-        them at each step takes many times as long as to read the numbers."""
+        """See Matrix. On a GPU as it lies, where a kernel does that. Else of its numbers, expanded
+        once: torch has no product of codes, and to expand them at each step takes many times as
+        long as to read the numbers."""
+        if self.device.type == "cuda" and (packed := _packed_product(self, bias)) is not None:
+            return packed
         return Dense(self.expanded()).product(bias)
 
     def _each(self, change: Callable[[Tensor], Tensor]) -> "Grouped":
@@ -186,6 +189,16 @@ class Grouped:
             scales=change(self.scales),
             minimums=None if self.minimums is None else change(self.minimums),
         )
+
+
+def _packed_product(matrix: Grouped, bias: Tensor | None) -> Product | None:
+    """By kernels; None where none of them can."""
+    try:
+        # Triton looks for a compiler and a driver when it is imported: only where it is needed.
+        from trivet.backends.llm.matrices import packed_product
+    except ImportError:
+        return None
+    return None if packed_product.why_not(matrix) else packed_product.PackedProduct(matrix, bias)
 
 
 def _cat(parts: Sequence[Tensor | None]) -> Tensor | None:
