@@ -177,4 +177,5 @@ class Paged:
             ),
             sample_rows=torch.arange(int(starts[-1])),
         )  # fmt: skip
-        return StepInputs(*(getattr(given, each.name).to(self._device) for each in fields(given)))
+        tensors = [getattr(given, each.name) for each in fields(given)]
+        return StepInputs(*(None if each is None else each.to(self._device) for each in tensors))

@@ -128,7 +128,7 @@ def open_engine(**settings: Any) -> DrivenEngine:
     # One thread: two that wait for each other on a busy machine take many times as long.
     given |= {"dtype": "float32", "num_threads": 1}
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(loading, "load_model", lambda path, dtype, families: real_weights())
+        patch.setattr(loading, "load_model", lambda path, dtype, families, stage: real_weights())
         driven.engine, _ = assemble.make_engine(EngineSettings(str(SMOLLM2), **given), driven.send)
     return driven
 

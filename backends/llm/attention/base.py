@@ -26,6 +26,8 @@ class StepInputs:
     """int32 [S, most blocks]."""
     sample_rows: Tensor
     """int64 [R]: tokens, by their place in the step, whose logits are wanted."""
+    states: Tensor | None = None
+    """[N, hidden]: what the stage before gives; None for a model that begins with tokens."""
 
 
 class Attention(Protocol):
