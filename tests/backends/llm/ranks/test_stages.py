@@ -137,6 +137,13 @@ def test_stages_need_processes_of_their_own(folder: Path) -> None:
         driven(folder, in_process=True, pipeline_parallel_size=2)
 
 
+def test_models_without_a_family_are_not_cut_into_stages(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text('{"architectures": ["MambaForCausalLM"]}')
+    settings = EngineSettings(str(tmp_path), pipeline_parallel_size=2)
+    with pytest.raises(LoadFailed, match=r"compute all layers; pipeline_parallel_size is 2"):
+        loading.load_part(settings, CPU)
+
+
 CONFIG = """
 backend: "llm"
 parameters { key: "dtype" value { string_value: "float32" } }
