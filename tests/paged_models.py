@@ -2,7 +2,6 @@
 
 import random
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -177,5 +176,4 @@ class Paged:
             ),
             sample_rows=torch.arange(int(starts[-1])),
         )  # fmt: skip
-        tensors = [getattr(given, each.name) for each in fields(given)]
-        return StepInputs(*(None if each is None else each.to(self._device) for each in tensors))
+        return given.to(self._device)

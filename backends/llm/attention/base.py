@@ -1,8 +1,9 @@
 """What a step computes, as tensors, and what a way of computing attention must do."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Protocol
 
+import torch
 from torch import Tensor
 
 from trivet.backends.llm.attention.kv_cache import KvCache
@@ -28,6 +29,11 @@ class StepInputs:
     """int64 [R]: tokens, by their place in the step, whose logits are wanted."""
     states: Tensor | None = None
     """[N, hidden]: what the stage before gives; None for a model that begins with tokens."""
+
+    def to(self, device: torch.device) -> "StepInputs":
+        """On a device."""
+        tensors = [getattr(self, each.name) for each in fields(self)]
+        return StepInputs(*(None if each is None else each.to(device) for each in tensors))
 
 
 class Attention(Protocol):

@@ -62,7 +62,6 @@ def test_parameters_of_the_server_are_let_be(tmp_path: Path) -> None:
 def test_sizes_that_nobody_can_compute_are_refused(
     tmp_path: Path, given: dict[str, str], told: str
 ) -> None:
+    escaped = {name: value.replace('"', '\\"') for name, value in given.items()}
     with pytest.raises(InvalidConfig, match=told):
-        engine_settings(
-            config_of(**{k: v.replace('"', '\\"') for k, v in given.items()}), files_in(tmp_path)
-        )
+        engine_settings(config_of(**escaped), files_in(tmp_path))

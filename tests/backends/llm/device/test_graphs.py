@@ -171,6 +171,5 @@ def test_cuda_graphs_replay_over_new_inputs() -> None:
         pass
     for lengths in ([5, 9, 2], [1] * 20, [7]):
         given = decode(lengths)
-        tensors = [getattr(given, name) for name in given.__slots__]
-        inputs = StepInputs(*(each.cuda() for each in tensors if each is not None))
+        inputs = given.to(there)
         assert torch.equal(made.forward(inputs).cpu(), Doubling().forward(given))
