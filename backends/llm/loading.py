@@ -286,7 +286,7 @@ def _load_measured(
         use = replace(
             use,
             weights=loaded + beside.weight_bytes,
-            step=peak - loaded,
+            step=peak - loaded + _under_way_bytes(settings, weights, dtype, device, stage),
             graphs=graphs if settings.cuda_graphs else 0,
         )
         use = _with_adapters(use, settings, weights, device)
@@ -295,6 +295,22 @@ def _load_measured(
         num_blocks = weights.ranks.least(num_blocks)
         model.hold(KvCache(config, num_blocks, settings.block_size, kind, device, scales))
     return model, num_blocks
+
+
+def _under_way_bytes(
+    settings: EngineSettings,
+    weights: Weights,
+    dtype: torch.dtype,
+    device: torch.device,
+    stage: Stage,
+) -> int:
+    """What the steps under way of a model in stages keep beside what is computed: states that came
+    and states on their way, or logits."""
+    if stage.count == 1:
+        return 0
+    states = settings.step_tokens(device.type) * weights.whole.hidden_size * dtype.itemsize
+    logits = settings.max_num_seqs * weights.whole.vocabulary_size * torch.float32.itemsize
+    return states + stage.count * (logits if stage.is_last else states)
 
 
 def _with_adapters(

@@ -127,11 +127,6 @@ class NoNeighbours:
         """See Neighbours."""
 
 
-MOST_ON_THE_WAY = 8
-"""So many states may be sent before the first of them must have been received: more than there are
-steps under way."""
-
-
 class RankNeighbours:
     """Neighbours over torch.distributed: of each the rank with the same part of the layers."""
 
@@ -147,7 +142,8 @@ class RankNeighbours:
 
     def hand_on(self, states: Tensor) -> None:
         """See Neighbours."""
-        if len(self._sent) == max(MOST_ON_THE_WAY, 2 * self.stage.count):
+        # Of the step so many before this one the engine has the tokens: nothing waits here.
+        if len(self._sent) == self.stage.count:
             self._sent.popleft()[0].wait()
         # A copy: the next replay of a recorded step writes over this one's result.
         states = states.clone()

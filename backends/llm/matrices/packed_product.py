@@ -134,4 +134,4 @@ class PackedProduct:
 def _num_processors(device: torch.device) -> int:
     if device.type != "cuda":
         return 4  # an interpreter's, which is to take all ways
-    return torch.cuda.get_device_properties(device).multi_processor_count
+    return int(torch.cuda.get_device_properties(device).multi_processor_count)

@@ -3,6 +3,7 @@
 `torch_decoder.py` says what it must give; weights and config are the same.
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -49,7 +50,9 @@ class FusedLlama:
         self._angles = cosines, sines
         dtype = self._vocabulary.dtype
         self._layers = [_Layer(weights, index, dtype) for index in range(config.num_layers)]
-        self._begin = self._vocabulary.begin if config.is_first else handed_on
+        self._begin: Callable[[StepInputs], Tensor] = handed_on
+        if config.is_first:
+            self._begin = self._vocabulary.begin
         self._norm: Tensor | None = None
         if config.is_last:
             self._norm = take_norm(weights, config.norm, Role.FINAL_NORM).weight

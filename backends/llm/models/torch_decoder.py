@@ -3,6 +3,8 @@
 This says what the other implementations must give.
 """
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
@@ -46,7 +48,9 @@ class TorchDecoder:
         config = weights.config
         self._attention = attention
         self._vocabulary = Vocabulary(weights)
-        self._begin = _Embedding(weights, self._vocabulary) if config.is_first else handed_on
+        self._begin: Callable[[StepInputs], Tensor] = handed_on
+        if config.is_first:
+            self._begin = _Embedding(weights, self._vocabulary)
         tables: dict[tuple[Rope, int], Turns] = {}
         self._layers: list[tuple[LayerFunction, int]] = []
         """Each with the place of its table in `_tables`, -1 where it has none."""

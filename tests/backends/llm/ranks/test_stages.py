@@ -42,13 +42,11 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def driven(folder: Path, **given: Any) -> DrivenEngine:
     """In chunks, and with so few blocks that stages must preempt."""
     made = DrivenEngine()
-    settings = EngineSettings(
-        str(folder), **{
-            "device": "cpu", "dtype": "float32", "num_threads": 1, "max_num_seqs": 8,
-            "max_model_len": 128, "max_batched_tokens": 32, "kv_cache_bytes": 14 << 11, **given,
-        }
-    )  # fmt: skip
-    made.engine, _ = assemble.make_engine(settings, made.send)
+    values: dict[str, Any] = {
+        "device": "cpu", "dtype": "float32", "num_threads": 1, "max_num_seqs": 8,
+        "max_model_len": 128, "max_batched_tokens": 32, "kv_cache_bytes": 14 << 11, **given,
+    }  # fmt: skip
+    made.engine, _ = assemble.make_engine(EngineSettings(str(folder), **values), made.send)
     return made
 
 
@@ -86,11 +84,9 @@ def test_two_stages_give_the_tokens_of_one(folder: Path, two: DrivenEngine) -> N
 
 @pytest.mark.slow  # four interpreters that import torch
 def test_two_stages_of_two_ranks_each_give_the_tokens_of_one(folder: Path) -> None:
-    one = driven(folder, kv_cache_bytes=1 << 24, quantization="int8")
-    four = driven(
-        folder, pipeline_parallel_size=2, tensor_parallel_size=2, kv_cache_bytes=14 << 10,
-        quantization="int8",
-    )  # fmt: skip
+    one = driven(folder, kv_cache_bytes=1 << 24)
+    sizes = {"pipeline_parallel_size": 2, "tensor_parallel_size": 2}
+    four = driven(folder, kv_cache_bytes=14 << 10, **sizes)
     assert four.tokens(PROMPTS, GREEDY) == one.tokens(PROMPTS, GREEDY)
     assert four.preempted
     ended(four)
