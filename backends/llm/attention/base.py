@@ -1,6 +1,6 @@
 """What a step computes, as tensors, and what a way of computing attention must do."""
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Protocol
 
 import torch
@@ -32,8 +32,9 @@ class StepInputs:
 
     def to(self, device: torch.device) -> "StepInputs":
         """On a device."""
-        tensors = [getattr(self, each.name) for each in fields(self)]
-        return StepInputs(*(None if each is None else each.to(device) for each in tensors))
+        tensors = {each.name: getattr(self, each.name) for each in fields(self)}
+        moved = {name: each.to(device) for name, each in tensors.items() if each is not None}
+        return replace(self, **moved)
 
 
 class Attention(Protocol):

@@ -108,7 +108,8 @@ class Held:
 
 def _layer_stems(names: Names) -> Iterator[str]:
     """What names of layers begin with, up to their number."""
-    for name in (*names.weights, *names.stacked):
-        stem, number, _ = name.hub.partition("{layer}")
+    hubs = [each.hub for each in names.weights] + [each.hub for each in names.stacked]
+    for hub in hubs:
+        stem, number, _ = hub.partition("{layer}")
         if number:
             yield stem
