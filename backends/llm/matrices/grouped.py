@@ -13,21 +13,11 @@ from torch import Tensor
 
 from trivet.backends.api import LoadFailed
 from trivet.backends.llm.matrices.bits import CHUNK, LOW_BITS, pack_codes, unpack_codes
+from trivet.backends.llm.matrices.codes import Code
 from trivet.backends.llm.matrices.dense import Dense
 from trivet.backends.llm.matrices.matrix import INPUTS, Product
 
 _BYTE = 8
-
-
-@dataclass(frozen=True, slots=True)
-class Code:
-    """What a code is worth before it is scaled: `code - zero`, or what a table says."""
-
-    bits: int
-    """2, 3, 4, 5, 6 or 8."""
-    zero: int = 0
-    table: tuple[float, ...] = ()
-    """2 ** bits numbers in place of `code - zero`; empty: there is none."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -198,7 +188,11 @@ def _packed_product(matrix: Grouped, bias: Tensor | None) -> Product | None:
         from trivet.backends.llm.matrices import packed_product
     except ImportError:
         return None
-    return None if packed_product.why_not(matrix) else packed_product.PackedProduct(matrix, bias)
+    if packed_product.why_not(matrix.code, matrix.group_size):
+        return None
+    return packed_product.PackedProduct(
+        matrix.low, matrix.scales, matrix.minimums, matrix.code, matrix.order, bias
+    )
 
 
 def _cat(parts: Sequence[Tensor | None]) -> Tensor | None:

@@ -9,8 +9,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from trivet.backends.llm.matrices import packed_kernels
-from trivet.backends.llm.matrices.fp8 import E4M3
-from trivet.backends.llm.matrices.grouped import Grouped
+from trivet.backends.llm.matrices.codes import E4M3, Code
 
 MOST_ROWS = 256
 """Of more, all numbers are expanded for the time of the product: to do that takes less then than
@@ -22,19 +21,19 @@ _MOST_PARTS = 8
 _WHOLE, _TABLE, _E4M3 = 0, 1, 2
 
 
-def why_not(matrix: Grouped) -> str:
-    """Why a matrix cannot be multiplied as it lies; empty if it can."""
-    if matrix.code.bits not in (4, 8):
-        return f"its codes have {matrix.code.bits} bits"
-    if _block_inputs(matrix) == 0:
-        return f"{matrix.group_size} inputs share a scale, no multiple of {_BLOCKS[-1]}"
-    if matrix.code.table and matrix.code.bits == 8 and matrix.code != E4M3:
+def why_not(code: Code, group_size: int) -> str:
+    """Why a matrix of such codes cannot be multiplied as it lies; empty if it can."""
+    if code.bits not in (4, 8):
+        return f"its codes have {code.bits} bits"
+    if _block_inputs(group_size) == 0:
+        return f"{group_size} inputs share a scale, no multiple of {_BLOCKS[-1]}"
+    if code.table and code.bits == 8 and code != E4M3:
         return "its codes of 8 bits have a table"
     return ""
 
 
-def _block_inputs(matrix: Grouped) -> int:
-    return next((size for size in _BLOCKS if matrix.group_size % size == 0), 0)
+def _block_inputs(group_size: int) -> int:
+    return next((size for size in _BLOCKS if group_size % size == 0), 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,23 +49,32 @@ class _Sizes:
 class PackedProduct:
     """A Product. Holds codes as they lie, and scales by groups."""
 
-    def __init__(self, matrix: Grouped, bias: Tensor | None = None) -> None:
-        """`matrix`: one that `why_not` has nothing against."""
-        self._outputs, self._inputs = matrix.shape
-        self._codes = matrix.low.contiguous()
-        self._scales = matrix.scales.t().contiguous()
-        has_minimums = matrix.minimums is not None
-        self._minimums = matrix.minimums.t().contiguous() if has_minimums else self._scales  # type: ignore[union-attr]  # so it is there
-        self._order, self._bias = matrix.order, bias
-        self._zero = float(matrix.code.zero)
-        self._block_inputs = _block_inputs(matrix)
-        kind = _E4M3 if matrix.code == E4M3 else _TABLE if matrix.code.table else _WHOLE
+    def __init__(
+        self,
+        codes: Tensor,
+        scales: Tensor,
+        minimums: Tensor | None,
+        code: Code,
+        order: Tensor | None = None,
+        bias: Tensor | None = None,
+    ) -> None:
+        """Of what a Grouped holds that `why_not` has nothing against."""
+        self._outputs, num_bytes = codes.shape
+        self._inputs = num_bytes * 8 // code.bits
+        self._codes = codes.contiguous()
+        self._scales = scales.t().contiguous()
+        self._minimums = self._scales if minimums is None else minimums.t().contiguous()
+        self._order, self._bias = order, bias
+        self._zero = float(code.zero)
+        group_size = self._inputs // scales.shape[1]
+        self._block_inputs = _block_inputs(group_size)
+        kind = _E4M3 if code == E4M3 else _TABLE if code.table else _WHOLE
         self._table = self._scales
         if kind == _TABLE:
-            self._table = torch.tensor(matrix.code.table, device=matrix.device)
+            self._table = torch.tensor(code.table, device=codes.device)
         self._flags = {
-            "BITS": matrix.code.bits, "KIND": kind, "HAS_MINIMUMS": has_minimums,
-            "GROUP": matrix.group_size,
+            "BITS": code.bits, "KIND": kind, "HAS_MINIMUMS": minimums is not None,
+            "GROUP": group_size,
         }  # fmt: skip
 
     def __call__(self, rows: Tensor) -> Tensor:

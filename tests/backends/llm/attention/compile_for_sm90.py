@@ -21,8 +21,7 @@ from trivet.backends.llm.attention.base import StepInputs
 from trivet.backends.llm.attention.kv_cache import KvCache
 from trivet.backends.llm.families.llama import LlamaShape
 from trivet.backends.llm.matrices import packed_product
-from trivet.backends.llm.matrices.fp8 import E4M3
-from trivet.backends.llm.matrices.grouped import Code, Grouped
+from trivet.backends.llm.matrices.codes import E4M3, Code
 from trivet.backends.llm.models import fused_llama
 
 PTXAS = Path(nvidia.__file__).parent / "bin" / "ptxas"
@@ -136,8 +135,8 @@ def launch_packed_products() -> None:
         scales = torch.ones(4096, 4096 // group, dtype=torch.bfloat16)
         codes = torch.zeros(4096, 4096 * code.bits // 8, dtype=torch.uint8)
         minimums = scales if has_minimums else None
-        matrix = Grouped(codes, None, scales, minimums, code, torch.bfloat16)
-        product = packed_product.PackedProduct(matrix, torch.empty(4096, dtype=torch.bfloat16))
+        bias = torch.empty(4096, dtype=torch.bfloat16)
+        product = packed_product.PackedProduct(codes, scales, minimums, code, bias=bias)
         for num_rows in (1, 32, 256):
             product(torch.empty(num_rows, 4096, dtype=torch.bfloat16))
         product.expanded(torch.bfloat16)
