@@ -30,6 +30,7 @@ PARAMETERS = (
     "max_pixels",
     "model_path",
     "num_threads",
+    "pipeline_parallel_size",
     "prefix_caching",
     "quantization",
     "reasoning_parser",

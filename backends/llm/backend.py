@@ -134,7 +134,8 @@ def _group(config: ModelConfig) -> ModelInstanceGroup:
     if "," in (uuids := parameter(config, "gpu_uuids")):
         raise InvalidConfig(
             f"parameter 'gpu_uuids' is '{uuids}'; a language model takes one. For several GPUs "
-            "give it tensor_parallel_size and the number of the first in instance_group.gpus"
+            "give it tensor_parallel_size or pipeline_parallel_size and the number of the first in "
+            "instance_group.gpus"
         )
     if uuids:
         return ModelInstanceGroup(count=1, kind="KIND_GPU", gpus=[0])
@@ -144,7 +145,8 @@ def _group(config: ModelConfig) -> ModelInstanceGroup:
     if len(given.gpus) > 1:
         raise InvalidConfig(
             f"instance_group names {len(given.gpus)} GPUs, {list(given.gpus)}; name the first: the "
-            "model parameter tensor_parallel_size says how many from there on compute the model"
+            "model parameters tensor_parallel_size and pipeline_parallel_size say how many from "
+            "there on compute the model"
         )
     if given.kind == ModelInstanceGroup.KIND_GPU or given.gpus:
         return ModelInstanceGroup(count=1, kind="KIND_GPU", gpus=given.gpus or [0])

@@ -7,6 +7,7 @@ import socket
 import tempfile
 import threading
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import orjson
@@ -48,7 +49,7 @@ class RankProcesses:
         """Starts them; they load their parts of the model while rank 0 loads its own."""
         ranks = cls(tempfile.TemporaryDirectory(prefix="trivet-ranks-"))
         try:
-            for rank in range(1, settings.tensor_parallel_size):
+            for rank in range(1, settings.num_ranks):
                 ranks._start(rank, settings, on_death)
         except BaseException:
             ranks.close()
@@ -117,6 +118,26 @@ class RankedRunner:
         """All ranks do the same piece of work for idle moments."""
         self._others.tell(packed_step())
         return self._loaded.prepare()
+
+
+class StagedRunner:
+    """A StageRunner: the other ranks are told at once. A processor computes this one's part when
+    somebody waits for it, so that it can plan meanwhile what the others compute next; a GPU is told
+    at once, too."""
+
+    def __init__(self, loaded: LoadedPart, others: RankProcesses) -> None:
+        self._runner = loaded.runner
+        self._others = others
+        self._is_async = loaded.device.type != "cpu"
+
+    def begin(self, arrays: StepArrays, rows: list[int]) -> Callable[[], Tensor]:
+        """See StageRunner."""
+        self._others.tell(packed_step(arrays, rows))
+        if not self._is_async:
+            return partial(self._runner.run, arrays, rows)
+        # A copy: the next replay of a recorded step writes over this one's result.
+        logits = self._runner.run(arrays, rows).clone()
+        return lambda: logits
 
 
 class RankedSlots:
