@@ -1,7 +1,7 @@
 """A core that echoes, behind a real HTTP server on loopback, and a client for it."""
 
 import asyncio
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import aiohttp
@@ -103,12 +103,12 @@ class NobodySleeps:
     def chosen(self, name: str) -> list[str]:
         return [name]
 
-    def is_sleeping(self, keys: Sequence[str]) -> bool:
+    def is_sleeping(self, keys: Collection[str]) -> bool:
         return False
 
-    async def sleep(self, keys: Sequence[str]) -> None: ...
+    async def sleep(self, keys: Collection[str]) -> None: ...
 
-    async def wake_up(self, keys: Sequence[str], tags: Sequence[str]) -> None: ...
+    async def wake_up(self, keys: Collection[str], tags: Sequence[str]) -> None: ...
 
     def residents(self) -> Sequence[Any]:
         return ()
