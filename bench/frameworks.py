@@ -40,7 +40,9 @@ def bench_frameworks(seconds: float, rounds: int) -> list[Row]:  # noqa: ARG001 
             found = alternate(sides, rounds)
             of_word = _rows(word, found["ours"], found["bare"])
             for row in of_word:
-                print(f"  {row.cell:<34} {row.ours:>8,.0f} {row.bare:>8,.0f} {row.unit}", flush=True)
+                print(
+                    f"  {row.cell:<34} {row.ours:>8,.0f} {row.bare:>8,.0f} {row.unit}", flush=True
+                )
             rows += of_word
     return rows
 
