@@ -19,7 +19,6 @@ from trivet.backends.llm.attention.cache_size import cache_scales, size_cache
 from trivet.backends.llm.attention.kv_cache import KvCache
 from trivet.backends.llm.attention.torch_reference import TorchAttention
 from trivet.backends.llm.device.devices import MemoryUse
-from trivet.backends.llm.device.group import Alone
 from trivet.backends.llm.families.config import LlmConfig
 from trivet.backends.llm.families.registry import from_hub
 from trivet.backends.llm.matrices.dense import Dense
@@ -362,6 +361,6 @@ def test_a_cache_of_8_bits_holds_twice_the_tokens(tmp_path: Path) -> None:
     settings = EngineSettings(
         str(tmp_path), device="cpu", dtype="bfloat16", kv_cache_bytes=1 << 18, max_num_seqs=64
     )
-    found, _ = loading.load_part(replace(settings, kv_cache_dtype="fp8"), CPU, Alone())
-    plain, _ = loading.load_part(settings, CPU, Alone())
+    found, _ = loading.load_part(replace(settings, kv_cache_dtype="fp8"), CPU)
+    plain, _ = loading.load_part(settings, CPU)
     assert found.num_blocks == 2 * plain.num_blocks
