@@ -14,6 +14,7 @@ from bench.llm_alone import generate, prompts
 from trivet.backends.llm.engine.assemble import make_engine
 from trivet.backends.llm.messages import Message
 from trivet.backends.llm.settings import EngineSettings
+from trivet.backends.process.trim import give_back
 
 CACHE_BYTES = 1 << 27
 _RESIDENT = re.compile(r"^Rss: +(\d+) kB$", re.MULTILINE)
@@ -24,6 +25,7 @@ def resident(model: str) -> dict[str, float]:
     seen: queue.SimpleQueue[Message] = queue.SimpleQueue()
     built, _ = make_engine(EngineSettings(model, kv_cache_bytes=CACHE_BYTES), seen.put)
     gc.collect()
+    give_back()  # as `process/child.py` does
     generate(built, seen, prompts(1, 32), 8)
     whole = _RESIDENT.search(Path("/proc/self/smaps_rollup").read_text())
     assert whole is not None

@@ -27,6 +27,7 @@ from trivet.backends.llm.messages import (
 )
 from trivet.backends.llm.process.logs import SendingHandler
 from trivet.backends.llm.settings import EngineSettings
+from trivet.backends.process.trim import give_back
 
 log = logging.getLogger(__name__)
 HEARTBEAT_S = 0.25
@@ -65,6 +66,8 @@ def run_engine(settings: EngineSettings, line: "Line") -> None:
     # What was loaded stays: the collector need not look at it again and again.
     gc.collect()
     gc.freeze()
+    # A third of a packed model's size is what it was made from, and freed.
+    give_back()
     helpers = [
         threading.Thread(target=line.read, args=(engine,), daemon=True),
         threading.Thread(target=beat, args=(engine, line), daemon=True),
