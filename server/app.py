@@ -157,7 +157,7 @@ class Server:
         self._changes: set[asyncio.Task[str]] = set()
         self._stop_requested = asyncio.Event()
         self.is_broken_off = False
-        """Whether it was stopped before it had started."""
+        """Whether it ends while models are still being loaded."""
 
     def _open_hall(self, dispatcher: RequestDispatcher, log_output: Log | None) -> Hall:
         settings = self.settings
@@ -210,7 +210,8 @@ class Server:
         except (OSError, ServingError, RepositoryUnreadableError) as error:
             stopping.cancel()
             log.critical("the server cannot start: %s", error)
-            await self.stop()
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self.stop(), _BREAK_OFF_S if self.is_broken_off else None)
             return 1
         print_banner(self.settings, self.frontends, self.core)
         await stopping
@@ -293,8 +294,23 @@ class Server:
             actions = self._chosen(actions, wanted)
         self._announce(actions)
         with self._progress.running(len(actions)):
-            results = await asyncio.gather(*(self._apply_one(action) for action in actions))
-        return [name for name in results if name]
+            return await self._applied([asyncio.ensure_future(self._apply_one(a)) for a in actions])
+
+    async def _applied(self, loads: "list[asyncio.Future[str]]") -> list[str]:
+        """The names of those that failed. A server that does not start without them waits for none
+        of the others."""
+        until = asyncio.FIRST_COMPLETED if self.settings.exit_on_error else asyncio.ALL_COMPLETED
+        pending = set(loads)
+        failed: list[str] = []
+        try:
+            while pending and not (failed and self.settings.exit_on_error):
+                _, pending = await asyncio.wait(pending, return_when=until)
+                failed = [name for each in loads if each.done() and (name := each.result())]
+        finally:
+            self.is_broken_off = bool(pending)
+            for each in pending:
+                each.cancel()
+        return failed
 
     def _chosen(self, actions: tuple[Action, ...], wanted: set[str]) -> tuple[Action, ...]:
         """What `--load-model` names, with the steps of ensembles; in explicit mode the others are

@@ -26,7 +26,7 @@ from trivet.server.auth.errors import PermissionDenied
 from trivet.server.auth.metering import MeteredGenerator, TenantsGenerator
 from trivet.server.auth.releases import GuardedReleases
 from trivet.server.auth.scopes import Scope
-from trivet.server.core import Core, Payer, Releases
+from trivet.server.core import Core, Payer, Releases, Served
 from trivet.server.logs.setting import LogValue
 from trivet.server.models.known import IndexRow
 from trivet.server.models.model import Model
@@ -188,7 +188,7 @@ class GuardedCore:
         """See Core. Of all models."""
         return self._core.loaded()
 
-    def measured(self) -> dict[str, Measured]:
+    def measured(self) -> dict[Served, Measured]:
         """See Core. Of all models."""
         return self._core.measured()
 

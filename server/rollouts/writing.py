@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -9,6 +10,7 @@ from typing import TypeVar
 
 from trivet.server.logs.outage import Outage
 from trivet.server.rollouts.journal import Journal, Record
+from trivet.server.rollouts.shortening import shortened
 
 T = TypeVar("T")
 log = logging.getLogger(__name__)
@@ -28,8 +30,13 @@ class Writer:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="rollouts")
         self._task: asyncio.Task[None] | None = None
         self._outage = Outage()
-        self.leads = False
-        """Whether this server decides."""
+        self._leads_to_s = 0.0
+
+    @property
+    def leads(self) -> bool:
+        """Whether this server decides: where it hears nothing from others, only as long as these
+        take it for the one."""
+        return time.monotonic() < self._leads_to_s
 
     def write(self, record: Record) -> None:
         """Soon."""
@@ -39,7 +46,7 @@ class Writer:
     async def start(self) -> None:
         """Reads all that was written before. Raises OSError."""
         self._hear(await self._in_thread(self._journal.read))
-        self.leads = await self._in_thread(self._journal.leads)
+        await self._lead()
         self._task = asyncio.ensure_future(self._go_on())
 
     async def close(self) -> None:
@@ -63,18 +70,25 @@ class Writer:
 
     async def _exchange(self) -> None:
         waiting, self._waiting = self._waiting, []
+        has_written = bool(waiting)
         try:
             if waiting:
                 await asyncio.shield(self._in_thread(self._journal.append, waiting))
                 waiting = []
             self._hear(await self._in_thread(self._journal.read))
-            self.leads = await self._in_thread(self._journal.leads)
+            await self._lead()
+            if has_written and self.leads:
+                await asyncio.shield(self._in_thread(self._journal.shorten, shortened))
             self._outage.ends()
         except OSError as error:
             # What is decided counts meanwhile; it is written down when that is possible again.
             self._waiting = waiting + self._waiting
             if self._outage.goes_on():
                 log.error("roll-outs cannot be written down: %s", error.strerror or error)  # noqa: TRY400
+
+    async def _lead(self) -> None:
+        asked_s = time.monotonic()
+        self._leads_to_s = asked_s + await self._in_thread(self._journal.lead_s)
 
     async def _in_thread(self, work: Callable[..., T], *arguments: object) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._thread, work, *arguments)

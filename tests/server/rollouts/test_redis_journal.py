@@ -26,16 +26,16 @@ def url(server: RedisServer) -> str:
 
 def test_one_writes_and_decides_and_the_other_reads_and_takes_over(url: str) -> None:
     first, second = RedisJournal(url), RedisJournal(url)
-    assert first.leads()
-    assert first.leads()
-    assert not second.leads()
+    assert first.lead_s()
+    assert first.lead_s()
+    assert not second.lead_s()
 
     first.append(RECORDS)
     assert first.read() == second.read() == RECORDS
     second.append(RECORDS[:1])
     assert first.read() == RECORDS[:1]
     first.close()
-    assert second.leads()
+    assert second.lead_s()
     second.close()
 
 
@@ -57,14 +57,14 @@ def test_what_comes_after_redis_has_lost_all_is_read(url: str) -> None:
 
 def test_who_has_gone_without_a_word_leads_for_a_while_only(url: str) -> None:
     first, second = RedisJournal(url), RedisJournal(url)
-    assert first.leads()
+    assert first.lead_s()
     left_ms = first.client.pttl(LEADER)
 
     assert isinstance(left_ms, int)
     assert 0 < left_ms <= 10_000
     first.client.delete(LEADER)  # as Redis does it then
-    assert second.leads()
-    assert not first.leads()
+    assert second.lead_s()
+    assert not first.lead_s()
     second.close()
     first.close()
 
