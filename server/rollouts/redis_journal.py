@@ -72,15 +72,16 @@ class RedisJournal:
         return LEAD_S if is_renewed else 0.0
 
     def shorten(self, shortened: Callable[[list[Record]], list[Record]]) -> None:
-        if self._do(lambda: self.client.llen(LIST)) >= self._due_at:
+        num_lines = self._do(lambda: self.client.llen(LIST))
+        assert isinstance(num_lines, int)
+        if num_lines >= self._due_at:
             self._do(lambda: self.client.transaction(partial(self._replace, shortened), LIST))
 
     def _replace(
         self, shortened: Callable[[list[Record]], list[Record]], pipe: "redis.client.Pipeline"
     ) -> None:
         """In one transaction: what another server adds meanwhile has it begin anew."""
-        lines = pipe.lrange(LIST, 0, -1)
-        assert isinstance(lines, list)
+        lines = [line for line in pipe.lrange(LIST, 0, -1) if isinstance(line, bytes)]
         records = shortened([each for each in map(_parsed, lines[:-TAIL]) if each is not None])
         kept = [*map(as_json, records), *lines[-TAIL:]]
         self._due_at = max(MOST_LINES, 2 * len(kept))

@@ -21,10 +21,16 @@ LOOK_S = 0.25
 class Writer:
     """Owned by the event loop."""
 
-    def __init__(self, journal: Journal, hear: Callable[[list[Record]], None]) -> None:
+    def __init__(
+        self,
+        journal: Journal,
+        hear: Callable[[list[Record]], None],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         """`hear` gets what is read, on the event loop: also what this writer wrote."""
         self._journal = journal
         self._hear = hear
+        self._clock = clock
         self._waiting: list[Record] = []
         self._is_due = asyncio.Event()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="rollouts")
@@ -36,7 +42,7 @@ class Writer:
     def leads(self) -> bool:
         """Whether this server decides: where it hears nothing from others, only as long as these
         take it for the one."""
-        return time.monotonic() < self._leads_to_s
+        return self._clock() < self._leads_to_s
 
     def write(self, record: Record) -> None:
         """Soon."""
@@ -53,7 +59,7 @@ class Writer:
         """What waits is written; then another server may decide."""
         if self._task is not None:
             self._task.cancel()
-            await self._exchange()
+            await self.exchange()
         try:
             await self._in_thread(self._journal.close)
         except OSError as error:
@@ -66,9 +72,10 @@ class Writer:
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._is_due.wait(), LOOK_S)
             self._is_due.clear()
-            await self._exchange()
+            await self.exchange()
 
-    async def _exchange(self) -> None:
+    async def exchange(self) -> None:
+        """Writes what waits, and reads what others wrote; an outage is told to the log."""
         waiting, self._waiting = self._waiting, []
         has_written = bool(waiting)
         try:
@@ -87,7 +94,7 @@ class Writer:
                 log.error("roll-outs cannot be written down: %s", error.strerror or error)  # noqa: TRY400
 
     async def _lead(self) -> None:
-        asked_s = time.monotonic()
+        asked_s = self._clock()
         self._leads_to_s = asked_s + await self._in_thread(self._journal.lead_s)
 
     async def _in_thread(self, work: Callable[..., T], *arguments: object) -> T:

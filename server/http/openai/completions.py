@@ -1,6 +1,6 @@
 """POST /v1/completions: prompts, not conversations."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 

@@ -1,12 +1,10 @@
 """What was written survives whatever happens to who wrote it."""
 
-import asyncio
 from collections.abc import Iterator
 from itertools import count
 from pathlib import Path
 
 import pytest
-from patience import patience
 
 from trivet.server.rollouts.book import MOST_HISTORY, Book, Entry
 from trivet.server.rollouts.journal import FILE, FileJournal, NoJournal, Record, written
@@ -99,30 +97,28 @@ async def test_a_place_that_is_away_holds_up_no_end(caplog: pytest.LogCaptureFix
 
 
 class CutOff(NoJournal):
-    """A place that takes others for the leader soon, and cannot be reached since."""
+    """A place that takes this server for the one who decides, for ten seconds each time."""
 
     def __init__(self) -> None:
         self.is_away = False
 
-    def read(self) -> list[Record]:
+    def lead_s(self) -> float:
         if self.is_away:
             raise OSError("it is away")
-        return []
-
-    def lead_s(self) -> float:
-        return 0.0 if self.is_away else 0.05
+        return 10.0
 
 
-async def test_who_hears_nothing_from_others_decides_only_as_long_as_they_take_him_for_it() -> None:
-    journal = CutOff()
-    writer = Writer(journal, lambda _: None)
+async def test_who_is_cut_off_decides_only_as_long_as_others_take_him_for_the_one() -> None:
+    journal, now_s = CutOff(), [100.0]
+    writer = Writer(journal, lambda _: None, lambda: now_s[0])
     await writer.start()
-    assert writer.leads
     journal.is_away = True
+    now_s[0] += 9.0
+    await writer.exchange()
+    assert writer.leads
 
-    async with asyncio.timeout(patience()):
-        while writer.leads:
-            await asyncio.sleep(0.01)
+    now_s[0] += 1.5
+    assert not writer.leads
     await writer.close()
 
 

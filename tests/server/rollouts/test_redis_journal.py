@@ -6,8 +6,10 @@ from pathlib import Path
 import pytest
 from redis_site import RedisServer
 
-from trivet.server.rollouts.journal import Record
+from trivet.server.rollouts import redis_journal
+from trivet.server.rollouts.journal import TAIL, Record
 from trivet.server.rollouts.redis_journal import LEADER, LIST, RedisJournal
+from trivet.server.rollouts.shortening import shortened
 
 RECORDS: list[Record] = [{"event": "started", "n": str(n)} for n in range(3)]
 
@@ -73,3 +75,25 @@ def test_without_redis_it_says_so(tmp_path: Path) -> None:
     gone = RedisServer(tmp_path)
     with pytest.raises(OSError, match="Redis at --rollout-state"):
         RedisJournal(f"redis://127.0.0.1:{gone.port}/0")
+
+
+def test_a_list_that_became_shorter_is_read_on_by_all(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(redis_journal, "MOST_LINES", 200)
+    first, second = RedisJournal(url), RedisJournal(url)
+    first.client.delete(LIST)
+    many: list[Record] = [
+        {"n": f"p{n}", "event": "progress", "model": "m", "saved": {}} for n in range(300)
+    ]
+    first.append(many)
+    assert first.read() == second.read() == many
+    second.append(RECORDS[:1])
+    first.shorten(shortened)
+    second.append(RECORDS[1:])
+
+    assert first.read() == second.read() == RECORDS
+    assert first.client.llen(LIST) == 1 + TAIL + 2
+    first.client.delete(LIST)
+    first.close()
+    second.close()
