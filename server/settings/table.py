@@ -189,6 +189,12 @@ class Settings:
     )
     server_id: str = option("triton", "server", "name in the server metadata", flag="id")
     no_progress: bool = option(False, "server", "no progress display")
+    spot_notice: str = option(
+        "off",
+        "server",
+        "drain when this cloud says that it takes the machine back",
+        choices=("off", "aws", "gcp", "azure"),
+    )
     max_response_size: int = option(
         1024 * MIB, "server", "largest answer of a model: the bytes of its outputs", unit="bytes"
     )
