@@ -39,6 +39,8 @@ from bench.overload import bench_overload
 from bench.peers.cells import bench_peers
 from bench.python_models import bench_python_models
 from bench.sequences import bench_sequences
+from bench.shadows import bench_shadows
+from bench.splits import bench_splits
 from bench.sse import bench_sse
 
 PARTS = {
@@ -60,6 +62,8 @@ PARTS = {
     "llm-speculation": bench_llm_speculation,
     "sse": bench_sse,
     "overload": bench_overload,
+    "splits": bench_splits,
+    "shadows": bench_shadows,
     "frameworks": bench_frameworks,
     "python-models": bench_python_models,
     "peers": bench_peers,

@@ -22,6 +22,10 @@ from trivet.server.shadows.kept import KeptDifferences, shown
 
 MOST_BYTES = 1024 * 1024
 """Of a request and its answer together; larger ones have no shadow: copying them takes time."""
+MOST_MET = 0.005
+"""Of the requests that the version which answers gets, so many at most find a shadow being
+computed, which takes cores from them: less than one in a hundred, so that the 99th percentile
+stays."""
 LOOK_S = 0.01
 """Between two looks whether the version that answers is idle."""
 LOWEST = 19
@@ -73,6 +77,11 @@ class Mirror:
         self._waiting: deque[Copy] = deque()
         self._running: set[CancelToken] = set()
         self._owed = 0.0
+        self._num_seen = 0
+        """Requests that were answered since it began."""
+        self._num_computing = 0
+        self._num_met = 0
+        """Those that were computed while the shadow was, too."""
         self._timer: asyncio.TimerHandle | None = None
         self._classes = frozenset(primary.labels)
         executor = primary.executor
@@ -80,6 +89,9 @@ class Mirror:
 
     def offer(self, make: Callable[[], Copy], size_bytes: int) -> None:
         """A request has been answered: `make` copies both, which are so large together."""
+        self._num_seen += 1
+        if self._num_computing:
+            self._num_met += 1
         if not self._is_chosen():
             return
         if len(self._waiting) >= self._setting.queue or size_bytes > MOST_BYTES:
@@ -114,8 +126,8 @@ class Mirror:
 
     def _look(self) -> None:
         self._timer = None
-        is_idle = self._is_idle()
-        while is_idle and self._waiting and len(self._running) < self._setting.concurrency:
+        may_ask = self._is_idle() and self._num_met <= MOST_MET * self._num_seen
+        while may_ask and self._waiting and len(self._running) < self._setting.concurrency:
             self._ask(self._waiting.popleft())
         self._look_later()
 
@@ -128,10 +140,17 @@ class Mirror:
     def _ask(self, copy: Copy) -> None:
         token = CancelToken()
         self._running.add(token)
+        self._num_computing += 1
         copy.ask(self._shadow, token, _ShadowSink(self, copy, token))
+
+    def _computed(self) -> None:
+        """A shadow is not computed any more."""
+        self._num_computing -= 1
+        self._num_met += self._primary.statistics.pending
 
     def answered(self, copy: Copy, token: CancelToken, response: InferResponse) -> None:
         """The shadow has answered."""
+        self._computed()
         if token.cancelled:  # nobody compares any more, and no thread may be there for it
             self._running.discard(token)
             return
@@ -142,6 +161,7 @@ class Mirror:
 
     def failed(self, copy: Copy, token: CancelToken, error: ServingError) -> None:
         """It has not."""
+        self._computed()
         self._running.discard(token)
         if token.cancelled:
             return

@@ -1,6 +1,6 @@
 """A real model at 300 requests a second, asked by tritonclient over HTTP and gRPC, whose canary
-turns bad: nobody whom the stable version is to answer notices, and within a second the canary is asked
-no more."""
+turns bad: nobody whom the stable version is to answer notices, and within a second the canary is
+asked no more."""
 
 import threading
 import time

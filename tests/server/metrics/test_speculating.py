@@ -50,3 +50,14 @@ def test_where_nothing_is_guessed_nothing_is_told() -> None:
     page = Page()
     write_speculation(page, {Served("plain"): Model(stats={"running": 1.0})})
     assert page.text() == ""
+
+
+def test_versions_of_a_model_are_told_apart_where_there_are_several() -> None:
+    page = Page()
+    counts = {"drafts": 1.0, "draft_tokens": 2.0, "accepted_tokens": 1.0}
+    versions = {Served("m", each): Model(stats=counts) for each in ("1", "2")}
+    write_speculation(page, versions)
+
+    families = text_string_to_metric_families(page.text())
+    found = {each.labels.get("version") for family in families for each in family.samples}
+    assert found == {"1", "2"}
