@@ -73,7 +73,8 @@ class Digits:
 
     pixels: np.ndarray
     found: np.ndarray
-    weights: dict[str, np.ndarray]
+    coefficients: np.ndarray
+    intercepts: np.ndarray
 
 
 @pytest.fixture(scope="module")
@@ -82,11 +83,10 @@ def digits() -> Digits:
     scaled = (pixels / 16).astype(np.float32)
     fitted = LogisticRegression(max_iter=200).fit(scaled, labels)
     assert fitted.score(scaled, labels) > 0.9
-    weights = {
-        "coefficients": fitted.coef_.T.astype(np.float32),
-        "intercepts": fitted.intercept_.astype(np.float32),
-    }
-    return Digits(scaled, fitted.predict(scaled), weights)
+    coefficients, intercepts = (
+        each.astype(np.float32) for each in (fitted.coef_.T, fitted.intercept_)
+    )
+    return Digits(scaled, fitted.predict(scaled), coefficients, intercepts)
 
 
 def drop(folder: Path, version: int, digits: Digits, flag: str = "") -> None:
@@ -94,7 +94,7 @@ def drop(folder: Path, version: int, digits: Digits, flag: str = "") -> None:
     made = folder.parent.parent / f"made-{version}"
     made.mkdir()
     (made / "model.py").write_text(MODEL.format(flag=flag, fault=FAULT))
-    np.savez(made / "weights.npz", **digits.weights)
+    np.savez(made / "weights.npz", coefficients=digits.coefficients, intercepts=digits.intercepts)
     made.rename(folder / str(version))
 
 
