@@ -42,6 +42,7 @@ from bench.sequences import bench_sequences
 from bench.shadows import bench_shadows
 from bench.splits import bench_splits
 from bench.sse import bench_sse
+from bench.wake import bench_wake
 
 PARTS = {
     "infer": bench_infer,
@@ -66,6 +67,7 @@ PARTS = {
     "shadows": bench_shadows,
     "frameworks": bench_frameworks,
     "python-models": bench_python_models,
+    "wake": bench_wake,
     "peers": bench_peers,
 }
 PACKAGES = ("trivet", "grpcio", "aiohttp", "uvloop", "protobuf", "numpy", "onnxruntime")
