@@ -63,5 +63,5 @@ def _model(version: int) -> Model:
         Signature.from_config(ModelConfig()),
         Nobody(),
         ModelStatistics("m", version),
-        {},
+        None,
     )

@@ -20,6 +20,7 @@ from trivet.server.cache.caching import Caching
 from trivet.server.control import RepositoryControl, not_in_repository
 from trivet.server.core import Core
 from trivet.server.cost.opening import CostRoom
+from trivet.server.first_load import failures
 from trivet.server.frontends import Frontends
 from trivet.server.gating.opening import GateRoom
 from trivet.server.hall import Hall
@@ -231,11 +232,9 @@ class Server:
             await asyncio.wait_for(self.stop(), _BREAK_OFF_S)
 
     async def start(self) -> None:
-        """Listens first, so that probes see a live server, then loads the repository.
-
-        Raises OSError when an address is taken or a repository cannot be read, and LoadFailed when
-        a model failed and `exit_on_error` is set.
-        """
+        """Listens first, so that probes see a live server, then loads the repository. Raises
+        OSError when an address is taken or a repository cannot be read, and LoadFailed when a model
+        failed and `exit_on_error` is set."""
         await self.frontends.start()
         await self._releases.start(self._load_again)
         await self._repositories.fetch()
@@ -298,22 +297,9 @@ class Server:
             actions = self._chosen(actions, wanted)
         self._announce(actions)
         with self._progress.running(len(actions)):
-            return await self._applied([asyncio.ensure_future(self._apply_one(a)) for a in actions])
-
-    async def _applied(self, loads: "list[asyncio.Future[str]]") -> list[str]:
-        """The names of those that failed. A server that does not start without them waits for none
-        of the others."""
-        until = asyncio.FIRST_COMPLETED if self.settings.exit_on_error else asyncio.ALL_COMPLETED
-        pending = set(loads)
-        failed: list[str] = []
-        try:
-            while pending and not (failed and self.settings.exit_on_error):
-                _, pending = await asyncio.wait(pending, return_when=until)
-                failed = [name for each in loads if each.done() and (name := each.result())]
-        finally:
-            self.is_broken_off = bool(pending)
-            for each in pending:
-                each.cancel()
+            loads = [asyncio.ensure_future(self._apply_one(action)) for action in actions]
+            failed = await failures(loads, waits_for_all=not self.settings.exit_on_error)
+        self.is_broken_off = not all(each.done() for each in loads)
         return failed
 
     def _chosen(self, actions: tuple[Action, ...], wanted: set[str]) -> tuple[Action, ...]:

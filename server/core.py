@@ -41,6 +41,12 @@ class Served(NamedTuple):
     version: str = ""
     """Empty where only one of its versions is loaded."""
 
+    @property
+    def labels(self) -> dict[str, str]:
+        """Of metrics under others' names."""
+        named = {"model_name": self.name}
+        return {**named, "version": self.version} if self.version else named
+
 
 Payer = Callable[[int], None]
 """Told how many tokens were read or written."""

@@ -249,9 +249,7 @@ def _held_tokens(model: Measured) -> float:
 
 
 def _labels(metric: str, model: Served) -> Labels:
-    labels = {"model_name": model.name}
-    if model.version:
-        labels["version"] = model.version
+    labels = model.labels
     return labels if metric.startswith("tgi_") else {**labels, "engine": _ENGINE}
 
 

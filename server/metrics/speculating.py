@@ -33,12 +33,7 @@ def write_speculation(page: Page, models: Mapping[Served, Measured]) -> None:
 
 
 def _labels(model: Served) -> Labels:
-    return {**_name(model), "engine": "0"}
-
-
-def _name(model: Served) -> Labels:
-    version = {"version": model.version} if model.version else {}
-    return {"model_name": model.name, **version}
+    return {**model.labels, "engine": "0"}
 
 
 def _accepted(model: Measured) -> list[float]:
@@ -49,7 +44,7 @@ def _accepted(model: Measured) -> list[float]:
 
 def _skipped(name: Served, model: Measured) -> Iterator[Sample]:
     """A histogram of the steps of requests by how many guesses each told."""
-    labels = _name(name)
+    labels = name.labels
     total = model.stats["accepted_tokens"]
     steps = max(model.statistics.num_generated_tokens - total, 0.0)
     for place, count in enumerate(_accepted(model)):
