@@ -69,8 +69,8 @@ class _Packing:
 
     def fuse(self, mlp: FusedMlp, adapters: AdapterBank | None) -> None:
         """As two products and what is between them, where no adapter changes it."""
-        for layer, forward in mlp.forwards():
-            _give(layer, forward)
+        for layer, own_forward in mlp.forwards():
+            _give(layer, own_forward)
         module, own = mlp.module, mlp.module.forward
 
         def forward(states: Tensor) -> Tensor:
