@@ -18,7 +18,6 @@ from trivet.backends.llm.attention.base import StepInputs
 from trivet.backends.llm.attention.kv_cache import KvCache
 from trivet.backends.llm.attention.torch_reference import TorchAttention
 from trivet.backends.llm.engine.engine import Engine
-from trivet.backends.llm.families.registry import from_hub
 from trivet.backends.llm.foreign.products import product_of
 from trivet.backends.llm.implementations import attention_of, make_model
 from trivet.backends.llm.matrices.matrix import Product
@@ -65,12 +64,13 @@ def bench_generating(sizes: Mapping[str, Any], rounds: int) -> list[Row]:
     """Tokens a second of requests that come all at once; and what would come if steps were their
     products and attention and nothing else, with no model's code around them."""
     logging.getLogger("ContinuousBatchingLogger").setLevel(logging.ERROR)  # of a kept manager
-    weights = Decoder.of("Llama", **sizes).weights
+    decoder = Decoder.of("Llama", **sizes)
+    weights = decoder.weights
     seen: queue.SimpleQueue[Message] = queue.SimpleQueue()
     model = fallback_of(sizes, weights)
     engine = _engine(model, seen)
     theirs = llama_of(sizes, weights)
-    bare = BareSteps(sizes, weights)
+    bare = BareSteps(decoder)
     sides: dict[str, Measure] = {
         "ours": lambda: _ours(engine, seen),
         "theirs": lambda: _theirs(theirs),
@@ -96,8 +96,8 @@ class BareSteps:
     """What a model's steps multiply and attend to, one after the other: as it is served, with what
     reads the same states as one product."""
 
-    def __init__(self, sizes: Mapping[str, Any], weights: Mapping[str, Tensor]) -> None:
-        config = from_hub({"architectures": ["LlamaForCausalLM"], **sizes})
+    def __init__(self, decoder: Decoder) -> None:
+        config, weights = decoder.config, decoder.weights
         cache = KvCache(config, _NUM_BLOCKS, BLOCK_SIZE, DTYPE)
         # As transformers hands states on: rotated.
         kinds = [replace(kind, rope=None) for kind in config.attentions]
