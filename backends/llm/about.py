@@ -2,7 +2,7 @@
 
 import re
 
-from trivet.backends.api import About, Claim, Listing, Match, Memory
+from trivet.backends.api import About, Claim, Listing, Match, Measure, Memory
 
 PARAMETERS = (
     "attention",
@@ -101,5 +101,6 @@ ABOUT = About(
     only_reads=True,
     fields=("default_model_filename",),
     parameters=PARAMETERS,
-    memory=Memory(weight_suffixes=(".gguf", ".safetensors")),
+    shared_imports=("trivet.backends.llm.engine.assemble",),
+    memory=Memory(weight_suffixes=(".gguf", ".safetensors"), measure=Measure.REPORT),
 )

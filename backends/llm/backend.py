@@ -1,5 +1,6 @@
 """The backend word "llm": language models on our own engine."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -194,6 +195,16 @@ class LlmInstance:
     def execute(self, batch: Batch) -> None:
         """Never called: see `make_executor`."""
         raise BackendFailed(f"an llm model does not take batches; {batch.size} items came in one")
+
+    def take_engine(self) -> StartedEngine:
+        """See HasEngine: the texts are of no use to one that has them."""
+        if self._images is not None:
+            self._images.close()
+        return self._engine
+
+    def memory_bytes(self) -> Mapping[int | None, int]:
+        """See ReportsMemory: a cache in host memory takes it as it fills."""
+        return {None: self._engine.memory_bytes() + int(self._engine.info["host_cache_bytes"])}
 
     def is_ready(self) -> bool:
         """Whether the engine runs."""

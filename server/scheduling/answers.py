@@ -41,9 +41,20 @@ class Answers:
         self._reshape = Reshape.of(signature)
         self._statistics = statistics
         self._in_progress = 0
-        self._empty: asyncio.Event | None = None
+        self._one_ended: asyncio.Event | None = None
         """Only while somebody waits: setting and clearing one a request would cost more than all
         other counting."""
+
+    @property
+    def num_in_progress(self) -> int:
+        """How many requests have not ended."""
+        return self._in_progress
+
+    @property
+    def num_taken(self) -> int:
+        """How many have come so far, over reloads."""
+        statistics = self._statistics
+        return statistics.succeeded.count + statistics.failed.count + self._in_progress
 
     def expect(self) -> None:
         """A request has come that will need an end."""
@@ -52,8 +63,12 @@ class Answers:
     async def all_ended(self) -> None:
         """Returns when every request that was expected has ended."""
         while self._in_progress:
-            self._empty = self._empty or asyncio.Event()
-            await self._empty.wait()
+            await self.one_ended()
+
+    async def one_ended(self) -> None:
+        """Returns when another request has ended."""
+        self._one_ended = self._one_ended or asyncio.Event()
+        await self._one_ended.wait()
 
     def answer(self, job: Job) -> None:
         """The answers of a computed batch."""
@@ -179,9 +194,9 @@ class Answers:
     def _end(self, ticket: Ticket) -> None:
         ticket.is_ended = True
         self._in_progress -= 1
-        if self._empty is not None and self._in_progress == 0:
-            self._empty.set()
-            self._empty = None
+        if self._one_ended is not None:
+            self._one_ended.set()
+            self._one_ended = None
 
 
 def _charge(job: Job) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from trivet.backends.api import GeneratorInfo, LoadFailed
+from trivet.backends.llm.attention.cache_size import token_bytes_of
 from trivet.backends.llm.device.devices import choose_device
 from trivet.backends.llm.device.group import join
 from trivet.backends.llm.engine.adapting import Slots, make_desk
@@ -84,9 +85,17 @@ def make_engine(
         eos_token_ids=tokenizer.eos_token_ids,
         device=loaded.device.type,
         sampling_defaults=_sampling_defaults(settings, files),
+        host_cache_bytes=_host_cache_bytes(settings, loaded, beside),
         max_num_requests=settings.max_num_seqs + settings.max_num_waiting,
     )
     return engine, asdict(info)
+
+
+def _host_cache_bytes(settings: EngineSettings, loaded: LoadedPart, beside: Companion) -> int:
+    if loaded.device.type != "cpu":
+        return 0
+    token_bytes = token_bytes_of(loaded.config, loaded.dtype) + beside.token_bytes
+    return loaded.num_blocks * settings.block_size * token_bytes
 
 
 def _slots(loaded: LoadedPart, others: RankProcesses | None) -> Slots | None:

@@ -4,7 +4,6 @@ import contextlib
 import logging
 import os
 import socket
-import subprocess
 import tempfile
 import threading
 from collections.abc import Callable
@@ -21,7 +20,7 @@ from trivet.backends.llm.ranks.step_frames import packed_slot, packed_step
 from trivet.backends.llm.sampling.draws import Draws
 from trivet.backends.llm.scheduling.batch_state import StepArrays
 from trivet.backends.llm.settings import EngineSettings
-from trivet.backends.process.launch import launch
+from trivet.backends.process.launch import Process, launch
 
 log = logging.getLogger(__name__)
 LOAD_GRACE_S = 10.0
@@ -36,7 +35,7 @@ class RankProcesses:
         self._folder = folder
         self._met = threading.Event()
         self._sockets: list[socket.socket] = []
-        self.processes: list[subprocess.Popen[bytes]] = []
+        self.processes: list[Process] = []
 
     @property
     def meeting(self) -> str:
@@ -89,9 +88,7 @@ class RankProcesses:
         self.processes.append(process)
         threading.Thread(target=self._watch, args=(rank, process, on_death), daemon=True).start()
 
-    def _watch(
-        self, rank: int, process: "subprocess.Popen[bytes]", on_death: Callable[[], None]
-    ) -> None:
+    def _watch(self, rank: int, process: Process, on_death: Callable[[], None]) -> None:
         code = process.wait()
         # What a rank cannot load, rank 0 as a rule cannot either, and says why.
         self._met.wait(LOAD_GRACE_S)
