@@ -71,7 +71,11 @@ class AtOnce:
         begin = target.route.begin
         assert begin is not None, "only such are remembered"
         connection.take()
-        self._exchange(head, begin, payload.read_nowait(), connection)
+        exchange = Exchange(
+            connection, head, head.request_id or self._make_id(), payload.read_nowait()
+        )
+        connection.hold(exchange)
+        exchange.run(begin)
         self._remember_head(data[: len(data) - head.body_bytes], head, begin)
         return True
 
@@ -94,18 +98,16 @@ class AtOnce:
         """The same for bytes that begin a message and were not parsed; False: parse them."""
         size_bytes = data.find(HEAD_END) + len(HEAD_END)
         known = self._heads.get(data[:size_bytes])
-        if known is None or not self._is_plain():
+        if known is None:
             return False
         head, begin = known
-        if len(data) != size_bytes + head.body_bytes:
+        if len(data) != size_bytes + head.body_bytes or not self._is_plain():
             return False
-        self._exchange(head, begin, data[size_bytes:], connection)
-        return True
-
-    def _exchange(self, head: Head, begin: Begin, body: bytes, connection: Connection) -> None:
-        exchange = Exchange(connection, head, head.request_id or self._make_id(), body)
-        connection.hold(exchange.give_up)
+        # Such a head has no id.
+        exchange = Exchange(connection, head, self._make_id(), data[size_bytes:])
+        connection.hold(exchange)
         exchange.run(begin)
+        return True
 
     def _is_plain(self) -> bool:
         """Whether requests are neither traced nor logged one by one now."""
@@ -133,4 +135,5 @@ def _head_of(message: RawRequestMessage, target: Target, body_bytes: int) -> Hea
         header_length,
         headers.get(ACCEPT_ENCODING),
         body_bytes,
+        message.should_close,
     )

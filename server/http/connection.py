@@ -4,7 +4,6 @@ requests that are answered without a task."""
 import asyncio
 import itertools
 import logging
-from collections.abc import Callable
 from http import HTTPStatus
 from typing import Protocol, cast
 
@@ -46,6 +45,13 @@ class Begins(Protocol):
         """Bytes in which a request begins; False: they are to be parsed."""
 
 
+class Held(Protocol):
+    """A request that is answered by callbacks."""
+
+    def give_up(self) -> None:
+        """Its client is gone."""
+
+
 class Connection(web.RequestHandler):
     """Reads requests one after another and hands each to the door."""
 
@@ -54,10 +60,10 @@ class Connection(web.RequestHandler):
         "_body",
         "_chunks",
         "_closes",
-        "_give_up",
         "_grace",
         "_head",
         "_head_since",
+        "_held",
         "_held_waiter",
         "_is_at_rest",
         "_is_broken",
@@ -103,7 +109,7 @@ class Connection(web.RequestHandler):
         self._is_busy = False
         self._held_waiter: asyncio.Future[None] | None = None
         """What aiohttp's loop waits for, while a request is answered without it."""
-        self._give_up: Callable[[], None] | None = None
+        self._held: Held | None = None
         self._closes = False
         self._is_unread = False
         """Whether an answer is to be taken by the client before the connection goes on."""
@@ -288,15 +294,16 @@ class Connection(web.RequestHandler):
         assert self._parser is not None
         self._parser.message_consumed()
 
-    def hold(self, give_up: Callable[[], None]) -> None:
-        """A request is answered by callbacks, and `release` follows. `give_up` is called if the
-        client goes away."""
+    def hold(self, held: Held) -> None:
+        """A request is answered by callbacks, and `release` follows."""
         self._is_at_rest = False
         self._listener.requests_count += 1
         self._held_waiter, self._waiter = self._waiter, None
-        self._give_up = give_up
+        self._held = held
         self._request_in_progress = True
-        self.mark_busy()
+        # As `mark_busy` does.
+        self._head_since = None
+        self._is_busy = True
 
     def release(self, *, closes: bool) -> None:
         """It is answered. The next one is taken when the client has taken the answer."""
@@ -313,9 +320,8 @@ class Connection(web.RequestHandler):
 
     def _go_on(self) -> None:
         waiter, self._held_waiter = self._held_waiter, None
-        self._give_up = None
-        self._request_in_progress = False
-        self.mark_idle()
+        self._held = None
+        self._request_in_progress = self._is_busy = False
         if self._handler_waiter is not None:
             self._handler_waiter.set_result(None)
         if waiter is None or waiter.done():
@@ -339,9 +345,9 @@ class Connection(web.RequestHandler):
         super().connection_lost(exc)
         if self._grace is not None:
             self._grace.cancel()
-        give_up, self._give_up = self._give_up, None
-        if give_up is not None:
-            give_up()
+        held, self._held = self._held, None
+        if held is not None:
+            held.give_up()
 
     @property
     def is_leaving(self) -> bool:

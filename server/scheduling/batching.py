@@ -28,7 +28,7 @@ from trivet.server.scheduling.dispatch import PLAIN, Dispatch
 from trivet.server.scheduling.expiry import Expiry
 from trivet.server.scheduling.inline import measure_of
 from trivet.server.scheduling.joining import LengthOf, join_key_of, marker_of
-from trivet.server.scheduling.policy import BatchPolicy, Policy, Run, RunThese, WaitUntil
+from trivet.server.scheduling.policy import BatchPolicy, Policy, WaitUntil
 from trivet.server.scheduling.pool import STOPPING, InstancePool
 from trivet.server.scheduling.queue import RequestQueue
 from trivet.server.scheduling.rebound import Rebound
@@ -103,14 +103,19 @@ class BatchingExecutor:
         ticket = Ticket(request, sink, time.monotonic_ns())
         if self._mark is not None:
             self._mark(ticket)
-        self._answers.expect()
-        self._statistics.enqueue()
+        self._answers.in_progress += 1
+        self._statistics.pending += 1
         try:
             if self._stopping:
                 raise Unavailable(labelled(request, self._stopping))
-            self._push(ticket)
+            try:
+                self._queue.push(ticket)
+            except QueueFull:
+                # Those whose client has gone make room first.
+                self._sweep()
+                self._queue.push(ticket)
         except ServingError as error:
-            self._statistics.dequeue(1)
+            self._statistics.pending -= 1
             self._answers.fail(ticket, error)
             return
         if ticket.expires_ns or request.deadline is not None:
@@ -118,15 +123,8 @@ class BatchingExecutor:
         if not self._free:
             # It will wait: its client's going must free its place.
             request.cancel.on_cancel(self._sweep_soon)
-        self._dispatch_soon()
-
-    def _push(self, ticket: Ticket) -> None:
-        try:
-            self._queue.push(ticket)
-        except QueueFull:
-            # Those whose client has gone make room first.
-            self._sweep()
-            self._queue.push(ticket)
+        elif not self._is_dispatch_due:
+            self._dispatch_soon()
 
     def _dispatch_soon(self) -> None:
         """Dispatches at the end of this loop tick, so that requests read together go together."""
@@ -142,7 +140,12 @@ class BatchingExecutor:
             self._hold_until = 0
         while self._free and self._queue.size:
             now_ns = time.monotonic_ns()
-            decision = self._decide(now_ns)
+            if self._rebound.until_ns and (
+                held_ns := self._rebound.wait_until_ns(self._queue.size, now_ns)
+            ):
+                self._delay.at(held_ns)
+                break
+            decision = self._policy.decide(self._queue, now_ns)
             if isinstance(decision, WaitUntil):
                 self._delay.at(decision.time_ns)
                 break
@@ -157,18 +160,11 @@ class BatchingExecutor:
                 return
         self._idle.withdraw()
 
-    def _decide(self, now_ns: int) -> Run | RunThese | WaitUntil:
-        if self._rebound.until_ns:
-            held_until_ns = self._rebound.wait_until_ns(self._queue.size, now_ns)
-            if held_until_ns:
-                return WaitUntil(held_until_ns)
-        return self._policy.decide(self._queue, now_ns)
-
     def _start(self, worker: Worker, tickets: list[Ticket], now_ns: int) -> bool:
         """Hands tickets to a worker, without those that need not be computed any more.
 
         Returns whether they were computed here and now instead."""
-        self._statistics.dequeue(len(tickets))
+        self._statistics.pending -= len(tickets)
         live = []
         for ticket in tickets:
             if ticket.request.cancel.cancelled:
@@ -232,7 +228,7 @@ class BatchingExecutor:
     def _take_out(self, now_ns: int) -> None:
         """Ends those that are cancelled or have waited too long."""
         for refused in self._queue.sweep(now_ns):
-            self._statistics.dequeue(1)
+            self._statistics.pending -= 1
             self._answers.fail(refused.ticket, refused.error)
 
     # -- life ----------------------------------------------------------------------------------
@@ -261,7 +257,7 @@ class BatchingExecutor:
         """Fails what still waits, then frees the instances."""
         self._stopping = self._stopping or f"model '{self._name}' is being unloaded"
         tickets = self._queue.pop(self._queue.size)
-        self._statistics.dequeue(len(tickets))
+        self._statistics.pending -= len(tickets)
         for ticket in tickets:
             self._answers.fail(ticket, Unavailable(labelled(ticket.request, self._stopping)))
         self._delay.cancel()

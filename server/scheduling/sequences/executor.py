@@ -114,7 +114,7 @@ class SequenceExecutor:
                 keeper.submit(request, sink)
                 return
         ticket = SequenceTicket(request, sink, time.monotonic_ns())
-        self._answers.expect()
+        self._answers.in_progress += 1
         try:
             self._queue.push(ticket)
         except ServingError as error:

@@ -24,8 +24,8 @@ def test_counts_agree_with_each_other(
     statistics = ModelStatistics("m", 1)
     for sizes, timing in executed:
         for _ in sizes:
-            statistics.enqueue()
-        statistics.dequeue(len(sizes))
+            statistics.pending += 1
+        statistics.pending -= len(sizes)
         statistics.execution(sum(sizes), timing)
         for size in sizes:
             statistics.success(size, 5, timing, 100)
