@@ -49,6 +49,7 @@ from trivet.server.scheduling.rate_limit import RateLimiter, ResourceLimits
 from trivet.server.settings import Settings
 from trivet.server.shared_memory.system import SharedMemory
 from trivet.server.sockets import loop_factory
+from trivet.server.spot.notice import SpotNotice
 from trivet.server.tracing.config import TraceConfig
 from trivet.server.tracing.tracing import Tracing
 
@@ -156,6 +157,7 @@ class Server:
         self._watcher: Watcher | None = None
         self._changes: set[asyncio.Task[str]] = set()
         self._stop_requested = asyncio.Event()
+        self._spot = SpotNotice(settings.spot_notice)
         self.is_broken_off = False
         """Whether it was stopped before it had started."""
 
@@ -199,6 +201,7 @@ class Server:
     async def serve(self) -> int:
         """Starts, serves until told to stop, drains; returns the exit code."""
         self._handle_signals()
+        self._spot.start()
         starting = asyncio.ensure_future(self.start())
         stopping = asyncio.ensure_future(self._stop_requested.wait())
         await asyncio.wait((starting, stopping), return_when=asyncio.FIRST_COMPLETED)
@@ -254,6 +257,7 @@ class Server:
         """Not ready at once, takes requests for drain_delay_secs more, answers what was taken for
         up to exit_timeout_secs, then frees all."""
         self.hall.stop()
+        self._spot.close()
         self._repositories.end()
         self.lifecycle.stop_making()
         self.frontends.leave()

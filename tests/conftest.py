@@ -77,13 +77,25 @@ def example_server() -> Iterator[RunningServer]:
 
 @pytest.fixture(scope="session")
 def language_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
-    """The small language model and an identity model, for all tests that need no server of their
+    """A small language model and an identity model, for all tests that need no server of their
     own."""
-    from llm_site import SHARED_LLM, write_llm
+    from llm_site import SMALL_LLM, write_small_llm
 
     repository = tmp_path_factory.mktemp("models")
-    write_llm(repository, "smollm2", SHARED_LLM)
+    write_small_llm(repository, "small", SMALL_LLM)
     write_identity(repository, "identity")
+    server = start_server(repository)
+    yield server
+    server.end()
+
+
+@pytest.fixture(scope="session")
+def real_language_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
+    """SmolLM2, for tests of what it says."""
+    from llm_site import REAL_LLM, write_llm
+
+    repository = tmp_path_factory.mktemp("real")
+    write_llm(repository, "smollm2", REAL_LLM)
     server = start_server(repository)
     yield server
     server.end()

@@ -15,16 +15,19 @@ import pytest
 from heard import hear
 from patience import patience
 from serving import RunningServer, start_server
+from small_llm import HEAD_SIZE, KV_HEADS, LAYERS, write_small_gguf
 
 REPOSITORY = Path(__file__).resolve().parents[1] / "model_repository"
-SHARED_LLM = """
+_SHARED = """
 backend: "llm"
-parameters { key: "kv_cache_bytes" value { string_value: "402653184" } }
-parameters { key: "dtype" value { string_value: "float32" } }
-parameters { key: "num_threads" value { string_value: "1" } }
+parameters {{ key: "kv_cache_bytes" value {{ string_value: "{cache_bytes}" }} }}
+parameters {{ key: "dtype" value {{ string_value: "float32" }} }}
+parameters {{ key: "num_threads" value {{ string_value: "1" }} }}
 """
-"""In float32, equal prompts give equal texts whatever shares their steps. One thread, since other
-tests run meanwhile."""
+REAL_LLM = _SHARED.format(cache_bytes=9216 * 2 * 30 * 3 * 64 * 4)
+SMALL_LLM = _SHARED.format(cache_bytes=9216 * 2 * LAYERS * KV_HEADS * HEAD_SIZE * 4)
+"""Room for 9216 tokens. In float32, equal prompts give equal texts whatever shares their steps. One
+thread, since other tests run meanwhile."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,19 +75,33 @@ def open_models(*names: str) -> Iterator[RunningServer]:
 
 
 def write_llm(repository: Path, name: str, config: str) -> Path:
-    """The small language model under a name of the test's; skips the test where it is not there."""
-    found = list((REPOSITORY / "smollm2" / "1").glob("*.gguf"))
-    if not found:
-        pytest.skip("no weights of smollm2: run model_repository/build.py")
-    folder = repository / name
-    (folder / "1").mkdir(parents=True)
-    (folder / "config.pbtxt").write_text(config)
-    mine = folder / "1" / "model.gguf"
+    """SmolLM2 under a name of the test's; skips the test where it is not there."""
+    found = _smollm2()
+    mine = _folder(repository, name, config) / "model.gguf"
     try:
-        mine.hardlink_to(found[0].resolve())
+        mine.hardlink_to(found.resolve())
     except OSError:  # another file system
-        shutil.copyfile(found[0], mine)
-    return folder
+        shutil.copyfile(found, mine)
+    return repository / name
+
+
+def write_small_llm(repository: Path, name: str, config: str) -> Path:
+    """A random model with SmolLM2's tokenizer; skips the test where that is not there."""
+    write_small_gguf(_folder(repository, name, config) / "model.gguf", _smollm2())
+    return repository / name
+
+
+def _smollm2() -> Path:
+    found = next((REPOSITORY / "smollm2" / "1").glob("*.gguf"), None)
+    if found is None:
+        pytest.skip("no weights of smollm2: run model_repository/build.py")
+    return found
+
+
+def _folder(repository: Path, name: str, config: str) -> Path:
+    (repository / name / "1").mkdir(parents=True)
+    (repository / name / "config.pbtxt").write_text(config)
+    return repository / name / "1"
 
 
 def write_tiny_llm(repository: Path, name: str, config: str) -> Path:

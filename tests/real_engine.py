@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 from hub_reference import hub_model
+from small_llm import write_small_gguf
 from torch import Tensor
 
 from trivet.backends.api import ComputedStep, Sampling
@@ -27,6 +28,7 @@ from trivet.backends.llm.scheduling.blocks import BlockPool
 from trivet.backends.llm.scheduling.scheduler import Scheduler
 from trivet.backends.llm.settings import EngineSettings
 from trivet.backends.llm.text.tokenizer import Tokenizer
+from trivet.backends.llm.weights.documents import load_tokenizer_files
 from trivet.backends.llm.weights.files import load_model
 
 SMOLLM2 = Path(__file__).parents[1] / "model_repository" / "smollm2" / "1" / "model.gguf"
@@ -112,7 +114,7 @@ def real_weights() -> Any:
 @cache
 def real_tokenizer() -> Tokenizer:
     """The model's own."""
-    return Tokenizer.from_files(real_weights()[2])
+    return Tokenizer.from_files(load_tokenizer_files(SMOLLM2))
 
 
 def hub_logprobs(ids: Sequence[int]) -> Tensor:
@@ -123,13 +125,22 @@ def hub_logprobs(ids: Sequence[int]) -> Tensor:
 
 def open_engine(**settings: Any) -> DrivenEngine:
     """Built as the server builds it, but for weights that are read once."""
-    driven = DrivenEngine()
-    given: dict[str, Any] = {"max_model_len": MODEL_LEN, "kv_cache_bytes": 1 << 29, **settings}
-    # One thread: two that wait for each other on a busy machine take many times as long.
-    given |= {"dtype": "float32", "num_threads": 1}
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(loading, "load_model", lambda path, dtype, families: real_weights())
-        driven.engine, _ = assemble.make_engine(EngineSettings(str(SMOLLM2), **given), driven.send)
+        return _open(SMOLLM2, **{"kv_cache_bytes": 1 << 29, **settings})
+
+
+def open_small_engine(folder: Path) -> DrivenEngine:
+    """Over a random model with the real one's tokenizer."""
+    write_small_gguf(folder / "model.gguf", SMOLLM2)
+    return _open(folder / "model.gguf", kv_cache_bytes=1 << 24)
+
+
+def _open(path: Path, **settings: Any) -> DrivenEngine:
+    driven = DrivenEngine()
+    # One thread: two that wait for each other on a busy machine take many times as long.
+    given = {"max_model_len": MODEL_LEN, **settings, "dtype": "float32", "num_threads": 1}
+    driven.engine, _ = assemble.make_engine(EngineSettings(str(path), **given), driven.send)
     return driven
 
 

@@ -10,19 +10,21 @@ import pytest
 from xdist.scheduler import LoadScopeScheduling
 
 GROUPS = {
+    "reference_model": (
+        "tests/backends/llm/test_acceptance.py",
+        "tests/backends/llm/engine/test_logprobs.py",
+        "tests/protocol/openai/test_logprobs.py",
+        "tests/protocol/test_real_language_model.py",
+    ),
     "language_server": ("tests/protocol/openai/",),
     # A server of its own: all of them together would be what the others wait for at the end.
     "other_language_apis": ("tests/clients/", "tests/protocol/anthropic/", "tests/protocol/tgi/"),
     "example_server": ("tests/examples/", "tests/house/test_commands_in_documents.py"),
-    "reference_model": (
-        "tests/backends/llm/test_acceptance.py",
-        "tests/backends/llm/engine/test_logprobs.py",
-    ),
     "security": ("tests/security/",),
     "encoders": ("tests/protocol/encoders/",),
     "tensorflow": ("tests/backends/tensorflow/",),
 }
-"""Files and folders that share a server or a model, by its name."""
+"""Files and folders that share a server or a model, by its name; the first that fits counts."""
 
 SECONDS = {
     "language_server": 400,

@@ -1,6 +1,5 @@
 """The backend word "llm": language models on our own engine."""
 
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,7 +20,7 @@ from trivet.backends.generating.tensor_form import with_tensors
 from trivet.backends.llm.about import ABOUT
 from trivet.backends.llm.checking import check_model
 from trivet.backends.llm.process.process import StartedEngine
-from trivet.backends.llm.process.starting import start_engine
+from trivet.backends.llm.process.starting import begin_engine
 from trivet.backends.llm.serving.executor import LlmExecutor
 from trivet.backends.llm.serving.images import ImageReader
 from trivet.backends.llm.settings import (
@@ -68,15 +67,14 @@ class LlmBackend:
         """Starts the engine and waits for its model. Raises LoadFailed."""
         settings = placed(engine_settings(config, files), placement)
         path = find_model(config, files)
-        # Both read the tokenizer, each in a process of its own.
-        with ThreadPoolExecutor(1, "reading a tokenizer") as other:
-            reading = other.submit(_Texts.read, path)
-            engine = start_engine(files.name, settings)
+        starting = begin_engine(files.name, settings)
         try:
-            texts = reading.result()
+            # Meanwhile. Where it cannot be read, nobody waits for the weights.
+            texts = _Texts.read(path)
+            engine = starting.wait()
             images = _image_reader(texts.layout, settings)
         except BaseException:
-            engine.kill()
+            starting.kill()
             raise
         return LlmInstance(files, engine, settings, texts.tokenizer, texts.template, images)
 

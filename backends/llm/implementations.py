@@ -18,7 +18,6 @@ from trivet.backends.llm.attention.torch_reference import TorchAttention
 from trivet.backends.llm.families.config import LlmConfig
 from trivet.backends.llm.families.needs import Need
 from trivet.backends.llm.foreign.adapting import adapt_products, adapt_vocabulary, is_tied
-from trivet.backends.llm.foreign.packed import PackedModel
 from trivet.backends.llm.foreign.plan import ModelTensors
 from trivet.backends.llm.foreign.products import pack_products
 from trivet.backends.llm.matrices.dense import Dense
@@ -108,6 +107,9 @@ def _foreign_why_not(task: Task) -> str:
 
 
 def _make_foreign(task: Task) -> HeldModel:
+    # Needs transformers, which takes seconds to import.
+    from trivet.backends.llm.foreign.packed import PackedModel
+
     tensors = task.weights.tensors
     assert isinstance(tensors, ModelTensors)
     tensors.model.to(task.cache.layers[0].device)

@@ -25,7 +25,7 @@ class City(BaseModel):
 
 user = [{"role": "user", "content": "Name a city and say how big it is."}]
 plain = openai.OpenAI(base_url=sys.argv[1] + "/v1", api_key="none", max_retries=0)
-asked = {"model": "smollm2", "messages": user, "max_tokens": 60, "temperature": 0}
+asked = {"model": "small", "messages": user, "max_tokens": 60, "temperature": 0}
 found = {}
 for mode in (instructor.Mode.TOOLS, instructor.Mode.JSON_SCHEMA):
     client = instructor.from_openai(plain, mode=mode)

@@ -24,7 +24,7 @@ schema = {"type": "json_schema", "json_schema": {"name": "c", "schema": paramete
 
 def ask(provider, base, **wishes):
     asked = {"messages": user, "max_tokens": 8, "temperature": 0, "api_key": "none"}
-    return litellm.completion(f"{provider}/smollm2", api_base=base, **{**asked, **wishes})
+    return litellm.completion(f"{provider}/small", api_base=base, **{**asked, **wishes})
 
 
 def told(answer):
@@ -59,7 +59,7 @@ for provider, base in (
 answer = ask("openai", f"{root}/v1", response_format=schema, max_tokens=40)
 found["schema"] = json.loads(answer.choices[0].message.content)
 text = litellm.text_completion(
-    model="text-completion-openai/smollm2", prompt="Once upon", max_tokens=4, temperature=0,
+    model="text-completion-openai/small", prompt="Once upon", max_tokens=4, temperature=0,
     api_base=f"{root}/v1", api_key="none")
 found["completion"] = text.choices[0].text
 print(json.dumps(found))

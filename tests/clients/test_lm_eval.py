@@ -42,6 +42,12 @@ QUESTIONS = [
 
 
 @pytest.fixture(scope="module")
+def server(real_language_server: RunningServer) -> RunningServer:
+    """The questions are for a model that has learnt something."""
+    return real_language_server
+
+
+@pytest.fixture(scope="module")
 def environment(environment_of: Callable[[str], ClientEnvironment]) -> ClientEnvironment:
     return environment_of("lm-eval")
 

@@ -1,26 +1,23 @@
 """Work that nobody waits for any more is dropped, in whichever queue it is, and never computed."""
 
 import json
-import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from fault_models import parameter, write_model, write_repeat
+from fault_models import write_model, write_repeat
 from fault_room import GOOD_DATA, Answer, Room, pending, statistics
+from gated_models import Gate, write_gated
 from patience import patience
 from serving import RunningServer
 
 from trivet.protos import grpc_service_pb2 as pb
 
 Serve = Callable[..., RunningServer]
-BUSY_S = patience(0.6)
-"""How long a request keeps others waiting: long enough for them to come and to give up."""
 DEADLINE_S = 0.15
 PLAIN = [("INPUT0", "FP32", "4")]
-SLOW = parameter("execute_delay_ms", int(BUSY_S * 1000))
 SHARED = """
 instance_group [{ kind: KIND_CPU rate_limiter {
   resources [{ name: "seat" global: true count: 1 }]
@@ -97,19 +94,22 @@ CASES = {
 
 
 @pytest.fixture(scope="module")
-def room(serve: Serve, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Room]:
+def gate(tmp_path_factory: pytest.TempPathFactory) -> Gate:
+    """While it is shut, what keeps others waiting is computed: until they have given up."""
+    return Gate(tmp_path_factory.mktemp("gate") / "shut")
+
+
+@pytest.fixture(scope="module")
+def room(serve: Serve, gate: Gate, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Room]:
     models = tmp_path_factory.mktemp("deadlines")
     write_model(models, "good", inputs=PLAIN)
-    for name in ("slow", "after"):
-        write_model(
-            models, name, inputs=PLAIN, max_batch_size=1, more=SLOW if name == "slow" else ""
-        )
-    sequences = "sequence_batching {}"
-    write_model(models, "sequence", inputs=PLAIN, more=SLOW + sequences, max_batch_size=1)
-    for name in ("seated", "seated_too"):
-        write_model(models, name, inputs=PLAIN, more=SLOW + SHARED, max_batch_size=1)
+    write_model(models, "after", inputs=PLAIN, max_batch_size=1)
     policy = "dynamic_batching { default_queue_policy { allow_timeout_override: true } }\n"
-    write_model(models, "impatient", inputs=PLAIN, more=SLOW + policy, max_batch_size=1)
+    for name, more in (
+        ("slow", ""), ("sequence", "sequence_batching {}"), ("seated", SHARED),
+        ("seated_too", SHARED), ("impatient", policy),
+    ):  # fmt: skip
+        write_gated(models, name, gate, more=more)
     write_repeat(models)
     (models / "chain" / "1").mkdir(parents=True)
     (models / "chain" / "config.pbtxt").write_text(CHAIN)
@@ -171,14 +171,16 @@ def count(room: Room, model: str) -> int:
 @pytest.mark.parametrize("give_up", [by_header, by_grpc_deadline])
 @pytest.mark.parametrize("where", CASES)
 def test_a_request_whose_deadline_passes_while_it_waits_is_never_computed(
-    room: Room, where: str, give_up: Callable[[Room, Case, str], None]
+    room: Room, gate: Gate, where: str, give_up: Callable[[Room, Case, str], None]
 ) -> None:
     case = CASES[where]
     before = count(room, case.spared)
-    with ThreadPoolExecutor(1) as pool:
+    with ThreadPoolExecutor(1) as pool, gate.shut():
         kept = pool.submit(ask, room, case.occupied, case.begin) if case.occupied else None
-        time.sleep(patience(0.05))  # it has begun: there is no other
+        if kept is not None:
+            room.server.wait_until(gate.is_reached, "computed the other one")
         give_up(room, case, case.more)
+        gate.open()
         assert kept is None or kept.result().status == 200
     # What comes later is computed behind all that came before.
     last = case.occupied or "slow"
@@ -187,34 +189,31 @@ def test_a_request_whose_deadline_passes_while_it_waits_is_never_computed(
     assert pending(room.server) == 0
 
 
-def test_the_timeout_parameter_drops_a_request_from_its_queue(room: Room) -> None:
+def test_the_timeout_parameter_drops_a_request_from_its_queue(room: Room, gate: Gate) -> None:
     before = count(room, "impatient")
-    with ThreadPoolExecutor(1) as pool:
+    with ThreadPoolExecutor(1) as pool, gate.shut():
         kept = pool.submit(ask, room, "impatient")
-        time.sleep(patience(0.05))
+        room.server.wait_until(gate.is_reached, "computed the other one")
         answer = ask(room, "impatient", f'"timeout":{int(DEADLINE_S * 1e6)}')
         assert (answer.status, answer.headers["retry-after"]) == (503, "1")
         assert "Request timeout expired" in answer.error
+        gate.open()
         assert kept.result().status == 200
     assert count(room, "impatient") == before + 1
 
 
 @pytest.mark.parametrize("waits", [True, False])
 def test_it_is_answered_at_its_deadline_and_not_when_its_turn_comes(
-    room: Room, waits: bool
+    room: Room, gate: Gate, waits: bool
 ) -> None:
-    """One that is being computed, too. Once in three times is enough: what else the machine does
-    makes the client see it later, never sooner."""
-
-    def is_soon() -> bool:
-        with ThreadPoolExecutor(1) as pool:
-            kept = pool.submit(ask, room, "slow") if waits else None
-            time.sleep(patience(0.05) if waits else 0)
-            started_s = time.monotonic()
-            assert ask(room, "slow", x_request_timeout="150ms").status == 504
-            return not kept.done() if kept else time.monotonic() - started_s < 0.9 * BUSY_S
-
-    assert any(is_soon() for _ in range(3))
+    """One that is being computed, too: whatever is, is so until the gate opens."""
+    with ThreadPoolExecutor(1) as pool, gate.shut():
+        kept = pool.submit(ask, room, "slow") if waits else None
+        if kept is not None:
+            room.server.wait_until(gate.is_reached, "computed the other one")
+        assert ask(room, "slow", x_request_timeout="150ms").status == 504
+        gate.open()
+        assert kept is None or kept.result().status == 200
 
 
 def test_a_stream_that_outlasts_its_deadline_is_broken_off(room: Room) -> None:

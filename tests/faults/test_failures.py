@@ -13,7 +13,7 @@ import grpc
 import numpy as np
 import psutil
 import pytest
-from fault_models import write_crash, write_model, write_slow_models
+from fault_models import write_crash, write_model
 from fault_room import (
     GOOD_DATA,
     Room,
@@ -24,13 +24,13 @@ from fault_room import (
     read_all,
     statistics,
 )
+from gated_models import Gate, write_gated
 from patience import patience
 from serving import RunningServer
 
 from trivet.protos import grpc_service_pb2 as pb
 
 Serve = Callable[..., RunningServer]
-LONG_MS = int(patience(1) * 1000)
 FAILURES = "nv_inference_request_failure"
 
 
@@ -154,9 +154,11 @@ def test_a_storm_of_cancelled_calls_leaves_nothing_behind(room: Room) -> None:
 
 
 class Ending:
-    """A server with requests in progress on both protocols, about to be told to stop."""
+    """A server with requests in progress on both protocols until the gate opens, about to be told
+    to stop."""
 
-    def __init__(self, server: RunningServer, repository: Path) -> None:
+    def __init__(self, server: RunningServer, repository: Path, gate: Gate) -> None:
+        self.gate = gate
         self.room = Room(server, repository)
         self.pool = ThreadPoolExecutor(4)
         self.requests = [
@@ -177,9 +179,11 @@ class Ending:
 @pytest.fixture
 def ending(serve: Serve, models: Path) -> Iterator[Ending]:
     write_model(models, "good", inputs=[("INPUT0", "FP32", "4")])
-    write_slow_models(models, LONG_MS)
-    ending = Ending(serve(models, f"--exit-timeout-secs={patience()}"), models)
-    yield ending
+    gate = Gate(models.parent / "gate")
+    write_gated(models, "slow", gate, more="dynamic_batching {}")
+    with gate.shut():
+        ending = Ending(serve(models, f"--exit-timeout-secs={patience()}"), models, gate)
+        yield ending
     ending.close()
 
 
@@ -199,6 +203,7 @@ def test_sigterm_answers_what_was_taken_and_refuses_what_is_new(ending: Ending) 
         stub = channel.unary_unary("/inference.GRPCInferenceService/ServerLive")
         with pytest.raises(grpc.RpcError, match="UNAVAILABLE"):
             stub(b"", timeout=patience())
+    ending.gate.open()
     assert [each.result().status for each in ending.requests] == [200, 200]
     wanted = np.array(GOOD_DATA, np.float32).tobytes()
     assert [each.result().raw_output_contents[0] for each in ending.calls] == [wanted, wanted]

@@ -86,6 +86,10 @@ def test_a_language_model_loads_torch_in_its_engine_only() -> None:
     assert loaded_by(module) & FOREIGN == {"tokenizers"}
 
 
+def test_an_engine_loads_no_framework_but_torch_before_it_knows_its_model() -> None:
+    assert loaded_by("trivet.backends.llm.engine.assemble") & FOREIGN == {"torch", "tokenizers"}
+
+
 def test_asking_for_help_is_instant() -> None:
     assert loaded_by("trivet.server.cli") & {*FOREIGN, "aiohttp", "numpy", "google"} == set()
 

@@ -1,7 +1,6 @@
 """What a config.pbtxt asks for, seen by a client: reshape, optional inputs, priorities, limits."""
 
 import threading
-import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -11,6 +10,7 @@ import numpy as np
 import pytest
 import tritonclient.grpc as grpcclient
 from fault_room import pending
+from gated_models import Gate, write_gated
 from patience import patience
 from serving import RunningServer, write_identity
 from tritonclient.utils import InferenceServerException
@@ -51,7 +51,7 @@ class TritonPythonModel:
             responses.append(pb_utils.InferenceResponse(outputs))
         return responses
 """
-PRIORITIES = f"""{ONE} {SLOW}
+PRIORITIES = f"""{ONE}
 dynamic_batching {{
   max_queue_delay_microseconds: 0
   priority_levels: 2 default_priority_level: 2
@@ -64,18 +64,23 @@ dynamic_batching {{ default_queue_policy {{
 
 
 @pytest.fixture(scope="module")
+def gate(tmp_path_factory: pytest.TempPathFactory) -> Gate:
+    """What `priorities` waits for."""
+    return Gate(tmp_path_factory.mktemp("gate") / "shut")
+
+
+@pytest.fixture(scope="module")
 def server(
-    serve: Callable[..., RunningServer], tmp_path_factory: pytest.TempPathFactory
+    serve: Callable[..., RunningServer], gate: Gate, tmp_path_factory: pytest.TempPathFactory
 ) -> RunningServer:
     root = tmp_path_factory.mktemp("models")
     for name, text in (("reshaped", RESHAPED), ("optional", OPTIONAL)):
         (root / name / "1").mkdir(parents=True)
         (root / name / "config.pbtxt").write_text(text)
     (root / "optional" / "1" / "model.py").write_text(OPTIONAL_MODEL)
-    for name, more in (("priorities", PRIORITIES), ("timeout", TIMEOUT)):
-        folder = write_identity(root, name, dims="1", more=more)
-        config = folder / "config.pbtxt"
-        config.write_text(config.read_text().replace("max_batch_size: 8", "max_batch_size: 1"))
+    write_gated(root, "priorities", gate, dims=1, more=PRIORITIES)
+    config = write_identity(root, "timeout", dims="1", more=TIMEOUT) / "config.pbtxt"
+    config.write_text(config.read_text().replace("max_batch_size: 8", "max_batch_size: 1"))
     return serve(root)
 
 
@@ -122,7 +127,7 @@ def test_requests_with_and_without_an_optional_input_may_come_together(
     assert returned == [n + (100 if n % 2 else 0) for n in range(24)]
 
 
-def test_a_high_priority_request_overtakes(server: RunningServer, client: Any) -> None:
+def test_a_high_priority_request_overtakes(server: RunningServer, client: Any, gate: Gate) -> None:
     order: list[str] = []
     done = threading.Semaphore(0)
 
@@ -133,11 +138,12 @@ def test_a_high_priority_request_overtakes(server: RunningServer, client: Any) -
 
         client.async_infer("priorities", [tensor("INPUT0", 1, 1)], answered, priority=priority)
 
-    send("first", 0)
-    time.sleep(SLOW_S / 5)  # it is computed now, and holds up the others
-    for ahead, (name, priority) in enumerate((("low", 2), ("default", 0), ("high", 1))):
-        send(name, priority)
-        server.wait_until(lambda ahead=ahead: pending(server) > ahead, f"took {name}")  # type: ignore[misc]
+    with gate.shut():
+        send("first", 0)
+        server.wait_until(gate.is_reached, "computed the first, which holds up the others")
+        for ahead, (name, priority) in enumerate((("low", 2), ("default", 0), ("high", 1))):
+            send(name, priority)
+            server.wait_until(lambda ahead=ahead: pending(server) > ahead, f"took {name}")  # type: ignore[misc]
     for _ in range(4):
         assert done.acquire(timeout=patience())
     assert order == ["first", "high", "low", "default"]

@@ -9,8 +9,9 @@ from typing import Any, Self
 import numpy as np
 import pytest
 import tritonclient.http as httpclient
+from gated_models import Gate, write_gated
 from patience import patience
-from serving import RunningServer, adder_bytes, write_adder, write_identity
+from serving import RunningServer, adder_bytes, write_adder
 from tritonclient.utils import InferenceServerException
 
 Serve = Callable[..., RunningServer]
@@ -230,16 +231,10 @@ def test_a_taken_port_is_a_clear_error(serve: Serve, repository: Path) -> None:
 def test_classes_are_named_although_the_version_has_gone_meanwhile(
     serve: Serve, tmp_path: Path
 ) -> None:
-    folder = tmp_path / "shop"
-    delay_ms = int(patience(1.5) * 1000)
-    delay = f'parameters {{ key: "execute_delay_ms" value {{ string_value: "{delay_ms}" }} }}'
-    write_identity(folder, "slow", dims="3", more=delay)
+    folder, gate = tmp_path / "shop", Gate(tmp_path / "gate")
+    label = 'label_filename: "labels.txt"'
+    write_gated(folder, "slow", gate, dims=3, max_batch_size=8, more_of_output=label)
     (folder / "slow/labels.txt").write_text("a\nb\nc\n")
-    config = folder / "slow/config.pbtxt"
-    config.write_text(config.read_text().replace("dims: [ 3 ] }]\n\n", "dims: [ 3 ] }]\n"))
-    text = config.read_text()
-    place = text.rindex("dims: [ 3 ]")
-    config.write_text(text[:place] + 'label_filename: "labels.txt" ' + text[place:])
     server = serve(folder)
     answers: list[Any] = []
 
@@ -251,12 +246,13 @@ def test_classes_are_named_although_the_version_has_gone_meanwhile(
             answers.append(client.infer("slow", [given], outputs=[wanted]).as_numpy("OUTPUT0"))
 
     threads = [threading.Thread(target=classify) for _ in range(2)]
-    for thread in threads:
-        thread.start()
-    waiting = 'nv_inference_pending_request_count{model="slow",version="1"} 1'
-    server.wait_until(lambda: waiting in server.metrics(), "one is computed, the other waits")
-    shutil.rmtree(folder / "slow")
-    server.wait_until(lambda: server.get("/v2/models/slow")[0] != 200, "the model has gone")
+    with gate.shut():
+        for thread in threads:
+            thread.start()
+        waiting = 'nv_inference_pending_request_count{model="slow",version="1"} 1'
+        server.wait_until(lambda: waiting in server.metrics(), "one is computed, the other waits")
+        shutil.rmtree(folder / "slow")
+        server.wait_until(lambda: server.get("/v2/models/slow")[0] != 200, "the model has gone")
     for thread in threads:
         thread.join()
     assert [answer.tolist() for answer in answers] == [[[b"3.000000:1:b"]]] * 2

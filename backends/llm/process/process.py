@@ -57,6 +57,16 @@ class StartedEngine(Protocol):
         """How it ended; asked after `kill`."""
 
 
+class StartingEngine(Protocol):
+    """An engine that loads its model, at the other end of a socket."""
+
+    def wait(self) -> StartedEngine:
+        """Until the model is loaded. Raises LoadFailed. Blocking."""
+
+    def kill(self) -> None:
+        """Gives it up, however far it is; called where `wait` is not, or has failed."""
+
+
 @dataclass(frozen=True, slots=True)
 class EngineProcess:
     """An engine in a process of its own."""
@@ -90,8 +100,26 @@ class EngineProcess:
         return Ending.of(code, is_out_of_memory=self.memory_kills.are_fresh())
 
 
-def start_process(name: str, settings: EngineSettings) -> EngineProcess:
-    """Starts an engine's process and waits until its model is loaded. Raises LoadFailed."""
+@dataclass(frozen=True, slots=True)
+class StartingProcess:
+    """A process whose engine loads its model."""
+
+    name: str
+    launched: Launched
+    load_timeout_s: float
+
+    def wait(self) -> EngineProcess:
+        """Until the model is loaded. Raises LoadFailed."""
+        info, early = handshake(self.name, self.launched.socket, self.load_timeout_s)
+        return EngineProcess(self.name, self.launched, info, early)
+
+    def kill(self) -> None:
+        """Gives it up, however far it is."""
+        self.launched.kill()
+
+
+def begin_process(name: str, settings: EngineSettings) -> StartingProcess:
+    """Starts an engine's process, which then loads its model."""
     launched = launch(
         "trivet.backends.llm.process.child",
         [name],
@@ -100,12 +128,7 @@ def start_process(name: str, settings: EngineSettings) -> EngineProcess:
         environment=_environment(settings),
         socket_bytes=_SOCKET_BYTES,
     )
-    try:
-        info, early = handshake(name, launched.socket, settings.load_timeout_s)
-    except BaseException:
-        launched.kill()
-        raise
-    return EngineProcess(name, launched, info, early)
+    return StartingProcess(name, launched, settings.load_timeout_s)
 
 
 def _environment(settings: EngineSettings) -> dict[str, str]:

@@ -9,7 +9,12 @@ from typing import Any
 
 from trivet.backends.api import Cause
 from trivet.backends.llm.messages import Message
-from trivet.backends.llm.process.process import StartedEngine, handshake, start_process
+from trivet.backends.llm.process.process import (
+    StartedEngine,
+    StartingEngine,
+    begin_process,
+    handshake,
+)
 from trivet.backends.llm.settings import EngineSettings
 from trivet.backends.process.ending import Ending
 
@@ -46,24 +51,48 @@ class EngineThread:
         return Ending(Cause.EXIT, "its thread has ended")
 
 
+@dataclass(frozen=True, slots=True)
+class StartingThread:
+    """A thread whose engine loads its model."""
+
+    name: str
+    thread: threading.Thread
+    socket: socket.socket
+    load_timeout_s: float
+
+    def wait(self) -> EngineThread:
+        """See StartingEngine."""
+        info, early = handshake(self.name, self.socket, self.load_timeout_s)
+        return EngineThread(self.name, self.thread, self.socket, info, early)
+
+    def kill(self) -> None:
+        """Hangs up: the thread ends once it has loaded."""
+        self.socket.close()
+
+
 def start_engine(name: str, settings: EngineSettings) -> StartedEngine:
-    """Starts an engine where its settings say and waits for its model. Raises LoadFailed."""
-    return start_thread(name, settings) if settings.in_process else start_process(name, settings)
+    """Starts an engine and waits for its model. Raises LoadFailed."""
+    starting = begin_engine(name, settings)
+    try:
+        return starting.wait()
+    except BaseException:
+        starting.kill()
+        raise
 
 
-def start_thread(name: str, settings: EngineSettings) -> EngineThread:
+def begin_engine(name: str, settings: EngineSettings) -> StartingEngine:
+    """Starts an engine where its settings say."""
+    return begin_thread(name, settings) if settings.in_process else begin_process(name, settings)
+
+
+def begin_thread(name: str, settings: EngineSettings) -> StartingThread:
     """The same engine behind the same socket, in a thread."""
     ours, theirs = socket.socketpair()
     thread = threading.Thread(
         target=_run, args=(settings, theirs), name=f"engine of {name}", daemon=True
     )
     thread.start()
-    try:
-        info, early = handshake(name, ours, settings.load_timeout_s)
-    except BaseException:
-        ours.close()
-        raise
-    return EngineThread(name, thread, ours, info, early)
+    return StartingThread(name, thread, ours, settings.load_timeout_s)
 
 
 def _run(settings: EngineSettings, end: socket.socket) -> None:

@@ -31,6 +31,13 @@ FEW = [*range(2, 90, 16), 96]
 """Seven of the prompts, of all kinds of text, one of 65 tokens."""
 NUM_FEW_NEW = 4
 BLOCK_SIZES, BUDGETS, CACHING = (1, 16, 64), (16, 64, 0), (True, False)
+SOME_SETTINGS = [
+    (16, True), (0, False),
+    *(
+        pytest.param(budget, caching, marks=pytest.mark.slow)
+        for budget, caching in ((16, False), (64, True), (64, False), (0, True))
+    ),
+]  # fmt: skip
 SOME_BLOCK_SIZES = [16, *(pytest.param(size, marks=pytest.mark.slow) for size in (1, 64))]
 TEXTS = (
     "Gravity is the force by which a planet draws objects toward its centre. It keeps the planets "
@@ -144,8 +151,7 @@ def check_together(driven: DrivenEngine, members: Sequence[int], num_new: int) -
         check(outputs, references(chosen))
 
 
-@pytest.mark.parametrize("caching", CACHING)
-@pytest.mark.parametrize("budget", BUDGETS)
+@pytest.mark.parametrize(("budget", "caching"), SOME_SETTINGS)
 def test_seven_prompts_equal_transformers_for_every_setting(
     built: DrivenEngine, budget: int, caching: bool
 ) -> None:

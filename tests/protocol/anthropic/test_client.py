@@ -10,7 +10,7 @@ from patience import patience
 from pydantic import BaseModel, ConfigDict
 from serving import RunningServer
 
-MODEL = "smollm2"
+MODEL = "small"
 USER: list[Any] = [{"role": "user", "content": "Name a city and say how big it is."}]
 TOOL: Any = {
     "name": "choose",

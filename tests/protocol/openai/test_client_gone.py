@@ -6,6 +6,7 @@ import time
 from contextlib import ExitStack
 
 import pytest
+from fault_room import metric
 from llm_site import Call, engine_load
 from patience import patience
 from serving import RunningServer
@@ -16,7 +17,7 @@ from serving import RunningServer
 def start(server: RunningServer, *, stream: bool, n: int = 1) -> socket.socket:
     body = json.dumps(
         {
-            "model": "smollm2",
+            "model": "small",
             "prompt": "Once upon a time",
             "max_tokens": 4000,
             "ignore_eos": True,
@@ -47,9 +48,7 @@ def test_what_nobody_waits_for_ends_within_a_second(
     started_s = time.monotonic()
     server.wait_until(lambda: engine_load(server) == (0, 0, 0), "idle again")
     assert time.monotonic() - started_s < patience(3)
-    assert (
-        call("/v1/completions", {"model": "smollm2", "prompt": "a", "max_tokens": 1}).status == 200
-    )
+    assert call("/v1/completions", {"model": "small", "prompt": "a", "max_tokens": 1}).status == 200
 
 
 @pytest.mark.rows("O40")
@@ -65,25 +64,23 @@ def test_a_storm_of_disconnects_leaves_nothing(server: RunningServer) -> None:
 def test_a_client_that_vanishes_while_its_prompt_is_read_costs_a_step(
     server: RunningServer, call: Call
 ) -> None:
-    """The prompt takes six steps; the client is there for the first."""
+    """The prompt takes sixteen steps; the client is there for the first few."""
+    num_tokens = 8000
 
-    def body(first: int) -> bytes:
-        ids = [(first + 7 * place) % 40_000 + 100 for place in range(3000)]
-        return json.dumps({"model": "smollm2", "prompt": ids, "max_tokens": 1}).encode()
+    def num_computed() -> float:
+        return sum(metric(server, "vllm:iteration_tokens_total_sum"))
 
     def is_cut_short(first: int) -> bool:
-        """Whether the engine goes on for two of six steps at most, and the heartbeats that tell."""
-        started_s = time.monotonic()
-        assert call("/v1/completions", body(first)).status == 200
-        whole_s = time.monotonic() - started_s
-        data = body(first + 1)
+        before = num_computed()
+        ids = [(first + 7 * place) % 40_000 + 100 for place in range(num_tokens)]
+        data = json.dumps({"model": "small", "prompt": ids, "max_tokens": 1}).encode()
         head = f"POST /v1/completions HTTP/1.1\r\nHost: a\r\nContent-Length: {len(data)}\r\n\r\n"
         with socket.create_connection(("127.0.0.1", server.http_port), patience()) as opened:
             opened.sendall(head.encode() + data)
-            server.wait_until(lambda: engine_load(server)[2] > 0, "running")
-        left_s = time.monotonic()
+            server.wait_until(lambda: num_computed() > before, "running")
         server.wait_until(lambda: engine_load(server) == (0, 0, 0), "idle again")
-        return time.monotonic() - left_s < whole_s / 2 + 0.5
+        return num_computed() - before < num_tokens
 
-    # Once is enough: what else the machine does makes it longer, never shorter.
+    # Once is enough: what else the machine does lets more steps pass, never fewer.
     assert any(is_cut_short(first) for first in (1, 3, 5))
+    assert call("/v1/completions", {"model": "small", "prompt": "a", "max_tokens": 1}).status == 200

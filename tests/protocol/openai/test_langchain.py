@@ -25,7 +25,7 @@ class City(BaseModel):
 @pytest.fixture
 def chat(server: RunningServer) -> Any:
     return ChatOpenAI(
-        base_url=f"http://{server.http}/v1", api_key="none", model="smollm2", temperature=0,
+        base_url=f"http://{server.http}/v1", api_key="none", model="small", temperature=0,
         max_retries=0, timeout=patience(), max_tokens=40, stream_usage=True,
     )  # fmt: skip
 

@@ -45,9 +45,7 @@ def test_marks_that_overlap_or_hide_in_marks_are_not_marks(call: Call) -> None:
 
 def test_chat_counts_the_same_tokens_as_tokenize(call: Call) -> None:
     messages = [{"role": "user", "content": ATTACK}]
-    reply = call(
-        "/v1/chat/completions", {"model": "smollm2", "messages": messages, "max_tokens": 1}
-    )
+    reply = call("/v1/chat/completions", {"model": "small", "messages": messages, "max_tokens": 1})
     assert reply.status == 200
     expected = len(tokens(call, *messages))
     assert reply.json["usage"]["prompt_tokens"] == expected

@@ -7,10 +7,16 @@ from typing import Any
 import pytest
 from llm_site import Call
 from real_engine import hub_logprobs, real_tokenizer
+from serving import RunningServer
 from torch import Tensor
 
 CONTEXT, CONTINUATION = "The capital of France is", " Paris, a city of"
 TOLERANCE = 1e-3
+
+
+@pytest.fixture(scope="module")
+def server(real_language_server: RunningServer) -> RunningServer:
+    return real_language_server
 
 
 def encoded(text: str) -> list[int]:

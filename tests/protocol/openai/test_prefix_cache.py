@@ -9,7 +9,7 @@ from row_marks import shows
 from serving import RunningServer
 
 PROMPT = "Once upon a time there was a trivet that carried the hot dishes of a whole kingdom. " * 4
-BODY = {"model": "smollm2", "prompt": PROMPT, "max_tokens": 4, "temperature": 0}
+BODY = {"model": "small", "prompt": PROMPT, "max_tokens": 4, "temperature": 0}
 
 
 def cached(call: Call) -> int:
@@ -19,7 +19,7 @@ def cached(call: Call) -> int:
 
 
 @pytest.mark.parametrize(
-    "query", ["", "?model=smollm2", "?reset_running_requests=true&reset_external=true"]
+    "query", ["", "?model=small", "?reset_running_requests=true&reset_external=true"]
 )
 def test_what_prompts_begin_with_is_forgotten(call: Call, query: str) -> None:
     cached(call)
@@ -33,7 +33,7 @@ def test_what_prompts_begin_with_is_forgotten(call: Call, query: str) -> None:
 def test_requests_that_run_are_computed_anew_and_say_the_same(
     server: RunningServer, call: Call
 ) -> None:
-    asked = {**BODY, "max_tokens": 60, "ignore_eos": True}
+    asked = {**BODY, "max_tokens": 600, "ignore_eos": True}
     alone = call("/v1/completions", asked).json["choices"][0]["text"]
     told: list[Any] = []
     thread = threading.Thread(target=lambda: told.append(call("/v1/completions", asked)))

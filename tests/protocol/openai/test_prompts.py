@@ -32,8 +32,8 @@ def repository(language_server: RunningServer) -> Path:
 def desk(language_server: RunningServer, repository: Path) -> Iterator[str]:
     """Two versions of a prompt, the newest of which answers in JSON."""
     made = repository.parent / "made-desk"
-    write_prompt(made, "desk", DESK, base="smollm2")
-    write_prompt(made, "desk", ANSWER + DESK.replace("= 6", "= 30"), 2, base="smollm2")
+    write_prompt(made, "desk", DESK, base="small")
+    write_prompt(made, "desk", ANSWER + DESK.replace("= 6", "= 30"), 2, base="small")
     (made / "desk" / "config.pbtxt").write_text("version_policy { all {} }")
     (made / "desk").rename(repository / "desk")
 
@@ -64,7 +64,7 @@ def test_the_prompt_is_what_the_base_would_have_been_asked(
     user = f"Which desk gets this letter?\n{LETTER}"
     system = "You sort letters of Example Ltd."
     theirs = client.chat.completions.create(
-        model="smollm2",
+        model="small",
         messages=[{"role": "system", "content": system}, {"role": "user", "content": user}],
         temperature=0,
         max_tokens=6,
@@ -109,7 +109,7 @@ def test_tools_come_with_the_prompt(
     parameters = {"type": "object", "properties": {"desk": {"type": "string"}}}
     tool = {"type": "function", "function": {"name": "ask", "parameters": parameters}}
     made = write_prompt(
-        repository.parent / "made", "caller", 'tools = "tools.json"\n' + DESK, base="smollm2"
+        repository.parent / "made", "caller", 'tools = "tools.json"\n' + DESK, base="small"
     )
     (made / "tools.json").write_text(json.dumps([tool]))
     made.parent.rename(repository / "caller")
@@ -119,7 +119,7 @@ def test_tools_come_with_the_prompt(
     ours = client.chat.completions.create(model="caller", messages=messages)  # type: ignore[arg-type]
     user = f"Which desk gets this letter?\n{LETTER}"
     theirs = client.chat.completions.create(
-        model="smollm2",
+        model="small",
         messages=[
             {"role": "system", "content": "You sort letters of Example Ltd."},
             {"role": "user", "content": user},
@@ -161,4 +161,4 @@ def test_many_at_once_share_the_base(client: openai.OpenAI, call: Call, desk: st
 
     assert replies == [200] * 4
     models = {each.id: each.model_dump() for each in client.models.list()}
-    assert models[desk]["parent"] == "smollm2"
+    assert models[desk]["parent"] == "small"

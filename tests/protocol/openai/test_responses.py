@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict
 from response_events import events_of, told_whole
 from serving import RunningServer
 
-MODEL = "smollm2"
+MODEL = "small"
 COLOURS: Any = {
     "type": "function",
     "name": "choose",

@@ -10,14 +10,14 @@ from patience import patience
 from serving import RunningServer
 
 CHAT: dict[str, Any] = {
-    "model": "smollm2",
+    "model": "small",
     "messages": [{"role": "user", "content": "Say something."}],
     "max_tokens": 6,
     "temperature": 0,
     "stream": True,
 }
 TEXT: dict[str, Any] = {
-    "model": "smollm2",
+    "model": "small",
     "prompt": "The capital of France is",
     "max_tokens": 6,
     "temperature": 0,
@@ -166,10 +166,10 @@ def test_the_prompts_tokens_come_once_with_the_first_event(
     server: RunningServer, call: Call
 ) -> None:
     first, *rest = chunks(server, "/v1/chat/completions", {**CHAT, "return_token_ids": True})
-    ids = call("/tokenize", {"model": "smollm2", "messages": CHAT["messages"]}).json["tokens"]
+    ids = call("/tokenize", {"model": "small", "messages": CHAT["messages"]}).json["tokens"]
     assert first["prompt_token_ids"] == ids
     assert all("prompt_token_ids" not in each for each in rest)
     first, *rest = chunks(server, "/v1/completions", {**TEXT, "return_token_ids": True})
-    ids = call("/tokenize", {"model": "smollm2", "prompt": TEXT["prompt"]}).json["tokens"]
+    ids = call("/tokenize", {"model": "small", "prompt": TEXT["prompt"]}).json["tokens"]
     assert first["choices"][0]["prompt_token_ids"] == ids
     assert all(each["choices"][0]["prompt_token_ids"] is None for each in rest)

@@ -14,7 +14,7 @@ from trivet import __version__
 
 USER = {"role": "user", "content": "Hello"}
 TEXT: dict[str, Any] = {
-    "model": "smollm2", "prompt": "The capital of France is", "max_tokens": 3, "temperature": 0,
+    "model": "small", "prompt": "The capital of France is", "max_tokens": 3, "temperature": 0,
 }  # fmt: skip
 
 
@@ -89,7 +89,7 @@ def test_what_would_leave_out_what_is_never_written_asks_for_nothing(
 
 def test_answers_have_the_fields_that_clients_look_for(call: Call) -> None:
     chat = call(
-        "/v1/chat/completions", {"model": "smollm2", "messages": [USER], "max_tokens": 1}
+        "/v1/chat/completions", {"model": "small", "messages": [USER], "max_tokens": 1}
     ).json
     assert set(chat) == {
         "id", "object", "created", "model", "system_fingerprint", "service_tier", "choices",
@@ -118,7 +118,7 @@ def test_tokens_may_be_named_by_their_ids(call: Call) -> None:
     assert choice["logprobs"]["tokens"] == named
     assert all(name in top for name, top in
                zip(named, choice["logprobs"]["top_logprobs"], strict=True))  # fmt: skip
-    chat = {"model": "smollm2", "messages": [USER], "max_tokens": 2, "logprobs": True}
+    chat = {"model": "small", "messages": [USER], "max_tokens": 2, "logprobs": True}
     content = call("/v1/chat/completions", {**chat, **wish}).json["choices"][0]["logprobs"]
     assert all(entry["token"].startswith("token_id:") for entry in content["content"])
 
@@ -132,7 +132,7 @@ def test_prompts_are_cut_where_asked(call: Call, side: str | None, kept: str) ->
 
 
 def test_echo_streams_the_last_message_first(call: Call) -> None:
-    body = {"model": "smollm2", "messages": [USER], "max_tokens": 2, "temperature": 0, "echo": True}
+    body = {"model": "small", "messages": [USER], "max_tokens": 2, "temperature": 0, "echo": True}
     whole = call("/v1/chat/completions", body).json["choices"][0]["message"]["content"]
     reply = call("/v1/chat/completions", {**body, "stream": True})
     lines = [line for line in reply.body.decode().split("\n\n") if "content" in line]
@@ -188,7 +188,7 @@ def test_documents_nested_too_deeply_are_refused(call: Call, field: str) -> None
         "documents": f'"messages": [{json.dumps(USER)}], "documents": [{deep}]',
         "messages": f'"messages": [{{"role": "user", "content": "a", "name": {deep}}}]',
     }[field]
-    body = f'{{"model": "smollm2", "max_tokens": 1, {given}}}'.encode()
+    body = f'{{"model": "small", "max_tokens": 1, {given}}}'.encode()
     reply = call("/v1/chat/completions", body)
     assert reply.json["error"]["type"] == "BadRequestError"
 
@@ -200,15 +200,15 @@ def test_tokenizer_info_tells_what_a_client_needs_to_tokenise(call: Call) -> Non
     assert info["eos_token"] == "<|im_end|>"
     assert info["eos_token_id"] == call("/tokenize", {"prompt": info["eos_token"]}).json["tokens"]
     assert "<|im_start|>" in info["chat_template"]
-    assert call("/tokenizer_info?model=smollm2").json == info
+    assert call("/tokenizer_info?model=small").json == info
     assert call("/tokenizer_info?model=nothing").status == 404
 
 
 def test_metrics_of_language_models_are_where_vllm_has_them(call: Call) -> None:
     reply = call("/metrics")
     assert reply.headers["content-type"].startswith("text/plain")
-    assert b'vllm:num_requests_running{engine="0",model_name="smollm2"}' in reply.body or (
-        b'vllm:num_requests_running{engine="0",model_name="smollm2"}' in reply.body
+    assert b'vllm:num_requests_running{engine="0",model_name="small"}' in reply.body or (
+        b'vllm:num_requests_running{engine="0",model_name="small"}' in reply.body
     )
     assert b"nv_inference" not in reply.body
 

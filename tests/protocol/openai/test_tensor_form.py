@@ -13,7 +13,7 @@ from serving import RunningServer
 
 PROMPT = "The capital of France is"
 GREEDY = {"temperature": 0, "max_tokens": 6}
-PATH = "/v2/models/smollm2"
+PATH = "/v2/models/small"
 
 
 def streamed(server: RunningServer, *, stream: bool, sampling: Any = GREEDY) -> list[Any]:
@@ -34,7 +34,7 @@ def streamed(server: RunningServer, *, stream: bool, sampling: Any = GREEDY) -> 
     answers: queue.Queue[Any] = queue.Queue()
     with triton.InferenceServerClient(server.grpc) as client:
         client.start_stream(lambda result, error: answers.put(error or result))
-        client.async_stream_infer("smollm2", inputs, enable_empty_final_response=True)
+        client.async_stream_infer("small", inputs, enable_empty_final_response=True)
         found = []
         while True:
             answer = answers.get(timeout=patience())
@@ -64,7 +64,7 @@ def test_stream_and_single_answer_have_the_same_text(server: RunningServer, call
     assert len(pieces) > 1
     joined = "".join(map(text, pieces))
     assert joined == "".join(map(text, whole))
-    body = {"model": "smollm2", "prompt": PROMPT, **GREEDY}
+    body = {"model": "small", "prompt": PROMPT, **GREEDY}
     assert joined == call("/v1/completions", body).json["choices"][0]["text"]
 
 

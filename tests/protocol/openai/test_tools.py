@@ -8,7 +8,7 @@ import pytest
 from llm_site import Call
 from pydantic import BaseModel
 
-MODEL = "smollm2"
+MODEL = "small"
 USER: list[Any] = [{"role": "user", "content": "What is the weather in Rome?"}]
 
 

@@ -17,7 +17,7 @@ TEXT = "Grüße, 三脚架!"
 
 def test_info_tells_model_and_limits(call: Call) -> None:
     info = call("/info").json
-    assert info["model_id"] == "smollm2"
+    assert info["model_id"] == "small"
     assert info["model_pipeline_tag"] == "text-generation"
     assert info["max_input_tokens"] == info["max_total_tokens"] - 1
     assert (info["max_best_of"], info["max_stop_sequences"]) == (2, 4)

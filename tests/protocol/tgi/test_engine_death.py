@@ -2,20 +2,21 @@
 
 import json
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable
+from pathlib import Path
 
 import psutil
 import pytest
-from llm_site import Call, caller, open_models
+from llm_site import SMALL_LLM, Call, caller, write_small_llm
 from patience import patience
 from serving import RunningServer
 
 
 @pytest.fixture
-def fragile() -> Iterator[RunningServer]:
+def fragile(serve: Callable[..., RunningServer], tmp_path: Path) -> RunningServer:
     """A server of its own, since it is not well afterwards for a while."""
-    with open_models("smollm2") as opened:
-        yield opened
+    write_small_llm(tmp_path, "small", SMALL_LLM)
+    return serve(tmp_path)
 
 
 def engine_of(server: RunningServer) -> psutil.Process:

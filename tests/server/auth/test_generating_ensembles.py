@@ -10,7 +10,7 @@ from typing import cast
 import openai
 import pytest
 from auth_site import Clock, Keys
-from llm_site import write_llm
+from llm_site import write_small_llm
 from patience import patience
 from scripted_model import ScriptedModel
 from serving import RunningServer, start_server
@@ -29,7 +29,7 @@ from trivet.server.auth.metering import MeteredGenerator
 
 SMALL = """
 backend: "llm"
-parameters { key: "kv_cache_bytes" value { string_value: "402653184" } }
+parameters { key: "kv_cache_bytes" value { string_value: "4194304" } }
 """
 NOTED = """
 import numpy as np
@@ -129,7 +129,7 @@ def keys(tmp_path_factory: pytest.TempPathFactory) -> Keys:
 @pytest.fixture(scope="module")
 def server(keys: Keys, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
     repository = tmp_path_factory.mktemp("models")
-    write_llm(repository, "small", SMALL)
+    write_small_llm(repository, "small", SMALL)
     write_ensembles(repository)
     flags = (f"--auth-keys-file={keys.path}", "--cache-config=local,size=1048576")
     opened = start_server(repository, *flags)

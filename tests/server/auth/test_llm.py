@@ -10,14 +10,14 @@ import openai
 import pytest
 import tritonclient.grpc as grpcclient
 from auth_site import Keys
-from llm_site import caller, write_llm
+from llm_site import caller, write_small_llm
 from patience import patience
 from serving import RunningServer, start_server
 from tritonclient.utils import InferenceServerException
 
 CONFIG = """
 backend: "llm"
-parameters { key: "kv_cache_bytes" value { string_value: "402653184" } }
+parameters { key: "kv_cache_bytes" value { string_value: "4194304" } }
 """
 
 
@@ -36,7 +36,7 @@ def keys(tmp_path_factory: pytest.TempPathFactory) -> Keys:
 @pytest.fixture(scope="module")
 def server(keys: Keys, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
     repository = tmp_path_factory.mktemp("models")
-    write_llm(repository, "small", CONFIG)
+    write_small_llm(repository, "small", CONFIG)
     opened = start_server(repository, f"--auth-keys-file={keys.path}")
     yield opened
     opened.end()

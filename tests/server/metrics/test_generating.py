@@ -3,16 +3,16 @@
 import json
 import time
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from llm_site import Call, caller, open_models, write_llm
+from llm_site import SMALL_LLM, Call, caller, write_small_llm
 from patience import patience
 from prometheus_client.parser import text_string_to_metric_families
-from serving import RunningServer
+from serving import RunningServer, write_identity
 
-LABELS = {"model_name": "smollm2", "engine": "0"}
+LABELS = {"model_name": "small", "engine": "0"}
 PROMPT = "Once upon a time there was a small trivet that carried hot dishes. " * 4
 COUNTERS = (
     "vllm:prompt_tokens", "vllm:prompt_tokens_cached", "vllm:prompt_tokens_by_source",
@@ -47,16 +47,20 @@ HISTOGRAMS = (
 SCARCE = """
 backend: "llm"
 parameters { key: "dtype" value { string_value: "bfloat16" } }
-parameters { key: "kv_cache_bytes" value { string_value: "6635520" } }
+parameters { key: "kv_cache_bytes" value { string_value: "73728" } }
 parameters { key: "max_model_len" value { string_value: "128" } }
 """
 Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]
 
 
 @pytest.fixture(scope="module")
-def server() -> Iterator[RunningServer]:
-    with open_models("smollm2", "add_sub") as opened:
-        yield opened
+def server(
+    tmp_path_factory: pytest.TempPathFactory, serve: Callable[..., RunningServer]
+) -> RunningServer:
+    repository = tmp_path_factory.mktemp("models")
+    write_small_llm(repository, "small", SMALL_LLM)
+    write_identity(repository, "identity")
+    return serve(repository)
 
 
 @pytest.fixture
@@ -78,12 +82,12 @@ class Page:
         }
 
     def value(self, name: str, **labels: str) -> float:
-        given = LABELS if name.startswith("vllm:") else {"model_name": "smollm2"}
+        given = LABELS if name.startswith("vllm:") else {"model_name": "small"}
         return self._samples[name, frozenset({**given, **labels}.items())]
 
 
 def complete(call: Call, **fields: object) -> int:
-    body = {"model": "smollm2", "prompt": PROMPT, "max_tokens": 5, "temperature": 0, **fields}
+    body = {"model": "small", "prompt": PROMPT, "max_tokens": 5, "temperature": 0, **fields}
     return call("/v1/completions", body).status
 
 
@@ -109,7 +113,7 @@ def test_vllm_s_counters_end_in_total(server: RunningServer) -> None:
 
 
 def test_models_that_generate_no_text_have_none_of_it(server: RunningServer) -> None:
-    assert 'model_name="add_sub"' not in server.metrics()
+    assert 'model_name="identity"' not in server.metrics()
 
 
 def test_request_is_counted_and_timed(call: Call, server: RunningServer) -> None:
@@ -179,7 +183,7 @@ def test_a_request_that_was_set_back_tells_how_often(
     tmp_path: Path, serve: Callable[..., RunningServer]
 ) -> None:
     # 17 blocks of 16 tokens: two outputs of 128 fit, the third one has to wait for them.
-    write_llm(tmp_path, "smollm2", SCARCE)
+    write_small_llm(tmp_path, "small", SCARCE)
     server = serve(tmp_path)
     assert complete(caller(server), prompt="Once", n=3, ignore_eos=True, max_tokens=120) == 200
     page = settled(server, "vllm:num_requests_running", 0)
@@ -192,7 +196,7 @@ def test_a_request_that_was_set_back_tells_how_often(
 def test_tensor_form_is_counted_alike(call: Call, server: RunningServer) -> None:
     before = Page(server).value("vllm:generation_tokens")
     body = {"text_input": "Once", "sampling_parameters": json.dumps({"max_tokens": 3})}
-    assert call("/v2/models/smollm2/generate", body).status == 200
+    assert call("/v2/models/small/generate", body).status == 200
     assert Page(server).value("vllm:generation_tokens") == before + 3
 
 

@@ -30,7 +30,7 @@ from trivet.backends.llm.matrices.matrix import Stored
 from trivet.backends.llm.messages import Message, Outputs, Quit, Submit
 from trivet.backends.llm.models.parts import take_mlp
 from trivet.backends.llm.models.torch_decoder import TorchDecoder
-from trivet.backends.llm.process.process import start_process
+from trivet.backends.llm.process.starting import start_engine
 from trivet.backends.llm.sampling.grammar import NoGrammars
 from trivet.backends.llm.scheduling.batch_state import BatchState, StepArrays
 from trivet.backends.llm.scheduling.blocks import BlockPool
@@ -110,7 +110,7 @@ def test_a_device_by_uuid_is_the_only_one_that_the_engine_sees(
 
     monkeypatch.setattr("trivet.backends.process.launch.program", tells_what_it_sees)
     with pytest.raises(LoadFailed, match=r"^MIG-1$"):
-        start_process("m", settings)
+        start_engine("m", settings)
 
 
 def test_a_device_by_uuid_goes_with_no_other_word_on_where(tmp_path: Path) -> None:

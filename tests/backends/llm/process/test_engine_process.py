@@ -2,7 +2,6 @@
 
 import json
 import os
-import shutil
 import signal
 import threading
 import time
@@ -15,15 +14,16 @@ from typing import Any
 import psutil
 import pytest
 from fault_room import metric
-from llm_site import REPOSITORY, Call, caller
+from llm_site import Call, caller, write_small_llm
 from patience import patience
 from serving import RunningServer
 
 SILENT_S = round(patience(4), 1)
-PROMPT = {"model": "smollm2", "prompt": "Once upon a time", "temperature": 0}
+PROMPT = {"model": "small", "prompt": "Once upon a time", "temperature": 0}
 CONFIG = f"""
 backend: "llm"
-parameters {{ key: "kv_cache_bytes" value {{ string_value: "134217728" }} }}
+parameters {{ key: "kv_cache_bytes" value {{ string_value: "16777216" }} }}
+parameters {{ key: "dtype" value {{ string_value: "float32" }} }}
 parameters {{ key: "max_model_len" value {{ string_value: "2048" }} }}
 parameters {{ key: "num_threads" value {{ string_value: "1" }} }}
 parameters {{ key: "heartbeat_timeout_s" value {{ string_value: "{SILENT_S:g}" }} }}
@@ -32,17 +32,8 @@ parameters {{ key: "heartbeat_timeout_s" value {{ string_value: "{SILENT_S:g}" }
 
 @pytest.fixture(scope="module")
 def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    found = list((REPOSITORY / "smollm2" / "1").glob("*.gguf"))
-    if not found:
-        pytest.skip("no weights of smollm2: run model_repository/build.py")
     made = tmp_path_factory.mktemp("models")
-    (made / "smollm2" / "1").mkdir(parents=True)
-    (made / "smollm2" / "config.pbtxt").write_text(CONFIG)
-    mine = made / "smollm2" / "1" / found[0].name
-    try:
-        mine.hardlink_to(found[0])
-    except OSError:  # another file system
-        shutil.copyfile(found[0], mine)
+    write_small_llm(made, "small", CONFIG)
     return made
 
 
@@ -51,7 +42,7 @@ def server(repository: Path, serve: Callable[..., RunningServer]) -> RunningServ
     return serve(
         repository,
         "--model-control-mode=explicit",
-        "--load-model=smollm2",
+        "--load-model=small",
         f"--exit-timeout-secs={patience()}",
     )
 
@@ -66,7 +57,7 @@ def call(server: RunningServer) -> Iterator[Call]:
 
 
 def is_ready(server: RunningServer) -> bool:
-    return server.get("/v2/models/smollm2/ready")[0] == 200
+    return server.get("/v2/models/small/ready")[0] == 200
 
 
 def engines(server: RunningServer) -> list[psutil.Process]:
@@ -126,7 +117,7 @@ def test_a_killed_engine_ends_its_streams_at_once_and_comes_back(
         error = json.loads(stream.frames[-1])["error"]
         assert error["type"] == "ServiceUnavailableError"
         assert error["code"] == 503
-        assert "smollm2" in error["message"]
+        assert "small" in error["message"]
         assert "restarted" in error["message"]
         assert "[DONE]" not in stream.frames
     refused = call("/v1/completions", PROMPT)
@@ -186,7 +177,7 @@ def deaths(server: RunningServer, cause: str) -> float:
 
 def told(server: RunningServer) -> str:
     """What the index says is wrong with the model."""
-    return server.index()["smollm2", "1"].get("reason", "")
+    return server.index()["small", "1"].get("reason", "")
 
 
 def is_told_ready(server: RunningServer) -> bool:
@@ -194,8 +185,8 @@ def is_told_ready(server: RunningServer) -> bool:
     says = {
         server.get("/v2/health/ready")[0] == 200,
         server.get("/health")[0] == 200,
-        metric(server, "trivet_model_ready", model="smollm2") == [1.0],
-        server.index()["smollm2", "1"]["state"] == "READY",
+        metric(server, "trivet_model_ready", model="small") == [1.0],
+        server.index()["small", "1"]["state"] == "READY",
     }
     assert len(says) == 1
     return says.pop()
@@ -235,10 +226,10 @@ def test_a_reload_lets_streams_finish_and_ends_the_old_engine(
     server: RunningServer, repository: Path, call: Call
 ) -> None:
     (old,) = engines(server)
-    stream = Stream(server, max_tokens=80)
+    stream = Stream(server, max_tokens=800)
     changed = CONFIG + 'parameters { key: "max_num_seqs" value { string_value: "7" } }\n'
-    (repository / "smollm2" / "config.pbtxt").write_text(changed)
-    assert call("/v2/repository/models/smollm2/load", {}).status == 200
+    (repository / "small" / "config.pbtxt").write_text(changed)
+    assert call("/v2/repository/models/small/load", {}).status == 200
     stream.join(patience())
     assert stream.frames[-1] == "[DONE]"
     assert json.loads(stream.frames[-2])["choices"][0]["finish_reason"] == "length"
@@ -251,13 +242,13 @@ def test_an_unload_lets_streams_finish_and_ends_the_engine(
     server: RunningServer, call: Call
 ) -> None:
     (old,) = engines(server)
-    stream = Stream(server, max_tokens=60)
-    assert call("/v2/repository/models/smollm2/unload", {}).status == 200
+    stream = Stream(server, max_tokens=800)
+    assert call("/v2/repository/models/small/unload", {}).status == 200
     assert call("/v1/completions", PROMPT).status in (404, 503)
     stream.join(patience())
     assert stream.frames[-1] == "[DONE]"
     server.wait_until(lambda: not old.is_running(), "old engine gone")
-    assert call("/v2/repository/models/smollm2/load", {}).status == 200
+    assert call("/v2/repository/models/small/load", {}).status == 200
     assert greedy(call)
 
 
@@ -276,10 +267,12 @@ def test_sigterm_lets_streams_finish_and_the_server_ends_well(
     server: RunningServer, call: Call
 ) -> None:
     """The last of this module: it ends the server that the others use."""
-    stream = Stream(server, max_tokens=120)
+    stream = Stream(server, max_tokens=800)
     replies = []
     unary = threading.Thread(
-        target=lambda: replies.append(call("/v1/completions", {**PROMPT, "max_tokens": 100}))
+        target=lambda: replies.append(
+            call("/v1/completions", {**PROMPT, "max_tokens": 800, "ignore_eos": True})
+        )
     )
     unary.start()
     server.wait_until(lambda: running(server) == 2, "running both")

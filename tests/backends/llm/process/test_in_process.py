@@ -11,7 +11,7 @@ from patience import patience
 from serving import RunningServer
 
 from trivet.backends.api import LoadFailed
-from trivet.backends.llm.process.starting import start_thread
+from trivet.backends.llm.process.starting import start_engine
 from trivet.backends.llm.settings import EngineSettings
 
 PROMPT = {"model": "smollm2", "prompt": "The capital of France is", "temperature": 0}
@@ -81,7 +81,7 @@ def test_model_that_cannot_be_loaded_leaves_no_thread(tmp_path: Path) -> None:
     (tmp_path / "model.gguf").write_bytes(b"nothing")
     before = threading.active_count()
     with pytest.raises(LoadFailed):
-        start_thread("broken", EngineSettings(str(tmp_path / "model.gguf"), in_process=True))
+        start_engine("broken", EngineSettings(str(tmp_path / "model.gguf"), in_process=True))
     for thread in threading.enumerate():
         if thread.name == "engine of broken":
             thread.join(patience())
@@ -92,7 +92,7 @@ def test_hanging_up_ends_the_thread(tmp_path: Path) -> None:
     model = write_tiny_llm(tmp_path, "smollm2", CONFIG) / "1"
     settings = EngineSettings(str(model), kv_cache_bytes=50_000_000, in_process=True)
     before = set(threading.enumerate())
-    engine = start_thread("smollm2", settings)
+    engine = start_engine("smollm2", settings)
     assert engine.is_running()
     started = set(threading.enumerate()) - before
     assert len(started) >= 3  # it, its reader and its heart

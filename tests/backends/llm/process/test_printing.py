@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from paged_models import save_model
 
-from trivet.backends.llm.process.process import start_process
+from trivet.backends.llm.process.starting import start_engine
 from trivet.backends.llm.settings import EngineSettings
 
 
@@ -22,7 +22,7 @@ def test_what_a_rank_prints_is_told_apart(
         max_num_seqs=2, kv_cache_bytes=1 << 22, max_model_len=64, tensor_parallel_size=2,
     )  # fmt: skip
     with caplog.at_level(logging.INFO):
-        engine = start_process("small", settings)
+        engine = start_engine("small", settings)
         engine.kill()
     printed = [each.__dict__ for each in caplog.records if each.getMessage() == "raw words"]
     assert {each["printed_by"]: each["model"] for each in printed} == {

@@ -1,4 +1,4 @@
-"""Grammars on the real model: outputs match them, and a wrong one costs its own request only."""
+"""Grammars over a real vocabulary: outputs match, and a wrong one costs its own request only."""
 
 import json
 import os
@@ -9,7 +9,14 @@ from pathlib import Path
 
 import pytest
 from patience import patience
-from real_engine import GREEDY, DrivenEngine, needs_weights, open_engine, real_tokenizer, submit
+from real_engine import (
+    GREEDY,
+    DrivenEngine,
+    needs_weights,
+    open_small_engine,
+    real_tokenizer,
+    submit,
+)
 
 from trivet.backends.api import Grammar, InvalidRequest
 from trivet.backends.llm.messages import Abort
@@ -27,8 +34,8 @@ SCHEMA = {
 
 
 @pytest.fixture(scope="module")
-def driven() -> DrivenEngine:
-    return open_engine()
+def driven(tmp_path_factory: pytest.TempPathFactory) -> DrivenEngine:
+    return open_small_engine(tmp_path_factory.mktemp("small"))
 
 
 def generated(

@@ -4,36 +4,13 @@ A row gives the flag `--http-port`, the variable `TRIVET_HTTP_PORT` and the file
 Flag beats environment beats file beats default. Nothing else here reads the environment."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from trivet.server.settings.options import Option, Row, option
+
 MIB = 1024 * 1024
-
-
-@dataclass(frozen=True, slots=True)
-class Option:
-    """What the command line shows of an option besides its default and type."""
-
-    group: str
-    help: str
-    unit: str = ""
-    choices: tuple[str, ...] = ()
-    multiple: bool = False
-    flag: str = ""
-    """Where it is not the field's name with dashes."""
-    aliases: tuple[str, ...] = ()
-    """Other flags for it: older ones of Triton's."""
-    is_level: bool = False
-    """Whether true and false are numbers of it, too."""
-    least: int = 0
-    """Of a number."""
-    most: int | None = None
-
-
-def option(default: Any, group: str, help: str, **more: Any) -> Any:  # noqa: A002
-    """A field of Settings."""
-    return field(default=default, metadata={"option": Option(group, help, **more)})
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,6 +188,12 @@ class Settings:
     )
     server_id: str = option("triton", "server", "name in the server metadata", flag="id")
     no_progress: bool = option(False, "server", "no progress display")
+    spot_notice: str = option(
+        "off",
+        "server",
+        "drain when this cloud says that it takes the machine back",
+        choices=("off", "aws", "gcp", "azure"),
+    )
     max_response_size: int = option(
         1024 * MIB, "server", "largest answer of a model: the bytes of its outputs", unit="bytes"
     )
@@ -376,17 +359,6 @@ class Settings:
             if name in known and value is not None
         }
         return cls(**chosen)
-
-
-@dataclass(frozen=True, slots=True)
-class Row:
-    """One option, as the command line and the docs need it."""
-
-    name: str
-    option: Option
-    default: Any
-    flag: str
-    env: str
 
 
 def rows() -> list[Row]:
