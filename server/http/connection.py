@@ -39,7 +39,7 @@ class Begins(Protocol):
         connection: "Connection",
         data: bytes,
     ) -> bool:
-        """A request that has come whole, with `data` at last; False: it needs a task."""
+        """A request that has begun to come, with `data` at last; False: it needs a task."""
 
     def begin_known(self, data: bytes, connection: "Connection") -> bool:
         """Bytes in which a request begins; False: they are to be parsed."""
@@ -65,7 +65,6 @@ class Connection(web.RequestHandler):
         "_head_since",
         "_held",
         "_held_waiter",
-        "_is_at_rest",
         "_is_broken",
         "_is_busy",
         "_is_half_closed",
@@ -103,8 +102,6 @@ class Connection(web.RequestHandler):
         self._is_half_closed = False
         """Whether the client sends no more, and something that it asked for is under way."""
         self._grace: asyncio.TimerHandle | None = None
-        self._is_at_rest = False
-        """Whether the last request was answered by callbacks, and nothing has come since."""
         self._is_broken = False
         self._is_busy = False
         self._held_waiter: asyncio.Future[None] | None = None
@@ -128,10 +125,15 @@ class Connection(web.RequestHandler):
         if self._is_broken:
             return
         waiter = self._waiter
-        if self._is_at_rest:
-            if waiter is not None and not waiter.done() and self._begins.begin_known(data, self):
-                return
-            self._is_at_rest = False
+        # Where the next byte begins a message, and nothing is under way. The first one is parsed.
+        if (
+            waiter is not None
+            and self._owed == 0
+            and self._body is not None
+            and not waiter.done()
+            and self._begins.begin_known(data, self)
+        ):
+            return
         # Its loop is woken below, if this is nothing that can be answered here.
         self._waiter = None
         begins_message = self._owed == 0
@@ -149,8 +151,8 @@ class Connection(web.RequestHandler):
         self._waiter = waiter
         if messages:
             if waiter is not None and not waiter.done():
-                is_whole = begins_message and self._owed == 0
-                if len(messages) == 1 and self._begin(data if is_whole else b""):
+                is_alone = begins_message and self._owed is not None
+                if len(messages) == 1 and self._begin(data if is_alone else b""):
                     return
                 waiter.set_result(None)
             # aiohttp would queue an error with a copy of the bytes for each further piece.
@@ -279,6 +281,11 @@ class Connection(web.RequestHandler):
 
     # -- requests without a task ---------------------------------------------------------------
 
+    @property
+    def limits(self) -> HttpLimits:
+        """The door's."""
+        return self._limits
+
     def _begin(self, data: bytes) -> bool:
         message, payload = self._messages[0]
         return (
@@ -296,7 +303,6 @@ class Connection(web.RequestHandler):
 
     def hold(self, held: Held) -> None:
         """A request is answered by callbacks, and `release` follows."""
-        self._is_at_rest = False
         self._listener.requests_count += 1
         self._held_waiter, self._waiter = self._waiter, None
         self._held = held
@@ -334,7 +340,6 @@ class Connection(web.RequestHandler):
         elif self._messages:
             waiter.set_result(None)
         else:
-            self._is_at_rest = self._owed == 0
             self._next_keepalive_close_time = self._loop.time() + self._keepalive_timeout
             if self._keepalive_handle is None:
                 self._keepalive_handle = self._loop.call_at(

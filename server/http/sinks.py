@@ -26,6 +26,7 @@ from trivet.server.http.answers import (
     target_text,
     write_parts,
 )
+from trivet.server.http.body import Body
 from trivet.server.http.connection import Connection
 from trivet.server.http.head import Head
 from trivet.server.http.plan import Wishes
@@ -121,7 +122,7 @@ class Exchange(SingleSink):
         "request_id",
     )
 
-    def __init__(self, connection: Connection, head: Head, request_id: str, body: bytes) -> None:
+    def __init__(self, connection: Connection, head: Head, request_id: str, body: Body) -> None:
         # SingleSink's fields, written out: one is made for each request.
         self._ended = False
         self._error = None
