@@ -63,14 +63,18 @@ async def aiohttp_echo() -> None:
 
 
 class _Protocol(asyncio.Protocol):
-    """Takes all bytes that come for one request of HTTP, and looks for its body only."""
+    """Takes a small request of HTTP, looks for its body, and sends it back."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         # A cast, because uvloop's transports do not inherit from asyncio's.
         self._transport = cast("asyncio.Transport", transport)
 
     def data_received(self, data: bytes) -> None:
-        body = data[data.find(b"\r\n\r\n") + 4 :]
+        _, behind, body = data.partition(b"\r\n\r\n")
+        body = body if behind else data
+        # Some clients send the body by itself.
+        if not body:
+            return
         self._transport.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
 
 

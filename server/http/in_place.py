@@ -7,7 +7,6 @@ already there is nothing to be parsed in its body.
 
 import asyncio
 from collections.abc import Callable
-from typing import cast
 
 from trivet.server.http.body import Pace, aligned_memory
 from trivet.server.http.connection import Connection
@@ -69,7 +68,7 @@ class BodyInPlace(asyncio.BufferedProtocol):
         # How it reads is decided when it begins to.
         transport.pause_reading()
         transport.set_protocol(protocol)
-        cast("asyncio.ReadTransport", transport).resume_reading()
+        transport.resume_reading()
 
     # -- what is the connection's --------------------------------------------------------------
 

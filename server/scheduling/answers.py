@@ -102,6 +102,8 @@ class Answers:
                     (ticket.request.batch_size, started_ns - arrived_ns, now_ns - arrived_ns)
                 )
                 ticket.is_ended = True
+        if not answered:
+            return
         self._statistics.answered(times, timing)
         self._ended(len(answered))
         if log.isEnabledFor(logging.DEBUG):
