@@ -67,7 +67,10 @@ class LazyGroup(click.Group):
 
     verbs: ClassVar = {
         "build-engine": "Build a TensorRT engine of an ONNX model.",
+        "chat": "Talk to a language model of a running server.",
+        "completion": "Print what makes a shell complete verbs and flags.",
         "cost": "Show what requests have cost, by day, model and version.",
+        "doctor": "Say what is there, what is missing and what mends it.",
         "eval": "Run golden sets against a model of a running server.",
         "health": "Tell whether a running server is ready.",
         "infer": "Run one inference and print its outputs as JSON.",
@@ -75,6 +78,7 @@ class LazyGroup(click.Group):
         "models": "List, load and unload the models of a running server.",
         "repo": "Look at a model repository.",
         "rollout": "Roll versions of a running server's models out, and back.",
+        "run": "Serve one model and talk to it.",
         "traffic": "Say which requests get which version of a model.",
     }
     """Those that are not here, each a module of its name, and what each does."""

@@ -19,8 +19,7 @@ SIZES = {
     "llama.attention.head_count_kv": KV_HEADS, "llama.rope.dimension_count": HEAD_SIZE,
 }  # fmt: skip
 SAME, IS_KEY = HIDDEN - 2, HIDDEN - 1
-"""Numbers that no layer reads or writes: one is the same for all tokens, the other says only whether
-a token is the key."""
+"""Numbers that no layer reads or writes: one is the same for all, the other marks the key."""
 KEY_STRENGTH, WORD_STRENGTH = 30.0, 3.3
 """The word is all but certain, and yet not the only one that can be drawn."""
 END_STRENGTH, SPACE_STRENGTH = 7.0, -30.0

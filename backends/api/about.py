@@ -138,6 +138,9 @@ class About:
     """What it imports, by import name, that `install` brings."""
     install: str = ""
     """What pip installs where one of `packages` is missing, such as "trivet[onnx]"."""
+    compiled: str = ""
+    """Of a part that is compiled at installation and that it can do without: the function, as
+    "module:attribute", that says why it is not used here; "" where it is."""
 
     completes: frozenset[str] = frozenset()
     """Config fields that it fills in from the model's files."""

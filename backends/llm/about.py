@@ -95,6 +95,7 @@ ABOUT = About(
         "torch",
     ),
     install="trivet[llm]",
+    compiled="trivet.backends.llm.native.library:why_not_used",
     completes=frozenset({"input", "instance_group", "model_transaction_policy", "output"}),
     only_reads=True,
     fields=("default_model_filename",),

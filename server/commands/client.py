@@ -1,7 +1,8 @@
 """A small HTTP client for the verbs: JSON in, JSON out, errors that say what to do."""
 
 import http.client
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
@@ -34,7 +35,29 @@ class Client:
         """What a GET is answered with, good or bad. Raises ClickException without an answer."""
         return self._ask("GET", path, None)[0]
 
+    def events(self, path: str, body: object) -> Iterator[Any]:
+        """The JSON values of a stream's events, as they come; closing it tells the server to stop.
+        Raises ClickException, also for an event that says what went wrong."""
+        with self._asked("POST", path, orjson.dumps(body)) as answer:
+            if answer.status >= 400:
+                _value(answer.status, answer.read())
+            for line in answer:
+                data = line.removeprefix(b"data:").strip()
+                if data == line.strip() or data == b"[DONE]":
+                    continue
+                event = orjson.loads(data)
+                if "error" in event:
+                    raise click.ClickException(_text_of(event))
+                yield event
+
     def _ask(self, method: str, path: str, data: bytes | None) -> tuple[int, bytes]:
+        with self._asked(method, path, data) as answer:
+            return answer.status, answer.read()
+
+    @contextmanager
+    def _asked(
+        self, method: str, path: str, data: bytes | None
+    ) -> Iterator[http.client.HTTPResponse]:
         parts = urlsplit(self.url if "//" in self.url else f"http://{self.url}")
         if not parts.hostname:
             raise click.BadParameter(f"'{self.url}' is no address; give one like localhost:8000")
@@ -45,8 +68,7 @@ class Client:
             headers["Authorization"] = f"Bearer {self.api_key}"
         try:
             connection.request(method, path, data, headers)
-            answer = connection.getresponse()
-            return answer.status, answer.read()
+            yield connection.getresponse()
         except OSError as error:
             raise click.ClickException(
                 f"no server answers at {self.url}: {error}. Start one with `trivet serve FOLDER` "
@@ -65,12 +87,18 @@ def api_key_option(command: Command) -> Command:
     return option(command)
 
 
+def _text_of(value: dict[str, Any]) -> str:
+    """What went wrong, in Triton's form or in OpenAI's."""
+    error = value.get("error", "")
+    return str(error.get("message", "") if isinstance(error, dict) else error)
+
+
 def _value(status: int, text: bytes) -> Any:
     try:
         value = orjson.loads(text) if text else {}
     except orjson.JSONDecodeError:
         raise click.ClickException(f"the server answered {status} without JSON") from None
     if status >= 400:
-        message = value.get("error", "") if isinstance(value, dict) else ""
+        message = _text_of(value) if isinstance(value, dict) else ""
         raise click.ClickException(f"{message or 'refused'} (status {status})")
     return value

@@ -115,8 +115,15 @@ def add_config(models: Path) -> None:
     replace_file(models)
 
 
-@pytest.mark.parametrize("kind", ["open", "read"])
-@pytest.mark.parametrize("change", [replace_file, add_config])
+@pytest.mark.parametrize(
+    ("change", "kind"),
+    [
+        (replace_file, "open"),
+        (add_config, "read"),
+        pytest.param(replace_file, "read", marks=pytest.mark.slow),
+        pytest.param(add_config, "open", marks=pytest.mark.slow),
+    ],
+)
 def test_a_file_that_cannot_be_read_leaves_the_last_good_version_and_is_served_once_it_can(
     start: Callable[..., Site], change: Callable[[Path], None], kind: str
 ) -> None:

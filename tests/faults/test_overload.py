@@ -23,8 +23,8 @@ Serve = Callable[..., RunningServer]
 COMPUTE_S = round(patience(0.05), 3)
 QUEUE_SIZE = 4
 OVERLOAD = 5
-REQUESTS = 40 * OVERLOAD
-"""As many as come while forty are computed."""
+REQUESTS = 25 * OVERLOAD
+"""As many as come while 25 are computed."""
 
 
 @dataclass(frozen=True)

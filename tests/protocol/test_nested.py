@@ -219,7 +219,7 @@ def test_an_asking_model_that_dies_leaves_the_asked_alone(
 
 def test_a_nested_time_out_ends_the_nested_request(ask: Ask, repository: Path) -> None:
     mark, _ = marks(repository)
-    text = failure(ask, [600], f"ask mirror {int(patience(1) * 1e6)}")
+    text = failure(ask, [600], f"ask mirror {int(patience(0.3) * 1e6)}")
     assert "model 'mirror' had not answered by the request's deadline" in text
     _wait_for(mark.exists)
 
@@ -230,7 +230,7 @@ def test_a_client_that_goes_cancels_what_was_asked_for_it(
     mark, _ = marks(repository)
     with pytest.raises(requests.Timeout):
         requests.post(
-            path(server, f"bls_{isolation}"), body([600], "ask mirror"), timeout=patience(1)
+            path(server, f"bls_{isolation}"), body([600], "ask mirror"), timeout=patience(0.3)
         )
     _wait_for(mark.exists)
     assert infer(server, f"bls_{isolation}", [5], "ask adder").json()["outputs"][0]["data"] == [7]

@@ -27,21 +27,29 @@ class Native:
 def load_native() -> Native | str:
     """The library; or, where there is none, why. `TRIVET_NATIVE=0` turns it off, `=avx512` leaves
     AMX unused."""
-    wish = os.environ.get("TRIVET_NATIVE", "1")
-    flags = processor_flags()
-    if wish == "0":
-        return "TRIVET_NATIVE is 0"
-    if not LIBRARY.exists():
-        return "it was not built: no C compiler was there at installation"
-    if missing := NEEDED_FLAGS - flags:
-        return f"this processor has no {', '.join(sorted(missing))}"
+    if why := why_not_used():
+        return why
     # Its OpenMP is then torch's, which must be loaded before: two would take each other's cores.
     functions = ctypes.CDLL(str(LIBRARY))
     if not hasattr(functions, "structure_bytes") or functions.structure_bytes() != STRUCTURE_BYTES:
         return "it was built from other sources than these: install trivet again"
     functions.scratch_bytes.restype = ctypes.c_int64
-    has_amx = wish != "avx512" and flags >= TILE_FLAGS and bool(functions.allow_tiles())
-    return Native(functions, has_amx)
+    has_tiles = _wish() != "avx512" and processor_flags() >= TILE_FLAGS
+    return Native(functions, has_tiles and bool(functions.allow_tiles()))
+
+
+def why_not_used() -> str:
+    """As far as can be told without loading it; "" where nothing speaks against it."""
+    if _wish() == "0":
+        return "TRIVET_NATIVE is 0"
+    if not LIBRARY.exists():
+        return "it was not built: no C compiler was there at installation"
+    missing = ", ".join(sorted(NEEDED_FLAGS - processor_flags()))
+    return f"this processor has no {missing}" if missing else ""
+
+
+def _wish() -> str:
+    return os.environ.get("TRIVET_NATIVE", "1")
 
 
 def processor_flags() -> frozenset[str]:

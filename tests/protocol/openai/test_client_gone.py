@@ -64,23 +64,26 @@ def test_a_storm_of_disconnects_leaves_nothing(server: RunningServer) -> None:
 def test_a_client_that_vanishes_while_its_prompt_is_read_costs_a_step(
     server: RunningServer, call: Call
 ) -> None:
-    """The prompt takes sixteen steps; the client is there for the first few."""
-    num_tokens = 8000
+    """The prompts take a hundred steps; the client is there for the first few."""
+    num_prompts, num_tokens = 8, 8000
 
     def num_computed() -> float:
         return sum(metric(server, "vllm:iteration_tokens_total_sum"))
 
     def is_cut_short(first: int) -> bool:
         before = num_computed()
-        ids = [(first + 7 * place) % 40_000 + 100 for place in range(num_tokens)]
-        data = json.dumps({"model": "small", "prompt": ids, "max_tokens": 1}).encode()
+        prompts = [
+            [(first + 7 * place + number) % 40_000 + 100 for place in range(num_tokens)]
+            for number in range(num_prompts)
+        ]
+        data = json.dumps({"model": "small", "prompt": prompts, "max_tokens": 1}).encode()
         head = f"POST /v1/completions HTTP/1.1\r\nHost: a\r\nContent-Length: {len(data)}\r\n\r\n"
         with socket.create_connection(("127.0.0.1", server.http_port), patience()) as opened:
             opened.sendall(head.encode() + data)
             server.wait_until(lambda: num_computed() > before, "running")
         server.wait_until(lambda: engine_load(server) == (0, 0, 0), "idle again")
-        return num_computed() - before < num_tokens
+        return num_computed() - before < num_prompts * num_tokens
 
     # Once is enough: what else the machine does lets more steps pass, never fewer.
-    assert any(is_cut_short(first) for first in (1, 3, 5))
+    assert any(is_cut_short(first) for first in (1, 10, 20))
     assert call("/v1/completions", {"model": "small", "prompt": "a", "max_tokens": 1}).status == 200

@@ -18,7 +18,7 @@ from llm_site import Call, caller, write_small_llm
 from patience import patience
 from serving import RunningServer
 
-SILENT_S = round(patience(4), 1)
+SILENT_S = round(patience(2), 1)
 PROMPT = {"model": "small", "prompt": "Once upon a time", "temperature": 0}
 CONFIG = f"""
 backend: "llm"

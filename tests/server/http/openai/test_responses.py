@@ -445,14 +445,15 @@ async def test_server_that_stops_ends_what_nobody_reads(model: ScriptedModel) ->
 async def test_server_that_stops_lets_a_reader_hear_the_end(
     model: ScriptedModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(background, "ENDS_EARLY_S", patience())
+    limit_s = patience()
+    monkeypatch.setattr(background, "ENDS_EARLY_S", limit_s)
     model.waits_for = asyncio.Event()
     server = HttpServer(FakeCore({"m": model}), HttpLimits(), "127.0.0.1", 0)
     url = f"http://127.0.0.1:{await server.start()}/v1/responses"
     asked = {"model": "m", "input": "Hi", "background": True, "stream": True}
     async with aiohttp.ClientSession() as session, session.post(url, json=asked) as answer:
         seen = await answer.content.readany()
-        draining = asyncio.ensure_future(server.drain(patience()))
+        draining = asyncio.ensure_future(server.drain(limit_s))
         events = events_of(seen + await answer.read())
         await draining
     await server.close()
