@@ -8,7 +8,7 @@ from http import HTTPStatus
 from typing import Protocol, cast
 
 from aiohttp import StreamReader, web
-from aiohttp.http import HttpRequestParser, RawRequestMessage
+from aiohttp.http import RawRequestMessage
 from aiohttp.http_exceptions import LineTooLong
 
 from trivet.server.http.answers import error_answer
@@ -16,12 +16,12 @@ from trivet.server.http.body import too_large
 from trivet.server.http.chunks import ChunkSizes
 from trivet.server.http.limits import HttpLimits
 from trivet.server.http.listener import Listener
+from trivet.server.http.parser import new_parser
 from trivet.server.http.pipelined import HEAD_END, begin_of_body, owed_behind
 
 _log = logging.getLogger(__name__)
 HALF_CLOSED_S = 1.0
 """How long a request may still take whose client has closed its half of the connection."""
-_READ_BUFFER_BYTES = 64 * 1024
 _FULL_TEXT = b'{"error":"too many connections are open"}'
 _FULL = (
     b"HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/json\r\n"
@@ -391,19 +391,3 @@ class Connection(web.RequestHandler):
         answer = error_answer(status, text, closes=True)
         answer.request_id = self._listener.make_request_id()
         return answer
-
-
-def new_parser(
-    connection: Connection, loop: asyncio.AbstractEventLoop, limits: HttpLimits
-) -> HttpRequestParser:
-    """A parser as aiohttp makes one for a connection."""
-    return HttpRequestParser(
-        connection,
-        loop,
-        _READ_BUFFER_BYTES,
-        max_line_size=limits.max_header_line_bytes,
-        max_field_size=limits.max_header_line_bytes,
-        max_headers=limits.max_headers,
-        payload_exception=web.RequestPayloadError,
-        auto_decompress=False,
-    )
