@@ -23,6 +23,9 @@ _SAVED = (
     f"because pickles run code; {_CLASS_WAY}"
 )
 _SAVED_MODEL_WAY = "save the model with tf.saved_model.save(model, 'model.savedmodel')"
+_SPEECH = ("Hubert", "MusicgenFor", "SeamlessM4T", "Speech", "UniSpeech", "Wav", "Whisper")
+_SPEECH_HEADS = ("ForAudioClassification", "ForCTC", "ForSpeechSeq2Seq", "ForTextToWaveform")
+"""How architectures of transformers begin, or end, that hear or speak."""
 _BY_SUFFIX: dict[tuple[str, ...], str] = {
     (".pth", ".ckpt"): _SAVED,
     (".mlmodel", ".mlpackage", ".mlmodelc"): (
@@ -32,6 +35,9 @@ _BY_SUFFIX: dict[tuple[str, ...], str] = {
     (".dill",): (
         "is a pickle, which could run code and is not loaded; save scikit-learn's models with "
         "skops (skops.io.dump) or as ONNX (skl2onnx)"
+    ),
+    (".joblib.gz", ".joblib.bz2", ".joblib.xz", ".pkl.gz", ".pkl.bz2", ".pkl.xz"): (
+        "is a compressed pickle; call it model.joblib, as which joblib reads it as it is"
     ),
     (".mar",): (
         "is TorchServe's archive; unpack it (unzip FILE) and put the model file in it here, as "
@@ -87,6 +93,38 @@ def _adapter(listing: Listing) -> str:
         f"'adapter_config.json' is of an adapter (LoRA) for '{_shown(base)}' and no model; "
         "put it into the folder 'adapters' of its base, where that is a language model; or merge "
         "it (peft: merge_and_unload) and put the folder that save_pretrained writes here"
+    )
+
+
+def _hub_cache(listing: Listing) -> str:
+    """What huggingface_hub keeps: links into a store of files."""
+    if not {"blobs", "snapshots"} <= listing.names:
+        return ""
+    _, *parts = listing.model_name.split("--")
+    name = "/".join(parts) if parts else "ORG/NAME"
+    return (
+        f"'snapshots' is of the cache of huggingface_hub; serve the model itself, hf://{name}, or "
+        f"put here what this writes: hf download {name} --local-dir FOLDER"
+    )
+
+
+def _speech(listing: Listing) -> str:
+    named = listing.json_of("config.json").get("architectures")
+    architecture = _shown(named[0]) if isinstance(named, list) and named else ""
+    if not architecture.startswith(_SPEECH) and not architecture.endswith(_SPEECH_HEADS):
+        return ""
+    return (
+        f"'config.json' names '{architecture}', which reads or makes speech, and that is not "
+        f"offered; {_PYTHON_WAY} that uses transformers"
+    )
+
+
+def _settings_of_mlserver(listing: Listing) -> str:
+    if "model-settings.json" not in listing.names:
+        return ""
+    return (
+        "'model-settings.json' is MLServer's and not read here, and the model's file is not beside "
+        "it; put that here, under its own name (model.joblib, model.bst, model.ubj, MLmodel)"
     )
 
 
@@ -175,6 +213,8 @@ def _version_names(listing: Listing) -> str:
 _LOOKS: tuple[Callable[[Listing], str], ...] = (
     _diffusers,
     _adapter,
+    _hub_cache,
+    _speech,
     _hub_folder,
     _suffix,
     _archive,
@@ -182,6 +222,7 @@ _LOOKS: tuple[Callable[[Listing], str], ...] = (
     _binary,
     _tokenizer,
     _version_names,
+    _settings_of_mlserver,
 )
 
 

@@ -40,6 +40,7 @@ from bench.peers.cells import bench_peers
 from bench.python_models import bench_python_models
 from bench.sequences import bench_sequences
 from bench.sse import bench_sse
+from bench.wake import bench_wake
 
 PARTS = {
     "infer": bench_infer,
@@ -62,6 +63,7 @@ PARTS = {
     "overload": bench_overload,
     "frameworks": bench_frameworks,
     "python-models": bench_python_models,
+    "wake": bench_wake,
     "peers": bench_peers,
 }
 PACKAGES = ("trivet", "grpcio", "aiohttp", "uvloop", "protobuf", "numpy", "onnxruntime")

@@ -38,7 +38,12 @@ def bench_frameworks(seconds: float, rounds: int) -> list[Row]:  # noqa: ARG001 
             _run("make", word, folder)
             sides = {side: _measure(side, word, folder) for side in ("bare", "ours")}
             found = alternate(sides, rounds)
-            rows += _rows(word, found["ours"], found["bare"])
+            of_word = _rows(word, found["ours"], found["bare"])
+            for row in of_word:
+                print(
+                    f"  {row.cell:<34} {row.ours:>8,.0f} {row.bare:>8,.0f} {row.unit}", flush=True
+                )
+            rows += of_word
     return rows
 
 

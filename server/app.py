@@ -30,6 +30,7 @@ from trivet.server.models.allowed import Allowed
 from trivet.server.models.assemble import Assembler
 from trivet.server.models.batch_size import DefaultBatchSizes
 from trivet.server.models.catalog import RegistryCatalog
+from trivet.server.models.cpu_memory import GrowthMeter
 from trivet.server.models.dispatcher import RequestDispatcher
 from trivet.server.models.garbage import LoadedObjects
 from trivet.server.models.gpu_memory import GpuLedger, parse_limits
@@ -39,6 +40,7 @@ from trivet.server.models.lifecycle import Lifecycle
 from trivet.server.models.load_plan import LoadPlan
 from trivet.server.models.loader import Loader
 from trivet.server.models.registry import Registry
+from trivet.server.models.sleeping.opening import memory_terms
 from trivet.server.models.strangers import Strangers
 from trivet.server.remote.repositories import Repositories
 from trivet.server.repository.plan import Action, Load, Problem, Stranger, Unload, plan
@@ -95,12 +97,6 @@ def _parameters(settings: Settings) -> dict[str, dict[str, str]]:
     return {"llm": {"in_process": "true"}} if settings.llm_in_process else {}
 
 
-def _limits(settings: Settings) -> ResourceLimits | None:
-    """The rate limiter's resources; None without one."""
-    is_on = settings.rate_limit != "off"
-    return ResourceLimits.parse(settings.rate_limit_resource) if is_on else None
-
-
 class Server:
     """One server in one process, from start to stop."""
 
@@ -126,7 +122,8 @@ class Server:
         self._costs = CostRoom(settings)
         self._releases = ReleaseRoom(settings, self.registry, self._gates.keeper.admits)
         self._costs.tell(self._releases.spent)
-        limits = _limits(settings)
+        is_limited = settings.rate_limit != "off"
+        limits = ResourceLimits.parse(settings.rate_limit_resource) if is_limited else None
         self._caching = Caching.open(settings)
         dispatcher = RequestDispatcher(self.registry, control)
         gpus = Gpus.find()
@@ -146,6 +143,8 @@ class Server:
             listener=self._on_status,
             on_end=self._loaded_objects.changed,
             has_summaries=MetricsConfig.parse(settings.metrics_config).summary_latencies,
+            terms=memory_terms(settings, gpus),
+            is_held=self._releases.is_rolling_out,
             direct=lambda plan: self._gates.keeper.direct(self._releases.directed(plan)),
         )
         control.attach(self.lifecycle)
@@ -195,6 +194,7 @@ class Server:
             Allowed(frozenset(settings.allow_pickle), frozenset(settings.allow_install)),
             self._environments,
             GpuLedger(gpus, parse_limits(settings.model_load_gpu_limit)),
+            GrowthMeter() if settings.model_memory_budget else None,
             self._gates.demands,
         )
 

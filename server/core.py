@@ -5,7 +5,7 @@ Each part is what one kind of front room needs. `Hall` fulfils all of them, and 
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
 from trivet.backends.api import (
@@ -24,6 +24,7 @@ from trivet.server.logs.setting import LogValue
 from trivet.server.models.known import IndexRow
 from trivet.server.models.model import Model
 from trivet.server.models.routing import NOBODY, Admitted, Asker, Key
+from trivet.server.models.sleeping.resident import Resident
 from trivet.server.repository.upload import NO_FILES
 from trivet.server.rollouts.arms import Arm
 from trivet.server.scheduling.statistics import ModelStatistics
@@ -279,6 +280,35 @@ class Releasing(Protocol):
         """Of all models that the caller may use."""
 
 
+class Sleeping(Protocol):
+    """Models that give their memory back, and wake for a request."""
+
+    def chosen(self, name: str) -> list[str]:
+        """The keys of those that are meant: the one of that name, or all that generate text. Raises
+        ModelNotFound, NotFound, ModelNotReady, and Unsupported for one that has no memory."""
+
+    async def sleep(self, keys: Collection[str]) -> None:
+        """Returns when all versions of them sleep. What has begun is answered first."""
+
+    async def wake_up(self, keys: Collection[str], tags: Sequence[str]) -> None:
+        """Returns when they are awake, once each of `weights` and `kv_cache` was asked for. Raises
+        ModelNotReady."""
+
+    def is_sleeping(self, keys: Collection[str]) -> bool:
+        """Whether any version of them sleeps."""
+
+    def residents(self) -> Iterable[Resident]:
+        """All that have memory to give back, for the metrics page."""
+
+
+class HasSleepers(Protocol):
+    """Has them."""
+
+    @property
+    def sleeping(self) -> Sleeping:
+        """Of all models that the caller may use."""
+
+
 class Core(
     Inference,
     Generators,
@@ -291,6 +321,7 @@ class Core(
     ModelControl,
     AdapterControl,
     Releasing,
+    HasSleepers,
     Protocol,
 ):
     """All of it: what a whole protocol asks."""

@@ -27,7 +27,7 @@ from trivet.backends.api.naming import name_in, namespace_in
 from trivet.backends.api.value import changed
 from trivet.protos import grpc_service_pb2 as pb
 from trivet.protos.model_config_pb2 import ModelConfig
-from trivet.server.core import Payer, Releases
+from trivet.server.core import Payer, Releases, Sleeping
 from trivet.server.logs.log import Log
 from trivet.server.logs.setting import LogValue
 from trivet.server.models.adapters import Adapters
@@ -38,10 +38,11 @@ from trivet.server.models.lifecycle import Lifecycle
 from trivet.server.models.model import Model
 from trivet.server.models.registry import Registry
 from trivet.server.models.routing import NOBODY, Admitted, Asker, Choice, Key
+from trivet.server.models.sleeping.desk import SleepDesk
+from trivet.server.models.sleeping.resident import Rest
 from trivet.server.models.strangers import Strangers
 from trivet.server.models.texts import nearest
 from trivet.server.protocol.extensions import EXTENSIONS
-from trivet.server.repository.layout import EMPTY
 from trivet.server.repository.upload import NO_FILES
 from trivet.server.rollouts.desk import ReleaseDesk
 from trivet.server.scheduling.statistics import ModelStatistics
@@ -74,6 +75,7 @@ class Hall:
         self._registry = registry
         self._adapters = Adapters(registry)
         self._lifecycle = lifecycle
+        self.sleeping: Sleeping = SleepDesk(registry, lifecycle.residency)
         self._dispatcher = dispatcher
         self.shared_memory = shared_memory
         self.tracing = tracing or Tracing()
@@ -340,26 +342,20 @@ class Hall:
                 rows.append(IndexRow(*model, state=shown, reason=known.failure))
         rows += self._adapters.index(ready_only=ready_only)
         rows.sort(key=lambda row: (row.name, row.namespace))
-        return rows if ready_only else [*rows, *self._strangers_rows(is_alone=not rows)]
-
-    def _strangers_rows(self, *, is_alone: bool) -> list[IndexRow]:
-        """What is taken for no model, or that there is nothing at all: never silence."""
-        strangers = sorted(self._strangers.advice.items())
-        if not strangers and is_alone:
-            strangers = [("", EMPTY)]
-        shown = State.UNAVAILABLE.value
-        return [
-            IndexRow(name_in(key), namespace_in(key), state=shown, reason=reason)
-            for key, reason in strangers
-        ]
+        return rows if ready_only else [*rows, *self._strangers.rows(is_alone=not rows)]
 
     def _condition(self, name: str, version: int, status: Status) -> tuple[State, str]:
         """State and reason: a version that was loaded well may have lost its process since."""
         model = self._registry.models.get(name, {}).get(version)
         if status.state is not State.READY or model is None or model.executor.is_ready():
             candidate = self._registry.candidates(name).get(version)
-            return status.state, status.reason or (f"candidate: {candidate}" if candidate else "")
+            why = f"candidate: {candidate}" if candidate else self._rest_of(model)
+            return status.state, status.reason or why
         return State.UNAVAILABLE, trouble_of([model.executor]) or "not ready"
+
+    def _rest_of(self, model: Model | None) -> str:
+        resident = self._lifecycle.residency.rest_of(model) if model is not None else None
+        return "" if resident is None or resident.rest is Rest.AWAKE else resident.rest.value
 
     def loaded(self) -> Iterable[Model]:
         return (model for versions in self._registry.models.values() for model in versions.values())

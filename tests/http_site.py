@@ -1,7 +1,8 @@
 """A core that echoes, behind a real HTTP server on loopback, and a client for it."""
 
 import asyncio
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from typing import Any
 
 import aiohttp
 from heard import hear, hear_bytes
@@ -96,6 +97,23 @@ class RecordingExecutor:
         return True
 
 
+class NobodySleeps:
+    """None of the models has memory to give back."""
+
+    def chosen(self, name: str) -> list[str]:
+        return [name]
+
+    def is_sleeping(self, keys: Collection[str]) -> bool:
+        return False
+
+    async def sleep(self, keys: Collection[str]) -> None: ...
+
+    async def wake_up(self, keys: Collection[str], tags: Sequence[str]) -> None: ...
+
+    def residents(self) -> Sequence[Any]:
+        return ()
+
+
 class FakeCore:
     """The core's interface over models that answer as a test says; records what reached it."""
 
@@ -132,6 +150,7 @@ class FakeCore:
         self.requests: list[CheckedRequest] = []
         self.shared_memory = SharedMemory(enabled=True)
         self.releases = ReleaseDesk.alone(Registry())
+        self.sleeping: Any = NobodySleeps()
         self.ready = True
         self.stopping = False
         self.control: list[tuple[object, ...]] = []

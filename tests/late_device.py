@@ -84,3 +84,24 @@ class LateRunner:
             return found[0]
 
         return wait
+
+
+class LateStages:
+    """A StageRunner that computes a step when its logits are asked for, and no sooner."""
+
+    def __init__(self, runner: TorchRunner) -> None:
+        self._runner = runner
+        self._under_way: list[StepArrays] = []
+        self.numbers_under_way: list[int] = []
+        """How many steps were, when each had begun."""
+
+    def begin(self, arrays: StepArrays, rows: list[int]) -> Callable[[], Tensor]:
+        assert arrays.token_ids.min() >= 0, "a token that is not known yet"
+        self._under_way.append(arrays)
+        self.numbers_under_way.append(len(self._under_way))
+
+        def compute() -> Tensor:
+            assert self._under_way.pop(0) is arrays, "a later step before an earlier one"
+            return self._runner.run(arrays, rows)
+
+        return compute

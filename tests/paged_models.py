@@ -2,7 +2,6 @@
 
 import random
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -177,4 +176,4 @@ class Paged:
             ),
             sample_rows=torch.arange(int(starts[-1])),
         )  # fmt: skip
-        return StepInputs(*(getattr(given, each.name).to(self._device) for each in fields(given)))
+        return given.to(self._device)

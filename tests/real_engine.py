@@ -126,7 +126,7 @@ def hub_logprobs(ids: Sequence[int]) -> Tensor:
 def open_engine(**settings: Any) -> DrivenEngine:
     """Built as the server builds it, but for weights that are read once."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(loading, "load_model", lambda path, dtype, families: real_weights())
+        patch.setattr(loading, "load_model", lambda path, dtype, families, stage: real_weights())
         return _open(SMOLLM2, **{"kv_cache_bytes": 1 << 29, **settings})
 
 

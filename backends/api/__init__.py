@@ -104,6 +104,7 @@ from trivet.backends.api.request import (
 )
 from trivet.backends.api.signature import Signature, TensorSpec
 from trivet.backends.api.sink import Sink
+from trivet.backends.api.sleeping import Sleeps, Use
 from trivet.backends.api.storage_fault import judged, storage_fault, storage_fault_below
 from trivet.backends.api.supervision import Cause, Supervised, deaths_of, trouble_of
 from trivet.backends.api.tensor import PackedBytes, Shape, Tensor
@@ -203,6 +204,7 @@ __all__ = [
     "Shape",
     "Signature",
     "Sink",
+    "Sleeps",
     "StartsProcesses",
     "Stream",
     "Supervised",
@@ -215,6 +217,7 @@ __all__ = [
     "Unavailable",
     "UnreadableFiles",
     "Unsupported",
+    "Use",
     "UsesGpus",
     "WantsEnvironment",
     "Window",

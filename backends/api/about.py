@@ -31,8 +31,11 @@ SERVER_PARAMETERS = (
     "execute_timeout_s",
     "gpu_uuids",
     "heartbeat_timeout_s",
+    "idle_unload_s",
     "isolation",
     "load_timeout_s",
+    "memory_pinned",
+    "memory_priority",
 )
 """Read for models of every backend."""
 

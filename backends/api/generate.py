@@ -108,6 +108,8 @@ class GenerateRequest:
     """It and its like."""
     on_tokens: Callable[[int], None] | None = None
     """Told how many tokens were read or written, as it happens. On the event loop."""
+    callers: tuple[str, ...] = ()
+    """The models on whose behalf it is asked; see RequestContext."""
     images: Sequence[Image] = ()
     """Those of the conversation that the prompt was rendered from."""
 
@@ -237,6 +239,8 @@ class GeneratorInfo:
     architecture: str
     eos_token_ids: tuple[int, ...]
     device: str = "cpu"
+    host_cache_bytes: int = 0
+    """What its cache takes of host memory once it is full."""
     max_num_requests: int = 0
     """Running and waiting ones together."""
     tool_call_parser: str = ""

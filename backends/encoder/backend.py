@@ -24,6 +24,7 @@ from trivet.backends.encoder.sharing import (
     with_all_threads,
 )
 from trivet.backends.encoder.tokens import FolderTokenizer
+from trivet.backends.encoder.turns import InOneThread
 from trivet.backends.hugging_face.folder import compute_of, dtype_name, lacking, number_of
 from trivet.backends.hugging_face.gpus import can_use_gpus
 from trivet.backends.process import Isolation, isolation_of, open_isolated
@@ -101,7 +102,8 @@ class EncoderBackend:
         info = _info(config, folder, is_gpu=placement.kind == "KIND_GPU")
         tokenizer = self._tokenizer(folder, info)
         body = self._body(config, folder, placement)
-        return EncoderInstance(folder, info, tokenizer, body, head_of(folder, body, tokenizer))
+        head = body.turns.take(lambda: head_of(folder, body, tokenizer))
+        return EncoderInstance(folder, info, tokenizer, body, head)
 
     def _tokenizer(self, folder: Folder, info: EncoderInfo) -> FolderTokenizer:
         path, lowers = folder.path / TOKENIZER, folder.lowers
@@ -131,7 +133,8 @@ def _open(compute: str, folder: Folder, placement: Placement, dtype: str) -> Bod
         return OnnxBody(folder, folder.onnx, placement)
     from trivet.backends.encoder.torch_body import TorchBody
 
-    return TorchBody(folder, placement, dtype)
+    turns = InOneThread()
+    return turns.take(lambda: TorchBody(folder, placement, dtype, turns))
 
 
 def _info(config: ModelConfig, folder: Folder, *, is_gpu: bool) -> EncoderInfo:

@@ -1,11 +1,12 @@
 """What a framework gives of padded ids, and the arrays that it speaks: numpy's or torch's."""
 
 from collections.abc import Sequence
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
+
+from trivet.backends.encoder.turns import Turns
 
 Array = Any
 """Of numpy or torch: what is done to them here is spelt alike in both."""
@@ -63,12 +64,11 @@ class Body(Protocol):
         """The module whose arrays it speaks: numpy or torch."""
 
     @property
-    def turn(self) -> AbstractContextManager[Any]:
-        """Held by the instance that computes, from the ids to the vectors or scores: where all
-        cores work for one, a second one would only be in its way."""
+    def turns(self) -> Turns:
+        """In which everything is computed, from the ids to the vectors or scores."""
 
     def compute(self, padded: Padded) -> Computed:
-        """In the instance's thread. Several instances may share it."""
+        """Several instances may share it."""
 
     def weights(self, path: Any) -> dict[str, Array]:
         """A module's own weights, where it computes."""

@@ -1,6 +1,7 @@
 """Runs batches of texts through an encoder: read, tokenised, computed alike lengths together."""
 
 from collections.abc import Sequence
+from functools import partial
 
 import numpy as np
 
@@ -149,8 +150,12 @@ class EncoderInstance:
             if chosen:
                 ids, types = [row.ids for row in chosen], [row.type_ids for row in chosen]
                 padded = Padded.of(ids, types, self._padding_id)
-                with body.turn:
-                    self._head.fill(body.compute(padded), chosen, wanted)
+                body.turns.take(partial(self._fill, body, padded, chosen, wanted))
+
+    def _fill(
+        self, body: Body, padded: Padded, rows: Sequence[Row], wanted: frozenset[str]
+    ) -> None:
+        self._head.fill(body.compute(padded), rows, wanted)
 
 
 def most_text_bytes(max_tokens: int) -> int:

@@ -1,6 +1,5 @@
 """The model itself, from an ONNX file that lies in the folder."""
 
-from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +9,7 @@ from trivet.backends.api import LoadFailed, Placement
 from trivet.backends.api.encoder import Task
 from trivet.backends.encoder.computing import Computed, Padded
 from trivet.backends.encoder.folder import Folder
+from trivet.backends.encoder.turns import OneAtATime
 from trivet.backends.hugging_face.onnx_session import open_session
 
 _TOKEN_VECTORS = ("last_hidden_state", "token_embeddings", "hidden_states")
@@ -23,10 +23,10 @@ class OnnxBody:
 
     def __init__(self, folder: Folder, path: Path, placement: Placement) -> None:
         """Raises LoadFailed."""
-        # Its threads help whoever computes, so that no instance has to wait for its turn. Were they
-        # to spin in between, they would take the cores from the other one and the event loop.
+        # Were its threads to spin in between, they would take the cores from the event loop, and
+        # from the instance that reads texts meanwhile.
         self._session = open_session(path, placement, spins=False)
-        self.turn = nullcontext()
+        self.turns = OneAtATime()
         self._inputs = {each.name for each in self._session.get_inputs()}
         unknown = self._inputs - {"input_ids", "attention_mask", "token_type_ids"}
         if unknown:

@@ -1,7 +1,6 @@
 """The model itself, by transformers' own classes on torch."""
 
 import inspect
-import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from trivet.backends.api import LoadFailed, Placement
 from trivet.backends.api.encoder import Task
 from trivet.backends.encoder.computing import Computed, Padded
 from trivet.backends.encoder.folder import Folder
+from trivet.backends.encoder.turns import InOneThread
 from trivet.backends.hugging_face.library import transformers
 from trivet.backends.hugging_face.torch_model import dtype_of, load_model
 from trivet.backends.torch_threads import THREADS
@@ -35,10 +35,12 @@ class TorchBody:
 
     arrays = torch
 
-    def __init__(self, folder: Folder, placement: Placement, dtype: str) -> None:
-        """Raises LoadFailed."""
+    def __init__(
+        self, folder: Folder, placement: Placement, dtype: str, turns: InOneThread
+    ) -> None:
+        """In one of these turns. Raises LoadFailed."""
         THREADS.use(placement.cpu_threads)
-        self.turn = threading.Lock()
+        self.turns = turns
         is_gpu = placement.kind == "KIND_GPU"
         self._device = torch.device("cuda", placement.device_id) if is_gpu else torch.device("cpu")
         self._dtype = dtype_of(folder.config, dtype, is_gpu=is_gpu)

@@ -3,6 +3,8 @@
 from trivet.backends.api import About, Claim, Listing, Match, Memory
 
 SHARED_NAMES = ("model.json", "model.txt")
+BOOSTER = ".bst"
+"""What KServe and MLServer call a booster, of XGBoost as of LightGBM."""
 _XGBOOST_HEAD = '{"learner":'
 _LIGHTGBM_HEAD = "tree\nversion="
 GPU_PARAMETERS = (
@@ -39,7 +41,7 @@ def _recognise(listing: Listing) -> Match | None:
 ABOUT = About(
     word="fil",
     backend="trivet.backends.fil.backend:BACKEND",
-    suffixes=(".ubj", ".cbm", ".xgb", ".lgb"),
+    suffixes=(".ubj", ".cbm", ".xgb", ".lgb", BOOSTER),
     names=("xgboost.ubj", "xgboost.json", "xgboost.model", "checkpoint.tl"),
     shared_names=SHARED_NAMES,
     recognise=_recognise,

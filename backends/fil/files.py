@@ -4,7 +4,7 @@ from pathlib import Path
 
 from trivet.backends.api import InvalidConfig, LoadFailed, ModelFiles, parameter
 from trivet.backends.api.content import describe_content
-from trivet.backends.fil.about import ABOUT, is_lightgbm_text, is_xgboost_json
+from trivet.backends.fil.about import ABOUT, BOOSTER, is_lightgbm_text, is_xgboost_json
 from trivet.backends.fil.forest import Forest
 from trivet.protos.model_config_pb2 import ModelConfig
 
@@ -84,9 +84,10 @@ def _library(config: ModelConfig, path: Path) -> str:
 def _by_content(path: Path) -> str:
     with path.open("rb") as file:
         text = file.read(200).decode(errors="replace")
-    if is_xgboost_json(text):
-        return "xgboost"
-    return "lightgbm" if is_lightgbm_text(text) else ""
+    if is_lightgbm_text(text):
+        return "lightgbm"
+    # Of a booster XGBoost itself tells what is wrong.
+    return "xgboost" if is_xgboost_json(text) or path.suffix.lower() == BOOSTER else ""
 
 
 def _open(library: str, path: Path, *, is_triton: bool) -> Forest:

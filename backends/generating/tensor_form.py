@@ -168,6 +168,7 @@ async def answer_tensors(
         cancel=request.cancel,
         prepared_s=time.monotonic() - begun_s,
         on_tokens=request.on_tokens,
+        callers=request.callers,
     )
     generator.generate(generate, TensorSink(request, text, len(ids), version, sink))
 

@@ -2,7 +2,7 @@
 
 import re
 
-from trivet.backends.api import About, Claim, Listing, Match, Memory
+from trivet.backends.api import About, Claim, Listing, Match, Measure, Memory
 
 PARAMETERS = (
     "attention",
@@ -30,6 +30,7 @@ PARAMETERS = (
     "max_pixels",
     "model_path",
     "num_threads",
+    "pipeline_parallel_size",
     "prefix_caching",
     "quantization",
     "reasoning_parser",
@@ -100,5 +101,6 @@ ABOUT = About(
     only_reads=True,
     fields=("default_model_filename",),
     parameters=PARAMETERS,
-    memory=Memory(weight_suffixes=(".gguf", ".safetensors")),
+    shared_imports=("trivet.backends.llm.engine.assemble",),
+    memory=Memory(weight_suffixes=(".gguf", ".safetensors"), measure=Measure.REPORT),
 )

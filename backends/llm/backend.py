@@ -1,5 +1,6 @@
 """The backend word "llm": language models on our own engine."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -133,7 +134,8 @@ def _group(config: ModelConfig) -> ModelInstanceGroup:
     if "," in (uuids := parameter(config, "gpu_uuids")):
         raise InvalidConfig(
             f"parameter 'gpu_uuids' is '{uuids}'; a language model takes one. For several GPUs "
-            "give it tensor_parallel_size and the number of the first in instance_group.gpus"
+            "give it tensor_parallel_size or pipeline_parallel_size and the number of the first in "
+            "instance_group.gpus"
         )
     if uuids:
         return ModelInstanceGroup(count=1, kind="KIND_GPU", gpus=[0])
@@ -143,7 +145,8 @@ def _group(config: ModelConfig) -> ModelInstanceGroup:
     if len(given.gpus) > 1:
         raise InvalidConfig(
             f"instance_group names {len(given.gpus)} GPUs, {list(given.gpus)}; name the first: the "
-            "model parameter tensor_parallel_size says how many from there on compute the model"
+            "model parameters tensor_parallel_size and pipeline_parallel_size say how many from "
+            "there on compute the model"
         )
     if given.kind == ModelInstanceGroup.KIND_GPU or given.gpus:
         return ModelInstanceGroup(count=1, kind="KIND_GPU", gpus=given.gpus or [0])
@@ -192,6 +195,16 @@ class LlmInstance:
     def execute(self, batch: Batch) -> None:
         """Never called: see `make_executor`."""
         raise BackendFailed(f"an llm model does not take batches; {batch.size} items came in one")
+
+    def take_engine(self) -> StartedEngine:
+        """See HasEngine: the texts are of no use to one that has them."""
+        if self._images is not None:
+            self._images.close()
+        return self._engine
+
+    def memory_bytes(self) -> Mapping[int | None, int]:
+        """See ReportsMemory: a cache in host memory takes it as it fills."""
+        return {None: self._engine.memory_bytes() + int(self._engine.info["host_cache_bytes"])}
 
     def is_ready(self) -> bool:
         """Whether the engine runs."""

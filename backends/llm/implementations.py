@@ -63,7 +63,8 @@ def _native_why_not(task: Task) -> str:
     native = load_native()
     if not isinstance(native, Native):
         return native
-    if task.weights.ranks.size > 1:
+    whole = task.weights.whole
+    if task.weights.ranks.size > 1 or not (whole.is_first and whole.is_last):
         return "it computes whole models"
     if others := task.weights.formats - {Dense.name, Grouped.name}:
         return f"it multiplies no matrices of {', '.join(sorted(others))}"

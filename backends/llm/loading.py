@@ -3,13 +3,20 @@
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from trivet.backends.api import LoadFailed
 from trivet.backends.llm.adapters.bank import AdapterBank
-from trivet.backends.llm.attention.cache_size import cache_scales, size_cache
+from trivet.backends.llm.attention.cache_size import (
+    MIB,
+    cache_scales,
+    size_cache,
+    token_bytes_of,
+)
 from trivet.backends.llm.attention.kv_cache import KvCache
 from trivet.backends.llm.device.devices import (
     MemoryUse,
@@ -19,12 +26,13 @@ from trivet.backends.llm.device.devices import (
     memory_told,
 )
 from trivet.backends.llm.device.free_cores import FreeCores
-from trivet.backends.llm.device.group import Ranks
+from trivet.backends.llm.device.group import ALL, Joined
 from trivet.backends.llm.device.staging import make_staging
 from trivet.backends.llm.families.config import LlmConfig
 from trivet.backends.llm.families.described import NotComputed
 from trivet.backends.llm.families.family import Family
 from trivet.backends.llm.families.registry import FAMILIES, UnknownArchitecture, is_known
+from trivet.backends.llm.families.staging import WHOLE, Stage
 from trivet.backends.llm.families.stretching import for_length
 from trivet.backends.llm.foreign.plan import ModelTensors, Sight
 from trivet.backends.llm.foreign.reading import read_foreign
@@ -35,6 +43,7 @@ from trivet.backends.llm.settings import EngineSettings
 from trivet.backends.llm.steps.graphs import CudaRecorder, GraphedModel
 from trivet.backends.llm.steps.measure import CudaMeter, Meter, largest_step
 from trivet.backends.llm.steps.runner import HeldModel, Model, TorchRunner
+from trivet.backends.llm.steps.stages import StagedModel, no_states
 from trivet.backends.llm.text.tokenizer_files import TokenizerFiles
 from trivet.backends.llm.weights.documents import read_json
 from trivet.backends.llm.weights.files import load_model
@@ -69,41 +78,69 @@ class LoadedPart:
     """Over the model; or why there can be none."""
     sight: Sight | None = None
     """Of a model that reads images."""
+    stage: Stage = WHOLE
+    weight_bytes: int = 0
+    """About what this process holds, and its cache; 0 where it is the only one."""
+    cache_bytes: int = 0
+
+    def told(self) -> str:
+        """What this process has of the model, for the log."""
+        mine = self.stage.layers(self.config.num_layers)
+        return (
+            f"stage {self.stage.number + 1} of {self.stage.count}, layers {mine.start} to "
+            f"{mine.stop - 1}: {self.weight_bytes // MIB} MiB of weights, "
+            f"{self.cache_bytes // MIB} MiB of cache in {self.num_blocks} blocks"
+        )
 
 
 def load_part(
     settings: EngineSettings,
     device: torch.device,
-    ranks: Ranks,
+    joined: Joined = ALL,
     families: Sequence[Family] = FAMILIES,
     beside: Companion = Companion(),
 ) -> tuple[LoadedPart, TokenizerFiles]:
     """What the settings name, a model of one of the families, and its tokenizer. `beside`: what is
     to be left to another. Raises LoadFailed."""
     dtype = choose_dtype(settings.dtype, device)
-    config, weights, files = read_model(settings, dtype, families)
-    return build_part(settings, config, weights, dtype, device, ranks, beside), files
+    stage = joined.neighbours.stage
+    config, weights, files = read_model(settings, dtype, families, stage)
+    return build_part(settings, config, weights, dtype, device, joined, beside), files
 
 
 def read_model(
-    settings: EngineSettings, dtype: torch.dtype, families: Sequence[Family] = FAMILIES
+    settings: EngineSettings,
+    dtype: torch.dtype,
+    families: Sequence[Family] = FAMILIES,
+    stage: Stage = WHOLE,
 ) -> tuple[LlmConfig, Mapping[str, Stored], TokenizerFiles]:
     """By the family that knows the model, or by transformers' classes: also where the family does
     not compute what the config says."""
     path = Path(settings.model_path)
     if path.is_dir() and not is_known(read_json(path / "config.json"), families):
-        return read_foreign(path, dtype, settings)
+        return _read_foreign(path, dtype, settings)
     try:
-        return load_model(path, dtype, families)
+        return load_model(path, dtype, families, stage)
     except NotComputed as reason:
         # A table of GGUF's keys is only as good as what is known of the family behind it.
         if not path.is_dir() and not isinstance(reason, UnknownArchitecture):
             raise
         log.info("not computed by its family: %s", reason)
         try:
-            return read_foreign(path, dtype, settings)
+            return _read_foreign(path, dtype, settings)
         except LoadFailed as error:
             raise LoadFailed(f"{reason}; nor by transformers' own classes: {error}") from error
+
+
+def _read_foreign(
+    path: Path, dtype: torch.dtype, settings: EngineSettings
+) -> tuple[LlmConfig, Mapping[str, Stored], TokenizerFiles]:
+    if settings.pipeline_parallel_size > 1:
+        raise LoadFailed(
+            "transformers' own classes, which compute models without a family, compute all layers; "
+            f"pipeline_parallel_size is {settings.pipeline_parallel_size} (model parameter)"
+        )
+    return read_foreign(path, dtype, settings)
 
 
 def build_part(
@@ -112,40 +149,51 @@ def build_part(
     tensors: Mapping[str, Stored],
     dtype: torch.dtype,
     device: torch.device,
-    ranks: Ranks,
+    joined: Joined = ALL,
     beside: Companion = Companion(),
 ) -> LoadedPart:
-    """One rank's part of a model of these tensors. Raises LoadFailed."""
+    """One rank's part of a model of these tensors: of several stages, those of its own. Raises
+    LoadFailed."""
     config = for_length(config, settings.max_model_len)
     max_model_len = min(settings.max_model_len or config.max_positions, config.max_positions)
     settings = replace(settings, max_model_len=max_model_len)
     adapters = _adapters(settings, dtype, device)
     bank = adapters if isinstance(adapters, AdapterBank) else None
-    weights = Weights(tensors, config, ranks, device, settings.quantization, bank)
+    stage = joined.neighbours.stage
+    mine = stage.of(config)
+    weights = Weights(tensors, mine, joined.ranks, device, settings.quantization, bank)
+    like = no_states(config.hidden_size, dtype, device)
     if device.type == "cpu":
         model, num_blocks = _load_plain(settings, weights, dtype, beside)
         prepare = _no_work
     else:
-        scales = cache_scales(tensors, config)
-        held, num_blocks = _load_measured(settings, weights, dtype, device, scales, beside=beside)
-        model, prepare = _recorded(held, settings, device, bank)
+        scales = cache_scales(tensors, mine)
+        held, num_blocks = _load_measured(
+            settings, weights, dtype, device, scales, beside=beside, stage=stage
+        )
+        model, prepare = _recorded(held, settings, device, bank, None if stage.is_first else like)
     runner = TorchRunner(
-        model,
+        StagedModel(model, joined.neighbours, like) if stage.count > 1 else model,
         make_staging(device),
         max_num_seqs=settings.max_num_seqs,
-        ranks=ranks,
+        ranks=joined.ranks,
         adapters=bank,
         cores=_free_cores(settings, device),
     )
     sight = tensors.sight if isinstance(tensors, ModelTensors) else None
-    return LoadedPart(
+    made = LoadedPart(
         config, device, dtype, max_model_len, num_blocks, runner, prepare, adapters, sight
     )
+    if settings.num_ranks == 1:
+        return made
+    each = token_bytes_of(weights.config, FP8 if settings.kv_cache_dtype == "fp8" else dtype)
+    cache_size = num_blocks * settings.block_size * each
+    return replace(made, stage=stage, weight_bytes=weights.nbytes, cache_bytes=cache_size)
 
 
 def _free_cores(settings: EngineSettings, device: torch.device) -> FreeCores | None:
     """Of a processor, where nobody has said how many of them are to compute."""
-    if device.type != "cpu" or settings.num_threads or settings.tensor_parallel_size > 1:
+    if device.type != "cpu" or settings.num_threads or settings.num_ranks > 1:
         return None
     return FreeCores(torch.get_num_threads(), torch.set_num_threads)
 
@@ -156,13 +204,24 @@ def _adapters(
     """What adapts a model's products; or why nothing does."""
     if not settings.max_loras:
         return "the base takes none (model parameter max_loras is 0)"
+    if settings.pipeline_parallel_size > 1:
+        return (
+            "the base is computed in stages, in which none are (model parameter "
+            f"pipeline_parallel_size is {settings.pipeline_parallel_size}; tensor_parallel_size "
+            "takes adapters)"
+        )
     return AdapterBank(dtype, device, settings.max_lora_rank)
 
 
 def _recorded(
-    model: HeldModel, settings: EngineSettings, device: torch.device, adapters: AdapterBank | None
+    model: HeldModel,
+    settings: EngineSettings,
+    device: torch.device,
+    adapters: AdapterBank | None,
+    like: Tensor | None,
 ) -> tuple[Model, Callable[[], bool]]:
-    """With decode steps that are recorded, if they can be, and what records them."""
+    """With decode steps that are recorded, if they can be, and what records them. `like`: what the
+    states of a later stage are."""
     if not settings.cuda_graphs or not model.is_recordable:
         log.info("decode steps are not recorded as CUDA graphs")
         return model, _no_work
@@ -173,6 +232,7 @@ def _recorded(
         max_num_seqs=settings.max_num_seqs,
         max_num_blocks=-(-settings.max_model_len // settings.block_size) + 1,
         adapters=adapters,
+        like=like,
     )
     return graphed, graphed.record_next
 
@@ -201,6 +261,7 @@ def _load_measured(
     scales: list[tuple[float, float]],
     meter: Meter | None = None,
     beside: Companion = Companion(),
+    stage: Stage = WHOLE,
 ) -> tuple[HeldModel, int]:
     """On a GPU: the cache gets what weights and the largest step leave. `scales`: of a cache of 8
     bits."""
@@ -213,16 +274,19 @@ def _load_measured(
         small = KvCache(config, 2, settings.block_size, kind, device, scales)
         model = make_held_model(weights, small, settings.attention)
         loaded = meter.allocated()
-        largest_step(model, settings, device)  # compiles kernels, which takes memory of its own
-        peak = meter.peak(lambda: largest_step(model, settings, device))
+        like = None if stage.is_first else no_states(config.hidden_size, dtype, device)
+        step = partial(largest_step, model, settings, device, stage, like)
+        step()  # compiles kernels, which takes memory of its own
+        peak = meter.peak(step)
         if isinstance(weights.tensors, ModelTensors) and weights.tensors.sight is not None:
             peak = max(peak, meter.peak(weights.tensors.sight.look_at_most))
-        # What a recorded step gives: logits in both types.
-        graphs = settings.max_num_seqs * weights.whole.vocabulary_size * (dtype.itemsize + 4)
+        # What a recorded step gives: logits in both types, or states.
+        wide = weights.whole.vocabulary_size if stage.is_last else config.hidden_size
+        graphs = settings.max_num_seqs * wide * (dtype.itemsize + 4)
         use = replace(
             use,
             weights=loaded + beside.weight_bytes,
-            step=peak - loaded,
+            step=peak - loaded + _under_way_bytes(settings, weights, dtype, device, stage),
             graphs=graphs if settings.cuda_graphs else 0,
         )
         use = _with_adapters(use, settings, weights, device)
@@ -231,6 +295,22 @@ def _load_measured(
         num_blocks = weights.ranks.least(num_blocks)
         model.hold(KvCache(config, num_blocks, settings.block_size, kind, device, scales))
     return model, num_blocks
+
+
+def _under_way_bytes(
+    settings: EngineSettings,
+    weights: Weights,
+    dtype: torch.dtype,
+    device: torch.device,
+    stage: Stage,
+) -> int:
+    """What the steps under way of a model in stages keep beside what is computed: states that came
+    and states on their way, or logits."""
+    if stage.count == 1:
+        return 0
+    states = settings.step_tokens(device.type) * weights.whole.hidden_size * dtype.itemsize
+    logits = settings.max_num_seqs * weights.whole.vocabulary_size * torch.float32.itemsize
+    return states + stage.count * (logits if stage.is_last else states)
 
 
 def _with_adapters(

@@ -64,7 +64,10 @@ class EngineSettings:
     kv_cache_dtype: str = "auto"
     """fp8: twice the tokens in the same memory. "auto": what the model computes in."""
     tensor_parallel_size: int = 1
-    """GPUs that compute the model together, from the one of `device` on."""
+    """GPUs that compute each layer together, from the one of `device` on."""
+    pipeline_parallel_size: int = 1
+    """Stages that compute the model one after the other, some layers each, on
+    `tensor_parallel_size` GPUs each."""
     attention: str = "auto"
     """The kernels on a GPU, by name; "auto": the fastest that is there."""
     cuda_graphs: bool = True
@@ -112,6 +115,11 @@ class EngineSettings:
         return self.max_batched_tokens or STEP_TOKENS.get(device_type, STEP_TOKENS["cpu"])
 
     @property
+    def num_ranks(self) -> int:
+        """Processes that compute the model together."""
+        return self.tensor_parallel_size * self.pipeline_parallel_size
+
+    @property
     def speculative(self) -> SpeculativeConfig | None:
         """How tokens are guessed; None: none are."""
         return read_speculative_config(self.speculative_config, self.speculative_model)
@@ -146,11 +154,9 @@ def engine_settings(config: ModelConfig, files: ModelFiles) -> EngineSettings:
                 f"parameter '{name}' is '{given[name]}'; it must be one of "
                 f"{', '.join(filter(None, choices))}{hint}"
             )
-    if given.get("tensor_parallel_size", 1) < 1:
-        raise InvalidConfig(
-            f"parameter 'tensor_parallel_size' is {given['tensor_parallel_size']}; it must be at "
-            "least 1"
-        )
+    for name in ("tensor_parallel_size", "pipeline_parallel_size"):
+        if given.get(name, 1) < 1:
+            raise InvalidConfig(f"parameter '{name}' is {given[name]}; it must be at least 1")
     if not DEVICE.fullmatch(given.get("device", "auto")):
         raise InvalidConfig(
             f"parameter 'device' is '{given['device']}'; it must be auto, cpu, cuda or cuda:N with "
@@ -165,6 +171,12 @@ def engine_settings(config: ModelConfig, files: ModelFiles) -> EngineSettings:
     speculative = read_speculative_config(
         given.get("speculative_config", ""), given.get("speculative_model", "")
     )
+    if speculative is not None and given.get("pipeline_parallel_size", 1) > 1:
+        raise InvalidConfig(
+            f"parameter 'pipeline_parallel_size' is {given['pipeline_parallel_size']}, and "
+            "'speculative_config' or 'speculative_model' has tokens guessed: of a model in stages "
+            "none are, for steps are under way when the next one is planned; leave one of them out"
+        )
     if speculative is not None and speculative.model:
         given["speculative_model"] = str(files.inside(files.version_dir, speculative.model))
         given["speculative_config"] = without_model(given.get("speculative_config", ""))
@@ -205,6 +217,7 @@ def _placed_by_uuid(settings: EngineSettings, uuid: str) -> EngineSettings:
     for name, is_wrong in (
         ("device", settings.device not in ("auto", "cuda", "cuda:0")),
         ("tensor_parallel_size", settings.tensor_parallel_size > 1),
+        ("pipeline_parallel_size", settings.pipeline_parallel_size > 1),
         ("in_process", settings.in_process),
     ):
         if is_wrong:

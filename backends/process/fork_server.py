@@ -15,11 +15,11 @@ from importlib import import_module
 from pathlib import Path
 
 from trivet.backends.confinement import leave_network
-from trivet.backends.process.child import main as serve
 from trivet.backends.process.order import FORK, NO_PROCESS, PROCESS_ID, READY, Order
 from trivet.backends.registry import about_of, open_backend
 
 SetThreads = Callable[[int], object]
+Serve = Callable[[str], None]
 
 _NUM_FDS = 4
 _GO = b"g"
@@ -38,7 +38,8 @@ _SET_THREADS = (
 
 def main() -> None:
     """Arguments of the program: the descriptor of its socket, the server's process id, whose
-    instances are forked. Returns once the server is gone, and in a fork once that is done."""
+    processes are forked, and the module whose `main` they run. Returns once the server is gone,
+    and in a fork once that is done."""
     control, server_pid = socket.socket(fileno=int(sys.argv[1])), int(sys.argv[2])
     # Ctrl-C in the server's terminal is the server's to handle.
     os.setsid()
@@ -46,6 +47,7 @@ def main() -> None:
     for module in about.shared_imports or ():
         import_module(module)
     open_backend(about.word)
+    serve: Serve = import_module(sys.argv[4]).main
     set_threads = _thread_setters()
     _check(set_threads)
     # A collection in a fork would write to each page of what was imported.
@@ -53,7 +55,7 @@ def main() -> None:
     gc.freeze()
     control.sendall(READY)
     if fds := _fork_on_demand(control):
-        _become_instance(*fds, server_pid=server_pid, set_threads=set_threads)
+        _become_instance(*fds, server_pid=server_pid, set_threads=set_threads, serve=serve)
 
 
 def _check(set_threads: Sequence[SetThreads]) -> None:
@@ -145,8 +147,9 @@ def _become_instance(
     *,
     server_pid: int,
     set_threads: Sequence[SetThreads],
+    serve: Serve,
 ) -> None:
-    """What `exec` would do, and a new interpreter; then serves as any other instance process."""
+    """What `exec` would do, and a new interpreter; then serves as one that was started does."""
     with Path(os.devnull).open("rb") as nothing:
         os.dup2(nothing.fileno(), sys.stdin.fileno())
     for stream in (sys.stdout, sys.stderr):
@@ -161,7 +164,7 @@ def _become_instance(
         # Or all of them would draw the same numbers.
         sys.modules["numpy.random"].seed()
     sys.argv[1:] = map(str, (calls_fd, events_fd, server_pid))
-    serve(network="" if reason is None else f"not taken away ({reason})")
+    serve("" if reason is None else f"not taken away ({reason})")
 
 
 def _thread_setters() -> list[SetThreads]:

@@ -8,10 +8,11 @@ import logging
 import os
 import socket
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache
+from types import MappingProxyType
 from typing import Protocol
 
 from trivet.backends.process.launch import Launched, launch
@@ -26,6 +27,7 @@ from trivet.backends.process.order import (
 
 log = logging.getLogger(__name__)
 
+NO_VARIABLES: Mapping[str, str] = MappingProxyType({})
 _PROGRAM = "trivet.backends.process.fork_server"
 _PR_SET_CHILD_SUBREAPER = 36
 _START_S = 300.0
@@ -58,9 +60,17 @@ class ForkServer:
     """Owns the process that others are forked from. It is started when it is needed first, again
     when it has died, and ended when there are no others any more. For any thread."""
 
-    def __init__(self, backend: str) -> None:
-        """`backend`: whose instances it is for."""
+    def __init__(
+        self,
+        backend: str,
+        program: str = "trivet.backends.process.child",
+        variables: Mapping[str, str] = NO_VARIABLES,
+    ) -> None:
+        """`backend`: whose processes it is for; `program`: the module whose `main` they run;
+        `variables`: of its environment, where that has none of them."""
         self._backend = backend
+        self._program = program
+        self._variables = variables
         self._lock = threading.Lock()
         """Held while it is asked, which may take long where it does not answer."""
         self._launched: Launched | None = None
@@ -81,6 +91,15 @@ class ForkServer:
         except BaseException:
             self.note_end()
             raise
+
+    @contextmanager
+    def kept(self) -> Iterator[None]:
+        """It does not end meanwhile: a process will be needed that nobody should wait long for."""
+        self._note_start()
+        try:
+            yield
+        finally:
+            self.note_end()
 
     def _note_start(self) -> None:
         with self._counting:
@@ -127,11 +146,10 @@ class ForkServer:
 
     def _launch(self) -> Launched | None:
         """Started, and with all imported."""
-        arguments = [str(os.getpid()), self._backend]
+        arguments = [str(os.getpid()), self._backend, self._program]
         output = ("fork server", "")
-        launched = launch(
-            _PROGRAM, arguments, b"", output, environment=instance_variables(os.environ, 1)
-        )
+        environment = instance_variables({**self._variables, **os.environ}, 1)
+        launched = launch(_PROGRAM, arguments, b"", output, environment=environment)
         launched.socket.settimeout(_START_S)
         with suppress(OSError):
             if launched.socket.recv(len(READY)) == READY:

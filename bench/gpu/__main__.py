@@ -35,6 +35,7 @@ SUBJECTS = (
     Subject("ensemble", "bench.gpu.ensemble", needs_s=30),
     Subject("vision", "bench.gpu.vision", needs_s=45),
     Subject("llm-8bit", "bench.gpu.llm", "run_8bit", needs_s=90),
+    Subject("llm-packed", "bench.gpu.packed", needs_s=60),
     Subject("peers", "bench.gpu.peers", needs_s=75),
 )
 

@@ -74,8 +74,7 @@ def _step(model: Model, device: str, done: list[int], counts: list[int]) -> Tens
         block_tables=tables,
         sample_rows=ends - 1,
     )
-    return model.forward(StepInputs(*(getattr(inputs, name).to(device)
-                                      for name in StepInputs.__slots__)))  # fmt: skip
+    return model.forward(inputs.to(torch.device(device)))
 
 
 def tokens_row(llama: RandomLlama, num_requests: int = 24) -> Row:

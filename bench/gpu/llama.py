@@ -8,7 +8,6 @@ import torch
 from torch import Tensor
 
 from trivet.backends.api import Sampling
-from trivet.backends.llm.device.group import Alone
 from trivet.backends.llm.engine.assemble import make_scheduler, make_state
 from trivet.backends.llm.engine.engine import Engine
 from trivet.backends.llm.families.kinds import RopeScaling
@@ -100,9 +99,7 @@ class RandomLlama:
         device = torch.device(settings.device)
         dtype: torch.dtype = getattr(torch, settings.dtype)
         weights = RandomWeights(config, device, dtype)
-        self.loaded: LoadedPart = build_part(
-            settings, config.config(), weights, dtype, device, Alone()
-        )
+        self.loaded: LoadedPart = build_part(settings, config.config(), weights, dtype, device)
 
     @property
     def cache_tokens(self) -> int:

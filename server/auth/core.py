@@ -26,7 +26,8 @@ from trivet.server.auth.errors import PermissionDenied
 from trivet.server.auth.metering import MeteredGenerator, TenantsGenerator
 from trivet.server.auth.releases import GuardedReleases
 from trivet.server.auth.scopes import Scope
-from trivet.server.core import Core, Payer, Releases
+from trivet.server.auth.sleeping import GuardedSleeping
+from trivet.server.core import Core, Payer, Releases, Sleeping
 from trivet.server.logs.setting import LogValue
 from trivet.server.models.known import IndexRow
 from trivet.server.models.model import Model
@@ -50,6 +51,7 @@ class GuardedCore:
         self.shared_memory = core.shared_memory
         self.tracing = core.tracing
         self.releases: Releases = GuardedReleases(core.releases, self._require)
+        self.sleeping: Sleeping = GuardedSleeping(core.sleeping, self._require, _is_visible)
 
     def _require(self, model: str) -> None:
         caller = current_caller.get()

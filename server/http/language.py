@@ -14,6 +14,7 @@ from trivet.server.http.limits import HttpLimits
 from trivet.server.http.openai import errors as openai_errors
 from trivet.server.http.openai.models import Models
 from trivet.server.http.openai.prefix_caches import PrefixCaches
+from trivet.server.http.openai.sleeping import SleepRoutes
 from trivet.server.http.operations import (
     ANTHROPIC,
     ARRAY,
@@ -67,6 +68,9 @@ _DETOKENIZE = Operation(OPENAI, "The text of tokens", "openai.fields:DetokenizeF
 _TOKENIZER = Operation(OPENAI, "The tokenizer's settings")
 _VERSION = Operation(OPENAI, "The server's version")
 _RESET = Operation(OPENAI, "Forget what prompts begin with", answer=None)
+_SLEEP = Operation(OPENAI, "Free the memory of models", answer=None)
+_WAKE = Operation(OPENAI, "Have models compute again", answer=None)
+_IS_SLEEPING = Operation(OPENAI, "Whether models sleep")
 _LOAD = Operation(OPENAI, "Requests in progress")
 _LOAD_ADAPTER = Operation(
     OPENAI, "Serve an adapter of a base's folder", "openai.adapters:LoadAdapterFields", None
@@ -110,6 +114,7 @@ class Language:
         self._models = Models(core)
         self._anthropic_models = AnthropicModels(core)
         self._probes = Probes(core)
+        self._sleep = SleepRoutes(core)
 
     async def prepare(self) -> None:
         """Makes them now where there is a model for them: its first client need not wait."""
@@ -146,6 +151,7 @@ class Language:
         tokenize = rooms.handler(lambda made: made.tokens.tokenize)
         detokenize = rooms.handler(lambda made: made.tokens.detokenize)
         infer, any_key, inference = Scope.INFER, Scope.ANY, Api.INFERENCE
+        admin, api = Scope.ADMIN, Api.MODEL_REPOSITORY
         settings = models.tokenizer_info
         pool = rooms.handler(lambda made: made.pooling.pool)
         classify = rooms.handler(lambda made: made.pooling.classify)
@@ -176,7 +182,10 @@ class Language:
             Route("POST", "/detokenize", detokenize, infer, inference, _DETOKENIZE),
             Route("GET", "/tokenizer_info", settings, any_key, Api.METADATA, _TOKENIZER),
             Route("GET", "/version", models.version, any_key, Api.METADATA, _VERSION),
-            Route("POST", "/reset_prefix_cache", reset, Scope.ADMIN, Api.MODEL_REPOSITORY, _RESET),
+            Route("POST", "/reset_prefix_cache", reset, admin, api, _RESET),
+            Route("POST", "/sleep", self._sleep.sleep, admin, api, _SLEEP),
+            Route("POST", "/wake_up", self._sleep.wake_up, admin, api, _WAKE),
+            Route("GET", "/is_sleeping", self._sleep.is_sleeping, any_key, api, _IS_SLEEPING),
             Route("GET", "/load", models.load, any_key, Api.STATISTICS, _LOAD),
         ]
 

@@ -16,7 +16,7 @@ from trivet.server.auth.scopes import Scope
 from trivet.server.auth.tls import Tls
 from trivet.server.cache.entry import Cache
 from trivet.server.cache.metrics import write_cache, write_cache_summaries, write_cached_models
-from trivet.server.core import Counters, Releasing
+from trivet.server.core import Counters, HasSleepers, Releasing
 from trivet.server.cost.ledger import Ledger
 from trivet.server.metrics.config import MetricsConfig
 from trivet.server.metrics.cost import write_costs
@@ -25,6 +25,7 @@ from trivet.server.metrics.generating import write_generators
 from trivet.server.metrics.machine import Machine, write_process
 from trivet.server.metrics.releases import write_arms, write_rollouts, write_shadows
 from trivet.server.metrics.sequences import write_sequences
+from trivet.server.metrics.sleeping import write_engine_sleep, write_sleepers
 from trivet.server.metrics.supervision import write_supervision
 from trivet.server.metrics.text import (
     Format,
@@ -200,7 +201,7 @@ def _total_us(model: ModelStatistics, stage: str) -> int:
     return duration.total_ns // 1000
 
 
-class Counted(Counters, Releasing, Protocol):
+class Counted(Counters, Releasing, HasSleepers, Protocol):
     """What the page tells of."""
 
 
@@ -260,10 +261,12 @@ class MetricsServer:
         page = Page(form)
         write_models(page, list(self._core.all_statistics()), self._config)
         write_supervision(page, self._core.loaded())
+        write_sleepers(page, self._core.sleeping.residents())
         write_arms(page, self._releases.arms())
         write_shadows(page, self._releases.shadows())
         write_rollouts(page, self._releases.rollouts())
         write_generators(page, self._core.measured())
+        write_engine_sleep(page, self._core.measured())
         write_cache(page, self._cache)
         write_costs(page, self._ledger)
         self._machine.write(page)

@@ -1,5 +1,6 @@
 """From opened instances to a servable model: the executor that its config asks for."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -10,9 +11,11 @@ from trivet.backends.api import (
     BringsExecutor,
     CostsByLength,
     Executor,
+    Instance,
     ModelServer,
     Observed,
     Signature,
+    Sleeps,
 )
 from trivet.server.cache.caching import Caching
 from trivet.server.models.asker import LoopAsker
@@ -62,17 +65,9 @@ class Assembler:
         """A model ready to be published. Called on the event loop."""
         name, config = plan.folder.name, opened.config
         signature = Signature.from_config(config)
-        server = self.server.within(plan.folder.namespace)
-        for _, instance in opened.instances:
-            if isinstance(instance, AsksModels):
-                instance.connect(server)
-            if isinstance(instance, AsksFromThreads):
-                instance.ask_through(LoopAsker(server))
-            if isinstance(instance, Observed):
-                instance.observe(StatisticsObserver(statistics))
-        statistics.gpu_memory = opened.gpu_memory.taken
-        statistics.cpu_memory_bytes = opened.cpu_memory_bytes
-        executor = self._executor(name, version, opened, signature, statistics)
+        instances = self.connected(plan, opened, statistics)
+        executor = self._executor((name, version), opened, instances, signature, statistics)
+        sleeps = executor if isinstance(executor, Sleeps) else None
         if self.caching is not None:
             self.caching.model_changed()
             # Models of equal files may ask others by the same names, each in its namespace.
@@ -89,14 +84,33 @@ class Assembler:
             opened.labels,
             Reshape.of(signature),
             opened.gpu_memory,
+            sleeps,
             plan.folder.namespace,
         )
 
+    def connected(
+        self, plan: LoadPlan, opened: Opened, statistics: ModelStatistics
+    ) -> Sequence[tuple[str, Instance]]:
+        """The instances as an executor takes them. Called on the event loop."""
+        server = self.server.within(plan.folder.namespace)
+        for _, instance in opened.instances:
+            if isinstance(instance, AsksModels):
+                instance.connect(server)
+            if isinstance(instance, AsksFromThreads):
+                instance.ask_through(LoopAsker(server))
+            if isinstance(instance, Observed):
+                instance.observe(StatisticsObserver(statistics))
+        statistics.gpu_memory = opened.gpu_memory.taken
+        statistics.cpu_memory_bytes = opened.cpu_memory_bytes
+        if isinstance(opened.instances[0][1], BringsExecutor):
+            return opened.instances
+        return pinned(opened.instances, opened.cores)
+
     def _executor(
         self,
-        name: str,
-        version: int,
+        model: tuple[str, int],
         opened: Opened,
+        instances: Sequence[tuple[str, Instance]],
         signature: Signature,
         statistics: ModelStatistics,
     ) -> Executor:
@@ -104,8 +118,7 @@ class Assembler:
         if isinstance(first, BringsExecutor):
             assert not others, "an instance that brings its executor is the only one"
             return first.make_executor()
-        instances = pinned(opened.instances, opened.cores)
-        model, config = (name, version), opened.config
+        config = opened.config
         permits = None
         if self.limiter is not None:
             permits = self.limiter.admit(needs_of(config, placements(config)))

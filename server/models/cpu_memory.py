@@ -1,11 +1,14 @@
 """Memory that instances take, by their own word or by that of their processes.
 
-That of an instance inside the server which does not report it is not known.
+That of an instance inside the server which does not report it can only be told by how much the
+server grows while it is opened, and by its files.
 """
 
+import threading
 from collections import Counter
-from collections.abc import Iterable, Sequence
-from contextlib import suppress
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 import psutil
@@ -35,6 +38,30 @@ def reported(instances: Iterable[Instance], measure: Measure) -> Counter[int | N
             if isinstance(instance, ReportsMemory):
                 sizes.update(instance.memory_bytes())
     return sizes
+
+
+@dataclass(slots=True)
+class Growth:
+    """How much this process has grown within a context."""
+
+    size_bytes: int = 0
+
+
+class GrowthMeter:
+    """Tells how much this process grows while something is opened in it. For any thread: one after
+    another, or each would be told of the others' growth, too."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._process = psutil.Process()
+
+    @contextmanager
+    def measured(self) -> Iterator[Growth]:
+        """Told at the end of the context."""
+        with self._lock:
+            growth, before = Growth(), self._process.memory_info().rss
+            yield growth
+            growth.size_bytes = max(0, self._process.memory_info().rss - before)
 
 
 def _bytes_of_processes(instances: Iterable[object]) -> int:

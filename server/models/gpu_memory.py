@@ -9,6 +9,7 @@ from weakref import WeakSet
 
 from trivet.backends.api import InvalidConfig, LoadFailed, Memory, ModelFiles, Placement
 from trivet.backends.device.nvml import GpuInfo, Gpus
+from trivet.server.models.file_sizes import weight_bytes
 
 log = logging.getLogger(__name__)
 
@@ -122,11 +123,7 @@ class _Need:
     """The least that a model takes: its files, for each instance."""
 
     def __init__(self, files: ModelFiles, known: Memory, num_instances: int) -> None:
-        size_bytes = sum(
-            path.stat().st_size
-            for path in files.walk()
-            if not known.weight_suffixes or path.suffix.lower() in known.weight_suffixes
-        )
+        size_bytes = weight_bytes(files, known)
         copies = 1 if GPU_KIND in known.shared_on else num_instances
         self.total_bytes = size_bytes * copies
         times = "" if copies == 1 else f"{copies} instances x "

@@ -17,13 +17,15 @@ from contextlib import asynccontextmanager, suppress
 from trivet.backends.api import Adapting, LoadFailed, ServingError, UnreadableFiles
 from trivet.server.models.assemble import Assembler
 from trivet.server.models.composition import Composition
+from trivet.server.models.counted import Counted
 from trivet.server.models.ending import end
 from trivet.server.models.known import Known, State, Status, Wanted
 from trivet.server.models.load_plan import LoadPlan
-from trivet.server.models.loader import Loader
+from trivet.server.models.loader import Loader, Opened
 from trivet.server.models.model import Model
 from trivet.server.models.opening import Opener
 from trivet.server.models.registry import Registry
+from trivet.server.models.sleeping.residency import NO_TERMS, MemoryTerms, Residency
 from trivet.server.models.texts import held_back
 from trivet.server.repository.layout import ModelFolder
 from trivet.server.scheduling.sequences.executor import SequenceExecutor
@@ -47,23 +49,27 @@ class Lifecycle:
         on_end: Callable[[], None] = lambda: None,
         load_retries: int = 0,
         has_summaries: bool = False,
+        terms: MemoryTerms = NO_TERMS,
+        is_held: Callable[[str], bool] = lambda _: False,
         direct: Callable[[LoadPlan], LoadPlan] = lambda plan: plan,
     ) -> None:
         """`on_end`: called when a version is gone, maybe long after `listener`; `load_retries`:
         how often a version that did not load is tried again at once; `has_summaries`: whether
-        statistics keep quantiles, too; `direct`: which versions serve after all, and who gets
-        which."""
-        self._has_summaries = has_summaries
+        statistics keep quantiles, too; `terms`: when models sleep; `is_held`: whether one must
+        not, now; `direct`: which versions serve after all, and who gets which."""
         self._direct = direct
         self._registry = registry
         self._opener = Opener(loader, threads=load_threads, retries=load_retries)
         self._assembler = assembler
+        self.residency = Residency(
+            self._opener, assembler, terms, is_held=is_held, on_change=on_end
+        )
         self._listener = listener
         self._on_end = on_end
         self._known: dict[str, Known] = {}
         """By the models' keys."""
         registry.trouble_of = lambda key: self._known.get(key, Known()).trouble
-        self._statistics: dict[tuple[str, int], ModelStatistics] = {}
+        self._counted = Counted(has_summaries=has_summaries)
         self._retiring: set[asyncio.Task[None]] = set()
         self.composition = Composition(registry.names)
 
@@ -89,7 +95,7 @@ class Lifecycle:
 
     def statistics(self) -> list[ModelStatistics]:
         """Of every version that was ever ready; they go on over reloads."""
-        return list(self._statistics.values())
+        return self._counted.all()
 
     # -- load ----------------------------------------------------------------------------------
 
@@ -191,32 +197,32 @@ class Lifecycle:
     async def _load_version(self, plan: LoadPlan, version: int, known: Known) -> str:
         """Loads and publishes one version; returns why it failed, or an empty text."""
         key = plan.folder.key
-        served = self._registry.models.get(key, {}).get(version)
-        if served is None:
+        if version not in self._registry.models.get(key, {}):
             self._set(key, version, known, Status(State.LOADING))
         started = time.monotonic()
+
+        def publish(opened: Opened) -> Model:
+            statistics = self._counted.of(plan, version)
+            statistics.load_duration_s = time.monotonic() - started
+            statistics.tags = dict(opened.config.metric_tags)
+            model = self._assembler.assemble(plan, version, opened, statistics)
+            replaced = self._registry.publish(model)
+            self._set(key, version, known, Status(State.READY))
+            log.info("model '%s' version %d is ready", key, version)
+            if replaced is not None:
+                self._spawn(self._end(replaced))
+            return model
+
         try:
-            opened = await self._opener.open(plan, version)
+            await self.residency.load(plan, version, publish)
         except ServingError as error:
             self._fail_version(key, version, known, error)
             return f"version {version} is at UNAVAILABLE state: {error.message}"
-        statistics = self._statistics.get((key, version))
-        if statistics is None:
-            statistics = self._statistics[key, version] = ModelStatistics(
-                plan.folder.name,
-                version,
-                namespace=plan.folder.namespace,
-                has_summaries=self._has_summaries,
-            )
-        statistics.load_duration_s = time.monotonic() - started
-        statistics.tags = dict(opened.config.metric_tags)
-        model = self._assembler.assemble(plan, version, opened, statistics)
-        replaced = self._registry.publish(model)
-        self._set(key, version, known, Status(State.READY))
-        log.info("model '%s' version %d is ready", key, version)
-        if replaced is not None:
-            self._spawn(end(replaced, self._registry.routers, self._on_end))
         return ""
+
+    async def _end(self, model: Model) -> None:
+        await end(model, self._registry.routers, self._on_end)
+        self.residency.ended(model)
 
     def _is_news(self, known: Known, error: ServingError) -> bool:
         """Notes a fault of the disk, which is met at each look and told once a minute."""
@@ -348,12 +354,11 @@ class Lifecycle:
     async def _leave(self, model: Model, known: Known, leaving: Status, reason: str) -> None:
         """Ends a version that was retired. It may be loaded again meanwhile: then `leaving` is not
         what is said of it any more, and its end is nobody's news."""
-        await end(model, self._registry.routers, self._on_end)
+        await self._end(model)
         if known.versions.get(model.version) is leaving:
             self._set(model.key, model.version, known, Status(State.UNAVAILABLE, reason))
         if model.version not in self._registry.models.get(model.key, {}):
-            self._statistics[model.key, model.version].gpu_memory = {}
-            self._statistics[model.key, model.version].cpu_memory_bytes = 0
+            self._counted.freed(model.key, model.version)
         self._forget_if_gone(model.key, known)
 
     # -- end of the server ---------------------------------------------------------------------
@@ -379,6 +384,7 @@ class Lifecycle:
             _, late = await asyncio.wait(waiting, timeout=timeout_s)
             for task in late:
                 task.cancel()
+        self.residency.close()
         await asyncio.gather(*(model.executor.close() for model in models))
         self._opener.close()
 

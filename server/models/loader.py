@@ -3,6 +3,7 @@
 import logging
 import threading
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Protocol
@@ -22,12 +23,10 @@ from trivet.backends.api import (
     Placement,
     Recipe,
     ServingError,
-    StartsProcesses,
     UnreadableFiles,
     UsesGpus,
     WantsEnvironment,
     judged,
-    parameter,
     storage_fault,
 )
 from trivet.backends.api.meters import MakesMeters, MeterStore
@@ -38,12 +37,15 @@ from trivet.protos.model_config_pb2 import ModelConfig, ModelInstanceGroup
 from trivet.server.cache.key import digest_of_model
 from trivet.server.evaluation.demand import Demands
 from trivet.server.models.allowed import Allowed
+from trivet.server.models.apart import completed, is_apart, starts_processes, takes_uuids
 from trivet.server.models.batch_size import DefaultBatchSizes
-from trivet.server.models.cpu_memory import host_bytes, reported
+from trivet.server.models.cpu_memory import Growth, GrowthMeter, host_bytes, reported
+from trivet.server.models.file_sizes import weight_bytes
 from trivet.server.models.gpu_memory import GPU_KIND, GpuLedger, LoadMemory
 from trivet.server.models.host_policy import Cores, HostPolicies, on_cores
 from trivet.server.models.labels import read_labels
 from trivet.server.models.load_plan import LoadPlan
+from trivet.server.models.sleeping.budget import Sizes
 from trivet.server.models.traffic import read_traffic
 from trivet.server.models.unread import warn_of_unread
 from trivet.server.models.warmup import warm
@@ -81,6 +83,9 @@ class Opened:
     gpu_memory: LoadMemory = field(default_factory=LoadMemory)
     cpu_memory_bytes: int = 0
     """Of the instances' own processes."""
+    sizes: Sizes = field(default_factory=dict)
+    """What would be free without it, as far as that can be told; of one inside the server with a
+    budget only."""
 
 
 class NamespacedCatalog(Protocol):
@@ -126,6 +131,8 @@ class Loader:
     allowed: Allowed = field(default_factory=Allowed)
     environments: EnvironmentCache = field(default_factory=lambda: EnvironmentCache(USUAL_FOLDER))
     gpus: GpuLedger = field(default_factory=lambda: GpuLedger(Gpus.none("none were looked for")))
+    meter: GrowthMeter | None = None
+    """With --model-memory-budget."""
     demands: Demands | None = None
     """Of models with a gate; None: gates are of no concern."""
 
@@ -200,12 +207,12 @@ class Loader:
         must_complete = self.auto_complete or composed is not None
         if must_complete:
             self.batch_sizes.ask(given, about)
-            completed = _completed(about, backend, given, files)
-            self.batch_sizes.settle(given, completed)
+            complete = completed(about, backend, given, files)
+            self.batch_sizes.settle(given, complete)
         else:
-            completed = given
-        num_gpus = self._num_gpus(backend, completed)
-        config = configs.normalise(completed, about, num_gpus=num_gpus)
+            complete = given
+        num_gpus = self._num_gpus(backend, complete)
+        config = configs.normalise(complete, about, num_gpus=num_gpus)
         if isinstance(backend, KnowsPlacement):
             config = backend.placed(config, files)
         check(config, about)
@@ -228,19 +235,42 @@ class Loader:
         digest = digest_of_model(config, files) if is_cached else b""
         placements = configs.instances(config)
         self._check_placements(config, placements)
-        if placements and placements[0].device_uuid and not _takes_uuids(backend, config):
+        if placements and placements[0].device_uuid and not takes_uuids(backend, config):
             raise InvalidConfig(
                 f"model '{config.name}': backend '{about.word}' takes no parameter "
                 f"{configs.GPU_UUIDS}; start a server with CUDA_VISIBLE_DEVICES set to that device"
             )
         measure = about.memory.measure
-        with self.gpus.loading(config.name, about.memory, files, placements) as memory:
+        loading = self.gpus.loading(config.name, about.memory, files, placements)
+        with self._grows(about, backend, config) as grown, loading as memory:
             named = self._open_instances(about, backend, config, files, sequences)
             instances = [instance for _, instance in named]
             memory.told = reported(instances, measure)
         cpu_memory_bytes = host_bytes(instances, measure)
         pins = self._pins(config)
-        return Opened(config, named, labels, sequences, pins, digest, memory, cpu_memory_bytes)
+        sizes: dict[int | None, int] = {i.number: size for i, size in memory.taken.items()}
+        sizes[None] = cpu_memory_bytes
+        if not cpu_memory_bytes and self.meter is not None:
+            sizes[None] = max(grown.size_bytes, weight_bytes(files, about.memory))
+        return Opened(
+            config, named, labels, sequences, pins, digest, memory, cpu_memory_bytes, sizes
+        )
+
+    def _grows(
+        self, about: About, backend: Backend, config: ModelConfig
+    ) -> AbstractContextManager[Growth]:
+        """Instances inside the server, where somebody wants to know what they take."""
+        is_outside = is_apart(about, config) or starts_processes(backend, config)
+        return nullcontext(Growth()) if self.meter is None or is_outside else self.meter.measured()
+
+    def estimate(self, plan: LoadPlan, version: int) -> Sizes:
+        """What a version will take at least, by its files. Raises a ServingError."""
+        files = self.allowed.files(plan.folder, version, is_overridden=plan.is_overridden)
+        try:
+            known = find_backend(plan.given, files).about.memory
+            return {None: weight_bytes(files, known)}
+        except OSError as error:
+            raise _unreadable(plan, version, error) from error
 
     def _equipped(self, plan: LoadPlan, files: ModelFiles, found: FoundBackend) -> ModelFiles:
         """With the environment that the model is to run in. Raises NotMade."""
@@ -334,8 +364,8 @@ class Loader:
     ) -> Instance:
         try:
             # A process sees one MIG device only, and chooses it when it starts.
-            is_apart = _is_apart(about, config) or placement.device_uuid
-            if is_apart and not _starts_processes(backend, config):
+            is_own = is_apart(about, config) or placement.device_uuid
+            if is_own and not starts_processes(backend, config):
                 from trivet.backends.process import open_isolated
 
                 return open_isolated(about.word, config, files, placement)
@@ -360,28 +390,3 @@ def _shared_out(placement: Placement, pins: Mapping[str, Cores]) -> Placement:
     cores = pins[placement.name]
     num_sharing = list(pins.values()).count(cores)
     return replace(placement, cpu_threads=max(1, len(cores) // num_sharing))
-
-
-def _takes_uuids(backend: Backend, config: ModelConfig) -> bool:
-    return _starts_processes(backend, config) or isinstance(backend, UsesGpus)
-
-
-def _completed(
-    about: About, backend: Backend, config: ModelConfig, files: ModelFiles
-) -> ModelConfig:
-    """Where the model's own code may run."""
-    runs_code = about.runs_user_code and _is_apart(about, config)
-    if runs_code and not _starts_processes(backend, config):
-        from trivet.backends.process import complete_isolated
-
-        return complete_isolated(about.word, config, files)
-    return backend.complete(config, files)
-
-
-def _is_apart(about: About, config: ModelConfig) -> bool:
-    """Whether instances run in processes of their own."""
-    return parameter(config, "isolation", about.usual_isolation) == "process"
-
-
-def _starts_processes(backend: Backend, config: ModelConfig) -> bool:
-    return isinstance(backend, StartsProcesses) and backend.starts_processes(config)

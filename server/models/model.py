@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from trivet.backends.api import Adapting, Executor, Signature
+from trivet.backends.api import Adapting, Executor, Signature, Sleeps
 from trivet.backends.api.adapting import SEPARATOR
 from trivet.backends.api.naming import key_of
 from trivet.protos.model_config_pb2 import ModelConfig
@@ -32,6 +32,8 @@ class Model:
     """Class labels by output name, in index order."""
     reshape: Reshape | None = None
     gpu_memory: LoadMemory = field(default_factory=LoadMemory)
+    sleeps: Sleeps | None = None
+    """The executor that has its instances, if it can do without them."""
     namespace: str = ""
     """Its repository, where these are namespaces."""
     key: str = field(init=False)

@@ -12,6 +12,7 @@ from typing import TypeVar
 from trivet.backends.api import LoadFailed, Recipe, ServingError
 from trivet.server.models.load_plan import LoadPlan
 from trivet.server.models.loader import Loader, NotMade, Opened
+from trivet.server.models.sleeping.budget import Sizes
 from trivet.server.repository.layout import ModelFolder
 
 log = logging.getLogger(__name__)
@@ -36,6 +37,10 @@ class Opener:
     async def plan(self, folder: ModelFolder, override_json: str | None) -> LoadPlan:
         """See Loader."""
         return await _in(self._threads, self._loader.plan, folder, override_json)
+
+    async def estimate(self, plan: LoadPlan, version: int) -> Sizes:
+        """See Loader."""
+        return await _in(self._threads, self._loader.estimate, plan, version)
 
     async def open(self, plan: LoadPlan, version: int) -> Opened:
         """See Loader; with a few tries."""

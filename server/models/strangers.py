@@ -4,6 +4,8 @@ import logging
 from collections.abc import Container, Mapping
 from pathlib import PurePath
 
+from trivet.backends.api.naming import name_in, namespace_in
+from trivet.server.models.known import IndexRow, State
 from trivet.server.repository.layout import EMPTY
 
 log = logging.getLogger(__name__)
@@ -19,6 +21,18 @@ class Strangers:
     def advice(self) -> Mapping[str, str]:
         """By name of the folder or file."""
         return self._advice
+
+    def rows(self, *, is_alone: bool) -> list[IndexRow]:
+        """For the index: what is taken for no model, or that there is nothing at all (`is_alone`:
+        there are no other rows); never silence."""
+        strangers = sorted(self._advice.items())
+        if not strangers and is_alone:
+            strangers = [("", EMPTY)]
+        shown = State.UNAVAILABLE.value
+        return [
+            IndexRow(name_in(key), namespace_in(key), state=shown, reason=reason)
+            for key, reason in strangers
+        ]
 
     def has(self, name: str) -> bool:
         """Whether one has that name, or is a file that would be a model of that name."""

@@ -54,6 +54,12 @@ class ReleaseRoom:
         """See Rollouts."""
         self._rollouts.on_status(key, version, status)
 
+    def is_rolling_out(self, key: str) -> bool:
+        """Whether a version of a model is compared with another: neither sleeps, or waking would be
+        held against it."""
+        entry = self._rollouts.entries().get(key)
+        return entry is not None and entry.running is not None
+
     def spent(self, key: str, version: int, cost: float) -> None:
         """What a request cost, for the guards that go by that."""
         self._experiments.spent(key, version, cost)

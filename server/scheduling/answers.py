@@ -43,15 +43,25 @@ class Answers:
         self._statistics = statistics
         self.in_progress = 0
         """Requests that will need an end. Whoever takes one in adds it."""
-        self._empty: asyncio.Event | None = None
+        self._one_ended: asyncio.Event | None = None
         """Only while somebody waits: setting and clearing one a request would cost more than all
         other counting."""
+
+    @property
+    def num_taken(self) -> int:
+        """How many have come so far, over reloads."""
+        statistics = self._statistics
+        return statistics.succeeded.count + statistics.failed.count + self.in_progress
 
     async def all_ended(self) -> None:
         """Returns when every request that was taken in has ended."""
         while self.in_progress:
-            self._empty = self._empty or asyncio.Event()
-            await self._empty.wait()
+            await self.one_ended()
+
+    async def one_ended(self) -> None:
+        """Returns when another request has ended."""
+        self._one_ended = self._one_ended or asyncio.Event()
+        await self._one_ended.wait()
 
     def answer(self, job: Job) -> None:
         """The answers of a computed batch."""
@@ -216,9 +226,9 @@ class Answers:
 
     def _ended(self, count: int) -> None:
         self.in_progress -= count
-        if self._empty is not None and self.in_progress == 0:
-            self._empty.set()
-            self._empty = None
+        if self._one_ended is not None:
+            self._one_ended.set()
+            self._one_ended = None
 
 
 def _charge(job: Job) -> None:

@@ -5,6 +5,7 @@ instances compute on threads of their own.
 """
 
 import asyncio
+import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,12 +16,15 @@ from trivet.backends.api import (
     Cause,
     CheckedRequest,
     Instance,
+    ModelNotReady,
     QueueFull,
     ServingError,
     Signature,
     Sink,
     Unavailable,
+    Use,
 )
+from trivet.backends.api.sleeping import OnWanted
 from trivet.server.scheduling.alarm import Alarm
 from trivet.server.scheduling.answers import Answers
 from trivet.server.scheduling.decoupled import DecoupledSender
@@ -36,6 +40,8 @@ from trivet.server.scheduling.statistics import ModelStatistics
 from trivet.server.scheduling.ticket import Ticket, labelled
 from trivet.server.scheduling.worker import Job, Worker
 
+CLOSE_S = 5.0
+"""How long an instance may take to close."""
 _LOOK_AGAIN_NS = 20_000_000
 """How soon an instance that is idle but not ready is looked at again."""
 
@@ -95,6 +101,10 @@ class BatchingExecutor:
         self._expiry = Expiry(self._loop, self._expire)
         self._is_sweep_due = False
         self._stopping = ""
+        self._on_wanted: OnWanted | None = None
+        """Who is told of requests; None while there are instances."""
+        self._why_asleep = ""
+        """Why there were none to be had when it was to wake last."""
 
     # -- requests in ---------------------------------------------------------------------------
 
@@ -123,6 +133,8 @@ class BatchingExecutor:
         if not self._free:
             # It will wait: its client's going must free its place.
             request.cancel.on_cancel(self._sweep_soon)
+            if self._on_wanted is not None:
+                self._on_wanted(request.callers)
         elif not self._is_dispatch_due:
             self._dispatch_soon()
 
@@ -192,7 +204,7 @@ class BatchingExecutor:
 
     # -- for the pool --------------------------------------------------------------------------
 
-    def wake(self, worker: Worker) -> None:  # noqa: ARG002 - whichever comes first takes the batch
+    def permitted(self, worker: Worker) -> None:  # noqa: ARG002 - whichever comes first takes the batch
         """See PoolUser."""
         self._dispatch_soon()
 
@@ -231,15 +243,55 @@ class BatchingExecutor:
             self._statistics.pending -= 1
             self._answers.fail(refused.ticket, refused.error)
 
+    # -- sleep ---------------------------------------------------------------------------------
+
+    @property
+    def is_asleep(self) -> bool:
+        """See Sleeps."""
+        return self._on_wanted is not None
+
+    def use(self) -> Use:
+        """See Sleeps."""
+        num_here = self._answers.in_progress
+        return Use(self._answers.num_taken, num_here > 0, num_here > self._queue.size)
+
+    async def sleep(self, on_wanted: OnWanted) -> None:
+        """See Sleeps."""
+        self._on_wanted = on_wanted
+        self._hold_until = sys.maxsize
+        self._idle.withdraw()
+        self._free.clear()
+        while self._answers.in_progress > self._queue.size:
+            await self._answers.one_ended()
+            self._free.clear()
+        await self._pool.retire(CLOSE_S)
+        for ticket in self._queue:
+            ticket.request.cancel.on_cancel(self._sweep_soon)
+            on_wanted(ticket.request.callers)
+
+    def wake(self, instances: Sequence[tuple[str, Instance]]) -> None:
+        """See Sleeps."""
+        self._on_wanted, self._why_asleep = None, ""
+        self._hold_until = 0
+        self._pool.replace(instances)
+        self._dispatch()
+
+    def stay_asleep(self, error: ModelNotReady) -> None:
+        """See Sleeps."""
+        self._why_asleep = error.message
+        self._fail_waiting(error)
+
     # -- life ----------------------------------------------------------------------------------
 
     def is_ready(self) -> bool:
         """Whether any instance can compute."""
+        if self._on_wanted is not None:
+            return not self._stopping and not self._why_asleep
         return not self._stopping and self._pool.is_ready()
 
     def trouble(self) -> str:
         """See Supervised."""
-        return "" if self.is_ready() else self._pool.trouble()
+        return "" if self.is_ready() else self._why_asleep or self._pool.trouble()
 
     def deaths(self) -> Mapping[Cause, int]:
         """See Supervised."""
@@ -249,20 +301,27 @@ class BatchingExecutor:
         """Refuses new requests and returns when every submitted one has ended."""
         if not self._stopping:
             self._stopping = STOPPING
-        self._hold_until = 0
-        self._dispatch()
+        if self._on_wanted is None:
+            self._hold_until = 0
+            self._dispatch()
         await self._answers.all_ended()
 
-    async def close(self, timeout_s: float = 5.0) -> None:
+    async def close(self, timeout_s: float = CLOSE_S) -> None:
         """Fails what still waits, then frees the instances."""
         self._stopping = self._stopping or f"model '{self._name}' is being unloaded"
-        tickets = self._queue.pop(self._queue.size)
-        self._statistics.pending -= len(tickets)
-        for ticket in tickets:
-            self._answers.fail(ticket, Unavailable(labelled(ticket.request, self._stopping)))
+        self._fail_waiting(Unavailable(self._stopping))
         self._delay.cancel()
         self._expiry.cancel()
         await self._pool.close(timeout_s)
+
+    def _fail_waiting(self, reason: Unavailable) -> None:
+        tickets = self._queue.pop(self._queue.size)
+        self._statistics.pending -= len(tickets)
+        for ticket in tickets:
+            error = type(reason)(
+                labelled(ticket.request, reason.message), retry_after_s=reason.retry_after_s
+            )
+            self._answers.fail(ticket, error)
 
 
 def _rebound_size(policy: Policy, num_instances: int) -> int:

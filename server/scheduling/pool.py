@@ -4,7 +4,7 @@ What runs when is the executor's to decide. Owned by the event loop.
 """
 
 import asyncio
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Protocol
@@ -21,7 +21,7 @@ STOPPING = "Server is stopping, scheduler for model has stopped accepting new in
 class PoolUser(Protocol):
     """The executor that a pool computes for. Called on the event loop."""
 
-    def wake(self, worker: Worker) -> None:
+    def permitted(self, worker: Worker) -> None:
         """The worker, which was not permitted to run, may now."""
 
     def finished(self, worker: Worker, job: Job) -> None:
@@ -49,17 +49,24 @@ class InstancePool:
         delivered in the order in which they were started. `measure`: what the cost of a batch goes
         by; None where nothing tells. `part_size`: of a batch that is one request, so many rows are
         computed at once; 0: all."""
-        loop = asyncio.get_running_loop()
-        self.workers = tuple(
-            Worker(name, each, loop, self._on_done, part_size) for name, each in instances
-        )
-        self.idle = IdleWorkers(self.workers, permits, user.wake)
+        self._loop = asyncio.get_running_loop()
+        self._part_size = part_size
+        self.workers = self._workers_of(instances)
+        self._past_deaths: Counter[Cause] = Counter()
+        """Of instances that were given back."""
+        self.idle = IdleWorkers(self.workers, permits, user.permitted)
         self._user = user
         self._in_order: deque[Job] | None = deque() if preserves_order else None
         # On the loop a batch would overtake those that are with the threads.
         only_computes = all(isinstance(instance, ComputeOnly) for _, instance in instances)
         self._measure = measure if only_computes and not preserves_order else None
         self._inline = InlinePolicy(enabled=self._measure is not None)
+
+    def _workers_of(self, instances: Sequence[tuple[str, Instance]]) -> tuple[Worker, ...]:
+        return tuple(
+            Worker(name, each, self._loop, self._on_done, self._part_size)
+            for name, each in instances
+        )
 
     # -- batches -------------------------------------------------------------------------------
 
@@ -81,7 +88,8 @@ class InstancePool:
         return False
 
     def _on_done(self, worker: Worker, job: Job) -> None:
-        self.idle.put(worker)
+        if not worker.is_closing:
+            self.idle.put(worker)
         self._user.finished(worker, job)
         if self._in_order is None:
             self.deliver(job)
@@ -106,7 +114,20 @@ class InstancePool:
 
     def deaths(self) -> Mapping[Cause, int]:
         """How often the instances' processes have died, by cause."""
-        return deaths_of(worker.instance for worker in self.workers)
+        return self._past_deaths + deaths_of(worker.instance for worker in self.workers)
+
+    async def retire(self, timeout_s: float) -> None:
+        """Frees the instances, of which nothing is asked until `replace`."""
+        deaths = self._past_deaths + deaths_of(worker.instance for worker in self.workers)
+        self.idle.withdraw()
+        self.idle.free.clear()
+        await asyncio.gather(*(worker.close(timeout_s) for worker in self.workers))
+        self._past_deaths = deaths
+
+    def replace(self, instances: Sequence[tuple[str, Instance]]) -> None:
+        """Takes ownership of others in the place of those that were retired, of equal names."""
+        self.workers = self._workers_of(instances)
+        self.idle.replace(self.workers)
 
     async def close(self, timeout_s: float) -> None:
         """Frees the instances after their batches in progress, which get so long."""
@@ -118,7 +139,7 @@ class IdleWorkers:
     """The instances that have nothing to do, and may start something. First idle, first used; under
     a rate limiter, those that ran least."""
 
-    __slots__ = ("_permits", "_workers", "free")
+    __slots__ = ("_permits", "_wake", "_workers", "free")
 
     def __init__(
         self,
@@ -128,13 +149,21 @@ class IdleWorkers:
     ) -> None:
         """`permits` are by instance name, None without a rate limiter. `wake` is called with a
         worker that may run now, and was not permitted to when it was asked for."""
-        self._workers = tuple(workers)
-        self.free = deque(self._workers)
+        self._workers: tuple[Worker, ...] = ()
+        self.free: deque[Worker] = deque()
         """All of them, permitted or not. Not for others to change."""
         self._permits = permits
-        if permits is not None:
+        self._wake = wake
+        self.replace(workers)
+
+    def replace(self, workers: Iterable[Worker]) -> None:
+        """These are idle, and there are no others."""
+        self._workers = tuple(workers)
+        self.free.clear()
+        self.free.extend(self._workers)
+        if self._permits is not None:
             for worker in self._workers:
-                permits[worker.name].on_granted = partial(wake, worker)
+                self._permits[worker.name].on_granted = partial(self._wake, worker)
 
     def __contains__(self, worker: Worker) -> bool:
         return worker in self.free

@@ -34,6 +34,22 @@ class Job:
     """Why the whole batch failed."""
 
 
+class _Gone:
+    """In the place of an instance that was closed: nothing of it is held."""
+
+    def execute(self, batch: Batch) -> None:
+        raise BackendFailed(f"the instance is closed; {batch.size} items came in one batch")
+
+    def is_ready(self) -> bool:
+        return False
+
+    def close(self) -> None:
+        pass
+
+
+_GONE = _Gone()
+
+
 class Worker:
     """Owns an instance and its thread. `start` is called on the loop, `done` too.
 
@@ -51,14 +67,17 @@ class Worker:
     ) -> None:
         """`part_size`: see InstancePool."""
         self.name = name
-        self.instance = instance
+        self.instance: Instance = instance
         self._loop = loop
         self._done = done
         self._part_size = part_size or sys.maxsize
-        self._elsewhere = instance if isinstance(instance, ComputesElsewhere) else None
+        self._elsewhere: ComputesElsewhere | None = (
+            instance if isinstance(instance, ComputesElsewhere) else None
+        )
         self._begun: Job | None = None
         """The one that is computed elsewhere, while no thread waits for it. The loop's."""
-        self._is_closing = False
+        self.is_closing = False
+        """Whether it takes no batch any more."""
         self._inbox: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
         self._closed = asyncio.Event()
         self._was_long = False
@@ -90,12 +109,12 @@ class Worker:
             self._done(self, job)
         else:
             self._inbox.put(job)
-        if self._is_closing:
+        if self.is_closing:
             self._inbox.put(None)
 
     async def close(self, timeout_s: float) -> bool:
         """Closes the instance after the batch in progress; False if it took longer than that."""
-        self._is_closing = True
+        self.is_closing = True
         if self._begun is None:
             self._inbox.put(None)
         try:
@@ -115,6 +134,7 @@ class Worker:
             self.instance.close()
         except Exception:
             log.exception("instance %s failed while closing", self.name)
+        self.instance, self._elsewhere = _GONE, None
         self._post(self._closed.set)
 
     def compute(self, job: Job) -> None:

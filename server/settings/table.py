@@ -163,6 +163,20 @@ class Settings:
         "GPU:SHARE, the used share of a GPU's memory from which on no model is loaded there",
         multiple=True,
     )
+    model_memory_budget: tuple[str, ...] = option(
+        (),
+        "models",
+        "[GPU:]SIZE, what models may take of host memory or a GPU's, such as 8GiB or 50%; for "
+        "others that are asked, those sleep that were not used for longest",
+        multiple=True,
+    )
+    idle_unload_s: float = option(
+        0.0,
+        "models",
+        "models that nobody has asked for so long free their memory, and wake for a request; 0: "
+        "they do not",
+        unit="s",
+    )
     state_dir: str = option("~/.local/state/trivet", "models", "folder for what is to outlive it")
     prices: str = option("", "models", "TOML file: what an hour costs; requests are charged by it")
     rollout_state: str = option("", "models", "folder or redis:// URL of roll-outs; else state_dir")

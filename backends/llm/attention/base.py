@@ -1,8 +1,9 @@
 """What a step computes, as tensors, and what a way of computing attention must do."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from typing import Protocol
 
+import torch
 from torch import Tensor
 
 from trivet.backends.llm.attention.kv_cache import KvCache
@@ -26,6 +27,14 @@ class StepInputs:
     """int32 [S, most blocks]."""
     sample_rows: Tensor
     """int64 [R]: tokens, by their place in the step, whose logits are wanted."""
+    states: Tensor | None = None
+    """[N, hidden]: what the stage before gives; None for a model that begins with tokens."""
+
+    def to(self, device: torch.device) -> "StepInputs":
+        """On a device."""
+        tensors = {each.name: getattr(self, each.name) for each in fields(self)}
+        moved = {name: each.to(device) for name, each in tensors.items() if each is not None}
+        return replace(self, **moved)
 
 
 class Attention(Protocol):

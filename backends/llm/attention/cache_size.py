@@ -19,10 +19,9 @@ MIB = 1024 * 1024
 
 def cache_scales(weights: Mapping[str, Stored], config: LlmConfig) -> list[tuple[float, float]]:
     """What a checkpoint that was calibrated for it divides a cache of 8 bits by; else 1."""
-    name = config.names.cache_scales
 
     def scale(layer: int, kind: str) -> float:
-        found = weights.get(name.format(layer=layer, kind=kind))
+        found = weights.get(config.names.cache_scale(layer, kind))
         return float(found.max()) if isinstance(found, Tensor) else 1.0
 
     return [(scale(layer, "k"), scale(layer, "v")) for layer in range(config.num_layers)]

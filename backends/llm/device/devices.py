@@ -49,8 +49,8 @@ def _check_cuda(name: str, index: int) -> None:
     if index >= count:
         raise LoadFailed(
             f"device is '{name}', but GPU {index} is not there: there are {count}, numbered from "
-            "0 (model parameter device or tensor_parallel_size, or the instance group's gpus; "
-            "CUDA_VISIBLE_DEVICES hides some)"
+            "0 (model parameter device, tensor_parallel_size or pipeline_parallel_size, or the "
+            "instance group's gpus; CUDA_VISIBLE_DEVICES hides some)"
         )
 
 

@@ -9,8 +9,9 @@ from typing import Any
 import torch
 
 from trivet.backends.api import GeneratorInfo, LoadFailed
+from trivet.backends.llm.attention.cache_size import token_bytes_of
 from trivet.backends.llm.device.devices import choose_device
-from trivet.backends.llm.device.group import Alone, join
+from trivet.backends.llm.device.group import join
 from trivet.backends.llm.engine.adapting import Slots, make_desk
 from trivet.backends.llm.engine.embeddings import Embeddings
 from trivet.backends.llm.engine.engine import Engine
@@ -19,7 +20,12 @@ from trivet.backends.llm.engine.image_desk import ImageDesk
 from trivet.backends.llm.engine.seeing import SeeingRunner
 from trivet.backends.llm.loading import Companion, LoadedPart, load_part
 from trivet.backends.llm.messages import Message
-from trivet.backends.llm.ranks.processes import RankedRunner, RankedSlots, RankProcesses
+from trivet.backends.llm.ranks.processes import (
+    RankedRunner,
+    RankedSlots,
+    RankProcesses,
+    StagedRunner,
+)
 from trivet.backends.llm.sampling.grammar import Grammars
 from trivet.backends.llm.scheduling.batch_state import BatchState
 from trivet.backends.llm.scheduling.blocks import BlockPool
@@ -43,13 +49,15 @@ def make_engine(
         read_draft(settings, choose_device(settings.device)) if settings.speculative_model else None
     )
     beside = draft.companion if draft else Companion()
-    if settings.tensor_parallel_size > 1:
+    if settings.num_ranks > 1:
         loaded, files, others = _load_ranks(settings, beside)
     else:
-        device = choose_device(settings.device)
-        loaded, files = load_part(settings, device, Alone(), beside=beside)
+        loaded, files = load_part(settings, choose_device(settings.device), beside=beside)
     runner: Runs = loaded.runner if others is None else RankedRunner(loaded, others)
     prepare = runner.prepare if isinstance(runner, RankedRunner) else loaded.prepare
+    stages = None
+    if others is not None and loaded.stage.count > 1:
+        stages = StagedRunner(loaded, others), loaded.stage.count
     tokenizer = Tokenizer.from_files(files)
     vocabulary_size = loaded.config.vocabulary_size
     _check_ids(tokenizer, vocabulary_size)
@@ -66,6 +74,7 @@ def make_engine(
         launcher, prepare,
         make_desk(loaded.adapters, settings.max_loras, send, _slots(loaded, others)),
         keeps_states=loaded.config.keeps_states, images=images, speculation=speculation,
+        stages=stages,
     )  # fmt: skip
     info = GeneratorInfo(
         max_model_len=loaded.max_model_len,
@@ -76,9 +85,17 @@ def make_engine(
         eos_token_ids=tokenizer.eos_token_ids,
         device=loaded.device.type,
         sampling_defaults=_sampling_defaults(settings, files),
+        host_cache_bytes=_host_cache_bytes(settings, loaded, beside),
         max_num_requests=settings.max_num_seqs + settings.max_num_waiting,
     )
     return engine, asdict(info)
+
+
+def _host_cache_bytes(settings: EngineSettings, loaded: LoadedPart, beside: Companion) -> int:
+    if loaded.device.type != "cpu":
+        return 0
+    token_bytes = token_bytes_of(loaded.config, loaded.dtype) + beside.token_bytes
+    return loaded.num_blocks * settings.block_size * token_bytes
 
 
 def _slots(loaded: LoadedPart, others: RankProcesses | None) -> Slots | None:
@@ -113,24 +130,23 @@ def _load_ranks(
     settings: EngineSettings, beside: Companion
 ) -> tuple[LoadedPart, TokenizerFiles, RankProcesses]:
     """Rank 0's part, while the others load theirs. Raises LoadFailed."""
-    size = settings.tensor_parallel_size
     if settings.in_process:
         raise LoadFailed(
-            f"in_process is true and tensor_parallel_size {size}: ranks need an engine in a "
-            "process of its own (model parameters in_process and tensor_parallel_size; "
-            "--llm-in-process)"
+            f"in_process is true, tensor_parallel_size {settings.tensor_parallel_size} and "
+            f"pipeline_parallel_size {settings.pipeline_parallel_size}: ranks need an engine in a "
+            "process of its own (model parameters; --llm-in-process)"
         )
-    choose_device(settings.device, size - 1)  # the last is there, so all are
+    choose_device(settings.device, settings.num_ranks - 1)  # the last is there, so all are
     device = choose_device(settings.device)
     others = RankProcesses.start(settings)
     try:
-        loaded, files = load_part(
-            settings, device, join(0, size, device, others.meeting), beside=beside
-        )
+        joined = join(0, settings, device, others.meeting)
+        loaded, files = load_part(settings, device, joined, beside=beside)
     except BaseException:
         others.close()
         raise
     others.note_loaded()
+    log.info("rank 0, %s", loaded.told())
     return loaded, files, others
 
 
@@ -152,6 +168,7 @@ def make_scheduler(settings: EngineSettings, loaded: LoadedPart) -> Scheduler:
         enable_prefix_caching=settings.prefix_caching and not loaded.config.keeps_states,
         max_model_len=loaded.max_model_len,
         max_num_waiting=settings.max_num_waiting,
+        num_stages=settings.pipeline_parallel_size,
     )
 
 

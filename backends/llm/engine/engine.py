@@ -5,6 +5,8 @@ import queue
 import time
 from collections.abc import Callable, Iterable
 
+from torch import Tensor
+
 from trivet.backends.api import BackendFailed, ServingError
 from trivet.backends.llm.device.border import Waits, current_waits
 from trivet.backends.llm.device.devices import DEVICE_LOST
@@ -13,6 +15,7 @@ from trivet.backends.llm.engine.attempts import FAILED, Attempts
 from trivet.backends.llm.engine.flight import (
     Flight,
     Launcher,
+    StageRunner,
     StepRunner,
     draws_of,
     needs_host,
@@ -22,7 +25,6 @@ from trivet.backends.llm.engine.generation import (
     StepResult,
     choose,
     logits_rows,
-    output_of,
     row_of,
     sequence_of,
 )
@@ -30,6 +32,8 @@ from trivet.backends.llm.engine.guess import Guesses
 from trivet.backends.llm.engine.image_desk import ImageDesk, Prepared
 from trivet.backends.llm.engine.intake import Intake, Note
 from trivet.backends.llm.engine.outbox import BegunStep, Outbox
+from trivet.backends.llm.engine.stages import StagedFlight, StagedSteps
+from trivet.backends.llm.engine.telling import Teller
 from trivet.backends.llm.messages import (
     Abort,
     Message,
@@ -39,11 +43,11 @@ from trivet.backends.llm.messages import (
     Submit,
 )
 from trivet.backends.llm.sampling.grammar_compiling import Compiled, Grammars, LearningConstraint
-from trivet.backends.llm.sampling.sampler import Logprobs, RowState
+from trivet.backends.llm.sampling.sampler import RowState
 from trivet.backends.llm.scheduling.batch_state import BatchState
 from trivet.backends.llm.scheduling.plan import StepPlan
 from trivet.backends.llm.scheduling.scheduler import Scheduler
-from trivet.backends.llm.scheduling.sequence import PENDING, Sequence, SequenceStatus
+from trivet.backends.llm.scheduling.sequence import PENDING, Sequence
 from trivet.backends.llm.speculation.speculation import Speculation
 
 log = logging.getLogger(__name__)
@@ -66,12 +70,13 @@ class Engine:
         keeps_states: bool = False,
         images: ImageDesk | None = None,
         speculation: Speculation | None = None,
+        stages: tuple[StageRunner, int] | None = None,
     ) -> None:
         """`launcher`: of a device that computes by itself; the next step is planned and launched
         while it does. Without one, a step ends before the next begins. `prepare`: a piece of work
         for idle moments; False when there is none left. `keeps_states`: see LlmConfig.
         `images`: of a model that reads them. `speculation`: needs steps that end before the next
-        begins."""
+        begins. `stages`: of a model in several, and how many."""
         self._scheduler = scheduler
         self._state = state
         self._runner = runner
@@ -91,11 +96,15 @@ class Engine:
             self._compute_whole, self._fail, self._take_back, keeps_states=keeps_states
         )
         self._outbox = Outbox(send, self.stats)
+        self._teller = Teller(self._outbox, self._end)
         self._guesses: Guesses | None = None
         if speculation is not None:
             self._guesses = Guesses(
-                speculation, scheduler, self._outbox, self._fail, self._tell_all
+                speculation, scheduler, self._outbox, self._fail, self._teller.tell_all
             )
+        self._staged: StagedSteps | None = None
+        if stages is not None:
+            self._staged = StagedSteps(*stages, scheduler, state, self._outbox, self._settle)
         self._waits = Waits()
         self.inbox: queue.SimpleQueue[Message | Compiled | ReadAdapter | Prepared]
         self.inbox = queue.SimpleQueue()
@@ -118,7 +127,8 @@ class Engine:
     @property
     def has_work(self) -> bool:
         """Whether a step is to be computed or under way."""
-        return self._scheduler.has_work or self._flight is not None or self._intake.has_work
+        is_under_way = self._flight is not None or (self._staged and self._staged.has_any)
+        return bool(self._scheduler.has_work or is_under_way or self._intake.has_work)
 
     def close(self) -> None:
         """Ends what runs beside it. `run` has returned."""
@@ -137,7 +147,10 @@ class Engine:
         for sequence in plan.preempted:
             self._state.leave(sequence.id)
             self._outbox.preempted.append(sequence.id)
-        if self._launcher is None or self._is_careful or self._needs_host(plan):
+        if self._staged is not None:
+            step = BegunStep(plan, self._note_starts(plan), planning_s)
+            self._staged.advance(step, self._sampling(plan))
+        elif self._launcher is None or self._is_careful or self._needs_host(plan):
             self._land_alone()
             plan = plan.alive()
             if plan.rows:
@@ -240,18 +253,41 @@ class Engine:
         begun_s = time.monotonic()
         logits = self._runner.run(self._state.arrays(plan), logits_rows(plan))
         step.end_forward(begun_s)
-        result = StepResult(plan, logits)
-        result.score(self._generations)
-        sampling = [row.sequence for row in plan.rows if row.samples]
-        generations = [self._generations.get(sequence.id) for sequence in sampling]
-        tokens, logprobs, errors = choose(result.sampling_logits(), generations)
-        for index, error in errors.items():
-            self._fail([sampling[index]], error)
-            generations[index] = None
-        self._scheduler.update(plan, tokens)
-        self._tell_all(generations, tokens, logprobs)
+        result, generations = StepResult(plan, logits), self._sampling(plan)
+        tokens = self._choose(result, generations, self._scheduler.update)
         if self._guesses is not None and plan.has_drafts:
             self._guesses.settle(result, generations, tokens)
+
+    def _sampling(self, plan: StepPlan) -> list[Generation | None]:
+        return [self._generations.get(row.sequence.id) for row in plan.rows if row.samples]
+
+    def _choose(
+        self,
+        result: StepResult,
+        generations: list[Generation | None],
+        record: Callable[[StepPlan, list[int]], object],
+    ) -> list[int]:
+        """The tokens that follow from a step's logits, once they are recorded and told."""
+        result.score(self._generations)
+        tokens, logprobs, errors = choose(result.sampling_logits(), generations)
+        for index, error in errors.items():
+            failed = generations[index]
+            assert failed is not None
+            self._fail([failed.sequence], error)
+            generations[index] = None
+        record(result.plan, tokens)
+        self._teller.tell_all(generations, tokens, logprobs)
+        return tokens
+
+    def _settle(self, flight: StagedFlight, logits: Tensor) -> None:
+        alive = [each if self._is_alive(each) else None for each in flight.generations]
+        self._choose(StepResult(flight.plan, logits), alive, self._scheduler.land)
+
+    def _is_alive(self, generation: Generation | None) -> bool:
+        """Whether a request has not ended, nor another come under its name."""
+        return generation is not None and (
+            self._generations.get(generation.submit.id) is generation
+        )
 
     def _launch(self, plan: StepPlan, planning_s: float) -> None:
         """Starts a step behind the one under way, then tells what that gave."""
@@ -280,6 +316,8 @@ class Engine:
 
     def _land_alone(self) -> None:
         """Nothing is under way afterwards."""
+        if self._staged is not None:
+            self._staged.land_all()
         if self._flight is not None:
             self._land(None)
             # A message has at most one output of each request, for it has no order.
@@ -289,7 +327,7 @@ class Engine:
         assert self._launcher is not None
         step = BegunStep(plan, self._note_starts(plan), planning_s)
         arrays = self._state.arrays(plan)
-        generations = [self._generations.get(row.sequence.id) for row in plan.rows if row.samples]
+        generations = self._sampling(plan)
         draws = draws_of(generations, plan, self._state)
         tokens = self._launcher.launch(arrays, logits_rows(plan), draws)
         self._scheduler.launch(plan)
@@ -308,7 +346,7 @@ class Engine:
         for generation, token in zip(flight.generations, tokens, strict=True):
             if generation is not None:
                 request_id = generation.submit.id
-                if self._generations.get(request_id) is not generation:
+                if not self._is_alive(generation):
                     generation = None
                 elif token == PENDING:
                     # The likeliest tokens do not hold what it draws from; the host has patience.
@@ -319,26 +357,7 @@ class Engine:
                         launched.forget(generation)
                     generation = None
             generations.append(generation)
-        self._tell_all(generations, tokens, {})
-
-    def _tell_all(
-        self,
-        generations: list[Generation | None],
-        tokens: list[int],
-        logprobs: dict[int, Logprobs],
-    ) -> None:
-        running, tell = SequenceStatus.RUNNING, self._outbox.tokens.append
-        for index, (generation, token) in enumerate(zip(generations, tokens, strict=True)):
-            if generation is None:
-                continue
-            row = generation.row
-            is_plain = row.output_ids and not logprobs and row.constraint is None
-            if is_plain and token not in row.end_ids and generation.sequence.status is running:
-                # Most rows of most steps; with hundreds of them the calls are what a step costs.
-                row.output_ids.append(token)
-                tell((generation.sequence.id, token))
-            else:
-                self._tell(generation, token, logprobs.get(index))
+        self._teller.tell_all(generations, tokens, {})
 
     def _row_of(self, sequence: Sequence) -> RowState:
         return self._generations[sequence.id].row
@@ -352,19 +371,6 @@ class Engine:
                 if generation is not None:
                     generation.note_start()
         return num_unstarted - len(self._unstarted)
-
-    def _tell(self, generation: Generation, token: int, logprobs: Logprobs | None) -> None:
-        row = generation.row
-        is_first = not row.output_ids
-        row.output_ids.append(token)
-        is_last = generation.sequence.status is SequenceStatus.FINISHED
-        output = output_of(generation, token, logprobs, is_last=is_last, first=is_first)
-        if row.constraint is not None and not output.finish:
-            row.constraint.accept(token)  # type: ignore[attr-defined]
-        if output.finish:
-            self._end(generation.sequence, output)
-        else:
-            self._outbox.outputs.append(output)
 
     def _end(self, sequence: Sequence, output: Output) -> None:
         self._generations.pop(sequence.id, None)

@@ -32,6 +32,14 @@ class Launcher(Protocol):
         """
 
 
+class StageRunner(Protocol):
+    """Begins steps of a model in stages, which computes one in each."""
+
+    def begin(self, arrays: StepArrays, rows: list[int]) -> Callable[[], Tensor]:
+        """Returns before the step is computed; what it returns waits for its logits, see
+        StepRunner. They are asked for in the order in which steps are begun."""
+
+
 class Runs(StepRunner, Launcher, Protocol):
     """Does both."""
 

@@ -95,6 +95,7 @@ class StepResult:
     """A step's logits taken apart again, in the order of `logits_rows`."""
 
     def __init__(self, plan: StepPlan, logits: Tensor) -> None:
+        self.plan = plan
         self._logits = logits
         self.sampled: list[int] = []
         """Rows of logits to sample from, one for each plan row that samples; those of its guesses
@@ -128,7 +129,7 @@ class StepResult:
         """Adds the log probabilities of the prompt tokens that this step computed."""
         for sequence, start, row, count in self.scored:
             generation = generations.get(sequence.id)
-            if generation is None:
+            if generation is None or generation.sequence is not sequence:
                 continue
             # After a preemption tokens are computed again that have been scored before.
             have = max(len(generation.prompt_logprobs) - start, 0)

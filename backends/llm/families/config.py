@@ -38,6 +38,10 @@ class LlmConfig:
     logit_multiplier: float = 1.0
     logit_cap: float = 0.0
     """Logits become cap * tanh(logit / cap); 0: they stay."""
+    is_first: bool = True
+    """Whether it begins with the embedding: of several stages one does."""
+    is_last: bool = True
+    """Whether it ends with the head."""
     keeps_states: bool = False
     """Sequences have a state beside their blocks, so that blocks alone do not make up a prefix."""
 

@@ -80,6 +80,8 @@ class WeightName:
     """GGUF's converters have added it."""
     is_bare: bool = False
     """Hugging Face's files call it so, without an ending."""
+    first_layer: int = 0
+    """The number that files give to what is layer 0 here; see `Names.from_layer`."""
 
     @property
     def is_of_experts(self) -> bool:
@@ -88,7 +90,7 @@ class WeightName:
 
     def in_hub(self, layer: int, expert: int = 0) -> str:
         """The name in Hugging Face's files, for a layer and an expert."""
-        return self.hub.format(layer=layer, expert=expert)
+        return self.hub.format(layer=self.first_layer + layer, expert=expert)
 
     def whole_in_hub(self, ending: str, layer: int, expert: int = 0) -> str:
         """The same with its ending, if it has one."""
@@ -179,6 +181,17 @@ class Names:
     """What stands for experts' weights, where files have all of a layer as one."""
     rope_divisors: str = ""
     """What divides rotary frequencies in GGUF files: Llama 3's scaling, worked out in advance."""
+    first_layer: int = 0
+    """The number that files give to what is layer 0 here."""
+
+    def from_layer(self, first: int) -> "Names":
+        """The same of a model that begins with a later layer."""
+        weights = tuple(replace(each, first_layer=first) for each in self.weights)
+        return replace(self, weights=weights, first_layer=first)
+
+    def cache_scale(self, layer: int, kind: str) -> str:
+        """Of a layer's keys or values; see `cache_scales`."""
+        return self.cache_scales.format(layer=self.first_layer + layer, kind=kind)
 
     def having(self, *weights: WeightName, **own: Any) -> "Names":
         """These names, but for the roles of `weights`."""

@@ -4,8 +4,9 @@ from collections.abc import Callable, Mapping, Sequence
 
 from torch import Tensor
 
+from trivet.backends.llm.matrices.codes import E4M3
 from trivet.backends.llm.matrices.dense import Dense
-from trivet.backends.llm.matrices.fp8 import E4M3, Fp8
+from trivet.backends.llm.matrices.fp8 import Fp8
 from trivet.backends.llm.matrices.grouped import Grouped
 from trivet.backends.llm.matrices.matrix import Matrix, Multiplied, Stored
 from trivet.backends.llm.matrices.mixed import Mixed

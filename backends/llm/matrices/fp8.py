@@ -9,17 +9,12 @@ from torch import Tensor
 
 from trivet.backends.api import LoadFailed
 from trivet.backends.llm.matrices.dense import Dense
-from trivet.backends.llm.matrices.grouped import Code
 from trivet.backends.llm.matrices.matrix import OUTPUTS
 
 FP8 = torch.float8_e4m3fn
 FP8_MAX = torch.finfo(FP8).max
 FP8_MULTIPLE = 16
 """Inputs and outputs of an 8-bit product are multiples of that."""
-
-
-E4M3 = Code(8, table=tuple(torch.arange(256, dtype=torch.uint8).view(FP8).float().tolist()))
-"""Of grouped matrices: those whose blocks have scales."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,21 +13,11 @@ from torch import Tensor
 
 from trivet.backends.api import LoadFailed
 from trivet.backends.llm.matrices.bits import CHUNK, LOW_BITS, pack_codes, unpack_codes
+from trivet.backends.llm.matrices.codes import Code
 from trivet.backends.llm.matrices.dense import Dense
 from trivet.backends.llm.matrices.matrix import INPUTS, Product
 
 _BYTE = 8
-
-
-@dataclass(frozen=True, slots=True)
-class Code:
-    """What a code is worth before it is scaled: `code - zero`, or what a table says."""
-
-    bits: int
-    """2, 3, 4, 5, 6 or 8."""
-    zero: int = 0
-    table: tuple[float, ...] = ()
-    """2 ** bits numbers in place of `code - zero`; empty: there is none."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -173,8 +163,11 @@ class Grouped:
         return numbers if self.order is None else numbers[:, self.order.argsort()]
 
     def product(self, bias: Tensor | None = None) -> Product:
-        """See Matrix. Of its numbers, expanded once: torch has no product of codes, and to expand
-        them at each step takes many times as long as to read the numbers."""
+        """See Matrix. On a GPU as it lies, where a kernel does that. Else of its numbers, expanded
+        once: torch has no product of codes, and to expand them at each step takes many times as
+        long as to read the numbers."""
+        if self.device.type == "cuda" and (packed := _packed_product(self, bias)) is not None:
+            return packed
         return Dense(self.expanded()).product(bias)
 
     def _each(self, change: Callable[[Tensor], Tensor]) -> "Grouped":
@@ -186,6 +179,20 @@ class Grouped:
             scales=change(self.scales),
             minimums=None if self.minimums is None else change(self.minimums),
         )
+
+
+def _packed_product(matrix: Grouped, bias: Tensor | None) -> Product | None:
+    """By kernels; None where none of them can."""
+    try:
+        # Triton looks for a compiler and a driver when it is imported: only where it is needed.
+        from trivet.backends.llm.matrices import packed_product
+    except ImportError:
+        return None
+    if packed_product.why_not(matrix.code, matrix.group_size):
+        return None
+    return packed_product.PackedProduct(
+        matrix.low, matrix.scales, matrix.minimums, matrix.code, matrix.order, bias
+    )
 
 
 def _cat(parts: Sequence[Tensor | None]) -> Tensor | None:

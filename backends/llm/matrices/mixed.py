@@ -26,5 +26,13 @@ class Mixed:
         return torch.cat([part.expanded() for part in self.parts])
 
     def product(self, bias: Tensor | None = None) -> Product:
-        """See Multiplied."""
-        return Dense(self.expanded()).product(bias)
+        """See Multiplied. On a GPU each part stays as it lies."""
+        if self.parts[0].device.type != "cuda":
+            return Dense(self.expanded()).product(bias)
+        products = [part.product() for part in self.parts]
+
+        def joined(rows: Tensor) -> Tensor:
+            outputs = torch.cat([product(rows) for product in products], dim=-1)
+            return outputs if bias is None else outputs + bias
+
+        return joined

@@ -4,8 +4,9 @@ import torch
 from torch import Tensor
 
 from trivet.backends.api import LoadFailed
+from trivet.backends.llm.matrices.codes import Code
 from trivet.backends.llm.matrices.dense import Dense
-from trivet.backends.llm.matrices.grouped import Code, Grouped
+from trivet.backends.llm.matrices.grouped import Grouped
 
 GROUP = 32
 """Inputs that share a scale of 4-bit codes."""

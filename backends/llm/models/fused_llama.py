@@ -3,6 +3,7 @@
 `torch_decoder.py` says what it must give; weights and config are the same.
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -19,7 +20,7 @@ from trivet.backends.llm.matrices.matrix import Multiplied
 from trivet.backends.llm.models import step_kernels
 from trivet.backends.llm.models.parts import take_attention, take_mlp, take_norm
 from trivet.backends.llm.models.rotary import rotary_table
-from trivet.backends.llm.models.vocabulary import Vocabulary
+from trivet.backends.llm.models.vocabulary import Vocabulary, handed_on
 from trivet.backends.llm.weights.taking import Weights
 
 
@@ -49,7 +50,12 @@ class FusedLlama:
         self._angles = cosines, sines
         dtype = self._vocabulary.dtype
         self._layers = [_Layer(weights, index, dtype) for index in range(config.num_layers)]
-        self._norm = take_norm(weights, config.norm, Role.FINAL_NORM).weight
+        self._begin: Callable[[StepInputs], Tensor] = handed_on
+        if config.is_first:
+            self._begin = self._vocabulary.begin
+        self._norm: Tensor | None = None
+        if config.is_last:
+            self._norm = take_norm(weights, config.norm, Role.FINAL_NORM).weight
         self._last_eps = config.norm.eps
         weights.refuse_rest()
 
@@ -63,8 +69,8 @@ class FusedLlama:
         self._attention.hold(cache)
 
     def forward(self, inputs: StepInputs) -> Tensor:
-        """Logits, float32 [R, vocabulary], of `inputs.sample_rows`."""
-        states = self._vocabulary.embed(inputs.token_ids)
+        """Logits, float32 [R, vocabulary], of `inputs.sample_rows`; see Model."""
+        states = self._begin(inputs)
         residual = torch.empty_like(states)
         eps = self._eps
         self._attention.begin(inputs)
@@ -77,6 +83,8 @@ class FusedLlama:
             rows = normed(states, residual, layer.post_norm, eps, layer.gate_up)
             rows = silu_product(layer.gate_up(rows), layer.down)
             states = self._ranks.sum(layer.down(rows))
+        if self._norm is None:
+            return residual + states  # rounded as the kernel that adds them rounds
         states, residual = states[inputs.sample_rows], residual[inputs.sample_rows]
         return self._vocabulary.logits(normed(states, residual, self._norm, self._last_eps).data)
 

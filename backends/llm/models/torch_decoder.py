@@ -3,6 +3,8 @@
 This says what the other implementations must give.
 """
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
@@ -16,7 +18,7 @@ from trivet.backends.llm.models.heads import Turn, Turns
 from trivet.backends.llm.models.norms import NormFunction, make_norm
 from trivet.backends.llm.models.parts import take_norm
 from trivet.backends.llm.models.rotary import rotary_table
-from trivet.backends.llm.models.vocabulary import Vocabulary
+from trivet.backends.llm.models.vocabulary import Vocabulary, handed_on
 from trivet.backends.llm.weights.taking import Weights
 
 COMPUTES = frozenset({
@@ -46,7 +48,9 @@ class TorchDecoder:
         config = weights.config
         self._attention = attention
         self._vocabulary = Vocabulary(weights)
-        self._embed = _Embedding(weights, self._vocabulary)
+        self._begin: Callable[[StepInputs], Tensor] = handed_on
+        if config.is_first:
+            self._begin = _Embedding(weights, self._vocabulary)
         tables: dict[tuple[Rope, int], Turns] = {}
         self._layers: list[tuple[LayerFunction, int]] = []
         """Each with the place of its table in `_tables`, -1 where it has none."""
@@ -60,8 +64,7 @@ class TorchDecoder:
             made = ARRANGEMENTS[kind.arrangement](weights, attention, index)
             self._layers.append((made, place))
         self._tables = list(tables.values())
-        self._norm = make_norm(config.norm, take_norm(weights, config.norm, Role.FINAL_NORM))
-        self._multiplier, self._cap = config.logit_multiplier, config.logit_cap
+        self._end = _Head(weights, self._vocabulary) if config.is_last else None
         weights.refuse_rest()
 
     def hold(self, cache: KvCache) -> None:
@@ -69,17 +72,14 @@ class TorchDecoder:
         self._attention.hold(cache)
 
     def forward(self, inputs: StepInputs) -> Tensor:
-        """Logits, float32 [R, vocabulary], of `inputs.sample_rows`."""
-        states = self._embed(inputs)
+        """Logits, float32 [R, vocabulary], of `inputs.sample_rows`; see Model."""
+        states = self._begin(inputs)
         turns: list[Turn | None] = [table.at(inputs.positions) for table in self._tables]
         turns.append(None)  # at -1: of layers that are not rotated
         self._attention.begin(inputs)
         for layer, place in self._layers:
             states = layer(states, turns[place])
-        logits = self._vocabulary.logits(self._norm(states[inputs.sample_rows]))
-        if self._multiplier != 1.0:
-            logits = logits * self._multiplier
-        return torch.tanh(logits / self._cap) * self._cap if self._cap else logits
+        return states if self._end is None else self._end(states, inputs)
 
     def _turns(self, weights: Weights, kind: GroupedAttention) -> Turns:
         dtype, device = self._vocabulary.dtype, self._vocabulary.device
@@ -118,3 +118,20 @@ class _Embedding:
         if self._positions is not None:
             states = states + self._positions[inputs.positions + self._first]
         return states if self._norm is None else self._norm(states)
+
+
+class _Head:
+    """What the last layer gives to logits."""
+
+    def __init__(self, weights: Weights, vocabulary: Vocabulary) -> None:
+        config = weights.config
+        self._vocabulary = vocabulary
+        self._norm = make_norm(config.norm, take_norm(weights, config.norm, Role.FINAL_NORM))
+        self._multiplier, self._cap = config.logit_multiplier, config.logit_cap
+
+    def __call__(self, states: Tensor, inputs: StepInputs) -> Tensor:
+        """float32 [R, vocabulary]."""
+        logits = self._vocabulary.logits(self._norm(states[inputs.sample_rows]))
+        if self._multiplier != 1.0:
+            logits = logits * self._multiplier
+        return torch.tanh(logits / self._cap) * self._cap if self._cap else logits

@@ -6,9 +6,9 @@ import torch
 from torch import Tensor
 
 from trivet.backends.llm.matrices.bits import LOW_BITS
+from trivet.backends.llm.matrices.codes import E4M3, Code
 from trivet.backends.llm.matrices.dense import Dense
-from trivet.backends.llm.matrices.fp8 import E4M3
-from trivet.backends.llm.matrices.grouped import Code, Grouped
+from trivet.backends.llm.matrices.grouped import Grouped
 from trivet.backends.llm.matrices.matrix import INPUTS, OUTPUTS, Multiplied
 from trivet.backends.llm.matrices.mixed import Mixed
 from trivet.backends.llm.native.packing import (

@@ -35,9 +35,13 @@ _RECEIVED_BYTES = 1 << 18
 
 def main() -> None:
     """argv: descriptor of the socket, the model's name. The settings come on standard input."""
-    end = socket.socket(fileno=int(sys.argv[1]))
+    serve(socket.socket(fileno=int(sys.argv[1])), sys.stdin.buffer.read())
+
+
+def serve(end: socket.socket, given: bytes) -> None:
+    """The whole life of an engine's process. `given`: its settings."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the server decides when to stop
-    settings = EngineSettings(**orjson.loads(sys.stdin.buffer.read()))
+    settings = EngineSettings(**orjson.loads(given))
     # Not sys.exit: only this ends a process whose main thread computes.
     line = Line(end, on_gone=lambda: os._exit(0))
     logging.basicConfig(handlers=[SendingHandler(line.send)], level=logging.INFO)

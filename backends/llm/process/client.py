@@ -4,6 +4,7 @@ import asyncio
 import logging
 import time
 from collections import Counter, deque
+from contextlib import ExitStack
 from itertools import islice
 from typing import Protocol
 
@@ -32,7 +33,7 @@ from trivet.backends.llm.messages import (
     pack_in_parts,
 )
 from trivet.backends.llm.process.logs import log_of_engine
-from trivet.backends.llm.process.process import StartedEngine
+from trivet.backends.llm.process.process import StartedEngine, parent_of_engines
 from trivet.backends.llm.process.starting import start_engine
 from trivet.backends.llm.settings import EngineSettings
 from trivet.backends.process.ending import Ending
@@ -81,6 +82,10 @@ class EngineClient:
         self._name = engine.name
         self._delay_s = _FIRST_DELAY_S
         self._restart: asyncio.Task[None] | None = None
+        self._leases = ExitStack()
+        if not settings.in_process:
+            # The next engine is forked as fast as it wakes or comes back.
+            self._leases.enter_context(parent_of_engines().kept())
         self.trouble = ""
         """Why there is no engine, while there is none."""
         self.deaths: Counter[Cause] = Counter()
@@ -139,11 +144,22 @@ class EngineClient:
         """Ends the engine."""
         self._is_closed = True
         self._watch.cancel()
+        await self.part()
+        self._leases.close()
+
+    async def part(self) -> None:
+        """Ends the engine, if there is one; none is started before `take`."""
         if self._restart is not None:
             self._restart.cancel()
         engine = self._detach()
+        self.stats = {}
         if engine is not None:
             await asyncio.to_thread(engine.kill)
+
+    def take(self, engine: StartedEngine) -> None:
+        """Another one, which has to be told all again."""
+        self._attach(engine)
+        self._listener.on_back()
 
     # -- the socket ----------------------------------------------------------------------------
 
@@ -288,8 +304,7 @@ class EngineClient:
                 starting.add_done_callback(_kill_late)
                 raise
             else:
-                self._attach(engine)
-                self._listener.on_back()
+                self.take(engine)
                 log.info("the engine of '%s' is back", self._name)
                 return
 

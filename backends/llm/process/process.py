@@ -6,17 +6,23 @@ import select
 import socket
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any, Protocol
 
 import orjson
+import psutil
 
 from trivet.backends.api import LoadFailed, UnreadableFiles
 from trivet.backends.llm.messages import Failed, FrameReader, Logged, Message, Ready
 from trivet.backends.llm.process.logs import log_of_engine
 from trivet.backends.llm.settings import EngineSettings
 from trivet.backends.process.ending import Ending, MemoryKills
+from trivet.backends.process.forked_launch import launch_forked
+from trivet.backends.process.forking import CannotFork, ForkServer
 from trivet.backends.process.launch import Launched, launch
+from trivet.backends.process.order import Order
 
 log = logging.getLogger(__name__)
 _SOCKET_BYTES = 1 << 20
@@ -49,6 +55,9 @@ class StartedEngine(Protocol):
 
     def look(self) -> None:
         """To be called often: how it ended cannot be known otherwise."""
+
+    def memory_bytes(self) -> int:
+        """What its processes have in host memory and share with no others."""
 
     def kill(self) -> None:
         """Ends it, if it has not ended, and frees what it held. Nobody else does."""
@@ -90,6 +99,14 @@ class EngineProcess:
         """See StartedEngine."""
         self.memory_kills.look()
 
+    def memory_bytes(self) -> int:
+        """See StartedEngine. Ranks are processes that it has started."""
+        with suppress(psutil.Error):  # it has just died
+            first = psutil.Process(self.launched.process.pid)
+            each = (first, *first.children(recursive=True))
+            return sum(process.memory_full_info().uss for process in each)
+        return 0
+
     def kill(self) -> None:
         """See StartedEngine."""
         self.launched.kill()
@@ -120,15 +137,28 @@ class StartingProcess:
 
 def begin_process(name: str, settings: EngineSettings) -> StartingProcess:
     """Starts an engine's process, which then loads its model."""
-    launched = launch(
-        "trivet.backends.llm.process.child",
-        [name],
-        orjson.dumps(settings.to_json()),
-        (name, name),
-        environment=_environment(settings),
-        socket_bytes=_SOCKET_BYTES,
+    return StartingProcess(name, _launched(name, settings), settings.load_timeout_s)
+
+
+@cache
+def parent_of_engines() -> ForkServer:
+    """The one of this process: it has imported the engine, which takes longer than all else of a
+    start."""
+    return ForkServer("llm", "trivet.backends.llm.process.forked", SHORT_WAITS)
+
+
+def _launched(name: str, settings: EngineSettings) -> Launched:
+    given, output = orjson.dumps(settings.to_json()), (name, name)
+    environment = _environment(settings)
+    num_threads = settings.num_threads or len(os.sched_getaffinity(0))
+    order = Order.of_caller(environment, num_threads, is_confined=False)
+    # Where the system is short of something, starting one says of what.
+    with suppress(CannotFork, OSError):
+        return launch_forked(parent_of_engines(), order, given, output, _SOCKET_BYTES)
+    module = "trivet.backends.llm.process.child"
+    return launch(
+        module, [name], given, output, environment=environment, socket_bytes=_SOCKET_BYTES
     )
-    return StartingProcess(name, launched, settings.load_timeout_s)
 
 
 def _environment(settings: EngineSettings) -> dict[str, str]:

@@ -26,13 +26,14 @@ def main() -> None:
     end, rank = socket.socket(fileno=int(sys.argv[1])), int(sys.argv[2])
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the server decides when to stop
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
+    log.setLevel(logging.INFO)
     settings = EngineSettings(**orjson.loads(sys.stdin.buffer.read()))
     steps: queue.SimpleQueue[RankStep | RankSlot] = queue.SimpleQueue()
     threading.Thread(target=read, args=(end, steps), daemon=True).start()
     torch.set_num_threads(settings.num_threads or len(os.sched_getaffinity(0)))
     device = choose_device(settings.device, rank)
-    ranks = join(rank, settings.tensor_parallel_size, device, sys.argv[3])
-    loaded, _ = load_part(settings, device, ranks)
+    loaded, _ = load_part(settings, device, join(rank, settings, device, sys.argv[3]))
+    log.info("rank %d, %s", rank, loaded.told())
     while True:
         follow(loaded, steps.get())
 

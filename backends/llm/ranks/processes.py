@@ -4,10 +4,10 @@ import contextlib
 import logging
 import os
 import socket
-import subprocess
 import tempfile
 import threading
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import orjson
@@ -20,7 +20,7 @@ from trivet.backends.llm.ranks.step_frames import packed_slot, packed_step
 from trivet.backends.llm.sampling.draws import Draws
 from trivet.backends.llm.scheduling.batch_state import StepArrays
 from trivet.backends.llm.settings import EngineSettings
-from trivet.backends.process.launch import launch
+from trivet.backends.process.launch import Process, launch
 
 log = logging.getLogger(__name__)
 LOAD_GRACE_S = 10.0
@@ -35,7 +35,7 @@ class RankProcesses:
         self._folder = folder
         self._met = threading.Event()
         self._sockets: list[socket.socket] = []
-        self.processes: list[subprocess.Popen[bytes]] = []
+        self.processes: list[Process] = []
 
     @property
     def meeting(self) -> str:
@@ -49,7 +49,7 @@ class RankProcesses:
         """Starts them; they load their parts of the model while rank 0 loads its own."""
         ranks = cls(tempfile.TemporaryDirectory(prefix="trivet-ranks-"))
         try:
-            for rank in range(1, settings.tensor_parallel_size):
+            for rank in range(1, settings.num_ranks):
                 ranks._start(rank, settings, on_death)
         except BaseException:
             ranks.close()
@@ -88,9 +88,7 @@ class RankProcesses:
         self.processes.append(process)
         threading.Thread(target=self._watch, args=(rank, process, on_death), daemon=True).start()
 
-    def _watch(
-        self, rank: int, process: "subprocess.Popen[bytes]", on_death: Callable[[], None]
-    ) -> None:
+    def _watch(self, rank: int, process: Process, on_death: Callable[[], None]) -> None:
         code = process.wait()
         # What a rank cannot load, rank 0 as a rule cannot either, and says why.
         self._met.wait(LOAD_GRACE_S)
@@ -120,6 +118,26 @@ class RankedRunner:
         """All ranks do the same piece of work for idle moments."""
         self._others.tell(packed_step())
         return self._loaded.prepare()
+
+
+class StagedRunner:
+    """A StageRunner: the other ranks are told at once. A processor computes this one's part when
+    somebody waits for it, so that it can plan meanwhile what the others compute next; a GPU is told
+    at once, too."""
+
+    def __init__(self, loaded: LoadedPart, others: RankProcesses) -> None:
+        self._runner = loaded.runner
+        self._others = others
+        self._is_async = loaded.device.type != "cpu"
+
+    def begin(self, arrays: StepArrays, rows: list[int]) -> Callable[[], Tensor]:
+        """See StageRunner."""
+        self._others.tell(packed_step(arrays, rows))
+        if not self._is_async:
+            return partial(self._runner.run, arrays, rows)
+        # A copy: the next replay of a recorded step writes over this one's result.
+        logits = self._runner.run(arrays, rows).clone()
+        return lambda: logits
 
 
 class RankedSlots:

@@ -1,7 +1,7 @@
 """Which tokens of which sequences the next step computes. No tensors, no clock, no threads."""
 
 from bisect import bisect_left, insort
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from operator import attrgetter
 
@@ -41,6 +41,9 @@ class Scheduler:
 
     Blocks that are released while a step under way writes to them may be given to another sequence
     at once: the device computes steps in order, and only what has landed is published.
+
+    A model in stages has as many steps under way, of other sequences each. Who has preempted some
+    lands all of them before the next plan.
     """
 
     def __init__(
@@ -54,14 +57,17 @@ class Scheduler:
         max_model_len: int,
         watermark: float = 0.01,
         max_num_waiting: int = DEFAULT_MAX_NUM_WAITING,
+        num_stages: int = 1,
     ) -> None:
-        """`max_batched_tokens` None: no limit. `watermark`: share of blocks left on admission."""
+        """`max_batched_tokens` None: no limit. `watermark`: share of blocks left on admission.
+        `num_stages`: more than 1 have steps under way whose tokens the next plan does not need."""
         assert block_size == pool.block_size, "pool and scheduler disagree on block_size"
         _check_positive(
             max_num_seqs=max_num_seqs,
             max_batched_tokens=max_batched_tokens,
             max_model_len=max_model_len,
             max_num_waiting=max_num_waiting,
+            num_stages=num_stages,
         )
         if not 0 <= watermark < 1:
             raise InvalidConfig(f"watermark must be at least 0 and below 1; got {watermark}")
@@ -72,6 +78,9 @@ class Scheduler:
         self._max_num_waiting = max_num_waiting
         self._budget = max_batched_tokens or max_num_seqs * max_model_len
         self._max_num_seqs = max_num_seqs
+        self._num_stages = num_stages
+        self._num_under_way = 0
+        """Steps that were launched and have not landed."""
         self._num_spare = int(watermark * pool.num_usable)
         self._waiting: list[Sequence] = []  # both lists are sorted by _order
         self._running: list[Sequence] = []
@@ -200,6 +209,7 @@ class Scheduler:
 
     def launch(self, plan: StepPlan) -> None:
         """A step is under way: the next plan goes on behind it, with tokens yet to be told."""
+        self._num_under_way += 1
         for sequence, start, count, samples in plan.rows:
             if sequence.status is SequenceStatus.RUNNING:
                 sequence.num_computed = start + count
@@ -214,6 +224,7 @@ class Scheduler:
         `PENDING` could not be decided: its last known token is computed again.
         """
         assert len(sampled) == plan.num_samples, "one token for each row that samples"
+        self._num_under_way -= 1
         tokens = iter(sampled)
         ended, undecided = [], []
         running, block_size = SequenceStatus.RUNNING, self._block_size
@@ -266,7 +277,7 @@ class Scheduler:
         partial = []
         block_size = self._block_size
         append, new = rows.append, tuple.__new__  # PlannedRow(…) takes almost twice the time
-        for sequence in self._running:
+        for sequence in self._running if self._num_stages == 1 else self._share():
             start = sequence.num_computed
             end = len(sequence.token_ids)
             if end >= sequence.token_limit:
@@ -278,6 +289,18 @@ class Scheduler:
                 break
             append(new(PlannedRow, (sequence, start, 1, True)))
         return partial
+
+    def _share(self) -> Iterator[Sequence]:
+        """A step's part of the sequences that run and of which no token is under way: as many are
+        left for each of the steps that may be begun behind it, so that no stage waits."""
+        ready = [sequence for sequence in self._running if not sequence.num_pending]
+        num_steps = max(self._num_stages - self._num_under_way, 1)
+        running = SequenceStatus.RUNNING  # those that are behind may be preempted meanwhile
+        return (
+            sequence
+            for sequence in ready[: -(-len(ready) // num_steps)]
+            if sequence.status is running
+        )
 
     def _grow(self, sequence: Sequence, preempted: list[Sequence]) -> bool:
         """One block more, taken from those behind if need be; False if it was last itself."""

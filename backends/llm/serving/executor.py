@@ -2,9 +2,10 @@
 
 import asyncio
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Protocol, runtime_checkable
 
 from trivet.backends.api import (
     Cause,
@@ -13,13 +14,16 @@ from trivet.backends.api import (
     GenerateSink,
     GenerateStatistics,
     GeneratorInfo,
+    Instance,
     ModelNotReady,
     Observer,
     QueueFull,
     ServingError,
     Unavailable,
+    Use,
 )
-from trivet.backends.llm.messages import AdapterRead, Outputs
+from trivet.backends.api.sleeping import OnWanted
+from trivet.backends.llm.messages import AdapterRead, Outputs, Submit
 from trivet.backends.llm.process.client import EngineClient
 from trivet.backends.llm.process.process import StartedEngine
 from trivet.backends.llm.serving.adapted import AdaptedExecutor
@@ -36,6 +40,14 @@ from trivet.backends.llm.text.tokenizer import Tokenizer
 log = logging.getLogger(__name__)
 SILENT = "its engine shows no sign of life; it is killed after a while"
 _STOPPING = "the model is being unloaded"
+
+
+@runtime_checkable
+class HasEngine(Protocol):
+    """An instance that was opened and not served yet."""
+
+    def take_engine(self) -> StartedEngine:
+        """Its engine, which is the caller's from then on."""
 
 
 class LlmExecutor(Spoken):
@@ -61,8 +73,17 @@ class LlmExecutor(Spoken):
         self._running: dict[str, Running] = {}
         self._num_submitted = 0
         self._is_stopping = False
+        self._on_wanted: OnWanted | None = None
+        """Who is told of requests; None while there is to be an engine."""
+        self._why_asleep = ""
+        self._held: dict[str, Submit] = {}
+        """Requests that came since it fell asleep."""
+        self._awake = asyncio.Event()
+        """Set when it has woken, or did not."""
         self._empty = asyncio.Event()
         self._empty.set()
+        self._fewer: asyncio.Event | None = None
+        """Set when a request has ended; only while somebody waits."""
         self._client = EngineClient(engine, settings, self)
         self._settings = settings
         self._shelf = AdapterShelf(name, adapters, self._client, self._adapted)
@@ -99,16 +120,21 @@ class LlmExecutor(Spoken):
         self._shelf.close()
         for running in list(self._running.values()):
             running.fail(Unavailable(f"model '{self._name}': {_STOPPING}"))
+        self._why_asleep = _STOPPING
+        self._awake.set()
         if self._images is not None:
             self._images.close()
         await self._client.close()
 
     def is_ready(self) -> bool:
         """Whether the engine is there and has been heard lately."""
-        return self._client.is_ready and not self._is_stopping
+        is_well = not self._why_asleep if self.is_asleep else self._client.is_ready
+        return is_well and not self._is_stopping
 
     def trouble(self) -> str:
         """See Supervised."""
+        if self.is_asleep:
+            return self._why_asleep
         return "" if self._client.is_ready else self._client.trouble or SILENT
 
     def deaths(self) -> Mapping[Cause, int]:
@@ -137,7 +163,10 @@ class LlmExecutor(Spoken):
             self._check_room()
             self._num_submitted += 1
             message = spoken.message(request, f"{self._num_submitted}", key)
-            self._client.submit(message)
+            if self._on_wanted is None:
+                self._client.submit(message)
+            else:
+                self._held[message.id] = message
         except ServingError as error:
             sink.fail(error)
             return
@@ -148,6 +177,8 @@ class LlmExecutor(Spoken):
         running = Running(request, sink, spoken.tokenizer, self._on_end)
         if running.engine_has_it:
             self._running[message.id] = running
+            if self._on_wanted is not None:
+                self._on_wanted(request.callers)
 
     def _check_room(self) -> None:
         """Raises QueueFull: at once, where the engine would say so behind its present step."""
@@ -160,11 +191,75 @@ class LlmExecutor(Spoken):
 
     def _on_end(self, running: Running) -> None:
         self._running.pop(running.id, None)
+        if self._held.pop(running.id, None) is not None:
+            running.engine_has_it = False
         if running.engine_has_it:
             running.engine_has_it = False
             self._client.abort(running.id)
         if not self._running:
             self._empty.set()
+        if self._fewer is not None:
+            self._fewer.set()
+            self._fewer = None
+
+    # -- Sleeps --------------------------------------------------------------------------------
+
+    @property
+    def is_asleep(self) -> bool:
+        """See Sleeps."""
+        return self._on_wanted is not None
+
+    def use(self) -> Use:
+        """See Sleeps. An engine that is being started again is left alone."""
+        is_back = self.is_asleep or self._client.is_ready
+        has_begun = len(self._running) > len(self._held)
+        return Use(self._num_submitted, bool(self._running) or not is_back, has_begun)
+
+    async def sleep(self, on_wanted: OnWanted) -> None:
+        """See Sleeps."""
+        self._on_wanted = on_wanted
+        self._awake.clear()
+        while len(self._running) > len(self._held):
+            self._fewer = self._fewer or asyncio.Event()
+            await self._fewer.wait()
+        await self._client.part()
+        self._num_waits = 0.0
+
+    def wake(self, instances: Sequence[tuple[str, Instance]]) -> None:
+        """See Sleeps."""
+        ((_, instance),) = instances
+        assert isinstance(instance, HasEngine), "opened by the same backend"
+        self._on_wanted, self._why_asleep = None, ""
+        self._client.take(instance.take_engine())
+        held, self._held = self._held, {}
+        for message in held.values():
+            self._submit_late(message)
+        self._awake.set()
+
+    def _submit_late(self, message: Submit) -> None:
+        try:
+            self._client.submit(message)
+        except ServingError as error:
+            running = self._running[message.id]
+            running.engine_has_it = False
+            running.fail(error)
+
+    def stay_asleep(self, error: ModelNotReady) -> None:
+        """See Sleeps."""
+        self._why_asleep = error.message
+        for key in list(self._held):
+            self._running[key].fail(error)
+        self._awake.set()
+
+    async def _be_awake(self) -> None:
+        """Raises ModelNotReady where it does not wake."""
+        if self._on_wanted is None:
+            return
+        self._awake.clear()
+        self._on_wanted(())
+        await self._awake.wait()
+        if self._why_asleep:
+            raise ModelNotReady(self._why_asleep)
 
     # -- Adapting ------------------------------------------------------------------------------
 
@@ -179,11 +274,13 @@ class LlmExecutor(Spoken):
         return self._shelf.troubles
 
     async def follow_adapters(self) -> None:
-        """See Adapting."""
-        await self._shelf.follow()
+        """See Adapting. One that sleeps looks when it wakes."""
+        if not self.is_asleep:
+            await self._shelf.follow()
 
     async def load_adapter(self, name: str, folder: str, *, in_place: bool) -> None:
         """See Adapting."""
+        await self._be_awake()
         await self._shelf.load(name, folder, in_place=in_place)
 
     async def unload_adapter(self, name: str) -> None:
@@ -235,8 +332,9 @@ class LlmExecutor(Spoken):
         self._num_waits = 0
         self._shelf.forget_pending(error)
         for running in list(self._running.values()):
-            running.engine_has_it = False
-            running.fail(error)
+            if running.id not in self._held:
+                running.engine_has_it = False
+                running.fail(error)
 
     # -- PrefixCaching -------------------------------------------------------------------------
 

@@ -74,8 +74,10 @@ class GraphedModel:
         max_num_seqs: int,
         max_num_blocks: int,
         adapters: AdapterBank | None = None,
+        like: Tensor | None = None,
     ) -> None:
-        """`max_num_blocks`: of one sequence. `adapters`: steps that have some are not replayed."""
+        """`max_num_blocks`: of one sequence. `adapters`: steps that have some are not replayed.
+        `like`: what the states of a stage are that begins with some, [.., hidden]."""
         self._model = model
         self._recorder = recorder
         self._adapters = adapters
@@ -83,7 +85,7 @@ class GraphedModel:
         self._graphs: dict[int, Callable[[], Tensor]] = {}
         self._misses: Counter[int] = Counter()
         self._is_able = True
-        self._inputs = _empty_inputs(max_num_seqs, max_num_blocks, device)
+        self._inputs = _empty_inputs(max_num_seqs, max_num_blocks, device, like)
 
     def forward(self, inputs: StepInputs) -> Tensor:
         """See Model."""
@@ -126,6 +128,8 @@ class GraphedModel:
         mine.slot_mapping[:num_rows].copy_(inputs.slot_mapping)
         mine.sequence_lengths[:num_rows].copy_(inputs.sequence_lengths)
         mine.block_tables[:num_rows, : inputs.block_tables.shape[1]].copy_(inputs.block_tables)
+        if mine.states is not None and inputs.states is not None:
+            mine.states[:num_rows].copy_(inputs.states)
         if size > num_rows:
             self._empty(num_rows, size)
 
@@ -138,7 +142,7 @@ class GraphedModel:
         bucket = StepInputs(
             mine.token_ids[:size], mine.positions[:size], mine.slot_mapping[:size],
             mine.query_starts[: size + 1], mine.sequence_lengths[:size], mine.block_tables[:size],
-            mine.sample_rows[:size],
+            mine.sample_rows[:size], None if mine.states is None else mine.states[:size],
         )  # fmt: skip
         self._empty(0, size)
         try:
@@ -155,7 +159,9 @@ class GraphedModel:
             log.debug("recorded decode steps of %d rows", size)
 
 
-def _empty_inputs(num_rows: int, num_blocks: int, device: torch.device) -> StepInputs:
+def _empty_inputs(
+    num_rows: int, num_blocks: int, device: torch.device, like: Tensor | None
+) -> StepInputs:
     """Of rows that see nothing and write nothing."""
     longs = torch.arange(num_rows, device=device)
     return StepInputs(
@@ -166,4 +172,5 @@ def _empty_inputs(num_rows: int, num_blocks: int, device: torch.device) -> StepI
         sequence_lengths=torch.zeros(num_rows, dtype=torch.int32, device=device),
         block_tables=torch.zeros(num_rows, num_blocks, dtype=torch.int32, device=device),
         sample_rows=longs,
+        states=None if like is None else like.new_zeros(num_rows, like.shape[-1]),
     )

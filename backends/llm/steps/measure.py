@@ -5,9 +5,11 @@ from typing import Protocol
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from trivet.backends.api import Sampling
 from trivet.backends.llm.attention.base import StepInputs
+from trivet.backends.llm.families.staging import WHOLE, Stage
 from trivet.backends.llm.sampling.draws import Draws, chosen, wish_arrays
 from trivet.backends.llm.scheduling.sequence import PENDING
 from trivet.backends.llm.settings import EngineSettings
@@ -43,9 +45,16 @@ class CudaMeter:
 
 
 @torch.no_grad()
-def largest_step(model: Model, settings: EngineSettings, device: torch.device) -> None:
+def largest_step(
+    model: Model,
+    settings: EngineSettings,
+    device: torch.device,
+    stage: Stage = WHOLE,
+    like: Tensor | None = None,
+) -> None:
     """As many tokens as a step may have, of as many sequences as may sample, each drawn in the way
-    that takes most memory. Nothing is written to the cache."""
+    that takes most memory. Nothing is written to the cache. `like`: what the states of a stage
+    are."""
     num_tokens = settings.step_tokens(device.type)
     num_rows = min(settings.max_num_seqs, num_tokens)
     counts = np.full(num_rows, num_tokens // num_rows)
@@ -62,8 +71,11 @@ def largest_step(model: Model, settings: EngineSettings, device: torch.device) -
             sequence_lengths=torch.from_numpy(counts).int().to(device),
             block_tables=torch.zeros(num_rows, num_blocks, dtype=torch.int32, device=device),
             sample_rows=(ends - 1).to(device),
+            states=None if like is None else like.new_zeros(num_tokens, like.shape[-1]),
         )
     )
+    if not stage.is_last:
+        return
     rows = np.arange(num_rows)
     wishes = wish_arrays([Sampling(top_p=0.9)] * num_rows, [0] * num_rows, [0] * num_rows)
     draws = Draws(rows, rows[:0], rows, wishes)

@@ -31,11 +31,12 @@ class RowFailedError(RuntimeError):
 
 
 class Model(Protocol):
-    """A loaded model over its cache."""
+    """A loaded model over its cache, or one of the stages that compute it."""
 
     def forward(self, inputs: StepInputs) -> Tensor:
-        """Logits, float32 [R, vocabulary], of `inputs.sample_rows`. Raises RowFailedError where it
-        knows which sequence cannot be computed."""
+        """Logits, float32 [R, vocabulary], of `inputs.sample_rows`; of a stage that is not the last
+        states, [N, hidden]. Raises RowFailedError where it knows which sequence cannot be computed.
+        """
 
 
 class HeldModel(Model, Protocol):

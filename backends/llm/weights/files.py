@@ -12,6 +12,7 @@ from trivet.backends.llm.families.config import LlmConfig
 from trivet.backends.llm.families.family import Family
 from trivet.backends.llm.families.quantisation import quantisation
 from trivet.backends.llm.families.registry import FAMILIES, from_gguf, from_hub
+from trivet.backends.llm.families.staging import WHOLE, Held, Stage
 from trivet.backends.llm.matrices.matrix import Stored
 from trivet.backends.llm.text.gguf_tokenizer import gguf_tokenizer
 from trivet.backends.llm.text.tokenizer_files import TokenizerFiles, hub_tokenizer
@@ -25,14 +26,20 @@ _CORRECTION = ".e_score_correction_bias"
 
 
 def load_model(
-    path: Path, dtype: torch.dtype, families: Sequence[Family] = FAMILIES
+    path: Path,
+    dtype: torch.dtype,
+    families: Sequence[Family] = FAMILIES,
+    stage: Stage = WHOLE,
 ) -> tuple[LlmConfig, dict[str, Stored], TokenizerFiles]:
     """Config, weights, of one type or packed, by Hugging Face's names, and tokenizer; of one of
-    the families. Raises LoadFailed."""
+    the families. Of the weights those of a stage. Raises LoadFailed."""
     if path.is_dir():
         values = read_json(path / "config.json")
         config = from_hub(values, families)
-        weights: dict[str, Stored] = dict(read_safetensors(path))
+        held = Held(stage, config)
+        weights: dict[str, Stored] = {
+            name: each for name, each in read_safetensors(path).items() if held.has(name)
+        }
         if files := quantisation(values.get("quantization_config") or {}):
             pack_quantised(weights, files, dtype)
         unstack(weights, config, dtype)
@@ -43,7 +50,8 @@ def load_model(
     model = read_model(path)
     metadata = described(path, model)
     config = from_gguf(metadata, model.tensors, families)
-    return config, gguf_weights(model, config, dtype), gguf_tokenizer(metadata)
+    held = Held(stage, config)
+    return config, gguf_weights(model, config, dtype, held), gguf_tokenizer(metadata)
 
 
 def read_safetensors(folder: Path) -> dict[str, Tensor]:

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from trivet.backends.llm.matrices.bits import pack_codes
-from trivet.backends.llm.matrices.grouped import Code, Grouped
+from trivet.backends.llm.matrices.codes import Code
+from trivet.backends.llm.matrices.grouped import Grouped
 
 TWICE_E2M1 = (0, 1, 2, 3, 4, 6, 8, 12)
 E2M1 = Code(4, table=tuple(map(float, (*TWICE_E2M1, *(-value for value in TWICE_E2M1)))))

@@ -13,6 +13,7 @@ from torch import Tensor
 from trivet.backends.api import LoadFailed
 from trivet.backends.llm.families.config import LlmConfig
 from trivet.backends.llm.families.names import Role, WeightName
+from trivet.backends.llm.families.staging import WHOLE, Held
 from trivet.backends.llm.matrices.matrix import Stored
 from trivet.backends.llm.weights.gguf_blocks import grouped
 from trivet.backends.llm.weights.gguf_header import GgufTensor
@@ -26,12 +27,14 @@ _EXPANDED = {Role.POSITIONS, Role.ROUTER, Role.SHARED_SHARE, Role.LATENT_UP}
 """What is not multiplied as a matrix with rows, or decides too much."""
 
 
-def gguf_weights(model: GgufModel, config: LlmConfig, dtype: torch.dtype) -> dict[str, Stored]:
-    """Of all its files. Raises LoadFailed."""
+def gguf_weights(
+    model: GgufModel, config: LlmConfig, dtype: torch.dtype, held: Held | None = None
+) -> dict[str, Stored]:
+    """Of all its files; only those that are `held`. Raises LoadFailed."""
     weights: dict[str, Stored] = {}
     expanded: Counter[str] = Counter()
     for file in model.files:
-        _read(file, config, dtype, weights, expanded)
+        _read(file, config, dtype, weights, expanded, held or Held(WHOLE, config))
     if expanded:
         types = ", ".join(f"{kind} ({count})" for kind, count in sorted(expanded.items()))
         log.info(
@@ -48,9 +51,12 @@ def _read(
     dtype: torch.dtype,
     weights: dict[str, Stored],
     expanded: Counter[str],
+    held: Held,
 ) -> None:
     for gguf_name, tensor, rows in _tensors(file):
         name = _GgufName.parsed(gguf_name, config)
+        if not name.is_among(held):
+            continue
         packed = list(_packed(tensor, rows, name, config, dtype))
         weights.update(packed)
         if packed:
@@ -115,6 +121,12 @@ class _GgufName:
             layer, stem = int(parts[1]), f"blk.{{layer}}.{parts[2]}"
         weight = config.names.of_gguf(stem) if layer < config.num_layers else None
         return cls(name, weight, layer, ending)
+
+    def is_among(self, held: Held) -> bool:
+        """Whether it is of a stage."""
+        if self.name.startswith("blk."):
+            return held.has_layer(self.layer)
+        return self.weight is None or any(map(held.has_role, self.weight.roles))
 
     def in_hub(self, expert: int = 0) -> str:
         """Hugging Face's name; its own where there is none."""

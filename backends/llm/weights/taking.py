@@ -77,6 +77,30 @@ class Weights:
         return formats_of(self._tensors.tensors, self.quantization)
 
     @property
+    def dtype(self) -> torch.dtype:
+        """Of what is computed."""
+        like = self._like()
+        assert like is not None, "a model has an embedding or layers"
+        return like.dtype
+
+    @property
+    def device(self) -> torch.device:
+        """Where it is computed."""
+        like = self._like()
+        assert like is not None, "a model has an embedding or layers"
+        return self._device or like.device
+
+    def _like(self) -> Stored | None:
+        """A weight of the usual type: the embedding, or one of a layer where another stage has
+        that."""
+        names = self.whole.names
+        for role in (Role.EMBEDDING, Role.OUTPUT):
+            found = self._tensors.tensors.get(f"{names.of(role).in_hub(0)}.weight")
+            if found is not None:
+                return found
+        return None
+
+    @property
     def nbytes(self) -> int:
         """About what all take on the device: this rank's part of a model whose parts are alike."""
         total = sum(each.nbytes for each in self._tensors.tensors.values()) // self.ranks.size
@@ -182,9 +206,8 @@ class Weights:
 
     def ones(self, shape: tuple[int, ...]) -> Tensor:
         """A weight that multiplies nothing, of the type of the others."""
-        name = self.whole.names.of(Role.EMBEDDING)
-        embedding = self._tensors.tensors.get(f"{name.in_hub(0)}.weight")
-        return self._there(torch.ones(shape, dtype=None if embedding is None else embedding.dtype))
+        like = self._like()
+        return self._there(torch.ones(shape, dtype=None if like is None else like.dtype))
 
     def embedding(self) -> Matrix:
         """[vocabulary, hidden size], of this rank's part; the last rank's may have fewer tokens."""
@@ -219,7 +242,7 @@ class Weights:
 
     def _further(self) -> tuple[str, ...]:
         """What names of layers begin with that are not computed."""
-        first = self.whole.num_layers
+        first = self.whole.names.first_layer + self.whole.num_layers
         name = self.whole.names.of(Role.OUTPUT).hub.partition("{layer}")[0]
         numbers = range(first, first + self.whole.num_further_layers)
         return tuple(f"{stem}{number}." for number in numbers for stem in (name, "blk."))

@@ -5,6 +5,7 @@ instances compute on threads of their own.
 """
 
 import asyncio
+import sys
 import time
 from collections.abc import Mapping
 from collections.abc import Sequence as Many
@@ -16,13 +17,17 @@ from trivet.backends.api import (
     CheckedRequest,
     Instance,
     InstanceDied,
+    ModelNotReady,
     ResponseSender,
     ServingError,
     Signature,
     Sink,
+    Use,
 )
+from trivet.backends.api.sleeping import OnWanted
 from trivet.server.scheduling.alarm import Alarm
 from trivet.server.scheduling.answers import Answers
+from trivet.server.scheduling.batching import CLOSE_S
 from trivet.server.scheduling.decoupled import DecoupledSender
 from trivet.server.scheduling.dispatch import PLAIN, Dispatch
 from trivet.server.scheduling.inline import measure_of
@@ -100,6 +105,10 @@ class SequenceExecutor:
         self._seats = [self._seat(*each) for each in enumerate(self._pool.workers)]
         self._seat_of = {seat.worker: seat for seat in self._seats}
         self._predecessors: list[SequenceExecutor] = []
+        self._on_wanted: OnWanted | None = None
+        """Who is told of requests; None while there are instances."""
+        self._why_asleep = ""
+        """Why there were none to be had when it was to wake last."""
 
     def _seat(self, number: int, worker: Worker) -> _Seat:
         lane = make_lane(self._plan.batching, self._plan.max_batch_size)
@@ -119,6 +128,8 @@ class SequenceExecutor:
             self._queue.push(ticket)
         except ServingError as error:
             self._answers.fail(ticket, type(error)(labelled(request, error.message)))
+        if self._on_wanted is not None:
+            self._on_wanted(request.callers)
 
     def _keeper_of(self, sequence_id: CorrelationId) -> "SequenceExecutor":
         """Who has the sequence that a request continues; this one where nobody has."""
@@ -144,7 +155,7 @@ class SequenceExecutor:
 
     def can_run(self, instance: int) -> bool:
         """For the queue: whether new sequences should begin there."""
-        return self._seats[instance].worker.instance.is_ready()
+        return self.is_asleep or self._seats[instance].worker.instance.is_ready()
 
     def _dispatch_soon(self, seat: _Seat) -> None:
         """Dispatches at the end of this loop tick, so that requests read together go together."""
@@ -203,7 +214,7 @@ class SequenceExecutor:
 
     # -- for the pool --------------------------------------------------------------------------
 
-    def wake(self, worker: Worker) -> None:
+    def permitted(self, worker: Worker) -> None:
         """See PoolUser."""
         self._dispatch_soon(self._seat_of[worker])
 
@@ -268,6 +279,47 @@ class SequenceExecutor:
             ticket.sender = job.batch.senders[index]
         self._queue.push_again(sequence, ticket)
 
+    # -- sleep ---------------------------------------------------------------------------------
+
+    @property
+    def is_asleep(self) -> bool:
+        """See Sleeps."""
+        return self._on_wanted is not None
+
+    def use(self) -> Use:
+        """See Sleeps."""
+        num_open, answers = self._queue.num_sequences, self._answers
+        num_here = answers.in_progress
+        has_begun = num_here > len(self._queue)
+        return Use(answers.num_taken, num_here > 0 or num_open > 0, has_begun, num_open > 0)
+
+    async def sleep(self, on_wanted: OnWanted) -> None:
+        """See Sleeps. While there are sequences it does not: its instances know them."""
+        if self.use().is_busy:
+            return
+        self._on_wanted = on_wanted
+        self._hold_until = sys.maxsize
+        await self._pool.retire(CLOSE_S)
+
+    def wake(self, instances: Many[tuple[str, Instance]]) -> None:
+        """See Sleeps."""
+        self._on_wanted, self._why_asleep = None, ""
+        self._pool.replace(instances)
+        for seat, worker in zip(self._seats, self._pool.workers, strict=True):
+            seat.worker = worker
+        self._seat_of = {seat.worker: seat for seat in self._seats}
+        self._go_on()
+
+    def _go_on(self) -> None:
+        self._hold_until = 0
+        for seat in self._seats:
+            self._dispatch_soon(seat)
+
+    def stay_asleep(self, error: ModelNotReady) -> None:
+        """See Sleeps."""
+        self._why_asleep = error.message
+        self._queue.cut_all(error, SequenceEnd.LOST)
+
     # -- life ----------------------------------------------------------------------------------
 
     @property
@@ -286,11 +338,13 @@ class SequenceExecutor:
 
     def is_ready(self) -> bool:
         """Whether any instance can compute."""
+        if self.is_asleep:
+            return not self._queue.stopping and not self._why_asleep
         return not self._queue.stopping and self._pool.is_ready()
 
     def trouble(self) -> str:
         """See Supervised."""
-        return "" if self.is_ready() else self._pool.trouble()
+        return "" if self.is_ready() else self._why_asleep or self._pool.trouble()
 
     def deaths(self) -> Mapping[Cause, int]:
         """See Supervised."""
@@ -305,13 +359,12 @@ class SequenceExecutor:
         """Begins no new sequence and returns when every submitted request has ended; sequences
         whose next request has not come by then are over."""
         self._queue.stopping = self._queue.stopping or STOPPING
-        self._hold_until = 0
-        for seat in self._seats:
-            self._dispatch_soon(seat)
+        if not self.is_asleep:
+            self._go_on()
         await self._answers.all_ended()
         self._queue.end_all()
 
-    async def close(self, timeout_s: float = 5.0) -> None:
+    async def close(self, timeout_s: float = CLOSE_S) -> None:
         """Fails what still waits, then frees the instances."""
         unloaded = f"model '{self._name}' is being unloaded"
         self._queue.stopping = self._queue.stopping or unloaded

@@ -226,11 +226,14 @@ class SequenceQueue:
             reason = partial(_lost, error)
             self.cut(sequence, reason, SequenceEnd.LOST)
 
+    def cut_all(self, reason: Unavailable, how: SequenceEnd) -> None:
+        """None of them can be computed."""
+        for sequence in list(self._table):
+            self.cut(sequence, partial(_refused, reason), how)
+
     def close(self) -> None:
         """Cuts all."""
-        text = self.stopping
-        for sequence in list(self._table):
-            self.cut(sequence, partial(_unloaded, text), SequenceEnd.UNLOADED)
+        self.cut_all(Unavailable(self.stopping), SequenceEnd.UNLOADED)
         self._idle.cancel()
         self._expiry.cancel()
 
@@ -274,8 +277,9 @@ def _lost(error: InstanceDied, ticket: SequenceTicket) -> InstanceDied:
     return InstanceDied(labelled(ticket.request, error.message))
 
 
-def _unloaded(text: str, ticket: SequenceTicket) -> Unavailable:
-    return Unavailable(labelled(ticket.request, text))
+def _refused(reason: Unavailable, ticket: SequenceTicket) -> Unavailable:
+    text = labelled(ticket.request, reason.message)
+    return type(reason)(text, retry_after_s=reason.retry_after_s)
 
 
 def _expired(now_ns: int, ticket: SequenceTicket) -> ServingError:

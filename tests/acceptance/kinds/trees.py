@@ -1,5 +1,6 @@
 """Decision trees, as XGBoost, LightGBM and CatBoost write them."""
 
+import json
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -74,6 +75,28 @@ def _lone(place: Path) -> Prediction:
     return Prediction({"input__0": ASKED}, {"output__0": model.predict_proba(ASKED)})
 
 
+def _of_mlserver(
+    place: Path, *, train: Callable[[], Any], content: Callable[[Any], bytes]
+) -> Prediction:
+    """Its folder: no number, the file's name says nothing of the library, and settings beside."""
+    model, folder = train(), model_folder(place, "")
+    (folder / "model.bst").write_bytes(content(model))
+    (folder / "model-settings.json").write_text(
+        json.dumps({"name": MODEL, "parameters": {"uri": "./model.bst"}})
+    )
+    proba = np.asarray(model.predict_proba(ASKED), np.float32)
+    return Prediction({"input__0": ASKED}, {"output__0": proba})
+
+
+def _xgboost_content(model: Any) -> bytes:
+    return bytes(model.get_booster().save_raw("ubj"))
+
+
+def _lightgbm_content(model: Any) -> bytes:
+    text: str = model.booster_.model_to_string()
+    return text.encode()
+
+
 def _of_triton(
     place: Path, *, train: Callable[[], Any], save: Save, name: str, model_type: str
 ) -> Prediction:
@@ -130,6 +153,24 @@ KINDS = (
         library="CatBoost",
         extra="catboost",
         make=partial(_bare, **CATBOOST, name="model.cbm"),
+        slow=True,
+    ),
+    Kind(
+        title="XGBoost, as KServe and MLServer have it",
+        files="`model.bst`, or the only `.bst` file; `model-settings.json` is not read",
+        backend="fil",
+        library="XGBoost",
+        extra="xgboost",
+        make=partial(_of_mlserver, train=xgboost, content=_xgboost_content),
+        slow=True,
+    ),
+    Kind(
+        title="LightGBM, as KServe and MLServer have it",
+        files="the same: the content tells whose it is",
+        backend="fil",
+        library="LightGBM",
+        extra="lightgbm",
+        make=partial(_of_mlserver, train=lightgbm, content=_lightgbm_content),
         slow=True,
     ),
     Kind(

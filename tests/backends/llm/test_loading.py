@@ -19,7 +19,6 @@ from trivet.backends.llm.attention.cache_size import cache_scales, size_cache
 from trivet.backends.llm.attention.kv_cache import KvCache
 from trivet.backends.llm.attention.torch_reference import TorchAttention
 from trivet.backends.llm.device.devices import MemoryUse
-from trivet.backends.llm.device.group import Alone
 from trivet.backends.llm.families.config import LlmConfig
 from trivet.backends.llm.families.registry import from_hub
 from trivet.backends.llm.matrices.dense import Dense
@@ -361,4 +360,4 @@ def test_a_cache_of_8_bits_is_refused_on_a_processor(tmp_path: Path) -> None:
     save_8bit(tmp_path, per_tensor)
     settings = EngineSettings(str(tmp_path), device="cpu", kv_cache_dtype="fp8")
     with pytest.raises(LoadFailed, match="kv_cache_dtype is 'fp8', which needs a GPU"):
-        loading.load_part(settings, CPU, Alone())
+        loading.load_part(settings, CPU)

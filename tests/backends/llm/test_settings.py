@@ -46,3 +46,22 @@ def test_parameters_of_the_server_are_let_be(tmp_path: Path) -> None:
     given = config_of(embeddings_tokenizer="t", gpu_uuids="GPU-1", max_model_len="64")
     files = files_in(tmp_path)
     assert engine_settings(BACKEND.complete(given, files), files).max_model_len == 64
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ({"pipeline_parallel_size": "0"}, "'pipeline_parallel_size' is 0; it must be at least 1"),
+        ({"tensor_parallel_size": "0"}, "'tensor_parallel_size' is 0; it must be at least 1"),
+        (
+            {"pipeline_parallel_size": "2", "speculative_config": '{"method": "ngram"}'},
+            "'pipeline_parallel_size' is 2, and 'speculative_config'",
+        ),
+    ],
+)
+def test_sizes_that_nobody_can_compute_are_refused(
+    tmp_path: Path, given: dict[str, str], told: str
+) -> None:
+    escaped = {name: value.replace('"', '\\"') for name, value in given.items()}
+    with pytest.raises(InvalidConfig, match=told):
+        engine_settings(config_of(**escaped), files_in(tmp_path))

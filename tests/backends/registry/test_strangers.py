@@ -10,7 +10,13 @@ from trivet.backends.registry import abouts, advice, choose
 from trivet.protos.model_config_pb2 import ModelConfig
 
 ZIP = b"PK\x03\x04"
-HUB = {"config.json": json.dumps({"architectures": ["WhisperForConditionalGeneration"]}).encode()}
+
+
+def hub(architecture: str) -> dict[str, bytes]:
+    return {"config.json": json.dumps({"architectures": [architecture]}).encode()}
+
+
+HUB = hub("DetrForObjectDetection")
 
 CASES: dict[str, tuple[dict[str, bytes], str]] = {
     "state dict": ({"net.pth": ZIP}, "'net.pth' was saved by torch.save.*model.py beside weights"),
@@ -18,7 +24,7 @@ CASES: dict[str, tuple[dict[str, bytes], str]] = {
     "pytorch_model.bin": ({"pytorch_model.bin": ZIP}, "was saved by torch.save"),
     "pickled weights of a hub model": (
         HUB | {"pytorch_model.bin": ZIP},
-        "'pytorch_model.bin' holds the weights of 'Whisper.*safe_serialization=True",
+        "'pytorch_model.bin' holds the weights of 'Detr.*safe_serialization=True",
     ),
     "safetensors alone": (
         {"model.safetensors": b""},
@@ -26,8 +32,13 @@ CASES: dict[str, tuple[dict[str, bytes], str]] = {
     ),
     "unknown architecture": (
         HUB | {"model.safetensors": b""},
-        "architecture 'WhisperForConditionalGeneration', which no backend here knows; export it",
+        "architecture 'DetrForObjectDetection', which no backend here knows; export it",
     ),
+    "speech": (
+        hub("WhisperForConditionalGeneration") | {"model.safetensors": b""},
+        "'WhisperForConditionalGeneration', which reads or makes speech.*not offered; serve it by",
+    ),
+    "a recogniser": (hub("Wav2Vec2BertForCTC"), "speech"),
     "hub folder without weights": (HUB, "its weights are not there; put .*safetensors"),
     "model.bin": ({"model.bin": b"\x00\x01\xff"}, "'model.bin' may be of any framework"),
     "a text called model.bin": ({"model.bin": b"hello"}, "any framework \\(a text file\\)"),
@@ -46,10 +57,19 @@ CASES: dict[str, tuple[dict[str, bytes], str]] = {
     ),
     "zip": ({"model.zip": ZIP}, "'model.zip' is an archive; unpack it"),
     "tar": ({"model.tar.gz": b"\x1f\x8b"}, "'model.tar.gz' is an archive; unpack it"),
+    "compressed pickle": ({"model.pkl.gz": b"\x1f\x8b"}, "'model.pkl.gz' is a compressed pickle"),
     "torchserve": ({"net.mar": ZIP}, "'net.mar' is TorchServe's archive; unpack it"),
     "several": ({"a.onnx": b"", "b.onnx": b""}, "'a.onnx', 'b.onnx' are several models"),
     "several gguf": ({"a.gguf": b"", "b.gguf": b""}, "2 GGUF models \\('a.gguf', 'b.gguf'\\)"),
     "paddle": ({"net.pdmodel": b""}, "paddle2onnx"),
+    "a hub's cache": (
+        {"blobs/0a": b"", "refs/main": b"0a", "snapshots/0a/config.json": b"{}"},
+        "'snapshots' is of the cache of huggingface_hub; serve .*hf://ORG/NAME, or .*hf download",
+    ),
+    "settings of MLServer": (
+        {"model-settings.json": b'{"implementation": "mlserver_huggingface.HuggingFaceRuntime"}'},
+        "'model-settings.json' is MLServer's and not read here.*under its own name",
+    ),
     "tokenizer": ({"tokenizer.json": b"{}"}, "'tokenizer.json' is a tokenizer, and its model"),
     "a version in other words": ({"v2/model.onnx": b""}, "'v2' looks like a version.*name that"),
     "anything": ({"a.foo": b"", "b.bar": b""}, "\\(there is 'a.foo', 'b.bar'\\).*model.onnx"),

@@ -15,6 +15,7 @@ from bench.gpu import peers
 from bench.gpu.correctness import logits_row, tokens_row
 from bench.gpu.decode import decode_rows, step_s
 from bench.gpu.llama import LLAMA, SETTINGS, Frames, RandomLlama
+from bench.gpu.packed import packed_rows
 from bench.gpu.roofline import Numbers, Rates
 from bench.gpu.throughput import throughput_rows
 
@@ -96,6 +97,17 @@ def test_a_peer_that_is_not_there_is_skipped_with_its_word() -> None:
     assert (figure, reason) == (0.0, "ModuleNotFoundError: No module named 'vllm'")
     assert peers.peers({}) == {"transformers": sys.executable}
     assert peers.peers({"TRIVET_BENCH_VLLM": "/a/python"})["vllm"] == "/a/python"
+
+
+def test_packed_weights_are_held_against_plain_ones() -> None:
+    settings = replace(
+        SETTINGS, device="cpu", dtype="float32", max_model_len=64, max_num_seqs=4,
+        max_batched_tokens=64, kv_cache_bytes=1 << 21,
+    )  # fmt: skip
+    four, eight = packed_rows(TINY, settings, batch=2, context=20, num_steps=8)
+    assert four.cell == "decode int4, batch 2, context 20: next to float32"
+    assert (four.bar, eight.bar) == (2.0, None)
+    assert four.bare == eight.bare > 0
 
 
 def fake_subject(folder: Path, name: str, text: str) -> bench_gpu.Subject:

@@ -10,8 +10,8 @@ from trivet.server.auth.core import GuardedCore
 from trivet.server.core import Core
 from trivet.server.hall import Hall
 
-KEPT = {"shared_memory", "tracing", "releases"}
-"""What is no method. The last one is guarded by itself (`test_releases.py`)."""
+KEPT = {"shared_memory", "tracing", "releases", "sleeping"}
+"""What is no method. The last two are guarded by themselves."""
 
 
 def public(kind: type) -> set[str]:

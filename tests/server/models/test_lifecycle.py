@@ -73,7 +73,11 @@ class Executor:
 def assemble(plan: LoadPlan, version: int, opened: Any, statistics: Any) -> Any:
     name, executor = plan.folder.name, Executor()
     return SimpleNamespace(
-        key=name, version=version, executor=executor, source=plan.source_of(version)
+        key=name,
+        version=version,
+        executor=executor,
+        source=plan.source_of(version),
+        sleeps=None,
     )
 
 

@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 
 from trivet.backends.api import LoadFailed
-from trivet.backends.llm.matrices.grouped import Code, Grouped
+from trivet.backends.llm.matrices.codes import Code
+from trivet.backends.llm.matrices.grouped import Grouped
 from trivet.backends.llm.weights.quantised.eight_bits import int8_matrix
 from trivet.backends.llm.weights.quantised.source import Source, check_groups, check_shape
 

@@ -4,7 +4,8 @@ import torch
 
 from trivet.backends.api import LoadFailed
 from trivet.backends.llm.families.quantisation import WORD_BITS, CompressedFiles
-from trivet.backends.llm.matrices.grouped import Code, Grouped
+from trivet.backends.llm.matrices.codes import Code
+from trivet.backends.llm.matrices.grouped import Grouped
 from trivet.backends.llm.weights.quantised.eight_bits import forget_inputs, read_fp8, read_int8
 from trivet.backends.llm.weights.quantised.gptq import group_order
 from trivet.backends.llm.weights.quantised.source import (

@@ -5,9 +5,10 @@ import torch
 from torch import Tensor
 
 from trivet.backends.api import LoadFailed
+from trivet.backends.llm.matrices.codes import E4M3, Code
 from trivet.backends.llm.matrices.dense import Dense
-from trivet.backends.llm.matrices.fp8 import E4M3, FP8, Fp8
-from trivet.backends.llm.matrices.grouped import Code, Grouped
+from trivet.backends.llm.matrices.fp8 import FP8, Fp8
+from trivet.backends.llm.matrices.grouped import Grouped
 from trivet.backends.llm.matrices.matrix import Matrix
 from trivet.backends.llm.weights.quantised.source import (
     Source,

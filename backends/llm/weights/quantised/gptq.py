@@ -5,7 +5,8 @@ from torch import Tensor
 
 from trivet.backends.api import LoadFailed
 from trivet.backends.llm.families.quantisation import WORD_BITS, AwqFiles, GptqFiles
-from trivet.backends.llm.matrices.grouped import Code, Grouped
+from trivet.backends.llm.matrices.codes import Code
+from trivet.backends.llm.matrices.grouped import Grouped
 from trivet.backends.llm.weights.quantised.source import (
     Source,
     check_groups,

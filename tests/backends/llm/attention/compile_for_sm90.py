@@ -20,6 +20,8 @@ from trivet.backends.llm.attention import triton_paged
 from trivet.backends.llm.attention.base import StepInputs
 from trivet.backends.llm.attention.kv_cache import KvCache
 from trivet.backends.llm.families.llama import LlamaShape
+from trivet.backends.llm.matrices import packed_product
+from trivet.backends.llm.matrices.codes import E4M3, Code
 from trivet.backends.llm.models import fused_llama
 
 PTXAS = Path(nvidia.__file__).parent / "bin" / "ptxas"
@@ -56,6 +58,7 @@ def main() -> None:
     with (
         mock.patch.object(triton.JITFunction, "run", compile_only),
         mock.patch.object(triton_paged, "_num_processors", return_value=132),
+        mock.patch.object(packed_product, "_num_processors", return_value=132),
     ):
         for name, given in SHAPES.items():
             for num_sequences in (1, 64) if name == "llama 8b" else (64,):
@@ -63,10 +66,14 @@ def main() -> None:
                 launch(num_sequences, *given)
                 for kernel in compiled:
                     print(json.dumps({"model": name} | report(kernel)))
-        compiled.clear()
-        launch_between_products()
-        for kernel in compiled:
-            print(json.dumps({"model": "between products"} | report(kernel)))
+        for name, launch_some in (
+            ("between products", launch_between_products),
+            ("packed", launch_packed_products),
+        ):
+            compiled.clear()
+            launch_some()
+            for kernel in compiled:
+                print(json.dumps({"model": name} | report(kernel)))
 
 
 def launch(
@@ -113,6 +120,26 @@ def launch_between_products() -> None:
                 (pages, pages), (1.0, 1.0), (norms, norms), (32, 8, 128), 1e-5,
             )  # fmt: skip
     fused_llama.quantised(rows)
+
+
+PACKED = (
+    (Code(4, 8), 128, False), (Code(4), 32, True), (Code(4, table=(0.5,) * 16), 64, False),
+    (Code(8, 128), 4096, False), (E4M3, 128, False),
+)  # fmt: skip
+"""As GPTQ's and AWQ's, as `quantization` makes them, as bitsandbytes' and as blocks of e4m3 are."""
+
+
+def launch_packed_products() -> None:
+    """A matrix of Llama 3.1 8B, of few rows, of many, and expanded."""
+    for code, group, has_minimums in PACKED:
+        scales = torch.ones(4096, 4096 // group, dtype=torch.bfloat16)
+        codes = torch.zeros(4096, 4096 * code.bits // 8, dtype=torch.uint8)
+        minimums = scales if has_minimums else None
+        bias = torch.empty(4096, dtype=torch.bfloat16)
+        product = packed_product.PackedProduct(codes, scales, minimums, code, bias=bias)
+        for num_rows in (1, 32, 256):
+            product(torch.empty(num_rows, 4096, dtype=torch.bfloat16))
+        product.expanded(torch.bfloat16)
 
 
 def report(kernel: Any) -> dict[str, Any]:

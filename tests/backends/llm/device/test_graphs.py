@@ -171,5 +171,5 @@ def test_cuda_graphs_replay_over_new_inputs() -> None:
         pass
     for lengths in ([5, 9, 2], [1] * 20, [7]):
         given = decode(lengths)
-        inputs = StepInputs(*(getattr(given, name).cuda() for name in given.__slots__))
+        inputs = given.to(there)
         assert torch.equal(made.forward(inputs).cpu(), Doubling().forward(given))

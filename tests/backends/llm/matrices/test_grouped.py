@@ -7,7 +7,8 @@ from torch.nn import functional
 
 from trivet.backends.api import LoadFailed
 from trivet.backends.llm.matrices.bits import pack_codes, unpack_codes
-from trivet.backends.llm.matrices.grouped import Code, Grouped
+from trivet.backends.llm.matrices.codes import Code
+from trivet.backends.llm.matrices.grouped import Grouped
 from trivet.backends.llm.matrices.matrix import INPUTS, OUTPUTS
 
 BITS = (2, 3, 4, 5, 6, 8)

@@ -15,8 +15,8 @@ from torch import Tensor
 
 from trivet.backends.llm.families.config import LlmConfig
 from trivet.backends.llm.families.registry import from_hub
-from trivet.backends.llm.matrices.fp8 import E4M3
-from trivet.backends.llm.matrices.grouped import Code, Grouped
+from trivet.backends.llm.matrices.codes import E4M3, Code
+from trivet.backends.llm.matrices.grouped import Grouped
 from trivet.backends.llm.matrices.matrix import Stored
 from trivet.backends.llm.native.packing import pack_codes
 from trivet.backends.llm.weights.gguf_blocks import E2M1

@@ -54,6 +54,9 @@ class FakeEngine:
 
     def look(self) -> None: ...
 
+    def memory_bytes(self) -> int:
+        return 0
+
     def ending(self) -> Ending:
         return Ending(Cause.SIGNAL, "killed")
 

@@ -94,8 +94,8 @@ async def make_executor() -> AsyncIterator[Make]:
     yield make
     for executor in made:
         for seat in executor._seats:
-            assert isinstance(seat.worker.instance, HeldInstance)
-            seat.worker.instance.release()
+            if isinstance(seat.worker.instance, HeldInstance):  # else it is closed
+                seat.worker.instance.release()
         await asyncio.wait_for(executor.drain(), patience())
         await asyncio.wait_for(executor.finish_sequences(), patience())
         await executor.close()
