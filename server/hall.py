@@ -94,17 +94,12 @@ class Hall:
         self, name: str, version: int | str | None, key: Key = "", asker: Asker = NOBODY
     ) -> Admitted:
         try:
-            return self._find(name, version, key, asker)
+            return self._registry.routers.resolve(name, version, key, asker)
         except ServingError as error:
             tracer = self.tracing.tracer
             if tracer is not None:
                 tracer.refused(name, str(key), error)
             raise
-
-    def _find(
-        self, name: str, version: int | str | None, key: Key = "", asker: Asker = NOBODY
-    ) -> Admitted:
-        return self._registry.routers.resolve(name, version, key, asker)
 
     def _described(self, name: str, version: int | str | None) -> Admitted:
         return self._registry.routers.describe(name, version)
@@ -142,7 +137,7 @@ class Hall:
     ) -> Admitted:
         """Raises as `generator` does."""
         try:
-            admitted = self._find(name, version, key, asker)
+            admitted = self._registry.routers.resolve(name, version, key, asker)
         except ModelNotFound:
             near = nearest(name, self._registry.suggestions)
             meant = f" Did you mean `{near}`?" if near else ""

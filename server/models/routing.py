@@ -136,13 +136,13 @@ class VersionRouter:
 
     __slots__ = (
         "_held_back",
-        "_is_plain",
         "_keepers",
         "_named",
         "_newest",
         "_split",
         "_takes_requests",
         "_usual",
+        "only",
         "traffic",
     )
 
@@ -184,7 +184,9 @@ class VersionRouter:
             for model in versions.values()
             if len(versions) > 1 and isinstance(model.executor, SequenceExecutor)
         ]
-        self._is_plain = self._takes_requests and self._split is None and not self._keepers
+        is_plain = self._takes_requests and self._split is None and not self._keepers
+        self.only = self._newest if is_plain else None
+        """What every request gets that names no version; None: that depends on the request."""
 
     @property
     def takes_requests(self) -> bool:
@@ -213,7 +215,7 @@ class VersionRouter:
         Raises NotFound.
         """
         if version is None:
-            return self._newest if self._is_plain else self._shared_out(key, asker)
+            return self.only or self._shared_out(key, asker)
         found = self._named.get(version)
         if found is None:
             raise self._not_found(version)
@@ -306,6 +308,8 @@ class Routers:
         """
         router = self._by_name.get(name)
         if router is not None:
+            if version is None and router.only is not None:
+                return router.only
             return router.choose(version, key, asker)
         router, version, adapter = self._meant(name, version)
         return _adapted(router.choose(version, key, asker), adapter)
