@@ -30,8 +30,10 @@ from bench.large import bench_large
 from bench.llm import bench_llm, bench_llm_alone, bench_llm_batching
 from bench.llm_families import bench_llm_families
 from bench.llm_lora import bench_llm_lora
+from bench.llm_packed import bench_llm_packed
 from bench.llm_sharing import bench_llm_sharing
 from bench.llm_speculation import bench_llm_speculation
+from bench.llm_start import bench_llm_start
 from bench.llm_step import bench_llm_step
 from bench.minilm import bench_minilm
 from bench.nested import bench_nested
@@ -59,8 +61,10 @@ PARTS = {
     "llm-step": bench_llm_step,
     "llm-families": bench_llm_families,
     "llm-lora": bench_llm_lora,
+    "llm-packed": bench_llm_packed,
     "llm-sharing": bench_llm_sharing,
     "llm-speculation": bench_llm_speculation,
+    "llm-start": bench_llm_start,
     "sse": bench_sse,
     "overload": bench_overload,
     "splits": bench_splits,
