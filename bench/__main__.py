@@ -41,6 +41,8 @@ from bench.overload import bench_overload
 from bench.peers.cells import bench_peers
 from bench.python_models import bench_python_models
 from bench.sequences import bench_sequences
+from bench.shadows import bench_shadows
+from bench.splits import bench_splits
 from bench.sse import bench_sse
 from bench.wake import bench_wake
 
@@ -65,6 +67,8 @@ PARTS = {
     "llm-start": bench_llm_start,
     "sse": bench_sse,
     "overload": bench_overload,
+    "splits": bench_splits,
+    "shadows": bench_shadows,
     "frameworks": bench_frameworks,
     "python-models": bench_python_models,
     "wake": bench_wake,

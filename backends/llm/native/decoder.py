@@ -74,9 +74,7 @@ class NativeModel:
         logits: Tensor,
     ) -> Tensor:
         """A step of which some rows have adapters."""
-        step.adapters, step.adapter_slots, step.lowered, step.lowered_too = self._adding.addresses(
-            adapters
-        )
+        self._adding.fill(step, adapters)
         if adapters.embeddings:
             embedded = bank.embed(inputs.token_ids, self._look_up).contiguous()
             step.embedded = embedded.data_ptr()

@@ -56,7 +56,8 @@ class PackedMatrix:
             return self._codes(part, interleaved(order) if is_gated else order)
         numbers = numbers_of(part)
         packed = pack(interleaved(numbers) if is_gated else padded(numbers))
-        return CMatrix(panels=len(packed), bits=_NUMBER_BITS, low=self._address(packed))
+        self._kept.append(packed)
+        return matrix_of(packed)
 
     def _codes(self, part: Grouped, order: Tensor) -> CMatrix:
         """`order`: of its outputs."""
@@ -81,6 +82,11 @@ class PackedMatrix:
     def _address(self, tensor: Tensor) -> int:
         self._kept.append(tensor)
         return tensor.data_ptr()
+
+
+def matrix_of(packed: Tensor) -> CMatrix:
+    """Of numbers as `pack` has them, which must be kept."""
+    return CMatrix(panels=len(packed), bits=_NUMBER_BITS, low=packed.data_ptr())
 
 
 def _parts_of(matrix: Multiplied, *, is_gated: bool) -> Sequence[Multiplied]:

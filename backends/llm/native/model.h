@@ -100,14 +100,15 @@ enum { MAX_PARTS = 4 };
  * outputs, in tiles of 16. */
 typedef struct {
     int32_t depth, parts;  /* the ranks of all adapters and parts, each part's to whole panels */
-    const bf16 *down;      /* packed; [depth, inputs] */
+    const Matrix *down;    /* [depth, inputs] */
     const int32_t *owners; /* [depth]: the slot of each column's adapter */
     int32_t first_tiles[MAX_PARTS], last_tiles[MAX_PARTS], first_columns[MAX_PARTS + 1];
     const bf16 *ups[MAX_PARTS]; /* see pack_tiles() in packing.py; [outputs, a part's depth] */
 } Added;
 
 typedef struct {
-    Added qkv, output, into, down;
+    Added qkv, output;
+    const Added *into, *down; /* of each of the layer's MLPs */
 } Adapters;
 
 typedef struct {
@@ -120,7 +121,9 @@ typedef struct {
     /* Null in steps of the base alone: */
     const Adapters *adapters;     /* [layers] */
     const int32_t *adapter_slots; /* [tokens] */
-    bf16 *lowered, *lowered_too;  /* [tokens to whole panels, the most depth of any product] */
+    bf16 *lowered; /* [tokens to whole panels, the most depth of any product]: for attention, */
+    bf16 *lowered_too; /* and for MLPs: of a mixture for each token's experts, the shared one too */
+    int32_t most_depth;
     const bf16 *embedded;         /* [tokens, hidden], instead of the embedding's */
     bf16 *states;                 /* [samples, hidden]: takes what the head reads */
 } Step;

@@ -26,6 +26,11 @@ static inline int rows_at_once(const Model *model, const Matrix *weight, int pan
     return is_packed(weight) && panels >= 2 * model->threads ? MOST_ROWS : PIECE_ROWS;
 }
 
+/* What its columns are cut into. */
+static inline int panels_in(const Product *product) {
+    return (int)(product->finish.width / (product->finish.kind == GATE ? TILE : PANEL));
+}
+
 static inline int blocks_of(const Product *product) {
     return (product->rows + product->at_once - 1) / product->at_once;
 }
@@ -149,8 +154,10 @@ static Rounded rounded_rows(Walk *w, const Product *product) {
 }
 
 /* Each panel against many rows while it is near. */
-static void multiply(Walk *w, Product product, int panels) {
+static void multiply(Walk *w, Product product) {
+    const int panels = panels_in(&product);
     Rounded rounded;
+    if (!panels) return;
     product.left = arranged(w, &product);
     if (is_packed(product.weight) && (!w->model->has_amx || product.rows <= TILED_ROWS)) {
         rounded = rounded_rows(w, &product);
