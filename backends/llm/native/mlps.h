@@ -32,8 +32,8 @@ static void add_from(const Added *added, const bf16 *lowered, Finish *finish) {
 typedef struct {
     const Mlp *mlp;
     int rows;
-    const bf16 *states; /* [rows, hidden] */
-    bf16 *activated;    /* [rows, inner] */
+    const bf16 *states;       /* [rows, hidden] */
+    bf16 *activated;          /* [rows, inner] */
     const Added *into, *down; /* by adapters, or null */
     bf16 *lowered;            /* [rows, the most depth] */
     const int32_t *places;

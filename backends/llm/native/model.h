@@ -121,11 +121,11 @@ typedef struct {
     /* Null in steps of the base alone: */
     const Adapters *adapters;     /* [layers] */
     const int32_t *adapter_slots; /* [tokens] */
-    bf16 *lowered; /* [tokens to whole panels, the most depth of any product]: for attention, */
+    bf16 *lowered;     /* [tokens to whole panels, the most depth of any product]: for attention, */
     bf16 *lowered_too; /* and for MLPs: of a mixture for each token's experts, the shared one too */
     int32_t most_depth;
-    const bf16 *embedded;         /* [tokens, hidden], instead of the embedding's */
-    bf16 *states;                 /* [samples, hidden]: takes what the head reads */
+    const bf16 *embedded; /* [tokens, hidden], instead of the embedding's */
+    bf16 *states;         /* [samples, hidden]: takes what the head reads */
 } Step;
 
 enum {
