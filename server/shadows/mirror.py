@@ -79,7 +79,6 @@ class Mirror:
         self._owed = 0.0
         self._num_seen = 0
         """Requests that were answered since it began."""
-        self._num_computing = 0
         self._num_met = 0
         """Those that were computed while the shadow was, too."""
         self._timer: asyncio.TimerHandle | None = None
@@ -90,7 +89,7 @@ class Mirror:
     def offer(self, make: Callable[[], Copy], size_bytes: int) -> None:
         """A request has been answered: `make` copies both, which are so large together."""
         self._num_seen += 1
-        if self._num_computing:
+        if self._running:
             self._num_met += 1
         if not self._is_chosen():
             return
@@ -140,19 +139,17 @@ class Mirror:
     def _ask(self, copy: Copy) -> None:
         token = CancelToken()
         self._running.add(token)
-        self._num_computing += 1
         copy.ask(self._shadow, token, _ShadowSink(self, copy, token))
 
-    def _computed(self) -> None:
-        """A shadow is not computed any more."""
-        self._num_computing -= 1
+    def _end(self, token: CancelToken) -> None:
+        """A shadow is computed and compared."""
+        self._running.discard(token)
         self._num_met += self._primary.statistics.pending
 
     def answered(self, copy: Copy, token: CancelToken, response: InferResponse) -> None:
         """The shadow has answered."""
-        self._computed()
         if token.cancelled:  # nobody compares any more, and no thread may be there for it
-            self._running.discard(token)
+            self._end(token)
             return
         outputs = [on_own_memory(tensor) for tensor in response.outputs]
         loop = asyncio.get_running_loop()
@@ -161,8 +158,7 @@ class Mirror:
 
     def failed(self, copy: Copy, token: CancelToken, error: ServingError) -> None:
         """It has not."""
-        self._computed()
-        self._running.discard(token)
+        self._end(token)
         if token.cancelled:
             return
         self._counts[Verdict.FAILED] += 1
@@ -177,7 +173,7 @@ class Mirror:
         return bool(found)
 
     def _compared(self, token: CancelToken, ended: "asyncio.Future[bool]") -> None:
-        self._running.discard(token)
+        self._end(token)
         if ended.cancelled() or ended.exception() is not None:
             self._counts[Verdict.FAILED] += 1
             return

@@ -158,4 +158,5 @@ def test_tasks_are_bounds_of_an_evaluation(
     assert "not passed: lm-eval likely: acc is 1, and at least 1.5" in refused.output
     unknown = evaluate(environment, folder, gate_of(0.5, "f1"), server)
     assert unknown.exit_code == 2
-    assert "there is no such figure; there are acc,none" in unknown.output
+    assert "f1: there is no such figure; there are" in unknown.output
+    assert "acc,none" in unknown.output
