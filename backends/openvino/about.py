@@ -17,10 +17,15 @@ PROPERTIES = (
 )
 """Parameters that are OpenVINO's own properties, handed on as they are."""
 
+_OF_OPTIMUM = "openvino_model.xml"
+
 
 def _recognise(listing: Listing) -> Match | None:
-    """The only .xml file that is OpenVINO's: others write .xml, too."""
+    """The only .xml file that is OpenVINO's: others write .xml, too. Of several Optimum's, which
+    writes the tokenizer as such, too."""
     names = [name for name in listing.ending(".xml") if b"<net" in listing.head_of(name)[:1024]]
+    if _OF_OPTIMUM in names:
+        return Match(Claim.ONLY, _OF_OPTIMUM)
     return Match(Claim.ONLY, names[0]) if len(names) == 1 else None
 
 

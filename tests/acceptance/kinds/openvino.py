@@ -33,7 +33,8 @@ def _onnx(place: Path) -> Prediction:
 KINDS = (
     Kind(
         title="OpenVINO IR",
-        files="`model.xml` and `model.bin`, or the only `.xml` file that is one, and its `.bin`",
+        files="`model.xml` or Optimum's `openvino_model.xml`, or the only `.xml` file that is one, "
+        "and its `.bin`",
         backend="openvino",
         library="OpenVINO",
         extra="openvino",

@@ -140,6 +140,19 @@ def test_a_file_that_the_config_names_is_the_model(tmp_path: Path) -> None:
     assert choose(config, make_files(tmp_path, "a.onnx", "b.onnx")).model_file == ""
 
 
+def test_of_an_export_by_optimum_the_model_is_taken_and_not_its_tokenizer(tmp_path: Path) -> None:
+    folder = tmp_path / "m" / "1"
+    folder.mkdir(parents=True)
+    for stem in ("openvino_detokenizer", "openvino_model", "openvino_tokenizer"):
+        (folder / f"{stem}.xml").write_text('<?xml version="1.0"?>\n<net name="m" version="11">')
+        (folder / f"{stem}.bin").write_bytes(b"\0")
+    (folder / "config.json").write_text('{"architectures": ["BertModel"]}')
+
+    chosen = choose(ModelConfig(), ModelFiles(tmp_path / "m", 1))
+
+    assert (chosen.about.word, chosen.model_file) == ("openvino", "openvino_model.xml")
+
+
 def test_the_parts_of_a_split_file_are_one_model(tmp_path: Path) -> None:
     parts = [f"big-0000{number}-of-00003.gguf" for number in (1, 2, 3)]
 
