@@ -12,19 +12,17 @@ from typing import Protocol
 
 from trivet.backends.api import (
     Adapting,
-    Generator,
-    InferRequest,
     InvalidRequest,
     ModelNotReady,
     NotFound,
     ServingError,
-    Sink,
 )
 from trivet.backends.api.adapting import SEPARATOR
 from trivet.server.models.model import Model, adapted
 from trivet.server.models.splitting import Split
 from trivet.server.models.texts import did_you_mean, only_candidates
 from trivet.server.models.traffic import CANDIDATE, EVEN, Traffic, is_label, no_version
+from trivet.server.models.watching import Watch
 from trivet.server.scheduling.sequences.executor import SequenceExecutor
 
 Key = int | str
@@ -43,19 +41,6 @@ class Nobody:
 
     def given(self, source: str) -> None:
         """Nothing."""
-
-
-class Watch(Protocol):
-    """Sees what becomes of requests that got a version by a choice of the server's."""
-
-    def observed(self, request: InferRequest, sink: Sink) -> Sink:
-        """The sink in whose place the request's answers go."""
-
-    def generator(self, inner: Generator) -> Generator:
-        """The same for what asks a model that generates text."""
-
-    def note(self, series: str, value: float) -> None:
-        """A figure of a request that its answers do not tell, such as its cost."""
 
 
 WatchOf = Callable[[Model, Traffic], Watch | None]

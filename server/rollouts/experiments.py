@@ -7,8 +7,8 @@ from functools import partial
 from trivet.backends.api import InferRequest, InvalidRequest, Signature
 from trivet.server.models.check import check_request
 from trivet.server.models.model import Model
-from trivet.server.models.routing import Watch
 from trivet.server.models.traffic import Traffic
+from trivet.server.models.watching import Watch
 from trivet.server.rollouts.arms import Arm
 from trivet.server.rollouts.comparing import Comparison, Difference
 from trivet.server.rollouts.feedback import Answered

@@ -7,8 +7,8 @@ from pathlib import Path
 from trivet.backends.api import Generator, InferRequest, InferResponse, ServingError, Sink
 from trivet.server.models.model import Model
 from trivet.server.models.registry import Registry
-from trivet.server.models.routing import Watch
 from trivet.server.models.traffic import Traffic
+from trivet.server.models.watching import Watch
 from trivet.server.shadows.copies import copied
 from trivet.server.shadows.generating import MirroredGenerator
 from trivet.server.shadows.kept import KeptDifferences
