@@ -48,6 +48,8 @@ class Served(NamedTuple):
         return {**named, "version": self.version} if self.version else named
 
 
+COST_HEADER = "x-trivet-cost"
+"""What a request cost, where requests have prices: answers say it, once it is known."""
 Payer = Callable[[int], None]
 """Told how many tokens were read or written."""
 

@@ -37,7 +37,7 @@ from trivet.server.models.known import IndexRow, State, Status
 from trivet.server.models.lifecycle import Lifecycle
 from trivet.server.models.model import Model
 from trivet.server.models.registry import Registry
-from trivet.server.models.routing import NOBODY, Admitted, Asker, Choice, Key
+from trivet.server.models.routing import NOBODY, ROUTE_HEADER, Admitted, Asker, Choice, Key
 from trivet.server.models.sleeping.desk import SleepDesk
 from trivet.server.models.sleeping.resident import Rest
 from trivet.server.models.strangers import Strangers
@@ -392,4 +392,4 @@ def _told_of(admitted: Admitted) -> dict[str, AttributeValue]:
     """What traces say of the choice: of models whose traffic is anybody's concern."""
     if not admitted.told:
         return {}
-    return {"trivet.version": admitted.version, "trivet.route": admitted.route}
+    return {"trivet.version": admitted.version, "trivet.route": admitted.told[ROUTE_HEADER]}

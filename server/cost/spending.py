@@ -15,9 +15,9 @@ from trivet.backends.api import (
     Tensor,
     Trace,
 )
+from trivet.server.core import COST_HEADER
 from trivet.server.cost.ledger import Account, Ledger
 from trivet.server.cost.shared_clock import SharedClock
-from trivet.server.models.routing import COST_HEADER
 
 
 class Spending:

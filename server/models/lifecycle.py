@@ -235,8 +235,7 @@ class Lifecycle:
         reason = error.message
         if self._is_news(known, error):
             log.error("model '%s' version %d did not load: %s", key, version, reason)
-        is_faulty = not isinstance(error, UnreadableFiles)
-        state = State.UNAVAILABLE
+        is_faulty, state = not isinstance(error, UnreadableFiles), State.UNAVAILABLE
         if version in self._registry.models.get(key, {}):
             state = State.READY
             reason = f"reload failed, the previous files still serve: {reason}"

@@ -46,8 +46,6 @@ class Nobody:
 WatchOf = Callable[[Model, Traffic], Watch | None]
 NOBODY = Nobody()
 VERSION_HEADER, ROUTE_HEADER = "x-trivet-version", "x-trivet-route"
-COST_HEADER = "x-trivet-cost"
-"""What a request cost, where requests have prices: known at its end."""
 NOTHING_TOLD: Mapping[str, str] = MappingProxyType({})
 
 
@@ -82,11 +80,6 @@ class Admitted:
     """Who sees what becomes of the request."""
 
     @property
-    def route(self) -> str:
-        """How it was chosen, in a word or two."""
-        return f"{self.choice.value}:{self.label}" if self.label else self.choice.value
-
-    @property
     def name(self) -> str:
         """Of the model."""
         return self.model.name
@@ -109,11 +102,11 @@ def _admitted(
     tells: bool = True,
     watch: Watch | None = None,
 ) -> Admitted:
-    admitted = Admitted(model, choice, label)
     if not tells:
-        return admitted
-    told = {VERSION_HEADER: str(model.version), ROUTE_HEADER: admitted.route}
-    return replace(admitted, told=MappingProxyType(told), watch=watch)
+        return Admitted(model, choice, label)
+    route = f"{choice.value}:{label}" if label else choice.value
+    told = {VERSION_HEADER: str(model.version), ROUTE_HEADER: route}
+    return Admitted(model, choice, label, MappingProxyType(told), watch)
 
 
 class VersionRouter:

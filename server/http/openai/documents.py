@@ -8,8 +8,9 @@ from typing import Any
 
 from trivet import __version__
 from trivet.backends.api import Chunk, Finish, TokenLogprob
+from trivet.server.core import COST_HEADER
 from trivet.server.http.openai.messages import Message, plain_message
-from trivet.server.models.routing import COST_HEADER, VERSION_HEADER
+from trivet.server.models.routing import VERSION_HEADER
 
 FINGERPRINT = f"trivet-{__version__}"
 

@@ -1,7 +1,8 @@
 """What OpenAI's answers say of who computed them."""
 
+from trivet.server.core import COST_HEADER
 from trivet.server.http.openai.documents import FINGERPRINT, Head, cost_in, fingerprint_of
-from trivet.server.models.routing import COST_HEADER, NOTHING_TOLD, VERSION_HEADER
+from trivet.server.models.routing import NOTHING_TOLD, VERSION_HEADER
 
 
 def test_the_fingerprint_is_another_with_another_version() -> None:
