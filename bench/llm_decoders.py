@@ -95,18 +95,18 @@ def _by_expert(weights: dict[str, Tensor]) -> dict[str, Tensor]:
     return found
 
 
-def decode_step(streams: int) -> StepInputs:
-    """A token of each, behind CONTEXT - 1 others, in blocks that lie anywhere."""
-    blocks = list(range(1, streams * CONTEXT // BLOCK_SIZE + 1))
+def decode_step(streams: int, context: int = CONTEXT) -> StepInputs:
+    """A token of each, the last of `context`, in blocks that lie anywhere."""
+    blocks = list(range(1, streams * context // BLOCK_SIZE + 1))
     Random(1).shuffle(blocks)
     tables = torch.tensor(blocks, dtype=torch.int32).view(streams, -1)
     last: list[int] = tables[:, -1].tolist()
     return StepInputs(
         token_ids=torch.arange(streams) + 20,
-        positions=torch.full((streams,), CONTEXT - 1),
+        positions=torch.full((streams,), context - 1),
         slot_mapping=torch.tensor([block * BLOCK_SIZE + BLOCK_SIZE - 1 for block in last]),
         query_starts=torch.arange(streams + 1, dtype=torch.int32),
-        sequence_lengths=torch.full((streams,), CONTEXT, dtype=torch.int32),
+        sequence_lengths=torch.full((streams,), context, dtype=torch.int32),
         block_tables=tables,
         sample_rows=torch.arange(streams),
     )

@@ -16,15 +16,15 @@ from trivet.backends.llm.attention.choice import choose_attention
 from trivet.backends.llm.attention.kv_cache import KvCache
 from trivet.backends.llm.attention.torch_reference import TorchAttention
 from trivet.backends.llm.families.config import LlmConfig
+from trivet.backends.llm.families.kinds import GroupedAttention
 from trivet.backends.llm.families.needs import Need
-from trivet.backends.llm.foreign.adapting import adapt_products, adapt_vocabulary, is_tied
 from trivet.backends.llm.foreign.plan import ModelTensors
-from trivet.backends.llm.foreign.products import pack_products
 from trivet.backends.llm.matrices.dense import Dense
 from trivet.backends.llm.matrices.grouped import Grouped
 from trivet.backends.llm.models import torch_decoder
 from trivet.backends.llm.models.torch_decoder import TorchDecoder
 from trivet.backends.llm.native import kinds
+from trivet.backends.llm.native.alone_attention import NativeAttention, attention_why_not
 from trivet.backends.llm.native.decoder import NativeModel
 from trivet.backends.llm.native.library import Native, load_native
 from trivet.backends.llm.steps.runner import HeldModel, Model
@@ -68,17 +68,13 @@ def _native_why_not(task: Task) -> str:
         return "it computes whole models"
     if others := task.weights.formats - {Dense.name, Grouped.name}:
         return f"it multiplies no matrices of {', '.join(sorted(others))}"
-    return kinds.why_not(task.weights.config, task.cache.layers[0].dtype)
+    return kinds.why_not(task.weights.config, task.cache.read_as)
 
 
 def _make_native(task: Task) -> Model:
     native = load_native()
     assert isinstance(native, Native)
     log.info("the compiled step computes with%s AMX", "" if native.has_amx else "out")
-    if task.weights.adapters is not None:
-        task.weights.adapters.places.why_no_experts = (
-            "the compiled step changes none (model parameter dtype float32 has torch compute)"
-        )
     return NativeModel(task.weights, task.cache, native)
 
 
@@ -107,9 +103,25 @@ def _foreign_why_not(task: Task) -> str:
     return ""
 
 
+def attention_of(cache: KvCache, layers: Sequence[GroupedAttention]) -> Attention | None:
+    """The compiled step's by itself; None where it cannot."""
+    native = load_native()
+    if not isinstance(native, Native) or attention_why_not(cache, layers):
+        return None
+    return NativeAttention(cache, layers, native)
+
+
 def _make_foreign(task: Task) -> HeldModel:
-    # Needs transformers, which takes seconds to import.
+    # They need transformers, which takes seconds to import: where it is needed.
+    from trivet.backends.llm.foreign.adapting import (
+        adapt_products,
+        adapt_vocabulary,
+        is_tied,
+        reached_layers,
+    )
+    from trivet.backends.llm.foreign.norms import replace_norms
     from trivet.backends.llm.foreign.packed import PackedModel
+    from trivet.backends.llm.foreign.products import pack_products
 
     tensors = task.weights.tensors
     assert isinstance(tensors, ModelTensors)
@@ -117,11 +129,14 @@ def _make_foreign(task: Task) -> HeldModel:
     sight = tensors.sight
     besides = () if sight is None else sight.modules()
     ties, size = is_tied(tensors.model), task.weights.config.vocabulary_size
-    pack_products(tensors.model, size, besides)
     bank = task.weights.adapters
+    reached = set() if bank is None else reached_layers(tensors.model, size)
+    pack_products(tensors.model, size, besides, bank)
+    replace_norms(tensors.model)
     if bank is not None:
-        adapt_products(tensors.model, bank, size)
-    made = tensors.plan.make(task.cache, task.attention, bank)
+        adapt_products(tensors.model, bank, reached, size)
+    attention = attention_of(task.cache, task.weights.config.attentions) or task.attention
+    made = tensors.plan.make(task.cache, attention, bank)
     if bank is not None and isinstance(made, PackedModel) and made.slices:
         adapt_vocabulary(tensors.model, bank, is_tied=ties)
     if sight is not None:

@@ -3,9 +3,9 @@
     LOADING ──► READY ──► UNLOADING ──► UNAVAILABLE (reason "unloaded")
        └──────────────────────────────► UNAVAILABLE (reason: what went wrong)
 
-Promises: a version is published only when all its instances are open and warm; versions that serve
-are retired only after every version that should replace them is ready, so a failed load leaves the
-last good one serving; a retired version answers the requests it has taken.
+A version is published only when all its instances are open and warm; those that serve are retired
+only after every version that should replace them is ready, so a failed load leaves the last good one
+serving; a retired version answers the requests it has taken.
 """
 
 import asyncio
@@ -53,10 +53,10 @@ class Lifecycle:
         is_held: Callable[[str], bool] = lambda _: False,
         direct: Callable[[LoadPlan], LoadPlan] = lambda plan: plan,
     ) -> None:
-        """`on_end`: called when a version is gone, maybe long after `listener`; `load_retries`:
-        how often a version that did not load is tried again at once; `has_summaries`: whether
-        statistics keep quantiles, too; `terms`: when models sleep; `is_held`: whether one must
-        not, now; `direct`: which versions serve after all, and who gets which."""
+        """`on_end`: called when a version is gone, maybe long after `listener`; `load_retries`: how
+        often a load that failed is tried again at once; `has_summaries`: whether statistics keep
+        quantiles; `terms`, `is_held`: when models sleep, and whether one must not, now; `direct`:
+        which versions serve after all, and who gets which."""
         self._direct = direct
         self._registry = registry
         self._opener = Opener(loader, threads=load_threads, retries=load_retries)
@@ -235,11 +235,12 @@ class Lifecycle:
         reason = error.message
         if self._is_news(known, error):
             log.error("model '%s' version %d did not load: %s", key, version, reason)
+        is_faulty = not isinstance(error, UnreadableFiles)
+        state = State.UNAVAILABLE
         if version in self._registry.models.get(key, {}):
-            status = Status(State.READY, f"reload failed, the previous files still serve: {reason}")
-        else:
-            status = Status(State.UNAVAILABLE, reason)
-        self._set(key, version, known, status)
+            state = State.READY
+            reason = f"reload failed, the previous files still serve: {reason}"
+        self._set(key, version, known, Status(state, reason, is_faulty))
 
     def _note_failure(self, key: str, known: Known, error: ServingError) -> None:
         """A failure of the model as a whole: shown at each version that still serves."""
@@ -395,6 +396,5 @@ class Lifecycle:
         self._listener(key, version, status)
 
     def _spawn(self, work: Awaitable[None]) -> None:
-        task = asyncio.ensure_future(work)
-        self._retiring.add(task)
+        self._retiring.add(task := asyncio.ensure_future(work))
         task.add_done_callback(self._retiring.discard)

@@ -12,19 +12,17 @@ from typing import Protocol
 
 from trivet.backends.api import (
     Adapting,
-    Generator,
-    InferRequest,
     InvalidRequest,
     ModelNotReady,
     NotFound,
     ServingError,
-    Sink,
 )
 from trivet.backends.api.adapting import SEPARATOR
 from trivet.server.models.model import Model, adapted
 from trivet.server.models.splitting import Split
 from trivet.server.models.texts import did_you_mean, only_candidates
 from trivet.server.models.traffic import CANDIDATE, EVEN, Traffic, is_label, no_version
+from trivet.server.models.watching import Watch
 from trivet.server.scheduling.sequences.executor import SequenceExecutor
 
 Key = int | str
@@ -45,22 +43,11 @@ class Nobody:
         """Nothing."""
 
 
-class Watch(Protocol):
-    """Sees what becomes of requests that got a version by a choice of the server's."""
-
-    def observed(self, request: InferRequest, sink: Sink) -> Sink:
-        """The sink in whose place the request's answers go."""
-
-    def generator(self, inner: Generator) -> Generator:
-        """The same for what asks a model that generates text."""
-
-    def note(self, series: str, value: float) -> None:
-        """A figure of a request that its answers do not tell, such as its cost."""
-
-
 WatchOf = Callable[[Model, Traffic], Watch | None]
 NOBODY = Nobody()
 VERSION_HEADER, ROUTE_HEADER = "x-trivet-version", "x-trivet-route"
+COST_HEADER = "x-trivet-cost"
+"""What a request cost, where requests have prices: known at its end."""
 NOTHING_TOLD: Mapping[str, str] = MappingProxyType({})
 
 
@@ -95,6 +82,11 @@ class Admitted:
     """Who sees what becomes of the request."""
 
     @property
+    def route(self) -> str:
+        """How it was chosen, in a word or two."""
+        return f"{self.choice.value}:{self.label}" if self.label else self.choice.value
+
+    @property
     def name(self) -> str:
         """Of the model."""
         return self.model.name
@@ -117,11 +109,11 @@ def _admitted(
     tells: bool = True,
     watch: Watch | None = None,
 ) -> Admitted:
+    admitted = Admitted(model, choice, label)
     if not tells:
-        return Admitted(model, choice, label)
-    route = f"{choice.value}:{label}" if label else choice.value
-    told = {VERSION_HEADER: str(model.version), ROUTE_HEADER: route}
-    return Admitted(model, choice, label, MappingProxyType(told), watch)
+        return admitted
+    told = {VERSION_HEADER: str(model.version), ROUTE_HEADER: admitted.route}
+    return replace(admitted, told=MappingProxyType(told), watch=watch)
 
 
 class VersionRouter:
@@ -129,13 +121,13 @@ class VersionRouter:
 
     __slots__ = (
         "_held_back",
-        "_is_plain",
         "_keepers",
         "_named",
         "_newest",
         "_split",
         "_takes_requests",
         "_usual",
+        "only",
         "traffic",
     )
 
@@ -177,7 +169,9 @@ class VersionRouter:
             for model in versions.values()
             if len(versions) > 1 and isinstance(model.executor, SequenceExecutor)
         ]
-        self._is_plain = self._takes_requests and self._split is None and not self._keepers
+        is_plain = self._takes_requests and self._split is None and not self._keepers
+        self.only = self._newest if is_plain else None
+        """What every request gets that names no version; None: that depends on the request."""
 
     @property
     def takes_requests(self) -> bool:
@@ -206,7 +200,7 @@ class VersionRouter:
         Raises NotFound.
         """
         if version is None:
-            return self._newest if self._is_plain else self._shared_out(key, asker)
+            return self.only or self._shared_out(key, asker)
         found = self._named.get(version)
         if found is None:
             raise self._not_found(version)
@@ -299,6 +293,8 @@ class Routers:
         """
         router = self._by_name.get(name)
         if router is not None:
+            if version is None and router.only is not None:
+                return router.only
             return router.choose(version, key, asker)
         router, version, adapter = self._meant(name, version)
         return _adapted(router.choose(version, key, asker), adapter)

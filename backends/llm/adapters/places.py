@@ -17,7 +17,6 @@ class Part:
     """Of the file's matrix, of which a rank may compute a part."""
     order: Tensor | None = None
     """Which of the file's outputs are computed, in their order; None: all, as they are."""
-    is_of_expert: bool = False
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -62,8 +61,6 @@ class Places:
     has_head_bias: bool = False
     experts: dict[int, ExpertPlaces] = field(default_factory=dict)
     """By layer."""
-    why_no_experts: str = ""
-    """Why those who compute the model change no expert; empty: they do."""
     _by_module: dict[str, tuple[Place, int]] = field(default_factory=dict)
 
     def add(

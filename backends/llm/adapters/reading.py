@@ -190,9 +190,7 @@ class _Reading:
 
     def _put(self, module: str, place: Place, number: int, low_rank: LowRank) -> None:
         """What is computed here of a change of a whole matrix."""
-        part, why = place.parts[number], self._places.why_no_experts
-        if part.is_of_expert and why:
-            raise LoadFailed(f"'{module}' is of experts, which are not adapted here: {why}")
+        part = place.parts[number]
         if (place.index, number) in self._matrices:
             raise LoadFailed(f"'{module}' is there twice")
         if part.order is not None:

@@ -2,6 +2,7 @@
 goes through, in order. Which these are is seen when the model computes."""
 
 from collections.abc import Callable
+from collections.abc import Set as AbstractSet
 from typing import Any
 
 import torch
@@ -15,11 +16,12 @@ _DIMENSIONS = 3
 """[1, tokens, inputs]: where tokens were sorted or chosen there is no sequence any more."""
 
 
-def adapt_products(model: Any, bank: AdapterBank, vocabulary_size: int) -> None:
-    """Lets a step's adapters add to the model's products."""
+def adapt_products(
+    model: Any, bank: AdapterBank, reached: AbstractSet[nn.Linear], vocabulary_size: int
+) -> None:
+    """Lets a step's adapters add to the products of these layers."""
     bank.places.vocabulary_size = vocabulary_size
     head = model.get_output_embeddings()
-    reached = _reached(model, make_prompts(vocabulary_size)[0])
     for name, layer in model.named_modules():
         if layer in reached and layer is not head:
             outputs, inputs = layer.out_features, layer.in_features
@@ -58,8 +60,10 @@ def is_tied(model: Any) -> bool:
 
 
 @torch.no_grad()
-def _reached(model: Any, prompt: Tensor) -> set[nn.Linear]:
-    """The layers that all tokens of a prompt go through, whenever they are asked."""
+def reached_layers(model: Any, vocabulary_size: int) -> set[nn.Linear]:
+    """Those that all tokens of a prompt go through, whenever they are asked; to be asked before
+    products are packed."""
+    prompt = make_prompts(vocabulary_size)[0]
     reached: set[nn.Linear] = set()
     passed: set[nn.Linear] = set()
 

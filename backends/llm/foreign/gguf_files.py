@@ -14,17 +14,13 @@ from torch import Tensor
 from trivet.backends.api import LoadFailed
 from trivet.backends.llm.families.described import Described
 from trivet.backends.llm.foreign.classes import Found, find_class
+from trivet.backends.llm.foreign.faults import FAULTS
 from trivet.backends.llm.text.gguf_tokenizer import gguf_tokenizer
 from trivet.backends.llm.text.tokenizer_files import TokenizerFiles
 from trivet.backends.llm.weights.gguf_parts import GgufModel, read_model
 from trivet.backends.llm.weights.gguf_weights import gguf_values
 
 _SAYS_NOTHING = {"vocab_size", "attention.causal", "context_length", "pooling_type"}
-FAULTS = (
-    ArithmeticError, AssertionError, AttributeError, IndexError, KeyError, NotImplementedError,
-    OSError, RuntimeError, TypeError, ValueError,
-)  # fmt: skip
-"""What making a model raises for a config whose numbers do not fit each other."""
 
 
 def read_gguf(path: Path, dtype: torch.dtype) -> tuple[Found, dict[str, Tensor], TokenizerFiles]:

@@ -4,6 +4,7 @@ import inspect
 from collections.abc import Sequence
 from typing import Any
 
+import torch
 from torch import Tensor
 from torch.nn import functional
 
@@ -36,15 +37,18 @@ class PackedModel:
         rows = inputs.sample_rows
         wanted = {"logits_to_keep": rows} if self.slices else {}
         self._attention.begin(inputs)
-        with bridge.attending(self._attend):
+        with torch.inference_mode(), bridge.attending(self._attend):
             output = self._model(
                 input_ids=inputs.token_ids.unsqueeze(0),
                 position_ids=inputs.positions.unsqueeze(0),
                 use_cache=False,
                 **wanted,
             )
-        logits: Tensor = output.logits[0]
-        return (logits if self.slices else logits[rows]).float()
+            logits: Tensor = output.logits[0]
+            if not self.slices:
+                logits = logits[rows]
+        # Outside, for nobody else may change what is made in inference mode.
+        return logits.to(torch.float32, copy=True)
 
     def _attend(
         self,

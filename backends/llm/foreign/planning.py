@@ -24,6 +24,7 @@ from trivet.backends.llm.attention.torch_reference import TorchAttention
 from trivet.backends.llm.foreign import bridge
 from trivet.backends.llm.foreign.checking import differs, make_prompts, references_of
 from trivet.backends.llm.foreign.config import config_of
+from trivet.backends.llm.foreign.faults import FAULTS
 from trivet.backends.llm.foreign.looking import OtherWayError, look
 from trivet.backends.llm.foreign.packed import PackedModel
 from trivet.backends.llm.foreign.plan import Plan
@@ -34,11 +35,6 @@ log = logging.getLogger(__name__)
 AS_ONE_BATCH = "as one flattened batch"
 _OF_KEYS_AND_VALUES = (DynamicLayer, DynamicSlidingWindowLayer, DummyLayer)
 """Layers of transformers' cache that keep nothing else: neither states nor indices of keys."""
-_FAULTS = (
-    AssertionError, AttributeError, ImportError, IndexError, KeyError, NotImplementedError,
-    RuntimeError, TypeError, ValueError,
-)  # fmt: skip
-"""What code of a model raises that is not made for what it is given."""
 
 
 def plan_model(model: Any, dtype: torch.dtype, max_num_seqs: int) -> Plan:
@@ -52,7 +48,7 @@ def plan_model(model: Any, dtype: torch.dtype, max_num_seqs: int) -> Plan:
         try:
             prompts = make_prompts(model.config.get_text_config(decoder=True).vocab_size)
             references = references_of(model, prompts)
-        except _FAULTS as error:
+        except FAULTS as error:
             raise _refusal(model, [f"a step of text alone fails: {_first_line(error)}"]) from error
         if _generates_from_others(model, prompts[0]):
             raise _refusal(model, ["it generates from other tokens than those that it is given"])
@@ -79,7 +75,7 @@ def _generates_from_others(model: Any, prompt: Tensor) -> bool:
         given = model.prepare_inputs_for_generation(
             ids, attention_mask=torch.ones_like(ids), use_cache=False
         )
-    except _FAULTS:
+    except FAULTS:
         return False
     found = given.get("input_ids")
     return found is not None and not torch.equal(found, ids)
@@ -109,7 +105,7 @@ def _tried(
         return None, str(error)
     except RowFailedError as error:
         return None, str(error).splitlines()[0][:250]
-    except _FAULTS as error:
+    except FAULTS as error:
         return None, _first_line(error)
     return (None, reason) if reason else (plan, "")
 

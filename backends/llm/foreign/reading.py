@@ -10,7 +10,8 @@ from torch import Tensor
 from trivet.backends.api import LoadFailed
 from trivet.backends.llm.foreign.classes import INSTALL, Found, find_class
 from trivet.backends.llm.foreign.config import ForeignConfig
-from trivet.backends.llm.foreign.gguf_files import FAULTS, read_gguf
+from trivet.backends.llm.foreign.faults import FAULTS
+from trivet.backends.llm.foreign.gguf_files import read_gguf
 from trivet.backends.llm.foreign.plan import ModelTensors, Sight
 from trivet.backends.llm.settings import EngineSettings
 from trivet.backends.llm.text.image_layout import ImageLayout, read_layout

@@ -13,14 +13,9 @@ from trivet.backends.llm.attention.base import StepInputs
 from trivet.backends.llm.attention.kv_cache import KvCache
 from trivet.backends.llm.device.devices import DEVICE_LOST
 from trivet.backends.llm.foreign import bridge
+from trivet.backends.llm.foreign.faults import FAULTS
 from trivet.backends.llm.foreign.memories import Memory, Part
 from trivet.backends.llm.steps.runner import RowFailedError
-
-_FAULTS = (
-    ArithmeticError, AssertionError, AttributeError, ImportError, IndexError, KeyError,
-    NotImplementedError, RuntimeError, TypeError, ValueError,
-)  # fmt: skip
-"""What a model's code raises for one sequence, memory that does not suffice among it."""
 
 
 class SerialModel:
@@ -71,7 +66,7 @@ class SerialModel:
                 found.append(self._compute(part, first, rows))
             except DEVICE_LOST:
                 raise
-            except _FAULTS as error:
+            except FAULTS as error:
                 raise RowFailedError(row, error) from error
             begin = end
         return torch.cat(found)

@@ -10,8 +10,10 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include "alone.h"
 #include "attention_pieces.h"
 #include "heads.h"
+#include "laying.h"
 #include "mlps.h"
 
 static inline float *row_of(float *rows, const Walk *w, int row) {
@@ -51,32 +53,18 @@ static void make_heads(Walk *w, const Layer *layer) {
         .finish = {.kind = STORE, .floats = w->buffers.qkv, .bias = layer->qkv_bias, .width = all},
     };
     if (w->adapters) add_from(&w->adapters->qkv, w->step->lowered, &product.finish);
-    multiply(w, product, all / PANEL);
+    multiply(w, product);
 }
 
-static void lower_heads(Walk *w, const Layer *layer, const bf16 *of_mlp) {
-    const Adapters *adapters = w->adapters;
-    if (!adapters) return;
-    lower(w, &adapters->qkv, w->buffers.normed, w->model->hidden, w->step->lowered);
-    if (layer->is_parallel)
-        lower(w, &adapters->into, of_mlp, w->model->hidden, w->step->lowered_too);
+static void lower_heads(Walk *w) {
+    if (w->adapters)
+        lower(w, &w->adapters->qkv, w->buffers.normed, w->model->hidden, w->step->lowered);
 }
 
 static void lower_attended(Walk *w, const Layer *layer) {
     if (w->adapters)
         lower(w, &w->adapters->output, w->buffers.attended, layer->heads * layer->head_dim,
               w->step->lowered);
-}
-
-static void lower_into(Walk *w) {
-    if (w->adapters)
-        lower(w, &w->adapters->into, w->buffers.normed, w->model->hidden, w->step->lowered_too);
-}
-
-static void lower_down(Walk *w, const Layer *layer) {
-    if (w->adapters)
-        lower(w, &w->adapters->down, w->buffers.activated, layer->mlps[0].inner,
-              w->step->lowered_too);
 }
 
 static void leave_attention(Walk *w, const Layer *layer) {
@@ -89,7 +77,7 @@ static void leave_attention(Walk *w, const Layer *layer) {
     };
     product.finish.bias = layer->output_bias;
     if (w->adapters) add_from(&w->adapters->output, w->step->lowered, &product.finish);
-    multiply(w, product, w->model->hidden / PANEL);
+    multiply(w, product);
 }
 
 /* Experts add to one another. */
@@ -135,7 +123,7 @@ static void compute_layer(Walk *w, const Layer *layer, const Layer *before) {
     const bf16 *of_mlp = has_two_norms(layer) ? w->buffers.beside : w->buffers.normed;
     const Finish finish = finish_for_mlp(w, layer);
     enter_layer(w, layer, before);
-    lower_heads(w, layer, of_mlp);
+    lower_heads(w);
     make_heads(w, layer);
     if (layer->is_parallel) enter_mlp(w, layer, of_mlp);
     place_tokens(w, layer);
@@ -144,10 +132,8 @@ static void compute_layer(Walk *w, const Layer *layer, const Layer *before) {
     leave_attention(w, layer);
     if (!layer->is_parallel) {
         turn_to_mlp(w, layer);
-        lower_into(w);
         enter_mlp(w, layer, w->buffers.normed);
     }
-    lower_down(w, layer);
     leave_mlp(w, layer, &finish);
 }
 
@@ -205,7 +191,7 @@ static void compute_logits(Walk *w, const Layer *last) {
             take_in(w, last, &last->after_mlp, work.piece);
     for (Work work = begin_short(w, w->step->samples); take(&work); kept(&work))
         norm_sample(w, work.piece);
-    multiply(w, product, m->vocabulary / PANEL);
+    multiply(w, product);
 }
 
 static void compute(const Model *m, const Layer *layers, const Step *step, int thread, Team *team) {
@@ -237,10 +223,11 @@ int64_t scratch_bytes(const Model *model, const Layer *layers, int32_t tokens, i
     return lay_out(model, layers, &step, 0, (char *)0, &buffers) - (char *)0;
 }
 
-/* Of Model, Layer, Mlp, Step, Adapters and Matrix: whoever fills them in must have the same. */
+/* Of all structures of model.h that others fill in: they must have the same. */
 int32_t structure_bytes(void) {
     return (int32_t)(sizeof(Model) + sizeof(Layer) + sizeof(Mlp) + sizeof(Step) + sizeof(Adapters) +
-                     sizeof(Matrix));
+                     sizeof(Added) + sizeof(Matrix) + sizeof(Multiplied) + sizeof(Activated) +
+                     sizeof(Normed) + sizeof(Attended));
 }
 
 int32_t allow_tiles(void) {

@@ -130,7 +130,7 @@ static void gather_rows(Walk *w, const Layer *layer, const bf16 *states) {
         .weight = &weight,
         .finish = {.kind = STORE, .floats = choice->logits, .width = width},
     };
-    multiply(w, scores, weight.panels);
+    multiply(w, scores);
     choose_all(w, router, states);
     for (Work work = begin_short(w, 1); take(&work); kept(&work)) sort_rows(router, tokens, choice);
     for (Work work = begin_short(w, tokens * router->active); take(&work); kept(&work))

@@ -7,23 +7,24 @@
 
 /* What becomes of a block of sums: `rows` of them from `row` on, columns of panel `panel`. */
 typedef struct {
-    enum { STORE, ADD, ACTIVATE, GATE, LOWER } kind;
+    enum { STORE, ADD, ROUND, ACTIVATE, GATE, LOWER } kind;
     int32_t activation;    /* ACTIVATE, GATE */
     float *floats;         /* STORE, ADD: [rows, width] */
-    bf16 *halves;          /* ACTIVATE, GATE, LOWER: [rows, width] */
+    bf16 *halves;          /* ROUND, ACTIVATE, GATE, LOWER: [rows, width] */
     const bf16 *bias;      /* of each column, or null */
     float multiplier, cap; /* STORE, ADD: 0 is none */
     int64_t width;
-    const int32_t *places; /* ADD: where each row is added, or null: in order */
+    const int32_t *places; /* ADD, LOWER: the token of each row, or null: in order */
     const float *shares;   /* of each row, by which it is multiplied; with places only */
     const Added *added;    /* by adapters, or null; of `lowered` */
     const bf16 *lowered;
-    const int32_t *owners, *slots; /* LOWER: of columns and rows */
+    const int32_t *owners, *slots; /* LOWER: of columns, and of the rows' tokens */
 } Finish;
 
 /* Of what a row was lowered to, its own adapter's. */
 static void keep_own(const Finish *finish, __m512 first, __m512 second, int row, int panel) {
-    const __m512i slot = _mm512_set1_epi32(finish->slots[row]);
+    const int token = finish->places ? finish->places[row] : row;
+    const __m512i slot = _mm512_set1_epi32(finish->slots[token]);
     const int32_t *owners = finish->owners + panel * PANEL;
     const __mmask16 is_first = _mm512_cmpeq_epi32_mask(slot, _mm512_loadu_si512(owners));
     const __mmask16 is_second = _mm512_cmpeq_epi32_mask(slot, _mm512_loadu_si512(owners + TILE));
@@ -70,12 +71,13 @@ static void finish_block(const Finish *finish, const float *sums, int row, int r
             continue;
         }
         bf16 *to = finish->halves + row * finish->width + (int64_t)panel * width;
-        first = activate(finish->activation, first);
+        if (finish->kind != ROUND) first = activate(finish->activation, first);
+        if (finish->kind == ACTIVATE) second = activate(finish->activation, second);
         if (finish->kind == GATE) { /* the other half is what it lets through */
             store_bf16(to, _mm512_mul_ps(first, second));
         } else {
             store_bf16(to, first);
-            store_bf16(to + TILE, activate(finish->activation, second));
+            store_bf16(to + TILE, second);
         }
     }
 }

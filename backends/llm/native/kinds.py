@@ -73,12 +73,13 @@ def why_not(config: LlmConfig, dtype: torch.dtype) -> str:
     if config.hidden_size % PANEL:
         return f"layers are of {config.hidden_size} numbers, no multiple of {PANEL}"
     for index, layer in enumerate(config.layers):
-        if reason := _heads_why_not(layer.attention) or _mlp_why_not(layer):
+        if reason := heads_why_not(layer.attention) or _mlp_why_not(layer):
             return f"{reason} (layer {index})"
     return ""
 
 
-def _heads_why_not(heads: GroupedAttention) -> str:
+def heads_why_not(heads: GroupedAttention) -> str:
+    """Why it cannot attend with heads of such sizes; empty if it can."""
     size = heads.head_dim
     if size % HEAD_STEP or size > MAX_HEAD:
         return f"heads are of size {size}, no multiple of {HEAD_STEP} up to {MAX_HEAD}"

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from trivet.backends.llm.attention.kv_cache import KvCache
 from trivet.backends.llm.families.kinds import (
     ExpertMlp,
     GatedMlp,
@@ -28,7 +29,7 @@ from trivet.backends.llm.models.parts import (
     take_norm,
 )
 from trivet.backends.llm.models.rotary import rotary_table
-from trivet.backends.llm.native.adding import LayerPlaces, place_of
+from trivet.backends.llm.native.adding import LayerPlaces
 from trivet.backends.llm.native.kinds import ACTIVATIONS, NORMS, PARALLEL, norm_kind
 from trivet.backends.llm.native.matrices import PackedMatrix
 from trivet.backends.llm.native.packing import interleaved, numbers_of, pack, padded
@@ -78,8 +79,8 @@ class Taken:
         bias = None if weights.bias is None else weights.bias.float().contiguous()
         return CNorm(norm_kind(kind), kind.eps, self.address(weight), self.address(bias))
 
-    def layer(self, index: int, states: Tensor) -> CLayer:
-        """`states`: its part of the cache, [2, blocks, block size, key/value heads, head size]."""
+    def layer(self, index: int, cache: KvCache) -> CLayer:
+        """`cache`: whose part of this layer it reads and writes."""
         kind = self._weights.config.layers[index]
         heads, arrangement = kind.attention, kind.arrangement
         made = CLayer(
@@ -87,9 +88,9 @@ class Taken:
             rotated=heads.rotary_size, window=heads.window,
             joins_heads=heads.norm_span is NormSpan.ALL, is_parallel=arrangement in PARALLEL,
             scale=heads.scale, score_cap=heads.score_cap, clip=heads.qkv_clip,
-            multiplier=kind.residual_multiplier, keys=self.address(states[0]),
-            values=self.address(states[1]),
+            multiplier=kind.residual_multiplier,
         )  # fmt: skip
+        self._states(made, cache, index)
         if heads.slopes:
             made.slopes = self.address(torch.tensor(heads.slopes))
         if heads.rope is not None:
@@ -99,15 +100,22 @@ class Taken:
             setattr(made, name, self.norm(kind.norm, taken))
         attention = take_attention(self._weights, index)
         self._attention(made, heads, attention)
-        products: list[Multiplied] = [attention.qkv, attention.output]
         if isinstance(kind.mlp, ExpertMlp):
-            self._experts(made, kind.mlp, take_experts(self._weights, index))
+            mlps = self._experts(made, kind.mlp, take_experts(self._weights, index))
+            num_of_token = kind.mlp.num_active + made.router.has_shared
         else:
-            mlp = take_mlp(self._weights, index)
-            made.mlps = self._array([self._mlp(kind.mlp, mlp)])
-            products += [mlp.inner, mlp.down]
-        self.places.append([place_of(product) for product in products])
+            mlps, num_of_token = [take_mlp(self._weights, index)], 1
+            made.mlps = self._array([self._mlp(kind.mlp, mlps[0])])
+        self.places.append(LayerPlaces.of(attention, mlps, num_of_token))
         return made
+
+    def _states(self, made: CLayer, cache: KvCache, index: int) -> None:
+        keys, values = cache.layers[index]
+        made.keys, made.values = self.address(keys), self.address(values)
+        if keys.dtype != cache.read_as:
+            key_scale, value_scale = cache.scales[index]
+            made.key_factor, made.value_factor = 1 / key_scale, 1 / value_scale
+            made.scale *= key_scale
 
     def _rotations(self, heads: GroupedAttention, rope: Rope) -> tuple[int, int]:
         """Addresses of cosines and sines, once for all layers of the same."""
@@ -150,7 +158,8 @@ class Taken:
             self.matrix(weights.down, is_in_order=is_of_experts), self.bias(weights.down_bias),
         )  # fmt: skip
 
-    def _experts(self, made: CLayer, kind: ExpertMlp, weights: ExpertWeights) -> None:
+    def _experts(self, made: CLayer, kind: ExpertMlp, weights: ExpertWeights) -> list[MlpWeights]:
+        """Returns those of all MLPs, in the structure's order."""
         made.router = CRouter(
             kind.num_experts, kind.num_active, kind.scoring is Scoring.SIGMOID, kind.is_normalised,
             kind.num_groups, kind.num_active_groups, kind.num_telling, kind.multiplier,
@@ -160,12 +169,15 @@ class Taken:
             made.router.correction = self.address(weights.correction.float().contiguous())
         # All experts' products are one phase: nobody arranges rows for each of them.
         mlps = [self._mlp(kind.expert, each, is_of_experts=True) for each in weights.experts]
+        taken = list(weights.experts)
         if kind.shared is not None and weights.shared is not None:
             mlps.append(self._mlp(kind.shared, weights.shared, is_of_experts=True))
+            taken.append(weights.shared)
             made.router.has_shared = True
             if weights.shared_share is not None:
                 made.router.shared = self.address(numbers_of(weights.shared_share).contiguous())
         made.mlps = self._array(mlps)
+        return taken
 
     def _array(self, mlps: Sequence[CMlp]) -> object:
         array = (CMlp * len(mlps))(*mlps)

@@ -64,16 +64,19 @@ typedef struct {
     int32_t is_parallel; /* attention and MLP read the same states; without a norm of its own the
                             MLP reads what attention reads */
     float scale, score_cap, clip;
-    float multiplier;            /* of what attention and MLP add */
-    const float *slopes;         /* [heads] */
-    const bf16 *cosines, *sines; /* [positions, rotated] */
+    float multiplier;               /* of what attention and MLP add */
+    float key_factor, value_factor; /* of what is kept of keys and values in 8 bits; the inverse of
+                                       keys' is in `scale` already */
+    const float *slopes;            /* [heads] */
+    const bf16 *cosines, *sines;    /* [positions, rotated] */
     Norm before_attention, after_attention, before_mlp, after_mlp;
     Norm query_norm, key_norm; /* [heads, head_dim], [kv_heads, head_dim] */
     const Matrix *qkv;
     const bf16 *qkv_bias;
     const Matrix *output;
     const bf16 *output_bias;
-    bf16 *keys, *values; /* [slots, kv_heads, head_dim] */
+    void *keys, *values; /* [slots, kv_heads, head_dim]: bfloat16, or e4m3 where there are factors
+                          */
     const Mlp *mlps;     /* one, or the router's, and behind them the shared one */
     Router router;
 } Layer;
@@ -97,14 +100,15 @@ enum { MAX_PARTS = 4 };
  * outputs, in tiles of 16. */
 typedef struct {
     int32_t depth, parts;  /* the ranks of all adapters and parts, each part's to whole panels */
-    const bf16 *down;      /* packed; [depth, inputs] */
+    const Matrix *down;    /* [depth, inputs] */
     const int32_t *owners; /* [depth]: the slot of each column's adapter */
     int32_t first_tiles[MAX_PARTS], last_tiles[MAX_PARTS], first_columns[MAX_PARTS + 1];
     const bf16 *ups[MAX_PARTS]; /* see pack_tiles() in packing.py; [outputs, a part's depth] */
 } Added;
 
 typedef struct {
-    Added qkv, output, into, down;
+    Added qkv, output;
+    const Added *into, *down; /* of each of the layer's MLPs */
 } Adapters;
 
 typedef struct {
@@ -117,9 +121,11 @@ typedef struct {
     /* Null in steps of the base alone: */
     const Adapters *adapters;     /* [layers] */
     const int32_t *adapter_slots; /* [tokens] */
-    bf16 *lowered, *lowered_too;  /* [tokens to whole panels, the most depth of any product] */
-    const bf16 *embedded;         /* [tokens, hidden], instead of the embedding's */
-    bf16 *states;                 /* [samples, hidden]: takes what the head reads */
+    bf16 *lowered;     /* [tokens to whole panels, the most depth of any product]: for attention, */
+    bf16 *lowered_too; /* and for MLPs: of a mixture for each token's experts, the shared one too */
+    int32_t most_depth;
+    const bf16 *embedded; /* [tokens, hidden], instead of the embedding's */
+    bf16 *states;         /* [samples, hidden]: takes what the head reads */
 } Step;
 
 enum {
@@ -129,7 +135,8 @@ enum {
     ROWS = 32,
     PIECE_ROWS = 128, /* rows of a piece of a product */
     MOST_ROWS = 512,  /* the same where weights are expanded for them */
-    FEW_ROWS = 8,     /* for as many at most, codes are multiplied as they are */
+    FEW_ROWS = 8,     /* for as many at most, codes are multiplied as they are, by vectors */
+    TILED_ROWS = 32,  /* and for as many by tiles, where there are some */
     DEPTH = 512,      /* of weights that are expanded at a time: they stay in the nearest cache */
     KEYS = 64,
     MAX_HEAD = 256,

@@ -1,7 +1,7 @@
 """What the compiled step is told: model.h's structures, field by field."""
 
 import ctypes
-from ctypes import Structure, c_float, c_int32, c_uint8, c_void_p
+from ctypes import Structure, c_float, c_int32, c_int64, c_uint8, c_void_p
 
 
 class CMatrix(Structure):
@@ -55,7 +55,9 @@ class CLayer(Structure):
         *((name, c_int32) for name in (
             "heads", "kv_heads", "head_dim", "rotated", "window", "joins_heads", "is_parallel",
         )),
-        *((name, c_float) for name in ("scale", "score_cap", "clip", "multiplier")),
+        *((name, c_float) for name in (
+            "scale", "score_cap", "clip", "multiplier", "key_factor", "value_factor",
+        )),
         *((name, c_void_p) for name in ("slopes", "cosines", "sines")),
         *((name, CNorm) for name in (
             "before_attention", "after_attention", "before_mlp", "after_mlp", "query_norm",
@@ -101,7 +103,10 @@ class CAdded(Structure):
 class CAdapters(Structure):
     """A layer's products, as adapters change them."""
 
-    _fields_ = tuple((name, CAdded) for name in ("qkv", "output", "into", "down"))
+    _fields_ = (
+        ("qkv", CAdded), ("output", CAdded),
+        ("into", ctypes.POINTER(CAdded)), ("down", ctypes.POINTER(CAdded)),
+    )  # fmt: skip
 
 
 class CStep(Structure):
@@ -112,12 +117,48 @@ class CStep(Structure):
         *((name, c_void_p) for name in (
             "token_ids", "positions", "slots", "starts", "lengths", "tables", "sample_rows",
             "logits", "scratch", "adapters", "adapter_slots", "lowered", "lowered_too",
-            "embedded", "states",
         )),
+        ("most_depth", c_int32),
+        *((name, c_void_p) for name in ("embedded", "states")),
     )  # fmt: skip
 
 
-STRUCTURE_BYTES = sum(
-    ctypes.sizeof(each) for each in (CModel, CLayer, CMlp, CStep, CAdapters, CMatrix)
-)
+class CMultiplied(Structure):
+    """A product by itself."""
+
+    _fields_ = (
+        ("rows", c_int32), ("depth", c_int32), ("width", c_int64),
+        *((name, c_void_p) for name in ("weight", "bias", "left", "to")),
+    )  # fmt: skip
+
+
+class CActivated(Structure):
+    """A gated MLP by itself."""
+
+    _fields_ = (
+        ("rows", c_int32), ("hidden", c_int32),
+        *((name, c_void_p) for name in ("mlp", "left", "activated", "to")),
+    )  # fmt: skip
+
+
+class CNormed(Structure):
+    """A norm by itself."""
+
+    _fields_ = (
+        ("norm", c_void_p), ("rows", c_int32), ("size", c_int32), ("from_", c_void_p),
+        ("to", c_void_p),
+    )  # fmt: skip
+
+
+class CAttended(Structure):
+    """A layer's attention by itself."""
+
+    _fields_ = tuple((name, c_void_p) for name in ("layer", "step", "query", "key", "value", "to"))
+
+
+_STRUCTURES = (
+    CModel, CLayer, CMlp, CStep, CAdapters, CAdded, CMatrix, CMultiplied, CActivated, CNormed,
+    CAttended,
+)  # fmt: skip
+STRUCTURE_BYTES = sum(map(ctypes.sizeof, _STRUCTURES))
 """What the library must have been compiled with."""

@@ -32,7 +32,6 @@ _ADAPTED = frozenset({
 })  # fmt: skip
 """The head is adapted as a table of tokens is. What leads from a latent is not computed as the file
 has it, and a router's scores in a precision of their own."""
-_OF_EXPERTS = frozenset(role for role in _ADAPTED if "expert" in role)
 
 
 class Weights:
@@ -147,7 +146,6 @@ class Weights:
                 start + len(all_rows),
                 size,
                 None if is_whole else all_rows,
-                is_of_expert=outputs.keys() <= _OF_EXPERTS,
             )
             start += len(all_rows)
 

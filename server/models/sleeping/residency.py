@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from trivet.backends.api import Instance, LoadFailed, ModelNotReady, ServingError
+from trivet.backends.process.trim import give_back
 from trivet.server.models.assemble import Assembler
 from trivet.server.models.load_plan import LoadPlan
 from trivet.server.models.loader import Opened
@@ -25,7 +26,6 @@ from trivet.server.models.sleeping.budget import FLAG, Budget, Sizes, total
 from trivet.server.models.sleeping.claims import Claim, Claims, NotWanted
 from trivet.server.models.sleeping.policy import Awake, Terms, who_sleeps
 from trivet.server.models.sleeping.resident import TAGS, Resident, Rest
-from trivet.server.models.sleeping.trim import give_back
 from trivet.server.repository.unchanged import changed_file
 
 log = logging.getLogger(__name__)

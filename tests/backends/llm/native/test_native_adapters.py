@@ -73,7 +73,7 @@ def adapter(bank: AdapterBank, rank: int, *, has_tables: bool) -> Adapter:
         )
         for place in bank.places.all
         for number, part in enumerate(place.parts)
-        if (place.index + number) % rank and not part.is_of_expert  # those are refused
+        if (place.index + number) % rank
     }
     size, hidden = bank.places.vocabulary_size, bank.places.hidden_size
     table = TokenTable(random(size, hidden)) if has_tables else None
@@ -104,6 +104,8 @@ def run(made: Weighed, make: OverBank, dtype: torch.dtype) -> Tensor:
         ("Phi", {}),
         ("GPTNeoX", {}),
         ("Olmoe", {}),
+        ("Qwen2Moe", {}),
+        ("Glm4Moe", {}),
         ("Granite", {}),
     ],
 )

@@ -1,0 +1,75 @@
+"""Norms of a model of transformers on a processor, which are eight operations there: what turns out
+to be RMSNorm is computed by the compiled step's."""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from trivet.backends.llm.families.kinds import RmsNorm
+from trivet.backends.llm.foreign.faults import FAULTS
+from trivet.backends.llm.native.alone import NativeNorm, can_norm
+from trivet.backends.llm.native.library import Native, load_native
+
+_EPS = ("variance_epsilon", "eps", "epsilon")
+"""What classes call what they add to the squares' mean."""
+_MOST = 2**-7
+"""One rounding to bfloat16, perhaps to the other side."""
+_LEAST_ALIKE = 0.97
+"""So much of a norm's outputs is the same."""
+_ROWS = 5
+
+
+@torch.no_grad()
+def replace_norms(model: Any) -> int:
+    """How many of a model's norms are computed so from now on."""
+    native = load_native()
+    if not isinstance(native, Native):
+        return 0
+    replaced = 0
+    for module in model.modules():
+        for norm in _candidates(module, native):
+            if _gives_the_same(module, norm):
+                module.forward = _guarded(norm, module.forward)
+                replaced += 1
+                break
+    return replaced
+
+
+def _candidates(module: nn.Module, native: Native) -> Iterator[NativeNorm]:
+    weight = getattr(module, "weight", None)
+    eps = next((getattr(module, name) for name in _EPS if hasattr(module, name)), None)
+    is_norm = type(module).__name__.endswith("RMSNorm") and list(module.parameters()) == [weight]
+    if is_norm and isinstance(weight, Tensor) and isinstance(eps, float) and can_norm(weight):
+        for offset in (0.0, 1.0):
+            yield NativeNorm(native, RmsNorm(eps, offset=offset), weight.data)
+
+
+def _gives_the_same(module: nn.Module, norm: NativeNorm) -> bool:
+    """With large rows and with such as are not far from its eps."""
+    size, chance = norm.size, torch.Generator().manual_seed(3)
+    rows = torch.randn(1, 2 * _ROWS, size, generator=chance)
+    rows[:, _ROWS:] *= 1e-3
+    states = rows.bfloat16()
+    try:
+        wanted = module(states)
+    except FAULTS:
+        return False
+    if not isinstance(wanted, Tensor) or wanted.dtype != torch.bfloat16:
+        return False
+    found = norm(states)
+    errors = (found.float() - wanted.float()).abs()
+    alike = float((found == wanted).float().mean())
+    return bool((errors <= _MOST * wanted.float().abs()).all()) and alike >= _LEAST_ALIKE
+
+
+def _guarded(norm: NativeNorm, own: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """What else a module is called with is its own affair."""
+
+    def forward(states: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        if args or kwargs or states.dtype != torch.bfloat16:
+            return own(states, *args, **kwargs)
+        return norm(states)
+
+    return forward

@@ -1,0 +1,114 @@
+"""On a processor the compiled step's parts stand in for those of a model of transformers, which
+then gives what it gave, and adapters change it as before."""
+
+import copy
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from native_models import NATIVE
+from tiny_decoders import decoder_of, random_model, tiny_config
+from torch import Tensor
+
+from trivet.backends.llm.adapters.adapter import Adapter, AdapterFiles, LowRank
+from trivet.backends.llm.adapters.bank import AdapterBank
+from trivet.backends.llm.attention.base import StepInputs
+from trivet.backends.llm.attention.kv_cache import KvCache
+from trivet.backends.llm.foreign.checking import error_of
+from trivet.backends.llm.foreign.mlps import find_mlps
+from trivet.backends.llm.foreign.norms import replace_norms
+from trivet.backends.llm.foreign.plan import ModelTensors
+from trivet.backends.llm.foreign.planning import plan_model
+from trivet.backends.llm.implementations import make_model
+from trivet.backends.llm.steps.runner import Model
+from trivet.backends.llm.weights.taking import Weights
+
+pytestmark = pytest.mark.skipif(isinstance(NATIVE, str), reason=str(NATIVE))
+IDS = [3 + (7 * place) % 89 for place in range(21)]
+SIZES = {"hidden_size": 64, "intermediate_size": 96, "head_dim": 16}
+NUM_PARTS = {"llama": (2, 5), "gemma": (2, 5), "qwen3": (2, 9), "stablelm": (2, 0), "phi": (0, 0)}
+"""Of two layers: gated MLPs, and norms of RMSNorm's kind."""
+
+
+def made(model_type: str) -> Any:
+    """A model in bfloat16 of sizes that the compiled step computes."""
+    kind, config = decoder_of(tiny_config(model_type))
+    for name, size in SIZES.items():
+        if hasattr(config, name):
+            setattr(config, name, size)
+    return random_model(kind, config).bfloat16()
+
+
+def served(model: Any, bank: AdapterBank | None = None) -> Model:
+    plan = plan_model(model, torch.bfloat16, 4)
+    cache = KvCache(plan.config, 4, 16, torch.bfloat16)
+    return make_model(Weights(ModelTensors(model, plan), plan.config, adapters=bank), cache)
+
+
+def step(done: int, count: int) -> StepInputs:
+    places = torch.arange(done, done + count)
+    return StepInputs(
+        token_ids=torch.tensor(IDS)[places],
+        positions=places,
+        slot_mapping=16 + places,
+        query_starts=torch.tensor([0, count]).int(),
+        sequence_lengths=torch.tensor([done + count]).int(),
+        block_tables=torch.tensor([[1, 2]]).int(),
+        sample_rows=torch.arange(count),
+    )
+
+
+@torch.no_grad()
+def logits_of(model: Any) -> Tensor:
+    """By transformers alone."""
+    logits: Tensor = model(input_ids=torch.tensor(IDS)[None], use_cache=False).logits[0].float()
+    return logits
+
+
+@pytest.mark.parametrize("model_type", NUM_PARTS)
+def test_parts_stand_in_where_they_give_the_same(model_type: str) -> None:
+    model = made(model_type)
+    wanted = logits_of(model)
+    layers = [each for each in model.modules() if type(each) is torch.nn.Linear]
+    num_mlps, num_norms = NUM_PARTS[model_type]
+    assert len(find_mlps(model, layers)) == num_mlps
+    ours = served(model)
+    assert replace_norms(model) == num_norms  # again
+    with torch.no_grad():
+        found = torch.cat([ours.forward(step(0, 17)), ours.forward(step(17, 3))])
+        found = torch.cat([found, ours.forward(step(20, 1))])
+    assert not error_of(found, wanted, is_exact=False)
+    assert found[0].std() > 0.1
+    found.zero_()  # whoever samples may
+
+
+def test_no_token_of_a_step_need_give_logits() -> None:
+    ours, inputs = served(made("llama")), step(0, 5)
+    none = replace(inputs, sample_rows=torch.empty(0, dtype=torch.int64))
+    with torch.no_grad():
+        assert ours.forward(none).shape[0] == 0
+
+
+def test_an_adapter_changes_layers_within_a_part() -> None:
+    model = made("llama")
+    plain, merged = logits_of(model), copy.deepcopy(model)
+    bank = AdapterBank(torch.bfloat16, torch.device("cpu"), 8)
+    ours = served(model, bank)
+    chance, matrices = torch.Generator().manual_seed(1), {}
+    for place in bank.places.all:
+        layer = merged.get_submodule(place.parts[0].module)
+        down = (torch.randn(4, place.inputs, generator=chance) * 0.3).bfloat16()
+        up = (torch.randn(place.outputs, 4, generator=chance) * 0.3).bfloat16()
+        layer.weight.data += up @ down
+        matrices[place.index, 0] = LowRank(down, up)
+    assert len(matrices) == 2 * len(("q", "k", "v", "o", "gate", "up", "down"))
+    bank.put(1, Adapter(matrices, None, None, len(plain[0]), 4, AdapterFiles({}, b"")))
+    wanted = logits_of(merged)
+    assert error_of(plain, wanted, is_exact=False)
+    with torch.no_grad():
+        bank.begin(np.array([1]), np.array([0, 21]), list(range(21)))
+        assert not error_of(ours.forward(step(0, 21)), wanted, is_exact=False)
+        bank.begin(None, np.array([0, 21]), list(range(21)))
+        assert not error_of(ours.forward(step(0, 21)), plain, is_exact=False)
