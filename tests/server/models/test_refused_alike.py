@@ -62,7 +62,9 @@ def without_tokenizer(root: Path) -> None:
 
 
 def unknown_language_model(root: Path) -> None:
-    language_model(root, '{"architectures": ["FooForCausalLM"], "model_type": "foo"}')
+    language_model(
+        root, '{"architectures": ["FooForCausalLM"], "model_type": "foo", "eos_token_id": 0}'
+    )
 
 
 def broken_tokenizer(root: Path) -> None:
