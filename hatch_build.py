@@ -32,7 +32,7 @@ class Part:
 SHARED = ("-O3", "-std=gnu11", "-shared", "-fPIC")
 VECTORS = (
     *("-fopenmp", "-mfma", "-mavx512f", "-mavx512bw", "-mavx512vl", "-mavx512dq", "-mavx512bf16"),
-    *("-mavx512vnni", "-mamx-tile", "-mamx-bf16"),
+    *("-mavx512vnni", "-mamx-tile", "-mamx-bf16", "-mamx-int8"),
 )
 DECODER = Part(
     Path("trivet/backends/llm/native/decoder.c"),

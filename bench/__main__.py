@@ -30,8 +30,10 @@ from bench.large import bench_large
 from bench.llm import bench_llm, bench_llm_alone, bench_llm_batching
 from bench.llm_families import bench_llm_families
 from bench.llm_lora import bench_llm_lora
+from bench.llm_packed import bench_llm_packed
 from bench.llm_sharing import bench_llm_sharing
 from bench.llm_speculation import bench_llm_speculation
+from bench.llm_start import bench_llm_start
 from bench.llm_step import bench_llm_step
 from bench.minilm import bench_minilm
 from bench.nested import bench_nested
@@ -39,6 +41,8 @@ from bench.overload import bench_overload
 from bench.peers.cells import bench_peers
 from bench.python_models import bench_python_models
 from bench.sequences import bench_sequences
+from bench.shadows import bench_shadows
+from bench.splits import bench_splits
 from bench.sse import bench_sse
 from bench.wake import bench_wake
 
@@ -57,10 +61,14 @@ PARTS = {
     "llm-step": bench_llm_step,
     "llm-families": bench_llm_families,
     "llm-lora": bench_llm_lora,
+    "llm-packed": bench_llm_packed,
     "llm-sharing": bench_llm_sharing,
     "llm-speculation": bench_llm_speculation,
+    "llm-start": bench_llm_start,
     "sse": bench_sse,
     "overload": bench_overload,
+    "splits": bench_splits,
+    "shadows": bench_shadows,
     "frameworks": bench_frameworks,
     "python-models": bench_python_models,
     "wake": bench_wake,

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-FILE_TYPES = {"BF16": 32, "F16": 1}
+FILE_TYPES = {"BF16": 32, "F16": 1, "Q4_0": 2, "Q4_1": 3}
 """GGUF's numbers for files that are mostly of a type."""
 
 
@@ -31,7 +31,8 @@ def hub_folder(source: Path, target: Path) -> Path:
 
 
 def gguf_in(kind: str, source: Path, target: Path) -> Path:
-    """The same GGUF file with its matrices in "BF16", for llama.cpp, or "F16", for OpenVINO."""
+    """The same GGUF file with its matrices in a type of FILE_TYPES: "BF16" for llama.cpp, "F16" for
+    OpenVINO."""
     from gguf import GGMLQuantizationType, GGUFReader, GGUFValueType, GGUFWriter
     from gguf.quants import dequantize, quantize
 

@@ -93,13 +93,21 @@ def peers(hub: Path, gguf: Path, max_model_len: int) -> list[Server]:
         )
         kept = {"VLLM_CPU_KVCACHE_SPACE": "1", "HF_HUB_OFFLINE": "1"}
         found.append(Server("vllm", [program, *shlex.split(arguments)], kept))
-    if program := os.environ.get("TRIVET_BENCH_LLAMA"):
-        arguments = (
-            f"-m {gguf} --alias smollm2 --host 127.0.0.1 --port PORT -t 2 -np 32 "
-            f"-c {32 * max_model_len} --no-webui"
-        )
-        found.append(Server("llama.cpp", [program, *shlex.split(arguments)]))
+    if theirs := llama_server(gguf, max_model_len):
+        found.append(theirs)
     return found
+
+
+def llama_server(gguf: Path, max_model_len: int) -> Server | None:
+    """Of llama.cpp; see `peers`."""
+    program = os.environ.get("TRIVET_BENCH_LLAMA")
+    if not program:
+        return None
+    arguments = (
+        f"-m {gguf} --alias smollm2 --host 127.0.0.1 --port PORT -t 2 -np 32 "
+        f"-c {32 * max_model_len} --no-webui"
+    )
+    return Server("llama.cpp", [program, *shlex.split(arguments)])
 
 
 @contextmanager

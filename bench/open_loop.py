@@ -23,6 +23,7 @@ class Client:
         self._idle: list[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = []
         self.counts: Counter[int] = Counter()
         self.refused_ms: list[float] = []
+        self.good_ms: list[float] = []
         self.num_without_retry_after = 0
 
     async def ask(self) -> None:
@@ -35,8 +36,11 @@ class Client:
         status, length = int(head[9:12]), _length(head)
         await reader.readexactly(length)
         self.counts[status] += 1
-        if status != 200:
-            self.refused_ms.append(1000 * (time.monotonic() - sent_s))
+        elapsed_ms = 1000 * (time.monotonic() - sent_s)
+        if status == 200:
+            self.good_ms.append(elapsed_ms)
+        else:
+            self.refused_ms.append(elapsed_ms)
             self.num_without_retry_after += b"retry-after:" not in head.lower()
         self._idle.append((reader, writer))
 
@@ -62,9 +66,12 @@ async def offer(port: int, request: bytes, rate_per_s: float, seconds: float) ->
             await asyncio.sleep(0.001)
     client.close()
     counts, refused = client.counts, client.refused_ms or [0.0, 0.0]
+    good = client.good_ms or [0.0, 0.0]
     return {
         "offered_per_s": num_sent / seconds,
         "good_per_s": counts[200] / seconds,
+        "good_p50_ms": median(good),
+        "good_p99_ms": quantiles(good, n=100)[-1] if len(good) > 1 else good[0],
         "refused_per_s": (counts[503] + counts[429]) / seconds,
         "other": counts.total() - counts[200] - counts[503] - counts[429],
         "without_retry_after": client.num_without_retry_after,

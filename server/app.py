@@ -20,6 +20,7 @@ from trivet.server.cache.caching import Caching
 from trivet.server.control import RepositoryControl, not_in_repository
 from trivet.server.core import Core
 from trivet.server.cost.opening import CostRoom
+from trivet.server.first_load import failures
 from trivet.server.frontends import Frontends
 from trivet.server.gating.opening import GateRoom
 from trivet.server.hall import Hall
@@ -158,7 +159,7 @@ class Server:
         self._stop_requested = asyncio.Event()
         self._spot = SpotNotice(settings.spot_notice)
         self.is_broken_off = False
-        """Whether it was stopped before it had started."""
+        """Whether it ends while models are still being loaded."""
 
     def _open_hall(self, dispatcher: RequestDispatcher, log_output: Log | None) -> Hall:
         settings = self.settings
@@ -213,7 +214,8 @@ class Server:
         except (OSError, ServingError, RepositoryUnreadableError) as error:
             stopping.cancel()
             log.critical("the server cannot start: %s", error)
-            await self.stop()
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self.stop(), _BREAK_OFF_S if self.is_broken_off else None)
             return 1
         print_banner(self.settings, self.frontends, self.core)
         await stopping
@@ -230,11 +232,9 @@ class Server:
             await asyncio.wait_for(self.stop(), _BREAK_OFF_S)
 
     async def start(self) -> None:
-        """Listens first, so that probes see a live server, then loads the repository.
-
-        Raises OSError when an address is taken or a repository cannot be read, and LoadFailed when
-        a model failed and `exit_on_error` is set.
-        """
+        """Listens first, so that probes see a live server, then loads the repository. Raises
+        OSError when an address is taken or a repository cannot be read, and LoadFailed when a model
+        failed and `exit_on_error` is set."""
         await self.frontends.start()
         await self._releases.start(self._load_again)
         await self._repositories.fetch()
@@ -297,8 +297,10 @@ class Server:
             actions = self._chosen(actions, wanted)
         self._announce(actions)
         with self._progress.running(len(actions)):
-            results = await asyncio.gather(*(self._apply_one(action) for action in actions))
-        return [name for name in results if name]
+            loads = [asyncio.ensure_future(self._apply_one(action)) for action in actions]
+            failed = await failures(loads, waits_for_all=not self.settings.exit_on_error)
+        self.is_broken_off = not all(each.done() for each in loads)
+        return failed
 
     def _chosen(self, actions: tuple[Action, ...], wanted: set[str]) -> tuple[Action, ...]:
         """What `--load-model` names, with the steps of ensembles; in explicit mode the others are

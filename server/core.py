@@ -6,7 +6,7 @@ Each part is what one kind of front room needs. `Hall` fulfils all of them, and 
 
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from trivet.backends.api import (
     Generator,
@@ -32,6 +32,21 @@ from trivet.server.shadows.mirror import Verdict
 from trivet.server.shared_memory.system import SharedMemory
 from trivet.server.tracing.setting import Change
 from trivet.server.tracing.tracing import Described, Tracing
+
+
+class Served(NamedTuple):
+    """A model as metrics tell of it."""
+
+    name: str
+    version: str = ""
+    """Empty where only one of its versions is loaded."""
+
+    @property
+    def labels(self) -> dict[str, str]:
+        """Of metrics under others' names."""
+        named = {"model_name": self.name}
+        return {**named, "version": self.version} if self.version else named
+
 
 Payer = Callable[[int], None]
 """Told how many tokens were read or written."""
@@ -156,8 +171,8 @@ class Counters(Protocol):
     def loaded(self) -> Iterable[Model]:
         """Every version that is loaded, whether it can compute now or not."""
 
-    def measured(self) -> dict[str, Measured]:
-        """All models that generate text and count it, ready or not, by name."""
+    def measured(self) -> dict[Served, Measured]:
+        """All models that generate text and count it, ready or not."""
 
 
 class ServerSettings(Protocol):

@@ -27,7 +27,7 @@ from trivet.backends.api.naming import name_in, namespace_in
 from trivet.backends.api.value import changed
 from trivet.protos import grpc_service_pb2 as pb
 from trivet.protos.model_config_pb2 import ModelConfig
-from trivet.server.core import Payer, Releases, Sleeping
+from trivet.server.core import Payer, Releases, Served, Sleeping
 from trivet.server.logs.log import Log
 from trivet.server.logs.setting import LogValue
 from trivet.server.models.adapters import Adapters
@@ -48,6 +48,7 @@ from trivet.server.rollouts.desk import ReleaseDesk
 from trivet.server.scheduling.statistics import ModelStatistics
 from trivet.server.shared_memory.system import SharedMemory
 from trivet.server.tracing.generating import TracedGenerator
+from trivet.server.tracing.record import AttributeValue
 from trivet.server.tracing.setting import Change
 from trivet.server.tracing.tracing import Described, Tracing
 
@@ -93,17 +94,12 @@ class Hall:
         self, name: str, version: int | str | None, key: Key = "", asker: Asker = NOBODY
     ) -> Admitted:
         try:
-            return self._find(name, version, key, asker)
+            return self._registry.routers.resolve(name, version, key, asker)
         except ServingError as error:
             tracer = self.tracing.tracer
             if tracer is not None:
                 tracer.refused(name, str(key), error)
             raise
-
-    def _find(
-        self, name: str, version: int | str | None, key: Key = "", asker: Asker = NOBODY
-    ) -> Admitted:
-        return self._registry.routers.resolve(name, version, key, asker)
 
     def _described(self, name: str, version: int | str | None) -> Admitted:
         return self._registry.routers.describe(name, version)
@@ -118,6 +114,7 @@ class Hall:
             sink = admitted.watch.observed(request, sink)
         tracer = self.tracing.tracer
         if tracer is not None and (traced := tracer.begin(request, sink)) is not None:
+            traced.part.span.attributes.update(_told_of(admitted))
             context, sink = changed(context, trace=self._part(context, traced.part)), traced
         submit(admitted.model, request, context, sink)
 
@@ -140,7 +137,7 @@ class Hall:
     ) -> Admitted:
         """Raises as `generator` does."""
         try:
-            admitted = self._find(name, version, key, asker)
+            admitted = self._registry.routers.resolve(name, version, key, asker)
         except ModelNotFound:
             near = nearest(name, self._registry.suggestions)
             meant = f" Did you mean `{near}`?" if near else ""
@@ -157,7 +154,9 @@ class Hall:
             found = executor.for_one_request()
         if admitted.watch is not None:
             found = admitted.watch.generator(found)
-        return found if tracer is None else TracedGenerator(found, tracer, admitted.model)
+        if tracer is None:
+            return found
+        return TracedGenerator(found, tracer, admitted.model, _told_of(admitted))
 
     def generators(self) -> dict[str, Generator]:
         found = ((name, model.executor) for name, model in self._registry.usual())
@@ -188,9 +187,15 @@ class Hall:
         found = ((name, ImageClassifierInfo.of(model.config)) for name, model in usual)
         return {name: info for name, info in found if info is not None}
 
-    def measured(self) -> dict[str, Measured]:
-        usual = ((name, model.executor) for name, model in self._registry.usual())
-        return {name: each for name, each in usual if isinstance(each, Measured)}
+    def measured(self) -> dict[Served, Measured]:
+        found: dict[Served, Measured] = {}
+        for key, versions in self._registry.models.items():
+            name = self._registry.names.shown(key)
+            for version, model in versions.items():
+                if isinstance(model.executor, Measured):
+                    told = str(version) if len(versions) > 1 else ""
+                    found[Served(name, told)] = model.executor
+        return found
 
     def is_generating(self) -> bool:
         usual = (model.executor for _, model in self._registry.usual())
@@ -381,3 +386,10 @@ class Hall:
 
     async def unload(self, name: str, *, unload_dependents: bool = False) -> None:
         await self._dispatcher.unload(name, unload_dependents=unload_dependents)
+
+
+def _told_of(admitted: Admitted) -> dict[str, AttributeValue]:
+    """What traces say of the choice: of models whose traffic is anybody's concern."""
+    if not admitted.told:
+        return {}
+    return {"trivet.version": admitted.version, "trivet.route": admitted.route}

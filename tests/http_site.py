@@ -28,7 +28,7 @@ from trivet.backends.api.encoder import EncoderInfo
 from trivet.backends.api.image_classifier import ImageClassifierInfo
 from trivet.protos import grpc_service_pb2 as pb
 from trivet.protos.model_config_pb2 import ModelConfig
-from trivet.server.core import Payer
+from trivet.server.core import Payer, Served
 from trivet.server.http.app import HttpLimits, HttpServer, build_routes
 from trivet.server.http.language import Language
 from trivet.server.http.routes import Route
@@ -205,7 +205,7 @@ class FakeCore:
     def loaded(self) -> Iterable[Model]:
         return ()
 
-    def measured(self) -> dict[str, Measured]:
+    def measured(self) -> dict[Served, Measured]:
         return {}
 
     def prefix_caches(self) -> Iterable[tuple[str, PrefixCaching]]:

@@ -127,10 +127,15 @@ class Paged:
         block_size: int,
         lengths: Sequence[int],
         make: Callable[[LlmConfig, Mapping[str, Stored], KvCache], Model] = torch_model,
+        kept: torch.dtype | None = None,
+        scales: list[tuple[float, float]] | None = None,
     ) -> None:
+        """`kept`, `scales`: of a cache of 8 bits."""
         counts = [-(-length // block_size) for length in lengths]
         like = next(iter(weights.values()))
-        cache = KvCache(config, sum(counts) + 1, block_size, like.dtype, like.device)
+        cache = KvCache(
+            config, sum(counts) + 1, block_size, kept or like.dtype, like.device, scales, like.dtype
+        )
         for layer in cache.layers:
             layer[:, 1:] = torch.nan  # what was never written must never be read
         self.model = make(config, weights, cache)

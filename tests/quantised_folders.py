@@ -243,3 +243,29 @@ def eight_bits_by_row() -> Written:
         return tensors, codes * largest.unsqueeze(1) / 127
 
     return Written({"quant_method": "bitsandbytes", "load_in_8bit": True}, pack)
+
+
+def float_blocks(size: int = 64) -> Written:
+    """e4m3 with a scale for each block, as DeepSeek's checkpoints have it."""
+
+    def pack(stem: str, weight: Tensor) -> tuple[Tensors, Tensor]:
+        blocks = weight.view(weight.shape[0] // size, size, weight.shape[1] // size, size)
+        scales = blocks.abs().amax((1, 3)) / torch.finfo(torch.float8_e4m3fn).max
+        spread = scales.repeat_interleave(size, 0).repeat_interleave(size, 1)
+        data = (weight / spread).to(torch.float8_e4m3fn)
+        tensors = {f"{stem}.weight": data, f"{stem}.weight_scale_inv": scales}
+        return tensors, data.float() * spread
+
+    return Written({"quant_method": "fp8", "weight_block_size": [size, size]}, pack)
+
+
+def float_rows() -> Written:
+    """compressed-tensors' of the format float-quantized: a scale for each row."""
+
+    def pack(stem: str, weight: Tensor) -> tuple[Tensors, Tensor]:
+        scales = weight.abs().amax(1, keepdim=True) / torch.finfo(torch.float8_e4m3fn).max
+        data = (weight / scales).to(torch.float8_e4m3fn)
+        return {f"{stem}.weight": data, f"{stem}.weight_scale": scales}, data.float() * scales
+
+    weights = {"num_bits": 8, "strategy": "channel", "type": "float"}
+    return Written(_compressed_config("float-quantized", weights), pack)

@@ -58,6 +58,8 @@ class Site:
     traffic: Traffic = EVEN
     broken: set[int] = field(default_factory=set)
     """Versions that do not load."""
+    unreadable: set[int] = field(default_factory=set)
+    """Those whose files the disk does not give out now."""
     plan: LoadPlan | None = None
     now_s: list[float] = field(default_factory=lambda: [0.0])
 
@@ -99,8 +101,10 @@ class Site:
         if not self.registry.is_shared_out("m"):
             self.registry.share_out("m", plan.traffic)
         for version in plan.versions:
-            if version in self.broken:
-                self.rollouts.on_status("m", version, Status(State.UNAVAILABLE, "no such file"))
+            if version in self.broken | self.unreadable:
+                is_faulty = version in self.broken
+                status = Status(State.UNAVAILABLE, "no such file", is_faulty)
+                self.rollouts.on_status("m", version, status)
             elif version not in self.served:
                 made = made_model("m", SIGNATURE, Breakable(), version=version)
                 self.registry.publish(made)

@@ -18,15 +18,7 @@ from trivet.backends.llm.attention.torch_reference import TorchAttention
 from trivet.backends.llm.families.config import LlmConfig
 from trivet.backends.llm.families.kinds import GroupedAttention
 from trivet.backends.llm.families.needs import Need
-from trivet.backends.llm.foreign.adapting import (
-    adapt_products,
-    adapt_vocabulary,
-    is_tied,
-    reached_layers,
-)
-from trivet.backends.llm.foreign.norms import replace_norms
 from trivet.backends.llm.foreign.plan import ModelTensors
-from trivet.backends.llm.foreign.products import pack_products
 from trivet.backends.llm.matrices.dense import Dense
 from trivet.backends.llm.matrices.grouped import Grouped
 from trivet.backends.llm.models import torch_decoder
@@ -76,7 +68,7 @@ def _native_why_not(task: Task) -> str:
         return "it computes whole models"
     if others := task.weights.formats - {Dense.name, Grouped.name}:
         return f"it multiplies no matrices of {', '.join(sorted(others))}"
-    return kinds.why_not(task.weights.config, task.cache.layers[0].dtype)
+    return kinds.why_not(task.weights.config, task.cache.read_as)
 
 
 def _make_native(task: Task) -> Model:
@@ -120,8 +112,16 @@ def attention_of(cache: KvCache, layers: Sequence[GroupedAttention]) -> Attentio
 
 
 def _make_foreign(task: Task) -> HeldModel:
-    # Needs transformers, which takes seconds to import.
+    # They need transformers, which takes seconds to import: where it is needed.
+    from trivet.backends.llm.foreign.adapting import (
+        adapt_products,
+        adapt_vocabulary,
+        is_tied,
+        reached_layers,
+    )
+    from trivet.backends.llm.foreign.norms import replace_norms
     from trivet.backends.llm.foreign.packed import PackedModel
+    from trivet.backends.llm.foreign.products import pack_products
 
     tensors = task.weights.tensors
     assert isinstance(tensors, ModelTensors)

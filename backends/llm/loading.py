@@ -17,7 +17,7 @@ from trivet.backends.llm.attention.cache_size import (
     size_cache,
     token_bytes_of,
 )
-from trivet.backends.llm.attention.kv_cache import KvCache
+from trivet.backends.llm.attention.kv_cache import CPU, KvCache
 from trivet.backends.llm.device.devices import (
     MemoryUse,
     adapter_bytes,
@@ -163,11 +163,11 @@ def build_part(
     mine = stage.of(config)
     weights = Weights(tensors, mine, joined.ranks, device, settings.quantization, bank)
     like = no_states(config.hidden_size, dtype, device)
+    scales = cache_scales(tensors, mine)
     if device.type == "cpu":
-        model, num_blocks = _load_plain(settings, weights, dtype, beside)
+        model, num_blocks = _load_plain(settings, weights, dtype, scales, beside)
         prepare = _no_work
     else:
-        scales = cache_scales(tensors, mine)
         held, num_blocks = _load_measured(
             settings, weights, dtype, device, scales, beside=beside, stage=stage
         )
@@ -186,7 +186,7 @@ def build_part(
     )
     if settings.num_ranks == 1:
         return made
-    each = token_bytes_of(weights.config, FP8 if settings.kv_cache_dtype == "fp8" else dtype)
+    each = token_bytes_of(weights.config, _kept_as(settings, dtype))
     cache_size = num_blocks * settings.block_size * each
     return replace(made, stage=stage, weight_bytes=weights.nbytes, cache_bytes=cache_size)
 
@@ -238,19 +238,23 @@ def _recorded(
 
 
 def _load_plain(
-    settings: EngineSettings, weights: Weights, dtype: torch.dtype, beside: Companion
+    settings: EngineSettings,
+    weights: Weights,
+    dtype: torch.dtype,
+    scales: list[tuple[float, float]],
+    beside: Companion,
 ) -> tuple[Model, int]:
-    """On a processor, whose cache is of a given size."""
-    if settings.kv_cache_dtype != "auto":
-        raise LoadFailed(
-            f"kv_cache_dtype is '{settings.kv_cache_dtype}', which needs a GPU; the model's device "
-            "is cpu (model parameters kv_cache_dtype and device)"
-        )
-    size_bytes = cache_bytes(settings, None)
-    num_blocks = size_cache(weights.config, settings, dtype, size_bytes, beside.token_bytes)
+    """On a processor, whose cache is of a given size. `scales`: of a cache of 8 bits."""
+    config, kind = weights.config, _kept_as(settings, dtype)
+    num_blocks = size_cache(config, settings, kind, cache_bytes(settings, None), beside.token_bytes)
     num_blocks = weights.ranks.least(num_blocks)
-    cache = KvCache(weights.config, num_blocks, settings.block_size, dtype)
+    cache = KvCache(config, num_blocks, settings.block_size, kind, CPU, scales, dtype)
     return make_model(weights, cache), num_blocks
+
+
+def _kept_as(settings: EngineSettings, dtype: torch.dtype) -> torch.dtype:
+    """Keys and values of a model that computes with `dtype`."""
+    return FP8 if settings.kv_cache_dtype == "fp8" else dtype
 
 
 def _load_measured(
@@ -267,7 +271,7 @@ def _load_measured(
     bits."""
     meter = meter or CudaMeter(device)
     config = weights.config
-    kind = FP8 if settings.kv_cache_dtype == "fp8" else dtype
+    kind = _kept_as(settings, dtype)
     use = MemoryUse.before(device, weights.nbytes + beside.weight_bytes)
     cache_bytes(replace(settings, kv_cache_bytes=0), use)  # refuses what cannot fit
     with memory_told():

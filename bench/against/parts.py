@@ -1,7 +1,7 @@
 """`--against`: which parts can be compared, in what order they run, and their table."""
 
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from fnmatch import fnmatchcase
 from pathlib import Path
 
@@ -13,9 +13,12 @@ from bench.against.engine import EnginePart
 from bench.against.interval import Interval
 from bench.against.rounds import Part, run_rounds
 from bench.against.served import ENSEMBLE, INFER, ServedPart
+from bench.against.start import StartPart
 
 SERVED = {"infer": INFER, "ensemble": ENSEMBLE}
-COMPARED = (*SERVED, "llm-step")
+OTHERS: dict[str, Callable[[float], Part]] = {"llm-step": EnginePart, "llm-start": StartPart}
+"""By name; they are told how long a measurement takes."""
+COMPARED = (*SERVED, *OTHERS)
 
 
 def compare(
@@ -36,7 +39,7 @@ def _check(names: Iterable[str], bars: Mapping[str, float]) -> None:
     if strange:
         known = ", ".join(COMPARED)
         raise CannotCompare(f"{', '.join(strange)}: --against compares {known} only")
-    cells = [cell.name for cells in SERVED.values() for cell in cells] + ["llm-step"]
+    cells = [cell.name for cells in SERVED.values() for cell in cells] + [*OTHERS]
     for pattern in bars:
         if not any(fnmatchcase(cell, pattern) for cell in cells):
             raise CannotCompare(f"--bar {pattern}: no such cell; there are {', '.join(cells)}")
@@ -46,7 +49,7 @@ def _parts(names: list[str], folder: Path, seconds: float) -> list[Part]:
     """What is served shares its servers."""
     served = [cell for name, cells in SERVED.items() if name in names for cell in cells]
     parts: list[Part] = [ServedPart(served, folder, seconds)] if served else []
-    return [*parts, EnginePart(seconds)] if "llm-step" in names else parts
+    return [*parts, *(make(seconds) for name, make in OTHERS.items() if name in names)]
 
 
 def table_of(comparisons: Iterable[Comparison]) -> Table:

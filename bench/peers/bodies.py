@@ -84,7 +84,8 @@ def call(body: Body, server: Listener) -> bytes:
     """The answer to one request. Raises RuntimeError where it does not hold the payload."""
     port = server.ports[body.protocol]
     if body.protocol == "grpc":
-        with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
+        options = [("grpc.max_receive_message_length", -1)]
+        with grpc.insecure_channel(f"127.0.0.1:{port}", options) as channel:
             ask = channel.unary_unary(body.path, lambda sent: sent, lambda got: got)
             answer: bytes = ask(body.content[5:], timeout=30)
     else:
@@ -100,7 +101,8 @@ def call(body: Body, server: Listener) -> bytes:
 def write_body(body: Body, folder: Path) -> Path:
     """A file with its content."""
     file = folder / f"{body.protocol}-{abs(hash(body.content))}.body"
-    file.write_bytes(body.content)
+    if not file.exists():
+        file.write_bytes(body.content)
     return file
 
 

@@ -41,7 +41,8 @@ def _command(body: Body, server: Listener, in_flight: int, folder: Path, core: i
     connections = min(in_flight, _STREAMS) if body.protocol == "grpc" else in_flight
     command = ["taskset", "-c", str(core), "h2load", "-t", "1", "-c", str(connections)]
     command += ["-m", str(in_flight // connections), "-d", str(write_body(body, folder))]
-    command += ["--h1"] if body.protocol == "http" else []
+    # A window of 1 GiB: the protocol's own would be the client's limit for large tensors.
+    command += ["--h1"] if body.protocol == "http" else ["-w", "30", "-W", "30"]
     for name, value in body.headers:
         command += ["-H", f"{name}: {value}"]
     return [*command, f"http://127.0.0.1:{server.ports[body.protocol]}{body.path}"]

@@ -29,9 +29,9 @@ KINDS = {"f": "FP32", "O": "STRING"}
 Inputs = dict[str, np.ndarray]
 
 
-def one_tensor() -> Inputs:
-    """16 floats."""
-    return {"INPUT0": np.random.default_rng(1).random((1, 16), dtype=np.float32)}
+def one_tensor(count: int = 16) -> Inputs:
+    """So many floats."""
+    return {"INPUT0": np.random.default_rng(1).random((1, count), dtype=np.float32)}
 
 
 def two_tensors() -> Inputs:

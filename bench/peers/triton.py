@@ -35,9 +35,7 @@ class NoTriton(Exception):
 @contextmanager
 def triton(folder: Path, core: int) -> Iterator[Listener]:
     """The server, ready, with all its processes on one core. Raises NoTriton."""
-    wheel, python = os.environ.get(WHEEL), os.environ.get(PYTHON)
-    if not wheel or not python:
-        raise NoTriton(HOW_TO_GET_IT)
+    wheel, python = find_triton()
     home = Path(wheel).absolute() / "pytriton/tritonserver"
     version, library, packages, prefix = _facts(python)
     write_repository(folder / "triton-models", "copying")
@@ -64,6 +62,14 @@ def triton(folder: Path, core: int) -> Iterator[Listener]:
             # Asked to stop it waits for connections that nobody holds any more.
             process.kill()
             process.wait()
+
+
+def find_triton() -> tuple[str, str]:
+    """Its wheel, and the Python of its Python models. Raises NoTriton."""
+    wheel, python = os.environ.get(WHEEL), os.environ.get(PYTHON)
+    if not wheel or not python:
+        raise NoTriton(HOW_TO_GET_IT)
+    return wheel, python
 
 
 def _facts(python: str) -> list[str]:

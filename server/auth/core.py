@@ -27,7 +27,7 @@ from trivet.server.auth.metering import MeteredGenerator, TenantsGenerator
 from trivet.server.auth.releases import GuardedReleases
 from trivet.server.auth.scopes import Scope
 from trivet.server.auth.sleeping import GuardedSleeping
-from trivet.server.core import Core, Payer, Releases, Sleeping
+from trivet.server.core import Core, Payer, Releases, Served, Sleeping
 from trivet.server.logs.setting import LogValue
 from trivet.server.models.known import IndexRow
 from trivet.server.models.model import Model
@@ -190,7 +190,7 @@ class GuardedCore:
         """See Core. Of all models."""
         return self._core.loaded()
 
-    def measured(self) -> dict[str, Measured]:
+    def measured(self) -> dict[Served, Measured]:
         """See Core. Of all models."""
         return self._core.measured()
 

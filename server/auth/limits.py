@@ -94,30 +94,6 @@ class Window:
         return Left(self._quota, self._quota - self._num_used, self._ends_at_s - now_s)
 
 
-class Budget:
-    """An amount for a period that begins with the first use after the last one ended. The request
-    that uses it up may take more than is left."""
-
-    def __init__(self, amount: float, period_s: float) -> None:
-        self._amount = amount
-        self._period_s = period_s
-        self._ends_at_s = -math.inf
-        self._used = 0.0
-
-    def wait_s(self, now_s: float) -> float:
-        """How long until there is something again; 0: now."""
-        if now_s >= self._ends_at_s or self._used < self._amount:
-            return 0.0
-        return self._ends_at_s - now_s
-
-    def take(self, amount: float, now_s: float) -> None:
-        """Takes it, there or not."""
-        if now_s >= self._ends_at_s:
-            self._ends_at_s = now_s + self._period_s
-            self._used = 0.0
-        self._used += amount
-
-
 class Allowance:
     """What one key has left. Owned by the event loop."""
 
@@ -132,7 +108,6 @@ class Allowance:
         self._day = Window(limits.requests_per_day, DAY_S) if limits.requests_per_day else None
         per_minute = limits.tokens_per_minute
         self._tokens = Bucket(per_minute / 60, per_minute, now_s) if per_minute else None
-        self._budget = Budget(limits.cost_per_day, DAY_S) if limits.cost_per_day else None
 
     @property
     def counts_tokens(self) -> bool:
@@ -163,20 +138,11 @@ class Allowance:
         if self._tokens is not None:
             self._tokens.take(count)
 
-    @property
-    def has_budget(self) -> bool:
-        """Whether what requests cost is limited."""
-        return self._budget is not None
-
-    def require_budget(self) -> None:
-        """Raises RateLimited while the day's budget is used up."""
-        if self._budget is not None and (wait_s := self._budget.wait_s(self._clock())):
-            raise self._refusal(f"a cost of {self.limits.cost_per_day:g} per day", wait_s, "cost")
-
-    def charge_cost(self, amount: float) -> None:
-        """A request has cost so much."""
-        if self._budget is not None:
-            self._budget.take(amount, self._clock())
+    def require_budget(self, spent: float, day_left_s: float) -> None:
+        """Raises RateLimited where so much of today's budget is all of it."""
+        most = self.limits.cost_per_day
+        if most and spent >= most:
+            raise self._refusal(f"a cost of {most:g} per day", day_left_s, "cost")
 
     def headers(self) -> Mapping[str, str]:
         """What is left, under OpenAI's names; of two limits of requests the tighter one."""

@@ -10,12 +10,31 @@ import click
 
 from trivet.server.commands.client import api_key_option
 
-USUAL_HISTORY = Path(".trivet-eval")
+_STATE_DIR = "~/.local/state/trivet"
+_HISTORY = "evaluations-by-hand"
+"""Beside what the gates of a server leave there: by hand no version gets a report for its gate."""
 _FORMATS = ("text", "json", "junit", "html")
 
 
 class _EvalGroup(click.Group):
     """`trivet eval MODEL SET...` runs; `trivet eval add` adds."""
+
+    def format_usage(self, context: click.Context, formatter: click.HelpFormatter) -> None:
+        """Both ways."""
+        formatter.write_usage(context.command_path, "MODEL[@LABEL] [SETS]... [OPTIONS]")
+        formatter.write_usage(context.command_path, "add SET [OPTIONS]", prefix="       ")
+
+    def format_options(self, context: click.Context, formatter: click.HelpFormatter) -> None:
+        """Those of running sets, which is what is meant without a verb."""
+        with formatter.section("Options"):
+            formatter.write_dl(
+                [
+                    told
+                    for each in run.get_params(context)
+                    if (told := each.get_help_record(context))
+                ]
+            )
+        self.format_commands(context, formatter)
 
     def parse_args(self, context: click.Context, args: list[str]) -> list[str]:
         """What is no verb is a model."""
@@ -58,9 +77,20 @@ def _number_option(flag: str, help: str) -> Callable[..., Any]:  # noqa: A002 - 
 @click.option(
     "--history",
     type=click.Path(file_okay=False, path_type=Path),
-    default=USUAL_HISTORY,
+    default=None,
+    help="folder that keeps reports, which cases ever passed, and what judges said  [default: "
+    f"{_HISTORY} in --state-dir]",
+)
+@click.option(
+    "--state-dir", default=_STATE_DIR, show_default=True, envvar="TRIVET_STATE_DIR", help="a folder"
+)
+@click.option(
+    "--lm-eval",
+    "program",
+    default="lm_eval",
     show_default=True,
-    help="folder that keeps reports, which cases ever passed, and what judges said",
+    envvar="TRIVET_LM_EVAL",
+    help="EleutherAI's harness, for the tasks of a config",
 )
 @click.option("--digest", default="", hidden=True, help="of the version's files: the server's own")
 @click.option("-o", "--output", type=click.Choice(_FORMATS), default="text", show_default=True)
@@ -75,7 +105,9 @@ def run(
     version: str,
     url: str,
     api_key: str,
-    history: Path,
+    history: Path | None,
+    state_dir: str,
+    program: str,
     digest: str,
     output: str,
     output_file: Path | None,
@@ -84,8 +116,10 @@ def run(
     """Run sets. Exit code 0: passed; 1: not passed; 2: a set, a rubric or a config is faulty."""
     from trivet.server.evaluation.asking import Endpoint
     from trivet.server.evaluation.faults import SetFault
+    from trivet.server.evaluation.harness import FOLDER, HARNESS_TIMEOUT_S, Harness
     from trivet.server.evaluation.history import History
     from trivet.server.evaluation.running import Run, Subject
+    from trivet.server.repository.layout import EVALUATION_FOLDER
 
     try:
         config = _config(config_file, bounds)
@@ -93,9 +127,13 @@ def run(
         read = _sets(
             (*sets, *(folder / name for name in config.sets)),
             (*regressions, *(folder / name for name in config.regressions)),
+            may_be_none=bool(config.tasks),
         )
-        kept = History(history)
-        made = Run(Endpoint(url, api_key, config.timeout_s), config, kept)
+        kept = History(history or Path(state_dir).expanduser() / _HISTORY)
+        endpoint = Endpoint(url, api_key, config.timeout_s)
+        tasks_dir = folder / EVALUATION_FOLDER / FOLDER
+        harness = Harness(program, endpoint, tasks_dir, HARNESS_TIMEOUT_S)
+        made = Run(endpoint, config, kept, harness=harness)
         report = made.evaluate(Subject(model, version, digest), read)
     except SetFault as fault:
         _fail(str(fault))
@@ -126,13 +164,13 @@ def _config(path: Path | None, bounds: dict[str, float | None]) -> Any:
     return replace(config, **given)  # type: ignore[arg-type]  # the options are called as the fields
 
 
-def _sets(paths: Iterable[Path], regressions: Iterable[Path]) -> list[Any]:
+def _sets(paths: Iterable[Path], regressions: Iterable[Path], *, may_be_none: bool) -> list[Any]:
     from trivet.server.evaluation.case import read_set
     from trivet.server.evaluation.faults import SetFault
 
     read = [read_set(path) for path in paths]
     read += [read_set(path, is_regression=True) for path in regressions]
-    if not read:
+    if not read and not may_be_none:
         raise SetFault("there is no set; give a JSONL file, or --config with sets in it")
     names = [each.name for each in read]
     for each in read:

@@ -28,9 +28,11 @@ class Bookkeeping:
             with suppress(asyncio.CancelledError):
                 await task
         await asyncio.to_thread(self._ledger.write)
+        self._ledger.close()
 
     async def _run(self) -> None:
         while True:
             await asyncio.sleep(self._period_s)
             # Not on the loop: a disk that is busy would hold up all requests.
             await asyncio.to_thread(self._ledger.put, self._ledger.take())
+            await asyncio.to_thread(self._ledger.hear_others)

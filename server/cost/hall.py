@@ -20,7 +20,7 @@ from trivet.backends.api.adapting import SEPARATOR
 from trivet.backends.api.delegating import DelegatingGenerator
 from trivet.backends.api.value import changed
 from trivet.server.auth.caller import Caller, current_caller
-from trivet.server.cost.ledger import Account, Ledger
+from trivet.server.cost.ledger import Account, Ledger, day_left_s
 from trivet.server.cost.prices import Prices
 from trivet.server.cost.shared_clock import SharedClock
 from trivet.server.cost.spending import (
@@ -103,10 +103,9 @@ class PricedHall(Hall):
         key = "" if caller is None else caller.key.name
         account = Account(admitted.model.key, admitted.version, key)
         allowance = None if caller is None else caller.allowance
-        if allowance is None or not allowance.has_budget:
-            return Spending(account, self.ledger, told)
-        allowance.require_budget()
-        return Spending(account, self.ledger, told, allowance.charge_cost)
+        if allowance is not None and allowance.limits.cost_per_day:
+            allowance.require_budget(self.ledger.spent_today(key), day_left_s())
+        return Spending(account, self.ledger, told)
 
     # -- Pricing -------------------------------------------------------------------------------
 

@@ -17,27 +17,24 @@ from trivet.backends.api import (
 )
 from trivet.server.cost.ledger import Account, Ledger
 from trivet.server.cost.shared_clock import SharedClock
-
-COST_HEADER = "x-trivet-cost"
+from trivet.server.models.routing import COST_HEADER
 
 
 class Spending:
     """One request's. Charged once, at its end, well or not."""
 
-    __slots__ = ("_account", "_charge", "_ledger", "_told", "compute_s", "cost")
+    __slots__ = ("_account", "_ledger", "_told", "compute_s", "cost")
 
     def __init__(
         self,
         account: Account,
         ledger: Ledger,
         told: MutableMapping[str, str],
-        charge: Callable[[float], None] | None = None,
     ) -> None:
-        """`told`: what the answer's head says; `charge`: tells whoever has a budget."""
+        """`told`: what the answer's head says."""
         self._account = account
         self._ledger = ledger
         self._told = told
-        self._charge = charge
         self.compute_s = 0.0
         self.cost = 0.0
 
@@ -52,8 +49,6 @@ class Spending:
         before = float(self._told.get(COST_HEADER, 0.0))
         self._told[COST_HEADER] = f"{before + self.cost:.9f}"
         self._ledger.add(self._account, self.compute_s, self.cost)
-        if self._charge is not None:
-            self._charge(self.cost)
 
 
 class EngineShare:

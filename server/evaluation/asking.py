@@ -21,7 +21,7 @@ COST_HEADER = "x-trivet-cost"
 MAX_ANSWER_BYTES = 64 * 1024 * 1024
 Headers = Mapping[str, str]
 NO_HEADERS: Headers = MappingProxyType({})
-_VERSION_HEADER = "x-model-version"
+VERSION_HEADER = "x-model-version"
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +132,7 @@ class ModelAsker:
             path, body = "/v1/chat/completions", {**body, "messages": list(case.messages)}
         else:
             path, body = "/v1/completions", {**body, "prompt": case.prompt}
-        more = {_VERSION_HEADER: self._version} if self._version else NO_HEADERS
+        more = {VERSION_HEADER: self._version} if self._version else NO_HEADERS
         return self._asked("POST", path, body, more)
 
     def _asked(

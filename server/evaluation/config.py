@@ -13,9 +13,17 @@ timeout_s = 60.0                     # of one case
 [judge]
 url = "http://127.0.0.1:8000/v1"     # left out: this server
 model = "judge"
-api_key_env = "JUDGE_API_KEY"        # the variable that has the key
+api_key_env = "JUDGE_API_KEY"        # the variable that has the key: its name begins with JUDGE_
 votes = 3
 price_per_1k_tokens = 0.002
+
+[[lm_eval]]                          # a task of EleutherAI's harness
+task = "arc_easy"
+metric = "acc"
+at_least = 0.6
+limit = 200                          # documents; left out: all
+few_shot = 0                         # left out: as the task has it
+chat = false                         # asked as a chat
 """
 
 import math
@@ -27,14 +35,18 @@ from pathlib import Path
 from typing import Any
 
 from trivet.server.evaluation.faults import SetFault
+from trivet.server.evaluation.harness import HarnessTask
 from trivet.server.repository.layout import EVALUATION_FILE, EVALUATION_FOLDER
 
 OFF, REQUIRED = "off", "required"
 MAX_VOTES = 15
+JUDGE_PREFIX = "JUDGE_"
+"""Of the environment variables that hold keys of judges."""
 _KEYS = (
-    "concurrency", "gate", "judge", "max_cost_per_1k", "max_p95_ms", "min_pass_rate",
+    "concurrency", "gate", "judge", "lm_eval", "max_cost_per_1k", "max_p95_ms", "min_pass_rate",
     "regressions", "sets", "timeout_s",
 )  # fmt: skip
+_TASK_KEYS = ("at_least", "chat", "few_shot", "limit", "metric", "task")
 _JUDGE_KEYS = ("api_key_env", "model", "price_per_1k_tokens", "timeout_s", "url", "votes")
 
 
@@ -65,6 +77,8 @@ class EvaluationConfig:
     concurrency: int = 1
     timeout_s: float = 60.0
     judge: JudgeConfig | None = None
+    tasks: tuple[HarnessTask, ...] = ()
+    """Of the evaluation harness."""
     files: tuple[Path, ...] = field(default=())
     """Those of sets and regressions, where they are."""
 
@@ -99,10 +113,11 @@ def parse_config(text: str, folder: Path) -> EvaluationConfig:
     if gate not in (OFF, REQUIRED):
         raise SetFault(f"{EVALUATION_FILE}: gate is '{REQUIRED}' or '{OFF}', got {_shown(gate)}")
     sets, regressions = _texts(given, "sets"), _texts(given, "regressions")
-    if gate == REQUIRED and not sets + regressions:
+    tasks = _tasks(given.get("lm_eval", []))
+    if gate == REQUIRED and not sets + regressions and not tasks:
         raise SetFault(
             f"{EVALUATION_FILE}: the gate is required, and there is no set to pass; name some in "
-            "sets"
+            "sets, or a task in [[lm_eval]]"
         )
     return EvaluationConfig(
         gate,
@@ -114,7 +129,34 @@ def parse_config(text: str, folder: Path) -> EvaluationConfig:
         int(_number(given, "concurrency", 1, 1, 64)),
         _number(given, "timeout_s", 60.0, 0.001),
         _judge(given["judge"]) if "judge" in given else None,
+        tasks,
         tuple(_inside(folder, name) for name in (*sets, *regressions)),
+    )
+
+
+def _tasks(given: object) -> tuple[HarnessTask, ...]:
+    if not isinstance(given, list) or not all(isinstance(each, dict) for each in given):
+        raise SetFault(f"{EVALUATION_FILE}: tasks are tables, [[lm_eval]]")
+    return tuple(_task(each, f"{EVALUATION_FILE}: [[lm_eval]]") for each in given)
+
+
+def _task(given: Mapping[str, Any], place: str) -> HarnessTask:
+    _check_keys(given, _TASK_KEYS, place)
+    name, metric = given.get("task"), given.get("metric", "acc")
+    if not isinstance(name, str) or not name or not isinstance(metric, str):
+        raise SetFault(f"{place}: task and metric are to be texts, got {_shown((name, metric))}")
+    if not isinstance(given.get("chat", False), bool):
+        raise SetFault(f"{place}: chat is true or false, got {_shown(given['chat'])}")
+    if "at_least" not in given:
+        raise SetFault(f"{place}: task '{name[:64]}' lacks at_least, how good it must be")
+    few_shot = int(_number(given, "few_shot", 0, 0, 1000)) if "few_shot" in given else None
+    return HarnessTask(
+        name,
+        _number(given, "at_least", 0.0, -math.inf),
+        metric,
+        int(_number(given, "limit", 0, 0)),
+        few_shot,
+        given.get("chat", False),
     )
 
 
@@ -128,13 +170,19 @@ def _judge(given: object) -> JudgeConfig:
             raise SetFault(f"{place}: {key} is to be a text, got {_shown(given[key])}")
     if not given.get("model"):
         raise SetFault(f"{place} names no model")
+    variable = given.get("api_key_env", "")
+    if variable and not variable.startswith(JUDGE_PREFIX):
+        raise SetFault(
+            f"{place}: api_key_env is to begin with {JUDGE_PREFIX}, got '{variable[:64]}': whoever "
+            "writes this file says where the key is sent, and other variables are not for that"
+        )
     url = given.get("url", "")
     if url and not url.startswith(("http://", "https://")):
         raise SetFault(f"{place}: url is to begin with http:// or https://, got '{url[:64]}'")
     return JudgeConfig(
         given["model"],
         url.rstrip("/"),
-        given.get("api_key_env", ""),
+        variable,
         int(_number(given, "votes", 3, 1, MAX_VOTES)),
         _number(given, "price_per_1k_tokens", 0.0),
         _number(given, "timeout_s", 120.0, 0.001),

@@ -1,13 +1,13 @@
 """What evaluations leave behind: reports, which cases ever passed, what judges said. A folder."""
 
 import json
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from urllib.parse import quote
 
 from trivet.server.evaluation.judge import VoteCache
 from trivet.server.evaluation.report import Outcome, Report
+from trivet.server.evaluation.writing import write_whole
 
 _MAX_REPORTS = 50
 """Of a model: older ones go, but for the last one of each version's files."""
@@ -97,13 +97,3 @@ def _digest_in(path: Path) -> str:
         return str(json.loads(path.read_text(encoding="utf-8"))["digest"])
     except (OSError, ValueError, KeyError, TypeError):
         return ""
-
-
-def write_whole(path: Path, text: str) -> None:
-    """Replaces a file at once. Raises OSError."""
-    made = path.with_name(f"{path.name}.{os.getpid()}.part")
-    with made.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    made.replace(path)

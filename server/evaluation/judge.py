@@ -14,6 +14,7 @@ from trivet.server.evaluation.asking import Endpoint
 from trivet.server.evaluation.config import JudgeConfig
 from trivet.server.evaluation.faults import JudgeFault
 from trivet.server.evaluation.matchers import Verdict
+from trivet.server.evaluation.writing import write_whole
 
 _ALONE = """You judge an answer by a rubric. Say whether the answer is as the rubric asks.
 
@@ -47,6 +48,7 @@ _PAIR_WORDS = {"a": "A", "b": "B", "tie": "tie"}
 _TRIES = 2
 _SHOWN = 160
 _MAX_TOKENS = 300
+MAX_VOTES_KEPT = 50_000
 
 
 @dataclass(slots=True)
@@ -176,7 +178,8 @@ def _read(said: str, words: Mapping[str, str]) -> tuple[str, str] | None:
 
 
 class VoteCache:
-    """Votes by what was asked, in a file of one JSON object a line; without a file in memory."""
+    """Votes by what was asked, in a file of one JSON object a line; without a file in memory. The
+    oldest ones go when there are too many."""
 
     def __init__(self, path: Path | None) -> None:
         self._path = path
@@ -184,6 +187,10 @@ class VoteCache:
         if path is not None and path.exists():
             for line in path.read_text(encoding="utf-8").splitlines():
                 self._take(line)
+            if len(self._votes) > MAX_VOTES_KEPT:
+                self._votes = dict(list(self._votes.items())[-MAX_VOTES_KEPT // 2 :])
+                lines = (_line(key, vote) for key, vote in self._votes.items())
+                write_whole(path, "".join(lines))
 
     def _take(self, line: str) -> None:
         try:
@@ -206,4 +213,8 @@ class VoteCache:
         self._votes[key] = vote
         if self._path is not None:
             with self._path.open("a", encoding="utf-8") as file:
-                file.write(json.dumps({"key": key, **vote}) + "\n")
+                file.write(_line(key, vote))
+
+
+def _line(key: str, vote: Mapping[str, str]) -> str:
+    return json.dumps({"key": key, **vote}) + "\n"

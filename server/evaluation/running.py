@@ -14,6 +14,7 @@ from trivet.server.evaluation.bounded import BoundedChecks
 from trivet.server.evaluation.case import Case, GoldenSet
 from trivet.server.evaluation.config import EvaluationConfig
 from trivet.server.evaluation.faults import JudgeFault, SetFault
+from trivet.server.evaluation.harness import Harness
 from trivet.server.evaluation.history import History
 from trivet.server.evaluation.judge import Judge
 from trivet.server.evaluation.matchers import Verdict
@@ -51,8 +52,11 @@ class Run:
         config: EvaluationConfig,
         history: History,
         *,
+        harness: Harness | None = None,
         on_case: Callable[[CaseResult], None] = lambda _: None,
     ) -> None:
+        """`harness`: what runs the config's tasks of that, if there are any."""
+        self._harness = harness
         self._endpoint = endpoint
         self._config = config
         self._history = history
@@ -69,6 +73,7 @@ class Run:
         passed_before = self._history.ever_passed(name)
         try:
             results = tuple(self._results(asker, sets, passed_before))
+            tasks = tuple(self._tasks(name, version))
         finally:
             self._checks.close()
         report = Report(
@@ -78,7 +83,7 @@ class Run:
             {each.name: each.digest for each in sets},
             started_at,
             results,
-            tuple(self._budgets(results, sets)),
+            (*self._budgets(results, sets), *tasks),
             self._judged(),
         )
         self._history.add(report)
@@ -145,6 +150,13 @@ class Run:
         if config.max_cost_per_1k != float("inf"):
             cost = sum(each.cost for each in results) / max(1, len(results)) * 1000
             yield Budget("the cost of 1,000 cases", config.max_cost_per_1k, cost)
+
+    def _tasks(self, name: str, version: str) -> Iterator[Budget]:
+        """What the harness finds. Raises SetFault."""
+        for task in self._config.tasks:
+            assert self._harness is not None, "it is there where there are tasks"
+            value = self._harness.value(task, name, version, self._config.concurrency)
+            yield Budget(task.told, task.at_least, value, is_least=True)
 
     def _judged(self) -> JudgeReport | None:
         if self._judge is None:

@@ -26,8 +26,9 @@ Load = Callable[[ModelFolder], Awaitable[None]]
 class Evaluations:
     """Runs what the gatekeeper wants."""
 
-    def __init__(self, gatekeeper: Gatekeeper, history: Path) -> None:
-        """`history`: the folder for reports."""
+    def __init__(self, gatekeeper: Gatekeeper, history: Path, harness: str) -> None:
+        """`history`: the folder for reports; `harness`: the program of lm-eval."""
+        self._harness = harness
         self._gatekeeper = gatekeeper
         self._history = history
         self._waiting: dict[tuple[str, str], Wanted] = {}
@@ -87,7 +88,7 @@ class Evaluations:
         command = [sys.executable, "-m", "trivet", "eval", "run", wanted.key]
         command += ["--version", str(wanted.version), "--digest", wanted.digest]
         command += ["--config", str(wanted.demand.folder / EVALUATION_FILE), "--url", door.url]
-        command += ["--history", str(self._history)]
+        command += ["--history", str(self._history), "--lm-eval", self._harness]
         process = await asyncio.create_subprocess_exec(
             *command,
             env={**os.environ, "TRIVET_API_KEY": door.secret},

@@ -17,7 +17,7 @@ class GateRoom:
     def __init__(self, settings: Settings, registry: Registry) -> None:
         self.keeper = Gatekeeper(registry)
         self.demands = Demands(Path(settings.state_dir).expanduser())
-        self._evaluations = Evaluations(self.keeper, self.demands.history_dir)
+        self._evaluations = Evaluations(self.keeper, self.demands.history_dir, settings.lm_eval)
 
     def on_status(self, key: str, version: int, status: Status) -> None:
         """What has become of a version: one that is ready may have to be evaluated."""

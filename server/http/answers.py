@@ -112,18 +112,22 @@ def head_of(
     connection: str = "",
 ) -> bytes:
     """The head of an answer, to its blank line."""
-    now_s = int(time.time())
-    lines = (
-        f"HTTP/1.1 {status} {_REASONS.get(status, '')}\r\n"
-        f"Content-Length: {size_bytes}\r\n"
-        f"Date: {_http_date(now_s)}\r\n"
-        f"x-request-id: {request_id}\r\n"
-    )
-    if size_bytes or content_type != JSON:
-        lines += f"Content-Type: {content_type}\r\n"
+    lines = _first_lines(status, size_bytes, content_type)
     for name, value in headers.items():
         lines += f"{name}: {value}\r\n"
-    return f"{lines}{connection}\r\n".encode("latin-1")
+    date = _http_date(int(time.time()))
+    return f"{lines}Date: {date}\r\nx-request-id: {request_id}\r\n{connection}\r\n".encode(
+        "latin-1"
+    )
+
+
+@lru_cache(maxsize=1024)
+def _first_lines(status: int, size_bytes: int, content_type: str) -> str:
+    """What the answers of a model to one kind of request have alike."""
+    lines = f"HTTP/1.1 {status} {_REASONS.get(status, '')}\r\nContent-Length: {size_bytes}\r\n"
+    if size_bytes or content_type != JSON:
+        lines += f"Content-Type: {content_type}\r\n"
+    return lines
 
 
 def write_parts(

@@ -2,20 +2,24 @@
 waited for but a model. That is most of them.
 
 The same bytes of a head always say the same. So a head that has been answered once is known by its
-bytes, and the next request with it, on any connection, is not parsed.
+bytes, and the next request with it, on any connection, is not parsed. A large body behind it is
+read into its place.
 """
 
 import logging
 
 from aiohttp import HttpVersion11, StreamReader
-from aiohttp.hdrs import ACCEPT_ENCODING, CONTENT_ENCODING, HOST
+from aiohttp.hdrs import ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_LENGTH, EXPECT, HOST
 from aiohttp.http import RawRequestMessage
 
 from trivet.backends.api import InvalidRequest
+from trivet.server.http.answers import error_answer
+from trivet.server.http.body import too_slow
 from trivet.server.http.connection import Connection
 from trivet.server.http.deadline import HEADER as TIMEOUT
 from trivet.server.http.head import Head, header_length_of
 from trivet.server.http.host import is_host
+from trivet.server.http.in_place import LARGE_BYTES, BodyInPlace
 from trivet.server.http.pipelined import HEAD_END
 from trivet.server.http.request_ids import RequestIds
 from trivet.server.http.routes import Begin, Target
@@ -60,10 +64,13 @@ class AtOnce:
         connection: Connection,
         data: bytes,
     ) -> bool:
-        """Begins to answer a request; False: it needs a task. `data`: its bytes, where they came
-        alone and all at once; its head is remembered then."""
+        """Begins to answer a request that has come whole; False: it needs a task. `data`: its
+        bytes, where they came alone, from their first on; its head is remembered then."""
         target = self._targets.get(message.path)
-        if target is None or not payload.is_eof() or not self._is_plain():
+        if target is None or not self._is_plain():
+            return False
+        if not payload.is_eof():
+            self._remember_large(message, target, data)
             return False
         head = _head_of(message, target, payload.total_bytes)
         if head is None:
@@ -71,9 +78,24 @@ class AtOnce:
         begin = target.route.begin
         assert begin is not None, "only such are remembered"
         connection.take()
-        self._exchange(head, begin, payload.read_nowait(), connection)
+        exchange = Exchange(
+            connection, head, head.request_id or self._make_id(), payload.read_nowait()
+        )
+        connection.hold(exchange)
+        exchange.run(begin)
         self._remember_head(data[: len(data) - head.body_bytes], head, begin)
         return True
+
+    def _remember_large(self, message: RawRequestMessage, target: Target, data: bytes) -> None:
+        """The head of a body that will come in pieces, which are tensors for the most part."""
+        size_text = message.headers.get(CONTENT_LENGTH)
+        if size_text is None or EXPECT in message.headers or int(size_text) < LARGE_BYTES:
+            return
+        head = _head_of(message, target, int(size_text))
+        if head is not None and head.header_length is not None:
+            assert target.route.begin is not None, "only such are remembered"
+            head_bytes = data.find(HEAD_END) + len(HEAD_END)
+            self._remember_head(data[:head_bytes], head, target.route.begin)
 
     def _remember_head(self, data: bytes, head: Head, begin: Begin) -> None:
         """By these bytes, if they say what was parsed, and may come again."""
@@ -94,18 +116,41 @@ class AtOnce:
         """The same for bytes that begin a message and were not parsed; False: parse them."""
         size_bytes = data.find(HEAD_END) + len(HEAD_END)
         known = self._heads.get(data[:size_bytes])
-        if known is None or not self._is_plain():
+        if known is None:
             return False
         head, begin = known
-        if len(data) != size_bytes + head.body_bytes:
+        if not self._is_plain():
             return False
-        self._exchange(head, begin, data[size_bytes:], connection)
+        if len(data) != size_bytes + head.body_bytes:
+            return self._begin_large(data, size_bytes, head, begin, connection)
+        # Such a head has no id.
+        exchange = Exchange(connection, head, self._make_id(), data[size_bytes:])
+        connection.hold(exchange)
+        exchange.run(begin)
         return True
 
-    def _exchange(self, head: Head, begin: Begin, body: bytes, connection: Connection) -> None:
-        exchange = Exchange(connection, head, head.request_id or self._make_id(), body)
-        connection.hold(exchange.give_up)
-        exchange.run(begin)
+    def _begin_large(
+        self, data: bytes, head_bytes: int, head: Head, begin: Begin, connection: Connection
+    ) -> bool:
+        """The same where the body has only begun to come."""
+        limits, align_at = connection.limits, head.header_length
+        is_large = LARGE_BYTES <= head.body_bytes <= limits.max_body_bytes
+        if not is_large or align_at is None or len(data) > head_bytes + head.body_bytes:
+            return False
+        exchange = Exchange(connection, head, self._make_id(), b"")
+
+        def whole(body: memoryview) -> None:
+            exchange.body = body
+            exchange.run(begin)
+
+        def late() -> None:
+            error = too_slow(limits)
+            exchange.refuse(error_answer(error.status, error.message, closes=True))
+
+        connection.hold(exchange)
+        begun = memoryview(data)[head_bytes:]
+        BodyInPlace(connection, head.body_bytes, align_at, begun, whole, late)
+        return True
 
     def _is_plain(self) -> bool:
         """Whether requests are neither traced nor logged one by one now."""
@@ -133,4 +178,5 @@ def _head_of(message: RawRequestMessage, target: Target, body_bytes: int) -> Hea
         header_length,
         headers.get(ACCEPT_ENCODING),
         body_bytes,
+        message.should_close,
     )

@@ -62,39 +62,46 @@ async def _read_timed(
         request.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
     try:
         async with asyncio.timeout(limits.body_idle_timeout_s) as timer:
-            pace = _Pace(timer, limits)
+            pace = _Timer(timer, limits)
             if size_bytes is None:
                 return await _read_chunked(request.content, limits, pace)
             return await _read_sized(request.content, size_bytes, align_at, pace)
     except TimeoutError:
-        raise HttpError(
-            HTTPStatus.REQUEST_TIMEOUT,
-            f"the request body came too slowly: at least {limits.min_body_bytes_per_s} bytes a "
-            f"second are expected after {limits.body_grace_s:g} s, and no pause of "
-            f"{limits.body_idle_timeout_s:g} s",
-            closes=True,
-        ) from None
+        raise too_slow(limits) from None
 
 
-class _Pace:
-    """Moves a timer ahead with each arrival: a pause ends it, and so does too low a mean rate."""
+class Pace:
+    """Until when more of a body has to come: a pause is too long, and so is too low a mean rate.
+    Pure."""
+
+    def __init__(self, limits: HttpLimits, now_s: float) -> None:
+        self._limits = limits
+        self._earned_until_s = now_s + limits.body_grace_s
+        self.due_s = now_s + limits.body_idle_timeout_s
+
+    def arrived(self, size_bytes: int, now_s: float) -> None:
+        """So much has come."""
+        self._earned_until_s += size_bytes / self._limits.min_body_bytes_per_s
+        self.due_s = min(now_s + self._limits.body_idle_timeout_s, self._earned_until_s)
+
+
+class _Timer:
+    """Moves a time-out ahead with each arrival."""
 
     def __init__(self, timer: asyncio.Timeout, limits: HttpLimits) -> None:
         self._timer = timer
-        self._limits = limits
         self._loop = asyncio.get_running_loop()
-        self._earned_until = self._loop.time() + limits.body_grace_s
+        self._pace = Pace(limits, self._loop.time())
 
     def arrived(self, size_bytes: int) -> None:
-        self._earned_until += size_bytes / self._limits.min_body_bytes_per_s
-        idle_until = self._loop.time() + self._limits.body_idle_timeout_s
-        self._timer.reschedule(min(idle_until, self._earned_until))
+        self._pace.arrived(size_bytes, self._loop.time())
+        self._timer.reschedule(self._pace.due_s)
 
 
 async def _read_sized(
-    content: StreamReader, size_bytes: int, align_at: int | None, pace: _Pace
+    content: StreamReader, size_bytes: int, align_at: int | None, pace: _Timer
 ) -> Body:
-    body = _aligned_memory(size_bytes, align_at or 0)
+    body = aligned_memory(size_bytes, align_at or 0)
     position = 0
     while position < size_bytes:
         data = await content.readany()
@@ -105,7 +112,7 @@ async def _read_sized(
     return bytes(body) if align_at is None else body
 
 
-async def _read_chunked(content: StreamReader, limits: HttpLimits, pace: _Pace) -> bytes:
+async def _read_chunked(content: StreamReader, limits: HttpLimits, pace: _Timer) -> bytes:
     pieces: list[bytes] = []
     size_bytes = num_chunks = 0
     while True:
@@ -127,7 +134,8 @@ async def _read_chunked(content: StreamReader, limits: HttpLimits, pace: _Pace) 
         pace.arrived(len(data))
 
 
-def _aligned_memory(size_bytes: int, align_at: int) -> memoryview:
+def aligned_memory(size_bytes: int, align_at: int) -> memoryview:
+    """Memory whose byte `align_at` lies on a 64-byte border."""
     # Untouched pages of an empty array cost nothing until the client has sent them.
     memory = np.empty(size_bytes + _ALIGNMENT_BYTES, dtype=np.uint8)
     start = -(memory.__array_interface__["data"][0] + align_at) % _ALIGNMENT_BYTES
@@ -153,6 +161,17 @@ async def _decompress(packed: Body, coding: str, max_bytes: int) -> Body:
 
 def _unfinished(coding: str) -> InvalidRequest:
     return InvalidRequest(f"the {coding} data of the request body is cut off or goes on")
+
+
+def too_slow(limits: HttpLimits) -> HttpError:
+    """Of a body that a client does not go on to send."""
+    return HttpError(
+        HTTPStatus.REQUEST_TIMEOUT,
+        f"the request body came too slowly: at least {limits.min_body_bytes_per_s} bytes a "
+        f"second are expected after {limits.body_grace_s:g} s, and no pause of "
+        f"{limits.body_idle_timeout_s:g} s",
+        closes=True,
+    )
 
 
 def too_large(size_text: str, max_bytes: int) -> TooLarge:

@@ -4,12 +4,11 @@ requests that are answered without a task."""
 import asyncio
 import itertools
 import logging
-from collections.abc import Callable
 from http import HTTPStatus
 from typing import Protocol, cast
 
 from aiohttp import StreamReader, web
-from aiohttp.http import HttpRequestParser, RawRequestMessage
+from aiohttp.http import RawRequestMessage
 from aiohttp.http_exceptions import LineTooLong
 
 from trivet.server.http.answers import error_answer
@@ -17,12 +16,12 @@ from trivet.server.http.body import too_large
 from trivet.server.http.chunks import ChunkSizes
 from trivet.server.http.limits import HttpLimits
 from trivet.server.http.listener import Listener
+from trivet.server.http.parser import new_parser
 from trivet.server.http.pipelined import HEAD_END, begin_of_body, owed_behind
 
 _log = logging.getLogger(__name__)
 HALF_CLOSED_S = 1.0
 """How long a request may still take whose client has closed its half of the connection."""
-_READ_BUFFER_BYTES = 64 * 1024
 _FULL_TEXT = b'{"error":"too many connections are open"}'
 _FULL = (
     b"HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/json\r\n"
@@ -40,10 +39,17 @@ class Begins(Protocol):
         connection: "Connection",
         data: bytes,
     ) -> bool:
-        """A request that has come whole, with `data` at last; False: it needs a task."""
+        """A request that has begun to come, with `data` at last; False: it needs a task."""
 
     def begin_known(self, data: bytes, connection: "Connection") -> bool:
         """Bytes in which a request begins; False: they are to be parsed."""
+
+
+class Held(Protocol):
+    """A request that is answered by callbacks."""
+
+    def give_up(self) -> None:
+        """Its client is gone."""
 
 
 class Connection(web.RequestHandler):
@@ -54,12 +60,11 @@ class Connection(web.RequestHandler):
         "_body",
         "_chunks",
         "_closes",
-        "_give_up",
         "_grace",
         "_head",
         "_head_since",
+        "_held",
         "_held_waiter",
-        "_is_at_rest",
         "_is_broken",
         "_is_busy",
         "_is_half_closed",
@@ -97,13 +102,11 @@ class Connection(web.RequestHandler):
         self._is_half_closed = False
         """Whether the client sends no more, and something that it asked for is under way."""
         self._grace: asyncio.TimerHandle | None = None
-        self._is_at_rest = False
-        """Whether the last request was answered by callbacks, and nothing has come since."""
         self._is_broken = False
         self._is_busy = False
         self._held_waiter: asyncio.Future[None] | None = None
         """What aiohttp's loop waits for, while a request is answered without it."""
-        self._give_up: Callable[[], None] | None = None
+        self._held: Held | None = None
         self._closes = False
         self._is_unread = False
         """Whether an answer is to be taken by the client before the connection goes on."""
@@ -122,10 +125,15 @@ class Connection(web.RequestHandler):
         if self._is_broken:
             return
         waiter = self._waiter
-        if self._is_at_rest:
-            if waiter is not None and not waiter.done() and self._begins.begin_known(data, self):
-                return
-            self._is_at_rest = False
+        # Where the next byte begins a message, and nothing is under way. The first one is parsed.
+        if (
+            waiter is not None
+            and self._owed == 0
+            and self._body is not None
+            and not waiter.done()
+            and self._begins.begin_known(data, self)
+        ):
+            return
         # Its loop is woken below, if this is nothing that can be answered here.
         self._waiter = None
         begins_message = self._owed == 0
@@ -143,8 +151,8 @@ class Connection(web.RequestHandler):
         self._waiter = waiter
         if messages:
             if waiter is not None and not waiter.done():
-                is_whole = begins_message and self._owed == 0
-                if len(messages) == 1 and self._begin(data if is_whole else b""):
+                is_alone = begins_message and self._owed is not None
+                if len(messages) == 1 and self._begin(data if is_alone else b""):
                     return
                 waiter.set_result(None)
             # aiohttp would queue an error with a copy of the bytes for each further piece.
@@ -273,6 +281,11 @@ class Connection(web.RequestHandler):
 
     # -- requests without a task ---------------------------------------------------------------
 
+    @property
+    def limits(self) -> HttpLimits:
+        """The door's."""
+        return self._limits
+
     def _begin(self, data: bytes) -> bool:
         message, payload = self._messages[0]
         return (
@@ -288,15 +301,15 @@ class Connection(web.RequestHandler):
         assert self._parser is not None
         self._parser.message_consumed()
 
-    def hold(self, give_up: Callable[[], None]) -> None:
-        """A request is answered by callbacks, and `release` follows. `give_up` is called if the
-        client goes away."""
-        self._is_at_rest = False
+    def hold(self, held: Held) -> None:
+        """A request is answered by callbacks, and `release` follows."""
         self._listener.requests_count += 1
         self._held_waiter, self._waiter = self._waiter, None
-        self._give_up = give_up
+        self._held = held
         self._request_in_progress = True
-        self.mark_busy()
+        # As `mark_busy` does.
+        self._head_since = None
+        self._is_busy = True
 
     def release(self, *, closes: bool) -> None:
         """It is answered. The next one is taken when the client has taken the answer."""
@@ -313,9 +326,8 @@ class Connection(web.RequestHandler):
 
     def _go_on(self) -> None:
         waiter, self._held_waiter = self._held_waiter, None
-        self._give_up = None
-        self._request_in_progress = False
-        self.mark_idle()
+        self._held = None
+        self._request_in_progress = self._is_busy = False
         if self._handler_waiter is not None:
             self._handler_waiter.set_result(None)
         if waiter is None or waiter.done():
@@ -328,7 +340,6 @@ class Connection(web.RequestHandler):
         elif self._messages:
             waiter.set_result(None)
         else:
-            self._is_at_rest = self._owed == 0
             self._next_keepalive_close_time = self._loop.time() + self._keepalive_timeout
             if self._keepalive_handle is None:
                 self._keepalive_handle = self._loop.call_at(
@@ -339,9 +350,9 @@ class Connection(web.RequestHandler):
         super().connection_lost(exc)
         if self._grace is not None:
             self._grace.cancel()
-        give_up, self._give_up = self._give_up, None
-        if give_up is not None:
-            give_up()
+        held, self._held = self._held, None
+        if held is not None:
+            held.give_up()
 
     @property
     def is_leaving(self) -> bool:
@@ -380,19 +391,3 @@ class Connection(web.RequestHandler):
         answer = error_answer(status, text, closes=True)
         answer.request_id = self._listener.make_request_id()
         return answer
-
-
-def new_parser(
-    connection: Connection, loop: asyncio.AbstractEventLoop, limits: HttpLimits
-) -> HttpRequestParser:
-    """A parser as aiohttp makes one for a connection."""
-    return HttpRequestParser(
-        connection,
-        loop,
-        _READ_BUFFER_BYTES,
-        max_line_size=limits.max_header_line_bytes,
-        max_field_size=limits.max_header_line_bytes,
-        max_headers=limits.max_headers,
-        payload_exception=web.RequestPayloadError,
-        auto_decompress=False,
-    )

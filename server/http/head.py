@@ -23,6 +23,8 @@ class Head:
     """How many bytes of the body are its JSON part; None: all."""
     accepted_codings: str | None
     body_bytes: int
+    should_close: bool
+    """Whether the client wants no other answer on its connection."""
 
     def given(self, source: str) -> str | None:
         """See Asker."""

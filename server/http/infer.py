@@ -95,7 +95,8 @@ class Infer:
         assert asked is not None
         response = exchange.outcome(asked.context.cancel, _NOT_ONE_RESPONSE)
         written = self._write(response, asked)
-        coding = self._coding(written, exchange.head.accepted_codings)
+        accepted = exchange.head.accepted_codings
+        coding = None if accepted is None else self._coding(written, accepted)
         if coding is None:
             exchange.answer(written.parts, written.type, written.headers)
         else:

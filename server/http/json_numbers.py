@@ -3,13 +3,14 @@ its text but those is the same, and is parsed and checked once. Pure."""
 
 from dataclasses import replace
 from math import prod
+from typing import Any
 
 import orjson
 
 from trivet.backends.api import InvalidRequest, Tensor
 from trivet.backends.api.value import value
 from trivet.server.http.json_document import JsonObject, parse_object
-from trivet.server.http.json_values import to_tensor
+from trivet.server.http.json_values import few_floats, to_tensor
 from trivet.server.http.limits import JsonLimits
 from trivet.server.http.plan import RequestPlan, plan_request
 from trivet.server.protocol.inputs import InputPlan
@@ -55,8 +56,19 @@ class Numbered:
                 values = orjson.loads(b"[%b]" % array)
             except orjson.JSONDecodeError:
                 return None
-            inputs[wanted.name] = to_tensor(wanted.name, wanted.datatype, wanted.shape, values)
+            inputs[wanted.name] = _tensor(wanted, values)
         return inputs
+
+
+def _tensor(wanted: InputPlan, values: list[Any]) -> Tensor:
+    """Of values that are numbers in one array, as their text had room for nothing else."""
+    name, datatype, shape = wanted.name, wanted.datatype, wanted.shape
+    array = few_floats(datatype, shape, values)
+    return (
+        to_tensor(name, datatype, shape, values)
+        if array is None
+        else Tensor(name, datatype, shape, array)
+    )
 
 
 def plan_numbered(

@@ -17,8 +17,9 @@ from trivet.server.http.json_document import type_name
 
 _BINARY_ONLY = frozenset({DataType.FP16, DataType.BF16})
 _FLOATS = frozenset({DataType.FP32, DataType.FP64})
+_BYTES = DataType.BYTES
+"""A constant: looking up an enum's member costs as much as a call."""
 _FEW = 64
-"""Up to so many values Python packs them sooner than numpy is ready to."""
 _INTEGER_TYPES: frozenset[type] = frozenset({int})
 _FLOAT_TYPES: frozenset[type] = frozenset({int, float})
 # bool is a subclass of int; comparing types themselves keeps `true` out of the numbers.
@@ -41,6 +42,18 @@ def to_tensor(name: str, datatype: DataType, shape: Shape, data: object) -> Tens
             f"shape is {list(shape)}"
         )
     return Tensor(name, datatype, shape, to_array(name, datatype, values).reshape(shape))
+
+
+def few_floats(datatype: DataType, shape: Shape, values: list[Any]) -> np.ndarray | None:
+    """An array of numbers, all of them int or float, and so few that Python packs them sooner than
+    numpy is ready to; None where it is to be made, or refused, by `to_tensor`."""
+    count = prod(shape)
+    if datatype not in _FLOATS or len(values) != count or not 0 < count <= _FEW:
+        return None
+    try:
+        return np.ndarray(shape, datatype.dtype, _packer(datatype, count).pack(*values))
+    except (OverflowError, struct.error):
+        return None
 
 
 def flatten(name: str, data: object) -> tuple[list[object], Shape]:
@@ -81,13 +94,15 @@ def to_array(name: str, datatype: DataType, values: list[object]) -> np.ndarray:
 def output_text(tensor: Tensor) -> bytes:
     """An output's values as a flat array of JSON. Raises InvalidRequest where JSON cannot hold
     them. NaN and infinities become the literals NaN, Infinity and -Infinity, as in Triton."""
-    _refuse_binary_only(tensor)
+    datatype = tensor.datatype
+    if datatype in _BINARY_ONLY:
+        _refuse_binary_only(tensor)
     values = tensor.numpy().reshape(-1)
-    if tensor.datatype is DataType.BYTES:
+    if datatype is _BYTES:
         return orjson.dumps([_text(tensor.name, value) for value in values])
     text = orjson.dumps(values, option=orjson.OPT_SERIALIZE_NUMPY)
     # What is not finite became `null`; to look for that costs less than to ask numpy.
-    if b"n" in text and tensor.datatype in _FLOATS:
+    if b"n" in text and datatype in _FLOATS:
         return json.dumps(_short_floats(values)).encode()
     return text
 
@@ -133,11 +148,9 @@ def _packer(datatype: DataType, count: int) -> struct.Struct:
 
 
 def _floats(name: str, datatype: DataType, values: list[Any]) -> np.ndarray:
-    if 0 < len(values) <= _FEW:
-        try:
-            return np.frombuffer(_packer(datatype, len(values)).pack(*values), datatype.dtype)
-        except (OverflowError, struct.error):
-            pass  # told below
+    packed = few_floats(datatype, (len(values),), values)
+    if packed is not None:
+        return packed
     with np.errstate(over="ignore"):
         array = np.array(values, dtype=datatype.dtype)
     # JSON has no infinity of its own, so one can only have come from a value out of range.

@@ -26,6 +26,7 @@ from trivet.server.http.answers import (
     target_text,
     write_parts,
 )
+from trivet.server.http.body import Body
 from trivet.server.http.connection import Connection
 from trivet.server.http.head import Head
 from trivet.server.http.plan import Wishes
@@ -121,21 +122,20 @@ class Exchange(SingleSink):
         "request_id",
     )
 
-    def __init__(self, connection: Connection, head: Head, request_id: str, body: bytes) -> None:
+    def __init__(self, connection: Connection, head: Head, request_id: str, body: Body) -> None:
         # SingleSink's fields, written out: one is made for each request.
         self._ended = False
         self._error = None
         self._num_responses = 0
         self._response = None
-        self._waiter = None
         self.head = head
         self.request_id = request_id
         self.body = body
         self.asked: Asked | None = None
         """What the core computes; nobody waits for it once the client is gone."""
         self._connection = connection
-        self._then: Callable[[Exchange], None] | None = None
-        self._task: asyncio.Future[Any] | None = None
+        self._then: Callable[[Exchange], None]
+        self._task: asyncio.Future[Any]
         self._is_answered = False
 
     def run(self, step: Callable[["Exchange"], None]) -> None:
@@ -162,12 +162,10 @@ class Exchange(SingleSink):
             self._ended = True
             self._num_responses = 1
             self._response = response
-            self.on_end()
+            self.run(self._then)
 
     def on_end(self) -> None:
-        then, self._then = self._then, None
-        assert then is not None
-        self.run(then)
+        self.run(self._then)
 
     def after(
         self, work: Coroutine[object, object, R], step: Callable[["Exchange", R], None]
@@ -183,7 +181,7 @@ class Exchange(SingleSink):
         self._is_answered = True
         connection = self._connection
         transport = connection.transport
-        closes = self.head.message.should_close or connection.is_leaving
+        closes = self.head.should_close or connection.is_leaving
         if self.asked is not None and self.asked.admitted.told:
             headers = {**headers, **self.asked.admitted.told}
         if transport is not None and not transport.is_closing():
@@ -201,7 +199,7 @@ class Exchange(SingleSink):
             connection.force_close()
             return
         self._is_answered = True
-        closes = self.head.message.should_close or connection.is_leaving
+        closes = self.head.should_close or connection.is_leaving
         if transport is not None and not transport.is_closing():
             answer.request_id = self.request_id
             if self.asked is not None:

@@ -39,6 +39,7 @@ _SMALL_BYTES = 4096
 """Of an output that is copied for less than a view on it would cost."""
 # A leading id is set apart: it differs with each request where all else is the same.
 _ID = b'"id"'
+_BEGIN_OF_ID = b'{"id"'
 _LEADING_ID = re.compile(rb'\{"id": ?"([^"\\\x00-\x1f\x7f-\xff]{1,128})", ?')
 
 
@@ -96,7 +97,7 @@ class InferDecoder:
         """The plan of a header, and the id that it had in front."""
         if len(header) > _CACHED_HEADER_BYTES:
             return self._plan(header, model_name), ""
-        leading = _LEADING_ID.match(header)
+        leading = _LEADING_ID.match(header) if header.startswith(_BEGIN_OF_ID) else None
         if leading is None:
             return self._remembered(header, model_name), ""
         rest = b"{" + header[leading.end() :]

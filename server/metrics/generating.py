@@ -1,17 +1,19 @@
 """The metrics of models that generate text, under vLLM's and TGI's names: their dashboards work.
 
 Both sets tell the same counters. vLLM's labels are `model_name` and `engine`; TGI's names have
-`model_name` here, for one server has several models.
+`model_name` here, for one server has several models. Where several versions of one are loaded,
+`version` tells them apart.
 """
 
 import time
 from collections.abc import Callable, Iterator, Mapping
 
 from trivet.backends.api import GenerateStatistics, Histogram, Measured
+from trivet.server.core import Served
 from trivet.server.metrics.speculating import write_speculation
 from trivet.server.metrics.text import Labels, Page, buckets
 
-Models = Mapping[str, Measured]
+Models = Mapping[Served, Measured]
 _ENGINE = "0"
 
 # Metric, number of the engine, help.
@@ -246,9 +248,9 @@ def _held_tokens(model: Measured) -> float:
     return round(blocks) * int(model.statistics.cache["block_size"])
 
 
-def _labels(metric: str, model: str) -> Labels:
-    is_tgi = metric.startswith("tgi_")
-    return {"model_name": model} if is_tgi else {"model_name": model, "engine": _ENGINE}
+def _labels(metric: str, model: Served) -> Labels:
+    labels = model.labels
+    return labels if metric.startswith("tgi_") else {**labels, "engine": _ENGINE}
 
 
 def _statistics(metric: str, models: Models) -> Iterator[tuple[Labels, GenerateStatistics]]:

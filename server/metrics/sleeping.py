@@ -4,6 +4,7 @@ wake."""
 from collections.abc import Iterable, Mapping
 
 from trivet.backends.api import Measured, Sleeps
+from trivet.server.core import Served
 from trivet.server.metrics.text import Page, buckets, labels_of, observed
 from trivet.server.models.sleeping.resident import Resident, Rest
 
@@ -51,7 +52,7 @@ def write_sleepers(page: Page, residents: Iterable[Resident]) -> None:
     )
 
 
-def write_engine_sleep(page: Page, models: Mapping[str, Measured]) -> None:
+def write_engine_sleep(page: Page, models: Mapping[Served, Measured]) -> None:
     """The same of models that generate text, by vLLM's name: one that sleeps keeps nothing."""
     name = "vllm:engine_sleep_state"
     page.family(
@@ -59,7 +60,7 @@ def write_engine_sleep(page: Page, models: Mapping[str, Measured]) -> None:
         "gauge",
         "Whether an engine is awake (1), and what was given up of one that is not",
         (
-            (name, {"model_name": model, "engine": "0", "sleep_state": state}, float(is_so))
+            (name, {**model.labels, "engine": "0", "sleep_state": state}, float(is_so))
             for model, engine in models.items()
             if isinstance(engine, Sleeps)
             for state, is_so in (

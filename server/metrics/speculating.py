@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping
 
 from trivet.backends.api import Measured
+from trivet.server.core import Served
 from trivet.server.metrics.text import Labels, Page, Sample
 
 _COUNTERS = (
@@ -15,7 +16,7 @@ _SKIPPED = "tgi_request_skipped_tokens"
 _AT = "accepted_at_{}"
 
 
-def write_speculation(page: Page, models: Mapping[str, Measured]) -> None:
+def write_speculation(page: Page, models: Mapping[Served, Measured]) -> None:
     """Of the models whose tokens are guessed; nothing where there are none."""
     guessing = {name: model for name, model in models.items() if "drafts" in model.stats}
     for metric, key, text in _COUNTERS:
@@ -31,8 +32,8 @@ def write_speculation(page: Page, models: Mapping[str, Measured]) -> None:
     page.family(_SKIPPED, "histogram", "Tokens of a step beside the one that it computed", skipped)
 
 
-def _labels(model: str) -> Labels:
-    return {"model_name": model, "engine": "0"}
+def _labels(model: Served) -> Labels:
+    return {**model.labels, "engine": "0"}
 
 
 def _accepted(model: Measured) -> list[float]:
@@ -41,9 +42,9 @@ def _accepted(model: Measured) -> list[float]:
     return [model.stats[_AT.format(place)] for place in range(places)]
 
 
-def _skipped(name: str, model: Measured) -> Iterator[Sample]:
+def _skipped(name: Served, model: Measured) -> Iterator[Sample]:
     """A histogram of the steps of requests by how many guesses each told."""
-    labels = {"model_name": name}
+    labels = name.labels
     total = model.stats["accepted_tokens"]
     steps = max(model.statistics.num_generated_tokens - total, 0.0)
     for place, count in enumerate(_accepted(model)):

@@ -23,6 +23,8 @@ class Status:
 
     state: State
     reason: str = ""
+    is_faulty: bool = False
+    """Its files were read, and do not load: not a fault of the disk, nor of the whole model."""
 
 
 @dataclass(frozen=True, slots=True)

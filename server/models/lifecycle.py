@@ -235,11 +235,12 @@ class Lifecycle:
         reason = error.message
         if self._is_news(known, error):
             log.error("model '%s' version %d did not load: %s", key, version, reason)
+        is_faulty = not isinstance(error, UnreadableFiles)
+        state = State.UNAVAILABLE
         if version in self._registry.models.get(key, {}):
-            status = Status(State.READY, f"reload failed, the previous files still serve: {reason}")
-        else:
-            status = Status(State.UNAVAILABLE, reason)
-        self._set(key, version, known, status)
+            state = State.READY
+            reason = f"reload failed, the previous files still serve: {reason}"
+        self._set(key, version, known, Status(state, reason, is_faulty))
 
     def _note_failure(self, key: str, known: Known, error: ServingError) -> None:
         """A failure of the model as a whole: shown at each version that still serves."""

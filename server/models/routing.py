@@ -61,6 +61,8 @@ class Watch(Protocol):
 WatchOf = Callable[[Model, Traffic], Watch | None]
 NOBODY = Nobody()
 VERSION_HEADER, ROUTE_HEADER = "x-trivet-version", "x-trivet-route"
+COST_HEADER = "x-trivet-cost"
+"""What a request cost, where requests have prices: known at its end."""
 NOTHING_TOLD: Mapping[str, str] = MappingProxyType({})
 
 
@@ -95,6 +97,11 @@ class Admitted:
     """Who sees what becomes of the request."""
 
     @property
+    def route(self) -> str:
+        """How it was chosen, in a word or two."""
+        return f"{self.choice.value}:{self.label}" if self.label else self.choice.value
+
+    @property
     def name(self) -> str:
         """Of the model."""
         return self.model.name
@@ -117,11 +124,11 @@ def _admitted(
     tells: bool = True,
     watch: Watch | None = None,
 ) -> Admitted:
+    admitted = Admitted(model, choice, label)
     if not tells:
-        return Admitted(model, choice, label)
-    route = f"{choice.value}:{label}" if label else choice.value
-    told = {VERSION_HEADER: str(model.version), ROUTE_HEADER: route}
-    return Admitted(model, choice, label, MappingProxyType(told), watch)
+        return admitted
+    told = {VERSION_HEADER: str(model.version), ROUTE_HEADER: admitted.route}
+    return replace(admitted, told=MappingProxyType(told), watch=watch)
 
 
 class VersionRouter:
@@ -129,13 +136,13 @@ class VersionRouter:
 
     __slots__ = (
         "_held_back",
-        "_is_plain",
         "_keepers",
         "_named",
         "_newest",
         "_split",
         "_takes_requests",
         "_usual",
+        "only",
         "traffic",
     )
 
@@ -177,7 +184,9 @@ class VersionRouter:
             for model in versions.values()
             if len(versions) > 1 and isinstance(model.executor, SequenceExecutor)
         ]
-        self._is_plain = self._takes_requests and self._split is None and not self._keepers
+        is_plain = self._takes_requests and self._split is None and not self._keepers
+        self.only = self._newest if is_plain else None
+        """What every request gets that names no version; None: that depends on the request."""
 
     @property
     def takes_requests(self) -> bool:
@@ -206,7 +215,7 @@ class VersionRouter:
         Raises NotFound.
         """
         if version is None:
-            return self._newest if self._is_plain else self._shared_out(key, asker)
+            return self.only or self._shared_out(key, asker)
         found = self._named.get(version)
         if found is None:
             raise self._not_found(version)
@@ -299,6 +308,8 @@ class Routers:
         """
         router = self._by_name.get(name)
         if router is not None:
+            if version is None and router.only is not None:
+                return router.only
             return router.choose(version, key, asker)
         router, version, adapter = self._meant(name, version)
         return _adapted(router.choose(version, key, asker), adapter)

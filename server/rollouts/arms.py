@@ -3,7 +3,7 @@ values for whoever looks next. Owned by the event loop."""
 
 import time
 from bisect import bisect_left
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from trivet.backends.api import (
     Cancelled,
@@ -14,6 +14,7 @@ from trivet.backends.api import (
     Histogram,
     InferRequest,
     InferResponse,
+    InvalidRequest,
     ServingError,
     Sink,
 )
@@ -34,12 +35,20 @@ class Arm:
     """One version's requests."""
 
     __slots__ = (
-        "_values", "answered", "is_looked_at", "key", "latency", "num_errors", "num_requests",
-        "outcomes", "version",
+        "_refused_by_all", "_values", "answered", "is_looked_at", "key", "latency", "num_errors",
+        "num_requests", "outcomes", "version",
     )  # fmt: skip
 
-    def __init__(self, key: str, version: int, answered: "Answered[Arm]") -> None:
-        """`answered` remembers which version a request got."""
+    def __init__(
+        self,
+        key: str,
+        version: int,
+        answered: "Answered[Arm]",
+        refused_by_all: Callable[[InferRequest], bool] = lambda _: False,
+    ) -> None:
+        """`answered` remembers which version a request got; `refused_by_all`: whether each of the
+        split's versions would refuse a request."""
+        self._refused_by_all = refused_by_all
         self.key = key
         self.version = version
         self.answered = answered
@@ -83,6 +92,12 @@ class Arm:
             self.num_errors += 1
             self.note(ERROR, 1.0)
 
+    def refused(self, request: InferRequest, error: InvalidRequest) -> None:
+        """The version does not take a request. What none of them takes is its client's fault, who
+        may stick to this one."""
+        if not self._refused_by_all(request):
+            self.failed(error)
+
     def reported(self, name: str, value: float) -> None:
         """How a request turned out, as its client says."""
         self.outcomes_of(name).add(value)
@@ -96,7 +111,7 @@ class Arm:
         """See Watch."""
         if request.id:
             self.answered.remember(request.id, self)
-        return _ArmSink(self, sink)
+        return _ArmSink(self, request, sink)
 
     def generator(self, inner: Generator) -> Generator:
         """See Watch."""
@@ -106,10 +121,11 @@ class Arm:
 class _ArmSink:
     """Sees how one request ends."""
 
-    __slots__ = ("_arm", "_is_ended", "_sink", "_started_s")
+    __slots__ = ("_arm", "_is_ended", "_request", "_sink", "_started_s")
 
-    def __init__(self, arm: Arm, sink: Sink) -> None:
+    def __init__(self, arm: Arm, request: InferRequest, sink: Sink) -> None:
         self._arm = arm
+        self._request = request
         self._sink = sink
         self._is_ended = False
         self._started_s = time.monotonic()
@@ -129,7 +145,10 @@ class _ArmSink:
         """The end with an error."""
         if not self._is_ended:
             self._is_ended = True
-            self._arm.failed(error)
+            if isinstance(error, InvalidRequest):
+                self._arm.refused(self._request, error)
+            else:
+                self._arm.failed(error)
         self._sink.fail(error)
 
     def _end(self) -> None:
@@ -183,5 +202,6 @@ class _OutputSink:
         """The end with an error."""
         if not self._is_ended:
             self._is_ended = True
-            self._arm.failed(error)
+            if not isinstance(error, InvalidRequest):  # whose tokens or options are its client's
+                self._arm.failed(error)
         self._sink.fail(error)

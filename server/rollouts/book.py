@@ -36,6 +36,8 @@ class Event(StrEnum):
     PROMOTED = "promoted"
     ROLLED_BACK = "rolled back"
     ABORTED = "aborted"
+    KNOWN = "known"
+    """What had come of records that are not kept; not worth a line, either."""
     TRAFFIC = "traffic"
     """Labels and split were set, or unset, by somebody."""
 
@@ -70,6 +72,25 @@ class Entry:
         """The one that goes on."""
         rollout = self.rollout
         return rollout if rollout is not None and not rollout.is_ended else None
+
+    def known(self) -> dict[str, Any]:
+        """What is known where no roll-out goes on, as JSON has it."""
+        return {
+            "stable": self.stable,
+            "traffic": self.traffic,
+            "verdicts": {phase.value: count for phase, count in self.verdicts.items()},
+            "refused": {str(each): [r.files, r.reason] for each, r in self.refused.items()},
+        }
+
+    def take_known(self, known: Mapping[str, Any]) -> None:
+        """The other way. Raises KeyError, TypeError, ValueError, InvalidConfig."""
+        refused = {int(each): Refused(*map(str, told)) for each, told in known["refused"].items()}
+        verdicts = Counter({Phase(each): int(n) for each, n in known["verdicts"].items()})
+        if known["traffic"] is not None:
+            parse_document(known["traffic"])
+        stable = None if known["stable"] is None else int(known["stable"])
+        self.stable, self.traffic = stable, known["traffic"]
+        self.refused, self.verdicts = refused, verdicts
 
     def settle(self) -> None:
         """The roll-out has ended: its candidate is stable, or refused."""
@@ -121,7 +142,7 @@ class Book:
         self._seen[str(record["n"])] = None
         if len(self._seen) > MOST_SEEN:
             del self._seen[next(iter(self._seen))]
-        if record["event"] != Event.PROGRESS:
+        if record["event"] not in (Event.PROGRESS, Event.KNOWN):
             self.of(str(record["model"])).history.append(record)
 
 
@@ -131,6 +152,8 @@ def _apply(entry: Entry, event: Event, record: Record) -> None:
         if record["traffic"] is not None:
             parse_document(record["traffic"])
         entry.traffic = record["traffic"]
+    elif event is Event.KNOWN:
+        entry.take_known(record["known"])
     elif event is Event.ADOPTED:
         entry.stable = int(record["version"])
     elif event is Event.STARTED:

@@ -43,7 +43,8 @@ class Outcomes:
 class Difference:
     """How much higher an arm's outcomes are than the first one's."""
 
-    mean: float
+    mean: float | None
+    """None: one of both has no number yet."""
     low: float
     high: float
     """Between these the true difference lies at all times, with `CONFIDENCE`."""
@@ -83,6 +84,8 @@ class Comparison:
     @property
     def difference(self) -> Difference:
         """What can be said by now."""
+        if not self.first.count or not self.second.count:
+            return Difference(None, -inf, inf, 1.0)
         mean = self.second.mean - self.first.mean
         variance = self._variance()
         if variance <= 0.0 or not self._mixed:

@@ -85,7 +85,8 @@ def _arm(arm: Arm) -> Document:
         "errors": arm.num_errors,
         "mean_latency_s": arm.latency.total / answered if answered else None,
         "outcomes": {
-            name: {"count": each.count, "mean": each.mean} for name, each in arm.outcomes.items()
+            name: {"count": each.count, "mean": each.mean if each.count else None}
+            for name, each in arm.outcomes.items()
         },
     }
 

@@ -2,8 +2,10 @@
 event loop."""
 
 from collections.abc import Iterator, Mapping
+from functools import partial
 
-from trivet.backends.api import InvalidRequest
+from trivet.backends.api import InferRequest, InvalidRequest, Signature
+from trivet.server.models.check import check_request
 from trivet.server.models.model import Model
 from trivet.server.models.routing import Watch
 from trivet.server.models.traffic import Traffic
@@ -17,6 +19,14 @@ MOST_OUTCOMES = 32
 """Names under which is reported how a version's requests turned out: each is a metric, for good."""
 
 
+def _takes(signature: Signature, request: InferRequest) -> bool:
+    try:
+        check_request(signature, request.model_name, request)
+    except InvalidRequest:
+        return False
+    return True
+
+
 class Experiments:
     """By the models' keys and versions."""
 
@@ -26,12 +36,15 @@ class Experiments:
         self._arms: dict[str, dict[int, Arm]] = {}
         self._names: dict[str, dict[int, str]] = {}
         """What the arms of a split are called, the first one first."""
+        self._signatures: dict[str, dict[int, Signature]] = {}
+        """What the versions that have been part of a split take."""
         self._comparisons: dict[tuple[str, int, int, str], Comparison] = {}
 
     def watch_of(self, model: Model, traffic: Traffic) -> Watch | None:
         """Who looks at requests for a version; nobody, where there is neither choice nor shadow."""
         key, arm = model.key, None
         if len(traffic.split) > 1:
+            self._signatures.setdefault(key, {})[model.version] = model.signature
             self._names[key] = {share.version: share.name for share in traffic.split}
             arm = self.arm(key, model.version)
         if self.shadows is None:
@@ -45,8 +58,18 @@ class Experiments:
         """A version's."""
         arms = self._arms.setdefault(key, {})
         if version not in arms:
-            arms[version] = Arm(key, version, self._answered)
+            refused_by_all = partial(self._refused_by_all, key)
+            arms[version] = Arm(key, version, self._answered, refused_by_all)
         return arms[version]
+
+    def _refused_by_all(self, key: str, request: InferRequest) -> bool:
+        """Whether no version of a model's split takes a request."""
+        signatures = self._signatures.get(key, {})
+        return not any(
+            _takes(signatures[version], request)
+            for version in self._names.get(key, {})
+            if version in signatures
+        )
 
     def spent(self, key: str, version: int, cost: float) -> None:
         """What a request cost; of no concern where nobody looks at its version."""

@@ -4,16 +4,19 @@ the audit log.
 A line is a checksum and JSON. It is on the disk (fsync) before the next one is written. The last
 one may be torn by a kill: what is appended then begins a new line. A broken line in the middle is
 passed over and named. Several servers may share a file: each appends whole lines, reads what the
-others have appended, and the one that holds the lock decides.
+others have appended, and the one that holds the lock decides. That one puts a shorter file in its
+place from time to time; the others look which file it is before they append, and when they read.
 """
 
 import errno
 import fcntl
 import json
 import logging
+import math
 import os
 import zlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -22,6 +25,10 @@ import orjson
 log = logging.getLogger(__name__)
 Record = Mapping[str, Any]
 FILE, LOCK = "rollouts.jsonl", "rollouts.lock"
+MOST_BYTES = 1024 * 1024
+"""Of a file that is not shortened."""
+TAIL = 100
+"""Last lines that shortening leaves as they are: whoever has read one of them goes on behind it."""
 
 
 class Journal(Protocol):
@@ -33,8 +40,12 @@ class Journal(Protocol):
     def append(self, records: Iterable[Record]) -> None:
         """Keeps records; returns when they are safe."""
 
-    def leads(self) -> bool:
-        """Whether this server decides, until it ends or loses the lock."""
+    def lead_s(self) -> float:
+        """How long this server decides, in seconds from when it was asked; 0: it does not."""
+
+    def shorten(self, shortened: Callable[[list[Record]], list[Record]]) -> None:
+        """Forgets what is not needed any more, where much has come together. By the server that
+        decides."""
 
     def close(self) -> None:
         """Lets another one decide."""
@@ -50,9 +61,12 @@ class NoJournal:
     def append(self, records: Iterable[Record]) -> None:
         """Keeps nothing."""
 
-    def leads(self) -> bool:
+    def lead_s(self) -> float:
         """Always: nobody else knows of it."""
-        return True
+        return math.inf
+
+    def shorten(self, shortened: Callable[[list[Record]], list[Record]]) -> None:
+        """Nothing is kept."""
 
     def close(self) -> None:
         """Nothing is held."""
@@ -67,43 +81,109 @@ class FileJournal:
         self._file: int | None = None
         self._lock: int | None = None
         self._read_to = 0
+        self._last = b""
+        """The last line that was handed out."""
+        self._unread: list[bytes] = []
+        self._due_at = MOST_BYTES
 
     def read(self) -> list[Record]:
         if self._file is None and not self._path.exists():
             return []
         file = self._opened()
+        if self._is_replaced():
+            file = self._switched()
+        lines, self._unread = [*self._unread, *self._lines(file)], []
+        if lines:
+            self._last = lines[-1]
+        return [record for line in lines if (record := self._parsed(line)) is not None]
+
+    def _switched(self) -> int:
+        """The file that is in the place of the one that is open: read on behind what is known."""
+        assert self._file is not None, "it was opened"
+        self._unread += self._lines(self._file)
+        last = self._unread[-1] if self._unread else self._last
+        os.close(self._file)
+        self._file, self._read_to = None, 0
+        file = self._opened()
+        lines = self._lines(file)
+        if last in lines:
+            del lines[: len(lines) - lines[::-1].index(last)]
+        self._unread += lines
+        return file
+
+    def _lines(self, file: int) -> list[bytes]:
+        """Whole ones that have not been read."""
         size = os.fstat(file).st_size
         if size <= self._read_to:
             return []
         data = os.pread(file, size - self._read_to, self._read_to)
         whole, _, torn = data.rpartition(b"\n")
         self._read_to += len(data) - len(torn)
-        lines = whole.split(b"\n") if whole else []
-        return [record for line in lines if (record := self._parsed(line)) is not None]
+        return whole.split(b"\n") if whole else []
 
     def append(self, records: Iterable[Record]) -> None:
-        file = self._opened()
         lines = b"".join(map(written, records))
-        size = os.fstat(file).st_size
-        if size and os.pread(file, 1, size - 1) != b"\n":
-            # A server was killed while it wrote: what it wrote ends here, and is no record.
-            lines = b"\n" + lines
-        if os.write(file, lines) < len(lines):
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self._path))
-        os.fsync(file)
+        with self._alone() as file:
+            size = os.fstat(file).st_size
+            if size and os.pread(file, 1, size - 1) != b"\n":
+                # A server was killed while it wrote: what it wrote ends here, and is no record.
+                lines = b"\n" + lines
+            if os.write(file, lines) < len(lines):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self._path))
+            os.fsync(file)
 
-    def leads(self) -> bool:
+    def shorten(self, shortened: Callable[[list[Record]], list[Record]]) -> None:
+        if self._file is None or os.fstat(self._file).st_size < self._due_at:
+            return
+        with self._alone() as file:
+            data = os.pread(file, os.fstat(file).st_size, 0)
+            lines = data.rpartition(b"\n")[0].split(b"\n")
+            first = [each for each in map(self._parsed, lines[:-TAIL]) if each is not None]
+            kept = b"".join(map(written, shortened(first)))
+            kept += b"".join(line + b"\n" for line in lines[-TAIL:])
+            self._due_at = max(MOST_BYTES, 2 * len(kept))
+            made = self._path.with_suffix(".new")
+            with made.open("wb") as new:
+                new.write(kept)
+                new.flush()
+                os.fsync(new.fileno())
+            made.chmod(0o600)
+            made.replace(self._path)
+            _sync_folder(self._folder)
+
+    @contextmanager
+    def _alone(self) -> Iterator[int]:
+        """The file, which nobody else writes or replaces meanwhile."""
+        file = self._opened()
+        fcntl.flock(file, fcntl.LOCK_EX)
+        while self._is_replaced():
+            file = self._switched()
+            fcntl.flock(file, fcntl.LOCK_EX)
+        try:
+            yield file
+        finally:
+            fcntl.flock(file, fcntl.LOCK_UN)
+
+    def lead_s(self) -> float:
         if self._lock is not None or not self._folder.exists():
             # Before the folder is made, no other server knows of anything.
-            return True
+            return math.inf
         lock = os.open(self._folder / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             os.close(lock)
-            return False
+            return 0.0
         self._lock = lock
-        return True
+        return math.inf
+
+    def _is_replaced(self) -> bool:
+        """Whether what is open is not the file any more."""
+        assert self._file is not None, "it was opened"
+        try:
+            return not os.path.samestat(os.fstat(self._file), self._path.stat())
+        except FileNotFoundError:
+            return True
 
     def close(self) -> None:
         for descriptor in (self._lock, self._file):

@@ -2,17 +2,20 @@
 the one who decides renews."""
 
 from collections.abc import Callable, Iterable
+from functools import partial
 from uuid import uuid4
 
 import orjson
 import redis
 from redis.exceptions import RedisError
 
-from trivet.server.rollouts.journal import Record, as_json
+from trivet.server.rollouts.journal import TAIL, Record, as_json
 
 TIMEOUT_S = 2.0
 LEAD_S = 10.0
 """Who has not renewed its key for so long decides no more."""
+MOST_LINES = 5000
+"""Of a list that is not shortened."""
 LIST, LEADER = "trivet:rollouts", "trivet:rollouts:leader"
 _RENEW = """
 if redis.call('get', KEYS[1]) == ARGV[1] then
@@ -33,6 +36,7 @@ class RedisJournal:
         )
         self._name = uuid4().hex
         self._num_read = 0
+        self._due_at = MOST_LINES
         self._last: bytes | None = None
         """The last line that was read."""
         self._do(self.client.ping)
@@ -42,8 +46,12 @@ class RedisJournal:
         if self._last is not None:
             if lines[:1] == [self._last]:
                 del lines[0]
-            else:  # Redis has lost the list, and may have another one since
-                self._num_read, lines = 0, self._behind(0)
+            else:  # Redis has lost the list, or it has become shorter
+                lines = self._behind(0)
+                self._num_read = 0
+                if self._last in lines:
+                    self._num_read = len(lines) - lines[::-1].index(self._last)
+                    del lines[: self._num_read]
         if lines:
             self._num_read, self._last = self._num_read + len(lines), lines[-1]
         records = (_parsed(line) for line in lines)
@@ -58,9 +66,28 @@ class RedisJournal:
         lines = [as_json(record) for record in records]
         self._do(lambda: self.client.rpush(LIST, *lines))
 
-    def leads(self) -> bool:
+    def lead_s(self) -> float:
         given = (self._name, str(int(LEAD_S * 1000)))
-        return self._do(lambda: self.client.eval(_RENEW, 1, LEADER, *given)) == 1
+        is_renewed = self._do(lambda: self.client.eval(_RENEW, 1, LEADER, *given)) == 1
+        return LEAD_S if is_renewed else 0.0
+
+    def shorten(self, shortened: Callable[[list[Record]], list[Record]]) -> None:
+        num_lines = self._do(lambda: self.client.llen(LIST))
+        assert isinstance(num_lines, int)
+        if num_lines >= self._due_at:
+            self._do(lambda: self.client.transaction(partial(self._replace, shortened), LIST))
+
+    def _replace(
+        self, shortened: Callable[[list[Record]], list[Record]], pipe: "redis.client.Pipeline"
+    ) -> None:
+        """In one transaction: what another server adds meanwhile has it begin anew."""
+        lines = [line for line in pipe.lrange(LIST, 0, -1) if isinstance(line, bytes)]
+        records = shortened([each for each in map(_parsed, lines[:-TAIL]) if each is not None])
+        kept = [*map(as_json, records), *lines[-TAIL:]]
+        self._due_at = max(MOST_LINES, 2 * len(kept))
+        pipe.multi()
+        pipe.delete(LIST)
+        pipe.rpush(LIST, *kept)
 
     def close(self) -> None:
         self._do(lambda: self.client.eval(_LEAVE, 1, LEADER, self._name))

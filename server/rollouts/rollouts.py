@@ -14,7 +14,7 @@ from dataclasses import replace
 from typing import Any
 
 from trivet.backends.api import Generator, InvalidConfig, InvalidRequest, NotFound
-from trivet.server.models.known import State, Status
+from trivet.server.models.known import Status
 from trivet.server.models.load_plan import LoadPlan
 from trivet.server.models.model import Model
 from trivet.server.models.registry import Registry
@@ -189,9 +189,7 @@ class Rollouts:
         rollout = None if entry is None else entry.running
         if rollout is None or version != rollout.candidate or not self._chronicle.leads:
             return
-        # Files that do not load where older ones serve leave those READY, with the reason.
-        is_told = status.state in (State.UNAVAILABLE, State.READY)
-        if is_told and status.reason not in ("", "unloaded"):
+        if status.is_faulty:
             self.end(key, Event.ROLLED_BACK, f"it did not load: {status.reason}")
 
     def on_others(self, key: str) -> None:

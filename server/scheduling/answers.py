@@ -6,6 +6,7 @@ Owned by the event loop, by one executor.
 import asyncio
 import logging
 import time
+from collections.abc import Iterable
 
 from trivet.backends.api import (
     BackendFailed,
@@ -40,29 +41,21 @@ class Answers:
         self._is_decoupled = signature.decoupled
         self._reshape = Reshape.of(signature)
         self._statistics = statistics
-        self._in_progress = 0
+        self.in_progress = 0
+        """Requests that will need an end. Whoever takes one in adds it."""
         self._one_ended: asyncio.Event | None = None
         """Only while somebody waits: setting and clearing one a request would cost more than all
         other counting."""
 
     @property
-    def num_in_progress(self) -> int:
-        """How many requests have not ended."""
-        return self._in_progress
-
-    @property
     def num_taken(self) -> int:
         """How many have come so far, over reloads."""
         statistics = self._statistics
-        return statistics.succeeded.count + statistics.failed.count + self._in_progress
-
-    def expect(self) -> None:
-        """A request has come that will need an end."""
-        self._in_progress += 1
+        return statistics.succeeded.count + statistics.failed.count + self.in_progress
 
     async def all_ended(self) -> None:
-        """Returns when every request that was expected has ended."""
-        while self._in_progress:
+        """Returns when every request that was taken in has ended."""
+        while self.in_progress:
             await self.one_ended()
 
     async def one_ended(self) -> None:
@@ -73,9 +66,13 @@ class Answers:
     def answer(self, job: Job) -> None:
         """The answers of a computed batch."""
         self.executed(job, job.batch.size)
-        if job.batch.num_tokens is not None:
+        batch, indices = job.batch, range(len(job.tickets))
+        if batch.num_tokens is not None:
             _charge(job)
-        for index in range(len(job.tickets)):
+        if job.error is None and not batch.errors and not self._is_decoupled:
+            self._succeed(job, indices)
+            return
+        for index in indices:
             self.answer_one(job, index)
 
     def executed(self, job: Job, size: int) -> None:
@@ -88,46 +85,78 @@ class Answers:
 
     def answer_one(self, job: Job, index: int) -> None:
         """The answer to one request of a computed batch; a decoupled one ends by its sender."""
+        error = job.error or job.batch.errors.get(index)
+        if error is None and not self._is_decoupled:
+            self._succeed(job, (index,))
+            return
         ticket = job.tickets[index]
         if ticket.request.trace is not None and not ticket.is_ended:
             ticket.request.trace.executed(_execution(ticket, job))
-        error = job.error or job.batch.errors.get(index)
         if error is not None:
             self.fail(ticket, error)
-        elif not self._is_decoupled:
-            self._succeed(ticket, job, index)
 
-    def _succeed(self, ticket: Ticket, job: Job, index: int) -> None:
-        request, timing = ticket.request, job.timing
+    def _succeed(self, job: Job, indices: Iterable[int]) -> None:
+        """Answers these requests of a batch. All are counted before the first is sent: that is one
+        look at the clock and one call of the statistics for all of them."""
+        timing, started_ns, now_ns = job.timing, job.started_ns, time.monotonic_ns()
         assert timing is not None
+        answered: list[tuple[Ticket, InferResponse]] = []
+        times: list[tuple[int, int, int]] = []
+        for index in indices:
+            ticket = job.tickets[index]
+            response = self._computed(ticket, job, index)
+            if response is not None:
+                arrived_ns = ticket.arrived_ns
+                answered.append((ticket, response))
+                times.append(
+                    (ticket.request.batch_size, started_ns - arrived_ns, now_ns - arrived_ns)
+                )
+                ticket.is_ended = True
+        if not answered:
+            return
+        self._statistics.answered(times, timing)
+        self._ended(len(answered))
+        if log.isEnabledFor(logging.DEBUG):
+            for ticket, _ in answered:
+                self._log(ticket.request, "answered", now_ns - ticket.arrived_ns)
+        for ticket, response in answered:
+            ticket.sink.send(response, final=True)
+
+    def _computed(self, ticket: Ticket, job: Job, index: int) -> InferResponse | None:
+        """What a request is answered; None for one that has failed, as it is told here."""
+        request, batch = ticket.request, job.batch
+        if request.trace is not None and not ticket.is_ended:
+            request.trace.executed(_execution(ticket, job))
         if request.cancel.cancelled:
             self.fail(ticket, Cancelled(labelled(request, "request was cancelled")))
-            return
-        parameters = job.batch.parameters.get(index) if job.batch.parameters else None
-        try:
-            response = self._response(request, job.batch.outputs[index], parameters)
-        except ServingError as error:
-            self.fail(ticket, error)
-            return
-        total_ns = time.monotonic_ns() - ticket.arrived_ns
-        queue_ns = job.started_ns - ticket.arrived_ns
-        self._statistics.success(request.batch_size, queue_ns, timing, total_ns)
-        self._statistics.first_response(total_ns)
-        self._end(ticket)
-        if log.isEnabledFor(logging.DEBUG):
-            self._log(request, "answered", total_ns)
-        ticket.sink.send(response, final=True)
+            return None
+        outputs = batch.outputs[index]
+        if request.output_names or self._reshape is not None:
+            try:
+                outputs = self._wanted(request, outputs)
+            except ServingError as error:
+                self.fail(ticket, error)
+                return None
+        parameters = batch.parameters.get(index) if batch.parameters else None
+        return InferResponse(
+            self._name, self._version, request.id, outputs, parameters or NO_PARAMETERS
+        )
 
     def _response(
         self, request: CheckedRequest, outputs: list[Tensor], parameters: Parameters | None
     ) -> InferResponse:
+        return InferResponse(
+            self._name,
+            self._version,
+            request.id,
+            self._wanted(request, outputs),
+            parameters or NO_PARAMETERS,
+        )
+
+    def _wanted(self, request: CheckedRequest, outputs: list[Tensor]) -> list[Tensor]:
         if request.output_names:
             outputs = [tensor for tensor in outputs if tensor.name in request.output_names]
-        if self._reshape is not None:
-            outputs = self._reshape.outputs(outputs)
-        return InferResponse(
-            self._name, self._version, request.id, outputs, parameters or NO_PARAMETERS
-        )
+        return outputs if self._reshape is None else self._reshape.outputs(outputs)
 
     def fail(self, ticket: Ticket, error: ServingError) -> None:
         """Ends a request with an error, unless it has ended."""
@@ -193,7 +222,10 @@ class Answers:
 
     def _end(self, ticket: Ticket) -> None:
         ticket.is_ended = True
-        self._in_progress -= 1
+        self._ended(1)
+
+    def _ended(self, count: int) -> None:
+        self.in_progress -= count
         if self._one_ended is not None:
             self._one_ended.set()
             self._one_ended = None

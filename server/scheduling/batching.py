@@ -32,7 +32,7 @@ from trivet.server.scheduling.dispatch import PLAIN, Dispatch
 from trivet.server.scheduling.expiry import Expiry
 from trivet.server.scheduling.inline import measure_of
 from trivet.server.scheduling.joining import LengthOf, join_key_of, marker_of
-from trivet.server.scheduling.policy import BatchPolicy, Policy, Run, RunThese, WaitUntil
+from trivet.server.scheduling.policy import BatchPolicy, Policy, WaitUntil
 from trivet.server.scheduling.pool import STOPPING, InstancePool
 from trivet.server.scheduling.queue import RequestQueue
 from trivet.server.scheduling.rebound import Rebound
@@ -113,14 +113,19 @@ class BatchingExecutor:
         ticket = Ticket(request, sink, time.monotonic_ns())
         if self._mark is not None:
             self._mark(ticket)
-        self._answers.expect()
-        self._statistics.enqueue()
+        self._answers.in_progress += 1
+        self._statistics.pending += 1
         try:
             if self._stopping:
                 raise Unavailable(labelled(request, self._stopping))
-            self._push(ticket)
+            try:
+                self._queue.push(ticket)
+            except QueueFull:
+                # Those whose client has gone make room first.
+                self._sweep()
+                self._queue.push(ticket)
         except ServingError as error:
-            self._statistics.dequeue(1)
+            self._statistics.pending -= 1
             self._answers.fail(ticket, error)
             return
         if ticket.expires_ns or request.deadline is not None:
@@ -130,15 +135,8 @@ class BatchingExecutor:
             request.cancel.on_cancel(self._sweep_soon)
             if self._on_wanted is not None:
                 self._on_wanted(request.callers)
-        self._dispatch_soon()
-
-    def _push(self, ticket: Ticket) -> None:
-        try:
-            self._queue.push(ticket)
-        except QueueFull:
-            # Those whose client has gone make room first.
-            self._sweep()
-            self._queue.push(ticket)
+        elif not self._is_dispatch_due:
+            self._dispatch_soon()
 
     def _dispatch_soon(self) -> None:
         """Dispatches at the end of this loop tick, so that requests read together go together."""
@@ -154,7 +152,12 @@ class BatchingExecutor:
             self._hold_until = 0
         while self._free and self._queue.size:
             now_ns = time.monotonic_ns()
-            decision = self._decide(now_ns)
+            if self._rebound.until_ns and (
+                held_ns := self._rebound.wait_until_ns(self._queue.size, now_ns)
+            ):
+                self._delay.at(held_ns)
+                break
+            decision = self._policy.decide(self._queue, now_ns)
             if isinstance(decision, WaitUntil):
                 self._delay.at(decision.time_ns)
                 break
@@ -169,18 +172,11 @@ class BatchingExecutor:
                 return
         self._idle.withdraw()
 
-    def _decide(self, now_ns: int) -> Run | RunThese | WaitUntil:
-        if self._rebound.until_ns:
-            held_until_ns = self._rebound.wait_until_ns(self._queue.size, now_ns)
-            if held_until_ns:
-                return WaitUntil(held_until_ns)
-        return self._policy.decide(self._queue, now_ns)
-
     def _start(self, worker: Worker, tickets: list[Ticket], now_ns: int) -> bool:
         """Hands tickets to a worker, without those that need not be computed any more.
 
         Returns whether they were computed here and now instead."""
-        self._statistics.dequeue(len(tickets))
+        self._statistics.pending -= len(tickets)
         live = []
         for ticket in tickets:
             if ticket.request.cancel.cancelled:
@@ -244,7 +240,7 @@ class BatchingExecutor:
     def _take_out(self, now_ns: int) -> None:
         """Ends those that are cancelled or have waited too long."""
         for refused in self._queue.sweep(now_ns):
-            self._statistics.dequeue(1)
+            self._statistics.pending -= 1
             self._answers.fail(refused.ticket, refused.error)
 
     # -- sleep ---------------------------------------------------------------------------------
@@ -256,7 +252,7 @@ class BatchingExecutor:
 
     def use(self) -> Use:
         """See Sleeps."""
-        num_here = self._answers.num_in_progress
+        num_here = self._answers.in_progress
         return Use(self._answers.num_taken, num_here > 0, num_here > self._queue.size)
 
     async def sleep(self, on_wanted: OnWanted) -> None:
@@ -265,7 +261,7 @@ class BatchingExecutor:
         self._hold_until = sys.maxsize
         self._idle.withdraw()
         self._free.clear()
-        while self._answers.num_in_progress > self._queue.size:
+        while self._answers.in_progress > self._queue.size:
             await self._answers.one_ended()
             self._free.clear()
         await self._pool.retire(CLOSE_S)
@@ -320,7 +316,7 @@ class BatchingExecutor:
 
     def _fail_waiting(self, reason: Unavailable) -> None:
         tickets = self._queue.pop(self._queue.size)
-        self._statistics.dequeue(len(tickets))
+        self._statistics.pending -= len(tickets)
         for ticket in tickets:
             error = type(reason)(
                 labelled(ticket.request, reason.message), retry_after_s=reason.retry_after_s

@@ -100,6 +100,8 @@ class RequestQueue:
 
     def __init__(self, policy: QueuePolicy) -> None:
         self._policy = policy
+        self._usual = policy.level_of(0)
+        """The level of requests that ask for none: nearly all."""
         self._levels: list[_Level] = []
         """In their order."""
         self._by_number: dict[int, _Level] = {}
@@ -117,7 +119,9 @@ class RequestQueue:
     def push(self, ticket: Ticket) -> None:
         """Takes a ticket in, sets its level and expiry. Raises QueueFull."""
         request = ticket.request
-        number = ticket.level = self._policy.level_of(request.priority)
+        priority = request.priority
+        number = self._policy.level_of(priority) if priority else self._usual
+        ticket.level = number
         level = self._by_number.get(number)
         if level is None:
             level = self._open(number)

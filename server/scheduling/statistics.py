@@ -5,7 +5,7 @@ The hot path adds plain integers; the wire message and the metrics page read the
 
 import time
 from bisect import bisect_left
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import NamedTuple
@@ -134,7 +134,7 @@ class ModelStatistics:
         self.cpu_memory_bytes = 0
         """What its own processes had when it was loaded; 0 for a model without any."""
         self.pending = 0
-        """Requests that wait to be executed."""
+        """Requests that wait to be executed. Their executor counts them."""
         self.inference_count = 0
         self.execution_count = 0
         self.last_inference_ms = 0
@@ -161,14 +161,6 @@ class ModelStatistics:
 
     # -- the hot path --------------------------------------------------------------------------
 
-    def enqueue(self) -> None:
-        """A request begins to wait."""
-        self.pending += 1
-
-    def dequeue(self, count: int) -> None:
-        """So many requests wait no more."""
-        self.pending -= count
-
     def execution(self, batch_size: int, timing: BatchTiming) -> None:
         """A batch was computed. Once per batch; `success` follows for each request in it."""
         self.execution_count += 1
@@ -190,27 +182,42 @@ class ModelStatistics:
             self.copied_bytes[kind] += size_bytes
         self.host_synchronisations += batch.synchronisations
 
+    def answered(self, requests: Sequence[tuple[int, int, int]], timing: BatchTiming) -> None:
+        """Requests of one batch were answered, each by one response. Of each its batch size, for
+        how long it has waited, and how long it took from its arrival to its answer."""
+        self._succeeded(requests, timing)
+        responses = self.first_responses
+        counts = responses.counts
+        for _, _, total_ns in requests:
+            elapsed_ms = total_ns / 1e6
+            counts[bisect_left(FIRST_RESPONSE_BOUNDS_MS, elapsed_ms)] += 1
+            responses.total += elapsed_ms
+
     def success(self, batch_size: int, queue_ns: int, timing: BatchTiming, total_ns: int) -> None:
-        """A request was answered; `total_ns` is from its arrival to its answer."""
-        self.inference_count += batch_size
+        """A request was answered, by any number of responses; `total_ns` is from its arrival to its
+        end."""
+        self._succeeded(((batch_size, queue_ns, total_ns),), timing)
+
+    def _succeeded(self, requests: Sequence[tuple[int, int, int]], timing: BatchTiming) -> None:
         # The protocol gives this one as wall-clock time.
         self.last_inference_ms = time.time_ns() // 1_000_000
-        input_ns, infer_ns, output_ns = timing
-        request, queue, compute_input, compute_infer, compute_output = self._stages
-        # `observe` written out: as calls and in a loop it would cost three times that.
+        count = len(requests)
+        request, queue, *computed = self._stages
         bounds = request.bounds
-        request.counts[bisect_left(bounds, total_ns)] += 1
-        request.total += total_ns
-        queue.counts[bisect_left(bounds, queue_ns)] += 1
-        queue.total += queue_ns
-        compute_input.counts[bisect_left(bounds, input_ns)] += 1
-        compute_input.total += input_ns
-        compute_infer.counts[bisect_left(bounds, infer_ns)] += 1
-        compute_infer.total += infer_ns
-        compute_output.counts[bisect_left(bounds, output_ns)] += 1
-        compute_output.total += output_ns
+        for histogram, elapsed_ns in zip(computed, timing, strict=True):
+            histogram.counts[bisect_left(bounds, elapsed_ns)] += count
+            histogram.total += count * elapsed_ns
+        # `observe` written out: as calls it would cost three times that.
+        request_counts, queue_counts = request.counts, queue.counts
+        for batch_size, queue_ns, total_ns in requests:
+            self.inference_count += batch_size
+            request_counts[bisect_left(bounds, total_ns)] += 1
+            request.total += total_ns
+            queue_counts[bisect_left(bounds, queue_ns)] += 1
+            queue.total += queue_ns
         if self.summaries is not None:
-            self._summarise(queue_ns, timing, total_ns)
+            for _, queue_ns, total_ns in requests:
+                self._summarise(queue_ns, timing, total_ns)
 
     def computed_alone(self, batch_size: int, total_ns: int) -> None:
         """`execution` and `success` of a request that never waited and was all computing: an

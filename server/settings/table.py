@@ -178,6 +178,7 @@ class Settings:
         unit="s",
     )
     state_dir: str = option("~/.local/state/trivet", "models", "folder for what is to outlive it")
+    lm_eval: str = option("lm_eval", "models", "program of EleutherAI's harness, for gates")
     prices: str = option("", "models", "TOML file: what an hour costs; requests are charged by it")
     rollout_state: str = option("", "models", "folder or redis:// URL of roll-outs; else state_dir")
     rollout_policy: str = option("", "models", "TOML file: how new versions of models roll out")

@@ -10,26 +10,22 @@ import threading
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
 
-from trivet.backends.api import (
-    CancelToken,
-    InferRequest,
-    InferResponse,
-    RequestContext,
-    ServingError,
-    Tensor,
-)
-from trivet.server.models.check import submit
+from trivet.backends.api import CancelToken, InferResponse, Measured, ServingError, Tensor
 from trivet.server.models.model import Model
 from trivet.server.models.shadowing import Shadow
+from trivet.server.shadows.copies import Copy, on_own_memory
 from trivet.server.shadows.differing import differences
 from trivet.server.shadows.kept import KeptDifferences, shown
 
 MOST_BYTES = 1024 * 1024
 """Of a request and its answer together; larger ones have no shadow: copying them takes time."""
+MOST_MET = 0.005
+"""Of the requests that the version which answers gets, so many at most find a shadow being
+computed, which takes cores from them: less than one in a hundred, so that the 99th percentile
+stays."""
 LOOK_S = 0.01
 """Between two looks whether the version that answers is idle."""
 LOWEST = 19
@@ -56,15 +52,6 @@ def _step_back() -> None:
     os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), LOWEST)
 
 
-@dataclass(frozen=True, slots=True)
-class _Copy:
-    """A request and what it was answered with."""
-
-    request: InferRequest
-    outputs: Sequence[Tensor]
-    version: int
-
-
 class Mirror:
     """Of one model, to one shadow. Owned by the event loop."""
 
@@ -87,31 +74,30 @@ class Mirror:
         self._kept = kept
         self._thread = thread
         self._note = note
-        self._waiting: deque[_Copy] = deque()
+        self._waiting: deque[Copy] = deque()
         self._running: set[CancelToken] = set()
         self._owed = 0.0
+        self._num_seen = 0
+        """Requests that were answered since it began."""
+        self._num_computing = 0
+        self._num_met = 0
+        """Those that were computed while the shadow was, too."""
         self._timer: asyncio.TimerHandle | None = None
         self._classes = frozenset(primary.labels)
+        executor = primary.executor
+        self._engine = executor if isinstance(executor, Measured) else None
 
-    def offer(self, request: InferRequest, answer: Sequence[Tensor]) -> None:
-        """A request has been answered so."""
-        if request.sequence_id or not self._is_chosen():
+    def offer(self, make: Callable[[], Copy], size_bytes: int) -> None:
+        """A request has been answered: `make` copies both, which are so large together."""
+        self._num_seen += 1
+        if self._num_computing:
+            self._num_met += 1
+        if not self._is_chosen():
             return
-        size_bytes = sum(each.nbytes for each in (*request.inputs.values(), *answer))
         if len(self._waiting) >= self._setting.queue or size_bytes > MOST_BYTES:
             self._counts[Verdict.SHED] += 1
             return
-        inputs = {name: _copied(tensor) for name, tensor in request.inputs.items()}
-        asked = InferRequest(
-            self._shadow.name,
-            self._shadow.version,
-            request.id,
-            inputs,
-            request.output_names,
-            request.parameters,
-        )
-        outputs = [_copied(tensor) for tensor in answer]
-        self._waiting.append(_Copy(asked, outputs, self._primary.version))
+        self._waiting.append(make())
         self._look_later()
 
     def _is_chosen(self) -> bool:
@@ -140,29 +126,42 @@ class Mirror:
 
     def _look(self) -> None:
         self._timer = None
-        is_idle = self._primary.statistics.pending == 0
-        while is_idle and self._waiting and len(self._running) < self._setting.concurrency:
+        may_ask = self._is_idle() and self._num_met <= MOST_MET * self._num_seen
+        while may_ask and self._waiting and len(self._running) < self._setting.concurrency:
             self._ask(self._waiting.popleft())
         self._look_later()
 
-    def _ask(self, copy: _Copy) -> None:
+    def _is_idle(self) -> bool:
+        """Whether nothing waits for the version that answers."""
+        if self._engine is not None and self._engine.stats.get("waiting", 0.0):
+            return False
+        return self._primary.statistics.pending == 0
+
+    def _ask(self, copy: Copy) -> None:
         token = CancelToken()
         self._running.add(token)
-        context = RequestContext(token, None, ())
-        submit(self._shadow, copy.request, context, _ShadowSink(self, copy, token))
+        self._num_computing += 1
+        copy.ask(self._shadow, token, _ShadowSink(self, copy, token))
 
-    def answered(self, copy: _Copy, token: CancelToken, response: InferResponse) -> None:
+    def _computed(self) -> None:
+        """A shadow is not computed any more."""
+        self._num_computing -= 1
+        self._num_met += self._primary.statistics.pending
+
+    def answered(self, copy: Copy, token: CancelToken, response: InferResponse) -> None:
         """The shadow has answered."""
+        self._computed()
         if token.cancelled:  # nobody compares any more, and no thread may be there for it
             self._running.discard(token)
             return
-        outputs = [_copied(tensor) for tensor in response.outputs]
+        outputs = [on_own_memory(tensor) for tensor in response.outputs]
         loop = asyncio.get_running_loop()
         told = loop.run_in_executor(self._thread, self._compare, copy, outputs)
         told.add_done_callback(lambda ended: self._compared(token, ended))
 
-    def failed(self, copy: _Copy, token: CancelToken, error: ServingError) -> None:
+    def failed(self, copy: Copy, token: CancelToken, error: ServingError) -> None:
         """It has not."""
+        self._computed()
         self._running.discard(token)
         if token.cancelled:
             return
@@ -170,7 +169,7 @@ class Mirror:
         self._note(1.0)
         self._thread.submit(self._keep, copy, [f"the shadow failed: {error.message}"], ())
 
-    def _compare(self, copy: _Copy, outputs: Sequence[Tensor]) -> bool:
+    def _compare(self, copy: Copy, outputs: Sequence[Tensor]) -> bool:
         """In the thread."""
         found = differences(copy.outputs, outputs, self._setting, self._classes)
         if found:
@@ -186,17 +185,17 @@ class Mirror:
         self._counts[Verdict.DIFFERENT if differs else Verdict.SAME] += 1
         self._note(float(differs))
 
-    def _keep(self, copy: _Copy, found: Sequence[str], outputs: Sequence[Tensor]) -> None:
+    def _keep(self, copy: Copy, found: Sequence[str], outputs: Sequence[Tensor]) -> None:
         setting = self._setting
         self._kept.keep(
             self._primary.key,
             {
                 "at": datetime.now(UTC).isoformat(timespec="milliseconds"),
-                "request": copy.request.id,
-                "version": copy.version,
+                "request": copy.request_id,
+                "version": self._primary.version,
                 "shadow": self._shadow.version,
                 "differences": list(found),
-                "inputs": shown(list(copy.request.inputs.values()), setting),
+                "inputs": shown(copy.inputs, setting),
                 "outputs": shown(copy.outputs, setting),
                 "shadow_outputs": shown(outputs, setting),
             },
@@ -208,7 +207,7 @@ class _ShadowSink:
 
     __slots__ = ("_copy", "_is_ended", "_mirror", "_token")
 
-    def __init__(self, mirror: Mirror, copy: _Copy, token: CancelToken) -> None:
+    def __init__(self, mirror: Mirror, copy: Copy, token: CancelToken) -> None:
         self._mirror = mirror
         self._copy = copy
         self._token = token
@@ -226,8 +225,3 @@ class _ShadowSink:
         if not self._is_ended:
             self._is_ended = True
             self._mirror.failed(self._copy, self._token, error)
-
-
-def _copied(tensor: Tensor) -> Tensor:
-    """On memory of its own: that of a request or an answer may be another's soon."""
-    return Tensor.from_raw(tensor.name, tensor.datatype, tensor.shape, bytes(tensor.raw()))

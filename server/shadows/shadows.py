@@ -9,6 +9,8 @@ from trivet.server.models.model import Model
 from trivet.server.models.registry import Registry
 from trivet.server.models.routing import Watch
 from trivet.server.models.traffic import Traffic
+from trivet.server.shadows.copies import copied
+from trivet.server.shadows.generating import MirroredGenerator
 from trivet.server.shadows.kept import KeptDifferences
 from trivet.server.shadows.mirror import Mirror, Verdict, compare_threads
 
@@ -100,8 +102,9 @@ class Mirrored:
         return _MirrorSink(self._mirror, request, inner)
 
     def generator(self, inner: Generator) -> Generator:
-        """See Watch. What generates text has no shadow."""
-        return inner if self._inner is None else self._inner.generator(inner)
+        """See Watch."""
+        found = inner if self._inner is None else self._inner.generator(inner)
+        return MirroredGenerator(found, self._mirror)
 
     def note(self, series: str, value: float) -> None:
         """See Watch."""
@@ -125,8 +128,11 @@ class _MirrorSink:
         # Whoever sends it may put other outputs in their place.
         outputs = tuple(response.outputs)
         self._sink.send(response, final=final)
-        if final and self._is_first:
-            self._mirror.offer(self._request, outputs)
+        request = self._request
+        if final and self._is_first and not request.sequence_id:
+            tensors = (*request.inputs.values(), *outputs)
+            size_bytes = sum(each.nbytes for each in tensors)
+            self._mirror.offer(lambda: copied(request, outputs), size_bytes)
         self._is_first = False
 
     def finish(self) -> None:

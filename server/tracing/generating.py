@@ -3,6 +3,8 @@ OpenTelemetry's conventions and, beside them, the older names that vLLM has."""
 
 import json
 import time
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Protocol
 
 import numpy as np
@@ -27,6 +29,7 @@ from trivet.server.tracing.tracer import Tracer
 MESSAGES, PROMPT, TEXT_OUTPUT = "messages", "prompt", "text_output"
 """What traced texts are called, which are tensors of one element: the first is JSON."""
 SPAN = "llm_request"
+NOTHING: Mapping[str, AttributeValue] = MappingProxyType({})
 PROVIDER = "trivet"
 CHAT, TEXT = "chat", "text_completion"
 """What was asked for, in the conventions' words."""
@@ -47,8 +50,16 @@ class Named(Protocol):
 class TracedGenerator(DelegatingGenerator):
     """A Generator, asked on behalf of one client's request: its outputs share a trace."""
 
-    def __init__(self, inner: Generator, tracer: Tracer, model: "Named") -> None:
+    def __init__(
+        self,
+        inner: Generator,
+        tracer: Tracer,
+        model: "Named",
+        about: Mapping[str, AttributeValue] = NOTHING,
+    ) -> None:
+        """`about`: what each of its spans says of the choice of the version."""
         super().__init__(inner)
+        self._about = about
         self._tracer = tracer
         self._model = model
         self._live: LiveTrace | None = None
@@ -75,6 +86,7 @@ class TracedGenerator(DelegatingGenerator):
             self._live = self._tracer.start(self._model.name, current_arrival.get())
         if self._live is not None:
             sink = _begin(self._live, self._model, self._operation, request, sink)
+            sink.part.span.attributes.update(self._about)
             if self._live.setting.has_tensors and self._said is not None:
                 sink.keep(*self._said)
         self._inner.generate(request, sink)
@@ -120,10 +132,10 @@ def _asked(model: str, request: GenerateRequest) -> dict[str, AttributeValue]:
 class GenerationSink:
     """Counts one output's tokens and times on their way."""
 
-    __slots__ = ("_first_ns", "_num_tokens", "_part", "_queue_s", "_request", "_sink", "_texts")
+    __slots__ = ("_first_ns", "_num_tokens", "_queue_s", "_request", "_sink", "_texts", "part")
 
     def __init__(self, part: Part, request: GenerateRequest, sink: GenerateSink) -> None:
-        self._part = part
+        self.part = part
         self._request = request
         self._sink = sink
         self._num_tokens = 0
@@ -135,7 +147,7 @@ class GenerationSink:
     def keep(self, name: str, said: object) -> None:
         """Texts are traced, too: what was said, and from now on what is answered."""
         text = said if isinstance(said, str) else json.dumps(said, default=str)
-        self._part.span.tensors.append(_seen(QUEUE_INPUT, name, text))
+        self.part.span.tensors.append(_seen(QUEUE_INPUT, name, text))
         self._texts = []
 
     def chunk(self, chunk: Chunk) -> None:
@@ -147,7 +159,7 @@ class GenerationSink:
             self._first_ns = time.monotonic_ns()
             self._queue_s = chunk.queue_s
         if chunk.finish is not None:
-            reason, attributes = chunk.finish.reason, self._part.span.attributes
+            reason, attributes = chunk.finish.reason, self.part.span.attributes
             attributes["gen_ai.response.finish_reasons"] = (reason,)
             attributes["gen_ai.response.finish_reason"] = reason
             self._end()
@@ -159,7 +171,7 @@ class GenerationSink:
         self._sink.fail(error)
 
     def _end(self, error: str = "") -> None:
-        part, now_ns = self._part, time.monotonic_ns()
+        part, now_ns = self.part, time.monotonic_ns()
         if part.span.ended_ns:
             return
         attributes = part.span.attributes

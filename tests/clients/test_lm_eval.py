@@ -6,9 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner, Result
 from client_environments import ClientEnvironment
 from llm_site import caller
 from serving import RunningServer
+
+from trivet.server.cli import main
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 OFFLINE = {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1", "HF_HUB_DISABLE_TELEMETRY": "1"}
@@ -108,3 +111,51 @@ def test_chats_are_written(
         "--apply_chat_template",
     )  # fmt: skip
     assert "exact_match,none" in results["written"]
+
+
+def gate_of(at_least: float, metric: str = "acc") -> str:
+    return f"""
+[[lm_eval]]
+task = "likely"
+metric = "{metric}"
+at_least = {at_least}
+limit = 3
+[[lm_eval]]
+task = "written"
+metric = "exact_match"
+at_least = 0.5
+"""
+
+
+def evaluate(
+    environment: ClientEnvironment, folder: Path, config: str, server: RunningServer
+) -> Result:
+    """Our own command, with the harness in its environment."""
+    (folder / "eval.toml").write_text(config)
+    arguments = [
+        "eval", "smollm2", f"--config={folder / 'eval.toml'}", f"--url=http://{server.http}",
+        f"--lm-eval={environment.programs / 'lm_eval'}", f"--history={folder / 'history'}",
+    ]  # fmt: skip
+    return CliRunner(env=OFFLINE).invoke(main, arguments)
+
+
+def test_tasks_are_bounds_of_an_evaluation(
+    environment: ClientEnvironment, tasks: Path, server: RunningServer, tmp_path: Path
+) -> None:
+    folder = tmp_path / "model"
+    own = folder / "evals/lm-eval"
+    own.mkdir(parents=True)
+    for task in tasks.glob("*.yaml"):
+        task.rename(own / task.name)
+
+    passed = evaluate(environment, folder, gate_of(0.9), server)
+    assert passed.exit_code == 0, passed.output
+    assert "lm-eval likely: acc: 1 (at least 0.9)" in passed.output
+    assert "lm-eval written: exact_match: 1 (at least 0.5)" in passed.output
+
+    refused = evaluate(environment, folder, gate_of(1.5), server)
+    assert refused.exit_code == 1
+    assert "not passed: lm-eval likely: acc is 1, and at least 1.5" in refused.output
+    unknown = evaluate(environment, folder, gate_of(0.5, "f1"), server)
+    assert unknown.exit_code == 2
+    assert "there is no such figure; there are acc,none" in unknown.output

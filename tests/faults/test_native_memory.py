@@ -17,7 +17,7 @@ from trivet.backends.llm.native.library import NEEDED_FLAGS, processor_flags
 MISSING = sorted(NEEDED_FLAGS - processor_flags())
 needs_vectors = pytest.mark.skipif(bool(MISSING), reason=f"this processor has no {MISSING}")
 KERNEL_TESTS = "tests/backends/llm/native"
-PAST_THE_END = ("heads.h", "i < kv_heads * size; i += TILE", "i <= kv_heads * size; i += TILE")
+PAST_THE_END = ("states.h", "head, size * sizeof(bf16)", "head, 2 * size * sizeof(bf16)")
 PAST_THE_RANGES = ("shm_guard.c", "&ranges[i].end, start + size", "&ranges[i + 1024].end, 0")
 OVERFLOW = ("team.h", "*from = (int)((int64_t)total *", "*from = (int)(total * 1000000007 *")
 NO_WAIT = ("team.h", "return done == (uint64_t)work->pieces;", "return 1;")

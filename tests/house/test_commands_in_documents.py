@@ -61,14 +61,15 @@ NOT_RUN_HERE = {
 }
 """How blocks begin that no marker stands before, and why."""
 SLOW = tuple(
-    f"docs/tasks/{page}.md"
+    f"docs/{page}.md"
     for page in (
-        "embedding-model",
-        "hub-or-registry",
-        "hugging-face-model",
-        "image-classifier",
-        "tensorflow-model",
-        "tree-model",
+        "rollouts",
+        "tasks/embedding-model",
+        "tasks/hub-or-registry",
+        "tasks/hugging-face-model",
+        "tasks/image-classifier",
+        "tasks/tensorflow-model",
+        "tasks/tree-model",
     )
 )
 """Pages whose commands load a framework each, or much for what other tests show: of the tier `make
@@ -83,6 +84,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (made / ".venv").symlink_to(sys.prefix)
     (made / "my_models").mkdir()
     (made / "my_state").mkdir()
+    (made / "my_directions").mkdir()
+    (made / "model_repository").symlink_to(EXAMPLES)
     for version in (1, 2):
         write_adder(made / "my_models", "fraud", version)
     (made / "my_llms" / "assistant").mkdir(parents=True)

@@ -3,7 +3,6 @@
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Self
 
@@ -167,70 +166,6 @@ def write_other(repository: Path, name: str, version: int) -> None:
     made.mkdir()
     (made / "model.onnx").write_bytes(adder_bytes(version, "z"))
     made.rename(repository / name / str(version))
-
-
-@pytest.mark.slow
-@pytest.mark.alone
-def test_under_load_a_canary_that_turns_bad_is_gone_within_a_second(
-    serve: Serve, tmp_path: Path
-) -> None:
-    repository, flag = tmp_path / "models", tmp_path / "bad"
-    folder = repository / "moody"
-    folder.mkdir(parents=True)
-    (folder / "config.pbtxt").write_text(MOODY)
-    (folder / "traffic.toml").write_text(SLOW.replace("[20, 100]", "[25, 100]"))
-    write_moody(folder, 1, "")
-    server = serve(repository, f"--rollout-state={tmp_path / 'state'}")
-    loads = [Load(server, "moody", pause_s=0.02) for _ in range(6)]
-    with ExitStack() as stack:
-        for load in loads:
-            stack.enter_context(load)
-        write_moody(folder, 2, str(flag))
-        wait_for(server, "moody", "running")
-        asked = len(loads[0].answers)
-        server.wait_until(lambda: len(loads[0].answers) > asked + 100, "it computed for a while")
-        flag.touch()
-        wait_for(server, "moody", "rolled back")
-        ended = len(loads[0].answers)
-        server.wait_until(lambda: len(loads[0].answers) > ended + 50, "it went on")
-    answers = [answer for load in loads for answer in load.answers]
-    failed_s = [at_s for (_, code), at_s in answers if code != 200]
-
-    assert {version for (version, code), _ in answers if code != 200} == {"2"}
-    assert failed_s
-    assert max(failed_s) - min(failed_s) <= patience(1.0)
-    assert max(at_s for (version, _), at_s in answers if version == "1") > max(failed_s)
-
-
-MOODY = """
-backend: "python"
-input [{ name: "x" data_type: TYPE_FP32 dims: [ 1 ] }]
-output [{ name: "y" data_type: TYPE_FP32 dims: [ 1 ] }]
-"""
-MOODY_MODEL = """
-import os
-
-import triton_python_backend_utils as pb_utils
-
-
-class TritonPythonModel:
-    def execute(self, requests):
-        return [self._answer(request) for request in requests]
-
-    def _answer(self, request):
-        if {flag!r} and os.path.exists({flag!r}):
-            return pb_utils.InferenceResponse(error=pb_utils.TritonError("in a bad mood"))
-        x = pb_utils.get_input_tensor_by_name(request, "x").as_numpy()
-        return pb_utils.InferenceResponse([pb_utils.Tensor("y", x)])
-"""
-
-
-def write_moody(folder: Path, version: int, flag: str) -> None:
-    """A Python model that fails while the flag is there; "": never."""
-    made = folder.parent.parent / f"moody-{version}"
-    made.mkdir()
-    (made / "model.py").write_text(MOODY_MODEL.format(flag=flag))
-    made.rename(folder / str(version))
 
 
 def test_one_at_a_time_and_by_command(server: RunningServer, repository: Path) -> None:

@@ -17,6 +17,7 @@ from trivet.backends.llm.attention.seen_tokens import (
     StepTokens,
     is_changed,
 )
+from trivet.backends.llm.attention.states import States, states_of
 from trivet.backends.llm.families.kinds import GroupedAttention
 
 
@@ -51,12 +52,7 @@ class TorchAttention:
     def hold(self, cache: KvCache) -> None:
         """Reads and writes this cache from now on."""
         self._cache = cache
-        # [slots, key/value heads, head size] of each layer.
-        self._keys = [layer[0].flatten(0, 1) for layer in cache.layers]
-        self._values = [
-            keys if len(layer) == 1 else layer[1].flatten(0, 1)
-            for layer, keys in zip(cache.layers, self._keys, strict=True)
-        ]
+        self._states = states_of(cache)
 
     def begin(self, inputs: StepInputs) -> None:
         """Finds out, once for all layers that see alike, where each sequence's tokens lie."""
@@ -65,7 +61,7 @@ class TorchAttention:
         lengths = inputs.sequence_lengths.tolist()
         counts = [end - start for start, end in pairwise(starts)]
         single = [row for row, count in enumerate(counts) if count == 1]
-        tokens = StepTokens(inputs, self._cache.block_size, self._keys[0].dtype)
+        tokens = StepTokens(inputs, self._cache.block_size, self._cache.read_as)
         self._seen = [
             _Seen(
                 tokens.decodes(sight, single) if single else None,
@@ -82,21 +78,21 @@ class TorchAttention:
         self, layer: int, query: Tensor, key: Tensor, value: Tensor, sinks: Tensor | None = None
     ) -> Tensor:
         """See Attention."""
-        keys, values = self._keys[layer], self._values[layer]
-        keys[self._slot_mapping] = key
+        states = keys, values = self._states[layer]
+        keys.put(self._slot_mapping, key)
         if values is not keys:
-            values[self._slot_mapping] = value
+            values.put(self._slot_mapping, value)
         seen, kind = self._seen[self._places[layer]], self._kinds[layer]
         decodes = seen.decodes
         if decodes is not None and not seen.chunks:
-            return self._decode(kind, decodes, query, (keys, values), sinks)
+            return self._decode(kind, decodes, query, states, sinks)
         output = torch.empty_like(query)
         if decodes is not None:
             part = query[decodes.tokens]
-            output[decodes.tokens] = self._decode(kind, decodes, part, (keys, values), sinks)
+            output[decodes.tokens] = self._decode(kind, decodes, part, states, sinks)
         for chunk in seen.chunks:
             part = query[chunk.start : chunk.end]
-            output[chunk.start : chunk.end] = _of_chunk(kind, chunk, part, (keys, values), sinks)
+            output[chunk.start : chunk.end] = _of_chunk(kind, chunk, part, states, sinks)
         return output
 
     def _decode(
@@ -104,16 +100,14 @@ class TorchAttention:
         kind: GroupedAttention,
         decodes: Decodes,
         query: Tensor,
-        states: tuple[Tensor, Tensor],
+        states: tuple[States, States],
         sinks: Tensor | None,
     ) -> Tensor:
         rows, num_heads, size = query.shape
-        num_kv = states[0].shape[1]
+        num_kv = kind.num_kv_heads
         grouped = query.view(rows, num_kv, num_heads // num_kv, size)
-        # index_select copies whole rows; indexing with a tensor takes three times as long here.
         keys, values = (
-            each.index_select(0, decodes.slots).view(rows, -1, num_kv, size).transpose(1, 2)
-            for each in states
+            each.at(decodes.slots).view(rows, -1, num_kv, size).transpose(1, 2) for each in states
         )
         if decodes.shared is not None:
             own = _partial(kind.scale, grouped, keys, values, decodes.mask)
@@ -132,10 +126,10 @@ def _of_chunk(
     kind: GroupedAttention,
     chunk: Chunk,
     query: Tensor,
-    states: tuple[Tensor, Tensor],
+    states: tuple[States, States],
     sinks: Tensor | None,
 ) -> Tensor:
-    keys, values = (each.index_select(0, chunk.slots).transpose(0, 1) for each in states)
+    keys, values = (each.at(chunk.slots).transpose(0, 1) for each in states)
     heads = query.transpose(0, 1)
     if is_changed(kind):
         num_heads, num_queries, size = heads.shape
@@ -180,10 +174,10 @@ def _changed(
 
 
 def _of_shared(
-    scale: float, slots: Tensor, grouped: Tensor, states: tuple[Tensor, Tensor]
+    scale: float, slots: Tensor, grouped: Tensor, states: tuple[States, States]
 ) -> tuple[Tensor, Tensor]:
     rows, num_kv, group, size = grouped.shape
-    keys, values = (each.index_select(0, slots).transpose(0, 1).unsqueeze(0) for each in states)
+    keys, values = (each.at(slots).transpose(0, 1).unsqueeze(0) for each in states)
     queries = grouped.transpose(0, 1).reshape(1, num_kv, rows * group, size)
     output, sums = _partial(scale, queries, keys, values, None)
     shape = (num_kv, rows, group)

@@ -29,8 +29,8 @@ def pack_codes(codes: Tensor, bits: int) -> tuple[Tensor, Tensor | None]:
 def unpack_codes(low: Tensor, high: Tensor | None, bits: int) -> Tensor:
     """The other way round: uint8 [.., inputs]."""
     width = LOW_BITS[bits]
-    codes = _spread(low, width)
-    return codes if high is None else codes | (_spread(high, bits - width) << width)
+    codes = spread(low, width)
+    return codes if high is None else codes | (spread(high, bits - width) << width)
 
 
 def _plane(codes: Tensor, width: int) -> Tensor:
@@ -43,7 +43,8 @@ def _plane(codes: Tensor, width: int) -> Tensor:
     return packed.flatten(-2)
 
 
-def _spread(plane: Tensor, width: int) -> Tensor:
+def spread(plane: Tensor, width: int) -> Tensor:
+    """One plane's codes: uint8 [.., inputs]."""
     if width == 8:
         return plane
     chunks = torch.unflatten(plane, -1, (-1, 4 * width))

@@ -2,7 +2,7 @@
 #pragma once
 #include <string.h>
 
-#include "vectors.h"
+#include "states.h"
 #include "walk.h"
 
 /* The sums of 16 vectors, one in each lane. */
@@ -155,10 +155,10 @@ static inline void find_rows(const Model *model, const Layer *layer, const Step 
     }
 }
 
-static inline void prefetch_rows(const bf16 *states, const int64_t *rows, int size) {
+static inline void prefetch_rows(const Layer *layer, void *states, const int64_t *rows, int size) {
     for (int i = 0; i < KEYS; i++)
-        for (int line = 0; line < size; line += 32)
-            _mm_prefetch((const char *)(states + rows[i] + line), _MM_HINT_T1);
+        for (int line = 0; line < size; line += is_8bit(layer) ? 64 : 32)
+            _mm_prefetch(kept_at(layer, states, rows[i] + line), _MM_HINT_T1);
 }
 
 /* Weights of `count` keys, the first of them `distance` behind the query; what the head has summed
@@ -197,9 +197,10 @@ static void attend_token(const Model *model, const Layer *layer, const Step *ste
     const int length = (int)step->positions[token] + 1, width = (kv_to - kv_from) * size;
     const int begin = layer->window && length > layer->window ? length - layer->window : 0;
     const int64_t place = (int64_t)token * layer->heads + first_head; /* in heads */
-    const bf16 *first_keys = layer->keys + kv_from * size,
-               *first_values = layer->values + kv_from * size;
+    char *first_keys = kept_at(layer, layer->keys, kv_from * size),
+         *first_values = kept_at(layer, layer->values, kv_from * size);
     const bf16 *keys[KEYS], *values[KEYS];
+    bf16 key_room[KEYS * MAX_HEAD], value_room[KEYS * MAX_HEAD]; /* of 8 bits */
     int64_t rows[KEYS], next[KEYS];
     float weights[MAX_GROUP * KEYS] __attribute__((aligned(64)));
     Head heads[MAX_HEADS];
@@ -213,15 +214,14 @@ static void attend_token(const Model *model, const Layer *layer, const Step *ste
         memcpy(rows, next, sizeof rows);
         if (from + KEYS < length) {
             find_rows(model, layer, step, sequence, from + KEYS, length, next);
-            prefetch_rows(first_keys, next, width);
-            prefetch_rows(first_values, next, width);
+            prefetch_rows(layer, first_keys, next, width);
+            prefetch_rows(layer, first_values, next, width);
         }
         for (int kv_head = 0; kv_head < kv_to - kv_from; kv_head++) {
             Head *mine = heads + kv_head * group;
-            for (int i = 0; i < KEYS; i++) {
-                keys[i] = first_keys + rows[i] + kv_head * size;
-                values[i] = first_values + rows[i] + kv_head * size;
-            }
+            const int64_t head = kv_head * size;
+            find_numbers(layer, kept_at(layer, first_keys, head), rows, KEYS, key_room, keys);
+            find_numbers(layer, kept_at(layer, first_values, head), rows, KEYS, value_room, values);
             for (int h = 0; h < group; h++) {
                 const int number = kv_head * group + h;
                 look(layer, mine + h, first_head + number, b->query + (place + number) * stride,
@@ -232,6 +232,7 @@ static void attend_token(const Model *model, const Layer *layer, const Step *ste
     }
     if (!may_keep(work)) return;
     for (int h = 0; h < (kv_to - kv_from) * group; h++)
-        store_share(heads[h].sums, size, heads[h].total, b->attended + (place + h) * size);
+        store_share(heads[h].sums, size, heads[h].total * value_factor(layer),
+                    b->attended + (place + h) * size);
     kept(work);
 }

@@ -63,16 +63,16 @@ static Span span_of(const Layer *layer, const Step *step, int sequence, int firs
     return span;
 }
 
-static void load_tiles(const bf16 *keys, const bf16 *values, const int64_t *places, int size,
-                       KeyTiles *tiles) {
+static void load_tiles(const Layer *layer, int kv_head, const int64_t *places, KeyTiles *tiles) {
     const bf16 *rows[KEYS];
-    const int steps = padded_head(size) / 32, columns = size / TILE;
-    for (int i = 0; i < KEYS; i++) rows[i] = keys + places[i];
+    bf16 room[KEYS * MAX_HEAD]; /* of 8 bits */
+    const int size = layer->head_dim, steps = padded_head(size) / 32, columns = size / TILE;
+    find_numbers(layer, kept_at(layer, layer->keys, kv_head * size), places, KEYS, room, rows);
     for (int part = 0; part < KEYS / TILE; part++)
         for (int k = 0; k < steps; k++)
             transpose(rows + part * TILE, k * 32, first_lanes(size / 2 - k * TILE),
                       tiles->keys + (part * steps + k) * TILE_BYTES);
-    for (int i = 0; i < KEYS; i++) rows[i] = values + places[i];
+    find_numbers(layer, kept_at(layer, layer->values, kv_head * size), places, KEYS, room, rows);
     for (int pair = 0; pair < KEYS / 2; pair++)
         for (int i = 0; i < columns; i++) {
             __m512i even = widen(rows[2 * pair] + i * TILE),
@@ -180,8 +180,7 @@ static void attend_tile(const Model *model, const Layer *layer, const Step *step
     for (int from = span.begin; from < span.length; from += KEYS) {
         int64_t places[KEYS];
         find_rows(model, layer, step, sequence, from, span.length, places);
-        load_tiles(layer->keys + kv_head * size, layer->values + kv_head * size, places, size,
-                   &tiles);
+        load_tiles(layer, kv_head, places, &tiles);
         for (int h = 0; h < group; h++) {
             score_tiles(b->query + (place + h) * padded_size, layer->heads * padded_size, size,
                         &tiles, scores);
@@ -200,7 +199,7 @@ static void attend_tile(const Model *model, const Layer *layer, const Step *step
     if (!may_keep(work)) return;
     for (int h = 0; h < group; h++)
         for (int row = 0; row < span.tokens; row++)
-            store_share(heads[h].sums + row * size, size, heads[h].total[row],
+            store_share(heads[h].sums + row * size, size, heads[h].total[row] * value_factor(layer),
                         b->attended + (place + (int64_t)row * layer->heads + h) * size);
     kept(work);
 }

@@ -13,6 +13,7 @@
 #include "alone.h"
 #include "attention_pieces.h"
 #include "heads.h"
+#include "laying.h"
 #include "mlps.h"
 
 static inline float *row_of(float *rows, const Walk *w, int row) {

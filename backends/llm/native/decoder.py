@@ -34,7 +34,7 @@ class NativeModel:
         self._model = _model(weights, taken, embedding)
         self._model.block_size = cache.block_size
         self._model.has_amx, self._model.threads = native.has_amx, torch.get_num_threads()
-        layers = [taken.layer(index, states) for index, states in enumerate(cache.layers)]
+        layers = [taken.layer(index, cache) for index in range(len(cache.layers))]
         weights.refuse_rest()
         self._adapters = weights.adapters
         self._adding = Adding(taken.places)

@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "norms.h"
+#include "states.h"
 #include "walk.h"
 
 static void clip(float *numbers, int count, float most) {
@@ -38,7 +39,7 @@ static void place_token(const Layer *layer, const Step *step, const Buffers *b, 
     const int size = layer->head_dim, heads = layer->heads, kv_heads = layer->kv_heads;
     const int padded_size = padded_head(size);
     const int64_t turn = step->positions[token] * layer->rotated;
-    const int64_t slot = step->slots[token] * kv_heads * size;
+    int64_t slot = step->slots[token] * kv_heads * size;
     float *query = b->qkv + (int64_t)token * (heads + 2 * kv_heads) * size;
     float *key = query + heads * size, *value = key + kv_heads * size;
     bf16 *to = b->query + (int64_t)token * heads * padded_size;
@@ -51,9 +52,11 @@ static void place_token(const Layer *layer, const Step *step, const Buffers *b, 
         rotate(query, layer->cosines + turn, layer->sines + turn, layer->rotated, size, to);
         memset(to + size, 0, (padded_size - size) * sizeof(bf16));
     }
-    for (int head = 0; head < kv_heads; head++)
-        rotate(key + head * size, layer->cosines + turn, layer->sines + turn, layer->rotated, size,
-               layer->keys + slot + head * size);
-    for (int i = 0; i < kv_heads * size; i += TILE)
-        store_bf16(layer->values + slot + i, _mm512_loadu_ps(value + i));
+    for (int head = 0; head < kv_heads; head++, key += size, value += size, slot += size) {
+        bf16 numbers[MAX_HEAD];
+        rotate(key, layer->cosines + turn, layer->sines + turn, layer->rotated, size, numbers);
+        keep_head(layer, numbers, layer->key_factor, kept_at(layer, layer->keys, slot));
+        for (int i = 0; i < size; i += TILE) store_bf16(numbers + i, _mm512_loadu_ps(value + i));
+        keep_head(layer, numbers, layer->value_factor, kept_at(layer, layer->values, slot));
+    }
 }

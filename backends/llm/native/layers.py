@@ -6,6 +6,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from trivet.backends.llm.attention.kv_cache import KvCache
 from trivet.backends.llm.families.kinds import (
     ExpertMlp,
     GatedMlp,
@@ -78,8 +79,8 @@ class Taken:
         bias = None if weights.bias is None else weights.bias.float().contiguous()
         return CNorm(norm_kind(kind), kind.eps, self.address(weight), self.address(bias))
 
-    def layer(self, index: int, states: Tensor) -> CLayer:
-        """`states`: its part of the cache, [2, blocks, block size, key/value heads, head size]."""
+    def layer(self, index: int, cache: KvCache) -> CLayer:
+        """`cache`: whose part of this layer it reads and writes."""
         kind = self._weights.config.layers[index]
         heads, arrangement = kind.attention, kind.arrangement
         made = CLayer(
@@ -87,9 +88,9 @@ class Taken:
             rotated=heads.rotary_size, window=heads.window,
             joins_heads=heads.norm_span is NormSpan.ALL, is_parallel=arrangement in PARALLEL,
             scale=heads.scale, score_cap=heads.score_cap, clip=heads.qkv_clip,
-            multiplier=kind.residual_multiplier, keys=self.address(states[0]),
-            values=self.address(states[1]),
+            multiplier=kind.residual_multiplier,
         )  # fmt: skip
+        self._states(made, cache, index)
         if heads.slopes:
             made.slopes = self.address(torch.tensor(heads.slopes))
         if heads.rope is not None:
@@ -107,6 +108,14 @@ class Taken:
             made.mlps = self._array([self._mlp(kind.mlp, mlps[0])])
         self.places.append(LayerPlaces.of(attention, mlps, num_of_token))
         return made
+
+    def _states(self, made: CLayer, cache: KvCache, index: int) -> None:
+        keys, values = cache.layers[index]
+        made.keys, made.values = self.address(keys), self.address(values)
+        if keys.dtype != cache.read_as:
+            key_scale, value_scale = cache.scales[index]
+            made.key_factor, made.value_factor = 1 / key_scale, 1 / value_scale
+            made.scale *= key_scale
 
     def _rotations(self, heads: GroupedAttention, rope: Rope) -> tuple[int, int]:
         """Addresses of cosines and sines, once for all layers of the same."""

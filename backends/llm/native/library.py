@@ -12,7 +12,7 @@ LIBRARY = Path(__file__).with_name("_decoder.so")
 NEEDED_FLAGS = frozenset(
     {"avx512f", "avx512bw", "avx512vl", "avx512dq", "avx512_bf16", "avx512_vnni"}
 )
-TILE_FLAGS = frozenset({"amx_tile", "amx_bf16"})
+TILE_FLAGS = frozenset({"amx_tile", "amx_bf16", "amx_int8"})
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,9 +14,9 @@ from trivet.backends.llm.matrices.mixed import Mixed
 from trivet.backends.llm.native.packing import (
     PANEL,
     interleaved,
+    laid_plane,
     numbers_of,
     pack,
-    pack_codes,
     padded,
 )
 from trivet.backends.llm.native.structures import CMatrix
@@ -52,27 +52,29 @@ class PackedMatrix:
 
     def _one(self, part: Multiplied, *, is_gated: bool) -> CMatrix:
         if isinstance(part, Grouped):
-            order = interleaved(torch.arange(part.shape[OUTPUTS])) if is_gated else None
-            return self._codes(part if order is None else part.reordered(order))
+            order = torch.arange(part.shape[OUTPUTS])
+            return self._codes(part, interleaved(order) if is_gated else order)
         numbers = numbers_of(part)
         packed = pack(interleaved(numbers) if is_gated else padded(numbers))
         self._kept.append(packed)
         return matrix_of(packed)
 
-    def _codes(self, part: Grouped) -> CMatrix:
-        bits, codes = part.code.bits, padded(part.codes())
-        low = LOW_BITS[bits]
+    def _codes(self, part: Grouped, order: Tensor) -> CMatrix:
+        """`order`: of its outputs."""
+        bits, low = part.code.bits, LOW_BITS[part.code.bits]
+        panels = -(-len(order) // PANEL)
         made = CMatrix(
-            panels=len(codes) // PANEL, bits=bits, group=part.group_size,
-            low=self._address(pack_codes(codes & ((1 << low) - 1), low)),
+            panels=panels, bits=bits, group=part.group_size,
+            low=self._address(laid_plane(part.low, low, order)),
         )  # fmt: skip
-        if bits > low:
-            made.high = self._address(pack_codes(codes >> low, bits - low))
+        if part.high is not None:
+            made.high = self._address(laid_plane(part.high, bits - low, order))
         factor = _fill_code(made, part.code)
         made.scale_kind = SCALE_KINDS[part.scales.dtype]
-        made.scales = self._address(_by_panel(part.scales / factor if factor > 1 else part.scales))
+        scales = part.scales / factor if factor > 1 else part.scales
+        made.scales = self._address(_by_panel(scales[order]))
         if part.minimums is not None:
-            made.minimums = self._address(_by_panel(part.minimums))
+            made.minimums = self._address(_by_panel(part.minimums[order]))
         if part.order is not None:
             made.order = self._address(part.order.int())
         return made

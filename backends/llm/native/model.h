@@ -64,16 +64,19 @@ typedef struct {
     int32_t is_parallel; /* attention and MLP read the same states; without a norm of its own the
                             MLP reads what attention reads */
     float scale, score_cap, clip;
-    float multiplier;            /* of what attention and MLP add */
-    const float *slopes;         /* [heads] */
-    const bf16 *cosines, *sines; /* [positions, rotated] */
+    float multiplier;               /* of what attention and MLP add */
+    float key_factor, value_factor; /* of what is kept of keys and values in 8 bits; the inverse of
+                                       keys' is in `scale` already */
+    const float *slopes;            /* [heads] */
+    const bf16 *cosines, *sines;    /* [positions, rotated] */
     Norm before_attention, after_attention, before_mlp, after_mlp;
     Norm query_norm, key_norm; /* [heads, head_dim], [kv_heads, head_dim] */
     const Matrix *qkv;
     const bf16 *qkv_bias;
     const Matrix *output;
     const bf16 *output_bias;
-    bf16 *keys, *values; /* [slots, kv_heads, head_dim] */
+    void *keys, *values; /* [slots, kv_heads, head_dim]: bfloat16, or e4m3 where there are factors
+                          */
     const Mlp *mlps;     /* one, or the router's, and behind them the shared one */
     Router router;
 } Layer;
@@ -132,7 +135,8 @@ enum {
     ROWS = 32,
     PIECE_ROWS = 128, /* rows of a piece of a product */
     MOST_ROWS = 512,  /* the same where weights are expanded for them */
-    FEW_ROWS = 8,     /* for as many at most, codes are multiplied as they are */
+    FEW_ROWS = 8,     /* for as many at most, codes are multiplied as they are, by vectors */
+    TILED_ROWS = 32,  /* and for as many by tiles, where there are some */
     DEPTH = 512,      /* of weights that are expanded at a time: they stay in the nearest cache */
     KEYS = 64,
     MAX_HEAD = 256,

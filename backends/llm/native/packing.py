@@ -1,14 +1,20 @@
 """Matrices in the order in which the compiled step reads them."""
 
+from ctypes import c_int64, c_void_p
+
 import torch
 from torch import Tensor
 from torch.nn import functional
 
+from trivet.backends.llm.matrices.bits import spread
 from trivet.backends.llm.matrices.matrix import Multiplied
+from trivet.backends.llm.native.library import load_native
 
 PANEL = 32
 """Columns that one block of packed weights makes."""
 HALF = PANEL // 2
+_NIBBLE = 4
+_NO_ROW = -1
 
 
 def pack(weight: Tensor) -> Tensor:
@@ -47,6 +53,23 @@ def pack_codes(codes: Tensor, bits: int) -> Tensor:
     for place in range(1, sharing):
         packed |= vectors[:, :, :, place] << (bits * place)
     return packed
+
+
+def laid_plane(plane: Tensor, bits: int, order: Tensor) -> Tensor:
+    """A plane of rows, as `matrices/bits.py` has it, in the order of `pack_codes`. `order`:
+    which row each output is."""
+    native = load_native()
+    if bits != _NIBBLE or isinstance(native, str):
+        return pack_codes(padded(spread(plane[order], bits)), bits)
+    rows = functional.pad(order, (0, -len(order) % PANEL), value=_NO_ROW)
+    depth = plane.shape[1] * 8 // bits
+    laid = torch.empty(len(rows) // PANEL, depth // 32, 8, 64, dtype=torch.uint8)
+    plane = plane.contiguous()
+    native.functions.lay_nibbles(
+        *(c_void_p(tensor.data_ptr()) for tensor in (plane, rows)),
+        c_int64(len(rows)), c_int64(depth), c_void_p(laid.data_ptr()),
+    )  # fmt: skip
+    return laid
 
 
 def interleaved(gate_up: Tensor) -> Tensor:

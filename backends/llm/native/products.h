@@ -3,7 +3,7 @@
 #include "blocks.h"
 #include "expanding.h"
 #include "finishes.h"
-#include "rounding.h"
+#include "rounding_tiles.h"
 #include "walk.h"
 
 /* left [rows, depth] x weight, and what becomes of it. */
@@ -92,9 +92,12 @@ static void sum_block(const Model *model, const Product *product, int panel, Row
     for (; own >= matrix->panels; matrix++) own -= matrix->panels;
     if (is_packed(matrix)) {
         const PanelCodes codes = panel_codes(matrix, product->depth, own);
-        if (product->rounded && can_round(matrix))
-            multiply_rounded(matrix, &codes, product->rounded, rows.first, rows.count,
-                             product->depth, sums);
+        const Rounded *in_8_bits = product->rounded;
+        if (in_8_bits && in_8_bits->apart == TOGETHER && can_round(matrix))
+            multiply_rounded(matrix, &codes, in_8_bits, rows.first, rows.count, product->depth,
+                             sums);
+        else if (in_8_bits && in_8_bits->apart == WITH_ZEROS && can_tile(matrix))
+            multiply_tiled(matrix, &codes, in_8_bits, rows.first, rows.count, product->depth, sums);
         else
             sum_expanded(model, product, matrix, &codes, rows, sums);
     } else {
@@ -135,13 +138,15 @@ static const bf16 *arranged(Walk *w, const Product *product) {
 
 /* The rows in 8 bits, each thread's own if they are few: to meet would take longer. */
 static Rounded rounded_rows(Walk *w, const Product *product) {
+    const int apart = w->model->has_amx && product->rows > FEW_ROWS ? WITH_ZEROS : TOGETHER;
     if (product->rows <= FEW_ROWS) {
-        const Rounded own = rounded_in(w->buffers.own_rounded, FEW_ROWS, product->depth);
+        const Rounded own = rounded_in(w->buffers.own_rounded, FEW_ROWS, product->depth, apart);
         for (int row = 0; row < product->rows; row++)
             round_row(&own, row, product->left + (int64_t)row * product->depth, product->depth);
         return own;
     }
-    const Rounded all = rounded_in(w->buffers.rounded, product->rows, product->depth);
+    const int64_t room = panels_of(product->rows) * ROWS;
+    const Rounded all = rounded_in(w->buffers.rounded, room, product->depth, apart);
     for (Work work = begin_short(w, product->rows); take(&work); kept(&work))
         round_row(&all, work.piece, product->left + (int64_t)work.piece * product->depth,
                   product->depth);
@@ -154,7 +159,7 @@ static void multiply(Walk *w, Product product) {
     Rounded rounded;
     if (!panels) return;
     product.left = arranged(w, &product);
-    if (is_packed(product.weight) && (!w->model->has_amx || product.rows <= FEW_ROWS)) {
+    if (is_packed(product.weight) && (!w->model->has_amx || product.rows <= TILED_ROWS)) {
         rounded = rounded_rows(w, &product);
         product.rounded = &rounded;
     }

@@ -4,19 +4,25 @@
 
 /* Rows in 8 bits, 32 numbers of which share a scale. */
 typedef struct {
-    int8_t *codes; /* [rows, depth] */
+    int8_t *codes; /* [rows, depth], 32 of them `apart` bytes from the next 32 */
     float *scales; /* [rows, depth / 32] */
-    int32_t *sums; /* [rows, depth / 16]: of the codes */
+    float *totals; /* [rows, depth / 32]: the sums of the codes, times their scale, */
+    float *halves; /* [rows, depth / 16]: and of 16 of them */
+    int apart;     /* TOGETHER, or with zeros between as tiles have them */
 } Rounded;
 
+enum { TOGETHER = 32, WITH_ZEROS = 64 };
+
 static inline int64_t rounded_bytes(int64_t rows, int64_t depth) {
-    return rows * (depth + depth / 32 * 4 + depth / 16 * 4);
+    return rows * (depth / 32) * (WITH_ZEROS + 4 + 4 + 8);
 }
 
-static Rounded rounded_in(char *memory, int64_t rows, int64_t depth) {
-    Rounded made = {.codes = (int8_t *)memory};
-    made.scales = (float *)(memory + rows * depth);
-    made.sums = (int32_t *)(memory + rows * depth + rows * (depth / 32) * 4);
+static Rounded rounded_in(char *memory, int64_t rows, int64_t depth, int apart) {
+    const int64_t chunks = rows * (depth / 32);
+    Rounded made = {.codes = (int8_t *)memory, .apart = apart};
+    made.scales = (float *)(memory + chunks * apart);
+    made.totals = made.scales + chunks;
+    made.halves = made.totals + chunks;
     return made;
 }
 
@@ -28,31 +34,34 @@ static inline int32_t round_half(__m512 numbers, __m512 factor, int8_t *to) {
 }
 
 static void round_row(const Rounded *to, int row, const bf16 *from, int depth) {
-    int8_t *codes = to->codes + (int64_t)row * depth;
-    float *scales = to->scales + (int64_t)row * (depth / 32);
-    int32_t *sums = to->sums + (int64_t)row * (depth / 16);
-    for (int i = 0; i < depth; i += 32) {
-        const __m512 first = load_bf16(from + i), second = load_bf16(from + i + TILE);
+    const int64_t first_chunk = (int64_t)row * (depth / 32);
+    int8_t *codes = to->codes + first_chunk * to->apart;
+    float *scales = to->scales + first_chunk, *totals = to->totals + first_chunk;
+    float *halves = to->halves + 2 * first_chunk;
+    for (int i = 0; i < depth / 32; i++, codes += to->apart) {
+        const __m512 first = load_bf16(from + 32 * i), second = load_bf16(from + 32 * i + TILE);
         const float most =
             _mm512_reduce_max_ps(_mm512_max_ps(_mm512_abs_ps(first), _mm512_abs_ps(second)));
         const __m512 factor = _mm512_set1_ps(most > 0 ? 127.0f / most : 0.0f);
-        scales[i / 32] = most / 127.0f;
-        sums[i / 16] = round_half(first, factor, codes + i);
-        sums[i / 16 + 1] = round_half(second, factor, codes + i + TILE);
+        scales[i] = most / 127.0f;
+        halves[2 * i] = (float)round_half(first, factor, codes) * scales[i];
+        halves[2 * i + 1] = (float)round_half(second, factor, codes + TILE) * scales[i];
+        totals[i] = halves[2 * i] + halves[2 * i + 1];
+        if (to->apart == WITH_ZEROS) memset(codes + 32, 0, 32);
     }
 }
 
 /* What is read of one row for 32 inputs. */
 typedef struct {
     const int8_t *codes;
-    float scale;
-    const int32_t *sums;
+    float scale, total;
+    const float *halves;
 } RowChunk;
 
 INLINE RowChunk row_chunk(const Rounded *rows, int row, int depth, int chunk) {
-    return (RowChunk){rows->codes + (int64_t)row * depth + chunk * 32,
-                      rows->scales[(int64_t)row * (depth / 32) + chunk],
-                      rows->sums + (int64_t)row * (depth / 16) + chunk * 2};
+    const int64_t at = (int64_t)row * (depth / 32) + chunk;
+    return (RowChunk){rows->codes + at * rows->apart, rows->scales[at], rows->totals[at],
+                      rows->halves + 2 * at};
 }
 
 /* Groups of 16 inputs: such as codes of these bits have in files. */
@@ -65,24 +74,33 @@ static inline int can_round(const Matrix *matrix) {
     return matrix->is_whole && (matrix->group > TILE || is_fine(matrix->bits));
 }
 
+/* A group's codes are worth scale * code + offset. */
+INLINE __m512 offset_of(const Matrix *matrix, const PanelCodes *panel, int group, int half,
+                        __m512 scale) {
+    const __m512 zero = _mm512_set1_ps((float)matrix->zero);
+    if (!panel->minimums) return _mm512_fnmadd_ps(zero, scale, _mm512_setzero_ps());
+    return _mm512_fnmadd_ps(zero, scale, load_floats(matrix, panel->minimums, group, half));
+}
+
+/* The i-th vector of codes, or above -zero what a table says of them. */
+INLINE __m512i worths_at(const int bits, const Matrix *matrix, Planes planes, const int i) {
+    const __m512i codes = codes_at(bits, planes, i);
+    if (bits != 4 || matrix->worth != TABLE) return codes;
+    const __m128i table = _mm_loadu_si128((const __m128i *)matrix->worths);
+    return _mm512_shuffle_epi8(_mm512_broadcast_i32x4(table), codes);
+}
+
 /* Adds some of a chunk's inputs, `vectors` of 4 from `first` on, to the rows' sums of 16 columns.
  */
 INLINE void add_group(const int bits, const int count, const int first, const int vectors,
                       const Matrix *matrix, const PanelCodes *panel, Planes planes, int group,
                       int half, const RowChunk *rows, __m512 *sums) {
     __m512i dots[4];
-    int32_t totals[4];
 #pragma GCC unroll 4
-    for (int row = 0; row < count; row++) {
-        totals[row] = rows[row].sums[first / 4] + (vectors == 8 ? rows[row].sums[1] : 0);
-        dots[row] = _mm512_set1_epi32(-matrix->zero * totals[row]);
-    }
+    for (int row = 0; row < count; row++) dots[row] = _mm512_setzero_si512();
 #pragma GCC unroll 8
     for (int i = first; i < first + vectors; i++) {
-        __m512i codes = codes_at(bits, planes, i);
-        if (bits == 4 && matrix->worth == TABLE)
-            codes = _mm512_shuffle_epi8(
-                _mm512_broadcast_i32x4(_mm_loadu_si128((const __m128i *)matrix->worths)), codes);
+        const __m512i codes = worths_at(bits, matrix, planes, i);
 #pragma GCC unroll 4
         for (int row = 0; row < count; row++) {
             int32_t four;
@@ -91,17 +109,15 @@ INLINE void add_group(const int bits, const int count, const int first, const in
         }
     }
     const __m512 scale = load_floats(matrix, panel->scales, group, half);
+    const __m512 offset = offset_of(matrix, panel, group, half, scale);
 #pragma GCC unroll 4
-    for (int row = 0; row < count; row++)
+    for (int row = 0; row < count; row++) {
+        const float total = vectors == 8 ? rows[row].total : rows[row].halves[first / 4];
+        sums[row] = _mm512_fmadd_ps(offset, _mm512_set1_ps(total), sums[row]);
         sums[row] =
             _mm512_fmadd_ps(_mm512_cvtepi32_ps(dots[row]),
                             _mm512_mul_ps(scale, _mm512_set1_ps(rows[row].scale)), sums[row]);
-    if (!panel->minimums) return;
-    const __m512 least = load_floats(matrix, panel->minimums, group, half);
-#pragma GCC unroll 4
-    for (int row = 0; row < count; row++)
-        sums[row] =
-            _mm512_fmadd_ps(least, _mm512_set1_ps(rows[row].scale * (float)totals[row]), sums[row]);
+    }
 }
 
 /* `count` rows from `row` on: [count, PANEL]. */

@@ -55,7 +55,9 @@ class CLayer(Structure):
         *((name, c_int32) for name in (
             "heads", "kv_heads", "head_dim", "rotated", "window", "joins_heads", "is_parallel",
         )),
-        *((name, c_float) for name in ("scale", "score_cap", "clip", "multiplier")),
+        *((name, c_float) for name in (
+            "scale", "score_cap", "clip", "multiplier", "key_factor", "value_factor",
+        )),
         *((name, c_void_p) for name in ("slopes", "cosines", "sines")),
         *((name, CNorm) for name in (
             "before_attention", "after_attention", "before_mlp", "after_mlp", "query_norm",

@@ -2,6 +2,7 @@
 engine's process, which dies with its server; a thread of the server may do the same."""
 
 import contextlib
+import ctypes
 import gc
 import logging
 import os
@@ -30,16 +31,19 @@ from trivet.backends.llm.settings import EngineSettings
 
 log = logging.getLogger(__name__)
 HEARTBEAT_S = 0.25
+_PR_SET_NAME = 15
 _RECEIVED_BYTES = 1 << 18
 
 
 def main() -> None:
     """argv: descriptor of the socket, the model's name. The settings come on standard input."""
-    serve(socket.socket(fileno=int(sys.argv[1])), sys.stdin.buffer.read())
+    serve(socket.socket(fileno=int(sys.argv[1])), sys.argv[2], sys.stdin.buffer.read())
 
 
-def serve(end: socket.socket, given: bytes) -> None:
-    """The whole life of an engine's process. `given`: its settings."""
+def serve(end: socket.socket, name: str, given: bytes) -> None:
+    """The whole life of an engine's process. `name`: the model's; `given`: its settings."""
+    # What the system's tools show: the command line of one that was forked is its parent's.
+    ctypes.CDLL(None).prctl(_PR_SET_NAME, f"llm:{name}".encode())
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the server decides when to stop
     settings = EngineSettings(**orjson.loads(given))
     # Not sys.exit: only this ends a process whose main thread computes.

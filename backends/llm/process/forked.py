@@ -10,9 +10,10 @@ _MOST_BYTES = 16 << 20
 
 
 def main(_network: str = "") -> None:
-    """argv: descriptors of the socket and of a file with the settings, the server's process id."""
+    """argv: descriptors of the socket and of a file with the model's name and, behind a 0, the
+    settings; the server's process id."""
     socket_fd, settings_fd, _ = map(int, sys.argv[1:])
     sys.argv = [__file__]
-    given = os.pread(settings_fd, _MOST_BYTES, 0)
+    name, _, given = os.pread(settings_fd, _MOST_BYTES, 0).partition(b"\0")
     os.close(settings_fd)
-    serve(socket.socket(fileno=socket_fd), given)
+    serve(socket.socket(fileno=socket_fd), name.decode(), given)

@@ -154,7 +154,8 @@ def _launched(name: str, settings: EngineSettings) -> Launched:
     order = Order.of_caller(environment, num_threads, is_confined=False)
     # Where the system is short of something, starting one says of what.
     with suppress(CannotFork, OSError):
-        return launch_forked(parent_of_engines(), order, given, output, _SOCKET_BYTES)
+        named = b"\0".join((name.encode(), given))
+        return launch_forked(parent_of_engines(), order, named, output, _SOCKET_BYTES)
     module = "trivet.backends.llm.process.child"
     return launch(
         module, [name], given, output, environment=environment, socket_bytes=_SOCKET_BYTES

@@ -27,20 +27,23 @@ _KEPT = 0.95
 _IDLE_KEPT = 0.995
 """The same at a step without a guess, so that it is tried again at some time."""
 _FIRST_CHANCE, _FIRST_WEIGHT = 0.5, 2.0
-"""That a guess is right, as long as nothing is known; as if so many had been seen."""
+"""That a guess is right, as long as nothing is known of any; as if so many had been seen."""
+_LEAST_CHANCE = 0.25
+"""Of a new sequence's first guess, whatever became of others': one is worth a try, mostly."""
 
 
 @dataclass(slots=True)
 class _Luck:
-    """Of one sequence's guesses."""
+    """Of some guesses, of which the last count most."""
 
+    first_chance: float = _FIRST_CHANCE
     tried: float = 0.0
     right: float = 0.0
 
     @property
     def chance(self) -> float:
         """That the next one is right."""
-        return (self.right + _FIRST_CHANCE * _FIRST_WEIGHT) / (self.tried + _FIRST_WEIGHT)
+        return (self.right + self.first_chance * _FIRST_WEIGHT) / (self.tried + _FIRST_WEIGHT)
 
     def note(self, tried: int, right: int) -> None:
         self.tried = self.tried * _KEPT + tried
@@ -62,6 +65,9 @@ class Speculation:
         self._drafting_s = 0.0
         """For each place of a batch's guesses, a mean of the last steps."""
         self._luck: dict[str, _Luck] = {}
+        """Of each sequence."""
+        self._usual_luck = _Luck()
+        """Of all: what is to be expected of a new one."""
         self._num_decoding = 1
         self._num_tokens = 0
         """Of the step under way, if it only decodes; else 0."""
@@ -77,7 +83,7 @@ class Speculation:
         time that a token takes now, is more than the time that the guess takes."""
         luck = self._luck.get(sequence.id)
         if luck is None:
-            luck = self._luck[sequence.id] = _Luck()
+            luck = self._luck[sequence.id] = _Luck(max(self._usual_luck.chance, _LEAST_CHANCE))
         running = self._num_decoding
         for_token = self._costs.of_step(running) / running
         if not for_token:
@@ -96,6 +102,7 @@ class Speculation:
         is_decode = plan.is_decode
         if is_decode:
             self._num_decoding = len(plan.rows)
+        self._usual_luck.fade()
         plan = self._guess(plan, row_of)
         self._num_tokens = plan.num_tokens if is_decode else 0
         return plan
@@ -126,11 +133,13 @@ class Speculation:
         """What became of a sequence's guesses."""
         self.num_drafts += 1
         self.num_draft_tokens += num_drafts
-        self.num_tried += min(num_right + 1, num_drafts)
         for place in range(num_right):
             self.accepted[place] += 1
+        num_tried = min(num_right + 1, num_drafts)
+        self.num_tried += num_tried
+        self._usual_luck.note(num_tried, num_right)
         if luck := self._luck.get(sequence.id):
-            luck.note(min(num_right + 1, num_drafts), num_right)
+            luck.note(num_tried, num_right)
 
     def note_step(self, seconds: float) -> None:
         """How long the step took that was guessed for last."""

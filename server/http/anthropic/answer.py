@@ -1,21 +1,30 @@
 """A model's output as one message, whole or by events."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from trivet.backends.api import Chunk, Finish
 from trivet.server.http.anthropic.blocks import Blocks, Event, whole_content
 from trivet.server.http.anthropic.fields import MessagesFields
 from trivet.server.http.openai.conversation import Conversation
+from trivet.server.http.openai.documents import cost_in
 from trivet.server.http.openai.events import named_event
 
 
 class MessageAnswer:
     """Of one request. Its conversation has started."""
 
-    def __init__(self, fields: MessagesFields, conversation: Conversation, message_id: str) -> None:
+    def __init__(
+        self,
+        fields: MessagesFields,
+        conversation: Conversation,
+        message_id: str,
+        told: Mapping[str, str],
+    ) -> None:
+        """`told`: of the version that computes it; see Admitted."""
         self._fields = fields
         self._id = message_id
+        self._told = told
         self._num_prompt = len(conversation.prompt)
         self._num_cached = 0
         self._num_output = 0
@@ -49,7 +58,8 @@ class MessageAnswer:
 
     def end(self) -> bytes:
         """What follows the last chunk."""
-        delta = {"type": "message_delta", "delta": self._stop(), "usage": self._usage()}
+        usage = {**self._usage(), **cost_in(self._told)}
+        delta = {"type": "message_delta", "delta": self._stop(), "usage": usage}
         stopped = named_event("message_stop", {"type": "message_stop"})
         return named_event("message_delta", delta) + stopped
 

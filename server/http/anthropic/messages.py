@@ -42,7 +42,7 @@ class Messages:
         message_id = f"msg_{uuid.uuid4().hex}"
         conversation = self._conversation(call, fields, message_id)
         await conversation.start()
-        answer = MessageAnswer(fields, conversation, message_id)
+        answer = MessageAnswer(fields, conversation, message_id, call.told)
         outputs = conversation.outputs
         if fields.stream:
             return await _stream(call, outputs, answer, self._limits.event_keep_alive_s)

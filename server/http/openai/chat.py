@@ -1,6 +1,6 @@
 """POST /v1/chat/completions."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from aiohttp import web
@@ -34,7 +34,7 @@ class Chat:
         fields.check()
         call.user = fields.user or ""
         fields.model, generator = named_generator(self._core, fields.model, call)
-        chat = ChatAnswer(fields, generator, docs.fingerprint_of(call.told))
+        chat = ChatAnswer(fields, generator, call.told)
         await chat.conversation.start()
         outputs = chat.conversation.outputs
         if fields.stream:
@@ -47,11 +47,11 @@ class Chat:
 class ChatAnswer:
     """One request's answer in the form of this API."""
 
-    def __init__(self, fields: ChatFields, generator: Generator, fingerprint: str) -> None:
+    def __init__(self, fields: ChatFields, generator: Generator, told: Mapping[str, str]) -> None:
         """Raises Unsupported."""
         self._fields = fields
         self._head = docs.Head(
-            docs.new_id("chatcmpl", fields.request_id), docs.now_s(), fields.model, fingerprint
+            docs.new_id("chatcmpl", fields.request_id), docs.now_s(), fields.model, told
         )
         self.conversation = Conversation(fields, generator, self._head.id)
 

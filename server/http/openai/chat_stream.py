@@ -20,6 +20,7 @@ class ChatStream:
         self, fields: ChatFields, head: docs.Head, prompt: Sequence[int], tools: ChatTools
     ) -> None:
         self._fields = fields
+        self._told = head.told
         self._prompt = prompt
         self._num_output = 0
         self._num_cached = 0
@@ -53,7 +54,7 @@ class ChatStream:
         options = self._fields.stream_options
         if options is None or not options.include_usage:
             return b""
-        return self._events.last(self._usage())
+        return self._events.last({**self._usage(), **docs.cost_in(self._told)})
 
     def _begin(self, index: int) -> list[bytes]:
         self._calls[index] = self._tools.choice()

@@ -1,6 +1,6 @@
 """POST /v1/completions: prompts, not conversations."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -43,7 +43,7 @@ class Completions:
         fields.check()
         call.user = fields.user or ""
         fields.model, generator = named_generator(self._core, fields.model, call)
-        completion = Completion(fields, generator, docs.fingerprint_of(call.told))
+        completion = Completion(fields, generator, call.told)
         await completion.start()
         if fields.stream:
             keep_alive_s = self._limits.event_keep_alive_s
@@ -55,11 +55,13 @@ class Completions:
 class Completion:
     """One request on its way."""
 
-    def __init__(self, fields: CompletionFields, generator: Generator, fingerprint: str) -> None:
+    def __init__(
+        self, fields: CompletionFields, generator: Generator, told: Mapping[str, str]
+    ) -> None:
         self._fields = fields
         self._generator = generator
         self._head = docs.Head(
-            docs.new_id("cmpl", fields.request_id), docs.now_s(), fields.model, fingerprint
+            docs.new_id("cmpl", fields.request_id), docs.now_s(), fields.model, told
         )
         self._events = EventWriter(self._head.fields(_KIND))
         self._prompts: list[list[int]] = []
@@ -200,7 +202,7 @@ class Completion:
         options = self._fields.stream_options
         if options is None or not options.include_usage:
             return b""
-        return self._events.last(self._usage())
+        return self._events.last({**self._usage(), **docs.cost_in(self._head.told)})
 
     def _usage(self) -> dict[str, Any]:
         return docs.usage(sum(map(len, self._prompts)), self._num_output, self._num_cached)

@@ -9,7 +9,7 @@ from typing import Any
 from trivet import __version__
 from trivet.backends.api import Chunk, Finish, TokenLogprob
 from trivet.server.http.openai.messages import Message, plain_message
-from trivet.server.models.routing import VERSION_HEADER
+from trivet.server.models.routing import COST_HEADER, VERSION_HEADER
 
 FINGERPRINT = f"trivet-{__version__}"
 
@@ -20,6 +20,13 @@ def fingerprint_of(told: Mapping[str, str]) -> str:
     return f"{FINGERPRINT}-v{version}" if version else FINGERPRINT
 
 
+def cost_in(told: Mapping[str, str]) -> dict[str, float]:
+    """What a whole answer cost, beside its token counts, where it has a price: of streams, whose
+    heads are sent before that is known."""
+    cost = told.get(COST_HEADER)
+    return {"cost": float(cost)} if cost else {}
+
+
 @dataclass(frozen=True, slots=True)
 class Head:
     """What all documents of an answer begin with."""
@@ -27,7 +34,8 @@ class Head:
     id: str
     created_s: int
     model: str
-    fingerprint: str = FINGERPRINT
+    told: Mapping[str, str] = field(default_factory=dict)
+    """Of the version that computes it; see Admitted."""
 
     def fields(self, kind: str) -> dict[str, Any]:
         """As a document has them; `kind` is its `object`."""
@@ -37,7 +45,7 @@ class Head:
             "created": self.created_s,
             "model": self.model,
             # TGI's client takes no null for it.
-            "system_fingerprint": self.fingerprint,
+            "system_fingerprint": fingerprint_of(self.told),
         }
 
 

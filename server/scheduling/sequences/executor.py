@@ -123,7 +123,7 @@ class SequenceExecutor:
                 keeper.submit(request, sink)
                 return
         ticket = SequenceTicket(request, sink, time.monotonic_ns())
-        self._answers.expect()
+        self._answers.in_progress += 1
         try:
             self._queue.push(ticket)
         except ServingError as error:
@@ -289,7 +289,7 @@ class SequenceExecutor:
     def use(self) -> Use:
         """See Sleeps."""
         num_open, answers = self._queue.num_sequences, self._answers
-        num_here = answers.num_in_progress
+        num_here = answers.in_progress
         has_begun = num_here > len(self._queue)
         return Use(answers.num_taken, num_here > 0 or num_open > 0, has_begun, num_open > 0)
 

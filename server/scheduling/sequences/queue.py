@@ -127,7 +127,7 @@ class SequenceQueue:
         """Takes out the first request of a sequence, which runs from now on; an END ends it."""
         ticket = sequence.waiting.popleft()
         self._num_waiting -= 1
-        self._statistics.dequeue(1)
+        self._statistics.pending -= 1
         ticket.started_ns = now_ns
         sequence.is_running = True
         if ticket.is_end:
@@ -143,7 +143,7 @@ class SequenceQueue:
     def _entered(self, sequence: Sequence, ticket: SequenceTicket) -> None:
         ticket.sequence = sequence
         self._num_waiting += 1
-        self._statistics.enqueue()
+        self._statistics.pending += 1
         self._table.touch(sequence, ticket.arrived_ns)
 
     def _offer(self, sequence: Sequence) -> None:
@@ -215,7 +215,7 @@ class SequenceQueue:
         tickets, sequence.waiting = sequence.waiting, deque()
         self.end(sequence, how)
         self._num_waiting -= len(tickets)
-        self._statistics.dequeue(len(tickets))
+        self._statistics.pending -= len(tickets)
         for ticket in tickets:
             self._answers.fail(ticket, reason(ticket))
 

@@ -356,8 +356,11 @@ def test_the_longest_context_that_fits_is_proposed() -> None:
         size_cache(config, settings, torch.float32, 64 * 4096)
 
 
-def test_a_cache_of_8_bits_is_refused_on_a_processor(tmp_path: Path) -> None:
+def test_a_cache_of_8_bits_holds_twice_the_tokens(tmp_path: Path) -> None:
     save_8bit(tmp_path, per_tensor)
-    settings = EngineSettings(str(tmp_path), device="cpu", kv_cache_dtype="fp8")
-    with pytest.raises(LoadFailed, match="kv_cache_dtype is 'fp8', which needs a GPU"):
-        loading.load_part(settings, CPU)
+    settings = EngineSettings(
+        str(tmp_path), device="cpu", dtype="bfloat16", kv_cache_bytes=1 << 18, max_num_seqs=64
+    )
+    found, _ = loading.load_part(replace(settings, kv_cache_dtype="fp8"), CPU)
+    plain, _ = loading.load_part(settings, CPU)
+    assert found.num_blocks == 2 * plain.num_blocks

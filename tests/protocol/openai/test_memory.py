@@ -8,6 +8,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from engine_processes import engines_of
 from llm_site import engine_load, write_llm
 from patience import patience
 from serving import RunningServer, start_server
@@ -54,7 +55,7 @@ def run(server: RunningServer, numbers: range) -> None:
 def resident_bytes(server: RunningServer) -> tuple[int, int]:
     """Of the server and of its engine, which has a process for grammars of its own."""
     process = psutil.Process(server.process.pid)
-    (engine,) = process.children()
+    (engine,) = engines_of(server.process.pid)
     return process.memory_info().rss, engine.memory_info().rss
 
 

@@ -2,8 +2,8 @@
 
 from typing import Any
 
-import psutil
 import pytest
+from engine_processes import engines_of
 from llm_site import Call
 from row_marks import shows
 from serving import RunningServer
@@ -16,12 +16,6 @@ def said(call: Call) -> str:
     return found
 
 
-def engines(server: RunningServer) -> list[psutil.Process]:
-    """With the process that they are forked from."""
-    children = psutil.Process(server.process.pid).children(recursive=True)
-    return [each for each in children if "trivet.backends.llm.process.forked" in each.cmdline()]
-
-
 def row(call: Call) -> Any:
     rows = call("/v2/repository/index", {}).json
     return next(each for each in rows if each["name"] == "small")
@@ -30,7 +24,7 @@ def row(call: Call) -> Any:
 def test_a_model_that_was_put_to_sleep_is_ready_and_wakes_for_a_request(
     server: RunningServer, call: Call
 ) -> None:
-    before, num_engines = said(call), len(engines(server))
+    before, num_engines = said(call), len(engines_of(server.process.pid))
     assert call("/sleep?level=2&model=small", {}).status == 200
     assert call("/is_sleeping?model=small").json == {"is_sleeping": True}
     assert call("/v2/models/small/ready").status == 200
@@ -38,7 +32,7 @@ def test_a_model_that_was_put_to_sleep_is_ready_and_wakes_for_a_request(
     page = server.metrics()
     assert 'trivet_model_asleep{model="small",version="1"} 1' in page
     assert 'model_name="small",sleep_state="discard_all"} 1' in page
-    assert len(engines(server)) == num_engines - 1
+    assert len(engines_of(server.process.pid)) == num_engines - 1
     assert call("/tokenize", {"model": "small", "prompt": "Once"}).status == 200
     assert call("/is_sleeping?model=small").json == {"is_sleeping": True}, "texts need no engine"
     assert said(call) == before

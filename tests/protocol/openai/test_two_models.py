@@ -10,6 +10,7 @@ from typing import Any
 
 import psutil
 import pytest
+from engine_processes import engines_of
 from llm_site import Call, caller, write_llm
 from patience import patience
 from serving import RunningServer, start_server, write_adder
@@ -51,11 +52,7 @@ def call(server: RunningServer) -> Call:
 
 def engine_of(server: RunningServer, model: str) -> psutil.Process:
     """Its process."""
-    (found,) = [
-        child
-        for child in psutil.Process(server.process.pid).children()
-        if child.cmdline()[-1] == model
-    ]
+    (found,) = engines_of(server.process.pid, model)
     return found
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from engine_processes import engines_of
 from llm_site import SMALL_LLM, Call, caller, write_small_llm
 from patience import patience
 from serving import RunningServer
@@ -20,11 +21,7 @@ def fragile(serve: Callable[..., RunningServer], tmp_path: Path) -> RunningServe
 
 
 def engine_of(server: RunningServer) -> psutil.Process:
-    (found,) = (
-        child
-        for child in psutil.Process(server.process.pid).children(recursive=True)
-        if any("llm" in word for word in child.cmdline())
-    )
+    (found,) = engines_of(server.process.pid)
     return found
 
 

@@ -14,7 +14,7 @@ from patience import patience
 
 from trivet.backends.api import Execution, InferRequest, InferResponse, Tensor, Unavailable
 from trivet.server.auth.errors import RateLimited
-from trivet.server.auth.limits import DAY_S, Allowance, Limits
+from trivet.server.auth.limits import Allowance, Limits
 from trivet.server.cost.bookkeeping import Bookkeeping
 from trivet.server.cost.ledger import Account, Ledger, Spent, days
 from trivet.server.cost.shared_clock import SharedClock
@@ -125,11 +125,13 @@ def test_days_are_written_down_and_go_on_after_a_restart(tmp_path: Path) -> None
     first = Ledger(tmp_path, lambda: today[0])
     first.add(ACCOUNT, 1.0, 2.0)
     first.write()
+    first.close()
     second = Ledger(tmp_path, lambda: today[0])
     second.add(ACCOUNT, 1.0, 2.0)
     today[0] = date(2026, 2, 1)
     second.add(ACCOUNT, 0.5, 1.0)
     second.write()
+    second.close()
 
     assert dict(days(tmp_path)) == {
         "2026-01-31": {ACCOUNT: Spent(2, 2.0, 4.0)},
@@ -170,12 +172,36 @@ def test_a_file_cut_in_half_is_passed_over(tmp_path: Path) -> None:
     assert dict(days(tmp_path)) == {"2026-01-31": {ACCOUNT: Spent(1, 1.0, 2.0)}}
 
 
-def test_a_budget_ends_with_its_reason_and_begins_anew(clock: Clock) -> None:
-    allowance = Allowance("k", Limits(cost_per_day=1.5), clock)
-    allowance.require_budget()
-    allowance.charge_cost(2.0)
-    with pytest.raises(RateLimited, match=r"key 'k' has reached its limit of a cost of 1\.5 per d"):
-        allowance.require_budget()
+def test_servers_that_share_a_folder_add_up(tmp_path: Path) -> None:
+    first, second = (Ledger(tmp_path, lambda: date(2026, 1, 31)) for _ in range(2))
+    for ledger in (first, second):
+        ledger.add(ACCOUNT, 1.0, 2.0)
+        ledger.write()
+    first.hear_others()
 
-    clock.now_s += DAY_S
-    allowance.require_budget()
+    assert dict(days(tmp_path)) == {"2026-01-31": {ACCOUNT: Spent(2, 2.0, 4.0)}}
+    assert first.spent_today("key") == 4.0
+    first.close()
+    third = Ledger(tmp_path, lambda: date(2026, 1, 31))
+    assert third.spent_today("key") == 4.0, "it goes on where the first one was"
+    third.add(ACCOUNT, 1.0, 1.0)
+    third.write()
+    assert dict(days(tmp_path))["2026-01-31"][ACCOUNT] == Spent(3, 3.0, 5.0)
+    second.close()
+    third.close()
+
+
+def test_a_budget_ends_with_its_reason_and_begins_anew_with_the_day(
+    tmp_path: Path, clock: Clock
+) -> None:
+    today = [date(2026, 1, 31)]
+    ledger = Ledger(tmp_path, lambda: today[0])
+    allowance = Allowance("key", Limits(cost_per_day=1.5), clock)
+    allowance.require_budget(ledger.spent_today("key"), 60.0)
+    ledger.add(ACCOUNT, 1.0, 2.0)
+    with pytest.raises(RateLimited, match=r"key 'key' has reached its limit of a cost of 1\.5 per"):
+        allowance.require_budget(ledger.spent_today("key"), 60.0)
+
+    today[0] = date(2026, 2, 1)
+    allowance.require_budget(ledger.spent_today("key"), 60.0)
+    ledger.close()

@@ -93,3 +93,25 @@ def test_a_traced_chat_becomes_a_case(site: Site, tmp_path: Path) -> None:
 
     assert json.loads(target.read_text())["messages"] == json.loads(SAID)
     assert run.exit_code == 0, run.output
+
+
+def test_help_has_the_options_of_what_is_meant_without_a_verb() -> None:
+    told = trivet("--help").output
+
+    assert "eval MODEL[@LABEL] [SETS]..." in " ".join(told.split())
+    assert "--min-pass-rate" in told
+    assert "add" in told
+
+
+def test_what_an_evaluation_keeps_lies_in_the_state_folder(
+    site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    good = write_set(tmp_path / "good.jsonl", chat("a", "hello", EXACT))
+    here = tmp_path / "here"
+    here.mkdir()
+    monkeypatch.chdir(here)
+    told = trivet("m", good, "--url", site.url, "--state-dir", tmp_path / "state")
+
+    assert told.exit_code == 0
+    assert list(here.iterdir()) == []
+    assert (tmp_path / "state/evaluations-by-hand/reports").is_dir()

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from evaluation_site import Site, chat, open_site, write_set
 
+from trivet.server.evaluation import judge
 from trivet.server.evaluation.asking import Endpoint
 from trivet.server.evaluation.case import read_set
 from trivet.server.evaluation.config import NOTHING_ASKED, EvaluationConfig, JudgeConfig
@@ -197,3 +198,17 @@ def test_the_report_of_what_serves_outlives_many_others(tmp_path: Path) -> None:
 
     assert len(history.reports("m")) == 50
     assert history.with_digest("m", "serving") is not None
+
+
+def test_the_oldest_votes_go_where_there_are_too_many(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(judge, "MAX_VOTES_KEPT", 4)
+    path = tmp_path / "votes.jsonl"
+    cache = judge.VoteCache(path)
+    for number in range(5):
+        cache.put(str(number), {"vote": "pass", "reason": ""})
+    kept = judge.VoteCache(path)
+
+    assert [number for number in range(5) if kept.find(str(number))] == [3, 4]
+    assert len(path.read_text().splitlines()) == 2

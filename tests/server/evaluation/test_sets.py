@@ -60,6 +60,9 @@ CONFIGS = {
     "min_pass_rate = 2": "a number from 0 to 1, got 2",
     "[judge]": "names no model",
     '[judge]\nmodel = "j"\nurl = "file:///etc"': "http:// or https://",
+    '[judge]\nmodel = "j"\napi_key_env = "AWS_SECRET"': "is to begin with JUDGE_, got 'AWS_SECRET'",
+    '[[lm_eval]]\ntask = "x"': "task 'x' lacks at_least",
+    '[[lm_eval]]\ntask = "x"\nat_leats = 1': "did you mean 'at_least'?",
     "gate = ": "is no TOML",
 }
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from prometheus_client.parser import text_string_to_metric_families
 
 from trivet.backends.api import GenerateStatistics
+from trivet.server.core import Served
 from trivet.server.metrics.speculating import write_speculation
 from trivet.server.metrics.text import Page
 
@@ -22,7 +23,7 @@ def test_counters_by_place_and_tokens_that_steps_saved() -> None:
     })  # fmt: skip
     guessing.statistics.num_generated_tokens = 32
     page = Page()
-    write_speculation(page, {"m": guessing, "plain": Model(stats={"running": 1.0})})
+    write_speculation(page, {Served("m"): guessing, Served("plain"): Model(stats={"running": 1.0})})
     found = {
         (sample.name, tuple(sorted(sample.labels.items()))): sample.value
         for family in text_string_to_metric_families(page.text())
@@ -47,5 +48,16 @@ def test_counters_by_place_and_tokens_that_steps_saved() -> None:
 
 def test_where_nothing_is_guessed_nothing_is_told() -> None:
     page = Page()
-    write_speculation(page, {"plain": Model(stats={"running": 1.0})})
+    write_speculation(page, {Served("plain"): Model(stats={"running": 1.0})})
     assert page.text() == ""
+
+
+def test_versions_of_a_model_are_told_apart_where_there_are_several() -> None:
+    page = Page()
+    counts = {"drafts": 1.0, "draft_tokens": 2.0, "accepted_tokens": 1.0}
+    versions = {Served("m", each): Model(stats=counts) for each in ("1", "2")}
+    write_speculation(page, versions)
+
+    families = text_string_to_metric_families(page.text())
+    found = {each.labels.get("version") for family in families for each in family.samples}
+    assert found == {"1", "2"}

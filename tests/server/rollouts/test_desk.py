@@ -4,10 +4,18 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from release_site import SIGNATURE, Site
 
-from trivet.backends.api import Cancelled, InferRequest, InferResponse, InvalidRequest, NotFound
+from trivet.backends.api import (
+    Cancelled,
+    InferRequest,
+    InferResponse,
+    InvalidRequest,
+    NotFound,
+    Tensor,
+)
 from trivet.server.models.traffic import parse_traffic
 from trivet.server.rollouts.arms import Arm
 from trivet.server.rollouts.experiments import MOST_OUTCOMES, Experiments
@@ -15,6 +23,7 @@ from trivet.server.rollouts.feedback import Answered
 from trivet.server.rollouts.journal import FileJournal
 from trivet.server.rollouts.refusals import is_refusal
 
+ONE = Tensor.of("z", np.ones(1, np.float32))
 HALVES = {"labels": {"a": 1, "b": 2}, "split": {"a": 50, "b": 50}, "sticky": ["header:x-user"]}
 WRONG: dict[str, tuple[Mapping[str, Any], str]] = {
     "a key": ({"label": {}}, "traffic has no 'label'; did you mean 'labels'"),
@@ -151,6 +160,34 @@ def test_a_request_is_counted_once_and_not_where_its_client_left() -> None:
     assert (arm.num_requests, arm.num_errors) == (1, 0)
     assert arm.take()["error"] == [0.0]
     assert arm.take() == {}
+
+
+@pytest.mark.parametrize(("inputs", "counted"), [({}, 1), ({"z": ONE}, 0)])
+async def test_what_no_version_takes_is_its_client_s_fault(
+    inputs: dict[str, Tensor], counted: int
+) -> None:
+    """The models here take no inputs: one that refuses such a request is worse, and what has one is
+    for none of them."""
+    site = await two()
+    site.desk.set_traffic("m", HALVES)
+    admitted = site.registry.routers.resolve("m", None)
+    assert admitted.watch is not None
+    sink = admitted.watch.observed(InferRequest("m", None, "r", inputs), Silent())
+    sink.fail(InvalidRequest("it is not taken"))
+
+    assert site.experiments.arm("m", admitted.version).num_errors == counted
+
+
+async def test_nothing_is_said_of_means_before_there_are_numbers() -> None:
+    site = await two()
+    site.desk.set_traffic("m", HALVES)
+    first = site.experiments.arm("m", 1)
+    first.reported("clicked", 1.0)
+    told = site.desk.traffic("m")
+
+    assert told["differences"]["clicked"]["b"]["mean"] is None
+    assert told["arms"]["a"]["outcomes"]["clicked"] == {"count": 1, "mean": 1.0}
+    assert told["arms"]["b"]["outcomes"].get("clicked", {"mean": None})["mean"] is None
 
 
 @pytest.mark.parametrize(

@@ -321,3 +321,17 @@ async def test_new_files_that_do_not_load_are_not_taken_for_the_old_ones() -> No
 
     assert phase(site) == Phase.ROLLED_BACK
     assert site.asked(10) == {1: 10}
+
+
+async def test_a_candidate_whose_files_cannot_be_read_for_a_moment_is_waited_for() -> None:
+    site = await Site.open()
+    site.drop(1)
+    site.unreadable = {2}
+    site.drop(2)
+    site.rollouts.look()
+    assert (phase(site), site.asked(10)) == (Phase.WAITING, {1: 10})
+
+    site.unreadable = set()
+    site.load()
+    site.rollouts.look()
+    assert phase(site) == Phase.RUNNING

@@ -17,6 +17,7 @@ from trivet.backends.api import (
     CheckedRequest,
     ComputeOnly,
     DeadlineExceeded,
+    InferResponse,
     Instance,
     QueueFull,
     QueueTimeout,
@@ -103,6 +104,26 @@ async def test_requests_of_one_loop_tick_share_a_batch_and_its_memory(make_execu
     first, second = (sink.responses[0].outputs[0].numpy() for sink in sinks)
     assert first.base is not None
     assert first.base is second.base
+
+
+async def test_a_batch_is_counted_before_the_first_of_its_clients_is_told(
+    make_executor: Make,
+) -> None:
+    """Whoever is answered and asks for statistics finds its request in them."""
+    executor = make_executor(HeldInstance())
+    seen: list[int] = []
+
+    class Looking(CountingSink):
+        def send(self, response: InferResponse, *, final: bool) -> None:
+            seen.append(executor._statistics.inference_count)
+            super().send(response, final=final)
+
+    sinks = [Looking(), Looking()]
+    for sink in sinks:
+        executor.submit(make_request("a"), sink)
+    for sink in sinks:
+        await sink.wait()
+    assert seen == [2, 2]
 
 
 async def test_requests_gather_while_the_instance_is_busy(make_executor: Make) -> None:

@@ -24,8 +24,8 @@ def test_counts_agree_with_each_other(
     statistics = ModelStatistics("m", 1)
     for sizes, timing in executed:
         for _ in sizes:
-            statistics.enqueue()
-        statistics.dequeue(len(sizes))
+            statistics.pending += 1
+        statistics.pending -= len(sizes)
         statistics.execution(sum(sizes), timing)
         for size in sizes:
             statistics.success(size, 5, timing, 100)
@@ -46,6 +46,22 @@ def test_counts_agree_with_each_other(
     for histogram in statistics.histograms.values():
         assert sum(histogram.counts) == num_requests
     assert sum(statistics.batch_sizes.counts) == len(executed)
+
+
+@given(st.lists(st.tuples(st.integers(1, 8), durations, durations), min_size=1), timings)
+def test_a_batch_of_answers_counts_as_its_requests_one_by_one(
+    requests: list[tuple[int, int, int]], timing: BatchTiming
+) -> None:
+    together, alone = ModelStatistics("m", 1), ModelStatistics("m", 1)
+    together.answered(requests, timing)
+    for batch_size, queue_ns, total_ns in requests:
+        alone.success(batch_size, queue_ns, timing, total_ns)
+        alone.first_response(total_ns)
+    together.last_inference_ms = alone.last_inference_ms
+    assert together.to_message() == alone.to_message()
+    for one, other in zip(together.histograms.values(), alone.histograms.values(), strict=True):
+        assert one.counts == other.counts
+    assert together.first_responses.counts == alone.first_responses.counts
 
 
 def test_times_are_summed_in_nanoseconds() -> None:

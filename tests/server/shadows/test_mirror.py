@@ -180,12 +180,12 @@ async def test_what_has_no_place_is_shed_and_delays_nobody(tmp_path: Path) -> No
 
 
 async def test_it_waits_until_who_answers_is_idle(site: Site) -> None:
-    site.primary.statistics.enqueue()
+    site.primary.statistics.pending += 1
     site.ask()
     await asyncio.sleep(0.05)
     assert site.counts == {}
 
-    site.primary.statistics.dequeue(1)
+    site.primary.statistics.pending -= 1
     await site.until(different=1)
 
 

@@ -8,7 +8,7 @@ from scripted_model import ScriptedModel
 
 from trivet.backends.api import ChatInput, Chunk, GenerateRequest, Sampling, ServingError
 from trivet.server.tracing.generating import TracedGenerator
-from trivet.server.tracing.record import Trace
+from trivet.server.tracing.record import AttributeValue, Trace
 from trivet.server.tracing.sampling import Sampler
 from trivet.server.tracing.setting import TraceSetting
 from trivet.server.tracing.tracer import Tracer
@@ -71,13 +71,15 @@ async def test_texts_are_kept_where_tensors_are(level: str) -> None:
     always = Sampler(TraceSetting((level,), rate=1))
     model = ScriptedModel()
     model.pieces = ("one, ", "two")
-    generator = TracedGenerator(model, Tracer(always, {}, traces.append), Named())
+    chosen: dict[str, AttributeValue] = {"trivet.version": 1, "trivet.route": "split:a"}
+    generator = TracedGenerator(model, Tracer(always, {}, traces.append), Named(), chosen)
     await generator.render(ChatInput([{"role": "user", "content": "hi, you"}]))
     ended = Ended()
     generator.generate(GenerateRequest("r1", [1], Sampling()), ended)
     await ended.event.wait()
     ((span,),) = (trace.spans for trace in traces)
 
+    assert chosen.items() <= span.attributes.items()
     kept = [(each.activity, each.name, each.values[0]) for each in span.tensors]
     assert kept == (
         []

@@ -33,6 +33,7 @@ class Asking:
         before = store.conversation(asked.previous_response_id, owner)
         self._chat = chat_of(asked, before, self._new)
         asked.model, self._generator = named_generator(core, asked.model, call)
+        self._told = call.told
         self.conversation = Conversation(self._chat, self._generator, self.id)
 
     async def read(self) -> int:
@@ -58,6 +59,7 @@ class Asking:
             head,
             output,
             len(self.conversation.prompt),
+            self._told,
             is_queued=bool(asked.background),
             is_streamed=bool(asked.stream),
         )

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from trivet.backends.api import Chunk, Finish, ServingError
-from trivet.server.http.openai.documents import now_s
+from trivet.server.http.openai.documents import cost_in, now_s
 from trivet.server.http.openai.events import named_event
 from trivet.server.http.openai.responses.document import error_of, usage
 from trivet.server.http.openai.responses.output import OutputItems
@@ -22,17 +22,20 @@ class Telling:
         head: Mapping[str, Any],
         output: OutputItems,
         num_input: int,
+        told: Mapping[str, str],
         *,
         is_queued: bool,
         is_streamed: bool,
     ) -> None:
-        """`head`: what the document says from the start; `is_queued`: it runs in the background;
+        """`head`: what the document says from the start; `told`: of the version that computes it;
+        `is_queued`: it runs in the background;
         `is_streamed`: events are written."""
         self.status = "queued" if is_queued else "in_progress"
         self._is_streamed = is_streamed
         self._head = head
         self._output = output
         self._num_input = num_input
+        self._told = told
         self._error: dict[str, Any] | None = None
         self._reason: str | None = None
         """Why it is incomplete."""
@@ -56,8 +59,11 @@ class Telling:
             "error": self._error,
             "incomplete_details": incomplete,
             "output": self._output.items(),
-            "usage": usage(self._num_input, self._output) if is_counted else None,
+            "usage": self._usage() if is_counted else None,
         }
+
+    def _usage(self) -> dict[str, Any]:
+        return {**usage(self._num_input, self._output), **cost_in(self._told)}
 
     def begin(self) -> list[bytes]:
         """The first events; none the second time."""

@@ -10,15 +10,16 @@ from typing import Any
 import pytest
 import torch
 from native_models import NATIVE, Make, error_of, family
-from paged_models import LENGTHS, Paged, Steps, one_by_one, random_model, whole
+from paged_models import LENGTHS, Paged, Steps, chunked, one_by_one, random_model, whole
 from torch import Tensor
 
 from trivet.backends.llm.families.config import LlmConfig
 from trivet.backends.llm.families.registry import from_hub
+from trivet.backends.llm.matrices.bits import pack_codes as file_codes
 from trivet.backends.llm.matrices.codes import E4M3, Code
 from trivet.backends.llm.matrices.grouped import Grouped
 from trivet.backends.llm.matrices.matrix import Stored
-from trivet.backends.llm.native.packing import pack_codes
+from trivet.backends.llm.native.packing import laid_plane, pack_codes
 from trivet.backends.llm.weights.gguf_blocks import E2M1
 
 pytestmark = pytest.mark.skipif(isinstance(NATIVE, str), reason=str(NATIVE))
@@ -136,7 +137,7 @@ def check(given: Packed, steps: Steps, make: Make, ids: list[list[int]] | None =
     assert error_of(found, torch.cat(exact)) < error_of(plain, torch.cat(exact)) + ROUNDED
 
 
-@pytest.mark.parametrize("steps", [whole, one_by_one])
+@pytest.mark.parametrize("steps", [whole, chunked, one_by_one])
 @pytest.mark.parametrize("name", FORMS)
 def test_codes_give_what_their_numbers_give(
     name: str, steps: Callable[[], Steps], make: Make
@@ -144,7 +145,7 @@ def test_codes_give_what_their_numbers_give(
     check(packed(FORMS[name]), steps(), make)
 
 
-@pytest.mark.parametrize("steps", [whole, one_by_one])
+@pytest.mark.parametrize("steps", [whole, chunked, one_by_one])
 def test_a_product_may_be_of_several_formats(steps: Callable[[], Steps], make: Make) -> None:
     others = {"k_proj": FORMS["6 bits"], "v_proj": None, "up_proj": FORMS["8 bits"]}
     check(packed(FORMS["4 bits"], others), steps(), make)
@@ -158,6 +159,14 @@ def test_packed_codes_lie_in_the_documented_place() -> None:
     byte = planes[1, 2, (8 + 5) // 2, 4 * 7 + 3]
     assert byte >> 4 == codes[32 + 16 + 7, 2 * 32 + 4 * 5 + 3]
     assert byte & 15 == codes[32 + 16 + 7, 2 * 32 + 4 * 4 + 3]
+
+
+def test_a_files_rows_are_laid_as_their_codes_are_packed() -> None:
+    codes = torch.randint(16, (80, 96), dtype=torch.uint8)
+    order = torch.randperm(80)[:72]
+    plane, _ = file_codes(codes, 4)
+    filled = torch.cat((codes[order], torch.zeros(24, 96, dtype=torch.uint8)))
+    assert torch.equal(laid_plane(plane, 4, order), pack_codes(filled, 4))
 
 
 def test_experts_may_have_their_inputs_in_orders_of_their_own(make: Make, tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 
 import psutil
 import pytest
+from engine_processes import engines_of
 from fault_room import metric
 from llm_site import Call, caller, write_small_llm
 from patience import patience
@@ -61,11 +62,7 @@ def is_ready(server: RunningServer) -> bool:
 
 
 def engines(server: RunningServer) -> list[psutil.Process]:
-    return [
-        child
-        for child in psutil.Process(server.process.pid).children(recursive=True)
-        if any("backends.llm.process.child" in word for word in child.cmdline())
-    ]
+    return engines_of(server.process.pid)
 
 
 class Stream(threading.Thread):

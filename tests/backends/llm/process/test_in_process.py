@@ -6,6 +6,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from engine_processes import engines_of
 from llm_site import caller, write_llm, write_tiny_llm
 from patience import patience
 from serving import RunningServer
@@ -22,8 +23,7 @@ PARAMETER = 'parameters { key: "in_process" value { string_value: "true" } }\n'
 
 
 def engines(server: RunningServer) -> list[psutil.Process]:
-    children = psutil.Process(server.process.pid).children(recursive=True)
-    return [child for child in children if "llm.process.child" in " ".join(child.cmdline())]
+    return engines_of(server.process.pid)
 
 
 @pytest.mark.parametrize(

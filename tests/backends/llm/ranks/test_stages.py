@@ -1,7 +1,6 @@
 """Stages in processes of their own: their tokens are those of one process; the end of one is the
 end of all, once for each request."""
 
-import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -83,6 +82,7 @@ def test_two_stages_give_the_tokens_of_one(folder: Path, two: DrivenEngine) -> N
 
 
 @pytest.mark.slow  # four interpreters that import torch
+@pytest.mark.timeout(600)
 def test_two_stages_of_two_ranks_each_give_the_tokens_of_one(folder: Path) -> None:
     one = driven(folder, kv_cache_bytes=1 << 24)
     sizes = {"pipeline_parallel_size": 2, "tensor_parallel_size": 2}
@@ -150,6 +150,7 @@ parameters { key: "pipeline_parallel_size" value { string_value: "2" } }
 
 
 @pytest.mark.slow  # a server whose engine starts twice
+@pytest.mark.timeout(600)
 def test_a_killed_rank_ends_each_request_once_and_its_engine_comes_back(
     tmp_path: Path, serve: Callable[..., RunningServer]
 ) -> None:
@@ -159,24 +160,23 @@ def test_a_killed_rank_ends_each_request_once_and_its_engine_comes_back(
     before = asked(call)
     assert before.status == 200, before.body
     (rank,) = ranks(server)
-    # So that none of the requests can end before.
-    rank.send_signal(signal.SIGSTOP)
-    replies: list[tuple[Reply, float]] = []
-    clients = [
-        threading.Thread(target=lambda: replies.append((asked(call), time.monotonic())))
-        for _ in range(4)
-    ]
+    ends: list[tuple[Reply, float]] = []
+
+    def ask_again_and_again() -> None:
+        while (reply := asked(call)).status == 200:
+            pass
+        ends.append((reply, time.monotonic()))
+
+    clients = [threading.Thread(target=ask_again_and_again) for _ in range(4)]
     for client in clients:
         client.start()
-    server.wait_until(
-        lambda: sum(metric(server, "vllm:num_requests_running")) == len(clients), "running"
-    )
+    server.wait_until(lambda: sum(metric(server, "vllm:num_requests_running")) >= 1, "running")
     killed_s = time.monotonic()
     rank.kill()
     for client in clients:
         client.join(patience())
-    assert [reply.status for reply, _ in replies] == [503] * len(clients)
-    assert max(ended_s for _, ended_s in replies) - killed_s < patience(1)
+    assert [reply.status for reply, _ in ends] == [503] * len(clients)
+    assert max(ended_s for _, ended_s in ends) - killed_s < patience(1)
     server.wait_until(lambda: server.get("/v2/models/tiny/ready")[0] == 200, "ready again")
     assert asked(call).json["choices"][0]["text"] == before.json["choices"][0]["text"]
     assert [each.pid != rank.pid for each in ranks(server)] == [True]
@@ -184,7 +184,7 @@ def test_a_killed_rank_ends_each_request_once_and_its_engine_comes_back(
 
 def asked(call: Call) -> Reply:
     return call("/v1/completions", {
-        "model": "tiny", "prompt": "Once upon a time", "temperature": 0, "max_tokens": 40,
+        "model": "tiny", "prompt": "Once upon a time", "temperature": 0, "max_tokens": 200,
         "ignore_eos": True,
     })  # fmt: skip
 

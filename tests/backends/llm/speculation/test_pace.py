@@ -102,3 +102,19 @@ def test_full_batches_guess_less_than_lone_sequences() -> None:
         for running, steps in ((1, 400), (32, 60))
     )
     assert many < alone
+
+
+def test_a_new_sequence_is_given_less_credit_where_others_had_no_luck() -> None:
+    speculation = Speculation(Drafter(), MOST)
+    speculation.guess(StepPlan.of([PlannedRow(Sequence("0", [1], 9), 0, 1, samples=True)]), row_of)
+    speculation.note_step(0.01)
+    first, other = Sequence("1", [1], 10_000), Sequence("2", [1], 10_000)
+    before = speculation.wanted(first)
+    for _ in range(8):
+        speculation.note(first, 2, 0)
+    assert 1 <= speculation.wanted(other) < before
+
+
+def row_of(_: Sequence) -> RowState:
+    """Nobody looks at it."""
+    return RowState.__new__(RowState)
