@@ -91,8 +91,8 @@ static void compute_attention(const Model *model, const Attended *given, int thr
     walk.buffers.attended = given->to;
     for (Work work = begin_short(&walk, given->step->tokens); take(&work); kept(&work)) {
         const int64_t slot = given->step->slots[work.piece] * size, row = work.piece * size;
-        memcpy(layer->keys + slot, given->key + row, size * sizeof(bf16));
-        memcpy(layer->values + slot, given->value + row, size * sizeof(bf16));
+        memcpy(kept_at(layer, layer->keys, slot), given->key + row, size * sizeof(bf16));
+        memcpy(kept_at(layer, layer->values, slot), given->value + row, size * sizeof(bf16));
     }
     if (model->has_amx) configure_tiles(TILE);
     attend(&walk, layer);
