@@ -4,8 +4,8 @@
        └──────────────────────────────► UNAVAILABLE (reason: what went wrong)
 
 A version is published only when all its instances are open and warm; those that serve are retired
-only after every version that should replace them is ready, so a failed load leaves the last good one
-serving; a retired version answers the requests it has taken.
+only after every version that should replace them is ready, so a failed load leaves the last good
+one serving; a retired version answers the requests it has taken.
 """
 
 import asyncio
