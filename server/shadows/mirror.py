@@ -26,6 +26,8 @@ MOST_MET = 0.005
 """Of the requests that the version which answers gets, so many at most find a shadow being
 computed, which takes cores from them: less than one in a hundred, so that the 99th percentile
 stays."""
+MET_AT_FIRST = 5
+"""So many may in any case: a version with few requests would else wait for its two hundredth."""
 LOOK_S = 0.01
 """Between two looks whether the version that answers is idle."""
 LOWEST = 19
@@ -125,7 +127,7 @@ class Mirror:
 
     def _look(self) -> None:
         self._timer = None
-        may_ask = self._is_idle() and self._num_met <= MOST_MET * self._num_seen
+        may_ask = self._is_idle() and self._num_met <= MET_AT_FIRST + MOST_MET * self._num_seen
         while may_ask and self._waiting and len(self._running) < self._setting.concurrency:
             self._ask(self._waiting.popleft())
         self._look_later()

@@ -21,7 +21,7 @@ from serving import RunningServer
 from text_lines import line
 
 COPIED = re.compile(
-    r'trivet_tensor_copied_bytes_total\{kind="(\w+)",model="(\w+)",version="1"\} (\d+)'
+    r'trivet_tensor_copied_bytes_total\{kind="(\w+)",model="(\w+)",version="\d+"\} (\d+)'
 )
 QUESTION = "On which port does the server listen for gRPC?"
 PYTHON_STEPS = ("minilm_tokenizer", "decode_png", "pick_passages")

@@ -29,8 +29,7 @@ class Grammars:
     """Constraints for one tokenizer's vocabulary. Owned by the thread that compiles."""
 
     def __init__(self, tokenizer_json: str, eos_token_id: int, vocabulary_size: int) -> None:
-        self._given = tokenizer_json, eos_token_id, vocabulary_size
-        self._made: GrammarLibrary | None = None
+        self._library = GrammarLibrary(tokenizer_json, eos_token_id, vocabulary_size)
         self._trial = GrammarTrial(tokenizer_json, eos_token_id, vocabulary_size)
         self._tried: OrderedDict[Grammar, None] = OrderedDict()
 
@@ -44,13 +43,7 @@ class Grammars:
             self._tried[grammar] = None
             if len(self._tried) > MAX_TRIED:
                 self._tried.popitem(last=False)
-        return self._library().constraint(grammar)
-
-    def _library(self) -> GrammarLibrary:
-        """Made for the first grammar: most engines never see one, and start sooner."""
-        if self._made is None:
-            self._made = GrammarLibrary(*self._given)
-        return self._made
+        return self._library.constraint(grammar)
 
     def close(self) -> None:
         """Ends its process."""

