@@ -186,7 +186,7 @@ def build_part(
     )
     if settings.num_ranks == 1:
         return made
-    each = token_bytes_of(weights.config, _kept_as(settings, dtype))
+    each = token_bytes_of(weights.config, kept_as(settings, dtype))
     cache_size = num_blocks * settings.block_size * each
     return replace(made, stage=stage, weight_bytes=weights.nbytes, cache_bytes=cache_size)
 
@@ -245,14 +245,14 @@ def _load_plain(
     beside: Companion,
 ) -> tuple[Model, int]:
     """On a processor, whose cache is of a given size. `scales`: of a cache of 8 bits."""
-    config, kind = weights.config, _kept_as(settings, dtype)
+    config, kind = weights.config, kept_as(settings, dtype)
     num_blocks = size_cache(config, settings, kind, cache_bytes(settings, None), beside.token_bytes)
     num_blocks = weights.ranks.least(num_blocks)
     cache = KvCache(config, num_blocks, settings.block_size, kind, CPU, scales, dtype)
     return make_model(weights, cache), num_blocks
 
 
-def _kept_as(settings: EngineSettings, dtype: torch.dtype) -> torch.dtype:
+def kept_as(settings: EngineSettings, dtype: torch.dtype) -> torch.dtype:
     """Keys and values of a model that computes with `dtype`."""
     return FP8 if settings.kv_cache_dtype == "fp8" else dtype
 
@@ -271,7 +271,7 @@ def _load_measured(
     bits."""
     meter = meter or CudaMeter(device)
     config = weights.config
-    kind = _kept_as(settings, dtype)
+    kind = kept_as(settings, dtype)
     use = MemoryUse.before(device, weights.nbytes + beside.weight_bytes)
     cache_bytes(replace(settings, kv_cache_bytes=0), use)  # refuses what cannot fit
     with memory_told():

@@ -18,7 +18,7 @@ from trivet.backends.llm.engine.engine import Engine
 from trivet.backends.llm.engine.flight import Runs
 from trivet.backends.llm.engine.image_desk import ImageDesk
 from trivet.backends.llm.engine.seeing import SeeingRunner
-from trivet.backends.llm.loading import Companion, LoadedPart, load_part
+from trivet.backends.llm.loading import Companion, LoadedPart, kept_as, load_part
 from trivet.backends.llm.messages import Message
 from trivet.backends.llm.ranks.processes import (
     RankedRunner,
@@ -94,7 +94,8 @@ def make_engine(
 def _host_cache_bytes(settings: EngineSettings, loaded: LoadedPart, beside: Companion) -> int:
     if loaded.device.type != "cpu":
         return 0
-    token_bytes = token_bytes_of(loaded.config, loaded.dtype) + beside.token_bytes
+    kept = kept_as(settings, loaded.dtype)
+    token_bytes = token_bytes_of(loaded.config, kept) + beside.token_bytes
     return loaded.num_blocks * settings.block_size * token_bytes
 
 

@@ -67,9 +67,9 @@ def _gives_the_same(module: nn.Module, norm: NativeNorm) -> bool:
 def _guarded(norm: NativeNorm, own: Callable[..., Tensor]) -> Callable[..., Tensor]:
     """What else a module is called with is its own affair."""
 
-    def forward(states: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-        if args or kwargs or states.dtype != torch.bfloat16:
-            return own(states, *args, **kwargs)
-        return norm(states)
+    def forward(*args: Any, **kwargs: Any) -> Tensor:
+        if len(args) != 1 or kwargs or args[0].dtype != torch.bfloat16:
+            return own(*args, **kwargs)
+        return norm(args[0])
 
     return forward

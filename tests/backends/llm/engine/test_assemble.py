@@ -50,6 +50,9 @@ def test_the_arithmetic_of_the_cache_is_told(
     # Four sequences of 64 tokens in blocks of 16: more would never be used.
     assert told[0].endswith("256 tokens in 17 blocks of 16: 4.0 sequences of 64 tokens")
     assert found["max_model_len"] == 64
+    assert found["host_cache_bytes"] == 17 * 16 * token_bytes
+    in_8_bits = info(folder, max_model_len=64, kv_cache_dtype="fp8")
+    assert in_8_bits["host_cache_bytes"] == 17 * 16 * token_bytes // 4
 
 
 def test_a_tokenizer_of_more_tokens_than_the_model_has_is_refused_with_both_numbers(

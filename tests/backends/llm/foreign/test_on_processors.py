@@ -84,6 +84,13 @@ def test_parts_stand_in_where_they_give_the_same(model_type: str) -> None:
     found.zero_()  # whoever samples may
 
 
+def test_a_norm_may_be_called_by_its_arguments_names() -> None:
+    model, states = made("llama"), torch.ones(1, 3, SIZES["hidden_size"]).bfloat16()
+    norm = model.model.norm
+    assert replace_norms(model)
+    assert torch.equal(norm(hidden_states=states), norm(states))
+
+
 def test_no_token_of_a_step_need_give_logits() -> None:
     ours, inputs = served(made("llama")), step(0, 5)
     none = replace(inputs, sample_rows=torch.empty(0, dtype=torch.int64))
