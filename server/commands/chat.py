@@ -50,11 +50,17 @@ def begun(client: Client, model: str, system: str, given: tuple[str, ...]) -> Co
 
 def only_model(client: Client) -> str:
     """Raises UsageError where there are several or none."""
-    names = [each["id"] for each in client.call("GET", "/v1/models")["data"]]
+    names = language_models(client)
     if len(names) != 1:
         there = ", ".join(names) or "none"
         raise click.UsageError(f"say which language model; the server has {there}")
-    return str(names[0])
+    return names[0]
+
+
+def language_models(client: Client) -> list[str]:
+    """A server's models that generate: the list has those that only read texts, too."""
+    there = client.call("GET", "/v1/models")["data"]
+    return [str(each["id"]) for each in there if "sampling_defaults" in each]
 
 
 def converse(conversation: Conversation) -> None:

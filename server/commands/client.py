@@ -37,18 +37,22 @@ class Client:
 
     def events(self, path: str, body: object) -> Iterator[Any]:
         """The JSON values of a stream's events, as they come; closing it tells the server to stop.
-        Raises ClickException, also for an event that says what went wrong."""
+        Raises ClickException, also for an event that says what went wrong, and for a stream whose
+        server is gone before its end: http.client takes that for the end."""
         with self._asked("POST", path, orjson.dumps(body)) as answer:
             if answer.status >= 400:
                 _value(answer.status, answer.read())
             for line in answer:
                 data = line.removeprefix(b"data:").strip()
-                if data == line.strip() or data == b"[DONE]":
+                if data == b"[DONE]":
+                    return
+                if data == line.strip():
                     continue
                 event = orjson.loads(data)
                 if "error" in event:
                     raise click.ClickException(_text_of(event))
                 yield event
+        raise click.ClickException(f"the answer of {self.url} broke off: the server is gone")
 
     def _ask(self, method: str, path: str, data: bytes | None) -> tuple[int, bytes]:
         with self._asked(method, path, data) as answer:
@@ -74,6 +78,10 @@ class Client:
                 f"no server answers at {self.url}: {error}. Start one with `trivet serve FOLDER` "
                 "or name another with --url (of models, rollout and traffic "
                 "it stands before the verb: `trivet traffic --url URL show NAME`)"
+            ) from None
+        except http.client.HTTPException as error:
+            raise click.ClickException(
+                f"the answer of {self.url} broke off, or is no HTTP: {type(error).__name__} {error}"
             ) from None
         finally:
             connection.close()

@@ -64,9 +64,9 @@ class Conversation:
         finally:
             if pieces:
                 self.messages.append({"role": "assistant", "content": "".join(pieces)})
+                self.images.clear()
             else:
                 self.messages.pop()
-        self.images.clear()
 
     def clear(self) -> None:
         """Forgets what was said."""

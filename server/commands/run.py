@@ -13,15 +13,21 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import click
 from rich.console import Console
 
-from trivet.server.commands.chat import begun, conversation_options, converse
+from trivet.server.commands.chat import (
+    begun,
+    conversation_options,
+    converse,
+    language_models,
+)
 from trivet.server.commands.client import Client
 
 _CATALOGUE = Path(__file__).with_name("catalogue.toml")
+_ENDING = (signal.SIGTERM, signal.SIGHUP)
 _POLL_S = 0.2
 _STOP_S = 40.0
 """How long a server may take to end: its own --exit-timeout-secs and some."""
@@ -49,15 +55,33 @@ def run(
     is served until Ctrl-C.
     """
     with ExitStack() as stack:
+        stack.enter_context(ended_by_signals())
         place = stack.enter_context(repository_of(model))
         server = stack.enter_context(_started(place, http_port, flags, is_shown=verbose))
         client = Client(server.url)
         server.wait(client)
-        names = [each["id"] for each in client.call("GET", "/v1/models")["data"]]
+        names = language_models(client)
         if names:
-            converse(begun(client, str(names[0]), system, given))
+            converse(begun(client, names[0], system, given))
         else:
             _serve_on(server, client)
+
+
+@contextmanager
+def ended_by_signals() -> Iterator[None]:
+    """Has SIGTERM and a terminal that is closed end this command by the way that Ctrl-C does: its
+    server has a session of its own, and would else go on without it."""
+    signals = [each for each in _ENDING if signal.getsignal(each) is not signal.SIG_IGN]
+    before = [(each, signal.signal(each, _leave)) for each in signals]
+    try:
+        yield
+    finally:
+        for each, handler in before:
+            signal.signal(each, handler)
+
+
+def _leave(number: int, frame: object) -> NoReturn:  # noqa: ARG001
+    sys.exit(128 + number)
 
 
 @contextmanager
@@ -69,7 +93,7 @@ def repository_of(model: str) -> Iterator[str]:
         yield model
     elif path.exists():
         with tempfile.TemporaryDirectory(prefix=".trivet-", dir=_beside(path)) as folder:
-            _link(path.resolve(), Path(folder))
+            _link(path, Path(folder))
             yield folder
     else:
         yield _short(model)
@@ -82,18 +106,22 @@ def _beside(path: Path) -> Path | None:
 
 
 def _link(path: Path, repository: Path) -> None:
-    """Puts a model's files into a repository, as links; as copies where there can be none."""
+    """Puts a model's files into a repository, as links; as copies where there can be none. By the
+    names that they are called by: the hub's cache is symbolic links to files that are called else.
+    """
 
     def put(source: str, target: str) -> None:
+        file = os.path.realpath(source)
         try:
-            os.link(source, target)
+            os.link(file, target)
         except OSError:
-            shutil.copy2(source, target)
+            shutil.copy2(file, target)
 
+    called = path.resolve().name if path.name in ("", "..") else path.name
     if path.is_dir():
-        shutil.copytree(path, repository / path.name, copy_function=put)
+        shutil.copytree(path, repository / called, copy_function=put)
     else:
-        put(str(path), str(repository / path.name))
+        put(str(path), str(repository / called))
 
 
 def _short(name: str) -> str:

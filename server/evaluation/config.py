@@ -40,6 +40,7 @@ from trivet.server.repository.layout import EVALUATION_FILE, EVALUATION_FOLDER
 
 OFF, REQUIRED = "off", "required"
 MAX_VOTES = 15
+MAX_DOCUMENTS = 1_000_000_000
 JUDGE_PREFIX = "JUDGE_"
 """Of the environment variables that hold keys of judges."""
 _KEYS = (
@@ -149,12 +150,12 @@ def _task(given: Mapping[str, Any], place: str) -> HarnessTask:
         raise SetFault(f"{place}: chat is true or false, got {_shown(given['chat'])}")
     if "at_least" not in given:
         raise SetFault(f"{place}: task '{name[:64]}' lacks at_least, how good it must be")
-    few_shot = int(_number(given, "few_shot", 0, 0, 1000)) if "few_shot" in given else None
+    few_shot = _count(given, "few_shot", 1000, place) if "few_shot" in given else None
     return HarnessTask(
         name,
         _number(given, "at_least", 0.0, -math.inf),
         metric,
-        int(_number(given, "limit", 0, 0)),
+        _count(given, "limit", MAX_DOCUMENTS, place) if "limit" in given else 0,
         few_shot,
         given.get("chat", False),
     )
@@ -215,6 +216,13 @@ def _number(
         f"{EVALUATION_FILE}: {key} is to be a number from {least:g} to {most:g}, got "
         f"{_shown(found)}"
     )
+
+
+def _count(given: Mapping[str, Any], key: str, most: int, place: str) -> int:
+    found = given[key]
+    if isinstance(found, int) and not isinstance(found, bool) and 0 <= found <= most:
+        return found
+    raise SetFault(f"{place}: {key} is to be a whole number from 0 to {most}, got {_shown(found)}")
 
 
 def _inside(folder: Path, name: str) -> Path:

@@ -89,7 +89,7 @@ class AtOnce:
     def _remember_large(self, message: RawRequestMessage, target: Target, data: bytes) -> None:
         """The head of a body that will come in pieces, which are tensors for the most part."""
         size_text = message.headers.get(CONTENT_LENGTH)
-        if size_text is None or EXPECT in message.headers or int(size_text) < LARGE_BYTES:
+        if size_text is None or int(size_text) < LARGE_BYTES:
             return
         head = _head_of(message, target, int(size_text))
         if head is not None and head.header_length is not None:
@@ -100,8 +100,8 @@ class AtOnce:
     def _remember_head(self, data: bytes, head: Head, begin: Begin) -> None:
         """By these bytes, if they say what was parsed, and may come again."""
         message = head.message
-        # Those that name one request never come again.
-        if head.request_id or _TRACEPARENT in message.headers:
+        # Those that name one request never come again; who waits for leave to go on is to be told.
+        if head.request_id or _TRACEPARENT in message.headers or EXPECT in message.headers:
             return
         line = f"{message.method} {message.path} HTTP/1.1\r\n".encode("utf-8", "surrogateescape")
         is_alone = data.startswith(line) and data.find(HEAD_END) == len(data) - len(HEAD_END)

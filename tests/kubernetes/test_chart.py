@@ -97,6 +97,12 @@ def test_the_startup_probe_waits_for_the_load(examples: Told) -> None:
     assert taints == ["nvidia.com/gpu"]
 
 
+def test_no_replicas_are_no_failure_where_there_may_be_none(examples: Told) -> None:
+    (scaled,) = of(examples["keda"], "ScaledObject")
+    queue = next(each for each in scaled["spec"]["triggers"] if each["name"] == "queue")
+    assert queue["metadata"]["query"].endswith(" or vector(0)")
+
+
 def test_each_group_has_its_own(examples: Told) -> None:
     told = examples["several-groups"]
     replicas = {

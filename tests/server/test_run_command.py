@@ -1,5 +1,6 @@
 """`trivet run`: the repository that one model becomes, and the way from a file to an answer."""
 
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -10,7 +11,7 @@ from llm_site import write_small_llm
 from patience import patience
 from serving import write_adder
 
-from trivet.server.commands.run import repository_of
+from trivet.server.commands.run import ended_by_signals, repository_of
 
 
 def test_a_file_is_a_repository_of_its_own_for_a_while(tmp_path: Path) -> None:
@@ -28,6 +29,17 @@ def test_so_is_a_folder(tmp_path: Path) -> None:
         assert (Path(place) / "adder/1/model.onnx").samefile(tmp_path / "adder/1/model.onnx")
 
 
+def test_links_of_the_hubs_cache_are_followed_and_keep_their_names(tmp_path: Path) -> None:
+    blob, snapshot = tmp_path / "blobs/1f2e", tmp_path / "snapshots/main"
+    blob.parent.mkdir()
+    blob.write_bytes(b"model")
+    snapshot.mkdir(parents=True)
+    (snapshot / "x.gguf").symlink_to("../../blobs/1f2e")
+    for given, found in ((snapshot, "main/x.gguf"), (snapshot / "x.gguf", "x.gguf")):
+        with repository_of(str(given)) as place:
+            assert (Path(place) / found).samefile(blob)
+
+
 def test_addresses_and_short_names_are_where_they_are() -> None:
     with repository_of("s3://bucket/model") as place:
         assert place == "s3://bucket/model"
@@ -38,6 +50,14 @@ def test_addresses_and_short_names_are_where_they_are() -> None:
         repository_of("llama-17"),
     ):
         pass
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP], ids=str)
+def test_it_ends_its_server_whoever_ends_it(number: signal.Signals) -> None:
+    before = signal.getsignal(number)
+    with ended_by_signals(), pytest.raises(SystemExit):
+        signal.raise_signal(number)
+    assert signal.getsignal(number) == before
 
 
 def run(model: Path, prompt: str) -> "subprocess.CompletedProcess[str]":

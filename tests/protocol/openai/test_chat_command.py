@@ -95,8 +95,10 @@ def test_an_answer_that_is_broken_off_is_kept_as_far_as_it_came(server: RunningS
     talked.settings["max_tokens"] = 50
     pieces = talked.say("count")
     first = next(pieces)
+    talked.images.append(Path("went-with-it.png"))
     pieces.close()  # type: ignore[attr-defined]  # a generator's
     assert talked.messages[-1] == {"role": "assistant", "content": first}
+    assert talked.images == []
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])

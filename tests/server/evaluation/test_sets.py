@@ -63,6 +63,8 @@ CONFIGS = {
     '[judge]\nmodel = "j"\napi_key_env = "AWS_SECRET"': "is to begin with JUDGE_, got 'AWS_SECRET'",
     '[[lm_eval]]\ntask = "x"': "task 'x' lacks at_least",
     '[[lm_eval]]\ntask = "x"\nat_leats = 1': "did you mean 'at_least'?",
+    '[[lm_eval]]\ntask = "x"\nat_least = 1\nlimit = inf': "limit is to be a whole number",
+    '[[lm_eval]]\ntask = "x"\nat_least = 1\nlimit = 0.5': "got 0.5",
     "gate = ": "is no TOML",
 }
 

@@ -1,6 +1,7 @@
 """Large bodies behind a known head are read into their place; all else about them is as before."""
 
 import asyncio
+import re
 from collections.abc import AsyncIterator
 
 import numpy as np
@@ -142,3 +143,25 @@ async def test_one_that_pauses_is_told(core: FakeCore) -> None:
         client.writer.close()
     finally:
         await site.close()
+
+
+async def test_who_waits_for_leave_to_send_is_told(site: Site) -> None:
+    """Also behind a head that came with all of its body before."""
+    opened = await connect(site)
+    values = VALUES[: LARGE_BYTES // 4]
+    data = request(values, "Expect: 100-continue")
+    head = data.find(b"\r\n\r\n") + 4
+    told = b"HTTP/1.1 100 Continue\r\n\r\n"
+    for sent in (data, data, data[:head]):
+        opened.send(sent)
+        async with asyncio.timeout(patience()):
+            begun = await opened.reader.readuntil(b"\r\n\r\n")
+            if begun == told:
+                opened.send(data[len(sent) :])
+                begun = await opened.reader.readuntil(b"\r\n\r\n")
+            else:
+                assert sent == data
+            (length,) = re.findall(rb"\r\ncontent-length: (\d+)", begun.lower())
+            body = await opened.reader.readexactly(int(length))
+        assert body.endswith(values.tobytes())
+    opened.writer.close()
