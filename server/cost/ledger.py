@@ -152,11 +152,12 @@ class Ledger:
 
     def hear_others(self) -> None:
         """Reads what the folder's other servers have written. Blocking."""
-        found: dict[str, float] = {}
-        for path in self._place.others(self._day):
+        day, found = self._day, dict[str, float]()
+        for path in self._place.others(day):
             for key, cost in by_key(_read(path)).items():
                 found[key] = found.get(key, 0.0) + cost
-        self._of_others = found
+        if day == self._day:  # else a new one has begun meanwhile, in a thread's own time
+            self._of_others = found
 
     def close(self) -> None:
         """Another server may go on with its files."""

@@ -2,7 +2,8 @@
 
 Amazon gives two minutes, Google and Azure thirty seconds. Addresses and answers are those of each
 cloud's instance metadata: Amazon's `spot/instance-action` (with a token, version 2 of its service),
-Google's `instance/preempted`, Azure's scheduled events of the type `Preempt`.
+Google's `instance/preempted`, Azure's scheduled events of the type `Preempt`, which all machines of a
+set are told, with the names of those that they are about.
 """
 
 import asyncio
@@ -33,14 +34,22 @@ class _Question:
     address: str
     path: str
     headers: Mapping[str, str]
-    is_notice: Callable[[str], bool]
+    is_notice: Callable[[str, str], bool]
+    """Of the answer and the machine's name."""
     has_token: bool = False
+    name_path: str = ""
+    """Where the machine's name is, for a notice that names machines."""
 
 
-def _preempts(text: str) -> bool:
+def _preempts(text: str, name: str) -> bool:
     told: Any = json.loads(text)
     events = told.get("Events", ()) if isinstance(told, dict) else ()
-    return any(isinstance(each, dict) and each.get("EventType") == "Preempt" for each in events)
+    return any(
+        isinstance(each, dict)
+        and each.get("EventType") == "Preempt"
+        and name in each.get("Resources", ())
+        for each in events
+    )
 
 
 _QUESTIONS = {
@@ -48,20 +57,21 @@ _QUESTIONS = {
         "http://169.254.169.254",
         "/latest/meta-data/spot/instance-action",
         {},
-        lambda text: json.loads(text).get("action") in ("terminate", "stop", "hibernate"),
+        lambda text, _: json.loads(text).get("action") in ("terminate", "stop", "hibernate"),
         has_token=True,
     ),
     "gcp": _Question(
         "http://169.254.169.254",
         "/computeMetadata/v1/instance/preempted",
         {"Metadata-Flavor": "Google"},
-        lambda text: text.strip() == "TRUE",
+        lambda text, _: text.strip() == "TRUE",
     ),
     "azure": _Question(
         "http://169.254.169.254",
         "/metadata/scheduledevents?api-version=2020-07-01",
         {"Metadata": "true"},
         _preempts,
+        name_path="/metadata/instance/compute/name?api-version=2021-02-01&format=text",
     ),
 }
 CLOUDS = tuple(_QUESTIONS)
@@ -89,6 +99,7 @@ class SpotNotice:
         self._address = address
         self._sleep = sleep
         self._outage = Outage()
+        self._name = ""
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
@@ -111,8 +122,11 @@ class SpotNotice:
 
     async def _has_come(self, session: ClientSession, question: _Question) -> bool:
         try:
-            has_come = question.is_notice(await _answer(session, question))
-        except (ClientError, TimeoutError, OSError, ValueError, AttributeError) as error:
+            if question.name_path and not self._name:
+                self._name = (await _answer(session, question, question.name_path)).strip()
+            told = await _answer(session, question, question.path)
+            has_come = question.is_notice(told, self._name)
+        except (ClientError, OSError, ValueError, AttributeError, TypeError) as error:
             if self._outage.goes_on():
                 log.warning(
                     "--spot-notice=%s: the cloud's metadata cannot be read, so no notice would be "
@@ -126,7 +140,7 @@ class SpotNotice:
         return has_come
 
 
-async def _answer(session: ClientSession, question: _Question) -> str:
+async def _answer(session: ClientSession, question: _Question, path: str) -> str:
     """The text that is there; "{}" while Amazon has none to give, which it says by 404."""
     headers = dict(question.headers)
     if question.has_token:
@@ -134,7 +148,7 @@ async def _answer(session: ClientSession, question: _Question) -> str:
         async with session.put("/latest/api/token", headers=ttl) as given:
             given.raise_for_status()
             headers["X-aws-ec2-metadata-token"] = await given.text()
-    async with session.get(question.path, headers=headers) as answered:
+    async with session.get(path, headers=headers) as answered:
         if answered.status == HTTPStatus.NOT_FOUND and question.has_token:
             return "{}"
         answered.raise_for_status()

@@ -18,7 +18,17 @@ NONE = {"aws": (404, ""), "gcp": (200, "FALSE"), "azure": (200, '{"Events": []}'
 NOTICE = {
     "aws": (200, json.dumps({"action": "terminate", "time": "2026-11-30T08:22:00Z"})),
     "gcp": (200, "TRUE\n"),
-    "azure": (200, json.dumps({"Events": [{"EventType": "Reboot"}, {"EventType": "Preempt"}]})),
+    "azure": (
+        200,
+        json.dumps(
+            {
+                "Events": [
+                    {"EventType": "Reboot", "Resources": ["mine_1"]},
+                    {"EventType": "Preempt", "Resources": ["mine_0", "mine_1"]},
+                ]
+            }
+        ),
+    ),
 }
 ASKED = {
     "aws": ("/latest/meta-data/spot/instance-action", "X-aws-ec2-metadata-token", "token"),
@@ -42,7 +52,12 @@ async def metadata(cloud: str, answers: list[tuple[int, str]]) -> AsyncIterator[
 
     app = web.Application()
     app.router.add_get(path, answer)
+
+    async def name(_: web.Request) -> web.Response:
+        return web.Response(text="mine_1")
+
     app.router.add_put("/latest/api/token", token)
+    app.router.add_get("/metadata/instance/compute/name", name)
     async with TestServer(app) as server:
         yield str(server.make_url(""))
 
@@ -64,6 +79,28 @@ async def heard(cloud: str, answers: list[tuple[int, str]], at: str = "") -> Non
 @pytest.mark.parametrize("cloud", CLOUDS)
 def test_the_notice_is_heard_after_silence(cloud: str) -> None:
     asyncio.run(heard(cloud, [NONE[cloud], NONE[cloud], NOTICE[cloud]]))
+
+
+def test_a_notice_to_another_machine_of_the_set_is_none_to_this_one() -> None:
+    other = json.dumps({"Events": [{"EventType": "Preempt", "Resources": ["mine_0"]}]})
+
+    async def asked() -> int:
+        count = 0
+
+        async def counted(_: float) -> None:
+            nonlocal count
+            count += 1
+            await asyncio.sleep(0)
+
+        async with metadata("azure", [(200, other)]) as address:
+            notice = SpotNotice("azure", pytest.fail, address=address, sleep=counted)
+            notice.start()
+            while count < 3:
+                await asyncio.sleep(0)
+            notice.close()
+        return count
+
+    assert asyncio.run(asked()) >= 3
 
 
 @pytest.mark.parametrize("cloud", CLOUDS)
