@@ -263,6 +263,8 @@ class BatchingExecutor:
         self._free.clear()
         while self._answers.in_progress > self._queue.size:
             await self._answers.one_ended()
+            # What the instance held is for others by now.
+            self._idle.withdraw()
             self._free.clear()
         await self._pool.retire(CLOSE_S)
         for ticket in self._queue:

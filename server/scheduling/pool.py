@@ -122,6 +122,8 @@ class InstancePool:
         self.idle.withdraw()
         self.idle.free.clear()
         await asyncio.gather(*(worker.close(timeout_s) for worker in self.workers))
+        # A batch may have been back after all of its answers, with its instance gone.
+        self.idle.return_permits()
         self._past_deaths = deaths
 
     def replace(self, instances: Sequence[tuple[str, Instance]]) -> None:
@@ -131,7 +133,10 @@ class InstancePool:
 
     async def close(self, timeout_s: float) -> None:
         """Frees the instances after their batches in progress, which get so long."""
-        await asyncio.gather(*(worker.close(timeout_s) for worker in self.workers))
+        closed: tuple[Worker, ...] = ()
+        while closed is not self.workers:  # it may wake meanwhile
+            closed = self.workers
+            await asyncio.gather(*(worker.close(timeout_s) for worker in closed))
         self.idle.close()
 
 
@@ -221,6 +226,11 @@ class IdleWorkers:
         if self._permits is not None:
             for worker in self.free:
                 self._permits[worker.name].withdraw()
+
+    def return_permits(self) -> None:
+        """None of them runs any more."""
+        for permit in (self._permits or {}).values():
+            permit.withdraw()
 
     def close(self) -> None:
         """The instances are gone."""

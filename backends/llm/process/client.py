@@ -278,10 +278,8 @@ class EngineClient:
         self._listener.on_lost(InstanceDied(self.trouble))
 
     async def _replace(self, dead: StartedEngine, ending: Ending | None) -> None:
-        if ending is None:
-            # Its last word was that it hung up: the process is about to end.
-            await asyncio.to_thread(_await_end, dead)
-        await asyncio.to_thread(dead.kill)
+        # In one turn of a thread: it is killed although nobody waits for another one any more.
+        await asyncio.to_thread(_end, dead, is_ending=ending is None)
         ending = ending or dead.ending()
         self.deaths[ending.cause] += 1
         self.trouble = (
@@ -309,10 +307,12 @@ class EngineClient:
                 return
 
 
-def _await_end(engine: StartedEngine) -> None:
+def _end(engine: StartedEngine, *, is_ending: bool) -> None:
+    """`is_ending`: its last word was that it hung up, and the process is about to end."""
     deadline_s = time.monotonic() + _END_S
-    while engine.is_running() and time.monotonic() < deadline_s:
+    while is_ending and engine.is_running() and time.monotonic() < deadline_s:
         time.sleep(0.01)
+    engine.kill()
 
 
 def _kill_late(starting: "asyncio.Future[StartedEngine]") -> None:

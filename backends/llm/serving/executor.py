@@ -78,6 +78,8 @@ class LlmExecutor(Spoken):
         self._why_asleep = ""
         self._held: dict[str, Submit] = {}
         """Requests that came since it fell asleep."""
+        self._num_adapting = 0
+        """Loads of adapters that have not ended."""
         self._awake = asyncio.Event()
         """Set when it has woken, or did not."""
         self._empty = asyncio.Event()
@@ -213,7 +215,8 @@ class LlmExecutor(Spoken):
         """See Sleeps. An engine that is being started again is left alone."""
         is_back = self.is_asleep or self._client.is_ready
         has_begun = len(self._running) > len(self._held)
-        return Use(self._num_submitted, bool(self._running) or not is_back, has_begun)
+        is_busy = bool(self._running) or self._num_adapting > 0 or not is_back
+        return Use(self._num_submitted, is_busy, has_begun)
 
     async def sleep(self, on_wanted: OnWanted) -> None:
         """See Sleeps."""
@@ -223,6 +226,7 @@ class LlmExecutor(Spoken):
             self._fewer = self._fewer or asyncio.Event()
             await self._fewer.wait()
         await self._client.part()
+        self._shelf.forget_pending(ModelNotReady(f"model '{self._name}' has been put to sleep"))
         self._num_waits = 0.0
 
     def wake(self, instances: Sequence[tuple[str, Instance]]) -> None:
@@ -280,8 +284,12 @@ class LlmExecutor(Spoken):
 
     async def load_adapter(self, name: str, folder: str, *, in_place: bool) -> None:
         """See Adapting."""
-        await self._be_awake()
-        await self._shelf.load(name, folder, in_place=in_place)
+        self._num_adapting += 1
+        try:
+            await self._be_awake()
+            await self._shelf.load(name, folder, in_place=in_place)
+        finally:
+            self._num_adapting -= 1
 
     async def unload_adapter(self, name: str) -> None:
         """See Adapting."""

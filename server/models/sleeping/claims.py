@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
+from trivet.backends.api import LoadFailed
 from trivet.server.models.sleeping.budget import Sizes
 
 
@@ -19,6 +20,8 @@ class Claim:
     """Whether anybody still waits for what it is for."""
     is_urgent: Callable[[], bool] = lambda: False
     """Whether a model that computes waits for it, and frees nothing before it has it."""
+    require: Callable[[], None] = lambda: None
+    """Raises LoadFailed where waiting is in vain."""
     number: int = 0
     granted: "asyncio.Future[None]" = field(
         default_factory=lambda: asyncio.get_running_loop().create_future()
@@ -62,6 +65,16 @@ class Claims:
                 self._waiting.remove(claim)
                 claim.granted.set_exception(NotWanted())
         return min(self._waiting, key=lambda each: (-each.priority, each.number), default=None)
+
+    def is_refused(self, claim: Claim) -> bool:
+        """Sends it away where it could wait for ever, and others behind it."""
+        try:
+            claim.require()
+        except LoadFailed as error:
+            self._waiting.remove(claim)
+            claim.granted.set_exception(error)
+            return True
+        return False
 
     def grant(self, claim: Claim) -> None:
         """It is his."""

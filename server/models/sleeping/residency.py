@@ -25,7 +25,7 @@ from trivet.server.models.opening import Opener
 from trivet.server.models.sleeping.budget import FLAG, Budget, Sizes, total
 from trivet.server.models.sleeping.claims import Claim, Claims, NotWanted
 from trivet.server.models.sleeping.policy import Awake, Terms, who_sleeps
-from trivet.server.models.sleeping.resident import TAGS, Resident, Rest
+from trivet.server.models.sleeping.resident import TAGS, Resident, Rest, pinned_beside
 from trivet.server.repository.unchanged import changed_file
 
 log = logging.getLogger(__name__)
@@ -94,25 +94,25 @@ class Residency:
             return
         estimate = await self._opener.estimate(plan, version)
         self._require(plan, estimate)
-        claim = Claim(estimate, terms.priority, lambda: True)
-        with self._claims.held(claim):
-            await self._granted(claim)
-            opened = await self._opener.open(plan, version)
-            try:
-                self._require(plan, opened.sizes)
-            except LoadFailed:
-                await _close(opened)
-                raise
-        self._admit(plan, publish(opened), opened, terms)
-        self._settle()
+        require = partial(self._require, plan, estimate)
+        claim = Claim(estimate, terms.priority, lambda: True, require=require)
+        try:
+            with self._claims.held(claim):
+                await self._granted(claim)
+                opened = await self._opener.open(plan, version)
+                try:
+                    self._require(plan, opened.sizes)
+                except LoadFailed:
+                    await _close(opened)
+                    raise
+            self._admit(plan, publish(opened), opened, terms)
+        finally:
+            # Others wait for what this did not need, and nothing else may tell them.
+            self._settle()
 
     def _require(self, plan: LoadPlan, sizes: Sizes) -> None:
         assert self._budget is not None
-        fixed = {
-            each.model.key: each.sizes
-            for each in self._residents.values()
-            if each.terms.is_pinned and each.model.key != plan.folder.key
-        }
+        fixed = pinned_beside(plan.folder.key, self._residents.values())
         self._budget.require(plan.folder.key, sizes, fixed)
 
     def _admit(self, plan: LoadPlan, model: Model, opened: Opened, terms: Terms) -> None:
@@ -164,10 +164,11 @@ class Residency:
             self._serve_at_once(urgent, now_s)
         while (claim := self._claims.first()) is not None:
             lacking = self._budget.lacking(self._used(), claim.sizes)
-            if lacking:
+            if not lacking:
+                self._claims.grant(claim)
+            elif not self._claims.is_refused(claim):
                 self._make_room(lacking, now_s, claim.priority)
                 return
-            self._claims.grant(claim)
         # What was loaded may take more than its files said.
         if lacking := self._budget.lacking(self._used(), {}):
             self._make_room(lacking, now_s, None)
@@ -278,14 +279,15 @@ class Residency:
     async def wake(self, models: Iterable[Model], tags: Sequence[str]) -> None:
         """Wakes those that sleep, once all tags of theirs were asked for; returns when they are
         awake. Raises ModelNotReady."""
-        waking: list[Awaitable[None]] = []
+        waking: list[asyncio.Task[None]] = []
         wanted = [r for model in models if (r := self._residents.get(model)) is not None]
         for resident in wanted:
             resident.tags -= set(tags)
             if resident.rest is Rest.ASLEEP and not resident.tags:
                 waking.append(self._begin_wake(resident, lambda: True))
         if waking:
-            await asyncio.gather(*waking)
+            # Not gather: who asked may leave, and requests wait for it by now.
+            await asyncio.wait(waking)
         for resident in wanted:
             if resident.error is not None:
                 raise resident.error
@@ -306,8 +308,9 @@ class Residency:
             return not resident.is_over and is_wanted()
 
         claim = Claim(
-            resident.sizes, resident.terms.priority, still_wanted, lambda: resident.is_urgent
-        )
+            resident.sizes, resident.terms.priority, still_wanted, lambda: resident.is_urgent,
+            partial(self._require_beside_pinned, resident),
+        )  # fmt: skip
         try:
             with self._claims.held(claim):
                 if self._budget is not None:
@@ -319,9 +322,19 @@ class Residency:
         except NotWanted:
             resident.rest = Rest.ASLEEP
             resident.is_wanted = resident.is_urgent = False
+            if still_wanted():
+                # Somebody came since it was given up.
+                self._wanted(resident, ())
         except ServingError as error:
             self._did_not_wake(resident, error)
         self._settle()
+
+    def _require_beside_pinned(self, resident: Resident) -> None:
+        try:
+            self._require(resident.plan, resident.sizes)
+        except LoadFailed as error:
+            log.warning("%s", error.message)  # who asks need not know which others there are
+            raise LoadFailed("what is pinned by now leaves too little memory") from None
 
     async def _open(self, resident: Resident) -> Sequence[tuple[str, Instance]]:
         """Raises LoadFailed, UnreadableFiles."""

@@ -1,13 +1,14 @@
 """A loaded version, as far as its memory goes."""
 
 import asyncio
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from enum import Enum
 
 from trivet.backends.api import Histogram, ModelNotReady, Sleeps
 from trivet.server.models.load_plan import LoadPlan
 from trivet.server.models.model import Model
-from trivet.server.models.sleeping.budget import Sizes
+from trivet.server.models.sleeping.budget import Sizes, total
 from trivet.server.models.sleeping.policy import Awake, Terms
 
 WAKE_BOUNDS_S = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 25.0, 60.0)
@@ -94,3 +95,15 @@ class Resident:
             use.is_busy,
             is_held or use.is_bound or self.terms.is_pinned,
         )
+
+
+def pinned_beside(key: str, residents: Iterable[Resident]) -> dict[str, Sizes]:
+    """What those take that are pinned, by model. Of the model `key` itself they are versions that
+    have their memory until what is loaded replaces them, or beside it."""
+    found: dict[str, Sizes] = {}
+    for each in residents:
+        own = each.model.key
+        is_here = own != key or each.has_memory or each.rest is Rest.WAKING
+        if each.terms.is_pinned and is_here:
+            found[own] = total((found.get(own, {}), each.sizes))
+    return found

@@ -128,6 +128,7 @@ class SequenceExecutor:
             self._queue.push(ticket)
         except ServingError as error:
             self._answers.fail(ticket, type(error)(labelled(request, error.message)))
+            return
         if self._on_wanted is not None:
             self._on_wanted(request.callers)
 

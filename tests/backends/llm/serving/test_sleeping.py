@@ -19,6 +19,7 @@ from trivet.backends.api import (
     DeadlineExceeded,
     GenerateRequest,
     ModelNotReady,
+    NotFound,
     QueueFull,
     Sampling,
     ServingError,
@@ -224,3 +225,16 @@ async def test_a_model_that_is_unloaded_while_it_sleeps_ends_what_waits(room: Ro
     await room.executor.close()
     await sink.wait()
     assert sink.error is not None
+
+
+async def test_who_loads_an_adapter_is_waited_for_by_it(room: Room) -> None:
+    """Or nobody would wake it for him."""
+    await room.sleep()
+    assert not room.executor.use().is_busy
+    loads = asyncio.create_task(room.executor.load_adapter("own", "own", in_place=False))
+    await asyncio.sleep(0)
+    assert room.num_wanted == 1
+    assert room.executor.use().is_busy
+    room.wake()
+    with pytest.raises(NotFound):
+        await loads
