@@ -2,8 +2,8 @@
 
 Amazon gives two minutes, Google and Azure thirty seconds. Addresses and answers are those of each
 cloud's instance metadata: Amazon's `spot/instance-action` (with a token, version 2 of its service),
-Google's `instance/preempted`, Azure's scheduled events of the type `Preempt`, which all machines of a
-set are told, with the names of those that they are about.
+Google's `instance/preempted`, Azure's scheduled events of the type `Preempt`, which all machines of
+a set are told, with the names of those that they are about.
 """
 
 import asyncio
