@@ -9,7 +9,7 @@ from fakes import CountingSink, HeldInstance, make_request, make_signature
 from google.protobuf import text_format
 from patience import patience
 
-from trivet.backends.api import Instance, ServingError
+from trivet.backends.api import Instance
 from trivet.protos.model_config_pb2 import ModelConfig
 from trivet.server.models.load_plan import LoadPlan
 from trivet.server.models.loader import Opened
@@ -34,7 +34,7 @@ class SleepyOpener:
         self.opened: list[tuple[str, HeldInstance]] = []
         self.is_held = False
         """Whether new instances compute only once they are released."""
-        self.error: ServingError | None = None
+        self.error: Exception | None = None
         self.gate = asyncio.Event()
         """Opening waits for it."""
         self.gate.set()

@@ -103,7 +103,7 @@ class Residency:
                 try:
                     self._require(plan, opened.sizes)
                 except LoadFailed:
-                    await _close(opened)
+                    await asyncio.to_thread(opened.close)
                     raise
             self._admit(plan, publish(opened), opened, terms)
         finally:
@@ -227,22 +227,22 @@ class Residency:
     # -- to sleep ------------------------------------------------------------------------------
 
     async def sleep(self, models: Iterable[Model]) -> None:
-        """Puts these to sleep, pinned or not; returns when they are."""
-        wanted = [r for model in models if (r := self._residents.get(model)) is not None]
-        falling = [
-            self._begin_sleep(each, "asked to", set(TAGS))
-            for each in wanted
-            if each.rest is Rest.AWAKE
-        ]
+        """Puts these to sleep, pinned or not; returns when they are. Who wakes serves those that
+        wait for it."""
+        falling = []
+        for each in [r for model in models if (r := self._residents.get(model)) is not None]:
+            if each.rest is Rest.AWAKE:
+                self._begin_sleep(each, "asked to")
+            if each.rest is Rest.FALLING and each.falling is not None:
+                each.tags = set(TAGS)
+                falling.append(each.falling)
         if falling:
             await asyncio.wait(falling)
 
-    def _begin_sleep(
-        self, resident: Resident, reason: str, tags: set[str] | None = None
-    ) -> "asyncio.Task[None]":
+    def _begin_sleep(self, resident: Resident, reason: str) -> None:
         resident.rest = Rest.FALLING
-        resident.tags = tags or set()
-        return self._spawn(self._fall_asleep(resident, reason))
+        resident.tags = set()
+        resident.falling = self._spawn(self._fall_asleep(resident, reason))
 
     async def _fall_asleep(self, resident: Resident, reason: str) -> None:
         await resident.sleeps.sleep(partial(self._wanted, resident))
@@ -327,6 +327,10 @@ class Residency:
                 self._wanted(resident, ())
         except ServingError as error:
             self._did_not_wake(resident, error)
+        except Exception:
+            log.exception("%s does not wake", resident.label)
+            told = "it failed unexpectedly; the server log has the details"
+            self._did_not_wake(resident, LoadFailed(told))
         self._settle()
 
     def _require_beside_pinned(self, resident: Resident) -> None:
@@ -346,7 +350,7 @@ class Residency:
             )
         opened = await self._opener.open(plan, model.version)
         if resident.is_over or opened.config != model.config:
-            await _close(opened)
+            await asyncio.to_thread(opened.close)
             if not resident.is_over:
                 raise LoadFailed("its files say otherwise than when it was loaded; load it again")
         model.gpu_memory.taken = opened.gpu_memory.taken
@@ -393,8 +397,3 @@ class Residency:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return task
-
-
-async def _close(opened: Opened) -> None:
-    for _, instance in opened.instances:
-        await asyncio.to_thread(instance.close)

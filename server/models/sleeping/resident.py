@@ -41,6 +41,8 @@ class Resident:
     used_s: float
     woke_s: float
     rest: Rest = Rest.AWAKE
+    falling: "asyncio.Task[None] | None" = None
+    """What puts it to sleep, or did the last time."""
     num_taken: int = 0
     """As it was last seen."""
     wake_took_s: float = 0.0

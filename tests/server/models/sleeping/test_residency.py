@@ -107,6 +107,26 @@ async def test_falling_asleep_ends_what_has_begun_and_holds_what_comes(make_room
     assert len(old.batches) == 1
 
 
+async def test_who_puts_a_model_to_sleep_that_falls_asleep_already_waits_for_it(
+    make_room: Make,
+) -> None:
+    room = make_room()
+    room.opener.is_held = True
+    model = await room.load("m")
+    sink = room.ask("m")
+    await room.until(lambda: bool(room.opener.instance("m").batches))
+    first = asyncio.create_task(room.residency.sleep([model]))
+    await room.until(lambda: room.rest("m") is Rest.FALLING)
+    second = asyncio.create_task(room.residency.sleep([model]))
+    await asyncio.sleep(0)
+    assert not second.done(), "it computes"
+    room.opener.instance("m").release()
+    await second
+    assert room.rest("m") is Rest.ASLEEP
+    await first
+    await ended(sink)
+
+
 async def test_what_is_woken_by_hand_wakes_with_the_last_of_its_tags(make_room: Make) -> None:
     room = make_room()
     model = await room.load("m")
@@ -191,6 +211,25 @@ async def test_a_model_that_does_not_wake_fails_all_that_wait_and_says_so(make_r
     await ended(again)
     assert isinstance(again.error, ModelNotReady)
     assert room.opener.num_opening == 2, "it is not tried for each request"
+
+
+async def test_a_fault_of_ours_while_a_model_wakes_ends_what_waits_and_it_is_tried_again(
+    make_room: Make, caplog: pytest.LogCaptureFixture
+) -> None:
+    room = make_room()
+    model = await room.load("m")
+    await room.asleep("m")
+    room.opener.error = ZeroDivisionError("swordfish")
+    sink = room.ask("m")
+    await ended(sink)
+    assert isinstance(sink.error, ModelNotReady)
+    assert "it failed unexpectedly; the server log has the details" in sink.error.message
+    assert "ZeroDivisionError: swordfish" in caplog.text
+    room.opener.error = None
+    await room.residency.wake([model], ["weights", "kv_cache"])
+    again = room.ask("m")
+    await ended(again)
+    assert again.error is None
 
 
 async def test_a_model_that_did_not_wake_is_tried_again_and_serves(make_room: Make) -> None:
