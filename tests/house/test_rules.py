@@ -32,6 +32,10 @@ DOORS = {
         "server/models/sleeping/residency.py",
         "Residency._wake",
     ): "what has no end would leave requests waiting for ever",
+    (
+        "server/models/sleeping/residency.py",
+        "Residency._fall_asleep",
+    ): "the same of what falls asleep",
     ("server/remote/follower.py", "Follower._error_of"): "a round, told to whoever waits for it",
     ("server/remote/follower.py", "Follower._poll"): "a round: the next one may go better",
     (

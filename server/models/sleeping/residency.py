@@ -12,7 +12,6 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable, Iterable, Sequence
-from dataclasses import dataclass
 from functools import partial
 
 from trivet.backends.api import Instance, LoadFailed, ModelNotReady, ServingError
@@ -22,7 +21,7 @@ from trivet.server.models.load_plan import LoadPlan
 from trivet.server.models.loader import Opened
 from trivet.server.models.model import Model
 from trivet.server.models.opening import Opener
-from trivet.server.models.sleeping.budget import FLAG, Budget, Sizes, total
+from trivet.server.models.sleeping.budget import FLAG, NO_TERMS, MemoryTerms, Sizes, total
 from trivet.server.models.sleeping.claims import Claim, Claims, NotWanted
 from trivet.server.models.sleeping.policy import Awake, Terms, who_sleeps
 from trivet.server.models.sleeping.resident import TAGS, Resident, Rest, pinned_beside
@@ -32,18 +31,6 @@ log = logging.getLogger(__name__)
 LOOK_S = 0.25
 _FIRST_RETRY_S = 1.0
 _LAST_RETRY_S = 60.0
-
-
-@dataclass(frozen=True, slots=True)
-class MemoryTerms:
-    """What the server's options say."""
-
-    budget: Budget | None = None
-    idle_s: float = 0.0
-    """After which time without use models sleep whose config does not say; 0: they do not."""
-
-
-NO_TERMS = MemoryTerms()
 
 
 class Residency:
@@ -245,15 +232,19 @@ class Residency:
         resident.falling = self._spawn(self._fall_asleep(resident, reason))
 
     async def _fall_asleep(self, resident: Resident, reason: str) -> None:
-        await resident.sleeps.sleep(partial(self._wanted, resident))
+        try:
+            await resident.sleeps.sleep(partial(self._wanted, resident))
+        except Exception:
+            # What it had is given up. Who waits is served by what wakes.
+            log.exception("%s did not fall asleep in order", resident.label)
+            resident.is_wanted = resident.sleeps.use().is_busy
         if not resident.sleeps.is_asleep:
             # A sequence has begun meanwhile.
             resident.rest = Rest.AWAKE
             return
         resident.rest = Rest.ASLEEP
-        statistics, memory = resident.model.statistics, resident.model.gpu_memory
-        statistics.cpu_memory_bytes = 0
-        statistics.gpu_memory = memory.taken = {}
+        resident.model.gpu_memory.taken = {}
+        resident.takes(0, self._residents.values())
         await asyncio.to_thread(give_back)
         self._on_change()
         log.info("%s is asleep: %s", resident.label, reason)
@@ -354,6 +345,7 @@ class Residency:
             if not resident.is_over:
                 raise LoadFailed("its files say otherwise than when it was loaded; load it again")
         model.gpu_memory.taken = opened.gpu_memory.taken
+        resident.takes(opened.cpu_memory_bytes, self._residents.values())
         return self._assembler.connected(plan, opened, model.statistics)
 
     def _awake(

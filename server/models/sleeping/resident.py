@@ -84,6 +84,14 @@ class Resident:
         if use.is_busy or use.num_taken != self.num_taken:
             self.num_taken, self.used_s = use.num_taken, now_s
 
+    def takes(self, cpu_bytes: int, residents: Iterable["Resident"]) -> None:
+        """Says so in its statistics, with what it takes of GPUs, unless it was loaded again: both
+        of them count there, and the figures are the newer one's."""
+        own = self.model.statistics
+        newest = [each for each in residents if each.model.statistics is own][-1:]
+        if newest in ([], [self]):
+            own.takes(cpu_bytes, self.model.gpu_memory.taken)
+
     def seen(self, index: int, *, is_held: bool) -> Awake:
         """For the policy. `is_held`: it must not sleep now."""
         use = self.sleeps.use()
