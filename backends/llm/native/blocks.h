@@ -153,8 +153,8 @@ static void multiply_vectors(const Left *left, const bf16 *panel, float *sums) {
     }
 }
 
-/* [rows, PANEL]: up to ROWS rows times a panel. `is_first` and `meanwhile` as above: vectors have no
- * time for the latter. */
+/* [rows, PANEL]: up to ROWS rows times a panel. `is_first` and `meanwhile` as above: vectors have
+ * no time for the latter. */
 static void multiply_block(const Model *model, const Left *left, const bf16 *panel, int is_first,
                            Meanwhile *meanwhile, float *sums) {
     if (!model->has_amx)

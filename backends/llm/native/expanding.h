@@ -1,4 +1,5 @@
-/* Codes to bfloat16, in the order of packed numbers: worth it where more than a few rows read them. */
+/* Codes to bfloat16, in the order of packed numbers: worth it where more than a few rows read
+ */
 #pragma once
 #include "codes.h"
 

@@ -56,8 +56,8 @@ static void sum_numbers(const Model *model, const Product *product, const bf16 *
     }
 }
 
-/* How deep a slice of a panel is that is expanded at a time, while the one before is multiplied. Both
- * stay in the nearest cache, if few rows read them. */
+/* How deep a slice of a panel is that is expanded at a time, while the one before is multiplied.
+ * Both stay in the nearest cache, if few rows read them. */
 static inline int slice_of(Rows rows) {
     return rows.count > FEW_BLOCKS * ROWS ? MOST_SLICE : SLICE;
 }
@@ -71,7 +71,8 @@ static void multiply_slice(const Model *model, const Product *product, const bf1
                            .bits = coming->end - coming->next,
                            .steps = blocks * (depth / 32)};
     for (int i = 0; i < rows.count; i += ROWS) {
-        const Left left = {.rows = product->left + (int64_t)(rows.first + i) * product->depth + from,
+        const Left left = {.rows =
+                               product->left + (int64_t)(rows.first + i) * product->depth + from,
                            .count = rows.count - i < ROWS ? rows.count - i : ROWS,
                            .width = product->depth,
                            .depth = depth,
