@@ -1,5 +1,5 @@
 /* Codes to bfloat16, in the order of packed numbers: worth it where more than a few rows read
- */
+ * them. */
 #pragma once
 #include "codes.h"
 
