@@ -9,13 +9,13 @@ from fakes import CountingSink, HeldInstance, make_request, make_signature
 from google.protobuf import text_format
 from patience import patience
 
-from trivet.backends.api import Instance, ServingError
+from trivet.backends.api import Instance
 from trivet.protos.model_config_pb2 import ModelConfig
 from trivet.server.models.load_plan import LoadPlan
 from trivet.server.models.loader import Opened
 from trivet.server.models.model import Model
-from trivet.server.models.sleeping.budget import Budget
-from trivet.server.models.sleeping.residency import MemoryTerms, Residency
+from trivet.server.models.sleeping.budget import Budget, MemoryTerms
+from trivet.server.models.sleeping.residency import Residency
 from trivet.server.models.sleeping.resident import Rest
 from trivet.server.repository.layout import Fingerprint, ModelFolder
 from trivet.server.scheduling.batching import BatchingExecutor, Schedule
@@ -34,7 +34,7 @@ class SleepyOpener:
         self.opened: list[tuple[str, HeldInstance]] = []
         self.is_held = False
         """Whether new instances compute only once they are released."""
-        self.error: ServingError | None = None
+        self.error: Exception | None = None
         self.gate = asyncio.Event()
         """Opening waits for it."""
         self.gate.set()
@@ -56,7 +56,9 @@ class SleepyOpener:
         size = self.sizes.get(name, 10)
         self.most_bytes = max(self.most_bytes, self.open_bytes)
         config = ModelConfig(name=name)
-        return Opened(config, [(f"{name}_0_0", instance)], sizes={None: size})
+        return Opened(
+            config, [(f"{name}_0_0", instance)], cpu_memory_bytes=size, sizes={None: size}
+        )
 
     @property
     def open_bytes(self) -> int:
@@ -82,6 +84,8 @@ class SleepyRoom:
             is_held=lambda key: key in self.held, clock=lambda: self.now_s,
         )  # fmt: skip
         self.models: dict[str, Model] = {}
+        self.statistics: dict[str, ModelStatistics] = {}
+        """They go on over loads."""
 
     async def load(
         self, name: str, parameters: str = "", queue_size: int = 0, files: Fingerprint = ()
@@ -96,7 +100,9 @@ class SleepyRoom:
         return self.models[name]
 
     def _publish(self, name: str, queue_size: int, opened: Opened) -> Model:
-        statistics, signature = ModelStatistics(name, 1), make_signature()
+        signature = make_signature()
+        statistics = self.statistics.setdefault(name, ModelStatistics(name, 1))
+        statistics.takes(opened.cpu_memory_bytes, opened.gpu_memory.taken)
         queue = RequestQueue(QueuePolicy({0: LevelPolicy(queue_size)}))
         executor = BatchingExecutor(
             (name, 1), signature, opened.instances, Schedule(queue, OneByOne()), statistics

@@ -66,6 +66,7 @@ class Assembler:
         name, config = plan.folder.name, opened.config
         signature = Signature.from_config(config)
         instances = self.connected(plan, opened, statistics)
+        statistics.takes(opened.cpu_memory_bytes, opened.gpu_memory.taken)
         executor = self._executor((name, version), opened, instances, signature, statistics)
         sleeps = executor if isinstance(executor, Sleeps) else None
         if self.caching is not None:
@@ -100,8 +101,6 @@ class Assembler:
                 instance.ask_through(LoopAsker(server))
             if isinstance(instance, Observed):
                 instance.observe(StatisticsObserver(statistics))
-        statistics.gpu_memory = opened.gpu_memory.taken
-        statistics.cpu_memory_bytes = opened.cpu_memory_bytes
         if isinstance(opened.instances[0][1], BringsExecutor):
             return opened.instances
         return pinned(opened.instances, opened.cores)

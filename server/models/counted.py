@@ -31,6 +31,4 @@ class Counted:
 
     def freed(self, key: str, version: int) -> None:
         """The version takes no memory any more."""
-        statistics = self._statistics[key, version]
-        statistics.gpu_memory = {}
-        statistics.cpu_memory_bytes = 0
+        self._statistics[key, version].takes(0, {})

@@ -25,7 +25,8 @@ from trivet.server.models.loader import Loader, Opened
 from trivet.server.models.model import Model
 from trivet.server.models.opening import Opener
 from trivet.server.models.registry import Registry
-from trivet.server.models.sleeping.residency import NO_TERMS, MemoryTerms, Residency
+from trivet.server.models.sleeping.budget import NO_TERMS, MemoryTerms
+from trivet.server.models.sleeping.residency import Residency
 from trivet.server.models.texts import held_back
 from trivet.server.repository.layout import ModelFolder
 from trivet.server.scheduling.sequences.executor import SequenceExecutor

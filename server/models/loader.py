@@ -87,6 +87,11 @@ class Opened:
     """What would be free without it, as far as that can be told; of one inside the server with a
     budget only."""
 
+    def close(self) -> None:
+        """Of one that is not served. Blocking."""
+        for _, instance in self.instances:
+            instance.close()
+
 
 class NamespacedCatalog(Protocol):
     """Catalogs for models of any namespace."""

@@ -161,6 +161,10 @@ class ModelStatistics:
 
     # -- the hot path --------------------------------------------------------------------------
 
+    def takes(self, cpu_bytes: int, gpu: Mapping[GpuInfo, int]) -> None:
+        """What the version has of memory from now on."""
+        self.cpu_memory_bytes, self.gpu_memory = cpu_bytes, gpu
+
     def execution(self, batch_size: int, timing: BatchTiming) -> None:
         """A batch was computed. Once per batch; `success` follows for each request in it."""
         self.execution_count += 1

@@ -28,6 +28,14 @@ DOORS = {
     ("server/models/loader.py", "Loader.open"): "backends raise anything while they open",
     ("server/models/loader.py", "Loader.make"): "unpackers and installers do, too",
     ("server/models/warmup.py", "_run"): "user code: execute",
+    (
+        "server/models/sleeping/residency.py",
+        "Residency._wake",
+    ): "what has no end would leave requests waiting for ever",
+    (
+        "server/models/sleeping/residency.py",
+        "Residency._fall_asleep",
+    ): "the same of what falls asleep",
     ("server/remote/follower.py", "Follower._error_of"): "a round, told to whoever waits for it",
     ("server/remote/follower.py", "Follower._poll"): "a round: the next one may go better",
     (

@@ -38,6 +38,19 @@ typedef struct {
     int is_begun; /* sums go on from what they are */
 } Left;
 
+/* Other work, a bit of which is done at each step of a product: the processor does both at once. */
+typedef struct {
+    void (*do_next)(void *of);
+    void *of;
+    int bits, steps; /* so many bits in so many steps */
+    int due;
+} Meanwhile;
+
+static inline void go_on(Meanwhile *work) {
+    for (work->due += work->bits; work->due >= work->steps; work->due -= work->steps)
+        work->do_next(work->of);
+}
+
 static inline void begin_tiles(const Left *left, const float *sums) {
     if (!left->is_begun) {
         _tile_zero(0);
@@ -53,7 +66,9 @@ static inline void begin_tiles(const Left *left, const float *sums) {
     _tile_loadd(3, sums + TILE * PANEL + TILE, PANEL * 4);
 }
 
-INLINE void multiply_tiles(const Left *left, const bf16 *panel, const int is_first, float *sums) {
+/* `is_first`: the panel has not been read before; `meanwhile`: or null. */
+INLINE void multiply_tiles(const Left *left, const bf16 *panel, const int is_first,
+                           Meanwhile *meanwhile, float *sums) {
     const int stride = left->width * 2, depth = left->depth;
     const char *right = (const char *)panel;
     const bf16 *rows = left->rows;
@@ -61,6 +76,7 @@ INLINE void multiply_tiles(const Left *left, const bf16 *panel, const int is_fir
     if (left->count <= TILE) {
         for (int k = 0; k < depth; k += 32, right += 2 * TILE_BYTES) {
             if (is_first) prefetch_panel(right);
+            if (meanwhile) go_on(meanwhile);
             _tile_loadd(4, rows + k, stride);
             _tile_loadd(6, right, 64);
             _tile_loadd(7, right + TILE_BYTES, 64);
@@ -71,6 +87,7 @@ INLINE void multiply_tiles(const Left *left, const bf16 *panel, const int is_fir
         const bf16 *below = rows + TILE * left->width;
         for (int k = 0; k < depth; k += 32, right += 2 * TILE_BYTES) {
             if (is_first) prefetch_panel(right);
+            if (meanwhile) go_on(meanwhile);
             _tile_loadd(4, rows + k, stride);
             _tile_loadd(6, right, 64);
             _tile_dpbf16ps(0, 4, 6);
@@ -136,13 +153,16 @@ static void multiply_vectors(const Left *left, const bf16 *panel, float *sums) {
     }
 }
 
-/* [rows, PANEL]: up to ROWS rows times a panel. `is_first`: the panel has not been read before. */
+/* [rows, PANEL]: up to ROWS rows times a panel. `is_first` and `meanwhile` as above: vectors have
+ * no time for the latter. */
 static void multiply_block(const Model *model, const Left *left, const bf16 *panel, int is_first,
-                           float *sums) {
+                           Meanwhile *meanwhile, float *sums) {
     if (!model->has_amx)
         multiply_vectors(left, panel, sums);
+    else if (meanwhile)
+        multiply_tiles(left, panel, 0, meanwhile, sums);
     else if (is_first)
-        multiply_tiles(left, panel, 1, sums);
+        multiply_tiles(left, panel, 1, 0, sums);
     else
-        multiply_tiles(left, panel, 0, sums);
+        multiply_tiles(left, panel, 0, 0, sums);
 }

@@ -133,11 +133,12 @@ enum {
     PANEL = 32,
     TILE_BYTES = 1024,
     ROWS = 32,
-    PIECE_ROWS = 128, /* rows of a piece of a product */
-    MOST_ROWS = 512,  /* the same where weights are expanded for them */
-    FEW_ROWS = 8,     /* for as many at most, codes are multiplied as they are, by vectors */
-    TILED_ROWS = 32,  /* and for as many by tiles, where there are some */
-    DEPTH = 512,      /* of weights that are expanded at a time: they stay in the nearest cache */
+    PIECE_ROWS = 128,  /* rows of a piece of a product */
+    MOST_ROWS = 512,   /* the same where weights are expanded for them */
+    FEW_ROWS = 8,      /* for as many at most, codes are multiplied as they are, by vectors */
+    SLICE = 256,       /* inputs of weights that are expanded at a time, */
+    MOST_SLICE = 1024, /* and where more blocks of ROWS than */
+    FEW_BLOCKS = 2,    /* read them */
     KEYS = 64,
     MAX_HEAD = 256,
     MAX_HEADS = 64,

@@ -3,7 +3,6 @@
 #include "blocks.h"
 #include "expanding.h"
 #include "finishes.h"
-#include "rounding_tiles.h"
 #include "walk.h"
 
 /* left [rows, depth] x weight, and what becomes of it. */
@@ -53,25 +52,47 @@ static void sum_numbers(const Model *model, const Product *product, const bf16 *
                            .count = rows.count - i < ROWS ? rows.count - i : ROWS,
                            .width = product->depth,
                            .depth = product->depth};
-        multiply_block(model, &left, panel, row == 0, sums);
+        multiply_block(model, &left, panel, row == 0, 0, sums);
+    }
+}
+
+/* How deep a slice of a panel is that is expanded at a time, while the one before is multiplied.
+ * Both stay in the nearest cache, if few rows read them. */
+static inline int slice_of(Rows rows) {
+    return rows.count > FEW_BLOCKS * ROWS ? MOST_SLICE : SLICE;
+}
+
+/* `depth` inputs from `from` on, which are in `tiles`; meanwhile what is coming is expanded. */
+static void multiply_slice(const Model *model, const Product *product, const bf16 *tiles, int from,
+                           int depth, Rows rows, Expanding *coming, float *sums) {
+    const int blocks = (rows.count + ROWS - 1) / ROWS;
+    Meanwhile meanwhile = {.do_next = expand_next,
+                           .of = coming,
+                           .bits = coming->end - coming->next,
+                           .steps = blocks * (depth / 32)};
+    for (int i = 0; i < rows.count; i += ROWS) {
+        const Left left = {.rows =
+                               product->left + (int64_t)(rows.first + i) * product->depth + from,
+                           .count = rows.count - i < ROWS ? rows.count - i : ROWS,
+                           .width = product->depth,
+                           .depth = depth,
+                           .is_begun = from > 0};
+        multiply_block(model, &left, tiles, 0, &meanwhile, sums + i * PANEL);
     }
 }
 
 static void sum_expanded(const Model *model, const Product *product, const Matrix *matrix,
                          const PanelCodes *panel, Rows rows, float *sums) {
-    bf16 tiles[DEPTH * PANEL] __attribute__((aligned(64)));
-    for (int from = 0; from < product->depth; from += DEPTH) {
-        const int depth = product->depth - from < DEPTH ? product->depth - from : DEPTH;
-        expand(matrix, panel, from, from + depth, tiles);
-        for (int i = 0; i < rows.count; i += ROWS) {
-            const bf16 *some = product->left + (int64_t)(rows.first + i) * product->depth + from;
-            const Left left = {.rows = some,
-                               .count = rows.count - i < ROWS ? rows.count - i : ROWS,
-                               .width = product->depth,
-                               .depth = depth,
-                               .is_begun = from > 0};
-            multiply_block(model, &left, tiles, 0, sums + i * PANEL);
-        }
+    bf16 tiles[2][MOST_SLICE * PANEL] __attribute__((aligned(64)));
+    const int depth = product->depth, slice = slice_of(rows);
+    Expanding coming = {.matrix = matrix, .panel = panel, .to = tiles[0]};
+    coming.end = tiles_before(slice, depth);
+    expand_rest(&coming);
+    for (int from = 0, turn = 0; from < depth; from += slice, turn ^= 1) {
+        const int to = from + slice < depth ? from + slice : depth;
+        coming.end = tiles_before(to + slice, depth), coming.to = tiles[!turn];
+        multiply_slice(model, product, tiles[turn], from, to - from, rows, &coming, sums);
+        expand_rest(&coming);
     }
 }
 
@@ -92,12 +113,9 @@ static void sum_block(const Model *model, const Product *product, int panel, Row
     for (; own >= matrix->panels; matrix++) own -= matrix->panels;
     if (is_packed(matrix)) {
         const PanelCodes codes = panel_codes(matrix, product->depth, own);
-        const Rounded *in_8_bits = product->rounded;
-        if (in_8_bits && in_8_bits->apart == TOGETHER && can_round(matrix))
-            multiply_rounded(matrix, &codes, in_8_bits, rows.first, rows.count, product->depth,
-                             sums);
-        else if (in_8_bits && in_8_bits->apart == WITH_ZEROS && can_tile(matrix))
-            multiply_tiled(matrix, &codes, in_8_bits, rows.first, rows.count, product->depth, sums);
+        if (product->rounded && can_round(matrix))
+            multiply_rounded(matrix, &codes, product->rounded, rows.first, rows.count,
+                             product->depth, sums);
         else
             sum_expanded(model, product, matrix, &codes, rows, sums);
     } else {
@@ -138,15 +156,13 @@ static const bf16 *arranged(Walk *w, const Product *product) {
 
 /* The rows in 8 bits, each thread's own if they are few: to meet would take longer. */
 static Rounded rounded_rows(Walk *w, const Product *product) {
-    const int apart = w->model->has_amx && product->rows > FEW_ROWS ? WITH_ZEROS : TOGETHER;
     if (product->rows <= FEW_ROWS) {
-        const Rounded own = rounded_in(w->buffers.own_rounded, FEW_ROWS, product->depth, apart);
+        const Rounded own = rounded_in(w->buffers.own_rounded, FEW_ROWS, product->depth);
         for (int row = 0; row < product->rows; row++)
             round_row(&own, row, product->left + (int64_t)row * product->depth, product->depth);
         return own;
     }
-    const int64_t room = panels_of(product->rows) * ROWS;
-    const Rounded all = rounded_in(w->buffers.rounded, room, product->depth, apart);
+    const Rounded all = rounded_in(w->buffers.rounded, product->rows, product->depth);
     for (Work work = begin_short(w, product->rows); take(&work); kept(&work))
         round_row(&all, work.piece, product->left + (int64_t)work.piece * product->depth,
                   product->depth);
@@ -159,7 +175,7 @@ static void multiply(Walk *w, Product product) {
     Rounded rounded;
     if (!panels) return;
     product.left = arranged(w, &product);
-    if (is_packed(product.weight) && (!w->model->has_amx || product.rows <= TILED_ROWS)) {
+    if (is_packed(product.weight) && may_round(w->model, product.rows)) {
         rounded = rounded_rows(w, &product);
         product.rounded = &rounded;
     }

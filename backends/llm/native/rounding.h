@@ -4,23 +4,26 @@
 
 /* Rows in 8 bits, 32 numbers of which share a scale. */
 typedef struct {
-    int8_t *codes; /* [rows, depth], 32 of them `apart` bytes from the next 32 */
+    int8_t *codes; /* [rows, depth] */
     float *scales; /* [rows, depth / 32] */
     float *totals; /* [rows, depth / 32]: the sums of the codes, times their scale, */
     float *halves; /* [rows, depth / 16]: and of 16 of them */
-    int apart;     /* TOGETHER, or with zeros between as tiles have them */
 } Rounded;
 
-enum { TOGETHER = 32, WITH_ZEROS = 64 };
-
 static inline int64_t rounded_bytes(int64_t rows, int64_t depth) {
-    return rows * (depth / 32) * (WITH_ZEROS + 4 + 4 + 8);
+    return rows * (depth / 32) * (32 + 4 + 4 + 8);
 }
 
-static Rounded rounded_in(char *memory, int64_t rows, int64_t depth, int apart) {
+/* Whether rows are rounded where codes can be multiplied so. Tiles multiply more rows as fast as
+ * weights are made numbers for them. */
+static inline int may_round(const Model *model, int rows) {
+    return !model->has_amx || rows <= FEW_ROWS;
+}
+
+static Rounded rounded_in(char *memory, int64_t rows, int64_t depth) {
     const int64_t chunks = rows * (depth / 32);
-    Rounded made = {.codes = (int8_t *)memory, .apart = apart};
-    made.scales = (float *)(memory + chunks * apart);
+    Rounded made = {.codes = (int8_t *)memory};
+    made.scales = (float *)(memory + chunks * 32);
     made.totals = made.scales + chunks;
     made.halves = made.totals + chunks;
     return made;
@@ -35,10 +38,10 @@ static inline int32_t round_half(__m512 numbers, __m512 factor, int8_t *to) {
 
 static void round_row(const Rounded *to, int row, const bf16 *from, int depth) {
     const int64_t first_chunk = (int64_t)row * (depth / 32);
-    int8_t *codes = to->codes + first_chunk * to->apart;
+    int8_t *codes = to->codes + first_chunk * 32;
     float *scales = to->scales + first_chunk, *totals = to->totals + first_chunk;
     float *halves = to->halves + 2 * first_chunk;
-    for (int i = 0; i < depth / 32; i++, codes += to->apart) {
+    for (int i = 0; i < depth / 32; i++, codes += 32) {
         const __m512 first = load_bf16(from + 32 * i), second = load_bf16(from + 32 * i + TILE);
         const float most =
             _mm512_reduce_max_ps(_mm512_max_ps(_mm512_abs_ps(first), _mm512_abs_ps(second)));
@@ -47,7 +50,6 @@ static void round_row(const Rounded *to, int row, const bf16 *from, int depth) {
         halves[2 * i] = (float)round_half(first, factor, codes) * scales[i];
         halves[2 * i + 1] = (float)round_half(second, factor, codes + TILE) * scales[i];
         totals[i] = halves[2 * i] + halves[2 * i + 1];
-        if (to->apart == WITH_ZEROS) memset(codes + 32, 0, 32);
     }
 }
 
@@ -60,7 +62,7 @@ typedef struct {
 
 INLINE RowChunk row_chunk(const Rounded *rows, int row, int depth, int chunk) {
     const int64_t at = (int64_t)row * (depth / 32) + chunk;
-    return (RowChunk){rows->codes + at * rows->apart, rows->scales[at], rows->totals[at],
+    return (RowChunk){rows->codes + at * 32, rows->scales[at], rows->totals[at],
                       rows->halves + 2 * at};
 }
 

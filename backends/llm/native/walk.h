@@ -127,8 +127,7 @@ static char *lay_out(const Model *m, const Layer *layers, const Step *step, int 
     b->attended = (bf16 *)cut(&from, rows * most.attended * 2);
     b->activated = (bf16 *)cut(&from, (rows + ROWS) * most.activated * 2);
     b->arranged = (bf16 *)cut(&from, rows * most.arranged * 2);
-    const int64_t rounded = m->has_amx && rows > TILED_ROWS ? TILED_ROWS : rows;
-    b->rounded = cut(&from, rounded_bytes(rounded, most.rounded));
+    b->rounded = cut(&from, m->has_amx ? 0 : rounded_bytes(rows, most.rounded));
     const int64_t own = (rounded_bytes(FEW_ROWS, most.rounded) + 63) / 64 * 64;
     b->own_rounded = cut(&from, own * m->threads) + own * thread;
     lay_out_choice(m, &most, rows, &from, &b->choice);

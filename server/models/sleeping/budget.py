@@ -105,3 +105,15 @@ def _gib(size_bytes: int) -> str:
     if size_bytes < 1 << 30:
         return f"{size_bytes / (1 << 20):.1f} MiB"
     return f"{size_bytes / (1 << 30):.2f} GiB"
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryTerms:
+    """What the server's options say."""
+
+    budget: Budget | None = None
+    idle_s: float = 0.0
+    """After which time without use models sleep whose config does not say; 0: they do not."""
+
+
+NO_TERMS = MemoryTerms()

@@ -3,8 +3,7 @@
 import psutil
 
 from trivet.backends.device.nvml import Gpus
-from trivet.server.models.sleeping.budget import Budget, Place
-from trivet.server.models.sleeping.residency import MemoryTerms
+from trivet.server.models.sleeping.budget import Budget, MemoryTerms, Place
 from trivet.server.settings import Settings
 
 

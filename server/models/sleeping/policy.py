@@ -1,5 +1,6 @@
 """Who sleeps when: which of those that are awake give their memory to others. Pure."""
 
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Self
@@ -13,6 +14,7 @@ LEAST_TURN_S = 2.0
 """A version that is asked all the time keeps its memory for so long while others wait for some,"""
 TURN_OF_WAKE = 4.0
 """or for so many times what it took to wake: of all time, a fifth at most goes into waking."""
+_PRIORITY = re.compile("-?[0-9]{1,9}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,10 +37,10 @@ class Terms:
                 f"model '{config.name}': parameter memory_pinned is '{pinned}'; true or false"
             )
         priority = parameter(config, "memory_priority", "0")
-        if not priority.removeprefix("-").isdecimal():
+        if not _PRIORITY.fullmatch(priority):
             raise InvalidConfig(
-                f"model '{config.name}': parameter memory_priority is '{priority}', but must be a "
-                "whole number"
+                f"model '{config.name}': parameter memory_priority is '{priority[:40]}', but must "
+                "be a whole number of at most nine digits"
             )
         own = parameter(config, "idle_unload_s")
         never = own in ("0", "0.0")

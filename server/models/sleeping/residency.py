@@ -12,7 +12,6 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable, Iterable, Sequence
-from dataclasses import dataclass
 from functools import partial
 
 from trivet.backends.api import Instance, LoadFailed, ModelNotReady, ServingError
@@ -22,7 +21,7 @@ from trivet.server.models.load_plan import LoadPlan
 from trivet.server.models.loader import Opened
 from trivet.server.models.model import Model
 from trivet.server.models.opening import Opener
-from trivet.server.models.sleeping.budget import FLAG, Budget, Sizes, total
+from trivet.server.models.sleeping.budget import FLAG, NO_TERMS, MemoryTerms, Sizes, total
 from trivet.server.models.sleeping.claims import Claim, Claims, NotWanted
 from trivet.server.models.sleeping.policy import Awake, Terms, who_sleeps
 from trivet.server.models.sleeping.resident import TAGS, Resident, Rest, pinned_beside
@@ -32,18 +31,6 @@ log = logging.getLogger(__name__)
 LOOK_S = 0.25
 _FIRST_RETRY_S = 1.0
 _LAST_RETRY_S = 60.0
-
-
-@dataclass(frozen=True, slots=True)
-class MemoryTerms:
-    """What the server's options say."""
-
-    budget: Budget | None = None
-    idle_s: float = 0.0
-    """After which time without use models sleep whose config does not say; 0: they do not."""
-
-
-NO_TERMS = MemoryTerms()
 
 
 class Residency:
@@ -103,7 +90,7 @@ class Residency:
                 try:
                     self._require(plan, opened.sizes)
                 except LoadFailed:
-                    await _close(opened)
+                    await asyncio.to_thread(opened.close)
                     raise
             self._admit(plan, publish(opened), opened, terms)
         finally:
@@ -227,33 +214,37 @@ class Residency:
     # -- to sleep ------------------------------------------------------------------------------
 
     async def sleep(self, models: Iterable[Model]) -> None:
-        """Puts these to sleep, pinned or not; returns when they are."""
-        wanted = [r for model in models if (r := self._residents.get(model)) is not None]
-        falling = [
-            self._begin_sleep(each, "asked to", set(TAGS))
-            for each in wanted
-            if each.rest is Rest.AWAKE
-        ]
+        """Puts these to sleep, pinned or not; returns when they are. Who wakes serves those that
+        wait for it."""
+        falling = []
+        for each in [r for model in models if (r := self._residents.get(model)) is not None]:
+            if each.rest is Rest.AWAKE:
+                self._begin_sleep(each, "asked to")
+            if each.rest is Rest.FALLING and each.falling is not None:
+                each.tags = set(TAGS)
+                falling.append(each.falling)
         if falling:
             await asyncio.wait(falling)
 
-    def _begin_sleep(
-        self, resident: Resident, reason: str, tags: set[str] | None = None
-    ) -> "asyncio.Task[None]":
+    def _begin_sleep(self, resident: Resident, reason: str) -> None:
         resident.rest = Rest.FALLING
-        resident.tags = tags or set()
-        return self._spawn(self._fall_asleep(resident, reason))
+        resident.tags = set()
+        resident.falling = self._spawn(self._fall_asleep(resident, reason))
 
     async def _fall_asleep(self, resident: Resident, reason: str) -> None:
-        await resident.sleeps.sleep(partial(self._wanted, resident))
+        try:
+            await resident.sleeps.sleep(partial(self._wanted, resident))
+        except Exception:
+            # What it had is given up. Who waits is served by what wakes.
+            log.exception("%s did not fall asleep in order", resident.label)
+            resident.is_wanted = resident.sleeps.use().is_busy
         if not resident.sleeps.is_asleep:
             # A sequence has begun meanwhile.
             resident.rest = Rest.AWAKE
             return
         resident.rest = Rest.ASLEEP
-        statistics, memory = resident.model.statistics, resident.model.gpu_memory
-        statistics.cpu_memory_bytes = 0
-        statistics.gpu_memory = memory.taken = {}
+        resident.model.gpu_memory.taken = {}
+        resident.takes(0, self._residents.values())
         await asyncio.to_thread(give_back)
         self._on_change()
         log.info("%s is asleep: %s", resident.label, reason)
@@ -327,6 +318,10 @@ class Residency:
                 self._wanted(resident, ())
         except ServingError as error:
             self._did_not_wake(resident, error)
+        except Exception:
+            log.exception("%s does not wake", resident.label)
+            told = "it failed unexpectedly; the server log has the details"
+            self._did_not_wake(resident, LoadFailed(told))
         self._settle()
 
     def _require_beside_pinned(self, resident: Resident) -> None:
@@ -346,10 +341,11 @@ class Residency:
             )
         opened = await self._opener.open(plan, model.version)
         if resident.is_over or opened.config != model.config:
-            await _close(opened)
+            await asyncio.to_thread(opened.close)
             if not resident.is_over:
                 raise LoadFailed("its files say otherwise than when it was loaded; load it again")
         model.gpu_memory.taken = opened.gpu_memory.taken
+        resident.takes(opened.cpu_memory_bytes, self._residents.values())
         return self._assembler.connected(plan, opened, model.statistics)
 
     def _awake(
@@ -393,8 +389,3 @@ class Residency:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return task
-
-
-async def _close(opened: Opened) -> None:
-    for _, instance in opened.instances:
-        await asyncio.to_thread(instance.close)

@@ -41,6 +41,8 @@ class Resident:
     used_s: float
     woke_s: float
     rest: Rest = Rest.AWAKE
+    falling: "asyncio.Task[None] | None" = None
+    """What puts it to sleep, or did the last time."""
     num_taken: int = 0
     """As it was last seen."""
     wake_took_s: float = 0.0
@@ -81,6 +83,14 @@ class Resident:
         use = self.sleeps.use()
         if use.is_busy or use.num_taken != self.num_taken:
             self.num_taken, self.used_s = use.num_taken, now_s
+
+    def takes(self, cpu_bytes: int, residents: Iterable["Resident"]) -> None:
+        """Says so in its statistics, with what it takes of GPUs, unless it was loaded again: both
+        of them count there, and the figures are the newer one's."""
+        own = self.model.statistics
+        newest = [each for each in residents if each.model.statistics is own][-1:]
+        if newest in ([], [self]):
+            own.takes(cpu_bytes, self.model.gpu_memory.taken)
 
     def seen(self, index: int, *, is_held: bool) -> Awake:
         """For the policy. `is_held`: it must not sleep now."""

@@ -1,10 +1,13 @@
 """Language models are put to sleep and woken by vLLM's routes, and a request wakes one, too."""
 
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import pytest
 from engine_processes import engines_of
-from llm_site import Call
+from llm_site import SMALL_LLM, Call, caller, write_small_llm
 from row_marks import shows
 from serving import RunningServer
 
@@ -47,6 +50,28 @@ def test_it_wakes_by_hand_with_the_last_of_its_tags(call: Call) -> None:
     assert call("/wake_up?tags=kv_cache", {}).status == 200
     assert call("/is_sleeping?model=small").json == {"is_sleeping": False}
     assert call("/wake_up", {}).status == 200
+
+
+@pytest.mark.slow  # tests/server/models/sleeping has quicker ones
+def test_an_engine_that_is_killed_while_it_wakes_ends_what_waits_and_another_one_wakes(
+    serve: Callable[..., RunningServer], tmp_path: Path
+) -> None:
+    write_small_llm(tmp_path, "small", SMALL_LLM)
+    server = serve(tmp_path)
+    own = caller(server)
+    before = said(own)
+    assert own("/sleep", {}).status == 200
+    assert engines_of(server.process.pid) == []
+    with ThreadPoolExecutor(1) as threads:
+        waiting = threads.submit(own, "/v1/completions", BODY)
+        server.wait_until(lambda: bool(engines_of(server.process.pid)), "an engine begins")
+        engines_of(server.process.pid)[0].kill()
+        reply = waiting.result()
+    assert reply.status == 503
+    assert "sleeps and does not wake" in reply.json["error"]["message"]
+    assert int(reply.headers["retry-after"]) >= 1
+    server.wait_until(lambda: own("/v1/completions", BODY).status == 200, "another one wakes")
+    assert said(own) == before
 
 
 @pytest.mark.parametrize(

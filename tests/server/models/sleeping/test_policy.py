@@ -73,7 +73,16 @@ def test_a_config_says_what_else_than_the_options_counts() -> None:
     assert terms("idle_unload_s=2.5 memory_pinned=true memory_priority=-3") == Terms(True, -3, 2.5)
 
 
-@pytest.mark.parametrize("text", ["memory_pinned=yes", "memory_priority=high", "idle_unload_s=-1"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "memory_pinned=yes",
+        "memory_priority=high",
+        "memory_priority=--1",
+        f"memory_priority={'9' * 5000}",
+        "idle_unload_s=-1",
+    ],
+)
 def test_what_a_config_cannot_say_is_refused(text: str) -> None:
     with pytest.raises(InvalidConfig, match=text.split("=", maxsplit=1)[0]):
         terms(text)

@@ -20,7 +20,8 @@ from trivet.backends.api import (
     Unavailable,
 )
 from trivet.server.models.sleeping.policy import LEAST_TURN_S
-from trivet.server.models.sleeping.resident import Rest
+from trivet.server.models.sleeping.resident import TAGS, Rest
+from trivet.server.scheduling.pool import InstancePool
 
 Make = Callable[..., SleepyRoom]
 NAMES = [f"m{number}" for number in range(20)]
@@ -107,6 +108,74 @@ async def test_falling_asleep_ends_what_has_begun_and_holds_what_comes(make_room
     assert len(old.batches) == 1
 
 
+async def test_who_puts_a_model_to_sleep_that_falls_asleep_already_waits_for_it(
+    make_room: Make,
+) -> None:
+    room = make_room()
+    room.opener.is_held = True
+    model = await room.load("m")
+    sink = room.ask("m")
+    await room.until(lambda: bool(room.opener.instance("m").batches))
+    first = asyncio.create_task(room.residency.sleep([model]))
+    await room.until(lambda: room.rest("m") is Rest.FALLING)
+    second = asyncio.create_task(room.residency.sleep([model]))
+    await asyncio.sleep(0)
+    assert not second.done(), "it computes"
+    room.opener.instance("m").release()
+    await second
+    assert room.rest("m") is Rest.ASLEEP
+    await first
+    await ended(sink)
+
+
+async def test_a_fault_while_a_model_falls_asleep_costs_what_waits_nothing(
+    make_room: Make, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    room = make_room()
+    room.opener.is_held = True
+    model = await room.load("m")
+    first = room.ask("m")
+    await room.until(lambda: bool(room.opener.instance("m").batches))
+    waiting = room.ask("m")
+    old, retire = room.opener.instance("m"), InstancePool.retire
+
+    async def fail(pool: InstancePool, timeout_s: float) -> None:
+        await retire(pool, timeout_s)
+        raise ZeroDivisionError("swordfish")
+
+    monkeypatch.setattr(InstancePool, "retire", fail)
+    falling = asyncio.create_task(room.residency.sleep([model]))
+    await room.until(lambda: room.rest("m") is Rest.FALLING)
+    room.opener.is_held = False
+    old.release()
+    await falling
+    await ended(first, waiting)
+    assert (first.error, waiting.error) == (None, None)
+    assert room.rest("m") is Rest.AWAKE
+    assert "ZeroDivisionError: swordfish" in caplog.text
+
+
+async def test_what_a_version_takes_is_said_of_the_one_that_was_loaded_last(
+    make_room: Make,
+) -> None:
+    room = make_room()
+    old = await room.load("m")
+    assert old.statistics.cpu_memory_bytes == 10
+    await room.asleep("m")
+    assert old.statistics.cpu_memory_bytes == 0
+    room.opener.sizes["m"] = 20
+    new = await room.load("m")
+    assert new.statistics is old.statistics
+    await room.residency.wake([old], TAGS)
+    assert new.statistics.cpu_memory_bytes == 20
+    await room.residency.sleep([old])
+    assert new.statistics.cpu_memory_bytes == 20, "the other one takes it"
+    await old.executor.close()
+    room.residency.ended(old)
+    await room.asleep("m")
+    assert new.statistics.cpu_memory_bytes == 0
+
+
 async def test_what_is_woken_by_hand_wakes_with_the_last_of_its_tags(make_room: Make) -> None:
     room = make_room()
     model = await room.load("m")
@@ -191,6 +260,25 @@ async def test_a_model_that_does_not_wake_fails_all_that_wait_and_says_so(make_r
     await ended(again)
     assert isinstance(again.error, ModelNotReady)
     assert room.opener.num_opening == 2, "it is not tried for each request"
+
+
+async def test_a_fault_of_ours_while_a_model_wakes_ends_what_waits_and_it_is_tried_again(
+    make_room: Make, caplog: pytest.LogCaptureFixture
+) -> None:
+    room = make_room()
+    model = await room.load("m")
+    await room.asleep("m")
+    room.opener.error = ZeroDivisionError("swordfish")
+    sink = room.ask("m")
+    await ended(sink)
+    assert isinstance(sink.error, ModelNotReady)
+    assert "it failed unexpectedly; the server log has the details" in sink.error.message
+    assert "ZeroDivisionError: swordfish" in caplog.text
+    room.opener.error = None
+    await room.residency.wake([model], ["weights", "kv_cache"])
+    again = room.ask("m")
+    await ended(again)
+    assert again.error is None
 
 
 async def test_a_model_that_did_not_wake_is_tried_again_and_serves(make_room: Make) -> None:
