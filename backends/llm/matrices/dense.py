@@ -77,5 +77,8 @@ class Dense:
 
 
 def _has_packing() -> bool:
+    """oneDNN has no bfloat16 for processors whose vectors are shorter than 512 bits."""
     is_built = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
-    return is_built and hasattr(torch.ops.mkldnn, "_reorder_linear_weight")
+    if not is_built or not hasattr(torch.ops.mkldnn, "_reorder_linear_weight"):
+        return False
+    return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())  # noqa: SLF001  # no public form
