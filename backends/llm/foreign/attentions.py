@@ -1,5 +1,5 @@
-"""Attentions of a model of transformers on a processor: what turns out to be products, a rotation of
-halves and the attention interface is one call of the compiled step's."""
+"""Attentions of a model of transformers on a processor: what turns out to be products, a rotation
+of halves and the attention interface is one call of the compiled step's."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass

@@ -1,5 +1,5 @@
-"""Layers of a model of transformers on a processor: what turns out to be two norms, an attention and
-a gated MLP, each added to the states, is one call of the compiled step's; else the attention is."""
+"""Layers of a model of transformers on a processor: what turns out to be two norms, an attention
+and a gated MLP, each added to the states, is one call of the compiled step's; else the attention is."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -104,9 +104,7 @@ def find_layers(
 class _SeenLayer:
     """Whether a layer is what it seems: what its parts read and give is seen."""
 
-    def __init__(
-        self, module: Any, attention: FoundAttention, mlp: FusedMlp, call: Call
-    ) -> None:
+    def __init__(self, module: Any, attention: FoundAttention, mlp: FusedMlp, call: Call) -> None:
         self._module, self._attention, self._mlp = module, attention, mlp
         self._call = call
         self._read: dict[nn.Module, Call] = {}

@@ -1,5 +1,5 @@
-"""A layer's attention as the compiled step computes it, for models whose code is not ours: of states
-that are rotated already, or with the products and the rotation around it."""
+"""A layer's attention as the compiled step computes it, for models whose code is not ours: of
+states that are rotated already, or with the products and the rotation around it."""
 
 import ctypes
 from collections.abc import Sequence

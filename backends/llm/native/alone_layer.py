@@ -11,8 +11,8 @@ from trivet.backends.llm.native.structures import CLayerBlock
 
 
 class NativeLayer:
-    """x += attention(norm(x)), then x += mlp(norm(x)): [1, tokens, hidden] to the same, of bfloat16,
-    for all tokens of the attention's step. Sums within are float32."""
+    """x += attention(norm(x)), then x += mlp(norm(x)): [1, tokens, hidden] to the same, of
+    bfloat16, for all tokens of the attention's step. Sums within are float32."""
 
     def __init__(
         self,
