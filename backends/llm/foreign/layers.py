@@ -1,5 +1,6 @@
 """Layers of a model of transformers on a processor: what turns out to be two norms, an attention
-and a gated MLP, each added to the states, is one call of the compiled step's; else the attention is."""
+and a gated MLP, each added to the states, is one call of the compiled step's; else the attention
+is."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
