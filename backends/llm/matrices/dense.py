@@ -77,13 +77,6 @@ class Dense:
 
 
 def _has_packing() -> bool:
-<<<<<<< HEAD
-    """oneDNN has no bfloat16 for processors whose vectors are shorter than 512 bits."""
-    is_built = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
-    if not is_built or not hasattr(torch.ops.mkldnn, "_reorder_linear_weight"):
-        return False
-    return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())  # noqa: SLF001  # no public form
-=======
     """Whether oneDNN takes bfloat16 on this processor, which without AVX-512 it refuses."""
     is_built = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
     ops = torch.ops.mkldnn
@@ -92,4 +85,3 @@ def _has_packing() -> bool:
         and hasattr(ops, "_reorder_linear_weight")
         and bool(ops._is_mkldnn_bf16_supported())  # noqa: SLF001  # no public form
     )
->>>>>>> main
