@@ -119,6 +119,7 @@ def _make_foreign(task: Task) -> HeldModel:
         is_tied,
         reached_layers,
     )
+    from trivet.backends.llm.foreign.layers import join_layers
     from trivet.backends.llm.foreign.norms import replace_norms
     from trivet.backends.llm.foreign.packed import PackedModel
     from trivet.backends.llm.foreign.products import pack_products
@@ -131,12 +132,15 @@ def _make_foreign(task: Task) -> HeldModel:
     ties, size = is_tied(tensors.model), task.weights.config.vocabulary_size
     bank = task.weights.adapters
     reached = set() if bank is None else reached_layers(tensors.model, size)
-    pack_products(tensors.model, size, besides, bank)
-    replace_norms(tensors.model)
+    packed = pack_products(tensors.model, size, besides, bank)
+    parts = packed, replace_norms(tensors.model)
     if bank is not None:
         adapt_products(tensors.model, bank, reached, size)
     attention = attention_of(task.cache, task.weights.config.attentions) or task.attention
     made = tensors.plan.make(task.cache, attention, bank)
+    if isinstance(made, PackedModel) and isinstance(attention, NativeAttention):
+        most = task.weights.config.max_positions
+        join_layers(tensors.model, made.layers, parts, attention, bank, most)
     if bank is not None and isinstance(made, PackedModel) and made.slices:
         adapt_vocabulary(tensors.model, bank, is_tied=ties)
     if sight is not None:

@@ -17,9 +17,10 @@ from trivet.backends.llm.native.library import Native
 from trivet.backends.llm.native.packing import HALF, PANEL
 
 _LAYERS = len(("gate", "up", "down"))
-_ROWS = 4
+_FACTORS = (1.0, 1.0, 8.0, 64.0)
+"""Of rows of states: what is brought below a limit shows in the large ones."""
 _MOST = 2**-6
-"""Of the largest output: products sum in another order."""
+"""Of a row's largest output: products sum in another order."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,11 +47,11 @@ class FusedMlp:
         self._into = NativeProduct(native, _both(found, "weight"), _bias(found), is_gated=True)
         down = found.down
         self._down = NativeProduct(native, down.weight.data, _data(down.bias))
-        self._compute = NativeMlp(native, found.activation, self._into, self._down)
+        self.compute = NativeMlp(native, found.activation, self._into, self._down)
 
     def __call__(self, states: Tensor) -> Tensor:
         """The module's output."""
-        return self._compute(states)
+        return self.compute(states)
 
     def forwards(self) -> Iterator[tuple[nn.Linear, Any]]:
         """Its layers by themselves, for whoever changes what they give."""
@@ -67,21 +68,23 @@ class FusedMlp:
 @torch.no_grad()
 def find_mlps(model: Any, layers: Sequence[nn.Linear]) -> list[FoundMlp]:
     """Those whose layers are among these."""
-    known = set(layers)
+    left = set(layers)
     found = []
     for module in model.modules():
         inner = [each for each in module.children() if isinstance(each, nn.Linear)]
-        if len(inner) == _LAYERS and known.issuperset(inner):
+        if len(inner) == _LAYERS and left.issuperset(inner):
             # Of other parameters nothing would be known.
             own = sum(1 for _ in module.parameters())
             if own == sum(1 for layer in inner for _ in layer.parameters()):
                 found += _as_gated(module, inner)
+                left.difference_update(inner)
     return found
 
 
 def _as_gated(module: Any, layers: Sequence[nn.Linear]) -> list[FoundMlp]:
     size, chance = layers[0].in_features, torch.Generator().manual_seed(3)
-    states = torch.randn(1, _ROWS, size, generator=chance).to(layers[0].weight.dtype)
+    rows = torch.randn(len(_FACTORS), size, generator=chance) * torch.tensor(_FACTORS)[:, None]
+    states = rows[None].to(layers[0].weight.dtype)
     try:
         wanted = module(states)
     except FAULTS:
@@ -92,10 +95,15 @@ def _as_gated(module: Any, layers: Sequence[nn.Linear]) -> list[FoundMlp]:
     for (gate, up, down), kind in product(_orders(layers), ACTIVATIONS):
         made = down(ACTIVATIONS[kind](gate(states)) * up(states))
         found = FoundMlp(module, gate, up, down, kind)
-        errors[found] = float((made - wanted).abs().max() / wanted.abs().max())
+        errors[found] = _error_of(made[0].float(), wanted[0].float())
     # Some activations differ by little.
     nearest = min(errors, key=lambda found: errors[found], default=None)
     return [nearest] if nearest is not None and errors[nearest] <= _MOST else []
+
+
+def _error_of(made: Tensor, wanted: Tensor) -> float:
+    errors, largest = (made - wanted).abs().amax(-1), wanted.abs().amax(-1)
+    return float((errors / largest.clamp_min(torch.finfo(largest.dtype).tiny)).max())
 
 
 def _orders(layers: Sequence[nn.Linear]) -> Iterator[tuple[nn.Linear, nn.Linear, nn.Linear]]:

@@ -22,17 +22,17 @@ _ROWS = 5
 
 
 @torch.no_grad()
-def replace_norms(model: Any) -> int:
-    """How many of a model's norms are computed so from now on."""
+def replace_norms(model: Any) -> dict[nn.Module, NativeNorm]:
+    """A model's norms that are computed so from now on."""
     native = load_native()
     if not isinstance(native, Native):
-        return 0
-    replaced = 0
+        return {}
+    replaced = {}
     for module in model.modules():
         for norm in _candidates(module, native):
             if _gives_the_same(module, norm):
                 module.forward = _guarded(norm, module.forward)
-                replaced += 1
+                replaced[module] = norm
                 break
     return replaced
 
@@ -40,7 +40,8 @@ def replace_norms(model: Any) -> int:
 def _candidates(module: nn.Module, native: Native) -> Iterator[NativeNorm]:
     weight = getattr(module, "weight", None)
     eps = next((getattr(module, name) for name in _EPS if hasattr(module, name)), None)
-    is_norm = type(module).__name__.endswith("RMSNorm") and list(module.parameters()) == [weight]
+    is_all = [id(each) for each in module.parameters()] == [id(weight)]
+    is_norm = type(module).__name__.endswith("RMSNorm") and is_all
     if is_norm and isinstance(weight, Tensor) and isinstance(eps, float) and can_norm(weight):
         for offset in (0.0, 1.0):
             yield NativeNorm(native, RmsNorm(eps, offset=offset), weight.data)

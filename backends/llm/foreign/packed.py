@@ -23,6 +23,8 @@ class PackedModel:
     def __init__(self, model: Any, layers: Sequence[SeenLayer], attention: Attention) -> None:
         self._model = model
         self._attention = attention
+        self.layers = layers
+        """Its calls of the attention, in order."""
         self._layers = {layer.module: (at, layer) for at, layer in enumerate(layers)}
         self.slices = "logits_to_keep" in inspect.signature(model.forward).parameters
         """Whether the model gives the logits that are wanted alone."""

@@ -4,6 +4,7 @@ states are one product."""
 
 import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
 from itertools import accumulate, pairwise
 from typing import Any
 
@@ -29,10 +30,10 @@ def pack_products(
     vocabulary_size: int,
     besides: Iterable[nn.Module] = (),
     adapters: AdapterBank | None = None,
-) -> bool:
-    """Packs the weights of all linear layers, if the model then gives what it gave before; False,
-    and nothing is changed, if not. `besides`: those that text does not pass through, of which that
-    would say nothing. `adapters`: will change what the layers give."""
+) -> "Packed":
+    """Packs the weights of all linear layers, if the model then gives what it gave before; nothing
+    is changed if not. `besides`: those that text does not pass through, of which that would say
+    nothing. `adapters`: will change what the layers give."""
     spared = set(besides)
     layers = [
         each
@@ -40,17 +41,26 @@ def pack_products(
         if type(each) is nn.Linear and _is_packable(each) and each not in spared
     ]
     if not layers:
-        return False
+        return Packed()
     prompt = make_prompts(vocabulary_size)[0]
     before = _computed(model, prompt)
     for way in (_joined, _each):
         packing = _Packing(layers)
         way(model, prompt, packing, adapters)
         if _is_same(model, prompt, before):
-            return True
+            return packing.packed
         packing.undo()
     log.info("products are computed from unpacked weights, which the model reads itself")
-    return False
+    return Packed()
+
+
+@dataclass(frozen=True, slots=True)
+class Packed:
+    """What stands in for a model's linear layers."""
+
+    products: list["JoinedProduct"] = field(default_factory=list)
+    mlps: list[FusedMlp] = field(default_factory=list)
+    """Their layers are not among the products."""
 
 
 class _Packing:
@@ -59,11 +69,12 @@ class _Packing:
     def __init__(self, layers: Sequence[nn.Linear]) -> None:
         self.layers = layers
         self._weights = [layer.weight for layer in layers]
-        self._fused: list[nn.Module] = []
+        self.packed = Packed()
 
     def pack(self, layers: Sequence[nn.Linear]) -> None:
         """As one product."""
-        joined = _Joined(layers)
+        joined = JoinedProduct(layers)
+        self.packed.products.append(joined)
         for layer, columns in zip(layers, joined.columns, strict=True):
             _give(layer, joined.forward_of(columns))
 
@@ -73,22 +84,23 @@ class _Packing:
             _give(layer, own_forward)
         module, own = mlp.module, mlp.module.forward
 
-        def forward(states: Tensor) -> Tensor:
+        def forward(*args: Any, **kwargs: Any) -> Tensor:
             is_adapted = adapters is not None and adapters.step is not None
-            is_other = is_adapted or states.dtype != torch.bfloat16
-            made: Tensor = own(states) if is_other else mlp(states)
+            given = [*args, *kwargs.values()]
+            is_other = len(given) != 1 or given[0].dtype != torch.bfloat16
+            made: Tensor = own(*args, **kwargs) if is_adapted or is_other else mlp(given[0])
             return made
 
         module.forward = forward
-        self._fused.append(module)
+        self.packed.mlps.append(mlp)
 
     def undo(self) -> None:
         """As it was."""
         for layer, weight in zip(self.layers, self._weights, strict=True):
             del layer.forward
             layer.weight = weight
-        for module in self._fused:
-            del module.forward
+        for mlp in self.packed.mlps:
+            del mlp.module.forward
 
 
 def _joined(model: Any, prompt: Tensor, packing: _Packing, adapters: AdapterBank | None) -> None:
@@ -172,14 +184,16 @@ def _reading_alike(
     return list(groups.values())
 
 
-class _Joined:
+class JoinedProduct:
     """One product of layers that read the same states: the first that is asked computes all."""
 
     def __init__(self, layers: Sequence[nn.Linear]) -> None:
+        self.layers = tuple(layers)
         weight = layers[0].weight.data
         if len(layers) > 1:
             weight = torch.cat([layer.weight.data for layer in layers])
-        self._product = product_of(weight, _bias_of(layers))
+        self.product = product_of(weight, _bias_of(layers))
+        """Of all of them."""
         ends = [0, *accumulate(layer.out_features for layer in layers)]
         self.columns = list(pairwise(ends))
         """Of each layer, from and to."""
@@ -192,13 +206,13 @@ class _Joined:
         """A layer's own."""
         first, last = columns
         if len(self.columns) == 1:
-            return self._product
+            return self.product
         return lambda states: self._of(states)[..., first:last]
 
     def _of(self, states: Tensor) -> Tensor:
         made = self._made
         if made is None or self._states is not states:
-            made = self._product(states)
+            made = self.product(states)
             self._states, self._made, self._left = states, made, len(self.columns)
         self._left -= 1
         if not self._left:

@@ -2,6 +2,7 @@
  * theirs. Each is a walk of its own, so threads meet at its end. */
 #pragma once
 #include "attention_pieces.h"
+#include "heads.h"
 #include "norms.h"
 #include "products.h"
 
@@ -38,6 +39,18 @@ typedef struct {
     const bf16 *key, *value; /* [tokens, kv_heads, head size] */
     bf16 *to;                /* [tokens, heads, head size] */
 } Attended;
+
+/* An attention and the products around it. */
+typedef struct {
+    const Layer *layer;
+    const Step *step;
+    int32_t hidden;
+    const bf16 *left; /* [tokens, hidden], and where there are more than 16, to whole tiles */
+    float *qkv;       /* [tokens, (heads + 2 kv_heads) * head size] */
+    bf16 *query;      /* as in Attended */
+    bf16 *attended;   /* [tokens, and to whole tiles as many more, heads * head size] */
+    bf16 *to;         /* [tokens, hidden] */
+} AttentionBlock;
 
 static void compute_mlp(const Model *model, const Activated *given, int thread, Team *team) {
     const Mlp *mlp = given->mlp;
@@ -99,6 +112,42 @@ static void compute_attention(const Model *model, const Attended *given, int thr
     if (model->has_amx) _tile_release();
 }
 
+static void compute_block(const Model *model, const AttentionBlock *given, int thread, Team *team) {
+    const Layer *layer = given->layer;
+    const int rows = given->step->tokens;
+    Walk walk = {.model = model, .step = given->step, .team = team, .thread = thread};
+    walk.buffers.qkv = given->qkv;
+    walk.buffers.query = given->query;
+    walk.buffers.attended = given->attended;
+    const Product into = {
+        .left = given->left,
+        .rows = rows,
+        .depth = given->hidden,
+        .weight = layer->qkv,
+        .finish = {.kind = STORE,
+                   .floats = given->qkv,
+                   .bias = layer->qkv_bias,
+                   .width = (int64_t)(layer->heads + 2 * layer->kv_heads) * layer->head_dim},
+    };
+    const Product output = {
+        .left = given->attended,
+        .rows = rows,
+        .depth = layer->heads * layer->head_dim,
+        .weight = layer->output,
+        .finish = {.kind = ROUND,
+                   .halves = given->to,
+                   .bias = layer->output_bias,
+                   .width = given->hidden},
+    };
+    if (model->has_amx) configure_tiles(rows < TILE ? rows : TILE);
+    multiply(&walk, into);
+    for (Work work = begin_short(&walk, rows); take(&work); kept(&work))
+        place_token(layer, given->step, &walk.buffers, work.piece);
+    attend(&walk, layer);
+    multiply(&walk, output);
+    if (model->has_amx) _tile_release();
+}
+
 /* Few rows are done before another thread has begun. */
 void norm_alone(const Model *model, const Normed *given) {
     const int size = given->size;
@@ -136,4 +185,13 @@ void attend_alone(const Model *model, const Attended *given) {
     memset(seats, 0, sizeof seats);
 #pragma omp parallel num_threads(model->threads)
     compute_attention(model, given, omp_get_thread_num(), &team);
+}
+
+void block_alone(const Model *model, const AttentionBlock *given) {
+    if (!given->step->tokens) return;
+    Seat seats[model->threads];
+    Team team = {.threads = model->threads, .patience = PATIENCE, .seats = seats};
+    memset(seats, 0, sizeof seats);
+#pragma omp parallel num_threads(model->threads)
+    compute_block(model, given, omp_get_thread_num(), &team);
 }

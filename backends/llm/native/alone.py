@@ -38,11 +38,11 @@ class NativeProduct:
         self.matrix = PackedMatrix(Dense(weight), is_gated=is_gated)
         self.bias = None if bias is None else padded(interleaved(bias) if is_gated else bias)
         """Of the matrix' outputs in their order."""
-        self.outputs, self._inputs = weight.shape[OUTPUTS], weight.shape[INPUTS]
+        self.outputs, self.inputs = weight.shape[OUTPUTS], weight.shape[INPUTS]
         self._width = self.matrix.num_columns
         self._model = alone(native)
         self._given = CMultiplied(
-            depth=self._inputs, width=self._width, weight=ctypes.addressof(self.matrix.array),
+            depth=self.inputs, width=self._width, weight=ctypes.addressof(self.matrix.array),
             bias=None if self.bias is None else self.bias.data_ptr(),
         )  # fmt: skip
         self._multiply = native.functions.multiply_alone
@@ -50,9 +50,9 @@ class NativeProduct:
 
     def __call__(self, states: Tensor) -> Tensor:
         """Multiplied."""
-        given, read = self._given, _readable(states)
+        given, read = self._given, readable(states)
         made = states.new_empty(*states.shape[:-1], self._width)
-        given.rows = states.numel() // self._inputs
+        given.rows = states.numel() // self.inputs
         given.left, given.to = read.data_ptr(), made.data_ptr()
         self._multiply(*self._arguments)
         return made if self._width == self.outputs else made[..., : self.outputs]
@@ -67,7 +67,7 @@ class NativeMlp:
         """`into`: of gate and what it lets through; both of whole panels."""
         self._into, self._down = into, down
         self._inner = into.outputs // 2
-        self._mlp = CMlp(
+        self.made = CMlp(
             self._inner, ACTIVATIONS.index(activation), True,
             *(
                 address
@@ -78,14 +78,15 @@ class NativeMlp:
                 )
             ),
         )  # fmt: skip
+        """As a layer has it."""
         self._model = alone(native)
-        self._given = CActivated(hidden=down.outputs, mlp=ctypes.addressof(self._mlp))
+        self._given = CActivated(hidden=down.outputs, mlp=ctypes.addressof(self.made))
         self._compute = native.functions.mlp_alone
         self._arguments = ctypes.byref(self._model), ctypes.byref(self._given)
 
     def __call__(self, states: Tensor) -> Tensor:
         """Computed."""
-        given, read = self._given, _readable(states)
+        given, read = self._given, readable(states)
         rows = states.numel() // given.hidden
         made = torch.empty_like(states, memory_format=torch.contiguous_format)
         activated = states.new_empty(rows + TILE, self._inner)
@@ -103,9 +104,10 @@ class NativeNorm:
         self.size = len(weight)
         """Of a row."""
         self._added = (weight.float() + kind.offset).contiguous()
-        self._norm = CNorm(norm_kind(kind), kind.eps, self._added.data_ptr(), None)
+        self.made = CNorm(norm_kind(kind), kind.eps, self._added.data_ptr(), None)
+        """As a layer has it."""
         self._model = alone(native)
-        self._given = CNormed(norm=ctypes.addressof(self._norm), size=self.size)
+        self._given = CNormed(norm=ctypes.addressof(self.made), size=self.size)
         self._normalise = native.functions.norm_alone
         self._arguments = ctypes.byref(self._model), ctypes.byref(self._given)
 
@@ -140,8 +142,8 @@ def _is_here(weight: Tensor) -> bool:
     return weight.dtype == torch.bfloat16 and weight.device.type == "cpu"
 
 
-def _readable(states: Tensor) -> Tensor:
-    """Rows side by side, and to whole tiles where they are read so."""
+def readable(states: Tensor) -> Tensor:
+    """In bfloat16, rows side by side, and to whole tiles where they are read so."""
     if states.dtype != torch.bfloat16:
         raise TypeError(f"states of {states.dtype} are multiplied with weights of bfloat16")
     size = states.shape[-1]

@@ -217,6 +217,44 @@ void decode(const Model *model, const Layer *layers, const Step *step) {
     compute(model, layers, step, omp_get_thread_num(), &team);
 }
 
+/* A layer by itself, for models whose code is not ours: see alone.h. */
+typedef struct {
+    const Layer *layer;
+    const Step *step;
+    const bf16 *from; /* [tokens, hidden] */
+    char *scratch;    /* scratch_bytes(model, layer, tokens, 0), of a model of that layer alone */
+    bf16 *to;         /* [tokens, hidden] */
+} LayerBlock;
+
+static void compute_alone(const Model *m, const LayerBlock *given, int thread, Team *team) {
+    const int hidden = m->hidden, tokens = given->step->tokens;
+    Walk walk = {.model = m, .step = given->step, .team = team, .thread = thread};
+    lay_out(m, given->layer, given->step, thread, given->scratch, &walk.buffers);
+    if (m->has_amx) configure_tiles(tokens < TILE ? tokens : TILE);
+    for (Work work = begin_short(&walk, tokens); take(&work); kept(&work)) {
+        const bf16 *from = given->from + (int64_t)work.piece * hidden;
+        float *row = row_of(walk.buffers.residual, &walk, work.piece);
+        for (int i = 0; i < hidden; i += TILE) _mm512_storeu_ps(row + i, load_bf16(from + i));
+    }
+    compute_layer(&walk, given->layer, 0);
+    for (Work work = begin_short(&walk, tokens); take(&work); kept(&work)) {
+        const float *row = row_of(walk.buffers.residual, &walk, work.piece);
+        bf16 *to = given->to + (int64_t)work.piece * hidden;
+        take_in(&walk, given->layer, &given->layer->after_mlp, work.piece);
+        for (int i = 0; i < hidden; i += TILE) store_bf16(to + i, _mm512_loadu_ps(row + i));
+    }
+    if (m->has_amx) _tile_release();
+}
+
+void layer_alone(const Model *model, const LayerBlock *given) {
+    if (!given->step->tokens) return;
+    Seat seats[model->threads];
+    Team team = {.threads = model->threads, .patience = PATIENCE, .seats = seats};
+    memset(seats, 0, sizeof seats);
+#pragma omp parallel num_threads(model->threads)
+    compute_alone(model, given, omp_get_thread_num(), &team);
+}
+
 int64_t scratch_bytes(const Model *model, const Layer *layers, int32_t tokens, int32_t samples) {
     Buffers buffers;
     const Step step = {.tokens = tokens, .samples = samples};
@@ -227,7 +265,8 @@ int64_t scratch_bytes(const Model *model, const Layer *layers, int32_t tokens, i
 int32_t structure_bytes(void) {
     return (int32_t)(sizeof(Model) + sizeof(Layer) + sizeof(Mlp) + sizeof(Step) + sizeof(Adapters) +
                      sizeof(Added) + sizeof(Matrix) + sizeof(Multiplied) + sizeof(Activated) +
-                     sizeof(Normed) + sizeof(Attended));
+                     sizeof(Normed) + sizeof(Attended) + sizeof(AttentionBlock) +
+                     sizeof(LayerBlock));
 }
 
 int32_t allow_tiles(void) {

@@ -38,7 +38,8 @@ static void rotate(const float *head, const bf16 *cosines, const bf16 *sines, in
 static void place_token(const Layer *layer, const Step *step, const Buffers *b, int token) {
     const int size = layer->head_dim, heads = layer->heads, kv_heads = layer->kv_heads;
     const int padded_size = padded_head(size);
-    const int64_t turn = step->positions[token] * layer->rotated;
+    const int64_t place = layer->is_turned_by_token ? token : step->positions[token];
+    const int64_t turn = place * layer->rotated;
     int64_t slot = step->slots[token] * kv_heads * size;
     float *query = b->qkv + (int64_t)token * (heads + 2 * kv_heads) * size;
     float *key = query + heads * size, *value = key + kv_heads * size;

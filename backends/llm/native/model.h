@@ -63,12 +63,13 @@ typedef struct {
     int32_t joins_heads; /* query and key norms are of all heads as one */
     int32_t is_parallel; /* attention and MLP read the same states; without a norm of its own the
                             MLP reads what attention reads */
+    int32_t is_turned_by_token; /* cosines and sines are of the step's tokens, in their order */
     float scale, score_cap, clip;
     float multiplier;               /* of what attention and MLP add */
     float key_factor, value_factor; /* of what is kept of keys and values in 8 bits; the inverse of
                                        keys' is in `scale` already */
     const float *slopes;            /* [heads] */
-    const bf16 *cosines, *sines;    /* [positions, rotated] */
+    const bf16 *cosines, *sines;    /* [positions, rotated], or [tokens, rotated] */
     Norm before_attention, after_attention, before_mlp, after_mlp;
     Norm query_norm, key_norm; /* [heads, head_dim], [kv_heads, head_dim] */
     const Matrix *qkv;

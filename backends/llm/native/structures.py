@@ -54,6 +54,7 @@ class CLayer(Structure):
     _fields_ = (
         *((name, c_int32) for name in (
             "heads", "kv_heads", "head_dim", "rotated", "window", "joins_heads", "is_parallel",
+            "is_turned_by_token",
         )),
         *((name, c_float) for name in (
             "scale", "score_cap", "clip", "multiplier", "key_factor", "value_factor",
@@ -156,9 +157,25 @@ class CAttended(Structure):
     _fields_ = tuple((name, c_void_p) for name in ("layer", "step", "query", "key", "value", "to"))
 
 
+class CAttentionBlock(Structure):
+    """An attention and the products around it, by themselves."""
+
+    _fields_ = (
+        *((name, c_void_p) for name in ("layer", "step")),
+        ("hidden", c_int32),
+        *((name, c_void_p) for name in ("left", "qkv", "query", "attended", "to")),
+    )
+
+
+class CLayerBlock(Structure):
+    """A layer by itself."""
+
+    _fields_ = tuple((name, c_void_p) for name in ("layer", "step", "from_", "scratch", "to"))
+
+
 _STRUCTURES = (
     CModel, CLayer, CMlp, CStep, CAdapters, CAdded, CMatrix, CMultiplied, CActivated, CNormed,
-    CAttended,
+    CAttended, CAttentionBlock, CLayerBlock,
 )  # fmt: skip
 STRUCTURE_BYTES = sum(map(ctypes.sizeof, _STRUCTURES))
 """What the library must have been compiled with."""

@@ -88,7 +88,7 @@ static Widths widths_of(const Model *model, const Layer *layers) {
         read_by(layer->mlps[0].into, model->hidden, &most);
         read_by(layer->mlps[0].down, layer->mlps[0].inner, &most);
     }
-    read_by(model->head, model->hidden, &most);
+    if (model->head) read_by(model->head, model->hidden, &most); /* a layer by itself has none */
     return most;
 }
 

@@ -12,7 +12,12 @@ from trivet.backends.llm.attention.torch_reference import TorchAttention
 from trivet.backends.llm.families.kinds import Activation, GroupedAttention, RmsNorm
 from trivet.backends.llm.families.llama import LlamaShape
 from trivet.backends.llm.native.alone import NativeMlp, NativeNorm, NativeProduct
-from trivet.backends.llm.native.alone_attention import NativeAttention, attention_why_not
+from trivet.backends.llm.native.alone_attention import (
+    NativeAttention,
+    NativeAttentionBlock,
+    attention_why_not,
+    block_why_not,
+)
 from trivet.backends.llm.native.library import Native
 
 pytestmark = pytest.mark.skipif(isinstance(NATIVE, str), reason=str(NATIVE))
@@ -92,8 +97,25 @@ def step(spans: tuple[tuple[int, int], ...]) -> StepInputs:
     )  # fmt: skip
 
 
-@pytest.mark.parametrize("spans", [SPANS, SPANS[:1]], ids=["chunks", "one token"])
-@pytest.mark.parametrize(
+def caches(kind: GroupedAttention, inputs: StepInputs) -> tuple[KvCache, KvCache]:
+    """The same numbers, in float32 and in bfloat16."""
+    torch.manual_seed(5)
+    shape = LlamaShape(
+        architecture="llama", vocabulary_size=8, hidden_size=64, intermediate_size=8, num_layers=1,
+        num_heads=kind.num_heads, num_kv_heads=kind.num_kv_heads, head_dim=kind.head_dim,
+        max_positions=128, rms_norm_eps=1e-5, rope_theta=1e4,
+    )  # fmt: skip
+    exact, rounded = (
+        KvCache(shape.config(), 1 + inputs.block_tables.numel(), BLOCK, dtype)
+        for dtype in (torch.float32, torch.bfloat16)
+    )
+    rounded.layers[0][:, 1:].normal_()
+    exact.layers[0].copy_(rounded.layers[0])
+    return exact, rounded
+
+
+both_spans = pytest.mark.parametrize("spans", [SPANS, SPANS[:1]], ids=["chunks", "one token"])
+both_kinds = pytest.mark.parametrize(
     "kind",
     [
         GroupedAttention(4, 2, 64, None),
@@ -101,22 +123,15 @@ def step(spans: tuple[tuple[int, int], ...]) -> StepInputs:
     ],
     ids=["plain", "window"],
 )
+
+
+@both_spans
+@both_kinds
 def test_attention_is_what_torch_computes_in_float32(
     kind: GroupedAttention, spans: tuple[tuple[int, int], ...], native: Native
 ) -> None:
-    torch.manual_seed(5)
-    shape = LlamaShape(
-        architecture="llama", vocabulary_size=8, hidden_size=64, intermediate_size=8, num_layers=1,
-        num_heads=kind.num_heads, num_kv_heads=kind.num_kv_heads, head_dim=kind.head_dim,
-        max_positions=128, rms_norm_eps=1e-5, rope_theta=1e4,
-    )  # fmt: skip
     inputs, count = step(spans), sum(count for _, count in spans)
-    exact, rounded = (
-        KvCache(shape.config(), 1 + inputs.block_tables.numel(), BLOCK, dtype)
-        for dtype in (torch.float32, torch.bfloat16)
-    )
-    rounded.layers[0][:, 1:].normal_()
-    exact.layers[0].copy_(rounded.layers[0])
+    exact, rounded = caches(kind, inputs)
     assert not attention_why_not(rounded, [kind])
     query, key, value = (
         torch.randn(count, heads, kind.head_dim).bfloat16()
@@ -130,6 +145,50 @@ def test_attention_is_what_torch_computes_in_float32(
     found = ours.attend(0, query, key, value).float()
     torch.testing.assert_close(found, wanted, atol=0.02, rtol=0.02)
     torch.testing.assert_close(rounded.layers[0].float(), exact.layers[0])
+
+
+@both_spans
+@both_kinds
+@pytest.mark.parametrize("rotated", [0, 32, None])
+def test_an_attention_with_its_products_is_what_torch_computes_of_them(
+    kind: GroupedAttention,
+    spans: tuple[tuple[int, int], ...],
+    rotated: int | None,
+    native: Native,
+) -> None:
+    inputs, count = step(spans), sum(count for _, count in spans)
+    exact, rounded = caches(kind, inputs)
+    size, heads, kv_heads = kind.head_dim, kind.num_heads, kind.num_kv_heads
+    turned = size if rotated is None else rotated
+    qkv = (torch.randn((heads + 2 * kv_heads) * size, 96) * 0.1).bfloat16()
+    out = (torch.randn(96, heads * size) * 0.1).bfloat16()
+    qkv_bias, out_bias = torch.randn(len(qkv)).bfloat16(), torch.randn(96).bfloat16()
+    into, output = NativeProduct(native, qkv, qkv_bias), NativeProduct(native, out, out_bias)
+    assert not block_why_not(kind, into, output)
+    assert block_why_not(kind, output, into)
+    assert block_why_not(kind, into, into)
+    angles = torch.rand(1, count, turned // 2).repeat(1, 1, 2)
+    cosines, sines = angles.cos().bfloat16(), angles.sin().bfloat16()
+    states = torch.randn(1, count, 96).bfloat16()
+    made = states.float() @ qkv.float().t() + qkv_bias.float()
+    turns = made[0].unflatten(-1, (-1, size)).split([heads, kv_heads, kv_heads], 1)
+    query, key, value = (rotated_by(turns[0], angles), rotated_by(turns[1], angles), turns[2])
+    torchs, ours = TorchAttention(exact, [kind]), NativeAttention(rounded, [kind], native)
+    for each in (ours, torchs):
+        each.begin(inputs)
+    wanted = torchs.attend(0, query, key, value).flatten(1) @ out.float().t() + out_bias.float()
+    block = NativeAttentionBlock(ours, 0, into, output, turned)
+    found = block(states, *((cosines, sines) if turned else (None, None)))
+    assert (found[0].float() - wanted).norm() < 0.02 * wanted.norm()
+    torch.testing.assert_close(rounded.layers[0].float(), exact.layers[0], atol=0.02, rtol=0.02)
+
+
+def rotated_by(heads: torch.Tensor, angles: torch.Tensor) -> torch.Tensor:
+    size = angles.shape[-1]
+    first, second = heads[..., :size].chunk(2, -1)
+    swapped = torch.cat((-second, first), -1)
+    turned = heads[..., :size] * angles[0, :, None].cos() + swapped * angles[0, :, None].sin()
+    return torch.cat((turned, heads[..., size:]), -1)
 
 
 def test_what_changes_scores_is_not_computed() -> None:
