@@ -53,7 +53,7 @@ class Call:
         return {**self.admission.headers(), **self.told}
 
     def given(self, source: str) -> str | None:
-        """See Asker."""
+        """See Client."""
         return self.user if source == "user" else given_in(self.request.headers, source)
 
     def chose(self, admitted: Admitted) -> None:
