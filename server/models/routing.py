@@ -37,6 +37,20 @@ class Nobody:
         """Nothing."""
 
 
+class _Adapting:
+    """A Client that asks for an adapter of the model."""
+
+    __slots__ = ("_adapter", "_client")
+
+    def __init__(self, adapter: str, client: Client) -> None:
+        self._adapter = adapter
+        self._client = client
+
+    def given(self, source: str) -> str | None:
+        """See Client."""
+        return self._adapter if source == "adapter" else self._client.given(source)
+
+
 WatchOf = Callable[[Model, Traffic], Watch | None]
 NOBODY = Nobody()
 VERSION_HEADER, ROUTE_HEADER = "x-trivet-version", "x-trivet-route"
@@ -284,6 +298,8 @@ class Routers:
                 return router.only
             return router.choose(version, key, asker)
         router, version, adapter = self._meant(name, version)
+        if adapter:
+            asker = _Adapting(adapter, asker)
         return _adapted(router.choose(version, key, asker), adapter)
 
     def describe(self, name: str, version: int | str | None) -> Admitted:
