@@ -4,6 +4,7 @@ Each is told by names, by first bytes or by keys of a JSON file, in the order of
 surest first. A backend says the same of its own kind in its About (`advise`), which comes before.
 """
 
+import json
 from collections.abc import Callable, Iterator
 from pathlib import PurePosixPath
 from typing import Any
@@ -105,6 +106,22 @@ def _hub_cache(listing: Listing) -> str:
     return (
         f"'snapshots' is of the cache of huggingface_hub; serve the model itself, hf://{name}, or "
         f"put here what this writes: hf download {name} --local-dir FOLDER"
+    )
+
+
+def _sentence_transformer(listing: Listing) -> str:
+    """A folder of sentence-transformers that does not begin with a transformer."""
+    if "modules.json" not in listing.names:
+        return ""
+    try:
+        kind = str(json.loads(listing.head_of("modules.json"))[0]["type"]).rpartition(".")[2]
+    except (ValueError, RecursionError, LookupError, TypeError):
+        return ""
+    if kind == "Transformer":
+        return ""
+    return (
+        f"'modules.json' is of sentence-transformers and begins with '{_shown(kind)}'; texts are "
+        f"read here by a Transformer alone; {_PYTHON_WAY} that calls SentenceTransformer(folder)"
     )
 
 
@@ -214,6 +231,7 @@ _LOOKS: tuple[Callable[[Listing], str], ...] = (
     _diffusers,
     _adapter,
     _hub_cache,
+    _sentence_transformer,
     _speech,
     _hub_folder,
     _suffix,

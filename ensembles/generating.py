@@ -15,6 +15,7 @@ from trivet.backends.api import (
     Account,
     ChatInput,
     CheckedRequest,
+    Client,
     DataType,
     GenerateRequest,
     GenerateSink,
@@ -50,9 +51,11 @@ class Ending:
     takes_messages: bool
     """Whether the conversation so far is an input, too, as JSON."""
 
-    def generator(self, server: ModelServer) -> Generator | None:
-        """The model, if it is a language model. Raises a ServingError."""
-        return server.generator(self.step.model, self.step.version)
+    def generator(
+        self, server: ModelServer, key: int | str = "", client: Client | None = None
+    ) -> Generator | None:
+        """The model for a request, if it is a language model. Raises a ServingError."""
+        return server.generator(self.step.model, self.step.version, key, client)
 
 
 def find_ending(graph: Graph) -> Ending | None:
@@ -107,15 +110,18 @@ class GeneratingEnsemble(EnsembleExecutor, DelegatingTokens):
         """See AsksAnother: its other steps compute, too."""
         return ""
 
-    def for_one_request(self) -> Generator:
+    def for_one_request(self, key: int | str = "", client: Client | None = None) -> Generator:
         """See AsksAnother. Raises a ServingError."""
-        return _OneRequest(self, self._inner)
+        return _OneRequest(self, self._model(key, client), key, client)
 
     # -- Generator -----------------------------------------------------------------------------
 
     @property
     def _inner(self) -> Generator:
-        model = self._ending.generator(self.server)
+        return self._model("", None)
+
+    def _model(self, key: int | str, client: Client | None) -> Generator:
+        model = self._ending.generator(self.server, key, client)
         if model is None:
             raise Unsupported(
                 f"ensemble '{self.name}': {self._ending.step.title} does not generate text any more"
@@ -138,10 +144,23 @@ class GeneratingEnsemble(EnsembleExecutor, DelegatingTokens):
 
     async def compose(self, prompt: str, account: Account = NO_ACCOUNT, /) -> str:
         """See Generator."""
-        return await self._make_prompt(prompt, [{"role": "user", "content": prompt}], account)
+        return await self.composed(prompt, account, "", None)
 
     async def render(self, chat: ChatInput, account: Account = NO_ACCOUNT, /) -> str:
         """See Generator. The prompt is what the steps make of the last message."""
+        return await self.rendered(chat, account, "", None)
+
+    async def composed(
+        self, prompt: str, account: Account, key: int | str, client: Client | None
+    ) -> str:
+        """See Generator, for a request of this key and client."""
+        messages = [{"role": "user", "content": prompt}]
+        return await self._make_prompt(messages, account, key, client)
+
+    async def rendered(
+        self, chat: ChatInput, account: Account, key: int | str, client: Client | None
+    ) -> str:
+        """The same for a conversation."""
         given = {
             "tools": bool(chat.tools),
             "add_generation_prompt": not chat.add_generation_prompt,
@@ -163,11 +182,12 @@ class GeneratingEnsemble(EnsembleExecutor, DelegatingTokens):
             raise InvalidRequest(
                 f"messages: the last one must be the user's: ensemble '{self.name}' answers it"
             )
-        question = str(messages[-1].get("content") or "")
-        return await self._make_prompt(question, messages, account)
+        return await self._make_prompt(messages, account, key, client)
 
-    async def _make_prompt(self, question: str, messages: Messages, account: Account) -> str:
-        texts = {self._ending.question: question}
+    async def _make_prompt(
+        self, messages: Messages, account: Account, key: int | str, client: Client | None
+    ) -> str:
+        texts = {self._ending.question: str(messages[-1].get("content") or "")}
         if self._ending.takes_messages:
             texts[_MESSAGES] = orjson.dumps(list(messages)).decode()
         signature = self.graph.signature
@@ -178,10 +198,12 @@ class GeneratingEnsemble(EnsembleExecutor, DelegatingTokens):
         request = CheckedRequest(
             self.name,
             self.version,
-            "",
+            "" if isinstance(key, int) else key,
             inputs,
+            sequence_id=key if isinstance(key, int) else 0,
             tenant=account.tenant,
             on_tokens=account.on_tokens,
+            client=client,
         )
         answer = _Answer()
         self._before.submit(request, answer)
@@ -196,9 +218,17 @@ class _OneRequest(DelegatingGenerator):
     """The ensemble over one version of its language model: what that version's tokens are, it is
     asked to go on with."""
 
-    def __init__(self, ensemble: GeneratingEnsemble, model: Generator) -> None:
+    def __init__(
+        self,
+        ensemble: GeneratingEnsemble,
+        model: Generator,
+        key: int | str,
+        client: Client | None,
+    ) -> None:
         super().__init__(model)
         self._ensemble = ensemble
+        self._key = key
+        self._client = client
 
     @property
     def info(self) -> GeneratorInfo:
@@ -207,11 +237,11 @@ class _OneRequest(DelegatingGenerator):
 
     async def compose(self, prompt: str, account: Account = NO_ACCOUNT, /) -> str:
         """See Generator."""
-        return await self._ensemble.compose(prompt, account)
+        return await self._ensemble.composed(prompt, account, self._key, self._client)
 
     async def render(self, chat: ChatInput, account: Account = NO_ACCOUNT, /) -> str:
         """See Generator."""
-        return await self._ensemble.render(chat, account)
+        return await self._ensemble.rendered(chat, account, self._key, self._client)
 
 
 class _Answer:

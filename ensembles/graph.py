@@ -87,6 +87,8 @@ class Graph:
     """Responses of a decoupled step that may be on their way at a time; 0: any number."""
     shared: frozenset[int] = frozenset()
     """Steps that ask, themselves or through ensembles, a model that others ask as well."""
+    parts: frozenset[str] = frozenset()
+    """All models that it asks, itself or through ensembles, by what the catalog knows them by."""
 
     def needed_for(self, output_names: tuple[str, ...]) -> frozenset[int]:
         """The steps that matter for some outputs (none given: all of them)."""

@@ -70,18 +70,17 @@ class _Reader:
             self._config.model_transaction_policy.decoupled = True
         signature = Signature.from_config(self._config)
         most = self._config.ensemble_scheduling.max_inflight_requests
-        shared = self._shared(in_order)
-        return Graph(self._config, signature, in_order, makers, outputs, most, shared)
-
-    def _shared(self, steps: Sequence[Step]) -> frozenset[int]:
-        parts = [
-            frozenset().union(*map(self._catalog.parts, self._asked_by(step))) for step in steps
-        ]
-        return frozenset(
+        parts = [self._parts(step) for step in in_order]
+        shared = frozenset(
             step.number
-            for step, own in zip(steps, parts, strict=True)
+            for step, own in zip(in_order, parts, strict=True)
             if any(own & other for other in parts if other is not own)
         )
+        everything = frozenset[str]().union(*parts)
+        return Graph(self._config, signature, in_order, makers, outputs, most, shared, everything)
+
+    def _parts(self, step: Step) -> frozenset[str]:
+        return frozenset[str]().union(*map(self._catalog.parts, self._asked_by(step)))
 
     def _asked_by(self, step: Step) -> set[str]:
         fallback = step.settings.fallback

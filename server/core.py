@@ -9,6 +9,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
 from trivet.backends.api import (
+    Client,
     Generator,
     InferRequest,
     Measured,
@@ -23,7 +24,7 @@ from trivet.protos.model_config_pb2 import ModelConfig
 from trivet.server.logs.setting import LogValue
 from trivet.server.models.known import IndexRow
 from trivet.server.models.model import Model
-from trivet.server.models.routing import NOBODY, Admitted, Asker, Key
+from trivet.server.models.routing import NOBODY, Admitted, Key
 from trivet.server.models.sleeping.resident import Resident
 from trivet.server.repository.upload import NO_FILES
 from trivet.server.rollouts.arms import Arm
@@ -58,7 +59,7 @@ class Resolving(Protocol):
     """Finds models."""
 
     def resolve(
-        self, name: str, version: int | str | None, key: Key = "", asker: Asker = NOBODY
+        self, name: str, version: int | str | None, key: Key = "", asker: Client = NOBODY
     ) -> Admitted:
         """The version of a model that a request gets: asked once, by whoever takes the request in.
 
@@ -97,7 +98,7 @@ class Generators(Protocol):
         name: str,
         version: int | str | None = None,
         key: Key = "",
-        asker: Asker = NOBODY,
+        asker: Client = NOBODY,
     ) -> tuple[Generator, Mapping[str, str]]:
         """A model that generates text, asked for once a request as `resolve` is, and what answers
         say of its version (see Admitted). Raises ModelNotFound, also for models of other kinds,

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 
 from trivet.backends.api import (
     AsksAnother,
+    Client,
     Generator,
     InferRequest,
     InvalidRequest,
@@ -37,7 +38,7 @@ from trivet.server.models.known import IndexRow, State, Status
 from trivet.server.models.lifecycle import Lifecycle
 from trivet.server.models.model import Model
 from trivet.server.models.registry import Registry
-from trivet.server.models.routing import NOBODY, ROUTE_HEADER, Admitted, Asker, Choice, Key
+from trivet.server.models.routing import NOBODY, ROUTE_HEADER, Admitted, Choice, Key
 from trivet.server.models.sleeping.desk import SleepDesk
 from trivet.server.models.sleeping.resident import Rest
 from trivet.server.models.strangers import Strangers
@@ -91,7 +92,7 @@ class Hall:
     # -- inference -----------------------------------------------------------------------------
 
     def resolve(
-        self, name: str, version: int | str | None, key: Key = "", asker: Asker = NOBODY
+        self, name: str, version: int | str | None, key: Key = "", asker: Client = NOBODY
     ) -> Admitted:
         try:
             return self._registry.routers.resolve(name, version, key, asker)
@@ -127,13 +128,13 @@ class Hall:
         name: str,
         version: int | str | None = None,
         key: Key = "",
-        asker: Asker = NOBODY,
+        asker: Client = NOBODY,
     ) -> tuple[Generator, Mapping[str, str]]:
         admitted = self._find_generator(name, version, key, asker)
-        return self._generator_of(admitted), admitted.told
+        return self._generator_of(admitted, key, asker), admitted.told
 
     def _find_generator(
-        self, name: str, version: int | str | None, key: Key, asker: Asker
+        self, name: str, version: int | str | None, key: Key, asker: Client
     ) -> Admitted:
         """Raises as `generator` does."""
         try:
@@ -146,12 +147,12 @@ class Hall:
             raise ModelNotFound(f"The model `{name[:128]}` does not generate text.")
         return admitted
 
-    def _generator_of(self, admitted: Admitted) -> Generator:
+    def _generator_of(self, admitted: Admitted, key: Key, asker: Client) -> Generator:
         executor, tracer = admitted.model.executor, self.tracing.tracer
         assert isinstance(executor, Generator), "found as one"
         found: Generator = executor
         if isinstance(executor, AsksAnother):
-            found = executor.for_one_request()
+            found = executor.for_one_request(key, asker)
         if admitted.watch is not None:
             found = admitted.watch.generator(found)
         if tracer is None:

@@ -11,6 +11,7 @@ from patience import patience
 
 from trivet.backends.api import (
     CheckedRequest,
+    Client,
     DataType,
     Generator,
     InferRequest,
@@ -37,7 +38,7 @@ from trivet.server.models.check import submit
 from trivet.server.models.known import IndexRow
 from trivet.server.models.model import Model
 from trivet.server.models.registry import Registry
-from trivet.server.models.routing import NOBODY, Admitted, Asker, Key, VersionRouter
+from trivet.server.models.routing import NOBODY, Admitted, Key, VersionRouter
 from trivet.server.rollouts.desk import ReleaseDesk
 from trivet.server.scheduling.statistics import ModelStatistics
 from trivet.server.shared_memory.system import SharedMemory
@@ -156,7 +157,7 @@ class FakeCore:
         self.control: list[tuple[object, ...]] = []
 
     def resolve(
-        self, name: str, version: int | str | None, key: Key = "", asker: Asker = NOBODY
+        self, name: str, version: int | str | None, key: Key = "", asker: Client = NOBODY
     ) -> Admitted:
         if name not in self.signatures:
             raise ModelNotFound(f"Request for unknown model: '{name}' is not found")
@@ -178,7 +179,7 @@ class FakeCore:
         submit(admitted.model, request, context, sink)
 
     def generator(
-        self, name: str, version: int | str | None = None, key: Key = "", asker: Asker = NOBODY
+        self, name: str, version: int | str | None = None, key: Key = "", asker: Client = NOBODY
     ) -> tuple[Generator, dict[str, str]]:
         if name not in self.models:
             raise ModelNotFound(f"The model `{name}` does not exist.")

@@ -18,7 +18,7 @@ from trivet.backends.api.backend import (
     WantsEnvironment,
 )
 from trivet.backends.api.batch import Batch, ResponseSender
-from trivet.backends.api.checked import CheckedRequest, RequestContext
+from trivet.backends.api.checked import CheckedRequest, Client, RequestContext
 from trivet.backends.api.config import from_json, parameter, to_json_dict
 from trivet.backends.api.copies import CopyKind
 from trivet.backends.api.datatype import DataType
@@ -135,6 +135,7 @@ __all__ = [
     "Choices",
     "Chunk",
     "Claim",
+    "Client",
     "ComposedBackend",
     "Composes",
     "ComputeOnly",

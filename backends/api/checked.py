@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import field
+from typing import Protocol
 
 from trivet.backends.api.device import Residence
 from trivet.backends.api.request import NO_PARAMETERS, ON_HOST, CancelToken, Parameters
@@ -9,6 +10,13 @@ from trivet.backends.api.tensor import Tensor
 from trivet.backends.api.trace import Trace
 from trivet.backends.api.value import value
 from trivet.backends.api.window import Window
+
+
+class Client(Protocol):
+    """Who asked first, as far as the choice of a version goes by it."""
+
+    def given(self, source: str) -> str | None:
+        """What its request has at a place that a model's traffic sticks to; None: nothing."""
 
 
 @value
@@ -32,6 +40,8 @@ class RequestContext:
     """Where it is traced: the part of whoever asks."""
     window: Window | None = None
     """How many responses of a decoupled model whoever asks can hold; None: any number."""
+    client: Client | None = None
+    """Who asked first; None where nobody did, or several at once."""
 
 
 @value
@@ -65,3 +75,4 @@ class CheckedRequest:
     trace: Trace | None = None
     """The model's own part."""
     window: Window | None = None
+    client: Client | None = None

@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
+from trivet.backends.api.checked import Client
 from trivet.backends.api.errors import ServingError
 from trivet.backends.api.images import Image, images_of
 from trivet.backends.api.request import CancelToken
@@ -307,8 +308,9 @@ class AsksAnother(Protocol):
     def engine(self) -> str:
         """The model that computes all of it; empty where others compute besides."""
 
-    def for_one_request(self) -> Generator:
-        """It, for all that one request asks of it. Raises a ServingError."""
+    def for_one_request(self, key: int | str = "", client: Client | None = None) -> Generator:
+        """It, for all that one request of this key and client asks of it. Raises a
+        ServingError."""
 
 
 @runtime_checkable

@@ -8,7 +8,7 @@ from concurrent.futures import Future
 from typing import Protocol, runtime_checkable
 
 from trivet.backends.api.backend import Backend
-from trivet.backends.api.checked import CheckedRequest, RequestContext
+from trivet.backends.api.checked import CheckedRequest, Client, RequestContext
 from trivet.backends.api.device import Residence
 from trivet.backends.api.generate import Generator
 from trivet.backends.api.request import ON_HOST, CancelToken, InferRequest
@@ -39,9 +39,19 @@ class ModelServer(Protocol):
     def is_ready(self, name: str, version: int | str | None) -> bool:
         """Whether a version, or the newest, can compute now; False for what is not there."""
 
-    def generator(self, name: str, version: int | str | None) -> Generator | None:
-        """A model as one that generates text; None for one that does not. Raises as `signature`
-        does."""
+    def is_shared_out(self, name: str) -> bool:
+        """Whether requests that name a model, as the catalog finds it, may get different versions
+        of it: then they are not to be joined before."""
+
+    def generator(
+        self,
+        name: str,
+        version: int | str | None,
+        key: int | str = "",
+        client: Client | None = None,
+    ) -> Generator | None:
+        """A model as one that generates text, in the version that a request of this key and client
+        gets; None for one that does not. Raises as `signature` does."""
 
     async def load(self, name: str, config_json: str | None = None) -> None:
         """Loads or reloads a model. Raises Unavailable unless the control mode is explicit."""
@@ -181,6 +191,7 @@ def inherited(
         parent.tenant,
         parent.trace,
         window,
+        parent.client,
     )
 
 
@@ -208,12 +219,19 @@ def inherited_jointly(
         tenant=shared_tenant(parents),
         trace=next((each.trace for each in parents if each.trace is not None), None),
         window=window,
+        client=shared_client(parents),
     )
 
 
 def shared_tenant(parents: Sequence[CheckedRequest]) -> str:
     """Whose a request on behalf of `parents` is."""
     return "\n".join(sorted({parent.tenant for parent in parents}))
+
+
+def shared_client(parents: Sequence[CheckedRequest]) -> Client | None:
+    """Who asked first, on behalf of all `parents`; None: not one alone."""
+    first = parents[0].client if parents else None
+    return first if all(parent.client is first for parent in parents) else None
 
 
 def shared_payer(parents: Sequence[CheckedRequest]) -> Callable[[int], None] | None:

@@ -23,7 +23,7 @@ from trivet.backends.api import (
     Window,
 )
 from trivet.backends.api import errors as error_classes
-from trivet.backends.api.model_server import shared_payer, shared_tenant
+from trivet.backends.api.model_server import shared_client, shared_payer, shared_tenant
 from trivet.backends.process.channel import Header
 from trivet.backends.process.link import Message, Run
 
@@ -241,6 +241,7 @@ def decode_context(header: Header, parents: Sequence[CheckedRequest]) -> Request
         tenant=shared_tenant(parents),
         trace=next((each.trace for each in parents if each.trace is not None), None),
         window=_window(header),
+        client=shared_client(parents),
     )
 
 

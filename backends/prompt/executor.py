@@ -7,6 +7,7 @@ from trivet.backends.api import (
     Account,
     ChatInput,
     CheckedRequest,
+    Client,
     GenerateRequest,
     GenerateSink,
     Generator,
@@ -55,12 +56,14 @@ class PromptExecutor(DelegatingTokens):
         """See AsksAnother."""
         return self._templates.file.base
 
-    def for_one_request(self, given: Values = NOTHING_GIVEN) -> PromptGenerator:
+    def for_one_request(
+        self, key: int | str = "", client: Client | None = None, given: Values = NOTHING_GIVEN
+    ) -> PromptGenerator:
         """See AsksAnother. Raises a ServingError."""
         if self._is_stopping:
             raise ModelNotReady(f"model '{self._name}': {_STOPPING}")
         file = self._templates.file
-        base = self._server.generator(file.base, file.base_version)
+        base = self._server.generator(file.base, file.base_version, key, client)
         if base is None:
             raise Unsupported(
                 f"prompt '{self._name}': its base '{file.base}' does not generate text any more"
@@ -78,7 +81,9 @@ class PromptExecutor(DelegatingTokens):
     async def _submit(self, request: CheckedRequest, sink: Sink) -> None:
         file = self._templates.file
         try:
-            generator = self.for_one_request(variables_in(request, file))
+            key = request.sequence_id or request.id
+            given = variables_in(request, file)
+            generator = self.for_one_request(key, request.client, given)
             parsed = parse_with(request, file)
         except ServingError as error:
             sink.fail(error)

@@ -7,6 +7,7 @@ ensembles and what models ask each other do not come through here: a key for an 
 from collections.abc import Iterable, Mapping
 
 from trivet.backends.api import (
+    Client,
     Generator,
     InferRequest,
     Measured,
@@ -31,7 +32,7 @@ from trivet.server.core import Core, Payer, Releases, Served, Sleeping
 from trivet.server.logs.setting import LogValue
 from trivet.server.models.known import IndexRow
 from trivet.server.models.model import Model
-from trivet.server.models.routing import NOBODY, Admitted, Asker, Choice, Key
+from trivet.server.models.routing import NOBODY, Admitted, Choice, Key
 from trivet.server.repository.upload import NO_FILES
 from trivet.server.scheduling.statistics import ModelStatistics
 from trivet.server.tracing.setting import Change
@@ -69,7 +70,7 @@ class GuardedCore:
     # -- what a model is asked -----------------------------------------------------------------
 
     def resolve(
-        self, name: str, version: int | str | None, key: Key = "", asker: Asker = NOBODY
+        self, name: str, version: int | str | None, key: Key = "", asker: Client = NOBODY
     ) -> Admitted:
         """See Core. Who has what this gives may ask it: `infer` looks no further."""
         self._require(name)
@@ -100,7 +101,7 @@ class GuardedCore:
         name: str,
         version: int | str | None = None,
         key: Key = "",
-        asker: Asker = NOBODY,
+        asker: Client = NOBODY,
     ) -> tuple[Generator, Mapping[str, str]]:
         """See Core. The caller pays."""
         self._require(name)
@@ -262,6 +263,7 @@ def _on_account(caller: Caller, context: RequestContext) -> RequestContext:
         caller.key.tenant,
         context.trace,
         context.window,
+        context.client,
     )
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from trivet.backends.api import (
     AsksAnother,
+    Client,
     GenerateRequest,
     GenerateSink,
     Generator,
@@ -31,7 +32,7 @@ from trivet.server.cost.spending import (
     SpendingTrace,
 )
 from trivet.server.hall import Hall
-from trivet.server.models.routing import NOBODY, Admitted, Asker, Key
+from trivet.server.models.routing import NOBODY, Admitted, Key
 
 
 class PricedHall(Hall):
@@ -54,7 +55,7 @@ class PricedHall(Hall):
         """By engine."""
 
     def resolve(
-        self, name: str, version: int | str | None, key: Key = "", asker: Asker = NOBODY
+        self, name: str, version: int | str | None, key: Key = "", asker: Client = NOBODY
     ) -> Admitted:
         """See Core. What answers say of it has room for the cost, which is known at the end."""
         admitted = super().resolve(name, version, key, asker)
@@ -83,12 +84,13 @@ class PricedHall(Hall):
         name: str,
         version: int | str | None = None,
         key: Key = "",
-        asker: Asker = NOBODY,
+        asker: Client = NOBODY,
     ) -> tuple[Generator, Mapping[str, str]]:
         """See Core."""
         admitted = self._find_generator(name, version, key, asker)
         told = dict(admitted.told)
-        return PricedGenerator(self._generator_of(admitted), self, admitted, told), told
+        inner = self._generator_of(admitted, key, asker)
+        return PricedGenerator(inner, self, admitted, told), told
 
     def begin(self, admitted: Admitted, told: dict[str, str]) -> tuple[Spending, EngineShare]:
         """A request to a model that generates text. Raises RateLimited."""

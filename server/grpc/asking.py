@@ -8,20 +8,22 @@ from trivet.server.models.traffic import given_in
 from trivet.server.protocol.versions import HEADER, parse_version
 
 
-def resolved(core: Resolving, request: InferRequest, call: Call) -> Admitted:
+def resolved(
+    core: Resolving, request: InferRequest, call: Call, client: "MetadataClient"
+) -> Admitted:
     """What it asks for, or else what its call's metadata names. The call says
     behind its answer what was chosen: a stream, for its last request. Raises a ServingError."""
     version = request.model_version
     if version is None and (named := call.metadata.get(HEADER)):
         version = parse_version(named)
-    admitted = core.resolve(request.model_name, version, request.key, MetadataAsker(call))
+    admitted = core.resolve(request.model_name, version, request.key, client)
     # Also where nothing is told yet: what it costs stands there by the end.
     call.tell(admitted.told)
     return admitted
 
 
-class MetadataAsker:
-    """An Asker."""
+class MetadataClient:
+    """A Client."""
 
     __slots__ = ("_call",)
 

@@ -19,7 +19,7 @@ from trivet.protos import health_pb2
 from trivet.server.auth.restricted import Api
 from trivet.server.auth.scopes import Scope
 from trivet.server.core import Core
-from trivet.server.grpc.asking import resolved
+from trivet.server.grpc.asking import MetadataClient, resolved
 from trivet.server.grpc.codec import Decoded, Decoder, Encoder
 from trivet.server.grpc.errors import code_of
 from trivet.server.grpc.handlers import (
@@ -150,7 +150,8 @@ class Service:
                 request = self._forwarding.added(request, call.metadata.items())
             if self.core.tracing.tracer is not None:
                 note_arrival(call)
-            admitted = resolved(self.core, request, call)
+            client = MetadataClient(call)
+            admitted = resolved(self.core, request, call, client)
             if admitted.model.signature.decoupled:
                 raise Unsupported(
                     "ModelInfer RPC doesn't support models with decoupled transaction policy"
@@ -159,7 +160,7 @@ class Service:
             call.fail(code_of(error), error.message)
             return
         residence = residence_of(self.core, decoded.wishes) if decoded.wishes else ON_HOST
-        context = RequestContext(CancelToken(), call.deadline, (), residence)
+        context = RequestContext(CancelToken(), call.deadline, (), residence, client=client)
         call.on_cancel(context.cancel.cancel)
         self.core.infer(admitted, request, context, UnarySink(self, call, admitted, decoded))
 

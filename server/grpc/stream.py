@@ -12,7 +12,7 @@ from trivet.backends.api import CancelToken, InferResponse, RequestContext, Serv
 from trivet.backends.api.request import ON_HOST
 from trivet.protos import grpc_service_pb2 as pb
 from trivet.server.core import Inference
-from trivet.server.grpc.asking import resolved
+from trivet.server.grpc.asking import MetadataClient, resolved
 from trivet.server.grpc.codec import Decoded, Decoder, Encoder
 from trivet.server.grpc.errors import code_of
 from trivet.server.grpc.handlers import unsendable
@@ -67,6 +67,7 @@ class InferStream:
         self._decoder = decoder
         self._encoder = encoder
         self._call = call
+        self._client = MetadataClient(call)
         self._forwarding = forwarding
         self._cancels: set[CancelToken] = set()
         self._in_order: deque[Slot] = deque()
@@ -90,7 +91,7 @@ class InferStream:
                 request = self._forwarding.added(request, self._call.metadata.items())
             if self._core.tracing.tracer is not None:
                 note_arrival(self._call)
-            admitted = resolved(self._core, request, self._call)
+            admitted = resolved(self._core, request, self._call, self._client)
         except ServingError as error:
             slot = Slot(_id_of(message), is_ordered=True)
             self._in_order.append(slot)
@@ -100,7 +101,9 @@ class InferStream:
         if slot.is_ordered:
             self._in_order.append(slot)
         residence = residence_of(self._core, decoded.wishes) if decoded.wishes else ON_HOST
-        context = RequestContext(CancelToken(), self._call.deadline, (), residence)
+        context = RequestContext(
+            CancelToken(), self._call.deadline, (), residence, client=self._client
+        )
         self._cancels.add(context.cancel)
         sink = StreamSink(self, slot, Asked(decoded, admitted.model, context.cancel))
         self._core.infer(admitted, request, context, sink)

@@ -68,7 +68,7 @@ class Generate:
         """Exactly one response, as one JSON object."""
         admitted, request = await self._decode(call)
         sink = SingleSink()
-        context = RequestContext()
+        context = RequestContext(client=call)
         self._core.infer(admitted, request, context, sink)
         response = await sink.result(context.cancel, _NOT_ONE_RESPONSE)
         require_sendable(response, self._limits.max_response_bytes)
@@ -78,7 +78,7 @@ class Generate:
         """Any number of responses, each an event. What fails before the first one has a status of
         its own; what fails later is an event."""
         admitted, request = await self._decode(call)
-        context = RequestContext()
+        context = RequestContext(client=call)
         sink = StreamSink(context.cancel, self._limits.max_pending_events)
         self._core.infer(admitted, request, context, sink)
         events = EventStream(call)

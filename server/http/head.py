@@ -27,7 +27,7 @@ class Head:
     """Whether the client wants no other answer on its connection."""
 
     def given(self, source: str) -> str | None:
-        """See Asker."""
+        """See Client."""
         return given_in(self.message.headers, source)
 
 

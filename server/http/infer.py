@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from aiohttp import web
 from aiohttp.hdrs import ACCEPT_ENCODING
 
-from trivet.backends.api import CancelToken, InferResponse, InvalidRequest, RequestContext
+from trivet.backends.api import CancelToken, Client, InferResponse, InvalidRequest, RequestContext
 from trivet.backends.api.request import ON_HOST
 from trivet.server.auth.restricted import Api
 from trivet.server.auth.scopes import Scope
@@ -21,7 +21,6 @@ from trivet.server.http.raw_request import decode_raw
 from trivet.server.http.routes import Call, Route
 from trivet.server.http.sinks import Asked, Exchange, SingleSink
 from trivet.server.http.tensors import Body, InferDecoder, encode_infer
-from trivet.server.models.routing import Asker
 from trivet.server.protocol.forwarding import Forwarding
 from trivet.server.protocol.outputs import fulfil, residence_of, unsendable
 
@@ -113,7 +112,7 @@ class Infer:
         model: str,
         version: int | str | None,
         headers: Mapping[str, str],
-        asker: Asker,
+        asker: Client,
     ) -> Asked:
         if header_length == 0:
             admitted = self._core.resolve(model, version, "", asker)
@@ -129,9 +128,11 @@ class Infer:
         if self._forwarding is not None:
             request = self._forwarding.added(request, headers.items())
         if wishes.special:
-            context = RequestContext(residence=residence_of(self._core, wishes.special))
+            context = RequestContext(
+                residence=residence_of(self._core, wishes.special), client=asker
+            )
         else:
-            context = RequestContext(CancelToken(), None, (), ON_HOST)
+            context = RequestContext(CancelToken(), None, (), ON_HOST, client=asker)
         return Asked(admitted, request, context, wishes)
 
     def _write(self, response: InferResponse, asked: Asked) -> Written:

@@ -43,6 +43,8 @@ class Call:
     """The id of one that was made before, where the path has it."""
     user: str = ""
     """Whom the body names as its user, once it has been read."""
+    beginning: Callable[[], str] = str
+    """How the prompt begins that the body has, once it has been read; empty where it has none."""
     told: Mapping[str, str] = field(default_factory=lambda: NO_HEADERS)
     """See Admitted."""
 
@@ -53,8 +55,12 @@ class Call:
         return {**self.admission.headers(), **self.told}
 
     def given(self, source: str) -> str | None:
-        """See Asker."""
-        return self.user if source == "user" else given_in(self.request.headers, source)
+        """See Client."""
+        if source == "user":
+            return self.user
+        if source == "prefix":
+            return self.beginning()
+        return given_in(self.request.headers, source)
 
     def chose(self, admitted: Admitted) -> None:
         """Which version it gets."""

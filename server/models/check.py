@@ -60,6 +60,7 @@ def submit(model: Model, request: InferRequest, context: RequestContext, sink: S
         context.tenant,
         trace,
         context.window,
+        context.client,
     )
     model.executor.submit(checked, sink)
 

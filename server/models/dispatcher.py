@@ -4,6 +4,7 @@ from collections.abc import Awaitable, Mapping
 from typing import Protocol
 
 from trivet.backends.api import (
+    Client,
     Generator,
     InferRequest,
     InvalidRequest,
@@ -16,7 +17,7 @@ from trivet.backends.api import (
 from trivet.backends.api.model_server import MAX_DEPTH
 from trivet.server.models.check import submit
 from trivet.server.models.registry import Registry
-from trivet.server.models.routing import Admitted, Choice
+from trivet.server.models.routing import NOBODY, Admitted, Choice, Key
 from trivet.server.repository.upload import NO_FILES
 
 
@@ -49,7 +50,8 @@ class RequestDispatcher:
     def infer(self, request: InferRequest, context: RequestContext, sink: Sink) -> None:
         """Runs a request; every outcome goes to the sink, exactly one end. Never raises."""
         try:
-            admitted = self._resolve(request.model_name, request.model_version, request.key)
+            client = context.client or NOBODY
+            admitted = self._resolve(request.model_name, request.model_version, request.key, client)
             if context.callers:
                 _check_callers(admitted.model.key, context.callers)
             if admitted.choice is Choice.CANDIDATE:
@@ -74,10 +76,20 @@ class RequestDispatcher:
             return False
         return admitted.choice is not Choice.CANDIDATE and admitted.model.executor.is_ready()
 
-    def generator(self, name: str, version: int | str | None) -> Generator | None:
-        """A model as one that generates text; None for one that does not. Raises as `signature`
-        does."""
-        admitted = self._resolve(name, version)
+    def is_shared_out(self, name: str) -> bool:
+        """See ModelServer."""
+        router = self._registry.routers.find(name)
+        return router is not None and router.only is None
+
+    def generator(
+        self,
+        name: str,
+        version: int | str | None,
+        key: Key = "",
+        client: Client | None = None,
+    ) -> Generator | None:
+        """See ModelServer. Raises as `signature` does."""
+        admitted = self._resolve(name, version, key, client or NOBODY)
         if admitted.choice is Choice.CANDIDATE:
             raise _is_candidate(admitted)
         executor = admitted.model.executor

@@ -7,10 +7,10 @@ counts the requests in progress, so a version that has left the map still answer
 from collections.abc import Callable, Collection, Iterator, Mapping
 from types import MappingProxyType
 
-from trivet.backends.api import ModelNotFound, ModelNotReady, NotFound, ServingError
+from trivet.backends.api import Client, ModelNotFound, ModelNotReady, NotFound, ServingError
 from trivet.backends.api.naming import key_of, name_in
 from trivet.server.models.model import Model
-from trivet.server.models.routing import NOBODY, Admitted, Asker, Key, Resolve, Routers
+from trivet.server.models.routing import NOBODY, Admitted, Key, Resolve, Routers
 from trivet.server.models.texts import NO_SUGGESTIONS, did_you_mean
 from trivet.server.models.traffic import EVEN, NO_CANDIDATES, Traffic
 from trivet.server.repository.names import Names, ambiguous
@@ -65,7 +65,7 @@ class Registry:
             return self.routers.resolve
 
         def resolve(
-            name: str, version: int | str | None, key: Key = "", asker: Asker = NOBODY
+            name: str, version: int | str | None, key: Key = "", asker: Client = NOBODY
         ) -> Admitted:
             return self.routers.resolve(self.within(namespace, name), version, key, asker)
 

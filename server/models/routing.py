@@ -12,6 +12,7 @@ from typing import Protocol
 
 from trivet.backends.api import (
     Adapting,
+    Client,
     InvalidRequest,
     ModelNotReady,
     NotFound,
@@ -29,18 +30,25 @@ Key = int | str
 """What choices stick to: requests of one key get one version, as long as the shares stay."""
 
 
-class Asker(Protocol):
-    """Who asks, as far as the choice goes by it."""
-
-    def given(self, source: str) -> str | None:
-        """What a request has at a place that `Traffic.sticky` names; None: nothing."""
-
-
 class Nobody:
-    """The Asker of what has no client, such as a request of a model."""
+    """The Client of what has none, such as a request that a model asks by itself."""
 
     def given(self, source: str) -> None:
         """Nothing."""
+
+
+class _Adapting:
+    """A Client that asks for an adapter of the model."""
+
+    __slots__ = ("_adapter", "_client")
+
+    def __init__(self, adapter: str, client: Client) -> None:
+        self._adapter = adapter
+        self._client = client
+
+    def given(self, source: str) -> str | None:
+        """See Client."""
+        return self._adapter if source == "adapter" else self._client.given(source)
 
 
 WatchOf = Callable[[Model, Traffic], Watch | None]
@@ -187,7 +195,7 @@ class VersionRouter:
         """What each arm of the split lacks; empty where nothing of it serves, or there is none."""
         return self._split.owed if self._split is not None else ()
 
-    def choose(self, version: int | str | None, key: Key, asker: Asker = NOBODY) -> Admitted:
+    def choose(self, version: int | str | None, key: Key, asker: Client = NOBODY) -> Admitted:
         """The version that a request gets which asks for this number or label, or for none.
 
         Raises NotFound.
@@ -199,7 +207,7 @@ class VersionRouter:
             raise self._not_found(version)
         return found
 
-    def _shared_out(self, key: Key, asker: Asker) -> Admitted:
+    def _shared_out(self, key: Key, asker: Client) -> Admitted:
         for keeper in self._keepers:
             assert isinstance(keeper.model.executor, SequenceExecutor)
             if keeper.model.executor.holds(key):
@@ -251,7 +259,7 @@ class Resolve(Protocol):
     """Finds the version of a model that a request gets."""
 
     def __call__(
-        self, name: str, version: int | str | None, key: Key = "", asker: Asker = NOBODY
+        self, name: str, version: int | str | None, key: Key = "", asker: Client = NOBODY
     ) -> Admitted:
         """See Routers.resolve."""
 
@@ -274,7 +282,7 @@ class Routers:
         self._why_none = why_none
 
     def resolve(
-        self, name: str, version: int | str | None, key: Key = "", asker: Asker = NOBODY
+        self, name: str, version: int | str | None, key: Key = "", asker: Client = NOBODY
     ) -> Admitted:
         """The version of model `name` that a request gets. Asked once a request.
 
@@ -290,6 +298,8 @@ class Routers:
                 return router.only
             return router.choose(version, key, asker)
         router, version, adapter = self._meant(name, version)
+        if adapter:
+            asker = _Adapting(adapter, asker)
         return _adapted(router.choose(version, key, asker), adapter)
 
     def describe(self, name: str, version: int | str | None) -> Admitted:

@@ -37,7 +37,7 @@ CANDIDATE = "candidate"
 """The label of those, which no file gives."""
 _KEYS = ("labels", "split", "sticky", "rollout", "shadow")
 _LABEL = re.compile(r"[A-Za-z][A-Za-z0-9._-]{0,62}")
-_SOURCE = re.compile(r"(?:header|cookie):[A-Za-z0-9!#$%&'*+.^_`|~-]{1,128}|user")
+_SOURCE = re.compile(r"(?:header|cookie):[A-Za-z0-9!#$%&'*+.^_`|~-]{1,128}|adapter|prefix|user")
 
 
 @dataclass(frozen=True, slots=True)
@@ -266,6 +266,7 @@ def _sticky(document: Mapping[str, Any]) -> tuple[str, ...]:
         if not isinstance(source, str) or not _SOURCE.fullmatch(source):
             raise InvalidConfig(
                 f"{TRAFFIC_FILE}: sticky has {_shown(source)}; a request's key is taken from "
-                "'header:NAME' (over gRPC its metadata), 'cookie:NAME' or 'user'"
+                "'header:NAME' (over gRPC its metadata), 'cookie:NAME', 'user', 'prefix' or "
+                "'adapter'"
             )
     return tuple(each.lower() if each.startswith("header:") else each for each in sources)

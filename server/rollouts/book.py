@@ -122,7 +122,7 @@ class Book:
 
     def apply(self, record: Record) -> bool:
         """Somebody has written this; whether it is news, and was possible."""
-        if record.get("n") in self._seen:
+        if not is_whole(record) or record["n"] in self._seen:
             return False
         try:
             self.perform(record)
@@ -139,11 +139,16 @@ class Book:
 
     def note(self, record: Record) -> None:
         """Something has happened already."""
-        self._seen[str(record["n"])] = None
+        self._seen[record["n"]] = None
         if len(self._seen) > MOST_SEEN:
             del self._seen[next(iter(self._seen))]
         if record["event"] not in (Event.PROGRESS, Event.KNOWN):
             self.of(str(record["model"])).history.append(record)
+
+
+def is_whole(record: Record) -> bool:
+    """Whether it says what each record does: its number, whose it is and what has happened."""
+    return all(isinstance(record.get(each), str) for each in ("n", "model", "event"))
 
 
 def _apply(entry: Entry, event: Event, record: Record) -> None:

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-from trivet.server.rollouts.book import MOST_HISTORY, Book, Event
+from trivet.server.rollouts.book import MOST_HISTORY, Book, Event, is_whole
 from trivet.server.rollouts.journal import Record
 
 _TELLS_ALL = (Event.PROGRESS, Event.PROMOTED, Event.ROLLED_BACK, Event.ABORTED)
@@ -12,10 +12,11 @@ _TELLS_ALL = (Event.PROGRESS, Event.PROMOTED, Event.ROLLED_BACK, Event.ABORTED)
 
 def shortened(records: Iterable[Record]) -> list[Record]:
     """The same state and history. How far a roll-out was goes where it has come further since, and
-    of a model's history what is not shown any more: what had come of that then stands for it."""
+    of a model's history what is not shown any more: what had come of that then stands for it. What
+    no book reads is left out."""
     models: dict[str, _Model] = {}
-    for record in records:
-        models.setdefault(str(record.get("model")), _Model()).add(record)
+    for record in filter(is_whole, records):
+        models.setdefault(record["model"], _Model()).add(record)
     return [record for model in models.values() for record in model.kept()]
 
 
@@ -29,7 +30,7 @@ class _Model:
 
     def add(self, record: Record) -> None:
         """The next one."""
-        event = record.get("event")
+        event = record["event"]
         if self._progress is not None and event in _TELLS_ALL:
             del self.records[self._progress]
             self._progress = None
@@ -46,7 +47,7 @@ class _Model:
         known: Mapping[str, object] = {}
         for number, record in enumerate(self.records[:num_over], 1):
             book.apply(record)
-            entry = book.of(str(record.get("model")))
+            entry = book.of(record["model"])
             if entry.running is None:
                 cut, known = number, entry.known()
         if not cut:

@@ -1,6 +1,7 @@
 """What a shadow is asked: the same as the version that has answered, and what that answered."""
 
 import asyncio
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
@@ -9,6 +10,8 @@ import numpy as np
 
 from trivet.backends.api import (
     AsksAnother,
+    BackendFailed,
+    Cancelled,
     CancelToken,
     ChatInput,
     Choices,
@@ -25,6 +28,7 @@ from trivet.backends.api import (
 from trivet.server.models.check import submit
 from trivet.server.models.model import Model
 
+log = logging.getLogger(__name__)
 PROMPT, TEXT_OUTPUT = "prompt", "text_output"
 """What texts are called where differences are told, as if they were tensors."""
 
@@ -117,6 +121,7 @@ class TextCopy:
     def ask(self, shadow: Model, token: CancelToken, sink: Sink) -> None:
         """See Copy."""
         self._task = asyncio.ensure_future(self._ask(shadow, token, sink))
+        self._task.add_done_callback(lambda task: _end_anyway(task, sink))
 
     async def _ask(self, shadow: Model, token: CancelToken, sink: Sink) -> None:
         try:
@@ -142,6 +147,15 @@ class TextCopy:
         make = generator.compose if isinstance(said.what, str) else generator.render
         text = await make(said.what)  # type: ignore[arg-type]  # each gets what it takes
         return await generator.encode(text, add_special_tokens=said.adds_special_tokens)
+
+
+def _end_anyway(task: "asyncio.Task[None]", sink: Sink) -> None:
+    """Whatever a shadow's template raises, its place is free again."""
+    if task.cancelled():
+        sink.fail(Cancelled("the shadow is not asked any more"))
+    elif (error := task.exception()) is not None:
+        log.error("a shadow could not be asked", exc_info=error)
+        sink.fail(BackendFailed(f"the shadow could not be asked: {error!r}"))
 
 
 _LAST = 1_000_000

@@ -18,7 +18,7 @@ class Split:
             model.info = replace(model.info, max_model_len=100 + number)
         self._turns = cycle(self.models)
 
-    def generator(self, _server: object) -> Generator:
+    def generator(self, _server: object, _key: object, _client: object) -> Generator:
         return next(self._turns)
 
 

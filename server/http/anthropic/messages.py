@@ -1,6 +1,7 @@
 """POST /v1/messages and /v1/messages/count_tokens."""
 
 import uuid
+from functools import partial
 from typing import Any
 
 import orjson
@@ -12,6 +13,7 @@ from trivet.server.http.anthropic.answer import MessageAnswer
 from trivet.server.http.anthropic.chats import chat_of
 from trivet.server.http.anthropic.errors import NamedAnswer, error_document
 from trivet.server.http.anthropic.fields import CountFields, MessagesFields
+from trivet.server.http.beginnings import of_messages
 from trivet.server.http.generation import Outputs
 from trivet.server.http.limits import HttpLimits
 from trivet.server.http.openai.bodies import read_json_body
@@ -58,6 +60,7 @@ class Messages:
 
     def _conversation(self, call: Call, fields: CountFields, message_id: str) -> Conversation:
         chat = chat_of(fields)
+        call.beginning = partial(of_messages, chat.messages)
         fields.model, generator = named_generator(self._core, fields.model, call)
         chat.thinking_token_budget = _budget(fields, generator)
         return Conversation(chat, generator, message_id)

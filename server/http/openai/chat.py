@@ -1,6 +1,7 @@
 """POST /v1/chat/completions."""
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from aiohttp import web
@@ -8,6 +9,7 @@ from aiohttp import web
 from trivet.backends.api import Chunk, Generator
 from trivet.server.core import Generators
 from trivet.server.http.answers import json_answer
+from trivet.server.http.beginnings import of_messages
 from trivet.server.http.limits import HttpLimits
 from trivet.server.http.openai import documents as docs
 from trivet.server.http.openai.bodies import read_json_body
@@ -33,6 +35,7 @@ class Chat:
         fields = parse(ChatFields, await read_json_body(call.request, self._limits))
         fields.check()
         call.user = fields.user or ""
+        call.beginning = partial(of_messages, fields.messages)
         fields.model, generator = named_generator(self._core, fields.model, call)
         chat = ChatAnswer(fields, generator, call.told)
         await chat.conversation.start()

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from aiohttp import web
@@ -17,6 +18,7 @@ from trivet.backends.api import (
 )
 from trivet.server.core import Generators
 from trivet.server.http.answers import json_answer
+from trivet.server.http.beginnings import of_prompt
 from trivet.server.http.generation import Outputs
 from trivet.server.http.limits import HttpLimits
 from trivet.server.http.openai import documents as docs
@@ -42,6 +44,7 @@ class Completions:
         fields = parse(CompletionFields, await read_json_body(call.request, self._limits))
         fields.check()
         call.user = fields.user or ""
+        call.beginning = partial(of_prompt, fields.prompt)
         fields.model, generator = named_generator(self._core, fields.model, call)
         completion = Completion(fields, generator, call.told)
         await completion.start()

@@ -98,7 +98,7 @@ class Embeddings:
     ) -> web.StreamResponse:
         payer = self._core.account()
         bill = None if payer is None else _Bill(payer)
-        infer = partial(self._infer, call.request_id, None if bill is None else bill.charge)
+        infer = partial(self._infer, call, None if bill is None else bill.charge)
         parts, num_tokens = [], 0
         for start in range(0, len(inputs), encoder.batch_size):
             encoded = await encoder.encode(inputs[start : start + encoder.batch_size], infer)
@@ -109,11 +109,11 @@ class Embeddings:
         return json_answer(_document(fields, np.concatenate(parts), num_tokens))
 
     async def _infer(
-        self, request_id: str, payer: Payer | None, admitted: Admitted, inputs: dict[str, Tensor]
+        self, call: Call, payer: Payer | None, admitted: Admitted, inputs: dict[str, Tensor]
     ) -> InferResponse:
-        request = InferRequest(admitted.name, None, request_id, inputs)
+        request = InferRequest(admitted.name, None, call.request_id, inputs)
         sink = SingleSink()
-        context = RequestContext(on_tokens=payer)
+        context = RequestContext(on_tokens=payer, client=call)
         self._core.infer(admitted, request, context, sink)
         return await sink.result(context.cancel, f"model '{admitted.name}' must give one response")
 

@@ -24,7 +24,7 @@ from trivet.backends.api.naming import key_of
 from trivet.server.core import Resolving
 from trivet.server.http.routes import Call
 from trivet.server.models.model import Model
-from trivet.server.models.routing import Admitted, Key
+from trivet.server.models.routing import Admitted
 
 T_contra = TypeVar("T_contra", contravariant=True)
 TOKENIZER = "embeddings_tokenizer"
@@ -161,7 +161,7 @@ class IdEncoder:
 
 def find_text_encoder(core: Resolving, name: str, call: Call) -> TextEncoder:
     """The encoder of that name with its tokenizer. Raises ModelNotFound when there is none."""
-    return _text_encoder(core, _resolved(core, name, call), call.request_id)
+    return _text_encoder(core, _resolved(core, name, call), call)
 
 
 def _resolved(core: Resolving, name: str, call: Call) -> Admitted:
@@ -173,15 +173,16 @@ def _resolved(core: Resolving, name: str, call: Call) -> Admitted:
     return admitted
 
 
-def _named_by(core: Resolving, model: Model, name: str, key: Key) -> Admitted:
+def _named_by(core: Resolving, model: Model, name: str, call: Call) -> Admitted:
     """A model that another one's config names: in its own namespace, if there are any, first."""
     if model.namespace:
         with suppress(ModelNotFound, NotFound):
-            return core.resolve(key_of(model.namespace, name), None, key)
-    return core.resolve(name, None, key)
+            own = key_of(model.namespace, name)
+            return core.resolve(own, None, call.request_id, call)
+    return core.resolve(name, None, call.request_id, call)
 
 
-def _text_encoder(core: Resolving, admitted: Admitted, key: Key) -> TextEncoder:
+def _text_encoder(core: Resolving, admitted: Admitted, call: Call) -> TextEncoder:
     model = admitted.model
     name, encoder = model.name, model.signature
     whole = _whole_encoder(admitted, encoder)
@@ -189,7 +190,7 @@ def _text_encoder(core: Resolving, admitted: Admitted, key: Key) -> TextEncoder:
         return whole
     try:
         named = parameter(model.config, TOKENIZER, f"{name}_tokenizer")
-        made_by = _named_by(core, model, named, key)
+        made_by = _named_by(core, model, named, call)
     except (ModelNotFound, NotFound):
         raise _no_encoder(name) from None
     tokenizer = made_by.model.signature
@@ -222,7 +223,7 @@ def find_id_encoder(core: Resolving, name: str, call: Call) -> IdEncoder:
     named = parameter(asked.model.config, ENCODER, name)
     if named != name:
         try:
-            admitted = _named_by(core, asked.model, named, call.request_id)
+            admitted = _named_by(core, asked.model, named, call)
         except (ModelNotFound, NotFound):
             raise _no_encoder(name) from None
     signature, config = admitted.model.signature, admitted.model.config
@@ -230,7 +231,7 @@ def find_id_encoder(core: Resolving, name: str, call: Call) -> IdEncoder:
     sizes = [parameter(config, key) for key in (VOCABULARY, MAX_TOKENS)]
     fits = _takes_ids(signature) and all(map(str.isdecimal, sizes))
     if not (fits and signature.max_batch_size and len(outputs) == 1):
-        _text_encoder(core, asked, call.request_id)
+        _text_encoder(core, asked, call)
         raise Unsupported(
             f"input: model '{named}' makes no embeddings of token ids; send texts. It would with "
             f"an input {_IDS} (and {_MASK}, token_type_ids) and the parameters {VOCABULARY} and "

@@ -1,11 +1,14 @@
 """POST /generate, /generate_stream and /: prompts in, text out."""
 
+from functools import partial
+
 import orjson
 from aiohttp import web
 
 from trivet.backends.api import ServingError
 from trivet.server.core import Generators
 from trivet.server.http.answers import Answer
+from trivet.server.http.beginnings import of_prompt
 from trivet.server.http.limits import HttpLimits
 from trivet.server.http.openai.bodies import read_json_body
 from trivet.server.http.openai.events import event, pump
@@ -45,6 +48,7 @@ class TgiGenerate:
 
     def _generation(self, call: Call, fields: GenerateFields, *, is_stream: bool) -> Generation:
         parameters = fields.check(is_stream=is_stream)
+        call.beginning = partial(of_prompt, fields.inputs)
         _, generator = choose(self._core, call, fields.model, parameters.adapter_id or "")
         return Generation(call.request_id, fields.inputs, parameters, generator)
 

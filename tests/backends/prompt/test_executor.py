@@ -26,6 +26,7 @@ from trivet.backends.prompt.executor import PromptExecutor
 from trivet.backends.prompt.prompt_file import read_prompt_file
 from trivet.backends.prompt.templates import PromptTemplates
 from trivet.server.models.observer import StatisticsObserver
+from trivet.server.models.routing import NOBODY
 from trivet.server.scheduling.statistics import ModelStatistics
 
 
@@ -35,9 +36,14 @@ class OneModel:
     def __init__(self, model: ScriptedModel | None) -> None:
         self.model = model
         self.asked: list[tuple[str, object]] = []
+        self.choices: list[tuple[object, object]] = []
+        """The keys and clients that versions of it were chosen for."""
 
-    def generator(self, name: str, version: int | str | None) -> ScriptedModel | None:
+    def generator(
+        self, name: str, version: int | str | None, key: object, client: object
+    ) -> ScriptedModel | None:
         self.asked.append((name, version))
+        self.choices.append((key, client))
         return self.model
 
     def is_ready(self, name: str, version: int | str | None) -> bool:
@@ -186,3 +192,11 @@ async def test_a_request_whose_conversation_is_being_written_ends_with_the_model
     await site.executor.drain()
 
     assert [type(sink.error) for sink in sinks] == [Unavailable, Unavailable]
+
+
+async def test_the_base_is_chosen_by_the_key_and_the_client_of_the_request(site: Site) -> None:
+    client = NOBODY
+    site.executor.for_one_request("a key", client)
+    await site.infer(text_input="A bill")
+
+    assert site.server.choices == [("a key", client), ("id", None)]

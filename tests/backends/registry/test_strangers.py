@@ -18,6 +18,8 @@ def hub(architecture: str) -> dict[str, bytes]:
 
 HUB = hub("DetrForObjectDetection")
 
+STATIC = "sentence_transformers.sentence_transformer.modules.static_embedding.StaticEmbedding"
+
 CASES: dict[str, tuple[dict[str, bytes], str]] = {
     "state dict": ({"net.pth": ZIP}, "'net.pth' was saved by torch.save.*model.py beside weights"),
     "checkpoint": ({"last.ckpt": ZIP}, "'last.ckpt' was saved by torch.save.*torch.export.save"),
@@ -29,6 +31,19 @@ CASES: dict[str, tuple[dict[str, bytes], str]] = {
     "safetensors alone": (
         {"model.safetensors": b""},
         "'model.safetensors' holds weights, and nothing says of what; put the model's config.json",
+    ),
+    "static embeddings": (
+        {
+            "modules.json": json.dumps([{"idx": 0, "path": "", "type": STATIC}]).encode(),
+            "config_sentence_transformers.json": b"{}",
+            "model.safetensors": b"",
+            "tokenizer.json": b"{}",
+        },
+        "'modules.json' is of sentence-transformers and begins with 'StaticEmbedding'.*model.py",
+    ),
+    "modules that are none": (
+        {"modules.json": b"[3]", "model.safetensors": b""},
+        "'model.safetensors' holds weights, and nothing says of what",
     ),
     "unknown architecture": (
         HUB | {"model.safetensors": b""},

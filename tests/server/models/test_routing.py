@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Mapping
+from dataclasses import replace
 
 import pytest
 from made_models import NoExecutor, made_model
@@ -78,6 +79,22 @@ def test_a_key_that_is_meant_for_it_counts_before_the_requests_own() -> None:
 
     assert len(by_user) == len(by_header) == 1
     assert len(chosen(router, *map(str, range(50)))) == 2
+
+
+def test_an_adapter_may_be_what_requests_stick_to() -> None:
+    adapters = [f"a{number}" for number in range(16)]
+    found = {v: replace(m, executor=Base(*adapters)) for v, m in versions(1, 2).items()}
+    made = routers(EVEN)
+    made.replace(
+        "m", found, {}, parse_traffic('sticky = ["adapter", "user"]\n[split]\n1 = 50\n2 = 50')
+    )
+
+    def asked(name: str) -> set[int]:
+        return {made.resolve(name, None, str(i), Asks(user=str(i))).version for i in range(20)}
+
+    each = [asked(f"m:{adapter}") for adapter in adapters]
+    assert sorted({tuple(one) for one in each}) == [(1,), (2,)]
+    assert asked("m") == {1, 2}
 
 
 def test_the_share_of_what_does_not_serve_goes_to_the_others() -> None:

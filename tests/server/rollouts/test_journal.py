@@ -164,6 +164,21 @@ def test_a_shorter_journal_tells_the_same(num_rollouts: int) -> None:
     assert list(first.history)[-500:] == list(second.history)[-500:]
 
 
+def test_what_is_no_record_changes_nothing_and_goes_with_shortening() -> None:
+    before = history(900)
+    odd: list[Record] = [
+        {"model": "m", "event": "adopted", "version": 7},
+        {"n": ["1"], "model": "m", "event": "adopted", "version": 7},
+        {"n": "x", "event": "adopted", "version": 7},
+        {"n": "x", "model": "m", "event": 3},
+        {},
+    ]
+    mixed = [each for record in before[:2000] for each in (record, *odd)] + before[2000:]
+
+    assert entry_of(mixed).known() == entry_of(before).known()
+    assert shortened(mixed) == shortened(before)
+
+
 def test_a_file_that_became_shorter_is_read_on_by_all_who_share_it(tmp_path: Path) -> None:
     first, second, third = FileJournal(tmp_path), FileJournal(tmp_path), FileJournal(tmp_path)
     assert first.lead_s()

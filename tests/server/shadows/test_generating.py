@@ -121,3 +121,23 @@ async def test_the_shadow_writes_the_prompt_itself_unless_it_was_cut(
     (request,) = site.shadow.requests
     assert "".join(map(chr, request.prompt_ids)) == asked
     assert request.priority > site.primary.requests[0].priority
+
+
+async def test_a_shadow_that_breaks_frees_its_place(
+    site: Site, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def broken(*_: object) -> str:
+        raise KeyError("a template's own fault")
+
+    monkeypatch.setattr(site.shadow, "render", broken)
+    await site.ask()
+    counts, (difference,) = await site.told()
+    assert counts == {Verdict.FAILED: 1}
+    assert "KeyError" in difference["differences"][0]
+    assert "a shadow could not be asked" in caplog.text
+
+    monkeypatch.undo()
+    await site.ask()
+    async with asyncio.timeout(patience()):
+        while site.shadows.counts_of("m")[2][Verdict.SAME] < 1:
+            await asyncio.sleep(0.001)

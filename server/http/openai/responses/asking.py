@@ -1,11 +1,13 @@
 """A request on its way: from its fields, over the conversation that it goes on with, to outputs."""
 
+from functools import partial
 from typing import Any
 
 import orjson
 
 from trivet.backends.api import Generator, InvalidRequest
 from trivet.server.core import Generators
+from trivet.server.http.beginnings import of_messages
 from trivet.server.http.openai.chat_fields import ChatFields
 from trivet.server.http.openai.conversation import Conversation
 from trivet.server.http.openai.prompts import named_generator
@@ -32,6 +34,7 @@ class Asking:
         self._new = _resolved(as_items(asked.input), store, owner)
         before = store.conversation(asked.previous_response_id, owner)
         self._chat = chat_of(asked, before, self._new)
+        call.beginning = partial(of_messages, self._chat.messages)
         asked.model, self._generator = named_generator(core, asked.model, call)
         self._told = call.told
         self.conversation = Conversation(self._chat, self._generator, self.id)

@@ -10,6 +10,7 @@ from google.protobuf import text_format
 from made_models import made_model
 
 from trivet.backends.api import (
+    Client,
     InferResponse,
     ModelNotFound,
     Signature,
@@ -20,7 +21,7 @@ from trivet.backends.api.naming import name_in, namespace_in
 from trivet.protos.model_config_pb2 import ModelConfig
 from trivet.server.http.openai.encoders import IdEncoder, find_id_encoder
 from trivet.server.http.routes import Call
-from trivet.server.models.routing import NOBODY, Admitted, Asker, Key, VersionRouter
+from trivet.server.models.routing import NOBODY, Admitted, Key, VersionRouter
 
 LIMITS = """
 parameters { key: "embeddings_vocabulary_size" value { string_value: "100" } }
@@ -43,7 +44,7 @@ class FakeCore:
         }
 
     def resolve(
-        self, name: str, version: int | str | None, key: Key = "", asker: Asker = NOBODY
+        self, name: str, version: int | str | None, key: Key = "", asker: Client = NOBODY
     ) -> Admitted:
         if name not in self._configs:
             raise ModelNotFound(name)

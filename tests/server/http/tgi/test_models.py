@@ -6,11 +6,11 @@ from typing import cast
 import pytest
 from scripted_model import ScriptedModel
 
-from trivet.backends.api import Generator, InvalidRequest, ModelNotFound, ModelNotReady
+from trivet.backends.api import Client, Generator, InvalidRequest, ModelNotFound, ModelNotReady
 from trivet.server.core import Generators
 from trivet.server.http.routes import Call
 from trivet.server.http.tgi.models import choose
-from trivet.server.models.routing import NOBODY, Asker, Key
+from trivet.server.models.routing import NOBODY, Key
 
 
 class FakeCore:
@@ -27,7 +27,7 @@ class FakeCore:
         return list(self._unnamed)
 
     def generator(
-        self, name: str, version: int | str | None = None, key: Key = "", asker: Asker = NOBODY
+        self, name: str, version: int | str | None = None, key: Key = "", asker: Client = NOBODY
     ) -> tuple[Generator, dict[str, str]]:
         if name not in self._found:
             raise ModelNotFound(name)
