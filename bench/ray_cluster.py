@@ -23,7 +23,7 @@ _QUICK = {
     "RAY_USAGE_STATS_ENABLED": "0",
 }
 """A node that is gone is noticed within seconds, and queues are told of each second."""
-_HEAD = "127.0.0.2"
+HEAD = "127.0.0.2"
 """Not 127.0.0.1, for which Ray takes the machine's own address."""
 _COMMON = ("--block", "--disable-usage-stats", "--object-store-memory=100000000")
 
@@ -69,10 +69,10 @@ class RayCluster:
         self._folder = tempfile.TemporaryDirectory(
             prefix="ray-", dir="/tmp", ignore_cleanup_errors=True
         )
-        port = free_port(_HEAD)
-        self.address = f"{_HEAD}:{port}"
+        port = free_port(HEAD)
+        self.address = f"{HEAD}:{port}"
         head = ("--head", f"--port={port}", "--include-dashboard=false")
-        self._start(_HEAD, *head, f"--temp-dir={self._folder.name}")
+        self._start(HEAD, *head, f"--temp-dir={self._folder.name}")
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 from patience import patience
 from serving import write_identity
 
-from bench.ray_cluster import RayCluster, free_port
+from bench.ray_cluster import HEAD, RayCluster, free_port
 
 DELAY = 'parameters {{ key: "execute_delay_ms" value {{ string_value: "{ms}" }} }}'
 EXAMPLES = Path(__file__).resolve().parents[1] / "model_repository"
@@ -60,7 +60,7 @@ class Site:
             assert time.monotonic() < ends_at_s, f"never {what}\n{self.cluster.log()}"
             time.sleep(0.2)
 
-    def infer(self, host: str = "127.0.0.1", model: str = "identity") -> int:
+    def infer(self, host: str = HEAD, model: str = "identity") -> int:
         """One request on a connection of its own; its status."""
         connection = http.client.HTTPConnection(host, self.http_port, timeout=patience())
         try:
@@ -78,7 +78,7 @@ class Clients:
 
     site: Site
     model: str
-    host: str = "127.0.0.1"
+    host: str = HEAD
     count: int = 16
     outcomes: Counter[str] = field(default_factory=Counter)
 

@@ -13,7 +13,7 @@ from patience import patience
 from programs import do_without
 from ray_site import Clients, Site, write_models
 
-from bench.ray_cluster import RayCluster, has_ray
+from bench.ray_cluster import HEAD, RayCluster, has_ray
 
 pytestmark = [pytest.mark.slow, pytest.mark.alone, pytest.mark.timeout(900)]
 
@@ -53,7 +53,7 @@ def servers(site: Site) -> list[psutil.Process]:
     return found
 
 
-@pytest.mark.parametrize("host", ["127.0.0.1", "127.0.0.2"])
+@pytest.mark.parametrize("host", ["127.0.0.2", "127.0.0.3"])
 def test_each_node_answers(models: Site, host: str) -> None:
     models.wait_until(lambda: models.infer(host) == 200, "answered")
 
@@ -65,7 +65,7 @@ def test_each_node_answers(models: Site, host: str) -> None:
 
 
 def test_streams_come_as_they_are_made(models: Site) -> None:
-    client = tritonclient.grpc.InferenceServerClient(f"127.0.0.1:{models.grpc_port}")
+    client = tritonclient.grpc.InferenceServerClient(f"{HEAD}:{models.grpc_port}")
     answers = []
     client.start_stream(lambda result, error: answers.append(error or result))
     values = {"IN": np.arange(3, dtype=np.int32), "DELAY": np.zeros(3, np.uint32)}
@@ -120,7 +120,7 @@ def test_a_language_model_is_asked_by_openais_client(cluster: RayCluster, tmp_pa
     write_small_llm(tmp_path, "assistant", SMALL_LLM)
     site = Site(cluster, "chat")
     site.deploy(tmp_path, "--cpus=1")
-    client = openai.OpenAI(api_key="none", base_url=f"http://127.0.0.1:{site.http_port}/v1")
+    client = openai.OpenAI(api_key="none", base_url=f"http://{HEAD}:{site.http_port}/v1")
 
     stream = client.completions.create(
         model="assistant", prompt="Once", max_tokens=8, stream=True, temperature=0
