@@ -63,6 +63,8 @@ class RayCluster:
 
     cpus: int = 4
     """That each node says it has."""
+    start_within_s: float = 120.0
+    """Of a node."""
     nodes: list[Node] = field(default_factory=list)
 
     def __enter__(self) -> Self:
@@ -72,7 +74,11 @@ class RayCluster:
         port = free_port(HEAD)
         self.address = f"{HEAD}:{port}"
         head = ("--head", f"--port={port}", "--include-dashboard=false")
-        self._start(HEAD, *head, f"--temp-dir={self._folder.name}")
+        try:
+            self._start(HEAD, *head, f"--temp-dir={self._folder.name}")
+        except BaseException:
+            self.__exit__()
+            raise
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -127,7 +133,7 @@ class RayCluster:
         return node
 
     def _await_start(self, process: "subprocess.Popen[bytes]", output: Path) -> None:
-        ends_at_s = time.monotonic() + 120
+        ends_at_s = time.monotonic() + self.start_within_s
         while "Ray runtime started" not in output.read_text(errors="replace"):
             if process.poll() is not None or time.monotonic() > ends_at_s:
                 raise RuntimeError(f"the node did not start:\n{output.read_text()}")

@@ -22,7 +22,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.alone, pytest.mark.timeout(900)]
 def cluster() -> Iterator[RayCluster]:
     if not has_ray():
         do_without("Ray is not installed: pip install 'trivet[ray]'")
-    with RayCluster() as opened:
+    with RayCluster(start_within_s=patience(120)) as opened:
         opened.add_node()
         opened.wait_for(2, patience())
         yield opened
