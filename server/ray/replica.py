@@ -14,6 +14,8 @@ from trivet.server.ray.slots import Replica
 from trivet.server.ray.ways_in import WaysIn
 
 log = logging.getLogger(__name__)
+_OPENING_S = 60.0
+"""How long a way in may take to open before it is asked again."""
 _LOOK_PERIOD_S = 5.0
 """Time between two looks for ways in."""
 
@@ -73,7 +75,8 @@ class Server:
                 self._stop.set()
                 raise ServerEnded(
                     f"a server of group '{self._group.name}' was not ready within "
-                    f"{self._group.longest_load_s:g} s (longest_load_s)"
+                    f"{self._group.longest_load_s:g} s (longest_load_s), or no way in to it; the "
+                    "replica's log has the reason"
                 )
 
     # -- the thread ----------------------------------------------------------------------------
@@ -94,10 +97,13 @@ class Server:
                 if time.monotonic() - looked_s > _LOOK_PERIOD_S:
                     ways.look()
                     looked_s = time.monotonic()
-                ways.say(replica)
+                if self._is_ready.is_set():
+                    ways.say(replica)
+                else:
+                    ways.open(replica, _OPENING_S)
+                    self._is_ready.set()
             except ray.exceptions.RayError as error:
                 log.warning("ways in cannot be told of this replica: %s", error)
-            self._is_ready.set()
         server.stop(self._group.end_s)
         ways.release(name)
         self._is_ended.set()

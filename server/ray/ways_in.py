@@ -45,8 +45,22 @@ class WaysIn:
 
     def say(self, replica: Replica) -> None:
         """To all, without waiting: that this one is ready."""
-        for each in self._known.values():
-            each.hear.remote(replica.name, replica.host, replica.http_port, replica.grpc_port)
+        for name in self._known:
+            self._say(name, replica)
+
+    def open(self, replica: Replica, within_s: float) -> None:
+        """Says it to all, and waits until clients can ask on this node; on the head, too, unless
+        that takes longer. Raises RayError where this node's way in does not open."""
+        here = self._prefix + ray.get_runtime_context().get_node_id()
+        told = {name: self._say(name, replica) for name in self._known}
+        ray.get(told[here], timeout=within_s)
+        head = told.get(f"{self._prefix}{head_node()}")
+        if head is not None:
+            ray.wait([head], timeout=within_s)
+
+    def _say(self, name: str, replica: Replica) -> Any:
+        hear = self._known[name].hear
+        return hear.remote(replica.name, replica.host, replica.http_port, replica.grpc_port)
 
     def release(self, name: str) -> None:
         """To all: that it has ended."""
