@@ -6,6 +6,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from contextlib import suppress
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
@@ -50,9 +51,12 @@ class Node:
 
     def vanish(self) -> None:
         """All its processes are killed at once, as when a machine is switched off."""
+        if self.process.poll() is not None:
+            return
         family = psutil.Process(self.process.pid).children(recursive=True)
         for each in (*family, self.process):
-            each.kill()
+            with suppress(psutil.NoSuchProcess):
+                each.kill()
         self.process.wait()
         psutil.wait_procs(family)
 
