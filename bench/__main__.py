@@ -44,6 +44,7 @@ from bench.sequences import bench_sequences
 from bench.shadows import bench_shadows
 from bench.splits import bench_splits
 from bench.sse import bench_sse
+from bench.through_ray import bench_through_ray
 from bench.wake import bench_wake
 
 PARTS = {
@@ -72,6 +73,7 @@ PARTS = {
     "frameworks": bench_frameworks,
     "python-models": bench_python_models,
     "wake": bench_wake,
+    "ray": bench_through_ray,
     "peers": bench_peers,
 }
 PACKAGES = ("trivet", "grpcio", "aiohttp", "uvloop", "protobuf", "numpy", "onnxruntime")

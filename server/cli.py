@@ -70,6 +70,7 @@ class LazyGroup(click.Group):
         "chat": "Talk to a language model of a running server.",
         "completion": "Print what makes a shell complete verbs and flags.",
         "cost": "Show what requests have cost, by day, model and version.",
+        "deploy": "Run servers on a cluster.",
         "doctor": "Say what is there, what is missing and what mends it.",
         "eval": "Run golden sets against a model of a running server.",
         "health": "Tell whether a running server is ready.",

@@ -44,7 +44,7 @@ class Frontends:
         self._http: HttpServer | None = None
         self._grpc: Http2Transport | None = None
         self._metrics: MetricsServer | None = None
-        self._security = Security(settings)
+        self._security = Security(settings, ledger)
         refuse_budgets(self._security.keyring, settings)
         self.addresses: dict[str, str] = {}
         """Where each service listens, by its name: HTTP, gRPC, metrics."""
@@ -149,7 +149,7 @@ class Frontends:
 
     async def close(self) -> None:
         """Closes what is still open."""
-        self._security.close()
+        await self._security.close()
         for room in (self._http, self._metrics):
             if room is not None:
                 await room.close()

@@ -24,7 +24,8 @@ http {{
   uwsgi_temp_path {folder}/uwsgi;
   scgi_temp_path {folder}/scgi;
   keepalive_requests 100000;
-  upstream over_http {{ {http} keepalive 16; }}
+  map $http_x_trivet_prefix $near {{ "" $request_id; default $http_x_trivet_prefix; }}
+  upstream over_http {{ {balance} {http} keepalive 16; }}
   upstream over_grpc {{ {grpc} keepalive 16; }}
   server {{
     listen 127.0.0.1:{http_port};
@@ -47,7 +48,9 @@ http {{
 class Nginx:
     """Balances HTTP and gRPC over servers, with nginx's own defaults for failures."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, balance: str = "") -> None:
+        """`balance`: how it chooses one for HTTP, in nginx's words."""
+        self._balance = balance
         self.http_port, self.grpc_port = free_ports(2)
         self._folder = folder
         self._config = folder / "nginx.conf"
@@ -59,6 +62,7 @@ class Nginx:
         self._config.write_text(
             CONFIG.format(
                 folder=self._folder,
+                balance=self._balance,
                 http=_servers(http),
                 grpc=_servers(grpc),
                 http_port=self.http_port,

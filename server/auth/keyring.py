@@ -10,7 +10,7 @@ from trivet.backends.api import InvalidConfig, storage_fault
 from trivet.server.auth.caller import Caller
 from trivet.server.auth.errors import PermissionDenied, Unauthenticated
 from trivet.server.auth.keys import MAX_SECRET_CHARACTERS, Key, digest_of, read_keys
-from trivet.server.auth.limits import NO_LIMITS, Allowance
+from trivet.server.auth.limits import NO_LIMITS, Allowance, whole_day_s
 from trivet.server.auth.scopes import Scope
 from trivet.server.logs.outage import Outage
 
@@ -33,8 +33,10 @@ class Keyring:
         monotonic: Callable[[], float] = time.monotonic,
         # A date of expiry is wall clock time by its meaning.
         wall_clock: Callable[[], float] = time.time,
+        day_lasts_s: Callable[[], float] = whole_day_s,
     ) -> None:
         """Raises InvalidConfig."""
+        self._day_lasts_s = day_lasts_s
         self.path = path
         self._monotonic = monotonic
         self._wall_clock = wall_clock
@@ -62,6 +64,14 @@ class Keyring:
     def has_budgets(self) -> bool:
         """Whether what requests cost is limited for any key."""
         return any(each.key.limits.cost_per_day for each in self._callers.values())
+
+    def allowances(self) -> dict[str, Allowance]:
+        """Those of the keys that have limits, by the keys' names."""
+        return {
+            each.key.name: each.allowance
+            for each in self._callers.values()
+            if each.allowance is not None
+        }
 
     def admit(self, secret: str | None, scope: Scope) -> Caller:
         """The caller, if its key is known and allows the scope, and one request is left of it.
@@ -111,7 +121,7 @@ class Keyring:
             return None
         if known is not None and known.limits == key.limits:
             return known
-        return Allowance(key.name, key.limits, self._monotonic)
+        return Allowance(key.name, key.limits, self._monotonic, self._day_lasts_s)
 
 
 def secret_in(authorization: str | None, api_key: str | None) -> str | None:

@@ -65,12 +65,17 @@ class Bucket:
         self._filled_at_s = now_s
 
 
+def whole_day_s() -> float:
+    """How long a day lasts that begins with its first request."""
+    return DAY_S
+
+
 class Window:
     """A quota of a period that begins with the first use after the last one ended."""
 
-    def __init__(self, quota: int, period_s: float) -> None:
+    def __init__(self, quota: int, lasts_s: Callable[[], float]) -> None:
         self._quota = quota
-        self._period_s = period_s
+        self._lasts_s = lasts_s
         self._ends_at_s = -math.inf
         self._num_used = 0
 
@@ -80,32 +85,45 @@ class Window:
             return 0.0
         return self._ends_at_s - now_s
 
-    def take(self, now_s: float) -> None:
-        """One more."""
+    def take(self, now_s: float, count: int = 1) -> None:
+        """One more, or several."""
         if now_s >= self._ends_at_s:
-            self._ends_at_s = now_s + self._period_s
+            self._ends_at_s = now_s + self._lasts_s()
             self._num_used = 0
-        self._num_used += 1
+        self._num_used += count
 
     def left(self, now_s: float) -> Left:
         """What remains."""
         if now_s >= self._ends_at_s:
             return Left(self._quota, self._quota, 0.0)
-        return Left(self._quota, self._quota - self._num_used, self._ends_at_s - now_s)
+        left = max(0, self._quota - self._num_used)
+        return Left(self._quota, left, self._ends_at_s - now_s)
 
 
 class Allowance:
     """What one key has left. Owned by the event loop."""
 
-    def __init__(self, name: str, limits: Limits, clock: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        name: str,
+        limits: Limits,
+        clock: Callable[[], float],
+        day_lasts_s: Callable[[], float] = whole_day_s,
+    ) -> None:
+        """`day_lasts_s`: asked when a day begins."""
         self.limits = limits
+        self.requests_taken = 0
+        self.tokens_charged = 0
+        """Both since the start, by this server's clients."""
         self._name = name
         self._clock = clock
         now_s = clock()
         rate = limits.requests_per_second
         burst = limits.requests_burst or max(1, math.floor(rate))
         self._second = Bucket(rate, burst, now_s) if rate else None
-        self._day = Window(limits.requests_per_day, DAY_S) if limits.requests_per_day else None
+        self._day = (
+            Window(limits.requests_per_day, day_lasts_s) if limits.requests_per_day else None
+        )
         per_minute = limits.tokens_per_minute
         self._tokens = Bucket(per_minute / 60, per_minute, now_s) if per_minute else None
 
@@ -126,6 +144,7 @@ class Allowance:
             self._second.take(1.0)
         if self._day is not None:
             self._day.take(now_s)
+        self.requests_taken += 1
 
     def require_tokens(self) -> None:
         """Raises RateLimited while the tokens of earlier requests are not paid off."""
@@ -137,6 +156,16 @@ class Allowance:
         """Tokens were read or written."""
         if self._tokens is not None:
             self._tokens.take(count)
+            self.tokens_charged += count
+
+    def take_for_others(self, requests: int, tokens: int, requests_of_day: int) -> None:
+        """What the key's clients have used at other servers: lately, and of the day's quota."""
+        if self._second is not None:
+            self._second.take(requests)
+        if self._tokens is not None:
+            self._tokens.take(tokens)
+        if self._day is not None and requests_of_day:
+            self._day.take(self._clock(), requests_of_day)
 
     def require_budget(self, spent: float, day_left_s: float) -> None:
         """Raises RateLimited where so much of today's budget is all of it."""

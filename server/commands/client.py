@@ -1,9 +1,10 @@
 """A small HTTP client for the verbs: JSON in, JSON out, errors that say what to do."""
 
 import http.client
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
@@ -13,6 +14,7 @@ import orjson
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 _CONNECTIONS = {"https": http.client.HTTPSConnection}
+NO_HEADERS: Mapping[str, str] = MappingProxyType({})
 LOAD_TIMEOUT_S = 300.0
 """A load answers when the model serves, which can take minutes."""
 
@@ -35,11 +37,13 @@ class Client:
         """What a GET is answered with, good or bad. Raises ClickException without an answer."""
         return self._ask("GET", path, None)[0]
 
-    def events(self, path: str, body: object) -> Iterator[Any]:
+    def events(
+        self, path: str, body: object, headers: Mapping[str, str] = NO_HEADERS
+    ) -> Iterator[Any]:
         """The JSON values of a stream's events, as they come; closing it tells the server to stop.
         Raises ClickException, also for an event that says what went wrong, and for a stream whose
         server is gone before its end: http.client takes that for the end."""
-        with self._asked("POST", path, orjson.dumps(body)) as answer:
+        with self._asked("POST", path, orjson.dumps(body), headers) as answer:
             if answer.status >= 400:
                 _value(answer.status, answer.read())
             for line in answer:
@@ -60,14 +64,14 @@ class Client:
 
     @contextmanager
     def _asked(
-        self, method: str, path: str, data: bytes | None
+        self, method: str, path: str, data: bytes | None, more: Mapping[str, str] = NO_HEADERS
     ) -> Iterator[http.client.HTTPResponse]:
         parts = urlsplit(self.url if "//" in self.url else f"http://{self.url}")
         if not parts.hostname:
             raise click.BadParameter(f"'{self.url}' is no address; give one like localhost:8000")
         kind = _CONNECTIONS.get(parts.scheme, http.client.HTTPConnection)
         connection = kind(parts.hostname, parts.port or 8000, timeout=self.timeout_s)
-        headers = {"Content-Type": "application/json"}
+        headers = {"Content-Type": "application/json", **more}
         if self.api_key:
             headers["Authorization"] = f"Bearer {self.api_key}"
         try:

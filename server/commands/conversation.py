@@ -3,6 +3,7 @@
 import base64
 import mimetypes
 import time
+import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,6 +13,7 @@ import click
 
 from trivet.server.commands.client import Client
 
+PREFIX_HEADER = "x-trivet-prefix"
 SETTINGS: dict[str, Callable[[str], object]] = {
     "temperature": float,
     "top_p": float,
@@ -53,6 +55,8 @@ class Conversation:
     images: list[Path] = field(default_factory=list)
     """Those that go with the next message."""
     last: Answered | None = None
+    prefix: str = field(default_factory=lambda: uuid.uuid4().hex)
+    """What proxies know the conversation by, so that one server gets all of it."""
 
     def say(self, text: str) -> Iterator[str]:
         """The answer's text piece by piece. One that is broken off is kept as far as it came, one
@@ -85,7 +89,8 @@ class Conversation:
     def _pieces(self, kept: list[str]) -> Iterator[str]:
         begun_s = time.perf_counter()
         first_s = num_tokens = 0.0
-        for event in self.client.events("/v1/chat/completions", self._request()):
+        headers = {PREFIX_HEADER: self.prefix}
+        for event in self.client.events("/v1/chat/completions", self._request(), headers):
             usage = event.get("usage")
             num_tokens = usage["completion_tokens"] if usage else num_tokens
             for choice in event.get("choices", ()):

@@ -107,9 +107,13 @@ class Ledger:
     """All accounts: since the start, for the metrics, and of the day, for the files. Owned by the
     event loop, but for `put`."""
 
-    def __init__(self, folder: Path, today: Callable[[], date] = today) -> None:
-        """`folder` may not be there yet. A day that began before the server goes on."""
+    def __init__(
+        self, folder: Path, today: Callable[[], date] = today, *, hears_folder: bool = True
+    ) -> None:
+        """`folder` may not be there yet. A day that began before the server goes on.
+        `hears_folder`: what others have spent is read there, and not added from elsewhere."""
         self._folder = folder
+        self._hears_folder = hears_folder
         self._place = Place(folder)
         self._today = today
         self.accounts: Accounts = {}
@@ -150,8 +154,18 @@ class Ledger:
             return 0.0
         return self._by_key.get(key, 0.0) + self._of_others.get(key, 0.0)
 
+    def own_today(self, key: str) -> float:
+        """The same, at this server."""
+        return self._by_key.get(key, 0.0) if self._today() == self._day else 0.0
+
+    def add_for_others(self, key: str, cost: float) -> None:
+        """What it has cost at other servers, which say so otherwise than by the folder."""
+        self._of_others = {**self._of_others, key: self._of_others.get(key, 0.0) + cost}
+
     def hear_others(self) -> None:
         """Reads what the folder's other servers have written. Blocking."""
+        if not self._hears_folder:
+            return
         day, found = self._day, dict[str, float]()
         for path in self._place.others(day):
             for key, cost in by_key(_read(path)).items():

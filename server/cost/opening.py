@@ -22,7 +22,10 @@ class CostRoom:
         """What makes the hall: one that charges where there are prices."""
         if settings.prices:
             prices = read_prices(Path(settings.prices))
-            ledger = self.ledger = Ledger(Path(settings.state_dir).expanduser() / COSTS)
+            ledger = self.ledger = Ledger(
+                Path(settings.state_dir).expanduser() / COSTS,
+                hears_folder=not settings.limits_redis,
+            )
             self.make_hall = partial(PricedHall, prices=prices, ledger=ledger)
         self._books = None if self.ledger is None else Bookkeeping(self.ledger)
 

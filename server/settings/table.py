@@ -218,6 +218,12 @@ class Settings:
         "server",
         "TOML file of keys that clients must show; `trivet keys create` makes them",
     )
+    limits_redis: str = option(
+        "",
+        "server",
+        "redis:// URL where servers with the same keys tell each other what these have used, so "
+        "that limits and budgets are those of all together",
+    )
     allow_unauthenticated: bool = option(
         False, "server", "let other machines connect although no keys are asked for"
     )
