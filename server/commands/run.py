@@ -50,8 +50,8 @@ def run(
     verbose: bool,
 ) -> None:
     """Serve one model and talk to it. MODEL is a file, a folder, an address such as hf://ORG/NAME
-    or a short name such as smollm2. FLAGs go to `trivet serve`; with keys among them (--auth-keys-file)
-    this command shows its own, --api-key.
+    or a short name such as smollm2. FLAGs go to `trivet serve`; with keys among them
+    (--auth-keys-file) this command shows its own, --api-key.
 
     A language model answers in the terminal, or a prompt that comes through a pipe; any other model
     is served until Ctrl-C.

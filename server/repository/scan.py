@@ -163,7 +163,7 @@ def _of_file(file: Path, known: Abouts) -> Iterator[tuple[str, ModelFolder | str
 
 
 def _is_versioned(entries: Sequence[os.DirEntry[str]]) -> bool:
-    """Whether the folder is one model's own: its folders are versions, and what lies beside them."""
+    """Whether the folder is one model's own: its folders are versions, and what is beside them."""
     folders = {entry.name for entry in entries if not is_ignored(entry.name) and entry.is_dir()}
     others = folders - _BESIDE_VERSIONS
     return bool(others) and all(map(_VERSION.fullmatch, others))

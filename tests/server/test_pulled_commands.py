@@ -1,4 +1,4 @@
-"""`trivet pull`, `list`, `show` and `rm`, against a hub on this machine and a package index in a folder."""
+"""`trivet pull`, `list`, `show` and `rm`, with a hub on this machine and an index in a folder."""
 
 import errno
 import json
@@ -161,7 +161,7 @@ def test_a_folder_of_a_package_is_version_1_without_code(tmp_path: Path) -> None
 
 @pytest.mark.parametrize("path", ["ours/folder/code.py", "ours/nothing"])
 def test_code_and_what_is_not_there_are_refused(path: str, tmp_path: Path) -> None:
-    with pytest.raises(RemoteError, match="could run code|has no 'ours/nothing'"):
+    with pytest.raises(RemoteError, match=r"could run code|has no 'ours/nothing'"):
         source(f"pypi://models-of-ours==1.0/{path}", tmp_path).listing()
 
 

@@ -1,6 +1,7 @@
 """GET /api/tags, /api/ps and /api/version, POST /api/show: what there is."""
 
 import hashlib
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -8,14 +9,14 @@ import orjson
 from aiohttp import web
 
 from trivet import __version__
-from trivet.backends.api import EncoderInfo, Generator, InvalidRequest
+from trivet.backends.api import Generator, InvalidRequest
+from trivet.backends.api.encoder import EncoderInfo
 from trivet.backends.formats.registry import thought_format
 from trivet.server.core import Core
 from trivet.server.http.answers import json_answer
 from trivet.server.http.limits import HttpLimits
-from trivet.server.http.ollama.names import own_name
+from trivet.server.http.ollama.names import iso_time, own_name
 from trivet.server.http.openai.bodies import read_json_body
-from trivet.server.http.openai.documents import now_text
 from trivet.server.http.openai.prompts import asked_generator
 from trivet.server.http.routes import Call
 
@@ -30,7 +31,7 @@ class OllamaAbout:
     def __init__(self, core: Core, limits: HttpLimits) -> None:
         self._core = core
         self._limits = limits
-        self._started = now_text()
+        self._started = iso_time(time.time())
 
     async def tags(self, call: Call) -> web.StreamResponse:  # noqa: ARG002
         """All models of texts."""
@@ -98,7 +99,7 @@ def _details(generator: Generator) -> Document:
 
 
 def _encoder_details(info: EncoderInfo) -> Document:
-    return _detail("encoder", "", "")
+    return _detail(info.architecture, info.dtype, "")
 
 
 def _detail(family: str, dtype: str, parent: str) -> Document:

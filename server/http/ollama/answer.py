@@ -8,7 +8,7 @@ import orjson
 
 from trivet.backends.api import Chunk, Finish
 from trivet.server.http.ollama.errors import line
-from trivet.server.http.openai.documents import now_text
+from trivet.server.http.ollama.names import iso_time
 from trivet.server.http.openai.reasoning import ChoiceParts
 
 Document = dict[str, Any]
@@ -85,7 +85,7 @@ class Answer:
         }
 
     def _head(self) -> Document:
-        return {"model": self._model, "created_at": now_text()}
+        return {"model": self._model, "created_at": iso_time(time.time())}
 
     def _said(self, chunk: Chunk) -> Document:
         """Content, thinking and tool_calls, as far as there are any."""

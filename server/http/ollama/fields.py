@@ -103,7 +103,7 @@ class MessageFields(Fields):
 class ChatFields(AskFields):
     """The body of /api/chat."""
 
-    messages: Listed[MessageFields] = []
+    messages: Listed[MessageFields] = Field(default_factory=list)
     tools: Listed[ToolFields] | None = None
 
 
