@@ -5,6 +5,7 @@ import math
 import os
 import sys
 import tomllib
+from contextlib import suppress
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, ClassVar
@@ -12,6 +13,7 @@ from typing import Any, ClassVar
 import click
 
 from trivet import __version__
+from trivet.server.commands.exits import PIPE
 from trivet.server.commands.triton_flags import IGNORED_FLAGS, OLDER_FLAGS
 from trivet.server.settings import Row, Settings, rows
 
@@ -76,15 +78,19 @@ class LazyGroup(click.Group):
         "health": "Tell whether a running server is ready.",
         "infer": "Run one inference and print its outputs as JSON.",
         "keys": "Make keys for clients.",
+        "list": "List the models that have been pulled.",
         "models": "List, load and unload the models of a running server.",
+        "pull": "Bring models here, to be run or served later.",
         "repo": "Look at a model repository.",
+        "rm": "Remove models that have been pulled.",
         "rollout": "Roll versions of a running server's models out, and back.",
         "run": "Serve one model and talk to it.",
+        "show": "Show what a model is.",
         "traffic": "Say which requests get which version of a model.",
     }
     """Those that are not here, each a module of its name, and what each does."""
-    modules: ClassVar = {"eval": "evaluate"}
-    """Of verbs that no module can be called as."""
+    modules: ClassVar = {"eval": "evaluate", "list": "listing", "rm": "removal"}
+    """Of verbs that no module can be called as, or none should."""
 
     def list_commands(self, context: click.Context) -> list[str]:
         """All verbs."""
@@ -95,15 +101,30 @@ class LazyGroup(click.Group):
         if name in self.verbs:
             verb = self.modules.get(name, name.replace("-", "_"))
             module = importlib.import_module(f"trivet.server.commands.{verb}")
-            command: click.Command = getattr(module, verb)
+            command: click.Command = getattr(module, verb, None)
             return command
         return super().get_command(context, name)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Runs the verb. Whoever reads its output may have read enough."""
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError:
+            _leave_standard_output()
+            click.echo("standard output was closed before all of it was written", err=True)
+            ctx.exit(PIPE)
 
     def format_commands(self, _: click.Context, formatter: click.HelpFormatter) -> None:
         """The verbs and what they do, of which none needs to be imported."""
         here = {name: command.get_short_help_str(80) for name, command in self.commands.items()}
         with formatter.section("Commands"):
             formatter.write_dl(sorted({**self.verbs, **here}.items()))
+
+
+def _leave_standard_output() -> None:
+    """Python would write once more to it at its end, and fail."""
+    with suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 @click.group(cls=LazyGroup, context_settings=CONTEXT)
@@ -234,17 +255,31 @@ def _serve(
     config_file: Path | None,  # noqa: ARG001
     **values: Any,
 ) -> None:
-    """Serve the models of one or more repositories, each a folder or an address."""
-    given = (*repositories, *(values.pop("model_repository") or ()))
-    if not given:
+    """Serve models: of repositories, each a folder or an address, or single ones, each a file, a
+    folder or a short name such as smollm2."""
+    named = (*repositories, *(values.pop("model_repository") or ()))
+    if not named:
         raise click.UsageError("give a model repository: trivet serve FOLDER")
-    for repository in given:
-        if isinstance(repository, Path) and not repository.is_dir():
-            raise click.UsageError(f"model repository '{repository}' is not a folder")
+    given = tuple(map(_place_of, named))
     settings = Settings.of({**values, "model_repository": given})
     from trivet.server.app import run
 
     sys.exit(run(settings))
+
+
+def _place_of(repository: Path | str) -> Path | str:
+    """With short names as the addresses that they are. Raises UsageError for what there is not."""
+    if not isinstance(repository, Path) or repository.exists():
+        return repository
+    from trivet.server.commands.catalogue import short_names, whatever_else
+
+    name = str(repository)
+    known = short_names()
+    if name in known:
+        return known[name]
+    raise click.UsageError(
+        f"model repository '{name}' is not a folder, nor a file; {whatever_else(name, known)}"
+    )
 
 
 main.add_command(

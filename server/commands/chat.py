@@ -1,5 +1,6 @@
 """`trivet chat`: talks to a language model of a running server, in a terminal or through a pipe."""
 
+import os
 import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -130,8 +131,8 @@ def _done(conversation: Conversation, line: str) -> str:
         return f"{name} is {conversation.settings[name]}"
     if verb == "image":
         path = Path(rest).expanduser()
-        if not path.is_file():
-            raise click.ClickException(f"there is no file {path}")
+        if not path.is_file() or not os.access(path, os.R_OK):
+            raise click.ClickException(f"there is no file {path}, or it cannot be read")
         conversation.images.append(path)
         return f"{path.name} goes with the next message"
     if verb == "clear":

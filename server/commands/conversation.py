@@ -123,4 +123,8 @@ class Conversation:
 
 def _data_url(path: Path) -> str:
     kind = mimetypes.guess_type(path.name)[0] or "image/png"
-    return f"data:{kind};base64,{base64.b64encode(path.read_bytes()).decode()}"
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise click.ClickException(f"image {path} cannot be read: {error.strerror}") from None
+    return f"data:{kind};base64,{base64.b64encode(content).decode()}"

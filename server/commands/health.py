@@ -21,7 +21,13 @@ def health(url: str, model: str, api_key: str, *, live: bool) -> None:
         raise click.UsageError("--live is about the server, --model about one model; give one")
     path = f"/v2/models/{quote(model, safe='')}/ready" if model else "/v2/health/ready"
     good = "live" if live else "ready"
-    status = Client(url, api_key, TIMEOUT_S).status("/v2/health/live" if live else path)
+    try:
+        status = Client(url, api_key, TIMEOUT_S).status("/v2/health/live" if live else path)
+    except click.UsageError:
+        raise
+    except click.ClickException as error:
+        # Docker takes 1 alone for what is not healthy.
+        raise click.ClickException(error.message) from None
     if status != 200:
         raise click.ClickException(f"{model or 'the server'} is not {good} (status {status})")
     click.echo(good)

@@ -8,7 +8,6 @@ import subprocess
 import sys
 import tempfile
 import time
-import tomllib
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -18,15 +17,15 @@ from typing import Any, NoReturn
 import click
 from rich.console import Console
 
+from trivet.server.commands.catalogue import address_of
 from trivet.server.commands.chat import (
     begun,
     conversation_options,
     converse,
     language_models,
 )
-from trivet.server.commands.client import Client
+from trivet.server.commands.client import Client, api_key_option
 
-_CATALOGUE = Path(__file__).with_name("catalogue.toml")
 _ENDING = (signal.SIGTERM, signal.SIGHUP)
 _POLL_S = 0.2
 _STOP_S = 40.0
@@ -38,6 +37,7 @@ _STOP_S = 40.0
 @click.argument("flags", nargs=-1, type=click.UNPROCESSED, metavar="[-- FLAG...]")
 @conversation_options
 @click.option("--http-port", default=0, help="port of its HTTP; 0: any free one")
+@api_key_option
 @click.option("--verbose", is_flag=True, help="show the server's log")
 def run(
     model: str,
@@ -45,11 +45,13 @@ def run(
     system: str,
     given: tuple[str, ...],
     http_port: int,
+    api_key: str,
     *,
     verbose: bool,
 ) -> None:
     """Serve one model and talk to it. MODEL is a file, a folder, an address such as hf://ORG/NAME
-    or a short name such as smollm2. FLAGs go to `trivet serve`.
+    or a short name such as smollm2. FLAGs go to `trivet serve`; with keys among them
+    (--auth-keys-file) this command shows its own, --api-key.
 
     A language model answers in the terminal, or a prompt that comes through a pipe; any other model
     is served until Ctrl-C.
@@ -58,7 +60,7 @@ def run(
         stack.enter_context(ended_by_signals())
         place = stack.enter_context(repository_of(model))
         server = stack.enter_context(_started(place, http_port, flags, is_shown=verbose))
-        client = Client(server.url)
+        client = Client(server.url, api_key)
         server.wait(client)
         names = language_models(client)
         if names:
@@ -96,7 +98,7 @@ def repository_of(model: str) -> Iterator[str]:
             _link(path, Path(folder))
             yield folder
     else:
-        yield _short(model)
+        yield address_of(model)
 
 
 def _beside(path: Path) -> Path | None:
@@ -122,16 +124,6 @@ def _link(path: Path, repository: Path) -> None:
         shutil.copytree(path, repository / called, copy_function=put)
     else:
         put(str(path), str(repository / called))
-
-
-def _short(name: str) -> str:
-    known: dict[str, str] = tomllib.loads(_CATALOGUE.read_text(encoding="utf-8"))
-    if name not in known:
-        raise click.UsageError(
-            f"'{name}' is no file, no folder and no short name; short names are "
-            f"{', '.join(known)}, and any model of the hub is hf://ORG/NAME"
-        )
-    return known[name]
 
 
 @dataclass(frozen=True, slots=True)

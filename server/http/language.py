@@ -1,4 +1,5 @@
-"""The routes of the language APIs: OpenAI's with vLLM's, Anthropic's, TGI's and TEI's."""
+"""The routes of the language APIs: OpenAI's with vLLM's, Anthropic's, TGI's, TEI's and
+Ollama's."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -11,6 +12,8 @@ from trivet.server.http.anthropic import errors as anthropic_errors
 from trivet.server.http.anthropic.models import AnthropicModels, by_version
 from trivet.server.http.later import Later
 from trivet.server.http.limits import HttpLimits
+from trivet.server.http.ollama import errors as ollama_errors
+from trivet.server.http.ollama.about import OllamaAbout
 from trivet.server.http.openai import errors as openai_errors
 from trivet.server.http.openai.models import Models
 from trivet.server.http.openai.prefix_caches import PrefixCaches
@@ -19,8 +22,10 @@ from trivet.server.http.operations import (
     ANTHROPIC,
     ARRAY,
     EVENTS,
+    NDJSON,
     NUMBERS,
     OBJECT,
+    OLLAMA,
     OPENAI,
     TEI,
     TGI,
@@ -101,6 +106,18 @@ _EITHER = Operation(
 _INFO = Operation(TGI, "The model and its limits")
 _PROBE = Operation("health", "For load balancers", answer=None)
 _CHAT_TOKENIZE = Operation(TGI, "A conversation's tokens", "tgi.fields:ChatTokenizeFields")
+_OLLAMA_CHAT = Operation(
+    OLLAMA, "Go on in a conversation", "ollama.fields:ChatFields", OBJECT, (NDJSON,)
+)
+_OLLAMA_GENERATE = Operation(
+    OLLAMA, "Answer a prompt", "ollama.fields:GenerateFields", OBJECT, (NDJSON,)
+)
+_OLLAMA_EMBED = Operation(OLLAMA, "Texts to vectors", "ollama.fields:EmbedFields")
+_OLLAMA_EMBEDDINGS = Operation(OLLAMA, "A text to a vector", "ollama.fields:EmbeddingsFields")
+_OLLAMA_TAGS = Operation(OLLAMA, "The models of texts")
+_OLLAMA_PS = Operation(OLLAMA, "Those in memory")
+_OLLAMA_SHOW = Operation(OLLAMA, "What one of them is", "ollama.fields:ShowFields")
+_OLLAMA_VERSION = Operation(OLLAMA, "The server's version")
 _METRICS = Operation("metrics", "Prometheus's page", answer=None, media=("text/plain",))
 
 
@@ -114,6 +131,7 @@ class Language:
         self._models = Models(core)
         self._anthropic_models = AnthropicModels(core)
         self._probes = Probes(core)
+        self._ollama_about = OllamaAbout(core, limits)
         self._sleep = SleepRoutes(core)
 
     async def prepare(self) -> None:
@@ -139,6 +157,7 @@ class Language:
             *_answering(anthropic_errors.answers_errors, self._anthropic()),
             *_answering(tgi_errors.answers_errors, self._tgi()),
             *_answering(tei_errors.answers_errors, self._tei()),
+            *_answering(ollama_errors.answers_errors, self._ollama()),
         ]
 
     def _openai(self) -> list[Route]:
@@ -249,6 +268,25 @@ class Language:
             Route("POST", "/embed_all", embed_all, infer, inference, _EMBED_TOKENS),
             Route("POST", "/predict", predict, infer, inference, _PREDICT),
             Route("POST", "/similarity", similarity, infer, inference, _SIMILARITY),
+        ]
+
+    def _ollama(self) -> list[Route]:
+        rooms, about = self._rooms, self._ollama_about
+        chat = rooms.handler(lambda made: made.ollama.chat)
+        generate = rooms.handler(lambda made: made.ollama.generate)
+        embed = rooms.handler(lambda made: made.ollama.embed)
+        embeddings = rooms.handler(lambda made: made.ollama.embeddings)
+        infer, inference = Scope.INFER, Api.INFERENCE
+        any_key, metadata = Scope.ANY, Api.METADATA
+        return [
+            Route("POST", "/api/chat", chat, infer, inference, _OLLAMA_CHAT),
+            Route("POST", "/api/generate", generate, infer, inference, _OLLAMA_GENERATE),
+            Route("POST", "/api/embed", embed, infer, inference, _OLLAMA_EMBED),
+            Route("POST", "/api/embeddings", embeddings, infer, inference, _OLLAMA_EMBEDDINGS),
+            Route("GET", "/api/tags", about.tags, any_key, metadata, _OLLAMA_TAGS),
+            Route("GET", "/api/ps", about.running, any_key, metadata, _OLLAMA_PS),
+            Route("POST", "/api/show", about.show, any_key, metadata, _OLLAMA_SHOW),
+            Route("GET", "/api/version", about.version, any_key, metadata, _OLLAMA_VERSION),
         ]
 
     def _make(self) -> "LanguageRooms":

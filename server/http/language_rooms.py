@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from trivet.server.core import Core
 from trivet.server.http.anthropic.messages import Messages
 from trivet.server.http.limits import HttpLimits
+from trivet.server.http.ollama.handlers import Ollama
 from trivet.server.http.openai.adapters import Adapters
 from trivet.server.http.openai.chat import Chat
 from trivet.server.http.openai.completions import Completions
@@ -36,6 +37,7 @@ class LanguageRooms:
     generate: TgiGenerate
     about: About
     texts: TeiTexts
+    ollama: Ollama
     root: Handler
     info: Handler
 
@@ -44,19 +46,21 @@ class LanguageRooms:
         """Over the models of a core."""
         about, generate = About(core, limits), TgiGenerate(core, limits)
         texts = TeiTexts(core, limits)
+        embeddings = Embeddings(core, limits)
         shared = SharedPaths(core, limits, texts, TeiAbout(core))
         return cls(
             Chat(core, limits),
             Responses(core, limits),
             Messages(core, limits),
             Completions(core, limits),
-            Embeddings(core, limits),
+            embeddings,
             Tokens(core, limits, shared.tokenize(about.tokenize)),
             Pooling(core, limits, texts.rerank),
             Adapters(core, limits),
             generate,
             about,
             texts,
+            Ollama(core, limits, embeddings),
             shared.root(generate.either),
             shared.info(about.info),
         )

@@ -8,7 +8,8 @@ OBJECT: Mapping[str, Any] = {"type": "object"}
 ARRAY: Mapping[str, Any] = {"type": "array"}
 NUMBERS = "application/octet-stream"
 EVENTS = "text/event-stream"
-OPENAI, ANTHROPIC, TGI, TEI = "OpenAI", "Anthropic", "TGI", "TEI"
+NDJSON = "application/x-ndjson"
+OPENAI, ANTHROPIC, TGI, TEI, OLLAMA = "OpenAI", "Anthropic", "TGI", "TEI", "Ollama"
 """Tags of the APIs of language models and encoders."""
 
 

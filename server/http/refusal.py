@@ -6,8 +6,9 @@ from trivet.backends.api import ServingError
 from trivet.server.http.answers import Answer, error_answer
 from trivet.server.http.anthropic import errors as anthropic_errors
 from trivet.server.http.errors import headers_of, status_of
+from trivet.server.http.ollama import errors as ollama_errors
 from trivet.server.http.openai import errors as openai_errors
-from trivet.server.http.operations import ANTHROPIC, OPENAI, TEI, TGI
+from trivet.server.http.operations import ANTHROPIC, OLLAMA, OPENAI, TEI, TGI
 from trivet.server.http.routes import Route
 from trivet.server.http.tei import errors as tei_errors
 from trivet.server.http.tgi import errors as tgi_errors
@@ -20,6 +21,8 @@ def refusal(error: ServingError, route: Route, request: web.BaseRequest) -> Answ
         answer = openai_errors.refusal(error)
     elif tag == ANTHROPIC:
         answer = anthropic_errors.refusal(error)
+    elif tag == OLLAMA:
+        answer = ollama_errors.refusal(error)
     elif tag == TGI:
         answer = tgi_errors.refusal(error)
     elif tag == TEI:

@@ -13,6 +13,7 @@ SCHEMES = {
     "as": ("buckets", "open_bucket", "remote"),
     "hf": ("hub", "open_hub", "remote"),
     "mlflow": ("registry", "open_registry", "mlflow"),
+    "pypi": ("packages", "open_package", "remote"),
 }
 """By scheme: the module here, its OpenSource, and the extra that installs what it imports."""
 

@@ -21,7 +21,7 @@ from pathlib import Path
 from threading import Event
 
 from trivet.server.remote.progress import Advance
-from trivet.server.remote.source import Changed, Source, Stamp, Unreachable
+from trivet.server.remote.source import Addressed, Changed, Source, Stamp, Unreachable
 
 LOCK_POLL_S = 0.2
 _NO_LINKS = (errno.EXDEV, errno.EPERM, errno.ENOTSUP, errno.EMLINK, errno.EACCES)
@@ -49,11 +49,11 @@ class Cache:
             if status.st_uid != os.geteuid() or not stat.S_ISDIR(status.st_mode):
                 raise PermissionError(errno.EPERM, "what lies in it is another user's", str(folder))
 
-    def has(self, source: Source, stamp: Stamp) -> bool:
+    def has(self, source: Addressed, stamp: Stamp) -> bool:
         """Whether the file is here, whole."""
         return _size_of(self._blob(_key(source, stamp))) == stamp.size
 
-    def num_bytes_missing(self, source: Source, stamp: Stamp) -> int:
+    def num_bytes_missing(self, source: Addressed, stamp: Stamp) -> int:
         """How much of the file has yet to come."""
         if self.has(source, stamp):
             return 0
@@ -83,7 +83,7 @@ class Cache:
             # A model that writes to its file would change every tree's.
             blob.chmod(0o444)
 
-    def link(self, source: Source, stamp: Stamp, into: Path) -> None:
+    def link(self, source: Addressed, stamp: Stamp, into: Path) -> None:
         """Gives the file a second name. Raises FileNotFoundError where it is not here, whole:
         another server may have made room."""
         key = _key(source, stamp)
@@ -98,6 +98,19 @@ class Cache:
             if error.errno not in _NO_LINKS:
                 raise
             shutil.copy2(blob, into)
+
+    def last_use_ns(self, source: Addressed, stamp: Stamp) -> int:
+        """When the file was last taken, since 1970; 0 if never."""
+        return _last_use(self.folder / "used" / _key(source, stamp))
+
+    def remove(self, source: Addressed, stamp: Stamp) -> None:
+        """Removes the file, and what has been fetched of it so far unless somebody fetches it now.
+        Who serves it has a second name for it."""
+        key = _key(source, stamp)
+        blob, part = self._blob(key), self._part(key)
+        blob.unlink(missing_ok=True)
+        _remove_unlocked(part, part)
+        (self.folder / "used" / key).unlink(missing_ok=True)
 
     def trim(self) -> None:
         """Removes what is in no tree, longest unused first, down to the cap."""
@@ -151,7 +164,7 @@ class Cache:
                 os.close(descriptor)
 
 
-def _key(source: Source, stamp: Stamp) -> str:
+def _key(source: Addressed, stamp: Stamp) -> str:
     named = "\0".join((source.address, stamp.tag, str(stamp.size)))
     return hashlib.sha256(named.encode("utf-8", "surrogatepass")).hexdigest()
 

@@ -15,7 +15,7 @@ from trivet.server.remote.fetching import Failures, Fetcher
 from trivet.server.remote.paths import Checked, checked
 from trivet.server.remote.pieces import ROOT, Pieces, model_of, pieces_of
 from trivet.server.remote.progress import readable, shown
-from trivet.server.remote.remembered import remember, remembered
+from trivet.server.remote.remembered import IN_PART, remember, remembered
 from trivet.server.remote.source import Doubtful, RemoteError, Source, Stamp
 from trivet.server.remote.tree import Tree
 
@@ -57,7 +57,7 @@ class Mirror:
         self._chosen = chosen or Chosen()
         is_part = self._chosen.names is not None
         # Another server may want all of the same address.
-        self._memory = f"{source.address}{' in part' if is_part else ''}"
+        self._memory = f"{source.address}{IN_PART if is_part else ''}"
         self._told: frozenset[str] = frozenset()
         """What has been said about paths and models that are left as they are."""
         self._taken: tuple[dict[str, Stamp], object] | None = None

@@ -2,7 +2,6 @@
 
 import asyncio
 import logging
-import os
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future
 from pathlib import Path
@@ -12,13 +11,14 @@ from trivet.backends.api.naming import key_of, name_in
 from trivet.backends.registry import abouts
 from trivet.server.remote.addresses import open_source
 from trivet.server.remote.cache import Cache, Stopped
+from trivet.server.remote.cache_folder import open_cache
 from trivet.server.remote.chosen import Chosen
 from trivet.server.remote.configured import OPTION, configured, parse_configs
 from trivet.server.remote.fetching import PATIENCE, Fetcher, Patience
 from trivet.server.remote.follower import Follower
 from trivet.server.remote.mirror import Mirror
 from trivet.server.remote.source import OneModel, RemoteError
-from trivet.server.remote.tree import Tree, remove_abandoned
+from trivet.server.remote.tree import Tree
 from trivet.server.repository.layout import ModelFolder, model_of_file
 from trivet.server.repository.scan import NAME, RepositoryUnreadableError, Snapshot, scan
 from trivet.server.settings import Settings
@@ -192,7 +192,7 @@ class Repositories:
             if address == source.address:  # given twice, as folders may be
                 return root
         if self._cache is None:
-            self._cache = self._opened_cache()
+            self._cache = open_cache(self._settings, self._stop)
         tree = Tree(source, self._cache)
         if isinstance(source, OneModel):
             self._moving.append((tree.root, source))
@@ -215,25 +215,6 @@ class Repositories:
                     "config.pbtxt there"
                 )
 
-    def _opened_cache(self) -> Cache:
-        given = self._settings.remote_cache
-        try:
-            folder = Path(given).expanduser() if given else _default_folder()
-        except RuntimeError:
-            raise RemoteError(
-                "files from elsewhere are kept in the home of the server's user, who has none; let "
-                "--remote-cache name a folder"
-            ) from None
-        try:
-            cache = Cache(folder.absolute(), self._settings.remote_cache_size, self._stop)
-        except OSError as error:
-            raise RemoteError(
-                f"the folder for files from elsewhere, '{folder}', cannot be made: "
-                f"{error.strerror}; choose another one (--remote-cache)"
-            ) from error
-        remove_abandoned(cache)
-        return cache
-
 
 def _names_at_first(settings: Settings) -> tuple[str, ...] | None:
     """Which models are brought here at the start; None: all. Others when somebody loads them."""
@@ -249,9 +230,3 @@ def _close(follower: Follower, tree: Tree) -> None:
 
 def _is_of(path: Path, roots: Iterable[Path]) -> bool:
     return any(path.is_relative_to(root) for root in roots)
-
-
-def _default_folder() -> Path:
-    """Where users' programs keep what can be fetched again (XDG Base Directory Specification)."""
-    caches = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    return Path(caches).expanduser() / "trivet"

@@ -46,6 +46,14 @@ class Stamp:
     """In hex, of the whole content, where the source tells it: it is then checked."""
 
 
+class Addressed(Protocol):
+    """What files here are known to be of."""
+
+    @property
+    def address(self) -> str:
+        """See Source."""
+
+
 class Source(Protocol):
     """A repository elsewhere. Called from several threads at a time, never from the event loop."""
 

@@ -20,7 +20,7 @@ from tempfile import mkdtemp
 
 from trivet.server.remote.cache import Cache
 from trivet.server.remote.pieces import ROOT, Piece, Pieces, are_nested, model_of
-from trivet.server.remote.source import Source
+from trivet.server.remote.source import Addressed
 
 _AT_FDCWD = -100
 _RENAME_EXCHANGE = 2
@@ -30,7 +30,7 @@ _RENAME_EXCHANGE = 2
 class Tree:
     """One repository on this disk. Owned by the thread that follows its source."""
 
-    def __init__(self, source: Source, cache: Cache) -> None:
+    def __init__(self, source: Addressed, cache: Cache) -> None:
         """Raises OSError."""
         self._source = source
         self._cache = cache

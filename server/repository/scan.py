@@ -11,9 +11,12 @@ from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 
+from trivet.backends.api import Listing
+from trivet.backends.api.adapting import ADAPTERS
 from trivet.backends.api.naming import key_of
-from trivet.backends.registry import abouts
+from trivet.backends.registry import abouts, advice
 from trivet.server.repository.layout import (
+    CONFIG_FOLDERS,
     EVALUATION_FILE,
     EVALUATION_FOLDER,
     TRAFFIC_FILE,
@@ -33,6 +36,7 @@ MAX_FILES = 100_000
 NAME = re.compile(r"(?! )[A-Za-z0-9._,+@ -]{1,255}(?<! )")
 _VERSION = re.compile(r"[1-9][0-9]{0,18}")
 NO_ADDRESSES: Mapping[Path, str] = MappingProxyType({})
+_BESIDE_VERSIONS = frozenset({*CONFIG_FOLDERS, EVALUATION_FOLDER, ADAPTERS})
 _IGNORED_SUFFIXES = ("~", ".swp", ".swx", ".tmp", ".part", ".crdownload")
 
 
@@ -109,8 +113,17 @@ def _twice(name: str, root: Path, other: ModelFolder | None, addresses: Mapping[
 
 def _of_root(root: Path, known: Abouts) -> Iterator[tuple[str, ModelFolder | str]]:
     """What lies in a repository, by name: a model, or why it cannot be one."""
+    if root.is_file():
+        yield from _of_file(root, known)
+        return
     place = root.resolve()
     entries = _entries_of_root(root)
+    if _is_versioned(entries):
+        model = _attempt(partial(_scan_model, known=known), root, place)
+        if isinstance(model, ModelFolder):
+            model = replace(model, name=place.name)
+        yield place.name, model
+        return
     folders = [Path(entry.path) for entry in entries if _is_model(entry)]
     look = partial(_scan_model, known=known)
     found = [(path.name, _attempt(look, path, place)) for path in folders]
@@ -130,6 +143,30 @@ def _of_root(root: Path, known: Abouts) -> Iterator[tuple[str, ModelFolder | str
     models = ((model_of_file(file, known), text) for file, text in refused.items())
     yield from ((model, text) for model, text in models if model)
     yield from ((each.name, each) for each in lone)
+
+
+def _of_file(file: Path, known: Abouts) -> Iterator[tuple[str, ModelFolder | str]]:
+    """The one model that a file is, with what belongs to it beside it."""
+    folder = file.parent
+    entries = [entry for entry in _entries_of_root(folder) if _is_lone(entry)]
+    beside = [each for each in entries if each.name == file.name or not each.is_symlink()]
+    try:
+        stamps = tuple(_stamp(entry, entry.name) for entry in beside)
+        found = next((m for m in lone_models(folder, stamps, known) if file.name in m.lone), None)
+    except (OSError, _UnusableFolderError) as error:
+        raise _unreadable(file, error) from None
+    if found is None:
+        listing = Listing(frozenset({file.name}), paths=frozenset({file.name}))
+        yield file.stem, f"'{file.name}': {advice(listing, known)}"
+    else:
+        yield found.name, found
+
+
+def _is_versioned(entries: Sequence[os.DirEntry[str]]) -> bool:
+    """Whether the folder is one model's own: its folders are versions, and what is beside them."""
+    folders = {entry.name for entry in entries if not is_ignored(entry.name) and entry.is_dir()}
+    others = folders - _BESIDE_VERSIONS
+    return bool(others) and all(map(_VERSION.fullmatch, others))
 
 
 def _attempt(

@@ -18,6 +18,8 @@ TELLING = {
     "server/http/answers.py": "the Date header",
     "server/http/openai/documents.py": "`created` in OpenAI's documents",
     "server/http/anthropic/models.py": "`created_at` in Anthropic's documents",
+    "server/http/ollama/answer.py": "`created_at` in Ollama's documents",
+    "server/http/ollama/about.py": "`modified_at` in Ollama's documents",
     "server/scheduling/statistics.py": "`last_inference` of the statistics extension",
     "server/tracing/otlp.py": "spans have wall-clock times; one difference for a whole trace",
     "server/shadows/mirror.py": "`at` of differences that are kept",

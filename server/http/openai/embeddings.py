@@ -24,7 +24,12 @@ from trivet.server.http.encoding.asking import ask
 from trivet.server.http.encoding.chosen import Chosen, EncodingCore, choose, named_encoder
 from trivet.server.http.limits import HttpLimits
 from trivet.server.http.openai.bodies import read_json_body
-from trivet.server.http.openai.encoders import Encoder, find_id_encoder, find_text_encoder
+from trivet.server.http.openai.encoders import (
+    Encoded,
+    Encoder,
+    find_id_encoder,
+    find_text_encoder,
+)
 from trivet.server.http.openai.fields import parse
 from trivet.server.http.openai.pooling_fields import InputFields
 from trivet.server.http.openai.prompts import PLACEHOLDERS
@@ -63,6 +68,11 @@ class Embeddings:
         """The vectors of some inputs, in their order."""
         fields = parse(EmbeddingFields, await read_json_body(call.request, self._limits))
         call.user = fields.user or ""
+        made = await self.vectors(call, fields)
+        return json_answer(_document(fields, made.vectors, made.num_tokens))
+
+    async def vectors(self, call: Call, fields: EmbeddingFields) -> Encoded:
+        """The same, for APIs that write them another way. Raises a ServingError."""
         chosen = self._chosen(call, fields.model)
         if chosen is not None:
             return await self._of_folder(call, fields, chosen)
@@ -84,18 +94,15 @@ class Embeddings:
             raise ModelNotFound(f"The model `{name[:128]}` does not make embeddings.")
         return chosen
 
-    async def _of_folder(
-        self, call: Call, fields: EmbeddingFields, chosen: Chosen
-    ) -> web.StreamResponse:
+    async def _of_folder(self, call: Call, fields: EmbeddingFields, chosen: Chosen) -> Encoded:
         question, items = fields.vector_question("embedding"), fields.items()
         found = await ask(self._core, call.request_id, chosen, items, question)
         vectors = shortened(np.stack([each["embedding"] for each in found]), fields.dimensions)
-        num_tokens = sum(each["num_tokens"] for each in found)
-        return json_answer(_document(fields, vectors, num_tokens))
+        return Encoded(vectors, sum(each["num_tokens"] for each in found))
 
     async def _answer(
         self, call: Call, fields: EmbeddingFields, encoder: Encoder[T], inputs: Sequence[T]
-    ) -> web.StreamResponse:
+    ) -> Encoded:
         payer = self._core.account()
         bill = None if payer is None else _Bill(payer)
         infer = partial(self._infer, call, None if bill is None else bill.charge)
@@ -106,7 +113,7 @@ class Embeddings:
             num_tokens += encoded.num_tokens
             if bill is not None:
                 bill.settle(num_tokens)
-        return json_answer(_document(fields, np.concatenate(parts), num_tokens))
+        return Encoded(np.concatenate(parts), num_tokens)
 
     async def _infer(
         self, call: Call, payer: Payer | None, admitted: Admitted, inputs: dict[str, Tensor]

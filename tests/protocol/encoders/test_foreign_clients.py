@@ -51,6 +51,24 @@ def test_langchain_s_openai_embeddings(encoders: RunningServer, vectors: np.ndar
     np.testing.assert_allclose(alone, vectors[0], atol=1e-5)
 
 
+def test_ollama_s_embeddings(encoders: RunningServer, vectors: np.ndarray) -> None:
+    import ollama
+
+    with ollama.Client(f"http://{encoders.http}", timeout=patience()) as client:
+        found = client.embed("vectors", list(TEXTS))
+        cut = client.embed("vectors:latest", TEXTS[0], dimensions=4)
+        older = client.embeddings("vectors", TEXTS[0])
+        shown = client.show("vectors")
+
+    np.testing.assert_allclose(found.embeddings, vectors, atol=1e-5)
+    assert found.prompt_eval_count is not None
+    assert found.prompt_eval_count > len(TEXTS)
+    np.testing.assert_allclose(np.linalg.norm(cut.embeddings[0]), 1, atol=1e-5)
+    assert len(cut.embeddings[0]) == 4
+    np.testing.assert_allclose(older.embedding, vectors[0], atol=1e-5)
+    assert shown.capabilities == ["embedding"]
+
+
 @pytest.fixture
 def asked(encoders: RunningServer) -> Iterator[dict[str, Any]]:
     """What Cohere's clients are made with; they leave a connection of their own open."""
