@@ -47,7 +47,9 @@ class ConsoleRoom:
         read_at_s = time.monotonic()
         while True:
             await asyncio.sleep(PERIOD_S)
-            gpus = await asyncio.to_thread(self._machine.read_gpus) if self._machine.has_gpus else {}
+            gpus = (
+                await asyncio.to_thread(self._machine.read_gpus) if self._machine.has_gpus else {}
+            )
             before_s, read_at_s = read_at_s, time.monotonic()
             seconds = read_at_s - before_s
             server = {**self._machine.read(seconds), **gpus}

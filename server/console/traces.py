@@ -4,6 +4,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Any
 
 from trivet.server.tracing.record import SeenTensor, Span, Trace
@@ -92,7 +93,7 @@ def _stages(span: Span, first_ns: int) -> Iterator[tuple[str, tuple[float, float
     at = span.stages
     names = ("queue", "input", "compute", "output")
     marks = (at.queued_ns, at.started_ns, at.gathered_ns, at.computed_ns, at.ended_ns)
-    for name, begun_ns, ended_ns in zip(names, marks, marks[1:], strict=True):
+    for name, (begun_ns, ended_ns) in zip(names, pairwise(marks), strict=True):
         yield name, ((begun_ns - first_ns) / 1e3, (ended_ns - first_ns) / 1e3)
 
 

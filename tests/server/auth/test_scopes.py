@@ -83,7 +83,9 @@ def test_every_rpc_of_the_protocol_is_served(rows: Rows) -> None:
     assert rows.keys() <= declared
 
 
-def test_only_health_and_the_pages_of_the_console_are_open(routes: tuple[Route, ...], rows: Rows) -> None:
+def test_only_health_and_the_pages_of_the_console_are_open(
+    routes: tuple[Route, ...], rows: Rows
+) -> None:
     open_routes = {route.template for route in routes if route.scope is Scope.OPEN}
     open_rpcs = {path.rpartition("/")[2] for path in rows if rows[path].scope is Scope.OPEN}
 
