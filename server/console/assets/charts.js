@@ -2,7 +2,7 @@
 
 import { html, useEffect, useMemo, useRef, useState } from "./vendor/preact.js";
 import { ask } from "./api.js";
-import { bytes, Choice, Failure, usePolled } from "./widgets.js";
+import { bytes, Choice, clock, Failure, usePolled } from "./widgets.js";
 
 const NUMBER = (value) => (value >= 100 ? value.toFixed(0) : value.toPrecision(3).replace(/\.?0+$/, ""));
 const MS = (value) => `${NUMBER(value)} ms`;
@@ -86,7 +86,7 @@ function Chart({ chart, times, values }) {
       legend: { show: false },
       cursor: { drag: { x: false, y: false } },
       scales: { y: { range: (_, low, high) => [Math.min(0, low ?? 0), (high || 1) * 1.1] } },
-      axes: [axis, { ...axis, size: 70, values: (_, ticks) => ticks.map(chart.unit) }],
+      axes: [{ ...axis, values: (_, ticks) => ticks.map((each) => clock(each * 1000)), space: 90 }, { ...axis, size: 70, values: (_, ticks) => ticks.map(chart.unit) }],
       series: [{}, ...chart.lines.map(([label], at) => ({
         label, stroke: color(`--series-${at + 1}`), width: 2, spanGaps: false, points: { show: false } }))],
     }, [times, ...values], place.current);

@@ -120,7 +120,7 @@ function Picture({ graph, name }) {
     const key = `${edge.from.id} ${edge.to.id}`;
     const nth = placed.get(key) || 0;
     placed.set(key, nth + 1);
-    return { x: (edge.from.x + WIDTH + edge.to.x) / 2, y: (edge.from.y + edge.to.y + HEIGHT) / 2 - 6 + nth * 26 };
+    return { x: (edge.from.x + WIDTH + edge.to.x) / 2, y: (edge.from.y + edge.to.y + HEIGHT) / 2 - 20 + nth * 26 };
   };
   return html`
     <svg width=${graph.width} height=${graph.height} viewBox=${`0 0 ${graph.width} ${graph.height}`} role="img"

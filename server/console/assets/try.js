@@ -49,7 +49,7 @@ function Form({ name, metadata }) {
       setMade({ asked, path });
       const started = performance.now();
       const answer = await send(path, { method: "POST", body: asked.body, headers: asked.headers });
-      const document = JSON.parse(await answer.text());
+      const document = JSON.parse(await answer.text(), wholeNumber);
       setMade({ asked, path, document, us: (performance.now() - started) * 1000 });
     });
   };
@@ -72,6 +72,10 @@ function Form({ name, metadata }) {
     ${made && html`<${Spelled} made=${made} />`}
   `;
 }
+
+/** A number with more digits than JavaScript's have: as the text that it came as. */
+const wholeNumber = (_, value, context) =>
+  Number.isInteger(value) && !Number.isSafeInteger(value) && context?.source ? context.source : value;
 
 function empty(input) {
   const shape = fittingShape(input.shape, 1);

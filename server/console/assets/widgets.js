@@ -221,7 +221,7 @@ export function bytes(size) {
 
 export function micros(us) {
   if (us >= 1e6) return `${(us / 1e6).toFixed(2)} s`;
-  return us >= 1000 ? `${(us / 1000).toFixed(2)} ms` : `${us.toFixed(0)} us`;
+  return us >= 1000 ? `${(us / 1000).toFixed(2)} ms` : `${us.toFixed(0)} \u00b5s`;
 }
 
 export const clock = (ms) => new Date(ms).toLocaleTimeString(undefined, { hour12: false });

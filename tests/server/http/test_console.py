@@ -1,4 +1,4 @@
-"""The console: who may load it, what it lets a browser do, and that all of it lies in the package."""
+"""The console: who may load it, what it lets a browser do, and that the package has all of it."""
 
 import logging
 import re
