@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from llm_site import SMALL_LLM, write_small_llm
 from patience import patience
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page, expect, sync_playwright
 from serving import write_adder, write_identity
 from trace_site import ENSEMBLE
 
@@ -66,6 +66,7 @@ def open_browser() -> Iterator[Browser]:
     """Chromium as the distribution has it; skips the test where there is none."""
     if CHROMIUM is None:
         pytest.skip("no chromium here")
+    expect.set_options(timeout=patience(20) * 1e3)
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=list(FLAGS))
         yield browser
@@ -87,7 +88,7 @@ class Look:
         """`server`: host and port."""
         options: dict[str, Any] = {"viewport": size, "color_scheme": scheme}
         page = browser.new_context(**options).new_page()
-        page.set_default_timeout(patience() * 1e3)
+        page.set_default_timeout(patience(20) * 1e3)
         look = cls(page, f"http://{server}")
         page.on("pageerror", lambda error: look.faults.append(f"error: {error}"))
         page.on("console", look._said)
