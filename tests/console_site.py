@@ -68,7 +68,9 @@ def open_browser() -> Iterator[Browser]:
         pytest.skip("no chromium here")
     expect.set_options(timeout=patience(20) * 1e3)
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=list(FLAGS))
+        browser = playwright.chromium.launch(
+            executable_path=CHROMIUM, args=list(FLAGS), timeout=patience() * 1e3
+        )
         yield browser
         browser.close()
 
