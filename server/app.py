@@ -17,6 +17,7 @@ from trivet.backends.environments.cache import EnvironmentCache
 from trivet.server.auth.core import GuardedCore
 from trivet.server.banner import LoadProgress, print_banner
 from trivet.server.cache.caching import Caching
+from trivet.server.console.room import ConsoleRoom, is_on
 from trivet.server.control import RepositoryControl, not_in_repository
 from trivet.server.core import Core
 from trivet.server.cost.opening import CostRoom
@@ -93,11 +94,6 @@ def _leave(code: int) -> NoReturn:
     os._exit(code)
 
 
-def _parameters(settings: Settings) -> dict[str, dict[str, str]]:
-    """What options say about all models of a backend."""
-    return {"llm": {"in_process": "true"}} if settings.llm_in_process else {}
-
-
 class Server:
     """One server in one process, from start to stop."""
 
@@ -128,6 +124,7 @@ class Server:
         self._caching = Caching.open(settings)
         dispatcher = RequestDispatcher(self.registry, control)
         gpus = Gpus.find()
+        self._console = ConsoleRoom(gpus) if is_on(settings) else None
         custom_metrics = CustomMetrics()
         self.lifecycle = Lifecycle(
             self.registry,
@@ -153,7 +150,7 @@ class Server:
         self.core: Core = GuardedCore(self.hall) if settings.auth_keys_file else self.hall
         cache = self._caching.cache if self._caching is not None else None
         seen = (cache, gpus, custom_metrics, self._costs.ledger)
-        self.frontends = Frontends(self.core, settings, *seen)
+        self.frontends = Frontends(self.core, settings, *seen, self._console)
         self._watcher: Watcher | None = None
         self._changes: set[asyncio.Task[str]] = set()
         self._stop_requested = asyncio.Event()
@@ -163,6 +160,7 @@ class Server:
 
     def _open_hall(self, dispatcher: RequestDispatcher, log_output: Log | None) -> Hall:
         settings = self.settings
+        traces = None if self._console is None else self._console.traces
         return self._costs.make_hall(
             self.registry,
             self.lifecycle,
@@ -171,7 +169,7 @@ class Server:
             server_id=settings.server_id,
             version=__version__,
             strict_readiness=settings.strict_readiness,
-            tracing=Tracing(TraceConfig.parse(settings.trace_config)),
+            tracing=Tracing(TraceConfig.parse(settings.trace_config), traces),
             log_output=log_output,
             strangers=self._strangers,
             releases=self._releases.desk,
@@ -185,7 +183,8 @@ class Server:
         return Loader(
             RegistryCatalog(self.registry),
             not settings.disable_auto_complete_config,
-            _parameters(settings),
+            # By backend, for all of its models.
+            {"llm": {"in_process": "true"}} if settings.llm_in_process else {},
             limits,
             self._caching is not None,
             settings.model_config_name,

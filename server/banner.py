@@ -8,6 +8,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from trivet.backends.api.naming import key_of
+from trivet.server.console.room import is_on
 from trivet.server.core import Descriptions
 from trivet.server.frontends import Frontends
 from trivet.server.models.known import State, Status
@@ -67,6 +68,8 @@ def print_banner(settings: Settings, frontends: Frontends, core: Descriptions) -
     }
     for service, address in frontends.addresses.items():
         addresses.add_row(service, address, limits[service])
+    if is_on(settings) and "HTTP" in frontends.addresses:
+        addresses.add_row("console", f"{frontends.addresses['HTTP']}/", "")
     console.print(addresses)
     models = Table("model", "version", "state", "reason")
     for row in core.index(ready_only=False):

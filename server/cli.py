@@ -223,6 +223,8 @@ def _option(row: Row) -> click.Option:
     if isinstance(row.default, bool):
         # A bare flag means true, a value is taken as it is.
         multiple |= {"is_flag": False, "flag_value": True}
+    if row.option.bare:
+        multiple |= {"is_flag": False, "flag_value": row.option.bare}
     return click.Option(
         [row.flag, *row.option.aliases, row.name],
         type=_type(row),
@@ -236,7 +238,8 @@ def _option(row: Row) -> click.Option:
 
 def _type(row: Row) -> click.ParamType[Any]:
     if row.option.choices:
-        return click.Choice(row.option.choices)
+        # A file may say true without quotes.
+        return click.Choice(row.option.choices, case_sensitive=not row.option.bare)
     if row.name == "model_repository":
         return RepositoryPlace()
     least, most = row.option.least, row.option.most

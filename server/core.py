@@ -254,6 +254,13 @@ class Sharing(Protocol):
     def report(self, request_id: str, name: str, value: float) -> None:
         """How such a request turned out. Raises InvalidRequest, NotFound."""
 
+    def report_version(self, model: str, version: int | None, name: str, value: float) -> None:
+        """How a version did, or the usual one, where no request is known. Raises InvalidRequest,
+        ModelNotFound, NotFound, ModelNotReady."""
+
+    def outcomes(self) -> list[dict[str, Any]]:
+        """All that was reported: how often, and the mean, by model, version and name."""
+
     def arms(self) -> Iterable[tuple[str, Arm]]:
         """The parts of all splits, with their names: of all models, for the metrics page."""
 

@@ -5,6 +5,7 @@ import asyncio
 from trivet.backends.device.nvml import Gpus
 from trivet.server.auth.exposure import refuse_budgets, refuse_exposure
 from trivet.server.cache.entry import Cache
+from trivet.server.console.room import ConsoleRoom
 from trivet.server.core import Core
 from trivet.server.cost.ledger import Ledger
 from trivet.server.grpc.http2.options import Http2Options
@@ -31,15 +32,17 @@ class Frontends:
         gpus: Gpus | None = None,
         custom: CustomMetrics | None = None,
         ledger: Ledger | None = None,
+        console: ConsoleRoom | None = None,
     ) -> None:
-        """`cache`, `gpus`, `custom` and `ledger` are those that the metrics page shows. Raises
-        InvalidConfig."""
+        """`cache`, `gpus`, `custom` and `ledger` are those that the metrics page shows; without
+        `console` there is none. Raises InvalidConfig."""
         refuse_exposure(settings)
         self._core = core
         self._cache = cache
         self._gpus = gpus
         self._custom = custom
         self._ledger = ledger
+        self._console = console
         self._settings = settings
         self._http: HttpServer | None = None
         self._grpc: Http2Transport | None = None
@@ -52,6 +55,8 @@ class Frontends:
     async def start(self) -> None:
         """Listens. Raises OSError naming service and address where one is taken."""
         settings, security = self._settings, self._security
+        if self._console is not None:
+            self._console.start(self._core)
         if settings.allow_http:
             self._http = HttpServer(
                 self._core,
@@ -63,6 +68,7 @@ class Frontends:
                 forwarding=forwarding(
                     settings.http_header_forward_pattern, "--http-header-forward-pattern"
                 ),
+                console=self._console,
             )
             self._note("HTTP", settings.http_address, await self._http.start())
         if settings.allow_grpc:
@@ -150,6 +156,8 @@ class Frontends:
     async def close(self) -> None:
         """Closes what is still open."""
         await self._security.close()
+        if self._console is not None:
+            await self._console.close()
         for room in (self._http, self._metrics):
             if room is not None:
                 await room.close()

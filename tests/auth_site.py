@@ -8,7 +8,7 @@ from typing import Self
 import aiohttp
 import trustme
 from cryptography import x509
-from http_site import FakeCore, listening
+from http_site import FakeCore, console_room, listening
 
 from trivet.server.auth.keyring import Keyring
 from trivet.server.auth.keys import digest_of, new_secret
@@ -106,7 +106,10 @@ class GuardedSite:
     ) -> None:
         self.core = FakeCore()
         gate = Gate(keyring, Hosts(hosts) if hosts else None, Cors(origins) if origins else None)
-        self.server = HttpServer(self.core, HttpLimits(), "127.0.0.1", 0, gate=gate, tls=tls)
+        self.room = console_room()
+        self.server = HttpServer(
+            self.core, HttpLimits(), "127.0.0.1", 0, gate=gate, tls=tls, console=self.room
+        )
         self._scheme = "http" if tls is None else "https"
         self.port = 0
 

@@ -27,8 +27,10 @@ from trivet.backends.api import (
 )
 from trivet.backends.api.encoder import EncoderInfo
 from trivet.backends.api.image_classifier import ImageClassifierInfo
+from trivet.backends.device.nvml import Gpus
 from trivet.protos import grpc_service_pb2 as pb
 from trivet.protos.model_config_pb2 import ModelConfig
+from trivet.server.console.room import ConsoleRoom
 from trivet.server.core import Payer, Served
 from trivet.server.http.app import HttpLimits, HttpServer, build_routes
 from trivet.server.http.language import Language
@@ -304,7 +306,12 @@ def all_routes() -> tuple[Route, ...]:
     """Every row of the HTTP front room."""
     core = FakeCore()
     limits = HttpLimits()
-    return build_routes(core, limits, Language(core, limits)).routes
+    return build_routes(core, limits, Language(core, limits), console=console_room()).routes
+
+
+def console_room() -> ConsoleRoom:
+    """What the console shows, of a machine without GPUs; not started."""
+    return ConsoleRoom(Gpus.none("there are none in tests"))
 
 
 class Site:
@@ -348,6 +355,8 @@ def listening() -> aiohttp.TraceConfig:
     return config
 
 
-async def open_site(core: FakeCore, limits: HttpLimits | None = None) -> Site:
-    server = HttpServer(core, limits or HttpLimits(), "127.0.0.1", 0)
+async def open_site(
+    core: FakeCore, limits: HttpLimits | None = None, console: ConsoleRoom | None = None
+) -> Site:
+    server = HttpServer(core, limits or HttpLimits(), "127.0.0.1", 0, console=console)
     return Site(core, server, await server.start())

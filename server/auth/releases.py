@@ -43,6 +43,15 @@ class GuardedReleases:
         self._require(self._releases.model_of(request_id))
         self._releases.report(request_id, name, value)
 
+    def report_version(self, model: str, version: int | None, name: str, value: float) -> None:
+        """See Sharing."""
+        self._require(model)
+        self._releases.report_version(model, version, name, value)
+
+    def outcomes(self) -> list[dict[str, Any]]:
+        """See Sharing. Of the caller's models."""
+        return [each for each in self._releases.outcomes() if _is_visible(each["model"])]
+
     def arms(self) -> Iterable[tuple[str, Arm]]:
         """See Sharing. Of all models: the metrics page has a scope of its own."""
         return self._releases.arms()

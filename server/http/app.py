@@ -3,9 +3,11 @@
 import asyncio
 
 from trivet.server.auth.tls import Tls, socket_options
+from trivet.server.console.room import ConsoleRoom
 from trivet.server.core import Core
 from trivet.server.http.anthropic.errors import fault as anthropic_fault
 from trivet.server.http.connection import Connection
+from trivet.server.http.console import ConsoleRoutes
 from trivet.server.http.door import Door
 from trivet.server.http.gate import Gate
 from trivet.server.http.generate import Generate
@@ -34,7 +36,11 @@ _LATE_HEADS_PERIOD_S = 1.0
 
 
 def build_routes(
-    core: Core, limits: HttpLimits, language: Language, forwarding: Forwarding | None = None
+    core: Core,
+    limits: HttpLimits,
+    language: Language,
+    forwarding: Forwarding | None = None,
+    console: ConsoleRoom | None = None,
 ) -> RouteTable:
     """All routes. The first row that fits a path answers it."""
     routes = [
@@ -48,6 +54,7 @@ def build_routes(
         *TraceSettings(core, limits).routes(),
         *LogSettings(core, limits).routes(),
         *language.routes(),
+        *([] if console is None else ConsoleRoutes(console).routes()),
     ]
     return RouteTable([*routes, *OpenApi(routes).routes()])
 
@@ -65,15 +72,16 @@ class HttpServer:
         gate: Gate | None = None,
         tls: Tls | None = None,
         forwarding: Forwarding | None = None,
+        console: ConsoleRoom | None = None,
     ) -> None:
         """Without a gate everybody may ask; without TLS it speaks plain text; without `forwarding`
-        models see no headers."""
+        models see no headers; without `console` there is no page for people."""
         self._host = host
         self._port = port
         self._limits = limits
         ids = RequestIds()
         self._language = Language(core, limits)
-        routes = build_routes(core, limits, self._language, forwarding)
+        routes = build_routes(core, limits, self._language, forwarding, console)
         faults = {"/v1/messages": anthropic_fault, "/v1/": fault}
         door = Door(routes, ids, gate, core.tracing, faults)
         self._tls = tls

@@ -34,6 +34,19 @@ def refuse_other_sites(call: Call) -> None:
         )
 
 
+def refuse_strange_hosts(call: Call) -> None:
+    """Raises HttpError (403) for a request by a name that is not known to be ours: of a page whose
+    name was rebound to us, which may read what it is answered."""
+    host = call.request.headers.get("Host", "")
+    is_known = call.admission is not None and call.admission.has_known_host
+    if not is_known and not _is_our_own(host_of(host)):
+        raise HttpError(
+            HTTPStatus.FORBIDDEN,
+            f"the console is not there for '{host[:64]}', by which name this server is not known; "
+            "name it in --http-allowed-hosts",
+        )
+
+
 def _is_our_own(host: str) -> bool:
     """Whether nobody else can have given it to a page: an address, or this machine."""
     try:

@@ -13,6 +13,7 @@ from trivet.server.http.limits import HttpLimits
 from trivet.server.http.operations import ARRAY, OBJECT, Operation
 from trivet.server.http.origin import refuse_other_sites
 from trivet.server.http.routes import Call, Route
+from trivet.server.rollouts.desk import version_of
 
 _TAG = "releases"
 _TRAFFIC = Operation(_TAG, "Who gets which version, and what came of it")
@@ -29,7 +30,10 @@ _CHANGE = Operation(
     OBJECT,
     needs_body=False,
 )
-_FEEDBACK = Operation(_TAG, "Report how a request turned out", "v2_fields:FeedbackBody", None)
+_FEEDBACK = Operation(
+    _TAG, "Report how a request, or a version, turned out", "v2_fields:FeedbackBody", None
+)
+_OUTCOMES = Operation(_TAG, "What was reported, by model and version", "", ARRAY)
 
 
 class ReleaseRoutes:
@@ -53,6 +57,7 @@ class ReleaseRoutes:
             Route("GET", f"{rollout}/history", self.history, admin, api, _HISTORY),
             Route("POST", f"{rollout}/{{region}}", self.change, admin, api, _CHANGE),
             Route("POST", "/v2/feedback", self.feedback, Scope.INFER, Api.INFERENCE, _FEEDBACK),
+            Route("GET", "/v2/feedback", self.outcomes, Scope.ANY, api, _OUTCOMES),
         ]
 
     async def traffic(self, call: Call) -> web.StreamResponse:
@@ -87,9 +92,19 @@ class ReleaseRoutes:
 
     async def feedback(self, call: Call) -> web.StreamResponse:
         document = await self._document(call)
+        releases = self._core.releases
+        if "model" in document:
+            model, version = _text(document, "model"), version_of(document.get("version"))
+            releases.report_version(
+                model, version, _text(document, "name"), _number(document, "value")
+            )
+            return empty_answer()
         request_id, name = (_text(document, key) for key in ("request_id", "name"))
-        self._core.releases.report(request_id, name, _number(document, "value"))
+        releases.report(request_id, name, _number(document, "value"))
         return empty_answer()
+
+    async def outcomes(self, call: Call) -> web.StreamResponse:  # noqa: ARG002
+        return json_answer(self._core.releases.outcomes())
 
     async def _document(self, call: Call) -> JsonObject:
         body = await read_body(call.request, self._limits)

@@ -95,8 +95,11 @@ class RolloutBody(V2Body):
 
 
 class FeedbackBody(V2Body):
-    """How a request turned out: a number, the higher the better."""
+    """How a request turned out, or a version of a model, the usual one if it does not say: a
+    number, the higher the better."""
 
-    request_id: str
+    request_id: str | None = None
+    model: str | None = None
+    version: int | None = None
     name: str
     value: float

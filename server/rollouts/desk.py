@@ -104,16 +104,23 @@ class ReleaseDesk:
 
     def report(self, request_id: str, name: str, value: float) -> None:
         """See Sharing."""
-        if not name or len(name) > _MOST_NAME or not name.isprintable():
-            raise InvalidRequest(
-                f"'name' says what is reported, in 1 to {_MOST_NAME} printable characters; got "
-                f"{name[:_MOST_NAME]!a}"
-            )
-        if not isfinite(value):
-            raise InvalidRequest(f"'value' is to be a finite number, got {value}")
-        if abs(value) > MOST_VALUE:
-            raise InvalidRequest(f"'value' is to be at most {MOST_VALUE:g}, got {value:g}")
+        _check_report(name, value)
         self._experiments.report(request_id, name, value)
+
+    def report_version(self, model: str, version: int | None, name: str, value: float) -> None:
+        """See Sharing."""
+        _check_report(name, value)
+        found = self._registry.routers.describe(model, version).model
+        self._experiments.report_version(found.key, found.version, name, value)
+
+    def outcomes(self) -> list[Document]:
+        """See Sharing."""
+        return [
+            {"model": arm.key, "version": arm.version, "name": name, "count": each.count,
+             "mean": each.mean}
+            for arm, name, each in self._experiments.outcomes()
+            if each.count
+        ]  # fmt: skip
 
     def model_of(self, request_id: str) -> str:
         """See Sharing."""
@@ -162,7 +169,7 @@ class ReleaseDesk:
             if policy is not None and not isinstance(policy, dict):
                 raise InvalidRequest("'policy' is to be an object of a roll-out's keys")
             try:
-                rollouts.start_by_hand(key, _version(version), policy, by)
+                rollouts.start_by_hand(key, version_of(version), policy, by)
             except InvalidConfig as error:
                 raise InvalidRequest(error.message) from None
         elif command == "pause":
@@ -184,7 +191,20 @@ class ReleaseDesk:
         return self.rollout(name)
 
 
-def _version(given: object) -> int | None:
+def _check_report(name: str, value: float) -> None:
+    if not name or len(name) > _MOST_NAME or not name.isprintable():
+        raise InvalidRequest(
+            f"'name' says what is reported, in 1 to {_MOST_NAME} printable characters; got "
+            f"{name[:_MOST_NAME]!a}"
+        )
+    if not isfinite(value):
+        raise InvalidRequest(f"'value' is to be a finite number, got {value}")
+    if abs(value) > MOST_VALUE:
+        raise InvalidRequest(f"'value' is to be at most {MOST_VALUE:g}, got {value:g}")
+
+
+def version_of(given: object) -> int | None:
+    """What a document says. Raises InvalidRequest."""
     if given is None or (type(given) is int and given > 0):
         return given
     raise InvalidRequest(f"'version' is to be a version's number, got {repr(given)[:64]}")

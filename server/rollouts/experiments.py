@@ -10,7 +10,7 @@ from trivet.server.models.model import Model
 from trivet.server.models.traffic import Traffic
 from trivet.server.models.watching import Watch
 from trivet.server.rollouts.arms import Arm
-from trivet.server.rollouts.comparing import Comparison, Difference
+from trivet.server.rollouts.comparing import Comparison, Difference, Outcomes
 from trivet.server.rollouts.feedback import Answered
 from trivet.server.rollouts.guards import COST, DIFFERENCE
 from trivet.server.shadows.shadows import Mirrored, Shadows
@@ -100,7 +100,20 @@ class Experiments:
 
     def report(self, request_id: str, name: str, value: float) -> None:
         """How a request turned out. Raises InvalidRequest, NotFound."""
-        arm = self._answered.arm_of(request_id)
+        self._reported(self._answered.arm_of(request_id), name, value)
+
+    def report_version(self, key: str, version: int, name: str, value: float) -> None:
+        """How a version did, for whoever reports of no request. Raises InvalidRequest."""
+        self._reported(self.arm(key, version), name, value)
+
+    def outcomes(self) -> Iterator[tuple[Arm, str, Outcomes]]:
+        """All that was reported, of whatever version."""
+        for arms in self._arms.values():
+            for arm in arms.values():
+                for name, each in arm.outcomes.items():
+                    yield arm, name, each
+
+    def _reported(self, arm: Arm, name: str, value: float) -> None:
         if name not in arm.outcomes and len(arm.outcomes) >= MOST_OUTCOMES:
             raise InvalidRequest(
                 f"'{name}' is one name too many: {MOST_OUTCOMES} are known for version "

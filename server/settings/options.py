@@ -17,6 +17,8 @@ class Option:
     """Where it is not the field's name with dashes."""
     aliases: tuple[str, ...] = ()
     """Other flags for it: older ones of Triton's."""
+    bare: str = ""
+    """What the flag alone means, of an option that has choices."""
     is_level: bool = False
     """Whether true and false are numbers of it, too."""
     least: int = 0

@@ -248,6 +248,14 @@ class Settings:
     http_body_timeout_s: float = option(
         30.0, "http", "how long a client may pause while it sends a body", unit="s"
     )
+    console: str = option(
+        "auto",
+        "http",
+        "a page at / that shows the server and tries its models; auto: where only this machine can "
+        "connect",
+        choices=("auto", "true", "false"),
+        bare="true",
+    )
     http_tls_cert: str = option("", "http", "PEM certificate to serve HTTPS with")
     http_tls_key: str = option("", "http", "its PEM key, without a password")
     http_tls_client_ca: str = option(

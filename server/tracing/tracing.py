@@ -32,10 +32,11 @@ class Target(Protocol):
 class Tracing:
     """Owned by the event loop."""
 
-    def __init__(self, config: TraceConfig | None = None) -> None:
-        """Raises InvalidConfig where the target needs what is not installed."""
+    def __init__(self, config: TraceConfig | None = None, beside: Target | None = None) -> None:
+        """`beside` gets them besides where the config says. Raises InvalidConfig where the target
+        needs what is not installed."""
         self._config = config or TraceConfig()
-        self._target = _open(self._config)
+        self._target = _joined(_open(self._config), beside)
         self._setting = self._config.setting
         self._overrides: dict[str, dict[str, tuple[str, ...] | int]] = {}
         self._everything = Sampler(self._setting)
@@ -109,6 +110,29 @@ class Tracing:
         target, self._target = self._target, None
         if target is not None:
             await asyncio.to_thread(target.close, CLOSE_TIMEOUT_S)
+
+
+class _Both:
+    """A `Target` of two."""
+
+    def __init__(self, first: Target, second: Target) -> None:
+        self._targets = (first, second)
+
+    def take(self, trace: Trace) -> None:
+        """Each gets the same."""
+        for target in self._targets:
+            target.take(trace)
+
+    def close(self, timeout_s: float) -> None:
+        """One after another."""
+        for target in self._targets:
+            target.close(timeout_s)
+
+
+def _joined(target: Target | None, beside: Target | None) -> Target | None:
+    if target is None or beside is None:
+        return target or beside
+    return _Both(target, beside)
 
 
 def _open(config: TraceConfig) -> Target | None:

@@ -36,6 +36,12 @@ class Recorded:
     def report(self, request_id: str, name: str, value: float) -> None:
         raise NotFound("it was let through")
 
+    def report_version(self, model: str, version: int | None, name: str, value: float) -> None:
+        raise NotFound("it was let through")
+
+    def outcomes(self) -> list[dict[str, Any]]:
+        return [{"model": "mine"}, {"model": "yours"}]
+
     def arms(self) -> list[tuple[str, Arm]]:
         return []
 

@@ -29,7 +29,12 @@ HEALTH_ROUTES = {
     "/v2/health/live", "/v2/health/ready", "/v2/models/{model}/ready",
     "/v2/models/{model}/versions/{version}/ready", "/health", "/ping",
 }  # fmt: skip
-NAMES = {"model": "m", "model*": "m", "version": 1, "region": "r", "response": "s"}
+CONSOLE_ROUTES = {"/", "/docs", "/console/{region*}"}
+"""Pages and their files, which are alike for everybody and hold no data."""
+NAMES = {
+    "model": "m", "model*": "m", "region*": "r",
+    "version": 1, "region": "r", "response": "s",
+}  # fmt: skip
 HEALTH_RPCS = {"ServerLive", "ServerReady", "ModelReady", "Check"}
 
 
@@ -78,11 +83,13 @@ def test_every_rpc_of_the_protocol_is_served(rows: Rows) -> None:
     assert rows.keys() <= declared
 
 
-def test_only_health_is_open(routes: tuple[Route, ...], rows: Rows) -> None:
+def test_only_health_and_the_pages_of_the_console_are_open(
+    routes: tuple[Route, ...], rows: Rows
+) -> None:
     open_routes = {route.template for route in routes if route.scope is Scope.OPEN}
     open_rpcs = {path.rpartition("/")[2] for path in rows if rows[path].scope is Scope.OPEN}
 
-    assert open_routes <= HEALTH_ROUTES
+    assert open_routes <= HEALTH_ROUTES | CONSOLE_ROUTES
     assert open_rpcs <= HEALTH_RPCS
 
 
