@@ -27,6 +27,7 @@ from trivet.backends.api import (
 from trivet.backends.api.sleeping import OnWanted
 from trivet.server.scheduling.alarm import Alarm
 from trivet.server.scheduling.answers import Answers
+from trivet.server.scheduling.company import Company
 from trivet.server.scheduling.decoupled import DecoupledSender
 from trivet.server.scheduling.dispatch import PLAIN, Dispatch
 from trivet.server.scheduling.expiry import Expiry
@@ -96,6 +97,7 @@ class BatchingExecutor:
         self._idle = self._pool.idle
         self._free = self._idle.free
         self._rebound = Rebound(_rebound_size(self._policy, len(instances)))
+        self._company = Company()
         self._is_dispatch_due = False
         self._delay = Alarm(self._loop, self._dispatch)
         self._expiry = Expiry(self._loop, self._expire)
@@ -135,17 +137,25 @@ class BatchingExecutor:
             request.cancel.on_cancel(self._sweep_soon)
             if self._on_wanted is not None:
                 self._on_wanted(request.callers)
-        elif not self._is_dispatch_due:
+        elif request.callers or self._company.is_expected():
+            # What models ask comes from within their answers: at once would be ever deeper.
             self._dispatch_soon()
+        elif not self._is_dispatch_due:
+            self._dispatch()
 
     def _dispatch_soon(self) -> None:
         """Dispatches at the end of this loop tick, so that requests read together go together."""
         if not self._is_dispatch_due and self._free:
             self._is_dispatch_due = True
-            self._loop.call_soon(self._dispatch)
+            self._loop.call_soon(self._dispatch_together)
+
+    def _dispatch_together(self) -> None:
+        self._is_dispatch_due = False
+        if self._queue.size:
+            self._company.found(self._queue.size)
+            self._dispatch()
 
     def _dispatch(self) -> None:
-        self._is_dispatch_due = False
         if self._hold_until:
             if self._queue.size < self._hold_until:
                 return
@@ -214,6 +224,8 @@ class BatchingExecutor:
         compute_ns = job.timing.compute_infer_ns
         self._rebound.finished(len(job.tickets), self._queue.size, compute_ns, time.monotonic_ns())
         if self._queue.size:
+            if self._queue.size > 1:
+                self._company.found(self._queue.size)
             self._dispatch()
         else:
             self._idle.withdraw()
