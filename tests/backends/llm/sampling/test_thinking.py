@@ -62,7 +62,8 @@ def test_thoughts_are_never_longer_than_they_may_be(
 ) -> None:
     opening, closing = marks
     budget = ThinkingBudget(num_tokens, opening, closing, prompt)
-    output = written(budget, [*wishes, *[3] * len(closing)])  # a closing mark comes to its end
+    # A thought that the last wish opens has room for all that it may be and for its closing mark.
+    output = written(budget, [*wishes, *[3] * (num_tokens + len(closing))])
     text = "".join(map(str, output))
     begun = text.find("".join(map(str, opening)))
     if begun >= 0 and not any(token == opening[0] for token in prompt):
