@@ -1,8 +1,9 @@
 """Compiles what is in C while trivet is installed, if there is a compiler.
 
-Without one everything works: torch computes the language models' decoder step, and clients' shared
-memory is copied instead of mapped. The step runs on x86 processors with AVX512-BF16 only, which is
-asked at run time, so that a wheel built here may be installed elsewhere.
+Without one everything works: torch computes the language models' decoder step, clients' shared
+memory is copied instead of mapped, and requests are made by Python's own code. The step runs on x86
+processors with AVX512-BF16 only, which is asked at run time, so that a wheel built here may be
+installed elsewhere.
 """
 
 import os

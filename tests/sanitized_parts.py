@@ -14,8 +14,8 @@ if _RECORDS.exists():  # before anything asks for the installed one
     sys.modules[spec.name] = module_from_spec(spec)
     spec.loader.exec_module(sys.modules[spec.name])
 
-from trivet.backends.llm.native import library
-from trivet.server.shared_memory.native import shm_guard
+from trivet.backends.llm.native import library  # noqa: E402
+from trivet.server.shared_memory.native import shm_guard  # noqa: E402
 
 library.LIBRARY = _FOLDER / library.LIBRARY.name
 shm_guard.LIBRARY = _FOLDER / shm_guard.LIBRARY.name

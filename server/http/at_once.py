@@ -15,11 +15,12 @@ from aiohttp.http import RawRequestMessage
 from trivet.backends.api import InvalidRequest
 from trivet.server.http.answers import error_answer
 from trivet.server.http.body import too_slow
-from trivet.server.http.connection import Connection, Latest
+from trivet.server.http.connection import Connection
 from trivet.server.http.deadline import HEADER as TIMEOUT
 from trivet.server.http.head import Head, header_length_of
 from trivet.server.http.host import is_host
 from trivet.server.http.in_place import LARGE_BYTES, BodyInPlace
+from trivet.server.http.latest import Latest
 from trivet.server.http.pipelined import HEAD_END
 from trivet.server.http.request_ids import RequestIds
 from trivet.server.http.routes import Begin, Target

@@ -4,7 +4,6 @@ requests that are answered without a task."""
 import asyncio
 import itertools
 import logging
-from collections.abc import Callable
 from http import HTTPStatus
 from typing import Protocol, cast
 
@@ -12,15 +11,13 @@ from aiohttp import StreamReader, web
 from aiohttp.http import RawRequestMessage
 from aiohttp.http_exceptions import LineTooLong
 
-from trivet.backends.api.value import value
 from trivet.server.http.answers import error_answer
 from trivet.server.http.body import too_large
 from trivet.server.http.chunks import ChunkSizes
-from trivet.server.http.head import Head
+from trivet.server.http.latest import Latest
 from trivet.server.http.limits import HttpLimits
 from trivet.server.http.listener import Listener
 from trivet.server.http.parser import new_parser
-from trivet.server.http.plan import RequestPlan
 from trivet.server.http.pipelined import HEAD_END, begin_of_body, owed_behind
 
 _log = logging.getLogger(__name__)
@@ -31,21 +28,6 @@ _FULL = (
     b"HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/json\r\n"
     b"Content-Length: %d\r\nRetry-After: 1\r\nConnection: close\r\n\r\n%b"
 ) % (len(_FULL_TEXT), _FULL_TEXT)
-
-
-@value
-class Latest:
-    """The request that came last, as the next one probably begins, too: clients repeat all but the
-    values. Then these bytes are not looked into again."""
-
-    prefix: bytes
-    """All before its tensors."""
-    size_bytes: int
-    """Of the whole request."""
-    head: Head
-    plan: RequestPlan
-    begin: Callable[..., None]
-    """Who answers it."""
 
 
 class Begins(Protocol):

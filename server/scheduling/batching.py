@@ -27,13 +27,12 @@ from trivet.backends.api import (
 from trivet.backends.api.sleeping import OnWanted
 from trivet.server.scheduling.alarm import Alarm
 from trivet.server.scheduling.answers import Answers
-from trivet.server.scheduling.company import Company
 from trivet.server.scheduling.decoupled import DecoupledSender
 from trivet.server.scheduling.dispatch import PLAIN, Dispatch
 from trivet.server.scheduling.expiry import Expiry
 from trivet.server.scheduling.inline import measure_of
 from trivet.server.scheduling.joining import LengthOf, join_key_of, marker_of
-from trivet.server.scheduling.policy import BatchPolicy, Policy, WaitUntil
+from trivet.server.scheduling.policy import BatchPolicy, Company, Policy, WaitUntil
 from trivet.server.scheduling.pool import STOPPING, InstancePool
 from trivet.server.scheduling.queue import RequestQueue
 from trivet.server.scheduling.rebound import Rebound

@@ -5,7 +5,7 @@ The hot path adds plain integers; the wire message and the metrics page read the
 
 import time
 from bisect import bisect_left
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 

@@ -1,9 +1,9 @@
 // Makes instances of slotted classes without a line of Python.
 //
-// A class in Python is called through `type`, which makes an empty instance and runs `__init__` in a
-// frame of its own. For classes of which each request makes some that is a quarter of its time. Here
-// the class's own vectorcall fills the slots in place. Whatever is not a plain call (a field that is
-// missing, given twice or not known) goes the usual way, which says what is wrong.
+// A class in Python is called through `type`, which makes an empty instance and runs `__init__` in
+// a frame of its own. For classes of which each request makes some that is a quarter of its time.
+// Here the class's own vectorcall fills the slots in place. Whatever is not a plain call (a field
+// that is missing, given twice or not known) goes the usual way, which says what is wrong.
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
 #include <stddef.h>
@@ -25,7 +25,8 @@ typedef struct {
     Field fields[MOST_FIELDS];
 } Record;
 
-// By the address of their classes, open addressing: read under the interpreter's lock, never shrinks.
+// By the address of their classes, open addressing: read under the interpreter's lock, never
+// shrinks.
 static Record *records[2 * MOST_CLASSES];
 static size_t num_records;
 
@@ -207,7 +208,8 @@ static PyObject *tally(PyObject *module, PyObject *const *given, Py_ssize_t coun
 
 static PyMethodDef methods[] = {
     {"quicken", quicken, METH_VARARGS,
-     "quicken(class, fields): calls of the class fill its slots here. Of each field its name, what\n"
+     "quicken(class, fields): calls of the class fill its slots here. Of each field its name, "
+     "what\n"
      "it is without an argument (...: nothing), whether that is called to make it, and whether an\n"
      "argument may set it: those that one may come first, in the order of arguments."},
     {"tally", (PyCFunction)(void (*)(void))tally, METH_FASTCALL,
@@ -219,4 +221,6 @@ static struct PyModuleDef definition = {
     PyModuleDef_HEAD_INIT, "_records", NULL, -1, methods, NULL, NULL, NULL, NULL,
 };
 
-PyMODINIT_FUNC PyInit__records(void) { return PyModule_Create(&definition); }
+PyMODINIT_FUNC PyInit__records(void) {
+    return PyModule_Create(&definition);
+}

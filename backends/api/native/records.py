@@ -12,8 +12,8 @@ except ImportError:  # no compiler, or another Python than the one that it was c
 
 _T = TypeVar("_T")
 Field = tuple[str, object, bool, bool]
-"""Its name; what it is without an argument, `...` nothing; whether that is called for it; whether an
-argument may set it."""
+"""Its name; what it is without an argument, `...` nothing; whether that is called for it; whether
+an argument may set it."""
 
 
 def quickened(kind: type[_T]) -> type[_T]:

@@ -1,6 +1,6 @@
 """Who waits for company, and who does not."""
 
-from trivet.server.scheduling.company import FIRST_ALONE, LOOK_AGAIN, Company
+from trivet.server.scheduling.policy import FIRST_ALONE, LOOK_AGAIN, Company
 
 
 def alone() -> Company:

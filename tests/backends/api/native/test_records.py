@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trivet.backends.api.native.records import quickened, tally
+from trivet.backends.api.native.records import _tally, quickened, tally
 from trivet.backends.api.value import record, value
 
 
@@ -133,11 +133,14 @@ def test_classes_that_do_more_than_set_fields_are_refused() -> None:
 bounds = st.lists(st.integers(-100, 2**62), min_size=1, max_size=20, unique=True).map(sorted)
 
 
+@pytest.mark.parametrize("count_in", [tally, _tally])
 @given(bounds, st.lists(st.integers(-200, 2**62), max_size=40))
-def test_values_are_counted_where_bisect_would_count_them(limits: list[int], values: list[int]) -> None:
+def test_values_are_counted_where_bisect_would_count_them(
+    count_in: Any, limits: list[int], values: list[int]
+) -> None:
     counts = [0] * (len(limits) + 1)
     values = [each // max(1, len(values)) for each in values]
-    assert tally(counts, tuple(limits), values) == sum(values)
+    assert count_in(counts, tuple(limits), values) == sum(values)
     expected = [0] * (len(limits) + 1)
     for each in values:
         expected[bisect_left(limits, each)] += 1
