@@ -8,8 +8,8 @@ from trivet.server.models.model import Model
 
 
 def write_supervision(page: Page, models: Iterable[Model]) -> None:
-    """Of every loaded version that has instances, and of any other that cannot compute. Deaths are told
-    of those that had one."""
+    """Of every loaded version that has instances, and of any other that cannot compute. Deaths are
+    told of those that had one."""
     ready, deaths = "trivet_model_ready", "trivet_model_process_deaths_total"
     labelled = [(labels_of(model), model) for model in models]
     page.family(
