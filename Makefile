@@ -2,7 +2,7 @@
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
-NATIVE := $(wildcard backends/llm/native/*.[ch] server/shared_memory/native/*.c)
+NATIVE := $(wildcard backends/llm/native/*.[ch] backends/api/native/*.c server/shared_memory/native/*.c)
 
 # Tests wait more than they compute: two processes more than cores run them, six at most. Those that
 # measure the machine run alone afterwards.

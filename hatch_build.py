@@ -1,8 +1,9 @@
 """Compiles what is in C while trivet is installed, if there is a compiler.
 
-Without one everything works: torch computes the language models' decoder step, and clients' shared
-memory is copied instead of mapped. The step runs on x86 processors with AVX512-BF16 only, which is
-asked at run time, so that a wheel built here may be installed elsewhere.
+Without one everything works: torch computes the language models' decoder step, clients' shared
+memory is copied instead of mapped, and requests are made by Python's own code. The step runs on x86
+processors with AVX512-BF16 only, which is asked at run time, so that a wheel built here may be
+installed elsewhere.
 """
 
 import os
@@ -46,6 +47,13 @@ GUARD = Part(
     SHARED,
     "shared memory of clients will be copied",
 )
+RECORDS = Part(
+    Path("trivet/backends/api/native/records.c"),
+    # No other Python tries to load it.
+    f"_records{sysconfig.get_config_var('EXT_SUFFIX')}",
+    ("-O2", *SHARED[1:], f"-I{sysconfig.get_path('include')}"),
+    "requests will be made by Python alone",
+)
 
 
 class NativeParts(BuildHookInterface):  # type: ignore[type-arg]
@@ -55,13 +63,16 @@ class NativeParts(BuildHookInterface):  # type: ignore[type-arg]
         """Called by hatchling before it collects files."""
         if self.target_name != "wheel":
             return
-        parts = [GUARD, DECODER] if platform.machine() == "x86_64" else [GUARD]
+        parts = [GUARD, RECORDS]
+        if platform.machine() == "x86_64":
+            parts.append(DECODER)
         made = [part for part in parts if compile_part(Path(self.root), part)]
         if not made:
             return
         build_data["artifacts"] += [str(part.source.with_name(part.made)) for part in made]
         build_data["pure_python"] = False
-        # Plain C behind ctypes: any Python 3 of this platform can load it.
+        # Plain C behind ctypes, and a module that another Python does without: this platform's any
+        # Python 3 can use it.
         build_data["tag"] = (
             f"py3-none-{sysconfig.get_platform().replace('-', '_').replace('.', '_')}"
         )

@@ -25,6 +25,7 @@ from bench.encoder import bench_encoder
 from bench.ensemble import bench_ensemble
 from bench.figures import Row
 from bench.frameworks import bench_frameworks
+from bench.idle import bench_idle
 from bench.infer import bench_infer
 from bench.large import bench_large
 from bench.llm import bench_llm, bench_llm_alone, bench_llm_batching
@@ -72,6 +73,7 @@ PARTS = {
     "shadows": bench_shadows,
     "frameworks": bench_frameworks,
     "python-models": bench_python_models,
+    "idle": bench_idle,
     "wake": bench_wake,
     "ray": bench_through_ray,
     "peers": bench_peers,

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from bench.load import Load
 
-LISTENING = re.compile(r"(HTTP|gRPC) .*?127\.0\.0\.1:(\d+)")
+LISTENING = re.compile(r"(HTTP|gRPC|metrics) .*?127\.0\.0\.1:(\d+)")
 START_TIMEOUT_S = 60
 HERE = Path(__file__).resolve().parents[1]
 
@@ -60,7 +60,7 @@ def _wait_until_ready(process: "subprocess.Popen[bytes]", output: int) -> dict[s
     while time.monotonic() < deadline and process.poll() is None:
         text = Path(f"/proc/self/fd/{output}").read_text()
         ports = {name.lower(): int(port) for name, port in LISTENING.findall(text)}
-        if len(ports) == 2 and is_ready(ports["http"]):
+        if {"http", "grpc"} <= ports.keys() and is_ready(ports["http"]):
             return ports
         time.sleep(0.1)
     raise RuntimeError("the server did not get ready:\n" + text)

@@ -59,7 +59,8 @@ class LoadProgress:
 
 def print_banner(settings: Settings, frontends: Frontends, core: Descriptions) -> None:
     """Addresses, models and limits, on standard output."""
-    console = Console()
+    # Texts are shown as they are: `[x]` is no style and `:x:` no picture, whose names take 1 MB.
+    console = Console(markup=False, emoji=False)
     addresses = Table("service", "address", "limit")
     limits = {
         "HTTP": f"body {settings.http_max_input_size:,} bytes (--http-max-input-size)",

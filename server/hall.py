@@ -193,9 +193,9 @@ class Hall:
         for key, versions in self._registry.models.items():
             name = self._registry.names.shown(key)
             for version, model in versions.items():
-                if isinstance(model.executor, Measured):
+                if model.measured is not None:
                     told = str(version) if len(versions) > 1 else ""
-                    found[Served(name, told)] = model.executor
+                    found[Served(name, told)] = model.measured
         return found
 
     def is_generating(self) -> bool:

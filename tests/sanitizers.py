@@ -18,10 +18,15 @@ from house_rules import ROOT
 from patience import patience
 
 TESTS = ROOT / "tests"
-NATIVE = (ROOT / "backends/llm/native", ROOT / "server/shared_memory/native")
+NATIVE = (
+    ROOT / "backends/llm/native",
+    ROOT / "backends/api/native",
+    ROOT / "server/shared_memory/native",
+)
 PARTS = runpy.run_path(str(ROOT / "hatch_build.py"))
 DECODER_FLAGS: tuple[str, ...] = PARTS["DECODER"].flags
 GUARD_FLAGS: tuple[str, ...] = PARTS["GUARD"].flags
+RECORDS_FLAGS: tuple[str, ...] = PARTS["RECORDS"].flags
 MEMORY = "address,undefined"
 THREADS = "thread"
 # A finding ends the process. What Python leaves to the end of its process is no leak of ours, and

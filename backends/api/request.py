@@ -1,11 +1,11 @@
 """What is asked of a model, and what it answers."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from trivet.backends.api.device import Residence
 from trivet.backends.api.tensor import Tensor
-from trivet.backends.api.value import value
+from trivet.backends.api.value import record, value
 
 ParameterValue = bool | int | float | str
 Parameters = Mapping[str, ParameterValue]
@@ -13,6 +13,7 @@ NO_PARAMETERS: Parameters = {}
 ON_HOST: Mapping[str, Residence] = {}
 
 
+@record
 class CancelToken:
     """Says that nobody waits for a request any more.
 
@@ -20,11 +21,8 @@ class CancelToken:
     thread.
     """
 
-    __slots__ = ("_callbacks", "cancelled")
-
-    def __init__(self) -> None:
-        self.cancelled = False
-        self._callbacks: list[Callable[[], None]] | None = None
+    cancelled: bool = False
+    _callbacks: list[Callable[[], None]] | None = None
 
     def cancel(self) -> None:
         """Sets the flag and calls the callbacks; a second call does nothing."""
@@ -73,7 +71,7 @@ class InferRequest:
         return self.sequence_id or self.id
 
 
-@dataclass(slots=True)
+@record
 class InferResponse:
     """One response of a model to a request."""
 

@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from enum import Enum
-from typing import Protocol, runtime_checkable
+from typing import Protocol, TypeGuard, runtime_checkable
 
 
 class Cause(Enum):
@@ -29,9 +29,14 @@ class Supervised(Protocol):
         """How often its process has died, by cause."""
 
 
+def _is_supervised(part: object) -> TypeGuard[Supervised]:
+    """By its class, which Python remembers: each part is asked with each metrics page."""
+    return issubclass(type(part), Supervised)
+
+
 def trouble_of(parts: Iterable[object]) -> str:
     """The first trouble of those that are supervised; empty without one."""
-    troubles = (part.trouble() for part in parts if isinstance(part, Supervised))
+    troubles = (part.trouble() for part in parts if _is_supervised(part))
     return next(filter(None, troubles), "")
 
 
@@ -39,6 +44,6 @@ def deaths_of(parts: Iterable[object]) -> Counter[Cause]:
     """The deaths of those that are supervised."""
     total: Counter[Cause] = Counter()
     for part in parts:
-        if isinstance(part, Supervised):
+        if _is_supervised(part):
             total.update(part.deaths())
     return total

@@ -8,6 +8,7 @@ Python objects.
 import struct
 from array import array
 from collections.abc import Sequence
+from dataclasses import dataclass
 from math import prod
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,7 @@ import numpy as np
 
 from trivet.backends.api.datatype import DataType
 from trivet.backends.api.dlpack import make_capsule
+from trivet.backends.api.native.records import quickened
 
 if TYPE_CHECKING:
     from trivet.backends.api.device import DeviceArray
@@ -154,6 +156,8 @@ def _add_each(blob: memoryview, offsets: "array[int]", num_wanted: int) -> None:
         )
 
 
+@quickened
+@dataclass(slots=True, eq=False, repr=False, weakref_slot=True)
 class Tensor:
     """A named array of one datatype. Treat it as immutable: others may hold the same memory.
 
@@ -161,18 +165,13 @@ class Tensor:
     and for BYTES either an object array of `shape` (bytes or str elements) or a PackedBytes.
     """
 
-    __slots__ = ("__weakref__", "data", "datatype", "name", "rows", "shape")
-
-    def __init__(
-        self, name: str, datatype: DataType, shape: Shape, data: np.ndarray | PackedBytes
-    ) -> None:
-        self.name = name
-        self.datatype = datatype
-        self.shape = shape
-        self.data = data
-        self.rows: tuple[np.ndarray, int] | None = None
-        """The array that `data` is a slice of, and at which row it begins, where that is known:
-        neighbours are joined again without a copy (`join_rows`)."""
+    name: str
+    datatype: DataType
+    shape: Shape
+    data: np.ndarray | PackedBytes
+    rows: tuple[np.ndarray, int] | None = None
+    """The array that `data` is a slice of, and at which row it begins, where that is known:
+    neighbours are joined again without a copy (`join_rows`)."""
 
     @property
     def device(self) -> "DeviceArray | None":

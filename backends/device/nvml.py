@@ -4,17 +4,33 @@
 CUDA context, so a server that computes nothing on a GPU takes no memory there.
 """
 
+import ctypes
 import importlib
 import logging
 import os
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from importlib.util import find_spec
 from typing import Any, Self
 
 log = logging.getLogger(__name__)
 
 _VISIBLE = "CUDA_VISIBLE_DEVICES"
 _MILLI = 1000
+_DRIVER = "libnvidia-ml.so.1"
+"""The driver's part that answers, as Linux names it."""
+
+
+def has_driver() -> bool:
+    """Whether there is a driver to ask: the package looks for it, too, but takes 2 MB itself."""
+    if sys.platform != "linux":
+        return True
+    try:
+        ctypes.CDLL(_DRIVER)
+    except OSError:
+        return False
+    return True
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,13 +81,17 @@ class Gpus:
     def find(cls, nvml: Any = None, environ: Mapping[str, str] = os.environ) -> Self:
         """Those that CUDA_VISIBLE_DEVICES leaves. `nvml`: the library, imported if not given."""
         if nvml is None:
-            try:
-                nvml = importlib.import_module("pynvml")
-            except ModuleNotFoundError:
+            if find_spec("pynvml") is None:
                 return cls.none(
                     "the package nvidia-ml-py, which finds GPUs, is not installed: "
                     "pip install trivet[gpu] or nvidia-ml-py"
                 )
+            if not has_driver():
+                return cls.none(
+                    f"no NVIDIA driver answers ({_DRIVER} is not there); nvidia-smi shows whether "
+                    "it works"
+                )
+            nvml = importlib.import_module("pynvml")
         try:
             nvml.nvmlInit()
             handles = _visible(nvml, environ.get(_VISIBLE))

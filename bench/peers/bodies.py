@@ -77,7 +77,7 @@ def json_body(model: str, inputs: Inputs) -> Body:
         for name, values in inputs.items()
     ]
     headers = (("Content-Type", "application/json"),)
-    return Body("http", _path(model), headers, orjson.dumps({"inputs": described}), b'"OUTPUT0"')
+    return Body("http", _path(model), headers, orjson.dumps({"inputs": described}), b'"data":[')
 
 
 def call(body: Body, server: Listener) -> bytes:

@@ -112,12 +112,26 @@ def head_of(
     connection: str = "",
 ) -> bytes:
     """The head of an answer, to its blank line."""
+    begin = begin_of_head(status, size_bytes, content_type, headers)
+    return b"".join((begin, *_end_of_head(request_id, connection)))
+
+
+def begin_of_head(
+    status: int, size_bytes: int, content_type: str, headers: Mapping[str, str]
+) -> bytes:
+    """What does not differ from one such answer to the next."""
     lines = _first_lines(status, size_bytes, content_type)
     for name, value in headers.items():
         lines += f"{name}: {value}\r\n"
-    date = _http_date(int(time.time()))
-    return f"{lines}Date: {date}\r\nx-request-id: {request_id}\r\n{connection}\r\n".encode(
-        "latin-1"
+    return lines.encode("latin-1")
+
+
+def _end_of_head(request_id: str, connection: str) -> tuple[bytes, bytes, bytes]:
+    # The id is the client's own, or ours.
+    return (
+        _date_line(int(time.time())),
+        request_id.encode("latin-1"),
+        b"\r\n\r\n" if not connection else f"\r\n{connection}\r\n".encode("latin-1"),
     )
 
 
@@ -128,6 +142,22 @@ def _first_lines(status: int, size_bytes: int, content_type: str) -> str:
     if size_bytes or content_type != JSON:
         lines += f"Content-Type: {content_type}\r\n"
     return lines
+
+
+def write_behind(
+    transport: asyncio.Transport,
+    begin: bytes,
+    request_id: str,
+    connection: str,
+    parts: Sequence[Buffer],
+    size_bytes: int,
+) -> None:
+    """An answer whose head begins so; `connection` is one of its lines, or nothing."""
+    end = _end_of_head(request_id, connection)
+    if size_bytes < _JOIN_BELOW_BYTES:
+        transport.write(b"".join((begin, *end, *parts)))
+    else:
+        write_parts(transport, b"".join((begin, *end)), parts, size_bytes)
 
 
 def write_parts(
@@ -185,6 +215,6 @@ def fault_answer(request_id: str) -> Answer:
 
 
 @lru_cache(maxsize=2)
-def _http_date(now_s: int) -> str:
+def _date_line(now_s: int) -> bytes:
     # A date is wall clock time by its meaning.
-    return formatdate(now_s, usegmt=True)
+    return f"Date: {formatdate(now_s, usegmt=True)}\r\nx-request-id: ".encode()

@@ -20,6 +20,7 @@ from trivet.server.http.deadline import HEADER as TIMEOUT
 from trivet.server.http.head import Head, header_length_of
 from trivet.server.http.host import is_host
 from trivet.server.http.in_place import LARGE_BYTES, BodyInPlace
+from trivet.server.http.latest import Latest
 from trivet.server.http.pipelined import HEAD_END
 from trivet.server.http.request_ids import RequestIds
 from trivet.server.http.routes import Begin, Target
@@ -114,6 +115,19 @@ class AtOnce:
 
     def begin_known(self, data: bytes, connection: Connection) -> bool:
         """The same for bytes that begin a message and were not parsed; False: parse them."""
+        latest = connection.latest
+        if (
+            latest is not None
+            and len(data) == latest.size_bytes
+            and data.startswith(latest.prefix)
+            and self._is_plain()
+        ):
+            exchange = Exchange(
+                connection, latest.head, self._make_id(), data[len(latest.prefix) :], latest.plan
+            )
+            connection.hold(exchange)
+            exchange.run(latest.begin)
+            return True
         size_bytes = data.find(HEAD_END) + len(HEAD_END)
         known = self._heads.get(data[:size_bytes])
         if known is None:
@@ -127,6 +141,10 @@ class AtOnce:
         exchange = Exchange(connection, head, self._make_id(), data[size_bytes:])
         connection.hold(exchange)
         exchange.run(begin)
+        plan, header_length = exchange.plan, head.header_length
+        if plan is not None and header_length is not None:
+            prefix = data[: size_bytes + header_length]
+            connection.latest = Latest(prefix, len(data), head, plan, begin)
         return True
 
     def _begin_large(

@@ -9,7 +9,7 @@ from trivet.server.http.answers import Buffer
 
 LEVELS = {"none": 0, "low": 1, "medium": 6, "high": 9}
 _WINDOW_BITS = {"gzip": 31, "deflate": 15}
-_LEAST_BYTES = 1024
+LEAST_BYTES = 1024
 """Below, the head and one packet are all there is to save."""
 _SAMPLE_BYTES = 64 * 1024
 _WORTH_IT = 0.8
@@ -42,7 +42,7 @@ def _weight(parameter: str) -> float:
 
 def is_worth_it(parts: Sequence[Buffer]) -> bool:
     """Whether an answer is large enough to be compressed."""
-    return sum(map(len, parts)) >= _LEAST_BYTES
+    return sum(map(len, parts)) >= LEAST_BYTES
 
 
 async def compress(parts: Sequence[Buffer], coding: str, level: int) -> bytes | None:

@@ -14,6 +14,7 @@ from aiohttp.http_exceptions import LineTooLong
 from trivet.server.http.answers import error_answer
 from trivet.server.http.body import too_large
 from trivet.server.http.chunks import ChunkSizes
+from trivet.server.http.latest import Latest
 from trivet.server.http.limits import HttpLimits
 from trivet.server.http.listener import Listener
 from trivet.server.http.parser import new_parser
@@ -72,6 +73,7 @@ class Connection(web.RequestHandler):
         "_limits",
         "_listener",
         "_owed",
+        "latest",
     )
 
     def __init__(self, listener: Listener, limits: HttpLimits, begins: Begins) -> None:
@@ -108,6 +110,8 @@ class Connection(web.RequestHandler):
         """What aiohttp's loop waits for, while a request is answered without it."""
         self._held: Held | None = None
         self._closes = False
+        self.latest: Latest | None = None
+        """Where it may come again. The door's."""
         self._is_unread = False
         """Whether an answer is to be taken by the client before the connection goes on."""
         self._head_since: float | None = loop.time()

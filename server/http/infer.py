@@ -1,26 +1,36 @@
 """The infer routes: the way of nearly all requests."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 from aiohttp import web
 from aiohttp.hdrs import ACCEPT_ENCODING
 
-from trivet.backends.api import CancelToken, Client, InferResponse, InvalidRequest, RequestContext
+from trivet.backends.api import (
+    CancelToken,
+    Client,
+    InferRequest,
+    InferResponse,
+    InvalidRequest,
+    RequestContext,
+)
 from trivet.backends.api.request import ON_HOST
+from trivet.backends.api.value import record
 from trivet.server.auth.restricted import Api
 from trivet.server.auth.scopes import Scope
 from trivet.server.core import Inference
 from trivet.server.http.answers import BINARY, JSON, NO_HEADERS, Answer, Buffer
 from trivet.server.http.body import read_body, too_large
-from trivet.server.http.compression import accepted_coding, compress, is_worth_it
+from trivet.server.http.compression import LEAST_BYTES, accepted_coding, compress, is_worth_it
+from trivet.server.http.forms import Forms
 from trivet.server.http.head import HEADER_LENGTH, header_length_of
 from trivet.server.http.limits import HttpLimits
 from trivet.server.http.operations import NUMBERS, OBJECT, Operation
+from trivet.server.http.plan import RequestPlan, Wishes
 from trivet.server.http.raw_request import decode_raw
 from trivet.server.http.routes import Call, Route
 from trivet.server.http.sinks import Asked, Exchange, SingleSink
-from trivet.server.http.tensors import Body, InferDecoder, encode_infer
+from trivet.server.http.tensors import Body, InferDecoder, encode_infer, request_of
+from trivet.server.models.routing import Admitted
 from trivet.server.protocol.forwarding import Forwarding
 from trivet.server.protocol.outputs import fulfil, residence_of, unsendable
 
@@ -33,7 +43,7 @@ _INFER = Operation(
 )
 
 
-@dataclass(slots=True)
+@record
 class Written:
     """An answer's body, and what its head says of it."""
 
@@ -51,6 +61,7 @@ class Infer:
         self._core = core
         self._limits = limits
         self._forwarding = forwarding
+        self._forms = Forms(limits.max_response_bytes)
         self._decoder = InferDecoder(
             core.shared_memory.read, limits.json, core.shared_memory.tensor
         )
@@ -84,17 +95,28 @@ class Infer:
         body, head = exchange.body, exchange.head
         if len(body) > self._limits.max_body_bytes:
             raise too_large(f"{len(body)}", self._limits.max_body_bytes)
-        headers = head.message.headers
-        asked = self._ask(body, head.header_length, head.model, head.version, headers, head)
+        headers, plan = head.message.headers, exchange.plan
+        if plan is None:
+            asked = self._ask(body, head.header_length, head.model, head.version, headers, head)
+            exchange.plan = asked.plan
+        else:
+            inputs = self._decoder.inputs(plan, body, head.model)
+            request = request_of(plan, "", inputs, head.model, head.version)
+            admitted = self._core.resolve(head.model, head.version, request.key, head)
+            asked = self._asked(admitted, request, plan.wishes, headers, head)
         exchange.expect(asked, self._end)
         self._core.infer(asked.admitted, asked.request, asked.context, exchange)
 
     def _end(self, exchange: Exchange) -> None:
-        asked = exchange.asked
+        asked, accepted = exchange.asked, exchange.head.accepted_codings
         assert asked is not None
         response = exchange.outcome(asked.context.cancel, _NOT_ONE_RESPONSE)
+        if asked.wishes.are_binary and not asked.admitted.told:
+            form = self._forms.of(response)
+            if form is not None and (accepted is None or form.size_bytes < LEAST_BYTES):
+                exchange.answer_behind(form.begin, form.parts(response), form.size_bytes)
+                return
         written = self._write(response, asked)
-        accepted = exchange.head.accepted_codings
         coding = None if accepted is None else self._coding(written, accepted)
         if coding is None:
             exchange.answer(written.parts, written.type, written.headers)
@@ -124,7 +146,17 @@ class Infer:
         else:
             decoded = self._decoder.decode(body, header_length, model, version)
             admitted = self._core.resolve(model, version, decoded.request.key, asker)
-        request, wishes = decoded.request, decoded.wishes
+        return self._asked(admitted, decoded.request, decoded.wishes, headers, asker, decoded.plan)
+
+    def _asked(
+        self,
+        admitted: Admitted,
+        request: InferRequest,
+        wishes: Wishes,
+        headers: Mapping[str, str],
+        asker: Client,
+        plan: RequestPlan | None = None,
+    ) -> Asked:
         if self._forwarding is not None:
             request = self._forwarding.added(request, headers.items())
         if wishes.special:
@@ -133,7 +165,7 @@ class Infer:
             )
         else:
             context = RequestContext(CancelToken(), None, (), ON_HOST, client=asker)
-        return Asked(admitted, request, context, wishes)
+        return Asked(admitted, request, context, wishes, plan)
 
     def _write(self, response: InferResponse, asked: Asked) -> Written:
         if response.size_bytes > self._limits.max_response_bytes:

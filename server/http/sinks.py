@@ -4,7 +4,7 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Callable, Coroutine, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import field
 from typing import Any, TypeVar
 
 from trivet.backends.api import (
@@ -16,27 +16,28 @@ from trivet.backends.api import (
     RequestContext,
     ServingError,
 )
+from trivet.backends.api.value import record
 from trivet.server.http.answers import (
     CLOSE,
     Answer,
     Buffer,
+    begin_of_head,
     fault_answer,
-    head_of,
     refusal_of,
     target_text,
-    write_parts,
+    write_behind,
 )
 from trivet.server.http.body import Body
 from trivet.server.http.connection import Connection
 from trivet.server.http.head import Head
-from trivet.server.http.plan import Wishes
+from trivet.server.http.plan import RequestPlan, Wishes
 from trivet.server.models.routing import Admitted
 
 _log = logging.getLogger(__name__)
 R = TypeVar("R")
 
 
-@dataclass(slots=True)
+@record
 class Asked:
     """What is asked of the core, and how its outputs are wanted."""
 
@@ -44,19 +45,19 @@ class Asked:
     request: InferRequest
     context: RequestContext
     wishes: Wishes
+    plan: RequestPlan | None = None
+    """See Decoded."""
 
 
+@record
 class SingleSink:
     """Takes the one response that a request without streaming has room for."""
 
-    __slots__ = ("_ended", "_error", "_num_responses", "_response", "_waiter")
-
-    def __init__(self) -> None:
-        self._ended = False
-        self._error: ServingError | None = None
-        self._num_responses = 0
-        self._response: InferResponse | None = None
-        self._waiter: asyncio.Future[None] | None = None
+    _ended: bool = field(default=False, init=False)
+    _error: ServingError | None = field(default=None, init=False)
+    _num_responses: int = field(default=0, init=False)
+    _response: InferResponse | None = field(default=None, init=False)
+    _waiter: asyncio.Future[None] | None = field(default=None, init=False)
 
     def send(self, response: InferResponse, *, final: bool) -> None:
         if self._ended:
@@ -104,6 +105,7 @@ class SingleSink:
         return self._response
 
 
+@record
 class Exchange(SingleSink):
     """A request that is answered by callbacks: all of it has come, and its sink writes the answer.
 
@@ -111,32 +113,18 @@ class Exchange(SingleSink):
     computes. The connection takes no other request meanwhile.
     """
 
-    __slots__ = (
-        "_connection",
-        "_is_answered",
-        "_task",
-        "_then",
-        "asked",
-        "body",
-        "head",
-        "request_id",
-    )
-
-    def __init__(self, connection: Connection, head: Head, request_id: str, body: Body) -> None:
-        # SingleSink's fields, written out: one is made for each request.
-        self._ended = False
-        self._error = None
-        self._num_responses = 0
-        self._response = None
-        self.head = head
-        self.request_id = request_id
-        self.body = body
-        self.asked: Asked | None = None
-        """What the core computes; nobody waits for it once the client is gone."""
-        self._connection = connection
-        self._then: Callable[[Exchange], None]
-        self._task: asyncio.Future[Any]
-        self._is_answered = False
+    _connection: Connection
+    head: Head
+    request_id: str
+    body: Body
+    """All of it; behind a plan, the bytes of its tensors."""
+    plan: RequestPlan | None = None
+    """What its JSON part says, where that is known, or may be when it comes again."""
+    asked: Asked | None = field(default=None, init=False)
+    """What the core computes; nobody waits for it once the client is gone."""
+    _then: Callable[["Exchange"], None] = field(init=False)
+    _task: asyncio.Future[Any] = field(init=False)
+    _is_answered: bool = field(default=False, init=False)
 
     def run(self, step: Callable[["Exchange"], None]) -> None:
         """The door of all that happens in a callback: what goes wrong there is the answer."""
@@ -156,7 +144,7 @@ class Exchange(SingleSink):
 
     def send(self, response: InferResponse, *, final: bool) -> None:
         if not final or self._num_responses:
-            super().send(response, final=final)
+            SingleSink.send(self, response, final=final)
         elif not self._ended:
             # The usual case written out: the one response of a model.
             self._ended = True
@@ -178,17 +166,21 @@ class Exchange(SingleSink):
         self, parts: Sequence[Buffer], content_type: str, headers: Mapping[str, str]
     ) -> None:
         """Sends it, status 200. Nothing where the client is gone."""
+        if self.asked is not None and self.asked.admitted.told:
+            headers = {**headers, **self.asked.admitted.told}
+        size_bytes = sum(map(len, parts))
+        begin = begin_of_head(200, size_bytes, content_type, headers)
+        self.answer_behind(begin, parts, size_bytes)
+
+    def answer_behind(self, begin: bytes, parts: Sequence[Buffer], size_bytes: int) -> None:
+        """The same where it is known how the head begins."""
         self._is_answered = True
         connection = self._connection
         transport = connection.transport
         closes = self.head.should_close or connection.is_leaving
-        if self.asked is not None and self.asked.admitted.told:
-            headers = {**headers, **self.asked.admitted.told}
         if transport is not None and not transport.is_closing():
-            size_bytes = sum(map(len, parts))
             line = CLOSE if closes else ""
-            head = head_of(200, size_bytes, self.request_id, content_type, headers, line)
-            write_parts(transport, head, parts, size_bytes)
+            write_behind(transport, begin, self.request_id, line, parts, size_bytes)
         connection.release(closes=closes)
 
     def refuse(self, answer: Answer) -> None:

@@ -1,8 +1,7 @@
 """The infer codec: body to request and response to body, numbers and strings without a copy."""
 
 import re
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
 from functools import lru_cache
 from math import prod
 
@@ -18,6 +17,7 @@ from trivet.backends.api import (
     Shape,
     Tensor,
 )
+from trivet.backends.api.value import record
 from trivet.server.http.json_document import parse_object
 from trivet.server.http.json_numbers import MAX_BYTES, Numbered, plan_numbered
 from trivet.server.http.json_values import output_text
@@ -34,8 +34,8 @@ ReadDevice = Callable[[RegionSlice, str, DataType, Shape], Tensor | None]
 """`SharedMemory.tensor`: of a region on a GPU."""
 
 _CACHED_PLANS = 1024
-_CACHED_HEADER_BYTES = 4096
-_SMALL_BYTES = 4096
+MOST_KEPT_BYTES = 4096
+SMALL_BYTES = 4096
 """Of an output that is copied for less than a view on it would cost."""
 # A leading id is set apart: it differs with each request where all else is the same.
 _ID = b'"id"'
@@ -43,15 +43,17 @@ _BEGIN_OF_ID = b'{"id"'
 _LEADING_ID = re.compile(rb'\{"id": ?"([^"\\\x00-\x1f\x7f-\xff]{1,128})", ?')
 
 
-@dataclass(slots=True)
+@record
 class Decoded:
     """An infer request and how its outputs are wanted."""
 
     request: InferRequest
     wishes: Wishes
+    plan: RequestPlan | None = None
+    """Where another request with the same bytes before its tensors has it, too."""
 
 
-@dataclass(slots=True)
+@record
 class Encoded:
     """An infer answer: a JSON part and the binary outputs behind it."""
 
@@ -90,12 +92,14 @@ class InferDecoder:
             plan, request_id = self._recall(bytes(body[:header_length]), model_name)
             # A small body is bytes, of which this is an aligned copy; a large one stays in place.
             binary = body[header_length:]
-        inputs = self._inputs(plan, binary, model_name)
-        return _decoded(plan, request_id, inputs, model_name, version)
+        inputs = self.inputs(plan, binary, model_name)
+        request = request_of(plan, request_id, inputs, model_name, version)
+        is_same = header_length is not None and not request_id and header_length <= MOST_KEPT_BYTES
+        return Decoded(request, plan.wishes, plan if is_same else None)
 
     def _recall(self, header: bytes, model_name: str) -> tuple[RequestPlan, str]:
         """The plan of a header, and the id that it had in front."""
-        if len(header) > _CACHED_HEADER_BYTES:
+        if len(header) > MOST_KEPT_BYTES:
             return self._plan(header, model_name), ""
         leading = _LEADING_ID.match(header) if header.startswith(_BEGIN_OF_ID) else None
         if leading is None:
@@ -117,7 +121,7 @@ class InferDecoder:
         if leading is not None and _ID in rest:  # perhaps twice the same key
             return None
         numbered = Numbered.of(rest)
-        if numbered is None or len(numbered.text) > _CACHED_HEADER_BYTES:
+        if numbered is None or len(numbered.text) > MOST_KEPT_BYTES:
             return None
         plan = self._numbered(numbered.text, len(numbered.numbers), model_name)
         if plan is None:
@@ -126,7 +130,8 @@ class InferDecoder:
         if inputs is None:
             return None
         request_id = "" if leading is None else leading[1].decode()
-        return _decoded(plan, request_id, inputs, model_name, version)
+        request = request_of(plan, request_id, inputs, model_name, version)
+        return Decoded(request, plan.wishes)
 
     def _plan_numbered(self, text: bytes, count: int, model_name: str) -> RequestPlan | None:
         return plan_numbered(text, count, model_name, self._json_limits)
@@ -134,7 +139,9 @@ class InferDecoder:
     def _plan(self, header: bytes, model_name: str) -> RequestPlan:
         return plan_request(parse_object(header, self._json_limits), model_name)
 
-    def _inputs(self, plan: RequestPlan, binary: Body, model_name: str) -> dict[str, Tensor]:
+    def inputs(self, plan: RequestPlan, binary: Body, model_name: str) -> dict[str, Tensor]:
+        """Those of a plan, as views on the bytes behind it, or on shared memory. Raises
+        InvalidRequest."""
         inputs = {}
         position = 0
         for wanted in plan.inputs:
@@ -168,15 +175,16 @@ class InferDecoder:
         return tensor_from_raw(wanted.name, wanted.datatype, wanted.shape, raw, model_name)
 
 
-def _decoded(
+def request_of(
     plan: RequestPlan,
     request_id: str,
     inputs: dict[str, Tensor],
     model_name: str,
     version: int | str | None,
-) -> Decoded:
+) -> InferRequest:
+    """What is asked by a plan, with these inputs. Without an id of its own it has the plan's."""
     options = plan.options
-    request = InferRequest(
+    return InferRequest(
         model_name,
         version,
         request_id or plan.id,
@@ -189,7 +197,6 @@ def _decoded(
         options.sequence_start,
         options.sequence_end,
     )
-    return Decoded(request, plan.wishes)
 
 
 def encode_infer(response: InferResponse, wishes: Wishes) -> Encoded:
@@ -215,13 +222,18 @@ def encode_infer(response: InferResponse, wishes: Wishes) -> Encoded:
 
 def _encode_binary(response: InferResponse) -> Encoded:
     """Models give few names and shapes, each many times: the text about them is kept."""
-    described, buffers = [], []
-    for tensor in response.outputs:
-        raw = tensor.small_raw(_SMALL_BYTES)
-        buffers.append(raw)
-        described.append((tensor.name, tensor.datatype, tensor.shape, len(raw)))
-    text = _binary_text(response.model_name, response.model_version, tuple(described))
+    buffers = [tensor.small_raw(SMALL_BYTES) for tensor in response.outputs]
+    text = binary_text(response, map(len, buffers))
     return Encoded(_with_id(text, response.id), buffers)
+
+
+def binary_text(response: InferResponse, sizes: Iterable[int]) -> bytes:
+    """The JSON part of an answer without an id, with so many bytes of each output behind it."""
+    described = tuple(
+        (tensor.name, tensor.datatype, tensor.shape, size_bytes)
+        for tensor, size_bytes in zip(response.outputs, sizes, strict=True)
+    )
+    return _binary_text(response.model_name, response.model_version, described)
 
 
 def _encode_json(response: InferResponse) -> Encoded:

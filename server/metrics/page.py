@@ -29,6 +29,7 @@ from trivet.server.metrics.sleeping import write_engine_sleep, write_sleepers
 from trivet.server.metrics.supervision import write_supervision
 from trivet.server.metrics.text import (
     Format,
+    Known,
     Labels,
     Page,
     Unit,
@@ -39,6 +40,7 @@ from trivet.server.metrics.text import (
 )
 from trivet.server.scheduling.statistics import (
     DURATION_BOUNDS_S,
+    FIRST_RESPONSE_BOUNDS_MS,
     STAGES,
     FailureReason,
     ModelStatistics,
@@ -47,6 +49,7 @@ from trivet.server.settings import Settings
 
 _STAGE_UNIT = Unit(1e-9, DURATION_BOUNDS_S)
 """Stages are counted in nanoseconds and told in seconds."""
+_FIRST_RESPONSE_UNIT = Unit(1e-6, FIRST_RESPONSE_BOUNDS_MS)
 
 
 def write_models(page: Page, models: Sequence[ModelStatistics], config: MetricsConfig) -> None:
@@ -81,11 +84,12 @@ def write_models(page: Page, models: Sequence[ModelStatistics], config: MetricsC
         ((labels, model.execution_count) for labels, model in labelled),
     )
     if config.counter_latencies:
+        asked = [(labels, model) for labels, model in labelled if model.is_asked]
         for stage in STAGES:
             counter(
                 f"nv_inference_{stage}_duration_us",
                 f"Cumulative inference {stage.replace('_', ' ')} duration in microseconds",
-                ((labels, _total_us(model, stage)) for labels, model in labelled),
+                ((labels, _total_us(model, stage)) for labels, model in asked),
             )
     _write_copies(page, labelled)
     write_cached_models(page, labelled)
@@ -153,7 +157,11 @@ def _write_histograms(page: Page, labelled: list[tuple[Labels, ModelStatistics]]
         first,
         "histogram",
         "Duration from request to first response in milliseconds",
-        buckets(first, observed((labels, m.first_responses) for labels, m in labelled)),
+        buckets(
+            first,
+            observed((labels, m.first_responses) for labels, m in labelled),
+            _FIRST_RESPONSE_UNIT,
+        ),
     )
     for stage in STAGES:
         name = f"trivet_inference_{stage}_duration_seconds"
@@ -197,8 +205,7 @@ def _model_labels(model: ModelStatistics) -> Labels:
 
 
 def _total_us(model: ModelStatistics, stage: str) -> int:
-    duration = model.duration(stage)
-    return duration.total_ns // 1000
+    return int(model.histograms[stage].total) // 1000
 
 
 class Counted(Counters, Releasing, HasSleepers, Protocol):
@@ -235,6 +242,8 @@ class MetricsServer:
             gpus if settings.allow_gpu_metrics else None,
             shows_cpu=settings.allow_cpu_metrics,
         )
+        self._written: dict[Format, Known] = {}
+        """What labels look like on the last page of each format."""
         self._runner: web.AppRunner | None = None
 
     async def start(self) -> int:
@@ -258,21 +267,23 @@ class MetricsServer:
 
     async def _page(self, request: web.Request) -> web.Response:
         form = _format(request)
-        page = Page(form)
+        page = Page(form, self._written.get(form))
         write_models(page, list(self._core.all_statistics()), self._config)
         write_supervision(page, self._core.loaded())
         write_sleepers(page, self._core.sleeping.residents())
         write_arms(page, self._releases.arms())
         write_shadows(page, self._releases.shadows())
         write_rollouts(page, self._releases.rollouts())
-        write_generators(page, self._core.measured())
-        write_engine_sleep(page, self._core.measured())
+        measured = self._core.measured()
+        write_generators(page, measured)
+        write_engine_sleep(page, measured)
         write_cache(page, self._cache)
         write_costs(page, self._ledger)
         self._machine.write(page)
         write_process(page)
         if self._custom is not None:
             self._custom.write(page)
+        self._written[form] = page.written
         response = web.Response(
             body=page.text().encode(),
             headers={"Content-Type": form.value, "Vary": "Accept, Accept-Encoding"},

@@ -13,6 +13,8 @@ from trivet.backends.api import Histogram
 from trivet.server.metrics.summary import Summary
 
 Labels = dict[str, str]
+Known = dict[tuple[tuple[str, str], ...], str]
+"""Labels as they are written."""
 Sample = tuple[str, Labels, float]
 _LAST = frozenset({"le", "quantile"})
 _TOTAL = "_total"
@@ -51,11 +53,13 @@ class Page:
     counter by that ending, is told that the type of Triton's is unknown.
     """
 
-    def __init__(self, form: Format = Format.TEXT) -> None:
+    def __init__(self, form: Format = Format.TEXT, known: Known | None = None) -> None:
+        """`known`: of the page before, in the same format."""
         self._is_open = form is Format.OPENMETRICS
         self._lines: list[str] = []
-        self._written: dict[tuple[tuple[str, str], ...], str] = {}
-        """Labels as they are written: a model's come in each of its families."""
+        self._known: Known = known or {}
+        self.written: Known = {}
+        """Of this page: a model's come in each of its families, and in the next page again."""
 
     def family(self, name: str, kind: str, help_text: str, samples: Iterable[Sample]) -> None:
         """One metric with its samples; left out when it has none."""
@@ -78,9 +82,9 @@ class Page:
 
     def _labels(self, labels: Labels) -> str:
         key = tuple(labels.items())
-        written = self._written.get(key)
+        written = self.written.get(key)
         if written is None:
-            written = self._written[key] = self._write(key)
+            written = self.written[key] = self._known.get(key) or self._write(key)
         return written
 
     def _write(self, labels: tuple[tuple[str, str], ...]) -> str:
@@ -107,6 +111,8 @@ def _escaped(value: str) -> str:
 
 
 def _number(value: float) -> str:
+    if type(value) is int:
+        return str(value)
     if not isfinite(value):
         return "NaN" if isnan(value) else "+Inf" if value > 0 else "-Inf"
     return str(int(value)) if value == int(value) else repr(value)

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from trivet.backends.api import Adapting, Executor, Signature, Sleeps
+from trivet.backends.api import Adapting, Executor, Measured, Signature, Sleeps, Supervised
 from trivet.backends.api.adapting import SEPARATOR
 from trivet.backends.api.naming import key_of
 from trivet.protos.model_config_pb2 import ModelConfig
@@ -38,9 +38,18 @@ class Model:
     """Its repository, where these are namespaces."""
     key: str = field(init=False)
     """What the server knows it by."""
+    supervised: Supervised | None = field(init=False)
+    """The executor, if its instances may be lost. Asked once: Python looks at each name of a
+    protocol, which for a hundred models would be half of a metrics page's time."""
+    measured: Measured | None = field(init=False)
+    """The executor, if it generates text."""
 
     def __post_init__(self) -> None:
+        executor = self.executor
         object.__setattr__(self, "key", key_of(self.namespace, self.name))
+        supervised = executor if isinstance(executor, Supervised) else None
+        object.__setattr__(self, "supervised", supervised)
+        object.__setattr__(self, "measured", executor if isinstance(executor, Measured) else None)
 
 
 def adapted(base: Model, adapter: str) -> Model:

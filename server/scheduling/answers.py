@@ -101,20 +101,22 @@ class Answers:
         timing, started_ns, now_ns = job.timing, job.started_ns, time.monotonic_ns()
         assert timing is not None
         answered: list[tuple[Ticket, InferResponse]] = []
-        times: list[tuple[int, int, int]] = []
+        size = 0
+        queues_ns: list[int] = []
+        totals_ns: list[int] = []
         for index in indices:
             ticket = job.tickets[index]
             response = self._computed(ticket, job, index)
             if response is not None:
                 arrived_ns = ticket.arrived_ns
                 answered.append((ticket, response))
-                times.append(
-                    (ticket.request.batch_size, started_ns - arrived_ns, now_ns - arrived_ns)
-                )
+                size += ticket.request.batch_size
+                queues_ns.append(started_ns - arrived_ns)
+                totals_ns.append(now_ns - arrived_ns)
                 ticket.is_ended = True
         if not answered:
             return
-        self._statistics.answered(times, timing)
+        self._statistics.answered(size, queues_ns, totals_ns, timing)
         self._ended(len(answered))
         if log.isEnabledFor(logging.DEBUG):
             for ticket, _ in answered:

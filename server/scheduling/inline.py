@@ -6,9 +6,9 @@ to be faster than that is computed where its request is, until it is slow there.
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
 
 from trivet.backends.api import Batch, Signature
+from trivet.backends.api.value import value
 from trivet.server.scheduling.joining import MakeBatch
 
 FAST_NS = 100_000
@@ -22,7 +22,8 @@ _MEMORY = 16
 """Runs that the mean looks back, roughly."""
 
 
-class Extent(NamedTuple):
+@value
+class Extent:
     """What a batch's cost goes by, in one unit for each model."""
 
     total: int

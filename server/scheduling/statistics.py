@@ -5,12 +5,13 @@ The hot path adds plain integers; the wire message and the metrics page read the
 
 import time
 from bisect import bisect_left
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import NamedTuple
 
 from trivet.backends.api import Batch, CopyKind, Histogram
+from trivet.backends.api.native.records import tally
+from trivet.backends.api.value import value
 from trivet.backends.device.nvml import GpuInfo
 from trivet.protos import grpc_service_pb2 as pb
 from trivet.server.metrics.summary import Summary
@@ -22,6 +23,7 @@ DURATION_BOUNDS_S = (
 )  # fmt: skip
 BATCH_BOUNDS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 FIRST_RESPONSE_BOUNDS_MS = (100.0, 500.0, 2000.0, 5000.0)
+_FIRST_RESPONSE_BOUNDS_NS = tuple(round(bound * 1e6) for bound in FIRST_RESPONSE_BOUNDS_MS)
 STAGES = ("request", "queue", "compute_input", "compute_infer", "compute_output")
 
 
@@ -65,7 +67,8 @@ class SequenceCounts:
     ended: dict[SequenceEnd, int] = field(default_factory=lambda: dict.fromkeys(SequenceEnd, 0))
 
 
-class BatchTiming(NamedTuple):
+@value
+class BatchTiming:
     """Where the time of one execution went, in nanoseconds."""
 
     compute_input_ns: int
@@ -90,9 +93,8 @@ class Duration:
         return pb.StatisticDuration(count=self.count, ns=self.total_ns)
 
 
-def _duration_histogram() -> Histogram:
-    # Whole numbers: times are, and comparing both kinds of number takes longer.
-    return Histogram(tuple(round(bound * 1e9) for bound in DURATION_BOUNDS_S))
+# Whole numbers: times are, and comparing both kinds of number takes longer.
+_BOUNDS_NS = tuple(round(bound * 1e9) for bound in DURATION_BOUNDS_S)
 
 
 @dataclass(slots=True)
@@ -151,13 +153,13 @@ class ModelStatistics:
         self.sequences: SequenceCounts | None = None
         """For a model with sequences."""
         self.responses: dict[int, _ResponseStatistics] = {}
-        self.histograms = {stage: _duration_histogram() for stage in STAGES}
+        self.histograms = {stage: Histogram(_BOUNDS_NS) for stage in STAGES}
         self._stages = tuple(self.histograms.values())
         self.summaries = {stage: Summary() for stage in STAGES} if has_summaries else None
         self.cache_summaries = (Summary(), Summary()) if has_summaries else None
         """Of hits and of misses."""
         self.batch_sizes = Histogram(BATCH_BOUNDS)
-        self.first_responses = Histogram(FIRST_RESPONSE_BOUNDS_MS)
+        self.first_responses = Histogram(_FIRST_RESPONSE_BOUNDS_NS)
 
     # -- the hot path --------------------------------------------------------------------------
 
@@ -186,41 +188,41 @@ class ModelStatistics:
             self.copied_bytes[kind] += size_bytes
         self.host_synchronisations += batch.synchronisations
 
-    def answered(self, requests: Sequence[tuple[int, int, int]], timing: BatchTiming) -> None:
-        """Requests of one batch were answered, each by one response. Of each its batch size, for
-        how long it has waited, and how long it took from its arrival to its answer."""
-        self._succeeded(requests, timing)
-        responses = self.first_responses
-        counts = responses.counts
-        for _, _, total_ns in requests:
-            elapsed_ms = total_ns / 1e6
-            counts[bisect_left(FIRST_RESPONSE_BOUNDS_MS, elapsed_ms)] += 1
-            responses.total += elapsed_ms
+    def answered(
+        self, size: int, queues_ns: list[int], totals_ns: list[int], timing: BatchTiming
+    ) -> None:
+        """Requests of one batch were answered, each by one response; `size`: of all of them. Of
+        each, for how long it has waited, and how long it took from its arrival to its answer."""
+        self._succeeded(size, queues_ns, totals_ns, timing)
+        first = self.first_responses
+        first.total += tally(first.counts, _FIRST_RESPONSE_BOUNDS_NS, totals_ns)
 
     def success(self, batch_size: int, queue_ns: int, timing: BatchTiming, total_ns: int) -> None:
         """A request was answered, by any number of responses; `total_ns` is from its arrival to its
         end."""
-        self._succeeded(((batch_size, queue_ns, total_ns),), timing)
+        self._succeeded(batch_size, [queue_ns], [total_ns], timing)
 
-    def _succeeded(self, requests: Sequence[tuple[int, int, int]], timing: BatchTiming) -> None:
+    def _succeeded(
+        self, size: int, queues_ns: list[int], totals_ns: list[int], timing: BatchTiming
+    ) -> None:
         # The protocol gives this one as wall-clock time.
         self.last_inference_ms = time.time_ns() // 1_000_000
-        count = len(requests)
-        request, queue, *computed = self._stages
-        bounds = request.bounds
-        for histogram, elapsed_ns in zip(computed, timing, strict=True):
-            histogram.counts[bisect_left(bounds, elapsed_ns)] += count
-            histogram.total += count * elapsed_ns
+        self.inference_count += size
+        count = len(totals_ns)
+        request, queue, compute_input, compute_infer, compute_output = self._stages
+        input_ns, infer_ns = timing.compute_input_ns, timing.compute_infer_ns
+        output_ns = timing.compute_output_ns
         # `observe` written out: as calls it would cost three times that.
-        request_counts, queue_counts = request.counts, queue.counts
-        for batch_size, queue_ns, total_ns in requests:
-            self.inference_count += batch_size
-            request_counts[bisect_left(bounds, total_ns)] += 1
-            request.total += total_ns
-            queue_counts[bisect_left(bounds, queue_ns)] += 1
-            queue.total += queue_ns
+        compute_input.counts[bisect_left(_BOUNDS_NS, input_ns)] += count
+        compute_input.total += count * input_ns
+        compute_infer.counts[bisect_left(_BOUNDS_NS, infer_ns)] += count
+        compute_infer.total += count * infer_ns
+        compute_output.counts[bisect_left(_BOUNDS_NS, output_ns)] += count
+        compute_output.total += count * output_ns
+        request.total += tally(request.counts, _BOUNDS_NS, totals_ns)
+        queue.total += tally(queue.counts, _BOUNDS_NS, queues_ns)
         if self.summaries is not None:
-            for _, queue_ns, total_ns in requests:
+            for queue_ns, total_ns in zip(queues_ns, totals_ns, strict=True):
                 self._summarise(queue_ns, timing, total_ns)
 
     def computed_alone(self, batch_size: int, total_ns: int) -> None:
@@ -245,7 +247,8 @@ class ModelStatistics:
 
     def _summarise(self, queue_ns: int, timing: BatchTiming, total_ns: int) -> None:
         assert self.summaries is not None
-        times = (total_ns, queue_ns, *timing)
+        computed = timing.compute_input_ns, timing.compute_infer_ns, timing.compute_output_ns
+        times = (total_ns, queue_ns, *computed)
         for summary, elapsed_ns in zip(self.summaries.values(), times, strict=True):
             summary.observe(elapsed_ns)
 
@@ -278,9 +281,7 @@ class ModelStatistics:
 
     def first_response(self, elapsed_ns: int) -> None:
         """A request's first response, so long after its arrival."""
-        responses, elapsed_ms = self.first_responses, elapsed_ns / 1e6
-        responses.counts[bisect_left(FIRST_RESPONSE_BOUNDS_MS, elapsed_ms)] += 1
-        responses.total += elapsed_ms
+        self.first_responses.observe(elapsed_ns)
 
     def response(
         self, index: int, compute_infer_ns: int, compute_output_ns: int, outcome: ResponseOutcome
@@ -294,6 +295,11 @@ class ModelStatistics:
         statistics.outcomes[outcome].add(compute_infer_ns + compute_output_ns)
 
     # -- for those who ask ---------------------------------------------------------------------
+
+    @property
+    def is_asked(self) -> bool:
+        """Whether a request has been answered."""
+        return self.last_inference_ms > 0
 
     @property
     def succeeded(self) -> Duration:

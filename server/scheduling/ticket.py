@@ -3,10 +3,11 @@
 from dataclasses import dataclass
 
 from trivet.backends.api import CheckedRequest, InferRequest, ServingError, Sink
+from trivet.backends.api.value import record
 
 
 # Not frozen and compared by identity: one is made per request on the hot path.
-@dataclass(slots=True, eq=False)
+@record
 class Ticket:
     """A submitted request, from its arrival to its end. Owned by the event loop."""
 

@@ -7,9 +7,9 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 
 from trivet.backends.api import BackendFailed, Batch, ComputesElsewhere, Instance, ServingError
+from trivet.backends.api.value import record
 from trivet.server.scheduling.inline import FAST_NS, NOTHING, Extent
 from trivet.server.scheduling.parts import execute_in_parts
 from trivet.server.scheduling.statistics import BatchTiming
@@ -18,7 +18,7 @@ from trivet.server.scheduling.ticket import Ticket
 log = logging.getLogger(__name__)
 
 
-@dataclass(slots=True, eq=False)
+@record
 class Job:
     """A batch on its way through an instance."""
 

@@ -10,7 +10,16 @@ from pathlib import Path
 
 import pytest
 from patience import patience
-from sanitizers import DECODER_FLAGS, GUARD_FLAGS, MEMORY, THREADS, Run, Workshop, run
+from sanitizers import (
+    DECODER_FLAGS,
+    GUARD_FLAGS,
+    MEMORY,
+    RECORDS_FLAGS,
+    THREADS,
+    Run,
+    Workshop,
+    run,
+)
 
 from trivet.backends.llm.native.library import NEEDED_FLAGS, processor_flags
 
@@ -19,6 +28,7 @@ needs_vectors = pytest.mark.skipif(bool(MISSING), reason=f"this processor has no
 KERNEL_TESTS = "tests/backends/llm/native"
 PAST_THE_END = ("states.h", "head, size * sizeof(bf16)", "head, 2 * size * sizeof(bf16)")
 PAST_THE_RANGES = ("shm_guard.c", "&ranges[i].end, start + size", "&ranges[i + 1024].end, 0")
+PAST_THE_FIELDS = ("records.c", "if (count > record->num_arguments) {", "if (count > 99) {")
 OVERFLOW = ("team.h", "*from = (int)((int64_t)total *", "*from = (int)(total * 1000000007 *")
 NO_WAIT = ("team.h", "return done == (uint64_t)work->pieces;", "return 1;")
 Make = Callable[..., Workshop]
@@ -83,6 +93,25 @@ def test_a_fault_of_the_guard_would_be_found_by_its_tests(workshop: Make) -> Non
     done = run_guard(workshop(MEMORY, PAST_THE_RANGES))
     assert done.code != 0
     assert "out of bounds" in done.findings[0], done.text
+
+
+def run_records(workshop: Workshop) -> Run:
+    workshop.make_library("records.c", RECORDS_FLAGS)
+    return workshop.run_tests("tests/backends/api/native", timeout_s=patience(100))
+
+
+@pytest.mark.slow
+def test_records_pass_their_tests_under_sanitizers(workshop: Make) -> None:
+    done = run_records(workshop(MEMORY))
+    assert done.findings == []
+    assert done.code == 0, done.text
+
+
+@pytest.mark.slow
+def test_a_fault_of_the_records_would_be_found_by_their_tests(workshop: Make) -> None:
+    done = run_records(workshop(MEMORY, PAST_THE_FIELDS))
+    assert done.code != 0
+    assert done.findings, done.text
 
 
 @needs_vectors

@@ -5,6 +5,7 @@ import platform
 import shutil
 import subprocess
 import sys
+import sysconfig
 import tarfile
 import tomllib
 import zipfile
@@ -18,6 +19,7 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 COMPILED = {
     "trivet/backends/llm/native/_decoder.so",
     "trivet/server/shared_memory/native/_shm_guard.so",
+    f"trivet/backends/api/native/_records{sysconfig.get_config_var('EXT_SUFFIX')}",
 }
 HAS_COMPILER = sys.platform == "linux" and platform.machine() == "x86_64" and shutil.which("cc")
 NAME: str = f"trivet-{PROJECT['version']}"

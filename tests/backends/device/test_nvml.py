@@ -1,10 +1,12 @@
 """Which GPUs are seen, and what they say."""
 
+import sys
+
 import pynvml
 import pytest
 from fake_nvml import GIB, Card, FakeNvml
 
-from trivet.backends.device.nvml import Gpus
+from trivet.backends.device.nvml import Gpus, has_driver
 
 
 def test_the_fake_has_functions_of_the_real_library_only() -> None:
@@ -58,3 +60,10 @@ def test_without_a_driver_the_reason_is_kept() -> None:
     gpus = Gpus.find(FakeNvml(has_driver=False), {})
     assert gpus.all == ()
     assert "no NVIDIA driver answers (Driver Not Loaded); nvidia-smi shows" in gpus.why_none
+
+
+@pytest.mark.skipif(has_driver(), reason="a driver is there")
+def test_without_a_driver_its_package_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pynvml", None)  # an import would raise
+    monkeypatch.setattr("trivet.backends.device.nvml.find_spec", lambda _: object())
+    assert "libnvidia-ml.so.1 is not there" in Gpus.find().why_none

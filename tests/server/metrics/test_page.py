@@ -102,12 +102,21 @@ def test_histograms_are_cumulative_and_in_seconds() -> None:
     assert found[first, (("le", "100"), *labels)] == 1
 
 
-def test_a_model_that_nobody_has_asked_has_no_histogram() -> None:
+def test_a_model_that_nobody_has_asked_has_no_times() -> None:
     """A hundred of them would else fill nine tenths of the page with zeros."""
     text = page(*(ModelStatistics(f"model_{number:02}", 1) for number in range(100)))
     assert "_bucket" not in text
-    assert len(text.splitlines()) <= 1450  # 1,500 with the machine's and the process's own
-    assert len(text) <= 98_000
+    assert "_duration_us" not in text
+    assert len(text.splitlines()) <= 1250  # 1,500 with processes, the machine and our own process
+    assert len(text) <= 85_000
+
+
+def test_labels_that_the_page_before_had_are_written_alike() -> None:
+    first = Page()
+    write_models(first, [model()], MetricsConfig())
+    second = Page(known=first.written)
+    write_models(second, [model()], MetricsConfig())
+    assert second.text() == first.text()
 
 
 def test_a_model_that_has_computed_says_that_it_copied_nothing() -> None:

@@ -53,7 +53,8 @@ def test_a_batch_of_answers_counts_as_its_requests_one_by_one(
     requests: list[tuple[int, int, int]], timing: BatchTiming
 ) -> None:
     together, alone = ModelStatistics("m", 1), ModelStatistics("m", 1)
-    together.answered(requests, timing)
+    sizes, queues_ns, totals_ns = zip(*requests, strict=True)
+    together.answered(sum(sizes), list(queues_ns), list(totals_ns), timing)
     for batch_size, queue_ns, total_ns in requests:
         alone.success(batch_size, queue_ns, timing, total_ns)
         alone.first_response(total_ns)
