@@ -92,7 +92,6 @@ class EnsembleExecutor:
 
     def _start_arrived(self) -> None:
         arrived, self._arrived = self._arrived, []
-        # Where versions are chosen by whose requests they are, these cannot be told apart any more.
         is_split = len(arrived) > 1 and any(map(self.server.is_shared_out, self.graph.parts))
         for members in groups_of(arrived, 1 if is_split else self._most_merged):
             if len(members) == 1:

@@ -1,6 +1,7 @@
 """What a request sticks to reaches the versions of each model that it goes through."""
 
 from collections.abc import AsyncIterator
+from functools import partial
 
 import numpy as np
 import pytest
@@ -38,14 +39,17 @@ class SplitRoom(Room):
     arms: dict[int, FunctionInstance]
 
 
+def _as_many(version: int, given: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    return {"OUT": given["IN"] * 0 + version}
+
+
 @pytest.fixture
 async def room() -> AsyncIterator[SplitRoom]:
     made = SplitRoom()
     made.arms = {}
     for version in (1, 2):
-        instance = FunctionInstance(
-            parse_config(config(), "arm"), lambda given, v=version: {"OUT": given["IN"] * 0 + v}
-        )
+        computed = partial(_as_many, version)
+        instance = FunctionInstance(parse_config(config(), "arm"), computed)
         made.arms[version] = instance
         signature = Signature.from_config(instance.config)
         executor = BatchingExecutor(

@@ -131,6 +131,9 @@ async def test_a_shadow_that_breaks_frees_its_place(
 
     monkeypatch.setattr(site.shadow, "render", broken)
     await site.ask()
+    async with asyncio.timeout(patience()):
+        while not (await site.told())[1]:  # it is written down behind the count
+            await asyncio.sleep(0.001)
     counts, (difference,) = await site.told()
     assert counts == {Verdict.FAILED: 1}
     assert "KeyError" in difference["differences"][0]
