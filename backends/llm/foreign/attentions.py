@@ -138,7 +138,8 @@ class _Recognition:
     def _are_handed_on(self, states: Tensor, rotated: int) -> bool:
         """Its queries, keys and values: of heads that are rotated so far."""
         kind = self._layer.kind
-        heads = self._into(states)[0].unflatten(-1, (-1, kind.head_dim))
+        made = self._into(states)[0]
+        heads = made.reshape(len(made), -1, kind.head_dim)
         query, key, value = heads.split([kind.num_heads, kind.num_kv_heads, kind.num_kv_heads], 1)
         turns = self._call.turns if rotated else None
         wanted = (_rotated(query, turns), _rotated(key, turns), value)
