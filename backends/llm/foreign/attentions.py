@@ -140,7 +140,9 @@ class _Recognition:
         kind = self._layer.kind
         made = self._into(states)[0]
         heads = made.reshape(len(made), -1, kind.head_dim)
-        query, key, value = heads.split([kind.num_heads, kind.num_kv_heads, kind.num_kv_heads], 1)
+        query, key, value = heads.split_with_sizes(
+            [kind.num_heads, kind.num_kv_heads, kind.num_kv_heads], 1
+        )
         turns = self._call.turns if rotated else None
         wanted = (_rotated(query, turns), _rotated(key, turns), value)
         return len(self._seen) == len(wanted) and all(
