@@ -138,8 +138,11 @@ class _Recognition:
     def _are_handed_on(self, states: Tensor, rotated: int) -> bool:
         """Its queries, keys and values: of heads that are rotated so far."""
         kind = self._layer.kind
-        heads = self._into(states)[0].unflatten(-1, (-1, kind.head_dim))
-        query, key, value = heads.split([kind.num_heads, kind.num_kv_heads, kind.num_kv_heads], 1)
+        made = self._into(states)[0]
+        heads = made.reshape(len(made), -1, kind.head_dim)
+        query, key, value = heads.split_with_sizes(
+            [kind.num_heads, kind.num_kv_heads, kind.num_kv_heads], 1
+        )
         turns = self._call.turns if rotated else None
         wanted = (_rotated(query, turns), _rotated(key, turns), value)
         return len(self._seen) == len(wanted) and all(

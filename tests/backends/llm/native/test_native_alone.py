@@ -171,7 +171,7 @@ def test_an_attention_with_its_products_is_what_torch_computes_of_them(
     cosines, sines = angles.cos().bfloat16(), angles.sin().bfloat16()
     states = torch.randn(1, count, 96).bfloat16()
     made = states.float() @ qkv.float().t() + qkv_bias.float()
-    turns = made[0].unflatten(-1, (-1, size)).split([heads, kv_heads, kv_heads], 1)
+    turns = made[0].reshape(count, -1, size).split_with_sizes([heads, kv_heads, kv_heads], 1)
     query, key, value = (rotated_by(turns[0], angles), rotated_by(turns[1], angles), turns[2])
     torchs, ours = TorchAttention(exact, [kind]), NativeAttention(rounded, [kind], native)
     for each in (ours, torchs):
