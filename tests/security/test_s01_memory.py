@@ -4,6 +4,8 @@ it is refused others are answered; sizes are computed before anything is allocat
 The decoders are fuzzed in `tests/fuzz/`; the single cases are rows V26-V38, G06 and R10-R12.
 """
 
+from collections.abc import Callable
+
 import pytest
 from fault_room import MIB, Room
 
@@ -24,16 +26,19 @@ STRINGS = "/v2/models/ident_str/infer"
 CHAT, PROMPTS = "/v1/chat/completions", "/v1/completions"
 SAY = b'{"model":"x","messages":[{"role":"user","content":"a"}],'
 
-
-def many(piece: bytes, head: bytes, tail: bytes) -> bytes:
-    """The piece, as often as it fits, between the two."""
-    pieces = piece * ((SIZE - len(head) - len(tail)) // len(piece))
-    return head + pieces.rstrip(b",") + tail
+Made = Callable[[], bytes]
 
 
-def keys(form: bytes, head: bytes, tail: bytes) -> bytes:
+def many(piece: bytes, head: bytes, tail: bytes) -> Made:
+    """Makes the piece, as often as it fits, between the two."""
+    pieces = (SIZE - len(head) - len(tail)) // len(piece)
+    return lambda: head + (piece * pieces).rstrip(b",") + tail
+
+
+def keys(form: bytes, head: bytes, tail: bytes) -> Made:
     """The same of pieces that are all different."""
-    return head + b",".join(form % number for number in range(SIZE // (len(form) + 4))) + tail
+    pieces = SIZE // (len(form) + 4)
+    return lambda: head + b",".join(form % number for number in range(pieces)) + tail
 
 
 HTTP = {
@@ -75,7 +80,8 @@ HTTP = {
 @pytest.mark.alone
 @pytest.mark.parametrize("what", HTTP)
 def test_a_body_costs_little_more_memory_than_its_bytes(room: Room, what: str) -> None:
-    path, body = HTTP[what]
+    path, make = HTTP[what]
+    body = make()
     with room.memory_bound(FACTOR * len(body) + CONSTANT_BYTES), room.lateness_bound(LATE_S):
         answer = room.post(path, body, {"Content-Type": "application/json"})
     assert 400 <= answer.status < 500
@@ -92,24 +98,25 @@ def tensor(datatype: str, contents: bytes = b"", shape: bytes = b"") -> bytes:
 
 
 HEAD = pb.ModelInferRequest(model_name="ident_fp32").SerializeToString()
-GRPC = {
-    "inputs": HEAD + field(5) * (SIZE // 2),
-    "outputs": HEAD + field(6) * (SIZE // 2),
-    "raw contents": HEAD + field(7) * (SIZE // 2),
-    "parameters": HEAD + field(4) * (SIZE // 2),
-    "small integers": HEAD + tensor("INT64", field(3, b"\1" * SIZE)),
-    "texts": HEAD + tensor("BYTES", field(8) * (SIZE // 2)),
-    "dimensions": HEAD + tensor("INT64", shape=b"\1" * SIZE),
-    "more than the limit": HEAD + tensor("INT64", field(3, b"\1" * (2 * SIZE))),
-    "parameters of an input": HEAD
-    + field(5, b"".join(field(4, field(1, b"%x" % number)) for number in range(SIZE // 9))),
+GRPC: dict[str, Made] = {
+    "inputs": lambda: HEAD + field(5) * (SIZE // 2),
+    "outputs": lambda: HEAD + field(6) * (SIZE // 2),
+    "raw contents": lambda: HEAD + field(7) * (SIZE // 2),
+    "parameters": lambda: HEAD + field(4) * (SIZE // 2),
+    "small integers": lambda: HEAD + tensor("INT64", field(3, b"\1" * SIZE)),
+    "texts": lambda: HEAD + tensor("BYTES", field(8) * (SIZE // 2)),
+    "dimensions": lambda: HEAD + tensor("INT64", shape=b"\1" * SIZE),
+    "more than the limit": lambda: HEAD + tensor("INT64", field(3, b"\1" * (2 * SIZE))),
+    "parameters of an input": lambda: (
+        HEAD + field(5, b"".join(field(4, field(1, b"%x" % number)) for number in range(SIZE // 9)))
+    ),
 }
 
 
 @pytest.mark.alone
 @pytest.mark.parametrize("what", GRPC)
 def test_a_message_costs_little_more_memory_than_its_bytes(room: Room, what: str) -> None:
-    message = GRPC[what]
+    message = GRPC[what]()
     bound = FACTOR * len(message) + CONSTANT_BYTES
     with room.memory_bound(bound), room.lateness_bound(LATE_S):
         code, _ = room.refusal("ModelInfer", message)

@@ -77,5 +77,11 @@ class Dense:
 
 
 def _has_packing() -> bool:
+    """Whether oneDNN takes bfloat16 on this processor, which without AVX-512 it refuses."""
     is_built = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
-    return is_built and hasattr(torch.ops.mkldnn, "_reorder_linear_weight")
+    ops = torch.ops.mkldnn
+    return (
+        is_built
+        and hasattr(ops, "_reorder_linear_weight")
+        and bool(ops._is_mkldnn_bf16_supported())  # noqa: SLF001  # no public form
+    )

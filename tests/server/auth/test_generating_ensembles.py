@@ -29,7 +29,7 @@ from trivet.server.auth.metering import MeteredGenerator
 
 SMALL = """
 backend: "llm"
-parameters { key: "kv_cache_bytes" value { string_value: "4194304" } }
+parameters { key: "kv_cache_bytes" value { string_value: "8388608" } }
 """
 NOTED = """
 import numpy as np

@@ -17,7 +17,7 @@ from tritonclient.utils import InferenceServerException
 
 CONFIG = """
 backend: "llm"
-parameters { key: "kv_cache_bytes" value { string_value: "4194304" } }
+parameters { key: "kv_cache_bytes" value { string_value: "8388608" } }
 """
 
 
