@@ -20,7 +20,7 @@ _ANY_BLOCK = re.compile(
 _SILENT = re.compile(r"^(END|.* -t)\n\Z", re.MULTILINE)
 _LINK = re.compile(r"\]\((?!\w+://)([^)#\s]*)(?:#([^)\s]*))?\)")
 _FLAG = re.compile(r"(?<![\w-])--[a-z][a-z0-9-]+(?![\w-])")
-_OTHERS = re.compile(r"^docker (.*\\\n)*.*$", re.MULTILINE)
+_OTHERS = re.compile(r"^docker (.*\\\n)*.*$|\bray start [^`\n]*", re.MULTILINE)
 _PLACE = re.compile(
     r"`((?:backends|bench|docs|ensembles|model_repository|protos|server|tests)/[^`]+)`"
 )
