@@ -13,10 +13,10 @@ from trivet.server.http.generation import Outputs
 from trivet.server.http.ollama.fields import (
     MAX_STOPS,
     AskFields,
-    ChatFields,
     Format,
-    GenerateFields,
-    MessageFields,
+    OllamaChatFields,
+    OllamaMessageFields,
+    OllamaPromptFields,
 )
 from trivet.server.http.openai import chat_fields
 from trivet.server.http.openai.grammars import JsonSchema, ResponseFormat
@@ -39,15 +39,15 @@ class OllamaPrompt(CompletionFields):
     max_stops: ClassVar[int] = MAX_STOPS
 
 
-def chat_of(fields: ChatFields) -> OllamaChat:
+def chat_of(fields: OllamaChatFields) -> OllamaChat:
     """Raises InvalidRequest, Unsupported."""
     return _chat(fields, messages_of(fields.messages), tools=fields.tools or None)
 
 
-def chat_of_prompt(fields: GenerateFields) -> OllamaChat:
+def chat_of_prompt(fields: OllamaPromptFields) -> OllamaChat:
     """What /api/generate asks, as a conversation of one message. Raises InvalidRequest."""
-    before = [MessageFields(role="system", content=fields.system)] if fields.system else []
-    asked = MessageFields(role="user", content=fields.prompt, images=fields.images)
+    before = [OllamaMessageFields(role="system", content=fields.system)] if fields.system else []
+    asked = OllamaMessageFields(role="user", content=fields.prompt, images=fields.images)
     return _chat(fields, messages_of([*before, asked]))
 
 
@@ -77,7 +77,7 @@ def _format(given: Format) -> ResponseFormat | None:
     return ResponseFormat(type="json_schema", json_schema=schema)
 
 
-def messages_of(given: Sequence[MessageFields]) -> list[dict[str, Any]]:
+def messages_of(given: Sequence[OllamaMessageFields]) -> list[dict[str, Any]]:
     """The conversation in OpenAI's form. Answers of tools come here in the order of their calls;
     there each names its call. Raises InvalidRequest."""
     found: list[dict[str, Any]] = []
@@ -99,7 +99,7 @@ def messages_of(given: Sequence[MessageFields]) -> list[dict[str, Any]]:
     return found
 
 
-def _content(where: str, message: MessageFields) -> str | list[dict[str, Any]]:
+def _content(where: str, message: OllamaMessageFields) -> str | list[dict[str, Any]]:
     if not message.images:
         return message.content
     addresses = (
@@ -138,7 +138,7 @@ def _call(where: str, place: int, number: int, call: dict[str, Any]) -> dict[str
 class Continuation:
     """A prompt that the model reads as it is."""
 
-    def __init__(self, fields: GenerateFields, generator: Generator, answer_id: str) -> None:
+    def __init__(self, fields: OllamaPromptFields, generator: Generator, answer_id: str) -> None:
         """Raises InvalidRequest, Unsupported."""
         self._fields = OllamaPrompt(
             model=fields.model,

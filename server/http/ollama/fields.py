@@ -88,7 +88,7 @@ class AskFields(ModelFields):
         return (self.options or OptionFields()).sampling()
 
 
-class MessageFields(Fields):
+class OllamaMessageFields(Fields):
     """One of a conversation."""
 
     role: Literal["system", "user", "assistant", "tool"]
@@ -100,14 +100,14 @@ class MessageFields(Fields):
     tool_call_id: str | None = None
 
 
-class ChatFields(AskFields):
+class OllamaChatFields(AskFields):
     """The body of /api/chat."""
 
-    messages: Listed[MessageFields] = Field(default_factory=list)
+    messages: Listed[OllamaMessageFields] = Field(default_factory=list)
     tools: Listed[ToolFields] | None = None
 
 
-class GenerateFields(AskFields):
+class OllamaPromptFields(AskFields):
     """The body of /api/generate."""
 
     prompt: str = ""
@@ -116,7 +116,7 @@ class GenerateFields(AskFields):
     raw: bool = False
 
 
-class EmbedFields(ModelFields):
+class OllamaEmbedFields(ModelFields):
     """The body of /api/embed."""
 
     input: str | Listed[str]
@@ -124,13 +124,13 @@ class EmbedFields(ModelFields):
     dimensions: Count | None = None
 
 
-class EmbeddingsFields(ModelFields):
+class OllamaEmbeddingsFields(ModelFields):
     """The body of /api/embeddings, its older form."""
 
     prompt: str
 
 
-class ShowFields(Fields):
+class OllamaShowFields(Fields):
     """The body of /api/show."""
 
     model: str = ""

@@ -15,10 +15,10 @@ from trivet.server.http.ollama.chats import Continuation, OllamaChat, chat_of, c
 from trivet.server.http.ollama.errors import error_line
 from trivet.server.http.ollama.fields import (
     AskFields,
-    ChatFields,
-    EmbeddingsFields,
-    EmbedFields,
-    GenerateFields,
+    OllamaChatFields,
+    OllamaEmbeddingsFields,
+    OllamaEmbedFields,
+    OllamaPromptFields,
 )
 from trivet.server.http.ollama.names import own_name
 from trivet.server.http.openai.bodies import read_json_body
@@ -50,7 +50,7 @@ class Ollama:
 
     async def chat(self, call: Call) -> web.StreamResponse:
         """The next message of a conversation. Without one the model is looked for, no more."""
-        fields = parse(ChatFields, await read_json_body(call.request, self._limits))
+        fields = parse(OllamaChatFields, await read_json_body(call.request, self._limits))
         fields.check()
         generator = self._generator(call, fields)
         if not fields.messages:
@@ -59,7 +59,7 @@ class Ollama:
 
     async def generate(self, call: Call) -> web.StreamResponse:
         """What follows a prompt, in the model's chat form if it has one. The same without one."""
-        fields = parse(GenerateFields, await read_json_body(call.request, self._limits))
+        fields = parse(OllamaPromptFields, await read_json_body(call.request, self._limits))
         fields.check()
         generator = self._generator(call, fields)
         if not fields.prompt and not fields.images:
@@ -74,7 +74,7 @@ class Ollama:
 
     async def embed(self, call: Call) -> web.StreamResponse:
         """The vectors of some texts."""
-        fields = parse(EmbedFields, await read_json_body(call.request, self._limits))
+        fields = parse(OllamaEmbedFields, await read_json_body(call.request, self._limits))
         if not fields.input:
             return json_answer({"model": fields.model, "embeddings": []})
         asked = EmbeddingFields(
@@ -94,7 +94,7 @@ class Ollama:
 
     async def embeddings(self, call: Call) -> web.StreamResponse:
         """The vector of one text."""
-        fields = parse(EmbeddingsFields, await read_json_body(call.request, self._limits))
+        fields = parse(OllamaEmbeddingsFields, await read_json_body(call.request, self._limits))
         if not fields.prompt:
             return json_answer({"embedding": []})
         name = own_name(self._core, fields.model)
@@ -130,7 +130,7 @@ class Ollama:
         return lines.response
 
 
-def _is_chat(fields: GenerateFields, generator: Generator) -> bool:
+def _is_chat(fields: OllamaPromptFields, generator: Generator) -> bool:
     """Whether the prompt is a message. Raises InvalidRequest for what no plain prompt can have."""
     if generator.info.chat_template and not fields.raw:
         return True
