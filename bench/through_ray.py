@@ -56,5 +56,5 @@ def _row(protocol: str, found: dict[str, dict[str, float]]) -> Row:
     print(cell)
     for side, figures in found.items():
         print(describe(side, figures), flush=True)
-    rates = (found[side]["rate_per_s"] for side in ("ours", "bare"))
-    return Row(cell, "1/s", *rates, BAR)
+    ours, bare = (found[side]["rate_per_s"] for side in ("ours", "bare"))
+    return Row(cell, "1/s", ours, bare, BAR)

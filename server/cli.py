@@ -102,7 +102,7 @@ class LazyGroup(click.Group):
         if name in self.verbs:
             verb = self.modules.get(name, name.replace("-", "_"))
             module = importlib.import_module(f"trivet.server.commands.{verb}")
-            command: click.Command = getattr(module, verb, None)
+            command: click.Command | None = getattr(module, verb, None)
             return command
         return super().get_command(context, name)
 

@@ -7,4 +7,4 @@ from trivet.backends.llm.native import library
 
 library.LIBRARY = Path(os.environ["EMULATED_PARTS"])
 _FLAGS = library.processor_flags() | library.NEEDED_FLAGS | library.TILE_FLAGS
-library.processor_flags = lambda: _FLAGS  # type: ignore[assignment]  # it is cached no more
+library.processor_flags = lambda: _FLAGS  # it is cached no more

@@ -173,7 +173,7 @@ def _taken(key: str, value: Any) -> Any:
         if not isinstance(value, Mapping) or not all(map(_is_number, value.values())):
             raise InvalidConfig(f"'resources' of a group are no numbers by name: {value!r}")
         return dict(value)
-    usual = next(each for each in fields(Group) if each.name == key).default
+    usual: Any = next(each for each in fields(Group) if each.name == key).default
     if isinstance(usual, str):
         if not isinstance(value, str):
             raise InvalidConfig(f"'{key}' of a group is no text: {value!r}")

@@ -59,7 +59,7 @@ def _chat(fields: AskFields, messages: list[dict[str, Any]], **more: Any) -> Oll
         messages=messages,
         response_format=_format(fields.format),
         include_reasoning=think is not False,
-        reasoning_effort=think if is_level else None,
+        reasoning_effort=think if isinstance(think, str) else None,
         chat_template_kwargs=None if think is None or is_level else {"enable_thinking": think},
         **fields.sampling(),
         **more,

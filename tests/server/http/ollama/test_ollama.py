@@ -125,7 +125,9 @@ async def test_a_prompt_is_a_message_or_what_the_model_reads_as_it_is() -> None:
         told = await asking.generate("m", "Why?", system="be brief")
         raw = await asking.generate("m", "Why?", raw=True)
         lines = [each async for each in await asking.generate("m", "Why?", stream=True)]
-    assert told.response == raw.response == "".join(each.response for each in lines) == "Hello"
+    assert (
+        told.response == raw.response == "".join(each.response or "" for each in lines) == "Hello"
+    )
     assert model.rendered[0].messages == [
         {"role": "system", "content": "be brief"}, {"role": "user", "content": "Why?"},
     ]  # fmt: skip
