@@ -251,8 +251,7 @@ class Settings:
     console: str = option(
         "auto",
         "http",
-        "a page at / that shows the server and tries its models; auto: where only this machine can "
-        "connect",
+        "a page at / that shows and tries models; auto: where only this machine can connect",
         choices=("auto", "true", "false"),
         bare="true",
     )

@@ -24,6 +24,7 @@ FOREIGN = {
     "onnxruntime",
     "openvino",
     "pandas",
+    "ray",
     "scipy",
     "sklearn",
     "skops",
@@ -36,13 +37,15 @@ FOREIGN = {
     "xgboost",
 }
 
+IN_RAY = ROOT / "server/ray"
 IMPORT = "import importlib, sys; [importlib.import_module(name) for name in sys.argv[1:]]"
 TELL = "; print(*sorted({name.partition('.')[0] for name in sys.modules}))"
 
 
 def modules(folder: str) -> list[str]:
-    """The import names of all modules of a folder."""
-    paths = [path.relative_to(ROOT) for path in sorted((ROOT / folder).rglob("*.py"))]
+    """The import names of all modules of a folder, but those that run in Ray's processes."""
+    found = sorted((ROOT / folder).rglob("*.py"))
+    paths = [path.relative_to(ROOT) for path in found if IN_RAY not in path.parents]
     return [".".join(("trivet", *path.with_suffix("").parts)) for path in paths]
 
 
