@@ -185,7 +185,7 @@ export function spelled({ json, body, headers }, path, hasKey) {
     ...Object.entries(all).map(([name, value]) => `    "${name}": "${value}",`),
     ...(hasKey ? [scriptKey] : []), "  },",
     `  body: ${isBinary ? 'await readFile("request.bin")' : JSON.stringify(json)},`, "});",
-    "console.log(await answer.json());",
+    "console.log(JSON.stringify(await answer.json(), null, 2));",
   ].join("\n");
   return { curl, Python: python, JavaScript: script };
 }

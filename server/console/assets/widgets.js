@@ -83,11 +83,12 @@ export function KeyForm() {
   };
   return html`
     <form class="row" onSubmit=${submit}>
-      <label for="key">Key</label>
-      <input
-        id="key" type="password" autocomplete="off" spellcheck="false" value=${text}
-        onInput=${(event) => setText(event.target.value)}
-      />
+      <label>Key${" "}
+        <input
+          type="password" autocomplete="off" spellcheck="false" value=${text}
+          onInput=${(event) => setText(event.target.value)}
+        />
+      </label>
       <button type="submit">Use it</button>
       ${state.key && html`<button type="button" onClick=${() => useKey("")}>Forget it</button>`}
     </form>
