@@ -55,6 +55,12 @@ NOT_RUN_HERE = {
     "conda create": "needs conda; tests/backends/python/test_environment.py has such archives",
     "trivet build-engine": "minutes long; tests/backends/tensorrt builds for profiles",
     "curl localhost:8000/v1/load_lora_adapter": "tests/protocol/openai/test_adapters.py asks so",
+    ".venv/bin/trivet serve model_repository\nxdg-open": "opens a browser; "
+    "tests/server/console has one",
+    "pip install 'trivet[ray,onnx]'": "needs Ray; tests/cluster has a cluster",
+    "trivet deploy ray": "the same",
+    'client.chat.completions.create(\n    model="assistant", messages=messages, extra_headers': "a "
+    "line of a client; tests/cluster/test_prefix_header.py sends the header",
     PYTHON_MODEL: "served below",
     '"""What the backend for frobs': "served by tests/backends/registry/test_own_backend.py",
     '"""Opens frobs': "the same",

@@ -37,6 +37,7 @@ NAMES = {
     "model*": "a%25s",
     "version": "1",
     "region": "%25s%25n",
+    "region*": "%25s%25n",
     "response": "%25s%7B0%7D",
 }
 

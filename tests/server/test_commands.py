@@ -14,6 +14,7 @@ from serving import RunningServer, write_adder, write_identity
 
 from trivet import __version__
 from trivet.server.cli import LazyGroup, main
+from trivet.server.commands.exits import NOBODY, NOT_THERE
 
 
 @pytest.fixture(scope="module")
@@ -115,7 +116,7 @@ def test_models_are_listed_loaded_and_unloaded(server: RunningServer) -> None:
     assert {"name": "adder", "version": "1", "state": "READY"}.items() <= listed[0].items()
     assert "READY" in run("models", "--url", url, "list").output
     assert run("models", "--url", url, "unload", "words").exit_code == 0
-    assert run("infer", "words", "--input", "INPUT0=a", "--url", url).exit_code == 1
+    assert run("infer", "words", "--input", "INPUT0=a", "--url", url).exit_code == NOT_THERE
     assert run("models", "--url", url, "load", "words").exit_code == 0
     refused = run("models", "--url", url, "load", "nothing")
     assert refused.exit_code == 1
@@ -124,7 +125,7 @@ def test_models_are_listed_loaded_and_unloaded(server: RunningServer) -> None:
 
 def test_without_a_server_the_way_out_is_named() -> None:
     result = run("models", "--url", "http://127.0.0.1:9", "list")
-    assert result.exit_code == 1
+    assert result.exit_code == NOBODY
     assert "no server answers" in result.output
     assert "trivet serve" in result.output
 

@@ -12,6 +12,7 @@ from trivet.server.cli import main
 from trivet.server.commands.chat import talk
 from trivet.server.commands.client import Client
 from trivet.server.commands.conversation import Conversation
+from trivet.server.commands.exits import NOT_THERE
 
 MODEL = "small"
 
@@ -50,7 +51,7 @@ def test_the_only_language_model_needs_no_name(server: RunningServer) -> None:
 def test_what_cannot_be_is_told(server: RunningServer) -> None:
     assert "standard input is empty" in chat(server, MODEL, prompt=" \n").output
     unknown = chat(server, "nobody")
-    assert unknown.exit_code == 1
+    assert unknown.exit_code == NOT_THERE
     assert "nobody" in unknown.output
     assert "'colour' is no setting" in chat(server, MODEL, "--set", "colour=red").output
 
