@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from http_site import console_room
 from patience import patience
 from scripted_encoder import EncodingCore
 from scripted_model import ScriptedModel
@@ -17,7 +18,7 @@ from trivet.server.http.app import HttpLimits, HttpServer
 def described() -> Iterator[str]:
     """The base URL."""
     core = EncodingCore({"m": ScriptedModel()})
-    server = HttpServer(core, HttpLimits(), "127.0.0.1", 0)
+    server = HttpServer(core, HttpLimits(), "127.0.0.1", 0, console=console_room())
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever)
     thread.start()
