@@ -4,7 +4,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field
 
-from trivet.server.http.openai.fields import Count, Fields, Finite, Listed
+from trivet.server.http.openai.embeddings import MAX_DIMENSIONS
+from trivet.server.http.openai.fields import Fields, Finite, Listed
 from trivet.server.http.openai.refusals import Refusals, refuse_known
 from trivet.server.http.openai.tools import ToolFields
 
@@ -121,7 +122,7 @@ class OllamaEmbedFields(ModelFields):
 
     input: str | Listed[str]
     truncate: bool = True
-    dimensions: Count | None = None
+    dimensions: Annotated[int, Field(ge=0, le=MAX_DIMENSIONS)] | None = None
 
 
 class OllamaEmbeddingsFields(ModelFields):
