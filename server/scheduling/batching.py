@@ -32,7 +32,7 @@ from trivet.server.scheduling.dispatch import PLAIN, Dispatch
 from trivet.server.scheduling.expiry import Expiry
 from trivet.server.scheduling.inline import measure_of
 from trivet.server.scheduling.joining import LengthOf, join_key_of, marker_of
-from trivet.server.scheduling.policy import BatchPolicy, Company, Policy, WaitUntil
+from trivet.server.scheduling.policy import BatchPolicy, Policy, WaitUntil
 from trivet.server.scheduling.pool import STOPPING, InstancePool
 from trivet.server.scheduling.queue import RequestQueue
 from trivet.server.scheduling.rebound import Rebound
@@ -96,7 +96,6 @@ class BatchingExecutor:
         self._idle = self._pool.idle
         self._free = self._idle.free
         self._rebound = Rebound(_rebound_size(self._policy, len(instances)))
-        self._company = Company()
         self._is_dispatch_due = False
         self._delay = Alarm(self._loop, self._dispatch)
         self._expiry = Expiry(self._loop, self._expire)
@@ -136,25 +135,17 @@ class BatchingExecutor:
             request.cancel.on_cancel(self._sweep_soon)
             if self._on_wanted is not None:
                 self._on_wanted(request.callers)
-        elif request.callers or self._company.is_expected():
-            # What models ask comes from within their answers: at once would be ever deeper.
-            self._dispatch_soon()
         elif not self._is_dispatch_due:
-            self._dispatch()
+            self._dispatch_soon()
 
     def _dispatch_soon(self) -> None:
         """Dispatches at the end of this loop tick, so that requests read together go together."""
         if not self._is_dispatch_due and self._free:
             self._is_dispatch_due = True
-            self._loop.call_soon(self._dispatch_together)
-
-    def _dispatch_together(self) -> None:
-        self._is_dispatch_due = False
-        if self._queue.size:
-            self._company.found(self._queue.size)
-            self._dispatch()
+            self._loop.call_soon(self._dispatch)
 
     def _dispatch(self) -> None:
+        self._is_dispatch_due = False
         if self._hold_until:
             if self._queue.size < self._hold_until:
                 return
@@ -223,8 +214,6 @@ class BatchingExecutor:
         compute_ns = job.timing.compute_infer_ns
         self._rebound.finished(len(job.tickets), self._queue.size, compute_ns, time.monotonic_ns())
         if self._queue.size:
-            if self._queue.size > 1:
-                self._company.found(self._queue.size)
             self._dispatch()
         else:
             self._idle.withdraw()
